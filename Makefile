@@ -1,0 +1,33 @@
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: run demo test check bench lock clean
+run: $(STAMP)
+	@exec $(BIN)/ingress run
+demo: $(STAMP)
+	@exec $(BIN)/ingress demo
+test: $(STAMP)
+	@$(MAKE) --no-print-directory check
+	@$(BIN)/python -m pytest $(ARGS)
+check: $(STAMP)
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+bench: $(STAMP)
+	@$(BIN)/python -m bench $(ARGS)
+
+# requirements.lock pins every package by hash; nothing is resolved at install time.
+$(STAMP): requirements.lock pyproject.toml
+	@echo "Installing into $(VENV) (first run only) ..."
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, this is " + sys.version)'
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --no-index -e .
+	@touch $@
+
+# Renew the lock: needs uv (python -m pip install uv). It names no index.
+lock:
+	uv pip compile pyproject.toml --universal --python-version 3.11 --all-extras --group dev \
+		--generate-hashes --no-emit-index-url --no-header --no-annotate -o requirements.lock
+clean:
+	rm -rf $(VENV) .data build *.egg-info
