@@ -1,0 +1,161 @@
+"""One change of a WhatsApp Cloud API webhook, and the events made of its items.
+
+Source: providers/meta_business.md, sections 4.4 (keys), 5 (decoding), 6 (identifiers).
+"""
+
+import hashlib
+from collections.abc import Callable, Iterator
+from datetime import datetime
+from typing import Any, Literal
+
+import msgspec
+
+from . import _json
+from ._cloud_values import UNREADABLE, Object, is_user_id, listed, mapping, moment, phone, text, word
+from .messages import AccountUpdate, Contact, ErrorInfo, Event, phone_key
+
+Health = Literal["down", "degraded", "retest"]
+
+# A longer key is replaced by its digest: it goes into an index, where PostgreSQL takes 2,704 bytes.
+_MAX_KEY = 512
+
+
+class Change(msgspec.Struct, frozen=True, gc=False):
+    """What the items of one change have in common."""
+
+    field: str
+    value: Object
+    account_id: str | None
+    time: Any  # of the entry, as it came: only some fields have one
+    sender: str | None
+    sender_id: str | None
+    cards: dict[str, Object]  # of ``contacts``, by each id they have
+    only_card: Object  # where ``contacts`` has one, else empty
+
+    def at(self, timestamp: Any) -> datetime | None:
+        """The time of an item; the entry's where the item has none."""
+        return moment(timestamp) or moment(self.time)
+
+    def person(self, number: Any, user_id: Any, parent_user_id: Any = None) -> Contact | None:
+        """The person these ids name, completed from ``contacts``; None if there is nobody.
+
+        A few bodies carry the business-scoped id where the number belongs.
+        """
+        if is_user_id(number):
+            number, user_id = None, user_id or number
+        card = self._card(number, user_id)
+        profile = mapping(card, "profile")
+        username = text(profile, "username")
+        card_number, card_user_id = card.get("wa_id"), card.get("user_id")
+        contact = Contact(
+            phone=phone(number) or phone(card_number),
+            user_id=_user_id(user_id) or _user_id(card_user_id),
+            parent_user_id=_user_id(parent_user_id) or _user_id(card.get("parent_user_id")),
+            username=username.removeprefix("@") or None if username else None,
+            name=text(profile, "name") or None,
+        )
+        return contact if contact.phone or contact.user_id else None
+
+    def _card(self, number: Any, user_id: Any) -> Object:
+        """The contact with one of these ids, never by position; or the only one, if it may be the person."""
+        for known in (user_id, number):
+            if isinstance(known, str) and known in self.cards:
+                return self.cards[known]
+        return {} if _is_other(self.only_card, number, user_id) else self.only_card
+
+
+Reader = Callable[[Change], Iterator[Event]]
+
+_IDS = ("wa_id", "user_id")
+
+
+def change_of(entry: Object, field: str, value: Object) -> Change:
+    metadata = mapping(value, "metadata")
+    contacts = [card for card in listed(value, "contacts") if isinstance(card, dict)]
+    return Change(
+        field=field,
+        value=value,
+        # Partner events come in the portfolio's entry and name the account inside.
+        account_id=word(mapping(value, "waba_info"), "waba_id") or word(entry, "id"),
+        time=entry.get("time"),
+        sender=phone(metadata.get("display_phone_number") or value.get("display_phone_number")),
+        sender_id=word(metadata, "phone_number_id"),
+        cards={known: card for card in contacts for key in _IDS if (known := text(card, key))},
+        only_card=contacts[0] if len(contacts) == 1 else {},
+    )
+
+
+def items(change: Change, key: str, read: Callable[[Change, Object], Event]) -> Iterator[Event]:
+    """An event for each item of the list *key*. One that cannot be read costs none of its neighbours."""
+    for item in listed(change.value, key):
+        try:
+            yield read(change, item)
+        except UNREADABLE:
+            yield unread(change, "malformed", item)
+
+
+def bounded(key: str) -> str:
+    return key if len(key) <= _MAX_KEY else hashlib.sha256(key.encode()).hexdigest()
+
+
+def fact_key(change: Change, item: Any) -> str:
+    """A key for a fact without an id: the same however Meta groups the items of a redelivery."""
+    fact = (change.field, change.account_id, change.time, change.sender_id, item)
+    return hashlib.sha256(_json.canonical(fact)).hexdigest()
+
+
+def unread(change: Change, kind: Literal["malformed", "unknown_field"], item: Any) -> Event:
+    return Event(
+        type="message.unknown",
+        key=fact_key(change, item),
+        sender=change.sender,
+        sender_id=change.sender_id,
+        account_id=change.account_id,
+        occurred_at=moment(change.time),
+        account=AccountUpdate(kind=kind, field=change.field),
+        raw=_json.raw(item),
+    )
+
+
+def news(
+    change: Change,
+    kind: str,
+    item: Any,
+    *,
+    key: str | None = None,
+    at: Any = None,
+    details: Object | None = None,
+    health: Health | None = None,
+    errors: list[ErrorInfo] | None = None,
+    contact: Contact | None = None,
+    group_id: str | None = None,
+    correlation_id: str | None = None,
+) -> Event:
+    """An event that is not a message."""
+    return Event(
+        type="account.updated",
+        key=fact_key(change, item) if key is None else bounded(key),
+        sender=change.sender,
+        sender_id=change.sender_id,
+        account_id=change.account_id,
+        contact=contact,
+        group_id=group_id,
+        occurred_at=change.at(at),
+        account=AccountUpdate(kind=kind, field=change.field, health=health, details=details or {}, errors=errors or []),
+        correlation_id=correlation_id,
+        raw=_json.raw(item),
+    )
+
+
+def _user_id(value: Any) -> str | None:
+    return value if isinstance(value, str) and value else None
+
+
+def _is_other(card: Object, number: Any, user_id: Any) -> bool:
+    """Whether *card* has another id of a kind that is given. Two ways to write one number are the same."""
+    known_number, known_user_id = card.get("wa_id"), card.get("user_id")
+    if user_id and known_user_id and user_id != known_user_id:
+        return True
+    if isinstance(number, str) and isinstance(known_number, str):
+        return phone_key(number) != phone_key(known_number)
+    return False

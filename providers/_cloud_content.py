@@ -1,0 +1,292 @@
+"""What a message of the WhatsApp Cloud API says, in our words.
+
+Source: providers/meta_business.md, section 7 (inbound messages).
+"""
+
+import unicodedata
+from collections.abc import Callable
+from decimal import Decimal
+from typing import Any
+
+from . import _json
+from ._cloud_values import (
+    UNREADABLE,
+    Object,
+    Unreadable,
+    flag,
+    is_user_id,
+    listed,
+    mapping,
+    moment,
+    number,
+    phone,
+    required,
+    text,
+    word,
+)
+from .errors import Malformed
+from .messages import (
+    Audio,
+    ButtonReply,
+    CallPermissionReply,
+    Contacts,
+    Content,
+    Document,
+    FlowReply,
+    Image,
+    ListReply,
+    Location,
+    Order,
+    OrderItem,
+    Reaction,
+    Sticker,
+    System,
+    Text,
+    UnknownContent,
+    UnsupportedContent,
+    Video,
+)
+
+
+def content_of(message: Object) -> Content:
+    """The content of *message*; `UnknownContent` where its type is new or its object is not readable."""
+    kind = text(message, "type") or ""
+    read = _READERS.get(kind)
+    if read is None:
+        return UnknownContent(raw_type=kind)
+    try:
+        return read(message)
+    except UNREADABLE:
+        return UnknownContent(raw_type=kind)
+
+
+def _text(message: Object) -> Content:
+    body = message["text"]["body"]
+    if not isinstance(body, str):
+        raise Unreadable("text.body")
+    return Text(body=body)
+
+
+def _medium(message: Object) -> Object:
+    """The media object. It is missing where ``errors`` say that the medium was lost (131052)."""
+    medium = message.get(message["type"])
+    if isinstance(medium, dict):
+        return medium
+    if message.get("errors"):
+        return {}
+    raise Unreadable(message["type"])
+
+
+def _file(medium: Object) -> dict[str, Any]:
+    return {name: word(medium, name) for name in ("id", "url", "mime_type", "sha256")}
+
+
+def _image(message: Object) -> Content:
+    medium = _medium(message)
+    return Image(**_file(medium), caption=text(medium, "caption"))
+
+
+def _video(message: Object) -> Content:
+    medium = _medium(message)
+    return Video(**_file(medium), caption=text(medium, "caption"))
+
+
+def _audio(message: Object) -> Content:
+    medium = _medium(message)
+    return Audio(**_file(medium), voice=flag(medium, "voice"))
+
+
+def _voice(message: Object) -> Content:
+    """A legacy form of a voice note."""
+    return Audio(**_file(_medium(message)), voice=True)
+
+
+def _document(message: Object) -> Content:
+    medium = _medium(message)
+    name = safe_filename(text(medium, "filename"))
+    return Document(**_file(medium), filename=name, caption=text(medium, "caption"))
+
+
+def _sticker(message: Object) -> Content:
+    medium = _medium(message)
+    return Sticker(**_file(medium), animated=flag(medium, "animated"))
+
+
+def safe_filename(name: str | None) -> str | None:
+    """The last part of *name* without control characters: the sender chose it, and it may become a path."""
+    if name is None:
+        return None
+    last = name.replace("\\", "/").rpartition("/")[2]
+    last = "".join(letter for letter in last if unicodedata.category(letter) != "Cc")
+    return None if last.strip(" .") == "" else last
+
+
+def _location(message: Object) -> Content:
+    place = message["location"]
+    latitude, longitude = number(place, "latitude"), number(place, "longitude")
+    # The comparison also refuses NaN.
+    if not (abs(latitude) <= 90 and abs(longitude) <= 180):
+        raise Unreadable("location")
+    labels = {name: text(place, name) for name in ("name", "address", "url")}
+    return Location(latitude=latitude, longitude=longitude, **labels)
+
+
+def _contacts(message: Object) -> Content:
+    cards = [card for card in message["contacts"] if isinstance(card, dict)]
+    if not cards:
+        raise Unreadable("contacts")
+    origins = [text(holder, "origin") for holder in (message, *cards)]
+    return Contacts(contacts=cards, origin=next(filter(None, origins), None))
+
+
+def _reaction(message: Object) -> Content:
+    reaction = message["reaction"]
+    # A missing emoji and an empty one both take the reaction back.
+    return Reaction(message_id=required(reaction, "message_id"), emoji=text(reaction, "emoji") or None)
+
+
+def _button(message: Object) -> Content:
+    """A quick reply of a template. Its payload is the label if none was set at send time."""
+    button = message["button"]
+    title = text(button, "text") or required(button, "payload")
+    return ButtonReply(id=word(button, "payload") or title, title=title, source="template")
+
+
+def _interactive(message: Object) -> Content:
+    interactive = message.get("interactive")
+    if interactive is None:
+        # Seen beside the value error "Unsupported webhook payload".
+        return UnsupportedContent(kind="interactive")
+    kind = required(interactive, "type")
+    read = _INTERACTIVE_READERS.get(kind)
+    if read is None:
+        return UnknownContent(raw_type=f"interactive.{kind}")
+    try:
+        return read(interactive[kind])
+    except UNREADABLE:
+        return UnknownContent(raw_type=f"interactive.{kind}")
+
+
+def _button_reply(reply: Object) -> Content:
+    return ButtonReply(id=required(reply, "id"), title=text(reply, "title") or "", source="interactive")
+
+
+def _list_reply(reply: Object) -> Content:
+    return ListReply(id=required(reply, "id"), title=text(reply, "title") or "", description=text(reply, "description"))
+
+
+def _flow_reply(reply: Object) -> Content:
+    answer = reply["response_json"]
+    written = answer if isinstance(answer, str) else bytes(_json.raw(answer)).decode()
+    return FlowReply(raw=written, name=text(reply, "name"), body=text(reply, "body"), data=_object_in(written))
+
+
+def _object_in(written: str) -> Object | None:
+    try:
+        data = _json.read(written.encode())
+    except Malformed:
+        return None
+    return data if isinstance(data, dict) else None
+
+
+def _call_permission(reply: Object) -> Content:
+    return CallPermissionReply(
+        response=required(reply, "response"),
+        is_permanent=flag(reply, "is_permanent"),
+        expires_at=moment(reply.get("expiration_timestamp")),
+        source=text(reply, "response_source"),
+    )
+
+
+def _order(message: Object) -> Content:
+    order = message["order"]
+    return Order(
+        catalog_id=required(order, "catalog_id"),
+        items=[_order_item(item) for item in listed(order, "product_items")],
+        text=text(order, "text") or None,
+    )
+
+
+def _order_item(item: Object) -> OrderItem:
+    return OrderItem(
+        product_id=required(item, "product_retailer_id"),
+        quantity=int(number(item, "quantity")),
+        unit_price=_price(item["item_price"]),
+        currency=required(item, "currency"),
+    )
+
+
+def _price(value: Any) -> str:
+    """A decimal as text. A float's own text has the digits that were sent, up to 15 of them."""
+    price = Decimal(str(value))
+    # Written out in full, an exponent of a billion would take as many bytes.
+    if not price.is_finite() or abs(price.adjusted()) > 30:
+        raise Unreadable("item_price")
+    return format(price, "f")
+
+
+_SYSTEM_EVENTS = {
+    "user_changed_number": "number_changed",
+    "customer_changed_number": "number_changed",
+    "user_changed_user_id": "user_id_changed",
+    "customer_identity_changed": "identity_changed",
+}
+
+
+def _system(message: Object) -> Content:
+    """News about the person. The body is English text for people: nothing is parsed out of it."""
+    system = message["system"]
+    word_ = required(system, "type")
+    event = _SYSTEM_EVENTS.get(word_, word_)
+    old_phone = phone(message.get("from")) or phone(system.get("customer"))
+    return System(
+        event=event,
+        body=text(system, "body"),
+        old_phone=old_phone if event == "number_changed" else None,
+        new_phone=phone(system.get("new_wa_id")) or phone(system.get("wa_id")),
+        old_user_id=_user_id(system, "previous_user_id"),
+        new_user_id=_user_id(system, "user_id"),
+        identity_hash=word(mapping(message, "identity"), "hash"),
+    )
+
+
+def _user_id(holder: Object, key: str) -> str | None:
+    value = text(holder, key)
+    return value if is_user_id(value) else None
+
+
+def _unsupported(message: Object) -> Content:
+    return UnsupportedContent(kind=text(mapping(message, "unsupported"), "type"))
+
+
+def _ephemeral(message: Object) -> Content:
+    """A disappearing message, in a form of the retired API."""
+    return UnsupportedContent(kind="ephemeral")
+
+
+_READERS: dict[str, Callable[[Object], Content]] = {
+    "text": _text,
+    "image": _image,
+    "video": _video,
+    "audio": _audio,
+    "voice": _voice,
+    "document": _document,
+    "sticker": _sticker,
+    "location": _location,
+    "contacts": _contacts,
+    "reaction": _reaction,
+    "button": _button,
+    "interactive": _interactive,
+    "order": _order,
+    "system": _system,
+    "unsupported": _unsupported,
+    "unknown": _unsupported,
+    "ephemeral": _ephemeral,
+}
+
+_INTERACTIVE_READERS: dict[str, Callable[[Object], Content]] = {
+    "button_reply": _button_reply,
+    "list_reply": _list_reply,
+    "nfm_reply": _flow_reply,
+    "call_permission_reply": _call_permission,
+}

@@ -1,0 +1,222 @@
+"""What the errors of the WhatsApp Cloud API mean for whoever sends: one table, judged in one order.
+
+Source: providers/meta_business.md, section 15 (errors); 17 (usage headers).
+"""
+
+from typing import Any, Literal
+
+import msgspec
+
+from . import _json
+from ._cloud_values import Object, error_info, mapping, text, word
+from .base import Response
+from .errors import (
+    AccountBroken,
+    Malformed,
+    Rejected,
+    Restricted,
+    SendError,
+    Throttled,
+    Unavailable,
+    Uncertain,
+)
+from .messages import ErrorInfo
+
+ErrorClass = type[SendError]
+
+
+class Verdict(msgspec.Struct, frozen=True):
+    """``scope`` is what the trouble is limited to."""
+
+    error: ErrorClass
+    scope: str | None = None
+
+
+# (class, scope): the codes. Restricted are those by which Meta punishes the account (section 15.2). Codes
+# that are never the result of a send (inbound notices, answers of management calls) are left out.
+_TABLE: dict[tuple[ErrorClass, str], tuple[int, ...]] = {
+    (AccountBroken, "token"): (0, 10, 102, 190, 2500, 131005, *range(200, 300)),
+    (AccountBroken, "app"): (3,),
+    (AccountBroken, "number"): (33, 131030, 131037, 131045, 133010),
+    (AccountBroken, "waba"): (131042, 131044),
+    (AccountBroken, "feature"): (131215, 134011, 138000, 138018),
+    (AccountBroken, "template"): (132001, 132007, 132015, 132016, 134102),
+    (AccountBroken, "template_category"): (131063,),
+    (AccountBroken, "flow"): (132068,),
+    (Restricted, "waba"): (368, 131031, 131064),
+    (Restricted, "waba_country"): (130497,),
+    (Restricted, "number"): (131048,),
+    (Throttled, "app"): (4, 341, 613),
+    (Throttled, "token"): (17,),
+    (Throttled, "waba"): (80007, 80008, 131214),
+    (Throttled, "number"): (130429, 131208, 133016, 138002, 138005, 138013),
+    (Throttled, "pair"): (131056, 138009, 138012),
+    (Throttled, "flow"): (132069,),
+    (Unavailable, "platform"): (2, 131016, 133004, 138004, 138007),
+    (Unavailable, "number"): (131057, 133015, 2494100),
+    (Unavailable, "template"): (134101,),
+    (Uncertain, "message"): (1, 131000),
+    (Rejected, "recipient"): (
+        130472, 131021, 131026, 131047, 131049, 131050, 131062, 137000, 138001, 138003, 138006,
+    ),
+    (Rejected, "group"): (131020, 131041, 131207),
+    (Rejected, "message"): (
+        100, 506, 131008, 131009, 131014, 131051, 131052, 131053, 131055, 132000, 132005, 132008, 132012,
+        132018, 134100, 135000,
+    ),
+}  # fmt: skip
+_VERDICTS = {code: Verdict(error, scope) for (error, scope), codes in _TABLE.items() for code in codes}
+
+# Code 100 is a bad parameter of the message, unless it is about the object in the path or about the app.
+_PARAMETER = 100
+_MISSING_OBJECT = Verdict(AccountBroken, "number")
+_MISSING_PROOF = Verdict(AccountBroken, "app")
+
+# Seconds to wait first, where the answer does not say (section 15.4). 130429 starts within the usual backoff.
+_WAIT_S: dict[int, float] = {
+    131048: 3600, 131064: 3600, 131056: 4, 131057: 30, 2494100: 30, 134101: 120, 132069: 900,
+}  # fmt: skip
+_BACKOFF = {130429}
+_THROTTLED_WAIT_S = 30.0
+# Allowances that are counted per hour; a header tells when they are back.
+_METERED = {4, 17, 341, 613, 80007, 80008}
+_METERED_WAIT_S = 300.0
+
+_SHORTEST_SECRET = 8
+
+
+def reported(error: Object, place: Literal["W", "I", "G"]) -> ErrorInfo:
+    """An error inside a webhook: in a failed status (W), a notice (I), or about a group (G).
+
+    It is definitive: the message is dead and another one cannot duplicate it, so nothing is uncertain here.
+    """
+    code = _number(error.get("code"))
+    verdict = _lookup(code, error, text(error, "message") or text(error, "title") or "")
+    if verdict is None:
+        return error_info(error, Rejected.__name__ if place == "W" else None)
+    class_ = Unavailable if verdict.error is Uncertain else verdict.error
+    return error_info(error, class_.__name__)
+
+
+def send_error(response: Response, *, secrets: tuple[str | None, ...] = ()) -> SendError:
+    """What an answer to a send that is no acceptance means. *secrets* never appear in it.
+
+    The code decides, then the status: statuses are not reliable (131045 is 500 and permanent).
+    """
+    error = _error_in(response)
+    code = _number(error.get("code"))
+    if code is None:
+        verdict = _by_status(response.status)
+        return verdict.error(
+            f"HTTP {response.status} without a readable error",
+            code=f"http_{response.status}",
+            retry_after_s=_wait_s(response, None, verdict),
+        )
+    verdict = _lookup(code, error, text(error, "message") or "") or _unknown(error, response.status)
+    return verdict.error(
+        _detail(error, secrets),
+        code=str(code),
+        retry_after_s=_wait_s(response, code, verdict),
+        scope=verdict.scope,
+    )
+
+
+def call_error(response: Response, *, secrets: tuple[str | None, ...] = ()) -> SendError:
+    """The same for a call that may be repeated freely (reads, configuration): nothing is uncertain."""
+    error = send_error(response, secrets=secrets)
+    if isinstance(error, Uncertain):
+        return Unavailable(error.detail, code=error.code, retry_after_s=error.retry_after_s, scope=error.scope)
+    return error
+
+
+def is_missing_object(response: Response) -> bool:
+    """Whether the object in the path is gone, or not ours."""
+    error = _error_in(response)
+    return _lookup(_number(error.get("code")), error, text(error, "message") or "") is _MISSING_OBJECT
+
+
+def is_unknown_field(response: Response) -> bool:
+    """Whether a field was asked for that this version or account does not have: that fails the whole call."""
+    error = _error_in(response)
+    return _number(error.get("code")) == _PARAMETER and "nonexisting field" in (text(error, "message") or "")
+
+
+def answer(response: Response) -> Object:
+    """The JSON object of *response*, empty where there is none."""
+    try:
+        value = _json.read(response.body)
+    except Malformed:
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _error_in(response: Response) -> Object:
+    return mapping(answer(response), "error")
+
+
+def _number(code: Any) -> int | None:
+    """Group webhooks write codes as text."""
+    try:
+        return None if isinstance(code, bool) else int(code)
+    except (TypeError, ValueError, OverflowError):
+        return None
+
+
+def _lookup(code: int | None, error: Object, message: str) -> Verdict | None:
+    if code == _PARAMETER:
+        if "appsecret_proof" in message:
+            return _MISSING_PROOF
+        gone = "does not exist" in message or "missing permissions" in message
+        if gone or _number(error.get("error_subcode")) == 33:
+            return _MISSING_OBJECT
+    return None if code is None else _VERDICTS.get(code)
+
+
+def _unknown(error: Object, status: int) -> Verdict:
+    """A code that is not in the table."""
+    if error.get("is_transient") is True and 400 <= status < 500:
+        return Verdict(Unavailable)
+    return _by_status(status)
+
+
+def _by_status(status: int) -> Verdict:
+    if status in (401, 403):
+        return Verdict(AccountBroken)
+    if status == 429:
+        return Verdict(Throttled)
+    # Neither accepted nor refused: a bare 5xx, and a 2xx without a message id.
+    return Verdict(Rejected if 400 <= status < 500 else Uncertain)
+
+
+def _wait_s(response: Response, code: int | None, verdict: Verdict) -> float | None:
+    asked = response.headers.get("retry-after", "")
+    if asked.isascii() and asked.isdecimal():
+        return float(asked)
+    if code in _METERED:
+        return _regain_s(response.headers.get("x-business-use-case-usage")) or _METERED_WAIT_S
+    if code in _WAIT_S:
+        return _WAIT_S[code]
+    return _THROTTLED_WAIT_S if verdict.error is Throttled and code not in _BACKOFF else None
+
+
+def _regain_s(header: str | None) -> float | None:
+    """Seconds until the allowance is back, from minutes per business; the longest of all elements."""
+    try:
+        usage = msgspec.json.decode(header or "", type=dict[str, list[dict[str, Any]]])
+    except msgspec.MsgspecError:
+        return None
+    minutes = [element.get("estimated_time_to_regain_access") for group in usage.values() for element in group]
+    return max((60.0 * value for value in minutes if isinstance(value, int | float)), default=None)
+
+
+def _detail(error: Object, secrets: tuple[str | None, ...]) -> str:
+    info = error_info(error)
+    parts = [text(error, "message"), info.detail]
+    # Meta's support asks for the trace id.
+    if trace := word(error, "fbtrace_id"):
+        parts.append(f"fbtrace_id {trace}")
+    detail = "; ".join(dict.fromkeys(part for part in parts if part))
+    for secret in secrets:
+        # "Malformed access token …" quotes it. A shorter word is in any sentence by chance.
+        detail = detail.replace(secret, "…") if secret and len(secret) >= _SHORTEST_SECRET else detail
+    return detail

@@ -1,0 +1,86 @@
+"""How a WhatsApp Cloud API number is doing, from what Meta says about it.
+
+Source: providers/meta_business.md, section 14.1 (field values).
+"""
+
+from typing import Literal
+
+from ._cloud_values import Object, listed, mapping, phone, present, text, word
+from .messages import ProviderStatus
+
+# Asking for one field that an account does not have fails the whole call; the short list always works.
+FIELDS = (
+    "id,display_phone_number,verified_name,quality_rating,name_status,code_verification_status,throughput,"
+    "platform_type,status,account_mode,is_official_business_account,webhook_configuration,health_status,"
+    "whatsapp_business_manager_messaging_limit"
+)
+BASIC_FIELDS = "id,display_phone_number,verified_name,quality_rating"
+
+Quality = Literal["excellent", "good", "poor", "disconnected"]
+
+# (field, Meta's word): what it means, and our word for the reason.
+_JUDGEMENTS: dict[tuple[str, str], tuple[Quality, str]] = {
+    ("status", "FLAGGED"): ("poor", "status_flagged"),
+    ("status", "RATE_LIMITED"): ("poor", "status_rate_limited"),
+    ("quality_rating", "RED"): ("poor", "quality_red"),
+    ("quality_rating", "YELLOW"): ("good", "quality_yellow"),
+    ("can_send_message", "LIMITED"): ("poor", "health_limited"),
+    ("can_send_message", "BLOCKED"): ("disconnected", "health_blocked"),
+    ("name_status", "PENDING_REVIEW"): ("good", "name_pending"),
+    ("name_status", "DECLINED"): ("good", "name_declined"),
+    ("name_status", "EXPIRED"): ("good", "name_expired"),
+    ("account_mode", "SANDBOX"): ("good", "sandbox"),
+    ("platform_type", "ON_PREMISE"): ("disconnected", "platform_on_premise"),
+    ("platform_type", "NOT_APPLICABLE"): ("disconnected", "platform_not_applicable"),
+}
+_WORST_FIRST: tuple[Quality, ...] = ("disconnected", "poor", "good")
+_MESSAGES_PER_SECOND = {"STANDARD": 80, "HIGH": 1000}
+
+
+def number_status(number: Object) -> ProviderStatus:
+    """The state of *number*, the answer to a request for its fields. What it leaves out counts as fine."""
+    judgements = list(_judge(number))
+    found = {quality for quality, _ in judgements}
+    quality: Quality = next((one for one in _WORST_FIRST if one in found), "excellent")
+    return ProviderStatus(
+        is_connected=quality != "disconnected",
+        connection_quality=quality,
+        session_info=present(
+            reasons=[reason for _, reason in judgements],
+            display_phone_number=phone(number.get("display_phone_number")),
+            verified_name=text(number, "verified_name"),
+            quality=word(number, "quality_rating"),
+            throughput_mps=_MESSAGES_PER_SECOND.get(word(mapping(number, "throughput"), "level") or ""),
+            messaging_limit=word(number, "whatsapp_business_manager_messaging_limit"),
+        ),
+        detail=" ".join(_advice(mapping(number, "health_status"))) or None,
+    )
+
+
+def _judge(number: Object) -> list[tuple[Quality, str]]:
+    said = {
+        "status": word(number, "status"),
+        "quality_rating": word(number, "quality_rating"),
+        "can_send_message": word(mapping(number, "health_status"), "can_send_message"),
+        "name_status": word(number, "name_status"),
+        "account_mode": word(number, "account_mode"),
+        "platform_type": word(number, "platform_type"),
+    }
+    judged = [_JUDGEMENTS.get((field, value)) for field, value in said.items() if value]
+    status = said["status"]
+    if status not in (None, "CONNECTED", "FLAGGED", "RATE_LIMITED"):
+        # BANNED, DISCONNECTED, MIGRATED, … and words yet to come.
+        judged.insert(0, ("disconnected", f"status_{status.lower()}"))
+    return [judgement for judgement in judged if judgement]
+
+
+def _advice(health: Object) -> list[str]:
+    """What Meta tells people to do, for each part of the account that is not well."""
+    sentences: list[str | None] = []
+    for entity in listed(health, "entities"):
+        if isinstance(entity, dict):
+            for error in listed(entity, "errors"):
+                if isinstance(error, dict):
+                    sentences += [text(error, "error_description"), text(error, "possible_solution")]
+            sentences += [line for line in listed(entity, "additional_info") if isinstance(line, str)]
+    return [sentence for sentence in sentences if sentence]

@@ -1,0 +1,282 @@
+"""Webhooks of the WhatsApp Cloud API: every item of every change of every entry becomes an event.
+
+Source: providers/meta_business.md, sections 4.4 (keys), 5 (decoding), 7 (messages), 8 (statuses).
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+from . import _cloud_account, _cloud_people, _json
+from ._cloud_change import Change, Reader, bounded, change_of, items, news, unread
+from ._cloud_content import content_of
+from ._cloud_errors import reported
+from ._cloud_values import (
+    UNREADABLE,
+    Object,
+    error_info,
+    flag,
+    listed,
+    mapping,
+    present,
+    required,
+    text,
+    word,
+    written,
+)
+from .errors import Malformed
+from .messages import (
+    Contact,
+    Content,
+    ErrorInfo,
+    Event,
+    EventType,
+    Message,
+    Status,
+    StatusValue,
+    UnknownContent,
+)
+
+_OBJECT = "whatsapp_business_account"
+
+
+def events(body: bytes) -> list[Event]:
+    """All events of *body*, in its order; of a fact that it repeats, the first.
+
+    Raises `Malformed` where there is no envelope to read. Bodies about other objects (pages, say) hold none.
+    """
+    envelope = _json.read(body)
+    if not isinstance(envelope, dict):
+        raise Malformed("not an object")
+    if envelope.get("object") != _OBJECT:
+        return []
+    entries = envelope.get("entry", [])
+    if not isinstance(entries, list):
+        raise Malformed("entry is not a list")
+    found: dict[str, Event] = {}
+    for entry in entries:
+        for event in _entry(entry):
+            found.setdefault(event.key, event)
+    return list(found.values())
+
+
+def _entry(entry: Any) -> Iterator[Event]:
+    if not isinstance(entry, dict):
+        yield unread(change_of({}, "", {}), "malformed", entry)
+        return
+    for item in listed(entry, "changes"):
+        field = item.get("field") if isinstance(item, dict) else None
+        value = item.get("value") if isinstance(item, dict) else None
+        if isinstance(field, str) and isinstance(value, dict):
+            yield from _change(change_of(entry, field, value))
+        else:
+            yield unread(change_of(entry, field if isinstance(field, str) else "", {}), "malformed", item)
+
+
+def _change(change: Change) -> Iterator[Event]:
+    read = _READERS.get(change.field)
+    if read is None:
+        yield unread(change, "unknown_field", change.value)
+        return
+    try:
+        yield from read(change)
+    except UNREADABLE:
+        yield unread(change, "malformed", change.value)
+
+
+def _messages(change: Change) -> Iterator[Event]:
+    yield from items(change, "messages", _message)
+    yield from items(change, "statuses", _status)
+    yield from items(change, "errors", _cloud_people.notice)
+
+
+def _echoes(change: Change) -> Iterator[Event]:
+    yield from items(change, "message_echoes", _echo)
+
+
+_READERS: dict[str, Reader] = {
+    **_cloud_account.READERS,
+    **_cloud_people.READERS,
+    "messages": _messages,
+    "smb_message_echoes": _echoes,
+}
+
+
+# ---------------------------------------------------------------- messages
+
+
+def _message(change: Change, item: Object) -> Event:
+    message_id = required(item, "id")
+    key = f"{change.sender_id or ''}|{message_id}"
+    contact = change.person(item.get("from"), item.get("from_user_id"), item.get("from_parent_user_id"))
+    if item.get("type") == "request_welcome":
+        return news(
+            change,
+            "request_welcome",
+            item,
+            key=key,
+            at=item.get("timestamp"),
+            details={"message_id": message_id},
+            contact=contact,
+        )
+    type_, content, original = _said(item)
+    return Event(
+        type=type_,
+        key=bounded(key),
+        sender=change.sender,
+        sender_id=change.sender_id,
+        account_id=change.account_id,
+        contact=contact,
+        group_id=word(item, "group_id"),
+        occurred_at=change.at(item.get("timestamp")),
+        message=_detail(item, message_id, content, original),
+        raw=_json.raw(item),
+    )
+
+
+def _said(item: Object) -> tuple[EventType, Content | None, str | None]:
+    """What happened, its content, and the message it is about where it changes one."""
+    kind = item.get("type")
+    if kind in ("edit", "revoke"):
+        original = word(mapping(item, kind), "original_message_id")
+        if original is None:
+            return "message.unknown", UnknownContent(raw_type=kind), None
+        if kind == "revoke":
+            return "message.deleted", None, original
+        # Its context, {"id": "M0"}, is a placeholder.
+        return "message.edited", content_of(mapping(mapping(item, kind), "message")), original
+    content = content_of(item)
+    return "message.unknown" if isinstance(content, UnknownContent) else "message.received", content, None
+
+
+def _detail(item: Object, message_id: str, content: Content | None, original: str | None) -> Message:
+    context = item.get("context")
+    errors = item.get("errors")
+    if not context and not errors and "referral" not in item:
+        # Most messages: nothing to look for.
+        return Message(provider_message_id=message_id, content=content, original_message_id=original)
+    context = mapping(item, "context")
+    frequently = flag(context, "frequently_forwarded")
+    return Message(
+        provider_message_id=message_id,
+        content=content,
+        # A forwarded message has a context without an id: it is no reply.
+        reply_to=word(context, "id"),
+        forwarded=flag(context, "forwarded") or frequently,
+        frequently_forwarded=frequently,
+        product=mapping(context, "referred_product") or None,
+        referral=mapping(item, "referral") or None,
+        original_message_id=original,
+        errors=_errors(item),
+    )
+
+
+def _errors(item: Object) -> list[ErrorInfo]:
+    """Errors of an inbound message. They have no class: nothing was sent."""
+    return [error_info(error) for error in listed(item, "errors") if isinstance(error, dict)]
+
+
+def _echo(change: Change, item: Object) -> Event:
+    """What a person of the business wrote in the phone app. Never to be sent again."""
+    message_id = required(item, "id")
+    _, content, original = _said(item)
+    return Event(
+        type="message.echo",
+        key=bounded(f"echo|{message_id}"),
+        sender=change.sender,
+        sender_id=change.sender_id,
+        account_id=change.account_id,
+        contact=change.person(item.get("to"), item.get("to_user_id")),
+        group_id=word(item, "group_id"),
+        occurred_at=change.at(item.get("timestamp")),
+        message=_detail(item, message_id, content, original),
+        raw=_json.raw(item),
+    )
+
+
+# ---------------------------------------------------------------- statuses
+
+_STATUSES: dict[str, StatusValue] = {
+    "sent": "sent",
+    "delivered": "delivered",
+    "read": "read",
+    "played": "played",
+    "failed": "failed",
+}
+
+
+def _status(change: Change, item: Object) -> Event:
+    if item.get("type") == "payment":
+        return _cloud_people.payment_status(change, item)
+    message_id, word_ = required(item, "id"), required(item, "status")
+    value = _STATUSES.get(word_)
+    key = f"{message_id}|{word_}"
+    contact = group_id = member = None
+    if item.get("recipient_type") == "group":
+        group_id = word(item, "recipient_id")
+        number, user_id = _member_ids(item)
+        if number or user_id:
+            key = f"{key}|{user_id or number}"
+            member = change.person(number, user_id, item.get("recipient_participant_parent_user_id"))
+    else:
+        contact = _recipient(change, item)
+    errors = listed(item, "errors")
+    return Event(
+        # `deleted` and `warning` are old words that change nothing, as new ones do not either.
+        type="message.unknown" if value is None else "message.status",
+        key=bounded(key),
+        sender=change.sender,
+        sender_id=change.sender_id,
+        account_id=change.account_id,
+        contact=contact,
+        group_id=group_id,
+        occurred_at=change.at(item.get("timestamp")),
+        status=Status(
+            provider_message_id=message_id,
+            value=value,
+            raw_value=word_ if value is None else None,
+            error=reported(errors[0], "W") if errors and isinstance(errors[0], dict) else None,
+            pricing=_pricing(item),
+            conversation=_conversation(mapping(item, "conversation")),
+            participant=member,
+        ),
+        correlation_id=text(item, "biz_opaque_callback_data"),
+        raw=_json.raw(item),
+    )
+
+
+def _recipient(change: Change, item: Object) -> Contact | None:
+    parents = ("recipient_parent_user_id", "parent_recipient_user_id", "parent_user_id")
+    parent = next((item[name] for name in parents if name in item), None)
+    return change.person(item.get("recipient_id"), item.get("recipient_user_id"), parent)
+
+
+def _member_ids(item: Object) -> tuple[str | None, str | None]:
+    """Number and business-scoped id of the member of a group; a status about the whole group names none."""
+    number = word(item, "recipient_participant_id") or word(item, "participant_recipient_id")
+    return number, word(item, "recipient_participant_user_id")
+
+
+def _pricing(item: Object) -> Object | None:
+    # Some bodies have it inside the conversation.
+    pricing = mapping(item, "pricing") or mapping(mapping(item, "conversation"), "pricing")
+    if not pricing:
+        return None
+    kind = word(pricing, "type")
+    billable = flag(pricing, "billable")
+    return present(
+        model=word(pricing, "pricing_model"),
+        type=kind,
+        category=word(pricing, "category"),
+        # `billable` is going away; `type` says the same.
+        billable=kind == "regular" if billable is None and kind else billable,
+    )
+
+
+def _conversation(conversation: Object) -> Object | None:
+    if not conversation:
+        return None
+    return present(
+        id=word(conversation, "id"),
+        origin=word(mapping(conversation, "origin"), "type"),
+        expires_at=written(conversation.get("expiration_timestamp")),
+    )

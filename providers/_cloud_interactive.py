@@ -1,0 +1,194 @@
+"""Interactive messages of the WhatsApp Cloud API: everything with something to tap.
+
+Source: providers/meta_business.md, section 10.4.
+"""
+
+from typing import Any
+
+from ._cloud_values import Object, present
+from .errors import Rejected
+from .messages import (
+    Action,
+    AddressRequest,
+    Buttons,
+    CallPermissionRequest,
+    CallToAction,
+    Carousel,
+    CarouselCard,
+    Catalog,
+    ContactRequest,
+    Document,
+    FlowAction,
+    HeaderMedia,
+    Image,
+    Interactive,
+    ListMenu,
+    LocationRequest,
+    MediaContent,
+    OrderDetails,
+    OrderStatus,
+    Product,
+    ProductCarousel,
+    ProductList,
+    Video,
+    VoiceCall,
+)
+
+
+def interactive(message: Interactive) -> Object:
+    """Meta's object for *message*, whose limits are checked elsewhere."""
+    kind, action = _action(message.action)
+    return present(
+        type=kind,
+        header=_header(message.header),
+        body=None if message.body is None else {"text": message.body},
+        footer=None if message.footer is None else {"text": message.footer},
+        action=action,
+    )
+
+
+def _header(header: str | HeaderMedia | None) -> Object | None:
+    if header is None:
+        return None
+    if isinstance(header, str):
+        return {"type": "text", "text": header}
+    medium = {**file_of(header), **present(filename=header.filename)}
+    return {"type": kind_of(header), kind_of(header): medium}
+
+
+def _action(action: Action) -> tuple[str, Object]:
+    """Meta's type of the interactive message, and its action."""
+    match action:
+        case Buttons(buttons=buttons):
+            replies = [{"type": "reply", "reply": {"id": one.id, "title": one.title}} for one in buttons]
+            return "button", {"buttons": replies}
+        case ListMenu():
+            return "list", _list(action)
+        case CallToAction(title=title, url=url):
+            return "cta_url", _named("cta_url", display_text=title, url=url)
+        case FlowAction():
+            return "flow", _flow(action)
+        case LocationRequest():
+            return "location_request_message", {"name": "send_location"}
+        case ContactRequest():
+            return "request_contact_info", {"name": "request_contact_info"}
+        case CallPermissionRequest():
+            return "call_permission_request", {"name": "call_permission_request"}
+        case AddressRequest():
+            return "address_message", _named(
+                "address_message",
+                country=action.country,
+                values=action.values,
+                saved_addresses=action.saved_addresses,
+                validation_errors=action.validation_errors,
+            )
+        case VoiceCall():
+            return "voice_call", _named(
+                "voice_call",
+                display_text=action.title,
+                ttl_minutes=action.ttl_minutes,
+                payload=action.payload,
+            )
+        case OrderDetails(details=details):
+            return "order_details", {"name": "review_and_pay", "parameters": details}
+        case OrderStatus(details=details):
+            return "order_status", {"name": "review_order", "parameters": details}
+        case Carousel(cards=cards):
+            return "carousel", {"cards": [_card(index, card) for index, card in enumerate(cards)]}
+        case _:
+            return _shop(action)
+
+
+def _shop(action: Product | ProductList | ProductCarousel | Catalog) -> tuple[str, Object]:
+    match action:
+        case Product(catalog_id=catalog, product_id=product):
+            return "product", {"catalog_id": catalog, "product_retailer_id": product}
+        case ProductList(catalog_id=catalog, sections=sections):
+            shelves = [
+                {
+                    "title": section.title,
+                    "product_items": [{"product_retailer_id": product} for product in section.products],
+                }
+                for section in sections
+            ]
+            return "product_list", {"catalog_id": catalog, "sections": shelves}
+        case ProductCarousel(catalog_id=catalog, products=products):
+            cards = [
+                {
+                    "card_index": index,
+                    "type": "product",
+                    "action": {"product_retailer_id": product, "catalog_id": catalog},
+                }
+                for index, product in enumerate(products)
+            ]
+            return "carousel", {"cards": cards}
+        case Catalog(thumbnail_product_id=thumbnail):
+            return "catalog_message", _named("catalog_message", thumbnail_product_retailer_id=thumbnail)
+
+
+def _named(name: str, **parameters: Any) -> Object:
+    given = present(**parameters)
+    return {"name": name, "parameters": given} if given else {"name": name}
+
+
+def _list(menu: ListMenu) -> Object:
+    sections = [
+        present(
+            title=section.title,
+            rows=[present(id=row.id, title=row.title, description=row.description) for row in section.rows],
+        )
+        for section in menu.sections
+    ]
+    return {"button": menu.button, "sections": sections}
+
+
+def _flow(flow: FlowAction) -> Object:
+    start = present(screen=flow.screen, data=flow.data)
+    return _named(
+        "flow",
+        flow_message_version="3",
+        flow_id=flow.flow_id,
+        flow_name=None if flow.flow_id else flow.flow_name,
+        flow_cta=flow.cta,
+        flow_token=flow.token,
+        mode=flow.mode,
+        flow_action=flow.action,
+        flow_action_payload=start or None,
+    )
+
+
+def _card(index: int, card: CarouselCard) -> Object:
+    """A card of a carousel. Its type is `cta_url` with quick replies too: so Meta's guide (UNCONFIRMED)."""
+    if card.buttons:
+        # Inside cards it is `quick_reply`, where a message of its own has `reply`.
+        action: Object = {
+            "buttons": [
+                {"type": "quick_reply", "quick_reply": {"id": one.id, "title": one.title}} for one in card.buttons
+            ]
+        }
+    elif card.url and card.title:
+        action = _named("cta_url", display_text=card.title, url=card.url)
+    else:
+        raise Rejected("a card needs a link with a title, or buttons", code="card_without_action")
+    return present(
+        card_index=index,
+        type="cta_url",
+        header={"type": "image", "image": {"link": card.image_url}},
+        body=None if card.text is None else {"text": card.text},
+        action=action,
+    )
+
+
+def kind_of(content: Image | Video | Document) -> str:
+    match content:
+        case Image():
+            return "image"
+        case Video():
+            return "video"
+        case Document():
+            return "document"
+
+
+def file_of(medium: MediaContent) -> Object:
+    """Exactly one of id and link. The id is faster, and refused at once where it is wrong."""
+    return {"id": medium.id} if medium.id else {"link": medium.url}

@@ -1,0 +1,139 @@
+"""What Meta refuses for certain, refused before anything is called.
+
+Lengths count code points. Where Meta's pages disagree, the smaller limit counts.
+Source: providers/meta_business.md, sections 10.3 (messages), 10.4 (interactive), 11 (templates).
+"""
+
+from collections.abc import Iterable, Sequence
+
+from .errors import Rejected
+from .messages import (
+    Audio,
+    Buttons,
+    CallToAction,
+    Carousel,
+    Contacts,
+    Document,
+    FlowAction,
+    Image,
+    Interactive,
+    ListMenu,
+    MediaContent,
+    MessageData,
+    OrderDetails,
+    ProductCarousel,
+    ProductList,
+    Sticker,
+    Text,
+    Video,
+    VoiceCall,
+)
+
+_MB = 1024 * 1024
+_MAX_BYTES: dict[type[MediaContent], int] = {
+    Image: 5 * _MB,
+    Video: 16 * _MB,
+    Audio: 16 * _MB,
+    Document: 100 * _MB,
+    Sticker: 500 * 1024,
+}
+
+
+def check(message: MessageData) -> None:
+    """Return, or raise `Rejected` with a code that names the limit."""
+    _at_most(512, message.correlation_id, "tracker")
+    match message.content:
+        case Text(body=body):
+            _text(4096, body, "text")
+        case MediaContent() as medium:
+            check_medium(medium)
+            _at_most(1024, medium.caption, "caption")
+        case Contacts(contacts=cards):
+            _count(1, 5, cards, "contacts")
+        case Interactive() as interactive:
+            _check_interactive(interactive)
+
+
+def check_medium(medium: MediaContent) -> None:
+    if not (medium.id or medium.url):
+        raise Rejected("a medium needs an id or a url", code="media_missing")
+    limit = _MAX_BYTES[type(medium)]
+    if medium.size_bytes is not None and medium.size_bytes > limit:
+        raise Rejected(f"the medium has more than {limit} bytes", code="media_too_large")
+
+
+def _check_interactive(interactive: Interactive) -> None:
+    if interactive.body is not None:
+        _text(1024, interactive.body, "text")
+    _at_most(60, interactive.footer, "footer")
+    if isinstance(interactive.header, str):
+        _text(60, interactive.header, "header")
+    elif interactive.header is not None:
+        check_medium(interactive.header)
+    match interactive.action:
+        case Buttons(buttons=buttons):
+            _count(1, 3, buttons, "buttons")
+            _distinct((button.id for button in buttons), "button_id")
+            _distinct((button.title for button in buttons), "button_title")
+            for button in buttons:
+                _text(256, button.id, "button_id")
+                _text(20, button.title, "button_title")
+        case ListMenu() as menu:
+            _check_list(menu)
+        case CallToAction(title=title) | VoiceCall(title=title):
+            _text(20, title, "button_title")
+        case FlowAction(cta=cta, flow_id=flow_id, flow_name=flow_name):
+            _text(20, cta, "button_title")
+            if not (flow_id or flow_name):
+                raise Rejected("a flow needs its id or its name", code="flow_missing")
+        case ProductList(sections=sections):
+            _count(1, 10, sections, "sections")
+            _count(1, 30, [product for section in sections for product in section.products], "products")
+        case ProductCarousel(products=products):
+            _count(2, 10, products, "cards")
+        case Carousel(cards=cards):
+            _count(2, 10, cards, "cards")
+            for card in cards:
+                _at_most(160, card.text, "card_text")
+        case OrderDetails(details=details):
+            _at_most(35, str(details.get("reference_id", "")), "reference_id")
+
+
+def _check_list(menu: ListMenu) -> None:
+    rows = [row for section in menu.sections for row in section.rows]
+    _text(20, menu.button, "button_title")
+    _count(1, 10, menu.sections, "sections")
+    _count(1, 10, rows, "rows")
+    _distinct((row.id for row in rows), "row_id")
+    for section in menu.sections:
+        if len(menu.sections) > 1:
+            _text(24, section.title or "", "section_title")
+        _at_most(24, section.title, "section_title")
+    for row in rows:
+        _text(200, row.id, "row_id")
+        _text(24, row.title, "row_title")
+        _at_most(72, row.description, "row_description")
+
+
+def _text(limit: int, value: str, name: str) -> None:
+    if not value:
+        raise Rejected(f"{name} is empty", code=f"{name}_empty")
+    _at_most(limit, value, name)
+
+
+def _at_most(limit: int, value: str | None, name: str) -> None:
+    if value is not None and len(value) > limit:
+        raise Rejected(f"{name} has more than {limit} characters", code=f"{name}_too_long")
+
+
+def _count(least: int, most: int, values: Sequence[object], name: str) -> None:
+    if len(values) < least:
+        raise Rejected(f"{name}: at least {least}", code=f"too_few_{name}")
+    if len(values) > most:
+        raise Rejected(f"{name}: at most {most}", code=f"too_many_{name}")
+
+
+def _distinct(values: Iterable[str], name: str) -> None:
+    seen = list(values)
+    if len(set(seen)) < len(seen):
+        raise Rejected(f"{name} is used twice", code=f"duplicate_{name}")

@@ -1,0 +1,54 @@
+"""Where the bytes of a WhatsApp Cloud API medium are.
+
+Source: providers/meta_business.md, section 13.2 (download).
+"""
+
+import base64
+from urllib.parse import SplitResult, urlsplit
+
+from ._cloud_values import Object, text, word
+from .errors import Rejected
+from .messages import Media
+
+_HOSTS = (".fbsbx.com", ".facebook.com", ".fbcdn.net", ".whatsapp.net")
+
+
+def media_of(medium: Object, *, base_url: str, headers: dict[str, str]) -> Media:
+    """*medium*, an answer about a media id, with the *headers* that its host asks for.
+
+    The host comes out of a body, so it is not taken on trust: `Rejected` unless it is Meta's or *base_url*'s.
+    """
+    url = text(medium, "url") or ""
+    try:
+        trusted = _is_trusted(urlsplit(url), urlsplit(base_url))
+    except ValueError:
+        trusted = False
+    if not trusted:
+        raise Rejected("the medium is not on a host of Meta", code="media_host", scope="media")
+    return Media(
+        url=url,
+        headers=headers,
+        mime_type=text(medium, "mime_type"),
+        size_bytes=_size(word(medium, "file_size") or ""),
+        sha256=_hex_digest(text(medium, "sha256") or ""),
+    )
+
+
+def _is_trusted(url: SplitResult, base: SplitResult) -> bool:
+    if url.scheme == "https" and f".{url.hostname}".endswith(_HOSTS):
+        return True
+    return (url.scheme, url.netloc) == (base.scheme, base.netloc)
+
+
+def _size(size: str) -> int | None:
+    """From text or a number."""
+    return int(size) if size.isascii() and size.isdecimal() and len(size) < 19 else None
+
+
+def _hex_digest(digest: str) -> str | None:
+    """A SHA-256 as lower-case hex. Some answers have it in hex, webhooks in base64: the length tells."""
+    try:
+        octets = base64.b64decode(digest, validate=True) if len(digest) == 44 else bytes.fromhex(digest)
+    except ValueError:
+        return None
+    return octets.hex() if len(octets) == 32 else None

@@ -1,0 +1,235 @@
+"""Webhooks of the WhatsApp Cloud API about people and groups that are not messages.
+
+Consent, calls, payments, groups, notices about the number, and what a phone app on the same number brings:
+its history, its address book, and the copies while Meta's own agent answers.
+Source: providers/meta_business.md, sections 8 (payments) and 9.
+"""
+
+from collections.abc import Callable, Iterator
+from decimal import Decimal
+from typing import Any
+
+from ._cloud_change import Change, Health, Reader, items, news
+from ._cloud_errors import reported
+from ._cloud_values import (
+    Object,
+    error_info,
+    listed,
+    mapping,
+    phone,
+    present,
+    required,
+    text,
+    word,
+    written,
+)
+from .messages import Contact, Event
+
+# ---------------------------------------------------------------- people
+
+
+def _preference(change: Change, item: Object) -> Event:
+    details = present(preference=required(item, "value"), category=word(item, "category"), detail=text(item, "detail"))
+    contact = change.person(item.get("wa_id"), item.get("user_id"))
+    return news(change, "marketing_preference", item, at=item.get("timestamp"), details=details, contact=contact)
+
+
+def _address_book(change: Change, item: Object) -> Event:
+    person = mapping(item, "contact")
+    details = present(
+        action=required(item, "action"),
+        phone=phone(person.get("phone_number")),
+        user_id=word(person, "user_id"),
+        name=text(person, "full_name") or text(person, "first_name"),
+    )
+    return news(change, "contact_sync", item, at=mapping(item, "metadata").get("timestamp"), details=details)
+
+
+# ---------------------------------------------------------------- calls and payments
+
+
+def _call(change: Change, item: Object) -> Event:
+    call_id, event = required(item, "id"), required(item, "event")
+    inbound = word(item, "direction") != "BUSINESS_INITIATED"
+    side = "from" if inbound else "to"
+    details = present(
+        call_id=call_id,
+        event=event,
+        direction="inbound" if inbound else "outbound",
+        call_status=word(item, "status"),
+        started_at=written(item.get("start_time")),
+        ended_at=written(item.get("end_time")),
+        duration_s=word(item, "duration"),
+    )
+    return news(
+        change,
+        "call",
+        item,
+        key=f"{call_id}|{event}",
+        at=item.get("timestamp"),
+        details=details,
+        contact=change.person(item.get(side), item.get(f"{side}_user_id")),
+        correlation_id=text(item, "biz_opaque_callback_data"),
+    )
+
+
+def _call_status(change: Change, item: Object) -> Event:
+    call_id, event = required(item, "id"), required(item, "status")
+    return news(
+        change,
+        "call_status",
+        item,
+        key=f"{call_id}|{event}",
+        at=item.get("timestamp"),
+        details={"call_id": call_id, "event": event},
+        contact=change.person(item.get("recipient_id"), item.get("recipient_user_id")),
+        correlation_id=text(item, "biz_opaque_callback_data"),
+    )
+
+
+def payment_status(change: Change, item: Object) -> Event:
+    """A payment, which shares the list of the message statuses: a failed payment is no failed message."""
+    message_id, status = required(item, "id"), required(item, "status")
+    payment = mapping(item, "payment")
+    details = present(
+        reference_id=word(payment, "reference_id"),
+        status=status,
+        amount=_amount(mapping(payment, "amount")),
+        currency=word(payment, "currency"),
+    )
+    return news(
+        change,
+        "payment_status",
+        item,
+        key=f"{message_id}|payment|{status}|{item.get('timestamp')}",
+        at=item.get("timestamp"),
+        details={"message_id": message_id, "payment": details},
+        contact=change.person(item.get("recipient_id"), item.get("recipient_user_id")),
+        correlation_id=text(item, "biz_opaque_callback_data"),
+    )
+
+
+def _amount(amount: Object) -> str | None:
+    """A sum as decimal text: 50000 of 1/100 is 500.00."""
+    value, offset = word(amount, "value"), word(amount, "offset") or "1"
+    if value is None or not value.lstrip("-").isdecimal() or offset.strip("0") != "1":
+        return None
+    return format(Decimal(value).scaleb(1 - len(offset)), "f")
+
+
+# ---------------------------------------------------------------- groups
+
+_GROUP_LISTS = ("added_participants", "removed_participants", "failed_participants")
+
+
+def _group(change: Change, item: Object) -> Event:
+    group_id = word(item, "group_id")
+    people = [person for key in _GROUP_LISTS for person in listed(item, key)]
+    details = present(
+        event=required(item, "type"),
+        group_id=group_id,
+        participants=[name for person in (*people, item) if (name := _participant(person))],
+        subject=text(item, "subject"),
+        reason=text(item, "reason"),
+        request_id=word(item, "request_id"),
+        join_request_id=word(item, "join_request_id"),
+        initiated_by=word(item, "initiated_by"),
+    )
+    errors = [reported(error, "G") for error in listed(item, "errors") if isinstance(error, dict)]
+    return news(
+        change,
+        "group",
+        item,
+        at=item.get("timestamp"),
+        details=details,
+        errors=errors,
+        group_id=group_id,
+    )
+
+
+def _participant(person: Any) -> str | None:
+    if not isinstance(person, dict):
+        return None
+    return phone(person.get("wa_id")) or phone(person.get("input")) or word(person, "user_id")
+
+
+# ---------------------------------------------------------------- coexistence with the phone app
+
+
+def _history(change: Change) -> Iterator[Event]:
+    """Old messages, imported quietly: none of them is a new message, whatever the list it comes in."""
+    yield from items(change, "history", _history_chunk)
+    if messages := listed(change.value, "messages"):
+        ids = [word(message, "id") for message in messages if isinstance(message, dict)]
+        yield news(change, "history_media", messages, details={"provider_message_ids": ids})
+
+
+def _history_chunk(change: Change, chunk: Object) -> Event:
+    if errors := listed(chunk, "errors"):
+        infos = [error_info(error) for error in errors if isinstance(error, dict)]
+        return news(change, "history_declined", chunk, errors=infos)
+    metadata = mapping(chunk, "metadata")
+    threads = [thread for thread in listed(chunk, "threads") if isinstance(thread, dict)]
+    details = present(
+        phase=metadata.get("phase"),
+        chunk_order=metadata.get("chunk_order"),
+        progress=metadata.get("progress"),
+        threads=len(threads),
+        messages=sum(len(listed(thread, "messages")) for thread in threads),
+    )
+    return news(change, "history", chunk, details=details)
+
+
+def _standby(change: Change) -> Iterator[Event]:
+    """Passive copies, while Meta's own agent holds the conversation."""
+    for key in ("messages", "message_echoes", "statuses"):
+        yield from items(change, key, _standby_item)
+
+
+def _standby_item(change: Change, item: Object) -> Event:
+    contact: Contact | None = change.person(item.get("from"), item.get("from_user_id"))
+    details = present(message_id=required(item, "id"), message_type=word(item, "type"), status=word(item, "status"))
+    return news(change, "standby", item, at=item.get("timestamp"), details=details, contact=contact)
+
+
+# ---------------------------------------------------------------- notices
+
+
+def notice(change: Change, error: Object) -> Event:
+    """An error that belongs to no message: a notice about the number."""
+    info = reported(error, "I")
+    health = _HEALTH_OF_CLASS.get(info.class_ or "")
+    return news(change, "error", error, errors=[info], health=health)
+
+
+_HEALTH_OF_CLASS: dict[str, Health] = {
+    "Throttled": "degraded",
+    "Restricted": "degraded",
+    "AccountBroken": "retest",
+}
+
+# ---------------------------------------------------------------- the table
+
+
+def _each(**readers: Callable[[Change, Object], Event]) -> Reader:
+    """A field whose value holds lists of facts."""
+
+    def read(change: Change) -> Iterator[Event]:
+        for key, reader in readers.items():
+            yield from items(change, key, reader)
+        yield from items(change, "errors", notice)
+
+    return read
+
+
+READERS: dict[str, Reader] = {
+    "user_preferences": _each(user_preferences=_preference),
+    "calls": _each(calls=_call, statuses=_call_status),
+    "group_lifecycle_update": _each(groups=_group),
+    "group_participants_update": _each(groups=_group),
+    "group_settings_update": _each(groups=_group),
+    "group_status_update": _each(groups=_group),
+    "smb_app_state_sync": _each(state_sync=_address_book),
+    "history": _history,
+    "standby": _standby,
+}

@@ -1,0 +1,123 @@
+"""Single values of the WhatsApp Cloud API, read without trust: a wrong type is an absent value.
+
+Source: providers/meta_business.md, sections 5 (decoding rules) and 6 (identifiers).
+"""
+
+import re
+from datetime import UTC, datetime
+from typing import Any
+
+from .messages import ErrorInfo
+
+Object = dict[str, Any]
+
+_BUSINESS_SCOPED = re.compile(r"[A-Z]{2}\.(ENT\.)?[A-Za-z0-9]+")
+_E164 = re.compile(r"[1-9][0-9]{6,14}")
+_PUNCTUATION = re.compile(r"[\s+().-]")
+# Seconds of this size are 30,000 years away, so they are milliseconds (seen in the field).
+_MILLISECONDS_FROM = 10**12
+
+
+class Unreadable(ValueError):
+    """An item lacks what makes it one of its kind."""
+
+
+# What reading an item of a shape nobody foresaw may raise. It costs that item, never its neighbours.
+UNREADABLE = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
+
+
+def text(holder: Object, key: str) -> str | None:
+    value = holder.get(key)
+    return value if isinstance(value, str) else None
+
+
+def word(holder: Object, key: str) -> str | None:
+    """An id or a word; ids come as integers too. Empty is absent."""
+    value = holder.get(key)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    return value if isinstance(value, str) and value else None
+
+
+def required(holder: Object, key: str) -> str:
+    value = word(holder, key)
+    if value is None:
+        raise Unreadable(key)
+    return value
+
+
+def mapping(holder: Object, key: str) -> Object:
+    """An object, empty where there is none."""
+    value = holder.get(key)
+    return value if isinstance(value, dict) else {}
+
+
+def listed(holder: Object, key: str) -> list[Any]:
+    """The items of a list. What should be a list and is not counts as its only item: nothing vanishes."""
+    value = holder.get(key)
+    if isinstance(value, list):
+        return value
+    return [] if value is None else [value]
+
+
+def flag(holder: Object, key: str) -> bool | None:
+    """A boolean, which samples of groups also show as text."""
+    value = holder.get(key)
+    if isinstance(value, str):
+        return {"true": True, "false": False}.get(value.lower())
+    return value if isinstance(value, bool) else None
+
+
+def number(holder: Object, key: str) -> float:
+    """A finite number, or numeric text."""
+    value = holder.get(key)
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        raise Unreadable(key)
+    return float(value)
+
+
+def moment(value: Any) -> datetime | None:
+    """Unix seconds or milliseconds, as a number or as text. None where it is none of them."""
+    if isinstance(value, bool):
+        return None
+    try:
+        seconds = int(value)
+        if seconds >= _MILLISECONDS_FROM:
+            return datetime.fromtimestamp(seconds / 1000, UTC)
+        return datetime.fromtimestamp(seconds, UTC)
+    except (TypeError, ValueError, OverflowError, OSError):
+        return None
+
+
+def written(value: Any) -> str | None:
+    """The same as text, for places where plain JSON is wanted: RFC 3339, in UTC."""
+    at = moment(value)
+    return None if at is None else at.isoformat().replace("+00:00", "Z")
+
+
+def phone(value: Any) -> str | None:
+    """E.164 with the plus, from digits or from a number formatted for people. Anything else is no phone."""
+    if not isinstance(value, str):
+        return None
+    digits = value if _E164.fullmatch(value) else _PUNCTUATION.sub("", value)
+    return f"+{digits}" if _E164.fullmatch(digits) else None
+
+
+def is_user_id(value: Any) -> bool:
+    """Whether *value* looks like a business-scoped user id: some bodies carry it where a number belongs."""
+    return isinstance(value, str) and _BUSINESS_SCOPED.fullmatch(value) is not None
+
+
+def error_info(error: Object, class_: str | None = None) -> ErrorInfo:
+    """An error as webhooks carry it; ``error_data`` may be an object, a text, or missing (section 15.1)."""
+    return ErrorInfo(
+        code=word(error, "code"),
+        class_=class_,
+        title=text(error, "title") or text(error, "message"),
+        detail=text(mapping(error, "error_data"), "details") or text(error, "error_data") or text(error, "details"),
+    )
+
+
+def present(**details: Any) -> Object:
+    """The *details* that are there."""
+    return {name: value for name, value in details.items() if value is not None and value != []}

@@ -1,0 +1,95 @@
+"""JSON as providers send it: read leniently, handed on in a form that PostgreSQL can store.
+
+Decoding is strict first, because that is fast, and forgiving where it must be: WhatsApp cuts names and
+captions in the middle of an emoji, which leaves half a surrogate pair that strict decoders refuse, and people
+send U+0000, which JSON can hold and PostgreSQL cannot. Both become U+FFFD.
+"""
+
+import json
+from typing import Any
+
+import msgspec
+
+from .errors import Malformed
+
+MAX_DEPTH = 64
+MAX_VALUES = 50_000
+
+_NUL = b"\\u0000"
+_decode = msgspec.json.Decoder().decode
+_encode = msgspec.json.Encoder().encode
+
+
+def read(body: bytes) -> Any:
+    """The value *body* holds; or `Malformed`: no JSON, no UTF-8, too deep, too many values."""
+    try:
+        value = _decode(body) if _NUL not in body else _mended(body)
+    except (msgspec.MsgspecError, UnicodeError):
+        value = _mended(body)
+    except RecursionError:
+        raise Malformed("nested too deeply") from None
+    # Cheap tests first: one message has a dozen brackets, and a value takes two bytes or more.
+    if body.count(b"{") + body.count(b"[") > MAX_DEPTH or len(body) > 2 * MAX_VALUES:
+        _check_size(value)
+    return value
+
+
+def raw(value: Any) -> msgspec.Raw:
+    """*value*, which `read` returned, as JSON again."""
+    return msgspec.Raw(_encode(value))
+
+
+def canonical(value: Any) -> bytes:
+    """The same bytes for the same *value*, whatever the order of its keys."""
+    return msgspec.json.encode(value, order="deterministic")
+
+
+def _mended(body: bytes) -> Any:
+    try:
+        # Decoded here, because `json.loads` would also guess at UTF-16 and UTF-32.
+        value = json.loads(body.decode(), parse_constant=_refuse_constant)
+    except (ValueError, RecursionError):
+        # The cause is dropped: its text quotes the body.
+        raise Malformed("not JSON") from None
+    _check_size(value)
+    return _clean(value)
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _check_size(value: Any) -> None:
+    """Walk *value* level by level: no recursion, so no depth can hurt."""
+    level, total = [value], 0
+    for _ in range(MAX_DEPTH + 1):
+        total += len(level)
+        if total > MAX_VALUES:
+            raise Malformed("too many values")
+        below: list[Any] = []
+        for item in level:
+            if isinstance(item, dict):
+                below.extend(item.values())
+            elif isinstance(item, list):
+                below.extend(item)
+        if not below:
+            return
+        level = below
+    raise Malformed("nested too deeply")
+
+
+def _clean(value: Any) -> Any:
+    match value:
+        case str():
+            return _clean_text(value)
+        case list():
+            return [_clean(item) for item in value]
+        case dict():
+            return {_clean_text(key): _clean(item) for key, item in value.items()}
+    return value
+
+
+def _clean_text(text: str) -> str:
+    if not text.isascii():
+        text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text.replace("\0", "\ufffd")

@@ -1,0 +1,198 @@
+"""The contract every provider implements: a value whose fields are one configuration, whose methods are pure.
+
+Nothing here, and nothing in a provider, opens a socket, reads a clock, a file or the environment. An
+operation that needs the network is a *flow*: a generator that yields requests, is sent responses, and
+returns its result. Whoever drives it (``ingress/calls.py``, or three lines in a script) does the I/O. Where
+there is no response, the driver throws `Unavailable` or `Uncertain` into the flow, which lets it pass.
+"""
+
+import abc
+from collections.abc import Generator
+from typing import Any, ClassVar, Literal, TypeVar
+from urllib.parse import parse_qsl, urlsplit
+
+import msgspec
+
+from .messages import Event, Media, MessageData, MessageResult, ProviderStatus
+
+
+class Request(msgspec.Struct, frozen=True, kw_only=True):
+    """One HTTP call for the driver to make. Header names are lower case."""
+
+    method: Literal["GET", "POST", "PUT", "DELETE"]
+    url: str
+    headers: dict[str, str] = {}
+    body: bytes = b""
+
+    def __repr__(self) -> str:
+        return f"Request({self.method} {urlsplit(self.url).hostname})"
+
+
+class Response(msgspec.Struct, frozen=True, kw_only=True):
+    """What came back, or what a webhook is answered with. Header names are lower case."""
+
+    status: int
+    headers: dict[str, str] = {}
+    body: bytes = b""
+
+    def __repr__(self) -> str:
+        return f"Response({self.status})"
+
+
+class Webhook(msgspec.Struct, frozen=True, kw_only=True):
+    """One request a provider made to us.
+
+    ``url`` is the public one from our settings, never from the request's headers.
+    """
+
+    method: str
+    url: str
+    headers: dict[str, str]  # names in lower case
+    body: bytes = b""
+
+    @property
+    def query(self) -> dict[str, str]:
+        return dict(parse_qsl(urlsplit(self.url).query, keep_blank_values=True))
+
+    def __repr__(self) -> str:
+        return f"Webhook({self.method}, {len(self.body)} bytes)"
+
+
+Result = TypeVar("Result")
+Flow = Generator[Request, Response, Result]
+
+
+class ProviderInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """What a person needs to choose a provider, and what the service may ask of it."""
+
+    name: str  # the key everywhere: `meta_business`
+    display_name: str
+    description: str
+    pricing: Literal["free", "paid"]
+    stability: Literal["stable", "unstable"]
+    official: bool
+    capabilities: frozenset[str]  # content types, plus: templates, pairing, media, receipts, typing, groups
+
+
+class Check(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One step of a connection test. A failed check that is not ``fatal`` leaves sending possible."""
+
+    name: str
+    passed: bool
+    detail: str | None = None
+    fix: str | None = None  # what a person does about it
+    fatal: bool = True
+
+
+class ConfigField(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One field of a provider's configuration, as a form or a schema needs it."""
+
+    name: str
+    title: str
+    help: str | None = None
+    placeholder: str | None = None
+    secret: bool = False
+    required: bool = True
+    pattern: str | None = None
+
+
+class _ProviderMeta(msgspec.StructMeta, abc.ABCMeta):
+    """msgspec's structs do not know abstract methods by themselves."""
+
+
+class WhatsAppProvider(msgspec.Struct, frozen=True, kw_only=True, metaclass=_ProviderMeta):
+    """One account at one provider.
+
+    Fields are its ``config_data``. Each carries a ``msgspec.Meta`` with a title, and in ``extra`` what a form
+    needs besides: ``{"secret": True, "placeholder": "…"}``. A subclass sets ``info`` and implements every
+    abstract method; `providers.Registry` refuses one that does not.
+    """
+
+    info: ClassVar[ProviderInfo]
+
+    @property
+    def name(self) -> str:
+        return self.info.name
+
+    # -- inbound, pure
+
+    @abc.abstractmethod
+    def challenge(self, hook: Webhook) -> Response | None:
+        """The answer to a verification handshake, or None where *hook* is none."""
+
+    @abc.abstractmethod
+    def verify(self, hook: Webhook) -> None:
+        """Return if *hook* came from the provider, else raise `Unverified`. Looks at bytes, not content."""
+
+    @abc.abstractmethod
+    def parse(self, hook: Webhook) -> list[Event]:
+        """Every item of *hook* as an event, in order; raises nothing but `Malformed`."""
+
+    def owns(self, event: Event) -> bool:
+        """Whether *event* is about this very account: a signature may be shared by the tenants of one app."""
+        return True
+
+    # -- operations: flows. Each may raise any SendError.
+
+    @abc.abstractmethod
+    def setup(self) -> Flow[None]:
+        """Prepare the account for use. May be run again at any time."""
+
+    @abc.abstractmethod
+    def validate_config(self) -> Flow[list[Check]]:
+        """Test the configuration against the provider without changing anything or messaging anybody."""
+
+    @abc.abstractmethod
+    def get_status(self) -> Flow[ProviderStatus]:
+        """How the account is doing now."""
+
+    @abc.abstractmethod
+    def receive_messages(self, callback_url: str) -> Flow[None]:
+        """Have the provider post its webhooks to *callback_url*."""
+
+    @abc.abstractmethod
+    def disconnect(self) -> Flow[None]:
+        """Undo `receive_messages`."""
+
+    @abc.abstractmethod
+    def send_message(self, message: MessageData) -> Flow[MessageResult]:
+        """Send. `Unsupported` and local `Rejected` are raised before the first request is yielded."""
+
+    @abc.abstractmethod
+    def media(self, media_id: str) -> Flow[Media]:
+        """Where the bytes of an inbound medium are."""
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(…)"
+
+    # msgspec gives a struct with its own __rich_repr__; fields hold credentials, so it shows none either.
+    def __rich_repr__(self) -> Any:
+        yield "name", self.info.name
+
+
+def config_fields(provider: type[WhatsAppProvider]) -> list[ConfigField]:
+    """The configuration's own description of its fields, in order: the form, the masking, the schema."""
+    described = msgspec.inspect.type_info(provider)
+    assert isinstance(described, msgspec.inspect.StructType)
+    return [_config_field(field) for field in described.fields]
+
+
+def _config_field(field: msgspec.inspect.Field) -> ConfigField:
+    kind = field.type
+    extra: dict[str, Any] = {}
+    schema: dict[str, Any] = {}
+    while isinstance(kind, msgspec.inspect.Metadata):
+        extra = {**(kind.extra or {}), **extra}
+        schema = {**(kind.extra_json_schema or {}), **schema}
+        kind = kind.type
+    # msgspec takes a pattern on a str only, so an optional field has it inside its union with None.
+    patterns = [getattr(part, "pattern", None) for part in getattr(kind, "types", (kind,))]
+    return ConfigField(
+        name=field.encode_name,
+        title=schema.get("title", field.name),
+        help=schema.get("description"),
+        placeholder=extra.get("placeholder"),
+        secret=bool(extra.get("secret")),
+        required=field.required,
+        pattern=next(filter(None, patterns), None),
+    )

@@ -1,0 +1,560 @@
+"""The one vocabulary all providers are translated to and from: people, content, messages, events.
+
+Everything here is a frozen value. Absent is ``None`` and is left out of the JSON; nothing is invented.
+Times are aware datetimes in UTC. Phone numbers are E.164 with the plus.
+"""
+
+import re
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+import msgspec
+
+
+class Value(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+    """Base of everything that may arrive in a request body: an unknown field is an error that names it.
+
+    Its subclasses repeat `frozen`, which they inherit, because type checkers do not see that they do.
+    """
+
+
+# ---------------------------------------------------------------- people
+
+# ASCII digits, and no line break at the end, which `$` alone would let pass.
+Phone = Annotated[str, msgspec.Meta(pattern=r"^\+[1-9][0-9]{6,14}(?!\s)$", description="E.164, with the plus")]
+
+
+class Contact(Value, frozen=True):
+    """A person. WhatsApp users may hide their number, so every field is optional; at least one is there."""
+
+    phone: Phone | None = None
+    user_id: str | None = None  # business-scoped: another business sees another id for the same person
+    parent_user_id: str | None = None  # the same across the linked portfolios of one company
+    lid: str | None = None  # WhatsApp Web's hidden-number identity
+    username: str | None = None  # display only: it changes, and nothing can be sent to it
+    name: str | None = None
+
+    def __repr__(self) -> str:
+        return "Contact(…)"
+
+
+class Recipient(Value, frozen=True):
+    """Where a message goes: exactly the addresses that are known. The phone wins where several are given."""
+
+    phone: Phone | None = None
+    user_id: str | None = None
+    lid: str | None = None
+    group_id: str | None = None
+
+    def __repr__(self) -> str:
+        return "Recipient(…)"
+
+
+# ---------------------------------------------------------------- content
+
+
+class Text(Value, frozen=True, tag="text", tag_field="type"):
+    body: str
+    preview_url: bool = False
+
+
+class MediaContent(Value, frozen=True):
+    """``id`` is the provider's, ``url`` anybody's; ``sha256`` and ``mime_type`` are as the provider gave."""
+
+    id: str | None = None
+    url: str | None = None
+    mime_type: str | None = None
+    sha256: str | None = None
+    size_bytes: int | None = None
+    filename: str | None = None
+    caption: str | None = None
+
+
+class Image(MediaContent, frozen=True, tag="image", tag_field="type"):
+    pass
+
+
+class Video(MediaContent, frozen=True, tag="video", tag_field="type"):
+    pass
+
+
+class Audio(MediaContent, frozen=True, tag="audio", tag_field="type"):
+    voice: bool | None = None  # True: recorded in the chat
+
+
+class Document(MediaContent, frozen=True, tag="document", tag_field="type"):
+    pass
+
+
+class Sticker(MediaContent, frozen=True, tag="sticker", tag_field="type"):
+    animated: bool | None = None
+
+
+class Location(Value, frozen=True, tag="location", tag_field="type"):
+    latitude: Annotated[float, msgspec.Meta(ge=-90, le=90)]
+    longitude: Annotated[float, msgspec.Meta(ge=-180, le=180)]
+    name: str | None = None
+    address: str | None = None
+    url: str | None = None
+
+
+class Contacts(Value, frozen=True, tag="contacts", tag_field="type"):
+    """Cards as WhatsApp writes them (``name``, ``phones``, ``emails``, …): free-form, so plain objects."""
+
+    contacts: list[dict[str, Any]]
+    origin: str | None = None  # "contact_request": the person answered a request for the number
+
+
+class Reaction(Value, frozen=True, tag="reaction", tag_field="type"):
+    message_id: str
+    emoji: str | None = None  # None takes the reaction back
+
+
+class Button(Value, frozen=True):
+    id: str
+    title: str
+
+
+class ListRow(Value, frozen=True):
+    id: str
+    title: str
+    description: str | None = None
+
+
+class ListSection(Value, frozen=True):
+    rows: list[ListRow]
+    title: str | None = None
+
+
+class ProductSection(Value, frozen=True):
+    title: str
+    products: list[str]
+
+
+class CarouselCard(Value, frozen=True):
+    """One picture with either a link (``title``, ``url``) or quick-reply buttons."""
+
+    image_url: str
+    text: str | None = None
+    title: str | None = None
+    url: str | None = None
+    buttons: list[Button] = []
+
+
+class Buttons(Value, frozen=True, tag="buttons", tag_field="type"):
+    buttons: list[Button]
+
+
+class ListMenu(Value, frozen=True, tag="list", tag_field="type"):
+    button: str
+    sections: list[ListSection]
+
+
+class CallToAction(Value, frozen=True, tag="cta_url", tag_field="type"):
+    title: str
+    url: str
+
+
+class FlowAction(Value, frozen=True, tag="flow", tag_field="type"):
+    cta: str
+    flow_id: str | None = None
+    flow_name: str | None = None
+    token: str | None = None
+    mode: Literal["draft", "published"] | None = None
+    action: Literal["navigate", "data_exchange"] | None = None
+    screen: str | None = None
+    data: dict[str, Any] | None = None
+
+
+class LocationRequest(Value, frozen=True, tag="location_request", tag_field="type"):
+    pass
+
+
+class ContactRequest(Value, frozen=True, tag="contact_request", tag_field="type"):
+    pass
+
+
+class CallPermissionRequest(Value, frozen=True, tag="call_permission_request", tag_field="type"):
+    pass
+
+
+class AddressRequest(Value, frozen=True, tag="address_request", tag_field="type"):
+    country: str
+    values: dict[str, Any] | None = None
+    saved_addresses: list[dict[str, Any]] | None = None
+    validation_errors: dict[str, str] | None = None
+
+
+class VoiceCall(Value, frozen=True, tag="voice_call", tag_field="type"):
+    title: str
+    ttl_minutes: int | None = None
+    payload: str | None = None
+
+
+class Product(Value, frozen=True, tag="product", tag_field="type"):
+    catalog_id: str
+    product_id: str
+
+
+class ProductList(Value, frozen=True, tag="product_list", tag_field="type"):
+    catalog_id: str
+    sections: list[ProductSection]
+
+
+class ProductCarousel(Value, frozen=True, tag="product_carousel", tag_field="type"):
+    catalog_id: str
+    products: list[str]
+
+
+class Catalog(Value, frozen=True, tag="catalog", tag_field="type"):
+    thumbnail_product_id: str | None = None
+
+
+class Carousel(Value, frozen=True, tag="carousel", tag_field="type"):
+    cards: list[CarouselCard]
+
+
+class OrderDetails(Value, frozen=True, tag="order_details", tag_field="type"):
+    """A request to pay. ``details`` is the provider's own object: payments differ by country and provider."""
+
+    details: dict[str, Any]
+
+
+class OrderStatus(Value, frozen=True, tag="order_status", tag_field="type"):
+    details: dict[str, Any]
+
+
+Action = (
+    Buttons
+    | ListMenu
+    | CallToAction
+    | FlowAction
+    | LocationRequest
+    | ContactRequest
+    | CallPermissionRequest
+    | AddressRequest
+    | VoiceCall
+    | Product
+    | ProductList
+    | ProductCarousel
+    | Catalog
+    | Carousel
+    | OrderDetails
+    | OrderStatus
+)
+
+HeaderMedia = Image | Video | Document
+
+
+class Interactive(Value, frozen=True, tag="interactive", tag_field="type"):
+    """A message with something to tap. ``header`` is a text or one medium."""
+
+    action: Action
+    body: str | None = None
+    header: str | HeaderMedia | None = None
+    footer: str | None = None
+
+
+class Template(Value, frozen=True, tag="template", tag_field="type"):
+    """An approved template. ``components`` hold its variables in WhatsApp's own form and go out as given."""
+
+    name: str
+    language: str
+    components: list[dict[str, Any]] = []
+    marketing: bool = False  # send through the marketing endpoint, where the provider has one
+
+
+class Pin(Value, frozen=True, tag="pin", tag_field="type"):
+    """Pins or unpins a message of a group."""
+
+    message_id: str
+    action: Literal["pin", "unpin"] = "pin"
+    expiration_days: Annotated[int, msgspec.Meta(ge=1, le=30)] | None = None
+
+
+class OrderItem(Value, frozen=True):
+    product_id: str
+    quantity: int
+    unit_price: str  # a decimal as text: prices are never floats
+    currency: str
+
+
+class Order(Value, frozen=True, tag="order", tag_field="type"):
+    catalog_id: str
+    items: list[OrderItem]
+    text: str | None = None
+
+
+class ButtonReply(Value, frozen=True, tag="button_reply", tag_field="type"):
+    id: str
+    title: str
+    source: Literal["template", "interactive"]
+
+
+class ListReply(Value, frozen=True, tag="list_reply", tag_field="type"):
+    id: str
+    title: str
+    description: str | None = None
+
+
+class FlowReply(Value, frozen=True, tag="flow_reply", tag_field="type"):
+    raw: str  # as received; it need not be JSON
+    name: str | None = None
+    body: str | None = None
+    data: dict[str, Any] | None = None  # None where ``raw`` is not a JSON object
+
+
+class CallPermissionReply(Value, frozen=True, tag="call_permission_reply", tag_field="type"):
+    response: str
+    is_permanent: bool | None = None
+    expires_at: datetime | None = None
+    source: str | None = None
+
+
+class System(Value, frozen=True, tag="system", tag_field="type"):
+    """WhatsApp says something about the person: a new number, a new id, a new device."""
+
+    event: str
+    body: str | None = None
+    old_phone: str | None = None
+    new_phone: str | None = None
+    old_user_id: str | None = None
+    new_user_id: str | None = None
+    identity_hash: str | None = None
+
+
+class UnsupportedContent(Value, frozen=True, tag="unsupported", tag_field="type"):
+    """The person wrote something that the provider cannot pass on. ``kind`` is the provider's word for it."""
+
+    kind: str | None = None
+
+
+class UnknownContent(Value, frozen=True, tag="unknown", tag_field="type"):
+    """A kind of message this version does not know. The event's ``raw`` has all of it."""
+
+    raw_type: str
+
+
+OutboundContent = (
+    Text | Image | Video | Audio | Document | Sticker | Location | Contacts | Reaction | Interactive | Template | Pin
+)
+Content = (
+    OutboundContent
+    | Order
+    | ButtonReply
+    | ListReply
+    | FlowReply
+    | CallPermissionReply
+    | System
+    | UnsupportedContent
+    | UnknownContent
+)
+
+
+# ---------------------------------------------------------------- sending
+
+
+class MessageData(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One message to send, on behalf of one organization."""
+
+    to: Recipient
+    content: OutboundContent
+    organization_id: str
+    # Ours, echoed by the provider where it can: it settles what became of an attempt whose answer was lost.
+    correlation_id: str
+    lead_id: str | None = None  # the CRM's own reference; never sent to a provider
+    reply_to: str | None = None  # the provider's id of the message that is quoted
+
+    @property
+    def body(self) -> str | None:
+        """The words of the message, wherever its content keeps them."""
+        match self.content:
+            case Text(body=body) | Interactive(body=body):
+                return body
+            case MediaContent(caption=caption):
+                return caption
+        return None
+
+    @property
+    def attachments(self) -> list[MediaContent]:
+        return [self.content] if isinstance(self.content, MediaContent) else []
+
+    def __repr__(self) -> str:
+        return f"MessageData(content={type(self.content).__name__}, correlation_id={self.correlation_id!r})"
+
+
+class MessageResult(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A provider took the message. ``timestamp`` and ``cost`` only where the provider gives them."""
+
+    provider_message_id: str
+    status: Literal["sent", "held"] = "sent"  # held: taken, but the provider keeps it back for a review
+    timestamp: datetime | None = None
+    cost: str | None = None
+    contact: Contact | None = None  # the recipient as the provider knows it
+
+
+# ---------------------------------------------------------------- receiving
+
+EventType = Literal[
+    "message.received",
+    "message.echo",
+    "message.edited",
+    "message.deleted",
+    "message.status",
+    "message.unknown",
+    "account.updated",
+]
+StatusValue = Literal["accepted", "sent", "delivered", "read", "played", "failed", "unknown"]
+
+# A status only moves a message up this ladder. `failed` counts below `delivered`: a phone that has the
+# message beats a late report that another one has not.
+STATUS_RANK: dict[str, int] = {
+    "accepted": 0,
+    "unknown": 1,
+    "sent": 2,
+    "failed": 3,
+    "delivered": 4,
+    "read": 5,
+    "played": 6,
+}
+
+
+class ErrorInfo(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename={"class_": "class"}):
+    """An error the provider reports about a message or account. ``class_`` is the name of a SendError."""
+
+    code: str | None = None
+    class_: str | None = None
+    title: str | None = None
+    detail: str | None = None
+
+
+class Message(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What a person wrote (or, in an echo, what the business wrote from another device)."""
+
+    provider_message_id: str | None = None
+    content: Content | None = None
+    reply_to: str | None = None  # the provider's id of the quoted message; it may be unknown here
+    forwarded: bool | None = None
+    frequently_forwarded: bool | None = None
+    product: dict[str, Any] | None = None  # the product a question is about
+    referral: dict[str, Any] | None = None  # the ad or post the person came from
+    original_message_id: str | None = None  # what an edit or a deletion is about
+    errors: list[ErrorInfo] = []
+
+
+class Status(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What became of a message the business sent.
+
+    ``value`` is None for a word that changes nothing we know of; ``raw_value`` then keeps the word.
+    """
+
+    provider_message_id: str | None = None  # None: the provider took nothing
+    value: StatusValue | None = None
+    raw_value: str | None = None
+    error: ErrorInfo | None = None
+    pricing: dict[str, Any] | None = None
+    conversation: dict[str, Any] | None = None
+    participant: Contact | None = None  # whose copy, in a group
+
+
+class AccountUpdate(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """News that are not a message: the account, its templates, numbers, calls, groups, history.
+
+    ``kind`` is our word, ``field`` the provider's, ``details`` what it says in our terms. ``health`` is what
+    it means for sending: ``down`` (stop), ``degraded`` (careful), ``retest`` (ask again), None (nothing).
+    """
+
+    kind: str
+    field: str | None = None
+    health: Literal["down", "degraded", "retest"] | None = None
+    details: dict[str, Any] = {}
+    errors: list[ErrorInfo] = []
+
+
+class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One normalized fact out of one webhook.
+
+    ``key`` is the provider's own identity of the fact, unique within a config; the same fact delivered again
+    has the same key. Exactly one of ``message``, ``status``, ``account`` is set. In a ``message.unknown`` it
+    says what could not be read: a message of an unknown type, a status of an unknown word, or, as ``account``
+    with the kind ``malformed`` or ``unknown_field``, something else. ``raw`` is the provider's item as JSON
+    that PostgreSQL can store.
+    """
+
+    type: EventType
+    key: str
+    sender: str | None = None  # the business number, E.164
+    sender_id: str | None = None  # the provider's id of that number
+    account_id: str | None = None  # the provider's id of the account that owns it
+    contact: Contact | None = None
+    group_id: str | None = None
+    occurred_at: datetime | None = None  # None where the provider gives no time
+    message: Message | None = None
+    status: Status | None = None
+    account: AccountUpdate | None = None
+    correlation_id: str | None = None
+    raw: msgspec.Raw = msgspec.Raw(b"null")
+
+    def __repr__(self) -> str:
+        return f"Event(type={self.type!r})"
+
+
+# ---------------------------------------------------------------- state
+
+
+class ProviderStatus(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """How an account is doing, as its provider says. ``session_info`` holds no secrets."""
+
+    is_connected: bool
+    connection_quality: Literal["excellent", "good", "poor", "disconnected"]
+    last_activity: datetime | None = None
+    session_info: dict[str, Any] = {}
+    detail: str | None = None  # for people: what is wrong and what to do
+
+
+class ProviderConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """One organization's account at a provider."""
+
+    provider_type: str
+    organization_id: str
+    config_data: dict[str, Any]
+    is_active: bool = False
+
+    def __repr__(self) -> str:
+        return f"ProviderConfig({self.provider_type!r}, organization_id={self.organization_id!r})"
+
+
+class Media(msgspec.Struct, frozen=True, kw_only=True):
+    """Where the bytes of a medium are. ``headers`` are for ``url``'s host; ``sha256`` is lower-case hex."""
+
+    url: str
+    headers: dict[str, str] = {}
+    mime_type: str | None = None
+    size_bytes: int | None = None
+    sha256: str | None = None
+
+    def __repr__(self) -> str:
+        return "Media(…)"
+
+
+# ---------------------------------------------------------------- identity
+
+
+_BRAZIL = re.compile(r"^55(\d\d)9(\d{8})$")
+
+
+def phone_key(phone: str) -> str:
+    """The digits that stand for one person, however the number was written.
+
+    Brazil put a 9 before its mobile numbers, Mexico dropped a 1 and Argentina a 9 after the country code;
+    WhatsApp's ids kept the older form for older accounts, and both reach the same person. A key, never an
+    address.
+    """
+    digits = re.sub(r"\D", "", phone)
+    if match := _BRAZIL.match(digits):
+        return f"55{match[1]}{match[2]}"
+    if digits.startswith("521") and len(digits) == 13:
+        return f"52{digits[3:]}"
+    if digits.startswith("549") and len(digits) == 13:
+        return f"54{digits[3:]}"
+    return digits

@@ -1,0 +1,153 @@
+"""Which providers there are: in this package, from other distributions, registered by hand.
+
+Looking for them imports nothing. A plug-in is imported when it is first asked for, and one that turns out to
+be broken is `failed` with its reason, while the others go on.
+"""
+
+import importlib
+import importlib.metadata
+import importlib.util
+import logging
+import pkgutil
+from collections.abc import Callable, Iterable
+from types import ModuleType
+from typing import Any, Literal
+
+import msgspec
+
+from .base import ProviderInfo, WhatsAppProvider
+
+ENTRY_POINT_GROUP = "whatsapp_ingress.providers"
+
+# The modules of this package that are no provider.
+_CONTRACT = {"base", "errors", "messages", "registry", "signing", "testing"}
+
+_log = logging.getLogger("providers")
+
+ProviderType = type[WhatsAppProvider]
+
+
+class UnknownProvider(LookupError):
+    """No provider of this name can be used; the text says why."""
+
+
+class RegistryEntry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One provider as the registry knows it."""
+
+    name: str
+    state: Literal["discovered", "registered", "failed"]  # discovered: found, not imported yet
+    origin: str  # the module, the entry point's value, or `runtime`
+    info: ProviderInfo | None = None  # of registered ones
+    reason: str | None = None  # of failed ones
+
+
+class Registry:
+    """The providers by name. *entry_points* stands in for those of the installed distributions."""
+
+    def __init__(self, entry_points: Iterable[importlib.metadata.EntryPoint] | None = None) -> None:
+        self._entries: dict[str, RegistryEntry] = {}
+        self._loaders: dict[str, Callable[[], Any]] = {}
+        self._types: dict[str, ProviderType] = {}
+        # Two plug-ins of one name: the first stays, the others are only remembered.
+        self._repeated: list[RegistryEntry] = []
+        for name in _builtin_names():
+            self._discover(name, f"{__package__}.{name}", _module_loader(f"{__package__}.{name}"))
+        if entry_points is None:
+            entry_points = importlib.metadata.entry_points(group=ENTRY_POINT_GROUP)
+        for point in entry_points:
+            self._discover(point.name, point.value, point.load)
+
+    def get(self, name: str) -> ProviderType:
+        """The provider *name*, imported on first use, else `UnknownProvider`."""
+        if name not in self._types and name in self._loaders:
+            self._load(name)
+        try:
+            return self._types[name]
+        except KeyError:
+            raise UnknownProvider(self._why_not(name)) from None
+
+    def entries(self) -> list[RegistryEntry]:
+        """All providers by name, broken ones and repeated names too. Imports what is not imported yet."""
+        for name in list(self._loaders):
+            self._load(name)
+        return sorted([*self._entries.values(), *self._repeated], key=lambda entry: entry.name)
+
+    def register(self, provider: ProviderType) -> None:
+        """Add *provider* while running. Raises ValueError where it is none, or its name is taken."""
+        flaw = _flaw(provider)
+        if flaw is not None:
+            raise ValueError(flaw)
+        name = provider.info.name
+        if name in self._entries and self._entries[name].state != "failed":
+            raise ValueError(f"there is a provider {name!r} already")
+        self._accept(provider, "runtime")
+
+    def unregister(self, name: str) -> None:
+        """Forget *name*, or `UnknownProvider`. Values already made from it stay usable."""
+        if self._entries.pop(name, None) is None:
+            raise UnknownProvider(self._why_not(name))
+        self._types.pop(name, None)
+        self._loaders.pop(name, None)
+
+    def _discover(self, name: str, origin: str, load: Callable[[], Any]) -> None:
+        if name in self._entries:
+            reason = f"{self._entries[name].origin} already has the name {name!r}"
+            self._repeated.append(RegistryEntry(name=name, state="failed", origin=origin, reason=reason))
+            _log.error("provider %s from %s failed: %s", name, origin, reason)
+            return
+        self._entries[name] = RegistryEntry(name=name, state="discovered", origin=origin)
+        self._loaders[name] = load
+
+    def _load(self, name: str) -> None:
+        load, origin = self._loaders.pop(name), self._entries[name].origin
+        try:
+            provider = load()
+        except Exception as error:  # noqa: BLE001  # an import runs code we do not know: it may raise anything
+            self._fail(name, origin, f"{type(error).__name__}: {error}")
+            return
+        if isinstance(provider, ModuleType):
+            provider = getattr(provider, "PROVIDER", None)
+        flaw = _flaw(provider)
+        if flaw is None and provider.info.name != name:
+            flaw = f"it is found as {name!r} and calls itself {provider.info.name!r}"
+        if flaw is None:
+            self._accept(provider, origin)
+        else:
+            self._fail(name, origin, flaw)
+
+    def _accept(self, provider: ProviderType, origin: str) -> None:
+        name = provider.info.name
+        self._loaders.pop(name, None)
+        self._types[name] = provider
+        self._entries[name] = RegistryEntry(name=name, state="registered", origin=origin, info=provider.info)
+
+    def _fail(self, name: str, origin: str, reason: str) -> None:
+        self._entries[name] = RegistryEntry(name=name, state="failed", origin=origin, reason=reason)
+        _log.error("provider %s from %s failed: %s", name, origin, reason)
+
+    def _why_not(self, name: str) -> str:
+        entry = self._entries.get(name)
+        return f"there is no provider {name!r}" if entry is None else f"{name!r} failed: {entry.reason}"
+
+
+def _builtin_names() -> list[str]:
+    spec = importlib.util.find_spec(__package__)
+    places = spec.submodule_search_locations if spec is not None else None
+    names = (module.name for module in pkgutil.iter_modules(places))
+    return [name for name in names if not name.startswith("_") and name not in _CONTRACT]
+
+
+def _module_loader(module: str) -> Callable[[], ModuleType]:
+    return lambda: importlib.import_module(module)
+
+
+def _flaw(provider: Any) -> str | None:
+    """What keeps *provider* from being one; None if nothing does."""
+    if not (isinstance(provider, type) and issubclass(provider, WhatsAppProvider)):
+        return f"{provider!r} is no WhatsAppProvider"
+    # msgspec makes values of an abstract struct without complaint, so nobody else asks.
+    if missing := sorted(provider.__abstractmethods__):
+        return f"it does not implement {', '.join(missing)}"
+    if not isinstance(getattr(provider, "info", None), ProviderInfo):
+        return "it has no info"
+    return None

@@ -1,0 +1,33 @@
+"""The one place where a secret is compared: in constant time, on bytes; a malformed header is a mismatch."""
+
+import hashlib
+import hmac
+from collections.abc import Iterable
+
+from .errors import Unverified
+
+
+def same_secret(given: str, expected: str) -> bool:
+    """Whether *given* is *expected*. An empty *expected* matches nothing."""
+    return bool(expected) and hmac.compare_digest(given.encode("utf-8", "replace"), expected.encode())
+
+
+def hmac_hex(secret: str, message: bytes, algorithm: str) -> str:
+    """Lower-case hex HMAC of *message*, keyed with *secret*'s UTF-8 bytes."""
+    return hmac.digest(secret.encode(), message, algorithm).hex()
+
+
+def verify_hmac_hex(secrets: Iterable[str], message: bytes, signature: str, algorithm: str) -> None:
+    """Return if *signature* is the hex HMAC of *message* under any of *secrets*, else raise `Unverified`.
+
+    Empty secrets never match. Every secret is tried, so the time does not tell which one did.
+    """
+    given = signature.encode("utf-8", "replace")
+    if len(given) != 2 * hashlib.new(algorithm).digest_size:
+        raise Unverified
+    matched = False
+    for secret in secrets:
+        if secret:
+            matched |= hmac.compare_digest(hmac_hex(secret, message, algorithm).encode(), given)
+    if not matched:
+        raise Unverified

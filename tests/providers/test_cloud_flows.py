@@ -1,0 +1,356 @@
+"""Setting up, testing and watching a WhatsApp Cloud API account."""
+
+import json
+from typing import Any
+
+import msgspec
+import pytest
+from cloud_samples import ACCOUNT, sample
+from flows import answered, drive, first, recorded
+
+from providers import (
+    AccountBroken,
+    Check,
+    Flow,
+    Rejected,
+    Response,
+    SendError,
+    Throttled,
+    Unavailable,
+    Uncertain,
+    config_fields,
+)
+from providers.meta_business import MetaBusiness
+
+ROOT = "https://graph.facebook.com"
+
+
+def answer_of(name: str) -> Response:
+    return recorded(sample(name)["http_response"])
+
+
+def requested(name: str) -> tuple[str, str]:
+    request = sample(name)["http_request"]
+    return request["method"], f"{ROOT}{request['path']}"
+
+
+OK = answered({"success": True})
+SUBSCRIBED = answer_of("api_subscribed_apps_get")
+FLOWS: dict[str, Any] = {
+    "setup": lambda: ACCOUNT.setup(),
+    "validate_config": lambda: ACCOUNT.validate_config(),
+    "get_status": lambda: ACCOUNT.get_status(),
+    "receive_messages": lambda: ACCOUNT.receive_messages("https://gw.example.org/webhooks/meta/1"),
+    "disconnect": lambda: ACCOUNT.disconnect(),
+    "media": lambda: ACCOUNT.media("701000000000004"),
+    "mark_read": lambda: ACCOUNT.mark_read("wamid.x"),
+}
+
+
+@pytest.mark.parametrize("name", FLOWS)
+def test_a_transport_error_passes_through(name: str) -> None:
+    """No flow takes a dead line for bad credentials, or for anything."""
+    flow: Flow[Any] = FLOWS[name]()
+    first(flow)
+    thrown = Unavailable("refused")
+    with pytest.raises(Unavailable) as caught:
+        flow.throw(thrown)
+    assert caught.value is thrown
+
+
+@pytest.mark.parametrize("name", FLOWS)
+@pytest.mark.parametrize(
+    ("answer", "error"),
+    [
+        (Response(status=502, body=b"<html>"), Unavailable),
+        (Response(status=200, body=b"<html>"), Unavailable),
+        (answered({"error": {"code": 4}}, 400), Throttled),
+    ],
+)
+def test_an_answer_about_the_moment_is_not_about_the_account(
+    name: str, answer: Response, error: type[SendError]
+) -> None:
+    """A provider that is down or throttled is reported as such, never as bad configuration."""
+    with pytest.raises(error):
+        drive(FLOWS[name](), [answer])
+
+
+# ---------------------------------------------------------------- setup
+
+
+def test_setup_leaves_a_subscription_alone() -> None:
+    """Subscribing again would remove an override address."""
+    _, (asked,) = drive(ACCOUNT.setup(), [SUBSCRIBED])
+    assert (asked.method, asked.url) == requested("api_subscribed_apps_get")
+
+
+def test_setup_subscribes_where_nobody_is() -> None:
+    """A POST without a body."""
+    _, requests = drive(ACCOUNT.setup(), [answer_of("api_subscribed_apps_none"), OK])
+    assert (requests[1].method, requests[1].url) == requested("api_subscribed_apps_post")
+    assert requests[1].body == b""
+
+
+@pytest.mark.parametrize(("app_id", "calls"), [("550987654321098", 1), ("660000000000000", 2)])
+def test_setup_tells_its_own_app_from_others(app_id: str, calls: int) -> None:
+    """With the app's id, a foreign subscription does not count as ours."""
+    account = msgspec.structs.replace(ACCOUNT, app_id=app_id)
+    _, requests = drive(account.setup(), [SUBSCRIBED, OK][:calls])
+    assert len(requests) == calls
+
+
+def test_the_address_is_set_for_the_number() -> None:
+    """As in the sample, with our verify token."""
+    expected = sample("api_number_override")["http_request"]
+    address = expected["json"]["webhook_configuration"]["override_callback_uri"]
+    _, (asked,) = drive(ACCOUNT.receive_messages(address), [answer_of("api_number_override")])
+    assert (asked.method, asked.url) == requested("api_number_override")
+    assert json.loads(asked.body) == expected["json"]
+
+
+def test_a_refused_address_is_rejected() -> None:
+    """Meta could not make its handshake; its reason is passed on."""
+    with pytest.raises(Rejected, match="challenge"):
+        drive(ACCOUNT.receive_messages("https://gw.example.org/x"), [answer_of("api_number_override_refused")])
+
+
+def test_a_long_address_is_refused_before_any_call() -> None:
+    """Two hundred characters are taken, one more is not."""
+    base = "https://gw.example.org/"
+    first(ACCOUNT.receive_messages(base + "x" * (200 - len(base))))
+    with pytest.raises(Rejected) as caught:
+        first(ACCOUNT.receive_messages(base + "x" * (201 - len(base))))
+    assert caught.value.code == "callback_url_too_long"
+
+
+def test_disconnecting_empties_the_address() -> None:
+    """An empty address removes the override."""
+    _, (asked,) = drive(ACCOUNT.disconnect(), [OK])
+    assert json.loads(asked.body) == {"webhook_configuration": {"override_callback_uri": ""}}
+
+
+# ---------------------------------------------------------------- test connection
+
+
+def checks(*answers: Response, account: MetaBusiness = ACCOUNT) -> dict[str, Check]:
+    found, _ = drive(account.validate_config(), answers)
+    return {check.name: check for check in found}
+
+
+def test_a_good_account_passes_all_checks() -> None:
+    """Three calls, as in the samples; nothing is changed and nobody messaged."""
+    answers = [answer_of(name) for name in ("api_number_ok", "api_phone_numbers_list")]
+    found, requests = drive(ACCOUNT.validate_config(), [*answers, SUBSCRIBED])
+    assert [check.name for check in found] == ["credentials", "number", "account", "webhooks"]
+    assert all(check.passed for check in found)
+    assert [(request.method, request.url) for request in requests] == [
+        requested("api_number_ok"),
+        requested("api_phone_numbers_list"),
+        requested("api_subscribed_apps_get"),
+    ]
+
+
+def test_a_bad_token_is_fatal() -> None:
+    """The first check fails and nothing else is asked."""
+    found = checks(answer_of("api_number_bad_token"))
+    assert list(found) == ["credentials"]
+    assert (found["credentials"].passed, found["credentials"].fatal) == (False, True)
+    assert found["credentials"].fix
+
+
+def test_a_missing_subscription_is_reported_with_its_cure() -> None:
+    """The classic reason why real messages do not arrive. Sending works without."""
+    found = checks(
+        answer_of("api_number_ok"), answer_of("api_phone_numbers_list"), answer_of("api_subscribed_apps_none")
+    )
+    assert (found["webhooks"].passed, found["webhooks"].fatal) == (False, False)
+    assert f"POST {ROOT}/v25.0/210987654321098/subscribed_apps" in (found["webhooks"].fix or "")
+
+
+def test_a_number_of_another_account_is_reported() -> None:
+    """The fix names the number whose account is wanted."""
+    found = checks(answer_of("api_number_ok"), answered({"data": [{"id": "1"}]}), SUBSCRIBED)
+    assert (found["account"].passed, found["account"].fatal) == (False, False)
+    assert "109876543210987" in (found["account"].fix or "")
+
+
+def test_all_pages_of_numbers_are_looked_through() -> None:
+    """The next page is asked for by its cursor, not by the address Meta gives."""
+    paging = {"cursors": {"after": "QVFJ"}, "next": "https://elsewhere.example/?access_token=x"}
+    page = answered({"data": [{"id": "1"}], "paging": paging})
+    answers = [answer_of("api_number_ok"), page, answer_of("api_phone_numbers_list"), SUBSCRIBED]
+    found, requests = drive(ACCOUNT.validate_config(), answers)
+    assert all(check.passed for check in found)
+    assert requests[2].url == f"{requested('api_phone_numbers_list')[1]}&after=QVFJ"
+
+
+def test_no_access_to_the_account_is_not_fatal() -> None:
+    """A token that may send but not manage."""
+    refused = answered({"error": {"code": 200, "message": "no permission"}}, 403)
+    found = checks(answer_of("api_number_ok"), refused, refused)
+    assert [check.passed for check in found.values()] == [True, True, False, False]
+    assert not any(check.fatal for check in found.values() if not check.passed)
+
+
+def test_an_unknown_field_is_asked_around() -> None:
+    """One field that an account does not have fails the whole call; the short list always works."""
+    basic = answered({"id": "109876543210987", "verified_name": "L", "quality_rating": "GREEN"})
+    status, requests = drive(ACCOUNT.get_status(), [answer_of("api_number_unknown_field"), basic])
+    assert status.is_connected
+    assert requests[1].url.endswith("?fields=id,display_phone_number,verified_name,quality_rating")
+
+
+def test_an_error_in_the_middle_passes_through() -> None:
+    """A line that dies after the first answer is no finding about the account."""
+    flow = ACCOUNT.validate_config()
+    next(flow)
+    flow.send(answer_of("api_number_ok"))
+    with pytest.raises(Uncertain):
+        flow.throw(Uncertain("reset"))
+
+
+# ---------------------------------------------------------------- status
+
+
+@pytest.mark.parametrize(
+    ("name", "quality"),
+    [("api_number_ok", "excellent"), ("api_number_limited", "poor"), ("api_number_blocked", "disconnected")],
+)
+def test_the_state_of_a_number(name: str, quality: str) -> None:
+    """Connected or not, how well, why, and what Meta says about it."""
+    outcome = sample(name)["outcome"]
+    status, _ = drive(ACCOUNT.get_status(), [answer_of(name)])
+    assert status.connection_quality == quality
+    assert status.is_connected == (outcome["connection"] != "down")
+    assert status.session_info.get("reasons", []) == outcome.get("reasons", [])
+    for key in ("display_phone_number", "quality", "throughput_mps"):
+        if key in outcome:
+            assert status.session_info[key] == outcome[key]
+
+
+def test_advice_is_passed_on() -> None:
+    """The operator sees what to do."""
+    status, _ = drive(ACCOUNT.get_status(), [answer_of("api_number_blocked")])
+    assert status.detail == "There is an error with your payment method. Add a payment method."
+
+
+def test_a_bad_token_is_a_state() -> None:
+    """The account is down, and why."""
+    status, _ = drive(ACCOUNT.get_status(), [answer_of("api_number_bad_token")])
+    assert (status.is_connected, status.session_info) == (False, {"error_code": "190"})
+
+
+# ---------------------------------------------------------------- media
+
+
+def test_where_a_medium_is() -> None:
+    """The address with the headers for it, the digest as hex, the size as a number."""
+    name = "api_media_get_url"
+    outcome = sample(name)["outcome"]
+    medium, (asked,) = drive(ACCOUNT.media("701000000000004"), [answer_of(name)])
+    assert (asked.method, asked.url) == requested(name)
+    assert (medium.url, medium.mime_type) == (outcome["url"], outcome["mime_type"])
+    assert (medium.size_bytes, medium.sha256) == (outcome["size"], outcome["sha256_hex"])
+    assert medium.headers == {"authorization": "Bearer TEST_ACCESS_TOKEN"}
+    assert "TEST" not in repr(medium)
+
+
+def test_a_digest_may_be_base64() -> None:
+    """As in webhooks: the length tells which it is."""
+    body = sample("api_media_get_url")["http_response"]["json"]
+    body["sha256"] = "xTNFAYbqwdX+JxPjR0QFCx4C8rss7NonQPyFwu5kEa4="
+    medium, _ = drive(ACCOUNT.media("1"), [answered(body)])
+    assert medium.sha256 == sample("api_media_get_url")["outcome"]["sha256_hex"]
+
+
+def test_an_expired_medium_is_no_trouble_of_the_account() -> None:
+    """Code 100 with subcode 33 is about the path, and here the path is the medium."""
+    with pytest.raises(Rejected) as caught:
+        drive(ACCOUNT.media("701000000000099"), [answer_of("api_media_get_url_expired_id")])
+    assert (caught.value.code, caught.value.scope) == ("100", "media")
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://lookaside.fbsbx.com/x",
+        "https://lookaside.fbsbx.com.evil.example/x",
+        "https://evilfbsbx.com/x",
+        "https://[broken/x",
+        "file:///etc/passwd",
+        "",
+    ],
+)
+def test_the_token_goes_to_no_other_host(url: str) -> None:
+    """The address comes out of a body: only Meta's hosts, over TLS, get the token."""
+    with pytest.raises(Rejected):
+        drive(ACCOUNT.media("1"), [answered({"url": url})])
+
+
+def test_a_media_id_is_no_path() -> None:
+    """It may come from a caller of ours."""
+    assert first(ACCOUNT.media("../me?x=1")).url.startswith(f"{ROOT}/v25.0/..%2Fme%3Fx%3D1?")
+
+
+# ---------------------------------------------------------------- configuration
+
+
+CONFIG = {
+    "access_token": "t",
+    "phone_number_id": "1",
+    "waba_id": "2",
+    "app_secret": "s",
+    "verify_token": "v",
+}
+
+
+def test_the_smallest_configuration() -> None:
+    """Five fields; the rest has defaults."""
+    account = msgspec.convert(CONFIG, MetaBusiness)
+    assert (account.api_version, account.base_url) == ("v25.0", ROOT)
+
+
+@pytest.mark.parametrize("field", CONFIG)
+def test_no_required_field_may_be_missing_or_empty(field: str) -> None:
+    """The error names the field."""
+    with pytest.raises(msgspec.ValidationError, match=field):
+        msgspec.convert({**CONFIG, field: ""}, MetaBusiness)
+    with pytest.raises(msgspec.ValidationError, match=field):
+        msgspec.convert({name: value for name, value in CONFIG.items() if name != field}, MetaBusiness)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("access_token", "t\n"),
+        ("access_token", "t t"),
+        ("phone_number_id", "+15550001111"),
+        ("phone_number_id", "1\n"),
+        ("waba_id", "../1"),
+        ("api_version", "25"),
+        ("api_version", "v25.0/x"),
+        ("base_url", "ftp://x"),
+        ("base_url", "https://x?y"),
+        ("display_phone_number", "15550001111"),
+    ],
+)
+def test_what_would_break_a_request_is_refused_in_the_configuration(field: str, value: str) -> None:
+    """Line breaks in headers, other paths, other schemes."""
+    with pytest.raises(msgspec.ValidationError, match=field):
+        msgspec.convert({**CONFIG, field: value}, MetaBusiness)
+
+
+def test_fields_describe_themselves() -> None:
+    """Title, secret or not, and the pattern, also of optional fields: forms are made of them."""
+    fields = {field.name: field for field in config_fields(MetaBusiness)}
+    assert fields["access_token"].secret
+    assert not fields["phone_number_id"].secret
+    assert not fields["app_secret_previous"].required
+    assert fields["display_phone_number"].pattern
+    assert all(field.title[0].isupper() for field in fields.values())
+
+
+def test_an_account_error_of_a_call_is_raised() -> None:
+    """Outside a connection test, a bad token is an error of the flow."""
+    with pytest.raises(AccountBroken):
+        drive(ACCOUNT.setup(), [answer_of("api_number_bad_token")])

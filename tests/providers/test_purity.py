@@ -1,0 +1,73 @@
+"""What `providers` may import: itself in one direction, msgspec, and the standard library less its I/O."""
+
+import ast
+import sys
+from collections.abc import Iterator
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+import providers
+
+FOLDER = Path(providers.__file__).parent
+FILES = sorted(FOLDER.glob("*.py"))
+INPUT_OUTPUT = {
+    "asyncio", "builtins", "concurrent", "ctypes", "fileinput", "ftplib", "glob", "http", "imaplib", "io", "mmap",
+    "multiprocessing", "os", "pathlib", "pickle", "poplib", "random", "secrets", "select", "selectors", "shelve",
+    "shutil", "signal", "smtplib", "socket", "socketserver", "sqlite3", "ssl", "subprocess", "tempfile",
+    "threading", "time", "urllib.request", "webbrowser", "xmlrpc",
+}  # fmt: skip
+# Calls that reach outside without an import, and clocks.
+OUTSIDE = {"open", "input", "print", "exec", "eval", "now", "utcnow", "today"}
+
+
+def imports(path: Path) -> Iterator[str]:
+    """Absolute names, `providers.` before our own."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.level:
+            names = [node.module] if node.module else [alias.name for alias in node.names]
+            yield from (f"providers.{name}" for name in names)
+        elif isinstance(node, ast.ImportFrom):
+            yield node.module or ""
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
+def test_imports_are_pure(path: Path) -> None:
+    """No socket, clock, file, environment; no library but msgspec."""
+    for name in imports(path):
+        top = name.partition(".")[0]
+        assert top in {"providers", "msgspec"} or top in sys.stdlib_module_names, name
+        assert not {name, top} & INPUT_OUTPUT, name
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
+def test_nothing_reaches_outside(path: Path) -> None:
+    """No built-in that does I/O is called, and no clock is read."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Call):
+            called = node.func.id if isinstance(node.func, ast.Name) else getattr(node.func, "attr", None)
+            assert called not in OUTSIDE, f"{path.name}:{node.lineno}"
+
+
+def test_imports_make_no_circle() -> None:
+    """There is an order in which every module comes after those it imports."""
+    graph = {
+        f"providers.{path.stem}": {name for name in imports(path) if name.startswith("providers.")}
+        for path in FILES
+        if path.stem != "__init__"
+    }
+    assert list(TopologicalSorter(graph).static_order())
+
+
+def test_importing_the_package_imports_no_provider() -> None:
+    """Providers are imported when they are asked for."""
+    assert not {name for name in imports(FOLDER / "__init__.py") if "meta" in name or "_cloud" in name}
+
+
+def test_public_names() -> None:
+    """What the package lists is there, once, and nothing private."""
+    assert len(set(providers.__all__)) == len(providers.__all__)
+    assert all(hasattr(providers, name) and not name.startswith("_") for name in providers.__all__)
