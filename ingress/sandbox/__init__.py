@@ -1,0 +1,72 @@
+"""Simulators of what the service talks to. They keep the truth: it never grades itself."""
+
+from .crm import CrmSimulator
+from .crm_answers import AnyAnswer, CrmFlood, CrmHang, CrmReset, CrmSlow, CrmStatus
+from .crm_records import Delivered, Inversion
+from .fault_proxy import FaultProxy
+from .faults import (
+    Accept,
+    AnyFault,
+    Bare5xx,
+    Bare5xxAfterAccept,
+    EmptyAnswer,
+    ErrorCode,
+    HalfAnswer,
+    Hang,
+    HangAfterAccept,
+    Refuse,
+    ResetAfterAccept,
+    ResetBeforeAccept,
+    Slow,
+    Throttle429,
+)
+from .meta import MetaSimulator
+from .meta_bodies import MetaNumber, encode, example_number, merged, message_ids, signature, signed_headers
+from .meta_errors import DOCUMENTED
+from .meta_inbound import MetaInbound
+from .meta_records import AcceptedMessage, SendCall, message_id_of
+from .meta_world import StatusPolicy
+from .webhook_post import PostResult, RetryPolicy
+
+__all__ = [
+    "DOCUMENTED",
+    "Accept",
+    "AcceptedMessage",
+    "AnyAnswer",
+    "AnyFault",
+    "Bare5xx",
+    "Bare5xxAfterAccept",
+    "CrmFlood",
+    "CrmHang",
+    "CrmReset",
+    "CrmSimulator",
+    "CrmSlow",
+    "CrmStatus",
+    "Delivered",
+    "EmptyAnswer",
+    "ErrorCode",
+    "FaultProxy",
+    "HalfAnswer",
+    "Hang",
+    "HangAfterAccept",
+    "Inversion",
+    "MetaInbound",
+    "MetaNumber",
+    "MetaSimulator",
+    "PostResult",
+    "Refuse",
+    "ResetAfterAccept",
+    "ResetBeforeAccept",
+    "RetryPolicy",
+    "SendCall",
+    "Slow",
+    "StatusPolicy",
+    "Throttle429",
+    "encode",
+    "example_number",
+    "merged",
+    "message_id_of",
+    "message_ids",
+    "signature",
+    "signed_headers",
+]

@@ -1,0 +1,55 @@
+"""``python -m ingress.sandbox``: both simulators in the foreground, until SIGTERM or Ctrl-C.
+
+Prints one line of JSON once they listen: {"meta": {"url", "control_url"}, "crm": {"url", "control_url"}}.
+"""
+
+import argparse
+import asyncio
+import json
+import signal
+import sys
+
+import uvloop
+
+from .crm import CrmSimulator
+from .meta import MetaSimulator
+from .webhook_post import RetryPolicy
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m ingress.sandbox", description=__doc__)
+    for name in ("meta-port", "meta-control-port", "crm-port", "crm-control-port"):
+        parser.add_argument(f"--{name}", type=int, default=0, help="0: the system chooses one")
+    parser.add_argument("--seed", type=int, help="of the ids that the provider gives out; random without")
+    parser.add_argument("--webhook-tries", type=int, default=RetryPolicy().tries)
+    parser.add_argument("--forget-bodies", action="store_true", help="keep only digests of what the CRM got")
+    return parser.parse_args()
+
+
+async def run(options: argparse.Namespace) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for name in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(name, stop.set)
+    meta = MetaSimulator(
+        port=options.meta_port,
+        control_port=options.meta_control_port,
+        seed=options.seed,
+        retry=RetryPolicy(tries=options.webhook_tries),
+    )
+    crm = CrmSimulator(
+        port=options.crm_port, control_port=options.crm_control_port, keep_bodies=not options.forget_bodies
+    )
+    async with meta, crm:
+        urls = {
+            "meta": {"url": meta.url, "control_url": meta.control_url},
+            "crm": {"url": crm.url, "control_url": crm.control_url},
+        }
+        sys.stdout.write(json.dumps(urls) + "\n")
+        sys.stdout.flush()
+        await stop.wait()
+
+
+if __name__ == "__main__":
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(run(arguments()))

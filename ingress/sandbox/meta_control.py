@@ -1,0 +1,210 @@
+"""The control API of the Meta simulator: what a test in another process can do and see. All JSON.
+
+    GET    /_control                         url, numbers with their URLs, counts
+    POST   /_control/numbers                 a MetaNumber; "own_port": true for a port of its own -> {"url"}
+    GET    /_control/numbers                 [{"phone_number_id", "url", "webhook_url", "open"}]
+    PUT    /_control/numbers/{id}/fields     {field: value} over GET /{phone_number_id}; null takes it back
+    POST   /_control/numbers/{id}/faults     {"queue": [fault], "default": fault | null, "everything": bool}
+                                             the queue is appended to; "default" is left alone where absent
+    GET    /_control/numbers/{id}/faults     what is scripted still
+    DELETE /_control/numbers/{id}/faults     back to normal
+    PUT    /_control/numbers/{id}/statuses   a StatusPolicy; what is absent is its default
+    GET    /_control/accepted                {"accepted": [AcceptedMessage], "duplicates": {message id: N}}
+                                             ?tracker= ?message_id= ?phone_number_id= ?after=<index>
+    GET    /_control/sends                   [SendCall], each send that arrived; ?phone_number_id= ?after=
+    GET    /_control/calls                   {"<phone_number_id or empty> <METHOD operation>": count}
+    POST   /_control/numbers/{id}/inbound    {"kind": "text", "arguments": {…}, "count": 1, "seed": 7}, or
+                                             {"kind": "batch", "arguments": {"messages": 9, "entries": 3}}, or
+                                             {"body": {…}} -> [{"message_ids", "status", "tries"}], in order;
+                                             a number's generator is made by the first "seed" it is given
+    GET    /_control/wait                    ?accepted=N ?sends=N ?delivered=N ?settled=1 ?timeout_s=5
+                                             answers once all of it holds; 408 otherwise
+    POST   /_control/reset                   forget everything
+
+A fault is {"fault": "hang"}, {"fault": "error_code", "code": 131026}, …: `faults.py` has the list.
+"""
+
+from typing import Any, Literal
+
+import msgspec
+from aiohttp import web
+
+from .faults import AnyFault
+from .meta_bodies import MetaNumber, message_ids
+from .meta_inbound import MetaInbound
+from .meta_records import AcceptedMessage, SendCall
+from .meta_world import MetaWorld, NumberState, StatusPolicy
+from .routes import NotFound, Routes, decoded
+
+
+class NewNumber(MetaNumber, frozen=True, kw_only=True):
+    own_port: bool = False
+
+
+class Script(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    queue: list[AnyFault] = []
+    default: AnyFault | msgspec.UnsetType | None = msgspec.UNSET  # UNSET: leave it as it is
+    everything: bool = False
+
+
+class Inbound(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    kind: Literal[
+        "text", "image", "audio", "document", "location", "button_reply", "list_reply", "template_button",
+        "reaction", "contacts", "unsupported", "mixed", "batch",
+    ] = "text"  # fmt: skip
+    arguments: dict[str, Any] = {}
+    count: int = 1
+    seed: int | None = None  # None: new ids in each run
+    body: dict[str, Any] | None = None
+
+
+def meta_control(world: MetaWorld) -> Routes:
+    control = MetaControl(world)
+    number = "/_control/numbers/{phone_number_id}"
+    return Routes(
+        {
+            "GET /_control": control.summary,
+            "POST /_control/numbers": control.add_number,
+            "GET /_control/numbers": control.numbers,
+            f"PUT {number}/fields": control.set_fields,
+            f"POST {number}/faults": control.script,
+            f"GET {number}/faults": control.scripted,
+            f"DELETE {number}/faults": control.clear_faults,
+            f"PUT {number}/statuses": control.set_statuses,
+            f"POST {number}/inbound": control.inbound,
+            "GET /_control/accepted": control.accepted,
+            "GET /_control/sends": control.sends,
+            "GET /_control/calls": control.calls,
+            "GET /_control/wait": control.wait,
+            "POST /_control/reset": control.reset,
+        }
+    )
+
+
+class MetaControl:
+    def __init__(self, world: MetaWorld) -> None:
+        self._world = world
+        self._people: dict[str, MetaInbound] = {}
+
+    async def summary(self, request: web.BaseRequest) -> dict[str, Any]:
+        world = self._world
+        return {
+            "url": world.url,
+            "numbers": {number: state.listener.url for number, state in world.numbers.items()},
+            "accepted": len(world.accepted),
+            "sends": len(world.sends),
+            "receipts": len(world.receipts),
+            "duplicates": len(world.duplicates()),
+            "webhooks_delivered": world.webhooks.delivered,
+            "webhooks_failed": world.webhooks.failed,
+            "webhook_tries": world.webhooks.tries,
+            "undeliverable": world.undeliverable,
+        }
+
+    async def add_number(self, request: web.BaseRequest) -> dict[str, str]:
+        given = await decoded(request, NewNumber)
+        known = {name: getattr(given, name) for name in MetaNumber.__struct_fields__}
+        return {"url": await self._world.add_number(MetaNumber(**known), own_port=given.own_port)}
+
+    async def numbers(self, request: web.BaseRequest) -> list[dict[str, Any]]:
+        return [
+            {
+                "phone_number_id": number,
+                "url": state.listener.url,
+                "webhook_url": self._world.webhook_url(number),
+                "open": state.listener.is_open,
+            }
+            for number, state in self._world.numbers.items()
+        ]
+
+    async def set_fields(self, request: web.BaseRequest, phone_number_id: str) -> dict[str, Any]:
+        self._state(phone_number_id)
+        self._world.set_fields(phone_number_id, **await decoded(request, dict[str, Any]))
+        return {}
+
+    async def script(self, request: web.BaseRequest, phone_number_id: str) -> dict[str, Any]:
+        state = self._state(phone_number_id)
+        script = await decoded(request, Script)
+        if not isinstance(script.default, msgspec.UnsetType):
+            state.script.default, state.script.everything = script.default, script.everything
+        await self._world.script(phone_number_id, *script.queue)
+        return await self.scripted(request, phone_number_id)
+
+    async def scripted(self, request: web.BaseRequest, phone_number_id: str) -> dict[str, Any]:
+        script = self._state(phone_number_id).script
+        return {"queue": list(script.queue), "default": script.default, "everything": script.everything}
+
+    async def clear_faults(self, request: web.BaseRequest, phone_number_id: str) -> dict[str, Any]:
+        self._state(phone_number_id)
+        await self._world.clear_faults(phone_number_id)
+        return {}
+
+    async def set_statuses(self, request: web.BaseRequest, phone_number_id: str) -> StatusPolicy:
+        policy = await decoded(request, StatusPolicy)
+        self._state(phone_number_id).policy = policy
+        return policy
+
+    async def inbound(self, request: web.BaseRequest, phone_number_id: str) -> list[dict[str, Any]]:
+        self._state(phone_number_id)
+        wanted = await decoded(request, Inbound)
+        if wanted.body is not None:
+            return [await self._post(phone_number_id, wanted.body)]
+        if phone_number_id not in self._people:
+            self._people[phone_number_id] = self._world.inbound(phone_number_id, seed=wanted.seed)
+        make = getattr(self._people[phone_number_id], wanted.kind)
+        try:
+            bodies = [make(**wanted.arguments) for _ in range(wanted.count)]
+        except TypeError as error:  # an argument that this kind does not have
+            raise ValueError(str(error)) from None
+        return [await self._post(phone_number_id, body) for body in bodies]
+
+    async def _post(self, phone_number_id: str, body: dict[str, Any]) -> dict[str, Any]:
+        result = await self._world.post(phone_number_id, body)
+        if result is None:
+            raise ValueError("this number has no webhook URL, or its account is not subscribed")
+        return {"message_ids": message_ids(body), "status": result.status, "tries": result.tries}
+
+    async def accepted(self, request: web.BaseRequest) -> dict[str, Any]:
+        query, world = request.query, self._world
+        found: list[AcceptedMessage] = world.accepted[int(query.get("after", 0)) :]
+        if "tracker" in query:
+            found = world.by_tracker(query["tracker"])
+        elif "message_id" in query:
+            found = world.by_message_id(query["message_id"])
+        elif "phone_number_id" in query:
+            found = [message for message in found if message.phone_number_id == query["phone_number_id"]]
+        return {"accepted": found, "duplicates": world.duplicates()}
+
+    async def sends(self, request: web.BaseRequest) -> list[SendCall]:
+        number = request.query.get("phone_number_id")
+        calls = self._world.sends[int(request.query.get("after", 0)) :]
+        return [call for call in calls if number in (None, call.phone_number_id)]
+
+    async def calls(self, request: web.BaseRequest) -> dict[str, int]:
+        return {f"{number} {operation}": count for (number, operation), count in self._world.calls.items()}
+
+    async def wait(self, request: web.BaseRequest) -> dict[str, Any]:
+        world, query = self._world, request.query
+        timeout = float(query.get("timeout_s", 5))
+        wanted = {name: int(query.get(name, 0)) for name in ("accepted", "sends", "delivered")}
+        await world.wait_for(
+            lambda: (
+                len(world.accepted) >= wanted["accepted"]
+                and len(world.sends) >= wanted["sends"]
+                and world.webhooks.delivered >= wanted["delivered"]
+            ),
+            timeout,
+        )
+        if "settled" in query:
+            await world.settled(timeout)
+        return await self.summary(request)
+
+    async def reset(self, request: web.BaseRequest) -> dict[str, Any]:
+        self._people.clear()
+        await self._world.reset()
+        return {}
+
+    def _state(self, phone_number_id: str) -> NumberState:
+        if phone_number_id not in self._world.numbers:
+            raise NotFound(f"no number {phone_number_id}")
+        return self._world.state_of(phone_number_id)

@@ -1,0 +1,169 @@
+"""A send: judged, met by the number's next fault, accepted or not, and answered or not."""
+
+import asyncio
+import secrets
+from collections.abc import Awaitable, Callable
+from typing import Any, assert_never
+
+import msgspec
+from aiohttp import web
+
+from . import faults
+from .listener import reset, vanish
+from .meta_bodies import Body, encode, new_wamid
+from .meta_errors import GraphError
+from .meta_records import Receipt, SendCall
+from .meta_validation import check_product, check_receipt, check_send
+from .meta_world import MetaWorld, NumberState
+
+BAD_GATEWAY = b"<html><body>Bad Gateway</body></html>"
+
+Work = Callable[[], Awaitable[Body]]  # does what was asked and returns the answer
+
+
+async def send(
+    world: MetaWorld, state: NumberState, request: web.BaseRequest, *, marketing: bool
+) -> web.StreamResponse:
+    """POST ``/messages`` or ``/marketing_messages``. What is refused for its content uses up no fault."""
+    body = await _body(request)
+    number = state.number
+    if "status" in body:
+        check_receipt(body)
+        world.receipts.append(Receipt(number.phone_number_id, body["message_id"], typing="typing_indicator" in body))
+        return await perform(world, state.script.standing, request, _success)
+    tracker = body.get("biz_opaque_callback_data")
+    call = world.arrived(number.phone_number_id, tracker if isinstance(tracker, str) else None)
+    try:
+        check_send(body, sender=number.digits, marketing=marketing)
+    except GraphError as error:
+        call.error_code = error.code
+        raise
+    fault = state.script.take()
+    if fault is not None:
+        call.fault = str(fault.__struct_config__.tag)
+        await world.apply_refusals(state)  # the next fault may be one that closes the port
+    if isinstance(fault, faults.ErrorCode):
+        call.error_code = fault.code
+    world.changed()
+    return await perform(world, fault, request, lambda: accept(world, state, call, fault, body))
+
+
+async def accept(
+    world: MetaWorld, state: NumberState, call: SendCall, fault: faults.AnyFault | None, body: Body
+) -> Body:
+    """Take the message: from here on a person has it. Returns Meta's answer."""
+    message = world.accept(call, new_wamid(world.rng), body)
+    world.changed()
+    if state.policy.statuses:
+        posting = world.post_statuses(state, message)
+        if state.policy.before_answer:
+            await posting
+        else:
+            world.spawn(posting)
+    answer: Body = {"id": message.wamid}
+    held = fault.message_status if isinstance(fault, faults.Accept) else None
+    if held or body["type"] == "template":
+        answer["message_status"] = held or "accepted"
+    return {"messaging_product": "whatsapp", "contacts": [_contact(body)], "messages": [answer]}
+
+
+async def perform(
+    world: MetaWorld, fault: faults.AnyFault | None, request: web.BaseRequest, work: Work
+) -> web.StreamResponse:
+    """Do *work*, or not, and answer, or not, as *fault* has it.
+
+    The work runs in a task of the simulator: what is accepted stays accepted when the client hangs up.
+    """
+    answer: Body = {}
+    if fault is None or fault.accepts:
+        delay_s = fault.seconds if isinstance(fault, faults.Slow) else 0.0
+        answer = await asyncio.shield(world.spawn(_after(delay_s, work)))
+    match fault:
+        case None | faults.Accept() | faults.Slow():
+            return graph_response(answer)
+        case faults.Hang() | faults.HangAfterAccept() | faults.Refuse():
+            await vanish()
+        case faults.ResetBeforeAccept() | faults.ResetAfterAccept():
+            reset(request.transport)
+            await vanish()
+        case faults.Throttle429(retry_after=retry_after):
+            headers = {} if retry_after is None else {"Retry-After": f"{retry_after:g}"}
+            if not fault.body:
+                return web.Response(status=429, headers=headers)
+            return graph_response(GraphError(130429).json(), 429, headers)
+        case faults.ErrorCode():
+            error = GraphError(
+                fault.code,
+                fault.details,
+                http_status=fault.http_status,
+                subcode=fault.subcode,
+                message=fault.message,
+                is_transient=fault.is_transient,
+            )
+            return graph_response(error.json(), error.http_status, fault.headers)
+        case faults.HalfAnswer():
+            await _answer_half(request, encode(answer))
+        case faults.EmptyAnswer():
+            return web.Response(status=200, content_type="application/json")
+        case faults.Bare5xx(status=status) | faults.Bare5xxAfterAccept(status=status):
+            return web.Response(status=status, body=BAD_GATEWAY, content_type="text/html")
+        case _:
+            assert_never(fault)
+    raise AssertionError("unreachable")
+
+
+def graph_response(body: Body, status: int = 200, headers: dict[str, str] | None = None) -> web.Response:
+    """JSON with the headers that Graph answers carry."""
+    trace = {
+        "facebook-api-version": "v25.0",
+        "x-fb-trace-id": secrets.token_urlsafe(8),
+        "x-fb-request-id": secrets.token_urlsafe(16),
+    }
+    return web.Response(
+        body=encode(body),
+        status=status,
+        content_type="application/json",
+        charset="UTF-8",
+        headers={**trace, **(headers or {})},
+    )
+
+
+async def _answer_half(request: web.BaseRequest, body: bytes) -> None:
+    """Promise all of *body*, send half of it, close."""
+    response = web.StreamResponse(headers={"Content-Type": "application/json; charset=UTF-8"})
+    response.content_length = len(body)
+    await response.prepare(request)
+    await response.write(body[: len(body) // 2])
+    if request.transport is not None:
+        request.transport.close()
+    await vanish()
+
+
+async def _after(seconds: float, work: Work) -> Body:
+    if seconds:
+        await asyncio.sleep(seconds)
+    return await work()
+
+
+async def _success() -> Body:
+    return {"success": True}
+
+
+async def _body(request: web.BaseRequest) -> dict[str, Any]:
+    raw = await request.read()
+    try:
+        # Meta also reads forms; the gateway has no reason to send one.
+        body = msgspec.json.decode(raw) if request.content_type == "application/json" else None
+    except msgspec.MsgspecError:
+        body = None
+    check_product(body)
+    assert isinstance(body, dict)
+    return body
+
+
+def _contact(body: Body) -> Body:
+    if body["recipient_type"] == "group":
+        return {"input": body["to"]}
+    if "to" in body:
+        return {"input": body["to"], "wa_id": body["to"][1:]}
+    return {"input": body["recipient"], "user_id": body["recipient"]}

@@ -1,0 +1,106 @@
+"""The simulators under test, a plain client, and a plain webhook endpoint: none of the service."""
+
+from collections.abc import AsyncIterator, Callable, Coroutine
+from typing import Any
+
+import aiohttp
+import pytest
+from aiohttp import web
+
+from ingress.sandbox import CrmSimulator, MetaNumber, MetaSimulator, RetryPolicy, StatusPolicy, example_number
+from ingress.sandbox.conditions import Changes
+from ingress.sandbox.listener import Listener
+
+Send = Callable[..., Coroutine[Any, Any, aiohttp.ClientResponse]]
+
+
+class Hooks:
+    """A webhook endpoint: answers handshakes for *verify_token*, keeps posts, answers ``statuses``."""
+
+    def __init__(self) -> None:
+        self.posts: list[tuple[dict[str, str], bytes]] = []
+        self.statuses: list[int] = []  # used up one per post; 200 when empty
+        self.verify_token = "verify-1"
+        self.changes = Changes()
+        self.listener = Listener(self._handle)
+
+    @property
+    def url(self) -> str:
+        return f"{self.listener.url}/webhooks/meta_business/t0ken?own=1"
+
+    async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        if request.method == "GET":
+            assert request.query["own"] == "1"
+            same = request.query["hub.verify_token"] == self.verify_token
+            return web.Response(text=request.query["hub.challenge"]) if same else web.Response(status=403)
+        self.posts.append((dict(request.headers), await request.read()))
+        self.changes.notify()
+        return web.Response(status=self.statuses.pop(0) if self.statuses else 200)
+
+
+@pytest.fixture
+async def hooks() -> AsyncIterator[Hooks]:
+    hooks = Hooks()
+    await hooks.listener.open()
+    yield hooks
+    await hooks.listener.close()
+
+
+@pytest.fixture
+async def meta() -> AsyncIterator[MetaSimulator]:
+    async with MetaSimulator(seed=7, retry=RetryPolicy(tries=4, backoff_s=0.001)) as meta:
+        yield meta
+
+
+@pytest.fixture
+async def number(meta: MetaSimulator) -> MetaNumber:
+    """A number with a port of its own that posts no statuses."""
+    number = example_number(1)
+    await meta.add_number(number, own_port=True)
+    meta.set_statuses(number, StatusPolicy(statuses=()))
+    return number
+
+
+@pytest.fixture
+async def crm() -> AsyncIterator[CrmSimulator]:
+    async with CrmSimulator() as crm:
+        yield crm
+
+
+@pytest.fixture
+async def http() -> AsyncIterator[aiohttp.ClientSession]:
+    async with aiohttp.ClientSession(trust_env=False) as session:
+        yield session
+
+
+@pytest.fixture
+def send(meta: MetaSimulator, number: MetaNumber, http: aiohttp.ClientSession) -> Send:
+    """Sends *body*'s keys over those of a good text, with a *timeout* for the answer in seconds."""
+
+    async def send(timeout: float = 5.0, edge: str = "messages", **body: Any) -> aiohttp.ClientResponse:
+        whole = {**text_body(), **body}
+        response = await http.post(
+            f"{meta.url_for(number)}/v25.0/{number.phone_number_id}/{edge}",
+            json={name: value for name, value in whole.items() if value is not None},
+            headers=bearer(number),
+            timeout=aiohttp.ClientTimeout(sock_read=timeout),
+        )
+        await response.read()
+        return response
+
+    return send
+
+
+def text_body(tracker: str = "gw1:M1:1") -> dict[str, Any]:
+    return {
+        "messaging_product": "whatsapp",
+        "recipient_type": "individual",
+        "to": "+5511987654321",
+        "type": "text",
+        "text": {"body": "Olá 🚚"},
+        "biz_opaque_callback_data": tracker,
+    }
+
+
+def bearer(number: MetaNumber) -> dict[str, str]:
+    return {"Authorization": f"Bearer {number.access_token}"}
