@@ -1,0 +1,348 @@
+"""Organizations, API keys, the CRM's callback, and the quarantine."""
+
+from datetime import UTC, datetime
+from typing import Annotated, Any, Literal
+from uuid import UUID
+
+import aiohttp
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+
+from providers import Malformed
+
+from . import identifiers
+from .database import Database
+from .edge import (
+    SCOPES,
+    Principal,
+    Problem,
+    authorize,
+    client_address,
+    decode_body,
+    int_of,
+    json_response,
+    limit_of,
+    not_found,
+    organization_of,
+)
+from .egress import Egress, InvalidUrl
+from .envelope import timestamp
+from .identifiers import parse_id
+from .inbound import Inbound
+from .manager import WhatsAppProviderManager
+from .relay import Endpoint, Secret, post, rotated
+from .storage import configs, deliveries, inbound, organizations
+from .vault import Vault, new_api_key
+
+KEY_ENVIRONMENT = "live"
+
+
+class NewOrganization(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    name: Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
+
+
+class NewKey(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    scopes: Annotated[list[Literal["send", "read", "configure", "admin"]], msgspec.Meta(min_length=1)]
+    name: Annotated[str, msgspec.Meta(min_length=1, max_length=200)] = "key"
+    expires_at: Annotated[datetime, msgspec.Meta(tz=True)] | None = None
+
+
+class NewCallback(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    url: Annotated[str, msgspec.Meta(min_length=1, max_length=2048)]
+
+
+class Replay(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Which parked events: those of ``sequences``, or all."""
+
+    sequences: list[int] | None = None
+
+
+_organization = msgspec.json.Decoder(NewOrganization)
+_key = msgspec.json.Decoder(NewKey)
+_callback = msgspec.json.Decoder(NewCallback)
+_replay = msgspec.json.Decoder(Replay)
+_encode = msgspec.json.Encoder().encode
+
+
+async def _audit(
+    connection: Any, request: Request[Any], principal: Principal, organization_id: UUID, action: str, after: object
+) -> None:
+    await configs.audit(
+        connection,
+        organization_id,
+        action=action,
+        actor=principal.name,
+        address=client_address(request),
+        after=_encode(after),
+    )
+
+
+def _platform(principal: Principal) -> None:
+    if not principal.is_platform:
+        raise Problem(403, "forbidden", "Only the platform key may do this.")
+
+
+# ------------------------------------------------------------------ organizations
+
+
+async def create_organization(request: Request[Any]) -> Response:
+    """POST /organizations (platform key)."""
+    principal = await authorize(request, "admin")
+    _platform(principal)
+    asked = await decode_body(request, _organization)
+    organization_id = identifiers.new_id()
+    database: Database = request.state["database"]
+    async with database.worker() as connection, connection.transaction():
+        await organizations.add(connection, organization_id, asked.name)
+        await _audit(connection, request, principal, organization_id, "organization_created", {"name": asked.name})
+    return json_response({"id": organization_id, "name": asked.name}, 201)
+
+
+async def list_organizations(request: Request[Any]) -> Response:
+    """GET /organizations (platform key); `next` is the next page's `after`."""
+    _platform(await authorize(request, "admin"))
+    limit = limit_of(request)
+    text = request.query_params.get("after")
+    database: Database = request.state["database"]
+    async with database.worker() as connection:
+        rows = await organizations.page(connection, parse_id(text) if text else None, limit + 1)
+    page: dict[str, Any] = {"organizations": [dict(row) for row in rows[:limit]]}
+    if len(rows) > limit:
+        page["next"] = rows[limit - 1]["id"]
+    return json_response(page)
+
+
+# ------------------------------------------------------------------ keys
+
+
+async def create_key(request: Request[Any]) -> Response:
+    """POST /keys: a new key, shown this once. Nobody can give a scope that is not theirs."""
+    organization_id, principal = await organization_of(request, "admin")
+    asked = await decode_body(request, _key)
+    scopes: list[str] = sorted(set(asked.scopes))
+    if not set(scopes) <= principal.scopes & SCOPES:
+        raise Problem(403, "forbidden", "A key cannot give more than it has.")
+    if asked.expires_at is not None and asked.expires_at <= datetime.now(UTC):
+        raise Problem(422, "invalid_request", "The body is not valid.", errors=[("expires_at", "is in the past")])
+    vault: Vault = request.state["vault"]
+    key_id, secret, key = new_api_key(KEY_ENVIRONMENT)
+    database: Database = request.state["database"]
+    async with database.organization(organization_id) as connection:
+        await organizations.add_key(
+            connection,
+            organization_id,
+            key_id,
+            name=asked.name,
+            secret_hash=vault.key_hash(secret),
+            scopes=scopes,
+            expires_at=asked.expires_at,
+        )
+        after = {"id": key_id, "scopes": scopes}
+        await _audit(connection, request, principal, organization_id, "key_created", after)
+    return json_response({"id": key_id, "key": key, "name": asked.name, "scopes": scopes}, 201)
+
+
+async def list_keys(request: Request[Any]) -> Response:
+    """GET /keys; `next` is the next page's `after`."""
+    organization_id, _ = await organization_of(request, "admin")
+    limit = limit_of(request)
+    database: Database = request.state["database"]
+    async with database.organization(organization_id) as connection:
+        rows = await organizations.keys(connection, organization_id, request.query_params.get("after"), limit + 1)
+    page: dict[str, Any] = {"keys": [dict(row) for row in rows[:limit]]}
+    if len(rows) > limit:
+        page["next"] = rows[limit - 1]["id"]
+    return json_response(page)
+
+
+async def revoke_key(request: Request[Any]) -> Response:
+    """DELETE /keys/{id}: refused everywhere within five seconds."""
+    organization_id, principal = await organization_of(request, "admin")
+    key_id = request.path_params["key_id"]
+    database: Database = request.state["database"]
+    async with database.organization(organization_id) as connection:
+        if not await organizations.revoke(connection, organization_id, key_id):
+            raise not_found()
+        await _audit(connection, request, principal, organization_id, "key_revoked", {"id": key_id})
+    return Response(status_code=204)
+
+
+# ------------------------------------------------------------------ callback
+
+
+async def put_callback(request: Request[Any]) -> Response:
+    """PUT /callback: where events are posted; a new secret, shown this once. The former one signs on for a day."""
+    organization_id, principal = await organization_of(request, "configure")
+    asked = await decode_body(request, _callback)
+    egress: Egress = request.state["egress"]
+    try:
+        egress.check_url(asked.url)
+    except InvalidUrl as error:
+        raise Problem(422, "invalid_request", "The body is not valid.", errors=[("url", str(error))]) from None
+    database: Database = request.state["database"]
+    async with database.organization(organization_id) as connection:
+        former = await deliveries.callback(connection, organization_id)
+        secrets = rotated(_secrets(request, organization_id, former) if former else [], datetime.now(UTC))
+        vault: Vault = request.state["vault"]
+        sealed = vault.seal(_encode(secrets), str(organization_id), "callback", "secrets")
+        await deliveries.put_callback(connection, organization_id, asked.url, sealed)
+        await _audit(connection, request, principal, organization_id, "callback_set", {"url": asked.url})
+    return json_response({"url": asked.url, "secret": secrets[0].secret})
+
+
+async def get_callback(request: Request[Any]) -> Response:
+    """GET /callback: its address and health, without its secret."""
+    organization_id, _ = await organization_of(request, "read")
+    row = await _callback_row(request, organization_id)
+    return json_response(
+        {
+            "url": row["url"],
+            "state": "disabled" if row["disabled_at"] else "failing" if row["failing_since"] else "healthy",
+            "disabled_reason": row["disabled_reason"],
+            "failing_since": row["failing_since"],
+            "consecutive_failures": row["consecutive_failures"],
+            "paused_until": row["paused_until"],
+        }
+    )
+
+
+async def delete_callback(request: Request[Any]) -> Response:
+    """DELETE /callback: nothing is posted any more; events stay readable."""
+    organization_id, principal = await organization_of(request, "configure")
+    database: Database = request.state["database"]
+    async with database.organization(organization_id) as connection:
+        if not await deliveries.drop_callback(connection, organization_id):
+            raise not_found()
+        await _audit(connection, request, principal, organization_id, "callback_removed", None)
+    return Response(status_code=204)
+
+
+async def test_callback(request: Request[Any]) -> Response:
+    """POST /callback/test: post one signed test event now, and say how it went."""
+    organization_id, _ = await organization_of(request, "configure")
+    row = await _callback_row(request, organization_id)
+    endpoint = Endpoint(row["url"], _secrets(request, organization_id, row))
+    event_id = f"evt_{identifiers.new_id().hex}"
+    data = {"organization_id": organization_id}
+    body = _encode({"type": "callback.test", "timestamp": timestamp(datetime.now(UTC)), "id": event_id, "data": data})
+    session: aiohttp.ClientSession = request.state["session"]
+    answer = await post(session, endpoint, event_id, body)
+    return json_response({"delivered": answer.ok, "outcome": answer.kind, "error": answer.error, "id": event_id})
+
+
+async def list_parked(request: Request[Any]) -> Response:
+    """GET /callback/parked: events that were given up; `next` is the next page's `after`."""
+    organization_id, _ = await organization_of(request, "read")
+    limit = limit_of(request)
+    database: Database = request.state["database"]
+    async with database.organization(organization_id) as connection:
+        rows = await deliveries.parked(connection, organization_id, int_of(request, "after", 0), limit + 1)
+    page: dict[str, Any] = {"parked": [dict(row) for row in rows[:limit]]}
+    if len(rows) > limit:
+        page["next"] = rows[limit - 1]["sequence"]
+    return json_response(page)
+
+
+async def replay_parked(request: Request[Any]) -> Response:
+    """POST /callback/replay: deliver parked events after all."""
+    organization_id, _ = await organization_of(request, "configure")
+    asked = await decode_body(request, _replay)
+    database: Database = request.state["database"]
+    async with database.organization(organization_id) as connection:
+        replayed = await deliveries.replay(connection, organization_id, asked.sequences)
+    request.state["wakes"].wake(organization_id)
+    return json_response({"replayed": replayed})
+
+
+async def _callback_row(request: Request[Any], organization_id: UUID) -> Any:
+    database: Database = request.state["database"]
+    async with database.organization(organization_id) as connection:
+        row = await deliveries.callback(connection, organization_id)
+    if row is None:
+        raise not_found()
+    return row
+
+
+def _secrets(request: Request[Any], organization_id: UUID, row: Any) -> list[Secret]:
+    vault: Vault = request.state["vault"]
+    plain = vault.open(row["secrets"], str(organization_id), "callback", "secrets")
+    return msgspec.json.decode(plain, type=list[Secret])
+
+
+# ------------------------------------------------------------------ quarantine
+
+
+async def list_quarantine(request: Request[Any]) -> Response:
+    """GET /quarantine?state=open: bodies that could not be read; `next` is the next page's `after`."""
+    organization_id, _ = await organization_of(request, "read")
+    state = request.query_params.get("state", "open")
+    if state not in ("open", "replayed", "discarded"):
+        raise Problem(
+            422, "invalid_request", "A query parameter is not valid.", errors=[("state", "open, replayed or discarded")]
+        )
+    limit = limit_of(request)
+    after = request.query_params.get("after")
+    database: Database = request.state["database"]
+    async with database.organization(organization_id) as connection:
+        rows = await inbound.quarantined(
+            connection, organization_id, state, parse_id(after) if after else None, limit + 1
+        )
+    page: dict[str, Any] = {"quarantine": [dict(row) for row in rows[:limit]]}
+    if len(rows) > limit:
+        page["next"] = rows[limit - 1]["id"]
+    return json_response(page)
+
+
+async def _quarantine_item(request: Request[Any], organization_id: UUID) -> Any:
+    quarantine_id = parse_id(request.path_params["quarantine_id"])
+    if quarantine_id is None:
+        raise not_found()
+    database: Database = request.state["database"]
+    async with database.organization(organization_id) as connection:
+        row = await inbound.quarantine_item(connection, organization_id, quarantine_id)
+    if row is None:
+        raise not_found()
+    return row
+
+
+async def show_quarantine(request: Request[Any]) -> Response:
+    """GET /quarantine/{id}: with the body, base64 (bytes that could not be read need not be text)."""
+    organization_id, _ = await organization_of(request, "read")
+    row = await _quarantine_item(request, organization_id)
+    shown = {name: row[name] for name in ("id", "config_id", "received_at", "reason", "state", "body")}
+    return json_response(shown)
+
+
+async def replay_quarantine(request: Request[Any]) -> Response:
+    """POST /quarantine/{id}/replay: read the body again; 409 if it still cannot be read."""
+    organization_id, _ = await organization_of(request, "configure")
+    row = await _quarantine_item(request, organization_id)
+    if row["state"] != "open":
+        raise Problem(409, "not_open", f"It was {row['state']} already.")
+    manager: WhatsAppProviderManager = request.state["manager"]
+    config = next((config for config in await manager.configs(organization_id) if config.id == row["config_id"]), None)
+    if config is None:
+        raise not_found()
+    receiver: Inbound = request.state["inbound"]
+    try:
+        fresh = await receiver.replay(config, row["headers"], row["body"])
+    except Malformed:
+        raise Problem(409, "still_unreadable", "The body still cannot be read; it stays here.") from None
+    await _close(request, organization_id, row["id"], "replayed")
+    return json_response({"state": "replayed", "events": fresh})
+
+
+async def discard_quarantine(request: Request[Any]) -> Response:
+    """POST /quarantine/{id}/discard: nobody needs it."""
+    organization_id, _ = await organization_of(request, "configure")
+    row = await _quarantine_item(request, organization_id)
+    if not await _close(request, organization_id, row["id"], "discarded"):
+        raise Problem(409, "not_open", f"It was {row['state']} already.")
+    return json_response({"state": "discarded"})
+
+
+async def _close(request: Request[Any], organization_id: UUID, quarantine_id: UUID, state: str) -> bool:
+    database: Database = request.state["database"]
+    async with database.organization(organization_id) as connection:
+        return await inbound.close_quarantined(connection, organization_id, quarantine_id, state)

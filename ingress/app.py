@@ -1,0 +1,196 @@
+"""The application: what lives as long as the process, made in one place, and the table of routes."""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator
+from time import monotonic
+from typing import Any
+
+from prometheus_client import exposition
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Mount, Route
+from starlette.types import Receive, Scope, Send
+
+from providers import Registry
+
+from . import administration, edge, events, integrations, log, messages_api, metrics
+from .calls import Caller
+from .database import Database, SchemaError, StoreUnavailable
+from .edge import Authenticator, Edge, json_response
+from .egress import Egress
+from .events import Wakes
+from .inbound import Inbound
+from .manager import WhatsAppProviderManager
+from .outbound import Outbound
+from .redis_state import RedisState
+from .relay import Relay
+from .settings import Settings
+from .storage import deliveries, inbound, sends
+from .vault import Vault
+
+logger = logging.getLogger("ingress.app")
+
+READY_WITHIN_S = 2.0
+LAG_EVERY_S = 0.5
+GAUGES_EVERY_S = 5.0
+
+
+class Application:
+    """The ASGI application. Webhooks go straight to `Inbound`; all else through the edge and the router."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self.closing = asyncio.Event()
+        self._router = Starlette(
+            routes=ROUTES,
+            lifespan=self._lifespan,
+            exception_handlers=edge.EXCEPTION_HANDLERS,
+        )
+        self._edge = Edge(self._router)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["path"].startswith("/webhooks/"):
+            await scope["state"]["inbound"](scope, receive, send)
+        elif scope["type"] == "lifespan":
+            await self._router(scope, receive, send)
+        else:
+            await self._edge(scope, receive, send)
+
+    @contextlib.asynccontextmanager
+    async def _lifespan(self, _: Starlette) -> AsyncIterator[dict[str, Any]]:
+        settings = self._settings
+        vault = Vault(settings.encryption_keys)
+        egress = Egress(settings.allowed_networks)
+        async with contextlib.AsyncExitStack() as stack:
+            database = await stack.enter_async_context(Database(settings.database_url))
+            redis = await stack.enter_async_context(RedisState(settings.redis_url))
+            caller = await stack.enter_async_context(Caller(egress))
+            session = await stack.enter_async_context(egress.session(per_host=0))
+            manager = WhatsAppProviderManager(Registry(), database, redis, vault, caller, egress, settings.origin)
+            wakes = Wakes(redis)
+            for work in (_hear(redis, manager, wakes), _watch_lag(), _watch_gauges(database)):
+                task = asyncio.create_task(work)
+                stack.callback(task.cancel)
+            # Left in reverse: deliveries first, then sends, then webhooks, whose rows the others may still write.
+            receiver = await stack.enter_async_context(Inbound(database, manager, wakes))
+            outbound = await stack.enter_async_context(Outbound(database, manager, caller, wakes))
+            await stack.enter_async_context(Relay(database, vault, egress, wakes))
+            stack.callback(log.flush)
+            yield {
+                "settings": settings,
+                "database": database,
+                "redis": redis,
+                "vault": vault,
+                "egress": egress,
+                "session": session,
+                "manager": manager,
+                "wakes": wakes,
+                "inbound": receiver,
+                "outbound": outbound,
+                "authenticator": Authenticator(database, vault, settings.platform_key),
+                "closing": self.closing,
+            }
+
+
+async def _hear(redis: RedisState, manager: WhatsAppProviderManager, wakes: Wakes) -> None:
+    async for topic, organization_id in redis.wakes():
+        if topic == "provider":
+            manager.forget(organization_id)
+        else:
+            wakes.heard(organization_id)
+
+
+async def _watch_lag() -> None:
+    while True:
+        before = monotonic()
+        await asyncio.sleep(LAG_EVERY_S)
+        metrics.loop_lag.observe(max(0.0, monotonic() - before - LAG_EVERY_S))
+
+
+async def _watch_gauges(database: Database) -> None:
+    """Numbers that only the database knows."""
+    while True:
+        try:
+            async with database.worker() as connection:
+                delivery = await deliveries.gauges(connection)
+                sending = await sends.gauges(connection)
+                metrics.quarantine_open.set(await inbound.count_quarantined(connection))
+            metrics.delivery_pending.set(delivery["pending"])
+            metrics.deliveries_parked.set(delivery["parked"])
+            metrics.delivery_oldest.set(delivery["oldest_s"])
+            metrics.send_pending.set(sending["pending"])
+            metrics.send_ambiguous_open.set(sending["uncertain"])
+            metrics.send_oldest.set(sending["oldest_s"])
+        except StoreUnavailable:
+            logger.warning("the database is away; gauges stand still")
+        await asyncio.sleep(GAUGES_EVERY_S)
+
+
+# ------------------------------------------------------------------ health and metrics
+
+
+async def healthz(request: Request[Any]) -> Response:
+    """GET /healthz: the process is alive. Says nothing about what it depends on."""
+    return json_response({"status": "ok"})
+
+
+async def readyz(request: Request[Any]) -> Response:
+    """GET /readyz: it can store what it accepts. Redis is not needed for that."""
+    if request.state["closing"].is_set():
+        return json_response({"status": "draining"}, 503)
+    try:
+        async with asyncio.timeout(READY_WITHIN_S):
+            await request.state["database"].check()
+    except (StoreUnavailable, TimeoutError):
+        return json_response({"status": "unavailable", "detail": "the database does not answer"}, 503)
+    except SchemaError as error:
+        return json_response({"status": "unavailable", "detail": str(error)}, 503)
+    return json_response({"status": "ready"})
+
+
+async def show_metrics(request: Request[Any]) -> Response:
+    """GET /metrics: for Prometheus; OpenMetrics where it asks for it."""
+    encode, content_type = exposition.choose_encoder(request.headers.get("accept", ""))
+    return Response(encode(metrics.REGISTRY), headers={"content-type": content_type})
+
+
+ROUTES = [
+    Route("/send", messages_api.send, methods=["POST"]),
+    Route("/messages", messages_api.list_messages),
+    Route("/messages/{message_id}", messages_api.get_message),
+    Route("/events", events.list_events),
+    Route("/events/stream", events.stream_events),
+    Mount(
+        "/integrations/whatsapp",
+        routes=[
+            Route("/providers", integrations.list_providers),
+            Route("/provider/current", integrations.current),
+            Route("/provider/configure", integrations.configure, methods=["POST"]),
+            Route("/provider/fallback", integrations.get_fallback, methods=["GET"]),
+            Route("/provider/fallback", integrations.put_fallback, methods=["PUT", "POST"]),
+            Route("/provider/configs", integrations.list_configs),
+            Route("/audit", integrations.audit),
+        ],
+    ),
+    Route("/callback", administration.get_callback, methods=["GET"]),
+    Route("/callback", administration.put_callback, methods=["PUT"]),
+    Route("/callback", administration.delete_callback, methods=["DELETE"]),
+    Route("/callback/test", administration.test_callback, methods=["POST"]),
+    Route("/callback/parked", administration.list_parked),
+    Route("/callback/replay", administration.replay_parked, methods=["POST"]),
+    Route("/quarantine", administration.list_quarantine),
+    Route("/quarantine/{quarantine_id}", administration.show_quarantine),
+    Route("/quarantine/{quarantine_id}/replay", administration.replay_quarantine, methods=["POST"]),
+    Route("/quarantine/{quarantine_id}/discard", administration.discard_quarantine, methods=["POST"]),
+    Route("/organizations", administration.list_organizations, methods=["GET"]),
+    Route("/organizations", administration.create_organization, methods=["POST"]),
+    Route("/keys", administration.list_keys, methods=["GET"]),
+    Route("/keys", administration.create_key, methods=["POST"]),
+    Route("/keys/{key_id}", administration.revoke_key, methods=["DELETE"]),
+    Route("/healthz", healthz),
+    Route("/readyz", readyz),
+    Route("/metrics", show_metrics),
+]

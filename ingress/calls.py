@@ -1,0 +1,123 @@
+"""Drives a provider's flow over HTTP: deadlines, limits, and what a failed exchange means for the message."""
+
+import asyncio
+from time import monotonic
+from typing import TypeVar
+
+import aiohttp
+from yarl import URL
+
+from providers import Flow, Request, Response, SendError, Unavailable, Uncertain
+
+from .egress import Egress
+
+Result = TypeVar("Result")
+
+CONNECT_TIMEOUT_S = 3.0
+CALL_TIMEOUT_S = 10.0
+MAX_ANSWER_BYTES = 1024 * 1024
+CONNECTIONS_PER_HOST = 100
+
+
+class Caller:
+    """Owns the connections to all providers. Enter it once a process."""
+
+    def __init__(self, egress: Egress) -> None:
+        self._egress = egress
+        self._session: aiohttp.ClientSession | None = None
+
+    async def __aenter__(self) -> "Caller":
+        self._session = self._egress.session(per_host=CONNECTIONS_PER_HOST)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._session:
+            await self._session.close()
+
+    async def run(self, flow: Flow[Result], timeout_s: float = CALL_TIMEOUT_S) -> Result:
+        """Drive *flow* to its result within *timeout_s*, over all its requests. Raises any `SendError`.
+
+        A transport failure is thrown into the flow at its yield, so that a flow of several steps may handle it.
+        """
+        deadline = monotonic() + timeout_s
+        try:
+            request = next(flow)
+            while True:
+                try:
+                    response = await self._exchange(request, deadline - monotonic())
+                except SendError as error:
+                    request = flow.throw(error)
+                else:
+                    request = flow.send(response)
+        except StopIteration as stop:
+            result: Result = stop.value
+            return result
+        finally:
+            flow.close()
+
+    async def _exchange(self, request: Request, remaining_s: float) -> Response:
+        assert self._session is not None, "used outside `async with`"
+        if remaining_s <= 0:
+            raise Unavailable("no time left before the call", code="deadline")
+        timeout = aiohttp.ClientTimeout(
+            total=remaining_s,
+            # Below the total, or the total would fire first and a call that never began would count as uncertain.
+            connect=min(CONNECT_TIMEOUT_S, remaining_s * 0.9),
+        )
+        try:
+            async with self._session.request(
+                request.method,
+                URL(request.url),
+                headers=request.headers,
+                data=request.body or None,
+                allow_redirects=False,  # a redirected POST would be repeated, or become a GET
+                timeout=timeout,
+            ) as answer:
+                body = await _capped(answer)
+        # The order matters: the specific "nothing was written" before the general "something went wrong".
+        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.InvalidURL) as error:
+            raise Unavailable(_reason(error), code=_code(error)) from error
+        except (aiohttp.ClientError, TimeoutError, OSError, asyncio.IncompleteReadError) as error:
+            # A lost answer to a read changes nothing at the provider; one to a write may have.
+            lost = Unavailable if request.method == "GET" else Uncertain
+            raise lost(_reason(error), code=_code(error)) from error
+        return Response(
+            status=answer.status,
+            headers={name.lower(): value for name, value in answer.headers.items()},
+            body=body,
+        )
+
+
+async def _capped(answer: aiohttp.ClientResponse) -> bytes:
+    """The body, if it is no longer than MAX_ANSWER_BYTES."""
+    if (answer.content_length or 0) <= MAX_ANSWER_BYTES and answer.content_length is not None:
+        return await answer.read()
+    chunks, size = [], 0
+    async for chunk in answer.content.iter_any():
+        size += len(chunk)
+        if size > MAX_ANSWER_BYTES:
+            raise aiohttp.ClientPayloadError("answer too large")
+        chunks.append(chunk)
+    return b"".join(chunks)
+
+
+_CODES = (
+    (aiohttp.ClientConnectorDNSError, "dns"),
+    (aiohttp.ClientConnectorCertificateError, "tls"),
+    (aiohttp.ClientSSLError, "tls"),
+    (aiohttp.ConnectionTimeoutError, "connect_timeout"),
+    (aiohttp.ClientConnectorError, "connect_refused"),
+    (aiohttp.ServerDisconnectedError, "disconnected"),
+    (aiohttp.ClientPayloadError, "incomplete_body"),
+    (TimeoutError, "read_timeout"),
+    (aiohttp.ClientOSError, "connection_reset"),
+)
+
+
+def _code(error: BaseException) -> str:
+    return next((code for kind, code in _CODES if isinstance(error, kind)), "transport")
+
+
+def _reason(error: BaseException) -> str:
+    # Never str(error): aiohttp's texts hold the URL, and URLs may hold what should not be logged.
+    return f"no answer from the provider ({_code(error)})"

@@ -1,0 +1,137 @@
+"""The command `ingress`."""
+
+import argparse
+import asyncio
+import contextlib
+import json
+import os
+import secrets
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NoReturn
+
+import msgspec
+import uvloop
+
+from . import __version__, log
+from .database import SchemaError, StoreUnavailable, migrate
+from .server import PortTaken, listen, serve
+from .servers import EmbeddedServers, ServersError
+from .settings import Settings, SettingsError, load
+from .vault import VaultError, generate_key
+
+FATAL = (SettingsError, ServersError, SchemaError, StoreUnavailable, VaultError, PortTaken)
+
+
+def main() -> None:
+    """Run the command line; a mistake of the operator ends with one clear line and status 1."""
+    parser = argparse.ArgumentParser(prog="ingress", description="One gateway between a CRM and any WhatsApp provider.")
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("run", help="serve with the sandbox on: everything on this machine, nothing to set up")
+    commands.add_parser("serve", help="serve")
+    commands.add_parser("migrate", help="bring the database to this release's schema")
+    commands.add_parser("providers", help="list the provider plug-ins")
+    commands.add_parser("generate-key", help="print a new entry for INGRESS_ENCRYPTION_KEYS")
+    demo = commands.add_parser("demo", help="play a scene on a throw-away database, and check it")
+    demo.add_argument("--webhooks", type=int, default=2_000)
+    demo.add_argument("--sends", type=int, default=200)
+    options = parser.parse_args()
+    try:
+        settings = load(os.environ)
+        match options.command:
+            case "run":
+                _serve(msgspec.structs.replace(settings, sandbox=True))
+            case "serve":
+                _serve(settings)
+            case "migrate":
+                with _stores(settings) as stored:
+                    changed = asyncio.run(migrate(stored.database_url))
+                sys.stdout.write("schema created\n" if changed else "schema is current\n")
+            case "providers":
+                _list_providers()
+            case "generate-key":
+                sys.stdout.write(generate_key() + "\n")
+            case "demo":
+                from . import demo as scene  # it needs rich, which a server does without
+
+                sys.exit(scene.play(options.webhooks, options.sends))
+    except FATAL as error:
+        _fail(str(error))
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def _fail(message: str) -> NoReturn:
+    sys.stderr.write(f"ingress: {message}\n")
+    sys.exit(1)
+
+
+def _serve(settings: Settings) -> None:
+    log.setup(settings.log_level)
+    with contextlib.closing(listen(settings.host, settings.port)) as listening:
+        port = listening.getsockname()[1]
+        # From the main thread: embedded servers end with the thread that started them.
+        with (
+            _stores(msgspec.structs.replace(settings, port=port)) as stored,
+            asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
+        ):
+            runner.run(migrate(stored.database_url))
+            beside = None
+            if stored.sandbox:
+                from .sandbox.development import Development  # a server does without simulators
+
+                beside = Development(stored).running
+            runner.run(serve(stored, listening, beside))
+
+
+@contextlib.contextmanager
+def _stores(settings: Settings) -> Iterator[Settings]:
+    """*settings* with a database, a Redis and secrets: embedded ones and generated ones where none are given."""
+    data_dir = Path(settings.data_dir)
+    with contextlib.ExitStack() as stack:
+        if not (settings.database_url and settings.redis_url):
+            embedded = stack.enter_context(
+                EmbeddedServers(data_dir, postgres=not settings.database_url, valkey=not settings.redis_url)
+            )
+            if not settings.database_url:
+                # Secrets are made only beside a database of our own: another one's would be lost with this folder.
+                generated = _generated(data_dir)
+                settings = msgspec.structs.replace(
+                    settings,
+                    database_url=embedded.database_url or "",
+                    platform_key=settings.platform_key or generated["platform_key"],
+                    encryption_keys=settings.encryption_keys or generated["encryption_keys"],
+                )
+            settings = msgspec.structs.replace(settings, redis_url=settings.redis_url or embedded.redis_url or "")
+        if settings.sandbox and not settings.egress_allow:
+            settings = msgspec.structs.replace(settings, egress_allow="127.0.0.0/8")
+        yield settings
+
+
+def _generated(data_dir: Path) -> dict[str, str]:
+    """Secrets for an embedded database, made once and kept beside it."""
+    path = data_dir / "secrets.json"
+    if path.exists():
+        kept: dict[str, str] = json.loads(path.read_text())
+        return kept
+    made = {"platform_key": f"platform_{secrets.token_urlsafe(32)}", "encryption_keys": generate_key()}
+    write_private(path, json.dumps(made, indent=2) + "\n")
+    return made
+
+
+def write_private(path: Path, text: str) -> None:
+    """Write *text* for this user alone, whole or not at all."""
+    part = path.with_suffix(".part")
+    with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+        file.write(text)
+    part.replace(path)
+
+
+def _list_providers() -> None:
+    from providers import Registry
+
+    for entry in Registry().entries():
+        about = entry.info.display_name if entry.info else entry.reason or ""
+        sys.stdout.write(f"{entry.name:24} {entry.state:12} {about}\n")

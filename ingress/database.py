@@ -1,0 +1,206 @@
+"""PostgreSQL: connections in a role, the schema, and which errors mean that the store is away."""
+
+import asyncio
+import contextlib
+import json
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+
+from . import metrics
+
+SCHEMA_VERSION = 1
+# Any number, the same in every process: who holds it may change the schema.
+_SCHEMA_LOCK = 0x77_68_61_74
+CONNECT_TIMEOUT_S = 3.0
+STATEMENT_TIMEOUT_S = 5.0
+ACQUIRE_TIMEOUT_S = 5.0
+
+APP, INGEST, WORKER = "ingress_app", "ingress_ingest", "ingress_worker"
+
+# What a client sees of a server that was killed, restarts, or stopped answering: by experiment, more than
+# PostgresError. InternalClientError is asyncpg's own confusion when a connection dies mid-message.
+CONNECTION_ERRORS: tuple[type[BaseException], ...] = (
+    OSError,
+    TimeoutError,
+    EOFError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+    asyncpg.TooManyConnectionsError,
+    asyncpg.QueryCanceledError,
+    asyncpg.DeadlockDetectedError,
+    asyncpg.InsufficientResourcesError,
+    asyncpg.ReadOnlySQLTransactionError,
+)
+
+
+class StoreUnavailable(Exception):
+    """PostgreSQL did not confirm: it is away, starting, or too slow. Trying again later is safe."""
+
+
+class SchemaError(Exception):
+    """The database cannot be used as it is; the message says what to do."""
+
+
+def is_data_error(error: asyncpg.PostgresError) -> bool:
+    """Whether the row is at fault (SQLSTATE classes 22 and 23), not the database."""
+    return (error.sqlstate or "")[:2] in ("22", "23")
+
+
+@contextlib.contextmanager
+def store_errors(pool: str) -> Any:
+    """Turn the many faces of an absent server into `StoreUnavailable`."""
+    try:
+        yield
+    except CONNECTION_ERRORS as error:
+        metrics.db_errors.labels(pool, type(error).__name__).inc()
+        raise StoreUnavailable(type(error).__name__) from error
+
+
+async def _prepare(connection: asyncpg.Connection) -> None:
+    """JSON columns as the bytes they are: nobody decodes what is only passed on."""
+    await connection.set_type_codec("json", schema="pg_catalog", encoder=bytes, decoder=bytes, format="binary")
+
+
+class Database:
+    """Two pools, one a role, so that background work never takes the API's connections, and single connections.
+
+    `organization(id)` gives a transaction that sees one organization only: row-level security holds even where a
+    query forgets to say so. `worker()` gives a connection that sees all, for work across organizations.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._pools: dict[str, asyncpg.Pool] = {}
+
+    async def __aenter__(self) -> "Database":
+        for role, size in ((APP, 4), (WORKER, 6)):
+            self._pools[role] = await asyncpg.create_pool(
+                self._url,
+                init=_prepare,
+                min_size=0,
+                init_size=0,
+                max_size=size,
+                timeout=CONNECT_TIMEOUT_S,
+                command_timeout=STATEMENT_TIMEOUT_S,
+                server_settings=_session(role),
+            )
+            metrics.watch_pool(role.removeprefix("ingress_"), self._pools[role])
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        for pool in self._pools.values():
+            try:
+                async with asyncio.timeout(5):
+                    await pool.close()
+            except TimeoutError:
+                pool.terminate()
+
+    async def connect(self, role: str) -> asyncpg.Connection:
+        """A connection of its own in *role*; raises one of CONNECTION_ERRORS."""
+        connection = await asyncpg.connect(
+            self._url,
+            timeout=CONNECT_TIMEOUT_S,
+            command_timeout=STATEMENT_TIMEOUT_S,
+            server_settings=_session(role),
+        )
+        await _prepare(connection)
+        return connection
+
+    @contextlib.asynccontextmanager
+    async def _acquire(self, role: str) -> AsyncIterator[Any]:
+        name = role.removeprefix("ingress_")
+        with store_errors(name):
+            with metrics.pool_wait.labels(name).time():
+                connection = await self._pools[role].acquire(timeout=ACQUIRE_TIMEOUT_S)
+            try:
+                yield connection
+            finally:
+                await self._pools[role].release(connection)
+
+    @contextlib.asynccontextmanager
+    async def worker(self) -> AsyncIterator[asyncpg.Connection]:
+        """A connection that sees every organization. Raises `StoreUnavailable`."""
+        async with self._acquire(WORKER) as connection:
+            yield connection
+
+    @contextlib.asynccontextmanager
+    async def organization(self, organization_id: UUID) -> AsyncIterator[asyncpg.Connection]:
+        """A transaction that sees *organization_id* alone. Raises `StoreUnavailable`."""
+        async with self._acquire(APP) as connection, connection.transaction():
+            await connection.execute("select set_config('app.org_id', $1, true)", str(organization_id))
+            yield connection
+
+    async def check(self) -> None:
+        """Raise `StoreUnavailable` or `SchemaError` unless it is there, current, and keeps what it confirms."""
+        async with self.worker() as connection:
+            await _require_version(connection)
+            for setting in ("fsync", "full_page_writes", "synchronous_commit"):
+                if await connection.fetchval("select current_setting($1)", setting) == "off":
+                    raise SchemaError(f"{setting} is off: a confirmed event could be lost")
+
+
+def _session(role: str) -> dict[str, str]:
+    return {
+        "role": role,
+        "application_name": f"ingress-{role.removeprefix('ingress_')}",
+        "synchronous_commit": "on",
+        "lock_timeout": "2s",
+        "idle_in_transaction_session_timeout": "10s",
+        # Plans for arrays of unknown length are the same for every length; planning each time is half the cost.
+        "plan_cache_mode": "force_generic_plan",
+        "jit": "off",
+    }
+
+
+def schema_file() -> Path:
+    """schema.sql: beside the packages in a checkout, in share/ of an installation."""
+    beside = Path(__file__).resolve().parent.parent / "schema.sql"
+    return beside if beside.exists() else Path(sys.prefix) / "share" / "whatsapp-ingress" / "schema.sql"
+
+
+async def migrate(url: str) -> bool:
+    """Bring the database at *url* to SCHEMA_VERSION; safe from several processes at once. True if it changed.
+
+    Raises `StoreUnavailable`, or `SchemaError` for a server too old or a schema too new.
+    """
+    with store_errors("migrate"):
+        connection = await asyncpg.connect(url, timeout=CONNECT_TIMEOUT_S)
+        try:
+            if connection.get_server_version().major < 15:
+                raise SchemaError(f"PostgreSQL 15 or newer is needed, this is {connection.get_server_version().major}")
+            async with connection.transaction():
+                await connection.execute("select pg_advisory_xact_lock($1)", _SCHEMA_LOCK)
+                fresh = await connection.fetchval("select to_regclass('schema_version') is null")
+                if fresh:
+                    await connection.execute(schema_file().read_text())
+                await _require_version(connection)
+                # After a restore into another cluster transaction ids start low, and sequences must still go up.
+                await connection.execute(f"set local role {WORKER}")
+                await connection.execute(
+                    "update event_clock set base = base + (((last.sequence - next_sequence(0)) >> 16) + 1 << 16)"
+                    " from (select max(sequence) as sequence from events) last where last.sequence >= next_sequence(0)"
+                )
+            return bool(fresh)
+        finally:
+            await connection.close()
+
+
+async def _require_version(connection: asyncpg.Connection) -> None:
+    version = await connection.fetchval("select max(version) from schema_version")
+    if version != SCHEMA_VERSION:
+        raise SchemaError(
+            f"the database has schema {version}, this release needs {SCHEMA_VERSION}: run `ingress migrate`"
+        )
+
+
+def encode_json(value: Any) -> bytes:
+    return json.dumps(value, separators=(",", ":"), default=str).encode()

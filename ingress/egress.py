@@ -1,0 +1,104 @@
+"""The one place where outgoing connections are made, and the guard on them.
+
+The guard sits where the socket is made, so it sees the concrete address whatever the name resolved to, of every
+redirect, literal and reused name; a guard on names or in a resolver is bypassed by literals.
+"""
+
+import ipaddress
+import socket
+from collections.abc import Sequence
+from typing import Any
+from urllib.parse import urlsplit
+
+import aiohttp
+
+from . import __version__, metrics
+
+# Python's is_global calls these global; they translate to, tunnel to, or are reserved like private ones.
+_DENIED = [
+    ipaddress.ip_network(text)
+    for text in (
+        "64:ff9b::/96",
+        "64:ff9b:1::/48",
+        "2002::/16",
+        "fec0::/10",
+        "5f00::/16",
+        "3fff::/20",
+        "192.88.99.0/24",
+    )
+]
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+KEEPALIVE_S = 15  # shorter than the providers', so that we rarely write into a connection they are closing
+CONNECTIONS = 100
+
+
+class EgressBlocked(OSError):
+    """The address is none that this service may call."""
+
+
+class InvalidUrl(ValueError):
+    """The URL may not be called; the message says why."""
+
+
+class Egress:
+    """Makes client sessions that reach public addresses and the *allowed* networks only."""
+
+    def __init__(self, allowed: Sequence[Network]) -> None:
+        self._allowed = allowed
+
+    def check_url(self, url: str) -> None:
+        """Refuse at once what the guard would refuse later, with a reason. Raises `InvalidUrl`."""
+        try:
+            parts = urlsplit(url)
+            port = parts.port
+        except ValueError as error:
+            raise InvalidUrl(str(error)) from None
+        schemes = ("https", "http") if self._allowed else ("https",)
+        if parts.scheme not in schemes:
+            raise InvalidUrl(f"must start with {' or '.join(f'{scheme}://' for scheme in schemes)}")
+        if not parts.hostname:
+            raise InvalidUrl("has no host")
+        if parts.username or parts.password:
+            raise InvalidUrl("must not hold a user or password")
+        if port == 0:
+            raise InvalidUrl("port 0 is none")
+        try:
+            address = ipaddress.ip_address(parts.hostname)
+        except ValueError:
+            return
+        if not self.allows(address):
+            raise InvalidUrl("its address is not a public one")
+
+    def allows(self, address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
+        if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped:
+            address = address.ipv4_mapped
+        if any(address in network for network in self._allowed if network.version == address.version):
+            return True
+        if any(address in network for network in _DENIED if network.version == address.version):
+            return False
+        return address.is_global and not address.is_multicast
+
+    def session(self, *, per_host: int) -> aiohttp.ClientSession:
+        """A session that the caller closes. It follows no proxy of the environment and keeps no cookies."""
+        return aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(
+                limit=CONNECTIONS,
+                limit_per_host=per_host,
+                keepalive_timeout=KEEPALIVE_S,
+                socket_factory=self._socket,
+            ),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            trust_env=False,
+            auto_decompress=False,
+            skip_auto_headers=("accept", "accept-encoding", "user-agent"),
+            headers={"user-agent": f"whatsapp-ingress/{__version__}"},
+        )
+
+    def _socket(self, info: tuple[Any, ...]) -> socket.socket:
+        family, kind, protocol, _, destination = info
+        if not self.allows(ipaddress.ip_address(destination[0].partition("%")[0])):
+            metrics.ssrf_blocked.labels("address").inc()
+            raise EgressBlocked("address not allowed")
+        made = socket.socket(family, kind, protocol)
+        made.setblocking(False)
+        return made

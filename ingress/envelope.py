@@ -1,0 +1,110 @@
+"""The envelope: the one JSON shape in which the CRM gets every event, from every provider, by every way."""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+import msgspec
+
+from providers import Contact, Event
+from providers.messages import AccountUpdate, Message, Status
+
+from . import identifiers
+from .storage.events import EventRow
+
+_encode = msgspec.json.Encoder().encode
+
+
+class Conversation(msgspec.Struct, frozen=True, omit_defaults=True):
+    id: UUID
+    sender: str | None = None
+    contact: Contact | None = None
+    group_id: str | None = None
+
+
+class MessageReference(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The message a status is about: ours where we sent it, and the provider's name of it."""
+
+    id: UUID | None = None
+    provider_message_id: str | None = None
+    lead_id: str | None = None
+    attempts: int | None = None
+    fallback_from: UUID | None = None
+
+
+class EventData(msgspec.Struct, frozen=True, omit_defaults=True):
+    """`data` of the envelope; absent is left out."""
+
+    organization_id: UUID
+    provider: str
+    config_id: UUID
+    conversation: Conversation | None = None
+    message: Message | MessageReference | None = None
+    status: Status | None = None
+    account: AccountUpdate | None = None
+    occurred_at: datetime | None = None
+
+
+def event_row(
+    event: Event, organization_id: UUID, config_id: UUID, provider: str, message_id: UUID | None, now: datetime
+) -> EventRow:
+    """*event* of a provider as it is stored; *message_id* is ours where the event is about a message we sent."""
+    conversation = None
+    conversation_id = config_id
+    if event.contact is not None or event.group_id is not None:
+        conversation_id = identifiers.conversation_id(
+            organization_id, event.sender or "", event.contact, event.group_id
+        )
+        conversation = Conversation(conversation_id, event.sender, event.contact, event.group_id)
+    message: Message | MessageReference | None = event.message
+    if event.status is not None:
+        message = MessageReference(message_id, event.status.provider_message_id)
+    data = EventData(
+        organization_id,
+        provider,
+        config_id,
+        conversation,
+        message,
+        event.status,
+        event.account,
+        event.occurred_at,
+    )
+    return EventRow(
+        organization_id,
+        identifiers.new_id(),
+        event.type,
+        config_id,
+        conversation_id,
+        now,
+        _encode(data),
+        bytes(event.raw),
+    )
+
+
+def own_event(organization_id: UUID, config_id: UUID, type: str, now: datetime, data: Mapping[str, Any]) -> EventRow:
+    """An event that no provider sent, about a config: a change of provider, its health."""
+    body = {"organization_id": organization_id, "config_id": config_id, **data}
+    return EventRow(organization_id, identifiers.new_id(), type, config_id, config_id, now, _encode(body))
+
+
+def render(row: asyncpg.Record, raw: bytes | None = None) -> bytes:
+    """The whole envelope of a stored event: the same bytes every time, but for *raw* where it was asked for."""
+    data: bytes = row["data"]
+    if raw is not None:
+        data = data[:-1] + b',"raw":' + raw + b"}"
+    head = _encode(
+        {
+            "type": row["type"],
+            "timestamp": timestamp(row["created_at"]),
+            "id": f"evt_{row['id'].hex}",
+            "sequence": row["sequence"],
+        }
+    )
+    return head[:-1] + b',"data":' + data + b"}"
+
+
+def timestamp(moment: datetime) -> str:
+    """RFC 3339 in UTC, to the millisecond."""
+    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -1,0 +1,198 @@
+"""Group commit: many requests, one statement, one flush to disk.
+
+A row is written at once when nothing is being written, and waits for the running flush otherwise, so that a
+quiet service has the latency of a single insert and a busy one the throughput of a batch. There is no timer.
+"""
+
+import asyncio
+from collections import Counter, deque
+from collections.abc import Awaitable, Callable, Sequence
+from time import monotonic
+from typing import Generic, TypeVar
+
+import asyncpg
+
+from . import metrics
+from .database import CONNECTION_ERRORS, Database, StoreUnavailable, is_data_error
+
+Row = TypeVar("Row")
+Result = TypeVar("Result")
+
+MAX_BATCH_ROWS = 128
+MAX_BATCH_BYTES = 256 * 1024
+MAX_PENDING_ROWS = 2_000
+MAX_PENDING_BYTES = 64 * 1024 * 1024
+# One organization may fill this share of the queue, so that a flood sheds itself and nobody else.
+ORGANIZATION_SHARE = 0.25
+MAX_WAIT_S = 2.0
+WRITE_TIMEOUT_S = 5.0
+
+
+class Overloaded(Exception):
+    """The queue is full; the caller should come back in a moment."""
+
+
+class _Pending(Generic[Row, Result]):
+    __slots__ = ("future", "organization", "row", "since", "size_bytes", "weight")
+
+    def __init__(self, row: Row, organization: object, weight: int, size_bytes: int, future: "asyncio.Future[Result]"):
+        self.row = row
+        self.organization = organization
+        self.weight = weight
+        self.size_bytes = size_bytes
+        self.future = future
+        self.since = monotonic()
+
+
+class GroupCommit(Generic[Row, Result]):
+    """Writes rows through *write*, which gets a connection of its own and returns one result a row, in order."""
+
+    def __init__(
+        self,
+        name: str,
+        database: Database,
+        role: str,
+        write: Callable[[asyncpg.Connection, Sequence[Row]], Awaitable[Sequence[Result]]],
+        *,
+        flushers: int = 1,
+    ) -> None:
+        self.name = name
+        self._database = database
+        self._role = role
+        self._write = write
+        self._flusher_count = flushers
+        self._queue: deque[_Pending[Row, Result]] = deque()
+        self._by_organization: Counter[object] = Counter()
+        self._pending_rows = 0
+        self._pending_bytes = 0
+        self._arrived = asyncio.Event()
+        self._flushers: list[asyncio.Task[None]] = []
+        self._closing = False
+
+    async def __aenter__(self) -> "GroupCommit[Row, Result]":
+        self._flushers = [
+            asyncio.create_task(self._flush_forever(), name=f"{self.name}-{number}")
+            for number in range(self._flusher_count)
+        ]
+        metrics.watch_queue(self.name, self)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Write what is queued, then stop."""
+        self._closing = True
+        self._arrived.set()
+        await asyncio.gather(*self._flushers, return_exceptions=True)
+
+    @property
+    def pending_rows(self) -> int:
+        return self._pending_rows
+
+    @property
+    def pending_bytes(self) -> int:
+        return self._pending_bytes
+
+    @property
+    def oldest_s(self) -> float:
+        return monotonic() - self._queue[0].since if self._queue else 0.0
+
+    def submit(
+        self, row: Row, *, organization: object, weight: int = 1, size_bytes: int = 0
+    ) -> "asyncio.Future[Result]":
+        """A future of *row*'s result, set once it is committed. Raises `Overloaded` instead of queueing too much.
+
+        The future fails with `StoreUnavailable` where the store did not confirm, committed or not.
+        """
+        share = self._by_organization[organization]
+        # What is alone is always taken, however large it is.
+        if self._queue and (
+            self._pending_rows + weight > MAX_PENDING_ROWS
+            or self._pending_bytes + size_bytes > MAX_PENDING_BYTES
+            or self.oldest_s > MAX_WAIT_S
+            or (share and share + weight > MAX_PENDING_ROWS * ORGANIZATION_SHARE)
+        ):
+            raise Overloaded
+        if self._closing:
+            raise StoreUnavailable("shutting down")
+        pending = _Pending(row, organization, weight, size_bytes, asyncio.get_running_loop().create_future())
+        self._queue.append(pending)
+        self._by_organization[organization] = share + weight
+        self._pending_rows += weight
+        self._pending_bytes += size_bytes
+        self._arrived.set()
+        return pending.future
+
+    # -- flushing
+
+    async def _flush_forever(self) -> None:
+        connection: asyncpg.Connection | None = None
+        while True:
+            await self._arrived.wait()
+            batch = self._take()
+            if not batch:
+                if self._closing:
+                    break
+                self._arrived.clear()
+                continue
+            started = monotonic()
+            try:
+                if connection is None or connection.is_closed():
+                    connection = await self._database.connect(self._role)
+                async with asyncio.timeout(WRITE_TIMEOUT_S):
+                    await self._flush(connection, batch)
+            except CONNECTION_ERRORS as error:
+                # Whether the commit went through is unknown: the caller's repetition is deduplicated.
+                metrics.db_errors.labels(self.name, type(error).__name__).inc()
+                self._fail(batch, StoreUnavailable(type(error).__name__))
+                if connection is not None:
+                    connection.terminate()
+                    connection = None
+            except Exception as error:  # noqa: BLE001  (whoever submitted gets it; the flusher must live on)
+                self._fail(batch, error)
+            finally:
+                self._release(batch)
+                metrics.batch_rows[self.name].observe(len(batch))
+                metrics.flush_seconds[self.name].observe(monotonic() - started)
+        if connection is not None:
+            await connection.close()
+
+    def _take(self) -> "list[_Pending[Row, Result]]":
+        batch: list[_Pending[Row, Result]] = []
+        size_bytes = 0
+        while self._queue and len(batch) < MAX_BATCH_ROWS and size_bytes < MAX_BATCH_BYTES:
+            pending = self._queue.popleft()
+            size_bytes += pending.size_bytes
+            batch.append(pending)
+        return batch
+
+    async def _flush(self, connection: asyncpg.Connection, batch: "list[_Pending[Row, Result]]") -> None:
+        """Write *batch*; a row that the database refuses must not fail its neighbours, so then one by one."""
+        try:
+            results = await self._write(connection, [pending.row for pending in batch])
+        except asyncpg.PostgresError as error:
+            if not is_data_error(error):
+                raise
+            if len(batch) == 1:
+                self._fail(batch, error)
+                return
+            for pending in batch:
+                await self._flush(connection, [pending])
+            return
+        for pending, result in zip(batch, results, strict=True):
+            if not pending.future.done():
+                pending.future.set_result(result)
+
+    def _fail(self, batch: "list[_Pending[Row, Result]]", error: Exception) -> None:
+        for pending in batch:
+            if not pending.future.done():
+                pending.future.set_exception(error)
+                pending.future.exception()  # whoever waited may be gone; that is no unhandled error
+
+    def _release(self, batch: "list[_Pending[Row, Result]]") -> None:
+        for pending in batch:
+            self._pending_rows -= pending.weight
+            self._pending_bytes -= pending.size_bytes
+            left = self._by_organization[pending.organization] - pending.weight
+            if left:
+                self._by_organization[pending.organization] = left
+            else:
+                del self._by_organization[pending.organization]

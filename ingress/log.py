@@ -1,0 +1,79 @@
+"""JSON lines on standard output: one wide line a webhook, attempt, delivery; nothing that people wrote."""
+
+import asyncio
+import logging
+import os
+import re
+import sys
+from datetime import UTC, datetime
+
+import msgspec
+
+FLUSH_AFTER_S = 0.05
+MAX_FIELD_CHARACTERS = 1024
+# Control and bidirectional-override characters: a terminal or a viewer must not be steered by a log line.
+_STEERING = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+
+_encode = msgspec.json.Encoder().encode
+_pending: list[bytes] = []
+_wide = logging.getLogger("ingress.wide")
+
+
+def setup(level: str) -> None:
+    """Send all logging to standard output as JSON lines of *level* and above."""
+    handler = _JsonHandler()
+    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+    # Their lines at info repeat ours and name addresses.
+    for chatty in ("uvicorn", "uvicorn.error", "aiohttp", "asyncio"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
+
+
+def wide(event: str, **fields: object) -> None:
+    """One line that says everything about one thing that happened. Values: ids, numbers, words of closed sets."""
+    if not _wide.isEnabledFor(logging.INFO):
+        return
+    _pending.append(_encode({"at": _now(), "event": event, **fields}))
+    if len(_pending) == 1:
+        try:
+            asyncio.get_running_loop().call_later(FLUSH_AFTER_S, flush)
+        except RuntimeError:
+            flush()
+
+
+def flush() -> None:
+    """Write what is pending. Called by itself; at exit by the application."""
+    lines, _pending[:] = b"\n".join(_pending), []
+    if lines:
+        _write(lines + b"\n")
+
+
+def _write(data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        try:
+            view = view[os.write(sys.stdout.fileno(), view) :]
+        except BlockingIOError:
+            continue
+        except OSError:  # nobody reads our output any more; that must not stop the service
+            return
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+class _JsonHandler(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        entry = {"at": _now(), "level": record.levelname.lower(), "logger": record.name, "message": record.getMessage()}
+        if record.exc_info and record.exc_info[1] is not None:
+            # The type and where; the text of an exception may hold what a person wrote.
+            error, trace = record.exc_info[1], record.exc_info[2]
+            places = []
+            while trace:
+                code = trace.tb_frame.f_code
+                places.append(f"{os.path.basename(code.co_filename)}:{trace.tb_lineno} {code.co_name}")
+                trace = trace.tb_next
+            entry |= {"error": type(error).__name__, "trace": " < ".join(reversed(places))}
+        clean = {name: _STEERING.sub("�", value)[:MAX_FIELD_CHARACTERS] for name, value in entry.items()}
+        flush()
+        _write(_encode(clean) + b"\n")

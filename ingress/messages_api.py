@@ -1,0 +1,372 @@
+"""POST /send and the messages it made: decoding what a CRM asks for, and telling it what became of it."""
+
+import asyncio
+import hashlib
+from datetime import UTC, datetime, timedelta
+from time import monotonic
+from typing import Annotated, Any, Literal
+from uuid import UUID
+
+import asyncpg
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+
+from providers import Recipient
+from providers.messages import (
+    Audio,
+    Document,
+    ErrorInfo,
+    Image,
+    OutboundContent,
+    Phone,
+    Text,
+    Video,
+)
+
+from . import metrics
+from .database import Database
+from .edge import Problem, decode_body, json_response, limit_of, not_found, organization_of, unavailable
+from .group_commit import Overloaded
+from .identifiers import parse_id
+from .outbound import EXPIRES_AT_MOST_S, Duplicate, LeaseLost, NotConfigured, Order, Outbound, SendState
+from .storage import sends
+
+WAIT_S = 20.0
+# How long an answer waits for a status to settle what a provider left open.
+SETTLE_WAIT_S = 3.0
+SETTLE_POLL_S = 0.1
+MAX_KEY_LENGTH = 255
+
+_Reference = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
+
+
+class Attachment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A medium by its URL; what it is follows from its type."""
+
+    url: Annotated[str, msgspec.Meta(min_length=1, max_length=2048)]
+    mime_type: str | None = None
+    filename: str | None = None
+
+
+class SendRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The body of POST /send. ``body`` is short for a text; with an attachment it is its caption."""
+
+    to: Phone | Recipient
+    content: OutboundContent | None = None
+    body: str | None = None
+    attachments: list[Attachment] = []
+    lead_id: _Reference | None = None
+    reply_to: _Reference | None = None
+    fallback: bool = True
+    on_uncertain: Literal["hold", "retry", "fallback"] = "hold"
+    expires_at: Annotated[datetime, msgspec.Meta(tz=True)] | None = None
+
+    def __repr__(self) -> str:
+        return "SendRequest(…)"
+
+
+_decoder = msgspec.json.Decoder(SendRequest)
+_canonical = msgspec.json.Encoder(order="sorted").encode
+
+
+def _invalid(path: str, detail: str) -> Problem:
+    metrics.send_requests.labels("invalid").inc()
+    return Problem(422, "invalid_request", "The body is not valid.", errors=[(path, detail)])
+
+
+def _content(asked: SendRequest) -> OutboundContent:
+    if asked.content is not None:
+        if asked.body is not None:
+            raise _invalid("body", "either content or body")
+        if asked.attachments:
+            raise _invalid("attachments", "either content or attachments")
+        return asked.content
+    if len(asked.attachments) > 1:
+        raise _invalid("attachments", "one at most: WhatsApp has no message with several, send one each")
+    if asked.attachments:
+        return _medium(asked.attachments[0], asked.body)
+    if asked.body is None:
+        raise _invalid("content", "content or body is needed")
+    return Text(body=asked.body)
+
+
+def _medium(attachment: Attachment, caption: str | None) -> OutboundContent:
+    url, mime_type = attachment.url, attachment.mime_type
+    match (mime_type or "").partition("/")[0]:
+        case "image":
+            return Image(url=url, mime_type=mime_type, caption=caption)
+        case "video":
+            return Video(url=url, mime_type=mime_type, caption=caption)
+        case "audio":
+            return Audio(url=url, mime_type=mime_type, caption=caption)
+    return Document(url=url, mime_type=mime_type, caption=caption, filename=attachment.filename)
+
+
+def _recipient(asked: SendRequest) -> Recipient:
+    if isinstance(asked.to, str):
+        return Recipient(phone=asked.to)
+    if not any((asked.to.phone, asked.to.user_id, asked.to.lid, asked.to.group_id)):
+        raise _invalid("to", "a phone, user_id, lid or group_id is needed")
+    return asked.to
+
+
+def _checked_expiry(asked: SendRequest) -> datetime | None:
+    if asked.expires_at is not None:
+        now = datetime.now(UTC)
+        if asked.expires_at <= now:
+            raise _invalid("expires_at", "is in the past")
+        if asked.expires_at > now + timedelta(seconds=EXPIRES_AT_MOST_S):
+            raise _invalid("expires_at", "may be 24 hours ahead at most")
+    return asked.expires_at
+
+
+def _idempotency_key(request: Request[Any]) -> str | None:
+    key = request.headers.get("idempotency-key")
+    if key is not None and not (0 < len(key) <= MAX_KEY_LENGTH and key.isascii() and key.isprintable()):
+        metrics.send_requests.labels("invalid").inc()
+        raise Problem(400, "invalid_idempotency_key", "Idempotency-Key is 1 to 255 visible ASCII characters.")
+    return key
+
+
+def _wait_s(request: Request[Any]) -> float:
+    """Seconds the client wants to wait for the result (RFC 7240)."""
+    preferences = [part.strip().lower() for part in request.headers.get("prefer", "").split(",")]
+    if "respond-async" in preferences:
+        return 0.0
+    wait = next((part[5:] for part in preferences if part.startswith("wait=")), "")
+    return min(WAIT_S, float(wait)) if wait.isdigit() else WAIT_S
+
+
+async def _quoted(database: Database, organization_id: UUID, reply_to: str | None) -> str | None:
+    """The provider's id of the quoted message, which may be named by ours."""
+    message_id = parse_id(reply_to) if reply_to else None
+    if message_id is None:
+        return reply_to
+    async with database.organization(organization_id) as connection:
+        row = await sends.by_id(connection, organization_id, message_id)
+    if row is None or row["provider_message_id"] is None:
+        raise _invalid("reply_to", "no such message was sent")
+    quoted: str = row["provider_message_id"]
+    return quoted
+
+
+async def send(request: Request[Any]) -> Response:
+    """POST /send: accept a message durably, send it, and answer with what became of it."""
+    organization_id, _ = await organization_of(request, "send")
+    key = _idempotency_key(request)
+    wait_s = _wait_s(request)
+    try:
+        asked = await decode_body(request, _decoder)
+    except Problem:
+        metrics.send_requests.labels("invalid").inc()
+        raise
+    database: Database = request.state["database"]
+    order = Order(
+        to=_recipient(asked),
+        content=_content(asked),
+        lead_id=asked.lead_id,
+        reply_to=await _quoted(database, organization_id, asked.reply_to),
+        fallback=asked.fallback,
+        on_uncertain=asked.on_uncertain,
+    )
+    fingerprint = hashlib.sha256(_canonical(asked)).digest()
+    outbound: Outbound = request.state["outbound"]
+    try:
+        message_id, task = await outbound.send(
+            organization_id,
+            order,
+            idempotency_key=key,
+            request_hash=fingerprint,
+            expires_at=_checked_expiry(asked),
+        )
+    except Duplicate:
+        return await _replayed(database, organization_id, str(key), fingerprint)
+    except NotConfigured:
+        metrics.send_requests.labels("invalid").inc()
+        raise Problem(
+            409, "provider_not_configured", "The organization has no provider: configure one first."
+        ) from None
+    except Overloaded:
+        metrics.send_requests.labels("shed").inc()
+        raise unavailable("Too many sends are waiting.") from None
+    metrics.send_requests.labels("accepted").inc()
+    state = await _awaited(database, organization_id, message_id, task, wait_s)
+    return _pending(message_id) if state is None else _answer(state)
+
+
+async def _awaited(
+    database: Database, organization_id: UUID, message_id: UUID, task: "asyncio.Task[SendState]", wait_s: float
+) -> SendState | None:
+    """How the send ended, or None if it has not within *wait_s*."""
+    if wait_s <= 0:
+        return None
+    try:
+        async with asyncio.timeout(wait_s):
+            state = await asyncio.shield(task)
+    except (TimeoutError, LeaseLost):
+        return None
+    deadline = monotonic() + min(SETTLE_WAIT_S, wait_s)
+    while state.state == "uncertain" and monotonic() < deadline:
+        await asyncio.sleep(SETTLE_POLL_S)
+        async with database.organization(organization_id) as connection:
+            row = await sends.by_id(connection, organization_id, message_id)
+        state = _state(row) if row else state
+    return state
+
+
+async def _replayed(database: Database, organization_id: UUID, key: str, fingerprint: bytes) -> Response:
+    """The stored answer of the send that *key* names."""
+    async with database.worker() as connection:
+        row = await sends.by_key(connection, organization_id, key)
+    if row is None:
+        raise unavailable("The send with this Idempotency-Key is being changed.")
+    if row["request_hash"] != fingerprint:
+        metrics.send_requests.labels("mismatch").inc()
+        raise Problem(422, "idempotency_mismatch", "This Idempotency-Key was used with another body.")
+    state = _state(row)
+    if state.state == "sending":
+        metrics.send_requests.labels("conflict").inc()
+        raise Problem(
+            409,
+            "in_flight",
+            "The send with this Idempotency-Key is still under way.",
+            headers={"retry-after": "1", "location": f"/messages/{state.id}"},
+            id=state.id,
+        )
+    metrics.send_requests.labels("replayed").inc()
+    try:
+        answer = _answer(state)
+    except Problem as problem:
+        problem.headers["idempotency-replayed"] = "true"
+        raise
+    answer.headers["idempotency-replayed"] = "true"
+    return answer
+
+
+def _pending(message_id: UUID) -> Response:
+    location = f"/messages/{message_id}"
+    return json_response({"id": message_id, "status": "accepted"}, 202, {"location": location})
+
+
+# The end of a send as an answer: the class of its last error decides.
+_FAILURES = {
+    "Rejected": (422, "rejected", "The provider refused the message for good."),
+    "Restricted": (422, "restricted", "The provider is restricting the account; nothing more was tried."),
+    "Unsupported": (422, "unsupported", "No provider at hand can express this message."),
+    "AccountBroken": (502, "no_provider_left", "No provider could take the message."),
+    "Throttled": (502, "no_provider_left", "No provider could take the message."),
+    "Unavailable": (502, "no_provider_left", "No provider could take the message."),
+}
+
+
+def _answer(state: SendState) -> Response:
+    """200 for a message that is out. Raises `Problem` for one that is not, or may be."""
+    if state.state == "uncertain" or state.status == "unknown":
+        raise Problem(
+            504,
+            "uncertain",
+            "The provider may have taken the message; nothing was repeated. Its status will tell.",
+            headers={"location": f"/messages/{state.id}"},
+            **_shown(state),
+        )
+    if state.status == "failed":
+        status, code, detail = _FAILURES.get(state.error.class_ or "" if state.error else "", _FAILURES["Rejected"])
+        raise Problem(status, code, detail, **_shown(state))
+    return json_response(_shown(state))
+
+
+def _shown(state: SendState) -> dict[str, Any]:
+    shown: dict[str, Any] = {
+        "id": state.id,
+        "provider": state.provider,
+        "config_id": state.config_id,
+        "provider_message_id": state.provider_message_id,
+        "timestamp": state.sent_at,
+        "cost": state.cost,
+        "fallback_from": state.fallback_from,
+        "attempts": state.attempts,
+    }
+    if state.error is not None and state.status not in ("sent", "delivered", "read", "played"):
+        shown["error"] = state.error
+        shown["message_status"] = state.status
+    else:
+        # What the send achieved, the same whenever it is asked again; GET /messages/{id} has what came after.
+        shown["status"] = "sent"
+    return shown
+
+
+def _state(row: asyncpg.Record) -> SendState:
+    return SendState(
+        id=row["id"],
+        state=row["state"],
+        status=row["status"],
+        attempts=row["attempts"],
+        provider=row["provider"],
+        config_id=row["config_id"],
+        provider_message_id=row["provider_message_id"],
+        fallback_from=row["fallback_from"],
+        error=msgspec.json.decode(row["error"], type=ErrorInfo) if row["error"] else None,
+        sent_at=row["sent_at"],
+        cost=row["cost"],
+    )
+
+
+# ------------------------------------------------------------------ reading
+
+
+def _record(row: asyncpg.Record) -> dict[str, Any]:
+    state = _state(row)
+    return {
+        "id": state.id,
+        "conversation_id": row["conversation_id"],
+        "state": state.state,
+        "status": state.status,
+        "provider": state.provider,
+        "config_id": state.config_id,
+        "provider_message_id": state.provider_message_id,
+        "fallback_from": state.fallback_from,
+        "attempts": state.attempts,
+        "error": state.error,
+        "cost": state.cost,
+        "idempotency_key": row["idempotency_key"],
+        "request": msgspec.Raw(row["request"]),
+        "created_at": row["created_at"],
+        "updated_at": row["updated_at"],
+        "sent_at": state.sent_at,
+        "expires_at": row["expires_at"],
+    }
+
+
+async def get_message(request: Request[Any]) -> Response:
+    """GET /messages/{id}: its state, and every attempt with provider, class, code and duration."""
+    organization_id, _ = await organization_of(request, "read")
+    message_id = parse_id(request.path_params["message_id"])
+    if message_id is None:
+        raise not_found()
+    database: Database = request.state["database"]
+    async with database.organization(organization_id) as connection:
+        row = await sends.by_id(connection, organization_id, message_id)
+        attempts = await sends.attempts(connection, organization_id, message_id)
+    if row is None:
+        raise not_found()
+    return json_response(_record(row) | {"attempts": [dict(attempt) for attempt in attempts]})
+
+
+async def list_messages(request: Request[Any]) -> Response:
+    """GET /messages?conversation_id=&before=&limit=: newest first; `next` is the next page's `before`."""
+    organization_id, _ = await organization_of(request, "read")
+    filters: list[UUID | None] = []
+    for name in ("conversation_id", "before"):
+        text = request.query_params.get(name)
+        filters.append(parse_id(text) if text else None)
+        if text and filters[-1] is None:
+            raise Problem(422, "invalid_request", "A query parameter is not valid.", errors=[(name, "is no id")])
+    limit = limit_of(request)
+    database: Database = request.state["database"]
+    async with database.organization(organization_id) as connection:
+        rows = await sends.page(connection, organization_id, filters[0], filters[1], limit + 1)
+    page: dict[str, Any] = {"messages": [_record(row) for row in rows[:limit]]}
+    if len(rows) > limit:
+        page["next"] = rows[limit - 1]["id"]
+    return json_response(page)

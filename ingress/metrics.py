@@ -1,0 +1,151 @@
+"""Every metric of the service. Labels come from closed sets; none names an organization."""
+
+from typing import Any, Protocol
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, PlatformCollector, ProcessCollector
+
+from . import __version__
+
+REGISTRY = CollectorRegistry()
+ProcessCollector(registry=REGISTRY)
+PlatformCollector(registry=REGISTRY)
+
+_LATENCY = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+
+
+def _counter(name: str, text: str, *labels: str) -> Counter:
+    return Counter(name, text, labels, registry=REGISTRY)
+
+
+def _gauge(name: str, text: str, *labels: str) -> Gauge:
+    return Gauge(name, text, labels, registry=REGISTRY)
+
+
+def _histogram(name: str, text: str, labels: tuple[str, ...], buckets: tuple[float, ...]) -> Histogram:
+    return Histogram(name, text, labels, buckets=buckets, registry=REGISTRY)
+
+
+build_info = _gauge("ingress_build_info", "1, with the version as a label", "version")
+build_info.labels(__version__).set(1)
+http_seconds = _histogram(
+    "ingress_http_request_duration_seconds", "Answer time of the API", ("route", "method", "code_class"), _LATENCY
+)
+auth_failures = _counter("ingress_auth_failures_total", "Refused requests", "reason")
+
+# -- receiving
+ack_seconds = _histogram(
+    "ingress_ingest_ack_duration_seconds",
+    "First byte of a webhook to its answer",
+    ("provider", "outcome"),
+    (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5),
+)
+ingest_events = _counter("ingress_ingest_events_total", "Events out of webhooks", "provider", "kind", "outcome")
+provider_lag = _histogram(
+    "ingress_ingest_provider_lag_seconds",
+    "Age of an event by the provider's clock when it was stored",
+    ("provider",),
+    (1, 5, 30, 60, 300, 3600, 21600, 86400),
+)
+quarantined = _counter("ingress_quarantine_total", "Bodies or items put aside", "provider", "reason")
+quarantine_open = _gauge("ingress_quarantine_open", "Bodies or items that wait for somebody")
+status_updates = _counter("ingress_status_updates_total", "Statuses of sent messages", "provider", "kind", "outcome")
+
+# -- group commit: `ingest` is the webhooks' queue, `claims` and `outcomes` the sends'
+_batch_rows = _histogram(
+    "ingress_ingest_batch_rows", "Rows written by one statement", ("pool",), (1, 2, 4, 8, 16, 32, 64, 128)
+)
+_flush_seconds = _histogram(
+    "ingress_ingest_flush_duration_seconds",
+    "One flush of a queue, commit included",
+    ("pool",),
+    (0.001, 0.0025, *_LATENCY),
+)
+_QUEUES = ("ingest", "claims", "outcomes")
+batch_rows = {name: _batch_rows.labels(name) for name in _QUEUES}
+flush_seconds = {name: _flush_seconds.labels(name) for name in _QUEUES}
+_queue_events = _gauge("ingress_ingest_queue_events", "Rows waiting for a flush", "pool")
+_queue_bytes = _gauge("ingress_ingest_queue_bytes", "Bytes waiting for a flush", "pool")
+_queue_oldest = _gauge("ingress_ingest_queue_oldest_seconds", "How long the first row has waited", "pool")
+
+# -- delivery to the CRM
+delivery_attempts = _counter("ingress_delivery_attempts_total", "Posts to callbacks", "class")
+delivery_seconds = _histogram(
+    "ingress_delivery_duration_seconds", "One post to a callback", ("class",), (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 15)
+)
+delivery_dwell = _histogram(
+    "ingress_delivery_dwell_seconds",
+    "Stored to first delivered",
+    (),
+    (0.05, 0.1, 0.25, 0.5, 1, 5, 30, 300, 3600, 86400),
+)
+delivery_pending = _gauge("ingress_delivery_pending", "Events not yet delivered")
+delivery_oldest = _gauge("ingress_delivery_oldest_seconds", "Age of the oldest undelivered event")
+deliveries_parked = _gauge("ingress_deliveries_parked", "Events that were given up and can be replayed")
+
+# -- sending
+send_requests = _counter("ingress_send_requests_total", "POST /send", "outcome")
+send_attempts = _counter("ingress_send_attempts_total", "Calls to providers", "provider", "class")
+send_attempt_seconds = _histogram(
+    "ingress_send_attempt_duration_seconds", "One call to a provider", ("provider", "class"), _LATENCY
+)
+send_terminal = _counter("ingress_send_terminal_total", "Sends that came to an end", "provider", "outcome")
+send_seconds = _histogram(
+    "ingress_send_end_to_end_seconds",
+    "Accepted to the end of a send",
+    ("provider", "outcome"),
+    (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 600),
+)
+send_pending = _gauge("ingress_send_pending", "Sends that are under way")
+send_oldest = _gauge("ingress_send_oldest_seconds", "Age of the oldest send under way")
+send_ambiguous_open = _gauge("ingress_send_ambiguous_open", "Sends whose outcome nobody knows yet")
+fallbacks = _counter("ingress_fallback_total", "Sends moved to the next config", "provider", "reason")
+retry_budget_exhausted = _counter("ingress_retry_budget_exhausted_total", "Retries not made", "provider", "reason")
+fence_rejections = _counter("ingress_fence_rejections_total", "Attempts refused: the version had moved on", "reason")
+lease_reclaims = _counter("ingress_lease_reclaims_total", "Work taken over from a process that died", "kind")
+switch_seconds = _histogram(
+    "ingress_provider_switch_seconds",
+    "Change of the active config, request to committed",
+    ("kind", "outcome"),
+    _LATENCY,
+)
+propagation_seconds = _histogram(
+    "ingress_provider_switch_propagation_seconds",
+    "Change committed to used, in this process",
+    ("source",),
+    (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2, 5),
+)
+
+# -- parts we depend on
+db_errors = _counter("ingress_db_errors_total", "Statements that the database did not confirm", "pool", "reason")
+_pool_in_use = _gauge("ingress_db_pool_in_use", "Connections in use", "pool")
+pool_wait = _histogram("ingress_db_pool_wait_seconds", "Wait for a connection", ("pool",), (0.001, *_LATENCY))
+redis_up = _gauge("ingress_redis_up", "1 while Redis answers")
+redis_errors = _counter("ingress_redis_errors_total", "Redis commands that failed", "reason")
+ssrf_blocked = _counter("ingress_ssrf_blocked_total", "Outgoing connections refused", "reason")
+loop_lag = _histogram(
+    "ingress_event_loop_lag_seconds", "How late a timer fires", (), (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1)
+)
+
+
+class _Queue(Protocol):
+    @property
+    def pending_rows(self) -> int: ...
+    @property
+    def pending_bytes(self) -> int: ...
+    @property
+    def oldest_s(self) -> float: ...
+
+
+def watch_queue(name: str, queue: _Queue) -> None:
+    """Have the gauges of *name* read *queue* when they are scraped."""
+    _queue_events.labels(name).set_function(lambda: queue.pending_rows)
+    _queue_bytes.labels(name).set_function(lambda: queue.pending_bytes)
+    _queue_oldest.labels(name).set_function(lambda: queue.oldest_s)
+
+
+def watch_pool(name: str, pool: Any) -> None:
+    _pool_in_use.labels(name).set_function(lambda: pool.get_size() - pool.get_idle_size())
+
+
+def lag(provider: str, seconds: float) -> None:
+    provider_lag.labels(provider).observe(seconds)

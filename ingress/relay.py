@@ -1,0 +1,307 @@
+"""Events to the CRM: signed as Standard Webhooks say, at least once, in order within a conversation.
+
+A conversation with something to deliver is a row of `delivery_queues`; claiming it (by lease, in PostgreSQL) is the
+right to post its events, one after the other. Others go on unhindered. Redis only wakes.
+
+Source: https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md
+"""
+
+import asyncio
+import base64
+import hashlib
+import hmac
+import logging
+import os
+import random
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from time import monotonic, time
+from typing import Any
+from uuid import UUID, uuid4
+
+import aiohttp
+import asyncpg
+import msgspec
+from yarl import URL
+
+from . import log, metrics
+from .database import Database, StoreUnavailable
+from .egress import Egress
+from .envelope import own_event, render
+from .events import Wakes
+from .storage import deliveries, events
+from .vault import Vault, VaultError
+
+logger = logging.getLogger("ingress.relay")
+
+CONNECT_TIMEOUT_S, TOTAL_TIMEOUT_S = 3.0, 15.0
+MAX_ANSWER_BYTES = 16 * 1024
+# After the n-th failure of an event; three days in all. Then it is parked.
+SCHEDULE_S = (5, 30, 300, 1800, 7200, 18000, 36000, 50400, 72000, 86400)
+JITTER = 0.2
+MAX_RETRY_AFTER_S = 3600
+# An event that alone is refused (4xx) this often is parked, so that the ones behind it go on.
+REFUSALS = 5
+PAUSE_AFTER_FAILURES, PAUSE_S = 5, 5
+DISABLE_AFTER = timedelta(days=5)
+CONCURRENCY = 64
+PER_HOST = 32
+BATCH = 50
+POLL_S = 1.0
+ENDPOINT_CACHE_S = 1.0
+OVERLAP = timedelta(hours=24)
+
+
+class Secret(msgspec.Struct, frozen=True):
+    """A signing secret; ``expires_at`` None: the current one."""
+
+    secret: str
+    expires_at: datetime | None = None
+
+    def __repr__(self) -> str:
+        return "Secret(…)"
+
+
+class Endpoint(msgspec.Struct, frozen=True):
+    """Where an organization's events go."""
+
+    url: str
+    secrets: list[Secret]
+
+    def __repr__(self) -> str:
+        return "Endpoint(…)"
+
+
+def new_secret() -> Secret:
+    return Secret(f"whsec_{base64.b64encode(os.urandom(24)).decode()}")
+
+
+def rotated(secrets: Sequence[Secret], now: datetime) -> list[Secret]:
+    """A new secret in front; the former one goes on signing beside it for OVERLAP."""
+    former = [Secret(old.secret, now + OVERLAP) for old in secrets[:1]]
+    return [new_secret(), *former]
+
+
+def sign(secrets: Sequence[Secret], event_id: str, timestamp: int, body: bytes) -> str:
+    """The `webhook-signature` header: one signature a secret that is in force, over the very bytes."""
+    now = datetime.fromtimestamp(timestamp, UTC)
+    content = b"%s.%d.%s" % (event_id.encode(), timestamp, body)
+    return " ".join(
+        "v1," + base64.b64encode(hmac.digest(_key(secret), content, hashlib.sha256)).decode()
+        for secret in secrets
+        if secret.expires_at is None or secret.expires_at > now
+    )
+
+
+def _key(secret: Secret) -> bytes:
+    return base64.b64decode(secret.secret.removeprefix("whsec_"))
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """How a post ended. ``endpoint_down``: not this event's fault, nothing at this address works."""
+
+    ok: bool
+    kind: str  # for metrics: ok, 4xx, 5xx, 3xx, gone, timeout, connection
+    error: str | None = None
+    retry_after_s: float | None = None
+    endpoint_down: bool = False
+
+
+class Relay:
+    """Delivers what is due, CONCURRENCY conversations at a time. Enter it once a process."""
+
+    def __init__(self, database: Database, vault: Vault, egress: Egress, wakes: Wakes) -> None:
+        self._database = database
+        self._vault = vault
+        self._egress = egress
+        self._wakes = wakes
+        self._lease_id = uuid4()
+        self._session: aiohttp.ClientSession | None = None
+        self._endpoints: dict[UUID, tuple[float, Endpoint | None]] = {}
+        self._active: set[asyncio.Task[None]] = set()
+        self._loop: asyncio.Task[None] | None = None
+        self._closing = False
+
+    async def __aenter__(self) -> "Relay":
+        self._session = self._egress.session(per_host=PER_HOST)
+        self._loop = asyncio.create_task(self._deliver_forever())
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """End the posts under way; leases of the rest run out."""
+        self._closing = True
+        if self._loop:
+            self._loop.cancel()
+        if self._active:
+            await asyncio.wait(self._active, timeout=TOTAL_TIMEOUT_S)
+        if self._session:
+            await self._session.close()
+
+    async def _deliver_forever(self) -> None:
+        while True:
+            claimed = 0
+            try:
+                free = CONCURRENCY - len(self._active)
+                if free:
+                    async with self._database.worker() as connection:
+                        rows = await deliveries.claim(connection, self._lease_id, free)
+                    claimed = len(rows)
+                    for row in rows:
+                        task = asyncio.create_task(self._drain(row))
+                        self._active.add(task)
+                        task.add_done_callback(self._drained)
+            except StoreUnavailable:
+                logger.warning("the database is away; deliveries wait")
+            except Exception:
+                logger.exception("claiming deliveries failed")
+            if not claimed:
+                await self._wakes.anything(POLL_S)
+            elif len(self._active) >= CONCURRENCY:
+                await asyncio.wait(self._active, return_when=asyncio.FIRST_COMPLETED)
+
+    def _drained(self, task: "asyncio.Task[None]") -> None:
+        self._active.discard(task)
+        error = None if task.cancelled() else task.exception()
+        if error is not None and not isinstance(error, StoreUnavailable):
+            logger.error("a delivery broke off; its lease will run out", exc_info=error)
+
+    async def _drain(self, queue: asyncpg.Record) -> None:
+        """Deliver a conversation's pending events in order, until one fails or none is left."""
+        organization_id, conversation = queue["organization_id"], queue["conversation_id"]
+        while not self._closing:
+            async with self._database.worker() as connection:
+                pending = await deliveries.pending(connection, organization_id, conversation, BATCH)
+                if not pending:
+                    await deliveries.release(connection, organization_id, conversation, self._lease_id, queue["wakes"])
+                    return
+            endpoint = await self._endpoint(organization_id)
+            for event in pending:
+                if endpoint is None:  # removed meanwhile: nothing to deliver to
+                    answer = Answer(False, "gone", "no callback")
+                else:
+                    answer = await self._post(organization_id, endpoint, event)
+                if not await self._settle(organization_id, conversation, event, answer):
+                    return
+
+    async def _endpoint(self, organization_id: UUID) -> Endpoint | None:
+        held = self._endpoints.get(organization_id)
+        if held and held[0] > monotonic():
+            return held[1]
+        async with self._database.worker() as connection:
+            row = await deliveries.callback(connection, organization_id)
+        endpoint = None
+        if row is not None:
+            try:
+                plain = self._vault.open(row["secrets"], str(organization_id), "callback", "secrets")
+            except VaultError:
+                logger.exception("the callback's secrets cannot be opened")
+            else:
+                endpoint = Endpoint(row["url"], msgspec.json.decode(plain, type=list[Secret]))
+        self._endpoints[organization_id] = (monotonic() + ENDPOINT_CACHE_S, endpoint)
+        return endpoint
+
+    async def _post(self, organization_id: UUID, endpoint: Endpoint, event: asyncpg.Record) -> Answer:
+        body = render(event)
+        started = monotonic()
+        answer = await post(self._session, endpoint, f"evt_{event['id'].hex}", body, gap=event["gap"])
+        elapsed = monotonic() - started
+        metrics.delivery_attempts.labels(answer.kind).inc()
+        metrics.delivery_seconds.labels(answer.kind).observe(elapsed)
+        log.wide(
+            "delivery",
+            organization=organization_id,
+            sequence=event["sequence"],
+            attempt=event["attempts"] + 1,
+            outcome=answer.kind,
+            ms=round(elapsed * 1000, 1),
+        )
+        return answer
+
+    async def _settle(self, organization_id: UUID, conversation: UUID, event: asyncpg.Record, answer: Answer) -> bool:
+        """Write down how a post ended; whether to go on with the conversation."""
+        attempts = event["attempts"] + 1
+        place = organization_id, conversation, self._lease_id, event["sequence"]
+        async with self._database.worker() as connection:
+            if answer.ok:
+                if attempts == 1:
+                    dwell = datetime.now(UTC) - event["created_at"]
+                    metrics.delivery_dwell.observe(dwell.total_seconds())
+                held = await deliveries.finish(connection, *place, None, "delivered")
+                await deliveries.endpoint_succeeded(connection, organization_id)
+                return held
+            if answer.kind == "gone":
+                await deliveries.postpone(connection, *place, answer.error or "", timedelta(seconds=SCHEDULE_S[0]))
+                await self._disable(connection, organization_id, event, answer.error or "")
+                return False
+            if answer.endpoint_down:
+                since = await deliveries.endpoint_failed(
+                    connection, organization_id, PAUSE_AFTER_FAILURES, timedelta(seconds=PAUSE_S)
+                )
+                if since and datetime.now(UTC) - since > DISABLE_AFTER:
+                    await self._disable(connection, organization_id, event, "failing for days")
+            given_up = attempts > len(SCHEDULE_S) or (answer.kind == "4xx" and attempts >= REFUSALS)
+            if given_up:
+                return await deliveries.finish(connection, *place, answer.error, "parked")
+            delay = answer.retry_after_s or _jittered(SCHEDULE_S[attempts - 1])
+            await deliveries.postpone(connection, *place, answer.error or "", timedelta(seconds=delay))
+            return False
+
+    async def _disable(self, connection: Any, organization_id: UUID, event: asyncpg.Record, reason: str) -> None:
+        if await deliveries.disable(connection, organization_id, reason):
+            logger.error("the callback of organization %s is disabled: %s", organization_id, reason)
+            news = {"account": {"kind": "callback_disabled", "details": {"reason": reason}}}
+            row = own_event(organization_id, event["config_id"], "account.updated", datetime.now(UTC), news)
+            await events.add(connection, [row])
+
+
+async def post(
+    session: aiohttp.ClientSession | None, endpoint: Endpoint, event_id: str, body: bytes, *, gap: bool = False
+) -> Answer:
+    """Post one event, signed. Only 2xx is a success; redirects are not followed; the answer is read up to a limit."""
+    assert session is not None, "used outside `async with`"
+    now = int(time())
+    headers = {
+        "content-type": "application/json",
+        "webhook-id": event_id,
+        "webhook-timestamp": str(now),
+        "webhook-signature": sign(endpoint.secrets, event_id, now, body),
+    }
+    if gap:  # the event before it in this conversation was given up
+        headers["ingress-gap"] = "true"
+    try:
+        async with session.post(
+            URL(endpoint.url),
+            data=body,
+            headers=headers,
+            allow_redirects=False,
+            timeout=aiohttp.ClientTimeout(total=TOTAL_TIMEOUT_S, connect=CONNECT_TIMEOUT_S),
+        ) as response:
+            left = MAX_ANSWER_BYTES
+            async for chunk in response.content.iter_any():
+                left -= len(chunk)
+                if left <= 0:  # enough: what an endpoint says is of no use beyond its status
+                    response.close()
+                    break
+            return _judge(response)
+    except TimeoutError:
+        return Answer(False, "timeout", "no answer in time", endpoint_down=True)
+    except (aiohttp.ClientError, OSError) as error:
+        return Answer(False, "connection", type(error).__name__, endpoint_down=True)
+
+
+def _judge(response: aiohttp.ClientResponse) -> Answer:
+    status = response.status
+    if 200 <= status < 300:
+        return Answer(True, "ok")
+    if status == 410:
+        return Answer(False, "gone", "HTTP 410")
+    wanted = response.headers.get("retry-after", "")
+    retry_after_s = float(min(int(wanted), MAX_RETRY_AFTER_S)) if wanted.isdigit() and len(wanted) < 9 else None
+    # 429 and 408 speak of the moment, not of the event.
+    down = status >= 500 or status in (408, 429)
+    kind = "5xx" if down else "3xx" if status < 400 else "4xx"
+    return Answer(False, kind, f"HTTP {status}", retry_after_s, endpoint_down=down)
+
+
+def _jittered(seconds: float) -> float:
+    return seconds * random.uniform(1 - JITTER, 1 + JITTER)  # noqa: S311  (spreads load, protects nothing)

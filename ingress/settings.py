@@ -1,0 +1,84 @@
+"""Settings: one struct, one field a variable. Unknown or ill-typed ones stop the start."""
+
+import ipaddress
+from collections.abc import Mapping
+from typing import Annotated, Literal
+
+import msgspec
+
+PREFIX = "INGRESS_"
+# Set by the platforms the service runs on, hence without our prefix.
+PLAIN_NAMES = {"database_url": "DATABASE_URL", "redis_url": "REDIS_URL"}
+
+Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
+
+
+class SettingsError(Exception):
+    """A variable is unknown, missing or ill-typed; the message names it."""
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """Each field is the environment variable INGRESS_<NAME IN CAPITALS>, but for the two of PLAIN_NAMES."""
+
+    # PostgreSQL 15 or newer. Empty: an embedded one in data_dir.
+    database_url: str = ""
+    # Redis 7 or Valkey 8 or newer. Empty: an embedded one in data_dir.
+    redis_url: str = ""
+    # Address and port to listen on.
+    host: str = "127.0.0.1"
+    port: Port = 8000
+    # Where the embedded servers, generated secrets and dev.json live.
+    data_dir: str = ".data"
+    # Origin under which providers reach this service, as in https://in.example.com. Empty: http://host:port.
+    # Webhook addresses and URL signatures are built from it, never from a request's headers.
+    public_url: str = ""
+    # Creates organizations and keys, and acts for the organization in X-Org-Id. Empty: nobody can.
+    platform_key: str = ""
+    # Comma-separated `id:base64 of 32 bytes`, newest first: the newest encrypts, all decrypt.
+    encryption_keys: str = ""
+    # Start the simulators of the providers and of a CRM, and a development organization.
+    sandbox: bool = False
+    # Comma-separated networks that outgoing calls may reach though they are private, as in 10.1.0.0/16.
+    # Plain http is allowed only where this is not empty.
+    egress_allow: str = ""
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+    @property
+    def origin(self) -> str:
+        """Public origin without a trailing slash."""
+        if self.public_url:
+            return self.public_url.rstrip("/")
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"http://{host}:{self.port}"
+
+    @property
+    def allowed_networks(self) -> list[ipaddress.IPv4Network | ipaddress.IPv6Network]:
+        return [ipaddress.ip_network(part.strip()) for part in self.egress_allow.split(",") if part.strip()]
+
+    def __repr__(self) -> str:
+        return f"Settings(host={self.host!r}, port={self.port})"
+
+
+def variable(field: str) -> str:
+    return PLAIN_NAMES.get(field, PREFIX + field.upper())
+
+
+def load(environment: Mapping[str, str]) -> Settings:
+    """Settings from *environment*; raises `SettingsError` naming the variable that is unknown or ill-typed."""
+    fields = {variable(field): field for field in Settings.__struct_fields__}
+    if unknown := sorted(name for name in environment if name.startswith(PREFIX) and name not in fields):
+        raise SettingsError(f"unknown setting {', '.join(unknown)}; known are {', '.join(sorted(fields))}")
+    given = {field: environment[name].strip() for name, field in fields.items() if name in environment}
+    values = {}
+    types = {field.name: field.type for field in msgspec.structs.fields(Settings)}
+    for field, text in given.items():
+        try:
+            values[field] = msgspec.convert(text, types[field], strict=False)
+        except msgspec.ValidationError as error:
+            raise SettingsError(f"{variable(field)}: {error}") from None
+    settings = Settings(**values)
+    try:
+        settings.allowed_networks  # noqa: B018  (parsed here so that a mistake stops the start)
+    except ValueError as error:
+        raise SettingsError(f"{variable('egress_allow')}: {error}") from None
+    return settings

@@ -1,0 +1,91 @@
+"""Events: written in the transaction that makes them true, read in an order that never skips one."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import NamedTuple
+from uuid import UUID
+
+import asyncpg
+
+# The horizon of readers and the place of writers: see schema.sql, `events`.
+_CLOCK = """clock as materialized (
+    select base + (pg_current_xact_id()::text::bigint << 16) as start from event_clock
+)"""
+
+
+def insert_events(source: str) -> str:
+    """CTEs that store the rows of the CTE *source* as events and queue them for the organization's callback.
+
+    *source* has the columns place, organization_id, id, type, config_id, conversation_id, created_at, data, raw.
+    The CTE ``stored`` returns place and sequence. Queues are touched in the order of their keys, so that two
+    transactions never wait for each other.
+    """
+    return f"""{_CLOCK},
+stored as (
+    insert into events (organization_id, sequence, id, type, config_id, conversation_id, created_at, data, raw)
+    select organization_id, clock.start + place, id, type, config_id, conversation_id, created_at, data, raw
+    from {source} cross join clock
+    returning organization_id, sequence, conversation_id, (sequence & 65535)::int as place
+),
+queued as (
+    insert into deliveries (organization_id, sequence, conversation_id)
+    select stored.organization_id, stored.sequence, stored.conversation_id
+    from stored join callbacks on callbacks.organization_id = stored.organization_id and callbacks.disabled_at is null
+    returning organization_id, conversation_id
+),
+woken as (
+    insert into delivery_queues (organization_id, conversation_id)
+    select distinct organization_id, conversation_id from queued order by organization_id, conversation_id
+    on conflict (organization_id, conversation_id) do update set wakes = delivery_queues.wakes + 1
+)"""
+
+
+class EventRow(NamedTuple):
+    """An event as it is stored; `ingress/envelope.py` renders it. ``raw`` None: no provider sent it."""
+
+    organization_id: UUID
+    id: UUID
+    type: str
+    config_id: UUID
+    conversation_id: UUID
+    created_at: datetime
+    data: bytes
+    raw: bytes | None = None
+
+
+ADD = f"""
+with given as (
+    select row_number() over () as place, * from unnest($1::uuid[], $2::uuid[], $3::text[], $4::uuid[], $5::uuid[],
+        $6::timestamptz[], $7::json[], $8::json[])
+        as _(organization_id, id, type, config_id, conversation_id, created_at, data, raw)
+),
+{insert_events("given")}
+select organization_id, sequence from stored"""
+
+
+async def add(connection: asyncpg.Connection, events: Sequence[EventRow]) -> None:
+    """Store *events* in *connection*'s transaction (worker)."""
+    await connection.execute(ADD, *map(list, zip(*events, strict=True)))
+
+
+READ = """
+select organization_id, sequence, id, type, config_id, created_at, data, case when $4 then raw end as raw
+from events
+where organization_id = $1 and sequence > $2 and sequence < sequence_horizon()
+order by sequence limit $3"""
+
+
+async def read(
+    connection: asyncpg.Connection, organization_id: UUID, after: int, limit: int, raw: bool
+) -> list[asyncpg.Record]:
+    """The organization's next events above *after* that no transaction under way can come before (organization)."""
+    return await connection.fetch(READ, organization_id, after, limit, raw)
+
+
+LAST = "select coalesce(max(sequence), 0) from events where organization_id = $1 and sequence < sequence_horizon()"
+
+
+async def last_sequence(connection: asyncpg.Connection, organization_id: UUID) -> int:
+    """Where the organization's stream ends now (organization)."""
+    last: int = await connection.fetchval(LAST, organization_id)
+    return last

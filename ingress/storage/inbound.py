@@ -1,0 +1,181 @@
+"""Webhooks: raw body, deduplication keys, events and statuses in one statement; and the quarantine."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from functools import cache
+from typing import NamedTuple
+from uuid import UUID
+
+import asyncpg
+
+from .events import EventRow, insert_events
+from .statuses import MERGE, StatusRow, columns
+
+
+class KeyedEvent(NamedTuple):
+    """An event with what makes it unique in its config, and the status it reports, if it does."""
+
+    key_hash: bytes
+    event: EventRow
+    status: StatusRow | None
+
+
+class QuarantineRow(NamedTuple):
+    """Something put aside: a body that cannot be read, or (``foreign_item``) an item of somebody else's account."""
+
+    id: UUID
+    reason: str
+    body: bytes
+    foreign_item: bool = False
+
+
+class WebhookRow(NamedTuple):
+    """One verified webhook with everything it says."""
+
+    organization_id: UUID
+    config_id: UUID
+    id: UUID
+    received_at: datetime
+    headers: bytes
+    body: bytes
+    events: Sequence[KeyedEvent]
+    quarantine: Sequence[QuarantineRow]
+
+
+_WEBHOOKS = """kept as (
+    insert into inbound_webhooks (organization_id, config_id, id, received_at, headers, body)
+    select * from unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::timestamptz[], $5::json[], $6::bytea[])
+)"""
+# Keys are taken in their order: two transactions that share some never wait for each other in a circle.
+_EVENTS = f"""fresh as (
+    insert into inbound_dedup (organization_id, config_id, key_hash)
+    select * from unnest($8::uuid[], $11::uuid[], $7::bytea[]) order by 1, 2, 3
+    on conflict do nothing returning organization_id, config_id, key_hash
+),
+given as (
+    select given.place, organization_id, given.id, given.type, config_id, given.conversation_id, given.created_at,
+        given.data, given.raw
+    from unnest($7::bytea[], $8::uuid[], $9::uuid[], $10::text[], $11::uuid[], $12::uuid[], $13::timestamptz[],
+        $14::json[], $15::json[]) with ordinality
+        as given(key_hash, organization_id, id, type, config_id, conversation_id, created_at, data, raw, place)
+    join fresh using (organization_id, config_id, key_hash)
+),
+{insert_events("given")}"""
+_QUARANTINE = """aside as (
+    insert into quarantine (organization_id, config_id, received_at, headers, id, reason, body, foreign_item)
+    select * from unnest(${0}::uuid[], ${1}::uuid[], ${2}::timestamptz[], ${3}::json[], ${4}::uuid[], ${5}::text[],
+        ${6}::bytea[], ${7}::boolean[])
+)"""
+
+
+@cache
+def _store(statuses: bool, quarantine: bool) -> str:
+    parts, next_parameter = [_WEBHOOKS, _EVENTS], 16
+    if statuses:
+        parts.append(MERGE.format(*range(next_parameter, next_parameter + 9)))
+        next_parameter += 9
+    if quarantine:
+        parts.append(_QUARANTINE.format(*range(next_parameter, next_parameter + 8)))
+    applied = "union all select 0, count(*)::int from merged" if statuses else ""
+    return f"with {', '.join(parts)} select place, 1 as applied from stored {applied}"
+
+
+class Stored(NamedTuple):
+    """What became of one webhook's events; ``fresh`` is how many were new."""
+
+    fresh: int
+
+
+async def store(connection: asyncpg.Connection, rows: Sequence[WebhookRow]) -> list[Stored]:
+    """Store *rows* and what is new in them, in one statement and one transaction (ingest)."""
+    seen: set[tuple[UUID, bytes]] = set()
+    events: list[KeyedEvent] = []
+    owners: list[int] = []  # of each event in `events`, the row it came in
+    for index, row in enumerate(rows):
+        for keyed in row.events:
+            identity = (keyed.event.config_id, keyed.key_hash)
+            # Twice in one statement would insert the event for both of them.
+            if identity not in seen:
+                seen.add(identity)
+                events.append(keyed)
+                owners.append(index)
+    statuses = [keyed.status for keyed in events if keyed.status is not None]
+    aside = [(row, item) for row in rows for item in row.quarantine]
+    arguments: list[Sequence[object]] = [
+        [row.organization_id for row in rows],
+        [row.config_id for row in rows],
+        [row.id for row in rows],
+        [row.received_at for row in rows],
+        [row.headers for row in rows],
+        [row.body for row in rows],
+        [keyed.key_hash for keyed in events],
+        *(zip(*[keyed.event for keyed in events], strict=True) if events else [()] * 8),
+    ]
+    if statuses:
+        arguments += columns(statuses)
+    if aside:
+        arguments += [
+            [row.organization_id for row, _ in aside],
+            [row.config_id for row, _ in aside],
+            [row.received_at for row, _ in aside],
+            [row.headers for row, _ in aside],
+            [item.id for _, item in aside],
+            [item.reason for _, item in aside],
+            [item.body for _, item in aside],
+            [item.foreign_item for _, item in aside],
+        ]
+    fresh = [0] * len(rows)
+    for place, _ in await connection.fetch(_store(bool(statuses), bool(aside)), *arguments):
+        if place:
+            fresh[owners[place - 1]] += 1
+    return [Stored(count) for count in fresh]
+
+
+# ------------------------------------------------------------------ quarantine
+
+LIST = """
+select id, config_id, received_at, reason, length(body) as size_bytes, state
+from quarantine
+where organization_id = $1 and state = $2 and ($3::uuid is null or id > $3) and (not foreign_item)
+order by id limit $4"""
+
+
+async def quarantined(
+    connection: asyncpg.Connection, organization_id: UUID, state: str, after: UUID | None, limit: int
+) -> list[asyncpg.Record]:
+    """The organization's quarantined bodies, oldest first, without the bodies (organization)."""
+    return await connection.fetch(LIST, organization_id, state, after, limit)
+
+
+GET = """
+select id, config_id, received_at, reason, headers, body, state
+from quarantine where organization_id = $1 and id = $2 and not foreign_item"""
+
+
+async def quarantine_item(
+    connection: asyncpg.Connection, organization_id: UUID, quarantine_id: UUID
+) -> asyncpg.Record | None:
+    """One quarantined body (organization)."""
+    return await connection.fetchrow(GET, organization_id, quarantine_id)
+
+
+CLOSE = """
+update quarantine set state = $3
+where organization_id = $1 and id = $2 and state = 'open' and not foreign_item returning id"""
+
+
+async def close_quarantined(
+    connection: asyncpg.Connection, organization_id: UUID, quarantine_id: UUID, state: str
+) -> bool:
+    """open -> *state*; False if it was not open (organization)."""
+    return await connection.fetchval(CLOSE, organization_id, quarantine_id, state) is not None
+
+
+# Across organizations: a gauge.
+COUNT_OPEN = "select count(*) from quarantine where state = 'open' /* every organization_id */"
+
+
+async def count_quarantined(connection: asyncpg.Connection) -> int:
+    """Open ones of all organizations (worker)."""
+    count: int = await connection.fetchval(COUNT_OPEN)
+    return count

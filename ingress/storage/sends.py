@@ -1,0 +1,297 @@
+"""Sends: claimed with their first attempt, fenced by the organization's version, finished with their event."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import NamedTuple
+from uuid import UUID
+
+import asyncpg
+
+from .events import EventRow, insert_events
+
+LEASE_S = 30
+
+
+class Claim(NamedTuple):
+    """A new message and its first attempt, valid while the organization is at ``version``."""
+
+    organization_id: UUID
+    id: UUID
+    conversation_id: UUID
+    idempotency_key: str | None
+    request_hash: bytes
+    request: bytes
+    expires_at: datetime
+    lease_id: UUID
+    config_id: UUID
+    provider: str
+    version: int
+
+
+CLAIM = f"""
+with given as (
+    select * from unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::text[], $5::bytea[], $6::json[], $7::timestamptz[],
+        $8::uuid[], $9::uuid[], $10::text[], $11::bigint[]) with ordinality
+        as _(organization_id, id, conversation_id, idempotency_key, request_hash, request, expires_at, lease_id,
+            config_id, provider, version, place)
+),
+fenced as (
+    select given.* from given join organizations o on o.id = given.organization_id and o.version = given.version
+),
+claimed as (
+    insert into messages (organization_id, id, conversation_id, idempotency_key, request_hash, request, state, expires_at,
+        lease_id, leased_until)
+    select organization_id, id, conversation_id, idempotency_key, request_hash, request, 'sending', expires_at, lease_id,
+        now() + interval '{LEASE_S} s'
+    from fenced order by organization_id, idempotency_key
+    on conflict (organization_id, idempotency_key) do nothing
+    returning organization_id, id
+),
+attempted as (
+    insert into attempts (organization_id, message_id, number, config_id, provider, version, started_at)
+    select organization_id, id, 1, config_id, provider, version, now() from fenced join claimed using (organization_id, id)
+)
+select given.place, fenced.id is not null as current, claimed.id is not null as claimed
+from given left join fenced using (organization_id, id) left join claimed using (organization_id, id)
+order by given.place"""
+
+
+class Claimed(NamedTuple):
+    """``current``: the version was right. ``claimed``: the key was free, and the attempt may begin."""
+
+    current: bool
+    claimed: bool
+
+
+async def claim(connection: asyncpg.Connection, claims: Sequence[Claim]) -> list[Claimed]:
+    """Insert each message and its first attempt, unless its version is stale or its key taken (worker)."""
+    rows = await connection.fetch(CLAIM, *zip(*claims, strict=True))
+    return [Claimed(current, claimed) for _, current, claimed in rows]
+
+
+BEGIN_ATTEMPT = f"""
+with renewed as (
+    update messages m set attempts = $3, leased_until = now() + interval '{LEASE_S} s', updated_at = now()
+    from organizations o
+    where m.organization_id = $1 and m.id = $2 and m.lease_id = $7 and m.state = 'sending'
+        and o.id = $1 and o.version = $6
+    returning m.organization_id, m.id
+)
+insert into attempts (organization_id, message_id, number, config_id, provider, version, started_at)
+select organization_id, id, $3, $4, $5, $6, now() from renewed
+returning number"""
+
+
+async def begin_attempt(
+    connection: asyncpg.Connection,
+    organization_id: UUID,
+    message_id: UUID,
+    *,
+    number: int,
+    config_id: UUID,
+    provider: str,
+    version: int,
+    lease_id: UUID,
+) -> bool:
+    """Record the intent to call; False where the version is stale or the lease lost (worker)."""
+    return (
+        await connection.fetchval(
+            BEGIN_ATTEMPT, organization_id, message_id, number, config_id, provider, version, lease_id
+        )
+        is not None
+    )
+
+
+class Outcome(NamedTuple):
+    """What became of an attempt, and of its message: ``state`` sending means that another attempt follows."""
+
+    organization_id: UUID
+    message_id: UUID
+    lease_id: UUID
+    number: int  # of the attempt; 0: no attempt was made
+    attempt_class: str
+    code: str | None
+    detail: str | None
+    duration_ms: int
+    config_id: UUID
+    provider: str
+    provider_message_id: str | None
+    state: str
+    status: str
+    rank: int
+    error: bytes | None
+    fallback_from: UUID | None
+    at: datetime
+    cost: str | None
+    held_until: datetime | None  # for `uncertain`: when it becomes `unknown`
+    event: EventRow | None
+
+
+FINISH = f"""
+with outcome as (
+    select * from unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::integer[], $5::text[], $6::text[], $7::text[],
+        $8::integer[], $9::uuid[], $10::text[], $11::text[], $12::text[], $13::text[], $14::smallint[], $15::json[],
+        $16::uuid[], $17::timestamptz[], $18::text[], $19::timestamptz[], $20::uuid[], $21::text[], $22::uuid[], $23::json[])
+        with ordinality
+        as _(organization_id, message_id, lease_id, number, class, code, detail, duration_ms, config_id, provider,
+            provider_message_id, state, status, rank, error, fallback_from, at, cost, held_until, event_id, event_type,
+            conversation_id, data, place)
+),
+ended as (
+    update attempts a set class = o.class, code = o.code, detail = o.detail, duration_ms = o.duration_ms,
+        provider_message_id = o.provider_message_id
+    from outcome o
+    where a.organization_id = o.organization_id and a.message_id = o.message_id and a.number = o.number
+        and (a.class is null or a.class = 'Uncertain')
+),
+early as (
+    select o.organization_id, o.message_id, s.value, s.status_rank as rank, s.error
+    from outcome o join message_statuses s using (organization_id, config_id, provider_message_id)
+),
+locked as (
+    select m.organization_id, m.id, m.status_rank
+    from messages m join outcome o on m.organization_id = o.organization_id and m.id = o.message_id
+    order by m.organization_id, m.id for update of m
+),
+finished as (
+    update messages m set
+        state = case when m.state = 'done' or (o.state = 'uncertain' and m.status_rank > 1) then 'done' else o.state end,
+        status = case when best.rank > m.status_rank then best.status else m.status end,
+        status_rank = greatest(best.rank, m.status_rank),
+        error = case when greatest(best.rank, m.status_rank) = 3 then coalesce(best.error, m.error)
+            when o.class = 'ok' then null else coalesce(best.error, m.error) end,
+        provider = case when o.provider_message_id is not null or m.provider is null then o.provider else m.provider end,
+        config_id = case when o.provider_message_id is not null or m.config_id is null then o.config_id else m.config_id end,
+        provider_message_id = coalesce(o.provider_message_id, m.provider_message_id),
+        fallback_from = coalesce(o.fallback_from, m.fallback_from),
+        sent_at = case when o.class = 'ok' then coalesce(m.sent_at, o.at) else m.sent_at end,
+        cost = coalesce(o.cost, m.cost),
+        leased_until = case o.state when 'sending' then m.leased_until when 'uncertain' then o.held_until end,
+        updated_at = now()
+    from outcome o join locked on locked.organization_id = o.organization_id and locked.id = o.message_id
+    cross join lateral (
+        select status, rank, error from (
+            -- A later attempt that failed does not undo an earlier one that turned out to be on its way.
+            select o.status, case when o.status = 'failed' and locked.status_rank >= 2 then -1 else o.rank end, o.error
+            union all
+            select e.value, e.rank, e.error from early e where e.organization_id = o.organization_id and e.message_id = o.message_id
+        ) candidate (status, rank, error) order by rank desc limit 1
+    ) best
+    where m.organization_id = o.organization_id and m.id = o.message_id
+        and (m.lease_id = o.lease_id or (o.class = 'ok' and m.state <> 'done'))
+    returning m.organization_id, m.id, m.status, m.state
+),
+given as (
+    select o.place, o.organization_id, o.event_id as id, o.event_type as type, o.config_id, o.conversation_id,
+        o.at as created_at, o.data, null::json as raw
+    from outcome o join finished f on f.organization_id = o.organization_id and f.id = o.message_id
+    -- A status that came before our own answer has told more already.
+    where o.event_id is not null and (f.status = o.status or o.fallback_from is not null)
+),
+{insert_events("given")}
+select o.place, f.status, f.state
+from outcome o left join finished f on f.organization_id = o.organization_id and f.id = o.message_id
+order by o.place"""
+
+
+class Finished(NamedTuple):
+    """The message as it stands now; None where the lease was lost, so that somebody else speaks for it."""
+
+    status: str | None
+    state: str | None
+
+
+async def finish(connection: asyncpg.Connection, outcomes: Sequence[Outcome]) -> list[Finished]:
+    """Store what became of attempts and messages; statuses that came early are merged in (worker)."""
+    events = [outcome.event for outcome in outcomes]
+    rows = await connection.fetch(
+        FINISH,
+        *zip(*[outcome[:19] for outcome in outcomes], strict=True),
+        [event and event.id for event in events],
+        [event and event.type for event in events],
+        [event and event.conversation_id for event in events],
+        [event and event.data for event in events],
+    )
+    return [Finished(status, state) for _, status, state in rows]
+
+
+HEARTBEAT = f"""
+update messages set leased_until = now() + interval '{LEASE_S} s'
+where (organization_id, id) in (select * from unnest($1::uuid[], $2::uuid[])) and lease_id = $3 and state = 'sending'"""
+
+
+async def renew_leases(
+    connection: asyncpg.Connection, organizations: list[UUID], messages: list[UUID], lease_id: UUID
+) -> None:
+    """Keep the messages that a living process works on from being taken over (worker)."""
+    await connection.execute(HEARTBEAT, organizations, messages, lease_id)
+
+
+RECLAIM = f"""
+with lost as (
+    select organization_id, id from messages
+    where state <> 'done' and leased_until < now()
+    order by leased_until limit $2 for update skip locked
+)
+update messages m set lease_id = $1, leased_until = now() + interval '{LEASE_S} s'
+from lost where m.organization_id = lost.organization_id and m.id = lost.id
+returning m.organization_id, m.id, m.conversation_id, m.request, m.state, m.status_rank, m.attempts, m.fallback_from,
+    m.created_at, m.expires_at, m.config_id, m.provider"""
+
+
+async def reclaim(connection: asyncpg.Connection, lease_id: UUID, limit: int) -> list[asyncpg.Record]:
+    """Take over messages whose process died, and held ones whose time is up (worker, all organizations)."""
+    return await connection.fetch(RECLAIM, lease_id, limit)
+
+
+ATTEMPTS = """
+select number, config_id, provider, version, started_at, class, code, detail, duration_ms, provider_message_id
+from attempts where organization_id = $1 and message_id = $2 order by number"""
+
+
+async def attempts(connection: asyncpg.Connection, organization_id: UUID, message_id: UUID) -> list[asyncpg.Record]:
+    """Every call that was made for a message, or begun (organization, worker)."""
+    return await connection.fetch(ATTEMPTS, organization_id, message_id)
+
+
+_MESSAGE = """id, conversation_id, idempotency_key, request_hash, request, state, status, provider, config_id,
+    provider_message_id, fallback_from, attempts, error, cost, created_at, updated_at, sent_at, expires_at"""
+
+BY_ID = f"select {_MESSAGE} from messages where organization_id = $1 and id = $2"
+
+
+async def by_id(connection: asyncpg.Connection, organization_id: UUID, message_id: UUID) -> asyncpg.Record | None:
+    """One message (organization, worker)."""
+    return await connection.fetchrow(BY_ID, organization_id, message_id)
+
+
+BY_KEY = f"select {_MESSAGE} from messages where organization_id = $1 and idempotency_key = $2"
+
+
+async def by_key(connection: asyncpg.Connection, organization_id: UUID, key: str) -> asyncpg.Record | None:
+    """The message that an idempotency key names (worker)."""
+    return await connection.fetchrow(BY_KEY, organization_id, key)
+
+
+SENT = f"""
+select {_MESSAGE} from messages
+where organization_id = $1 and ($2::uuid is null or conversation_id = $2) and ($3::uuid is null or id < $3)
+order by id desc limit $4"""
+
+
+async def page(
+    connection: asyncpg.Connection, organization_id: UUID, conversation: UUID | None, before: UUID | None, limit: int
+) -> list[asyncpg.Record]:
+    """Messages, newest first, below *before* (organization)."""
+    return await connection.fetch(SENT, organization_id, conversation, before, limit)
+
+
+GAUGES = """
+select count(*) filter (where state = 'sending') as pending, count(*) filter (where state = 'uncertain') as uncertain,
+    coalesce(extract(epoch from now() - min(created_at)), 0)::float8 as oldest_s
+from messages where state <> 'done' /* every organization_id */"""
+
+
+async def gauges(connection: asyncpg.Connection) -> asyncpg.Record:
+    """Numbers of sends under way, of all organizations (worker)."""
+    return (await connection.fetch(GAUGES))[0]

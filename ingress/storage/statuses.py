@@ -1,0 +1,118 @@
+"""Statuses of sent messages: merged by rank, so that their order of arrival does not matter."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import NamedTuple
+from uuid import UUID
+
+import asyncpg
+
+
+class StatusRow(NamedTuple):
+    """A status as a provider reported it. ``message_id`` and ``attempt`` where it carried our correlation id."""
+
+    organization_id: UUID
+    config_id: UUID
+    provider_message_id: str
+    value: str
+    rank: int
+    occurred_at: datetime | None
+    error: bytes | None
+    message_id: UUID | None
+    attempt: int | None
+
+
+def columns(rows: Sequence[StatusRow]) -> list[Sequence[object]]:
+    return list(zip(*rows, strict=True))
+
+
+# `locked` takes the messages in the order of their ids, as every statement that changes several does. A failure
+# counts only for the attempt that is the message's last: an earlier one may have been given up for another.
+_APPLY = """
+locked as (
+    select m.organization_id, m.id, m.state
+    from messages m join known using (organization_id, id)
+    order by m.organization_id, m.id for update of m
+),
+best as (
+    select distinct on (known.organization_id, known.id) known.*, locked.state as was
+    from known join locked using (organization_id, id)
+    order by known.organization_id, known.id, known.rank desc
+),
+merged as (
+    update messages m set
+        status = best.value,
+        status_rank = best.rank,
+        provider_message_id = coalesce(m.provider_message_id, best.provider_message_id),
+        provider = coalesce(m.provider, attempt.provider),
+        config_id = coalesce(m.config_id, best.config_id),
+        error = case when best.value = 'failed' then best.error end,
+        state = case m.state when 'uncertain' then 'done' else m.state end,
+        leased_until = case m.state when 'uncertain' then null else m.leased_until end,
+        sent_at = coalesce(m.sent_at, best.occurred_at, now()),
+        updated_at = now()
+    from best left join attempts attempt
+        on attempt.organization_id = best.organization_id and attempt.message_id = best.id and attempt.number = best.attempt
+    where m.organization_id = best.organization_id and m.id = best.id and m.status_rank < best.rank
+        and (best.value <> 'failed' or best.attempt is null or best.attempt = m.attempts)
+    returning m.id
+),
+settled as (
+    update attempts a set
+        class = case best.value when 'failed' then coalesce(best.error ->> 'class', 'Rejected') else 'ok' end,
+        code = 'settled_by_status',
+        provider_message_id = best.provider_message_id
+    from best
+    where best.was = 'uncertain' and a.organization_id = best.organization_id and a.message_id = best.id
+        and a.number = best.attempt and (a.class is null or a.class = 'Uncertain')
+)"""
+
+# To be formatted with the numbers of nine array parameters, one a column of StatusRow.
+MERGE = (
+    """given_status as (
+    select * from unnest(${0}::uuid[], ${1}::uuid[], ${2}::text[], ${3}::text[], ${4}::smallint[], ${5}::timestamptz[],
+        ${6}::json[], ${7}::uuid[], ${8}::integer[])
+        as _(organization_id, config_id, provider_message_id, value, rank, occurred_at, error, message_id, attempt)
+),
+known as (
+    select s.organization_id, coalesce(s.message_id, m.id) as id, s.config_id, s.provider_message_id, s.value, s.rank,
+        s.occurred_at, s.error, s.attempt
+    from given_status s left join messages m
+        on s.message_id is null and m.organization_id = s.organization_id and m.config_id = s.config_id
+        and m.provider_message_id = s.provider_message_id
+),
+parked as (
+    insert into message_statuses (organization_id, config_id, provider_message_id, value, status_rank, occurred_at, error, matched)
+    select organization_id, config_id, provider_message_id, value, rank, occurred_at, error, id is not null
+    from known where attempt is null
+    order by organization_id, config_id, provider_message_id, value
+    on conflict do nothing
+),"""
+    + _APPLY
+)
+
+# Our own answer may have been stored in the very moment a status came without our correlation id: each of the two
+# transactions missed the other. So look again for a while.
+SWEEP = (
+    """with unmatched as (
+    select organization_id, config_id, provider_message_id, value from message_statuses
+    where not matched and received_at > now() - interval '10 minutes' for update skip locked
+),
+found as (
+    update message_statuses s set matched = true
+    from unmatched u join messages m using (organization_id, config_id, provider_message_id)
+    where s.organization_id = u.organization_id and s.config_id = u.config_id
+        and s.provider_message_id = u.provider_message_id and s.value = u.value
+    returning m.organization_id, m.id, s.config_id, s.provider_message_id, s.value, s.status_rank as rank, s.occurred_at,
+        s.error, null::integer as attempt
+),
+known as (select * from found),"""
+    + _APPLY
+    + " select count(*) from merged"
+)
+
+
+async def sweep(connection: asyncpg.Connection) -> int:
+    """Match statuses that came before the send they are about was known; how many (worker, all organizations)."""
+    count: int = await connection.fetchval(SWEEP)
+    return count

@@ -1,0 +1,120 @@
+"""Secrets at rest: sealed with AES-256-GCM and bound to the place they belong to; API keys, hashed."""
+
+import base64
+import binascii
+import hashlib
+import hmac
+import os
+import secrets
+import zlib
+from collections.abc import Sequence
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+RECORD_VERSION = 1
+NONCE_BYTES = 12
+KEY_ID_LENGTH = 8
+
+
+class VaultError(Exception):
+    """A sealed value cannot be opened: unknown key, or it was moved from the place it was sealed for."""
+
+
+def generate_key() -> str:
+    """A new entry for INGRESS_ENCRYPTION_KEYS."""
+    return f"{secrets.token_hex(4)}:{base64.b64encode(os.urandom(32)).decode()}"
+
+
+class Vault:
+    """Seals and opens values. A record is version, length of the key id, key id, nonce, ciphertext.
+
+    The associated data is the record version, the organization, the object and the field, so that a ciphertext
+    copied to another organization, object or field does not open.
+    """
+
+    def __init__(self, keys: str) -> None:
+        """*keys* as in INGRESS_ENCRYPTION_KEYS; raises `VaultError` where it holds none or a malformed one."""
+        self._keys: dict[str, AESGCM] = {}
+        first = None
+        for entry in filter(None, (part.strip() for part in keys.split(","))):
+            key_id, _, encoded = entry.partition(":")
+            try:
+                key = base64.b64decode(encoded, validate=True)
+            except binascii.Error:
+                key = b""
+            if not key_id.isalnum() or len(key) != 32:
+                raise VaultError("each encryption key is `id:base64 of 32 bytes`")
+            first = first or key_id
+            self._keys[key_id] = AESGCM(key)
+        if first is None:
+            raise VaultError("no encryption key")
+        self._newest = first
+        # One-way from the last key, which outlives rotations, so that API keys survive a new first key.
+        self._pepper = hmac.digest(key, b"whatsapp-ingress api keys", "sha256")
+
+    def seal(self, plain: bytes, *place: str) -> bytes:
+        """*plain*, to be opened only with the same *place* (organization, object, field)."""
+        nonce = os.urandom(NONCE_BYTES)
+        key_id = self._newest.encode()
+        sealed = self._keys[self._newest].encrypt(nonce, plain, _associated(place))
+        return bytes([RECORD_VERSION, len(key_id)]) + key_id + nonce + sealed
+
+    def open(self, record: bytes, *place: str) -> bytes:
+        """What was sealed for *place*; raises `VaultError`."""
+        if len(record) < 2 or record[0] != RECORD_VERSION:
+            raise VaultError("unknown record version")
+        start = 2 + record[1]
+        key = self._keys.get(record[2:start].decode("ascii", "replace"))
+        if key is None:
+            raise VaultError("sealed with a key that is not in INGRESS_ENCRYPTION_KEYS")
+        try:
+            return key.decrypt(record[start : start + NONCE_BYTES], record[start + NONCE_BYTES :], _associated(place))
+        except InvalidTag:
+            raise VaultError("does not belong here, or was changed") from None
+
+    def key_hash(self, secret: str) -> bytes:
+        """What is stored of an API key. Random keys need no slow hash."""
+        return hmac.digest(self._pepper, secret.encode(), "sha256")
+
+
+def _associated(place: Sequence[str]) -> bytes:
+    return "\x1f".join([str(RECORD_VERSION), *place]).encode()
+
+
+def new_api_key(environment: str) -> tuple[str, str, str]:
+    """(id, secret, whole key). The checksum at the end refuses a mistyped key before the database is asked."""
+    key_id = secrets.token_hex(KEY_ID_LENGTH // 2)
+    secret = secrets.token_urlsafe(32)
+    head = f"ingress_{environment}_{key_id}_{secret}"
+    return key_id, secret, head + _checksum(head)
+
+
+def split_api_key(key: str) -> tuple[str, str] | None:
+    """(id, secret) of a key that is well-formed, else None."""
+    head, checksum = key[:-6], key[-6:]
+    parts = head.split("_", 3)
+    if len(parts) != 4 or parts[0] != "ingress" or len(parts[2]) != KEY_ID_LENGTH:
+        return None
+    if not hmac.compare_digest(checksum.encode("utf-8", "replace"), _checksum(head).encode()):
+        return None
+    return parts[2], parts[3]
+
+
+def _checksum(head: str) -> str:
+    return f"{zlib.crc32(head.encode('utf-8', 'replace')):08x}"[-6:]
+
+
+def fingerprint(secret: str) -> str:
+    """What may be shown and audited of a secret: enough to tell two apart, nothing to guess it from."""
+    digest = hashlib.sha256(secret.encode()).hexdigest()[:8]
+    return f"…{secret[-4:]} ({digest})" if len(secret) >= 16 else f"… ({digest})"
+
+
+def new_webhook_token() -> str:
+    """256 random bits, for the path of a config's webhook."""
+    return secrets.token_urlsafe(32)
+
+
+def token_hash(token: str) -> bytes:
+    return hashlib.sha256(token.encode("utf-8", "replace")).digest()

@@ -1,0 +1,336 @@
+-- WhatsApp Ingress: the whole database, from empty. PostgreSQL 15 or newer.
+--
+-- Applied by `ingress migrate` and at start, under an advisory lock (ingress/database.py). Every table of an
+-- organization's data carries organization_id, has row-level security forced, and two kinds of policy:
+--   ingress_app      the HTTP API: sees the organization in the setting app.org_id, nothing without it
+--   ingress_ingest   writes webhooks in batches that mix organizations
+--   ingress_worker   background work across organizations: sends, deliveries, lookups by token or key
+-- None of the roles can log in or bypasses row-level security; connections take one with `SET ROLE`.
+
+do $$
+declare name text;
+begin
+    foreach name in array array['ingress_app', 'ingress_ingest', 'ingress_worker'] loop
+        if not exists (select from pg_roles where rolname = name) then
+            execute format('create role %I nologin noinherit', name);
+        end if;
+        if not (select rolsuper from pg_roles where rolname = current_user) then
+            execute format('grant %I to current_user', name);
+        end if;
+    end loop;
+end $$;
+
+create table schema_version (
+    version    integer     primary key,
+    applied_at timestamptz not null default now()
+);
+insert into schema_version values (1);
+
+-- ------------------------------------------------------------------ organizations and their providers
+
+create table organizations (
+    id                  uuid        primary key,
+    name                text        not null,
+    -- NULL: no provider configured yet.
+    active_config_id    uuid,
+    -- Tried in this order when the active config cannot send.
+    fallback_config_ids uuid[]      not null default '{}',
+    -- Goes up by one with every change of the two columns above. The fence: an attempt to send is inserted only
+    -- where the version is the one its process believes in.
+    version             bigint      not null default 0,
+    created_at          timestamptz not null default now()
+);
+
+create table whatsapp_provider_configs (
+    organization_id    uuid        not null references organizations (id),
+    id                 uuid        not null,
+    provider_type      text        not null,
+    name               text        not null,
+    -- configured -> active -> inactive -> active …; error: the provider refused it. Inactive ones keep receiving.
+    state              text        not null check (state in ('configured', 'active', 'inactive', 'error')),
+    -- AES-256-GCM (ingress/vault.py): config_data as JSON, bound to organization, config and field.
+    config_data        bytea       not null,
+    -- What the config's webhook address is found by. The address itself is sealed beside it, to be shown again.
+    webhook_token_hash bytea       not null unique,
+    webhook_token      bytea       not null,
+    -- The business number, E.164. NULL: the provider has not told it yet.
+    sender             text,
+    -- What the provider last said of the account: ProviderStatus as JSON. NULL: never asked.
+    session            json,
+    created_at         timestamptz not null default now(),
+    updated_at         timestamptz not null default now(),
+    primary key (organization_id, id)
+);
+alter table organizations add foreign key (id, active_config_id)
+    references whatsapp_provider_configs (organization_id, id) deferrable initially deferred;
+
+-- Every change of a provider, in the transaction that makes it. Append-only: see the trigger below.
+create table provider_audit_log (
+    organization_id uuid        not null references organizations (id),
+    id              bigint      generated always as identity,
+    at              timestamptz not null default now(),
+    action          text        not null,
+    -- The id of the API key, or `platform`, or `system`.
+    actor           text        not null,
+    address         text,
+    config_id       uuid,
+    version         bigint,
+    -- Secrets appear as fingerprints only.
+    before          json,
+    after           json,
+    reason          text,
+    primary key (organization_id, id)
+);
+
+create table api_keys (
+    organization_id uuid        not null references organizations (id),
+    id              text        not null unique,
+    name            text        not null,
+    secret_hash     bytea       not null,
+    scopes          text[]      not null,
+    created_at      timestamptz not null default now(),
+    -- NULL: never expires, not revoked.
+    expires_at      timestamptz,
+    revoked_at      timestamptz,
+    primary key (organization_id, id)
+);
+
+-- ------------------------------------------------------------------ receiving
+
+-- What a provider posted, byte for byte: the meaning of a 200 is that a row is here.
+create table inbound_webhooks (
+    organization_id uuid        not null,
+    id              uuid        not null,
+    config_id       uuid        not null,
+    received_at     timestamptz not null,
+    headers         json        not null,
+    body            bytea       not null,
+    primary key (organization_id, id)
+);
+
+-- One row a fact, kept for 30 days: longer than any provider repeats a webhook. Narrow, and apart from the
+-- events, so that the unique index stays small.
+create table inbound_dedup (
+    organization_id uuid        not null,
+    config_id       uuid        not null,
+    key_hash        bytea       not null,
+    first_seen      timestamptz not null default now(),
+    primary key (organization_id, config_id, key_hash)
+);
+create index on inbound_dedup (first_seen);
+
+-- Bodies that could not be read, and items that belong to somebody else.
+create table quarantine (
+    organization_id uuid        not null,
+    id              uuid        not null,
+    config_id       uuid        not null,
+    received_at     timestamptz not null,
+    reason          text        not null,
+    headers         json        not null,
+    body            bytea       not null,
+    -- True: another account's data came in under this config's address. The organization never sees it.
+    foreign_item    boolean     not null default false,
+    state           text        not null default 'open' check (state in ('open', 'replayed', 'discarded')),
+    primary key (organization_id, id)
+);
+create index on quarantine (organization_id, received_at) where state = 'open';
+
+-- ------------------------------------------------------------------ events
+
+-- sequence = base + xid * 65536 + place in the transaction. So the order of sequences is the order of
+-- transaction ids, and everything below the oldest running transaction is final: a reader that stops there
+-- (ingress/storage/events.py) never skips an event, however transactions commit.
+-- The base, a multiple of 65536, makes up for a dump restored into a cluster whose transaction ids start low again.
+create table event_clock (
+    only_row boolean primary key default true check (only_row),
+    base     bigint  not null default 0
+);
+insert into event_clock default values;
+
+create function next_sequence(place bigint) returns bigint language sql volatile as
+$$ select base + (pg_current_xact_id()::text::bigint << 16) + place from event_clock $$;
+
+create function sequence_horizon() returns bigint language sql volatile as
+$$ select base + (pg_snapshot_xmin(pg_current_snapshot())::text::bigint << 16) from event_clock $$;
+
+create table events (
+    organization_id     uuid        not null,
+    sequence            bigint      not null,
+    id                  uuid        not null,
+    type                text        not null,
+    config_id           uuid        not null,
+    -- Sender and contact, hashed (ingress/envelope.py); the config's own id where the event is about no contact.
+    conversation_id     uuid        not null,
+    created_at          timestamptz not null,
+    -- The envelope's `data`, as it is delivered, without `raw`.
+    data                json        not null,
+    -- The provider's item. NULL: the event is ours, no provider sent it.
+    raw                 json,
+    primary key (organization_id, sequence)
+);
+create index on events (organization_id, conversation_id, sequence);
+
+-- ------------------------------------------------------------------ delivery to the CRM
+
+create table callbacks (
+    organization_id      uuid        primary key references organizations (id),
+    url                  text        not null,
+    -- Sealed JSON: a list of {secret, expires_at}; newest first.
+    secrets              bytea       not null,
+    -- NULL: enabled. Set by 410, or by days of failure.
+    disabled_at          timestamptz,
+    disabled_reason      text,
+    -- NULL: the last delivery succeeded.
+    failing_since        timestamptz,
+    consecutive_failures integer     not null default 0,
+    -- The endpoint as a whole is down: nothing is tried before this.
+    paused_until         timestamptz,
+    updated_at           timestamptz not null default now()
+);
+
+create table deliveries (
+    organization_id uuid        not null,
+    sequence        bigint      not null,
+    conversation_id uuid        not null,
+    -- pending -> delivered, or -> parked (given up; can be replayed: -> pending)
+    state           text        not null default 'pending' check (state in ('pending', 'delivered', 'parked')),
+    attempts        integer     not null default 0,
+    last_error      text,
+    finished_at     timestamptz,
+    primary key (organization_id, sequence)
+);
+create index on deliveries (organization_id, conversation_id, sequence);
+create index on deliveries (state, sequence) where state <> 'delivered';
+
+-- A conversation with pending deliveries. Claiming the row is the right to deliver its events, in order.
+create table delivery_queues (
+    organization_id uuid        not null,
+    conversation_id uuid        not null,
+    due_at          timestamptz not null default now(),
+    -- Counts arrivals, so that who empties the queue sees that one came meanwhile.
+    wakes           bigint      not null default 0,
+    -- NULL: nobody is delivering.
+    lease_id        uuid,
+    leased_until    timestamptz,
+    primary key (organization_id, conversation_id)
+);
+create index on delivery_queues (due_at);
+
+-- ------------------------------------------------------------------ sending
+
+create table messages (
+    organization_id     uuid        not null,
+    id                  uuid        not null,
+    conversation_id     uuid        not null,
+    -- NULL: sent without a key, so never compared.
+    idempotency_key     text,
+    request_hash        bytea       not null,
+    -- The body of POST /send, as decoded.
+    request             json        not null,
+    -- sending: a process works on it, or did when it died. uncertain: held until a status settles it.
+    -- done: nothing more is tried. sending -> uncertain -> done, sending -> done.
+    state               text        not null check (state in ('sending', 'uncertain', 'done')),
+    status              text        not null default 'accepted',
+    -- status as a number (providers/messages.py: STATUS_RANK); it only goes up.
+    status_rank         smallint    not null default 0,
+    -- NULL until a provider took it.
+    provider            text,
+    config_id           uuid,
+    provider_message_id text,
+    -- The config that should have sent it, where another did.
+    fallback_from       uuid,
+    attempts            integer     not null default 1,
+    -- NULL: no error so far. {class, code, detail}
+    error               json,
+    created_at          timestamptz not null default now(),
+    updated_at          timestamptz not null default now(),
+    sent_at             timestamptz,
+    -- As the provider says; NULL where it does not.
+    cost                text,
+    expires_at          timestamptz not null,
+    -- Who works on it, and until when nobody else may. For an uncertain one: when it is reported as unknown.
+    lease_id            uuid,
+    leased_until        timestamptz,
+    primary key (organization_id, id)
+);
+create unique index on messages (organization_id, idempotency_key);
+create index on messages (organization_id, conversation_id, created_at);
+create index on messages (organization_id, config_id, provider_message_id);
+create index on messages (leased_until) where state <> 'done';
+
+-- Written before the provider is called: a row without a class is a call that may have happened.
+create table attempts (
+    organization_id     uuid        not null,
+    message_id          uuid        not null,
+    number              integer     not null,
+    config_id           uuid        not null,
+    provider            text        not null,
+    version             bigint      not null,
+    started_at          timestamptz not null,
+    -- NULL: no outcome known. `ok`, or the name of a SendError.
+    class               text,
+    code                text,
+    detail              text,
+    duration_ms         integer,
+    provider_message_id text,
+    primary key (organization_id, message_id, number)
+);
+
+-- Statuses as they came, whether or not the send is known yet.
+create table message_statuses (
+    organization_id     uuid        not null,
+    config_id           uuid        not null,
+    provider_message_id text        not null,
+    value               text        not null,
+    status_rank         smallint    not null,
+    occurred_at         timestamptz,
+    error               json,
+    received_at         timestamptz not null default now(),
+    -- False: no message of ours had this id yet. The sweep looks again for a while.
+    matched             boolean     not null,
+    primary key (organization_id, config_id, provider_message_id, value)
+);
+create index on message_statuses (received_at) where not matched;
+
+-- ------------------------------------------------------------------ the second wall
+
+do $$
+declare tab text;
+begin
+    foreach tab in array array[
+        'whatsapp_provider_configs', 'provider_audit_log', 'api_keys', 'inbound_webhooks', 'inbound_dedup', 'quarantine',
+        'events', 'callbacks', 'deliveries', 'delivery_queues', 'messages', 'attempts', 'message_statuses', 'organizations'
+    ] loop
+        execute format('alter table %I enable row level security', tab);
+        execute format('alter table %I force row level security', tab);
+        -- current_setting gives '' after a transaction that set it locally, hence nullif.
+        execute format(
+            'create policy organization on %1$I to ingress_app
+                using (%2$I = nullif(current_setting(''app.org_id'', true), '''')::uuid)
+                with check (%2$I = nullif(current_setting(''app.org_id'', true), '''')::uuid)',
+            tab, case tab when 'organizations' then 'id' else 'organization_id' end);
+        execute format('create policy worker on %I to ingress_worker using (true) with check (true)', tab);
+        execute format('grant select, insert, update, delete on %I to ingress_worker', tab);
+        execute format('grant select, insert, update, delete on %I to ingress_app', tab);
+    end loop;
+    foreach tab in array array['inbound_webhooks', 'inbound_dedup', 'quarantine', 'events', 'deliveries', 'delivery_queues',
+                               'messages', 'attempts', 'message_statuses', 'callbacks'] loop
+        execute format('create policy ingest on %I to ingress_ingest using (true) with check (true)', tab);
+    end loop;
+end $$;
+-- As restrictive policy: what belongs to somebody else stays unseen even by a query that forgot to say so.
+create policy no_foreign_items on quarantine as restrictive to ingress_app using (not foreign_item);
+
+grant insert on inbound_webhooks, quarantine to ingress_ingest;
+grant insert, select on inbound_dedup, events, deliveries, message_statuses to ingress_ingest;
+grant insert, select, update on delivery_queues to ingress_ingest;
+grant select on callbacks to ingress_ingest;
+grant select, update on messages, attempts to ingress_ingest;
+grant select on event_clock, schema_version to ingress_app, ingress_ingest, ingress_worker;
+grant update on event_clock to ingress_worker;
+
+revoke update, delete on provider_audit_log from ingress_app, ingress_worker;
+create function refuse_change() returns trigger language plpgsql as
+$$ begin raise exception 'provider_audit_log is append-only' using errcode = 'integrity_constraint_violation'; end $$;
+create trigger append_only before update or delete or truncate on provider_audit_log
+    for each statement execute function refuse_change();

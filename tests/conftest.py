@@ -1,0 +1,117 @@
+"""Real parts for every test: PostgreSQL, Valkey, the service on a port, simulators of the provider and the CRM."""
+
+import asyncio
+import secrets
+import socket
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+import aiohttp
+import pytest
+import uvicorn
+
+from ingress.app import Application
+from ingress.database import migrate
+from ingress.sandbox import CrmSimulator, MetaSimulator, RetryPolicy
+from ingress.server import DeadlineProtocol, listen
+from ingress.servers import EmbeddedServers
+from ingress.settings import Settings
+from ingress.vault import generate_key
+
+from .gateway import Gateway, Organization
+
+
+@pytest.fixture(scope="session")
+def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServers]:
+    """PostgreSQL and Valkey for all tests but those that kill them."""
+    with EmbeddedServers(tmp_path_factory.mktemp("servers")) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+async def settings(servers: EmbeddedServers) -> Settings:
+    assert servers.database_url
+    assert servers.redis_url
+    await migrate(servers.database_url)
+    return Settings(
+        database_url=servers.database_url,
+        redis_url=servers.redis_url,
+        platform_key=f"platform_{secrets.token_urlsafe(32)}",
+        encryption_keys=generate_key(),
+        egress_allow="127.0.0.0/8",
+    )
+
+
+@asynccontextmanager
+async def serving(settings: Settings) -> AsyncIterator[str]:
+    """The application on a port of its own, in this event loop; its base URL."""
+    listening = listen("127.0.0.1", 0)
+    port = listening.getsockname()[1]
+    import msgspec
+
+    application = Application(msgspec.structs.replace(settings, port=port))
+    config = uvicorn.Config(
+        application, http=DeadlineProtocol, ws="none", lifespan="on", log_config=None, access_log=False
+    )
+    server = uvicorn.Server(config)
+    server.capture_signals = _no_signals  # type: ignore[method-assign]
+    task = asyncio.create_task(server.serve(sockets=[listening]))
+    while not server.started:
+        assert not task.done(), "the application could not start"
+        await asyncio.sleep(0.005)
+    try:
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        application.closing.set()
+        server.should_exit = True
+        await task
+        listening.close()
+
+
+def _no_signals() -> object:
+    from contextlib import nullcontext
+
+    return nullcontext()
+
+
+@pytest.fixture(scope="session")
+async def meta() -> AsyncIterator[MetaSimulator]:
+    async with MetaSimulator(retry=RetryPolicy(tries=40)) as simulator:
+        yield simulator
+
+
+@pytest.fixture(scope="session")
+async def crm() -> AsyncIterator[CrmSimulator]:
+    async with CrmSimulator() as simulator:
+        yield simulator
+
+
+@pytest.fixture(scope="session")
+async def gateway(settings: Settings, meta: MetaSimulator) -> AsyncIterator[Gateway]:
+    """The service, shared by tests: each makes organizations of its own."""
+    async with AsyncExitStack() as stack:
+        url = await stack.enter_async_context(serving(settings))
+        session = await stack.enter_async_context(aiohttp.ClientSession())
+        yield Gateway(url, settings.platform_key, session, meta)
+
+
+@pytest.fixture
+async def organization(gateway: Gateway) -> Organization:
+    """An organization with one active config."""
+    made = await gateway.organization()
+    await made.configure()
+    return made
+
+
+@pytest.fixture
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@pytest.fixture
+def samples() -> Path:
+    return Path(__file__).parent / "samples" / "meta_business"

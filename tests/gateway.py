@@ -1,0 +1,210 @@
+"""The service as its users meet it: an organization with its key, over real HTTP."""
+
+import asyncio
+import inspect
+import io
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import msgspec
+
+from ingress.sandbox import MetaNumber, MetaSimulator, PostResult, example_number, signed_headers
+from ingress.sandbox.meta_bodies import encode
+
+SCOPES = ["send", "read", "configure", "admin"]
+# Every test has numbers of its own, as it has organizations of its own.
+_numbers = count(1)
+
+
+class Answer(msgspec.Struct):
+    status: int
+    headers: Any
+    raw: bytes
+
+    @property
+    def json(self) -> Any:
+        return msgspec.json.decode(self.raw)
+
+
+class Gateway:
+    """A running service at *url*."""
+
+    def __init__(self, url: str, platform_key: str, session: aiohttp.ClientSession, meta: MetaSimulator) -> None:
+        self.url = url
+        self.platform_key = platform_key
+        self.session = session
+        self.meta = meta
+
+    async def call(
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        *,
+        key: str | None = None,
+        raw: bytes | None = None,
+        **headers: str,
+    ) -> Answer:
+        """One request; headers by keyword, `x_org_id` for X-Org-Id."""
+        sent = {name.replace("_", "-"): value for name, value in headers.items()}
+        if key is not None:
+            sent["authorization"] = f"Bearer {key}"
+        data: Any = raw
+        if body is not None:
+            data, sent["content-type"] = msgspec.json.encode(body), "application/json"
+        if data is not None and len(data) > 1_000_000:
+            data = io.BytesIO(data)  # aiohttp wants large bodies as files
+        url = path if path.startswith("http") else self.url + path
+        async with self.session.request(method, url, data=data, headers=sent) as answer:
+            return Answer(answer.status, answer.headers, await answer.read())
+
+    async def organization(self, name: str = "Test") -> "Organization":
+        made = await self.call("POST", "/organizations", {"name": name}, key=self.platform_key)
+        assert made.status == 201, made.raw
+        organization_id = made.json["id"]
+        key = await self.call("POST", "/keys", {"scopes": SCOPES}, key=self.platform_key, x_org_id=organization_id)
+        assert key.status == 201, key.raw
+        return Organization(self, organization_id, key.json["key"])
+
+
+class Organization:
+    """One organization of a service, and its simulated numbers."""
+
+    def __init__(self, gateway: Gateway, id: str, key: str) -> None:
+        self.gateway = gateway
+        self.id = id
+        self.key = key
+        self.configs: list[dict[str, Any]] = []
+        self.numbers: list[MetaNumber] = []
+
+    async def call(self, method: str, path: str, body: Any = None, **more: Any) -> Answer:
+        return await self.gateway.call(method, path, body, key=self.key, **more)
+
+    async def configure(self, *, active: bool = True, own_port: bool = False, **changes: Any) -> dict[str, Any]:
+        """A new simulated number and a config of it."""
+        number = msgspec.structs.replace(example_number(next(_numbers)), **changes)
+        base_url = await self.gateway.meta.add_number(number, own_port=own_port)
+        body = {"provider_type": "meta_business", "config_data": number.config_data(base_url), "is_active": active}
+        answer = await self.call("POST", "/integrations/whatsapp/provider/configure", body)
+        assert answer.status == 200, answer.raw
+        self.configs.append(answer.json)
+        self.numbers.append(number)
+        return self.configs[-1]
+
+    async def fall_back_to(self, *config_ids: str) -> None:
+        answer = await self.call("PUT", "/integrations/whatsapp/provider/fallback", {"config_ids": list(config_ids)})
+        assert answer.status == 200, answer.raw
+
+    async def post_webhook(self, body: Any, *, config: int = 0) -> Answer:
+        """Post *body* once, signed, to a config's webhook."""
+        raw = body if isinstance(body, bytes) else encode(body)
+        return await self.gateway.call(
+            "POST",
+            self.configs[config]["webhook_url"],
+            raw=raw,
+            **{name.lower(): value for name, value in signed_headers(self.numbers[config].app_secret, raw).items()},
+        )
+
+    async def deliver(self, body: Any, *, config: int = 0) -> PostResult:
+        """Have the simulator post *body* as the provider does: again until it is taken."""
+        result = await self.gateway.meta.post(self.numbers[config], body)
+        assert result is not None
+        return result
+
+    async def send(self, body: Any = None, **headers: str) -> Answer:
+        return await self.call("POST", "/send", body or {"to": "+5511987654321", "body": "Hello"}, **headers)
+
+    async def events(self, after: int = 0, *, wait: int = 0, raw: bool = False, kind: str | None = None) -> list[Any]:
+        """All events above *after*, page by page."""
+        found: list[Any] = []
+        while True:
+            query = f"after={after}&limit=500&wait={wait}&raw={int(raw)}"
+            page = (await self.call("GET", f"/events?{query}")).json
+            found += page["events"]
+            if not page["events"]:
+                return [event for event in found if kind is None or event["type"] == kind]
+            after, wait = page["next"], 0
+
+    async def message(self, message_id: str) -> Any:
+        answer = await self.call("GET", f"/messages/{message_id}")
+        assert answer.status == 200, answer.raw
+        return answer.json
+
+    async def settled(self, message_id: str, *statuses: str, timeout: float = 10) -> Any:
+        """The message once its status is one of *statuses*."""
+        return await eventually(
+            lambda: self.message(message_id), lambda message: message["status"] in statuses, timeout=timeout
+        )
+
+
+async def eventually(
+    ask: Callable[[], Any], right: Callable[[Any], bool] = bool, *, timeout: float = 10, every: float = 0.02
+) -> Any:
+    """What *ask* gives once it is *right*; fails after *timeout* seconds."""
+    deadline = time.monotonic() + timeout
+    while True:
+        told = ask()
+        if inspect.isawaitable(told):
+            told = await told
+        if right(told):
+            return told
+        assert time.monotonic() < deadline, f"not within {timeout} s; last: {str(told)[:500]}"
+        await asyncio.sleep(every)
+
+
+class Process:
+    """`ingress serve` as a process of its own, to be killed and started again on the same port."""
+
+    def __init__(self, environment: dict[str, str], log: Path) -> None:
+        self._environment = environment
+        self._log = log
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    async def start(self) -> None:
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "ingress", "serve"],
+                env={**os.environ, **self._environment},
+                stdout=log,
+                stderr=log,
+                cwd=Path(__file__).parent.parent,
+            )
+        url = f"http://127.0.0.1:{self._environment['INGRESS_PORT']}/readyz"
+        async with aiohttp.ClientSession() as session:
+
+            async def ready() -> bool:
+                assert self._process is not None
+                assert self._process.poll() is None, self._log.read_text()[-2000:]
+                try:
+                    async with session.get(url) as answer:
+                        return answer.status == 200
+                except aiohttp.ClientError:
+                    return False
+
+            await eventually(ready, timeout=20)
+
+    def kill(self) -> None:
+        """SIGKILL, and reap."""
+        assert self._process is not None
+        self._process.kill()
+        self._process.wait()
+
+    async def stop(self) -> int:
+        """SIGTERM; the exit status."""
+        assert self._process is not None
+        if self._process.poll() is None:
+            self._process.send_signal(signal.SIGTERM)
+        return await asyncio.to_thread(self._process.wait, 45)
