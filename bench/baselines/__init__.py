@@ -1,0 +1,1 @@
+"""What the service is measured against. Each is one ASGI app for one uvicorn process."""

@@ -1,0 +1,64 @@
+"""The servers under test, side by side and each with its own database."""
+
+import time
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from .databases import database, storage
+from .load import Target, paced
+from .pool import APP_SECRET, sends, webhooks
+from .processes import Server, python_server
+from .provider import provider
+from .service import service
+
+IDLE_S = 3
+
+
+@dataclass
+class Contenders:
+    """What can be loaded, by name. "bare" is the framework alone, or for sends the bare forwarder."""
+
+    ingest: dict[str, Target] = field(default_factory=dict)
+    send: dict[str, Target] = field(default_factory=dict)
+    rss_mb: dict[str, float | None] = field(default_factory=dict)  # idle, after one request of each kind
+    service_database: str | None = None
+
+
+def start_all(folder: Path, stack: ExitStack, with_service: bool) -> Contenders:
+    """Everything started on *stack*, asked once and found well."""
+    server_url, redis_url = stack.enter_context(storage(folder / "storage"))
+    provider_url = stack.enter_context(provider(folder)).url
+    hooks, messages = webhooks(folder), sends(folder)
+    contenders, servers = Contenders(), dict[str, Server]()
+
+    def baseline(name: str) -> Server:
+        env = {
+            "DATABASE_URL": refinement_database,
+            "BENCH_PROVIDER_URL": provider_url,
+            "BENCH_APP_SECRET": APP_SECRET,
+        }
+        servers[name] = stack.enter_context(python_server(name, f"bench.baselines.{name}:app", folder, env))
+        return servers[name]
+
+    refinement_database = stack.enter_context(database(server_url, "bench_refinement"))
+    contenders.ingest["bare"] = Target("bare", baseline("bare").port, hooks, hooks.head("/webhook"))
+    contenders.send["bare"] = Target("forwarder", baseline("forwarder").port, messages, messages.head("/send"))
+    port = baseline("refinement").port
+    contenders.ingest["refinement"] = Target("refinement", port, hooks, hooks.head("/webhook"))
+    contenders.send["refinement"] = Target("refinement", port, messages, messages.head("/send"))
+    if with_service:
+        url = contenders.service_database = stack.enter_context(database(server_url, "bench_service"))
+        ours = stack.enter_context(service(folder, url, redis_url, provider_url))
+        servers["service"] = ours.server
+        authorization = {"Authorization": f"Bearer {ours.key}"}
+        contenders.ingest["service"] = Target("service", ours.server.port, hooks, hooks.head(ours.webhook_path))
+        contenders.send["service"] = Target(
+            "service", ours.server.port, messages, messages.head("/send", authorization)
+        )
+    for target in (*contenders.ingest.values(), *contenders.send.values()):
+        if paced(target, rate=1, seconds=1, connections=1).accepted != 1:
+            raise RuntimeError(f"{target.name} refuses {target.head!r}; its log: {folder / target.name}.log")
+    time.sleep(IDLE_S)
+    contenders.rss_mb = {name: server.rss_mb() for name, server in servers.items()}
+    return contenders

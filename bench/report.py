@@ -1,0 +1,71 @@
+"""Figures from runs: medians over the rounds, ratios within a round, a table, a file."""
+
+import os
+import platform
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from .load import WRK, Run
+from .provider import NGINX
+
+Rounds = dict[str, list[Run]]  # by server, in the order they ran
+
+
+def figures(rounds: Rounds) -> dict[str, Any]:
+    return {
+        name: {
+            "rps": round(median(run.rate for run in runs)),
+            "p50_ms": round(median(run.p50_ms for run in runs), 2),
+            "p99_ms": round(median(run.p99_ms for run in runs), 2),
+            "refused": sum(run.refused for run in runs),
+            "broken": sum(run.broken for run in runs),
+            "rounds_rps": [round(run.rate) for run in runs],
+        }
+        for name, runs in rounds.items()
+    }
+
+
+def ratio(rounds: Rounds, ours: str, theirs: str) -> dict[str, float] | None:
+    """Requests per second of *ours* over *theirs*, each round by itself; None where one was not measured."""
+    if ours not in rounds or theirs not in rounds:
+        return None
+    each = [a.rate / b.rate for a, b in zip(rounds[ours], rounds[theirs], strict=True)]
+    return {"median": round(median(each), 3), "min": round(min(each), 3), "max": round(max(each), 3)}
+
+
+def machine() -> dict[str, Any]:
+    cpu = [line for line in _lines("/proc/cpuinfo") if line.startswith("model name")]
+    return {
+        "cpu": cpu[0].partition(":")[2].strip() if cpu else platform.processor(),
+        "cores": os.cpu_count(),
+        "system": platform.platform(),
+        "python": platform.python_version(),
+        "generator": "wrk" if WRK else "own",
+        "provider": "nginx" if NGINX else "uvicorn",
+    }
+
+
+def table(results: dict[str, Any]) -> str:
+    lines = [f"{results['machine']['cpu']}, {results['machine']['cores']} cores, {results['machine']['generator']}"]
+    for part in ("ingest", "send", "ack"):
+        if rows := results.get(part):
+            lines += ["", f"{part:<22}{'req/s':>9}{'p50 ms':>9}{'p99 ms':>9}{'refused':>9}{'broken':>8}"]
+            lines += [
+                f"  {name:<20}{row['rps']:>9,}{row['p50_ms']:>9.2f}{row['p99_ms']:>9.2f}"
+                f"{row['refused']:>9}{row['broken']:>8}"
+                for name, row in rows.items()
+            ]
+    for name, value in results["ratios"].items():
+        if value:
+            lines.append(f"{name:<26}{value['median']:>7.2f}   ({value['min']:.2f} to {value['max']:.2f})")
+    for name, value in results["rss_mb"].items():
+        lines.append(f"{name + ' RSS, MB':<26}{value:>7}")
+    return "\n".join(lines)
+
+
+def _lines(path: str) -> list[str]:
+    try:
+        return Path(path).read_text().splitlines()
+    except OSError:
+        return []
