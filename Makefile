@@ -2,6 +2,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+BENCH_VENV := .venv-bench
+BENCH_STAMP := $(BENCH_VENV)/.installed
+PIP := -m pip --quiet --disable-pip-version-check install
 
 .PHONY: run demo test check bench lock clean
 run: $(STAMP)
@@ -13,16 +16,25 @@ test: $(STAMP)
 	@$(BIN)/python -m pytest $(ARGS)
 check: $(STAMP)
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
-bench: $(STAMP)
-	@$(BIN)/python -m bench $(ARGS)
+bench: $(BENCH_STAMP)
+	@$(BENCH_VENV)/bin/python -m bench $(ARGS)
 
 # requirements.lock pins every package by hash; nothing is resolved at install time.
 $(STAMP): requirements.lock pyproject.toml
 	@echo "Installing into $(VENV) (first run only) ..."
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, this is " + sys.version)'
 	@$(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --no-index -e .
+	@$(BIN)/python $(PIP) --require-hashes -r requirements.lock
+	@$(BIN)/python $(PIP) --no-deps --no-build-isolation --no-index -e .
+	@touch $@
+
+# The baselines' own stack (FastAPI, SQLAlchemy, ...) stays out of the product's environment.
+$(BENCH_STAMP): requirements.lock requirements-bench.lock pyproject.toml
+	@echo "Installing into $(BENCH_VENV) (first run only) ..."
+	@$(PYTHON) -m venv $(BENCH_VENV)
+	@$(BENCH_VENV)/bin/python $(PIP) --require-hashes -r requirements.lock
+	@$(BENCH_VENV)/bin/python $(PIP) --require-hashes -r requirements-bench.lock
+	@$(BENCH_VENV)/bin/python $(PIP) --no-deps --no-build-isolation --no-index -e .
 	@touch $@
 
 # Renew the lock: needs uv (python -m pip install uv). It names no index.
@@ -30,4 +42,4 @@ lock:
 	uv pip compile pyproject.toml --universal --python-version 3.11 --all-extras --group dev \
 		--generate-hashes --no-emit-index-url --no-header --no-annotate -o requirements.lock
 clean:
-	rm -rf $(VENV) .data build *.egg-info
+	rm -rf $(VENV) $(BENCH_VENV) .data build *.egg-info

@@ -123,6 +123,10 @@ class Database:
                 connection = await self._pools[role].acquire(timeout=ACQUIRE_TIMEOUT_S)
             try:
                 yield connection
+            except (TimeoutError, asyncio.CancelledError):
+                # No answer in time: releasing would first wait for the same server to confirm the cancellation.
+                connection.terminate()
+                raise
             finally:
                 await self._pools[role].release(connection)
 
@@ -157,6 +161,10 @@ def _session(role: str) -> dict[str, str]:
         "idle_in_transaction_session_timeout": "10s",
         # Plans for arrays of unknown length are the same for every length; planning each time is half the cost.
         "plan_cache_mode": "force_generic_plan",
+        # Every statement finds its rows by a key. A plan that was made while the tables were empty would read them
+        # whole, and be kept until statistics come: seconds of a rush on a new database.
+        "enable_seqscan": "off",
+        "enable_mergejoin": "off",
         "jit": "off",
     }
 

@@ -19,6 +19,8 @@ MAX_WAIT_S = 30
 # A wake-up may be lost, and an event becomes readable only when no older transaction runs any more.
 POLL_S = 0.5
 SETTLE_S = 0.01
+# Other processes are told once for all that came in this time.
+ANNOUNCE_AFTER_S = 0.05
 HEARTBEAT_S = 15.0
 STREAM_PAGE = 200
 
@@ -75,6 +77,7 @@ class Wakes:
             del self._waiting[organization_id]
 
     async def _tell(self) -> None:
+        await asyncio.sleep(ANNOUNCE_AFTER_S)
         while self._announce:
             await self._redis.wake("events", self._announce.pop())
 

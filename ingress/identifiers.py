@@ -5,6 +5,9 @@ import os
 import time
 from uuid import UUID
 
+# asyncpg's own subclass of UUID: made, hashed and written in C, ten times as fast where there are several a webhook.
+from asyncpg.pgproto.pgproto import UUID as FastUUID
+
 from providers import Contact
 from providers.messages import phone_key
 
@@ -12,9 +15,23 @@ from providers.messages import phone_key
 def new_id() -> UUID:
     """A UUIDv7 (RFC 9562): rows made together lie together in an index."""
     milliseconds = time.time_ns() // 1_000_000
-    value = (milliseconds << 80) | int.from_bytes(os.urandom(10), "big")
-    value = (value & ~(0xF << 76)) | (0x7 << 76)
-    return UUID(int=(value & ~(0x3 << 62)) | (0x2 << 62))
+    tail = _random(10)
+    tail[0] = 0x70 | tail[0] & 0x0F  # version
+    tail[2] = 0x80 | tail[2] & 0x3F  # variant
+    made: UUID = FastUUID(milliseconds.to_bytes(6, "big") + tail)
+    return made
+
+
+_pool = bytearray()
+
+
+def _random(count: int) -> bytearray:
+    """Bytes from the system's generator, fetched a page at a time: a call for each id would cost more than the id."""
+    if len(_pool) < count:
+        _pool.extend(os.urandom(4096))
+    taken = _pool[-count:]
+    del _pool[-count:]
+    return taken
 
 
 def parse_id(text: str) -> UUID | None:
@@ -44,4 +61,5 @@ def conversation_id(organization_id: UUID, sender: str, contact: Contact | None,
     else:
         person = ""
     digest = hashlib.blake2b(f"{sender}\x1f{person}".encode(), digest_size=16, key=organization_id.bytes)
-    return UUID(bytes=digest.digest())
+    identity: UUID = FastUUID(digest.digest())
+    return identity

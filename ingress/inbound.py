@@ -101,7 +101,7 @@ class Inbound:
             if outcome != "disconnected":
                 await _answer(send, status, body, kind, headers)
             elapsed = monotonic() - started
-            metrics.ack_seconds.labels(provider_name, outcome).observe(elapsed)
+            metrics.child(metrics.ack_seconds, provider_name, outcome).observe(elapsed)
             log.wide(
                 "webhook",
                 organization=config and config.organization_id,
@@ -184,7 +184,8 @@ class Inbound:
         for item in row.quarantine:
             metrics.quarantined.labels(provider, item.reason).inc()
         for keyed in row.events:
-            metrics.ingest_events.labels(provider, keyed.event.type, "stored" if fresh else "duplicate").inc()
+            outcome = "stored" if fresh else "duplicate"
+            metrics.child(metrics.ingest_events, provider, keyed.event.type, outcome).inc()
 
 
 def _verifies(config: Config, hook: Webhook) -> bool:
@@ -199,7 +200,7 @@ def _keyed(event: Event, owner: Config, now: datetime) -> KeyedEvent:
     message_id, attempt = parse_correlation(event.correlation_id)
     row = event_row(event, owner.organization_id, owner.id, owner.provider_type, message_id, now)
     if event.occurred_at is not None:
-        metrics.lag(owner.provider_type, (now - event.occurred_at).total_seconds())
+        metrics.child(metrics.provider_lag, owner.provider_type).observe((now - event.occurred_at).total_seconds())
     status = None
     said = event.status
     # In a group each member has a status of their own; none of them is the message's.

@@ -32,7 +32,7 @@ def wide(event: str, **fields: object) -> None:
     """One line that says everything about one thing that happened. Values: ids, numbers, words of closed sets."""
     if not _wide.isEnabledFor(logging.INFO):
         return
-    _pending.append(_encode({"at": _now(), "event": event, **fields}))
+    _pending.append(_encode({"at": datetime.now(UTC), "event": event, **fields}))
     if len(_pending) == 1:
         try:
             asyncio.get_running_loop().call_later(FLUSH_AFTER_S, flush)

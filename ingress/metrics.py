@@ -1,5 +1,6 @@
 """Every metric of the service. Labels come from closed sets; none names an organization."""
 
+from functools import cache
 from typing import Any, Protocol
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, PlatformCollector, ProcessCollector
@@ -136,6 +137,12 @@ class _Queue(Protocol):
     def oldest_s(self) -> float: ...
 
 
+@cache
+def child(metric: Any, *labels: str) -> Any:
+    """*metric* for these *labels*, kept at hand: finding it costs more than counting."""
+    return metric.labels(*labels)
+
+
 def watch_queue(name: str, queue: _Queue) -> None:
     """Have the gauges of *name* read *queue* when they are scraped."""
     _queue_events.labels(name).set_function(lambda: queue.pending_rows)
@@ -145,7 +152,3 @@ def watch_queue(name: str, queue: _Queue) -> None:
 
 def watch_pool(name: str, pool: Any) -> None:
     _pool_in_use.labels(name).set_function(lambda: pool.get_size() - pool.get_idle_size())
-
-
-def lag(provider: str, seconds: float) -> None:
-    provider_lag.labels(provider).observe(seconds)

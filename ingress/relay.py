@@ -48,6 +48,7 @@ CONCURRENCY = 64
 PER_HOST = 32
 BATCH = 50
 POLL_S = 1.0
+LOOK_EVERY_S = 0.03
 ENDPOINT_CACHE_S = 1.0
 OVERLAP = timedelta(hours=24)
 
@@ -155,6 +156,8 @@ class Relay:
             except Exception:
                 logger.exception("claiming deliveries failed")
             if not claimed:
+                # Most wake-ups are for readers, not for callbacks: a look for each of them would cost more than it finds.
+                await asyncio.sleep(LOOK_EVERY_S)
                 await self._wakes.anything(POLL_S)
             elif len(self._active) >= CONCURRENCY:
                 await asyncio.wait(self._active, return_when=asyncio.FIRST_COMPLETED)

@@ -37,39 +37,26 @@ class DeadlineProtocol(HttpToolsProtocol):
     """uvicorn waits for ever for a client that never ends its header or body (encode/uvicorn#157); this does not."""
 
     _receiving: TimerHandle | None = None
-    _in_header = True  # from the connection's first moment: one that never says a word is slow too
     _in_body = False
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
-        self._arm(HEADER_DEADLINE_S)
+        self._arm(HEADER_DEADLINE_S)  # one that never says a word is slow too
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._disarm()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        was_in_body = self._in_body
         super().data_received(data)
-        if self._in_header:
-            if self._receiving is None:
-                self._arm(HEADER_DEADLINE_S)
-        elif not self._in_body:
-            self._disarm()
-        elif not was_in_body:
-            self._arm(BODY_DEADLINE_S)
-
-    def on_message_begin(self) -> None:
-        self._in_header = True
-        super().on_message_begin()
-
-    def on_headers_complete(self) -> None:
-        self._in_header, self._in_body = False, True
-        super().on_headers_complete()
-
-    def on_message_complete(self) -> None:
-        self._in_body = False
-        super().on_message_complete()
+        # uvicorn makes the scope at the first byte of a request, and puts the method in when the header is complete.
+        in_header = self.scope is None or "method" not in self.scope
+        if not in_header and not self.cycle.more_body:
+            if self._receiving is not None:
+                self._disarm()
+        elif self._receiving is None or in_header == self._in_body:  # not armed, or for the other part
+            self._in_body = not in_header
+            self._arm(HEADER_DEADLINE_S if in_header else BODY_DEADLINE_S)
 
     def _arm(self, seconds: float) -> None:
         self._disarm()
@@ -125,6 +112,7 @@ async def serve(settings: Settings, listening: socket.socket, beside: Beside | N
         log_config=None,
         access_log=False,
         server_header=False,
+        proxy_headers=False,
         timeout_keep_alive=KEEPALIVE_S,
         timeout_graceful_shutdown=GRACE_S,
         limit_concurrency=MAX_CONCURRENCY,

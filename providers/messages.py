@@ -550,7 +550,7 @@ def phone_key(phone: str) -> str:
     WhatsApp's ids kept the older form for older accounts, and both reach the same person. A key, never an
     address.
     """
-    digits = re.sub(r"\D", "", phone)
+    digits = phone[1:] if phone.startswith("+") and phone[1:].isdigit() else re.sub(r"\D", "", phone)
     if match := _BRAZIL.match(digits):
         return f"55{match[1]}{match[2]}"
     if digits.startswith("521") and len(digits) == 13:

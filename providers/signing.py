@@ -7,6 +7,9 @@ from collections.abc import Iterable
 from .errors import Unverified
 
 
+_HEX_LENGTH = {name: 2 * hashlib.new(name).digest_size for name in ("sha1", "sha256", "sha512")}
+
+
 def same_secret(given: str, expected: str) -> bool:
     """Whether *given* is *expected*. An empty *expected* matches nothing."""
     return bool(expected) and hmac.compare_digest(given.encode("utf-8", "replace"), expected.encode())
@@ -23,7 +26,7 @@ def verify_hmac_hex(secrets: Iterable[str], message: bytes, signature: str, algo
     Empty secrets never match. Every secret is tried, so the time does not tell which one did.
     """
     given = signature.encode("utf-8", "replace")
-    if len(given) != 2 * hashlib.new(algorithm).digest_size:
+    if len(given) != _HEX_LENGTH[algorithm]:
         raise Unverified
     matched = False
     for secret in secrets:

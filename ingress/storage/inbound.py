@@ -44,8 +44,11 @@ class WebhookRow(NamedTuple):
 
 _WEBHOOKS = """kept as (
     insert into inbound_webhooks (organization_id, config_id, id, received_at, headers, body)
-    select * from unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::timestamptz[], $5::json[], $6::bytea[])
+    select organization_id, config_id, id, received_at, convert_from(headers, 'UTF8')::json, body
+    from unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::timestamptz[], $5::bytea[], $6::bytea[])
+        as _(organization_id, config_id, id, received_at, headers, body)
 )"""
+# JSON arrives as bytes here and below: asyncpg passes those on in C, and calls Python for each value of a json array.
 # Keys are taken in their order: two transactions that share some never wait for each other in a circle.
 _EVENTS = f"""fresh as (
     insert into inbound_dedup (organization_id, config_id, key_hash)
@@ -54,9 +57,9 @@ _EVENTS = f"""fresh as (
 ),
 given as (
     select given.place, organization_id, given.id, given.type, config_id, given.conversation_id, given.created_at,
-        given.data, given.raw
+        convert_from(given.data, 'UTF8')::json as data, convert_from(given.raw, 'UTF8')::json as raw
     from unnest($7::bytea[], $8::uuid[], $9::uuid[], $10::text[], $11::uuid[], $12::uuid[], $13::timestamptz[],
-        $14::json[], $15::json[]) with ordinality
+        $14::bytea[], $15::bytea[]) with ordinality
         as given(key_hash, organization_id, id, type, config_id, conversation_id, created_at, data, raw, place)
     join fresh using (organization_id, config_id, key_hash)
 ),

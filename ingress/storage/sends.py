@@ -164,7 +164,10 @@ finished as (
         config_id = case when o.provider_message_id is not null or m.config_id is null then o.config_id else m.config_id end,
         provider_message_id = coalesce(o.provider_message_id, m.provider_message_id),
         fallback_from = coalesce(o.fallback_from, m.fallback_from),
-        sent_at = case when o.class = 'ok' then coalesce(m.sent_at, o.at) else m.sent_at end,
+        -- The time that POST /send answers with, also where a status with the provider's own time was faster: who asks
+        -- again under the same key gets the same answer.
+        sent_at = case when o.provider_message_id is not null then o.at
+            when o.class = 'ok' then coalesce(m.sent_at, o.at) else m.sent_at end,
         cost = coalesce(o.cost, m.cost),
         leased_until = case o.state when 'sending' then m.leased_until when 'uncertain' then o.held_until end,
         updated_at = now()
