@@ -293,7 +293,7 @@ create table message_statuses (
     matched             boolean     not null,
     primary key (organization_id, config_id, provider_message_id, value)
 );
-create index on message_statuses (received_at) where not matched;
+create index on message_statuses (received_at);
 
 -- ------------------------------------------------------------------ the second wall
 

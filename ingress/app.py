@@ -24,11 +24,12 @@ from .egress import Egress
 from .events import Wakes
 from .inbound import Inbound
 from .manager import WhatsAppProviderManager
+from .openapi import openapi
 from .outbound import Outbound
 from .redis_state import RedisState
 from .relay import Relay
 from .settings import Settings
-from .storage import deliveries, inbound, sends
+from .storage import deliveries, inbound, retention, sends
 from .vault import Vault
 
 logger = logging.getLogger("ingress.app")
@@ -36,6 +37,7 @@ logger = logging.getLogger("ingress.app")
 READY_WITHIN_S = 2.0
 LAG_EVERY_S = 0.5
 GAUGES_EVERY_S = 5.0
+PURGE_EVERY_S = 600.0
 
 
 class Application:
@@ -71,7 +73,7 @@ class Application:
             session = await stack.enter_async_context(egress.session(per_host=0))
             manager = WhatsAppProviderManager(Registry(), database, redis, vault, caller, egress, settings.origin)
             wakes = Wakes(redis)
-            for work in (_hear(redis, manager, wakes), _watch_lag(), _watch_gauges(database)):
+            for work in (_hear(redis, manager, wakes), _watch_lag(), _watch_gauges(database), _purge(database)):
                 task = asyncio.create_task(work)
                 stack.callback(task.cancel)
             # Left in reverse: deliveries first, then sends, then webhooks, whose rows the others may still write.
@@ -127,6 +129,17 @@ async def _watch_gauges(database: Database) -> None:
         except StoreUnavailable:
             logger.warning("the database is away; gauges stand still")
         await asyncio.sleep(GAUGES_EVERY_S)
+
+
+async def _purge(database: Database) -> None:
+    """Let go of what is past its time, a batch after the other."""
+    while True:
+        try:
+            async with database.worker() as connection:
+                dropped = await retention.purge(connection)
+        except StoreUnavailable:
+            dropped = 0
+        await asyncio.sleep(0 if dropped else PURGE_EVERY_S)
 
 
 # ------------------------------------------------------------------ health and metrics
@@ -193,4 +206,5 @@ ROUTES = [
     Route("/healthz", healthz),
     Route("/readyz", readyz),
     Route("/metrics", show_metrics),
+    Route("/openapi.json", openapi),
 ]

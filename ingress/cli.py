@@ -33,6 +33,7 @@ def main() -> None:
     commands.add_parser("serve", help="serve")
     commands.add_parser("migrate", help="bring the database to this release's schema")
     commands.add_parser("providers", help="list the provider plug-ins")
+    commands.add_parser("schema", help="print the JSON Schema of an event")
     commands.add_parser("generate-key", help="print a new entry for INGRESS_ENCRYPTION_KEYS")
     demo = commands.add_parser("demo", help="play a scene on a throw-away database, and check it")
     demo.add_argument("--webhooks", type=int, default=2_000)
@@ -51,6 +52,10 @@ def main() -> None:
                 sys.stdout.write("schema created\n" if changed else "schema is current\n")
             case "providers":
                 _list_providers()
+            case "schema":
+                from .openapi import envelope_schema  # the types of the whole API come with it
+
+                sys.stdout.write(json.dumps(envelope_schema(), indent=2) + "\n")
             case "generate-key":
                 sys.stdout.write(generate_key() + "\n")
             case "demo":

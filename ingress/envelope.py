@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 
 import asyncpg
@@ -24,11 +24,10 @@ class Conversation(msgspec.Struct, frozen=True, omit_defaults=True):
     group_id: str | None = None
 
 
-class MessageReference(msgspec.Struct, frozen=True, omit_defaults=True):
-    """The message a status is about: ours where we sent it, and the provider's name of it."""
+class EventMessage(Message, frozen=True, kw_only=True):
+    """A message as the CRM sees it. Where we sent it, ``id`` is ours and the last three are set."""
 
     id: UUID | None = None
-    provider_message_id: str | None = None
     lead_id: str | None = None
     attempts: int | None = None
     fallback_from: UUID | None = None
@@ -41,7 +40,7 @@ class EventData(msgspec.Struct, frozen=True, omit_defaults=True):
     provider: str
     config_id: UUID
     conversation: Conversation | None = None
-    message: Message | MessageReference | None = None
+    message: EventMessage | None = None
     status: Status | None = None
     account: AccountUpdate | None = None
     occurred_at: datetime | None = None
@@ -58,9 +57,10 @@ def event_row(
             organization_id, event.sender or "", event.contact, event.group_id
         )
         conversation = Conversation(conversation_id, event.sender, event.contact, event.group_id)
-    message: Message | MessageReference | None = event.message
+    # Written as it is: what EventMessage adds is absent from what a person wrote, and absent is left out.
+    message = cast("EventMessage | None", event.message)
     if event.status is not None:
-        message = MessageReference(message_id, event.status.provider_message_id)
+        message = EventMessage(id=message_id, provider_message_id=event.status.provider_message_id)
     data = EventData(
         organization_id,
         provider,

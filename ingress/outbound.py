@@ -41,7 +41,7 @@ from . import identifiers, log, metrics
 from .calls import CALL_TIMEOUT_S, Caller
 from .correlation import correlation
 from .database import WORKER, Database, StoreUnavailable
-from .envelope import Conversation, EventData, MessageReference
+from .envelope import Conversation, EventData, EventMessage
 from .events import Wakes
 from .group_commit import GroupCommit, Overloaded
 from .manager import Config, Route, WhatsAppProviderManager
@@ -665,7 +665,13 @@ def _status_event(
         config.provider_type,
         config.id,
         Conversation(sending.conversation_id, config.sender, contact, to.group_id),
-        MessageReference(sending.id, provider_message_id, sending.order.lead_id, sending.number, sending.fallback_from),
+        EventMessage(
+            id=sending.id,
+            provider_message_id=provider_message_id,
+            lead_id=sending.order.lead_id,
+            attempts=sending.number,
+            fallback_from=sending.fallback_from,
+        ),
         Status(provider_message_id=provider_message_id, value=status, error=error),
     )
     return EventRow(

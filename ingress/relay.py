@@ -156,7 +156,7 @@ class Relay:
             except Exception:
                 logger.exception("claiming deliveries failed")
             if not claimed:
-                # Most wake-ups are for readers, not for callbacks: a look for each of them would cost more than it finds.
+                # Most wake-ups are for readers, not for callbacks: a look for each would cost more than it finds.
                 await asyncio.sleep(LOOK_EVERY_S)
                 await self._wakes.anything(POLL_S)
             elif len(self._active) >= CONCURRENCY:

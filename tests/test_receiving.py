@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from ingress.servers import EmbeddedServers
+
 from .gateway import Gateway, Organization
 
 
@@ -206,3 +208,29 @@ async def test_every_sample_body_end_to_end(organization: Organization, samples:
     assert len({event["id"] for event in stored}) == len(stored)
     assert expected - 5 <= len(stored) <= expected
     assert (await organization.call("GET", "/quarantine")).json["quarantine"] == []
+
+
+async def test_a_fact_is_known_for_thirty_days(
+    organization: Organization, gateway: Gateway, servers: EmbeddedServers
+) -> None:
+    """On the 29th day a repetition is still none; after the 30th its key is let go."""
+    import asyncpg
+
+    from ingress.storage.retention import purge
+
+    body = gateway.meta.inbound(organization.numbers[0]).text("old")
+    await organization.post_webhook(body)
+    connection = await asyncpg.connect(servers.database_url)
+    try:
+        for age, events in (("29 days", 1), ("31 days", 2)):
+            await connection.execute(
+                "update inbound_dedup set first_seen = now() - $2::text::interval where organization_id = $1",
+                organization.id,
+                age,
+            )
+            while await purge(connection):
+                pass
+            await organization.post_webhook(body)
+            assert len(await organization.events(kind="message.received")) == events
+    finally:
+        await connection.close()
