@@ -8,7 +8,7 @@ from pathlib import Path
 from .databases import database, storage
 from .load import Target, paced
 from .pool import APP_SECRET, sends, webhooks
-from .processes import Server, python_server
+from .processes import Server, log, python_server
 from .provider import provider
 from .service import service
 
@@ -58,7 +58,7 @@ def start_all(folder: Path, stack: ExitStack, with_service: bool) -> Contenders:
         )
     for target in (*contenders.ingest.values(), *contenders.send.values()):
         if paced(target, rate=1, seconds=1, connections=1).accepted != 1:
-            raise RuntimeError(f"{target.name} refuses {target.head!r}; its log: {folder / target.name}.log")
+            raise RuntimeError(f"{target.name} refuses its first request:\n{log(folder, target.name)}")
     time.sleep(IDLE_S)
     contenders.rss_mb = {name: server.rss_mb() for name, server in servers.items()}
     return contenders

@@ -33,8 +33,9 @@ def database(server_url: str, name: str) -> Iterator[str]:
         asyncio.run(_execute(server_url, f"drop database if exists {name} with (force)"))
 
 
-def rows(url: str, table: str) -> int:
-    return asyncio.run(_count(url, table))
+def rows(url: str, source: str) -> int:
+    """How many rows there are in *source*, a table and perhaps a condition."""
+    return asyncio.run(_count(url, source))
 
 
 async def _execute(url: str, *statements: str) -> None:
@@ -46,9 +47,9 @@ async def _execute(url: str, *statements: str) -> None:
         await connection.close()
 
 
-async def _count(url: str, table: str) -> int:
+async def _count(url: str, source: str) -> int:
     connection = await asyncpg.connect(url)
     try:
-        return int(await connection.fetchval(f"select count(*) from {table}"))
+        return int(await connection.fetchval(f"select count(*) from {source}"))
     finally:
         await connection.close()

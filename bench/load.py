@@ -115,6 +115,8 @@ class Connection(asyncio.Protocol):
 
     async def ask(self, request: bytes) -> int:
         """The status that *request* is answered with."""
+        if self._transport.is_closing():
+            raise ConnectionError("closed while idle")
         self._answer = asyncio.get_running_loop().create_future()
         self._transport.write(request)
         async with asyncio.timeout(TIMEOUT_S):
@@ -183,7 +185,7 @@ async def _closed_loop(target: Target, count: int, seconds: float, connections: 
 
 
 async def _open_loop(target: Target, rate: int, seconds: float, connections: int) -> Run:
-    idle: asyncio.LifoQueue[Connection] = asyncio.LifoQueue()
+    idle = asyncio.Queue[Connection]()  # first in, first out: none rests until the server closes it
     for _ in range(connections):
         idle.put_nowait(await Connection.open(target.port))
     tally = Tally()

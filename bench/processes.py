@@ -42,8 +42,7 @@ def free_port() -> int:
 @contextmanager
 def start(name: str, command: list[str], port: int, folder: Path, env: Mapping[str, str]) -> Iterator[Server]:
     """Run *command* until the block ends; the block begins when *port* takes connections."""
-    log = folder / f"{name}.log"
-    with log.open("wb") as output:
+    with (folder / f"{name}.log").open("wb") as output:
         process = subprocess.Popen(
             command, cwd=ROOT, env={**os.environ, **env}, stdout=output, stderr=subprocess.STDOUT
         )
@@ -51,11 +50,11 @@ def start(name: str, command: list[str], port: int, folder: Path, env: Mapping[s
         deadline = time.monotonic() + START_TIMEOUT_S
         while not _listens(port):
             if process.poll() is not None or time.monotonic() > deadline:
-                raise RuntimeError(f"{name} does not start:\n{log.read_text()[-4000:]}")
+                raise RuntimeError(f"{name} does not start:\n{log(folder, name)}")
             time.sleep(0.05)
         yield Server(process.pid, port)
         if process.poll() is not None:
-            raise RuntimeError(f"{name} ended by itself:\n{log.read_text()[-4000:]}")
+            raise RuntimeError(f"{name} ended by itself:\n{log(folder, name)}")
     finally:
         process.terminate()
         try:
@@ -73,6 +72,11 @@ def python_server(name: str, app: str, folder: Path, env: Mapping[str, str]) -> 
     command = [sys.executable, "-m", "uvicorn", app, "--host", "127.0.0.1", "--port", str(port), *options]
     with start(name, command, port, folder, env) as server:
         yield server
+
+
+def log(folder: Path, name: str) -> str:
+    """The end of what a server wrote."""
+    return (folder / f"{name}.log").read_text()[-4000:]
 
 
 def _listens(port: int) -> bool:

@@ -42,12 +42,13 @@ def machine() -> dict[str, Any]:
         "system": platform.platform(),
         "python": platform.python_version(),
         "generator": "wrk" if WRK else "own",
+        "load_before": round(os.getloadavg()[0], 2),  # well above 0: somebody else was at work
         "provider": "nginx" if NGINX else "uvicorn",
     }
 
 
 def table(results: dict[str, Any]) -> str:
-    lines = [f"{results['machine']['cpu']}, {results['machine']['cores']} cores, {results['machine']['generator']}"]
+    lines = ["{cpu}, {cores} cores, load before {load_before}, {generator}".format(**results["machine"])]
     for part in ("ingest", "send", "ack"):
         if rows := results.get(part):
             lines += ["", f"{part:<22}{'req/s':>9}{'p50 ms':>9}{'p99 ms':>9}{'refused':>9}{'broken':>8}"]
@@ -59,6 +60,9 @@ def table(results: dict[str, Any]) -> str:
     for name, value in results["ratios"].items():
         if value:
             lines.append(f"{name:<26}{value['median']:>7.2f}   ({value['min']:.2f} to {value['max']:.2f})")
+    for name in ("ingest", "sends"):
+        if f"{name}_lost" in results:
+            lines.append(f"{name + ' lost':<26}{results[f'{name}_lost']:>7}   of {results[f'{name}_accepted']:,}")
     for name, value in results["rss_mb"].items():
         lines.append(f"{name + ' RSS, MB':<26}{value:>7}")
     return "\n".join(lines)

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 from .pool import APP_SECRET, PHONE_NUMBER_ID, WABA_ID
 from .processes import Server, free_port, start
 
-COMMAND = [str(Path(sys.executable).with_name("ingress")), "serve"]  # the venv that runs the bench
+COMMAND = [sys.executable, "-m", "ingress", "serve"]
 
 
 @dataclass(frozen=True)

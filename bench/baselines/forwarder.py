@@ -16,7 +16,7 @@ HEADERS = {"Authorization": "Bearer bench", "Content-Type": "application/json"}
 
 @asynccontextmanager
 async def lifespan(_: Starlette) -> AsyncIterator[dict[str, aiohttp.ClientSession]]:
-    async with aiohttp.ClientSession() as session:
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
         yield {"session": session}
 
 
