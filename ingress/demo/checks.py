@@ -1,0 +1,323 @@
+"""What was seen against what is true. Pure: a record in, rows of the final table out.
+
+True is what the simulators know: which messages they posted and had answered 200, what they accepted, what the CRM
+got. What the service says of itself is only ever the other side of a comparison.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
+from typing import Any
+from uuid import UUID
+
+import msgspec
+
+
+class Check(msgspec.Struct, frozen=True, kw_only=True):
+    """A row of the table."""
+
+    what: str
+    expected: str
+    seen: str
+    reason: str = ""  # what is wrong; empty: nothing
+
+    @property
+    def ok(self) -> bool:
+        return not self.reason
+
+
+# ---------------------------------------------------------------- events
+
+
+class Seen(msgspec.Struct, frozen=True, kw_only=True):
+    """An event as somebody got it."""
+
+    id: str
+    sequence: int
+    type: str
+    provider_message_id: str | None
+    body: bytes
+
+
+class _Message(msgspec.Struct):
+    provider_message_id: str | None = None
+
+
+class _Data(msgspec.Struct):
+    message: _Message | None = None
+
+
+class _Envelope(msgspec.Struct):
+    id: str
+    sequence: int
+    type: str
+    data: _Data
+
+
+_decoder = msgspec.json.Decoder(_Envelope)
+
+
+def seen(body: bytes) -> Seen:
+    """The event in *body*. Raises `msgspec.MsgspecError` where there is none."""
+    event = _decoder.decode(body)
+    message_id = event.data.message.provider_message_id if event.data.message else None
+    return Seen(id=event.id, sequence=event.sequence, type=event.type, provider_message_id=message_id, body=body)
+
+
+# ---------------------------------------------------------------- receiving
+
+
+class Posted(msgspec.Struct, kw_only=True):
+    """What the provider posted. Only what was answered 200 counts as the service's."""
+
+    posts: int
+    repeated: int
+    by_person: dict[str, list[str]]  # ids of the messages answered 200, in the order they were posted
+    unanswered: list[str]
+
+    @property
+    def ids(self) -> list[str]:
+        return [message_id for ids in self.by_person.values() for message_id in ids]
+
+    @property
+    def count(self) -> int:
+        return sum(len(ids) for ids in self.by_person.values())
+
+
+class WebhookRecord(msgspec.Struct, kw_only=True):
+    posted: Posted
+    stored: list[Seen]  # from GET /events, in its order
+    received: list[Seen]  # by the CRM, each at its first receipt
+    repeated: int  # events the CRM received more than once
+    changed: int  # events of which the CRM got different bytes
+    unverified: int  # deliveries whose signature or time was wrong
+    overlaps: int  # deliveries that began while another of their conversation was under way
+
+
+class CrashRecord(msgspec.Struct, kw_only=True):
+    posted: Posted
+    stored: list[Seen]
+    killed: bool
+    acked_before_kill: int
+
+
+def check_webhooks(record: WebhookRecord) -> list[Check]:
+    posted = record.posted
+    return [
+        _answered(posted),
+        _once("in GET /events", posted, record.stored),
+        _rising(record.stored),
+        _once("delivered to the CRM", posted, record.received),
+        _same_bytes(record),
+        _ordered("people whose messages came in order", posted, record.received),
+        _none("delivered to the CRM again", record.repeated),
+        _none("deliveries with a wrong signature", record.unverified),
+        _none("deliveries that overtook their conversation", record.overlaps),
+    ]
+
+
+def check_crash(record: CrashRecord) -> list[Check]:
+    posted = record.posted
+    return [
+        Check(
+            what="SIGKILL in the middle of the POSTs",
+            expected="yes",
+            seen=f"after {record.acked_before_kill:,} messages" if record.killed else "no",
+            reason="" if record.killed else "the burst was over before the kill",
+        ),
+        _answered(posted),
+        _once("in GET /events", posted, record.stored),
+        _ordered("people whose messages are in order", posted, record.stored),
+    ]
+
+
+def _answered(posted: Posted) -> Check:
+    return Check(
+        what=f"messages in {posted.posts:,} POSTs, {posted.repeated:,} of them repeats, answered 200",
+        expected=f"{posted.count + len(posted.unanswered):,}",
+        seen=f"{posted.count:,}",
+        reason=_listed("never answered 200", posted.unanswered),
+    )
+
+
+def _once(what: str, posted: Posted, events: Sequence[Seen]) -> Check:
+    """Whether each message answered 200 is among *events* exactly once, and nothing is that nobody posted."""
+    counts = Counter(event.provider_message_id or "" for event in events)
+    truth = posted.ids
+    # A POST may be stored though its answer was lost: neither demanded nor wrong.
+    known = {*truth, *posted.unanswered}
+    reasons = (
+        _listed("missing", [message_id for message_id in truth if not counts[message_id]]),
+        _listed("more than once", [message_id for message_id, count in counts.items() if count > 1]),
+        _listed("nobody posted", [message_id for message_id in counts if message_id not in known]),
+    )
+    return Check(
+        what=f"of them {what}, exactly once",
+        expected=f"{len(truth):,}",
+        seen=f"{sum(counts[message_id] == 1 for message_id in truth):,}",
+        reason=_joined(reasons),
+    )
+
+
+def _rising(events: Sequence[Seen]) -> Check:
+    """Whether a reader with a cursor saw each event once: sequences only go up."""
+    falls = [later.id for former, later in pairwise(events) if later.sequence <= former.sequence]
+    return Check(
+        what="sequences in GET /events that do not rise",
+        expected="0",
+        seen=f"{len(falls):,}",
+        reason=_listed("not above the one before", falls),
+    )
+
+
+def _same_bytes(record: WebhookRecord) -> Check:
+    stored = {event.id: event.body for event in record.stored}
+    other = [event.id for event in record.received if stored.get(event.id) != event.body]
+    reasons = (
+        _listed("not the bytes of GET /events", other),
+        f"{record.changed:,} with different bytes at each delivery" if record.changed else "",
+    )
+    return Check(
+        what="of these with the bytes of GET /events",
+        expected=f"{len(record.received):,}",
+        seen=f"{len(record.received) - len(other):,}",
+        reason=_joined(reasons),
+    )
+
+
+def _ordered(what: str, posted: Posted, events: Sequence[Seen]) -> Check:
+    """Whether the messages of each person came in the order they were posted. What is missing is told elsewhere."""
+    came: dict[str | None, int] = {}
+    for place, event in enumerate(events):
+        came.setdefault(event.provider_message_id, place)  # the first time counts
+    wrong = []
+    for person, ids in posted.by_person.items():
+        places = [came[message_id] for message_id in ids if message_id in came]
+        if places != sorted(places):
+            wrong.append(person)
+    people = len(posted.by_person)
+    return Check(
+        what=what,
+        expected=f"{people:,}",
+        seen=f"{people - len(wrong):,}",
+        reason=_listed("out of order", wrong),
+    )
+
+
+# ---------------------------------------------------------------- sending
+
+
+class Outcome(msgspec.Struct, frozen=True, kw_only=True):
+    """A send and its answer."""
+
+    index: int
+    outage: bool  # sent while the active provider refused connections
+    status: int
+    answer: dict[str, Any]
+
+    @property
+    def message_id(self) -> str:
+        """As the provider's side knows it: hex without dashes."""
+        return UUID(self.answer["id"]).hex if "id" in self.answer else f"none of send {self.index}"
+
+
+class Replay(msgspec.Struct, frozen=True, kw_only=True):
+    """A send that was asked for again under its key."""
+
+    index: int
+    said: bool  # that it is a replay
+    same: bool  # status and body as the first time
+
+
+class SendRecord(msgspec.Struct, kw_only=True):
+    outcomes: list[Outcome]
+    accepted: dict[str, int]  # message id -> how often the provider accepted it
+    by_fallback: set[str]  # ids of the messages that the fallback number accepted
+    statuses: dict[str, str]  # id -> status, from GET /messages
+    replays: list[Replay]
+    calls_of_replays: int  # sends that reached the provider because of them
+    repeated: int  # events the CRM received more than once
+
+
+def check_sends(record: SendRecord) -> list[Check]:
+    outcomes = record.outcomes
+    outage = [outcome for outcome in outcomes if outcome.outage]
+    return [
+        _each("sends answered 200", outcomes, [o for o in outcomes if o.status == 200]),
+        _accepted_once(record),
+        _each("sends of the outage carried by the fallback", outage, [o for o in outage if _carried(o, record)]),
+        _each(
+            "sends that tell truly whether the fallback was used", outcomes, [o for o in outcomes if _true(o, record)]
+        ),
+        _each("messages delivered or read", outcomes, [o for o in outcomes if _reached(o, record)]),
+        _replayed(record),
+        _none("provider calls because of these", record.calls_of_replays),
+        _none("events delivered to the CRM again", record.repeated),
+    ]
+
+
+def _accepted_once(record: SendRecord) -> Check:
+    asked = {outcome.message_id for outcome in record.outcomes}
+    once = [message_id for message_id in asked if record.accepted.get(message_id) == 1]
+    reasons = (
+        _listed("lost", [message_id for message_id in asked if not record.accepted.get(message_id)]),
+        _listed("doubled", [message_id for message_id, count in record.accepted.items() if count > 1]),
+        _listed("nobody asked for", [message_id for message_id in record.accepted if message_id not in asked]),
+    )
+    return Check(
+        what="messages the provider accepted exactly once",
+        expected=f"{len(record.outcomes):,}",
+        seen=f"{len(once):,}",
+        reason=_joined(reasons),
+    )
+
+
+def _carried(outcome: Outcome, record: SendRecord) -> bool:
+    return outcome.answer.get("fallback_from") is not None and outcome.message_id in record.by_fallback
+
+
+def _true(outcome: Outcome, record: SendRecord) -> bool:
+    return (outcome.answer.get("fallback_from") is not None) == (outcome.message_id in record.by_fallback)
+
+
+def _reached(outcome: Outcome, record: SendRecord) -> bool:
+    return record.statuses.get(outcome.answer.get("id", "")) in ("delivered", "read", "played")
+
+
+def _replayed(record: SendRecord) -> Check:
+    other = [f"send {replay.index}" for replay in record.replays if not (replay.said and replay.same)]
+    return Check(
+        what="repeated Idempotency-Keys given the same answer, as a replay",
+        expected=f"{len(record.replays):,}",
+        seen=f"{len(record.replays) - len(other):,}",
+        reason=_listed("answered otherwise", other),
+    )
+
+
+# ---------------------------------------------------------------- rows
+
+
+def _each(what: str, wanted: Sequence[Outcome], right: Sequence[Outcome]) -> Check:
+    fine = {outcome.index for outcome in right}
+    wrong = [
+        f"send {outcome.index}: {outcome.status} {outcome.answer.get('code', '')}".rstrip()
+        for outcome in wanted
+        if outcome.index not in fine
+    ]
+    return Check(what=what, expected=f"{len(wanted):,}", seen=f"{len(right):,}", reason=_listed("not so", wrong))
+
+
+def _none(what: str, count: int) -> Check:
+    return Check(what=what, expected="0", seen=f"{count:,}", reason=f"{count:,} too many" if count else "")
+
+
+def _listed(what: str, items: Sequence[str]) -> str:
+    """`2 missing (a, b)`, with three examples at most; empty where there are none."""
+    if not items:
+        return ""
+    examples = ", ".join([*items[:3], *(["…"] if len(items) > 3 else [])])
+    return f"{len(items):,} {what} ({examples})"
+
+
+def _joined(reasons: Iterable[str]) -> str:
+    return "; ".join(reason for reason in reasons if reason)

@@ -1,0 +1,108 @@
+"""The scene from its first line to its table: who is started, in which order, and what an end of any kind leaves."""
+
+import asyncio
+import shutil
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import mkdtemp
+
+import uvloop
+
+from ..servers import EmbeddedServers
+from .checks import Check, check_crash, check_sends, check_webhooks
+from .screen import Screen
+from .sends import play_sends
+from .service import Service
+from .stage import staged
+from .webhooks import play_crash, play_webhooks
+
+# Of the inbound messages, how many more come while the service is killed; enough for a middle in any case.
+CRASH_SHARE, CRASH_AT_LEAST = 0.15, 10
+
+
+def perform(webhooks: int, sends: int) -> int:
+    """The exit status: 0 where every check holds. The data folder and all processes are gone on return."""
+    screen = Screen()
+    started = time.monotonic()
+    # Servers and service are started here and not in the event loop: they end with the thread that started them.
+    with (
+        _interruptible(),
+        _throw_away_servers() as (folder, servers),
+        Service(servers, folder / "service.log") as service,
+    ):
+        try:
+            with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+                checks = runner.run(_scenes(screen, service, webhooks, sends, started))
+        except Exception as error:  # noqa: BLE001  (whatever it is, a person sees what and what the service said)
+            screen.broke_off(error, service.log_tail())
+            return 1
+        screen.table(checks, time.monotonic() - started)
+        right = all(check.ok for _, group in checks for check in group)
+        if not right:
+            screen.quote(service.log_tail())
+        return 0 if right else 1
+
+
+async def _scenes(
+    screen: Screen, service: Service, webhooks: int, sends: int, started: float
+) -> list[tuple[str, list[Check]]]:
+    crash = max(CRASH_AT_LEAST, round(webhooks * CRASH_SHARE))
+    async with staged(service) as stage:
+        screen.line(f"PostgreSQL, Valkey, the service and two simulators are up: {time.monotonic() - started:.1f} s.")
+        return [
+            ("Receiving", check_webhooks(await play_webhooks(screen, stage, webhooks))),
+            ("Sending", check_sends(await play_sends(screen, stage, sends))),
+            ("A crash", check_crash(await play_crash(screen, stage, service, crash))),
+        ]
+
+
+@contextmanager
+def _throw_away_servers() -> Iterator[tuple[Path, EmbeddedServers]]:
+    """Servers on a new folder; afterwards nothing of them is left."""
+    folder = Path(mkdtemp(prefix="ingress-demo-"))
+    servers = EmbeddedServers(folder)
+    try:
+        with _undisturbed():
+            servers.start()
+        yield folder, servers
+    finally:
+        with _undisturbed():
+            servers.stop()
+            # The sockets are elsewhere where the folder's path is long.
+            for place in (folder, servers.postgres.sockets, servers.valkey.sockets):
+                shutil.rmtree(place, ignore_errors=True)
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """SIGTERM ends the scene as Ctrl-C does, with everything cleaned up, instead of leaving processes behind."""
+    former = {
+        # Not ignored either, as a script's `&` would have it: SIGTERM comes this way.
+        signal.SIGINT: signal.signal(signal.SIGINT, signal.default_int_handler),
+        signal.SIGTERM: signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT)),
+    }
+    try:
+        yield
+    finally:
+        for number, handler in former.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Signals wait until the block is over: a database left half made would go on writing to a folder that is gone."""
+    came: list[int] = []
+    former = {
+        number: signal.signal(number, lambda number, _: came.append(number))
+        for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        yield
+    finally:
+        for number, handler in former.items():
+            signal.signal(number, handler)
+    if came:
+        signal.raise_signal(came[0])
