@@ -37,9 +37,11 @@ $(BENCH_STAMP): requirements.lock requirements-bench.lock pyproject.toml
 	@$(BENCH_VENV)/bin/python $(PIP) --no-deps --no-build-isolation --no-index -e .
 	@touch $@
 
-# Renew the lock: needs uv (python -m pip install uv). It names no index.
+# Renew the locks: needs uv (python -m pip install uv). They name no index.
 lock:
 	uv pip compile pyproject.toml --universal --python-version 3.11 --all-extras --group dev \
 		--generate-hashes --no-emit-index-url --no-header --no-annotate -o requirements.lock
+	uv pip compile --group bench -c requirements.lock --universal --python-version 3.11 \
+		--generate-hashes --no-emit-index-url --no-header --no-annotate -o requirements-bench.lock
 clean:
 	rm -rf $(VENV) $(BENCH_VENV) .data build *.egg-info

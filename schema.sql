@@ -15,7 +15,11 @@ declare name text;
 begin
     foreach name in array array['ingress_app', 'ingress_ingest', 'ingress_worker'] loop
         if not exists (select from pg_roles where rolname = name) then
-            execute format('create role %I nologin noinherit', name);
+            begin
+                execute format('create role %I nologin noinherit', name);
+            exception when duplicate_object or unique_violation then
+                null;  -- Roles belong to the server, the lock to a database: another one's migration was faster.
+            end;
         end if;
         if not (select rolsuper from pg_roles where rolname = current_user) then
             execute format('grant %I to current_user', name);
@@ -103,9 +107,9 @@ create table api_keys (
 -- What a provider posted, byte for byte: the meaning of a 200 is that a row is here.
 create table inbound_webhooks (
     organization_id uuid        not null,
-    id              uuid        not null,
+    id              bigint      generated always as identity,
     config_id       uuid        not null,
-    received_at     timestamptz not null,
+    received_at     timestamptz not null default now(),
     headers         json        not null,
     body            bytea       not null,
     primary key (organization_id, id)
@@ -127,7 +131,7 @@ create table quarantine (
     organization_id uuid        not null,
     id              uuid        not null,
     config_id       uuid        not null,
-    received_at     timestamptz not null,
+    received_at     timestamptz not null default now(),
     reason          text        not null,
     headers         json        not null,
     body            bytea       not null,
@@ -153,7 +157,9 @@ insert into event_clock default values;
 create function next_sequence(place bigint) returns bigint language sql volatile as
 $$ select base + (pg_current_xact_id()::text::bigint << 16) + place from event_clock $$;
 
-create function sequence_horizon() returns bigint language sql volatile as
+-- Stable, so that it is as old as the statement it is used in: a horizon that moves on while rows are read would
+-- let a reader pass what the statement began too early to see.
+create function sequence_horizon() returns bigint language sql stable as
 $$ select base + (pg_snapshot_xmin(pg_current_snapshot())::text::bigint << 16) from event_clock $$;
 
 create table events (
@@ -164,7 +170,7 @@ create table events (
     config_id           uuid        not null,
     -- Sender and contact, hashed (ingress/envelope.py); the config's own id where the event is about no contact.
     conversation_id     uuid        not null,
-    created_at          timestamptz not null,
+    created_at          timestamptz not null default now(),
     -- The envelope's `data`, as it is delivered, without `raw`.
     data                json        not null,
     -- The provider's item. NULL: the event is ours, no provider sent it.
@@ -198,6 +204,8 @@ create table deliveries (
     -- pending -> delivered, or -> parked (given up; can be replayed: -> pending)
     state           text        not null default 'pending' check (state in ('pending', 'delivered', 'parked')),
     attempts        integer     not null default 0,
+    -- Attempts that failed by this event's own fault (4xx), not because the endpoint was down.
+    refusals        integer     not null default 0,
     last_error      text,
     finished_at     timestamptz,
     primary key (organization_id, sequence)

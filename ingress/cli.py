@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NoReturn
 
+import asyncpg
 import msgspec
 import uvloop
 
@@ -18,10 +19,10 @@ from . import __version__, log
 from .database import SchemaError, StoreUnavailable, migrate
 from .server import PortTaken, listen, serve
 from .servers import EmbeddedServers, ServersError
-from .settings import Settings, SettingsError, load
-from .vault import VaultError, generate_key
+from .settings import Settings, SettingsError, load, variable
+from .vault import Vault, VaultError, generate_key
 
-FATAL = (SettingsError, ServersError, SchemaError, StoreUnavailable, VaultError, PortTaken)
+FATAL = (SettingsError, ServersError, SchemaError, PortTaken)
 
 
 def main() -> None:
@@ -62,6 +63,10 @@ def main() -> None:
                 from . import demo as scene  # it needs rich, which a server does without
 
                 sys.exit(scene.play(options.webhooks, options.sends))
+    except StoreUnavailable as error:
+        _fail(f"the database does not answer ({error}): check DATABASE_URL, and that it runs")
+    except (asyncpg.InvalidAuthorizationSpecificationError, asyncpg.InvalidCatalogNameError) as error:
+        _fail(f"the database refuses what DATABASE_URL says: {error}")
     except FATAL as error:
         _fail(str(error))
     except KeyboardInterrupt:
@@ -82,6 +87,7 @@ def _serve(settings: Settings) -> None:
             _stores(msgspec.structs.replace(settings, port=port)) as stored,
             asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
         ):
+            _check_keys(stored)
             runner.run(migrate(stored.database_url))
             beside = None
             if stored.sandbox:
@@ -89,6 +95,15 @@ def _serve(settings: Settings) -> None:
 
                 beside = Development(stored).running
             runner.run(serve(stored, listening, beside))
+
+
+def _check_keys(settings: Settings) -> None:
+    """Raise `SettingsError` unless there are keys; inside the application it would be told as a traceback."""
+    try:
+        Vault(settings.encryption_keys)
+    except VaultError as error:
+        name = variable("encryption_keys")
+        raise SettingsError(f"{name}: {error}; `ingress generate-key` makes one") from None
 
 
 @contextlib.contextmanager

@@ -50,9 +50,11 @@ class SchemaError(Exception):
     """The database cannot be used as it is; the message says what to do."""
 
 
-def is_data_error(error: asyncpg.PostgresError) -> bool:
-    """Whether the row is at fault (SQLSTATE classes 22 and 23), not the database."""
-    return (error.sqlstate or "")[:2] in ("22", "23")
+def is_data_error(error: BaseException) -> bool:
+    """Whether the row is at fault, not the database: SQLSTATE classes 22 and 23, or a value asyncpg cannot write."""
+    if isinstance(error, asyncpg.PostgresError):
+        return (error.sqlstate or "")[:2] in ("22", "23")
+    return isinstance(error, asyncpg.InterfaceError) and isinstance(error, ValueError)
 
 
 @contextlib.contextmanager
@@ -189,7 +191,7 @@ async def migrate(url: str) -> bool:
                 await connection.execute("select pg_advisory_xact_lock($1)", _SCHEMA_LOCK)
                 fresh = await connection.fetchval("select to_regclass('schema_version') is null")
                 if fresh:
-                    await connection.execute(schema_file().read_text())
+                    await connection.execute(schema_file().read_text("utf-8"))
                 await _require_version(connection)
                 # After a restore into another cluster transaction ids start low, and sequences must still go up.
                 await connection.execute(f"set local role {WORKER}")

@@ -1,11 +1,13 @@
 """The HTTP edge: who is asking, what was sent, and how errors are told. Plain ASGI, before any handler."""
 
+import logging
 import secrets
 from collections.abc import Awaitable, Callable, Iterable
 from time import monotonic
 from typing import Any, TypeVar
 from uuid import UUID
 
+import asyncpg
 import msgspec
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -16,10 +18,12 @@ from providers.signing import same_secret
 
 from . import metrics
 from .database import Database, StoreUnavailable
-from .group_commit import Overloaded
+from .group_commit import Overloaded, RowRefused
 from .identifiers import parse_id
 from .storage import organizations
 from .vault import Vault, split_api_key
+
+logger = logging.getLogger("ingress.edge")
 
 Value = TypeVar("Value")
 
@@ -53,7 +57,7 @@ class Problem(Exception):
 
     def response(self, request_id: str) -> Response:
         body: dict[str, Any] = {
-            "type": f"https://whatsapp-ingress.dev/problems/{self.code}",
+            "type": f"urn:whatsapp-ingress:problem:{self.code}",
             "title": self.code.replace("_", " ").capitalize(),
             "status": self.status,
             "code": self.code,
@@ -287,6 +291,11 @@ class Edge:
             await self._app(scope, receive, send_marked)
         except Disconnected:
             return
+        except Exception:
+            # Answered already, by `_unexpected`; raised further it would cost the client its connection.
+            logger.exception("request %s failed", request_id)
+            if not status:
+                raise
         finally:
             if status:
                 route = getattr(scope.get("route"), "path", "other")
@@ -303,6 +312,13 @@ async def _problem(request: Request[Any], error: Exception) -> Response:
 
 async def _store_away(request: Request[Any], error: Exception) -> Response:
     return unavailable("The service cannot store anything at the moment.").response(request.state["request_id"])
+
+
+async def _unstorable(request: Request[Any], error: Exception) -> Response:
+    # A NUL in a text, a number beyond 64 bits: whatever the decoders let through. Logged, for it may be our mistake.
+    logger.warning("the database refused a value", exc_info=error)
+    detail = "The request holds a value that cannot be stored."
+    return Problem(422, "invalid_request", detail).response(request.state["request_id"])
 
 
 async def _http(request: Request[Any], error: Exception) -> Response:
@@ -323,6 +339,8 @@ EXCEPTION_HANDLERS: dict[Any, Handler] = {
     Problem: _problem,
     StoreUnavailable: _store_away,
     Overloaded: _store_away,
+    asyncpg.DataError: _unstorable,
+    RowRefused: _unstorable,
     HTTPException: _http,
     Exception: _unexpected,
 }

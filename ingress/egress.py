@@ -4,13 +4,14 @@ The guard sits where the socket is made, so it sees the concrete address whateve
 redirect, literal and reused name; a guard on names or in a resolver is bypassed by literals.
 """
 
+import contextlib
 import ipaddress
 import socket
 from collections.abc import Sequence
 from typing import Any
-from urllib.parse import urlsplit
 
 import aiohttp
+from yarl import URL
 
 from . import __version__, metrics
 
@@ -48,25 +49,26 @@ class Egress:
 
     def check_url(self, url: str) -> None:
         """Refuse at once what the guard would refuse later, with a reason. Raises `InvalidUrl`."""
+        if any(character.isspace() or not character.isprintable() for character in url):
+            raise InvalidUrl("must not hold spaces or control characters")
         try:
-            parts = urlsplit(url)
-            port = parts.port
-        except ValueError as error:
-            raise InvalidUrl(str(error)) from None
+            # By the parser of the client that will call it: another one might see another host.
+            parts = URL(url)
+            host = (parts.raw_host or "").partition("%")[0]
+            host.encode("idna")
+        except ValueError:
+            raise InvalidUrl("is not a valid URL") from None
         schemes = ("https", "http") if self._allowed else ("https",)
         if parts.scheme not in schemes:
             raise InvalidUrl(f"must start with {' or '.join(f'{scheme}://' for scheme in schemes)}")
-        if not parts.hostname:
+        if not host:
             raise InvalidUrl("has no host")
-        if parts.username or parts.password:
+        if parts.user or parts.password:
             raise InvalidUrl("must not hold a user or password")
-        if port == 0:
+        if parts.explicit_port == 0:
             raise InvalidUrl("port 0 is none")
-        try:
-            address = ipaddress.ip_address(parts.hostname)
-        except ValueError:
-            return
-        if not self.allows(address):
+        address = _literal(host)
+        if address is not None and not self.allows(address):
             raise InvalidUrl("its address is not a public one")
 
     def allows(self, address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
@@ -76,7 +78,8 @@ class Egress:
             return True
         if any(address in network for network in _DENIED if network.version == address.version):
             return False
-        return address.is_global and not address.is_multicast
+        # Reserved: what is outside of 2000::/3, as the addresses that only wrap an IPv4 one.
+        return address.is_global and not address.is_multicast and not address.is_reserved
 
     def session(self, *, per_host: int) -> aiohttp.ClientSession:
         """A session that the caller closes. It follows no proxy of the environment and keeps no cookies."""
@@ -102,3 +105,12 @@ class Egress:
         made = socket.socket(family, kind, protocol)
         made.setblocking(False)
         return made
+
+
+def _literal(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    """The address that *host* is, also in the forms that only resolvers know (127.1, 0x7f.1); None: a name."""
+    with contextlib.suppress(ValueError):
+        return ipaddress.ip_address(host)
+    with contextlib.suppress(OSError):
+        return ipaddress.IPv4Address(socket.inet_aton(host))
+    return None

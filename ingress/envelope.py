@@ -46,9 +46,7 @@ class EventData(msgspec.Struct, frozen=True, omit_defaults=True):
     occurred_at: datetime | None = None
 
 
-def event_row(
-    event: Event, organization_id: UUID, config_id: UUID, provider: str, message_id: UUID | None, now: datetime
-) -> EventRow:
+def event_row(event: Event, organization_id: UUID, config_id: UUID, provider: str, message_id: UUID | None) -> EventRow:
     """*event* of a provider as it is stored; *message_id* is ours where the event is about a message we sent."""
     conversation = None
     conversation_id = config_id
@@ -77,16 +75,15 @@ def event_row(
         event.type,
         config_id,
         conversation_id,
-        now,
         _encode(data),
         bytes(event.raw),
     )
 
 
-def own_event(organization_id: UUID, config_id: UUID, type: str, now: datetime, data: Mapping[str, Any]) -> EventRow:
+def own_event(organization_id: UUID, config_id: UUID, type: str, data: Mapping[str, Any]) -> EventRow:
     """An event that no provider sent, about a config: a change of provider, its health."""
     body = {"organization_id": organization_id, "config_id": config_id, **data}
-    return EventRow(organization_id, identifiers.new_id(), type, config_id, config_id, now, _encode(body))
+    return EventRow(organization_id, identifiers.new_id(), type, config_id, config_id, _encode(body))
 
 
 def render(row: asyncpg.Record, raw: bytes | None = None) -> bytes:

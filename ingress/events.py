@@ -56,14 +56,15 @@ class Wakes:
             return
         self._any.clear()
 
-    async def wait(self, organization_id: UUID, waiter: asyncio.Event, timeout_s: float) -> None:
-        """Wait until *waiter*, which `listen` made, is set, at most *timeout_s*; then clear it."""
+    async def wait(self, waiter: asyncio.Event, timeout_s: float) -> bool:
+        """Wait until *waiter*, which `listen` made, is set, at most *timeout_s*; then clear it. Whether it was set."""
         try:
             async with asyncio.timeout(timeout_s):
                 await waiter.wait()
         except TimeoutError:
-            return
+            return False
         waiter.clear()
+        return True
 
     def listen(self, organization_id: UUID) -> asyncio.Event:
         waiter = asyncio.Event()
@@ -87,6 +88,11 @@ async def _page(database: Database, organization_id: UUID, after: int, limit: in
         return await stored.read(connection, organization_id, after, limit, raw)
 
 
+def _pause(pause: float, woken: bool) -> float:
+    """Seconds until the next look. Who was woken and finds nothing looks again soon: an older transaction runs."""
+    return SETTLE_S if woken else min(pause * 2, POLL_S)
+
+
 async def list_events(request: Request[Any]) -> Response:
     """GET /events?after=&limit=&wait=&raw=: events above the cursor, oldest first; waits up to *wait* s for one."""
     organization_id, _ = await organization_of(request, "read")
@@ -95,15 +101,15 @@ async def list_events(request: Request[Any]) -> Response:
     deadline = monotonic() + min(MAX_WAIT_S, int_of(request, "wait", 0))
     database: Database = request.state["database"]
     wakes: Wakes = request.state["wakes"]
+    closing: asyncio.Event = request.state["closing"]
     waiter = wakes.listen(organization_id)
     try:
         rows = await _page(database, organization_id, after, limit, raw)
-        pause = SETTLE_S
-        while not rows and (left := deadline - monotonic()) > 0:
-            if waiter.is_set():  # woken, yet not readable: an older transaction still runs
-                await asyncio.sleep(pause)
-                pause = min(pause * 2, POLL_S)
-            await wakes.wait(organization_id, waiter, min(left, POLL_S))
+        pause = POLL_S
+        # At the end of the process a poll is answered as it is: the client asks again, elsewhere.
+        while not rows and (left := deadline - monotonic()) > 0 and not closing.is_set():
+            woken = await wakes.wait(waiter, min(left, pause))
+            pause = _pause(pause, woken)
             rows = await _page(database, organization_id, after, limit, raw)
     finally:
         wakes.leave(organization_id, waiter)
@@ -116,9 +122,11 @@ async def stream_events(request: Request[Any]) -> Response:
     """GET /events/stream: server-sent events from `Last-Event-ID` (or ?after=, or now) on; `id` is the sequence."""
     organization_id, _ = await organization_of(request, "read")
     database: Database = request.state["database"]
-    given = request.headers.get("last-event-id") or request.query_params.get("after")
-    if given is not None and given.isascii() and given.isdigit() and len(given) <= 18:
+    given = request.headers.get("last-event-id", "")
+    if given.isascii() and given.isdigit() and len(given) <= 18:
         after = int(given)
+    elif request.query_params.get("after"):
+        after = int_of(request, "after", 0)
     else:
         async with database.organization(organization_id) as connection:
             after = await stored.last_sequence(connection, organization_id)
@@ -133,14 +141,14 @@ async def _stream(
     database: Database, wakes: Wakes, organization_id: UUID, after: int, closing: asyncio.Event
 ) -> AsyncIterator[bytes]:
     waiter = wakes.listen(organization_id)
-    quiet_since = monotonic()
+    quiet_since, pause = monotonic(), POLL_S
     try:
         yield b"retry: 1000\n\n"
         while not closing.is_set():
             rows = await _page(database, organization_id, after, STREAM_PAGE, raw=False)
             if rows:
                 after = rows[-1]["sequence"]
-                quiet_since = monotonic()
+                quiet_since, pause = monotonic(), SETTLE_S  # the next one's wake-up may be over already
                 yield b"".join(
                     b"id: %d\nevent: %s\ndata: %s\n\n" % (row["sequence"], row["type"].encode(), render(row))
                     for row in rows
@@ -149,8 +157,6 @@ async def _stream(
             if monotonic() - quiet_since > HEARTBEAT_S:
                 quiet_since = monotonic()
                 yield b": still here\n\n"
-            if waiter.is_set():
-                await asyncio.sleep(SETTLE_S)
-            await wakes.wait(organization_id, waiter, POLL_S)
+            pause = _pause(pause, await wakes.wait(waiter, pause))
     finally:
         wakes.leave(organization_id, waiter)

@@ -32,6 +32,10 @@ class Overloaded(Exception):
     """The queue is full; the caller should come back in a moment."""
 
 
+class RowRefused(Exception):
+    """The database will never take this row; its neighbours are in."""
+
+
 class _Pending(Generic[Row, Result]):
     __slots__ = ("future", "organization", "row", "since", "size_bytes", "weight")
 
@@ -168,11 +172,11 @@ class GroupCommit(Generic[Row, Result]):
         """Write *batch*; a row that the database refuses must not fail its neighbours, so then one by one."""
         try:
             results = await self._write(connection, [pending.row for pending in batch])
-        except asyncpg.PostgresError as error:
+        except (asyncpg.PostgresError, asyncpg.InterfaceError) as error:
             if not is_data_error(error):
                 raise
             if len(batch) == 1:
-                self._fail(batch, error)
+                self._fail(batch, RowRefused(type(error).__name__))
                 return
             for pending in batch:
                 await self._flush(connection, [pending])

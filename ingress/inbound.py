@@ -18,7 +18,7 @@ from .database import INGEST, Database, StoreUnavailable
 from .edge import Disconnected, TooLarge, read_body, text_of, unavailable
 from .envelope import event_row
 from .events import Wakes
-from .group_commit import GroupCommit, Overloaded
+from .group_commit import GroupCommit, Overloaded, RowRefused
 from .manager import Config, WhatsAppProviderManager
 from .storage.inbound import KeyedEvent, QuarantineRow, Stored, WebhookRow, store
 from .storage.statuses import StatusRow
@@ -60,7 +60,7 @@ class Inbound:
         status, body, kind = 503, b"", _JSON
         headers: list[tuple[bytes, bytes]] = []
         try:
-            _, _, provider_type, token = scope["path"].split("/", 3)
+            provider_type, _, token = scope["path"].removeprefix("/webhooks/").partition("/")
             config = await self._manager.config_of_webhook(token)
             if config is None or config.provider_type != provider_type:
                 status, body, outcome = 404, _NOT_FOUND, "unknown"
@@ -76,11 +76,13 @@ class Inbound:
             else:
                 config.provider.verify(hook)
                 row = await self._read(config, hook)
+                try:
+                    fresh = await self._stored(row)
+                except RowRefused:
+                    # The provider would repeat it for a week, and it would be refused each time.
+                    row = row._replace(events=(), quarantine=[_aside("refused_by_store", hook.body)])
+                    fresh = await self._stored(row)
                 events = len(row.events)
-                stored = await self._commit.submit(
-                    row, organization=config.organization_id, weight=max(1, events), size_bytes=len(hook.body)
-                )
-                fresh = stored.fresh
                 status = 200
                 outcome = "quarantined" if row.quarantine else "acked" if fresh or not events else "duplicate"
                 if fresh:
@@ -97,6 +99,10 @@ class Inbound:
         except Disconnected:
             outcome = "disconnected"
             return
+        except Exception:
+            # A mistake of ours, outside of what content can cause: the provider comes again.
+            logger.exception("receiving failed")
+            headers = [(b"retry-after", unavailable("").headers["retry-after"].encode())]
         finally:
             if outcome != "disconnected":
                 await _answer(send, status, body, kind, headers)
@@ -117,13 +123,27 @@ class Inbound:
         """Read a quarantined body again with today's code; how many events were new. Raises `Malformed`."""
         url = self._manager.webhook_url(config.provider_type, "replayed")
         hook = Webhook(method="POST", url=url, headers=json.loads(headers), body=body)
-        config.provider.parse(hook)
+        try:
+            config.provider.parse(hook)
+        except Malformed:
+            raise
+        except Exception as error:
+            logger.exception("parser failed")
+            raise Malformed from error
         row = await self._read(config, hook)
-        stored = await self._commit.submit(row, organization=config.organization_id)
+        fresh = await self._stored(row)
         self._wakes.wake(config.organization_id)
-        return stored.fresh
+        return fresh
 
     # -- the steps
+
+    async def _stored(self, row: WebhookRow) -> int:
+        """Commit *row*; how many of its events were new."""
+        weight = max(1, len(row.events))
+        stored = await self._commit.submit(
+            row, organization=row.organization_id, weight=weight, size_bytes=len(row.body)
+        )
+        return stored.fresh
 
     async def _hook(self, scope: Scope, receive: Receive) -> Webhook | None:
         """The request as providers see it, or None where its body is encoded."""
@@ -144,23 +164,21 @@ class Inbound:
             parsed = config.provider.parse(hook)
         except Malformed:
             parsed = []
-            quarantine.append(QuarantineRow(identifiers.new_id(), "malformed", hook.body))
+            quarantine.append(_aside("malformed", hook.body))
         except Exception:
             # A mistake of ours must not make the provider repeat the body for a week; it waits for the repair.
             logger.exception("parser failed")
             parsed = []
-            quarantine.append(QuarantineRow(identifiers.new_id(), "parser_failed", hook.body))
+            quarantine.append(_aside("parser_failed", hook.body))
         owners = await self._owners(config, hook, parsed)
         for event, owner in zip(parsed, owners, strict=True):
             if owner is None:
-                quarantine.append(QuarantineRow(identifiers.new_id(), "foreign", bytes(event.raw), True))
+                quarantine.append(_aside("foreign", bytes(event.raw), foreign_item=True))
             else:
                 events.append(_keyed(event, owner, now))
         return WebhookRow(
             config.organization_id,
             config.id,
-            identifiers.new_id(),
-            now,
             _encode(hook.headers),
             hook.body,
             events,
@@ -188,6 +206,10 @@ class Inbound:
             metrics.child(metrics.ingest_events, provider, keyed.event.type, outcome).inc()
 
 
+def _aside(reason: str, body: bytes, *, foreign_item: bool = False) -> QuarantineRow:
+    return QuarantineRow(identifiers.new_id(), reason, body, foreign_item)
+
+
 def _verifies(config: Config, hook: Webhook) -> bool:
     try:
         config.provider.verify(hook)
@@ -198,7 +220,7 @@ def _verifies(config: Config, hook: Webhook) -> bool:
 
 def _keyed(event: Event, owner: Config, now: datetime) -> KeyedEvent:
     message_id, attempt = parse_correlation(event.correlation_id)
-    row = event_row(event, owner.organization_id, owner.id, owner.provider_type, message_id, now)
+    row = event_row(event, owner.organization_id, owner.id, owner.provider_type, message_id)
     if event.occurred_at is not None:
         metrics.child(metrics.provider_lag, owner.provider_type).observe((now - event.occurred_at).total_seconds())
     status = None

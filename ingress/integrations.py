@@ -156,10 +156,12 @@ async def put_fallback(request: Request[Any]) -> Response:
     if len(set(asked.config_ids)) != len(asked.config_ids):
         raise Problem(422, "invalid_request", "The body is not valid.", errors=[("config_ids", "names a config twice")])
     try:
-        version = await _manager(request).set_fallbacks(organization_id, asked.config_ids, _actor(request, principal))
+        version, order = await _manager(request).set_fallbacks(
+            organization_id, asked.config_ids, _actor(request, principal)
+        )
     except NotFound:
         raise not_found() from None
-    return json_response({"config_ids": asked.config_ids, "version": version})
+    return json_response({"config_ids": order, "version": version})
 
 
 async def list_configs(request: Request[Any]) -> Response:

@@ -32,7 +32,9 @@ def wide(event: str, **fields: object) -> None:
     """One line that says everything about one thing that happened. Values: ids, numbers, words of closed sets."""
     if not _wide.isEnabledFor(logging.INFO):
         return
-    _pending.append(_encode({"at": datetime.now(UTC), "event": event, **fields}))
+    line = _encode({"at": datetime.now(UTC), "event": event, **fields})
+    # Words of our own are ASCII. A plug-in's need not be, and JSON escapes only the control characters among them.
+    _pending.append(line if line.isascii() else _STEERING.sub("�", line.decode()).encode())
     if len(_pending) == 1:
         try:
             asyncio.get_running_loop().call_later(FLUSH_AFTER_S, flush)
@@ -64,7 +66,11 @@ def _now() -> str:
 
 class _JsonHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
-        entry = {"at": _now(), "level": record.levelname.lower(), "logger": record.name, "message": record.getMessage()}
+        message = record.getMessage()
+        if record.name == "asyncio":
+            # What follows the first line is the repr of a task, and with it that of its exception.
+            message = message.partition("\n")[0]
+        entry = {"at": _now(), "level": record.levelname.lower(), "logger": record.name, "message": message}
         if record.exc_info and record.exc_info[1] is not None:
             # The type and where; the text of an exception may hold what a person wrote.
             error, trace = record.exc_info[1], record.exc_info[2]

@@ -9,7 +9,7 @@ change and its audit row.
 import asyncio
 import logging
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from time import monotonic
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -149,7 +149,7 @@ class WhatsAppProviderManager:
 
     async def configs(self, organization_id: UUID) -> list[Config]:
         """The organization's configs, oldest first."""
-        async with self._database.worker() as connection:
+        async with self._database.organization(organization_id) as connection:
             rows = await configs.of_organization(connection, organization_id)
         return [config for row in rows if (config := self._opened(row)) is not None]
 
@@ -171,7 +171,7 @@ class WhatsAppProviderManager:
             return route, None
         session = await self._redis.session(organization_id)
         if session is None:  # lost, or never there: the database has it, and Redis gets it back
-            async with self._database.worker() as connection:
+            async with self._database.organization(organization_id) as connection:
                 session = await configs.session(connection, organization_id, route.order[0].id)
             await self._remember(organization_id, route, session or b"null")
         try:
@@ -288,7 +288,6 @@ class WhatsAppProviderManager:
 
     async def activate(self, organization_id: UUID, config_id: UUID, actor: Actor) -> int:
         """Make a config the active one; the new version. The former one becomes inactive and keeps receiving."""
-        now = datetime.now(UTC)
         async with self._database.worker() as connection, connection.transaction():
             change = await configs.activate(connection, organization_id, config_id)
             if change is None:
@@ -309,13 +308,18 @@ class WhatsAppProviderManager:
                 "version": change["version"],
                 "from_config_id": change["former"],
             }
-            await events.add(connection, [own_event(organization_id, config_id, "provider.switched", now, news)])
+            await events.add(connection, [own_event(organization_id, config_id, "provider.switched", news)])
         version: int = change["version"]
         await self._announce(organization_id)
         return version
 
-    async def set_fallbacks(self, organization_id: UUID, config_ids: Sequence[UUID], actor: Actor) -> int:
-        """Set the fallback order; the new version. Raises `NotFound` for a config that is not the organization's."""
+    async def set_fallbacks(
+        self, organization_id: UUID, config_ids: Sequence[UUID], actor: Actor
+    ) -> tuple[int, list[UUID]]:
+        """Set the fallback order: the new version, and the order, which leaves out the active config.
+
+        Raises `NotFound` for a config that is not the organization's.
+        """
         async with self._database.worker() as connection, connection.transaction():
             change = await configs.set_fallbacks(connection, organization_id, list(config_ids))
             if change is None:
@@ -328,11 +332,11 @@ class WhatsAppProviderManager:
                 address=actor.address,
                 version=change["version"],
                 before=msgspec.json.encode({"fallback_config_ids": change["former"]}),
-                after=msgspec.json.encode({"fallback_config_ids": config_ids}),
+                after=msgspec.json.encode({"fallback_config_ids": change["wanted"]}),
             )
         version: int = change["version"]
         await self._announce(organization_id)
-        return version
+        return version, change["wanted"]
 
     def masked(self, provider: WhatsAppProvider) -> dict[str, Any]:
         """The configuration with every secret replaced by its fingerprint: all that ever leaves the service."""
@@ -354,7 +358,9 @@ class WhatsAppProviderManager:
 
     async def _load_route(self, organization_id: UUID, fresh: bool) -> Route:
         route = None if fresh else await self._route_from_redis(organization_id)
-        if route is None:
+        held = self._routes.get(organization_id)
+        # What is older in Redis than here came back with old data, or was never told: the database mends it.
+        if route is None or (held and held[1].version > route.version):
             async with self._database.worker() as connection:
                 rows = await configs.route(connection, organization_id)
             order = [config for row in rows if row["id"] and (config := self._opened(row)) is not None]
@@ -362,8 +368,10 @@ class WhatsAppProviderManager:
             if route.order:
                 await self._remember(organization_id, route, rows[0]["session"] or b"null")
         held = self._routes.get(organization_id)
-        if held and held[1].version > route.version:
-            route = held[1]  # a late answer never brings an old version back
+        # A late answer never brings an old version back. But who asks for a fresh one was refused by the database
+        # itself: after a restore, its version may be the lower one.
+        if not fresh and held and held[1].version > route.version:
+            route = held[1]
         self._routes[organization_id] = (monotonic() + CACHE_S, route)
         return route
 
@@ -377,7 +385,7 @@ class WhatsAppProviderManager:
         except msgspec.MsgspecError:
             return None
         held = [self._configs.get((organization_id, config_id)) for config_id in active.order]
-        return Route(active.version, tuple(pair[1] for pair in held if pair)) if all(held) else None
+        return Route(active.version, tuple(pair[1] for pair in held if pair)) if held and all(held) else None
 
     async def _remember(self, organization_id: UUID, route: Route, session: bytes) -> None:
         active = _Active(route.version, route.order[0].provider_type, [config.id for config in route.order])

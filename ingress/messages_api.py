@@ -48,6 +48,9 @@ class Attachment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     mime_type: str | None = None
     filename: str | None = None
 
+    def __repr__(self) -> str:
+        return "Attachment(…)"
+
 
 class SendRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The body of POST /send. ``body`` is short for a text; with an attachment it is its caption."""
@@ -217,7 +220,7 @@ async def _awaited(
 
 async def _replayed(database: Database, organization_id: UUID, key: str, fingerprint: bytes) -> Response:
     """The stored answer of the send that *key* names."""
-    async with database.worker() as connection:
+    async with database.organization(organization_id) as connection:
         row = await sends.by_key(connection, organization_id, key)
     if row is None:
         raise unavailable("The send with this Idempotency-Key is being changed.")

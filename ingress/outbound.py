@@ -65,6 +65,7 @@ SWEEP_S = 5.0
 RECLAIM_ROWS = 100
 STORE_RETRY_S = 0.2
 DRAIN_S = 25.0
+MAX_DETAIL_CHARACTERS = 1_000
 
 _encode = msgspec.json.Encoder().encode
 
@@ -483,10 +484,10 @@ class Outbound:
         now = datetime.now(UTC)
         told = None
         if error is not None:
-            told = ErrorInfo(class_=attempt_class, code=error.code, detail=error.detail or None)
+            told = ErrorInfo(class_=attempt_class, code=error.code, detail=_storable(error.detail) or None)
         event = None
         if state == "done":
-            event = _status_event(sending, config, status, told, result, now)
+            event = _status_event(sending, config, status, told, result)
         return Outcome(
             sending.organization_id,
             sending.id,
@@ -494,7 +495,7 @@ class Outbound:
             sending.number,
             attempt_class,
             error.code if error else None,
-            error.detail if error else None,
+            _storable(error.detail) if error else None,
             round((monotonic() - (started or sending.since)) * 1000),
             config.id,
             config.provider_type,
@@ -624,6 +625,11 @@ class Outbound:
             await asyncio.sleep(every_s)
 
 
+def _storable(detail: str) -> str:
+    """A provider's own words, in a length and in characters that the database takes."""
+    return detail[:MAX_DETAIL_CHARACTERS].replace("\x00", "�")
+
+
 def _either(*stops: Any) -> Any:
     return lambda state: any(stop(state) for stop in stops)
 
@@ -654,7 +660,6 @@ def _status_event(
     status: Literal["accepted", "sent", "failed", "unknown"],
     error: ErrorInfo | None,
     result: MessageResult | None,
-    now: datetime,
 ) -> EventRow:
     """The end of a send, as the CRM reads it among the events."""
     to = sending.order.to
@@ -680,6 +685,5 @@ def _status_event(
         "message.status",
         config.id,
         sending.conversation_id,
-        now,
         _encode(data),
     )

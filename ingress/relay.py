@@ -185,6 +185,8 @@ class Relay:
                     answer = await self._post(organization_id, endpoint, event)
                 if not await self._settle(organization_id, conversation, event, answer):
                     return
+                if not answer.ok:
+                    break  # parked: the next one is read again, for it has to say so
 
     async def _endpoint(self, organization_id: UUID) -> Endpoint | None:
         held = self._endpoints.get(organization_id)
@@ -242,18 +244,19 @@ class Relay:
                 )
                 if since and datetime.now(UTC) - since > DISABLE_AFTER:
                     await self._disable(connection, organization_id, event, "failing for days")
-            given_up = attempts > len(SCHEDULE_S) or (answer.kind == "4xx" and attempts >= REFUSALS)
+            refused = answer.kind == "4xx"
+            given_up = attempts > len(SCHEDULE_S) or (refused and event["refusals"] + 1 >= REFUSALS)
             if given_up:
                 return await deliveries.finish(connection, *place, answer.error, "parked")
             delay = answer.retry_after_s or _jittered(SCHEDULE_S[attempts - 1])
-            await deliveries.postpone(connection, *place, answer.error or "", timedelta(seconds=delay))
+            await deliveries.postpone(connection, *place, answer.error or "", timedelta(seconds=delay), refused)
             return False
 
     async def _disable(self, connection: Any, organization_id: UUID, event: asyncpg.Record, reason: str) -> None:
         if await deliveries.disable(connection, organization_id, reason):
             logger.error("the callback of organization %s is disabled: %s", organization_id, reason)
             news = {"account": {"kind": "callback_disabled", "details": {"reason": reason}}}
-            row = own_event(organization_id, event["config_id"], "account.updated", datetime.now(UTC), news)
+            row = own_event(organization_id, event["config_id"], "account.updated", news)
             await events.add(connection, [row])
 
 
@@ -299,7 +302,8 @@ def _judge(response: aiohttp.ClientResponse) -> Answer:
     if status == 410:
         return Answer(False, "gone", "HTTP 410")
     wanted = response.headers.get("retry-after", "")
-    retry_after_s = float(min(int(wanted), MAX_RETRY_AFTER_S)) if wanted.isdigit() and len(wanted) < 9 else None
+    seconds = wanted.isascii() and wanted.isdigit() and len(wanted) < 9
+    retry_after_s = float(min(int(wanted), MAX_RETRY_AFTER_S)) if seconds else None
     # 429 and 408 speak of the moment, not of the event.
     down = status >= 500 or status in (408, 429)
     kind = "5xx" if down else "3xx" if status < 400 else "4xx"

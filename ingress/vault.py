@@ -1,10 +1,10 @@
 """Secrets at rest: sealed with AES-256-GCM and bound to the place they belong to; API keys, hashed."""
 
 import base64
-import binascii
 import hashlib
 import hmac
 import os
+import re
 import secrets
 import zlib
 from collections.abc import Sequence
@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 RECORD_VERSION = 1
 NONCE_BYTES = 12
 KEY_ID_LENGTH = 8
+_ENCRYPTION_KEY_ID = re.compile("[A-Za-z0-9]{1,64}")
 
 
 class VaultError(Exception):
@@ -41,10 +42,12 @@ class Vault:
             key_id, _, encoded = entry.partition(":")
             try:
                 key = base64.b64decode(encoded, validate=True)
-            except binascii.Error:
+            except ValueError:
                 key = b""
-            if not key_id.isalnum() or len(key) != 32:
+            if not _ENCRYPTION_KEY_ID.fullmatch(key_id) or len(key) != 32:
                 raise VaultError("each encryption key is `id:base64 of 32 bytes`")
+            if key_id in self._keys:
+                raise VaultError("two encryption keys have the same id")
             first = first or key_id
             self._keys[key_id] = AESGCM(key)
         if first is None:
@@ -70,7 +73,7 @@ class Vault:
             raise VaultError("sealed with a key that is not in INGRESS_ENCRYPTION_KEYS")
         try:
             return key.decrypt(record[start : start + NONCE_BYTES], record[start + NONCE_BYTES :], _associated(place))
-        except InvalidTag:
+        except (InvalidTag, ValueError):  # ValueError: cut off before the end of its nonce
             raise VaultError("does not belong here, or was changed") from None
 
     def key_hash(self, secret: str) -> bytes:

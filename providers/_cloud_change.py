@@ -32,6 +32,9 @@ class Change(msgspec.Struct, frozen=True, gc=False):
     cards: dict[str, Object]  # of ``contacts``, by each id they have
     only_card: Object  # where ``contacts`` has one, else empty
 
+    def __repr__(self) -> str:
+        return f"Change(field={self.field!r})"
+
     def at(self, timestamp: Any) -> datetime | None:
         """The time of an item; the entry's where the item has none."""
         return moment(timestamp) or moment(self.time)

@@ -17,6 +17,10 @@ class Value(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbi
     Its subclasses repeat `frozen`, which they inherit, because type checkers do not see that they do.
     """
 
+    def __repr__(self) -> str:
+        # Fields hold what people wrote, and a repr ends up in logs.
+        return f"{type(self).__name__}(…)"
+
 
 # ---------------------------------------------------------------- people
 
@@ -427,6 +431,9 @@ class ErrorInfo(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, r
     title: str | None = None
     detail: str | None = None
 
+    def __repr__(self) -> str:
+        return f"ErrorInfo(class_={self.class_!r}, code={self.code!r})"
+
 
 class Message(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What a person wrote (or, in an echo, what the business wrote from another device)."""
@@ -440,6 +447,9 @@ class Message(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     referral: dict[str, Any] | None = None  # the ad or post the person came from
     original_message_id: str | None = None  # what an edit or a deletion is about
     errors: list[ErrorInfo] = []
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(…)"
 
 
 class Status(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -456,6 +466,9 @@ class Status(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     conversation: dict[str, Any] | None = None
     participant: Contact | None = None  # whose copy, in a group
 
+    def __repr__(self) -> str:
+        return f"Status(value={self.value!r})"
+
 
 class AccountUpdate(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """News that are not a message: the account, its templates, numbers, calls, groups, history.
@@ -469,6 +482,9 @@ class AccountUpdate(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     health: Literal["down", "degraded", "retest"] | None = None
     details: dict[str, Any] = {}
     errors: list[ErrorInfo] = []
+
+    def __repr__(self) -> str:
+        return f"AccountUpdate(kind={self.kind!r})"
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -510,6 +526,9 @@ class ProviderStatus(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     last_activity: datetime | None = None
     session_info: dict[str, Any] = {}
     detail: str | None = None  # for people: what is wrong and what to do
+
+    def __repr__(self) -> str:
+        return f"ProviderStatus(connection_quality={self.connection_quality!r})"
 
 
 class ProviderConfig(msgspec.Struct, frozen=True, kw_only=True):

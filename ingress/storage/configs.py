@@ -26,7 +26,7 @@ OF_ORGANIZATION = f"select {_CONFIG} from whatsapp_provider_configs c where orga
 
 
 async def of_organization(connection: asyncpg.Connection, organization_id: UUID) -> list[asyncpg.Record]:
-    """Every config of the organization, oldest first (organization, worker)."""
+    """Every config of the organization, oldest first (organization)."""
     return await connection.fetch(OF_ORGANIZATION, organization_id)
 
 
@@ -43,7 +43,7 @@ SESSION = "select session from whatsapp_provider_configs where organization_id =
 
 
 async def session(connection: asyncpg.Connection, organization_id: UUID, config_id: UUID) -> bytes | None:
-    """What the provider last said of the account, as JSON (worker)."""
+    """What the provider last said of the account, as JSON (organization)."""
     found: bytes | None = await connection.fetchval(SESSION, organization_id, config_id)
     return found
 
@@ -120,13 +120,13 @@ with before as (
 update organizations o
 set fallback_config_ids = array_remove($2::uuid[], o.active_config_id), version = o.version + 1
 from before where o.id = before.id
-returning o.version, before.fallback_config_ids as former"""
+returning o.version, o.fallback_config_ids as wanted, before.fallback_config_ids as former"""
 
 
 async def set_fallbacks(
     connection: asyncpg.Connection, organization_id: UUID, config_ids: list[UUID]
 ) -> asyncpg.Record | None:
-    """Set the order: version, former; None if a config is not the organization's (worker)."""
+    """Set the order, less the active config: version, wanted, former; None if one is not the organization's (worker)."""
     return await connection.fetchrow(SET_FALLBACKS, organization_id, config_ids)
 
 

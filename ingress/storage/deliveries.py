@@ -26,7 +26,7 @@ async def claim(connection: asyncpg.Connection, lease_id: UUID, limit: int) -> l
 
 
 PENDING = """
-select d.sequence, d.attempts, e.id, e.type, e.config_id, e.created_at, e.data,
+select d.sequence, d.attempts, d.refusals, e.id, e.type, e.config_id, e.created_at, e.data,
     coalesce((select before.state = 'parked' from deliveries before
         where before.organization_id = d.organization_id and before.conversation_id = d.conversation_id
             and before.sequence < d.sequence order by before.sequence desc limit 1), false) as gap
@@ -71,7 +71,7 @@ with held as (
     update delivery_queues set due_at = now() + $6::interval, lease_id = null, leased_until = null
     where organization_id = $1 and conversation_id = $2 and lease_id = $3 returning organization_id
 )
-update deliveries d set attempts = attempts + 1, last_error = $5
+update deliveries d set attempts = attempts + 1, refusals = refusals + $7::int, last_error = $5
 from held where d.organization_id = held.organization_id and d.sequence = $4 and d.state = 'pending'"""
 
 
@@ -83,9 +83,10 @@ async def postpone(
     sequence: int,
     error: str,
     delay: object,
+    refused: bool = False,
 ) -> None:
-    """An attempt failed: give the conversation back, due after *delay* (worker)."""
-    await connection.execute(POSTPONE, organization_id, conversation, lease_id, sequence, error, delay)
+    """An attempt failed, *refused* if by this event's own fault: give the conversation back, due after *delay* (worker)."""
+    await connection.execute(POSTPONE, organization_id, conversation, lease_id, sequence, error, delay, int(refused))
 
 
 # An arrival since the claim has changed `wakes`, also where its transaction was not visible when we looked.
@@ -178,7 +179,7 @@ async def parked(connection: asyncpg.Connection, organization_id: UUID, after: i
 
 REPLAY = """
 with again as (
-    update deliveries set state = 'pending', attempts = 0, finished_at = null
+    update deliveries set state = 'pending', attempts = 0, refusals = 0, finished_at = null
     where organization_id = $1 and state = 'parked' and ($2::bigint[] is null or sequence = any($2))
     returning organization_id, conversation_id
 ),

@@ -1,7 +1,6 @@
 """Events: written in the transaction that makes them true, read in an order that never skips one."""
 
 from collections.abc import Sequence
-from datetime import datetime
 from typing import NamedTuple
 from uuid import UUID
 
@@ -16,14 +15,14 @@ _CLOCK = """clock as materialized (
 def insert_events(source: str) -> str:
     """CTEs that store the rows of the CTE *source* as events and queue them for the organization's callback.
 
-    *source* has the columns place, organization_id, id, type, config_id, conversation_id, created_at, data, raw.
+    *source* has the columns place, organization_id, id, type, config_id, conversation_id, data, raw.
     The CTE ``stored`` returns place and sequence. Queues are touched in the order of their keys, so that two
     transactions never wait for each other.
     """
     return f"""{_CLOCK},
 stored as (
-    insert into events (organization_id, sequence, id, type, config_id, conversation_id, created_at, data, raw)
-    select organization_id, clock.start + place, id, type, config_id, conversation_id, created_at, data, raw
+    insert into events (organization_id, sequence, id, type, config_id, conversation_id, data, raw)
+    select organization_id, clock.start + place, id, type, config_id, conversation_id, data, raw
     from {source} cross join clock
     returning organization_id, sequence, conversation_id, (sequence & 65535)::int as place
 ),
@@ -48,7 +47,6 @@ class EventRow(NamedTuple):
     type: str
     config_id: UUID
     conversation_id: UUID
-    created_at: datetime
     data: bytes
     raw: bytes | None = None
 
@@ -56,8 +54,8 @@ class EventRow(NamedTuple):
 ADD = f"""
 with given as (
     select row_number() over () as place, * from unnest($1::uuid[], $2::uuid[], $3::text[], $4::uuid[], $5::uuid[],
-        $6::timestamptz[], $7::json[], $8::json[])
-        as _(organization_id, id, type, config_id, conversation_id, created_at, data, raw)
+        $6::json[], $7::json[])
+        as _(organization_id, id, type, config_id, conversation_id, data, raw)
 ),
 {insert_events("given")}
 select organization_id, sequence from stored"""

@@ -1,7 +1,6 @@
 """Webhooks: raw body, deduplication keys, events and statuses in one statement; and the quarantine."""
 
 from collections.abc import Sequence
-from datetime import datetime
 from functools import cache
 from typing import NamedTuple
 from uuid import UUID
@@ -34,8 +33,6 @@ class WebhookRow(NamedTuple):
 
     organization_id: UUID
     config_id: UUID
-    id: UUID
-    received_at: datetime
     headers: bytes
     body: bytes
     events: Sequence[KeyedEvent]
@@ -43,42 +40,39 @@ class WebhookRow(NamedTuple):
 
 
 _WEBHOOKS = """kept as (
-    insert into inbound_webhooks (organization_id, config_id, id, received_at, headers, body)
-    select organization_id, config_id, id, received_at, convert_from(headers, 'UTF8')::json, body
-    from unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::timestamptz[], $5::bytea[], $6::bytea[])
-        as _(organization_id, config_id, id, received_at, headers, body)
+    insert into inbound_webhooks (organization_id, config_id, headers, body)
+    select organization_id, config_id, convert_from(headers, 'UTF8')::json, body
+    from unnest($1::uuid[], $2::uuid[], $3::bytea[], $4::bytea[]) as _(organization_id, config_id, headers, body)
 )"""
 # JSON arrives as bytes here and below: asyncpg passes those on in C, and calls Python for each value of a json array.
 # Keys are taken in their order: two transactions that share some never wait for each other in a circle.
 _EVENTS = f"""fresh as (
     insert into inbound_dedup (organization_id, config_id, key_hash)
-    select * from unnest($8::uuid[], $11::uuid[], $7::bytea[]) order by 1, 2, 3
+    select * from unnest($6::uuid[], $9::uuid[], $5::bytea[]) order by 1, 2, 3
     on conflict do nothing returning organization_id, config_id, key_hash
 ),
 given as (
-    select given.place, organization_id, given.id, given.type, config_id, given.conversation_id, given.created_at,
+    select given.place, organization_id, given.id, given.type, config_id, given.conversation_id,
         convert_from(given.data, 'UTF8')::json as data, convert_from(given.raw, 'UTF8')::json as raw
-    from unnest($7::bytea[], $8::uuid[], $9::uuid[], $10::text[], $11::uuid[], $12::uuid[], $13::timestamptz[],
-        $14::bytea[], $15::bytea[]) with ordinality
-        as given(key_hash, organization_id, id, type, config_id, conversation_id, created_at, data, raw, place)
+    from unnest($5::bytea[], $6::uuid[], $7::uuid[], $8::text[], $9::uuid[], $10::uuid[], $11::bytea[], $12::bytea[])
+        with ordinality as given(key_hash, organization_id, id, type, config_id, conversation_id, data, raw, place)
     join fresh using (organization_id, config_id, key_hash)
 ),
 {insert_events("given")}"""
 _QUARANTINE = """aside as (
-    insert into quarantine (organization_id, config_id, received_at, headers, id, reason, body, foreign_item)
-    select * from unnest(${0}::uuid[], ${1}::uuid[], ${2}::timestamptz[], ${3}::json[], ${4}::uuid[], ${5}::text[],
-        ${6}::bytea[], ${7}::boolean[])
+    insert into quarantine (organization_id, config_id, headers, id, reason, body, foreign_item)
+    select * from unnest(${0}::uuid[], ${1}::uuid[], ${2}::json[], ${3}::uuid[], ${4}::text[], ${5}::bytea[], ${6}::boolean[])
 )"""
 
 
 @cache
 def _store(statuses: bool, quarantine: bool) -> str:
-    parts, next_parameter = [_WEBHOOKS, _EVENTS], 16
+    parts, next_parameter = [_WEBHOOKS, _EVENTS], 13
     if statuses:
         parts.append(MERGE.format(*range(next_parameter, next_parameter + 9)))
         next_parameter += 9
     if quarantine:
-        parts.append(_QUARANTINE.format(*range(next_parameter, next_parameter + 8)))
+        parts.append(_QUARANTINE.format(*range(next_parameter, next_parameter + 7)))
     applied = "union all select 0, count(*)::int from merged" if statuses else ""
     return f"with {', '.join(parts)} select place, 1 as applied from stored {applied}"
 
@@ -107,12 +101,10 @@ async def store(connection: asyncpg.Connection, rows: Sequence[WebhookRow]) -> l
     arguments: list[Sequence[object]] = [
         [row.organization_id for row in rows],
         [row.config_id for row in rows],
-        [row.id for row in rows],
-        [row.received_at for row in rows],
         [row.headers for row in rows],
         [row.body for row in rows],
         [keyed.key_hash for keyed in events],
-        *(zip(*[keyed.event for keyed in events], strict=True) if events else [()] * 8),
+        *(zip(*[keyed.event for keyed in events], strict=True) if events else [()] * 7),
     ]
     if statuses:
         arguments += columns(statuses)
@@ -120,7 +112,6 @@ async def store(connection: asyncpg.Connection, rows: Sequence[WebhookRow]) -> l
         arguments += [
             [row.organization_id for row, _ in aside],
             [row.config_id for row, _ in aside],
-            [row.received_at for row, _ in aside],
             [row.headers for row, _ in aside],
             [item.id for _, item in aside],
             [item.reason for _, item in aside],

@@ -186,7 +186,7 @@ finished as (
 ),
 given as (
     select o.place, o.organization_id, o.event_id as id, o.event_type as type, o.config_id, o.conversation_id,
-        o.at as created_at, o.data, null::json as raw
+        o.data, null::json as raw
     from outcome o join finished f on f.organization_id = o.organization_id and f.id = o.message_id
     -- A status that came before our own answer has told more already.
     where o.event_id is not null and (f.status = o.status or o.fallback_from is not null)
@@ -272,7 +272,7 @@ BY_KEY = f"select {_MESSAGE} from messages where organization_id = $1 and idempo
 
 
 async def by_key(connection: asyncpg.Connection, organization_id: UUID, key: str) -> asyncpg.Record | None:
-    """The message that an idempotency key names (worker)."""
+    """The message that an idempotency key names (organization)."""
     return await connection.fetchrow(BY_KEY, organization_id, key)
 
 

@@ -1,0 +1,426 @@
+"""Group commit: when it flushes, whom it refuses, and that one bad row is its own problem."""
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+import pytest
+from asyncpg.exceptions._base import DataError as Unwritable
+
+from ingress import group_commit, identifiers
+from ingress.database import INGEST, Database, StoreUnavailable
+from ingress.group_commit import (
+    MAX_BATCH_ROWS,
+    MAX_PENDING_BYTES,
+    MAX_PENDING_ROWS,
+    GroupCommit,
+    Overloaded,
+    RowRefused,
+)
+from ingress.settings import Settings
+from ingress.storage.events import EventRow
+from ingress.storage.inbound import KeyedEvent, QuarantineRow, Stored, WebhookRow, store
+
+SHARE = int(MAX_PENDING_ROWS * group_commit.ORGANIZATION_SHARE)
+
+
+class Connection:
+    """What the group commit itself uses of a connection."""
+
+    def __init__(self) -> None:
+        self.closed = False
+        self.terminated = False
+
+    def is_closed(self) -> bool:
+        return self.closed or self.terminated
+
+    def terminate(self) -> None:
+        self.terminated = True
+
+    async def close(self) -> None:
+        self.closed = True
+
+
+class Store:
+    """A database that keeps what is written, and a write function that waits, refuses or breaks as told."""
+
+    def __init__(self) -> None:
+        self.connections: list[Connection] = []
+        self.batches: list[list[Any]] = []
+        self.kept: list[Any] = []
+        self.bad: set[Any] = set()
+        self.refusal: Exception = asyncpg.exceptions.InvalidTextRepresentationError(
+            "invalid input syntax for type json"
+        )
+        self.connect_errors: list[BaseException] = []
+        self.write_errors: list[BaseException] = []
+        self.open = asyncio.Event()
+        self.open.set()
+        self.writing = asyncio.Event()
+
+    async def connect(self, role: str) -> Connection:
+        assert role == INGEST
+        if self.connect_errors:
+            raise self.connect_errors.pop(0)
+        self.connections.append(Connection())
+        return self.connections[-1]
+
+    async def write(self, connection: Any, rows: Sequence[Any]) -> list[str]:
+        assert connection is self.connections[-1]
+        self.batches.append(list(rows))
+        self.writing.set()
+        await self.open.wait()
+        if self.write_errors:
+            raise self.write_errors.pop(0)
+        if self.bad & set(rows):
+            raise self.refusal
+        self.kept += rows
+        return [f"stored {row}" for row in rows]
+
+
+@pytest.fixture
+def stored() -> Store:
+    return Store()
+
+
+@pytest.fixture
+async def commit(stored: Store) -> AsyncIterator[GroupCommit[Any, str]]:
+    async with GroupCommit("ingest", stored, INGEST, stored.write) as running:  # type: ignore[arg-type]
+        yield running
+        stored.open.set()
+
+
+async def held(stored: Store, commit: GroupCommit[Any, str]) -> "asyncio.Future[str]":
+    """A write that does not end before `stored.open` is set: all that is submitted now has to wait."""
+    stored.open.clear()
+    stored.writing.clear()
+    first = commit.submit("first", organization="somebody")
+    await asyncio.wait_for(stored.writing.wait(), 1)
+    return first
+
+
+async def test_a_quiet_queue_is_flushed_at_once(stored: Store, commit: GroupCommit[Any, str]) -> None:
+    """No timer: a row that is alone is written alone, and the next one too."""
+    for row in ("a", "b", "c"):
+        assert await asyncio.wait_for(commit.submit(row, organization=1), 1) == f"stored {row}"
+    assert stored.batches == [["a"], ["b"], ["c"]]
+    assert len(stored.connections) == 1
+    assert (commit.pending_rows, commit.pending_bytes, commit.oldest_s) == (0, 0, 0.0)
+
+
+async def test_rows_that_come_during_a_flush_share_the_next(stored: Store, commit: GroupCommit[Any, str]) -> None:
+    first = await held(stored, commit)
+    futures = [commit.submit(row, organization=1, size_bytes=10) for row in range(50)]
+    assert (commit.pending_rows, commit.pending_bytes) == (51, 500)
+    assert commit.oldest_s > 0
+    stored.open.set()
+    assert await asyncio.gather(first, *futures) == ["stored first", *[f"stored {row}" for row in range(50)]]
+    assert [len(batch) for batch in stored.batches] == [1, 50]
+
+
+async def test_a_batch_has_a_limit_of_rows_and_of_bytes(
+    stored: Store, commit: GroupCommit[Any, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await held(stored, commit)
+    futures = [commit.submit(row, organization=1) for row in range(MAX_BATCH_ROWS + 1)]
+    stored.open.set()
+    await asyncio.gather(*futures)
+    assert [len(batch) for batch in stored.batches] == [1, MAX_BATCH_ROWS, 1]
+
+    stored.batches.clear()
+    monkeypatch.setattr(group_commit, "MAX_BATCH_BYTES", 100)
+    await held(stored, commit)
+    futures = [commit.submit(row, organization=1, size_bytes=60) for row in range(4)]
+    stored.open.set()
+    await asyncio.gather(*futures)
+    assert [len(batch) for batch in stored.batches] == [1, 2, 2]
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        asyncpg.exceptions.InvalidTextRepresentationError("invalid input syntax for type json"),
+        asyncpg.exceptions.UniqueViolationError("duplicate key"),
+        Unwritable("invalid input for query argument $1"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+async def test_a_refused_row_fails_alone(stored: Store, commit: GroupCommit[Any, str], refusal: Exception) -> None:
+    """Refused by the server, or by the client that could not write it down."""
+    stored.refusal = refusal
+    await held(stored, commit)
+    stored.bad = {3, 17}
+    futures = [commit.submit(row, organization=1) for row in range(20)]
+    stored.open.set()
+    results = await asyncio.gather(*futures, return_exceptions=True)
+    assert {row for row, result in enumerate(results) if isinstance(result, RowRefused)} == {3, 17}
+    assert [result for row, result in enumerate(results) if row not in (3, 17)] == [
+        f"stored {row}" for row in range(20) if row not in (3, 17)
+    ]
+    # Each of the others once, in their order, over the connection that was there.
+    assert stored.kept == ["first", *[row for row in range(20) if row not in (3, 17)]]
+    assert len(stored.connections) == 1
+    assert (commit.pending_rows, commit.pending_bytes) == (0, 0)
+    assert await commit.submit("after", organization=1) == "stored after"
+
+
+async def test_a_refused_row_that_is_alone(stored: Store, commit: GroupCommit[Any, str]) -> None:
+    stored.bad = {"bad"}
+    with pytest.raises(RowRefused):
+        await commit.submit("bad", organization=1)
+    assert stored.batches == [["bad"]]
+    assert await commit.submit("good", organization=1) == "stored good"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ConnectionResetError(),
+        TimeoutError(),
+        asyncpg.ConnectionDoesNotExistError("closed in the middle of operation"),
+        asyncpg.InternalClientError("got result for unknown protocol state 3"),
+        asyncpg.exceptions.AdminShutdownError("terminating connection"),
+        asyncpg.exceptions.QueryCanceledError("canceling statement"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+async def test_a_lost_connection_fails_the_batch_and_the_next_one_has_another(
+    stored: Store, commit: GroupCommit[Any, str], error: Exception
+) -> None:
+    """Whether the rows were committed nobody knows: the callers hear it, nothing is written again for them."""
+    first = await held(stored, commit)
+    stored.write_errors = [error]
+    waiting = commit.submit("second", organization=1)
+    stored.open.set()
+    with pytest.raises(StoreUnavailable):
+        await first
+    assert await asyncio.wait_for(waiting, 1) == "stored second"
+    assert [connection.terminated for connection in stored.connections] == [True, False]
+    assert stored.batches == [["first"], ["second"]]
+
+
+async def test_a_server_that_is_away_is_told_to_all_who_wait(stored: Store, commit: GroupCommit[Any, str]) -> None:
+    stored.connect_errors = [ConnectionRefusedError(), TimeoutError(), asyncpg.CannotConnectNowError("starting up")]
+    for row in range(3):
+        with pytest.raises(StoreUnavailable):
+            await asyncio.wait_for(commit.submit(row, organization=1), 1)
+    assert stored.batches == []
+    assert commit.pending_rows == 0
+    assert await commit.submit("back", organization=1) == "stored back"
+
+
+async def test_a_write_that_hangs_is_given_up(
+    stored: Store, commit: GroupCommit[Any, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(group_commit, "WRITE_TIMEOUT_S", 0.05)
+    stored.open.clear()
+    with pytest.raises(StoreUnavailable):
+        await asyncio.wait_for(commit.submit("stuck", organization=1), 2)
+    stored.open.set()
+    assert await asyncio.wait_for(commit.submit("next", organization=1), 1) == "stored next"
+    assert stored.connections[0].terminated
+
+
+async def test_a_connection_lost_while_rows_go_one_by_one(stored: Store, commit: GroupCommit[Any, str]) -> None:
+    """What was written before the loss is told as written, the rest as unknown, the refused one as refused."""
+    await held(stored, commit)
+    stored.bad = {1}
+    futures = [commit.submit(row, organization=1) for row in range(4)]
+    write = stored.write
+
+    async def broken(connection: Any, rows: Sequence[Any]) -> list[str]:
+        if list(rows) == [2]:
+            raise ConnectionResetError
+        return await write(connection, rows)
+
+    commit._write = broken  # type: ignore[assignment]
+    stored.open.set()
+    results = await asyncio.gather(*futures, return_exceptions=True)
+    assert [type(result) for result in results] == [str, RowRefused, StoreUnavailable, StoreUnavailable]
+
+
+async def test_a_mistake_of_ours_does_not_end_the_flusher(stored: Store, commit: GroupCommit[Any, str]) -> None:
+    stored.write_errors = [ZeroDivisionError()]
+    with pytest.raises(ZeroDivisionError):
+        await commit.submit("x", organization=1)
+    assert await commit.submit("y", organization=1) == "stored y"
+
+
+# ---------------------------------------------------------------- who is refused
+
+
+async def test_too_many_rows(stored: Store, commit: GroupCommit[Any, str]) -> None:
+    await held(stored, commit)
+    futures = [commit.submit(row, organization=row) for row in range(MAX_PENDING_ROWS - 1)]
+    with pytest.raises(Overloaded):
+        commit.submit("one more", organization="x")
+    stored.open.set()
+    await asyncio.gather(*futures)
+    assert await commit.submit("later", organization="x") == "stored later"
+
+
+async def test_too_many_bytes(stored: Store, commit: GroupCommit[Any, str]) -> None:
+    await held(stored, commit)
+    futures = [commit.submit(part, organization=part, size_bytes=MAX_PENDING_BYTES // 4) for part in range(4)]
+    with pytest.raises(Overloaded):
+        commit.submit("one byte more", organization="x", size_bytes=1)
+    stored.open.set()
+    await asyncio.gather(*futures)
+
+
+async def test_rows_that_wait_too_long(
+    stored: Store, commit: GroupCommit[Any, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = group_commit.monotonic()
+    monkeypatch.setattr(group_commit, "monotonic", lambda: now)
+    await held(stored, commit)
+    waiting = commit.submit("waits", organization=1)
+    now += group_commit.MAX_WAIT_S
+    also = commit.submit("in time", organization=2)
+    now += 0.001
+    with pytest.raises(Overloaded):
+        commit.submit("too late", organization=3)
+    stored.open.set()
+    await asyncio.gather(waiting, also)
+
+
+async def test_one_organization_fills_its_share_and_no_more(stored: Store, commit: GroupCommit[Any, str]) -> None:
+    """A flood sheds itself: the others are admitted, and so is the flood again once it is written."""
+    await held(stored, commit)
+    futures = [commit.submit(row, organization="flood") for row in range(SHARE)]
+    with pytest.raises(Overloaded):
+        commit.submit("flood", organization="flood")
+    quiet = [commit.submit(f"quiet {row}", organization="quiet") for row in range(100)]
+    stored.open.set()
+    await asyncio.gather(*futures, *quiet)
+    assert await commit.submit("flood again", organization="flood") == "stored flood again"
+
+
+async def test_the_weight_of_a_row_counts(stored: Store, commit: GroupCommit[Any, str]) -> None:
+    """A webhook of 1,000 events is taken though it exceeds the share by itself, but only as the first of its own."""
+    await held(stored, commit)
+    large = commit.submit("large", organization="o", weight=1000)
+    assert commit.pending_rows == 1001
+    with pytest.raises(Overloaded):
+        commit.submit("small", organization="o")
+    other = commit.submit("other", organization="p", weight=1)
+    with pytest.raises(Overloaded):
+        commit.submit("second large", organization="q", weight=1000)
+    stored.open.set()
+    await asyncio.gather(large, other)
+    assert commit.pending_rows == 0
+
+
+# ---------------------------------------------------------------- leaving
+
+
+async def test_leaving_writes_what_waits(stored: Store) -> None:
+    async with GroupCommit("ingest", stored, INGEST, stored.write) as commit:  # type: ignore[arg-type]
+        first = await held(stored, commit)
+        futures = [commit.submit(row, organization=1) for row in range(MAX_BATCH_ROWS * 2)]
+        leaving = asyncio.create_task(commit.__aexit__())
+        await asyncio.sleep(0)
+        with pytest.raises(StoreUnavailable):
+            commit.submit("too late", organization=2)
+        stored.open.set()
+        await asyncio.wait_for(leaving, 2)
+        assert all(future.done() for future in (first, *futures))
+        assert stored.kept == ["first", *range(MAX_BATCH_ROWS * 2)]
+    assert all(connection.closed for connection in stored.connections)
+
+
+async def test_leaving_ends_where_the_server_is_away(stored: Store) -> None:
+    async with GroupCommit("ingest", stored, INGEST, stored.write) as commit:  # type: ignore[arg-type]
+        stored.connect_errors = [ConnectionRefusedError()]
+        future = commit.submit(1, organization=1)
+        await asyncio.wait_for(commit.__aexit__(), 2)
+        with pytest.raises(StoreUnavailable):
+            await future
+
+
+async def test_who_gives_up_waiting_changes_nothing(stored: Store, commit: GroupCommit[Any, str]) -> None:
+    """A client that hangs up cancels its own waiting; the statement goes on, for it and for its neighbours."""
+    await held(stored, commit)
+
+    async def wait(row: str) -> str:
+        return await commit.submit(row, organization=1)
+
+    waiters = {row: asyncio.create_task(wait(row)) for row in ("leaves", "stays", "leaves too")}
+    await asyncio.sleep(0)
+    waiters["leaves"].cancel()
+    stored.open.set()
+    assert await asyncio.wait_for(waiters["stays"], 1) == "stored stays"
+    await asyncio.wait_for(waiters["leaves too"], 1)
+    assert waiters["leaves"].cancelled()
+    assert stored.kept == ["first", "leaves", "stays", "leaves too"]
+    assert not stored.connections[0].terminated
+    assert commit.pending_rows == 0
+
+
+async def test_every_result_reaches_its_own_row(stored: Store, commit: GroupCommit[Any, str]) -> None:
+    """Thousands of waiters, a third cancelled at random: no one ever gets another one's result."""
+    dice = random.Random(5)
+    mixed = 0
+
+    async def one(row: int) -> None:
+        nonlocal mixed
+        if await commit.submit(row, organization=row % 50) != f"stored {row}":
+            mixed += 1
+
+    for wave in range(10):
+        tasks = [asyncio.create_task(one(wave * 1000 + row)) for row in range(500)]
+        await asyncio.sleep(0)
+        for task in tasks:
+            if dice.random() < 0.33:
+                task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    assert mixed == 0
+    assert len(stored.kept) == 5000
+
+
+# ---------------------------------------------------------------- the real store
+
+
+def _webhook(organization: UUID, config: UUID, mark: str, *, poisoned: bool) -> WebhookRow:
+    """A webhook with one event, whose data the json column refuses where it is *poisoned*."""
+    data = b'{"cut off' if poisoned else b'{"config_id":"x"}'
+    event = EventRow(organization, identifiers.new_id(), "message.received", config, identifiers.new_id(), data)
+    keyed = KeyedEvent(identifiers.key_hash(mark), event, None)
+    aside = [QuarantineRow(identifiers.new_id(), "malformed", mark.encode())]
+    return WebhookRow(organization, config, b"{}", mark.encode(), [keyed], aside)
+
+
+async def test_one_percent_of_poisoned_rows_through_the_real_store(settings: Settings) -> None:
+    """PostgreSQL refuses them; all others are stored once, each with its event and its quarantined body."""
+    organization, config = identifiers.new_id(), identifiers.new_id()
+    rows = [_webhook(organization, config, f"webhook {number}", poisoned=number % 100 == 42) for number in range(1000)]
+    good = {row.body for number, row in enumerate(rows) if number % 100 != 42}
+    connection = await asyncpg.connect(settings.database_url)
+    try:
+        await connection.execute("insert into organizations (id, name) values ($1, 'Poisoned')", organization)
+        async with (
+            Database(settings.database_url) as database,
+            GroupCommit[WebhookRow, Stored]("ingest", database, INGEST, store) as commit,
+        ):
+            for wave in (rows[:450], rows[450:900], rows[900:]):  # 500 of one organization may wait
+                outcomes = await asyncio.gather(
+                    *[commit.submit(row, organization=organization) for row in wave], return_exceptions=True
+                )
+                for row, outcome in zip(wave, outcomes, strict=True):
+                    if row.body in good:
+                        assert outcome == Stored(1), row.body
+                    else:
+                        assert isinstance(outcome, RowRefused), row.body
+            again = _webhook(organization, config, "webhook 0", poisoned=False)
+            assert await commit.submit(again, organization=organization) == Stored(0)
+        for table in ("inbound_webhooks", "quarantine"):
+            bodies = await connection.fetch(f"select body from {table} where organization_id = $1", organization)
+            assert {row["body"] for row in bodies} == good
+        events = await connection.fetchval("select count(*) from events where organization_id = $1", organization)
+        keys = await connection.fetchval("select count(*) from inbound_dedup where organization_id = $1", organization)
+        assert (events, keys) == (990, 990)
+    finally:
+        await connection.close()

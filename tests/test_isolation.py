@@ -1,0 +1,613 @@
+"""One organization never sees, changes or names what is another's: over every route, and in every table."""
+
+import asyncio
+import json
+import re
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from typing import Any, NamedTuple
+from uuid import UUID, uuid4
+
+import asyncpg
+import pytest
+from starlette.routing import BaseRoute, Mount, Route
+
+from ingress.app import ROUTES
+from ingress.database import APP, INGEST, WORKER, Database
+from ingress.sandbox import encode
+from ingress.sandbox.meta_bodies import envelope, metadata, status_item
+from ingress.settings import Settings
+from ingress.storage import configs, deliveries, events, inbound, organizations, sends
+from ingress.vault import new_api_key
+
+from .gateway import SCOPES, Answer, Gateway, Organization, eventually
+
+# ---------------------------------------------------------------- the routes, as the application has them
+
+
+class Endpoint(NamedTuple):
+    method: str
+    path: str
+
+    def __str__(self) -> str:
+        return f"{self.method} {self.path}"
+
+
+def endpoints(routes: "list[BaseRoute]", prefix: str = "") -> Iterator[Endpoint]:
+    for route in routes:
+        if isinstance(route, Mount):
+            yield from endpoints(list(route.routes), prefix + route.path)
+        elif isinstance(route, Route):
+            for method in sorted((route.methods or set()) - {"HEAD"}):
+                yield Endpoint(method, prefix + route.path)
+
+
+# Open to everybody, each for a reason: nothing behind them is an organization's.
+PUBLIC = re.compile(r"/(healthz|readyz|livez|startupz|metrics|openapi\.json|docs|console)(/.*)?$")
+ALL = list(endpoints(list(ROUTES)))
+GUARDED = [endpoint for endpoint in ALL if not PUBLIC.match(endpoint.path)]
+PLATFORM_ONLY = [Endpoint("GET", "/organizations"), Endpoint("POST", "/organizations")]
+WITH_IDS = [endpoint for endpoint in GUARDED if "{" in endpoint.path]
+READING = [endpoint for endpoint in GUARDED if endpoint.method == "GET" and endpoint not in PLATFORM_ONLY]
+
+
+def test_the_table_of_routes_is_read() -> None:
+    assert len(GUARDED) >= 25
+    assert set(PLATFORM_ONLY) <= set(GUARDED)
+    assert any(endpoint.path.startswith("/integrations/whatsapp/") for endpoint in GUARDED)
+
+
+class Data(NamedTuple):
+    """An organization with a row in every table, and what its things are called."""
+
+    organization: Organization
+    ids: dict[str, str]  # a value for each path parameter
+    names: list[bytes]  # everything that would tell one of its things; a person's phone first
+    sequences: list[int]
+
+
+def filled(endpoint: Endpoint, ids: dict[str, str]) -> str:
+    """The path with *ids* in it. A parameter without one needs an entry in `populated` and `random_ids`."""
+    return re.sub(r"{(\w+)(?::\w+)?}", lambda match: ids[match[1]], endpoint.path)
+
+
+def random_ids() -> dict[str, str]:
+    one = str(uuid4())
+    return {
+        "message_id": one,
+        "quarantine_id": one,
+        "config_id": one,
+        "media_id": "1234567890",
+        "key_id": one[:8],
+        "conversation_id": one,
+        "organization_id": one,
+    }
+
+
+# ---------------------------------------------------------------- two organizations with data everywhere
+
+
+@asynccontextmanager
+async def connected(settings: Settings, role: str | None = None) -> AsyncIterator[asyncpg.Connection]:
+    """A connection as the owner of the database, or in *role* as the service has it."""
+    connection = await asyncpg.connect(settings.database_url, server_settings={"role": role} if role else {})
+    try:
+        yield connection
+    finally:
+        await connection.close()
+
+
+async def populated(gateway: Gateway, settings: Settings, phone: str) -> Data:
+    organization = await gateway.organization(f"Org {phone}")
+    await organization.configure()
+    await organization.configure(active=False)
+    await organization.fall_back_to(organization.configs[1]["config_id"])
+    # Nobody listens there: deliveries wait.
+    assert (await organization.call("PUT", "/callback", {"url": "http://127.0.0.1:1/"})).status == 200
+    number = organization.numbers[0]
+    people = gateway.meta.inbound(number)
+    for words in ("one", "two"):
+        assert (await organization.post_webhook(people.text(words, phone=phone))).status == 200
+    assert (await organization.post_webhook(b"unreadable")).status == 200
+    foreign = people.text("of somebody else", phone=phone)
+    foreign["entry"][0]["changes"][0]["value"]["metadata"]["phone_number_id"] = "1"
+    assert (await organization.post_webhook(foreign)).status == 200
+    stray = status_item(f"wamid.stray{phone[1:]}", "delivered", {"to": phone})
+    assert (await organization.post_webhook(envelope((number, {"statuses": [stray]})))).status == 200
+    sent = (await organization.send({"to": phone, "body": "hello"}, idempotency_key=f"key{phone}")).json
+    await organization.settled(sent["id"], "read")
+    [aside] = (await organization.call("GET", "/quarantine")).json["quarantine"]
+    found = await organization.events()
+    received = [event for event in found if event["type"] == "message.received"]
+    async with connected(settings) as connection:
+        await connection.execute(
+            "update deliveries set state = 'parked' where organization_id = $1 and sequence = $2",
+            UUID(organization.id),
+            received[0]["sequence"],
+        )
+    key_id = organization.key.split("_")[2]
+    ids = {
+        "message_id": sent["id"],
+        "quarantine_id": aside["id"],
+        "config_id": organization.configs[0]["config_id"],
+        "media_id": "1234567890",
+        "key_id": key_id,
+        "conversation_id": received[0]["data"]["conversation"]["id"],
+        "organization_id": organization.id,
+    }
+    names = [phone, *ids.values(), sent["provider_message_id"], number.phone_number_id, number.display_phone_number]
+    names += [config["config_id"] for config in organization.configs] + [event["id"] for event in found]
+    names.remove("1234567890")
+    told = [json.dumps(name)[1:-1].encode() for name in names]
+    return Data(organization, ids, told, [event["sequence"] for event in found])
+
+
+@pytest.fixture(scope="module")
+async def pair(gateway: Gateway, settings: Settings) -> tuple[Data, Data]:
+    first, second = await asyncio.gather(
+        populated(gateway, settings, "+5511900000001"), populated(gateway, settings, "+5511900000002")
+    )
+    assert not set(first.names) & set(second.names)
+    return first, second
+
+
+# ---------------------------------------------------------------- who is let in
+
+
+async def asked(gateway: Gateway, endpoint: Endpoint, ids: dict[str, str], key: str | None, **more: Any) -> Answer:
+    return await gateway.call(endpoint.method, filled(endpoint, ids), key=key, **more)
+
+
+def alike(answers: list[Answer]) -> None:
+    """The same to the byte, headers too, but for what differs between any two requests."""
+    shapes = [
+        (answer.status, answer.raw, {name for name in answer.headers if name.lower() not in ("date", "x-request-id")})
+        for answer in answers
+    ]
+    assert all(shape == shapes[0] for shape in shapes), [answer.raw for answer in answers]
+
+
+@pytest.fixture(scope="module")
+async def dead_keys(gateway: Gateway, settings: Settings) -> dict[str, str]:
+    """Keys that are none any more, or never were, by what is wrong with them."""
+    owner = await gateway.organization("Dead keys")
+    keys = {}
+    for reason in ("revoked", "expired"):
+        made = (await owner.call("POST", "/keys", {"scopes": SCOPES})).json
+        keys[reason] = made["key"]
+        async with connected(settings) as connection:
+            column = {"revoked": "revoked_at", "expired": "expires_at"}[reason]
+            await connection.execute(f"update api_keys set {column} = now() where id = $1", made["id"])
+    return keys | {"unknown": new_api_key("live")[2], "malformed": "ingress_live_x", "empty": "", "odd": "é" * 60}
+
+
+@pytest.mark.parametrize("endpoint", GUARDED, ids=str)
+async def test_nobody_gets_in_without_a_good_key(
+    gateway: Gateway, pair: tuple[Data, Data], dead_keys: dict[str, str], endpoint: Endpoint
+) -> None:
+    """No key, a malformed, revoked, expired, unknown one: 401, before anything else is looked at."""
+    victim = pair[0]
+    answers = [await asked(gateway, endpoint, victim.ids, None)]
+    answers += [await asked(gateway, endpoint, victim.ids, key) for key in dead_keys.values()]
+    answers.append(await asked(gateway, endpoint, victim.ids, dead_keys["revoked"], x_org_id=victim.organization.id))
+    answers.append(await asked(gateway, endpoint, victim.ids, None, raw=b"{" * 1000))
+    assert {(answer.status, answer.json["code"]) for answer in answers} == {(401, "unauthorized")}
+    for answer in answers:
+        assert not any(name in answer.raw for name in victim.names)
+
+
+@pytest.fixture(scope="module")
+async def weak_keys(gateway: Gateway) -> dict[str, str]:
+    """A key for each scope, of an organization that has nothing."""
+    owner = await gateway.organization("Weak keys")
+    made = [await owner.call("POST", "/keys", {"scopes": [scope]}) for scope in SCOPES]
+    return dict(zip(SCOPES, [answer.json["key"] for answer in made], strict=True))
+
+
+@pytest.mark.parametrize("endpoint", GUARDED, ids=str)
+async def test_one_scope_opens_a_route(gateway: Gateway, weak_keys: dict[str, str], endpoint: Endpoint) -> None:
+    """Exactly one; the others are told 403. What is the platform's no scope opens."""
+    opened = []
+    for scope, key in weak_keys.items():
+        url = gateway.url + filled(endpoint, random_ids())
+        headers = {"authorization": f"Bearer {key}"}
+        # The body is not read: a stream has no end.
+        async with gateway.session.request(endpoint.method, url, headers=headers) as answer:
+            assert answer.status != 401
+            assert answer.status < 500
+            if answer.status != 403:
+                opened.append(scope)
+    assert len(opened) == (0 if endpoint in PLATFORM_ONLY else 1), opened
+
+
+@pytest.mark.parametrize("endpoint", GUARDED, ids=str)
+async def test_the_header_names_ones_own_organization_or_none(
+    gateway: Gateway, pair: tuple[Data, Data], endpoint: Endpoint
+) -> None:
+    """X-Org-Id of another organization, of none, of no shape: 404, telling nothing."""
+    victim, intruder = pair
+    key = intruder.organization.key
+    for ids in (victim.ids, random_ids()):
+        answers = [
+            await asked(gateway, endpoint, ids, key, x_org_id=value)
+            for value in (victim.organization.id, str(uuid4()), "no-uuid", "' or 1=1", "0")
+        ]
+        assert answers[0].status == 404
+        alike(answers)
+
+
+@pytest.mark.parametrize("endpoint", WITH_IDS, ids=str)
+async def test_another_organizations_ids_name_nothing(
+    gateway: Gateway, pair: tuple[Data, Data], endpoint: Endpoint
+) -> None:
+    """With every scope and a real id of somebody else: the very answer that a made-up id gets."""
+    victim, intruder = pair
+    key = intruder.organization.key
+    foreign = await asked(gateway, endpoint, victim.ids, key)
+    unknown = await asked(gateway, endpoint, random_ids(), key)
+    named = await asked(gateway, endpoint, victim.ids, key, x_org_id=intruder.organization.id)
+    assert foreign.status == 404
+    alike([foreign, unknown, named])
+    for odd in ("%00", "..", "x", "%F0%9F%98%80", "1" * 500, "00000000-0000-0000-0000-000000000000"):
+        answer = await asked(gateway, endpoint, dict.fromkeys(victim.ids, odd), key)
+        assert 400 <= answer.status < 500, (odd, answer.raw)
+
+
+@pytest.mark.parametrize("endpoint", PLATFORM_ONLY, ids=str)
+async def test_the_platforms_routes(gateway: Gateway, pair: tuple[Data, Data], endpoint: Endpoint) -> None:
+    answer = await gateway.call(endpoint.method, endpoint.path, {"name": "x"}, key=pair[0].organization.key)
+    assert (answer.status, answer.json["code"]) == (403, "forbidden")
+
+
+# ---------------------------------------------------------------- what is shown
+
+
+async def shown(gateway: Gateway, organization: Organization, path: str) -> bytes:
+    """Everything that *path* lists, page by page; of a stream, what is there already."""
+    url, told = gateway.url + path, b""
+    if path.startswith("/events/stream"):
+        headers = {"authorization": f"Bearer {organization.key}", "last-event-id": "0"}
+        async with gateway.session.get(url, headers=headers) as answer:
+            assert answer.status == 200
+            while b"data:" not in told:
+                told += await answer.content.readany()
+        return told
+    answer = await organization.call("GET", path)
+    assert answer.status in (200, 404), (path, answer.raw)
+    return answer.raw
+
+
+@pytest.mark.parametrize("endpoint", READING, ids=str)
+async def test_lists_hold_ones_own_things_only(gateway: Gateway, pair: tuple[Data, Data], endpoint: Endpoint) -> None:
+    """Both have a row in every table; neither sees a name of the other's."""
+    for own, other in (pair, pair[::-1]):
+        told = await shown(gateway, own.organization, f"{filled(endpoint, own.ids)}?limit=200")
+        assert [name for name in other.names if name in told] == []
+
+
+LISTS = {
+    "/messages": "message_id",
+    "/events?raw=1": "organization_id",
+    "/events/stream": "organization_id",
+    "/keys": "key_id",
+    "/quarantine": "quarantine_id",
+    "/callback/parked": "conversation_id",
+    "/integrations/whatsapp/audit": "config_id",
+    "/integrations/whatsapp/provider/configs": "config_id",
+    "/integrations/whatsapp/provider/current": "config_id",
+}
+
+
+@pytest.mark.parametrize("path", LISTS)
+async def test_lists_do_hold_ones_own_things(gateway: Gateway, pair: tuple[Data, Data], path: str) -> None:
+    """Or the test above would prove nothing."""
+    for own in pair:
+        assert own.ids[LISTS[path]].encode() in await shown(gateway, own.organization, path)
+
+
+async def test_ids_in_bodies_and_queries(gateway: Gateway, pair: tuple[Data, Data]) -> None:
+    """Wherever else an id can be given, another organization's is as good as one made up."""
+    victim, intruder = pair
+    ids, other = victim.ids, intruder.organization
+    answers = [
+        await other.call("PUT", "/integrations/whatsapp/provider/fallback", {"config_ids": [one]})
+        for one in (ids["config_id"], str(uuid4()))
+    ]
+    assert answers[0].status == 404
+    alike(answers)
+    for name in ("conversation_id", "message_id"):
+        answer = await other.call("GET", f"/messages?conversation_id={ids[name]}")
+        assert answer.json == {"messages": []}
+    answers = [
+        await other.send({"to": "+5511987654321", "body": "x", "reply_to": one})
+        for one in (ids["message_id"], str(uuid4()))
+    ]
+    told = [{name: value for name, value in answer.json.items() if name != "request_id"} for answer in answers]
+    assert (answers[0].status, told[0]) == (422, told[1])
+    assert (await other.call("POST", "/callback/replay", {"sequences": victim.sequences})).json == {"replayed": 0}
+    for cursor in victim.sequences[:1]:
+        answer = await other.call("GET", f"/events?after={cursor}&limit=1000")
+        assert not any(name in answer.raw for name in victim.names)
+    parked = await victim.organization.call("GET", "/callback/parked")
+    assert len(parked.json["parked"]) == 1
+
+
+async def test_idempotency_keys_are_ones_own(pair: tuple[Data, Data]) -> None:
+    """The same key of two organizations names two sends, and the second learns nothing of the first."""
+    key, body = f"shared-{uuid4()}", {"to": "+5511987654321", "body": "x"}
+    told = [(await data.organization.send(body, idempotency_key=key)).json for data in pair]
+    assert told[0]["id"] != told[1]["id"]
+    assert told[0]["config_id"] != told[1]["config_id"]
+
+
+async def test_webhooks_know_their_own_organization_only(organization: Organization, pair: tuple[Data, Data]) -> None:
+    """One's own signature, on a status that names another's message: neither its state nor its trail changes."""
+    victim = pair[0]
+    number = organization.numbers[0]
+    before = await victim.organization.message(victim.ids["message_id"])
+    message = UUID(victim.ids["message_id"])
+    item = status_item(before["provider_message_id"], "played", {"to": "+5511987654321"})
+    for tracker in (f"gw1:{message.hex}:1", None):
+        said = item | ({"biz_opaque_callback_data": tracker} if tracker else {})
+        assert (await organization.post_webhook(envelope((number, {"statuses": [said]})))).status == 200
+    # Also with the victim's number in it: put aside, unseen by both.
+    theirs = {"id": victim.organization.numbers[0].waba_id, "changes": [{"field": "messages"}]}
+    value = metadata(victim.organization.numbers[0]) | {"statuses": [item]}
+    body = {
+        "object": "whatsapp_business_account",
+        "entry": [theirs | {"changes": [{"value": value, "field": "messages"}]}],
+    }
+    assert (await organization.post_webhook(encode(body))).status == 200
+    assert await victim.organization.message(victim.ids["message_id"]) == before
+    assert not any(
+        event["data"].get("status", {}).get("value") == "played" for event in await victim.organization.events()
+    )
+
+
+async def test_metrics_name_no_organization(gateway: Gateway, pair: tuple[Data, Data]) -> None:
+    told = (await gateway.call("GET", "/metrics")).raw
+    for data in pair:
+        assert [name for name in data.names if name in told] == []
+
+
+# ---------------------------------------------------------------- the second wall: row-level security
+
+
+async def tables_of(connection: asyncpg.Connection) -> dict[str, str]:
+    """Every table of an organization's data, and its column that names the organization, from the catalog."""
+    rows = await connection.fetch(
+        "select c.relname from pg_class c join pg_attribute a on a.attrelid = c.oid"
+        " where a.attname = 'organization_id' and not a.attisdropped and c.relkind in ('r', 'p')"
+        " and c.relnamespace = 'public'::regnamespace order by 1"
+    )
+    return {row["relname"]: "organization_id" for row in rows} | {"organizations": "id"}
+
+
+@asynccontextmanager
+async def within(connection: asyncpg.Connection, organization_id: str) -> AsyncIterator[None]:
+    """A transaction as `Database.organization` makes it, undone at its end."""
+    transaction = connection.transaction()
+    await transaction.start()
+    try:
+        await connection.execute("select set_config('app.org_id', $1, true)", organization_id)
+        yield
+    finally:
+        await transaction.rollback()
+
+
+async def test_every_table_has_its_policies(settings: Settings) -> None:
+    """Enabled, forced for the owner too, and one for the role of the API."""
+    async with connected(settings) as connection:
+        tables = await tables_of(connection)
+        assert len(tables) >= 14
+        for table, column in tables.items():
+            security = await connection.fetchrow(
+                "select relrowsecurity, relforcerowsecurity from pg_class where oid = $1::regclass", table
+            )
+            assert tuple(security) == (True, True), table
+            policies = await connection.fetch(
+                "select qual, with_check, cmd from pg_policies where tablename = $1 and roles = '{ingress_app}'"
+                " and permissive = 'PERMISSIVE'",
+                table,
+            )
+            [(using, check, command)] = policies
+            assert command == "ALL"
+            assert using == check
+            # Never current_setting(...)::uuid alone: it is '' after a transaction that set it.
+            assert re.fullmatch(rf"\({column} = \(NULLIF\(current_setting\('app\.org_id'.*\)\)::uuid\)", using), using
+
+
+async def test_no_role_gets_around_it(settings: Settings) -> None:
+    async with connected(settings) as connection:
+        roles = await connection.fetch(
+            "select rolname, rolsuper, rolbypassrls, rolcanlogin, rolcreaterole, rolcreatedb from pg_roles"
+            " where rolname like 'ingress%'"
+        )
+        assert {row["rolname"] for row in roles} == {APP, INGEST, WORKER}
+        assert all(tuple(row)[1:] == (False,) * 5 for row in roles)
+        owned = "select relname from pg_class where relowner::regrole::text like 'ingress%'"
+        assert await connection.fetch(owned) == []
+        members = "select roleid::regrole::text, member::regrole::text from pg_auth_members"
+        assert not [row for row in await connection.fetch(members) if row["member"].startswith("ingress")]
+
+
+async def test_the_service_connects_in_its_roles(settings: Settings) -> None:
+    """And is in them again after a connection went back to its pool."""
+    async with Database(settings.database_url) as database:
+        for _ in range(3):
+            async with database.organization(uuid4()) as connection:
+                assert await connection.fetchval("select current_user") == APP
+            async with database.worker() as connection:
+                assert await connection.fetchval("select current_user") == WORKER
+                assert not await connection.fetchval("select current_setting('app.org_id', true)")
+        connection = await database.connect(INGEST)
+        assert await connection.fetchval("select current_user") == INGEST
+        await connection.close()
+
+
+async def test_queries_without_a_condition_see_one_organization(settings: Settings, pair: tuple[Data, Data]) -> None:
+    """In every table: nothing without the setting, one's own rows with it, nothing again after it."""
+    async with connected(settings) as owner, connected(settings, APP) as connection:
+        tables = await tables_of(owner)
+        for table, column in tables.items():
+            counts = {}
+            hidden = " and not foreign_item" if table == "quarantine" else ""
+            for data in pair:
+                count = f"select count(*) from {table} where {column} = $1{hidden}"
+                counts[data.organization.id] = await owner.fetchval(count, UUID(data.organization.id))
+            assert all(counts.values()), f"{table} is empty: the test proves nothing"
+            everything = f"select {column} from {table}"
+            assert await connection.fetch(everything) == [], table
+            for organization_id, count in counts.items():
+                async with within(connection, organization_id):
+                    seen = await connection.fetch(everything)
+                    assert {str(row[0]) for row in seen} == {organization_id}, table
+                    assert len(seen) >= count
+                # The setting is '' now, which is no uuid: nothing, and no error.
+                assert await connection.fetchval("select current_setting('app.org_id', true)") == ""
+                assert await connection.fetch(everything) == [], table
+            async with within(connection, str(uuid4())):
+                assert await connection.fetch(everything) == [], table
+
+
+async def test_nothing_can_be_put_into_another_organization(settings: Settings, pair: tuple[Data, Data]) -> None:
+    """Neither as a new row nor by moving one; a change without a condition changes one's own rows only."""
+    own, other = (data.organization.id for data in pair)
+    async with connected(settings) as owner, connected(settings, APP) as connection:
+        for table, column in (await tables_of(owner)).items():
+            columns = await owner.fetchval(
+                "select string_agg(format('%I', attname), ', ') from pg_attribute where attrelid = $1::regclass"
+                " and attnum > 0 and not attisdropped and attidentity = '' and attname <> $2",
+                table,
+                column,
+            )
+            statements = [
+                f"insert into {table} ({column}, {columns}) select '{other}', {columns} from {table} limit 1",
+                f"update {table} set {column} = '{other}'",
+            ]
+            for statement in statements:
+                async with within(connection, own):
+                    with pytest.raises(asyncpg.InsufficientPrivilegeError):
+                        await connection.execute(statement)
+            if table != "provider_audit_log":
+                async with within(connection, own):
+                    changed = await connection.execute(f"update {table} set {column} = {column}")
+                    assert changed == f"UPDATE {await connection.fetchval(f'select count(*) from {table}')}"
+                    untouched = await connection.execute(f"delete from {table} where {column} = '{other}'")
+                    assert untouched == "DELETE 0"
+
+
+async def test_items_of_somebody_else_are_seen_by_nobody(settings: Settings, pair: tuple[Data, Data]) -> None:
+    """Not even by the organization under whose address they came in, and by no query that forgot to say so."""
+    own = pair[0].organization.id
+    async with connected(settings) as owner, connected(settings, APP) as connection:
+        there = "select count(*) from quarantine where organization_id = $1 and foreign_item"
+        assert await owner.fetchval(there, UUID(own)) > 0
+        async with within(connection, own):
+            assert await connection.fetchval(there, UUID(own)) == 0
+            assert await connection.fetchval("select bool_or(foreign_item) from quarantine") is False
+            assert (
+                await connection.execute("update quarantine set foreign_item = false where foreign_item") == "UPDATE 0"
+            )
+            with pytest.raises(asyncpg.InsufficientPrivilegeError):
+                await connection.execute("update quarantine set foreign_item = true")
+
+
+FORBIDDEN_TO_INGEST = [
+    "api_keys",
+    "whatsapp_provider_configs",
+    "organizations",
+    "provider_audit_log",
+    "inbound_webhooks",
+    "quarantine",
+]
+
+
+@pytest.mark.parametrize("table", FORBIDDEN_TO_INGEST)
+async def test_who_writes_webhooks_reads_no_secrets(settings: Settings, table: str) -> None:
+    """The role that takes bytes from the internet can neither read nor change what others left."""
+    async with connected(settings, INGEST) as connection:
+        for statement in (
+            f"select * from {table}",
+            f"update {table} set organization_id = null",
+            f"delete from {table}",
+        ):
+            with pytest.raises((asyncpg.InsufficientPrivilegeError, asyncpg.UndefinedColumnError)) as caught:
+                await connection.execute(statement)
+            assert isinstance(caught.value, asyncpg.InsufficientPrivilegeError) or table == "organizations"
+
+
+async def test_the_trail_is_append_only(settings: Settings, pair: tuple[Data, Data]) -> None:
+    """For every role by privilege, for the owner and a superuser by the trigger."""
+    changes = [
+        "update provider_audit_log set actor = 'nobody'",
+        "delete from provider_audit_log",
+        "truncate provider_audit_log",
+        "update provider_audit_log set actor = 'nobody' where false",
+    ]
+    own = pair[0].organization.id
+    async with connected(settings) as owner:
+        before = await owner.fetch("select * from provider_audit_log where organization_id = $1", UUID(own))
+        for change in changes:
+            with pytest.raises(asyncpg.IntegrityConstraintViolationError):
+                await owner.execute(change)
+        for role in (APP, INGEST, WORKER):
+            async with connected(settings, role) as connection:
+                for change in changes:
+                    async with within(connection, own):
+                        with pytest.raises(asyncpg.InsufficientPrivilegeError):
+                            await connection.execute(change)
+        # Nor by way of the table it hangs on.
+        with pytest.raises(asyncpg.ForeignKeyViolationError):
+            await owner.execute("delete from organizations where id = $1", UUID(own))
+        assert await owner.fetch("select * from provider_audit_log where organization_id = $1", UUID(own)) == before
+
+
+FORGETFUL = [
+    (configs, "TRAIL"),
+    (configs, "OF_ORGANIZATION"),
+    (deliveries, "CALLBACK"),
+    (deliveries, "PARKED"),
+    (events, "READ"),
+    (events, "LAST"),
+    (inbound, "LIST"),
+    (inbound, "GET"),
+    (organizations, "KEYS"),
+    (sends, "ATTEMPTS"),
+    (sends, "BY_ID"),
+    (sends, "BY_KEY"),
+    (sends, "SENT"),
+]
+
+
+async def test_without_their_conditions_the_statements_still_show_one_organization(
+    gateway: Gateway, pair: tuple[Data, Data], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every read of the API with its `organization_id = $1` taken out: no row of the other."""
+    for module, name in FORGETFUL:
+        statement = getattr(module, name)
+        forgot = statement.replace("organization_id = $1", "$1::uuid is not null")
+        assert forgot != statement
+        monkeypatch.setattr(module, name, forgot)
+    for own, other in (pair, pair[::-1]):
+        for endpoint in READING:
+            told = await shown(gateway, own.organization, f"{filled(endpoint, own.ids)}?limit=200")
+            assert [name for name in other.names if name in told] == [], str(endpoint)
+        for endpoint in WITH_IDS:
+            if endpoint.method == "GET":
+                answer = await asked(gateway, endpoint, other.ids, own.organization.key)
+                assert answer.status == 404, str(endpoint)
+        # An Idempotency-Key that the other has used, too.
+        body, key = {"to": "+5511987654321", "body": "x"}, f"key{other.names[0].decode()}"
+        told = [await own.organization.send(body, idempotency_key=key) for _ in range(2)]
+        assert [answer.status for answer in told] == [200, 200]
+        assert told[0].json["id"] == told[1].json["id"]
+
+
+async def test_a_forgotten_condition_does_not_deliver_to_another(pair: tuple[Data, Data], gateway: Gateway) -> None:
+    """The callbacks of both are their own: an event of one is queued for one."""
+    first, second = (data.organization for data in pair)
+    body = gateway.meta.inbound(first.numbers[0]).text("to the first")
+    assert (await first.post_webhook(body)).status == 200
+    await eventually(lambda: first.events(kind="message.received"), lambda found: len(found) == 3)
+    assert len(await second.events(kind="message.received")) == 2

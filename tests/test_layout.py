@@ -1,0 +1,327 @@
+"""The project's own rules about its code, read from the code. What `providers` may import: providers/test_purity.py."""
+
+import ast
+import importlib
+import inspect
+import os
+import pkgutil
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+import ingress
+import ingress.storage
+import providers
+from ingress import messages_api
+from ingress.settings import Settings, variable
+from providers import ProviderError, Registry
+
+ROOT = Path(__file__).parent.parent
+FOLDER = Path(ingress.__file__).parent
+FILES = sorted(FOLDER.rglob("*.py"))
+SOURCES = [*FILES, *sorted(Path(providers.__file__).parent.glob("*.py"))]
+
+
+def name_of(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def is_for_show(path: Path) -> bool:
+    """The simulators and the scene that `ingress demo` plays: no part of the service."""
+    place = path.relative_to(FOLDER)
+    return place.parts[0] == "sandbox" or place.parts[0].startswith("demo")
+
+
+SERVICE = [path for path in FILES if not is_for_show(path)]
+
+
+# ---------------------------------------------------------------- providers stay in `providers`
+
+PROVIDER_WORDS = re.compile(r"meta_business|twilio|whatsapp_web|waha\b|baileys|graph\.facebook", re.IGNORECASE)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [path for path in FOLDER.rglob("*") if path.is_file() and path.suffix != ".pyc" and not is_for_show(path)],
+    ids=name_of,
+)
+def test_the_service_names_no_provider(path: Path) -> None:
+    """A provider is added without touching what exists: nothing outside of its own files knows its name."""
+    if path.suffix in {".py", ".html", ".js", ".css", ".sql", ".json"}:
+        assert PROVIDER_WORDS.findall(path.read_text()) == []
+
+
+def test_the_schema_names_no_provider() -> None:
+    assert PROVIDER_WORDS.findall((ROOT / "schema.sql").read_text()) == []
+
+
+# ---------------------------------------------------------------- which module knows which
+
+
+def module_of(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {module_of(path): path for path in FILES}
+
+
+def imported(path: Path) -> Iterator[str]:
+    """Modules of `ingress` that *path* imports at module level, under TYPE_CHECKING too, in their absolute names."""
+    package = module_of(path) if path.name == "__init__.py" else module_of(path).rpartition(".")[0]
+    for node in _module_level(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names if alias.name in MODULES)
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                above = package.split(".")[: len(package.split(".")) - node.level + 1]
+                base = ".".join([*above, *filter(None, [node.module])])
+            submodules = [name for alias in node.names if (name := f"{base}.{alias.name}") in MODULES]
+            yield from submodules
+            if base in MODULES and len(submodules) < len(node.names):
+                yield base
+
+
+def _module_level(tree: ast.AST) -> Iterator[ast.AST]:
+    for node in ast.iter_child_nodes(tree):
+        if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            yield node
+            yield from _module_level(node)
+
+
+def test_imports_make_no_circle() -> None:
+    """There is an order in which every module comes after those it imports."""
+    graph = {module: set(imported(path)) - {module} for module, path in MODULES.items()}
+    assert sum(map(len, graph.values())) > 50
+    assert list(TopologicalSorter(graph).static_order())
+
+
+def test_the_service_does_without_its_simulators() -> None:
+    """None of its modules imports the sandbox, but inside of a function that was asked for it."""
+    found = {name_of(path) for path in SERVICE for name in imported(path) if name.startswith("ingress.sandbox")}
+    assert found == set()
+
+
+def test_providers_do_not_know_the_service() -> None:
+    for path in Path(providers.__file__).parent.glob("*.py"):
+        assert not re.search(r"^\s*(from|import) ingress", path.read_text(), re.MULTILINE), path.name
+
+
+# ---------------------------------------------------------------- SQL
+
+STATEMENT = re.compile(
+    r"^\s*(?:select|insert into|update|delete from|with|truncate|alter|create|drop|set local)\s", re.I
+)
+SQL_AT_HOME = {"ingress/database.py"}
+
+
+def constants(tree: ast.AST) -> Iterator[ast.Constant]:
+    """String constants that are no docstrings."""
+    docstrings = {
+        node.body[0].value
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
+        and node.body
+        and isinstance(node.body[0], ast.Expr)
+    }
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and node not in docstrings:
+            yield node
+
+
+@pytest.mark.parametrize("path", [path for path in SERVICE if path.parent.name != "storage"], ids=name_of)
+def test_statements_live_in_storage(path: Path) -> None:
+    """Who looks for what touches a table looks in one folder."""
+    if name_of(path) in SQL_AT_HOME:
+        return
+    found = [
+        (node.lineno, node.value[:60])
+        for node in constants(ast.parse(path.read_text()))
+        # `select`, `update` and others are words too: a statement also names what it is about.
+        if STATEMENT.match(node.value) and re.search(r"\b(from|into|set|table|values|\$1)\b|\$1", node.value, re.I)
+    ]
+    # The fence of a transaction is the database's business; a session's setting or a lock is nobody's data.
+    assert [place for place in found if not LOCK.search(place[1])] == []
+
+
+LOCK = re.compile(r"pg_(?:try_)?advisory|set_config|pg_notify", re.I)
+
+
+def tables_of_organizations() -> set[str]:
+    """Tables with the column organization_id, as schema.sql creates them."""
+    schema = (ROOT / "schema.sql").read_text()
+    created = re.findall(r"^create table (\w+) \((.*?)^\)", schema, re.M | re.S)
+    return {table for table, columns in created if re.search(r"^\s+organization_id\s", columns, re.M)}
+
+
+def statements() -> Iterator[tuple[str, str]]:
+    """(module.NAME, text without comments) of every statement in storage, put together as it runs."""
+    for found in pkgutil.iter_modules(ingress.storage.__path__):
+        module = importlib.import_module(f"ingress.storage.{found.name}")
+        for name, value in vars(module).items():
+            if isinstance(value, str) and not name.startswith("__"):
+                text = re.sub(r"/\*.*?\*/|--[^\n]*", "", value, flags=re.S)
+                if STATEMENT.match(text):
+                    yield f"{found.name}.{name}", text
+    from ingress.storage.inbound import _store
+
+    yield "inbound._store", _store(statuses=True, quarantine=True)
+
+
+# Statements that see every organization, each for a reason. All others are held to one, or to rows that name theirs.
+EVERY_ORGANIZATION = {
+    "configs.BY_TOKEN": "the token of a webhook's address is what finds the organization",
+    "organizations.KEY": "the API key is what finds the organization",
+    "organizations.LIST": "the platform's list of organizations",
+    "deliveries.CLAIM": "a worker takes what is due, whoever it belongs to",
+    "deliveries.GAUGES": "a metric, which names no organization",
+    "inbound.COUNT_OPEN": "a metric, which names no organization",
+    "sends.GAUGES": "a metric, which names no organization",
+    "sends.RECLAIM": "a worker takes over what its process left, whoever it belongs to",
+    "retention": "what is old is deleted, whoever it belongs to",
+    "statuses.SWEEP": "a worker matches statuses with messages; the join is by organization",
+}
+HELD = re.compile(
+    r"\borganization_id\s*=\s*(?:\$|[a-z_.]+organization_id)|insert into \w+ \(\s*organization_id"
+    r"|\(organization_id, id\) in",
+    re.I,
+)
+HELD_TO_ITSELF = re.compile(r"\borganizations \(id, |\b(?:o\.)?id = (?:\$1|given\.organization_id)\b", re.I)
+
+
+def test_every_statement_names_its_organization() -> None:
+    """Organization-first queries are the first wall; row-level security is only the second."""
+    tables = tables_of_organizations()
+    assert len(tables) >= 13
+    seen, exempt = set(), set()
+    for name, text in statements():
+        touched = {table for table in [*tables, "organizations"] if re.search(rf"\b{table}\b", text)}
+        if not touched:
+            continue
+        seen.add(name)
+        if exemption := {name, name.partition(".")[0]} & set(EVERY_ORGANIZATION):
+            exempt |= exemption
+            continue
+        assert touched == {"organizations"} or re.search(r"\borganization_id\b", text), name
+        held = HELD.search(text) or ("organizations" in touched and HELD_TO_ITSELF.search(text))
+        assert held, f"{name} is not held to an organization"
+    assert len(seen) >= 40
+    assert exempt == set(EVERY_ORGANIZATION), "an exemption that nothing needs"
+
+
+def test_every_statement_has_a_function_that_takes_the_organization_first() -> None:
+    """A function of storage that is for the API takes the organization right after the connection."""
+    for found in pkgutil.iter_modules(ingress.storage.__path__):
+        module = importlib.import_module(f"ingress.storage.{found.name}")
+        for name, function in inspect.getmembers(module, inspect.iscoroutinefunction):
+            about = inspect.getdoc(function) or ""
+            if function.__module__ == module.__name__ and "(organization)" in about:
+                assert list(inspect.signature(function).parameters)[1] == "organization_id", f"{found.name}.{name}"
+
+
+# ---------------------------------------------------------------- errors
+
+
+def leaves(kind: type) -> Iterator[type]:
+    below = kind.__subclasses__()
+    if not below:
+        yield kind
+    for other in below:
+        yield from leaves(other)
+
+
+# What is told in another way than by the table of POST /send.
+TOLD_ELSEWHERE = {
+    "Unverified": "ingress/inbound.py: 401, always the same body",
+    "Malformed": "ingress/inbound.py: quarantined, 200",
+    "Uncertain": "messages_api._answer: 504",
+}
+
+
+def test_every_error_of_a_provider_has_an_answer() -> None:
+    """A new class must be given a status before it can be raised."""
+    Registry().entries()
+    known = {kind.__name__ for kind in leaves(ProviderError) if kind.__module__.startswith("providers")}
+    assert known == set(messages_api._FAILURES) | set(TOLD_ELSEWHERE)
+    assert {status for status, _, _ in messages_api._FAILURES.values()} <= {422, 502}
+
+
+# ---------------------------------------------------------------- what is written down
+
+
+@pytest.mark.parametrize("field", Settings.__struct_fields__)
+def test_every_setting_is_in_the_readme(field: str) -> None:
+    assert f"{variable(field)}" in (ROOT / "README.md").read_text()
+
+
+@pytest.mark.parametrize("field", Settings.__struct_fields__)
+def test_every_setting_has_a_comment(field: str) -> None:
+    """Its documentation, in the struct: a comment above it, or above its neighbour where both are one thing."""
+    lines = (FOLDER / "settings.py").read_text().splitlines()
+    [place] = [number for number, line in enumerate(lines) if line.startswith(f"    {field}: ")]
+    above = [line.strip() for line in lines[max(0, place - 2) : place]]
+    assert any(line.startswith("#") for line in above) or field == "log_level"
+
+
+# ---------------------------------------------------------------- what is not done here
+
+
+@pytest.mark.parametrize("path", SERVICE, ids=name_of)
+def test_connections_go_out_in_one_place(path: Path) -> None:
+    """A client session made elsewhere would have no guard (SEC-7)."""
+    if name_of(path) == "ingress/egress.py":
+        return
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Call):
+            called = node.func.id if isinstance(node.func, ast.Name) else getattr(node.func, "attr", "")
+            assert called not in {"ClientSession", "urlopen", "open_connection", "create_connection"}, node.lineno
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=name_of)
+def test_nothing_is_left_undone(path: Path) -> None:
+    """No promise to come back, no error swallowed without a word, no breakpoint."""
+    text = path.read_text()
+    assert re.findall(r"\b(TODO|FIXME|XXX|HACK)\b", text) == []
+    assert "breakpoint()" not in text
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.ExceptHandler):
+            assert node.type is not None, f"a bare except in line {node.lineno}"
+            assert not all(isinstance(line, ast.Pass) for line in node.body), f"except: pass in line {node.lineno}"
+
+
+def test_secrets_are_compared_in_constant_time() -> None:
+    """In `providers` in one module; nowhere with `==`."""
+    word = re.compile(r"secret(?!s\b)|signature|digest\b|hmac|access_token|verify_token|api_key")
+    for path in [path for path in SOURCES if FOLDER not in path.parents or not is_for_show(path)]:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Compare) and any(isinstance(one, ast.Eq | ast.NotEq) for one in node.ops):
+                said = ast.unparse(node).lower()
+                assert "len(" in said or not word.search(said), f"{name_of(path)}:{node.lineno} {said}"
+    homes = {path.name for path in SOURCES if "compare_digest" in path.read_text() and path.parent.name == "providers"}
+    assert homes == {"signing.py"}
+
+
+def test_importing_the_service_does_nothing() -> None:
+    """No socket, no server, no environment is read: every module can be imported by a tool."""
+    modules = [name for name in MODULES if "__main__" not in name and not name.startswith("ingress.demo")]
+    program = (
+        "import sys, importlib, socket\n"
+        "def refuse(*a, **k): raise SystemExit('a socket was made')\n"
+        "socket.socket.connect = socket.socket.bind = refuse\n"
+        "for name in sys.argv[1:]: importlib.import_module(name)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", program, *modules],
+        cwd=ROOT,
+        env={"PATH": os.environ["PATH"]},
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

@@ -1,0 +1,535 @@
+"""The server around the application: slow clients, an orderly end, health, metrics, and headers of every answer."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import msgspec
+import pytest
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
+from prometheus_client.parser import text_string_to_metric_families as parse_text
+from yarl import URL
+
+from ingress import server
+from ingress.app import Application
+from ingress.database import migrate
+from ingress.sandbox import MetaSimulator, Slow, StatusPolicy
+from ingress.sandbox.meta_bodies import encode, signed_headers
+from ingress.servers import EmbeddedServers, Postgres
+from ingress.settings import Settings
+
+from . import conftest
+from .gateway import Gateway, Organization, Process, eventually
+
+SLOW_CLIENTS = 50
+DEADLINE_S = 0.5
+DRIP_S = 0.05
+HEADER = b"POST /send HTTP/1.1\r\nhost: localhost\r\n"
+GET_HEALTH = b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n"
+
+
+class Client:
+    """A raw connection to the service."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader = reader
+        self.writer = writer
+
+    @classmethod
+    async def connect(cls, url: str) -> "Client":
+        return cls(*await asyncio.open_connection(URL(url).host, URL(url).port))
+
+    def write(self, data: bytes) -> None:
+        self.writer.write(data)
+
+    async def answer(self) -> tuple[int, bytes]:
+        """One whole answer, told apart by its length."""
+        head = await asyncio.wait_for(self.reader.readuntil(b"\r\n\r\n"), 5)
+        lines = head.decode().lower().split("\r\n")
+        length = next(int(line.partition(":")[2]) for line in lines if line.startswith("content-length:"))
+        return int(lines[0].split()[1]), await asyncio.wait_for(self.reader.readexactly(length), 5)
+
+    async def closed(self) -> None:
+        """Wait until the service ends the connection, without an answer."""
+        with contextlib.suppress(ConnectionError):
+            assert await self.reader.read() == b""
+
+    async def close(self) -> None:
+        self.writer.close()
+        with contextlib.suppress(OSError):
+            await self.writer.wait_closed()
+
+
+@pytest.fixture
+async def connect(gateway: Gateway) -> AsyncIterator[Callable[[], Any]]:
+    """Makes raw connections; closes what the test leaves open."""
+    made: list[Client] = []
+
+    async def make() -> Client:
+        made.append(await Client.connect(gateway.url))
+        return made[-1]
+
+    yield make
+    await asyncio.gather(*[client.close() for client in made])
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "HEADER_DEADLINE_S", DEADLINE_S)
+    monkeypatch.setattr(server, "BODY_DEADLINE_S", DEADLINE_S)
+
+
+# ---------------------------------------------------------------- slow clients
+
+
+async def _drip(client: Client, data: bytes) -> None:
+    """A byte at a time, until nobody takes them any more."""
+    for index in range(len(data)):
+        if client.reader.at_eof() or client.writer.is_closing():
+            return
+        client.write(data[index : index + 1])
+        await asyncio.sleep(DRIP_S)
+
+
+@pytest.mark.parametrize(
+    ("first", "drip"),
+    [
+        (b"", b""),
+        (HEADER, b""),
+        (HEADER + b"x-slow: ", b"s" * 400),
+        (b"POST %s HTTP/1.1\r\nhost: localhost\r\ncontent-length: 1000\r\n\r\n", b"s" * 400),
+    ],
+    ids=["silent", "partial-header", "header-drip", "body-drip"],
+)
+@pytest.mark.usefixtures("impatient")
+async def test_slow_clients_are_closed_and_others_served(
+    organization: Organization, gateway: Gateway, connect: Any, first: bytes, drip: bytes
+) -> None:
+    """IN-8: whatever a connection holds back, it ends in time; meanwhile webhooks are taken as ever."""
+    slow = [await connect() for _ in range(SLOW_CLIENTS)]
+    path = URL(organization.configs[0]["webhook_url"]).path.encode()
+    started = time.monotonic()
+    for client in slow:
+        client.write(first.replace(b"%s", path))
+    drips = [asyncio.create_task(_drip(client, drip)) for client in slow]
+    ends = asyncio.gather(*[client.closed() for client in slow])
+    times = []
+    while not ends.done():
+        assert time.monotonic() - started < 4 * DEADLINE_S
+        asked = time.monotonic()
+        body = gateway.meta.inbound(organization.numbers[0]).text("normal")
+        assert (await organization.post_webhook(body)).status == 200
+        times.append(time.monotonic() - asked)
+    await ends
+    assert time.monotonic() - started >= 0.8 * DEADLINE_S
+    await asyncio.gather(*drips)
+    assert len(times) > 5
+    assert sorted(times)[len(times) * 99 // 100] < 0.25
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_a_slow_webhook_body_is_cut_off_and_leaves_nothing(organization: Organization, connect: Any) -> None:
+    """The webhook path reads its body itself; a client that stops halfway stores nothing and breaks nothing."""
+    before = len(await organization.events())
+    client = await connect()
+    path = URL(organization.configs[0]["webhook_url"]).path
+    client.write(f"POST {path} HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n{{".encode())
+    await asyncio.wait_for(client.closed(), 4 * DEADLINE_S)
+    assert len(await organization.events()) == before
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_idle_connections_are_kept(connect: Any) -> None:
+    """Keep-alive: the deadline is for a request that has begun, not for the pause before the next."""
+    client = await connect()
+    for _ in range(2):
+        client.write(GET_HEALTH)
+        assert (await client.answer())[0] == 200
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(client.reader.read(1), 2 * DEADLINE_S)
+    # The next request's header is under the deadline again.
+    client.write(GET_HEALTH[:10])
+    await asyncio.wait_for(client.closed(), 4 * DEADLINE_S)
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_a_slow_answer_is_not_a_slow_client(organization: Organization, gateway: Gateway) -> None:
+    """A long poll and a slow provider outlast the deadlines: the request came in time."""
+    await gateway.meta.script(organization.numbers[0], Slow(seconds=3 * DEADLINE_S))
+    assert (await organization.send()).status == 200
+    latest = (await organization.call("GET", "/events?after=0&limit=1000")).json["next"]
+    await organization.call("GET", f"/events?after={latest + 10**9}&wait=1")
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_the_deadline_starts_anew_with_each_request(organization: Organization, connect: Any) -> None:
+    """Three requests on one connection, each of them just in time."""
+    path = URL(organization.configs[0]["webhook_url"]).path.encode()
+    client = await connect()
+    for _ in range(3):
+        client.write(b"POST %s HTTP/1.1\r\nhost: localhost\r\ncontent-length: 4\r\n\r\n{" % path)
+        await asyncio.sleep(0.6 * DEADLINE_S)  # the client's own pace
+        client.write(b"   ")
+        assert (await client.answer())[0] == 401
+
+
+async def test_pipelined_requests(connect: Any) -> None:
+    client = await connect()
+    client.write(GET_HEALTH * 5 + GET_HEALTH[:20])
+    for _ in range(5):
+        assert await client.answer() == (200, b'{"status":"ok"}')
+    client.write(GET_HEALTH[20:])
+    assert (await client.answer())[0] == 200
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_a_header_begun_behind_a_pipelined_request(connect: Any) -> None:
+    client = await connect()
+    client.write(GET_HEALTH + GET_HEALTH[:20])
+    assert (await client.answer())[0] == 200
+    await asyncio.wait_for(client.closed(), 4 * DEADLINE_S)
+
+
+async def test_chunked_bodies(organization: Organization, gateway: Gateway, connect: Any) -> None:
+    """Any chunking of a body is the same body; the connection goes on afterwards."""
+    raw = encode(gateway.meta.inbound(organization.numbers[0]).text("in pieces"))
+    url = URL(organization.configs[0]["webhook_url"])
+    headers = signed_headers(organization.numbers[0].app_secret, raw) | {"transfer-encoding": "chunked", "host": "x"}
+    head = f"POST {url.path} HTTP/1.1\r\n" + "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+    client = await connect()
+    for size in (1, 7, 100_000):
+        pieces = [raw[start : start + size] for start in range(0, len(raw), size)]
+        client.write(head.encode() + b"\r\n")
+        client.write(b"".join(b"%x\r\n%s\r\n" % (len(piece), piece) for piece in pieces) + b"0\r\n\r\n")
+        assert (await client.answer())[0] == 200
+    assert len(await organization.events(kind="message.received")) == 1
+
+
+async def test_nonsense_is_refused(connect: Any) -> None:
+    client = await connect()
+    client.write(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n")
+    assert b" 400 " in await asyncio.wait_for(client.reader.readline(), 5)
+
+
+# ---------------------------------------------------------------- answers
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("GET", "/healthz", 200),
+        ("GET", "/readyz", 200),
+        ("GET", "/metrics", 200),
+        ("GET", "/events", 200),
+        ("GET", "/messages", 200),
+        ("GET", "/nothing", 404),
+        ("GET", "/integrations/whatsapp/nothing", 404),
+        ("GET", "/messages/no-id", 404),
+        ("GET", "/send", 405),
+        ("DELETE", "/events", 405),
+        ("POST", "/healthz", 405),
+        ("POST", "/send", 415),
+        ("GET", "/events?after=x", 422),
+        ("GET", "/organizations", 403),
+    ],
+)
+async def test_headers_of_every_answer(organization: Organization, method: str, path: str, status: int) -> None:
+    answer = await organization.call(method, path)
+    assert answer.status == status
+    assert answer.headers["x-request-id"].startswith("req_")
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    assert answer.headers["cache-control"] == "no-store"
+    if status >= 400:
+        assert answer.headers["content-type"] == "application/problem+json"
+        assert answer.json["status"] == status
+        assert answer.json["code"]
+        # A 404 says the same whatever is missing.
+        assert answer.json.get("request_id") == (None if status == 404 else answer.headers["x-request-id"])
+    if status == 405:
+        assert "GET" in answer.headers["allow"] or "POST" in answer.headers["allow"]
+
+
+async def test_request_ids_differ(gateway: Gateway) -> None:
+    answers = await asyncio.gather(*[gateway.call("GET", "/healthz", x_request_id="mine") for _ in range(20)])
+    assert len({answer.headers["x-request-id"] for answer in answers} - {"mine"}) == 20
+
+
+async def test_an_answer_without_a_key(gateway: Gateway) -> None:
+    answer = await gateway.call("GET", "/events")
+    assert (answer.status, answer.json["code"]) == (401, "unauthorized")
+    assert answer.headers["www-authenticate"].startswith("Bearer")
+
+
+async def test_webhook_answers_are_not_sniffed(organization: Organization) -> None:
+    for answer in (await organization.post_webhook(b"{}"), await organization.call("GET", "/webhooks/x/y")):
+        assert answer.headers["x-content-type-options"] == "nosniff"
+
+
+async def test_a_mistake_of_ours_is_told_without_details(
+    gateway: Gateway, organization: Organization, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ingress.storage import sends
+
+    async def broken(*_: object) -> None:
+        raise ZeroDivisionError("secret detail")
+
+    monkeypatch.setattr(sends, "page", broken)
+    answer = await organization.call("GET", "/messages")
+    assert (answer.status, answer.json["code"]) == (500, "internal")
+    assert b"secret" not in answer.raw
+    assert answer.json["request_id"] == answer.headers["x-request-id"]
+
+
+# ---------------------------------------------------------------- health and metrics
+
+# Of reliability.md, OBS-3: those whose part is built.
+METRICS = (
+    "http_request_duration_seconds",
+    "ingest_ack_duration_seconds",
+    "ingest_events",
+    "ingest_batch_rows",
+    "ingest_flush_duration_seconds",
+    "ingest_queue_events",
+    "ingest_queue_bytes",
+    "ingest_queue_oldest_seconds",
+    "ingest_provider_lag_seconds",
+    "quarantine",
+    "quarantine_open",
+    "delivery_attempts",
+    "delivery_duration_seconds",
+    "delivery_dwell_seconds",
+    "delivery_pending",
+    "delivery_oldest_seconds",
+    "deliveries_parked",
+    "send_requests",
+    "send_attempts",
+    "send_attempt_duration_seconds",
+    "send_terminal",
+    "send_end_to_end_seconds",
+    "send_pending",
+    "send_oldest_seconds",
+    "send_ambiguous_open",
+    "retry_budget_exhausted",
+    "fallback",
+    "status_updates",
+    "fence_rejections",
+    "db_pool_in_use",
+    "db_pool_wait_seconds",
+    "db_errors",
+    "redis_up",
+    "redis_errors",
+    "event_loop_lag_seconds",
+    "lease_reclaims",
+    "ssrf_blocked",
+    "auth_failures",
+    "build_info",
+)
+# Of OBS-1; `source` and `version` are where OBS-3 has them, `le` is Prometheus's own.
+LABELS = {
+    *("provider", "kind", "outcome", "reason", "route", "method", "code_class", "pool", "state", "class"),
+    *("source", "version", "le"),
+}
+
+
+async def test_metrics(organization: Organization, gateway: Gateway) -> None:
+    """OBS-1, OBS-3: every name, no label that names an organization, in both formats."""
+    await organization.post_webhook(gateway.meta.inbound(organization.numbers[0]).text("x"))
+    await organization.send()
+    answer = await gateway.call("GET", "/metrics")
+    assert answer.headers["content-type"].startswith("text/plain; version=")
+    families = {family.name: family for family in parse_text(answer.raw.decode())}
+    assert [name for name in METRICS if f"ingress_{name}" not in families] == []
+    for family in families.values():
+        assert family.documentation
+        for sample in family.samples:
+            if family.name.startswith("ingress_"):
+                assert set(sample.labels) <= LABELS, sample
+                assert not {organization.id, organization.key} & set(sample.labels.values())
+    acked = [
+        sample.value
+        for sample in families["ingress_ingest_ack_duration_seconds"].samples
+        if sample.labels == {"provider": "meta_business", "outcome": "acked"}
+    ]
+    assert max(acked) >= 1
+
+    accept = "application/openmetrics-text; version=1.0.0"
+    answer = await gateway.call("GET", "/metrics", accept=accept)
+    assert answer.headers["content-type"].startswith("application/openmetrics-text")
+    assert answer.raw.endswith(b"# EOF\n")
+    assert set(families) <= {family.name for family in parse_openmetrics(answer.raw.decode())} | {
+        family for family in families if family.endswith("_created")
+    }
+
+
+async def test_health(gateway: Gateway) -> None:
+    alive, ready = await gateway.call("GET", "/healthz"), await gateway.call("GET", "/readyz")
+    assert (alive.status, alive.json) == (200, {"status": "ok"})
+    assert (ready.status, ready.json) == (200, {"status": "ready"})
+
+
+async def test_not_ready_where_a_commit_may_be_lost(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """IN-1: a database that may forget what it confirmed is not fit, and the answer says why."""
+    monkeypatch.setattr(Postgres, "_settings", (*Postgres._settings, "full_page_writes=off"))
+    with EmbeddedServers(tmp_path, valkey=False) as careless:
+        assert careless.database_url
+        await migrate(careless.database_url)
+        changed = msgspec.structs.replace(settings, database_url=careless.database_url)
+        async with (
+            conftest.serving(changed) as url,
+            aiohttp.ClientSession() as session,
+            session.get(f"{url}/readyz") as answer,
+        ):
+            assert answer.status == 503
+            assert "full_page_writes is off" in (await answer.json())["detail"]
+
+
+async def test_draining_is_not_ready(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From the moment it is asked to stop, nothing new is to be sent its way; what comes is still answered."""
+    made: list[Application] = []
+
+    def remembered(settings: Settings) -> Application:
+        made.append(Application(settings))
+        return made[-1]
+
+    monkeypatch.setattr(conftest, "Application", remembered)
+    async with conftest.serving(settings) as url, aiohttp.ClientSession() as session:
+        made[0].closing.set()
+        async with session.get(f"{url}/readyz") as answer:
+            assert (answer.status, await answer.json()) == (503, {"status": "draining"})
+        async with session.get(f"{url}/healthz") as answer:
+            assert answer.status == 200
+
+
+# ---------------------------------------------------------------- the process
+
+
+@pytest.fixture
+def environment(settings: Settings, free_port: int) -> dict[str, str]:
+    return {
+        "DATABASE_URL": settings.database_url,
+        "REDIS_URL": settings.redis_url,
+        "INGRESS_PORT": str(free_port),
+        "INGRESS_PLATFORM_KEY": settings.platform_key,
+        "INGRESS_ENCRYPTION_KEYS": settings.encryption_keys,
+        "INGRESS_EGRESS_ALLOW": "127.0.0.0/8",
+    }
+
+
+@pytest.fixture
+async def process(environment: dict[str, str], tmp_path: Path) -> AsyncIterator[Process]:
+    running = Process(environment, tmp_path / "service.log")
+    await running.start()
+    yield running
+    running.kill()
+
+
+@pytest.fixture
+async def own_gateway(
+    process: Process, environment: dict[str, str], settings: Settings, meta: MetaSimulator
+) -> AsyncIterator[Gateway]:
+    """The service as a process of its own."""
+    async with aiohttp.ClientSession() as session:
+        yield Gateway(f"http://127.0.0.1:{environment['INGRESS_PORT']}", settings.platform_key, session, meta)
+
+
+async def test_an_orderly_end(own_gateway: Gateway, process: Process, gateway: Gateway, tmp_path: Path) -> None:
+    """OUT-10: SIGTERM; sends and webhooks under way end well, readers are let go, nothing is lost, status 0."""
+    organization = await own_gateway.organization()
+    await organization.configure()
+    meta, number = own_gateway.meta, organization.numbers[0]
+    meta.set_statuses(number, StatusPolicy(statuses=()))  # they would go on coming after the end
+    await meta.set_default(number, Slow(seconds=0.7))
+    taken: list[str] = []
+    before = len(meta.sends)
+    sends = [asyncio.create_task(organization.send()) for _ in range(10)]
+    later = await organization.send(prefer="respond-async")
+    await meta.wait_for(lambda: len(meta.sends) == before + 11)
+
+    async def write(writer: int) -> None:
+        """Webhooks without a pause, until nobody listens any more."""
+        with contextlib.suppress(aiohttp.ClientError):
+            while True:
+                text = f"{writer} {len(taken)}"
+                answer = await organization.post_webhook(meta.inbound(number).text(text))
+                assert answer.status == 200
+                taken.append(text)
+
+    headers = {"authorization": f"Bearer {organization.key}"}
+    async with own_gateway.session.get(f"{own_gateway.url}/events/stream?after=0", headers=headers) as stream:
+        poll = asyncio.create_task(organization.call("GET", f"/events?after={10**17}&wait=30"))
+        await stream.content.readuntil(b"retry: 1000\n\n")
+        writers = [asyncio.create_task(write(writer)) for writer in range(8)]
+        await eventually(lambda: len(taken) > 20)
+        started = time.monotonic()
+        stopping = asyncio.create_task(process.stop())
+        answers = await asyncio.gather(*sends)
+        # Streams and polls end by themselves; a client is not made to wait for the grace period.
+        await asyncio.wait_for(stream.content.read(), 10)
+        polled = await asyncio.wait_for(poll, 10)
+    status = await stopping
+    took_s = time.monotonic() - started
+
+    assert {answer.status for answer in answers} == {200}
+    assert (polled.status, polled.json["events"]) == (200, [])
+    await asyncio.wait_for(asyncio.gather(*writers), 10)
+    assert "server" not in answers[0].headers
+    assert (status, took_s < 10) == (0, True), (tmp_path / "service.log").read_text()[-2000:]
+    # Another process of the same service knows all of it.
+    organization.gateway = gateway
+    message = await organization.message(later.json["id"])
+    assert (message["state"], message["attempts"][0]["class"]) == ("done", "ok")
+    events = await organization.events(kind="message.received")
+    assert set(taken) <= {event["data"]["message"]["content"]["body"] for event in events}
+    log = (tmp_path / "service.log").read_text()
+    assert "Traceback" not in log
+    assert '"level":"error"' not in log
+
+
+async def test_a_second_signal_ends_at_once(own_gateway: Gateway, process: Process, gateway: Gateway) -> None:
+    """Who asks twice does not want to wait. What was under way is left to another process, and not forgotten."""
+    organization = await own_gateway.organization()
+    await organization.configure()
+    own_gateway.meta.set_statuses(organization.numbers[0], StatusPolicy(statuses=()))
+    await own_gateway.meta.set_default(organization.numbers[0], Slow(seconds=8))
+    before = len(own_gateway.meta.sends)
+    later = await organization.send(prefer="respond-async")
+    await own_gateway.meta.wait_for(lambda: len(own_gateway.meta.sends) > before)
+    started = time.monotonic()
+    stopping = asyncio.create_task(process.stop())
+    await asyncio.sleep(0)
+    os.kill(process.pid, signal.SIGINT)
+    await stopping
+    assert time.monotonic() - started < 5
+    organization.gateway = gateway
+    assert (await organization.message(later.json["id"]))["state"] == "sending"
+
+
+async def test_a_port_that_is_taken(environment: dict[str, str]) -> None:
+    """One line that says what and how to change it; nothing was started before."""
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", int(environment["INGRESS_PORT"])))
+        other.listen()
+        done = await asyncio.to_thread(
+            subprocess.run,
+            [sys.executable, "-m", "ingress", "serve"],
+            env={**os.environ, **environment},
+            capture_output=True,
+            text=True,
+            timeout=20,
+            cwd=Path(__file__).parent.parent,
+        )
+    assert (done.returncode, done.stdout) == (1, "")
+    [line] = done.stderr.splitlines()
+    assert f"127.0.0.1:{environment['INGRESS_PORT']}" in line
+    assert "INGRESS_PORT" in line

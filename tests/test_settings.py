@@ -1,0 +1,105 @@
+"""Settings: what is unknown or ill-typed stops the start, and the message names it."""
+
+import ipaddress
+
+import pytest
+
+from ingress.settings import PLAIN_NAMES, Settings, SettingsError, load, variable
+
+SECRET = "canary-2f6b1f0a"
+
+
+def test_nothing_is_needed() -> None:
+    assert load({}) == Settings()
+    assert load({"PATH": "/bin", "ingress_port": "1", "INGRESSIVE": "1"}) == Settings()
+
+
+def test_every_field_has_its_variable() -> None:
+    """One field, one variable; the two that platforms set have no prefix."""
+    names = {field: variable(field) for field in Settings.__struct_fields__}
+    assert len(set(names.values())) == len(names)
+    assert {field for field, name in names.items() if not name.startswith("INGRESS_")} == set(PLAIN_NAMES)
+    assert (names["database_url"], names["redis_url"]) == ("DATABASE_URL", "REDIS_URL")
+
+
+def test_values_are_read_with_their_types() -> None:
+    settings = load(
+        {
+            "DATABASE_URL": " postgresql://u@h/d\n",
+            "REDIS_URL": "redis://h",
+            "INGRESS_PORT": "9000",
+            "INGRESS_SANDBOX": "true",
+            "INGRESS_LOG_LEVEL": "debug",
+            "INGRESS_EGRESS_ALLOW": "10.1.0.0/16, fd00::/8,192.168.1.7",
+            "INGRESS_PUBLIC_URL": "https://in.example.com/",
+        }
+    )
+    assert (settings.database_url, settings.redis_url) == ("postgresql://u@h/d", "redis://h")
+    assert (settings.port, settings.sandbox, settings.log_level) == (9000, True, "debug")
+    assert settings.allowed_networks == [
+        ipaddress.ip_network("10.1.0.0/16"),
+        ipaddress.ip_network("fd00::/8"),
+        ipaddress.ip_network("192.168.1.7/32"),
+    ]
+    assert settings.origin == "https://in.example.com"
+
+
+@pytest.mark.parametrize(("text", "value"), [("1", True), ("0", False), ("true", True), ("False", False)])
+def test_switches(text: str, value: bool) -> None:
+    assert load({"INGRESS_SANDBOX": text}).sandbox is value
+
+
+@pytest.mark.parametrize(
+    ("host", "origin"),
+    [("127.0.0.1", "http://127.0.0.1:8000"), ("::1", "http://[::1]:8000"), ("in.example", "http://in.example:8000")],
+)
+def test_origin_without_a_public_url(host: str, origin: str) -> None:
+    assert load({"INGRESS_HOST": host}).origin == origin
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("INGRESS_PORT", "http"),
+        ("INGRESS_PORT", "-1"),
+        ("INGRESS_PORT", "65536"),
+        ("INGRESS_PORT", "80.5"),
+        ("INGRESS_PORT", ""),
+        ("INGRESS_SANDBOX", "yes please"),
+        ("INGRESS_LOG_LEVEL", "loud"),
+        ("INGRESS_EGRESS_ALLOW", "10.1.0.0/33"),
+        ("INGRESS_EGRESS_ALLOW", "10.1.0.1/16"),
+        ("INGRESS_EGRESS_ALLOW", "localhost"),
+        ("INGRESS_PROT", "8000"),
+        ("INGRESS_", "x"),
+        ("INGRESS_DATABASE_URL", "postgresql://h"),
+        ("INGRESS_REDIS_URL", "redis://h"),
+    ],
+)
+def test_mistakes_stop_the_start_and_are_named(name: str, value: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        load({name: value})
+    assert name in str(caught.value)
+
+
+def test_an_unknown_setting_is_told_the_known_ones() -> None:
+    with pytest.raises(SettingsError) as caught:
+        load({"INGRESS_PLATFROM_KEY": SECRET, "INGRESS_X": SECRET})
+    assert "INGRESS_PLATFORM_KEY" in str(caught.value)
+    assert "INGRESS_X" in str(caught.value)
+    assert SECRET not in str(caught.value)
+
+
+def test_secrets_are_not_shown() -> None:
+    """Not by a repr, and not by the error of another variable."""
+    environment = {
+        "DATABASE_URL": f"postgresql://user:{SECRET}@h/d",
+        "REDIS_URL": f"redis://:{SECRET}@h",
+        "INGRESS_PLATFORM_KEY": SECRET,
+        "INGRESS_ENCRYPTION_KEYS": SECRET,
+    }
+    settings = load(environment)
+    assert SECRET not in f"{settings!r} {settings}"
+    with pytest.raises(SettingsError) as caught:
+        load({**environment, "INGRESS_PORT": "x"})
+    assert SECRET not in str(caught.value)
