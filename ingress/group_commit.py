@@ -25,7 +25,7 @@ MAX_PENDING_BYTES = 64 * 1024 * 1024
 # One organization may fill this share of the queue, so that a flood sheds itself and nobody else.
 ORGANIZATION_SHARE = 0.25
 MAX_WAIT_S = 2.0
-WRITE_TIMEOUT_S = 5.0
+WRITE_TIMEOUT_S = 3.0
 
 
 class Overloaded(Exception):
@@ -147,6 +147,8 @@ class GroupCommit(Generic[Row, Result]):
                 # Whether the commit went through is unknown: the caller's repetition is deduplicated.
                 metrics.db_errors.labels(self.name, type(error).__name__).inc()
                 self._fail(batch, StoreUnavailable(type(error).__name__))
+                if isinstance(error, TimeoutError):  # it stalls: who waits behind would only wait as long again
+                    self._fail_queue()
                 if connection is not None:
                     connection.terminate()
                     connection = None
@@ -190,6 +192,11 @@ class GroupCommit(Generic[Row, Result]):
             if not pending.future.done():
                 pending.future.set_exception(error)
                 pending.future.exception()  # whoever waited may be gone; that is no unhandled error
+
+    def _fail_queue(self) -> None:
+        while waiting := self._take():
+            self._fail(waiting, StoreUnavailable("stalled"))
+            self._release(waiting)
 
     def _release(self, batch: "list[_Pending[Row, Result]]") -> None:
         for pending in batch:

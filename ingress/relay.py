@@ -116,12 +116,13 @@ class Relay:
         self._vault = vault
         self._egress = egress
         self._wakes = wakes
-        self._lease_id = uuid4()
         self._session: aiohttp.ClientSession | None = None
         self._endpoints: dict[UUID, tuple[float, Endpoint | None]] = {}
         self._active: set[asyncio.Task[None]] = set()
         self._loop: asyncio.Task[None] | None = None
         self._closing = False
+        # Conversations whose delivery broke off because the store was away, to be given back when it answers.
+        self._broken_off: list[tuple[UUID, UUID, UUID]] = []
 
     async def __aenter__(self) -> "Relay":
         self._session = self._egress.session(per_host=PER_HOST)
@@ -144,13 +145,17 @@ class Relay:
             try:
                 free = CONCURRENCY - len(self._active)
                 if free:
+                    lease_id = uuid4()  # one a claim, so that an older claim of this process is fenced as well
                     async with self._database.worker() as connection:
-                        rows = await deliveries.claim(connection, self._lease_id, free)
+                        while self._broken_off:
+                            await deliveries.give_back(connection, *self._broken_off[-1])
+                            self._broken_off.pop()
+                        rows = await deliveries.claim(connection, lease_id, free)
                     claimed = len(rows)
                     for row in rows:
-                        task = asyncio.create_task(self._drain(row))
+                        task = asyncio.create_task(self._deliver(row, lease_id))
                         self._active.add(task)
-                        task.add_done_callback(self._drained)
+                        task.add_done_callback(self._active.discard)
             except StoreUnavailable:
                 logger.warning("the database is away; deliveries wait")
             except Exception:
@@ -162,20 +167,23 @@ class Relay:
             elif len(self._active) >= CONCURRENCY:
                 await asyncio.wait(self._active, return_when=asyncio.FIRST_COMPLETED)
 
-    def _drained(self, task: "asyncio.Task[None]") -> None:
-        self._active.discard(task)
-        error = None if task.cancelled() else task.exception()
-        if error is not None and not isinstance(error, StoreUnavailable):
-            logger.error("a delivery broke off; its lease will run out", exc_info=error)
+    async def _deliver(self, queue: asyncpg.Record, lease_id: UUID) -> None:
+        """Deliver a conversation's pending events; whatever breaks off is taken up again, here or elsewhere."""
+        try:
+            await self._drain(queue, lease_id)
+        except StoreUnavailable:
+            self._broken_off.append((queue["organization_id"], queue["conversation_id"], lease_id))
+        except Exception:
+            logger.exception("a delivery broke off; its lease will run out")
 
-    async def _drain(self, queue: asyncpg.Record) -> None:
+    async def _drain(self, queue: asyncpg.Record, lease_id: UUID) -> None:
         """Deliver a conversation's pending events in order, until one fails or none is left."""
         organization_id, conversation = queue["organization_id"], queue["conversation_id"]
         while not self._closing:
             async with self._database.worker() as connection:
                 pending = await deliveries.pending(connection, organization_id, conversation, BATCH)
                 if not pending:
-                    await deliveries.release(connection, organization_id, conversation, self._lease_id, queue["wakes"])
+                    await deliveries.release(connection, organization_id, conversation, lease_id, queue["wakes"])
                     return
             endpoint = await self._endpoint(organization_id)
             for event in pending:
@@ -183,7 +191,7 @@ class Relay:
                     answer = Answer(False, "gone", "no callback")
                 else:
                     answer = await self._post(organization_id, endpoint, event)
-                if not await self._settle(organization_id, conversation, event, answer):
+                if not await self._settle((organization_id, conversation, lease_id, event["sequence"]), event, answer):
                     return
                 if not answer.ok:
                     break  # parked: the next one is read again, for it has to say so
@@ -222,10 +230,10 @@ class Relay:
         )
         return answer
 
-    async def _settle(self, organization_id: UUID, conversation: UUID, event: asyncpg.Record, answer: Answer) -> bool:
-        """Write down how a post ended; whether to go on with the conversation."""
+    async def _settle(self, place: tuple[UUID, UUID, UUID, int], event: asyncpg.Record, answer: Answer) -> bool:
+        """Write down how a post ended; whether to go on with it. *place*: which delivery, by which claim."""
         attempts = event["attempts"] + 1
-        place = organization_id, conversation, self._lease_id, event["sequence"]
+        organization_id = place[0]
         async with self._database.worker() as connection:
             if answer.ok:
                 if attempts == 1:

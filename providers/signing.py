@@ -6,7 +6,6 @@ from collections.abc import Iterable
 
 from .errors import Unverified
 
-
 _HEX_LENGTH = {name: 2 * hashlib.new(name).digest_size for name in ("sha1", "sha256", "sha512")}
 
 

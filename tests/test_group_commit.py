@@ -179,7 +179,6 @@ async def test_a_refused_row_that_is_alone(stored: Store, commit: GroupCommit[An
     "error",
     [
         ConnectionResetError(),
-        TimeoutError(),
         asyncpg.ConnectionDoesNotExistError("closed in the middle of operation"),
         asyncpg.InternalClientError("got result for unknown protocol state 3"),
         asyncpg.exceptions.AdminShutdownError("terminating connection"),
@@ -200,6 +199,20 @@ async def test_a_lost_connection_fails_the_batch_and_the_next_one_has_another(
     assert await asyncio.wait_for(waiting, 1) == "stored second"
     assert [connection.terminated for connection in stored.connections] == [True, False]
     assert stored.batches == [["first"], ["second"]]
+
+
+async def test_behind_a_write_that_stalled_nobody_waits_as_long_again(
+    stored: Store, commit: GroupCommit[Any, str]
+) -> None:
+    first = await held(stored, commit)
+    stored.write_errors = [TimeoutError()]
+    waiting = commit.submit("second", organization=1)
+    stored.open.set()
+    for refused in (first, waiting):
+        with pytest.raises(StoreUnavailable):
+            await refused
+    assert commit.pending_rows == 0
+    assert await asyncio.wait_for(commit.submit("third", organization=1), 1) == "stored third"
 
 
 async def test_a_server_that_is_away_is_told_to_all_who_wait(stored: Store, commit: GroupCommit[Any, str]) -> None:

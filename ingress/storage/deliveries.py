@@ -103,7 +103,12 @@ async def release(
 ) -> None:
     """The conversation's queue is empty, unless something came meanwhile (worker)."""
     if await connection.fetchval(RELEASE, organization_id, conversation, lease_id, wakes) is None:
-        await connection.execute(KEEP, organization_id, conversation, lease_id)
+        await give_back(connection, organization_id, conversation, lease_id)
+
+
+async def give_back(connection: asyncpg.Connection, organization_id: UUID, conversation: UUID, lease_id: UUID) -> None:
+    """Leave the conversation to whoever comes next, at once (worker)."""
+    await connection.execute(KEEP, organization_id, conversation, lease_id)
 
 
 # ------------------------------------------------------------------ the organization's callback

@@ -137,21 +137,25 @@ with outcome as (
             provider_message_id, state, status, rank, error, fallback_from, at, cost, held_until, event_id, event_type,
             conversation_id, data, place)
 ),
-ended as (
-    update attempts a set class = o.class, code = o.code, detail = o.detail, duration_ms = o.duration_ms,
-        provider_message_id = o.provider_message_id
-    from outcome o
-    where a.organization_id = o.organization_id and a.message_id = o.message_id and a.number = o.number
-        and (a.class is null or a.class = 'Uncertain')
-),
 early as (
     select o.organization_id, o.message_id, s.value, s.status_rank as rank, s.error
     from outcome o join message_statuses s using (organization_id, config_id, provider_message_id)
 ),
 locked as (
-    select m.organization_id, m.id, m.status_rank
+    select m.organization_id, m.id, m.status_rank, m.status, m.error
     from messages m join outcome o on m.organization_id = o.organization_id and m.id = o.message_id
     order by m.organization_id, m.id for update of m
+),
+-- A lost answer whose status came first is no open question any more.
+ended as (
+    update attempts a set
+        class = case when o.class <> 'Uncertain' or l.status_rank <= 1 then o.class
+            when l.status = 'failed' then coalesce(l.error ->> 'class', 'Rejected') else 'ok' end,
+        code = case when o.class = 'Uncertain' and l.status_rank > 1 then 'settled_by_status' else o.code end,
+        detail = o.detail, duration_ms = o.duration_ms, provider_message_id = o.provider_message_id
+    from outcome o join locked l on l.organization_id = o.organization_id and l.id = o.message_id
+    where a.organization_id = o.organization_id and a.message_id = o.message_id and a.number = o.number
+        and (a.class is null or a.class = 'Uncertain')
 ),
 finished as (
     update messages m set
