@@ -41,6 +41,8 @@ $(BENCH_STAMP): requirements.lock requirements-bench.lock pyproject.toml
 lock:
 	uv pip compile pyproject.toml --universal --python-version 3.11 --all-extras --group dev \
 		--generate-hashes --no-emit-index-url --no-header --no-annotate -o requirements.lock
+	uv pip compile pyproject.toml --group build -c requirements.lock --universal --python-version 3.11 \
+		--generate-hashes --no-emit-index-url --no-header --no-annotate -o requirements-serve.lock
 	uv pip compile --group bench -c requirements.lock --universal --python-version 3.11 \
 		--generate-hashes --no-emit-index-url --no-header --no-annotate -o requirements-bench.lock
 clean:

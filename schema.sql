@@ -335,7 +335,7 @@ create policy no_foreign_items on quarantine as restrictive to ingress_app using
 grant insert on inbound_webhooks, quarantine to ingress_ingest;
 grant insert, select on inbound_dedup, events, deliveries, message_statuses to ingress_ingest;
 grant insert, select, update on delivery_queues to ingress_ingest;
-grant select on callbacks to ingress_ingest;
+grant select (organization_id, disabled_at) on callbacks to ingress_ingest;
 grant select, update on messages, attempts to ingress_ingest;
 grant select on event_clock, schema_version to ingress_app, ingress_ingest, ingress_worker;
 grant update on event_clock to ingress_worker;

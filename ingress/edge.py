@@ -143,9 +143,11 @@ class Authenticator:
             return known[1]
         async with self._database.worker() as connection:
             row = await organizations.key(connection, key_id)
-        if row is None or not secrets.compare_digest(row["secret_hash"], digest):
-            self._known.pop(digest, None)
-            raise self._refused("unknown_key")
+            if row is None or not self._vault.is_key_hash(row["secret_hash"], secret):
+                self._known.pop(digest, None)
+                raise self._refused("unknown_key")
+            if row["secret_hash"] != digest:  # made with a key that is to be let go
+                await organizations.rehash_key(connection, row["organization_id"], key_id, digest)
         principal = Principal(key_id, row["organization_id"], frozenset(row["scopes"]))
         if len(self._known) >= MAX_CACHED_KEYS:
             self._known.clear()

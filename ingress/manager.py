@@ -36,7 +36,7 @@ from .egress import Egress, InvalidUrl
 from .envelope import own_event
 from .redis_state import RedisState
 from .storage import configs, events
-from .vault import Vault, fingerprint, new_webhook_token, token_hash
+from .vault import Vault, new_webhook_token, token_hash
 
 logger = logging.getLogger("ingress.manager")
 
@@ -343,7 +343,7 @@ class WhatsAppProviderManager:
         shown = {}
         for field in config_fields(type(provider)):
             value = getattr(provider, field.name)
-            shown[field.name] = fingerprint(value) if field.secret and value else value
+            shown[field.name] = self._vault.fingerprint(value) if field.secret and value else value
         return shown
 
     # -- inside

@@ -37,7 +37,7 @@ class Vault:
     def __init__(self, keys: str) -> None:
         """*keys* as in INGRESS_ENCRYPTION_KEYS; raises `VaultError` where it holds none or a malformed one."""
         self._keys: dict[str, AESGCM] = {}
-        first = None
+        self._peppers: list[bytes] = []  # newest first, as the keys they are derived from
         for entry in filter(None, (part.strip() for part in keys.split(","))):
             key_id, _, encoded = entry.partition(":")
             try:
@@ -48,13 +48,11 @@ class Vault:
                 raise VaultError("each encryption key is `id:base64 of 32 bytes`")
             if key_id in self._keys:
                 raise VaultError("two encryption keys have the same id")
-            first = first or key_id
             self._keys[key_id] = AESGCM(key)
-        if first is None:
+            self._peppers.append(hmac.digest(key, b"whatsapp-ingress pepper", "sha256"))
+        if not self._keys:
             raise VaultError("no encryption key")
-        self._newest = first
-        # One-way from the last key, which outlives rotations, so that API keys survive a new first key.
-        self._pepper = hmac.digest(key, b"whatsapp-ingress api keys", "sha256")
+        self._newest = next(iter(self._keys))
 
     def seal(self, plain: bytes, *place: str) -> bytes:
         """*plain*, to be opened only with the same *place* (organization, object, field)."""
@@ -77,8 +75,18 @@ class Vault:
             raise VaultError("does not belong here, or was changed") from None
 
     def key_hash(self, secret: str) -> bytes:
-        """What is stored of an API key. Random keys need no slow hash."""
-        return hmac.digest(self._pepper, secret.encode(), "sha256")
+        """What is stored of an API key, made with the newest pepper. Random keys need no slow hash."""
+        return hmac.digest(self._peppers[0], secret.encode(), "sha256")
+
+    def is_key_hash(self, stored: bytes, secret: str) -> bool:
+        """Whether *stored* was made of *secret*, with any pepper: one that is not `key_hash` should be renewed."""
+        hashes = [hmac.digest(pepper, secret.encode(), "sha256") for pepper in self._peppers]
+        return any([hmac.compare_digest(stored, made) for made in hashes])
+
+    def fingerprint(self, secret: str) -> str:
+        """What may be shown and audited of a secret: enough to tell two apart, nothing to guess it from."""
+        digest = hmac.digest(self._peppers[0], secret.encode(), "sha256").hex()[:8]
+        return f"…{secret[-4:]} ({digest})" if len(secret) >= 16 else f"… ({digest})"
 
 
 def _associated(place: Sequence[str]) -> bytes:
@@ -106,12 +114,6 @@ def split_api_key(key: str) -> tuple[str, str] | None:
 
 def _checksum(head: str) -> str:
     return f"{zlib.crc32(head.encode('utf-8', 'replace')):08x}"[-6:]
-
-
-def fingerprint(secret: str) -> str:
-    """What may be shown and audited of a secret: enough to tell two apart, nothing to guess it from."""
-    digest = hashlib.sha256(secret.encode()).hexdigest()[:8]
-    return f"…{secret[-4:]} ({digest})" if len(secret) >= 16 else f"… ({digest})"
 
 
 def new_webhook_token() -> str:

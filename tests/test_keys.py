@@ -6,14 +6,16 @@ from typing import Any
 from uuid import UUID
 
 import asyncpg
+import msgspec
 import pytest
 
 from ingress import edge
 from ingress.edge import Authenticator
 from ingress.settings import Settings
 from ingress.storage import organizations
-from ingress.vault import new_api_key, split_api_key
+from ingress.vault import generate_key, new_api_key, split_api_key
 
+from .conftest import serving
 from .gateway import SCOPES, Answer, Gateway, Organization
 
 
@@ -338,3 +340,13 @@ def test_the_lookup_refuses_what_is_over() -> None:
     """In the statement itself, so that no caller can forget it."""
     assert "revoked_at is null" in organizations.KEY
     assert "expires_at > now()" in organizations.KEY
+
+
+async def test_a_key_outlives_a_rotation_of_the_encryption_keys(settings: Settings, gateway: Gateway) -> None:
+    """Used once while both are there, it is known by the new one alone afterwards."""
+    organization = await gateway.organization()
+    newer = generate_key()
+    for keys, status in ((f"{newer},{settings.encryption_keys}", 200), (newer, 200), (generate_key(), 401)):
+        async with serving(msgspec.structs.replace(settings, encryption_keys=keys)) as url:
+            answer = await gateway.call("GET", f"{url}/messages", key=organization.key)
+            assert answer.status == status

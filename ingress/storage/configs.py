@@ -73,17 +73,6 @@ async def add(
     )
 
 
-REPLACE_DATA = """
-update whatsapp_provider_configs set config_data = $3, updated_at = clock_timestamp() where organization_id = $1 and id = $2"""
-
-
-async def replace_data(
-    connection: asyncpg.Connection, organization_id: UUID, config_id: UUID, config_data: bytes
-) -> None:
-    """New sealed config_data for a config (worker)."""
-    await connection.execute(REPLACE_DATA, organization_id, config_id, config_data)
-
-
 # The row of the organization is locked first, so that changes of one organization follow one another.
 ACTIVATE = """
 with before as (

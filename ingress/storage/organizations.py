@@ -57,6 +57,14 @@ async def key(connection: asyncpg.Connection, key_id: str) -> asyncpg.Record | N
     return await connection.fetchrow(KEY, key_id)
 
 
+REHASH = "update api_keys set secret_hash = $3 where organization_id = $1 and id = $2"
+
+
+async def rehash_key(connection: asyncpg.Connection, organization_id: UUID, key_id: str, secret_hash: bytes) -> None:
+    """(worker)"""
+    await connection.execute(REHASH, organization_id, key_id, secret_hash)
+
+
 KEYS = """
 select id, name, scopes, created_at, expires_at, revoked_at from api_keys
 where organization_id = $1 and ($2::text is null or id > $2) order by id limit $3"""
