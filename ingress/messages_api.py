@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import logging
 from datetime import UTC, datetime, timedelta
 from time import monotonic
 from typing import Annotated, Any, Literal
@@ -16,7 +17,6 @@ from providers import Recipient
 from providers.messages import (
     Audio,
     Document,
-    ErrorInfo,
     Image,
     OutboundContent,
     Phone,
@@ -25,17 +25,21 @@ from providers.messages import (
 )
 
 from . import metrics
-from .database import Database
+from .database import Database, StoreUnavailable
 from .edge import Problem, decode_body, json_response, limit_of, not_found, organization_of, unavailable
+from .events import Wakes
 from .group_commit import Overloaded
 from .identifiers import parse_id
-from .outbound import EXPIRES_AT_MOST_S, Duplicate, LeaseLost, NotConfigured, Order, Outbound, SendState
+from .outbound import EXPIRES_AT_MOST_S, Duplicate, LeaseLost, NotConfigured, Outbound
+from .sending import Order, SendState, state_of
 from .storage import sends
+
+logger = logging.getLogger("ingress.messages")
 
 WAIT_S = 20.0
 # How long an answer waits for a status to settle what a provider left open.
 SETTLE_WAIT_S = 3.0
-SETTLE_POLL_S = 0.1
+SETTLE_POLL_S = 0.25
 MAX_KEY_LENGTH = 255
 
 _Reference = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
@@ -114,14 +118,14 @@ def _recipient(asked: SendRequest) -> Recipient:
     return asked.to
 
 
-def _checked_expiry(asked: SendRequest) -> datetime | None:
+def _expiry_error(asked: SendRequest) -> Problem | None:
     if asked.expires_at is not None:
         now = datetime.now(UTC)
         if asked.expires_at <= now:
-            raise _invalid("expires_at", "is in the past")
+            return _invalid("expires_at", "is in the past")
         if asked.expires_at > now + timedelta(seconds=EXPIRES_AT_MOST_S):
-            raise _invalid("expires_at", "may be 24 hours ahead at most")
-    return asked.expires_at
+            return _invalid("expires_at", "may be 24 hours ahead at most")
+    return None
 
 
 def _idempotency_key(request: Request[Any]) -> str | None:
@@ -138,7 +142,7 @@ def _wait_s(request: Request[Any]) -> float:
     if "respond-async" in preferences:
         return 0.0
     wait = next((part[5:] for part in preferences if part.startswith("wait=")), "")
-    return min(WAIT_S, float(wait)) if wait.isdigit() else WAIT_S
+    return min(WAIT_S, float(wait)) if wait.isascii() and wait.isdigit() else WAIT_S
 
 
 async def _quoted(database: Database, organization_id: UUID, reply_to: str | None) -> str | None:
@@ -174,6 +178,11 @@ async def send(request: Request[Any]) -> Response:
         on_uncertain=asked.on_uncertain,
     )
     fingerprint = hashlib.sha256(_canonical(asked)).digest()
+    if (expired := _expiry_error(asked)) is not None:
+        # A repetition comes later than its original: what was sent in time is told, whatever the clock says now.
+        if key is None or (answer := await _stored_answer(database, organization_id, key, fingerprint)) is None:
+            raise expired
+        return answer
     outbound: Outbound = request.state["outbound"]
     try:
         message_id, task = await outbound.send(
@@ -181,10 +190,13 @@ async def send(request: Request[Any]) -> Response:
             order,
             idempotency_key=key,
             request_hash=fingerprint,
-            expires_at=_checked_expiry(asked),
+            expires_at=asked.expires_at,
         )
     except Duplicate:
-        return await _replayed(database, organization_id, str(key), fingerprint)
+        answer = await _stored_answer(database, organization_id, str(key), fingerprint)
+        if answer is None:
+            raise unavailable("The send with this Idempotency-Key is being changed.") from None
+        return answer
     except NotConfigured:
         metrics.send_requests.labels("invalid").inc()
         raise Problem(
@@ -194,40 +206,54 @@ async def send(request: Request[Any]) -> Response:
         metrics.send_requests.labels("shed").inc()
         raise unavailable("Too many sends are waiting.") from None
     metrics.send_requests.labels("accepted").inc()
-    state = await _awaited(database, organization_id, message_id, task, wait_s)
+    state = await _awaited(request, organization_id, message_id, task, wait_s)
     return _pending(message_id) if state is None else _answer(state)
 
 
 async def _awaited(
-    database: Database, organization_id: UUID, message_id: UUID, task: "asyncio.Task[SendState]", wait_s: float
+    request: Request[Any], organization_id: UUID, message_id: UUID, task: "asyncio.Task[SendState]", wait_s: float
 ) -> SendState | None:
-    """How the send ended, or None if it has not within *wait_s*."""
+    """How the send ended; None if it has not within *wait_s*, or nobody here can say: it is accepted all the same."""
     if wait_s <= 0:
         return None
     try:
         async with asyncio.timeout(wait_s):
             state = await asyncio.shield(task)
-    except (TimeoutError, LeaseLost):
+        return state if state.state != "uncertain" else await _settled(request, organization_id, state, wait_s)
+    except (TimeoutError, LeaseLost, StoreUnavailable):
         return None
+    except Exception:
+        logger.exception("an accepted send is left to whoever takes it over")
+        return None
+
+
+async def _settled(request: Request[Any], organization_id: UUID, state: SendState, wait_s: float) -> SendState:
+    """The state once a status has settled it, or as it is after SETTLE_WAIT_S."""
+    database: Database = request.state["database"]
+    wakes: Wakes = request.state["wakes"]
+    waiter = wakes.listen(organization_id)
     deadline = monotonic() + min(SETTLE_WAIT_S, wait_s)
-    while state.state == "uncertain" and monotonic() < deadline:
-        await asyncio.sleep(SETTLE_POLL_S)
-        async with database.organization(organization_id) as connection:
-            row = await sends.by_id(connection, organization_id, message_id)
-        state = _state(row) if row else state
+    try:
+        while state.state == "uncertain" and (left := deadline - monotonic()) > 0:
+            await wakes.wait(waiter, min(left, SETTLE_POLL_S))
+            async with database.organization(organization_id) as connection:
+                row = await sends.by_id(connection, organization_id, state.id)
+            state = state_of(row) if row else state
+    finally:
+        wakes.leave(organization_id, waiter)
     return state
 
 
-async def _replayed(database: Database, organization_id: UUID, key: str, fingerprint: bytes) -> Response:
-    """The stored answer of the send that *key* names."""
+async def _stored_answer(database: Database, organization_id: UUID, key: str, fingerprint: bytes) -> Response | None:
+    """The answer of the send that *key* names, None if it names none. Raises `Problem` where that was the answer."""
     async with database.organization(organization_id) as connection:
         row = await sends.by_key(connection, organization_id, key)
     if row is None:
-        raise unavailable("The send with this Idempotency-Key is being changed.")
+        return None
     if row["request_hash"] != fingerprint:
         metrics.send_requests.labels("mismatch").inc()
         raise Problem(422, "idempotency_mismatch", "This Idempotency-Key was used with another body.")
-    state = _state(row)
+    state = state_of(row)
     if state.state == "sending":
         metrics.send_requests.labels("conflict").inc()
         raise Problem(
@@ -264,7 +290,9 @@ _FAILURES = {
 
 
 def _answer(state: SendState) -> Response:
-    """200 for a message that is out. Raises `Problem` for one that is not, or may be."""
+    """200 for a message that a provider took, whatever came after. Raises `Problem` for one it did not, or may have."""
+    if state.sent_at is not None:
+        return json_response(_shown(state) | {"status": "sent"})
     if state.state == "uncertain" or state.status == "unknown":
         raise Problem(
             504,
@@ -272,15 +300,15 @@ def _answer(state: SendState) -> Response:
             "The provider may have taken the message; nothing was repeated. Its status will tell.",
             headers={"location": f"/messages/{state.id}"},
             **_shown(state),
+            message_status=state.status,
+            error=state.error,
         )
-    if state.status == "failed":
-        status, code, detail = _FAILURES.get(state.error.class_ or "" if state.error else "", _FAILURES["Rejected"])
-        raise Problem(status, code, detail, **_shown(state))
-    return json_response(_shown(state))
+    status, code, detail = _FAILURES.get(state.error.class_ or "" if state.error else "", _FAILURES["Rejected"])
+    raise Problem(status, code, detail, **_shown(state), message_status=state.status, error=state.error)
 
 
 def _shown(state: SendState) -> dict[str, Any]:
-    shown: dict[str, Any] = {
+    return {
         "id": state.id,
         "provider": state.provider,
         "config_id": state.config_id,
@@ -290,36 +318,13 @@ def _shown(state: SendState) -> dict[str, Any]:
         "fallback_from": state.fallback_from,
         "attempts": state.attempts,
     }
-    if state.error is not None and state.status not in ("sent", "delivered", "read", "played"):
-        shown["error"] = state.error
-        shown["message_status"] = state.status
-    else:
-        # What the send achieved, the same whenever it is asked again; GET /messages/{id} has what came after.
-        shown["status"] = "sent"
-    return shown
-
-
-def _state(row: asyncpg.Record) -> SendState:
-    return SendState(
-        id=row["id"],
-        state=row["state"],
-        status=row["status"],
-        attempts=row["attempts"],
-        provider=row["provider"],
-        config_id=row["config_id"],
-        provider_message_id=row["provider_message_id"],
-        fallback_from=row["fallback_from"],
-        error=msgspec.json.decode(row["error"], type=ErrorInfo) if row["error"] else None,
-        sent_at=row["sent_at"],
-        cost=row["cost"],
-    )
 
 
 # ------------------------------------------------------------------ reading
 
 
 def _record(row: asyncpg.Record) -> dict[str, Any]:
-    state = _state(row)
+    state = state_of(row)
     return {
         "id": state.id,
         "conversation_id": row["conversation_id"],

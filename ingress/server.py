@@ -23,8 +23,8 @@ HEADER_DEADLINE_S = 10.0
 BODY_DEADLINE_S = 15.0
 # Longer than the idle time of the proxy in front, so that it never reuses a connection that we are closing.
 KEEPALIVE_S = 75
-GRACE_S = 25
-WATCHDOG_S = 40
+GRACE_S = 15
+WATCHDOG_S = 45
 MAX_CONCURRENCY = 1_000
 BACKLOG = 2_048
 

@@ -436,3 +436,104 @@ async def test_history_by_conversation(organization: Organization) -> None:
     rest = (await organization.call("GET", f"/messages?conversation_id={conversation}&before={listed['next']}")).json
     assert [message["id"] for message in rest["messages"]] == [first["id"]]
     assert "next" not in rest
+
+
+# ---------------------------------------------------------------- what came after, or in between
+
+
+async def test_a_repetition_after_the_end_gets_the_stored_answer(organization: Organization) -> None:
+    """What was sent in time is told, whatever the clock says when it is asked again."""
+    ends = datetime.now(UTC) + timedelta(seconds=0.3)
+    body = {"to": "+5511987654321", "body": "x", "expires_at": ends.isoformat()}
+    first = await organization.send(body, idempotency_key="in-time")
+    assert first.status == 200
+    await eventually(lambda: datetime.now(UTC) > ends)
+    again = await organization.send(body, idempotency_key="in-time")
+    assert (again.status, again.json) == (200, first.json)
+    assert (await organization.send(body, idempotency_key="too-late")).status == 422
+
+
+async def test_a_failure_afterwards_changes_the_message_not_the_answer(
+    organization: Organization, gateway: Gateway
+) -> None:
+    gateway.meta.set_statuses(organization.numbers[0], StatusPolicy(statuses=("failed",)))
+    first = await organization.send(idempotency_key="then-failed")
+    await organization.settled(first.json["id"], "failed")
+    again = await organization.send(idempotency_key="then-failed")
+    assert (again.status, again.json) == (first.status, first.json)
+
+
+async def test_a_refused_repetition_does_not_make_a_taken_message_failed(pair: Organization, gateway: Gateway) -> None:
+    """The first attempt may have been taken, so nobody knows; that the second was refused says nothing of it."""
+    gateway.meta.set_statuses(pair.numbers[0], NO_STATUSES)
+    await gateway.meta.script(pair.numbers[0], ResetAfterAccept(), ErrorCode(code=131026))
+    answer = await pair.send({"to": "+5511987654321", "body": "1234", "on_uncertain": "retry"})
+    assert (answer.status, answer.json["code"]) == (504, "uncertain")
+    [accepted] = gateway.meta.by_message_id(answer.json["id"].replace("-", ""))
+    await pair.deliver(_status_body(pair, accepted, "delivered", tracked=True))
+    assert (await pair.message(answer.json["id"]))["status"] == "delivered"
+
+
+async def test_a_status_in_between_stops_the_repetition(
+    pair: Organization, gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who accepts duplicates does not want them: the status says that the first attempt was taken."""
+    monkeypatch.setattr("ingress.outbound._jitter", lambda state: 0.5)
+    await gateway.meta.script(pair.numbers[0], ResetAfterAccept())
+    answer = await pair.send({"to": "+5511987654321", "body": "1234", "on_uncertain": "retry"})
+    assert (answer.status, answer.json["attempts"]) == (200, 1)
+    assert len(gateway.meta.by_message_id(answer.json["id"].replace("-", ""))) == 1
+
+
+async def test_a_failure_of_an_earlier_attempt_does_not_hide_the_last_one(pair: Organization, gateway: Gateway) -> None:
+    """Both statuses in one webhook: `failed` of attempt 1 ranks above `sent` of attempt 3, and is beside the point."""
+    from ingress.sandbox.meta_bodies import envelope, status_item
+
+    gateway.meta.set_statuses(pair.numbers[0], NO_STATUSES)
+    await gateway.meta.script(pair.numbers[0], *[ResetBeforeAccept()] * 3)
+    body = {"to": "+5511987654321", "body": "1234", "on_uncertain": "retry", "fallback": False}
+    answer = await pair.send(body)
+    assert (answer.status, answer.json["attempts"]) == (504, 3)
+    items = []
+    for number, status in ((1, "failed"), (3, "sent")):
+        tracker = f"gw1:{answer.json['id'].replace('-', '')}:{number}"
+        sent = {"to": "+5511987654321", "type": "text", "biz_opaque_callback_data": tracker}
+        items.append(status_item(f"wamid.{tracker}", status, sent))
+    await pair.deliver(envelope((pair.numbers[0], {"statuses": items})))
+    assert (await pair.message(answer.json["id"]))["status"] == "sent"
+
+
+async def test_an_accepted_send_is_never_answered_with_an_error_of_ours(
+    pair: Organization, gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The store goes away after the claim: 202, for a 503 would have the client send it again."""
+    from ingress.database import StoreUnavailable
+    from ingress.outbound import Outbound
+
+    async def away(*_: Any) -> None:
+        raise StoreUnavailable("gone")
+
+    monkeypatch.setattr(Outbound, "_begin_next", away)
+    await gateway.meta.script(pair.numbers[0], Throttle429(retry_after=0))
+    answer = await pair.send()
+    assert answer.status == 202
+    assert answer.headers["location"] == f"/messages/{answer.json['id']}"
+
+
+async def test_a_medium_by_its_id_does_not_fall_back(pair: Organization, gateway: Gateway) -> None:
+    await gateway.meta.script(pair.numbers[0], ErrorCode(code=190))
+    answer = await pair.send({"to": "+5511987654321", "content": {"type": "image", "id": "801000000000001"}})
+    assert (answer.status, answer.json["attempts"]) == (502, 1)
+
+
+async def test_an_event_after_a_fallback_is_of_the_number_that_sent(pair: Organization, gateway: Gateway) -> None:
+    await gateway.meta.script(pair.numbers[0], ErrorCode(code=190))
+    told = (await pair.send()).json
+    await pair.settled(told["id"], "read")
+    conversations = {
+        (event["data"]["conversation"]["id"], event["data"]["conversation"]["sender"])
+        for event in await pair.events(kind="message.status")
+        if event["data"]["message"]["id"] == told["id"]
+    }
+    assert {sender for _, sender in conversations} == {pair.numbers[1].display_phone_number}
+    assert len(conversations) == 1

@@ -13,13 +13,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ingress import outbound
+from ingress import sending
 from ingress.correlation import correlation, parse_correlation
 from ingress.edge import Disconnected, TooLarge, path_of, read_body
 from ingress.envelope import render, timestamp
 from ingress.identifiers import conversation_id, key_hash, new_id, parse_id
-from ingress.outbound import RetryBudget
 from ingress.relay import Secret, new_secret, rotated, sign
+from ingress.sending import RetryBudget
 from providers import Contact, phone_key
 
 ORGANIZATION = UUID(int=7)
@@ -236,7 +236,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr(outbound, "monotonic", clock)
+    monkeypatch.setattr(sending, "monotonic", clock)
     return clock
 
 

@@ -73,13 +73,24 @@ BEGIN_ATTEMPT = f"""
 with renewed as (
     update messages m set attempts = $3, leased_until = now() + interval '{LEASE_S} s', updated_at = now()
     from organizations o
-    where m.organization_id = $1 and m.id = $2 and m.lease_id = $7 and m.state = 'sending'
+    where m.organization_id = $1 and m.id = $2 and m.lease_id = $7 and m.state = 'sending' and m.status_rank <= 1
         and o.id = $1 and o.version = $6
     returning m.organization_id, m.id
+),
+begun as (
+    insert into attempts (organization_id, message_id, number, config_id, provider, version, started_at)
+    select organization_id, id, $3, $4, $5, $6, now() from renewed
 )
-insert into attempts (organization_id, message_id, number, config_id, provider, version, started_at)
-select organization_id, id, $3, $4, $5, $6, now() from renewed
-returning number"""
+select o.version = $6 as current, m.lease_id = $7 and m.state = 'sending' as held, m.status_rank > 1 as settled
+from messages m join organizations o on o.id = m.organization_id where m.organization_id = $1 and m.id = $2"""
+
+
+class Begun(NamedTuple):
+    """The attempt is begun where the version is current, the lease held, and no status has settled the message."""
+
+    current: bool
+    held: bool
+    settled: bool
 
 
 async def begin_attempt(
@@ -92,14 +103,12 @@ async def begin_attempt(
     provider: str,
     version: int,
     lease_id: UUID,
-) -> bool:
-    """Record the intent to call; False where the version is stale or the lease lost (worker)."""
-    return (
-        await connection.fetchval(
-            BEGIN_ATTEMPT, organization_id, message_id, number, config_id, provider, version, lease_id
-        )
-        is not None
+) -> Begun:
+    """Record the intent to call, if nothing speaks against it (worker)."""
+    row = await connection.fetchrow(
+        BEGIN_ATTEMPT, organization_id, message_id, number, config_id, provider, version, lease_id
     )
+    return Begun(*row) if row else Begun(True, False, False)
 
 
 class Outcome(NamedTuple):
@@ -186,7 +195,8 @@ finished as (
     ) best
     where m.organization_id = o.organization_id and m.id = o.message_id
         and (m.lease_id = o.lease_id or (o.class = 'ok' and m.state <> 'done'))
-    returning m.organization_id, m.id, m.status, m.state
+    returning m.organization_id, m.id, m.state, m.status, m.provider, m.config_id, m.provider_message_id, m.fallback_from,
+        m.attempts, m.error, m.sent_at, m.cost
 ),
 given as (
     select o.place, o.organization_id, o.event_id as id, o.event_type as type, o.config_id, o.conversation_id,
@@ -196,22 +206,19 @@ given as (
     where o.event_id is not null and (f.status = o.status or o.fallback_from is not null)
 ),
 {insert_events("given")}
-select o.place, f.status, f.state
+select f.id, f.state, f.status, f.provider, f.config_id, f.provider_message_id, f.fallback_from, f.attempts, f.error,
+    f.sent_at, f.cost
 from outcome o left join finished f on f.organization_id = o.organization_id and f.id = o.message_id
 order by o.place"""
 
 
-class Finished(NamedTuple):
-    """The message as it stands now; None where the lease was lost, so that somebody else speaks for it."""
+async def finish(connection: asyncpg.Connection, outcomes: Sequence[Outcome]) -> list[asyncpg.Record]:
+    """Store what became of attempts and messages, statuses that came early merged in: the messages as they stand now.
 
-    status: str | None
-    state: str | None
-
-
-async def finish(connection: asyncpg.Connection, outcomes: Sequence[Outcome]) -> list[Finished]:
-    """Store what became of attempts and messages; statuses that came early are merged in (worker)."""
+    A row of NULLs is a message whose lease was lost: somebody else speaks for it (worker).
+    """
     events = [outcome.event for outcome in outcomes]
-    rows = await connection.fetch(
+    return await connection.fetch(
         FINISH,
         *zip(*[outcome[:19] for outcome in outcomes], strict=True),
         [event and event.id for event in events],
@@ -219,19 +226,25 @@ async def finish(connection: asyncpg.Connection, outcomes: Sequence[Outcome]) ->
         [event and event.conversation_id for event in events],
         [event and event.data for event in events],
     )
-    return [Finished(status, state) for _, status, state in rows]
 
 
-HEARTBEAT = f"""
-update messages set leased_until = now() + interval '{LEASE_S} s'
-where (organization_id, id) in (select * from unnest($1::uuid[], $2::uuid[])) and lease_id = $3 and state = 'sending'"""
+# Ordered like every statement that changes several messages; one that is being changed needs no new lease.
+SET_LEASES = """
+with held as (
+    select m.organization_id, m.id
+    from messages m join unnest($1::uuid[], $2::uuid[], $3::uuid[]) as mine(organization_id, id, lease_id)
+        using (organization_id, id, lease_id)
+    where m.state = 'sending' order by m.organization_id, m.id for update of m skip locked
+)
+update messages m set leased_until = now() + make_interval(secs => $4)
+from held where m.organization_id = held.organization_id and m.id = held.id"""
 
 
-async def renew_leases(
-    connection: asyncpg.Connection, organizations: list[UUID], messages: list[UUID], lease_id: UUID
+async def set_leases(
+    connection: asyncpg.Connection, leases: Sequence[tuple[UUID, UUID, UUID]], *, seconds: int
 ) -> None:
-    """Keep the messages that a living process works on from being taken over (worker)."""
-    await connection.execute(HEARTBEAT, organizations, messages, lease_id)
+    """Hold messages for *seconds* more, or (0) give them back: (organization, message, lease) of each (worker)."""
+    await connection.execute(SET_LEASES, *zip(*leases, strict=True), seconds)
 
 
 RECLAIM = f"""

@@ -30,13 +30,14 @@ def columns(rows: Sequence[StatusRow]) -> list[Sequence[object]]:
 # counts only for the attempt that is the message's last: an earlier one may have been given up for another.
 _APPLY = """
 locked as (
-    select m.organization_id, m.id, m.state
+    select m.organization_id, m.id, m.state, m.attempts
     from messages m join known using (organization_id, id)
     order by m.organization_id, m.id for update of m
 ),
 best as (
     select distinct on (known.organization_id, known.id) known.*, locked.state as was
     from known join locked using (organization_id, id)
+    where known.value <> 'failed' or known.attempt is null or known.attempt = locked.attempts
     order by known.organization_id, known.id, known.rank desc
 ),
 merged as (
@@ -49,12 +50,11 @@ merged as (
         error = case when best.value = 'failed' then best.error end,
         state = case m.state when 'uncertain' then 'done' else m.state end,
         leased_until = case m.state when 'uncertain' then null else m.leased_until end,
-        sent_at = coalesce(m.sent_at, best.occurred_at, now()),
+        sent_at = case when best.value = 'failed' then m.sent_at else coalesce(m.sent_at, best.occurred_at, now()) end,
         updated_at = now()
     from best left join attempts attempt
         on attempt.organization_id = best.organization_id and attempt.message_id = best.id and attempt.number = best.attempt
     where m.organization_id = best.organization_id and m.id = best.id and m.status_rank < best.rank
-        and (best.value <> 'failed' or best.attempt is null or best.attempt = m.attempts)
     returning m.id
 ),
 settled as (
@@ -95,15 +95,17 @@ parked as (
 # transactions missed the other. So look again for a while.
 SWEEP = (
     """with unmatched as (
-    select organization_id, config_id, provider_message_id, value from message_statuses
-    where not matched and received_at > now() - interval '10 minutes' for update skip locked
+    select s.organization_id, s.config_id, s.provider_message_id, s.value, m.id
+    from message_statuses s join messages m using (organization_id, config_id, provider_message_id)
+    where not s.matched and s.received_at > now() - interval '10 minutes'
+    limit 1000 for update of s skip locked
 ),
 found as (
     update message_statuses s set matched = true
-    from unmatched u join messages m using (organization_id, config_id, provider_message_id)
+    from unmatched u
     where s.organization_id = u.organization_id and s.config_id = u.config_id
         and s.provider_message_id = u.provider_message_id and s.value = u.value
-    returning m.organization_id, m.id, s.config_id, s.provider_message_id, s.value, s.status_rank as rank, s.occurred_at,
+    returning u.organization_id, u.id, s.config_id, s.provider_message_id, s.value, s.status_rank as rank, s.occurred_at,
         s.error, null::integer as attempt
 ),
 known as (select * from found),"""
