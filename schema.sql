@@ -68,6 +68,7 @@ create table whatsapp_provider_configs (
     updated_at         timestamptz not null default now(),
     primary key (organization_id, id)
 );
+create index on whatsapp_provider_configs (created_at);
 alter table organizations add foreign key (id, active_config_id)
     references whatsapp_provider_configs (organization_id, id) deferrable initially deferred;
 
@@ -110,7 +111,8 @@ create table inbound_webhooks (
     id              bigint      generated always as identity,
     config_id       uuid        not null,
     received_at     timestamptz not null default now(),
-    headers         json        not null,
+    -- JSON, as bytes: looked at by people now and then, written for every webhook.
+    headers         bytea       not null,
     body            bytea       not null,
     primary key (organization_id, id)
 );
@@ -124,7 +126,7 @@ create table inbound_dedup (
     first_seen      timestamptz not null default now(),
     primary key (organization_id, config_id, key_hash)
 );
-create index on inbound_dedup (first_seen);
+create index on inbound_dedup using brin (first_seen);
 
 -- Bodies that could not be read, and items that belong to somebody else.
 create table quarantine (
@@ -140,7 +142,7 @@ create table quarantine (
     state           text        not null default 'open' check (state in ('open', 'replayed', 'discarded')),
     primary key (organization_id, id)
 );
-create index on quarantine (received_at) where state = 'open';
+create index on quarantine (received_at) where state = 'open' and not foreign_item;
 
 -- ------------------------------------------------------------------ events
 
@@ -173,11 +175,10 @@ create table events (
     created_at          timestamptz not null default now(),
     -- The envelope's `data`, as it is delivered, without `raw`.
     data                json        not null,
-    -- The provider's item. NULL: the event is ours, no provider sent it.
-    raw                 json,
+    -- The provider's item: JSON, as bytes. NULL: the event is ours, no provider sent it.
+    raw                 bytea,
     primary key (organization_id, sequence)
 );
-create index on events (conversation_id, sequence);
 
 -- ------------------------------------------------------------------ delivery to the CRM
 
@@ -211,7 +212,9 @@ create table deliveries (
     primary key (organization_id, sequence)
 );
 create index on deliveries (conversation_id, sequence);
-create index on deliveries (state, sequence) where state <> 'delivered';
+create index on deliveries (sequence) where state = 'pending';
+-- Partial, here and below: what names a row by its key cannot take these for it.
+create index on deliveries (organization_id, sequence) where state = 'parked';
 
 -- A conversation with pending deliveries. Claiming the row is the right to deliver its events, in order.
 create table delivery_queues (
@@ -225,7 +228,9 @@ create table delivery_queues (
     leased_until    timestamptz,
     primary key (organization_id, conversation_id)
 );
-create index on delivery_queues (due_at);
+-- The next ones of an organization, and those under way: claiming reads neither backlogs nor what is not due.
+create index on delivery_queues (organization_id, due_at) where lease_id is null;
+create index on delivery_queues (organization_id) where lease_id is not null;
 
 -- ------------------------------------------------------------------ sending
 
@@ -331,6 +336,9 @@ begin
 end $$;
 -- As restrictive policy: what belongs to somebody else stays unseen even by a query that forgot to say so.
 create policy no_foreign_items on quarantine as restrictive to ingress_app using (not foreign_item);
+
+-- Bodies may hold items of several organizations, and no request of the API needs them.
+revoke all on inbound_webhooks from ingress_app;
 
 grant insert on inbound_webhooks, quarantine to ingress_ingest;
 grant insert, select on inbound_dedup, events, deliveries, message_statuses to ingress_ingest;

@@ -16,7 +16,7 @@ from .processes import ROOT
 
 RESULTS = ROOT / "bench" / "results.json"
 PARTS = ("ingest", "send", "ack", "idle")
-ACK_RATES = (300, 1000)  # webhooks a second; reliability.md IN-2 names the second
+ACK_RATES = (300, 1000)  # webhooks a second; a busy number's, and ten busy numbers'
 ACK_SECONDS = 10  # 300 a second for less would hang p99 on a handful of answers
 WARM_UP_S = 2
 

@@ -1,5 +1,7 @@
 """Organizations, API keys, the CRM's callback, and the quarantine."""
 
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 from uuid import UUID
@@ -12,25 +14,15 @@ from starlette.responses import Response
 from providers import Malformed
 
 from . import identifiers
+from .auth import SCOPES, Principal, authorize, client_address, organization_of
 from .database import Database
-from .edge import (
-    SCOPES,
-    Principal,
-    Problem,
-    authorize,
-    client_address,
-    decode_body,
-    int_of,
-    json_response,
-    limit_of,
-    not_found,
-    organization_of,
-)
+from .edge import decode_body, int_of, limit_of
 from .egress import Egress, InvalidUrl
 from .envelope import timestamp
 from .identifiers import parse_id
 from .inbound import Inbound
 from .manager import WhatsAppProviderManager
+from .problems import Problem, json_response, not_found
 from .relay import Endpoint, Secret, post, rotated
 from .storage import configs, deliveries, inbound, organizations
 from .vault import Vault, new_api_key
@@ -175,7 +167,7 @@ async def revoke_key(request: Request[Any]) -> Response:
 
 
 async def put_callback(request: Request[Any]) -> Response:
-    """PUT /callback: where events are posted; a new secret, shown this once. The former one signs on for a day."""
+    """PUT /callback: where events are posted; a new secret, shown this once. Former ones sign on for a day."""
     organization_id, principal = await organization_of(request, "configure")
     asked = await decode_body(request, _callback)
     egress: Egress = request.state["egress"]
@@ -184,13 +176,19 @@ async def put_callback(request: Request[Any]) -> Response:
     except InvalidUrl as error:
         raise Problem(422, "invalid_request", "The body is not valid.", errors=[("url", str(error))]) from None
     database: Database = request.state["database"]
+    # What a callback that was removed has left is for this one only if it is asked for.
+    await _throughout(database, organization_id, deliveries.park)
     async with database.organization(organization_id) as connection:
+        await deliveries.lock_callback(connection, organization_id)
         former = await deliveries.callback(connection, organization_id)
         secrets = rotated(_secrets(request, organization_id, former) if former else [], datetime.now(UTC))
         vault: Vault = request.state["vault"]
         sealed = vault.seal(_encode(secrets), str(organization_id), "callback", "secrets")
         await deliveries.put_callback(connection, organization_id, asked.url, sealed)
         await _audit(connection, request, principal, organization_id, "callback_set", {"url": asked.url})
+    # Who sets it has repaired it: what failed is not kept waiting for the hours it would be left alone.
+    await _throughout(database, organization_id, deliveries.due_now)
+    request.state["wakes"].wake(organization_id)
     return json_response({"url": asked.url, "secret": secrets[0].secret})
 
 
@@ -211,13 +209,16 @@ async def get_callback(request: Request[Any]) -> Response:
 
 
 async def delete_callback(request: Request[Any]) -> Response:
-    """DELETE /callback: nothing is posted any more; events stay readable."""
+    """DELETE /callback: nothing is posted any more; events stay readable, and what was to be delivered is parked."""
     organization_id, principal = await organization_of(request, "configure")
     database: Database = request.state["database"]
     async with database.organization(organization_id) as connection:
-        if not await deliveries.drop_callback(connection, organization_id):
-            raise not_found()
-        await _audit(connection, request, principal, organization_id, "callback_removed", None)
+        dropped = await deliveries.drop_callback(connection, organization_id)
+        if dropped:
+            await _audit(connection, request, principal, organization_id, "callback_removed", None)
+    await _throughout(database, organization_id, deliveries.park)  # also the rest, where a former call broke off
+    if not dropped:
+        raise not_found()
     return Response(status_code=204)
 
 
@@ -252,10 +253,24 @@ async def replay_parked(request: Request[Any]) -> Response:
     organization_id, _ = await organization_of(request, "configure")
     asked = await decode_body(request, _replay)
     database: Database = request.state["database"]
-    async with database.organization(organization_id) as connection:
-        replayed = await deliveries.replay(connection, organization_id, asked.sequences)
+    replayed = 0
+    after: int | None = 0
+    while after is not None:
+        async with database.organization(organization_id) as connection:
+            count, after = await deliveries.replay(connection, organization_id, asked.sequences, after)
+        replayed += count
     request.state["wakes"].wake(organization_id)
     return json_response({"replayed": replayed})
+
+
+async def _throughout(
+    database: Database, organization_id: UUID, part: Callable[[Any, UUID, UUID], Awaitable[UUID | None]]
+) -> None:
+    """All of a backlog, a batch of conversations in a transaction: see `deliveries.BATCH_ROWS`."""
+    after: UUID | None = UUID(int=0)
+    while after is not None:
+        async with database.organization(organization_id) as connection:
+            after = await part(connection, organization_id, after)
 
 
 async def _callback_row(request: Request[Any], organization_id: UUID) -> Any:
@@ -276,9 +291,24 @@ def _secrets(request: Request[Any], organization_id: UUID, row: Any) -> list[Sec
 # ------------------------------------------------------------------ quarantine
 
 
+def _foreign(request: Request[Any], principal: Principal) -> bool:
+    """Whether ?foreign=1 asks for what belongs to somebody else: the platform's to see, and nobody's besides."""
+    foreign = request.query_params.get("foreign") in ("1", "true")
+    if foreign:
+        _platform(principal)
+    return foreign
+
+
+def _quarantine(request: Request[Any], organization_id: UUID, foreign: bool) -> AbstractAsyncContextManager[Any]:
+    """A connection that sees the organization's, or, where *foreign*, what row-level security hides from it."""
+    database: Database = request.state["database"]
+    return database.worker() if foreign else database.organization(organization_id)
+
+
 async def list_quarantine(request: Request[Any]) -> Response:
     """GET /quarantine?state=open: bodies that could not be read; `next` is the next page's `after`."""
-    organization_id, _ = await organization_of(request, "read")
+    organization_id, principal = await organization_of(request, "read")
+    foreign = _foreign(request, principal)
     state = request.query_params.get("state", "open")
     if state not in ("open", "replayed", "discarded"):
         raise Problem(
@@ -286,10 +316,9 @@ async def list_quarantine(request: Request[Any]) -> Response:
         )
     limit = limit_of(request)
     after = request.query_params.get("after")
-    database: Database = request.state["database"]
-    async with database.organization(organization_id) as connection:
+    async with _quarantine(request, organization_id, foreign) as connection:
         rows = await inbound.quarantined(
-            connection, organization_id, state, parse_id(after) if after else None, limit + 1
+            connection, organization_id, state, parse_id(after) if after else None, limit + 1, foreign=foreign
         )
     page: dict[str, Any] = {"quarantine": [dict(row) for row in rows[:limit]]}
     if len(rows) > limit:
@@ -297,13 +326,12 @@ async def list_quarantine(request: Request[Any]) -> Response:
     return json_response(page)
 
 
-async def _quarantine_item(request: Request[Any], organization_id: UUID) -> Any:
+async def _quarantine_item(request: Request[Any], organization_id: UUID, foreign: bool) -> Any:
     quarantine_id = parse_id(request.path_params["quarantine_id"])
     if quarantine_id is None:
         raise not_found()
-    database: Database = request.state["database"]
-    async with database.organization(organization_id) as connection:
-        row = await inbound.quarantine_item(connection, organization_id, quarantine_id)
+    async with _quarantine(request, organization_id, foreign) as connection:
+        row = await inbound.quarantine_item(connection, organization_id, quarantine_id, foreign=foreign)
     if row is None:
         raise not_found()
     return row
@@ -311,16 +339,17 @@ async def _quarantine_item(request: Request[Any], organization_id: UUID) -> Any:
 
 async def show_quarantine(request: Request[Any]) -> Response:
     """GET /quarantine/{id}: with the body, base64 (bytes that could not be read need not be text)."""
-    organization_id, _ = await organization_of(request, "read")
-    row = await _quarantine_item(request, organization_id)
+    organization_id, principal = await organization_of(request, "read")
+    row = await _quarantine_item(request, organization_id, _foreign(request, principal))
     shown = {name: row[name] for name in ("id", "config_id", "received_at", "reason", "state", "body")}
     return json_response(shown)
 
 
 async def replay_quarantine(request: Request[Any]) -> Response:
     """POST /quarantine/{id}/replay: read the body again; 409 if it still cannot be read."""
-    organization_id, _ = await organization_of(request, "configure")
-    row = await _quarantine_item(request, organization_id)
+    organization_id, principal = await organization_of(request, "configure")
+    foreign = _foreign(request, principal)
+    row = await _quarantine_item(request, organization_id, foreign)
     if row["state"] != "open":
         raise Problem(409, "not_open", f"It was {row['state']} already.")
     manager: WhatsAppProviderManager = request.state["manager"]
@@ -332,20 +361,20 @@ async def replay_quarantine(request: Request[Any]) -> Response:
         fresh = await receiver.replay(config, row["headers"], row["body"])
     except Malformed:
         raise Problem(409, "still_unreadable", "The body still cannot be read; it stays here.") from None
-    await _close(request, organization_id, row["id"], "replayed")
+    await _close(request, organization_id, row["id"], "replayed", foreign)
     return json_response({"state": "replayed", "events": fresh})
 
 
 async def discard_quarantine(request: Request[Any]) -> Response:
     """POST /quarantine/{id}/discard: nobody needs it."""
-    organization_id, _ = await organization_of(request, "configure")
-    row = await _quarantine_item(request, organization_id)
-    if not await _close(request, organization_id, row["id"], "discarded"):
+    organization_id, principal = await organization_of(request, "configure")
+    foreign = _foreign(request, principal)
+    row = await _quarantine_item(request, organization_id, foreign)
+    if not await _close(request, organization_id, row["id"], "discarded", foreign):
         raise Problem(409, "not_open", f"It was {row['state']} already.")
     return json_response({"state": "discarded"})
 
 
-async def _close(request: Request[Any], organization_id: UUID, quarantine_id: UUID, state: str) -> bool:
-    database: Database = request.state["database"]
-    async with database.organization(organization_id) as connection:
-        return await inbound.close_quarantined(connection, organization_id, quarantine_id, state)
+async def _close(request: Request[Any], organization_id: UUID, quarantine_id: UUID, state: str, foreign: bool) -> bool:
+    async with _quarantine(request, organization_id, foreign) as connection:
+        return await inbound.close_quarantined(connection, organization_id, quarantine_id, state, foreign=foreign)

@@ -16,21 +16,23 @@ from starlette.types import Receive, Scope, Send
 
 from providers import Registry
 
-from . import administration, edge, events, integrations, log, messages_api, metrics
+from . import administration, events, integrations, log, messages_api, metrics
+from .auth import Authenticator
 from .calls import Caller
 from .database import Database, SchemaError, StoreUnavailable
-from .edge import Authenticator, Edge, json_response
+from .edge import Edge
 from .egress import Egress
 from .events import Wakes
 from .inbound import Inbound
 from .manager import WhatsAppProviderManager
 from .openapi import openapi
 from .outbound import Outbound
+from .problems import EXCEPTION_HANDLERS, json_response
 from .redis_state import RedisState
 from .relay import Relay
 from .settings import Settings
 from .storage import deliveries, inbound, retention, sends
-from .vault import Vault
+from .vault import Vault, VaultError
 
 logger = logging.getLogger("ingress.app")
 
@@ -49,7 +51,7 @@ class Application:
         self._router = Starlette(
             routes=ROUTES,
             lifespan=self._lifespan,
-            exception_handlers=edge.EXCEPTION_HANDLERS,
+            exception_handlers=EXCEPTION_HANDLERS,
         )
         self._edge = Edge(self._router)
 
@@ -78,8 +80,8 @@ class Application:
                 stack.callback(task.cancel)
             # Left in reverse: deliveries first, then sends, then webhooks, whose rows the others may still write.
             receiver = await stack.enter_async_context(Inbound(database, manager, wakes))
-            outbound = await stack.enter_async_context(Outbound(database, manager, caller, wakes))
-            await stack.enter_async_context(Relay(database, vault, egress, wakes))
+            outbound = await stack.enter_async_context(Outbound(database, manager, caller, wakes, self.closing))
+            await stack.enter_async_context(Relay(database, vault, egress, wakes, self.closing))
             stack.callback(log.flush)
             yield {
                 "settings": settings,
@@ -151,15 +153,16 @@ async def healthz(request: Request[Any]) -> Response:
 
 
 async def readyz(request: Request[Any]) -> Response:
-    """GET /readyz: it can store what it accepts. Redis is not needed for that."""
+    """GET /readyz: it can store what it accepts, and open what is stored. Redis is not needed for that."""
     if request.state["closing"].is_set():
         return json_response({"status": "draining"}, 503)
     try:
         async with asyncio.timeout(READY_WITHIN_S):
             await request.state["database"].check()
+            await request.state["manager"].check()
     except (StoreUnavailable, TimeoutError):
         return json_response({"status": "unavailable", "detail": "the database does not answer"}, 503)
-    except SchemaError as error:
+    except (SchemaError, VaultError) as error:
         return json_response({"status": "unavailable", "detail": str(error)}, 503)
     return json_response({"status": "ready"})
 

@@ -31,13 +31,14 @@ CONNECTION_ERRORS: tuple[type[BaseException], ...] = (
     asyncpg.PostgresConnectionError,
     asyncpg.InterfaceError,
     asyncpg.InternalClientError,
-    asyncpg.CannotConnectNowError,
-    asyncpg.AdminShutdownError,
-    asyncpg.CrashShutdownError,
-    asyncpg.TooManyConnectionsError,
-    asyncpg.QueryCanceledError,
-    asyncpg.DeadlockDetectedError,
+    # Whole classes of SQLSTATE that are never the row's fault: 40 (deadlocks, serialization), 53 (connections, memory,
+    # disk), 57 (shutdown, cancelled), 58 (input and output); and a lock, a transaction or a standby in the way.
+    asyncpg.TransactionRollbackError,
     asyncpg.InsufficientResourcesError,
+    asyncpg.OperatorInterventionError,
+    asyncpg.PostgresSystemError,
+    asyncpg.LockNotAvailableError,
+    asyncpg.IdleInTransactionSessionTimeoutError,
     asyncpg.ReadOnlySQLTransactionError,
 )
 
@@ -51,18 +52,23 @@ class SchemaError(Exception):
 
 
 def is_data_error(error: BaseException) -> bool:
-    """Whether the row is at fault, not the database: SQLSTATE classes 22 and 23, or a value asyncpg cannot write."""
+    """Whether the row is at fault, not the database: a value asyncpg cannot write, or SQLSTATE classes 22, 23 and 54.
+
+    54 is a limit of the program: a value too long for an index stays too long.
+    """
     if isinstance(error, asyncpg.PostgresError):
-        return (error.sqlstate or "")[:2] in ("22", "23")
+        return (error.sqlstate or "")[:2] in ("22", "23", "54")
     return isinstance(error, asyncpg.InterfaceError) and isinstance(error, ValueError)
 
 
 @contextlib.contextmanager
 def store_errors(pool: str) -> Any:
-    """Turn the many faces of an absent server into `StoreUnavailable`."""
+    """Turn the many faces of an absent server into `StoreUnavailable`; a value's own fault passes as it is."""
     try:
         yield
     except CONNECTION_ERRORS as error:
+        if is_data_error(error):
+            raise
         metrics.db_errors.labels(pool, type(error).__name__).inc()
         raise StoreUnavailable(type(error).__name__) from error
 
@@ -73,10 +79,11 @@ async def _prepare(connection: asyncpg.Connection) -> None:
 
 
 class Database:
-    """Two pools, one a role, so that background work never takes the API's connections, and single connections.
+    """Pools, so that background work never takes the API's connections nor a webhook's lookup, and single connections.
 
     `organization(id)` gives a transaction that sees one organization only: row-level security holds even where a
-    query forgets to say so. `worker()` gives a connection that sees all, for work across organizations.
+    query forgets to say so. `worker()` gives a connection that sees all, for work across organizations; `lookup()`
+    gives one too, to find the config of a webhook.
     """
 
     def __init__(self, url: str) -> None:
@@ -84,8 +91,8 @@ class Database:
         self._pools: dict[str, asyncpg.Pool] = {}
 
     async def __aenter__(self) -> "Database":
-        for role, size in ((APP, 4), (WORKER, 6)):
-            self._pools[role] = await asyncpg.create_pool(
+        for name, role, size in (("app", APP, 4), ("worker", WORKER, 6), ("lookup", WORKER, 2)):
+            self._pools[name] = await asyncpg.create_pool(
                 self._url,
                 init=_prepare,
                 min_size=0,
@@ -95,7 +102,7 @@ class Database:
                 command_timeout=STATEMENT_TIMEOUT_S,
                 server_settings=_session(role),
             )
-            metrics.watch_pool(role.removeprefix("ingress_"), self._pools[role])
+            metrics.watch_pool(name, self._pools[name])
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -118,11 +125,10 @@ class Database:
         return connection
 
     @contextlib.asynccontextmanager
-    async def _acquire(self, role: str) -> AsyncIterator[Any]:
-        name = role.removeprefix("ingress_")
+    async def _acquire(self, name: str) -> AsyncIterator[Any]:
         with store_errors(name):
             with metrics.pool_wait.labels(name).time():
-                connection = await self._pools[role].acquire(timeout=ACQUIRE_TIMEOUT_S)
+                connection = await self._pools[name].acquire(timeout=ACQUIRE_TIMEOUT_S)
             try:
                 yield connection
             except (TimeoutError, asyncio.CancelledError):
@@ -130,18 +136,24 @@ class Database:
                 connection.terminate()
                 raise
             finally:
-                await self._pools[role].release(connection)
+                await self._pools[name].release(connection)
 
     @contextlib.asynccontextmanager
     async def worker(self) -> AsyncIterator[asyncpg.Connection]:
         """A connection that sees every organization. Raises `StoreUnavailable`."""
-        async with self._acquire(WORKER) as connection:
+        async with self._acquire("worker") as connection:
+            yield connection
+
+    @contextlib.asynccontextmanager
+    async def lookup(self) -> AsyncIterator[asyncpg.Connection]:
+        """As `worker`, from connections that nothing else takes. Raises `StoreUnavailable`."""
+        async with self._acquire("lookup") as connection:
             yield connection
 
     @contextlib.asynccontextmanager
     async def organization(self, organization_id: UUID) -> AsyncIterator[asyncpg.Connection]:
         """A transaction that sees *organization_id* alone. Raises `StoreUnavailable`."""
-        async with self._acquire(APP) as connection, connection.transaction():
+        async with self._acquire("app") as connection, connection.transaction():
             await connection.execute("select set_config('app.org_id', $1, true)", str(organization_id))
             yield connection
 
@@ -197,7 +209,10 @@ async def migrate(url: str) -> bool:
                 await connection.execute(f"set local role {WORKER}")
                 await connection.execute(
                     "update event_clock set base = base + (((last.sequence - next_sequence(0)) >> 16) + 1 << 16)"
-                    " from (select max(sequence) as sequence from events) last where last.sequence >= next_sequence(0)"
+                    # The last of each organization by its key: over all of them at once would read every event.
+                    " from (select max(sequence) as sequence from organizations o cross join lateral (select sequence"
+                    "  from events where organization_id = o.id order by sequence desc limit 1) newest) last"
+                    " where last.sequence >= next_sequence(0)"
                 )
             return bool(fresh)
         finally:

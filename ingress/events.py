@@ -9,9 +9,11 @@ from uuid import UUID
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
+from .auth import authorize, organization_of
 from .database import Database
-from .edge import int_of, limit_of, organization_of
+from .edge import int_of, limit_of
 from .envelope import render
+from .problems import Problem
 from .redis_state import RedisState
 from .storage import events as stored
 
@@ -20,7 +22,7 @@ MAX_WAIT_S = 30
 POLL_S = 0.5
 SETTLE_S = 0.01
 # Other processes are told once for all that came in this time.
-ANNOUNCE_AFTER_S = 0.05
+ANNOUNCE_AFTER_S = 0.1
 HEARTBEAT_S = 15.0
 STREAM_PAGE = 200
 
@@ -110,6 +112,7 @@ async def list_events(request: Request[Any]) -> Response:
         while not rows and (left := deadline - monotonic()) > 0 and not closing.is_set():
             woken = await wakes.wait(waiter, min(left, pause))
             pause = _pause(pause, woken)
+            await authorize(request, "read")  # the key may have been revoked meanwhile
             rows = await _page(database, organization_id, after, limit, raw)
     finally:
         wakes.leave(organization_id, waiter)
@@ -131,20 +134,25 @@ async def stream_events(request: Request[Any]) -> Response:
         async with database.organization(organization_id) as connection:
             after = await stored.last_sequence(connection, organization_id)
     return StreamingResponse(
-        _stream(database, request.state["wakes"], organization_id, after, request.state["closing"]),
+        _stream(request, organization_id, after),
         media_type="text/event-stream",
         headers={"x-accel-buffering": "no"},
     )
 
 
-async def _stream(
-    database: Database, wakes: Wakes, organization_id: UUID, after: int, closing: asyncio.Event
-) -> AsyncIterator[bytes]:
+async def _stream(request: Request[Any], organization_id: UUID, after: int) -> AsyncIterator[bytes]:
+    database: Database = request.state["database"]
+    wakes: Wakes = request.state["wakes"]
+    closing: asyncio.Event = request.state["closing"]
     waiter = wakes.listen(organization_id)
     quiet_since, pause = monotonic(), POLL_S
     try:
         yield b"retry: 1000\n\n"
         while not closing.is_set():
+            try:
+                await authorize(request, "read")
+            except Problem:  # revoked or expired: the stream ends, and its repetition is told why
+                return
             rows = await _page(database, organization_id, after, STREAM_PAGE, raw=False)
             if rows:
                 after = rows[-1]["sequence"]

@@ -19,6 +19,8 @@ Row = TypeVar("Row")
 Result = TypeVar("Result")
 
 MAX_BATCH_ROWS = 128
+# With a flush under way a second one begins for no less: small batches cost more than a short wait.
+COALESCE_ROWS = 24
 MAX_BATCH_BYTES = 256 * 1024
 MAX_PENDING_ROWS = 2_000
 MAX_PENDING_BYTES = 64 * 1024 * 1024
@@ -72,8 +74,11 @@ class GroupCommit(Generic[Row, Result]):
         self._arrived = asyncio.Event()
         self._flushers: list[asyncio.Task[None]] = []
         self._closing = False
+        self._writing = 0
+        self._loop: asyncio.AbstractEventLoop
 
     async def __aenter__(self) -> "GroupCommit[Row, Result]":
+        self._loop = asyncio.get_running_loop()  # kept, for finding it asks the system for the process each time
         self._flushers = [
             asyncio.create_task(self._flush_forever(), name=f"{self.name}-{number}")
             for number in range(self._flusher_count)
@@ -117,12 +122,13 @@ class GroupCommit(Generic[Row, Result]):
             raise Overloaded
         if self._closing:
             raise StoreUnavailable("shutting down")
-        pending = _Pending(row, organization, weight, size_bytes, asyncio.get_running_loop().create_future())
+        pending = _Pending(row, organization, weight, size_bytes, self._loop.create_future())
         self._queue.append(pending)
         self._by_organization[organization] = share + weight
         self._pending_rows += weight
         self._pending_bytes += size_bytes
-        self._arrived.set()
+        if not self._writing or len(self._queue) >= COALESCE_ROWS:
+            self._arrived.set()
         return pending.future
 
     # -- flushing
@@ -137,6 +143,9 @@ class GroupCommit(Generic[Row, Result]):
                     break
                 self._arrived.clear()
                 continue
+            if not self._closing:
+                self._arrived.clear()
+            self._writing += 1
             started = monotonic()
             try:
                 if connection is None or connection.is_closed():
@@ -155,6 +164,9 @@ class GroupCommit(Generic[Row, Result]):
             except Exception as error:  # noqa: BLE001  (whoever submitted gets it; the flusher must live on)
                 self._fail(batch, error)
             finally:
+                self._writing -= 1
+                if self._queue:
+                    self._arrived.set()
                 self._release(batch)
                 metrics.batch_rows[self.name].observe(len(batch))
                 metrics.flush_seconds[self.name].observe(monotonic() - started)

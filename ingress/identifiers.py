@@ -22,6 +22,11 @@ def new_id() -> UUID:
     return made
 
 
+def request_id() -> str:
+    """What a request is called in its answer and in the log."""
+    return f"req_{_random(8).hex()}"
+
+
 _pool = bytearray()
 
 

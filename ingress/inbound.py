@@ -3,47 +3,91 @@
 import json
 import logging
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from time import monotonic
+from typing import NamedTuple
 
-import msgspec
+import asyncpg
 from starlette.types import Receive, Scope, Send
 
-from providers import Event, Malformed, Unverified, Webhook
-from providers.messages import STATUS_RANK
+from providers import Malformed, Unverified, Webhook
 
 from . import identifiers, log, metrics
-from .correlation import parse_correlation
 from .database import INGEST, Database, StoreUnavailable
-from .edge import Disconnected, TooLarge, read_body, text_of, unavailable
-from .envelope import event_row
+from .edge import Disconnected, TooLarge, read_body, text_of
 from .events import Wakes
 from .group_commit import GroupCommit, Overloaded, RowRefused
 from .manager import Config, WhatsAppProviderManager
-from .storage.inbound import KeyedEvent, QuarantineRow, Stored, WebhookRow, store
-from .storage.statuses import StatusRow
+from .problems import unavailable
+from .reading import MALFORMED, PARSER_FAILED, read, refused
+from .storage.inbound import Stored, WebhookRow, store
 
 logger = logging.getLogger("ingress.inbound")
 
 MAX_BODY_BYTES = 4 * 1024 * 1024
-_encode = msgspec.json.Encoder().encode
-_JSON = (b"content-type", b"application/json")
-_TEXT = (b"content-type", b"text/plain; charset=utf-8")
-_UNVERIFIED = b'{"status":401,"code":"unverified"}'
-_NOT_FOUND = b'{"status":404,"code":"not_found"}'
+Header = tuple[bytes, bytes]
+_JSON: Header = (b"content-type", b"application/json")
+_TEXT: Header = (b"content-type", b"text/plain; charset=utf-8")
+_CAREFUL: tuple[Header, ...] = ((b"x-content-type-options", b"nosniff"), (b"cache-control", b"no-store"))
+
+
+class Answer(NamedTuple):
+    """What a webhook is answered with."""
+
+    status: int
+    headers: Sequence[Header]
+    body: bytes = b""
+
+
+def _with_body(status: int, kind: Header, body: bytes) -> Answer:
+    length: Header = (b"content-length", b"%d" % len(body))
+    return Answer(
+        status, (kind, length, (b"x-content-type-options", b"nosniff"), (b"cache-control", b"no-store")), body
+    )
+
+
+def _refusal(status: int, code: str) -> Answer:
+    return _with_body(status, _JSON, b'{"status":%d,"code":"%s"}' % (status, code.encode()))
+
+
+# Nearly every answer.
+_TAKEN = Answer(200, ((b"content-length", b"0"), *_CAREFUL))
+_UNVERIFIED = _refusal(401, "unverified")
+_NOT_FOUND = _refusal(404, "not_found")
+_NO_METHOD = _refusal(405, "method_not_allowed")
+TOO_LARGE = _refusal(413, "too_large")
+_ENCODED = _refusal(415, "encoded")
+_AWAY = _refusal(503, "unavailable")
+
+
+class Taken(NamedTuple):
+    """A verified webhook on its way into the database."""
+
+    config: Config
+    hook: Webhook
+    refused: bool = False  # the database took it not: now its body is put aside
+    row: WebhookRow | None = None  # where it was read already
+
+
+class Receipt(NamedTuple):
+    """What is in the database of a webhook: its events, how many were new, and why it was put aside, if it was."""
+
+    events: int
+    fresh: int
+    aside: frozenset[str]
 
 
 class Inbound:
     """The ASGI application behind /webhooks/{provider}/{token}.
 
     It stands before the router and Starlette's request and response: a webhook needs none of them, and they cost
-    as much as the work itself.
+    as much as the work itself. Webhooks are read where they are written, a batch at a time: thirty in a row take
+    two thirds of the time they take each on its own, between two calls of the system.
     """
 
     def __init__(self, database: Database, manager: WhatsAppProviderManager, wakes: Wakes) -> None:
         self._manager = manager
         self._wakes = wakes
-        self._commit: GroupCommit[WebhookRow, Stored] = GroupCommit("ingest", database, INGEST, store)
+        self._commit: GroupCommit[Taken, Receipt] = GroupCommit("ingest", database, INGEST, self._write, flushers=2)
 
     async def __aenter__(self) -> "Inbound":
         await self._commit.__aenter__()
@@ -53,207 +97,126 @@ class Inbound:
         await self._commit.__aexit__(*reason)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Take one webhook. 401 always says the same; content never makes an error of ours."""
-        started = monotonic()
-        provider_name, outcome, events, fresh = "other", "error", 0, 0
-        config: Config | None = None
-        status, body, kind = 503, b"", _JSON
-        headers: list[tuple[bytes, bytes]] = []
+        """The ASGI form of `take`, for a server that has no shorter way (ingress/server.py has one)."""
         try:
-            provider_type, _, token = scope["path"].removeprefix("/webhooks/").partition("/")
-            config = await self._manager.config_of_webhook(token)
-            if config is None or config.provider_type != provider_type:
-                status, body, outcome = 404, _NOT_FOUND, "unknown"
-                return
-            provider_name = provider_type
-            hook = await self._hook(scope, receive)
-            if hook is None:
-                status, outcome = 415, "encoded"
-            elif (answer := config.provider.challenge(hook)) is not None:
-                status, body, kind, outcome = answer.status, answer.body, _TEXT, "challenge"
-            elif scope["method"] != "POST":
-                status, outcome = 405, "method"
-            else:
-                config.provider.verify(hook)
-                row = await self._read(config, hook)
-                try:
-                    fresh = await self._stored(row)
-                except RowRefused:
-                    # The provider would repeat it for a week, and it would be refused each time.
-                    row = row._replace(events=(), quarantine=[_aside("refused_by_store", hook.body)])
-                    fresh = await self._stored(row)
-                events = len(row.events)
-                status = 200
-                outcome = "quarantined" if row.quarantine else "acked" if fresh or not events else "duplicate"
-                if fresh:
-                    self._wakes.wake(config.organization_id)
-                self._count(provider_type, row, fresh)
-        except Unverified:
-            status, body, outcome = 401, _UNVERIFIED, "unauthorized"
-            metrics.auth_failures.labels("webhook").inc()
+            body = await read_body(receive, MAX_BODY_BYTES)
+        except Disconnected:
+            return
         except TooLarge:
-            status, outcome = 413, "too_large"
+            answer = TOO_LARGE
+        else:
+            path, query = scope["raw_path"].decode("latin-1"), scope["query_string"].decode("latin-1")
+            answer = await self.take(scope["method"], path, query, scope["headers"], body)
+        await send({"type": "http.response.start", "status": answer.status, "headers": answer.headers})
+        await send({"type": "http.response.body", "body": answer.body})
+
+    async def take(self, method: str, path: str, query: str, headers: Sequence[Header], body: bytes) -> Answer:
+        """Take one webhook. 401 always says the same; content never makes an error of ours. Raises nothing."""
+        started = monotonic()
+        request_id = identifiers.request_id()
+        provider_name, outcome, receipt = "other", "error", _NOTHING
+        config: Config | None = None
+        answer = _AWAY
+        try:
+            provider_type, _, token = path.removeprefix("/webhooks/").partition("/")
+            config = self._manager.known_config_of_webhook(token) or await self._manager.config_of_webhook(token)
+            if config is None or config.provider_type != provider_type:
+                answer, outcome = _NOT_FOUND, "unknown"
+            else:
+                provider_name = provider_type
+                # The public address, from our settings: what a proxy or client claims is part of no signature.
+                url = f"{self._manager.origin}{path}?{query}" if query else self._manager.origin + path
+                hook = Webhook(method=method, url=url, headers=text_of(headers), body=body)
+                if hook.headers.get("content-encoding", "identity") != "identity":
+                    answer, outcome = _ENCODED, "encoded"
+                elif (challenge := config.provider.challenge(hook)) is not None:
+                    answer, outcome = _with_body(challenge.status, _TEXT, challenge.body), "challenge"
+                elif method != "POST":
+                    answer, outcome = _NO_METHOD, "method"
+                else:
+                    config.provider.verify(hook)
+                    receipt = await self._store(config, hook)
+                    new = receipt.fresh or not receipt.events
+                    answer, outcome = _TAKEN, "quarantined" if receipt.aside else "acked" if new else "duplicate"
+        except Unverified:
+            answer, outcome = _UNVERIFIED, "unauthorized"
+            metrics.auth_failures.labels("webhook").inc()
         except (StoreUnavailable, Overloaded) as error:
             outcome = "shed" if isinstance(error, Overloaded) else "error"
-            headers = [(b"retry-after", unavailable("").headers["retry-after"].encode())]
-        except Disconnected:
-            outcome = "disconnected"
-            return
         except Exception:
             # A mistake of ours, outside of what content can cause: the provider comes again.
             logger.exception("receiving failed")
-            headers = [(b"retry-after", unavailable("").headers["retry-after"].encode())]
-        finally:
-            if outcome != "disconnected":
-                await _answer(send, status, body, kind, headers)
-            elapsed = monotonic() - started
-            metrics.child(metrics.ack_seconds, provider_name, outcome).observe(elapsed)
-            log.wide(
-                "webhook",
-                organization=config and config.organization_id,
-                config=config and config.id,
-                provider=provider_name,
-                outcome=outcome,
-                events=events,
-                fresh=fresh,
-                ms=round(elapsed * 1000, 1),
-            )
+        elapsed = monotonic() - started
+        metrics.child(metrics.ack_seconds, provider_name, outcome).observe(elapsed)
+        log.wide(
+            "webhook",
+            request=request_id,
+            organization=config and config.organization_id,
+            config=config and config.id,
+            provider=provider_name,
+            outcome=outcome,
+            events=receipt.events,
+            fresh=receipt.fresh,
+            ms=round(elapsed * 1000, 1),
+        )
+        more = [(b"x-request-id", request_id.encode())]
+        if answer.status == 503:
+            more.append((b"retry-after", unavailable("").headers["retry-after"].encode()))
+        return Answer(answer.status, [*answer.headers, *more], answer.body)
 
     async def replay(self, config: Config, headers: bytes, body: bytes) -> int:
-        """Read a quarantined body again with today's code; how many events were new. Raises `Malformed`."""
+        """Read a quarantined body again with today's code; how many events were new.
+
+        Raises `Malformed` where it cannot be read or is refused still: it was put aside already, and stays there.
+        """
         url = self._manager.webhook_url(config.provider_type, "replayed")
         hook = Webhook(method="POST", url=url, headers=json.loads(headers), body=body)
         try:
-            config.provider.parse(hook)
-        except Malformed:
-            raise
-        except Exception as error:
-            logger.exception("parser failed")
+            row = await read(self._manager, config, hook)
+            if any(item.reason in (MALFORMED, PARSER_FAILED) for item in row.quarantine):
+                raise Malformed
+            return (await self._submit(Taken(config, hook, row=row))).fresh
+        except RowRefused as error:
             raise Malformed from error
-        row = await self._read(config, hook)
-        fresh = await self._stored(row)
-        self._wakes.wake(config.organization_id)
-        return fresh
 
     # -- the steps
 
-    async def _stored(self, row: WebhookRow) -> int:
-        """Commit *row*; how many of its events were new."""
-        weight = max(1, len(row.events))
-        stored = await self._commit.submit(
-            row, organization=row.organization_id, weight=weight, size_bytes=len(row.body)
-        )
-        return stored.fresh
-
-    async def _hook(self, scope: Scope, receive: Receive) -> Webhook | None:
-        """The request as providers see it, or None where its body is encoded."""
-        headers = text_of(scope["headers"])
-        if headers.get("content-encoding", "identity") != "identity":
-            return None
-        query = scope["query_string"].decode("latin-1")
-        # The public address, from our settings: what a proxy or client claims is part of no signature.
-        url = self._manager.origin + scope["raw_path"].decode("latin-1") + (f"?{query}" if query else "")
-        return Webhook(method=scope["method"], url=url, headers=headers, body=await read_body(receive, MAX_BODY_BYTES))
-
-    async def _read(self, config: Config, hook: Webhook) -> WebhookRow:
-        """Everything *hook* says, as rows: events of this config, of its siblings, and what belongs to neither."""
-        now = datetime.now(UTC)
-        quarantine: list[QuarantineRow] = []
-        events: list[KeyedEvent] = []
+    async def _store(self, config: Config, hook: Webhook) -> Receipt:
+        """Commit what *hook* says. Raises `StoreUnavailable`, `Overloaded`."""
         try:
-            parsed = config.provider.parse(hook)
-        except Malformed:
-            parsed = []
-            quarantine.append(_aside("malformed", hook.body))
-        except Exception:
-            # A mistake of ours must not make the provider repeat the body for a week; it waits for the repair.
-            logger.exception("parser failed")
-            parsed = []
-            quarantine.append(_aside("parser_failed", hook.body))
-        owners = await self._owners(config, hook, parsed)
-        for event, owner in zip(parsed, owners, strict=True):
-            if owner is None:
-                quarantine.append(_aside("foreign", bytes(event.raw), foreign_item=True))
-            else:
-                events.append(_keyed(event, owner, now))
-        return WebhookRow(
-            config.organization_id,
-            config.id,
-            _encode(hook.headers),
-            hook.body,
-            events,
-            quarantine,
-        )
+            return await self._submit(Taken(config, hook))
+        except RowRefused:
+            # The provider would repeat it for a week, and it would be refused each time.
+            return await self._submit(Taken(config, hook, refused=True))
 
-    async def _owners(self, config: Config, hook: Webhook, events: Sequence[Event]) -> list[Config | None]:
-        """For each event the config it is about: this one, or another of the organization behind the same secret.
+    async def _submit(self, taken: Taken) -> Receipt:
+        organization_id = taken.config.organization_id
+        receipt = await self._commit.submit(taken, organization=organization_id, size_bytes=len(taken.hook.body))
+        if receipt.fresh:
+            self._wakes.wake(organization_id)
+        return receipt
 
-        A signature may be shared by all tenants of one app, so it does not say whose an item is.
-        """
-        owners: list[Config | None] = [config if config.provider.owns(event) else None for event in events]
-        if None in owners:
-            siblings = [other for other in await self._manager.siblings(config) if _verifies(other, hook)]
-            for place, event in enumerate(events):
-                if owners[place] is None:
-                    owners[place] = next((other for other in siblings if other.provider.owns(event)), None)
-        return owners
-
-    def _count(self, provider: str, row: WebhookRow, fresh: int) -> None:
-        for item in row.quarantine:
-            metrics.quarantined.labels(provider, item.reason).inc()
-        for keyed in row.events:
-            outcome = "stored" if fresh else "duplicate"
-            metrics.child(metrics.ingest_events, provider, keyed.event.type, outcome).inc()
+    async def _write(self, connection: asyncpg.Connection, batch: Sequence[Taken]) -> list[Receipt]:
+        rows = []
+        for taken in batch:
+            row = taken.row or await read(self._manager, taken.config, taken.hook)
+            rows.append(refused(row) if taken.refused else row)
+        stored = await store(connection, rows)
+        return [
+            _receipt(taken.config.provider_type, row, kept)
+            for taken, row, kept in zip(batch, rows, stored, strict=True)
+        ]
 
 
-def _aside(reason: str, body: bytes, *, foreign_item: bool = False) -> QuarantineRow:
-    return QuarantineRow(identifiers.new_id(), reason, body, foreign_item)
+_NOTHING = Receipt(0, 0, frozenset())
 
 
-def _verifies(config: Config, hook: Webhook) -> bool:
-    try:
-        config.provider.verify(hook)
-    except Unverified:
-        return False
-    return True
-
-
-def _keyed(event: Event, owner: Config, now: datetime) -> KeyedEvent:
-    message_id, attempt = parse_correlation(event.correlation_id)
-    row = event_row(event, owner.organization_id, owner.id, owner.provider_type, message_id)
-    if event.occurred_at is not None:
-        metrics.child(metrics.provider_lag, owner.provider_type).observe((now - event.occurred_at).total_seconds())
-    status = None
-    said = event.status
-    # In a group each member has a status of their own; none of them is the message's.
-    if said is not None and said.value is not None and said.provider_message_id and said.participant is None:
-        status = StatusRow(
-            owner.organization_id,
-            owner.id,
-            said.provider_message_id,
-            said.value,
-            STATUS_RANK[said.value],
-            event.occurred_at,
-            _encode(said.error) if said.error else None,
-            message_id,
-            attempt,
-        )
-    return KeyedEvent(identifiers.key_hash(event.key), row, status)
-
-
-async def _answer(
-    send: Send, status: int, body: bytes, kind: tuple[bytes, bytes], headers: list[tuple[bytes, bytes]]
-) -> None:
-    await send(
-        {
-            "type": "http.response.start",
-            "status": status,
-            "headers": [
-                kind,
-                (b"content-length", b"%d" % len(body)),
-                (b"x-content-type-options", b"nosniff"),
-                *headers,
-            ],
-        }
-    )
-    await send({"type": "http.response.body", "body": body})
+def _receipt(provider: str, row: WebhookRow, stored: Stored) -> Receipt:
+    outcome = "stored" if stored.fresh else "duplicate"
+    for keyed in row.events:
+        metrics.child(metrics.ingest_events, provider, keyed.event.type, outcome).inc()
+    for value, moved in stored.statuses:
+        metrics.child(metrics.status_updates, provider, value, "applied" if moved else "stale").inc()
+    for item in row.quarantine:
+        metrics.child(metrics.quarantined, provider, item.reason).inc()
+    return Receipt(len(row.events), stored.fresh, frozenset(item.reason for item in row.quarantine))

@@ -10,19 +10,11 @@ from starlette.responses import Response
 from providers import Check
 from providers.base import config_fields
 
+from .auth import Principal, client_address, organization_of
 from .database import Database
-from .edge import (
-    Principal,
-    Problem,
-    client_address,
-    decode_body,
-    int_of,
-    json_response,
-    limit_of,
-    not_found,
-    organization_of,
-)
+from .edge import decode_body, int_of, limit_of
 from .manager import Actor, InvalidConfiguration, NotFound, ProviderUnreachable, WhatsAppProviderManager
+from .problems import Problem, json_response, not_found
 from .storage import configs
 
 

@@ -31,16 +31,20 @@ from providers.base import config_fields
 
 from . import identifiers, metrics
 from .calls import Caller
-from .database import Database
+from .database import Database, StoreUnavailable
+from .edge import path_of
 from .egress import Egress, InvalidUrl
 from .envelope import own_event
 from .redis_state import RedisState
 from .storage import configs, events
-from .vault import Vault, new_webhook_token, token_hash
+from .vault import Vault, VaultError, new_webhook_token, token_hash
 
 logger = logging.getLogger("ingress.manager")
 
 CACHE_S = 1.0
+# A webhook's config is served this much longer while it is read again: receiving does not wait for a busy database.
+STALE_S = 3.0
+MAX_UNKNOWN_TOKENS = 10_000
 TEST_TIMEOUT_S = 8.0
 
 
@@ -84,7 +88,10 @@ class Config(msgspec.Struct, frozen=True):
 
 
 class Route(msgspec.Struct, frozen=True):
-    """How an organization sends at ``version``: through ``order`` from left to right; empty: not configured."""
+    """How an organization sends at ``version``: through ``order`` from left to right.
+
+    Empty: not configured, or the active config cannot be opened, which no fallback may hide.
+    """
 
     version: int
     order: tuple[Config, ...]
@@ -111,7 +118,9 @@ class WhatsAppProviderManager:
         self._egress = egress
         self.origin = origin
         self._routes: dict[UUID, tuple[float, Route]] = {}
+        self._all_configs: dict[UUID, tuple[float, list[Config]]] = {}
         self._webhooks: dict[str, tuple[float, Config]] = {}
+        self._unknown_tokens: dict[bytes, float] = {}
         self._configs: dict[tuple[UUID, UUID], tuple[datetime, Config]] = {}
         self._loading: dict[object, asyncio.Task[Any]] = {}
 
@@ -132,17 +141,32 @@ class WhatsAppProviderManager:
         route: Route = await self._once(("route", organization_id, fresh), self._load_route, organization_id, fresh)
         return route
 
-    async def config_of_webhook(self, token: str) -> Config | None:
-        """The config whose webhook address ends in *token*. Raises `StoreUnavailable`."""
+    def known_config_of_webhook(self, token: str) -> Config | None:
+        """The config whose webhook address ends in *token*, if it was read less than CACHE_S ago."""
         held = self._webhooks.get(token)
-        if held and held[0] > monotonic():
+        return held[1] if held and held[0] > monotonic() else None
+
+    async def config_of_webhook(self, token: str) -> Config | None:
+        """The config whose webhook address ends in *token*, as it was at most CACHE_S + STALE_S ago.
+
+        Raises `StoreUnavailable`, also where the config is there and cannot be opened: its webhooks shall come again.
+        """
+        held = self._webhooks.get(token)
+        now = monotonic()
+        if held and held[0] > now:
             return held[1]
-        config: Config | None = await self._once(("webhook", token), self._load_webhook, token)
+        if held is None and self._unknown_tokens.get(token_hash(token), 0.0) > now:
+            return None
+        loading = self._load(("webhook", token), self._load_webhook, token)
+        if held and held[0] + STALE_S > now:
+            return held[1]
+        config: Config | None = await asyncio.shield(loading)
         return config
 
     def forget(self, organization_id: UUID) -> None:
         """Something changed: read again at the next use."""
         self._routes.pop(organization_id, None)
+        self._all_configs.pop(organization_id, None)
         self._webhooks = {
             token: held for token, held in self._webhooks.items() if held[1].organization_id != organization_id
         }
@@ -154,12 +178,15 @@ class WhatsAppProviderManager:
         return [config for row in rows if (config := self._opened(row)) is not None]
 
     async def siblings(self, config: Config) -> list[Config]:
-        """The organization's other configs of the same provider: one app's webhook may serve several of them."""
-        return [
-            other
-            for other in await self.configs(config.organization_id)
-            if other.id != config.id and other.provider_type == config.provider_type
-        ]
+        """The organization's other configs of the same provider, as they were at most CACHE_S ago.
+
+        One app's webhook may serve several of them.
+        """
+        held = self._all_configs.get(config.organization_id)
+        if held is None or held[0] < monotonic():
+            held = (monotonic() + CACHE_S, await self.configs(config.organization_id))
+            self._all_configs[config.organization_id] = held
+        return [other for other in held[1] if other.id != config.id and other.provider_type == config.provider_type]
 
     def webhook_url(self, provider_type: str, token: str) -> str:
         return f"{self.origin}/webhooks/{provider_type}/{token}"
@@ -178,6 +205,13 @@ class WhatsAppProviderManager:
             return route, msgspec.json.decode(session or b"null", type=ProviderStatus | None)
         except msgspec.MsgspecError:
             return route, None
+
+    async def check(self) -> None:
+        """Raise `VaultError` where the keys do not open what was stored last, `StoreUnavailable`."""
+        async with self._database.worker() as connection:
+            row = await configs.newest(connection)
+        if row is not None:
+            self._vault.open(row["config_data"], str(row["organization_id"]), str(row["id"]), "config_data")
 
     # -- changing
 
@@ -198,10 +232,7 @@ class WhatsAppProviderManager:
         try:
             provider = msgspec.convert(dict(config_data), kind)
         except msgspec.ValidationError as error:
-            detail, _, path = str(error).partition(" - at `$")
-            field = path.rstrip("`").lstrip(".")
-            if not field and "missing required field" in detail:
-                field = detail.rpartition(" ")[2].strip("`")
+            detail, field = path_of(error)
             raise InvalidConfiguration(
                 "the configuration is not valid", [(f"config_data.{field}".rstrip("."), detail)]
             ) from None
@@ -257,8 +288,8 @@ class WhatsAppProviderManager:
             _sender(provider, status),
             provider,
         )
-        async with self._database.worker() as connection, connection.transaction():
-            await configs.add(
+        async with self._database.organization(organization_id) as connection:
+            version = await configs.add(
                 connection,
                 organization_id,
                 config.id,
@@ -280,7 +311,6 @@ class WhatsAppProviderManager:
                 after=msgspec.json.encode(self.masked(provider)),
             )
         checks += await self._set_up(provider, self.webhook_url(provider_type, token))
-        version = (await self.route(organization_id, fresh=True)).version
         if activate:
             version = await self.activate(organization_id, config.id, actor)
             metrics.switch_seconds.labels("switch", "won").observe(monotonic() - started)
@@ -288,7 +318,7 @@ class WhatsAppProviderManager:
 
     async def activate(self, organization_id: UUID, config_id: UUID, actor: Actor) -> int:
         """Make a config the active one; the new version. The former one becomes inactive and keeps receiving."""
-        async with self._database.worker() as connection, connection.transaction():
+        async with self._database.organization(organization_id) as connection:
             change = await configs.activate(connection, organization_id, config_id)
             if change is None:
                 raise NotFound
@@ -320,7 +350,7 @@ class WhatsAppProviderManager:
 
         Raises `NotFound` for a config that is not the organization's.
         """
-        async with self._database.worker() as connection, connection.transaction():
+        async with self._database.organization(organization_id) as connection:
             change = await configs.set_fallbacks(connection, organization_id, list(config_ids))
             if change is None:
                 raise NotFound
@@ -350,11 +380,20 @@ class WhatsAppProviderManager:
 
     async def _once(self, key: object, load: Any, *arguments: Any) -> Any:
         """One loading at a time for *key*: a burst of requests asks the database once."""
+        return await asyncio.shield(self._load(key, load, *arguments))
+
+    def _load(self, key: object, load: Any, *arguments: Any) -> "asyncio.Task[Any]":
         task = self._loading.get(key)
         if task is None:
+
+            def loaded(done: "asyncio.Task[Any]") -> None:
+                self._loading.pop(key, None)
+                if not done.cancelled():
+                    done.exception()  # nobody need be waiting; that is no unhandled error
+
             task = self._loading[key] = asyncio.create_task(load(*arguments))
-            task.add_done_callback(lambda done: self._loading.pop(key, None))
-        return await asyncio.shield(task)
+            task.add_done_callback(loaded)
+        return task
 
     async def _load_route(self, organization_id: UUID, fresh: bool) -> Route:
         route = None if fresh else await self._route_from_redis(organization_id)
@@ -363,8 +402,10 @@ class WhatsAppProviderManager:
         if route is None or (held and held[1].version > route.version):
             async with self._database.worker() as connection:
                 rows = await configs.route(connection, organization_id)
-            order = [config for row in rows if row["id"] and (config := self._opened(row)) is not None]
-            route = Route(rows[0]["version"] if rows else 0, tuple(order))
+            order = [self._opened(row) for row in rows if row["id"]]
+            # The first is the active one. Without it nothing is sent: a fallback must not take its place for good.
+            usable = [config for config in order if config is not None] if order and order[0] else []
+            route = Route(rows[0]["version"] if rows else 0, tuple(usable))
             if route.order:
                 await self._remember(organization_id, route, rows[0]["session"] or b"null")
         held = self._routes.get(organization_id)
@@ -392,15 +433,23 @@ class WhatsAppProviderManager:
         await self._redis.set_active(organization_id, route.version, msgspec.json.encode(active), session)
 
     async def _load_webhook(self, token: str) -> Config | None:
-        async with self._database.worker() as connection:
-            row = await configs.by_token(connection, token_hash(token))
-        config = self._opened(row) if row else None
-        if config is not None:
-            self._webhooks[token] = (monotonic() + CACHE_S, config)
+        digest = token_hash(token)
+        async with self._database.lookup() as connection:
+            row = await configs.by_token(connection, digest)
+        if row is None:
+            self._webhooks.pop(token, None)
+            if len(self._unknown_tokens) >= MAX_UNKNOWN_TOKENS:
+                self._unknown_tokens.clear()
+            self._unknown_tokens[digest] = monotonic() + CACHE_S
+            return None
+        config = self._opened(row)
+        if config is None:
+            raise StoreUnavailable("the config cannot be opened")
+        self._webhooks[token] = (monotonic() + CACHE_S, config)
         return config
 
     def _opened(self, row: asyncpg.Record) -> Config | None:
-        """The config of a row. None, and a line in the log, where its plug-in is gone."""
+        """The config of a row. None, and a line in the log, where its plug-in is gone or the row cannot be opened."""
         place = (row["organization_id"], row["id"])
         held = self._configs.get(place)
         if held and held[0] == row["updated_at"]:
@@ -410,7 +459,13 @@ class WhatsAppProviderManager:
         except UnknownProvider:
             logger.error("config %s needs the provider %s, which is not installed", row["id"], row["provider_type"])
             return None
-        plain = self._vault.open(row["config_data"], *map(str, place), "config_data")
+        try:
+            plain = self._vault.open(row["config_data"], *map(str, place), "config_data")
+            provider = msgspec.json.decode(plain, type=kind)
+        except (VaultError, msgspec.MsgspecError) as error:
+            # One config alone: the organization's others go on. The error's text may quote what is in it.
+            logger.error("config %s cannot be opened: %s", row["id"], type(error).__name__)
+            return None
         config = Config(
             row["organization_id"],
             row["id"],
@@ -418,7 +473,7 @@ class WhatsAppProviderManager:
             row["name"],
             row["state"],
             row["sender"],
-            msgspec.json.decode(plain, type=kind),
+            provider,
         )
         self._configs[place] = (row["updated_at"], config)
         return config
@@ -449,7 +504,10 @@ class WhatsAppProviderManager:
     async def _announce(self, organization_id: UUID) -> None:
         """After a commit: use it here at once, and tell the others, who would notice within a second anyway."""
         self.forget(organization_id)
-        await self.route(organization_id, fresh=True)
+        try:
+            await self.route(organization_id, fresh=True)
+        except StoreUnavailable:
+            logger.warning("the database is away; a change is committed, and used when it is back")
         await self._redis.wake("provider", organization_id)
         await self._redis.wake("events", organization_id)
 
@@ -464,6 +522,4 @@ class _Active(msgspec.Struct):
 
 def _sender(provider: WhatsAppProvider, status: ProviderStatus | None) -> str | None:
     """The business number, as configured or as the provider says."""
-    given = getattr(provider, "display_phone_number", None)
-    told = status.session_info.get("display_phone_number") if status else None
-    return given or told
+    return provider.sender or (status.session_info.get("sender") if status else None)

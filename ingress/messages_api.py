@@ -25,12 +25,14 @@ from providers.messages import (
 )
 
 from . import metrics
+from .auth import organization_of
 from .database import Database, StoreUnavailable
-from .edge import Problem, decode_body, json_response, limit_of, not_found, organization_of, unavailable
+from .edge import decode_body, limit_of
 from .events import Wakes
 from .group_commit import Overloaded
 from .identifiers import parse_id
 from .outbound import EXPIRES_AT_MOST_S, Duplicate, LeaseLost, NotConfigured, Outbound
+from .problems import Problem, json_response, not_found, unavailable
 from .sending import Order, SendState, state_of
 from .storage import sends
 

@@ -79,9 +79,9 @@ delivery_dwell = _histogram(
     (),
     (0.05, 0.1, 0.25, 0.5, 1, 5, 30, 300, 3600, 86400),
 )
-delivery_pending = _gauge("ingress_delivery_pending", "Events not yet delivered")
+delivery_pending = _gauge("ingress_delivery_pending", "Events not yet delivered, counted up to 10,000")
 delivery_oldest = _gauge("ingress_delivery_oldest_seconds", "Age of the oldest undelivered event")
-deliveries_parked = _gauge("ingress_deliveries_parked", "Events that were given up and can be replayed")
+deliveries_parked = _gauge("ingress_deliveries_parked", "Events that were given up and can be replayed, up to 10,000")
 
 # -- sending
 send_requests = _counter("ingress_send_requests_total", "POST /send", "outcome")

@@ -45,12 +45,21 @@ REFUSALS = 5
 PAUSE_AFTER_FAILURES, PAUSE_S = 5, 5
 DISABLE_AFTER = timedelta(days=5)
 CONCURRENCY = 64
-PER_HOST = 32
+# What one organization can take of it, in all processes: a CRM that answers slowly slows its own deliveries.
+PER_ORGANIZATION = 16
+# Who has a place among CONCURRENCY never waits for a connection as well: that would count as the CRM's slowness.
+PER_HOST = CONCURRENCY
 BATCH = 50
 POLL_S = 1.0
 LOOK_EVERY_S = 0.03
 ENDPOINT_CACHE_S = 1.0
 OVERLAP = timedelta(hours=24)
+# As many signatures fit into a header of 2 KiB; servers refuse more than 4 to 8 KiB.
+MAX_SECRETS = 32
+# Another process may have the key, or this one after its next start.
+KEYLESS_DELAY = timedelta(seconds=60)
+# Of TOTAL_TIMEOUT_S, at exit: for giving back what could not be ended.
+GIVE_BACK_S = 2.0
 
 
 class Secret(msgspec.Struct, frozen=True):
@@ -78,9 +87,13 @@ def new_secret() -> Secret:
 
 
 def rotated(secrets: Sequence[Secret], now: datetime) -> list[Secret]:
-    """A new secret in front; the former one goes on signing beside it for OVERLAP."""
-    former = [Secret(old.secret, now + OVERLAP) for old in secrets[:1]]
-    return [new_secret(), *former]
+    """A new secret in front; the former ones go on signing beside it for OVERLAP since each was replaced.
+
+    All of them, for nobody knows which one the CRM has: the answer to any call may have got lost.
+    """
+    former = [Secret(old.secret, old.expires_at or now + OVERLAP) for old in secrets]
+    in_force = [old for old in former if old.expires_at and old.expires_at > now]
+    return [new_secret(), *in_force[: MAX_SECRETS - 1]]
 
 
 def sign(secrets: Sequence[Secret], event_id: str, timestamp: int, body: bytes) -> str:
@@ -108,21 +121,28 @@ class Answer(msgspec.Struct, frozen=True):
     endpoint_down: bool = False
 
 
-class Relay:
-    """Delivers what is due, CONCURRENCY conversations at a time. Enter it once a process."""
+class _Origin(msgspec.Struct, frozen=True):
+    """What of an event's `data` says who sent it."""
 
-    def __init__(self, database: Database, vault: Vault, egress: Egress, wakes: Wakes) -> None:
+    provider: str = "unknown"
+
+
+class Relay:
+    """Delivers what is due, CONCURRENCY conversations at a time, until *closing* is set. Enter it once a process."""
+
+    def __init__(self, database: Database, vault: Vault, egress: Egress, wakes: Wakes, closing: asyncio.Event) -> None:
         self._database = database
         self._vault = vault
         self._egress = egress
         self._wakes = wakes
+        self._closing = closing
         self._session: aiohttp.ClientSession | None = None
-        self._endpoints: dict[UUID, tuple[float, Endpoint | None]] = {}
+        self._endpoints: dict[UUID, tuple[float, Endpoint]] = {}
         self._active: set[asyncio.Task[None]] = set()
         self._loop: asyncio.Task[None] | None = None
-        self._closing = False
-        # Conversations whose delivery broke off because the store was away, to be given back when it answers.
-        self._broken_off: list[tuple[UUID, UUID, UUID]] = []
+        self._turn = UUID(int=0)  # the organization served last
+        # Conversations that were not emptied, and how long they are to wait: given back when the store answers.
+        self._unfinished: list[tuple[UUID, UUID, UUID, timedelta]] = []
 
     async def __aenter__(self) -> "Relay":
         self._session = self._egress.session(per_host=PER_HOST)
@@ -130,99 +150,132 @@ class Relay:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        """End the posts under way; leases of the rest run out."""
-        self._closing = True
-        if self._loop:
-            self._loop.cancel()
-        if self._active:
-            await asyncio.wait(self._active, timeout=TOTAL_TIMEOUT_S)
-        if self._session:
-            await self._session.close()
+        """End the posts under way and leave the rest to others, within TOTAL_TIMEOUT_S."""
+        assert self._loop is not None
+        assert self._session is not None
+        self._closing.set()  # it is, unless the application could not start
+        try:
+            async with asyncio.timeout(TOTAL_TIMEOUT_S - GIVE_BACK_S):
+                await self._loop  # when time is out it is cancelled, and with it what it began
+        except TimeoutError:
+            logger.warning("posts were broken off at exit; they are repeated")
+        try:
+            async with asyncio.timeout(GIVE_BACK_S), self._database.worker() as connection:
+                await self._give_back(connection)
+        except (TimeoutError, StoreUnavailable):
+            logger.warning("the database is away; leases run out")
+        await self._session.close()
 
     async def _deliver_forever(self) -> None:
-        while True:
-            claimed = 0
-            try:
-                free = CONCURRENCY - len(self._active)
-                if free:
-                    lease_id = uuid4()  # one a claim, so that an older claim of this process is fenced as well
-                    async with self._database.worker() as connection:
-                        while self._broken_off:
-                            await deliveries.give_back(connection, *self._broken_off[-1])
-                            self._broken_off.pop()
-                        rows = await deliveries.claim(connection, lease_id, free)
-                    claimed = len(rows)
-                    for row in rows:
-                        task = asyncio.create_task(self._deliver(row, lease_id))
-                        self._active.add(task)
-                        task.add_done_callback(self._active.discard)
-            except StoreUnavailable:
-                logger.warning("the database is away; deliveries wait")
-            except Exception:
-                logger.exception("claiming deliveries failed")
-            if not claimed:
-                # Most wake-ups are for readers, not for callbacks: a look for each would cost more than it finds.
-                await asyncio.sleep(LOOK_EVERY_S)
-                await self._wakes.anything(POLL_S)
-            elif len(self._active) >= CONCURRENCY:
-                await asyncio.wait(self._active, return_when=asyncio.FIRST_COMPLETED)
+        """Claim and deliver until the application closes, then see what was begun to its end."""
+        async with asyncio.TaskGroup() as group:
+            closing = group.create_task(self._closing.wait())
+            while not self._closing.is_set():
+                claimed = 0
+                try:
+                    free = CONCURRENCY - len(self._active)
+                    if free:
+                        lease_id = uuid4()  # one a claim, so that an older claim of this process is fenced as well
+                        async with self._database.worker() as connection:
+                            await self._give_back(connection)
+                            rows = await deliveries.claim(connection, lease_id, free, PER_ORGANIZATION, self._turn)
+                        claimed = len(rows)
+                        for row in rows:
+                            self._turn = row["organization_id"]
+                            task = group.create_task(self._deliver(row, lease_id))
+                            self._active.add(task)
+                            task.add_done_callback(self._active.discard)
+                except StoreUnavailable:
+                    logger.warning("the database is away; deliveries wait")
+                except Exception:
+                    logger.exception("claiming deliveries failed")
+                if not claimed:
+                    await self._idle(closing)
+                elif len(self._active) >= CONCURRENCY:
+                    await asyncio.wait(self._active, return_when=asyncio.FIRST_COMPLETED)
+
+    async def _idle(self, closing: asyncio.Task[Any]) -> None:
+        """Until something new is stored, or a delivery ends, whose organization may have more; at most POLL_S."""
+        active = len(self._active)
+        # Most wake-ups are for readers, not for callbacks: a look for each would cost more than it finds.
+        await asyncio.sleep(LOOK_EVERY_S)
+        if len(self._active) == active:
+            waking = asyncio.create_task(self._wakes.anything(POLL_S))
+            await asyncio.wait({waking, closing, *self._active}, return_when=asyncio.FIRST_COMPLETED)
+            waking.cancel()
+
+    async def _give_back(self, connection: Any) -> None:
+        while self._unfinished:
+            await deliveries.give_back(connection, *self._unfinished[0])
+            del self._unfinished[0]  # only now: it stays if the store is away, and others are put behind it meanwhile
 
     async def _deliver(self, queue: asyncpg.Record, lease_id: UUID) -> None:
-        """Deliver a conversation's pending events; whatever breaks off is taken up again, here or elsewhere."""
+        """Deliver a conversation's pending events; what breaks off is given back, to be taken up here or elsewhere."""
+        place = queue["organization_id"], queue["conversation_id"], lease_id
         try:
-            await self._drain(queue, lease_id)
+            if not await self._drain(place, queue["wakes"]):
+                self._unfinished.append((*place, timedelta(0)))
         except StoreUnavailable:
-            self._broken_off.append((queue["organization_id"], queue["conversation_id"], lease_id))
+            self._unfinished.append((*place, timedelta(0)))
+        except VaultError:
+            # Our fault, not the CRM's: nothing is counted against it.
+            logger.error("the secrets of the callback of organization %s cannot be opened", place[0])
+            self._unfinished.append((*place, KEYLESS_DELAY))
+        except asyncio.CancelledError:
+            self._unfinished.append((*place, timedelta(0)))
+            raise
         except Exception:
             logger.exception("a delivery broke off; its lease will run out")
 
-    async def _drain(self, queue: asyncpg.Record, lease_id: UUID) -> None:
-        """Deliver a conversation's pending events in order, until one fails or none is left."""
-        organization_id, conversation = queue["organization_id"], queue["conversation_id"]
-        while not self._closing:
+    async def _drain(self, place: tuple[UUID, UUID, UUID], wakes: int) -> bool:
+        """Deliver a conversation's pending events in order, until one fails or none is left.
+
+        False where it was left off before. Raises `StoreUnavailable`, `VaultError`. *place*: organization,
+        conversation, claim.
+        """
+        organization_id, conversation, lease_id = place
+        while True:
             async with self._database.worker() as connection:
                 pending = await deliveries.pending(connection, organization_id, conversation, BATCH)
                 if not pending:
-                    await deliveries.release(connection, organization_id, conversation, lease_id, queue["wakes"])
-                    return
-            endpoint = await self._endpoint(organization_id)
+                    await deliveries.release(connection, organization_id, conversation, lease_id, wakes)
+                    return True
             for event in pending:
-                if endpoint is None:  # removed meanwhile: nothing to deliver to
-                    answer = Answer(False, "gone", "no callback")
-                else:
-                    answer = await self._post(organization_id, endpoint, event)
-                if not await self._settle((organization_id, conversation, lease_id, event["sequence"]), event, answer):
-                    return
+                endpoint = await self._endpoint(organization_id)
+                if endpoint is None or self._closing.is_set():
+                    return False
+                answer = await self._post(organization_id, endpoint, event)
+                if not await self._settle((*place, event["sequence"]), event, endpoint, answer):
+                    return True
                 if not answer.ok:
                     break  # parked: the next one is read again, for it has to say so
 
     async def _endpoint(self, organization_id: UUID) -> Endpoint | None:
+        """Where to post, as of ENDPOINT_CACHE_S ago; None: removed or disabled meanwhile. Raises `VaultError`."""
         held = self._endpoints.get(organization_id)
         if held and held[0] > monotonic():
             return held[1]
         async with self._database.worker() as connection:
             row = await deliveries.callback(connection, organization_id)
-        endpoint = None
-        if row is not None:
-            try:
-                plain = self._vault.open(row["secrets"], str(organization_id), "callback", "secrets")
-            except VaultError:
-                logger.exception("the callback's secrets cannot be opened")
-            else:
-                endpoint = Endpoint(row["url"], msgspec.json.decode(plain, type=list[Secret]))
+        if row is None or row["disabled_at"]:
+            return None
+        plain = self._vault.open(row["secrets"], str(organization_id), "callback", "secrets")
+        endpoint = Endpoint(row["url"], msgspec.json.decode(plain, type=list[Secret]))
         self._endpoints[organization_id] = (monotonic() + ENDPOINT_CACHE_S, endpoint)
         return endpoint
 
     async def _post(self, organization_id: UUID, endpoint: Endpoint, event: asyncpg.Record) -> Answer:
         body = render(event)
         started = monotonic()
-        answer = await post(self._session, endpoint, f"evt_{event['id'].hex}", body, gap=event["gap"])
+        event_id = f"evt_{event['id'].hex}"
+        answer = await post(self._session, endpoint, event_id, body, gap=event["gap"])
         elapsed = monotonic() - started
         metrics.delivery_attempts.labels(answer.kind).inc()
         metrics.delivery_seconds.labels(answer.kind).observe(elapsed)
         log.wide(
             "delivery",
             organization=organization_id,
+            event_id=event_id,
             sequence=event["sequence"],
             attempt=event["attempts"] + 1,
             outcome=answer.kind,
@@ -230,42 +283,57 @@ class Relay:
         )
         return answer
 
-    async def _settle(self, place: tuple[UUID, UUID, UUID, int], event: asyncpg.Record, answer: Answer) -> bool:
+    async def _settle(
+        self, place: tuple[UUID, UUID, UUID, int], event: asyncpg.Record, endpoint: Endpoint, answer: Answer
+    ) -> bool:
         """Write down how a post ended; whether to go on with it. *place*: which delivery, by which claim."""
         attempts = event["attempts"] + 1
-        organization_id = place[0]
+        organization_id, error = place[0], answer.error or ""
         async with self._database.worker() as connection:
             if answer.ok:
                 if attempts == 1:
                     dwell = datetime.now(UTC) - event["created_at"]
                     metrics.delivery_dwell.observe(dwell.total_seconds())
                 held = await deliveries.finish(connection, *place, None, "delivered")
-                await deliveries.endpoint_succeeded(connection, organization_id)
+                await deliveries.endpoint_succeeded(connection, organization_id, endpoint.url)
                 return held
+            soon = timedelta(seconds=SCHEDULE_S[0])
             if answer.kind == "gone":
-                await deliveries.postpone(connection, *place, answer.error or "", timedelta(seconds=SCHEDULE_S[0]))
-                await self._disable(connection, organization_id, event, answer.error or "")
+                await deliveries.postpone(connection, *place, error, soon)
+                await self._disable(connection, organization_id, endpoint, event, error)
                 return False
             if answer.endpoint_down:
                 since = await deliveries.endpoint_failed(
-                    connection, organization_id, PAUSE_AFTER_FAILURES, timedelta(seconds=PAUSE_S)
+                    connection, organization_id, endpoint.url, PAUSE_AFTER_FAILURES, timedelta(seconds=PAUSE_S)
                 )
-                if since and datetime.now(UTC) - since > DISABLE_AFTER:
-                    await self._disable(connection, organization_id, event, "failing for days")
+                if since is None:  # the callback was set anew, for all to be tried there at once
+                    await deliveries.postpone(connection, *place, error, soon)
+                    return False
+                if datetime.now(UTC) - since > DISABLE_AFTER:
+                    await self._disable(connection, organization_id, endpoint, event, "failing for days")
             refused = answer.kind == "4xx"
             given_up = attempts > len(SCHEDULE_S) or (refused and event["refusals"] + 1 >= REFUSALS)
             if given_up:
-                return await deliveries.finish(connection, *place, answer.error, "parked")
-            delay = answer.retry_after_s or _jittered(SCHEDULE_S[attempts - 1])
-            await deliveries.postpone(connection, *place, answer.error or "", timedelta(seconds=delay), refused)
+                return await deliveries.finish(connection, *place, error, "parked")
+            # Never earlier than scheduled: the CRM's wish would make days of retries hours.
+            delay = max(answer.retry_after_s or 0, _jittered(SCHEDULE_S[attempts - 1]))
+            await deliveries.postpone(connection, *place, error, timedelta(seconds=delay), refused)
             return False
 
-    async def _disable(self, connection: Any, organization_id: UUID, event: asyncpg.Record, reason: str) -> None:
-        if await deliveries.disable(connection, organization_id, reason):
-            logger.error("the callback of organization %s is disabled: %s", organization_id, reason)
-            news = {"account": {"kind": "callback_disabled", "details": {"reason": reason}}}
-            row = own_event(organization_id, event["config_id"], "account.updated", news)
-            await events.add(connection, [row])
+    async def _disable(
+        self, connection: Any, organization_id: UUID, endpoint: Endpoint, event: asyncpg.Record, reason: str
+    ) -> None:
+        async with connection.transaction():
+            if not await deliveries.disable(connection, organization_id, endpoint.url, reason):
+                return
+            # Every event has a provider. The callback has none of its own, so it is that of the event refused.
+            news = {
+                "provider": msgspec.json.decode(event["data"], type=_Origin).provider,
+                "account": {"kind": "callback_disabled", "details": {"reason": reason}},
+            }
+            await events.add(connection, [own_event(organization_id, event["config_id"], "account.updated", news)])
+        self._endpoints.pop(organization_id, None)
+        logger.error("the callback of organization %s is disabled: %s", organization_id, reason)
 
 
 async def post(
@@ -288,7 +356,7 @@ async def post(
             data=body,
             headers=headers,
             allow_redirects=False,
-            timeout=aiohttp.ClientTimeout(total=TOTAL_TIMEOUT_S, connect=CONNECT_TIMEOUT_S),
+            timeout=aiohttp.ClientTimeout(total=TOTAL_TIMEOUT_S, sock_connect=CONNECT_TIMEOUT_S),
         ) as response:
             left = MAX_ANSWER_BYTES
             async for chunk in response.content.iter_any():

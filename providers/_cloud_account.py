@@ -1,6 +1,6 @@
 """Webhooks of the WhatsApp Cloud API about the account: its state, its numbers, its templates.
 
-Source: providers/meta_business.md, section 9.
+Source: https://developers.facebook.com/docs/graph-api/webhooks/reference/whatsapp-business-account.
 """
 
 from collections.abc import Callable, Iterator

@@ -1,6 +1,7 @@
 """One change of a WhatsApp Cloud API webhook, and the events made of its items.
 
-Source: providers/meta_business.md, sections 4.4 (keys), 5 (decoding), 6 (identifiers).
+Source: https://developers.facebook.com/docs/whatsapp/cloud-api/webhooks (keys, decoding),
+    and samples seen in the field: tests/samples/meta_business.
 """
 
 import hashlib

@@ -1,6 +1,6 @@
 """What a message of the WhatsApp Cloud API says, in our words.
 
-Source: providers/meta_business.md, section 7 (inbound messages).
+Source: https://developers.facebook.com/docs/whatsapp/cloud-api/webhooks/components#messages-object.
 """
 
 import unicodedata

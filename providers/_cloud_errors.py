@@ -1,6 +1,7 @@
 """What the errors of the WhatsApp Cloud API mean for whoever sends: one table, judged in one order.
 
-Source: providers/meta_business.md, section 15 (errors); 17 (usage headers).
+Source: https://developers.facebook.com/docs/whatsapp/cloud-api/support/error-codes,
+    and the rows of tests/samples/meta_business/error_classification.json.
 """
 
 from typing import Any, Literal
@@ -32,7 +33,7 @@ class Verdict(msgspec.Struct, frozen=True):
     scope: str | None = None
 
 
-# (class, scope): the codes. Restricted are those by which Meta punishes the account (section 15.2). Codes
+# (class, scope): the codes. Restricted are those by which Meta punishes the account. Codes
 # that are never the result of a send (inbound notices, answers of management calls) are left out.
 _TABLE: dict[tuple[ErrorClass, str], tuple[int, ...]] = {
     (AccountBroken, "token"): (0, 10, 102, 190, 2500, 131005, *range(200, 300)),
@@ -72,7 +73,7 @@ _PARAMETER = 100
 _MISSING_OBJECT = Verdict(AccountBroken, "number")
 _MISSING_PROOF = Verdict(AccountBroken, "app")
 
-# Seconds to wait first, where the answer does not say (section 15.4). 130429 starts within the usual backoff.
+# Seconds to wait first, where the answer does not say. 130429 starts within the usual backoff.
 _WAIT_S: dict[int, float] = {
     131048: 3600, 131064: 3600, 131056: 4, 131057: 30, 2494100: 30, 134101: 120, 132069: 900,
 }  # fmt: skip

@@ -1,6 +1,7 @@
 """How a WhatsApp Cloud API number is doing, from what Meta says about it.
 
-Source: providers/meta_business.md, section 14.1 (field values).
+Source: https://developers.facebook.com/docs/whatsapp/cloud-api/reference/phone-numbers,
+    https://developers.facebook.com/docs/whatsapp/cloud-api/health-status.
 """
 
 from typing import Literal
@@ -47,7 +48,7 @@ def number_status(number: Object) -> ProviderStatus:
         connection_quality=quality,
         session_info=present(
             reasons=[reason for _, reason in judgements],
-            display_phone_number=phone(number.get("display_phone_number")),
+            sender=phone(number.get("display_phone_number")),
             verified_name=text(number, "verified_name"),
             quality=word(number, "quality_rating"),
             throughput_mps=_MESSAGES_PER_SECOND.get(word(mapping(number, "throughput"), "level") or ""),

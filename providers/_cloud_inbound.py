@@ -1,6 +1,7 @@
 """Webhooks of the WhatsApp Cloud API: every item of every change of every entry becomes an event.
 
-Source: providers/meta_business.md, sections 4.4 (keys), 5 (decoding), 7 (messages), 8 (statuses).
+Source: https://developers.facebook.com/docs/whatsapp/cloud-api/webhooks/components,
+    https://developers.facebook.com/docs/whatsapp/cloud-api/webhooks/payload-examples.
 """
 
 from collections.abc import Iterator

@@ -1,6 +1,6 @@
 """Interactive messages of the WhatsApp Cloud API: everything with something to tap.
 
-Source: providers/meta_business.md, section 10.4.
+Source: https://developers.facebook.com/docs/whatsapp/cloud-api/reference/messages#interactive-object.
 """
 
 from typing import Any

@@ -1,7 +1,8 @@
 """What Meta refuses for certain, refused before anything is called.
 
 Lengths count code points. Where Meta's pages disagree, the smaller limit counts.
-Source: providers/meta_business.md, sections 10.3 (messages), 10.4 (interactive), 11 (templates).
+Source: https://developers.facebook.com/docs/whatsapp/cloud-api/reference/messages,
+    https://developers.facebook.com/docs/whatsapp/cloud-api/reference/media (limits).
 """
 
 from collections.abc import Iterable, Sequence

@@ -1,6 +1,6 @@
 """Where the bytes of a WhatsApp Cloud API medium are.
 
-Source: providers/meta_business.md, section 13.2 (download).
+Source: https://developers.facebook.com/docs/whatsapp/cloud-api/reference/media.
 """
 
 import base64

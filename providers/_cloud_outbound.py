@@ -1,6 +1,7 @@
 """Messages to the WhatsApp Cloud API, and what it answers.
 
-Source: providers/meta_business.md, sections 10 (sending), 11 (templates), 12 (read receipts).
+Source: https://developers.facebook.com/docs/whatsapp/cloud-api/reference/messages,
+    https://developers.facebook.com/docs/whatsapp/cloud-api/guides/send-message-templates.
 """
 
 from typing import Any, Literal

@@ -2,7 +2,7 @@
 
 Consent, calls, payments, groups, notices about the number, and what a phone app on the same number brings:
 its history, its address book, and the copies while Meta's own agent answers.
-Source: providers/meta_business.md, sections 8 (payments) and 9.
+Source: https://developers.facebook.com/docs/whatsapp/cloud-api/webhooks/components.
 """
 
 from collections.abc import Callable, Iterator

@@ -114,6 +114,11 @@ class WhatsAppProvider(msgspec.Struct, frozen=True, kw_only=True, metaclass=_Pro
     def name(self) -> str:
         return self.info.name
 
+    @property
+    def sender(self) -> str | None:
+        """The business number in E.164, where the configuration says it."""
+        return None
+
     # -- inbound, pure
 
     @abc.abstractmethod

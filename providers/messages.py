@@ -519,7 +519,10 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class ProviderStatus(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """How an account is doing, as its provider says. ``session_info`` holds no secrets."""
+    """How an account is doing, as its provider says.
+
+    ``session_info`` holds no secrets; ``sender`` in it is the business number in E.164, where the provider tells it.
+    """
 
     is_connected: bool
     connection_quality: Literal["excellent", "good", "poor", "disconnected"]

@@ -1,6 +1,6 @@
 """WhatsApp Business Cloud API, Meta's own.
 
-Source: providers/meta_business.md (state of the facts: late 2026, Graph API v23.0 to v26.0)
+Source: https://developers.facebook.com/docs/whatsapp/cloud-api (late 2026, Graph API v23.0 to v26.0)
         https://developers.facebook.com/documentation/business-messaging/whatsapp
 """
 
@@ -151,6 +151,10 @@ class MetaBusiness(WhatsAppProvider, frozen=True, kw_only=True):
         ),
     ] = False
 
+    @property
+    def sender(self) -> str | None:
+        return self.display_phone_number
+
     # ------------------------------------------------------------ inbound
 
     def challenge(self, hook: Webhook) -> Response | None:
@@ -193,7 +197,7 @@ class MetaBusiness(WhatsAppProvider, frozen=True, kw_only=True):
     def mark_read(self, message_id: str, *, typing: bool = False) -> Flow[None]:
         """Show the message and those before it as read, and, if *typing*, that an answer is being written.
 
-        May be repeated freely; a failure must not fail a send (section 12).
+        May be repeated freely; a failure must not fail a send.
         """
         body = _cloud_outbound.read_receipt(message_id, typing=typing)
         yield from self._call(self._post(f"{self.phone_number_id}/messages", body))
@@ -245,7 +249,7 @@ class MetaBusiness(WhatsAppProvider, frozen=True, kw_only=True):
     def receive_messages(self, callback_url: str) -> Flow[None]:
         """Set the number's override address; Meta makes a handshake with it before it answers.
 
-        It is for messages and statuses only: all else goes to the app's own address (section 4.6).
+        It is for messages and statuses only: all else goes to the app's own address.
         """
         if len(callback_url) > _MAX_CALLBACK_URL:
             detail = f"Meta takes webhook addresses of up to {_MAX_CALLBACK_URL} characters"

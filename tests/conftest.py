@@ -14,7 +14,7 @@ import uvicorn
 from ingress.app import Application
 from ingress.database import migrate
 from ingress.sandbox import CrmSimulator, MetaSimulator, RetryPolicy
-from ingress.server import DeadlineProtocol, listen
+from ingress.server import configuration, listen
 from ingress.servers import EmbeddedServers
 from ingress.settings import Settings
 from ingress.vault import generate_key
@@ -51,10 +51,7 @@ async def serving(settings: Settings) -> AsyncIterator[str]:
     import msgspec
 
     application = Application(msgspec.structs.replace(settings, port=port))
-    config = uvicorn.Config(
-        application, http=DeadlineProtocol, ws="none", lifespan="on", log_config=None, access_log=False
-    )
-    server = uvicorn.Server(config)
+    server = uvicorn.Server(configuration(application))
     server.capture_signals = _no_signals  # type: ignore[method-assign]
     task = asyncio.create_task(server.serve(sockets=[listening]))
     while not server.started:

@@ -21,6 +21,7 @@ import msgspec
 import pytest
 
 from ingress.database import migrate
+from ingress.group_commit import COALESCE_ROWS
 from ingress.sandbox import (
     CrmSimulator,
     FaultProxy,
@@ -203,7 +204,7 @@ class Load:
 
 
 async def test_what_was_acknowledged_is_stored_and_delivered_once(service: Service, tell: Any) -> None:
-    """IN-1: the raw bytes and the event of every 200 are there after any number of kills, and reach the CRM."""
+    """The raw bytes and the event of every 200 are there after any number of kills, and reach the CRM."""
     organization = await service.gateway.organization()
     await organization.configure()
     service.poster.answers.clear()
@@ -262,7 +263,7 @@ async def test_what_was_acknowledged_is_stored_and_delivered_once(service: Servi
 
 
 async def test_commits_that_nobody_confirmed(own_servers: EmbeddedServers, own_settings: Settings, tell: Any) -> None:
-    """IN-3: the connection breaks after the statement was sent; the answer is 503, the repetition adds nothing."""
+    """The connection breaks after the statement was sent; the answer is 503, the repetition adds nothing."""
     await migrate(own_settings.database_url)
     socket_path = own_servers.postgres.sockets / ".s.PGSQL.5432"
     direct = await asyncpg.connect(own_settings.database_url)
@@ -297,7 +298,8 @@ async def test_commits_that_nobody_confirmed(own_servers: EmbeddedServers, own_s
             )
             return count
 
-        writers = [asyncio.create_task(write(f"+55118{index:08d}")) for index in range(8)]
+        # Enough that another statement is begun while the answer of one is held back.
+        writers = [asyncio.create_task(write(f"+55118{index:08d}")) for index in range(3 * COALESCE_ROWS)]
         unconfirmed = 0
         for _ in range(CUTS):
             until = poster.answers[200] + 1
@@ -367,7 +369,7 @@ async def _insist(organization: Organization, key: str) -> int:
 
 @pytest.mark.parametrize("cycle", range(max(1, CYCLES // 3)))
 async def test_no_send_goes_out_twice_when_its_process_dies(service: Service, cycle: int, tell: Any) -> None:
-    """OUT-3: what the provider took is found out by its statuses, or ends as unknown; nothing is repeated blindly."""
+    """What the provider took is found out by its statuses, or ends as unknown; nothing is repeated blindly."""
     statuses = StatusPolicy()
     told = await _sender(service, statuses, default=HangAfterAccept())
     slow = await _sender(service, statuses, default=Slow(seconds=0.3))

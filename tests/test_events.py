@@ -391,6 +391,7 @@ async def test_sequences_go_on_after_a_restore_into_a_younger_cluster(settings: 
         organization_id = new_id()
         last = 7_000_000_000_000_123
         async with connected(url) as connection:
+            await connection.execute("insert into organizations (id, name) values ($1, 'Restored')", organization_id)
             await connection.execute(
                 "insert into events (organization_id, sequence, id, type, config_id, conversation_id, created_at, data)"
                 " values ($1, $2, $3, 'account.updated', $3, $3, now(), $4)",

@@ -424,11 +424,11 @@ async def test_one_percent_of_poisoned_rows_through_the_real_store(settings: Set
                 )
                 for row, outcome in zip(wave, outcomes, strict=True):
                     if row.body in good:
-                        assert outcome == Stored(1), row.body
+                        assert outcome == Stored(1, []), row.body
                     else:
                         assert isinstance(outcome, RowRefused), row.body
             again = _webhook(organization, config, "webhook 0", poisoned=False)
-            assert await commit.submit(again, organization=organization) == Stored(0)
+            assert await commit.submit(again, organization=organization) == Stored(0, [])
         for table in ("inbound_webhooks", "quarantine"):
             bodies = await connection.fetch(f"select body from {table} where organization_id = $1", organization)
             assert {row["body"] for row in bodies} == good

@@ -9,8 +9,9 @@ import asyncpg
 import msgspec
 import pytest
 
-from ingress import edge
-from ingress.edge import Authenticator
+from ingress import auth
+from ingress.auth import Authenticator
+from ingress.problems import Problem
 from ingress.settings import Settings
 from ingress.storage import organizations
 from ingress.vault import generate_key, new_api_key, split_api_key
@@ -90,7 +91,7 @@ async def test_a_mistyped_key_is_refused_before_the_database_is_asked() -> None:
     _, _, key = new_api_key("live")
     wrong = [key[:-1] + ("0" if key[-1] != "0" else "1"), key[1:], key[:-1], key.upper(), key.replace("live", "test")]
     for given in [*wrong, "", " ", "x", "ingress_live__", "ingress_live_12345678_", "\udcff", "é" * 50, "a" * 100_000]:
-        with pytest.raises(edge.Problem) as caught:
+        with pytest.raises(Problem) as caught:
             await authenticator.principal(f"Bearer {given}", None)
         assert caught.value.status == 401
     with pytest.raises(AssertionError, match="the database was asked"):
@@ -120,7 +121,7 @@ async def test_every_refused_key_is_told_the_same(owner: Organization, gateway: 
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """Seconds that the cache of keys believes to have passed: a list of one, for the test to change."""
     offset = [0.0]
-    monkeypatch.setattr(edge, "monotonic", lambda: time.monotonic() + offset[0])
+    monkeypatch.setattr(auth, "monotonic", lambda: time.monotonic() + offset[0])
     return offset
 
 
@@ -128,7 +129,7 @@ async def test_a_revoked_key_is_refused_within_five_seconds(
     owner: Organization, gateway: Gateway, clock: list[float]
 ) -> None:
     """A process may know a key for five seconds, and no longer."""
-    assert edge.KEY_CACHE_S <= 5
+    assert auth.KEY_CACHE_S <= 5
     made = await new_key(owner, "read")
     assert (await read(gateway, made["key"])).status == 200
     assert (await owner.call("DELETE", f"/keys/{made['id']}")).status == 204
@@ -321,7 +322,7 @@ async def test_without_a_platform_key_nobody_is_the_platform() -> None:
 
     authenticator = Authenticator(NoDatabase(), Vault(generate_key()), "")  # type: ignore[arg-type]
     for given in ("Bearer ", "Bearer", "", "Bearer  ", None):
-        with pytest.raises(edge.Problem) as caught:
+        with pytest.raises(Problem) as caught:
             await authenticator.principal(given, None)
         assert caught.value.status == 401
 
@@ -330,7 +331,7 @@ async def test_the_cache_of_keys_is_bounded(
     owner: Organization, gateway: Gateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Keys cannot fill the memory; one that fell out is looked up again."""
-    monkeypatch.setattr(edge, "MAX_CACHED_KEYS", 2)
+    monkeypatch.setattr(auth, "MAX_CACHED_KEYS", 2)
     keys = [(await new_key(owner, "read"))["key"] for _ in range(4)]
     for key in [*keys, *keys]:
         assert (await read(gateway, key)).status == 200

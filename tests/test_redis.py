@@ -35,7 +35,7 @@ async def client(settings: Settings) -> AsyncIterator[redis.asyncio.Redis]:
 
 
 def keys(organization: Organization) -> tuple[str, str]:
-    """Active and session, as the requirements name them: the braces are part of the name."""
+    """Active and session, the braces are part of the name."""
     slot = "{" + organization.id + "}"
     return f"org_{slot}:provider:active", f"org_{slot}:provider:session"
 

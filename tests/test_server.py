@@ -114,7 +114,7 @@ async def _drip(client: Client, data: bytes) -> None:
 async def test_slow_clients_are_closed_and_others_served(
     organization: Organization, gateway: Gateway, connect: Any, first: bytes, drip: bytes
 ) -> None:
-    """IN-8: whatever a connection holds back, it ends in time; meanwhile webhooks are taken as ever."""
+    """Whatever a connection holds back, it ends in time; meanwhile webhooks are taken as ever."""
     slow = [await connect() for _ in range(SLOW_CLIENTS)]
     path = URL(organization.configs[0]["webhook_url"]).path.encode()
     started = time.monotonic()
@@ -291,7 +291,7 @@ async def test_a_mistake_of_ours_is_told_without_details(
 
 # ---------------------------------------------------------------- health and metrics
 
-# Of reliability.md, OBS-3: those whose part is built.
+# Every one that a dashboard or an alert may rely on.
 METRICS = (
     "http_request_duration_seconds",
     "ingest_ack_duration_seconds",
@@ -379,7 +379,7 @@ async def test_health(gateway: Gateway) -> None:
 async def test_not_ready_where_a_commit_may_be_lost(
     settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """IN-1: a database that may forget what it confirmed is not fit, and the answer says why."""
+    """A database that may forget what it confirmed is not fit, and the answer says why."""
     monkeypatch.setattr(Postgres, "_settings", (*Postgres._settings, "full_page_writes=off"))
     with EmbeddedServers(tmp_path, valkey=False) as careless:
         assert careless.database_url
@@ -444,7 +444,7 @@ async def own_gateway(
 
 
 async def test_an_orderly_end(own_gateway: Gateway, process: Process, gateway: Gateway, tmp_path: Path) -> None:
-    """OUT-10: SIGTERM; sends and webhooks under way end well, readers are let go, nothing is lost, status 0."""
+    """SIGTERM; sends and webhooks under way end well, readers are let go, nothing is lost, status 0."""
     organization = await own_gateway.organization()
     await organization.configure()
     meta, number = own_gateway.meta, organization.numbers[0]

@@ -39,6 +39,16 @@ async def by_token(connection: asyncpg.Connection, token_hash: bytes) -> asyncpg
     return await connection.fetchrow(BY_TOKEN, token_hash)
 
 
+# Whether the keys fit is a question about no organization.
+NEWEST = """
+select organization_id, id, config_data from whatsapp_provider_configs order by created_at desc limit 1"""
+
+
+async def newest(connection: asyncpg.Connection) -> asyncpg.Record | None:
+    """What was sealed last (worker)."""
+    return await connection.fetchrow(NEWEST)
+
+
 SESSION = "select session from whatsapp_provider_configs where organization_id = $1 and id = $2"
 
 
@@ -51,7 +61,8 @@ async def session(connection: asyncpg.Connection, organization_id: UUID, config_
 ADD = """
 insert into whatsapp_provider_configs (organization_id, id, provider_type, name, state, config_data, webhook_token_hash,
     webhook_token, sender, session)
-values ($1, $2, $3, $4, 'configured', $5, $6, $7, $8, $9)"""
+values ($1, $2, $3, $4, 'configured', $5, $6, $7, $8, $9)
+returning (select version from organizations where id = $1)"""
 
 
 async def add(
@@ -66,11 +77,12 @@ async def add(
     token: bytes,
     sender: str | None,
     session: bytes,
-) -> None:
-    """Save a config; *config_data* and *token* are sealed (worker)."""
-    await connection.execute(
+) -> int:
+    """Save a config; *config_data* and *token* are sealed. The organization's version, unchanged (organization)."""
+    version: int = await connection.fetchval(
         ADD, organization_id, config_id, provider_type, name, config_data, token_hash, token, sender, session
     )
+    return version
 
 
 # The row of the organization is locked first, so that changes of one organization follow one another.
@@ -94,7 +106,7 @@ select changed.version, before.active_config_id as former, before.provider_type 
 
 
 async def activate(connection: asyncpg.Connection, organization_id: UUID, config_id: UUID) -> asyncpg.Record | None:
-    """Make a config the active one: version, former, provider_type; None if there is no such config (worker)."""
+    """Make a config the active one: version, former, provider_type; None if there is no such config (organization)."""
     return await connection.fetchrow(ACTIVATE, organization_id, config_id)
 
 
@@ -115,7 +127,7 @@ returning o.version, o.fallback_config_ids as wanted, before.fallback_config_ids
 async def set_fallbacks(
     connection: asyncpg.Connection, organization_id: UUID, config_ids: list[UUID]
 ) -> asyncpg.Record | None:
-    """Set the order, less the active config: version, wanted, former; None if one is not the organization's (worker)."""
+    """Set the order, less the active config: version, wanted, former; None if one is not its (organization)."""
     return await connection.fetchrow(SET_FALLBACKS, organization_id, config_ids)
 
 

@@ -1,28 +1,65 @@
 """Deliveries to the CRM: a conversation is claimed, and its events go out one by one, in order."""
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from uuid import UUID
 
 import asyncpg
 
 LEASE_S = 30
 
+# In turns: from the organization after the one served last, once around those that have a queue, one step of an index
+# each, and no further than there is room. Each is given what it lacks to $3 conversations under way, so that the one
+# with a slow CRM leaves room for others. Two processes that claim at the same moment may exceed that, by their number.
 CLAIM = f"""
-with due as (
+with recursive freed as (  -- of processes that died; somebody's next look finds them
+    update delivery_queues q set lease_id = null, leased_until = null
+    from (
+        select organization_id, conversation_id from delivery_queues
+        where lease_id is not null and leased_until < now() for update skip locked
+    ) lost where q.organization_id = lost.organization_id and q.conversation_id = lost.conversation_id
+),
+turns (organization_id, queued) as (
+    select $4::uuid, false
+    union  -- not `all`: the first one met again is the end
+    select coalesce(
+        (select organization_id from delivery_queues
+            where lease_id is null and organization_id > turns.organization_id order by organization_id limit 1),
+        (select organization_id from delivery_queues where lease_id is null order by organization_id limit 1)
+    ), true
+    from turns where organization_id is not null
+),
+due as materialized (
     select q.organization_id, q.conversation_id
-    from delivery_queues q join callbacks c on c.organization_id = q.organization_id
-    where q.due_at <= now() and (q.leased_until is null or q.leased_until < now())
-        and c.disabled_at is null and (c.paused_until is null or c.paused_until <= now())
-    order by q.due_at limit $2 for update of q skip locked
+    from turns
+    cross join lateral (
+        select from callbacks c where c.organization_id = turns.organization_id and c.disabled_at is null
+            and (c.paused_until is null or c.paused_until <= now()) offset 0
+    ) ready
+    cross join lateral (
+        select organization_id, conversation_id from delivery_queues
+        where organization_id = turns.organization_id and lease_id is null and due_at <= now()
+        order by due_at limit greatest(0, $3 - (
+            select count(*) from delivery_queues
+            where organization_id = turns.organization_id and lease_id is not null and leased_until >= now()
+        ))
+        for update skip locked
+    ) q
+    where turns.queued limit $2
 )
 update delivery_queues q set lease_id = $1, leased_until = now() + interval '{LEASE_S} s'
 from due where q.organization_id = due.organization_id and q.conversation_id = due.conversation_id
 returning q.organization_id, q.conversation_id, q.wakes"""
 
 
-async def claim(connection: asyncpg.Connection, lease_id: UUID, limit: int) -> list[asyncpg.Record]:
-    """Conversations with something to deliver that nobody delivers, now leased (worker, all organizations)."""
-    return await connection.fetch(CLAIM, lease_id, limit)
+async def claim(
+    connection: asyncpg.Connection, lease_id: UUID, limit: int, per_organization: int, after: UUID
+) -> list[asyncpg.Record]:
+    """Conversations with something to deliver that nobody delivers, now leased (worker, all organizations).
+
+    *limit* at most, and as many of an organization as make it *per_organization* under way. *after*: whose turn it
+    was last.
+    """
+    return await connection.fetch(CLAIM, lease_id, limit, per_organization, after)
 
 
 PENDING = """
@@ -82,7 +119,7 @@ async def postpone(
     lease_id: UUID,
     sequence: int,
     error: str,
-    delay: object,
+    delay: timedelta,
     refused: bool = False,
 ) -> None:
     """An attempt failed, *refused* if by this event's own fault: give the conversation back, due after *delay* (worker)."""
@@ -94,7 +131,7 @@ RELEASE = """
 delete from delivery_queues
 where organization_id = $1 and conversation_id = $2 and lease_id = $3 and wakes = $4 returning wakes"""
 KEEP = """
-update delivery_queues set lease_id = null, leased_until = null, due_at = now()
+update delivery_queues set lease_id = null, leased_until = null, due_at = now() + $4::interval
 where organization_id = $1 and conversation_id = $2 and lease_id = $3"""
 
 
@@ -106,9 +143,15 @@ async def release(
         await give_back(connection, organization_id, conversation, lease_id)
 
 
-async def give_back(connection: asyncpg.Connection, organization_id: UUID, conversation: UUID, lease_id: UUID) -> None:
-    """Leave the conversation to whoever comes next, at once (worker)."""
-    await connection.execute(KEEP, organization_id, conversation, lease_id)
+async def give_back(
+    connection: asyncpg.Connection,
+    organization_id: UUID,
+    conversation: UUID,
+    lease_id: UUID,
+    delay: timedelta = timedelta(0),
+) -> None:
+    """Leave the conversation to whoever comes next, after *delay*; no attempt is counted (worker)."""
+    await connection.execute(KEEP, organization_id, conversation, lease_id, delay)
 
 
 # ------------------------------------------------------------------ the organization's callback
@@ -121,6 +164,16 @@ from callbacks where organization_id = $1"""
 async def callback(connection: asyncpg.Connection, organization_id: UUID) -> asyncpg.Record | None:
     """Where the organization's events go (organization, worker)."""
     return await connection.fetchrow(CALLBACK, organization_id)
+
+
+# The organization's row, for there may be no callback yet. Beside it, not in one statement with it: what is read after
+# the wait must be what the one waited for wrote.
+LOCK = "select from organizations where id = $1 for no key update"
+
+
+async def lock_callback(connection: asyncpg.Connection, organization_id: UUID) -> None:
+    """Have changes of the callback follow one another, until the transaction ends (organization)."""
+    await connection.execute(LOCK, organization_id)
 
 
 PUT_CALLBACK = """
@@ -142,34 +195,83 @@ async def drop_callback(connection: asyncpg.Connection, organization_id: UUID) -
     return await connection.fetchval(DROP_CALLBACK, organization_id) is not None
 
 
+# A backlog of days is more than one statement can write in its time, and would hold up the readers of `/events`
+# meanwhile. So `due_now`, `park` and `replay` do a part of it and tell where they ended: the next part, in the next
+# transaction, begins there. Once through, so that what fails again in the meantime is not met again.
+BATCH_ROWS = 2_000
+
+DUE_NOW = f"""
+with postponed as (
+    select conversation_id from delivery_queues
+    where organization_id = $1 and conversation_id > $2 and lease_id is null and due_at > now()
+    order by conversation_id limit {BATCH_ROWS} for update
+),
+made_due as (
+    update delivery_queues q set due_at = now()
+    from postponed where q.organization_id = $1 and q.conversation_id = postponed.conversation_id
+)
+select conversation_id from postponed order by conversation_id desc limit 1"""
+
+
+async def due_now(connection: asyncpg.Connection, organization_id: UUID, after: UUID) -> UUID | None:
+    """Have postponed conversations above *after* tried at once; the last of them (organization)."""
+    last: UUID | None = await connection.fetchval(DUE_NOW, organization_id, after)
+    return last
+
+
+# By the queues: each pending delivery has one.
+PARK = f"""
+with queues as (
+    select conversation_id from delivery_queues where organization_id = $1 and conversation_id > $2
+        and not exists (select from callbacks where organization_id = $1)
+    order by conversation_id limit {BATCH_ROWS} for update
+),
+parked as (
+    update deliveries d set state = 'parked', last_error = 'no callback', finished_at = now()
+    from queues where d.organization_id = $1 and d.conversation_id = queues.conversation_id and d.state = 'pending'
+),
+dropped as (
+    delete from delivery_queues q
+    using queues where q.organization_id = $1 and q.conversation_id = queues.conversation_id
+)
+select conversation_id from queues order by conversation_id desc limit 1"""
+
+
+async def park(connection: asyncpg.Connection, organization_id: UUID, after: UUID) -> UUID | None:
+    """Give up what conversations above *after* have to deliver, if no callback is set; the last (organization)."""
+    last: UUID | None = await connection.fetchval(PARK, organization_id, after)
+    return last
+
+
+# What became of a post says something about the URL that was posted to, which may have been replaced meanwhile.
 SUCCEEDED = """
 update callbacks set failing_since = null, consecutive_failures = 0, paused_until = null
-where organization_id = $1 and failing_since is not null"""
+where organization_id = $1 and url = $2 and failing_since is not null"""
 FAILED = """
 update callbacks set failing_since = coalesce(failing_since, now()), consecutive_failures = consecutive_failures + 1,
-    paused_until = case when consecutive_failures + 1 >= $2 then now() + $3::interval else paused_until end
-where organization_id = $1 returning failing_since"""
+    paused_until = case when consecutive_failures + 1 >= $3 then now() + $4::interval else paused_until end
+where organization_id = $1 and url = $2 returning failing_since"""
 DISABLE = """
-update callbacks set disabled_at = now(), disabled_reason = $2 where organization_id = $1 and disabled_at is null
-returning organization_id"""
+update callbacks set disabled_at = now(), disabled_reason = $3
+where organization_id = $1 and url = $2 and disabled_at is null returning organization_id"""
 
 
-async def endpoint_succeeded(connection: asyncpg.Connection, organization_id: UUID) -> None:
+async def endpoint_succeeded(connection: asyncpg.Connection, organization_id: UUID, url: str) -> None:
     """(worker)"""
-    await connection.execute(SUCCEEDED, organization_id)
+    await connection.execute(SUCCEEDED, organization_id, url)
 
 
 async def endpoint_failed(
-    connection: asyncpg.Connection, organization_id: UUID, pause_after: int, pause: object
+    connection: asyncpg.Connection, organization_id: UUID, url: str, pause_after: int, pause: timedelta
 ) -> datetime | None:
-    """Count a failure of the endpoint as a whole; since when it fails (worker)."""
-    since: datetime | None = await connection.fetchval(FAILED, organization_id, pause_after, pause)
+    """Count a failure of the endpoint as a whole; since when it fails, None if it is another by now (worker)."""
+    since: datetime | None = await connection.fetchval(FAILED, organization_id, url, pause_after, pause)
     return since
 
 
-async def disable(connection: asyncpg.Connection, organization_id: UUID, reason: str) -> bool:
-    """Stop trying until somebody sets the callback again; False if it was so already (worker)."""
-    return await connection.fetchval(DISABLE, organization_id, reason) is not None
+async def disable(connection: asyncpg.Connection, organization_id: UUID, url: str, reason: str) -> bool:
+    """Stop trying until somebody sets the callback again; False if it is so already, or another (worker)."""
+    return await connection.fetchval(DISABLE, organization_id, url, reason) is not None
 
 
 PARKED = """
@@ -182,11 +284,17 @@ async def parked(connection: asyncpg.Connection, organization_id: UUID, after: i
     return await connection.fetch(PARKED, organization_id, after, limit)
 
 
-REPLAY = """
-with again as (
-    update deliveries set state = 'pending', attempts = 0, refusals = 0, finished_at = null
-    where organization_id = $1 and state = 'parked' and ($2::bigint[] is null or sequence = any($2))
-    returning organization_id, conversation_id
+REPLAY = f"""
+with page as (
+    select sequence from deliveries
+    where organization_id = $1 and state = 'parked' and sequence > $3 and ($2::bigint[] is null or sequence = any($2))
+        and exists (select from callbacks where organization_id = $1)
+    order by sequence limit {BATCH_ROWS} for update
+),
+again as (
+    update deliveries d set state = 'pending', attempts = 0, refusals = 0, finished_at = null
+    from page where d.organization_id = $1 and d.sequence = page.sequence
+    returning d.organization_id, d.conversation_id, d.sequence
 ),
 woken as (
     insert into delivery_queues (organization_id, conversation_id)
@@ -194,22 +302,33 @@ woken as (
     on conflict (organization_id, conversation_id)
     do update set wakes = delivery_queues.wakes + 1, due_at = least(delivery_queues.due_at, now())
 )
-select count(*) from again"""
+select count(*), max(sequence) from again"""
 
 
-async def replay(connection: asyncpg.Connection, organization_id: UUID, sequences: list[int] | None) -> int:
-    """Deliver parked events after all, those of *sequences* or every one; how many (organization)."""
-    count: int = await connection.fetchval(REPLAY, organization_id, sequences)
-    return count
+async def replay(
+    connection: asyncpg.Connection, organization_id: UUID, sequences: list[int] | None, after: int
+) -> tuple[int, int | None]:
+    """Deliver a batch of the parked events above *after* after all, those of *sequences* or every one (organization).
+
+    How many, and the last of them; None: there was none, or there is no callback.
+    """
+    count, last = (await connection.fetch(REPLAY, organization_id, sequences, after))[0]
+    return count, last
 
 
-GAUGES = """
-select (select count(*) from deliveries where state = 'pending') as pending,
-    (select count(*) from deliveries where state = 'parked') as parked,
-    (select coalesce(extract(epoch from now() - min(e.created_at)), 0)::float8 from deliveries d
-        join events e using (organization_id, sequence) where d.state = 'pending') as oldest_s"""
+# Counted up to a bound, and the oldest is the first of an index: a backlog is when nothing else may become slow.
+GAUGES_UP_TO = 10_000
+GAUGES = f"""
+select (select count(*) from (select from deliveries where state = 'pending' limit {GAUGES_UP_TO}) bounded) as pending,
+    (select count(*) from (select from deliveries where state = 'parked' limit {GAUGES_UP_TO}) bounded) as parked,
+    coalesce((
+        select extract(epoch from now() - e.created_at)::float8
+        from (
+            select organization_id, sequence from deliveries where state = 'pending' order by sequence limit 1
+        ) oldest join events e using (organization_id, sequence)
+    ), 0) as oldest_s"""
 
 
 async def gauges(connection: asyncpg.Connection) -> asyncpg.Record:
-    """Numbers of deliveries, of all organizations (worker)."""
+    """Numbers of deliveries, of all organizations, up to GAUGES_UP_TO (worker)."""
     return (await connection.fetch(GAUGES))[0]

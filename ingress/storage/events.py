@@ -13,7 +13,7 @@ _CLOCK = """clock as materialized (
 
 
 def insert_events(source: str) -> str:
-    """CTEs that store the rows of the CTE *source* as events and queue them for the organization's callback.
+    """CTEs that store the rows of the CTE *source* as events and queue them for the organization's callback, if it has one.
 
     *source* has the columns place, organization_id, id, type, config_id, conversation_id, data, raw.
     The CTE ``stored`` returns place and sequence. Queues are touched in the order of their keys, so that two
@@ -27,14 +27,19 @@ stored as (
     returning organization_id, sequence, conversation_id, (sequence & 65535)::int as place
 ),
 queued as (
-    insert into deliveries (organization_id, sequence, conversation_id)
-    select stored.organization_id, stored.sequence, stored.conversation_id
-    from stored join callbacks on callbacks.organization_id = stored.organization_id and callbacks.disabled_at is null
-    returning organization_id, conversation_id
+    -- A disabled callback's events are parked, not passed over: they can be replayed, and the next one tells the gap.
+    insert into deliveries (organization_id, sequence, conversation_id, state, last_error, finished_at)
+    select stored.organization_id, stored.sequence, stored.conversation_id,
+        case when callbacks.disabled_at is null then 'pending' else 'parked' end,
+        case when callbacks.disabled_at is not null then 'callback disabled' end,
+        case when callbacks.disabled_at is not null then now() end
+    from stored join callbacks on callbacks.organization_id = stored.organization_id
+    returning organization_id, conversation_id, state
 ),
 woken as (
     insert into delivery_queues (organization_id, conversation_id)
-    select distinct organization_id, conversation_id from queued order by organization_id, conversation_id
+    select distinct organization_id, conversation_id from queued
+    where state = 'pending' order by organization_id, conversation_id
     on conflict (organization_id, conversation_id) do update set wakes = delivery_queues.wakes + 1
 )"""
 
@@ -54,7 +59,7 @@ class EventRow(NamedTuple):
 ADD = f"""
 with given as (
     select row_number() over () as place, * from unnest($1::uuid[], $2::uuid[], $3::text[], $4::uuid[], $5::uuid[],
-        $6::json[], $7::json[])
+        $6::json[], $7::bytea[])
         as _(organization_id, id, type, config_id, conversation_id, data, raw)
 ),
 {insert_events("given")}

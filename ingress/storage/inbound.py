@@ -1,5 +1,6 @@
 """Webhooks: raw body, deduplication keys, events and statuses in one statement; and the quarantine."""
 
+from collections import Counter
 from collections.abc import Sequence
 from functools import cache
 from typing import NamedTuple
@@ -41,7 +42,7 @@ class WebhookRow(NamedTuple):
 
 _WEBHOOKS = """kept as (
     insert into inbound_webhooks (organization_id, config_id, headers, body)
-    select organization_id, config_id, convert_from(headers, 'UTF8')::json, body
+    select organization_id, config_id, headers, body
     from unnest($1::uuid[], $2::uuid[], $3::bytea[], $4::bytea[]) as _(organization_id, config_id, headers, body)
 )"""
 # JSON arrives as bytes here and below: asyncpg passes those on in C, and calls Python for each value of a json array.
@@ -53,7 +54,7 @@ _EVENTS = f"""fresh as (
 ),
 given as (
     select given.place, organization_id, given.id, given.type, config_id, given.conversation_id,
-        convert_from(given.data, 'UTF8')::json as data, convert_from(given.raw, 'UTF8')::json as raw
+        convert_from(given.data, 'UTF8')::json as data, given.raw
     from unnest($5::bytea[], $6::uuid[], $7::uuid[], $8::text[], $9::uuid[], $10::uuid[], $11::bytea[], $12::bytea[])
         with ordinality as given(key_hash, organization_id, id, type, config_id, conversation_id, data, raw, place)
     join fresh using (organization_id, config_id, key_hash)
@@ -73,14 +74,18 @@ def _store(statuses: bool, quarantine: bool) -> str:
         next_parameter += 9
     if quarantine:
         parts.append(_QUARANTINE.format(*range(next_parameter, next_parameter + 7)))
-    applied = "union all select 0, count(*)::int from merged" if statuses else ""
-    return f"with {', '.join(parts)} select place, 1 as applied from stored {applied}"
+    answer = "select place from stored"
+    if statuses:
+        answer = """select place, null::uuid as config_id, null as value from stored
+        union all select 0, best.config_id, best.value from merged join best using (id)"""
+    return f"with {', '.join(parts)} {answer}"
 
 
 class Stored(NamedTuple):
-    """What became of one webhook's events; ``fresh`` is how many were new."""
+    """What became of one webhook: how many events were new, and of each status whether a message took it."""
 
     fresh: int
+    statuses: Sequence[tuple[str, bool]]
 
 
 async def store(connection: asyncpg.Connection, rows: Sequence[WebhookRow]) -> list[Stored]:
@@ -119,10 +124,19 @@ async def store(connection: asyncpg.Connection, rows: Sequence[WebhookRow]) -> l
             [item.foreign_item for _, item in aside],
         ]
     fresh = [0] * len(rows)
-    for place, _ in await connection.fetch(_store(bool(statuses), bool(aside)), *arguments):
-        if place:
+    taken: Counter[tuple[UUID, str]] = Counter()
+    for record in await connection.fetch(_store(bool(statuses), bool(aside)), *arguments):
+        if place := record[0]:
             fresh[owners[place - 1]] += 1
-    return [Stored(count) for count in fresh]
+        else:
+            taken[record[1], record[2]] += 1
+    told: list[list[tuple[str, bool]]] = [[] for _ in rows]
+    for keyed, owner in zip(events, owners, strict=True) if statuses else ():
+        if (said := keyed.status) is not None:
+            # Which of several alike in the batch was taken does not matter to who counts them.
+            told[owner].append((said.value, taken[said.config_id, said.value] > 0))
+            taken[said.config_id, said.value] -= 1
+    return [Stored(*each) for each in zip(fresh, told, strict=True)]
 
 
 # ------------------------------------------------------------------ quarantine
@@ -130,46 +144,46 @@ async def store(connection: asyncpg.Connection, rows: Sequence[WebhookRow]) -> l
 LIST = """
 select id, config_id, received_at, reason, length(body) as size_bytes, state
 from quarantine
-where organization_id = $1 and state = $2 and ($3::uuid is null or id > $3) and (not foreign_item)
+where organization_id = $1 and state = $2 and ($3::uuid is null or id > $3) and foreign_item = $5
 order by id limit $4"""
 
 
 async def quarantined(
-    connection: asyncpg.Connection, organization_id: UUID, state: str, after: UUID | None, limit: int
+    connection: asyncpg.Connection, organization_id: UUID, state: str, after: UUID | None, limit: int, *, foreign: bool
 ) -> list[asyncpg.Record]:
-    """The organization's quarantined bodies, oldest first, without the bodies (organization)."""
-    return await connection.fetch(LIST, organization_id, state, after, limit)
+    """What was put aside, oldest first, without the bodies (organization; worker where *foreign*)."""
+    return await connection.fetch(LIST, organization_id, state, after, limit, foreign)
 
 
 GET = """
 select id, config_id, received_at, reason, headers, body, state
-from quarantine where organization_id = $1 and id = $2 and not foreign_item"""
+from quarantine where organization_id = $1 and id = $2 and foreign_item = $3"""
 
 
 async def quarantine_item(
-    connection: asyncpg.Connection, organization_id: UUID, quarantine_id: UUID
+    connection: asyncpg.Connection, organization_id: UUID, quarantine_id: UUID, *, foreign: bool
 ) -> asyncpg.Record | None:
-    """One quarantined body (organization)."""
-    return await connection.fetchrow(GET, organization_id, quarantine_id)
+    """One thing that was put aside (organization; worker where *foreign*)."""
+    return await connection.fetchrow(GET, organization_id, quarantine_id, foreign)
 
 
 CLOSE = """
 update quarantine set state = $3
-where organization_id = $1 and id = $2 and state = 'open' and not foreign_item returning id"""
+where organization_id = $1 and id = $2 and state = 'open' and foreign_item = $4 returning id"""
 
 
 async def close_quarantined(
-    connection: asyncpg.Connection, organization_id: UUID, quarantine_id: UUID, state: str
+    connection: asyncpg.Connection, organization_id: UUID, quarantine_id: UUID, state: str, *, foreign: bool
 ) -> bool:
-    """open -> *state*; False if it was not open (organization)."""
-    return await connection.fetchval(CLOSE, organization_id, quarantine_id, state) is not None
+    """open -> *state*; False if it was not open (organization; worker where *foreign*)."""
+    return await connection.fetchval(CLOSE, organization_id, quarantine_id, state, foreign) is not None
 
 
-# Across organizations: a gauge.
-COUNT_OPEN = "select count(*) from quarantine where state = 'open' /* every organization_id */"
+# Across organizations: a gauge. What belongs to somebody else waits for nobody: any tenant of an app can cause it.
+COUNT_OPEN = "select count(*) from quarantine where state = 'open' and not foreign_item /* every organization_id */"
 
 
 async def count_quarantined(connection: asyncpg.Connection) -> int:
-    """Open ones of all organizations (worker)."""
+    """Open ones of all organizations, without what belongs to somebody else (worker)."""
     count: int = await connection.fetchval(COUNT_OPEN)
     return count

@@ -200,7 +200,7 @@ finished as (
 ),
 given as (
     select o.place, o.organization_id, o.event_id as id, o.event_type as type, o.config_id, o.conversation_id,
-        o.data, null::json as raw
+        o.data, null::bytea as raw
     from outcome o join finished f on f.organization_id = o.organization_id and f.id = o.message_id
     -- A status that came before our own answer has told more already.
     where o.event_id is not null and (f.status = o.status or o.fallback_from is not null)

@@ -257,7 +257,7 @@ def test_a_medium_needs_a_place() -> None:
     ],
 )
 def test_the_code_decides_and_then_the_status(status: int, error: dict[str, Any] | None, name: str) -> None:
-    """In the order of section 15.3."""
+    """What was certainly not sent before what may have been, the code before the HTTP status."""
     answer = answered({"error": error} if error else {}, status)
     with pytest.raises(SendError) as caught:
         drive(ACCOUNT.send_message(text_to()), [answer])

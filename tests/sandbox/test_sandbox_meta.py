@@ -258,7 +258,7 @@ async def test_media_want_the_token_and_urls_expire(
 
 
 def test_bytes_and_signature_are_metas_own() -> None:
-    """The vectors of the contract, section 4.2: lower-case escapes, escaped slashes, no spaces."""
+    """As the provider spells it: lower-case escapes, escaped slashes, no spaces."""
     raw = encode({"text": "olá / café"})
     assert raw == rb'{"text":"ol\u00e1 \/ caf\u00e9"}'
     digest = "9833b523ea56b4eec37cc690414f99da6226f6fc1cc55934d7d0cd6ee02333b7"

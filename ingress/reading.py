@@ -1,0 +1,115 @@
+"""What a verified webhook says: events of its config, of the config's siblings, and what belongs to neither."""
+
+import logging
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+import msgspec
+
+from providers import Event, Malformed, Unverified, Webhook
+from providers.messages import STATUS_RANK
+
+from . import identifiers, metrics
+from .correlation import parse_correlation
+from .database import StoreUnavailable
+from .envelope import event_row
+from .manager import Config, WhatsAppProviderManager
+from .storage.inbound import KeyedEvent, QuarantineRow, WebhookRow
+from .storage.statuses import StatusRow
+
+logger = logging.getLogger("ingress.reading")
+_encode = msgspec.json.Encoder().encode
+
+# Why a body is put aside.
+MALFORMED, PARSER_FAILED, REFUSED, FOREIGN = "malformed", "parser_failed", "refused_by_store", "foreign"
+
+
+async def read(manager: WhatsAppProviderManager, config: Config, hook: Webhook) -> WebhookRow:
+    """*hook* as a row, whatever is in it. Raises `StoreUnavailable` where the config's siblings cannot be asked for."""
+    keyed: list[KeyedEvent] = []
+    quarantine: list[QuarantineRow] = []
+    try:
+        await _sort(manager, config, hook, keyed, quarantine)
+    except StoreUnavailable:
+        raise
+    except Malformed:
+        keyed, quarantine = [], [_aside(MALFORMED, hook.body)]
+    except Exception:
+        # A mistake of ours must neither make the provider repeat the body for a week, nor fail the rest of a batch.
+        logger.exception("reading a webhook failed")
+        keyed, quarantine = [], [_aside(PARSER_FAILED, hook.body)]
+    return WebhookRow(config.organization_id, config.id, _encode(hook.headers), hook.body, keyed, quarantine)
+
+
+async def _sort(
+    manager: WhatsAppProviderManager,
+    config: Config,
+    hook: Webhook,
+    keyed: list[KeyedEvent],
+    quarantine: list[QuarantineRow],
+) -> None:
+    """Put every item of *hook* where it belongs."""
+    events = config.provider.parse(hook)
+    now = datetime.now(UTC)
+    owns = config.provider.owns
+    strangers = [event for event in events if not owns(event)]
+    owners = await _owners(manager, config, hook, strangers) if strangers else {}
+    for event in events:
+        owner = owners.get(event.key, config) if strangers else config
+        if owner is None:
+            quarantine.append(_aside(FOREIGN, bytes(event.raw), foreign_item=True))
+        else:
+            keyed.append(_keyed(event, owner, now))
+
+
+def refused(row: WebhookRow) -> WebhookRow:
+    """*row* without its events, its body put aside. With items of somebody else in it, it is not the organization's."""
+    foreign = [item for item in row.quarantine if item.foreign_item]
+    aside = _aside(REFUSED, row.body, foreign_item=bool(foreign))
+    return row._replace(events=(), quarantine=[aside, *foreign])
+
+
+async def _owners(
+    manager: WhatsAppProviderManager, config: Config, hook: Webhook, events: Sequence[Event]
+) -> dict[str, Config | None]:
+    """By key the config that each of *events* is about: another of the organization behind the same secret, or None.
+
+    A signature may be shared by all tenants of one app, so it does not say whose an item is.
+    """
+    siblings = [other for other in await manager.siblings(config) if _verifies(other, hook)]
+    return {event.key: next((other for other in siblings if other.provider.owns(event)), None) for event in events}
+
+
+def _verifies(config: Config, hook: Webhook) -> bool:
+    try:
+        config.provider.verify(hook)
+    except Unverified:
+        return False
+    return True
+
+
+def _aside(reason: str, body: bytes, *, foreign_item: bool = False) -> QuarantineRow:
+    return QuarantineRow(identifiers.new_id(), reason, body, foreign_item)
+
+
+def _keyed(event: Event, owner: Config, now: datetime) -> KeyedEvent:
+    message_id, attempt = parse_correlation(event.correlation_id) if event.correlation_id else (None, None)
+    row = event_row(event, owner.organization_id, owner.id, owner.provider_type, message_id)
+    if event.occurred_at is not None:
+        metrics.child(metrics.provider_lag, owner.provider_type).observe((now - event.occurred_at).total_seconds())
+    status = None
+    said = event.status
+    # In a group each member has a status of their own; none of them is the message's.
+    if said is not None and said.value is not None and said.provider_message_id and said.participant is None:
+        status = StatusRow(
+            owner.organization_id,
+            owner.id,
+            said.provider_message_id,
+            said.value,
+            STATUS_RANK[said.value],
+            event.occurred_at,
+            _encode(said.error) if said.error else None,
+            message_id,
+            attempt,
+        )
+    return KeyedEvent(identifiers.key_hash(event.key), row, status)

@@ -1,0 +1,420 @@
+"""What a review found: each of these was wrong once."""
+
+import asyncio
+import base64
+import secrets
+import time
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import aiohttp
+import asyncpg
+import msgspec
+import pytest
+
+from ingress import auth, metrics
+from ingress import inbound as receiving
+from ingress import manager as managing
+from ingress.database import Database, StoreUnavailable, is_data_error, store_errors
+from ingress.manager import WhatsAppProviderManager
+from ingress.redis_state import RedisState
+from ingress.sandbox.meta_bodies import envelope, status_item
+from ingress.settings import Settings
+from ingress.storage import configs, inbound
+from ingress.vault import Vault, generate_key
+from providers import Registry
+from providers.meta_business import MetaBusiness
+
+from .conftest import serving
+from .gateway import Gateway, Organization, eventually
+
+
+@asynccontextmanager
+async def connected(settings: Settings) -> AsyncIterator[asyncpg.Connection]:
+    connection = await asyncpg.connect(settings.database_url)
+    try:
+        yield connection
+    finally:
+        await connection.close()
+
+
+# ---------------------------------------------------------------- what the database will never take
+
+
+def too_long(organization: Organization) -> dict[str, Any]:
+    """A webhook with a status whose id is too long for an index; random, so that it cannot be compressed into one."""
+    item = status_item(f"wamid.{secrets.token_hex(8000)}", "delivered", {"to": "+5511987654321"})
+    return envelope((organization.numbers[0], {"statuses": [item]}))
+
+
+async def test_what_no_index_takes_is_put_aside(organization: Organization, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not 503 for a week. Read again, once, it is refused again and stays where it is, once."""
+    assert (await organization.post_webhook(too_long(organization))).status == 200
+    [item] = (await organization.call("GET", "/quarantine")).json["quarantine"]
+    assert item["reason"] == "refused_by_store"
+
+    read: list[Any] = []
+    parse = MetaBusiness.parse
+    monkeypatch.setattr(MetaBusiness, "parse", lambda self, hook: read.append(hook) or parse(self, hook))
+    answer = await organization.call("POST", f"/quarantine/{item['id']}/replay")
+    assert (answer.status, answer.json["code"]) == (409, "still_unreadable")
+    assert len(read) == 1
+    assert (await organization.call("GET", "/quarantine")).json["quarantine"] == [item]
+
+
+async def test_a_refused_body_with_items_of_others_is_the_platforms(
+    organization: Organization, gateway: Gateway
+) -> None:
+    """The tenants of an app share its secret: such a body is not the organization's to see, and counts for nobody."""
+    body = too_long(organization)
+    foreign = gateway.meta.inbound(organization.numbers[0]).text("of somebody else")["entry"]
+    foreign[0]["changes"][0]["value"]["metadata"]["phone_number_id"] = "1"
+    body["entry"] += foreign
+    assert (await organization.post_webhook(body)).status == 200
+    assert (await organization.call("GET", "/quarantine")).json["quarantine"] == []
+    for query in ("", "/" + str(UUID(int=1))):
+        answer = await organization.call("GET", f"/quarantine{query}?foreign=1")
+        assert (answer.status, answer.json["code"]) == (403, "forbidden")
+
+    async def asked(method: str, path: str) -> Any:
+        return await gateway.call(method, path, key=gateway.platform_key, x_org_id=organization.id)
+
+    listed = (await asked("GET", "/quarantine?foreign=1")).json["quarantine"]
+    assert sorted(item["reason"] for item in listed) == ["foreign", "refused_by_store"]
+    assert (await asked("GET", "/quarantine")).json["quarantine"] == []
+    for item in listed:
+        assert (await organization.call("GET", f"/quarantine/{item['id']}")).status == 404
+        assert (await asked("GET", f"/quarantine/{item['id']}")).status == 404
+        shown = (await asked("GET", f"/quarantine/{item['id']}?foreign=1")).json
+        assert b"of somebody else" in base64.b64decode(shown["body"])
+        assert (await asked("POST", f"/quarantine/{item['id']}/discard?foreign=1")).json == {"state": "discarded"}
+    assert (await asked("GET", "/quarantine?foreign=1")).json["quarantine"] == []
+
+
+async def test_items_of_others_wait_for_nobody(
+    organization: Organization, gateway: Gateway, settings: Settings
+) -> None:
+    async with connected(settings) as connection:
+        before = await inbound.count_quarantined(connection)
+        foreign = gateway.meta.inbound(organization.numbers[0]).text("x")
+        foreign["entry"][0]["changes"][0]["value"]["metadata"]["phone_number_id"] = "1"
+        assert (await organization.post_webhook(foreign)).status == 200
+        assert await inbound.count_quarantined(connection) == before
+        assert (await organization.post_webhook(b"unreadable")).status == 200
+        assert await inbound.count_quarantined(connection) == before + 1
+
+
+@pytest.mark.parametrize(
+    ("error", "unavailable"),
+    [
+        (asyncpg.LockNotAvailableError, True),
+        (asyncpg.IdleInTransactionSessionTimeoutError, True),
+        (asyncpg.SerializationError, True),
+        (asyncpg.PostgresIOError, True),
+        (asyncpg.DiskFullError, True),
+        (asyncpg.AdminShutdownError, True),
+        (asyncpg.CannotConnectNowError, True),
+        (asyncpg.QueryCanceledError, True),
+        (asyncpg.ReadOnlySQLTransactionError, True),
+        (asyncpg.ProgramLimitExceededError, False),
+        (asyncpg.CharacterNotInRepertoireError, False),
+        (asyncpg.UniqueViolationError, False),
+    ],
+)
+def test_whose_fault_an_error_is(error: type[asyncpg.PostgresError], unavailable: bool) -> None:
+    """Either the database's, and then trying again helps, or the row's."""
+    with pytest.raises(StoreUnavailable if unavailable else error), store_errors("worker"):
+        raise error("x")
+    assert is_data_error(error("x")) is not unavailable
+
+
+@pytest.mark.parametrize("number", [2**63, 2**64 - 1, 2**70, -(2**63) - 1])
+async def test_a_number_that_no_column_takes(organization: Organization, number: int) -> None:
+    """A mistake of the caller, not an absent database."""
+    raw = b'{"sequences":[%d]}' % number
+    answer = await organization.call("POST", "/callback/replay", raw=raw, content_type="application/json")
+    assert (answer.status, answer.json["code"]) == (422, "invalid_request"), answer.raw
+
+
+# ---------------------------------------------------------------- streams and keys
+
+
+@pytest.mark.parametrize("path", ["/events/stream", "/events?wait=20"])
+async def test_a_revoked_key_stops_reading(gateway: Gateway, path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also what it began to read before."""
+    monkeypatch.setattr(auth, "KEY_CACHE_S", 0.05)
+    organization = await gateway.organization()
+    made = (await organization.call("POST", "/keys", {"scopes": ["read"]})).json
+    headers = {"authorization": f"Bearer {made['key']}"}
+    began = time.monotonic()
+    asking = asyncio.create_task(gateway.session.request("GET", gateway.url + path, headers=headers).__aenter__())
+    if "stream" in path:
+        assert (await asking).status == 200
+    assert (await organization.call("DELETE", f"/keys/{made['id']}")).status == 204
+    answer = await asking
+    async with asyncio.timeout(10):
+        told = await answer.read()
+    assert time.monotonic() - began < 10
+    assert answer.status == (200 if "stream" in path else 401), told
+    assert b"data:" not in told
+
+
+# ---------------------------------------------------------------- configs that cannot be opened
+
+
+@asynccontextmanager
+async def unreadable(settings: Settings, organization: Organization, config: int) -> AsyncIterator[None]:
+    """One config's record is damaged, as a restore with half of the keys leaves it; later mended."""
+    change = "update whatsapp_provider_configs set config_data = $2, updated_at = clock_timestamp() where id = $1"
+    config_id = UUID(organization.configs[config]["config_id"])
+    async with connected(settings) as connection:
+        kept = await connection.fetchval("select config_data from whatsapp_provider_configs where id = $1", config_id)
+        await connection.execute(change, config_id, kept[:-1] + bytes([kept[-1] ^ 1]))
+        try:
+            yield
+        finally:
+            await connection.execute(change, config_id, kept)
+
+
+async def fresh_service(stack: AsyncExitStack, settings: Settings, gateway: Gateway) -> Gateway:
+    """A process that has no config at hand yet."""
+    url = await stack.enter_async_context(serving(settings))
+    return Gateway(url, settings.platform_key, gateway.session, gateway.meta)
+
+
+async def test_one_unreadable_config_fails_itself_alone(settings: Settings, gateway: Gateway) -> None:
+    """A damaged fallback is left out; a damaged active config is not replaced by its fallback in silence."""
+    owner = await gateway.organization()
+    for active in (True, False, False):
+        await owner.configure(active=active)
+    await owner.fall_back_to(owner.configs[1]["config_id"], owner.configs[2]["config_id"])
+    ids = [config["config_id"] for config in owner.configs]
+
+    async with AsyncExitStack() as stack:
+        await stack.enter_async_context(unreadable(settings, owner, 1))
+        organization = Organization(await fresh_service(stack, settings, gateway), owner.id, owner.key)
+        current = (await organization.call("GET", "/integrations/whatsapp/provider/current")).json
+        assert current["config_id"] == ids[0]
+        assert [config["config_id"] for config in current["fallback"]] == [ids[2]]
+        listed = (await organization.call("GET", "/integrations/whatsapp/provider/configs")).json["configs"]
+        assert [config["config_id"] for config in listed] == [ids[0], ids[2]]
+        assert (await organization.send()).json["status"] == "sent"
+
+    async with AsyncExitStack() as stack:
+        await stack.enter_async_context(unreadable(settings, owner, 0))
+        organization = Organization(await fresh_service(stack, settings, gateway), owner.id, owner.key)
+        # Every process's cache of the route is in Redis, too: a change makes all read again.
+        await organization.fall_back_to(ids[1])
+        answer = await organization.send()
+        assert (answer.status, answer.json["code"]) == (409, "provider_not_configured")
+        body = gateway.meta.inbound(owner.numbers[0]).text("x")
+        url = owner.configs[0]["webhook_url"].replace(gateway.url, organization.gateway.url)
+        organization.configs, organization.numbers = [owner.configs[0] | {"webhook_url": url}], owner.numbers[:1]
+        answer = await organization.post_webhook(body)
+        assert (answer.status, "retry-after" in answer.headers) == (503, True), "it shall come again"
+        # It is mended over the API.
+        await organization.configure()
+        assert (await organization.send()).json["status"] == "sent"
+
+
+async def test_not_ready_with_the_wrong_keys(settings: Settings, organization: Organization) -> None:
+    """OBS-6: a process that cannot open what is stored must not be given traffic."""
+    assert organization.configs
+    changed = msgspec.structs.replace(settings, encryption_keys=generate_key())
+    async with serving(changed) as url, aiohttp.ClientSession() as session, session.get(f"{url}/readyz") as answer:
+        assert answer.status == 503
+        assert "INGRESS_ENCRYPTION_KEYS" in (await answer.json())["detail"]
+
+
+# ---------------------------------------------------------------- the manager
+
+
+async def test_a_committed_change_is_not_told_as_failed(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reading it again may fail; it is in force all the same."""
+    organization = await gateway.organization()
+    route = WhatsAppProviderManager.route
+
+    async def away(self: Any, organization_id: UUID, *, fresh: bool = False) -> Any:
+        if fresh:
+            raise StoreUnavailable("away")
+        return await route(self, organization_id)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(WhatsAppProviderManager, "route", away)
+        for version in (1, 2):
+            assert (await organization.configure())["version"] == version
+        await organization.fall_back_to(organization.configs[0]["config_id"])
+    current = (await organization.call("GET", "/integrations/whatsapp/provider/current")).json
+    assert (current["config_id"], current["version"]) == (organization.configs[1]["config_id"], 3)
+
+
+async def test_changes_are_made_within_the_organization(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Row-level security stands behind what a request writes, too."""
+    seen: dict[str, tuple[str, str]] = {}
+
+    def watched(name: str) -> Any:
+        statement = getattr(configs, name)
+
+        async def run(connection: asyncpg.Connection, *arguments: Any, **more: Any) -> Any:
+            told = await connection.fetchrow("select current_user::text, current_setting('app.org_id', true)")
+            seen[name] = tuple(told)
+            return await statement(connection, *arguments, **more)
+
+        return run
+
+    for name in ("add", "activate", "set_fallbacks", "audit"):
+        monkeypatch.setattr(configs, name, watched(name))
+    organization = await gateway.organization()
+    await organization.configure()
+    await organization.fall_back_to()
+    assert seen == dict.fromkeys(("add", "activate", "set_fallbacks", "audit"), ("ingress_app", organization.id))
+
+
+def test_who_sends_is_part_of_the_contract() -> None:
+    """The service knows no field of a provider."""
+    assert "display_phone_number" not in Path(managing.__file__).read_text()
+    fields = dict.fromkeys(("access_token", "phone_number_id", "waba_id", "app_secret", "verify_token"), "1")
+    assert MetaBusiness(**fields).sender is None  # type: ignore[arg-type]
+    assert MetaBusiness(**fields, display_phone_number="+15550001111").sender == "+15550001111"  # type: ignore[arg-type]
+
+
+# ---------------------------------------------------------------- finding the config of a webhook
+
+
+class Lookups:
+    """A manager of its own, a count of what it asks the database, and its clock."""
+
+    def __init__(self, database: Database, manager: WhatsAppProviderManager) -> None:
+        self.database = database
+        self.manager = manager
+        self.count = 0
+        self.later_s = 0.0
+        self.open = asyncio.Event()
+        self.open.set()
+
+
+@pytest.fixture
+async def lookups(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Lookups]:
+    vault = Vault(settings.encryption_keys)
+    async with Database(settings.database_url) as database, RedisState(settings.redis_url) as redis:
+        manager = WhatsAppProviderManager(Registry(), database, redis, vault, None, None, "")  # type: ignore[arg-type]
+        made, load = Lookups(database, manager), manager._load_webhook
+
+        async def counted(token: str) -> Any:
+            made.count += 1
+            await made.open.wait()
+            return await load(token)
+
+        monkeypatch.setattr(manager, "_load_webhook", counted)
+        monkeypatch.setattr(managing, "monotonic", lambda: time.monotonic() + made.later_s)
+        yield made
+
+
+def token_of(organization: Organization) -> str:
+    token: str = organization.configs[0]["webhook_url"].rpartition("/")[2]
+    return token
+
+
+async def test_webhooks_do_not_wait_for_background_work(lookups: Lookups, organization: Organization) -> None:
+    """Every connection of the workers is taken; a webhook's config is found."""
+    async with AsyncExitStack() as stack:
+        for _ in range(6):
+            await stack.enter_async_context(lookups.database.worker())
+        async with asyncio.timeout(2):
+            found = await lookups.manager.config_of_webhook(token_of(organization))
+    assert found is not None
+    assert str(found.id) == organization.configs[0]["config_id"]
+
+
+async def test_a_known_config_is_served_while_it_is_read_again(lookups: Lookups, organization: Organization) -> None:
+    """For a few seconds, and not for ever."""
+    token, find = token_of(organization), lookups.manager.config_of_webhook
+    known = await find(token)
+    lookups.open.clear()  # the database is slow from now on
+    lookups.later_s = managing.CACHE_S + 0.5
+    for _ in range(3):
+        assert await find(token) is known
+        await asyncio.sleep(0)
+    assert lookups.count == 2, "one reads it again for all"
+    lookups.later_s = managing.CACHE_S + managing.STALE_S + 0.5
+    assert lookups.later_s < 5
+    waiting = asyncio.create_task(find(token))
+    assert await asyncio.wait([waiting], timeout=0.1) == (set(), {waiting})
+    lookups.open.set()
+    assert await waiting is known
+
+
+async def test_a_removed_config_stops_within_five_seconds(lookups: Lookups, organization: Organization) -> None:
+    token, find = token_of(organization), lookups.manager.config_of_webhook
+    assert await find(token)
+    with pytest.MonkeyPatch.context() as patch:
+
+        async def gone(connection: asyncpg.Connection, token_hash: bytes) -> None:
+            return None
+
+        patch.setattr(configs, "by_token", gone)
+        lookups.later_s = managing.CACHE_S + 0.5
+        await eventually(lambda: find(token), lambda found: found is None, timeout=2)
+        assert await find(token) is None
+
+
+async def test_unknown_tokens_are_remembered_for_a_second(lookups: Lookups, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A flood of one is one query; a flood of many fills no memory."""
+    monkeypatch.setattr(managing, "MAX_UNKNOWN_TOKENS", 10)
+    for _ in range(50):
+        assert await lookups.manager.config_of_webhook("unknown") is None
+    assert lookups.count == 1
+    lookups.later_s = managing.CACHE_S + 0.1
+    assert await lookups.manager.config_of_webhook("unknown") is None
+    assert lookups.count == 2
+    for number in range(50):
+        assert await lookups.manager.config_of_webhook(f"unknown {number}") is None
+    assert len(lookups.manager._unknown_tokens) <= 10
+
+
+# ---------------------------------------------------------------- what is told of a webhook
+
+
+async def test_a_webhook_has_a_request_id(
+    organization: Organization, gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """OBS-5: the same in the answer and in the log. And no answer is for a cache."""
+    lines: list[dict[str, Any]] = []
+    monkeypatch.setattr(receiving.log, "wide", lambda event, **fields: lines.append(fields))
+    answers = [
+        await organization.post_webhook(gateway.meta.inbound(organization.numbers[0]).text("x")),
+        await gateway.call("POST", "/webhooks/meta_business/unknown", raw=b"{}"),
+        await gateway.call("POST", organization.configs[0]["webhook_url"], raw=b"{}"),
+    ]
+    assert [answer.status for answer in answers] == [200, 404, 401]
+    told = [answer.headers["x-request-id"] for answer in answers]
+    assert len(set(told)) == 3
+    assert [line["request"] for line in lines if "request" in line][:3] == told
+    assert {answer.headers["cache-control"] for answer in answers} == {"no-store"}
+
+
+async def test_statuses_are_counted(organization: Organization) -> None:
+    """Whether a message took them, or had a higher one already."""
+
+    def counted() -> dict[str, float]:
+        return {
+            f"{value} {outcome}": metrics.REGISTRY.get_sample_value(
+                "ingress_status_updates_total", {"provider": "meta_business", "kind": value, "outcome": outcome}
+            )
+            or 0.0
+            for value in ("read", "delivered")
+            for outcome in ("applied", "stale")
+        }
+
+    sent = (await organization.send()).json
+    await organization.settled(sent["id"], "read")
+    before = counted()
+    item = status_item(sent["provider_message_id"], "delivered", {"to": "+5511987654321"}, at=time.time() + 1)
+    assert (await organization.post_webhook(envelope((organization.numbers[0], {"statuses": [item]})))).status == 200
+    after = counted()
+    assert after["delivered stale"] == before["delivered stale"] + 1
+    assert after["delivered applied"] == before["delivered applied"]
+    assert before["read applied"] >= 1
