@@ -8,7 +8,7 @@ import asyncio
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Sequence
 from time import monotonic
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import asyncpg
 
@@ -20,7 +20,7 @@ Result = TypeVar("Result")
 
 MAX_BATCH_ROWS = 128
 # With a flush under way a second one begins for no less: small batches cost more than a short wait.
-COALESCE_ROWS = 24
+COALESCE_ROWS = 32
 MAX_BATCH_BYTES = 256 * 1024
 MAX_PENDING_ROWS = 2_000
 MAX_PENDING_BYTES = 64 * 1024 * 1024
@@ -105,11 +105,12 @@ class GroupCommit(Generic[Row, Result]):
         return monotonic() - self._queue[0].since if self._queue else 0.0
 
     def submit(
-        self, row: Row, *, organization: object, weight: int = 1, size_bytes: int = 0
+        self, row: Row, *, organization: object, weight: int = 1, size_bytes: int = 0, waiter: Any = None
     ) -> "asyncio.Future[Result]":
         """A future of *row*'s result, set once it is committed. Raises `Overloaded` instead of queueing too much.
 
-        The future fails with `StoreUnavailable` where the store did not confirm, committed or not.
+        The future fails with `StoreUnavailable` where the store did not confirm, committed or not. A *waiter* takes its
+        place: whatever has a future's `done`, `set_result`, `set_exception` and `exception`, and raises nothing.
         """
         share = self._by_organization[organization]
         # What is alone is always taken, however large it is.
@@ -122,7 +123,7 @@ class GroupCommit(Generic[Row, Result]):
             raise Overloaded
         if self._closing:
             raise StoreUnavailable("shutting down")
-        pending = _Pending(row, organization, weight, size_bytes, self._loop.create_future())
+        pending = _Pending(row, organization, weight, size_bytes, waiter or self._loop.create_future())
         self._queue.append(pending)
         self._by_organization[organization] = share + weight
         self._pending_rows += weight

@@ -1,8 +1,9 @@
 """Receiving: verify, parse, store, answer. 200 means that every byte and every event is in the database."""
 
+import asyncio
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from time import monotonic
 from typing import NamedTuple
 
@@ -86,8 +87,16 @@ class Inbound:
 
     def __init__(self, database: Database, manager: WhatsAppProviderManager, wakes: Wakes) -> None:
         self._manager = manager
+        self._looking_up: set[asyncio.Task[None]] = set()
         self._wakes = wakes
         self._commit: GroupCommit[Taken, Receipt] = GroupCommit("ingest", database, INGEST, self._write, flushers=2)
+
+    @property
+    def origin(self) -> str:
+        return self._manager.origin
+
+    async def config_of_webhook(self, token: str) -> Config | None:
+        return await self._manager.config_of_webhook(token)
 
     async def __aenter__(self) -> "Inbound":
         await self._commit.__aenter__()
@@ -111,58 +120,34 @@ class Inbound:
         await send({"type": "http.response.body", "body": answer.body})
 
     async def take(self, method: str, path: str, query: str, headers: Sequence[Header], body: bytes) -> Answer:
-        """Take one webhook. 401 always says the same; content never makes an error of ours. Raises nothing."""
-        started = monotonic()
-        request_id = identifiers.request_id()
-        provider_name, outcome, receipt = "other", "error", _NOTHING
-        config: Config | None = None
-        answer = _AWAY
-        try:
-            provider_type, _, token = path.removeprefix("/webhooks/").partition("/")
-            config = self._manager.known_config_of_webhook(token) or await self._manager.config_of_webhook(token)
-            if config is None or config.provider_type != provider_type:
-                answer, outcome = _NOT_FOUND, "unknown"
-            else:
-                provider_name = provider_type
-                # The public address, from our settings: what a proxy or client claims is part of no signature.
-                url = f"{self._manager.origin}{path}?{query}" if query else self._manager.origin + path
-                hook = Webhook(method=method, url=url, headers=text_of(headers), body=body)
-                if hook.headers.get("content-encoding", "identity") != "identity":
-                    answer, outcome = _ENCODED, "encoded"
-                elif (challenge := config.provider.challenge(hook)) is not None:
-                    answer, outcome = _with_body(challenge.status, _TEXT, challenge.body), "challenge"
-                elif method != "POST":
-                    answer, outcome = _NO_METHOD, "method"
-                else:
-                    config.provider.verify(hook)
-                    receipt = await self._store(config, hook)
-                    new = receipt.fresh or not receipt.events
-                    answer, outcome = _TAKEN, "quarantined" if receipt.aside else "acked" if new else "duplicate"
-        except Unverified:
-            answer, outcome = _UNVERIFIED, "unauthorized"
-            metrics.auth_failures.labels("webhook").inc()
-        except (StoreUnavailable, Overloaded) as error:
-            outcome = "shed" if isinstance(error, Overloaded) else "error"
-        except Exception:
-            # A mistake of ours, outside of what content can cause: the provider comes again.
-            logger.exception("receiving failed")
-        elapsed = monotonic() - started
-        metrics.child(metrics.ack_seconds, provider_name, outcome).observe(elapsed)
-        log.wide(
-            "webhook",
-            request=request_id,
-            organization=config and config.organization_id,
-            config=config and config.id,
-            provider=provider_name,
-            outcome=outcome,
-            events=receipt.events,
-            fresh=receipt.fresh,
-            ms=round(elapsed * 1000, 1),
-        )
-        more = [(b"x-request-id", request_id.encode())]
-        if answer.status == 503:
-            more.append((b"retry-after", unavailable("").headers["retry-after"].encode()))
-        return Answer(answer.status, [*answer.headers, *more], answer.body)
+        """What one webhook is answered with."""
+        answered = asyncio.get_running_loop().create_future()
+        self.begin(method, path, query, headers, body, answered.set_result)
+        answer: Answer = await answered
+        return answer
+
+    def begin(
+        self,
+        method: str,
+        path: str,
+        query: str,
+        headers: Sequence[Header],
+        body: bytes,
+        reply: Callable[[Answer], None],
+    ) -> None:
+        """Take one webhook and call *reply* once, now or when it is in the database. Raises nothing.
+
+        No task waits for it: a webhook is a call here and a call there, and tasks would cost as much as its parsing.
+        401 always says the same; content never makes an error of ours.
+        """
+        exchange = _Exchange(self, method, path, query, headers, body, reply)
+        config = self._manager.known_config_of_webhook(exchange.token)
+        if config is not None:
+            exchange.proceed(config)
+        else:
+            task = asyncio.create_task(exchange.look_up())
+            self._looking_up.add(task)
+            task.add_done_callback(self._looking_up.discard)
 
     async def replay(self, config: Config, headers: bytes, body: bytes) -> int:
         """Read a quarantined body again with today's code; how many events were new.
@@ -175,26 +160,21 @@ class Inbound:
             row = await read(self._manager, config, hook)
             if any(item.reason in (MALFORMED, PARSER_FAILED) for item in row.quarantine):
                 raise Malformed
-            return (await self._submit(Taken(config, hook, row=row))).fresh
+            receipt = await self.submit(Taken(config, hook, row=row))
         except RowRefused as error:
             raise Malformed from error
+        self.wake(receipt, config)
+        return receipt.fresh
 
-    # -- the steps
+    def submit(self, taken: Taken, exchange: "_Exchange | None" = None) -> "asyncio.Future[Receipt]":
+        """Queue *taken*; the future, or *exchange* in its place, gets what became of it. Raises `Overloaded`."""
+        return self._commit.submit(
+            taken, organization=taken.config.organization_id, size_bytes=len(taken.hook.body), waiter=exchange
+        )
 
-    async def _store(self, config: Config, hook: Webhook) -> Receipt:
-        """Commit what *hook* says. Raises `StoreUnavailable`, `Overloaded`."""
-        try:
-            return await self._submit(Taken(config, hook))
-        except RowRefused:
-            # The provider would repeat it for a week, and it would be refused each time.
-            return await self._submit(Taken(config, hook, refused=True))
-
-    async def _submit(self, taken: Taken) -> Receipt:
-        organization_id = taken.config.organization_id
-        receipt = await self._commit.submit(taken, organization=organization_id, size_bytes=len(taken.hook.body))
+    def wake(self, receipt: Receipt, config: Config) -> None:
         if receipt.fresh:
-            self._wakes.wake(organization_id)
-        return receipt
+            self._wakes.wake(config.organization_id)
 
     async def _write(self, connection: asyncpg.Connection, batch: Sequence[Taken]) -> list[Receipt]:
         rows = []
@@ -209,6 +189,121 @@ class Inbound:
 
 
 _NOTHING = Receipt(0, 0, frozenset())
+
+
+class _Exchange:
+    """One webhook from its body to its answer; what `GroupCommit` sets a result or an exception on."""
+
+    def __init__(
+        self,
+        inbound: Inbound,
+        method: str,
+        path: str,
+        query: str,
+        headers: Sequence[Header],
+        body: bytes,
+        reply: Callable[[Answer], None],
+    ) -> None:
+        self._started = monotonic()
+        self._inbound = inbound
+        self._method, self._path, self._query, self._headers, self._body = method, path, query, headers, body
+        self._reply = reply
+        self._provider_type, _, self.token = path.removeprefix("/webhooks/").partition("/")
+        self._provider_name = "other"
+        self._taken: Taken | None = None
+
+    async def look_up(self) -> None:
+        """Go on with the config, which has to be asked for."""
+        try:
+            self.proceed(await self._inbound.config_of_webhook(self.token))
+        except Exception as error:  # noqa: BLE001  (told by its kind, there)
+            self.set_exception(error)
+
+    def proceed(self, config: Config | None) -> None:
+        """Answer, or queue what is to be stored first."""
+        try:
+            self._judge(config)
+        except Exception as error:  # noqa: BLE001  (told by its kind, there)
+            self.set_exception(error)
+
+    def _judge(self, config: Config | None) -> None:
+        if config is None or config.provider_type != self._provider_type:
+            self._end(_NOT_FOUND, "unknown")
+            return
+        self._provider_name = config.provider_type
+        hook = Webhook(
+            method=self._method,
+            # The public address, from our settings: what a proxy or client claims is part of no signature.
+            url=self._inbound.origin + (f"{self._path}?{self._query}" if self._query else self._path),
+            headers=text_of(self._headers),
+            body=self._body,
+        )
+        self._taken = Taken(config, hook)
+        if hook.headers.get("content-encoding", "identity") != "identity":
+            self._end(_ENCODED, "encoded")
+        elif (challenge := config.provider.challenge(hook)) is not None:
+            self._end(_with_body(challenge.status, _TEXT, challenge.body), "challenge")
+        elif self._method != "POST":
+            self._end(_NO_METHOD, "method")
+        else:
+            config.provider.verify(hook)
+            self._inbound.submit(self._taken, self)
+
+    # -- in place of a future
+
+    def done(self) -> bool:
+        return False
+
+    def set_result(self, receipt: Receipt) -> None:
+        new = receipt.fresh or not receipt.events
+        self._end(_TAKEN, "quarantined" if receipt.aside else "acked" if new else "duplicate", receipt)
+        if self._taken is not None:
+            self._inbound.wake(receipt, self._taken.config)
+
+    def set_exception(self, error: BaseException) -> None:
+        match error:
+            case RowRefused() if self._taken is not None and not self._taken.refused:
+                # The provider would repeat it for a week, and it would be refused each time.
+                self._taken = self._taken._replace(refused=True)
+                try:
+                    self._inbound.submit(self._taken, self)
+                except (StoreUnavailable, Overloaded) as away:
+                    self.set_exception(away)
+            case Unverified():
+                metrics.auth_failures.labels("webhook").inc()
+                self._end(_UNVERIFIED, "unauthorized")
+            case StoreUnavailable():
+                self._end(_AWAY, "error")
+            case Overloaded():
+                self._end(_AWAY, "shed")
+            case _:
+                # A mistake of ours, outside of what content can cause: the provider comes again.
+                logger.error("receiving failed", exc_info=error)
+                self._end(_AWAY, "error")
+
+    def exception(self) -> None:
+        """Futures want their exception looked at; this one was."""
+
+    def _end(self, answer: Answer, outcome: str, receipt: Receipt = _NOTHING) -> None:
+        request_id = identifiers.request_id()
+        more = [(b"x-request-id", request_id.encode())]
+        if answer.status == 503:
+            more.append((b"retry-after", unavailable("").headers["retry-after"].encode()))
+        self._reply(Answer(answer.status, (*answer.headers, *more), answer.body))
+        elapsed = monotonic() - self._started
+        metrics.child(metrics.ack_seconds, self._provider_name, outcome).observe(elapsed)
+        config = self._taken and self._taken.config
+        log.wide(
+            "webhook",
+            request=request_id,
+            organization=config and config.organization_id,
+            config=config and config.id,
+            provider=self._provider_name,
+            outcome=outcome,
+            events=receipt.events,
+            fresh=receipt.fresh,
+            ms=round(elapsed * 1000, 1),
+        )
 
 
 def _receipt(provider: str, row: WebhookRow, stored: Stored) -> Receipt:

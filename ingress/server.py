@@ -138,13 +138,8 @@ class _Exchange:
         if not (self.more_body or self.disconnected or self._begun):
             self._begun = True
             body = self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
-            task = self._protocol.loop.create_task(self._take(body))
-            self._protocol.tasks.add(task)
-            task.add_done_callback(self._protocol.tasks.discard)
-
-    async def _take(self, body: bytes) -> None:
-        path, _, query = self._target.decode("latin-1").partition("?")
-        self._answer(await self._inbound.take("POST", path, query, self._headers, body))
+            path, _, query = self._target.decode("latin-1").partition("?")
+            self._inbound.begin("POST", path, query, self._headers, body, self._answer)
 
     def _answer(self, answer: Answer) -> None:
         self.response_complete = True
