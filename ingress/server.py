@@ -120,7 +120,11 @@ class _Exchange:
         self.more_body = True
         self.response_complete = False
         self.disconnected = False
-        self.message_event = self
+
+    @property
+    def message_event(self) -> "_Exchange":
+        """What uvicorn calls `set` of. Not an attribute: a cycle for each webhook would wait for the collector."""
+        return self
 
     def feed(self, chunk: bytes) -> None:
         """Take a piece of the body, counted: a length that a client declares is not believed."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import os
 import signal
 import socket
@@ -212,6 +213,18 @@ async def test_chunked_bodies(organization: Organization, gateway: Gateway, conn
         client.write(b"".join(b"%x\r\n%s\r\n" % (len(piece), piece) for piece in pieces) + b"0\r\n\r\n")
         assert (await client.answer())[0] == 200
     assert len(await organization.events(kind="message.received")) == 1
+
+
+async def test_answered_webhooks_leave_nothing_to_the_collector(organization: Organization) -> None:
+    gc.collect()
+    gc.disable()
+    try:
+        for number in range(20):
+            await organization.post_webhook(encode({"object": "page", "number": number}))
+        left = [thing for thing in gc.get_objects() if isinstance(thing, server._Exchange)]
+    finally:
+        gc.enable()
+    assert len(left) <= 2, "each connection keeps its last one, and no more"
 
 
 async def test_nonsense_is_refused(connect: Any) -> None:
