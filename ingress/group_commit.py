@@ -20,7 +20,7 @@ Result = TypeVar("Result")
 
 MAX_BATCH_ROWS = 128
 # With a flush under way a second one begins for no less: small batches cost more than a short wait.
-COALESCE_ROWS = 32
+COALESCE_ROWS = 16
 MAX_BATCH_BYTES = 256 * 1024
 MAX_PENDING_ROWS = 2_000
 MAX_PENDING_BYTES = 64 * 1024 * 1024
