@@ -122,7 +122,7 @@ class Connection(asyncio.Protocol):
         async with asyncio.timeout(TIMEOUT_S):
             return await self._answer
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # a stream always has one that writes
         self._transport = transport
         self._parser = httptools.HttpResponseParser(self)
 

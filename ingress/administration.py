@@ -16,7 +16,7 @@ from providers import Malformed
 from . import identifiers
 from .auth import SCOPES, Principal, authorize, client_address, organization_of
 from .database import Database
-from .edge import decode_body, int_of, limit_of
+from .edge import decode_body, int_of, limit_of, page_response
 from .egress import Egress, InvalidUrl
 from .envelope import timestamp
 from .identifiers import parse_id
@@ -102,10 +102,7 @@ async def list_organizations(request: Request[Any]) -> Response:
     database: Database = request.state["database"]
     async with database.worker() as connection:
         rows = await organizations.page(connection, parse_id(text) if text else None, limit + 1)
-    page: dict[str, Any] = {"organizations": [dict(row) for row in rows[:limit]]}
-    if len(rows) > limit:
-        page["next"] = rows[limit - 1]["id"]
-    return json_response(page)
+    return page_response("organizations", [dict(row) for row in rows], limit)
 
 
 # ------------------------------------------------------------------ keys
@@ -145,10 +142,7 @@ async def list_keys(request: Request[Any]) -> Response:
     database: Database = request.state["database"]
     async with database.organization(organization_id) as connection:
         rows = await organizations.keys(connection, organization_id, request.query_params.get("after"), limit + 1)
-    page: dict[str, Any] = {"keys": [dict(row) for row in rows[:limit]]}
-    if len(rows) > limit:
-        page["next"] = rows[limit - 1]["id"]
-    return json_response(page)
+    return page_response("keys", [dict(row) for row in rows], limit)
 
 
 async def revoke_key(request: Request[Any]) -> Response:
@@ -242,10 +236,7 @@ async def list_parked(request: Request[Any]) -> Response:
     database: Database = request.state["database"]
     async with database.organization(organization_id) as connection:
         rows = await deliveries.parked(connection, organization_id, int_of(request, "after", 0), limit + 1)
-    page: dict[str, Any] = {"parked": [dict(row) for row in rows[:limit]]}
-    if len(rows) > limit:
-        page["next"] = rows[limit - 1]["sequence"]
-    return json_response(page)
+    return page_response("parked", [dict(row) for row in rows], limit, "sequence")
 
 
 async def replay_parked(request: Request[Any]) -> Response:
@@ -320,10 +311,7 @@ async def list_quarantine(request: Request[Any]) -> Response:
         rows = await inbound.quarantined(
             connection, organization_id, state, parse_id(after) if after else None, limit + 1, foreign=foreign
         )
-    page: dict[str, Any] = {"quarantine": [dict(row) for row in rows[:limit]]}
-    if len(rows) > limit:
-        page["next"] = rows[limit - 1]["id"]
-    return json_response(page)
+    return page_response("quarantine", [dict(row) for row in rows], limit)
 
 
 async def _quarantine_item(request: Request[Any], organization_id: UUID, foreign: bool) -> Any:

@@ -1,16 +1,17 @@
-"""The HTTP edge: what was sent, and what is around every handler. Plain ASGI, before any of them."""
+"""The HTTP edge: what was sent, pages of an answer, and what is around every handler (plain ASGI)."""
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from time import monotonic
 from typing import Any, TypeVar
 
 import msgspec
 from starlette.requests import Request
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from . import identifiers, metrics
-from .problems import Problem
+from .problems import Problem, json_response
 
 logger = logging.getLogger("ingress.edge")
 
@@ -79,6 +80,14 @@ def path_of(error: msgspec.ValidationError) -> tuple[str, str]:
 
 def limit_of(request: Request[Any], default: int = 50, most: int = 200) -> int:
     return max(1, min(most, int_of(request, "limit", default)))
+
+
+def page_response(name: str, records: Sequence[dict[str, Any]], limit: int, cursor: str = "id") -> Response:
+    """The first *limit* of *records* as *name*; where there are more, the last one's *cursor* as ``next``."""
+    page: dict[str, Any] = {name: records[:limit]}
+    if len(records) > limit:
+        page["next"] = records[limit - 1][cursor]
+    return json_response(page)
 
 
 def int_of(request: Request[Any], name: str, default: int) -> int:

@@ -140,12 +140,12 @@ class Inbound:
         No task waits for it: a webhook is a call here and a call there, and tasks would cost as much as its parsing.
         401 always says the same; content never makes an error of ours.
         """
-        exchange = _Exchange(self, method, path, query, headers, body, reply)
-        config = self._manager.known_config_of_webhook(exchange.token)
+        ingestion = _Ingestion(self, method, path, query, headers, body, reply)
+        config = self._manager.known_config_of_webhook(ingestion.token)
         if config is not None:
-            exchange.proceed(config)
+            ingestion.proceed(config)
         else:
-            task = asyncio.create_task(exchange.look_up())
+            task = asyncio.create_task(ingestion.look_up())
             self._looking_up.add(task)
             task.add_done_callback(self._looking_up.discard)
 
@@ -166,10 +166,10 @@ class Inbound:
         self.wake(receipt, config)
         return receipt.fresh
 
-    def submit(self, taken: Taken, exchange: "_Exchange | None" = None) -> "asyncio.Future[Receipt]":
-        """Queue *taken*; the future, or *exchange* in its place, gets what became of it. Raises `Overloaded`."""
+    def submit(self, taken: Taken, ingestion: "_Ingestion | None" = None) -> "asyncio.Future[Receipt]":
+        """Queue *taken*; the future, or *ingestion* in its place, gets what became of it. Raises `Overloaded`."""
         return self._commit.submit(
-            taken, organization=taken.config.organization_id, size_bytes=len(taken.hook.body), waiter=exchange
+            taken, organization=taken.config.organization_id, size_bytes=len(taken.hook.body), waiter=ingestion
         )
 
     def wake(self, receipt: Receipt, config: Config) -> None:
@@ -191,7 +191,7 @@ class Inbound:
 _NOTHING = Receipt(0, 0, frozenset())
 
 
-class _Exchange:
+class _Ingestion:
     """One webhook from its body to its answer; what `GroupCommit` sets a result or an exception on."""
 
     def __init__(

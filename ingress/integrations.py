@@ -12,7 +12,7 @@ from providers.base import config_fields
 
 from .auth import Principal, client_address, organization_of
 from .database import Database
-from .edge import decode_body, int_of, limit_of
+from .edge import decode_body, int_of, limit_of, page_response
 from .manager import Actor, InvalidConfiguration, NotFound, ProviderUnreachable, WhatsAppProviderManager
 from .problems import Problem, json_response, not_found
 from .storage import configs
@@ -185,10 +185,5 @@ async def audit(request: Request[Any]) -> Response:
     database: Database = request.state["database"]
     async with database.organization(organization_id) as connection:
         rows = await configs.trail(connection, organization_id, before, limit + 1)
-    shown = [
-        dict(row) | {name: msgspec.Raw(row[name] or b"null") for name in ("before", "after")} for row in rows[:limit]
-    ]
-    page: dict[str, Any] = {"entries": shown}
-    if len(rows) > limit:
-        page["next"] = rows[limit - 1]["id"]
-    return json_response(page)
+    shown = [dict(row) | {name: msgspec.Raw(row[name] or b"null") for name in ("before", "after")} for row in rows]
+    return page_response("entries", shown, limit)

@@ -27,7 +27,7 @@ from providers.messages import (
 from . import metrics
 from .auth import organization_of
 from .database import Database, StoreUnavailable
-from .edge import decode_body, limit_of
+from .edge import decode_body, limit_of, page_response
 from .events import Wakes
 from .group_commit import Overloaded
 from .identifiers import parse_id
@@ -224,7 +224,7 @@ async def _awaited(
         return state if state.state != "uncertain" else await _settled(request, organization_id, state, wait_s)
     except (TimeoutError, LeaseLost, StoreUnavailable):
         return None
-    except Exception:
+    except Exception:  # an error would say that it was not accepted, and invite a second one
         logger.exception("an accepted send is left to whoever takes it over")
         return None
 
@@ -376,7 +376,4 @@ async def list_messages(request: Request[Any]) -> Response:
     database: Database = request.state["database"]
     async with database.organization(organization_id) as connection:
         rows = await sends.page(connection, organization_id, filters[0], filters[1], limit + 1)
-    page: dict[str, Any] = {"messages": [_record(row) for row in rows[:limit]]}
-    if len(rows) > limit:
-        page["next"] = rows[limit - 1]["id"]
-    return json_response(page)
+    return page_response("messages", [_record(row) for row in rows], limit)

@@ -460,7 +460,7 @@ class Outbound:
                 await self._go_on(row, lease_id)
             except StoreUnavailable:
                 raise
-            except Exception:
+            except Exception:  # one message must not keep the others of a dead process waiting
                 logger.exception("message %s cannot be gone on with", row["id"])
 
     async def _go_on(self, row: asyncpg.Record, lease_id: UUID) -> None:
@@ -510,7 +510,7 @@ async def _forever(work: Callable[[], Awaitable[None]], every_s: float) -> None:
             await work()
         except StoreUnavailable:
             logger.warning("the database is away; background work waits")
-        except Exception:
+        except Exception:  # leases run out if nobody renews them: the loop must live on
             logger.exception("background work failed")
         await asyncio.sleep(every_s)
 

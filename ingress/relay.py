@@ -187,7 +187,7 @@ class Relay:
                             task.add_done_callback(self._active.discard)
                 except StoreUnavailable:
                     logger.warning("the database is away; deliveries wait")
-                except Exception:
+                except Exception:  # the loop must live on, for everybody's deliveries
                     logger.exception("claiming deliveries failed")
                 if not claimed:
                     await self._idle(closing)
@@ -224,7 +224,7 @@ class Relay:
         except asyncio.CancelledError:
             self._unfinished.append((*place, timedelta(0)))
             raise
-        except Exception:
+        except Exception:  # raised further it would end the group, and with it the deliveries of everybody
             logger.exception("a delivery broke off; its lease will run out")
 
     async def _drain(self, place: tuple[UUID, UUID, UUID], wakes: int) -> bool:

@@ -8,9 +8,11 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import aiohttp
+import msgspec
 import pytest
 import uvicorn
 
+from ingress import relay
 from ingress.app import Application
 from ingress.database import migrate
 from ingress.sandbox import CrmSimulator, MetaSimulator, RetryPolicy
@@ -48,8 +50,6 @@ async def serving(settings: Settings) -> AsyncIterator[str]:
     """The application on a port of its own, in this event loop; its base URL."""
     listening = listen("127.0.0.1", 0)
     port = listening.getsockname()[1]
-    import msgspec
-
     application = Application(msgspec.structs.replace(settings, port=port))
     server = uvicorn.Server(configuration(application))
     server.capture_signals = _no_signals  # type: ignore[method-assign]
@@ -112,3 +112,12 @@ def free_port() -> int:
 @pytest.fixture
 def samples() -> Path:
     return Path(__file__).parent / "samples" / "meta_business"
+
+
+@pytest.fixture
+def quick_relay(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Days of retries in a moment; the caches and polls that tests would have to wait for, off."""
+    monkeypatch.setattr(relay, "SCHEDULE_S", (0.01,) * 1000)
+    monkeypatch.setattr(relay, "POLL_S", 0.02)
+    monkeypatch.setattr(relay, "PAUSE_S", 0.05)
+    monkeypatch.setattr(relay, "ENDPOINT_CACHE_S", 0.0)

@@ -52,13 +52,7 @@ class GatedCrm(Crm):
             self.waiting -= 1
 
 
-@pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Days of retries in a moment; the caches and polls that tests would have to wait for, off."""
-    monkeypatch.setattr(relay, "SCHEDULE_S", (0.01,) * 1000)
-    monkeypatch.setattr(relay, "POLL_S", 0.02)
-    monkeypatch.setattr(relay, "PAUSE_S", 0.05)
-    monkeypatch.setattr(relay, "ENDPOINT_CACHE_S", 0.0)
+pytestmark = pytest.mark.usefixtures("quick_relay")
 
 
 @pytest.fixture
