@@ -13,7 +13,8 @@ from urllib.parse import parse_qsl, urlsplit
 
 import msgspec
 
-from .messages import Event, Media, MessageData, MessageResult, ProviderStatus
+from .errors import Unsupported
+from .messages import Event, Media, MessageData, MessageResult, Pairing, ProviderStatus, Recipient
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):
@@ -109,6 +110,8 @@ class WhatsAppProvider(msgspec.Struct, frozen=True, kw_only=True, metaclass=_Pro
     """
 
     info: ClassVar[ProviderInfo]
+    # What a webhook is answered with once its events are stored.
+    acknowledgement: ClassVar[Response] = Response(status=200)
 
     @property
     def name(self) -> str:
@@ -132,6 +135,10 @@ class WhatsAppProvider(msgspec.Struct, frozen=True, kw_only=True, metaclass=_Pro
     @abc.abstractmethod
     def parse(self, hook: Webhook) -> list[Event]:
         """Every item of *hook* as an event, in order; raises nothing but `Malformed`."""
+
+    def callback_url(self, webhook_url: str) -> str:
+        """*webhook_url* as the provider is to be given it: some take instructions, as for retries, within it."""
+        return webhook_url
 
     def owns(self, event: Event) -> bool:
         """Whether *event* is about this very account: a signature may be shared by the tenants of one app."""
@@ -166,6 +173,24 @@ class WhatsAppProvider(msgspec.Struct, frozen=True, kw_only=True, metaclass=_Pro
     @abc.abstractmethod
     def media(self, media_id: str) -> Flow[Media]:
         """Where the bytes of an inbound medium are."""
+
+    # -- what not every provider can: `info.capabilities` says so beforehand
+
+    def mark_read(self, message_id: str, chat: Recipient, *, typing: bool = False) -> Flow[None]:
+        """Show an inbound message of *chat* as read, and, if *typing*, that an answer is being written."""
+        raise Unsupported("this provider shows nobody what was read", code="receipts")
+
+    def find_message(self, message: MessageData) -> Flow[MessageResult | None]:
+        """*message* as the provider has it, where its answer was lost; None where that cannot be told."""
+        raise Unsupported("this provider cannot be asked for a message", code="find_message")
+
+    def pairing(self) -> Flow[Pairing]:
+        """How to link a phone to the account now."""
+        raise Unsupported("this provider is not linked to a phone", code="pairing")
+
+    def pairing_code(self, phone: str) -> Flow[str]:
+        """A code to type into WhatsApp on the phone with the number *phone* (E.164), in place of a QR code."""
+        raise Unsupported("this provider is not linked to a phone", code="pairing")
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(…)"

@@ -368,6 +368,7 @@ class MessageData(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     correlation_id: str
     lead_id: str | None = None  # the CRM's own reference; never sent to a provider
     reply_to: str | None = None  # the provider's id of the message that is quoted
+    callback_url: str | None = None  # our webhook's address, for a provider that is told it with each message
 
     @property
     def body(self) -> str | None:
@@ -532,6 +533,18 @@ class ProviderStatus(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
 
     def __repr__(self) -> str:
         return f"ProviderStatus(connection_quality={self.connection_quality!r})"
+
+
+class Pairing(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """How a phone is linked to an account, as it stands. A QR code lives for seconds: ask again for the next."""
+
+    state: Literal["starting", "scan", "linked", "failed"]
+    qr: str | None = None  # what the QR code says
+    qr_png: bytes | None = None  # the same as a picture
+    detail: str | None = None  # for people: what to do
+
+    def __repr__(self) -> str:
+        return f"Pairing(state={self.state!r})"
 
 
 class ProviderConfig(msgspec.Struct, frozen=True, kw_only=True):

@@ -16,7 +16,7 @@ from ._cloud_media import media_of
 from ._cloud_values import Object, listed, mapping, text, word
 from .base import Check, Flow, ProviderInfo, Request, Response, Webhook, WhatsAppProvider
 from .errors import AccountBroken, Rejected, Restricted, SendError, Unavailable, Unverified
-from .messages import Action, Event, Media, MessageData, MessageResult, OutboundContent, ProviderStatus
+from .messages import Action, Event, Media, MessageData, MessageResult, OutboundContent, ProviderStatus, Recipient
 from .signing import hmac_hex, same_secret, verify_hmac_hex
 
 _SECRET = {"secret": True}
@@ -194,7 +194,7 @@ class MetaBusiness(WhatsAppProvider, frozen=True, kw_only=True):
         response = yield self._post(f"{self.phone_number_id}/{edge}", body)
         return _cloud_outbound.message_result(response, secrets=self._secrets)
 
-    def mark_read(self, message_id: str, *, typing: bool = False) -> Flow[None]:
+    def mark_read(self, message_id: str, chat: Recipient, *, typing: bool = False) -> Flow[None]:
         """Show the message and those before it as read, and, if *typing*, that an answer is being written.
 
         May be repeated freely; a failure must not fail a send.

@@ -12,6 +12,7 @@ from providers import (
     AccountBroken,
     Check,
     Flow,
+    Recipient,
     Rejected,
     Response,
     SendError,
@@ -43,7 +44,7 @@ FLOWS: dict[str, Any] = {
     "receive_messages": lambda: ACCOUNT.receive_messages("https://gw.example.org/webhooks/meta/1"),
     "disconnect": lambda: ACCOUNT.disconnect(),
     "media": lambda: ACCOUNT.media("701000000000004"),
-    "mark_read": lambda: ACCOUNT.mark_read("wamid.x"),
+    "mark_read": lambda: ACCOUNT.mark_read("wamid.x", Recipient(phone="+5511987654321")),
 }
 
 

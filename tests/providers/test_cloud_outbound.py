@@ -50,7 +50,9 @@ PUNISHED = {row["code"] for row in sample("error_classification") if row.get("pu
 
 def flow_of(envelope: dict[str, Any]) -> Flow[Any]:
     if envelope["type"] in ("mark_read", "typing"):
-        return ACCOUNT.mark_read(envelope["message_id"], typing=envelope["type"] == "typing")
+        return ACCOUNT.mark_read(
+            envelope["message_id"], Recipient(phone="+5511987654321"), typing=envelope["type"] == "typing"
+        )
     return ACCOUNT.send_message(message_data(envelope))
 
 
