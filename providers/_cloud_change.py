@@ -18,7 +18,7 @@ from .messages import AccountUpdate, Contact, ErrorInfo, Event, phone_key
 Health = Literal["down", "degraded", "retest"]
 
 # A longer key is replaced by its digest: it goes into an index, where PostgreSQL takes 2,704 bytes.
-_MAX_KEY = 512
+MAX_KEY = 512
 
 
 class Change(msgspec.Struct, frozen=True, gc=False):
@@ -30,8 +30,8 @@ class Change(msgspec.Struct, frozen=True, gc=False):
     time: Any  # of the entry, as it came: only some fields have one
     sender: str | None
     sender_id: str | None
-    cards: dict[str, Object]  # of ``contacts``, by each id they have
     only_card: Object  # where ``contacts`` has one, else empty
+    cards: dict[str, Object]  # where it has more, by each id they have
 
     def __repr__(self) -> str:
         return f"Change(field={self.field!r})"
@@ -62,7 +62,7 @@ class Change(msgspec.Struct, frozen=True, gc=False):
 
     def _card(self, number: Any, user_id: Any) -> Object:
         """The contact with one of these ids, never by position; or the only one, if it may be the person."""
-        for known in (user_id, number):
+        for known in (user_id, number) if self.cards else ():
             if isinstance(known, str) and known in self.cards:
                 return self.cards[known]
         return {} if _is_other(self.only_card, number, user_id) else self.only_card
@@ -84,8 +84,10 @@ def change_of(entry: Object, field: str, value: Object) -> Change:
         time=entry.get("time"),
         sender=phone(metadata.get("display_phone_number") or value.get("display_phone_number")),
         sender_id=word(metadata, "phone_number_id"),
-        cards={known: card for card in contacts for key in _IDS if (known := text(card, key))},
         only_card=contacts[0] if len(contacts) == 1 else {},
+        cards={known: card for card in contacts for key in _IDS if (known := text(card, key))}
+        if len(contacts) > 1
+        else {},
     )
 
 
@@ -99,7 +101,7 @@ def items(change: Change, key: str, read: Callable[[Change, Object], Event]) -> 
 
 
 def bounded(key: str) -> str:
-    return key if len(key) <= _MAX_KEY else hashlib.sha256(key.encode()).hexdigest()
+    return key if len(key) <= MAX_KEY else hashlib.sha256(key.encode()).hexdigest()
 
 
 def fact_key(change: Change, item: Any) -> str:
@@ -158,7 +160,9 @@ def _user_id(value: Any) -> str | None:
 def _is_other(card: Object, number: Any, user_id: Any) -> bool:
     """Whether *card* has another id of a kind that is given. Two ways to write one number are the same."""
     known_number, known_user_id = card.get("wa_id"), card.get("user_id")
-    if user_id and known_user_id and user_id != known_user_id:
+    if (user_id and user_id == known_user_id) or (number and number == known_number):
+        return False
+    if user_id and known_user_id:
         return True
     if isinstance(number, str) and isinstance(known_number, str):
         return phone_key(number) != phone_key(known_number)

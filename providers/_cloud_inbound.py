@@ -11,6 +11,7 @@ from . import _cloud_account, _cloud_people, _json
 from ._cloud_change import Change, Reader, bounded, change_of, items, news, unread
 from ._cloud_content import content_of
 from ._cloud_errors import reported
+from ._cloud_text import texts
 from ._cloud_values import (
     UNREADABLE,
     Object,
@@ -45,6 +46,14 @@ def events(body: bytes) -> list[Event]:
 
     Raises `Malformed` where there is no envelope to read. Bodies about other objects (pages, say) hold none.
     """
+    found: dict[str, Event] = {}
+    for event in texts(body) or everything(body):
+        found.setdefault(event.key, event)
+    return list(found.values())
+
+
+def everything(body: bytes) -> list[Event]:
+    """All events of *body*, repetitions included. Raises `Malformed`."""
     envelope = _json.read(body)
     if not isinstance(envelope, dict):
         raise Malformed("not an object")
@@ -53,11 +62,7 @@ def events(body: bytes) -> list[Event]:
     entries = envelope.get("entry", [])
     if not isinstance(entries, list):
         raise Malformed("entry is not a list")
-    found: dict[str, Event] = {}
-    for entry in entries:
-        for event in _entry(entry):
-            found.setdefault(event.key, event)
-    return list(found.values())
+    return [event for entry in entries for event in _entry(entry)]
 
 
 def _entry(entry: Any) -> Iterator[Event]:

@@ -6,6 +6,7 @@ Source: https://developers.facebook.com/docs/whatsapp/cloud-api/webhooks/compone
 
 import re
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 from .messages import ErrorInfo
@@ -98,11 +99,12 @@ def written(value: Any) -> str | None:
 
 def phone(value: Any) -> str | None:
     """E.164 with the plus, from digits or from a number formatted for people. Anything else is no phone."""
-    if not isinstance(value, str):
-        return None
-    if _E164.fullmatch(value):
-        return f"+{value}"
-    digits = _PUNCTUATION.sub("", value)
+    return _phone(value) if isinstance(value, str) else None
+
+
+@lru_cache(1024)  # one number stands in a webhook several times, the business's own in all of them
+def _phone(value: str) -> str | None:
+    digits = value if _E164.fullmatch(value) else _PUNCTUATION.sub("", value)
     return f"+{digits}" if _E164.fullmatch(digits) else None
 
 

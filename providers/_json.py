@@ -15,7 +15,7 @@ from .errors import Malformed
 MAX_DEPTH = 64
 MAX_VALUES = 50_000
 
-_NUL = b"\\u0000"
+NUL = b"\\u0000"
 _decode = msgspec.json.Decoder().decode
 _encode = msgspec.json.Encoder().encode
 
@@ -23,7 +23,7 @@ _encode = msgspec.json.Encoder().encode
 def read(body: bytes) -> Any:
     """The value *body* holds; or `Malformed`: no JSON, no UTF-8, too deep, too many values."""
     try:
-        value = _decode(body) if _NUL not in body else _mended(body)
+        value = _decode(body) if NUL not in body else _mended(body)
     except (msgspec.MsgspecError, UnicodeError):
         value = _mended(body)
     except RecursionError:

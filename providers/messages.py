@@ -575,9 +575,6 @@ class Media(msgspec.Struct, frozen=True, kw_only=True):
 # ---------------------------------------------------------------- identity
 
 
-_BRAZIL = re.compile(r"^55(\d\d)9(\d{8})$")
-
-
 def phone_key(phone: str) -> str:
     """The digits that stand for one person, however the number was written.
 
@@ -586,10 +583,9 @@ def phone_key(phone: str) -> str:
     address.
     """
     digits = phone[1:] if phone.startswith("+") and phone[1:].isdigit() else re.sub(r"\D", "", phone)
-    if match := _BRAZIL.match(digits):
-        return f"55{match[1]}{match[2]}"
-    if digits.startswith("521") and len(digits) == 13:
-        return f"52{digits[3:]}"
-    if digits.startswith("549") and len(digits) == 13:
-        return f"54{digits[3:]}"
+    if len(digits) == 13:
+        if digits.startswith("55") and digits[4] == "9":
+            return f"55{digits[2:4]}{digits[5:]}"
+        if digits.startswith(("521", "549")):
+            return f"{digits[:2]}{digits[3:]}"
     return digits
