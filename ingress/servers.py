@@ -225,6 +225,8 @@ class Postgres(_Server):
         "fsync=on",  # these three are defaults: here no postgresql.conf makes a commit less than durable
         "synchronous_commit=on",
         "full_page_writes=on",
+        # Filling a new segment with zeros first stalls all commits for 50 ms. They are as durable without.
+        "wal_init_zero=off",
         "log_error_verbosity=terse",  # a row's values, such as phone numbers, stay out of the log
         "log_min_error_statement=panic",
     )
