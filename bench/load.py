@@ -26,6 +26,7 @@ SCRIPT = Path(__file__).with_name("wrk.lua")
 class Run:
     """What one run saw. *answers* counts all of them, *refused* those with a status of 400 or more."""
 
+    connections: int
     seconds: float
     answers: int
     refused: int
@@ -99,7 +100,7 @@ def _wrk(wrk: str, target: Target, count: int, seconds: float, connections: int,
     figures = json.loads(output.splitlines()[-1])
     if figures.pop("exhausted"):
         raise RuntimeError(f"{target.name} took more than the {count * threads} requests made for {seconds} s")
-    return Run(**figures)
+    return Run(connections=connections, **figures)
 
 
 class Connection(asyncio.Protocol):
@@ -144,7 +145,8 @@ class Connection(asyncio.Protocol):
 class Tally:
     """Latencies and failures of a run in progress."""
 
-    def __init__(self) -> None:
+    def __init__(self, connections: int) -> None:
+        self.connections = connections
         self.latencies_ms: list[float] = []
         self.refused = self.broken = 0
         self.began = time.perf_counter()
@@ -164,13 +166,13 @@ class Tally:
     def run(self) -> Run:
         seconds, answers = time.perf_counter() - self.began, len(self.latencies_ms)
         percentiles = quantiles(self.latencies_ms, n=100) if answers > 1 else [float("nan")] * 99
-        return Run(seconds, answers, self.refused, self.broken, percentiles[49], percentiles[98])
+        return Run(self.connections, seconds, answers, self.refused, self.broken, percentiles[49], percentiles[98])
 
 
 async def _closed_loop(target: Target, count: int, seconds: float, connections: int) -> Run:
     requests = target.requests(count)
     opened = [await Connection.open(target.port) for _ in range(connections)]
-    tally = Tally()
+    tally = Tally(connections)
 
     async def work(connection: Connection) -> None:
         while (now := time.perf_counter()) < tally.began + seconds:
@@ -188,7 +190,7 @@ async def _open_loop(target: Target, rate: int, seconds: float, connections: int
     idle = asyncio.Queue[Connection]()  # first in, first out: none rests until the server closes it
     for _ in range(connections):
         idle.put_nowait(await Connection.open(target.port))
-    tally = Tally()
+    tally = Tally(connections)
 
     async def one(request: bytes, due: float) -> None:
         idle.put_nowait(await tally.ask(await idle.get(), request, due))

@@ -15,6 +15,7 @@ Rounds = dict[str, list[Run]]  # by server, in the order they ran
 def figures(rounds: Rounds) -> dict[str, Any]:
     return {
         name: {
+            "connections": [run.connections for run in runs],
             "rps": round(median(run.rate for run in runs)),
             "p50_ms": round(median(run.p50_ms for run in runs), 2),
             "p99_ms": round(median(run.p99_ms for run in runs), 2),
@@ -51,10 +52,11 @@ def table(results: dict[str, Any]) -> str:
     lines = ["{cpu}, {cores} cores, load before {load_before}, {generator}".format(**results["machine"])]
     for part in ("ingest", "send", "ack"):
         if rows := results.get(part):
-            lines += ["", f"{part:<22}{'req/s':>9}{'p50 ms':>9}{'p99 ms':>9}{'refused':>9}{'broken':>8}"]
+            heads = f"{'connections':>14}{'req/s':>9}{'p50 ms':>9}{'p99 ms':>9}{'refused':>9}{'broken':>8}"
+            lines += ["", f"{part:<22}{heads}"]
             lines += [
-                f"  {name:<20}{row['rps']:>9,}{row['p50_ms']:>9.2f}{row['p99_ms']:>9.2f}"
-                f"{row['refused']:>9}{row['broken']:>8}"
+                f"  {name:<20}{' '.join(map(str, row['connections'])):>14}{row['rps']:>9,}{row['p50_ms']:>9.2f}"
+                f"{row['p99_ms']:>9.2f}{row['refused']:>9}{row['broken']:>8}"
                 for name, row in rows.items()
             ]
     for name, value in results["ratios"].items():
