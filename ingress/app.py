@@ -8,10 +8,9 @@ from time import monotonic
 from typing import Any
 
 from prometheus_client import exposition
-from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Mount, Route
+from starlette.routing import Mount, Route, Router
 from starlette.types import Receive, Scope, Send
 
 from providers import Registry
@@ -27,7 +26,7 @@ from .inbound import Inbound
 from .manager import WhatsAppProviderManager
 from .openapi import openapi
 from .outbound import Outbound
-from .problems import EXCEPTION_HANDLERS, json_response
+from .problems import json_response
 from .redis_state import RedisState
 from .relay import Relay
 from .settings import Settings
@@ -48,11 +47,7 @@ class Application:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self.closing = asyncio.Event()
-        self._router = Starlette(
-            routes=ROUTES,
-            lifespan=self._lifespan,
-            exception_handlers=EXCEPTION_HANDLERS,
-        )
+        self._router = Router(routes=ROUTES, lifespan=self._lifespan)
         self._edge = Edge(self._router)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -64,7 +59,7 @@ class Application:
             await self._edge(scope, receive, send)
 
     @contextlib.asynccontextmanager
-    async def _lifespan(self, _: Starlette) -> AsyncIterator[dict[str, Any]]:
+    async def _lifespan(self, _: object) -> AsyncIterator[dict[str, Any]]:
         settings = self._settings
         vault = Vault(settings.encryption_keys)
         egress = Egress(settings.allowed_networks)

@@ -11,7 +11,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from . import identifiers, metrics
-from .problems import Problem, json_response
+from .problems import UNEXPECTED, Problem, json_response, problem_of
 
 logger = logging.getLogger("ingress.edge")
 
@@ -53,8 +53,9 @@ async def read_body(receive: Receive, limit_bytes: int) -> bytes:
 
 async def decode_body(request: Request[Any], decoder: "msgspec.json.Decoder[Value]") -> Value:
     """The request's JSON body as *decoder*'s type. Raises `Problem` 413, 415 or 422, naming the field by its path."""
-    encoding = request.headers.get("content-encoding", "identity")
-    kind = request.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
+    headers = headers_of(request)
+    encoding = headers.get("content-encoding", "identity")
+    kind = headers.get("content-type", "application/json").partition(";")[0].strip().lower()
     if encoding != "identity" or kind not in ("application/json", ""):
         raise Problem(415, "unsupported_media_type", "The body must be plain application/json.")
     try:
@@ -103,6 +104,18 @@ def int_of(request: Request[Any], name: str, default: int) -> int:
 # ------------------------------------------------------------------ around every handler
 
 
+def headers_of(request: Request[Any]) -> dict[str, str]:
+    """The headers of *request* by their names in lower case; of a repeated one the first.
+
+    Made once a request: Starlette walks through all of them for each one that is asked for.
+    """
+    state: dict[str, Any] = request.scope["state"]
+    if "headers" not in state:
+        state["headers"] = text_of(reversed(request.scope["headers"]))
+    headers: dict[str, str] = state["headers"]
+    return headers
+
+
 def text_of(headers: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
     """Headers as text, names in lower case (as ASGI has them)."""
     return {name.decode("latin-1"): value.decode("latin-1") for name, value in headers}
@@ -121,6 +134,7 @@ class Edge:
         started = monotonic()
         request_id = identifiers.request_id()
         scope["state"]["request_id"] = request_id
+        scope["app"] = self  # so that the router raises what it does not find
         status = 0
 
         async def send_marked(message: Message) -> None:
@@ -136,15 +150,19 @@ class Edge:
             await send(message)
 
         try:
-            await self._app(scope, receive, send_marked)
-        except Disconnected:
-            return
-        except Exception:
-            # Answered already, by `_unexpected`; raised further it would cost the client its connection.
-            logger.exception("request %s failed", request_id)
-            if not status:
-                raise
+            try:
+                await self._app(scope, receive, send_marked)
+            except Disconnected:
+                return
+            except Exception as error:  # none may cost the client its connection
+                answer = problem_of(error)
+                if answer is None or status:
+                    logger.exception("request %s failed", request_id)
+                if status:
+                    return
+                response = (answer or UNEXPECTED).response(request_id)
+                await response(scope, receive, send_marked)
         finally:
             if status:
                 route = getattr(scope.get("route"), "path", "other")
-                metrics.http_seconds.labels(route, scope["method"], f"{status // 100}xx").observe(monotonic() - started)
+                metrics.http_seconds.observe(monotonic() - started, route, scope["method"], f"{status // 100}xx")

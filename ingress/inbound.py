@@ -8,6 +8,7 @@ from time import monotonic
 from typing import NamedTuple
 
 import asyncpg
+import msgspec
 from starlette.types import Receive, Scope, Send
 
 from providers import Malformed, Unverified, Webhook
@@ -32,35 +33,36 @@ _CAREFUL: tuple[Header, ...] = ((b"x-content-type-options", b"nosniff"), (b"cach
 
 
 class Answer(NamedTuple):
-    """What a webhook is answered with."""
+    """What a webhook is answered with; ``head`` is its headers as they are written, each with its line's end."""
 
     status: int
     headers: Sequence[Header]
-    body: bytes = b""
+    body: bytes
+    head: bytes
 
 
-def _with_body(status: int, kind: Header, body: bytes) -> Answer:
-    length: Header = (b"content-length", b"%d" % len(body))
-    return Answer(
-        status, (kind, length, (b"x-content-type-options", b"nosniff"), (b"cache-control", b"no-store")), body
-    )
+def _answer(status: int, body: bytes, *headers: Header) -> Answer:
+    everything = (*headers, (b"content-length", b"%d" % len(body)), *_CAREFUL)
+    return Answer(status, everything, body, b"".join(b"%b: %b\r\n" % header for header in everything))
 
 
-def _refusal(status: int, code: str) -> Answer:
-    return _with_body(status, _JSON, b'{"status":%d,"code":"%s"}' % (status, code.encode()))
+def _refusal(status: int, code: str, *headers: Header) -> Answer:
+    return _answer(status, b'{"status":%d,"code":"%s"}' % (status, code.encode()), _JSON, *headers)
 
 
-# Nearly every answer.
-_TAKEN = Answer(200, ((b"content-length", b"0"), *_CAREFUL))
+def _away() -> Answer:
+    return _refusal(503, "unavailable", (b"retry-after", unavailable("").headers["retry-after"].encode()))
+
+
+_TAKEN = _answer(200, b"")
 _UNVERIFIED = _refusal(401, "unverified")
 _NOT_FOUND = _refusal(404, "not_found")
 _NO_METHOD = _refusal(405, "method_not_allowed")
 TOO_LARGE = _refusal(413, "too_large")
 _ENCODED = _refusal(415, "encoded")
-_AWAY = _refusal(503, "unavailable")
 
 
-class Taken(NamedTuple):
+class Taken(msgspec.Struct, frozen=True):
     """A verified webhook on its way into the database."""
 
     config: Config
@@ -69,7 +71,7 @@ class Taken(NamedTuple):
     row: WebhookRow | None = None  # where it was read already
 
 
-class Receipt(NamedTuple):
+class Receipt(msgspec.Struct, frozen=True):
     """What is in the database of a webhook: its events, how many were new, and why it was put aside, if it was."""
 
     events: int
@@ -106,25 +108,21 @@ class Inbound:
         await self._commit.__aexit__(*reason)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """The ASGI form of `take`, for a server that has no shorter way (ingress/server.py has one)."""
+        """The ASGI form of `begin`, for a server that has no shorter way (ingress/server.py has one)."""
         try:
             body = await read_body(receive, MAX_BODY_BYTES)
         except Disconnected:
             return
         except TooLarge:
-            answer = TOO_LARGE
+            answer, request_id = TOO_LARGE, identifiers.request_id()
         else:
             path, query = scope["raw_path"].decode("latin-1"), scope["query_string"].decode("latin-1")
-            answer = await self.take(scope["method"], path, query, scope["headers"], body)
-        await send({"type": "http.response.start", "status": answer.status, "headers": answer.headers})
+            answered = asyncio.get_running_loop().create_future()
+            self.begin(scope["method"], path, query, scope["headers"], body, lambda *told: answered.set_result(told))
+            answer, request_id = await answered
+        headers = [*answer.headers, (b"x-request-id", request_id.encode())]
+        await send({"type": "http.response.start", "status": answer.status, "headers": headers})
         await send({"type": "http.response.body", "body": answer.body})
-
-    async def take(self, method: str, path: str, query: str, headers: Sequence[Header], body: bytes) -> Answer:
-        """What one webhook is answered with."""
-        answered = asyncio.get_running_loop().create_future()
-        self.begin(method, path, query, headers, body, answered.set_result)
-        answer: Answer = await answered
-        return answer
 
     def begin(
         self,
@@ -133,9 +131,11 @@ class Inbound:
         query: str,
         headers: Sequence[Header],
         body: bytes,
-        reply: Callable[[Answer], None],
+        reply: Callable[[Answer, str], None],
     ) -> None:
-        """Take one webhook and call *reply* once, now or when it is in the database. Raises nothing.
+        """Take one webhook and call *reply* once, now or when it is in the database, with the request's id.
+
+        Raises nothing.
 
         No task waits for it: a webhook is a call here and a call there, and tasks would cost as much as its parsing.
         401 always says the same; content never makes an error of ours.
@@ -202,7 +202,7 @@ class _Ingestion:
         query: str,
         headers: Sequence[Header],
         body: bytes,
-        reply: Callable[[Answer], None],
+        reply: Callable[[Answer, str], None],
     ) -> None:
         self._started = monotonic()
         self._inbound = inbound
@@ -242,7 +242,7 @@ class _Ingestion:
         if hook.headers.get("content-encoding", "identity") != "identity":
             self._end(_ENCODED, "encoded")
         elif (challenge := config.provider.challenge(hook)) is not None:
-            self._end(_with_body(challenge.status, _TEXT, challenge.body), "challenge")
+            self._end(_answer(challenge.status, challenge.body, _TEXT), "challenge")
         elif self._method != "POST":
             self._end(_NO_METHOD, "method")
         else:
@@ -264,7 +264,7 @@ class _Ingestion:
         match error:
             case RowRefused() if self._taken is not None and not self._taken.refused:
                 # The provider would repeat it for a week, and it would be refused each time.
-                self._taken = self._taken._replace(refused=True)
+                self._taken = msgspec.structs.replace(self._taken, refused=True)
                 try:
                     self._inbound.submit(self._taken, self)
                 except (StoreUnavailable, Overloaded) as away:
@@ -273,25 +273,22 @@ class _Ingestion:
                 metrics.auth_failures.labels("webhook").inc()
                 self._end(_UNVERIFIED, "unauthorized")
             case StoreUnavailable():
-                self._end(_AWAY, "error")
+                self._end(_away(), "error")
             case Overloaded():
-                self._end(_AWAY, "shed")
+                self._end(_away(), "shed")
             case _:
                 # A mistake of ours, outside of what content can cause: the provider comes again.
                 logger.error("receiving failed", exc_info=error)
-                self._end(_AWAY, "error")
+                self._end(_away(), "error")
 
     def exception(self) -> None:
         """Futures want their exception looked at; this one was."""
 
     def _end(self, answer: Answer, outcome: str, receipt: Receipt = _NOTHING) -> None:
         request_id = identifiers.request_id()
-        more = [(b"x-request-id", request_id.encode())]
-        if answer.status == 503:
-            more.append((b"retry-after", unavailable("").headers["retry-after"].encode()))
-        self._reply(Answer(answer.status, (*answer.headers, *more), answer.body))
+        self._reply(answer, request_id)
         elapsed = monotonic() - self._started
-        metrics.child(metrics.ack_seconds, self._provider_name, outcome).observe(elapsed)
+        metrics.ack_seconds.observe(elapsed, self._provider_name, outcome)
         config = self._taken and self._taken.config
         log.wide(
             "webhook",

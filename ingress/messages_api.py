@@ -27,7 +27,7 @@ from providers.messages import (
 from . import metrics
 from .auth import organization_of
 from .database import Database, StoreUnavailable
-from .edge import decode_body, limit_of, page_response
+from .edge import decode_body, headers_of, limit_of, page_response
 from .events import Wakes
 from .group_commit import Overloaded
 from .identifiers import parse_id
@@ -80,7 +80,7 @@ _canonical = msgspec.json.Encoder(order="sorted").encode
 
 
 def _invalid(path: str, detail: str) -> Problem:
-    metrics.send_requests.labels("invalid").inc()
+    metrics.child(metrics.send_requests, "invalid").inc()
     return Problem(422, "invalid_request", "The body is not valid.", errors=[(path, detail)])
 
 
@@ -131,16 +131,16 @@ def _expiry_error(asked: SendRequest) -> Problem | None:
 
 
 def _idempotency_key(request: Request[Any]) -> str | None:
-    key = request.headers.get("idempotency-key")
+    key = headers_of(request).get("idempotency-key")
     if key is not None and not (0 < len(key) <= MAX_KEY_LENGTH and key.isascii() and key.isprintable()):
-        metrics.send_requests.labels("invalid").inc()
+        metrics.child(metrics.send_requests, "invalid").inc()
         raise Problem(400, "invalid_idempotency_key", "Idempotency-Key is 1 to 255 visible ASCII characters.")
     return key
 
 
 def _wait_s(request: Request[Any]) -> float:
     """Seconds the client wants to wait for the result (RFC 7240)."""
-    preferences = [part.strip().lower() for part in request.headers.get("prefer", "").split(",")]
+    preferences = [part.strip().lower() for part in headers_of(request).get("prefer", "").split(",")]
     if "respond-async" in preferences:
         return 0.0
     wait = next((part[5:] for part in preferences if part.startswith("wait=")), "")
@@ -168,7 +168,7 @@ async def send(request: Request[Any]) -> Response:
     try:
         asked = await decode_body(request, _decoder)
     except Problem:
-        metrics.send_requests.labels("invalid").inc()
+        metrics.child(metrics.send_requests, "invalid").inc()
         raise
     database: Database = request.state["database"]
     order = Order(
@@ -200,14 +200,14 @@ async def send(request: Request[Any]) -> Response:
             raise unavailable("The send with this Idempotency-Key is being changed.") from None
         return answer
     except NotConfigured:
-        metrics.send_requests.labels("invalid").inc()
+        metrics.child(metrics.send_requests, "invalid").inc()
         raise Problem(
             409, "provider_not_configured", "The organization has no provider: configure one first."
         ) from None
     except Overloaded:
-        metrics.send_requests.labels("shed").inc()
+        metrics.child(metrics.send_requests, "shed").inc()
         raise unavailable("Too many sends are waiting.") from None
-    metrics.send_requests.labels("accepted").inc()
+    metrics.child(metrics.send_requests, "accepted").inc()
     state = await _awaited(request, organization_id, message_id, task, wait_s)
     return _pending(message_id) if state is None else _answer(state)
 
@@ -219,10 +219,12 @@ async def _awaited(
     if wait_s <= 0:
         return None
     try:
-        async with asyncio.timeout(wait_s):
-            state = await asyncio.shield(task)
+        # The task goes on whatever happens here.
+        if not (await asyncio.wait((task,), timeout=wait_s))[0]:
+            return None
+        state = task.result()
         return state if state.state != "uncertain" else await _settled(request, organization_id, state, wait_s)
-    except (TimeoutError, LeaseLost, StoreUnavailable):
+    except (LeaseLost, StoreUnavailable):
         return None
     except Exception:  # an error would say that it was not accepted, and invite a second one
         logger.exception("an accepted send is left to whoever takes it over")
@@ -253,11 +255,11 @@ async def _stored_answer(database: Database, organization_id: UUID, key: str, fi
     if row is None:
         return None
     if row["request_hash"] != fingerprint:
-        metrics.send_requests.labels("mismatch").inc()
+        metrics.child(metrics.send_requests, "mismatch").inc()
         raise Problem(422, "idempotency_mismatch", "This Idempotency-Key was used with another body.")
     state = state_of(row)
     if state.state == "sending":
-        metrics.send_requests.labels("conflict").inc()
+        metrics.child(metrics.send_requests, "conflict").inc()
         raise Problem(
             409,
             "in_flight",
@@ -265,7 +267,7 @@ async def _stored_answer(database: Database, organization_id: UUID, key: str, fi
             headers={"retry-after": "1", "location": f"/messages/{state.id}"},
             id=state.id,
         )
-    metrics.send_requests.labels("replayed").inc()
+    metrics.child(metrics.send_requests, "replayed").inc()
     try:
         answer = _answer(state)
     except Problem as problem:

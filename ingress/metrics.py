@@ -1,9 +1,16 @@
 """Every metric of the service. Labels come from closed sets; none names an organization."""
 
+from bisect import bisect_left
+from collections import defaultdict
+from collections.abc import Iterator
 from functools import cache
+from itertools import accumulate
 from typing import Any, Protocol
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, PlatformCollector, ProcessCollector
+from prometheus_client.core import HistogramMetricFamily
+from prometheus_client.registry import Collector
+from prometheus_client.utils import floatToGoString
 
 from . import __version__
 
@@ -26,22 +33,54 @@ def _histogram(name: str, text: str, labels: tuple[str, ...], buckets: tuple[flo
     return Histogram(name, text, labels, buckets=buckets, registry=REGISTRY)
 
 
+class Tally(Collector):
+    """A histogram of what happens for each webhook or send. Counted by one thread, so without the locks of `Histogram`.
+
+    Those make it three times as slow, which was a twentieth of all that receiving a webhook costs.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        text: str,
+        labels: tuple[str, ...],
+        buckets: tuple[float, ...],
+        registry: CollectorRegistry = REGISTRY,
+    ) -> None:
+        self._name, self._text, self._labels, self._bounds = name, text, labels, buckets
+        self._names = [*map(floatToGoString, buckets), "+Inf"]
+        # By labels: how many fell into each bucket, and last the sum.
+        self._counts: defaultdict[tuple[str, ...], list[float]] = defaultdict(lambda: [0.0] * (len(self._names) + 1))
+        registry.register(self)
+
+    def observe(self, value: float, *labels: str) -> None:
+        counts = self._counts[labels]
+        counts[bisect_left(self._bounds, value)] += 1
+        counts[-1] += value
+
+    def collect(self) -> Iterator[HistogramMetricFamily]:
+        family = HistogramMetricFamily(self._name, self._text, labels=self._labels)
+        for labels, counts in self._counts.items():
+            family.add_metric(labels, list(zip(self._names, accumulate(counts[:-1]), strict=True)), counts[-1])
+        yield family
+
+
 build_info = _gauge("ingress_build_info", "1, with the version as a label", "version")
 build_info.labels(__version__).set(1)
-http_seconds = _histogram(
+http_seconds = Tally(
     "ingress_http_request_duration_seconds", "Answer time of the API", ("route", "method", "code_class"), _LATENCY
 )
 auth_failures = _counter("ingress_auth_failures_total", "Refused requests", "reason")
 
 # -- receiving
-ack_seconds = _histogram(
+ack_seconds = Tally(
     "ingress_ingest_ack_duration_seconds",
     "First byte of a webhook to its answer",
     ("provider", "outcome"),
     (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5),
 )
 ingest_events = _counter("ingress_ingest_events_total", "Events out of webhooks", "provider", "kind", "outcome")
-provider_lag = _histogram(
+provider_lag = Tally(
     "ingress_ingest_provider_lag_seconds",
     "Age of an event by the provider's clock when it was stored",
     ("provider",),
@@ -86,11 +125,11 @@ deliveries_parked = _gauge("ingress_deliveries_parked", "Events that were given 
 # -- sending
 send_requests = _counter("ingress_send_requests_total", "POST /send", "outcome")
 send_attempts = _counter("ingress_send_attempts_total", "Calls to providers", "provider", "class")
-send_attempt_seconds = _histogram(
+send_attempt_seconds = Tally(
     "ingress_send_attempt_duration_seconds", "One call to a provider", ("provider", "class"), _LATENCY
 )
 send_terminal = _counter("ingress_send_terminal_total", "Sends that came to an end", "provider", "outcome")
-send_seconds = _histogram(
+send_seconds = Tally(
     "ingress_send_end_to_end_seconds",
     "Accepted to the end of a send",
     ("provider", "outcome"),

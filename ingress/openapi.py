@@ -126,4 +126,4 @@ def walk(routes: list[BaseRoute], prefix: str = "") -> Iterator[tuple[str, str, 
 
 async def openapi(request: Request[Any]) -> Response:
     """GET /openapi.json: this description."""
-    return Response(msgspec.json.encode(document(request.app.routes)), media_type="application/json")
+    return Response(msgspec.json.encode(document(request.scope["router"].routes)), media_type="application/json")

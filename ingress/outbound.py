@@ -418,8 +418,8 @@ class Outbound:
         state = state_of(row)
         if state.state == "done":
             labels = outcome.provider, state.status
-            metrics.send_terminal.labels(*labels).inc()
-            metrics.send_seconds.labels(*labels).observe((outcome.at - sending.created_at).total_seconds())
+            metrics.child(metrics.send_terminal, *labels).inc()
+            metrics.send_seconds.observe((outcome.at - sending.created_at).total_seconds(), *labels)
         self._wakes.wake(sending.organization_id)
         return state
 
@@ -523,7 +523,7 @@ def _alarm(config: Config, error: SendError) -> None:
 def _observe(sending: Sending, config: Config, outcome: str, code: str | None, started: float) -> None:
     elapsed = monotonic() - started
     metrics.child(metrics.send_attempts, config.provider_type, outcome).inc()
-    metrics.child(metrics.send_attempt_seconds, config.provider_type, outcome).observe(elapsed)
+    metrics.send_attempt_seconds.observe(elapsed, config.provider_type, outcome)
     log.wide(
         "send_attempt",
         organization=sending.organization_id,

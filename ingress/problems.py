@@ -1,14 +1,13 @@
-"""How errors are told: RFC 9457, one handler a kind of exception."""
+"""How errors are told: RFC 9457, and which exception is which."""
 
 import logging
 import secrets
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import asyncpg
 import msgspec
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
 from starlette.responses import Response
 
 from .database import StoreUnavailable
@@ -70,47 +69,24 @@ def unavailable(detail: str) -> Problem:
     return Problem(503, "unavailable", detail, headers={"retry-after": str(1 + secrets.randbelow(5))})
 
 
-Handler = Callable[[Request[Any], Exception], Awaitable[Response]]
+UNEXPECTED = Problem(500, "internal", "Something went wrong here.")
 
 
-async def _problem(request: Request[Any], error: Exception) -> Response:
-    assert isinstance(error, Problem)
-    return error.response(request.state["request_id"])
-
-
-async def _store_away(request: Request[Any], error: Exception) -> Response:
-    return unavailable("The service cannot store anything at the moment.").response(request.state["request_id"])
-
-
-async def _unstorable(request: Request[Any], error: Exception) -> Response:
-    # A NUL in a text, a number beyond 64 bits: whatever the decoders let through. Logged, for it may be our mistake.
-    logger.warning("the database refused a value", exc_info=error)
-    detail = "The request holds a value that cannot be stored."
-    return Problem(422, "invalid_request", detail).response(request.state["request_id"])
-
-
-async def _http(request: Request[Any], error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
-    if error.status_code == 404:
-        return not_found().response("")
-    problem = Problem(
-        error.status_code, error.detail.lower().replace(" ", "_"), error.detail, headers=dict(error.headers or {})
-    )
-    return problem.response(request.state["request_id"])
-
-
-async def _unexpected(request: Request[Any], error: Exception) -> Response:
-    return Problem(500, "internal", "Something went wrong here.").response(request.state["request_id"])
-
-
-EXCEPTION_HANDLERS: dict[Any, Handler] = {
-    Problem: _problem,
-    StoreUnavailable: _store_away,
-    Overloaded: _store_away,
-    asyncpg.DataError: _unstorable,
-    asyncpg.ProgramLimitExceededError: _unstorable,
-    asyncpg.InterfaceError: _unstorable,  # of these, `store_errors` lets through what asyncpg cannot write
-    RowRefused: _unstorable,
-    HTTPException: _http,
-    Exception: _unexpected,
-}
+def problem_of(error: Exception) -> Problem | None:
+    """What *error* is to whoever asked; None for one that nobody foresaw."""
+    match error:
+        case Problem():
+            return error
+        case StoreUnavailable() | Overloaded():
+            return unavailable("The service cannot store anything at the moment.")
+        # Of InterfaceErrors, `store_errors` lets through what asyncpg cannot write.
+        case asyncpg.DataError() | asyncpg.ProgramLimitExceededError() | asyncpg.InterfaceError() | RowRefused():
+            # A NUL in a text, a number beyond 64 bits: whatever the decoders let through. It may be our mistake.
+            logger.warning("the database refused a value", exc_info=error)
+            return Problem(422, "invalid_request", "The request holds a value that cannot be stored.")
+        case HTTPException(status_code=404):
+            return not_found()
+        case HTTPException():
+            code = error.detail.lower().replace(" ", "_")
+            return Problem(error.status_code, code, error.detail, headers=dict(error.headers or {}))
+    return None

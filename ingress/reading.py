@@ -26,10 +26,17 @@ MALFORMED, PARSER_FAILED, REFUSED, FOREIGN = "malformed", "parser_failed", "refu
 
 async def read(manager: WhatsAppProviderManager, config: Config, hook: Webhook) -> WebhookRow:
     """*hook* as a row, whatever is in it. Raises `StoreUnavailable` where the config's siblings cannot be asked for."""
-    keyed: list[KeyedEvent] = []
+    provider = config.provider
     quarantine: list[QuarantineRow] = []
     try:
-        await _sort(manager, config, hook, keyed, quarantine)
+        events = provider.parse(hook)
+        strangers = [event for event in events if not provider.owns(event)]
+        owners = await _owners(manager, config, hook, strangers) if strangers else {}
+        now = datetime.now(UTC)
+        keyed = [_keyed(event, owner, now) for event in events if (owner := owners.get(event.key, config)) is not None]
+        quarantine = [
+            _aside(FOREIGN, bytes(event.raw), foreign_item=True) for event in strangers if owners[event.key] is None
+        ]
     except StoreUnavailable:
         raise
     except Malformed:
@@ -41,32 +48,11 @@ async def read(manager: WhatsAppProviderManager, config: Config, hook: Webhook) 
     return WebhookRow(config.organization_id, config.id, _encode(hook.headers), hook.body, keyed, quarantine)
 
 
-async def _sort(
-    manager: WhatsAppProviderManager,
-    config: Config,
-    hook: Webhook,
-    keyed: list[KeyedEvent],
-    quarantine: list[QuarantineRow],
-) -> None:
-    """Put every item of *hook* where it belongs."""
-    events = config.provider.parse(hook)
-    now = datetime.now(UTC)
-    owns = config.provider.owns
-    strangers = [event for event in events if not owns(event)]
-    owners = await _owners(manager, config, hook, strangers) if strangers else {}
-    for event in events:
-        owner = owners.get(event.key, config) if strangers else config
-        if owner is None:
-            quarantine.append(_aside(FOREIGN, bytes(event.raw), foreign_item=True))
-        else:
-            keyed.append(_keyed(event, owner, now))
-
-
 def refused(row: WebhookRow) -> WebhookRow:
     """*row* without its events, its body put aside. With items of somebody else in it, it is not the organization's."""
     foreign = [item for item in row.quarantine if item.foreign_item]
     aside = _aside(REFUSED, row.body, foreign_item=bool(foreign))
-    return row._replace(events=(), quarantine=[aside, *foreign])
+    return msgspec.structs.replace(row, events=(), quarantine=[aside, *foreign])
 
 
 async def _owners(
@@ -96,7 +82,7 @@ def _keyed(event: Event, owner: Config, now: datetime) -> KeyedEvent:
     message_id, attempt = parse_correlation(event.correlation_id) if event.correlation_id else (None, None)
     row = event_row(event, owner.organization_id, owner.id, owner.provider_type, message_id)
     if event.occurred_at is not None:
-        metrics.child(metrics.provider_lag, owner.provider_type).observe((now - event.occurred_at).total_seconds())
+        metrics.provider_lag.observe((now - event.occurred_at).total_seconds(), owner.provider_type)
     status = None
     said = event.status
     # In a group each member has a status of their own; none of them is the message's.

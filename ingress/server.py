@@ -14,6 +14,7 @@ from typing import Any, cast
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
+from . import identifiers
 from .app import Application
 from .inbound import MAX_BODY_BYTES, TOO_LARGE, Answer, Inbound
 from .settings import Settings
@@ -107,6 +108,20 @@ class WebhookProtocol(DeadlineProtocol):
 class _Exchange:
     """One webhook on one connection: stands where uvicorn keeps its `RequestResponseCycle`."""
 
+    __slots__ = (
+        "_begun",
+        "_chunks",
+        "_headers",
+        "_inbound",
+        "_protocol",
+        "_size_bytes",
+        "_target",
+        "disconnected",
+        "keep_alive",
+        "more_body",
+        "response_complete",
+    )
+
     def __init__(self, protocol: WebhookProtocol, inbound: Inbound) -> None:
         self._protocol = protocol
         self._inbound = inbound
@@ -135,7 +150,7 @@ class _Exchange:
         if self._size_bytes > MAX_BODY_BYTES:
             self._chunks.clear()
             self.keep_alive = False
-            self._answer(TOO_LARGE)
+            self._answer(TOO_LARGE, identifiers.request_id())
 
     def set(self) -> None:
         """uvicorn's sign that the body is complete, or the client gone."""
@@ -145,13 +160,13 @@ class _Exchange:
             path, _, query = self._target.decode("latin-1").partition("?")
             self._inbound.begin("POST", path, query, self._headers, body, self._answer)
 
-    def _answer(self, answer: Answer) -> None:
+    def _answer(self, answer: Answer, request_id: str) -> None:
         self.response_complete = True
         protocol = self._protocol
         if self.disconnected or protocol.transport.is_closing():
             return
-        lines = [STATUS_LINE[answer.status]]
-        for name, value in (*protocol.server_state.default_headers, *answer.headers):
+        lines = [STATUS_LINE[answer.status], answer.head, b"x-request-id: ", request_id.encode(), b"\r\n"]
+        for name, value in protocol.server_state.default_headers:
             lines += (name, b": ", value, b"\r\n")
         if not self.keep_alive:
             lines.append(b"connection: close\r\n")

@@ -389,7 +389,7 @@ async def test_exceptions_are_told_without_their_words(
                 answer = await drama.call("GET", path)
                 assert (answer.status, answer.json["code"]) == (500, "internal"), path
         with monkeypatch.context() as patch:
-            patch.setattr(reading, "_sort", broken_later)  # put aside, so that the provider does not come again
+            patch.setattr(reading, "_keyed", broken)  # put aside, so that the provider does not come again
             assert (await drama.post(good)).status == 200
         with monkeypatch.context() as patch:
             patch.setattr(inbound, "_store", broken)

@@ -3,16 +3,21 @@
 from collections import Counter
 from collections.abc import Sequence
 from functools import cache
-from typing import NamedTuple
 from uuid import UUID
 
 import asyncpg
+import msgspec
 
 from .events import EventRow, insert_events
 from .statuses import MERGE, StatusRow, columns
 
 
-class KeyedEvent(NamedTuple):
+class _Row(msgspec.Struct, frozen=True):
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(…)"
+
+
+class KeyedEvent(_Row, frozen=True):
     """An event with what makes it unique in its config, and the status it reports, if it does."""
 
     key_hash: bytes
@@ -20,7 +25,7 @@ class KeyedEvent(NamedTuple):
     status: StatusRow | None
 
 
-class QuarantineRow(NamedTuple):
+class QuarantineRow(_Row, frozen=True):
     """Something put aside: a body that cannot be read, or (``foreign_item``) an item of somebody else's account."""
 
     id: UUID
@@ -29,7 +34,7 @@ class QuarantineRow(NamedTuple):
     foreign_item: bool = False
 
 
-class WebhookRow(NamedTuple):
+class WebhookRow(_Row, frozen=True):
     """One verified webhook with everything it says."""
 
     organization_id: UUID
@@ -81,7 +86,7 @@ def _store(statuses: bool, quarantine: bool) -> str:
     return f"with {', '.join(parts)} {answer}"
 
 
-class Stored(NamedTuple):
+class Stored(msgspec.Struct, frozen=True):
     """What became of one webhook: how many events were new, and of each status whether a message took it."""
 
     fresh: int
