@@ -109,11 +109,21 @@ def webhook_check(sender: Object) -> Check:
     webhook = mapping(sender, "webhook")
     inbound, statuses = text(webhook, "callback_url"), text(webhook, "status_callback_url")
     if inbound:
-        detail = inbound if statuses else f"{inbound}; statuses only of messages sent from here"
+        # Only the host: the rest of an address often is a secret.
+        detail = f"messages go to {_host(inbound)}"
+        if not statuses:
+            detail += "; statuses only of messages sent from here"
         return Check(name="webhook", passed=True, detail=detail, fatal=False)
     fix = f"Set it in {_CONSOLE}, under Messaging, Senders, WhatsApp, or save this configuration."
     detail = "the sender has no webhook address: messages will not arrive"
     return Check(name="webhook", passed=False, detail=detail, fix=fix, fatal=False)
+
+
+def _host(address: str) -> str:
+    try:
+        return urlsplit(address).hostname or "an unknown host"
+    except ValueError:
+        return "an unknown host"
 
 
 def service_check(service: Object) -> Check:

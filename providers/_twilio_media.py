@@ -10,16 +10,20 @@ from .errors import Rejected
 from .messages import Media
 
 
+def is_redirect(response: Response) -> bool:
+    return 300 <= response.status < 400 and "location" in response.headers
+
+
 def media_of(response: Response, *, url: str, headers: dict[str, str]) -> Media:
     """The medium behind *response*, the answer to a GET of *url* with *headers*.
 
     Usually a redirect to a store whose address is signed and short-lived. The store gets no credentials, and
     refuses two of a kind; *headers* are for *url*'s own host only.
     """
-    if not 300 <= response.status < 400:
+    if not is_redirect(response):
         return Media(url=url, headers=headers, mime_type=response.headers.get("content-type"))
     try:
-        place = urljoin(url, response.headers.get("location", ""))
+        place = urljoin(url, response.headers["location"])
         origin, here = urlsplit(place)[:2], urlsplit(url)[:2]
     except ValueError:
         origin, here = ("", ""), ("", "")

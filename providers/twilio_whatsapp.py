@@ -18,7 +18,7 @@ from . import _twilio_account, _twilio_inbound, _twilio_interactive, _twilio_out
 from ._cloud_values import Object, phone, word
 from ._twilio_content import media_path
 from ._twilio_errors import answer, call_error, is_missing, repeatable
-from ._twilio_media import media_of
+from ._twilio_media import is_redirect, media_of
 from ._twilio_outbound import CHANNEL, Form
 from .base import Check, Flow, ProviderInfo, Request, Response, Webhook, WhatsAppProvider
 from .errors import AccountBroken, Rejected, Restricted, Unavailable, Uncertain, Unsupported
@@ -235,7 +235,7 @@ class TwilioWhatsApp(WhatsAppProvider, frozen=True, kw_only=True):
         response = yield Request(method="GET", url=url, headers=self._authorization)
         if is_missing(response):
             raise Rejected("the medium was deleted, or belongs to another account", code="20404", scope="media")
-        if not 200 <= response.status < 300 and "location" not in response.headers:
+        if not (200 <= response.status < 300 or is_redirect(response)):
             raise call_error(response, secrets=self._secrets)
         return media_of(response, url=url, headers=self._authorization)
 

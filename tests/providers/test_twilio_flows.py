@@ -148,6 +148,13 @@ def test_nothing_has_to_be_prepared() -> None:
     assert drive(ACCOUNT.setup(), []) == (None, [])
 
 
+@pytest.mark.parametrize("name", sorted(set(READS) - {"media"}))
+def test_an_answer_that_is_no_json_is_none(name: str) -> None:
+    """A page of somebody in between, for one."""
+    with pytest.raises(Unavailable):
+        drive(FLOWS[name](), [Response(status=200, body=b"<html>")])
+
+
 # ---------------------------------------------------------------- webhooks
 
 
@@ -197,6 +204,8 @@ def test_all_pages_of_senders_are_looked_through() -> None:
     assert requests[1].url == "https://messaging.twilio.com/v2/Channels/Senders?Channel=whatsapp&PageToken=x"
     with pytest.raises(Rejected):
         drive(ACCOUNT.receive_messages(URL), [page] * 20)
+    with pytest.raises(Rejected):
+        drive(ACCOUNT.receive_messages(URL), [answered({"senders": [], "meta": {"next_page_url": "https://[/x"}})])
 
 
 # ---------------------------------------------------------------- test connection
@@ -217,7 +226,7 @@ def test_a_good_account_passes_all_checks() -> None:
     assert [(check.name, check.passed, check.detail) for check in found] == [
         ("account", True, "Acme"),
         ("sender", True, "Acme"),
-        ("webhook", True, "https://old.example.com/x; statuses only of messages sent from here"),
+        ("webhook", True, "messages go to old.example.com; statuses only of messages sent from here"),
     ]
     check_request(requests[0], "ops_connection_account_ok")
     check_request(requests[1], "ops_senders_list")
@@ -262,6 +271,16 @@ def test_a_sender_that_is_offline_says_why() -> None:
     assert (found["sender"].passed, found["sender"].fatal) == (False, False)
     assert found["sender"].fix == "Payment problem. See Meta."
     assert checks(ACTIVE, senders(status="DRAFT"))["sender"].fix
+
+
+@pytest.mark.parametrize(
+    ("address", "host"), [("https://a.example/secret#rc=1", "a.example"), ("https://[/x", "an unknown host")]
+)
+def test_of_a_webhook_only_the_host_is_shown(address: str, host: str) -> None:
+    """The rest of the address may be what keeps others from posting to it."""
+    webhook = {"callback_url": address, "status_callback_url": address}
+    found = checks(ACTIVE, senders(status="ONLINE", webhook=webhook))["webhook"]
+    assert (found.passed, found.detail) == (True, f"messages go to {host}")
 
 
 def test_a_missing_webhook_is_reported_with_its_cure() -> None:
@@ -388,6 +407,14 @@ def test_a_deleted_medium_is_no_trouble_of_the_account() -> None:
     with pytest.raises(Rejected) as caught:
         drive(ACCOUNT.media(MEDIA_URL), [answer_of("ops_media_gone")])
     assert (caught.value.code, caught.value.scope) == ("20404", "media")
+
+
+@pytest.mark.parametrize(("status", "error"), [(500, Unavailable), (401, AccountBroken), (304, AccountBroken)])
+def test_a_medium_that_is_not_given(status: int, error: type[SendError]) -> None:
+    """An address beside an error is none."""
+    headers = {} if status == 304 else {"location": "https://cdn.example/x"}
+    with pytest.raises(error):
+        drive(ACCOUNT.media("MM1.ME1"), [Response(status=status, headers=headers)])
 
 
 def test_a_medium_without_a_redirect_is_where_it_was_asked_for() -> None:

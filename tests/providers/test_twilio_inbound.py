@@ -14,6 +14,7 @@ from twilio_projection import project
 from twilio_samples import ACCOUNT, FORM, URL, batch, form, hook, names, pairs, sample
 
 from providers import Event, Malformed, Webhook
+from providers._twilio_inbound import Fact
 
 WEBHOOKS = names("msg_*") + names("status_*") + names("events_*")
 FORMS = [name for name in WEBHOOKS if "form" in sample(name)]
@@ -346,6 +347,13 @@ def test_a_form_about_something_else_is_unknown() -> None:
     assert first.account.kind == "unknown_field"
     assert first.key == again.key != other.key
     assert read({"MessageSid": "SM1"}).type == "message.unknown"
+
+
+def test_no_repr_shows_what_people_write() -> None:
+    """It ends up in logs."""
+    event = read({**MESSAGE, "Body": "PRIVATE", "ProfileName": "PRIVATE"})
+    for value in (event, event.message, event.contact, Fact({"Body": "PRIVATE"}, msgspec.Raw(b'"PRIVATE"'))):
+        assert "PRIVATE" not in repr(value)
 
 
 def test_keys_are_short() -> None:
