@@ -160,9 +160,9 @@ class TwilioWhatsApp(WhatsAppProvider, frozen=True, kw_only=True):
         number = phone(self.phone_number)
         if number is None:
             raise ValueError("phone_number is no phone number")
-        if (self.api_key_sid is None) != (self.api_key_secret is None):
+        if _is_half(self.api_key_sid, self.api_key_secret):
             raise ValueError("api_key_sid and api_key_secret belong together")
-        if (self.shared_key_id is None) != (self.shared_key_secret is None):
+        if _is_half(self.shared_key_id, self.shared_key_secret):
             raise ValueError("shared_key_id and shared_key_secret belong together")
         # Written for people in forms, compared as E.164 everywhere.
         msgspec.structs.force_setattr(self, "phone_number", number)
@@ -420,6 +420,10 @@ class TwilioWhatsApp(WhatsAppProvider, frozen=True, kw_only=True):
         if not body:
             raise Unavailable("the answer is not the one documented", code="unexpected_answer")
         return body
+
+
+def _is_half(*pair: str | None) -> bool:
+    return pair.count(None) == 1
 
 
 def _basic(user: str, password: str) -> str:
