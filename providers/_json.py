@@ -81,15 +81,16 @@ def _check_size(value: Any) -> None:
 def _clean(value: Any) -> Any:
     match value:
         case str():
-            return _clean_text(value)
+            return clean_text(value)
         case list():
             return [_clean(item) for item in value]
         case dict():
-            return {_clean_text(key): _clean(item) for key, item in value.items()}
+            return {clean_text(key): _clean(item) for key, item in value.items()}
     return value
 
 
-def _clean_text(text: str) -> str:
+def clean_text(text: str) -> str:
+    """*text* with half surrogate pairs and U+0000 replaced."""
     if not text.isascii():
         text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     return text.replace("\0", "\ufffd")

@@ -1,13 +1,15 @@
 """The one place where a secret is compared: in constant time, on bytes; a malformed header is a mismatch."""
 
+import base64
 import hashlib
 import hmac
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 
 from .errors import Unverified
 
 _HEX_LENGTH = {name: 2 * hashlib.new(name).digest_size for name in ("sha1", "sha256", "sha512")}
+_BASE64_LENGTH = {name: len(base64.b64encode(bytes(length // 2))) for name, length in _HEX_LENGTH.items()}
 
 
 def same_secret(given: str, expected: str) -> bool:
@@ -40,5 +42,22 @@ def verify_hmac_hex(secrets: Iterable[str], message: bytes, signature: str, algo
     for secret in secrets:
         if secret:
             matched |= hmac.compare_digest(hmac_hex(secret, message, algorithm).encode(), given)
+    if not matched:
+        raise Unverified
+
+
+def verify_hmac_base64(secrets: Iterable[str], messages: Sequence[bytes], signature: str, algorithm: str) -> None:
+    """Return if *signature* is the base64 HMAC of one of *messages* under any of *secrets*, else raise `Unverified`.
+
+    Empty secrets never match. Every pair is tried, so the time does not tell which one did.
+    """
+    given = signature.encode("utf-8", "replace")
+    if len(given) != _BASE64_LENGTH[algorithm]:
+        raise Unverified
+    matched = False
+    for secret in secrets:
+        for message in messages if secret else ():
+            expected = base64.b64encode(hmac.digest(secret.encode(), message, algorithm))
+            matched |= hmac.compare_digest(expected, given)
     if not matched:
         raise Unverified

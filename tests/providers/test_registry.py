@@ -64,6 +64,7 @@ def test_built_in_providers_are_found() -> None:
     entries = by_name(registry)
     assert entries["meta_business"].state == "registered"
     assert entries["meta_business"].info == MetaBusiness.info
+    assert entries["twilio_whatsapp"].state == "registered"
     assert not {"base", "errors", "messages", "registry", "signing"} & set(entries)
     assert not [name for name in entries if name.startswith("_")]
 

@@ -1,0 +1,174 @@
+"""How a Twilio account and its WhatsApp sender are doing, from what Twilio says about them.
+
+Source: https://www.twilio.com/docs/iam/api/account, https://www.twilio.com/docs/whatsapp/api/senders,
+    https://www.twilio.com/docs/messaging/api/service-resource.
+"""
+
+from typing import Literal
+from urllib.parse import urlsplit
+
+from ._cloud_values import Object, listed, mapping, present, text, word
+from .base import Check
+from .errors import SendError
+from .messages import ProviderStatus
+
+Quality = Literal["excellent", "good", "poor", "disconnected"]
+
+# Twilio's shared number for trying things out: it is no sender of any account, and is set up in the console.
+SANDBOX = "+14155238886"
+
+_CONSOLE = "https://console.twilio.com"
+_WORKING = ("ONLINE", "ONLINE:UPDATING")
+_QUALITIES: dict[str, Quality] = {"HIGH": "excellent", "MEDIUM": "good", "LOW": "poor"}
+_REPAIRS = {
+    "suspended": f"Settle what Twilio asks for in {_CONSOLE}: the account is suspended.",
+    "closed": "Use another account: this one is closed.",
+}
+
+
+def sender_in(page: Object, sender_id: str) -> Object | None:
+    senders = [sender for sender in listed(page, "senders") if isinstance(sender, dict)]
+    return next((sender for sender in senders if word(sender, "sender_id") == sender_id), None)
+
+
+def next_query(page: Object) -> str | None:
+    """The query of the next page, None at the last. Only the query: whose host it names is Twilio's business."""
+    address = text(mapping(page, "meta"), "next_page_url")
+    try:
+        return urlsplit(address).query or None if address else None
+    except ValueError:
+        return None
+
+
+def account_check(account: Object) -> Check:
+    state = word(account, "status")
+    if state != "active":
+        fix = _REPAIRS.get(state or "", f"See the account in {_CONSOLE}.")
+        return Check(name="account", passed=False, detail=f"the account is {state}", fix=fix)
+    is_trial = word(account, "type") == "Trial"
+    detail = "a trial account: it reaches verified numbers only" if is_trial else text(account, "friendly_name")
+    return Check(name="account", passed=True, detail=detail)
+
+
+def sender_check(sender: Object) -> Check:
+    state = word(sender, "status") or "unknown"
+    if state in _WORKING:
+        return Check(name="sender", passed=True, detail=text(mapping(sender, "profile"), "name"), fatal=False)
+    fix = " ".join(_advice(sender)) or f"Bring the sender online in {_CONSOLE}, under Messaging, Senders, WhatsApp."
+    return Check(name="sender", passed=False, detail=f"the sender is {state}", fix=fix, fatal=False)
+
+
+def missing_sender(number: str) -> Check:
+    return Check(
+        name="sender",
+        passed=False,
+        detail=f"the account has no WhatsApp sender {number}",
+        fix=f"Put one of its senders into phone_number, or register {number} in {_CONSOLE}, under Messaging, Senders.",
+    )
+
+
+def sandbox_checks() -> list[Check]:
+    """Nothing about it can be asked."""
+    fix = "Set it in the console: Messaging, Try it out, Send a WhatsApp message, Sandbox settings."
+    detail = "the sandbox's webhook address is not known here"
+    return [
+        Check(name="sender", passed=True, detail="the sandbox: it reaches people who joined it", fatal=False),
+        Check(name="webhook", passed=False, detail=detail, fix=fix, fatal=False),
+    ]
+
+
+def refused_account(error: SendError, base_url: str) -> Check:
+    fix = f"Copy Account SID and Auth Token again; they must be of the region of {base_url}."
+    return Check(name="account", passed=False, detail=error.detail, fix=fix)
+
+
+def refused_sender(error: SendError, *, with_api_key: bool) -> Check:
+    """The Auth Token is good by now: what is refused is the API key, or one kind of question."""
+    bad_key = with_api_key and error.scope == "token"
+    fix = "Make a new API key in this account and region, and save its SID and secret here."
+    allow = "Allow this account, or API key, to read senders; sending may work without."
+    return Check(name="sender", passed=False, detail=error.detail, fix=fix if bad_key else allow, fatal=bad_key)
+
+
+def refused_service(error: SendError) -> Check:
+    fix = "Allow this account, or API key, to read Messaging Services."
+    return Check(name="messaging_service", passed=False, detail=error.detail, fix=fix, fatal=False)
+
+
+def missing_service() -> Check:
+    return Check(
+        name="messaging_service",
+        passed=False,
+        detail="the account has no such Messaging Service",
+        fix="Correct messaging_service_sid, or leave it empty.",
+    )
+
+
+def webhook_check(sender: Object) -> Check:
+    """Where messages go now. Which address is ours is not known here."""
+    webhook = mapping(sender, "webhook")
+    inbound, statuses = text(webhook, "callback_url"), text(webhook, "status_callback_url")
+    if inbound:
+        # Only the host: the rest of an address often is a secret.
+        detail = f"messages go to {_host(inbound)}"
+        if not statuses:
+            detail += "; statuses only of messages sent from here"
+        return Check(name="webhook", passed=True, detail=detail, fatal=False)
+    fix = f"Set it in {_CONSOLE}, under Messaging, Senders, WhatsApp, or save this configuration."
+    detail = "the sender has no webhook address: messages will not arrive"
+    return Check(name="webhook", passed=False, detail=detail, fix=fix, fatal=False)
+
+
+def _host(address: str) -> str:
+    try:
+        return urlsplit(address).hostname or "an unknown host"
+    except ValueError:
+        return "an unknown host"
+
+
+def service_check(service: Object) -> Check:
+    """A service decides where messages of its senders go, unless it leaves that to them."""
+    if service.get("use_inbound_webhook_on_number") is True:
+        return Check(name="messaging_service", passed=True, detail=text(service, "friendly_name"), fatal=False)
+    return Check(
+        name="messaging_service",
+        passed=False,
+        detail="the service takes inbound messages for its senders: their webhook address may not be used",
+        fix='Choose "Defer to sender\'s webhook" under Integration of the service.',
+        fatal=False,
+    )
+
+
+def status_of(account: Object, sender: Object | None, number: str) -> ProviderStatus:
+    """The state of *sender*, which is None for the sandbox, or where the account has none with *number*."""
+    state = word(account, "status")
+    is_here = sender is not None or number == SANDBOX
+    known = sender or {}
+    properties = mapping(known, "properties")
+    sender_state = word(known, "status")
+    reasons = [f"account_{state}"] if state != "active" else []
+    if not is_here:
+        reasons.append("sender_missing")
+    elif sender is not None and sender_state not in _WORKING:
+        reasons.append(f"sender_{(sender_state or 'unknown').lower()}")
+    rating = word(properties, "quality_rating")
+    quality: Quality = "disconnected" if reasons else _QUALITIES.get(rating or "", "excellent")
+    return ProviderStatus(
+        is_connected=not reasons,
+        connection_quality=quality,
+        session_info=present(
+            reasons=reasons,
+            sender=number,
+            verified_name=text(mapping(known, "profile"), "name"),
+            quality=rating,
+            messaging_limit=word(properties, "messaging_limit"),
+        ),
+        detail=" ".join(_advice(known)) or _REPAIRS.get(state or ""),
+    )
+
+
+def _advice(sender: Object) -> list[str]:
+    """Why the sender is offline, in Twilio's words."""
+    reasons = [reason for reason in listed(sender, "offline_reasons") if isinstance(reason, dict)]
+    sentences = [text(reason, name) for reason in reasons for name in ("message", "more_info")]
+    return [sentence for sentence in sentences if sentence]

@@ -1,0 +1,145 @@
+"""What a WhatsApp message says that came through Twilio, in our words.
+
+Source: https://www.twilio.com/docs/messaging/guides/webhook-request,
+    https://www.twilio.com/docs/whatsapp/buttons, https://www.twilio.com/docs/whatsapp/api.
+"""
+
+import re
+from typing import Any
+
+from . import _json
+from ._cloud_values import Object, Unreadable, number
+from .errors import Malformed
+from .messages import (
+    Audio,
+    ButtonReply,
+    Contacts,
+    Content,
+    Document,
+    FlowReply,
+    Image,
+    ListReply,
+    Location,
+    Reaction,
+    Sticker,
+    Text,
+    UnsupportedContent,
+    Video,
+)
+
+Fields = dict[str, str]  # parameters by name, blank ones left out
+
+_CARDS = ("text/vcard", "text/x-vcard")
+_MEDIA_URL = re.compile(r"/Messages/([A-Za-z0-9]+)/Media/([A-Za-z0-9]+)(?![\s\S])")
+_MEDIA_ID = re.compile(r"([A-Za-z0-9]+)\.([A-Za-z0-9]+)")
+_MEDIA: dict[str, type[Image | Video | Audio]] = {"image": Image, "video": Video, "audio": Audio}
+
+
+def content_of(fields: Fields) -> Content:
+    """The content of a message. `MessageType` is a hint only, so what is there decides, in this order.
+
+    A tap repeats its label in `Body`, and so does a place its name; nothing usable is `UnsupportedContent`.
+    """
+    if (flow := fields.get("InteractiveData") or fields.get("FlowData")) is not None:
+        return FlowReply(raw=flow, body=fields.get("Body"), data=_object_in(flow))
+    if "ListId" in fields or "ListTitle" in fields:
+        return _list_reply(fields)
+    if "ButtonText" in fields or "ButtonPayload" in fields:
+        return _button_reply(fields)
+    if "Latitude" in fields and "Longitude" in fields:
+        return _location(fields)
+    if "MediaUrl0" in fields:
+        return _medium(fields)
+    return _words(fields)
+
+
+def media_path(media_id: str) -> str | None:
+    """The path of a medium under its account, from the id or the url that `content_of` gave it.
+
+    None where it is neither. Of a url only the two SIDs count: it came out of a body.
+    """
+    match = _MEDIA_ID.fullmatch(media_id) or _MEDIA_ID.fullmatch(_media_id(media_id) or "")
+    return f"/Messages/{match[1]}/Media/{match[2]}" if match else None
+
+
+def _words(fields: Fields) -> Content:
+    kind, body = fields.get("MessageType"), fields.get("Body")
+    target = fields.get("OriginalRepliedMessageSid")
+    if kind == "reaction" and target is not None:
+        return Reaction(message_id=target, emoji=body)
+    return UnsupportedContent(kind=kind) if body is None else Text(body=body)
+
+
+def _list_reply(fields: Fields) -> Content:
+    title = fields.get("ListTitle") or fields.get("Body") or fields["ListId"]
+    return ListReply(id=fields.get("ListId") or title, title=title, description=fields.get("ListDescription"))
+
+
+def _button_reply(fields: Fields) -> Content:
+    """The payload is the label where the template has none."""
+    title = fields.get("ButtonText") or fields.get("Body") or fields["ButtonPayload"]
+    return ButtonReply(
+        id=fields.get("ButtonPayload") or title,
+        title=title,
+        source="interactive" if fields.get("MessageType") == "interactive" else "template",
+    )
+
+
+def _location(fields: Fields) -> Content:
+    place: Object = dict(fields)
+    latitude, longitude = number(place, "Latitude"), number(place, "Longitude")
+    # The comparison also refuses NaN.
+    if not (abs(latitude) <= 90 and abs(longitude) <= 180):
+        raise Unreadable("Latitude")
+    return Location(latitude=latitude, longitude=longitude, name=fields.get("Label"), address=fields.get("Address"))
+
+
+def _medium(fields: Fields) -> Content:
+    """The first medium: WhatsApp sends one a message. Further ones are in the event's raw form."""
+    url, mime_type = fields["MediaUrl0"], fields.get("MediaContentType0")
+    file: dict[str, Any] = {"id": _media_id(url), "url": url, "mime_type": mime_type}
+    kind = (mime_type or "").partition(";")[0].strip().lower()
+    caption = fields.get("Body")
+    if kind in _CARDS:
+        # The card is in the file; Twilio does not read it out.
+        return Contacts(contacts=[{name: value for name, value in file.items() if value is not None}])
+    if kind == "image/webp" and (caption is None or fields.get("MessageType") == "sticker"):
+        return Sticker(**file)
+    # What came without a type is a document until it is downloaded.
+    read = _MEDIA.get(kind.partition("/")[0])
+    return Document(**file, caption=caption) if read is None else read(**file, caption=caption)
+
+
+def _media_id(url: str) -> str | None:
+    """`<message SID>.<media SID>`, where *url* is of Twilio's own form."""
+    match = _MEDIA_URL.search(url)
+    return f"{match[1]}.{match[2]}" if match else None
+
+
+def _object_in(written: str) -> Object | None:
+    """The object in *written*, which may be encoded twice."""
+    try:
+        data = _json.read(written.encode())
+        if isinstance(data, str):
+            data = _json.read(data.encode())
+    except Malformed:
+        return None
+    return data if isinstance(data, dict) else None
+
+
+_REFERRAL = {
+    "ReferralSourceUrl": "source_url",
+    "ReferralSourceType": "source_type",
+    "ReferralSourceId": "source_id",
+    "ReferralHeadline": "headline",
+    "ReferralBody": "body",
+    "ReferralMediaId": "media_id",
+    "ReferralMediaContentType": "media_content_type",
+    "ReferralMediaUrl": "media_url",
+    "ReferralCtwaClid": "ctwa_clid",
+}
+
+
+def referral_of(fields: Fields) -> Object | None:
+    """The ad or post the person came from. `ReferralNumMedia` comes without one, too."""
+    return {ours: fields[theirs] for theirs, ours in _REFERRAL.items() if theirs in fields} or None

@@ -1,0 +1,235 @@
+"""Webhooks of Twilio: one message or status as a form, or a batch of both out of Event Streams.
+
+Source: https://www.twilio.com/docs/messaging/guides/webhook-request,
+    https://www.twilio.com/docs/messaging/guides/track-outbound-message-status,
+    https://www.twilio.com/docs/events/event-types/messaging.
+"""
+
+import hashlib
+from datetime import UTC, datetime
+from typing import Any, Literal
+from urllib.parse import parse_qs, urlsplit
+
+import msgspec
+
+from . import _json, _twilio_errors
+from ._cloud_change import bounded
+from ._cloud_values import UNREADABLE, Object, is_user_id, mapping, phone, text, word
+from ._twilio_content import Fields, content_of, referral_of
+from ._twilio_form import is_form, pairs
+from .base import Webhook
+from .errors import Malformed
+from .messages import (
+    AccountUpdate,
+    Contact,
+    Event,
+    Message,
+    Status,
+    StatusValue,
+    UnknownContent,
+)
+
+REFERENCE = "ref"  # the query parameter of our status address that carries the correlation id
+
+_STREAMED = ("com.twilio.messaging.inbound-message.", "com.twilio.messaging.message.")
+_STATUSES: dict[str, StatusValue] = {
+    "accepted": "accepted",
+    "scheduled": "accepted",
+    "queued": "accepted",
+    "sending": "accepted",
+    "sent": "sent",
+    "partially_delivered": "delivered",
+    "delivered": "delivered",
+    "read": "read",
+    "undelivered": "failed",
+    "failed": "failed",
+    "canceled": "failed",
+}
+_INBOUND = ("receiving", "received")
+_SIDS = ("MessageSid", "SmsMessageSid", "SmsSid")
+
+
+class Fact(msgspec.Struct, frozen=True):
+    """What one webhook, or one item of a batch, says: its parameters by the names of a form."""
+
+    fields: Fields
+    raw: msgspec.Raw
+    at: datetime | None = None  # forms have no time
+    correlation_id: str | None = None
+    id: str | None = None  # of an item of a batch
+    kind: str | None = None  # Twilio's word for an item of a batch
+
+    def __repr__(self) -> str:
+        return f"Fact(kind={self.kind!r})"
+
+
+def events(hook: Webhook) -> list[Event]:
+    """All events of *hook*, in its order; of a fact that it repeats, the first.
+
+    Raises `Malformed` for an empty form and for a batch that is no JSON.
+    """
+    if is_form(hook):
+        return [_event(_of_form(hook))]
+    items = _json.read(hook.body)
+    if not isinstance(items, dict | list):
+        raise Malformed("neither a form nor a batch of events")
+    found: dict[str, Event] = {}
+    for item in items if isinstance(items, list) else [items]:
+        event = _event(_of_stream(item)) if isinstance(item, dict) else _unread(Fact({}, _json.raw(item)), "malformed")
+        found.setdefault(event.key, event)
+    return list(found.values())
+
+
+def _of_form(hook: Webhook) -> Fact:
+    decoded = [(_text(name), _text(value)) for name, value in pairs(hook.body)]
+    if not decoded:
+        raise Malformed("an empty form")
+    fields: Fields = {}
+    for name, value in decoded:
+        if value:
+            fields.setdefault(name, value)
+    return Fact(fields, _json.raw(decoded), correlation_id=_reference(hook.url))
+
+
+def _text(part: bytes) -> str:
+    return _json.clean_text(part.decode("utf-8", "replace"))
+
+
+def _of_stream(item: Object) -> Fact:
+    """A CloudEvent. Its data names the parameters of a form in camel case."""
+    data = mapping(item, "data")
+    fields = {name[:1].upper() + name[1:]: value for name in data if (value := _written(data[name]))}
+    return Fact(
+        fields,
+        _json.raw(item),
+        at=_moment(text(data, "timestamp") or text(item, "time")),
+        correlation_id=_reference(fields.get("StatusCallBackUrl", "")),
+        id=word(item, "id"),
+        kind=word(item, "type") or "",
+    )
+
+
+def _written(value: Any) -> str | None:
+    """A single value as a form has it."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return str(value) if isinstance(value, str | int | float) else None
+
+
+def _moment(value: str | None) -> datetime | None:
+    try:
+        at = datetime.fromisoformat(value or "")
+        return at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
+    except (ValueError, OverflowError):
+        return None
+
+
+def _reference(url: str) -> str | None:
+    try:
+        (reference, *_) = parse_qs(urlsplit(url).query).get(REFERENCE, [None])
+    except ValueError:
+        return None
+    return None if reference is None else _json.clean_text(reference)
+
+
+# ---------------------------------------------------------------- events
+
+
+def _event(fact: Fact) -> Event:
+    try:
+        return _read(fact)
+    except UNREADABLE:
+        return _unread(fact, "malformed")
+
+
+def _read(fact: Fact) -> Event:
+    fields = fact.fields
+    sid = next((fields[name] for name in _SIDS if name in fields), None)
+    if sid is None or (fact.kind is not None and not fact.kind.startswith(_STREAMED)):
+        return _unread(fact, "unknown_field")
+    status = (fields.get("MessageStatus") or fields.get("SmsStatus") or "").lower()
+    if status and status not in _INBOUND:
+        return _status(fact, sid, status)
+    if "From" in fields:
+        return _message(fact, sid)
+    return _unread(fact, "unknown_field")
+
+
+def _unread(fact: Fact, kind: Literal["malformed", "unknown_field"]) -> Event:
+    """Something that is neither a message nor a status; the digest of it where it has no id."""
+    return Event(
+        type="message.unknown",
+        key=bounded(fact.id or hashlib.sha256(fact.raw).hexdigest()),
+        account_id=fact.fields.get("AccountSid"),
+        occurred_at=fact.at,
+        account=AccountUpdate(kind=kind, field=fact.kind),
+        raw=fact.raw,
+    )
+
+
+def _message(fact: Fact, sid: str) -> Event:
+    fields = fact.fields
+    channel, address = _address(fields["From"])
+    # The same number and webhook may serve SMS, where nothing below means what it says.
+    content = content_of(fields) if channel == "whatsapp" else UnknownContent(raw_type=channel)
+    frequently = _flag(fields.get("FrequentlyForwarded"))
+    return Event(
+        type="message.unknown" if isinstance(content, UnknownContent) else "message.received",
+        key=bounded(sid),
+        sender=phone(_address(fields.get("To", ""))[1]),
+        account_id=fields.get("AccountSid"),
+        contact=_person(address, fields),
+        occurred_at=fact.at,
+        message=Message(
+            provider_message_id=sid,
+            content=content,
+            reply_to=fields.get("OriginalRepliedMessageSid"),
+            forwarded=_flag(fields.get("Forwarded")) or frequently,
+            frequently_forwarded=frequently,
+            referral=referral_of(fields),
+        ),
+        raw=fact.raw,
+    )
+
+
+def _status(fact: Fact, sid: str, status: str) -> Event:
+    fields = fact.fields
+    channel, address = _address(fields.get("To", "whatsapp:"))
+    value = _STATUSES.get(status) if channel == "whatsapp" else None
+    return Event(
+        type="message.unknown" if value is None else "message.status",
+        key=bounded(f"{sid}|{status}"),
+        sender=phone(_address(fields.get("From", ""))[1]),
+        account_id=fields.get("AccountSid"),
+        contact=_person(address, {}),
+        occurred_at=fact.at,
+        status=Status(
+            provider_message_id=sid,
+            value=value,
+            raw_value=status if value is None else None,
+            error=_twilio_errors.reported(fields) if value in (None, "failed") else None,
+        ),
+        correlation_id=fact.correlation_id,
+        raw=fact.raw,
+    )
+
+
+def _address(value: str) -> tuple[str, str]:
+    """Channel and address of `whatsapp:+15005550100`. SMS has no prefix."""
+    channel, separator, address = value.partition(":")
+    return (channel, address) if separator else ("sms", value)
+
+
+def _person(address: str, fields: Fields) -> Contact | None:
+    """Who has *address*, a number or a business-scoped id; *fields* may know the other one, and a name."""
+    _, user_id = _address(fields.get("ExternalUserId", ""))
+    contact = Contact(
+        phone=phone(address) or phone(fields.get("WaId")),
+        user_id=user_id or (address if is_user_id(address) else None),
+        name=fields.get("ProfileName"),
+    )
+    return contact if contact.phone or contact.user_id else None
+
+
+def _flag(value: str | None) -> bool | None:
+    return {"true": True, "false": False}.get((value or "").lower())

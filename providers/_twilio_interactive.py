@@ -1,0 +1,60 @@
+"""Messages with something to tap, as the content resources that Twilio sends them by.
+
+Source: https://www.twilio.com/docs/content/content-types-overview,
+    https://www.twilio.com/docs/content/content-api-resources.
+"""
+
+import hashlib
+
+from . import _json
+from ._cloud_values import Object, listed, present, word
+from ._twilio_errors import answer
+from .base import Response
+from .errors import Rejected, Unsupported
+from .messages import Buttons, CallToAction, Interactive, ListMenu, ListRow
+
+# The body, which differs from message to message, is a variable, so that one resource serves all of a kind.
+BODY = "1"
+_PLACEHOLDER = f"{{{{{BODY}}}}}"
+
+
+def resource(message: Interactive) -> Object:
+    """The content resource for *message*, named by its digest so that it is made once; or `Unsupported`."""
+    if message.header is not None:
+        raise Unsupported("such messages have no header at Twilio", code="header_unsupported")
+    if message.footer is not None:
+        raise Unsupported("such messages have no footer at Twilio", code="footer_unsupported")
+    kind, parts = _type_of(message)
+    if not message.body:
+        raise Rejected("the message needs a body", code="text_empty")
+    written = _json.canonical(parts)
+    if b"{{" in written:
+        raise Unsupported("only the body may have double braces: they mark variables", code="braces_unsupported")
+    types = {f"twilio/{kind}": {"body": _PLACEHOLDER, **parts}}
+    digest = hashlib.sha256(kind.encode() + written).hexdigest()[:32]
+    return {"friendly_name": f"gw_{digest}", "language": "en", "variables": {BODY: "text"}, "types": types}
+
+
+def sid_in(response: Response, name: str) -> str | None:
+    """The SID of the resource *name* in a list of resources, None where it is not there."""
+    contents = [content for content in listed(answer(response), "contents") if isinstance(content, dict)]
+    return next((word(content, "sid") for content in contents if word(content, "friendly_name") == name), None)
+
+
+def _type_of(message: Interactive) -> tuple[str, Object]:
+    match message.action:
+        case Buttons(buttons=buttons):
+            actions = [{"type": "QUICK_REPLY", "title": button.title, "id": button.id} for button in buttons]
+            return "quick-reply", {"actions": actions}
+        case ListMenu(button=button, sections=[section]) if section.title is None:
+            return "list-picker", {"button": button, "items": [_item(row) for row in section.rows]}
+        case ListMenu():
+            raise Unsupported("a list has one section without a title at Twilio", code="sections_unsupported")
+        case CallToAction(title=title, url=url):
+            return "call-to-action", {"actions": [{"type": "URL", "title": title, "url": url}]}
+    kind = message.action.__struct_config__.tag
+    raise Unsupported(f"this kind of message cannot be made here: {kind}", code=f"{kind}_unsupported")
+
+
+def _item(row: ListRow) -> Object:
+    return present(item=row.title, id=row.id, description=row.description)

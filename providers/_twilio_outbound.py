@@ -1,0 +1,220 @@
+"""Messages to Twilio as the form that its Message resource takes, and what it answers.
+
+Source: https://www.twilio.com/docs/messaging/api/message-resource,
+    https://www.twilio.com/docs/whatsapp/api, https://www.twilio.com/docs/content/send-templates-created-with-the-content-template-builder.
+"""
+
+import json
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from email.utils import parsedate_to_datetime
+from typing import Any
+from urllib.parse import quote, urlsplit, urlunsplit
+
+from ._cloud_values import Object, is_user_id, listed, phone, text, word
+from ._twilio_errors import answer, send_error
+from ._twilio_inbound import REFERENCE
+from .base import Response
+from .errors import Rejected, Unsupported
+from .messages import (
+    Audio,
+    Contact,
+    Location,
+    MediaContent,
+    MessageResult,
+    OutboundContent,
+    Recipient,
+    Sticker,
+    Template,
+    Text,
+)
+
+CHANNEL = "whatsapp:"
+Form = list[tuple[str, str]]
+
+# An answer is asked for within a minute or so; older messages with the same words are other messages.
+_FOUND_WITHIN = timedelta(minutes=3)
+
+
+def address(to: Recipient) -> str:
+    """*to* with the channel. The phone is preferred; an id has no plus. `Unsupported` for groups and others."""
+    known = to.phone or to.user_id
+    if known is None:
+        raise Unsupported("a phone or a business-scoped user id is needed", code="recipient_unsupported")
+    return f"{CHANNEL}{known}"
+
+
+def content_fields(content: OutboundContent) -> Form:
+    """The fields that say *content*, or `Unsupported`. Twilio has none for a quoted message or a file's name."""
+    match content:
+        case Text(body=body):
+            return [("Body", body)]
+        case MediaContent():
+            return _medium(content)
+        case Location():
+            return _location(content)
+        case Template():
+            return _template(content)
+    kind = content.__struct_config__.tag
+    raise Unsupported(f"Twilio cannot send this kind of message: {kind}", code=f"{kind}_unsupported")
+
+
+def prepared(content_sid: str, variables: Object) -> Form:
+    """The fields for a content resource. Beside them there is neither body nor medium."""
+    fields = [("ContentSid", content_sid)]
+    if variables:
+        written = json.dumps(variables, ensure_ascii=False, separators=(",", ":"))
+        fields.append(("ContentVariables", written))
+    return fields
+
+
+def status_callback(callback_url: str | None, correlation_id: str) -> Form:
+    """Where statuses go. The correlation id within it tells what became of a send whose answer was lost."""
+    if callback_url is None:
+        return []
+    scheme, host, path, query, fragment = urlsplit(callback_url)
+    reference = f"{REFERENCE}={quote(correlation_id, safe=':')}"
+    query = f"{query}&{reference}" if query else reference
+    return [("StatusCallback", urlunsplit((scheme, host, path, query, fragment)))]
+
+
+def _medium(medium: MediaContent) -> Form:
+    if medium.url is None:
+        if medium.id is None:
+            raise Rejected("a medium needs a url", code="media_missing")
+        raise Unsupported("Twilio fetches media from a url and keeps none for sending", code="media_id_unsupported")
+    # With these two a caption becomes a message of its own, or is lost.
+    caption = None if isinstance(medium, Audio | Sticker) else medium.caption
+    return [*([("Body", caption)] if caption else []), ("MediaUrl", medium.url)]
+
+
+def _location(place: Location) -> Form:
+    point = f"{_decimal(place.latitude)},{_decimal(place.longitude)}"
+    # One pipe separates the point from its label.
+    label = (place.address or place.name or "").replace("|", "/")
+    action = f"geo:{point}|{label}" if label else f"geo:{point}"
+    # A message without a body is refused, also where the place has no name.
+    return [("Body", place.name or place.address or point), ("PersistentAction", action)]
+
+
+def _decimal(degrees: float) -> str:
+    """Without an exponent."""
+    return format(Decimal(repr(degrees)), "f")
+
+
+# ---------------------------------------------------------------- templates
+
+
+def _template(template: Template) -> Form:
+    """An approved template is a content resource, and its name here is that resource's SID."""
+    if not template.name.startswith("HX"):
+        raise Unsupported("Twilio knows a template by its ContentSid (HX…)", code="template_name_unsupported")
+    return prepared(template.name, _variables(template.components))
+
+
+def _variables(components: list[Object]) -> Object:
+    """The variables of *components* by the names that the template's placeholders have.
+
+    Parameters of the body are numbered as in WhatsApp, {{1}} first. Twilio numbers all placeholders of a template
+    in one row, so elsewhere only a parameter with a `parameter_name` can be told.
+    """
+    variables: Object = {}
+    for component in components:
+        in_body = word(component, "type") == "body"
+        for index, parameter in enumerate(listed(component, "parameters"), 1):
+            name = word(parameter, "parameter_name") if isinstance(parameter, dict) else None
+            if name is None and in_body:
+                name = str(index)
+            if name is None:
+                raise Unsupported(
+                    "parameters outside of the body need a parameter_name", code="template_parameter_unsupported"
+                )
+            variables[name] = _value(parameter)
+    return variables
+
+
+def _value(parameter: Any) -> Any:
+    kind = word(parameter, "type") if isinstance(parameter, dict) else None
+    match kind:
+        case "text" | "payload":
+            return parameter.get(kind)
+        case "currency" | "date_time":
+            return (parameter.get(kind) or {}).get("fallback_value")
+    raise Unsupported(
+        f"Twilio's templates have no parameters of this kind: {kind}", code="template_parameter_unsupported"
+    )
+
+
+# ---------------------------------------------------------------- answers
+
+
+def message_result(response: Response, *, secrets: Sequence[str | None]) -> MessageResult:
+    """The acceptance in *response*, or the `SendError` it means. Accepted is not delivered.
+
+    Also where the message failed at once: it exists, and a status says so.
+    """
+    message = answer(response)
+    if not 200 <= response.status < 300 or word(message, "sid") is None:
+        raise send_error(response, secrets=tuple(secrets))
+    return _result(message)
+
+
+def found(response: Response, fields: Form) -> MessageResult | None:
+    """The one message of the list in *response* that a send of *fields* made; None unless it is exactly one.
+
+    Twilio cannot be asked for our own id, so it is told by recipient, words and number of media, and by its age on
+    Twilio's own clock: without a Date header nothing is found.
+    """
+    asked_at = _moment(response.headers.get("date"))
+    if asked_at is None:
+        return None
+    wanted = dict(fields)
+    candidates = [
+        message
+        for message in listed(answer(response), "messages")
+        if isinstance(message, dict) and _is_same(message, wanted) and _is_recent(message, asked_at)
+    ]
+    return _result(candidates[0]) if len(candidates) == 1 else None
+
+
+def _is_same(message: Object, wanted: dict[str, str]) -> bool:
+    media = "1" if "MediaUrl" in wanted else "0"
+    return (
+        text(message, "direction") == "outbound-api"
+        and word(message, "sid") is not None
+        and text(message, "to") == wanted["To"]
+        and (text(message, "body") or "") == wanted.get("Body", "")
+        and (word(message, "num_media") or "0") == media
+    )
+
+
+def _is_recent(message: Object, asked_at: datetime) -> bool:
+    created_at = _moment(text(message, "date_created"))
+    return created_at is not None and abs(asked_at - created_at) <= _FOUND_WITHIN
+
+
+def _result(message: Object) -> MessageResult:
+    to = (text(message, "to") or "").removeprefix(CHANNEL)
+    contact = Contact(phone=phone(to), user_id=to if is_user_id(to) else None)
+    return MessageResult(
+        provider_message_id=word(message, "sid") or "",
+        timestamp=_moment(text(message, "date_created")),
+        cost=_cost(message),
+        contact=contact if contact.phone or contact.user_id else None,
+    )
+
+
+def _cost(message: Object) -> str | None:
+    """What it costs, once Twilio knows. It writes charges as negative amounts."""
+    price, unit = text(message, "price"), text(message, "price_unit")
+    return f"{price.removeprefix('-')} {unit}" if price and unit else None
+
+
+def _moment(value: str | None) -> datetime | None:
+    """A time as RFC 2822 writes it, as answers and the Date header do."""
+    try:
+        at = parsedate_to_datetime(value or "")
+    except (ArithmeticError, LookupError, TypeError, ValueError):
+        return None
+    return None if at.tzinfo is None else at.astimezone(UTC)

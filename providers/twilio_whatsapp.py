@@ -1,0 +1,433 @@
+"""Twilio Programmable Messaging, WhatsApp senders.
+
+Source: https://www.twilio.com/docs/whatsapp/api, https://www.twilio.com/docs/messaging/api/message-resource,
+    https://www.twilio.com/docs/usage/webhooks/webhooks-security,
+    https://www.twilio.com/docs/usage/webhooks/webhooks-connection-overrides.
+"""
+
+import re
+from base64 import b64encode
+from collections.abc import Generator
+from typing import Annotated, ClassVar, TypeVar
+from urllib.parse import quote, urlencode
+
+import msgspec
+from msgspec import Meta
+
+from . import _twilio_account, _twilio_inbound, _twilio_interactive, _twilio_outbound, _twilio_signature
+from ._cloud_values import Object, phone, word
+from ._twilio_content import media_path
+from ._twilio_errors import answer, call_error, is_missing, repeatable
+from ._twilio_media import is_redirect, media_of
+from ._twilio_outbound import CHANNEL, Form
+from .base import Check, Flow, ProviderInfo, Request, Response, Webhook, WhatsAppProvider
+from .errors import AccountBroken, Rejected, Restricted, Unavailable, Uncertain, Unsupported
+from .messages import (
+    Event,
+    Interactive,
+    Media,
+    MessageData,
+    MessageResult,
+    ProviderStatus,
+    Recipient,
+    Template,
+)
+
+_SECRET = {"secret": True}
+# In Python, unlike in a browser, `$` alone would let a line break pass at the end, and into a header.
+_NO_SPACES = r"^\S+(?!\s)$"
+_NUMBER = r"^\s*\+?[\s\(\)\.\-]*[1-9](?:[\s\(\)\.\-]*[0-9]){6,14}[\s\(\)\.\-]*$"
+
+_FORM = "application/x-www-form-urlencoded"
+_JSON = "application/json"
+# Twilio forgets a webhook after one failed connection unless its address says otherwise: five more tries, on any
+# failure, all within its 15 seconds.
+_RETRIES = "rc=5&rp=all"
+# An account has some dozens of senders, fifty to a page.
+_MAX_PAGES = 20
+# Answers of an address that cannot search; then content is made anew.
+_NO_SEARCH = (400, 404, 405)
+# Errors that say something about the configuration; all others say that the provider could not be asked.
+_CONFIGURATION_ERRORS = (AccountBroken, Restricted, Rejected)
+
+Result = TypeVar("Result")
+
+
+def _sid(prefix: str) -> str:
+    return rf"^{prefix}[0-9a-fA-F]{{32}}(?!\s)$"
+
+
+class TwilioWhatsApp(WhatsAppProvider, frozen=True, kw_only=True):
+    """One WhatsApp sender of one Twilio account."""
+
+    info: ClassVar[ProviderInfo] = ProviderInfo(
+        name="twilio_whatsapp",
+        display_name="WhatsApp by Twilio",
+        description="Twilio's official WhatsApp senders. Needs a Twilio account with a registered sender.",
+        pricing="paid",
+        stability="stable",
+        official=True,
+        capabilities=frozenset(
+            {"text", "image", "video", "audio", "document", "sticker", "location", "interactive", "template"}
+            | {"buttons", "list", "cta_url", "templates", "media", "typing", "find_message"}
+        ),
+    )
+    # Anything but an empty TwiML document has a price: text is sent to the person, other types raise alarms.
+    acknowledgement: ClassVar[Response] = Response(
+        status=200,
+        headers={"content-type": "text/xml"},
+        body=b'<?xml version="1.0" encoding="UTF-8"?><Response/>',
+    )
+
+    account_sid: Annotated[
+        str,
+        Meta(
+            title="Account SID",
+            description="On the console's first page. Of the account, or subaccount, that has the sender.",
+            pattern=_sid("AC"),
+            extra={"placeholder": "AC…"},
+        ),
+    ]
+    auth_token: Annotated[
+        str,
+        Meta(
+            title="Auth Token",
+            description="Signs the webhooks and, without an API key, authorizes sending.",
+            min_length=1,
+            pattern=_NO_SPACES,
+            extra=_SECRET,
+        ),
+    ]
+    phone_number: Annotated[
+        str,
+        Meta(
+            title="WhatsApp phone number",
+            description="The sender, with its country code.",
+            pattern=_NUMBER,
+            extra={"placeholder": "+55 11 99999-9999"},
+        ),
+    ]
+    auth_token_secondary: Annotated[
+        Annotated[str, Meta(pattern=_NO_SPACES)] | None,
+        Meta(
+            title="Secondary Auth Token",
+            description="Accepted as well on webhooks while the Auth Token is being replaced.",
+            extra=_SECRET,
+        ),
+    ] = None
+    api_key_sid: Annotated[
+        Annotated[str, Meta(pattern=_sid("SK"))] | None,
+        Meta(
+            title="API key SID",
+            description="Authorizes sending in place of the Auth Token; it can be revoked alone.",
+            extra={"placeholder": "SK…"},
+        ),
+    ] = None
+    api_key_secret: Annotated[
+        Annotated[str, Meta(pattern=_NO_SPACES)] | None,
+        Meta(title="API key secret", description="Shown once, when the key is made.", extra=_SECRET),
+    ] = None
+    messaging_service_sid: Annotated[
+        Annotated[str, Meta(pattern=_sid("MG"))] | None,
+        Meta(
+            title="Messaging Service SID",
+            description="Sends through this service, which must have the sender.",
+            extra={"placeholder": "MG…"},
+        ),
+    ] = None
+    shared_key_id: Annotated[
+        Annotated[str, Meta(pattern=_NO_SPACES)] | None,
+        Meta(
+            title="Shared key ID",
+            description="For accounts whose webhooks are signed with a shared key instead of the Auth Token.",
+        ),
+    ] = None
+    shared_key_secret: Annotated[
+        Annotated[str, Meta(pattern=_NO_SPACES)] | None,
+        Meta(title="Shared key secret", extra=_SECRET),
+    ] = None
+    base_url: Annotated[
+        str,
+        Meta(
+            title="API address",
+            description="Of another region, as https://api.dublin.ie1.twilio.com; Twilio's other hosts follow it.",
+            pattern=r"^https?://[^\s?#]+(?!\s)$",
+            extra={"placeholder": "https://api.twilio.com"},
+        ),
+    ] = "https://api.twilio.com"
+
+    def __post_init__(self) -> None:
+        number = phone(self.phone_number)
+        if number is None:
+            raise ValueError("phone_number is no phone number")
+        if _is_half(self.api_key_sid, self.api_key_secret):
+            raise ValueError("api_key_sid and api_key_secret belong together")
+        if _is_half(self.shared_key_id, self.shared_key_secret):
+            raise ValueError("shared_key_id and shared_key_secret belong together")
+        # Written for people in forms, compared as E.164 everywhere.
+        msgspec.structs.force_setattr(self, "phone_number", number)
+
+    @property
+    def sender(self) -> str:
+        return self.phone_number
+
+    # ------------------------------------------------------------ inbound
+
+    def challenge(self, hook: Webhook) -> Response | None:
+        """Twilio makes no handshake."""
+        return None
+
+    def verify(self, hook: Webhook) -> None:
+        tokens = [token for token in (self.auth_token, self.auth_token_secondary) if token]
+        shared = {self.shared_key_id: self.shared_key_secret} if self.shared_key_id and self.shared_key_secret else {}
+        _twilio_signature.verify(hook, auth_tokens=tokens, shared_keys=shared)
+
+    def parse(self, hook: Webhook) -> list[Event]:
+        return _twilio_inbound.events(hook)
+
+    def callback_url(self, webhook_url: str) -> str:
+        """With Twilio's instructions for retries in the fragment, which is neither sent nor signed."""
+        return webhook_url if "#" in webhook_url else f"{webhook_url}#{_RETRIES}"
+
+    def owns(self, event: Event) -> bool:
+        """One token signs for all senders of its account. The smallest statuses name neither of them."""
+        return event.account_id in (None, self.account_sid) and event.sender in (None, self.phone_number)
+
+    # ------------------------------------------------------------ sending
+
+    def send_message(self, message: MessageData) -> Flow[MessageResult]:
+        """One call; two or three for messages with something to tap, whose content is made first."""
+        fields = self._addressed(message)
+        callback = _twilio_outbound.status_callback(message.callback_url, message.correlation_id)
+        if isinstance(message.content, Interactive):
+            wanted = _twilio_interactive.resource(message.content)
+            content_sid = yield from self._nothing_sent_by(self._content_sid(wanted))
+            variables = {_twilio_interactive.BODY: message.content.body}
+            fields += _twilio_outbound.prepared(content_sid, variables)
+        else:
+            fields += _twilio_outbound.content_fields(message.content)
+        response = yield self._post_form(f"{self._root}/Messages.json", fields + callback)
+        return _twilio_outbound.message_result(response, secrets=self._secrets)
+
+    def find_message(self, message: MessageData) -> Flow[MessageResult | None]:
+        """Looked for by its words. Those of a template are Twilio's, so it cannot be told that way."""
+        if isinstance(message.content, Template | Interactive):
+            return None
+        fields = self._addressed(message) + _twilio_outbound.content_fields(message.content)
+        query = {"To": dict(fields)["To"], "From": f"{CHANNEL}{self.phone_number}", "PageSize": "50"}
+        response = yield self._get(f"{self._root}/Messages.json", urlencode(query))
+        self._answered(response)
+        return _twilio_outbound.found(response, fields)
+
+    def mark_read(self, message_id: str, chat: Recipient, *, typing: bool = False) -> Flow[None]:
+        """Show that an answer is being written, for up to 25 seconds, which also marks the message as read."""
+        if not typing:
+            raise Unsupported("Twilio marks as read only what is being answered", code="receipts")
+        fields = [("channel", "whatsapp"), ("messageId", message_id)]
+        yield from self._call(self._post_form(f"{self._host('messaging')}/v2/Indicators/Typing.json", fields))
+
+    def media(self, media_id: str) -> Flow[Media]:
+        """The id, or Twilio's own url, of an inbound medium. It stays until it is deleted."""
+        path = media_path(media_id)
+        if path is None:
+            raise Rejected("this is no medium of Twilio's", code="media_id", scope="media")
+        url = f"{self._root}{path}"
+        response = yield Request(method="GET", url=url, headers=self._authorization)
+        if is_missing(response):
+            raise Rejected("the medium was deleted, or belongs to another account", code="20404", scope="media")
+        if not (200 <= response.status < 300 or is_redirect(response)):
+            raise call_error(response, secrets=self._secrets)
+        return media_of(response, url=url, headers=self._authorization)
+
+    # ------------------------------------------------------------ account
+
+    def setup(self) -> Flow[None]:
+        """Nothing to prepare: a sender is registered by people, in the console."""
+        yield from ()
+
+    def validate_config(self) -> Flow[list[Check]]:
+        """The account, which also proves the Auth Token, the sender with its webhook, and the service if there is one.
+
+        Changes nothing and messages nobody.
+        """
+        try:
+            account = yield from self._account()
+        except _CONFIGURATION_ERRORS as error:
+            return [_twilio_account.refused_account(error, self.base_url)]
+        checks = [_twilio_account.account_check(account)]
+        checks += yield from self._sender_checks()
+        if self.messaging_service_sid is not None:
+            checks.append((yield from self._service_check(self.messaging_service_sid)))
+        return checks
+
+    def get_status(self) -> Flow[ProviderStatus]:
+        try:
+            account = yield from self._account()
+            sender = None if self._is_sandbox else (yield from self._find_sender())
+        except _CONFIGURATION_ERRORS as error:
+            return ProviderStatus(
+                is_connected=False,
+                connection_quality="disconnected",
+                session_info={"error_code": error.code},
+                detail=error.detail,
+            )
+        return _twilio_account.status_of(account, sender, self.phone_number)
+
+    def receive_messages(self, callback_url: str) -> Flow[None]:
+        """Set the sender's addresses for messages and for statuses. A change takes Twilio some seconds."""
+        if self._is_sandbox:
+            detail = "the sandbox can only be set up in the console: Messaging, Try it out, Sandbox settings"
+            raise Rejected(detail, code="sandbox")
+        sender = yield from self._find_sender()
+        if sender is None:
+            raise Rejected(f"the account has no WhatsApp sender {self.phone_number}", code="sender_missing")
+        address = self.callback_url(callback_url)
+        yield from self._set_webhook(sender, callback_url=address, status_callback_url=address)
+
+    def disconnect(self) -> Flow[None]:
+        sender = None if self._is_sandbox else (yield from self._find_sender())
+        if sender is not None:
+            yield from self._set_webhook(sender, callback_url="", status_callback_url="")
+
+    # ------------------------------------------------------------ steps of the flows
+
+    def _addressed(self, message: MessageData) -> Form:
+        """Recipient and sender. With the service alone, another of its numbers might answer the person."""
+        fields = [("To", _twilio_outbound.address(message.to)), ("From", f"{CHANNEL}{self.phone_number}")]
+        service = self.messaging_service_sid
+        return fields if service is None else [*fields, ("MessagingServiceSid", service)]
+
+    def _content_sid(self, wanted: Object) -> Flow[str]:
+        """The content resource *wanted*, made if it is not there. Making one twice harms nobody."""
+        name = wanted["friendly_name"]
+        query = urlencode({"ContentName": name, "PageSize": "50"})
+        listed = yield self._get(f"{self._host('content')}/v2/Content", query)
+        if listed.status not in _NO_SEARCH:
+            self._answered(listed)
+        if (sid := _twilio_interactive.sid_in(listed, name)) is not None:
+            return sid
+        made = yield from self._call(self._post_json(f"{self._host('content')}/v1/Content", wanted))
+        sid = word(made, "sid")
+        if sid is None:
+            raise Unavailable("the content was not made", code="unexpected_answer")
+        return sid
+
+    def _nothing_sent_by(self, steps: Generator[Request, Response, Result]) -> Flow[Result]:
+        """*steps* come before the message: whatever is lost there, the message surely was not sent."""
+        try:
+            return (yield from steps)
+        except Uncertain as error:
+            raise repeatable(error) from error
+
+    def _account(self) -> Flow[Object]:
+        """Asked for with the Auth Token: API keys may not, and this way the token is tested, too."""
+        headers = {"authorization": _basic(self.account_sid, self.auth_token), "accept": _JSON}
+        return (yield from self._call(Request(method="GET", url=f"{self._root}.json", headers=headers)))
+
+    def _find_sender(self) -> Flow[Object | None]:
+        senders = f"{self._host('messaging')}/v2/Channels/Senders"
+        query: str | None = "Channel=whatsapp&PageSize=50"
+        for _ in range(_MAX_PAGES):
+            page = yield from self._call(self._get(senders, query or ""))
+            sender = _twilio_account.sender_in(page, f"{CHANNEL}{self.phone_number}")
+            query = _twilio_account.next_query(page)
+            if sender is not None or query is None:
+                return sender
+        return None
+
+    def _sender_checks(self) -> Flow[list[Check]]:
+        if self._is_sandbox:
+            return _twilio_account.sandbox_checks()
+        try:
+            sender = yield from self._find_sender()
+        except _CONFIGURATION_ERRORS as error:
+            return [_twilio_account.refused_sender(error, with_api_key=self.api_key_sid is not None)]
+        if sender is None:
+            return [_twilio_account.missing_sender(self.phone_number)]
+        return [_twilio_account.sender_check(sender), _twilio_account.webhook_check(sender)]
+
+    def _service_check(self, service_sid: str) -> Flow[Check]:
+        response = yield self._get(f"{self._host('messaging')}/v1/Services/{service_sid}", "")
+        if is_missing(response):
+            return _twilio_account.missing_service()
+        try:
+            return _twilio_account.service_check(self._answered(response))
+        except _CONFIGURATION_ERRORS as error:
+            return _twilio_account.refused_service(error)
+
+    def _set_webhook(self, sender: Object, *, callback_url: str, status_callback_url: str) -> Flow[None]:
+        webhook = {
+            "callback_url": callback_url,
+            "callback_method": "POST",
+            "status_callback_url": status_callback_url,
+            "status_callback_method": "POST",
+        }
+        # Only this part: whatever else is sent would be changed, too.
+        url = f"{self._host('messaging')}/v2/Channels/Senders/{quote(word(sender, 'sid') or '', safe='')}"
+        yield from self._call(self._post_json(url, {"webhook": webhook}))
+
+    # ------------------------------------------------------------ requests and answers
+
+    @property
+    def _is_sandbox(self) -> bool:
+        return self.phone_number == _twilio_account.SANDBOX
+
+    def _host(self, product: str) -> str:
+        """Twilio has a host for each product, `api` among them. Any other address serves all of them."""
+        base = self.base_url.rstrip("/")
+        return re.sub(r"^(https?://)api\.((?:[a-z0-9-]+\.){0,2}twilio\.com)$", rf"\g<1>{product}.\g<2>", base)
+
+    @property
+    def _root(self) -> str:
+        """The address under which the account's resources are found."""
+        return f"{self._host('api')}/2010-04-01/Accounts/{self.account_sid}"
+
+    @property
+    def _authorization(self) -> dict[str, str]:
+        """Only ever a header: credentials in a URL land in logs."""
+        if self.api_key_sid is not None and self.api_key_secret is not None:
+            return {"authorization": _basic(self.api_key_sid, self.api_key_secret)}
+        return {"authorization": _basic(self.account_sid, self.auth_token)}
+
+    @property
+    def _secrets(self) -> tuple[str | None, ...]:
+        plain = (self.auth_token, self.auth_token_secondary, self.api_key_secret, self.shared_key_secret)
+        headers = (self._authorization["authorization"], _basic(self.account_sid, self.auth_token))
+        return (*plain, *(header.removeprefix("Basic ") for header in headers))
+
+    def _get(self, url: str, query: str) -> Request:
+        headers = {**self._authorization, "accept": _JSON}
+        return Request(method="GET", url=f"{url}?{query}" if query else url, headers=headers)
+
+    def _post_form(self, url: str, fields: Form) -> Request:
+        return self._post(url, _FORM, urlencode(fields).encode())
+
+    def _post_json(self, url: str, body: Object) -> Request:
+        return self._post(url, _JSON, msgspec.json.encode(body))
+
+    def _post(self, url: str, content_type: str, body: bytes) -> Request:
+        headers = {**self._authorization, "accept": _JSON, "content-type": content_type}
+        return Request(method="POST", url=url, headers=headers, body=body)
+
+    def _call(self, request: Request) -> Flow[Object]:
+        """One call that may be repeated freely, and its answer."""
+        return self._answered((yield request))
+
+    def _answered(self, response: Response) -> Object:
+        if not 200 <= response.status < 300:
+            raise call_error(response, secrets=self._secrets)
+        body = answer(response)
+        if not body:
+            raise Unavailable("the answer is not the one documented", code="unexpected_answer")
+        return body
+
+
+def _is_half(*pair: str | None) -> bool:
+    return pair.count(None) == 1
+
+
+def _basic(user: str, password: str) -> str:
+    return f"Basic {b64encode(f'{user}:{password}'.encode()).decode()}"
+
+
+PROVIDER = TwilioWhatsApp
