@@ -68,7 +68,7 @@ def _serialized(event: Event, identity: str | None) -> Any:
     if identity is None or "_" in identity:
         return identity
     raw = _raw(event)
-    found = next((holder["id"] for holder in (raw, raw.get("vote"), raw.get("after")) if holder and "id" in holder))
+    found = next(holder["id"] for holder in (raw, raw.get("vote"), raw.get("after")) if holder and "id" in holder)
     assert bare(found) == identity
     return found
 
