@@ -16,7 +16,6 @@ from ._waha_addresses import (
     message_id,
     normalized,
     person,
-    public_id,
     serialized_id,
 )
 from ._waha_cards import contact_of
@@ -103,11 +102,11 @@ def message_result(response: Response, *, by_url: bool, secrets: tuple[str, ...]
 
 
 def result_of(message: Object) -> MessageResult:
-    """*message*, of an engine, which has an id, as the result of having sent it."""
+    """*message*, an engine's, which has an id, as the result of having sent it: as ours, it has its bare id."""
     identity = id_in(message) or ""
     parts = message_id(identity)
     return MessageResult(
-        provider_message_id=public_id(identity),
+        provider_message_id=identity if parts is None else parts.bare,
         timestamp=moment(message.get("timestamp")) or moment(message.get("messageTimestamp")),
         contact=None if parts is None else person(parts.chat),
     )

@@ -10,10 +10,11 @@ import msgspec
 
 from ._cloud_values import Object, listed, mapping, moment, present, text
 from ._waha_addresses import jid, phone_in
+from ._waha_delivery import Health
 from .base import Check
 from .messages import ProviderStatus
+from .signing import same_secret
 
-Health = Literal["down", "degraded", "retest"]
 Quality = Literal["excellent", "good", "poor", "disconnected"]
 PairingState = Literal["starting", "scan", "linked", "failed"]
 
@@ -136,7 +137,7 @@ def webhooks_of(session: Object) -> list[Any]:
 
 def is_signed_with(entry: Any, key: str) -> bool:
     """Whether *entry*, a webhook of a session, is one of ours: nobody else has the key."""
-    return isinstance(entry, dict) and text(mapping(entry, "hmac"), "key") == key
+    return isinstance(entry, dict) and same_secret(text(mapping(entry, "hmac"), "key") or "", key)
 
 
 def with_webhooks(session: Object, webhooks: list[Any]) -> Object:

@@ -41,8 +41,9 @@ _RECENT = 10
 class WhatsAppWeb(WhatsAppProvider, frozen=True, kw_only=True):
     """One session of one WAHA server, which is one phone.
 
-    The pacing is WAHA's advice on how not to be blocked, https://waha.devlike.pro/docs/overview/how-to-avoid-blocking:
-    seconds of random length between messages, and no bursts.
+    The pacing follows "How to avoid blocking" of https://waha.devlike.pro/docs/overview: pauses of random length, as of
+    a person who answers, and no bursts. Nobody publishes a number; 20 a minute with up to three seconds more is for
+    answers. Who writes to strangers leaves half a minute between them, or loses the number.
     """
 
     info: ClassVar[ProviderInfo] = ProviderInfo(
@@ -123,7 +124,8 @@ class WhatsAppWeb(WhatsAppProvider, frozen=True, kw_only=True):
 
     def verify(self, hook: Webhook) -> None:
         """Section 5.2: HMAC-SHA512 over the bytes as received. A header that names another hash is not followed."""
-        if hook.headers.get("x-webhook-hmac-algorithm", _ALGORITHM).lower() != _ALGORITHM:
+        algorithm = hook.headers.get("x-webhook-hmac-algorithm", _ALGORITHM)
+        if algorithm != _ALGORITHM:
             raise Unverified
         verify_hmac_hex((self.hmac_key,), hook.body, hook.headers.get("x-webhook-hmac", "").lower(), _ALGORITHM)
 

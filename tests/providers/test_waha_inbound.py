@@ -203,6 +203,15 @@ def test_a_quotation_in_a_group_names_the_author() -> None:
     assert message_of(event).reply_to == "false_120363000000000042@g.us_3EB0AA_15005550177@c.us"
 
 
+def test_nobody_is_taken_for_us_where_we_are_not_known() -> None:
+    """A webhook without `me`, and an author without a phone."""
+    envelope = json.loads(sample("msg_reply_bare_id")["body"])
+    del envelope["me"]
+    envelope["payload"]["replyTo"]["participant"] = "98765432101234@lid"
+    (event,) = parse(json.dumps(envelope).encode())
+    assert message_of(event).reply_to == "false_15005550100@c.us_3EB001655239BF17B0EE80"
+
+
 def test_two_edits_of_one_message_are_two_facts() -> None:
     """WEBJS gives an edit the id of the message."""
     envelope = json.loads(sample("msg_edited")["body"])

@@ -461,6 +461,7 @@ def test_an_error_of_the_transport_passes_through(name: str) -> None:
         ({"id": {"fromMe": True, "remote": {"server": "c.us", "user": "1"}, "id": "A"}}, "A"),
         ({"id": {"fromMe": True, "remote": {"_serialized": "1@g.us"}, "id": "A", "participant": "2@c.us"}}, "A"),
         ({"key": {"remoteJid": "1@g.us", "fromMe": True, "id": "A", "participant": "2:3@s.whatsapp.net"}}, "A"),
+        ({"key": {"remoteJid": "1@s.whatsapp.net", "id": "A"}}, "A"),
     ],
 )
 def test_every_shape_of_an_answer_has_its_id(answer: Any, identity: str) -> None:
