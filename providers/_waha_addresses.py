@@ -142,8 +142,9 @@ def chat_of(to: Recipient) -> str:
     """WAHA's ``chatId``. `Unsupported` where only an id of another provider is known."""
     if to.phone is not None:
         return f"{to.phone[1:]}@c.us"
-    if to.lid is not None:
-        return to.lid if to.lid.endswith("@lid") else f"{to.lid}@lid"
-    if to.group_id is not None:
+    lid = f"{(to.lid or '').removesuffix('@lid')}@lid"
+    if _LID.fullmatch(lid):
+        return lid
+    if to.group_id is not None and is_group(to.group_id):
         return to.group_id
     raise Unsupported("a phone, a hidden number (lid) or a group is needed", code="recipient_unsupported")

@@ -97,7 +97,8 @@ def proto(payload: Object) -> Object:
 
 def raw_type(payload: Object) -> str | None:
     """The engine's own word for the kind of *payload*."""
-    kinds = [key for key in proto(payload) if key not in _BESIDE]
+    keys = list(proto(payload))
+    kinds = [key for key in keys if key not in _BESIDE] or keys
     return kinds[0] if kinds else text(mapping(payload, "_data"), "type")
 
 

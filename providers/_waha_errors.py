@@ -45,12 +45,14 @@ _STARTING = Verdict(Unavailable, "session_starting", "the session is connecting"
 _UNLINKED = Verdict(AccountBroken, "session_not_working", "the session is not linked to a phone", "session")
 _ENGINE = Verdict(Rejected, "not_implemented", "the engine of the WAHA server cannot do this", "engine")
 _GONE = "the browser of the session broke down during the call"
+# The server's words, now and before 2025. An address it does not know is repeated, with `sessions` in it.
+_NO_SESSION = r"session not found|find a session"
 
 # (statuses, what the answer says, verdict). A session that is not ready says `session <STATUS>`.
 _TABLE: tuple[tuple[tuple[int, ...], str, Verdict], ...] = (
     ((401,), "", Verdict(AccountBroken, "unauthorized", "the WAHA server refuses the API key", "token")),
     ((403,), "", Verdict(AccountBroken, "forbidden", "the API key may not do this with this session", "token")),
-    ((404,), "session", Verdict(AccountBroken, "session_missing", "the WAHA server has no such session", "session")),
+    ((404,), _NO_SESSION, Verdict(AccountBroken, "session_missing", "the WAHA server has no such session", "session")),
     ((404,), "", Verdict(AccountBroken, "path_missing", "the WAHA server is too old, or is none", "server")),
     ((413,), "", Verdict(Rejected, "too_large", "the message is too large for the WAHA server", "message")),
     ((422,), r"^session STARTING$", _STARTING),
@@ -107,6 +109,10 @@ def call_error(response: Response, *, secrets: tuple[str, ...]) -> SendError:
     if isinstance(error, Uncertain):
         return Unavailable(error.detail, code=error.code, retry_after_s=error.retry_after_s, scope=error.scope)
     return error
+
+
+def is_missing_session(response: Response) -> bool:
+    return response.status == 404 and re.search(_NO_SESSION, _said(response), re.IGNORECASE) is not None
 
 
 def is_unresolved(response: Response) -> bool:

@@ -3,7 +3,7 @@
 Source: https://waha.devlike.pro/docs/how-to/receive-messages/#files.
 """
 
-from urllib.parse import SplitResult, unquote, urlsplit
+from urllib.parse import unquote, urlsplit
 
 from .errors import Rejected
 from .messages import Media
@@ -24,15 +24,17 @@ def media_of(media_id: str, *, base_url: str, session: str, api_key: str) -> Med
         usable = False
     if not usable:
         raise Rejected("the medium has no address", code="media_address", scope="media")
-    if not url.path.startswith(_FILES):
+    # A server below a path of its own writes that path as well.
+    path = url.path.removeprefix(urlsplit(base_url).path.rstrip("/"))
+    if not path.startswith(_FILES):
         return Media(url=media_id)
-    _check_path(url, session)
+    _check_path(path, session)
     query = f"?{url.query}" if url.query else ""
-    return Media(url=f"{base_url.rstrip('/')}{url.path}{query}", headers={"x-api-key": api_key})
+    return Media(url=f"{base_url.rstrip('/')}{path}{query}", headers={"x-api-key": api_key})
 
 
-def _check_path(url: SplitResult, session: str) -> None:
+def _check_path(path: str, session: str) -> None:
     """The key opens more than files, and files of other sessions: the address came from outside."""
-    parts = unquote(url.path.removeprefix(_FILES)).replace("\\", "/").split("/")
+    parts = unquote(path.removeprefix(_FILES)).replace("\\", "/").split("/")
     if parts[0] != session or {".", ".."} & set(parts):
         raise Rejected("the medium belongs to another session", code="media_session", scope="media")

@@ -73,7 +73,7 @@ class Pacing(msgspec.Struct, frozen=True, kw_only=True):
     jitter_s: float
 
 
-class ProviderInfo(msgspec.Struct, frozen=True, kw_only=True):
+class ProviderInfo(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What a person needs to choose a provider, and what the service may ask of it."""
 
     name: str  # the key everywhere: `meta_business`

@@ -18,7 +18,7 @@ from msgspec import Meta
 from . import _waha_inbound, _waha_outbound, _waha_sessions
 from ._cloud_values import Object, text
 from ._waha_addresses import chat_of, chosen_id, id_in, jid, message_id, serialized_id
-from ._waha_errors import answer, answered_object, call_error, is_unresolved
+from ._waha_errors import answer, answered_object, call_error, is_missing_session, is_unresolved
 from ._waha_media import media_of
 from .base import Check, Flow, Pacing, ProviderInfo, Request, Response, Webhook, WhatsAppProvider
 from .errors import AccountBroken, Rejected, Restricted, Unavailable, Unverified
@@ -288,7 +288,7 @@ class WhatsAppWeb(WhatsAppProvider, frozen=True, kw_only=True):
     def _session(self) -> Flow[Object | None]:
         """What the server says about the session; None where there is none."""
         response = yield self._get(self._path)
-        if response.status == 404 and "session" in (text(answered_object(response), "message") or "").lower():
+        if is_missing_session(response):
             return None
         session = self._answered(response)
         if not isinstance(session, dict) or text(session, "status") is None:

@@ -320,9 +320,10 @@ def test_a_bad_key_is_fatal(status: int) -> None:
     assert (found["credentials"].passed, found["credentials"].fatal) == (False, True)
 
 
-def test_a_server_that_is_none_is_fatal() -> None:
+@pytest.mark.parametrize("body", [b"<html>", b'{"message":"Cannot GET /api/sessions/acme","statusCode":404}'])
+def test_a_server_that_is_none_is_fatal(body: bytes) -> None:
     """Some other web server, which knows no sessions."""
-    assert checks(Response(status=404, body=b"<html>"))["credentials"].fatal
+    assert checks(Response(status=404, body=body))["credentials"].fatal
 
 
 def test_a_session_that_waits_for_its_code_is_no_reason_to_refuse() -> None:
@@ -582,6 +583,15 @@ def test_a_file_of_the_server_is_fetched_from_it() -> None:
     medium, requests = drive(ACCOUNT.media("http://localhost:3000/api/files/acme/a.jpeg?x=y"), [])
     assert requests == []
     assert medium.url == f"{ROOT}/api/files/acme/a.jpeg?x=y"
+    assert medium.headers == {"x-api-key": API_KEY}
+
+
+@pytest.mark.parametrize("path", ["/api/files/acme/a", "/waha/api/files/acme/a"])
+def test_a_server_may_be_below_a_path(path: str) -> None:
+    """Which it writes into its addresses, or does not."""
+    account = msgspec.structs.replace(ACCOUNT, base_url="https://tools.example/waha/")
+    medium, _ = drive(account.media(f"http://localhost:3000{path}"), [])
+    assert medium.url == "https://tools.example/waha/api/files/acme/a"
     assert medium.headers == {"x-api-key": API_KEY}
 
 

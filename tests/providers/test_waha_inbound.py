@@ -338,10 +338,18 @@ def test_forwarding_is_where_the_engine_has_it() -> None:
     assert (told.forwarded, told.frequently_forwarded) == (True, True)
 
 
-@pytest.mark.parametrize("kind", ["e2e_notification", "ciphertext", "protocol"])
-def test_what_nobody_wrote_is_no_message(kind: str) -> None:
+@pytest.mark.parametrize(
+    "data",
+    [
+        {"type": "e2e_notification"},
+        {"type": "ciphertext"},
+        {"message": {"protocolMessage": {"type": 5}}},
+        {"Message": {"senderKeyDistributionMessage": {}}},
+    ],
+)
+def test_what_nobody_wrote_is_no_message(data: dict[str, Any]) -> None:
     """Notices of the clients among themselves."""
-    event = changed("msg_text_webjs", body="", _data={"type": kind})
+    event = changed("msg_text_webjs", body="", _data=data)
     assert event.type == "account.updated"
     assert event.account is not None
     assert event.account.kind == "protocol_message"

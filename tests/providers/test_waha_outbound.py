@@ -375,6 +375,8 @@ def test_the_other_capabilities() -> None:
     ("fields", "to", "error", "code"),
     [
         ({"type": "text", "body": "x"}, {"user_id": "BR.1"}, Unsupported, "recipient_unsupported"),
+        ({"type": "text", "body": "x"}, {"lid": "Ana"}, Unsupported, "recipient_unsupported"),
+        ({"type": "text", "body": "x"}, {"group_id": "Y2FwaV9ncm91cA"}, Unsupported, "recipient_unsupported"),
         ({"type": "text", "body": ""}, {"phone": PHONE}, Rejected, "text_empty"),
         ({"type": "image", "id": "m1"}, {"phone": PHONE}, Unsupported, "media_id_unsupported"),
         ({"type": "image"}, {"phone": PHONE}, Rejected, "media_missing"),
@@ -501,6 +503,7 @@ def exception(text: str, status: int = 500) -> Response:
         (answered({"message": "Forbidden resource"}, 403), "AccountBroken", "forbidden"),
         (answered({"message": "Session not found"}, 404), "AccountBroken", "session_missing"),
         (answered({"message": "Cannot POST /api/sendText"}, 404), "AccountBroken", "path_missing"),
+        (answered({"message": "Cannot GET /api/sessions/acme"}, 404), "AccountBroken", "path_missing"),
         (Response(status=404, body=b"<html>"), "AccountBroken", "path_missing"),
         (Response(status=413), "Rejected", "too_large"),
         (answered({"status": "STARTING", "expected": ["WORKING"]}, 422), "Unavailable", "session_starting"),
