@@ -88,7 +88,7 @@ _ROWS = tuple((statuses, re.compile(pattern, re.IGNORECASE), verdict) for status
 _FETCH = re.compile(r"Request failed with status code 4\d\d|ENOTFOUND|getaddrinfo")
 
 _LONGEST_QUOTE = 200
-_SHORTEST_SECRET = 8
+_LONG_SECRET = 8
 
 
 def send_error(response: Response, *, secrets: tuple[str, ...], by_url: bool = False) -> SendError:
@@ -172,8 +172,9 @@ def _said(response: Response) -> str:
 
 def _detail(verdict: Verdict, said: str, secrets: tuple[str, ...]) -> str:
     for secret in secrets:
-        # A shorter word is in any sentence by chance.
-        said = said.replace(secret, "…") if len(secret) >= _SHORTEST_SECRET else said
+        # A short one is in other words by chance.
+        bound = "" if len(secret) >= _LONG_SECRET else r"\b"
+        said = re.sub(bound + re.escape(secret) + bound, "…", said)
     quoted = said[:_LONGEST_QUOTE]
     return f"{verdict.meaning}: {quoted}" if quoted else verdict.meaning
 

@@ -123,7 +123,7 @@ class WhatsAppWeb(WhatsAppProvider, frozen=True, kw_only=True):
         return None
 
     def verify(self, hook: Webhook) -> None:
-        """Section 5.2: HMAC-SHA512 over the bytes as received. A header that names another hash is not followed."""
+        """HMAC-SHA512 over the bytes as received. A header that names another hash is not followed."""
         algorithm = hook.headers.get("x-webhook-hmac-algorithm", _ALGORITHM)
         if algorithm != _ALGORITHM:
             raise Unverified
@@ -150,7 +150,7 @@ class WhatsAppWeb(WhatsAppProvider, frozen=True, kw_only=True):
         return _waha_outbound.message_result(response, by_url=by_url, secrets=self._secrets)
 
     def find_message(self, message: MessageData) -> Flow[MessageResult | None]:
-        """Section 8.3. By the id that it was given; where the engine took none, nobody can tell.
+        """By the id that it was given; where the engine took none, nobody can tell.
 
         Not found is not unsent: an engine that reconnects may send later.
         """
@@ -169,7 +169,7 @@ class WhatsAppWeb(WhatsAppProvider, frozen=True, kw_only=True):
         return _waha_outbound.result_of(ours[0]) if ours else None
 
     def mark_read(self, message_id: str, chat: Recipient, *, typing: bool = False) -> Flow[None]:
-        """Show the message as read, and, if *typing*, that an answer is being written, for some 25 seconds.
+        """Show the message as read, and, if *typing*, that an answer is being written.
 
         May be repeated freely; a failure must not fail a send.
         """
@@ -180,7 +180,7 @@ class WhatsAppWeb(WhatsAppProvider, frozen=True, kw_only=True):
             yield from self._call(self._request("POST", "api/startTyping", body))
 
     def media(self, media_id: str) -> Flow[Media]:
-        """Section 6: *media_id* is the address in the webhook. The file is kept for three minutes by default."""
+        """*media_id* is the address in the webhook. The file is kept for three minutes by default."""
         yield from ()  # nothing is asked
         return media_of(media_id, base_url=self.base_url, session=self.session, api_key=self.api_key)
 
@@ -197,7 +197,7 @@ class WhatsAppWeb(WhatsAppProvider, frozen=True, kw_only=True):
             yield from self._call(self._request("POST", f"{self._path}/{step}"))
 
     def validate_config(self) -> Flow[list[Check]]:
-        """Section 3.5. A session that is not linked yet is no reason to refuse the configuration."""
+        """A session that is not linked yet is no reason to refuse the configuration."""
         try:
             session = yield from self._session()
         except _CONFIGURATION_ERRORS as error:
@@ -258,7 +258,7 @@ class WhatsAppWeb(WhatsAppProvider, frozen=True, kw_only=True):
     # ------------------------------------------------------------ linking a phone
 
     def pairing(self) -> Flow[Pairing]:
-        """Section 3.3. The first code lives for a minute, each next one for 20 seconds, and there are six."""
+        """The first code lives for a minute, each next one for 20 seconds, and there are six."""
         session = yield from self._session()
         state = _waha_sessions.MISSING if session is None else _waha_sessions.state_of(session)
         if state.word != "scan_qr":
@@ -275,7 +275,7 @@ class WhatsAppWeb(WhatsAppProvider, frozen=True, kw_only=True):
         return Pairing(state="scan", qr=_text_in(written, "value"), qr_png=_png(drawn), detail=state.advice)
 
     def pairing_code(self, phone: str) -> Flow[str]:
-        """Section 3.3: not reliable, so the QR code is always offered too. Only while a QR code is shown."""
+        """Not reliable, so the QR code is always offered too. Only while a QR code is shown."""
         body = {"phoneNumber": phone.removeprefix("+")}
         told = yield from self._call(self._request("POST", f"api/{self.session}/auth/request-code", body))
         code = _text_in(told, "code")
@@ -315,7 +315,7 @@ class WhatsAppWeb(WhatsAppProvider, frozen=True, kw_only=True):
         ]
 
     def _known_chat(self, phone: str) -> Flow[str]:
-        """Section 4.3: the chat under which WhatsApp knows *phone*, another than its digits say."""
+        """The chat under which WhatsApp knows *phone*, another than its digits say."""
         query = {"phone": phone[1:], "session": self.session}
         told = yield from self._call(self._get("api/contacts/check-exists", query))
         known = told if isinstance(told, dict) else {}
@@ -327,7 +327,7 @@ class WhatsAppWeb(WhatsAppProvider, frozen=True, kw_only=True):
         return chat
 
     def _server_check(self) -> Flow[Check]:
-        """Section 3.5. Old servers have no such call; a server that is short of space still sends text."""
+        """Old servers have no such call; a server that is short of space still sends text."""
         response = yield self._get("health")
         passed = response.status != 503
         fix = "See the health of the WAHA server: it may be short of space for media."

@@ -485,6 +485,19 @@ def test_a_code_that_was_just_scanned_is_asked_for_again(status: str) -> None:
     assert pairing.state == "starting"
 
 
+def test_a_code_that_may_not_be_seen_is_an_error() -> None:
+    """A key that may read the session but not link it."""
+    with pytest.raises(AccountBroken):
+        drive(ACCOUNT.pairing(), [SCAN, answered({"message": "Forbidden resource"}, 403)])
+
+
+def test_a_picture_that_is_none_is_left_out() -> None:
+    """The text is enough to draw it."""
+    pairing, _ = drive(ACCOUNT.pairing(), [SCAN, recorded("ops_qr_raw"), answered({"data": "no base64"})])
+    assert (pairing.state, pairing.qr_png) == ("scan", None)
+    assert pairing.qr
+
+
 def test_a_code_for_the_phone() -> None:
     """Digits only."""
     expected = sample("ops_pairing_code")

@@ -254,6 +254,16 @@ def test_a_reaction_may_come_as_a_message() -> None:
     assert content_of(event) == {"type": "reaction", "message_id": "3EB0AA", "emoji": "👍"}
 
 
+def test_a_reaction_to_nothing_is_unknown_content() -> None:
+    """It costs its content, not its message."""
+    assert changed("msg_reaction_webjs_fraction", reaction={"text": "👍"}).type == "message.unknown"
+
+
+def test_a_vote_in_no_poll_is_malformed() -> None:
+    """There is nothing it could be about."""
+    assert changed("msg_poll_vote", poll={}).type == "message.unknown"
+
+
 @pytest.mark.parametrize(
     ("data", "body_", "expected"),
     [

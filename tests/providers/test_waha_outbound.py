@@ -617,6 +617,10 @@ def test_an_error_quotes_no_secret() -> None:
     found = failure(exception(f"bad key {API_KEY} and {HMAC_KEY}"))
     assert API_KEY not in found.detail
     assert HMAC_KEY not in found.detail
+    short = msgspec.structs.replace(ACCOUNT, api_key="key")
+    with pytest.raises(SendError) as caught:
+        drive(short.send_message(message(Text(body="x"))), [exception("bad key: monkey")])
+    assert caught.value.detail.endswith("bad …: monkey")
 
 
 def test_no_repr_shows_a_secret() -> None:
