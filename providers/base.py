@@ -63,7 +63,17 @@ Result = TypeVar("Result")
 Flow = Generator[Request, Response, Result]
 
 
-class ProviderInfo(msgspec.Struct, frozen=True, kw_only=True):
+class Pacing(msgspec.Struct, frozen=True, kw_only=True):
+    """How fast an account may send without looking like a machine, where that is what gets accounts banned.
+
+    At most ``messages_per_minute``, and before each message a random pause of up to ``jitter_s`` seconds.
+    """
+
+    messages_per_minute: int
+    jitter_s: float
+
+
+class ProviderInfo(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What a person needs to choose a provider, and what the service may ask of it."""
 
     name: str  # the key everywhere: `meta_business`
@@ -73,6 +83,7 @@ class ProviderInfo(msgspec.Struct, frozen=True, kw_only=True):
     stability: Literal["stable", "unstable"]
     official: bool
     capabilities: frozenset[str]  # content types, plus: templates, pairing, media, receipts, typing, groups
+    pacing: Pacing | None = None  # None: as fast as the provider takes it
 
 
 class Check(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -308,6 +308,11 @@ class FlowReply(Value, frozen=True, tag="flow_reply", tag_field="type"):
     data: dict[str, Any] | None = None  # None where ``raw`` is not a JSON object
 
 
+class PollVote(Value, frozen=True, tag="poll_vote", tag_field="type"):
+    poll_id: str  # the provider's id of the message with the poll
+    options: list[str] = []  # all that are chosen now, by their text; none where the vote was withdrawn
+
+
 class CallPermissionReply(Value, frozen=True, tag="call_permission_reply", tag_field="type"):
     response: str
     is_permanent: bool | None = None
@@ -348,6 +353,7 @@ Content = (
     | ButtonReply
     | ListReply
     | FlowReply
+    | PollVote
     | CallPermissionReply
     | System
     | UnsupportedContent
@@ -448,6 +454,8 @@ class Message(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     referral: dict[str, Any] | None = None  # the ad or post the person came from
     original_message_id: str | None = None  # what an edit or a deletion is about
     errors: list[ErrorInfo] = []
+    # Of an echo, where the provider tells: a person wrote it in an app, or a program did, which may have been us.
+    source: Literal["app", "api"] | None = None
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(…)"

@@ -1,0 +1,102 @@
+"""Contact cards: vCards, which WhatsApp Web carries, and the objects of `Contacts`.
+
+Source: RFC 6350, RFC 2426 (the phones write version 3), and the cards in tests/samples/whatsapp_web.
+"""
+
+import re
+from typing import Any
+
+from ._cloud_values import Object, listed, mapping, present, text
+
+_FOLD = re.compile(r"\r?\n[ \t]")
+_ESCAPED = re.compile(r"\\(.)", re.DOTALL)
+_BREAKS = re.compile(r"[\r\n]+")
+_SPECIAL = re.compile(r"([\\,;])")
+
+
+def card_of(vcard: str) -> Object:
+    """*vcard* as WhatsApp's own objects have it, with the text itself as ``vcard``: nothing of it is lost."""
+    card: Object = {"name": {"formatted_name": ""}, "vcard": vcard}
+    for line in _FOLD.sub("", vcard).splitlines():
+        head, colon, value = line.partition(":")
+        name, *parameters = head.split(";")
+        # `item1.TEL`: the group ties a line to its label.
+        name = name.rpartition(".")[2].upper()
+        if colon and name in _READERS:
+            _READERS[name](card, _plain(value.strip()), parameters)
+    return card
+
+
+def _plain(value: str) -> str:
+    return _ESCAPED.sub(lambda match: "\n" if match[1] in "nN" else match[1], value)
+
+
+def _formatted_name(card: Object, value: str, parameters: list[str]) -> None:
+    card["name"]["formatted_name"] = value
+
+
+def _phone(card: Object, value: str, parameters: list[str]) -> None:
+    entry = present(phone=value, type=_parameter(parameters, "type"), wa_id=_parameter(parameters, "waid"))
+    card.setdefault("phones", []).append(entry)
+
+
+def _email(card: Object, value: str, parameters: list[str]) -> None:
+    card.setdefault("emails", []).append(present(email=value, type=_parameter(parameters, "type")))
+
+
+def _url(card: Object, value: str, parameters: list[str]) -> None:
+    card.setdefault("urls", []).append(present(url=value, type=_parameter(parameters, "type")))
+
+
+def _organization(card: Object, value: str, parameters: list[str]) -> None:
+    card["org"] = {"company": value.rstrip(";")}
+
+
+_READERS = {"FN": _formatted_name, "TEL": _phone, "EMAIL": _email, "URL": _url, "ORG": _organization}
+
+
+def _parameter(parameters: list[str], name: str) -> str | None:
+    for parameter in parameters:
+        key, _, value = parameter.partition("=")
+        if key.lower() == name and value:
+            return value
+    return None
+
+
+# ---------------------------------------------------------------- out
+
+
+def contact_of(card: Object) -> Object | None:
+    """*card* as WAHA takes it: by name and number where that is all of it, else as a vCard. None without a name."""
+    if isinstance(card.get("vcard"), str):
+        return {"vcard": card["vcard"]}
+    name = text(mapping(card, "name"), "formatted_name")
+    if not name:
+        return None
+    phones = [entry for entry in listed(card, "phones") if isinstance(entry, dict) and text(entry, "phone")]
+    if len(phones) == 1 and set(card) <= {"name", "phones", "org"}:
+        return present(
+            fullName=name,
+            organization=text(mapping(card, "org"), "company"),
+            phoneNumber=phones[0]["phone"],
+            whatsappId=text(phones[0], "wa_id"),
+        )
+    return {"vcard": "\n".join(_lines(card, name, phones))}
+
+
+def _lines(card: Object, name: str, phones: list[Any]) -> list[str]:
+    lines = ["BEGIN:VCARD", "VERSION:3.0", f"FN:{_escaped(name)}"]
+    if company := text(mapping(card, "org"), "company"):
+        lines.append(f"ORG:{_escaped(company)}")
+    for entry in phones:
+        waid = re.sub(r"\D", "", text(entry, "wa_id") or "")
+        lines.append(f"TEL{f';waid={waid}' if waid else ''}:{_escaped(entry['phone'])}")
+    for plural, singular in (("emails", "email"), ("urls", "url")):
+        values = [text(entry, singular) for entry in listed(card, plural) if isinstance(entry, dict)]
+        lines += [f"{singular.upper()}:{_escaped(value)}" for value in values if value]
+    return [*lines, "END:VCARD"]
+
+
+def _escaped(value: str) -> str:
+    # A line break would begin a line of its own.
+    return _SPECIAL.sub(r"\\\1", _BREAKS.sub(" ", value))

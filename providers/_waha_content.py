@@ -1,0 +1,266 @@
+"""What a message of WhatsApp Web says, in our words, whichever engine tells it.
+
+WAHA's own fields come first; the raw object of the engine, ``_data``, is only looked at for what they leave out.
+
+Source: https://waha.devlike.pro/docs/how-to/receive-messages, https://waha.devlike.pro/docs/how-to/events,
+    and the webhooks in tests/samples/whatsapp_web.
+"""
+
+from typing import Any, Literal
+
+from . import _json
+from ._cloud_content import safe_filename
+from ._cloud_values import UNREADABLE, Object, Unreadable, flag, listed, mapping, number, text, word
+from ._waha_addresses import id_in, public_id
+from ._waha_cards import card_of
+from .errors import Malformed
+from .messages import (
+    Audio,
+    ButtonReply,
+    Contacts,
+    Content,
+    Document,
+    ErrorInfo,
+    FlowReply,
+    Image,
+    ListReply,
+    Location,
+    Reaction,
+    Sticker,
+    Text,
+    UnknownContent,
+    UnsupportedContent,
+    Video,
+)
+
+MediaKind = Literal["image", "video", "voice", "audio", "document", "sticker"]
+
+# The words of the engines on the left: WEBJS's `type`, the protocol's field of NOWEB and GOWS.
+_MEDIA: dict[str, MediaKind] = {
+    "image": "image",
+    "imageMessage": "image",
+    "video": "video",
+    "gif": "video",
+    "ptv": "video",
+    "videoMessage": "video",
+    "ptvMessage": "video",
+    "ptt": "voice",
+    "audio": "audio",
+    "audioMessage": "audio",
+    "document": "document",
+    "documentMessage": "document",
+    "sticker": "sticker",
+    "stickerMessage": "sticker",
+    "lottieStickerMessage": "sticker",
+}
+# What the protocol wraps a message in.
+_WRAPPERS = (
+    "ephemeralMessage",
+    "viewOnceMessage",
+    "viewOnceMessageV2",
+    "viewOnceMessageV2Extension",
+    "documentWithCaptionMessage",
+    "editedMessage",
+    "deviceSentMessage",
+)
+# Keys beside a message that are no content.
+_BESIDE = {"messageContextInfo", "senderKeyDistributionMessage"}
+# What clients tell each other, which nobody wrote.
+_PROTOCOL = {
+    "protocolMessage",
+    "senderKeyDistributionMessage",
+    "encReactionMessage",
+    "keepInChatMessage",
+    "ciphertext",
+    "e2e_notification",
+    "notification",
+    "notification_template",
+    "protocol",
+    "gp2",
+    "call_log",
+}
+# WhatsApp labels a message "forwarded many times" from its fifth forward on.
+_MANY_FORWARDS = 5
+
+
+def proto(payload: Object) -> Object:
+    """The protocol's message of NOWEB and GOWS, out of what it is wrapped in; empty for WEBJS."""
+    data = mapping(payload, "_data")
+    message = mapping(data, "message") or mapping(data, "Message")
+    for _ in _WRAPPERS:
+        inner = next((mapping(mapping(message, key), "message") for key in _WRAPPERS if key in message), {})
+        if not inner:
+            break
+        message = inner
+    return message
+
+
+def raw_type(payload: Object) -> str | None:
+    """The engine's own word for the kind of *payload*."""
+    keys = list(proto(payload))
+    kinds = [key for key in keys if key not in _BESIDE] or keys
+    return kinds[0] if kinds else text(mapping(payload, "_data"), "type")
+
+
+def is_protocol(payload: Object) -> bool:
+    """Whether nobody wrote this: keys, receipts, notices of the clients among themselves."""
+    return raw_type(payload) in _PROTOCOL and not payload.get("body") and payload.get("hasMedia") is not True
+
+
+def content_of(payload: Object) -> Content:
+    """The content of *payload*; `UnknownContent` where it is not readable, `UnsupportedContent` where it is new."""
+    kind = raw_type(payload)
+    try:
+        return _content(payload) or UnsupportedContent(kind=kind)
+    except UNREADABLE:
+        return UnknownContent(raw_type=kind or "")
+
+
+def _content(payload: Object) -> Content | None:
+    message = proto(payload)
+    if reaction := mapping(payload, "reaction") or mapping(message, "reactionMessage"):
+        return _reaction(reaction)
+    if place := mapping(payload, "location"):
+        # The body of a place is a picture in base64.
+        return _location(place)
+    if vcards := [vcard for vcard in listed(payload, "vCards") if isinstance(vcard, str)]:
+        return Contacts(contacts=[card_of(vcard) for vcard in vcards])
+    if payload.get("hasMedia") is True:
+        return _medium(payload)
+    body = text(payload, "body")
+    return _reply(message, mapping(payload, "_data"), body) or (Text(body=body) if body else None)
+
+
+def _reaction(reaction: Object) -> Content:
+    """In a field of its own, or, from some versions of NOWEB, as a message with the key of the other."""
+    target = word(reaction, "messageId") or id_in(reaction)
+    if target is None:
+        raise Unreadable("reaction")
+    return Reaction(message_id=public_id(target), emoji=text(reaction, "text") or None)
+
+
+def _location(place: Object) -> Content:
+    labels = {name: text(place, name) or None for name in ("name", "address", "url")}
+    latitude, longitude = number(place, "latitude"), number(place, "longitude")
+    # The comparison also refuses NaN.
+    if not (abs(latitude) <= 90 and abs(longitude) <= 180):
+        raise Unreadable("location")
+    return Location(latitude=latitude, longitude=longitude, **labels)
+
+
+# ---------------------------------------------------------------- media
+
+
+def _medium(payload: Object) -> Content:
+    media = mapping(payload, "media")
+    # The address is the id: where the file is to be fetched depends on the configuration.
+    url, mime_type = text(media, "url") or None, text(media, "mimetype")
+    caption = text(payload, "body") or None
+    match _media_kind(payload, mime_type or ""):
+        case "image":
+            return Image(id=url, mime_type=mime_type, caption=caption)
+        case "video":
+            return Video(id=url, mime_type=mime_type, caption=caption)
+        case "voice":
+            return Audio(id=url, mime_type=mime_type, voice=True)
+        case "audio":
+            return Audio(id=url, mime_type=mime_type)
+        case "sticker":
+            return Sticker(
+                id=url, mime_type=mime_type, animated=flag(mapping(proto(payload), "stickerMessage"), "isAnimated")
+            )
+        case "document":
+            return Document(
+                id=url, mime_type=mime_type, filename=safe_filename(text(media, "filename")), caption=caption
+            )
+
+
+def _media_kind(payload: Object, mime_type: str) -> MediaKind:
+    data = mapping(payload, "_data")
+    words = [*proto(payload), text(data, "type"), text(mapping(data, "Info"), "MediaType")]
+    kinds = [_MEDIA[kind] for kind in words if kind in _MEDIA]
+    kind = kinds[0] if kinds else _by_mime_type(mime_type)
+    if kind != "audio":
+        return kind
+    spoken = flag(mapping(proto(payload), "audioMessage"), "ptt")
+    if spoken is None:
+        spoken = "voice" in kinds or _by_mime_type(mime_type) == "voice"
+    return "voice" if spoken else "audio"
+
+
+def _by_mime_type(mime_type: str) -> MediaKind:
+    top, _, rest = mime_type.lower().partition("/")
+    if top == "audio":
+        return "voice" if rest.startswith("ogg") and "opus" in rest else "audio"
+    # A sticker is an image/webp with a mark; without the mark it is an image.
+    return "image" if top == "image" else "video" if top == "video" else "document"
+
+
+def media_errors(payload: Object) -> list[ErrorInfo]:
+    """Why WAHA has no file, where it tried to fetch one. There is no use in trying again."""
+    error = mapping(payload, "media").get("error")
+    if isinstance(error, dict):
+        return [ErrorInfo(title=text(error, "message"), detail=text(error, "details"))]
+    return [ErrorInfo(title=error)] if isinstance(error, str) and error else []
+
+
+# ---------------------------------------------------------------- what was tapped
+
+
+def _reply(message: Object, data: Object, body: str | None) -> Content | None:
+    if template := mapping(message, "templateButtonReplyMessage"):
+        return _button(template, "selectedId", body, "template")
+    if button := mapping(message, "buttonsResponseMessage"):
+        return _button(button, "selectedButtonId", body, "interactive")
+    if choice := mapping(message, "listResponseMessage") or mapping(data, "listResponse"):
+        return _choice(choice, body)
+    if flow := mapping(mapping(message, "interactiveResponseMessage"), "nativeFlowResponseMessage"):
+        return _flow(flow, body)
+    if word(data, "selectedButtonId"):
+        return _button(data, "selectedButtonId", body, "interactive")
+    return None
+
+
+def _button(button: Object, key: str, body: str | None, source: Literal["template", "interactive"]) -> Content:
+    # GOWS writes the protocol's names in its own way: selectedID.
+    identity = word(button, key) or word(button, f"{key[:-2]}ID")
+    title = text(button, "selectedDisplayText") or body or identity or ""
+    return ButtonReply(id=identity or title, title=title, source=source)
+
+
+def _choice(choice: Object, body: str | None) -> Content:
+    chosen = mapping(choice, "singleSelectReply")
+    title = text(choice, "title") or body or ""
+    identity = word(chosen, "selectedRowId") or word(chosen, "selectedRowID") or title
+    return ListReply(id=identity, title=title, description=text(choice, "description") or None)
+
+
+def _flow(flow: Object, body: str | None) -> Content:
+    """The answer to a flow, or the tap on a newer kind of button: that has an id."""
+    written = text(flow, "paramsJson") or text(flow, "paramsJSON") or ""
+    data = _object_in(written)
+    identity = word(data or {}, "id")
+    if identity is not None:
+        return ButtonReply(id=identity, title=body or identity, source="interactive")
+    return FlowReply(raw=written, name=text(flow, "name"), body=body, data=data)
+
+
+def _object_in(written: str) -> Object | None:
+    try:
+        data = _json.read(written.encode())
+    except Malformed:
+        return None
+    return data if isinstance(data, dict) else None
+
+
+# ---------------------------------------------------------------- about the message
+
+
+def forwarding(payload: Object) -> tuple[bool | None, bool | None]:
+    """Whether the message was forwarded, and many times; None where nothing says so."""
+    holders: list[Any] = [mapping(payload, "_data")]
+    holders += [mapping(part, "contextInfo") for part in proto(payload).values() if isinstance(part, dict)]
+    forwarded = any(flag(holder, "isForwarded") for holder in holders)
+    scores = [holder.get("forwardingScore") for holder in holders]
+    frequently = any(isinstance(score, int) and score >= _MANY_FORWARDS for score in scores)
+    return forwarded or frequently or None, frequently or None

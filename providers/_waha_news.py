@@ -1,0 +1,116 @@
+"""Webhooks of WAHA that are neither messages nor receipts: the session, calls, and what changes nothing here.
+
+Source: https://waha.devlike.pro/docs/how-to/events, https://waha.devlike.pro/docs/how-to/sessions,
+    and the webhooks in tests/samples/whatsapp_web.
+"""
+
+from . import _waha_sessions
+from ._cloud_values import mapping, present, text, word
+from ._waha_addresses import id_in, is_group, jid, person, public_id
+from ._waha_delivery import Delivery, Reader, identity_of, news, people_of
+from .messages import Event
+
+
+def _session(delivery: Delivery) -> Event:
+    item = delivery.item
+    state = _waha_sessions.state_of(item)
+    punished = [reason for _, reason in _waha_sessions.restrictions(delivery.me)]
+    details = present(
+        state=state.word,
+        status=text(item, "status"),
+        data=item.get("data"),
+        restrictions=punished,
+    )
+    health = "degraded" if punished and state.word == "working" else state.health
+    return news(delivery, "session", details=details, health=health)
+
+
+def _call(delivery: Delivery) -> Event:
+    item = delivery.item
+    call_id = word(item, "id")
+    return news(
+        delivery,
+        delivery.event.replace(".", "_"),
+        key=delivery.key(delivery.event, call_id) if call_id else None,
+        at=item.get("timestamp"),
+        details=present(call_id=call_id, video=item.get("isVideo"), group=item.get("isGroup")),
+        contact=person(jid(item.get("from"))),
+    )
+
+
+def _other(delivery: Delivery) -> Event:
+    """News that change nothing here; the payload may be missing. All of it is in the event's raw."""
+    item = delivery.payload if isinstance(delivery.payload, dict) else {}
+    address = jid(mapping(item, "group").get("id")) or jid(item.get("id")) or jid(item.get("from"))
+    group_id = address if is_group(address) else None
+    return news(
+        delivery,
+        delivery.event.replace(".", "_"),
+        at=item.get("timestamp"),
+        contact=person(address),
+        group_id=group_id,
+    )
+
+
+def _waiting(delivery: Delivery) -> Event:
+    """A message that cannot be decrypted yet: the message itself may follow, with the same id."""
+    item = delivery.item
+    identity = identity_of(item)
+    contact, group_id = people_of(item, identity)
+    return news(
+        delivery,
+        "message_waiting",
+        key=delivery.key("message.waiting", identity.bare),
+        at=item.get("timestamp"),
+        details={"message_id": identity.public},
+        contact=contact,
+        group_id=group_id,
+    )
+
+
+def _failed_vote(delivery: Delivery) -> Event:
+    """A vote that could not be decrypted: what was chosen is not known."""
+    vote = mapping(delivery.item, "vote")
+    identity = identity_of(vote)
+    contact, group_id = people_of(vote, identity)
+    polled = id_in(mapping(delivery.item, "poll"))
+    return news(
+        delivery,
+        "poll_vote_failed",
+        key=delivery.key(delivery.event, identity.bare),
+        at=vote.get("timestamp"),
+        details=present(message_id=identity.public, poll_id=public_id(polled) if polled else None),
+        contact=contact,
+        group_id=group_id,
+    )
+
+
+READERS: dict[str, Reader] = {
+    "session.status": _session,
+    "message.waiting": _waiting,
+    "poll.vote.failed": _failed_vote,
+    "call.received": _call,
+    "call.accepted": _call,
+    "call.rejected": _call,
+    **dict.fromkeys(
+        (
+            "chat.archive",
+            "engine.event",
+            "event.response",
+            "event.response.failed",
+            "group.join",
+            "group.leave",
+            "group.v2.join",
+            "group.v2.leave",
+            "group.v2.participants",
+            "group.v2.update",
+            "label.chat.added",
+            "label.chat.deleted",
+            "label.deleted",
+            "label.upsert",
+            "presence.update",
+            "state.change",
+        ),
+        _other,
+    ),
+}

@@ -1,0 +1,77 @@
+"""Acks of WAHA: what became of the messages we sent.
+
+Source: https://waha.devlike.pro/docs/how-to/events/#messageack,
+    and the webhooks in tests/samples/whatsapp_web.
+"""
+
+from typing import Any
+
+from . import _json
+from ._cloud_values import Object, mapping, moment, text
+from ._waha_addresses import MessageId, jid, person
+from ._waha_delivery import Delivery, Reader, identity_of, news, people_of
+from ._waha_errors import reported
+from .messages import Contact, Event, Status, StatusValue
+
+_STATUSES: dict[str, StatusValue] = {
+    "ERROR": "failed",
+    "PENDING": "accepted",
+    "SERVER": "sent",
+    "DEVICE": "delivered",
+    "READ": "read",
+    "PLAYED": "played",
+}
+_ACKS = {-1: "ERROR", 0: "PENDING", 1: "SERVER", 2: "DEVICE", 3: "READ", 4: "PLAYED"}
+
+
+def _ack(delivery: Delivery) -> Event:
+    """A receipt. Its time is the webhook's: where there is one inside, it is that of the message."""
+    item = delivery.item
+    identity = identity_of(item)
+    said = text(item, "ackName") or _ack_name(item.get("ack"))
+    contact, group_id = people_of(item, identity)
+    if not identity.from_me:
+        # We read it on another device: nothing that was sent changes.
+        return news(
+            delivery,
+            "ack_inbound",
+            key=delivery.key("ack", identity.bare, said),
+            details={"message_id": identity.public, "ack": said},
+            contact=contact,
+            group_id=group_id,
+        )
+    member = _member(delivery, item, identity) if group_id else None
+    value = _STATUSES.get(said)
+    error = mapping(item, "error")
+    who = [member.phone or member.lid or ""] if member else []
+    return Event(
+        # GOWS sends UNKNOWN without meaning anything by it.
+        type="message.unknown" if value is None else "message.status",
+        key=delivery.key("ack", identity.bare, said, *who),
+        sender=delivery.sender,
+        sender_id=delivery.session,
+        contact=contact,
+        group_id=group_id,
+        occurred_at=moment(delivery.time),
+        status=Status(
+            provider_message_id=identity.public,
+            value=value,
+            raw_value=said if value is None else None,
+            error=reported(error) if value == "failed" else None,
+            participant=member,
+        ),
+        raw=_json.raw(delivery.payload),
+    )
+
+
+def _ack_name(ack: Any) -> str:
+    return _ACKS.get(ack, "UNKNOWN") if isinstance(ack, int) else "UNKNOWN"
+
+
+def _member(delivery: Delivery, item: Object, identity: MessageId) -> Contact | None:
+    """Whose receipt it is. WEBJS writes ourselves there, for the receipt of the whole group."""
+    address = jid(item.get("participant")) or jid(identity.raw_participant)
+    return None if delivery.is_me(address) else person(address)
+
+
+READERS: dict[str, Reader] = {"message.ack": _ack, "message.ack.group": _ack}

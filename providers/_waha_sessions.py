@@ -1,0 +1,193 @@
+"""WAHA sessions: what their states mean, how they are configured, what may be wrong with them.
+
+Source: https://waha.devlike.pro/docs/how-to/sessions, https://waha.devlike.pro/docs/how-to/events,
+    and the answers in tests/samples/whatsapp_web.
+"""
+
+from typing import Any, Literal
+
+import msgspec
+
+from ._cloud_values import Object, listed, mapping, moment, present, text
+from ._waha_addresses import jid, phone_in
+from ._waha_delivery import Health
+from .base import Check
+from .messages import ProviderStatus
+from .signing import same_secret
+
+Quality = Literal["excellent", "good", "poor", "disconnected"]
+PairingState = Literal["starting", "scan", "linked", "failed"]
+
+# `message.any` rather than `message`: it has what the owner writes by hand, and both together repeat everything.
+EVENTS = (
+    "session.status",
+    "message.any",
+    "message.reaction",
+    "message.ack",
+    "message.ack.group",
+    "message.revoked",
+    "message.edited",
+    "message.waiting",
+    "poll.vote",
+    "poll.vote.failed",
+    "call.received",
+)
+# WAHA repeats 4xx as well, and forgets what it has not delivered when it restarts.
+_RETRIES = {"policy": "exponential", "delaySeconds": 2, "attempts": 15}
+
+
+class State(msgspec.Struct, frozen=True, gc=False):
+    """``word`` is ours, ``advice`` for people."""
+
+    word: str
+    health: Health
+    quality: Quality
+    pairing: PairingState
+    advice: str | None = None
+    repairable: bool = True  # by setting the account up, or by scanning: no reason to refuse the configuration
+
+
+_PASSKEY_ADVICE = "Confirm the link with the passkey, in the dashboard of the WAHA server."
+_STATES = {
+    "STOPPED": State("stopped", "down", "disconnected", "failed", "Set the account up again: that starts the session."),
+    # A reconnect takes seconds, and NOWEB makes one every half hour.
+    "STARTING": State("starting", "degraded", "poor", "starting", "The session is connecting: wait a minute."),
+    "SCAN_QR_CODE": State("scan_qr", "down", "disconnected", "scan", "Link a phone: scan the QR code with WhatsApp."),
+    "PASSKEY_REQUIRED": State("passkey_required", "down", "disconnected", "scan", _PASSKEY_ADVICE),
+    "PASSKEY_CONFIRMATION_REQUIRED": State(
+        "passkey_confirmation_required", "down", "disconnected", "scan", _PASSKEY_ADVICE
+    ),
+    "WORKING": State("working", "retest", "excellent", "linked"),
+    "FAILED": State(
+        "failed",
+        "down",
+        "disconnected",
+        "failed",
+        "Logged out, banned, or the QR code expired: set the account up again, then link the phone anew.",
+    ),
+}
+_UNKNOWN = State(
+    "unknown", "down", "disconnected", "failed", "See the session in the WAHA dashboard.", repairable=False
+)
+MISSING = State(
+    "missing", "down", "disconnected", "failed", "Set the account up: that creates the session at the WAHA server."
+)
+
+_CAPPING: dict[str, tuple[Quality, str]] = {
+    "FIRST_WARNING": ("good", "message_capping_first_warning"),
+    "SECOND_WARNING": ("good", "message_capping_second_warning"),
+    "CAPPED": ("poor", "message_capping_capped"),
+}
+_WORST_FIRST: tuple[Quality, ...] = ("disconnected", "poor", "good")
+
+
+def state_of(session: Object) -> State:
+    """The state in *session*, or in the payload of a ``session.status``. Words yet to come are not working."""
+    return _STATES.get(text(session, "status") or "", _UNKNOWN)
+
+
+def restrictions(me: Object) -> list[tuple[Quality, str]]:
+    """The punishments that newest builds report of an account, each with our word for it."""
+    found: list[tuple[Quality, str]] = []
+    if mapping(me, "reachoutTimelock").get("isActive") is True:
+        # Chats that exist go on, new ones are refused.
+        found.append(("poor", "reachout_timelock"))
+    capping = _CAPPING.get(text(mapping(me, "messageCapping"), "cappingStatus") or "")
+    return [*found, capping] if capping else found
+
+
+def session_status(session: Object) -> ProviderStatus:
+    """How the account of *session*, an answer about it, is doing."""
+    state, me = state_of(session), mapping(session, "me")
+    found = [] if state.word == "working" else [(state.quality, state.word)]
+    found += restrictions(me)
+    qualities = {quality for quality, _ in found}
+    quality: Quality = next((one for one in _WORST_FIRST if one in qualities), state.quality)
+    return ProviderStatus(
+        is_connected=state.word == "working",
+        connection_quality=quality,
+        last_activity=moment(mapping(session, "timestamps").get("activity")),
+        session_info=present(
+            state=state.word,
+            reasons=[reason for _, reason in found],
+            sender=phone_in(jid(me.get("id"))),
+            name=text(me, "pushName"),
+            engine=text(mapping(session, "engine"), "engine"),
+        ),
+        detail=state.advice,
+    )
+
+
+# ---------------------------------------------------------------- configuration
+
+
+def new_session(name: str, webhooks: list[Any]) -> Object:
+    """The body that creates and starts a session. Offline, so that the phone goes on telling of new messages."""
+    config = present(noweb={"markOnline": False}, webhooks=webhooks)
+    return {"name": name, "start": True, "config": config}
+
+
+def webhook(url: str, key: str) -> Object:
+    return {"url": url, "events": list(EVENTS), "hmac": {"key": key}, "retries": _RETRIES}
+
+
+def webhooks_of(session: Object) -> list[Any]:
+    return listed(mapping(session, "config"), "webhooks")
+
+
+def is_signed_with(entry: Any, key: str) -> bool:
+    """Whether *entry*, a webhook of a session, is one of ours: nobody else has the key."""
+    return isinstance(entry, dict) and same_secret(text(mapping(entry, "hmac"), "key") or "", key)
+
+
+def with_webhooks(session: Object, webhooks: list[Any]) -> Object:
+    """The body that gives *session* these webhooks and leaves all else: what a PUT leaves out is gone."""
+    return present(config={**mapping(session, "config"), "webhooks": webhooks}, apps=session.get("apps"))
+
+
+def has_same(present: list[Any], wanted: list[Any]) -> bool:
+    """Whether a session has these webhooks already. WAHA adds fields of its own to them, absent or null."""
+    return len(present) == len(wanted) and all(
+        isinstance(held, dict) and isinstance(entry, dict) and {**held, **entry} == held
+        for held, entry in zip(present, wanted, strict=True)
+    )
+
+
+# ---------------------------------------------------------------- connection test
+
+
+def checks(session: Object, *, key: str, own_phone: str | None) -> list[Check]:
+    """What is right and wrong with *session*, an answer about it."""
+    found = [_state_check(state_of(session)), _webhook_check(session, key)]
+    me = mapping(session, "me")
+    linked = phone_in(jid(me.get("id")))
+    if own_phone and linked:
+        fix = "Correct the phone number of the configuration, or link the phone that has it."
+        detail = f"the session is linked to {linked}"
+        found.append(Check(name="number", passed=linked == own_phone, detail=detail, fix=fix, fatal=False))
+    if punished := [reason for _, reason in restrictions(me)]:
+        fix = "Start no new conversations until WhatsApp lifts it; answers still go out."
+        found.append(Check(name="restrictions", passed=False, detail=", ".join(punished), fix=fix, fatal=False))
+    return found
+
+
+def missing_check() -> Check:
+    return _state_check(MISSING)
+
+
+def _state_check(state: State) -> Check:
+    passed = state.word == "working"
+    return Check(name="session", passed=passed, detail=state.word, fix=state.advice, fatal=not state.repairable)
+
+
+def _webhook_check(session: Object, key: str) -> Check:
+    fix = "Set the account up again: that writes the webhook into the session."
+    ours = [entry for entry in webhooks_of(session) if is_signed_with(entry, key)]
+    if not ours:
+        detail = "no webhook of the session is signed with the HMAC key: real messages will not arrive"
+        return Check(name="webhooks", passed=False, detail=detail, fix=fix, fatal=False)
+    heard = {event for entry in ours for event in listed(entry, "events") if isinstance(event, str)}
+    # With `*` everything comes.
+    missing = [] if "*" in heard else [event for event in EVENTS if event not in heard]
+    left_out = f"the webhook leaves out {', '.join(missing)}" if missing else None
+    return Check(name="webhooks", passed=not missing, detail=left_out, fix=fix, fatal=False)

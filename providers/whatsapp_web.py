@@ -1,0 +1,397 @@
+"""WhatsApp Web, through a WAHA server of one's own.
+
+WAHA runs a WhatsApp Web client as a linked device of a phone, with one of several libraries, its *engines*:
+whatsapp-web.js (WEBJS), Baileys (NOWEB), whatsmeow (GOWS). Each webhook says which; no configuration does.
+
+Source: https://waha.devlike.pro/docs (July 2026, WAHA 2026.7)
+        https://github.com/devlikeapro/waha
+"""
+
+import base64
+import binascii
+from typing import Annotated, Any, ClassVar, Literal
+from urllib.parse import quote, urlencode
+
+import msgspec
+from msgspec import Meta
+
+from . import _waha_inbound, _waha_outbound, _waha_sessions
+from ._cloud_values import Object, text
+from ._waha_addresses import chat_of, chosen_id, id_in, jid, message_id, serialized_id
+from ._waha_errors import answer, answered_object, call_error, is_missing_session, is_unresolved
+from ._waha_media import media_of
+from .base import Check, Flow, Pacing, ProviderInfo, Request, Response, Webhook, WhatsAppProvider
+from .errors import AccountBroken, Rejected, Restricted, Unavailable, Unverified
+from .messages import Event, Media, MessageData, MessageResult, Pairing, ProviderStatus, Recipient
+from .signing import verify_hmac_hex
+
+_SECRET = {"secret": True}
+# In Python, unlike in a browser, `$` alone would let a line break pass at the end, and into a header.
+_NO_SPACES = r"^\S+(?!\s)$"
+
+_ALGORITHM = "sha512"
+# Creating what is there: WAHA answers 422, a server in front of it may say 409.
+_CONFLICTS = (409, 422)
+# Errors that say something about the configuration; all others say that the server could not be asked.
+_CONFIGURATION_ERRORS = (AccountBroken, Restricted, Rejected)
+# How many of the last messages of a chat are looked through for one whose answer was lost.
+_RECENT = 10
+
+
+class WhatsAppWeb(WhatsAppProvider, frozen=True, kw_only=True):
+    """One session of one WAHA server, which is one phone.
+
+    The pacing follows "How to avoid blocking" of https://waha.devlike.pro/docs/overview: pauses of random length, as of
+    a person who answers, and no bursts. Nobody publishes a number; 20 a minute with up to three seconds more is for
+    answers. Who writes to strangers leaves half a minute between them, or loses the number.
+    """
+
+    info: ClassVar[ProviderInfo] = ProviderInfo(
+        name="whatsapp_web",
+        display_name="WhatsApp Web",
+        description=(
+            "A phone linked by QR code, through a WAHA server of your own with the engine whatsapp-web.js, Baileys or "
+            "whatsmeow. Free and unofficial: WhatsApp may restrict or ban the number at any time. Buttons go out as "
+            "numbered text."
+        ),
+        pricing="free",
+        stability="unstable",
+        official=False,
+        capabilities=frozenset(
+            {"text", "image", "audio", "video", "document", "location", "contacts", "reaction", "interactive"}
+            | {"buttons", "list"}
+            | {"pairing", "media", "receipts", "typing", "groups"}
+        ),
+        pacing=Pacing(messages_per_minute=20, jitter_s=3.0),
+    )
+
+    base_url: Annotated[
+        str,
+        Meta(
+            title="WAHA address",
+            description="Of your WAHA server, as it is reached from here.",
+            pattern=r"^https?://[^\s?#@]+(?!\s)$",
+            extra={"placeholder": "https://waha.example.com"},
+        ),
+    ]
+    api_key: Annotated[
+        str,
+        Meta(
+            title="API key",
+            description="Of the server, or better one for this session alone that may read, send and control.",
+            min_length=1,
+            pattern=_NO_SPACES,
+            extra=_SECRET,
+        ),
+    ]
+    hmac_key: Annotated[
+        str,
+        Meta(
+            title="HMAC key",
+            description="A long random text of your own: WAHA signs the webhooks with it.",
+            min_length=1,
+            pattern=_NO_SPACES,
+            extra=_SECRET,
+        ),
+    ]
+    session: Annotated[
+        str,
+        Meta(
+            title="Session",
+            description="The name of the session at the server; it is created where it is missing.",
+            pattern=r"^[A-Za-z0-9_-]{1,54}(?!\s)$",
+            extra={"placeholder": "default"},
+        ),
+    ] = "default"
+    phone_number: Annotated[
+        Annotated[str, Meta(pattern=r"^\+[1-9][0-9]{6,14}(?!\s)$")] | None,
+        Meta(
+            title="Phone number",
+            description="The number of the linked phone in E.164; a session that is linked to another one is reported.",
+            extra={"placeholder": "+15550001111"},
+        ),
+    ] = None
+
+    @property
+    def sender(self) -> str | None:
+        return self.phone_number
+
+    # ------------------------------------------------------------ inbound
+
+    def challenge(self, hook: Webhook) -> None:
+        """There is no handshake."""
+        return None
+
+    def verify(self, hook: Webhook) -> None:
+        """HMAC-SHA512 over the bytes as received. A header that names another hash is not followed."""
+        algorithm = hook.headers.get("x-webhook-hmac-algorithm", _ALGORITHM)
+        if algorithm != _ALGORITHM:
+            raise Unverified
+        verify_hmac_hex((self.hmac_key,), hook.body, hook.headers.get("x-webhook-hmac", "").lower(), _ALGORITHM)
+
+    def parse(self, hook: Webhook) -> list[Event]:
+        return _waha_inbound.events(hook.body, self.phone_number)
+
+    def owns(self, event: Event) -> bool:
+        """All sessions of a server may sign with one key, so each event must be of this one."""
+        return event.sender_id == self.session
+
+    # ------------------------------------------------------------ sending
+
+    def send_message(self, message: MessageData) -> Flow[MessageResult]:
+        method, path, body = _waha_outbound.message_request(message, session=self.session, own_phone=self.phone_number)
+        response = yield self._request(method, path, body)
+        if message.to.phone is not None and "chatId" in body and is_unresolved(response):
+            # Nothing was sent. The number may live under an older form of it; a look-up before each message would
+            # itself be a sign of spam.
+            chat = yield from self._known_chat(message.to.phone)
+            response = yield self._request(method, path, {**body, "chatId": chat})
+        by_url = _waha_outbound.is_by_url(message)
+        return _waha_outbound.message_result(response, by_url=by_url, secrets=self._secrets)
+
+    def find_message(self, message: MessageData) -> Flow[MessageResult | None]:
+        """By the id that it was given; where the engine took none, nobody can tell.
+
+        Not found is not unsent: an engine that reconnects may send later.
+        """
+        if not _waha_outbound.has_chosen_id(message):
+            return None
+        chat, bare = chat_of(message.to), chosen_id(message.correlation_id)
+        messages = f"api/{self.session}/chats/{_quoted(chat)}/messages"
+        response = yield self._get(f"{messages}/{_quoted(serialized_id(bare, chat, self.phone_number))}")
+        found = answered_object(response)
+        if 200 <= response.status < 300 and _is(found, bare):
+            return _waha_outbound.result_of(found)
+        # The engine may keep the chat under the hidden number, and so the message under another whole id.
+        query = {"limit": str(_RECENT), "downloadMedia": "false", "filter.fromMe": "true"}
+        recent = yield from self._call(self._get(messages, query))
+        ours = [one for one in recent if _is(one, bare)] if isinstance(recent, list) else []
+        return _waha_outbound.result_of(ours[0]) if ours else None
+
+    def mark_read(self, message_id: str, chat: Recipient, *, typing: bool = False) -> Flow[None]:
+        """Show the message as read, and, if *typing*, that an answer is being written.
+
+        May be repeated freely; a failure must not fail a send.
+        """
+        receipt = _waha_outbound.read_receipt(message_id, chat_of(chat))
+        yield from self._call(self._request("POST", "api/sendSeen", {"session": self.session, **receipt}))
+        if typing:
+            body = {"session": self.session, "chatId": receipt["chatId"]}
+            yield from self._call(self._request("POST", "api/startTyping", body))
+
+    def media(self, media_id: str) -> Flow[Media]:
+        """*media_id* is the address in the webhook. The file is kept for three minutes by default."""
+        yield from ()  # nothing is asked
+        return media_of(media_id, base_url=self.base_url, session=self.session, api_key=self.api_key)
+
+    # ------------------------------------------------------------ account
+
+    def setup(self) -> Flow[None]:
+        """Have the session exist and run. A session that failed is restarted, which asks for a new QR code."""
+        session = yield from self._session()
+        if session is None:
+            yield from self._create([])
+            return
+        steps = {"stopped": "start", "failed": "restart"}
+        if step := steps.get(_waha_sessions.state_of(session).word):
+            yield from self._call(self._request("POST", f"{self._path}/{step}"))
+
+    def validate_config(self) -> Flow[list[Check]]:
+        """A session that is not linked yet is no reason to refuse the configuration."""
+        try:
+            session = yield from self._session()
+        except _CONFIGURATION_ERRORS as error:
+            fix = "Put a key into api_key that may use the session, and check base_url."
+            return [Check(name="credentials", passed=False, detail=error.detail, fix=fix)]
+        found = [Check(name="credentials", passed=True), (yield from self._server_check())]
+        if session is None:
+            return [*found, _waha_sessions.missing_check()]
+        return [*found, *_waha_sessions.checks(session, key=self.hmac_key, own_phone=self.phone_number)]
+
+    def get_status(self) -> Flow[ProviderStatus]:
+        try:
+            session = yield from self._session()
+        except _CONFIGURATION_ERRORS as error:
+            return ProviderStatus(
+                is_connected=False,
+                connection_quality="disconnected",
+                session_info={"error_code": error.code},
+                detail=error.detail,
+            )
+        if session is None:
+            missing = _waha_sessions.MISSING
+            return ProviderStatus(
+                is_connected=False,
+                connection_quality=missing.quality,
+                session_info={"state": missing.word},
+                detail=missing.advice,
+            )
+        return _waha_sessions.session_status(session)
+
+    def receive_messages(self, callback_url: str) -> Flow[None]:
+        """Write the webhook into the session, in the place of an older one of ours; those of others stay.
+
+        Only where something changes: a session restarts when it is configured.
+        """
+        ours = _waha_sessions.webhook(callback_url, self.hmac_key)
+        session = yield from self._session()
+        if session is None:
+            if (yield from self._create([ours])):
+                return
+            session = (yield from self._session()) or {}
+        present = _waha_sessions.webhooks_of(session)
+        wanted = [*self._foreign(present, callback_url), ours]
+        if not _waha_sessions.has_same(present, wanted):
+            yield from self._configure(session, wanted)
+
+    def disconnect(self) -> Flow[None]:
+        """Stop the session and take our webhook out. The phone stays linked: to start again needs no QR code."""
+        session = yield from self._session()
+        if session is None:
+            return
+        yield from self._call(self._request("POST", f"{self._path}/stop"))
+        present = _waha_sessions.webhooks_of(session)
+        others = self._foreign(present, None)
+        if len(others) < len(present):
+            yield from self._configure(session, others)
+
+    # ------------------------------------------------------------ linking a phone
+
+    def pairing(self) -> Flow[Pairing]:
+        """The first code lives for a minute, each next one for 20 seconds, and there are six."""
+        session = yield from self._session()
+        state = _waha_sessions.MISSING if session is None else _waha_sessions.state_of(session)
+        if state.word != "scan_qr":
+            return Pairing(state=state.pairing, detail=state.advice)
+        path = f"api/{self.session}/auth/qr"
+        try:
+            written = yield from self._call(self._get(path, {"format": "raw"}))
+            drawn = yield from self._call(self._get(path))
+        except (Rejected, Unavailable, AccountBroken) as error:
+            if error.scope not in ("message", "session"):
+                raise
+            # It was scanned, or ran out, just now.
+            return Pairing(state="starting", detail="The session is changing: ask again.")
+        return Pairing(state="scan", qr=_text_in(written, "value"), qr_png=_png(drawn), detail=state.advice)
+
+    def pairing_code(self, phone: str) -> Flow[str]:
+        """Not reliable, so the QR code is always offered too. Only while a QR code is shown."""
+        body = {"phoneNumber": phone.removeprefix("+")}
+        told = yield from self._call(self._request("POST", f"api/{self.session}/auth/request-code", body))
+        code = _text_in(told, "code")
+        if code is None:
+            raise Unavailable("the answer is not the one documented", code="unexpected_answer")
+        return code
+
+    # ------------------------------------------------------------ steps of the flows
+
+    def _session(self) -> Flow[Object | None]:
+        """What the server says about the session; None where there is none."""
+        response = yield self._get(self._path)
+        if is_missing_session(response):
+            return None
+        session = self._answered(response)
+        if not isinstance(session, dict) or text(session, "status") is None:
+            raise Unavailable("the answer is not the one documented", code="unexpected_answer")
+        return session
+
+    def _create(self, webhooks: list[Any]) -> Flow[bool]:
+        """Create and start the session; False where it is there already."""
+        response = yield self._request("POST", "api/sessions", _waha_sessions.new_session(self.session, webhooks))
+        if response.status in _CONFLICTS:
+            return False
+        self._answered(response)
+        return True
+
+    def _configure(self, session: Object, webhooks: list[Any]) -> Flow[None]:
+        yield from self._call(self._request("PUT", self._path, _waha_sessions.with_webhooks(session, webhooks)))
+
+    def _foreign(self, webhooks: list[Any], callback_url: str | None) -> list[Any]:
+        return [
+            entry
+            for entry in webhooks
+            if not _waha_sessions.is_signed_with(entry, self.hmac_key)
+            and not (isinstance(entry, dict) and callback_url is not None and entry.get("url") == callback_url)
+        ]
+
+    def _known_chat(self, phone: str) -> Flow[str]:
+        """The chat under which WhatsApp knows *phone*, another than its digits say."""
+        query = {"phone": phone[1:], "session": self.session}
+        told = yield from self._call(self._get("api/contacts/check-exists", query))
+        known = told if isinstance(told, dict) else {}
+        if known.get("numberExists") is False:
+            raise Rejected("the number is not on WhatsApp", code="not_on_whatsapp", scope="recipient")
+        chat = jid(known.get("chatId"))
+        if chat is None or chat == f"{phone[1:]}@c.us":
+            raise Unavailable("the session does not know the recipient yet", code="recipient_unresolved")
+        return chat
+
+    def _server_check(self) -> Flow[Check]:
+        """Old servers have no such call; a server that is short of space still sends text."""
+        response = yield self._get("health")
+        passed = response.status != 503
+        fix = "See the health of the WAHA server: it may be short of space for media."
+        return Check(name="server", passed=passed, detail=None if passed else "unhealthy", fix=fix, fatal=False)
+
+    # ------------------------------------------------------------ requests and answers
+
+    @property
+    def _path(self) -> str:
+        return f"api/sessions/{self.session}"
+
+    @property
+    def _secrets(self) -> tuple[str, ...]:
+        return (self.api_key, self.hmac_key)
+
+    def _get(self, path: str, query: dict[str, str] | None = None) -> Request:
+        return Request(method="GET", url=self._url(path, query or {}), headers=self._headers)
+
+    def _request(self, method: Literal["POST", "PUT"], path: str, body: Object | None = None) -> Request:
+        if body is None:
+            return Request(method=method, url=self._url(path, {}), headers=self._headers)
+        headers = {**self._headers, "content-type": "application/json"}
+        return Request(method=method, url=self._url(path, {}), headers=headers, body=msgspec.json.encode(body))
+
+    @property
+    def _headers(self) -> dict[str, str]:
+        """The key is only ever a header: in a URL it would land in logs."""
+        return {"x-api-key": self.api_key, "accept": "application/json"}
+
+    def _url(self, path: str, query: dict[str, str]) -> str:
+        asked = urlencode(query)
+        url = f"{self.base_url.rstrip('/')}/{path}"
+        return f"{url}?{asked}" if asked else url
+
+    def _call(self, request: Request) -> Flow[Any]:
+        """One call that may be repeated freely, and its answer; many of them are empty."""
+        return self._answered((yield request))
+
+    def _answered(self, response: Response) -> Any:
+        if not 200 <= response.status < 300:
+            raise call_error(response, secrets=self._secrets)
+        return answer(response)
+
+
+def _quoted(part: str) -> str:
+    return quote(part, safe="")
+
+
+def _is(message: Any, bare: str) -> bool:
+    """Whether *message*, of an engine, is the one with the id *bare*."""
+    identity = id_in(message) if isinstance(message, dict) else None
+    parts = message_id(identity)
+    return bare == (identity if parts is None else parts.bare)
+
+
+def _text_in(told: Any, key: str) -> str | None:
+    return text(told, key) if isinstance(told, dict) else None
+
+
+def _png(drawn: Any) -> bytes | None:
+    try:
+        return base64.b64decode(_text_in(drawn, "data") or "", validate=True) or None
+    except (binascii.Error, ValueError):
+        return None
+
+
+PROVIDER = WhatsAppWeb
