@@ -6,7 +6,7 @@ Source: https://developers.facebook.com/docs/graph-api/webhooks/reference/whatsa
 from collections.abc import Callable, Iterator
 
 from ._cloud_change import Change, Health, Reader, news
-from ._cloud_values import (
+from ._values import (
     Object,
     listed,
     mapping,

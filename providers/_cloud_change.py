@@ -12,13 +12,10 @@ from typing import Any, Literal
 import msgspec
 
 from . import _json
-from ._cloud_values import UNREADABLE, Object, is_user_id, listed, mapping, moment, phone, text, word
+from ._values import UNREADABLE, Object, bounded, is_user_id, listed, mapping, moment, phone, text, word
 from .messages import AccountUpdate, Contact, ErrorInfo, Event, phone_key
 
 Health = Literal["down", "degraded", "retest"]
-
-# A longer key is replaced by its digest: it goes into an index, where PostgreSQL takes 2,704 bytes.
-MAX_KEY = 512
 
 
 class Change(msgspec.Struct, frozen=True, gc=False):
@@ -98,10 +95,6 @@ def items(change: Change, key: str, read: Callable[[Change, Object], Event]) -> 
             yield read(change, item)
         except UNREADABLE:
             yield unread(change, "malformed", item)
-
-
-def bounded(key: str) -> str:
-    return key if len(key) <= MAX_KEY else hashlib.sha256(key.encode()).hexdigest()
 
 
 def fact_key(change: Change, item: Any) -> str:

@@ -3,13 +3,12 @@
 Source: https://developers.facebook.com/docs/whatsapp/cloud-api/webhooks/components#messages-object.
 """
 
-import unicodedata
 from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
 
 from . import _json
-from ._cloud_values import (
+from ._values import (
     UNREADABLE,
     Object,
     Unreadable,
@@ -21,6 +20,7 @@ from ._cloud_values import (
     number,
     phone,
     required,
+    safe_filename,
     text,
     word,
 )
@@ -110,15 +110,6 @@ def _document(message: Object) -> Content:
 def _sticker(message: Object) -> Content:
     medium = _medium(message)
     return Sticker(**_file(medium), animated=flag(medium, "animated"))
-
-
-def safe_filename(name: str | None) -> str | None:
-    """The last part of *name* without control characters: the sender chose it, and it may become a path."""
-    if name is None:
-        return None
-    last = name.replace("\\", "/").rpartition("/")[2]
-    last = "".join(letter for letter in last if unicodedata.category(letter) != "Cc")
-    return None if last.strip(" .") == "" else last
 
 
 def _location(message: Object) -> Content:

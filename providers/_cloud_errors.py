@@ -9,7 +9,7 @@ from typing import Any, Literal
 import msgspec
 
 from . import _json
-from ._cloud_values import Object, error_info, mapping, text, word
+from ._values import Object, error_info, mapping, text, word
 from .base import Response
 from .errors import (
     AccountBroken,

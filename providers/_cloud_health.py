@@ -6,7 +6,7 @@ Source: https://developers.facebook.com/docs/whatsapp/cloud-api/reference/phone-
 
 from typing import Literal
 
-from ._cloud_values import Object, listed, mapping, phone, present, text, word
+from ._values import Object, listed, mapping, phone, present, text, word
 from .messages import ProviderStatus
 
 # Asking for one field that an account does not have fails the whole call; the short list always works.

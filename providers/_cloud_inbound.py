@@ -8,13 +8,14 @@ from collections.abc import Iterator
 from typing import Any
 
 from . import _cloud_account, _cloud_people, _json
-from ._cloud_change import Change, Reader, bounded, change_of, items, news, unread
+from ._cloud_change import Change, Reader, change_of, items, news, unread
 from ._cloud_content import content_of
 from ._cloud_errors import reported
 from ._cloud_text import texts
-from ._cloud_values import (
+from ._values import (
     UNREADABLE,
     Object,
+    bounded,
     error_info,
     flag,
     listed,

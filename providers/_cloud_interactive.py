@@ -5,7 +5,7 @@ Source: https://developers.facebook.com/docs/whatsapp/cloud-api/reference/messag
 
 from typing import Any
 
-from ._cloud_values import Object, present
+from ._values import Object, present
 from .errors import Rejected
 from .messages import (
     Action,

@@ -6,7 +6,7 @@ Source: https://developers.facebook.com/docs/whatsapp/cloud-api/reference/media.
 import base64
 from urllib.parse import SplitResult, urlsplit
 
-from ._cloud_values import Object, text, word
+from ._values import Object, text, word
 from .errors import Rejected
 from .messages import Media
 

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from . import _cloud_limits
 from ._cloud_errors import answer, send_error
 from ._cloud_interactive import file_of, interactive, kind_of
-from ._cloud_values import Object, listed, phone, present, text, word
+from ._values import Object, listed, phone, present, text, word
 from .base import Response
 from .errors import Rejected, SendError, Unsupported
 from .messages import (

@@ -11,7 +11,7 @@ from typing import Any
 
 from ._cloud_change import Change, Health, Reader, items, news
 from ._cloud_errors import reported
-from ._cloud_values import (
+from ._values import (
     Object,
     error_info,
     listed,

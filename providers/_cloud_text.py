@@ -10,8 +10,7 @@ from typing import Any, Literal
 import msgspec
 
 from . import _json
-from ._cloud_change import MAX_KEY
-from ._cloud_values import moment, phone
+from ._values import MAX_KEY, moment, phone
 from .messages import Contact, Event, Message, Text
 
 

@@ -7,7 +7,7 @@ Source: https://www.twilio.com/docs/iam/api/account, https://www.twilio.com/docs
 from typing import Literal
 from urllib.parse import urlsplit
 
-from ._cloud_values import Object, listed, mapping, present, text, word
+from ._values import Object, listed, mapping, present, text, word
 from .base import Check
 from .errors import SendError
 from .messages import ProviderStatus

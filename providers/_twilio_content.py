@@ -8,7 +8,7 @@ import re
 from typing import Any
 
 from . import _json
-from ._cloud_values import Object, Unreadable, number
+from ._values import Object, Unreadable, number
 from .errors import Malformed
 from .messages import (
     Audio,

@@ -8,8 +8,8 @@ from typing import Any
 import msgspec
 
 from . import _json
-from ._cloud_values import Object, text, word
 from ._twilio_content import Fields
+from ._values import Object, text, word
 from .base import Response
 from .errors import (
     AccountBroken,

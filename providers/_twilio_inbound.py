@@ -13,10 +13,9 @@ from urllib.parse import parse_qs, urlsplit
 import msgspec
 
 from . import _json, _twilio_errors
-from ._cloud_change import bounded
-from ._cloud_values import UNREADABLE, Object, is_user_id, mapping, phone, text, word
 from ._twilio_content import Fields, content_of, referral_of
 from ._twilio_form import is_form, pairs
+from ._values import UNREADABLE, Object, bounded, is_user_id, mapping, phone, text, word
 from .base import Webhook
 from .errors import Malformed
 from .messages import (

@@ -7,8 +7,8 @@ Source: https://www.twilio.com/docs/content/content-types-overview,
 import hashlib
 
 from . import _json
-from ._cloud_values import Object, listed, present, word
 from ._twilio_errors import answer
+from ._values import Object, listed, present, word
 from .base import Response
 from .errors import Rejected, Unsupported
 from .messages import Buttons, CallToAction, Interactive, ListMenu, ListRow

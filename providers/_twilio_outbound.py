@@ -12,9 +12,9 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import quote, urlsplit, urlunsplit
 
-from ._cloud_values import Object, is_user_id, listed, phone, text, word
 from ._twilio_errors import answer, send_error
 from ._twilio_inbound import REFERENCE
+from ._values import Object, is_user_id, listed, phone, text, word
 from .base import Response
 from .errors import Rejected, Unsupported
 from .messages import (

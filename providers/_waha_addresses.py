@@ -15,7 +15,7 @@ from typing import Any
 
 import msgspec
 
-from ._cloud_values import Object, phone, word
+from ._values import Object, phone, word
 from .errors import Unsupported
 from .messages import Contact, Recipient
 

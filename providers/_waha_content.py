@@ -9,8 +9,7 @@ Source: https://waha.devlike.pro/docs/how-to/receive-messages, https://waha.devl
 from typing import Any, Literal
 
 from . import _json
-from ._cloud_content import safe_filename
-from ._cloud_values import UNREADABLE, Object, Unreadable, flag, listed, mapping, number, text, word
+from ._values import UNREADABLE, Object, Unreadable, flag, listed, mapping, number, safe_filename, text, word
 from ._waha_addresses import id_in, public_id
 from ._waha_cards import card_of
 from .errors import Malformed

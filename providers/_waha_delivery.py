@@ -11,8 +11,7 @@ from typing import Any, Literal
 import msgspec
 
 from . import _json
-from ._cloud_change import bounded
-from ._cloud_values import Object, Unreadable, mapping, moment, text
+from ._values import Object, Unreadable, bounded, mapping, moment, text
 from ._waha_addresses import MessageId, id_in, is_group, jid, message_id, person, phone_in
 from .messages import AccountUpdate, Contact, Event
 

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from . import _json
-from ._cloud_values import Object, mapping, text
+from ._values import Object, mapping, text
 from .base import Response
 from .errors import (
     AccountBroken,

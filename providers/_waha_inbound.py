@@ -9,7 +9,7 @@ from typing import Literal
 import msgspec
 
 from . import _json, _waha_news, _waha_receipts
-from ._cloud_values import UNREADABLE, Object, Unreadable, listed, mapping, moment, present, text, word
+from ._values import UNREADABLE, Object, Unreadable, listed, mapping, moment, present, text, word
 from ._waha_addresses import MessageId, id_in, is_group, jid, message_id, person, public_id
 from ._waha_content import content_of, forwarding, is_protocol, media_errors, raw_type
 from ._waha_delivery import Delivery, Reader, identity_of, news, people_of, unread

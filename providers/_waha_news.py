@@ -5,7 +5,7 @@ Source: https://waha.devlike.pro/docs/how-to/events, https://waha.devlike.pro/do
 """
 
 from . import _waha_sessions
-from ._cloud_values import mapping, present, text, word
+from ._values import mapping, present, text, word
 from ._waha_addresses import id_in, is_group, jid, person, public_id
 from ._waha_delivery import Delivery, Reader, identity_of, news, people_of
 from .messages import Event

@@ -7,7 +7,7 @@ import re
 from typing import Literal
 from urllib.parse import urlsplit
 
-from ._cloud_values import Object, moment, present
+from ._values import Object, moment, present
 from ._waha_addresses import (
     chat_of,
     chosen_id,

@@ -7,7 +7,7 @@ Source: https://waha.devlike.pro/docs/how-to/events/#messageack,
 from typing import Any
 
 from . import _json
-from ._cloud_values import Object, mapping, moment, text
+from ._values import Object, mapping, moment, text
 from ._waha_addresses import MessageId, jid, person
 from ._waha_delivery import Delivery, Reader, identity_of, news, people_of
 from ._waha_errors import reported

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from ._cloud_values import Object, listed, mapping, moment, present, text
+from ._values import Object, listed, mapping, moment, present, text
 from ._waha_addresses import jid, phone_in
 from ._waha_delivery import Health
 from .base import Check

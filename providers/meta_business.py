@@ -13,7 +13,7 @@ from msgspec import Meta
 from . import _cloud_health, _cloud_inbound, _cloud_outbound
 from ._cloud_errors import answer, call_error, is_missing_object, is_unknown_field
 from ._cloud_media import media_of
-from ._cloud_values import Object, listed, mapping, text, word
+from ._values import Object, listed, mapping, text, word
 from .base import Check, Flow, ProviderInfo, Request, Response, Webhook, WhatsAppProvider
 from .errors import AccountBroken, Rejected, Restricted, SendError, Unavailable, Unverified
 from .messages import Action, Event, Media, MessageData, MessageResult, OutboundContent, ProviderStatus, Recipient

@@ -15,11 +15,11 @@ import msgspec
 from msgspec import Meta
 
 from . import _twilio_account, _twilio_inbound, _twilio_interactive, _twilio_outbound, _twilio_signature
-from ._cloud_values import Object, phone, word
 from ._twilio_content import media_path
 from ._twilio_errors import answer, call_error, is_missing, repeatable
 from ._twilio_media import is_redirect, media_of
 from ._twilio_outbound import CHANNEL, Form
+from ._values import Object, phone, word
 from .base import Check, Flow, ProviderInfo, Request, Response, Webhook, WhatsAppProvider
 from .errors import AccountBroken, Rejected, Restricted, Unavailable, Uncertain, Unsupported
 from .messages import (

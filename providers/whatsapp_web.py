@@ -16,7 +16,7 @@ import msgspec
 from msgspec import Meta
 
 from . import _waha_inbound, _waha_outbound, _waha_sessions
-from ._cloud_values import Object, text
+from ._values import Object, text
 from ._waha_addresses import chat_of, chosen_id, id_in, jid, message_id, serialized_id
 from ._waha_errors import answer, answered_object, call_error, is_missing_session, is_unresolved
 from ._waha_media import media_of

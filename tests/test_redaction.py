@@ -490,13 +490,18 @@ HARMLESS = {
 }
 
 
+# Fields that a struct looks at when it is made.
+CHECKED = {"phone_number": "+15005550199"}
+
+
 @pytest.mark.parametrize("kind", structs(), ids=lambda kind: f"{kind.__module__}.{kind.__qualname__}")
 def test_no_repr_tells(kind: Any) -> None:
     """Neither repr, str nor format: one of them ends up in a log sooner or later."""
     name = f"{kind.__module__}.{kind.__qualname__}"
     if getattr(kind, "__abstractmethods__", None) or name in HARMLESS or kind.__module__ == "ingress.openapi":
         return
-    made = kind(**{field: "canary" if field in TELLING else 7 for field in kind.__struct_fields__})
+    values = {field: "canary" if field in TELLING else 7 for field in kind.__struct_fields__}
+    made = kind(**values | {field: value for field, value in CHECKED.items() if field in values})
     assert "canary" not in f"{made!r} {made!s} {made}"
 
 

@@ -1,10 +1,13 @@
-"""Single values of the WhatsApp Cloud API, read without trust: a wrong type is an absent value.
+"""Single values of what providers send, read without trust: a wrong type is an absent value.
 
+Every provider hands on WhatsApp's own values, so numbers, ids and times look alike in all of them.
 Source: https://developers.facebook.com/docs/whatsapp/cloud-api/webhooks/components,
-    and samples seen in the field: tests/samples/meta_business.
+    and samples seen in the field: tests/samples.
 """
 
+import hashlib
 import re
+import unicodedata
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
@@ -12,6 +15,9 @@ from typing import Any
 from .messages import ErrorInfo
 
 Object = dict[str, Any]
+
+# A longer key is replaced by its digest: it goes into an index, where PostgreSQL takes 2,704 bytes.
+MAX_KEY = 512
 
 _BUSINESS_SCOPED = re.compile(r"[A-Z]{2}\.(ENT\.)?[A-Za-z0-9]+")
 _E164 = re.compile(r"[1-9][0-9]{6,14}")
@@ -126,3 +132,17 @@ def error_info(error: Object, class_: str | None = None) -> ErrorInfo:
 def present(**details: Any) -> Object:
     """The *details* that are there."""
     return {name: value for name, value in details.items() if value is not None and value != []}
+
+
+def safe_filename(name: str | None) -> str | None:
+    """The last part of *name* without control characters: the sender chose it, and it may become a path."""
+    if name is None:
+        return None
+    last = name.replace("\\", "/").rpartition("/")[2]
+    last = "".join(letter for letter in last if unicodedata.category(letter) != "Cc")
+    return None if last.strip(" .") == "" else last
+
+
+def bounded(key: str) -> str:
+    """*key*, or its digest where it is too long for an index."""
+    return key if len(key) <= MAX_KEY else hashlib.sha256(key.encode()).hexdigest()
