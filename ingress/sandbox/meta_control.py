@@ -29,22 +29,16 @@ from typing import Any, Literal
 import msgspec
 from aiohttp import web
 
-from .faults import AnyFault
 from .meta_bodies import MetaNumber, message_ids
 from .meta_inbound import MetaInbound
 from .meta_records import AcceptedMessage, SendCall
 from .meta_world import MetaWorld, NumberState, StatusPolicy
 from .routes import NotFound, Routes, decoded
+from .scripted import scripted, take_script
 
 
 class NewNumber(MetaNumber, frozen=True, kw_only=True):
     own_port: bool = False
-
-
-class Script(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    queue: list[AnyFault] = []
-    default: AnyFault | msgspec.UnsetType | None = msgspec.UNSET  # UNSET: leave it as it is
-    everything: bool = False
 
 
 class Inbound(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -123,16 +117,12 @@ class MetaControl:
         return {}
 
     async def script(self, request: web.BaseRequest, phone_number_id: str) -> dict[str, Any]:
-        state = self._state(phone_number_id)
-        script = await decoded(request, Script)
-        if not isinstance(script.default, msgspec.UnsetType):
-            state.script.default, state.script.everything = script.default, script.everything
-        await self._world.script(phone_number_id, *script.queue)
-        return await self.scripted(request, phone_number_id)
+        self._state(phone_number_id)
+        return await take_script(self._world, phone_number_id, request)
 
     async def scripted(self, request: web.BaseRequest, phone_number_id: str) -> dict[str, Any]:
-        script = self._state(phone_number_id).script
-        return {"queue": list(script.queue), "default": script.default, "everything": script.everything}
+        self._state(phone_number_id)
+        return scripted(self._world, phone_number_id)
 
     async def clear_faults(self, request: web.BaseRequest, phone_number_id: str) -> dict[str, Any]:
         self._state(phone_number_id)

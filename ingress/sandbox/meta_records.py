@@ -48,6 +48,7 @@ class GroundTruth:
     """Append-only. ``calls`` counts requests by (phone number id or "", operation), refused ones included."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.forget()
 
     def forget(self) -> None:

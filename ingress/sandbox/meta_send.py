@@ -1,24 +1,18 @@
 """A send: judged, met by the number's next fault, accepted or not, and answered or not."""
 
-import asyncio
 import secrets
-from collections.abc import Awaitable, Callable
-from typing import Any, assert_never
+from typing import Any
 
 import msgspec
 from aiohttp import web
 
-from . import faults
-from .listener import reset, vanish
+from . import faults, faulty_answers
+from .faulty_answers import Work
 from .meta_bodies import Body, encode, new_wamid
 from .meta_errors import GraphError
 from .meta_records import Receipt, SendCall
 from .meta_validation import check_product, check_receipt, check_send
 from .meta_world import MetaWorld, NumberState
-
-BAD_GATEWAY = b"<html><body>Bad Gateway</body></html>"
-
-Work = Callable[[], Awaitable[Body]]  # does what was asked and returns the answer
 
 
 async def send(
@@ -67,49 +61,31 @@ async def accept(
     return {"messaging_product": "whatsapp", "contacts": [_contact(body)], "messages": [answer]}
 
 
+class GraphAnswers:
+    """How Meta answers."""
+
+    def answer(self, told: Body) -> web.Response:
+        return graph_response(told)
+
+    def throttled(self, headers: dict[str, str]) -> web.Response:
+        return graph_response(GraphError(130429).json(), 429, headers)
+
+    def refused(self, fault: faults.ErrorCode) -> web.Response:
+        error = GraphError(
+            fault.code,
+            fault.details,
+            http_status=fault.http_status,
+            subcode=fault.subcode,
+            message=fault.message,
+            is_transient=fault.is_transient,
+        )
+        return graph_response(error.json(), error.http_status, fault.headers)
+
+
 async def perform(
     world: MetaWorld, fault: faults.AnyFault | None, request: web.BaseRequest, work: Work
 ) -> web.StreamResponse:
-    """Do *work*, or not, and answer, or not, as *fault* has it.
-
-    The work runs in a task of the simulator: what is accepted stays accepted when the client hangs up.
-    """
-    answer: Body = {}
-    if fault is None or fault.accepts:
-        delay_s = fault.seconds if isinstance(fault, faults.Slow) else 0.0
-        answer = await asyncio.shield(world.spawn(_after(delay_s, work)))
-    match fault:
-        case None | faults.Accept() | faults.Slow():
-            return graph_response(answer)
-        case faults.Hang() | faults.HangAfterAccept() | faults.Refuse():
-            await vanish()
-        case faults.ResetBeforeAccept() | faults.ResetAfterAccept():
-            reset(request.transport)
-            await vanish()
-        case faults.Throttle429(retry_after=retry_after):
-            headers = {} if retry_after is None else {"Retry-After": f"{retry_after:g}"}
-            if not fault.body:
-                return web.Response(status=429, headers=headers)
-            return graph_response(GraphError(130429).json(), 429, headers)
-        case faults.ErrorCode():
-            error = GraphError(
-                fault.code,
-                fault.details,
-                http_status=fault.http_status,
-                subcode=fault.subcode,
-                message=fault.message,
-                is_transient=fault.is_transient,
-            )
-            return graph_response(error.json(), error.http_status, fault.headers)
-        case faults.HalfAnswer():
-            await _answer_half(request, encode(answer))
-        case faults.EmptyAnswer():
-            return web.Response(status=200, content_type="application/json")
-        case faults.Bare5xx(status=status) | faults.Bare5xxAfterAccept(status=status):
-            return web.Response(status=status, body=BAD_GATEWAY, content_type="text/html")
-        case _:
-            assert_never(fault)
-    raise AssertionError("unreachable")
+    return await faulty_answers.perform(world, GraphAnswers(), fault, request, work)
 
 
 def graph_response(body: Body, status: int = 200, headers: dict[str, str] | None = None) -> web.Response:
@@ -126,23 +102,6 @@ def graph_response(body: Body, status: int = 200, headers: dict[str, str] | None
         charset="UTF-8",
         headers={**trace, **(headers or {})},
     )
-
-
-async def _answer_half(request: web.BaseRequest, body: bytes) -> None:
-    """Promise all of *body*, send half of it, close."""
-    response = web.StreamResponse(headers={"Content-Type": "application/json; charset=UTF-8"})
-    response.content_length = len(body)
-    await response.prepare(request)
-    await response.write(body[: len(body) // 2])
-    if request.transport is not None:
-        request.transport.close()
-    await vanish()
-
-
-async def _after(seconds: float, work: Work) -> Body:
-    if seconds:
-        await asyncio.sleep(seconds)
-    return await work()
 
 
 async def _success() -> Body:

@@ -3,23 +3,20 @@
 import abc
 import asyncio
 import random
-from collections.abc import Callable, Coroutine
-from typing import Annotated, Any, TypeVar
+from collections.abc import Iterable
+from typing import Annotated, Any
 
 import msgspec
 from aiohttp import web
 
 from . import meta_bodies as bodies
-from .conditions import Changes
-from .faults import AnyFault, FaultScript, Refuse
 from .listener import Listener
 from .meta_bodies import Body, MetaNumber
 from .meta_inbound import MetaInbound
 from .meta_media import MetaMedia
 from .meta_records import AcceptedMessage, GroundTruth
+from .scripted import ScriptedAccount, ScriptedWorld
 from .webhook_post import PostResult, RetryPolicy, WebhookPoster
-
-T = TypeVar("T")
 
 
 class StatusPolicy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -35,20 +32,18 @@ class StatusPolicy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     failed_code: int = 131026  # what a status `failed` says
 
 
-class NumberState:
+class NumberState(ScriptedAccount):
     """A number as it is now: what was configured over the API, and what is scripted."""
 
     def __init__(self, number: MetaNumber, listener: Listener) -> None:
+        super().__init__(listener)
         self.number = number
-        self.listener = listener
-        self.script = FaultScript()
         self.policy = StatusPolicy()
         self.fields: dict[str, Any] = {}  # laid over what GET /{phone_number_id} answers
         self.override_url: str | None = None
-        self.lifting: Refuse | None = None  # the refusal whose end is scheduled
 
 
-class MetaWorld(GroundTruth, abc.ABC):
+class MetaWorld(GroundTruth, ScriptedWorld[NumberState]):
     """Everything but the API's own answers, which a subclass gives."""
 
     def __init__(self, *, port: int, seed: int | None, retry: RetryPolicy) -> None:
@@ -60,8 +55,6 @@ class MetaWorld(GroundTruth, abc.ABC):
         self.undeliverable = 0  # webhooks Meta had no URL or no subscription for
         self.media = MetaMedia(url_for=self.url_for, token_of=lambda number: self.state_of(number).number.access_token)
         self.rng = random.Random(seed)  # noqa: S311  it makes ids, not keys
-        self._changes = Changes()
-        self._tasks: set[asyncio.Task[Any]] = set()
         self._shared = Listener(self.answer, port)
 
     @abc.abstractmethod
@@ -75,7 +68,7 @@ class MetaWorld(GroundTruth, abc.ABC):
     async def close(self) -> None:
         for listener in self._listeners():
             await listener.close()
-        await self._cancel_tasks()
+        await self.cancel_tasks()
         await self.webhooks.close()
 
     @property
@@ -106,8 +99,11 @@ class MetaWorld(GroundTruth, abc.ABC):
         """The base URL for *number*: its own port's, or the shared one."""
         return self.state_of(number).listener.url
 
-    def state_of(self, number: MetaNumber | str) -> NumberState:
-        return self.numbers[number if isinstance(number, str) else number.phone_number_id]
+    def states(self) -> Iterable[NumberState]:
+        return self.numbers.values()
+
+    def state_of(self, account: MetaNumber | str) -> NumberState:
+        return self.numbers[account if isinstance(account, str) else account.phone_number_id]
 
     def set_fields(self, number: MetaNumber | str, **fields: Any) -> None:
         """Change what GET /{phone_number_id} answers, as ``status="BANNED"``. None takes the change back."""
@@ -116,44 +112,6 @@ class MetaWorld(GroundTruth, abc.ABC):
 
     def set_statuses(self, number: MetaNumber | str, policy: StatusPolicy) -> None:
         self.state_of(number).policy = policy
-
-    # ---------------------------------------------------------------- faults
-
-    async def script(self, number: MetaNumber | str, *faults: AnyFault) -> None:
-        """Append *faults* to the number's queue: one is used up by each valid send."""
-        state = self.state_of(number)
-        state.script.extend(faults)
-        await self.apply_refusals(state)
-
-    async def set_default(self, number: MetaNumber | str, fault: AnyFault | None, *, everything: bool = False) -> None:
-        """The fault of every send that finds the queue empty; *everything*: of all other calls as well."""
-        state = self.state_of(number)
-        state.script.default, state.script.everything = fault, everything
-        await self.apply_refusals(state)
-
-    async def clear_faults(self, number: MetaNumber | str) -> None:
-        """Back to normal. What hangs already goes on hanging until its caller gives up."""
-        state = self.state_of(number)
-        state.script.clear()
-        await self.apply_refusals(state)
-
-    async def apply_refusals(self, state: NumberState) -> None:
-        """Open or close the number's port, as the heads of the scripts behind that port have it."""
-        heads = [other.script.head for other in self.numbers.values() if other.listener is state.listener]
-        if not any(isinstance(head, Refuse) for head in heads):
-            await state.listener.open()
-            return
-        await state.listener.refuse()
-        head = state.script.head
-        if isinstance(head, Refuse) and head.seconds is not None and state.lifting is not head:
-            state.lifting = head
-            self.spawn(self._lift_later(state, head, head.seconds))
-
-    async def _lift_later(self, state: NumberState, refusal: Refuse, seconds: float) -> None:
-        await asyncio.sleep(seconds)
-        state.lifting = None
-        state.script.lift(refusal)
-        await self.apply_refusals(state)
 
     # ---------------------------------------------------------------- webhooks
 
@@ -196,33 +154,9 @@ class MetaWorld(GroundTruth, abc.ABC):
             body = bodies.envelope((state.number, value))
             await asyncio.gather(*(self.post(state.number, body) for _ in range(1 + policy.duplicates)))
 
-    # ---------------------------------------------------------------- waiting
-
-    async def wait_for(self, condition: Callable[[], T], timeout: float = 5.0) -> T:
-        """The first true value of *condition*, looked at after each call, acceptance and webhook."""
-        return await self._changes.wait_for(condition, timeout)
-
-    async def settled(self, timeout: float = 5.0) -> None:
-        """Wait until nothing is under way: no slow send, no status webhook."""
-        await self.wait_for(lambda: not self._tasks, timeout)
-
-    def changed(self) -> None:
-        self._changes.notify()
-
-    def spawn(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
-        """Run *work* in a task of our own: it ends with the simulator and not with somebody's connection."""
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._done)
-        return task
-
-    def _done(self, task: asyncio.Task[Any]) -> None:
-        self._tasks.discard(task)
-        self.changed()
-
     async def reset(self) -> None:
         """Forget all numbers, scripts and history; the shared ports stay."""
-        await self._cancel_tasks()
+        await self.cancel_tasks()
         for listener in self._listeners():
             if listener is not self._shared:
                 await listener.close()
@@ -237,9 +171,3 @@ class MetaWorld(GroundTruth, abc.ABC):
 
     def _listeners(self) -> set[Listener]:
         return {self._shared, *(state.listener for state in self.numbers.values())}
-
-    async def _cancel_tasks(self) -> None:
-        tasks = list(self._tasks)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
