@@ -20,11 +20,12 @@ from .faults import (
     Slow,
     Throttle429,
 )
+from .ledger import message_id_of
 from .meta import MetaSimulator
 from .meta_bodies import MetaNumber, encode, example_number, merged, message_ids, signature, signed_headers
 from .meta_errors import DOCUMENTED
 from .meta_inbound import MetaInbound
-from .meta_records import AcceptedMessage, SendCall, message_id_of
+from .meta_records import AcceptedMessage, SendCall
 from .meta_world import StatusPolicy
 from .webhook_post import PostResult, RetryPolicy
 

@@ -1,7 +1,7 @@
 """What can go wrong between the gateway and a provider, as values that a test scripts per number.
 
 fault                  what the caller sees                                       was it accepted
-accept                 the normal answer; `message_status` as Meta gives it        yes
+accept                 the normal answer; `message_status` as the provider has it  yes
 slow                   the normal answer after `seconds`                           yes, even if nobody waits
 refuse                 connections refused (TCP) for `seconds`, or until cleared   no, it never arrives
 hang                   no answer, ever                                             no
@@ -9,7 +9,7 @@ hang_after_accept      no answer, ever                                          
 reset_before_accept    RST                                                         no
 reset_after_accept     RST                                                         yes
 throttle_429           HTTP 429 with Retry-After; `body` false: no JSON            no
-error_code             Meta's error JSON with that code                            no
+error_code             the provider's error JSON with that code                   no
 half_answer            headers and half of the JSON, then the end                  yes
 empty_answer           200 without a body                                          as `accepted` says
 bare_5xx               5xx with an HTML page                                       no
@@ -37,7 +37,7 @@ class AcceptingFault(Fault, frozen=True, kw_only=True):
 
 
 class Accept(AcceptingFault, frozen=True, kw_only=True, tag="accept"):
-    message_status: str | None = None  # `held_for_quality_assessment`, `paused`; None leaves it out
+    message_status: str | None = None  # Meta's `held_for_quality_assessment`; None: as always
 
 
 class Slow(AcceptingFault, frozen=True, kw_only=True, tag="slow"):
@@ -75,7 +75,7 @@ class Throttle429(Fault, frozen=True, kw_only=True, tag="throttle_429"):
 
 
 class ErrorCode(Fault, frozen=True, kw_only=True, tag="error_code"):
-    """What is None is as Meta documents it for *code* (`meta_errors.DOCUMENTED`)."""
+    """What is None is as the provider documents it for *code*; a provider without such a field leaves it out."""
 
     code: int
     http_status: int | None = None

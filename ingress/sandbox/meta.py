@@ -6,9 +6,6 @@ Strict where Meta is strict (`meta_graph.py`, `meta_validation.py`), scriptable 
 `meta_control.py` has the table.
 """
 
-from types import TracebackType
-from typing import Self
-
 from aiohttp import web
 
 from .listener import Listener
@@ -31,27 +28,5 @@ class MetaSimulator(MetaWorld):
         self._graph = GraphApi(self)
         self._control = Listener(meta_control(self), control_port)
 
-    @property
-    def control_url(self) -> str:
-        """The base URL of the control API. It stays open whatever is scripted."""
-        return self._control.url
-
     async def answer(self, request: web.BaseRequest) -> web.StreamResponse:
         return await self._graph(request)
-
-    async def start(self) -> None:
-        await super().start()
-        await self._control.open()
-
-    async def close(self) -> None:
-        await self._control.close()
-        await super().close()
-
-    async def __aenter__(self) -> Self:
-        await self.start()
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.close()

@@ -29,12 +29,12 @@ from typing import Any, Literal
 import msgspec
 from aiohttp import web
 
+from .control import Control
 from .meta_bodies import MetaNumber, message_ids
 from .meta_inbound import MetaInbound
 from .meta_records import AcceptedMessage, SendCall
 from .meta_world import MetaWorld, NumberState, StatusPolicy
-from .routes import NotFound, Routes, decoded
-from .scripted import scripted, take_script
+from .routes import Routes, decoded
 
 
 class NewNumber(MetaNumber, frozen=True, kw_only=True):
@@ -54,46 +54,30 @@ class Inbound(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
 def meta_control(world: MetaWorld) -> Routes:
     control = MetaControl(world)
-    number = "/_control/numbers/{phone_number_id}"
+    number = "/_control/numbers/{owner}"
     return Routes(
         {
-            "GET /_control": control.summary,
+            **control.shared_routes(number),
             "POST /_control/numbers": control.add_number,
             "GET /_control/numbers": control.numbers,
             f"PUT {number}/fields": control.set_fields,
-            f"POST {number}/faults": control.script,
-            f"GET {number}/faults": control.scripted,
-            f"DELETE {number}/faults": control.clear_faults,
             f"PUT {number}/statuses": control.set_statuses,
             f"POST {number}/inbound": control.inbound,
             "GET /_control/accepted": control.accepted,
             "GET /_control/sends": control.sends,
-            "GET /_control/calls": control.calls,
-            "GET /_control/wait": control.wait,
             "POST /_control/reset": control.reset,
         }
     )
 
 
-class MetaControl:
+class MetaControl(Control[MetaNumber, NumberState, AcceptedMessage, SendCall]):
     def __init__(self, world: MetaWorld) -> None:
+        super().__init__(world)
         self._world = world
         self._people: dict[str, MetaInbound] = {}
 
-    async def summary(self, request: web.BaseRequest) -> dict[str, Any]:
-        world = self._world
-        return {
-            "url": world.url,
-            "numbers": {number: state.listener.url for number, state in world.numbers.items()},
-            "accepted": len(world.accepted),
-            "sends": len(world.sends),
-            "receipts": len(world.receipts),
-            "duplicates": len(world.duplicates()),
-            "webhooks_delivered": world.webhooks.delivered,
-            "webhooks_failed": world.webhooks.failed,
-            "webhook_tries": world.webhooks.tries,
-            "undeliverable": world.undeliverable,
-        }
+    def counts(self) -> dict[str, int]:
+        return {"receipts": len(self._world.receipts)}
 
     async def add_number(self, request: web.BaseRequest) -> dict[str, str]:
         given = await decoded(request, NewNumber)
@@ -111,45 +95,32 @@ class MetaControl:
             for number, state in self._world.numbers.items()
         ]
 
-    async def set_fields(self, request: web.BaseRequest, phone_number_id: str) -> dict[str, Any]:
-        self._state(phone_number_id)
-        self._world.set_fields(phone_number_id, **await decoded(request, dict[str, Any]))
+    async def set_fields(self, request: web.BaseRequest, owner: str) -> dict[str, Any]:
+        self.state(owner)
+        self._world.set_fields(owner, **await decoded(request, dict[str, Any]))
         return {}
 
-    async def script(self, request: web.BaseRequest, phone_number_id: str) -> dict[str, Any]:
-        self._state(phone_number_id)
-        return await take_script(self._world, phone_number_id, request)
-
-    async def scripted(self, request: web.BaseRequest, phone_number_id: str) -> dict[str, Any]:
-        self._state(phone_number_id)
-        return scripted(self._world, phone_number_id)
-
-    async def clear_faults(self, request: web.BaseRequest, phone_number_id: str) -> dict[str, Any]:
-        self._state(phone_number_id)
-        await self._world.clear_faults(phone_number_id)
-        return {}
-
-    async def set_statuses(self, request: web.BaseRequest, phone_number_id: str) -> StatusPolicy:
+    async def set_statuses(self, request: web.BaseRequest, owner: str) -> StatusPolicy:
         policy = await decoded(request, StatusPolicy)
-        self._state(phone_number_id).policy = policy
+        self.state(owner).policy = policy
         return policy
 
-    async def inbound(self, request: web.BaseRequest, phone_number_id: str) -> list[dict[str, Any]]:
-        self._state(phone_number_id)
+    async def inbound(self, request: web.BaseRequest, owner: str) -> list[dict[str, Any]]:
+        self.state(owner)
         wanted = await decoded(request, Inbound)
         if wanted.body is not None:
-            return [await self._post(phone_number_id, wanted.body)]
-        if phone_number_id not in self._people:
-            self._people[phone_number_id] = self._world.inbound(phone_number_id, seed=wanted.seed)
-        make = getattr(self._people[phone_number_id], wanted.kind)
+            return [await self._post(owner, wanted.body)]
+        if owner not in self._people:
+            self._people[owner] = self._world.inbound(owner, seed=wanted.seed)
+        make = getattr(self._people[owner], wanted.kind)
         try:
             bodies = [make(**wanted.arguments) for _ in range(wanted.count)]
         except TypeError as error:  # an argument that this kind does not have
             raise ValueError(str(error)) from None
-        return [await self._post(phone_number_id, body) for body in bodies]
+        return [await self._post(owner, body) for body in bodies]
 
-    async def _post(self, phone_number_id: str, body: dict[str, Any]) -> dict[str, Any]:
-        result = await self._world.post(phone_number_id, body)
+    async def _post(self, owner: str, body: dict[str, Any]) -> dict[str, Any]:
+        result = await self._world.post(owner, body)
         if result is None:
             raise ValueError("this number has no webhook URL, or its account is not subscribed")
         return {"message_ids": message_ids(body), "status": result.status, "tries": result.tries}
@@ -170,31 +141,7 @@ class MetaControl:
         calls = self._world.sends[int(request.query.get("after", 0)) :]
         return [call for call in calls if number in (None, call.phone_number_id)]
 
-    async def calls(self, request: web.BaseRequest) -> dict[str, int]:
-        return {f"{number} {operation}": count for (number, operation), count in self._world.calls.items()}
-
-    async def wait(self, request: web.BaseRequest) -> dict[str, Any]:
-        world, query = self._world, request.query
-        timeout = float(query.get("timeout_s", 5))
-        wanted = {name: int(query.get(name, 0)) for name in ("accepted", "sends", "delivered")}
-        await world.wait_for(
-            lambda: (
-                len(world.accepted) >= wanted["accepted"]
-                and len(world.sends) >= wanted["sends"]
-                and world.webhooks.delivered >= wanted["delivered"]
-            ),
-            timeout,
-        )
-        if "settled" in query:
-            await world.settled(timeout)
-        return await self.summary(request)
-
     async def reset(self, request: web.BaseRequest) -> dict[str, Any]:
         self._people.clear()
         await self._world.reset()
         return {}
-
-    def _state(self, phone_number_id: str) -> NumberState:
-        if phone_number_id not in self._world.numbers:
-            raise NotFound(f"no number {phone_number_id}")
-        return self._world.state_of(phone_number_id)

@@ -1,10 +1,11 @@
-"""What really happened at the provider: every call that arrived and every message that went out."""
+"""What really happened at Meta: `ledger.py` with the fields that its messages have."""
 
 import time
-from collections import Counter
 from typing import Any
 
 import msgspec
+
+from .ledger import Ledger
 
 
 class AcceptedMessage(msgspec.Struct, frozen=True, kw_only=True):
@@ -38,27 +39,12 @@ class Receipt(msgspec.Struct, frozen=True):
     typing: bool = False
 
 
-def message_id_of(tracker: str) -> str:
-    """The gateway's message id in ``gw1:<message id>:<attempt>``; any other tracker stands for itself."""
-    parts = tracker.split(":")
-    return parts[1] if len(parts) == 3 and parts[0] == "gw1" else tracker
-
-
-class GroundTruth:
-    """Append-only. ``calls`` counts requests by (phone number id or "", operation), refused ones included."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.forget()
+class GroundTruth(Ledger[AcceptedMessage, SendCall]):
+    """What it counts belongs to a phone number id."""
 
     def forget(self) -> None:
-        self.accepted: list[AcceptedMessage] = []
-        self.sends: list[SendCall] = []
+        super().forget()
         self.receipts: list[Receipt] = []
-        self.calls: Counter[tuple[str, str]] = Counter()
-        self._by_tracker: dict[str, list[AcceptedMessage]] = {}
-        self._by_message_id: dict[str, list[AcceptedMessage]] = {}
-        self._by_wamid: dict[str, AcceptedMessage] = {}
 
     def arrived(self, phone_number_id: str, tracker: str | None) -> SendCall:
         call = SendCall(
@@ -77,31 +63,8 @@ class GroundTruth:
             monotonic_s=time.monotonic(),
         )
         call.wamid = wamid
-        self.accepted.append(message)
-        self._by_wamid[wamid] = message
-        if message.tracker is not None:
-            self._by_tracker.setdefault(message.tracker, []).append(message)
-            self._by_message_id.setdefault(message_id_of(message.tracker), []).append(message)
+        self.keep(message, wamid, message.tracker)
         return message
 
-    def by_tracker(self, tracker: str) -> list[AcceptedMessage]:
-        return self._by_tracker.get(tracker, [])
-
-    def by_message_id(self, message_id: str) -> list[AcceptedMessage]:
-        """Every time the message went out, over all its attempts. More than one bothers a person twice."""
-        return self._by_message_id.get(message_id, [])
-
     def by_wamid(self, wamid: str) -> AcceptedMessage | None:
-        return self._by_wamid.get(wamid)
-
-    def duplicates(self) -> dict[str, int]:
-        """Message ids that went out more than once, and how often."""
-        return {key: len(messages) for key, messages in self._by_message_id.items() if len(messages) > 1}
-
-    def call_count(self, operation: str | None = None, phone_number_id: str | None = None) -> int:
-        """Requests that arrived; None counts over all."""
-        return sum(
-            count
-            for (number, name), count in self.calls.items()
-            if operation in (None, name) and phone_number_id in (None, number)
-        )
+        return self.by_id(wamid)

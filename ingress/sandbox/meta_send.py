@@ -49,11 +49,7 @@ async def accept(
     message = world.accept(call, new_wamid(world.rng), body)
     world.changed()
     if state.policy.statuses:
-        posting = world.post_statuses(state, message)
-        if state.policy.before_answer:
-            await posting
-        else:
-            world.spawn(posting)
+        await world.post_after(state.policy, world.post_statuses(state, message))
     answer: Body = {"id": message.wamid}
     held = fault.message_status if isinstance(fault, faults.Accept) else None
     if held or body["type"] == "template":
