@@ -84,6 +84,7 @@ class ProviderInfo(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     official: bool
     capabilities: frozenset[str]  # content types, plus: templates, pairing, media, receipts, typing, groups
     pacing: Pacing | None = None  # None: as fast as the provider takes it
+    max_webhook_bytes: int = 4 * 1024 * 1024  # a longer body is none of the provider's
 
 
 class Check(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -67,6 +67,7 @@ class TwilioWhatsApp(WhatsAppProvider, frozen=True, kw_only=True):
         pricing="paid",
         stability="stable",
         official=True,
+        max_webhook_bytes=256 * 1024,
         capabilities=frozenset(
             {"text", "image", "video", "audio", "document", "sticker", "location", "interactive", "template"}
             | {"buttons", "list", "cta_url", "templates", "media", "typing", "find_message"}

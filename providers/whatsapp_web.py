@@ -57,6 +57,7 @@ class WhatsAppWeb(WhatsAppProvider, frozen=True, kw_only=True):
         pricing="free",
         stability="unstable",
         official=False,
+        max_webhook_bytes=2 * 1024 * 1024,
         capabilities=frozenset(
             {"text", "image", "audio", "video", "document", "location", "contacts", "reaction", "interactive"}
             | {"buttons", "list"}
