@@ -43,6 +43,7 @@ from .database import WORKER, Database, StoreUnavailable
 from .events import Wakes
 from .group_commit import GroupCommit, Overloaded
 from .manager import Config, WhatsAppProviderManager
+from .pacing import Pacer
 from .sending import Carrier, Order, RetryBudget, Sending, SendState, conversation_of, state_of, status_event, storable
 from .storage import sends
 from .storage.sends import Claim, Claimed, Outcome
@@ -105,6 +106,7 @@ class Outbound:
         manager: WhatsAppProviderManager,
         caller: Caller,
         wakes: Wakes,
+        pacer: Pacer,
         closing: asyncio.Event,
     ) -> None:
         self._database = database
@@ -119,6 +121,7 @@ class Outbound:
         self._asking: set[asyncio.Task[None]] = set()
         self._background: list[asyncio.Task[None]] = []
         self._budget = RetryBudget()
+        self._pacer = pacer
 
     async def __aenter__(self) -> "Outbound":
         await self._claims.__aenter__()
@@ -282,6 +285,8 @@ class Outbound:
                 return True
             if state.upcoming_sleep > PATIENCE_S and sending.has_fallback(config):
                 return True
+            if config.id in sending.turns:
+                return False  # nothing was called, and a turn is reserved
             if not self._budget.take(config.id):
                 metrics.retry_budget_exhausted.labels(config.provider_type, "account").inc()
                 return True
@@ -298,6 +303,7 @@ class Outbound:
             raise Rejected("the message expired before a provider took it", code="expired")
         started = monotonic()
         try:
+            await self._take_turn(config, sending)
             flow = config.provider.send_message(_message(config, sending))
             result = await self._caller.run(flow, min(CALL_TIMEOUT_S, sending.left_s))
         except SendError as error:
@@ -311,6 +317,18 @@ class Outbound:
             raise broken from error
         _observe(sending, config, "ok", None, started)
         return result
+
+    async def _take_turn(self, config: Config, sending: Sending) -> None:
+        """Return where *config* may send now. Raises `Throttled`: the repetition after the wait is fenced again."""
+        if sending.turns.pop(config.id, None) is not None or config.provider.info.pacing is None:
+            return
+        at_most_s = min(sending.left_s, PATIENCE_S) if sending.has_fallback(config) else sending.left_s
+        wait_s = await self._pacer.turn(config, at_most_s)
+        if wait_s > at_most_s:
+            raise Throttled("the account's next turn to send is too late", code="pacing", retry_after_s=wait_s)
+        if wait_s > 0:
+            sending.turns[config.id] = wait_s
+            raise Throttled("the account waits for its turn to send", code="pacing", retry_after_s=wait_s)
 
     async def _begin_next(self, config: Config, sending: Sending) -> None:
         async with self._database.worker() as connection:
