@@ -163,8 +163,11 @@ class WhatsAppProvider(msgspec.Struct, frozen=True, kw_only=True, metaclass=_Pro
         """Prepare the account for use. May be run again at any time."""
 
     @abc.abstractmethod
-    def validate_config(self) -> Flow[list[Check]]:
-        """Test the configuration against the provider without changing anything or messaging anybody."""
+    def validate_config(self, callback_url: str | None = None) -> Flow[list[Check]]:
+        """Test the configuration against the provider without changing anything or messaging anybody.
+
+        With *callback_url*, also that its webhooks are posted there.
+        """
 
     @abc.abstractmethod
     def get_status(self) -> Flow[ProviderStatus]:
