@@ -82,7 +82,8 @@ class ProviderInfo(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     pricing: Literal["free", "paid"]
     stability: Literal["stable", "unstable"]
     official: bool
-    capabilities: frozenset[str]  # content types, plus: templates, pairing, media, receipts, typing, groups
+    # Content types and actions by their tags, plus: templates, groups, media, receipts, typing, pairing, find_message.
+    capabilities: frozenset[str]
     pacing: Pacing | None = None  # None: as fast as the provider takes it
     max_webhook_bytes: int = 4 * 1024 * 1024  # a longer body is none of the provider's
 

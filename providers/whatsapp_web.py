@@ -61,7 +61,7 @@ class WhatsAppWeb(WhatsAppProvider, frozen=True, kw_only=True):
         capabilities=frozenset(
             {"text", "image", "audio", "video", "document", "location", "contacts", "reaction", "interactive"}
             | {"buttons", "list"}
-            | {"pairing", "media", "receipts", "typing", "groups"}
+            | {"pairing", "media", "receipts", "typing", "groups", "find_message"}
         ),
         pacing=Pacing(messages_per_minute=20, jitter_s=3.0),
     )
