@@ -26,6 +26,7 @@ from .inbound import Inbound
 from .manager import WhatsAppProviderManager
 from .openapi import openapi
 from .outbound import Outbound
+from .pacing import Pacer
 from .problems import json_response
 from .redis_state import RedisState
 from .relay import Relay
@@ -75,7 +76,8 @@ class Application:
                 stack.callback(task.cancel)
             # Left in reverse: deliveries first, then sends, then webhooks, whose rows the others may still write.
             receiver = await stack.enter_async_context(Inbound(database, manager, wakes))
-            outbound = await stack.enter_async_context(Outbound(database, manager, caller, wakes, self.closing))
+            sender = Outbound(database, manager, caller, wakes, Pacer(redis), self.closing)
+            outbound = await stack.enter_async_context(sender)
             await stack.enter_async_context(Relay(database, vault, egress, wakes, self.closing))
             stack.callback(log.flush)
             yield {

@@ -15,7 +15,10 @@ import asyncpg
 import msgspec
 import uvloop
 
+from providers import Registry
+
 from . import __version__, log
+from .capabilities import matrix
 from .database import SchemaError, StoreUnavailable, migrate
 from .server import PortTaken, listen, serve
 from .servers import EmbeddedServers, ServersError
@@ -33,7 +36,8 @@ def main() -> None:
     commands.add_parser("run", help="serve with the sandbox on: everything on this machine, nothing to set up")
     commands.add_parser("serve", help="serve")
     commands.add_parser("migrate", help="bring the database to this release's schema")
-    commands.add_parser("providers", help="list the provider plug-ins")
+    providers = commands.add_parser("providers", help="list the provider plug-ins")
+    providers.add_argument("--matrix", action="store_true", help="print who can do what, as a table in Markdown")
     commands.add_parser("schema", help="print the JSON Schema of an event")
     commands.add_parser("generate-key", help="print a new entry for INGRESS_ENCRYPTION_KEYS")
     demo = commands.add_parser("demo", help="play a scene on a throw-away database, and check it")
@@ -51,6 +55,8 @@ def main() -> None:
                 with _stores(settings) as stored:
                     changed = asyncio.run(migrate(stored.database_url))
                 sys.stdout.write("schema created\n" if changed else "schema is current\n")
+            case "providers" if options.matrix:
+                sys.stdout.write(matrix(Registry()))
             case "providers":
                 _list_providers()
             case "schema":
@@ -150,8 +156,6 @@ def write_private(path: Path, text: str) -> None:
 
 
 def _list_providers() -> None:
-    from providers import Registry
-
     for entry in Registry().entries():
         about = entry.info.display_name if entry.info else entry.reason or ""
         sys.stdout.write(f"{entry.name:24} {entry.state:12} {about}\n")

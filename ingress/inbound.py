@@ -4,6 +4,7 @@ import asyncio
 import json
 import logging
 from collections.abc import Callable, Sequence
+from functools import cache
 from time import monotonic
 from typing import NamedTuple
 
@@ -11,7 +12,7 @@ import asyncpg
 import msgspec
 from starlette.types import Receive, Scope, Send
 
-from providers import Malformed, Unverified, Webhook
+from providers import Malformed, Unverified, Webhook, WhatsAppProvider
 
 from . import identifiers, log, metrics
 from .database import INGEST, Database, StoreUnavailable
@@ -54,7 +55,13 @@ def _away() -> Answer:
     return _refusal(503, "unavailable", (b"retry-after", unavailable("").headers["retry-after"].encode()))
 
 
-_TAKEN = _answer(200, b"")
+@cache
+def _acknowledgement(provider_type: type[WhatsAppProvider]) -> Answer:
+    told = provider_type.acknowledgement
+    headers = [(name.encode(), value.encode()) for name, value in told.headers.items()]
+    return _answer(told.status, told.body, *headers)
+
+
 _UNVERIFIED = _refusal(401, "unverified")
 _NOT_FOUND = _refusal(404, "not_found")
 _NO_METHOD = _refusal(405, "method_not_allowed")
@@ -241,6 +248,8 @@ class _Ingestion:
         self._taken = Taken(config, hook)
         if hook.headers.get("content-encoding", "identity") != "identity":
             self._end(_ENCODED, "encoded")
+        elif len(self._body) > config.provider.info.max_webhook_bytes:
+            self._end(TOO_LARGE, "too_large")
         elif (challenge := config.provider.challenge(hook)) is not None:
             self._end(_answer(challenge.status, challenge.body, _TEXT), "challenge")
         elif self._method != "POST":
@@ -255,10 +264,12 @@ class _Ingestion:
         return False
 
     def set_result(self, receipt: Receipt) -> None:
+        assert self._taken is not None, "answered before it was queued"
         new = receipt.fresh or not receipt.events
-        self._end(_TAKEN, "quarantined" if receipt.aside else "acked" if new else "duplicate", receipt)
-        if self._taken is not None:
-            self._inbound.wake(receipt, self._taken.config)
+        outcome = "quarantined" if receipt.aside else "acked" if new else "duplicate"
+        config = self._taken.config
+        self._end(_acknowledgement(type(config.provider)), outcome, receipt)
+        self._inbound.wake(receipt, config)
 
     def set_exception(self, error: BaseException) -> None:
         match error:

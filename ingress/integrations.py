@@ -103,7 +103,7 @@ async def configure(request: Request[Any]) -> Response:
     organization_id, principal = await organization_of(request, "configure")
     asked = await decode_body(request, _configure)
     try:
-        config, version, webhook_url, checks = await _manager(request).configure(
+        config, version, checks = await _manager(request).configure(
             organization_id,
             _actor(request, principal),
             provider_type=asked.provider_type,
@@ -127,7 +127,7 @@ async def configure(request: Request[Any]) -> Response:
             "provider": config.provider_type,
             "state": "active" if asked.is_active else "configured",
             "version": version,
-            "webhook_url": webhook_url,
+            "webhook_url": config.callback_url,
             "sender": config.sender,
             "checks": _checks(checks),
         }

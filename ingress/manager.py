@@ -82,6 +82,7 @@ class Config(msgspec.Struct, frozen=True):
     state: str
     sender: str | None
     provider: WhatsAppProvider
+    callback_url: str  # where its provider reaches us, as the provider is to be given it
 
     def __repr__(self) -> str:
         return f"Config({self.id})"
@@ -269,8 +270,8 @@ class WhatsAppProviderManager:
         name: str,
         config_data: Mapping[str, Any],
         activate: bool,
-    ) -> tuple[Config, int, str, list[Check]]:
-        """Validate, test, save, set up and (where asked) activate a config: it, the version, its webhook, the checks.
+    ) -> tuple[Config, int, list[Check]]:
+        """Validate, test, save, set up and (where asked) activate a config: it, the version, the checks.
 
         Raises `InvalidConfiguration` or `ProviderUnreachable`; then nothing was saved and the former one is in force.
         """
@@ -287,6 +288,7 @@ class WhatsAppProviderManager:
             "configured",
             _sender(provider, status),
             provider,
+            provider.callback_url(self.webhook_url(provider_type, token)),
         )
         async with self._database.organization(organization_id) as connection:
             version = await configs.add(
@@ -314,7 +316,7 @@ class WhatsAppProviderManager:
         if activate:
             version = await self.activate(organization_id, config.id, actor)
             metrics.switch_seconds.labels("switch", "won").observe(monotonic() - started)
-        return config, version, self.webhook_url(provider_type, token), checks
+        return config, version, checks
 
     async def activate(self, organization_id: UUID, config_id: UUID, actor: Actor) -> int:
         """Make a config the active one; the new version. The former one becomes inactive and keeps receiving."""
@@ -461,6 +463,7 @@ class WhatsAppProviderManager:
             return None
         try:
             plain = self._vault.open(row["config_data"], *map(str, place), "config_data")
+            token = self._vault.open(row["webhook_token"], *map(str, place), "webhook_token").decode()
             provider = msgspec.json.decode(plain, type=kind)
         except (VaultError, msgspec.MsgspecError) as error:
             # One config alone: the organization's others go on. The error's text may quote what is in it.
@@ -474,6 +477,7 @@ class WhatsAppProviderManager:
             row["state"],
             row["sender"],
             provider,
+            provider.callback_url(self.webhook_url(row["provider_type"], token)),
         )
         self._configs[place] = (row["updated_at"], config)
         return config

@@ -141,6 +141,10 @@ send_ambiguous_open = _gauge("ingress_send_ambiguous_open", "Sends whose outcome
 fallbacks = _counter("ingress_fallback_total", "Sends moved to the next config", "provider", "reason")
 retry_budget_exhausted = _counter("ingress_retry_budget_exhausted_total", "Retries not made", "provider", "reason")
 fence_rejections = _counter("ingress_fence_rejections_total", "Attempts refused: the version had moved on", "reason")
+rate_limits = _counter("ingress_rate_limit_total", "Turns to send, asked for", "provider", "outcome")
+rate_limit_wait = _histogram(
+    "ingress_rate_limit_wait_seconds", "Wait for a turn to send", ("provider",), (0.1, 0.5, 1, 5, 10, 30, 60, 300, 600)
+)
 lease_reclaims = _counter("ingress_lease_reclaims_total", "Work taken over from a process that died", "kind")
 switch_seconds = _histogram(
     "ingress_provider_switch_seconds",

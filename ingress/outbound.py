@@ -43,6 +43,7 @@ from .database import WORKER, Database, StoreUnavailable
 from .events import Wakes
 from .group_commit import GroupCommit, Overloaded
 from .manager import Config, WhatsAppProviderManager
+from .pacing import Pacer
 from .sending import Carrier, Order, RetryBudget, Sending, SendState, conversation_of, state_of, status_event, storable
 from .storage import sends
 from .storage.sends import Claim, Claimed, Outcome
@@ -57,6 +58,8 @@ RETRY_BASE_S, RETRY_CAP_S = 0.2, 5.0
 # A provider that asks for more than this is left for the next one, where there is one.
 PATIENCE_S = 5.0
 HOLD_S = 60
+# When the provider is asked for a message whose answer was lost: seconds after the time before.
+ASK_AFTER_S = (1.0, 5.0, 20.0)
 EXPIRES_AFTER_S, EXPIRES_AT_MOST_S = 600, 24 * 3600
 HEARTBEAT_S = 5.0
 SWEEP_S = 5.0
@@ -103,6 +106,7 @@ class Outbound:
         manager: WhatsAppProviderManager,
         caller: Caller,
         wakes: Wakes,
+        pacer: Pacer,
         closing: asyncio.Event,
     ) -> None:
         self._database = database
@@ -114,8 +118,10 @@ class Outbound:
         self._outcomes: GroupCommit[Outcome, asyncpg.Record] = GroupCommit("outcomes", database, WORKER, sends.finish)
         self._running: dict[UUID, Sending] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._asking: set[asyncio.Task[None]] = set()
         self._background: list[asyncio.Task[None]] = []
         self._budget = RetryBudget()
+        self._pacer = pacer
 
     async def __aenter__(self) -> "Outbound":
         await self._claims.__aenter__()
@@ -132,7 +138,8 @@ class Outbound:
 
     async def __aexit__(self, *reason: object) -> None:
         """Let the calls under way end, within DRAIN_S; what is left is given back, to be taken over at once."""
-        for task in self._background:
+        # Whoever takes a held message over asks for it again.
+        for task in (*self._background, *self._asking):
             task.cancel()
         await self._claims.__aexit__(*reason)
         if self._tasks:
@@ -278,6 +285,8 @@ class Outbound:
                 return True
             if state.upcoming_sleep > PATIENCE_S and sending.has_fallback(config):
                 return True
+            if config.id in sending.turns:
+                return False  # nothing was called, and a turn is reserved
             if not self._budget.take(config.id):
                 metrics.retry_budget_exhausted.labels(config.provider_type, "account").inc()
                 return True
@@ -292,18 +301,11 @@ class Outbound:
         sending.begun = True
         if sending.left_s <= 0:
             raise Rejected("the message expired before a provider took it", code="expired")
-        message = MessageData(
-            to=sending.order.to,
-            content=sending.order.content,
-            organization_id=str(sending.organization_id),
-            correlation_id=correlation(sending.id, sending.number),
-            lead_id=sending.order.lead_id,
-            # A quoted message is known only to the provider that carried it.
-            reply_to=sending.order.reply_to if sending.fallback_from is None else None,
-        )
         started = monotonic()
         try:
-            result = await self._caller.run(config.provider.send_message(message), min(CALL_TIMEOUT_S, sending.left_s))
+            await self._take_turn(config, sending)
+            flow = config.provider.send_message(_message(config, sending))
+            result = await self._caller.run(flow, min(CALL_TIMEOUT_S, sending.left_s))
         except SendError as error:
             await self._note(sending, config, error, started)
             raise
@@ -315,6 +317,18 @@ class Outbound:
             raise broken from error
         _observe(sending, config, "ok", None, started)
         return result
+
+    async def _take_turn(self, config: Config, sending: Sending) -> None:
+        """Return where *config* may send now. Raises `Throttled`: the repetition after the wait is fenced again."""
+        if sending.turns.pop(config.id, None) is not None or config.provider.info.pacing is None:
+            return
+        at_most_s = min(sending.left_s, PATIENCE_S) if sending.has_fallback(config) else sending.left_s
+        wait_s = await self._pacer.turn(config, at_most_s)
+        if wait_s > at_most_s:
+            raise Throttled("the account's next turn to send is too late", code="pacing", retry_after_s=wait_s)
+        if wait_s > 0:
+            sending.turns[config.id] = wait_s
+            raise Throttled("the account waits for its turn to send", code="pacing", retry_after_s=wait_s)
 
     async def _begin_next(self, config: Config, sending: Sending) -> None:
         async with self._database.worker() as connection:
@@ -351,6 +365,29 @@ class Outbound:
 
     # -- finishing
 
+    async def _ask(self, config: Config, sending: Sending) -> None:
+        """Ask the provider, a few times, for the message whose answer was lost. A status may tell before it does."""
+        for pause_s in ASK_AFTER_S:
+            await asyncio.sleep(pause_s)
+            if (result := await self._found(config, sending)) is None:
+                continue
+            try:
+                await self._accepted(sending, config, result)
+            except (LeaseLost, StoreUnavailable, Overloaded) as error:
+                logger.warning("message %s was found and is left to who has it: %s", sending.id, type(error).__name__)
+            return
+
+    async def _found(self, config: Config, sending: Sending) -> MessageResult | None:
+        """The message of the last attempt as its provider has it; None where nobody can tell."""
+        try:
+            return await self._caller.run(config.provider.find_message(_message(config, sending)))
+        except SendError as error:
+            if not isinstance(error, Unsupported):
+                logger.warning("config %s cannot be asked for a message: %s", config.id, error.code)
+        except Exception:  # a plug-in that breaks here leaves the message as uncertain as it was
+            logger.exception("the provider plug-in failed")
+        return None
+
     async def _accepted(self, sending: Sending, config: Config, result: MessageResult) -> SendState:
         return await self._finish(sending, self._outcome(sending, config, "ok", None, "done", "sent", result=result))
 
@@ -361,7 +398,12 @@ class Outbound:
             raise error
         if sending.uncertain is not None:
             held = self._outcome(sending, carrier, "Uncertain", sending.uncertain, "uncertain", "accepted")
-            return await self._finish(sending, held)
+            state = await self._finish(sending, held)
+            if isinstance(carrier, Config) and state.state == "uncertain":
+                asking = asyncio.create_task(self._ask(carrier, sending))
+                self._asking.add(asking)
+                asking.add_done_callback(self._asking.discard)
+            return state
         return await self._finish(
             sending, self._outcome(sending, carrier, type(error).__name__, error, "done", "failed")
         )
@@ -463,6 +505,12 @@ class Outbound:
             except Exception:  # one message must not keep the others of a dead process waiting
                 logger.exception("message %s cannot be gone on with", row["id"])
 
+    async def _given_up(self, sending: Sending, carrier: Carrier | Config, lost: Uncertain) -> SendState:
+        """The end of a held message, after its provider was asked a last time."""
+        if isinstance(carrier, Config) and (result := await self._found(carrier, sending)) is not None:
+            return await self._accepted(sending, carrier, result)
+        return await self._finish(sending, self._outcome(sending, carrier, "Uncertain", lost, "done", "unknown"))
+
     async def _go_on(self, row: asyncpg.Record, lease_id: UUID) -> None:
         """Go on with a message of a process that died, or report a held one whose time is up."""
         route = await self._manager.route(row["organization_id"], fresh=True)
@@ -486,7 +534,7 @@ class Outbound:
         if any(attempt["class"] in (None, "Uncertain") for attempt in attempts):
             sending.uncertain = lost
         if row["state"] == "uncertain":
-            self._own(self._finish(sending, self._outcome(sending, carrier, "Uncertain", lost, "done", "unknown")))
+            self._own(self._given_up(sending, carrier, lost))
         elif row["status_rank"] > STATUS_RANK["unknown"]:
             self._own(self._finish(sending, self._outcome(sending, carrier, "ok", None, "done", "sent")))
         elif last["class"] is None and sending.order.on_uncertain == "hold":
@@ -498,6 +546,20 @@ class Outbound:
             if last["class"] is None and sending.order.on_uncertain == "fallback":
                 sending.exhausted.add(carrier.id)
             self._start(sending)
+
+
+def _message(config: Config, sending: Sending) -> MessageData:
+    """What the attempt under way says to the provider."""
+    return MessageData(
+        to=sending.order.to,
+        content=sending.order.content,
+        organization_id=str(sending.organization_id),
+        correlation_id=correlation(sending.id, sending.number),
+        lead_id=sending.order.lead_id,
+        # A quoted message is known only to the provider that carried it.
+        reply_to=sending.order.reply_to if sending.fallback_from is None else None,
+        callback_url=config.callback_url,
+    )
 
 
 def _leases(sendings: list[Sending]) -> list[tuple[UUID, UUID, UUID]]:

@@ -38,6 +38,17 @@ redis.call('SET', KEYS[2], ARGV[4], 'EX', ARGV[3])
 return 1
 """
 
+# KEYS[1] holds when the next turn is due. ARGV: the distance to the one after it, and how long a wait is accepted.
+RESERVE_TURN = """
+local clock = redis.call('TIME')
+local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
+local due = math.max(now, tonumber(redis.call('GET', KEYS[1])) or 0)
+if due - now <= tonumber(ARGV[2]) then
+  redis.call('SET', KEYS[1], due + ARGV[1], 'PX', due - now + 2 * ARGV[1])
+end
+return due - now
+"""
+
 
 class RedisState:
     """Every method answers None, False or nothing where Redis is away; none raises, none waits longer than 50 ms."""
@@ -54,6 +65,7 @@ class RedisState:
             url, socket_timeout=None, socket_connect_timeout=1.0, retry=Retry(NoBackoff(), 0)
         )
         self._set_if_newer = self._client.register_script(SET_IF_NEWER)
+        self._reserve_turn = self._client.register_script(RESERVE_TURN)
         self._failures = 0
         self._probe_at = 0.0
 
@@ -78,6 +90,17 @@ class RedisState:
         """Remember both, unless a newer version is there. *active* is a JSON object with its ``version``."""
         keys = [_key(organization_id, "active"), _key(organization_id, "session")]
         await self._try(self._set_if_newer(keys, [version, active, ACTIVE_TTL_S, session]))
+
+    async def reserve_turn(
+        self, organization_id: UUID, config_id: UUID, distance_s: float, at_most_s: float
+    ) -> float | None:
+        """Seconds until the config's turn, which is reserved if they are no more than *at_most_s*.
+
+        The next one is due *distance_s* after it. None: Redis cannot say.
+        """
+        key = _key(organization_id, f"turn:{config_id}")
+        answer = await self._try(self._reserve_turn([key], [round(distance_s * 1000), round(at_most_s * 1000)]))
+        return None if answer is None else float(answer) / 1000
 
     async def wake(self, topic: str, organization_id: UUID) -> None:
         """Tell every process that something is new in *topic* (`events`, `provider`) for the organization."""

@@ -6,7 +6,8 @@ Source: https://developers.facebook.com/docs/whatsapp/cloud-api/reference/phone-
 
 from typing import Literal
 
-from ._values import Object, listed, mapping, phone, present, text, word
+from ._values import Object, flag, listed, mapping, phone, present, text, word, written
+from .base import Check
 from .messages import ProviderStatus
 
 # Asking for one field that an account does not have fails the whole call; the short list always works.
@@ -36,6 +37,7 @@ _JUDGEMENTS: dict[tuple[str, str], tuple[Quality, str]] = {
 }
 _WORST_FIRST: tuple[Quality, ...] = ("disconnected", "poor", "good")
 _MESSAGES_PER_SECOND = {"STANDARD": 80, "HIGH": 1000}
+_SCOPES = {"whatsapp_business_messaging", "whatsapp_business_management"}
 
 
 def number_status(number: Object) -> ProviderStatus:
@@ -85,3 +87,51 @@ def _advice(health: Object) -> list[str]:
                     sentences += [text(error, "error_description"), text(error, "possible_solution")]
             sentences += [line for line in listed(entity, "additional_info") if isinstance(line, str)]
     return [sentence for sentence in sentences if sentence]
+
+
+def number_check(number: Object) -> Check:
+    """Whether the number can send; how well, and how much, in any case."""
+    status = number_status(number)
+    told = {name: status.session_info[name] for name in _TOLD if name in status.session_info}
+    reasons = status.session_info.get("reasons", [])
+    return Check(
+        name="number",
+        passed=status.is_connected,
+        detail=", ".join([*reasons, *(f"{name} {value}" for name, value in told.items())]) or None,
+        fix=None if status.is_connected else status.detail or "See the number in WhatsApp Manager.",
+        fatal=False,
+    )
+
+
+_TOLD = ("quality", "throughput_mps", "messaging_limit")
+
+
+def token_check(token: Object) -> Check:
+    """Whether the access token may do its work, and until when: the answer of ``debug_token``."""
+    missing = sorted(_SCOPES - {scope for scope in listed(token, "scopes") if isinstance(scope, str)})
+    expires_at = written(token.get("expires_at")) if token.get("expires_at") else None
+    if not flag(token, "is_valid"):
+        detail = "the token is not valid any more"
+    elif missing:
+        detail = f"the token lacks {' and '.join(missing)}"
+    else:
+        # Whoever reads it has a clock.
+        detail = f"the token expires at {expires_at}" if expires_at else "the token does not expire"
+        return Check(name="token", passed=True, detail=detail, fatal=False)
+    fix = f"Create a token of a system user with {' and '.join(sorted(_SCOPES))}, and save it here."
+    return Check(name="token", passed=False, detail=detail, fix=fix, fatal=False)
+
+
+def webhook_check(number: Object, callback_url: str) -> Check:
+    """Whether messages go to *callback_url*: its own address counts, else the account's or app's."""
+    addresses = mapping(number, "webhook_configuration")
+    used = next((url for name in _ADDRESSES if (url := text(addresses, name))), None)
+    if used == callback_url:
+        return Check(name="callback", passed=True, fatal=False)
+    # Another address may hold another service's secret, so it is not told.
+    detail = "messages are posted to another address" if used else "messages are posted nowhere"
+    fix = "Save the configuration again, which sets the address; or set it at the app by hand."
+    return Check(name="callback", passed=False, detail=detail, fix=fix, fatal=False)
+
+
+_ADDRESSES = ("phone_number", "whatsapp_business_account", "application")

@@ -104,17 +104,20 @@ def missing_service() -> Check:
     )
 
 
-def webhook_check(sender: Object) -> Check:
-    """Where messages go now. Which address is ours is not known here."""
+def webhook_check(sender: Object, callback_url: str | None) -> Check:
+    """Where messages go now, and whether that is *callback_url*, where it is given."""
     webhook = mapping(sender, "webhook")
     inbound, statuses = text(webhook, "callback_url"), text(webhook, "status_callback_url")
+    fix = f"Set it in {_CONSOLE}, under Messaging, Senders, WhatsApp, or save this configuration."
+    if inbound and callback_url is not None and inbound != callback_url:
+        detail = f"messages go to another address, at {_host(inbound)}"
+        return Check(name="webhook", passed=False, detail=detail, fix=fix, fatal=False)
     if inbound:
         # Only the host: the rest of an address often is a secret.
         detail = f"messages go to {_host(inbound)}"
         if not statuses:
             detail += "; statuses only of messages sent from here"
         return Check(name="webhook", passed=True, detail=detail, fatal=False)
-    fix = f"Set it in {_CONSOLE}, under Messaging, Senders, WhatsApp, or save this configuration."
     detail = "the sender has no webhook address: messages will not arrive"
     return Check(name="webhook", passed=False, detail=detail, fix=fix, fatal=False)
 

@@ -156,9 +156,9 @@ def has_same(present: list[Any], wanted: list[Any]) -> bool:
 # ---------------------------------------------------------------- connection test
 
 
-def checks(session: Object, *, key: str, own_phone: str | None) -> list[Check]:
+def checks(session: Object, *, key: str, own_phone: str | None, callback_url: str | None) -> list[Check]:
     """What is right and wrong with *session*, an answer about it."""
-    found = [_state_check(state_of(session)), _webhook_check(session, key)]
+    found = [_state_check(state_of(session)), _webhook_check(session, key, callback_url)]
     me = mapping(session, "me")
     linked = phone_in(jid(me.get("id")))
     if own_phone and linked:
@@ -180,12 +180,17 @@ def _state_check(state: State) -> Check:
     return Check(name="session", passed=passed, detail=state.word, fix=state.advice, fatal=not state.repairable)
 
 
-def _webhook_check(session: Object, key: str) -> Check:
+def _webhook_check(session: Object, key: str, callback_url: str | None) -> Check:
     fix = "Set the account up again: that writes the webhook into the session."
     ours = [entry for entry in webhooks_of(session) if is_signed_with(entry, key)]
     if not ours:
         detail = "no webhook of the session is signed with the HMAC key: real messages will not arrive"
         return Check(name="webhooks", passed=False, detail=detail, fix=fix, fatal=False)
+    if callback_url is not None:
+        ours = [entry for entry in ours if text(entry, "url") == callback_url]
+        if not ours:
+            detail = "the webhooks of the session go to another address"
+            return Check(name="webhooks", passed=False, detail=detail, fix=fix, fatal=False)
     heard = {event for entry in ours for event in listed(entry, "events") if isinstance(event, str)}
     # With `*` everything comes.
     missing = [] if "*" in heard else [event for event in EVENTS if event not in heard]

@@ -82,8 +82,10 @@ class ProviderInfo(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     pricing: Literal["free", "paid"]
     stability: Literal["stable", "unstable"]
     official: bool
-    capabilities: frozenset[str]  # content types, plus: templates, pairing, media, receipts, typing, groups
+    # Content types and actions by their tags, plus: templates, groups, media, receipts, typing, pairing, find_message.
+    capabilities: frozenset[str]
     pacing: Pacing | None = None  # None: as fast as the provider takes it
+    max_webhook_bytes: int = 4 * 1024 * 1024  # a longer body is none of the provider's
 
 
 class Check(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -162,8 +164,11 @@ class WhatsAppProvider(msgspec.Struct, frozen=True, kw_only=True, metaclass=_Pro
         """Prepare the account for use. May be run again at any time."""
 
     @abc.abstractmethod
-    def validate_config(self) -> Flow[list[Check]]:
-        """Test the configuration against the provider without changing anything or messaging anybody."""
+    def validate_config(self, callback_url: str | None = None) -> Flow[list[Check]]:
+        """Test the configuration against the provider without changing anything or messaging anybody.
+
+        With *callback_url*, also that its webhooks are posted there.
+        """
 
     @abc.abstractmethod
     def get_status(self) -> Flow[ProviderStatus]:

@@ -221,18 +221,23 @@ class MetaBusiness(WhatsAppProvider, frozen=True, kw_only=True):
         if not self._is_subscribed(apps):
             yield from self._call(self._post(path))
 
-    def validate_config(self) -> Flow[list[Check]]:
-        """Section 14.1, steps 1 to 3. Messages nobody, so receiving is only checked as far as settings go."""
+    def validate_config(self, callback_url: str | None = None) -> Flow[list[Check]]:
+        """Section 14.1. Messages nobody, so receiving is only checked as far as settings go."""
         try:
             number = yield from self._number()
         except _CONFIGURATION_ERRORS as error:
             return [self._credentials_check(error)]
-        return [
+        checks = [
             Check(name="credentials", passed=True, detail=text(number, "verified_name")),
-            _health_check(number),
+            _cloud_health.number_check(number),
             (yield from self._account_check()),
             (yield from self._subscription_check()),
         ]
+        if self.app_id:
+            checks.append((yield from self._token_check(self.app_id)))
+        if callback_url is not None:
+            checks.append(_cloud_health.webhook_check(number, callback_url))
+        return checks
 
     def get_status(self) -> Flow[ProviderStatus]:
         try:
@@ -313,6 +318,18 @@ class MetaBusiness(WhatsAppProvider, frozen=True, kw_only=True):
         detail = "the app is not subscribed to the account: real messages will not arrive"
         return Check(name="webhooks", passed=False, detail=detail, fix=fix, fatal=False)
 
+    def _token_check(self, app_id: str) -> Flow[Check]:
+        query = urlencode({"input_token": self.access_token})
+        app_token = {"authorization": f"Bearer {app_id}|{self.app_secret}"}
+        try:
+            told = yield from self._call(
+                Request(method="GET", url=f"{self._root}/debug_token?{query}", headers=app_token)
+            )
+        except _CONFIGURATION_ERRORS as error:
+            fix = "Check app_id and app_secret: both are in the Meta app, Settings, Basic."
+            return Check(name="token", passed=False, detail=error.detail, fix=fix, fatal=False)
+        return _cloud_health.token_check(mapping(told, "data"))
+
     def _is_subscribed(self, answer: Object) -> bool:
         """Whether our app is listed. Without `app_id` any app counts: to subscribe may cost an override."""
         subscribed = [word(app, "id") for app in _apps(answer)]
@@ -384,18 +401,6 @@ class MetaBusiness(WhatsAppProvider, frozen=True, kw_only=True):
 def _apps(answer: Object) -> list[Object]:
     entries = [app for app in listed(answer, "data") if isinstance(app, dict)]
     return [mapping(app, "whatsapp_business_api_data") for app in entries]
-
-
-def _health_check(number: Object) -> Check:
-    status = _cloud_health.number_status(number)
-    reasons = ", ".join(status.session_info.get("reasons", []))
-    return Check(
-        name="number",
-        passed=status.is_connected,
-        detail=reasons or None,
-        fix=None if status.is_connected else status.detail or "See the number in WhatsApp Manager.",
-        fatal=False,
-    )
 
 
 PROVIDER = MetaBusiness

@@ -67,6 +67,7 @@ class TwilioWhatsApp(WhatsAppProvider, frozen=True, kw_only=True):
         pricing="paid",
         stability="stable",
         official=True,
+        max_webhook_bytes=256 * 1024,
         capabilities=frozenset(
             {"text", "image", "video", "audio", "document", "sticker", "location", "interactive", "template"}
             | {"buttons", "list", "cta_url", "templates", "media", "typing", "find_message"}
@@ -245,7 +246,7 @@ class TwilioWhatsApp(WhatsAppProvider, frozen=True, kw_only=True):
         """Nothing to prepare: a sender is registered by people, in the console."""
         yield from ()
 
-    def validate_config(self) -> Flow[list[Check]]:
+    def validate_config(self, callback_url: str | None = None) -> Flow[list[Check]]:
         """The account, which also proves the Auth Token, the sender with its webhook, and the service if there is one.
 
         Changes nothing and messages nobody.
@@ -255,7 +256,7 @@ class TwilioWhatsApp(WhatsAppProvider, frozen=True, kw_only=True):
         except _CONFIGURATION_ERRORS as error:
             return [_twilio_account.refused_account(error, self.base_url)]
         checks = [_twilio_account.account_check(account)]
-        checks += yield from self._sender_checks()
+        checks += yield from self._sender_checks(callback_url)
         if self.messaging_service_sid is not None:
             checks.append((yield from self._service_check(self.messaging_service_sid)))
         return checks
@@ -335,7 +336,7 @@ class TwilioWhatsApp(WhatsAppProvider, frozen=True, kw_only=True):
                 return sender
         return None
 
-    def _sender_checks(self) -> Flow[list[Check]]:
+    def _sender_checks(self, callback_url: str | None) -> Flow[list[Check]]:
         if self._is_sandbox:
             return _twilio_account.sandbox_checks()
         try:
@@ -344,7 +345,7 @@ class TwilioWhatsApp(WhatsAppProvider, frozen=True, kw_only=True):
             return [_twilio_account.refused_sender(error, with_api_key=self.api_key_sid is not None)]
         if sender is None:
             return [_twilio_account.missing_sender(self.phone_number)]
-        return [_twilio_account.sender_check(sender), _twilio_account.webhook_check(sender)]
+        return [_twilio_account.sender_check(sender), _twilio_account.webhook_check(sender, callback_url)]
 
     def _service_check(self, service_sid: str) -> Flow[Check]:
         response = yield self._get(f"{self._host('messaging')}/v1/Services/{service_sid}", "")

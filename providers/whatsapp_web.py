@@ -57,10 +57,11 @@ class WhatsAppWeb(WhatsAppProvider, frozen=True, kw_only=True):
         pricing="free",
         stability="unstable",
         official=False,
+        max_webhook_bytes=2 * 1024 * 1024,
         capabilities=frozenset(
             {"text", "image", "audio", "video", "document", "location", "contacts", "reaction", "interactive"}
             | {"buttons", "list"}
-            | {"pairing", "media", "receipts", "typing", "groups"}
+            | {"pairing", "media", "receipts", "typing", "groups", "find_message"}
         ),
         pacing=Pacing(messages_per_minute=20, jitter_s=3.0),
     )
@@ -196,7 +197,7 @@ class WhatsAppWeb(WhatsAppProvider, frozen=True, kw_only=True):
         if step := steps.get(_waha_sessions.state_of(session).word):
             yield from self._call(self._request("POST", f"{self._path}/{step}"))
 
-    def validate_config(self) -> Flow[list[Check]]:
+    def validate_config(self, callback_url: str | None = None) -> Flow[list[Check]]:
         """A session that is not linked yet is no reason to refuse the configuration."""
         try:
             session = yield from self._session()
@@ -206,7 +207,8 @@ class WhatsAppWeb(WhatsAppProvider, frozen=True, kw_only=True):
         found = [Check(name="credentials", passed=True), (yield from self._server_check())]
         if session is None:
             return [*found, _waha_sessions.missing_check()]
-        return [*found, *_waha_sessions.checks(session, key=self.hmac_key, own_phone=self.phone_number)]
+        told = _waha_sessions.checks(session, key=self.hmac_key, own_phone=self.phone_number, callback_url=callback_url)
+        return [*found, *told]
 
     def get_status(self) -> Flow[ProviderStatus]:
         try:

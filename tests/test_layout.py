@@ -18,6 +18,7 @@ import ingress
 import ingress.storage
 import providers
 from ingress import messages_api
+from ingress.capabilities import matrix
 from ingress.settings import Settings, variable
 from providers import ProviderError, Registry
 
@@ -326,3 +327,8 @@ def test_importing_the_service_does_nothing() -> None:
         timeout=30,
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_the_table_of_providers_is_current() -> None:
+    """As `ingress providers --matrix` prints it."""
+    assert matrix(Registry()) in (ROOT / "docs" / "providers.md").read_text()

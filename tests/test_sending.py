@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from ingress import outbound
 from ingress.sandbox import (
     Bare5xx,
     Bare5xxAfterAccept,
@@ -24,6 +25,8 @@ from ingress.sandbox import (
     StatusPolicy,
     Throttle429,
 )
+from providers import Flow, MessageData, MessageResult
+from providers.meta_business import MetaBusiness
 
 from .gateway import Gateway, Organization, eventually
 
@@ -542,3 +545,72 @@ async def test_an_event_after_a_fallback_is_of_the_number_that_sent(pair: Organi
     }
     assert {sender for _, sender in conversations} == {pair.numbers[1].display_phone_number}
     assert len(conversations) == 1
+
+
+def _finds(gateway: Gateway) -> Any:
+    """What a provider does that can be asked for a message: here, in the books of the simulator."""
+
+    def find_message(_: Any, message: MessageData) -> Flow[MessageResult | None]:
+        for accepted in gateway.meta.by_message_id(message.correlation_id.split(":")[1]):
+            return MessageResult(provider_message_id=accepted.wamid)
+        return None
+        yield
+
+    return find_message
+
+
+async def test_a_provider_that_can_be_asked_settles_a_lost_answer(
+    pair: Organization, gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No status comes, the provider knows: sent once, by the one call there was."""
+    monkeypatch.setattr(MetaBusiness, "find_message", _finds(gateway))
+    monkeypatch.setattr(outbound, "ASK_AFTER_S", (0.01, 0.01))
+    gateway.meta.set_statuses(pair.numbers[0], NO_STATUSES)
+    await gateway.meta.script(pair.numbers[0], ResetAfterAccept())
+    told = await pair.send()
+    assert told.status == 200
+    message = await pair.message(told.json["id"])
+    assert (message["state"], message["status"], message["attempts"][0]["class"]) == ("done", "sent", "ok")
+    assert message["provider_message_id"] == message["attempts"][0]["provider_message_id"]
+    assert len(gateway.meta.by_message_id(told.json["id"].replace("-", ""))) == 1
+
+
+async def test_a_provider_that_never_took_it_leaves_it_uncertain(
+    pair: Organization, gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is not found may still be on its way: nothing is repeated, nothing is said."""
+    monkeypatch.setattr(MetaBusiness, "find_message", _finds(gateway))
+    monkeypatch.setattr(outbound, "ASK_AFTER_S", (0.01, 0.01))
+    await gateway.meta.script(pair.numbers[0], ResetBeforeAccept())
+    told = await pair.send(prefer="wait=1")
+    assert (told.status, told.json["code"]) == (504, "uncertain")
+    assert gateway.meta.by_message_id(told.json["id"].replace("-", "")) == []
+
+
+async def test_a_plug_in_that_breaks_when_asked_changes_nothing(
+    pair: Organization, gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: Any) -> Any:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(MetaBusiness, "find_message", broken)
+    monkeypatch.setattr(outbound, "ASK_AFTER_S", (0.01, 0.01))
+    gateway.meta.set_statuses(pair.numbers[0], NO_STATUSES)
+    await gateway.meta.script(pair.numbers[0], ResetAfterAccept())
+    assert (await pair.send(prefer="wait=1")).status == 504
+
+
+async def test_a_message_is_told_where_its_statuses_go(
+    organization: Organization, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For providers that want it with each message: the config's own webhook, as configure answered it."""
+    told: list[str | None] = []
+    send_message = MetaBusiness.send_message
+
+    def noted(self: MetaBusiness, message: MessageData) -> Flow[MessageResult]:
+        told.append(message.callback_url)
+        return send_message(self, message)
+
+    monkeypatch.setattr(MetaBusiness, "send_message", noted)
+    await organization.send()
+    assert told == [organization.configs[0]["webhook_url"]]

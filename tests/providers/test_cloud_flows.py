@@ -36,6 +36,7 @@ def requested(name: str) -> tuple[str, str]:
 
 
 OK = answered({"success": True})
+SCOPES = ["whatsapp_business_messaging", "whatsapp_business_management"]
 SUBSCRIBED = answer_of("api_subscribed_apps_get")
 FLOWS: dict[str, Any] = {
     "setup": lambda: ACCOUNT.setup(),
@@ -199,6 +200,53 @@ def test_an_unknown_field_is_asked_around() -> None:
     status, requests = drive(ACCOUNT.get_status(), [answer_of("api_number_unknown_field"), basic])
     assert status.is_connected
     assert requests[1].url.endswith("?fields=id,display_phone_number,verified_name,quality_rating")
+
+
+@pytest.mark.parametrize(
+    ("token", "passed", "told"),
+    [
+        ({"is_valid": True, "expires_at": 0, "scopes": SCOPES}, True, "the token does not expire"),
+        ({"is_valid": True, "expires_at": 1793801400, "scopes": SCOPES}, True, "2026-11-04T14:10:00Z"),
+        ({"is_valid": False, "expires_at": 1, "scopes": SCOPES}, False, "not valid"),
+        ({"is_valid": True, "scopes": SCOPES[:1]}, False, "lacks whatsapp_business_management"),
+        ({}, False, "not valid"),
+    ],
+    ids=["for-ever", "for-a-while", "dead", "too-little", "empty"],
+)
+def test_the_token_is_looked_at_where_the_app_is_known(token: Any, passed: bool, told: str) -> None:
+    """Validity, expiry and scopes; with the app's own token, which stands in no address."""
+    account = msgspec.structs.replace(ACCOUNT, app_id="550987654321098")
+    answers = [answer_of("api_number_ok"), answer_of("api_phone_numbers_list"), SUBSCRIBED, answered({"data": token})]
+    found, requests = drive(account.validate_config(), answers)
+    check = found[-1]
+    assert (check.name, check.passed, check.fatal) == ("token", passed, False)
+    assert told in (check.detail or "")
+    assert bool(check.fix) is not passed
+    assert requests[-1].url == f"{ROOT}/v25.0/debug_token?input_token=TEST_ACCESS_TOKEN"
+    assert requests[-1].headers == {"authorization": f"Bearer 550987654321098|{ACCOUNT.app_secret}"}
+
+
+OURS, THEIRS = "https://gw.example.org/w/1", "https://old.example.org/w"
+
+
+@pytest.mark.parametrize(
+    ("addresses", "passed"),
+    [
+        ({"phone_number": OURS, "application": THEIRS}, True),
+        ({"whatsapp_business_account": OURS, "application": THEIRS}, True),
+        ({"application": OURS}, True),
+        ({"phone_number": THEIRS, "application": OURS}, False),
+        ({}, False),
+    ],
+    ids=["number", "account", "app", "overridden", "nowhere"],
+)
+def test_the_address_of_messages_is_ours_or_not(addresses: Any, passed: bool) -> None:
+    """The number's own address wins over the account's, and that over the app's. None is told: they are secrets."""
+    number = answered({**sample("api_number_ok")["http_response"]["json"], "webhook_configuration": addresses})
+    answers = [number, answer_of("api_phone_numbers_list"), SUBSCRIBED]
+    found, _ = drive(ACCOUNT.validate_config(OURS), answers)
+    assert (found[-1].name, found[-1].passed, found[-1].fatal) == ("callback", passed, False)
+    assert THEIRS not in repr(msgspec.to_builtins(found[-1]))
 
 
 def test_an_error_in_the_middle_passes_through() -> None:

@@ -283,6 +283,17 @@ def test_of_a_webhook_only_the_host_is_shown(address: str, host: str) -> None:
     assert (found.passed, found.detail) == (True, f"messages go to {host}")
 
 
+def test_another_address_is_reported_where_ours_is_known() -> None:
+    """With its host alone, and the cure."""
+    for address, passed in ((URL, True), ("https://old.example.com/secret", False)):
+        webhook = {"callback_url": address, "status_callback_url": address}
+        flow = ACCOUNT.validate_config(URL)
+        found, _ = drive(flow, [ACTIVE, senders(status="ONLINE", webhook=webhook)])
+        check = next(check for check in found if check.name == "webhook")
+        assert (check.passed, check.fatal, bool(check.fix)) == (passed, False, not passed)
+        assert "secret" not in (check.detail or "")
+
+
 def test_a_missing_webhook_is_reported_with_its_cure() -> None:
     """Sending works without."""
     found = checks(ACTIVE, senders(status="ONLINE", webhook={"callback_url": None}))["webhook"]

@@ -304,6 +304,15 @@ def test_a_good_session_passes() -> None:
     assert {request.method for request in requests} == {"GET"}
 
 
+@pytest.mark.parametrize(("url", "passed"), [(CALLBACK, True), ("https://other.example/w", False)])
+def test_the_address_of_webhooks_is_ours_or_not(url: str, passed: bool) -> None:
+    """Where ours is known. Signed with our key and posted elsewhere is of no use."""
+    _, body = written(session(config={}), OK)
+    found, _ = drive(ACCOUNT.validate_config(url), [session(config=body["config"]), HEALTHY])
+    check = next(check for check in found if check.name == "webhooks")
+    assert (check.passed, check.fatal, bool(check.fix)) == (passed, False, True)
+
+
 def test_the_events_that_are_missing_are_named() -> None:
     """The webhook of the sample is an old one."""
     found = checks(WORKING, HEALTHY)

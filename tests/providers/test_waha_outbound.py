@@ -364,7 +364,7 @@ def test_a_kind_of_action_is_a_capability_or_unsupported(kind: str) -> None:
 def test_the_other_capabilities() -> None:
     """Each has its operation, and there are no others."""
     operations = WhatsAppWeb.info.capabilities - _tags(OutboundContent) - _tags(Action)
-    assert operations == {"pairing", "media", "receipts", "typing", "groups"}
+    assert operations == {"pairing", "media", "receipts", "typing", "groups", "find_message"}
     assert first(ACCOUNT.pairing())
     assert first(ACCOUNT.mark_read("false_1@c.us_3EB0AA", Recipient(phone=PHONE), typing=True))
     assert drive(ACCOUNT.media("http://localhost:3000/api/files/acme/x"), [])

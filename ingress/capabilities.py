@@ -1,0 +1,40 @@
+"""Which provider can say and do what, as a table: from what each declares, which tests hold against what it does."""
+
+from typing import Any, get_args
+
+from providers import Registry
+from providers.messages import Action, OutboundContent
+
+_OPERATIONS = {
+    "groups": "messages to groups",
+    "media": "media that people send can be fetched",
+    "receipts": "inbound messages can be shown as read",
+    "typing": "people can be shown that an answer is being written",
+    "pairing": "a phone is linked by QR code or pairing code",
+    "find_message": "a message whose answer was lost can be asked for",
+}
+
+
+def matrix(registry: Registry) -> str:
+    """Markdown: one row for each content type, tappable action and operation, one column for each provider."""
+    infos = [entry.info for entry in registry.entries() if entry.info is not None]
+    kinds = [tag for tag in _tags(OutboundContent) if tag != "interactive"]
+    rows = [
+        *((f"`{kind}`", kind) for kind in kinds),
+        *((f"`interactive`: `{action}`", action) for action in _tags(Action)),
+        *((about, name) for name, about in _OPERATIONS.items()),
+    ]
+    lines = [
+        ["", *(info.display_name for info in infos)],
+        ["---", *("---" for _ in infos)],
+        *([title, *("yes" if name in info.capabilities else "" for info in infos)] for title, name in rows),
+        ["price", *(info.pricing for info in infos)],
+        ["official", *("yes" if info.official else "no" for info in infos)],
+        ["stability", *(info.stability for info in infos)],
+        ["messages a minute", *(str(info.pacing.messages_per_minute) if info.pacing else "" for info in infos)],
+    ]
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
+
+
+def _tags(union: Any) -> list[str]:
+    return [str(kind.__struct_config__.tag) for kind in get_args(union)]
