@@ -27,10 +27,18 @@ from .meta_errors import DOCUMENTED
 from .meta_inbound import MetaInbound
 from .meta_records import AcceptedMessage, SendCall
 from .meta_world import StatusPolicy
+from .twilio import TwilioSimulator
+from .twilio_bodies import TwilioSender, example_sender, message_sid_of, twilio_headers, twilio_signature
+from .twilio_errors import TWILIO_DOCUMENTED
+from .twilio_inbound import TwilioInbound
+from .twilio_records import TwilioMessage, TwilioSend
+from .twilio_retries import Pace
+from .twilio_world import TwilioStatusPolicy
 from .webhook_post import PostResult, RetryPolicy
 
 __all__ = [
     "DOCUMENTED",
+    "TWILIO_DOCUMENTED",
     "Accept",
     "AcceptedMessage",
     "AnyAnswer",
@@ -54,6 +62,7 @@ __all__ = [
     "MetaInbound",
     "MetaNumber",
     "MetaSimulator",
+    "Pace",
     "PostResult",
     "Refuse",
     "ResetAfterAccept",
@@ -63,11 +72,21 @@ __all__ = [
     "Slow",
     "StatusPolicy",
     "Throttle429",
+    "TwilioInbound",
+    "TwilioMessage",
+    "TwilioSend",
+    "TwilioSender",
+    "TwilioSimulator",
+    "TwilioStatusPolicy",
     "encode",
     "example_number",
+    "example_sender",
     "merged",
     "message_id_of",
     "message_ids",
+    "message_sid_of",
     "signature",
     "signed_headers",
+    "twilio_headers",
+    "twilio_signature",
 ]
