@@ -17,6 +17,7 @@ from urllib.parse import urlencode
 import msgspec
 from aiohttp import web
 
+from .faults import AnyFault
 from .twilio_bodies import Body, sender_resource
 from .twilio_errors import TwilioError
 from .twilio_records import Indicator
@@ -94,7 +95,8 @@ class TwilioRest:
         known = of if self._world.senders_of(of) else ""
         self._world.calls[known, f"{request.method} {operation}"] += 1
 
-    def _standing(self, account_sid: str) -> Any:
+    def _standing(self, account_sid: str) -> AnyFault | None:
+        """What meets the calls of an account that are no sends: the first of its senders' scripts decides."""
         faults = [state.script.standing for state in self._world.senders_of(account_sid)]
         return next((fault for fault in faults if fault is not None), None)
 
