@@ -36,7 +36,7 @@ from ingress.sandbox import (
 )
 from ingress.sandbox.conditions import Changes
 from ingress.sandbox.meta_bodies import Body, encode
-from ingress.sandbox.webhook_post import WebhookPoster
+from ingress.sandbox.webhook_post import Try, WebhookPoster
 from ingress.servers import EmbeddedServers
 from ingress.settings import Settings
 from ingress.vault import generate_key
@@ -61,11 +61,11 @@ class CountingPoster(WebhookPoster):
         self.answers: Counter[int | None] = Counter()
         self.changes = Changes()
 
-    async def _try(self, url: str, raw: bytes, headers: dict[str, str]) -> int | None:
-        status = await super()._try(url, raw, headers)
-        self.answers[status] += 1
+    async def _try(self, *arguments: Any) -> Try:
+        tried = await super()._try(*arguments)
+        self.answers[tried.status] += 1
         self.changes.notify()
-        return status
+        return tried
 
     @property
     def refused(self) -> int:
