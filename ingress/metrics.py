@@ -161,9 +161,9 @@ propagation_seconds = _histogram(
 
 # -- media and receipts
 media_transfers = _counter(
-    "ingress_media_transfers_total", "Media passed on, and how that ended", "provider", "direction", "outcome"
+    "ingress_media_transfers_total", "Media passed on, and how that ended", "provider", "kind", "outcome"
 )
-media_bytes = _counter("ingress_media_bytes_total", "Bytes of media passed on", "direction")
+media_bytes = _counter("ingress_media_bytes_total", "Bytes of media passed on", "kind")
 receipts = _counter(
     "ingress_receipts_total", "Messages shown as read, or as being answered", "provider", "kind", "class"
 )
