@@ -179,6 +179,8 @@ create table events (
     raw                 bytea,
     primary key (organization_id, sequence)
 );
+-- An event by the id that the CRM knows it by: its medium is fetched, its message shown as read.
+create unique index on events (id, organization_id);
 
 -- ------------------------------------------------------------------ delivery to the CRM
 

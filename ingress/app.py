@@ -15,7 +15,7 @@ from starlette.types import Receive, Scope, Send
 
 from providers import Registry
 
-from . import administration, events, integrations, log, messages_api, metrics
+from . import administration, events, integrations, log, media_api, messages_api, metrics, receipts
 from .auth import Authenticator
 from .calls import Caller
 from .database import Database, SchemaError, StoreUnavailable
@@ -32,6 +32,7 @@ from .redis_state import RedisState
 from .relay import Relay
 from .settings import Settings
 from .storage import deliveries, inbound, retention, sends
+from .transfers import Transfers
 from .vault import Vault, VaultError
 
 logger = logging.getLogger("ingress.app")
@@ -68,6 +69,7 @@ class Application:
             database = await stack.enter_async_context(Database(settings.database_url))
             redis = await stack.enter_async_context(RedisState(settings.redis_url))
             caller = await stack.enter_async_context(Caller(egress))
+            transfers = await stack.enter_async_context(Transfers(egress))
             session = await stack.enter_async_context(egress.session(per_host=0))
             manager = WhatsAppProviderManager(Registry(), database, redis, vault, caller, egress, settings.origin)
             wakes = Wakes(redis)
@@ -91,6 +93,7 @@ class Application:
                 "wakes": wakes,
                 "inbound": receiver,
                 "outbound": outbound,
+                "transfers": transfers,
                 "authenticator": Authenticator(database, vault, settings.platform_key),
                 "closing": self.closing,
             }
@@ -174,6 +177,11 @@ ROUTES = [
     Route("/send", messages_api.send, methods=["POST"]),
     Route("/messages", messages_api.list_messages),
     Route("/messages/{message_id}", messages_api.get_message),
+    Route("/messages/{event_id}/read", receipts.mark_read, methods=["POST"]),
+    Route("/messages/{event_id}/typing", receipts.show_typing, methods=["POST"]),
+    Route("/media", media_api.upload_media, methods=["POST"]),
+    Route("/media", media_api.delete_media, methods=["DELETE"]),
+    Route("/media/{event_id}", media_api.get_media),
     Route("/events", events.list_events),
     Route("/events/stream", events.stream_events),
     Mount(

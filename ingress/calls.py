@@ -1,6 +1,7 @@
 """Drives a provider's flow over HTTP: deadlines, limits, and what a failed exchange means for the message."""
 
 import asyncio
+from collections.abc import AsyncIterable, Awaitable, Callable
 from time import monotonic
 from typing import TypeVar
 
@@ -12,10 +13,12 @@ from providers import Flow, Request, Response, SendError, Unavailable, Uncertain
 from .egress import Egress
 
 Result = TypeVar("Result")
+Exchange = Callable[[Request, float], Awaitable[Response]]
 
 CONNECT_TIMEOUT_S = 3.0
 CALL_TIMEOUT_S = 10.0
 MAX_ANSWER_BYTES = 1024 * 1024
+CUT_BYTES = 64 * 1024
 CONNECTIONS_PER_HOST = 100
 
 
@@ -34,17 +37,21 @@ class Caller:
         if self._session:
             await self._session.close()
 
-    async def run(self, flow: Flow[Result], timeout_s: float = CALL_TIMEOUT_S) -> Result:
+    async def run(
+        self, flow: Flow[Result], timeout_s: float = CALL_TIMEOUT_S, exchange: Exchange | None = None
+    ) -> Result:
         """Drive *flow* to its result within *timeout_s*, over all its requests. Raises any `SendError`.
 
-        A transport failure is thrown into the flow at its yield, so that a flow of several steps may handle it.
+        *exchange* makes the calls in place of our own. A transport failure is thrown into the flow at its yield, so
+        that a flow of several steps may handle it.
         """
+        exchange = exchange or self._exchange
         deadline = monotonic() + timeout_s
         try:
             request = next(flow)
             while True:
                 try:
-                    response = await self._exchange(request, deadline - monotonic())
+                    response = await exchange(request, deadline - monotonic())
                 except SendError as error:
                     request = flow.throw(error)
                 else:
@@ -55,8 +62,15 @@ class Caller:
         finally:
             flow.close()
 
-    async def _exchange(self, request: Request, remaining_s: float) -> Response:
+    @property
+    def session(self) -> aiohttp.ClientSession:
         assert self._session is not None, "used outside `async with`"
+        return self._session
+
+    async def _exchange(
+        self, request: Request, remaining_s: float, *, body: AsyncIterable[bytes] | None = None, cut: bool = False
+    ) -> Response:
+        """One call. *body* takes the place of the request's; with *cut* a long answer is cut off, and no failure."""
         if remaining_s <= 0:
             raise Unavailable("no time left before the call", code="deadline")
         timeout = aiohttp.ClientTimeout(
@@ -65,27 +79,33 @@ class Caller:
             connect=min(CONNECT_TIMEOUT_S, remaining_s * 0.9),
         )
         try:
-            async with self._session.request(
+            async with self.session.request(
                 request.method,
                 URL(request.url),
                 headers=request.headers,
-                data=request.body or None,
+                data=body or request.body or None,
                 allow_redirects=False,  # a redirected POST would be repeated, or become a GET
                 timeout=timeout,
             ) as answer:
-                body = await _capped(answer)
-        # The order matters: the specific "nothing was written" before the general "something went wrong".
-        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.InvalidURL) as error:
-            raise Unavailable(_reason(error), code=_code(error)) from error
-        except (aiohttp.ClientError, TimeoutError, OSError, asyncio.IncompleteReadError) as error:
-            # A lost answer to a read changes nothing at the provider; one to a write may have.
-            lost = Unavailable if request.method == "GET" else Uncertain
-            raise lost(_reason(error), code=_code(error)) from error
+                said = await _cut(answer) if cut else await _capped(answer)
+        except TRANSPORT_ERRORS as error:
+            raise transport_failure(error, request.method) from error
         return Response(
             status=answer.status,
             headers={name.lower(): value for name, value in answer.headers.items()},
-            body=body,
+            body=said,
         )
+
+
+TRANSPORT_ERRORS = (aiohttp.ClientError, TimeoutError, OSError, asyncio.IncompleteReadError)
+
+
+def transport_failure(error: BaseException, method: str) -> Unavailable | Uncertain:
+    """What one of TRANSPORT_ERRORS means for the call that ended with it."""
+    unsent = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.InvalidURL)
+    # A lost answer to a read changes nothing at the provider; one to a write may have.
+    kind = Unavailable if isinstance(error, unsent) or method == "GET" else Uncertain
+    return kind(_reason(error), code=_code(error))
 
 
 async def _capped(answer: aiohttp.ClientResponse) -> bytes:
@@ -99,6 +119,14 @@ async def _capped(answer: aiohttp.ClientResponse) -> bytes:
             raise aiohttp.ClientPayloadError("answer too large")
         chunks.append(chunk)
     return b"".join(chunks)
+
+
+async def _cut(answer: aiohttp.ClientResponse) -> bytes:
+    """The first CUT_BYTES of the body. What is left unread costs the connection."""
+    start = b""
+    while len(start) < CUT_BYTES and (chunk := await answer.content.readany()):
+        start += chunk
+    return start[:CUT_BYTES]
 
 
 _CODES = (

@@ -8,6 +8,7 @@ from providers.messages import Action, OutboundContent
 _OPERATIONS = {
     "groups": "messages to groups",
     "media": "media that people send can be fetched",
+    "uploads": "files can be uploaded, and sent by their id",
     "receipts": "inbound messages can be shown as read",
     "typing": "people can be shown that an answer is being written",
     "pairing": "a phone is linked by QR code or pairing code",

@@ -47,6 +47,11 @@ def parse_id(text: str) -> UUID | None:
         return None
 
 
+def parse_event_id(text: str) -> UUID | None:
+    """The id of an event, as it is written in the envelope or as a plain UUID; None for anything else."""
+    return parse_id(text.removeprefix("evt_"))
+
+
 def key_hash(key: str) -> bytes:
     """16 bytes that stand for a deduplication key."""
     return hashlib.blake2b(key.encode("utf-8", "surrogatepass"), digest_size=16).digest()

@@ -178,6 +178,10 @@ class WhatsAppProviderManager:
             rows = await configs.of_organization(connection, organization_id)
         return [config for row in rows if (config := self._opened(row)) is not None]
 
+    async def config(self, organization_id: UUID, config_id: UUID) -> Config | None:
+        """One config of the organization, active or not; None where it has no such one, or it cannot be opened."""
+        return next((config for config in await self.configs(organization_id) if config.id == config_id), None)
+
     async def siblings(self, config: Config) -> list[Config]:
         """The organization's other configs of the same provider, as they were at most CACHE_S ago.
 

@@ -159,6 +159,15 @@ propagation_seconds = _histogram(
     (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2, 5),
 )
 
+# -- media and receipts
+media_transfers = _counter(
+    "ingress_media_transfers_total", "Media passed on, and how that ended", "provider", "kind", "outcome"
+)
+media_bytes = _counter("ingress_media_bytes_total", "Bytes of media passed on", "kind")
+receipts = _counter(
+    "ingress_receipts_total", "Messages shown as read, or as being answered", "provider", "kind", "class"
+)
+
 # -- parts we depend on
 db_errors = _counter("ingress_db_errors_total", "Statements that the database did not confirm", "pool", "reason")
 _pool_in_use = _gauge("ingress_db_pool_in_use", "Connections in use", "pool")

@@ -26,6 +26,9 @@ BODIES: dict[str, type] = {
     "create_organization": NewOrganization,
     "create_key": NewKey,
 }
+FILE = {"*/*": {"schema": {"type": "string", "format": "binary"}}}
+# Whose body, or answer, is a file.
+TAKES_FILE, GIVES_FILE = ("upload_media",), ("get_media",)
 UNAUTHENTICATED = ("healthz", "readyz", "show_metrics", "openapi")
 
 
@@ -99,6 +102,10 @@ def document(routes: list[BaseRoute]) -> dict[str, Any]:
         if handler.__name__ in BODIES:
             body = named[BODIES[handler.__name__]]
             operation["requestBody"] = {"required": True, "content": {"application/json": {"schema": body}}}
+        if handler.__name__ in TAKES_FILE:
+            operation["requestBody"] = {"required": True, "content": FILE}
+        if handler.__name__ in GIVES_FILE:
+            operation["responses"]["2XX"]["content"] = FILE
         if handler.__name__ in UNAUTHENTICATED:
             operation["security"] = []
         paths.setdefault(path, {})[method.lower()] = operation

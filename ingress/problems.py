@@ -1,6 +1,7 @@
 """How errors are told: RFC 9457, and which exception is which."""
 
 import logging
+import math
 import secrets
 from collections.abc import Iterable
 from typing import Any
@@ -9,6 +10,9 @@ import asyncpg
 import msgspec
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
+
+from providers import AccountBroken, Rejected, Restricted, SendError, Throttled, Unavailable, Uncertain, Unsupported
+from providers.messages import ErrorInfo
 
 from .database import StoreUnavailable
 from .group_commit import Overloaded, RowRefused
@@ -67,6 +71,31 @@ def json_response(
 def unavailable(detail: str) -> Problem:
     # Jittered, so that everybody who was refused does not come back in the same moment.
     return Problem(503, "unavailable", detail, headers={"retry-after": str(1 + secrets.randbelow(5))})
+
+
+# A call that is no send: it may be repeated freely, so nothing about it is uncertain.
+_CALLS: dict[type[SendError], tuple[int, str, str]] = {
+    Unsupported: (422, "unsupported", "The provider cannot do this."),
+    Rejected: (422, "rejected", "The provider refused this for good."),
+    Restricted: (422, "restricted", "The provider is restricting the account."),
+    AccountBroken: (502, "account_broken", "The provider does not let the account do this until it is repaired."),
+    Throttled: (503, "throttled", "The provider refuses this for now."),
+    Unavailable: (502, "provider_unreachable", "The provider did not answer as it should: try again."),
+    Uncertain: (502, "provider_unreachable", "The provider did not answer as it should: try again."),
+}
+
+
+def call_problem(error: SendError) -> Problem:
+    """What a failed call to a provider, other than a send, is to whoever asked for it."""
+    status, code, detail = next(_CALLS[kind] for kind in (*type(error).__mro__, Unavailable) if kind in _CALLS)
+    wait_s = error.retry_after_s if status >= 500 else None
+    return Problem(
+        status,
+        code,
+        detail,
+        headers={} if wait_s is None else {"retry-after": str(math.ceil(wait_s))},
+        error=ErrorInfo(class_=type(error).__name__, code=error.code, detail=error.detail or None),
+    )
 
 
 UNEXPECTED = Problem(500, "internal", "Something went wrong here.")

@@ -60,6 +60,16 @@ class DeadlineProtocol(HttpToolsProtocol):
             self._in_body = not in_header
             self._arm(HEADER_DEADLINE_S if in_header else BODY_DEADLINE_S)
 
+    def on_headers_complete(self) -> None:
+        # For who has said who they are, and has much to send.
+        self.scope["state"]["extend_body_deadline"] = self.extend_body_deadline
+        super().on_headers_complete()
+
+    def extend_body_deadline(self, seconds: float) -> None:
+        """Give the body that is under way *seconds* from now on."""
+        if self._receiving is not None and self._in_body:
+            self._arm(seconds)
+
     def _arm(self, seconds: float) -> None:
         self._disarm()
         self._receiving = self.loop.call_later(seconds, self._too_slow)

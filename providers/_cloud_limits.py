@@ -7,6 +7,7 @@ Source: https://developers.facebook.com/docs/whatsapp/cloud-api/reference/messag
 
 from collections.abc import Iterable, Sequence
 
+from .base import Upload
 from .errors import Rejected
 from .messages import (
     Audio,
@@ -55,11 +56,23 @@ def check(message: MessageData) -> None:
             _check_interactive(interactive)
 
 
+def check_upload(upload: Upload) -> None:
+    """The limit of the content that a file of this type is sent as. A WebP is a sticker, all else a document."""
+    main, _, rest = upload.mime_type.partition("/")
+    kinds: dict[str, type[MediaContent]] = {"image": Image, "video": Video, "audio": Audio}
+    kind = Sticker if (main, rest) == ("image", "webp") else kinds.get(main, Document)
+    _at_most_bytes(_MAX_BYTES[kind], upload.size_bytes)
+
+
 def check_medium(medium: MediaContent) -> None:
     if not (medium.id or medium.url):
         raise Rejected("a medium needs an id or a url", code="media_missing")
-    limit = _MAX_BYTES[type(medium)]
-    if medium.size_bytes is not None and medium.size_bytes > limit:
+    if medium.size_bytes is not None:
+        _at_most_bytes(_MAX_BYTES[type(medium)], medium.size_bytes)
+
+
+def _at_most_bytes(limit: int, size: int) -> None:
+    if size > limit:
         raise Rejected(f"the medium has more than {limit} bytes", code="media_too_large")
 
 

@@ -1,4 +1,4 @@
-"""Where the bytes of a WhatsApp Cloud API medium are.
+"""Media of the WhatsApp Cloud API: where the bytes of one are, and the form that gives it a file.
 
 Source: https://developers.facebook.com/docs/whatsapp/cloud-api/reference/media.
 """
@@ -7,6 +7,7 @@ import base64
 from urllib.parse import SplitResult, urlsplit
 
 from ._values import Object, text, word
+from .base import Upload
 from .errors import Rejected
 from .messages import Media
 
@@ -32,6 +33,22 @@ def media_of(medium: Object, *, base_url: str, headers: dict[str, str]) -> Media
         size_bytes=_size(word(medium, "file_size") or ""),
         sha256=_hex_digest(text(medium, "sha256") or ""),
     )
+
+
+def form_around(upload: Upload) -> tuple[bytes, bytes]:
+    """What stands before and after the file in the form (multipart/form-data) that *upload* is sent as."""
+    fields = (("messaging_product", "whatsapp"), ("type", upload.mime_type))
+    parts = [
+        f'--{upload.boundary}\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n'
+        for name, value in fields
+    ]
+    # As browsers escape a name: RFC 7578 has no other way.
+    filename = upload.filename.translate({ord('"'): "%22", ord("\r"): "%0D", ord("\n"): "%0A"})
+    parts.append(
+        f'--{upload.boundary}\r\nContent-Disposition: form-data; name="file"; filename="{filename}"\r\n'
+        f"Content-Type: {upload.mime_type}\r\n\r\n"
+    )
+    return "".join(parts).encode("utf-8", "replace"), f"\r\n--{upload.boundary}--\r\n".encode()
 
 
 def _is_trusted(url: SplitResult, base: SplitResult) -> bool:

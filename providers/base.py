@@ -29,6 +29,27 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
         return f"Request({self.method} {urlsplit(self.url).hostname})"
 
 
+class Upload(msgspec.Struct, frozen=True, kw_only=True):
+    """What a file is that shall be given to a provider; its bytes stay with the driver."""
+
+    mime_type: str
+    filename: str
+    size_bytes: int
+    boundary: str  # random and in no file: for a provider that wants a form, and has no dice to make one
+
+    def __repr__(self) -> str:
+        return f"Upload({self.mime_type}, {self.size_bytes} bytes)"
+
+
+class UploadRequest(Request, frozen=True, kw_only=True):
+    """A call whose body is ``body``, then the file, then ``tail``. The driver sends the file once, and the length."""
+
+    tail: bytes = b""
+
+    def __repr__(self) -> str:  # a struct makes one of its own for each class
+        return f"UploadRequest({self.method} {urlsplit(self.url).hostname})"
+
+
 class Response(msgspec.Struct, frozen=True, kw_only=True):
     """What came back, or what a webhook is answered with. Header names are lower case."""
 
@@ -82,7 +103,8 @@ class ProviderInfo(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     pricing: Literal["free", "paid"]
     stability: Literal["stable", "unstable"]
     official: bool
-    # Content types and actions by their tags, plus: templates, groups, media, receipts, typing, pairing, find_message.
+    # Content types and actions by their tags, plus: templates, groups, media, uploads, receipts, typing, pairing,
+    # find_message.
     capabilities: frozenset[str]
     pacing: Pacing | None = None  # None: as fast as the provider takes it
     max_webhook_bytes: int = 4 * 1024 * 1024  # a longer body is none of the provider's
@@ -195,6 +217,14 @@ class WhatsAppProvider(msgspec.Struct, frozen=True, kw_only=True, metaclass=_Pro
     def mark_read(self, message_id: str, chat: Recipient, *, typing: bool = False) -> Flow[None]:
         """Show an inbound message of *chat* as read, and, if *typing*, that an answer is being written."""
         raise Unsupported("this provider shows nobody what was read", code="receipts")
+
+    def upload(self, upload: Upload) -> Flow[str]:
+        """Give the provider a file to send later: its id there. May be repeated: a lost answer costs a stray file."""
+        raise Unsupported("this provider takes files by their address only", code="uploads")
+
+    def delete_media(self, media_id: str) -> Flow[None]:
+        """Have the provider forget a medium."""
+        raise Unsupported("this provider keeps no files for its accounts", code="uploads")
 
     def find_message(self, message: MessageData) -> Flow[MessageResult | None]:
         """*message* as the provider has it, where its answer was lost; None where that cannot be told."""

@@ -10,11 +10,11 @@ from urllib.parse import quote, urlencode
 import msgspec
 from msgspec import Meta
 
-from . import _cloud_health, _cloud_inbound, _cloud_outbound
+from . import _cloud_health, _cloud_inbound, _cloud_limits, _cloud_outbound
 from ._cloud_errors import answer, call_error, is_missing_object, is_unknown_field
-from ._cloud_media import media_of
+from ._cloud_media import form_around, media_of
 from ._values import Object, listed, mapping, text, word
-from .base import Check, Flow, ProviderInfo, Request, Response, Webhook, WhatsAppProvider
+from .base import Check, Flow, ProviderInfo, Request, Response, Upload, UploadRequest, Webhook, WhatsAppProvider
 from .errors import AccountBroken, Rejected, Restricted, SendError, Unavailable, Unverified
 from .messages import Action, Event, Media, MessageData, MessageResult, OutboundContent, ProviderStatus, Recipient
 from .signing import hmac_hex, same_secret, verify_hmac_hex
@@ -51,7 +51,7 @@ class MetaBusiness(WhatsAppProvider, frozen=True, kw_only=True):
         stability="stable",
         official=True,
         capabilities=frozenset(
-            _tags(OutboundContent) | _tags(Action) | {"templates", "media", "receipts", "typing", "groups"}
+            _tags(OutboundContent) | _tags(Action) | {"templates", "media", "uploads", "receipts", "typing", "groups"}
         ),
     )
 
@@ -206,11 +206,30 @@ class MetaBusiness(WhatsAppProvider, frozen=True, kw_only=True):
         """Section 13.2. The URL lives for five minutes, the medium for seven days."""
         query = {"phone_number_id": self.phone_number_id}
         response = yield self._get(quote(media_id, safe=""), query)
-        if is_missing_object(response):
-            # Code 100 here is about the medium, not about the account.
-            raise Rejected("the medium has expired or belongs to another number", code="100", scope="media")
-        medium = self._answered(response)
+        medium = self._about_medium(response)
         return media_of(medium, base_url=self.base_url, headers=self._authorization)
+
+    def upload(self, upload: Upload) -> Flow[str]:
+        """Section 13.1. The id is this number's, for 30 days."""
+        _cloud_limits.check_upload(upload)
+        head, tail = form_around(upload)
+        request = UploadRequest(
+            method="POST",
+            url=self._url(f"{self.phone_number_id}/media", {}),
+            headers={**self._authorization, "content-type": f"multipart/form-data; boundary={upload.boundary}"},
+            body=head,
+            tail=tail,
+        )
+        media_id = word((yield from self._call(request)), "id")
+        if media_id is None:
+            raise Unavailable("the answer is not the one documented", code="unexpected_answer")
+        return media_id
+
+    def delete_media(self, media_id: str) -> Flow[None]:
+        response = yield Request(
+            method="DELETE", url=self._url(quote(media_id, safe=""), {}), headers=self._authorization
+        )
+        self._about_medium(response)
 
     # ------------------------------------------------------------ account
 
@@ -388,6 +407,12 @@ class MetaBusiness(WhatsAppProvider, frozen=True, kw_only=True):
     def _call(self, request: Request) -> Flow[Object]:
         """One call that may be repeated freely, and its answer."""
         return self._answered((yield request))
+
+    def _about_medium(self, response: Response) -> Object:
+        """The answer about a medium. Code 100 is about it, too, and not about the account."""
+        if is_missing_object(response):
+            raise Rejected("the medium has expired or belongs to another number", code="100", scope="media")
+        return self._answered(response)
 
     def _answered(self, response: Response) -> Object:
         body = answer(response)

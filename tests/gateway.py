@@ -8,13 +8,15 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from itertools import count
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 import msgspec
+from aiohttp import web
 
 from ingress.sandbox import MetaNumber, MetaSimulator, PostResult, example_number, signed_headers
 from ingress.sandbox.meta_bodies import encode
@@ -158,6 +160,25 @@ async def eventually(
             return told
         assert time.monotonic() < deadline, f"not within {timeout} s; last: {str(told)[:500]}"
         await asyncio.sleep(every)
+
+
+@asynccontextmanager
+async def elsewhere(
+    answer: Callable[[], web.Response], address: str = "127.0.0.2"
+) -> AsyncIterator[tuple[str, list[Any]]]:
+    """A host of its own; the headers of what it is asked."""
+    seen: list[Any] = []
+
+    async def handle(request: web.BaseRequest) -> web.StreamResponse:
+        seen.append(request.headers)
+        return answer()
+
+    runner = web.ServerRunner(web.Server(handle))
+    await runner.setup()
+    site = web.TCPSite(runner, address, 0)
+    await site.start()
+    yield f"http://{address}:{runner.addresses[0][1]}/file", seen
+    await runner.cleanup()
 
 
 class Process:

@@ -17,9 +17,10 @@ from aiohttp import web
 
 from ingress.sandbox.listener import HOST
 
-from .gateway import Answer, Gateway, Organization
+from .gateway import Answer, Gateway, Organization, elsewhere
 
 SAMPLES = Path(__file__).parent / "samples"
+JPEG = b"\xff\xd8\xff\xe0" + bytes(range(256)) * 40
 
 
 def sample(provider: str, name: str) -> Any:
@@ -27,17 +28,24 @@ def sample(provider: str, name: str) -> Any:
 
 
 class Recorded:
-    """An HTTP server that answers by method and path, with a status and JSON or what a function makes of the body."""
+    """An HTTP server that answers by method and path: a status and JSON, or what a function makes of the body, which
+    may also be a whole response.
+    """
 
     def __init__(self) -> None:
+        self.headers: list[dict[str, str]] = []  # of each of `asked`
         self.answers: dict[tuple[str, str], Any] = {}
         self.asked: list[tuple[str, str, bytes]] = []
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         asked = await request.read()
         self.asked.append((request.method, request.path, asked))
+        self.headers.append({name.lower(): value for name, value in request.headers.items()})
         answer = self.answers.get((request.method, request.path), (404, {"message": "not found"}))
-        status, body = answer(asked) if callable(answer) else answer
+        answer = answer(asked) if callable(answer) else answer
+        if isinstance(answer, web.StreamResponse):
+            return answer
+        status, body = answer
         return web.json_response(body, status=status)
 
     def bodies(self, method: str, path: str) -> list[bytes]:
@@ -232,3 +240,93 @@ async def test_a_lost_answer_of_whatsapp_web_is_found_by_the_id_we_chose(
     message = await organization.message(answer.json["id"])
     assert [attempt["class"] for attempt in message["attempts"]] == ["ok"]
     assert len(server.bodies("POST", "/api/sendText")) == 1
+
+
+# ------------------------------------------------------------------ media and receipts
+
+
+async def test_media_of_twilio_come_from_a_store_that_gets_no_credentials(
+    twilio: tuple[Organization, Any, Recorded],
+    gateway: Gateway,
+) -> None:
+    organization, config, told = twilio
+    form = sample("twilio_whatsapp", "msg_image_caption")["form"]
+    assert (await posted_by_twilio(gateway, config["webhook_url"], form)).status == 200
+    [event] = await organization.events(kind="message.received")
+    path = dict(form)["MediaUrl0"].removeprefix("https://api.twilio.com")
+    async with elsewhere(lambda: web.Response(body=JPEG)) as (url, seen):
+        told.answers["GET", path] = lambda _: web.Response(status=307, headers={"location": url})
+        answer = await organization.call("GET", f"/media/{event['id']}")
+        # Over an open line to another host nothing is fetched, and nothing is told of where it would be.
+        assert (answer.status, answer.json["code"], seen) == (404, "media_gone", [])
+    # What Twilio serves itself is fetched with the credentials, and however long it is.
+    told.answers["GET", path] = lambda _: web.Response(body=JPEG * 200, content_type="image/jpeg")
+    answer = await organization.call("GET", f"/media/{event['id']}")
+    assert (answer.status, answer.raw) == (200, JPEG * 200)
+    assert told.headers[-1]["authorization"].startswith("Basic ")
+    told.answers["GET", path] = (404, {"code": 20404, "message": "not found"})
+    assert (await organization.call("GET", f"/media/{event['id']}")).json["code"] == "media_gone"
+
+
+async def test_media_of_whatsapp_web_come_from_its_server(
+    waha: tuple[Organization, Any, Recorded],
+    gateway: Gateway,
+) -> None:
+    """By the server's address as we know it, with the key; the id in the event is an address, and never in ours."""
+    organization, config, told = waha
+    assert (
+        await posted_by_waha(gateway, config["webhook_url"], sample("whatsapp_web", "msg_image_gows")["body"])
+    ).status == 200
+    [event] = await organization.events(kind="message.received")
+    path = "/api/files/acme/3EB0C91746FB37804C5D4F.jpeg"
+    told.answers["GET", path] = lambda _: web.Response(body=JPEG)
+    answer = await organization.call("GET", f"/media/{event['id']}")
+    assert (answer.status, answer.raw, answer.headers["content-type"]) == (200, JPEG, "image/jpeg")
+    assert told.headers[-1]["x-api-key"] == "waha-key"
+    del told.answers["GET", path]
+    assert (await organization.call("GET", f"/media/{event['id']}")).json["code"] == "media_gone"
+
+
+async def test_receipts_of_the_others(
+    twilio: tuple[Organization, Any, Recorded],
+    waha: tuple[Organization, Any, Recorded],
+    gateway: Gateway,
+) -> None:
+    """Each as it can: Twilio knows no bare receipt, which is said before anything is called."""
+    organization, config, told = twilio
+    assert told is waha[2]
+    form = sample("twilio_whatsapp", "msg_text_basic")["form"]
+    assert (await posted_by_twilio(gateway, config["webhook_url"], form)).status == 200
+    [event] = await organization.events(kind="message.received")
+    asked = len(told.asked)
+    answer = await organization.call("POST", f"/messages/{event['id']}/read")
+    assert (answer.status, answer.json["code"]) == (422, "unsupported")
+    assert len(told.asked) == asked
+
+
+async def test_receipts_of_whatsapp_web_name_the_chat(
+    waha: tuple[Organization, Any, Recorded],
+    gateway: Gateway,
+) -> None:
+    organization, config, told = waha
+    body = sample("whatsapp_web", "msg_text_gows_unicode")["body"]
+    assert (await posted_by_waha(gateway, config["webhook_url"], body)).status == 200
+    [event] = await organization.events(kind="message.received")
+    for path in ("/api/sendSeen", "/api/startTyping"):
+        told.answers["POST", path] = (201, {})
+    assert (await organization.call("POST", f"/messages/{event['id']}/typing")).status == 204
+    seen, typing = (json.loads(told.bodies("POST", f"/api/{name}")[0]) for name in ("sendSeen", "startTyping"))
+    assert (seen["session"], seen["chatId"]) == ("acme", "15005550100@c.us")
+    assert typing == {"session": "acme", "chatId": "15005550100@c.us"}
+
+
+@pytest.mark.parametrize("method", ["POST", "DELETE"])
+async def test_providers_without_uploads(
+    waha: tuple[Organization, Any, Recorded],
+    method: str,
+) -> None:
+    organization, _, told = waha
+    asked = len(told.asked)
+    answer = await organization.call(method, "/media?id=1", raw=JPEG, content_type="image/jpeg")
+    assert (answer.status, answer.json["code"]) == (422, "unsupported")
+    assert len(told.asked) == asked

@@ -13,7 +13,7 @@ from aiohttp import web
 
 from .meta_bodies import Body, MetaNumber
 from .meta_errors import GraphError, not_found
-from .meta_media import DOWNLOAD_PATH
+from .meta_media import DOWNLOAD_PATH, read_form
 from .meta_send import graph_response, perform, send
 from .meta_world import MetaWorld, NumberState
 
@@ -62,9 +62,12 @@ class GraphApi:
                 request,
                 lambda: self._account(request, member.number, edge),
             )
-        medium = self._world.media.describe(node, _token(request)) if request.method == "GET" and not edge else None
-        if medium is None:
+        medium = None if edge else self._world.media.describe(node, _token(request))
+        if medium is None or request.method not in ("GET", "DELETE"):
             raise not_found(node, request.method)
+        if request.method == "DELETE":
+            self._world.media.remove(node)
+            return graph_response({"success": True})
         return graph_response(medium)
 
     def _count(self, request: web.BaseRequest, operation: str, node: str = "") -> None:
@@ -114,6 +117,8 @@ class GraphApi:
         if request.method == "POST" and edge in ("messages", "marketing_messages"):
             return await send(self._world, state, request, marketing=edge == "marketing_messages")
         fault = state.script.standing
+        if request.method == "POST" and edge == "media":
+            return await perform(self._world, fault, request, lambda: self._upload(request, state))
         if request.method == "GET" and not edge:
             return await perform(self._world, fault, request, lambda: self._number_fields(request, state))
         if request.method == "POST" and not edge:
@@ -165,6 +170,11 @@ class GraphApi:
             },
             **state.fields,
         }
+
+    async def _upload(self, request: web.BaseRequest, state: NumberState) -> Body:
+        mime_type, data = await read_form(request)
+        media_id, _ = self._world.media.add(state.number, data, mime_type)
+        return {"id": media_id}
 
     async def _configure_webhook(self, request: web.BaseRequest, state: NumberState) -> Body:
         body = await _json(request)

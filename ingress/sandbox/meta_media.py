@@ -1,16 +1,24 @@
-"""Media that people sent: looked up by id, downloaded from a URL that wants the token and may expire."""
+"""Media that people sent, looked up by id and downloaded from a URL that expires; and those that are uploaded."""
 
 import hashlib
+import re
 import secrets
 from collections.abc import Callable
 from typing import Any
 
 import msgspec
-from aiohttp import web
+from aiohttp import BodyPartReader, web
 
 from .meta_bodies import MetaNumber
+from .meta_errors import GraphError
 
 DOWNLOAD_PATH = "/whatsapp_business/attachments/"
+MAX_UPLOAD_BYTES = 100 * 1024 * 1024
+# What Meta takes, beside documents, of which it takes more than it lists.
+UPLOADED_TYPES = re.compile(
+    r"image/(jpeg|png|webp)|video/(mp4|3gpp)|audio/(aac|amr|mpeg|mp4|ogg)|text/plain"
+    r"|application/(pdf|msword|vnd\.ms-(excel|powerpoint)|vnd\.openxmlformats-officedocument\..+)"
+)
 
 
 class Medium(msgspec.Struct, kw_only=True):
@@ -40,6 +48,10 @@ class MetaMedia:
     def expire_url(self, media_id: str) -> None:
         """From now on the URL given out before answers 404; the id still gives a new one."""
         self._media[media_id].key = secrets.token_urlsafe(12)
+
+    def medium(self, media_id: str) -> Medium | None:
+        """What is kept under *media_id*, for a test to look at."""
+        return self._media.get(media_id)
 
     def remove(self, media_id: str) -> None:
         del self._media[media_id]
@@ -75,3 +87,22 @@ class MetaMedia:
     def _url(self, media_id: str) -> str:
         medium = self._media[media_id]
         return f"{self._url_for(medium.owner)}{DOWNLOAD_PATH}?mid={media_id}&hash={medium.key}"
+
+
+async def read_form(request: web.BaseRequest) -> tuple[str, bytes]:
+    """(type, bytes) of an upload, as Meta wants its form. Raises `GraphError`."""
+    if not request.content_type.startswith("multipart/form-data"):
+        raise GraphError(100, message="(#100) The parameter file is required.")
+    fields: dict[str, str] = {}
+    kind, data = "", b""
+    async for part in await request.multipart():
+        assert isinstance(part, BodyPartReader)
+        if part.name == "file":
+            kind, data = part.headers.get("Content-Type", ""), bytes(await part.read())
+        else:
+            fields[part.name or ""] = await part.text()
+    if fields.get("messaging_product") != "whatsapp":
+        raise GraphError(100, message="(#100) The parameter messaging_product is required.")
+    if not kind or len(data) > MAX_UPLOAD_BYTES or not UPLOADED_TYPES.fullmatch(kind.partition(";")[0].strip()):
+        raise GraphError(100, "Param file must be a file with one of the following types: ...")
+    return kind, data

@@ -85,6 +85,14 @@ async def read(
     return await connection.fetch(READ, organization_id, after, limit, raw)
 
 
+BY_ID = "select type, config_id, data from events where organization_id = $1 and id = $2"
+
+
+async def by_id(connection: asyncpg.Connection, organization_id: UUID, event_id: UUID) -> asyncpg.Record | None:
+    """One event of the organization (organization)."""
+    return await connection.fetchrow(BY_ID, organization_id, event_id)
+
+
 LAST = "select coalesce(max(sequence), 0) from events where organization_id = $1 and sequence < sequence_horizon()"
 
 

@@ -1,6 +1,9 @@
 """Setting up, testing and watching a WhatsApp Cloud API account."""
 
+import base64
 import json
+from email.parser import BytesParser
+from email.policy import HTTP
 from typing import Any
 
 import msgspec
@@ -19,6 +22,8 @@ from providers import (
     Throttled,
     Unavailable,
     Uncertain,
+    Upload,
+    UploadRequest,
     config_fields,
 )
 from providers.meta_business import MetaBusiness
@@ -36,6 +41,7 @@ def requested(name: str) -> tuple[str, str]:
 
 
 OK = answered({"success": True})
+UPLOAD = Upload(mime_type="image/jpeg", filename="a.jpg", size_bytes=12, boundary="b0undary")
 SCOPES = ["whatsapp_business_messaging", "whatsapp_business_management"]
 SUBSCRIBED = answer_of("api_subscribed_apps_get")
 FLOWS: dict[str, Any] = {
@@ -45,6 +51,8 @@ FLOWS: dict[str, Any] = {
     "receive_messages": lambda: ACCOUNT.receive_messages("https://gw.example.org/webhooks/meta/1"),
     "disconnect": lambda: ACCOUNT.disconnect(),
     "media": lambda: ACCOUNT.media("701000000000004"),
+    "upload": lambda: ACCOUNT.upload(UPLOAD),
+    "delete_media": lambda: ACCOUNT.delete_media("801000000000001"),
     "mark_read": lambda: ACCOUNT.mark_read("wamid.x", Recipient(phone="+5511987654321")),
 }
 
@@ -340,6 +348,82 @@ def test_the_token_goes_to_no_other_host(url: str) -> None:
 def test_a_media_id_is_no_path() -> None:
     """It may come from a caller of ours."""
     assert first(ACCOUNT.media("../me?x=1")).url.startswith(f"{ROOT}/v25.0/..%2Fme%3Fx%3D1?")
+
+
+def parts_of(request: UploadRequest, file: bytes) -> list[dict[str, Any]]:
+    """The form as the samples have it, read by the standard library."""
+    head = f"Content-Type: {request.headers['content-type']}\r\n\r\n".encode()
+    form = BytesParser(policy=HTTP).parsebytes(head + request.body + file + request.tail)
+    parts = []
+    for part in form.iter_parts():
+        part_name = part.get_param("name", header="content-disposition")
+        content = part.get_payload(decode=True)
+        if (filename := part.get_filename()) is None:
+            parts.append({"name": part_name, "value": content.decode()})
+        else:
+            said = {"name": part_name, "filename": filename, "content_type": part["content-type"]}
+            parts.append({**said, "body_base64": base64.b64encode(content).decode()})
+    return parts
+
+
+@pytest.mark.parametrize("name", ["api_media_upload", "api_media_upload_bad_type"])
+def test_a_file_is_sent_in_a_form(name: str) -> None:
+    """As in the samples, part by part; what Meta will not take is Rejected."""
+    expected = sample(name)["http_request"]["multipart"]
+    file = base64.b64decode(expected[-1]["body_base64"])
+    upload = Upload(
+        mime_type=expected[-1]["content_type"],
+        filename=expected[-1]["filename"],
+        size_bytes=len(file),
+        boundary="b0undary",
+    )
+    asked = first(ACCOUNT.upload(upload))
+    assert isinstance(asked, UploadRequest)
+    assert (asked.method, asked.url) == requested(name)
+    assert parts_of(asked, file) == expected
+    outcome = sample(name)["outcome"]
+    if "media_id" in outcome:
+        media_id, _ = drive(ACCOUNT.upload(upload), [answer_of(name)])
+        assert media_id == outcome["media_id"]
+    else:
+        with pytest.raises(Rejected) as caught:
+            drive(ACCOUNT.upload(upload), [answer_of(name)])
+        assert caught.value.code == str(outcome["error_code"])
+
+
+def test_a_file_name_stays_in_its_quotes() -> None:
+    upload = msgspec.structs.replace(UPLOAD, filename='a"\r\nX-Evil: 1\r\n\r\n.jpg')
+    asked = first(ACCOUNT.upload(upload))
+    assert isinstance(asked, UploadRequest)
+    assert asked.body.count(b"\r\n\r\n") == 3
+    assert b'filename="a%22%0D%0AX-Evil: 1%0D%0A%0D%0A.jpg"\r\n' in asked.body
+
+
+@pytest.mark.parametrize(
+    ("mime_type", "limit"),
+    [
+        ("image/png", 5 * 1024**2),
+        ("image/webp", 500 * 1024),
+        ("video/mp4", 16 * 1024**2),
+        ("audio/ogg; codecs=opus", 16 * 1024**2),
+        ("application/pdf", 100 * 1024**2),
+        ("text/plain", 100 * 1024**2),
+    ],
+)
+def test_a_file_that_is_too_large_is_refused_before_any_call(mime_type: str, limit: int) -> None:
+    """Each by the limit of what it would be sent as; up to it, it is."""
+    first(ACCOUNT.upload(msgspec.structs.replace(UPLOAD, mime_type=mime_type, size_bytes=limit)))
+    with pytest.raises(Rejected) as caught:
+        first(ACCOUNT.upload(msgspec.structs.replace(UPLOAD, mime_type=mime_type, size_bytes=limit + 1)))
+    assert caught.value.code == "media_too_large"
+
+
+def test_a_medium_is_deleted() -> None:
+    _, (asked,) = drive(ACCOUNT.delete_media("801000000000001"), [answer_of("api_media_delete")])
+    assert (asked.method, asked.url) == requested("api_media_delete")
+    with pytest.raises(Rejected) as caught:
+        drive(ACCOUNT.delete_media("701000000000099"), [answer_of("api_media_get_url_expired_id")])
+    assert caught.value.scope == "media"
 
 
 # ---------------------------------------------------------------- configuration

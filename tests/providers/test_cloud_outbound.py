@@ -149,7 +149,7 @@ def test_an_error_of_the_transport_passes_through(name: str) -> None:
 def test_capabilities_say_what_can_be_sent() -> None:
     """Each kind of content and of action with a sample is among the capabilities, and nothing else is."""
     kinds = {kind.__struct_config__.tag for kind in (*get_args(OutboundContent), *get_args(Action))}
-    features = {"templates", "media", "receipts", "typing", "groups"}
+    features = {"templates", "media", "uploads", "receipts", "typing", "groups"}
     assert MetaBusiness.info.capabilities == kinds | features
     sent = {sample(name)["envelope"]["type"] for name in CALLS} - {"mark_read", "typing"}
     assert sent | {"interactive"} == kinds

@@ -1,0 +1,291 @@
+"""Media on their way: passed on from a provider, or to one, a piece at a time and never held as a whole.
+
+Beside the calls that send: with connections of their own, so that whoever fetches much delays nobody's message.
+"""
+
+import asyncio
+import contextlib
+import hashlib
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from typing import Any
+from uuid import UUID
+
+import aiohttp
+import msgspec
+from starlette.types import Receive
+from yarl import URL
+
+from providers import (
+    AccountBroken,
+    Flow,
+    Media,
+    Rejected,
+    Request,
+    Response,
+    SendError,
+    Throttled,
+    Unavailable,
+    UploadRequest,
+)
+
+from .calls import CONNECT_TIMEOUT_S, TRANSPORT_ERRORS, Caller, Result, transport_failure
+from .edge import Disconnected
+from .egress import Egress, InvalidUrl
+from .media_types import SNIFF_BYTES
+
+MAX_MEDIUM_BYTES = 100 * 1024 * 1024
+# From the first call to the last byte: 100 MiB at 350 KiB/s.
+TRANSFER_TIMEOUT_S = 300.0
+# Without a byte from the medium's host.
+IDLE_TIMEOUT_S = 15.0
+REDIRECTS = 3
+# At once, for one organization in this process.
+TRANSFERS_PER_ORGANIZATION = 20
+
+_REDIRECT = (301, 302, 303, 307, 308)
+_GONE = (404, 410)
+_REFUSED = (401, 403)
+
+
+class Unusable(Exception):
+    """There is a medium, and it cannot be passed on; ``code`` says why, ``detail`` for people."""
+
+    def __init__(self, code: str, detail: str) -> None:
+        super().__init__(detail)
+        self.code = code
+        self.detail = detail
+
+
+class BrokenOff(Exception):
+    """A medium under way is not to be ended well; ``reason`` is `corrupt`, `too_large` or `broken`."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class Busy(Exception):
+    """The organization has as many transfers under way as it may."""
+
+
+class Download:
+    """A medium that begins to arrive: ``start`` is its first bytes, ``size_bytes`` None where nobody says it."""
+
+    def __init__(self, media: Media, answer: aiohttp.ClientResponse, start: bytes) -> None:
+        self._answer = answer
+        self._sha256 = media.sha256
+        self.start = start
+        self.size_bytes = answer.content_length
+        self.mime_type = media.mime_type or answer.headers.get("content-type")
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        """All of it. Raises `BrokenOff`, before the last piece is given away where the medium is not what it should be.
+
+        So nobody ever holds a whole medium whose bytes are not those that the provider took the digest of.
+        """
+        hasher, size, held = hashlib.sha256(), 0, b""
+        chunk = self.start
+        while chunk:
+            size += len(chunk)
+            if size > MAX_MEDIUM_BYTES:
+                raise BrokenOff("too_large")
+            hasher.update(chunk)
+            if held:
+                yield held
+            held = chunk
+            try:
+                chunk = await self._answer.content.readany()
+            except TRANSPORT_ERRORS as error:
+                raise BrokenOff("broken") from error
+        computed = hasher.hexdigest()
+        if self._sha256 is not None and computed != self._sha256:
+            raise BrokenOff("corrupt")
+        if held:
+            yield held
+
+
+class File:
+    """A file that a client is sending us: read once, counted, its digest taken on the way."""
+
+    def __init__(self, receive: Receive, size_bytes: int) -> None:
+        self._receive = receive
+        self._hasher = hashlib.sha256()
+        self._begun = False
+        self.size_bytes = size_bytes
+        self.received_bytes = 0
+        self.client_gone = False
+
+    @property
+    def sha256(self) -> str:
+        return self._hasher.hexdigest()
+
+    async def within(self, request: UploadRequest) -> AsyncIterator[bytes]:
+        """The body of *request*: what comes before the file, the file, what comes after it."""
+        if self._begun:
+            raise Unavailable("the file is gone: it can be sent once", code="file_spent")
+        self._begun = True
+        yield request.body
+        more = True
+        while more:
+            message = await self._receive()
+            if message["type"] != "http.request":
+                self.client_gone = True
+                raise Disconnected
+            chunk: bytes = message.get("body", b"")
+            more = message.get("more_body", False)
+            if chunk:
+                self.received_bytes += len(chunk)
+                self._hasher.update(chunk)
+                yield chunk
+        yield request.tail
+
+
+class Transfers(Caller):
+    """Fetches and uploads media, and makes the small calls around inbound messages. Enter it once a process."""
+
+    def __init__(self, egress: Egress) -> None:
+        super().__init__(egress)
+        self._busy: Counter[UUID] = Counter()
+
+    @contextlib.contextmanager
+    def room(self, organization_id: UUID) -> Iterator[None]:
+        """One of the transfers that *organization_id* may have under way. Raises `Busy`."""
+        if self._busy[organization_id] >= TRANSFERS_PER_ORGANIZATION:
+            raise Busy
+        self._busy[organization_id] += 1
+        try:
+            yield
+        finally:
+            self._busy[organization_id] -= 1
+            if not self._busy[organization_id]:
+                del self._busy[organization_id]
+
+    @contextlib.asynccontextmanager
+    async def download(self, locate: Callable[[], Flow[Media]]) -> AsyncIterator[Download]:
+        """The medium that the flow of *locate* finds. Raises any `SendError`, `Unusable`.
+
+        Its address may have run out by the time it is used: then it is asked for once more.
+        """
+        media, answer = await self._opened(locate)
+        if answer.status in (*_GONE, *_REFUSED):
+            answer.close()
+            media, answer = await self._opened(locate)
+        try:
+            _check(answer, media)
+            try:
+                start = await _start(answer)
+            except TRANSPORT_ERRORS as error:
+                raise transport_failure(error, "GET") from error
+            yield Download(media, answer, start)
+        finally:
+            answer.close()  # what is unread costs the connection, which is cheaper than reading it
+
+    async def upload(self, flow: Flow[Result], file: File) -> Result:
+        """Drive *flow*, whose `UploadRequest` gets *file*. Raises any `SendError`, `Disconnected`."""
+
+        async def exchange(request: Request, remaining_s: float) -> Response:
+            if not isinstance(request, UploadRequest):
+                return await self._exchange(request, remaining_s)
+            length = len(request.body) + file.size_bytes + len(request.tail)
+            sized = msgspec.structs.replace(request, headers={**request.headers, "content-length": str(length)})
+            return await self._exchange(sized, remaining_s, body=file.within(request))
+
+        try:
+            result = await self.run(flow, TRANSFER_TIMEOUT_S, exchange)
+        except SendError:
+            if file.client_gone:  # which is why the call failed
+                raise Disconnected from None
+            raise
+        if file.received_bytes != file.size_bytes:
+            raise Unavailable("the provider answered before it had the file", code="unexpected_answer")
+        return result
+
+    async def _opened(self, locate: Callable[[], Flow[Media]]) -> tuple[Media, aiohttp.ClientResponse]:
+        async def exchange(request: Request, remaining_s: float) -> Response:
+            # Some answer with the medium itself, of which the head is enough.
+            return await self._exchange(request, remaining_s, cut=True)
+
+        media = await self.run(locate(), exchange=exchange)
+        try:
+            return media, await self._get(media)
+        except TRANSPORT_ERRORS as error:
+            raise transport_failure(error, "GET") from error
+
+    async def _get(self, media: Media) -> aiohttp.ClientResponse:
+        """The answer of the medium's host, whose credentials go to no other. Raises `Unusable`."""
+        headers, url = media.headers, media.url
+        for _ in range(REDIRECTS + 1):
+            try:
+                self._egress.check_url(url)
+            except InvalidUrl as error:
+                raise Unusable("address", f"the address of the medium {error}") from None
+            # As it is: to write a signed address differently breaks the signature.
+            place = URL(url, encoded=url.isascii())
+            answer = await self.session.get(place, headers=headers, allow_redirects=False, timeout=_TIMEOUT)
+            if answer.status not in _REDIRECT or "location" not in answer.headers:
+                return answer
+            answer.close()
+            try:
+                following = place.join(URL(answer.headers["location"], encoded=True))
+                same = following.origin() == place.origin()
+            except ValueError:
+                raise Unusable("redirect", "the host of the medium redirects to no address") from None
+            if not same:
+                headers = {}
+                if following.scheme != "https" and following.scheme != place.scheme:
+                    raise Unusable("redirect", "the host of the medium redirects to an open line")
+            url = str(following)
+        raise Unusable("redirect", "the host of the medium redirects without end")
+
+
+_TIMEOUT = aiohttp.ClientTimeout(total=TRANSFER_TIMEOUT_S, connect=CONNECT_TIMEOUT_S, sock_read=IDLE_TIMEOUT_S)
+
+
+def _check(answer: aiohttp.ClientResponse, media: Media) -> None:
+    """Return where *answer* is the medium. Raises `Rejected` (gone), another `SendError`, or `Unusable`."""
+    status = answer.status
+    # A host that was shown no credentials means its address, which has run out.
+    if status in _GONE or (status in _REFUSED and not media.headers):
+        raise Rejected("the host of the medium does not have it any more", code=f"http_{status}", scope="media")
+    if status in _REFUSED:
+        raise AccountBroken("the host of the medium refuses the account", code=f"http_{status}", scope="media")
+    if status == 429:
+        raise Throttled("the host of the medium wants fewer calls", code="http_429", retry_after_s=30)
+    if status != 200:
+        raise Unavailable("the host of the medium did not give it", code=f"http_{status}")
+    if answer.headers.get("content-encoding", "identity").lower() not in ("identity", ""):
+        raise Unusable("encoded", "the medium comes compressed, which was not asked for")
+    if (answer.content_length or 0) > MAX_MEDIUM_BYTES:
+        raise Unusable("too_large", f"the medium has more than {MAX_MEDIUM_BYTES} bytes")
+
+
+async def _start(answer: aiohttp.ClientResponse) -> bytes:
+    start = b""
+    while len(start) < SNIFF_BYTES and (chunk := await answer.content.readany()):
+        start += chunk
+    return start
+
+
+async def until_gone(receive: Receive) -> None:
+    """Wait until the client hangs up."""
+    while True:
+        if (await receive())["type"] == "http.disconnect":
+            return
+
+
+async def while_wanted(work: Coroutine[Any, Any, None], receive: Receive, timeout_s: float) -> None:
+    """Do *work* for as long as the client is there. Raises what it raises, `Disconnected`, `TimeoutError`."""
+    working, gone = asyncio.create_task(work), asyncio.create_task(until_gone(receive))
+    try:
+        await asyncio.wait((working, gone), timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+        if working.done():
+            working.result()
+            return
+        if gone.done():
+            raise Disconnected
+        raise TimeoutError
+    finally:
+        for task in (working, gone):
+            task.cancel()
+        await asyncio.gather(working, gone, return_exceptions=True)
