@@ -177,8 +177,10 @@ async def elsewhere(
     await runner.setup()
     site = web.TCPSite(runner, address, 0)
     await site.start()
-    yield f"http://{address}:{runner.addresses[0][1]}/file", seen
-    await runner.cleanup()
+    try:
+        yield f"http://{address}:{runner.addresses[0][1]}/file", seen
+    finally:
+        await runner.cleanup()
 
 
 class Process:
