@@ -211,6 +211,12 @@ def test_the_shape_of_a_form_may_vary() -> None:
     ACCOUNT.verify(with_header(genuine, "content-type", None))
 
 
+def test_a_name_that_has_swallowed_its_value_is_refused() -> None:
+    """The signed text has no mark between the two, so only a form that has them apart is taken."""
+    genuine = hook("msg_text_basic")
+    assert refused(msgspec.structs.replace(genuine, body=genuine.body.replace(b"NumMedia=0", b"NumMedia0")))
+
+
 def test_bytes_that_are_no_text_can_be_signed() -> None:
     """The signature is over the bytes, however they read."""
     digest = hmac.new(AUTH_TOKEN.encode(), URL.encode() + b"Body\xff\xfe\x00", "sha1").digest()
