@@ -1,6 +1,7 @@
 """What every provider promises, as checks that say what is wrong and what to do. They need no test runner."""
 
-from collections.abc import Iterator, Mapping
+import itertools
+from collections.abc import Mapping
 from functools import cached_property
 from random import Random
 from typing import Any, ClassVar
@@ -8,13 +9,13 @@ from typing import Any, ClassVar
 import msgspec
 
 from ..base import ProviderInfo, Request, Response, Webhook, WhatsAppProvider, config_fields
-from ..errors import Malformed, SendError, Unsupported, Unverified
+from ..errors import Malformed, Rejected, SendError, Unsupported, Unverified
 from ..messages import Event, MediaContent, MessageData, Recipient
 from ..registry import ENTRY_POINT_GROUP, Registry, UnknownProvider
 from . import mutations
 from .comparing import ContractBroken, ask, ask_error, ask_request, ask_same, difference, shown, told
 from .driving import Start, Unanswered, run
-from .messages import ACTIONS, KINDS, PHONE, example
+from .messages import ACTIONS, KINDS, PHONE, example, kind_of
 from .samples import DocumentedError, FlowCase, Samples, WebhookCase
 
 # What can be asked for besides sending; `templates` says the same as the content type.
@@ -35,12 +36,12 @@ class Contract:
 
     provider: WhatsAppProvider
     samples: Samples = Samples()
-    # Messages that stand in for those of `messages.example`, where this provider needs them otherwise.
+    # Messages of kinds that have no sample, where this provider refuses those of `messages.example`.
     messages: ClassVar[Mapping[str, MessageData]] = {}
     # Ids as this provider gives them. None: those of the samples.
     media_id: str | None = None
     message_id: str | None = None
-    group_id: str = "g1"
+    group_id: str = "120363000000000042@g.us"
     # False: the provider proves itself by a token alone, and whoever has that may say anything.
     signs_body: bool = True
 
@@ -50,8 +51,7 @@ class Contract:
 
     def seen(self, event: Event) -> Any:
         """*event* in the form in which the samples write what they expect."""
-        flat = msgspec.to_builtins(msgspec.structs.replace(event, raw=msgspec.Raw(b"null")))
-        return {**flat, "raw": msgspec.json.decode(event.raw)}
+        return msgspec.json.decode(msgspec.json.encode(event))
 
     # ------------------------------------------------------------ the class
 
@@ -233,27 +233,27 @@ class Contract:
     def check_kind(self, kind: str) -> None:
         """A kind of content among the capabilities gives a request; any other is Unsupported before there is one."""
         first = run(lambda: self.provider.send_message(self.message(kind))).first
-        self._ask_agreement(kind, first, "Where this example is refused as it is, put another into `messages`.")
+        self._ask_agreement(kind, first, "Where this example of it is refused, add a sample that is not.")
 
     def check_feature(self, feature: str) -> None:
         """What is among the capabilities can be asked for; what is not raises Unsupported before there is a request."""
         for name, start in self._starts_of(feature).items():
-            self._ask_agreement(feature, run(start).first, f"The operation is {name}.")
+            first = run(start).first
+            # An id that the kit made up may be refused: then it could be asked for.
+            known = not isinstance(first, Rejected)
+            self._ask_agreement(feature, first if known else None, f"The operation is {name}.")
 
     def check_ending(self, operation: str, random: Random) -> None:
         """Whatever is answered, and wherever the line dies, an operation ends: with a result or a SendError."""
-        answers: list[Response | SendError] = []
-
-        def script() -> Iterator[Response | SendError]:
-            while True:
-                answers.append(mutations.answer(self.answers(), random))
-                yield answers[-1]
-
+        # Again and again, unless the line dies: what ends only then would never end.
+        answers: list[Response | SendError] = mutations.answers(self.answers(), random)
         try:
-            run(self.operations()[operation], script())
+            run(self.operations()[operation], itertools.cycle(answers))
         except ContractBroken as error:
-            said = [(one.status, one.body[:300]) if isinstance(one, Response) else repr(one) for one in answers[-5:]]
-            raise ContractBroken(f"{operation}: {error}. The last answers were {said}") from error.__cause__
+            told_it = [(one.status, one.body[:300]) if isinstance(one, Response) else repr(one) for one in answers]
+            raise ContractBroken(
+                f"{operation}: {error}. It was answered, again and again, {told_it}"
+            ) from error.__cause__
 
     def check_secrets(self) -> None:
         """No secret is in a repr, in an address, or in an error that quotes what the provider said."""
@@ -282,7 +282,15 @@ class Contract:
     # ------------------------------------------------------------ what the checks are made of
 
     def message(self, kind: str) -> MessageData:
-        return self.messages.get(kind) or example(kind)
+        """One of *kind*: the author's, else that of a sample which is sent, else the kit's."""
+        return self.messages.get(kind) or self._sampled.get(kind) or example(kind)
+
+    @cached_property
+    def _sampled(self) -> dict[str, MessageData]:
+        sent = [
+            case.arguments["message"] for case in self.samples.flows if case.exchanges and "message" in case.arguments
+        ]
+        return {kind_of(message.content): message for message in reversed(sent)}
 
     def genuine(self) -> list[WebhookCase]:
         """The samples that the provider may really have sent."""

@@ -4,7 +4,7 @@ from typing import Any, get_args
 
 import msgspec
 
-from ..messages import Action, MessageData, OutboundContent, Recipient
+from ..messages import Action, Interactive, MessageData, OutboundContent, Recipient
 
 PHONE = "+5511987654321"
 _FILE = "https://files.example.com/file"
@@ -65,3 +65,9 @@ def example(kind: str) -> MessageData:
     to = Recipient(group_id="g1") if kind == "pin" else Recipient(phone=PHONE)
     content: Any = msgspec.convert(flat, OutboundContent)
     return MessageData(to=to, content=content, organization_id="org-1", correlation_id="send-1")
+
+
+def kind_of(content: OutboundContent) -> str:
+    """Among `KINDS`."""
+    told = content.action if isinstance(content, Interactive) else content
+    return str(told.__struct_config__.tag)

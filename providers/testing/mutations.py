@@ -67,11 +67,15 @@ def forged(hook: Webhook, signed_by: list[str], random: Random, *, body: bool = 
     return msgspec.structs.replace(hook, headers={**hook.headers, name: other})
 
 
-def answer(samples: list[Response], random: Random) -> Response | SendError:
-    """Any answer to a call: a status, and the body of a sample, damaged or not; or the line is dead."""
-    if random.randrange(12) == 0:
-        return random.choice([Unavailable("refused", code="transport"), Uncertain("reset", code="transport")])
-    told = random.choice(samples)
+def answers(samples: list[Response], random: Random) -> list[Response | SendError]:
+    """Up to six answers to calls: any status, the body of a sample, damaged or not. The last may be a dead line."""
+    found: list[Response | SendError] = [_answer(random.choice(samples), random) for _ in range(random.randint(1, 6))]
+    if random.randrange(4) == 0:
+        found.append(random.choice([Unavailable("refused", code="transport"), Uncertain("reset", code="transport")]))
+    return found
+
+
+def _answer(told: Response, random: Random) -> Response:
     body, status, headers = told.body, told.status, dict(told.headers)
     if random.randrange(3):
         body = _damaged(body, random)

@@ -1,7 +1,7 @@
 """The provider kit over the samples of Twilio."""
 
 import json
-from typing import Any, ClassVar
+from typing import Any
 
 import msgspec
 from flows import answered
@@ -11,7 +11,7 @@ from twilio_envelopes import message_data
 from twilio_projection import project
 from twilio_samples import ACCOUNT, SERVICE, hook, names, sample
 
-from providers import Event, Recipient, Template
+from providers import Event, Recipient
 from providers.testing import (
     DocumentedError,
     Exchange,
@@ -20,7 +20,6 @@ from providers.testing import (
     ProviderContract,
     Samples,
     WebhookCase,
-    example,
 )
 
 WEBHOOKS = names("msg_*") + names("status_*") + names("events_*")
@@ -94,10 +93,6 @@ class TestTwilioWhatsApp(ProviderContract):
             for code, name in CODES
         ],
     )
-    # Twilio's own name of a template.
-    messages: ClassVar = {
-        "template": msgspec.structs.replace(example("template"), content=Template(name="HX0", language="en")),
-    }
 
     def seen(self, event: Event) -> Any:
         return project(event)

@@ -8,7 +8,7 @@ from test_waha_inbound import WEBHOOKS, media_of
 from test_waha_outbound import ANSWER_ONLY, ERROR_ANSWERS, SENDS
 from waha_envelopes import message_data, recipient
 from waha_projection import project
-from waha_samples import ACCOUNT, ROOT, hook, names, sample
+from waha_samples import ACCOUNT, hook, names, sample
 
 from providers import Event, MessageData
 from providers._waha_addresses import chosen_id
@@ -82,8 +82,6 @@ class TestWhatsAppWeb(ProviderContract):
             for answer, name, code in ERROR_ANSWERS
         ],
     )
-    media_id = f"{ROOT}/api/files/acme/a.jpeg"
-    group_id = "120363000000000042@g.us"
 
     def seen(self, event: Event) -> Any:
         return project(event, media_of(event))
