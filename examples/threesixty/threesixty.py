@@ -23,7 +23,6 @@ from providers import (
     Recipient,
     Rejected,
     Request,
-    Response,
     Webhook,
     WhatsAppProvider,
     cloud_api,
