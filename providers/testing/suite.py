@@ -22,6 +22,8 @@ EXAMPLES = int(os.environ.get("CONTRACT_EXAMPLES", "300"))
 _made_up = settings(
     max_examples=EXAMPLES, derandomize=True, deadline=None, database=None, suppress_health_check=list(HealthCheck)
 )
+# There are a dozen operations, which share the examples.
+_shared = settings(_made_up, max_examples=max(EXAMPLES // 10, 50))
 _choices = st.randoms(use_true_random=False)
 _WORDS = ["text", "image", "failed", "group", "message", "15550002222", "+15005550100", "1793801400", "1e9999", "\0"]
 _values = st.recursive(
@@ -131,7 +133,7 @@ class ProviderContract(Contract):
         """Neither by a repr, nor in an address, nor by an error that quotes what the provider said."""
         self.check_secrets()
 
-    @_made_up
+    @_shared
     @given(random=_choices)
     def test_an_operation_ends_whatever_the_answers(self, operation: str, random: Random) -> None:
         """With a result or a SendError, after a bounded number of calls."""
