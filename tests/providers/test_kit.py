@@ -15,6 +15,7 @@ from cloud_samples import ACCOUNT, compact, signed
 from ingress.cli import main
 from providers import Event, Flow, MessageData, MessageResult, Rejected, Request, Unverified, Webhook
 from providers.meta_business import MetaBusiness
+from providers.signing import same_secret
 from providers.testing import Contract, ContractBroken, SampleError, Samples, WebhookCase, report
 
 CASE = WebhookCase(name="text", hook=signed(compact("in_text_basic")))
@@ -131,6 +132,22 @@ def test_what_is_wrong_is_found(kind: type[MetaBusiness], check: Callable[[Contr
     check(contract())
     with pytest.raises(ContractBroken, match=said):
         check(contract(kind))
+
+
+class Tokened(MetaBusiness, frozen=True, kw_only=True):
+    def verify(self, hook: Webhook) -> None:
+        if not same_secret(hook.headers.get("x-token", ""), self.verify_token):
+            raise Unverified
+
+
+def test_a_token_alone_can_prove_who_sent_a_webhook() -> None:
+    """Where the author says so: then only the token is changed."""
+    held = contract(Tokened)
+    case = WebhookCase(name="text", hook=msgspec.structs.replace(CASE.hook, headers={"x-token": "my-verify-token"}))
+    with pytest.raises(ContractBroken, match="at byte"):
+        often(lambda random: held.check_forged(case, random))
+    held.signs_body = False
+    often(lambda random: held.check_forged(case, random))
 
 
 def test_a_provider_that_is_not_installed_is_told_how() -> None:
