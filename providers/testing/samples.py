@@ -17,7 +17,8 @@ all others are signed by the contract's `sign` before they are verified.
                     "answer": {"status": 200, "body": {"id": "m1"}}}],
      "result": {"provider_message_id": "m1"}}
 
-    {"operation": "mark_read", "arguments": {"message_id": "m1", "chat": {"phone": "+5511987654321"}}, "exchanges": []}
+    {"operation": "mark_read", "arguments": {"message_id": "m1", "chat": {"phone": "+5511987654321"}},
+     "exchanges": [{"answer": {"status": 200, "body": {"success": true}}}], "result": null}
 
 Of a request, method, address and body are compared whole (JSON and forms as values), of the headers those that are
 named. An ``answer`` may be ``{"error": "Uncertain"}``: the line died. The end is a ``result``, compared like an event,
