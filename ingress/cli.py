@@ -15,7 +15,7 @@ import asyncpg
 import msgspec
 import uvloop
 
-from providers import Registry
+from providers import Registry, UnknownProvider
 
 from . import __version__, log
 from .capabilities import matrix
@@ -36,8 +36,11 @@ def main() -> None:
     commands.add_parser("run", help="serve with the sandbox on: everything on this machine, nothing to set up")
     commands.add_parser("serve", help="serve")
     commands.add_parser("migrate", help="bring the database to this release's schema")
-    providers = commands.add_parser("providers", help="list the provider plug-ins")
+    providers = commands.add_parser("providers", help="list the provider plug-ins, or check one")
     providers.add_argument("--matrix", action="store_true", help="print who can do what, as a table in Markdown")
+    check = providers.add_subparsers(dest="action").add_parser("check", help="hold a plug-in to the contract")
+    check.add_argument("name")
+    check.add_argument("--samples", type=Path, help="a folder of samples, with an account.json")
     commands.add_parser("schema", help="print the JSON Schema of an event")
     commands.add_parser("generate-key", help="print a new entry for INGRESS_ENCRYPTION_KEYS")
     demo = commands.add_parser("demo", help="play a scene on a throw-away database, and check it")
@@ -55,6 +58,8 @@ def main() -> None:
                 with _stores(settings) as stored:
                     changed = asyncio.run(migrate(stored.database_url))
                 sys.stdout.write("schema created\n" if changed else "schema is current\n")
+            case "providers" if options.action == "check":
+                sys.exit(_check_provider(options.name, options.samples))
             case "providers" if options.matrix:
                 sys.stdout.write(matrix(Registry()))
             case "providers":
@@ -158,4 +163,16 @@ def write_private(path: Path, text: str) -> None:
 def _list_providers() -> None:
     for entry in Registry().entries():
         about = entry.info.display_name if entry.info else entry.reason or ""
-        sys.stdout.write(f"{entry.name:24} {entry.state:12} {about}\n")
+        sys.stdout.write(f"{entry.name:24} {entry.state:12} {entry.origin:40} {about}\n")
+
+
+def _check_provider(name: str, samples: Path | None) -> int:
+    """The exit status: 1 where the provider is none, or breaks the contract."""
+    from providers.testing import SampleError, report  # a server checks nothing
+
+    try:
+        rows = report.check(Registry().get(name), samples)
+    except (UnknownProvider, SampleError) as error:
+        _fail(str(error))
+    sys.stdout.write(report.table(rows))
+    return int(any(row.broken for row in rows))

@@ -130,6 +130,16 @@ def call_error(response: Response, *, secrets: tuple[str | None, ...] = ()) -> S
     return error
 
 
+def answered(response: Response, *, secrets: tuple[str | None, ...] = ()) -> Object:
+    """The answer to a call that may be repeated freely, or what it means that there is none."""
+    body = answer(response)
+    if not 200 <= response.status < 300 or "error" in body:
+        raise call_error(response, secrets=secrets)
+    if not body or body.get("success") is False:
+        raise Unavailable("the answer is not the one documented", code="unexpected_answer")
+    return body
+
+
 def is_missing_object(response: Response) -> bool:
     """Whether the object in the path is gone, or not ours."""
     error = _error_in(response)

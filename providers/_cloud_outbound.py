@@ -4,7 +4,7 @@ Source: https://developers.facebook.com/docs/whatsapp/cloud-api/reference/messag
     https://developers.facebook.com/docs/whatsapp/cloud-api/guides/send-message-templates.
 """
 
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from . import _cloud_limits
 from ._cloud_errors import answer, send_error
@@ -13,6 +13,7 @@ from ._values import Object, listed, phone, present, text, word
 from .base import Response
 from .errors import Rejected, SendError, Unsupported
 from .messages import (
+    Action,
     Audio,
     Carousel,
     Catalog,
@@ -41,6 +42,9 @@ from .messages import (
 )
 
 Edge = Literal["messages", "marketing_messages"]
+
+# What can be sent: the tags of all content types and of all actions.
+KINDS = frozenset(str(kind.__struct_config__.tag) for kind in (*get_args(OutboundContent), *get_args(Action)))
 
 _IN_GROUPS = (Text, MediaContent, Template, Pin)
 

@@ -4,19 +4,19 @@ Source: https://developers.facebook.com/docs/whatsapp/cloud-api (late 2026, Grap
         https://developers.facebook.com/documentation/business-messaging/whatsapp
 """
 
-from typing import Annotated, Any, ClassVar, get_args
+from typing import Annotated, ClassVar
 from urllib.parse import quote, urlencode
 
 import msgspec
 from msgspec import Meta
 
 from . import _cloud_health, _cloud_inbound, _cloud_limits, _cloud_outbound
-from ._cloud_errors import answer, call_error, is_missing_object, is_unknown_field
+from ._cloud_errors import answered, is_missing_object, is_unknown_field
 from ._cloud_media import form_around, media_of
 from ._values import Object, listed, mapping, text, word
 from .base import Check, Flow, ProviderInfo, Request, Response, Upload, UploadRequest, Webhook, WhatsAppProvider
 from .errors import AccountBroken, Rejected, Restricted, SendError, Unavailable, Unverified
-from .messages import Action, Event, Media, MessageData, MessageResult, OutboundContent, ProviderStatus, Recipient
+from .messages import Event, Media, MessageData, MessageResult, ProviderStatus, Recipient
 from .signing import hmac_hex, same_secret, verify_hmac_hex
 
 _SECRET = {"secret": True}
@@ -33,15 +33,8 @@ _MAX_PAGES = 20
 _CONFIGURATION_ERRORS = (AccountBroken, Restricted, Rejected)
 
 
-def _tags(union: Any) -> set[str]:
-    return {kind.__struct_config__.tag for kind in get_args(union)}
-
-
 class MetaBusiness(WhatsAppProvider, frozen=True, kw_only=True):
-    """One number of one WhatsApp Business Account (WABA).
-
-    A gateway that speaks the same dialect overrides `_root` and `_authorization`.
-    """
+    """One number of one WhatsApp Business Account (WABA). A gateway that speaks the same uses `providers.cloud_api`."""
 
     info: ClassVar[ProviderInfo] = ProviderInfo(
         name="meta_business",
@@ -50,9 +43,7 @@ class MetaBusiness(WhatsAppProvider, frozen=True, kw_only=True):
         pricing="paid",
         stability="stable",
         official=True,
-        capabilities=frozenset(
-            _tags(OutboundContent) | _tags(Action) | {"templates", "media", "uploads", "receipts", "typing", "groups"}
-        ),
+        capabilities=_cloud_outbound.KINDS | {"templates", "media", "uploads", "receipts", "typing", "groups"},
     )
 
     access_token: Annotated[
@@ -415,12 +406,7 @@ class MetaBusiness(WhatsAppProvider, frozen=True, kw_only=True):
         return self._answered(response)
 
     def _answered(self, response: Response) -> Object:
-        body = answer(response)
-        if not 200 <= response.status < 300 or "error" in body:
-            raise call_error(response, secrets=self._secrets)
-        if not body or body.get("success") is False:
-            raise Unavailable("the answer is not the one documented", code="unexpected_answer")
-        return body
+        return answered(response, secrets=self._secrets)
 
 
 def _apps(answer: Object) -> list[Object]:

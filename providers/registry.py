@@ -19,8 +19,8 @@ from .base import ProviderInfo, WhatsAppProvider
 
 ENTRY_POINT_GROUP = "whatsapp_ingress.providers"
 
-# The modules of this package that are no provider.
-_CONTRACT = {"base", "errors", "messages", "registry", "signing", "testing"}
+# The modules of this package that are no provider: the contract, and a dialect that several speak.
+_CONTRACT = {"base", "cloud_api", "errors", "messages", "registry", "signing", "testing"}
 
 _log = logging.getLogger("providers")
 

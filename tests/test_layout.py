@@ -25,7 +25,7 @@ from providers import ProviderError, Registry
 ROOT = Path(__file__).parent.parent
 FOLDER = Path(ingress.__file__).parent
 FILES = sorted(FOLDER.rglob("*.py"))
-SOURCES = [*FILES, *sorted(Path(providers.__file__).parent.glob("*.py"))]
+SOURCES = [*FILES, *sorted(Path(providers.__file__).parent.rglob("*.py"))]
 
 
 def name_of(path: Path) -> str:
@@ -110,7 +110,7 @@ def test_the_service_does_without_its_simulators() -> None:
 
 
 def test_providers_do_not_know_the_service() -> None:
-    for path in Path(providers.__file__).parent.glob("*.py"):
+    for path in Path(providers.__file__).parent.rglob("*.py"):
         assert not re.search(r"^\s*(from|import) ingress", path.read_text(), re.MULTILINE), path.name
 
 

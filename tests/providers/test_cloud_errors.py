@@ -43,15 +43,6 @@ def test_the_whole_table_is_here() -> None:
     assert len(REPLIES) + len(NOT_SENDS) + len([row for row in ROWS if row["where"] == ["W"]]) >= len(ROWS)
 
 
-@pytest.mark.parametrize("row", REPLIES, ids=label)
-def test_a_reply_is_judged_by_its_code(row: dict[str, Any]) -> None:
-    """Class and scope; the status is that of a good answer, so it cannot be what decides."""
-    for code in codes(row):
-        error = {"code": code, "error_subcode": row.get("subcode"), "message": "refused"}
-        found = _cloud_errors.send_error(answered({"error": error}, 418))
-        assert (type(found).__name__, found.scope) == (expected(row), row["scope"])
-
-
 @pytest.mark.parametrize("row", STATUSES, ids=label)
 def test_a_failed_status_is_judged_by_its_row(row: dict[str, Any]) -> None:
     """The W row of the code."""

@@ -44,6 +44,14 @@ def test_imports_are_pure(path: Path) -> None:
         assert not {name, top} & INPUT_OUTPUT, name
 
 
+def test_test_runners_are_imported_by_the_suite_alone() -> None:
+    """And no provider imports the kit: it does not come with a server."""
+    for path in FOLDER.rglob("*.py"):
+        found = set(re.findall(r"^(?:from|import) (\w+)", path.read_text(), re.MULTILINE))
+        assert path.name == "suite.py" or not found & {"pytest", "hypothesis"}, path.name
+        assert path.parent.name == "testing" or "testing" not in {name.split(".")[-1] for name in imports(path)}
+
+
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
 def test_nothing_reaches_outside(path: Path) -> None:
     """No built-in that does I/O is called, and no clock is read."""

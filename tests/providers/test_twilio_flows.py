@@ -6,8 +6,6 @@ from typing import Any
 import msgspec
 import pytest
 from flows import answered, drive, first, recorded
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from twilio_samples import ACCOUNT, AUTH_TOKEN, SERVICE, URL, sample
 
 from providers import (
@@ -104,43 +102,6 @@ def test_an_answer_about_the_moment_is_not_about_the_account(
     """A provider that is down or throttled is reported as such, never as bad configuration."""
     with pytest.raises(error):
         drive(FLOWS[name](), [answer])
-
-
-_BODIES = st.sampled_from([ACTIVE.body, SENDERS.body, UPDATED.body, b"", b"[]", b"{}", b'{"sid":1}', b"\xff", b"1"])
-_KEYS = st.sampled_from(
-    ["senders", "sender_id", "status", "meta", "next_page_url", "messages", "sid", "code", "properties", "contents"]
-)
-_OBJECTS = st.dictionaries(
-    _KEYS,
-    st.none() | st.integers() | st.text(max_size=5) | st.lists(st.none() | st.dictionaries(_KEYS, st.integers())),
-    max_size=4,
-).map(lambda value: json.dumps(value).encode())
-_ANSWERS = st.builds(
-    Response,
-    status=st.sampled_from([200, 201, 202, 204, 301, 307, 400, 401, 403, 404, 405, 422, 429, 500, 503])
-    | st.integers(100, 599),
-    headers=st.dictionaries(
-        st.sampled_from(["retry-after", "location", "date", "content-type"]), st.text(max_size=20), max_size=3
-    ),
-    body=_BODIES | _OBJECTS | st.binary(max_size=30),
-)
-
-
-@given(name=st.sampled_from(sorted(FLOWS)), answers=st.lists(_ANSWERS, min_size=1, max_size=6), lost=st.integers(0, 6))
-@settings(max_examples=600, derandomize=True, deadline=None)
-def test_every_flow_ends_on_any_answers(name: str, answers: list[Response], lost: int) -> None:
-    """With its result or a SendError, within a bounded number of calls, also when a line dies in the middle."""
-    with pytest.raises((StopIteration, SendError)) as end:
-        _answer_again_and_again(FLOWS[name](), answers, lost)
-    assert AUTH_TOKEN not in str(end.value)
-
-
-def _answer_again_and_again(flow: Flow[Any], answers: list[Response], lost: int) -> None:
-    next(flow)
-    for turn in range(60):
-        if turn == lost:
-            flow.throw(Uncertain("reset"))
-        flow.send(answers[turn % len(answers)])
 
 
 def test_nothing_has_to_be_prepared() -> None:

@@ -1,7 +1,7 @@
-"""Sends to Twilio: every sample gives its request and its outcome."""
+"""Sends to Twilio beyond what its samples show: those are in test_kit_twilio_whatsapp.py."""
 
 import json
-from typing import Any, get_args
+from typing import Any
 from urllib.parse import parse_qsl
 
 import msgspec
@@ -11,7 +11,6 @@ from twilio_envelopes import message_data
 from twilio_samples import ACCOUNT, SERVICE, URL, names, sample
 
 from providers import (
-    Action,
     Flow,
     MessageData,
     OutboundContent,
@@ -30,28 +29,8 @@ from providers import (
 )
 from providers.twilio_whatsapp import TwilioWhatsApp
 
-SENDS = names("send_*")
-LOCAL = [name for name in SENDS if sample(name)["http_request"] is None]
-CALLS = [name for name in SENDS if name not in LOCAL]
-ANSWERED = [name for name in CALLS if sample(name)["http_response"] is not None]
-UNANSWERED = [name for name in CALLS if name not in ANSWERED]
-MADE = [name for name in CALLS if sample(name)["envelope"]["type"] in ("interactive", "content_create")]
+MADE = [name for name in names("send_*") if sample(name)["envelope"]["type"] in ("interactive", "content_create")]
 
-ERRORS = {
-    "permanent_content": "Rejected",
-    "permanent_account": "AccountBroken",
-    "throttled": "Throttled",
-    "transient": "Unavailable",
-    "ambiguous": "Uncertain",
-}
-# What a sample's request has and ours has not, or the other way round.
-BEYOND = {
-    # A message of ours has no time to be sent at and none to live.
-    "send_text_scheduled": {"ScheduleType", "SendAt"},
-    "send_text_validity": {"ValidityPeriod"},
-    # Our sender is always named, so that the service does not choose another number.
-    "send_text_messaging_service": {"From"},
-}
 
 NO_CONTENT = answered({"contents": [], "meta": {"key": "contents"}})
 MADE_CONTENT = recorded(sample("send_content_create_quick_reply")["http_response"])
@@ -87,19 +66,6 @@ def fields(request: Request) -> dict[str, Any]:
     """The decoded form, its JSON as a value."""
     form = dict(parse_qsl(request.body.decode(), keep_blank_values=True, strict_parsing=True))
     return {**form, "ContentVariables": json.loads(form.get("ContentVariables", "null"))}
-
-
-def test_all_samples_are_here() -> None:
-    """The samples came along: an empty folder would pass everything below."""
-    assert (len(SENDS), len(LOCAL), len(UNANSWERED), len(MADE)) == (48, 1, 4, 3)
-
-
-@pytest.mark.parametrize("name", [name for name in CALLS if name not in MADE])
-def test_a_message_gives_its_request(name: str) -> None:
-    """Method, address, headers, and the form as values."""
-    expected = sample(name)["http_request"]
-    request = first(flow_of(name))
-    _check_request(request, expected, BEYOND.get(name, set()))
 
 
 def _check_request(request: Request, expected: dict[str, Any], beyond: set[str]) -> None:
@@ -191,54 +157,8 @@ def test_content_that_cannot_be_made(answers: list[Response], error: type[SendEr
         drive(flow_of("send_interactive_buttons"), answers)
 
 
-@pytest.mark.parametrize("name", CALLS)
-def test_the_same_message_gives_the_same_bytes(name: str) -> None:
-    """A request has no random or ordered-by-chance part."""
-    assert first(flow_of(name)) == first(flow_of(name))
-
-
-@pytest.mark.parametrize("name", [name for name in ANSWERED if "form" in sample(name)["http_request"]])
-def test_an_answer_gives_its_outcome(name: str) -> None:
-    """Accepted with its id, or the error class, code and scope that the sample asks for."""
-    outcome = sample(name)["outcome"]
-    answers = [*([NO_CONTENT, MADE_CONTENT] if name in MADE else []), _answer(sample(name)["http_response"])]
-    if outcome["class"] == "accepted":
-        result, _ = drive(flow_of(name), answers)
-        assert (result and result.provider_message_id) == outcome["provider_message_id"]
-        return
-    with pytest.raises(SendError) as caught:
-        drive(flow_of(name), answers)
-    assert type(caught.value).__name__ == ERRORS[outcome["class"]]
-    if "provider_code" in outcome:
-        assert caught.value.code == str(outcome["provider_code"])
-    if "scope" in outcome:
-        assert caught.value.scope == outcome["scope"]
-    assert (caught.value.retry_after_s or 0) >= (3600 if outcome.get("retry_after_hint") == "hours" else 0)
-
-
 def _answer(http_response: dict[str, Any]) -> Response:
     return recorded({**http_response, "body_text": http_response.get("text")})
-
-
-@pytest.mark.parametrize("name", LOCAL)
-def test_what_cannot_be_said_is_refused_before_any_call(name: str) -> None:
-    """The flow raises before its first request."""
-    assert sample(name)["outcome"]["class"] == "unsupported"
-    with pytest.raises(Unsupported):
-        first(flow_of(name))
-
-
-@pytest.mark.parametrize("name", UNANSWERED)
-def test_an_error_of_the_transport_passes_through(name: str) -> None:
-    """The driver knows whether the request was written; the flow neither swallows nor renames its verdict."""
-    kind = Unavailable if sample(name)["transport_error"]["phase"] == "connect" else Uncertain
-    assert ERRORS[sample(name)["outcome"]["class"]] == kind.__name__
-    flow = flow_of(name)
-    first(flow)
-    thrown = kind("the wire", code="transport")
-    with pytest.raises(kind) as caught:
-        flow.throw(thrown)
-    assert caught.value is thrown
 
 
 def test_what_the_answer_says_is_kept() -> None:
@@ -259,82 +179,6 @@ def test_a_message_that_failed_at_once_was_taken() -> None:
 
 
 # ---------------------------------------------------------------- what can be expressed
-
-CONTENTS: dict[str, dict[str, Any]] = {
-    "text": {"body": "x"},
-    "image": {"url": "https://x/a.png"},
-    "video": {"url": "https://x/a.mp4"},
-    "audio": {"url": "https://x/a.ogg"},
-    "document": {"url": "https://x/a.pdf"},
-    "sticker": {"url": "https://x/a.webp"},
-    "location": {"latitude": 1, "longitude": 2},
-    "contacts": {"contacts": [{"name": {"formatted_name": "Ana"}}]},
-    "reaction": {"message_id": "SM0", "emoji": "👍"},
-    "template": {"name": "HX0", "language": "en"},
-    "pin": {"message_id": "SM0"},
-}
-ACTIONS: dict[str, dict[str, Any]] = {
-    "buttons": {"buttons": [{"id": "1", "title": "t"}]},
-    "list": {"button": "b", "sections": [{"rows": [{"id": "1", "title": "t"}]}]},
-    "cta_url": {"title": "t", "url": "https://x"},
-    "flow": {"cta": "c", "flow_id": "1"},
-    "location_request": {},
-    "contact_request": {},
-    "call_permission_request": {},
-    "address_request": {"country": "BR"},
-    "voice_call": {"title": "t"},
-    "product": {"catalog_id": "c", "product_id": "p"},
-    "product_list": {"catalog_id": "c", "sections": []},
-    "product_carousel": {"catalog_id": "c", "products": ["p"]},
-    "catalog": {},
-    "carousel": {"cards": []},
-    "order_details": {"details": {}},
-    "order_status": {"details": {}},
-}
-
-
-def tags(union: Any) -> set[str]:
-    return {kind.__struct_config__.tag for kind in get_args(union)}
-
-
-def every_kind() -> dict[str, dict[str, Any]]:
-    kinds = {name: {"type": name, **parts} for name, parts in CONTENTS.items()}
-    for name, parts in ACTIONS.items():
-        kinds[name] = {"type": "interactive", "body": "b", "action": {"type": name, **parts}}
-    return kinds
-
-
-def test_every_kind_of_content_is_tried() -> None:
-    """The tables above leave out none."""
-    assert set(CONTENTS) | {"interactive"} == tags(OutboundContent)
-    assert set(ACTIONS) == tags(Action)
-
-
-@pytest.mark.parametrize("name", every_kind())
-def test_capabilities_say_what_can_be_sent(name: str) -> None:
-    """What is among them gives a request, what is not is Unsupported before any."""
-    flow = ACCOUNT.send_message(message(every_kind()[name]))
-    if name in TwilioWhatsApp.info.capabilities:
-        assert first(flow).method in ("GET", "POST")
-        return
-    with pytest.raises(Unsupported) as caught:
-        first(flow)
-    assert caught.value.code == f"{name}_unsupported"
-
-
-def test_capabilities_beyond_content() -> None:
-    """Each of them holds, and what is missing among them is Unsupported."""
-    features = TwilioWhatsApp.info.capabilities - set(every_kind())
-    assert features == {"interactive", "templates", "media", "typing", "find_message"}
-    somebody = Recipient(phone="+15005550100")
-    with pytest.raises(Unsupported) as caught:
-        first(ACCOUNT.mark_read("SM1", somebody))
-    assert caught.value.code == "receipts"
-    with pytest.raises(Unsupported):
-        ACCOUNT.pairing()
-    assert first(ACCOUNT.mark_read("SM1", somebody, typing=True)).method == "POST"
-    assert first(ACCOUNT.find_message(TEXT)).method == "GET"
-    assert first(ACCOUNT.media("MM1.ME1")).method == "GET"
 
 
 @pytest.mark.parametrize(

@@ -8,15 +8,11 @@ from urllib.parse import urlencode
 
 import msgspec
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from twilio_samples import ACCOUNT, AUTH_TOKEN, FORM, URL, form, hook, names, pairs, sample, signed
+from twilio_samples import ACCOUNT, AUTH_TOKEN, FORM, URL, form, hook, pairs, sample, signed
 
 from providers import Unverified, Webhook
 from providers.signing import verify_hmac_base64
 
-GENUINE = names("msg_*") + names("status_*") + names("events_*")
-FORGED = names("reject_*")
 VECTORS: list[dict[str, Any]] = sample("vectors_signature")
 SETTINGS = "x-twilio-webhooks-signature-settings"
 SHARED = f"key={ACCOUNT.shared_key_id}"
@@ -53,24 +49,6 @@ def vector_account(vector: dict[str, Any]) -> Any:
     return msgspec.structs.replace(ACCOUNT, auth_token=key)
 
 
-def test_all_samples_are_here() -> None:
-    """The samples came along: an empty folder would pass everything below."""
-    assert (len(GENUINE), len(FORGED), len(VECTORS)) == (58, 8, 4)
-
-
-@pytest.mark.parametrize("name", GENUINE)
-def test_a_genuine_webhook_passes(name: str) -> None:
-    """Forms and batches, with the Auth Token and with a shared key, whatever the port."""
-    ACCOUNT.verify(hook(name))
-
-
-@pytest.mark.parametrize("name", FORGED)
-def test_a_forged_webhook_is_refused(name: str) -> None:
-    """And nothing in it counts: the samples expect no event."""
-    assert refused(hook(name))
-    assert sample(f"{name}.expected") == []
-
-
 @pytest.mark.parametrize("vector", VECTORS, ids=lambda vector: vector["name"])
 def test_worked_vectors(vector: dict[str, Any]) -> None:
     """Computed with the official SDK: both spellings of the port pass, typical mistakes do not."""
@@ -86,16 +64,6 @@ def test_one_byte_appended_to_a_batch_is_refused() -> None:
     vector = next(vector for vector in VECTORS if "body" in vector)
     genuine = vector_hook(vector, vector["signature"])
     assert refused(msgspec.structs.replace(genuine, body=genuine.body + b" "), vector_account(vector))
-
-
-@pytest.mark.parametrize("name", ["msg_text_unicode", "msg_unknown_fields", "status_sent", "events_batch"])
-def test_a_flipped_byte_is_refused(name: str) -> None:
-    """A body that differs from the signed one in any byte raises Unverified."""
-    genuine = hook(name)
-    for index in range(len(genuine.body)):
-        body = bytearray(genuine.body)
-        body[index] ^= 1
-        assert refused(msgspec.structs.replace(genuine, body=bytes(body))), index
 
 
 def test_a_flipped_character_of_the_signature_is_refused() -> None:
@@ -211,6 +179,12 @@ def test_the_shape_of_a_form_may_vary() -> None:
     ACCOUNT.verify(with_header(genuine, "content-type", None))
 
 
+def test_a_name_that_has_swallowed_its_value_is_refused() -> None:
+    """The signed text has no mark between the two, so only a form that has them apart is taken."""
+    genuine = hook("msg_text_basic")
+    assert refused(msgspec.structs.replace(genuine, body=genuine.body.replace(b"NumMedia=0", b"NumMedia0")))
+
+
 def test_bytes_that_are_no_text_can_be_signed() -> None:
     """The signature is over the bytes, however they read."""
     digest = hmac.new(AUTH_TOKEN.encode(), URL.encode() + b"Body\xff\xfe\x00", "sha1").digest()
@@ -221,19 +195,6 @@ def test_bytes_that_are_no_text_can_be_signed() -> None:
 def test_thousands_of_fields_are_refused_unread() -> None:
     """Whoever sends them is not Twilio, and to sort them costs time."""
     assert refused(signed([(f"n{index}", "") for index in range(2000)]))
-
-
-@given(
-    url=st.text(max_size=40) | st.just(URL),
-    body=st.binary(max_size=60),
-    headers=st.dictionaries(
-        st.sampled_from(["x-twilio-signature", SETTINGS, "content-type"]), st.text(max_size=50), max_size=3
-    ),
-)
-@settings(max_examples=300, derandomize=True, deadline=None)
-def test_whatever_comes_is_unverified(url: str, body: bytes, headers: dict[str, str]) -> None:
-    """A malformed request is refused and never crashes."""
-    assert refused(Webhook(method="POST", url=url, headers=headers, body=body))
 
 
 def test_an_empty_secret_signs_nothing() -> None:

@@ -1,0 +1,310 @@
+"""The provider kit itself: it finds what is wrong, says so, and needs no test runner."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from random import Random
+from typing import Any, ClassVar
+
+import msgspec
+import pytest
+from cloud_samples import ACCOUNT, compact, signed
+
+from ingress.cli import main
+from providers import Event, Flow, MessageData, MessageResult, Rejected, Request, Unverified, Webhook
+from providers.meta_business import MetaBusiness
+from providers.signing import same_secret
+from providers.testing import Contract, ContractBroken, SampleError, Samples, WebhookCase, report
+
+CASE = WebhookCase(name="text", hook=signed(compact("in_text_basic")))
+HOOK = {"url": "https://gw.example.org/x", "body": json.loads(compact("in_text_basic"))}
+
+
+def contract(kind: type[MetaBusiness] = MetaBusiness, samples: Samples | None = None) -> Contract:
+    held = Contract()
+    held.provider = msgspec.convert(msgspec.to_builtins(ACCOUNT), kind)
+    held.samples = samples or Samples(webhooks=[CASE])
+    return held
+
+
+# ---------------------------------------------------------------- what is wrong with a provider
+
+
+class Trusting(MetaBusiness, frozen=True, kw_only=True):
+    def verify(self, hook: Webhook) -> None:
+        if "x-hub-signature-256" not in hook.headers:
+            raise Unverified
+
+
+class Unsigned(MetaBusiness, frozen=True, kw_only=True):
+    def verify(self, hook: Webhook) -> None:
+        return
+
+
+class Crashing(MetaBusiness, frozen=True, kw_only=True):
+    def parse(self, hook: Webhook) -> list[Event]:
+        return [Event(**item) for item in json.loads(hook.body)["entry"]]
+
+    def verify(self, hook: Webhook) -> None:
+        assert hook.headers["x-hub-signature-256"].startswith("sha256=")
+
+
+class Forgetful(MetaBusiness, frozen=True, kw_only=True):
+    counted: ClassVar[list[int]] = []
+
+    def parse(self, hook: Webhook) -> list[Event]:
+        self.counted.append(1)
+        return [msgspec.structs.replace(event, key=str(len(self.counted))) for event in super().parse(hook)]
+
+
+class Repeating(MetaBusiness, frozen=True, kw_only=True):
+    def parse(self, hook: Webhook) -> list[Event]:
+        return super().parse(hook) * 2
+
+
+class Greedy(MetaBusiness, frozen=True, kw_only=True):
+    def owns(self, event: Event) -> bool:
+        return True
+
+
+class Telling(MetaBusiness, frozen=True, kw_only=True):
+    def send_message(self, message: MessageData) -> Flow[MessageResult]:
+        response = yield Request(method="POST", url=f"https://x/?token={self.access_token}")
+        raise Rejected(f"it said {response.body!r}")
+
+
+class Quoting(MetaBusiness, frozen=True, kw_only=True):
+    def send_message(self, message: MessageData) -> Flow[MessageResult]:
+        response = yield Request(method="POST", url="https://x/")
+        raise Rejected(f"it said {response.body!r}")
+
+
+class Endless(MetaBusiness, frozen=True, kw_only=True):
+    def get_status(self) -> Flow[Any]:
+        while True:
+            yield self._get("x")
+
+
+class Clumsy(MetaBusiness, frozen=True, kw_only=True):
+    def get_status(self) -> Flow[Any]:
+        response = yield self._get("x")
+        return json.loads(response.body)["state"]
+
+
+class Boasting(MetaBusiness, frozen=True, kw_only=True):
+    info = msgspec.structs.replace(MetaBusiness.info, capabilities=MetaBusiness.info.capabilities | {"pairing"})
+
+
+class Modest(MetaBusiness, frozen=True, kw_only=True):
+    info = msgspec.structs.replace(MetaBusiness.info, capabilities=frozenset({"texts", "image"}))
+
+
+def often(check: Callable[[Random], object]) -> None:
+    random = Random(1)
+    for _ in range(300):
+        check(random)
+
+
+@pytest.mark.parametrize(
+    ("kind", "check", "said"),
+    [
+        (Trusting, lambda held: often(lambda random: held.check_forged(CASE, random)), "with a byte changed"),
+        (Unsigned, lambda held: held.check_forged(CASE, Random(1)), "what in it proves who sent it"),
+        (Crashing, lambda held: held.check_reading(CASE), "nothing but Malformed"),
+        (Crashing, lambda held: held.verifies(msgspec.structs.replace(CASE.hook, headers={})), "but Unverified"),
+        (Forgetful, lambda held: held.check_stable(CASE), "other keys"),
+        (Repeating, lambda held: held.check_reading(CASE), "the same key"),
+        (Greedy, lambda held: held.check_ownership(CASE), "about another number"),
+        (Telling, lambda held: held.check_secrets(), "a secret is in an address"),
+        (Quoting, lambda held: held.check_secrets(), "an error quotes a secret"),
+        (Endless, lambda held: often(lambda random: held.check_ending("get_status", random)), "it still asks"),
+        (Clumsy, lambda held: held.check_ending("get_status", Random(1)), "which is no SendError"),
+        (Boasting, lambda held: held.check_feature("pairing"), "is among the capabilities"),
+        (Modest, lambda held: held.check_kind("text"), "is not among the capabilities"),
+        (Modest, lambda held: held.check_description(), "mean nothing: .'texts'"),
+        (Modest, lambda held: held.check_registered(), "has another class"),
+    ],
+)
+def test_what_is_wrong_is_found(kind: type[MetaBusiness], check: Callable[[Contract], None], said: str) -> None:
+    """And said in words that name it; the same check passes the provider as it is."""
+    check(contract())
+    with pytest.raises(ContractBroken, match=said):
+        check(contract(kind))
+
+
+class Tokened(MetaBusiness, frozen=True, kw_only=True):
+    def verify(self, hook: Webhook) -> None:
+        if not same_secret(hook.headers.get("x-token", ""), self.verify_token):
+            raise Unverified
+
+
+def test_a_token_alone_can_prove_who_sent_a_webhook() -> None:
+    """Where the author says so: then only the token is changed."""
+    held = contract(Tokened)
+    case = WebhookCase(name="text", hook=msgspec.structs.replace(CASE.hook, headers={"x-token": "my-verify-token"}))
+    with pytest.raises(ContractBroken, match="at byte"):
+        often(lambda random: held.check_forged(case, random))
+    held.signs_body = False
+    often(lambda random: held.check_forged(case, random))
+
+
+def test_a_provider_that_is_not_installed_is_told_how() -> None:
+    """The entry point to write, letter by letter."""
+
+    class Elsewhere(MetaBusiness, frozen=True, kw_only=True):
+        info = msgspec.structs.replace(MetaBusiness.info, name="elsewhere")
+
+    with pytest.raises(ContractBroken, match='elsewhere = "test_kit:Elsewhere"'):
+        contract(Elsewhere).check_registered()
+
+
+# ---------------------------------------------------------------- what is wrong with a sample
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Callable[..., Samples]:
+    def written(**files: Any) -> Samples:
+        for name, value in files.items():
+            (tmp_path / f"{name}.json").write_text(value if isinstance(value, str) else json.dumps(value))
+        return Samples(tmp_path)
+
+    return written
+
+
+SEND = {"message": {"to": {"phone": "+5511987654321"}, "content": {"type": "text", "body": "Hi"}}}
+
+
+@pytest.mark.parametrize(
+    ("file", "said"),
+    [
+        ("{", "bad.json: "),
+        ({"request": {}}, "bad.json: Object missing required field `url`"),
+        ({"request": HOOK, "event": []}, "bad.json: Object contains unknown field `event`"),
+        ({"message": {"to": {"phone": "1"}, "content": {"type": "text", "body": "x"}}}, "bad.json: .*phone"),
+        ({"operation": "mark_read", "arguments": {"id": "1"}}, "bad.json: mark_read takes no id"),
+        ({"operation": "fly"}, "bad.json: .*fly"),
+        ({**SEND, "exchanges": [{"answer": {"error": "Bang"}}]}, "bad.json: there is no error 'Bang'"),
+    ],
+)
+def test_a_file_that_is_no_sample_is_named(folder: Callable[..., Samples], file: Any, said: str) -> None:
+    """With what is wrong in it."""
+    with pytest.raises(SampleError, match=said):
+        folder(bad=file)
+
+
+@pytest.mark.parametrize(
+    ("file", "said"),
+    [
+        ({"request": HOOK, "events": []}, "not as expected"),
+        (
+            {"request": HOOK, "events": [{"message": {"content": {"body": "Bye"}}}]},
+            r"content.body: 'Hello, .*not 'Bye'",
+        ),
+        ({"request": HOOK, "events": [{}], "owned": False}, r"owns\(\) says"),
+        ({"request": HOOK, "error": "Malformed"}, "was to raise Malformed"),
+    ],
+)
+def test_a_webhook_that_gives_something_else_is_told(folder: Callable[..., Samples], file: Any, said: str) -> None:
+    """By the place in the event."""
+    held = contract(samples=folder(case=file))
+    with pytest.raises(ContractBroken, match=said):
+        held.check_reading(held.samples.webhooks[0])
+
+
+REQUEST = {"method": "POST", "url": "https://graph.facebook.com/v25.0/109876543210987/messages"}
+REFUSED = {"status": 400, "body": {"error": {"code": 131026}}}
+
+
+@pytest.mark.parametrize(
+    ("rest", "said"),
+    [
+        ({}, "it makes another one: the request POST"),
+        ({"exchanges": [{"request": REQUEST, "answer": REFUSED}]}, r"\$.body"),
+        ({"exchanges": [{"request": {**REQUEST, "url": "https://x"}, "answer": REFUSED}]}, r"\$.url"),
+        ({"exchanges": [{"answer": REFUSED}]}, "it ends with Rejected .131026"),
+        ({"exchanges": [{"answer": REFUSED}], "error": {"class": "Throttled"}}, "not with Throttled"),
+        ({"exchanges": [{"answer": REFUSED}], "error": {"class": "Rejected", "code": "1"}}, "code of the error"),
+        ({"exchanges": [{"answer": {"error": "Uncertain"}}], "error": {"class": "Rejected"}}, "with Uncertain"),
+        ({"exchanges": [{"answer": REFUSED}, {"answer": REFUSED}]}, "makes 1 requests, not 2"),
+    ],
+)
+def test_a_flow_that_does_something_else_is_told(folder: Callable[..., Samples], rest: Any, said: str) -> None:
+    """By the number of the request and the place in it, or by its end."""
+    held = contract(samples=folder(case={**SEND, **rest}))
+    with pytest.raises(ContractBroken, match=said):
+        held.check_flow(held.samples.flows[0])
+
+
+# ---------------------------------------------------------------- without a test runner
+
+
+def test_a_good_provider_has_a_table_without_faults(folder: Callable[..., Samples], tmp_path: Path) -> None:
+    """Samples in files, an account in a file, errors in a file."""
+    accepted = {"status": 200, "body": {"messages": [{"id": "wamid.1"}]}}
+    folder(
+        account=msgspec.to_builtins(ACCOUNT),
+        text={"request": HOOK, "events": [{"type": "message.received"}]},
+        forged={"request": HOOK, "error": "Unverified"},
+        send={**SEND, "exchanges": [{"answer": accepted}], "result": {"provider_message_id": "wamid.1"}},
+        errors=[{"answer": REFUSED, "error": {"class": "Rejected", "code": "131026"}}],
+    )
+    rows = report.check(MetaBusiness, tmp_path)
+    assert [row for row in rows if row.broken] == []
+    # Nothing here is signed.
+    assert [row.title for row in rows if row.skipped] == ["a changed byte is unverified"]
+
+
+def test_the_command_checks_a_provider(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Status 0 and a table."""
+    monkeypatch.setattr(sys, "argv", ["ingress", "providers", "check", "meta_business"])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    told = capsys.readouterr().out
+    assert ended.value.code == 0
+    assert "FAILED" not in told
+    assert "capabilities say what can be sent" in told
+
+
+def test_the_command_tells_what_is_broken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Status 1, and the line below says what."""
+    (tmp_path / "account.json").write_bytes(msgspec.json.encode(ACCOUNT))
+    (tmp_path / "text.json").write_text(json.dumps({"request": HOOK, "events": []}))
+    monkeypatch.setattr(sys, "argv", ["ingress", "providers", "check", "meta_business", "--samples", str(tmp_path)])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    told = capsys.readouterr().out
+    assert ended.value.code == 1
+    assert "FAILED\n    text: what parse gives, is not as expected" in told
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [(["carrier_pigeon"], "no provider 'carrier_pigeon'"), (["meta_business", "--samples", "/nowhere"], "no folder")],
+)
+def test_the_command_tells_what_it_cannot_check(
+    arguments: list[str], said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In one line."""
+    monkeypatch.setattr(sys, "argv", ["ingress", "providers", "check", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 1
+    assert said in capsys.readouterr().err
+
+
+def test_checking_needs_no_test_runner() -> None:
+    """A server has none."""
+    program = (
+        "import sys\n"
+        "sys.modules['pytest'] = sys.modules['hypothesis'] = None\n"
+        "from providers import Registry\n"
+        "from providers.testing import report\n"
+        "assert not [row for row in report.check(Registry().get('meta_business'), None) if row.broken]\n"
+    )
+    root = Path(__file__).parents[2]
+    done = subprocess.run([sys.executable, "-c", program], cwd=root, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
