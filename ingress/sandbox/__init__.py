@@ -27,12 +27,20 @@ from .meta_errors import DOCUMENTED
 from .meta_inbound import MetaInbound
 from .meta_records import AcceptedMessage, SendCall
 from .meta_world import StatusPolicy
+from .waha import WahaSimulator
+from .waha_bodies import News, WahaSession, example_session, waha_encode, waha_headers, waha_signature
+from .waha_errors import WAHA_DOCUMENTED
+from .waha_inbound import WahaInbound
+from .waha_records import WahaMessage, WahaReceipt, WahaSend
+from .waha_session import AckPolicy
 from .webhook_post import PostResult, RetryPolicy
 
 __all__ = [
     "DOCUMENTED",
+    "WAHA_DOCUMENTED",
     "Accept",
     "AcceptedMessage",
+    "AckPolicy",
     "AnyAnswer",
     "AnyFault",
     "Bare5xx",
@@ -54,6 +62,7 @@ __all__ = [
     "MetaInbound",
     "MetaNumber",
     "MetaSimulator",
+    "News",
     "PostResult",
     "Refuse",
     "ResetAfterAccept",
@@ -63,11 +72,21 @@ __all__ = [
     "Slow",
     "StatusPolicy",
     "Throttle429",
+    "WahaInbound",
+    "WahaMessage",
+    "WahaReceipt",
+    "WahaSend",
+    "WahaSession",
+    "WahaSimulator",
     "encode",
     "example_number",
+    "example_session",
     "merged",
     "message_id_of",
     "message_ids",
     "signature",
     "signed_headers",
+    "waha_encode",
+    "waha_headers",
+    "waha_signature",
 ]
