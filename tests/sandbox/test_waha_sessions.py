@@ -1,12 +1,13 @@
 """Sessions: created, linked, stopped, lost; each state is told, and only some let anything out."""
 
 import base64
-from typing import Any
+from typing import Any, get_args
 
 import aiohttp
 import pytest
 
 from ingress.sandbox import WahaSimulator, example_session
+from ingress.sandbox.waha_bodies import Engine
 from providers import AccountBroken, Text, Unavailable
 
 from .waha_kit import Hooks, Phone
@@ -51,6 +52,23 @@ async def test_from_nothing_to_a_linked_phone(fresh: Phone) -> None:
     assert checks == {"credentials": True, "server": True, "session": True, "webhooks": False, "number": True}
     await fresh.run(adapter.send_message(fresh.message(Text(body="x"))))
     assert len(waha.accepted) == 1
+
+
+@pytest.mark.parametrize("engine", get_args(Engine))
+async def test_a_session_of_our_making_can_be_asked_for_messages(
+    waha: WahaSimulator, http: aiohttp.ClientSession, engine: Engine
+) -> None:
+    """By each engine whose calls take an id of ours: NOWEB has to be told to keep messages."""
+    session = example_session(1, engine)
+    await waha.add_session(session, exists=False)
+    phone = Phone(waha, session, http)
+    await phone.run(phone.adapter.setup())
+    await waha.wait_for(lambda: waha.state_of(session).status == "SCAN_QR_CODE")
+    waha.scan(session)
+    message = phone.message(Text(body="x"))
+    sent = await phone.run(phone.adapter.send_message(message))
+    found = await phone.run(phone.adapter.find_message(message))
+    assert (found and found.provider_message_id) == (None if engine == "WEBJS" else sent.provider_message_id)
 
 
 async def test_qr_codes_run_out(fresh: Phone) -> None:
