@@ -71,24 +71,24 @@ class WahaWorld(World[WahaSession, SessionState, WahaMessage, WahaSend], WahaTru
     async def add_session(
         self, session: WahaSession, *, own_port: bool = False, exists: bool = True, linked: bool = True
     ) -> str:
-        """Make *session* known, with a key of its own; returns its base URL.
+        """Make *session* known, or replace what is known of it, with a key of its own; returns its base URL.
 
         It works already where it is *linked*, shows a QR code where it only *exists*, and else waits for the gateway
         to create it. With *own_port* its connections can be refused while other sessions live.
         """
         self.keys[session.api_key] = session.name
-        state = await self.session(session.name, session, own_port=own_port)
+        state = await self.session(session.name, own_port=own_port)
+        state.engine, state.phone = session.engine, session.phone
         if exists and not state.exists:
             state.exists, state.is_linked = True, linked
             self._arrive(state)
         return state.listener.url
 
-    async def session(self, name: str, session: WahaSession | None = None, *, own_port: bool = False) -> SessionState:
+    async def session(self, name: str, *, own_port: bool = False) -> SessionState:
         """The state of the session *name*, a new one where it was unknown."""
         state = self.numbers.get(name)
         if state is None:
-            engine, phone = (session.engine, session.phone) if session else (self.engine, None)
-            state = SessionState(name, engine, phone, await self._listener(own_port=own_port))
+            state = SessionState(name, self.engine, None, await self._listener(own_port=own_port))
             self.numbers[name] = state
         return state
 
