@@ -29,6 +29,7 @@ def media_of(response: Response, *, url: str, headers: dict[str, str]) -> Media:
         origin, here = ("", ""), ("", "")
     if origin == here and origin[1]:
         return Media(url=place, headers=headers)
-    if origin[0] != "https" or not origin[1]:
+    # Never less secure than the way here; an API address without TLS is one on the own network.
+    if origin[0] not in ("https", here[0]) or not origin[1]:
         raise Rejected("the medium is not at an address that can be trusted", code="media_host", scope="media")
     return Media(url=place)

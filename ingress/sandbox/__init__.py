@@ -27,6 +27,13 @@ from .meta_errors import DOCUMENTED
 from .meta_inbound import MetaInbound
 from .meta_records import AcceptedMessage, SendCall
 from .meta_world import StatusPolicy
+from .twilio import TwilioSimulator
+from .twilio_bodies import TwilioSender, example_sender, message_sid_of, twilio_headers, twilio_signature
+from .twilio_errors import TWILIO_DOCUMENTED
+from .twilio_inbound import TwilioInbound
+from .twilio_records import TwilioMessage, TwilioSend
+from .twilio_retries import Pace
+from .twilio_world import TwilioStatusPolicy
 from .waha import WahaSimulator
 from .waha_bodies import News, WahaSession, example_session, waha_encode, waha_headers, waha_signature
 from .waha_errors import WAHA_DOCUMENTED
@@ -37,6 +44,7 @@ from .webhook_post import PostResult, RetryPolicy
 
 __all__ = [
     "DOCUMENTED",
+    "TWILIO_DOCUMENTED",
     "WAHA_DOCUMENTED",
     "Accept",
     "AcceptedMessage",
@@ -63,6 +71,7 @@ __all__ = [
     "MetaNumber",
     "MetaSimulator",
     "News",
+    "Pace",
     "PostResult",
     "Refuse",
     "ResetAfterAccept",
@@ -72,6 +81,12 @@ __all__ = [
     "Slow",
     "StatusPolicy",
     "Throttle429",
+    "TwilioInbound",
+    "TwilioMessage",
+    "TwilioSend",
+    "TwilioSender",
+    "TwilioSimulator",
+    "TwilioStatusPolicy",
     "WahaInbound",
     "WahaMessage",
     "WahaReceipt",
@@ -80,12 +95,16 @@ __all__ = [
     "WahaSimulator",
     "encode",
     "example_number",
+    "example_sender",
     "example_session",
     "merged",
     "message_id_of",
     "message_ids",
+    "message_sid_of",
     "signature",
     "signed_headers",
+    "twilio_headers",
+    "twilio_signature",
     "waha_encode",
     "waha_headers",
     "waha_signature",

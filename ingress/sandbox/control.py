@@ -1,7 +1,8 @@
 """What the control APIs of all simulated providers have in common."""
 
 import abc
-from typing import Any, Generic
+from collections.abc import Callable
+from typing import Any, ClassVar, Generic, TypeVar
 
 from aiohttp import web
 
@@ -10,9 +11,13 @@ from .routes import NotFound, Route
 from .scripted import A, scripted, take_script
 from .world import N, World
 
+B = TypeVar("B")
+
 
 class Control(abc.ABC, Generic[N, A, M, C]):
     """Faults, counts and waiting. ``{owner}`` in a path is what a number is known by."""
+
+    owner_field: ClassVar[str]  # of messages and sends: whose they are; also a parameter of queries
 
     def __init__(self, world: World[N, A, M, C]) -> None:
         self._any_world = world
@@ -24,6 +29,8 @@ class Control(abc.ABC, Generic[N, A, M, C]):
             f"POST {number}/faults": self.script,
             f"GET {number}/faults": self.scripted,
             f"DELETE {number}/faults": self.clear_faults,
+            "GET /_control/accepted": self.accepted,
+            "GET /_control/sends": self.sends,
             "GET /_control/calls": self.calls,
             "GET /_control/wait": self.wait,
         }
@@ -60,6 +67,22 @@ class Control(abc.ABC, Generic[N, A, M, C]):
         await self._any_world.clear_faults(owner)
         return {}
 
+    async def accepted(self, request: web.BaseRequest) -> dict[str, Any]:
+        query, world = request.query, self._any_world
+        found = world.accepted[int(query.get("after", 0)) :]
+        if "tracker" in query:
+            found = world.by_tracker(query["tracker"])
+        elif "message_id" in query:
+            found = world.by_message_id(query["message_id"])
+        elif self.owner_field in query:
+            found = [one for one in found if getattr(one, self.owner_field) == query[self.owner_field]]
+        return {"accepted": found, "duplicates": world.duplicates()}
+
+    async def sends(self, request: web.BaseRequest) -> list[C]:
+        owner = request.query.get(self.owner_field)
+        calls = self._any_world.sends[int(request.query.get("after", 0)) :]
+        return [call for call in calls if owner in (None, getattr(call, self.owner_field))]
+
     async def calls(self, request: web.BaseRequest) -> dict[str, int]:
         return {f"{owner} {operation}": count for (owner, operation), count in self._any_world.calls.items()}
 
@@ -83,3 +106,11 @@ class Control(abc.ABC, Generic[N, A, M, C]):
         if owner not in self._any_world.numbers:
             raise NotFound(f"no number {owner}")
         return self._any_world.state_of(owner)
+
+
+def made(make: Callable[..., B], arguments: dict[str, Any], count: int) -> list[B]:
+    """*count* webhooks of one kind. Raises `ValueError` for an argument that this kind does not have."""
+    try:
+        return [make(**arguments) for _ in range(count)]
+    except TypeError as error:
+        raise ValueError(str(error)) from None

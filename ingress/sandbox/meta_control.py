@@ -29,7 +29,7 @@ from typing import Any, Literal
 import msgspec
 from aiohttp import web
 
-from .control import Control
+from .control import Control, made
 from .meta_bodies import MetaNumber, message_ids
 from .meta_inbound import MetaInbound
 from .meta_records import AcceptedMessage, SendCall
@@ -63,14 +63,14 @@ def meta_control(world: MetaWorld) -> Routes:
             f"PUT {number}/fields": control.set_fields,
             f"PUT {number}/statuses": control.set_statuses,
             f"POST {number}/inbound": control.inbound,
-            "GET /_control/accepted": control.accepted,
-            "GET /_control/sends": control.sends,
             "POST /_control/reset": control.reset,
         }
     )
 
 
 class MetaControl(Control[MetaNumber, NumberState, AcceptedMessage, SendCall]):
+    owner_field = "phone_number_id"
+
     def __init__(self, world: MetaWorld) -> None:
         super().__init__(world)
         self._world = world
@@ -112,11 +112,7 @@ class MetaControl(Control[MetaNumber, NumberState, AcceptedMessage, SendCall]):
             return [await self._post(owner, wanted.body)]
         if owner not in self._people:
             self._people[owner] = self._world.inbound(owner, seed=wanted.seed)
-        make = getattr(self._people[owner], wanted.kind)
-        try:
-            bodies = [make(**wanted.arguments) for _ in range(wanted.count)]
-        except TypeError as error:  # an argument that this kind does not have
-            raise ValueError(str(error)) from None
+        bodies = made(getattr(self._people[owner], wanted.kind), wanted.arguments, wanted.count)
         return [await self._post(owner, body) for body in bodies]
 
     async def _post(self, owner: str, body: dict[str, Any]) -> dict[str, Any]:
@@ -124,22 +120,6 @@ class MetaControl(Control[MetaNumber, NumberState, AcceptedMessage, SendCall]):
         if result is None:
             raise ValueError("this number has no webhook URL, or its account is not subscribed")
         return {"message_ids": message_ids(body), "status": result.status, "tries": result.tries}
-
-    async def accepted(self, request: web.BaseRequest) -> dict[str, Any]:
-        query, world = request.query, self._world
-        found: list[AcceptedMessage] = world.accepted[int(query.get("after", 0)) :]
-        if "tracker" in query:
-            found = world.by_tracker(query["tracker"])
-        elif "message_id" in query:
-            found = world.by_message_id(query["message_id"])
-        elif "phone_number_id" in query:
-            found = [message for message in found if message.phone_number_id == query["phone_number_id"]]
-        return {"accepted": found, "duplicates": world.duplicates()}
-
-    async def sends(self, request: web.BaseRequest) -> list[SendCall]:
-        number = request.query.get("phone_number_id")
-        calls = self._world.sends[int(request.query.get("after", 0)) :]
-        return [call for call in calls if number in (None, call.phone_number_id)]
 
     async def reset(self, request: web.BaseRequest) -> dict[str, Any]:
         self._people.clear()

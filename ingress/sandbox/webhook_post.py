@@ -6,6 +6,7 @@ import time
 
 import aiohttp
 import msgspec
+from yarl import URL
 
 
 class RetryPolicy(msgspec.Struct, frozen=True, kw_only=True):
@@ -118,9 +119,10 @@ class WebhookPoster:
     async def _try(self, url: str, raw: bytes, headers: dict[str, str], retry: RetryPolicy, timeout_s: float) -> Try:
         timeout = aiohttp.ClientTimeout(total=timeout_s, sock_connect=retry.connect_timeout_s)
         try:
-            # A stream: aiohttp warns of bytes above 1 MiB, and Meta sends up to 3 MB.
+            # The address is asked for as it is written, since some sign it. The body is a stream: aiohttp warns of
+            # bytes above 1 MiB, and Meta sends up to 3 MB.
             async with self.session.post(
-                url, data=io.BytesIO(raw), headers=headers, timeout=timeout, allow_redirects=False
+                URL(url, encoded=True), data=io.BytesIO(raw), headers=headers, timeout=timeout, allow_redirects=False
             ) as answer:
                 body = await answer.read()
                 cause = f"{answer.status // 100}xx"

@@ -453,6 +453,16 @@ def test_credentials_go_to_no_other_host(place: str) -> None:
     assert (medium.url, medium.headers) == (place, {})
 
 
+def test_a_medium_is_no_less_safe_than_the_api() -> None:
+    """An address without TLS, as of a simulator, may lead to another one without; never to anything else."""
+    local = msgspec.structs.replace(ACCOUNT, base_url="http://127.0.0.1:8001")
+    place = "http://127.0.0.1:8002/x?Signature=y"
+    medium, _ = drive(local.media("MM1.ME1"), [Response(status=307, headers={"location": place})])
+    assert (medium.url, medium.headers) == (place, {})
+    with pytest.raises(Rejected):
+        drive(local.media("MM1.ME1"), [Response(status=307, headers={"location": "ftp://127.0.0.1/x"})])
+
+
 @pytest.mark.parametrize(
     "media_id", ["", "MM1", "MM1.", "../x.ME1", "MM1.ME1/../x", "MM1.ME1\n", f"{MEDIA_URL}?x", f"{MEDIA_URL}\n"]
 )

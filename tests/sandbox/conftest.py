@@ -12,15 +12,21 @@ from ingress.sandbox import (
     CrmSimulator,
     MetaNumber,
     MetaSimulator,
+    Pace,
     RetryPolicy,
     StatusPolicy,
+    TwilioSender,
+    TwilioSimulator,
+    TwilioStatusPolicy,
     WahaSimulator,
     example_number,
+    example_sender,
     example_session,
 )
 from ingress.sandbox.conditions import Changes
 from ingress.sandbox.listener import Listener
 
+from .twilio_client import Client, Endpoint
 from .waha_kit import Hooks as WahaHooks
 from .waha_kit import Phone
 
@@ -72,6 +78,34 @@ async def number(meta: MetaSimulator) -> MetaNumber:
     await meta.add_number(number, own_port=True)
     meta.set_statuses(number, StatusPolicy(statuses=()))
     return number
+
+
+@pytest.fixture
+async def twilio() -> AsyncIterator[TwilioSimulator]:
+    async with TwilioSimulator(seed=7, pace=Pace(speed=50, backoff_s=0.001)) as twilio:
+        yield twilio
+
+
+@pytest.fixture
+async def sender(twilio: TwilioSimulator) -> TwilioSender:
+    """A sender with a port of its own whose messages have no statuses."""
+    sender = example_sender(1)
+    await twilio.add_number(sender, own_port=True)
+    twilio.set_statuses(sender, TwilioStatusPolicy(statuses=()))
+    return sender
+
+
+@pytest.fixture
+def client(twilio: TwilioSimulator, sender: TwilioSender, http: aiohttp.ClientSession) -> Client:
+    return Client(twilio, sender, http)
+
+
+@pytest.fixture
+async def endpoint() -> AsyncIterator[Endpoint]:
+    endpoint = Endpoint()
+    await endpoint.listener.open()
+    yield endpoint
+    await endpoint.listener.close()
 
 
 @pytest.fixture
