@@ -95,10 +95,11 @@ def send_error(response: Response, *, secrets: tuple[str, ...], by_url: bool = F
     """What an answer that is no acceptance means. *by_url*: WAHA had a file to fetch. *secrets* never appear in it."""
     said = _said(response)
     verdict = _verdict(response.status, said, by_url=by_url)
+    asked_s = _asked_wait_s(response)
     return verdict.error(
         _detail(verdict, said, secrets),
         code=verdict.code,
-        retry_after_s=_asked_wait_s(response) or verdict.wait_s,
+        retry_after_s=verdict.wait_s if asked_s is None else asked_s,
         scope=verdict.scope,
     )
 

@@ -122,9 +122,12 @@ def session_status(session: Object) -> ProviderStatus:
 
 
 def new_session(name: str, webhooks: list[Any]) -> Object:
-    """The body that creates and starts a session. Offline, so that the phone goes on telling of new messages."""
-    config = present(noweb={"markOnline": False}, webhooks=webhooks)
-    return {"name": name, "start": True, "config": config}
+    """The body that creates and starts a session. Offline, so that the phone goes on telling of new messages.
+
+    NOWEB keeps messages only where it is told to, and only what is kept can be asked for when an answer was lost.
+    """
+    noweb = {"markOnline": False, "store": {"enabled": True, "fullSync": False}}
+    return {"name": name, "start": True, "config": present(noweb=noweb, webhooks=webhooks)}
 
 
 def webhook(url: str, key: str) -> Object:

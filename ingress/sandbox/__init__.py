@@ -34,13 +34,21 @@ from .twilio_inbound import TwilioInbound
 from .twilio_records import TwilioMessage, TwilioSend
 from .twilio_retries import Pace
 from .twilio_world import TwilioStatusPolicy
+from .waha import WahaSimulator
+from .waha_bodies import News, WahaSession, example_session, waha_encode, waha_headers, waha_signature
+from .waha_errors import WAHA_DOCUMENTED
+from .waha_inbound import WahaInbound
+from .waha_records import WahaMessage, WahaReceipt, WahaSend
+from .waha_session import AckPolicy
 from .webhook_post import PostResult, RetryPolicy
 
 __all__ = [
     "DOCUMENTED",
     "TWILIO_DOCUMENTED",
+    "WAHA_DOCUMENTED",
     "Accept",
     "AcceptedMessage",
+    "AckPolicy",
     "AnyAnswer",
     "AnyFault",
     "Bare5xx",
@@ -62,6 +70,7 @@ __all__ = [
     "MetaInbound",
     "MetaNumber",
     "MetaSimulator",
+    "News",
     "Pace",
     "PostResult",
     "Refuse",
@@ -78,9 +87,16 @@ __all__ = [
     "TwilioSender",
     "TwilioSimulator",
     "TwilioStatusPolicy",
+    "WahaInbound",
+    "WahaMessage",
+    "WahaReceipt",
+    "WahaSend",
+    "WahaSession",
+    "WahaSimulator",
     "encode",
     "example_number",
     "example_sender",
+    "example_session",
     "merged",
     "message_id_of",
     "message_ids",
@@ -89,4 +105,7 @@ __all__ = [
     "signed_headers",
     "twilio_headers",
     "twilio_signature",
+    "waha_encode",
+    "waha_headers",
+    "waha_signature",
 ]

@@ -1,6 +1,6 @@
-"""``python -m ingress.sandbox``: both simulators in the foreground, until SIGTERM or Ctrl-C.
+"""``python -m ingress.sandbox``: the simulators in the foreground, until SIGTERM or Ctrl-C.
 
-Prints one line of JSON once they listen: {"meta": {"url", "control_url"}, "crm": {"url", "control_url"}}.
+Prints one line of JSON once they listen: {"meta": {"url", "control_url"}, "waha": {…}, "crm": {…}}.
 """
 
 import argparse
@@ -13,12 +13,13 @@ import uvloop
 
 from .crm import CrmSimulator
 from .meta import MetaSimulator
+from .waha import WahaSimulator
 from .webhook_post import RetryPolicy
 
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m ingress.sandbox", description=__doc__)
-    for name in ("meta-port", "meta-control-port", "crm-port", "crm-control-port"):
+    for name in ("meta-port", "meta-control-port", "waha-port", "waha-control-port", "crm-port", "crm-control-port"):
         parser.add_argument(f"--{name}", type=int, default=0, help="0: the system chooses one")
     parser.add_argument("--seed", type=int, help="of the ids that the provider gives out; random without")
     parser.add_argument("--webhook-tries", type=int, default=RetryPolicy().tries)
@@ -31,18 +32,16 @@ async def run(options: argparse.Namespace) -> None:
     loop = asyncio.get_running_loop()
     for name in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(name, stop.set)
-    meta = MetaSimulator(
-        port=options.meta_port,
-        control_port=options.meta_control_port,
-        seed=options.seed,
-        retry=RetryPolicy(tries=options.webhook_tries),
-    )
+    retry = RetryPolicy(tries=options.webhook_tries)
+    meta = MetaSimulator(port=options.meta_port, control_port=options.meta_control_port, seed=options.seed, retry=retry)
+    waha = WahaSimulator(port=options.waha_port, control_port=options.waha_control_port, seed=options.seed, retry=retry)
     crm = CrmSimulator(
         port=options.crm_port, control_port=options.crm_control_port, keep_bodies=not options.forget_bodies
     )
-    async with meta, crm:
+    async with meta, waha, crm:
         urls = {
             "meta": {"url": meta.url, "control_url": meta.control_url},
+            "waha": {"url": waha.url, "control_url": waha.control_url},
             "crm": {"url": crm.url, "control_url": crm.control_url},
         }
         sys.stdout.write(json.dumps(urls) + "\n")

@@ -23,21 +23,29 @@ class Routes:
         for route, function in routes.items():
             method, pattern = route.split(" ")
             compiled = re.compile(re.sub(r"\{(\w+)\}", r"(?P<\1>[^/]+)", pattern))
-            self._routes.append((method, compiled, function))
+            self._routes.append((route, method, compiled, function))
 
-    async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
-        for method, pattern, function in self._routes:
+    def find(self, request: web.BaseRequest) -> tuple[str, Route, dict[str, str]] | None:
+        """The route as it was given, its function, and the names in the path; None where there is no route."""
+        for route, method, pattern, function in self._routes:
             match = pattern.fullmatch(request.path)
             if match and method == request.method:
-                try:
-                    return json_response(await function(request, **match.groupdict()))
-                except NotFound as error:
-                    return json_response({"error": str(error)}, 404)
-                except (msgspec.MsgspecError, ValueError) as error:
-                    return json_response({"error": str(error)}, 400)
-                except TimeoutError as error:
-                    return json_response({"error": str(error)}, 408)
-        return json_response({"error": f"no route {request.method} {request.path}"}, 404)
+                return route, function, match.groupdict()
+        return None
+
+    async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
+        found = self.find(request)
+        if found is None:
+            return json_response({"error": f"no route {request.method} {request.path}"}, 404)
+        _, function, names = found
+        try:
+            return json_response(await function(request, **names))
+        except NotFound as error:
+            return json_response({"error": str(error)}, 404)
+        except (msgspec.MsgspecError, ValueError) as error:
+            return json_response({"error": str(error)}, 400)
+        except TimeoutError as error:
+            return json_response({"error": str(error)}, 408)
 
 
 def json_response(value: Any, status: int = 200) -> web.Response:

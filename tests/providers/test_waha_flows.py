@@ -108,7 +108,8 @@ def test_setup_creates_what_is_missing() -> None:
     _, (asked, created) = drive(ACCOUNT.setup(), [MISSING, OK])
     assert asked_for(asked) == ("GET", "/api/sessions/acme")
     assert asked_for(created) == ("POST", "/api/sessions")
-    assert json.loads(created.body) == {"name": "acme", "start": True, "config": {"noweb": {"markOnline": False}}}
+    noweb = {"markOnline": False, "store": {"enabled": True, "fullSync": False}}
+    assert json.loads(created.body) == {"name": "acme", "start": True, "config": {"noweb": noweb}}
 
 
 @pytest.mark.parametrize("conflict", [recorded("ops_session_create_exists"), Response(status=409)])

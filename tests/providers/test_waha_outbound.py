@@ -381,6 +381,7 @@ def test_a_file_that_cannot_be_fetched_was_not_sent(text: str) -> None:
     ("headers", "answer", "seconds"),
     [
         ({"retry-after": "7"}, {}, 7),
+        ({"retry-after": "0"}, {}, 0),
         ({"retry-after": "Wed, 21 Oct 2026 07:28:00 GMT"}, {}, 30),
         ({"retry-after": "9" * 400}, {}, 30),
         ({}, {}, 30),

@@ -8,6 +8,7 @@ import pytest
 from aiohttp import web
 
 from ingress.sandbox import (
+    AckPolicy,
     CrmSimulator,
     MetaNumber,
     MetaSimulator,
@@ -17,13 +18,17 @@ from ingress.sandbox import (
     TwilioSender,
     TwilioSimulator,
     TwilioStatusPolicy,
+    WahaSimulator,
     example_number,
     example_sender,
+    example_session,
 )
 from ingress.sandbox.conditions import Changes
 from ingress.sandbox.listener import Listener
 
 from .twilio_client import Client, Endpoint
+from .waha_kit import Hooks as WahaHooks
+from .waha_kit import Phone
 
 Send = Callable[..., Coroutine[Any, Any, aiohttp.ClientResponse]]
 
@@ -146,3 +151,35 @@ def text_body(tracker: str = "gw1:M1:1") -> dict[str, Any]:
 
 def bearer(number: MetaNumber) -> dict[str, str]:
     return {"Authorization": f"Bearer {number.access_token}"}
+
+
+# ---------------------------------------------------------------- WhatsApp Web
+
+
+@pytest.fixture
+async def waha() -> AsyncIterator[WahaSimulator]:
+    async with WahaSimulator(seed=7, retry=RetryPolicy(tries=4, backoff_s=0.001)) as waha:
+        yield waha
+
+
+@pytest.fixture
+async def phone(waha: WahaSimulator, http: aiohttp.ClientSession, request: pytest.FixtureRequest) -> Phone:
+    """A session that works, with a port of its own and without acks; its engine by parameter, GOWS without."""
+    session = example_session(1, getattr(request, "param", "GOWS"))
+    await waha.add_session(session, own_port=True)
+    waha.set_acks(session, AckPolicy(statuses=(), echo=False))
+    return Phone(waha, session, http)
+
+
+@pytest.fixture
+async def told(phone: Phone) -> AsyncIterator[WahaHooks]:
+    """What the webhooks of *phone* tell: the adapter has written the address into the session."""
+    hooks = WahaHooks(phone.adapter)
+    await hooks.listener.open()
+    await phone.run(phone.adapter.receive_messages(hooks.url))
+    await phone.working()
+    await phone.waha.settled()
+    hooks.raw.clear()
+    hooks.events.clear()
+    yield hooks
+    await hooks.listener.close()

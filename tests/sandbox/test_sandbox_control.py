@@ -139,16 +139,17 @@ async def test_the_crm_is_controlled_likewise(crm: CrmSimulator, http: aiohttp.C
 
 
 async def test_the_command_prints_its_urls_and_stops_on_sigterm(http: aiohttp.ClientSession) -> None:
-    """One JSON line, four working addresses, exit status 0."""
+    """One JSON line, six working addresses, exit status 0."""
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "ingress.sandbox", "--meta-port", "0", stdout=asyncio.subprocess.PIPE
     )
     try:
         assert process.stdout is not None
         urls = json.loads(await asyncio.wait_for(process.stdout.readline(), 10))
-        for one in ("meta", "crm"):
+        for one in ("meta", "waha", "crm"):
             assert (await Control(http, urls[one]["control_url"])("GET", ""))["url"] == urls[one]["url"]
         assert (await http.get(urls["meta"]["url"] + "/v25.0/1")).status == 401
+        assert (await http.get(urls["waha"]["url"] + "/api/sessions")).status == 401
         assert (await http.post(urls["crm"]["url"])).status == 401
         process.send_signal(signal.SIGTERM)
         assert await asyncio.wait_for(process.wait(), 5) == 0
