@@ -102,9 +102,9 @@ async def test_a_plugin_that_leaves_takes_no_send_with_it(service: Gateway, regi
     assert [entry["state"] for entry in (await listed(organization))["visiting"]] == ["registered"]
     [number] = organization.numbers
     await service.meta.set_default(number, Slow(seconds=0.5))
-    before = service.meta.call_count(phone_number_id=number.phone_number_id)
+    before = service.meta.call_count(owner=number.phone_number_id)
     sends = [asyncio.create_task(organization.send()) for _ in range(5)]
-    await eventually(lambda: service.meta.call_count(phone_number_id=number.phone_number_id) >= before + 5)
+    await eventually(lambda: service.meta.call_count(owner=number.phone_number_id) >= before + 5)
     assert not any(send.done() for send in sends)
     registry.unregister("visiting")
     answers = await asyncio.gather(*sends)
