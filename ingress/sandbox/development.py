@@ -4,7 +4,7 @@ import json
 import os
 import socket
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -18,13 +18,28 @@ from .crm import CrmSimulator
 from .listener import HOST
 from .meta import MetaSimulator
 from .meta_bodies import MetaNumber, encode, envelope, example_number, signature
+from .twilio import TwilioSimulator
+from .twilio_bodies import example_sender
+from .waha import WahaSimulator
+from .waha_bodies import example_session
 
-PROVIDER = "meta_business"
-NUMBERS = 2  # the active one, and one to fall back to
+
+class Account(msgspec.Struct, frozen=True):
+    """One simulated account: what configures it, and how its simulator learns where its webhooks go."""
+
+    provider: str
+    name: str
+    config_data: dict[str, str]
+    point_to: Callable[[str], Awaitable[None]]
+
+    def __repr__(self) -> str:
+        return f"Account({self.provider!r})"
 
 
 class Development:
-    """A development organization with two sandbox numbers. Its facts are kept in `dev.json` between runs."""
+    """A development organization with an account at each provider, two at Meta's: the active one and the first to fall
+    back to. Its facts are kept in `dev.json` between runs.
+    """
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -35,21 +50,23 @@ class Development:
     async def running(self) -> AsyncIterator[None]:
         """Simulators up and dev.json written, until the service stops."""
         former = self._former()
-        sandbox = former.get("sandbox", {})
+        ports = former.get("sandbox", {})
         async with (
-            MetaSimulator(port=_free(sandbox.get("meta_port", 0))) as meta,
-            CrmSimulator(port=_free(sandbox.get("crm_port", 0))) as crm,
+            MetaSimulator(port=_free(ports.get("meta_port", 0))) as meta,
+            TwilioSimulator(port=_free(ports.get("twilio_port", 0))) as twilio,
+            WahaSimulator(port=_free(ports.get("waha_port", 0))) as waha,
+            CrmSimulator(port=_free(ports.get("crm_port", 0))) as crm,
             aiohttp.ClientSession(headers={"authorization": f"Bearer {self._settings.platform_key}"}) as session,
         ):
             facts = await self._organization(session, former)
-            facts["configs"] = await self._configs(session, facts, former, meta)
-            facts["sandbox"] = {
-                "meta_port": urlsplit(meta.url).port,
-                "meta_control_url": meta.control_url,
-                "crm_port": urlsplit(crm.url).port,
-                "crm_control_url": crm.control_url,
-                "crm_url": crm.url,
-            }
+            accounts = [await _meta(meta, 1), await _meta(meta, 2), await _twilio(twilio), await _waha(waha)]
+            facts["configs"] = await self._configs(session, facts, former, accounts)
+            facts["sandbox"] = {"crm_url": crm.url}
+            for name, simulator in (("meta", meta), ("twilio", twilio), ("waha", waha), ("crm", crm)):
+                facts["sandbox"] |= {
+                    f"{name}_port": urlsplit(simulator.url).port,
+                    f"{name}_control_url": simulator.control_url,
+                }
             _write_private(self._path, json.dumps(facts, indent=2) + "\n")
             sys.stdout.write(_welcome(facts, self._path))
             sys.stdout.flush()
@@ -82,20 +99,19 @@ class Development:
         }
 
     async def _configs(
-        self, session: aiohttp.ClientSession, facts: dict[str, Any], former: dict[str, Any], meta: MetaSimulator
+        self, session: aiohttp.ClientSession, facts: dict[str, Any], former: dict[str, Any], accounts: list[Account]
     ) -> list[dict[str, Any]]:
-        """The configs of a former run if their provider is where they look for it, else new ones."""
-        kept = former.get("configs", [])
-        same = all(
-            config["base_url"] == meta.url and config["webhook_url"].startswith(f"{self._url}/") for config in kept
-        )
-        if kept and same and former.get("organization_id") == facts["organization_id"]:
-            for index, config in enumerate(kept, 1):
-                number = example_number(index)
-                await meta.add_number(msgspec.structs.replace(number, webhook_url=config["webhook_url"]))
-            return list(kept)
-        made = [await self._configure(session, facts, meta, index) for index in range(1, NUMBERS + 1)]
+        """The configs of a former run if their providers are where they look for them, else new ones."""
+        kept: list[dict[str, Any]] = former.get("configs", [])
+        same = [(config["provider"], config["base_url"]) for config in kept] == [
+            (account.provider, account.config_data["base_url"]) for account in accounts
+        ] and all(config["webhook_url"].startswith(f"{self._url}/") for config in kept)
+        if same and former.get("organization_id") == facts["organization_id"]:
+            for account, config in zip(accounts, kept, strict=True):
+                await account.point_to(config["webhook_url"])
+            return kept
         headers = {"x-org-id": facts["organization_id"]}
+        made = [await self._configure(session, headers, account, account is accounts[0]) for account in accounts]
         order = {"config_ids": [config["config_id"] for config in made[1:]]}
         path = f"{self._url}/integrations/whatsapp/provider/fallback"
         async with session.put(path, json=order, headers=headers) as answer:
@@ -103,27 +119,18 @@ class Development:
         return made
 
     async def _configure(
-        self, session: aiohttp.ClientSession, facts: dict[str, Any], meta: MetaSimulator, index: int
+        self, session: aiohttp.ClientSession, headers: dict[str, str], account: Account, active: bool
     ) -> dict[str, Any]:
-        number = example_number(index)
-        base_url = await meta.add_number(number)
         body = {
-            "provider_type": PROVIDER,
-            "name": f"Sandbox number {index}",
-            "config_data": number.config_data(base_url),
-            "is_active": index == 1,
+            "provider_type": account.provider,
+            "name": account.name,
+            "config_data": account.config_data,
+            "is_active": active,
         }
-        headers = {"x-org-id": facts["organization_id"]}
         made = await self._post(session, "/integrations/whatsapp/provider/configure", body, headers)
-        # What the app's callback is at the provider; the number's own override was set by the service.
-        await meta.add_number(msgspec.structs.replace(number, webhook_url=made["webhook_url"]))
-        return {
-            "provider": PROVIDER,
-            "config_id": made["config_id"],
-            "webhook_url": made["webhook_url"],
-            "active": index == 1,
-            **number.config_data(base_url),
-        }
+        await account.point_to(made["webhook_url"])
+        facts = {"config_id": made["config_id"], "webhook_url": made["webhook_url"], "active": active}
+        return {"provider": account.provider, **facts, **account.config_data}
 
     async def _post(
         self, session: aiohttp.ClientSession, path: str, body: dict[str, Any], headers: dict[str, str] | None = None
@@ -133,6 +140,39 @@ class Development:
             if answer.status >= 400:
                 raise RuntimeError(f"POST {path}: {answer.status} {told}")
             return told
+
+
+async def _meta(meta: MetaSimulator, index: int) -> Account:
+    number = example_number(index)
+    base_url = await meta.add_number(number)
+
+    async def point_to(url: str) -> None:
+        # The app's own callback; the number's override was set by the service, in its first run.
+        await meta.add_number(msgspec.structs.replace(number, webhook_url=url))
+
+    return Account("meta_business", f"Sandbox number {index}", number.config_data(base_url), point_to)
+
+
+async def _twilio(twilio: TwilioSimulator) -> Account:
+    sender = example_sender()
+    base_url = await twilio.add_number(sender)
+
+    async def point_to(url: str) -> None:
+        await twilio.add_number(msgspec.structs.replace(sender, webhook_url=url))
+
+    return Account("twilio_whatsapp", "Sandbox Twilio sender", sender.config_data(base_url), point_to)
+
+
+async def _waha(waha: WahaSimulator) -> Account:
+    phone = example_session()
+    base_url = await waha.add_session(phone)
+
+    async def point_to(url: str) -> None:
+        state = waha.state_of(phone.name)
+        if not any(hook["url"] == url for hook in state.webhooks):
+            state.config = {"webhooks": [{"url": url, "events": ["*"], "hmac": {"key": phone.hmac_key}}]}
+
+    return Account("whatsapp_web", "Sandbox phone", phone.config_data(base_url), point_to)
 
 
 def _free(port: int) -> int:
