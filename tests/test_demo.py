@@ -17,6 +17,7 @@ from rich.console import Console
 from ingress.demo.checks import (
     Check,
     CrashRecord,
+    OtherRecord,
     Outcome,
     Posted,
     Replay,
@@ -24,6 +25,7 @@ from ingress.demo.checks import (
     SendRecord,
     WebhookRecord,
     check_crash,
+    check_others,
     check_sends,
     check_webhooks,
     seen,
@@ -240,3 +242,40 @@ def test_the_table_tells_what_is_wrong() -> None:
     Screen(Console(file=out)).table([("Receiving", check_webhooks(record))], 1.5)
     assert "1 missing (ana-5)" in out.getvalue()
     assert "2 of 9 checks failed after 1.5 s." in out.getvalue()
+
+
+# ---------------------------------------------------------------- the other providers
+
+
+def other(**changes: Any) -> list[Check]:
+    record = {
+        "provider": "Twilio",
+        "posted": ["SM1", "SM2"],
+        "stored": ["SM2", "SM1"],
+        "sent": ["SM3"],
+        "accepted": ["SM3"],
+        "statuses": ["read"],
+    }
+    return check_others([OtherRecord(**record | changes)])
+
+
+def test_what_another_provider_carried_is_right() -> None:
+    assert all(check.ok for check in other())
+
+
+@pytest.mark.parametrize(
+    ("changes", "wrong"),
+    [
+        ({"stored": ["SM1"]}, 0),
+        ({"stored": ["SM1", "SM2", "SM2"]}, 0),
+        ({"stored": ["SM1", "SM2", "SM9"]}, 0),
+        ({"accepted": []}, 1),
+        ({"accepted": ["SM3", "SM3"]}, 1),
+        ({"accepted": ["SM3", "SM4"]}, 1),
+        ({"statuses": ["sent"]}, 2),
+        ({"statuses": []}, 2),
+    ],
+    ids=["lost", "doubled", "strange", "not-sent", "sent-twice", "sent-by-nobody", "on-its-way", "unknown"],
+)
+def test_what_another_provider_did_wrong_shows(changes: dict[str, Any], wrong: int) -> None:
+    assert [number for number, check in enumerate(other(**changes)) if not check.ok] == [wrong]

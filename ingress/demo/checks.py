@@ -294,6 +294,49 @@ def _replayed(record: SendRecord) -> Check:
     )
 
 
+# ---------------------------------------------------------------- the other providers
+
+
+class OtherRecord(msgspec.Struct, kw_only=True):
+    """What was exchanged with people through one provider, by the provider's ids."""
+
+    provider: str
+    posted: list[str]  # inbound messages that were answered well
+    stored: list[str]  # from GET /events
+    sent: list[str]  # as POST /send answered them
+    accepted: list[str]  # as the provider knows them
+    statuses: list[str]  # of the messages that were sent, from GET /messages
+
+
+def check_others(records: Iterable[OtherRecord]) -> list[Check]:
+    return [check for record in records for check in _check_other(record)]
+
+
+def _check_other(record: OtherRecord) -> list[Check]:
+    reached = [status for status in record.statuses if status in ("delivered", "read", "played")]
+    return [
+        _same(f"{record.provider}: messages in GET /events, exactly once", record.posted, record.stored),
+        _same(f"{record.provider}: messages that it accepted, exactly once", record.sent, record.accepted),
+        Check(
+            what=f"{record.provider}: of them delivered or read",
+            expected=f"{len(record.sent):,}",
+            seen=f"{len(reached):,}",
+            reason="" if len(reached) == len(record.sent) else f"statuses are {sorted(set(record.statuses))}",
+        ),
+    ]
+
+
+def _same(what: str, expected: Sequence[str], found: Sequence[str]) -> Check:
+    counts = Counter(found)
+    reasons = (
+        _listed("missing", [one for one in expected if one not in counts]),
+        _listed("doubled", [one for one, count in counts.items() if count > 1]),
+        _listed("nobody's", [one for one in counts if one not in set(expected)]),
+    )
+    right = sum(counts[one] == 1 for one in expected)
+    return Check(what=what, expected=f"{len(expected):,}", seen=f"{right:,}", reason=_joined(reasons))
+
+
 # ---------------------------------------------------------------- rows
 
 

@@ -12,7 +12,8 @@ from tempfile import mkdtemp
 import uvloop
 
 from ..servers import EmbeddedServers
-from .checks import Check, check_crash, check_sends, check_webhooks
+from .checks import Check, check_crash, check_others, check_sends, check_webhooks
+from .others import play_others
 from .screen import Screen
 from .sends import play_sends
 from .service import Service
@@ -56,6 +57,7 @@ async def _scenes(
             ("Receiving", check_webhooks(await play_webhooks(screen, stage, webhooks))),
             ("Sending", check_sends(await play_sends(screen, stage, sends))),
             ("A crash", check_crash(await play_crash(screen, stage, service, crash))),
+            ("Others", check_others(await play_others(screen, stage, service))),
         ]
 
 

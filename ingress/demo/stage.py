@@ -8,10 +8,10 @@ import aiohttp
 import msgspec
 
 from ..sandbox import CrmSimulator, MetaNumber, MetaSimulator, RetryPolicy, example_number
-from ..sandbox.development import PROVIDER
 from .checks import Seen, seen
 from .service import Service
 
+PROVIDER = "meta_business"
 SCOPES = ["send", "read", "configure", "admin"]
 # Enough tries for a provider to outlive a restart of the service.
 RETRY = RetryPolicy(tries=60, cap_s=0.5)
@@ -111,7 +111,7 @@ async def staged(service: Service) -> AsyncIterator[Stage]:
     ):
         await service.ready(session)
         api = Api(service.url, session)
-        await _found_organization(api, service.platform_key)
+        await found_organization(api, service.platform_key)
         active, fallback = example_number(1), example_number(2)
         await _configure(api, meta, active, is_active=True)
         spare = await _configure(api, meta, fallback, is_active=False)
@@ -121,7 +121,7 @@ async def staged(service: Service) -> AsyncIterator[Stage]:
         yield Stage(meta, crm, api, session, active, fallback)
 
 
-async def _found_organization(api: Api, platform_key: str) -> None:
+async def found_organization(api: Api, platform_key: str) -> None:
     """An organization of our own; *api* acts as it from here on."""
     api.act_as(platform_key)
     organization = await api.must("POST", "/organizations", {"name": "Demo"})
