@@ -320,14 +320,17 @@ class Outbound:
 
     async def _take_turn(self, config: Config, sending: Sending) -> None:
         """Return where *config* may send now. Raises `Throttled`: the repetition after the wait is fenced again."""
-        if sending.turns.pop(config.id, None) is not None or config.provider.info.pacing is None:
+        if config.provider.info.pacing is None:
+            return
+        if config.id in sending.turns:
+            sending.turns.remove(config.id)
             return
         at_most_s = min(sending.left_s, PATIENCE_S) if sending.has_fallback(config) else sending.left_s
         wait_s = await self._pacer.turn(config, at_most_s)
         if wait_s > at_most_s:
             raise Throttled("the account's next turn to send is too late", code="pacing", retry_after_s=wait_s)
         if wait_s > 0:
-            sending.turns[config.id] = wait_s
+            sending.turns.add(config.id)
             raise Throttled("the account waits for its turn to send", code="pacing", retry_after_s=wait_s)
 
     async def _begin_next(self, config: Config, sending: Sending) -> None:

@@ -110,7 +110,7 @@ class Sending:
         self.exhausted: set[UUID] = set()  # configs that cannot send this message
         self.fallback_from: UUID | None = None
         self.uncertain: Uncertain | None = None  # an attempt that may have been taken
-        self.turns: dict[UUID, float] = {}  # by config: a turn to send is reserved, after that many seconds
+        self.turns: set[UUID] = set()  # configs with a turn to send that is reserved and waited for
         self.since = monotonic()
 
     def __repr__(self) -> str:
