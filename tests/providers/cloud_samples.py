@@ -3,10 +3,13 @@
 import hashlib
 import hmac
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from providers import Webhook
+import msgspec
+
+from providers import Event, Webhook
 from providers.meta_business import MetaBusiness
 
 SAMPLES = Path(__file__).parent.parent / "samples" / "meta_business"
@@ -37,6 +40,11 @@ def body(name: str) -> bytes:
 def compact(name: str) -> bytes:
     """The body as Meta writes it: no spaces, ASCII only, slashes escaped."""
     return json.dumps(sample(name), separators=(",", ":")).replace("/", "\\/").encode()
+
+
+def facts(events: Iterable[Event]) -> list[tuple[Event, Any]]:
+    """*events* and what their ``raw`` says, however it is written."""
+    return [(msgspec.structs.replace(event, raw=None), json.loads(bytes(event.raw))) for event in events]
 
 
 def signed(content: bytes, secret: str = APP_SECRET) -> Webhook:
