@@ -203,6 +203,44 @@ async def test_a_header_begun_behind_a_pipelined_request(connect: Any) -> None:
     await asyncio.wait_for(client.closed(), 4 * DEADLINE_S)
 
 
+def webhook(organization: Organization, gateway: Gateway, text: str) -> bytes:
+    """A signed webhook as it is written on a connection."""
+    raw = encode(gateway.meta.inbound(organization.numbers[0]).text(text))
+    headers = signed_headers(organization.numbers[0].app_secret, raw) | {"content-length": str(len(raw)), "host": "x"}
+    lines = [f"POST {URL(organization.configs[0]['webhook_url']).path} HTTP/1.1"]
+    lines += [f"{name}: {value}" for name, value in headers.items()]
+    return "\r\n".join([*lines, "", ""]).encode() + raw
+
+
+async def test_pipelined_webhooks(organization: Organization, gateway: Gateway, connect: Any) -> None:
+    """A webhook waits for its commit; what was sent behind it is answered after it, in order."""
+    client = await connect()
+    client.write(webhook(organization, gateway, "1") + GET_HEALTH + webhook(organization, gateway, "2") + GET_HEALTH)
+    answers = [await client.answer() for _ in range(4)]
+    assert [status for status, _ in answers] == [200] * 4
+    assert [body for _, body in answers][1::2] == [b'{"status":"ok"}'] * 2
+    texts = [event["data"]["message"]["content"]["body"] for event in (await organization.events())[-2:]]
+    assert texts == ["1", "2"]
+
+
+async def test_idle_connections_end(
+    organization: Organization, gateway: Gateway, connect: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After webhooks too: each one begins the time anew, and one that is being answered is not idle."""
+    monkeypatch.setattr(server, "KEEPALIVE_S", 0.3)
+    loop = asyncio.get_running_loop()
+    client = await connect()
+    for number in range(5):
+        client.write(webhook(organization, gateway, str(number)))
+        assert (await client.answer())[0] == 200
+        last = loop.time()
+        with contextlib.suppress(TimeoutError):  # idle for less than it may be, and in sum for longer
+            await asyncio.wait_for(client.closed(), 0.1)
+            pytest.fail("ended too early")
+    await asyncio.wait_for(client.closed(), 5)
+    assert loop.time() - last >= 0.29
+
+
 async def test_chunked_bodies(organization: Organization, gateway: Gateway, connect: Any) -> None:
     """Any chunking of a body is the same body; the connection goes on afterwards."""
     raw = encode(gateway.meta.inbound(organization.numbers[0]).text("in pieces"))
