@@ -11,6 +11,7 @@ from time import monotonic
 from typing import Any, Generic, TypeVar
 
 import asyncpg
+import msgspec
 
 from . import metrics
 from .database import CONNECTION_ERRORS, Database, StoreUnavailable, is_data_error
@@ -38,16 +39,16 @@ class RowRefused(Exception):
     """The database will never take this row; its neighbours are in."""
 
 
-class _Pending(Generic[Row, Result]):
-    __slots__ = ("future", "organization", "row", "since", "size_bytes", "weight")
+class _Pending(msgspec.Struct, Generic[Row, Result], eq=False):
+    row: Row
+    organization: object
+    weight: int
+    size_bytes: int
+    future: "asyncio.Future[Result]"
+    since: float
 
-    def __init__(self, row: Row, organization: object, weight: int, size_bytes: int, future: "asyncio.Future[Result]"):
-        self.row = row
-        self.organization = organization
-        self.weight = weight
-        self.size_bytes = size_bytes
-        self.future = future
-        self.since = monotonic()
+    def __repr__(self) -> str:
+        return f"_Pending({self.weight})"
 
 
 class GroupCommit(Generic[Row, Result]):
@@ -123,7 +124,7 @@ class GroupCommit(Generic[Row, Result]):
             raise Overloaded
         if self._closing:
             raise StoreUnavailable("shutting down")
-        pending = _Pending(row, organization, weight, size_bytes, waiter or self._loop.create_future())
+        pending = _Pending(row, organization, weight, size_bytes, waiter or self._loop.create_future(), monotonic())
         self._queue.append(pending)
         self._by_organization[organization] = share + weight
         self._pending_rows += weight

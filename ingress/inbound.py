@@ -3,6 +3,7 @@
 import asyncio
 import json
 import logging
+from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import cache
 from time import monotonic
@@ -147,8 +148,9 @@ class Inbound:
         No task waits for it: a webhook is a call here and a call there, and tasks would cost as much as its parsing.
         401 always says the same; content never makes an error of ours.
         """
-        ingestion = _Ingestion(self, method, path, query, headers, body, reply)
-        config = self._manager.known_config_of_webhook(ingestion.token)
+        provider_type, _, token = path.removeprefix("/webhooks/").partition("/")
+        ingestion = _Ingestion(self, method, path, query, headers, body, reply, provider_type, token, monotonic())
+        config = self._manager.known_config_of_webhook(token)
         if config is not None:
             ingestion.proceed(config)
         else:
@@ -189,35 +191,37 @@ class Inbound:
             row = taken.row or await read(self._manager, taken.config, taken.hook)
             rows.append(refused(row) if taken.refused else row)
         stored = await store(connection, rows)
-        return [
-            _receipt(taken.config.provider_type, row, kept)
+        counts: Counter[tuple[str, str, str]] = Counter()  # for a counter costs more than a dictionary
+        receipts = [
+            _receipt(taken.config.provider_type, row, kept, counts)
             for taken, row, kept in zip(batch, rows, stored, strict=True)
         ]
+        for labels, count in counts.items():
+            metrics.child(metrics.ingest_events, *labels).inc(count)
+        return receipts
 
 
 _NOTHING = Receipt(0, 0, frozenset())
 
 
-class _Ingestion:
+class _Ingestion(msgspec.Struct, eq=False):
     """One webhook from its body to its answer; what `GroupCommit` sets a result or an exception on."""
 
-    def __init__(
-        self,
-        inbound: Inbound,
-        method: str,
-        path: str,
-        query: str,
-        headers: Sequence[Header],
-        body: bytes,
-        reply: Callable[[Answer, str], None],
-    ) -> None:
-        self._started = monotonic()
-        self._inbound = inbound
-        self._method, self._path, self._query, self._headers, self._body = method, path, query, headers, body
-        self._reply = reply
-        self._provider_type, _, self.token = path.removeprefix("/webhooks/").partition("/")
-        self._provider_name = "other"
-        self._taken: Taken | None = None
+    _inbound: Inbound
+    _method: str
+    _path: str
+    _query: str
+    _headers: Sequence[Header]
+    _body: bytes
+    _reply: Callable[[Answer, str], None]
+    _provider_type: str
+    token: str
+    _started: float
+    _provider_name: str = "other"
+    _taken: Taken | None = None
+
+    def __repr__(self) -> str:
+        return f"_Ingestion({self._provider_name})"
 
     async def look_up(self) -> None:
         """Go on with the config, which has to be asked for."""
@@ -314,10 +318,10 @@ class _Ingestion:
         )
 
 
-def _receipt(provider: str, row: WebhookRow, stored: Stored) -> Receipt:
+def _receipt(provider: str, row: WebhookRow, stored: Stored, counts: Counter[tuple[str, str, str]]) -> Receipt:
     outcome = "stored" if stored.fresh else "duplicate"
     for keyed in row.events:
-        metrics.child(metrics.ingest_events, provider, keyed.event.type, outcome).inc()
+        counts[provider, keyed.event.type, outcome] += 1
     for value, moved in stored.statuses:
         metrics.child(metrics.status_updates, provider, value, "applied" if moved else "stale").inc()
     for item in row.quarantine:
