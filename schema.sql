@@ -108,14 +108,13 @@ create table api_keys (
 -- What a provider posted, byte for byte: the meaning of a 200 is that a row is here.
 create table inbound_webhooks (
     organization_id uuid        not null,
-    id              bigint      generated always as identity,
     config_id       uuid        not null,
     received_at     timestamptz not null default now(),
     -- JSON, as bytes: looked at by people now and then, written for every webhook.
     headers         bytea       not null,
-    body            bytea       not null,
-    primary key (organization_id, id)
+    body            bytea       not null
 );
+create index on inbound_webhooks using brin (received_at);
 
 -- One row a fact, kept for 30 days: longer than any provider repeats a webhook. Narrow, and apart from the
 -- events, so that the unique index stays small.
@@ -167,7 +166,6 @@ $$ select base + (pg_snapshot_xmin(pg_current_snapshot())::text::bigint << 16) f
 create table events (
     organization_id     uuid        not null,
     sequence            bigint      not null,
-    id                  uuid        not null,
     type                text        not null,
     config_id           uuid        not null,
     -- Sender and contact, hashed (ingress/envelope.py); the config's own id where the event is about no contact.
@@ -177,10 +175,9 @@ create table events (
     data                json        not null,
     -- The provider's item: JSON, as bytes. NULL: the event is ours, no provider sent it.
     raw                 bytea,
+    -- Also what the CRM knows it by: see `event_id` in ingress/identifiers.py.
     primary key (organization_id, sequence)
 );
--- An event by the id that the CRM knows it by: its medium is fetched, its message shown as read.
-create unique index on events (id, organization_id);
 
 -- ------------------------------------------------------------------ delivery to the CRM
 

@@ -71,7 +71,6 @@ def event_row(event: Event, organization_id: UUID, config_id: UUID, provider: st
     )
     return EventRow(
         organization_id,
-        identifiers.new_id(),
         event.type,
         config_id,
         conversation_id,
@@ -83,7 +82,7 @@ def event_row(event: Event, organization_id: UUID, config_id: UUID, provider: st
 def own_event(organization_id: UUID, config_id: UUID, type: str, data: Mapping[str, Any]) -> EventRow:
     """An event that no provider sent, about a config: a change of provider, its health."""
     body = {"organization_id": organization_id, "config_id": config_id, **data}
-    return EventRow(organization_id, identifiers.new_id(), type, config_id, config_id, _encode(body))
+    return EventRow(organization_id, type, config_id, config_id, _encode(body))
 
 
 def render(row: asyncpg.Record, raw: bytes | None = None) -> bytes:
@@ -95,7 +94,7 @@ def render(row: asyncpg.Record, raw: bytes | None = None) -> bytes:
         {
             "type": row["type"],
             "timestamp": timestamp(row["created_at"]),
-            "id": f"evt_{row['id'].hex}",
+            "id": identifiers.event_id(row["organization_id"], row["sequence"]),
             "sequence": row["sequence"],
         }
     )

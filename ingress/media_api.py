@@ -115,7 +115,7 @@ class MediumAnswer(Response):
         except (BrokenOff, TimeoutError) as error:
             # The answer has begun, so all that is left is not to end it well: the client sees that it is incomplete.
             transfer.outcome = error.reason if isinstance(error, BrokenOff) else "slow"
-            logger.warning("a medium of event %s was broken off: %s", self._found.event_id, transfer.outcome)
+            logger.warning("a medium of event %d was broken off: %s", self._found.sequence, transfer.outcome)
             raise Disconnected from error
         except Disconnected:
             transfer.outcome = "client_gone"
@@ -130,7 +130,7 @@ class MediumAnswer(Response):
 
     async def _pass_on(self, download: Download, send: Send, *, head_only: bool) -> None:
         kind = served_type(download.start, self._content.mime_type or download.mime_type)
-        name = safe_name(self._content.filename, kind, f"media-{self._found.event_id.hex[-12:]}")
+        name = safe_name(self._content.filename, kind, f"media-{self._found.sequence:x}")
         headers = [*_HEADERS, (b"content-type", kind.encode()), (b"content-disposition", attachment(name).encode())]
         if download.size_bytes is not None:
             headers.append((b"content-length", str(download.size_bytes).encode()))

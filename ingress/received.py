@@ -19,23 +19,23 @@ _decoder = msgspec.json.Decoder(EventData)
 class Received(msgspec.Struct, frozen=True):
     """An event of a provider, and the config that received it."""
 
-    event_id: UUID
+    sequence: int
     type: str
     data: EventData
     config: Config
 
     def __repr__(self) -> str:
-        return f"Received({self.event_id})"
+        return f"Received({self.sequence})"
 
 
 async def received(request: Request[Any], organization_id: UUID) -> Received:
     """The event in the path, of *organization_id*. Raises `Problem` 404 where it has none of that id, or 409."""
-    event_id = parse_event_id(request.path_params["event_id"])
-    if event_id is None:
+    sequence = parse_event_id(request.path_params["event_id"], organization_id)
+    if sequence is None:
         raise not_found()
     database: Database = request.state["database"]
     async with database.organization(organization_id) as connection:
-        row = await events.by_id(connection, organization_id, event_id)
+        row = await events.at(connection, organization_id, sequence)
     if row is None:
         raise not_found()
     manager: WhatsAppProviderManager = request.state["manager"]
@@ -46,4 +46,4 @@ async def received(request: Request[Any], organization_id: UUID) -> Received:
         data = _decoder.decode(row["data"])
     except msgspec.ValidationError:  # an event of our own, or of another release
         raise not_found() from None
-    return Received(event_id, row["type"], data, config)
+    return Received(sequence, row["type"], data, config)

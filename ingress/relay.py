@@ -24,7 +24,7 @@ import asyncpg
 import msgspec
 from yarl import URL
 
-from . import log, metrics
+from . import identifiers, log, metrics
 from .database import Database, StoreUnavailable
 from .egress import Egress
 from .envelope import own_event, render
@@ -267,7 +267,7 @@ class Relay:
     async def _post(self, organization_id: UUID, endpoint: Endpoint, event: asyncpg.Record) -> Answer:
         body = render(event)
         started = monotonic()
-        event_id = f"evt_{event['id'].hex}"
+        event_id = identifiers.event_id(organization_id, event["sequence"])
         answer = await post(self._session, endpoint, event_id, body, gap=event["gap"])
         elapsed = monotonic() - started
         metrics.delivery_attempts.labels(answer.kind).inc()

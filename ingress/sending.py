@@ -189,9 +189,7 @@ def status_event(
         ),
         Status(provider_message_id=provider_message_id, value=status, error=error),
     )
-    return EventRow(
-        sending.organization_id, identifiers.new_id(), "message.status", carrier.id, conversation.id, _encode(data)
-    )
+    return EventRow(sending.organization_id, "message.status", carrier.id, conversation.id, _encode(data))
 
 
 def storable(detail: str) -> str:

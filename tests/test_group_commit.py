@@ -400,7 +400,7 @@ async def test_every_result_reaches_its_own_row(stored: Store, commit: GroupComm
 def _webhook(organization: UUID, config: UUID, mark: str, *, poisoned: bool) -> WebhookRow:
     """A webhook with one event, whose data the json column refuses where it is *poisoned*."""
     data = b'{"cut off' if poisoned else b'{"config_id":"x"}'
-    event = EventRow(organization, identifiers.new_id(), "message.received", config, identifiers.new_id(), data)
+    event = EventRow(organization, "message.received", config, identifiers.new_id(), data)
     keyed = KeyedEvent(identifiers.key_hash(mark), event, None)
     aside = [QuarantineRow(identifiers.new_id(), "malformed", mark.encode())]
     return WebhookRow(organization, config, b"{}", mark.encode(), [keyed], aside)

@@ -595,7 +595,7 @@ FORGETFUL = [
     (configs, "OF_ORGANIZATION"),
     (deliveries, "CALLBACK"),
     (deliveries, "PARKED"),
-    (events, "BY_ID"),
+    (events, "AT"),
     (events, "READ"),
     (events, "LAST"),
     (inbound, "LIST"),

@@ -81,7 +81,7 @@ async def test_a_medium_is_fetched_by_the_id_of_its_event(organization: Organiza
         assert answer.headers["content-type"] == "image/jpeg"
         assert answer.headers["content-length"] == str(len(JPEG))
         assert re.fullmatch(
-            r"attachment; filename\*=UTF-8''media-[0-9a-f]{12}\.jpg", answer.headers["content-disposition"]
+            r"attachment; filename\*=UTF-8''media-[0-9a-f]+\.jpg", answer.headers["content-disposition"]
         )
         assert answer.headers["x-content-type-options"] == "nosniff"
         assert answer.headers["content-security-policy"] == "sandbox; default-src 'none'"

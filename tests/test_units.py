@@ -17,7 +17,7 @@ from ingress import sending
 from ingress.correlation import correlation, parse_correlation
 from ingress.edge import Disconnected, TooLarge, path_of, read_body
 from ingress.envelope import render, timestamp
-from ingress.identifiers import conversation_id, key_hash, new_id, parse_id
+from ingress.identifiers import conversation_id, event_id, key_hash, new_id, parse_event_id, parse_id
 from ingress.relay import Secret, new_secret, rotated, sign
 from ingress.sending import RetryBudget
 from providers import Contact, phone_key
@@ -157,7 +157,7 @@ def test_rendering(data: dict[str, str], raw: Any, created_at: datetime) -> None
     row: Any = {
         "type": "message.received",
         "created_at": created_at,
-        "id": UUID(int=5),
+        "organization_id": UUID(int=5),
         "sequence": 9,
         "data": json.dumps(stored).encode(),
     }
@@ -168,12 +168,35 @@ def test_rendering(data: dict[str, str], raw: Any, created_at: datetime) -> None
     assert json.loads(rendered) == {
         "type": "message.received",
         "timestamp": timestamp(created_at),
-        "id": f"evt_{5:032x}",
+        "id": f"evt_{9:016x}{5:016x}",
         "sequence": 9,
         "data": expected,
     }
     # Delivered and signed without it, so the raw item never changes what stands before it.
     assert rendered.startswith(render(row)[:-2])
+
+
+def test_event_ids() -> None:
+    """They name an event of one organization, and nothing else."""
+    own, other = new_id(), new_id()
+    for sequence in (0, 65537, (1 << 63) - 1):
+        name = event_id(own, sequence)
+        assert len(name) == 36
+        assert parse_event_id(name, own) == parse_event_id(name.removeprefix("evt_"), own) == sequence
+        assert parse_event_id(name, other) is None
+    assert event_id(own, 1) < event_id(own, 2)
+    half = event_id(own, 0)[20:]
+    wrong = (
+        "",
+        "evt_",
+        "x",
+        half,
+        f"evt_{1 << 63:016x}{half}",
+        f"evt_ {1:015x}{half}",
+        f"evt_{'0' * 15}_{half}",
+        "\ud800",
+    )
+    assert [parse_event_id(text, own) for text in wrong] == [None] * len(wrong)
 
 
 def test_timestamps() -> None:

@@ -63,7 +63,7 @@ async def claim(
 
 
 PENDING = """
-select d.sequence, d.attempts, d.refusals, e.id, e.type, e.config_id, e.created_at, e.data,
+select organization_id, sequence, d.attempts, d.refusals, e.type, e.config_id, e.created_at, e.data,
     coalesce((select before.state = 'parked' from deliveries before
         where before.organization_id = d.organization_id and before.conversation_id = d.conversation_id
             and before.sequence < d.sequence order by before.sequence desc limit 1), false) as gap

@@ -15,14 +15,14 @@ _CLOCK = """clock as materialized (
 def insert_events(source: str) -> str:
     """CTEs that store the rows of the CTE *source* as events and queue them for the organization's callback, if it has one.
 
-    *source* has the columns place, organization_id, id, type, config_id, conversation_id, data, raw.
+    *source* has the columns place, organization_id, type, config_id, conversation_id, data, raw.
     The CTE ``stored`` returns place and sequence. Queues are touched in the order of their keys, so that two
     transactions never wait for each other.
     """
     return f"""{_CLOCK},
 stored as (
-    insert into events (organization_id, sequence, id, type, config_id, conversation_id, data, raw)
-    select organization_id, clock.start + place, id, type, config_id, conversation_id, data, raw
+    insert into events (organization_id, sequence, type, config_id, conversation_id, data, raw)
+    select organization_id, clock.start + place, type, config_id, conversation_id, data, raw
     from {source} cross join clock
     returning organization_id, sequence, conversation_id, (sequence & 65535)::int as place
 ),
@@ -48,7 +48,6 @@ class EventRow(NamedTuple):
     """An event as it is stored; `ingress/envelope.py` renders it. ``raw`` None: no provider sent it."""
 
     organization_id: UUID
-    id: UUID
     type: str
     config_id: UUID
     conversation_id: UUID
@@ -58,9 +57,9 @@ class EventRow(NamedTuple):
 
 ADD = f"""
 with given as (
-    select row_number() over () as place, * from unnest($1::uuid[], $2::uuid[], $3::text[], $4::uuid[], $5::uuid[],
-        $6::json[], $7::bytea[])
-        as _(organization_id, id, type, config_id, conversation_id, data, raw)
+    select row_number() over () as place, * from unnest($1::uuid[], $2::text[], $3::uuid[], $4::uuid[],
+        $5::json[], $6::bytea[])
+        as _(organization_id, type, config_id, conversation_id, data, raw)
 ),
 {insert_events("given")}
 select organization_id, sequence from stored"""
@@ -72,7 +71,7 @@ async def add(connection: asyncpg.Connection, events: Sequence[EventRow]) -> Non
 
 
 READ = """
-select organization_id, sequence, id, type, config_id, created_at, data, case when $4 then raw end as raw
+select organization_id, sequence, type, config_id, created_at, data, case when $4 then raw end as raw
 from events
 where organization_id = $1 and sequence > $2 and sequence < sequence_horizon()
 order by sequence limit $3"""
@@ -85,12 +84,12 @@ async def read(
     return await connection.fetch(READ, organization_id, after, limit, raw)
 
 
-BY_ID = "select type, config_id, data from events where organization_id = $1 and id = $2"
+AT = "select type, config_id, data from events where organization_id = $1 and sequence = $2"
 
 
-async def by_id(connection: asyncpg.Connection, organization_id: UUID, event_id: UUID) -> asyncpg.Record | None:
+async def at(connection: asyncpg.Connection, organization_id: UUID, sequence: int) -> asyncpg.Record | None:
     """One event of the organization (organization)."""
-    return await connection.fetchrow(BY_ID, organization_id, event_id)
+    return await connection.fetchrow(AT, organization_id, sequence)
 
 
 LAST = "select coalesce(max(sequence), 0) from events where organization_id = $1 and sequence < sequence_horizon()"

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 from functools import cache
+from typing import Any
 from uuid import UUID
 
 import asyncpg
@@ -45,24 +46,31 @@ class WebhookRow(_Row, frozen=True):
     quarantine: Sequence[QuarantineRow]
 
 
+# Most rows of a batch are alike in whose they are, so that is sent once for a run of them: an element of an array costs
+# as much as a column of a row. A run's first place is what `width_bucket` finds it by.
 _WEBHOOKS = """kept as (
     insert into inbound_webhooks (organization_id, config_id, headers, body)
-    select organization_id, config_id, headers, body
-    from unnest($1::uuid[], $2::uuid[], $3::bytea[], $4::bytea[]) as _(organization_id, config_id, headers, body)
+    select ($2::uuid[])[run], ($3::uuid[])[run], headers, body
+    from unnest($4::bytea[], $5::bytea[]) with ordinality as given(headers, body, place)
+    cross join lateral width_bucket(place::integer, $1::integer[]) as run
 )"""
 # JSON arrives as bytes here and below: asyncpg passes those on in C, and calls Python for each value of a json array.
 # Keys are taken in their order: two transactions that share some never wait for each other in a circle.
-_EVENTS = f"""fresh as (
+_EVENTS = f"""told as materialized (
+    select place, ($7::uuid[])[run] as organization_id, ($8::uuid[])[run] as config_id, ($9::text[])[run] as type,
+        key_hash, conversation_id, data, raw
+    from unnest($10::bytea[], $11::uuid[], $12::bytea[], $13::bytea[])
+        with ordinality as given(key_hash, conversation_id, data, raw, place)
+    cross join lateral width_bucket(place::integer, $6::integer[]) as run
+),
+fresh as (
     insert into inbound_dedup (organization_id, config_id, key_hash)
-    select * from unnest($6::uuid[], $9::uuid[], $5::bytea[]) order by 1, 2, 3
+    select organization_id, config_id, key_hash from told order by 1, 2, 3
     on conflict do nothing returning organization_id, config_id, key_hash
 ),
 given as (
-    select given.place, organization_id, given.id, given.type, config_id, given.conversation_id,
-        convert_from(given.data, 'UTF8')::json as data, given.raw
-    from unnest($5::bytea[], $6::uuid[], $7::uuid[], $8::text[], $9::uuid[], $10::uuid[], $11::bytea[], $12::bytea[])
-        with ordinality as given(key_hash, organization_id, id, type, config_id, conversation_id, data, raw, place)
-    join fresh using (organization_id, config_id, key_hash)
+    select place, organization_id, type, config_id, conversation_id, convert_from(data, 'UTF8')::json as data, raw
+    from told join fresh using (organization_id, config_id, key_hash)
 ),
 {insert_events("given")}"""
 _QUARANTINE = """aside as (
@@ -73,7 +81,7 @@ _QUARANTINE = """aside as (
 
 @cache
 def _store(statuses: bool, quarantine: bool) -> str:
-    parts, next_parameter = [_WEBHOOKS, _EVENTS], 13
+    parts, next_parameter = [_WEBHOOKS, _EVENTS], 14
     if statuses:
         parts.append(MERGE.format(*range(next_parameter, next_parameter + 9)))
         next_parameter += 9
@@ -106,15 +114,18 @@ async def store(connection: asyncpg.Connection, rows: Sequence[WebhookRow]) -> l
                 seen.add(identity)
                 events.append(keyed)
                 owners.append(index)
+    event_rows = [keyed.event for keyed in events]
     statuses = [keyed.status for keyed in events if keyed.status is not None]
     aside = [(row, item) for row in rows for item in row.quarantine]
     arguments: list[Sequence[object]] = [
-        [row.organization_id for row in rows],
-        [row.config_id for row in rows],
+        *_runs([(row.organization_id, row.config_id) for row in rows], 2),
         [row.headers for row in rows],
         [row.body for row in rows],
+        *_runs([(row.organization_id, row.config_id, row.type) for row in event_rows], 3),
         [keyed.key_hash for keyed in events],
-        *(zip(*[keyed.event for keyed in events], strict=True) if events else [()] * 7),
+        [row.conversation_id for row in event_rows],
+        [row.data for row in event_rows],
+        [row.raw for row in event_rows],
     ]
     if statuses:
         arguments += columns(statuses)
@@ -142,6 +153,12 @@ async def store(connection: asyncpg.Connection, rows: Sequence[WebhookRow]) -> l
             told[owner].append((said.value, taken[said.config_id, said.value] > 0))
             taken[said.config_id, said.value] -= 1
     return [Stored(*each) for each in zip(fresh, told, strict=True)]
+
+
+def _runs(values: Sequence[tuple[object, ...]], width: int) -> list[list[Any]]:
+    """Runs of equal *values* as columns: the place of each one's first from 1 on, then the *width* parts of its value."""
+    firsts = [place for place, value in enumerate(values, 1) if place == 1 or value != values[place - 2]]
+    return [firsts, *([values[first - 1][part] for first in firsts] for part in range(width))]
 
 
 # ------------------------------------------------------------------ quarantine

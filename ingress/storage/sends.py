@@ -140,10 +140,10 @@ FINISH = f"""
 with outcome as (
     select * from unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::integer[], $5::text[], $6::text[], $7::text[],
         $8::integer[], $9::uuid[], $10::text[], $11::text[], $12::text[], $13::text[], $14::smallint[], $15::json[],
-        $16::uuid[], $17::timestamptz[], $18::text[], $19::timestamptz[], $20::uuid[], $21::text[], $22::uuid[], $23::json[])
+        $16::uuid[], $17::timestamptz[], $18::text[], $19::timestamptz[], $20::text[], $21::uuid[], $22::json[])
         with ordinality
         as _(organization_id, message_id, lease_id, number, class, code, detail, duration_ms, config_id, provider,
-            provider_message_id, state, status, rank, error, fallback_from, at, cost, held_until, event_id, event_type,
+            provider_message_id, state, status, rank, error, fallback_from, at, cost, held_until, event_type,
             conversation_id, data, place)
 ),
 early as (
@@ -199,11 +199,11 @@ finished as (
         m.attempts, m.error, m.sent_at, m.cost
 ),
 given as (
-    select o.place, o.organization_id, o.event_id as id, o.event_type as type, o.config_id, o.conversation_id,
+    select o.place, o.organization_id, o.event_type as type, o.config_id, o.conversation_id,
         o.data, null::bytea as raw
     from outcome o join finished f on f.organization_id = o.organization_id and f.id = o.message_id
     -- A status that came before our own answer has told more already.
-    where o.event_id is not null and (f.status = o.status or o.fallback_from is not null)
+    where o.event_type is not null and (f.status = o.status or o.fallback_from is not null)
 ),
 {insert_events("given")}
 select f.id, f.state, f.status, f.provider, f.config_id, f.provider_message_id, f.fallback_from, f.attempts, f.error,
@@ -221,7 +221,6 @@ async def finish(connection: asyncpg.Connection, outcomes: Sequence[Outcome]) ->
     return await connection.fetch(
         FINISH,
         *zip(*[outcome[:19] for outcome in outcomes], strict=True),
-        [event and event.id for event in events],
         [event and event.type for event in events],
         [event and event.conversation_id for event in events],
         [event and event.data for event in events],
