@@ -42,8 +42,8 @@ from .messages import (
 
 Method = Literal["POST", "PUT"]
 
-# Content whose call takes an id of ours; what the others are called is known from their answer alone.
-_WITH_ID = (Text, Location, Contacts)
+# Calls that take an id of ours; what is sent by the others is known by their answer alone.
+_WITH_ID = ("sendText", "sendLocation", "sendContactVcard")
 _MENTION = re.compile(r"(?<!\w)@([1-9][0-9]{6,14})\b")
 _LINK = re.compile(r"\bhttps?://", re.IGNORECASE)
 
@@ -77,15 +77,15 @@ def message_request(message: MessageData, *, session: str, own_phone: str | None
     body = {"session": session, "chatId": chat, **parts}
     if message.reply_to is not None:
         body["reply_to"] = serialized_id(message.reply_to, chat, own_phone)
-    if isinstance(message.content, _WITH_ID):
-        # NOWEB and GOWS take it, WEBJS ignores it: it finds the message again where the answer is lost.
+    if call in _WITH_ID:
+        # NOWEB and GOWS take it, WEBJS ignores it: it tells of the message where the answer is lost.
         body["id"] = chosen_id(message.correlation_id)
     return "POST", f"api/{call}", body
 
 
 def has_chosen_id(message: MessageData) -> bool:
     """Whether *message* went out under an id that can be told from its correlation id."""
-    return isinstance(message.content, _WITH_ID)
+    return not isinstance(message.content, Reaction) and _content(message, chat_of(message.to))[0] in _WITH_ID
 
 
 def is_by_url(message: MessageData) -> bool:

@@ -370,7 +370,8 @@ class MessageData(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     to: Recipient
     content: OutboundContent
     organization_id: str
-    # Ours, echoed by the provider where it can: it settles what became of an attempt whose answer was lost.
+    # Ours, echoed by the provider where it can: it settles what became of an attempt whose answer was lost. Any text;
+    # the service's are `gw1:<its id of the message, a UUIDv7 in hex>:<attempt>`, for who has room for no more.
     correlation_id: str
     lead_id: str | None = None  # the CRM's own reference; never sent to a provider
     reply_to: str | None = None  # the provider's id of the message that is quoted

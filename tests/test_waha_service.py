@@ -38,6 +38,11 @@ FAULTS: list[AnyFault] = [
     EmptyAnswer(accepted=False), Bare5xx(), Bare5xxAfterAccept(), Bare5xxAfterAccept(status=500),
     Throttle429(retry_after=0), ErrorCode(code=422, message="no"), ErrorCode(code=500),
 ]  # fmt: skip
+BUTTONS = {
+    "type": "interactive",
+    "body": "Confirma?",
+    "action": {"type": "buttons", "buttons": [{"id": "1", "title": "Sim"}]},
+}
 NO_ACKS = AckPolicy(statuses=(), echo=False)
 _sessions = itertools.count(1)
 
@@ -182,6 +187,51 @@ async def test_acks_of_a_lost_answer_count_once_it_is_found(linked: Linked, monk
     assert message["provider_message_id"] == linked.waha.accepted[0].id
     assert linked.waha.call_count("POST sendText", linked.session.name) == 1
     assert linked.waha.duplicates() == {}
+
+
+@only
+@pytest.mark.parametrize(
+    ("policy", "status"),
+    [
+        (AckPolicy(before_answer=True), "read"),
+        (AckPolicy(duplicates=2, reorder=True), "read"),
+        (AckPolicy(statuses=("DEVICE",), echo=False), "delivered"),
+        (AckPolicy(statuses=()), "sent"),
+    ],
+    ids=["early", "shuffled", "ack", "echo"],
+)
+@pytest.mark.parametrize("asked", [{"body": "Olá"}, {"content": BUTTONS}], ids=["text", "buttons"])
+async def test_a_lost_answer_is_settled_by_what_comes_back(
+    linked: Linked, policy: AckPolicy, status: str, asked: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An ack, or the message itself, names the id chosen before the call: nobody asks, nothing is sent again."""
+    monkeypatch.setattr("ingress.outbound.ASK_AFTER_S", ())
+    linked.waha.set_acks(linked.session, policy)
+    await linked.waha.script(linked.session, ResetAfterAccept())
+    answer = await linked.organization.send({"to": PEER, **asked}, prefer="wait=5")
+    assert (answer.status, answer.json["status"]) == (200, "sent")
+    [accepted] = linked.waha.accepted
+    message = await linked.organization.settled(answer.json["id"], status)
+    assert (message["state"], message["provider_message_id"]) == ("done", accepted.id)
+    assert [attempt["class"] for attempt in message["attempts"]] == ["ok"]
+    assert linked.waha.call_count("POST sendText", linked.session.name) == 1
+    await linked.waha.settled()
+    events = await linked.organization.events(kind="message.status")
+    assert {event["data"]["message"]["id"] for event in events} == {answer.json["id"]}
+    assert {event["data"]["message"]["provider_message_id"] for event in events} == {accepted.id}
+
+
+@only
+async def test_what_comes_before_our_own_answer_names_our_message(linked: Linked) -> None:
+    """Each ack, and the echo, is an event with our id of the message, and nothing that somebody wrote."""
+    linked.waha.set_acks(linked.session, AckPolicy(before_answer=True))
+    answer = await linked.send()
+    await linked.organization.settled(answer.json["id"], "read")
+    await linked.waha.settled()
+    assert await linked.organization.events(kind="message.echo") == []
+    events = await linked.organization.events(kind="message.status")
+    assert {"sent", "delivered", "read"} == {event["data"]["status"]["value"] for event in events}
+    assert {event["data"]["message"]["id"] for event in events} == {answer.json["id"]}
 
 
 @only

@@ -2,6 +2,7 @@
 
 import json
 import re
+from random import Random
 from typing import Any
 
 import msgspec
@@ -9,6 +10,8 @@ import pytest
 from flows import answered, drive, first
 from waha_samples import ACCOUNT, API_KEY, HMAC_KEY, ROOT, names, sample
 
+from ingress.correlation import correlation
+from ingress.identifiers import new_id
 from providers import (
     Action,
     Flow,
@@ -27,6 +30,7 @@ from providers import (
     Uncertain,
     Unsupported,
 )
+from providers._waha_addresses import chosen_id, correlation_in
 
 # What our vocabulary has no word for: no MessageData says it, so nothing asks for the call.
 WITHOUT_A_WORD = {
@@ -109,9 +113,46 @@ def test_a_message_has_an_id_of_ours(asked: OutboundContent) -> None:
     assert ids[0] == ids[1] != ids[2]
 
 
+def test_the_id_of_a_message_tells_the_services_correlation_id() -> None:
+    """In a length that engines write themselves; another for each attempt, which what comes back is then about."""
+    correlations = [correlation(new_id(), attempt) for attempt in (1, 2, 9, 10, 15)]
+    ids = [json.loads(first(ACCOUNT.send_message(message(Text(body="x"), one))).body)["id"] for one in correlations]
+    assert all(re.fullmatch(r"3EB0[0-9A-F]{36}", one) for one in ids)
+    assert len(set(ids)) == len(ids)
+    assert [correlation_in(one) for one in ids] == correlations
+
+
+@pytest.mark.parametrize(
+    "correlation_id", ["c", f"gw1:{'0' * 32}:1", correlation(new_id(), 16), correlation(new_id(), 0)]
+)
+def test_any_other_correlation_id_is_digested(correlation_id: str) -> None:
+    """There is no room for it."""
+    assert re.fullmatch(r"3EB0[0-9A-F]{18}", chosen_id(correlation_id))
+    assert correlation_in(chosen_id(correlation_id)) is None
+
+
+def test_an_id_of_somebody_else_is_not_taken_for_ours() -> None:
+    """Other clients of the number write ids of that length, too, at random."""
+    dice = Random(7)
+    assert not any(correlation_in("3EB0" + dice.randbytes(18).hex().upper()) for _ in range(50_000))
+    ours = chosen_id(correlation(new_id(), 1))
+    for index in range(len(ours)):
+        changed = "A" if ours[index] != "A" else "B"
+        assert correlation_in(ours[:index] + changed + ours[index + 1 :]) is None
+    assert correlation_in(ours + "0") is None
+
+
+def test_buttons_have_an_id_of_ours() -> None:
+    """They go out as text, whose call takes one."""
+    buttons = msgspec.convert({"type": "buttons", "buttons": [{"id": "y", "title": "Yes"}]}, Action)
+    assert sent(Interactive(action=buttons, body="B"))["id"] == chosen_id("c")
+
+
 def test_a_medium_has_no_id_of_ours() -> None:
-    """Its calls take none."""
+    """Its calls take none, and neither does that of lists."""
     assert "id" not in sent(content(type="image", url="https://x/a.jpg"))
+    menu = {"type": "list", "button": "b", "sections": [{"rows": [{"id": "1", "title": "t"}]}]}
+    assert "id" not in sent(Interactive(action=msgspec.convert(menu, Action), body="B"))
 
 
 @pytest.mark.parametrize(
