@@ -36,6 +36,7 @@ from .messages import (
     MessageData,
     MessageResult,
     Reaction,
+    Template,
     Text,
     Video,
 )
@@ -143,6 +144,8 @@ def _content(message: MessageData, chat: str) -> tuple[str, Object]:
             return "sendContactVcard", {"contacts": _contacts(cards)}
         case Interactive() as interactive:
             return _interactive(interactive, chat)
+        case Template(rendered=str() as rendered) if rendered:
+            return "sendText", _text(Text(body=rendered), chat)
     kind = type(message.content).__struct_config__.tag
     raise _unsupported(str(kind), f"WhatsApp Web cannot send a message of the type {kind}")
 
@@ -198,6 +201,8 @@ def _audio(audio: Audio) -> tuple[str, Object]:
 
 
 def _contacts(cards: list[Object]) -> list[Object]:
+    if any(card and card.keys() <= {"id", "url", "mime_type"} for card in cards):
+        raise _unsupported("contact_file", "WhatsApp Web sends no card that is in a file")
     contacts = [contact_of(card) for card in cards]
     known = [contact for contact in contacts if contact is not None]
     if not known or len(known) < len(contacts):

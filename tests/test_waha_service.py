@@ -267,6 +267,43 @@ async def test_no_sequence_of_faults_makes_two_messages_of_one_send(
     assert "uncertain" in {message["state"] for message in told}
 
 
+async def test_the_phone_behind_a_hidden_number_is_found_once_it_is_known(linked: Linked) -> None:
+    """WEBJS does not tell it beside the message; the session knows it when it has seen it elsewhere."""
+    people = linked.waha.inbound(linked.session)
+    await linked.waha.post(linked.session, people.text("Olá", phone=PEER, hidden=True))
+    [event] = await linked.organization.events(kind="message.received")
+    known = linked.session.engine != "WEBJS"
+    assert ("phone" in event["data"]["conversation"]["contact"]) == known
+    path = f"/messages/{event['id']}/phone"
+    answer = await linked.organization.call("GET", path)
+    assert (answer.status, answer.json) == (200, {"phone": PEER if known else None})
+    people.text("Oi", phone=PEER)
+    assert (await linked.organization.call("GET", path)).json == {"phone": PEER}
+    assert linked.waha.call_count("GET {session}/lids/{lid}", linked.session.name) == (0 if known else 2)
+
+
+async def test_typing_is_shown_and_stopped(linked: Linked) -> None:
+    """As often as one likes."""
+    await linked.waha.post(linked.session, linked.waha.inbound(linked.session).text("Olá", phone=PEER))
+    [event] = await linked.organization.events(kind="message.received")
+    for method in ("POST", "DELETE", "DELETE"):
+        answer = await linked.organization.call(method, f"/messages/{event['id']}/typing")
+        assert (answer.status, answer.raw) == (204, b"")
+    shown = [(receipt.call, receipt.chat) for receipt in linked.waha.receipts]
+    chat = f"{PEER[1:]}@c.us"
+    assert shown == [("sendSeen", chat), ("startTyping", chat), ("stopTyping", chat), ("stopTyping", chat)]
+
+
+async def test_a_template_goes_out_as_the_text_that_is_given_for_it(linked: Linked) -> None:
+    template = {"type": "template", "name": "order_update", "language": "pt_BR", "rendered": "Seu pedido saiu."}
+    assert (await linked.organization.send({"to": PEER, "content": template})).status == 200
+    assert linked.waha.accepted[0].body["text"] == "Seu pedido saiu."
+    del template["rendered"]
+    answer = await linked.organization.send({"to": PEER, "content": template})
+    assert (answer.status, answer.json["code"]) == (422, "unsupported")
+    assert len(linked.waha.accepted) == 1
+
+
 @pytest.mark.parametrize("linked", ["GOWS"], indirect=True)
 async def test_a_server_that_hangs_does_not_get_it_twice(linked: Linked) -> None:
     """The caller waits a moment only; the message stays one, however often the same is asked for."""

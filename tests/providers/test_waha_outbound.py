@@ -31,6 +31,7 @@ from providers import (
     Unsupported,
 )
 from providers._waha_addresses import chosen_id, correlation_in
+from providers.messages import Template
 
 # What our vocabulary has no word for: no MessageData says it, so nothing asks for the call.
 WITHOUT_A_WORD = {
@@ -38,8 +39,6 @@ WITHOUT_A_WORD = {
     "send_edit": "we edit nothing that was sent",
     "send_image_base64": "media are sent by URL",
     "send_poll": "no content of ours is a poll",
-    "send_template_degraded": "a template of ours is a name with variables, which only Meta can render",
-    "send_typing_stop": "typing ends by itself when the message is there",
 }
 SENDS = [name for name in names("send_*") if name not in WITHOUT_A_WORD]
 # Errors whose request is not what their envelope asks for: a broken body, a file in base64, half a list.
@@ -88,7 +87,7 @@ def failure(answer: Response, content: OutboundContent | None = None) -> SendErr
 
 def test_all_samples_are_here() -> None:
     """The samples came along: an empty folder would pass everything below."""
-    assert (len(SENDS), len(WITHOUT_A_WORD)) == (48, 6)
+    assert (len(SENDS), len(WITHOUT_A_WORD)) == (50, 4)
     assert WITHOUT_A_WORD.keys() <= set(names("send_*"))
 
 
@@ -266,6 +265,21 @@ def test_buttons_become_text() -> None:
     assert sent(asked)["text"] == "H\nB\n1. Yes\nF"
 
 
+def test_a_template_is_the_text_that_is_given_for_it() -> None:
+    """There are none here; without its text another provider may have it."""
+    template = Template(name="order_update", language="en", rendered="Hi Ana, see https://x")
+    assert sent(template) | {"id": ""} == {
+        "session": "acme",
+        "chatId": CHAT,
+        "text": "Hi Ana, see https://x",
+        "linkPreview": False,
+        "id": "",
+    }
+    for rendered in (None, ""):
+        found = refusal(message(msgspec.structs.replace(template, rendered=rendered)))
+        assert (type(found), found.code) == (Unsupported, "template_unsupported")
+
+
 def test_a_list_needs_a_title() -> None:
     """The body stands in for it, and is not repeated."""
     action = msgspec.convert(
@@ -293,6 +307,12 @@ def test_a_list_needs_a_title() -> None:
         ({"type": "audio", "url": "https://x", "caption": "c"}, {"phone": PHONE}, Unsupported, "caption_unsupported"),
         ({"type": "contacts", "contacts": [{"phones": []}]}, {"phone": PHONE}, Rejected, "contact_name_empty"),
         ({"type": "contacts", "contacts": []}, {"phone": PHONE}, Rejected, "contact_name_empty"),
+        (
+            {"type": "contacts", "contacts": [{"url": "https://x/a.vcf", "mime_type": "text/vcard"}]},
+            {"phone": PHONE},
+            Unsupported,
+            "contact_file_unsupported",
+        ),
     ],
 )
 def test_what_cannot_be_sent_is_refused_before_any_call(
