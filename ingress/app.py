@@ -179,6 +179,8 @@ ROUTES = [
     Route("/messages/{message_id}", messages_api.get_message),
     Route("/messages/{event_id}/read", receipts.mark_read, methods=["POST"]),
     Route("/messages/{event_id}/typing", receipts.show_typing, methods=["POST"]),
+    Route("/messages/{event_id}/typing", receipts.stop_typing, methods=["DELETE"]),
+    Route("/messages/{event_id}/phone", receipts.find_phone, methods=["GET"]),
     Route("/media", media_api.upload_media, methods=["POST"]),
     Route("/media", media_api.delete_media, methods=["DELETE"]),
     Route("/media/{event_id}", media_api.get_media),

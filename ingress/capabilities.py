@@ -11,8 +11,10 @@ _OPERATIONS = {
     "uploads": "files can be uploaded, and sent by their id",
     "receipts": "inbound messages can be shown as read",
     "typing": "people can be shown that an answer is being written",
+    "stop_typing": "and that it is not any more",
     "pairing": "a phone is linked by QR code or pairing code",
     "find_message": "a message whose answer was lost can be asked for",
+    "find_phone": "the phone behind a hidden number (lid) can be asked for",
 }
 
 

@@ -178,6 +178,7 @@ async def send(request: Request[Any]) -> Response:
         reply_to=await _quoted(database, organization_id, asked.reply_to),
         fallback=asked.fallback,
         on_uncertain=asked.on_uncertain,
+        expires_at=asked.expires_at,
     )
     fingerprint = hashlib.sha256(_canonical(asked)).digest()
     if (expired := _expiry_error(asked)) is not None:
@@ -192,7 +193,6 @@ async def send(request: Request[Any]) -> Response:
             order,
             idempotency_key=key,
             request_hash=fingerprint,
-            expires_at=asked.expires_at,
         )
     except Duplicate:
         answer = await _stored_answer(database, organization_id, str(key), fingerprint)

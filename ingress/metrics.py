@@ -165,7 +165,7 @@ media_transfers = _counter(
 )
 media_bytes = _counter("ingress_media_bytes_total", "Bytes of media passed on", "kind")
 receipts = _counter(
-    "ingress_receipts_total", "Messages shown as read, or as being answered", "provider", "kind", "class"
+    "ingress_receipts_total", "What was shown or asked about messages of people", "provider", "kind", "class"
 )
 
 # -- parts we depend on

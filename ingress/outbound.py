@@ -162,14 +162,13 @@ class Outbound:
         *,
         idempotency_key: str | None,
         request_hash: bytes,
-        expires_at: datetime | None,
     ) -> "tuple[UUID, asyncio.Task[SendState]]":
         """Accept a message durably and begin to send it: its id, and the task that ends with its state.
 
         Raises `NotConfigured`, `Duplicate`, `StoreUnavailable`, `Overloaded`.
         """
         now = datetime.now(UTC)
-        expires_at = expires_at or now + timedelta(seconds=EXPIRES_AFTER_S)
+        expires_at = order.expires_at or now + timedelta(seconds=EXPIRES_AFTER_S)
         message_id, lease_id = identifiers.new_id(), identifiers.new_id()
         route = self._manager.known_route(organization_id) or await self._manager.route(organization_id)
         request = _encode(order)
@@ -553,6 +552,7 @@ class Outbound:
 
 def _message(config: Config, sending: Sending) -> MessageData:
     """What the attempt under way says to the provider."""
+    expires = sending.order.expires_at is not None
     return MessageData(
         to=sending.order.to,
         content=sending.order.content,
@@ -562,6 +562,8 @@ def _message(config: Config, sending: Sending) -> MessageData:
         # A quoted message is known only to the provider that carried it.
         reply_to=sending.order.reply_to if sending.fallback_from is None else None,
         callback_url=config.callback_url,
+        created_at=sending.created_at,
+        valid_for_s=max(1, round(sending.left_s)) if expires else None,
     )
 
 

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 import msgspec
 
 from providers import Event, Malformed, Unverified, Webhook
-from providers.messages import STATUS_RANK
+from providers.messages import STATUS_RANK, Status
 
 from . import identifiers, metrics
 from .correlation import parse_correlation
@@ -80,6 +80,10 @@ def _aside(reason: str, body: bytes, *, foreign_item: bool = False) -> Quarantin
 
 def _keyed(event: Event, owner: Config, now: datetime) -> KeyedEvent:
     message_id, attempt = parse_correlation(event.correlation_id) if event.correlation_id else (None, None)
+    if message_id is not None and event.message is not None:
+        # What we sent comes back among what others write in the account's name: nobody wrote it, but it is out.
+        sent = Status(provider_message_id=event.message.provider_message_id, value="sent")
+        event = msgspec.structs.replace(event, type="message.status", message=None, status=sent)
     row = event_row(event, owner.organization_id, owner.id, owner.provider_type, message_id)
     if event.occurred_at is not None:
         metrics.provider_lag.observe((now - event.occurred_at).total_seconds(), owner.provider_type)

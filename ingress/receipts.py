@@ -1,21 +1,28 @@
-"""Showing the person that their message was read, or that an answer is being written. Costs no send anything."""
+"""Showing the person that their message was read, or that an answer is being written; finding out their number.
 
-from typing import Any, Literal
+Costs no send anything.
+"""
+
+from collections.abc import Callable
+from typing import Any, Literal, TypeVar
 
 from starlette.requests import Request
 from starlette.responses import Response
 
-from providers import Recipient, SendError
+from providers import Contact, Flow, Recipient, SendError
 
 from . import metrics
 from .auth import organization_of
 from .envelope import Conversation
-from .problems import call_problem, not_found, unavailable
-from .received import received
+from .problems import call_problem, json_response, not_found, unavailable
+from .received import Received, received
 from .transfers import Busy, Transfers
 
 # Shorter than a send's: who waits for this waits to answer a person.
 RECEIPT_TIMEOUT_S = 8.0
+
+Kind = Literal["read", "typing", "stop_typing", "find_phone"]
+Result = TypeVar("Result")
 
 
 def _chat(conversation: Conversation | None) -> Recipient:
@@ -28,20 +35,23 @@ def _chat(conversation: Conversation | None) -> Recipient:
     return Recipient(phone=contact.phone, user_id=contact.user_id, lid=contact.lid) if contact else Recipient()
 
 
-async def _show(request: Request[Any], kind: Literal["read", "typing"]) -> Response:
-    organization_id, _ = await organization_of(request, "send")
+async def _message(request: Request[Any], scope: Literal["read", "send"]) -> tuple[Received, str]:
+    """The inbound message whose event the path names, and the provider's id of it. Raises `Problem` 404."""
+    organization_id, _ = await organization_of(request, scope)
     found = await received(request, organization_id)
     message = found.data.message
     if found.type != "message.received" or message is None or message.provider_message_id is None:
         raise not_found()
+    return found, message.provider_message_id
+
+
+async def _run(request: Request[Any], found: Received, kind: Kind, start: Callable[[], Flow[Result]]) -> Result:
+    """The result of a call to the provider that received *found*. Raises `Problem`."""
     transfers: Transfers = request.state["transfers"]
-    provider, outcome = found.config.provider, "ok"
+    outcome = "ok"
     try:
-        with transfers.room(organization_id):
-            flow = provider.mark_read(
-                message.provider_message_id, _chat(found.data.conversation), typing=kind == "typing"
-            )
-            await transfers.run(flow, RECEIPT_TIMEOUT_S)
+        with transfers.room(found.config.organization_id):
+            return await transfers.run(start(), RECEIPT_TIMEOUT_S)
     except Busy:
         outcome = "busy"
         raise unavailable("Too many calls of the organization are under way.") from None
@@ -50,6 +60,12 @@ async def _show(request: Request[Any], kind: Literal["read", "typing"]) -> Respo
         raise call_problem(error) from error
     finally:
         metrics.receipts.labels(found.config.provider_type, kind, outcome).inc()
+
+
+async def _show(request: Request[Any], kind: Literal["read", "typing"]) -> Response:
+    found, message_id = await _message(request, "send")
+    provider, chat = found.config.provider, _chat(found.data.conversation)
+    await _run(request, found, kind, lambda: provider.mark_read(message_id, chat, typing=kind == "typing"))
     return Response(status_code=204)
 
 
@@ -61,3 +77,20 @@ async def mark_read(request: Request[Any]) -> Response:
 async def show_typing(request: Request[Any]) -> Response:
     """POST /messages/{event_id}/typing: show that an answer is being written, and the message as read."""
     return await _show(request, "typing")
+
+
+async def stop_typing(request: Request[Any]) -> Response:
+    """DELETE /messages/{event_id}/typing: show no longer that an answer is being written."""
+    found, _ = await _message(request, "send")
+    provider, chat = found.config.provider, _chat(found.data.conversation)
+    await _run(request, found, "stop_typing", lambda: provider.stop_typing(chat))
+    return Response(status_code=204)
+
+
+async def find_phone(request: Request[Any]) -> Response:
+    """GET /messages/{event_id}/phone: the number of who wrote this message; null where the provider knows none."""
+    found, _ = await _message(request, "read")
+    provider, conversation = found.config.provider, found.data.conversation
+    contact = (conversation and conversation.contact) or Contact()
+    phone = contact.phone or await _run(request, found, "find_phone", lambda: provider.find_phone(contact.lid or ""))
+    return json_response({"phone": phone})

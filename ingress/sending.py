@@ -29,6 +29,7 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     reply_to: str | None = None
     fallback: bool = True
     on_uncertain: Literal["hold", "retry", "fallback"] = "hold"
+    expires_at: datetime | None = None  # None: nobody said, so only our own trying ends
 
     def __repr__(self) -> str:
         return f"Order(content={type(self.content).__name__})"

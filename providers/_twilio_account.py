@@ -17,6 +17,7 @@ Quality = Literal["excellent", "good", "poor", "disconnected"]
 # Twilio's shared number for trying things out: it is no sender of any account, and is set up in the console.
 SANDBOX = "+14155238886"
 
+_NO_ADDRESS = "there is no webhook address: messages will not arrive"
 _CONSOLE = "https://console.twilio.com"
 _WORKING = ("ONLINE", "ONLINE:UPDATING")
 _QUALITIES: dict[str, Quality] = {"HIGH": "excellent", "MEDIUM": "good", "LOW": "poor"}
@@ -118,8 +119,7 @@ def webhook_check(sender: Object, callback_url: str | None) -> Check:
         if not statuses:
             detail += "; statuses only of messages sent from here"
         return Check(name="webhook", passed=True, detail=detail, fatal=False)
-    detail = "the sender has no webhook address: messages will not arrive"
-    return Check(name="webhook", passed=False, detail=detail, fix=fix, fatal=False)
+    return Check(name="webhook", passed=False, detail=_NO_ADDRESS, fix=fix, fatal=False)
 
 
 def _host(address: str) -> str:
@@ -142,10 +142,25 @@ def service_check(service: Object) -> Check:
     )
 
 
-def status_of(account: Object, sender: Object | None, number: str) -> ProviderStatus:
-    """The state of *sender*, which is None for the sandbox, or where the account has none with *number*."""
+def receiving_service_check(service: Object, callback_url: str | None) -> Check:
+    """Of a service that picks the sender: what comes in for it must go out at the service's own address."""
+    inbound = text(service, "inbound_request_url")
+    taken = bool(inbound) and service.get("use_inbound_webhook_on_number") is not True
+    if taken and callback_url in (None, inbound):
+        return Check(name="messaging_service", passed=True, detail=text(service, "friendly_name"), fatal=False)
+    return Check(
+        name="messaging_service",
+        passed=False,
+        detail=f"messages go to another address, at {_host(inbound)}" if taken and inbound else _NO_ADDRESS,
+        fix=f"Set it in {_CONSOLE}, under Messaging, Services, Integration, or save this configuration.",
+        fatal=False,
+    )
+
+
+def status_of(account: Object, sender: Object | None, number: str | None) -> ProviderStatus:
+    """The state of *sender*: None for the sandbox, where a service picks one, or the account has none with *number*."""
     state = word(account, "status")
-    is_here = sender is not None or number == SANDBOX
+    is_here = sender is not None or number in (SANDBOX, None)
     known = sender or {}
     properties = mapping(known, "properties")
     sender_state = word(known, "status")

@@ -20,6 +20,7 @@ from .errors import Rejected, Unsupported
 from .messages import (
     Audio,
     Contact,
+    Contacts,
     Location,
     MediaContent,
     MessageResult,
@@ -33,8 +34,10 @@ from .messages import (
 CHANNEL = "whatsapp:"
 Form = list[tuple[str, str]]
 
-# An answer is asked for within a minute or so; older messages with the same words are other messages.
-_FOUND_WITHIN = timedelta(minutes=3)
+# By how much Twilio's clock may be behind ours; what is older than a message is another one with the same words.
+_CLOCKS_DIFFER = timedelta(minutes=1)
+# Seconds that Twilio keeps a message for at most.
+_MAX_VALIDITY_S = 36_000
 
 
 def address(to: Recipient) -> str:
@@ -48,6 +51,9 @@ def address(to: Recipient) -> str:
 def content_fields(content: OutboundContent) -> Form:
     """The fields that say *content*, or `Unsupported`. Twilio has none for a quoted message or a file's name."""
     match content:
+        case Contacts(contacts=[{"url": str(url)}]):
+            # A card is sent as the file it is in, which is how it comes in, too.
+            return [("MediaUrl", url)]
         case Text(body=body):
             return [("Body", body)]
         case MediaContent():
@@ -67,6 +73,11 @@ def prepared(content_sid: str, variables: Object) -> Form:
         written = json.dumps(variables, ensure_ascii=False, separators=(",", ":"))
         fields.append(("ContentVariables", written))
     return fields
+
+
+def validity(valid_for_s: int | None) -> Form:
+    """How long Twilio may keep the message waiting: a code to log in with is of no use tomorrow."""
+    return [] if valid_for_s is None else [("ValidityPeriod", str(min(valid_for_s, _MAX_VALIDITY_S)))]
 
 
 def status_callback(callback_url: str | None, correlation_id: str) -> Form:
@@ -160,20 +171,19 @@ def message_result(response: Response, *, secrets: Sequence[str | None]) -> Mess
     return _result(message)
 
 
-def found(response: Response, fields: Form) -> MessageResult | None:
+def found(response: Response, fields: Form, since: datetime | None) -> MessageResult | None:
     """The one message of the list in *response* that a send of *fields* made; None unless it is exactly one.
 
-    Twilio cannot be asked for our own id, so it is told by recipient, words and number of media, and by its age on
-    Twilio's own clock: without a Date header nothing is found.
+    Twilio cannot be asked for our own id, so it is told by recipient, words and number of media, and by not being
+    older than *since*, when the send was asked for: where that is not known, nothing is found.
     """
-    asked_at = _moment(response.headers.get("date"))
-    if asked_at is None:
+    if since is None:
         return None
     wanted = dict(fields)
     candidates = [
         message
         for message in listed(answer(response), "messages")
-        if isinstance(message, dict) and _is_same(message, wanted) and _is_recent(message, asked_at)
+        if isinstance(message, dict) and _is_same(message, wanted) and _is_since(message, since)
     ]
     return _result(candidates[0]) if len(candidates) == 1 else None
 
@@ -189,9 +199,9 @@ def _is_same(message: Object, wanted: dict[str, str]) -> bool:
     )
 
 
-def _is_recent(message: Object, asked_at: datetime) -> bool:
+def _is_since(message: Object, since: datetime) -> bool:
     created_at = _moment(text(message, "date_created"))
-    return created_at is not None and abs(asked_at - created_at) <= _FOUND_WITHIN
+    return created_at is not None and created_at >= since - _CLOCKS_DIFFER
 
 
 def _result(message: Object) -> MessageResult:
@@ -212,7 +222,7 @@ def _cost(message: Object) -> str | None:
 
 
 def _moment(value: str | None) -> datetime | None:
-    """A time as RFC 2822 writes it, as answers and the Date header do."""
+    """A time as RFC 2822 writes it, as answers do."""
     try:
         at = parsedate_to_datetime(value or "")
     except (ArithmeticError, LookupError, TypeError, ValueError):

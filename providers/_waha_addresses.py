@@ -23,6 +23,10 @@ _DEVICE = re.compile(r"[.:].*")  # `:12` is a device, `.0` an agent
 _LID = re.compile(r"[0-9]{1,20}@lid")
 _ID_PREFIX = "3EB0"
 _ID_HEX = 18  # digits after the prefix, as both libraries that take an id from us write their own
+# The service's own correlation ids: a message, whose id is a UUIDv7 of this time, and the number of the attempt.
+_MESSAGE = "01[0-9a-f]{10}7[0-9a-f]{3}[89ab][0-9a-f]{15}"
+_CORRELATION = re.compile(rf"gw1:({_MESSAGE}):(1[0-5]|[1-9])")
+_CORRELATED = re.compile(rf"3eb0({_MESSAGE})([1-9a-f])([0-9a-f]{{3}})")
 
 
 class MessageId(msgspec.Struct, frozen=True, gc=False):
@@ -78,8 +82,30 @@ def serialized_id(identity: str, chat: str, own_phone: str | None) -> str:
 
 
 def chosen_id(correlation_id: str) -> str:
-    """The bare id we give a message, where the engine takes one: always the same for the same correlation id."""
+    """The bare id we give a message, where the engine takes one: always the same for the same correlation id.
+
+    That of the service is in it, for acks and echoes to bring it back (`correlation_in`), which takes 36 digits after
+    the prefix, as in ids of Baileys' `generateMessageID`. Any other is digested, and can only be asked for.
+    """
+    if match := _CORRELATION.fullmatch(correlation_id):
+        told = f"{match[1]}{int(match[2]):x}"
+        return f"{_ID_PREFIX}{told}{_check_digits(told)}".upper()
     return _ID_PREFIX + hashlib.sha256(correlation_id.encode()).hexdigest()[:_ID_HEX].upper()
+
+
+def correlation_in(bare: str) -> str | None:
+    """The correlation id that `chosen_id` made *bare* of; None where somebody else made it, or of a digest.
+
+    One in 70 million of others' ids of this length passes for one of ours.
+    """
+    match = _CORRELATED.fullmatch(bare.lower()) if len(bare) == 40 else None
+    if match is None or match[3] != _check_digits(match[1] + match[2]):
+        return None
+    return f"gw1:{match[1]}:{int(match[2], 16)}"
+
+
+def _check_digits(told: str) -> str:
+    return hashlib.sha256(told.encode()).hexdigest()[:3]
 
 
 def id_in(answer: Object) -> str | None:

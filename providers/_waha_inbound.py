@@ -10,7 +10,7 @@ import msgspec
 
 from . import _json, _waha_news, _waha_receipts
 from ._values import UNREADABLE, Object, Unreadable, listed, mapping, moment, present, text, word
-from ._waha_addresses import MessageId, id_in, is_group, jid, message_id, person, public_id
+from ._waha_addresses import MessageId, correlation_in, id_in, is_group, jid, message_id, person, public_id
 from ._waha_content import content_of, forwarding, is_protocol, media_errors, raw_type
 from ._waha_delivery import Delivery, Reader, identity_of, news, people_of, unread
 from .errors import Malformed
@@ -68,7 +68,10 @@ def _message(delivery: Delivery) -> Event:
         errors=media_errors(item),
     )
     type_: EventType = "message.unknown" if isinstance(content, UnknownContent) else "message.received"
-    return _said(delivery, item, type_, message, key)
+    event = _said(delivery, item, type_, message, key)
+    if identity.from_me and (correlation_id := correlation_in(identity.bare)) is not None:
+        return msgspec.structs.replace(event, correlation_id=correlation_id)
+    return event
 
 
 def _said(delivery: Delivery, item: Object, type_: EventType, message: Message, key: str) -> Event:

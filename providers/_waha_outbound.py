@@ -36,14 +36,15 @@ from .messages import (
     MessageData,
     MessageResult,
     Reaction,
+    Template,
     Text,
     Video,
 )
 
 Method = Literal["POST", "PUT"]
 
-# Content whose call takes an id of ours; what the others are called is known from their answer alone.
-_WITH_ID = (Text, Location, Contacts)
+# Calls that take an id of ours; what is sent by the others is known by their answer alone.
+_WITH_ID = ("sendText", "sendLocation", "sendContactVcard")
 _MENTION = re.compile(r"(?<!\w)@([1-9][0-9]{6,14})\b")
 _LINK = re.compile(r"\bhttps?://", re.IGNORECASE)
 
@@ -77,15 +78,15 @@ def message_request(message: MessageData, *, session: str, own_phone: str | None
     body = {"session": session, "chatId": chat, **parts}
     if message.reply_to is not None:
         body["reply_to"] = serialized_id(message.reply_to, chat, own_phone)
-    if isinstance(message.content, _WITH_ID):
-        # NOWEB and GOWS take it, WEBJS ignores it: it finds the message again where the answer is lost.
+    if call in _WITH_ID:
+        # NOWEB and GOWS take it, WEBJS ignores it: it tells of the message where the answer is lost.
         body["id"] = chosen_id(message.correlation_id)
     return "POST", f"api/{call}", body
 
 
 def has_chosen_id(message: MessageData) -> bool:
     """Whether *message* went out under an id that can be told from its correlation id."""
-    return isinstance(message.content, _WITH_ID)
+    return not isinstance(message.content, Reaction) and _content(message, chat_of(message.to))[0] in _WITH_ID
 
 
 def is_by_url(message: MessageData) -> bool:
@@ -143,6 +144,8 @@ def _content(message: MessageData, chat: str) -> tuple[str, Object]:
             return "sendContactVcard", {"contacts": _contacts(cards)}
         case Interactive() as interactive:
             return _interactive(interactive, chat)
+        case Template(rendered=str() as rendered) if rendered:
+            return "sendText", _text(Text(body=rendered), chat)
     kind = type(message.content).__struct_config__.tag
     raise _unsupported(str(kind), f"WhatsApp Web cannot send a message of the type {kind}")
 
@@ -198,6 +201,8 @@ def _audio(audio: Audio) -> tuple[str, Object]:
 
 
 def _contacts(cards: list[Object]) -> list[Object]:
+    if any(card and card.keys() <= {"id", "url", "mime_type"} for card in cards):
+        raise _unsupported("contact_file", "WhatsApp Web sends no card that is in a file")
     contacts = [contact_of(card) for card in cards]
     known = [contact for contact in contacts if contact is not None]
     if not known or len(known) < len(contacts):

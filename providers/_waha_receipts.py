@@ -8,7 +8,7 @@ from typing import Any
 
 from . import _json
 from ._values import Object, mapping, moment, text
-from ._waha_addresses import MessageId, jid, person
+from ._waha_addresses import MessageId, correlation_in, jid, person
 from ._waha_delivery import Delivery, Reader, identity_of, news, people_of
 from ._waha_errors import reported
 from .messages import Contact, Event, Status, StatusValue
@@ -60,6 +60,7 @@ def _ack(delivery: Delivery) -> Event:
             error=reported(error) if value == "failed" else None,
             participant=member,
         ),
+        correlation_id=correlation_in(identity.bare),
         raw=_json.raw(delivery.payload),
     )
 

@@ -103,8 +103,8 @@ class ProviderInfo(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     pricing: Literal["free", "paid"]
     stability: Literal["stable", "unstable"]
     official: bool
-    # Content types and actions by their tags, plus: templates, groups, media, uploads, receipts, typing, pairing,
-    # find_message.
+    # Content types and actions by their tags, plus: templates, groups, media, uploads, receipts, typing, stop_typing,
+    # pairing, find_message, find_phone.
     capabilities: frozenset[str]
     pacing: Pacing | None = None  # None: as fast as the provider takes it
     max_webhook_bytes: int = 4 * 1024 * 1024  # a longer body is none of the provider's
@@ -218,6 +218,10 @@ class WhatsAppProvider(msgspec.Struct, frozen=True, kw_only=True, metaclass=_Pro
         """Show an inbound message of *chat* as read, and, if *typing*, that an answer is being written."""
         raise Unsupported("this provider shows nobody what was read", code="receipts")
 
+    def stop_typing(self, chat: Recipient) -> Flow[None]:
+        """Show in *chat* no longer that an answer is being written. May be repeated freely."""
+        raise Unsupported("here typing ends by itself, with the answer or after a while", code="stop_typing")
+
     def upload(self, upload: Upload) -> Flow[str]:
         """Give the provider a file to send later: its id there. May be repeated: a lost answer costs a stray file."""
         raise Unsupported("this provider takes files by their address only", code="uploads")
@@ -229,6 +233,10 @@ class WhatsAppProvider(msgspec.Struct, frozen=True, kw_only=True, metaclass=_Pro
     def find_message(self, message: MessageData) -> Flow[MessageResult | None]:
         """*message* as the provider has it, where its answer was lost; None where that cannot be told."""
         raise Unsupported("this provider cannot be asked for a message", code="find_message")
+
+    def find_phone(self, lid: str) -> Flow[str | None]:
+        """The number (E.164) behind the hidden one *lid*; None where the provider does not know it either."""
+        raise Unsupported("this provider knows no hidden numbers", code="find_phone")
 
     def pairing(self) -> Flow[Pairing]:
         """How to link a phone to the account now."""

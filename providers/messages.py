@@ -266,6 +266,7 @@ class Template(Value, frozen=True, tag="template", tag_field="type"):
     language: str
     components: list[dict[str, Any]] = []
     marketing: bool = False  # send through the marketing endpoint, where the provider has one
+    rendered: str | None = None  # what it says, variables filled in: sent as text where a provider has no templates
 
 
 class Pin(Value, frozen=True, tag="pin", tag_field="type"):
@@ -370,17 +371,20 @@ class MessageData(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     to: Recipient
     content: OutboundContent
     organization_id: str
-    # Ours, echoed by the provider where it can: it settles what became of an attempt whose answer was lost.
+    # Ours, echoed by the provider where it can: it settles what became of an attempt whose answer was lost. Any text;
+    # the service's are `gw1:<its id of the message, a UUIDv7 in hex>:<attempt>`, for who has room for no more.
     correlation_id: str
     lead_id: str | None = None  # the CRM's own reference; never sent to a provider
     reply_to: str | None = None  # the provider's id of the message that is quoted
     callback_url: str | None = None  # our webhook's address, for a provider that is told it with each message
+    created_at: datetime | None = None  # when it was asked for; tells it from older ones where it is looked for
+    valid_for_s: int | None = None  # how long from now it is worth delivering, for a provider that can be told
 
     @property
     def body(self) -> str | None:
         """The words of the message, wherever its content keeps them."""
         match self.content:
-            case Text(body=body) | Interactive(body=body):
+            case Text(body=body) | Interactive(body=body) | Template(rendered=body):
                 return body
             case MediaContent(caption=caption):
                 return caption

@@ -5,8 +5,6 @@ Source: https://www.twilio.com/docs/whatsapp/api, https://www.twilio.com/docs/me
     https://www.twilio.com/docs/usage/webhooks/webhooks-connection-overrides.
 """
 
-import re
-from base64 import b64encode
 from collections.abc import Generator
 from typing import Annotated, ClassVar, TypeVar
 from urllib.parse import quote, urlencode
@@ -15,8 +13,9 @@ import msgspec
 from msgspec import Meta
 
 from . import _twilio_account, _twilio_inbound, _twilio_interactive, _twilio_outbound, _twilio_signature
+from ._twilio_api import Api
 from ._twilio_content import media_path
-from ._twilio_errors import answer, call_error, is_missing, repeatable
+from ._twilio_errors import call_error, is_missing, repeatable
 from ._twilio_media import is_redirect, media_of
 from ._twilio_outbound import CHANNEL, Form
 from ._values import Object, phone, word
@@ -38,8 +37,6 @@ _SECRET = {"secret": True}
 _NO_SPACES = r"^\S+(?!\s)$"
 _NUMBER = r"^\s*\+?[\s\(\)\.\-]*[1-9](?:[\s\(\)\.\-]*[0-9]){6,14}[\s\(\)\.\-]*$"
 
-_FORM = "application/x-www-form-urlencoded"
-_JSON = "application/json"
 # Twilio forgets a webhook after one failed connection unless its address says otherwise: five more tries, on any
 # failure, all within its 15 seconds.
 _RETRIES = "rc=5&rp=all"
@@ -69,7 +66,18 @@ class TwilioWhatsApp(WhatsAppProvider, frozen=True, kw_only=True):
         official=True,
         max_webhook_bytes=256 * 1024,
         capabilities=frozenset(
-            {"text", "image", "video", "audio", "document", "sticker", "location", "interactive", "template"}
+            {
+                "text",
+                "image",
+                "video",
+                "audio",
+                "document",
+                "sticker",
+                "location",
+                "contacts",
+                "interactive",
+                "template",
+            }
             | {"buttons", "list", "cta_url", "templates", "media", "typing", "find_message"}
         ),
     )
@@ -100,14 +108,13 @@ class TwilioWhatsApp(WhatsAppProvider, frozen=True, kw_only=True):
         ),
     ]
     phone_number: Annotated[
-        str,
+        Annotated[str, Meta(pattern=_NUMBER)] | None,
         Meta(
             title="WhatsApp phone number",
-            description="The sender, with its country code.",
-            pattern=_NUMBER,
+            description="The sender, with its country code. Only a Messaging Service can do without: it picks one.",
             extra={"placeholder": "+55 11 99999-9999"},
         ),
-    ]
+    ] = None
     auth_token_secondary: Annotated[
         Annotated[str, Meta(pattern=_NO_SPACES)] | None,
         Meta(
@@ -132,7 +139,7 @@ class TwilioWhatsApp(WhatsAppProvider, frozen=True, kw_only=True):
         Annotated[str, Meta(pattern=_sid("MG"))] | None,
         Meta(
             title="Messaging Service SID",
-            description="Sends through this service, which must have the sender.",
+            description="Sends through this service, which must have the sender, or picks one of its own.",
             extra={"placeholder": "MG…"},
         ),
     ] = None
@@ -158,9 +165,9 @@ class TwilioWhatsApp(WhatsAppProvider, frozen=True, kw_only=True):
     ] = "https://api.twilio.com"
 
     def __post_init__(self) -> None:
-        number = phone(self.phone_number)
-        if number is None:
-            raise ValueError("phone_number is no phone number")
+        number = phone(self.phone_number) if self.phone_number else None
+        if number is None and (self.phone_number is not None or self.messaging_service_sid is None):
+            raise ValueError("phone_number is no phone number, and needed without a messaging_service_sid")
         if _is_half(self.api_key_sid, self.api_key_secret):
             raise ValueError("api_key_sid and api_key_secret belong together")
         if _is_half(self.shared_key_id, self.shared_key_secret):
@@ -169,7 +176,7 @@ class TwilioWhatsApp(WhatsAppProvider, frozen=True, kw_only=True):
         msgspec.structs.force_setattr(self, "phone_number", number)
 
     @property
-    def sender(self) -> str:
+    def sender(self) -> str | None:
         return self.phone_number
 
     # ------------------------------------------------------------ inbound
@@ -192,14 +199,16 @@ class TwilioWhatsApp(WhatsAppProvider, frozen=True, kw_only=True):
 
     def owns(self, event: Event) -> bool:
         """One token signs for all senders of its account. The smallest statuses name neither of them."""
-        return event.account_id in (None, self.account_sid) and event.sender in (None, self.phone_number)
+        is_sender = self.phone_number is None or event.sender in (None, self.phone_number)
+        return is_sender and event.account_id in (None, self.account_sid)
 
     # ------------------------------------------------------------ sending
 
     def send_message(self, message: MessageData) -> Flow[MessageResult]:
         """One call; two or three for messages with something to tap, whose content is made first."""
         fields = self._addressed(message)
-        callback = _twilio_outbound.status_callback(message.callback_url, message.correlation_id)
+        beside = _twilio_outbound.validity(message.valid_for_s)
+        beside += _twilio_outbound.status_callback(message.callback_url, message.correlation_id)
         if isinstance(message.content, Interactive):
             wanted = _twilio_interactive.resource(message.content)
             content_sid = yield from self._nothing_sent_by(self._content_sid(wanted))
@@ -207,38 +216,39 @@ class TwilioWhatsApp(WhatsAppProvider, frozen=True, kw_only=True):
             fields += _twilio_outbound.prepared(content_sid, variables)
         else:
             fields += _twilio_outbound.content_fields(message.content)
-        response = yield self._post_form(f"{self._root}/Messages.json", fields + callback)
-        return _twilio_outbound.message_result(response, secrets=self._secrets)
+        response = yield self._api.post_form(f"{self._api.root}/Messages.json", fields + beside)
+        return _twilio_outbound.message_result(response, secrets=self._api.secrets)
 
     def find_message(self, message: MessageData) -> Flow[MessageResult | None]:
         """Looked for by its words. Those of a template are Twilio's, so it cannot be told that way."""
         if isinstance(message.content, Template | Interactive):
             return None
         fields = self._addressed(message) + _twilio_outbound.content_fields(message.content)
-        query = {"To": dict(fields)["To"], "From": f"{CHANNEL}{self.phone_number}", "PageSize": "50"}
-        response = yield self._get(f"{self._root}/Messages.json", urlencode(query))
-        self._answered(response)
-        return _twilio_outbound.found(response, fields)
+        query = [field for field in fields if field[0] in ("To", "From")]
+        response = yield self._api.get(f"{self._api.root}/Messages.json", urlencode([*query, ("PageSize", "50")]))
+        self._api.answered(response)
+        return _twilio_outbound.found(response, fields, message.created_at)
 
     def mark_read(self, message_id: str, chat: Recipient, *, typing: bool = False) -> Flow[None]:
         """Show that an answer is being written, for up to 25 seconds, which also marks the message as read."""
         if not typing:
             raise Unsupported("Twilio marks as read only what is being answered", code="receipts")
         fields = [("channel", "whatsapp"), ("messageId", message_id)]
-        yield from self._call(self._post_form(f"{self._host('messaging')}/v2/Indicators/Typing.json", fields))
+        url = f"{self._api.host('messaging')}/v2/Indicators/Typing.json"
+        yield from self._api.call(self._api.post_form(url, fields))
 
     def media(self, media_id: str) -> Flow[Media]:
         """The id, or Twilio's own url, of an inbound medium. It stays until it is deleted."""
         path = media_path(media_id)
         if path is None:
             raise Rejected("this is no medium of Twilio's", code="media_id", scope="media")
-        url = f"{self._root}{path}"
-        response = yield Request(method="GET", url=url, headers=self._authorization)
+        url = f"{self._api.root}{path}"
+        response = yield Request(method="GET", url=url, headers=self._api.authorization)
         if is_missing(response):
             raise Rejected("the medium was deleted, or belongs to another account", code="20404", scope="media")
         if not (200 <= response.status < 300 or is_redirect(response)):
-            raise call_error(response, secrets=self._secrets)
-        return media_of(response, url=url, headers=self._authorization)
+            raise call_error(response, secrets=self._api.secrets)
+        return media_of(response, url=url, headers=self._api.authorization)
 
     # ------------------------------------------------------------ account
 
@@ -252,19 +262,20 @@ class TwilioWhatsApp(WhatsAppProvider, frozen=True, kw_only=True):
         Changes nothing and messages nobody.
         """
         try:
-            account = yield from self._account()
+            account = yield from self._api.call(self._api.account())
         except _CONFIGURATION_ERRORS as error:
             return [_twilio_account.refused_account(error, self.base_url)]
         checks = [_twilio_account.account_check(account)]
-        checks += yield from self._sender_checks(callback_url)
+        if self.phone_number is not None:
+            checks += yield from self._sender_checks(self.phone_number, callback_url)
         if self.messaging_service_sid is not None:
-            checks.append((yield from self._service_check(self.messaging_service_sid)))
+            checks.append((yield from self._service_check(self.messaging_service_sid, callback_url)))
         return checks
 
     def get_status(self) -> Flow[ProviderStatus]:
         try:
-            account = yield from self._account()
-            sender = None if self._is_sandbox else (yield from self._find_sender())
+            account = yield from self._api.call(self._api.account())
+            sender = None if self._is_sandbox or not self.phone_number else (yield from self._find_sender())
         except _CONFIGURATION_ERRORS as error:
             return ProviderStatus(
                 is_connected=False,
@@ -275,39 +286,51 @@ class TwilioWhatsApp(WhatsAppProvider, frozen=True, kw_only=True):
         return _twilio_account.status_of(account, sender, self.phone_number)
 
     def receive_messages(self, callback_url: str) -> Flow[None]:
-        """Set the sender's addresses for messages and for statuses. A change takes Twilio some seconds."""
+        """Set the addresses for messages and statuses, of the sender, or of the service that picks it.
+
+        A change takes Twilio some seconds.
+        """
+        address = self.callback_url(callback_url)
+        if self.phone_number is None:
+            yield from self._set_service(address)
+            return
         if self._is_sandbox:
             detail = "the sandbox can only be set up in the console: Messaging, Try it out, Sandbox settings"
             raise Rejected(detail, code="sandbox")
         sender = yield from self._find_sender()
         if sender is None:
             raise Rejected(f"the account has no WhatsApp sender {self.phone_number}", code="sender_missing")
-        address = self.callback_url(callback_url)
-        yield from self._set_webhook(sender, callback_url=address, status_callback_url=address)
+        yield from self._set_webhook(sender, address)
 
     def disconnect(self) -> Flow[None]:
+        if self.phone_number is None:
+            yield from self._set_service("")
+            return
         sender = None if self._is_sandbox else (yield from self._find_sender())
         if sender is not None:
-            yield from self._set_webhook(sender, callback_url="", status_callback_url="")
+            yield from self._set_webhook(sender, "")
 
     # ------------------------------------------------------------ steps of the flows
 
     def _addressed(self, message: MessageData) -> Form:
-        """Recipient and sender. With the service alone, another of its numbers might answer the person."""
-        fields = [("To", _twilio_outbound.address(message.to)), ("From", f"{CHANNEL}{self.phone_number}")]
-        service = self.messaging_service_sid
-        return fields if service is None else [*fields, ("MessagingServiceSid", service)]
+        """Recipient and sender: with a service as well, or another of its numbers might answer the person."""
+        number, service = self.phone_number, self.messaging_service_sid
+        return [
+            ("To", _twilio_outbound.address(message.to)),
+            *([("From", f"{CHANNEL}{number}")] if number else []),
+            *([("MessagingServiceSid", service)] if service else []),
+        ]
 
     def _content_sid(self, wanted: Object) -> Flow[str]:
         """The content resource *wanted*, made if it is not there. Making one twice harms nobody."""
         name = wanted["friendly_name"]
         query = urlencode({"ContentName": name, "PageSize": "50"})
-        listed = yield self._get(f"{self._host('content')}/v2/Content", query)
+        listed = yield self._api.get(f"{self._api.host('content')}/v2/Content", query)
         if listed.status not in _NO_SEARCH:
-            self._answered(listed)
+            self._api.answered(listed)
         if (sid := _twilio_interactive.sid_in(listed, name)) is not None:
             return sid
-        made = yield from self._call(self._post_json(f"{self._host('content')}/v1/Content", wanted))
+        made = yield from self._api.call(self._api.post_json(f"{self._api.host('content')}/v1/Content", wanted))
         sid = word(made, "sid")
         if sid is None:
             raise Unavailable("the content was not made", code="unexpected_answer")
@@ -320,23 +343,18 @@ class TwilioWhatsApp(WhatsAppProvider, frozen=True, kw_only=True):
         except Uncertain as error:
             raise repeatable(error) from error
 
-    def _account(self) -> Flow[Object]:
-        """Asked for with the Auth Token: API keys may not, and this way the token is tested, too."""
-        headers = {"authorization": _basic(self.account_sid, self.auth_token), "accept": _JSON}
-        return (yield from self._call(Request(method="GET", url=f"{self._root}.json", headers=headers)))
-
     def _find_sender(self) -> Flow[Object | None]:
-        senders = f"{self._host('messaging')}/v2/Channels/Senders"
+        senders = f"{self._api.host('messaging')}/v2/Channels/Senders"
         query: str | None = "Channel=whatsapp&PageSize=50"
         for _ in range(_MAX_PAGES):
-            page = yield from self._call(self._get(senders, query or ""))
+            page = yield from self._api.call(self._api.get(senders, query or ""))
             sender = _twilio_account.sender_in(page, f"{CHANNEL}{self.phone_number}")
             query = _twilio_account.next_query(page)
             if sender is not None or query is None:
                 return sender
         return None
 
-    def _sender_checks(self, callback_url: str | None) -> Flow[list[Check]]:
+    def _sender_checks(self, number: str, callback_url: str | None) -> Flow[list[Check]]:
         if self._is_sandbox:
             return _twilio_account.sandbox_checks()
         try:
@@ -344,28 +362,37 @@ class TwilioWhatsApp(WhatsAppProvider, frozen=True, kw_only=True):
         except _CONFIGURATION_ERRORS as error:
             return [_twilio_account.refused_sender(error, with_api_key=self.api_key_sid is not None)]
         if sender is None:
-            return [_twilio_account.missing_sender(self.phone_number)]
+            return [_twilio_account.missing_sender(number)]
         return [_twilio_account.sender_check(sender), _twilio_account.webhook_check(sender, callback_url)]
 
-    def _service_check(self, service_sid: str) -> Flow[Check]:
-        response = yield self._get(f"{self._host('messaging')}/v1/Services/{service_sid}", "")
+    def _service_check(self, service_sid: str, callback_url: str | None) -> Flow[Check]:
+        response = yield self._api.get(f"{self._api.host('messaging')}/v1/Services/{service_sid}")
         if is_missing(response):
             return _twilio_account.missing_service()
         try:
-            return _twilio_account.service_check(self._answered(response))
+            service = self._api.answered(response)
+            if self.phone_number is None:
+                return _twilio_account.receiving_service_check(service, callback_url)
+            return _twilio_account.service_check(service)
         except _CONFIGURATION_ERRORS as error:
             return _twilio_account.refused_service(error)
 
-    def _set_webhook(self, sender: Object, *, callback_url: str, status_callback_url: str) -> Flow[None]:
+    def _set_service(self, address: str) -> Flow[None]:
+        """Have the service take what comes in for any of its senders; none is called at an empty address."""
+        fields = [("InboundRequestUrl", address), ("StatusCallback", address), ("UseInboundWebhookOnNumber", "false")]
+        url = f"{self._api.host('messaging')}/v1/Services/{self.messaging_service_sid}"
+        yield from self._api.call(self._api.post_form(url, fields))
+
+    def _set_webhook(self, sender: Object, address: str) -> Flow[None]:
         webhook = {
-            "callback_url": callback_url,
+            "callback_url": address,
             "callback_method": "POST",
-            "status_callback_url": status_callback_url,
+            "status_callback_url": address,
             "status_callback_method": "POST",
         }
         # Only this part: whatever else is sent would be changed, too.
-        url = f"{self._host('messaging')}/v2/Channels/Senders/{quote(word(sender, 'sid') or '', safe='')}"
-        yield from self._call(self._post_json(url, {"webhook": webhook}))
+        url = f"{self._api.host('messaging')}/v2/Channels/Senders/{quote(word(sender, 'sid') or '', safe='')}"
+        yield from self._api.call(self._api.post_json(url, {"webhook": webhook}))
 
     # ------------------------------------------------------------ requests and answers
 
@@ -373,62 +400,20 @@ class TwilioWhatsApp(WhatsAppProvider, frozen=True, kw_only=True):
     def _is_sandbox(self) -> bool:
         return self.phone_number == _twilio_account.SANDBOX
 
-    def _host(self, product: str) -> str:
-        """Twilio has a host for each product, `api` among them. Any other address serves all of them."""
-        base = self.base_url.rstrip("/")
-        return re.sub(r"^(https?://)api\.((?:[a-z0-9-]+\.){0,2}twilio\.com)$", rf"\g<1>{product}.\g<2>", base)
-
     @property
-    def _root(self) -> str:
-        """The address under which the account's resources are found."""
-        return f"{self._host('api')}/2010-04-01/Accounts/{self.account_sid}"
-
-    @property
-    def _authorization(self) -> dict[str, str]:
-        """Only ever a header: credentials in a URL land in logs."""
-        if self.api_key_sid is not None and self.api_key_secret is not None:
-            return {"authorization": _basic(self.api_key_sid, self.api_key_secret)}
-        return {"authorization": _basic(self.account_sid, self.auth_token)}
-
-    @property
-    def _secrets(self) -> tuple[str | None, ...]:
-        plain = (self.auth_token, self.auth_token_secondary, self.api_key_secret, self.shared_key_secret)
-        headers = (self._authorization["authorization"], _basic(self.account_sid, self.auth_token))
-        return (*plain, *(header.removeprefix("Basic ") for header in headers))
-
-    def _get(self, url: str, query: str) -> Request:
-        headers = {**self._authorization, "accept": _JSON}
-        return Request(method="GET", url=f"{url}?{query}" if query else url, headers=headers)
-
-    def _post_form(self, url: str, fields: Form) -> Request:
-        return self._post(url, _FORM, urlencode(fields).encode())
-
-    def _post_json(self, url: str, body: Object) -> Request:
-        return self._post(url, _JSON, msgspec.json.encode(body))
-
-    def _post(self, url: str, content_type: str, body: bytes) -> Request:
-        headers = {**self._authorization, "accept": _JSON, "content-type": content_type}
-        return Request(method="POST", url=url, headers=headers, body=body)
-
-    def _call(self, request: Request) -> Flow[Object]:
-        """One call that may be repeated freely, and its answer."""
-        return self._answered((yield request))
-
-    def _answered(self, response: Response) -> Object:
-        if not 200 <= response.status < 300:
-            raise call_error(response, secrets=self._secrets)
-        body = answer(response)
-        if not body:
-            raise Unavailable("the answer is not the one documented", code="unexpected_answer")
-        return body
+    def _api(self) -> Api:
+        key = (self.api_key_sid, self.api_key_secret) if self.api_key_sid and self.api_key_secret else None
+        return Api(
+            base_url=self.base_url,
+            account_sid=self.account_sid,
+            auth_token=self.auth_token,
+            key=key,
+            other_secrets=(self.auth_token_secondary, self.shared_key_secret),
+        )
 
 
 def _is_half(*pair: str | None) -> bool:
     return pair.count(None) == 1
-
-
-def _basic(user: str, password: str) -> str:
-    return f"Basic {b64encode(f'{user}:{password}'.encode()).decode()}"
 
 
 PROVIDER = TwilioWhatsApp

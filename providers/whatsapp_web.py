@@ -17,7 +17,7 @@ from msgspec import Meta
 
 from . import _waha_inbound, _waha_outbound, _waha_sessions
 from ._values import Object, text
-from ._waha_addresses import chat_of, chosen_id, id_in, jid, message_id, serialized_id
+from ._waha_addresses import chat_of, chosen_id, id_in, jid, message_id, phone_in, serialized_id
 from ._waha_errors import answer, answered_object, call_error, is_missing_session, is_unresolved
 from ._waha_media import media_of
 from .base import Check, Flow, Pacing, ProviderInfo, Request, Response, Webhook, WhatsAppProvider
@@ -52,7 +52,7 @@ class WhatsAppWeb(WhatsAppProvider, frozen=True, kw_only=True):
         description=(
             "A phone linked by QR code, through a WAHA server of your own with the engine whatsapp-web.js, Baileys or "
             "whatsmeow. Free and unofficial: WhatsApp may restrict or ban the number at any time. Buttons go out as "
-            "numbered text."
+            "numbered text, templates as the text that is given for them."
         ),
         pricing="free",
         stability="unstable",
@@ -61,7 +61,8 @@ class WhatsAppWeb(WhatsAppProvider, frozen=True, kw_only=True):
         capabilities=frozenset(
             {"text", "image", "audio", "video", "document", "location", "contacts", "reaction", "interactive"}
             | {"buttons", "list"}
-            | {"pairing", "media", "receipts", "typing", "groups", "find_message"}
+            | {"template", "templates"}
+            | {"pairing", "media", "receipts", "typing", "stop_typing", "groups", "find_message", "find_phone"}
         ),
         pacing=Pacing(messages_per_minute=20, jitter_s=3.0),
     )
@@ -177,8 +178,16 @@ class WhatsAppWeb(WhatsAppProvider, frozen=True, kw_only=True):
         receipt = _waha_outbound.read_receipt(message_id, chat_of(chat))
         yield from self._call(self._request("POST", "api/sendSeen", {"session": self.session, **receipt}))
         if typing:
-            body = {"session": self.session, "chatId": receipt["chatId"]}
-            yield from self._call(self._request("POST", "api/startTyping", body))
+            yield from self._typing("startTyping", chat)
+
+    def stop_typing(self, chat: Recipient) -> Flow[None]:
+        yield from self._typing("stopTyping", chat)
+
+    def find_phone(self, lid: str) -> Flow[str | None]:
+        """Out of what the session has seen; WhatsApp may keep a number from it for good."""
+        chat = chat_of(Recipient(lid=lid))
+        known = yield from self._call(self._get(f"api/{self.session}/lids/{chat.removesuffix('@lid')}"))
+        return phone_in(jid(known.get("pn"))) if isinstance(known, dict) else None
 
     def media(self, media_id: str) -> Flow[Media]:
         """*media_id* is the address in the webhook. The file is kept for three minutes by default."""
@@ -286,6 +295,9 @@ class WhatsAppWeb(WhatsAppProvider, frozen=True, kw_only=True):
         return code
 
     # ------------------------------------------------------------ steps of the flows
+
+    def _typing(self, call: str, chat: Recipient) -> Flow[None]:
+        yield from self._call(self._request("POST", f"api/{call}", {"session": self.session, "chatId": chat_of(chat)}))
 
     def _session(self) -> Flow[Object | None]:
         """What the server says about the session; None where there is none."""

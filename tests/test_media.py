@@ -609,6 +609,17 @@ async def test_a_message_is_shown_as_read_and_as_being_answered(organization: Or
     assert [(receipt.message_id, receipt.typing) for receipt in ours] == [(wamid, False), (wamid, True)] * 2
 
 
+async def test_what_a_provider_cannot_do_besides_is_said(organization: Organization, gateway: Gateway) -> None:
+    """Meta's typing ends by itself; it knows no hidden numbers, and shows those that are not hidden."""
+    body = gateway.meta.inbound(organization.numbers[0]).text("x")
+    assert (await organization.post_webhook(body)).status == 200
+    [event] = await organization.events(kind="message.received")
+    answer = await organization.call("DELETE", f"/messages/{event['id']}/typing")
+    assert (answer.status, answer.json["code"]) == (422, "unsupported")
+    answer = await organization.call("GET", f"/messages/{event['id']}/phone")
+    assert (answer.status, answer.json) == (200, {"phone": event["data"]["conversation"]["contact"]["phone"]})
+
+
 async def test_what_was_sent_cannot_be_read_by_us(organization: Organization) -> None:
     """Neither by our id of a message nor by the id of its statuses' events."""
     told = (await organization.send()).json

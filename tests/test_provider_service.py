@@ -299,8 +299,11 @@ async def test_receipts_of_the_others(
     assert (await posted_by_twilio(gateway, config["webhook_url"], form)).status == 200
     [event] = await organization.events(kind="message.received")
     asked = len(told.asked)
-    answer = await organization.call("POST", f"/messages/{event['id']}/read")
-    assert (answer.status, answer.json["code"]) == (422, "unsupported")
+    for method, path in (("POST", "read"), ("DELETE", "typing")):
+        answer = await organization.call(method, f"/messages/{event['id']}/{path}")
+        assert (answer.status, answer.json["code"]) == (422, "unsupported")
+    answer = await organization.call("GET", f"/messages/{event['id']}/phone")
+    assert (answer.status, answer.json) == (200, {"phone": "+15005550100"})
     assert len(told.asked) == asked
 
 

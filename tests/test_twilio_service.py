@@ -2,9 +2,11 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
 from itertools import count
 from typing import Any
 
+import msgspec
 import pytest
 
 from ingress import outbound
@@ -253,6 +255,47 @@ async def test_something_to_tap_goes_out_by_its_content(account: Account) -> Non
     answered = event["data"]["message"]
     assert (answered["content"]["type"], answered["content"]["id"]) == ("button_reply", "yes")
     assert answered["reply_to"] == message.sid
+
+
+async def test_a_message_says_how_long_it_is_worth_delivering(account: Account) -> None:
+    """Twilio keeps it that long; where nobody said, as long as Twilio will."""
+    expires_at = datetime.now(UTC) + timedelta(seconds=120)
+    body = {"to": "+5511987654321", "body": "Código 1234"}
+    told = (await account.organization.send({**body, "expires_at": expires_at.isoformat()})).json
+    [message] = account.sent(told["id"])
+    assert 110 <= int(message.parameter("ValidityPeriod") or 0) <= 120
+    [message] = account.sent((await account.organization.send(body)).json["id"])
+    assert message.parameter("ValidityPeriod") is None
+
+
+async def test_a_card_goes_out_as_its_file(account: Account) -> None:
+    content = {"type": "contacts", "contacts": [{"url": "https://files.example.com/ana.vcf"}]}
+    told = (await account.organization.send({"to": "+5511987654321", "content": content})).json
+    [message] = account.sent(told["id"])
+    assert message.parameter("MediaUrl") == "https://files.example.com/ana.vcf"
+
+
+async def test_a_service_may_pick_the_sender(gateway: Gateway, twilio: TwilioSimulator) -> None:
+    """Configured without a number: it takes what comes in for any of its senders, and the answer is its own choice."""
+    service = f"MG{next(_senders):032x}"
+    sender = msgspec.structs.replace(example_sender(next(_senders)), messaging_service_sid=service)
+    account = Account(await gateway.organization(), sender, await twilio.add_number(sender, own_port=True), twilio)
+    config_data = {
+        name: value for name, value in sender.config_data(account.base_url).items() if name != "phone_number"
+    }
+    body = {"provider_type": "twilio_whatsapp", "config_data": config_data, "is_active": True}
+    for failed in (["messaging_service"], []):
+        answer = await account.organization.call("POST", "/integrations/whatsapp/provider/configure", body)
+        assert answer.status == 200, answer.raw
+        assert [check["name"] for check in answer.json["checks"] if not check["passed"]] == failed
+    assert twilio.webhook_url(sender) == answer.json["webhook_url"]
+    sid = await account.deliver("text", phone="+5511987654321")
+    [event] = await account.organization.events(kind="message.received")
+    assert event["data"]["message"]["provider_message_id"] == sid
+    told = (await account.organization.send()).json
+    await account.organization.settled(told["id"], "read")
+    [message] = account.sent(told["id"])
+    assert (message.parameter("From"), message.parameter("MessagingServiceSid")) == (None, service)
 
 
 async def test_a_storm_of_faults_doubles_nothing(account: Account) -> None:

@@ -38,6 +38,11 @@ FAULTS: list[AnyFault] = [
     EmptyAnswer(accepted=False), Bare5xx(), Bare5xxAfterAccept(), Bare5xxAfterAccept(status=500),
     Throttle429(retry_after=0), ErrorCode(code=422, message="no"), ErrorCode(code=500),
 ]  # fmt: skip
+BUTTONS = {
+    "type": "interactive",
+    "body": "Confirma?",
+    "action": {"type": "buttons", "buttons": [{"id": "1", "title": "Sim"}]},
+}
 NO_ACKS = AckPolicy(statuses=(), echo=False)
 _sessions = itertools.count(1)
 
@@ -185,6 +190,51 @@ async def test_acks_of_a_lost_answer_count_once_it_is_found(linked: Linked, monk
 
 
 @only
+@pytest.mark.parametrize(
+    ("policy", "status"),
+    [
+        (AckPolicy(before_answer=True), "read"),
+        (AckPolicy(duplicates=2, reorder=True), "read"),
+        (AckPolicy(statuses=("DEVICE",), echo=False), "delivered"),
+        (AckPolicy(statuses=()), "sent"),
+    ],
+    ids=["early", "shuffled", "ack", "echo"],
+)
+@pytest.mark.parametrize("asked", [{"body": "Olá"}, {"content": BUTTONS}], ids=["text", "buttons"])
+async def test_a_lost_answer_is_settled_by_what_comes_back(
+    linked: Linked, policy: AckPolicy, status: str, asked: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An ack, or the message itself, names the id chosen before the call: nobody asks, nothing is sent again."""
+    monkeypatch.setattr("ingress.outbound.ASK_AFTER_S", ())
+    linked.waha.set_acks(linked.session, policy)
+    await linked.waha.script(linked.session, ResetAfterAccept())
+    answer = await linked.organization.send({"to": PEER, **asked}, prefer="wait=5")
+    assert (answer.status, answer.json["status"]) == (200, "sent")
+    [accepted] = linked.waha.accepted
+    message = await linked.organization.settled(answer.json["id"], status)
+    assert (message["state"], message["provider_message_id"]) == ("done", accepted.id)
+    assert [attempt["class"] for attempt in message["attempts"]] == ["ok"]
+    assert linked.waha.call_count("POST sendText", linked.session.name) == 1
+    await linked.waha.settled()
+    events = await linked.organization.events(kind="message.status")
+    assert {event["data"]["message"]["id"] for event in events} == {answer.json["id"]}
+    assert {event["data"]["message"]["provider_message_id"] for event in events} == {accepted.id}
+
+
+@only
+async def test_what_comes_before_our_own_answer_names_our_message(linked: Linked) -> None:
+    """Each ack, and the echo, is an event with our id of the message, and nothing that somebody wrote."""
+    linked.waha.set_acks(linked.session, AckPolicy(before_answer=True))
+    answer = await linked.send()
+    await linked.organization.settled(answer.json["id"], "read")
+    await linked.waha.settled()
+    assert await linked.organization.events(kind="message.echo") == []
+    events = await linked.organization.events(kind="message.status")
+    assert {"sent", "delivered", "read"} == {event["data"]["status"]["value"] for event in events}
+    assert {event["data"]["message"]["id"] for event in events} == {answer.json["id"]}
+
+
+@only
 async def test_no_sequence_of_faults_makes_two_messages_of_one_send(
     linked: Linked, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -215,6 +265,43 @@ async def test_no_sequence_of_faults_makes_two_messages_of_one_send(
     assert linked.waha.duplicates() == {}
     # Some never arrived, which only WhatsApp knows: they are held, and not sent again.
     assert "uncertain" in {message["state"] for message in told}
+
+
+async def test_the_phone_behind_a_hidden_number_is_found_once_it_is_known(linked: Linked) -> None:
+    """WEBJS does not tell it beside the message; the session knows it when it has seen it elsewhere."""
+    people = linked.waha.inbound(linked.session)
+    await linked.waha.post(linked.session, people.text("Olá", phone=PEER, hidden=True))
+    [event] = await linked.organization.events(kind="message.received")
+    known = linked.session.engine != "WEBJS"
+    assert ("phone" in event["data"]["conversation"]["contact"]) == known
+    path = f"/messages/{event['id']}/phone"
+    answer = await linked.organization.call("GET", path)
+    assert (answer.status, answer.json) == (200, {"phone": PEER if known else None})
+    people.text("Oi", phone=PEER)
+    assert (await linked.organization.call("GET", path)).json == {"phone": PEER}
+    assert linked.waha.call_count("GET {session}/lids/{lid}", linked.session.name) == (0 if known else 2)
+
+
+async def test_typing_is_shown_and_stopped(linked: Linked) -> None:
+    """As often as one likes."""
+    await linked.waha.post(linked.session, linked.waha.inbound(linked.session).text("Olá", phone=PEER))
+    [event] = await linked.organization.events(kind="message.received")
+    for method in ("POST", "DELETE", "DELETE"):
+        answer = await linked.organization.call(method, f"/messages/{event['id']}/typing")
+        assert (answer.status, answer.raw) == (204, b"")
+    shown = [(receipt.call, receipt.chat) for receipt in linked.waha.receipts]
+    chat = f"{PEER[1:]}@c.us"
+    assert shown == [("sendSeen", chat), ("startTyping", chat), ("stopTyping", chat), ("stopTyping", chat)]
+
+
+async def test_a_template_goes_out_as_the_text_that_is_given_for_it(linked: Linked) -> None:
+    template = {"type": "template", "name": "order_update", "language": "pt_BR", "rendered": "Seu pedido saiu."}
+    assert (await linked.organization.send({"to": PEER, "content": template})).status == 200
+    assert linked.waha.accepted[0].body["text"] == "Seu pedido saiu."
+    del template["rendered"]
+    answer = await linked.organization.send({"to": PEER, "content": template})
+    assert (answer.status, answer.json["code"]) == (422, "unsupported")
+    assert len(linked.waha.accepted) == 1
 
 
 @pytest.mark.parametrize("linked", ["GOWS"], indirect=True)

@@ -31,6 +31,12 @@ _ACCOUNT = r"/2010-04-01/Accounts/(?P<of>\w+)"
 _MEDIUM = _ACCOUNT + r"/Messages/(?P<message_sid>\w+)/Media/(?P<media_sid>\w+)"
 _WEBHOOK_URLS = {"callback_url", "fallback_url", "status_callback_url"}
 _WEBHOOK_METHODS = {"callback_method", "fallback_method", "status_callback_method"}
+_DEFERS = "UseInboundWebhookOnNumber"
+_SERVICE_FIELDS = {
+    "InboundRequestUrl": "inbound_request_url",
+    "StatusCallback": "status_callback",
+    _DEFERS: "use_inbound_webhook_on_number",
+}
 _MAX_PAGE = 1000
 
 
@@ -51,6 +57,7 @@ class TwilioRest:
             ("POST", "Sender", r"/v2/Channels/Senders/(?P<sid>\w+)", self._update_sender),
             ("POST", "Typing", r"/v2/Indicators/Typing\.json", self._typing),
             ("GET", "Service", r"/v1/Services/(?P<sid>\w+)", self._service),
+            ("POST", "Service", r"/v1/Services/(?P<sid>\w+)", self._update_service),
             ("POST", "Content", r"/v1/Content", self._make_content),
             ("GET", "Content", r"/v1/Content/(?P<sid>\w+)", self._content),
             ("GET", "Contents", r"/v[12]/Content", self._contents),
@@ -259,8 +266,22 @@ class TwilioRest:
                 "status_callback": None,
                 "use_inbound_webhook_on_number": True,
                 "url": f"{_base(request)}/v1/Services/{sid}",
+                **self._world.services.get(sid, {}),
             }
         )
+
+    async def _update_service(self, request: web.BaseRequest, account_sid: str, sid: str) -> web.Response:
+        """Where its messages and statuses go, and whether it or its senders decide."""
+        told = dict(await form_of(request))
+        for name, value in told.items():
+            is_right = value in ("true", "false") if name == _DEFERS else not value or is_callback(value)
+            if name not in _SERVICE_FIELDS or not is_right:
+                raise TwilioError(20422, f"Invalid Parameter: {name}")
+        await self._service(request, account_sid, sid)  # it must be there
+        fields = self._world.services.setdefault(sid, {})
+        for name, value in told.items():
+            fields[_SERVICE_FIELDS[name]] = value == "true" if name == _DEFERS else value or None
+        return await self._service(request, account_sid, sid)
 
     # ---------------------------------------------------------------- contents
 

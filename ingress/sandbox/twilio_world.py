@@ -70,6 +70,7 @@ class TwilioWorld(World[TwilioSender, SenderState, TwilioMessage, TwilioSend], T
         self.pace = pace
         self.account_fields: dict[str, dict[str, Any]] = {}  # account SID -> what is laid over its resource
         self.contents: dict[str, dict[str, TwilioContent]] = {}  # account SID -> content SID
+        self.services: dict[str, Body] = {}  # Messaging Service SID -> what was set of it
         self.messages: dict[str, Body] = {}  # as the API shows them, both directions, by SID
         self.media = TwilioMedia(store_url=lambda: self._store.url, leaked=lambda leak: self.leaks.append(leak))
         self._store = Listener(self.media.serve, store_port)
@@ -89,6 +90,7 @@ class TwilioWorld(World[TwilioSender, SenderState, TwilioMessage, TwilioSend], T
         await super().reset()
         self.account_fields.clear()
         self.contents.clear()
+        self.services.clear()
         self.messages.clear()
         self.media.clear()
 
@@ -143,8 +145,12 @@ class TwilioWorld(World[TwilioSender, SenderState, TwilioMessage, TwilioSend], T
         return TwilioInbound(state.sender, seed=seed, people=people, keep=keep)
 
     def webhook_url(self, number: TwilioSender | str) -> str | None:
-        """Where messages of a sender are posted; None: nowhere."""
-        return self.state_of(number).webhook["callback_url"] or None
+        """Where messages of a sender are posted, by itself or by its service; None: nowhere."""
+        state = self.state_of(number)
+        service = self.services.get(state.sender.messaging_service_sid or "", {})
+        if service.get("use_inbound_webhook_on_number") is False:
+            return service.get("inbound_request_url")
+        return state.webhook["callback_url"] or None
 
     async def post(self, number: TwilioSender | str, form: Form) -> PostResult | None:
         """Sign the inbound message *form* and post it to the sender's webhook. None where there is none."""

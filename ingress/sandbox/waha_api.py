@@ -63,6 +63,7 @@ class WahaApi:
                 "GET /api/{session}/auth/qr": self._qr,
                 "POST /api/{session}/auth/request-code": self._pairing_code,
                 "GET /api/{session}/new-message-id": self._new_message_id,
+                "GET /api/{session}/lids/{lid}": self._lid,
                 f"GET {chat}": self._messages,
                 f"GET {chat}/{{message_id}}": self._message,
             }
@@ -215,6 +216,10 @@ class WahaApi:
         if state.engine == "WEBJS":
             raise WahaError(422, NOT_IMPLEMENTED)
         return {"id": new_bare_id(state.engine, self._world.rng)}
+
+    async def _lid(self, request: web.BaseRequest, body: Any, session: str, lid: str) -> Body:
+        whole = f"{lid.removesuffix('@lid')}@lid"
+        return {"lid": whole, "pn": self._expected(session, "WORKING").phone_of(whole)}
 
     async def _messages(self, request: web.BaseRequest, body: Any, session: str, chat: str) -> list[Body]:
         query = dict(request.query)

@@ -106,6 +106,11 @@ class SessionState(ScriptedAccount):
         self.messages.append(message)
         return message
 
+    def phone_of(self, lid: str) -> str | None:
+        """The chat id by phone of who is behind *lid*, where the session was ever told."""
+        known = (one.twin or one.chat for one in self.messages)
+        return next((chat for chat in known if chat.endswith("@c.us") and lid_of(chat) == lid), None)
+
     def sent_as(self, bare: str) -> ChatMessage | None:
         """Our own message with that bare id."""
         return next((one for one in self.messages if one.from_me and one.bare == bare), None)

@@ -19,10 +19,21 @@ from .messages import ACTIONS, KINDS, PHONE, example, kind_of
 from .samples import DocumentedError, FlowCase, Samples, WebhookCase
 
 # What can be asked for besides sending; `templates` says the same as the content type.
-FEATURES = ("find_message", "groups", "media", "pairing", "receipts", "typing", "uploads")
+FEATURES = (
+    "find_message",
+    "find_phone",
+    "groups",
+    "media",
+    "pairing",
+    "receipts",
+    "stop_typing",
+    "typing",
+    "uploads",
+)
 _WORDS = {*FEATURES, *KINDS, "interactive", "templates"}
 
 _URL = "https://gw.example.org/webhooks/provider/token"
+_LID = "98765432101234@lid"
 _MAX_KEY = 512  # it goes into an index
 _FILE = Upload(mime_type="image/png", filename="a.png", size_bytes=3, boundary="b0")
 # Headers that say how to read a request, and prove nothing.
@@ -318,7 +329,9 @@ class Contract:
             "media": lambda: one.media(medium),
             "mark_read": lambda: one.mark_read(read, chat),
             "mark_read(typing)": lambda: one.mark_read(read, chat, typing=True),
+            "stop_typing": lambda: one.stop_typing(chat),
             "find_message": lambda: one.find_message(self.message("text")),
+            "find_phone": lambda: one.find_phone(_LID),
             "upload": lambda: one.upload(_FILE),
             "delete_media": lambda: one.delete_media(medium),
             "pairing": one.pairing,

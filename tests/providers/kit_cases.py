@@ -60,12 +60,13 @@ def send_case(
     result: Any,
     error: ExpectedError | None,
     account: WhatsAppProvider | None = None,
+    operation: str = "mark_read",
 ) -> FlowCase:
-    """*message* sent; a mapping holds the arguments of `mark_read`."""
+    """*message* sent; a mapping holds the arguments of another *operation*."""
     sends = isinstance(message, MessageData)
     return FlowCase(
         name=name,
-        operation="send_message" if sends else "mark_read",
+        operation="send_message" if sends else operation,
         arguments={"message": message} if isinstance(message, MessageData) else dict(message),
         exchanges=exchanges,
         result=msgspec.UNSET if error is not None else result,

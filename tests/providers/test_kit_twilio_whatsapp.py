@@ -3,13 +3,12 @@
 import json
 from typing import Any
 
-import msgspec
 from flows import answered
 from kit_cases import asked, expected_error, send_case, told
 from test_twilio_errors import CODES
 from twilio_envelopes import message_data
 from twilio_projection import project
-from twilio_samples import ACCOUNT, SERVICE, hook, names, sample
+from twilio_samples import ACCOUNT, account_of, hook, names, sample
 
 from providers import Event, Recipient
 from providers.testing import (
@@ -23,15 +22,8 @@ from providers.testing import (
 )
 
 WEBHOOKS = names("msg_*") + names("status_*") + names("events_*")
-IN_SERVICE = msgspec.structs.replace(ACCOUNT, messaging_service_sid=SERVICE)
-# What a sample's request has and ours has not, or the other way round.
-BEYOND = {
-    # A message of ours has no time to be sent at and none to live.
-    "send_text_scheduled": {"ScheduleType": None, "SendAt": None},
-    "send_text_validity": {"ValidityPeriod": None},
-    # Our sender is always named, so that the service does not choose another number.
-    "send_text_messaging_service": {"From": "whatsapp:+15005550199"},
-}
+# What a sample's request has and ours has not: a message of ours has no time to be sent at.
+BEYOND = {"send_text_scheduled": {"ScheduleType": None, "SendAt": None}}
 NO_CONTENT = Exchange(request=None, answer=answered({"contents": [], "meta": {"key": "contents"}}))
 
 
@@ -51,8 +43,7 @@ def send(name: str) -> FlowCase:
     if envelope["type"] == "typing":
         typing = {"message_id": envelope["target_id"], "chat": Recipient(phone=envelope["to"]), "typing": True}
         return send_case(name, typing, _exchanges(name), result=None, error=error)
-    in_service = any(field == "MessagingServiceSid" for field, _ in (case["http_request"] or {}).get("form", []))
-    account = IN_SERVICE if in_service else ACCOUNT
+    account = account_of(name)
     return send_case(name, message_data(envelope), _exchanges(name), result=result, error=error, account=account)
 
 

@@ -41,7 +41,10 @@ def send(name: str) -> FlowCase:
     error = expected_error(outcome, restricted=outcome.get("punished", False))
     call: MessageData | dict[str, Any]
     exchanges = []
-    if envelope["type"] == "read":
+    stops = envelope.get("state") == "stop"
+    if stops:
+        call = {"chat": recipient(envelope["to"])}
+    elif envelope["type"] == "read":
         call = {"message_id": envelope["target_ids"][0], "chat": recipient(envelope["to"])}
     elif envelope["type"] == "typing":
         # Typing comes after reading.
@@ -54,7 +57,9 @@ def send(name: str) -> FlowCase:
     if outcome.get("verify") == "check-exists":
         exchanges.append(Exchange(request=None, answer=answered({"numberExists": False})))
     key = outcome.get("message_key")
-    return send_case(name, call, exchanges, result=key and {"provider_message_id": key}, error=error)
+    result = key and {"provider_message_id": key}
+    operation = "stop_typing" if stops else "mark_read"
+    return send_case(name, call, exchanges, result=result, error=error, operation=operation)
 
 
 def _request(name: str, call: MessageData | dict[str, Any]) -> ExpectedRequest:
@@ -63,10 +68,10 @@ def _request(name: str, call: MessageData | dict[str, Any]) -> ExpectedRequest:
     if isinstance(call, MessageData) and has_chosen_id(call):
         request.body["id"] = chosen_id(call.correlation_id)
     if name == "send_image_url":
-        # The sample takes a name out of the URL, which the samples of errors do not do.
+        # The sample takes a name out of the URL, which those of errors, with the same kinds of files, do not do.
         del request.body["file"]["filename"]
     if name == "send_contact":
-        # The sample spaces the number for people; ours is as it was given.
+        # The sample spaces the number for people, which takes a table of all countries; ours is as it was given.
         contact = request.body["contacts"][0]
         contact["phoneNumber"] = contact["phoneNumber"].replace(" ", "")
     return request

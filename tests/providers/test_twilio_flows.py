@@ -1,16 +1,20 @@
 """Setting up, testing and watching a Twilio account; media, and what became of lost answers."""
 
 import json
+from datetime import UTC, datetime
 from typing import Any
+from urllib.parse import parse_qsl
 
 import msgspec
 import pytest
 from flows import answered, drive, first, recorded
-from twilio_samples import ACCOUNT, AUTH_TOKEN, SERVICE, URL, sample
+from twilio_samples import ACCOUNT, ANY_OF_SERVICE, AUTH_TOKEN, SERVICE, URL, sample
+from twilio_samples import IN_SERVICE as WITH_SERVICE
 
 from providers import (
     AccountBroken,
     Check,
+    Event,
     Flow,
     MessageData,
     MessageResult,
@@ -28,9 +32,9 @@ from providers import (
 from providers.messages import Image, Interactive, OutboundContent, Template
 from providers.twilio_whatsapp import TwilioWhatsApp
 
+ASKED_AT = datetime(2026, 9, 29, 10, 15, tzinfo=UTC)
 SENDER = "XE91b7d3f50c2e4a6880a1b2c3d4e5f607"
 SANDBOX = msgspec.structs.replace(ACCOUNT, phone_number="+14155238886")
-WITH_SERVICE = msgspec.structs.replace(ACCOUNT, messaging_service_sid=SERVICE)
 WITH_KEY = msgspec.structs.replace(ACCOUNT, api_key_sid="SK" + "0" * 32, api_key_secret="s")
 
 
@@ -52,6 +56,7 @@ def probe(content: OutboundContent | None = None, **recipient: str) -> MessageDa
         content=content or Text(body="probe"),
         organization_id="o",
         correlation_id="gw1:abc:1",
+        created_at=ASKED_AT,
     )
 
 
@@ -145,6 +150,30 @@ def test_disconnecting_empties_the_addresses() -> None:
     assert (webhook["callback_url"], webhook["status_callback_url"]) == ("", "")
     assert len(drive(ACCOUNT.disconnect(), [answered({"senders": []})])[1]) == 1
     assert drive(SANDBOX.disconnect(), []) == (None, [])
+
+
+def test_a_service_that_picks_the_sender_takes_what_comes_in_for_it() -> None:
+    """Its own address, in place of those of its senders."""
+    url = f"https://messaging.twilio.com/v1/Services/{SERVICE}"
+    for flow, address in (
+        (ANY_OF_SERVICE.receive_messages(URL), f"{URL}#rc=5&rp=all"),
+        (ANY_OF_SERVICE.disconnect(), ""),
+    ):
+        _, (asked,) = drive(flow, [answered({"sid": SERVICE})])
+        assert (asked.method, asked.url) == ("POST", url)
+        assert dict(parse_qsl(asked.body.decode(), keep_blank_values=True)) == {
+            "InboundRequestUrl": address,
+            "StatusCallback": address,
+            "UseInboundWebhookOnNumber": "false",
+        }
+
+
+def test_a_service_that_picks_the_sender_owns_what_any_of_them_gets() -> None:
+    """Of its account alone."""
+    event = Event(type="message.received", key="k", sender="+15005550111", account_id=ACCOUNT.account_sid)
+    assert ANY_OF_SERVICE.owns(event)
+    assert not WITH_SERVICE.owns(event)
+    assert not ANY_OF_SERVICE.owns(msgspec.structs.replace(event, account_id="AC" + "0" * 32))
 
 
 def test_a_sender_that_is_not_there_cannot_receive() -> None:
@@ -306,6 +335,25 @@ def test_a_service_must_be_there_and_leave_inbound_alone(answer: Response, passe
     assert requests[2].url == f"https://messaging.twilio.com/v1/Services/{SERVICE}"
 
 
+@pytest.mark.parametrize(
+    ("service", "passed"),
+    [
+        ({"inbound_request_url": URL}, True),
+        ({"inbound_request_url": "https://other.example/secret"}, False),
+        ({"inbound_request_url": None}, False),
+        ({"inbound_request_url": URL, "use_inbound_webhook_on_number": True}, False),
+    ],
+)
+def test_a_service_that_picks_the_sender_must_take_what_comes_in(service: dict[str, Any], passed: bool) -> None:
+    """At our address; no sender is asked for."""
+    flow = ANY_OF_SERVICE.validate_config(URL)
+    found, requests = drive(flow, [ACTIVE, answered({"sid": SERVICE, **service})])
+    assert [check.name for check in found] == ["account", "messaging_service"]
+    assert (found[1].passed, found[1].fatal, bool(found[1].fix)) == (passed, False, not passed)
+    assert "secret" not in (found[1].detail or "")
+    assert len(requests) == 2
+
+
 def test_an_error_in_the_middle_passes_through() -> None:
     """A line that dies after the first answer is no finding about the account."""
     flow = ACCOUNT.validate_config()
@@ -441,13 +489,12 @@ def test_a_url_of_a_webhook_sends_us_nowhere_else() -> None:
 
 # ---------------------------------------------------------------- lost answers
 
-NOW = "Tue, 29 Sep 2026 10:16:00 GMT"
+LISTED = answer_of("ops_reconcile_list")
 
 
-def listing(*messages: dict[str, Any], date: str | None = NOW) -> Response:
-    (known,) = json.loads(answer_of("ops_reconcile_list").body)["messages"]
-    headers = {} if date is None else {"date": date}
-    return answered({"messages": [{**known, **message} for message in messages]}, headers=headers)
+def listing(*messages: dict[str, Any]) -> Response:
+    (known,) = json.loads(LISTED.body)["messages"]
+    return answered({"messages": [{**known, **message} for message in messages]})
 
 
 def found(answer: Response, message: MessageData | None = None) -> MessageResult | None:
@@ -456,8 +503,8 @@ def found(answer: Response, message: MessageData | None = None) -> MessageResult
 
 
 def test_a_lost_message_is_found() -> None:
-    """Asked for as in the sample, and told by its words; the sample's answer lacks only the time it was given."""
-    result, (asked,) = drive(ACCOUNT.find_message(probe()), [listing({})])
+    """Asked for as in the sample, and told by its words and by its time."""
+    result, (asked,) = drive(ACCOUNT.find_message(probe()), [LISTED])
     check_request(asked, "ops_reconcile_list")
     assert result is not None
     assert result.provider_message_id == sample("ops_reconcile_list")["result"]["provider_message_id"]
@@ -471,7 +518,7 @@ def test_a_lost_message_is_found() -> None:
         {"direction": "inbound"},
         {"to": "whatsapp:+15005550101"},
         {"sid": None},
-        {"date_created": "Tue, 29 Sep 2026 10:12:59 +0000"},
+        {"date_created": "Tue, 29 Sep 2026 10:13:59 +0000"},
         {"date_created": "yesterday"},
         {"date_created": None},
     ],
@@ -482,12 +529,24 @@ def test_another_message_is_not_taken_for_it(difference: dict[str, Any]) -> None
 
 
 def test_what_cannot_be_told_is_not_guessed() -> None:
-    """Two alike, none, a list without a clock."""
+    """Two alike, none, a message of which nobody knows when it was asked for."""
     assert found(listing({}, {})) is None
     assert found(listing()) is None
-    assert found(listing({}, date=None)) is None
-    assert found(listing({}, date="now")) is None
-    assert found(answered({"messages": [None, 1], "x": 1}, headers={"date": NOW})) is None
+    assert found(LISTED, msgspec.structs.replace(probe(), created_at=None)) is None
+    assert found(answered({"messages": [None, 1], "x": 1})) is None
+
+
+def test_a_clock_that_is_behind_and_a_late_question_do_not_matter() -> None:
+    """A minute before it was asked for, or hours after."""
+    for time in ("10:14:00", "23:59:59"):
+        assert found(listing({"date_created": f"Tue, 29 Sep 2026 {time} +0000"})) is not None
+
+
+def test_a_message_of_any_sender_of_a_service_is_found() -> None:
+    """By whom it went to alone."""
+    result, (asked,) = drive(ANY_OF_SERVICE.find_message(probe()), [LISTED])
+    assert asked.url.endswith("/Messages.json?To=whatsapp%3A%2B15005550100&PageSize=50")
+    assert result is not None
 
 
 def test_a_lost_picture_is_found_by_its_caption() -> None:
@@ -506,6 +565,7 @@ def test_templates_and_questions_are_not_looked_for() -> None:
 # ---------------------------------------------------------------- configuration
 
 CONFIG = {"account_sid": "AC" + "0" * 32, "auth_token": "t", "phone_number": "+55 11 99999-9999"}
+REQUIRED = ("account_sid", "auth_token")
 
 
 def configured(**fields: Any) -> TwilioWhatsApp:
@@ -535,6 +595,13 @@ def test_no_required_field_may_be_missing_or_empty(field: str) -> None:
         configured(**{field: ""})
     with pytest.raises(msgspec.ValidationError, match=field):
         msgspec.convert({name: value for name, value in CONFIG.items() if name != field}, TwilioWhatsApp)
+
+
+def test_a_service_can_do_without_a_number() -> None:
+    """It picks one; then there is no number that sends."""
+    account = configured(phone_number=None, messaging_service_sid=SERVICE)
+    assert account.sender is None
+    assert drive(account.get_status(), [ACTIVE])[0].is_connected
 
 
 @pytest.mark.parametrize(
@@ -572,7 +639,7 @@ def test_what_is_no_number_is_refused_by_hand_too() -> None:
 def test_fields_describe_themselves() -> None:
     """Title, secret or not, placeholder and pattern, also of optional fields: forms are made of them."""
     fields = {field.name: field for field in config_fields(TwilioWhatsApp)}
-    assert [name for name, field in fields.items() if field.required] == list(CONFIG)
+    assert [name for name, field in fields.items() if field.required] == list(REQUIRED)
     assert fields["auth_token"].secret
     assert not fields["account_sid"].secret
     assert fields["phone_number"].placeholder == "+55 11 99999-9999"

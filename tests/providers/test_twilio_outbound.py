@@ -8,7 +8,7 @@ import msgspec
 import pytest
 from flows import answered, drive, first, recorded
 from twilio_envelopes import message_data
-from twilio_samples import ACCOUNT, SERVICE, URL, names, sample
+from twilio_samples import ACCOUNT, ANY_OF_SERVICE, IN_SERVICE, SERVICE, URL, account_of, names, sample
 
 from providers import (
     Flow,
@@ -34,11 +34,6 @@ MADE = [name for name in names("send_*") if sample(name)["envelope"]["type"] in 
 
 NO_CONTENT = answered({"contents": [], "meta": {"key": "contents"}})
 MADE_CONTENT = recorded(sample("send_content_create_quick_reply")["http_response"])
-
-
-def account_of(name: str) -> TwilioWhatsApp:
-    in_service = any(field == "MessagingServiceSid" for field, _ in sample(name)["http_request"].get("form", []))
-    return msgspec.structs.replace(ACCOUNT, messaging_service_sid=SERVICE) if in_service else ACCOUNT
 
 
 def flow_of(name: str) -> Flow[Any]:
@@ -300,6 +295,33 @@ def test_places(place: dict[str, Any], body: str, action: str) -> None:
     """Without an exponent, with one pipe, and never without a body."""
     found = fields(first(ACCOUNT.send_message(message({"type": "location", **place}))))
     assert (found["Body"], found["PersistentAction"]) == (body, action)
+
+
+def test_who_sends() -> None:
+    """The number, also where it is one of a service's; only a service without one picks among its own."""
+    service = ("MessagingServiceSid", SERVICE)
+    sender = ("From", "whatsapp:+15005550199")
+    for account, named in ((ACCOUNT, [sender]), (IN_SERVICE, [sender, service]), (ANY_OF_SERVICE, [service])):
+        form = parse_qsl(first(account.send_message(TEXT)).body.decode())
+        assert [field for field in form if field[0] in ("From", "MessagingServiceSid")] == named
+
+
+@pytest.mark.parametrize(("valid_for_s", "period"), [(None, None), (1, "1"), (600, "600"), (86_400, "36000")])
+def test_how_long_a_message_may_wait_at_twilio(valid_for_s: int | None, period: str | None) -> None:
+    """As long as it is worth anything, within what Twilio allows; nothing is said where nobody said."""
+    data = msgspec.structs.replace(TEXT, valid_for_s=valid_for_s)
+    assert fields(first(ACCOUNT.send_message(data))).get("ValidityPeriod") == period
+
+
+@pytest.mark.parametrize(
+    "cards",
+    [[], [{"name": {"formatted_name": "Ana"}}], [{"url": "https://x/a.vcf"}, {"url": "https://x/b.vcf"}], [{"url": 1}]],
+)
+def test_a_card_goes_out_as_the_one_file_it_is_in(cards: list[Any]) -> None:
+    """Twilio has no words for one; to another provider it may be told."""
+    with pytest.raises(Unsupported) as caught:
+        first(ACCOUNT.send_message(message({"type": "contacts", "contacts": cards})))
+    assert caught.value.code == "contacts_unsupported"
 
 
 @pytest.mark.parametrize(

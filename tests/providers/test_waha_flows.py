@@ -24,12 +24,15 @@ from providers import (
     Text,
     Throttled,
     Unavailable,
+    Unsupported,
     config_fields,
 )
+from providers.messages import OutboundContent, Reaction
 from providers.whatsapp_web import WhatsAppWeb
 
-# Calls of no operation: ids are our own, and nothing waits for the phone behind a hidden number.
-UNASKED = {"ops_lid_found", "ops_lid_unknown", "ops_new_message_id"}
+# A call of no operation. An id that is asked for is known to nobody once the process dies that asked. Ours is made of
+# the correlation id, which is stored before: it costs no call, and tells whoever gets it back what it is about.
+UNASKED = {"ops_new_message_id"}
 
 MISSING = answered({"message": "Session not found", "error": "Not Found", "statusCode": 404}, 404)
 OK = answered({}, 201)
@@ -47,7 +50,9 @@ FLOWS: dict[str, Callable[[], Flow[Any]]] = {
     "pairing": ACCOUNT.pairing,
     "pairing_code": lambda: ACCOUNT.pairing_code("+15005550199"),
     "mark_read": lambda: ACCOUNT.mark_read("false_1@c.us_A", Recipient(phone="+15005550100"), typing=True),
+    "stop_typing": lambda: ACCOUNT.stop_typing(Recipient(phone="+15005550100")),
     "find_message": lambda: ACCOUNT.find_message(ASKED),
+    "find_phone": lambda: ACCOUNT.find_phone("1@lid"),
 }
 
 
@@ -70,6 +75,8 @@ def test_all_samples_are_used() -> None:
         "ops_check_exists_brazil",
         "ops_check_exists_no",
         "ops_health_down",
+        "ops_lid_found",
+        "ops_lid_unknown",
         "ops_pairing_code",
         "ops_qr_json",
         "ops_qr_raw",
@@ -491,11 +498,37 @@ def test_a_message_that_is_not_found_may_still_go_out(listed: Any) -> None:
     assert result is None
 
 
-def test_a_medium_cannot_be_found() -> None:
-    """Its call takes no id; nothing is asked."""
-    image = msgspec.structs.replace(ASKED, content=Image(url="https://x/a.jpg"))
-    result, requests = drive(ACCOUNT.find_message(image), [])
+@pytest.mark.parametrize("content", [Image(url="https://x/a.jpg"), Reaction(message_id="A", emoji="👍")])
+def test_what_takes_no_id_cannot_be_found(content: OutboundContent) -> None:
+    """Nothing is asked."""
+    result, requests = drive(ACCOUNT.find_message(msgspec.structs.replace(ASKED, content=content)), [])
     assert (result, requests) == (None, [])
+
+
+# ---------------------------------------------------------------- hidden numbers
+
+
+@pytest.mark.parametrize("name", ["ops_lid_found", "ops_lid_unknown"])
+@pytest.mark.parametrize("lid", ["98765432101234@lid", "98765432101234"])
+def test_the_phone_behind_a_hidden_number(name: str, lid: str) -> None:
+    """As in the samples; that the server does not know it is an answer."""
+    phone, (asked,) = drive(ACCOUNT.find_phone(lid), [recorded(name)])
+    expected = sample(name)["http_request"]
+    assert (asked.method, asked.url) == (expected["method"], expected["url"])
+    assert {header: asked.headers[header.lower()] for header in expected["headers"]} == expected["headers"]
+    assert phone == sample(name)["result"]["phone"]
+
+
+@pytest.mark.parametrize("answer", [[], None, {}, {"pn": 1}, {"pn": "98765432101234@lid"}, {"pn": "x@c.us"}])
+def test_what_is_no_phone_is_none(answer: Any) -> None:
+    """A hidden number is all digits, too."""
+    assert drive(ACCOUNT.find_phone("98765432101234@lid"), [answered(answer)])[0] is None
+
+
+@pytest.mark.parametrize("lid", ["", "Ana", "../sessions", "1@c.us"])
+def test_what_is_no_hidden_number_is_not_asked_for(lid: str) -> None:
+    with pytest.raises(Unsupported):
+        first(ACCOUNT.find_phone(lid))
 
 
 # ---------------------------------------------------------------- receipts

@@ -9,6 +9,7 @@ from flows import drive
 from waha_samples import ACCOUNT, hook, names, sample, signed
 
 from providers import Event, Malformed, Media, Message
+from providers._waha_addresses import chosen_id
 from providers.messages import MediaContent
 
 WEBHOOKS = names("msg_*") + names("ack_*") + names("session_*") + names("other_*")
@@ -161,6 +162,19 @@ def test_an_own_message_in_a_group_names_nobody() -> None:
 
 
 # ---------------------------------------------------------------- one id a message
+
+
+def test_what_comes_back_of_a_send_names_it() -> None:
+    """Acks and the message itself, by the id that was made of its correlation id; of nobody else's message."""
+    ours = f"gw1:{'019ab2c3d4e5' + '7' + 'abc' + '8' + 'def012345678901'}:2"
+    chat, bare = "15005550100@c.us", chosen_id(ours)
+    for name in ("ack_device_gows", "msg_own_api_webjs"):
+        assert changed(name, id=f"true_{chat}_{bare}").correlation_id == ours
+        assert event_of(name).correlation_id is None
+    group = "120363000000000042@g.us"
+    receipt = changed("ack_device_gows", id=f"true_{group}_{bare}_{chat}", participant=chat)
+    assert receipt.correlation_id == ours
+    assert changed("msg_text_gows_unicode", id=f"false_{chat}_{bare}").correlation_id is None
 
 
 def test_what_we_sent_has_its_bare_id_wherever_it_is_named() -> None:

@@ -2,6 +2,7 @@
 
 import json
 import re
+from random import Random
 from typing import Any
 
 import msgspec
@@ -9,6 +10,8 @@ import pytest
 from flows import answered, drive, first
 from waha_samples import ACCOUNT, API_KEY, HMAC_KEY, ROOT, names, sample
 
+from ingress.correlation import correlation
+from ingress.identifiers import new_id
 from providers import (
     Action,
     Flow,
@@ -27,6 +30,8 @@ from providers import (
     Uncertain,
     Unsupported,
 )
+from providers._waha_addresses import chosen_id, correlation_in
+from providers.messages import Template
 
 # What our vocabulary has no word for: no MessageData says it, so nothing asks for the call.
 WITHOUT_A_WORD = {
@@ -34,8 +39,6 @@ WITHOUT_A_WORD = {
     "send_edit": "we edit nothing that was sent",
     "send_image_base64": "media are sent by URL",
     "send_poll": "no content of ours is a poll",
-    "send_template_degraded": "a template of ours is a name with variables, which only Meta can render",
-    "send_typing_stop": "typing ends by itself when the message is there",
 }
 SENDS = [name for name in names("send_*") if name not in WITHOUT_A_WORD]
 # Errors whose request is not what their envelope asks for: a broken body, a file in base64, half a list.
@@ -84,7 +87,7 @@ def failure(answer: Response, content: OutboundContent | None = None) -> SendErr
 
 def test_all_samples_are_here() -> None:
     """The samples came along: an empty folder would pass everything below."""
-    assert (len(SENDS), len(WITHOUT_A_WORD)) == (48, 6)
+    assert (len(SENDS), len(WITHOUT_A_WORD)) == (50, 4)
     assert WITHOUT_A_WORD.keys() <= set(names("send_*"))
 
 
@@ -109,9 +112,46 @@ def test_a_message_has_an_id_of_ours(asked: OutboundContent) -> None:
     assert ids[0] == ids[1] != ids[2]
 
 
+def test_the_id_of_a_message_tells_the_services_correlation_id() -> None:
+    """In a length that engines write themselves; another for each attempt, which what comes back is then about."""
+    correlations = [correlation(new_id(), attempt) for attempt in (1, 2, 9, 10, 15)]
+    ids = [json.loads(first(ACCOUNT.send_message(message(Text(body="x"), one))).body)["id"] for one in correlations]
+    assert all(re.fullmatch(r"3EB0[0-9A-F]{36}", one) for one in ids)
+    assert len(set(ids)) == len(ids)
+    assert [correlation_in(one) for one in ids] == correlations
+
+
+@pytest.mark.parametrize(
+    "correlation_id", ["c", f"gw1:{'0' * 32}:1", correlation(new_id(), 16), correlation(new_id(), 0)]
+)
+def test_any_other_correlation_id_is_digested(correlation_id: str) -> None:
+    """There is no room for it."""
+    assert re.fullmatch(r"3EB0[0-9A-F]{18}", chosen_id(correlation_id))
+    assert correlation_in(chosen_id(correlation_id)) is None
+
+
+def test_an_id_of_somebody_else_is_not_taken_for_ours() -> None:
+    """Other clients of the number write ids of that length, too, at random."""
+    dice = Random(7)
+    assert not any(correlation_in("3EB0" + dice.randbytes(18).hex().upper()) for _ in range(50_000))
+    ours = chosen_id(correlation(new_id(), 1))
+    for index in range(len(ours)):
+        changed = "A" if ours[index] != "A" else "B"
+        assert correlation_in(ours[:index] + changed + ours[index + 1 :]) is None
+    assert correlation_in(ours + "0") is None
+
+
+def test_buttons_have_an_id_of_ours() -> None:
+    """They go out as text, whose call takes one."""
+    buttons = msgspec.convert({"type": "buttons", "buttons": [{"id": "y", "title": "Yes"}]}, Action)
+    assert sent(Interactive(action=buttons, body="B"))["id"] == chosen_id("c")
+
+
 def test_a_medium_has_no_id_of_ours() -> None:
-    """Its calls take none."""
+    """Its calls take none, and neither does that of lists."""
     assert "id" not in sent(content(type="image", url="https://x/a.jpg"))
+    menu = {"type": "list", "button": "b", "sections": [{"rows": [{"id": "1", "title": "t"}]}]}
+    assert "id" not in sent(Interactive(action=msgspec.convert(menu, Action), body="B"))
 
 
 @pytest.mark.parametrize(
@@ -225,6 +265,21 @@ def test_buttons_become_text() -> None:
     assert sent(asked)["text"] == "H\nB\n1. Yes\nF"
 
 
+def test_a_template_is_the_text_that_is_given_for_it() -> None:
+    """There are none here; without its text another provider may have it."""
+    template = Template(name="order_update", language="en", rendered="Hi Ana, see https://x")
+    assert sent(template) | {"id": ""} == {
+        "session": "acme",
+        "chatId": CHAT,
+        "text": "Hi Ana, see https://x",
+        "linkPreview": False,
+        "id": "",
+    }
+    for rendered in (None, ""):
+        found = refusal(message(msgspec.structs.replace(template, rendered=rendered)))
+        assert (type(found), found.code) == (Unsupported, "template_unsupported")
+
+
 def test_a_list_needs_a_title() -> None:
     """The body stands in for it, and is not repeated."""
     action = msgspec.convert(
@@ -252,6 +307,12 @@ def test_a_list_needs_a_title() -> None:
         ({"type": "audio", "url": "https://x", "caption": "c"}, {"phone": PHONE}, Unsupported, "caption_unsupported"),
         ({"type": "contacts", "contacts": [{"phones": []}]}, {"phone": PHONE}, Rejected, "contact_name_empty"),
         ({"type": "contacts", "contacts": []}, {"phone": PHONE}, Rejected, "contact_name_empty"),
+        (
+            {"type": "contacts", "contacts": [{"url": "https://x/a.vcf", "mime_type": "text/vcard"}]},
+            {"phone": PHONE},
+            Unsupported,
+            "contact_file_unsupported",
+        ),
     ],
 )
 def test_what_cannot_be_sent_is_refused_before_any_call(

@@ -20,6 +20,7 @@ def message_data(envelope: Flat) -> MessageData:
         correlation_id=envelope["id"],
         reply_to=envelope.get("reply_to"),
         callback_url="https://gw.example.com/hooks/twilio_whatsapp/acme/status",
+        valid_for_s=envelope.get("ttl_seconds"),
     )
 
 
@@ -31,7 +32,7 @@ def _content(envelope: Flat) -> Flat:
         return {"type": kind, **_file(envelope["media"]), "caption": envelope.get("text")}
     if kind == "contacts":
         # A card is sent as the file it is in.
-        return {"type": "document", **_file(envelope["media"])}
+        return {"type": "contacts", "contacts": [_file(envelope["media"])]}
     if kind == "reaction":
         reaction = envelope["reaction"]
         return {"type": kind, "message_id": reaction["target_id"], "emoji": reaction["emoji"]}

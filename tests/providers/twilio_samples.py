@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
+import msgspec
+
 from providers import Webhook
 from providers.twilio_whatsapp import TwilioWhatsApp
 
@@ -21,6 +23,8 @@ ACCOUNT = TwilioWhatsApp(
     shared_key_secret="shk_invented_Qm2v9Lx7Rt4Wz0Pd8Ns3",
 )
 SERVICE = "MG2c4e6a8b0d1f3579bdf02468ace13579"
+IN_SERVICE = msgspec.structs.replace(ACCOUNT, messaging_service_sid=SERVICE)
+ANY_OF_SERVICE = msgspec.structs.replace(IN_SERVICE, phone_number=None)
 URL = "https://gw.example.com/hooks/twilio_whatsapp/acme"
 FORM = "application/x-www-form-urlencoded; charset=UTF-8"
 
@@ -35,6 +39,14 @@ def names(pattern: str) -> list[str]:
 
 def sample(name: str) -> Any:
     return json.loads((SAMPLES / f"{name}.json").read_bytes())
+
+
+def account_of(name: str) -> TwilioWhatsApp:
+    """The account that the request of a send is of, so far as its form says so."""
+    form = dict((sample(name)["http_request"] or {}).get("form", []))
+    if "MessagingServiceSid" not in form:
+        return ACCOUNT
+    return IN_SERVICE if "From" in form else ANY_OF_SERVICE
 
 
 def pairs(name: str) -> Pairs:

@@ -40,6 +40,8 @@ def _content(envelope: Flat) -> Flat:
     if kind == "reaction":
         reaction = envelope["reaction"]
         return {"type": kind, "message_id": reaction["target_id"], "emoji": reaction["emoji"]}
+    if kind == "template":
+        return _template(envelope["template"])
     assert kind == "interactive", kind
     return _interactive(envelope["interactive"])
 
@@ -61,6 +63,14 @@ def _medium(envelope: Flat) -> Flat:
 def _card(contact: Flat) -> Flat:
     phone = contact["phone"]
     return {"name": {"formatted_name": contact["name"]}, "phones": [{"phone": phone, "wa_id": phone[1:]}]}
+
+
+def _template(template: Flat) -> Flat:
+    parameters = [{"type": "text", "text": value} for value in template["variables"].values()]
+    components = [{"type": "body", "parameters": parameters}]
+    return {"type": "template", "language": "en", "components": components} | {
+        name: template[name] for name in ("name", "rendered")
+    }
 
 
 def _interactive(interactive: Flat) -> Flat:

@@ -1,6 +1,7 @@
 """Our adapter against the Twilio simulator: each of its flows, over real HTTP."""
 
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any
 
 import aiohttp
@@ -69,7 +70,12 @@ def provider(twilio: TwilioSimulator, sender: TwilioSender) -> TwilioWhatsApp:
 def message(content: Any, number: int = 1) -> MessageData:
     callback = "https://gw.example.com/webhooks/twilio_whatsapp/t0ken?own=1#rc=5&rp=all"
     return MessageData(
-        to=TO, content=content, organization_id="org", correlation_id=f"gw1:M{number}:1", callback_url=callback
+        to=TO,
+        content=content,
+        organization_id="org",
+        correlation_id=f"gw1:M{number}:1",
+        callback_url=callback,
+        created_at=datetime.now(UTC),
     )
 
 
