@@ -12,6 +12,7 @@ _OPERATIONS = {
     "receipts": "inbound messages can be shown as read",
     "typing": "people can be shown that an answer is being written",
     "pairing": "a phone is linked by QR code or pairing code",
+    "list_templates": "message templates can be listed",
     "find_message": "a message whose answer was lost can be asked for",
 }
 

@@ -19,7 +19,7 @@ from .messages import ACTIONS, KINDS, PHONE, example, kind_of
 from .samples import DocumentedError, FlowCase, Samples, WebhookCase
 
 # What can be asked for besides sending; `templates` says the same as the content type.
-FEATURES = ("find_message", "groups", "media", "pairing", "receipts", "typing", "uploads")
+FEATURES = ("find_message", "groups", "list_templates", "media", "pairing", "receipts", "typing", "uploads")
 _WORDS = {*FEATURES, *KINDS, "interactive", "templates"}
 
 _URL = "https://gw.example.org/webhooks/provider/token"
@@ -319,6 +319,7 @@ class Contract:
             "mark_read": lambda: one.mark_read(read, chat),
             "mark_read(typing)": lambda: one.mark_read(read, chat, typing=True),
             "find_message": lambda: one.find_message(self.message("text")),
+            "list_templates": lambda: one.list_templates("cursor"),
             "upload": lambda: one.upload(_FILE),
             "delete_media": lambda: one.delete_media(medium),
             "pairing": one.pairing,

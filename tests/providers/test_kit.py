@@ -84,12 +84,12 @@ class Quoting(MetaBusiness, frozen=True, kw_only=True):
 class Endless(MetaBusiness, frozen=True, kw_only=True):
     def get_status(self) -> Flow[Any]:
         while True:
-            yield self._get("x")
+            yield self._graph.get("x")
 
 
 class Clumsy(MetaBusiness, frozen=True, kw_only=True):
     def get_status(self) -> Flow[Any]:
-        response = yield self._get("x")
+        response = yield self._graph.get("x")
         return json.loads(response.body)["state"]
 
 
