@@ -62,13 +62,13 @@ def subscription_check(graph: Graph, waba_id: str, app_id: str | None) -> Flow[C
     try:
         apps = yield from graph.call(graph.get(f"{waba_id}/subscribed_apps"))
     except CONFIGURATION_ERRORS as error:
-        return Check(name="webhooks", passed=False, detail=error.detail, fix=fix, fatal=False)
+        return Check(name="subscription", passed=False, detail=error.detail, fix=fix, fatal=False)
     if is_subscribed(apps, app_id):
         # Without `app_id` it takes a person to see whether their own app is among them.
         names = [name for app in _apps(apps) if (name := text(app, "name"))]
-        return Check(name="webhooks", passed=True, detail=", ".join(names) or None)
+        return Check(name="subscription", passed=True, detail=", ".join(names) or None)
     detail = "the app is not subscribed to the account: real messages will not arrive"
-    return Check(name="webhooks", passed=False, detail=detail, fix=fix, fatal=False)
+    return Check(name="subscription", passed=False, detail=detail, fix=fix, fatal=False)
 
 
 def is_subscribed(answer: Object, app_id: str | None) -> bool:

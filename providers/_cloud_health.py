@@ -135,11 +135,11 @@ def webhook_check(number: Object, callback_url: str) -> Check:
     addresses = mapping(number, "webhook_configuration")
     used = next((url for name in _ADDRESSES if (url := text(addresses, name))), None)
     if used == callback_url:
-        return Check(name="callback", passed=True, fatal=False)
+        return Check(name="webhook", passed=True, fatal=False)
     # Another address may hold another service's secret, so it is not told.
     detail = "messages are posted to another address" if used else "messages are posted nowhere"
     fix = "Save the configuration again, which sets the address; or set it at the app by hand."
-    return Check(name="callback", passed=False, detail=detail, fix=fix, fatal=False)
+    return Check(name="webhook", passed=False, detail=detail, fix=fix, fatal=False)
 
 
 _ADDRESSES = ("phone_number", "whatsapp_business_account", "application")

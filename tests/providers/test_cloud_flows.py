@@ -235,7 +235,7 @@ def test_a_good_account_passes_all_checks() -> None:
     """Three calls, as in the samples; nothing is changed and nobody messaged."""
     answers = [answer_of(name) for name in ("api_number_ok", "api_phone_numbers_list")]
     found, requests = drive(ACCOUNT.validate_config(), [*answers, SUBSCRIBED])
-    assert [check.name for check in found] == ["credentials", "number", "account", "webhooks"]
+    assert [check.name for check in found] == ["credentials", "number", "account", "subscription"]
     assert all(check.passed for check in found)
     assert [(request.method, request.url) for request in requests] == [
         requested("api_number_ok"),
@@ -257,8 +257,8 @@ def test_a_missing_subscription_is_reported_with_its_cure() -> None:
     found = checks(
         answer_of("api_number_ok"), answer_of("api_phone_numbers_list"), answer_of("api_subscribed_apps_none")
     )
-    assert (found["webhooks"].passed, found["webhooks"].fatal) == (False, False)
-    assert f"POST {ROOT}/v25.0/210987654321098/subscribed_apps" in (found["webhooks"].fix or "")
+    assert (found["subscription"].passed, found["subscription"].fatal) == (False, False)
+    assert f"POST {ROOT}/v25.0/210987654321098/subscribed_apps" in (found["subscription"].fix or "")
 
 
 def test_a_number_of_another_account_is_reported() -> None:
@@ -337,7 +337,7 @@ def test_the_address_of_messages_is_ours_or_not(addresses: Any, passed: bool) ->
     number = answered({**sample("api_number_ok")["http_response"]["json"], "webhook_configuration": addresses})
     answers = [number, answer_of("api_phone_numbers_list"), SUBSCRIBED]
     found, _ = drive(ACCOUNT.validate_config(OURS), answers)
-    assert (found[-1].name, found[-1].passed, found[-1].fatal) == ("callback", passed, False)
+    assert (found[-1].name, found[-1].passed, found[-1].fatal) == ("webhook", passed, False)
     assert THEIRS not in repr(msgspec.to_builtins(found[-1]))
 
 
