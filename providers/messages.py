@@ -571,7 +571,7 @@ class TemplateDefinition(msgspec.Struct, frozen=True, kw_only=True, omit_default
     components: list[dict[str, Any]] = []
 
     def __repr__(self) -> str:
-        return f"TemplateDefinition(name={self.name!r}, language={self.language!r})"
+        return "TemplateDefinition(…)"
 
 
 class TemplatePage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
