@@ -240,18 +240,18 @@ class MetaBusiness(WhatsAppProvider, frozen=True, kw_only=True):
     # ------------------------------------------------------------ account
 
     def setup(self) -> Flow[None]:
-        """Register the number, where there is a PIN for it, and subscribe the app to the account.
+        """Subscribe the app to the account, and register the number, where there is a PIN for it.
 
-        Each only where it is not: Meta takes ten registrations in 72 hours, and subscribing removes an override
-        address.
+        Each only where it is not: subscribing removes an override address, and Meta takes ten registrations in 72
+        hours.
         """
         graph = self._graph
-        if self.pin is not None and not _cloud_health.is_registered((yield from self._number())):
-            body = {"messaging_product": "whatsapp", "pin": self.pin}
-            yield from graph.call(graph.post(f"{self.phone_number_id}/register", body))
         apps = yield from graph.call(graph.get(self._subscriptions))
         if not _cloud_checks.is_subscribed(apps, self.app_id):
             yield from graph.call(graph.post(self._subscriptions))
+        if self.pin is not None and not _cloud_health.is_registered((yield from self._number())):
+            body = {"messaging_product": "whatsapp", "pin": self.pin}
+            yield from graph.call(graph.post(f"{self.phone_number_id}/register", body))
 
     def validate_config(self, callback_url: str | None = None) -> Flow[list[Check]]:
         """Section 14.1. Messages nobody, so receiving is only checked as far as settings go."""

@@ -41,15 +41,15 @@ def check(
 ) -> list[Row]:
     """The contract of *provider* with the samples in *folder*.
 
-    Without one, with *examples*, the configuration of an account and webhooks that are signed for it; without these,
-    on an account made of its placeholders.
+    Without one, with *examples*: the configuration of an account, and samples whose webhooks are signed for it. Without
+    either, on an account made of its placeholders.
     """
     contract = Contract()
-    made: Mapping[str, Any]
-    made = {field.name: field.placeholder or "example" for field in config_fields(provider) if field.required}
-    if folder is not None:
-        contract.samples = Samples(folder)
-    elif examples is not None:
+    contract.samples = Samples(folder)
+    made: Mapping[str, Any] = {
+        field.name: field.placeholder or "example" for field in config_fields(provider) if field.required
+    }
+    if examples is not None:
         made, contract.samples = examples
     try:
         contract.provider = msgspec.convert(made, provider) if folder is None else contract.samples.account(provider)

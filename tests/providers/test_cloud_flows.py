@@ -124,20 +124,21 @@ def test_setup_tells_its_own_app_from_others(app_id: str, calls: int) -> None:
 
 @pytest.mark.parametrize("name", ["api_register", "api_register_wrong_pin"])
 def test_a_number_with_a_pin_is_registered(name: str) -> None:
-    """As in the sample, before the app is subscribed; a wrong PIN is Rejected, and not told."""
+    """As in the sample, once the app is subscribed; a wrong PIN is Rejected, and not told."""
     pin = sample(name)["http_request"]["json"]["pin"]
     account, error_code = with_pin(pin), sample(name)["outcome"].get("error_code")
-    answers = [number_with(platform_type="NOT_APPLICABLE", status="PENDING"), answer_of(name), SUBSCRIBED]
+    answers = [SUBSCRIBED, number_with(platform_type="NOT_APPLICABLE", status="PENDING"), answer_of(name)]
     flow = account.setup()
     first(flow)
-    asked = flow.send(answers[0])
+    flow.send(answers[0])
+    asked = flow.send(answers[1])
     assert (asked.method, asked.url) == requested(name)
     assert json.loads(asked.body) == sample(name)["http_request"]["json"]
     if sample(name)["outcome"]["ok"]:
         drive(account.setup(), answers)
         return
     with pytest.raises(Rejected, match="PIN mismatch") as caught:
-        flow.send(answers[1])
+        flow.send(answers[2])
     assert caught.value.code == str(error_code)
     assert pin not in f"{caught.value}{caught.value.detail}"
 
@@ -157,7 +158,7 @@ def test_a_number_with_a_pin_is_registered(name: str) -> None:
 )
 def test_only_a_number_that_is_not_registered_is_registered(fields: Any, registers: bool) -> None:
     """Meta takes ten tries in 72 hours, and set-up may be run at any time."""
-    answers = [number_with(**fields), *([OK] if registers else []), SUBSCRIBED]
+    answers = [SUBSCRIBED, number_with(**fields), *([OK] if registers else [])]
     _, requests = drive(with_pin("123456").setup(), answers)
     assert [request.url.endswith("/register") for request in requests].count(True) == registers
 
@@ -178,7 +179,7 @@ def test_a_short_secret_in_an_error_is_not_told() -> None:
     """A PIN has six digits."""
     quoting = answered({"error": {"code": 133005, "message": "the PIN 481516 is wrong"}}, 400)
     with pytest.raises(Rejected) as caught:
-        drive(with_pin("481516").setup(), [number_with(status="PENDING"), quoting])
+        drive(with_pin("481516").setup(), [SUBSCRIBED, number_with(status="PENDING"), quoting])
     assert "481516" not in f"{caught.value}{caught.value.detail}"
 
 
