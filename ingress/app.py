@@ -195,6 +195,7 @@ ROUTES = [
             Route("/provider/fallback", integrations.get_fallback, methods=["GET"]),
             Route("/provider/fallback", integrations.put_fallback, methods=["PUT", "POST"]),
             Route("/provider/configs", integrations.list_configs),
+            Route("/templates", integrations.list_templates),
             Route("/audit", integrations.audit),
         ],
     ),

@@ -13,6 +13,7 @@ _OPERATIONS = {
     "typing": "people can be shown that an answer is being written",
     "stop_typing": "and that it is not any more",
     "pairing": "a phone is linked by QR code or pairing code",
+    "list_templates": "message templates can be listed",
     "find_message": "a message whose answer was lost can be asked for",
     "find_phone": "the phone behind a hidden number (lid) can be asked for",
 }

@@ -170,9 +170,13 @@ def _check_provider(name: str, samples: Path | None) -> int:
     """The exit status: 1 where the provider is none, or breaks the contract."""
     from providers.testing import SampleError, report  # a server checks nothing
 
+    from .sandbox.examples import examples
+
     try:
-        rows = report.check(Registry().get(name), samples)
+        rows = report.check(Registry().get(name), samples, None if samples else examples(name))
     except (UnknownProvider, SampleError) as error:
         _fail(str(error))
     sys.stdout.write(report.table(rows))
+    if samples is None and any(row.skipped for row in rows):
+        sys.stdout.write("\nHow samples are written: `pydoc providers.testing.samples`, docs/writing-a-provider.md.\n")
     return int(any(row.broken for row in rows))

@@ -7,15 +7,17 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
-from providers import Check
+from providers import Check, SendError
 from providers.base import config_fields
 
 from .auth import Principal, client_address, organization_of
 from .database import Database
 from .edge import decode_body, int_of, limit_of, page_response
-from .manager import Actor, InvalidConfiguration, NotFound, ProviderUnreachable, WhatsAppProviderManager
-from .problems import Problem, json_response, not_found
+from .identifiers import parse_id
+from .manager import Actor, Config, InvalidConfiguration, NotFound, ProviderUnreachable, WhatsAppProviderManager
+from .problems import Problem, call_problem, json_response, not_found, unavailable
 from .storage import configs
+from .transfers import Busy, Transfers
 
 
 class ConfigureRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -35,6 +37,9 @@ class FallbackRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
 
     config_ids: Annotated[list[UUID], msgspec.Meta(max_length=20)]
 
+
+# Far longer than any provider's.
+MAX_CURSOR = 512
 
 _configure = msgspec.json.Decoder(ConfigureRequest)
 _fallback = msgspec.json.Decoder(FallbackRequest)
@@ -175,6 +180,41 @@ async def list_configs(request: Request[Any]) -> Response:
             ]
         }
     )
+
+
+async def chosen_config(request: Request[Any], organization_id: UUID) -> Config:
+    """The config in the query, or the active one. Raises `Problem`."""
+    manager = _manager(request)
+    if text := request.query_params.get("config_id"):
+        config_id = parse_id(text)
+        config = await manager.config(organization_id, config_id) if config_id else None
+        if config is None:
+            raise not_found()
+        return config
+    route = await manager.route(organization_id)
+    if not route.order:
+        raise Problem(409, "provider_not_configured", "The organization has no provider: configure one first.")
+    return route.order[0]
+
+
+async def list_templates(request: Request[Any]) -> Response:
+    """GET …/templates?after=&config_id=: the account's message templates; `next` is the next page's `after`."""
+    organization_id, _ = await organization_of(request, "read")
+    after = request.query_params.get("after") or None
+    if after is not None and len(after) > MAX_CURSOR:
+        raise Problem(
+            422, "invalid_request", "A query parameter is not valid.", errors=[("after", "is no `next` of a page")]
+        )
+    config = await chosen_config(request, organization_id)
+    transfers: Transfers = request.state["transfers"]
+    try:
+        with transfers.room(organization_id):
+            page = await transfers.run(config.provider.list_templates(after))
+    except Busy:
+        raise unavailable("Too many calls of the organization are under way.") from None
+    except SendError as error:
+        raise call_problem(error) from error
+    return json_response(page)
 
 
 async def audit(request: Request[Any]) -> Response:

@@ -250,10 +250,13 @@ class WhatsAppProviderManager:
                 ) from None
         return provider
 
-    async def test(self, provider: WhatsAppProvider) -> list[Check]:
-        """The connection test. Raises `InvalidConfiguration` where sending is impossible, `ProviderUnreachable`."""
+    async def test(self, provider: WhatsAppProvider, callback_url: str | None = None) -> list[Check]:
+        """The connection test; with *callback_url*, also whether webhooks are posted there.
+
+        Raises `InvalidConfiguration` where sending is impossible, `ProviderUnreachable`.
+        """
         try:
-            checks = await self._caller.run(provider.validate_config(), TEST_TIMEOUT_S)
+            checks = await self._caller.run(provider.validate_config(callback_url), TEST_TIMEOUT_S)
         except (Unavailable, Uncertain) as error:
             raise ProviderUnreachable(error.detail) from error
         except SendError as error:
@@ -281,7 +284,7 @@ class WhatsAppProviderManager:
         """
         started = monotonic()
         provider = self.validate(provider_type, config_data)
-        checks = await self.test(provider)
+        await self.test(provider)
         status = await self._status(provider)
         token = new_webhook_token()
         config = Config(
@@ -316,7 +319,7 @@ class WhatsAppProviderManager:
                 config_id=config.id,
                 after=msgspec.json.encode(self.masked(provider)),
             )
-        checks += await self._set_up(provider, self.webhook_url(provider_type, token))
+        checks = await self._set_up(provider, self.webhook_url(provider_type, token))
         if activate:
             version = await self.activate(organization_id, config.id, actor)
             metrics.switch_seconds.labels("switch", "won").observe(monotonic() - started)
@@ -497,17 +500,28 @@ class WhatsAppProviderManager:
             return None
 
     async def _set_up(self, provider: WhatsAppProvider, webhook_url: str) -> list[Check]:
-        """Prepare the account and point its webhooks here. Failing leaves sending possible, so it is reported only."""
-        checks = []
+        """Prepare the account, point its webhooks here, and test it as it is then: each check once.
+
+        Failing leaves sending possible, so it is reported only.
+        """
+        steps = []
         for name, flow in (("setup", provider.setup()), ("webhook", provider.receive_messages(webhook_url))):
             try:
                 await self._caller.run(flow, TEST_TIMEOUT_S)
             except SendError as error:
                 fix = "Set the webhook address at the provider by hand." if name == "webhook" else None
-                checks.append(Check(name=name, passed=False, detail=error.detail or error.code, fix=fix, fatal=False))
+                steps.append(Check(name=name, passed=False, detail=error.detail or error.code, fix=fix, fatal=False))
             else:
-                checks.append(Check(name=name, passed=True, fatal=False))
-        return checks
+                steps.append(Check(name=name, passed=True, fatal=False))
+        try:
+            tested = await self.test(provider, provider.callback_url(webhook_url))
+        except (InvalidConfiguration, ProviderUnreachable) as error:
+            fix = "Test the connection again."
+            tested = [Check(name="test", passed=False, detail=str(error), fix=fix, fatal=False)]
+        checks = {check.name: check for check in tested}
+        # A step that failed knows why; what became of one that went well, the test knows.
+        checks |= {step.name: step for step in steps if step.name not in checks or not step.passed}
+        return list(checks.values())
 
     async def _announce(self, organization_id: UUID) -> None:
         """After a commit: use it here at once, and tell the others, who would notice within a second anyway."""

@@ -4,7 +4,6 @@ import logging
 import secrets
 from time import monotonic
 from typing import Any
-from uuid import UUID
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -15,10 +14,10 @@ from providers import Flow, Media, MediaContent, Rejected, SendError, Upload
 from . import log, metrics
 from .auth import organization_of
 from .edge import Disconnected, headers_of
-from .identifiers import parse_id
-from .manager import Config, WhatsAppProviderManager
+from .integrations import chosen_config
+from .manager import Config
 from .media_types import attachment, declared_type, safe_name, served_type
-from .problems import Problem, call_problem, json_response, not_found, unavailable
+from .problems import Problem, call_problem, json_response, unavailable
 from .received import Received, received
 from .transfers import (
     MAX_MEDIUM_BYTES,
@@ -155,21 +154,6 @@ async def get_media(request: Request[Any]) -> Response:
 # ------------------------------------------------------------------ those to send
 
 
-async def _config(request: Request[Any], organization_id: UUID) -> Config:
-    """The config in the query, or the active one."""
-    manager: WhatsAppProviderManager = request.state["manager"]
-    if text := request.query_params.get("config_id"):
-        config_id = parse_id(text)
-        config = await manager.config(organization_id, config_id) if config_id else None
-        if config is None:
-            raise not_found()
-        return config
-    route = await manager.route(organization_id)
-    if not route.order:
-        raise Problem(409, "provider_not_configured", "The organization has no provider: configure one first.")
-    return route.order[0]
-
-
 def _asked(request: Request[Any]) -> Upload:
     """What the request says of the file in its body. Raises `Problem`."""
     headers = headers_of(request)
@@ -198,7 +182,7 @@ async def upload_media(request: Request[Any]) -> Response:
     """POST /media: give the provider the file in the body; the answer's `id` is then a content's `id` in POST /send."""
     organization_id, _ = await organization_of(request, "send")
     asked = _asked(request)
-    config = await _config(request, organization_id)
+    config = await chosen_config(request, organization_id)
     if (extend := request.scope["state"].get("extend_body_deadline")) is not None:
         extend(TRANSFER_TIMEOUT_S)
     transfers: Transfers = request.state["transfers"]
@@ -234,7 +218,7 @@ async def delete_media(request: Request[Any]) -> Response:
         raise Problem(
             422, "invalid_request", "A query parameter is not valid.", errors=[("id", "must have 1 to 256 characters")]
         )
-    config = await _config(request, organization_id)
+    config = await chosen_config(request, organization_id)
     transfers: Transfers = request.state["transfers"]
     try:
         with transfers.room(organization_id):

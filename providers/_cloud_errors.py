@@ -83,7 +83,7 @@ _THROTTLED_WAIT_S = 30.0
 _METERED = {4, 17, 341, 613, 80007, 80008}
 _METERED_WAIT_S = 300.0
 
-_SHORTEST_SECRET = 8
+_SHORTEST_SECRET = 6
 
 
 def reported(error: Object, place: Literal["W", "I", "G"]) -> ErrorInfo:

@@ -89,8 +89,16 @@ def _advice(health: Object) -> list[str]:
     return [sentence for sentence in sentences if sentence]
 
 
-def number_check(number: Object) -> Check:
-    """Whether the number can send; how well, and how much, in any case."""
+def is_registered(number: Object) -> bool:
+    """Whether *number* says that it is connected to the Cloud API; PENDING is one that was never registered."""
+    return word(number, "platform_type") == "CLOUD_API" and word(number, "status") not in _UNREGISTERED
+
+
+_UNREGISTERED = {"PENDING", "DISCONNECTED"}
+
+
+def number_check(number: Object, *, fix: str = "See the number in WhatsApp Manager.") -> Check:
+    """Whether the number can send; how well, and how much, in any case. *fix* is told where Meta gives no advice."""
     status = number_status(number)
     told = {name: status.session_info[name] for name in _TOLD if name in status.session_info}
     reasons = status.session_info.get("reasons", [])
@@ -98,7 +106,7 @@ def number_check(number: Object) -> Check:
         name="number",
         passed=status.is_connected,
         detail=", ".join([*reasons, *(f"{name} {value}" for name, value in told.items())]) or None,
-        fix=None if status.is_connected else status.detail or "See the number in WhatsApp Manager.",
+        fix=None if status.is_connected else status.detail or fix,
         fatal=False,
     )
 
@@ -127,11 +135,11 @@ def webhook_check(number: Object, callback_url: str) -> Check:
     addresses = mapping(number, "webhook_configuration")
     used = next((url for name in _ADDRESSES if (url := text(addresses, name))), None)
     if used == callback_url:
-        return Check(name="callback", passed=True, fatal=False)
+        return Check(name="webhook", passed=True, fatal=False)
     # Another address may hold another service's secret, so it is not told.
     detail = "messages are posted to another address" if used else "messages are posted nowhere"
     fix = "Save the configuration again, which sets the address; or set it at the app by hand."
-    return Check(name="callback", passed=False, detail=detail, fix=fix, fatal=False)
+    return Check(name="webhook", passed=False, detail=detail, fix=fix, fatal=False)
 
 
 _ADDRESSES = ("phone_number", "whatsapp_business_account", "application")

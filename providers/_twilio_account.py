@@ -19,7 +19,8 @@ SANDBOX = "+14155238886"
 
 _NO_ADDRESS = "there is no webhook address: messages will not arrive"
 _CONSOLE = "https://console.twilio.com"
-_WORKING = ("ONLINE", "ONLINE:UPDATING")
+_CHANGING = "ONLINE:UPDATING"
+_WORKING = ("ONLINE", _CHANGING)
 _QUALITIES: dict[str, Quality] = {"HIGH": "excellent", "MEDIUM": "good", "LOW": "poor"}
 _REPAIRS = {
     "suspended": f"Settle what Twilio asks for in {_CONSOLE}: the account is suspended.",
@@ -110,6 +111,9 @@ def webhook_check(sender: Object, callback_url: str | None) -> Check:
     webhook = mapping(sender, "webhook")
     inbound, statuses = text(webhook, "callback_url"), text(webhook, "status_callback_url")
     fix = f"Set it in {_CONSOLE}, under Messaging, Senders, WhatsApp, or save this configuration."
+    if callback_url is not None and inbound != callback_url and word(sender, "status") == _CHANGING:
+        detail, fix = "the sender is being changed, which takes some seconds", "Test the connection again."
+        return Check(name="webhook", passed=False, detail=detail, fix=fix, fatal=False)
     if inbound and callback_url is not None and inbound != callback_url:
         detail = f"messages go to another address, at {_host(inbound)}"
         return Check(name="webhook", passed=False, detail=detail, fix=fix, fatal=False)

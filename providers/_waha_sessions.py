@@ -188,14 +188,14 @@ def _webhook_check(session: Object, key: str, callback_url: str | None) -> Check
     ours = [entry for entry in webhooks_of(session) if is_signed_with(entry, key)]
     if not ours:
         detail = "no webhook of the session is signed with the HMAC key: real messages will not arrive"
-        return Check(name="webhooks", passed=False, detail=detail, fix=fix, fatal=False)
+        return Check(name="webhook", passed=False, detail=detail, fix=fix, fatal=False)
     if callback_url is not None:
         ours = [entry for entry in ours if text(entry, "url") == callback_url]
         if not ours:
             detail = "the webhooks of the session go to another address"
-            return Check(name="webhooks", passed=False, detail=detail, fix=fix, fatal=False)
+            return Check(name="webhook", passed=False, detail=detail, fix=fix, fatal=False)
     heard = {event for entry in ours for event in listed(entry, "events") if isinstance(event, str)}
     # With `*` everything comes.
     missing = [] if "*" in heard else [event for event in EVENTS if event not in heard]
     left_out = f"the webhook leaves out {', '.join(missing)}" if missing else None
-    return Check(name="webhooks", passed=not missing, detail=left_out, fix=fix, fatal=False)
+    return Check(name="webhook", passed=not missing, detail=left_out, fix=fix, fatal=False)

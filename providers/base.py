@@ -14,7 +14,7 @@ from urllib.parse import parse_qsl, urlsplit
 import msgspec
 
 from .errors import Unsupported
-from .messages import Event, Media, MessageData, MessageResult, Pairing, ProviderStatus, Recipient
+from .messages import Event, Media, MessageData, MessageResult, Pairing, ProviderStatus, Recipient, TemplatePage
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):
@@ -103,8 +103,8 @@ class ProviderInfo(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     pricing: Literal["free", "paid"]
     stability: Literal["stable", "unstable"]
     official: bool
-    # Content types and actions by their tags, plus: templates, groups, media, uploads, receipts, typing, stop_typing,
-    # pairing, find_message, find_phone.
+    # Content types and actions by their tags, plus: templates, list_templates, groups, media, uploads, receipts,
+    # typing, stop_typing, pairing, find_message, find_phone.
     capabilities: frozenset[str]
     pacing: Pacing | None = None  # None: as fast as the provider takes it
     max_webhook_bytes: int = 4 * 1024 * 1024  # a longer body is none of the provider's
@@ -229,6 +229,10 @@ class WhatsAppProvider(msgspec.Struct, frozen=True, kw_only=True, metaclass=_Pro
     def delete_media(self, media_id: str) -> Flow[None]:
         """Have the provider forget a medium."""
         raise Unsupported("this provider keeps no files for its accounts", code="uploads")
+
+    def list_templates(self, after: str | None = None) -> Flow[TemplatePage]:
+        """A page of the account's message templates: the first, or the one after *after*, its ``next``."""
+        raise Unsupported("this provider lists no templates", code="list_templates")
 
     def find_message(self, message: MessageData) -> Flow[MessageResult | None]:
         """*message* as the provider has it, where its answer was lost; None where that cannot be told."""

@@ -559,6 +559,32 @@ class Pairing(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         return f"Pairing(state={self.state!r})"
 
 
+class TemplateDefinition(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A message template as its provider has it. Its words for ``status``, ``category`` and the rest are kept.
+
+    ``components`` is what it is made of: the texts with their variables, the buttons.
+    """
+
+    name: str
+    language: str
+    id: str | None = None
+    status: str | None = None  # `APPROVED` can be sent
+    category: str | None = None
+    parameter_format: str | None = None
+    quality: str | None = None
+    components: list[dict[str, Any]] = []
+
+    def __repr__(self) -> str:
+        return "TemplateDefinition(…)"
+
+
+class TemplatePage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Some of an account's templates. ``next`` is what the following ones are asked for with, None at the end."""
+
+    templates: list[TemplateDefinition]
+    next: str | None = None
+
+
 class ProviderConfig(msgspec.Struct, frozen=True, kw_only=True):
     """One organization's account at a provider."""
 

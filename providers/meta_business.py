@@ -5,19 +5,19 @@ Source: https://developers.facebook.com/docs/whatsapp/cloud-api (late 2026, Grap
 """
 
 from typing import Annotated, ClassVar
-from urllib.parse import quote, urlencode
+from urllib.parse import quote
 
-import msgspec
 from msgspec import Meta
 
-from . import _cloud_health, _cloud_inbound, _cloud_limits, _cloud_outbound
-from ._cloud_errors import answered, is_missing_object, is_unknown_field
+from . import _cloud_checks, _cloud_health, _cloud_inbound, _cloud_limits, _cloud_outbound, _cloud_templates
+from ._cloud_errors import is_missing_object, is_unknown_field
+from ._cloud_graph import Graph
 from ._cloud_media import form_around, media_of
-from ._values import Object, listed, mapping, text, word
-from .base import Check, Flow, ProviderInfo, Request, Response, Upload, UploadRequest, Webhook, WhatsAppProvider
-from .errors import AccountBroken, Rejected, Restricted, SendError, Unavailable, Unverified
-from .messages import Event, Media, MessageData, MessageResult, ProviderStatus, Recipient
-from .signing import hmac_hex, same_secret, verify_hmac_hex
+from ._values import Object, text, word
+from .base import Check, Flow, ProviderInfo, Response, Upload, UploadRequest, Webhook, WhatsAppProvider
+from .errors import Rejected, Unavailable, Unverified
+from .messages import Event, Media, MessageData, MessageResult, ProviderStatus, Recipient, TemplatePage
+from .signing import same_secret, verify_hmac_hex
 
 _SECRET = {"secret": True}
 # In Python, unlike in a browser, `$` alone would let a line break pass at the end, and into a header.
@@ -27,10 +27,7 @@ _DIGITS = r"^[0-9]+(?!\s)$"
 # Longer ones are not sent by Meta; the answer reflects what it was given.
 _MAX_CHALLENGE = 256
 _MAX_CALLBACK_URL = 200
-# A WABA has at most some hundred numbers, 25 or more to a page.
-_MAX_PAGES = 20
-# Errors that say something about the configuration; all others say that the provider could not be asked.
-_CONFIGURATION_ERRORS = (AccountBroken, Restricted, Rejected)
+_NUMBER_FIX = "See the number in WhatsApp Manager. Where it is not registered, put its PIN into pin, and save again."
 
 
 class MetaBusiness(WhatsAppProvider, frozen=True, kw_only=True):
@@ -43,7 +40,8 @@ class MetaBusiness(WhatsAppProvider, frozen=True, kw_only=True):
         pricing="paid",
         stability="stable",
         official=True,
-        capabilities=_cloud_outbound.KINDS | {"templates", "media", "uploads", "receipts", "typing", "groups"},
+        capabilities=_cloud_outbound.KINDS
+        | {"templates", "list_templates", "media", "uploads", "receipts", "typing", "groups"},
     )
 
     access_token: Annotated[
@@ -118,6 +116,21 @@ class MetaBusiness(WhatsAppProvider, frozen=True, kw_only=True):
             extra={"placeholder": "+15550001111"},
         ),
     ] = None
+    pin: Annotated[
+        Annotated[str, Meta(pattern=r"^[0-9]{6}(?!\s)$")] | None,
+        Meta(
+            title="Two-step verification PIN",
+            description="Registers the number where it is not yet: the six digits it has, or is to have.",
+            extra=_SECRET,
+        ),
+    ] = None
+    account_webhook: Annotated[
+        bool,
+        Meta(
+            title="One webhook address for the whole account",
+            description="For all of its numbers that have none of their own, and not for this number only.",
+        ),
+    ] = False
     api_version: Annotated[
         str,
         Meta(
@@ -182,7 +195,7 @@ class MetaBusiness(WhatsAppProvider, frozen=True, kw_only=True):
 
     def send_message(self, message: MessageData) -> Flow[MessageResult]:
         edge, body = _cloud_outbound.message_request(message)
-        response = yield self._post(f"{self.phone_number_id}/{edge}", body)
+        response = yield self._graph.post(f"{self.phone_number_id}/{edge}", body)
         return _cloud_outbound.message_result(response, secrets=self._secrets)
 
     def mark_read(self, message_id: str, chat: Recipient, *, typing: bool = False) -> Flow[None]:
@@ -190,61 +203,71 @@ class MetaBusiness(WhatsAppProvider, frozen=True, kw_only=True):
 
         May be repeated freely; a failure must not fail a send.
         """
-        body = _cloud_outbound.read_receipt(message_id, typing=typing)
-        yield from self._call(self._post(f"{self.phone_number_id}/messages", body))
+        graph, body = self._graph, _cloud_outbound.read_receipt(message_id, typing=typing)
+        yield from graph.call(graph.post(f"{self.phone_number_id}/messages", body))
 
     def media(self, media_id: str) -> Flow[Media]:
         """Section 13.2. The URL lives for five minutes, the medium for seven days."""
-        query = {"phone_number_id": self.phone_number_id}
-        response = yield self._get(quote(media_id, safe=""), query)
-        medium = self._about_medium(response)
-        return media_of(medium, base_url=self.base_url, headers=self._authorization)
+        graph, query = self._graph, {"phone_number_id": self.phone_number_id}
+        response = yield graph.get(quote(media_id, safe=""), query)
+        return media_of(self._about_medium(response), base_url=self.base_url, headers=graph.authorization)
 
     def upload(self, upload: Upload) -> Flow[str]:
         """Section 13.1. The id is this number's, for 30 days."""
         _cloud_limits.check_upload(upload)
-        head, tail = form_around(upload)
+        graph, (head, tail) = self._graph, form_around(upload)
         request = UploadRequest(
             method="POST",
-            url=self._url(f"{self.phone_number_id}/media", {}),
-            headers={**self._authorization, "content-type": f"multipart/form-data; boundary={upload.boundary}"},
+            url=graph.url(f"{self.phone_number_id}/media"),
+            headers={**graph.authorization, "content-type": f"multipart/form-data; boundary={upload.boundary}"},
             body=head,
             tail=tail,
         )
-        media_id = word((yield from self._call(request)), "id")
+        media_id = word((yield from graph.call(request)), "id")
         if media_id is None:
             raise Unavailable("the answer is not the one documented", code="unexpected_answer")
         return media_id
 
     def delete_media(self, media_id: str) -> Flow[None]:
-        response = yield Request(
-            method="DELETE", url=self._url(quote(media_id, safe=""), {}), headers=self._authorization
-        )
-        self._about_medium(response)
+        self._about_medium((yield self._graph.delete(quote(media_id, safe=""))))
+
+    def list_templates(self, after: str | None = None) -> Flow[TemplatePage]:
+        """Section 11. A hundred to a page."""
+        graph, query = self._graph, _cloud_templates.QUERY
+        asked = graph.get(f"{self.waba_id}/message_templates", {**query, "after": after} if after else query)
+        return _cloud_templates.template_page((yield from graph.call(asked)))
 
     # ------------------------------------------------------------ account
 
     def setup(self) -> Flow[None]:
-        """Subscribe the app to the account. Only where it is not: subscribing removes an override address."""
-        path = f"{self.waba_id}/subscribed_apps"
-        apps = yield from self._call(self._get(path))
-        if not self._is_subscribed(apps):
-            yield from self._call(self._post(path))
+        """Subscribe the app to the account, and register the number, where there is a PIN for it.
+
+        Each only where it is not: subscribing removes an override address, and Meta takes ten registrations in 72
+        hours.
+        """
+        graph = self._graph
+        apps = yield from graph.call(graph.get(self._subscriptions))
+        if not _cloud_checks.is_subscribed(apps, self.app_id):
+            yield from graph.call(graph.post(self._subscriptions))
+        if self.pin is not None and not _cloud_health.is_registered((yield from self._number())):
+            body = {"messaging_product": "whatsapp", "pin": self.pin}
+            yield from graph.call(graph.post(f"{self.phone_number_id}/register", body))
 
     def validate_config(self, callback_url: str | None = None) -> Flow[list[Check]]:
         """Section 14.1. Messages nobody, so receiving is only checked as far as settings go."""
         try:
             number = yield from self._number()
-        except _CONFIGURATION_ERRORS as error:
-            return [self._credentials_check(error)]
+        except _cloud_checks.CONFIGURATION_ERRORS as error:
+            return [_cloud_checks.credentials_check(error)]
+        graph = self._graph
         checks = [
             Check(name="credentials", passed=True, detail=text(number, "verified_name")),
-            _cloud_health.number_check(number),
-            (yield from self._account_check()),
-            (yield from self._subscription_check()),
+            _cloud_health.number_check(number, fix=_NUMBER_FIX),
+            (yield from _cloud_checks.account_check(graph, self.waba_id, self.phone_number_id)),
+            (yield from _cloud_checks.subscription_check(graph, self.waba_id, self.app_id)),
         ]
         if self.app_id:
-            checks.append((yield from self._token_check(self.app_id)))
+            checks.append((yield from _cloud_checks.permissions_check(graph, self.app_id, self.app_secret)))
         if callback_url is not None:
             checks.append(_cloud_health.webhook_check(number, callback_url))
         return checks
@@ -252,7 +275,7 @@ class MetaBusiness(WhatsAppProvider, frozen=True, kw_only=True):
     def get_status(self) -> Flow[ProviderStatus]:
         try:
             number = yield from self._number()
-        except _CONFIGURATION_ERRORS as error:
+        except _cloud_checks.CONFIGURATION_ERRORS as error:
             return ProviderStatus(
                 is_connected=False,
                 connection_quality="disconnected",
@@ -262,7 +285,7 @@ class MetaBusiness(WhatsAppProvider, frozen=True, kw_only=True):
         return _cloud_health.number_status(number)
 
     def receive_messages(self, callback_url: str) -> Flow[None]:
-        """Set the number's override address; Meta makes a handshake with it before it answers.
+        """Set the override address of the number, or of the account; Meta makes a handshake with it first.
 
         It is for messages and statuses only: all else goes to the app's own address.
         """
@@ -276,142 +299,44 @@ class MetaBusiness(WhatsAppProvider, frozen=True, kw_only=True):
 
     # ------------------------------------------------------------ steps of the flows
 
-    def _override(self, configuration: Object) -> Flow[None]:
-        yield from self._call(self._post(self.phone_number_id, {"webhook_configuration": configuration}))
+    def _override(self, address: Object) -> Flow[None]:
+        graph = self._graph
+        if not self.account_webhook:
+            asked = graph.post(self.phone_number_id, {"webhook_configuration": address})
+        else:
+            # Of the account it is removed by subscribing without one.
+            asked = graph.post(self._subscriptions, address if address["override_callback_uri"] else None)
+        yield from graph.call(asked)
 
     def _number(self) -> Flow[Object]:
-        response = yield self._get(self.phone_number_id, {"fields": _cloud_health.FIELDS})
+        graph = self._graph
+        response = yield graph.get(self.phone_number_id, {"fields": _cloud_health.FIELDS})
         if is_unknown_field(response):
-            response = yield self._get(self.phone_number_id, {"fields": _cloud_health.BASIC_FIELDS})
-        return self._answered(response)
-
-    def _account_check(self) -> Flow[Check]:
-        fix = f"Put the id of the account that holds number {self.phone_number_id} into waba_id."
-        try:
-            belongs = yield from self._is_in_account()
-        except _CONFIGURATION_ERRORS as error:
-            access = "Give the system user access to it and the token whatsapp_business_management."
-            return Check(name="account", passed=False, detail=error.detail, fix=f"{fix} {access}", fatal=False)
-        if belongs:
-            return Check(name="account", passed=True)
-        detail = f"account {self.waba_id} does not have this number"
-        return Check(name="account", passed=False, detail=detail, fix=fix, fatal=False)
-
-    def _is_in_account(self) -> Flow[bool]:
-        query = {"fields": "id,display_phone_number"}
-        for _ in range(_MAX_PAGES):
-            page = yield from self._call(self._get(f"{self.waba_id}/phone_numbers", query))
-            numbers = [number for number in listed(page, "data") if isinstance(number, dict)]
-            if any(word(number, "id") == self.phone_number_id for number in numbers):
-                return True
-            paging = mapping(page, "paging")
-            after = text(mapping(paging, "cursors"), "after")
-            if "next" not in paging or after is None:
-                return False
-            # Built from the cursor: the next address Meta gives may carry the token.
-            query = {**query, "after": after}
-        return False
-
-    def _subscription_check(self) -> Flow[Check]:
-        fix = (
-            f"Subscribe the app to the account: POST {self._root}/{self.waba_id}/subscribed_apps with this "
-            "token and no body."
-        )
-        try:
-            apps = yield from self._call(self._get(f"{self.waba_id}/subscribed_apps"))
-        except _CONFIGURATION_ERRORS as error:
-            return Check(name="webhooks", passed=False, detail=error.detail, fix=fix, fatal=False)
-        if self._is_subscribed(apps):
-            # Without `app_id` it takes a person to see whether their own app is among them.
-            names = [name for app in _apps(apps) if (name := text(app, "name"))]
-            return Check(name="webhooks", passed=True, detail=", ".join(names) or None)
-        detail = "the app is not subscribed to the account: real messages will not arrive"
-        return Check(name="webhooks", passed=False, detail=detail, fix=fix, fatal=False)
-
-    def _token_check(self, app_id: str) -> Flow[Check]:
-        query = urlencode({"input_token": self.access_token})
-        app_token = {"authorization": f"Bearer {app_id}|{self.app_secret}"}
-        try:
-            told = yield from self._call(
-                Request(method="GET", url=f"{self._root}/debug_token?{query}", headers=app_token)
-            )
-        except _CONFIGURATION_ERRORS as error:
-            fix = "Check app_id and app_secret: both are in the Meta app, Settings, Basic."
-            return Check(name="token", passed=False, detail=error.detail, fix=fix, fatal=False)
-        return _cloud_health.token_check(mapping(told, "data"))
-
-    def _is_subscribed(self, answer: Object) -> bool:
-        """Whether our app is listed. Without `app_id` any app counts: to subscribe may cost an override."""
-        subscribed = [word(app, "id") for app in _apps(answer)]
-        return self.app_id in subscribed if self.app_id else bool(subscribed)
-
-    def _credentials_check(self, error: SendError) -> Check:
-        fixes = {
-            "number": "Check phone_number_id, and give the system user access to its account.",
-            "app": "Switch on require_appsecret_proof.",
-        }
-        usual = "Create a new token of a system user with whatsapp_business_messaging, and save it here."
-        return Check(
-            name="credentials",
-            passed=False,
-            detail=error.detail,
-            fix=fixes.get(error.scope or "", usual),
-            fatal=True,
-        )
-
-    # ------------------------------------------------------------ requests and answers
-
-    @property
-    def _root(self) -> str:
-        """The address under which nodes and edges are found."""
-        return f"{self.base_url.rstrip('/')}/{self.api_version}"
-
-    @property
-    def _authorization(self) -> dict[str, str]:
-        """Only ever a header: a token in a URL lands in logs."""
-        return {"authorization": f"Bearer {self.access_token}"}
-
-    @property
-    def _secrets(self) -> tuple[str | None, ...]:
-        return (self.access_token, self.app_secret, self.app_secret_previous, self.verify_token)
-
-    def _get(self, path: str, query: dict[str, str] | None = None) -> Request:
-        return Request(method="GET", url=self._url(path, query or {}), headers=self._authorization)
-
-    def _post(self, path: str, body: Object | None = None) -> Request:
-        if body is None:
-            return Request(method="POST", url=self._url(path, {}), headers=self._authorization)
-        return Request(
-            method="POST",
-            url=self._url(path, {}),
-            headers={**self._authorization, "content-type": "application/json"},
-            body=msgspec.json.encode(body),
-        )
-
-    def _url(self, path: str, query: dict[str, str]) -> str:
-        if self.require_appsecret_proof:
-            proof = hmac_hex(self.app_secret, self.access_token.encode(), "sha256")
-            query = {**query, "appsecret_proof": proof}
-        asked = urlencode(query, safe=",")
-        return f"{self._root}/{path}?{asked}" if asked else f"{self._root}/{path}"
-
-    def _call(self, request: Request) -> Flow[Object]:
-        """One call that may be repeated freely, and its answer."""
-        return self._answered((yield request))
+            response = yield graph.get(self.phone_number_id, {"fields": _cloud_health.BASIC_FIELDS})
+        return graph.answered(response)
 
     def _about_medium(self, response: Response) -> Object:
         """The answer about a medium. Code 100 is about it, too, and not about the account."""
         if is_missing_object(response):
             raise Rejected("the medium has expired or belongs to another number", code="100", scope="media")
-        return self._answered(response)
+        return self._graph.answered(response)
 
-    def _answered(self, response: Response) -> Object:
-        return answered(response, secrets=self._secrets)
+    @property
+    def _subscriptions(self) -> str:
+        return f"{self.waba_id}/subscribed_apps"
 
+    @property
+    def _graph(self) -> Graph:
+        return Graph(
+            root=f"{self.base_url.rstrip('/')}/{self.api_version}",
+            access_token=self.access_token,
+            app_secret=self.app_secret if self.require_appsecret_proof else None,
+            secrets=self._secrets,
+        )
 
-def _apps(answer: Object) -> list[Object]:
-    entries = [app for app in listed(answer, "data") if isinstance(app, dict)]
-    return [mapping(app, "whatsapp_business_api_data") for app in entries]
+    @property
+    def _secrets(self) -> tuple[str | None, ...]:
+        return (self.access_token, self.app_secret, self.app_secret_previous, self.verify_token, self.pin)
 
 
 PROVIDER = MetaBusiness

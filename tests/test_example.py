@@ -95,6 +95,14 @@ def test_it_is_checked_from_the_command_line(installed: Path) -> None:
     assert "FAILED" not in done.stdout
 
 
+def test_it_is_checked_without_its_samples(installed: Path) -> None:
+    """As far as that goes, which is said."""
+    done = run(installed, "-m", "ingress", "providers", "check", "threesixty")
+    assert done.returncode == 0, done.stdout
+    assert "FAILED" not in done.stdout
+    assert done.stdout.count("skipped: needs --samples") == 9
+
+
 def test_the_tutorial_shows_what_is_in_the_files() -> None:
     """Each block of code is, line by line, a piece of the file that is named above it; and all of the code is there."""
     text = (ROOT / "docs" / "writing-a-provider.md").read_text()

@@ -1,7 +1,9 @@
 """Media that people sent, from hosts that behave and hosts that do not; uploads; read receipts and typing."""
 
 import asyncio
+import base64
 import hashlib
+import json
 import re
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -16,6 +18,7 @@ from ingress.sandbox import ErrorCode, Refuse, Slow, Throttle429
 
 from .gateway import Answer, Gateway, Organization, elsewhere, eventually
 
+SAMPLES = Path(__file__).parent / "samples" / "meta_business"
 JPEG = b"\xff\xd8\xff\xe0" + bytes(range(256)) * 40
 PNG = b"\x89PNG\r\n\x1a\n" + b"p" * 1000
 
@@ -167,6 +170,30 @@ async def test_an_address_that_ran_out_is_asked_for_again_once(
     answer = await organization.call("GET", f"/media/{event_id}")
     assert (answer.status, answer.json["code"]) == (404, "media_gone")
     assert len(asked) == 2
+
+
+async def test_metas_own_samples_of_a_download(organization: Organization, gateway: Gateway, host: Any) -> None:
+    """Asked for with the token and a User-Agent; refused once, the address is asked for anew, and the digest holds."""
+    expired, sample = (
+        json.loads((SAMPLES / f"{name}.json").read_text())
+        for name in ("api_media_download_expired", "api_media_download")
+    )
+    told, outcome = sample["http_response"], sample["outcome"]
+    body = base64.b64decode(told["body_base64"])
+    assert (len(body), hashlib.sha256(body).hexdigest()) == (outcome["size"], outcome["sha256_hex"])
+    event_id, _ = await arrived(organization, gateway, "audio", data=body)
+    answers = [
+        web.Response(status=expired["http_response"]["status"], headers=expired["http_response"]["headers"]),
+        web.Response(body=body, status=told["status"], headers=told["headers"]),
+    ]
+    before = gateway.meta.call_count("GET node")
+    asked = host(lambda _: answers.pop(0), digest=body)
+    answer = await organization.call("GET", f"/media/{event_id}")
+    assert (answer.status, answer.raw, answers) == (200, body, [])
+    assert gateway.meta.call_count("GET node") == before + 2
+    for headers in asked:
+        assert headers["authorization"] == f"Bearer {organization.numbers[0].access_token}"
+        assert re.fullmatch(r"[\w-]+/[\w.+]+", headers["user-agent"])
 
 
 @pytest.mark.parametrize(

@@ -33,6 +33,8 @@ class MetaNumber(msgspec.Struct, frozen=True, kw_only=True):
     verify_token: str
     app_id: str
     webhook_url: str | None = None  # the app's callback; None: not set in the dashboard
+    registered: bool = True  # with the Cloud API, at first
+    pin: str | None = None  # of two-step verification; None: the first that it is registered with
 
     @property
     def digits(self) -> str:
@@ -48,6 +50,7 @@ class MetaNumber(msgspec.Struct, frozen=True, kw_only=True):
             "verify_token": self.verify_token,
             "display_phone_number": self.display_phone_number,
             "base_url": base_url,
+            **({} if self.pin is None else {"pin": self.pin}),
         }
 
 

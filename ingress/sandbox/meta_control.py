@@ -8,6 +8,7 @@
                                              the queue is appended to; "default" is left alone where absent
     GET    /_control/numbers/{id}/faults     what is scripted still
     DELETE /_control/numbers/{id}/faults     back to normal
+    PUT    /_control/numbers/{id}/templates  [template]: those of its account, as GET /{waba}/message_templates has them
     PUT    /_control/numbers/{id}/statuses   a StatusPolicy; what is absent is its default
     GET    /_control/accepted                {"accepted": [AcceptedMessage], "duplicates": {message id: N}}
                                              ?tracker= ?message_id= ?phone_number_id= ?after=<index>
@@ -61,6 +62,7 @@ def meta_control(world: MetaWorld) -> Routes:
             "POST /_control/numbers": control.add_number,
             "GET /_control/numbers": control.numbers,
             f"PUT {number}/fields": control.set_fields,
+            f"PUT {number}/templates": control.set_templates,
             f"PUT {number}/statuses": control.set_statuses,
             f"POST {number}/inbound": control.inbound,
             "POST /_control/reset": control.reset,
@@ -98,6 +100,11 @@ class MetaControl(Control[MetaNumber, NumberState, AcceptedMessage, SendCall]):
     async def set_fields(self, request: web.BaseRequest, owner: str) -> dict[str, Any]:
         self.state(owner)
         self._world.set_fields(owner, **await decoded(request, dict[str, Any]))
+        return {}
+
+    async def set_templates(self, request: web.BaseRequest, owner: str) -> dict[str, Any]:
+        self.state(owner)
+        self._world.set_templates(owner, await decoded(request, list[dict[str, Any]]))
         return {}
 
     async def set_statuses(self, request: web.BaseRequest, owner: str) -> StatusPolicy:

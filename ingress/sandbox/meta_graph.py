@@ -15,12 +15,15 @@ from .meta_bodies import Body, MetaNumber
 from .meta_errors import GraphError, not_found
 from .meta_media import DOWNLOAD_PATH, read_form
 from .meta_send import graph_response, perform, send
+from .meta_templates import list_templates
+from .meta_validation import check_product
 from .meta_world import MetaWorld, NumberState
 
 VERSIONS = {"v21.0", "v22.0", "v23.0", "v24.0", "v25.0", "v26.0"}
 DEFAULT_FIELDS = "id,verified_name,code_verification_status,display_phone_number,quality_rating,platform_type"
 SCOPES = ["whatsapp_business_management", "whatsapp_business_messaging"]
 MAX_CALLBACK_URL = 200  # characters
+MAX_REGISTRATIONS = 10  # in 72 hours, which are longer than any simulator lives
 
 
 class GraphApi:
@@ -119,6 +122,8 @@ class GraphApi:
         fault = state.script.standing
         if request.method == "POST" and edge == "media":
             return await perform(self._world, fault, request, lambda: self._upload(request, state))
+        if request.method == "POST" and edge == "register":
+            return await perform(self._world, fault, request, lambda: self._register(request, state))
         if request.method == "GET" and not edge:
             return await perform(self._world, fault, request, lambda: self._number_fields(request, state))
         if request.method == "POST" and not edge:
@@ -145,7 +150,7 @@ class GraphApi:
             "whatsapp_business_account": self._world.subscriptions[number.waba_id].get(number.app_id),
             "application": number.webhook_url,
         }
-        able = {"can_send_message": "AVAILABLE"}
+        able = {"can_send_message": "AVAILABLE" if state.registered else "BLOCKED"}
         return {
             "id": number.phone_number_id,
             "display_phone_number": number.display_phone_number,
@@ -154,8 +159,8 @@ class GraphApi:
             "name_status": "APPROVED",
             "code_verification_status": "VERIFIED",
             "throughput": {"level": "STANDARD"},
-            "platform_type": "CLOUD_API",
-            "status": "CONNECTED",
+            "platform_type": "CLOUD_API" if state.registered else "NOT_APPLICABLE",
+            "status": "CONNECTED" if state.registered else "PENDING",
             "account_mode": "LIVE",
             "is_official_business_account": False,
             "webhook_configuration": {name: url for name, url in configuration.items() if url},
@@ -176,6 +181,22 @@ class GraphApi:
         media_id, _ = self._world.media.add(state.number, data, mime_type)
         return {"id": media_id}
 
+    async def _register(self, request: web.BaseRequest, state: NumberState) -> Body:
+        body = await _json(request)
+        check_product(body)
+        if unknown := sorted(set(body) - {"messaging_product", "pin", "data_localization_region"}):
+            raise GraphError(100, message=f'(#100) Unexpected key "{unknown[0]}"')
+        pin = body.get("pin")
+        if not isinstance(pin, str) or not re.fullmatch(r"[0-9]{6}", pin):
+            raise GraphError(100, message="(#100) The parameter pin is required, and has six digits")
+        if state.registrations >= MAX_REGISTRATIONS:
+            raise GraphError(133016, message="(#133016) Account register deregister rate limit exceeded")
+        state.registrations += 1
+        if state.pin not in (None, pin):
+            raise GraphError(133005, message="(#133005) Two-step verification PIN mismatch")
+        state.registered, state.pin = True, pin
+        return {"success": True}
+
     async def _configure_webhook(self, request: web.BaseRequest, state: NumberState) -> Body:
         body = await _json(request)
         configuration = body.get("webhook_configuration")
@@ -191,6 +212,10 @@ class GraphApi:
         match request.method, edge:
             case "GET", "phone_numbers":
                 return self._phone_numbers(number.waba_id)
+            case "GET", "message_templates":
+                return list_templates(
+                    self._world.templates[number.waba_id], request.query, str(request.url.with_query(None))
+                )
             case "GET", "subscribed_apps":
                 return {"data": [_subscribed_app(app_id, override) for app_id, override in apps.items()]}
             case "POST", "subscribed_apps":

@@ -29,6 +29,8 @@ async def send(
     call = world.arrived(number.phone_number_id, tracker if isinstance(tracker, str) else None)
     try:
         check_send(body, sender=number.digits, marketing=marketing)
+        if not state.registered:
+            raise GraphError(133010)
     except GraphError as error:
         call.error_code = error.code
         raise

@@ -12,6 +12,7 @@ from .meta_bodies import Body, MetaNumber
 from .meta_inbound import MetaInbound
 from .meta_media import MetaMedia
 from .meta_records import AcceptedMessage, GroundTruth, SendCall
+from .meta_templates import example_template
 from .scripted import ScriptedAccount
 from .webhook_post import PostResult, RetryPolicy
 from .world import Statuses, World
@@ -33,6 +34,9 @@ class NumberState(ScriptedAccount):
         self.policy = StatusPolicy()
         self.fields: dict[str, Any] = {}  # laid over what GET /{phone_number_id} answers
         self.override_url: str | None = None
+        self.registered = number.registered
+        self.pin = number.pin
+        self.registrations = 0  # tried so far
 
 
 class MetaWorld(World[MetaNumber, NumberState, AcceptedMessage, SendCall], GroundTruth, abc.ABC):
@@ -42,6 +46,7 @@ class MetaWorld(World[MetaNumber, NumberState, AcceptedMessage, SendCall], Groun
         super().__init__(port=port, seed=seed, retry=retry)
         # Account -> app -> override URL. Meta delivers only to apps that are subscribed to the account.
         self.subscriptions: dict[str, dict[str, str | None]] = {}
+        self.templates: dict[str, list[Body]] = {}  # by account
         self.media = MetaMedia(url_for=self.url_for, token_of=lambda number: self.state_of(number).number.access_token)
 
     def key(self, number: MetaNumber) -> str:
@@ -60,6 +65,7 @@ class MetaWorld(World[MetaNumber, NumberState, AcceptedMessage, SendCall], Groun
             state = NumberState(number, await self._listener(own_port=own_port))
             self.numbers[number.phone_number_id] = state
         state.number = number
+        self.templates.setdefault(number.waba_id, [example_template()])
         apps = self.subscriptions.setdefault(number.waba_id, {})
         if number.webhook_url is not None:
             apps.setdefault(number.app_id, None)
@@ -69,6 +75,10 @@ class MetaWorld(World[MetaNumber, NumberState, AcceptedMessage, SendCall], Groun
         """Change what GET /{phone_number_id} answers, as ``status="BANNED"``. None takes the change back."""
         state = self.state_of(number)
         state.fields = {name: value for name, value in {**state.fields, **fields}.items() if value is not None}
+
+    def set_templates(self, number: MetaNumber | str, templates: list[Body]) -> None:
+        """Those of the account that *number* belongs to, in the order in which they are listed."""
+        self.templates[self.state_of(number).number.waba_id] = templates
 
     def set_statuses(self, number: MetaNumber | str, policy: StatusPolicy) -> None:
         self.state_of(number).policy = policy
@@ -115,4 +125,5 @@ class MetaWorld(World[MetaNumber, NumberState, AcceptedMessage, SendCall], Groun
     async def reset(self) -> None:
         await super().reset()
         self.subscriptions.clear()
+        self.templates.clear()
         self.media.clear()

@@ -23,7 +23,7 @@ In a test file of the plug-in, for pytest with hypothesis (``pip install whatsap
 
 How samples are written: `providers.testing.samples`. What is checked: `providers.testing.contract`. How often the
 tests that make up their input do so is the environment's ``CONTRACT_EXAMPLES``. Without pytest, and without what
-needs a signature, ``ingress providers check NAME`` does the same.
+needs a signature, ``ingress providers check NAME --samples FOLDER`` does the same.
 """
 
 from typing import TYPE_CHECKING, Any

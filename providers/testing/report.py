@@ -1,6 +1,9 @@
-"""A contract checked without a test runner: a table for the terminal. What needs the author's `sign` is left out."""
+"""A contract checked without a test runner: a table for the terminal.
 
-from collections.abc import Callable, Iterable, Iterator
+What needs samples is left out where there are none, and what needs the author's `sign` where they are not signed.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from random import Random
@@ -15,7 +18,7 @@ from . import mutations
 from .comparing import ContractBroken
 from .contract import FEATURES, Contract
 from .messages import KINDS
-from .samples import SampleError, Samples
+from .samples import SampleError, Samples, WebhookCase
 
 # How often input is made up: a moment's work.
 _EXAMPLES = 1000
@@ -33,17 +36,29 @@ class Row(msgspec.Struct, frozen=True):
     skipped: str | None = None
 
 
-def check(provider: ProviderType, folder: Path | None) -> list[Row]:
-    """The contract of *provider* with the samples in *folder*; without, on an account made of its placeholders."""
+def check(
+    provider: ProviderType, folder: Path | None, examples: tuple[Mapping[str, Any], Samples] | None = None
+) -> list[Row]:
+    """The contract of *provider* with the samples in *folder*.
+
+    Without one, with *examples*: the configuration of an account, and samples whose webhooks are signed for it. Without
+    either, on an account made of its placeholders.
+    """
     contract = Contract()
     contract.samples = Samples(folder)
-    made = {field.name: field.placeholder or "example" for field in config_fields(provider) if field.required}
+    made: Mapping[str, Any] = {
+        field.name: field.placeholder or "example" for field in config_fields(provider) if field.required
+    }
+    if examples is not None:
+        made, contract.samples = examples
     try:
         contract.provider = msgspec.convert(made, provider) if folder is None else contract.samples.account(provider)
     except msgspec.ValidationError as error:
         reason = f"no account can be made of the placeholders ({error}); give --samples with an account.json"
         return [Row(title="everything but that the registry finds it", checked=0, skipped=reason)]
-    return [_row(title, checks) for title, checks in _checks(contract)]
+    lacking = "needs --samples" if folder is None else "no samples"
+    read = contract.check_reading if examples is None else contract.check_webhook
+    return [_row(title, checks, lacking) for title, checks in _checks(contract, read)]
 
 
 def table(rows: list[Row]) -> str:
@@ -56,7 +71,7 @@ def table(rows: list[Row]) -> str:
     return "".join(f"{line}\n" for line in lines)
 
 
-def _checks(contract: Contract) -> Iterator[tuple[str, dict[str, Check]]]:
+def _checks(contract: Contract, check_genuine: Callable[[WebhookCase], None]) -> Iterator[tuple[str, dict[str, Check]]]:
     """Titles, and their checks by the name of the case."""
     samples, genuine = contract.samples, contract.genuine()
     signed = [case for case in genuine if contract.verifies(case.hook)]
@@ -65,7 +80,7 @@ def _checks(contract: Contract) -> Iterator[tuple[str, dict[str, Check]]]:
     read = [case for case in samples.webhooks if case not in forged]
     yield "the registry finds it", {"": contract.check_registered}
     yield "it describes itself", {"": contract.check_description}
-    yield "webhooks give what they say", {str(case): partial(contract.check_reading, case) for case in read}
+    yield "webhooks give what they say", {str(case): partial(check_genuine, case) for case in read}
     yield (
         "handshakes are answered, forgeries refused",
         {str(case): partial(contract.check_webhook, case) for case in forged},
@@ -122,9 +137,9 @@ def _made_up(example: Callable[[Random], Any], times: int = 1) -> dict[str, Chec
     return {f"example {number}": partial(example, random) for number in range(times * _EXAMPLES)}
 
 
-def _row(title: str, checks: dict[str, Check]) -> Row:
+def _row(title: str, checks: dict[str, Check], lacking: str) -> Row:
     if not checks:
-        return Row(title=title, checked=0, skipped="no samples")
+        return Row(title=title, checked=0, skipped=lacking)
     broken = list(_broken(checks.items()))
     return Row(title=title, checked=len(checks), broken=broken[:5])
 

@@ -40,7 +40,17 @@ def requested(name: str) -> tuple[str, str]:
     return request["method"], f"{ROOT}{request['path']}"
 
 
+def with_pin(pin: str) -> MetaBusiness:
+    return msgspec.structs.replace(ACCOUNT, pin=pin)
+
+
+def number_with(**fields: Any) -> Response:
+    """The number as it is, but for *fields*."""
+    return answered({**sample("api_number_ok")["http_response"]["json"], **fields})
+
+
 OK = answered({"success": True})
+ACCOUNT_WIDE = msgspec.structs.replace(ACCOUNT, account_webhook=True)
 UPLOAD = Upload(mime_type="image/jpeg", filename="a.jpg", size_bytes=12, boundary="b0undary")
 SCOPES = ["whatsapp_business_messaging", "whatsapp_business_management"]
 SUBSCRIBED = answer_of("api_subscribed_apps_get")
@@ -49,7 +59,10 @@ FLOWS: dict[str, Any] = {
     "validate_config": lambda: ACCOUNT.validate_config(),
     "get_status": lambda: ACCOUNT.get_status(),
     "receive_messages": lambda: ACCOUNT.receive_messages("https://gw.example.org/webhooks/meta/1"),
+    "setup with a PIN": lambda: with_pin("123456").setup(),
     "disconnect": lambda: ACCOUNT.disconnect(),
+    "disconnect the account": lambda: ACCOUNT_WIDE.disconnect(),
+    "list_templates": lambda: ACCOUNT.list_templates(),
     "media": lambda: ACCOUNT.media("701000000000004"),
     "upload": lambda: ACCOUNT.upload(UPLOAD),
     "delete_media": lambda: ACCOUNT.delete_media("801000000000001"),
@@ -109,6 +122,67 @@ def test_setup_tells_its_own_app_from_others(app_id: str, calls: int) -> None:
     assert len(requests) == calls
 
 
+@pytest.mark.parametrize("name", ["api_register", "api_register_wrong_pin"])
+def test_a_number_with_a_pin_is_registered(name: str) -> None:
+    """As in the sample, once the app is subscribed; a wrong PIN is Rejected, and not told."""
+    pin = sample(name)["http_request"]["json"]["pin"]
+    account, error_code = with_pin(pin), sample(name)["outcome"].get("error_code")
+    answers = [SUBSCRIBED, number_with(platform_type="NOT_APPLICABLE", status="PENDING"), answer_of(name)]
+    flow = account.setup()
+    first(flow)
+    flow.send(answers[0])
+    asked = flow.send(answers[1])
+    assert (asked.method, asked.url) == requested(name)
+    assert json.loads(asked.body) == sample(name)["http_request"]["json"]
+    if sample(name)["outcome"]["ok"]:
+        drive(account.setup(), answers)
+        return
+    with pytest.raises(Rejected, match="PIN mismatch") as caught:
+        flow.send(answers[2])
+    assert caught.value.code == str(error_code)
+    assert pin not in f"{caught.value}{caught.value.detail}"
+
+
+@pytest.mark.parametrize(
+    ("fields", "registers"),
+    [
+        ({}, False),
+        ({"status": "FLAGGED"}, False),
+        ({"status": "BANNED"}, False),
+        ({"status": "PENDING"}, True),
+        ({"status": "DISCONNECTED"}, True),
+        ({"platform_type": "NOT_APPLICABLE"}, True),
+        ({"platform_type": None}, True),
+    ],
+    ids=str,
+)
+def test_only_a_number_that_is_not_registered_is_registered(fields: Any, registers: bool) -> None:
+    """Meta takes ten tries in 72 hours, and set-up may be run at any time."""
+    answers = [SUBSCRIBED, number_with(**fields), *([OK] if registers else [])]
+    _, requests = drive(with_pin("123456").setup(), answers)
+    assert [request.url.endswith("/register") for request in requests].count(True) == registers
+
+
+def test_without_a_pin_the_number_is_not_looked_at() -> None:
+    _, (asked,) = drive(ACCOUNT.setup(), [SUBSCRIBED])
+    assert asked.url.endswith("/subscribed_apps")
+
+
+def test_who_tests_a_number_that_is_not_registered_is_told_of_the_pin() -> None:
+    answers = [number_with(platform_type="NOT_APPLICABLE", status="PENDING", health_status={})]
+    found = checks(*answers, answer_of("api_phone_numbers_list"), SUBSCRIBED)
+    assert not found["number"].passed
+    assert "PIN" in (found["number"].fix or "")
+
+
+def test_a_short_secret_in_an_error_is_not_told() -> None:
+    """A PIN has six digits."""
+    quoting = answered({"error": {"code": 133005, "message": "the PIN 481516 is wrong"}}, 400)
+    with pytest.raises(Rejected) as caught:
+        drive(with_pin("481516").setup(), [SUBSCRIBED, number_with(status="PENDING"), quoting])
+    assert "481516" not in f"{caught.value}{caught.value.detail}"
+
+
 def test_the_address_is_set_for_the_number() -> None:
     """As in the sample, with our verify token."""
     expected = sample("api_number_override")["http_request"]
@@ -116,6 +190,17 @@ def test_the_address_is_set_for_the_number() -> None:
     _, (asked,) = drive(ACCOUNT.receive_messages(address), [answer_of("api_number_override")])
     assert (asked.method, asked.url) == requested("api_number_override")
     assert json.loads(asked.body) == expected["json"]
+
+
+def test_the_address_is_set_for_the_account_where_that_is_wanted() -> None:
+    """As in the sample; it is removed by subscribing without one."""
+    name = "api_subscribed_apps_override"
+    expected = sample(name)["http_request"]["json"]
+    _, (asked,) = drive(ACCOUNT_WIDE.receive_messages(expected["override_callback_uri"]), [answer_of(name)])
+    assert (asked.method, asked.url) == requested(name)
+    assert json.loads(asked.body) == expected
+    _, (asked,) = drive(ACCOUNT_WIDE.disconnect(), [OK])
+    assert (asked.method, asked.url, asked.body) == (*requested("api_subscribed_apps_post"), b"")
 
 
 def test_a_refused_address_is_rejected() -> None:
@@ -151,7 +236,7 @@ def test_a_good_account_passes_all_checks() -> None:
     """Three calls, as in the samples; nothing is changed and nobody messaged."""
     answers = [answer_of(name) for name in ("api_number_ok", "api_phone_numbers_list")]
     found, requests = drive(ACCOUNT.validate_config(), [*answers, SUBSCRIBED])
-    assert [check.name for check in found] == ["credentials", "number", "account", "webhooks"]
+    assert [check.name for check in found] == ["credentials", "number", "account", "subscription"]
     assert all(check.passed for check in found)
     assert [(request.method, request.url) for request in requests] == [
         requested("api_number_ok"),
@@ -173,8 +258,8 @@ def test_a_missing_subscription_is_reported_with_its_cure() -> None:
     found = checks(
         answer_of("api_number_ok"), answer_of("api_phone_numbers_list"), answer_of("api_subscribed_apps_none")
     )
-    assert (found["webhooks"].passed, found["webhooks"].fatal) == (False, False)
-    assert f"POST {ROOT}/v25.0/210987654321098/subscribed_apps" in (found["webhooks"].fix or "")
+    assert (found["subscription"].passed, found["subscription"].fatal) == (False, False)
+    assert f"POST {ROOT}/v25.0/210987654321098/subscribed_apps" in (found["subscription"].fix or "")
 
 
 def test_a_number_of_another_account_is_reported() -> None:
@@ -253,7 +338,7 @@ def test_the_address_of_messages_is_ours_or_not(addresses: Any, passed: bool) ->
     number = answered({**sample("api_number_ok")["http_response"]["json"], "webhook_configuration": addresses})
     answers = [number, answer_of("api_phone_numbers_list"), SUBSCRIBED]
     found, _ = drive(ACCOUNT.validate_config(OURS), answers)
-    assert (found[-1].name, found[-1].passed, found[-1].fatal) == ("callback", passed, False)
+    assert (found[-1].name, found[-1].passed, found[-1].fatal) == ("webhook", passed, False)
     assert THEIRS not in repr(msgspec.to_builtins(found[-1]))
 
 
@@ -298,6 +383,38 @@ def test_a_bad_token_is_a_state() -> None:
     assert (status.is_connected, status.session_info) == (False, {"error_code": "190"})
 
 
+# ---------------------------------------------------------------- templates
+
+
+def test_templates_are_listed_page_by_page() -> None:
+    """Asked for as in the sample, then by the cursor, and not by the address Meta gives."""
+    name = "api_templates_page"
+    case = sample(name)
+    page, (asked,) = drive(ACCOUNT.list_templates(), [answer_of(name)])
+    assert (asked.method, asked.url) == requested(name)
+    assert asked.headers == {"authorization": case["http_request"]["headers"]["Authorization"]}
+    assert (len(page.templates), page.next) == (case["outcome"]["templates"], case["outcome"]["next_after"])
+    [told], [template] = case["http_response"]["json"]["data"], page.templates
+    assert msgspec.to_builtins(template) == {
+        **{name: told[name] for name in ("id", "name", "language", "status", "category", "parameter_format")},
+        "quality": "GREEN",
+        "components": told["components"],
+    }
+    last = answered({"data": [], "paging": {"cursors": {"after": "MjQZD"}}})
+    page, (asked,) = drive(ACCOUNT.list_templates(page.next), [last])
+    assert asked.url == f"{requested(name)[1]}&after=MjQZD"
+    assert (page.templates, page.next) == ([], None)
+
+
+def test_a_template_that_cannot_be_named_is_left_out() -> None:
+    """The others are there; none shows its text in a repr."""
+    body = sample("api_templates_page")["http_response"]["json"]
+    odd = [None, {}, {"name": "x"}, {"language": "en"}, {"name": "x", "language": "en", "components": "x"}]
+    page, _ = drive(ACCOUNT.list_templates(), [answered({**body, "data": [*odd, *body["data"]]})])
+    assert [template.name for template in page.templates] == ["x", "order_update"]
+    assert "pedido" not in f"{page!r}"
+
+
 # ---------------------------------------------------------------- media
 
 
@@ -311,6 +428,10 @@ def test_where_a_medium_is() -> None:
     assert (medium.size_bytes, medium.sha256) == (outcome["size"], outcome["sha256_hex"])
     assert medium.headers == {"authorization": "Bearer TEST_ACCESS_TOKEN"}
     assert "TEST" not in repr(medium)
+    # Which is how the bytes are asked for.
+    download = sample("api_media_download")["http_request"]
+    assert (download["method"], download["path"]) == ("GET", medium.url)
+    assert download["headers"]["Authorization"] == medium.headers["authorization"]
 
 
 def test_a_digest_may_be_base64() -> None:
@@ -466,6 +587,8 @@ def test_no_required_field_may_be_missing_or_empty(field: str) -> None:
         ("base_url", "ftp://x"),
         ("base_url", "https://x?y"),
         ("display_phone_number", "15550001111"),
+        ("pin", "12345"),
+        ("pin", "123456\n"),
     ],
 )
 def test_what_would_break_a_request_is_refused_in_the_configuration(field: str, value: str) -> None:

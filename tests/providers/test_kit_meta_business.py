@@ -75,7 +75,7 @@ def test_all_samples_are_here() -> None:
 
 
 class TestMetaBusiness(ProviderContract):
-    provider = msgspec.structs.replace(ACCOUNT, app_secret_previous="fedcba9876543210")
+    provider = msgspec.structs.replace(ACCOUNT, app_secret_previous="fedcba9876543210", pin="123456")
     samples = Samples(
         webhooks=map(webhook, WEBHOOKS),
         flows=map(send, names("send_*")),

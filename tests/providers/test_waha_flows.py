@@ -243,7 +243,7 @@ def test_a_good_session_passes() -> None:
     _, body = written(session(config={}), OK)
     account = msgspec.structs.replace(ACCOUNT, phone_number="+15005550199")
     found, requests = drive(account.validate_config(), [session(config=body["config"]), HEALTHY])
-    assert [check.name for check in found] == ["credentials", "server", "session", "webhooks", "number"]
+    assert [check.name for check in found] == ["credentials", "server", "session", "webhook", "number"]
     assert all(check.passed for check in found)
     assert (requests[0].method, requests[0].url) == ("GET", sample("ops_session_get_working")["http_request"]["url"])
     assert {request.method for request in requests} == {"GET"}
@@ -254,16 +254,16 @@ def test_the_address_of_webhooks_is_ours_or_not(url: str, passed: bool) -> None:
     """Where ours is known. Signed with our key and posted elsewhere is of no use."""
     _, body = written(session(config={}), OK)
     found, _ = drive(ACCOUNT.validate_config(url), [session(config=body["config"]), HEALTHY])
-    check = next(check for check in found if check.name == "webhooks")
+    check = next(check for check in found if check.name == "webhook")
     assert (check.passed, check.fatal, bool(check.fix)) == (passed, False, True)
 
 
 def test_the_events_that_are_missing_are_named() -> None:
     """The webhook of the sample is an old one."""
     found = checks(WORKING, HEALTHY)
-    assert (found["webhooks"].passed, found["webhooks"].fatal) == (False, False)
-    assert "message.revoked" in (found["webhooks"].detail or "")
-    assert "message.ack," not in (found["webhooks"].detail or "")
+    assert (found["webhook"].passed, found["webhook"].fatal) == (False, False)
+    assert "message.revoked" in (found["webhook"].detail or "")
+    assert "message.ack," not in (found["webhook"].detail or "")
 
 
 @pytest.mark.parametrize("status", [401, 403])
@@ -307,7 +307,7 @@ def test_a_session_that_is_missing_is_not_fatal() -> None:
 @pytest.mark.parametrize("webhook", [None, {"url": CALLBACK, "events": ["*"]}, {"hmac": {"key": "other"}}])
 def test_a_webhook_that_is_not_signed_with_our_key_is_none(webhook: Any) -> None:
     """Its messages would be refused."""
-    found = checks(session(config=config(webhook)), HEALTHY)["webhooks"]
+    found = checks(session(config=config(webhook)), HEALTHY)["webhook"]
     assert not found.passed
     assert HMAC_KEY not in repr(msgspec.to_builtins(found))
 
@@ -315,7 +315,7 @@ def test_a_webhook_that_is_not_signed_with_our_key_is_none(webhook: Any) -> None
 def test_a_webhook_for_everything_is_enough() -> None:
     """As the server's own configuration may have it."""
     webhook = {"url": CALLBACK, "events": ["*"], "hmac": {"key": HMAC_KEY}}
-    assert checks(session(config=config(webhook)), HEALTHY)["webhooks"].passed
+    assert checks(session(config=config(webhook)), HEALTHY)["webhook"].passed
 
 
 def test_another_phone_is_reported() -> None:

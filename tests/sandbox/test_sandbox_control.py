@@ -64,6 +64,8 @@ async def test_numbers_faults_and_ground_truth(
     assert (await control("GET", "/calls")) == {f"{other.phone_number_id} POST messages": 2}
     await control("PUT", f"{mine}/fields", {"quality_rating": "RED"})
     assert meta.state_of(other).fields == {"quality_rating": "RED"}
+    await control("PUT", f"{mine}/templates", [{"id": "1", "name": "promo"}])
+    assert meta.templates[other.waba_id] == [{"id": "1", "name": "promo"}]
     await control("POST", "/reset")
     assert (await control("GET", ""))["numbers"] == {}
 

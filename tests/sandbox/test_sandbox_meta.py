@@ -21,6 +21,7 @@ from ingress.sandbox import (
     signature,
 )
 from ingress.sandbox.meta_inbound import MetaInbound
+from ingress.sandbox.meta_templates import example_template
 
 from .conftest import Hooks, Send, bearer, text_body
 
@@ -235,6 +236,60 @@ async def test_webhooks_need_a_handshake_and_a_subscription(
     assert "override_callback_uri" not in (await call("GET", apps))["data"][0]
     assert await call("DELETE", apps) == {"success": True}
     assert (await call("GET", apps))["data"] == []
+
+
+async def test_a_number_is_registered_with_its_own_pin(
+    meta: MetaSimulator, http: aiohttp.ClientSession, send: Send, number: MetaNumber
+) -> None:
+    """Until then it cannot send; ten tries are taken."""
+    fresh = msgspec.structs.replace(example_number(3), registered=False, pin="123456")
+    base = f"{await meta.add_number(fresh)}/v25.0/{fresh.phone_number_id}"
+
+    async def post(edge: str, body: Any) -> Any:
+        async with http.post(f"{base}/{edge}", json=body, headers=bearer(fresh)) as answer:
+            told = await answer.json()
+            return told.get("error", {}).get("code", told)
+
+    async def told() -> Any:
+        async with http.get(f"{base}?fields=status,platform_type,health_status", headers=bearer(fresh)) as answer:
+            body = await answer.json()
+            return body["status"], body["platform_type"], body["health_status"]["can_send_message"]
+
+    pin = {"messaging_product": "whatsapp", "pin": "123456"}
+    assert await told() == ("PENDING", "NOT_APPLICABLE", "BLOCKED")
+    assert await post("messages", text_body()) == 133010
+    for body in ({}, {"pin": "123456"}, {**pin, "pin": 123456}, {**pin, "pin": "12345"}, {**pin, "code": "1"}):
+        assert await post("register", body) == 100
+    assert await post("register", {**pin, "pin": "000000"}) == 133005
+    assert await told() == ("PENDING", "NOT_APPLICABLE", "BLOCKED")
+    assert await post("register", pin) == {"success": True}
+    assert await told() == ("CONNECTED", "CLOUD_API", "AVAILABLE")
+    assert (await post("messages", text_body()))["messages"]
+    assert [await post("register", pin) for _ in range(9)] == [{"success": True}] * 8 + [133016]
+
+
+async def test_templates_are_listed_by_cursor(
+    meta: MetaSimulator, number: MetaNumber, http: aiohttp.ClientSession
+) -> None:
+    """Of the account alone, the fields asked for alone; cursors of somebody else are refused."""
+    meta.set_templates(number, [example_template(index) for index in range(1, 6)])
+    url = f"{meta.url_for(number)}/v25.0/{number.waba_id}/message_templates"
+
+    async def listed(**query: str) -> Any:
+        async with http.get(url, params=query, headers=bearer(number)) as answer:
+            return await answer.json()
+
+    first = await listed(fields="name", limit="2")
+    assert first["data"] == [{"id": f"168955690812000{n}", "name": f"order_update_{n}"} for n in (1, 2)]
+    assert "access_token=" in first["paging"]["next"]
+    second = await listed(fields="name", limit="2", after=first["paging"]["cursors"]["after"])
+    assert [one["name"] for one in second["data"]] == ["order_update_3", "order_update_4"]
+    last = await listed(fields="name", limit="2", after=second["paging"]["cursors"]["after"])
+    assert [one["name"] for one in last["data"]] == ["order_update_5"]
+    assert "next" not in last["paging"]
+    assert len((await listed())["data"]) == 5
+    for wrong in ({"fields": "colour"}, {"limit": "0"}, {"limit": "x"}, {"after": "x"}, {"after": "bm8="}):
+        assert (await listed(**wrong))["error"]["code"] == 100
 
 
 async def test_media_want_the_token_and_urls_expire(

@@ -1,0 +1,94 @@
+"""The steps of a connection test of a WhatsApp Cloud API account that take calls of their own.
+
+Source: https://developers.facebook.com/docs/whatsapp/cloud-api/get-started,
+    https://developers.facebook.com/docs/graph-api/reference/debug_token.
+"""
+
+from urllib.parse import urlencode
+
+from ._cloud_graph import Graph, next_cursor
+from ._cloud_health import token_check
+from ._values import Object, listed, mapping, text, word
+from .base import Check, Flow, Request
+from .errors import AccountBroken, Rejected, Restricted, SendError
+
+# Errors that say something about the configuration; all others say that the provider could not be asked.
+CONFIGURATION_ERRORS = (AccountBroken, Restricted, Rejected)
+# A WABA has at most some hundred numbers, 25 or more to a page.
+_MAX_PAGES = 20
+
+
+def credentials_check(error: SendError) -> Check:
+    """*error* is why not even the number could be seen."""
+    fixes = {
+        "number": "Check phone_number_id, and give the system user access to its account.",
+        "app": "Switch on require_appsecret_proof.",
+    }
+    usual = "Create a new token of a system user with whatsapp_business_messaging, and save it here."
+    fix = fixes.get(error.scope or "", usual)
+    return Check(name="credentials", passed=False, detail=error.detail, fix=fix, fatal=True)
+
+
+def account_check(graph: Graph, waba_id: str, phone_number_id: str) -> Flow[Check]:
+    """Whether the number belongs to the account."""
+    fix = f"Put the id of the account that holds number {phone_number_id} into waba_id."
+    try:
+        belongs = yield from _is_in_account(graph, waba_id, phone_number_id)
+    except CONFIGURATION_ERRORS as error:
+        access = "Give the system user access to it and the token whatsapp_business_management."
+        return Check(name="account", passed=False, detail=error.detail, fix=f"{fix} {access}", fatal=False)
+    if belongs:
+        return Check(name="account", passed=True)
+    detail = f"account {waba_id} does not have this number"
+    return Check(name="account", passed=False, detail=detail, fix=fix, fatal=False)
+
+
+def _is_in_account(graph: Graph, waba_id: str, phone_number_id: str) -> Flow[bool]:
+    query = {"fields": "id,display_phone_number"}
+    for _ in range(_MAX_PAGES):
+        page = yield from graph.call(graph.get(f"{waba_id}/phone_numbers", query))
+        numbers = [number for number in listed(page, "data") if isinstance(number, dict)]
+        if any(word(number, "id") == phone_number_id for number in numbers):
+            return True
+        if (after := next_cursor(page)) is None:
+            return False
+        query = {**query, "after": after}
+    return False
+
+
+def subscription_check(graph: Graph, waba_id: str, app_id: str | None) -> Flow[Check]:
+    """Whether the account's webhooks are posted at all."""
+    fix = f"Subscribe the app to the account: POST {graph.root}/{waba_id}/subscribed_apps with this token and no body."
+    try:
+        apps = yield from graph.call(graph.get(f"{waba_id}/subscribed_apps"))
+    except CONFIGURATION_ERRORS as error:
+        return Check(name="subscription", passed=False, detail=error.detail, fix=fix, fatal=False)
+    if is_subscribed(apps, app_id):
+        # Without `app_id` it takes a person to see whether their own app is among them.
+        names = [name for app in _apps(apps) if (name := text(app, "name"))]
+        return Check(name="subscription", passed=True, detail=", ".join(names) or None)
+    detail = "the app is not subscribed to the account: real messages will not arrive"
+    return Check(name="subscription", passed=False, detail=detail, fix=fix, fatal=False)
+
+
+def is_subscribed(answer: Object, app_id: str | None) -> bool:
+    """Whether our app is listed. Without *app_id* any app counts: to subscribe may cost an override."""
+    subscribed = [word(app, "id") for app in _apps(answer)]
+    return app_id in subscribed if app_id else bool(subscribed)
+
+
+def _apps(answer: Object) -> list[Object]:
+    entries = [app for app in listed(answer, "data") if isinstance(app, dict)]
+    return [mapping(app, "whatsapp_business_api_data") for app in entries]
+
+
+def permissions_check(graph: Graph, app_id: str, app_secret: str) -> Flow[Check]:
+    """Whether the token may do its work, and until when: asked with the app's own token."""
+    query = urlencode({"input_token": graph.access_token})
+    app_token = {"authorization": f"Bearer {app_id}|{app_secret}"}
+    try:
+        told = yield from graph.call(Request(method="GET", url=f"{graph.root}/debug_token?{query}", headers=app_token))
+    except CONFIGURATION_ERRORS as error:
+        fix = "Check app_id and app_secret: both are in the Meta app, Settings, Basic."
+        return Check(name="token", passed=False, detail=error.detail, fix=fix, fatal=False)
+    return token_check(mapping(told, "data"))
