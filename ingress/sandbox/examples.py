@@ -11,7 +11,7 @@ from urllib.parse import urlencode
 
 import msgspec
 
-from providers import MessageData, OutboundContent, Recipient, Response, Template, Text, Webhook
+from providers import Contacts, MessageData, OutboundContent, Recipient, Response, Template, Text, Webhook
 from providers.testing import (
     DocumentedError,
     Exchange,
@@ -128,11 +128,16 @@ def _twilio() -> tuple[dict[str, Any], Samples]:
         body=dict(form),
     )
     sid, template = f"SM{'0' * 32}", Template(name=f"HX{'0' * 32}", language="en")
+    card = Contacts(contacts=[{"url": "https://files.example.com/ana.vcf"}])
     told = twilio_bodies.message_resource(sender, sid, form, status="queued", body=_WORDS, at=_NOW)
     classes = {20003: "AccountBroken", 20429: "Throttled", 21211: "Rejected"}
     samples = Samples(
         webhooks=_cases(people, sign, statuses),
-        flows=[_sent("text", Text(body=_WORDS), told, sid, asked), _sent("template", template, told, sid)],
+        flows=[
+            _sent("text", Text(body=_WORDS), told, sid, asked),
+            _sent("template", template, told, sid),
+            _sent("contacts", card, told, sid),
+        ],
         errors=[_error(error.json(), error.http_status, classes[error.code]) for error in map(TwilioError, classes)],
     )
     return sender.config_data(_TWILIO), samples
@@ -176,13 +181,17 @@ def _waha() -> tuple[dict[str, Any], Samples]:
         for value, ack in (("sent", "SERVER"), ("delivered", "DEVICE"), ("read", "READ"), ("failed", "ERROR"))
     }
     told = sent(session.engine, kept[0], own)
+    template = Template(name="greeting", language="pt_BR", rendered=_WORDS)
     errors = {
         "AccountBroken": WahaError(401, "Unauthorized"),
         "Rejected": WahaError(400, ["chatId must be a string"]),
     }
     samples = Samples(
         webhooks=_cases(people, sign, statuses),
-        flows=[_sent("text", Text(body=_WORDS), told, kept[0].bare)],  # its id is chosen by who asks
+        flows=[  # an id is chosen by who asks
+            _sent("text", Text(body=_WORDS), told, kept[0].bare),
+            _sent("template", template, told, kept[0].bare),
+        ],
         errors=[
             _error(error.body(request={}, engine=session.engine), error.status, name) for name, error in errors.items()
         ],
