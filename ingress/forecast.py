@@ -11,6 +11,7 @@ from providers import Check, WhatsAppProvider
 from .accounts import Accounts, Config, NewConfig, NotFound, TestFailed
 from .database import Database
 from .storage import configs, switches
+from .switching import NO_FORMER_CONFIG, NoFormerConfig
 
 TRAFFIC_DAYS = 30
 
@@ -59,14 +60,15 @@ class Forecast:
         self._accounts = accounts
 
     async def of(self, organization_id: UUID, target: UUID | NewConfig | None, *, force: bool = False) -> Outlook:
-        """What a switch to *target* would mean. Raises `InvalidConfiguration`, `NotFound`, `ProviderUnreachable`."""
+        """What a switch to *target* would mean. Raises `NotFound`, and `ChangeRefused` in its kinds."""
         since = datetime.now(UTC) - timedelta(days=TRAFFIC_DAYS)
         async with self._database.organization(organization_id) as connection:
             standing = await switches.standing(connection, organization_id)
             if standing is None:
                 raise NotFound
-            active = await configs.by_id(connection, organization_id, standing["active_config_id"])
             config_id = None if isinstance(target, NewConfig) else target or standing["former_config_id"]
+            if config_id is None and not isinstance(target, NewConfig):
+                raise NoFormerConfig(NO_FORMER_CONFIG)
             row = await configs.by_id(connection, organization_id, config_id) if config_id else None
             kinds = await switches.sent_kinds(connection, organization_id, _id_at(since))
             people = await switches.people_without_phone(connection, organization_id, since)
@@ -98,7 +100,7 @@ class Forecast:
         return Outlook(
             ready=ready,
             version=standing["version"],
-            from_config_id=active["id"] if active else None,
+            from_config_id=standing["active_config_id"],
             to_config_id=config_id,
             provider=provider.name,
             changed=not same,

@@ -32,6 +32,7 @@ logger = logging.getLogger("ingress.switching")
 
 # What every process listens to.
 CHANNEL = "ingress_provider"
+NO_FORMER_CONFIG = "There is no former config to return to. Switch to one of provider/configs instead."
 
 Announce = Callable[[UUID, int], Awaitable[None]]
 
@@ -218,7 +219,7 @@ class Switching:
             return None
         config_id = target or standing["former_config_id"]
         if config_id is None:
-            raise NoFormerConfig("There is no former config to return to. Switch to one of provider/configs instead.")
+            raise NoFormerConfig(NO_FORMER_CONFIG)
         row = await configs.by_id(connection, change.organization_id, config_id)
         if row is None:
             raise NotFound
