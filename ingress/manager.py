@@ -7,15 +7,11 @@ A plug-in, in each process (`providers/registry.py`; its failures are logged and
 
 A config, in the database; every arrow is an entry of the audit trail in the transaction that takes it:
 
-    (new) ──configured──▶ configured ──switching──▶ switching ──activated──▶ active
-                              ▲  ▲                    ▲    │                    │
-                              │  └─── rolled_back ────┼────┤                    │ deactivated: another one was activated
-                            edited                    │    │                    ▼
-                              │                   switching└─rolled_back──▶ inactive ──▶ switching ──▶ …
-                              │                       │    │
-                              └────── error ◀─────────┼────┘ rolled_back, where its provider refused it
-                                        └─────────────┘
-
+    (new) ──configured──▶ configured ──┐
+                                       ├──switching──▶ switching ──activated──▶ active ──deactivated──▶ inactive
+    inactive, error ───────────────────┘                   │
+                                                           └──rolled_back──▶ as it was; error, where it was refused
+    error ──edited──▶ configured
     configured, inactive, error ──removed──▶ (gone)
 
 A rollback is a switch to the config that was active before. Whatever its state, a config's webhooks are received. The
@@ -289,12 +285,8 @@ class WhatsAppProviderManager:
             former, data = self.accounts.open(row), msgspec.json.decode(self.accounts.data(row))
             data = {field: value for field, value in {**data, **changes}.items() if value is not None}
             provider = self.accounts.validate(row["provider_type"], data)
-            checks: list[Check] = []
-            status = None
-            if changes:
-                url = provider.callback_url(self.accounts.webhook_url(row["provider_type"], self.accounts.token(row)))
-                checks, status = await self.accounts.test(provider, url)
-                checks += await self.accounts.set_up(provider, url)
+            url = provider.callback_url(self.accounts.webhook_url(row["provider_type"], self.accounts.token(row)))
+            checks, status = await self.accounts.test(provider, url) if changes else ([], None)
             async with exclusive.transaction() as connection:
                 version = await configs.edit(
                     connection,
@@ -321,6 +313,8 @@ class WhatsAppProviderManager:
                 await switches.notify(connection, organization_id, CHANNEL, version)
                 row = await configs.by_id(connection, organization_id, config_id)
         await self._announce(organization_id, version)
+        if changes:  # now that its provider's handshake is answered with what was edited
+            checks += await self.accounts.set_up(provider, url)
         config = self.accounts.open(row) if row else None
         assert config is not None
         return config, version, checks

@@ -165,6 +165,7 @@ async def test_an_edit_of_the_active_config_is_a_new_version(two: Organization, 
     answer = await edit(two, 0, config_data={"access_token": renewed})
     assert (answer.status, answer.json["version"]) == (200, 2), answer.raw
     assert answer.json["webhook_url"] == two.configs[0]["webhook_url"]
+    assert {check["name"]: check["passed"] for check in answer.json["checks"]}["webhook"] is True
     assert (await two.send()).status == 200
     entry = await last_entry(two)
     assert (entry["action"], entry["version"]) == ("edited", 2)
@@ -176,6 +177,13 @@ async def test_an_edit_of_the_active_config_is_a_new_version(two: Organization, 
 
 def _fields(number: Any) -> dict[str, Any]:
     return {name: getattr(number, name) for name in number.__struct_fields__}
+
+
+async def test_the_handshake_is_answered_with_what_was_edited(two: Organization) -> None:
+    """Its provider asks back while the address is set."""
+    answer = await edit(two, 0, config_data={"verify_token": "another-verify-token"})
+    assert answer.status == 200, answer.raw
+    assert {check["name"]: check["passed"] for check in answer.json["checks"]}["webhook"] is True
 
 
 async def test_an_edit_that_does_not_work_changes_nothing(two: Organization) -> None:

@@ -15,7 +15,7 @@ import msgspec
 import pytest
 import redis.asyncio
 
-from ingress import accounts, app, manager, redis_state
+from ingress import accounts, app, database, manager, redis_state
 from ingress.sandbox import ErrorCode, Hang, MetaSimulator, Refuse, Slow, example_number
 from ingress.servers import EmbeddedServers
 from ingress.settings import Settings
@@ -608,3 +608,92 @@ async def test_redis_goes_in_the_middle_of_a_switch(
         await eventually(mended)
         if trouble == "paused":  # what was written to it while it stood still comes late, and changes nothing
             assert await mended()
+
+
+# ---------------------------------------------------------------- the lock, and what it is not trusted with
+
+
+async def test_the_commit_compares_what_it_sets(
+    two: Organization, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Lock or not: who is at another version by then is refused."""
+    set_up = accounts.Accounts.set_up
+
+    async def overtaken(*arguments: Any) -> Any:
+        connection = await asyncpg.connect(settings.database_url)
+        await connection.execute("update organizations set version = version + 5 where id = $1", UUID(two.id))
+        await connection.close()
+        return await set_up(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(accounts.Accounts, "set_up", overtaken)
+        answer = await switch(two, 1)
+    assert (answer.status, answer.json["code"], answer.json["version"]) == (409, "version_conflict", 6)
+    assert await states(two) == ["active", "configured"]
+    assert (await trail(two))[-1]["reason"] == "version_conflict"
+
+
+@pytest.mark.parametrize("where", ["here", "there"])
+async def test_who_waits_for_too_long_is_told(
+    two: Organization, settings: Settings, meta: MetaSimulator, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    """In the queue of its own process, or among processes: 503, and nothing was changed."""
+    monkeypatch.setattr(accounts, "TEST_TIMEOUT_S", 2.0)
+    monkeypatch.setattr(database, "EXCLUSIVE_WAIT_S", 0.1)
+    monkeypatch.setitem(database._EXCLUSIVE, "lock_timeout", "100ms")
+    await meta.set_default(two.numbers[1], Hang(), everything=True)
+    async with service(settings, meta) as one, service(settings, meta) as other:
+        under_way = asyncio.create_task(switch(at(one, two), 1))
+        await eventually(lambda: states(two), lambda told: told == ["active", "switching"])
+        answer = await switch(at(one if where == "here" else other, two), 1)
+        assert (answer.status, answer.json["code"]) == (503, "unavailable"), answer.raw
+        assert "Nothing was changed" in answer.json["detail"]
+        assert answer.headers["retry-after"]
+        assert (await under_way).status == 504
+    await meta.clear_faults(two.numbers[1])
+    await unchanged(two, "test_timed_out", "configured")
+
+
+async def test_a_process_that_hangs_loses_the_lock_and_the_right_to_commit(
+    two: Organization, settings: Settings, meta: MetaSimulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It believes that it holds it. Whoever came meanwhile is not undone by it."""
+    third = await two.configure(active=False)
+    monkeypatch.setitem(database._EXCLUSIVE, "idle_session_timeout", "200ms")
+    await meta.set_default(two.numbers[1], Slow(seconds=0.3), everything=True)
+    async with service(settings, meta) as hanging:
+        under_way = asyncio.create_task(switch(at(hanging, two), 1))
+        await eventually(lambda: states(two), lambda told: "switching" in told)
+        answer = await switch(two, 2)
+        assert (answer.status, answer.json["version"]) == (200, 2), answer.raw
+        assert (await under_way).status == 503
+    await meta.clear_faults(two.numbers[1])
+    told = await current(two)
+    assert (told["config_id"], told["version"]) == (third["config_id"], 2)
+    assert await states(two) == ["inactive", "configured", "active"]
+    assert [entry["version"] for entry in await trail(two, "activated")] == [1, 2]
+
+
+async def test_late_news_change_nothing(
+    two: Organization, settings: Settings, meta: MetaSimulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Messages that were delayed and reordered, and some that are none."""
+    monkeypatch.setattr(manager, "CACHE_S", 60.0)
+    assert (await switch(two, 1)).status == 200
+    async with redis.asyncio.Redis.from_url(settings.redis_url) as client:
+        assert (await current(two))["version"] == 2
+        loads = []
+        load = manager.WhatsAppProviderManager._load_route
+
+        async def counted(self: Any, *arguments: Any) -> Any:
+            loads.append(arguments)
+            return await load(self, *arguments)
+
+        monkeypatch.setattr(manager.WhatsAppProviderManager, "_load_route", counted)
+        for version in (1, 2, 1):
+            await client.publish(redis_state.CHANNEL, f"provider:{two.id}:{version}")
+        assert await sent_through(two) == 1
+        assert loads == []
+        await client.publish(redis_state.CHANNEL, f"provider:{two.id}")  # of a release that tells no version
+        await eventually(lambda: bool(loads))
+        assert (await current(two))["version"] == 2
