@@ -355,6 +355,34 @@ async def test_a_commit_that_nobody_confirmed(two: Organization, monkeypatch: py
     assert entry["after"]["state"] == "configured"
 
 
+async def test_a_commit_that_was_made_is_not_undone(two: Organization, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever goes wrong after it: the new config is in force, and nobody is told otherwise."""
+    transaction = database.Exclusive.transaction
+    notified = asyncio.Event()
+    notify = switches.notify
+
+    async def noted(*arguments: Any) -> None:
+        await notify(*arguments)
+        notified.set()
+
+    @asynccontextmanager
+    async def lossy(self: Any) -> AsyncIterator[Any]:
+        async with transaction(self) as connection:
+            yield connection
+        if notified.is_set():
+            notified.clear()
+            raise RuntimeError("after the commit")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(switches, "notify", noted)
+        patch.setattr(database.Exclusive, "transaction", lossy)
+        assert (await switch(two, 1)).status == 500
+    assert await states(two) == ["inactive", "active"]
+    assert await sent_through(two) == 1
+    assert await trail(two, "rolled_back") == []
+    assert await two.events(kind="provider.rolled_back") == []
+
+
 async def test_a_process_that_dies_in_the_middle(
     two: Organization,
     gateway: Gateway,
