@@ -45,6 +45,15 @@ create table organizations (
     -- Goes up by one with every change of the two columns above. The fence: an attempt to send is inserted only
     -- where the version is the one its process believes in.
     version             bigint      not null default 0,
+    -- When it last went up: each process measures from here how long a change took to reach it.
+    version_at          timestamptz not null default now(),
+    -- What a rollback returns to. NULL: there was none, or it was deleted.
+    former_config_id    uuid,
+    -- The end of the audit chain (ingress/audit.py): how many entries there are, the hash of the last one, and a seal
+    -- of both, which cannot be made from the entries. NULL until the first entry, which is that of its creation.
+    audit_entries       bigint      not null default 0,
+    audit_hash          bytea,
+    audit_seal          bytea,
     created_at          timestamptz not null default now()
 );
 
@@ -53,8 +62,9 @@ create table whatsapp_provider_configs (
     id                 uuid        not null,
     provider_type      text        not null,
     name               text        not null,
-    -- configured -> active -> inactive -> active …; error: the provider refused it. Inactive ones keep receiving.
-    state              text        not null check (state in ('configured', 'active', 'inactive', 'error')),
+    -- Drawn in ingress/manager.py. Whatever the state, its webhooks are received.
+    state              text        not null
+        check (state in ('configured', 'switching', 'active', 'inactive', 'error')),
     -- AES-256-GCM (ingress/vault.py): config_data as JSON, bound to organization, config and field.
     config_data        bytea       not null,
     -- What the config's webhook address is found by. The address itself is sealed beside it, to be shown again.
@@ -69,14 +79,17 @@ create table whatsapp_provider_configs (
     primary key (organization_id, id)
 );
 create index on whatsapp_provider_configs (created_at);
+-- What a process that died in the middle of a switch has left.
+create index on whatsapp_provider_configs (updated_at) where state = 'switching';
 alter table organizations add foreign key (id, active_config_id)
     references whatsapp_provider_configs (organization_id, id) deferrable initially deferred;
 
 -- Every change of a provider, in the transaction that makes it. Append-only: see the trigger below.
 create table provider_audit_log (
     organization_id uuid        not null references organizations (id),
-    id              bigint      generated always as identity,
-    at              timestamptz not null default now(),
+    -- 1, 2, 3 … in each organization: a gap is a deletion.
+    id              bigint      not null,
+    at              timestamptz not null,
     action          text        not null,
     -- The id of the API key, or `platform`, or `system`.
     actor           text        not null,
@@ -87,6 +100,8 @@ create table provider_audit_log (
     before          json,
     after           json,
     reason          text,
+    -- HMAC over the entry and the hash of the one before it, with the id of its key (ingress/vault.py).
+    hash            bytea       not null,
     primary key (organization_id, id)
 );
 

@@ -14,6 +14,7 @@ from starlette.responses import Response
 from providers import Malformed
 
 from . import identifiers
+from .audit import Actor, record
 from .auth import SCOPES, Principal, authorize, client_address, organization_of
 from .database import Database
 from .edge import decode_body, int_of, limit_of, page_response
@@ -24,7 +25,7 @@ from .inbound import Inbound
 from .manager import WhatsAppProviderManager
 from .problems import Problem, json_response, not_found
 from .relay import Endpoint, Secret, post, rotated
-from .storage import configs, deliveries, inbound, organizations
+from .storage import deliveries, inbound, organizations
 from .vault import Vault, new_api_key
 
 KEY_ENVIRONMENT = "live"
@@ -63,14 +64,8 @@ _encode = msgspec.json.Encoder().encode
 async def _audit(
     connection: Any, request: Request[Any], principal: Principal, organization_id: UUID, action: str, after: object
 ) -> None:
-    await configs.audit(
-        connection,
-        organization_id,
-        action=action,
-        actor=principal.name,
-        address=client_address(request),
-        after=_encode(after),
-    )
+    actor = Actor(principal.name, client_address(request))
+    await record(connection, request.state["vault"], organization_id, actor, action, after=after)
 
 
 def _platform(principal: Principal) -> None:

@@ -6,6 +6,7 @@ import logging
 from collections.abc import AsyncIterator
 from time import monotonic
 from typing import Any
+from uuid import UUID
 
 from prometheus_client import exposition
 from starlette.requests import Request
@@ -32,6 +33,7 @@ from .redis_state import RedisState
 from .relay import Relay
 from .settings import Settings
 from .storage import deliveries, inbound, retention, sends
+from .switching import CHANNEL
 from .transfers import Transfers
 from .vault import Vault, VaultError
 
@@ -41,6 +43,7 @@ READY_WITHIN_S = 2.0
 LAG_EVERY_S = 0.5
 GAUGES_EVERY_S = 5.0
 PURGE_EVERY_S = 600.0
+RECOVER_EVERY_S = 5.0
 
 
 class Application:
@@ -73,7 +76,14 @@ class Application:
             session = await stack.enter_async_context(egress.session(per_host=0))
             manager = WhatsAppProviderManager(Registry(), database, redis, vault, caller, egress, settings.origin)
             wakes = Wakes(redis)
-            for work in (_hear(redis, manager, wakes), _watch_lag(), _watch_gauges(database), _purge(database)):
+            for work in (
+                _hear(redis, manager, wakes),
+                _listen(database, manager),
+                _recover(manager),
+                _watch_lag(),
+                _watch_gauges(database),
+                _purge(database),
+            ):
                 task = asyncio.create_task(work)
                 stack.callback(task.cancel)
             # Left in reverse: deliveries first, then sends, then webhooks, whose rows the others may still write.
@@ -100,11 +110,31 @@ class Application:
 
 
 async def _hear(redis: RedisState, manager: WhatsAppProviderManager, wakes: Wakes) -> None:
-    async for topic, organization_id in redis.wakes():
+    async for topic, organization_id, version in redis.wakes():
         if topic == "provider":
-            manager.forget(organization_id)
+            manager.hear(organization_id, version, "redis")
         else:
             wakes.heard(organization_id)
+
+
+async def _listen(database: Database, manager: WhatsAppProviderManager) -> None:
+    """Changes of providers as the database tells them, with Redis or without."""
+    async for payload in database.notifications(CHANNEL):
+        if not payload:
+            manager.forget_all(listening=payload is None)
+        else:
+            organization_id, _, version = payload.partition(":")
+            manager.hear(UUID(organization_id), int(version), "notify")
+
+
+async def _recover(manager: WhatsAppProviderManager) -> None:
+    """Put right what a process that died in the middle of a switch has left."""
+    while True:
+        try:
+            await manager.recover()
+        except StoreUnavailable:
+            logger.warning("the database is away; switches that broke off wait")
+        await asyncio.sleep(RECOVER_EVERY_S)
 
 
 async def _watch_lag() -> None:
@@ -194,9 +224,15 @@ ROUTES = [
             Route("/provider/configure", integrations.configure, methods=["POST"]),
             Route("/provider/fallback", integrations.get_fallback, methods=["GET"]),
             Route("/provider/fallback", integrations.put_fallback, methods=["PUT", "POST"]),
+            Route("/provider/switch", integrations.switch, methods=["POST"]),
+            Route("/provider/rollback", integrations.rollback, methods=["POST"]),
+            Route("/provider/test", integrations.test_connection, methods=["POST"]),
             Route("/provider/configs", integrations.list_configs),
             Route("/templates", integrations.list_templates),
-            Route("/audit", integrations.audit),
+            Route("/provider/configs/{config_id}", integrations.edit_config, methods=["PATCH"]),
+            Route("/provider/configs/{config_id}", integrations.delete_config, methods=["DELETE"]),
+            Route("/audit", integrations.list_audit),
+            Route("/audit/verify", integrations.verify_audit),
         ],
     ),
     Route("/callback", administration.get_callback, methods=["GET"]),

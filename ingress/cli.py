@@ -17,7 +17,7 @@ import uvloop
 
 from providers import Registry, UnknownProvider
 
-from . import __version__, log
+from . import __version__, log, remote
 from .capabilities import matrix
 from .database import SchemaError, StoreUnavailable, migrate
 from .server import PortTaken, listen, serve
@@ -46,7 +46,10 @@ def main() -> None:
     demo = commands.add_parser("demo", help="play a scene on a throw-away database, and check it")
     demo.add_argument("--webhooks", type=int, default=2_000)
     demo.add_argument("--sends", type=int, default=200)
+    remote.add_commands(commands)
     options = parser.parse_args()
+    if hasattr(options, "run"):
+        sys.exit(remote.run(options))
     try:
         settings = load(os.environ)
         match options.command:

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 from uuid import UUID
+from weakref import WeakValueDictionary
 
 import asyncpg
 
@@ -16,9 +17,21 @@ from . import metrics
 SCHEMA_VERSION = 1
 # Any number, the same in every process: who holds it may change the schema.
 _SCHEMA_LOCK = 0x77_68_61_74
+# Seeds the hash of an organization's id, so that the lock is none of another program's.
+_EXCLUSIVE_LOCK = 0x73_77_69_74
 CONNECT_TIMEOUT_S = 3.0
 STATEMENT_TIMEOUT_S = 5.0
 ACQUIRE_TIMEOUT_S = 5.0
+# Who waits for others that change the same organization gives up after this.
+EXCLUSIVE_WAIT_S = 20.0
+# The server takes the lock from a process that says nothing for so long: longer than any test of a provider takes.
+EXCLUSIVE_IDLE_S = 20
+POOLED_IDLE_S = 300.0
+LISTEN_RETRY_S = 0.5
+# A connection that only listens does not notice that its other end is gone.
+LISTEN_PROBE_S = 1.0
+
+_EXCLUSIVE = {"lock_timeout": f"{EXCLUSIVE_WAIT_S:.0f}s", "idle_session_timeout": f"{EXCLUSIVE_IDLE_S}s"}
 
 APP, INGEST, WORKER = "ingress_app", "ingress_ingest", "ingress_worker"
 
@@ -45,6 +58,10 @@ CONNECTION_ERRORS: tuple[type[BaseException], ...] = (
 
 class StoreUnavailable(Exception):
     """PostgreSQL did not confirm: it is away, starting, or too slow. Trying again later is safe."""
+
+
+class Busy(Exception):
+    """Others are changing the same organization, and did not end in time."""
 
 
 class SchemaError(Exception):
@@ -83,15 +100,21 @@ class Database:
 
     `organization(id)` gives a transaction that sees one organization only: row-level security holds even where a
     query forgets to say so. `worker()` gives a connection that sees all, for work across organizations; `lookup()`
-    gives one too, to find the config of a webhook.
+    gives one too, to find the config of a webhook. `exclusive(id)` gives the right to change an organization.
     """
 
     def __init__(self, url: str) -> None:
         self._url = url
         self._pools: dict[str, asyncpg.Pool] = {}
+        self._exclusive: WeakValueDictionary[UUID, asyncio.Lock] = WeakValueDictionary()
 
     async def __aenter__(self) -> "Database":
-        for name, role, size in (("app", APP, 4), ("worker", WORKER, 6), ("lookup", WORKER, 2)):
+        for name, role, size, more in (
+            ("app", APP, 4, {}),
+            ("worker", WORKER, 6, {}),
+            ("lookup", WORKER, 2, {}),
+            ("exclusive", APP, 8, _EXCLUSIVE),
+        ):
             self._pools[name] = await asyncpg.create_pool(
                 self._url,
                 init=_prepare,
@@ -100,7 +123,9 @@ class Database:
                 max_size=size,
                 timeout=CONNECT_TIMEOUT_S,
                 command_timeout=STATEMENT_TIMEOUT_S,
-                server_settings=_session(role),
+                # Before the server ends it: `idle_session_timeout` is meant for who holds a lock.
+                max_inactive_connection_lifetime=EXCLUSIVE_IDLE_S / 2 if more else POOLED_IDLE_S,
+                server_settings=_session(role) | more,
             )
             metrics.watch_pool(name, self._pools[name])
         return self
@@ -157,6 +182,69 @@ class Database:
             await connection.execute("select set_config('app.org_id', $1, true)", str(organization_id))
             yield connection
 
+    @contextlib.asynccontextmanager
+    async def exclusive(self, organization_id: UUID, *, wait: bool = True) -> AsyncIterator["Exclusive"]:
+        """Alone among all processes in changing the organization. Who comes meanwhile queues, in order.
+
+        The lock belongs to the connection, and so do the transactions that are made under it: who has lost the one
+        cannot commit the other. Raises `StoreUnavailable`; `Busy` after EXCLUSIVE_WAIT_S, or at once without *wait*.
+        """
+        # One of a process asks at a time: a queue here costs no connection.
+        lock = self._exclusive.setdefault(organization_id, asyncio.Lock())
+        if lock.locked() and not wait:
+            raise Busy
+        try:
+            async with asyncio.timeout(EXCLUSIVE_WAIT_S):
+                await lock.acquire()
+        except TimeoutError:
+            raise Busy from None
+        try:
+            async with self._acquire("exclusive") as connection:
+                kind = "pg_advisory_lock" if wait else "pg_try_advisory_lock"
+                try:
+                    locked = await connection.fetchval(
+                        f"select {kind}(hashtextextended($1, $2))",
+                        str(organization_id),
+                        _EXCLUSIVE_LOCK,
+                        timeout=EXCLUSIVE_WAIT_S + STATEMENT_TIMEOUT_S,
+                    )
+                except asyncpg.LockNotAvailableError:
+                    raise Busy from None
+                if locked is False:
+                    raise Busy
+                yield Exclusive(connection, organization_id)  # given back, the connection lets go of the lock
+        finally:
+            lock.release()
+
+    async def notifications(self, channel: str) -> AsyncIterator[str | None]:
+        """What is notified on *channel*, for ever; None each time it begins, and "" each time it breaks off.
+
+        In between nothing is missed; what was notified before it began, or while it was away, was.
+        """
+        while True:
+            told: asyncio.Queue[str | None] = asyncio.Queue()
+            try:
+                connection = await self.connect(WORKER)
+                try:
+                    connection.add_termination_listener(lambda _, told=told: told.put_nowait(None))
+                    await connection.add_listener(channel, lambda *told_of, told=told: told.put_nowait(told_of[3]))
+                    yield None
+                    while not connection.is_closed():
+                        try:
+                            async with asyncio.timeout(LISTEN_PROBE_S):
+                                payload = await told.get()
+                        except TimeoutError:
+                            await connection.execute("select 1", timeout=LISTEN_PROBE_S)
+                        else:
+                            if payload is not None:
+                                yield payload
+                finally:
+                    connection.terminate()
+            except CONNECTION_ERRORS as error:
+                metrics.db_errors.labels("listen", type(error).__name__).inc()
+            yield ""
+            await asyncio.sleep(LISTEN_RETRY_S)
+
     async def check(self) -> None:
         """Raise `StoreUnavailable` or `SchemaError` unless it is there, current, and keeps what it confirms."""
         async with self.worker() as connection:
@@ -164,6 +252,21 @@ class Database:
             for setting in ("fsync", "full_page_writes", "synchronous_commit"):
                 if await connection.fetchval("select current_setting($1)", setting) == "off":
                     raise SchemaError(f"{setting} is off: a confirmed event could be lost")
+
+
+class Exclusive:
+    """The right to change one organization, and the connection that holds it."""
+
+    def __init__(self, connection: asyncpg.Connection, organization_id: UUID) -> None:
+        self._connection = connection
+        self._organization_id = organization_id
+
+    @contextlib.asynccontextmanager
+    async def transaction(self) -> AsyncIterator[asyncpg.Connection]:
+        """A transaction that sees this organization alone."""
+        async with self._connection.transaction():
+            await self._connection.execute("select set_config('app.org_id', $1, true)", str(self._organization_id))
+            yield self._connection
 
 
 def _session(role: str) -> dict[str, str]:

@@ -44,6 +44,12 @@ class EventData(msgspec.Struct, frozen=True, omit_defaults=True):
     status: Status | None = None
     account: AccountUpdate | None = None
     occurred_at: datetime | None = None
+    # Of provider.* events, where ``config_id`` is the config in force.
+    version: int | None = None
+    from_config_id: UUID | None = None
+    failed_config_id: UUID | None = None
+    kind: str | None = None
+    reason: str | None = None
 
 
 def event_row(event: Event, organization_id: UUID, config_id: UUID, provider: str, message_id: UUID | None) -> EventRow:

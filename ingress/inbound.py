@@ -163,7 +163,7 @@ class Inbound:
 
         Raises `Malformed` where it cannot be read or is refused still: it was put aside already, and stays there.
         """
-        url = self._manager.webhook_url(config.provider_type, "replayed")
+        url = self._manager.accounts.webhook_url(config.provider_type, "replayed")
         hook = Webhook(method="POST", url=url, headers=json.loads(headers), body=body)
         try:
             row = await read(self._manager, config, hook)

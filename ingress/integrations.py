@@ -3,6 +3,7 @@
 from typing import Annotated, Any
 from uuid import UUID
 
+import asyncpg
 import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
@@ -10,14 +11,30 @@ from starlette.responses import Response
 from providers import Check, SendError
 from providers.base import config_fields
 
+from .accounts import (
+    ChangeRefused,
+    Config,
+    InUse,
+    InvalidConfiguration,
+    NewConfig,
+    NotFound,
+    ProviderUnreachable,
+    TestFailed,
+)
+from .audit import Actor, verify
 from .auth import Principal, client_address, organization_of
 from .database import Database
 from .edge import decode_body, int_of, limit_of, page_response
 from .identifiers import parse_id
-from .manager import Actor, Config, InvalidConfiguration, NotFound, ProviderUnreachable, WhatsAppProviderManager
+from .manager import WhatsAppProviderManager
 from .problems import Problem, call_problem, json_response, not_found, unavailable
-from .storage import configs
+from .storage import audit
+from .switching import NoFormerConfig, VersionConflict
 from .transfers import Busy, Transfers
+
+Name = Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
+Reason = Annotated[str, msgspec.Meta(min_length=1, max_length=500)]
+Version = Annotated[int, msgspec.Meta(ge=0)]
 
 
 class ConfigureRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -25,11 +42,74 @@ class ConfigureRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
 
     provider_type: str
     config_data: dict[str, Any]
-    name: Annotated[str, msgspec.Meta(min_length=1, max_length=200)] | None = None
+    name: Name | None = None
     is_active: bool = True
 
     def __repr__(self) -> str:
         return f"ConfigureRequest(provider_type={self.provider_type!r})"
+
+
+class TestRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The body of provider/test: a config by its id, or a configuration as provider/configure takes it."""
+
+    __test__ = False  # not a class of tests
+
+    config_id: UUID | None = None
+    provider_type: str | None = None
+    config_data: dict[str, Any] | None = None
+    name: Name | None = None
+    is_active: bool = True
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(config_id={self.config_id}, provider_type={self.provider_type!r})"
+
+    @property
+    def target(self) -> UUID | NewConfig:
+        """Raises `Problem` where it is neither, or both."""
+        new = self.provider_type is not None and self.config_data is not None
+        if self.config_id is not None and self.provider_type is None and self.config_data is None:
+            return self.config_id
+        if self.config_id is None and new and self.is_active:
+            assert self.provider_type is not None
+            assert self.config_data is not None
+            return NewConfig(
+                provider_type=self.provider_type,
+                name=self.name or self.provider_type,
+                config_data=self.config_data,
+            )
+        detail = "either config_id, or provider_type and config_data"
+        raise Problem(422, "invalid_request", "The body is not valid.", errors=[("config_id", detail)])
+
+
+class SwitchRequest(TestRequest, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The body of provider/switch. ``dry_run``: tell what it would mean. ``force``: without testing it first."""
+
+    expected_version: Version | None = None
+    dry_run: bool = False
+    force: bool = False
+    reason: Reason | None = None
+
+    def __repr__(self) -> str:
+        return super().__repr__()
+
+
+class RollbackRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The body of provider/rollback; an empty one will do."""
+
+    expected_version: Version | None = None
+    dry_run: bool = False
+    force: bool = False
+    reason: Reason | None = None
+
+
+class EditRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The body of PATCH provider/configs/{config_id}: what changes. null takes a field out, absent ones stay."""
+
+    name: Name | None = None
+    config_data: dict[str, Any] = {}
+
+    def __repr__(self) -> str:
+        return f"EditRequest(fields={sorted(self.config_data)})"
 
 
 class FallbackRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -43,6 +123,10 @@ MAX_CURSOR = 512
 
 _configure = msgspec.json.Decoder(ConfigureRequest)
 _fallback = msgspec.json.Decoder(FallbackRequest)
+_test = msgspec.json.Decoder(TestRequest)
+_switch = msgspec.json.Decoder(SwitchRequest)
+_rollback = msgspec.json.Decoder(RollbackRequest)
+_edit = msgspec.json.Decoder(EditRequest)
 
 
 def _manager(request: Request[Any]) -> WhatsAppProviderManager:
@@ -107,14 +191,12 @@ async def configure(request: Request[Any]) -> Response:
     """POST …/provider/configure: validate, test against the provider, save encrypted, set up, activate."""
     organization_id, principal = await organization_of(request, "configure")
     asked = await decode_body(request, _configure)
+    new = NewConfig(
+        provider_type=asked.provider_type, name=asked.name or asked.provider_type, config_data=asked.config_data
+    )
     try:
         config, version, checks = await _manager(request).configure(
-            organization_id,
-            _actor(request, principal),
-            provider_type=asked.provider_type,
-            name=asked.name or asked.provider_type,
-            config_data=asked.config_data,
-            activate=asked.is_active,
+            organization_id, _actor(request, principal), new, activate=asked.is_active
         )
     except InvalidConfiguration as error:
         raise Problem(
@@ -126,17 +208,138 @@ async def configure(request: Request[Any]) -> Response:
             "provider_unreachable",
             f"The provider did not answer the connection test, so nothing was saved: {error}. Try again.",
         ) from None
+    except ChangeRefused as error:
+        raise _refusal(error) from None
+    state = "active" if asked.is_active else "configured"
+    return json_response(_shown(config, version, state) | {"checks": _checks(checks)})
+
+
+def _shown(config: Config, version: int, state: str) -> dict[str, Any]:
+    return {
+        "config_id": config.id,
+        "provider": config.provider_type,
+        "state": state,
+        "version": version,
+        "webhook_url": config.callback_url,
+        "sender": config.sender,
+    }
+
+
+def _refusal(error: ChangeRefused) -> Problem:
+    """What failed, that nothing was changed, and what to do."""
+    match error:
+        case VersionConflict():
+            detail = f"Nothing was changed. {error}"
+            return Problem(409, error.code, detail, version=error.version, active_config_id=error.active_config_id)
+        case NoFormerConfig() | InUse():
+            return Problem(409, error.code, str(error))
+        case TestFailed():
+            detail = f"The connection test failed, so nothing was changed. {error}"
+            return Problem(422, error.code, detail, checks=_checks(list(error.checks)))
+        case InvalidConfiguration():
+            return Problem(400, error.code, str(error), errors=error.errors)
+        case ProviderUnreachable():
+            detail = f"The provider did not answer the connection test, so nothing was changed: {error}."
+            hint = "Try again; with force it is not tested." if error.timed_out else "Try again."
+            return Problem(504 if error.timed_out else 502, error.code, f"{detail} {hint}")
+    return Problem(409, error.code, str(error))
+
+
+async def switch(request: Request[Any]) -> Response:
+    """POST …/provider/switch: make another config the active one, without a message lost; or, dry, what that means."""
+    organization_id, principal = await organization_of(request, "configure")
+    asked = await decode_body(request, _switch)
+    return await _switched(request, principal, organization_id, asked.target, asked, "switch")
+
+
+async def rollback(request: Request[Any]) -> Response:
+    """POST …/provider/rollback: return to the config that was active before; a new version."""
+    organization_id, principal = await organization_of(request, "configure")
+    asked = await decode_body(request, _rollback)
+    return await _switched(request, principal, organization_id, None, asked, "rollback")
+
+
+async def _switched(
+    request: Request[Any],
+    principal: Principal,
+    organization_id: UUID,
+    target: UUID | NewConfig | None,
+    asked: SwitchRequest | RollbackRequest,
+    kind: str,
+) -> Response:
+    manager = _manager(request)
+    try:
+        if asked.dry_run:
+            outlook = await manager.forecast(organization_id, target, force=asked.force)
+            told = {name: getattr(outlook, name) for name in outlook.__struct_fields__}
+            return json_response({"dry_run": True, **told, "checks": _checks(outlook.checks)})
+        done = await manager.switch(
+            organization_id,
+            target,
+            _actor(request, principal),
+            kind=kind,
+            expected_version=asked.expected_version,
+            force=asked.force,
+            reason=asked.reason,
+        )
+    except NotFound:
+        raise not_found() from None
+    except ChangeRefused as error:
+        raise _refusal(error) from None
     return json_response(
-        {
-            "config_id": config.id,
-            "provider": config.provider_type,
-            "state": "active" if asked.is_active else "configured",
-            "version": version,
-            "webhook_url": config.callback_url,
-            "sender": config.sender,
-            "checks": _checks(checks),
-        }
+        _shown(done.config, done.version, "active")
+        | {"changed": done.changed, "from_config_id": done.former_config_id, "checks": _checks(done.checks)}
     )
+
+
+async def test_connection(request: Request[Any]) -> Response:
+    """POST …/provider/test: every check of a config or configuration, with what to do about it; nothing is saved."""
+    organization_id, _ = await organization_of(request, "configure")
+    asked = await decode_body(request, _test)
+    try:
+        checks, webhook_url = await _manager(request).test(organization_id, asked.target)
+    except NotFound:
+        raise not_found() from None
+    except TestFailed as error:
+        checks, webhook_url = [Check(name="account", passed=False, detail=str(error))], None
+    except ChangeRefused as error:
+        raise _refusal(error) from None
+    passed = all(check.passed for check in checks if check.fatal)
+    told = {"webhook_url": webhook_url} if webhook_url else {}
+    return json_response({"passed": passed, "checks": _checks(checks), **told})
+
+
+async def edit_config(request: Request[Any]) -> Response:
+    """PATCH …/provider/configs/{config_id}: change it; what comes out is validated and tested before it is saved."""
+    organization_id, principal = await organization_of(request, "configure")
+    config_id = parse_id(request.path_params["config_id"])
+    if config_id is None or await _manager(request).config(organization_id, config_id) is None:
+        raise not_found()
+    asked = await decode_body(request, _edit)
+    try:
+        config, version, checks = await _manager(request).edit(
+            organization_id, config_id, _actor(request, principal), name=asked.name, changes=asked.config_data
+        )
+    except NotFound:
+        raise not_found() from None
+    except ChangeRefused as error:
+        raise _refusal(error) from None
+    return json_response(_shown(config, version, config.state) | {"name": config.name, "checks": _checks(checks)})
+
+
+async def delete_config(request: Request[Any]) -> Response:
+    """DELETE …/provider/configs/{config_id}: it, its credentials and its webhook address; 409 for the active one."""
+    organization_id, principal = await organization_of(request, "configure")
+    config_id = parse_id(request.path_params["config_id"])
+    if config_id is None:
+        raise not_found()
+    try:
+        await _manager(request).remove(organization_id, config_id, _actor(request, principal))
+    except NotFound:
+        raise not_found() from None
+    except ChangeRefused as error:
+        raise _refusal(error) from None
+    return Response(status_code=204)
 
 
 async def get_fallback(request: Request[Any]) -> Response:
@@ -217,13 +420,29 @@ async def list_templates(request: Request[Any]) -> Response:
     return json_response(page)
 
 
-async def audit(request: Request[Any]) -> Response:
+async def list_audit(request: Request[Any]) -> Response:
     """GET …/audit: every change of a provider, newest first; `next` is the next page's `before`."""
     organization_id, _ = await organization_of(request, "admin")
     before = int_of(request, "before", 0) or None
     limit = limit_of(request)
     database: Database = request.state["database"]
     async with database.organization(organization_id) as connection:
-        rows = await configs.trail(connection, organization_id, before, limit + 1)
-    shown = [dict(row) | {name: msgspec.Raw(row[name] or b"null") for name in ("before", "after")} for row in rows]
-    return page_response("entries", shown, limit)
+        rows = await audit.trail(connection, organization_id, before, limit + 1)
+    return page_response("entries", [_entry(row) for row in rows], limit)
+
+
+def _entry(row: asyncpg.Record) -> dict[str, Any]:
+    as_they_are = {name: msgspec.Raw(row[name] or b"null") for name in ("before", "after")}
+    return {**row, **as_they_are, "hash": row["hash"].hex()}
+
+
+async def verify_audit(request: Request[Any]) -> Response:
+    """GET …/audit/verify: whether nobody changed the trail. ?entries=&hash= are an end that was noted before."""
+    organization_id, _ = await organization_of(request, "admin")
+    noted = (int_of(request, "entries", 0), request.query_params.get("hash", "").lower())
+    database, vault = request.state["database"], request.state["vault"]
+    verdict = await verify(database, vault, organization_id, noted if all(noted) else None)
+    return json_response(
+        {"intact": verdict.broken is None, "entries": verdict.entries, "hash": verdict.hash}
+        | ({"first_broken": verdict.broken, "reason": verdict.reason} if verdict.broken is not None else {})
+    )

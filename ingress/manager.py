@@ -1,91 +1,58 @@
 """WhatsAppProviderManager: which provider an organization uses, and every change of it.
 
-A config is `configured` when it is saved, `active` while the organization sends through it, `inactive` when
-another took its place (its webhook stays open), `error` when its provider refused it. The organization's
-`version` goes up with each change of the active config or the fallback order, in the transaction that makes the
-change and its audit row.
+A plug-in, in each process (`providers/registry.py`; its failures are logged and listed):
+
+    discovered ──first use──▶ registered ──unregister──▶ (gone)
+        └──────cannot be imported, breaks the contract──▶ failed
+
+A config, in the database; every arrow is an entry of the audit trail in the transaction that takes it:
+
+    (new) ──configured──▶ configured ──┐
+                                       ├──switching──▶ switching ──activated──▶ active ──deactivated──▶ inactive
+    inactive, error ───────────────────┘                   │
+                                                           └──rolled_back──▶ as it was; error, where it was refused
+    error ──edited──▶ configured
+    configured, inactive, error ──removed──▶ (gone)
+
+A rollback is a switch to the config that was active before. Whatever its state, a config's webhooks are received. The
+organization's `version` goes up by one with each change of what it sends through: the active config, the fallback
+order, or a configuration among them. `Switching` (ingress/switching.py) makes a change, `Accounts`
+(ingress/accounts.py) deals with one account; here is what every process knows of it all.
 """
 
 import asyncio
 import logging
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from time import monotonic
-from typing import Any, NamedTuple
+from typing import Any
 from uuid import UUID
 
-import asyncpg
 import msgspec
 
-from providers import (
-    Check,
-    ProviderStatus,
-    Registry,
-    SendError,
-    Unavailable,
-    Uncertain,
-    UnknownProvider,
-    WhatsAppProvider,
-)
-from providers.base import config_fields
+from providers import Check, ProviderStatus, Registry, WhatsAppProvider
 
-from . import identifiers, metrics
+from . import audit, metrics
+from .accounts import Accounts, Config, InUse, NewConfig, NotFound, sender_of
+from .audit import Actor
 from .calls import Caller
 from .database import Database, StoreUnavailable
-from .edge import path_of
-from .egress import Egress, InvalidUrl
-from .envelope import own_event
+from .egress import Egress
+from .forecast import Forecast
+from .in_flight import InFlight
 from .redis_state import RedisState
-from .storage import configs, events
-from .vault import Vault, VaultError, new_webhook_token, token_hash
+from .storage import configs, switches
+from .switching import CHANNEL, Switching, save
+from .vault import Vault, token_hash
 
 logger = logging.getLogger("ingress.manager")
+
+__all__ = ["Config", "Route", "WhatsAppProviderManager"]
 
 CACHE_S = 1.0
 # A webhook's config is served this much longer while it is read again: receiving does not wait for a busy database.
 STALE_S = 3.0
 MAX_UNKNOWN_TOKENS = 10_000
-TEST_TIMEOUT_S = 8.0
-
-
-class NotFound(Exception):
-    """There is no such thing in this organization, or anywhere."""
-
-
-class InvalidConfiguration(Exception):
-    """The configuration cannot be used; ``errors`` are (path, what is wrong) pairs."""
-
-    def __init__(self, detail: str, errors: Sequence[tuple[str, str]] = (), checks: Sequence[Check] = ()) -> None:
-        super().__init__(detail)
-        self.errors = errors
-        self.checks = checks
-
-
-class ProviderUnreachable(Exception):
-    """The provider did not answer the test: says nothing about the configuration."""
-
-
-class Actor(NamedTuple):
-    """Who makes a change, for the audit trail."""
-
-    name: str
-    address: str | None = None
-
-
-class Config(msgspec.Struct, frozen=True):
-    """One organization's account at a provider, ready to use."""
-
-    organization_id: UUID
-    id: UUID
-    provider_type: str
-    name: str
-    state: str
-    sender: str | None
-    provider: WhatsAppProvider
-    callback_url: str  # where its provider reaches us, as the provider is to be given it
-
-    def __repr__(self) -> str:
-        return f"Config({self.id})"
 
 
 class Route(msgspec.Struct, frozen=True):
@@ -96,6 +63,14 @@ class Route(msgspec.Struct, frozen=True):
 
     version: int
     order: tuple[Config, ...]
+
+
+class _Held(msgspec.Struct, frozen=True):
+    """A route as this process last read it. ``doubtful``: something is said to have changed since."""
+
+    until: float
+    route: Route
+    doubtful: bool = False
 
 
 class WhatsAppProviderManager:
@@ -112,17 +87,20 @@ class WhatsAppProviderManager:
         origin: str,
     ) -> None:
         self.registry = registry
+        self.origin = origin
+        self.accounts = Accounts(registry, vault, caller, egress, origin)
+        self.in_flight = InFlight()
         self._database = database
         self._redis = redis
-        self._vault = vault
-        self._caller = caller
-        self._egress = egress
-        self.origin = origin
-        self._routes: dict[UUID, tuple[float, Route]] = {}
+        switching = Switching(database, self.accounts, self._announce)
+        self.switch = switching.switch
+        self.recover = switching.recover
+        self.forecast = Forecast(database, self.accounts).of
+        self._listening = False  # to the database, which tells of changes
+        self._routes: dict[UUID, _Held] = {}
         self._all_configs: dict[UUID, tuple[float, list[Config]]] = {}
         self._webhooks: dict[str, tuple[float, Config]] = {}
         self._unknown_tokens: dict[bytes, float] = {}
-        self._configs: dict[tuple[UUID, UUID], tuple[datetime, Config]] = {}
         self._loading: dict[object, asyncio.Task[Any]] = {}
 
     # -- reading
@@ -130,17 +108,36 @@ class WhatsAppProviderManager:
     def known_route(self, organization_id: UUID) -> Route | None:
         """The organization's route if it was read less than a second ago."""
         held = self._routes.get(organization_id)
-        return held[1] if held and held[0] > monotonic() else None
+        return held.route if held and held.until > monotonic() else None
 
-    async def route(self, organization_id: UUID, *, fresh: bool = False) -> Route:
+    async def route(self, organization_id: UUID, *, fresh: bool = False, source: str = "read") -> Route:
         """The organization's route: this process's, else Redis's, else the database's. Raises `StoreUnavailable`.
 
-        With *fresh* the database's: what the fence refused must not come from a cache again.
+        With *fresh* the database's: what the fence refused must not come from a cache again. *source* is how we came
+        to look, for the metric of how long a change takes to get here.
         """
         if not fresh and (known := self.known_route(organization_id)):
             return known
-        route: Route = await self._once(("route", organization_id, fresh), self._load_route, organization_id, fresh)
+        key = ("route", organization_id, fresh)
+        route: Route = await self._once(key, self._load_route, organization_id, fresh, source)
         return route
+
+    def hear(self, organization_id: UUID, version: int, source: str) -> None:
+        """Another process says that the organization is at *version* (0: it does not say). Late news change nothing."""
+        held = self._routes.get(organization_id)
+        if held is not None and version and held.route.version >= version:
+            return
+        self.forget(organization_id)
+        if held is not None:  # in use here: have it at hand before it is needed
+            self._load(("hear", organization_id, version), self._take_up, organization_id, version, source)
+
+    def forget_all(self, *, listening: bool) -> None:
+        """Changes may have been missed: read everything again at its next use. *listening*: from now on none will."""
+        self._listening = listening
+        for organization_id in self._routes:
+            self.forget(organization_id)
+        self._all_configs.clear()
+        self._webhooks.clear()
 
     def known_config_of_webhook(self, token: str) -> Config | None:
         """The config whose webhook address ends in *token*, if it was read less than CACHE_S ago."""
@@ -166,7 +163,9 @@ class WhatsAppProviderManager:
 
     def forget(self, organization_id: UUID) -> None:
         """Something changed: read again at the next use."""
-        self._routes.pop(organization_id, None)
+        if held := self._routes.get(organization_id):
+            # Kept to be compared with what comes next; Redis may hold the same old one, so it is not asked.
+            self._routes[organization_id] = _Held(0.0, held.route, doubtful=True)
         self._all_configs.pop(organization_id, None)
         self._webhooks = {
             token: held for token, held in self._webhooks.items() if held[1].organization_id != organization_id
@@ -176,7 +175,7 @@ class WhatsAppProviderManager:
         """The organization's configs, oldest first."""
         async with self._database.organization(organization_id) as connection:
             rows = await configs.of_organization(connection, organization_id)
-        return [config for row in rows if (config := self._opened(row)) is not None]
+        return [config for row in rows if (config := self.accounts.open(row)) is not None]
 
     async def config(self, organization_id: UUID, config_id: UUID) -> Config | None:
         """One config of the organization, active or not; None where it has no such one, or it cannot be opened."""
@@ -192,9 +191,6 @@ class WhatsAppProviderManager:
             held = (monotonic() + CACHE_S, await self.configs(config.organization_id))
             self._all_configs[config.organization_id] = held
         return [other for other in held[1] if other.id != config.id and other.provider_type == config.provider_type]
-
-    def webhook_url(self, provider_type: str, token: str) -> str:
-        return f"{self.origin}/webhooks/{provider_type}/{token}"
 
     async def current(self, organization_id: UUID) -> tuple[Route, ProviderStatus | None]:
         """The organization's route, and what its active provider last said of the account."""
@@ -216,141 +212,36 @@ class WhatsAppProviderManager:
         async with self._database.worker() as connection:
             row = await configs.newest(connection)
         if row is not None:
-            self._vault.open(row["config_data"], str(row["organization_id"]), str(row["id"]), "config_data")
+            self.accounts.data(row)
 
     # -- changing
 
-    def validate(self, provider_type: str, config_data: Mapping[str, Any]) -> WhatsAppProvider:
-        """The provider with this configuration. Raises `InvalidConfiguration` naming what is wrong."""
-        try:
-            kind = self.registry.get(provider_type)
-        except UnknownProvider:
-            known = ", ".join(entry.name for entry in self.registry.entries() if entry.state == "registered")
-            raise InvalidConfiguration(
-                f"there is no provider {provider_type!r}; known are {known}", [("provider_type", "unknown provider")]
-            ) from None
-        if unknown := sorted(set(config_data) - set(kind.__struct_fields__)):
-            raise InvalidConfiguration(
-                "the configuration has fields this provider does not know",
-                [(f"config_data.{name}", "unknown field") for name in unknown],
-            )
-        try:
-            provider = msgspec.convert(dict(config_data), kind)
-        except msgspec.ValidationError as error:
-            detail, field = path_of(error)
-            raise InvalidConfiguration(
-                "the configuration is not valid", [(f"config_data.{field}".rstrip("."), detail)]
-            ) from None
-        if base_url := config_data.get("base_url"):
-            try:
-                self._egress.check_url(base_url)
-            except InvalidUrl as error:
-                raise InvalidConfiguration(
-                    "the base URL cannot be called", [("config_data.base_url", str(error))]
-                ) from None
-        return provider
+    async def test(self, organization_id: UUID, target: UUID | NewConfig) -> tuple[list[Check], str | None]:
+        """Every check of a config or configuration, and the address that its webhooks must be posted to, if it has one.
 
-    async def test(self, provider: WhatsAppProvider, callback_url: str | None = None) -> list[Check]:
-        """The connection test; with *callback_url*, also whether webhooks are posted there.
-
-        Raises `InvalidConfiguration` where sending is impossible, `ProviderUnreachable`.
+        Raises `InvalidConfiguration`, `NotFound`, `ProviderUnreachable`. Nothing is saved.
         """
-        try:
-            checks = await self._caller.run(provider.validate_config(callback_url), TEST_TIMEOUT_S)
-        except (Unavailable, Uncertain) as error:
-            raise ProviderUnreachable(error.detail) from error
-        except SendError as error:
-            raise InvalidConfiguration(error.detail or "the provider refused the configuration") from error
-        if failed := [check for check in checks if check.fatal and not check.passed]:
-            first = failed[0]
-            raise InvalidConfiguration(
-                " ".join(filter(None, [first.detail or f"the check {first.name} failed", first.fix])), checks=checks
-            )
-        return checks
+        if isinstance(target, NewConfig):
+            return await self.accounts.checks(self.accounts.validate(target.provider_type, target.config_data)), None
+        config = await self._config(organization_id, target)
+        return await self.accounts.checks(config.provider, config.callback_url), config.callback_url
 
     async def configure(
-        self,
-        organization_id: UUID,
-        actor: Actor,
-        *,
-        provider_type: str,
-        name: str,
-        config_data: Mapping[str, Any],
-        activate: bool,
+        self, organization_id: UUID, actor: Actor, new: NewConfig, *, activate: bool
     ) -> tuple[Config, int, list[Check]]:
         """Validate, test, save, set up and (where asked) activate a config: it, the version, the checks.
 
         Raises `InvalidConfiguration` or `ProviderUnreachable`; then nothing was saved and the former one is in force.
         """
-        started = monotonic()
-        provider = self.validate(provider_type, config_data)
-        await self.test(provider)
-        status = await self._status(provider)
-        token = new_webhook_token()
-        config = Config(
-            organization_id,
-            identifiers.new_id(),
-            provider_type,
-            name,
-            "configured",
-            _sender(provider, status),
-            provider,
-            provider.callback_url(self.webhook_url(provider_type, token)),
-        )
-        async with self._database.organization(organization_id) as connection:
-            version = await configs.add(
-                connection,
-                organization_id,
-                config.id,
-                provider_type=provider_type,
-                name=name,
-                config_data=self._seal(config, "config_data", msgspec.json.encode(config_data)),
-                token_hash=token_hash(token),
-                token=self._seal(config, "webhook_token", token.encode()),
-                sender=config.sender,
-                session=msgspec.json.encode(status),
-            )
-            await configs.audit(
-                connection,
-                organization_id,
-                action="configured",
-                actor=actor.name,
-                address=actor.address,
-                config_id=config.id,
-                after=msgspec.json.encode(self.masked(provider)),
-            )
-        checks = await self._set_up(provider, self.webhook_url(provider_type, token))
         if activate:
-            version = await self.activate(organization_id, config.id, actor)
-            metrics.switch_seconds.labels("switch", "won").observe(monotonic() - started)
-        return config, version, checks
-
-    async def activate(self, organization_id: UUID, config_id: UUID, actor: Actor) -> int:
-        """Make a config the active one; the new version. The former one becomes inactive and keeps receiving."""
+            switched = await self.switch(organization_id, new, actor, quiet=True)
+            return switched.config, switched.version, switched.checks
+        provider = self.accounts.validate(new.provider_type, new.config_data)
+        _, status = await self.accounts.test(provider)
+        config, token = self.accounts.made(organization_id, new, provider, status)
         async with self._database.organization(organization_id) as connection:
-            change = await configs.activate(connection, organization_id, config_id)
-            if change is None:
-                raise NotFound
-            await configs.audit(
-                connection,
-                organization_id,
-                action="activated",
-                actor=actor.name,
-                address=actor.address,
-                config_id=config_id,
-                version=change["version"],
-                before=msgspec.json.encode({"active_config_id": change["former"]}),
-                after=msgspec.json.encode({"active_config_id": config_id}),
-            )
-            news = {
-                "provider": change["provider_type"],
-                "version": change["version"],
-                "from_config_id": change["former"],
-            }
-            await events.add(connection, [own_event(organization_id, config_id, "provider.switched", news)])
-        version: int = change["version"]
-        await self._announce(organization_id)
-        return version
+            version = await save(connection, self.accounts, actor, new, config, token, status)
+        return config, version, await self.accounts.set_up(provider, config.callback_url)
 
     async def set_fallbacks(
         self, organization_id: UUID, config_ids: Sequence[UUID], actor: Actor
@@ -359,31 +250,108 @@ class WhatsAppProviderManager:
 
         Raises `NotFound` for a config that is not the organization's.
         """
-        async with self._database.organization(organization_id) as connection:
+        async with self._database.exclusive(organization_id) as exclusive, exclusive.transaction() as connection:
             change = await configs.set_fallbacks(connection, organization_id, list(config_ids))
             if change is None:
                 raise NotFound
-            await configs.audit(
+            version: int = change["version"]
+            await audit.record(
                 connection,
+                self.accounts.vault,
                 organization_id,
-                action="fallback_changed",
-                actor=actor.name,
-                address=actor.address,
-                version=change["version"],
-                before=msgspec.json.encode({"fallback_config_ids": change["former"]}),
-                after=msgspec.json.encode({"fallback_config_ids": change["wanted"]}),
+                actor,
+                "fallback_changed",
+                version=version,
+                before={"fallback_config_ids": change["former"]},
+                after={"fallback_config_ids": change["wanted"]},
             )
-        version: int = change["version"]
-        await self._announce(organization_id)
+            await switches.notify(connection, organization_id, CHANNEL, version)
+        await self._announce(organization_id, version)
         return version, change["wanted"]
+
+    async def edit(
+        self, organization_id: UUID, config_id: UUID, actor: Actor, *, name: str | None, changes: Mapping[str, Any]
+    ) -> tuple[Config, int, list[Check]]:
+        """Change fields of a config, None taking one out: it as it is now, the version, the checks.
+
+        What comes out is validated, tested and set up as a new one is. Raises `InvalidConfiguration`, `NotFound` or
+        `ProviderUnreachable`; then nothing was changed.
+        """
+        async with self._database.exclusive(organization_id) as exclusive:
+            async with exclusive.transaction() as connection:
+                row = await configs.by_id(connection, organization_id, config_id)
+            if row is None:
+                raise NotFound
+            former, data = self.accounts.open(row), msgspec.json.decode(self.accounts.data(row))
+            data = {field: value for field, value in {**data, **changes}.items() if value is not None}
+            provider = self.accounts.validate(row["provider_type"], data)
+            url = provider.callback_url(self.accounts.webhook_url(row["provider_type"], self.accounts.token(row)))
+            checks, status = await self.accounts.test(provider, url) if changes else ([], None)
+            async with exclusive.transaction() as connection:
+                version = await configs.edit(
+                    connection,
+                    organization_id,
+                    config_id,
+                    name=name or row["name"],
+                    config_data=self.accounts.vault.seal(
+                        msgspec.json.encode(data), str(organization_id), str(config_id), "config_data"
+                    ),
+                    sender=sender_of(provider, status) or row["sender"],
+                    session=msgspec.json.encode(status) if changes else None,
+                )
+                await audit.record(
+                    connection,
+                    self.accounts.vault,
+                    organization_id,
+                    actor,
+                    "edited",
+                    config_id=config_id,
+                    version=version,
+                    before={"name": row["name"]} | (self.accounts.masked(former.provider) if former else {}),
+                    after={"name": name or row["name"]} | self.accounts.masked(provider),
+                )
+                await switches.notify(connection, organization_id, CHANNEL, version)
+                row = await configs.by_id(connection, organization_id, config_id)
+        await self._announce(organization_id, version)
+        if changes:  # now that its provider's handshake is answered with what was edited
+            checks = await self.accounts.set_up(provider, url)
+        config = self.accounts.open(row) if row else None
+        assert config is not None
+        return config, version, checks
+
+    async def remove(self, organization_id: UUID, config_id: UUID, actor: Actor) -> None:
+        """Delete a config with its credentials; its webhook address ends. Raises `NotFound`, `InUse`.
+
+        A fallback leaves the order; the former one is none to return to any more.
+        """
+        async with self._database.exclusive(organization_id) as exclusive, exclusive.transaction() as connection:
+            row = await configs.by_id(connection, organization_id, config_id)
+            if row is None:
+                raise NotFound
+            version = await configs.remove(connection, organization_id, config_id)
+            if version is None:
+                raise InUse("The active config cannot be deleted. Switch to another one first.")
+            config = self.accounts.open(row)
+            await audit.record(
+                connection,
+                self.accounts.vault,
+                organization_id,
+                actor,
+                "removed",
+                config_id=config_id,
+                version=version,
+                before={"name": row["name"], "state": row["state"]}
+                | (self.accounts.masked(config.provider) if config else {}),
+            )
+            await switches.notify(connection, organization_id, CHANNEL, version)
+        await self._announce(organization_id, version)
+        if config is not None:
+            self.accounts.close(config)
+            await self.accounts.disconnect(config)
 
     def masked(self, provider: WhatsAppProvider) -> dict[str, Any]:
         """The configuration with every secret replaced by its fingerprint: all that ever leaves the service."""
-        shown = {}
-        for field in config_fields(type(provider)):
-            value = getattr(provider, field.name)
-            shown[field.name] = self._vault.fingerprint(value) if field.secret and value else value
-        return shown
+        return self.accounts.masked(provider)
 
     # -- inside
 
@@ -404,42 +372,59 @@ class WhatsAppProviderManager:
             task.add_done_callback(loaded)
         return task
 
-    async def _load_route(self, organization_id: UUID, fresh: bool) -> Route:
-        route = None if fresh else await self._route_from_redis(organization_id)
+    async def _load_route(self, organization_id: UUID, fresh: bool, source: str) -> Route:
         held = self._routes.get(organization_id)
-        # What is older in Redis than here came back with old data, or was never told: the database mends it.
-        if route is None or (held and held[1].version > route.version):
-            async with self._database.worker() as connection:
-                rows = await configs.route(connection, organization_id)
-            order = [self._opened(row) for row in rows if row["id"]]
-            # The first is the active one. Without it nothing is sent: a fallback must not take its place for good.
-            usable = [config for config in order if config is not None] if order and order[0] else []
-            route = Route(rows[0]["version"] if rows else 0, tuple(usable))
-            if route.order:
-                await self._remember(organization_id, route, rows[0]["session"] or b"null")
-        held = self._routes.get(organization_id)
+        # Redis is believed where it says that nothing has changed. Anything else it may have from long ago: the
+        # database knows better, and mends it. Who would not hear of a change from the database believes nobody.
+        if (
+            not fresh
+            and held
+            and self._listening
+            and not held.doubtful
+            and await self._confirmed(organization_id, held.route)
+        ):
+            self._routes[organization_id] = _Held(monotonic() + CACHE_S, held.route)
+            return held.route
+        async with self._database.worker() as connection:
+            rows = await configs.route(connection, organization_id)
+        order = [self.accounts.open(row) for row in rows if row["id"]]
+        # The first is the active one. Without it nothing is sent: a fallback must not take its place for good.
+        usable = [config for config in order if config is not None] if order and order[0] else []
+        route = Route(rows[0]["version"] if rows else 0, tuple(usable))
+        if route.order:
+            await self._remember(organization_id, route, rows[0]["session"] or b"null")
+        now_held = self._routes.get(organization_id)
         # A late answer never brings an old version back. But who asks for a fresh one was refused by the database
         # itself: after a restore, its version may be the lower one.
-        if not fresh and held and held[1].version > route.version:
-            route = held[1]
-        self._routes[organization_id] = (monotonic() + CACHE_S, route)
+        if not fresh and now_held is not None and now_held is not held and now_held.route.version >= route.version:
+            return now_held.route
+        if now_held is not None and rows:
+            self._flip(now_held.route, route, rows[0]["version_at"], source)
+        self._routes[organization_id] = _Held(monotonic() + CACHE_S, route)
         return route
 
-    async def _route_from_redis(self, organization_id: UUID) -> Route | None:
-        """What Redis says, if this process has every config it names at hand; the fence catches a stale one."""
+    async def _confirmed(self, organization_id: UUID, route: Route) -> bool:
+        """Whether Redis has exactly this; the fence catches it where both are stale."""
         value = await self._redis.active(organization_id)
-        if value is None:
-            return None
         try:
-            active = msgspec.json.decode(value, type=_Active)
+            active = msgspec.json.decode(value, type=_Active) if value else None
         except msgspec.MsgspecError:
-            return None
-        held = [self._configs.get((organization_id, config_id)) for config_id in active.order]
-        return Route(active.version, tuple(pair[1] for pair in held if pair)) if held and all(held) else None
+            return False
+        return active is not None and active == _active(route)
+
+    def _flip(self, former: Route, route: Route, at: datetime, source: str) -> None:
+        """From here on this process sends the new way: measure how long the news took, and what is still under way."""
+        if route.version <= former.version:
+            return
+        metrics.propagation_seconds.labels(source).observe(max(0.0, (datetime.now(UTC) - at).total_seconds()))
+        was, now = (each.order[0].id if each.order else None for each in (former, route))
+        if was is not None and was != now:
+            self.in_flight.left(was)
+        if now is not None:
+            self.in_flight.taken_up(now)
 
     async def _remember(self, organization_id: UUID, route: Route, session: bytes) -> None:
-        active = _Active(route.version, route.order[0].provider_type, [config.id for config in route.order])
-        await self._redis.set_active(organization_id, route.version, msgspec.json.encode(active), session)
+        await self._redis.set_active(organization_id, route.version, msgspec.json.encode(_active(route)), session)
 
     async def _load_webhook(self, token: str) -> Config | None:
         digest = token_hash(token)
@@ -451,87 +436,36 @@ class WhatsAppProviderManager:
                 self._unknown_tokens.clear()
             self._unknown_tokens[digest] = monotonic() + CACHE_S
             return None
-        config = self._opened(row)
+        config = self.accounts.open(row)
         if config is None:
             raise StoreUnavailable("the config cannot be opened")
         self._webhooks[token] = (monotonic() + CACHE_S, config)
         return config
 
-    def _opened(self, row: asyncpg.Record) -> Config | None:
-        """The config of a row. None, and a line in the log, where its plug-in is gone or the row cannot be opened."""
-        place = (row["organization_id"], row["id"])
-        held = self._configs.get(place)
-        if held and held[0] == row["updated_at"]:
-            return held[1]
-        try:
-            kind = self.registry.get(row["provider_type"])
-        except UnknownProvider:
-            logger.error("config %s needs the provider %s, which is not installed", row["id"], row["provider_type"])
-            return None
-        try:
-            plain = self._vault.open(row["config_data"], *map(str, place), "config_data")
-            token = self._vault.open(row["webhook_token"], *map(str, place), "webhook_token").decode()
-            provider = msgspec.json.decode(plain, type=kind)
-        except (VaultError, msgspec.MsgspecError) as error:
-            # One config alone: the organization's others go on. The error's text may quote what is in it.
-            logger.error("config %s cannot be opened: %s", row["id"], type(error).__name__)
-            return None
-        config = Config(
-            row["organization_id"],
-            row["id"],
-            row["provider_type"],
-            row["name"],
-            row["state"],
-            row["sender"],
-            provider,
-            provider.callback_url(self.webhook_url(row["provider_type"], token)),
-        )
-        self._configs[place] = (row["updated_at"], config)
-        return config
-
-    def _seal(self, config: Config, field: str, plain: bytes) -> bytes:
-        return self._vault.seal(plain, str(config.organization_id), str(config.id), field)
-
-    async def _status(self, provider: WhatsAppProvider) -> ProviderStatus | None:
-        try:
-            return await self._caller.run(provider.get_status(), TEST_TIMEOUT_S)
-        except SendError as error:
-            logger.warning("the provider tells no status: %s", error.code)
-            return None
-
-    async def _set_up(self, provider: WhatsAppProvider, webhook_url: str) -> list[Check]:
-        """Prepare the account, point its webhooks here, and test it as it is then: each check once.
-
-        Failing leaves sending possible, so it is reported only.
-        """
-        steps = []
-        for name, flow in (("setup", provider.setup()), ("webhook", provider.receive_messages(webhook_url))):
-            try:
-                await self._caller.run(flow, TEST_TIMEOUT_S)
-            except SendError as error:
-                fix = "Set the webhook address at the provider by hand." if name == "webhook" else None
-                steps.append(Check(name=name, passed=False, detail=error.detail or error.code, fix=fix, fatal=False))
-            else:
-                steps.append(Check(name=name, passed=True, fatal=False))
-        try:
-            tested = await self.test(provider, provider.callback_url(webhook_url))
-        except (InvalidConfiguration, ProviderUnreachable) as error:
-            fix = "Test the connection again."
-            tested = [Check(name="test", passed=False, detail=str(error), fix=fix, fatal=False)]
-        checks = {check.name: check for check in tested}
-        # A step that failed knows why; what became of one that went well, the test knows.
-        checks |= {step.name: step for step in steps if step.name not in checks or not step.passed}
-        return list(checks.values())
-
-    async def _announce(self, organization_id: UUID) -> None:
+    async def _announce(self, organization_id: UUID, version: int) -> None:
         """After a commit: use it here at once, and tell the others, who would notice within a second anyway."""
+        await self._take_up(organization_id, version, "here")
+        await self._redis.wake("provider", organization_id, version)
+        await self._redis.wake("events", organization_id)
+
+    async def _take_up(self, organization_id: UUID, version: int, source: str) -> None:
         self.forget(organization_id)
         try:
-            await self.route(organization_id, fresh=True)
+            # A loading that was under way may have begun before the commit; the one after it has not.
+            for _ in range(2):
+                if (await self.route(organization_id, fresh=True, source=source)).version >= version:
+                    return
         except StoreUnavailable:
             logger.warning("the database is away; a change is committed, and used when it is back")
-        await self._redis.wake("provider", organization_id)
-        await self._redis.wake("events", organization_id)
+
+    async def _config(self, organization_id: UUID, config_id: UUID) -> Config:
+        """Raises `NotFound`, also for one that cannot be opened."""
+        async with self._database.organization(organization_id) as connection:
+            row = await configs.by_id(connection, organization_id, config_id)
+        config = self.accounts.open(row) if row else None
+        if config is None:
+            raise NotFound
+        return config
 
 
 class _Active(msgspec.Struct):
@@ -542,6 +476,8 @@ class _Active(msgspec.Struct):
     order: list[UUID]
 
 
-def _sender(provider: WhatsAppProvider, status: ProviderStatus | None) -> str | None:
-    """The business number, as configured or as the provider says."""
-    return provider.sender or (status.session_info.get("sender") if status else None)
+def _active(route: Route) -> _Active | None:
+    """None: nothing that Redis would be told."""
+    if not route.order:
+        return None
+    return _Active(route.version, route.order[0].provider_type, [config.id for config in route.order])

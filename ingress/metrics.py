@@ -152,11 +152,28 @@ switch_seconds = _histogram(
     ("kind", "outcome"),
     _LATENCY,
 )
+switch_phase_seconds = _histogram(
+    "ingress_provider_switch_phase_seconds",
+    "Parts of a change: lock, validate, commit, propagate (to this process and Redis), drain (of this process's calls)",
+    ("phase",),
+    (0.001, *_LATENCY, 20),
+)
 propagation_seconds = _histogram(
     "ingress_provider_switch_propagation_seconds",
-    "Change committed to used, in this process",
+    "Change committed to used, in this process, by the clocks of both machines",
     ("source",),
-    (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2, 5),
+    (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2, 5),
+)
+switch_in_flight = _histogram(
+    "ingress_provider_switch_in_flight",
+    "Calls under way through the former config in this process when it took up the new one",
+    (),
+    (0, 1, 2, 5, 10, 20, 50, 100, 200),
+)
+switch_rollbacks = _counter(
+    "ingress_rollbacks_total",
+    "Changes that were undone before they were made, and returns to the former config",
+    "reason",
 )
 
 # -- media and receipts

@@ -13,7 +13,7 @@ from starlette.routing import BaseRoute, Mount, Route
 from . import __version__
 from .administration import NewCallback, NewKey, NewOrganization, Replay
 from .envelope import EventData
-from .integrations import ConfigureRequest, FallbackRequest
+from .integrations import ConfigureRequest, EditRequest, FallbackRequest, RollbackRequest, SwitchRequest, TestRequest
 from .messages_api import SendRequest
 
 # What each route's body is decoded as.
@@ -21,6 +21,10 @@ BODIES: dict[str, type] = {
     "send": SendRequest,
     "configure": ConfigureRequest,
     "put_fallback": FallbackRequest,
+    "switch": SwitchRequest,
+    "rollback": RollbackRequest,
+    "test_connection": TestRequest,
+    "edit_config": EditRequest,
     "put_callback": NewCallback,
     "replay_parked": Replay,
     "create_organization": NewOrganization,

@@ -199,7 +199,7 @@ class Outbound:
                 raise Duplicate
             # The version only goes up, and the fresh one is the database's own: this ends.
             metrics.fence_rejections.labels("claim").inc()
-            route = await self._manager.route(organization_id, fresh=True)
+            route = await self._manager.route(organization_id, fresh=True, source="fence")
         return message_id, self._start(Sending(organization_id, message_id, lease_id, order, route, now, expires_at))
 
     def _start(self, sending: Sending) -> "asyncio.Task[SendState]":
@@ -235,7 +235,7 @@ class Outbound:
                     return await self._finish(sending, self._outcome(sending, config, "ok", None, "done", "sent"))
                 except _Stale:
                     metrics.fence_rejections.labels("attempt").inc()
-                    sending.route = await self._manager.route(sending.organization_id, fresh=True)
+                    sending.route = await self._manager.route(sending.organization_id, fresh=True, source="fence")
                     last = None
                 except FALLS_BACK as failed:
                     error = failed
@@ -304,7 +304,8 @@ class Outbound:
         try:
             await self._take_turn(config, sending)
             flow = config.provider.send_message(_message(config, sending))
-            result = await self._caller.run(flow, min(CALL_TIMEOUT_S, sending.left_s))
+            with self._manager.in_flight.call(config.id):
+                result = await self._caller.run(flow, min(CALL_TIMEOUT_S, sending.left_s))
         except SendError as error:
             await self._note(sending, config, error, started)
             raise

@@ -102,12 +102,15 @@ class RedisState:
         answer = await self._try(self._reserve_turn([key], [round(distance_s * 1000), round(at_most_s * 1000)]))
         return None if answer is None else float(answer) / 1000
 
-    async def wake(self, topic: str, organization_id: UUID) -> None:
+    async def wake(self, topic: str, organization_id: UUID, version: int = 0) -> None:
         """Tell every process that something is new in *topic* (`events`, `provider`) for the organization."""
-        await self._try(self._client.publish(CHANNEL, f"{topic}:{organization_id}"))
+        await self._try(self._client.publish(CHANNEL, f"{topic}:{organization_id}:{version}"))
 
-    async def wakes(self) -> AsyncIterator[tuple[str, UUID]]:
-        """(topic, organization) of every wake-up, for ever; silent while Redis is away. Wake-ups may be lost."""
+    async def wakes(self) -> AsyncIterator[tuple[str, UUID, int]]:
+        """(topic, organization, version) of every wake-up, for ever; silent while Redis is away. Wake-ups may be lost.
+
+        They may also come late, and in any order. Version 0: none was told.
+        """
         while True:
             try:
                 async with self._listener.pubsub() as channel:
@@ -115,8 +118,8 @@ class RedisState:
                     async for message in channel.listen():
                         if message["type"] != "message":
                             continue
-                        topic, _, organization = message["data"].decode().partition(":")
-                        yield topic, UUID(organization)
+                        topic, organization, version = f"{message['data'].decode()}:0".split(":")[:3]
+                        yield topic, UUID(organization), int(version)
             except (RedisError, OSError, TimeoutError, ValueError) as error:
                 metrics.redis_errors.labels(type(error).__name__).inc()
                 await asyncio.sleep(PROBE_EVERY_S)

@@ -10,6 +10,9 @@ PREFIX = "INGRESS_"
 # Set by the platforms the service runs on, hence without our prefix.
 PLAIN_NAMES = {"database_url": "DATABASE_URL", "redis_url": "REDIS_URL"}
 
+# Of the commands that speak to a running service (ingress/remote.py), no settings of one.
+CLIENT_NAMES = frozenset({"INGRESS_API_URL", "INGRESS_API_KEY", "INGRESS_API_ORG"})
+
 Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
 
 
@@ -66,7 +69,8 @@ def variable(field: str) -> str:
 def load(environment: Mapping[str, str]) -> Settings:
     """Settings from *environment*; raises `SettingsError` naming the variable that is unknown or ill-typed."""
     fields = {variable(field): field for field in Settings.__struct_fields__}
-    if unknown := sorted(name for name in environment if name.startswith(PREFIX) and name not in fields):
+    known = {*fields, *CLIENT_NAMES}
+    if unknown := sorted(name for name in environment if name.startswith(PREFIX) and name not in known):
         raise SettingsError(f"unknown setting {', '.join(unknown)}; known are {', '.join(sorted(fields))}")
     given = {field: environment[name].strip() for name, field in fields.items() if name in environment}
     values = {}

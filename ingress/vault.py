@@ -38,6 +38,7 @@ class Vault:
         """*keys* as in INGRESS_ENCRYPTION_KEYS; raises `VaultError` where it holds none or a malformed one."""
         self._keys: dict[str, AESGCM] = {}
         self._peppers: list[bytes] = []  # newest first, as the keys they are derived from
+        self._signers: dict[str, bytes] = {}
         for entry in filter(None, (part.strip() for part in keys.split(","))):
             key_id, _, encoded = entry.partition(":")
             try:
@@ -50,6 +51,7 @@ class Vault:
                 raise VaultError("two encryption keys have the same id")
             self._keys[key_id] = AESGCM(key)
             self._peppers.append(hmac.digest(key, b"whatsapp-ingress pepper", "sha256"))
+            self._signers[key_id] = hmac.digest(key, b"whatsapp-ingress audit", "sha256")
         if not self._keys:
             raise VaultError("no encryption key")
         self._newest = next(iter(self._keys))
@@ -73,6 +75,19 @@ class Vault:
             return key.decrypt(record[start : start + NONCE_BYTES], record[start + NONCE_BYTES :], _associated(place))
         except (InvalidTag, ValueError):  # ValueError: cut off before the end of its nonce
             raise VaultError("does not belong here, or was changed") from None
+
+    def sign(self, content: bytes) -> bytes:
+        """A hash of *content* that only who has the newest key can make: length of the key id, key id, HMAC-SHA-256."""
+        key_id = self._newest.encode()
+        return bytes([len(key_id)]) + key_id + hmac.digest(self._signers[self._newest], content, "sha256")
+
+    def signed(self, record: bytes, content: bytes) -> bool:
+        """Whether *record* is what `sign` made of *content*, with any key. Raises `VaultError` where it is gone."""
+        start = 1 + record[0] if record else 0
+        signer = self._signers.get(record[1:start].decode("ascii", "replace"))
+        if signer is None:
+            raise VaultError("signed with a key that is not in INGRESS_ENCRYPTION_KEYS")
+        return hmac.compare_digest(record[start:], hmac.digest(signer, content, "sha256"))
 
     def key_hash(self, secret: str) -> bytes:
         """What is stored of an API key, made with the newest pepper. Random keys need no slow hash."""

@@ -23,7 +23,7 @@ from ingress.manager import WhatsAppProviderManager
 from ingress.redis_state import RedisState
 from ingress.sandbox.meta_bodies import envelope, status_item
 from ingress.settings import Settings
-from ingress.storage import configs, inbound
+from ingress.storage import audit, configs, inbound, switches
 from ingress.vault import Vault, generate_key
 from providers import Registry
 from providers.meta_business import MetaBusiness
@@ -237,7 +237,7 @@ async def test_a_committed_change_is_not_told_as_failed(gateway: Gateway, monkey
     organization = await gateway.organization()
     route = WhatsAppProviderManager.route
 
-    async def away(self: Any, organization_id: UUID, *, fresh: bool = False) -> Any:
+    async def away(self: Any, organization_id: UUID, *, fresh: bool = False, source: str = "") -> Any:
         if fresh:
             raise StoreUnavailable("away")
         return await route(self, organization_id)
@@ -255,8 +255,8 @@ async def test_changes_are_made_within_the_organization(gateway: Gateway, monkey
     """Row-level security stands behind what a request writes, too."""
     seen: dict[str, tuple[str, str]] = {}
 
-    def watched(name: str) -> Any:
-        statement = getattr(configs, name)
+    def watched(module: Any, name: str) -> Any:
+        statement = getattr(module, name)
 
         async def run(connection: asyncpg.Connection, *arguments: Any, **more: Any) -> Any:
             told = await connection.fetchrow("select current_user::text, current_setting('app.org_id', true)")
@@ -265,12 +265,13 @@ async def test_changes_are_made_within_the_organization(gateway: Gateway, monkey
 
         return run
 
-    for name in ("add", "activate", "set_fallbacks", "audit"):
-        monkeypatch.setattr(configs, name, watched(name))
+    changing = {"add": configs, "activate": switches, "set_fallbacks": configs, "append": audit}
+    for name, module in changing.items():
+        monkeypatch.setattr(module, name, watched(module, name))
     organization = await gateway.organization()
     await organization.configure()
     await organization.fall_back_to()
-    assert seen == dict.fromkeys(("add", "activate", "set_fallbacks", "audit"), ("ingress_app", organization.id))
+    assert seen == dict.fromkeys(changing, ("ingress_app", organization.id))
 
 
 def test_who_sends_is_part_of_the_contract() -> None:

@@ -181,13 +181,17 @@ async def test_activation_goes_up_by_one_version_and_is_audited(organization: Or
     shown = await current(organization)
     assert (shown["config_id"], shown["version"]) == (second["config_id"], 2)
     assert [config["state"] for config in await configs(organization)] == ["inactive", "active"]
-    activated, configured, *_ = await trail(organization)
+    activated, deactivated, switching, configured, *_ = await trail(organization)
     assert (activated["action"], activated["version"]) == ("activated", 2)
     assert activated["before"] == {"active_config_id": organization.configs[0]["config_id"]}
-    assert activated["after"] == {"active_config_id": second["config_id"]}
+    assert activated["after"]["active_config_id"] == second["config_id"]
+    assert activated["after"]["checks"]["credentials"] is True
     assert activated["actor"] == organization.key.split("_")[2]
     assert activated["address"] == "127.0.0.1"
-    assert (configured["action"], configured["config_id"]) == ("configured", second["config_id"])
+    assert (deactivated["action"], deactivated["config_id"]) == ("deactivated", organization.configs[0]["config_id"])
+    assert (deactivated["before"], deactivated["after"]) == ({"state": "active"}, {"state": "inactive"})
+    for entry, action in ((switching, "switching"), (configured, "configured")):
+        assert (entry["action"], entry["config_id"]) == (action, second["config_id"])
     switched = await organization.events(kind="provider.switched")
     assert [event["data"]["version"] for event in switched] == [1, 2]
     assert switched[1]["data"]["from_config_id"] == organization.configs[0]["config_id"]
@@ -450,12 +454,12 @@ async def test_a_change_that_cannot_be_audited_is_not_made(
     steady: Organization, gateway: Gateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The trail and the change are one transaction."""
-    from ingress.storage import configs as stored
+    from ingress.storage import audit as stored
 
     _, config_data = await number_at(gateway, 707)
     before = await current(steady), await configs(steady)
     with monkeypatch.context() as patch:
-        patch.setattr(stored, "AUDIT", stored.AUDIT.replace("$2", "$2::integer::text", 1))
+        patch.setattr(stored, "APPEND", stored.APPEND.replace("$4", "$4::integer::text", 1))
         assert (await configure(steady, "meta_business", config_data)).status >= 400
         assert (await fallback(steady)).status >= 400
         assert (await steady.call("PUT", "/callback", {"url": "http://127.0.0.1:9/"})).status >= 400

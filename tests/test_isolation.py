@@ -17,7 +17,7 @@ from ingress.database import APP, INGEST, WORKER, Database
 from ingress.sandbox import encode
 from ingress.sandbox.meta_bodies import envelope, metadata, status_item
 from ingress.settings import Settings
-from ingress.storage import configs, deliveries, events, inbound, organizations, sends
+from ingress.storage import audit, configs, deliveries, events, inbound, organizations, sends
 from ingress.vault import new_api_key
 
 from .gateway import SCOPES, Answer, Gateway, Organization, eventually
@@ -591,7 +591,7 @@ async def test_the_trail_is_append_only(settings: Settings, pair: tuple[Data, Da
 
 
 FORGETFUL = [
-    (configs, "TRAIL"),
+    (audit, "TRAIL"),
     (configs, "OF_ORGANIZATION"),
     (deliveries, "CALLBACK"),
     (deliveries, "PARKED"),

@@ -218,6 +218,11 @@ NEEDS = {
     "configure": [
         ("POST", "/integrations/whatsapp/provider/configure"),
         ("PUT", "/integrations/whatsapp/provider/fallback"),
+        ("POST", "/integrations/whatsapp/provider/switch"),
+        ("POST", "/integrations/whatsapp/provider/rollback"),
+        ("POST", "/integrations/whatsapp/provider/test"),
+        ("PATCH", "/integrations/whatsapp/provider/configs/01a202b3-6905-7e00-bf87-8a05ab56d744"),
+        ("DELETE", "/integrations/whatsapp/provider/configs/01a202b3-6905-7e00-bf87-8a05ab56d744"),
         ("PUT", "/callback"),
         ("DELETE", "/callback"),
         ("POST", "/callback/test"),

@@ -36,7 +36,7 @@ from ingress.sandbox import (
     signature,
 )
 from ingress.settings import Settings
-from ingress.storage import configs, inbound, sends
+from ingress.storage import audit, inbound, sends
 from providers.meta_business import MetaBusiness
 
 from .conftest import serving
@@ -379,7 +379,7 @@ async def test_exceptions_are_told_without_their_words(
             assert answer.json["error"]["code"] == "plugin_failed"
         for target, name, path in (
             (sends, "by_id", f"/messages/{uuid4()}"),
-            (configs, "trail", "/integrations/whatsapp/audit"),
+            (audit, "trail", "/integrations/whatsapp/audit"),
             (inbound, "quarantined", "/quarantine"),
             (manager.WhatsAppProviderManager, "configs", "/integrations/whatsapp/provider/configs"),
             (messages_api, "_record", "/messages"),

@@ -384,6 +384,11 @@ METRICS = (
     "fallback",
     "status_updates",
     "fence_rejections",
+    "provider_switch_seconds",
+    "provider_switch_phase_seconds",
+    "provider_switch_propagation_seconds",
+    "provider_switch_in_flight",
+    "rollbacks",
     "db_pool_in_use",
     "db_pool_wait_seconds",
     "db_errors",
@@ -395,10 +400,10 @@ METRICS = (
     "auth_failures",
     "build_info",
 )
-# Of OBS-1; `source` and `version` are where OBS-3 has them, `le` is Prometheus's own.
+# Of OBS-1; `source` and `version` are where OBS-3 has them, `phase` is one of a switch's, `le` is Prometheus's own.
 LABELS = {
     *("provider", "kind", "outcome", "reason", "route", "method", "code_class", "pool", "state", "class"),
-    *("source", "version", "le"),
+    *("source", "version", "phase", "le"),
 }
 
 

@@ -1,6 +1,5 @@
-"""Configs, the active one, the fallback order, and the audit trail of their changes."""
+"""Configs, the fallback order, and what an organization sends through."""
 
-from collections.abc import Sequence
 from uuid import UUID
 
 import asyncpg
@@ -9,7 +8,7 @@ _CONFIG = """c.organization_id, c.id, c.provider_type, c.name, c.state, c.sender
     c.created_at, c.updated_at"""
 
 ROUTE = f"""
-select o.version, {_CONFIG}
+select o.version, o.version_at, {_CONFIG}
 from organizations o
 left join lateral unnest(array_prepend(o.active_config_id, o.fallback_config_ids)) with ordinality as step(config_id, place)
     on o.active_config_id is not null
@@ -49,6 +48,14 @@ async def newest(connection: asyncpg.Connection) -> asyncpg.Record | None:
     return await connection.fetchrow(NEWEST)
 
 
+BY_ID = f"select {_CONFIG} from whatsapp_provider_configs c where organization_id = $1 and id = $2"
+
+
+async def by_id(connection: asyncpg.Connection, organization_id: UUID, config_id: UUID) -> asyncpg.Record | None:
+    """One config of the organization (organization)."""
+    return await connection.fetchrow(BY_ID, organization_id, config_id)
+
+
 SESSION = "select session from whatsapp_provider_configs where organization_id = $1 and id = $2"
 
 
@@ -85,31 +92,6 @@ async def add(
     return version
 
 
-# The row of the organization is locked first, so that changes of one organization follow one another.
-ACTIVATE = """
-with before as (
-    select o.id, o.active_config_id, c.provider_type
-    from organizations o join whatsapp_provider_configs c on c.organization_id = o.id and c.id = $2
-    where o.id = $1 for update of o
-),
-changed as (
-    update organizations o set active_config_id = $2, version = o.version + 1,
-        fallback_config_ids = array_remove(o.fallback_config_ids, $2)
-    from before where o.id = before.id returning o.version
-),
-states as (
-    update whatsapp_provider_configs c
-    set state = case when c.id = $2 then 'active' else 'inactive' end, updated_at = clock_timestamp()
-    from before where c.organization_id = before.id and (c.id = $2 or (c.id = before.active_config_id and c.id <> $2))
-)
-select changed.version, before.active_config_id as former, before.provider_type from changed, before"""
-
-
-async def activate(connection: asyncpg.Connection, organization_id: UUID, config_id: UUID) -> asyncpg.Record | None:
-    """Make a config the active one: version, former, provider_type; None if there is no such config (organization)."""
-    return await connection.fetchrow(ACTIVATE, organization_id, config_id)
-
-
 SET_FALLBACKS = """
 with before as (
     select o.id, o.fallback_config_ids from organizations o
@@ -119,7 +101,8 @@ with before as (
     ) for update
 )
 update organizations o
-set fallback_config_ids = array_remove($2::uuid[], o.active_config_id), version = o.version + 1
+set fallback_config_ids = array_remove($2::uuid[], o.active_config_id), version = o.version + 1,
+    version_at = clock_timestamp()
 from before where o.id = before.id
 returning o.version, o.fallback_config_ids as wanted, before.fallback_config_ids as former"""
 
@@ -131,35 +114,52 @@ async def set_fallbacks(
     return await connection.fetchrow(SET_FALLBACKS, organization_id, config_ids)
 
 
-AUDIT = """
-insert into provider_audit_log (organization_id, action, actor, address, config_id, version, before, after, reason)
-values ($1, $2, $3, $4, $5, $6, $7, $8, $9)"""
+# One that is sent through, as the active one or a fallback, is another one for the fence from now on.
+EDIT = """
+with changed as (
+    update whatsapp_provider_configs
+    set name = $3, config_data = $4, sender = $5, session = coalesce($6, session), updated_at = clock_timestamp(),
+        state = case when state = 'error' and $6 is not null then 'configured' else state end
+    where organization_id = $1 and id = $2 returning id
+)
+update organizations o set
+    version = o.version + case when changed.id = o.active_config_id or changed.id = any(o.fallback_config_ids) then 1 else 0 end,
+    version_at = case when changed.id = o.active_config_id or changed.id = any(o.fallback_config_ids)
+        then clock_timestamp() else o.version_at end
+from changed where o.id = $1 returning o.version"""
 
 
-async def audit(
+async def edit(
     connection: asyncpg.Connection,
     organization_id: UUID,
+    config_id: UUID,
     *,
-    action: str,
-    actor: str,
-    address: str | None = None,
-    config_id: UUID | None = None,
-    version: int | None = None,
-    before: bytes | None = None,
-    after: bytes | None = None,
-    reason: str | None = None,
-) -> None:
-    """Write down a change, in the transaction that makes it (organization, worker)."""
-    await connection.execute(AUDIT, organization_id, action, actor, address, config_id, version, before, after, reason)
+    name: str,
+    config_data: bytes,
+    sender: str | None,
+    session: bytes | None,
+) -> int:
+    """Change a config that is there, *session* None leaving what its provider said: the version (organization)."""
+    version: int = await connection.fetchval(EDIT, organization_id, config_id, name, config_data, sender, session)
+    return version
 
 
-TRAIL = """
-select id, at, action, actor, address, config_id, version, before, after, reason from provider_audit_log
-where organization_id = $1 and ($2::bigint is null or id < $2) order by id desc limit $3"""
+# Not the active one. A fallback leaves the order, which is another version.
+REMOVE = """
+with gone as (
+    delete from whatsapp_provider_configs c using organizations o
+    where c.organization_id = $1 and c.id = $2 and o.id = $1 and o.active_config_id is distinct from c.id
+    returning c.id
+)
+update organizations o set
+    version = o.version + case when gone.id = any(o.fallback_config_ids) then 1 else 0 end,
+    version_at = case when gone.id = any(o.fallback_config_ids) then clock_timestamp() else o.version_at end,
+    fallback_config_ids = array_remove(o.fallback_config_ids, gone.id),
+    former_config_id = nullif(o.former_config_id, gone.id)
+from gone where o.id = $1 returning o.version"""
 
 
-async def trail(
-    connection: asyncpg.Connection, organization_id: UUID, before: int | None, limit: int
-) -> Sequence[asyncpg.Record]:
-    """The organization's changes, newest first (organization)."""
-    return await connection.fetch(TRAIL, organization_id, before, limit)
+async def remove(connection: asyncpg.Connection, organization_id: UUID, config_id: UUID) -> int | None:
+    """Delete a config and its credentials: the version; None if it is the active one, or there is none (organization)."""
+    version: int | None = await connection.fetchval(REMOVE, organization_id, config_id)
+    return version

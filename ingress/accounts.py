@@ -1,0 +1,324 @@
+"""Accounts at providers: a configuration validated, tested, set up; sealed to be stored, opened to be used."""
+
+import asyncio
+import logging
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from time import monotonic
+from typing import Any, TypeVar
+from uuid import UUID
+
+import asyncpg
+import msgspec
+
+from providers import (
+    Check,
+    Flow,
+    ProviderStatus,
+    Registry,
+    SendError,
+    Unavailable,
+    Uncertain,
+    UnknownProvider,
+    WhatsAppProvider,
+)
+from providers.base import config_fields
+
+from . import identifiers
+from .calls import Caller
+from .edge import path_of
+from .egress import Egress, InvalidUrl
+from .vault import Vault, VaultError, new_webhook_token
+
+logger = logging.getLogger("ingress.accounts")
+
+# All of a test, so that who asked has an answer within six seconds.
+TEST_TIMEOUT_S = 5.0
+SET_UP_TIMEOUT_S = 5.0
+
+Result = TypeVar("Result")
+
+
+class NotFound(Exception):
+    """There is no such thing in this organization, or anywhere."""
+
+
+class ChangeRefused(Exception):
+    """Why a change was not made. ``code`` is one word, for the trail, events and metrics; the text is for people."""
+
+    code = "refused"
+
+
+class InvalidConfiguration(ChangeRefused):
+    """The configuration cannot be used; ``errors`` are (path, what is wrong) pairs."""
+
+    code = "invalid_configuration"
+
+    def __init__(self, detail: str, errors: Sequence[tuple[str, str]] = (), checks: Sequence[Check] = ()) -> None:
+        super().__init__(detail)
+        self.errors = errors
+        self.checks = checks
+
+
+class TestFailed(InvalidConfiguration):
+    """Its provider refused it: sending is impossible until somebody does what ``checks`` say."""
+
+    __test__ = False  # not a class of tests
+    code = "test_failed"
+
+
+class ProviderUnreachable(ChangeRefused):
+    """The provider did not answer the test: says nothing about the configuration. ``timed_out``: it hung."""
+
+    code = "provider_unreachable"
+
+    def __init__(self, detail: str, *, timed_out: bool = False) -> None:
+        super().__init__(detail)
+        self.timed_out = timed_out
+        if timed_out:
+            self.code = "test_timed_out"
+
+
+class InUse(ChangeRefused):
+    """It is the active config."""
+
+    code = "config_active"
+
+
+class Config(msgspec.Struct, frozen=True):
+    """One organization's account at a provider, ready to use."""
+
+    organization_id: UUID
+    id: UUID
+    provider_type: str
+    name: str
+    state: str
+    sender: str | None
+    provider: WhatsAppProvider
+    callback_url: str  # where its provider reaches us, as the provider is to be given it
+
+    def __repr__(self) -> str:
+        return f"Config({self.id})"
+
+
+class NewConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """A configuration that is not stored yet."""
+
+    provider_type: str
+    name: str
+    config_data: dict[str, Any]
+
+    def __repr__(self) -> str:
+        return f"NewConfig({self.provider_type!r})"
+
+
+class Accounts:
+    """What is done with the account of a config, whoever's it is."""
+
+    def __init__(self, registry: Registry, vault: Vault, caller: Caller, egress: Egress, origin: str) -> None:
+        self.registry = registry
+        self.vault = vault
+        self.origin = origin
+        self._caller = caller
+        self._egress = egress
+        self._opened: dict[tuple[UUID, UUID], tuple[datetime, Config]] = {}
+
+    # -- the configuration
+
+    def validate(self, provider_type: str, config_data: Mapping[str, Any]) -> WhatsAppProvider:
+        """The provider with this configuration. Raises `InvalidConfiguration` naming what is wrong."""
+        try:
+            kind = self.registry.get(provider_type)
+        except UnknownProvider:
+            known = ", ".join(entry.name for entry in self.registry.entries() if entry.state == "registered")
+            raise InvalidConfiguration(
+                f"there is no provider {provider_type!r}; known are {known}", [("provider_type", "unknown provider")]
+            ) from None
+        if unknown := sorted(set(config_data) - set(kind.__struct_fields__)):
+            raise InvalidConfiguration(
+                "the configuration has fields this provider does not know",
+                [(f"config_data.{name}", "unknown field") for name in unknown],
+            )
+        try:
+            provider = msgspec.convert(dict(config_data), kind)
+        except msgspec.ValidationError as error:
+            detail, field = path_of(error)
+            raise InvalidConfiguration(
+                "the configuration is not valid", [(f"config_data.{field}".rstrip("."), detail)]
+            ) from None
+        if base_url := config_data.get("base_url"):
+            try:
+                self._egress.check_url(base_url)
+            except InvalidUrl as error:
+                raise InvalidConfiguration(
+                    "the base URL cannot be called", [("config_data.base_url", str(error))]
+                ) from None
+        return provider
+
+    def masked(self, provider: WhatsAppProvider) -> dict[str, Any]:
+        """The configuration with every secret replaced by its fingerprint: all that ever leaves the service."""
+        shown = {}
+        for field in config_fields(type(provider)):
+            value = getattr(provider, field.name)
+            shown[field.name] = self.vault.fingerprint(value) if field.secret and value else value
+        return shown
+
+    def webhook_url(self, provider_type: str, token: str) -> str:
+        return f"{self.origin}/webhooks/{provider_type}/{token}"
+
+    def made(
+        self, organization_id: UUID, new: NewConfig, provider: WhatsAppProvider, status: ProviderStatus | None
+    ) -> tuple[Config, str]:
+        """The config that *new* becomes, and the token of its webhook address."""
+        token = new_webhook_token()
+        config = Config(
+            organization_id,
+            identifiers.new_id(),
+            new.provider_type,
+            new.name,
+            "configured",
+            sender_of(provider, status),
+            provider,
+            provider.callback_url(self.webhook_url(new.provider_type, token)),
+        )
+        return config, token
+
+    # -- at rest
+
+    def open(self, row: asyncpg.Record) -> Config | None:
+        """The config of a row. None, and a line in the log, where its plug-in is gone or the row cannot be opened."""
+        place = (row["organization_id"], row["id"])
+        held = self._opened.get(place)
+        if held and held[0] == row["updated_at"]:
+            return held[1]
+        try:
+            kind = self.registry.get(row["provider_type"])
+        except UnknownProvider:
+            logger.error("config %s needs the provider %s, which is not installed", row["id"], row["provider_type"])
+            return None
+        try:
+            provider = msgspec.json.decode(self.data(row), type=kind)
+            webhook_url = self.webhook_url(row["provider_type"], self.token(row))
+        except (VaultError, msgspec.MsgspecError) as error:
+            # One config alone: the organization's others go on. The error's text may quote what is in it.
+            logger.error("config %s cannot be opened: %s", row["id"], type(error).__name__)
+            return None
+        config = Config(
+            row["organization_id"],
+            row["id"],
+            row["provider_type"],
+            row["name"],
+            row["state"],
+            row["sender"],
+            provider,
+            provider.callback_url(webhook_url),
+        )
+        self._opened[place] = (row["updated_at"], config)
+        return config
+
+    def close(self, config: Config) -> None:
+        """Its credentials are not needed any more."""
+        self._opened.pop((config.organization_id, config.id), None)
+
+    def data(self, row: asyncpg.Record) -> bytes:
+        """The configuration in a row, as JSON. Raises `VaultError`."""
+        return self.vault.open(row["config_data"], str(row["organization_id"]), str(row["id"]), "config_data")
+
+    def token(self, row: asyncpg.Record) -> str:
+        """The token of a row's webhook address. Raises `VaultError`."""
+        return self.vault.open(
+            row["webhook_token"], str(row["organization_id"]), str(row["id"]), "webhook_token"
+        ).decode()
+
+    def seal(self, config: Config, field: str, plain: bytes) -> bytes:
+        return self.vault.seal(plain, str(config.organization_id), str(config.id), field)
+
+    # -- at its provider
+
+    async def checks(self, provider: WhatsAppProvider, callback_url: str | None = None) -> list[Check]:
+        """The connection test, whatever comes of it. Raises `TestFailed`, `ProviderUnreachable` where there is none."""
+        try:
+            return await self._run(provider.validate_config(callback_url), TEST_TIMEOUT_S)
+        except (Unavailable, Uncertain) as error:
+            raise _unreachable(error) from error
+        except SendError as error:
+            raise TestFailed(error.detail or "the provider refused the configuration") from error
+
+    async def test(
+        self, provider: WhatsAppProvider, callback_url: str | None = None
+    ) -> tuple[list[Check], ProviderStatus | None]:
+        """The connection test of an account that shall be used, and how it is doing.
+
+        Raises `TestFailed` where sending is impossible, `ProviderUnreachable`.
+        """
+        checks, status = await asyncio.gather(self.checks(provider, callback_url), self._status(provider))
+        if failed := [check for check in checks if check.fatal and not check.passed]:
+            first = failed[0]
+            raise TestFailed(
+                " ".join(filter(None, [first.detail or f"the check {first.name} failed", first.fix])), checks=checks
+            )
+        return checks, status
+
+    async def set_up(self, provider: WhatsAppProvider, callback_url: str) -> list[Check]:
+        """Prepare the account, point its webhooks here, and test it as it is then: each check once.
+
+        Failing leaves sending possible, so it is reported only.
+        """
+        steps = []
+        until = monotonic() + SET_UP_TIMEOUT_S
+        for name, flow in (("setup", provider.setup()), ("webhook", provider.receive_messages(callback_url))):
+            try:
+                await self._run(flow, max(0.1, until - monotonic()))
+            except SendError as error:
+                fix = "Set the webhook address at the provider by hand." if name == "webhook" else None
+                steps.append(Check(name=name, passed=False, detail=error.detail or error.code, fix=fix, fatal=False))
+            else:
+                steps.append(Check(name=name, passed=True, fatal=False))
+        try:
+            tested = await self.checks(provider, callback_url)
+        except (TestFailed, ProviderUnreachable) as error:
+            fix = "Test the connection again."
+            tested = [Check(name="test", passed=False, detail=str(error), fix=fix, fatal=False)]
+        checks = {check.name: check for check in tested}
+        # A step that failed knows why; what became of one that went well, the test knows.
+        checks |= {step.name: step for step in steps if step.name not in checks or not step.passed}
+        return list(checks.values())
+
+    async def disconnect(self, config: Config) -> None:
+        """Have the provider post no more webhooks here. Failing is logged: the address ends all the same."""
+        try:
+            await self._run(config.provider.disconnect(), SET_UP_TIMEOUT_S)
+        except SendError as error:
+            logger.warning("config %s stays connected at its provider: %s", config.id, error.code)
+
+    async def _status(self, provider: WhatsAppProvider) -> ProviderStatus | None:
+        try:
+            return await self._run(provider.get_status(), TEST_TIMEOUT_S)
+        except SendError as error:
+            logger.warning("the provider tells no status: %s", error.code)
+            return None
+
+    async def _run(self, flow: "Flow[Result]", timeout_s: float) -> Result:
+        """Raises `SendError`, also where the plug-in itself breaks."""
+        try:
+            async with asyncio.timeout(timeout_s + 0.5):  # the driver's own limit fires first, and says more
+                return await self._caller.run(flow, timeout_s)
+        except SendError:
+            raise
+        except TimeoutError:
+            raise Unavailable("no answer from the provider in time", code="deadline") from None
+        except Exception as error:
+            logger.exception("the provider plug-in failed")
+            raise Unavailable("the provider plug-in failed", code="plugin_failed") from error
+
+
+def sender_of(provider: WhatsAppProvider, status: ProviderStatus | None) -> str | None:
+    """The business number, as configured or as the provider says."""
+    return provider.sender or (status.session_info.get("sender") if status else None)
+
+
+_TIMED_OUT = ("read_timeout", "connect_timeout", "deadline")
+
+
+def _unreachable(error: SendError) -> ProviderUnreachable:
+    return ProviderUnreachable(error.detail, timed_out=error.code in _TIMED_OUT)

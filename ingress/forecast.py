@@ -1,0 +1,121 @@
+"""What a switch would mean, without making it: held against what the organization really sent and who wrote to it."""
+
+from collections import Counter
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
+
+import msgspec
+
+from providers import Check, WhatsAppProvider
+
+from .accounts import Accounts, Config, NewConfig, NotFound, TestFailed
+from .database import Database
+from .storage import configs, switches
+from .switching import NO_FORMER_CONFIG, NoFormerConfig
+
+TRAFFIC_DAYS = 30
+
+
+class Gap(msgspec.Struct, frozen=True):
+    """A kind of content that was sent and that the other provider cannot say."""
+
+    kind: str
+    sends: int
+
+
+class Template(msgspec.Struct, frozen=True):
+    """A template that was sent. Accounts have templates of their own: it must be there at the other one, too."""
+
+    name: str
+    language: str | None
+    sends: int
+
+    def __repr__(self) -> str:
+        return f"Template({self.language}, {self.sends} sends)"
+
+
+class Outlook(msgspec.Struct, frozen=True, kw_only=True):
+    """What would happen. ``ready``: the tests pass. The numbers are of the last 30 days, 50,000 sends at most."""
+
+    ready: bool
+    version: int
+    from_config_id: UUID | None
+    to_config_id: UUID | None  # None: a configuration that is not saved
+    provider: str
+    changed: bool  # False: it is the active one already
+    checks: list[Check]
+    capability_gaps: list[Gap]
+    templates_needed: list[Template]
+    people_without_phone: int
+    sends_without_phone: int
+    in_flight: int
+    leaves_fallback_order: bool
+
+
+class Forecast:
+    """Foretells switches."""
+
+    def __init__(self, database: Database, accounts: Accounts) -> None:
+        self._database = database
+        self._accounts = accounts
+
+    async def of(self, organization_id: UUID, target: UUID | NewConfig | None, *, force: bool = False) -> Outlook:
+        """What a switch to *target* would mean. Raises `NotFound`, and `ChangeRefused` in its kinds."""
+        since = datetime.now(UTC) - timedelta(days=TRAFFIC_DAYS)
+        async with self._database.organization(organization_id) as connection:
+            standing = await switches.standing(connection, organization_id)
+            if standing is None:
+                raise NotFound
+            config_id = None if isinstance(target, NewConfig) else target or standing["former_config_id"]
+            if config_id is None and not isinstance(target, NewConfig):
+                raise NoFormerConfig(NO_FORMER_CONFIG)
+            row = await configs.by_id(connection, organization_id, config_id) if config_id else None
+            kinds = await switches.sent_kinds(connection, organization_id, _id_at(since))
+            people = await switches.people_without_phone(connection, organization_id, since)
+            under_way = await switches.under_way(connection, organization_id)
+        config: Config | None = None
+        if isinstance(target, NewConfig):
+            provider: WhatsAppProvider = self._accounts.validate(target.provider_type, target.config_data)
+        else:
+            config = self._accounts.open(row) if row else None
+            if config is None:
+                raise NotFound
+            provider = config.provider
+        checks: list[Check] = []
+        ready = True
+        if not force:
+            try:
+                checks, _ = await self._accounts.test(provider, config.callback_url if config else None)
+            except TestFailed as error:
+                checks, ready = list(error.checks), False
+        able = provider.info.capabilities
+        same = config is not None and config_id == standing["active_config_id"]
+        gaps: Counter[str] = Counter()
+        for kind in kinds:
+            needed = kind["action"] if kind["kind"] == "interactive" and "interactive" in able else kind["kind"]
+            if needed not in able:
+                gaps[needed] += kind["sends"]
+            if kind["to_groups"] and "groups" not in able:
+                gaps["groups"] += kind["to_groups"]
+        return Outlook(
+            ready=ready,
+            version=standing["version"],
+            from_config_id=standing["active_config_id"],
+            to_config_id=config_id,
+            provider=provider.name,
+            changed=not same,
+            checks=checks,
+            capability_gaps=[Gap(kind, sends) for kind, sends in gaps.most_common()],
+            templates_needed=[]
+            if same
+            else [Template(kind["template"], kind["language"], kind["sends"]) for kind in kinds if kind["template"]],
+            people_without_phone=0 if same else people,
+            sends_without_phone=0 if same else sum(kind["without_phone"] for kind in kinds),
+            in_flight=under_way,
+            leaves_fallback_order=config_id in standing["fallback_config_ids"],
+        )
+
+
+def _id_at(moment: datetime) -> UUID:
+    """The first UUIDv7 of *moment* (RFC 9562: 48 bits of milliseconds at its front)."""
+    return UUID(int=int(moment.timestamp() * 1000) << 80)

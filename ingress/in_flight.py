@@ -1,0 +1,45 @@
+"""Calls to providers that are under way in this process, by config: what a switch finds at the flip, and waits out."""
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from time import monotonic
+from uuid import UUID
+
+from . import metrics
+
+
+class InFlight:
+    """Counts. A config that is left goes on being called until its last call ends; nobody waits for that."""
+
+    def __init__(self) -> None:
+        self._calls: Counter[UUID] = Counter()
+        self._draining: dict[UUID, float] = {}
+
+    def of(self, config_id: UUID) -> int:
+        return self._calls[config_id]  # of a Counter: nothing is added by looking
+
+    @contextmanager
+    def call(self, config_id: UUID) -> Iterator[None]:
+        """One call through the config."""
+        self._calls[config_id] += 1
+        try:
+            yield
+        finally:
+            self._calls[config_id] -= 1
+            if not self._calls[config_id]:
+                del self._calls[config_id]
+                if (since := self._draining.pop(config_id, None)) is not None:
+                    metrics.switch_phase_seconds.labels("drain").observe(monotonic() - since)
+
+    def left(self, config_id: UUID) -> None:
+        """This process sends through another config from now on: measure what is under way, and how long it takes."""
+        metrics.switch_in_flight.observe(self._calls[config_id])
+        if self._calls[config_id]:
+            self._draining[config_id] = monotonic()
+        else:
+            metrics.switch_phase_seconds.labels("drain").observe(0.0)
+
+    def taken_up(self, config_id: UUID) -> None:
+        """It is sent through again."""
+        self._draining.pop(config_id, None)

@@ -1,0 +1,148 @@
+"""Changes of the active config, what one that broke off has left, and what a change would mean for real traffic."""
+
+from datetime import datetime
+from uuid import UUID
+
+import asyncpg
+
+STANDING = """
+select version, active_config_id, former_config_id, fallback_config_ids from organizations where id = $1"""
+
+
+async def standing(connection: asyncpg.Connection, organization_id: UUID) -> asyncpg.Record | None:
+    """The organization's version, active and former config, and fallback order (organization)."""
+    return await connection.fetchrow(STANDING, organization_id)
+
+
+BEGIN = """
+update whatsapp_provider_configs set state = 'switching', updated_at = clock_timestamp()
+where organization_id = $1 and id = $2"""
+
+
+async def begin(connection: asyncpg.Connection, organization_id: UUID, config_id: UUID) -> None:
+    """(organization)"""
+    await connection.execute(BEGIN, organization_id, config_id)
+
+
+LEAVE = """
+update whatsapp_provider_configs set state = $3, updated_at = clock_timestamp()
+where organization_id = $1 and id = $2 and state = 'switching' returning id"""
+
+
+async def leave(connection: asyncpg.Connection, organization_id: UUID, config_id: UUID, state: str) -> bool:
+    """Take a config back out of `switching`; False if it is not in it (organization)."""
+    return await connection.fetchval(LEAVE, organization_id, config_id, state) is not None
+
+
+# The compare-and-set, by which of several changes that expect the same version one is made.
+ACTIVATE = """
+with before as (
+    select o.id, o.active_config_id from organizations o
+    where o.id = $1 and o.version = $3
+        and exists (select from whatsapp_provider_configs c where c.organization_id = $1 and c.id = $2)
+    for no key update
+),
+changed as (
+    update organizations o set active_config_id = $2, former_config_id = before.active_config_id,
+        fallback_config_ids = array_remove(o.fallback_config_ids, $2), version = o.version + 1,
+        version_at = clock_timestamp()
+    from before where o.id = before.id returning o.version
+),
+states as (
+    update whatsapp_provider_configs c
+    set state = case when c.id = $2 then 'active' else 'inactive' end, updated_at = clock_timestamp(),
+        session = case when c.id = $2 then coalesce($4, c.session) else c.session end,
+        sender = case when c.id = $2 then coalesce($5, c.sender) else c.sender end
+    from before where c.organization_id = before.id and c.id in ($2, before.active_config_id)
+)
+select version from changed"""
+
+
+async def activate(
+    connection: asyncpg.Connection,
+    organization_id: UUID,
+    config_id: UUID,
+    *,
+    expected_version: int,
+    session: bytes | None,
+    sender: str | None,
+) -> int | None:
+    """Make a config the active one: the new version; None if the version is another, or it is gone (organization)."""
+    version: int | None = await connection.fetchval(
+        ACTIVATE, organization_id, config_id, expected_version, session, sender
+    )
+    return version
+
+
+NOTIFY = "select pg_notify($1, $2)"
+
+
+async def notify(connection: asyncpg.Connection, organization_id: UUID, channel: str, version: int) -> None:
+    """Tell every process that listens, if and when the transaction is committed (organization)."""
+    await connection.execute(NOTIFY, channel, f"{organization_id}:{version}")
+
+
+BROKEN_OFF = """
+select distinct organization_id from whatsapp_provider_configs where state = 'switching'"""
+
+
+async def broken_off(connection: asyncpg.Connection) -> list[UUID]:
+    """Organizations with a switch that is under way, or broke off with its process (worker)."""
+    return [row[0] for row in await connection.fetch(BROKEN_OFF)]
+
+
+RESTORE = """
+update whatsapp_provider_configs c set updated_at = clock_timestamp(), state = coalesce((
+    select l.before ->> 'state' from provider_audit_log l
+    where l.organization_id = $1 and l.config_id = c.id and l.action = 'switching' order by l.id desc limit 1), 'configured')
+where c.organization_id = $1 and c.state = 'switching' returning c.id, c.provider_type, c.state"""
+
+
+async def restore(connection: asyncpg.Connection, organization_id: UUID) -> list[asyncpg.Record]:
+    """Give configs in `switching` the state they had before: id, provider_type, state of each (organization)."""
+    return await connection.fetch(RESTORE, organization_id)
+
+
+# ------------------------------------------------------------------ what a switch would mean
+
+# The most recent sends and people stand for all: counting an organization's whole month would take as long as it sends.
+LOOKED_AT = 50_000
+
+SENT_KINDS = f"""
+with recent as (
+    select request from messages where organization_id = $1 and id >= $2 order by id desc limit {LOOKED_AT}
+)
+select request -> 'content' ->> 'type' as kind, request -> 'content' -> 'action' ->> 'type' as action,
+    case request -> 'content' ->> 'type' when 'template' then request -> 'content' ->> 'name' end as template, request -> 'content' ->> 'language' as language,
+    count(*) as sends, count(*) filter (where request -> 'to' ->> 'phone' is null) as without_phone,
+    count(*) filter (where request -> 'to' ->> 'group_id' is not null) as to_groups
+from recent group by 1, 2, 3, 4 order by sends desc"""
+
+
+async def sent_kinds(connection: asyncpg.Connection, organization_id: UUID, since: UUID) -> list[asyncpg.Record]:
+    """What was sent since the time of the id *since*, by kind of content (organization)."""
+    return await connection.fetch(SENT_KINDS, organization_id, since)
+
+
+WITHOUT_PHONE = f"""
+with recent as (
+    select conversation_id, data from events
+    where organization_id = $1 and type = 'message.received' and created_at >= $2 order by sequence desc limit {LOOKED_AT}
+)
+select count(distinct conversation_id) from recent
+where data -> 'conversation' -> 'contact' ->> 'phone' is null and data -> 'conversation' ->> 'group_id' is null"""
+
+
+async def people_without_phone(connection: asyncpg.Connection, organization_id: UUID, since: datetime) -> int:
+    """How many people wrote since then of whom no phone is known (organization)."""
+    count: int = await connection.fetchval(WITHOUT_PHONE, organization_id, since)
+    return count
+
+
+UNDER_WAY = "select count(*) from messages where organization_id = $1 and state = 'sending'"
+
+
+async def under_way(connection: asyncpg.Connection, organization_id: UUID) -> int:
+    """Sends that have not ended (organization)."""
+    count: int = await connection.fetchval(UNDER_WAY, organization_id)
+    return count

@@ -1,0 +1,401 @@
+"""One change of an organization's active config, from the lock to the commit.
+
+    lock ─▶ (state `switching`) ─▶ test, set up ─▶ one transaction: compare and set, states, audit, event, NOTIFY
+              │                        │                     │
+              └────────────────────────┴─ what fails here ───┴─▶ former state, `rolled_back` in the trail, an event
+
+Until the transaction the former config is in force, whatever happens; after it the new one is, whatever happens. A
+process that dies in between loses the lock with its connection, and what it left in `switching` is restored by whoever
+comes next: the next change, or within seconds `recover` in any process.
+"""
+
+import logging
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from time import monotonic
+from uuid import UUID
+
+import asyncpg
+import msgspec
+
+from providers import Check, ProviderStatus
+
+from . import audit, log, metrics
+from .accounts import Accounts, ChangeRefused, Config, InvalidConfiguration, NewConfig, NotFound, TestFailed, sender_of
+from .audit import SYSTEM, Actor
+from .database import Busy, Database, Exclusive, StoreUnavailable
+from .envelope import own_event
+from .storage import configs, events, switches
+from .vault import token_hash
+
+logger = logging.getLogger("ingress.switching")
+
+# What every process listens to.
+CHANNEL = "ingress_provider"
+NO_FORMER_CONFIG = "There is no former config to return to. Switch to one of provider/configs instead."
+
+Announce = Callable[[UUID, int], Awaitable[None]]
+
+
+class VersionConflict(ChangeRefused):
+    """The organization is not at the version that was expected; it is at ``version``, with ``active_config_id``."""
+
+    code = "version_conflict"
+
+    def __init__(self, version: int, active_config_id: UUID | None) -> None:
+        super().__init__(f"The organization is at version {version}. Look at what is active now, and decide again.")
+        self.version = version
+        self.active_config_id = active_config_id
+
+
+class NoFormerConfig(ChangeRefused):
+    """There is none to return to."""
+
+    code = "no_former_config"
+
+
+class Switched(msgspec.Struct, frozen=True):
+    """What is in force now. ``changed`` False: it was before."""
+
+    config: Config
+    version: int
+    former_config_id: UUID | None
+    checks: list[Check]
+    changed: bool
+
+
+class _Change(msgspec.Struct):
+    """A change under way: what is known of it so far."""
+
+    organization_id: UUID
+    actor: Actor
+    kind: str
+    reason: str | None
+    quiet: bool = False  # a new configuration that is refused has left nothing to tell of
+    version: int = 0
+    active: UUID | None = None
+    config: Config | None = None
+    provider_type: str = ""
+    state: str = ""  # of the config before; empty: it is not stored
+    checks: list[Check] = []
+    status: ProviderStatus | None = None
+
+    def __repr__(self) -> str:
+        return f"_Change({self.organization_id}, {self.kind})"
+
+
+class Switching:
+    """Makes changes. *announce* is told of each one that is committed."""
+
+    def __init__(self, database: Database, accounts: Accounts, announce: Announce) -> None:
+        self._database = database
+        self._accounts = accounts
+        self._announce = announce
+
+    async def switch(
+        self,
+        organization_id: UUID,
+        target: UUID | NewConfig | None,
+        actor: Actor,
+        *,
+        kind: str = "switch",
+        expected_version: int | None = None,
+        force: bool = False,
+        reason: str | None = None,
+        quiet: bool = False,
+    ) -> Switched:
+        """Make *target* the active config: one that is stored, a new one, or (None) the one before this.
+
+        With *force* it is not tested; with *quiet* a new one that is refused is told to the caller alone. Raises
+        `ChangeRefused` in its kinds, `NotFound`, `Busy`, `StoreUnavailable`; then the former one is in force, but for a
+        `StoreUnavailable`, after which the version tells which is.
+        """
+        started, outcome = monotonic(), "error"
+        change = _Change(organization_id, actor, kind, reason, quiet)
+        try:
+            switched = await self._switch(change, target, expected_version, force)
+            outcome = "switched" if switched.changed else "unchanged"
+        except ChangeRefused as error:
+            outcome = error.code
+            raise
+        except (Busy, StoreUnavailable, NotFound) as error:
+            outcome = {Busy: "busy", StoreUnavailable: "unavailable"}.get(type(error), "not_found")
+            raise
+        finally:
+            elapsed = monotonic() - started
+            metrics.switch_seconds.labels(kind, outcome).observe(elapsed)
+            log.wide(
+                "switch",
+                organization=organization_id,
+                kind=kind,
+                outcome=outcome,
+                actor=actor.name,
+                config=change.config.id if change.config else None,
+                former=change.active,
+                version=change.version,
+                ms=round(elapsed * 1000, 1),
+            )
+        if switched.changed:
+            with _phase("propagate"):
+                await self._announce(organization_id, switched.version)
+            if kind == "rollback":
+                metrics.switch_rollbacks.labels("asked").inc()
+        return switched
+
+    async def recover(self) -> None:
+        """Restore what processes that died have left in `switching`. Raises `StoreUnavailable`."""
+        async with self._database.worker() as connection:
+            left = await switches.broken_off(connection)
+        for organization_id in left:
+            try:
+                async with self._database.exclusive(organization_id, wait=False) as exclusive:
+                    await self._restore(exclusive, organization_id)
+            except Busy:
+                continue  # it is no rest of a switch, but one
+
+    # -- the steps
+
+    async def _switch(
+        self, change: _Change, target: UUID | NewConfig | None, expected_version: int | None, force: bool
+    ) -> Switched:
+        new = target if isinstance(target, NewConfig) else None
+        if new is not None:
+            change.provider_type = new.provider_type
+            provider = self._accounts.validate(new.provider_type, new.config_data)
+        waiting = monotonic()
+        async with self._database.exclusive(change.organization_id) as exclusive:
+            metrics.switch_phase_seconds.labels("lock").observe(monotonic() - waiting)
+            await self._restore(exclusive, change.organization_id)
+            async with exclusive.transaction() as connection:
+                row = await self._stand(connection, change, target, expected_version)
+                if row is not None:
+                    change.config = self._accounts.open(row)
+                    if change.config is None:
+                        raise InvalidConfiguration("the config cannot be opened: its key or its plug-in is gone")
+                    change.provider_type = change.config.provider_type
+                    if row["id"] == change.active:
+                        return Switched(change.config, change.version, change.active, [], changed=False)
+                    await self._begin(connection, change, row["state"])
+            try:
+                with _phase("validate"):
+                    if new is not None:
+                        if not force:
+                            change.checks, change.status = await self._accounts.test(provider)
+                        config, token = self._accounts.made(change.organization_id, new, provider, change.status)
+                        change.config = config
+                        async with exclusive.transaction() as connection:
+                            await save(connection, self._accounts, change.actor, new, config, token, change.status)
+                            await self._begin(connection, change, "configured")
+                    assert change.config is not None
+                    if not force:
+                        if new is None:
+                            change.checks, change.status = await self._accounts.test(
+                                change.config.provider, change.config.callback_url
+                            )
+                        change.checks = await self._accounts.set_up(change.config.provider, change.config.callback_url)
+                with _phase("commit"):
+                    async with exclusive.transaction() as connection:
+                        version = await self._commit(connection, change, force)
+            except Exception as error:
+                await self._undo(exclusive, change, error)
+                raise
+        return Switched(change.config, version, change.active, change.checks, changed=True)
+
+    async def _stand(
+        self,
+        connection: asyncpg.Connection,
+        change: _Change,
+        target: UUID | NewConfig | None,
+        expected_version: int | None,
+    ) -> asyncpg.Record | None:
+        """Where the organization stands; the row of the config that is asked for, None where it is a new one."""
+        standing = await switches.standing(connection, change.organization_id)
+        if standing is None:
+            raise NotFound
+        change.version, change.active = standing["version"], standing["active_config_id"]
+        if expected_version is not None and expected_version != change.version:
+            raise VersionConflict(change.version, change.active)
+        if isinstance(target, NewConfig):
+            return None
+        config_id = target or standing["former_config_id"]
+        if config_id is None:
+            raise NoFormerConfig(NO_FORMER_CONFIG)
+        row = await configs.by_id(connection, change.organization_id, config_id)
+        if row is None:
+            raise NotFound
+        return row
+
+    async def _begin(self, connection: asyncpg.Connection, change: _Change, state: str) -> None:
+        assert change.config is not None
+        await switches.begin(connection, change.organization_id, change.config.id)
+        await self._record(connection, change, "switching", {"state": state}, {"state": "switching"}, change.reason)
+        change.state = state
+
+    async def _commit(self, connection: asyncpg.Connection, change: _Change, force: bool) -> int:
+        """Everything that a switch is, or nothing. The new version; raises `VersionConflict`."""
+        assert change.config is not None
+        organization_id, config_id, former = change.organization_id, change.config.id, change.active
+        version = await switches.activate(
+            connection,
+            organization_id,
+            config_id,
+            expected_version=change.version,
+            session=msgspec.json.encode(change.status) if change.status else None,
+            sender=sender_of(change.config.provider, change.status),
+        )
+        if version is None:
+            standing = await switches.standing(connection, organization_id)
+            assert standing is not None
+            raise VersionConflict(standing["version"], standing["active_config_id"])
+        if former is not None:
+            await audit.record(
+                connection,
+                self._accounts.vault,
+                organization_id,
+                change.actor,
+                "deactivated",
+                config_id=former,
+                version=version,
+                before={"state": "active"},
+                after={"state": "inactive"},
+            )
+        tests = {"forced": True} if force else {"checks": {check.name: check.passed for check in change.checks}}
+        after = {"active_config_id": config_id, **tests}
+        await self._record(
+            connection, change, "activated", {"active_config_id": former}, after, change.reason, version=version
+        )
+        news = {
+            "provider": change.provider_type,
+            "version": version,
+            "from_config_id": former,
+            "kind": change.kind,
+            "reason": change.reason,
+        }
+        told = {name: value for name, value in news.items() if value is not None}
+        await events.add(connection, [own_event(organization_id, config_id, "provider.switched", told)])
+        await switches.notify(connection, organization_id, CHANNEL, version)
+        return version
+
+    async def _undo(self, exclusive: Exclusive, change: _Change, error: Exception) -> None:
+        """The former state, and everybody told why. What cannot be written now is restored by whoever comes next."""
+        code = error.code if isinstance(error, ChangeRefused) else type(error).__name__
+        metrics.switch_rollbacks.labels(code if isinstance(error, ChangeRefused) else "error").inc()
+        refused = isinstance(error, TestFailed) and change.state != ""
+        state = "error" if refused else change.state
+        try:
+            async with exclusive.transaction() as connection:
+                if change.config is not None and change.state:
+                    if not await switches.leave(connection, change.organization_id, change.config.id, state):
+                        return  # the commit that nobody confirmed was made
+                elif change.quiet:
+                    return
+                await self._tell_rolled_back(connection, change, code, state)
+        except Exception:
+            logger.exception("a switch that failed is left to be restored")
+
+    async def _restore(self, exclusive: Exclusive, organization_id: UUID) -> None:
+        """Under the lock, what is in `switching` belongs to nobody any more."""
+        async with exclusive.transaction() as connection:
+            rows = await switches.restore(connection, organization_id)
+            if not rows:
+                return
+            standing = await switches.standing(connection, organization_id)
+            assert standing is not None
+            for row in rows:
+                change = _Change(organization_id, SYSTEM, "switch", None)
+                change.version, change.active = standing["version"], standing["active_config_id"]
+                change.provider_type, change.state = row["provider_type"], row["state"]
+                metrics.switch_rollbacks.labels("process_died").inc()
+                await self._tell_rolled_back(connection, change, "process_died", row["state"], row["id"])
+
+    async def _tell_rolled_back(
+        self, connection: asyncpg.Connection, change: _Change, code: str, state: str, config_id: UUID | None = None
+    ) -> None:
+        """The entry and the event. The event is about the config in force, and names the other one."""
+        failed = config_id or (change.config.id if change.config and change.state else None)
+        await audit.record(
+            connection,
+            self._accounts.vault,
+            change.organization_id,
+            change.actor,
+            "rolled_back",
+            config_id=failed,
+            version=change.version,
+            before={"state": "switching"} if failed else None,
+            after={"state": state, "active_config_id": change.active} if failed else None,
+            reason=code,
+        )
+        about = change.active or failed
+        if about is None:
+            return  # the organization has no config at all that an event could be about
+        news = {"provider": change.provider_type, "version": change.version, "kind": change.kind, "reason": code}
+        if failed:
+            news["failed_config_id"] = failed
+        await events.add(connection, [own_event(change.organization_id, about, "provider.rolled_back", news)])
+
+    async def _record(
+        self,
+        connection: asyncpg.Connection,
+        change: _Change,
+        action: str,
+        before: object,
+        after: object,
+        reason: str | None,
+        version: int | None = None,
+    ) -> None:
+        assert change.config is not None
+        await audit.record(
+            connection,
+            self._accounts.vault,
+            change.organization_id,
+            change.actor,
+            action,
+            config_id=change.config.id,
+            version=version,
+            before=before,
+            after=after,
+            reason=reason,
+        )
+
+
+async def save(
+    connection: asyncpg.Connection,
+    accounts: Accounts,
+    actor: Actor,
+    new: NewConfig,
+    config: Config,
+    token: str,
+    status: ProviderStatus | None,
+) -> int:
+    """Store a new config, with its entry in the trail: the version of the organization, which stays."""
+    version = await configs.add(
+        connection,
+        config.organization_id,
+        config.id,
+        provider_type=config.provider_type,
+        name=config.name,
+        config_data=accounts.seal(config, "config_data", msgspec.json.encode(new.config_data)),
+        token_hash=token_hash(token),
+        token=accounts.seal(config, "webhook_token", token.encode()),
+        sender=config.sender,
+        session=msgspec.json.encode(status),
+    )
+    await audit.record(
+        connection,
+        accounts.vault,
+        config.organization_id,
+        actor,
+        "configured",
+        config_id=config.id,
+        after=accounts.masked(config.provider),
+    )
+    return version
+
+
+@contextmanager
+def _phase(name: str) -> Iterator[None]:
+    started = monotonic()
+    try:
+        yield
+    finally:
+        metrics.switch_phase_seconds.labels(name).observe(monotonic() - started)

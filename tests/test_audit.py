@@ -1,0 +1,237 @@
+"""The trail: whoever changes it afterwards is found out, a superuser too."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+import pytest
+
+from ingress.audit import Actor, record, verify
+from ingress.database import Database
+from ingress.settings import Settings
+from ingress.storage import organizations
+from ingress.vault import Vault, generate_key
+
+from .gateway import Organization
+
+BASE = "/integrations/whatsapp"
+
+
+@pytest.fixture
+async def superuser(settings: Settings) -> AsyncIterator[asyncpg.Connection]:
+    """Somebody for whom no trigger fires and no policy holds."""
+    connection = await asyncpg.connect(settings.database_url, server_settings={"session_replication_role": "replica"})
+    yield connection
+    await connection.close()
+
+
+@pytest.fixture
+async def kept(organization: Organization) -> Organization:
+    """An organization with a trail of some length."""
+    for _ in range(4):
+        await organization.fall_back_to()
+    return organization
+
+
+async def verdict(organization: Organization, query: str = "") -> Any:
+    answer = await organization.call("GET", f"{BASE}/audit/verify{query}")
+    assert answer.status == 200, answer.raw
+    return answer.json
+
+
+async def test_an_untouched_trail_is_intact(kept: Organization) -> None:
+    """Numbered without gaps from the organization's creation on, and its end is told."""
+    entries = (await kept.call("GET", f"{BASE}/audit?limit=200")).json["entries"]
+    assert [entry["id"] for entry in entries] == list(range(len(entries), 0, -1))
+    assert entries[-1]["action"] == "organization_created"
+    assert len({entry["hash"] for entry in entries}) == len(entries)
+    assert await verdict(kept) == {"intact": True, "entries": len(entries), "hash": entries[0]["hash"]}
+
+
+async def test_entries_of_many_changes_at_once_are_one_chain(kept: Organization) -> None:
+    """Of different kinds, some under the lock of a switch and some not."""
+    await asyncio.gather(
+        *(kept.call("POST", "/keys", {"scopes": ["read"]}) for _ in range(10)),
+        *(kept.fall_back_to() for _ in range(5)),
+        *(kept.configure(active=False) for _ in range(3)),
+    )
+    told = await verdict(kept)
+    assert told["intact"], told
+    assert told["entries"] >= 18 + 8
+
+
+CHANGES = {
+    "at": "at + interval '1 microsecond'",
+    "action": "'other'",
+    "actor": "'nobody'",
+    "address": "'192.0.2.1'",
+    "config_id": "'01a202b3-6905-7e00-bf87-8a05ab56d744'",
+    "version": "coalesce(version, 0) + 1",
+    "before": "'{}'",
+    "after": "'{\"fallback_config_ids\": []}'",
+    "reason": "'because'",
+    "hash": "decode(repeat('00', 41), 'hex')",
+}
+
+
+@pytest.mark.parametrize("column", CHANGES)
+async def test_an_edited_entry(kept: Organization, superuser: asyncpg.Connection, column: str) -> None:
+    """Whichever of its columns; that is all of them."""
+    columns = await superuser.fetch(
+        "select attname from pg_attribute where attrelid = 'provider_audit_log'::regclass and attnum > 0"
+    )
+    assert {row["attname"] for row in columns} == {*CHANGES, "organization_id", "id"}
+    done = await superuser.execute(
+        f"update provider_audit_log set {column} = {CHANGES[column]} where organization_id = $1 and id = 5",
+        UUID(kept.id),
+    )
+    assert done == "UPDATE 1"
+    told = await verdict(kept)
+    assert (told["intact"], told["first_broken"]) == (False, 5), told
+
+
+COPY = """
+insert into provider_audit_log
+select organization_id, {number}, at, action, actor, address, config_id, version, before, after, reason, hash
+from provider_audit_log where organization_id = $1 and id = 6"""
+
+
+@pytest.mark.parametrize(
+    ("statements", "first"),
+    [
+        (["delete from provider_audit_log where organization_id = $1 and id = 4"], 4),
+        (["delete from provider_audit_log where organization_id = $1 and id <= 3"], 1),
+        (["delete from provider_audit_log where organization_id = $1"], 1),
+        # One more at the end, and one in the middle, for which those after it moved up.
+        ([COPY.format(number="(select max(id) + 1 from provider_audit_log where organization_id = $1)")], None),
+        (
+            [
+                "update provider_audit_log set id = id + 1000 where organization_id = $1 and id > 6",
+                COPY.format(number=7),
+                "update provider_audit_log set id = id - 999 where organization_id = $1 and id > 1000",
+                "update organizations set audit_entries = audit_entries + 1 where id = $1",
+            ],
+            7,
+        ),
+        # Two in each other's place, and one closed up over a gap.
+        (
+            [
+                "update provider_audit_log set id = 0 where organization_id = $1 and id = 3",
+                "update provider_audit_log set id = 3 where organization_id = $1 and id = 4",
+                "update provider_audit_log set id = 4 where organization_id = $1 and id = 0",
+            ],
+            3,
+        ),
+        (
+            [
+                "delete from provider_audit_log where organization_id = $1 and id = 4",
+                "update provider_audit_log set id = id + 1000 where organization_id = $1 and id > 4",
+                "update provider_audit_log set id = id - 1001 where organization_id = $1 and id > 1000",
+                "update organizations set audit_entries = audit_entries - 1 where id = $1",
+            ],
+            4,
+        ),
+    ],
+    ids=["delete", "delete-first", "delete-all", "append", "insert", "reorder", "close-up"],
+)
+async def test_deleted_inserted_and_moved_entries(
+    kept: Organization, superuser: asyncpg.Connection, statements: list[str], first: int | None
+) -> None:
+    last = (await verdict(kept))["entries"]
+    for statement in statements:
+        assert not (await superuser.execute(statement, UUID(kept.id))).endswith(" 0"), statement
+    told = await verdict(kept)
+    assert (told["intact"], told["first_broken"]) == (False, first or last + 1), told
+
+
+END = """
+update organizations o set audit_entries = l.id, audit_hash = l.hash from provider_audit_log l
+where o.id = $1 and l.organization_id = $1
+    and l.id = (select max(id) from provider_audit_log where organization_id = $1)"""
+
+
+@pytest.mark.parametrize("mended", [False, True], ids=["cut", "cut-and-mended"])
+async def test_an_end_that_was_cut_off(kept: Organization, superuser: asyncpg.Connection, mended: bool) -> None:
+    """Also where the organization's row is made to tell the entry before: its seal cannot be made from that."""
+    last = (await verdict(kept))["entries"]
+    await superuser.execute(
+        "delete from provider_audit_log where organization_id = $1 and id > $2", UUID(kept.id), last - 2
+    )
+    if mended:
+        assert await superuser.execute(END, UUID(kept.id)) == "UPDATE 1"
+    told = await verdict(kept)
+    assert (told["intact"], told["first_broken"]) == (False, last - 2 if mended else last - 1), told
+
+
+async def test_the_whole_put_back_is_told_by_who_noted_the_end(
+    kept: Organization, superuser: asyncpg.Connection
+) -> None:
+    """What the database alone cannot tell."""
+    end = "select audit_entries, audit_hash, audit_seal from organizations where id = $1"
+    earlier = await superuser.fetchrow(end, UUID(kept.id))
+    assert earlier is not None
+    await kept.fall_back_to()
+    noted = await verdict(kept)
+    query = f"?entries={noted['entries']}&hash={noted['hash']}"
+    await superuser.execute(
+        "delete from provider_audit_log where organization_id = $1 and id > $2", UUID(kept.id), earlier[0]
+    )
+    await superuser.execute(
+        "update organizations set audit_entries = $2, audit_hash = $3, audit_seal = $4 where id = $1",
+        UUID(kept.id),
+        *earlier,
+    )
+    assert (await verdict(kept))["intact"]
+    told = await verdict(kept, query)
+    assert (told["intact"], told["first_broken"]) == (False, noted["entries"])
+    # And where something else was written in its place.
+    await kept.fall_back_to()
+    assert (await verdict(kept))["intact"]
+    told = await verdict(kept, query)
+    assert (told["intact"], told["first_broken"]) == (False, noted["entries"])
+    assert (await verdict(kept, f"?entries={earlier[0]}&hash={earlier[1].hex()}"))["intact"]
+
+
+async def test_a_trail_survives_a_rotation_of_keys(settings: Settings, superuser: asyncpg.Connection) -> None:
+    """Entries of both keys are one chain, as long as both are known."""
+    old, new = generate_key(), generate_key()
+    organization_id = UUID(bytes=bytes.fromhex(new[:8]) * 4)
+    async with Database(settings.database_url) as database:
+        async with database.worker() as connection:
+            await organizations.add(connection, organization_id, "Rotating")
+        for keys in (old, f"{new},{old}"):
+            async with database.organization(organization_id) as connection:
+                await record(connection, Vault(keys), organization_id, Actor("x"), "tested", after={"of": "é"})
+        assert (await verify(database, Vault(f"{new},{old}"), organization_id)).broken is None
+        lost = await verify(database, Vault(new), organization_id)
+        assert (lost.broken, "INGRESS_ENCRYPTION_KEYS" in (lost.reason or "")) == (1, True)
+        assert (await verify(database, Vault(generate_key()), organization_id)).broken == 1
+
+
+async def test_one_organizations_entries_prove_nothing_in_another(
+    kept: Organization, superuser: asyncpg.Connection
+) -> None:
+    """Nor do those of one that was created at the same moment: the organization is in what is signed."""
+    other = await kept.gateway.organization()
+    moved = """
+        with taken as (delete from provider_audit_log where organization_id = $2)
+        insert into provider_audit_log
+        select $2, id, at, action, actor, address, config_id, version, before, after, reason, hash
+        from provider_audit_log where organization_id = $1 and id <= 2"""
+    rows = await superuser.fetch("select id from provider_audit_log where organization_id = $1", UUID(other.id))
+    await superuser.execute("delete from provider_audit_log where organization_id = $1", UUID(other.id))
+    await superuser.execute(moved, UUID(kept.id), UUID(other.id))
+    await superuser.execute("update organizations set audit_entries = $2 where id = $1", UUID(other.id), len(rows))
+    told = await verdict(other)
+    assert (told["intact"], told["first_broken"]) == (False, 1)
+
+
+def test_a_signature_is_bound_to_its_content() -> None:
+    vault = Vault(generate_key())
+    signed = vault.sign(b"content")
+    assert vault.signed(signed, b"content")
+    assert not vault.signed(signed, b"other")
+    assert not vault.signed(signed[:-1], b"content")
+    assert not vault.signed(signed[:-1] + bytes([signed[-1] ^ 1]), b"content")

@@ -1,0 +1,368 @@
+"""Configs as people handle them: tested without saving, forecast, edited, deleted; and the command line."""
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from ingress.sandbox import ErrorCode, TwilioSimulator, example_number
+from ingress.sandbox.twilio_bodies import example_sender
+
+from .gateway import Answer, Gateway, Organization, eventually
+
+BASE = "/integrations/whatsapp"
+EXPIRED = ErrorCode(code=190)
+
+
+async def post(organization: Organization, what: str, **body: Any) -> Answer:
+    return await organization.call("POST", f"{BASE}/provider/{what}", body)
+
+
+async def edit(organization: Organization, place: int, **body: Any) -> Answer:
+    config_id = organization.configs[place]["config_id"]
+    return await organization.call("PATCH", f"{BASE}/provider/configs/{config_id}", body)
+
+
+async def delete(organization: Organization, place: int) -> Answer:
+    return await organization.call("DELETE", f"{BASE}/provider/configs/{organization.configs[place]['config_id']}")
+
+
+async def listed(organization: Organization) -> list[Any]:
+    found: list[Any] = (await organization.call("GET", f"{BASE}/provider/configs")).json["configs"]
+    return found
+
+
+async def current(organization: Organization) -> Any:
+    return (await organization.call("GET", f"{BASE}/provider/current")).json
+
+
+async def last_entry(organization: Organization) -> Any:
+    return (await organization.call("GET", f"{BASE}/audit?limit=1")).json["entries"][0]
+
+
+@pytest.fixture
+async def two(organization: Organization) -> Organization:
+    await organization.configure(active=False)
+    return organization
+
+
+# ---------------------------------------------------------------- provider/test
+
+
+async def test_testing_saves_nothing(two: Organization, gateway: Gateway) -> None:
+    """A config that is there, with its address, and a configuration that is not saved."""
+    before = await listed(two), await last_entry(two)
+    told = (await post(two, "test", config_id=two.configs[1]["config_id"])).json
+    assert told["passed"] is True
+    assert told["webhook_url"] == two.configs[1]["webhook_url"]
+    assert {"credentials", "number", "account", "callback"} <= {check["name"] for check in told["checks"]}
+    assert [check["passed"] for check in told["checks"] if check["name"] == "callback"] == [True]
+    number = example_number(7301)
+    config_data = number.config_data(await gateway.meta.add_number(number))
+    told = (await post(two, "test", provider_type="meta_business", config_data=config_data)).json
+    assert told["passed"] is True
+    assert "webhook_url" not in told
+    assert (await listed(two), await last_entry(two)) == before
+    assert gateway.meta.webhook_url(number) is None
+
+
+async def test_what_fails_is_told_with_its_fix(two: Organization, gateway: Gateway) -> None:
+    """As an answer, no error: that is what was asked for."""
+    number = example_number(7302)
+    config_data = number.config_data(await gateway.meta.add_number(number)) | {"access_token": "EAAG-not-this-one"}
+    answer = await post(two, "test", provider_type="meta_business", config_data=config_data)
+    assert (answer.status, answer.json["passed"]) == (200, False), answer.raw
+    [check] = answer.json["checks"]
+    assert (check["name"], check["passed"]) == ("credentials", False)
+    assert check["fix"]
+    assert b"not-this-one" not in answer.raw
+    assert (await post(two, "test", provider_type="nobody", config_data={})).status == 400
+    assert (await post(two, "test")).status == 422
+    assert (await post(two, "test", config_id=str(uuid4()))).status == 404
+
+
+# ---------------------------------------------------------------- a dry run
+
+
+async def test_a_dry_run_tells_what_a_switch_would_mean(two: Organization, gateway: Gateway) -> None:
+    """Held against what was really sent: what the other provider cannot say, templates, people without a phone."""
+    async with TwilioSimulator() as twilio:
+        sender = example_sender()
+        config_data = sender.config_data(await twilio.add_number(sender))
+        answer = await post(
+            two, "configure", provider_type="twilio_whatsapp", name="Other", config_data=config_data, is_active=False
+        )
+        assert answer.status == 200, answer.raw
+        two.configs.append(answer.json)
+        template = {"type": "template", "name": "welcome", "language": "pt_BR"}
+        card = {"type": "contacts", "contacts": [{"name": {"formatted_name": "Ana", "first_name": "Ana"}}]}
+        for body in (
+            {"to": "+5511987654321", "body": "Hello"},
+            {"to": {"user_id": "BR.13491208655302741918"}, "body": "Hello"},
+            {"to": "+5511987654321", "content": template},
+            {"to": "+5511987654321", "content": card},
+        ):
+            sent = await two.send(body)
+            assert sent.status == 200, sent.raw
+        people = gateway.meta.inbound(two.numbers[0])
+        hidden = people.text("who am I")
+        value = hidden["entry"][0]["changes"][0]["value"]
+        value["contacts"][0] |= {"user_id": "BR.1"}
+        value["contacts"][0].pop("wa_id")
+        value["messages"][0].pop("from")
+        value["messages"][0]["from_user_id"] = "BR.1"
+        assert (await two.post_webhook(hidden)).status == 200
+        await eventually(lambda: two.events(kind="message.received"))
+        await two.fall_back_to(two.configs[2]["config_id"])
+        before = await listed(two), await last_entry(two), (await current(two))["version"]
+        answer = await post(two, "switch", config_id=two.configs[2]["config_id"], dry_run=True)
+        assert answer.status == 200, answer.raw
+        told = answer.json
+        assert (told["dry_run"], told["ready"], told["changed"], told["provider"]) == (
+            True,
+            True,
+            True,
+            "twilio_whatsapp",
+        )
+        assert told["from_config_id"] == two.configs[0]["config_id"]
+        assert told["capability_gaps"] == [{"kind": "contacts", "sends": 1}]
+        assert told["templates_needed"] == [{"name": "welcome", "language": "pt_BR", "sends": 1}]
+        assert (told["people_without_phone"], told["sends_without_phone"]) == (1, 1)
+        assert told["leaves_fallback_order"] is True
+        assert (await listed(two), await last_entry(two), (await current(two))["version"]) == before
+        same = (await post(two, "switch", config_id=two.configs[0]["config_id"], dry_run=True)).json
+        assert (same["changed"], same["capability_gaps"], same["templates_needed"]) == (False, [], [])
+
+
+async def test_a_dry_run_tells_that_the_test_fails(two: Organization, gateway: Gateway) -> None:
+    """And leaves the state of the config as it is."""
+    await gateway.meta.set_default(two.numbers[1], EXPIRED, everything=True)
+    told = (await post(two, "switch", config_id=two.configs[1]["config_id"], dry_run=True)).json
+    await gateway.meta.clear_faults(two.numbers[1])
+    assert told["ready"] is False
+    assert not all(check["passed"] for check in told["checks"])
+    assert [config["state"] for config in await listed(two)] == ["active", "configured"]
+    answer = await post(two, "rollback", dry_run=True)
+    assert (answer.status, answer.json["code"]) == (409, "no_former_config")
+
+
+# ---------------------------------------------------------------- editing
+
+
+async def test_an_edit_of_the_active_config_is_a_new_version(two: Organization, gateway: Gateway) -> None:
+    """From then on everything is sent with what was edited; what is not named stays."""
+    number = two.numbers[0]
+    renewed = f"{number.access_token}-renewed"
+    await gateway.meta.add_number(type(number)(**{**_fields(number), "access_token": renewed}))
+    assert (await two.send()).status in (422, 502, 504)  # the old token is refused
+    answer = await edit(two, 0, config_data={"access_token": renewed})
+    assert (answer.status, answer.json["version"]) == (200, 2), answer.raw
+    assert answer.json["webhook_url"] == two.configs[0]["webhook_url"]
+    assert {check["name"]: check["passed"] for check in answer.json["checks"]}["webhook"] is True
+    assert (await two.send()).status == 200
+    entry = await last_entry(two)
+    assert (entry["action"], entry["version"]) == ("edited", 2)
+    changed = {name for name in entry["after"] if entry["after"][name] != entry["before"][name]}
+    assert changed == {"access_token"}
+    for secret in (renewed, number.access_token, number.app_secret):
+        assert secret not in json.dumps(entry)
+
+
+def _fields(number: Any) -> dict[str, Any]:
+    return {name: getattr(number, name) for name in number.__struct_fields__}
+
+
+async def test_the_handshake_is_answered_with_what_was_edited(two: Organization) -> None:
+    """Its provider asks back while the address is set."""
+    answer = await edit(two, 0, config_data={"verify_token": "another-verify-token"})
+    assert answer.status == 200, answer.raw
+    assert {check["name"]: check["passed"] for check in answer.json["checks"]}["webhook"] is True
+
+
+async def test_an_edit_that_does_not_work_changes_nothing(two: Organization) -> None:
+    before = await listed(two), await last_entry(two)
+    for change, status in (
+        ({"access_token": "EAAG-not-this-one"}, 422),
+        ({"access_token": None}, 400),
+        ({"access_token": "two words"}, 400),
+        ({"nobody": "x"}, 400),
+    ):
+        answer = await edit(two, 0, config_data=change)
+        assert answer.status == status, answer.raw
+    assert (await listed(two), await last_entry(two)) == before
+    assert (await two.send()).status == 200
+
+
+async def test_a_name_is_changed_without_a_test(two: Organization, gateway: Gateway) -> None:
+    """And is no new version where nothing is sent through the config."""
+    calls = gateway.meta.call_count(owner=two.numbers[1].phone_number_id)
+    answer = await edit(two, 1, name="Second")
+    assert (answer.status, answer.json["name"], answer.json["version"]) == (200, "Second", 1)
+    assert [config["name"] for config in await listed(two)] == ["meta_business", "Second"]
+    assert gateway.meta.call_count(owner=two.numbers[1].phone_number_id) == calls
+    assert (await edit(two, 1, name="")).status == 422
+
+
+# ---------------------------------------------------------------- deleting
+
+
+async def test_a_deleted_config_is_gone(two: Organization, gateway: Gateway) -> None:
+    """Out of the fallback order, its webhook address ends, its provider posts there no more, and the trail keeps it."""
+    await two.fall_back_to(two.configs[1]["config_id"])
+    hook = gateway.meta.inbound(two.numbers[1]).text("x")
+    assert (await two.post_webhook(hook, config=1)).status == 200
+    assert gateway.meta.webhook_url(two.numbers[1]) == two.configs[1]["webhook_url"]
+    assert (await delete(two, 1)).status == 204
+    assert len(await listed(two)) == 1
+    told = await current(two)
+    assert (told["fallback"], told["version"]) == ([], 3)
+    assert (await two.post_webhook(hook, config=1)).status == 404
+    assert gateway.meta.webhook_url(two.numbers[1]) != two.configs[1]["webhook_url"]
+    entry = await last_entry(two)
+    assert (entry["action"], entry["config_id"]) == ("removed", two.configs[1]["config_id"])
+    assert entry["before"]["phone_number_id"] == two.numbers[1].phone_number_id
+    assert (await delete(two, 1)).status == 404
+    assert (await two.send()).status == 200
+
+
+async def test_the_active_config_is_not_deleted(two: Organization) -> None:
+    answer = await delete(two, 0)
+    assert (answer.status, answer.json["code"]) == (409, "config_active")
+    assert "Switch to another one first" in answer.json["detail"]
+    assert len(await listed(two)) == 2
+    assert (await two.send()).status == 200
+
+
+async def test_there_is_no_way_back_to_a_deleted_config(two: Organization) -> None:
+    assert (await post(two, "switch", config_id=two.configs[1]["config_id"])).status == 200
+    assert (await delete(two, 0)).status == 204
+    answer = await post(two, "rollback")
+    assert (answer.status, answer.json["code"]) == (409, "no_former_config")
+
+
+async def test_a_config_that_is_being_switched_to_is_not_deleted(
+    two: Organization, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever is first: afterwards it is the active one, or gone."""
+    for _ in range(3):
+        await two.configure(active=False)
+        place = len(two.configs) - 1
+        switched, deleted = await asyncio.gather(
+            post(two, "switch", config_id=two.configs[place]["config_id"]), delete(two, place)
+        )
+        assert (switched.status, deleted.status) in ((200, 409), (404, 204))
+        assert (await two.send()).status == 200
+
+
+# ---------------------------------------------------------------- the command line
+
+
+@pytest.fixture
+def command(organization: Organization, tmp_path: Path) -> Callable[..., Any]:
+    """`ingress …` as its user runs it, beside a dev.json."""
+    gateway = organization.gateway
+    facts = {
+        "url": gateway.url,
+        "api_key": organization.key,
+        "platform_key": gateway.platform_key,
+        "organization_id": organization.id,
+    }
+    (tmp_path / "dev.json").write_text(json.dumps(facts))
+    plain = {name: value for name, value in os.environ.items() if not name.startswith("INGRESS_")}
+
+    async def run(*arguments: str, **variables: str) -> tuple[int, str, str]:
+        done = await asyncio.to_thread(
+            subprocess.run,
+            [sys.executable, "-m", "ingress", *arguments],
+            env={**plain, "INGRESS_DATA_DIR": str(tmp_path), **variables},
+            capture_output=True,
+            text=True,
+            timeout=30,
+        )
+        return done.returncode, done.stdout, done.stderr
+
+    return run
+
+
+async def test_switching_from_the_command_line(two: Organization, command: Callable[..., Any]) -> None:
+    """Tables for people, JSON for scripts, and exit statuses that tell what to do."""
+    second = two.configs[1]["config_id"]
+    assert (await edit(two, 1, name="Second")).status == 200
+    status, out, _ = await command("switch", "Second", "--dry-run")
+    assert (status, "pass its tests" in out) == (0, True)
+    status, out, err = await command("switch", "Second", "--expected-version", "1", "--reason", "cheaper")
+    assert (status, err) == (0, "")
+    assert out.startswith(f"meta_business {second} is active at version 2.")
+    status, out, _ = await command("switch", second, "--json")
+    assert (status, json.loads(out)["changed"]) == (0, False)
+    status, out, err = await command("switch", two.configs[0]["config_id"], "--expected-version", "1", "--json")
+    assert (status, json.loads(out)["version"]) == (3, 2)
+    assert "version_conflict" in err
+    status, out, _ = await command("status")
+    assert status == 0
+    assert second in out
+    assert "is active at version 2" in out.splitlines()[0]
+    status, out, _ = await command("rollback")
+    assert (status, "version 3" in out) == (0, True)
+    status, out, _ = await command("audit", "--limit", "3")
+    assert (status, len(out.splitlines())) == (0, 4)
+    assert "activated" in out.splitlines()[1]
+    status, out, _ = await command("audit", "verify")
+    end = out.split()[-1]
+    assert (status, "all as they were written" in out) == (0, True)
+    assert (await command("audit", "verify", "--noted", end))[0] == 0
+    status, out, _ = await command("audit", "verify", "--noted", end[:-1] + ("0" if end[-1] != "0" else "1"))
+    assert (status, "BROKEN at entry" in out) == (1, True)
+
+
+async def test_organizations_and_keys_from_the_command_line(
+    organization: Organization, command: Callable[..., Any]
+) -> None:
+    status, out, _ = await command("org", "create", "Made by hand")
+    assert status == 0
+    made = out.strip()
+    status, out, _ = await command("org", "list", "--json")
+    assert made in {found["id"] for found in json.loads(out)}
+    status, out, _ = await command("key", "create", "--scopes", "read", "--name", "by hand")
+    assert status == 0
+    key = out.strip()
+    status, out, err = await command("status", INGRESS_API_URL=organization.gateway.url, INGRESS_API_KEY=key)
+    assert (status, err) == (0, "")
+    status, _, err = await command("rollback", "--key", key)
+    assert (status, "configure" in err) == (1, True)
+    status, out, _ = await command("key", "list")
+    assert "by hand" in out
+    assert key not in out
+    assert (await command("key", "revoke", key.split("_")[2]))[0] == 0
+    assert (await command("key", "revoke", "nobody"))[0] == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "said"),
+    [
+        (["switch", "nothing-is-called-so"], 1, "ingress status"),
+        (["switch", "01a202b3-6905-7e00-bf87-8a05ab56d744"], 1, "no such thing"),
+        (["status", "--url", "http://127.0.0.1:1", "--key", "x"], 4, "does not answer"),
+        (["status", "--url", "nowhere", "--key", "x"], 1, "--url"),
+        (["status", "--key", "x"], 1, "API key"),
+        (["status", "--url", "http://127.0.0.1:1"], 2, "--key"),
+        (["switch"], 2, "usage"),
+        (["audit", "verify", "--noted", "x"], 2, "ENTRIES:HASH"),
+    ],
+    ids=lambda value: " ".join(value)[:40] if isinstance(value, list) else None,
+)
+async def test_mistakes_at_the_command_line(
+    command: Callable[..., Any], arguments: list[str], status: int, said: str
+) -> None:
+    """One clear line on standard error; a key is sent to nobody but the service it was written down for."""
+    ended, out, err = await command(*arguments)
+    assert (ended, out) == (status, ""), err
+    assert said in err
+    assert "Traceback" not in err

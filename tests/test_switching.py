@@ -1,0 +1,727 @@
+"""Changing the provider: what is tested before, what is one transaction, who hears of it, and what a failure leaves."""
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from time import monotonic
+from typing import Any
+from uuid import UUID
+
+import aiohttp
+import asyncpg
+import msgspec
+import pytest
+import redis.asyncio
+
+from ingress import accounts, app, database, manager, redis_state
+from ingress.sandbox import ErrorCode, Hang, MetaSimulator, Refuse, Slow, example_number
+from ingress.servers import EmbeddedServers
+from ingress.settings import Settings
+from ingress.storage import switches
+
+from .conftest import serving
+from .gateway import Answer, Gateway, Organization, Process, eventually
+
+BASE = "/integrations/whatsapp"
+EXPIRED = ErrorCode(code=190)
+
+
+async def switch(organization: Organization, place: int | None = None, **more: Any) -> Answer:
+    body = more if place is None else {"config_id": organization.configs[place]["config_id"], **more}
+    return await organization.call("POST", f"{BASE}/provider/switch", body)
+
+
+async def rollback(organization: Organization, **more: Any) -> Answer:
+    return await organization.call("POST", f"{BASE}/provider/rollback", more)
+
+
+async def current(organization: Organization) -> Any:
+    return (await organization.call("GET", f"{BASE}/provider/current")).json
+
+
+async def states(organization: Organization) -> list[str]:
+    listed = (await organization.call("GET", f"{BASE}/provider/configs")).json["configs"]
+    return [config["state"] for config in listed]
+
+
+async def trail(organization: Organization, *actions: str) -> list[Any]:
+    """The trail, oldest first, of these actions or of all."""
+    entries = (await organization.call("GET", f"{BASE}/audit?limit=200")).json["entries"]
+    return [entry for entry in entries[::-1] if not actions or entry["action"] in actions]
+
+
+async def sent_through(organization: Organization) -> int:
+    """Send: which of its numbers the message went out from."""
+    answer = await organization.send()
+    assert answer.status == 200, answer.raw
+    return [config["config_id"] for config in organization.configs].index(answer.json["config_id"])
+
+
+async def metric(gateway: Gateway, name: str) -> float:
+    text = (await gateway.call("GET", "/metrics")).raw.decode()
+    return sum(float(line.rpartition(" ")[2]) for line in text.splitlines() if line.startswith(name))
+
+
+@asynccontextmanager
+async def service(settings: Settings, meta: MetaSimulator, redis_url: str | None = None) -> AsyncIterator[Gateway]:
+    """Another process of the service, as far as it matters: all it shares with the others is the servers."""
+    own = msgspec.structs.replace(settings, redis_url=settings.redis_url if redis_url is None else redis_url)
+    async with serving(own) as url, aiohttp.ClientSession() as session:
+        yield Gateway(url, settings.platform_key, session, meta)
+
+
+def at(gateway: Gateway, organization: Organization) -> Organization:
+    there = Organization(gateway, organization.id, organization.key)
+    there.configs, there.numbers = organization.configs, organization.numbers
+    return there
+
+
+@pytest.fixture
+async def two(organization: Organization) -> Organization:
+    """Two configs, the first one active, at version 1."""
+    await organization.configure(active=False, own_port=True)
+    return organization
+
+
+# ---------------------------------------------------------------- a switch
+
+
+async def test_a_switch_to_a_config_that_is_there(two: Organization) -> None:
+    """State, version, trail, event, webhook, sends: all of it, once."""
+    answer = await switch(two, 1, expected_version=1, reason="cheaper")
+    assert answer.status == 200, answer.raw
+    first, second = (config["config_id"] for config in two.configs)
+    told = answer.json
+    assert (told["config_id"], told["from_config_id"], told["version"]) == (second, first, 2)
+    assert (told["state"], told["changed"], told["provider"]) == ("active", True, "meta_business")
+    assert told["webhook_url"] == two.configs[1]["webhook_url"]
+    assert {check["name"]: check["passed"] for check in told["checks"]}["credentials"] is True
+    assert await states(two) == ["inactive", "active"]
+    assert await sent_through(two) == 1
+    entries = await trail(two, "switching", "deactivated", "activated")
+    assert [entry["action"] for entry in entries[-3:]] == ["switching", "deactivated", "activated"]
+    assert entries[-1]["reason"] == "cheaper"
+    assert entries[-3]["before"] == {"state": "configured"}
+    [event] = (await two.events(kind="provider.switched"))[1:]
+    assert event["data"]["config_id"] == second
+    assert {name: event["data"][name] for name in ("version", "from_config_id", "reason", "kind")} == {
+        "version": 2,
+        "from_config_id": first,
+        "reason": "cheaper",
+        "kind": "switch",
+    }
+    # The one that was left goes on receiving.
+    hook = two.gateway.meta.inbound(two.numbers[0]).text("still here")
+    assert (await two.post_webhook(hook, config=0)).status == 200
+
+
+async def test_a_switch_to_a_new_configuration(organization: Organization, gateway: Gateway) -> None:
+    """The body of provider/configure: validated, tested, saved, set up, active."""
+    number = example_number(7201)
+    config_data = number.config_data(await gateway.meta.add_number(number))
+    answer = await switch(organization, provider_type="meta_business", name="New", config_data=config_data)
+    assert (answer.status, answer.json["version"]) == (200, 2), answer.raw
+    assert gateway.meta.webhook_url(number) == answer.json["webhook_url"]
+    assert await states(organization) == ["inactive", "active"]
+    assert [entry["action"] for entry in (await trail(organization))[-4:]] == [
+        "configured",
+        "switching",
+        "deactivated",
+        "activated",
+    ]
+
+
+async def test_a_repeated_switch_changes_nothing(two: Organization) -> None:
+    """Who lost the answer asks again, and learns how things stand."""
+    first = (await switch(two, 1)).json
+    before = len(await trail(two))
+    again = await switch(two, 1)
+    assert (again.status, again.json["version"], again.json["changed"]) == (200, first["version"], False)
+    conflict = await switch(two, 1, expected_version=1)
+    assert (conflict.status, conflict.json["code"]) == (409, "version_conflict")
+    assert (conflict.json["version"], conflict.json["active_config_id"]) == (2, two.configs[1]["config_id"])
+    assert len(await trail(two)) == before
+    assert len(await two.events(kind="provider.switched")) == 2
+
+
+async def test_another_version_than_expected(two: Organization) -> None:
+    answer = await switch(two, 1, expected_version=7)
+    assert (answer.status, answer.json["version"]) == (409, 1)
+    assert await states(two) == ["active", "configured"]
+    assert await two.events(kind="provider.rolled_back") == []
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "path"),
+    [
+        ({}, 422, "config_id"),
+        ({"config_id": "x"}, 422, "config_id"),
+        ({"provider_type": "meta_business"}, 422, "config_id"),
+        ({"config_id": str(UUID(int=1)), "provider_type": "meta_business", "config_data": {}}, 422, "config_id"),
+        ({"provider_type": "meta_business", "config_data": {}, "is_active": False}, 422, "config_id"),
+        ({"config_id": str(UUID(int=1)), "expected_version": -1}, 422, "expected_version"),
+        ({"config_id": str(UUID(int=1)), "reason": "x" * 501}, 422, "reason"),
+        ({"config_id": str(UUID(int=1)), "nobody": 1}, 422, "nobody"),
+        ({"provider_type": "nobody", "config_data": {}}, 400, "provider_type"),
+        ({"provider_type": "meta_business", "config_data": {"x": 1}}, 400, "config_data.x"),
+    ],
+    ids=str,
+)
+async def test_bodies_that_are_refused(two: Organization, body: Any, status: int, path: str) -> None:
+    answer = await switch(two, **body)
+    assert (answer.status, [error["path"] for error in answer.json["errors"]]) == (status, [path]), answer.raw
+    assert (await switch(two, config_id=str(UUID(int=1)))).status == 404
+    assert await trail(two, "rolled_back") == []
+
+
+# ---------------------------------------------------------------- one after the other
+
+
+async def test_of_those_who_expect_the_same_version_one_wins(
+    two: Organization, settings: Settings, meta: MetaSimulator
+) -> None:
+    """From two processes, round after round: versions are dense, and every one has its entry and its event."""
+    await two.configure(active=False)
+    rounds, callers = 4, 12
+    async with service(settings, meta) as other:
+        doors = [two, at(other, two)]
+        for version in range(1, rounds + 1):
+            active = (await current(two))["config_id"]
+            others = [place for place, config in enumerate(two.configs) if config["config_id"] != active]
+            answers = await asyncio.gather(
+                *(switch(doors[turn % 2], others[turn % 2], expected_version=version) for turn in range(callers))
+            )
+            assert sorted(answer.status for answer in answers) == [200] + [409] * (callers - 1)
+            assert {answer.json["version"] for answer in answers} == {version + 1}
+    assert [entry["version"] for entry in await trail(two, "activated")] == list(range(1, rounds + 2))
+    switched = await two.events(kind="provider.switched")
+    assert [event["data"]["version"] for event in switched] == list(range(1, rounds + 2))
+    assert (await current(two))["version"] == rounds + 1
+
+
+async def test_who_expects_nothing_waits_for_the_others(
+    two: Organization, settings: Settings, meta: MetaSimulator
+) -> None:
+    """A queue: each is made, one after the other."""
+    async with service(settings, meta) as other:
+        doors = [two, at(other, two)]
+        answers = await asyncio.gather(*(switch(doors[turn % 2], turn % 2) for turn in range(10)))
+    assert {answer.status for answer in answers} == {200}
+    made = sorted(answer.json["version"] for answer in answers if answer.json["changed"])
+    assert made == list(range(2, len(made) + 2))
+    assert [entry["version"] for entry in await trail(two, "activated")] == [1, *made]
+    assert sorted(await states(two)) == ["active", "inactive"]
+
+
+async def test_one_organization_does_not_wait_for_another(
+    two: Organization, gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whose provider hangs."""
+    monkeypatch.setattr(accounts, "TEST_TIMEOUT_S", 1.0)
+    other = await gateway.organization()
+    await other.configure()
+    await other.configure(active=False)
+    await gateway.meta.set_default(two.numbers[1], Hang(), everything=True)
+    try:
+        waiting = asyncio.create_task(switch(two, 1))
+        await eventually(lambda: states(two), lambda told: told == ["active", "switching"])
+        assert (await switch(other, 1)).status == 200
+        assert await sent_through(two) == 0
+        assert not waiting.done()
+    finally:
+        await gateway.meta.clear_faults(two.numbers[1])
+    answer = await waiting
+    assert answer.status == 504
+
+
+# ---------------------------------------------------------------- what fails
+
+
+async def unchanged(organization: Organization, code: str, state: str) -> None:
+    """The first config is in force, the second in *state*; the trail and an event say why."""
+    told = await current(organization)
+    assert (told["config_id"], told["version"]) == (organization.configs[0]["config_id"], 1)
+    assert await states(organization) == ["active", state]
+    assert await sent_through(organization) == 0
+    entry = (await trail(organization))[-1]
+    assert (entry["action"], entry["reason"], entry["version"]) == ("rolled_back", code, 1)
+    assert entry["after"] == {"state": state, "active_config_id": organization.configs[0]["config_id"]}
+    event = (await organization.events(kind="provider.rolled_back"))[-1]
+    assert event["data"]["reason"] == code
+    assert event["data"]["config_id"] == organization.configs[0]["config_id"]
+    assert event["data"]["failed_config_id"] == organization.configs[1]["config_id"]
+
+
+async def test_credentials_that_do_not_work_any_more(two: Organization, gateway: Gateway) -> None:
+    """422 with what to do; the config is marked; once it is repaired the switch is made."""
+    before = await metric(gateway, 'ingress_rollbacks_total{reason="test_failed"}')
+    await gateway.meta.set_default(two.numbers[1], EXPIRED, everything=True)
+    answer = await switch(two, 1)
+    assert (answer.status, answer.json["code"]) == (422, "test_failed"), answer.raw
+    assert "nothing was changed" in answer.json["detail"]
+    assert any(check.get("fix") for check in answer.json["checks"])
+    await unchanged(two, "test_failed", "error")
+    assert await metric(gateway, 'ingress_rollbacks_total{reason="test_failed"}') == before + 1
+    await gateway.meta.clear_faults(two.numbers[1])
+    assert (await switch(two, 1)).status == 200
+    assert await states(two) == ["inactive", "active"]
+
+
+async def test_a_test_that_hangs(two: Organization, gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
+    """504, and nobody says that the credentials are bad."""
+    assert accounts.TEST_TIMEOUT_S + 0.5 < 6
+    monkeypatch.setattr(accounts, "TEST_TIMEOUT_S", 0.2)
+    await gateway.meta.set_default(two.numbers[1], Hang(), everything=True)
+    started = monotonic()
+    answer = await switch(two, 1)
+    assert monotonic() - started < 2
+    await gateway.meta.clear_faults(two.numbers[1])
+    assert (answer.status, answer.json["code"]) == (504, "test_timed_out"), answer.raw
+    await unchanged(two, "test_timed_out", "configured")
+
+
+async def test_a_provider_that_refuses_connections(two: Organization, gateway: Gateway) -> None:
+    await gateway.meta.set_default(two.numbers[1], Refuse())
+    answer = await switch(two, 1)
+    await gateway.meta.clear_faults(two.numbers[1])
+    assert (answer.status, answer.json["code"]) == (502, "provider_unreachable"), answer.raw
+    await unchanged(two, "provider_unreachable", "configured")
+
+
+async def test_a_new_configuration_that_does_not_work(organization: Organization, gateway: Gateway) -> None:
+    """Nothing is saved; it is told all the same."""
+    number = example_number(7202)
+    config_data = number.config_data(await gateway.meta.add_number(number)) | {"access_token": "EAAG-not-this-one"}
+    answer = await switch(organization, provider_type="meta_business", config_data=config_data)
+    assert (answer.status, answer.json["code"]) == (422, "test_failed")
+    assert await states(organization) == ["active"]
+    entry = (await trail(organization))[-1]
+    assert (entry["action"], entry["reason"], entry["config_id"]) == ("rolled_back", "test_failed", None)
+    [event] = await organization.events(kind="provider.rolled_back")
+    assert "failed_config_id" not in event["data"]
+    assert b"not-this-one" not in answer.raw
+
+
+async def test_force_is_without_a_test(two: Organization, gateway: Gateway) -> None:
+    """Audited as such."""
+    await gateway.meta.set_default(two.numbers[1], EXPIRED, everything=True)
+    answer = await switch(two, 1, force=True, reason="they say it is up")
+    await gateway.meta.clear_faults(two.numbers[1])
+    assert (answer.status, answer.json["checks"]) == (200, [])
+    entry = (await trail(two, "activated"))[-1]
+    assert entry["after"] == {"active_config_id": two.configs[1]["config_id"], "forced": True}
+
+
+@pytest.mark.parametrize("step", ["activate", "notify"])
+async def test_a_failure_in_the_transaction_undoes_all_of_it(
+    two: Organization, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    """At its first statement or after its last one."""
+    statement = getattr(switches, step)
+
+    async def broken(*arguments: Any, **more: Any) -> Any:
+        await statement(*arguments, **more)
+        raise RuntimeError("broken")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(switches, step, broken)
+        assert (await switch(two, 1)).status == 500
+    await unchanged(two, "RuntimeError", "configured")
+    assert [entry["version"] for entry in await trail(two, "activated")] == [1]
+    assert (await switch(two, 1)).json["version"] == 2
+
+
+async def test_a_commit_that_nobody_confirmed(two: Organization, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The connection is lost with the answer: 503, and whoever looks sees one of the two, whole."""
+    terminated = asyncpg.Connection.terminate
+
+    async def cut(connection: Any, *_: Any) -> None:
+        terminated(connection)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(switches, "notify", cut)
+        assert (await switch(two, 1)).status == 503
+    # The lock went with the connection. Who comes next puts right what is left of it.
+    answer = await switch(two, 1, expected_version=1)
+    assert (answer.status, answer.json["version"]) == (200, 2), answer.raw
+    [entry] = await trail(two, "rolled_back")
+    assert (entry["actor"], entry["reason"], entry["config_id"]) == (
+        "system",
+        "process_died",
+        two.configs[1]["config_id"],
+    )
+    assert entry["after"]["state"] == "configured"
+
+
+async def test_a_commit_that_was_made_is_not_undone(two: Organization, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever goes wrong after it: the new config is in force, and nobody is told otherwise."""
+    transaction = database.Exclusive.transaction
+    notified = asyncio.Event()
+    notify = switches.notify
+
+    async def noted(*arguments: Any) -> None:
+        await notify(*arguments)
+        notified.set()
+
+    @asynccontextmanager
+    async def lossy(self: Any) -> AsyncIterator[Any]:
+        async with transaction(self) as connection:
+            yield connection
+        if notified.is_set():
+            notified.clear()
+            raise RuntimeError("after the commit")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(switches, "notify", noted)
+        patch.setattr(database.Exclusive, "transaction", lossy)
+        assert (await switch(two, 1)).status == 500
+    assert await states(two) == ["inactive", "active"]
+    assert await sent_through(two) == 1
+    assert await trail(two, "rolled_back") == []
+    assert await two.events(kind="provider.rolled_back") == []
+
+
+async def test_a_process_that_dies_in_the_middle(
+    two: Organization,
+    gateway: Gateway,
+    settings: Settings,
+    free_port: int,
+    tmp_path: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """kill -9 while the test is under way: the other processes restore what it left, by themselves."""
+    environment = {
+        "DATABASE_URL": settings.database_url,
+        "REDIS_URL": settings.redis_url,
+        "INGRESS_PORT": str(free_port),
+        "INGRESS_PLATFORM_KEY": settings.platform_key,
+        "INGRESS_ENCRYPTION_KEYS": settings.encryption_keys,
+        "INGRESS_EGRESS_ALLOW": settings.egress_allow,
+    }
+    process = Process(environment, tmp_path / "log")
+    await process.start()
+    dying = at(Gateway(f"http://127.0.0.1:{free_port}", settings.platform_key, gateway.session, gateway.meta), two)
+    await gateway.meta.set_default(two.numbers[1], Hang(), everything=True)
+    try:
+        under_way = asyncio.create_task(switch(dying, 1))
+        await eventually(lambda: states(two), lambda told: told == ["active", "switching"])
+        process.kill()
+        with pytest.raises(aiohttp.ClientError):
+            await under_way
+    finally:
+        await gateway.meta.clear_faults(two.numbers[1])
+    monkeypatch.setattr(app, "RECOVER_EVERY_S", 0.05)
+    async with service(settings, gateway.meta):
+        await eventually(lambda: states(two), lambda told: told == ["active", "configured"])
+    await unchanged(two, "process_died", "configured")
+    assert (await switch(two, 1)).status == 200
+
+
+async def test_a_switch_under_way_is_nothing_to_recover(
+    two: Organization, gateway: Gateway, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its lock is held, so nobody takes it for a rest."""
+    await gateway.meta.set_default(two.numbers[1], Slow(seconds=0.1), everything=True)
+    monkeypatch.setattr(app, "RECOVER_EVERY_S", 0.01)
+    async with service(settings, gateway.meta):
+        answer = await switch(two, 1)
+    await gateway.meta.clear_faults(two.numbers[1])
+    assert answer.status == 200, answer.raw
+    assert await trail(two, "rolled_back") == []
+
+
+# ---------------------------------------------------------------- back again
+
+
+async def test_a_rollback_returns_to_the_former_config(two: Organization) -> None:
+    """One call, a new version, and back again."""
+    nothing = await rollback(two)
+    assert (nothing.status, nothing.json["code"]) == (409, "no_former_config")
+    await switch(two, 1)
+    for version, place in ((3, 0), (4, 1)):
+        answer = await rollback(two, expected_version=version - 1, reason="as it was")
+        assert (answer.status, answer.json["version"]) == (200, version), answer.raw
+        assert answer.json["config_id"] == two.configs[place]["config_id"]
+        assert await sent_through(two) == place
+    assert (await rollback(two, expected_version=1)).status == 409
+    assert (await two.events(kind="provider.switched"))[-1]["data"]["kind"] == "rollback"
+
+
+async def test_a_rollback_to_what_does_not_work(two: Organization, gateway: Gateway) -> None:
+    """Is refused as any switch is, and can be forced."""
+    await switch(two, 1)
+    await gateway.meta.set_default(two.numbers[0], EXPIRED, everything=True)
+    assert (await rollback(two)).status == 422
+    assert (await current(two))["version"] == 2
+    assert (await rollback(two, force=True)).json["version"] == 3
+    await gateway.meta.clear_faults(two.numbers[0])
+
+
+# ---------------------------------------------------------------- what is under way
+
+
+async def test_calls_that_began_before_end_where_they_began(two: Organization, gateway: Gateway) -> None:
+    """They are counted at the flip and until the last one; nothing is sent again, nothing lost."""
+    counted = "ingress_provider_switch_in_flight_sum"
+    drained = 'ingress_provider_switch_phase_seconds_count{phase="drain"}'
+    before = await metric(gateway, counted), await metric(gateway, drained)
+    await gateway.meta.set_default(two.numbers[0], Slow(seconds=0.6))
+    sends = [asyncio.create_task(two.send()) for _ in range(3)]
+    number_id = two.numbers[0].phone_number_id
+    arrived = lambda: sum(call.phone_number_id == number_id for call in gateway.meta.sends)  # noqa: E731
+    await eventually(arrived, lambda count: count == 3)
+    assert (await switch(two, 1)).status == 200
+    assert await sent_through(two) == 1
+    assert not any(send.done() for send in sends)
+    assert (await metric(gateway, counted), await metric(gateway, drained)) == (before[0] + 3, before[1])
+    answers = [await send for send in sends]
+    await gateway.meta.clear_faults(two.numbers[0])
+    assert {(answer.status, answer.json["config_id"]) for answer in answers} == {(200, two.configs[0]["config_id"])}
+    assert await metric(gateway, drained) == before[1] + 1
+
+
+# ---------------------------------------------------------------- who hears of it
+
+
+@pytest.mark.parametrize("redis_there", [True, False], ids=["redis", "no-redis"])
+async def test_every_process_hears_of_it(
+    two: Organization, settings: Settings, meta: MetaSimulator, monkeypatch: pytest.MonkeyPatch, redis_there: bool
+) -> None:
+    """By no expiry: what they know would be good for a minute."""
+    monkeypatch.setattr(manager, "CACHE_S", 60.0)
+    redis_url = None if redis_there else "unix:///nonexistent/redis.sock"
+    async with service(settings, meta, redis_url) as one, service(settings, meta, redis_url) as other:
+        doors = [at(one, two), at(other, two)]
+        for version in range(1, 6):
+            for door in doors:
+                told = await eventually(lambda: current(door), lambda told, v=version: told["version"] == v, timeout=2)  # noqa: B023
+                assert told["config_id"] == two.configs[(version - 1) % 2]["config_id"]
+            assert (await switch(doors[version % 2], version % 2)).status == 200
+
+
+async def test_who_hears_of_nothing_looks_for_itself(
+    two: Organization, settings: Settings, meta: MetaSimulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No notification, no message, and a Redis that holds the old value: it is used within a second all the same."""
+    key = f"org_{{{two.id}}}:provider:active"
+    async with service(settings, meta) as other, redis.asyncio.Redis.from_url(settings.redis_url) as client:
+        there = at(other, two)
+        assert (await current(there))["version"] == 1
+        stale = await client.get(key)
+        for held in managers(monkeypatch):
+            held.forget_all(listening=False)
+        monkeypatch.setattr(manager.WhatsAppProviderManager, "hear", lambda *_: None)
+        assert (await current(there))["version"] == 1
+        assert (await switch(two, 1)).status == 200
+        await client.set(key, stale)
+        started = monotonic()
+        await eventually(lambda: current(there), lambda told: told["version"] == 2, timeout=2)
+        assert monotonic() - started < manager.CACHE_S + 0.5
+
+
+def managers(monkeypatch: pytest.MonkeyPatch) -> list[manager.WhatsAppProviderManager]:
+    """Every manager of this process."""
+    import gc
+
+    return [found for found in gc.get_objects() if type(found) is manager.WhatsAppProviderManager]
+
+
+async def test_a_listener_that_was_cut_off_misses_nothing(
+    two: Organization, settings: Settings, meta: MetaSimulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It listens again, and reads everything again: the news may have passed in between."""
+    monkeypatch.setattr(manager, "CACHE_S", 60.0)
+    monkeypatch.setattr("ingress.database.LISTEN_RETRY_S", 0.01)
+    async with service(settings, meta, "unix:///nonexistent/redis.sock") as other:
+        there = at(other, two)
+        assert (await current(there))["version"] == 1
+        connection = await asyncpg.connect(settings.database_url)
+        try:
+            listening = "select pid from pg_stat_activity where query ilike 'listen %' and datname = current_database()"
+            former = {row["pid"] for row in await connection.fetch(listening)}
+            assert former
+            await connection.execute("select pg_terminate_backend(pid) from unnest($1::int[]) pid", list(former))
+            assert (await switch(two, 1)).status == 200
+            await eventually(lambda: current(there), lambda told: told["version"] == 2, timeout=3)
+        finally:
+            await connection.close()
+
+
+# ---------------------------------------------------------------- Redis, at any moment of a switch
+
+
+@pytest.fixture
+def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServers]:
+    """One to kill."""
+    with EmbeddedServers(tmp_path_factory.mktemp("valkey"), postgres=False) as running:
+        yield running
+
+
+@pytest.mark.parametrize("moment", ["before", "tested", "committing", "committed"])
+@pytest.mark.parametrize("trouble", ["killed", "paused", "flushed", "stale"])
+async def test_redis_goes_in_the_middle_of_a_switch(
+    valkey: EmbeddedServers,
+    settings: Settings,
+    meta: MetaSimulator,
+    monkeypatch: pytest.MonkeyPatch,
+    moment: str,
+    trouble: str,
+) -> None:
+    """The switch is made, sends and webhooks go on, the session is there, and Redis is mended when it is back."""
+    assert valkey.redis_url
+    monkeypatch.setattr(redis_state, "PROBE_EVERY_S", 0.05)
+    monkeypatch.setattr(manager, "CACHE_S", 0.0)
+    async with (
+        service(settings, meta, valkey.redis_url) as gateway,
+        redis.asyncio.Redis.from_url(valkey.redis_url) as client,
+    ):
+        organization = await gateway.organization()
+        await organization.configure()
+        await organization.configure(active=False)
+        key = f"org_{{{organization.id}}}:provider:active"
+        old = await client.get(key)
+        assert old is not None
+
+        async def strike() -> None:
+            if trouble == "killed":
+                valkey.valkey.kill()
+            elif trouble == "paused":
+                os.kill(valkey.pids["valkey"], signal.SIGSTOP)
+            elif trouble == "flushed":
+                await client.flushall()
+            else:
+                await client.set(key, old)
+
+        def struck(owner: Any, name: str) -> None:
+            wrapped: Callable[..., Any] = getattr(owner, name)
+
+            async def first(*arguments: Any, **more: Any) -> Any:
+                await strike()
+                return await wrapped(*arguments, **more)
+
+            monkeypatch.setattr(owner, name, first)
+
+        if moment == "before":
+            await strike()
+        elif moment == "tested":
+            struck(accounts.Accounts, "set_up")
+        elif moment == "committing":
+            struck(switches, "notify")
+        else:
+            struck(manager.WhatsAppProviderManager, "_take_up")
+        started = monotonic()
+        answer = await switch(organization, 1)
+        assert (answer.status, answer.json["version"]) == (200, 2), answer.raw
+        assert monotonic() - started < 2
+        for place in (0, 1):
+            hook = meta.inbound(organization.numbers[place]).text("x")
+            assert (await organization.post_webhook(hook, config=place)).status == 200
+        assert await sent_through(organization) == 1
+        told = await current(organization)
+        assert (told["config_id"], told["version"]) == (organization.configs[1]["config_id"], 2)
+        assert told["status"] != "unknown"  # the session, out of the database
+        if trouble == "killed":
+            valkey.valkey.start()
+        elif trouble == "paused":
+            os.kill(valkey.pids["valkey"], signal.SIGCONT)
+
+        async def mended() -> bool:
+            assert await sent_through(organization) == 1
+            await current(organization)
+            held = await client.get(key)
+            return held is not None and msgspec.json.decode(held)["version"] == 2
+
+        await eventually(mended)
+        if trouble == "paused":  # what was written to it while it stood still comes late, and changes nothing
+            assert await mended()
+
+
+# ---------------------------------------------------------------- the lock, and what it is not trusted with
+
+
+async def test_the_commit_compares_what_it_sets(
+    two: Organization, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Lock or not: who is at another version by then is refused."""
+    set_up = accounts.Accounts.set_up
+
+    async def overtaken(*arguments: Any) -> Any:
+        connection = await asyncpg.connect(settings.database_url)
+        await connection.execute("update organizations set version = version + 5 where id = $1", UUID(two.id))
+        await connection.close()
+        return await set_up(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(accounts.Accounts, "set_up", overtaken)
+        answer = await switch(two, 1)
+    assert (answer.status, answer.json["code"], answer.json["version"]) == (409, "version_conflict", 6)
+    assert await states(two) == ["active", "configured"]
+    assert (await trail(two))[-1]["reason"] == "version_conflict"
+
+
+@pytest.mark.parametrize("where", ["here", "there"])
+async def test_who_waits_for_too_long_is_told(
+    two: Organization, settings: Settings, meta: MetaSimulator, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    """In the queue of its own process, or among processes: 503, and nothing was changed."""
+    monkeypatch.setattr(accounts, "TEST_TIMEOUT_S", 2.0)
+    monkeypatch.setattr(database, "EXCLUSIVE_WAIT_S", 0.1)
+    monkeypatch.setitem(database._EXCLUSIVE, "lock_timeout", "100ms")
+    await meta.set_default(two.numbers[1], Hang(), everything=True)
+    async with service(settings, meta) as one, service(settings, meta) as other:
+        under_way = asyncio.create_task(switch(at(one, two), 1))
+        await eventually(lambda: states(two), lambda told: told == ["active", "switching"])
+        answer = await switch(at(one if where == "here" else other, two), 1)
+        assert (answer.status, answer.json["code"]) == (503, "unavailable"), answer.raw
+        assert "Nothing was changed" in answer.json["detail"]
+        assert answer.headers["retry-after"]
+        assert (await under_way).status == 504
+    await meta.clear_faults(two.numbers[1])
+    await unchanged(two, "test_timed_out", "configured")
+
+
+async def test_a_process_that_hangs_loses_the_lock_and_the_right_to_commit(
+    two: Organization, settings: Settings, meta: MetaSimulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It believes that it holds it. Whoever came meanwhile is not undone by it."""
+    third = await two.configure(active=False)
+    monkeypatch.setitem(database._EXCLUSIVE, "idle_session_timeout", "200ms")
+    await meta.set_default(two.numbers[1], Slow(seconds=0.3), everything=True)
+    async with service(settings, meta) as hanging:
+        under_way = asyncio.create_task(switch(at(hanging, two), 1))
+        await eventually(lambda: states(two), lambda told: "switching" in told)
+        answer = await switch(two, 2)
+        assert (answer.status, answer.json["version"]) == (200, 2), answer.raw
+        assert (await under_way).status == 503
+    await meta.clear_faults(two.numbers[1])
+    told = await current(two)
+    assert (told["config_id"], told["version"]) == (third["config_id"], 2)
+    assert await states(two) == ["inactive", "configured", "active"]
+    assert [entry["version"] for entry in await trail(two, "activated")] == [1, 2]
+
+
+async def test_late_news_change_nothing(
+    two: Organization, settings: Settings, meta: MetaSimulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Messages that were delayed and reordered, and some that are none."""
+    monkeypatch.setattr(manager, "CACHE_S", 60.0)
+    assert (await switch(two, 1)).status == 200
+    async with redis.asyncio.Redis.from_url(settings.redis_url) as client:
+        assert (await current(two))["version"] == 2
+        loads = []
+        load = manager.WhatsAppProviderManager._load_route
+
+        async def counted(self: Any, *arguments: Any) -> Any:
+            loads.append(arguments)
+            return await load(self, *arguments)
+
+        monkeypatch.setattr(manager.WhatsAppProviderManager, "_load_route", counted)
+        for version in (1, 2, 1):
+            await client.publish(redis_state.CHANNEL, f"provider:{two.id}:{version}")
+        assert await sent_through(two) == 1
+        assert loads == []
+        await client.publish(redis_state.CHANNEL, f"provider:{two.id}")  # of a release that tells no version
+        await eventually(lambda: bool(loads))
+        assert (await current(two))["version"] == 2
