@@ -16,7 +16,11 @@ from starlette.types import Receive, Scope, Send
 from providers import Registry
 
 from . import administration, events, integrations, log, media_api, messages_api, metrics, receipts
+from .accounts import Accounts
+from .asking import Asking
+from .attempts import Attempts
 from .auth import Authenticator
+from .bulkhead import Bulkhead
 from .calls import Caller
 from .database import Database, SchemaError, StoreUnavailable
 from .edge import Edge
@@ -26,12 +30,14 @@ from .inbound import Inbound
 from .manager import WhatsAppProviderManager
 from .openapi import openapi
 from .outbound import Outbound
+from .outcomes import Outcomes
 from .pacing import Pacer
 from .problems import json_response
 from .redis_state import RedisState
 from .relay import Relay
 from .settings import Settings
 from .storage import deliveries, inbound, retention, sends
+from .takeover import Takeover
 from .transfers import Transfers
 from .vault import Vault, VaultError
 
@@ -73,13 +79,18 @@ class Application:
             session = await stack.enter_async_context(egress.session(per_host=0))
             manager = WhatsAppProviderManager(Registry(), database, redis, vault, caller, egress, settings.origin)
             wakes = Wakes(redis)
-            for work in (_hear(redis, manager, wakes), _watch_lag(), _watch_gauges(database), _purge(database)):
+            accounts = Accounts(database, redis)
+            for work in (
+                _hear(redis, manager, wakes, accounts),
+                _watch_lag(),
+                _watch_gauges(database),
+                _purge(database),
+            ):
                 task = asyncio.create_task(work)
                 stack.callback(task.cancel)
             # Left in reverse: deliveries first, then sends, then webhooks, whose rows the others may still write.
             receiver = await stack.enter_async_context(Inbound(database, manager, wakes))
-            sender = Outbound(database, manager, caller, wakes, Pacer(redis), self.closing)
-            outbound = await stack.enter_async_context(sender)
+            outbound = await self._sending(stack, database, redis, manager, caller, wakes, accounts)
             await stack.enter_async_context(Relay(database, vault, egress, wakes, self.closing))
             stack.callback(log.flush)
             yield {
@@ -98,11 +109,36 @@ class Application:
                 "closing": self.closing,
             }
 
+    async def _sending(
+        self,
+        stack: contextlib.AsyncExitStack,
+        database: Database,
+        redis: RedisState,
+        manager: WhatsAppProviderManager,
+        caller: Caller,
+        wakes: Wakes,
+        accounts: Accounts,
+    ) -> Outbound:
+        """All that sending takes. What is left last stores what the others still have to say."""
+        outcomes = await stack.enter_async_context(Outcomes(database, wakes))
+        asking = await stack.enter_async_context(Asking(caller, outcomes))
+        await stack.enter_async_context(accounts)
+        bulkhead = Bulkhead()
+        metrics.bulkhead_waiting.set_function(lambda: bulkhead.waiting)
+        attempts = Attempts(database, caller, outcomes, accounts, Pacer(redis), bulkhead)
+        outbound = await stack.enter_async_context(
+            Outbound(database, manager, attempts, outcomes, asking, accounts, bulkhead)
+        )
+        await stack.enter_async_context(Takeover(database, manager, outbound, outcomes, asking, self.closing))
+        return outbound
 
-async def _hear(redis: RedisState, manager: WhatsAppProviderManager, wakes: Wakes) -> None:
+
+async def _hear(redis: RedisState, manager: WhatsAppProviderManager, wakes: Wakes, accounts: Accounts) -> None:
     async for topic, organization_id in redis.wakes():
         if topic == "provider":
             manager.forget(organization_id)
+        elif topic == "accounts":
+            accounts.heard()
         else:
             wakes.heard(organization_id)
 

@@ -35,6 +35,7 @@ from .database import Database, StoreUnavailable
 from .edge import path_of
 from .egress import Egress, InvalidUrl
 from .envelope import own_event
+from .policy import DEFAULT_POLICY, FallbackPolicy
 from .redis_state import RedisState
 from .storage import configs, events
 from .vault import Vault, VaultError, new_webhook_token, token_hash
@@ -96,6 +97,7 @@ class Route(msgspec.Struct, frozen=True):
 
     version: int
     order: tuple[Config, ...]
+    policy: FallbackPolicy = DEFAULT_POLICY
 
 
 class WhatsAppProviderManager:
@@ -350,14 +352,17 @@ class WhatsAppProviderManager:
         return version
 
     async def set_fallbacks(
-        self, organization_id: UUID, config_ids: Sequence[UUID], actor: Actor
-    ) -> tuple[int, list[UUID]]:
-        """Set the fallback order: the new version, and the order, which leaves out the active config.
+        self, organization_id: UUID, config_ids: Sequence[UUID], policy: FallbackPolicy | None, actor: Actor
+    ) -> tuple[int, list[UUID], FallbackPolicy]:
+        """Set the fallback order: the new version, the order, which leaves out the active config, and the policy.
+
+        Without *policy* it stays as it is.
 
         Raises `NotFound` for a config that is not the organization's.
         """
         async with self._database.organization(organization_id) as connection:
-            change = await configs.set_fallbacks(connection, organization_id, list(config_ids))
+            wanted = msgspec.json.encode(policy) if policy else None
+            change = await configs.set_fallbacks(connection, organization_id, list(config_ids), wanted)
             if change is None:
                 raise NotFound
             await configs.audit(
@@ -367,12 +372,16 @@ class WhatsAppProviderManager:
                 actor=actor.name,
                 address=actor.address,
                 version=change["version"],
-                before=msgspec.json.encode({"fallback_config_ids": change["former"]}),
-                after=msgspec.json.encode({"fallback_config_ids": change["wanted"]}),
+                before=msgspec.json.encode(
+                    {"fallback_config_ids": change["former"], "policy": _policy(change["former_policy"])}
+                ),
+                after=msgspec.json.encode(
+                    {"fallback_config_ids": change["wanted"], "policy": _policy(change["policy"])}
+                ),
             )
         version: int = change["version"]
         await self._announce(organization_id)
-        return version, change["wanted"]
+        return version, change["wanted"], _policy(change["policy"])
 
     def masked(self, provider: WhatsAppProvider) -> dict[str, Any]:
         """The configuration with every secret replaced by its fingerprint: all that ever leaves the service."""
@@ -411,7 +420,8 @@ class WhatsAppProviderManager:
             order = [self._opened(row) for row in rows if row["id"]]
             # The first is the active one. Without it nothing is sent: a fallback must not take its place for good.
             usable = [config for config in order if config is not None] if order and order[0] else []
-            route = Route(rows[0]["version"] if rows else 0, tuple(usable))
+            policy = _policy(rows[0]["fallback_policy"] if rows else None)
+            route = Route(rows[0]["version"] if rows else 0, tuple(usable), policy)
             if route.order:
                 await self._remember(organization_id, route, rows[0]["session"] or b"null")
         held = self._routes.get(organization_id)
@@ -432,10 +442,13 @@ class WhatsAppProviderManager:
         except msgspec.MsgspecError:
             return None
         held = [self._configs.get((organization_id, config_id)) for config_id in active.order]
-        return Route(active.version, tuple(pair[1] for pair in held if pair)) if held and all(held) else None
+        if not held or not all(held):
+            return None
+        return Route(active.version, tuple(pair[1] for pair in held if pair), active.policy)
 
     async def _remember(self, organization_id: UUID, route: Route, session: bytes) -> None:
-        active = _Active(route.version, route.order[0].provider_type, [config.id for config in route.order])
+        order = [config.id for config in route.order]
+        active = _Active(route.version, route.order[0].provider_type, order, route.policy)
         await self._redis.set_active(organization_id, route.version, msgspec.json.encode(active), session)
 
     async def _load_webhook(self, token: str) -> Config | None:
@@ -520,12 +533,17 @@ class WhatsAppProviderManager:
         await self._redis.wake("events", organization_id)
 
 
-class _Active(msgspec.Struct):
+class _Active(msgspec.Struct, omit_defaults=True):
     """What Redis holds of an organization's route."""
 
     version: int
     provider: str
     order: list[UUID]
+    policy: FallbackPolicy = DEFAULT_POLICY
+
+
+def _policy(stored: bytes | None) -> FallbackPolicy:
+    return msgspec.json.decode(stored, type=FallbackPolicy) if stored else DEFAULT_POLICY
 
 
 def _sender(provider: WhatsAppProvider, status: ProviderStatus | None) -> str | None:

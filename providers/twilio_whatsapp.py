@@ -8,6 +8,7 @@ Source: https://www.twilio.com/docs/whatsapp/api, https://www.twilio.com/docs/me
 import re
 from base64 import b64encode
 from collections.abc import Generator
+from functools import cache
 from typing import Annotated, ClassVar, TypeVar
 from urllib.parse import quote, urlencode
 
@@ -20,7 +21,7 @@ from ._twilio_errors import answer, call_error, is_missing, repeatable
 from ._twilio_media import is_redirect, media_of
 from ._twilio_outbound import CHANNEL, Form
 from ._values import Object, phone, word
-from .base import Check, Flow, ProviderInfo, Request, Response, Webhook, WhatsAppProvider
+from .base import Check, Flow, Pacing, ProviderInfo, Request, Response, Webhook, WhatsAppProvider
 from .errors import AccountBroken, Rejected, Restricted, Unavailable, Uncertain, Unsupported
 from .messages import (
     Event,
@@ -156,6 +157,15 @@ class TwilioWhatsApp(WhatsAppProvider, frozen=True, kw_only=True):
             extra={"placeholder": "https://api.twilio.com"},
         ),
     ] = "https://api.twilio.com"
+    messages_per_second: Annotated[
+        int,
+        Meta(
+            title="Messages per second",
+            description="What Twilio allows the sender: 80 unless it was raised. 0: no limit of ours.",
+            ge=0,
+            le=1_000_000,
+        ),
+    ] = 80
 
     def __post_init__(self) -> None:
         number = phone(self.phone_number)
@@ -171,6 +181,10 @@ class TwilioWhatsApp(WhatsAppProvider, frozen=True, kw_only=True):
     @property
     def sender(self) -> str:
         return self.phone_number
+
+    @property
+    def pacing(self) -> Pacing | None:
+        return _pacing(self.messages_per_second)
 
     # ------------------------------------------------------------ inbound
 
@@ -429,6 +443,14 @@ def _is_half(*pair: str | None) -> bool:
 
 def _basic(user: str, password: str) -> str:
     return f"Basic {b64encode(f'{user}:{password}'.encode()).decode()}"
+
+
+@cache
+def _pacing(messages_per_second: int) -> Pacing | None:
+    """A second's worth at once: what is above is queued, until that becomes too much (21611, 30001)."""
+    if not messages_per_second:
+        return None
+    return Pacing(messages_per_minute=60 * messages_per_second, burst=messages_per_second)
 
 
 PROVIDER = TwilioWhatsApp

@@ -158,7 +158,7 @@ async def test_an_ack_may_be_a_failure(linked: Linked) -> None:
 @pytest.mark.parametrize("hides", [False, True], ids=["phone", "hidden"])
 async def test_a_lost_answer_is_settled_by_asking(linked: Linked, hides: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Accepted, then a reset, and no ack at all: the service asks for the id that it chose, and sends nothing again."""
-    monkeypatch.setattr("ingress.outbound.ASK_AFTER_S", (0.02, 0.05))
+    monkeypatch.setattr("ingress.asking.ASK_AFTER_S", (0.02, 0.05))
     linked.waha.state_of(linked.session).hides = hides
     linked.waha.set_acks(linked.session, NO_ACKS)
     await linked.waha.script(linked.session, ResetAfterAccept())
@@ -174,7 +174,7 @@ async def test_a_lost_answer_is_settled_by_asking(linked: Linked, hides: bool, m
 @only
 async def test_acks_of_a_lost_answer_count_once_it_is_found(linked: Linked, monkeypatch: pytest.MonkeyPatch) -> None:
     """They came first, for a message that nobody knew yet: asked for, it is known, and as far as they said."""
-    monkeypatch.setattr("ingress.outbound.ASK_AFTER_S", (0.05, 0.05))
+    monkeypatch.setattr("ingress.asking.ASK_AFTER_S", (0.05, 0.05))
     linked.waha.set_acks(linked.session, AckPolicy(before_answer=True))
     await linked.waha.script(linked.session, ResetAfterAccept())
     answer = await linked.send(prefer="respond-async")
@@ -189,7 +189,7 @@ async def test_no_sequence_of_faults_makes_two_messages_of_one_send(
     linked: Linked, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """40 sends at once: what is told as sent went out once, what is told as failed or held did not."""
-    monkeypatch.setattr("ingress.outbound.ASK_AFTER_S", (0.02, 0.05))
+    monkeypatch.setattr("ingress.asking.ASK_AFTER_S", (0.02, 0.05))
     monkeypatch.setattr("ingress.pacing._distance_s", lambda pacing: 0.0)
     dice = random.Random(11)
     await linked.waha.script(linked.session, *[dice.choice(FAULTS) for _ in range(400)])
