@@ -98,11 +98,14 @@ class Attempts:
             if not sending.repeats(failed):
                 raise
             first: SendError | None = failed
-        attempts = ATTEMPTS_WITH_FALLBACK if sending.has_fallback(config) else ATTEMPTS
+            goes_on = sending.moves_on(failed) and sending.has_fallback(config)
         async for attempt in AsyncRetrying(
             retry=retry_if_exception(lambda error: isinstance(error, SendError) and sending.repeats(error)),
-            stop=_either(stop_after_attempt(attempts), self._out_of_patience(config, sending)),
-            wait=_wait_with_fallback if sending.has_fallback(config) else _wait,
+            stop=_either(
+                stop_after_attempt(ATTEMPTS_WITH_FALLBACK if goes_on else ATTEMPTS),
+                self._out_of_patience(config, sending),
+            ),
+            wait=_wait_with_fallback if goes_on else _wait,
             reraise=True,
         ):
             with attempt:

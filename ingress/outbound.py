@@ -201,7 +201,7 @@ class Outbound:
         config = sending.claimed or self._next(sending)
         try:
             while config is not None:
-                self._note_fallback(sending, config, last, error)
+                self._note_fallback(sending, config, last)
                 last = config
                 try:
                     return await self._outcomes.accepted(sending, config, await self._attempts.through(config, sending))
@@ -217,7 +217,7 @@ class Outbound:
                         logger.error("config %s cannot send: %s, code %s", config.id, type(error).__name__, error.code)
                     if not sending.moves_on(error):
                         break
-                    sending.exhausted.add(config.id)
+                    sending.exhausted[config.id] = BREAKER_OPEN if error.code == BREAKER_OPEN else type(error).__name__
                 config = self._next(sending)
             return await self.failed(sending, last, error or self._nobody(sending))
         finally:
@@ -245,12 +245,12 @@ class Outbound:
             return Unavailable("the organization has no provider any more", code="not_configured")
         return breaker_open(self._rest_s(sending))
 
-    def _note_fallback(self, sending: Sending, config: Config, last: Config | None, error: SendError | None) -> None:
+    def _note_fallback(self, sending: Sending, config: Config, last: Config | None) -> None:
         """Say so, in all places, where *config* is not the one that should send."""
         former = last or sending.route.order[0]
         if former.id == config.id:
             return
-        reason = BREAKER_OPEN if error is None or error.code == BREAKER_OPEN else type(error).__name__
+        reason = sending.exhausted.get(former.id, BREAKER_OPEN)
         sending.fallback_from = sending.fallback_from or former.id
         sending.fallback_reason = sending.fallback_reason or reason
         metrics.child(metrics.fallbacks, config.provider_type, reason).inc()
@@ -262,7 +262,6 @@ class Outbound:
             config=config.id,
             provider=config.provider_type,
             reason=reason,
-            code=error.code if error else None,
         )
 
     async def failed(self, sending: Sending, carrier: Carrier | Config | None, error: SendError) -> SendState:

@@ -112,7 +112,9 @@ class Pacer:
 
     def _limit(self, key: tuple[Any, ...], every_s: float, burst: int, now: float) -> _Limit:
         slowness = 2 if self._shrunk and self._shrunk.get(key, 0.0) > now else 1
-        return _Limit(key, every_s, burst, burst // (2 * self._redis.processes), slowness)
+        processes = self._redis.processes
+        # Half of it, or one each, as long as that leaves one for all.
+        return _Limit(key, every_s, burst, max(burst // (2 * processes), int(processes < burst)), slowness)
 
     def _own_every_s(self, limit: _Limit) -> float:
         """Between two by this process's share; a line without bursts has none, but for the time without Redis."""

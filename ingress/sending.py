@@ -112,7 +112,7 @@ class Sending:
         self.expires_at = expires_at
         self.number = 1  # of the attempt that is claimed, running or last ended
         self.begun = False  # whether that attempt was already used for a call
-        self.exhausted: set[UUID] = set()  # configs that cannot send this message
+        self.exhausted: dict[UUID, str] = {}  # configs that cannot send this message, and why: see fallback_reason
         self.claimed: Config | None = None  # for the first attempt; None: it is over, or another process's
         self.fallback_from: UUID | None = None
         self.fallback_reason: str | None = None  # class of the error that moved it on, or `breaker_open`

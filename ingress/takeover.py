@@ -125,9 +125,9 @@ class Takeover:
         else:
             for attempt in attempts:
                 if attempt["class"] in ("Unsupported", "AccountBroken"):
-                    sending.exhausted.add(attempt["config_id"])
+                    sending.exhausted[attempt["config_id"]] = attempt["class"]
             if last["class"] is None and sending.on_uncertain == "fallback":
-                sending.exhausted.add(carrier.id)
+                sending.exhausted[carrier.id] = "Uncertain"
             self._outbound.start(sending)
 
     async def _given_up(self, sending: Sending, carrier: Carrier | Config, lost: Uncertain) -> SendState:

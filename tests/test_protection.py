@@ -123,7 +123,7 @@ async def test_what_no_policy_may_say(pair: Organization, policy: Any, path: str
     ("move", "classes", "status"),
     [
         ("retry_then_fallback", ["Unavailable", "Unavailable", "ok"], 200),
-        ("retry", ["Unavailable", "Unavailable"], 502),
+        ("retry", ["Unavailable", "Unavailable", "Unavailable"], 502),
         ("fallback", ["Unavailable", "ok"], 200),
         ("stop", ["Unavailable"], 502),
     ],
