@@ -7,6 +7,7 @@ leaves a message that was surely not taken; after the wait the attempt is begun 
 
 import asyncio
 import logging
+import random
 from collections.abc import Callable
 from time import monotonic
 
@@ -62,8 +63,9 @@ class Settled(Exception):
 
 
 def breaker_open(wait_s: float) -> Unavailable:
-    """The account is not called for the moment; nothing was sent."""
-    return Unavailable("the provider failed lately and is left alone", code=BREAKER_OPEN, retry_after_s=wait_s)
+    """The account is not called for the moment; nothing was sent. Jittered: not all who wait come back at once."""
+    retry_after_s = wait_s * random.uniform(1.0, 1.5)  # noqa: S311  (nothing secret)
+    return Unavailable("the provider failed lately and is left alone", code=BREAKER_OPEN, retry_after_s=retry_after_s)
 
 
 class Attempts:
@@ -120,10 +122,13 @@ class Attempts:
 
         def stop(state: RetryCallState) -> bool:
             error = state.outcome.exception() if state.outcome else None
-            if self._accounts.wait_s(config) > 0 or state.upcoming_sleep >= sending.left_s:
+            assert isinstance(error, SendError)
+            if state.upcoming_sleep >= sending.left_s:
                 return True
-            moves_on = isinstance(error, SendError) and sending.moves_on(error) and sending.has_fallback(config)
-            if moves_on and state.upcoming_sleep > PATIENCE_S:
+            goes_on = sending.moves_on(error) and sending.has_fallback(config)
+            if error.code == BREAKER_OPEN:
+                return goes_on  # nothing was called, so with no other provider it may as well wait
+            if self._accounts.wait_s(config) > 0 or (goes_on and state.upcoming_sleep > PATIENCE_S):
                 return True
             if (reason := self._budgets.take(config)) is not None:
                 metrics.child(metrics.retry_budget_exhausted, config.provider_type, reason).inc()

@@ -11,7 +11,7 @@ import asyncpg
 import msgspec
 import pytest
 
-from ingress import accounts, breaker, bulkhead, outbound, takeover
+from ingress import accounts, app, breaker, bulkhead, outbound, takeover
 from ingress.budget import RetryBudgets
 from ingress.sandbox import ErrorCode, Hang, MetaSimulator, Refuse, ResetBeforeAccept, StatusPolicy, Throttle429
 from ingress.settings import Settings
@@ -415,6 +415,25 @@ async def paced(organization: Organization, count: int) -> float:
         await asyncio.sleep(0.025)
     await asyncio.gather(*sends)
     return statistics.quantiles(took, n=100)[98]
+
+
+async def test_what_was_accepted_waits_for_its_provider(
+    settings: Settings, meta: MetaSimulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The breaker opens over the heads of those in the queue: they are sent when it is closed again."""
+    monkeypatch.setattr(breaker, "LEAST_CALLS", 4)
+    monkeypatch.setattr(breaker, "OPEN_S", 0.5)
+    monkeypatch.setattr(app, "Bulkhead", lambda: bulkhead.Bulkhead(16))
+    async with serving(settings) as url, aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
+        organization = await Gateway(url, settings.platform_key, session, meta).organization()
+        await organization.configure()
+        await meta.script(organization.numbers[0], *[ErrorCode(code=131016, http_status=503)] * 4)
+        answers = await asyncio.gather(*(organization.send(prefer="respond-async") for _ in range(20)))
+        ids = [answer.json["id"] for answer in answers if answer.status == 202]
+        ended = [await organization.settled(id, "failed", "sent", "delivered", "read") for id in ids]
+        waited = [message for message in ended if message["attempts"][0]["code"] == "breaker_open"]
+        assert waited
+        assert {message["status"] for message in waited} <= {"sent", "delivered", "read"}
 
 
 async def test_a_flood_is_refused_before_it_is_accepted(
