@@ -24,7 +24,8 @@ from .redis_state import Line, RedisState
 SHRUNK_S = 60.0
 # Turns that a process takes at once; others wait behind them.
 MOST_TAKEN = 32
-MAX_KEPT = 20_000
+# Times that are remembered before those that are past are looked for.
+KEPT = 20_000
 
 
 class Turn(NamedTuple):
@@ -35,13 +36,19 @@ class Turn(NamedTuple):
 
 
 class _Limit(NamedTuple):
-    """One line. ``own`` of its burst are this process's; ``slowness`` is 2 while the provider refuses."""
+    """One line. ``own`` of its burst are this process's; ``slowness`` is 2 while the provider refuses.
+
+    ``own_every_s`` is between two by this process's share; a line without bursts has none, but for the time without
+    Redis. ``own_patience_s``: how far ahead of its time a message may be, by that share.
+    """
 
     key: tuple[Any, ...]
     every_s: float
     burst: int
     own: int
     slowness: int
+    own_every_s: float
+    own_patience_s: float
 
     @property
     def scope(self) -> str:
@@ -58,6 +65,7 @@ class Pacer:
         # Turns taken from Redis, (due, from when on); none is used after it is due, or it would be beyond the rate.
         self._taken: dict[tuple[Any, ...], deque[tuple[float, float]]] = {}
         self._shrunk: dict[tuple[Any, ...], float] = {}  # until when
+        self._kept_at_most = KEPT
 
     async def turn(self, config: Config, contact: str, at_most_s: float) -> Turn:
         """The next turn of *config* to send to *contact*; it is reserved, if it is no more than *at_most_s* ahead."""
@@ -114,15 +122,13 @@ class Pacer:
         slowness = 2 if self._shrunk and self._shrunk.get(key, 0.0) > now else 1
         processes = self._redis.processes
         # Half of it, or one each, as long as that leaves one for all.
-        return _Limit(key, every_s, burst, max(burst // (2 * processes), int(processes < burst)), slowness)
-
-    def _own_every_s(self, limit: _Limit) -> float:
-        """Between two by this process's share; a line without bursts has none, but for the time without Redis."""
-        return limit.every_s * limit.slowness * self._redis.processes * (2 if limit.own else 1)
+        own = burst // (2 * processes) or int(processes < burst)
+        own_every_s = every_s * slowness * processes * (2 if own else 1)
+        return _Limit(key, every_s, burst, own, slowness, own_every_s, (own - 1) * own_every_s if own else 0.0)
 
     def _own_wait_s(self, limit: _Limit, now: float) -> float:
-        ahead_s = self._due.get(limit.key, now) - now
-        return max(0.0, ahead_s - max(0, limit.own - 1) * self._own_every_s(limit))
+        wait_s = self._due.get(limit.key, now) - now - limit.own_patience_s
+        return wait_s if wait_s > 0 else 0.0
 
     def _wait_s(self, limit: _Limit, now: float) -> float | None:
         """Seconds until a turn that needs no asking: of the share, or taken before. None: there is no such one."""
@@ -135,12 +141,12 @@ class Pacer:
 
     def _take(self, limit: _Limit, now: float) -> float:
         """Take that turn; if others were faster, the next one of the share."""
-        if self._own_wait_s(limit, now) > 0 and (wait_s := self._wait_s(limit, now)) is not None:
-            self._taken[limit.key].popleft()
-            return wait_s
         wait_s = self._own_wait_s(limit, now)
+        if wait_s > 0 and (taken_s := self._wait_s(limit, now)) is not None:
+            self._taken[limit.key].popleft()
+            return taken_s
         due = max(now, self._due.get(limit.key, now))
-        self._keep(self._due, limit.key, due + self._own_every_s(limit))
+        self._keep(self._due, limit.key, due + limit.own_every_s)
         return wait_s
 
     # -- all processes together
@@ -190,10 +196,11 @@ class Pacer:
     def _keep(self, kept: dict[tuple[Any, ...], float], key: tuple[Any, ...], until: float) -> None:
         """Remember a time, and let go of those that are past: contacts are many."""
         kept[key] = until
-        if len(kept) > MAX_KEPT:
+        if len(kept) > self._kept_at_most:
             now = self._clock()
             for past in [other for other, due in kept.items() if due <= now]:
                 del kept[past]
+            self._kept_at_most = max(KEPT, 2 * len(kept))  # where few are past, looking again at once finds as few
 
 
 def _name(config: Config, contact: str) -> str:

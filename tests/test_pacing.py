@@ -208,6 +208,18 @@ async def test_ordinary_traffic_does_not_ask_redis(settings: Settings) -> None:
         assert state.times == 0
 
 
+async def test_contacts_of_the_past_are_forgotten(settings: Settings) -> None:
+    """A thousand new ones a second for a minute: only those are remembered whose next message would have to wait."""
+    now = 1000.0
+    async with Asked(settings.redis_url, 1) as state:
+        config = account(Pacing(messages_per_minute=600_000, burst=10_000, contact_every_s=6.0, contact_burst=45))
+        pacer = Pacer(state, lambda: now)
+        for place in range(60_000):
+            await pacer.turn(config, str(place), 60)
+            now += 0.001
+        assert len(pacer._due) <= pacing.KEPT + 2 * 12_000
+
+
 async def test_turns_are_taken_several_at_a_time(settings: Settings) -> None:
     """A busy number asks Redis for one in several."""
     async with Asked(settings.redis_url, 1) as state:
