@@ -16,10 +16,10 @@ from starlette.types import Receive, Scope, Send
 from providers import Registry
 
 from . import administration, events, integrations, log, media_api, messages_api, metrics, receipts
-from .accounts import Accounts
 from .asking import Asking
 from .attempts import Attempts
 from .auth import Authenticator
+from .breakers import Breakers
 from .bulkhead import Bulkhead
 from .calls import Caller
 from .database import Database, SchemaError, StoreUnavailable
@@ -79,9 +79,9 @@ class Application:
             session = await stack.enter_async_context(egress.session(per_host=0))
             manager = WhatsAppProviderManager(Registry(), database, redis, vault, caller, egress, settings.origin)
             wakes = Wakes(redis)
-            accounts = Accounts(database, redis)
+            breakers = Breakers(database, redis)
             for work in (
-                _hear(redis, manager, wakes, accounts),
+                _hear(redis, manager, wakes, breakers),
                 _watch_lag(),
                 _watch_gauges(database),
                 _purge(database),
@@ -90,7 +90,7 @@ class Application:
                 stack.callback(task.cancel)
             # Left in reverse: deliveries first, then sends, then webhooks, whose rows the others may still write.
             receiver = await stack.enter_async_context(Inbound(database, manager, wakes))
-            outbound = await self._sending(stack, database, redis, manager, caller, wakes, accounts)
+            outbound = await self._sending(stack, database, redis, manager, caller, wakes, breakers)
             await stack.enter_async_context(Relay(database, vault, egress, wakes, self.closing))
             stack.callback(log.flush)
             yield {
@@ -117,28 +117,28 @@ class Application:
         manager: WhatsAppProviderManager,
         caller: Caller,
         wakes: Wakes,
-        accounts: Accounts,
+        breakers: Breakers,
     ) -> Outbound:
         """All that sending takes. What is left last stores what the others still have to say."""
         outcomes = await stack.enter_async_context(Outcomes(database, wakes))
         asking = await stack.enter_async_context(Asking(caller, outcomes))
-        await stack.enter_async_context(accounts)
+        await stack.enter_async_context(breakers)
         bulkhead = Bulkhead()
         metrics.bulkhead_waiting.set_function(lambda: bulkhead.waiting)
-        attempts = Attempts(database, caller, outcomes, accounts, Pacer(redis), bulkhead)
+        attempts = Attempts(database, caller, outcomes, breakers, Pacer(redis), bulkhead)
         outbound = await stack.enter_async_context(
-            Outbound(database, manager, attempts, outcomes, asking, accounts, bulkhead)
+            Outbound(database, manager, attempts, outcomes, asking, breakers, bulkhead)
         )
         await stack.enter_async_context(Takeover(database, manager, outbound, outcomes, asking, self.closing))
         return outbound
 
 
-async def _hear(redis: RedisState, manager: WhatsAppProviderManager, wakes: Wakes, accounts: Accounts) -> None:
+async def _hear(redis: RedisState, manager: WhatsAppProviderManager, wakes: Wakes, breakers: Breakers) -> None:
     async for topic, organization_id in redis.wakes():
         if topic == "provider":
             manager.forget(organization_id)
         elif topic == "accounts":
-            accounts.heard()
+            breakers.heard()
         else:
             wakes.heard(organization_id)
 

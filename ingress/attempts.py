@@ -26,7 +26,7 @@ from providers import (
 )
 
 from . import log, metrics
-from .accounts import Accounts, ended_by
+from .breakers import Breakers, ended_by
 from .budget import RetryBudgets
 from .bulkhead import Bulkhead
 from .calls import CALL_TIMEOUT_S, Caller
@@ -76,14 +76,14 @@ class Attempts:
         database: Database,
         caller: Caller,
         outcomes: Outcomes,
-        accounts: Accounts,
+        breakers: Breakers,
         pacer: Pacer,
         bulkhead: Bulkhead,
     ) -> None:
         self._database = database
         self._caller = caller
         self._outcomes = outcomes
-        self._accounts = accounts
+        self._breakers = breakers
         self._pacer = pacer
         self._bulkhead = bulkhead
         self._budgets = RetryBudgets()
@@ -128,7 +128,7 @@ class Attempts:
             goes_on = sending.moves_on(error) and sending.has_fallback(config)
             if error.code == BREAKER_OPEN:
                 return goes_on  # nothing was called, so with no other provider it may as well wait
-            if self._accounts.wait_s(config) > 0 or (goes_on and state.upcoming_sleep > PATIENCE_S):
+            if self._breakers.wait_s(config) > 0 or (goes_on and state.upcoming_sleep > PATIENCE_S):
                 return True
             if (reason := self._budgets.take(config)) is not None:
                 metrics.child(metrics.retry_budget_exhausted, config.provider_type, reason).inc()
@@ -151,27 +151,27 @@ class Attempts:
             self._bulkhead.leave(organization_id)
 
     async def _call(self, config: Config, sending: Sending) -> MessageResult:
-        permit = self._accounts.enter(config)
+        permit = self._breakers.enter(config)
         if permit is None:
-            raise breaker_open(self._accounts.wait_s(config))
+            raise breaker_open(self._breakers.wait_s(config))
         started = monotonic()
         try:
             flow = config.provider.send_message(message_of(config, sending))
             result = await self._caller.run(flow, min(CALL_TIMEOUT_S, sending.left_s))
         except SendError as error:
-            self._accounts.leave(config, permit, ended_by(error))
+            self._breakers.leave(config, permit, ended_by(error))
             if isinstance(error, Throttled):
                 await self._pacer.throttled(config, sending.contact, error)
             raise
         except Exception as error:
             # A plug-in that breaks after its request was written may have sent: the careful reading.
             logger.exception("the provider plug-in failed")
-            self._accounts.leave(config, permit, "failed")
+            self._breakers.leave(config, permit, "failed")
             raise Uncertain("the provider plug-in failed", code="plugin_failed") from error
         except BaseException:
-            self._accounts.leave(config, permit, "neutral")
+            self._breakers.leave(config, permit, "neutral")
             raise
-        self._accounts.leave(config, permit, "ok")
+        self._breakers.leave(config, permit, "ok")
         _observe(sending, config, "ok", None, started)
         return result
 

@@ -22,9 +22,9 @@ import msgspec
 from providers import AccountBroken, Restricted, SendError, Unavailable
 
 from . import identifiers, log, metrics
-from .accounts import Accounts
 from .asking import Asking
 from .attempts import BREAKER_OPEN, Attempts, Settled, Stale, breaker_open
+from .breakers import Breakers
 from .bulkhead import Bulkhead
 from .database import WORKER, Database, StoreUnavailable
 from .group_commit import GroupCommit, Overloaded
@@ -70,7 +70,7 @@ class Outbound:
         attempts: Attempts,
         outcomes: Outcomes,
         asking: Asking,
-        accounts: Accounts,
+        breakers: Breakers,
         bulkhead: Bulkhead,
     ) -> None:
         self._database = database
@@ -78,7 +78,7 @@ class Outbound:
         self._attempts = attempts
         self._outcomes = outcomes
         self._asking = asking
-        self._accounts = accounts
+        self._breakers = breakers
         self._bulkhead = bulkhead
         self._claims: GroupCommit[Claim, Claimed] = GroupCommit("claims", database, WORKER, sends.claim)
         self._running: dict[UUID, Sending] = {}
@@ -226,17 +226,17 @@ class Outbound:
     def _next(self, sending: Sending) -> Config | None:
         """The first config that can be called now and has not failed for this message."""
         for config in sending.open_order():
-            if self._accounts.wait_s(config) <= 0:
+            if self._breakers.wait_s(config) <= 0:
                 return config
             # As if it had been called and had failed: what the policy says of that decides.
-            kind = AccountBroken if self._accounts.is_broken(config) else Unavailable
+            kind = AccountBroken if self._breakers.is_broken(config) else Unavailable
             if not sending.moves_on(kind()):
                 return None
         return None
 
     def _rest_s(self, sending: Sending) -> float:
         """Seconds after which one of its configs may be called."""
-        waits = [wait_s for config in sending.open_order() if (wait_s := self._accounts.wait_s(config)) > 0]
+        waits = [wait_s for config in sending.open_order() if (wait_s := self._breakers.wait_s(config)) > 0]
         return min(waits, default=1.0)
 
     def _nobody(self, sending: Sending) -> SendError:

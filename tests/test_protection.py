@@ -11,7 +11,7 @@ import asyncpg
 import msgspec
 import pytest
 
-from ingress import accounts, app, breaker, bulkhead, outbound, takeover
+from ingress import app, breaker, breakers, bulkhead, outbound, takeover
 from ingress.budget import RetryBudgets
 from ingress.sandbox import ErrorCode, Hang, MetaSimulator, Refuse, ResetBeforeAccept, StatusPolicy, Throttle429
 from ingress.settings import Settings
@@ -277,7 +277,7 @@ async def test_a_broken_account_is_left_alone_by_every_process(
     pair: Organization, gateway: Gateway, other: Gateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Told by one, known to the other without a call of its own; the first one that gets through clears it."""
-    monkeypatch.setattr(accounts, "SYNC_S", 60.0)  # by word of mouth, not by a second look
+    monkeypatch.setattr(breakers, "SYNC_S", 60.0)  # by word of mouth, not by a second look
     there = at(other, pair)
     assert (await there.send()).json["fallback_from"] is None
     await gateway.meta.set_default(pair.numbers[0], ErrorCode(code=190))

@@ -20,7 +20,7 @@ from .manager import Config
 from .redis_state import RedisState
 from .storage import configs
 
-logger = logging.getLogger("ingress.accounts")
+logger = logging.getLogger("ingress.breakers")
 
 SYNC_S = 5.0
 # Broken for some messages only: others go out.
@@ -31,7 +31,7 @@ NARROW = frozenset(
 UNCALLED = frozenset({"deadline"})
 
 
-class Accounts:
+class Breakers:
     """Which accounts may be called. Enter it once a process."""
 
     def __init__(self, database: Database, redis: RedisState) -> None:
@@ -44,7 +44,7 @@ class Accounts:
         self._news = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
 
-    async def __aenter__(self) -> "Accounts":
+    async def __aenter__(self) -> "Breakers":
         self._start(self._sync_forever())
         return self
 
