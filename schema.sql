@@ -42,7 +42,9 @@ create table organizations (
     active_config_id    uuid,
     -- Tried in this order when the active config cannot send.
     fallback_config_ids uuid[]      not null default '{}',
-    -- Goes up by one with every change of the two columns above. The fence: an attempt to send is inserted only
+    -- FallbackPolicy (ingress/policy.py) as JSON. NULL: the defaults.
+    fallback_policy     json,
+    -- Goes up by one with every change of the three columns above. The fence: an attempt to send is inserted only
     -- where the version is the one its process believes in.
     version             bigint      not null default 0,
     -- When it last went up: each process measures from here how long a change took to reach it.
@@ -74,6 +76,8 @@ create table whatsapp_provider_configs (
     sender             text,
     -- What the provider last said of the account: ProviderStatus as JSON. NULL: never asked.
     session            json,
+    -- When the provider first said that the account cannot send. NULL: it took its last message, or nobody asked yet.
+    broken_at          timestamptz,
     created_at         timestamptz not null default now(),
     updated_at         timestamptz not null default now(),
     primary key (organization_id, id)
@@ -81,6 +85,7 @@ create table whatsapp_provider_configs (
 create index on whatsapp_provider_configs (created_at);
 -- What a process that died in the middle of a switch has left.
 create index on whatsapp_provider_configs (updated_at) where state = 'switching';
+create index on whatsapp_provider_configs (broken_at) where broken_at is not null;
 alter table organizations add foreign key (id, active_config_id)
     references whatsapp_provider_configs (organization_id, id) deferrable initially deferred;
 
@@ -269,6 +274,8 @@ create table messages (
     provider_message_id text,
     -- The config that should have sent it, where another did.
     fallback_from       uuid,
+    -- Why: the class of the error, or `breaker_open`. NULL: no other did.
+    fallback_reason     text,
     attempts            integer     not null default 1,
     -- NULL: no error so far. {class, code, detail}
     error               json,

@@ -17,7 +17,11 @@ from starlette.types import Receive, Scope, Send
 from providers import Registry
 
 from . import administration, events, integrations, log, media_api, messages_api, metrics, receipts
+from .asking import Asking
+from .attempts import Attempts
 from .auth import Authenticator
+from .breakers import Breakers
+from .bulkhead import Bulkhead
 from .calls import Caller
 from .database import Database, SchemaError, StoreUnavailable
 from .edge import Edge
@@ -27,6 +31,7 @@ from .inbound import Inbound
 from .manager import WhatsAppProviderManager
 from .openapi import openapi
 from .outbound import Outbound
+from .outcomes import Outcomes
 from .pacing import Pacer
 from .problems import json_response
 from .redis_state import RedisState
@@ -34,6 +39,7 @@ from .relay import Relay
 from .settings import Settings
 from .storage import deliveries, inbound, retention, sends
 from .switching import CHANNEL
+from .takeover import Takeover
 from .transfers import Transfers
 from .vault import Vault, VaultError
 
@@ -76,8 +82,9 @@ class Application:
             session = await stack.enter_async_context(egress.session(per_host=0))
             manager = WhatsAppProviderManager(Registry(), database, redis, vault, caller, egress, settings.origin)
             wakes = Wakes(redis)
+            breakers = Breakers(database, redis)
             for work in (
-                _hear(redis, manager, wakes),
+                _hear(redis, manager, wakes, breakers),
                 _listen(database, manager),
                 _recover(manager),
                 _watch_lag(),
@@ -88,8 +95,7 @@ class Application:
                 stack.callback(task.cancel)
             # Left in reverse: deliveries first, then sends, then webhooks, whose rows the others may still write.
             receiver = await stack.enter_async_context(Inbound(database, manager, wakes))
-            sender = Outbound(database, manager, caller, wakes, Pacer(redis), self.closing)
-            outbound = await stack.enter_async_context(sender)
+            outbound = await self._sending(stack, database, redis, manager, caller, wakes, breakers)
             await stack.enter_async_context(Relay(database, vault, egress, wakes, self.closing))
             stack.callback(log.flush)
             yield {
@@ -108,11 +114,36 @@ class Application:
                 "closing": self.closing,
             }
 
+    async def _sending(
+        self,
+        stack: contextlib.AsyncExitStack,
+        database: Database,
+        redis: RedisState,
+        manager: WhatsAppProviderManager,
+        caller: Caller,
+        wakes: Wakes,
+        breakers: Breakers,
+    ) -> Outbound:
+        """All that sending takes. What is left last stores what the others still have to say."""
+        outcomes = await stack.enter_async_context(Outcomes(database, wakes))
+        asking = await stack.enter_async_context(Asking(caller, outcomes))
+        await stack.enter_async_context(breakers)
+        bulkhead = Bulkhead()
+        metrics.bulkhead_waiting.set_function(lambda: bulkhead.waiting)
+        attempts = Attempts(database, caller, outcomes, breakers, Pacer(redis), bulkhead, manager.in_flight)
+        outbound = await stack.enter_async_context(
+            Outbound(database, manager, attempts, outcomes, asking, breakers, bulkhead)
+        )
+        await stack.enter_async_context(Takeover(database, manager, outbound, outcomes, asking, self.closing))
+        return outbound
 
-async def _hear(redis: RedisState, manager: WhatsAppProviderManager, wakes: Wakes) -> None:
+
+async def _hear(redis: RedisState, manager: WhatsAppProviderManager, wakes: Wakes, breakers: Breakers) -> None:
     async for topic, organization_id, version in redis.wakes():
         if topic == "provider":
             manager.hear(organization_id, version, "redis")
+        elif topic == "accounts":
+            breakers.heard()
         else:
             wakes.heard(organization_id)
 

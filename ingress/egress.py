@@ -81,11 +81,14 @@ class Egress:
         # Reserved: what is outside of 2000::/3, as the addresses that only wrap an IPv4 one.
         return address.is_global and not address.is_multicast and not address.is_reserved
 
-    def session(self, *, per_host: int) -> aiohttp.ClientSession:
-        """A session that the caller closes. It follows no proxy of the environment and keeps no cookies."""
+    def session(self, *, per_host: int, connections: int = CONNECTIONS) -> aiohttp.ClientSession:
+        """A session that the caller closes. It follows no proxy of the environment and keeps no cookies.
+
+        0 *connections*: as many as there are hosts, so that one that hangs takes none from the others.
+        """
         return aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(
-                limit=CONNECTIONS,
+                limit=connections,
                 limit_per_host=per_host,
                 keepalive_timeout=KEEPALIVE_S,
                 socket_factory=self._socket,

@@ -25,12 +25,13 @@ class Conversation(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class EventMessage(Message, frozen=True, kw_only=True):
-    """A message as the CRM sees it. Where we sent it, ``id`` is ours and the last three are set."""
+    """A message as the CRM sees it. Where we sent it, ``id`` is ours and the last four are set."""
 
     id: UUID | None = None
     lead_id: str | None = None
     attempts: int | None = None
     fallback_from: UUID | None = None
+    fallback_reason: str | None = None
 
 
 class EventData(msgspec.Struct, frozen=True, omit_defaults=True):

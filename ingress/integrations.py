@@ -27,6 +27,7 @@ from .database import Database
 from .edge import decode_body, int_of, limit_of, page_response
 from .identifiers import parse_id
 from .manager import WhatsAppProviderManager
+from .policy import FallbackPolicy
 from .problems import Problem, call_problem, json_response, not_found, unavailable
 from .storage import audit
 from .switching import NoFormerConfig, VersionConflict
@@ -113,9 +114,13 @@ class EditRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
 
 class FallbackRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The body of provider/fallback: configs in the order they are tried after the active one."""
+    """The body of provider/fallback: configs in the order they are tried after the active one, and the rules.
+
+    A policy takes the place of the former one as a whole; None: that stays.
+    """
 
     config_ids: Annotated[list[UUID], msgspec.Meta(max_length=20)]
+    policy: FallbackPolicy | None = None
 
 
 # Far longer than any provider's.
@@ -343,25 +348,26 @@ async def delete_config(request: Request[Any]) -> Response:
 
 
 async def get_fallback(request: Request[Any]) -> Response:
-    """GET …/provider/fallback: the order after the active config."""
+    """GET …/provider/fallback: the order after the active config, and the policy."""
     organization_id, _ = await organization_of(request, "read")
     route = await _manager(request).route(organization_id, fresh=True)
-    return json_response({"config_ids": [config.id for config in route.order[1:]], "version": route.version})
+    order = [config.id for config in route.order[1:]]
+    return json_response({"config_ids": order, "policy": route.policy, "version": route.version})
 
 
 async def put_fallback(request: Request[Any]) -> Response:
-    """PUT …/provider/fallback: set that order."""
+    """PUT …/provider/fallback: set that order, and the policy where one is given."""
     organization_id, principal = await organization_of(request, "configure")
     asked = await decode_body(request, _fallback)
     if len(set(asked.config_ids)) != len(asked.config_ids):
         raise Problem(422, "invalid_request", "The body is not valid.", errors=[("config_ids", "names a config twice")])
     try:
-        version, order = await _manager(request).set_fallbacks(
-            organization_id, asked.config_ids, _actor(request, principal)
+        version, order, policy = await _manager(request).set_fallbacks(
+            organization_id, asked.config_ids, asked.policy, _actor(request, principal)
         )
     except NotFound:
         raise not_found() from None
-    return json_response({"config_ids": order, "version": version})
+    return json_response({"config_ids": order, "policy": policy, "version": version})
 
 
 async def list_configs(request: Request[Any]) -> Response:

@@ -40,6 +40,7 @@ from .database import Database, StoreUnavailable
 from .egress import Egress
 from .forecast import Forecast
 from .in_flight import InFlight
+from .policy import DEFAULT_POLICY, FallbackPolicy
 from .redis_state import RedisState
 from .storage import configs, switches
 from .switching import CHANNEL, Switching, save
@@ -63,6 +64,7 @@ class Route(msgspec.Struct, frozen=True):
 
     version: int
     order: tuple[Config, ...]
+    policy: FallbackPolicy = DEFAULT_POLICY
 
 
 class _Held(msgspec.Struct, frozen=True):
@@ -244,14 +246,17 @@ class WhatsAppProviderManager:
         return config, version, await self.accounts.set_up(provider, config.callback_url)
 
     async def set_fallbacks(
-        self, organization_id: UUID, config_ids: Sequence[UUID], actor: Actor
-    ) -> tuple[int, list[UUID]]:
-        """Set the fallback order: the new version, and the order, which leaves out the active config.
+        self, organization_id: UUID, config_ids: Sequence[UUID], policy: FallbackPolicy | None, actor: Actor
+    ) -> tuple[int, list[UUID], FallbackPolicy]:
+        """Set the fallback order: the new version, the order, which leaves out the active config, and the policy.
+
+        Without *policy* it stays as it is.
 
         Raises `NotFound` for a config that is not the organization's.
         """
+        wanted = msgspec.json.encode(policy) if policy else None
         async with self._database.exclusive(organization_id) as exclusive, exclusive.transaction() as connection:
-            change = await configs.set_fallbacks(connection, organization_id, list(config_ids))
+            change = await configs.set_fallbacks(connection, organization_id, list(config_ids), wanted)
             if change is None:
                 raise NotFound
             version: int = change["version"]
@@ -262,12 +267,12 @@ class WhatsAppProviderManager:
                 actor,
                 "fallback_changed",
                 version=version,
-                before={"fallback_config_ids": change["former"]},
-                after={"fallback_config_ids": change["wanted"]},
+                before={"fallback_config_ids": change["former"], "policy": _policy(change["former_policy"])},
+                after={"fallback_config_ids": change["wanted"], "policy": _policy(change["policy"])},
             )
             await switches.notify(connection, organization_id, CHANNEL, version)
         await self._announce(organization_id, version)
-        return version, change["wanted"]
+        return version, change["wanted"], _policy(change["policy"])
 
     async def edit(
         self, organization_id: UUID, config_id: UUID, actor: Actor, *, name: str | None, changes: Mapping[str, Any]
@@ -390,7 +395,8 @@ class WhatsAppProviderManager:
         order = [self.accounts.open(row) for row in rows if row["id"]]
         # The first is the active one. Without it nothing is sent: a fallback must not take its place for good.
         usable = [config for config in order if config is not None] if order and order[0] else []
-        route = Route(rows[0]["version"] if rows else 0, tuple(usable))
+        policy = _policy(rows[0]["fallback_policy"] if rows else None)
+        route = Route(rows[0]["version"] if rows else 0, tuple(usable), policy)
         if route.order:
             await self._remember(organization_id, route, rows[0]["session"] or b"null")
         now_held = self._routes.get(organization_id)
@@ -468,16 +474,22 @@ class WhatsAppProviderManager:
         return config
 
 
-class _Active(msgspec.Struct):
+class _Active(msgspec.Struct, omit_defaults=True):
     """What Redis holds of an organization's route."""
 
     version: int
     provider: str
     order: list[UUID]
+    policy: FallbackPolicy = DEFAULT_POLICY
+
+
+def _policy(stored: bytes | None) -> FallbackPolicy:
+    return msgspec.json.decode(stored, type=FallbackPolicy) if stored else DEFAULT_POLICY
 
 
 def _active(route: Route) -> _Active | None:
     """None: nothing that Redis would be told."""
     if not route.order:
         return None
-    return _Active(route.version, route.order[0].provider_type, [config.id for config in route.order])
+    order = [config.id for config in route.order]
+    return _Active(route.version, route.order[0].provider_type, order, route.policy)

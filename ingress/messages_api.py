@@ -3,9 +3,10 @@
 import asyncio
 import hashlib
 import logging
+import math
 from datetime import UTC, datetime, timedelta
 from time import monotonic
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 from uuid import UUID
 
 import asyncpg
@@ -31,7 +32,9 @@ from .edge import decode_body, headers_of, limit_of, page_response
 from .events import Wakes
 from .group_commit import Overloaded
 from .identifiers import parse_id
-from .outbound import EXPIRES_AT_MOST_S, Duplicate, LeaseLost, NotConfigured, Outbound
+from .outbound import EXPIRES_AT_MOST_S, Duplicate, NoneReady, NotConfigured, Outbound
+from .outcomes import LeaseLost
+from .policy import OnUncertain
 from .problems import Problem, json_response, not_found, unavailable
 from .sending import Order, SendState, state_of
 from .storage import sends
@@ -68,7 +71,7 @@ class SendRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     lead_id: _Reference | None = None
     reply_to: _Reference | None = None
     fallback: bool = True
-    on_uncertain: Literal["hold", "retry", "fallback"] = "hold"
+    on_uncertain: OnUncertain | None = None  # None: as the organization's policy says
     expires_at: Annotated[datetime, msgspec.Meta(tz=True)] | None = None
 
     def __repr__(self) -> str:
@@ -204,6 +207,20 @@ async def send(request: Request[Any]) -> Response:
         raise Problem(
             409, "provider_not_configured", "The organization has no provider: configure one first."
         ) from None
+    except NoneReady as resting:
+        # Nothing was accepted, so the key is free; but it may be that of a send from before.
+        if (
+            key is not None
+            and (answer := await _stored_answer(database, organization_id, key, fingerprint)) is not None
+        ):
+            return answer
+        metrics.child(metrics.send_requests, "shed").inc()
+        raise Problem(
+            503,
+            "providers_resting",
+            "Every provider of the organization failed lately and is left alone for a moment; nothing was sent.",
+            headers={"retry-after": str(math.ceil(resting.wait_s))},
+        ) from None
     except Overloaded:
         metrics.child(metrics.send_requests, "shed").inc()
         raise unavailable("Too many sends are waiting.") from None
@@ -320,6 +337,7 @@ def _shown(state: SendState) -> dict[str, Any]:
         "timestamp": state.sent_at,
         "cost": state.cost,
         "fallback_from": state.fallback_from,
+        "fallback_reason": state.fallback_reason,
         "attempts": state.attempts,
     }
 
@@ -338,6 +356,7 @@ def _record(row: asyncpg.Record) -> dict[str, Any]:
         "config_id": state.config_id,
         "provider_message_id": state.provider_message_id,
         "fallback_from": state.fallback_from,
+        "fallback_reason": state.fallback_reason,
         "attempts": state.attempts,
         "error": state.error,
         "cost": state.cost,

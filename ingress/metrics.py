@@ -140,6 +140,15 @@ send_oldest = _gauge("ingress_send_oldest_seconds", "Age of the oldest send unde
 send_ambiguous_open = _gauge("ingress_send_ambiguous_open", "Sends whose outcome nobody knows yet")
 fallbacks = _counter("ingress_fallback_total", "Sends moved to the next config", "provider", "reason")
 retry_budget_exhausted = _counter("ingress_retry_budget_exhausted_total", "Retries not made", "provider", "reason")
+breakers = _gauge("ingress_breakers", "Accounts by the state of their circuit breaker", "provider", "state")
+breaker_transitions = _counter("ingress_breaker_transitions_total", "Changes of breakers", "provider", "state")
+bulkhead_waiting = _gauge("ingress_bulkhead_waiting", "Sends that wait for a slot to call their provider in")
+bulkhead_wait = _histogram(
+    "ingress_bulkhead_wait_seconds",
+    "Wait for a slot to call a provider in",
+    ("provider",),
+    (0.01, 0.1, 0.5, 1, 5, 30, 600),
+)
 fence_rejections = _counter("ingress_fence_rejections_total", "Attempts refused: the version had moved on", "reason")
 rate_limits = _counter("ingress_rate_limit_total", "Turns to send, asked for", "provider", "outcome")
 rate_limit_wait = _histogram(

@@ -6,9 +6,9 @@ braces literal.
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Coroutine, Sequence
 from time import monotonic
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import redis.asyncio
@@ -25,6 +25,8 @@ OPEN_AFTER_FAILURES = 5
 PROBE_EVERY_S = 2.0
 ACTIVE_TTL_S = 60
 CHANNEL = "ingress:wake"
+# Until the first wake-up tells; and how long the highest count stands.
+PROCESSES, COUNT_S = 2, 60.0
 
 # A value is stored only over an older one, so that a late or repeated write never brings an old provider back.
 SET_IF_NEWER = """
@@ -38,16 +40,48 @@ redis.call('SET', KEYS[2], ARGV[4], 'EX', ARGV[3])
 return 1
 """
 
-# KEYS[1] holds when the next turn is due. ARGV: the distance to the one after it, and how long a wait is accepted.
-RESERVE_TURN = """
+# GCRA (https://brandur.org/rate-limiting). All keys but the last hold when the next turn in a line is due, in ms; the
+# last one's being there halves the rate of the first. ARGV: how long a wait is accepted, and for each line the distance
+# between two, how many may come at once, how many are taken. All lines, or none, are moved on.
+RESERVE = """
 local clock = redis.call('TIME')
-local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
-local due = math.max(now, tonumber(redis.call('GET', KEYS[1])) or 0)
-if due - now <= tonumber(ARGV[2]) then
-  redis.call('SET', KEYS[1], due + ARGV[1], 'PX', due - now + 2 * ARGV[1])
+local now = clock[1] * 1000 + clock[2] / 1000
+local shrunk = redis.call('EXISTS', KEYS[#KEYS])
+local wait, longest, lines = 0, 1, {}
+for place = 1, #KEYS - 1 do
+  local every, burst, many = tonumber(ARGV[3 * place - 1]), tonumber(ARGV[3 * place]), tonumber(ARGV[3 * place + 1])
+  if shrunk == 1 and KEYS[place] .. ':shrunk' == KEYS[#KEYS] then every = every * 2 end
+  local due = math.max(now, tonumber(redis.call('GET', KEYS[place])) or 0)
+  local mine = due - now - (burst - 1) * every
+  if mine > wait then wait, longest = mine, place end
+  lines[place] = {due, every, many}
 end
-return due - now
+if wait <= tonumber(ARGV[1]) then
+  for place, line in ipairs(lines) do
+    local due = line[1] + line[2] * line[3]
+    redis.call('SET', KEYS[place], string.format('%.3f', due), 'PX', math.ceil(due - now + line[2]))
+  end
+end
+return {tostring(wait), longest - 1, shrunk, tostring(lines[1][1] - now)}
 """
+
+
+class Line(NamedTuple):
+    """A line of turns: ``every_s`` between two, ``burst`` at once, ``many`` taken. ``name``: '' for the sender's."""
+
+    name: str
+    every_s: float
+    burst: int
+    many: int = 1
+
+
+class Reserved(NamedTuple):
+    """``wait_s`` until the turn, as the line at place ``longest`` has it; ``due_s`` until the first line's is due."""
+
+    wait_s: float
+    longest: int
+    shrunk: bool
+    due_s: float
 
 
 class RedisState:
@@ -65,9 +99,12 @@ class RedisState:
             url, socket_timeout=None, socket_connect_timeout=1.0, retry=Retry(NoBackoff(), 0)
         )
         self._set_if_newer = self._client.register_script(SET_IF_NEWER)
-        self._reserve_turn = self._client.register_script(RESERVE_TURN)
+        self._reserve = self._client.register_script(RESERVE)
         self._failures = 0
         self._probe_at = 0.0
+        # Processes that share this Redis, as far as this one was told: the most that heard a wake-up lately.
+        self.processes = PROCESSES
+        self._counted_at = 0.0
 
     async def __aenter__(self) -> "RedisState":
         return self
@@ -91,20 +128,34 @@ class RedisState:
         keys = [_key(organization_id, "active"), _key(organization_id, "session")]
         await self._try(self._set_if_newer(keys, [version, active, ACTIVE_TTL_S, session]))
 
-    async def reserve_turn(
-        self, organization_id: UUID, config_id: UUID, distance_s: float, at_most_s: float
-    ) -> float | None:
-        """Seconds until the config's turn, which is reserved if they are no more than *at_most_s*.
+    async def reserve(
+        self, organization_id: UUID, config_id: UUID, lines: Sequence[Line], at_most_s: float
+    ) -> Reserved | None:
+        """A turn in each of the config's *lines*, reserved if it is no more than *at_most_s* ahead.
 
-        The next one is due *distance_s* after it. None: Redis cannot say.
+        None: Redis cannot say.
         """
-        key = _key(organization_id, f"turn:{config_id}")
-        answer = await self._try(self._reserve_turn([key], [round(distance_s * 1000), round(at_most_s * 1000)]))
-        return None if answer is None else float(answer) / 1000
+        turn = _key(organization_id, f"turn:{config_id}")
+        arguments: list[float] = [at_most_s * 1000]
+        for line in lines:
+            arguments += [line.every_s * 1000, line.burst, line.many]
+        answer = await self._try(self._reserve([*(turn + line.name for line in lines), f"{turn}:shrunk"], arguments))
+        if answer is None:
+            return None
+        wait_ms, longest, shrunk, due_ms = answer
+        return Reserved(float(wait_ms) / 1000, longest, bool(shrunk), float(due_ms) / 1000)
+
+    async def slow_down(self, organization_id: UUID, config_id: UUID, seconds: float) -> None:
+        """Halve the rate of the config's turns for *seconds*."""
+        key = _key(organization_id, f"turn:{config_id}:shrunk")
+        await self._try(self._client.set(key, b"1", px=round(seconds * 1000)))
 
     async def wake(self, topic: str, organization_id: UUID, version: int = 0) -> None:
-        """Tell every process that something is new in *topic* (`events`, `provider`) for the organization."""
-        await self._try(self._client.publish(CHANNEL, f"{topic}:{organization_id}:{version}"))
+        """Tell every process that something is new in *topic*: `events`, `provider`, `accounts` of the organization."""
+        heard = await self._try(self._client.publish(CHANNEL, f"{topic}:{organization_id}:{version}"))
+        now = monotonic()
+        if heard and (heard >= self.processes or now - self._counted_at > COUNT_S):
+            self.processes, self._counted_at = heard, now
 
     async def wakes(self) -> AsyncIterator[tuple[str, UUID, int]]:
         """(topic, organization, version) of every wake-up, for ever; silent while Redis is away. Wake-ups may be lost.

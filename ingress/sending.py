@@ -1,5 +1,6 @@
-"""The values of sending: what was asked for, a message under way, how it stands, and what a retry may cost."""
+"""The values of sending: what was asked for, a message under way, how it stands."""
 
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from time import monotonic
 from typing import Literal
@@ -8,12 +9,14 @@ from uuid import UUID
 import asyncpg
 import msgspec
 
-from providers import Contact, Recipient, Uncertain
+from providers import Contact, MessageData, Recipient, SendError, Uncertain
 from providers.messages import ErrorInfo, MediaContent, OutboundContent, Reaction, Status
 
 from . import identifiers
+from .correlation import correlation
 from .envelope import Conversation, EventData, EventMessage
 from .manager import Config, Route
+from .policy import OnUncertain
 from .storage.events import EventRow
 
 _encode = msgspec.json.Encoder().encode
@@ -28,7 +31,7 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     lead_id: str | None = None
     reply_to: str | None = None
     fallback: bool = True
-    on_uncertain: Literal["hold", "retry", "fallback"] = "hold"
+    on_uncertain: OnUncertain | None = None  # None: as the organization's policy says
     expires_at: datetime | None = None  # None: nobody said, so only our own trying ends
 
     def __repr__(self) -> str:
@@ -61,6 +64,7 @@ class SendState(msgspec.Struct, frozen=True, kw_only=True):
     config_id: UUID | None = None
     provider_message_id: str | None = None
     fallback_from: UUID | None = None
+    fallback_reason: str | None = None
     error: ErrorInfo | None = None
     sent_at: datetime | None = None  # None: no provider is known to have taken it
     cost: str | None = None
@@ -80,6 +84,7 @@ def state_of(row: asyncpg.Record) -> SendState:
         config_id=row["config_id"],
         provider_message_id=row["provider_message_id"],
         fallback_from=row["fallback_from"],
+        fallback_reason=row["fallback_reason"],
         error=msgspec.json.decode(row["error"], type=ErrorInfo) if row["error"] else None,
         sent_at=row["sent_at"],
         cost=row["cost"],
@@ -108,10 +113,11 @@ class Sending:
         self.expires_at = expires_at
         self.number = 1  # of the attempt that is claimed, running or last ended
         self.begun = False  # whether that attempt was already used for a call
-        self.exhausted: set[UUID] = set()  # configs that cannot send this message
+        self.exhausted: dict[UUID, str] = {}  # configs that cannot send this message, and why: see fallback_reason
+        self.claimed: Config | None = None  # for the first attempt; None: it is over, or another process's
         self.fallback_from: UUID | None = None
+        self.fallback_reason: str | None = None  # class of the error that moved it on, or `breaker_open`
         self.uncertain: Uncertain | None = None  # an attempt that may have been taken
-        self.turns: set[UUID] = set()  # configs with a turn to send that is reserved and waited for
         self.since = monotonic()
 
     def __repr__(self) -> str:
@@ -121,9 +127,32 @@ class Sending:
     def left_s(self) -> float:
         return (self.expires_at - datetime.now(UTC)).total_seconds()
 
-    def next_config(self) -> Config | None:
+    def open_order(self) -> Iterator[Config]:
+        """The configs that may still carry it, in their order."""
         order = self.route.order if self.order.may_fall_back else self.route.order[:1]
-        return next((config for config in order if config.id not in self.exhausted), None)
+        return (config for config in order if config.id not in self.exhausted)
+
+    @property
+    def on_uncertain(self) -> OnUncertain:
+        return self.order.on_uncertain or self.route.policy.on_uncertain
+
+    @property
+    def contact(self) -> str:
+        """Who gets it, as one text."""
+        to = self.order.to
+        return to.phone or to.user_id or to.lid or to.group_id or ""
+
+    def repeats(self, error: SendError) -> bool:
+        """Whether the same provider may be asked again after *error*."""
+        if isinstance(error, Uncertain):
+            return self.on_uncertain == "retry"
+        return self.route.policy.move(error) in ("retry_then_fallback", "retry")
+
+    def moves_on(self, error: SendError) -> bool:
+        """Whether another provider may be asked after *error*."""
+        if isinstance(error, Uncertain):
+            return self.on_uncertain == "fallback"
+        return self.route.policy.move(error) in ("retry_then_fallback", "fallback")
 
     def has_fallback(self, config: Config) -> bool:
         return self.order.may_fall_back and any(
@@ -131,40 +160,27 @@ class Sending:
         )
 
 
-class RetryBudget:
-    """Repetitions an account may cost: a fifth of its first attempts, and one a second.
-
-    So a provider that fails altogether is called by a quarter more, not by a multiple.
-    """
-
-    SHARE, FLOOR_PER_S, CAPACITY = 0.2, 1.0, 10.0
-
-    def __init__(self) -> None:
-        self._tokens: dict[UUID, tuple[float, float]] = {}
-
-    def first_attempt(self, config_id: UUID) -> None:
-        self._add(config_id, self.SHARE)
-
-    def take(self, config_id: UUID) -> bool:
-        tokens = self._add(config_id, 0)
-        if tokens < 1:
-            return False
-        self._tokens[config_id] = (tokens - 1, self._tokens[config_id][1])
-        return True
-
-    def _add(self, config_id: UUID, more: float) -> float:
-        now = monotonic()
-        tokens, at = self._tokens.get(config_id, (self.CAPACITY, now))
-        tokens = min(self.CAPACITY, tokens + (now - at) * self.FLOOR_PER_S + more)
-        self._tokens[config_id] = (tokens, now)
-        return tokens
-
-
 def conversation_of(organization_id: UUID, carrier: Carrier | Config, to: Recipient) -> Conversation:
     """The conversation that a message to *to* is part of when *carrier* carries it."""
     contact = None if to.group_id else Contact(phone=to.phone, user_id=to.user_id, lid=to.lid)
     identity = identifiers.conversation_id(organization_id, carrier.sender or "", contact, to.group_id)
     return Conversation(identity, carrier.sender, contact, to.group_id)
+
+
+def message_of(config: Config, sending: Sending) -> MessageData:
+    """What the attempt under way says to the provider."""
+    return MessageData(
+        to=sending.order.to,
+        content=sending.order.content,
+        organization_id=str(sending.organization_id),
+        correlation_id=correlation(sending.id, sending.number),
+        lead_id=sending.order.lead_id,
+        # A quoted message is known only to the provider that carried it.
+        reply_to=sending.order.reply_to if sending.fallback_from is None else None,
+        callback_url=config.callback_url,
+        created_at=sending.created_at,
+        valid_for_s=None if sending.order.expires_at is None else max(1, round(sending.left_s)),
+    )
 
 
 def status_event(
@@ -187,6 +203,7 @@ def status_event(
             lead_id=sending.order.lead_id,
             attempts=sending.number,
             fallback_from=sending.fallback_from,
+            fallback_reason=sending.fallback_reason,
         ),
         Status(provider_message_id=provider_message_id, value=status, error=error),
     )

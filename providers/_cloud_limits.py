@@ -6,8 +6,9 @@ Source: https://developers.facebook.com/docs/whatsapp/cloud-api/reference/messag
 """
 
 from collections.abc import Iterable, Sequence
+from functools import cache
 
-from .base import Upload
+from .base import Pacing, Upload
 from .errors import Rejected
 from .messages import (
     Audio,
@@ -151,3 +152,20 @@ def _distinct(values: Iterable[str], name: str) -> None:
     seen = list(values)
     if len(set(seen)) < len(seen):
         raise Rejected(f"{name} is used twice", code=f"duplicate_{name}")
+
+
+@cache
+def pacing(messages_per_second: int) -> Pacing | None:
+    """Never more than that in any second, bursts included; to one person 45 at once and one every 6 s. 0: no limit.
+
+    Source: https://developers.facebook.com/docs/whatsapp/cloud-api/overview (throughput, pair rate limits).
+    """
+    if not messages_per_second:
+        return None
+    burst = max(1, messages_per_second // 8)
+    return Pacing(
+        messages_per_minute=60 * max(1, messages_per_second - burst),
+        burst=burst,
+        contact_every_s=6.0,
+        contact_burst=45,
+    )

@@ -85,13 +85,18 @@ Flow = Generator[Request, Response, Result]
 
 
 class Pacing(msgspec.Struct, frozen=True, kw_only=True):
-    """How fast an account may send without looking like a machine, where that is what gets accounts banned.
+    """How fast an account may send: by its provider's limits, or without looking like a machine.
 
-    At most ``messages_per_minute``, and before each message a random pause of up to ``jitter_s`` seconds.
+    At most ``messages_per_minute``, ``burst`` of them at once; and before each message a random pause of up to
+    ``jitter_s`` seconds, where a steady rhythm is what gets accounts banned (then with a burst of 1). To one contact a
+    message every ``contact_every_s`` seconds (None: no such limit), ``contact_burst`` of them at once.
     """
 
-    messages_per_minute: int
-    jitter_s: float
+    messages_per_minute: float
+    jitter_s: float = 0.0
+    burst: int = 1
+    contact_every_s: float | None = None
+    contact_burst: int = 1
 
 
 class ProviderInfo(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -156,6 +161,11 @@ class WhatsAppProvider(msgspec.Struct, frozen=True, kw_only=True, metaclass=_Pro
     def sender(self) -> str | None:
         """The business number in E.164, where the configuration says it."""
         return None
+
+    @property
+    def pacing(self) -> Pacing | None:
+        """How fast this account may send; None: as fast as the provider takes it."""
+        return self.info.pacing
 
     # -- inbound, pure
 

@@ -14,7 +14,7 @@ from ._cloud_errors import is_missing_object, is_unknown_field
 from ._cloud_graph import Graph
 from ._cloud_media import form_around, media_of
 from ._values import Object, text, word
-from .base import Check, Flow, ProviderInfo, Response, Upload, UploadRequest, Webhook, WhatsAppProvider
+from .base import Check, Flow, Pacing, ProviderInfo, Response, Upload, UploadRequest, Webhook, WhatsAppProvider
 from .errors import Rejected, Unavailable, Unverified
 from .messages import Event, Media, MessageData, MessageResult, ProviderStatus, Recipient, TemplatePage
 from .signing import same_secret, verify_hmac_hex
@@ -147,6 +147,15 @@ class MetaBusiness(WhatsAppProvider, frozen=True, kw_only=True):
             extra={"placeholder": "https://graph.facebook.com"},
         ),
     ] = "https://graph.facebook.com"
+    messages_per_second: Annotated[
+        int,
+        Meta(
+            title="Messages per second",
+            description="What Meta allows the number: 80, or 1000 once it was raised. 0: no limits of ours.",
+            ge=0,
+            le=1_000_000,
+        ),
+    ] = 80
     require_appsecret_proof: Annotated[
         bool,
         Meta(
@@ -158,6 +167,10 @@ class MetaBusiness(WhatsAppProvider, frozen=True, kw_only=True):
     @property
     def sender(self) -> str | None:
         return self.display_phone_number
+
+    @property
+    def pacing(self) -> Pacing | None:
+        return _cloud_limits.pacing(self.messages_per_second)
 
     # ------------------------------------------------------------ inbound
 

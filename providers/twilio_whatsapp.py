@@ -6,6 +6,7 @@ Source: https://www.twilio.com/docs/whatsapp/api, https://www.twilio.com/docs/me
 """
 
 from collections.abc import Generator
+from functools import cache
 from typing import Annotated, ClassVar, TypeVar
 from urllib.parse import quote, urlencode
 
@@ -19,7 +20,7 @@ from ._twilio_errors import call_error, is_missing, repeatable
 from ._twilio_media import is_redirect, media_of
 from ._twilio_outbound import CHANNEL, Form
 from ._values import Object, phone, word
-from .base import Check, Flow, ProviderInfo, Request, Response, Webhook, WhatsAppProvider
+from .base import Check, Flow, Pacing, ProviderInfo, Request, Response, Webhook, WhatsAppProvider
 from .errors import AccountBroken, Rejected, Restricted, Unavailable, Uncertain, Unsupported
 from .messages import (
     Event,
@@ -163,6 +164,15 @@ class TwilioWhatsApp(WhatsAppProvider, frozen=True, kw_only=True):
             extra={"placeholder": "https://api.twilio.com"},
         ),
     ] = "https://api.twilio.com"
+    messages_per_second: Annotated[
+        int,
+        Meta(
+            title="Messages per second",
+            description="What Twilio allows the sender: 80 unless it was raised. 0: no limit of ours.",
+            ge=0,
+            le=1_000_000,
+        ),
+    ] = 80
 
     def __post_init__(self) -> None:
         number = phone(self.phone_number) if self.phone_number else None
@@ -178,6 +188,10 @@ class TwilioWhatsApp(WhatsAppProvider, frozen=True, kw_only=True):
     @property
     def sender(self) -> str | None:
         return self.phone_number
+
+    @property
+    def pacing(self) -> Pacing | None:
+        return _pacing(self.messages_per_second)
 
     # ------------------------------------------------------------ inbound
 
@@ -414,6 +428,14 @@ class TwilioWhatsApp(WhatsAppProvider, frozen=True, kw_only=True):
 
 def _is_half(*pair: str | None) -> bool:
     return pair.count(None) == 1
+
+
+@cache
+def _pacing(messages_per_second: int) -> Pacing | None:
+    """A second's worth at once: what is above is queued, until that becomes too much (21611, 30001)."""
+    if not messages_per_second:
+        return None
+    return Pacing(messages_per_minute=60 * messages_per_second, burst=messages_per_second)
 
 
 PROVIDER = TwilioWhatsApp

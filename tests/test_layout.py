@@ -177,6 +177,7 @@ def statements() -> Iterator[tuple[str, str]]:
 
 # Statements that see every organization, each for a reason. All others are held to one, or to rows that name theirs.
 EVERY_ORGANIZATION = {
+    "configs.BROKEN": "a process leaves every broken account alone, whoever it belongs to",
     "configs.BY_TOKEN": "the token of a webhook's address is what finds the organization",
     "configs.NEWEST": "whether the encryption keys fit is a question about no organization",
     "organizations.KEY": "the API key is what finds the organization",

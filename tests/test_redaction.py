@@ -145,7 +145,7 @@ class Drama:
         quoting = f"(#1) {TEXT} to {PERSON} with token {NUMBER.access_token} was not sent"
         faults = [
             ErrorCode(code=131026, message=quoting, details=quoting),
-            ErrorCode(code=190, message=quoting, details=quoting),
+            ErrorCode(code=132001, message=quoting, details=quoting),
             ErrorCode(code=999999, http_status=400, message=quoting, details=f"{quoting} {NUMBER.app_secret}"),
             ErrorCode(code=131031, message=quoting),
             Bare5xx(status=500),

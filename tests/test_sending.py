@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from ingress import outbound
+from ingress import asking
 from ingress.sandbox import (
     Bare5xx,
     Bare5xxAfterAccept,
@@ -183,8 +183,8 @@ async def test_fallback_at_once_when_the_account_is_broken(pair: Organization, g
 async def test_no_fallback_where_it_was_not_wanted_or_cannot_be(pair: Organization, gateway: Gateway) -> None:
     """A sender may rule it out; an id of this business's scope means nothing to another; restriction spreads."""
     for body, code in (
-        ({"to": "+5511987654321", "body": "x", "fallback": False}, 190),
-        ({"to": {"user_id": "BR.13491208655302741918"}, "body": "x"}, 190),
+        ({"to": "+5511987654321", "body": "x", "fallback": False}, 132001),
+        ({"to": {"user_id": "BR.13491208655302741918"}, "body": "x"}, 132001),
         ({"to": "+5511987654321", "body": "x"}, 368),
     ):
         await gateway.meta.script(pair.numbers[0], ErrorCode(code=code))
@@ -486,7 +486,7 @@ async def test_a_status_in_between_stops_the_repetition(
     pair: Organization, gateway: Gateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Who accepts duplicates does not want them: the status says that the first attempt was taken."""
-    monkeypatch.setattr("ingress.outbound._jitter", lambda state: 0.5)
+    monkeypatch.setattr("ingress.attempts._jitter", lambda state: 0.5)
     await gateway.meta.script(pair.numbers[0], ResetAfterAccept())
     answer = await pair.send({"to": "+5511987654321", "body": "1234", "on_uncertain": "retry"})
     assert (answer.status, answer.json["attempts"]) == (200, 1)
@@ -515,13 +515,13 @@ async def test_an_accepted_send_is_never_answered_with_an_error_of_ours(
     pair: Organization, gateway: Gateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The store goes away after the claim: 202, for a 503 would have the client send it again."""
+    from ingress.attempts import Attempts
     from ingress.database import StoreUnavailable
-    from ingress.outbound import Outbound
 
     async def away(*_: Any) -> None:
         raise StoreUnavailable("gone")
 
-    monkeypatch.setattr(Outbound, "_begin_next", away)
+    monkeypatch.setattr(Attempts, "_begin_next", away)
     await gateway.meta.script(pair.numbers[0], Throttle429(retry_after=0))
     answer = await pair.send()
     assert answer.status == 202
@@ -564,7 +564,7 @@ async def test_a_provider_that_can_be_asked_settles_a_lost_answer(
 ) -> None:
     """No status comes, the provider knows: sent once, by the one call there was."""
     monkeypatch.setattr(MetaBusiness, "find_message", _finds(gateway))
-    monkeypatch.setattr(outbound, "ASK_AFTER_S", (0.01, 0.01))
+    monkeypatch.setattr(asking, "ASK_AFTER_S", (0.01, 0.01))
     gateway.meta.set_statuses(pair.numbers[0], NO_STATUSES)
     await gateway.meta.script(pair.numbers[0], ResetAfterAccept())
     told = await pair.send()
@@ -580,7 +580,7 @@ async def test_a_provider_that_never_took_it_leaves_it_uncertain(
 ) -> None:
     """What is not found may still be on its way: nothing is repeated, nothing is said."""
     monkeypatch.setattr(MetaBusiness, "find_message", _finds(gateway))
-    monkeypatch.setattr(outbound, "ASK_AFTER_S", (0.01, 0.01))
+    monkeypatch.setattr(asking, "ASK_AFTER_S", (0.01, 0.01))
     await gateway.meta.script(pair.numbers[0], ResetBeforeAccept())
     told = await pair.send(prefer="wait=1")
     assert (told.status, told.json["code"]) == (504, "uncertain")
@@ -594,7 +594,7 @@ async def test_a_plug_in_that_breaks_when_asked_changes_nothing(
         raise ZeroDivisionError
 
     monkeypatch.setattr(MetaBusiness, "find_message", broken)
-    monkeypatch.setattr(outbound, "ASK_AFTER_S", (0.01, 0.01))
+    monkeypatch.setattr(asking, "ASK_AFTER_S", (0.01, 0.01))
     gateway.meta.set_statuses(pair.numbers[0], NO_STATUSES)
     await gateway.meta.script(pair.numbers[0], ResetAfterAccept())
     assert (await pair.send(prefer="wait=1")).status == 504

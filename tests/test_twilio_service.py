@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from ingress import outbound
+from ingress import asking
 from ingress.sandbox import (
     AnyFault,
     Bare5xxAfterAccept,
@@ -222,7 +222,7 @@ async def test_a_lost_answer_is_settled_by_the_callback(account: Account, fault:
 
 async def test_a_lost_answer_without_callbacks_is_asked_for(account: Account, monkeypatch: pytest.MonkeyPatch) -> None:
     """Twilio's list of messages has it."""
-    monkeypatch.setattr(outbound, "ASK_AFTER_S", (0.01, 0.01))
+    monkeypatch.setattr(asking, "ASK_AFTER_S", (0.01, 0.01))
     account.twilio.set_statuses(account.sender, NO_STATUSES)
     await account.twilio.script(account.sender, ResetAfterAccept())
     answer = await account.organization.send({"to": "+5511987654321", "body": "Só esta"})
@@ -233,7 +233,7 @@ async def test_a_lost_answer_without_callbacks_is_asked_for(account: Account, mo
 
 
 async def test_what_nobody_can_tell_stays_uncertain(account: Account, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(outbound, "ASK_AFTER_S", (0.01, 0.01))
+    monkeypatch.setattr(asking, "ASK_AFTER_S", (0.01, 0.01))
     await account.twilio.script(account.sender, ResetBeforeAccept())
     answer = await account.organization.send(prefer="wait=1")
     assert (answer.status, answer.json["code"]) == (504, "uncertain")

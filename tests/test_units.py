@@ -13,13 +13,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ingress import sending
+from ingress.budget import RetryBudget
 from ingress.correlation import correlation, parse_correlation
 from ingress.edge import Disconnected, TooLarge, path_of, read_body
 from ingress.envelope import render, timestamp
 from ingress.identifiers import conversation_id, event_id, key_hash, new_id, parse_event_id, parse_id
 from ingress.relay import Secret, new_secret, rotated, sign
-from ingress.sending import RetryBudget
 from providers import Contact, phone_key
 
 ORGANIZATION = UUID(int=7)
@@ -257,10 +256,8 @@ class Clock:
 
 
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    clock = Clock()
-    monkeypatch.setattr(sending, "monotonic", clock)
-    return clock
+def clock() -> Clock:
+    return Clock()
 
 
 def calls_per_second(budget: RetryBudget, clock: Clock, seconds: int, rate: int) -> Iterator[int]:
@@ -280,14 +277,14 @@ def calls_per_second(budget: RetryBudget, clock: Clock, seconds: int, rate: int)
 @pytest.mark.parametrize("rate", [200, 1000])
 def test_a_provider_that_fails_is_called_by_a_quarter_more(clock: Clock, rate: int) -> None:
     """Over any ten seconds of a minute: at most 1.25 calls for each first attempt."""
-    calls = list(calls_per_second(RetryBudget(), clock, 60, rate))
+    calls = list(calls_per_second(RetryBudget(clock=clock), clock, 60, rate))
     for start in range(51):
         assert sum(calls[start : start + 10]) <= 1.25 * 10 * rate
 
 
 def test_the_budget_does_not_pile_up(clock: Clock) -> None:
     """A quiet hour buys no storm: ten repetitions at once, then the fifth and the one a second again."""
-    budget, account = RetryBudget(), UUID(int=1)
+    budget, account = RetryBudget(clock=clock), UUID(int=1)
     for _ in range(100_000):
         budget.first_attempt(account)
     clock.now += 3600
@@ -300,7 +297,7 @@ def test_the_budget_does_not_pile_up(clock: Clock) -> None:
 
 
 def test_the_budget_of_one_account_is_its_own(clock: Clock) -> None:
-    budget = RetryBudget()
+    budget = RetryBudget(clock=clock)
     while budget.take(UUID(int=1)):
         pass
     assert budget.take(UUID(int=2))

@@ -29,7 +29,7 @@ class Account(msgspec.Struct, frozen=True):
 
     provider: str
     name: str
-    config_data: dict[str, str]
+    config_data: dict[str, Any]
     point_to: Callable[[str], Awaitable[None]]
 
     def __repr__(self) -> str:

@@ -40,8 +40,8 @@ class MetaNumber(msgspec.Struct, frozen=True, kw_only=True):
     def digits(self) -> str:
         return re.sub(r"\D", "", self.display_phone_number)
 
-    def config_data(self, base_url: str) -> dict[str, str]:
-        """The same as `POST …/provider/configure` wants it."""
+    def config_data(self, base_url: str) -> dict[str, Any]:
+        """The same as `POST …/provider/configure` wants it. A simulator takes as many messages as come."""
         return {
             "phone_number_id": self.phone_number_id,
             "waba_id": self.waba_id,
@@ -51,6 +51,7 @@ class MetaNumber(msgspec.Struct, frozen=True, kw_only=True):
             "display_phone_number": self.display_phone_number,
             "base_url": base_url,
             **({} if self.pin is None else {"pin": self.pin}),
+            "messages_per_second": 0,
         }
 
 

@@ -42,8 +42,8 @@ class TwilioSender(msgspec.Struct, frozen=True, kw_only=True):
     def address(self) -> str:
         return f"{CHANNEL}{self.phone_number}"
 
-    def config_data(self, base_url: str) -> dict[str, str]:
-        """The same as `POST …/provider/configure` wants it."""
+    def config_data(self, base_url: str) -> dict[str, Any]:
+        """The same as `POST …/provider/configure` wants it. A simulator takes as many messages as come."""
         known = {
             "account_sid": self.account_sid,
             "auth_token": self.auth_token,
@@ -54,6 +54,7 @@ class TwilioSender(msgspec.Struct, frozen=True, kw_only=True):
             "shared_key_id": self.shared_key_id,
             "shared_key_secret": self.shared_key_secret,
             "base_url": base_url,
+            "messages_per_second": 0,
         }
         return {name: value for name, value in known.items() if value is not None}
 

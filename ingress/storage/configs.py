@@ -8,7 +8,7 @@ _CONFIG = """c.organization_id, c.id, c.provider_type, c.name, c.state, c.sender
     c.created_at, c.updated_at"""
 
 ROUTE = f"""
-select o.version, o.version_at, {_CONFIG}
+select o.version, o.version_at, o.fallback_policy, {_CONFIG}
 from organizations o
 left join lateral unnest(array_prepend(o.active_config_id, o.fallback_config_ids)) with ordinality as step(config_id, place)
     on o.active_config_id is not null
@@ -94,7 +94,7 @@ async def add(
 
 SET_FALLBACKS = """
 with before as (
-    select o.id, o.fallback_config_ids from organizations o
+    select o.id, o.fallback_config_ids, o.fallback_policy from organizations o
     where o.id = $1 and not exists (
         select from unnest($2::uuid[]) as wanted
         where not exists (select from whatsapp_provider_configs c where c.organization_id = $1 and c.id = wanted)
@@ -102,16 +102,47 @@ with before as (
 )
 update organizations o
 set fallback_config_ids = array_remove($2::uuid[], o.active_config_id), version = o.version + 1,
-    version_at = clock_timestamp()
+    version_at = clock_timestamp(), fallback_policy = coalesce($3::json, o.fallback_policy)
 from before where o.id = before.id
-returning o.version, o.fallback_config_ids as wanted, before.fallback_config_ids as former"""
+returning o.version, o.fallback_config_ids as wanted, before.fallback_config_ids as former, o.fallback_policy as policy,
+    before.fallback_policy as former_policy"""
 
 
 async def set_fallbacks(
-    connection: asyncpg.Connection, organization_id: UUID, config_ids: list[UUID]
+    connection: asyncpg.Connection, organization_id: UUID, config_ids: list[UUID], policy: bytes | None
 ) -> asyncpg.Record | None:
-    """Set the order, less the active config: version, wanted, former; None if one is not its (organization)."""
-    return await connection.fetchrow(SET_FALLBACKS, organization_id, config_ids)
+    """Set the order, less the active config, and the policy as JSON; None: it stays as it is.
+
+    Version, wanted, former, policy, former_policy; None if a config is not the organization's (organization).
+    """
+    return await connection.fetchrow(SET_FALLBACKS, organization_id, config_ids, policy)
+
+
+SET_BROKEN = """
+update whatsapp_provider_configs set broken_at = now() where organization_id = $1 and id = $2 and broken_at is null"""
+
+
+async def set_broken(connection: asyncpg.Connection, organization_id: UUID, config_id: UUID) -> None:
+    """The provider said that the account cannot send (worker)."""
+    await connection.execute(SET_BROKEN, organization_id, config_id)
+
+
+CLEAR_BROKEN = """
+update whatsapp_provider_configs set broken_at = null
+where organization_id = $1 and id = $2 and broken_at is not null"""
+
+
+async def clear_broken(connection: asyncpg.Connection, organization_id: UUID, config_id: UUID) -> None:
+    """The provider took a message of the account (worker)."""
+    await connection.execute(CLEAR_BROKEN, organization_id, config_id)
+
+
+BROKEN = "select id, provider_type from whatsapp_provider_configs where broken_at is not null"
+
+
+async def broken(connection: asyncpg.Connection) -> list[asyncpg.Record]:
+    """Configs whose account cannot send: id, provider_type (worker, all organizations)."""
+    return await connection.fetch(BROKEN)
 
 
 # One that is sent through, as the active one or a fallback, is another one for the fence from now on.
@@ -119,7 +150,8 @@ EDIT = """
 with changed as (
     update whatsapp_provider_configs
     set name = $3, config_data = $4, sender = $5, session = coalesce($6, session), updated_at = clock_timestamp(),
-        state = case when state = 'error' and $6 is not null then 'configured' else state end
+        state = case when state = 'error' and $6 is not null then 'configured' else state end,
+        broken_at = case when $6 is null then broken_at end
     where organization_id = $1 and id = $2 returning id
 )
 update organizations o set

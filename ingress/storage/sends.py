@@ -130,6 +130,7 @@ class Outcome(NamedTuple):
     rank: int
     error: bytes | None
     fallback_from: UUID | None
+    fallback_reason: str | None
     at: datetime
     cost: str | None
     held_until: datetime | None  # for `uncertain`: when it becomes `unknown`
@@ -140,11 +141,12 @@ FINISH = f"""
 with outcome as (
     select * from unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::integer[], $5::text[], $6::text[], $7::text[],
         $8::integer[], $9::uuid[], $10::text[], $11::text[], $12::text[], $13::text[], $14::smallint[], $15::json[],
-        $16::uuid[], $17::timestamptz[], $18::text[], $19::timestamptz[], $20::text[], $21::uuid[], $22::json[])
+        $16::uuid[], $17::text[], $18::timestamptz[], $19::text[], $20::timestamptz[], $21::text[], $22::uuid[],
+        $23::json[])
         with ordinality
         as _(organization_id, message_id, lease_id, number, class, code, detail, duration_ms, config_id, provider,
-            provider_message_id, state, status, rank, error, fallback_from, at, cost, held_until, event_type,
-            conversation_id, data, place)
+            provider_message_id, state, status, rank, error, fallback_from, fallback_reason, at, cost, held_until,
+            event_type, conversation_id, data, place)
 ),
 early as (
     select o.organization_id, o.message_id, s.value, s.status_rank as rank, s.error
@@ -177,6 +179,7 @@ finished as (
         config_id = case when o.provider_message_id is not null or m.config_id is null then o.config_id else m.config_id end,
         provider_message_id = coalesce(o.provider_message_id, m.provider_message_id),
         fallback_from = coalesce(o.fallback_from, m.fallback_from),
+        fallback_reason = coalesce(o.fallback_reason, m.fallback_reason),
         -- The time that POST /send answers with, also where a status with the provider's own time was faster: who asks
         -- again under the same key gets the same answer.
         sent_at = case when o.provider_message_id is not null then o.at
@@ -196,7 +199,7 @@ finished as (
     where m.organization_id = o.organization_id and m.id = o.message_id
         and (m.lease_id = o.lease_id or (o.class = 'ok' and m.state <> 'done'))
     returning m.organization_id, m.id, m.state, m.status, m.provider, m.config_id, m.provider_message_id, m.fallback_from,
-        m.attempts, m.error, m.sent_at, m.cost
+        m.fallback_reason, m.attempts, m.error, m.sent_at, m.cost
 ),
 given as (
     select o.place, o.organization_id, o.event_type as type, o.config_id, o.conversation_id,
@@ -206,8 +209,8 @@ given as (
     where o.event_type is not null and (f.status = o.status or o.fallback_from is not null)
 ),
 {insert_events("given")}
-select f.id, f.state, f.status, f.provider, f.config_id, f.provider_message_id, f.fallback_from, f.attempts, f.error,
-    f.sent_at, f.cost
+select f.id, f.state, f.status, f.provider, f.config_id, f.provider_message_id, f.fallback_from, f.fallback_reason,
+    f.attempts, f.error, f.sent_at, f.cost
 from outcome o left join finished f on f.organization_id = o.organization_id and f.id = o.message_id
 order by o.place"""
 
@@ -220,7 +223,7 @@ async def finish(connection: asyncpg.Connection, outcomes: Sequence[Outcome]) ->
     events = [outcome.event for outcome in outcomes]
     return await connection.fetch(
         FINISH,
-        *zip(*[outcome[:19] for outcome in outcomes], strict=True),
+        *zip(*[outcome[:20] for outcome in outcomes], strict=True),
         [event and event.type for event in events],
         [event and event.conversation_id for event in events],
         [event and event.data for event in events],
@@ -247,20 +250,26 @@ async def set_leases(
 
 
 RECLAIM = f"""
-with lost as (
-    select organization_id, id from messages
-    where state <> 'done' and leased_until < now()
-    order by leased_until limit $2 for update skip locked
+with due as (
+    select organization_id, id, row_number() over (partition by organization_id order by leased_until) as place
+    from messages where state <> 'done' and leased_until < now()
+),
+lost as (
+    select m.organization_id, m.id from messages m join due using (organization_id, id)
+    where due.place <= $3 and m.state <> 'done' and m.leased_until < now()
+    order by m.leased_until limit $2 for update of m skip locked
 )
 update messages m set lease_id = $1, leased_until = now() + interval '{LEASE_S} s'
 from lost where m.organization_id = lost.organization_id and m.id = lost.id
 returning m.organization_id, m.id, m.conversation_id, m.request, m.state, m.status_rank, m.attempts, m.fallback_from,
-    m.created_at, m.expires_at, m.config_id, m.provider"""
+    m.fallback_reason, m.created_at, m.expires_at, m.config_id, m.provider"""
 
 
-async def reclaim(connection: asyncpg.Connection, lease_id: UUID, limit: int) -> list[asyncpg.Record]:
+async def reclaim(
+    connection: asyncpg.Connection, lease_id: UUID, limit: int, per_organization: int
+) -> list[asyncpg.Record]:
     """Take over messages whose process died, and held ones whose time is up (worker, all organizations)."""
-    return await connection.fetch(RECLAIM, lease_id, limit)
+    return await connection.fetch(RECLAIM, lease_id, limit, per_organization)
 
 
 ATTEMPTS = """
@@ -274,7 +283,7 @@ async def attempts(connection: asyncpg.Connection, organization_id: UUID, messag
 
 
 _MESSAGE = """id, conversation_id, idempotency_key, request_hash, request, state, status, provider, config_id,
-    provider_message_id, fallback_from, attempts, error, cost, created_at, updated_at, sent_at, expires_at"""
+    provider_message_id, fallback_from, fallback_reason, attempts, error, cost, created_at, updated_at, sent_at, expires_at"""
 
 BY_ID = f"select {_MESSAGE} from messages where organization_id = $1 and id = $2"
 

@@ -51,6 +51,7 @@ changed as (
 states as (
     update whatsapp_provider_configs c
     set state = case when c.id = $2 then 'active' else 'inactive' end, updated_at = clock_timestamp(),
+        broken_at = case when c.id <> $2 then c.broken_at end,
         session = case when c.id = $2 then coalesce($4, c.session) else c.session end,
         sender = case when c.id = $2 then coalesce($5, c.sender) else c.sender end
     from before where c.organization_id = before.id and c.id in ($2, before.active_config_id)

@@ -1,0 +1,63 @@
+"""Asking a provider for a message whose answer was lost."""
+
+import asyncio
+import logging
+
+from providers import MessageResult, SendError, Unsupported
+
+from .calls import Caller
+from .database import StoreUnavailable
+from .group_commit import Overloaded
+from .manager import Config
+from .outcomes import LeaseLost, Outcomes
+from .sending import Sending, message_of
+
+logger = logging.getLogger("ingress.asking")
+
+# Seconds after the time before.
+ASK_AFTER_S = (1.0, 5.0, 20.0)
+
+
+class Asking:
+    """Asks in the background. Enter it once a process."""
+
+    def __init__(self, caller: Caller, outcomes: Outcomes) -> None:
+        self._caller = caller
+        self._outcomes = outcomes
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def __aenter__(self) -> "Asking":
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        # Whoever takes a held message over asks for it again.
+        for task in self._tasks:
+            task.cancel()
+
+    async def find(self, config: Config, sending: Sending) -> MessageResult | None:
+        """The message of the last attempt as its provider has it; None where nobody can tell."""
+        try:
+            return await self._caller.run(config.provider.find_message(message_of(config, sending)))
+        except SendError as error:
+            if not isinstance(error, Unsupported):
+                logger.warning("config %s cannot be asked for a message: %s", config.id, error.code)
+        except Exception:  # a plug-in that breaks here leaves the message as uncertain as it was
+            logger.exception("the provider plug-in failed")
+        return None
+
+    def ask_later(self, config: Config, sending: Sending) -> None:
+        """Ask a few times, until it is found. A status may tell before."""
+        task = asyncio.create_task(self._ask(config, sending))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _ask(self, config: Config, sending: Sending) -> None:
+        for pause_s in ASK_AFTER_S:
+            await asyncio.sleep(pause_s)
+            if (result := await self.find(config, sending)) is None:
+                continue
+            try:
+                await self._outcomes.accepted(sending, config, result)
+            except (LeaseLost, StoreUnavailable, Overloaded) as error:
+                logger.warning("message %s was found and is left to who has it: %s", sending.id, type(error).__name__)
+            return

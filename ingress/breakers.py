@@ -1,0 +1,149 @@
+"""The breaker of each account, and the word to all processes that an account cannot send.
+
+A process finds out about failing calls by itself, and quickly. That an account is broken is no passing trouble, so the
+first process that is told writes it down, and the others stop calling too; the first one that gets through clears it.
+"""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any
+from uuid import UUID
+
+from providers import AccountBroken, SendError, Unavailable, Uncertain
+
+from . import metrics
+from .breaker import Breaker, Ended, Permit, State
+from .database import Database, StoreUnavailable
+from .manager import Config
+from .redis_state import RedisState
+from .storage import configs
+
+logger = logging.getLogger("ingress.breakers")
+
+SYNC_S = 5.0
+# Broken for some messages only: others go out.
+NARROW = frozenset(
+    {"template", "template_category", "flow", "feature", "country", "recipient", "message", "pair", "trial", "callback"}
+)
+# Failures that happen before a call could be made.
+UNCALLED = frozenset({"deadline"})
+
+
+class Breakers:
+    """Which accounts may be called. Enter it once a process."""
+
+    def __init__(self, database: Database, redis: RedisState) -> None:
+        self._database = database
+        self._redis = redis
+        self._breakers: dict[UUID, Breaker] = {}
+        self._broken: set[UUID] = set()  # configs that are broken by what the database says, or is being told
+        self._telling: set[UUID] = set()
+        self._order = asyncio.Lock()
+        self._news = asyncio.Event()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def __aenter__(self) -> "Breakers":
+        self._start(self._sync_forever())
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def wait_s(self, config: Config) -> float:
+        """Seconds until the account may be called; 0: now."""
+        breaker = self._breakers.get(config.id)
+        return breaker.wait_s if breaker else 0.0
+
+    def is_broken(self, config: Config) -> bool:
+        breaker = self._breakers.get(config.id)
+        return breaker is not None and breaker.broken
+
+    def enter(self, config: Config) -> Permit | None:
+        """Whether to call now. Whoever gets a permit gives it back with `leave`, whatever happens."""
+        return self._breaker(config.id, config.provider_type).enter()
+
+    def leave(self, config: Config, permit: Permit, ended: Ended) -> None:
+        self._breakers[config.id].leave(permit, ended)
+        if ended == "broken" and config.id not in self._broken:
+            self._broken.add(config.id)
+            self._tell(config, configs.set_broken)
+        elif ended == "ok" and config.id in self._broken:
+            self._broken.discard(config.id)
+            self._tell(config, configs.clear_broken)
+
+    def heard(self) -> None:
+        """Another process has told the database something."""
+        self._news.set()
+
+    async def sync(self) -> None:
+        """Do as the database says."""
+        async with self._order:
+            async with self._database.worker() as connection:
+                rows = await configs.broken(connection)
+            said = {row["id"]: row["provider_type"] for row in rows}
+            for config_id in said.keys() - self._broken - self._telling:
+                self._broken.add(config_id)
+                self._breaker(config_id, said[config_id]).trip(broken=True)
+            for config_id in self._broken - said.keys() - self._telling:
+                self._broken.discard(config_id)
+                if self._breakers[config_id].broken:
+                    self._breakers[config_id].close()
+
+    def _breaker(self, config_id: UUID, provider: str) -> Breaker:
+        breaker = self._breakers.get(config_id)
+        if breaker is None:
+            metrics.child(metrics.breakers, provider, "closed").inc()
+
+            def changed(former: State, state: State) -> None:
+                metrics.child(metrics.breakers, provider, former).dec()
+                metrics.child(metrics.breakers, provider, state).inc()
+                metrics.child(metrics.breaker_transitions, provider, state).inc()
+                logger.warning("calls through config %s: %s", config_id, state)
+
+            breaker = self._breakers[config_id] = Breaker(changed=changed)
+        return breaker
+
+    def _tell(self, config: Config, write: Callable[[Any, UUID, UUID], Awaitable[None]]) -> None:
+        self._telling.add(config.id)
+        self._start(self._told(config, write))
+
+    async def _told(self, config: Config, write: Callable[[Any, UUID, UUID], Awaitable[None]]) -> None:
+        try:
+            # One after the other: what is written must not be undone by what was read before.
+            async with self._order, self._database.worker() as connection:
+                await write(connection, config.organization_id, config.id)
+            await self._redis.wake("accounts", config.organization_id)
+        except StoreUnavailable:
+            logger.warning("the database is away; other processes find out about config %s themselves", config.id)
+        finally:
+            self._telling.discard(config.id)
+
+    async def _sync_forever(self) -> None:
+        while True:
+            try:
+                await self.sync()
+            except StoreUnavailable:
+                logger.warning("the database is away; accounts stay as they were")
+            except Exception:  # without this loop other processes' news would never be heard again
+                logger.exception("accounts cannot be read")
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(SYNC_S):
+                    await self._news.wait()
+            self._news.clear()
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+def ended_by(error: SendError) -> Ended:
+    """What a failed call says about the account that made it."""
+    if isinstance(error, AccountBroken):
+        return "neutral" if error.scope in NARROW else "broken"
+    # A refusal, for good or for now, comes from a provider that works.
+    return "failed" if isinstance(error, Unavailable | Uncertain) and error.code not in UNCALLED else "neutral"

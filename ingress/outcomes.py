@@ -1,0 +1,140 @@
+"""What became of attempts and sends, written down: group-committed, with the event that tells the CRM."""
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+from time import monotonic
+from typing import Literal
+
+import asyncpg
+import msgspec
+
+from providers import MessageResult, SendError
+from providers.messages import STATUS_RANK, ErrorInfo
+
+from . import metrics
+from .database import WORKER, Database, StoreUnavailable
+from .events import Wakes
+from .group_commit import GroupCommit, Overloaded
+from .manager import Config
+from .sending import Carrier, Sending, SendState, state_of, status_event, storable
+from .storage import sends
+from .storage.sends import Outcome
+
+HOLD_S = 60
+STORE_RETRY_S = 0.2
+
+_encode = msgspec.json.Encoder().encode
+
+OwnStatus = Literal["accepted", "sent", "failed", "unknown"]
+
+
+class LeaseLost(Exception):
+    """Another process took the message over, and speaks for it now."""
+
+
+class Outcomes:
+    """Stores outcomes. Enter it once a process."""
+
+    def __init__(self, database: Database, wakes: Wakes) -> None:
+        self._wakes = wakes
+        self._queue: GroupCommit[Outcome, asyncpg.Record] = GroupCommit("outcomes", database, WORKER, sends.finish)
+
+    async def __aenter__(self) -> "Outcomes":
+        await self._queue.__aenter__()
+        return self
+
+    async def __aexit__(self, *reason: object) -> None:
+        await self._queue.__aexit__(*reason)
+
+    async def accepted(self, sending: Sending, carrier: Carrier | Config, result: MessageResult | None) -> SendState:
+        """A provider took the message, as it says itself (*result*) or as a status did."""
+        return await self.finish(sending, self._outcome(sending, carrier, "ok", None, "done", "sent", result=result))
+
+    async def failed(self, sending: Sending, carrier: Carrier | Config, error: SendError) -> SendState:
+        """Nobody took the message, and nobody will be asked again."""
+        return await self.finish(
+            sending, self._outcome(sending, carrier, type(error).__name__, error, "done", "failed")
+        )
+
+    async def held(self, sending: Sending, carrier: Carrier | Config, error: SendError) -> SendState:
+        """It may have been taken: to be settled by a status, or by the provider when it is asked."""
+        return await self.finish(sending, self._outcome(sending, carrier, "Uncertain", error, "uncertain", "accepted"))
+
+    async def unknown(self, sending: Sending, carrier: Carrier | Config, error: SendError) -> SendState:
+        """The end of a held message that nothing settled."""
+        return await self.finish(sending, self._outcome(sending, carrier, "Uncertain", error, "done", "unknown"))
+
+    async def note(self, sending: Sending, config: Config, error: SendError, started: float) -> None:
+        """How an attempt ended that another one may follow: without it a crash would make it uncertain."""
+        await self._store(
+            self._outcome(sending, config, type(error).__name__, error, "sending", "accepted", started=started)
+        )
+
+    async def finish(self, sending: Sending, outcome: Outcome) -> SendState:
+        """Store the end of a send; how the message stands now. Raises `LeaseLost`, `StoreUnavailable`."""
+        row = await self._store(outcome)
+        if row["id"] is None:
+            raise LeaseLost
+        state = state_of(row)
+        if state.state == "done":
+            labels = outcome.provider, state.status
+            metrics.child(metrics.send_terminal, *labels).inc()
+            metrics.send_seconds.observe((outcome.at - sending.created_at).total_seconds(), *labels)
+        self._wakes.wake(sending.organization_id)
+        return state
+
+    def _outcome(
+        self,
+        sending: Sending,
+        carrier: Carrier | Config,
+        attempt_class: str,
+        error: SendError | None,
+        state: Literal["sending", "uncertain", "done"],
+        status: OwnStatus,
+        *,
+        result: MessageResult | None = None,
+        started: float | None = None,
+    ) -> Outcome:
+        now = datetime.now(UTC)
+        told, detail = None, None
+        if error is not None:
+            detail = storable(error.detail)
+            told = ErrorInfo(class_=attempt_class, code=error.code, detail=detail or None)
+        provider_message_id = result.provider_message_id if result else None
+        event = None
+        if state == "done":
+            event = status_event(sending, carrier, status, told, provider_message_id)
+        return Outcome(
+            sending.organization_id,
+            sending.id,
+            sending.lease_id,
+            sending.number,
+            attempt_class,
+            error.code if error else None,
+            detail,
+            round((monotonic() - (started or sending.since)) * 1000),
+            carrier.id,
+            carrier.provider_type,
+            provider_message_id,
+            state,
+            status,
+            STATUS_RANK[status],
+            _encode(told) if told else None,
+            sending.fallback_from,
+            sending.fallback_reason,
+            now,
+            result.cost if result else None,
+            now + timedelta(seconds=HOLD_S) if state == "uncertain" else None,
+            event,
+        )
+
+    async def _store(self, outcome: Outcome) -> asyncpg.Record:
+        """Store an outcome, as long as the lease lasts: what a provider did must not be forgotten for a hiccup."""
+        until = monotonic() + sends.LEASE_S
+        while True:
+            try:
+                return await self._queue.submit(outcome, organization=outcome.organization_id)
+            except (StoreUnavailable, Overloaded):
+                if monotonic() > until:
+                    raise
+                await asyncio.sleep(STORE_RETRY_S)

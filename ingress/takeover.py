@@ -1,0 +1,149 @@
+"""Going on with what others left: messages of processes that died, held ones whose time is up, leases of our own."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from uuid import UUID
+
+import asyncpg
+import msgspec
+
+from providers import Uncertain
+from providers.messages import STATUS_RANK
+
+from . import identifiers, metrics
+from .asking import Asking
+from .database import Database, StoreUnavailable
+from .manager import Config, WhatsAppProviderManager
+from .outbound import Outbound
+from .outcomes import Outcomes
+from .sending import Carrier, Order, Sending, SendState
+from .storage import sends
+from .storage.statuses import sweep
+
+logger = logging.getLogger("ingress.takeover")
+
+HEARTBEAT_S = 5.0
+SWEEP_S = 5.0
+# Taken over at a time; of one organization no more than its share, so that the others' are not kept waiting.
+ROUND_ROWS, ROUND_ROWS_PER_ORGANIZATION = 100, 25
+
+
+class Takeover:
+    """Background work for sends. Enter it once a process."""
+
+    def __init__(
+        self,
+        database: Database,
+        manager: WhatsAppProviderManager,
+        outbound: Outbound,
+        outcomes: Outcomes,
+        asking: Asking,
+        closing: asyncio.Event,
+    ) -> None:
+        self._database = database
+        self._manager = manager
+        self._outbound = outbound
+        self._outcomes = outcomes
+        self._asking = asking
+        self._closing = closing
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def __aenter__(self) -> "Takeover":
+        self._tasks = [
+            asyncio.create_task(forever(work, every_s))
+            for work, every_s in (
+                (self._renew_leases, HEARTBEAT_S),
+                (self._take_over, SWEEP_S),
+                (self._match_statuses, SWEEP_S),
+            )
+        ]
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        for task in self._tasks:
+            task.cancel()
+
+    async def _renew_leases(self) -> None:
+        if old := self._outbound.leases(older_than_s=HEARTBEAT_S):
+            async with self._database.worker() as connection:
+                await sends.set_leases(connection, old, seconds=sends.LEASE_S)
+
+    async def _match_statuses(self) -> None:
+        async with self._database.worker() as connection:
+            await sweep(connection)
+
+    async def _take_over(self) -> None:
+        """Round after round, while one organization had its full share: there may be more."""
+        while not self._closing.is_set() and await self._round() >= ROUND_ROWS_PER_ORGANIZATION:
+            continue
+
+    async def _round(self) -> int:
+        lease_id = identifiers.new_id()
+        async with self._database.worker() as connection:
+            rows = await sends.reclaim(connection, lease_id, ROUND_ROWS, ROUND_ROWS_PER_ORGANIZATION)
+        for row in rows:
+            if self._outbound.is_ours(row["id"], lease_id):
+                continue  # all along; we were only too slow to say so
+            metrics.lease_reclaims.labels(row["state"]).inc()
+            try:
+                await self._go_on(row, lease_id)
+            except StoreUnavailable:
+                raise
+            except Exception:  # one message must not keep the others of a dead process waiting
+                logger.exception("message %s cannot be gone on with", row["id"])
+        return len(rows)
+
+    async def _go_on(self, row: asyncpg.Record, lease_id: UUID) -> None:
+        """Go on with a message of a process that died, or report a held one whose time is up."""
+        route = await self._manager.route(row["organization_id"], fresh=True)
+        async with self._database.worker() as connection:
+            attempts = await sends.attempts(connection, row["organization_id"], row["id"])
+        last = attempts[-1]
+        sending = Sending(
+            row["organization_id"],
+            row["id"],
+            lease_id,
+            msgspec.json.decode(row["request"], type=Order),
+            route,
+            row["created_at"],
+            row["expires_at"],
+        )
+        sending.number, sending.begun = last["number"], True
+        sending.fallback_from, sending.fallback_reason = row["fallback_from"], row["fallback_reason"]
+        configs = {config.id: config for config in await self._manager.configs(row["organization_id"])}
+        carrier = configs.get(last["config_id"]) or Carrier(last["config_id"], last["provider"])
+        lost = Uncertain("no answer came", code=last["code"] or "process_died")
+        if any(attempt["class"] in (None, "Uncertain") for attempt in attempts):
+            sending.uncertain = lost
+        if row["state"] == "uncertain":
+            self._outbound.own(self._given_up(sending, carrier, lost))
+        elif row["status_rank"] > STATUS_RANK["unknown"]:
+            self._outbound.own(self._outcomes.accepted(sending, carrier, None))
+        elif last["class"] is None and sending.on_uncertain == "hold":
+            self._outbound.own(self._outbound.failed(sending, carrier, lost))
+        else:
+            for attempt in attempts:
+                if attempt["class"] in ("Unsupported", "AccountBroken"):
+                    sending.exhausted[attempt["config_id"]] = attempt["class"]
+            if last["class"] is None and sending.on_uncertain == "fallback":
+                sending.exhausted[carrier.id] = "Uncertain"
+            self._outbound.start(sending)
+
+    async def _given_up(self, sending: Sending, carrier: Carrier | Config, lost: Uncertain) -> SendState:
+        """The end of a held message, after its provider was asked a last time."""
+        if isinstance(carrier, Config) and (result := await self._asking.find(carrier, sending)) is not None:
+            return await self._outcomes.accepted(sending, carrier, result)
+        return await self._outcomes.unknown(sending, carrier, lost)
+
+
+async def forever(work: Callable[[], Awaitable[None]], every_s: float) -> None:
+    """Do *work* again and again, whatever it raises."""
+    while True:
+        try:
+            await work()
+        except StoreUnavailable:
+            logger.warning("the database is away; background work waits")
+        except Exception:  # leases run out if nobody renews them: the loop must live on
+            logger.exception("background work failed")
+        await asyncio.sleep(every_s)
