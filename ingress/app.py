@@ -83,6 +83,7 @@ class Application:
             manager = WhatsAppProviderManager(Registry(), database, redis, vault, caller, egress, settings.origin)
             wakes = Wakes(redis)
             breakers = Breakers(database, redis)
+            manager.after_change = breakers.sync  # an account that was edited or activated is not broken any more
             for work in (
                 _hear(redis, manager, wakes, breakers),
                 _listen(database, manager),

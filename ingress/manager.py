@@ -22,7 +22,7 @@ order, or a configuration among them. `Switching` (ingress/switching.py) makes a
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from time import monotonic
 from typing import Any
@@ -104,6 +104,8 @@ class WhatsAppProviderManager:
         self._webhooks: dict[str, tuple[float, Config]] = {}
         self._unknown_tokens: dict[bytes, float] = {}
         self._loading: dict[object, asyncio.Task[Any]] = {}
+        # Awaited when a change of an organization is taken up: what else in this process depends on it.
+        self.after_change: Callable[[], Awaitable[None]] | None = None
 
     # -- reading
 
@@ -460,7 +462,9 @@ class WhatsAppProviderManager:
             # A loading that was under way may have begun before the commit; the one after it has not.
             for _ in range(2):
                 if (await self.route(organization_id, fresh=True, source=source)).version >= version:
-                    return
+                    break
+            if self.after_change is not None:
+                await self.after_change()
         except StoreUnavailable:
             logger.warning("the database is away; a change is committed, and used when it is back")
 

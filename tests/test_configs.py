@@ -62,8 +62,8 @@ async def test_testing_saves_nothing(two: Organization, gateway: Gateway) -> Non
     told = (await post(two, "test", config_id=two.configs[1]["config_id"])).json
     assert told["passed"] is True
     assert told["webhook_url"] == two.configs[1]["webhook_url"]
-    assert {"credentials", "number", "account", "callback"} <= {check["name"] for check in told["checks"]}
-    assert [check["passed"] for check in told["checks"] if check["name"] == "callback"] == [True]
+    assert {"credentials", "number", "account", "webhook"} <= {check["name"] for check in told["checks"]}
+    assert [check["passed"] for check in told["checks"] if check["name"] == "webhook"] == [True]
     number = example_number(7301)
     config_data = number.config_data(await gateway.meta.add_number(number))
     told = (await post(two, "test", provider_type="meta_business", config_data=config_data)).json
@@ -102,12 +102,12 @@ async def test_a_dry_run_tells_what_a_switch_would_mean(two: Organization, gatew
         assert answer.status == 200, answer.raw
         two.configs.append(answer.json)
         template = {"type": "template", "name": "welcome", "language": "pt_BR"}
-        card = {"type": "contacts", "contacts": [{"name": {"formatted_name": "Ana", "first_name": "Ana"}}]}
+        reaction = {"type": "reaction", "message_id": "wamid.A", "emoji": "👍"}
         for body in (
             {"to": "+5511987654321", "body": "Hello"},
             {"to": {"user_id": "BR.13491208655302741918"}, "body": "Hello"},
             {"to": "+5511987654321", "content": template},
-            {"to": "+5511987654321", "content": card},
+            {"to": "+5511987654321", "content": reaction},
         ):
             sent = await two.send(body)
             assert sent.status == 200, sent.raw
@@ -132,7 +132,7 @@ async def test_a_dry_run_tells_what_a_switch_would_mean(two: Organization, gatew
             "twilio_whatsapp",
         )
         assert told["from_config_id"] == two.configs[0]["config_id"]
-        assert told["capability_gaps"] == [{"kind": "contacts", "sends": 1}]
+        assert told["capability_gaps"] == [{"kind": "reaction", "sends": 1}]
         assert told["templates_needed"] == [{"name": "welcome", "language": "pt_BR", "sends": 1}]
         assert (told["people_without_phone"], told["sends_without_phone"]) == (1, 1)
         assert told["leaves_fallback_order"] is True
