@@ -192,6 +192,7 @@ class Attempts:
                     raise Rejected("the message expired before a provider took it", code="expired")
                 wait_s = 0.0 if has_turn else await self._turn(config, sending)
                 if wait_s > MOMENT_S:
+                    await self._check_expressible(config, sending)
                     if has_slot:
                         has_slot = False
                         self._bulkhead.leave(organization_id)
@@ -225,6 +226,17 @@ class Attempts:
             await self._note(sending, config, error, monotonic())
             raise error
         return turn.wait_s
+
+    async def _check_expressible(self, config: Config, sending: Sending) -> None:
+        """Raise before a long wait what would be raised after it, before anything is called."""
+        flow = config.provider.send_message(message_of(config, sending))
+        try:
+            next(flow, None)
+        except SendError as error:
+            await self._note(sending, config, error, monotonic())
+            raise
+        finally:
+            flow.close()
 
     async def _wait_noted(self, config: Config, sending: Sending, code: str, wait_s: float | None) -> None:
         waits = Throttled("the message waits for its turn to be sent", code=code, retry_after_s=wait_s)
