@@ -236,10 +236,13 @@ async def _awaited(
     if wait_s <= 0:
         return None
     try:
-        # The task goes on whatever happens here.
-        if not (await asyncio.wait((task,), timeout=wait_s))[0]:
-            return None
-        state = task.result()
+        try:
+            async with asyncio.timeout(wait_s):
+                state = await asyncio.shield(task)  # it goes on whatever happens here
+        except TimeoutError:
+            if not task.done():
+                return None
+            state = task.result()
         return state if state.state != "uncertain" else await _settled(request, organization_id, state, wait_s)
     except (LeaseLost, StoreUnavailable):
         return None

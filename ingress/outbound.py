@@ -30,7 +30,7 @@ from .database import WORKER, Database, StoreUnavailable
 from .group_commit import GroupCommit, Overloaded
 from .manager import Config, WhatsAppProviderManager
 from .outcomes import Outcomes
-from .sending import Carrier, Order, Sending, SendState, conversation_of
+from .sending import Carrier, Order, Sending, SendState
 from .storage import sends
 from .storage.sends import Claim, Claimed
 
@@ -136,7 +136,7 @@ class Outbound:
                 Claim(
                     organization_id,
                     message_id,
-                    conversation_of(organization_id, route.order[0], order.to).id,
+                    sending.conversation(route.order[0]).id,
                     idempotency_key,
                     request_hash,
                     request,

@@ -119,6 +119,7 @@ class Sending:
         self.fallback_reason: str | None = None  # class of the error that moved it on, or `breaker_open`
         self.uncertain: Uncertain | None = None  # an attempt that may have been taken
         self.since = monotonic()
+        self._conversation: Conversation | None = None
 
     def __repr__(self) -> str:
         return f"Sending({self.id}, attempt {self.number})"
@@ -142,6 +143,15 @@ class Sending:
         to = self.order.to
         return to.phone or to.user_id or to.lid or to.group_id or ""
 
+    def conversation(self, carrier: Carrier | Config) -> Conversation:
+        """The conversation that it is part of when *carrier* carries it."""
+        if self._conversation is None or self._conversation.sender != carrier.sender:
+            to = self.order.to
+            contact = None if to.group_id else Contact(phone=to.phone, user_id=to.user_id, lid=to.lid)
+            identity = identifiers.conversation_id(self.organization_id, carrier.sender or "", contact, to.group_id)
+            self._conversation = Conversation(identity, carrier.sender, contact, to.group_id)
+        return self._conversation
+
     def repeats(self, error: SendError) -> bool:
         """Whether the same provider may be asked again after *error*."""
         if isinstance(error, Uncertain):
@@ -158,13 +168,6 @@ class Sending:
         return self.order.may_fall_back and any(
             other.id != config.id and other.id not in self.exhausted for other in self.route.order
         )
-
-
-def conversation_of(organization_id: UUID, carrier: Carrier | Config, to: Recipient) -> Conversation:
-    """The conversation that a message to *to* is part of when *carrier* carries it."""
-    contact = None if to.group_id else Contact(phone=to.phone, user_id=to.user_id, lid=to.lid)
-    identity = identifiers.conversation_id(organization_id, carrier.sender or "", contact, to.group_id)
-    return Conversation(identity, carrier.sender, contact, to.group_id)
 
 
 def message_of(config: Config, sending: Sending) -> MessageData:
@@ -191,7 +194,7 @@ def status_event(
     provider_message_id: str | None,
 ) -> EventRow:
     """The end of a send, as the CRM reads it among the events."""
-    conversation = conversation_of(sending.organization_id, carrier, sending.order.to)
+    conversation = sending.conversation(carrier)
     data = EventData(
         sending.organization_id,
         carrier.provider_type,
