@@ -49,6 +49,8 @@ create table organizations (
     version             bigint      not null default 0,
     -- When it last went up: each process measures from here how long a change took to reach it.
     version_at          timestamptz not null default now(),
+    -- StandIn (ingress/automatic.py) as JSON. NULL: the active config is the one that people chose.
+    automatic           json,
     -- What a rollback returns to. NULL: there was none, or it was deleted.
     former_config_id    uuid,
     -- The end of the audit chain (ingress/audit.py): how many entries there are, the hash of the last one, and a seal
@@ -88,6 +90,37 @@ create index on whatsapp_provider_configs (updated_at) where state = 'switching'
 create index on whatsapp_provider_configs (broken_at) where broken_at is not null;
 alter table organizations add foreign key (id, active_config_id)
     references whatsapp_provider_configs (organization_id, id) deferrable initially deferred;
+
+-- How the account of a config is doing (ingress/health.py). Looked at by the process that leases the row: `due_at` is
+-- when the next look is due, and while one is under way when its lease ends.
+create table provider_health (
+    organization_id uuid        not null,
+    config_id       uuid        not null,
+    state           text        not null default 'unknown' check (state in ('unknown', 'healthy', 'degraded', 'unhealthy')),
+    -- NULL: it was never looked at.
+    since           timestamptz,
+    reason          text,
+    -- The provider's words, for people.
+    detail          text,
+    -- What it is about to become, found by so many looks in a row. NULL: nothing else.
+    pending         text,
+    looks           integer     not null default 0,
+    checked_at      timestamptz,
+    -- How a phone is linked: starting, scan, linked, failed. NULL: not known, or its provider links none.
+    pairing         text,
+    -- Looked at again and again until then: somebody is linking a phone.
+    watched_until   timestamptz,
+    -- A switch to it waits for its phone until then, and what is to be known to make it, as JSON.
+    waiting_until   timestamptz,
+    waiting         json,
+    due_at          timestamptz not null default now() + interval '30 seconds',
+    -- NULL: nobody is looking.
+    lease_id        uuid,
+    primary key (organization_id, config_id),
+    foreign key (organization_id, config_id) references whatsapp_provider_configs (organization_id, id) on delete cascade
+);
+create index on provider_health (due_at);
+create index on provider_health (state) where state in ('degraded', 'unhealthy');
 
 -- Every change of a provider, in the transaction that makes it. Append-only: see the trigger below.
 create table provider_audit_log (
@@ -335,7 +368,7 @@ do $$
 declare tab text;
 begin
     foreach tab in array array[
-        'whatsapp_provider_configs', 'provider_audit_log', 'api_keys', 'inbound_webhooks', 'inbound_dedup', 'quarantine',
+        'whatsapp_provider_configs', 'provider_health', 'provider_audit_log', 'api_keys', 'inbound_webhooks', 'inbound_dedup', 'quarantine',
         'events', 'callbacks', 'deliveries', 'delivery_queues', 'messages', 'attempts', 'message_statuses', 'organizations'
     ] loop
         execute format('alter table %I enable row level security', tab);
@@ -351,7 +384,7 @@ begin
         execute format('grant select, insert, update, delete on %I to ingress_app', tab);
     end loop;
     foreach tab in array array['inbound_webhooks', 'inbound_dedup', 'quarantine', 'events', 'deliveries', 'delivery_queues',
-                               'messages', 'attempts', 'message_statuses', 'callbacks'] loop
+                               'messages', 'attempts', 'message_statuses', 'callbacks', 'provider_health'] loop
         execute format('create policy ingest on %I to ingress_ingest using (true) with check (true)', tab);
     end loop;
 end $$;
@@ -366,6 +399,7 @@ grant insert, select on inbound_dedup, events, deliveries, message_statuses to i
 grant insert, select, update on delivery_queues to ingress_ingest;
 grant select (organization_id, disabled_at) on callbacks to ingress_ingest;
 grant select, update on messages, attempts to ingress_ingest;
+grant select (organization_id, config_id, due_at, checked_at), update (due_at) on provider_health to ingress_ingest;
 grant select on event_clock, schema_version to ingress_app, ingress_ingest, ingress_worker;
 grant update on event_clock to ingress_worker;
 

@@ -240,7 +240,7 @@ class Accounts:
         try:
             return await self._run(provider.validate_config(callback_url), TEST_TIMEOUT_S)
         except (Unavailable, Uncertain) as error:
-            raise _unreachable(error) from error
+            raise unreachable(error) from error
         except SendError as error:
             raise TestFailed(error.detail or "the provider refused the configuration") from error
 
@@ -291,9 +291,17 @@ class Accounts:
         except SendError as error:
             logger.warning("config %s stays connected at its provider: %s", config.id, error.code)
 
+    async def status(self, provider: WhatsAppProvider) -> ProviderStatus:
+        """How the account is doing, as its provider says. Raises `SendError`."""
+        return await self.run(provider.get_status())
+
+    async def run(self, flow: "Flow[Result]") -> Result:
+        """A call that a person waits for. Raises `SendError`."""
+        return await self._run(flow, TEST_TIMEOUT_S)
+
     async def _status(self, provider: WhatsAppProvider) -> ProviderStatus | None:
         try:
-            return await self._run(provider.get_status(), TEST_TIMEOUT_S)
+            return await self.status(provider)
         except SendError as error:
             logger.warning("the provider tells no status: %s", error.code)
             return None
@@ -320,5 +328,5 @@ def sender_of(provider: WhatsAppProvider, status: ProviderStatus | None) -> str 
 _TIMED_OUT = ("read_timeout", "connect_timeout", "deadline")
 
 
-def _unreachable(error: SendError) -> ProviderUnreachable:
+def unreachable(error: SendError) -> ProviderUnreachable:
     return ProviderUnreachable(error.detail, timed_out=error.code in _TIMED_OUT)

@@ -16,7 +16,7 @@ from starlette.types import Receive, Scope, Send
 
 from providers import Registry
 
-from . import administration, events, integrations, log, media_api, messages_api, metrics, receipts
+from . import administration, events, integrations, live, log, media_api, messages_api, metrics, pairing, receipts
 from .asking import Asking
 from .attempts import Attempts
 from .auth import Authenticator
@@ -33,11 +33,12 @@ from .openapi import openapi
 from .outbound import Outbound
 from .outcomes import Outcomes
 from .pacing import Pacer
+from .prober import Prober
 from .problems import json_response
 from .redis_state import RedisState
 from .relay import Relay
 from .settings import Settings
-from .storage import deliveries, inbound, retention, sends
+from .storage import deliveries, health, inbound, retention, sends
 from .switching import CHANNEL
 from .takeover import Takeover
 from .transfers import Transfers
@@ -81,12 +82,13 @@ class Application:
             transfers = await stack.enter_async_context(Transfers(egress))
             session = await stack.enter_async_context(egress.session(per_host=0))
             manager = WhatsAppProviderManager(Registry(), database, redis, vault, caller, egress, settings.origin)
-            wakes = Wakes(redis)
+            wakes, changes = Wakes(redis), Wakes(redis)
+            stack.push_async_callback(wakes.close)
             breakers = Breakers(database, redis)
             manager.after_change = breakers.sync  # an account that was edited or activated is not broken any more
             for work in (
                 _hear(redis, manager, wakes, breakers),
-                _listen(database, manager),
+                _listen(database, manager, changes),
                 _recover(manager),
                 _watch_lag(),
                 _watch_gauges(database),
@@ -97,6 +99,7 @@ class Application:
             # Left in reverse: deliveries first, then sends, then webhooks, whose rows the others may still write.
             receiver = await stack.enter_async_context(Inbound(database, manager, wakes))
             outbound = await self._sending(stack, database, redis, manager, caller, wakes, breakers)
+            await stack.enter_async_context(Prober(database, manager, redis, wakes, settings.health_interval_s))
             await stack.enter_async_context(Relay(database, vault, egress, wakes, self.closing))
             stack.callback(log.flush)
             yield {
@@ -108,6 +111,8 @@ class Application:
                 "session": session,
                 "manager": manager,
                 "wakes": wakes,
+                "changes": changes,
+                "breaker_of": breakers.state_of,
                 "inbound": receiver,
                 "outbound": outbound,
                 "transfers": transfers,
@@ -149,7 +154,7 @@ async def _hear(redis: RedisState, manager: WhatsAppProviderManager, wakes: Wake
             wakes.heard(organization_id)
 
 
-async def _listen(database: Database, manager: WhatsAppProviderManager) -> None:
+async def _listen(database: Database, manager: WhatsAppProviderManager, changes: Wakes) -> None:
     """Changes of providers as the database tells them, with Redis or without."""
     async for payload in database.notifications(CHANNEL):
         if not payload:
@@ -157,6 +162,7 @@ async def _listen(database: Database, manager: WhatsAppProviderManager) -> None:
         else:
             organization_id, _, version = payload.partition(":")
             manager.hear(UUID(organization_id), int(version), "notify")
+            changes.heard(UUID(organization_id))
 
 
 async def _recover(manager: WhatsAppProviderManager) -> None:
@@ -184,6 +190,10 @@ async def _watch_gauges(database: Database) -> None:
                 delivery = await deliveries.gauges(connection)
                 sending = await sends.gauges(connection)
                 metrics.quarantine_open.set(await inbound.count_quarantined(connection))
+                troubled = await health.troubled(connection)
+            metrics.troubled.clear()
+            for row in troubled:
+                metrics.troubled.labels(row["provider"], row["state"]).set(row["configs"])
             metrics.delivery_pending.set(delivery["pending"])
             metrics.deliveries_parked.set(delivery["parked"])
             metrics.delivery_oldest.set(delivery["oldest_s"])
@@ -273,11 +283,15 @@ ROUTES = [
             _Route("/provider/fallback", integrations.put_fallback, methods=["PUT", "POST"]),
             _Route("/provider/switch", integrations.switch, methods=["POST"]),
             _Route("/provider/rollback", integrations.rollback, methods=["POST"]),
+            _Route("/provider/pairing", pairing.show_pairing, methods=["GET"]),
+            _Route("/provider/pairing", pairing.start_pairing, methods=["POST"]),
+            _Route("/provider/pairing", pairing.end_pairing, methods=["DELETE"]),
             _Route("/provider/test", integrations.test_connection, methods=["POST"]),
             _Route("/provider/configs", integrations.list_configs),
             _Route("/templates", integrations.list_templates),
             _Route("/provider/configs/{config_id}", integrations.edit_config, methods=["PATCH"]),
             _Route("/provider/configs/{config_id}", integrations.delete_config, methods=["DELETE"]),
+            _Route("/status", live.stream_status),
             _Route("/audit", integrations.list_audit),
             _Route("/audit/verify", integrations.verify_audit),
         ],

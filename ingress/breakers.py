@@ -18,7 +18,7 @@ from .breaker import Breaker, Ended, Permit, State
 from .database import Database, StoreUnavailable
 from .manager import Config
 from .redis_state import RedisState
-from .storage import configs
+from .storage import configs, health
 
 logger = logging.getLogger("ingress.breakers")
 
@@ -57,6 +57,11 @@ class Breakers:
         """Seconds until the account may be called; 0: now."""
         breaker = self._breakers.get(config.id)
         return breaker.wait_s if breaker else 0.0
+
+    def state_of(self, config_id: UUID) -> State | None:
+        """As this process has it; None: it has not called the account yet."""
+        breaker = self._breakers.get(config_id)
+        return breaker.state if breaker else None
 
     def is_broken(self, config: Config) -> bool:
         breaker = self._breakers.get(config.id)
@@ -116,6 +121,7 @@ class Breakers:
             # One after the other: what is written must not be undone by what was read before.
             async with self._order, self._database.worker() as connection:
                 await write(connection, config.organization_id, config.id)
+                await health.look_soon(connection, [(config.organization_id, config.id)])
             await self._redis.wake("accounts", config.organization_id)
         except StoreUnavailable:
             logger.warning("the database is away; other processes find out about config %s themselves", config.id)

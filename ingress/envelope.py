@@ -51,6 +51,10 @@ class EventData(msgspec.Struct, frozen=True, omit_defaults=True):
     failed_config_id: UUID | None = None
     kind: str | None = None
     reason: str | None = None
+    detail: str | None = None
+
+    def __repr__(self) -> str:
+        return f"EventData({self.config_id})"
 
 
 def event_row(event: Event, organization_id: UUID, config_id: UUID, provider: str, message_id: UUID | None) -> EventRow:

@@ -79,6 +79,14 @@ class Wakes:
         if not waiting:
             del self._waiting[organization_id]
 
+    async def close(self) -> None:
+        """Tell what is to be told now: later there is nobody to tell it."""
+        if self._announcing is not None:
+            self._announcing.cancel()
+            await asyncio.gather(self._announcing, return_exceptions=True)
+        while self._announce:
+            await self._redis.wake("events", self._announce.pop())
+
     async def _tell(self) -> None:
         await asyncio.sleep(ANNOUNCE_AFTER_S)
         while self._announce:

@@ -10,6 +10,7 @@ from providers import Check, WhatsAppProvider
 
 from .accounts import Accounts, Config, NewConfig, NotFound, TestFailed
 from .database import Database
+from .identifiers import id_at
 from .storage import configs, switches
 from .switching import NO_FORMER_CONFIG, NoFormerConfig
 
@@ -70,7 +71,7 @@ class Forecast:
             if config_id is None and not isinstance(target, NewConfig):
                 raise NoFormerConfig(NO_FORMER_CONFIG)
             row = await configs.by_id(connection, organization_id, config_id) if config_id else None
-            kinds = await switches.sent_kinds(connection, organization_id, _id_at(since))
+            kinds = await switches.sent_kinds(connection, organization_id, id_at(since))
             people = await switches.people_without_phone(connection, organization_id, since)
             under_way = await switches.under_way(connection, organization_id)
         config: Config | None = None
@@ -114,8 +115,3 @@ class Forecast:
             in_flight=under_way,
             leaves_fallback_order=config_id in standing["fallback_config_ids"],
         )
-
-
-def _id_at(moment: datetime) -> UUID:
-    """The first UUIDv7 of *moment* (RFC 9562: 48 bits of milliseconds at its front)."""
-    return UUID(int=int(moment.timestamp() * 1000) << 80)

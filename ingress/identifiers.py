@@ -3,6 +3,7 @@
 import hashlib
 import os
 import time
+from datetime import datetime
 from functools import lru_cache
 from uuid import UUID
 
@@ -21,6 +22,11 @@ def new_id() -> UUID:
     tail[2] = 0x80 | tail[2] & 0x3F  # variant
     made: UUID = FastUUID(milliseconds.to_bytes(6, "big") + tail)
     return made
+
+
+def id_at(moment: datetime) -> UUID:
+    """The first UUIDv7 of *moment* (RFC 9562: 48 bits of milliseconds at its front)."""
+    return UUID(int=int(moment.timestamp() * 1000) << 80)
 
 
 def request_id() -> str:

@@ -23,10 +23,13 @@ from .group_commit import GroupCommit, Overloaded, RowRefused
 from .manager import Config, WhatsAppProviderManager
 from .problems import unavailable
 from .reading import MALFORMED, PARSER_FAILED, read, refused
+from .storage.health import look_soon
 from .storage.inbound import Stored, WebhookRow, store
 
 logger = logging.getLogger("ingress.inbound")
 
+# What may say that an account does better, or worse.
+ACCOUNT_UPDATED = "account.updated"
 MAX_BODY_BYTES = 4 * 1024 * 1024
 Header = tuple[bytes, bytes]
 _JSON: Header = (b"content-type", b"application/json")
@@ -191,6 +194,14 @@ class Inbound:
             row = taken.row or await read(self._manager, taken.config, taken.hook)
             rows.append(refused(row) if taken.refused else row)
         stored = await store(connection, rows)
+        heard = {
+            (row.organization_id, keyed.event.config_id)
+            for row in rows
+            for keyed in row.events
+            if keyed.event.type == ACCOUNT_UPDATED
+        }
+        if heard:
+            await look_soon(connection, sorted(heard))
         counts: Counter[tuple[str, str, str]] = Counter()  # for a counter costs more than a dictionary
         receipts = [
             _receipt(taken.config.provider_type, row, kept, counts)

@@ -26,11 +26,12 @@ from .auth import Principal, client_address, organization_of
 from .database import Database
 from .edge import decode_body, int_of, limit_of, page_response
 from .identifiers import parse_id
+from .live import health_of
 from .manager import WhatsAppProviderManager
 from .policy import FallbackPolicy
 from .problems import Problem, call_problem, json_response, not_found, unavailable
 from .storage import audit
-from .switching import NoFormerConfig, VersionConflict
+from .switching import NoFormerConfig, Switched, VersionConflict
 from .transfers import Busy, Transfers
 
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
@@ -175,6 +176,7 @@ async def current(request: Request[Any]) -> Response:
     if not route.order:
         return json_response({"provider": None, "status": "not_configured"})
     active, *fallbacks = route.order
+    health = await health_of(request, organization_id)
     return json_response(
         {
             "provider": active.provider_type,
@@ -184,6 +186,7 @@ async def current(request: Request[Any]) -> Response:
             "sender": active.sender,
             "version": route.version,
             "status": status or "unknown",
+            "health": health.get(active.id),
             "fallback": [
                 {"config_id": config.id, "provider": config.provider_type, "name": config.name} for config in fallbacks
             ],
@@ -200,7 +203,7 @@ async def configure(request: Request[Any]) -> Response:
         provider_type=asked.provider_type, name=asked.name or asked.provider_type, config_data=asked.config_data
     )
     try:
-        config, version, checks = await _manager(request).configure(
+        done = await _manager(request).configure(
             organization_id, _actor(request, principal), new, activate=asked.is_active
         )
     except InvalidConfiguration as error:
@@ -215,8 +218,16 @@ async def configure(request: Request[Any]) -> Response:
         ) from None
     except ChangeRefused as error:
         raise _refusal(error) from None
-    state = "active" if asked.is_active else "configured"
-    return json_response(_shown(config, version, state) | {"checks": _checks(checks)})
+    state = "active" if done.changed else "configured"
+    shown = _shown(done.config, done.version, state) | {"checks": _checks(done.checks)}
+    return json_response(shown | _waits(done), 202 if done.waits_until else 200)
+
+
+def _waits(done: Switched) -> dict[str, Any]:
+    """Of a switch that waits: until when, and for what."""
+    if done.waits_until is None:
+        return {}
+    return {"state": "switching", "waits_for": "pairing", "waits_until": done.waits_until}
 
 
 def _shown(config: Config, version: int, state: str) -> dict[str, Any]:
@@ -294,6 +305,8 @@ async def _switched(
     return json_response(
         _shown(done.config, done.version, "active")
         | {"changed": done.changed, "from_config_id": done.former_config_id, "checks": _checks(done.checks)}
+        | _waits(done),
+        202 if done.waits_until else 200,
     )
 
 
@@ -373,7 +386,7 @@ async def put_fallback(request: Request[Any]) -> Response:
 async def list_configs(request: Request[Any]) -> Response:
     """GET …/provider/configs: every config, its secrets as fingerprints."""
     organization_id, _ = await organization_of(request, "read")
-    manager = _manager(request)
+    manager, health = _manager(request), await health_of(request, organization_id)
     return json_response(
         {
             "configs": [
@@ -383,6 +396,7 @@ async def list_configs(request: Request[Any]) -> Response:
                     "name": config.name,
                     "state": config.state,
                     "sender": config.sender,
+                    "health": health.get(config.id),
                     "config_data": manager.masked(config.provider),
                 }
                 for config in await manager.configs(organization_id)
@@ -393,10 +407,18 @@ async def list_configs(request: Request[Any]) -> Response:
 
 async def chosen_config(request: Request[Any], organization_id: UUID) -> Config:
     """The config in the query, or the active one. Raises `Problem`."""
+    text = request.query_params.get("config_id")
+    config_id = parse_id(text) if text else None
+    if text and config_id is None:
+        raise not_found()
+    return await named_config(request, organization_id, config_id)
+
+
+async def named_config(request: Request[Any], organization_id: UUID, config_id: UUID | None) -> Config:
+    """That config of the organization, None being the active one. Raises `Problem`."""
     manager = _manager(request)
-    if text := request.query_params.get("config_id"):
-        config_id = parse_id(text)
-        config = await manager.config(organization_id, config_id) if config_id else None
+    if config_id is not None:
+        config = await manager.config(organization_id, config_id)
         if config is None:
             raise not_found()
         return config

@@ -10,7 +10,8 @@ A config, in the database; every arrow is an entry of the audit trail in the tra
     (new) ──configured──▶ configured ──┐
                                        ├──switching──▶ switching ──activated──▶ active ──deactivated──▶ inactive
     inactive, error ───────────────────┘                   │
-                                                           └──rolled_back──▶ as it was; error, where it was refused
+                                               │           └──rolled_back──▶ as it was; error, where it was refused
+                                               └ waits here for the phone of an account that needs one
     error ──edited──▶ configured
     configured, inactive, error ──removed──▶ (gone)
 
@@ -43,7 +44,7 @@ from .in_flight import InFlight
 from .policy import DEFAULT_POLICY, FallbackPolicy
 from .redis_state import RedisState
 from .storage import configs, switches
-from .switching import CHANNEL, Switching, save
+from .switching import CHANNEL, Switched, Switching, save
 from .vault import Vault, token_hash
 
 logger = logging.getLogger("ingress.manager")
@@ -96,6 +97,7 @@ class WhatsAppProviderManager:
         self._redis = redis
         switching = Switching(database, self.accounts, self._announce)
         self.switch = switching.switch
+        self.resume = switching.resume
         self.recover = switching.recover
         self.forecast = Forecast(database, self.accounts).of
         self._listening = False  # to the database, which tells of changes
@@ -230,22 +232,20 @@ class WhatsAppProviderManager:
         config = await self._config(organization_id, target)
         return await self.accounts.checks(config.provider, config.callback_url), config.callback_url
 
-    async def configure(
-        self, organization_id: UUID, actor: Actor, new: NewConfig, *, activate: bool
-    ) -> tuple[Config, int, list[Check]]:
-        """Validate, test, save, set up and (where asked) activate a config: it, the version, the checks.
+    async def configure(self, organization_id: UUID, actor: Actor, new: NewConfig, *, activate: bool) -> Switched:
+        """Validate, test, save, set up and (where asked) activate a config.
 
         Raises `InvalidConfiguration` or `ProviderUnreachable`; then nothing was saved and the former one is in force.
         """
         if activate:
-            switched = await self.switch(organization_id, new, actor, quiet=True)
-            return switched.config, switched.version, switched.checks
+            return await self.switch(organization_id, new, actor, quiet=True)
         provider = self.accounts.validate(new.provider_type, new.config_data)
         _, status = await self.accounts.test(provider)
         config, token = self.accounts.made(organization_id, new, provider, status)
         async with self._database.organization(organization_id) as connection:
             version = await save(connection, self.accounts, actor, new, config, token, status)
-        return config, version, await self.accounts.set_up(provider, config.callback_url)
+        checks = await self.accounts.set_up(provider, config.callback_url)
+        return Switched(config, version, None, checks, changed=False)
 
     async def set_fallbacks(
         self, organization_id: UUID, config_ids: Sequence[UUID], policy: FallbackPolicy | None, actor: Actor

@@ -185,6 +185,18 @@ switch_rollbacks = _counter(
     "reason",
 )
 
+# -- health of accounts
+troubled = _gauge("ingress_provider_troubled", "Configs that are degraded or unhealthy", "provider", "state")
+health_changes = _counter(
+    "ingress_provider_health_changes_total", "Configs that came into a state", "provider", "state"
+)
+probe_seconds = _histogram(
+    "ingress_provider_probe_seconds",
+    "Asking an account how it is doing, and what was found",
+    ("provider", "outcome"),
+    _LATENCY,
+)
+
 # -- media and receipts
 media_transfers = _counter(
     "ingress_media_transfers_total", "Media passed on, and how that ended", "provider", "kind", "outcome"

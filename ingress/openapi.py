@@ -15,6 +15,7 @@ from .administration import NewCallback, NewKey, NewOrganization, Replay
 from .envelope import EventData
 from .integrations import ConfigureRequest, EditRequest, FallbackRequest, RollbackRequest, SwitchRequest, TestRequest
 from .messages_api import SendRequest
+from .pairing import PairingRequest
 
 # What each route's body is decoded as.
 BODIES: dict[str, type] = {
@@ -25,6 +26,7 @@ BODIES: dict[str, type] = {
     "rollback": RollbackRequest,
     "test_connection": TestRequest,
     "edit_config": EditRequest,
+    "start_pairing": PairingRequest,
     "put_callback": NewCallback,
     "replay_parked": Replay,
     "create_organization": NewOrganization,

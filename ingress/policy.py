@@ -29,6 +29,15 @@ class FallbackPolicy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     min_stay_s: Annotated[int, msgspec.Meta(ge=1, le=7 * 86400)] | None = None
     # Seconds the active provider may be unhealthy before the next one takes its place. None: never by itself.
     auto_switch_after_s: Annotated[int, msgspec.Meta(ge=10, le=86400)] | None = None
+    # Whether to return to the provider that was left so, once it is healthy again and `min_stay_s` is over.
+    return_to_primary: bool = False
+    # Whether a switch after which most sends fail, for the provider's fault, is undone.
+    auto_rollback: bool = False
+
+    @property
+    def acts_alone(self) -> bool:
+        """Whether the service may change the provider by itself."""
+        return self.auto_switch_after_s is not None or self.return_to_primary or self.auto_rollback
 
     def move(self, error: SendError) -> Move:
         """What *error* leads to, if it is known that the message was not taken: see `Sending` for `Uncertain`."""

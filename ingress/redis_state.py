@@ -40,6 +40,16 @@ redis.call('SET', KEYS[2], ARGV[4], 'EX', ARGV[3])
 return 1
 """
 
+# What is told of the active provider's account, where that is the version it was told of.
+SET_SESSION = """
+local held = redis.call('GET', KEYS[1])
+if not held then return 0 end
+local readable, value = pcall(cjson.decode, held)
+if not readable or type(value) ~= 'table' or tonumber(value.version) ~= tonumber(ARGV[1]) then return 0 end
+redis.call('SET', KEYS[2], ARGV[2], 'PX', math.max(1, redis.call('PTTL', KEYS[1])))
+return 1
+"""
+
 # GCRA (https://brandur.org/rate-limiting). All keys but the last hold when the next turn in a line is due, in ms; the
 # last one's being there halves the rate of the first. ARGV: how long a wait is accepted, and for each line the distance
 # between two, how many may come at once, how many are taken. All lines, or none, are moved on.
@@ -99,6 +109,7 @@ class RedisState:
             url, socket_timeout=None, socket_connect_timeout=1.0, retry=Retry(NoBackoff(), 0)
         )
         self._set_if_newer = self._client.register_script(SET_IF_NEWER)
+        self._set_session = self._client.register_script(SET_SESSION)
         self._reserve = self._client.register_script(RESERVE)
         self._failures = 0
         self._probe_at = 0.0
@@ -127,6 +138,11 @@ class RedisState:
         """Remember both, unless a newer version is there. *active* is a JSON object with its ``version``."""
         keys = [_key(organization_id, "active"), _key(organization_id, "session")]
         await self._try(self._set_if_newer(keys, [version, active, ACTIVE_TTL_S, session]))
+
+    async def set_session(self, organization_id: UUID, version: int, session: bytes) -> None:
+        """Remember the session of the provider that is active at *version*; another version's is left as it is."""
+        keys = [_key(organization_id, "active"), _key(organization_id, "session")]
+        await self._try(self._set_session(keys, [version, session]))
 
     async def reserve(
         self, organization_id: UUID, config_id: UUID, lines: Sequence[Line], at_most_s: float

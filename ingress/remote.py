@@ -198,6 +198,11 @@ def _changed(client: Client, options: argparse.Namespace, what: str, body: dict[
     told = client.call("POST", f"{BASE}/provider/{what}", body)
     if options.dry_run:
         return told, _outlook(told), int(not told["ready"])
+    if until := told.get("waits_until"):
+        line = (
+            f"{told['provider']} {told['config_id']} waits until {until} for its phone: link one by provider/pairing."
+        )
+        return told, [line, *_checks(told["checks"])], 0
     lines = [
         f"{told['provider']} {told['config_id']} is active at version {told['version']}"
         + ("." if told["changed"] else ": it was before, nothing changed.")
@@ -232,12 +237,23 @@ def _status(client: Client, options: argparse.Namespace) -> Answer:
     if current["provider"] is None:
         head = "No provider is active: nothing can be sent."
     else:
-        status = current["status"] if isinstance(current["status"], dict) else {}
-        quality = status.get("connection_quality", "unknown")
-        head = f"{current['provider']} ({current['name']}) is active at version {current['version']}: {quality}"
+        state = current["health"]["state"]
+        head = f"{current['provider']} ({current['name']}) is active at version {current['version']}: {state}"
     order = {config["config_id"]: place for place, config in enumerate(current.get("fallback", []), 1)}
-    rows = [{**config, "fallback": order.get(config["config_id"], "")} for config in configs]
-    return told, [head, *_table(rows, "config_id", "provider", "name", "sender", "state", "fallback")], 0
+    rows = [
+        {**config, "fallback": order.get(config["config_id"], ""), "health": config["health"]["state"]}
+        for config in configs
+    ]
+    table = _table(rows, "config_id", "provider", "name", "sender", "state", "fallback", "health")
+    return told, [head, *table, *_troubles(configs)], 0
+
+
+def _troubles(configs: Iterable[Row]) -> Iterable[str]:
+    for config in configs:
+        told = config["health"]
+        if told.get("reason"):
+            since = f"{told['state']} since {told['since']}: {told['reason']}."
+            yield " ".join(filter(None, [config["name"], since, told.get("detail"), told["what_to_do"]]))
 
 
 def _audit(client: Client, options: argparse.Namespace) -> Answer:

@@ -44,6 +44,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     # Comma-separated networks that outgoing calls may reach though they are private, as in 10.1.0.0/16.
     # Plain http is allowed only where this is not empty.
     egress_allow: str = ""
+    # Seconds between two looks at an account that is sent through (docs/health.md). 0: this process looks at none.
+    health_interval_s: Annotated[float, msgspec.Meta(ge=0, le=3600)] = 30
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
     @property

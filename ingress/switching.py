@@ -1,37 +1,60 @@
 """One change of an organization's active config, from the lock to the commit.
 
     lock ─▶ (state `switching`) ─▶ test, set up ─▶ one transaction: compare and set, states, audit, event, NOTIFY
-              │                        │                     │
-              └────────────────────────┴─ what fails here ───┴─▶ former state, `rolled_back` in the trail, an event
+              │                      │      │                ▲       │
+              │                      │   not linked to a phone:      │
+              │                      │   wait without the lock, then test again
+              └──────────────────────┴── what fails here ────────────┴─▶ former state, `rolled_back`, an event
 
 Until the transaction the former config is in force, whatever happens; after it the new one is, whatever happens. A
 process that dies in between loses the lock with its connection, and what it left in `switching` is restored by whoever
 comes next: the next change, or within seconds `recover` in any process.
+
+A switch that waits for a phone belongs to no process: it is in the database, and whichever process sees that the phone
+is linked makes it (`resume`). The next change takes its place; `recover` ends it when its time is over.
 """
 
+import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from time import monotonic
+from typing import Any
 from uuid import UUID
 
 import asyncpg
 import msgspec
 
-from providers import Check, ProviderStatus
+from providers import Check, ProviderStatus, SendError
 
 from . import audit, log, metrics
-from .accounts import Accounts, ChangeRefused, Config, InvalidConfiguration, NewConfig, NotFound, TestFailed, sender_of
+from .accounts import (
+    Accounts,
+    ChangeRefused,
+    Config,
+    InvalidConfiguration,
+    NewConfig,
+    NotFound,
+    TestFailed,
+    sender_of,
+    unreachable,
+)
 from .audit import SYSTEM, Actor
+from .automatic import StandIn
 from .database import Busy, Database, Exclusive, StoreUnavailable
 from .envelope import own_event
-from .storage import configs, events, switches
+from .storage import configs, events, health, switches
 from .vault import token_hash
 
 logger = logging.getLogger("ingress.switching")
 
 # What every process listens to.
 CHANNEL = "ingress_provider"
+# A session that was set up connects within a moment, or shows a QR code; a person needs some minutes to find the phone.
+CONNECTS_WITHIN_S, CONNECT_POLL_S = 3.0, 0.1
+PAIRING_WITHIN_S = 300.0
+_CANNOT_OPEN = "the config cannot be opened: its key or its plug-in is gone"
 NO_FORMER_CONFIG = "There is no former config to return to. Switch to one of provider/configs instead."
 
 Announce = Callable[[UUID, int], Awaitable[None]]
@@ -54,14 +77,34 @@ class NoFormerConfig(ChangeRefused):
     code = "no_former_config"
 
 
+class NotPaired(ChangeRefused):
+    """No phone is linked to the account."""
+
+    code = "not_paired"
+
+
 class Switched(msgspec.Struct, frozen=True):
-    """What is in force now. ``changed`` False: it was before."""
+    """What is in force now. ``changed`` False: it was before, or the switch waits for a phone until ``waits_until``."""
 
     config: Config
     version: int
     former_config_id: UUID | None
     checks: list[Check]
     changed: bool
+    waits_until: datetime | None = None
+
+
+class _Waiting(msgspec.Struct, frozen=True):
+    """What is to be known of a switch that waits, to make it."""
+
+    actor: str
+    address: str | None
+    kind: str
+    reason: str | None
+    state: str
+
+    def __repr__(self) -> str:
+        return f"_Waiting({self.kind})"
 
 
 class _Change(msgspec.Struct):
@@ -79,6 +122,8 @@ class _Change(msgspec.Struct):
     state: str = ""  # of the config before; empty: it is not stored
     checks: list[Check] = []
     status: ProviderStatus | None = None
+    order: list[UUID] | None = None  # the fallbacks from then on; None: as they are
+    stand_in: StandIn | None = None
 
     def __repr__(self) -> str:
         return f"_Change({self.organization_id}, {self.kind})"
@@ -103,18 +148,34 @@ class Switching:
         force: bool = False,
         reason: str | None = None,
         quiet: bool = False,
+        order: list[UUID] | None = None,
+        stand_in: StandIn | None = None,
     ) -> Switched:
         """Make *target* the active config: one that is stored, a new one, or (None) the one before this.
 
-        With *force* it is not tested; with *quiet* a new one that is refused is told to the caller alone. Raises
-        `ChangeRefused` in its kinds, `NotFound`, `Busy`, `StoreUnavailable`; then the former one is in force, but for a
-        `StoreUnavailable`, after which the version tells which is.
+        With *force* it is not tested; with *quiet* a new one that is refused is told to the caller alone. *order* are
+        the fallbacks from then on, None: as they are. Raises `ChangeRefused` in its kinds, `NotFound`, `Busy`,
+        `StoreUnavailable`; then the former one is in force, but for a `StoreUnavailable`, after which the version tells
+        which is.
         """
+        change = _Change(organization_id, actor, kind, reason, quiet, order=order, stand_in=stand_in)
+        switched = await self._told(change, self._switch(change, target, expected_version, force))
+        assert switched is not None
+        return switched
+
+    async def resume(self, organization_id: UUID, config_id: UUID) -> None:
+        """The phone of a config is linked: make the switch that waits for it, if one does. Raises as `switch`."""
+        change = _Change(organization_id, SYSTEM, "switch", None)
+        await self._told(change, self._resume(change, config_id))
+
+    async def _told(self, change: _Change, making: Coroutine[Any, Any, Switched | None]) -> Switched | None:
+        """Make a change, and tell how it went in metrics, the log, and to all processes."""
         started, outcome = monotonic(), "error"
-        change = _Change(organization_id, actor, kind, reason, quiet)
         try:
-            switched = await self._switch(change, target, expected_version, force)
-            outcome = "switched" if switched.changed else "unchanged"
+            switched = await making
+            outcome = "unchanged"
+            if switched is not None and (switched.changed or switched.waits_until):
+                outcome = "switched" if switched.changed else "waiting"
         except ChangeRefused as error:
             outcome = error.code
             raise
@@ -123,22 +184,22 @@ class Switching:
             raise
         finally:
             elapsed = monotonic() - started
-            metrics.switch_seconds.labels(kind, outcome).observe(elapsed)
+            metrics.switch_seconds.labels(change.kind, outcome).observe(elapsed)
             log.wide(
                 "switch",
-                organization=organization_id,
-                kind=kind,
+                organization=change.organization_id,
+                kind=change.kind,
                 outcome=outcome,
-                actor=actor.name,
+                actor=change.actor.name,
                 config=change.config.id if change.config else None,
                 former=change.active,
                 version=change.version,
                 ms=round(elapsed * 1000, 1),
             )
-        if switched.changed:
+        if switched is not None and switched.changed:
             with _phase("propagate"):
-                await self._announce(organization_id, switched.version)
-            if kind == "rollback":
+                await self._announce(change.organization_id, switched.version)
+            if change.kind == "rollback":
                 metrics.switch_rollbacks.labels("asked").inc()
         return switched
 
@@ -149,6 +210,9 @@ class Switching:
         for organization_id in left:
             try:
                 async with self._database.exclusive(organization_id, wait=False) as exclusive:
+                    async with exclusive.transaction() as connection:
+                        if organization_id not in await switches.broken_off(connection):
+                            continue  # it was one, and ended
                     await self._restore(exclusive, organization_id)
             except Busy:
                 continue  # it is no rest of a switch, but one
@@ -161,45 +225,115 @@ class Switching:
         new = target if isinstance(target, NewConfig) else None
         if new is not None:
             change.provider_type = new.provider_type
-            provider = self._accounts.validate(new.provider_type, new.config_data)
+            self._accounts.validate(new.provider_type, new.config_data)
         waiting = monotonic()
         async with self._database.exclusive(change.organization_id) as exclusive:
             metrics.switch_phase_seconds.labels("lock").observe(monotonic() - waiting)
+            if not force and (waits := await self._waits(exclusive, change, target, expected_version)):
+                return waits
             await self._restore(exclusive, change.organization_id)
             async with exclusive.transaction() as connection:
                 row = await self._stand(connection, change, target, expected_version)
                 if row is not None:
                     change.config = self._accounts.open(row)
                     if change.config is None:
-                        raise InvalidConfiguration("the config cannot be opened: its key or its plug-in is gone")
+                        raise InvalidConfiguration(_CANNOT_OPEN)
                     change.provider_type = change.config.provider_type
                     if row["id"] == change.active:
                         return Switched(change.config, change.version, change.active, [], changed=False)
                     await self._begin(connection, change, row["state"])
-            try:
-                with _phase("validate"):
-                    if new is not None:
-                        if not force:
-                            change.checks, change.status = await self._accounts.test(provider)
-                        config, token = self._accounts.made(change.organization_id, new, provider, change.status)
-                        change.config = config
-                        async with exclusive.transaction() as connection:
-                            await save(connection, self._accounts, change.actor, new, config, token, change.status)
-                            await self._begin(connection, change, "configured")
-                    assert change.config is not None
+            return await self._make(exclusive, change, new, force)
+
+    async def _resume(self, change: _Change, config_id: UUID) -> Switched | None:
+        async with self._database.exclusive(change.organization_id) as exclusive:
+            async with exclusive.transaction() as connection:
+                waiting = await health.take_up(connection, change.organization_id, config_id)
+                if waiting is None:
+                    return None
+                row = await self._stand(connection, change, config_id, None)
+            told = msgspec.json.decode(waiting, type=_Waiting)
+            change.actor, change.kind, change.reason = Actor(told.actor, told.address), told.kind, told.reason
+            change.config, change.state = self._accounts.open(row) if row else None, told.state
+            if change.config is None:
+                raise InvalidConfiguration(_CANNOT_OPEN)
+            change.provider_type = change.config.provider_type
+            return await self._make(exclusive, change, None, False)
+
+    async def _make(self, exclusive: Exclusive, change: _Change, new: NewConfig | None, force: bool) -> Switched:
+        """Test, set up, commit; or leave it as it was."""
+        try:
+            with _phase("validate"):
+                if new is not None:
+                    provider = self._accounts.validate(new.provider_type, new.config_data)
                     if not force:
-                        if new is None:
-                            change.checks, change.status = await self._accounts.test(
-                                change.config.provider, change.config.callback_url
-                            )
-                        change.checks = await self._accounts.set_up(change.config.provider, change.config.callback_url)
-                with _phase("commit"):
+                        change.checks, change.status = await self._accounts.test(provider)
+                    config, token = self._accounts.made(change.organization_id, new, provider, change.status)
+                    change.config = config
                     async with exclusive.transaction() as connection:
-                        version = await self._commit(connection, change, force)
-            except Exception as error:
-                await self._undo(exclusive, change, error)
-                raise
+                        await save(connection, self._accounts, change.actor, new, config, token, change.status)
+                        await self._begin(connection, change, "configured")
+                assert change.config is not None
+                if not force:
+                    if new is None:
+                        change.checks, change.status = await self._accounts.test(
+                            change.config.provider, change.config.callback_url
+                        )
+                    change.checks = await self._accounts.set_up(change.config.provider, change.config.callback_url)
+                    if not await self._is_linked(change):
+                        return await self._wait(exclusive, change)
+            with _phase("commit"):
+                async with exclusive.transaction() as connection:
+                    version = await self._commit(connection, change, force)
+        except Exception as error:
+            await self._undo(exclusive, change, error)
+            raise
         return Switched(change.config, version, change.active, change.checks, changed=True)
+
+    async def _is_linked(self, change: _Change) -> bool:
+        """Whether a phone is linked to the account, where it needs one. A session that was set up takes a moment."""
+        assert change.config is not None
+        provider = change.config.provider
+        if "pairing" not in provider.info.capabilities:
+            return True
+        until = monotonic() + CONNECTS_WITHIN_S
+        while True:
+            try:
+                status = await self._accounts.status(provider)
+            except SendError as error:
+                raise unreachable(error) from error
+            if status.is_connected:
+                change.status = status
+                return True
+            if status.trouble == "not_paired" or monotonic() > until:
+                return False
+            await asyncio.sleep(CONNECT_POLL_S)
+
+    async def _wait(self, exclusive: Exclusive, change: _Change) -> Switched:
+        """Have the switch wait for a phone, in `switching`. Of the service's own no person knows: it is refused."""
+        assert change.config is not None
+        if change.actor == SYSTEM:
+            raise NotPaired("no phone is linked to the account")
+        told = _Waiting(change.actor.name, change.actor.address, change.kind, change.reason, change.state)
+        async with exclusive.transaction() as connection:
+            until = await health.wait(
+                connection, change.organization_id, change.config.id, PAIRING_WITHIN_S, msgspec.json.encode(told)
+            )
+            await health.tell(connection, change.organization_id, CHANNEL, change.version)
+        return Switched(change.config, change.version, change.active, change.checks, changed=False, waits_until=until)
+
+    async def _waits(
+        self, exclusive: Exclusive, change: _Change, target: UUID | NewConfig | None, expected_version: int | None
+    ) -> Switched | None:
+        """The switch to *target* that waits for its phone already: who asks again is told the same."""
+        async with exclusive.transaction() as connection:
+            waits = await health.waits(connection, change.organization_id)
+            if waits is None or waits["config_id"] != target:
+                return None
+            row = await self._stand(connection, change, target, expected_version)
+            change.config = self._accounts.open(row) if row else None
+        if change.config is None:
+            return None
+        return Switched(change.config, change.version, change.active, [], False, waits["waiting_until"])
 
     async def _stand(
         self,
@@ -229,6 +363,7 @@ class Switching:
         assert change.config is not None
         await switches.begin(connection, change.organization_id, change.config.id)
         await self._record(connection, change, "switching", {"state": state}, {"state": "switching"}, change.reason)
+        await health.tell(connection, change.organization_id, CHANNEL, change.version)
         change.state = state
 
     async def _commit(self, connection: asyncpg.Connection, change: _Change, force: bool) -> int:
@@ -242,6 +377,8 @@ class Switching:
             expected_version=change.version,
             session=msgspec.json.encode(change.status) if change.status else None,
             sender=sender_of(change.config.provider, change.status),
+            order=change.order,
+            stand_in=msgspec.json.encode(change.stand_in) if change.stand_in else None,
         )
         if version is None:
             standing = await switches.standing(connection, organization_id)
@@ -260,7 +397,7 @@ class Switching:
                 after={"state": "inactive"},
             )
         tests = {"forced": True} if force else {"checks": {check.name: check.passed for check in change.checks}}
-        after = {"active_config_id": config_id, **tests}
+        after = {"active_config_id": config_id, "kind": change.kind, **tests}
         await self._record(
             connection, change, "activated", {"active_config_id": former}, after, change.reason, version=version
         )
@@ -305,8 +442,10 @@ class Switching:
                 change = _Change(organization_id, SYSTEM, "switch", None)
                 change.version, change.active = standing["version"], standing["active_config_id"]
                 change.provider_type, change.state = row["provider_type"], row["state"]
-                metrics.switch_rollbacks.labels("process_died").inc()
-                await self._tell_rolled_back(connection, change, "process_died", row["state"], row["id"])
+                code = {True: "superseded", False: "pairing_timed_out"}.get(row["waiting"], "process_died")
+                metrics.switch_rollbacks.labels(code).inc()
+                await self._tell_rolled_back(connection, change, code, row["state"], row["id"])
+            await health.stop_waiting(connection, organization_id)
 
     async def _tell_rolled_back(
         self, connection: asyncpg.Connection, change: _Change, code: str, state: str, config_id: UUID | None = None
@@ -325,6 +464,7 @@ class Switching:
             after={"state": state, "active_config_id": change.active} if failed else None,
             reason=code,
         )
+        await health.tell(connection, change.organization_id, CHANNEL, change.version)
         about = change.active or failed
         if about is None:
             return  # the organization has no config at all that an event could be about

@@ -50,6 +50,7 @@ from .base import (
     Webhook,
     WhatsAppProvider,
     config_fields,
+    refused_status,
 )
 from .errors import (
     AccountBroken,
@@ -233,4 +234,5 @@ __all__ = [
     "WhatsAppProvider",
     "config_fields",
     "phone_key",
+    "refused_status",
 ]

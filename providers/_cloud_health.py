@@ -8,7 +8,7 @@ from typing import Literal
 
 from ._values import Object, flag, listed, mapping, phone, present, text, word, written
 from .base import Check
-from .messages import ProviderStatus
+from .messages import ProviderStatus, Trouble
 
 # Asking for one field that an account does not have fails the whole call; the short list always works.
 FIELDS = (
@@ -35,6 +35,7 @@ _JUDGEMENTS: dict[tuple[str, str], tuple[Quality, str]] = {
     ("platform_type", "ON_PREMISE"): ("disconnected", "platform_on_premise"),
     ("platform_type", "NOT_APPLICABLE"): ("disconnected", "platform_not_applicable"),
 }
+_PUNISHED = {"status_banned", "status_restricted", "health_blocked"}
 _WORST_FIRST: tuple[Quality, ...] = ("disconnected", "poor", "good")
 _MESSAGES_PER_SECOND = {"STANDARD": 80, "HIGH": 1000}
 _SCOPES = {"whatsapp_business_messaging", "whatsapp_business_management"}
@@ -45,11 +46,13 @@ def number_status(number: Object) -> ProviderStatus:
     judgements = list(_judge(number))
     found = {quality for quality, _ in judgements}
     quality: Quality = next((one for one in _WORST_FIRST if one in found), "excellent")
+    reasons = [reason for _, reason in judgements]
+    trouble: Trouble = "account_restricted" if _PUNISHED.intersection(reasons) else "session_lost"
     return ProviderStatus(
         is_connected=quality != "disconnected",
         connection_quality=quality,
         session_info=present(
-            reasons=[reason for _, reason in judgements],
+            reasons=reasons,
             sender=phone(number.get("display_phone_number")),
             verified_name=text(number, "verified_name"),
             quality=word(number, "quality_rating"),
@@ -57,6 +60,7 @@ def number_status(number: Object) -> ProviderStatus:
             messaging_limit=word(number, "whatsapp_business_manager_messaging_limit"),
         ),
         detail=" ".join(_advice(mapping(number, "health_status"))) or None,
+        trouble=trouble if quality == "disconnected" else None,
     )
 
 

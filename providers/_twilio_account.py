@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from ._values import Object, listed, mapping, present, text, word
 from .base import Check
 from .errors import SendError
-from .messages import ProviderStatus
+from .messages import ProviderStatus, Trouble
 
 Quality = Literal["excellent", "good", "poor", "disconnected"]
 
@@ -173,6 +173,7 @@ def status_of(account: Object, sender: Object | None, number: str | None) -> Pro
         reasons.append("sender_missing")
     elif sender is not None and sender_state not in _WORKING:
         reasons.append(f"sender_{(sender_state or 'unknown').lower()}")
+    trouble: Trouble = "account_restricted" if state in _REPAIRS else "session_lost" if is_here else "credentials"
     rating = word(properties, "quality_rating")
     quality: Quality = "disconnected" if reasons else _QUALITIES.get(rating or "", "excellent")
     return ProviderStatus(
@@ -186,6 +187,7 @@ def status_of(account: Object, sender: Object | None, number: str | None) -> Pro
             messaging_limit=word(properties, "messaging_limit"),
         ),
         detail=" ".join(_advice(known)) or _REPAIRS.get(state or ""),
+        trouble=trouble if reasons else None,
     )
 
 

@@ -12,7 +12,7 @@ from ._values import Object, listed, mapping, moment, present, text
 from ._waha_addresses import jid, phone_in
 from ._waha_delivery import Health
 from .base import Check
-from .messages import ProviderStatus
+from .messages import ProviderStatus, Trouble
 from .signing import same_secret
 
 Quality = Literal["excellent", "good", "poor", "disconnected"]
@@ -45,6 +45,11 @@ class State(msgspec.Struct, frozen=True, gc=False):
     pairing: PairingState
     advice: str | None = None
     repairable: bool = True  # by setting the account up, or by scanning: no reason to refuse the configuration
+
+    @property
+    def trouble(self) -> Trouble:
+        """Of a session that does not work."""
+        return "not_paired" if self.pairing == "scan" else "session_lost"
 
 
 _PASSKEY_ADVICE = "Confirm the link with the passkey, in the dashboard of the WAHA server."
@@ -103,8 +108,10 @@ def session_status(session: Object) -> ProviderStatus:
     found += restrictions(me)
     qualities = {quality for quality, _ in found}
     quality: Quality = next((one for one in _WORST_FIRST if one in qualities), state.quality)
+    is_working = state.word == "working"
+    restricted: Trouble | None = "account_restricted" if restrictions(me) else None
     return ProviderStatus(
-        is_connected=state.word == "working",
+        is_connected=is_working,
         connection_quality=quality,
         last_activity=moment(mapping(session, "timestamps").get("activity")),
         session_info=present(
@@ -115,6 +122,7 @@ def session_status(session: Object) -> ProviderStatus:
             engine=text(mapping(session, "engine"), "engine"),
         ),
         detail=state.advice,
+        trouble=restricted if is_working else state.trouble,
     )
 
 

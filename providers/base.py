@@ -13,8 +13,18 @@ from urllib.parse import parse_qsl, urlsplit
 
 import msgspec
 
-from .errors import Unsupported
-from .messages import Event, Media, MessageData, MessageResult, Pairing, ProviderStatus, Recipient, TemplatePage
+from .errors import AccountBroken, Rejected, Restricted, Unsupported
+from .messages import (
+    Event,
+    Media,
+    MessageData,
+    MessageResult,
+    Pairing,
+    ProviderStatus,
+    Recipient,
+    TemplatePage,
+    Trouble,
+)
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):
@@ -260,12 +270,32 @@ class WhatsAppProvider(msgspec.Struct, frozen=True, kw_only=True, metaclass=_Pro
         """A code to type into WhatsApp on the phone with the number *phone* (E.164), in place of a QR code."""
         raise Unsupported("this provider is not linked to a phone", code="pairing")
 
+    def unpair(self) -> Flow[None]:
+        """Unlink the phone: another one, or the same, may then be linked. May be repeated freely."""
+        raise Unsupported("this provider is not linked to a phone", code="pairing")
+
     def __repr__(self) -> str:
         return f"{type(self).__name__}(…)"
 
     # msgspec gives a struct with its own __rich_repr__; fields hold credentials, so it shows none either.
     def __rich_repr__(self) -> Any:
         yield "name", self.info.name
+
+
+def refused_status(error: AccountBroken | Restricted | Rejected) -> ProviderStatus:
+    """The status of an account that is refused even when it asks for its own."""
+    trouble: Trouble = "credentials"
+    if isinstance(error, Restricted):
+        trouble = "account_restricted"
+    elif error.scope == "session":
+        trouble = "session_lost"
+    return ProviderStatus(
+        is_connected=False,
+        connection_quality="disconnected",
+        session_info={"error_code": error.code},
+        detail=error.detail,
+        trouble=trouble,
+    )
 
 
 def config_fields(provider: type[WhatsAppProvider]) -> list[ConfigField]:

@@ -531,9 +531,15 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 # ---------------------------------------------------------------- state
 
 
+# Why an account cannot send: each is repaired in another way.
+Trouble = Literal["credentials", "account_restricted", "session_lost", "not_paired"]
+
+
 class ProviderStatus(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """How an account is doing, as its provider says.
 
+    ``trouble`` is set where it is not connected, and where it is restricted. An answer that does not come says nothing
+    about the account: the flow lets what was thrown into it pass.
     ``session_info`` holds no secrets; ``sender`` in it is the business number in E.164, where the provider tells it.
     """
 
@@ -542,6 +548,7 @@ class ProviderStatus(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     last_activity: datetime | None = None
     session_info: dict[str, Any] = {}
     detail: str | None = None  # for people: what is wrong and what to do
+    trouble: Trouble | None = None
 
     def __repr__(self) -> str:
         return f"ProviderStatus(connection_quality={self.connection_quality!r})"

@@ -14,7 +14,18 @@ from ._cloud_errors import is_missing_object, is_unknown_field
 from ._cloud_graph import Graph
 from ._cloud_media import form_around, media_of
 from ._values import Object, text, word
-from .base import Check, Flow, Pacing, ProviderInfo, Response, Upload, UploadRequest, Webhook, WhatsAppProvider
+from .base import (
+    Check,
+    Flow,
+    Pacing,
+    ProviderInfo,
+    Response,
+    Upload,
+    UploadRequest,
+    Webhook,
+    WhatsAppProvider,
+    refused_status,
+)
 from .errors import Rejected, Unavailable, Unverified
 from .messages import Event, Media, MessageData, MessageResult, ProviderStatus, Recipient, TemplatePage
 from .signing import same_secret, verify_hmac_hex
@@ -289,12 +300,7 @@ class MetaBusiness(WhatsAppProvider, frozen=True, kw_only=True):
         try:
             number = yield from self._number()
         except _cloud_checks.CONFIGURATION_ERRORS as error:
-            return ProviderStatus(
-                is_connected=False,
-                connection_quality="disconnected",
-                session_info={"error_code": error.code},
-                detail=error.detail,
-            )
+            return refused_status(error)
         return _cloud_health.number_status(number)
 
     def receive_messages(self, callback_url: str) -> Flow[None]:

@@ -20,7 +20,7 @@ from ._twilio_errors import call_error, is_missing, repeatable
 from ._twilio_media import is_redirect, media_of
 from ._twilio_outbound import CHANNEL, Form
 from ._values import Object, phone, word
-from .base import Check, Flow, Pacing, ProviderInfo, Request, Response, Webhook, WhatsAppProvider
+from .base import Check, Flow, Pacing, ProviderInfo, Request, Response, Webhook, WhatsAppProvider, refused_status
 from .errors import AccountBroken, Rejected, Restricted, Unavailable, Uncertain, Unsupported
 from .messages import (
     Event,
@@ -291,12 +291,7 @@ class TwilioWhatsApp(WhatsAppProvider, frozen=True, kw_only=True):
             account = yield from self._api.call(self._api.account())
             sender = None if self._is_sandbox or not self.phone_number else (yield from self._find_sender())
         except _CONFIGURATION_ERRORS as error:
-            return ProviderStatus(
-                is_connected=False,
-                connection_quality="disconnected",
-                session_info={"error_code": error.code},
-                detail=error.detail,
-            )
+            return refused_status(error)
         return _twilio_account.status_of(account, sender, self.phone_number)
 
     def receive_messages(self, callback_url: str) -> Flow[None]:

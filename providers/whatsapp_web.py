@@ -20,7 +20,7 @@ from ._values import Object, text
 from ._waha_addresses import chat_of, chosen_id, id_in, jid, message_id, phone_in, serialized_id
 from ._waha_errors import answer, answered_object, call_error, is_missing_session, is_unresolved
 from ._waha_media import media_of
-from .base import Check, Flow, Pacing, ProviderInfo, Request, Response, Webhook, WhatsAppProvider
+from .base import Check, Flow, Pacing, ProviderInfo, Request, Response, Webhook, WhatsAppProvider, refused_status
 from .errors import AccountBroken, Rejected, Restricted, Unavailable, Unverified
 from .messages import Event, Media, MessageData, MessageResult, Pairing, ProviderStatus, Recipient
 from .signing import verify_hmac_hex
@@ -223,12 +223,7 @@ class WhatsAppWeb(WhatsAppProvider, frozen=True, kw_only=True):
         try:
             session = yield from self._session()
         except _CONFIGURATION_ERRORS as error:
-            return ProviderStatus(
-                is_connected=False,
-                connection_quality="disconnected",
-                session_info={"error_code": error.code},
-                detail=error.detail,
-            )
+            return refused_status(error)
         if session is None:
             missing = _waha_sessions.MISSING
             return ProviderStatus(
@@ -236,6 +231,7 @@ class WhatsAppWeb(WhatsAppProvider, frozen=True, kw_only=True):
                 connection_quality=missing.quality,
                 session_info={"state": missing.word},
                 detail=missing.advice,
+                trouble=missing.trouble,
             )
         return _waha_sessions.session_status(session)
 
@@ -293,6 +289,12 @@ class WhatsAppWeb(WhatsAppProvider, frozen=True, kw_only=True):
         if code is None:
             raise Unavailable("the answer is not the one documented", code="unexpected_answer")
         return code
+
+    def unpair(self) -> Flow[None]:
+        """The session stays, and shows a QR code again."""
+        response = yield self._request("POST", f"{self._path}/logout")
+        if not is_missing_session(response):
+            self._answered(response)
 
     # ------------------------------------------------------------ steps of the flows
 

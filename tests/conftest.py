@@ -8,6 +8,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import aiohttp
+import asyncpg
 import msgspec
 import pytest
 import uvicorn
@@ -42,6 +43,7 @@ async def settings(servers: EmbeddedServers) -> Settings:
         platform_key=f"platform_{secrets.token_urlsafe(32)}",
         encryption_keys=generate_key(),
         egress_allow="127.0.0.0/8",
+        health_interval_s=0,  # nobody asks the simulators anything but what a test does
     )
 
 
@@ -91,6 +93,16 @@ async def gateway(settings: Settings, meta: MetaSimulator) -> AsyncIterator[Gate
         url = await stack.enter_async_context(serving(settings))
         session = await stack.enter_async_context(aiohttp.ClientSession())
         yield Gateway(url, settings.platform_key, session, meta)
+
+
+@pytest.fixture
+async def watching(settings: Settings, gateway: Gateway) -> AsyncIterator[Gateway]:
+    """A second process, which looks at the accounts that are made from now on, and often."""
+    connection = await asyncpg.connect(settings.database_url)
+    await connection.execute("update provider_health set due_at = 'infinity'")
+    await connection.close()
+    async with serving(msgspec.structs.replace(settings, health_interval_s=0.1)) as url:
+        yield Gateway(url, settings.platform_key, gateway.session, gateway.meta)
 
 
 @pytest.fixture

@@ -183,6 +183,16 @@ async def elsewhere(
         await runner.cleanup()
 
 
+async def command(organization: Organization, *arguments: str) -> str:
+    """What `ingress …` prints for the organization, as its user runs it; it must succeed."""
+    key = ["--url", organization.gateway.url, "--key", organization.key]
+    done = await asyncio.to_thread(
+        subprocess.run, [sys.executable, "-m", "ingress", *arguments, *key], capture_output=True, text=True, timeout=30
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
 class Process:
     """`ingress serve` as a process of its own, to be killed and started again on the same port."""
 

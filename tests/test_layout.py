@@ -180,6 +180,8 @@ EVERY_ORGANIZATION = {
     "configs.BROKEN": "a process leaves every broken account alone, whoever it belongs to",
     "configs.BY_TOKEN": "the token of a webhook's address is what finds the organization",
     "configs.NEWEST": "whether the encryption keys fit is a question about no organization",
+    "health.CLAIM": "a worker looks at the accounts that are due, whoever they belong to",
+    "health.TROUBLED": "a metric, which names no organization",
     "organizations.KEY": "the API key is what finds the organization",
     "organizations.LIST": "the platform's list of organizations",
     "deliveries.CLAIM": "a worker takes what is due, whoever it belongs to",

@@ -30,6 +30,8 @@ DEFAULTS: dict[str, Any] = {
     "on_uncertain": "hold",
     "min_stay_s": None,
     "auto_switch_after_s": None,
+    "return_to_primary": False,
+    "auto_rollback": False,
 }
 DOWN = ErrorCode(code=131016, http_status=503)  # the provider says itself that it took nothing
 
@@ -84,6 +86,8 @@ async def test_a_policy_is_shown_kept_and_audited(pair: Organization) -> None:
         "on_uncertain": "fallback",
         "min_stay_s": 600,
         "auto_switch_after_s": 60,
+        "return_to_primary": True,
+        "auto_rollback": False,
     }
     told = await set_policy(pair, **wanted)
     assert (told.status, told.json["policy"], told.json["version"]) == (200, wanted, before["version"] + 1)

@@ -311,7 +311,11 @@ async def test_force_is_without_a_test(two: Organization, gateway: Gateway) -> N
     await gateway.meta.clear_faults(two.numbers[1])
     assert (answer.status, answer.json["checks"]) == (200, [])
     entry = (await trail(two, "activated"))[-1]
-    assert entry["after"] == {"active_config_id": two.configs[1]["config_id"], "forced": True}
+    assert entry["after"] == {
+        "active_config_id": two.configs[1]["config_id"],
+        "kind": "switch",
+        "forced": True,
+    }
 
 
 @pytest.mark.parametrize("step", ["activate", "notify"])

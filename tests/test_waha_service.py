@@ -56,12 +56,12 @@ class Linked:
         self.organization = organization
         self.config: Any = None
 
-    async def configure(self) -> None:
+    async def configure(self, *, unlinked: bool = False) -> None:
         """As its users do. The service writes its address into the session, which restarts."""
         config_data = self.session.config_data(self.waha.url_for(self.session))
         body = {"provider_type": "whatsapp_web", "config_data": config_data, "is_active": True}
         answer = await self.organization.call("POST", "/integrations/whatsapp/provider/configure", body)
-        assert answer.status == 200, answer.raw
+        assert answer.status == (202 if unlinked else 200), answer.raw
         self.config = answer.json
 
     async def working(self) -> None:
@@ -330,19 +330,21 @@ async def test_a_forged_webhook_is_refused(linked: Linked, gateway: Gateway) -> 
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-async def test_a_phone_is_linked_through_the_service(waha: WahaSimulator, gateway: Gateway, engine: Engine) -> None:
+async def test_a_phone_is_linked_through_the_service(waha: WahaSimulator, watching: Gateway, engine: Engine) -> None:
     """The service creates the session; what the phone then says is told, and sends go out from there on."""
+    gateway = watching
     waha.engine = engine
     session = example_session(next(_sessions), engine)
     await waha.add_session(session, exists=False)
     linked = Linked(waha, session, await gateway.organization())
-    await linked.configure()
+    await linked.configure(unlinked=True)
     state = waha.state_of(session)
     await waha.wait_for(lambda: state.status == "SCAN_QR_CODE" and state.webhooks)
     waha.scan(session)
     await waha.settled()
     news = await linked.organization.events(kind="account.updated")
     assert {"scan_qr", "working"} <= {event["data"]["account"]["details"]["state"] for event in news}
+    await eventually(lambda: linked.organization.events(kind="provider.switched"))
     assert (await linked.send()).status == 200
     assert len(waha.accepted) == 1
     path = f"/api/{session.name}/chats/{PEER[1:]}@c.us/messages"

@@ -26,6 +26,7 @@ from providers import (
     Webhook,
     WhatsAppProvider,
     cloud_api,
+    refused_status,
 )
 from providers.signing import verify_hmac_hex
 
@@ -144,12 +145,7 @@ class ThreeSixty(WhatsAppProvider, frozen=True, kw_only=True):
         try:
             number = cloud_api.answered(response, secrets=self._secrets)
         except AccountBroken as error:
-            return ProviderStatus(
-                is_connected=False,
-                connection_quality="disconnected",
-                session_info={"error_code": error.code},
-                detail=error.detail,
-            )
+            return refused_status(error)
         return cloud_api.number_status(number)
 
     def receive_messages(self, callback_url: str) -> Flow[None]:

@@ -65,11 +65,17 @@ async def session(connection: asyncpg.Connection, organization_id: UUID, config_
     return found
 
 
+# It was asked how it is doing just now, as it was tested: the first look is due later.
 ADD = """
-insert into whatsapp_provider_configs (organization_id, id, provider_type, name, state, config_data, webhook_token_hash,
-    webhook_token, sender, session)
-values ($1, $2, $3, $4, 'configured', $5, $6, $7, $8, $9)
-returning (select version from organizations where id = $1)"""
+with added as (
+    insert into whatsapp_provider_configs (organization_id, id, provider_type, name, state, config_data, webhook_token_hash,
+        webhook_token, sender, session)
+    values ($1, $2, $3, $4, 'configured', $5, $6, $7, $8, $9) returning organization_id, id
+),
+followed as (
+    insert into provider_health (organization_id, config_id) select organization_id, id from added
+)
+select version from organizations where id = $1"""
 
 
 async def add(

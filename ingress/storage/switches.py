@@ -1,9 +1,11 @@
 """Changes of the active config, what one that broke off has left, and what a change would mean for real traffic."""
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from uuid import UUID
 
 import asyncpg
+
+from ..identifiers import id_at
 
 STANDING = """
 select version, active_config_id, former_config_id, fallback_config_ids from organizations where id = $1"""
@@ -44,8 +46,8 @@ with before as (
 ),
 changed as (
     update organizations o set active_config_id = $2, former_config_id = before.active_config_id,
-        fallback_config_ids = array_remove(o.fallback_config_ids, $2), version = o.version + 1,
-        version_at = clock_timestamp()
+        fallback_config_ids = array_remove(coalesce($6::uuid[], o.fallback_config_ids), $2), version = o.version + 1,
+        version_at = clock_timestamp(), automatic = $7
     from before where o.id = before.id returning o.version
 ),
 states as (
@@ -55,6 +57,9 @@ states as (
         session = case when c.id = $2 then coalesce($4, c.session) else c.session end,
         sender = case when c.id = $2 then coalesce($5, c.sender) else c.sender end
     from before where c.organization_id = before.id and c.id in ($2, before.active_config_id)
+),
+looked_at as (
+    update provider_health h set due_at = now() from before where h.organization_id = before.id and h.config_id = $2
 )
 select version from changed"""
 
@@ -67,10 +72,15 @@ async def activate(
     expected_version: int,
     session: bytes | None,
     sender: str | None,
+    order: list[UUID] | None = None,
+    stand_in: bytes | None = None,
 ) -> int | None:
-    """Make a config the active one: the new version; None if the version is another, or it is gone (organization)."""
+    """Make a config the active one: the new version; None if the version is another, or it is gone (organization).
+
+    *order* are the fallbacks from now on, None: as they are but for it. *stand_in* says whom it stands in for, as JSON.
+    """
     version: int | None = await connection.fetchval(
-        ACTIVATE, organization_id, config_id, expected_version, session, sender
+        ACTIVATE, organization_id, config_id, expected_version, session, sender, order, stand_in
     )
     return version
 
@@ -83,8 +93,11 @@ async def notify(connection: asyncpg.Connection, organization_id: UUID, channel:
     await connection.execute(NOTIFY, channel, f"{organization_id}:{version}")
 
 
+# One that waits for a phone to be linked belongs to no process, until its time is over.
 BROKEN_OFF = """
-select distinct organization_id from whatsapp_provider_configs where state = 'switching'"""
+select distinct organization_id from whatsapp_provider_configs c where state = 'switching' and not exists (
+    select from provider_health h
+    where h.organization_id = c.organization_id and h.config_id = c.id and h.waiting_until > now())"""
 
 
 async def broken_off(connection: asyncpg.Connection) -> list[UUID]:
@@ -96,12 +109,49 @@ RESTORE = """
 update whatsapp_provider_configs c set updated_at = clock_timestamp(), state = coalesce((
     select l.before ->> 'state' from provider_audit_log l
     where l.organization_id = $1 and l.config_id = c.id and l.action = 'switching' order by l.id desc limit 1), 'configured')
-where c.organization_id = $1 and c.state = 'switching' returning c.id, c.provider_type, c.state"""
+where c.organization_id = $1 and c.state = 'switching' returning c.id, c.provider_type, c.state, (
+    select h.waiting_until > now() from provider_health h where h.organization_id = $1 and h.config_id = c.id) as waiting"""
 
 
 async def restore(connection: asyncpg.Connection, organization_id: UUID) -> list[asyncpg.Record]:
-    """Give configs in `switching` the state they had before: id, provider_type, state of each (organization)."""
+    """Give configs in `switching` the state they had before: id, provider_type, state of each (organization).
+
+    ``waiting``: it waits for a phone; False: it did, too long; None: it does not.
+    """
     return await connection.fetch(RESTORE, organization_id)
+
+
+# The most recent entries only: a trail is long, and within an hour there are few.
+MADE_LATELY = """
+select l.at, l.actor, l.config_id, l.after ->> 'kind' as kind from provider_audit_log l
+where l.organization_id = $1 and l.action = 'activated' and l.at >= $2
+    and l.id > (select o.audit_entries - 500 from organizations o where o.id = $1)
+order by l.id desc"""
+
+
+async def made_lately(connection: asyncpg.Connection, organization_id: UUID, since: datetime) -> list[asyncpg.Record]:
+    """Switches made since then, the last one first: at, actor, config_id, kind (organization)."""
+    return await connection.fetch(MADE_LATELY, organization_id, since)
+
+
+# A message that was sent in the end, by a repetition, is none that failed.
+SENT_SINCE = """
+with ended as (
+    select message_id, bool_or(class = 'ok') as taken, bool_or(class in ('AccountBroken', 'Unavailable')) as failed
+    from attempts where organization_id = $1 and message_id >= $4 and config_id = $2 and started_at >= $3 and class is not null
+    group by message_id
+)
+select count(*) as sends, count(*) filter (where failed and not taken) as failed from ended"""
+
+
+async def sent_since(
+    connection: asyncpg.Connection, organization_id: UUID, config_id: UUID, at: datetime
+) -> asyncpg.Record:
+    """How many sends were tried through a config since then, and how many of them failed for its fault (organization)."""
+    # Messages may wait for some minutes before they are tried.
+    found = await connection.fetchrow(SENT_SINCE, organization_id, config_id, at, id_at(at - timedelta(minutes=15)))
+    assert found is not None
+    return found
 
 
 # ------------------------------------------------------------------ what a switch would mean

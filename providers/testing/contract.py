@@ -338,6 +338,7 @@ class Contract:
             "delete_media": lambda: one.delete_media(medium),
             "pairing": one.pairing,
             "pairing_code": lambda: one.pairing_code(PHONE),
+            "unpair": one.unpair,
         }
 
     def _starts_of(self, feature: str) -> dict[str, Start]:
@@ -347,7 +348,7 @@ class Contract:
         names = {
             "receipts": ["mark_read"],
             "typing": ["mark_read(typing)"],
-            "pairing": ["pairing", "pairing_code"],
+            "pairing": ["pairing", "pairing_code", "unpair"],
             "uploads": ["upload", "delete_media"],
         }
         return {name: self.operations()[name] for name in names.get(feature, [feature])}

@@ -375,12 +375,14 @@ def test_advice_is_passed_on() -> None:
     """The operator sees what to do."""
     status, _ = drive(ACCOUNT.get_status(), [answer_of("api_number_blocked")])
     assert status.detail == "There is an error with your payment method. Add a payment method."
+    assert status.trouble == "account_restricted"
 
 
 def test_a_bad_token_is_a_state() -> None:
     """The account is down, and why."""
     status, _ = drive(ACCOUNT.get_status(), [answer_of("api_number_bad_token")])
     assert (status.is_connected, status.session_info) == (False, {"error_code": "190"})
+    assert status.trouble == "credentials"
 
 
 # ---------------------------------------------------------------- templates

@@ -386,6 +386,8 @@ def test_the_state_of_a_sender(answers: tuple[Response, ...], quality: str, reas
     assert status.is_connected == (reasons is None)
     assert status.session_info.get("reasons") == reasons
     assert status.session_info["sender"] == "+15005550199"
+    troubles = {"sender_missing": "credentials", "account_suspended": "account_restricted"}
+    assert status.trouble == (troubles.get(reasons[0], "session_lost") if reasons else None)
 
 
 def test_what_a_sender_tells_is_shown() -> None:
@@ -407,6 +409,7 @@ def test_bad_credentials_are_a_state() -> None:
         {"error_code": "20003"},
         "Authenticate",
     )
+    assert status.trouble == "credentials"
     assert drive(SANDBOX.get_status(), [ACTIVE])[0].is_connected
 
 

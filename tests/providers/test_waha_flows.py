@@ -49,6 +49,7 @@ FLOWS: dict[str, Callable[[], Flow[Any]]] = {
     "disconnect": ACCOUNT.disconnect,
     "pairing": ACCOUNT.pairing,
     "pairing_code": lambda: ACCOUNT.pairing_code("+15005550199"),
+    "unpair": ACCOUNT.unpair,
     "mark_read": lambda: ACCOUNT.mark_read("false_1@c.us_A", Recipient(phone="+15005550100"), typing=True),
     "stop_typing": lambda: ACCOUNT.stop_typing(Recipient(phone="+15005550100")),
     "find_message": lambda: ACCOUNT.find_message(ASKED),
@@ -366,6 +367,7 @@ def test_how_an_account_is_doing(fields: dict[str, Any], connected: bool, qualit
     """By its state, and by what WhatsApp punishes."""
     status, _ = drive(ACCOUNT.get_status(), [session(**fields)])
     assert (status.is_connected, status.connection_quality) == (connected, quality)
+    assert (status.trouble is None) == (quality == "excellent")
     assert (status.detail is None) == connected
 
 
@@ -386,8 +388,33 @@ def test_a_missing_session_and_a_bad_key_are_states() -> None:
     """The account is down, and why."""
     missing, _ = drive(ACCOUNT.get_status(), [MISSING])
     assert (missing.is_connected, missing.session_info) == (False, {"state": "missing"})
+    assert missing.trouble == "session_lost"
     refused, _ = drive(ACCOUNT.get_status(), [answered({"message": "Unauthorized"}, 401)])
     assert (refused.is_connected, refused.session_info) == (False, {"error_code": "unauthorized"})
+    assert refused.trouble == "credentials"
+
+
+@pytest.mark.parametrize(
+    ("fields", "trouble"),
+    [
+        ({"status": "SCAN_QR_CODE"}, "not_paired"),
+        ({"status": "PASSKEY_REQUIRED"}, "not_paired"),
+        ({"status": "FAILED"}, "session_lost"),
+        ({"me": {"reachoutTimelock": {"isActive": True}}}, "account_restricted"),
+    ],
+)
+def test_why_an_account_is_in_trouble(fields: dict[str, Any], trouble: str) -> None:
+    """A phone that must be linked is another matter than a session that was lost."""
+    assert drive(ACCOUNT.get_status(), [session(**fields)])[0].trouble == trouble
+
+
+def test_a_phone_is_unlinked() -> None:
+    """Whether or not there is a session."""
+    _, (asked,) = drive(ACCOUNT.unpair(), [answered({}, 201)])
+    assert (asked.method, asked.url.rpartition("/api/")[2]) == ("POST", "sessions/acme/logout")
+    drive(ACCOUNT.unpair(), [MISSING])
+    with pytest.raises(AccountBroken):
+        drive(ACCOUNT.unpair(), [answered({"message": "Unauthorized"}, 401)])
 
 
 # ---------------------------------------------------------------- linking a phone

@@ -1,0 +1,135 @@
+"""When the service itself changes an organization's provider, which it does only where it was told to. Pure.
+
+    active unhealthy for `auto_switch_after_s`  ──▶ the first healthy fallback
+    primary healthy again, `min_stay_s` later   ──▶ back to it, with `return_to_primary`
+    most sends after a switch failed            ──▶ back, with `auto_rollback`
+
+While another config stands in for the primary, the primary is the last fallback. Its order is restored when it returns.
+"""
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Literal
+from uuid import UUID
+
+import msgspec
+
+from .health import State
+from .policy import FallbackPolicy
+
+# However often an account goes and comes: people should look then.
+AT_MOST_AN_HOUR = 6
+DEFAULT_STAY_S = 300
+# A primary that is healthy again proves it for so long.
+PROBATION_S = 60
+ROLLBACK_WITHIN_S = 300
+ROLLBACK_LEAST_SENDS = 10
+ROLLBACK_SHARE = 0.5
+
+
+class Member(msgspec.Struct, frozen=True):
+    """A config in use, and how its account is doing since when. ``usable``: its last test was passed."""
+
+    config_id: UUID
+    health: State
+    since: datetime | None
+    usable: bool = True
+
+
+class StandIn(msgspec.Struct, frozen=True):
+    """That another config stands in for ``primary`` since ``at``, and the fallbacks of it then."""
+
+    primary: UUID
+    order: list[UUID]
+    at: datetime
+
+
+class LastSwitch(msgspec.Struct, frozen=True):
+    """The switch that made the active config the active one. ``kind``: switch, rollback or fallback."""
+
+    at: datetime
+    kind: str
+    sends: int = 0
+    failed: int = 0
+
+
+class Standing(msgspec.Struct, frozen=True):
+    """Where an organization stands: its active config, then the fallbacks in their order."""
+
+    version: int
+    route: Sequence[Member]
+    stand_in: StandIn | None = None
+    last: LastSwitch | None = None
+    automatic_lately: int = 0  # switches of the service's own within the last hour
+
+
+class Step(msgspec.Struct, frozen=True):
+    """What to do: switch to ``target`` (None: to the config before), the fallbacks then, and who is stood in for."""
+
+    kind: Literal["switch", "fallback", "rollback"]
+    reason: str
+    target: UUID | None = None
+    order: list[UUID] | None = None
+    stand_in: StandIn | None = None
+
+
+def next_step(standing: Standing, policy: FallbackPolicy, now: datetime) -> Step | None:
+    """What the organization's policy asks for now, if it does."""
+    if not standing.route or standing.automatic_lately >= AT_MOST_AN_HOUR:
+        return None
+    return _rolled_back(standing, policy, now) or _left(standing, policy, now) or _returned(standing, policy, now)
+
+
+def _rolled_back(standing: Standing, policy: FallbackPolicy, now: datetime) -> Step | None:
+    last = standing.last
+    # A return or a rollback is never undone: that would go to and fro.
+    if not policy.auto_rollback or last is None or last.kind != "switch" or standing.stand_in is not None:
+        return None
+    if now - last.at > timedelta(seconds=ROLLBACK_WITHIN_S):
+        return None
+    if last.sends < ROLLBACK_LEAST_SENDS or last.failed < ROLLBACK_SHARE * last.sends:
+        return None
+    return Step("rollback", f"{last.failed} of {last.sends} sends after the switch failed")
+
+
+def _left(standing: Standing, policy: FallbackPolicy, now: datetime) -> Step | None:
+    active, *others = standing.route
+    after_s = policy.auto_switch_after_s
+    if after_s is None or active.health != "unhealthy" or active.since is None:
+        return None
+    if now - active.since < timedelta(seconds=after_s):
+        return None
+    target = next((other for other in others if other.health == "healthy" and other.usable), None)
+    if target is None:
+        return None
+    left = [other.config_id for other in others if other.config_id != target.config_id]
+    stand_in = standing.stand_in or StandIn(active.config_id, [other.config_id for other in others], now)
+    if target.config_id == stand_in.primary:
+        return _back(standing, stand_in, "the stand-in is unhealthy, and the primary is not")
+    return Step(
+        "fallback",
+        f"unhealthy for {(now - active.since).total_seconds():.0f} s",
+        target.config_id,
+        [*left, active.config_id],
+        msgspec.structs.replace(stand_in, at=now),
+    )
+
+
+def _returned(standing: Standing, policy: FallbackPolicy, now: datetime) -> Step | None:
+    stand_in = standing.stand_in
+    if stand_in is None or not policy.return_to_primary:
+        return None
+    primary = next((one for one in standing.route[1:] if one.config_id == stand_in.primary), None)
+    if primary is None or primary.health != "healthy" or primary.since is None or not primary.usable:
+        return None
+    stay = timedelta(seconds=policy.min_stay_s or DEFAULT_STAY_S)
+    if now - stand_in.at < stay or now - primary.since < timedelta(seconds=PROBATION_S):
+        return None
+    return _back(standing, stand_in, "the primary is healthy again")
+
+
+def _back(standing: Standing, stand_in: StandIn, reason: str) -> Step:
+    others = [one.config_id for one in standing.route if one.config_id != stand_in.primary]
+    # Somebody may have changed the order meanwhile: then theirs stands, after the one that stood in.
+    order = stand_in.order if set(stand_in.order) == set(others) else others
+    return Step("switch", reason, stand_in.primary, order)

@@ -1,0 +1,164 @@
+"""How an account is doing: what a look at it finds, and when that is a change. Pure.
+
+    unknown ──one look──▶ healthy, degraded
+    healthy ◀──two looks in a row──▶ degraded
+    any of them ──three in a row, one where the traffic says the same──▶ unhealthy ──two in a row──▶ healthy, degraded
+
+A look is what the provider says of the account, or that it says nothing, held against what became of the last sends.
+Nobody who does not answer is said to have bad credentials.
+"""
+
+from datetime import datetime
+from typing import Literal, get_args
+
+import msgspec
+
+from providers import (
+    AccountBroken,
+    ProviderStatus,
+    Rejected,
+    Restricted,
+    SendError,
+    Throttled,
+    Unsupported,
+)
+from providers.base import refused_status
+
+State = Literal["unknown", "healthy", "degraded", "unhealthy"]
+Reason = Literal[
+    "unreachable",
+    "credentials",
+    "account_restricted",
+    "session_lost",
+    "not_paired",
+    "sends_refused",
+    "silent",
+    "degraded",
+]
+STATES: tuple[State, ...] = get_args(State)
+
+LOOKS_TO_FAIL = 3
+LOOKS_TO_CHANGE = 2
+# Fewer sends than this prove nothing.
+LEAST_SENDS = 5
+FAILING_SHARE = 0.5
+
+WHAT_TO_DO: dict[Reason, str] = {
+    "unreachable": "See whether the provider has an outage, and whether its address is right and reached from here.",
+    "credentials": "Renew the credentials at the provider, and save them in the config.",
+    "account_restricted": "See the account at the provider for what it demands; send through another one meanwhile.",
+    "session_lost": "Set the account up again: switch to it, or start provider/pairing where it is a linked phone.",
+    "not_paired": "Link a phone: provider/pairing shows the QR code.",
+    "sends_refused": "See the errors of the last messages: payment, permissions, or a block of the account.",
+    "silent": "Test the connection with provider/test: its webhooks seem not to arrive here.",
+    "degraded": "See the account at the provider, and send less through it until it has recovered.",
+}
+
+
+class Traffic(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of the last sends through a config.
+
+    Of the last ``attempts`` that ended, ``failed`` were surely or maybe not taken for the provider's fault, ``refused``
+    of these because the account cannot send. Of ``sent`` messages some minutes old, ``acknowledged`` have a status.
+    ``is_broken``: the provider said lately that the account cannot send, and has taken nothing since.
+    """
+
+    attempts: int = 0
+    failed: int = 0
+    refused: int = 0
+    sent: int = 0
+    acknowledged: int = 0
+    is_broken: bool = False
+
+    @property
+    def fails(self) -> bool:
+        return self.attempts >= LEAST_SENDS and self.failed >= FAILING_SHARE * self.attempts
+
+    @property
+    def flows(self) -> bool:
+        return self.attempts >= LEAST_SENDS and not self.fails and not self.is_broken
+
+    @property
+    def is_silent(self) -> bool:
+        return self.sent >= LEAST_SENDS and not self.acknowledged
+
+
+class Finding(msgspec.Struct, frozen=True):
+    """What one look finds. ``confirmed``: the provider and the traffic say the same."""
+
+    state: State
+    reason: Reason | None = None
+    detail: str | None = None
+    confirmed: bool = False
+
+    def __repr__(self) -> str:
+        return f"Finding({self.state!r}, {self.reason!r})"  # the detail is the provider's own words
+
+
+class Health(msgspec.Struct, frozen=True):
+    """How an account is doing since when, why, and what is about to change: ``looks`` in a row found ``pending``."""
+
+    state: State = "unknown"
+    since: datetime | None = None
+    reason: Reason | None = None
+    detail: str | None = None
+    pending: State | None = None
+    looks: int = 0
+
+    def __repr__(self) -> str:
+        return f"Health({self.state!r}, {self.reason!r})"
+
+    def after(self, finding: Finding | None, now: datetime) -> "Health":
+        """How it is doing with what a look at *now* found; None: it found nothing to go by."""
+        if finding is None:
+            return self
+        if finding.state == self.state:
+            return Health(self.state, self.since, finding.reason, finding.detail)
+        # Who is unhealthy recovers by looks that find it usable, one way or the other.
+        goes_on = finding.state == self.pending or (self.state == "unhealthy" and self.pending is not None)
+        looks = self.looks + 1 if goes_on else 1
+        if looks >= self._needed(finding):
+            return Health(finding.state, now, finding.reason, finding.detail)
+        return Health(self.state, self.since, self.reason, self.detail, finding.state, looks)
+
+    def _needed(self, finding: Finding) -> int:
+        if finding.state == "unhealthy":
+            return 1 if finding.confirmed else LOOKS_TO_FAIL
+        return 1 if self.state == "unknown" else LOOKS_TO_CHANGE
+
+
+def judge(said: ProviderStatus | SendError, traffic: Traffic) -> Finding | None:
+    """What a look finds: the provider's status, or why there is none, held against the traffic."""
+    finding = _of_provider(said)
+    is_down = finding is not None and finding.state == "unhealthy"
+    if traffic.fails or traffic.is_broken:
+        if finding is not None and is_down:
+            return msgspec.structs.replace(finding, confirmed=True)
+        if traffic.is_broken or traffic.refused >= FAILING_SHARE * traffic.failed:
+            return Finding("unhealthy", "sends_refused", "The provider refuses what is sent.", traffic.is_broken)
+        return Finding("unhealthy", "unreachable", f"{traffic.failed} of the last {traffic.attempts} sends failed.")
+    if finding is None:
+        return None
+    if finding.reason == "unreachable" and traffic.flows:
+        return Finding("degraded", "unreachable", "It does not tell how it is doing, but takes messages.")
+    if finding.state == "healthy" and traffic.is_silent:
+        detail = f"{traffic.sent} messages were taken, and no status of any of them came."
+        return Finding("degraded", "silent", detail)
+    return finding
+
+
+def _of_provider(said: ProviderStatus | SendError) -> Finding | None:
+    match said:
+        case Throttled() | Unsupported():
+            return None  # it answers, but not this
+        case AccountBroken() | Restricted() | Rejected():
+            return _of_provider(refused_status(said))
+        case SendError():
+            return Finding("unhealthy", "unreachable", said.detail or said.code)
+        case ProviderStatus(is_connected=False):
+            return Finding("unhealthy", said.trouble or "session_lost", said.detail)
+        case ProviderStatus(trouble=str() as trouble):
+            return Finding("degraded", trouble, said.detail)
+        case ProviderStatus(connection_quality="poor" | "disconnected"):
+            return Finding("degraded", "degraded", said.detail)
+    return Finding("healthy")

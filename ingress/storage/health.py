@@ -1,0 +1,246 @@
+"""How accounts are doing, whose turn it is to look at them, and the evidence of what was sent."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from uuid import UUID
+
+import asyncpg
+
+from .switches import NOTIFY
+
+CLAIM = """
+with due as (
+    select organization_id, config_id from provider_health where due_at <= now()
+    order by due_at limit $2 for update skip locked
+)
+update provider_health h set lease_id = $1, due_at = now() + make_interval(secs => $3)
+from due where h.organization_id = due.organization_id and h.config_id = due.config_id
+returning h.organization_id, h.config_id"""
+
+
+async def claim(connection: asyncpg.Connection, lease_id: UUID, limit: int, lease_s: float) -> list[asyncpg.Record]:
+    """Configs that are due, now this lease's for *lease_s* (worker, all organizations)."""
+    return await connection.fetch(CLAIM, lease_id, limit, lease_s)
+
+
+# `wanted`: it is sent through, or may be at any moment, or somebody waits for it.
+LOOK = """
+select o.version, o.version_at, o.active_config_id, o.automatic, o.fallback_policy,
+    h.state as health, h.since, h.reason, h.detail, h.pending, h.looks, h.pairing,
+    h.waiting_until is not null as waiting, coalesce(h.watched_until > now(), false) as watched,
+    coalesce(c.id = o.active_config_id or c.id = any (o.fallback_config_ids), false) as in_use,
+    coalesce(c.broken_at > now() - interval '15 minutes', false) as broken,
+    c.organization_id, c.id, c.provider_type, c.name, c.state, c.sender, c.config_data, c.webhook_token, c.session,
+    c.updated_at
+from provider_health h
+join organizations o on o.id = h.organization_id
+join whatsapp_provider_configs c on c.organization_id = h.organization_id and c.id = h.config_id
+where h.organization_id = $1 and h.config_id = $2"""
+
+
+async def look(connection: asyncpg.Connection, organization_id: UUID, config_id: UUID) -> asyncpg.Record | None:
+    """A config, how its account is doing, and what its organization does with it (worker)."""
+    return await connection.fetchrow(LOOK, organization_id, config_id)
+
+
+LAST_SENDS, ACKNOWLEDGED_AMONG = 200, 50
+# Attempts and messages by their ids, which are times: no other index is needed. An open breaker is no news of the account.
+TRAFFIC = f"""
+with recent as (
+    select class from attempts where organization_id = $1 and message_id >= $3 and config_id = $2 and class is not null
+        and code is distinct from 'breaker_open'
+    order by message_id desc limit {LAST_SENDS}
+),
+older as (
+    select provider_message_id from messages
+    where organization_id = $1 and id >= $4 and id < $5 and config_id = $2 and provider_message_id is not null
+    order by id desc limit {ACKNOWLEDGED_AMONG}
+)
+select (select count(*) from recent) as attempts,
+    (select count(*) from recent where class in ('AccountBroken', 'Unavailable', 'Uncertain')) as failed,
+    (select count(*) from recent where class = 'AccountBroken') as refused,
+    (select count(*) from older) as sent,
+    (select count(*) from older where exists (
+        select from message_statuses s where s.organization_id = $1 and s.config_id = $2
+            and s.provider_message_id = older.provider_message_id)) as acknowledged"""
+
+
+async def traffic(
+    connection: asyncpg.Connection,
+    organization_id: UUID,
+    config_id: UUID,
+    *,
+    attempts_since: UUID,
+    sent_since: UUID,
+    sent_until: UUID,
+) -> asyncpg.Record:
+    """How the last sends through a config ended; times are given as ids of that moment (worker)."""
+    found = await connection.fetchrow(TRAFFIC, organization_id, config_id, attempts_since, sent_since, sent_until)
+    assert found is not None
+    return found
+
+
+STORE = """
+update provider_health set state = $4, since = $5, reason = $6, detail = $7, pending = $8, looks = $9, pairing = $10,
+    checked_at = clock_timestamp(), lease_id = null,
+    due_at = case when due_at <= now() then due_at else now() + make_interval(secs => $11) end
+where organization_id = $1 and config_id = $2 and lease_id = $3 returning config_id"""
+
+
+async def store(
+    connection: asyncpg.Connection,
+    organization_id: UUID,
+    config_id: UUID,
+    lease_id: UUID,
+    *,
+    state: str,
+    since: datetime | None,
+    reason: str | None,
+    detail: str | None,
+    pending: str | None,
+    looks: int,
+    pairing: str | None,
+    next_in_s: float,
+) -> bool:
+    """Write down what a look found, and when the next is due; False if the lease is another's by now (organization)."""
+    columns = (state, since, reason, detail, pending, looks, pairing, next_in_s)
+    return await connection.fetchval(STORE, organization_id, config_id, lease_id, *columns) is not None
+
+
+PUT_OFF = """
+update provider_health set lease_id = null, due_at = now() + make_interval(secs => $4)
+where organization_id = $1 and config_id = $2 and lease_id = $3"""
+
+
+async def put_off(
+    connection: asyncpg.Connection, organization_id: UUID, config_id: UUID, lease_id: UUID, next_in_s: float
+) -> None:
+    """Give a config back that nothing was found out about (worker)."""
+    await connection.execute(PUT_OFF, organization_id, config_id, lease_id, next_in_s)
+
+
+SESSION = """
+update whatsapp_provider_configs set session = $3 where organization_id = $1 and id = $2"""
+
+
+async def set_session(connection: asyncpg.Connection, organization_id: UUID, config_id: UUID, session: bytes) -> None:
+    """Remember what the provider says of the account, as JSON (worker)."""
+    await connection.execute(SESSION, organization_id, config_id, session)
+
+
+# Not more often than every two seconds, however much there is to hear; and no webhook waits for who is looking now.
+SOON = """
+with told as (
+    select h.organization_id, h.config_id from provider_health h
+    join unnest($1::uuid[], $2::uuid[]) as _(organization_id, config_id)
+        on h.organization_id = _.organization_id and h.config_id = _.config_id
+    for update of h skip locked
+)
+update provider_health h set due_at = least(h.due_at, coalesce(h.checked_at, '-infinity') + interval '2 seconds')
+from told where h.organization_id = told.organization_id and h.config_id = told.config_id"""
+
+
+async def look_soon(connection: asyncpg.Connection, told: Sequence[tuple[UUID, UUID]]) -> None:
+    """Something was heard of these (organization, config) pairs: look at them now (ingest, worker)."""
+    await connection.execute(SOON, [pair[0] for pair in told], [pair[1] for pair in told])
+
+
+WATCH = """
+update provider_health set watched_until = now() + make_interval(secs => $3), due_at = now(),
+    pairing = coalesce($4, pairing)
+where organization_id = $1 and config_id = $2"""
+
+
+async def watch(
+    connection: asyncpg.Connection, organization_id: UUID, config_id: UUID, seconds: float, pairing: str | None
+) -> None:
+    """Look at a config again and again for a while: somebody is linking its phone (organization)."""
+    await connection.execute(WATCH, organization_id, config_id, seconds, pairing)
+
+
+PAIRING = "select pairing from provider_health where organization_id = $1 and config_id = $2"
+
+
+async def pairing(connection: asyncpg.Connection, organization_id: UUID, config_id: UUID) -> str | None:
+    """How the phone of a config is linked, as far as known (organization)."""
+    told: str | None = await connection.fetchval(PAIRING, organization_id, config_id)
+    return told
+
+
+OF_ORGANIZATION = """
+select c.id as config_id, c.provider_type as provider, c.name, c.state, c.sender, c.broken_at,
+    h.state as health, h.since, h.reason, h.detail, h.checked_at, h.pairing, h.waiting_until,
+    o.version, o.active_config_id, o.fallback_config_ids, o.automatic
+from organizations o
+left join whatsapp_provider_configs c on c.organization_id = o.id
+left join provider_health h on h.organization_id = c.organization_id and h.config_id = c.id
+where o.id = $1 order by c.id"""
+
+
+async def of_organization(connection: asyncpg.Connection, organization_id: UUID) -> list[asyncpg.Record]:
+    """Every config with how it is doing; one row without a config where there is none (organization)."""
+    return await connection.fetch(OF_ORGANIZATION, organization_id)
+
+
+# By the index of those who are not well: as few as there are troubles.
+TROUBLED = """
+select c.provider_type as provider, h.state, count(*) as configs
+from provider_health h join whatsapp_provider_configs c on c.organization_id = h.organization_id and c.id = h.config_id
+where h.state in ('degraded', 'unhealthy') group by 1, 2"""
+
+
+async def troubled(connection: asyncpg.Connection) -> list[asyncpg.Record]:
+    """How many configs are degraded or unhealthy, by provider (worker, all organizations)."""
+    return await connection.fetch(TROUBLED)
+
+
+# ------------------------------------------------------------------ a switch that waits for a phone
+
+WAIT = """
+update provider_health set waiting_until = clock_timestamp() + make_interval(secs => $3), waiting = $4, due_at = now()
+where organization_id = $1 and config_id = $2 returning waiting_until"""
+
+
+async def wait(
+    connection: asyncpg.Connection, organization_id: UUID, config_id: UUID, seconds: float, waiting: bytes
+) -> datetime:
+    """Have the switch to a config wait, in `switching`, until its phone is linked: until when (organization)."""
+    until: datetime = await connection.fetchval(WAIT, organization_id, config_id, seconds, waiting)
+    return until
+
+
+TAKE_UP = """
+with held as (
+    select waiting from provider_health where organization_id = $1 and config_id = $2 and waiting_until > now() for update
+)
+update provider_health h set waiting_until = null, waiting = null from held
+where h.organization_id = $1 and h.config_id = $2 returning held.waiting"""
+
+
+async def take_up(connection: asyncpg.Connection, organization_id: UUID, config_id: UUID) -> bytes | None:
+    """The switch that waited for the config, whose it is to make now; None if none does any more (organization)."""
+    waiting: bytes | None = await connection.fetchval(TAKE_UP, organization_id, config_id)
+    return waiting
+
+
+WAITS = "select config_id, waiting_until from provider_health where organization_id = $1 and waiting_until > now()"
+
+
+async def waits(connection: asyncpg.Connection, organization_id: UUID) -> asyncpg.Record | None:
+    """The config whose phone a switch waits for, and until when (organization)."""
+    return await connection.fetchrow(WAITS, organization_id)
+
+
+STOP_WAITING = """
+update provider_health set waiting_until = null, waiting = null
+where organization_id = $1 and waiting_until is not null"""
+
+
+async def stop_waiting(connection: asyncpg.Connection, organization_id: UUID) -> None:
+    """No switch waits for a phone any more (organization)."""
+    await connection.execute(STOP_WAITING, organization_id)
+
+
+async def tell(connection: asyncpg.Connection, organization_id: UUID, channel: str, version: int) -> None:
+    """Tell every process that something is new, if and when it is committed; the version stays (organization)."""
+    await connection.execute(NOTIFY, channel, f"{organization_id}:{version}")
