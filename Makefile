@@ -6,7 +6,7 @@ BENCH_VENV := .venv-bench
 BENCH_STAMP := $(BENCH_VENV)/.installed
 PIP := -m pip --quiet --disable-pip-version-check install
 
-.PHONY: run demo test check bench lock clean
+.PHONY: run demo test check prove bench lock clean
 run: $(STAMP)
 	@exec $(BIN)/ingress run
 demo: $(STAMP)
@@ -16,6 +16,8 @@ test: $(STAMP)
 	@$(BIN)/python -m pytest $(ARGS)
 check: $(STAMP)
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+prove: $(STAMP)
+	@$(BIN)/python -m prove $(ARGS)
 bench: $(BENCH_STAMP)
 	@$(BENCH_VENV)/bin/python -m bench $(ARGS)
 

@@ -16,7 +16,7 @@ import pytest
 import redis.asyncio
 
 from ingress import accounts, app, database, manager, redis_state
-from ingress.sandbox import ErrorCode, Hang, MetaSimulator, Refuse, Slow, example_number
+from ingress.sandbox import ErrorCode, Hang, MetaSimulator, Refuse, Slow, Throttle429, example_number
 from ingress.servers import EmbeddedServers
 from ingress.settings import Settings
 from ingress.storage import switches
@@ -484,6 +484,29 @@ async def test_calls_that_began_before_end_where_they_began(two: Organization, g
     await gateway.meta.clear_faults(two.numbers[0])
     assert {(answer.status, answer.json["config_id"]) for answer in answers} == {(200, two.configs[0]["config_id"])}
     assert await metric(gateway, drained) == before[1] + 1
+
+
+async def test_a_repetition_after_a_switch_goes_the_new_way(
+    two: Organization, gateway: Gateway, settings: Settings
+) -> None:
+    """Every attempt is fenced, not the first alone: each is at the version that was in force when it began."""
+    refused = 'ingress_fence_rejections_total{reason="attempt"}'
+    before = await metric(gateway, refused)
+    await gateway.meta.script(two.numbers[0], Throttle429(retry_after=1))
+    sending = asyncio.create_task(two.send())
+    number_id = two.numbers[0].phone_number_id
+    await gateway.meta.wait_for(lambda: any(call.phone_number_id == number_id for call in gateway.meta.sends))
+    assert (await switch(two, 1)).json["version"] == 2
+    answer = await sending
+    first, second = (UUID(config["config_id"]) for config in two.configs)
+    assert (answer.status, answer.json["config_id"]) == (200, str(second)), answer.raw
+    connection = await asyncpg.connect(settings.database_url)
+    rows = await connection.fetch(
+        "select version, config_id from attempts where message_id = $1 order by number", UUID(answer.json["id"])
+    )
+    await connection.close()
+    assert [tuple(row) for row in rows] == [(1, first), (2, second)]
+    assert await metric(gateway, refused) == before + 1
 
 
 # ---------------------------------------------------------------- who hears of it

@@ -1,0 +1,1 @@
+"""The proof that changing the provider loses nothing: `make prove`."""

@@ -1,0 +1,68 @@
+"""Prove, by a run, a state machine and mutations, that changing the provider loses nothing. Exit 1: it is not so."""
+
+import argparse
+import asyncio
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from rich.console import Console
+
+from . import figures, mutants
+from .load import Plan
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "prove" / "results.json"
+PARTS = ("run", "machine", "mutants")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m prove", description=__doc__)
+    parser.add_argument("--seconds", type=float, default=84, help="length of the run (default %(default)s)")
+    parser.add_argument("--sends", type=int, default=5_000, help="(default %(default)s)")
+    parser.add_argument("--webhooks", type=int, default=8_400, help="(default %(default)s)")
+    parser.add_argument("--switches", type=int, default=340, help="asked for; most are made (default %(default)s)")
+    parser.add_argument("--kills", type=int, default=20, help="of processes (default %(default)s)")
+    parser.add_argument("--seed", type=int, default=1, help="of what the clients do (default %(default)s)")
+    parser.add_argument("--examples", type=int, default=100, help="of the state machine (default %(default)s)")
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, help="parts (default: all)")
+    options = parser.parse_args(arguments)
+    console = Console()
+    results: dict[str, Any] = {"options": vars(options)}
+    wrong: list[str] = []
+    if "run" in options.only:
+        plan = Plan(options.seconds, options.sends, options.webhooks, options.switches, options.kills, options.seed)
+        # Not the system's temporary folder: where that is memory, a commit is no commit.
+        (ROOT / ".data").mkdir(exist_ok=True)
+        with TemporaryDirectory(prefix="prove-", dir=ROOT / ".data") as folder:
+            history, found = asyncio.run(figures.measured(Path(folder), plan))
+        results["run"] = found
+        wrong += found["violations"]
+        console.print(figures.table(found))
+        if found["violations"]:
+            kept = ROOT / ".data" / "prove-history.json"
+            kept.write_bytes(figures.encoded(history))
+            console.print(f"The history is in {kept.relative_to(ROOT)}.")
+    if "machine" in options.only:
+        status, line = mutants.run_tests(ROOT, (mutants.MACHINE,), PROVE_EXAMPLES=str(options.examples))
+        results["machine"] = {"examples": options.examples, "told": line}
+        wrong += [line] if status else []
+        console.print(f"State machine, {options.examples} examples: {line}")
+    if "mutants" in options.only:
+        with TemporaryDirectory(prefix="mutants-") as folder:
+            alive, table = mutants.survivors(Path(folder))
+        results["mutants"] = {"tried": len(mutants.MUTANTS), "survivors": alive}
+        wrong += alive
+        console.print(table)
+    RESULTS.write_text(json.dumps(results, indent=2) + "\n")
+    for line in wrong:
+        console.print(line, style="red", markup=False)
+    console.print(f"{len(wrong)} violations" if wrong else "No violation.", style="bold")
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,170 @@
+"""The tests, on copies of the code with one promise taken out of each: a test must turn red."""
+
+import os
+import shutil
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import msgspec
+from rich.table import Table
+
+ROOT = Path(__file__).resolve().parent.parent
+COPIED = ("ingress", "providers", "tests", "prove", "docs", "schema", "schema.sql", "pyproject.toml", "README.md")
+TIMEOUT_S = 600
+NO_VERDICT = -1
+AT_ONCE = 2
+
+
+class Mutant(msgspec.Struct, frozen=True):
+    """``old`` stands once in ``path`` and becomes ``new``; then one of ``tests`` must fail."""
+
+    what: str
+    path: str
+    old: str
+    new: str
+    tests: tuple[str, ...]
+
+
+MACHINE = "tests/test_switching_machine.py"
+MUTANTS = (
+    Mutant(
+        "the fence out of the claim",
+        "ingress/storage/sends.py",
+        "o.id = given.organization_id and o.version = given.version",
+        "o.id = given.organization_id",
+        ("tests/test_redis.py::test_a_stale_value_sends_nothing_the_old_way",),
+    ),
+    Mutant(
+        "the same, found by the state machine",
+        "ingress/storage/sends.py",
+        "o.id = given.organization_id and o.version = given.version",
+        "o.id = given.organization_id",
+        (MACHINE,),
+    ),
+    Mutant(
+        "the same, found by the run",
+        "ingress/storage/sends.py",
+        "o.id = given.organization_id and o.version = given.version",
+        "o.id = given.organization_id",
+        ("tests/test_proof.py",),
+    ),
+    Mutant(
+        "the fence out of a repetition",
+        "ingress/storage/sends.py",
+        "and o.id = $1 and o.version = $6\n",
+        "and o.id = $1\n",
+        ("tests/test_switching.py::test_a_repetition_after_a_switch_goes_the_new_way",),
+    ),
+    Mutant(
+        "the compare out of the Lua script",
+        "ingress/redis_state.py",
+        "(tonumber(value.version) or -1) >= tonumber(ARGV[1])",
+        "false",
+        ("tests/test_redis.py::test_only_a_newer_version_is_stored",),
+    ),
+    Mutant(
+        "the same, found by the state machine",
+        "ingress/redis_state.py",
+        "(tonumber(value.version) or -1) >= tonumber(ARGV[1])",
+        "false",
+        (MACHINE,),
+    ),
+    Mutant(
+        "the compare out of the switch",
+        "ingress/storage/switches.py",
+        "where o.id = $1 and o.version = $3\n",
+        "where o.id = $1 and $3::bigint is not null\n",
+        ("tests/test_switching.py::test_the_commit_compares_what_it_sets",),
+    ),
+    Mutant(
+        "the audit entry of a switch, not written",
+        "ingress/switching.py",
+        '        await self._record(\n            connection, change, "activated",',
+        '        version and await self._record(\n            connection, change, "not_told",',
+        ("tests/test_switching.py::test_a_switch_to_a_config_that_is_there",),
+    ),
+    Mutant(
+        "the audit entry of a switch in another transaction",
+        "ingress/switching.py",
+        "        if former is not None:\n            await audit.record(",
+        "        await connection.execute('commit')\n"
+        "        await connection.execute('begin')\n"
+        "        await connection.execute(\"select set_config('app.org_id', $1, true)\", str(organization_id))\n"
+        "        if former is not None:\n            await audit.record(",
+        ("tests/test_switching.py::test_a_failure_in_the_transaction_undoes_all_of_it",),
+    ),
+    Mutant(
+        "the organization out of a query of the API",
+        "ingress/storage/sends.py",
+        'BY_ID = f"select {_MESSAGE} from messages where organization_id = $1 and id = $2"',
+        'BY_ID = f"select {_MESSAGE} from messages where $1::uuid is not null and id = $2"',
+        ("tests/test_layout.py::test_every_statement_names_its_organization",),
+    ),
+    Mutant(
+        "the organization out of the row-level policy",
+        "schema.sql",
+        "using (%2$I = nullif(current_setting(''app.org_id'', true), '''')::uuid)",
+        "using (%2$I is not null)",
+        ("tests/test_isolation.py::test_queries_without_a_condition_see_one_organization",),
+    ),
+)
+
+
+def run_tests(folder: Path, tests: tuple[str, ...], **environment: str) -> tuple[int, str]:
+    """pytest's exit status in *folder*, and its last line."""
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "pytest", "-x", "-p", "no:cacheprovider", *tests],
+            cwd=folder,
+            env={**os.environ, **environment},
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT_S,
+        )
+    except subprocess.TimeoutExpired:
+        return NO_VERDICT, f"no end in {TIMEOUT_S} s"
+    lines = done.stdout.strip().splitlines() or done.stderr.strip().splitlines() or [""]
+    failed = [line for line in lines if line.startswith("FAILED ")]
+    return done.returncode, (failed or lines)[-1]
+
+
+def survivors(folder: Path) -> tuple[list[str], Table]:
+    """What no test noticed, and a table of all. The unchanged code must pass the same tests, or they prove nothing."""
+    named = {test for mutant in MUTANTS for test in mutant.tests}
+    control = Mutant("nothing (all must pass)", "README.md", "", "", tuple(sorted(named)))
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        jobs = [
+            (mutant, pool.submit(_tried, folder / str(place), mutant))
+            for place, mutant in enumerate([control, *MUTANTS])
+        ]
+        told = [(mutant, *job.result()) for mutant, job in jobs]
+    made = Table(title="Mutations")
+    for column in ("taken out", "tests", "which"):
+        made.add_column(column)
+    alive = []
+    for mutant, status, line in told:
+        # 1: tests ran, and some failed. Anything else is no verdict.
+        good = status == (0 if mutant is control else 1)
+        verdict = {0: "green", 1: "red"}.get(status, f"pytest ended with {status}")
+        if not good:
+            alive.append(f"{mutant.what}: {verdict}: {line}")
+        made.add_row(mutant.what, verdict if good else f"[bold red]{verdict}[/]", line)
+    return alive, made
+
+
+def _tried(folder: Path, mutant: Mutant) -> tuple[int, str]:
+    folder.mkdir(parents=True)
+    for name in COPIED:
+        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy2
+        copy(ROOT / name, folder / name)
+    if mutant.old:
+        path = folder / mutant.path
+        text = path.read_text()
+        if text.count(mutant.old) != 1:
+            raise LookupError(
+                f"{mutant.what}: {text.count(mutant.old)} places in {mutant.path}; adapt prove/mutants.py"
+            )
+        path.write_text(text.replace(mutant.old, mutant.new))
+    return run_tests(folder, mutant.tests, PROVE_EXAMPLES="100" if mutant.old else "15", PROVE_SHRINK="0")
