@@ -33,7 +33,7 @@ from .manager import WhatsAppProviderManager
 from .policy import DEFAULT_POLICY, FallbackPolicy
 from .redis_state import RedisState
 from .storage import events, health, switches
-from .switching import CHANNEL
+from .switching import CHANNEL, VersionConflict
 
 logger = logging.getLogger("ingress.prober")
 
@@ -299,6 +299,8 @@ class Prober:
                 order=step[1].order,
                 stand_in=step[1].stand_in,
             )
+        except VersionConflict:
+            logger.info("organization %s: somebody else was faster", organization_id)
         except (ChangeRefused, NotFound, Busy):
             self._not_before[organization_id] = now + BACK_OFF
             raise
