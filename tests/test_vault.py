@@ -143,6 +143,7 @@ def _key(length: int) -> str:
         f"{NEW},b:{_key(8)}",
         f"{NEW},{NEW.partition(':')[0]}:{_key(32)}",
     ],
+    ids=range(18),
 )
 def test_malformed_keys_stop_the_start(keys: str) -> None:
     """With `VaultError`, whose text holds nothing of the key."""

@@ -122,7 +122,9 @@ def test_the_id_of_a_message_tells_the_services_correlation_id() -> None:
 
 
 @pytest.mark.parametrize(
-    "correlation_id", ["c", f"gw1:{'0' * 32}:1", correlation(new_id(), 16), correlation(new_id(), 0)]
+    "correlation_id",
+    ["c", f"gw1:{'0' * 32}:1", correlation(new_id(), 16), correlation(new_id(), 0)],
+    ids=["word", "nobody", "attempt-16", "attempt-0"],
 )
 def test_any_other_correlation_id_is_digested(correlation_id: str) -> None:
     """There is no room for it."""
