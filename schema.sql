@@ -53,6 +53,8 @@ create table organizations (
     automatic           json,
     -- What a rollback returns to. NULL: there was none, or it was deleted.
     former_config_id    uuid,
+    -- The fallbacks of then, for who returns to it; NULL: none, or somebody has set others since.
+    former_fallback_ids uuid[],
     -- The end of the audit chain (ingress/audit.py): how many entries there are, the hash of the last one, and a seal
     -- of both, which cannot be made from the entries. NULL until the first entry, which is that of its creation.
     audit_entries       bigint      not null default 0,

@@ -132,6 +132,7 @@ class WhatsAppProviderManager:
         """Another process says that the organization is at *version* (0: it does not say). Late news change nothing."""
         held = self._routes.get(organization_id)
         if held is not None and version and held.route.version >= version:
+            self._forget_configs(organization_id)  # one that nothing is sent through may have been edited or deleted
             return
         self.forget(organization_id)
         if held is not None:  # in use here: have it at hand before it is needed
@@ -172,6 +173,9 @@ class WhatsAppProviderManager:
         if held := self._routes.get(organization_id):
             # Kept to be compared with what comes next; Redis may hold the same old one, so it is not asked.
             self._routes[organization_id] = _Held(0.0, held.route, doubtful=True)
+        self._forget_configs(organization_id)
+
+    def _forget_configs(self, organization_id: UUID) -> None:
         self._all_configs.pop(organization_id, None)
         self._webhooks = {
             token: held for token, held in self._webhooks.items() if held[1].organization_id != organization_id
@@ -329,7 +333,8 @@ class WhatsAppProviderManager:
     async def remove(self, organization_id: UUID, config_id: UUID, actor: Actor) -> None:
         """Delete a config with its credentials; its webhook address ends. Raises `NotFound`, `InUse`.
 
-        A fallback leaves the order; the former one is none to return to any more.
+        A fallback leaves the order; the former one is none to return to any more. Its provider is told to post no more
+        webhooks here, unless another config is of the same account, whose messages these are too.
         """
         async with self._database.exclusive(organization_id) as exclusive, exclusive.transaction() as connection:
             row = await configs.by_id(connection, organization_id, config_id)
@@ -354,7 +359,12 @@ class WhatsAppProviderManager:
         await self._announce(organization_id, version)
         if config is not None:
             self.accounts.close(config)
-            await self.accounts.disconnect(config)
+            async with self._database.worker() as connection:
+                shared = await configs.is_shared(
+                    connection, organization_id, config_id, row["provider_type"], row["sender"]
+                )
+            if not shared:
+                await self.accounts.disconnect(config)
 
     def masked(self, provider: WhatsAppProvider) -> dict[str, Any]:
         """The configuration with every secret replaced by its fingerprint: all that ever leaves the service."""

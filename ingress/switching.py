@@ -352,6 +352,8 @@ class Switching:
         if isinstance(target, NewConfig):
             return None
         config_id = target or standing["former_config_id"]
+        if target is None and change.order is None:
+            change.order = standing["former_fallback_ids"]
         if config_id is None:
             raise NoFormerConfig(NO_FORMER_CONFIG)
         row = await configs.by_id(connection, change.organization_id, config_id)

@@ -232,6 +232,40 @@ async def test_a_deleted_config_is_gone(two: Organization, gateway: Gateway) -> 
     assert (await two.send()).status == 200
 
 
+async def test_deleting_a_config_leaves_the_account_to_the_other_config_of_it(
+    two: Organization, gateway: Gateway
+) -> None:
+    """Credentials renewed by a new config of the same number: the old one goes, and messages still come in."""
+    number = two.numbers[0]
+    answer = await post(
+        two, "switch", provider_type="meta_business", name="New", config_data=number.config_data(gateway.meta.url)
+    )
+    assert answer.status == 200, answer.raw
+    renewed = next(config for config in await listed(two) if config["name"] == "New")
+    address = gateway.meta.webhook_url(number)
+    assert renewed["state"] == "active"
+    assert address != two.configs[0]["webhook_url"]
+    assert (await delete(two, 0)).status == 204
+    assert gateway.meta.webhook_url(number) == address
+    assert (await two.send()).status == 200
+
+
+async def test_a_rollback_brings_back_the_fallbacks_of_then(two: Organization) -> None:
+    first, second = (config["config_id"] for config in two.configs)
+    await two.fall_back_to(second)
+    for _ in range(2):
+        assert (await post(two, "switch", config_id=second)).status == 200
+        assert (await current(two))["fallback"] == []
+        assert (await post(two, "rollback")).status == 200
+        told = await current(two)
+        assert told["config_id"] == first
+        assert [config["config_id"] for config in told["fallback"]] == [second]
+    assert (await post(two, "switch", config_id=second)).status == 200
+    await two.fall_back_to()
+    assert (await post(two, "rollback")).status == 200
+    assert (await current(two))["fallback"] == []  # somebody has said otherwise meanwhile
+
+
 async def test_the_active_config_is_not_deleted(two: Organization) -> None:
     answer = await delete(two, 0)
     assert (answer.status, answer.json["code"]) == (409, "config_active")

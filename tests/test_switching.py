@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from time import monotonic
 from typing import Any
+from urllib.parse import urlencode
 from uuid import UUID
 
 import aiohttp
@@ -14,6 +15,7 @@ import asyncpg
 import msgspec
 import pytest
 import redis.asyncio
+from yarl import URL
 
 from ingress import accounts, app, database, manager, redis_state
 from ingress.sandbox import ErrorCode, Hang, MetaSimulator, Refuse, Slow, Throttle429, example_number
@@ -752,3 +754,26 @@ async def test_late_news_change_nothing(
         await client.publish(redis_state.CHANNEL, f"provider:{two.id}")  # of a release that tells no version
         await eventually(lambda: bool(loads))
         assert (await current(two))["version"] == 2
+
+
+async def test_an_edit_of_a_config_that_nothing_is_sent_through_is_heard_of(
+    two: Organization, gateway: Gateway, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its version is none of the organization's, and its webhooks are answered with what was edited all the same."""
+    monkeypatch.setattr("ingress.manager.CACHE_S", 60.0)  # by the news, not because it was looked at again
+    config = two.configs[1]
+    address = URL(config["webhook_url"]).path
+
+    async with service(settings, gateway.meta) as other:
+
+        async def shaken_with(token: str) -> int:
+            query = {"hub.mode": "subscribe", "hub.challenge": "1", "hub.verify_token": token}
+            return (await other.call("GET", f"{address}?{urlencode(query)}")).status
+
+        assert await sent_through(at(other, two)) == 0
+        assert await shaken_with(two.numbers[1].verify_token) == 200
+        change = {"config_data": {"verify_token": "another-verify-token"}}
+        answer = await two.call("PATCH", f"{BASE}/provider/configs/{config['config_id']}", change)
+        assert (answer.status, answer.json["version"]) == (200, 1), answer.raw
+        await eventually(lambda: shaken_with("another-verify-token"), lambda status: status == 200)
+        assert await shaken_with(two.numbers[1].verify_token) == 403

@@ -108,7 +108,7 @@ with before as (
 )
 update organizations o
 set fallback_config_ids = array_remove($2::uuid[], o.active_config_id), version = o.version + 1,
-    version_at = clock_timestamp(), fallback_policy = coalesce($3::json, o.fallback_policy)
+    former_fallback_ids = null, version_at = clock_timestamp(), fallback_policy = coalesce($3::json, o.fallback_policy)
 from before where o.id = before.id
 returning o.version, o.fallback_config_ids as wanted, before.fallback_config_ids as former, o.fallback_policy as policy,
     before.fallback_policy as former_policy"""
@@ -183,6 +183,23 @@ async def edit(
 
 
 # Not the active one. A fallback leaves the order, which is another version.
+# One account may be in use by several configs, of this organization or another. Where a sender is not known yet, it
+# may be the same.
+SHARED = """
+select exists (select from whatsapp_provider_configs
+    where provider_type = $3 and id <> $2
+        and (sender = $4 or (organization_id = $1 and (sender is null or $4::text is null))))
+    /* every organization_id */"""
+
+
+async def is_shared(
+    connection: asyncpg.Connection, organization_id: UUID, config_id: UUID, provider_type: str, sender: str | None
+) -> bool:
+    """Whether another config may be of the same account (worker, all organizations)."""
+    shared: bool = await connection.fetchval(SHARED, organization_id, config_id, provider_type, sender)
+    return shared
+
+
 REMOVE = """
 with gone as (
     delete from whatsapp_provider_configs c using organizations o
@@ -193,6 +210,7 @@ update organizations o set
     version = o.version + case when gone.id = any(o.fallback_config_ids) then 1 else 0 end,
     version_at = case when gone.id = any(o.fallback_config_ids) then clock_timestamp() else o.version_at end,
     fallback_config_ids = array_remove(o.fallback_config_ids, gone.id),
+    former_fallback_ids = array_remove(o.former_fallback_ids, gone.id),
     former_config_id = nullif(o.former_config_id, gone.id)
 from gone where o.id = $1 returning o.version"""
 

@@ -8,7 +8,7 @@ import asyncpg
 from ..identifiers import id_at
 
 STANDING = """
-select version, active_config_id, former_config_id, fallback_config_ids from organizations where id = $1"""
+select version, active_config_id, former_config_id, former_fallback_ids, fallback_config_ids from organizations where id = $1"""
 
 
 async def standing(connection: asyncpg.Connection, organization_id: UUID) -> asyncpg.Record | None:
@@ -46,6 +46,7 @@ with before as (
 ),
 changed as (
     update organizations o set active_config_id = $2, former_config_id = before.active_config_id,
+        former_fallback_ids = o.fallback_config_ids,
         fallback_config_ids = array_remove(coalesce($6::uuid[], o.fallback_config_ids), $2), version = o.version + 1,
         version_at = clock_timestamp(), automatic = $7
     from before where o.id = before.id returning o.version
