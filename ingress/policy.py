@@ -25,7 +25,7 @@ class FallbackPolicy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 
     on_error: OnError = OnError()
     on_uncertain: OnUncertain = "hold"  # where a send does not say so itself
-    # Seconds an organization stays with a provider it was switched to automatically. None: no minimum.
+    # Seconds an organization stays with a provider it was switched to automatically. None: five minutes.
     min_stay_s: Annotated[int, msgspec.Meta(ge=1, le=7 * 86400)] | None = None
     # Seconds the active provider may be unhealthy before the next one takes its place. None: never by itself.
     auto_switch_after_s: Annotated[int, msgspec.Meta(ge=10, le=86400)] | None = None
