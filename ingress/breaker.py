@@ -88,7 +88,7 @@ class Breaker:
             return
         # The longer it was of no use, the longer it rests; jittered, or all processes would ask in the same moment.
         self._open_s = min(self._open_s * 2, OPEN_AT_MOST_S) if self.state == "half_open" else OPEN_S
-        self._until = self._clock() + self._open_s * random.uniform(1 - JITTER, 1 + JITTER)  # noqa: S311
+        self._until = self._clock() + self._open_s * random.uniform(1 - JITTER, 1 + JITTER)  # noqa: S311  (nothing secret)
         self.broken = broken or (self.broken and self.state == "half_open")
         self._become("open")
 

@@ -137,7 +137,7 @@ class Prober:
             logger.warning("config %s: a switch failed: %s", config_id, type(error).__name__)
         except StoreUnavailable:
             logger.warning("the database is away; config %s is due again later", config_id)
-        except Exception:
+        except Exception:  # it is due again later, and the others must not wait for it
             logger.exception("looking at config %s failed", config_id)
 
     async def _look_at(self, organization_id: UUID, config_id: UUID, lease_id: UUID) -> None:
@@ -277,7 +277,7 @@ class Prober:
             wanted.append(self._interval_s * CONFIRM_SHARE)
         if policy.auto_rollback and now - row["version_at"] < timedelta(minutes=5):
             wanted.append(FRESH_S)
-        return min(wanted) * random.uniform(1 - JITTER, 1 + JITTER)  # noqa: S311
+        return min(wanted) * random.uniform(1 - JITTER, 1 + JITTER)  # noqa: S311  (nothing secret)
 
     async def _act(self, organization_id: UUID, policy: FallbackPolicy) -> None:
         """Switch as the organization's policy asks for, if it does now."""

@@ -429,7 +429,7 @@ class Switching:
                 elif change.quiet:
                     return
                 await self._tell_rolled_back(connection, change, code, state)
-        except Exception:
+        except Exception:  # the caller is told why the switch failed, not why it could not be taken back here
             logger.exception("a switch that failed is left to be restored")
 
     async def _restore(self, exclusive: Exclusive, organization_id: UUID) -> None:
