@@ -21,7 +21,7 @@ Result = TypeVar("Result")
 
 MAX_BATCH_ROWS = 128
 # With a flush under way a second one begins for no less: small batches cost more than a short wait.
-COALESCE_ROWS = 16
+COALESCE_ROWS = MAX_BATCH_ROWS // 2
 MAX_BATCH_BYTES = 256 * 1024
 MAX_PENDING_ROWS = 2_000
 MAX_PENDING_BYTES = 64 * 1024 * 1024
