@@ -31,7 +31,7 @@ from .manager import WhatsAppProviderManager
 from .policy import FallbackPolicy
 from .problems import Problem, call_problem, json_response, not_found, unavailable
 from .storage import audit
-from .switching import NoFormerConfig, Switched, VersionConflict
+from .switching import NoFormerConfig, Switched, TooSlow, VersionConflict
 from .transfers import Busy, Transfers
 
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
@@ -258,6 +258,9 @@ def _refusal(error: ChangeRefused) -> Problem:
             detail = f"The provider did not answer the connection test, so nothing was changed: {error}."
             hint = "Try again; with force it is not tested." if error.timed_out else "Try again."
             return Problem(504 if error.timed_out else 502, error.code, f"{detail} {hint}")
+        case TooSlow():
+            detail = f"The provider is too slow, so nothing was changed: {error}."
+            return Problem(504, error.code, f"{detail} Try again; with force it is not tested.")
     return Problem(409, error.code, str(error))
 
 

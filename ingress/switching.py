@@ -16,8 +16,8 @@ is linked makes it (`resume`). The next change takes its place; `recover` ends i
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from datetime import datetime
 from time import monotonic
 from typing import Any
@@ -42,7 +42,7 @@ from .accounts import (
 )
 from .audit import SYSTEM, Actor
 from .automatic import StandIn
-from .database import Busy, Database, Exclusive, StoreUnavailable
+from .database import Busy, Database, Exclusive, LockLost, StoreUnavailable
 from .envelope import own_event
 from .storage import configs, events, health, switches
 from .vault import token_hash
@@ -54,6 +54,8 @@ CHANNEL = "ingress_provider"
 # A session that was set up connects within a moment, or shows a QR code; a person needs some minutes to find the phone.
 CONNECTS_WITHIN_S, CONNECT_POLL_S = 3.0, 0.1
 PAIRING_WITHIN_S = 300.0
+# All of a test and set-up under the lock: well below database.EXCLUSIVE_IDLE_S, after which the lock is taken away.
+TESTED_WITHIN_S = 12.0
 _CANNOT_OPEN = "the config cannot be opened: its key or its plug-in is gone"
 NO_FORMER_CONFIG = "There is no former config to return to. Switch to one of provider/configs instead."
 
@@ -81,6 +83,12 @@ class NotPaired(ChangeRefused):
     """No phone is linked to the account."""
 
     code = "not_paired"
+
+
+class TooSlow(ChangeRefused):
+    """The account was not tested and set up in time."""
+
+    code = "too_slow"
 
 
 class Switched(msgspec.Struct, frozen=True):
@@ -179,6 +187,10 @@ class Switching:
         except ChangeRefused as error:
             outcome = error.code
             raise
+        except LockLost:
+            outcome = "lock_lost"
+            await self._recover(change.organization_id, outcome)
+            raise
         except (Busy, StoreUnavailable, NotFound) as error:
             outcome = {Busy: "busy", StoreUnavailable: "unavailable"}.get(type(error), "not_found")
             raise
@@ -208,14 +220,17 @@ class Switching:
         async with self._database.worker() as connection:
             left = await switches.broken_off(connection)
         for organization_id in left:
-            try:
-                async with self._database.exclusive(organization_id, wait=False) as exclusive:
-                    async with exclusive.transaction() as connection:
-                        if organization_id not in await switches.broken_off(connection):
-                            continue  # it was one, and ended
-                    await self._restore(exclusive, organization_id)
-            except Busy:
-                continue  # it is no rest of a switch, but one
+            await self._recover(organization_id, "process_died")
+
+    async def _recover(self, organization_id: UUID, code: str) -> None:
+        try:
+            async with self._database.exclusive(organization_id, wait=False) as exclusive:
+                async with exclusive.transaction() as connection:
+                    if organization_id not in await switches.broken_off(connection):
+                        return  # it was one, and ended
+                await self._restore(exclusive, organization_id, code)
+        except Busy:
+            return  # it is no rest of a switch, but one
 
     # -- the steps
 
@@ -261,29 +276,36 @@ class Switching:
 
     async def _make(self, exclusive: Exclusive, change: _Change, new: NewConfig | None, force: bool) -> Switched:
         """Test, set up, commit; or leave it as it was."""
+        until = asyncio.get_running_loop().time() + TESTED_WITHIN_S
         try:
             with _phase("validate"):
                 if new is not None:
                     provider = self._accounts.validate(new.provider_type, new.config_data)
                     if not force:
-                        change.checks, change.status = await self._accounts.test(provider)
+                        async with _within(until, "the connection test"):
+                            change.checks, change.status = await self._accounts.test(provider)
                     config, token = self._accounts.made(change.organization_id, new, provider, change.status)
                     change.config = config
                     async with exclusive.transaction() as connection:
                         await save(connection, self._accounts, change.actor, new, config, token, change.status)
                         await self._begin(connection, change, "configured")
                 assert change.config is not None
+                provider, url = change.config.provider, change.config.callback_url
                 if not force:
                     if new is None:
-                        change.checks, change.status = await self._accounts.test(
-                            change.config.provider, change.config.callback_url
-                        )
-                    change.checks = await self._accounts.set_up(change.config.provider, change.config.callback_url)
-                    if not await self._is_linked(change):
+                        async with _within(until, "the connection test"):
+                            change.checks, change.status = await self._accounts.test(provider, url)
+                    async with _within(until, "the set-up"):
+                        change.checks = await self._accounts.set_up(provider, url)
+                    async with _within(until, "connecting the session"):
+                        linked = await self._is_linked(change)
+                    if not linked:
                         return await self._wait(exclusive, change)
             with _phase("commit"):
                 async with exclusive.transaction() as connection:
                     version = await self._commit(connection, change, force)
+        except LockLost:
+            raise  # nothing can be written here any more
         except Exception as error:
             await self._undo(exclusive, change, error)
             raise
@@ -432,8 +454,8 @@ class Switching:
         except Exception:  # the caller is told why the switch failed, not why it could not be taken back here
             logger.exception("a switch that failed is left to be restored")
 
-    async def _restore(self, exclusive: Exclusive, organization_id: UUID) -> None:
-        """Under the lock, what is in `switching` belongs to nobody any more."""
+    async def _restore(self, exclusive: Exclusive, organization_id: UUID, code: str = "process_died") -> None:
+        """Under the lock, what is in `switching` belongs to nobody any more; *code* is why."""
         async with exclusive.transaction() as connection:
             rows = await switches.restore(connection, organization_id)
             if not rows:
@@ -444,9 +466,9 @@ class Switching:
                 change = _Change(organization_id, SYSTEM, "switch", None)
                 change.version, change.active = standing["version"], standing["active_config_id"]
                 change.provider_type, change.state = row["provider_type"], row["state"]
-                code = {True: "superseded", False: "pairing_timed_out"}.get(row["waiting"], "process_died")
-                metrics.switch_rollbacks.labels(code).inc()
-                await self._tell_rolled_back(connection, change, code, row["state"], row["id"])
+                why = {True: "superseded", False: "pairing_timed_out"}.get(row["waiting"], code)
+                metrics.switch_rollbacks.labels(why).inc()
+                await self._tell_rolled_back(connection, change, why, row["state"], row["id"])
             await health.stop_waiting(connection, organization_id)
 
     async def _tell_rolled_back(
@@ -532,6 +554,16 @@ async def save(
         after=accounts.masked(config.provider),
     )
     return version
+
+
+@asynccontextmanager
+async def _within(until: float, what: str) -> AsyncIterator[None]:
+    """*what* ends before the event loop's time is *until*. Raises `TooSlow`."""
+    try:
+        async with asyncio.timeout_at(until):
+            yield
+    except TimeoutError:
+        raise TooSlow(f"{what} had not ended {TESTED_WITHIN_S:g} seconds after the change began") from None
 
 
 @contextmanager

@@ -17,7 +17,7 @@ import pytest
 import redis.asyncio
 from yarl import URL
 
-from ingress import accounts, app, database, manager, redis_state
+from ingress import accounts, app, database, manager, redis_state, switching
 from ingress.sandbox import ErrorCode, Hang, MetaSimulator, Refuse, Slow, Throttle429, example_number
 from ingress.servers import EmbeddedServers
 from ingress.settings import Settings
@@ -729,6 +729,71 @@ async def test_a_process_that_hangs_loses_the_lock_and_the_right_to_commit(
     assert (told["config_id"], told["version"]) == (third["config_id"], 2)
     assert await states(two) == ["inactive", "configured", "active"]
     assert [entry["version"] for entry in await trail(two, "activated")] == [1, 2]
+
+
+async def test_a_provider_that_is_slow_does_not_cost_the_lock(
+    two: Organization, gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each step may take its time, all of them together may not: 504 that says what took so long."""
+    assert switching.TESTED_WITHIN_S < database.EXCLUSIVE_IDLE_S - database.STATEMENT_TIMEOUT_S
+    assert accounts.SET_UP_TIMEOUT_S > 1
+    set_up = accounts.Accounts.set_up
+
+    async def hanging(*arguments: Any) -> Any:
+        await gateway.meta.set_default(two.numbers[1], Hang(), everything=True)
+        return await set_up(*arguments)
+
+    monkeypatch.setattr(switching, "TESTED_WITHIN_S", 1.0)
+    monkeypatch.setattr(accounts.Accounts, "set_up", hanging)
+    answer = await switch(two, 1)
+    await gateway.meta.clear_faults(two.numbers[1])
+    assert (answer.status, answer.json["code"]) == (504, "too_slow"), answer.raw
+    assert "the set-up had not ended 1 seconds after" in answer.json["detail"]
+    await unchanged(two, "too_slow", "configured")
+
+
+async def test_hanging_switches_of_others_are_waited_for(
+    two: Organization, gateway: Gateway, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As many as a process makes at once: one more is late, and is made."""
+    monkeypatch.setattr(accounts, "TEST_TIMEOUT_S", 1.5)
+    monkeypatch.setattr(database, "ACQUIRE_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(database, "EXCLUSIVE_PLACES", 1)
+    other = await gateway.organization()
+    await other.configure()
+    await other.configure(active=False)
+    await gateway.meta.set_default(two.numbers[1], Hang(), everything=True)
+    async with service(settings, gateway.meta) as one:
+        hanging = asyncio.create_task(switch(at(one, two), 1))
+        await eventually(lambda: states(two), lambda told: told == ["active", "switching"])
+        answer = await switch(at(one, other), 1)
+        assert (await hanging).status == 504
+    await gateway.meta.clear_faults(two.numbers[1])
+    assert (answer.status, answer.json["version"]) == (200, 2), answer.raw
+
+
+async def test_a_lock_that_is_lost_is_told_and_undone(
+    two: Organization, gateway: Gateway, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the process that lost it: 503 that says so, and no wait for whoever comes next."""
+    set_up = accounts.Accounts.set_up
+
+    async def cut_off(*arguments: Any) -> Any:
+        connection = await asyncpg.connect(settings.database_url)
+        await connection.execute(
+            "select pg_terminate_backend(pid) from pg_locks where locktype = 'advisory' and granted"
+            " and database = (select oid from pg_database where datname = current_database())"
+        )
+        await connection.close()
+        return await set_up(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(accounts.Accounts, "set_up", cut_off)
+        answer = await switch(two, 1)
+    assert (answer.status, answer.json["code"]) == (503, "unavailable"), answer.raw
+    assert "took back the right to change" in answer.json["detail"]
+    await unchanged(two, "lock_lost", "configured")
+    assert (await switch(two, 1, expected_version=1)).status == 200
 
 
 async def test_late_news_change_nothing(
