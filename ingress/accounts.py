@@ -47,6 +47,7 @@ class ChangeRefused(Exception):
     """Why a change was not made. ``code`` is one word, for the trail, events and metrics; the text is for people."""
 
     code = "refused"
+    saved_as: UUID | None = None  # the config that a new configuration became, though it is not active
 
 
 class InvalidConfiguration(ChangeRefused):

@@ -239,10 +239,10 @@ class WhatsAppProviderManager:
     async def configure(self, organization_id: UUID, actor: Actor, new: NewConfig, *, activate: bool) -> Switched:
         """Validate, test, save, set up and (where asked) activate a config.
 
-        Raises `InvalidConfiguration` or `ProviderUnreachable`; then nothing was saved and the former one is in force.
+        Raises `ChangeRefused` in its kinds; then the former one is in force, and ``saved_as`` says whether it is saved.
         """
         if activate:
-            return await self.switch(organization_id, new, actor, quiet=True)
+            return await self.switch(organization_id, new, actor)
         provider = self.accounts.validate(new.provider_type, new.config_data)
         _, status = await self.accounts.test(provider)
         config, token = self.accounts.made(organization_id, new, provider, status)

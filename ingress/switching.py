@@ -122,7 +122,6 @@ class _Change(msgspec.Struct):
     actor: Actor
     kind: str
     reason: str | None
-    quiet: bool = False  # a new configuration that is refused has left nothing to tell of
     version: int = 0
     active: UUID | None = None
     config: Config | None = None
@@ -155,18 +154,16 @@ class Switching:
         expected_version: int | None = None,
         force: bool = False,
         reason: str | None = None,
-        quiet: bool = False,
         order: list[UUID] | None = None,
         stand_in: StandIn | None = None,
     ) -> Switched:
         """Make *target* the active config: one that is stored, a new one, or (None) the one before this.
 
-        With *force* it is not tested; with *quiet* a new one that is refused is told to the caller alone. *order* are
-        the fallbacks from then on, None: as they are. Raises `ChangeRefused` in its kinds, `NotFound`, `Busy`,
-        `StoreUnavailable`; then the former one is in force, but for a `StoreUnavailable`, after which the version tells
-        which is.
+        With *force* it is not tested. *order* are the fallbacks from then on, None: as they are. Raises `ChangeRefused`
+        in its kinds, `NotFound`, `Busy`, `StoreUnavailable`; then the former one is in force, but for a
+        `StoreUnavailable`, after which the version tells which is.
         """
-        change = _Change(organization_id, actor, kind, reason, quiet, order=order, stand_in=stand_in)
+        change = _Change(organization_id, actor, kind, reason, order=order, stand_in=stand_in)
         switched = await self._told(change, self._switch(change, target, expected_version, force))
         assert switched is not None
         return switched
@@ -307,6 +304,8 @@ class Switching:
         except LockLost:
             raise  # nothing can be written here any more
         except Exception as error:
+            if isinstance(error, ChangeRefused) and new is not None and change.config is not None:
+                error.saved_as = change.config.id
             await self._undo(exclusive, change, error)
             raise
         return Switched(change.config, version, change.active, change.checks, changed=True)
@@ -445,11 +444,9 @@ class Switching:
         state = "error" if refused else change.state
         try:
             async with exclusive.transaction() as connection:
-                if change.config is not None and change.state:
-                    if not await switches.leave(connection, change.organization_id, change.config.id, state):
-                        return  # the commit that nobody confirmed was made
-                elif change.quiet:
-                    return
+                begun = change.config if change.state else None
+                if begun and not await switches.leave(connection, change.organization_id, begun.id, state):
+                    return  # the commit that nobody confirmed was made
                 await self._tell_rolled_back(connection, change, code, state)
         except Exception:  # the caller is told why the switch failed, not why it could not be taken back here
             logger.exception("a switch that failed is left to be restored")

@@ -292,12 +292,17 @@ async def test_a_provider_that_refuses_connections(two: Organization, gateway: G
     await unchanged(two, "provider_unreachable", "configured")
 
 
-async def test_a_new_configuration_that_does_not_work(organization: Organization, gateway: Gateway) -> None:
-    """Nothing is saved; it is told all the same."""
+@pytest.mark.parametrize(("route", "status"), [("switch", 422), ("configure", 400)])
+async def test_a_new_configuration_that_does_not_work(
+    organization: Organization, gateway: Gateway, route: str, status: int
+) -> None:
+    """Nothing is saved; that it was tried is told all the same."""
     number = example_number(7202)
     config_data = number.config_data(await gateway.meta.add_number(number)) | {"access_token": "EAAG-not-this-one"}
-    answer = await switch(organization, provider_type="meta_business", config_data=config_data)
-    assert (answer.status, answer.json["code"]) == (422, "test_failed")
+    body = {"provider_type": "meta_business", "config_data": config_data}
+    answer = await organization.call("POST", f"{BASE}/provider/{route}", body)
+    assert answer.status == status, answer.raw
+    assert "config_id" not in answer.json
     assert await states(organization) == ["active"]
     entry = (await trail(organization))[-1]
     assert (entry["action"], entry["reason"], entry["config_id"]) == ("rolled_back", "test_failed", None)
@@ -670,24 +675,52 @@ async def test_redis_goes_in_the_middle_of_a_switch(
 # ---------------------------------------------------------------- the lock, and what it is not trusted with
 
 
-async def test_the_commit_compares_what_it_sets(
-    two: Organization, settings: Settings, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Lock or not: who is at another version by then is refused."""
+@pytest.fixture
+def overtaken(two: Organization, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While a switch sets the account up, the version goes up by five."""
     set_up = accounts.Accounts.set_up
 
-    async def overtaken(*arguments: Any) -> Any:
+    async def first(*arguments: Any) -> Any:
         connection = await asyncpg.connect(settings.database_url)
         await connection.execute("update organizations set version = version + 5 where id = $1", UUID(two.id))
         await connection.close()
         return await set_up(*arguments)
 
-    with monkeypatch.context() as patch:
-        patch.setattr(accounts.Accounts, "set_up", overtaken)
-        answer = await switch(two, 1)
+    monkeypatch.setattr(accounts.Accounts, "set_up", first)
+
+
+@pytest.mark.usefixtures("overtaken")
+async def test_the_commit_compares_what_it_sets(two: Organization) -> None:
+    """Lock or not: who is at another version by then is refused."""
+    answer = await switch(two, 1)
     assert (answer.status, answer.json["code"], answer.json["version"]) == (409, "version_conflict", 6)
+    assert "Nothing was changed" in answer.json["detail"]
     assert await states(two) == ["active", "configured"]
     assert (await trail(two))[-1]["reason"] == "version_conflict"
+
+
+@pytest.mark.usefixtures("overtaken")
+@pytest.mark.parametrize("route", ["configure", "switch"])
+async def test_a_new_configuration_that_is_saved_and_refused_is_told_as_saved(
+    two: Organization, gateway: Gateway, route: str
+) -> None:
+    """Under which id, so that it is not made a second time."""
+    number = example_number(7203)
+    config_data = number.config_data(await gateway.meta.add_number(number))
+    body = {"provider_type": "meta_business", "config_data": config_data}
+    answer = await two.call("POST", f"{BASE}/provider/{route}", body)
+    assert (answer.status, answer.json["code"], answer.json["version"]) == (409, "version_conflict", 6)
+    listed = (await two.call("GET", f"{BASE}/provider/configs")).json["configs"]
+    assert [config["state"] for config in listed] == ["active", "configured", "configured"]
+    assert answer.json["config_id"] == listed[2]["config_id"]
+    assert "othing was changed" not in answer.json["detail"]
+    assert f"saved as {listed[2]['config_id']}" in answer.json["detail"]
+    entry = (await trail(two))[-1]
+    assert (entry["action"], entry["reason"], entry["config_id"]) == (
+        "rolled_back",
+        "version_conflict",
+        answer.json["config_id"],
+    )
 
 
 @pytest.mark.parametrize("where", ["here", "there"])
