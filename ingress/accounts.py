@@ -20,6 +20,7 @@ from providers import (
     Unavailable,
     Uncertain,
     UnknownProvider,
+    Unsupported,
     WhatsAppProvider,
 )
 from providers.base import config_fields
@@ -263,16 +264,23 @@ class Accounts:
     async def set_up(self, provider: WhatsAppProvider, callback_url: str) -> list[Check]:
         """Prepare the account, point its webhooks here, and test it as it is then: each check once.
 
-        Failing leaves sending possible, so it is reported only.
+        Failing leaves sending possible, so it is reported only. A `webhook` that failed and is fatal: what people write
+        does not arrive here, and the provider could not be told to post it here.
         """
         steps = []
         until = monotonic() + SET_UP_TIMEOUT_S
-        for name, flow in (("setup", provider.setup()), ("webhook", provider.receive_messages(callback_url))):
+        by_hand = f"Set the webhook address at the provider by hand: {callback_url}"
+        for name, start, fix in (
+            ("setup", provider.setup, None),
+            ("webhook", lambda: provider.receive_messages(callback_url), by_hand),
+        ):
             try:
-                await self._run(flow, max(0.1, until - monotonic()))
+                await self._run(start(), max(0.1, until - monotonic()))
+            except Unsupported as error:
+                steps.append(Check(name=name, passed=True, detail=error.detail, fix=fix, fatal=False, checkable=False))
             except SendError as error:
-                fix = "Set the webhook address at the provider by hand." if name == "webhook" else None
-                steps.append(Check(name=name, passed=False, detail=error.detail or error.code, fix=fix, fatal=False))
+                detail = error.detail or error.code
+                steps.append(Check(name=name, passed=False, detail=detail, fix=fix, fatal=name == "webhook"))
             else:
                 steps.append(Check(name=name, passed=True, fatal=False))
         try:
@@ -281,8 +289,10 @@ class Accounts:
             fix = "Test the connection again."
             tested = [Check(name="test", passed=False, detail=str(error), fix=fix, fatal=False)]
         checks = {check.name: check for check in tested}
-        # A step that failed knows why; what became of one that went well, the test knows.
-        checks |= {step.name: step for step in steps if step.name not in checks or not step.passed}
+        for step in steps:
+            # Where both failed the step knows why; else what became of it, the test knows.
+            if step.name not in checks or not (step.passed or checks[step.name].passed):
+                checks[step.name] = step
         return list(checks.values())
 
     async def disconnect(self, config: Config) -> None:

@@ -31,7 +31,7 @@ from .manager import WhatsAppProviderManager
 from .policy import FallbackPolicy
 from .problems import Problem, call_problem, json_response, not_found, unavailable
 from .storage import audit
-from .switching import NoFormerConfig, Switched, TooSlow, VersionConflict
+from .switching import NoFormerConfig, NotReceiving, Switched, TooSlow, VersionConflict
 from .transfers import Busy, Transfers
 
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
@@ -147,8 +147,9 @@ def _actor(request: Request[Any], principal: Principal) -> Actor:
 def _checks(checks: list[Check] | tuple[Check, ...]) -> list[dict[str, Any]]:
     return [
         {"name": check.name, "passed": check.passed}
+        | ({} if check.checkable else {"checkable": False})
         | ({"detail": check.detail} if check.detail else {})
-        | ({"fix": check.fix} if check.fix and not check.passed else {})
+        | ({"fix": check.fix} if check.fix and not (check.passed and check.checkable) else {})
         for check in checks
     ]
 
@@ -262,6 +263,9 @@ def _refusal(error: ChangeRefused) -> Problem:
         case TestFailed():
             detail = f"The connection test failed, so {kept}. {error}"
             return Problem(422, error.code, detail, checks=_checks(list(error.checks)))
+        case NotReceiving():
+            detail = f"What people write would not arrive here, so {kept}: {error}"
+            return Problem(422, error.code, detail, checks=_checks(error.checks), **saved)
         case InvalidConfiguration():
             return Problem(400, error.code, str(error), errors=error.errors)
         case ProviderUnreachable():

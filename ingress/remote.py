@@ -226,8 +226,9 @@ def _outlook(told: Row) -> Iterable[str]:
 
 def _checks(checks: Iterable[Row]) -> Iterable[str]:
     for check in checks:
-        if not check["passed"]:
-            yield "  " + " ".join(filter(None, [f"{check['name']} failed:", check.get("detail"), check.get("fix")]))
+        if not check["passed"] or not check.get("checkable", True):
+            state = "cannot be checked" if check["passed"] else "failed"
+            yield "  " + " ".join(filter(None, [f"{check['name']} {state}:", check.get("detail"), check.get("fix")]))
 
 
 def _status(client: Client, options: argparse.Namespace) -> Answer:

@@ -91,6 +91,16 @@ class TooSlow(ChangeRefused):
     code = "too_slow"
 
 
+class NotReceiving(ChangeRefused):
+    """What people write to the account would not arrive here. ``checks`` say what to do."""
+
+    code = "webhook_not_set"
+
+    def __init__(self, failed: Check, checks: list[Check]) -> None:
+        super().__init__(" ".join(filter(None, [f"{failed.detail}.", failed.fix])))
+        self.checks = checks
+
+
 class Switched(msgspec.Struct, frozen=True):
     """What is in force now. ``changed`` False: it was before, or the switch waits for a phone until ``waits_until``."""
 
@@ -294,6 +304,9 @@ class Switching:
                             change.checks, change.status = await self._accounts.test(provider, url)
                     async with _within(until, "the set-up"):
                         change.checks = await self._accounts.set_up(provider, url)
+                    for check in change.checks:
+                        if check.name == "webhook" and check.fatal and not check.passed:
+                            raise NotReceiving(check, change.checks)
                     async with _within(until, "connecting the session"):
                         linked = await self._is_linked(change)
                     if not linked:

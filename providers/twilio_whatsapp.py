@@ -305,7 +305,7 @@ class TwilioWhatsApp(WhatsAppProvider, frozen=True, kw_only=True):
             return
         if self._is_sandbox:
             detail = "the sandbox can only be set up in the console: Messaging, Try it out, Sandbox settings"
-            raise Rejected(detail, code="sandbox")
+            raise Unsupported(detail, code="sandbox")
         sender = yield from self._find_sender()
         if sender is None:
             raise Rejected(f"the account has no WhatsApp sender {self.phone_number}", code="sender_missing")

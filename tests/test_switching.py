@@ -18,10 +18,22 @@ import redis.asyncio
 from yarl import URL
 
 from ingress import accounts, app, database, manager, redis_state, switching
-from ingress.sandbox import ErrorCode, Hang, MetaSimulator, Refuse, Slow, Throttle429, example_number
+from ingress.sandbox import (
+    ErrorCode,
+    Hang,
+    MetaSimulator,
+    Refuse,
+    Slow,
+    Throttle429,
+    TwilioSimulator,
+    example_number,
+)
+from ingress.sandbox.twilio_bodies import example_sender
 from ingress.servers import EmbeddedServers
 from ingress.settings import Settings
 from ingress.storage import switches
+from providers import Flow, Rejected
+from providers.meta_business import MetaBusiness
 
 from .conftest import serving
 from .gateway import Answer, Gateway, Organization, Process, eventually
@@ -309,6 +321,54 @@ async def test_a_new_configuration_that_does_not_work(
     [event] = await organization.events(kind="provider.rolled_back")
     assert "failed_config_id" not in event["data"]
     assert b"not-this-one" not in answer.raw
+
+
+@pytest.fixture
+def no_address(two: Organization, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The provider takes no webhook address."""
+
+    def refused(self: MetaBusiness, callback_url: str) -> Flow[None]:
+        raise Rejected("the handshake failed")
+        yield
+
+    monkeypatch.setattr(MetaBusiness, "receive_messages", refused)
+
+
+@pytest.mark.usefixtures("no_address")
+async def test_an_account_that_would_not_be_heard(two: Organization, gateway: Gateway) -> None:
+    """Its messages go elsewhere, and it cannot be told otherwise: refused with what to do, unless it is forced."""
+    before = await metric(gateway, 'ingress_rollbacks_total{reason="webhook_not_set"}')
+    gateway.meta.state_of(two.numbers[1]).override_url = "https://old.example.org/hook"
+    answer = await switch(two, 1)
+    assert (answer.status, answer.json["code"]) == (422, "webhook_not_set"), answer.raw
+    [check] = [check for check in answer.json["checks"] if check["name"] == "webhook"]
+    assert (check["passed"], check["detail"]) == (False, "the handshake failed")
+    assert two.configs[1]["webhook_url"] in check["fix"]
+    assert check["fix"] in answer.json["detail"]
+    assert await metric(gateway, 'ingress_rollbacks_total{reason="webhook_not_set"}') == before + 1
+    await unchanged(two, "webhook_not_set", "configured")
+    assert (await switch(two, 1, force=True)).status == 200
+
+
+@pytest.mark.usefixtures("no_address")
+async def test_an_account_that_is_heard_already_need_not_be_told(two: Organization) -> None:
+    """That its address cannot be set again stops nobody."""
+    answer = await switch(two, 1)
+    assert answer.status == 200, answer.raw
+    assert [check["passed"] for check in answer.json["checks"] if check["name"] == "webhook"] == [True]
+
+
+async def test_an_account_that_only_people_can_set_up(two: Organization) -> None:
+    """Whether it is heard cannot be checked: that is said, with what to look at, and stops nobody."""
+    async with TwilioSimulator() as twilio:
+        sender = msgspec.structs.replace(example_sender(), phone_number="+14155238886")
+        config_data = sender.config_data(await twilio.add_number(sender))
+        answer = await switch(two, provider_type="twilio_whatsapp", config_data=config_data)
+        assert (answer.status, answer.json["version"]) == (200, 2), answer.raw
+        [check] = [check for check in answer.json["checks"] if check["name"] == "webhook"]
+        assert (check["passed"], check["checkable"]) == (True, False)
+        assert "console" in check["fix"]
+        assert (await rollback(two)).status == 200
 
 
 async def test_force_is_without_a_test(two: Organization, gateway: Gateway) -> None:
