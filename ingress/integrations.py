@@ -303,7 +303,9 @@ async def _switched(
     manager = _manager(request)
     try:
         if asked.dry_run:
-            outlook = await manager.forecast(organization_id, target, force=asked.force)
+            outlook = await manager.forecast(
+                organization_id, target, expected_version=asked.expected_version, force=asked.force
+            )
             told = {name: getattr(outlook, name) for name in outlook.__struct_fields__}
             return json_response({"dry_run": True, **told, "checks": _checks(outlook.checks)})
         done = await manager.switch(

@@ -13,6 +13,7 @@ from uuid import uuid4
 import pytest
 
 from ingress.sandbox import ErrorCode, TwilioSimulator, example_number
+from ingress.sandbox.meta_templates import example_template
 from ingress.sandbox.twilio_bodies import example_sender
 
 from .gateway import Answer, Gateway, Organization, eventually
@@ -133,12 +134,47 @@ async def test_a_dry_run_tells_what_a_switch_would_mean(two: Organization, gatew
         )
         assert told["from_config_id"] == two.configs[0]["config_id"]
         assert told["capability_gaps"] == [{"kind": "reaction", "sends": 1}]
-        assert told["templates_needed"] == [{"name": "welcome", "language": "pt_BR", "sends": 1}]
+        # That account may have it. Nobody can ask.
+        welcome = {"name": "welcome", "language": "pt_BR", "sends": 1, "status": "unknown"}
+        assert told["templates_missing"] == [welcome]
+        assert told["templates_unknown"] == "this provider lists no templates"
         assert (told["people_without_phone"], told["sends_without_phone"]) == (1, 1)
         assert told["leaves_fallback_order"] is True
         assert (await listed(two), await last_entry(two), (await current(two))["version"]) == before
         same = (await post(two, "switch", config_id=two.configs[0]["config_id"], dry_run=True)).json
-        assert (same["changed"], same["capability_gaps"], same["templates_needed"]) == (False, [], [])
+        assert (same["changed"], same["capability_gaps"], same["templates_missing"]) == (False, [], [])
+
+
+async def test_a_dry_run_tells_which_templates_are_missing(two: Organization, gateway: Gateway) -> None:
+    """Of those that are sent: not there, in another language only, or not approved; on whichever page they are."""
+    for name, times in (("order_update_150", 1), ("order_update_2", 2), ("order_update_3", 3), ("welcome", 4)):
+        for _ in range(times):
+            content = {"type": "template", "name": name, "language": "pt_BR"}
+            assert (await two.send({"to": "+5511987654321", "content": content})).status == 200
+    listed = [example_template(index) for index in range(1, 151)]
+    listed[1]["status"] = "PAUSED"
+    listed[2]["language"] = "en_US"
+    gateway.meta.set_templates(two.numbers[1], listed)
+    told = (await post(two, "switch", config_id=two.configs[1]["config_id"], dry_run=True)).json
+    assert told["templates_missing"] == [
+        {"name": "welcome", "language": "pt_BR", "sends": 4, "status": "missing"},
+        {"name": "order_update_3", "language": "pt_BR", "sends": 3, "status": "missing"},
+        {"name": "order_update_2", "language": "pt_BR", "sends": 2, "status": "PAUSED"},
+    ]
+    assert told["templates_unknown"] is None
+    await gateway.meta.set_default(two.numbers[1], EXPIRED, everything=True)
+    told = (await post(two, "switch", config_id=two.configs[1]["config_id"], dry_run=True)).json
+    await gateway.meta.clear_faults(two.numbers[1])
+    assert [template["status"] for template in told["templates_missing"]] == ["unknown"] * 4
+    assert told["templates_unknown"]
+
+
+async def test_a_dry_run_expects_the_version_a_switch_would(two: Organization) -> None:
+    for what, body in (("switch", {"config_id": two.configs[1]["config_id"]}), ("rollback", {})):
+        answer = await post(two, what, **body, dry_run=True, expected_version=7)
+        assert (answer.status, answer.json["code"], answer.json["version"]) == (409, "version_conflict", 1)
+    told = await post(two, "switch", config_id=two.configs[1]["config_id"], dry_run=True, expected_version=1)
+    assert told.status == 200
 
 
 async def test_a_dry_run_tells_that_the_test_fails(two: Organization, gateway: Gateway) -> None:
