@@ -261,6 +261,23 @@ class Accounts:
             )
         return checks, status
 
+    async def probe(self, provider: WhatsAppProvider, callback_url: str) -> Check:
+        """Whether a webhook that is signed as the provider's arrives at *callback_url*: posted from here."""
+        try:
+            taken, refused = await self._run(_probe(provider, callback_url), TEST_TIMEOUT_S)
+            found = f"a signed webhook was answered {taken}, one that was not {refused}"
+            if (taken, refused) == (provider.acknowledgement.status, 401):
+                return Check(name="probe", passed=True, detail=found, fatal=False)
+        except Unsupported as error:
+            return Check(name="probe", passed=True, detail=error.detail, fatal=False, checkable=False)
+        except SendError as error:
+            found = f"a signed webhook was not answered ({error.code})"
+        fix = (
+            f"Have {self.origin} (INGRESS_PUBLIC_URL) lead to this service, by name, certificate and proxy, and nothing"
+            " on the way change an address, a header or a body. A private address needs INGRESS_EGRESS_ALLOW."
+        )
+        return Check(name="probe", passed=False, detail=found, fix=fix, fatal=False)
+
     async def set_up(self, provider: WhatsAppProvider, callback_url: str) -> list[Check]:
         """Prepare the account, point its webhooks here, and test it as it is then: each check once.
 
@@ -329,6 +346,15 @@ class Accounts:
         except Exception as error:
             logger.exception("the provider plug-in failed")
             raise Unavailable("the provider plug-in failed", code="plugin_failed") from error
+
+
+def _probe(provider: WhatsAppProvider, callback_url: str) -> Flow[tuple[int, int]]:
+    """What a signed webhook is answered with, and what one that is not: who takes both is not this service."""
+    signed = provider.probe(callback_url)
+    bare = {name: value for name, value in signed.headers.items() if name == "content-type"}
+    taken = yield signed
+    refused = yield msgspec.structs.replace(signed, headers=bare)
+    return taken.status, refused.status
 
 
 def sender_of(provider: WhatsAppProvider, status: ProviderStatus | None) -> str | None:

@@ -229,12 +229,21 @@ class WhatsAppProviderManager:
     async def test(self, organization_id: UUID, target: UUID | NewConfig) -> tuple[list[Check], str | None]:
         """Every check of a config or configuration, and the address that its webhooks must be posted to, if it has one.
 
-        Raises `InvalidConfiguration`, `NotFound`, `ProviderUnreachable`. Nothing is saved.
+        Raises `InvalidConfiguration`, `NotFound`, `ProviderUnreachable`. Nothing is saved, but for the probe's webhook.
         """
         if isinstance(target, NewConfig):
-            return await self.accounts.checks(self.accounts.validate(target.provider_type, target.config_data)), None
+            provider = self.accounts.validate(target.provider_type, target.config_data)
+            checks = await self.accounts.checks(provider)
+            if all(check.name != "webhook" for check in checks):
+                detail = f"saving it makes an address below {self.origin}, and has the provider post there"
+                checks += [Check(name="webhook", passed=True, detail=detail, fatal=False, checkable=False)]
+            return checks, None
         config = await self._config(organization_id, target)
-        return await self.accounts.checks(config.provider, config.callback_url), config.callback_url
+        checks, probe = await asyncio.gather(
+            self.accounts.checks(config.provider, config.callback_url),
+            self.accounts.probe(config.provider, config.callback_url),
+        )
+        return [*checks, probe], config.callback_url
 
     async def configure(self, organization_id: UUID, actor: Actor, new: NewConfig, *, activate: bool) -> Switched:
         """Validate, test, save, set up and (where asked) activate a config.

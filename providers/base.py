@@ -200,6 +200,13 @@ class WhatsAppProvider(msgspec.Struct, frozen=True, kw_only=True, metaclass=_Pro
         """Whether *event* is about this very account: a signature may be shared by the tenants of one app."""
         return True
 
+    def probe(self, callback_url: str) -> Request:
+        """A webhook to *callback_url*, signed as the provider signs, that gives no event: for us to post to ourselves.
+
+        Raises `Unsupported` where none is to be had.
+        """
+        raise Unsupported("this provider has no webhook to try the address with", code="probe")
+
     # -- operations: flows. Each may raise any SendError.
 
     @abc.abstractmethod

@@ -216,6 +216,9 @@ class TwilioWhatsApp(WhatsAppProvider, frozen=True, kw_only=True):
         is_sender = self.phone_number is None or event.sender in (None, self.phone_number)
         return is_sender and event.account_id in (None, self.account_sid)
 
+    def probe(self, callback_url: str) -> Request:
+        return _twilio_signature.probe(callback_url, self.auth_token)
+
     # ------------------------------------------------------------ sending
 
     def send_message(self, message: MessageData) -> Flow[MessageResult]:

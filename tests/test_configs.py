@@ -10,13 +10,19 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import msgspec
 import pytest
+from aiohttp import web
 
 from ingress.sandbox import ErrorCode, TwilioSimulator, example_number
 from ingress.sandbox.meta_templates import example_template
 from ingress.sandbox.twilio_bodies import example_sender
+from ingress.settings import Settings
+from providers import WhatsAppProvider
+from providers.meta_business import MetaBusiness
 
-from .gateway import Answer, Gateway, Organization, eventually
+from .conftest import serving
+from .gateway import Answer, Gateway, Organization, elsewhere, eventually
 
 BASE = "/integrations/whatsapp"
 EXPIRED = ErrorCode(code=190)
@@ -64,12 +70,15 @@ async def test_testing_saves_nothing(two: Organization, gateway: Gateway) -> Non
     assert told["passed"] is True
     assert told["webhook_url"] == two.configs[1]["webhook_url"]
     assert {"credentials", "number", "account", "webhook"} <= {check["name"] for check in told["checks"]}
-    assert [check["passed"] for check in told["checks"] if check["name"] == "webhook"] == [True]
+    assert [check["passed"] for check in told["checks"] if check["name"] in ("webhook", "probe")] == [True, True]
     number = example_number(7301)
     config_data = number.config_data(await gateway.meta.add_number(number))
     told = (await post(two, "test", provider_type="meta_business", config_data=config_data)).json
     assert told["passed"] is True
     assert "webhook_url" not in told
+    [check] = [check for check in told["checks"] if check["name"] == "webhook"]
+    assert (check["passed"], check["checkable"]) == (True, False)
+    assert gateway.url in check["detail"]
     assert (await listed(two), await last_entry(two)) == before
     assert gateway.meta.webhook_url(number) is None
 
@@ -80,13 +89,50 @@ async def test_what_fails_is_told_with_its_fix(two: Organization, gateway: Gatew
     config_data = number.config_data(await gateway.meta.add_number(number)) | {"access_token": "EAAG-not-this-one"}
     answer = await post(two, "test", provider_type="meta_business", config_data=config_data)
     assert (answer.status, answer.json["passed"]) == (200, False), answer.raw
-    [check] = answer.json["checks"]
-    assert (check["name"], check["passed"]) == ("credentials", False)
+    [check] = [check for check in answer.json["checks"] if not check["passed"]]
+    assert check["name"] == "credentials"
     assert check["fix"]
     assert b"not-this-one" not in answer.raw
     assert (await post(two, "test", provider_type="nobody", config_data={})).status == 400
     assert (await post(two, "test")).status == 422
     assert (await post(two, "test", config_id=str(uuid4()))).status == 404
+
+
+async def probed(settings: Settings, organization: Organization, public_url: str) -> Any:
+    """What a service says of the probe that believes it is reached at *public_url*."""
+    async with serving(msgspec.structs.replace(settings, public_url=public_url)) as url:
+        gateway = Gateway(url, "", organization.gateway.session, organization.gateway.meta)
+        there = Organization(gateway, organization.id, organization.key)
+        told = (await post(there, "test", config_id=organization.configs[0]["config_id"])).json
+    assert told["passed"] is True  # sending is possible
+    return next(check for check in told["checks"] if check["name"] == "probe")
+
+
+async def test_the_probe_goes_through_the_public_address(
+    organization: Organization, settings: Settings, gateway: Gateway
+) -> None:
+    """And is an event to nobody."""
+    check = await probed(settings, organization, gateway.url)
+    assert (check["passed"], check["detail"]) == (True, "a signed webhook was answered 200, one that was not 401")
+    assert {event["type"] for event in await organization.events()} == {"provider.switched"}
+
+
+async def test_a_public_address_that_is_not_ours(organization: Organization, settings: Settings) -> None:
+    """Somebody else there, who may well answer 200; nobody there."""
+    async with elsewhere(lambda: web.Response(text="welcome")) as (url, seen):
+        check = await probed(settings, organization, url.removesuffix("/file"))
+    assert len(seen) == 2
+    assert (check["passed"], check["detail"]) == (False, "a signed webhook was answered 200, one that was not 200")
+    assert "INGRESS_PUBLIC_URL" in check["fix"]
+    check = await probed(settings, organization, "http://127.0.0.1:1")
+    assert (check["passed"], check["detail"]) == (False, "a signed webhook was not answered (connect_refused)")
+
+
+async def test_a_provider_without_a_probe(organization: Organization, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(MetaBusiness, "probe", WhatsAppProvider.probe)
+    told = (await post(organization, "test", config_id=organization.configs[0]["config_id"])).json
+    [check] = [check for check in told["checks"] if check["name"] == "probe"]
+    assert (check["passed"], check["checkable"]) == (True, False)
 
 
 # ---------------------------------------------------------------- a dry run
