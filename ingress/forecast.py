@@ -10,10 +10,10 @@ import msgspec
 from providers import Check, Flow, SendError, WhatsAppProvider
 
 from .accounts import Accounts, Config, NewConfig, NotFound, TestFailed
+from .changes import NO_FORMER_CONFIG, NoFormerConfig, VersionConflict
 from .database import Database
 from .identifiers import id_at
 from .storage import configs, switches
-from .switching import NO_FORMER_CONFIG, NoFormerConfig, VersionConflict
 
 TRAFFIC_DAYS = 30
 # The status of a template that can be sent.

@@ -23,6 +23,7 @@ from .accounts import (
 )
 from .audit import Actor, verify
 from .auth import Principal, client_address, organization_of
+from .changes import NoFormerConfig, NotReceiving, Switched, TooSlow, VersionConflict
 from .database import Database
 from .edge import decode_body, int_of, limit_of, page_response
 from .identifiers import parse_id
@@ -31,7 +32,6 @@ from .manager import WhatsAppProviderManager
 from .policy import FallbackPolicy
 from .problems import Problem, call_problem, json_response, not_found, unavailable
 from .storage import audit
-from .switching import NoFormerConfig, NotReceiving, Switched, TooSlow, VersionConflict
 from .transfers import Busy, Transfers
 
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=200)]

@@ -37,6 +37,7 @@ from . import audit, metrics
 from .accounts import Accounts, Config, InUse, NewConfig, NotFound, sender_of
 from .audit import Actor
 from .calls import Caller
+from .changes import CHANNEL, Switched
 from .database import Database, StoreUnavailable
 from .egress import Egress
 from .forecast import Forecast
@@ -44,7 +45,7 @@ from .in_flight import InFlight
 from .policy import DEFAULT_POLICY, FallbackPolicy
 from .redis_state import RedisState
 from .storage import configs, switches
-from .switching import CHANNEL, Switched, Switching, save
+from .switching import Switching, save
 from .vault import Vault, token_hash
 
 logger = logging.getLogger("ingress.manager")
