@@ -20,6 +20,7 @@ from providers import (
     Unavailable,
     Uncertain,
     UnknownProvider,
+    Unsupported,
     WhatsAppProvider,
 )
 from providers.base import config_fields
@@ -47,6 +48,7 @@ class ChangeRefused(Exception):
     """Why a change was not made. ``code`` is one word, for the trail, events and metrics; the text is for people."""
 
     code = "refused"
+    saved_as: UUID | None = None  # the config that a new configuration became, though it is not active
 
 
 class InvalidConfiguration(ChangeRefused):
@@ -259,19 +261,43 @@ class Accounts:
             )
         return checks, status
 
+    async def probe(self, provider: WhatsAppProvider, callback_url: str) -> Check:
+        """Whether a webhook that is signed as the provider's arrives at *callback_url*: posted from here."""
+        try:
+            taken, refused = await self._run(_probe(provider, callback_url), TEST_TIMEOUT_S)
+            found = f"a signed webhook was answered {taken}, one that was not {refused}"
+            if (taken, refused) == (provider.acknowledgement.status, 401):
+                return Check(name="probe", passed=True, detail=found, fatal=False)
+        except Unsupported as error:
+            return Check(name="probe", passed=True, detail=error.detail, fatal=False, checkable=False)
+        except SendError as error:
+            found = f"a signed webhook was not answered ({error.code})"
+        fix = (
+            f"Have {self.origin} (INGRESS_PUBLIC_URL) lead to this service, by name, certificate and proxy, and nothing"
+            " on the way change an address, a header or a body. A private address needs INGRESS_EGRESS_ALLOW."
+        )
+        return Check(name="probe", passed=False, detail=found, fix=fix, fatal=False)
+
     async def set_up(self, provider: WhatsAppProvider, callback_url: str) -> list[Check]:
         """Prepare the account, point its webhooks here, and test it as it is then: each check once.
 
-        Failing leaves sending possible, so it is reported only.
+        Failing leaves sending possible, so it is reported only. A `webhook` that failed and is fatal: what people write
+        does not arrive here, and the provider could not be told to post it here.
         """
         steps = []
         until = monotonic() + SET_UP_TIMEOUT_S
-        for name, flow in (("setup", provider.setup()), ("webhook", provider.receive_messages(callback_url))):
+        by_hand = f"Set the webhook address at the provider by hand: {callback_url}"
+        for name, start, fix in (
+            ("setup", provider.setup, None),
+            ("webhook", lambda: provider.receive_messages(callback_url), by_hand),
+        ):
             try:
-                await self._run(flow, max(0.1, until - monotonic()))
+                await self._run(start(), max(0.1, until - monotonic()))
+            except Unsupported as error:
+                steps.append(Check(name=name, passed=True, detail=error.detail, fix=fix, fatal=False, checkable=False))
             except SendError as error:
-                fix = "Set the webhook address at the provider by hand." if name == "webhook" else None
-                steps.append(Check(name=name, passed=False, detail=error.detail or error.code, fix=fix, fatal=False))
+                detail = error.detail or error.code
+                steps.append(Check(name=name, passed=False, detail=detail, fix=fix, fatal=name == "webhook"))
             else:
                 steps.append(Check(name=name, passed=True, fatal=False))
         try:
@@ -280,8 +306,10 @@ class Accounts:
             fix = "Test the connection again."
             tested = [Check(name="test", passed=False, detail=str(error), fix=fix, fatal=False)]
         checks = {check.name: check for check in tested}
-        # A step that failed knows why; what became of one that went well, the test knows.
-        checks |= {step.name: step for step in steps if step.name not in checks or not step.passed}
+        for step in steps:
+            # Where both failed the step knows why; else what became of it, the test knows.
+            if step.name not in checks or not (step.passed or checks[step.name].passed):
+                checks[step.name] = step
         return list(checks.values())
 
     async def disconnect(self, config: Config) -> None:
@@ -318,6 +346,15 @@ class Accounts:
         except Exception as error:
             logger.exception("the provider plug-in failed")
             raise Unavailable("the provider plug-in failed", code="plugin_failed") from error
+
+
+def _probe(provider: WhatsAppProvider, callback_url: str) -> Flow[tuple[int, int]]:
+    """What a signed webhook is answered with, and what one that is not: who takes both is not this service."""
+    signed = provider.probe(callback_url)
+    bare = {name: value for name, value in signed.headers.items() if name == "content-type"}
+    taken = yield signed
+    refused = yield msgspec.structs.replace(signed, headers=bare)
+    return taken.status, refused.status
 
 
 def sender_of(provider: WhatsAppProvider, status: ProviderStatus | None) -> str | None:

@@ -23,6 +23,7 @@ from .auth import Authenticator
 from .breakers import Breakers
 from .bulkhead import Bulkhead
 from .calls import Caller
+from .changes import CHANNEL
 from .database import Database, SchemaError, StoreUnavailable
 from .edge import Edge
 from .egress import Egress
@@ -39,7 +40,6 @@ from .redis_state import RedisState
 from .relay import Relay
 from .settings import Settings
 from .storage import deliveries, health, inbound, retention, sends
-from .switching import CHANNEL
 from .takeover import Takeover
 from .transfers import Transfers
 from .vault import Vault, VaultError

@@ -24,8 +24,10 @@ STATEMENT_TIMEOUT_S = 5.0
 ACQUIRE_TIMEOUT_S = 5.0
 # Who waits for others that change the same organization gives up after this.
 EXCLUSIVE_WAIT_S = 20.0
-# The server takes the lock from a process that says nothing for so long: longer than any test of a provider takes.
+# The server takes the lock from a process that says nothing for so long: longer than a change may take (switching.py).
 EXCLUSIVE_IDLE_S = 20
+# How many organizations one process changes at once. A connection is opened when it is needed, and soon closed.
+EXCLUSIVE_PLACES = 16
 POOLED_IDLE_S = 300.0
 LISTEN_RETRY_S = 0.5
 # A connection that only listens does not notice that its other end is gone.
@@ -60,8 +62,12 @@ class StoreUnavailable(Exception):
     """PostgreSQL did not confirm: it is away, starting, or too slow. Trying again later is safe."""
 
 
+class LockLost(StoreUnavailable):
+    """The database has taken back the right to change an organization: what was not committed by then is not made."""
+
+
 class Busy(Exception):
-    """Others are changing the same organization, and did not end in time."""
+    """Others are changing the same organization, or too many others, and did not end in time."""
 
 
 class SchemaError(Exception):
@@ -107,13 +113,14 @@ class Database:
         self._url = url
         self._pools: dict[str, asyncpg.Pool] = {}
         self._exclusive: WeakValueDictionary[UUID, asyncio.Lock] = WeakValueDictionary()
+        self._places = asyncio.Semaphore(EXCLUSIVE_PLACES)
 
     async def __aenter__(self) -> "Database":
         for name, role, size, more in (
             ("app", APP, 4, {}),
             ("worker", WORKER, 6, {}),
             ("lookup", WORKER, 2, {}),
-            ("exclusive", APP, 8, _EXCLUSIVE),
+            ("exclusive", APP, EXCLUSIVE_PLACES, _EXCLUSIVE),
         ):
             self._pools[name] = await asyncpg.create_pool(
                 self._url,
@@ -186,6 +193,8 @@ class Database:
     async def exclusive(self, organization_id: UUID, *, wait: bool = True) -> AsyncIterator["Exclusive"]:
         """Alone among all processes in changing the organization. Who comes meanwhile queues, in order.
 
+        So does who comes while EXCLUSIVE_PLACES organizations are being changed by this process.
+
         The lock belongs to the connection, and so do the transactions that are made under it: who has lost the one
         cannot commit the other. Raises `StoreUnavailable`; `Busy` after EXCLUSIVE_WAIT_S, or at once without *wait*.
         """
@@ -193,28 +202,27 @@ class Database:
         lock = self._exclusive.setdefault(organization_id, asyncio.Lock())
         if lock.locked() and not wait:
             raise Busy
-        try:
-            async with asyncio.timeout(EXCLUSIVE_WAIT_S):
-                await lock.acquire()
-        except TimeoutError:
-            raise Busy from None
-        try:
-            async with self._acquire("exclusive") as connection:
-                kind = "pg_advisory_lock" if wait else "pg_try_advisory_lock"
-                try:
-                    locked = await connection.fetchval(
-                        f"select {kind}(hashtextextended($1, $2))",
-                        str(organization_id),
-                        _EXCLUSIVE_LOCK,
-                        timeout=EXCLUSIVE_WAIT_S + STATEMENT_TIMEOUT_S,
-                    )
-                except asyncpg.LockNotAvailableError:
-                    raise Busy from None
-                if locked is False:
-                    raise Busy
-                yield Exclusive(connection, organization_id)  # given back, the connection lets go of the lock
-        finally:
-            lock.release()
+        async with contextlib.AsyncExitStack() as held:
+            try:
+                async with asyncio.timeout(EXCLUSIVE_WAIT_S):
+                    await held.enter_async_context(lock)
+                    await held.enter_async_context(self._places)
+            except TimeoutError:
+                raise Busy from None
+            connection = await held.enter_async_context(self._acquire("exclusive"))
+            kind = "pg_advisory_lock" if wait else "pg_try_advisory_lock"
+            try:
+                locked = await connection.fetchval(
+                    f"select {kind}(hashtextextended($1, $2))",
+                    str(organization_id),
+                    _EXCLUSIVE_LOCK,
+                    timeout=EXCLUSIVE_WAIT_S + STATEMENT_TIMEOUT_S,
+                )
+            except asyncpg.LockNotAvailableError:
+                raise Busy from None
+            if locked is False:
+                raise Busy
+            yield Exclusive(connection, organization_id)  # given back, the connection lets go of the lock
 
     async def notifications(self, channel: str) -> AsyncIterator[str | None]:
         """What is notified on *channel*, for ever; None each time it begins, and "" each time it breaks off.
@@ -263,8 +271,14 @@ class Exclusive:
 
     @contextlib.asynccontextmanager
     async def transaction(self) -> AsyncIterator[asyncpg.Connection]:
-        """A transaction that sees this organization alone."""
-        async with self._connection.transaction():
+        """A transaction that sees this organization alone. Raises `LockLost` where it cannot even begin."""
+        async with contextlib.AsyncExitStack() as begun:
+            try:
+                await begun.enter_async_context(self._connection.transaction())
+            except TimeoutError:
+                raise  # it is still there
+            except CONNECTION_ERRORS as error:
+                raise LockLost(type(error).__name__) from error
             await self._connection.execute("select set_config('app.org_id', $1, true)", str(self._organization_id))
             yield self._connection
 

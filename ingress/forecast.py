@@ -4,17 +4,20 @@ from collections import Counter
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
+import asyncpg
 import msgspec
 
-from providers import Check, WhatsAppProvider
+from providers import Check, Flow, SendError, WhatsAppProvider
 
 from .accounts import Accounts, Config, NewConfig, NotFound, TestFailed
+from .changes import NO_FORMER_CONFIG, NoFormerConfig, VersionConflict
 from .database import Database
 from .identifiers import id_at
 from .storage import configs, switches
-from .switching import NO_FORMER_CONFIG, NoFormerConfig
 
 TRAFFIC_DAYS = 30
+# The status of a template that can be sent.
+APPROVED = "APPROVED"
 
 
 class Gap(msgspec.Struct, frozen=True):
@@ -25,14 +28,18 @@ class Gap(msgspec.Struct, frozen=True):
 
 
 class Template(msgspec.Struct, frozen=True):
-    """A template that was sent. Accounts have templates of their own: it must be there at the other one, too."""
+    """A template that was sent, and that the other account cannot send, or nobody knows.
+
+    ``status``: `missing`, the provider's word for one that is not approved, or `unknown` where nobody could be asked.
+    """
 
     name: str
-    language: str | None
+    language: str
     sends: int
+    status: str
 
     def __repr__(self) -> str:
-        return f"Template({self.language}, {self.sends} sends)"
+        return f"Template({self.language}, {self.sends} sends, {self.status})"
 
 
 class Outlook(msgspec.Struct, frozen=True, kw_only=True):
@@ -46,7 +53,8 @@ class Outlook(msgspec.Struct, frozen=True, kw_only=True):
     changed: bool  # False: it is the active one already
     checks: list[Check]
     capability_gaps: list[Gap]
-    templates_needed: list[Template]
+    templates_missing: list[Template]
+    templates_unknown: str | None  # why nobody knows which are there
     people_without_phone: int
     sends_without_phone: int
     in_flight: int
@@ -60,13 +68,22 @@ class Forecast:
         self._database = database
         self._accounts = accounts
 
-    async def of(self, organization_id: UUID, target: UUID | NewConfig | None, *, force: bool = False) -> Outlook:
+    async def of(
+        self,
+        organization_id: UUID,
+        target: UUID | NewConfig | None,
+        *,
+        expected_version: int | None = None,
+        force: bool = False,
+    ) -> Outlook:
         """What a switch to *target* would mean. Raises `NotFound`, and `ChangeRefused` in its kinds."""
         since = datetime.now(UTC) - timedelta(days=TRAFFIC_DAYS)
         async with self._database.organization(organization_id) as connection:
             standing = await switches.standing(connection, organization_id)
             if standing is None:
                 raise NotFound
+            if expected_version not in (None, standing["version"]):
+                raise VersionConflict(standing["version"], standing["active_config_id"])
             config_id = None if isinstance(target, NewConfig) else target or standing["former_config_id"]
             if config_id is None and not isinstance(target, NewConfig):
                 raise NoFormerConfig(NO_FORMER_CONFIG)
@@ -98,6 +115,7 @@ class Forecast:
                 gaps[needed] += kind["sends"]
             if kind["to_groups"] and "groups" not in able:
                 gaps["groups"] += kind["to_groups"]
+        missing, unknown = ([], None) if same else await self._templates(provider, kinds)
         return Outlook(
             ready=ready,
             version=standing["version"],
@@ -107,11 +125,37 @@ class Forecast:
             changed=not same,
             checks=checks,
             capability_gaps=[Gap(kind, sends) for kind, sends in gaps.most_common()],
-            templates_needed=[]
-            if same
-            else [Template(kind["template"], kind["language"], kind["sends"]) for kind in kinds if kind["template"]],
+            templates_missing=missing,
+            templates_unknown=unknown,
             people_without_phone=0 if same else people,
             sends_without_phone=0 if same else sum(kind["without_phone"] for kind in kinds),
             in_flight=under_way,
             leaves_fallback_order=config_id in standing["fallback_config_ids"],
         )
+
+    async def _templates(
+        self, provider: WhatsAppProvider, kinds: list[asyncpg.Record]
+    ) -> tuple[list[Template], str | None]:
+        """Which of the templates in *kinds* cannot be sent there, and why nobody knows, where that is so."""
+        needed = {(kind["template"], kind["language"]): kind["sends"] for kind in kinds if kind["template"]}
+        if not needed or "templates" not in provider.info.capabilities:
+            return [], None  # without templates the whole kind is a gap
+        statuses: dict[tuple[str, str], str] = {}
+        absent, why = "missing", None
+        try:
+            statuses = await self._accounts.run(_statuses(provider))
+        except SendError as error:
+            absent, why = "unknown", error.detail or error.code
+        found = [Template(*named, sends, statuses.get(named, absent)) for named, sends in needed.items()]
+        return [template for template in found if template.status != APPROVED], why
+
+
+def _statuses(provider: WhatsAppProvider) -> Flow[dict[tuple[str, str], str]]:
+    """The status of each of the account's templates, by name and language."""
+    found: dict[tuple[str, str], str] = {}
+    after = None
+    while True:
+        page = yield from provider.list_templates(after)
+        found |= {(template.name, template.language): template.status or "unknown" for template in page.templates}
+        if (after := page.next) is None:
+            return found

@@ -23,6 +23,7 @@ from .accounts import (
 )
 from .audit import Actor, verify
 from .auth import Principal, client_address, organization_of
+from .changes import NoFormerConfig, NotReceiving, Switched, TooSlow, VersionConflict
 from .database import Database
 from .edge import decode_body, int_of, limit_of, page_response
 from .identifiers import parse_id
@@ -31,7 +32,6 @@ from .manager import WhatsAppProviderManager
 from .policy import FallbackPolicy
 from .problems import Problem, call_problem, json_response, not_found, unavailable
 from .storage import audit
-from .switching import NoFormerConfig, Switched, VersionConflict
 from .transfers import Busy, Transfers
 
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
@@ -147,8 +147,9 @@ def _actor(request: Request[Any], principal: Principal) -> Actor:
 def _checks(checks: list[Check] | tuple[Check, ...]) -> list[dict[str, Any]]:
     return [
         {"name": check.name, "passed": check.passed}
+        | ({} if check.checkable else {"checkable": False})
         | ({"detail": check.detail} if check.detail else {})
-        | ({"fix": check.fix} if check.fix and not check.passed else {})
+        | ({"fix": check.fix} if check.fix and not (check.passed and check.checkable) else {})
         for check in checks
     ]
 
@@ -211,11 +212,9 @@ async def configure(request: Request[Any]) -> Response:
             400, "invalid_configuration", str(error), errors=error.errors, checks=_checks(list(error.checks))
         ) from None
     except ProviderUnreachable as error:
-        raise Problem(
-            502,
-            "provider_unreachable",
-            f"The provider did not answer the connection test, so nothing was saved: {error}. Try again.",
-        ) from None
+        kept = _kept(error, "nothing was saved")
+        detail = f"The provider did not answer the connection test, so {kept}: {error}. Try again."
+        raise Problem(502, "provider_unreachable", detail, **_saved(error)) from None
     except ChangeRefused as error:
         raise _refusal(error) from None
     state = "active" if done.changed else "configured"
@@ -241,23 +240,41 @@ def _shown(config: Config, version: int, state: str) -> dict[str, Any]:
     }
 
 
+def _kept(error: ChangeRefused, nothing: str = "nothing was changed") -> str:
+    if error.saved_as is None:
+        return nothing
+    return f"what was active stays so, and the configuration is saved as {error.saved_as}"
+
+
+def _saved(error: ChangeRefused) -> dict[str, Any]:
+    """The id of the config that is saved all the same."""
+    return {"config_id": error.saved_as} if error.saved_as else {}
+
+
 def _refusal(error: ChangeRefused) -> Problem:
-    """What failed, that nothing was changed, and what to do."""
+    """What failed, what is in force and saved, and what to do."""
+    kept, saved = _kept(error), _saved(error)
     match error:
         case VersionConflict():
-            detail = f"Nothing was changed. {error}"
-            return Problem(409, error.code, detail, version=error.version, active_config_id=error.active_config_id)
+            saved |= {"version": error.version, "active_config_id": error.active_config_id}
+            return Problem(409, error.code, f"{kept[0].upper()}{kept[1:]}. {error}", **saved)
         case NoFormerConfig() | InUse():
             return Problem(409, error.code, str(error))
         case TestFailed():
-            detail = f"The connection test failed, so nothing was changed. {error}"
+            detail = f"The connection test failed, so {kept}. {error}"
             return Problem(422, error.code, detail, checks=_checks(list(error.checks)))
+        case NotReceiving():
+            detail = f"What people write would not arrive here, so {kept}: {error}"
+            return Problem(422, error.code, detail, checks=_checks(error.checks), **saved)
         case InvalidConfiguration():
             return Problem(400, error.code, str(error), errors=error.errors)
         case ProviderUnreachable():
-            detail = f"The provider did not answer the connection test, so nothing was changed: {error}."
+            detail = f"The provider did not answer the connection test, so {kept}: {error}."
             hint = "Try again; with force it is not tested." if error.timed_out else "Try again."
-            return Problem(504 if error.timed_out else 502, error.code, f"{detail} {hint}")
+            return Problem(504 if error.timed_out else 502, error.code, f"{detail} {hint}", **saved)
+        case TooSlow():
+            detail = f"The provider is too slow, so {kept}: {error}."
+            return Problem(504, error.code, f"{detail} Try again; with force it is not tested.", **saved)
     return Problem(409, error.code, str(error))
 
 
@@ -286,7 +303,9 @@ async def _switched(
     manager = _manager(request)
     try:
         if asked.dry_run:
-            outlook = await manager.forecast(organization_id, target, force=asked.force)
+            outlook = await manager.forecast(
+                organization_id, target, expected_version=asked.expected_version, force=asked.force
+            )
             told = {name: getattr(outlook, name) for name in outlook.__struct_fields__}
             return json_response({"dry_run": True, **told, "checks": _checks(outlook.checks)})
         done = await manager.switch(

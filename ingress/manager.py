@@ -37,6 +37,7 @@ from . import audit, metrics
 from .accounts import Accounts, Config, InUse, NewConfig, NotFound, sender_of
 from .audit import Actor
 from .calls import Caller
+from .changes import CHANNEL, Switched
 from .database import Database, StoreUnavailable
 from .egress import Egress
 from .forecast import Forecast
@@ -44,7 +45,7 @@ from .in_flight import InFlight
 from .policy import DEFAULT_POLICY, FallbackPolicy
 from .redis_state import RedisState
 from .storage import configs, switches
-from .switching import CHANNEL, Switched, Switching, save
+from .switching import Switching, save
 from .vault import Vault, token_hash
 
 logger = logging.getLogger("ingress.manager")
@@ -229,20 +230,29 @@ class WhatsAppProviderManager:
     async def test(self, organization_id: UUID, target: UUID | NewConfig) -> tuple[list[Check], str | None]:
         """Every check of a config or configuration, and the address that its webhooks must be posted to, if it has one.
 
-        Raises `InvalidConfiguration`, `NotFound`, `ProviderUnreachable`. Nothing is saved.
+        Raises `InvalidConfiguration`, `NotFound`, `ProviderUnreachable`. Nothing is saved, but for the probe's webhook.
         """
         if isinstance(target, NewConfig):
-            return await self.accounts.checks(self.accounts.validate(target.provider_type, target.config_data)), None
+            provider = self.accounts.validate(target.provider_type, target.config_data)
+            checks = await self.accounts.checks(provider)
+            if all(check.name != "webhook" for check in checks):
+                detail = f"saving it makes an address below {self.origin}, and has the provider post there"
+                checks += [Check(name="webhook", passed=True, detail=detail, fatal=False, checkable=False)]
+            return checks, None
         config = await self._config(organization_id, target)
-        return await self.accounts.checks(config.provider, config.callback_url), config.callback_url
+        checks, probe = await asyncio.gather(
+            self.accounts.checks(config.provider, config.callback_url),
+            self.accounts.probe(config.provider, config.callback_url),
+        )
+        return [*checks, probe], config.callback_url
 
     async def configure(self, organization_id: UUID, actor: Actor, new: NewConfig, *, activate: bool) -> Switched:
         """Validate, test, save, set up and (where asked) activate a config.
 
-        Raises `InvalidConfiguration` or `ProviderUnreachable`; then nothing was saved and the former one is in force.
+        Raises `ChangeRefused` in its kinds; then the former one is in force, and ``saved_as`` says whether it is saved.
         """
         if activate:
-            return await self.switch(organization_id, new, actor, quiet=True)
+            return await self.switch(organization_id, new, actor)
         provider = self.accounts.validate(new.provider_type, new.config_data)
         _, status = await self.accounts.test(provider)
         config, token = self.accounts.made(organization_id, new, provider, status)

@@ -16,13 +16,13 @@ from . import audit
 from .accounts import Config
 from .audit import Actor
 from .auth import client_address, organization_of
+from .changes import CHANNEL
 from .database import Database
 from .edge import decode_body
 from .integrations import chosen_config, named_config
 from .manager import WhatsAppProviderManager
 from .problems import Problem, call_problem, json_response
 from .storage import health, switches
-from .switching import CHANNEL
 
 # Somebody fetches the phone, and scans.
 WATCHED_S = 300.0

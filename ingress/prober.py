@@ -24,6 +24,7 @@ from . import audit, identifiers, log, metrics
 from .accounts import ChangeRefused, Config, NotFound
 from .audit import SYSTEM
 from .automatic import LastSwitch, Member, StandIn, Standing, Step, next_step
+from .changes import CHANNEL, VersionConflict
 from .database import Busy, Database, StoreUnavailable
 from .envelope import own_event
 from .events import Wakes
@@ -33,7 +34,6 @@ from .manager import WhatsAppProviderManager
 from .policy import DEFAULT_POLICY, FallbackPolicy
 from .redis_state import RedisState
 from .storage import events, health, switches
-from .switching import CHANNEL, VersionConflict
 
 logger = logging.getLogger("ingress.prober")
 

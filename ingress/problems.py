@@ -14,7 +14,7 @@ from starlette.responses import Response
 from providers import AccountBroken, Rejected, Restricted, SendError, Throttled, Unavailable, Uncertain, Unsupported
 from providers.messages import ErrorInfo
 
-from .database import Busy, StoreUnavailable
+from .database import Busy, LockLost, StoreUnavailable
 from .group_commit import Overloaded, RowRefused
 
 logger = logging.getLogger("ingress.problems")
@@ -106,10 +106,12 @@ def problem_of(error: Exception) -> Problem | None:
     match error:
         case Problem():
             return error
+        case LockLost():
+            return unavailable("The database took back the right to change this provider: what was active stays so.")
         case StoreUnavailable() | Overloaded():
             return unavailable("The service cannot store anything at the moment.")
         case Busy():
-            return unavailable("Other changes of this organization's provider are under way. Nothing was changed.")
+            return unavailable("Other changes of this provider, or of many others, are under way. Nothing was changed.")
         # Of InterfaceErrors, `store_errors` lets through what asyncpg cannot write.
         case asyncpg.DataError() | asyncpg.ProgramLimitExceededError() | asyncpg.InterfaceError() | RowRefused():
             # A NUL in a text, a number beyond 64 bits: whatever the decoders let through. It may be our mistake.

@@ -215,8 +215,11 @@ def _outlook(told: Row) -> Iterable[str]:
     yield ("  pass its tests" if told["ready"] else "  FAIL its tests, so nothing would change")
     for gap in told["capability_gaps"]:
         yield f"  not carry {gap['kind']}: {gap['sends']} sends in 30 days"
-    for template in told["templates_needed"]:
-        yield f"  need the template {template['name']} ({template['language']}) there: {template['sends']} sends"
+    for template in told["templates_missing"]:
+        named = f"{template['name']} ({template['language']})"
+        yield f"  need the template {named} there, where it is {template['status']}: {template['sends']} sends"
+    if told["templates_unknown"]:
+        yield f"  not tell which templates are there: {told['templates_unknown']}"
     yield f"  not reach by phone {told['people_without_phone']} people who wrote, {told['sends_without_phone']} sends"
     yield f"  find {told['in_flight']} sends under way, which end where they began"
     if told["leaves_fallback_order"]:
@@ -226,8 +229,9 @@ def _outlook(told: Row) -> Iterable[str]:
 
 def _checks(checks: Iterable[Row]) -> Iterable[str]:
     for check in checks:
-        if not check["passed"]:
-            yield "  " + " ".join(filter(None, [f"{check['name']} failed:", check.get("detail"), check.get("fix")]))
+        if not check["passed"] or not check.get("checkable", True):
+            state = "cannot be checked" if check["passed"] else "failed"
+            yield "  " + " ".join(filter(None, [f"{check['name']} {state}:", check.get("detail"), check.get("fix")]))
 
 
 def _status(client: Client, options: argparse.Namespace) -> Answer:

@@ -8,17 +8,15 @@
 
 Until the transaction the former config is in force, whatever happens; after it the new one is, whatever happens. A
 process that dies in between loses the lock with its connection, and what it left in `switching` is restored by whoever
-comes next: the next change, or within seconds `recover` in any process.
+comes next: the next change, or within seconds `recover` in any process (ingress/undoing.py).
 
 A switch that waits for a phone belongs to no process: it is in the database, and whichever process sees that the phone
 is linked makes it (`resume`). The next change takes its place; `recover` ends it when its time is over.
 """
 
 import asyncio
-import logging
-from collections.abc import Awaitable, Callable, Coroutine, Iterator
-from contextlib import contextmanager
-from datetime import datetime
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from time import monotonic
 from typing import Any
 from uuid import UUID
@@ -26,7 +24,7 @@ from uuid import UUID
 import asyncpg
 import msgspec
 
-from providers import Check, ProviderStatus, SendError
+from providers import ProviderStatus, SendError
 
 from . import audit, log, metrics
 from .accounts import (
@@ -36,62 +34,36 @@ from .accounts import (
     InvalidConfiguration,
     NewConfig,
     NotFound,
-    TestFailed,
     sender_of,
     unreachable,
 )
 from .audit import SYSTEM, Actor
 from .automatic import StandIn
-from .database import Busy, Database, Exclusive, StoreUnavailable
+from .changes import (
+    CHANNEL,
+    NO_FORMER_CONFIG,
+    Change,
+    NoFormerConfig,
+    NotPaired,
+    NotReceiving,
+    Switched,
+    TooSlow,
+    VersionConflict,
+)
+from .database import Busy, Database, Exclusive, LockLost, StoreUnavailable
 from .envelope import own_event
 from .storage import configs, events, health, switches
+from .undoing import Undoing
 from .vault import token_hash
 
-logger = logging.getLogger("ingress.switching")
-
-# What every process listens to.
-CHANNEL = "ingress_provider"
 # A session that was set up connects within a moment, or shows a QR code; a person needs some minutes to find the phone.
 CONNECTS_WITHIN_S, CONNECT_POLL_S = 3.0, 0.1
 PAIRING_WITHIN_S = 300.0
+# All of a test and set-up under the lock: well below database.EXCLUSIVE_IDLE_S, after which the lock is taken away.
+TESTED_WITHIN_S = 12.0
 _CANNOT_OPEN = "the config cannot be opened: its key or its plug-in is gone"
-NO_FORMER_CONFIG = "There is no former config to return to. Switch to one of provider/configs instead."
 
 Announce = Callable[[UUID, int], Awaitable[None]]
-
-
-class VersionConflict(ChangeRefused):
-    """The organization is not at the version that was expected; it is at ``version``, with ``active_config_id``."""
-
-    code = "version_conflict"
-
-    def __init__(self, version: int, active_config_id: UUID | None) -> None:
-        super().__init__(f"The organization is at version {version}. Look at what is active now, and decide again.")
-        self.version = version
-        self.active_config_id = active_config_id
-
-
-class NoFormerConfig(ChangeRefused):
-    """There is none to return to."""
-
-    code = "no_former_config"
-
-
-class NotPaired(ChangeRefused):
-    """No phone is linked to the account."""
-
-    code = "not_paired"
-
-
-class Switched(msgspec.Struct, frozen=True):
-    """What is in force now. ``changed`` False: it was before, or the switch waits for a phone until ``waits_until``."""
-
-    config: Config
-    version: int
-    former_config_id: UUID | None
-    checks: list[Check]
-    changed: bool
-    waits_until: datetime | None = None
 
 
 class _Waiting(msgspec.Struct, frozen=True):
@@ -107,28 +79,6 @@ class _Waiting(msgspec.Struct, frozen=True):
         return f"_Waiting({self.kind})"
 
 
-class _Change(msgspec.Struct):
-    """A change under way: what is known of it so far."""
-
-    organization_id: UUID
-    actor: Actor
-    kind: str
-    reason: str | None
-    quiet: bool = False  # a new configuration that is refused has left nothing to tell of
-    version: int = 0
-    active: UUID | None = None
-    config: Config | None = None
-    provider_type: str = ""
-    state: str = ""  # of the config before; empty: it is not stored
-    checks: list[Check] = []
-    status: ProviderStatus | None = None
-    order: list[UUID] | None = None  # the fallbacks from then on; None: as they are
-    stand_in: StandIn | None = None
-
-    def __repr__(self) -> str:
-        return f"_Change({self.organization_id}, {self.kind})"
-
-
 class Switching:
     """Makes changes. *announce* is told of each one that is committed."""
 
@@ -136,6 +86,8 @@ class Switching:
         self._database = database
         self._accounts = accounts
         self._announce = announce
+        self._undoing = Undoing(database, accounts.vault)
+        self.recover = self._undoing.recover
 
     async def switch(
         self,
@@ -147,28 +99,26 @@ class Switching:
         expected_version: int | None = None,
         force: bool = False,
         reason: str | None = None,
-        quiet: bool = False,
         order: list[UUID] | None = None,
         stand_in: StandIn | None = None,
     ) -> Switched:
         """Make *target* the active config: one that is stored, a new one, or (None) the one before this.
 
-        With *force* it is not tested; with *quiet* a new one that is refused is told to the caller alone. *order* are
-        the fallbacks from then on, None: as they are. Raises `ChangeRefused` in its kinds, `NotFound`, `Busy`,
-        `StoreUnavailable`; then the former one is in force, but for a `StoreUnavailable`, after which the version tells
-        which is.
+        With *force* it is not tested. *order* are the fallbacks from then on, None: as they are. Raises `ChangeRefused`
+        in its kinds, `NotFound`, `Busy`, `StoreUnavailable`; then the former one is in force, but for a
+        `StoreUnavailable`, after which the version tells which is.
         """
-        change = _Change(organization_id, actor, kind, reason, quiet, order=order, stand_in=stand_in)
+        change = Change(organization_id, actor, kind, reason, order=order, stand_in=stand_in)
         switched = await self._told(change, self._switch(change, target, expected_version, force))
         assert switched is not None
         return switched
 
     async def resume(self, organization_id: UUID, config_id: UUID) -> None:
         """The phone of a config is linked: make the switch that waits for it, if one does. Raises as `switch`."""
-        change = _Change(organization_id, SYSTEM, "switch", None)
+        change = Change(organization_id, SYSTEM, "switch", None)
         await self._told(change, self._resume(change, config_id))
 
-    async def _told(self, change: _Change, making: Coroutine[Any, Any, Switched | None]) -> Switched | None:
+    async def _told(self, change: Change, making: Coroutine[Any, Any, Switched | None]) -> Switched | None:
         """Make a change, and tell how it went in metrics, the log, and to all processes."""
         started, outcome = monotonic(), "error"
         try:
@@ -178,6 +128,10 @@ class Switching:
                 outcome = "switched" if switched.changed else "waiting"
         except ChangeRefused as error:
             outcome = error.code
+            raise
+        except LockLost:
+            outcome = "lock_lost"
+            await self._undoing.recover_one(change.organization_id, outcome)
             raise
         except (Busy, StoreUnavailable, NotFound) as error:
             outcome = {Busy: "busy", StoreUnavailable: "unavailable"}.get(type(error), "not_found")
@@ -203,24 +157,10 @@ class Switching:
                 metrics.switch_rollbacks.labels("asked").inc()
         return switched
 
-    async def recover(self) -> None:
-        """Restore what processes that died have left in `switching`. Raises `StoreUnavailable`."""
-        async with self._database.worker() as connection:
-            left = await switches.broken_off(connection)
-        for organization_id in left:
-            try:
-                async with self._database.exclusive(organization_id, wait=False) as exclusive:
-                    async with exclusive.transaction() as connection:
-                        if organization_id not in await switches.broken_off(connection):
-                            continue  # it was one, and ended
-                    await self._restore(exclusive, organization_id)
-            except Busy:
-                continue  # it is no rest of a switch, but one
-
     # -- the steps
 
     async def _switch(
-        self, change: _Change, target: UUID | NewConfig | None, expected_version: int | None, force: bool
+        self, change: Change, target: UUID | NewConfig | None, expected_version: int | None, force: bool
     ) -> Switched:
         new = target if isinstance(target, NewConfig) else None
         if new is not None:
@@ -231,7 +171,7 @@ class Switching:
             metrics.switch_phase_seconds.labels("lock").observe(monotonic() - waiting)
             if not force and (waits := await self._waits(exclusive, change, target, expected_version)):
                 return waits
-            await self._restore(exclusive, change.organization_id)
+            await self._undoing.restore(exclusive, change.organization_id)
             async with exclusive.transaction() as connection:
                 row = await self._stand(connection, change, target, expected_version)
                 if row is not None:
@@ -244,7 +184,7 @@ class Switching:
                     await self._begin(connection, change, row["state"])
             return await self._make(exclusive, change, new, force)
 
-    async def _resume(self, change: _Change, config_id: UUID) -> Switched | None:
+    async def _resume(self, change: Change, config_id: UUID) -> Switched | None:
         async with self._database.exclusive(change.organization_id) as exclusive:
             async with exclusive.transaction() as connection:
                 waiting = await health.take_up(connection, change.organization_id, config_id)
@@ -259,37 +199,49 @@ class Switching:
             change.provider_type = change.config.provider_type
             return await self._make(exclusive, change, None, False)
 
-    async def _make(self, exclusive: Exclusive, change: _Change, new: NewConfig | None, force: bool) -> Switched:
+    async def _make(self, exclusive: Exclusive, change: Change, new: NewConfig | None, force: bool) -> Switched:
         """Test, set up, commit; or leave it as it was."""
+        until = asyncio.get_running_loop().time() + TESTED_WITHIN_S
         try:
             with _phase("validate"):
                 if new is not None:
                     provider = self._accounts.validate(new.provider_type, new.config_data)
                     if not force:
-                        change.checks, change.status = await self._accounts.test(provider)
+                        async with _within(until, "the connection test"):
+                            change.checks, change.status = await self._accounts.test(provider)
                     config, token = self._accounts.made(change.organization_id, new, provider, change.status)
                     change.config = config
                     async with exclusive.transaction() as connection:
                         await save(connection, self._accounts, change.actor, new, config, token, change.status)
                         await self._begin(connection, change, "configured")
                 assert change.config is not None
+                provider, url = change.config.provider, change.config.callback_url
                 if not force:
                     if new is None:
-                        change.checks, change.status = await self._accounts.test(
-                            change.config.provider, change.config.callback_url
-                        )
-                    change.checks = await self._accounts.set_up(change.config.provider, change.config.callback_url)
-                    if not await self._is_linked(change):
+                        async with _within(until, "the connection test"):
+                            change.checks, change.status = await self._accounts.test(provider, url)
+                    async with _within(until, "the set-up"):
+                        change.checks = await self._accounts.set_up(provider, url)
+                    for check in change.checks:
+                        if check.name == "webhook" and check.fatal and not check.passed:
+                            raise NotReceiving(check, change.checks)
+                    async with _within(until, "connecting the session"):
+                        linked = await self._is_linked(change)
+                    if not linked:
                         return await self._wait(exclusive, change)
             with _phase("commit"):
                 async with exclusive.transaction() as connection:
                     version = await self._commit(connection, change, force)
+        except LockLost:
+            raise  # nothing can be written here any more
         except Exception as error:
-            await self._undo(exclusive, change, error)
+            if isinstance(error, ChangeRefused) and new is not None and change.config is not None:
+                error.saved_as = change.config.id
+            await self._undoing.undo(exclusive, change, error)
             raise
         return Switched(change.config, version, change.active, change.checks, changed=True)
 
-    async def _is_linked(self, change: _Change) -> bool:
+    async def _is_linked(self, change: Change) -> bool:
         """Whether a phone is linked to the account, where it needs one. A session that was set up takes a moment."""
         assert change.config is not None
         provider = change.config.provider
@@ -308,7 +260,7 @@ class Switching:
                 return False
             await asyncio.sleep(CONNECT_POLL_S)
 
-    async def _wait(self, exclusive: Exclusive, change: _Change) -> Switched:
+    async def _wait(self, exclusive: Exclusive, change: Change) -> Switched:
         """Have the switch wait for a phone, in `switching`. Of the service's own no person knows: it is refused."""
         assert change.config is not None
         if change.actor == SYSTEM:
@@ -322,7 +274,7 @@ class Switching:
         return Switched(change.config, change.version, change.active, change.checks, changed=False, waits_until=until)
 
     async def _waits(
-        self, exclusive: Exclusive, change: _Change, target: UUID | NewConfig | None, expected_version: int | None
+        self, exclusive: Exclusive, change: Change, target: UUID | NewConfig | None, expected_version: int | None
     ) -> Switched | None:
         """The switch to *target* that waits for its phone already: who asks again is told the same."""
         async with exclusive.transaction() as connection:
@@ -338,7 +290,7 @@ class Switching:
     async def _stand(
         self,
         connection: asyncpg.Connection,
-        change: _Change,
+        change: Change,
         target: UUID | NewConfig | None,
         expected_version: int | None,
     ) -> asyncpg.Record | None:
@@ -361,14 +313,14 @@ class Switching:
             raise NotFound
         return row
 
-    async def _begin(self, connection: asyncpg.Connection, change: _Change, state: str) -> None:
+    async def _begin(self, connection: asyncpg.Connection, change: Change, state: str) -> None:
         assert change.config is not None
         await switches.begin(connection, change.organization_id, change.config.id)
         await self._record(connection, change, "switching", {"state": state}, {"state": "switching"}, change.reason)
         await health.tell(connection, change.organization_id, CHANNEL, change.version)
         change.state = state
 
-    async def _commit(self, connection: asyncpg.Connection, change: _Change, force: bool) -> int:
+    async def _commit(self, connection: asyncpg.Connection, change: Change, force: bool) -> int:
         """Everything that a switch is, or nothing. The new version; raises `VersionConflict`."""
         assert change.config is not None
         organization_id, config_id, former = change.organization_id, change.config.id, change.active
@@ -415,70 +367,10 @@ class Switching:
         await switches.notify(connection, organization_id, CHANNEL, version)
         return version
 
-    async def _undo(self, exclusive: Exclusive, change: _Change, error: Exception) -> None:
-        """The former state, and everybody told why. What cannot be written now is restored by whoever comes next."""
-        code = error.code if isinstance(error, ChangeRefused) else type(error).__name__
-        metrics.switch_rollbacks.labels(code if isinstance(error, ChangeRefused) else "error").inc()
-        refused = isinstance(error, TestFailed) and change.state != ""
-        state = "error" if refused else change.state
-        try:
-            async with exclusive.transaction() as connection:
-                if change.config is not None and change.state:
-                    if not await switches.leave(connection, change.organization_id, change.config.id, state):
-                        return  # the commit that nobody confirmed was made
-                elif change.quiet:
-                    return
-                await self._tell_rolled_back(connection, change, code, state)
-        except Exception:  # the caller is told why the switch failed, not why it could not be taken back here
-            logger.exception("a switch that failed is left to be restored")
-
-    async def _restore(self, exclusive: Exclusive, organization_id: UUID) -> None:
-        """Under the lock, what is in `switching` belongs to nobody any more."""
-        async with exclusive.transaction() as connection:
-            rows = await switches.restore(connection, organization_id)
-            if not rows:
-                return
-            standing = await switches.standing(connection, organization_id)
-            assert standing is not None
-            for row in rows:
-                change = _Change(organization_id, SYSTEM, "switch", None)
-                change.version, change.active = standing["version"], standing["active_config_id"]
-                change.provider_type, change.state = row["provider_type"], row["state"]
-                code = {True: "superseded", False: "pairing_timed_out"}.get(row["waiting"], "process_died")
-                metrics.switch_rollbacks.labels(code).inc()
-                await self._tell_rolled_back(connection, change, code, row["state"], row["id"])
-            await health.stop_waiting(connection, organization_id)
-
-    async def _tell_rolled_back(
-        self, connection: asyncpg.Connection, change: _Change, code: str, state: str, config_id: UUID | None = None
-    ) -> None:
-        """The entry and the event. The event is about the config in force, and names the other one."""
-        failed = config_id or (change.config.id if change.config and change.state else None)
-        await audit.record(
-            connection,
-            self._accounts.vault,
-            change.organization_id,
-            change.actor,
-            "rolled_back",
-            config_id=failed,
-            version=change.version,
-            before={"state": "switching"} if failed else None,
-            after={"state": state, "active_config_id": change.active} if failed else None,
-            reason=code,
-        )
-        await health.tell(connection, change.organization_id, CHANNEL, change.version)
-        about = change.active or failed
-        if about is None:
-            return  # the organization has no config at all that an event could be about
-        news = {"provider": change.provider_type, "version": change.version, "kind": change.kind, "reason": code}
-        if failed:
-            news["failed_config_id"] = failed
-        await events.add(connection, [own_event(change.organization_id, about, "provider.rolled_back", news)])
-
     async def _record(
         self,
         connection: asyncpg.Connection,
-        change: _Change,
+        change: Change,
         action: str,
         before: object,
         after: object,
@@ -532,6 +424,16 @@ async def save(
         after=accounts.masked(config.provider),
     )
     return version
+
+
+@asynccontextmanager
+async def _within(until: float, what: str) -> AsyncIterator[None]:
+    """*what* ends before the event loop's time is *until*. Raises `TooSlow`."""
+    try:
+        async with asyncio.timeout_at(until):
+            yield
+    except TimeoutError:
+        raise TooSlow(f"{what} had not ended {TESTED_WITHIN_S:g} seconds after the change began") from None
 
 
 @contextmanager

@@ -9,9 +9,9 @@ import re
 from collections.abc import Mapping, Sequence
 
 from ._twilio_form import is_form, pairs
-from .base import Webhook
+from .base import Request, Webhook
 from .errors import Malformed, Unverified
-from .signing import same_secret, verify_hmac_base64
+from .signing import hmac_base64, same_secret, verify_hmac_base64
 
 _URL = re.compile(r"(https?)://([^/?#@]*@)?(\[[^\]/?#]*\]|[^/?#:]*)(?::([0-9]+))?([^#]*)", re.DOTALL)
 _BODY_HASH = re.compile(r"[?&]bodySHA256=([0-9a-f]{64})(?=[&#]|$)")
@@ -29,6 +29,15 @@ def verify(hook: Webhook, *, auth_tokens: Sequence[str], shared_keys: Mapping[st
     parameters = _parameters(hook)
     messages = [url.encode("utf-8", "replace") + parameters for url in spellings(hook.url)]
     verify_hmac_base64(secrets, messages, hook.headers.get("x-twilio-signature", ""), algorithm)
+
+
+def probe(callback_url: str, auth_token: str) -> Request:
+    """An empty batch of events for *callback_url*: a form cannot be empty."""
+    body = b"[]"
+    address, _, _ = callback_url.partition("#")
+    url = f"{address}{'&' if '?' in address else '?'}bodySHA256={hashlib.sha256(body).hexdigest()}"
+    headers = {"content-type": "application/json", "x-twilio-signature": hmac_base64(auth_token, url.encode(), "sha1")}
+    return Request(method="POST", url=url, headers=headers, body=body)
 
 
 def spellings(url: str) -> list[str]:

@@ -133,6 +133,7 @@ class Check(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     detail: str | None = None
     fix: str | None = None  # what a person does about it
     fatal: bool = True
+    checkable: bool = True  # False: it cannot be seen from here, and is taken as ``passed``
 
 
 class ConfigField(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -199,6 +200,13 @@ class WhatsAppProvider(msgspec.Struct, frozen=True, kw_only=True, metaclass=_Pro
         """Whether *event* is about this very account: a signature may be shared by the tenants of one app."""
         return True
 
+    def probe(self, callback_url: str) -> Request:
+        """A webhook to *callback_url*, signed as the provider signs, that gives no event: for us to post to ourselves.
+
+        Raises `Unsupported` where none is to be had.
+        """
+        raise Unsupported("this provider has no webhook to try the address with", code="probe")
+
     # -- operations: flows. Each may raise any SendError.
 
     @abc.abstractmethod
@@ -209,7 +217,7 @@ class WhatsAppProvider(msgspec.Struct, frozen=True, kw_only=True, metaclass=_Pro
     def validate_config(self, callback_url: str | None = None) -> Flow[list[Check]]:
         """Test the configuration against the provider without changing anything or messaging anybody.
 
-        With *callback_url*, also that its webhooks are posted there.
+        With *callback_url*, also that its webhooks are posted there: the check `webhook`.
         """
 
     @abc.abstractmethod
@@ -218,7 +226,7 @@ class WhatsAppProvider(msgspec.Struct, frozen=True, kw_only=True, metaclass=_Pro
 
     @abc.abstractmethod
     def receive_messages(self, callback_url: str) -> Flow[None]:
-        """Have the provider post its webhooks to *callback_url*."""
+        """Have the provider post its webhooks to *callback_url*. `Unsupported` where only people can."""
 
     @abc.abstractmethod
     def disconnect(self) -> Flow[None]:

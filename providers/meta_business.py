@@ -19,6 +19,7 @@ from .base import (
     Flow,
     Pacing,
     ProviderInfo,
+    Request,
     Response,
     Upload,
     UploadRequest,
@@ -28,7 +29,7 @@ from .base import (
 )
 from .errors import Rejected, Unavailable, Unverified
 from .messages import Event, Media, MessageData, MessageResult, ProviderStatus, Recipient, TemplatePage
-from .signing import same_secret, verify_hmac_hex
+from .signing import hmac_hex, same_secret, verify_hmac_hex
 
 _SECRET = {"secret": True}
 # In Python, unlike in a browser, `$` alone would let a line break pass at the end, and into a header.
@@ -214,6 +215,15 @@ class MetaBusiness(WhatsAppProvider, frozen=True, kw_only=True):
         if event.sender_id is not None:
             return event.sender_id == self.phone_number_id
         return event.account_id == self.waba_id
+
+    def probe(self, callback_url: str) -> Request:
+        """A batch without an entry."""
+        body = b'{"object":"whatsapp_business_account","entry":[]}'
+        headers = {
+            "content-type": "application/json",
+            "x-hub-signature-256": f"sha256={hmac_hex(self.app_secret, body, 'sha256')}",
+        }
+        return Request(method="POST", url=callback_url, headers=headers, body=body)
 
     # ------------------------------------------------------------ sending
 

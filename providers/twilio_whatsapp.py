@@ -216,6 +216,9 @@ class TwilioWhatsApp(WhatsAppProvider, frozen=True, kw_only=True):
         is_sender = self.phone_number is None or event.sender in (None, self.phone_number)
         return is_sender and event.account_id in (None, self.account_sid)
 
+    def probe(self, callback_url: str) -> Request:
+        return _twilio_signature.probe(callback_url, self.auth_token)
+
     # ------------------------------------------------------------ sending
 
     def send_message(self, message: MessageData) -> Flow[MessageResult]:
@@ -305,7 +308,7 @@ class TwilioWhatsApp(WhatsAppProvider, frozen=True, kw_only=True):
             return
         if self._is_sandbox:
             detail = "the sandbox can only be set up in the console: Messaging, Try it out, Sandbox settings"
-            raise Rejected(detail, code="sandbox")
+            raise Unsupported(detail, code="sandbox")
         sender = yield from self._find_sender()
         if sender is None:
             raise Rejected(f"the account has no WhatsApp sender {self.phone_number}", code="sender_missing")

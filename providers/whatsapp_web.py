@@ -23,7 +23,7 @@ from ._waha_media import media_of
 from .base import Check, Flow, Pacing, ProviderInfo, Request, Response, Webhook, WhatsAppProvider, refused_status
 from .errors import AccountBroken, Rejected, Restricted, Unavailable, Unverified
 from .messages import Event, Media, MessageData, MessageResult, Pairing, ProviderStatus, Recipient
-from .signing import verify_hmac_hex
+from .signing import hmac_hex, verify_hmac_hex
 
 _SECRET = {"secret": True}
 # In Python, unlike in a browser, `$` alone would let a line break pass at the end, and into a header.
@@ -137,6 +137,16 @@ class WhatsAppWeb(WhatsAppProvider, frozen=True, kw_only=True):
     def owns(self, event: Event) -> bool:
         """All sessions of a server may sign with one key, so each event must be of this one."""
         return event.sender_id == self.session
+
+    def probe(self, callback_url: str) -> Request:
+        """Under a name of ours: every webhook of WAHA says that something happened."""
+        body = f'{{"event":"{_waha_inbound.PROBE}","session":"{self.session}"}}'.encode()
+        headers = {
+            "content-type": "application/json",
+            "x-webhook-hmac-algorithm": _ALGORITHM,
+            "x-webhook-hmac": hmac_hex(self.hmac_key, body, _ALGORITHM),
+        }
+        return Request(method="POST", url=callback_url, headers=headers, body=body)
 
     # ------------------------------------------------------------ sending
 

@@ -101,6 +101,12 @@ class Organization:
         self.numbers.append(number)
         return self.configs[-1]
 
+    async def probe(self, config_id: str) -> bool:
+        """Whether a signed webhook of a config is seen to arrive through its public address."""
+        told = await self.call("POST", "/integrations/whatsapp/provider/test", {"config_id": config_id})
+        [check] = [check for check in told.json["checks"] if check["name"] == "probe"]
+        return bool(check["passed"] and check.get("checkable", True))
+
     async def fall_back_to(self, *config_ids: str) -> None:
         answer = await self.call("PUT", "/integrations/whatsapp/provider/fallback", {"config_ids": list(config_ids)})
         assert answer.status == 200, answer.raw

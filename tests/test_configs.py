@@ -10,12 +10,19 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import msgspec
 import pytest
+from aiohttp import web
 
 from ingress.sandbox import ErrorCode, TwilioSimulator, example_number
+from ingress.sandbox.meta_templates import example_template
 from ingress.sandbox.twilio_bodies import example_sender
+from ingress.settings import Settings
+from providers import WhatsAppProvider
+from providers.meta_business import MetaBusiness
 
-from .gateway import Answer, Gateway, Organization, eventually
+from .conftest import serving
+from .gateway import Answer, Gateway, Organization, elsewhere, eventually
 
 BASE = "/integrations/whatsapp"
 EXPIRED = ErrorCode(code=190)
@@ -63,12 +70,15 @@ async def test_testing_saves_nothing(two: Organization, gateway: Gateway) -> Non
     assert told["passed"] is True
     assert told["webhook_url"] == two.configs[1]["webhook_url"]
     assert {"credentials", "number", "account", "webhook"} <= {check["name"] for check in told["checks"]}
-    assert [check["passed"] for check in told["checks"] if check["name"] == "webhook"] == [True]
+    assert [check["passed"] for check in told["checks"] if check["name"] in ("webhook", "probe")] == [True, True]
     number = example_number(7301)
     config_data = number.config_data(await gateway.meta.add_number(number))
     told = (await post(two, "test", provider_type="meta_business", config_data=config_data)).json
     assert told["passed"] is True
     assert "webhook_url" not in told
+    [check] = [check for check in told["checks"] if check["name"] == "webhook"]
+    assert (check["passed"], check["checkable"]) == (True, False)
+    assert gateway.url in check["detail"]
     assert (await listed(two), await last_entry(two)) == before
     assert gateway.meta.webhook_url(number) is None
 
@@ -79,13 +89,50 @@ async def test_what_fails_is_told_with_its_fix(two: Organization, gateway: Gatew
     config_data = number.config_data(await gateway.meta.add_number(number)) | {"access_token": "EAAG-not-this-one"}
     answer = await post(two, "test", provider_type="meta_business", config_data=config_data)
     assert (answer.status, answer.json["passed"]) == (200, False), answer.raw
-    [check] = answer.json["checks"]
-    assert (check["name"], check["passed"]) == ("credentials", False)
+    [check] = [check for check in answer.json["checks"] if not check["passed"]]
+    assert check["name"] == "credentials"
     assert check["fix"]
     assert b"not-this-one" not in answer.raw
     assert (await post(two, "test", provider_type="nobody", config_data={})).status == 400
     assert (await post(two, "test")).status == 422
     assert (await post(two, "test", config_id=str(uuid4()))).status == 404
+
+
+async def probed(settings: Settings, organization: Organization, public_url: str) -> Any:
+    """What a service says of the probe that believes it is reached at *public_url*."""
+    async with serving(msgspec.structs.replace(settings, public_url=public_url)) as url:
+        gateway = Gateway(url, "", organization.gateway.session, organization.gateway.meta)
+        there = Organization(gateway, organization.id, organization.key)
+        told = (await post(there, "test", config_id=organization.configs[0]["config_id"])).json
+    assert told["passed"] is True  # sending is possible
+    return next(check for check in told["checks"] if check["name"] == "probe")
+
+
+async def test_the_probe_goes_through_the_public_address(
+    organization: Organization, settings: Settings, gateway: Gateway
+) -> None:
+    """And is an event to nobody."""
+    check = await probed(settings, organization, gateway.url)
+    assert (check["passed"], check["detail"]) == (True, "a signed webhook was answered 200, one that was not 401")
+    assert {event["type"] for event in await organization.events()} == {"provider.switched"}
+
+
+async def test_a_public_address_that_is_not_ours(organization: Organization, settings: Settings) -> None:
+    """Somebody else there, who may well answer 200; nobody there."""
+    async with elsewhere(lambda: web.Response(text="welcome")) as (url, seen):
+        check = await probed(settings, organization, url.removesuffix("/file"))
+    assert len(seen) == 2
+    assert (check["passed"], check["detail"]) == (False, "a signed webhook was answered 200, one that was not 200")
+    assert "INGRESS_PUBLIC_URL" in check["fix"]
+    check = await probed(settings, organization, "http://127.0.0.1:1")
+    assert (check["passed"], check["detail"]) == (False, "a signed webhook was not answered (connect_refused)")
+
+
+async def test_a_provider_without_a_probe(organization: Organization, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(MetaBusiness, "probe", WhatsAppProvider.probe)
+    told = (await post(organization, "test", config_id=organization.configs[0]["config_id"])).json
+    [check] = [check for check in told["checks"] if check["name"] == "probe"]
+    assert (check["passed"], check["checkable"]) == (True, False)
 
 
 # ---------------------------------------------------------------- a dry run
@@ -133,12 +180,47 @@ async def test_a_dry_run_tells_what_a_switch_would_mean(two: Organization, gatew
         )
         assert told["from_config_id"] == two.configs[0]["config_id"]
         assert told["capability_gaps"] == [{"kind": "reaction", "sends": 1}]
-        assert told["templates_needed"] == [{"name": "welcome", "language": "pt_BR", "sends": 1}]
+        # That account may have it. Nobody can ask.
+        welcome = {"name": "welcome", "language": "pt_BR", "sends": 1, "status": "unknown"}
+        assert told["templates_missing"] == [welcome]
+        assert told["templates_unknown"] == "this provider lists no templates"
         assert (told["people_without_phone"], told["sends_without_phone"]) == (1, 1)
         assert told["leaves_fallback_order"] is True
         assert (await listed(two), await last_entry(two), (await current(two))["version"]) == before
         same = (await post(two, "switch", config_id=two.configs[0]["config_id"], dry_run=True)).json
-        assert (same["changed"], same["capability_gaps"], same["templates_needed"]) == (False, [], [])
+        assert (same["changed"], same["capability_gaps"], same["templates_missing"]) == (False, [], [])
+
+
+async def test_a_dry_run_tells_which_templates_are_missing(two: Organization, gateway: Gateway) -> None:
+    """Of those that are sent: not there, in another language only, or not approved; on whichever page they are."""
+    for name, times in (("order_update_150", 1), ("order_update_2", 2), ("order_update_3", 3), ("welcome", 4)):
+        for _ in range(times):
+            content = {"type": "template", "name": name, "language": "pt_BR"}
+            assert (await two.send({"to": "+5511987654321", "content": content})).status == 200
+    listed = [example_template(index) for index in range(1, 151)]
+    listed[1]["status"] = "PAUSED"
+    listed[2]["language"] = "en_US"
+    gateway.meta.set_templates(two.numbers[1], listed)
+    told = (await post(two, "switch", config_id=two.configs[1]["config_id"], dry_run=True)).json
+    assert told["templates_missing"] == [
+        {"name": "welcome", "language": "pt_BR", "sends": 4, "status": "missing"},
+        {"name": "order_update_3", "language": "pt_BR", "sends": 3, "status": "missing"},
+        {"name": "order_update_2", "language": "pt_BR", "sends": 2, "status": "PAUSED"},
+    ]
+    assert told["templates_unknown"] is None
+    await gateway.meta.set_default(two.numbers[1], EXPIRED, everything=True)
+    told = (await post(two, "switch", config_id=two.configs[1]["config_id"], dry_run=True)).json
+    await gateway.meta.clear_faults(two.numbers[1])
+    assert [template["status"] for template in told["templates_missing"]] == ["unknown"] * 4
+    assert told["templates_unknown"]
+
+
+async def test_a_dry_run_expects_the_version_a_switch_would(two: Organization) -> None:
+    for what, body in (("switch", {"config_id": two.configs[1]["config_id"]}), ("rollback", {})):
+        answer = await post(two, what, **body, dry_run=True, expected_version=7)
+        assert (answer.status, answer.json["code"], answer.json["version"]) == (409, "version_conflict", 1)
+    told = await post(two, "switch", config_id=two.configs[1]["config_id"], dry_run=True, expected_version=1)
+    assert told.status == 200
 
 
 async def test_a_dry_run_tells_that_the_test_fails(two: Organization, gateway: Gateway) -> None:

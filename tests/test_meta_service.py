@@ -22,11 +22,12 @@ async def organization(gateway: Gateway) -> Organization:
 
 
 async def configured(
-    organization: Organization, number: MetaNumber, config_data: dict[str, Any] | None = None
+    organization: Organization, number: MetaNumber, config_data: dict[str, Any] | None = None, *, active: bool = True
 ) -> dict[str, Any]:
     """What configure says of each check; none is there twice."""
     base_url = await organization.gateway.meta.add_number(number)
-    body = {"provider_type": "meta_business", "config_data": number.config_data(base_url) | (config_data or {})}
+    config_data = number.config_data(base_url) | (config_data or {})
+    body = {"provider_type": "meta_business", "config_data": config_data, "is_active": active}
     answer = await organization.call("POST", f"{BASE}/provider/configure", body)
     assert answer.status == 200, answer.raw
     organization.configs.append(answer.json)
@@ -101,7 +102,7 @@ async def test_a_set_up_that_fails_says_why(organization: Organization, monkeypa
         yield
 
     monkeypatch.setattr(MetaBusiness, "receive_messages", refused)
-    told = await configured(organization, example_number(8113))
+    told = await configured(organization, example_number(8113), active=False)
     assert (told["webhook"]["passed"], told["webhook"]["detail"]) == (False, "the handshake failed")
 
 

@@ -17,11 +17,23 @@ import pytest
 import redis.asyncio
 from yarl import URL
 
-from ingress import accounts, app, database, manager, redis_state
-from ingress.sandbox import ErrorCode, Hang, MetaSimulator, Refuse, Slow, Throttle429, example_number
+from ingress import accounts, app, database, manager, redis_state, switching
+from ingress.sandbox import (
+    ErrorCode,
+    Hang,
+    MetaSimulator,
+    Refuse,
+    Slow,
+    Throttle429,
+    TwilioSimulator,
+    example_number,
+)
+from ingress.sandbox.twilio_bodies import example_sender
 from ingress.servers import EmbeddedServers
 from ingress.settings import Settings
 from ingress.storage import switches
+from providers import Flow, Rejected
+from providers.meta_business import MetaBusiness
 
 from .conftest import serving
 from .gateway import Answer, Gateway, Organization, Process, eventually
@@ -292,18 +304,71 @@ async def test_a_provider_that_refuses_connections(two: Organization, gateway: G
     await unchanged(two, "provider_unreachable", "configured")
 
 
-async def test_a_new_configuration_that_does_not_work(organization: Organization, gateway: Gateway) -> None:
-    """Nothing is saved; it is told all the same."""
+@pytest.mark.parametrize(("route", "status"), [("switch", 422), ("configure", 400)])
+async def test_a_new_configuration_that_does_not_work(
+    organization: Organization, gateway: Gateway, route: str, status: int
+) -> None:
+    """Nothing is saved; that it was tried is told all the same."""
     number = example_number(7202)
     config_data = number.config_data(await gateway.meta.add_number(number)) | {"access_token": "EAAG-not-this-one"}
-    answer = await switch(organization, provider_type="meta_business", config_data=config_data)
-    assert (answer.status, answer.json["code"]) == (422, "test_failed")
+    body = {"provider_type": "meta_business", "config_data": config_data}
+    answer = await organization.call("POST", f"{BASE}/provider/{route}", body)
+    assert answer.status == status, answer.raw
+    assert "config_id" not in answer.json
     assert await states(organization) == ["active"]
     entry = (await trail(organization))[-1]
     assert (entry["action"], entry["reason"], entry["config_id"]) == ("rolled_back", "test_failed", None)
     [event] = await organization.events(kind="provider.rolled_back")
     assert "failed_config_id" not in event["data"]
     assert b"not-this-one" not in answer.raw
+
+
+@pytest.fixture
+def no_address(two: Organization, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The provider takes no webhook address."""
+
+    def refused(self: MetaBusiness, callback_url: str) -> Flow[None]:
+        raise Rejected("the handshake failed")
+        yield
+
+    monkeypatch.setattr(MetaBusiness, "receive_messages", refused)
+
+
+@pytest.mark.usefixtures("no_address")
+async def test_an_account_that_would_not_be_heard(two: Organization, gateway: Gateway) -> None:
+    """Its messages go elsewhere, and it cannot be told otherwise: refused with what to do, unless it is forced."""
+    before = await metric(gateway, 'ingress_rollbacks_total{reason="webhook_not_set"}')
+    gateway.meta.state_of(two.numbers[1]).override_url = "https://old.example.org/hook"
+    answer = await switch(two, 1)
+    assert (answer.status, answer.json["code"]) == (422, "webhook_not_set"), answer.raw
+    [check] = [check for check in answer.json["checks"] if check["name"] == "webhook"]
+    assert (check["passed"], check["detail"]) == (False, "the handshake failed")
+    assert two.configs[1]["webhook_url"] in check["fix"]
+    assert check["fix"] in answer.json["detail"]
+    assert await metric(gateway, 'ingress_rollbacks_total{reason="webhook_not_set"}') == before + 1
+    await unchanged(two, "webhook_not_set", "configured")
+    assert (await switch(two, 1, force=True)).status == 200
+
+
+@pytest.mark.usefixtures("no_address")
+async def test_an_account_that_is_heard_already_need_not_be_told(two: Organization) -> None:
+    """That its address cannot be set again stops nobody."""
+    answer = await switch(two, 1)
+    assert answer.status == 200, answer.raw
+    assert [check["passed"] for check in answer.json["checks"] if check["name"] == "webhook"] == [True]
+
+
+async def test_an_account_that_only_people_can_set_up(two: Organization) -> None:
+    """Whether it is heard cannot be checked: that is said, with what to look at, and stops nobody."""
+    async with TwilioSimulator() as twilio:
+        sender = msgspec.structs.replace(example_sender(), phone_number="+14155238886")
+        config_data = sender.config_data(await twilio.add_number(sender))
+        answer = await switch(two, provider_type="twilio_whatsapp", config_data=config_data)
+        assert (answer.status, answer.json["version"]) == (200, 2), answer.raw
+        [check] = [check for check in answer.json["checks"] if check["name"] == "webhook"]
+        assert (check["passed"], check["checkable"]) == (True, False)
+        assert "console" in check["fix"]
+        assert (await rollback(two)).status == 200
 
 
 async def test_force_is_without_a_test(two: Organization, gateway: Gateway) -> None:
@@ -670,24 +735,52 @@ async def test_redis_goes_in_the_middle_of_a_switch(
 # ---------------------------------------------------------------- the lock, and what it is not trusted with
 
 
-async def test_the_commit_compares_what_it_sets(
-    two: Organization, settings: Settings, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Lock or not: who is at another version by then is refused."""
+@pytest.fixture
+def overtaken(two: Organization, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While a switch sets the account up, the version goes up by five."""
     set_up = accounts.Accounts.set_up
 
-    async def overtaken(*arguments: Any) -> Any:
+    async def first(*arguments: Any) -> Any:
         connection = await asyncpg.connect(settings.database_url)
         await connection.execute("update organizations set version = version + 5 where id = $1", UUID(two.id))
         await connection.close()
         return await set_up(*arguments)
 
-    with monkeypatch.context() as patch:
-        patch.setattr(accounts.Accounts, "set_up", overtaken)
-        answer = await switch(two, 1)
+    monkeypatch.setattr(accounts.Accounts, "set_up", first)
+
+
+@pytest.mark.usefixtures("overtaken")
+async def test_the_commit_compares_what_it_sets(two: Organization) -> None:
+    """Lock or not: who is at another version by then is refused."""
+    answer = await switch(two, 1)
     assert (answer.status, answer.json["code"], answer.json["version"]) == (409, "version_conflict", 6)
+    assert "Nothing was changed" in answer.json["detail"]
     assert await states(two) == ["active", "configured"]
     assert (await trail(two))[-1]["reason"] == "version_conflict"
+
+
+@pytest.mark.usefixtures("overtaken")
+@pytest.mark.parametrize("route", ["configure", "switch"])
+async def test_a_new_configuration_that_is_saved_and_refused_is_told_as_saved(
+    two: Organization, gateway: Gateway, route: str
+) -> None:
+    """Under which id, so that it is not made a second time."""
+    number = example_number(7203)
+    config_data = number.config_data(await gateway.meta.add_number(number))
+    body = {"provider_type": "meta_business", "config_data": config_data}
+    answer = await two.call("POST", f"{BASE}/provider/{route}", body)
+    assert (answer.status, answer.json["code"], answer.json["version"]) == (409, "version_conflict", 6)
+    listed = (await two.call("GET", f"{BASE}/provider/configs")).json["configs"]
+    assert [config["state"] for config in listed] == ["active", "configured", "configured"]
+    assert answer.json["config_id"] == listed[2]["config_id"]
+    assert "othing was changed" not in answer.json["detail"]
+    assert f"saved as {listed[2]['config_id']}" in answer.json["detail"]
+    entry = (await trail(two))[-1]
+    assert (entry["action"], entry["reason"], entry["config_id"]) == (
+        "rolled_back",
+        "version_conflict",
+        answer.json["config_id"],
+    )
 
 
 @pytest.mark.parametrize("where", ["here", "there"])
@@ -729,6 +822,71 @@ async def test_a_process_that_hangs_loses_the_lock_and_the_right_to_commit(
     assert (told["config_id"], told["version"]) == (third["config_id"], 2)
     assert await states(two) == ["inactive", "configured", "active"]
     assert [entry["version"] for entry in await trail(two, "activated")] == [1, 2]
+
+
+async def test_a_provider_that_is_slow_does_not_cost_the_lock(
+    two: Organization, gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each step may take its time, all of them together may not: 504 that says what took so long."""
+    assert switching.TESTED_WITHIN_S < database.EXCLUSIVE_IDLE_S - database.STATEMENT_TIMEOUT_S
+    assert accounts.SET_UP_TIMEOUT_S > 1
+    set_up = accounts.Accounts.set_up
+
+    async def hanging(*arguments: Any) -> Any:
+        await gateway.meta.set_default(two.numbers[1], Hang(), everything=True)
+        return await set_up(*arguments)
+
+    monkeypatch.setattr(switching, "TESTED_WITHIN_S", 1.0)
+    monkeypatch.setattr(accounts.Accounts, "set_up", hanging)
+    answer = await switch(two, 1)
+    await gateway.meta.clear_faults(two.numbers[1])
+    assert (answer.status, answer.json["code"]) == (504, "too_slow"), answer.raw
+    assert "the set-up had not ended 1 seconds after" in answer.json["detail"]
+    await unchanged(two, "too_slow", "configured")
+
+
+async def test_hanging_switches_of_others_are_waited_for(
+    two: Organization, gateway: Gateway, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As many as a process makes at once: one more is late, and is made."""
+    monkeypatch.setattr(accounts, "TEST_TIMEOUT_S", 1.5)
+    monkeypatch.setattr(database, "ACQUIRE_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(database, "EXCLUSIVE_PLACES", 1)
+    other = await gateway.organization()
+    await other.configure()
+    await other.configure(active=False)
+    await gateway.meta.set_default(two.numbers[1], Hang(), everything=True)
+    async with service(settings, gateway.meta) as one:
+        hanging = asyncio.create_task(switch(at(one, two), 1))
+        await eventually(lambda: states(two), lambda told: told == ["active", "switching"])
+        answer = await switch(at(one, other), 1)
+        assert (await hanging).status == 504
+    await gateway.meta.clear_faults(two.numbers[1])
+    assert (answer.status, answer.json["version"]) == (200, 2), answer.raw
+
+
+async def test_a_lock_that_is_lost_is_told_and_undone(
+    two: Organization, gateway: Gateway, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the process that lost it: 503 that says so, and no wait for whoever comes next."""
+    set_up = accounts.Accounts.set_up
+
+    async def cut_off(*arguments: Any) -> Any:
+        connection = await asyncpg.connect(settings.database_url)
+        await connection.execute(
+            "select pg_terminate_backend(pid) from pg_locks where locktype = 'advisory' and granted"
+            " and database = (select oid from pg_database where datname = current_database())"
+        )
+        await connection.close()
+        return await set_up(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(accounts.Accounts, "set_up", cut_off)
+        answer = await switch(two, 1)
+    assert (answer.status, answer.json["code"]) == (503, "unavailable"), answer.raw
+    assert "took back the right to change" in answer.json["detail"]
+    await unchanged(two, "lock_lost", "configured")
+    assert (await switch(two, 1, expected_version=1)).status == 200
 
 
 async def test_late_news_change_nothing(

@@ -98,6 +98,7 @@ async def test_configuring_sets_the_sender_s_webhook(account: Account) -> None:
     assert webhook["callback_url"].endswith("#rc=5&rp=all")
     again = await account.configure()
     assert [check["name"] for check in again["checks"] if not check["passed"]] == []
+    assert await account.organization.probe(again["config_id"]) is True
     assert account.twilio.webhook_url(account.sender) == again["webhook_url"]
 
 

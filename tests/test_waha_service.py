@@ -103,6 +103,7 @@ async def test_the_service_writes_its_webhook_into_the_session(linked: Linked) -
     checks = [(check["name"], check["passed"]) for check in linked.config["checks"]]
     assert len(dict(checks)) == len(checks)
     assert dict(checks)["webhook"] is True
+    assert await linked.organization.probe(linked.config["config_id"]) is True
 
 
 async def test_every_message_of_people_comes_out_once(linked: Linked) -> None:

@@ -202,6 +202,18 @@ class Contract:
             same = other.headers == hook.headers and self._events(other) == self._events(hook)
             ask(same, f"{case}: verify accepts it with a byte changed: {difference(hook, other)}")
 
+    def check_probe(self) -> None:
+        """What we post to ourselves is verified and gives no event, where there is such a thing."""
+        try:
+            probe = self.provider.probe(_URL)
+        except Unsupported:
+            return
+        hook = Webhook(method=probe.method, url=probe.url, headers=probe.headers, body=probe.body)
+        ask(self.verifies(hook), "verify raises Unverified for probe")
+        ask(not self.verifies(msgspec.structs.replace(hook, headers={})), "verify accepts probe without its headers")
+        ask(self.provider.challenge(hook) is None, "challenge takes probe for a handshake")
+        ask(not self.read(hook), "probe gives events, and people would see them")
+
     def verifies(self, hook: Webhook) -> bool:
         """Whether verify accepts *hook*; it raises Unverified and nothing else, whatever comes."""
         try:

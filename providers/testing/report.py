@@ -88,6 +88,7 @@ def _checks(contract: Contract, check_genuine: Callable[[WebhookCase], None]) ->
     yield "the same webhook has the same keys", {str(case): partial(contract.check_stable, case) for case in genuine}
     yield "another number is not ours", {str(case): partial(contract.check_ownership, case) for case in genuine}
     yield "no event shows what a person wrote", {str(case): partial(contract.check_private, case) for case in genuine}
+    yield "a probe is verified, and gives no event", {"": contract.check_probe}
     yield (
         "a changed byte is unverified",
         _made_up(lambda random: contract.check_forged(random.choice(signed), random)) if signed else {},

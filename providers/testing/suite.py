@@ -80,6 +80,10 @@ class ProviderContract(Contract):
         """A repr ends up in logs."""
         self.check_private(genuine)
 
+    def test_a_probe_is_verified_and_says_nothing(self) -> None:
+        """It is posted through the public address, to see that it arrives."""
+        self.check_probe()
+
     @_made_up
     @given(random=_choices)
     def test_a_changed_byte_is_unverified(self, random: Random) -> None:

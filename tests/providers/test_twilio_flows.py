@@ -27,6 +27,7 @@ from providers import (
     Throttled,
     Unavailable,
     Uncertain,
+    Unsupported,
     config_fields,
 )
 from providers.messages import Image, Interactive, OutboundContent, Template
@@ -181,7 +182,7 @@ def test_a_sender_that_is_not_there_cannot_receive() -> None:
     with pytest.raises(Rejected) as caught:
         drive(ACCOUNT.receive_messages(URL), [answered({"senders": []})])
     assert caught.value.code == "sender_missing"
-    with pytest.raises(Rejected) as caught:
+    with pytest.raises(Unsupported) as caught:
         first(SANDBOX.receive_messages(URL))
     assert caught.value.code == "sandbox"
 
@@ -313,8 +314,9 @@ def test_the_sandbox_is_taken_as_it_is() -> None:
     assert [(check.name, check.passed, check.fatal) for check in found.values()] == [
         ("account", True, True),
         ("sender", True, False),
-        ("webhook", False, False),
+        ("webhook", True, False),
     ]
+    assert (found["webhook"].checkable, bool(found["webhook"].fix)) == (False, True)
 
 
 @pytest.mark.parametrize(
@@ -348,7 +350,7 @@ def test_a_service_that_picks_the_sender_must_take_what_comes_in(service: dict[s
     """At our address; no sender is asked for."""
     flow = ANY_OF_SERVICE.validate_config(URL)
     found, requests = drive(flow, [ACTIVE, answered({"sid": SERVICE, **service})])
-    assert [check.name for check in found] == ["account", "messaging_service"]
+    assert [check.name for check in found] == ["account", "webhook"]
     assert (found[1].passed, found[1].fatal, bool(found[1].fix)) == (passed, False, not passed)
     assert "secret" not in (found[1].detail or "")
     assert len(requests) == 2

@@ -1,0 +1,101 @@
+"""A change that is not made: the former state, the trail, the event; also after a process that died in the middle."""
+
+import logging
+from uuid import UUID
+
+import asyncpg
+
+from . import audit, metrics
+from .accounts import ChangeRefused, TestFailed
+from .audit import SYSTEM
+from .changes import CHANNEL, Change
+from .database import Busy, Database, Exclusive
+from .envelope import own_event
+from .storage import events, health, switches
+from .vault import Vault
+
+logger = logging.getLogger("ingress.undoing")
+
+
+class Undoing:
+    """Takes changes back."""
+
+    def __init__(self, database: Database, vault: Vault) -> None:
+        self._database = database
+        self._vault = vault
+
+    async def recover(self) -> None:
+        """Restore what processes that died have left in `switching`. Raises `StoreUnavailable`."""
+        async with self._database.worker() as connection:
+            left = await switches.broken_off(connection)
+        for organization_id in left:
+            await self.recover_one(organization_id, "process_died")
+
+    async def recover_one(self, organization_id: UUID, code: str) -> None:
+        """The same of one organization, unless it is being changed; *code* is why. Raises `StoreUnavailable`."""
+        try:
+            async with self._database.exclusive(organization_id, wait=False) as exclusive:
+                async with exclusive.transaction() as connection:
+                    if organization_id not in await switches.broken_off(connection):
+                        return  # it was one, and ended
+                await self.restore(exclusive, organization_id, code)
+        except Busy:
+            return  # it is no rest of a switch, but one
+
+    async def undo(self, exclusive: Exclusive, change: Change, error: Exception) -> None:
+        """The former state, and everybody told why. What cannot be written now is restored by whoever comes next."""
+        code = error.code if isinstance(error, ChangeRefused) else type(error).__name__
+        metrics.switch_rollbacks.labels(code if isinstance(error, ChangeRefused) else "error").inc()
+        refused = isinstance(error, TestFailed) and change.state != ""
+        state = "error" if refused else change.state
+        try:
+            async with exclusive.transaction() as connection:
+                begun = change.config if change.state else None
+                if begun and not await switches.leave(connection, change.organization_id, begun.id, state):
+                    return  # the commit that nobody confirmed was made
+                await self._tell_rolled_back(connection, change, code, state)
+        except Exception:  # the caller is told why the switch failed, not why it could not be taken back here
+            logger.exception("a switch that failed is left to be restored")
+
+    async def restore(self, exclusive: Exclusive, organization_id: UUID, code: str = "process_died") -> None:
+        """Under the lock, what is in `switching` belongs to nobody any more; *code* is why."""
+        async with exclusive.transaction() as connection:
+            rows = await switches.restore(connection, organization_id)
+            if not rows:
+                return
+            standing = await switches.standing(connection, organization_id)
+            assert standing is not None
+            for row in rows:
+                change = Change(organization_id, SYSTEM, "switch", None)
+                change.version, change.active = standing["version"], standing["active_config_id"]
+                change.provider_type, change.state = row["provider_type"], row["state"]
+                why = {True: "superseded", False: "pairing_timed_out"}.get(row["waiting"], code)
+                metrics.switch_rollbacks.labels(why).inc()
+                await self._tell_rolled_back(connection, change, why, row["state"], row["id"])
+            await health.stop_waiting(connection, organization_id)
+
+    async def _tell_rolled_back(
+        self, connection: asyncpg.Connection, change: Change, code: str, state: str, config_id: UUID | None = None
+    ) -> None:
+        """The entry and the event. The event is about the config in force, and names the other one."""
+        failed = config_id or (change.config.id if change.config and change.state else None)
+        await audit.record(
+            connection,
+            self._vault,
+            change.organization_id,
+            change.actor,
+            "rolled_back",
+            config_id=failed,
+            version=change.version,
+            before={"state": "switching"} if failed else None,
+            after={"state": state, "active_config_id": change.active} if failed else None,
+            reason=code,
+        )
+        await health.tell(connection, change.organization_id, CHANNEL, change.version)
+        about = change.active or failed
+        if about is None:
+            return  # the organization has no config at all that an event could be about
+        news = {"provider": change.provider_type, "version": change.version, "kind": change.kind, "reason": code}
+        if failed:
+            news["failed_config_id"] = failed
+        await events.add(connection, [own_event(change.organization_id, about, "provider.rolled_back", news)])
