@@ -207,8 +207,8 @@ class WhatsAppProviderManager:
         route = await self.route(organization_id)
         if not route.order:
             return route, None
-        session = await self._redis.session(organization_id)
-        if session is None:  # lost, or never there: the database has it, and Redis gets it back
+        session = await self._redis.session(organization_id, route.version)
+        if session is None:  # lost, or of another version: the database has it, and Redis gets it back
             async with self._database.organization(organization_id) as connection:
                 session = await configs.session(connection, organization_id, route.order[0].id)
             await self._remember(organization_id, route, session or b"null")

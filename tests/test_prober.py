@@ -176,12 +176,12 @@ async def test_what_the_provider_says_is_the_session(
     client = redis.asyncio.Redis.from_url(settings.redis_url)
     key = f"org_{{{account.id}}}:provider:session"
     await current(account)
-    await client.set(key, b"null", keepttl=True)
+    await client.set(key, b'{"version":1,"session":null}', keepttl=True)
     await sql.execute(
         "update whatsapp_provider_configs set session = 'null' where organization_id = $1", UUID(account.id)
     )
-    told = await eventually(lambda: client.get(key), lambda held: held not in (None, b"null"))
-    assert json.loads(told)["is_connected"] is True
+    told = await eventually(lambda: client.get(key), lambda held: held and json.loads(held)["session"])
+    assert json.loads(told)["session"]["is_connected"] is True
     await client.delete(key, key.replace("session", "active"))
     assert (await current(account))["status"]["is_connected"] is True
     await client.aclose()
