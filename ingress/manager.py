@@ -399,6 +399,7 @@ class WhatsAppProviderManager:
             and self._listening
             and not held.doubtful
             and await self._confirmed(organization_id, held.route)
+            and self._routes.get(organization_id) is held  # nobody has read, or heard of, anything newer meanwhile
         ):
             self._routes[organization_id] = _Held(monotonic() + CACHE_S, held.route)
             return held.route
@@ -411,10 +412,15 @@ class WhatsAppProviderManager:
         route = Route(rows[0]["version"] if rows else 0, tuple(usable), policy)
         if route.order:
             await self._remember(organization_id, route, rows[0]["session"] or b"null")
-        now_held = self._routes.get(organization_id)
+        now_held, was = self._routes.get(organization_id), held and held.route
         # A late answer never brings an old version back. But who asks for a fresh one was refused by the database
-        # itself: after a restore, its version may be the lower one.
-        if not fresh and now_held is not None and now_held is not held and now_held.route.version >= route.version:
+        # itself: where nothing was read since, its version may be the lower one, after a restore.
+        if (
+            now_held is not None
+            and now_held is not held
+            and now_held.route.version >= route.version
+            and not (fresh and now_held.route is was)
+        ):
             return now_held.route
         if now_held is not None and rows:
             self._flip(now_held.route, route, rows[0]["version_at"], source)
