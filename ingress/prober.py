@@ -314,7 +314,7 @@ class Prober:
             if made and standing.route and made[0]["config_id"] == standing.route[0].config_id:
                 at, kind = made[0]["at"], made[0]["kind"] or "switch"
                 sent = await switches.sent_since(connection, organization_id, made[0]["config_id"], at)
-                last = LastSwitch(at, kind, sent["sends"], sent["failed"])
+                last = LastSwitch(at, kind, sent["sends"], sent["failed"], made[0]["actor"] == SYSTEM.name)
         own = sum(each["actor"] == SYSTEM.name for each in made)
         standing = msgspec.structs.replace(standing, last=last, automatic_lately=own)
         step = next_step(standing, policy, now)
