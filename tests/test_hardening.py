@@ -6,6 +6,7 @@ import secrets
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -15,12 +16,13 @@ import asyncpg
 import msgspec
 import pytest
 
-from ingress import auth, metrics
+from ingress import auth, metrics, takeover
 from ingress import inbound as receiving
 from ingress import manager as managing
 from ingress.database import Database, StoreUnavailable, is_data_error, store_errors
 from ingress.manager import WhatsAppProviderManager
 from ingress.redis_state import RedisState
+from ingress.sandbox import StatusPolicy
 from ingress.sandbox.meta_bodies import envelope, status_item
 from ingress.settings import Settings
 from ingress.storage import audit, configs, inbound, switches
@@ -218,6 +220,39 @@ async def test_one_unreadable_config_fails_itself_alone(settings: Settings, gate
         # It is mended over the API.
         await organization.configure()
         assert (await organization.send()).json["status"] == "sent"
+
+
+async def test_a_send_that_nobody_can_go_on_with_ends_in_time(
+    settings: Settings, gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its process died, and its config cannot be opened: it waits for that to be mended, and no longer than it may."""
+    monkeypatch.setattr(takeover, "SWEEP_S", 0.05)
+    owner = await gateway.organization()
+    await owner.configure()
+    gateway.meta.set_statuses(owner.numbers[0], StatusPolicy(statuses=()))
+    sent = (await owner.send()).json["id"]
+    before = await owner.message(sent)
+    message_id = UUID(sent)
+    async with AsyncExitStack() as stack:
+        connection = await stack.enter_async_context(connected(settings))
+        await stack.enter_async_context(unreadable(settings, owner, 0))
+        await fresh_service(stack, settings, gateway)
+        await connection.execute(
+            "update attempts set class = 'Unavailable', provider_message_id = null where message_id = $1", message_id
+        )
+        left = """update messages set state = 'sending', status = 'accepted', status_rank = 0,
+            provider_message_id = null, leased_until = now() - interval '1 s', lease_id = null,
+            expires_at = now() + $2 where id = $1"""
+        await connection.execute(left, message_id, timedelta(minutes=1))
+        taken = "select lease_id is not null and leased_until > now() from messages where id = $1"
+        await eventually(lambda: connection.fetchval(taken, message_id))
+        assert (await owner.message(sent))["state"] == "sending"
+        await connection.execute(left, message_id, timedelta(minutes=-1))
+        after = await owner.settled(sent, "failed")
+    assert (after["state"], after["error"]["class"], after["error"]["code"]) == ("done", "Rejected", "expired")
+    [event] = [event["data"] for event in await owner.events(kind="message.status")][1:]
+    assert (event["message"]["id"], event["status"]["value"]) == (sent, "failed")
+    assert event["conversation"]["id"] == before["conversation_id"]
 
 
 async def test_not_ready_with_the_wrong_keys(settings: Settings, organization: Organization) -> None:
