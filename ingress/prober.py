@@ -145,7 +145,7 @@ class Prober:
             row = await health.look(connection, organization_id, config_id)
         if row is None:
             return  # it was deleted just now
-        config = self._manager.accounts.open(row)
+        config = self._manager.accounts.known(row)
         if config is None or not (row["in_use"] or row["watched"] or row["waiting"]):
             async with self._worker() as connection:
                 await health.put_off(connection, organization_id, config_id, lease_id, self._interval_s)
