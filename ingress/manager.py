@@ -347,6 +347,8 @@ class WhatsAppProviderManager:
                     sender=sender_of(provider, status) or row["sender"],
                     session=msgspec.json.encode(status) if changes else None,
                 )
+                edited = await configs.by_id(connection, organization_id, config_id)
+                assert edited is not None
                 await audit.record(
                     connection,
                     self.accounts.vault,
@@ -355,15 +357,15 @@ class WhatsAppProviderManager:
                     "edited",
                     config_id=config_id,
                     version=version,
-                    before={"name": row["name"]} | (self.accounts.masked(former.provider) if former else {}),
-                    after={"name": name or row["name"]} | self.accounts.masked(provider),
+                    before={"name": row["name"], "state": row["state"]}
+                    | (self.accounts.masked(former.provider) if former else {}),
+                    after={"name": edited["name"], "state": edited["state"]} | self.accounts.masked(provider),
                 )
                 await switches.notify(connection, organization_id, CHANNEL, version)
-                row = await configs.by_id(connection, organization_id, config_id)
         await self._announce(organization_id, version)
         if changes:  # now that its provider's handshake is answered with what was edited
             checks = await self.accounts.set_up(provider, url)
-        config = self.accounts.open(row) if row else None
+        config = self.accounts.known(edited)
         assert config is not None
         return config, version, checks
 
