@@ -125,8 +125,10 @@ class Takeover:
             self._outbound.own(self._outcomes.accepted(sending, carrier, None))
         elif last["class"] is None and sending.on_uncertain == "hold":
             self._outbound.own(self._outbound.failed(sending, carrier, lost))
-        elif not route.order and sending.left_s <= 0:  # no attempt is begun that would find out
-            self._outbound.own(self._outbound.failed(sending, carrier, expired()))
+        elif all(config.is_absent for config in sending.open_order()):
+            # Nobody can send it here. Another process may, or this one later, as long as there is time.
+            if sending.left_s <= 0:
+                self._outbound.own(self._outbound.failed(sending, carrier, expired()))
         else:
             for attempt in attempts:
                 if attempt["class"] in ("Unsupported", "AccountBroken"):

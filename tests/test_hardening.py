@@ -6,7 +6,6 @@ import secrets
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -31,7 +30,7 @@ from providers import Registry
 from providers.meta_business import MetaBusiness
 
 from .conftest import serving
-from .gateway import Gateway, Organization, eventually
+from .gateway import Gateway, Organization, eventually, leave
 
 
 @asynccontextmanager
@@ -237,17 +236,11 @@ async def test_a_send_that_nobody_can_go_on_with_ends_in_time(
         connection = await stack.enter_async_context(connected(settings))
         await stack.enter_async_context(unreadable(settings, owner, 0))
         await fresh_service(stack, settings, gateway)
-        await connection.execute(
-            "update attempts set class = 'Unavailable', provider_message_id = null where message_id = $1", message_id
-        )
-        left = """update messages set state = 'sending', status = 'accepted', status_rank = 0,
-            provider_message_id = null, leased_until = now() - interval '1 s', lease_id = null,
-            expires_at = now() + $2 where id = $1"""
-        await connection.execute(left, message_id, timedelta(minutes=1))
+        await leave(connection, message_id, minutes=1)
         taken = "select lease_id is not null and leased_until > now() from messages where id = $1"
         await eventually(lambda: connection.fetchval(taken, message_id))
         assert (await owner.message(sent))["state"] == "sending"
-        await connection.execute(left, message_id, timedelta(minutes=-1))
+        await leave(connection, message_id, minutes=-1)
         after = await owner.settled(sent, "failed")
     assert (after["state"], after["error"]["class"], after["error"]["code"]) == ("done", "Rejected", "expired")
     [event] = [event["data"] for event in await owner.events(kind="message.status")][1:]

@@ -13,16 +13,16 @@ import asyncpg
 import msgspec
 import pytest
 
-from ingress import app
+from ingress import app, takeover
 from ingress.manager import WhatsAppProviderManager
-from ingress.sandbox import MetaSimulator, Slow, example_number
+from ingress.sandbox import MetaSimulator, Slow, StatusPolicy, example_number
 from ingress.settings import Settings
 from providers import Flow, MessageData, MessageResult, ProviderInfo, Registry, Rejected
 from providers.meta_business import MetaBusiness
 from providers.registry import ENTRY_POINT_GROUP
 
 from .conftest import serving
-from .gateway import Answer, Gateway, Organization, eventually
+from .gateway import Answer, Gateway, Organization, eventually, leave
 
 BASE = "/integrations/whatsapp"
 PROVIDERS = f"{BASE}/providers"
@@ -200,6 +200,36 @@ async def test_a_plugin_that_leaves_is_passed_over_until_it_comes_back(
         assert (await visiting.post_webhook(hook)).status == 200
     assert (active := await manager.provider_for(UUID(visiting.id)))
     assert (str(active.id), type(active.provider)) == (first, Visiting)
+
+
+async def test_a_send_that_was_left_waits_for_its_plugin(
+    managers: list[WhatsAppProviderManager], settings: Settings, meta: MetaSimulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its process died, and who takes it over has no plug-in for it: another process may."""
+    monkeypatch.setattr(takeover, "SWEEP_S", 0.05)
+    go_round = takeover.Takeover._round
+
+    async def ours(self: Any) -> int:
+        return await go_round(self) if self._manager in managers else 0  # what other tests share knows no such plug-in
+
+    monkeypatch.setattr(takeover.Takeover, "_round", ours)
+    connection = await asyncpg.connect(settings.database_url)
+    async with serving(settings) as url, aiohttp.ClientSession() as session:
+        [manager] = managers
+        manager.register(Visiting)
+        organization = await Gateway(url, settings.platform_key, session, meta).organization()
+        assert (await configured(organization, "visiting")).status == 200
+        meta.set_statuses(organization.numbers[0], StatusPolicy(statuses=()))
+        sent = (await organization.send()).json["id"]
+        manager.unregister("visiting")
+        await leave(connection, UUID(sent), minutes=5)
+        taken = "select leased_until > now() from messages where id = $1"
+        await eventually(lambda: connection.fetchval(taken, UUID(sent)))
+        assert (await organization.message(sent))["state"] == "sending"
+        manager.register(Visiting)
+        await connection.execute("update messages set leased_until = now() where id = $1", UUID(sent))
+        assert (await organization.settled(sent, "sent"))["provider"] == "visiting"
+    await connection.close()
 
 
 async def test_no_config_without_its_plugin_becomes_active(
