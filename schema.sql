@@ -118,6 +118,7 @@ create table provider_health (
     due_at          timestamptz not null default now() + interval '30 seconds',
     -- NULL: nobody is looking.
     lease_id        uuid,
+    leased_until    timestamptz,
     primary key (organization_id, config_id),
     foreign key (organization_id, config_id) references whatsapp_provider_configs (organization_id, id) on delete cascade
 );

@@ -26,6 +26,7 @@ from providers import (
 from providers.base import config_fields
 
 from . import identifiers
+from .absent import Absent
 from .calls import Caller
 from .edge import path_of
 from .egress import Egress, InvalidUrl
@@ -99,6 +100,11 @@ class Config(msgspec.Struct, frozen=True):
     provider: WhatsAppProvider
     callback_url: str  # where its provider reaches us, as the provider is to be given it
 
+    @property
+    def is_absent(self) -> bool:
+        """Its plug-in is not there: nothing can be done with it here."""
+        return isinstance(self.provider, Absent)
+
     def __repr__(self) -> str:
         return f"Config({self.id})"
 
@@ -129,13 +135,12 @@ class Accounts:
 
     def validate(self, provider_type: str, config_data: Mapping[str, Any]) -> WhatsAppProvider:
         """The provider with this configuration. Raises `InvalidConfiguration` naming what is wrong."""
-        try:
-            kind = self.registry.get(provider_type)
-        except UnknownProvider:
+        kind = self._kind(provider_type)
+        if kind is None:
             known = ", ".join(entry.name for entry in self.registry.entries() if entry.state == "registered")
             raise InvalidConfiguration(
                 f"there is no provider {provider_type!r}; known are {known}", [("provider_type", "unknown provider")]
-            ) from None
+            )
         if unknown := sorted(set(config_data) - set(kind.__struct_fields__)):
             raise InvalidConfiguration(
                 "the configuration has fields this provider does not know",
@@ -189,15 +194,14 @@ class Accounts:
 
     def open(self, row: asyncpg.Record) -> Config | None:
         """The config of a row. None, and a line in the log, where its plug-in is gone or the row cannot be opened."""
-        place = (row["organization_id"], row["id"])
-        held = self._opened.get(place)
-        if held and held[0] == row["updated_at"]:
-            return held[1]
-        try:
-            kind = self.registry.get(row["provider_type"])
-        except UnknownProvider:
+        kind = self._kind(row["provider_type"])
+        if kind is None:
             logger.error("config %s needs the provider %s, which is not installed", row["id"], row["provider_type"])
             return None
+        place = (row["organization_id"], row["id"])
+        held = self._opened.get(place)
+        if held and held[0] == row["updated_at"] and type(held[1].provider) is kind:
+            return held[1]
         try:
             provider = msgspec.json.decode(self.data(row), type=kind)
             webhook_url = self.webhook_url(row["provider_type"], self.token(row))
@@ -218,6 +222,18 @@ class Accounts:
         self._opened[place] = (row["updated_at"], config)
         return config
 
+    def known(self, row: asyncpg.Record) -> Config | None:
+        """As `open` has it; but where its plug-in is gone, one that can do nothing, in the state `error`."""
+        config = self.open(row)
+        if config is not None or self._kind(row["provider_type"]) is not None:
+            return config
+        place = row["organization_id"], row["id"], row["provider_type"]
+        return Config(*place, row["name"], "error", row["sender"], Absent(), "")
+
+    def is_current(self, config: Config) -> bool:
+        """Whether its plug-in is there, or not, as when it was opened."""
+        return type(config.provider) is (self._kind(config.provider_type) or Absent)
+
     def close(self, config: Config) -> None:
         """Its credentials are not needed any more."""
         self._opened.pop((config.organization_id, config.id), None)
@@ -234,6 +250,12 @@ class Accounts:
 
     def seal(self, config: Config, field: str, plain: bytes) -> bytes:
         return self.vault.seal(plain, str(config.organization_id), str(config.id), field)
+
+    def _kind(self, provider_type: str) -> type[WhatsAppProvider] | None:
+        try:
+            return self.registry.get(provider_type)
+        except UnknownProvider:
+            return None
 
     # -- at its provider
 

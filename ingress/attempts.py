@@ -69,6 +69,11 @@ def breaker_open(wait_s: float) -> Unavailable:
     return Unavailable("the provider failed lately and is left alone", code=BREAKER_OPEN, retry_after_s=retry_after_s)
 
 
+def expired() -> Rejected:
+    """The message's time is over."""
+    return Rejected("the message expired before a provider took it", code="expired")
+
+
 class Attempts:
     """Makes the calls. One a process."""
 
@@ -189,7 +194,7 @@ class Attempts:
                     await self._begin_next(config, sending)
                 sending.begun = True
                 if sending.left_s <= 0:
-                    raise Rejected("the message expired before a provider took it", code="expired")
+                    raise expired()
                 wait_s = 0.0 if has_turn else await self._turn(config, sending)
                 if wait_s > MOMENT_S:
                     await self._check_expressible(config, sending)

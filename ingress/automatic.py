@@ -2,7 +2,7 @@
 
     active unhealthy for `auto_switch_after_s`  ──▶ the first healthy fallback
     primary healthy again, `min_stay_s` later   ──▶ back to it, with `return_to_primary`
-    most sends after a switch failed            ──▶ back, with `auto_rollback`
+    most sends after a person's switch failed   ──▶ back, with `auto_rollback`
 
 While another config stands in for the primary, the primary is the last fallback. Its order is restored when it returns.
 """
@@ -45,12 +45,16 @@ class StandIn(msgspec.Struct, frozen=True):
 
 
 class LastSwitch(msgspec.Struct, frozen=True):
-    """The switch that made the active config the active one. ``kind``: switch, rollback or fallback."""
+    """The switch that made the active config the active one. ``kind``: switch, rollback or fallback.
+
+    ``automatic``: the service made it, not a person.
+    """
 
     at: datetime
     kind: str
     sends: int = 0
     failed: int = 0
+    automatic: bool = False
 
 
 class Standing(msgspec.Struct, frozen=True):
@@ -82,8 +86,8 @@ def next_step(standing: Standing, policy: FallbackPolicy, now: datetime) -> Step
 
 def _rolled_back(standing: Standing, policy: FallbackPolicy, now: datetime) -> Step | None:
     last = standing.last
-    # A return or a rollback is never undone: that would go to and fro.
-    if not policy.auto_rollback or last is None or last.kind != "switch" or standing.stand_in is not None:
+    # What the service did, a return to the primary too, or a rollback is never undone: that would go to and fro.
+    if not policy.auto_rollback or last is None or last.kind != "switch" or last.automatic:
         return None
     if now - last.at > timedelta(seconds=ROLLBACK_WITHIN_S):
         return None

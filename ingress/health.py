@@ -24,6 +24,8 @@ from providers import (
 )
 from providers.base import refused_status
 
+from .absent import PLUGIN_MISSING
+
 State = Literal["unknown", "healthy", "degraded", "unhealthy"]
 Reason = Literal[
     "unreachable",
@@ -34,6 +36,7 @@ Reason = Literal[
     "sends_refused",
     "silent",
     "degraded",
+    "plugin_missing",
 ]
 STATES: tuple[State, ...] = get_args(State)
 
@@ -52,6 +55,7 @@ WHAT_TO_DO: dict[Reason, str] = {
     "sends_refused": "See the errors of the last messages: payment, permissions, or a block of the account.",
     "silent": "Test the connection with provider/test: its webhooks seem not to arrive here.",
     "degraded": "See the account at the provider, and send less through it until it has recovered.",
+    "plugin_missing": "Install the provider's plug-in, or see why it failed: `ingress providers` tells.",
 }
 
 
@@ -151,6 +155,8 @@ def _of_provider(said: ProviderStatus | SendError) -> Finding | None:
     match said:
         case Throttled() | Unsupported():
             return None  # it answers, but not this
+        case AccountBroken() if said.code == PLUGIN_MISSING:
+            return Finding("unhealthy", PLUGIN_MISSING, said.detail)
         case AccountBroken() | Restricted() | Rejected():
             return _of_provider(refused_status(said))
         case SendError():

@@ -158,7 +158,7 @@ async def list_providers(request: Request[Any]) -> Response:
     """GET …/providers: every plug-in, with the fields of its configuration; failed ones with their reason."""
     await organization_of(request, "read")
     listed = []
-    for entry in _manager(request).registry.entries():
+    for entry in _manager(request).list_providers():
         shown: dict[str, Any] = {"name": entry.name, "state": entry.state}
         if entry.reason:
             shown["reason"] = entry.reason
@@ -441,10 +441,10 @@ async def named_config(request: Request[Any], organization_id: UUID, config_id: 
         if config is None:
             raise not_found()
         return config
-    route = await manager.route(organization_id)
-    if not route.order:
+    active = await manager.provider_for(organization_id)
+    if active is None:
         raise Problem(409, "provider_not_configured", "The organization has no provider: configure one first.")
-    return route.order[0]
+    return active
 
 
 async def list_templates(request: Request[Any]) -> Response:

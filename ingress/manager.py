@@ -2,8 +2,11 @@
 
 A plug-in, in each process (`providers/registry.py`; its failures are logged and listed):
 
-    discovered ──first use──▶ registered ──unregister──▶ (gone)
+    discovered ──first use──▶ registered ◀──register, unregister──▶ (gone)
         └──────cannot be imported, breaks the contract──▶ failed
+
+Its configs stay when it goes, and are used again when it comes back. Meanwhile they are shown in `error`, sends go to
+the fallbacks, and webhooks are answered 503: they come again.
 
 A config, in the database; every arrow is an entry of the audit trail in the transaction that takes it:
 
@@ -31,9 +34,9 @@ from uuid import UUID
 
 import msgspec
 
-from providers import Check, ProviderStatus, Registry, WhatsAppProvider
+from providers import Check, ProviderStatus, Registry, RegistryEntry, WhatsAppProvider
 
-from . import audit, metrics
+from . import absent, audit, metrics
 from .accounts import Accounts, Config, InUse, NewConfig, NotFound, sender_of
 from .audit import Actor
 from .calls import Caller
@@ -61,7 +64,8 @@ MAX_UNKNOWN_TOKENS = 10_000
 class Route(msgspec.Struct, frozen=True):
     """How an organization sends at ``version``: through ``order`` from left to right.
 
-    Empty: not configured, or the active config cannot be opened, which no fallback may hide.
+    Empty: not configured, or the active config is damaged, which no fallback may hide. A config whose plug-in is gone
+    stands in its place and is passed over, as one that fails.
     """
 
     version: int
@@ -78,7 +82,10 @@ class _Held(msgspec.Struct, frozen=True):
 
 
 class WhatsAppProviderManager:
-    """The registry of plug-ins, and the configs of every organization."""
+    """The registry of plug-ins, and the configs of every organization.
+
+    `register`, `unregister`, `list_providers`; `provider_for` an organization, `set_provider`, `switch`.
+    """
 
     def __init__(
         self,
@@ -110,7 +117,31 @@ class WhatsAppProviderManager:
         # Awaited when a change of an organization is taken up: what else in this process depends on it.
         self.after_change: Callable[[], Awaitable[None]] | None = None
 
+    # -- plug-ins
+
+    def register(self, provider: type[WhatsAppProvider]) -> None:
+        """Add a plug-in while running; configs that waited for it are in use again.
+
+        Raises ValueError where it is none, or its name is taken.
+        """
+        self.registry.register(provider)
+        self.forget_all(listening=self._listening)
+
+    def unregister(self, name: str) -> None:
+        """Forget a plug-in; calls under way end as they would have. Raises `UnknownProvider`."""
+        self.registry.unregister(name)
+        self.forget_all(listening=self._listening)
+
+    def list_providers(self) -> list[RegistryEntry]:
+        """All plug-ins by name, broken ones with their reason."""
+        return self.registry.entries()
+
     # -- reading
+
+    async def provider_for(self, organization_id: UUID) -> Config | None:
+        """The organization's active config, with its provider; None where it has none, or it cannot be opened."""
+        route = await self.route(organization_id)
+        return route.order[0] if route.order else None
 
     def known_route(self, organization_id: UUID) -> Route | None:
         """The organization's route if it was read less than a second ago."""
@@ -183,10 +214,10 @@ class WhatsAppProviderManager:
         }
 
     async def configs(self, organization_id: UUID) -> list[Config]:
-        """The organization's configs, oldest first."""
+        """The organization's configs that can be opened, oldest first."""
         async with self._database.organization(organization_id) as connection:
             rows = await configs.of_organization(connection, organization_id)
-        return [config for row in rows if (config := self.accounts.open(row)) is not None]
+        return [config for row in rows if (config := self.accounts.known(row)) is not None]
 
     async def config(self, organization_id: UUID, config_id: UUID) -> Config | None:
         """One config of the organization, active or not; None where it has no such one, or it cannot be opened."""
@@ -208,8 +239,10 @@ class WhatsAppProviderManager:
         route = await self.route(organization_id)
         if not route.order:
             return route, None
-        session = await self._redis.session(organization_id)
-        if session is None:  # lost, or never there: the database has it, and Redis gets it back
+        if route.order[0].is_absent:
+            return route, absent.STATUS
+        session = await self._redis.session(organization_id, route.version)
+        if session is None:  # lost, or of another version: the database has it, and Redis gets it back
             async with self._database.organization(organization_id) as connection:
                 session = await configs.session(connection, organization_id, route.order[0].id)
             await self._remember(organization_id, route, session or b"null")
@@ -252,7 +285,7 @@ class WhatsAppProviderManager:
         Raises `ChangeRefused` in its kinds; then the former one is in force, and ``saved_as`` says whether it is saved.
         """
         if activate:
-            return await self.switch(organization_id, new, actor)
+            return await self.set_provider(organization_id, actor, new)
         provider = self.accounts.validate(new.provider_type, new.config_data)
         _, status = await self.accounts.test(provider)
         config, token = self.accounts.made(organization_id, new, provider, status)
@@ -260,6 +293,10 @@ class WhatsAppProviderManager:
             version = await save(connection, self.accounts, actor, new, config, token, status)
         checks = await self.accounts.set_up(provider, config.callback_url)
         return Switched(config, version, None, checks, changed=False)
+
+    async def set_provider(self, organization_id: UUID, actor: Actor, new: NewConfig) -> Switched:
+        """Make a new config the active one, as `configure`."""
+        return await self.switch(organization_id, new, actor)
 
     async def set_fallbacks(
         self, organization_id: UUID, config_ids: Sequence[UUID], policy: FallbackPolicy | None, actor: Actor
@@ -320,6 +357,8 @@ class WhatsAppProviderManager:
                     sender=sender_of(provider, status) or row["sender"],
                     session=msgspec.json.encode(status) if changes else None,
                 )
+                edited = await configs.by_id(connection, organization_id, config_id)
+                assert edited is not None
                 await audit.record(
                     connection,
                     self.accounts.vault,
@@ -328,15 +367,15 @@ class WhatsAppProviderManager:
                     "edited",
                     config_id=config_id,
                     version=version,
-                    before={"name": row["name"]} | (self.accounts.masked(former.provider) if former else {}),
-                    after={"name": name or row["name"]} | self.accounts.masked(provider),
+                    before={"name": row["name"], "state": row["state"]}
+                    | (self.accounts.masked(former.provider) if former else {}),
+                    after={"name": edited["name"], "state": edited["state"]} | self.accounts.masked(provider),
                 )
                 await switches.notify(connection, organization_id, CHANNEL, version)
-                row = await configs.by_id(connection, organization_id, config_id)
         await self._announce(organization_id, version)
         if changes:  # now that its provider's handshake is answered with what was edited
             checks = await self.accounts.set_up(provider, url)
-        config = self.accounts.open(row) if row else None
+        config = self.accounts.known(edited)
         assert config is not None
         return config, version, checks
 
@@ -409,22 +448,28 @@ class WhatsAppProviderManager:
             and self._listening
             and not held.doubtful
             and await self._confirmed(organization_id, held.route)
+            and self._routes.get(organization_id) is held  # nobody has read, or heard of, anything newer meanwhile
         ):
             self._routes[organization_id] = _Held(monotonic() + CACHE_S, held.route)
             return held.route
         async with self._database.worker() as connection:
             rows = await configs.route(connection, organization_id)
-        order = [self.accounts.open(row) for row in rows if row["id"]]
-        # The first is the active one. Without it nothing is sent: a fallback must not take its place for good.
+        order = [self.accounts.known(row) for row in rows if row["id"]]
+        # The first is the active one. Damaged, nothing is sent: a fallback must not take its place for good.
         usable = [config for config in order if config is not None] if order and order[0] else []
         policy = _policy(rows[0]["fallback_policy"] if rows else None)
         route = Route(rows[0]["version"] if rows else 0, tuple(usable), policy)
         if route.order:
             await self._remember(organization_id, route, rows[0]["session"] or b"null")
-        now_held = self._routes.get(organization_id)
+        now_held, was = self._routes.get(organization_id), held and held.route
         # A late answer never brings an old version back. But who asks for a fresh one was refused by the database
-        # itself: after a restore, its version may be the lower one.
-        if not fresh and now_held is not None and now_held is not held and now_held.route.version >= route.version:
+        # itself: where nothing was read since, its version may be the lower one, after a restore.
+        if (
+            now_held is not None
+            and now_held is not held
+            and now_held.route.version >= route.version
+            and not (fresh and now_held.route is was)
+        ):
             return now_held.route
         if now_held is not None and rows:
             self._flip(now_held.route, route, rows[0]["version_at"], source)
@@ -432,13 +477,13 @@ class WhatsAppProviderManager:
         return route
 
     async def _confirmed(self, organization_id: UUID, route: Route) -> bool:
-        """Whether Redis has exactly this; the fence catches it where both are stale."""
+        """Whether Redis has exactly this, and plug-ins are as they were; the fence catches it where both are stale."""
         value = await self._redis.active(organization_id)
         try:
             active = msgspec.json.decode(value, type=_Active) if value else None
         except msgspec.MsgspecError:
             return False
-        return active is not None and active == _active(route)
+        return active is not None and active == _active(route) and all(map(self.accounts.is_current, route.order))
 
     def _flip(self, former: Route, route: Route, at: datetime, source: str) -> None:
         """From here on this process sends the new way: measure how long the news took, and what is still under way."""

@@ -21,7 +21,7 @@ import msgspec
 
 from providers import AccountBroken, Restricted, SendError, Unavailable
 
-from . import identifiers, log, metrics
+from . import absent, identifiers, log, metrics
 from .asking import Asking
 from .attempts import BREAKER_OPEN, Attempts, Settled, Stale, breaker_open
 from .breakers import Breakers
@@ -242,6 +242,8 @@ class Outbound:
         """Why nobody was called."""
         if not sending.route.order:
             return Unavailable("the organization has no provider any more", code="not_configured")
+        if sending.route.order[0].is_absent:
+            return AccountBroken(absent.STATUS.detail or "", code=absent.PLUGIN_MISSING)
         return breaker_open(self._rest_s(sending))
 
     def _note_fallback(self, sending: Sending, config: Config, last: Config | None) -> None:
@@ -249,7 +251,7 @@ class Outbound:
         former = last or sending.route.order[0]
         if former.id == config.id:
             return
-        reason = sending.exhausted.get(former.id, BREAKER_OPEN)
+        reason = sending.exhausted.get(former.id, absent.PLUGIN_MISSING if former.is_absent else BREAKER_OPEN)
         sending.fallback_from = sending.fallback_from or former.id
         sending.fallback_reason = sending.fallback_reason or reason
         metrics.child(metrics.fallbacks, config.provider_type, reason).inc()

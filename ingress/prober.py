@@ -145,7 +145,7 @@ class Prober:
             row = await health.look(connection, organization_id, config_id)
         if row is None:
             return  # it was deleted just now
-        config = self._manager.accounts.open(row)
+        config = self._manager.accounts.known(row)
         if config is None or not (row["in_use"] or row["watched"] or row["waiting"]):
             async with self._worker() as connection:
                 await health.put_off(connection, organization_id, config_id, lease_id, self._interval_s)
@@ -314,7 +314,7 @@ class Prober:
             if made and standing.route and made[0]["config_id"] == standing.route[0].config_id:
                 at, kind = made[0]["at"], made[0]["kind"] or "switch"
                 sent = await switches.sent_since(connection, organization_id, made[0]["config_id"], at)
-                last = LastSwitch(at, kind, sent["sends"], sent["failed"])
+                last = LastSwitch(at, kind, sent["sends"], sent["failed"], made[0]["actor"] == SYSTEM.name)
         own = sum(each["actor"] == SYSTEM.name for each in made)
         standing = msgspec.structs.replace(standing, last=last, automatic_lately=own)
         step = next_step(standing, policy, now)

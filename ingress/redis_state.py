@@ -11,6 +11,7 @@ from time import monotonic
 from typing import Any, NamedTuple
 from uuid import UUID
 
+import msgspec
 import redis.asyncio
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
@@ -28,14 +29,19 @@ CHANNEL = "ingress:wake"
 # Until the first wake-up tells; and how long the highest count stands.
 PROCESSES, COUNT_S = 2, 60.0
 
-# A value is stored only over an older one, so that a late or repeated write never brings an old provider back.
+# A value is stored only over an older one, so that a late or repeated write never brings an old provider back. Of the
+# same version a session is stored where there is none: one that is there is no older.
 SET_IF_NEWER = """
-local held = redis.call('GET', KEYS[1])
-if held then
+local function version_of(key)
+  local held = redis.call('GET', key)
+  if not held then return -1 end
   local readable, value = pcall(cjson.decode, held)
-  if readable and type(value) == 'table' and (tonumber(value.version) or -1) >= tonumber(ARGV[1]) then return 0 end
+  local version = readable and type(value) == 'table' and tonumber(value.version)
+  return version or -1
 end
-redis.call('SET', KEYS[1], ARGV[2], 'EX', ARGV[3])
+local held, version = version_of(KEYS[1]), tonumber(ARGV[1])
+if held > version or (held == version and version_of(KEYS[2]) == version) then return 0 end
+if held < version then redis.call('SET', KEYS[1], ARGV[2], 'EX', ARGV[3]) end
 redis.call('SET', KEYS[2], ARGV[4], 'EX', ARGV[3])
 return 1
 """
@@ -94,6 +100,16 @@ class Reserved(NamedTuple):
     due_s: float
 
 
+class _Session(msgspec.Struct):
+    """What Redis holds of an account: the provider's words of it, and the version at which it is the active one."""
+
+    version: int
+    session: msgspec.Raw
+
+    def __repr__(self) -> str:
+        return f"_Session({self.version})"
+
+
 class RedisState:
     """Every method answers None, False or nothing where Redis is away; none raises, none waits longer than 50 ms."""
 
@@ -129,20 +145,29 @@ class RedisState:
         held: bytes | None = await self._try(self._client.get(_key(organization_id, "active")))
         return held
 
-    async def session(self, organization_id: UUID) -> bytes | None:
-        """The active provider's session data as `set_active` stored it, if Redis has it."""
+    async def session(self, organization_id: UUID, version: int) -> bytes | None:
+        """The session data of the provider that is active at *version*, as it was set, if Redis has it."""
         held: bytes | None = await self._try(self._client.get(_key(organization_id, "session")))
-        return held
+        try:
+            told = msgspec.json.decode(held, type=_Session) if held else None
+        except msgspec.MsgspecError:
+            return None
+        return bytes(told.session) if told is not None and told.version == version else None
 
     async def set_active(self, organization_id: UUID, version: int, active: bytes, session: bytes) -> None:
-        """Remember both, unless a newer version is there. *active* is a JSON object with its ``version``."""
+        """Remember both, unless this version or a newer one is there; of this one, a *session* that is missing.
+
+        *active* is a JSON object with its ``version``, *session* any JSON.
+        """
         keys = [_key(organization_id, "active"), _key(organization_id, "session")]
-        await self._try(self._set_if_newer(keys, [version, active, ACTIVE_TTL_S, session]))
+        told = msgspec.json.encode(_Session(version, msgspec.Raw(session)))
+        await self._try(self._set_if_newer(keys, [version, active, ACTIVE_TTL_S, told]))
 
     async def set_session(self, organization_id: UUID, version: int, session: bytes) -> None:
         """Remember the session of the provider that is active at *version*; another version's is left as it is."""
         keys = [_key(organization_id, "active"), _key(organization_id, "session")]
-        await self._try(self._set_session(keys, [version, session]))
+        told = msgspec.json.encode(_Session(version, msgspec.Raw(session)))
+        await self._try(self._set_session(keys, [version, told]))
 
     async def reserve(
         self, organization_id: UUID, config_id: UUID, lines: Sequence[Line], at_most_s: float

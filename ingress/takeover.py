@@ -13,12 +13,13 @@ from providers.messages import STATUS_RANK
 
 from . import identifiers, metrics
 from .asking import Asking
+from .attempts import expired
 from .database import Database, StoreUnavailable
 from .manager import Config, WhatsAppProviderManager
 from .outbound import Outbound
 from .outcomes import Outcomes
 from .sending import Carrier, Order, Sending, SendState
-from .storage import sends
+from .storage import configs, sends
 from .storage.statuses import sweep
 
 logger = logging.getLogger("ingress.takeover")
@@ -99,7 +100,8 @@ class Takeover:
         route = await self._manager.route(row["organization_id"], fresh=True)
         async with self._database.worker() as connection:
             attempts = await sends.attempts(connection, row["organization_id"], row["id"])
-        last = attempts[-1]
+            last = attempts[-1]
+            held = await configs.by_id(connection, row["organization_id"], last["config_id"])
         sending = Sending(
             row["organization_id"],
             row["id"],
@@ -111,8 +113,9 @@ class Takeover:
         )
         sending.number, sending.begun = last["number"], True
         sending.fallback_from, sending.fallback_reason = row["fallback_from"], row["fallback_reason"]
-        configs = {config.id: config for config in await self._manager.configs(row["organization_id"])}
-        carrier = configs.get(last["config_id"]) or Carrier(last["config_id"], last["provider"])
+        carrier = (self._manager.accounts.open(held) if held else None) or Carrier(
+            last["config_id"], last["provider"], held["sender"] if held else None
+        )
         lost = Uncertain("no answer came", code=last["code"] or "process_died")
         if any(attempt["class"] in (None, "Uncertain") for attempt in attempts):
             sending.uncertain = lost
@@ -122,6 +125,10 @@ class Takeover:
             self._outbound.own(self._outcomes.accepted(sending, carrier, None))
         elif last["class"] is None and sending.on_uncertain == "hold":
             self._outbound.own(self._outbound.failed(sending, carrier, lost))
+        elif all(config.is_absent for config in sending.open_order()):
+            # Nobody can send it here. Another process may, or this one later, as long as there is time.
+            if sending.left_s <= 0:
+                self._outbound.own(self._outbound.failed(sending, carrier, expired()))
         else:
             for attempt in attempts:
                 if attempt["class"] in ("Unsupported", "AccountBroken"):

@@ -10,11 +10,14 @@ import sys
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from itertools import count
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import aiohttp
+import asyncpg
 import msgspec
 from aiohttp import web
 
@@ -166,6 +169,19 @@ async def eventually(
             return told
         assert time.monotonic() < deadline, f"not within {timeout} s; last: {str(told)[:500]}"
         await asyncio.sleep(every)
+
+
+async def leave(connection: asyncpg.Connection, message_id: UUID, *, minutes: float) -> None:
+    """As if a message's process had died after an attempt that was not taken, *minutes* before its time is over."""
+    await connection.execute(
+        "update attempts set class = 'Unavailable', provider_message_id = null where message_id = $1", message_id
+    )
+    await connection.execute(
+        """update messages set state = 'sending', status = 'accepted', status_rank = 0, provider_message_id = null,
+        leased_until = now() - interval '1 s', lease_id = null, expires_at = now() + $2 where id = $1""",
+        message_id,
+        timedelta(minutes=minutes),
+    )
 
 
 @asynccontextmanager

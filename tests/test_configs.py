@@ -292,6 +292,18 @@ async def test_a_name_is_changed_without_a_test(two: Organization, gateway: Gate
     assert (await edit(two, 1, name="")).status == 422
 
 
+async def test_an_edit_that_mends_a_config_is_a_transition_in_the_trail(two: Organization, gateway: Gateway) -> None:
+    """From `error` to `configured`; a new name mends nothing."""
+    await gateway.meta.set_default(two.numbers[1], EXPIRED, everything=True)
+    assert (await post(two, "switch", config_id=two.configs[1]["config_id"])).status == 422
+    await gateway.meta.clear_faults(two.numbers[1])
+    for change, state in (({"name": "x"}, "error"), ({"config_data": {"verify_token": "another"}}, "configured")):
+        answer = await edit(two, 1, **change)
+        assert (answer.status, answer.json["state"]) == (200, state), answer.raw
+        entry = await last_entry(two)
+        assert (entry["before"]["state"], entry["after"]["state"]) == ("error", state)
+
+
 # ---------------------------------------------------------------- deleting
 
 

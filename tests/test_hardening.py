@@ -15,12 +15,13 @@ import asyncpg
 import msgspec
 import pytest
 
-from ingress import auth, metrics
+from ingress import auth, metrics, takeover
 from ingress import inbound as receiving
 from ingress import manager as managing
 from ingress.database import Database, StoreUnavailable, is_data_error, store_errors
 from ingress.manager import WhatsAppProviderManager
 from ingress.redis_state import RedisState
+from ingress.sandbox import StatusPolicy
 from ingress.sandbox.meta_bodies import envelope, status_item
 from ingress.settings import Settings
 from ingress.storage import audit, configs, inbound, switches
@@ -29,7 +30,7 @@ from providers import Registry
 from providers.meta_business import MetaBusiness
 
 from .conftest import serving
-from .gateway import Gateway, Organization, eventually
+from .gateway import Gateway, Organization, eventually, leave
 
 
 @asynccontextmanager
@@ -218,6 +219,33 @@ async def test_one_unreadable_config_fails_itself_alone(settings: Settings, gate
         # It is mended over the API.
         await organization.configure()
         assert (await organization.send()).json["status"] == "sent"
+
+
+async def test_a_send_that_nobody_can_go_on_with_ends_in_time(
+    settings: Settings, gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its process died, and its config cannot be opened: it waits for that to be mended, and no longer than it may."""
+    monkeypatch.setattr(takeover, "SWEEP_S", 0.05)
+    owner = await gateway.organization()
+    await owner.configure()
+    gateway.meta.set_statuses(owner.numbers[0], StatusPolicy(statuses=()))
+    sent = (await owner.send()).json["id"]
+    before = await owner.message(sent)
+    message_id = UUID(sent)
+    async with AsyncExitStack() as stack:
+        connection = await stack.enter_async_context(connected(settings))
+        await stack.enter_async_context(unreadable(settings, owner, 0))
+        await fresh_service(stack, settings, gateway)
+        await leave(connection, message_id, minutes=1)
+        taken = "select lease_id is not null and leased_until > now() from messages where id = $1"
+        await eventually(lambda: connection.fetchval(taken, message_id))
+        assert (await owner.message(sent))["state"] == "sending"
+        await leave(connection, message_id, minutes=-1)
+        after = await owner.settled(sent, "failed")
+    assert (after["state"], after["error"]["class"], after["error"]["code"]) == ("done", "Rejected", "expired")
+    [event] = [event["data"] for event in await owner.events(kind="message.status")][1:]
+    assert (event["message"]["id"], event["status"]["value"]) == (sent, "failed")
+    assert event["conversation"]["id"] == before["conversation_id"]
 
 
 async def test_not_ready_with_the_wrong_keys(settings: Settings, organization: Organization) -> None:

@@ -242,21 +242,22 @@ def test_it_never_goes_to_and_fro_for_long() -> None:
 
 
 @pytest.mark.parametrize(
-    ("ago_s", "sends", "failed", "kind", "undone"),
+    ("ago_s", "sends", "failed", "kind", "automatic", "undone"),
     [
-        (300, 10, 5, "switch", True),
-        (301, 10, 10, "switch", False),
-        (60, 9, 9, "switch", False),
-        (60, 20, 9, "switch", False),
-        (60, 10, 10, "rollback", False),
-        (60, 10, 10, "fallback", False),
+        (300, 10, 5, "switch", False, True),
+        (301, 10, 10, "switch", False, False),
+        (60, 9, 9, "switch", False, False),
+        (60, 20, 9, "switch", False, False),
+        (60, 10, 10, "rollback", False, False),
+        (60, 10, 10, "fallback", True, False),
+        (60, 10, 10, "switch", True, False),
     ],
 )
 def test_a_switch_after_which_most_sends_fail_is_undone(
-    ago_s: float, sends: int, failed: int, kind: str, undone: bool
+    ago_s: float, sends: int, failed: int, kind: str, automatic: bool, undone: bool
 ) -> None:
-    """Within five minutes, of ten sends at least; a rollback never is."""
-    last = LastSwitch(NOW - seconds(ago_s), kind, sends, failed)
+    """Within five minutes, of ten sends at least; a rollback never is, nor what the service did by itself."""
+    last = LastSwitch(NOW - seconds(ago_s), kind, sends, failed, automatic)
     found = step(FallbackPolicy(auto_rollback=True), member(B), last=last)
     assert (found is not None) == undone
     if found is not None:

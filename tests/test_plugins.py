@@ -6,22 +6,26 @@ from collections.abc import AsyncIterator
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any, ClassVar
+from uuid import UUID
 
 import aiohttp
+import asyncpg
 import msgspec
 import pytest
 
-from ingress import app
-from ingress.sandbox import MetaSimulator, Slow, example_number
+from ingress import app, takeover
+from ingress.manager import WhatsAppProviderManager
+from ingress.sandbox import MetaSimulator, Slow, StatusPolicy, example_number
 from ingress.settings import Settings
-from providers import ProviderInfo, Registry
+from providers import Flow, MessageData, MessageResult, ProviderInfo, Registry, Rejected
 from providers.meta_business import MetaBusiness
 from providers.registry import ENTRY_POINT_GROUP
 
 from .conftest import serving
-from .gateway import Answer, Gateway, Organization, eventually
+from .gateway import Answer, Gateway, Organization, eventually, leave
 
-PROVIDERS = "/integrations/whatsapp/providers"
+BASE = "/integrations/whatsapp"
+PROVIDERS = f"{BASE}/providers"
 # Far from the numbers of other tests.
 _numbers = itertools.count(900_000)
 
@@ -57,9 +61,31 @@ async def registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Registry:
 
 
 @pytest.fixture
-async def service(registry: Registry, settings: Settings, meta: MetaSimulator) -> AsyncIterator[Gateway]:
+def managers(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> list[WhatsAppProviderManager]:
+    """Those of services that are started after."""
+    made = []
+
+    class Kept(WhatsAppProviderManager):
+        def __init__(self, *arguments: Any) -> None:
+            super().__init__(*arguments)
+            made.append(self)
+
+    monkeypatch.setattr(app, "WhatsAppProviderManager", Kept)
+    return made
+
+
+@pytest.fixture
+async def service(
+    managers: list[WhatsAppProviderManager], settings: Settings, meta: MetaSimulator
+) -> AsyncIterator[Gateway]:
     async with serving(settings) as url, aiohttp.ClientSession() as session:
         yield Gateway(url, settings.platform_key, session, meta)
+
+
+@pytest.fixture
+def manager(service: Gateway, managers: list[WhatsAppProviderManager]) -> WhatsAppProviderManager:
+    """The manager of the service."""
+    return managers[0]
 
 
 async def configured(organization: Organization, provider: str) -> Answer:
@@ -68,7 +94,9 @@ async def configured(organization: Organization, provider: str) -> Answer:
     base_url = await organization.gateway.meta.add_number(number)
     organization.numbers.append(number)
     body = {"provider_type": provider, "config_data": number.config_data(base_url), "is_active": True}
-    return await organization.call("POST", "/integrations/whatsapp/provider/configure", body)
+    answer = await organization.call("POST", f"{BASE}/provider/configure", body)
+    organization.configs.append(answer.json)
+    return answer
 
 
 async def listed(organization: Organization) -> dict[str, list[Any]]:
@@ -94,9 +122,9 @@ async def test_broken_plugins_are_listed_with_their_reason_and_the_others_go_on(
     assert (refused.status, "unimportable" in refused.json["detail"]) == (400, True)
 
 
-async def test_a_plugin_that_leaves_takes_no_send_with_it(service: Gateway, registry: Registry) -> None:
+async def test_a_plugin_that_leaves_takes_no_send_with_it(service: Gateway, manager: WhatsAppProviderManager) -> None:
     """What is in flight ends as it would have; then nobody can configure it, and it is listed no more."""
-    registry.register(Visiting)
+    manager.register(Visiting)
     organization = await service.organization()
     assert (await configured(organization, "visiting")).status == 200
     assert [entry["state"] for entry in (await listed(organization))["visiting"]] == ["registered"]
@@ -106,22 +134,170 @@ async def test_a_plugin_that_leaves_takes_no_send_with_it(service: Gateway, regi
     sends = [asyncio.create_task(organization.send()) for _ in range(5)]
     await eventually(lambda: service.meta.call_count(owner=number.phone_number_id) >= before + 5)
     assert not any(send.done() for send in sends)
-    registry.unregister("visiting")
+    manager.unregister("visiting")
     answers = await asyncio.gather(*sends)
     assert [(answer.status, answer.json["provider"]) for answer in answers] == [(200, "visiting")] * 5
     assert "visiting" not in await listed(organization)
     assert (await configured(organization, "visiting")).status == 400
 
 
-async def test_plugins_come_and_go_under_load(service: Gateway, registry: Registry) -> None:
+async def test_plugins_come_and_go_under_load(service: Gateway, manager: WhatsAppProviderManager) -> None:
     """Others send and are listed meanwhile, undisturbed; each time it comes, it can be used."""
     organization = await service.organization()
     assert (await configured(organization, "meta_business")).status == 200
     sends = [asyncio.create_task(organization.send()) for _ in range(40)]
     for _ in range(10):
-        registry.register(Passing)
+        manager.register(Passing)
         assert (await listed(organization))["passing"][0]["state"] == "registered"
-        registry.unregister("passing")
+        manager.unregister("passing")
         assert "passing" not in await listed(organization)
     answers = await asyncio.gather(*sends)
     assert [answer.status for answer in answers] == [200] * 40
+
+
+@pytest.fixture
+async def visiting(service: Gateway, manager: WhatsAppProviderManager) -> Organization:
+    """An organization with an active config of a plug-in, and a fallback of another one."""
+    manager.register(Visiting)
+    organization = await service.organization()
+    assert (await configured(organization, "visiting")).status == 200
+    fallback = await organization.configure(active=False)
+    await organization.fall_back_to(fallback["config_id"])
+    return organization
+
+
+async def test_a_plugin_that_leaves_is_passed_over_until_it_comes_back(
+    visiting: Organization, manager: WhatsAppProviderManager
+) -> None:
+    """Its config is shown in error, sends go to the fallback and say why, webhooks shall come again."""
+    first, second = (config["config_id"] for config in visiting.configs)
+    hook = visiting.gateway.meta.inbound(visiting.numbers[0]).text("x")
+
+    async def shown() -> list[Any]:
+        current = (await visiting.call("GET", f"{BASE}/provider/current")).json
+        listed = (await visiting.call("GET", f"{BASE}/provider/configs")).json["configs"]
+        assert (current["config_id"], current["provider"], current["version"]) == (first, "visiting", 2)
+        return [current["state"], current["status"]["is_connected"], *(config["state"] for config in listed)]
+
+    assert (await visiting.send()).json["provider"] == "visiting"
+    assert (await visiting.post_webhook(hook)).status == 200
+    well = await shown()
+    assert well == ["active", True, "active", "configured"]
+    for _ in range(2):
+        manager.unregister("visiting")
+        assert [entry.name for entry in manager.list_providers()].count("visiting") == 0
+        told = (await visiting.send()).json
+        assert (told["config_id"], told["fallback_from"]) == (second, first)
+        assert told["fallback_reason"] == "plugin_missing"
+        refused = await visiting.send({"to": "+5511987654321", "body": "x", "fallback": False})
+        assert (refused.status, "retry-after" in refused.headers) == (503, True)
+        answer = await visiting.post_webhook(hook)
+        assert (answer.status, "retry-after" in answer.headers) == (503, True)
+        assert await shown() == ["error", False, "error", "configured"]
+        manager.register(Visiting)
+        assert await shown() == well
+        assert (await visiting.send()).json["provider"] == "visiting"
+        assert (await visiting.post_webhook(hook)).status == 200
+    assert (active := await manager.provider_for(UUID(visiting.id)))
+    assert (str(active.id), type(active.provider)) == (first, Visiting)
+
+
+async def test_a_send_that_was_left_waits_for_its_plugin(
+    managers: list[WhatsAppProviderManager], settings: Settings, meta: MetaSimulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its process died, and who takes it over has no plug-in for it: another process may."""
+    monkeypatch.setattr(takeover, "SWEEP_S", 0.05)
+    go_round = takeover.Takeover._round
+
+    async def ours(self: Any) -> int:
+        return await go_round(self) if self._manager in managers else 0  # what other tests share knows no such plug-in
+
+    monkeypatch.setattr(takeover.Takeover, "_round", ours)
+    connection = await asyncpg.connect(settings.database_url)
+    async with serving(settings) as url, aiohttp.ClientSession() as session:
+        [manager] = managers
+        manager.register(Visiting)
+        organization = await Gateway(url, settings.platform_key, session, meta).organization()
+        assert (await configured(organization, "visiting")).status == 200
+        meta.set_statuses(organization.numbers[0], StatusPolicy(statuses=()))
+        sent = (await organization.send()).json["id"]
+        manager.unregister("visiting")
+        await leave(connection, UUID(sent), minutes=5)
+        taken = "select leased_until > now() from messages where id = $1"
+        await eventually(lambda: connection.fetchval(taken, UUID(sent)))
+        assert (await organization.message(sent))["state"] == "sending"
+        manager.register(Visiting)
+        await connection.execute("update messages set leased_until = now() where id = $1", UUID(sent))
+        assert (await organization.settled(sent, "sent"))["provider"] == "visiting"
+    await connection.close()
+
+
+async def test_no_config_without_its_plugin_becomes_active(
+    visiting: Organization, manager: WhatsAppProviderManager
+) -> None:
+    """Not even by force; it can be deleted."""
+    first, second = (config["config_id"] for config in visiting.configs)
+    assert (await visiting.call("POST", f"{BASE}/provider/switch", {"config_id": second})).status == 200
+    manager.unregister("visiting")
+    for force in (False, True):
+        answer = await visiting.call("POST", f"{BASE}/provider/switch", {"config_id": first, "force": force})
+        assert (answer.status, answer.json["code"]) == (400, "invalid_configuration")
+    renamed = await visiting.call("PATCH", f"{BASE}/provider/configs/{first}", {"name": "x"})
+    assert (renamed.status, renamed.json["code"]) == (400, "invalid_configuration")
+    assert (await visiting.send()).json["config_id"] == second
+    assert (await visiting.call("DELETE", f"{BASE}/provider/configs/{first}")).status == 204
+
+
+async def test_who_takes_a_plugin_from_the_registry_itself_is_noticed(
+    visiting: Organization, registry: Registry
+) -> None:
+    """Within a second, though Redis says that nothing has changed; also where another plug-in takes the name."""
+    assert (await visiting.send()).json["provider"] == "visiting"
+    registry.unregister("visiting")
+    await eventually(visiting.send, lambda answer: answer.json["provider"] == "meta_business")
+
+    class Refusing(Visiting, frozen=True, kw_only=True):
+        def send_message(self, message: MessageData) -> Flow[MessageResult]:
+            raise Rejected("not today")
+
+    registry.register(Refusing)
+    await eventually(visiting.send, lambda answer: answer.status == 422)
+
+
+async def test_organizations_are_told_of_a_plugin_that_leaves_and_comes_back(
+    managers: list[WhatsAppProviderManager], settings: Settings, meta: MetaSimulator
+) -> None:
+    """Each whose config it is, once: an event and an entry in its trail, as of any account that fails."""
+    connection = await asyncpg.connect(settings.database_url)
+    await connection.execute("update provider_health set due_at = 'infinity'")
+    await connection.close()
+    often = msgspec.structs.replace(settings, health_interval_s=0.1)
+    async with serving(often) as url, aiohttp.ClientSession() as session:
+        service = Gateway(url, settings.platform_key, session, meta)
+        [manager] = managers
+        manager.register(Visiting)
+        organization = await service.organization()
+        assert (await configured(organization, "visiting")).status == 200
+
+        async def health(state: str) -> Any:
+            current = f"{BASE}/provider/current"
+            told = await eventually(
+                lambda: organization.call("GET", current), lambda told: told.json["health"]["state"] == state
+            )
+            return told.json["health"]
+
+        await health("healthy")
+        manager.unregister("visiting")
+        told = await health("unhealthy")
+        assert told["reason"] == "plugin_missing"
+        assert "ingress providers" in told["what_to_do"]
+        manager.register(Visiting)
+        await health("healthy")
+        for kind in ("unhealthy", "recovered"):
+            [event] = await organization.events(kind=f"provider.{kind}")
+            assert event["data"]["reason"] == "plugin_missing"
+        entries = (await organization.call("GET", f"{BASE}/audit")).json["entries"]
+        assert [(entry["action"], entry["reason"]) for entry in entries[1::-1]] == [
+            ("unhealthy", "plugin_missing"),
+            ("recovered", "plugin_missing"),
+        ]

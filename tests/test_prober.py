@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
@@ -18,7 +19,7 @@ from ingress.database import Database
 from ingress.identifiers import new_id
 from ingress.sandbox import Bare5xx, ErrorCode, Hang, MetaSimulator, StatusPolicy
 from ingress.settings import Settings
-from ingress.storage import health
+from ingress.storage import health, switches
 
 from .conftest import serving
 from .gateway import Gateway, Organization, command, eventually
@@ -141,17 +142,41 @@ async def test_who_hangs_is_unreachable_and_delays_nobody(
     assert (told["reason"], "read_timeout" in told["detail"]) == ("unreachable", True)
 
 
+FOUND: Any = dict.fromkeys(("since", "reason", "detail", "pending", "pairing")) | {"state": "unhealthy", "looks": 0}
+
+
 async def test_a_look_whose_lease_was_lost_writes_nothing(account: Organization, settings: Settings) -> None:
     """Another process took it over: what the first one finds in the end is late news."""
     organization_id, config_id = UUID(account.id), UUID(account.configs[0]["config_id"])
-    async with Database(settings.database_url) as database:
-        stored = {"state": "unhealthy", "since": None, "reason": None, "detail": None, "pending": None, "looks": 0}
-        async with database.organization(organization_id) as connection:
-            held = await health.store(
-                connection, organization_id, config_id, new_id(), **stored, pairing=None, next_in_s=1
-            )  # type: ignore[arg-type]
+    async with Database(settings.database_url) as database, database.organization(organization_id) as connection:
+        held = await health.store(connection, organization_id, config_id, new_id(), **FOUND, next_in_s=1)
     assert held is False
     assert (await current(account))["health"]["state"] == "healthy"
+
+
+@pytest.mark.parametrize("evidence", ["none", "heard", "watched", "switched"])
+async def test_evidence_ends_no_look_and_asks_for_the_next(
+    organization: Organization, sql: asyncpg.Connection, evidence: str
+) -> None:
+    """Who looks at an account does so alone, and what it finds is written; soon after, it is due again."""
+    pair = UUID(organization.id), UUID(organization.configs[0]["config_id"])
+    transaction = sql.transaction()
+    await transaction.start()  # and no end: of other organizations' accounts nothing is taken
+    await sql.execute("update provider_health set due_at = now() where organization_id = $1", pair[0])
+    lease_id = new_id()
+    assert pair in map(tuple, await health.claim(sql, lease_id, 1_000_000, 20))
+    match evidence:
+        case "heard":
+            await health.look_soon(sql, [pair])
+        case "watched":
+            await health.watch(sql, *pair, 300, None)
+        case "switched":
+            assert await switches.activate(sql, *pair, expected_version=1, session=None, sender=None)
+    assert pair not in map(tuple, await health.claim(sql, new_id(), 1_000_000, 20))
+    assert await health.store(sql, *pair, lease_id, **FOUND, next_in_s=3600)
+    due_in = "select due_at - now() from provider_health where organization_id = $1"
+    assert await sql.fetchval(due_in, pair[0]) == timedelta(seconds=3600 if evidence == "none" else 2)
+    await transaction.rollback()
 
 
 async def test_what_a_dead_process_had_leased_is_looked_at_by_another(
@@ -160,8 +185,8 @@ async def test_what_a_dead_process_had_leased_is_looked_at_by_another(
     """When its lease is over."""
     config_id = UUID(account.configs[0]["config_id"])
     await sql.execute(
-        """update provider_health set lease_id = $2, due_at = now() + interval '0.5 s', checked_at = null
-        where config_id = $1""",
+        """update provider_health set lease_id = $2, leased_until = now() + interval '0.5 s', due_at = now(),
+        checked_at = null where config_id = $1""",
         config_id,
         new_id(),
     )
@@ -176,12 +201,12 @@ async def test_what_the_provider_says_is_the_session(
     client = redis.asyncio.Redis.from_url(settings.redis_url)
     key = f"org_{{{account.id}}}:provider:session"
     await current(account)
-    await client.set(key, b"null", keepttl=True)
+    await client.set(key, b'{"version":1,"session":null}', keepttl=True)
     await sql.execute(
         "update whatsapp_provider_configs set session = 'null' where organization_id = $1", UUID(account.id)
     )
-    told = await eventually(lambda: client.get(key), lambda held: held not in (None, b"null"))
-    assert json.loads(told)["is_connected"] is True
+    told = await eventually(lambda: client.get(key), lambda held: held and json.loads(held)["session"])
+    assert json.loads(told)["session"]["is_connected"] is True
     await client.delete(key, key.replace("session", "active"))
     assert (await current(account))["status"]["is_connected"] is True
     await client.aclose()
@@ -252,10 +277,13 @@ async def all_healthy(sql: asyncpg.Connection, organization: Organization) -> No
 async def test_an_unhealthy_provider_is_replaced_and_returned_to(
     account: Organization, meta: MetaSimulator, settings: Settings, sql: asyncpg.Connection
 ) -> None:
-    """After the time the organization chose, by one of two processes; and back when it is well, to the same order."""
+    """After the time the organization chose, by one of two processes; and back when it is well, to the same order.
+
+    There it stays, though an organization may have bad switches undone: no person asked for this one.
+    """
     await account.configure(active=False)
     first, second = (config["config_id"] for config in account.configs)
-    await policy(account, second, auto_switch_after_s=3600, min_stay_s=7200, return_to_primary=True)
+    await policy(account, second, auto_switch_after_s=3600, min_stay_s=7200, return_to_primary=True, auto_rollback=True)
     await all_healthy(sql, account)
     async with serving(msgspec.structs.replace(settings, health_interval_s=0.1)):
         await meta.set_default(account.numbers[0], Bare5xx(), everything=True)
@@ -274,7 +302,12 @@ async def test_an_unhealthy_provider_is_replaced_and_returned_to(
         await pass_time(sql, account, 200)
         await eventually(lambda: current(account), lambda told: told["config_id"] == first)
         assert await fallbacks(account) == [second]
+        await meta.set_default(account.numbers[0], EXPIRED)
+        await asyncio.gather(*(account.send(prefer="respond-async") for _ in range(12)))
+        failed = "select count(*) from attempts where config_id = $1 and class in ('AccountBroken', 'Unavailable')"
+        await eventually(lambda: sql.fetchval(failed, UUID(first)), lambda many: many >= 10)
         await looks(sql, first, 3)
+        assert (await current(account))["config_id"] == first
     made = await trail(account, "activated")
     assert [(entry["actor"], entry["version"]) for entry in made[1:]] == [("system", 3), ("system", 4)]
     switched = [event["data"] for event in await account.events(kind="provider.switched")]

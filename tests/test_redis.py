@@ -86,7 +86,8 @@ async def test_the_active_provider_and_its_session(organization: Organization, c
         "provider": "meta_business",
         "order": [config["config_id"]],
     }
-    assert isinstance(msgspec.json.decode(session), dict)
+    told = msgspec.json.decode(session)
+    assert (told["version"], told["session"]["is_connected"]) == (config["version"], True)
     for key in keys(organization):
         assert 0 < await client.ttl(key) <= ACTIVE_TTL_S
     number = organization.numbers[0]
@@ -128,7 +129,7 @@ async def test_only_a_newer_version_is_stored(state: RedisState) -> None:
         assert active in (before, value)
         assert msgspec.json.decode(active or b"")["version"] == stays
         assert (active == value) == (before is None or version > msgspec.json.decode(before)["version"])
-        assert await state.session(organization_id) == b'{"of":%d}' % stays
+        assert await state.session(organization_id, stays) == b'{"of":%d}' % stays
 
 
 @pytest.mark.parametrize(
@@ -193,6 +194,35 @@ def stale_value(organization: Organization) -> bytes:
     return msgspec.json.encode(
         {"version": first["version"], "provider": "meta_business", "order": [first["config_id"]]}
     )
+
+
+@pytest.mark.parametrize(
+    ("active", "session"),
+    [("former", "former"), ("present", "former"), ("present", "none"), ("present", "garbage")],
+    ids=["both-stale", "session-stale", "session-lost", "session-garbage"],
+)
+async def test_the_session_that_is_shown_is_of_the_config_in_force(
+    organization: Organization, client: redis.asyncio.Redis, monkeypatch: pytest.MonkeyPatch, active: str, session: str
+) -> None:
+    """Not the former one's, where a write was lost; the database has it at once, and Redis gets it back."""
+    monkeypatch.setattr(manager, "CACHE_S", 60.0)  # the route is known: nobody mends Redis on its account
+    active_key, session_key = keys(organization)
+    former = msgspec.json.decode(await client.get(session_key))
+    former["session"]["connection_quality"] = "poor"
+    stale = {"former": msgspec.json.encode(former), "garbage": b'{"version":2,"session":'}
+    before = await client.get(active_key)
+    await organization.configure()
+    shown = (await current(organization))["status"]
+    assert shown["connection_quality"] != "poor"
+    right = await client.get(active_key), await client.get(session_key)
+    if active == "former":
+        await client.set(active_key, before)
+    if session == "none":
+        await client.delete(session_key)
+    else:
+        await client.set(session_key, stale[session])
+    assert (await current(organization))["status"] == shown
+    assert (await client.get(active_key), await client.get(session_key)) == right
 
 
 @pytest.mark.parametrize(

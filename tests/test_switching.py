@@ -914,6 +914,59 @@ async def test_late_news_change_nothing(
         assert (await current(two))["version"] == 2
 
 
+@pytest.mark.parametrize(
+    ("late", "module", "name"),
+    [
+        pytest.param(True, manager.configs, "route", id="database"),
+        pytest.param(False, redis_state.RedisState, "active", id="redis"),
+    ],
+)
+async def test_a_late_answer_brings_no_old_version_back(
+    two: Organization,
+    settings: Settings,
+    meta: MetaSimulator,
+    monkeypatch: pytest.MonkeyPatch,
+    late: bool,
+    module: Any,
+    name: str,
+) -> None:
+    """Of two loads at once the one that was asked first, and is answered last, knows the lower version."""
+    managers: list[manager.WhatsAppProviderManager] = []
+
+    class Kept(manager.WhatsAppProviderManager):
+        def __init__(self, *arguments: Any) -> None:
+            super().__init__(*arguments)
+            managers.append(self)
+
+    monkeypatch.setattr(app, "WhatsAppProviderManager", Kept)
+    monkeypatch.setattr(manager, "CACHE_S", 0.0)
+    organization_id = UUID(two.id)
+    async with service(settings, meta), asyncio.timeout(20):
+        [there] = managers
+        await eventually(lambda: there._listening)
+        assert (await there.route(organization_id)).version == 1
+        answered, go_on, ask = asyncio.Event(), asyncio.Event(), getattr(module, name)
+
+        async def delayed(*arguments: Any) -> Any:
+            answer = await ask(*arguments)
+            if not answered.is_set():
+                answered.set()
+                await go_on.wait()
+            return answer
+
+        monkeypatch.setattr(module, name, delayed)
+        first = asyncio.create_task(there.route(organization_id, fresh=late))
+        await answered.wait()
+        connection = await asyncpg.connect(settings.database_url)
+        await connection.execute("update organizations set version = version + 1 where id = $1", organization_id)
+        await connection.close()
+        there.forget(organization_id)
+        assert (await there.route(organization_id, fresh=not late)).version == 2
+        go_on.set()
+        assert (await first).version == 2
+        assert there._routes[organization_id].route.version == 2
+
+
 async def test_an_edit_of_a_config_that_nothing_is_sent_through_is_heard_of(
     two: Organization, gateway: Gateway, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:

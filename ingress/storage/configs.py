@@ -52,7 +52,7 @@ BY_ID = f"select {_CONFIG} from whatsapp_provider_configs c where organization_i
 
 
 async def by_id(connection: asyncpg.Connection, organization_id: UUID, config_id: UUID) -> asyncpg.Record | None:
-    """One config of the organization (organization)."""
+    """One config of the organization (organization, worker)."""
     return await connection.fetchrow(BY_ID, organization_id, config_id)
 
 

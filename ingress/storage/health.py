@@ -8,12 +8,15 @@ import asyncpg
 
 from .switches import NOTIFY
 
+# Whoever wants a look while one is under way sets `due_at` as ever: that ends no lease, and is due right after it.
 CLAIM = """
 with due as (
-    select organization_id, config_id from provider_health where due_at <= now()
+    select organization_id, config_id from provider_health
+    where due_at <= now() and coalesce(leased_until <= now(), true)
     order by due_at limit $2 for update skip locked
 )
-update provider_health h set lease_id = $1, due_at = now() + make_interval(secs => $3)
+update provider_health h set lease_id = $1, leased_until = now() + make_interval(secs => $3),
+    due_at = now() + make_interval(secs => $3)
 from due where h.organization_id = due.organization_id and h.config_id = due.config_id
 returning h.organization_id, h.config_id"""
 
@@ -80,10 +83,18 @@ async def traffic(
     return found
 
 
-STORE = """
+SOON_S = 2
+
+
+def _released(next_in_s: str) -> str:
+    """Sets the columns of who is looked at when: in *next_in_s*, or soon where a look was asked for meanwhile."""
+    return f"""lease_id = null, leased_until = null, due_at = now() + make_interval(
+        secs => case when due_at < leased_until then least({next_in_s}, {SOON_S}) else {next_in_s} end)"""
+
+
+STORE = f"""
 update provider_health set state = $4, since = $5, reason = $6, detail = $7, pending = $8, looks = $9, pairing = $10,
-    checked_at = clock_timestamp(), lease_id = null,
-    due_at = case when due_at <= now() then due_at else now() + make_interval(secs => $11) end
+    checked_at = clock_timestamp(), {_released("$11")}
 where organization_id = $1 and config_id = $2 and lease_id = $3 returning config_id"""
 
 
@@ -107,8 +118,8 @@ async def store(
     return await connection.fetchval(STORE, organization_id, config_id, lease_id, *columns) is not None
 
 
-PUT_OFF = """
-update provider_health set lease_id = null, due_at = now() + make_interval(secs => $4)
+PUT_OFF = f"""
+update provider_health set {_released("$4")}
 where organization_id = $1 and config_id = $2 and lease_id = $3"""
 
 
@@ -128,15 +139,15 @@ async def set_session(connection: asyncpg.Connection, organization_id: UUID, con
     await connection.execute(SESSION, organization_id, config_id, session)
 
 
-# Not more often than every two seconds, however much there is to hear; and no webhook waits for who is looking now.
-SOON = """
+# Not more often than that, however much there is to hear; and no webhook waits for who is looking now.
+SOON = f"""
 with told as (
     select h.organization_id, h.config_id from provider_health h
     join unnest($1::uuid[], $2::uuid[]) as _(organization_id, config_id)
         on h.organization_id = _.organization_id and h.config_id = _.config_id
     for update of h skip locked
 )
-update provider_health h set due_at = least(h.due_at, coalesce(h.checked_at, '-infinity') + interval '2 seconds')
+update provider_health h set due_at = least(h.due_at, coalesce(h.checked_at, '-infinity') + interval '{SOON_S} s')
 from told where h.organization_id = told.organization_id and h.config_id = told.config_id"""
 
 
