@@ -94,6 +94,7 @@ def _keyed(event: Event, owner: Config, now: datetime) -> KeyedEvent:
         status = StatusRow(
             owner.organization_id,
             owner.id,
+            owner.account_id,
             said.provider_message_id,
             said.value,
             STATUS_RANK[said.value],

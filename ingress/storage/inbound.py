@@ -83,8 +83,8 @@ _QUARANTINE = """aside as (
 def _store(statuses: bool, quarantine: bool) -> str:
     parts, next_parameter = [_WEBHOOKS, _EVENTS], 14
     if statuses:
-        parts.append(MERGE.format(*range(next_parameter, next_parameter + 9)))
-        next_parameter += 9
+        parts.append(MERGE.format(*range(next_parameter, next_parameter + 10)))
+        next_parameter += 10
     if quarantine:
         parts.append(_QUARANTINE.format(*range(next_parameter, next_parameter + 7)))
     answer = "select place from stored"
