@@ -175,10 +175,10 @@ create index on inbound_webhooks using brin (received_at);
 -- events, so that the unique index stays small.
 create table inbound_dedup (
     organization_id uuid        not null,
-    config_id       uuid        not null,
+    -- Of the account and the provider's key: what comes in under the address of another config of it is known.
     key_hash        bytea       not null,
     first_seen      timestamptz not null default now(),
-    primary key (organization_id, config_id, key_hash)
+    primary key (organization_id, key_hash)
 );
 create index on inbound_dedup using brin (first_seen);
 

@@ -91,9 +91,10 @@ def account_id(organization_id: UUID, config_id: UUID, provider_type: str, sende
     return FastUUID(state.digest())
 
 
-def key_hash(key: str) -> bytes:
-    """16 bytes that stand for a deduplication key."""
+def key_hash(key: str, account_id: UUID) -> bytes:
+    """16 bytes that stand for a deduplication key of an account."""
     state = _unkeyed.copy()
+    state.update(account_id.bytes)
     state.update(key.encode("utf-8", "surrogatepass"))
     return state.digest()
 

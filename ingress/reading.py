@@ -103,4 +103,4 @@ def _keyed(event: Event, owner: Config, now: datetime) -> KeyedEvent:
             message_id,
             attempt,
         )
-    return KeyedEvent(identifiers.key_hash(event.key), row, status)
+    return KeyedEvent(identifiers.key_hash(event.key, owner.account_id), row, status)

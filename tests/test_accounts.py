@@ -1,5 +1,6 @@
 """One account in two configs, as while its credentials are renewed: wherever it is heard of, it is one account."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 from uuid import UUID, uuid4
@@ -12,6 +13,7 @@ from ingress.sandbox import ResetAfterAccept, StatusPolicy
 from ingress.sandbox.meta_bodies import envelope, status_item
 from ingress.settings import Settings
 from ingress.storage import health, statuses
+from providers.meta_business import MetaBusiness
 
 from .gateway import Gateway, Organization
 
@@ -54,11 +56,14 @@ async def values(organization: Organization) -> list[Any]:
 
 @pytest.mark.parametrize("address", [OLD, NEW], ids=["old", "new"])
 async def test_a_status_moves_the_message_at_whichever_address_it_comes_in(renewed: Organization, address: int) -> None:
+    """And repeated at the other one it is no second event."""
     told = (await renewed.send()).json
     assert told["config_id"] == renewed.configs[OLD]["config_id"]
-    await acknowledge(renewed, told["provider_message_id"], "delivered", config=address)
+    for config in (address, NEW - address):
+        await acknowledge(renewed, told["provider_message_id"], "delivered", config=config)
     message = await renewed.message(told["id"])
     assert (message["status"], message["config_id"]) == ("delivered", told["config_id"])
+    assert await values(renewed) == ["delivered"]
 
 
 async def test_a_status_that_comes_before_our_own_answer(
@@ -95,6 +100,34 @@ async def test_a_lost_answer_is_settled_for_the_config_that_was_called(renewed: 
     told = (await renewed.send(prefer="wait=5")).json
     message = await renewed.settled(told["id"], "delivered")
     assert message["config_id"] == renewed.configs[OLD]["config_id"]
+
+
+async def test_a_webhook_repeated_at_the_other_address_is_no_second_event(
+    renewed: Organization, gateway: Gateway
+) -> None:
+    """One after the other, and both at once."""
+    people = gateway.meta.inbound(renewed.numbers[OLD])
+    for together in (False, True):
+        hook = people.text("once")
+        posts = [renewed.post_webhook(hook, config=config) for config in (OLD, NEW)]
+        answers = await asyncio.gather(*posts) if together else [await post for post in posts]
+        assert [answer.status for answer in answers] == [200, 200]
+    assert len(await renewed.events(kind="message.received")) == 2
+
+
+async def test_a_replay_of_what_the_other_address_has_received(
+    renewed: Organization, gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Put aside at one, read at the other: replayed, it is known."""
+    hook = gateway.meta.inbound(renewed.numbers[OLD]).text("once")
+    with monkeypatch.context() as patch:
+        patch.setattr(MetaBusiness, "parse", lambda self, hook: 1 / 0)
+        assert (await renewed.post_webhook(hook, config=NEW)).status == 200
+    assert (await renewed.post_webhook(hook, config=OLD)).status == 200
+    [item] = (await renewed.call("GET", "/quarantine")).json["quarantine"]
+    replayed = await renewed.call("POST", f"/quarantine/{item['id']}/replay")
+    assert (replayed.status, replayed.json) == (200, {"state": "replayed", "events": 0})
+    assert len(await renewed.events(kind="message.received")) == 1
 
 
 async def test_another_account_is_another(renewed: Organization) -> None:

@@ -6,6 +6,7 @@ import random
 from collections.abc import AsyncIterator
 from typing import Any, get_args
 
+import msgspec
 import pytest
 
 from ingress.sandbox import (
@@ -151,6 +152,26 @@ async def test_acks_in_any_order_before_our_own_answer(linked: Linked) -> None:
     answer = await linked.send()
     assert answer.status == 200
     assert (await linked.organization.settled(answer.json["id"], "read"))["status"] == "read"
+
+
+async def test_a_new_config_of_the_session_knows_what_the_old_one_sent(linked: Linked) -> None:
+    """With a key of its own it has an address beside the old one's: each webhook comes to both, and is one fact."""
+    linked.waha.set_acks(linked.session, NO_ACKS)
+    sent = (await linked.send()).json
+    linked.session = msgspec.structs.replace(linked.session, hmac_key="renewed")
+    await linked.configure()
+    await linked.working()
+    state = linked.waha.state_of(linked.session)
+    assert len(state.webhooks) == 2
+    [message] = state.messages
+    linked.waha.set_acks(linked.session, AckPolicy())
+    await linked.waha.post_acks(state, message)
+    assert (await linked.organization.settled(sent["id"], "read"))["config_id"] == sent["config_id"]
+    results = await linked.waha.post(linked.session, linked.waha.inbound(linked.session).text("Olá"))
+    assert [result.delivered for result in results] == [True, True]
+    assert len(await linked.organization.events(kind="message.received")) == 1
+    told = [event["data"]["status"]["value"] for event in await linked.organization.events(kind="message.status")]
+    assert sorted(value for value in told if value != "sent") == ["delivered", "read"]
 
 
 async def test_an_ack_may_be_a_failure(linked: Linked) -> None:
