@@ -176,10 +176,10 @@ create index on inbound_webhooks using brin (received_at);
 -- events, so that the unique index stays small.
 create table inbound_dedup (
     organization_id uuid        not null,
-    config_id       uuid        not null,
+    -- Of the account and the provider's key: what comes in under the address of another config of it is known.
     key_hash        bytea       not null,
     first_seen      timestamptz not null default now(),
-    primary key (organization_id, config_id, key_hash)
+    primary key (organization_id, key_hash)
 );
 create index on inbound_dedup using brin (first_seen);
 
@@ -307,6 +307,8 @@ create table messages (
     -- NULL until a provider took it.
     provider            text,
     config_id           uuid,
+    -- Of the config (`account_id` in ingress/identifiers.py): what the provider's id is unique in.
+    account_id          uuid,
     provider_message_id text,
     -- The config that should have sent it, where another did.
     fallback_from       uuid,
@@ -328,7 +330,7 @@ create table messages (
 );
 create unique index on messages (idempotency_key, organization_id);
 create index on messages (conversation_id, created_at);
-create index on messages (provider_message_id, config_id, organization_id);
+create index on messages (provider_message_id, organization_id);
 create index on messages (leased_until) where state <> 'done';
 
 -- Written before the provider is called: a row without a class is a call that may have happened.
@@ -352,7 +354,7 @@ create table attempts (
 -- Statuses as they came, whether or not the send is known yet.
 create table message_statuses (
     organization_id     uuid        not null,
-    config_id           uuid        not null,
+    account_id          uuid        not null,
     provider_message_id text        not null,
     value               text        not null,
     status_rank         smallint    not null,
@@ -361,7 +363,7 @@ create table message_statuses (
     received_at         timestamptz not null default now(),
     -- False: no message of ours had this id yet. The sweep looks again for a while.
     matched             boolean     not null,
-    primary key (organization_id, config_id, provider_message_id, value)
+    primary key (organization_id, account_id, provider_message_id, value)
 );
 create index on message_statuses (received_at);
 

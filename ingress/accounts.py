@@ -99,6 +99,7 @@ class Config(msgspec.Struct, frozen=True):
     sender: str | None
     provider: WhatsAppProvider
     callback_url: str  # where its provider reaches us, as the provider is to be given it
+    account_id: UUID  # of all configs of the account: what the provider's ids are unique in
 
     @property
     def is_absent(self) -> bool:
@@ -178,15 +179,17 @@ class Accounts:
     ) -> tuple[Config, str]:
         """The config that *new* becomes, and the token of its webhook address."""
         token = new_webhook_token()
+        config_id, sender = identifiers.new_id(), sender_of(provider, status)
         config = Config(
             organization_id,
-            identifiers.new_id(),
+            config_id,
             new.provider_type,
             new.name,
             "configured",
-            sender_of(provider, status),
+            sender,
             provider,
             provider.callback_url(self.webhook_url(new.provider_type, token)),
+            identifiers.account_id(organization_id, config_id, new.provider_type, sender),
         )
         return config, token
 
@@ -218,6 +221,7 @@ class Accounts:
             row["sender"],
             provider,
             provider.callback_url(webhook_url),
+            identifiers.account_id(*place, row["provider_type"], row["sender"]),
         )
         self._opened[place] = (row["updated_at"], config)
         return config
@@ -228,7 +232,8 @@ class Accounts:
         if config is not None or self._kind(row["provider_type"]) is not None:
             return config
         place = row["organization_id"], row["id"], row["provider_type"]
-        return Config(*place, row["name"], "error", row["sender"], Absent(), "")
+        account_id = identifiers.account_id(*place, row["sender"])
+        return Config(*place, row["name"], "error", row["sender"], Absent(), "", account_id)
 
     def is_current(self, config: Config) -> bool:
         """Whether its plug-in is there, or not, as when it was opened."""

@@ -79,9 +79,22 @@ def _keyed(organization_id: UUID) -> "hashlib.blake2b":
     return hashlib.blake2b(digest_size=16, key=organization_id.bytes)
 
 
-def key_hash(key: str) -> bytes:
-    """16 bytes that stand for a deduplication key."""
+def account_id(organization_id: UUID, config_id: UUID, provider_type: str, sender: str | None) -> UUID:
+    """What a business number at a provider is known by within the organization: the same for every config of it.
+
+    A config whose number is not known yet stands for itself.
+    """
+    if sender is None:
+        return config_id
+    state = _keyed(organization_id).copy()
+    state.update(f"{provider_type}\x1f{sender}".encode())
+    return FastUUID(state.digest())
+
+
+def key_hash(key: str, account_id: UUID) -> bytes:
+    """16 bytes that stand for a deduplication key of an account."""
     state = _unkeyed.copy()
+    state.update(account_id.bytes)
     state.update(key.encode("utf-8", "surrogatepass"))
     return state.digest()
 

@@ -125,6 +125,7 @@ class Outcomes:
             now,
             result.cost if result else None,
             now + timedelta(seconds=HOLD_S) if state == "uncertain" else None,
+            carrier.account_id,
             event,
         )
 

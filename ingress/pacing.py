@@ -205,7 +205,7 @@ class Pacer:
 
 def _name(config: Config, contact: str) -> str:
     """A contact without its number."""
-    return identifiers.key_hash(f"{config.id}:{contact}").hex()[:32]
+    return identifiers.key_hash(contact, config.id).hex()[:32]
 
 
 def _distance_s(pacing: Pacing) -> float:

@@ -94,6 +94,7 @@ def _keyed(event: Event, owner: Config, now: datetime) -> KeyedEvent:
         status = StatusRow(
             owner.organization_id,
             owner.id,
+            owner.account_id,
             said.provider_message_id,
             said.value,
             STATUS_RANK[said.value],
@@ -102,4 +103,4 @@ def _keyed(event: Event, owner: Config, now: datetime) -> KeyedEvent:
             message_id,
             attempt,
         )
-    return KeyedEvent(identifiers.key_hash(event.key), row, status)
+    return KeyedEvent(identifiers.key_hash(event.key, owner.account_id), row, status)

@@ -52,6 +52,10 @@ class Carrier(msgspec.Struct, frozen=True):
     provider_type: str
     sender: str | None = None
 
+    @property
+    def account_id(self) -> UUID:
+        return self.id
+
 
 class SendState(msgspec.Struct, frozen=True, kw_only=True):
     """A message as it stands."""

@@ -503,7 +503,7 @@ class AccountUpdate(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
 class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One normalized fact out of one webhook.
 
-    ``key`` is the provider's own identity of the fact, unique within a config; the same fact delivered again
+    ``key`` is the provider's own identity of the fact, unique within an account; the same fact delivered again
     has the same key. Exactly one of ``message``, ``status``, ``account`` is set. In a ``message.unknown`` it
     says what could not be read: a message of an unknown type, a status of an unknown word, or, as ``account``
     with the kind ``malformed`` or ``unknown_field``, something else. ``raw`` is the provider's item as JSON

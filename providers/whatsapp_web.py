@@ -113,6 +113,14 @@ class WhatsAppWeb(WhatsAppProvider, frozen=True, kw_only=True):
             extra={"placeholder": "+15550001111"},
         ),
     ] = None
+    hmac_key_previous: Annotated[
+        Annotated[str, Meta(pattern=_NO_SPACES)] | None,
+        Meta(
+            title="Previous HMAC key",
+            description="Accepted as well while the HMAC key is being replaced.",
+            extra=_SECRET,
+        ),
+    ] = None
 
     @property
     def sender(self) -> str | None:
@@ -129,7 +137,7 @@ class WhatsAppWeb(WhatsAppProvider, frozen=True, kw_only=True):
         algorithm = hook.headers.get("x-webhook-hmac-algorithm", _ALGORITHM)
         if algorithm != _ALGORITHM:
             raise Unverified
-        verify_hmac_hex((self.hmac_key,), hook.body, hook.headers.get("x-webhook-hmac", "").lower(), _ALGORITHM)
+        verify_hmac_hex(self._hmac_keys, hook.body, hook.headers.get("x-webhook-hmac", "").lower(), _ALGORITHM)
 
     def parse(self, hook: Webhook) -> list[Event]:
         return _waha_inbound.events(hook.body, self.phone_number)
@@ -336,7 +344,7 @@ class WhatsAppWeb(WhatsAppProvider, frozen=True, kw_only=True):
         return [
             entry
             for entry in webhooks
-            if not _waha_sessions.is_signed_with(entry, self.hmac_key)
+            if not any(_waha_sessions.is_signed_with(entry, key) for key in self._hmac_keys)
             and not (isinstance(entry, dict) and callback_url is not None and entry.get("url") == callback_url)
         ]
 
@@ -366,8 +374,12 @@ class WhatsAppWeb(WhatsAppProvider, frozen=True, kw_only=True):
         return f"api/sessions/{self.session}"
 
     @property
+    def _hmac_keys(self) -> tuple[str, ...]:
+        return (self.hmac_key, self.hmac_key_previous) if self.hmac_key_previous else (self.hmac_key,)
+
+    @property
     def _secrets(self) -> tuple[str, ...]:
-        return (self.api_key, self.hmac_key)
+        return (self.api_key, *self._hmac_keys)
 
     def _get(self, path: str, query: dict[str, str] | None = None) -> Request:
         return Request(method="GET", url=self._url(path, query or {}), headers=self._headers)

@@ -93,10 +93,14 @@ class Organization:
     async def call(self, method: str, path: str, body: Any = None, **more: Any) -> Answer:
         return await self.gateway.call(method, path, body, key=self.key, **more)
 
-    async def configure(self, *, active: bool = True, own_port: bool = False, **changes: Any) -> dict[str, Any]:
-        """A new simulated number and a config of it."""
-        number = msgspec.structs.replace(example_number(next(_numbers)), **changes)
-        base_url = await self.gateway.meta.add_number(number, own_port=own_port)
+    async def configure(
+        self, number: MetaNumber | None = None, *, active: bool = True, own_port: bool = False, **changes: Any
+    ) -> dict[str, Any]:
+        """A config of a new simulated number, or of *number*, which others may have too."""
+        if number is None:
+            number = msgspec.structs.replace(example_number(next(_numbers)), **changes)
+            await self.gateway.meta.add_number(number, own_port=own_port)
+        base_url = self.gateway.meta.url_for(number)
         body = {"provider_type": "meta_business", "config_data": number.config_data(base_url), "is_active": active}
         answer = await self.call("POST", "/integrations/whatsapp/provider/configure", body)
         assert answer.status == 200, answer.raw

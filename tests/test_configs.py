@@ -257,6 +257,22 @@ async def test_an_edit_of_the_active_config_is_a_new_version(two: Organization, 
         assert secret not in json.dumps(entry)
 
 
+async def test_the_secret_of_webhooks_is_renewed_without_losing_one(two: Organization, gateway: Gateway) -> None:
+    """Both are good while both are configured, whichever the provider signs with at the moment."""
+    former, renewed = two.numbers[0].app_secret, "0" * 32
+    people = gateway.meta.inbound(two.numbers[0])
+
+    async def signed_with(secret: str) -> int:
+        two.numbers[0] = msgspec.structs.replace(two.numbers[0], app_secret=secret)
+        return (await two.post_webhook(people.text("x"))).status
+
+    assert (await edit(two, 0, config_data={"app_secret": renewed, "app_secret_previous": former})).status == 200
+    assert [await signed_with(secret) for secret in (former, renewed)] == [200, 200]
+    assert (await edit(two, 0, config_data={"app_secret_previous": None})).status == 200
+    assert [await signed_with(secret) for secret in (former, renewed)] == [401, 200]
+    assert len(await two.events(kind="message.received")) == 3
+
+
 def _fields(number: Any) -> dict[str, Any]:
     return {name: getattr(number, name) for name in number.__struct_fields__}
 

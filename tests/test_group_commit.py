@@ -401,7 +401,7 @@ def _webhook(organization: UUID, config: UUID, mark: str, *, poisoned: bool) -> 
     """A webhook with one event, whose data the json column refuses where it is *poisoned*."""
     data = b'{"cut off' if poisoned else b'{"config_id":"x"}'
     event = EventRow(organization, "message.received", config, identifiers.new_id(), data)
-    keyed = KeyedEvent(identifiers.key_hash(mark), event, None)
+    keyed = KeyedEvent(identifiers.key_hash(mark, config), event, None)
     aside = [QuarantineRow(identifiers.new_id(), "malformed", mark.encode())]
     return WebhookRow(organization, config, b"{}", mark.encode(), [keyed], aside)
 

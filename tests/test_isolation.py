@@ -1,23 +1,32 @@
 """One organization never sees, changes or names what is another's: over every route, and in every table."""
 
 import asyncio
+import importlib
+import inspect
 import json
+import pkgutil
 import re
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from types import ModuleType
 from typing import Any, NamedTuple
 from uuid import UUID, uuid4
 
 import asyncpg
+import msgspec
 import pytest
 from starlette.routing import BaseRoute, Mount, Route
 
+from ingress import storage
 from ingress.app import ROUTES
 from ingress.database import APP, INGEST, WORKER, Database
-from ingress.sandbox import encode
+from ingress.openapi import BODIES, walk
+from ingress.sandbox import ErrorCode, StatusPolicy, encode
 from ingress.sandbox.meta_bodies import envelope, metadata, status_item
+from ingress.sandbox.meta_templates import example_template
 from ingress.settings import Settings
-from ingress.storage import audit, configs, deliveries, events, inbound, organizations, sends
+from ingress.storage import health, switches
 from ingress.vault import new_api_key
 
 from .gateway import SCOPES, Answer, Gateway, Organization, eventually
@@ -61,7 +70,7 @@ class Data(NamedTuple):
     """An organization with a row in every table, and what its things are called."""
 
     organization: Organization
-    ids: dict[str, str]  # a value for each path parameter
+    ids: dict[str, str]  # a value for each path parameter, and of what the lists without one hold
     names: list[bytes]  # everything that would tell one of its things; a person's phone first
     sequences: list[int]
 
@@ -105,6 +114,8 @@ async def populated(gateway: Gateway, settings: Settings, phone: str) -> Data:
     # Nobody listens there: deliveries wait.
     assert (await organization.call("PUT", "/callback", {"url": "http://127.0.0.1:1/"})).status == 200
     number = organization.numbers[0]
+    template = f"offer_{phone[1:]}"
+    gateway.meta.set_templates(number, [example_template(name=template)])
     people = gateway.meta.inbound(number)
     for words in ("one", "two"):
         assert (await organization.post_webhook(people.text(words, phone=phone))).status == 200
@@ -116,7 +127,7 @@ async def populated(gateway: Gateway, settings: Settings, phone: str) -> Data:
     assert (await organization.post_webhook(foreign)).status == 200
     stray = status_item(f"wamid.stray{phone[1:]}", "delivered", {"to": phone})
     assert (await organization.post_webhook(envelope((number, {"statuses": [stray]})))).status == 200
-    sent = (await organization.send({"to": phone, "body": "hello"}, idempotency_key=f"key{phone}")).json
+    sent = (await organization.send({"to": phone, "body": "hello"}, idempotency_key=f"key-{phone[-1]}")).json
     await organization.settled(sent["id"], "read")
     [aside] = (await organization.call("GET", "/quarantine")).json["quarantine"]
     found = await organization.events()
@@ -137,6 +148,8 @@ async def populated(gateway: Gateway, settings: Settings, phone: str) -> Data:
         "key_id": key_id,
         "conversation_id": received[0]["data"]["conversation"]["id"],
         "organization_id": organization.id,
+        "fallback_id": organization.configs[1]["config_id"],
+        "template": template,
     }
     names = [phone, *ids.values(), sent["provider_message_id"], number.phone_number_id, number.display_phone_number]
     names += [config["config_id"] for config in organization.configs] + [event["id"] for event in found]
@@ -151,6 +164,33 @@ async def pair(gateway: Gateway, settings: Settings) -> tuple[Data, Data]:
     )
     assert not set(first.names) & set(second.names)
     return first, second
+
+
+# What goes on by itself: deliveries to a callback where nobody listens.
+RESTLESS = {"callbacks", "deliveries", "delivery_queues"}
+
+
+@asynccontextmanager
+async def untouched(settings: Settings, *organizations: Organization) -> AsyncIterator[None]:
+    """Fails where afterwards any row of *organizations* is another than before, was added, or is gone."""
+    ids = [UUID(organization.id) for organization in organizations]
+
+    async def rows() -> dict[str, list[str]]:
+        async with connected(settings) as owner:
+            tables = await tables_of(owner)
+            return {
+                table: [
+                    row[0] for row in await owner.fetch(f"select t::text from {table} t where {column} = any($1)", ids)
+                ]
+                for table, column in tables.items()
+                if table not in RESTLESS
+            }
+
+    before = await rows()
+    yield
+    after = await rows()
+    for table, kept in before.items():
+        assert sorted(after[table]) == sorted(kept), table
 
 
 # ---------------------------------------------------------------- who is let in
@@ -309,6 +349,8 @@ LISTS = {
     "/integrations/whatsapp/status": "config_id",
     "/integrations/whatsapp/provider/configs": "config_id",
     "/integrations/whatsapp/provider/current": "config_id",
+    "/integrations/whatsapp/provider/fallback": "fallback_id",
+    "/integrations/whatsapp/templates": "template",
 }
 
 
@@ -319,16 +361,67 @@ async def test_lists_do_hold_ones_own_things(gateway: Gateway, pair: tuple[Data,
         assert own.ids[LISTS[path]].encode() in await shown(gateway, own.organization, path)
 
 
-async def test_ids_in_bodies_and_queries(gateway: Gateway, pair: tuple[Data, Data]) -> None:
-    """Wherever else an id can be given, another organization's is as good as one made up."""
+# Where else a config can be named: `*` in a query or body. `own` is one of who asks.
+NAMING = [
+    'PUT /integrations/whatsapp/provider/fallback {"config_ids": ["*"]}',
+    'POST /integrations/whatsapp/provider/fallback {"config_ids": ["own", "*"], "policy": {}}',
+    'POST /integrations/whatsapp/provider/switch {"config_id": "*"}',
+    'POST /integrations/whatsapp/provider/switch {"config_id": "*", "dry_run": true}',
+    'POST /integrations/whatsapp/provider/switch {"config_id": "*", "force": true, "reason": "mine"}',
+    'POST /integrations/whatsapp/provider/switch {"config_id": "*", "dry_run": true, "force": true}',
+    'POST /integrations/whatsapp/provider/test {"config_id": "*"}',
+    'POST /integrations/whatsapp/provider/pairing {"config_id": "*"}',
+    "GET /integrations/whatsapp/provider/pairing?config_id=*",
+    "GET /integrations/whatsapp/provider/pairing?config_id=*&format=png",
+    "DELETE /integrations/whatsapp/provider/pairing?config_id=*",
+    "GET /integrations/whatsapp/templates?config_id=*",
+    "POST /media?config_id=* x",
+    "DELETE /media?id=1&config_id=*",
+]
+
+
+def test_every_body_that_names_something_by_its_id_is_tried() -> None:
+    for path, method, handler in walk(list(ROUTES)):
+        body = BODIES.get(handler.__name__)
+        if body is not None and b'"uuid"' in msgspec.json.encode(msgspec.json.schema(body)):
+            assert any(case.startswith(f"{method} {path} {{") for case in NAMING), (method, path)
+
+
+@pytest.mark.parametrize("case", NAMING)
+async def test_configs_in_bodies_and_queries(
+    gateway: Gateway, settings: Settings, pair: tuple[Data, Data], case: str
+) -> None:
+    """Another organization's config is as good as one made up: 404, and nothing of either is changed or written."""
     victim, intruder = pair
-    ids, other = victim.ids, intruder.organization
-    answers = [
-        await other.call("PUT", "/integrations/whatsapp/provider/fallback", {"config_ids": [one]})
-        for one in (ids["config_id"], str(uuid4()))
-    ]
+    method, path, body = [*case.replace("own", intruder.ids["config_id"]).split(" ", 2), ""][:3]
+    kind = "application/json" if body.startswith("{") else "text/plain"
+    ids = (victim.ids["config_id"], victim.ids["fallback_id"], str(uuid4()))
+    async with untouched(settings, victim.organization, intruder.organization):
+        answers = [
+            await intruder.organization.call(
+                method, path.replace("*", one), raw=body.replace("*", one).encode(), content_type=kind
+            )
+            for one in ids
+        ]
     assert answers[0].status == 404
     alike(answers)
+
+
+async def test_a_new_configuration_takes_nobodys_place(gateway: Gateway, pair: tuple[Data, Data]) -> None:
+    """A body that names a config beside its configuration is refused, whoever's that is."""
+    victim, intruder = pair
+    new = {"provider_type": "meta_business", "config_data": {}}
+    for path in ("configure", "switch", "test"):
+        for one in (victim.ids["config_id"], intruder.ids["config_id"], str(uuid4())):
+            body = new | {"config_id": one}
+            answer = await intruder.organization.call("POST", f"/integrations/whatsapp/provider/{path}", body)
+            assert (answer.status, answer.json["code"]) == (422, "invalid_request")
+
+
+async def test_other_ids_in_bodies_and_queries(gateway: Gateway, pair: tuple[Data, Data]) -> None:
+    """Messages, conversations, events, cursors: another organization's are as good as made up."""
+    victim, intruder = pair
+    ids, other = victim.ids, intruder.organization
     for name in ("conversation_id", "message_id"):
         answer = await other.call("GET", f"/messages?conversation_id={ids[name]}")
         assert answer.json == {"messages": []}
@@ -338,19 +431,6 @@ async def test_ids_in_bodies_and_queries(gateway: Gateway, pair: tuple[Data, Dat
     ]
     told = [{name: value for name, value in answer.json.items() if name != "request_id"} for answer in answers]
     assert (answers[0].status, told[0]) == (422, told[1])
-    for method, path in (("POST", "/media?"), ("DELETE", "/media?id=1&")):
-        answers = [
-            await other.call(method, f"{path}config_id={one}", raw=b"x", content_type="text/plain")
-            for one in (ids["config_id"], str(uuid4()))
-        ]
-        assert answers[0].status == 404
-        alike(answers)
-    pairing = "/integrations/whatsapp/provider/pairing"
-    for one in (ids["config_id"], str(uuid4())):
-        answers += [await other.call(method, f"{pairing}?config_id={one}") for method in ("GET", "DELETE")]
-        answers.append(await other.call("POST", pairing, {"config_id": one}))
-    assert {answer.status for answer in answers} == {404}
-    alike(answers)
     assert (await other.call("POST", "/callback/replay", {"sequences": victim.sequences})).json == {"replayed": 0}
     for cursor in victim.sequences[:1]:
         answer = await other.call("GET", f"/events?after={cursor}&limit=1000")
@@ -359,12 +439,66 @@ async def test_ids_in_bodies_and_queries(gateway: Gateway, pair: tuple[Data, Dat
     assert len(parked.json["parked"]) == 1
 
 
-async def test_idempotency_keys_are_ones_own(pair: tuple[Data, Data]) -> None:
-    """The same key of two organizations names two sends, and the second learns nothing of the first."""
-    key, body = f"shared-{uuid4()}", {"to": "+5511987654321", "body": "x"}
-    told = [(await data.organization.send(body, idempotency_key=key)).json for data in pair]
-    assert told[0]["id"] != told[1]["id"]
-    assert told[0]["config_id"] != told[1]["config_id"]
+# ---------------------------------------------------------------- the same provider, number and ids
+
+
+@pytest.fixture
+async def twins(gateway: Gateway) -> tuple[Organization, Organization]:
+    """Two organizations with configs of the same two numbers, which post no statuses of their own accord."""
+    first, second = await gateway.organization("First"), await gateway.organization("Second")
+    await first.configure()
+    await first.configure(active=False)
+    for number in first.numbers:
+        gateway.meta.set_statuses(number, StatusPolicy(statuses=()))
+        await second.configure(number, active=number is first.numbers[0])
+    return first, second
+
+
+async def test_what_one_organization_does_leaves_its_twin_as_it_was(
+    gateway: Gateway, settings: Settings, twins: tuple[Organization, Organization]
+) -> None:
+    """Not a row of it: whatever is received, sent, acknowledged, switched or deleted, of the same ids in both."""
+    key = f"shared-{uuid4()}"
+    hook = gateway.meta.inbound(twins[0].numbers[0]).text("hello", phone="+5511900000003")
+    sent: list[str] = []
+    # The second is further with its message: what it says of that would move the other's, too.
+    for (doer, other), value in ((twins, "delivered"), (twins[::-1], "read")):
+        async with untouched(settings, other):
+            told = (await doer.send(idempotency_key=key)).json
+            assert (await doer.send(idempotency_key=key)).json == told
+            sent.append(told["id"])
+            async with connected(settings) as connection:
+                # From the second round on both have sent what the provider calls the same.
+                rename = "update messages set provider_message_id = 'wamid.SHARED' where organization_id = $1"
+                await connection.execute(rename, UUID(doer.id))
+            statuses = [
+                status_item(wamid, value, {"to": "+5511987654321"}) for wamid in ("wamid.SHARED", "wamid.EARLY")
+            ]
+            for body in (hook, hook, envelope((doer.numbers[0], {"statuses": statuses}))):
+                assert (await doer.post_webhook(body)).status == 200
+            assert (await doer.message(told["id"]))["status"] == value
+            assert len(await doer.events(kind="message.received")) == 1
+            assert len(await doer.events(kind="message.status")) == 3
+            first, second = (config["config_id"] for config in doer.configs)
+            await doer.fall_back_to(second)
+            for body in ({"config_id": second}, {"config_id": first, "force": True}):
+                switched = await doer.call("POST", "/integrations/whatsapp/provider/switch", body)
+                assert switched.status == 200, switched.raw
+            gone = await doer.call("DELETE", f"/integrations/whatsapp/provider/configs/{second}")
+            assert gone.status == 204
+    assert len(set(sent)) == 2
+
+
+async def test_an_account_that_one_organization_may_not_use_any_more_is_its_twins_still(
+    gateway: Gateway, twins: tuple[Organization, Organization]
+) -> None:
+    """What is known of an account is known of a config: the credentials of the other one are good."""
+    first, second = twins
+    for twin in twins:
+        await twin.fall_back_to(twin.configs[1]["config_id"])
+    await gateway.meta.script(first.numbers[0], ErrorCode(code=190))
+    for twin, place in ((first, 1), (first, 1), (second, 0)):
+        assert (await twin.send()).json["config_id"] == twin.configs[place]["config_id"]
 
 
 async def test_webhooks_know_their_own_organization_only(organization: Organization, pair: tuple[Data, Data]) -> None:
@@ -598,46 +732,81 @@ async def test_the_trail_is_append_only(settings: Settings, pair: tuple[Data, Da
         assert await owner.fetch("select * from provider_audit_log where organization_id = $1", UUID(own)) == before
 
 
-FORGETFUL = [
-    (audit, "TRAIL"),
-    (configs, "OF_ORGANIZATION"),
-    (deliveries, "CALLBACK"),
-    (deliveries, "PARKED"),
-    (events, "AT"),
-    (events, "READ"),
-    (events, "LAST"),
-    (inbound, "LIST"),
-    (inbound, "GET"),
-    (organizations, "KEYS"),
-    (sends, "ATTEMPTS"),
-    (sends, "BY_ID"),
-    (sends, "BY_KEY"),
-    (sends, "SENT"),
-]
+def forgetful() -> Iterator[tuple[ModuleType, str, str]]:
+    """Every statement that is run for one organization, in its role, with the condition that says so taken out."""
+    for found in pkgutil.iter_modules(storage.__path__):
+        module = importlib.import_module(f"{storage.__name__}.{found.name}")
+        for name, function in inspect.getmembers(module, inspect.iscoroutinefunction):
+            if function.__module__ == module.__name__ and re.search(
+                r"\(organization(, worker|; worker where \*foreign\*)?\)", inspect.getdoc(function) or ""
+            ):
+                [constant] = [one for one in function.__code__.co_names if one.isupper() and hasattr(module, one)]
+                forgot = re.sub(
+                    r"\b(\w+\.)?(organization_id|id) = \$1\b", "$1::uuid is not null", getattr(module, constant)
+                )
+                # What has none names its organization in the row it puts in, or the one it tells of.
+                assert forgot != getattr(module, constant) or name in ("put_callback", "add_key", "notify", "tell")
+                yield module, constant, forgot
 
 
-async def test_without_their_conditions_the_statements_still_show_one_organization(
-    gateway: Gateway, pair: tuple[Data, Data], monkeypatch: pytest.MonkeyPatch
+async def test_without_their_conditions_the_statements_still_know_one_organization(
+    gateway: Gateway, settings: Settings, pair: tuple[Data, Data], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Every read of the API with its `organization_id = $1` taken out: no row of the other."""
-    for module, name in FORGETFUL:
-        statement = getattr(module, name)
-        forgot = statement.replace("organization_id = $1", "$1::uuid is not null")
-        assert forgot != statement
+    """Everything that the API reads and writes with `organization_id = $1` taken out: no row of the other."""
+    for module, name, forgot in forgetful():
         monkeypatch.setattr(module, name, forgot)
     for own, other in (pair, pair[::-1]):
-        for endpoint in READING:
-            told = await shown(gateway, own.organization, f"{filled(endpoint, own.ids)}?limit=200")
-            assert [name for name in other.names if name in told] == [], str(endpoint)
-        for endpoint in WITH_IDS:
-            if endpoint.method == "GET":
-                answer = await asked(gateway, endpoint, other.ids, own.organization.key)
-                assert answer.status == 404, str(endpoint)
-        # An Idempotency-Key that the other has used, too.
-        body, key = {"to": "+5511987654321", "body": "x"}, f"key{other.names[0].decode()}"
-        told = [await own.organization.send(body, idempotency_key=key) for _ in range(2)]
-        assert [answer.status for answer in told] == [200, 200]
-        assert told[0].json["id"] == told[1].json["id"]
+        organization, key = own.organization, own.organization.key
+        async with untouched(settings, other.organization):
+            for endpoint in READING:
+                told = await shown(gateway, organization, f"{filled(endpoint, own.ids)}?limit=200")
+                assert [name for name in other.names if name in told] == [], str(endpoint)
+            for endpoint in WITH_IDS:
+                assert (await asked(gateway, endpoint, other.ids, key)).status == 404, str(endpoint)
+            for case in NAMING:
+                await test_configs_in_bodies_and_queries(gateway, settings, (other, own), case)
+            # An Idempotency-Key that the other has used, too.
+            body, used = {"to": "+5511987654321", "body": "x"}, f"key-{other.names[0].decode()[-1]}"
+            sent = [await organization.send(body, idempotency_key=used) for _ in range(2)]
+            assert [answer.status for answer in sent] == [200, 200]
+            assert sent[0].json["id"] == sent[1].json["id"]
+            await organization.settled(sent[0].json["id"], "read")  # the last that happens by itself
+            await changed_and_back(own)
+            await looked_at(settings, own, other)
+
+
+async def changed_and_back(data: Data) -> None:
+    """Every change that an organization can make of its own, and the way back."""
+    active, standby = data.ids["config_id"], data.ids["fallback_id"]
+    for method, path, body in (
+        ("POST", "provider/switch", {"config_id": standby, "dry_run": True}),
+        ("POST", "provider/switch", {"config_id": standby}),
+        ("POST", "provider/rollback", {}),
+        ("PUT", "provider/fallback", {"config_ids": [standby]}),
+        ("PATCH", f"provider/configs/{standby}", {"name": "Renamed"}),
+        ("POST", "provider/test", {"config_id": active}),
+    ):
+        answer = await data.organization.call(method, f"/integrations/whatsapp/{path}", body)
+        assert answer.status == 200, (path, answer.raw)
+    made = await data.organization.call("POST", "/keys", {"scopes": ["read"]})
+    assert (await data.organization.call("DELETE", f"/keys/{made.json['id']}")).status == 204
+    assert (await data.organization.call("GET", "/integrations/whatsapp/audit/verify")).json["intact"] is True
+    assert await data.organization.configure(active=False)
+    last = f"/integrations/whatsapp/provider/configs/{data.organization.configs.pop()['config_id']}"
+    data.organization.numbers.pop()
+    assert (await data.organization.call("DELETE", last)).status == 204
+
+
+async def looked_at(settings: Settings, own: Data, other: Data) -> None:
+    """What no route leads to: what a look at an account asks and writes."""
+    ids = [UUID(data.organization.id) for data in (own, other)]
+    config_id, since = UUID(other.ids["config_id"]), datetime(2020, 1, 1, tzinfo=UTC)
+    async with connected(settings, APP) as connection, within(connection, own.organization.id):
+        made = await switches.made_lately(connection, ids[0], since)
+        assert {str(row["config_id"]) for row in made} == {own.ids["config_id"], own.ids["fallback_id"]}
+        assert (await switches.sent_since(connection, ids[0], config_id, since))["sends"] == 0
+        assert await health.pairing(connection, ids[0], config_id) is None
+        assert await health.take_up(connection, ids[0], config_id) is None
 
 
 async def test_a_forgotten_condition_does_not_deliver_to_another(pair: tuple[Data, Data], gateway: Gateway) -> None:

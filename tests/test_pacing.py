@@ -35,7 +35,7 @@ def account(of: Pacing = STRICT) -> Config:
             return of
 
     provider = Paced(access_token="a", phone_number_id="1", waba_id="2", app_secret="s", verify_token="v")
-    return Config(uuid4(), uuid4(), "paced", "Paced", "active", None, provider, "https://gw.example/w")
+    return Config(uuid4(), uuid4(), "paced", "Paced", "active", None, provider, "https://gw.example/w", uuid4())
 
 
 @pytest.fixture

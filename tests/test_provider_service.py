@@ -80,10 +80,10 @@ SENDER = "/v2/Channels/Senders/XE91b7d3f50c2e4a6880a1b2c3d4e5f607"
 MESSAGES = f"/2010-04-01/Accounts/{SID}/Messages.json"
 
 
-def twilio_signature(url: str, form: list[list[str]]) -> str:
+def twilio_signature(url: str, form: list[list[str]], token: str = TOKEN) -> str:
     """Section "Validating requests" of Twilio's documentation, over."""
     text = url.partition("#")[0] + "".join(f"{name}{value}" for name, value in sorted(map(tuple, form)))
-    return base64.b64encode(hmac.digest(TOKEN.encode(), text.encode(), "sha1")).decode()
+    return base64.b64encode(hmac.digest(token.encode(), text.encode(), "sha1")).decode()
 
 
 async def posted_by_twilio(gateway: Gateway, url: str, form: list[list[str]], signature: str | None = None) -> Answer:
@@ -166,6 +166,32 @@ async def test_a_send_through_twilio_is_settled_by_its_own_callback(
     assert (
         await posted_by_twilio(gateway, callback, form, twilio_signature(config["webhook_url"], form))
     ).status == 401
+
+
+async def test_twilios_token_is_promoted_without_losing_a_webhook(
+    twilio: tuple[Organization, Any, Recorded], gateway: Gateway
+) -> None:
+    """The secondary token is good for calls before it is promoted: it is given first, beside the former."""
+    organization, config, server = twilio
+    path, url, renewed = (
+        f"/integrations/whatsapp/provider/configs/{config['config_id']}",
+        config["webhook_url"],
+        "0" * 32,
+    )
+
+    async def edited(**changes: Any) -> list[int]:
+        """How webhooks are answered then that are signed with the former, and with the new one."""
+        edit = await organization.call("PATCH", path, {"config_data": changes})
+        assert edit.status == 200, edit.raw
+        form = sample("twilio_whatsapp", "msg_text_basic")["form"]
+        signatures = [twilio_signature(url, form, token) for token in (TOKEN, renewed)]
+        return [(await posted_by_twilio(gateway, url, form, signature)).status for signature in signatures]
+
+    assert await edited(auth_token=renewed, auth_token_secondary=TOKEN) == [200, 200]
+    assert (await organization.send({"to": "+15005550100", "body": "Hi"})).status == 200
+    credentials = base64.b64encode(f"{SID}:{renewed}".encode()).decode()
+    assert server.headers[-1]["authorization"] == f"Basic {credentials}"
+    assert await edited(auth_token_secondary=None) == [401, 200]
 
 
 async def test_a_body_longer_than_twilio_ever_sends_is_refused(

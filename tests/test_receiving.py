@@ -161,10 +161,7 @@ async def test_two_organizations_with_the_same_number_and_ids(gateway: Gateway) 
     first, second = await gateway.organization(), await gateway.organization()
     await first.configure()
     number = first.numbers[0]
-    base_url = gateway.meta.url_for(number)
-    body = {"provider_type": "meta_business", "config_data": number.config_data(base_url)}
-    second.configs.append((await second.call("POST", "/integrations/whatsapp/provider/configure", body)).json)
-    second.numbers.append(number)
+    await second.configure(number)
     hook = gateway.meta.inbound(number).text("both")
     for organization in (first, second):
         assert (await organization.post_webhook(hook)).status == 200

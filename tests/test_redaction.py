@@ -509,6 +509,6 @@ def test_exceptions_tell_no_more_than_their_code() -> None:
     """A repr of an error has no detail: providers quote the message in it."""
     for kind in (providers.Rejected, providers.Uncertain, providers.AccountBroken, providers.Throttled):
         assert TEXT not in repr(kind(TEXT, code="1", scope="message"))
-    config = manager.Config(UUID(int=2), UUID(int=1), "p", TEXT, "active", PERSON, None, TEXT)  # type: ignore[arg-type]
+    config = manager.Config(UUID(int=2), UUID(int=1), "p", TEXT, "active", PERSON, None, TEXT, UUID(int=3))  # type: ignore[arg-type]
     assert str(UUID(int=1)) in repr(config)
     assert TEXT not in repr(config)

@@ -107,8 +107,9 @@ STORED_CONVERSATION = "8ddf41d8-8a9e-c5be-b7e5-d98f89d6d392"
 @given(st.text())
 def test_key_hashes(key: str) -> None:
     """Any text at all has one, of 16 bytes, always the same."""
-    assert len(key_hash(key)) == 16
-    assert key_hash(key) == key_hash(key)
+    assert len(key_hash(key, ORGANIZATION)) == 16
+    assert key_hash(key, ORGANIZATION) == key_hash(key, ORGANIZATION)
+    assert key_hash(key, ORGANIZATION) != key_hash(key, UUID(int=8))
 
 
 # ---------------------------------------------------------------- correlation

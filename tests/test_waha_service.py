@@ -6,6 +6,7 @@ import random
 from collections.abc import AsyncIterator
 from typing import Any, get_args
 
+import msgspec
 import pytest
 
 from ingress.sandbox import (
@@ -32,6 +33,7 @@ from ingress.sandbox.waha_bodies import Engine
 from .gateway import Gateway, Organization, eventually
 
 ENGINES = get_args(Engine)
+BASE = "/integrations/whatsapp"
 PEER = "+5511987654321"
 FAULTS: list[AnyFault] = [
     Accept(), Slow(seconds=0.01), ResetBeforeAccept(), ResetAfterAccept(), HalfAnswer(), EmptyAnswer(),
@@ -60,7 +62,7 @@ class Linked:
         """As its users do. The service writes its address into the session, which restarts."""
         config_data = self.session.config_data(self.waha.url_for(self.session))
         body = {"provider_type": "whatsapp_web", "config_data": config_data, "is_active": True}
-        answer = await self.organization.call("POST", "/integrations/whatsapp/provider/configure", body)
+        answer = await self.organization.call("POST", f"{BASE}/provider/configure", body)
         assert answer.status == (202 if unlinked else 200), answer.raw
         self.config = answer.json
 
@@ -152,6 +154,26 @@ async def test_acks_in_any_order_before_our_own_answer(linked: Linked) -> None:
     answer = await linked.send()
     assert answer.status == 200
     assert (await linked.organization.settled(answer.json["id"], "read"))["status"] == "read"
+
+
+async def test_a_new_config_of_the_session_knows_what_the_old_one_sent(linked: Linked) -> None:
+    """With a key of its own it has an address beside the old one's: each webhook comes to both, and is one fact."""
+    linked.waha.set_acks(linked.session, NO_ACKS)
+    sent = (await linked.send()).json
+    linked.session = msgspec.structs.replace(linked.session, hmac_key="renewed")
+    await linked.configure()
+    await linked.working()
+    state = linked.waha.state_of(linked.session)
+    assert len(state.webhooks) == 2
+    [message] = state.messages
+    linked.waha.set_acks(linked.session, AckPolicy())
+    await linked.waha.post_acks(state, message)
+    assert (await linked.organization.settled(sent["id"], "read"))["config_id"] == sent["config_id"]
+    results = await linked.waha.post(linked.session, linked.waha.inbound(linked.session).text("Olá"))
+    assert [result.delivered for result in results] == [True, True]
+    assert len(await linked.organization.events(kind="message.received")) == 1
+    told = [event["data"]["status"]["value"] for event in await linked.organization.events(kind="message.status")]
+    assert sorted(value for value in told if value != "sent") == ["delivered", "read"]
 
 
 async def test_an_ack_may_be_a_failure(linked: Linked) -> None:
@@ -317,6 +339,33 @@ async def test_a_server_that_hangs_does_not_get_it_twice(linked: Linked) -> None
     assert {first.status, again.status} <= {202, 409, 504}
     assert first.json["id"] == again.json["id"]
     assert len(linked.waha.accepted) == len(linked.waha.sends) == 1
+
+
+@pytest.mark.parametrize("linked", ["GOWS"], indirect=True)
+async def test_the_key_of_webhooks_is_renewed_without_losing_one(linked: Linked, gateway: Gateway) -> None:
+    """Both keys are good while both are configured: WAHA signs with the new one, and repeats with the one of then."""
+    former, path = linked.session.hmac_key, f"{BASE}/provider/configs/{linked.config['config_id']}"
+    state = linked.waha.state_of(linked.session)
+    [old_hook] = state.webhooks
+
+    async def told(hook: Any, words: str) -> int | None:
+        state.config = {**state.config, "webhooks": [hook]}
+        [result] = await linked.waha.post(linked.session, linked.waha.inbound(linked.session).text(words))
+        return result.status
+
+    async def edited(**changes: Any) -> Any:
+        assert (await linked.organization.call("PATCH", path, {"config_data": changes})).status == 200
+        await linked.working()
+        return state.webhooks[0]
+
+    new_hook = await edited(hmac_key="renewed", hmac_key_previous=former)
+    assert (new_hook["url"], new_hook["hmac"]) == (old_hook["url"], {"key": "renewed"})
+    old_hook = {**old_hook, "retries": {"attempts": 0}}
+    assert [await told(hook, "both") for hook in (new_hook, old_hook)] == [200, 200]
+    await edited(hmac_key_previous=None)
+    assert [await told(hook, "one") for hook in (new_hook, old_hook)] == [200, 401]
+    received = await linked.organization.events(kind="message.received")
+    assert [event["data"]["message"]["content"]["body"] for event in received] == ["both", "both", "one"]
 
 
 @pytest.mark.parametrize("linked", ["GOWS"], indirect=True)

@@ -19,7 +19,7 @@ class _Row(msgspec.Struct, frozen=True):
 
 
 class KeyedEvent(_Row, frozen=True):
-    """An event with what makes it unique in its config, and the status it reports, if it does."""
+    """An event with what makes it unique in its organization, and the status it reports, if it does."""
 
     key_hash: bytes
     event: EventRow
@@ -64,13 +64,13 @@ _EVENTS = f"""told as materialized (
     cross join lateral width_bucket(place::integer, $6::integer[]) as run
 ),
 fresh as (
-    insert into inbound_dedup (organization_id, config_id, key_hash)
-    select organization_id, config_id, key_hash from told order by 1, 2, 3
-    on conflict do nothing returning organization_id, config_id, key_hash
+    insert into inbound_dedup (organization_id, key_hash)
+    select organization_id, key_hash from told order by 1, 2
+    on conflict do nothing returning organization_id, key_hash
 ),
 given as (
     select place, organization_id, type, config_id, conversation_id, convert_from(data, 'UTF8')::json as data, raw
-    from told join fresh using (organization_id, config_id, key_hash)
+    from told join fresh using (organization_id, key_hash)
 ),
 {insert_events("given")}"""
 _QUARANTINE = """aside as (
@@ -83,8 +83,8 @@ _QUARANTINE = """aside as (
 def _store(statuses: bool, quarantine: bool) -> str:
     parts, next_parameter = [_WEBHOOKS, _EVENTS], 14
     if statuses:
-        parts.append(MERGE.format(*range(next_parameter, next_parameter + 9)))
-        next_parameter += 9
+        parts.append(MERGE.format(*range(next_parameter, next_parameter + 10)))
+        next_parameter += 10
     if quarantine:
         parts.append(_QUARANTINE.format(*range(next_parameter, next_parameter + 7)))
     answer = "select place from stored"
@@ -108,7 +108,7 @@ async def store(connection: asyncpg.Connection, rows: Sequence[WebhookRow]) -> l
     owners: list[int] = []  # of each event in `events`, the row it came in
     for index, row in enumerate(rows):
         for keyed in row.events:
-            identity = (keyed.event.config_id, keyed.key_hash)
+            identity = (keyed.event.organization_id, keyed.key_hash)
             # Twice in one statement would insert the event for both of them.
             if identity not in seen:
                 seen.add(identity)

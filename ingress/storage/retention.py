@@ -6,12 +6,12 @@ BATCH_ROWS = 5_000
 
 # By primary key and in small batches, so that receiving never waits for it; what another process deletes is skipped.
 DROP_KEYS = f"""
-delete from inbound_dedup where (organization_id, config_id, key_hash) in (
-    select organization_id, config_id, key_hash from inbound_dedup
+delete from inbound_dedup where (organization_id, key_hash) in (
+    select organization_id, key_hash from inbound_dedup
     where first_seen < now() - interval '30 days' limit {BATCH_ROWS} for update skip locked)"""
 DROP_STATUSES = f"""
-delete from message_statuses where (organization_id, config_id, provider_message_id, value) in (
-    select organization_id, config_id, provider_message_id, value from message_statuses
+delete from message_statuses where (organization_id, account_id, provider_message_id, value) in (
+    select organization_id, account_id, provider_message_id, value from message_statuses
     where received_at < now() - interval '30 days' limit {BATCH_ROWS} for update skip locked)"""
 
 

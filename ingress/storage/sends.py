@@ -134,6 +134,7 @@ class Outcome(NamedTuple):
     at: datetime
     cost: str | None
     held_until: datetime | None  # for `uncertain`: when it becomes `unknown`
+    account_id: UUID
     event: EventRow | None
 
 
@@ -141,16 +142,16 @@ FINISH = f"""
 with outcome as (
     select * from unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::integer[], $5::text[], $6::text[], $7::text[],
         $8::integer[], $9::uuid[], $10::text[], $11::text[], $12::text[], $13::text[], $14::smallint[], $15::json[],
-        $16::uuid[], $17::text[], $18::timestamptz[], $19::text[], $20::timestamptz[], $21::text[], $22::uuid[],
-        $23::json[])
+        $16::uuid[], $17::text[], $18::timestamptz[], $19::text[], $20::timestamptz[], $21::uuid[], $22::text[],
+        $23::uuid[], $24::json[])
         with ordinality
         as _(organization_id, message_id, lease_id, number, class, code, detail, duration_ms, config_id, provider,
-            provider_message_id, state, status, rank, error, fallback_from, fallback_reason, at, cost, held_until,
+            provider_message_id, state, status, rank, error, fallback_from, fallback_reason, at, cost, held_until, account_id,
             event_type, conversation_id, data, place)
 ),
 early as (
     select o.organization_id, o.message_id, s.value, s.status_rank as rank, s.error
-    from outcome o join message_statuses s using (organization_id, config_id, provider_message_id)
+    from outcome o join message_statuses s using (organization_id, account_id, provider_message_id)
 ),
 locked as (
     select m.organization_id, m.id, m.status_rank, m.status, m.error
@@ -177,6 +178,7 @@ finished as (
             when o.class = 'ok' then null else coalesce(best.error, m.error) end,
         provider = case when o.provider_message_id is not null or m.provider is null then o.provider else m.provider end,
         config_id = case when o.provider_message_id is not null or m.config_id is null then o.config_id else m.config_id end,
+        account_id = case when o.provider_message_id is not null or m.config_id is null then o.account_id else m.account_id end,
         provider_message_id = coalesce(o.provider_message_id, m.provider_message_id),
         fallback_from = coalesce(o.fallback_from, m.fallback_from),
         fallback_reason = coalesce(o.fallback_reason, m.fallback_reason),
@@ -223,7 +225,7 @@ async def finish(connection: asyncpg.Connection, outcomes: Sequence[Outcome]) ->
     events = [outcome.event for outcome in outcomes]
     return await connection.fetch(
         FINISH,
-        *zip(*[outcome[:20] for outcome in outcomes], strict=True),
+        *zip(*[outcome[:21] for outcome in outcomes], strict=True),
         [event and event.type for event in events],
         [event and event.conversation_id for event in events],
         [event and event.data for event in events],

@@ -13,6 +13,7 @@ class StatusRow(NamedTuple):
 
     organization_id: UUID
     config_id: UUID
+    account_id: UUID
     provider_message_id: str
     value: str
     rank: int
@@ -46,7 +47,8 @@ merged as (
         status_rank = best.rank,
         provider_message_id = coalesce(m.provider_message_id, best.provider_message_id),
         provider = coalesce(m.provider, attempt.provider),
-        config_id = coalesce(m.config_id, best.config_id),
+        config_id = coalesce(m.config_id, attempt.config_id, best.config_id),
+        account_id = coalesce(m.account_id, best.account_id),
         error = case when best.value = 'failed' then best.error end,
         state = case m.state when 'uncertain' then 'done' else m.state end,
         leased_until = case m.state when 'uncertain' then null else m.leased_until end,
@@ -67,25 +69,27 @@ settled as (
         and a.number = best.attempt and (a.class is null or a.class = 'Uncertain')
 )"""
 
-# To be formatted with the numbers of nine array parameters, one a column of StatusRow.
+# To be formatted with the numbers of ten array parameters, one a column of StatusRow.
 MERGE = (
     """given_status as (
-    select * from unnest(${0}::uuid[], ${1}::uuid[], ${2}::text[], ${3}::text[], ${4}::smallint[], ${5}::timestamptz[],
-        ${6}::json[], ${7}::uuid[], ${8}::integer[])
-        as _(organization_id, config_id, provider_message_id, value, rank, occurred_at, error, message_id, attempt)
+    select * from unnest(${0}::uuid[], ${1}::uuid[], ${2}::uuid[], ${3}::text[], ${4}::text[], ${5}::smallint[],
+        ${6}::timestamptz[], ${7}::json[], ${8}::uuid[], ${9}::integer[])
+        as _(organization_id, config_id, account_id, provider_message_id, value, rank, occurred_at, error, message_id, attempt)
 ),
 known as (
-    select s.organization_id, coalesce(s.message_id, m.id) as id, s.config_id, s.provider_message_id, s.value, s.rank,
-        s.occurred_at, s.error, s.attempt
+    select s.organization_id, coalesce(s.message_id, m.id) as id, s.config_id, s.account_id, s.provider_message_id, s.value,
+        s.rank, s.occurred_at, s.error, s.attempt
     from given_status s left join messages m
-        on s.message_id is null and m.organization_id = s.organization_id and m.config_id = s.config_id
+        on s.message_id is null and m.organization_id = s.organization_id
         and m.provider_message_id = s.provider_message_id
+        -- The config itself, too: its number may have become known since the message was sent.
+        and (m.account_id = s.account_id or m.config_id = s.config_id)
 ),
 parked as (
-    insert into message_statuses (organization_id, config_id, provider_message_id, value, status_rank, occurred_at, error, matched)
-    select organization_id, config_id, provider_message_id, value, rank, occurred_at, error, id is not null
+    insert into message_statuses (organization_id, account_id, provider_message_id, value, status_rank, occurred_at, error, matched)
+    select organization_id, account_id, provider_message_id, value, rank, occurred_at, error, id is not null
     from known where attempt is null
-    order by organization_id, config_id, provider_message_id, value
+    order by organization_id, account_id, provider_message_id, value
     on conflict do nothing
 ),"""
     + _APPLY
@@ -95,18 +99,18 @@ parked as (
 # transactions missed the other. So look again for a while.
 SWEEP = (
     """with unmatched as (
-    select s.organization_id, s.config_id, s.provider_message_id, s.value, m.id
-    from message_statuses s join messages m using (organization_id, config_id, provider_message_id)
+    select s.organization_id, s.account_id, s.provider_message_id, s.value, m.id, m.config_id
+    from message_statuses s join messages m using (organization_id, account_id, provider_message_id)
     where not s.matched and s.received_at > now() - interval '10 minutes'
     limit 1000 for update of s skip locked
 ),
 found as (
     update message_statuses s set matched = true
     from unmatched u
-    where s.organization_id = u.organization_id and s.config_id = u.config_id
+    where s.organization_id = u.organization_id and s.account_id = u.account_id
         and s.provider_message_id = u.provider_message_id and s.value = u.value
-    returning u.organization_id, u.id, s.config_id, s.provider_message_id, s.value, s.status_rank as rank, s.occurred_at,
-        s.error, null::integer as attempt
+    returning u.organization_id, u.id, u.config_id, s.account_id, s.provider_message_id, s.value, s.status_rank as rank,
+        s.occurred_at, s.error, null::integer as attempt
 ),
 known as (select * from found),"""
     + _APPLY

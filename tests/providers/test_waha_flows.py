@@ -167,6 +167,16 @@ def test_the_webhook_is_written_into_the_session() -> None:
     assert ours == {key: value for key, value in wanted.items() if value is not None}
 
 
+def test_a_webhook_with_the_previous_key_is_replaced() -> None:
+    """Wherever it goes: it is ours as well. What another key signs is not."""
+    account = msgspec.structs.replace(ACCOUNT, hmac_key="renewed", hmac_key_previous=HMAC_KEY)
+    elsewhere = "https://former.example/hook"
+    held = [{"url": elsewhere, "events": ["*"], "hmac": {"key": key}} for key in (HMAC_KEY, "another")]
+    _, requests = drive(account.receive_messages(CALLBACK), [session(config=config(*held)), OK])
+    kept, ours = json.loads(requests[-1].body)["config"]["webhooks"]
+    assert (kept, ours["url"], ours["hmac"]) == (held[1], CALLBACK, {"key": "renewed"})
+
+
 def test_both_names_of_a_message_are_not_asked_for() -> None:
     """With `message` and `message.any` each one would come twice."""
     _, body = written(session(config={}), OK)
@@ -701,7 +711,7 @@ def test_an_address_may_have_a_path_and_no_tls() -> None:
 def test_fields_describe_themselves() -> None:
     """Title, secret or not, and the pattern: forms are made of them."""
     fields = {field.name: field for field in config_fields(WhatsAppWeb)}
-    assert [name for name, field in fields.items() if field.secret] == ["api_key", "hmac_key"]
+    assert [name for name, field in fields.items() if field.secret] == ["api_key", "hmac_key", "hmac_key_previous"]
     assert not fields["phone_number"].required
     assert all(fields[name].pattern for name in fields)
     assert all(field.title[0].isupper() for field in fields.values())

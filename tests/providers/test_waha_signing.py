@@ -53,6 +53,16 @@ def test_the_key_in_force_is_the_accounts() -> None:
         ACCOUNT.verify(signed(b"{}", "another-key"))
 
 
+def test_both_keys_of_a_renewal_pass() -> None:
+    """What WAHA repeats is signed with the key of then."""
+    account = msgspec.structs.replace(ACCOUNT, hmac_key="renewed", hmac_key_previous=HMAC_KEY)
+    for key in ("renewed", HMAC_KEY):
+        account.verify(signed(b"{}", key))
+    for refused, key in ((account, "another"), (account, ""), (ACCOUNT, "renewed"), (ACCOUNT, "")):
+        with pytest.raises(Unverified):
+            refused.verify(signed(b"{}", key))
+
+
 @pytest.mark.parametrize("method", ["GET", "POST"])
 def test_there_is_no_handshake(method: str) -> None:
     """WAHA makes none."""
