@@ -25,6 +25,8 @@ HEADER_DEADLINE_S = 10.0
 BODY_DEADLINE_S = 15.0
 # Longer than the idle time of the proxy in front, so that it never reuses a connection that we are closing.
 KEEPALIVE_S = 75
+# A connection that is closed while its client still sends is reset, and the client may never see the answer.
+LINGER_S = 2.0
 GRACE_S = 15
 WATCHDOG_S = 45
 MAX_CONCURRENCY = 1_000
@@ -222,6 +224,8 @@ class _Exchange:
         protocol.transport.write(b"".join(lines))
         if self.keep_alive:
             protocol.rest()
+        elif self.more_body:
+            protocol.loop.call_later(LINGER_S, protocol.transport.close)
         else:
             protocol.transport.close()
 
