@@ -197,6 +197,12 @@ probe_seconds = _histogram(
     _LATENCY,
 )
 
+# -- the audit trail
+audit_chain_valid = _gauge(
+    "ingress_audit_chain_valid", "1 if every organization's audit trail was intact when it was last verified, hourly"
+)
+audit_chain_valid.set(float("nan"))  # until the database was asked
+
 # -- media and receipts
 media_transfers = _counter(
     "ingress_media_transfers_total", "Media passed on, and how that ended", "provider", "kind", "outcome"
