@@ -530,6 +530,35 @@ async def test_every_process_hears_of_it(
             assert (await switch(doors[version % 2], version % 2)).status == 200
 
 
+async def test_a_change_is_used_before_redis_is_told(
+    two: Organization, settings: Settings, meta: MetaSimulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that was notified does not wait for a Redis that hangs."""
+    monkeypatch.setattr(manager, "CACHE_S", 60.0)
+    answers = asyncio.Event()
+    remember = redis_state.RedisState.set_active
+
+    async def late(*arguments: Any) -> None:
+        await answers.wait()
+        await remember(*arguments)
+
+    async with service(settings, meta) as other:
+        assert (await current(at(other, two)))["version"] == 1
+        monkeypatch.setattr(redis_state.RedisState, "set_active", late)
+        try:
+            switching = asyncio.create_task(switch(two, 1))
+            knowing = [held for held in managers(monkeypatch) if held.known_route(UUID(two.id))]
+            assert len(knowing) == 2
+            await eventually(lambda: [held.known_route(UUID(two.id)) for held in knowing], _all_at(2))
+        finally:
+            answers.set()
+        assert (await switching).json["version"] == 2
+
+
+def _all_at(version: int) -> Callable[[list[manager.Route | None]], bool]:
+    return lambda routes: all(route is not None and route.version == version for route in routes)
+
+
 async def test_who_hears_of_nothing_looks_for_itself(
     two: Organization, settings: Settings, meta: MetaSimulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
