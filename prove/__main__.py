@@ -9,6 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import msgspec
 from rich.console import Console
 
 from . import figures, mutants
@@ -39,9 +40,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         (ROOT / ".data").mkdir(exist_ok=True)
         with TemporaryDirectory(prefix="prove-", dir=ROOT / ".data") as folder:
             history, found = asyncio.run(figures.measured(Path(folder), plan))
-        results["run"] = found
+        judged = figures.judged(found, plan)
+        results["run"] = found | {"limits": msgspec.to_builtins(judged)}
         wrong += found["violations"]
-        console.print(figures.table(found))
+        wrong += [f"{each.what}: {each.shown}, where {each.bound} is the limit" for each in judged if each.is_missed]
+        console.print(figures.table(found, plan))
         if found["violations"]:
             kept = ROOT / ".data" / "prove-history.json"
             kept.write_bytes(figures.encoded(history))
@@ -60,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     RESULTS.write_text(json.dumps(results, indent=2) + "\n")
     for line in wrong:
         console.print(line, style="red", markup=False)
-    console.print(f"{len(wrong)} violations" if wrong else "No violation.", style="bold")
+    console.print(f"{len(wrong)} violations" if wrong else "No violation, every limit kept.", style="bold")
     return 1 if wrong else 0
 
 

@@ -53,7 +53,7 @@ class Run:
         self.cluster = cluster
         self.history: History = cluster.history
         self.propagation = Propagation(cluster)
-        self.redis_trouble: list[tuple[float, float]] = []  # from, until
+        self.trouble: list[tuple[float, float]] = []  # from, until: processes stopped, killed; Redis away or wrong
         self._plan = plan
         self._random = random.Random(plan.seed)  # as far as clients go, a run can be repeated
         self._known = (0, "")  # the last version that a client heard of, and its config
@@ -195,12 +195,15 @@ class Run:
         started = monotonic()
         async with redis.asyncio.Redis.from_url(self.cluster.settings.redis_url) as client:
             for kill in range(self._plan.kills):
-                await asyncio.sleep(max(0.0, started + share * (kill + 0.3) - monotonic()))
+                async with self.propagation.counted(self.propagation.calm):
+                    await asyncio.sleep(max(0.0, started + share * (kill + 0.3) - monotonic()))
+                began = time()
                 member = self.cluster.members[kill % len(self.cluster.members)]
                 await self._stall(kill, self.cluster.members[(kill + 1) % len(self.cluster.members)], member)
                 await self.propagation.before_end_of(member)
                 await member.restart()
                 await self._redis_trouble(client, REDIS_TROUBLE[kill % 4])
+                self.trouble.append((began, time()))
 
     async def _stall(self, kill: int, stalled: Member, other: Member) -> None:
         """Stop a process with sends half done, switch at another one, let it go on: what it believes is the past.
@@ -220,7 +223,6 @@ class Run:
                 stalled.signal(signal.SIGCONT)
 
     async def _redis_trouble(self, client: redis.asyncio.Redis, trouble: str) -> None:
-        began = time()
         valkey = self.cluster.servers.valkey
         if trouble == "flushed":
             await client.flushall()
@@ -229,14 +231,13 @@ class Run:
             old = {"version": 1, "provider": "meta_business", "order": self.configs[:1]}
             await client.set(self._key, msgspec.json.encode(old))
         else:
-            async with self.propagation.without_redis():
+            async with self.propagation.counted(self.propagation.redis_down):
                 pid = self.cluster.servers.pids["valkey"]
                 valkey.kill() if trouble == "killed" else os.kill(pid, signal.SIGSTOP)
                 try:
                     await asyncio.sleep(AWAY_S)
                 finally:
                     valkey.start() if trouble == "killed" else os.kill(pid, signal.SIGCONT)
-        self.redis_trouble.append((began, time()))
 
     # ---------------------------------------------------------------- what the database has
 
