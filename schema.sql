@@ -60,8 +60,14 @@ create table organizations (
     audit_entries       bigint      not null default 0,
     audit_hash          bytea,
     audit_seal          bytea,
+    -- When the chain is verified next; while it is, when the lease on that ends.
+    audit_due_at        timestamptz not null default now() + interval '1 hour',
+    -- The first entry that was wrong when it was last verified. NULL: none.
+    audit_broken        bigint,
     created_at          timestamptz not null default now()
 );
+create index on organizations (audit_due_at);
+create index on organizations (audit_broken) where audit_broken is not null;
 
 create table whatsapp_provider_configs (
     organization_id    uuid        not null references organizations (id),

@@ -16,7 +16,19 @@ from starlette.types import Receive, Scope, Send
 
 from providers import Registry
 
-from . import administration, events, integrations, live, log, media_api, messages_api, metrics, pairing, receipts
+from . import (
+    administration,
+    audit,
+    events,
+    integrations,
+    live,
+    log,
+    media_api,
+    messages_api,
+    metrics,
+    pairing,
+    receipts,
+)
 from .asking import Asking
 from .attempts import Attempts
 from .auth import Authenticator
@@ -39,6 +51,7 @@ from .problems import json_response
 from .redis_state import RedisState
 from .relay import Relay
 from .settings import Settings
+from .storage import audit as trails
 from .storage import deliveries, health, inbound, retention, sends
 from .takeover import Takeover
 from .transfers import Transfers
@@ -50,6 +63,7 @@ READY_WITHIN_S = 2.0
 LAG_EVERY_S = 0.5
 GAUGES_EVERY_S = 5.0
 PURGE_EVERY_S = 600.0
+TRAILS_POLL_S = 5.0
 RECOVER_EVERY_S = 5.0
 
 
@@ -93,6 +107,7 @@ class Application:
                 _watch_lag(),
                 _watch_gauges(database),
                 _purge(database),
+                _verify_trails(database, vault),
             ):
                 task = asyncio.create_task(work)
                 stack.callback(task.cancel)
@@ -191,6 +206,7 @@ async def _watch_gauges(database: Database) -> None:
                 sending = await sends.gauges(connection)
                 metrics.quarantine_open.set(await inbound.count_quarantined(connection))
                 troubled = await health.troubled(connection)
+                metrics.audit_chain_valid.set(await trails.valid(connection))
             metrics.troubled.clear()
             for row in troubled:
                 metrics.troubled.labels(row["provider"], row["state"]).set(row["configs"])
@@ -214,6 +230,17 @@ async def _purge(database: Database) -> None:
         except StoreUnavailable:
             dropped = 0
         await asyncio.sleep(0 if dropped else PURGE_EVERY_S)
+
+
+async def _verify_trails(database: Database, vault: Vault) -> None:
+    """Each organization's audit trail once an hour, whichever process has its turn."""
+    while True:
+        try:
+            verified = await audit.verify_due(database, vault)
+        except StoreUnavailable:
+            logger.warning("the database is away; audit trails are not verified")
+            verified = 0
+        await asyncio.sleep(0 if verified else TRAILS_POLL_S)
 
 
 # ------------------------------------------------------------------ health and metrics

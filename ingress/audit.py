@@ -9,19 +9,27 @@ after it gone, and the organization's row as it was. Only who noted the end some
 They can delete the organization with everything. Who has the key can do anything.
 """
 
+import logging
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, NamedTuple
 from uuid import UUID
 
 import asyncpg
 import msgspec
 
-from .database import Database
+from . import log
+from .database import Database, StoreUnavailable
 from .storage import audit
 from .vault import Vault, VaultError
 
+logger = logging.getLogger("ingress.audit")
+
 PAGE = 500
+VERIFY_EVERY_S = 3600.0
+# Of those that a process verifies in turn; long trails take seconds, and who lost the lease harms nobody.
+CLAIMED, LEASE_S = 20, 120.0
 
 _encode = msgspec.json.Encoder().encode
 
@@ -86,10 +94,19 @@ async def record(
 
 
 async def verify(
-    database: Database, vault: Vault, organization_id: UUID, noted: tuple[int, str] | None = None
+    database: Database,
+    vault: Vault,
+    organization_id: UUID,
+    noted: tuple[int, str] | None = None,
+    *,
+    background: bool = False,
 ) -> Verdict:
-    """Walk through the whole trail. *noted* is an earlier end, (entries, hash), that must still be on the way."""
-    async with database.organization(organization_id) as connection:
+    """Walk through the whole trail. *noted* is an earlier end, (entries, hash), that must still be on the way.
+
+    In the *background* none of the API's connections is taken.
+    """
+    connect = database.worker if background else partial(database.organization, organization_id)
+    async with connect() as connection:
         extent = await audit.extent(connection, organization_id)
     if extent is None:
         raise LookupError("there is no such organization")
@@ -100,7 +117,7 @@ async def verify(
 
     former, number = None, 0
     while number < last:
-        async with database.organization(organization_id) as connection:
+        async with connect() as connection:
             rows = await audit.forward(connection, organization_id, number, last, PAGE)
         for row in rows:
             number += 1
@@ -123,6 +140,31 @@ async def verify(
     if noted and noted[0] > number:
         return broken(number + 1, "the entry was there when the end was noted")
     return Verdict(entries, known.hex())
+
+
+async def verify_due(database: Database, vault: Vault) -> int:
+    """Verify the trails whose turn it is and tell their ends to the log; how many. Raises `StoreUnavailable`.
+
+    The log is the place where a noted end is out of the database's reach.
+    """
+    async with database.worker() as connection:
+        due = await audit.claim(connection, CLAIMED, LEASE_S, VERIFY_EVERY_S)
+    for organization_id in due:
+        try:
+            verdict = await verify(database, vault, organization_id, background=True)
+        except StoreUnavailable:
+            raise
+        except Exception:  # what cannot even be read was not written here, and must hide nothing of the others
+            logger.exception("the audit trail of organization %s cannot be read", organization_id)
+            verdict = Verdict(0, "", 0, "the trail cannot be read")
+        async with database.worker() as connection:
+            await audit.verified(connection, organization_id, verdict.broken, VERIFY_EVERY_S)
+        end = {"organization": organization_id, "entries": verdict.entries, "hash": verdict.hash}
+        log.wide("audit_chain", **end, broken=verdict.broken)
+        if verdict.broken is not None:
+            where = (organization_id, verdict.broken, verdict.reason)
+            logger.error("the audit trail of organization %s is broken at entry %d: %s", *where)
+    return len(due)
 
 
 def _sealed(vault: Vault, seal: bytes | None, content: bytes) -> bool:

@@ -459,8 +459,6 @@ class WhatsAppProviderManager:
         usable = [config for config in order if config is not None] if order and order[0] else []
         policy = _policy(rows[0]["fallback_policy"] if rows else None)
         route = Route(rows[0]["version"] if rows else 0, tuple(usable), policy)
-        if route.order:
-            await self._remember(organization_id, route, rows[0]["session"] or b"null")
         now_held, was = self._routes.get(organization_id), held and held.route
         # A late answer never brings an old version back. But who asks for a fresh one was refused by the database
         # itself: where nothing was read since, its version may be the lower one, after a restore.
@@ -474,6 +472,8 @@ class WhatsAppProviderManager:
         if now_held is not None and rows:
             self._flip(now_held.route, route, rows[0]["version_at"], source)
         self._routes[organization_id] = _Held(monotonic() + CACHE_S, route)
+        if route.order:  # last: sends go the new way here, however long Redis takes
+            await self._remember(organization_id, route, rows[0]["session"] or b"null")
         return route
 
     async def _confirmed(self, organization_id: UUID, route: Route) -> bool:
@@ -522,12 +522,15 @@ class WhatsAppProviderManager:
         await self._redis.wake("events", organization_id)
 
     async def _take_up(self, organization_id: UUID, version: int, source: str) -> None:
-        self.forget(organization_id)
+        held = self._routes.get(organization_id)
         try:
-            # A loading that was under way may have begun before the commit; the one after it has not.
-            for _ in range(2):
-                if (await self.route(organization_id, fresh=True, source=source)).version >= version:
-                    break
+            # In the process that made the change the database's notification may have been faster.
+            if held is None or held.doubtful or held.route.version < version:
+                self.forget(organization_id)
+                # A loading that was under way may have begun before the commit; the one after it has not.
+                for _ in range(2):
+                    if (await self.route(organization_id, fresh=True, source=source)).version >= version:
+                        break
             if self.after_change is not None:
                 await self.after_change()
         except StoreUnavailable:

@@ -171,7 +171,7 @@ propagation_seconds = _histogram(
     "ingress_provider_switch_propagation_seconds",
     "Change committed to used, in this process, by the clocks of both machines",
     ("source",),
-    (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2, 5),
+    (0.001, 0.0025, 0.005, 0.01, 0.015, 0.025, 0.035, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1, 2, 5),
 )
 switch_in_flight = _histogram(
     "ingress_provider_switch_in_flight",
@@ -196,6 +196,12 @@ probe_seconds = _histogram(
     ("provider", "outcome"),
     _LATENCY,
 )
+
+# -- the audit trail
+audit_chain_valid = _gauge(
+    "ingress_audit_chain_valid", "1 if every organization's audit trail was intact when it was last verified, hourly"
+)
+audit_chain_valid.set(float("nan"))  # until the database was asked
 
 # -- media and receipts
 media_transfers = _counter(

@@ -46,6 +46,7 @@ class Member:
         self.url = f"http://127.0.0.1:{port}"
         self.life = 1
         self.alive = False
+        self.stopped = False
         self._process = process
         self._history = history
 
@@ -63,8 +64,14 @@ class Member:
         await self.start()
         down.until = time()
 
-    def signal(self, number: signal.Signals) -> None:
-        os.kill(self._process.pid, number)
+    def stop(self) -> None:
+        """It keeps what it has, and does nothing."""
+        os.kill(self._process.pid, signal.SIGSTOP)
+        self.stopped = True
+
+    def go_on(self) -> None:
+        os.kill(self._process.pid, signal.SIGCONT)
+        self.stopped = False
 
     def kill(self) -> None:
         if self.alive:
@@ -82,7 +89,9 @@ class Poster(WebhookPoster):
         return await super().post(url, raw, headers, PATIENT)
 
     async def get(self, url: str, params: dict[str, str]) -> tuple[int | None, bytes]:
-        return await super().get(self._cluster.pick().url + urlsplit(url).path, params)
+        # A handshake is part of a switch. At a stopped process that switch, and all behind it, would wait for its end.
+        member = random.choice([member for member in self._cluster.members if member.alive and not member.stopped])
+        return await super().get(member.url + urlsplit(url).path, params)
 
     async def _try(self, url: str, *more: Any) -> Try:
         member, parts = self._cluster.pick(), urlsplit(url)

@@ -29,8 +29,9 @@ CLIENTS = 8
 SAMPLE_S = 0.05
 # Long enough for some switches to be made while Redis is away.
 AWAY_S = 1.5
-# Sends that a process has begun with when it is stopped, how long before, and how long it stays so at most.
-HALF_DONE, HALF_DONE_S, STALLED_AT_MOST_S = 20, 0.02, 2.0
+# Sends that a process has begun with when it is stopped, how long before, and how long it stays so at most: webhooks
+# that have waited for 2 s are refused.
+HALF_DONE, HALF_DONE_S, STALLED_AT_MOST_S = 20, 0.02, 1.5
 SETTLE_S = 60.0
 REDIS_TROUBLE = ("killed", "paused", "flushed", "stale")
 
@@ -53,7 +54,7 @@ class Run:
         self.cluster = cluster
         self.history: History = cluster.history
         self.propagation = Propagation(cluster)
-        self.redis_trouble: list[tuple[float, float]] = []  # from, until
+        self.trouble: list[tuple[float, float]] = []  # from, until: processes stopped, killed; Redis away or wrong
         self._plan = plan
         self._random = random.Random(plan.seed)  # as far as clients go, a run can be repeated
         self._known = (0, "")  # the last version that a client heard of, and its config
@@ -195,12 +196,15 @@ class Run:
         started = monotonic()
         async with redis.asyncio.Redis.from_url(self.cluster.settings.redis_url) as client:
             for kill in range(self._plan.kills):
-                await asyncio.sleep(max(0.0, started + share * (kill + 0.3) - monotonic()))
+                async with self.propagation.counted(self.propagation.calm):
+                    await asyncio.sleep(max(0.0, started + share * (kill + 0.3) - monotonic()))
+                began = time()
                 member = self.cluster.members[kill % len(self.cluster.members)]
                 await self._stall(kill, self.cluster.members[(kill + 1) % len(self.cluster.members)], member)
                 await self.propagation.before_end_of(member)
                 await member.restart()
                 await self._redis_trouble(client, REDIS_TROUBLE[kill % 4])
+                self.trouble.append((began, time()))
 
     async def _stall(self, kill: int, stalled: Member, other: Member) -> None:
         """Stop a process with sends half done, switch at another one, let it go on: what it believes is the past.
@@ -211,16 +215,15 @@ class Run:
             for number in range(HALF_DONE):
                 group.create_task(self._send(CLIENTS + kill, number, stalled))
             await asyncio.sleep(HALF_DONE_S)
-            stalled.signal(signal.SIGSTOP)
+            stalled.stop()
             try:
                 with suppress(TimeoutError):  # the stopped one may be it that holds the lock
                     async with asyncio.timeout(STALLED_AT_MOST_S):
                         await self._switch(0, other)
             finally:
-                stalled.signal(signal.SIGCONT)
+                stalled.go_on()
 
     async def _redis_trouble(self, client: redis.asyncio.Redis, trouble: str) -> None:
-        began = time()
         valkey = self.cluster.servers.valkey
         if trouble == "flushed":
             await client.flushall()
@@ -229,14 +232,13 @@ class Run:
             old = {"version": 1, "provider": "meta_business", "order": self.configs[:1]}
             await client.set(self._key, msgspec.json.encode(old))
         else:
-            async with self.propagation.without_redis():
+            async with self.propagation.counted(self.propagation.redis_down):
                 pid = self.cluster.servers.pids["valkey"]
                 valkey.kill() if trouble == "killed" else os.kill(pid, signal.SIGSTOP)
                 try:
                     await asyncio.sleep(AWAY_S)
                 finally:
                     valkey.start() if trouble == "killed" else os.kill(pid, signal.SIGCONT)
-        self.redis_trouble.append((began, time()))
 
     # ---------------------------------------------------------------- what the database has
 

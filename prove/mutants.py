@@ -28,6 +28,8 @@ class Mutant(msgspec.Struct, frozen=True):
 
 
 MACHINE = "tests/test_switching_machine.py"
+RACE = "tests/test_switching.py::test_of_those_who_expect_the_same_version_one_wins"
+DEATHS = "tests/test_switch_deaths.py"
 MUTANTS = (
     Mutant(
         "the fence out of the claim",
@@ -96,6 +98,16 @@ MUTANTS = (
         ("tests/test_switching.py::test_a_failure_in_the_transaction_undoes_all_of_it",),
     ),
     Mutant(
+        "the same, found by a process that dies",
+        "ingress/switching.py",
+        "        if former is not None:\n            await audit.record(",
+        "        await connection.execute('commit')\n"
+        "        await connection.execute('begin')\n"
+        "        await connection.execute(\"select set_config('app.org_id', $1, true)\", str(organization_id))\n"
+        "        if former is not None:\n            await audit.record(",
+        (DEATHS,),
+    ),
+    Mutant(
         "the organization out of a query of the API",
         "ingress/storage/sends.py",
         'BY_ID = f"select {_MESSAGE} from messages where organization_id = $1 and id = $2"',
@@ -112,8 +124,8 @@ MUTANTS = (
 )
 
 
-def run_tests(folder: Path, tests: tuple[str, ...], **environment: str) -> tuple[int, str]:
-    """pytest's exit status in *folder*, and its last line."""
+def run_tests(folder: Path, tests: tuple[str, ...], timeout_s: float | None, **environment: str) -> tuple[int, str]:
+    """pytest's exit status in *folder*, and its last line. *timeout_s* None: however long it takes."""
     try:
         done = subprocess.run(
             [sys.executable, "-m", "pytest", "-x", "-p", "no:cacheprovider", *tests],
@@ -121,10 +133,10 @@ def run_tests(folder: Path, tests: tuple[str, ...], **environment: str) -> tuple
             env={**os.environ, **environment},
             capture_output=True,
             text=True,
-            timeout=TIMEOUT_S,
+            timeout=timeout_s,
         )
     except subprocess.TimeoutExpired:
-        return NO_VERDICT, f"no end in {TIMEOUT_S} s"
+        return NO_VERDICT, f"no end in {timeout_s} s"
     lines = done.stdout.strip().splitlines() or done.stderr.strip().splitlines() or [""]
     failed = [line for line in lines if line.startswith("FAILED ")]
     return done.returncode, (failed or lines)[-1]
@@ -167,4 +179,4 @@ def _tried(folder: Path, mutant: Mutant) -> tuple[int, str]:
                 f"{mutant.what}: {text.count(mutant.old)} places in {mutant.path}; adapt prove/mutants.py"
             )
         path.write_text(text.replace(mutant.old, mutant.new))
-    return run_tests(folder, mutant.tests, PROVE_EXAMPLES="100" if mutant.old else "15", PROVE_SHRINK="0")
+    return run_tests(folder, mutant.tests, TIMEOUT_S, PROVE_EXAMPLES="100" if mutant.old else "15", PROVE_SHRINK="0")

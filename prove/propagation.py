@@ -21,6 +21,7 @@ class Propagation:
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
         self.all: Buckets = Counter()
+        self.calm: Buckets = Counter()  # while nothing else was broken
         self.redis_down: Buckets = Counter()
         self.fenced = 0
 
@@ -35,14 +36,13 @@ class Propagation:
             await self.before_end_of(member)
 
     @asynccontextmanager
-    async def without_redis(self) -> AsyncIterator[None]:
-        """What is counted within the block is counted for Redis being away, too."""
+    async def counted(self, buckets: Buckets) -> AsyncIterator[None]:
+        """What processes count within the block, in which none is killed, goes to *buckets*, too."""
         before = {member.name: (await self._scrape(member))[0] for member in self._cluster.members}
         yield
         for member in self._cluster.members:
-            buckets = (await self._scrape(member))[0]
+            buckets.update((await self._scrape(member))[0])
             buckets.subtract(before[member.name])
-            self.redis_down.update(buckets)
 
     async def _scrape(self, member: Member) -> tuple[Buckets, int]:
         async with self._cluster.session.get(f"{member.url}/metrics") as answer:

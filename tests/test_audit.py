@@ -8,13 +8,15 @@ from uuid import UUID
 import asyncpg
 import pytest
 
+from ingress import app, log
 from ingress.audit import Actor, record, verify
 from ingress.database import Database
 from ingress.settings import Settings
 from ingress.storage import organizations
 from ingress.vault import Vault, generate_key
 
-from .gateway import Organization
+from .conftest import serving
+from .gateway import Organization, eventually
 
 BASE = "/integrations/whatsapp"
 
@@ -226,6 +228,66 @@ async def test_one_organizations_entries_prove_nothing_in_another(
     await superuser.execute("update organizations set audit_entries = $2 where id = $1", UUID(other.id), len(rows))
     told = await verdict(other)
     assert (told["intact"], told["first_broken"]) == (False, 1)
+
+
+NOW_DUE = "update organizations set audit_due_at = {at} where id = any($1::uuid[])"
+CHECKED = """
+select count(*) from organizations where id = any($1::uuid[])
+    and audit_due_at between now() + interval '50 minutes' and now() + interval '1 hour'"""
+
+
+async def test_every_hour_the_ends_are_told_and_a_broken_trail_is_an_alarm(
+    kept: Organization,
+    settings: Settings,
+    superuser: asyncpg.Connection,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """One line for each organization, the metric for all; in both directions, and whoever put it off for ever."""
+    lines: list[dict[str, Any]] = []
+    monkeypatch.setattr(log, "wide", lambda event, **fields: lines.append({"event": event, **fields}))
+    monkeypatch.setattr(app, "TRAILS_POLL_S", 0.02)
+    monkeypatch.setattr(app, "GAUGES_EVERY_S", 0.02)
+    other = await kept.gateway.organization()
+    ids = [UUID(kept.id), UUID(other.id)]
+
+    async def checked(at: str) -> dict[UUID, dict[str, Any]]:
+        lines.clear()
+        caplog.clear()
+        await superuser.execute(NOW_DUE.format(at=at), ids)
+        await eventually(lambda: superuser.fetchval(CHECKED, ids), lambda count: count == 2)
+        await eventually(lambda: {line.get("organization") for line in lines} >= set(ids))
+        return {line["organization"]: line for line in lines if line["event"] == "audit_chain"}
+
+    async def told() -> float:
+        text = (await kept.gateway.call("GET", "/metrics")).raw.decode()
+        [line] = [line for line in text.splitlines() if line.startswith("ingress_audit_chain_valid ")]
+        return float(line.rpartition(" ")[2])
+
+    alarms = "ingress.audit", "ERROR"
+    async with serving(settings):
+        end = await verdict(kept)
+        line = (await checked("now()"))[UUID(kept.id)]
+        assert (line["entries"], line["hash"], line["broken"]) == (end["entries"], end["hash"], None)
+        await eventually(told, lambda value: value == 1)
+        entry = "provider_audit_log where organization_id = $1 and id = 3"
+        for edit, first in (("actor = 'nobody'", 3), ("at = '4713-01-01 BC'", 0)):
+            before = await superuser.fetchrow(f"select actor, at from {entry}", ids[0])
+            assert before is not None
+            await superuser.execute(
+                f"update provider_audit_log set {edit} where organization_id = $1 and id = 3", ids[0]
+            )
+            found = await checked("'infinity'")
+            assert (found[ids[0]]["broken"], found[ids[1]]["broken"]) == (first, None)
+            errors = [each.getMessage() for each in caplog.records if (each.name, each.levelname) == alarms]
+            assert any(kept.id in each and f"entry {first}:" in each for each in errors), errors
+            assert not any(other.id in each for each in errors)
+            await eventually(told, lambda value: value == 0)
+            mended = "update provider_audit_log set actor = $2, at = $3 where organization_id = $1 and id = 3"
+            await superuser.execute(mended, ids[0], *before)
+        assert (await verdict(kept))["intact"]
+        await checked("now()")
+        await eventually(told, lambda value: value == 1)
 
 
 def test_a_signature_is_bound_to_its_content() -> None:

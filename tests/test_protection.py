@@ -1,7 +1,6 @@
 """What keeps a failing or hanging provider from harming: policy, breakers, budgets, bulkheads, as clients see them."""
 
 import asyncio
-import statistics
 import time
 from collections.abc import AsyncIterator
 from typing import Any
@@ -13,8 +12,10 @@ import pytest
 
 from ingress import app, breaker, breakers, bulkhead, outbound, takeover
 from ingress.budget import RetryBudgets
-from ingress.sandbox import ErrorCode, Hang, MetaSimulator, Refuse, ResetBeforeAccept, StatusPolicy, Throttle429
+from ingress.sandbox import ErrorCode, MetaSimulator, Refuse, ResetBeforeAccept, StatusPolicy, Throttle429
 from ingress.settings import Settings
+from prove import protection
+from prove.protection import DOWN
 
 from .conftest import serving
 from .gateway import Answer, Gateway, Organization, eventually
@@ -33,7 +34,6 @@ DEFAULTS: dict[str, Any] = {
     "return_to_primary": False,
     "auto_rollback": False,
 }
-DOWN = ErrorCode(code=131016, http_status=503)  # the provider says itself that it took nothing
 
 
 @pytest.fixture
@@ -332,20 +332,11 @@ async def test_a_broken_template_breaks_no_account(pair: Organization, gateway: 
 async def test_a_provider_that_fails_altogether_is_hardly_called_more_often(
     organization: Organization, gateway: Gateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """503 to everything, 300 sends at 100 a second, without the help of a breaker: at most 1.25 calls a send.
-
-    A budget for ten seconds is saved up at first, so the first tenth of a minute is measured apart from it.
-    """
+    """503 to everything, 300 sends at 100 a second, without the help of a breaker: at most 1.25 calls a send."""
     monkeypatch.setattr(breaker, "LEAST_CALLS", 10**9)
-    await gateway.meta.set_default(organization.numbers[0], DOWN)
-    await asyncio.gather(*(organization.send() for _ in range(15)))  # what was saved up is spent
-    before, sent = calls(organization), []
-    for place in range(300):
-        sent.append(asyncio.create_task(organization.send({"to": f"+55119{place:08d}", "body": "x"})))
-        await asyncio.sleep(0.01)
-    answers = await asyncio.gather(*sent)
-    assert {answer.status for answer in answers} == {502}
-    assert 300 <= calls(organization) - before <= 1.25 * 300
+    calls_of_each, statuses = await protection.calls_per_send(organization)
+    assert statuses == {502}
+    assert 1 <= calls_of_each <= 1.25
     assert await metric(gateway, 'ingress_retry_budget_exhausted_total{provider="meta_business",reason="account"}') > 0
 
 
@@ -380,15 +371,8 @@ async def test_a_hanging_provider_of_one_organization_slows_down_no_other(
         flooding, steady = await gateway.organization(), await gateway.organization()
         for organization in (flooding, steady):
             await organization.configure()
-        alone = await paced(steady, 60)
-        await meta.set_default(flooding.numbers[0], Hang())
-        flood = [
-            await flooding.send({"to": f"+55119{place:08d}", "body": "x"}, prefer="respond-async")
-            for place in range(150)
-        ]
-        await eventually(lambda: metric(gateway, "ingress_bulkhead_waiting"), lambda waiting: waiting == 50)
-        flooded = await paced(steady, 60)
-        assert flooded <= alone + 0.2
+        alone, beside, flood = await protection.flooded(flooding, steady)
+        assert beside <= alone + 0.2
         assert {answer.status for answer in flood} == {202}
         # What waits for a slot is written down as surely not sent, whatever becomes of this process.
         waits = await flooding.message(flood[-1].json["id"])
@@ -401,24 +385,6 @@ async def test_a_hanging_provider_of_one_organization_slows_down_no_other(
         await asyncio.gather(
             *(there.settled(answer.json["id"], "sent", "delivered", "read", timeout=20) for answer in flood[100:])
         )
-
-
-async def paced(organization: Organization, count: int) -> float:
-    """p99 of *count* sends, one each 25 ms."""
-    took: list[float] = []
-
-    async def send(place: int) -> None:
-        started = time.monotonic()
-        answer = await organization.send({"to": f"+55118{place:08d}", "body": "x"})
-        assert answer.status == 200
-        took.append(time.monotonic() - started)
-
-    sends = []
-    for place in range(count):
-        sends.append(asyncio.create_task(send(place)))
-        await asyncio.sleep(0.025)
-    await asyncio.gather(*sends)
-    return statistics.quantiles(took, n=100)[98]
 
 
 async def test_what_was_accepted_waits_for_its_provider(

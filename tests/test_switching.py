@@ -40,6 +40,7 @@ from .gateway import Answer, Gateway, Organization, Process, eventually
 
 BASE = "/integrations/whatsapp"
 EXPIRED = ErrorCode(code=190)
+ROUNDS, CALLERS = int(os.environ.get("PROVE_ROUNDS", "4")), 32
 
 
 async def switch(organization: Organization, place: int | None = None, **more: Any) -> Answer:
@@ -196,23 +197,31 @@ async def test_bodies_that_are_refused(two: Organization, body: Any, status: int
 async def test_of_those_who_expect_the_same_version_one_wins(
     two: Organization, settings: Settings, meta: MetaSimulator
 ) -> None:
-    """From two processes, round after round: versions are dense, and every one has its entry and its event."""
+    """From three processes, round after round: versions are dense, and every one has its entry and its event."""
     await two.configure(active=False)
-    rounds, callers = 4, 12
-    async with service(settings, meta) as other:
-        doors = [two, at(other, two)]
-        for version in range(1, rounds + 1):
-            active = (await current(two))["config_id"]
+    active = two.configs[0]["config_id"]
+    async with service(settings, meta) as other, service(settings, meta) as third:
+        doors = [two, at(other, two), at(third, two)]
+        for version in range(1, ROUNDS + 1):
             others = [place for place, config in enumerate(two.configs) if config["config_id"] != active]
             answers = await asyncio.gather(
-                *(switch(doors[turn % 2], others[turn % 2], expected_version=version) for turn in range(callers))
+                *(switch(doors[turn % 3], others[turn % 2], expected_version=version) for turn in range(CALLERS))
             )
-            assert sorted(answer.status for answer in answers) == [200] + [409] * (callers - 1)
+            [won] = [answer.json for answer in answers if answer.status == 200]
+            assert [answer.status for answer in answers].count(409) == CALLERS - 1
             assert {answer.json["version"] for answer in answers} == {version + 1}
-    assert [entry["version"] for entry in await trail(two, "activated")] == list(range(1, rounds + 2))
-    switched = await two.events(kind="provider.switched")
-    assert [event["data"]["version"] for event in switched] == list(range(1, rounds + 2))
-    assert (await current(two))["version"] == rounds + 1
+            active = won["config_id"]
+    made = list(range(1, ROUNDS + 2))
+    connection = await asyncpg.connect(settings.database_url)  # the API shows pages
+    rows = await connection.fetch(
+        "select version from provider_audit_log where organization_id = $1 and action = 'activated' order by id",
+        UUID(two.id),
+    )
+    await connection.close()
+    assert [row["version"] for row in rows] == made
+    assert [event["data"]["version"] for event in await two.events(kind="provider.switched")] == made
+    told = await current(two)
+    assert (told["version"], told["config_id"]) == (made[-1], active)
 
 
 async def test_who_expects_nothing_waits_for_the_others(
@@ -593,6 +602,35 @@ async def test_every_process_hears_of_it(
                 told = await eventually(lambda: current(door), lambda told, v=version: told["version"] == v, timeout=2)  # noqa: B023
                 assert told["config_id"] == two.configs[(version - 1) % 2]["config_id"]
             assert (await switch(doors[version % 2], version % 2)).status == 200
+
+
+async def test_a_change_is_used_before_redis_is_told(
+    two: Organization, settings: Settings, meta: MetaSimulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that was notified does not wait for a Redis that hangs."""
+    monkeypatch.setattr(manager, "CACHE_S", 60.0)
+    answers = asyncio.Event()
+    remember = redis_state.RedisState.set_active
+
+    async def late(*arguments: Any) -> None:
+        await answers.wait()
+        await remember(*arguments)
+
+    async with service(settings, meta) as other:
+        assert (await current(at(other, two)))["version"] == 1
+        monkeypatch.setattr(redis_state.RedisState, "set_active", late)
+        try:
+            switching = asyncio.create_task(switch(two, 1))
+            knowing = [held for held in managers(monkeypatch) if held.known_route(UUID(two.id))]
+            assert len(knowing) == 2
+            await eventually(lambda: [held.known_route(UUID(two.id)) for held in knowing], _all_at(2))
+        finally:
+            answers.set()
+        assert (await switching).json["version"] == 2
+
+
+def _all_at(version: int) -> Callable[[list[manager.Route | None]], bool]:
+    return lambda routes: all(route is not None and route.version == version for route in routes)
 
 
 async def test_who_hears_of_nothing_looks_for_itself(

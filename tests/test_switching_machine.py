@@ -1,12 +1,13 @@
 """Any order of switches, sends and accidents, in three processes: hypothesis looks for one that breaks a promise.
 
-PROVE_EXAMPLES (15) sequences of up to STEPS steps; with PROVE_SHRINK=0 one that fails is not made shorter. The
+PROVE_EXAMPLES (15) sequences of up to PROVE_STEPS (25) steps; with PROVE_SHRINK=0 one that fails is not shortened. The
 processes are whole services over HTTP, in this interpreter, so that what they hear of each other, and their clock, are
 in the test's hands.
 """
 
 import asyncio
 import os
+import signal
 from collections.abc import AsyncIterator, Coroutine, Iterator
 from contextlib import AsyncExitStack
 from itertools import count
@@ -42,7 +43,7 @@ from .gateway import Answer, Gateway, Organization
 
 EXAMPLES = int(os.environ.get("PROVE_EXAMPLES", "15"))
 PHASES = (Phase.generate, Phase.shrink) if os.environ.get("PROVE_SHRINK", "1") == "1" else (Phase.generate,)
-STEPS = 25
+STEPS = int(os.environ.get("PROVE_STEPS", "25"))
 PROCESSES = 3
 CONFIGS = 3
 BASE = "/integrations/whatsapp/provider"
@@ -159,14 +160,14 @@ class Machine(RuleBasedStateMachine):
     @initialize()
     def begin(self) -> None:
         """Every sequence begins alike: the first config active, the second before it, nothing broken, nothing known."""
-        self.redis_is_there = True
+        self.redis_is_there, self.redis_is_paused = True, False
         self.values: list[bytes] = []  # what Redis has had
         self.seen = [0] * PROCESSES
         self.world.run(self._begin())
 
     async def _begin(self) -> None:
-        if "valkey" not in self.world.valkey.pids:
-            self.world.valkey.valkey.start()
+        self.world.valkey.valkey.start()  # unless it runs
+        self._signal(signal.SIGCONT)
         for place in (1, 0):
             answer = await self.world.organization.call(
                 "POST", f"{BASE}/switch", {"config_id": self.world.configs[place]}
@@ -308,7 +309,7 @@ class Machine(RuleBasedStateMachine):
         self.world.valkey.valkey.kill()
 
     @rule()
-    @precondition(lambda self: not self.redis_is_there)
+    @precondition(lambda self: not (self.redis_is_there or self.redis_is_paused))
     def redis_returns(self) -> None:
         """With what it had when it was killed."""
 
@@ -317,6 +318,22 @@ class Machine(RuleBasedStateMachine):
 
         self.world.run(start())
         self.redis_is_there = True
+
+    @rule()
+    @precondition(lambda self: self.redis_is_there)
+    def redis_paused(self) -> None:
+        """It takes what it is sent, and does it when it goes on, long after everybody gave up on it."""
+        self._signal(signal.SIGSTOP)
+        self.redis_is_there, self.redis_is_paused = False, True
+
+    @rule()
+    @precondition(lambda self: self.redis_is_paused)
+    def redis_goes_on(self) -> None:
+        self._signal(signal.SIGCONT)
+        self.redis_is_there, self.redis_is_paused = True, False
+
+    def _signal(self, number: signal.Signals) -> None:
+        os.kill(self.world.valkey.pids["valkey"], number)
 
     @rule()
     @precondition(lambda self: self.redis_is_there)

@@ -6,6 +6,7 @@ attributes say holds for all connections from then on; `reset_all`, `half_close_
 
 import asyncio
 import contextlib
+from collections.abc import Callable
 from types import TracebackType
 from typing import Literal, Self
 
@@ -33,6 +34,8 @@ class FaultProxy:
         self.port = port
         self.delay_s = 0.0  # before each chunk, either way
         self.cut_after: dict[Direction, int] = {}  # bytes of one connection; one more byte resets it
+        # Sees each chunk before it is forwarded; True holds it back, and all that comes after it that way.
+        self.watch: Callable[[Direction, bytes], bool] | None = None
         self.connections = 0  # accepted so far
         self.forwarded: dict[Direction, int] = {"up": 0, "down": 0}  # bytes, over all connections
         self._upstream = upstream
@@ -132,6 +135,8 @@ class FaultProxy:
         """Forward until the source ends. A side that fails takes the other one with it."""
         try:
             while chunk := await source.read(65536):
+                if self.watch is not None and self.watch(way, chunk):
+                    self.pause(way)
                 await asyncio.sleep(self.delay_s)
                 await self._flowing[way].wait()
                 if way == "down" and connection.half_closed:

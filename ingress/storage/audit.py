@@ -83,3 +83,35 @@ async def forward(
 ) -> Sequence[asyncpg.Record]:
     """Entries above *after* up to *last*, oldest first (organization)."""
     return await connection.fetch(FORWARD, organization_id, after, last, limit)
+
+
+# Due within the hour, always: nobody puts it off for longer by editing a row.
+CLAIM = """
+with due as (
+    select id from organizations where audit_due_at <= now() or audit_due_at > now() + make_interval(secs => $3)
+    order by audit_due_at limit $1 for no key update skip locked
+)
+update organizations o set audit_due_at = now() + make_interval(secs => $2) from due where o.id = due.id
+returning o.id /* every organization_id */"""
+
+
+async def claim(connection: asyncpg.Connection, limit: int, lease_s: float, every_s: float) -> list[UUID]:
+    """Organizations whose chain is due to be verified, now the caller's for *lease_s* (worker, all organizations)."""
+    return [row[0] for row in await connection.fetch(CLAIM, limit, lease_s, every_s)]
+
+
+VERIFIED = "update organizations set audit_broken = $2, audit_due_at = now() + make_interval(secs => $3) where id = $1"
+
+
+async def verified(connection: asyncpg.Connection, organization_id: UUID, broken: int | None, every_s: float) -> None:
+    """Note the first entry that is wrong, None where none is; due again in *every_s* (worker)."""
+    await connection.execute(VERIFIED, organization_id, broken, every_s)
+
+
+VALID = "select not exists (select from organizations where audit_broken is not null) /* every organization_id */"
+
+
+async def valid(connection: asyncpg.Connection) -> bool:
+    """Whether every chain was intact when it was last verified (worker, all organizations)."""
+    intact: bool = await connection.fetchval(VALID)
+    return intact
