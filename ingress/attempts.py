@@ -165,8 +165,11 @@ class Attempts:
         started = monotonic()
         try:
             flow = config.provider.send_message(message_of(config, sending))
-            with self._in_flight.call(config.id):
+            self._in_flight.enter(config.id)
+            try:
                 result = await self._caller.run(flow, min(CALL_TIMEOUT_S, sending.left_s))
+            finally:
+                self._in_flight.leave(config.id)
         except SendError as error:
             self._breakers.leave(config, permit, ended_by(error))
             if isinstance(error, Throttled):

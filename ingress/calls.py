@@ -1,7 +1,9 @@
 """Drives a provider's flow over HTTP: deadlines, limits, and what a failed exchange means for the message."""
 
 import asyncio
+import math
 from collections.abc import AsyncIterable, Awaitable, Callable
+from functools import lru_cache
 from time import monotonic
 from typing import TypeVar
 
@@ -74,19 +76,14 @@ class Caller:
         """One call. *body* takes the place of the request's; with *cut* a long answer is cut off, and no failure."""
         if remaining_s <= 0:
             raise Unavailable("no time left before the call", code="deadline")
-        timeout = aiohttp.ClientTimeout(
-            total=remaining_s,
-            # Below the total, or the total would fire first and a call that never began would count as uncertain.
-            connect=min(CONNECT_TIMEOUT_S, remaining_s * 0.9),
-        )
         try:
             async with self.session.request(
                 request.method,
-                URL(request.url),
+                _url(request.url),
                 headers=request.headers,
                 data=body or request.body or None,
                 allow_redirects=False,  # a redirected POST would be repeated, or become a GET
-                timeout=timeout,
+                timeout=_timeout(math.ceil(remaining_s * 10) / 10),
             ) as answer:
                 said = await _cut(answer) if cut else await _capped(answer)
         except TRANSPORT_ERRORS as error:
@@ -96,6 +93,16 @@ class Caller:
             headers={name.lower(): value for name, value in answer.headers.items()},
             body=said,
         )
+
+
+# Both cost as much to make as to use, and are alike for most calls: of the time that is left, tenths of a second count.
+_url = lru_cache(1024)(URL)
+
+
+@lru_cache(1024)
+def _timeout(total_s: float) -> aiohttp.ClientTimeout:
+    # Below the total, or the total would fire first and a call that never began would count as uncertain.
+    return aiohttp.ClientTimeout(total=total_s, connect=min(CONNECT_TIMEOUT_S, total_s * 0.9))
 
 
 TRANSPORT_ERRORS = (aiohttp.ClientError, TimeoutError, OSError, asyncio.IncompleteReadError)

@@ -9,7 +9,7 @@ keeps to its share.
 
 import random
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from time import monotonic
 from typing import Any, NamedTuple
 
@@ -33,6 +33,9 @@ class Turn(NamedTuple):
 
     wait_s: float
     scope: str | None = None
+
+
+_AT_ONCE = Turn(0.0)
 
 
 class _Limit(NamedTuple):
@@ -71,9 +74,11 @@ class Pacer:
         """The next turn of *config* to send to *contact*; it is reserved, if it is no more than *at_most_s* ahead."""
         pacing = config.provider.pacing
         if pacing is None:
-            return Turn(0.0)
+            return _AT_ONCE
         now = self._clock()
         limits = self._limits(config, pacing, contact, now)
+        if self._take_at_once(limits, now):
+            return self._told(config, _AT_ONCE, at_most_s)
         known, beyond = [], []
         for limit in limits:
             if (wait_s := self._wait_s(limit, now)) is None:
@@ -82,7 +87,7 @@ class Pacer:
                 return self._told(config, Turn(wait_s, limit.scope), at_most_s)
             else:
                 known.append(limit)
-        turn, alone = Turn(0.0), False
+        turn, alone = _AT_ONCE, False
         if beyond:
             turn, alone = await self._beyond_share(config, contact, beyond, at_most_s)
             if turn.wait_s > at_most_s:
@@ -138,6 +143,16 @@ class Pacer:
         while taken and taken[0][0] < now:
             taken.popleft()
         return max(0.0, taken[0][1] - now) if taken else None
+
+    def _take_at_once(self, limits: Sequence[_Limit], now: float) -> bool:
+        """Take a turn of the share in each line, as nearly every send can; or nothing and False, if one has none."""
+        dues = [self._due.get(limit.key, now) for limit in limits]
+        for limit, due in zip(limits, dues, strict=True):
+            if not limit.own or due - now > limit.own_patience_s:
+                return False
+        for limit, due in zip(limits, dues, strict=True):
+            self._keep(self._due, limit.key, max(now, due) + limit.own_every_s)
+        return True
 
     def _take(self, limit: _Limit, now: float) -> float:
         """Take that turn; if others were faster, the next one of the share."""
