@@ -95,9 +95,9 @@ class Forecast:
         if isinstance(target, NewConfig):
             provider: WhatsAppProvider = self._accounts.validate(target.provider_type, target.config_data)
         else:
-            config = self._accounts.open(row) if row else None
-            if config is None:
+            if row is None:
                 raise NotFound
+            config = self._accounts.known(row).usable()
             provider = config.provider
         checks: list[Check] = []
         ready = True
