@@ -384,9 +384,11 @@ async def delete_config(request: Request[Any]) -> Response:
 async def get_fallback(request: Request[Any]) -> Response:
     """GET …/provider/fallback: the order after the active config, and the policy."""
     organization_id, _ = await organization_of(request, "read")
-    route = await _manager(request).route(organization_id, fresh=True)
-    order = [config.id for config in route.order[1:]]
-    return json_response({"config_ids": order, "policy": route.policy, "version": route.version})
+    try:
+        version, order, policy = await _manager(request).fallbacks(organization_id)
+    except NotFound:
+        raise not_found() from None
+    return json_response({"config_ids": order, "policy": policy, "version": version})
 
 
 async def put_fallback(request: Request[Any]) -> Response:

@@ -240,6 +240,14 @@ class WhatsAppProviderManager:
             self._all_configs[config.organization_id] = held
         return [other for other in held[1] if other.id != config.id and other.provider_type == config.provider_type]
 
+    async def fallbacks(self, organization_id: UUID) -> tuple[int, list[UUID], FallbackPolicy]:
+        """The version, the order after the active config (also where there is none), the policy. Raises `NotFound`."""
+        async with self._database.organization(organization_id) as connection:
+            row = await configs.fallbacks(connection, organization_id)
+        if row is None:
+            raise NotFound
+        return row["version"], row["wanted"], _policy(row["policy"])
+
     async def current(self, organization_id: UUID) -> tuple[Route, ProviderStatus | None]:
         """The organization's route, and what its active provider last said of the account."""
         route = await self.route(organization_id)
