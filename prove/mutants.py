@@ -29,6 +29,7 @@ class Mutant(msgspec.Struct, frozen=True):
 
 MACHINE = "tests/test_switching_machine.py"
 RACE = "tests/test_switching.py::test_of_those_who_expect_the_same_version_one_wins"
+TROUBLES = "tests/test_switching.py::test_every_process_uses_a_change_within_two_seconds"
 DEATHS = "tests/test_switch_deaths.py"
 MUTANTS = (
     Mutant(
