@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
+from unittest.mock import AsyncMock
 from uuid import UUID
 
 import aiohttp
@@ -24,7 +25,7 @@ from ingress.redis_state import RedisState
 from ingress.sandbox import ErrorCode, StatusPolicy
 from ingress.sandbox.meta_bodies import envelope, status_item
 from ingress.settings import Settings
-from ingress.storage import audit, configs, inbound, switches
+from ingress.storage import audit, configs, inbound, sends, switches
 from ingress.vault import Vault, generate_key
 from providers import Registry
 from providers.meta_business import MetaBusiness
@@ -318,6 +319,35 @@ async def test_a_send_that_nobody_can_go_on_with_ends_in_time(
     [event] = [event["data"] for event in await owner.events(kind="message.status")][1:]
     assert (event["message"]["id"], event["status"]["value"]) == (sent, "failed")
     assert event["conversation"]["id"] == before["conversation_id"]
+
+
+async def test_a_send_that_nobody_ends_is_counted_as_lost(
+    settings: Settings, gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though the sweep takes it up again and again. Ended late, it is none any more."""
+    monkeypatch.setattr(takeover, "SWEEP_S", 0.05)
+    owner = await gateway.organization()
+    await owner.configure()
+    gateway.meta.set_statuses(owner.numbers[0], StatusPolicy(statuses=()))
+    sent = (await owner.send()).json["id"]
+    async with AsyncExitStack() as stack:
+        connection = await stack.enter_async_context(connected(settings))
+        await fresh_service(stack, settings, gateway)
+
+        async def lost() -> int:
+            return int((await sends.gauges(connection))["lost"])
+
+        before = await lost()
+        with monkeypatch.context() as broken:
+            broken.setattr(takeover.Takeover, "_go_on", AsyncMock(side_effect=RuntimeError))
+            await leave(connection, UUID(sent), minutes=-4)
+            assert await lost() == before
+            await leave(connection, UUID(sent), minutes=-6)
+            await eventually(lambda: takeover.Takeover._go_on.await_count)  # type: ignore[attr-defined]
+            assert await lost() == before + 1
+        await leave(connection, UUID(sent), minutes=-6)
+        await owner.settled(sent, "failed")
+        assert await lost() == before
 
 
 async def test_not_ready_with_the_wrong_keys(settings: Settings, organization: Organization) -> None:
