@@ -1,6 +1,6 @@
-"""What stands for a provider whose plug-in is not in this process: configs outlive plug-ins, and these come back."""
+"""What stands for a provider that cannot be used here: configs outlive plug-ins and keys, and these come back."""
 
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar
 
 from providers import (
     AccountBroken,
@@ -15,32 +15,40 @@ from providers import (
     WhatsAppProvider,
 )
 
-PLUGIN_MISSING: Final = "plugin_missing"
-_DETAIL = "The plug-in of this provider is not installed, or it failed."
 
-STATUS = ProviderStatus(is_connected=False, connection_quality="disconnected", detail=_DETAIL)
-
-
-def _fail(*_: Any, **__: Any) -> Flow[Any]:
+def _fail(self: "Absent", *_: Any, **__: Any) -> Flow[Any]:
     yield from ()
-    raise AccountBroken(_DETAIL, code=PLUGIN_MISSING)
+    raise AccountBroken(self.detail, code=self.code)
 
 
 _flow: Any = _fail
 
 
 class Absent(WhatsAppProvider, frozen=True):
-    """Can do nothing, and says so: its flows raise `AccountBroken`."""
+    """Its plug-in is not there. Can do nothing, and says so: its flows raise `AccountBroken` with ``code``."""
+
+    code: ClassVar[str] = "plugin_missing"
+    detail: ClassVar[str] = "The plug-in of this provider is not installed, or it failed."
+    fix: ClassVar[str] = "Install the provider's plug-in, or see why it failed: `ingress providers` tells."
 
     info: ClassVar[ProviderInfo] = ProviderInfo(
         name="absent",
         display_name="Absent",
-        description=_DETAIL,
+        description=detail,
         pricing="free",
         stability="unstable",
         official=False,
         capabilities=frozenset(),
     )
+
+    @property
+    def why(self) -> str:
+        """For people: what is wrong, and what to do."""
+        return f"{self.detail} {self.fix}"
+
+    @property
+    def status(self) -> ProviderStatus:
+        return ProviderStatus(is_connected=False, connection_quality="disconnected", detail=self.detail)
 
     def challenge(self, hook: Webhook) -> Response | None:
         return None
@@ -52,3 +60,16 @@ class Absent(WhatsAppProvider, frozen=True):
         raise Malformed
 
     setup = validate_config = get_status = receive_messages = disconnect = send_message = media = _flow
+
+
+class Damaged(Absent, frozen=True):
+    """What is stored of the config cannot be opened: its key is gone, or it is damaged."""
+
+    code: ClassVar[str] = "cannot_be_opened"
+    detail: ClassVar[str] = (
+        "What is stored of this config cannot be opened: its key is missing, or the record is damaged."
+    )
+    fix: ClassVar[str] = (
+        "Put its key back into INGRESS_ENCRYPTION_KEYS, or the record from a backup; or save the configuration anew"
+        " with provider/configure."
+    )

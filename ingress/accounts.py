@@ -26,7 +26,7 @@ from providers import (
 from providers.base import config_fields
 
 from . import identifiers
-from .absent import Absent
+from .absent import Absent, Damaged
 from .calls import Caller
 from .edge import path_of
 from .egress import Egress, InvalidUrl
@@ -103,8 +103,19 @@ class Config(msgspec.Struct, frozen=True):
 
     @property
     def is_absent(self) -> bool:
-        """Its plug-in is not there: nothing can be done with it here."""
+        """Its plug-in is not there, or it is damaged: nothing can be done with it here."""
         return isinstance(self.provider, Absent)
+
+    @property
+    def is_damaged(self) -> bool:
+        """What is stored of it cannot be opened."""
+        return isinstance(self.provider, Damaged)
+
+    def usable(self) -> "Config":
+        """It, where something can be done with it. Raises `InvalidConfiguration`, which says what to do."""
+        if isinstance(self.provider, Absent):
+            raise InvalidConfiguration(self.provider.why)
+        return self
 
     def __repr__(self) -> str:
         return f"Config({self.id})"
@@ -226,17 +237,17 @@ class Accounts:
         self._opened[place] = (row["updated_at"], config)
         return config
 
-    def known(self, row: asyncpg.Record) -> Config | None:
-        """As `open` has it; but where its plug-in is gone, one that can do nothing, in the state `error`."""
-        config = self.open(row)
-        if config is not None or self._kind(row["provider_type"]) is not None:
+    def known(self, row: asyncpg.Record) -> Config:
+        """As `open` has it; but where that is None, one that can do nothing, in the state `error`."""
+        if (config := self.open(row)) is not None:
             return config
+        provider = Damaged() if self._kind(row["provider_type"]) else Absent()
         place = row["organization_id"], row["id"], row["provider_type"]
         account_id = identifiers.account_id(*place, row["sender"])
-        return Config(*place, row["name"], "error", row["sender"], Absent(), "", account_id)
+        return Config(*place, row["name"], "error", row["sender"], provider, "", account_id)
 
     def is_current(self, config: Config) -> bool:
-        """Whether its plug-in is there, or not, as when it was opened."""
+        """Whether its plug-in is there, or not, as when it was opened. A damaged one may be mended at any time."""
         return type(config.provider) is (self._kind(config.provider_type) or Absent)
 
     def close(self, config: Config) -> None:

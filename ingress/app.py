@@ -215,6 +215,7 @@ async def _watch_gauges(database: Database) -> None:
             metrics.delivery_oldest.set(delivery["oldest_s"])
             metrics.send_pending.set(sending["pending"])
             metrics.send_ambiguous_open.set(sending["uncertain"])
+            metrics.send_lost.set(sending["lost"])
             metrics.send_oldest.set(sending["oldest_s"])
         except StoreUnavailable:
             logger.warning("the database is away; gauges stand still")

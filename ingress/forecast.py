@@ -43,7 +43,10 @@ class Template(msgspec.Struct, frozen=True):
 
 
 class Outlook(msgspec.Struct, frozen=True, kw_only=True):
-    """What would happen. ``ready``: the tests pass. The numbers are of the last 30 days, 50,000 sends at most."""
+    """What would happen. ``ready``: the tests pass.
+
+    The numbers are of the last 30 days, of the last 50,000 sends and messages from people at most: those since then.
+    """
 
     ready: bool
     version: int
@@ -55,6 +58,8 @@ class Outlook(msgspec.Struct, frozen=True, kw_only=True):
     capability_gaps: list[Gap]
     templates_missing: list[Template]
     templates_unknown: str | None  # why nobody knows which are there
+    sends_since: datetime
+    people_since: datetime
     people_without_phone: int
     sends_without_phone: int
     in_flight: int
@@ -89,15 +94,15 @@ class Forecast:
                 raise NoFormerConfig(NO_FORMER_CONFIG)
             row = await configs.by_id(connection, organization_id, config_id) if config_id else None
             kinds = await switches.sent_kinds(connection, organization_id, id_at(since))
-            people = await switches.people_without_phone(connection, organization_id, since)
+            people, people_since = await switches.people_without_phone(connection, organization_id, since)
             under_way = await switches.under_way(connection, organization_id)
         config: Config | None = None
         if isinstance(target, NewConfig):
             provider: WhatsAppProvider = self._accounts.validate(target.provider_type, target.config_data)
         else:
-            config = self._accounts.open(row) if row else None
-            if config is None:
+            if row is None:
                 raise NotFound
+            config = self._accounts.known(row).usable()
             provider = config.provider
         checks: list[Check] = []
         ready = True
@@ -127,6 +132,8 @@ class Forecast:
             capability_gaps=[Gap(kind, sends) for kind, sends in gaps.most_common()],
             templates_missing=missing,
             templates_unknown=unknown,
+            sends_since=(kinds[0]["since"] if kinds else None) or since,
+            people_since=people_since or since,
             people_without_phone=0 if same else people,
             sends_without_phone=0 if same else sum(kind["without_phone"] for kind in kinds),
             in_flight=under_way,

@@ -24,7 +24,7 @@ from providers import (
 )
 from providers.base import refused_status
 
-from .absent import PLUGIN_MISSING
+from .absent import Absent, Damaged
 
 State = Literal["unknown", "healthy", "degraded", "unhealthy"]
 Reason = Literal[
@@ -37,6 +37,7 @@ Reason = Literal[
     "silent",
     "degraded",
     "plugin_missing",
+    "cannot_be_opened",
 ]
 STATES: tuple[State, ...] = get_args(State)
 
@@ -55,7 +56,8 @@ WHAT_TO_DO: dict[Reason, str] = {
     "sends_refused": "See the errors of the last messages: payment, permissions, or a block of the account.",
     "silent": "Test the connection with provider/test: its webhooks seem not to arrive here.",
     "degraded": "See the account at the provider, and send less through it until it has recovered.",
-    "plugin_missing": "Install the provider's plug-in, or see why it failed: `ingress providers` tells.",
+    "plugin_missing": Absent.fix,
+    "cannot_be_opened": Damaged.fix,
 }
 
 
@@ -155,8 +157,8 @@ def _of_provider(said: ProviderStatus | SendError) -> Finding | None:
     match said:
         case Throttled() | Unsupported():
             return None  # it answers, but not this
-        case AccountBroken() if said.code == PLUGIN_MISSING:
-            return Finding("unhealthy", PLUGIN_MISSING, said.detail)
+        case AccountBroken(code="plugin_missing" | "cannot_be_opened" as reason):
+            return Finding("unhealthy", reason, said.detail)
         case AccountBroken() | Restricted() | Rejected():
             return _of_provider(refused_status(said))
         case SendError():

@@ -11,6 +11,7 @@ from starlette.responses import Response
 from providers import Check, SendError
 from providers.base import config_fields
 
+from .absent import Absent
 from .accounts import (
     ChangeRefused,
     Config,
@@ -186,13 +187,14 @@ async def current(request: Request[Any]) -> Response:
             "state": active.state,
             "sender": active.sender,
             "version": route.version,
-            "status": status or "unknown",
+            "status": "error" if active.is_damaged else status or "unknown",
             "health": health.get(active.id),
             "fallback": [
                 {"config_id": config.id, "provider": config.provider_type, "name": config.name} for config in fallbacks
             ],
             "config_data": _manager(request).masked(active.provider),
         }
+        | ({"detail": active.provider.why} if isinstance(active.provider, Absent) else {})
     )
 
 
@@ -382,9 +384,11 @@ async def delete_config(request: Request[Any]) -> Response:
 async def get_fallback(request: Request[Any]) -> Response:
     """GET …/provider/fallback: the order after the active config, and the policy."""
     organization_id, _ = await organization_of(request, "read")
-    route = await _manager(request).route(organization_id, fresh=True)
-    order = [config.id for config in route.order[1:]]
-    return json_response({"config_ids": order, "policy": route.policy, "version": route.version})
+    try:
+        version, order, policy = await _manager(request).fallbacks(organization_id)
+    except NotFound:
+        raise not_found() from None
+    return json_response({"config_ids": order, "policy": policy, "version": version})
 
 
 async def put_fallback(request: Request[Any]) -> Response:
@@ -440,11 +444,14 @@ async def named_config(request: Request[Any], organization_id: UUID, config_id: 
         config = await manager.config(organization_id, config_id)
         if config is None:
             raise not_found()
-        return config
-    active = await manager.provider_for(organization_id)
-    if active is None:
-        raise Problem(409, "provider_not_configured", "The organization has no provider: configure one first.")
-    return active
+    else:
+        config = await manager.provider_for(organization_id)
+        if config is None:
+            raise Problem(409, "provider_not_configured", "The organization has no provider: configure one first.")
+    try:
+        return config.usable()
+    except InvalidConfiguration as error:
+        raise _refusal(error) from None
 
 
 async def list_templates(request: Request[Any]) -> Response:

@@ -6,7 +6,8 @@ A plug-in, in each process (`providers/registry.py`; its failures are logged and
         └──────cannot be imported, breaks the contract──▶ failed
 
 Its configs stay when it goes, and are used again when it comes back. Meanwhile they are shown in `error`, sends go to
-the fallbacks, and webhooks are answered 503: they come again.
+the fallbacks, and webhooks are answered 503: they come again. So it is with a config that cannot be opened (its key is
+gone, its record damaged), but that an active one is replaced by no fallback.
 
 A config, in the database; every arrow is an entry of the audit trail in the transaction that takes it:
 
@@ -36,7 +37,8 @@ import msgspec
 
 from providers import Check, ProviderStatus, Registry, RegistryEntry, WhatsAppProvider
 
-from . import absent, audit, metrics
+from . import audit, metrics
+from .absent import Absent
 from .accounts import Accounts, Config, InUse, NewConfig, NotFound, sender_of
 from .audit import Actor
 from .calls import Caller
@@ -64,13 +66,17 @@ MAX_UNKNOWN_TOKENS = 10_000
 class Route(msgspec.Struct, frozen=True):
     """How an organization sends at ``version``: through ``order`` from left to right.
 
-    Empty: not configured, or the active config is damaged, which no fallback may hide. A config whose plug-in is gone
-    stands in its place and is passed over, as one that fails.
+    Empty: not configured. A config that cannot be used stands in its place and is passed over, as one that fails.
     """
 
     version: int
     order: tuple[Config, ...]
     policy: FallbackPolicy = DEFAULT_POLICY
+
+    @property
+    def may_fall_back(self) -> bool:
+        """False: the active config is damaged, which no fallback may hide."""
+        return not (self.order and self.order[0].is_damaged)
 
 
 class _Held(msgspec.Struct, frozen=True):
@@ -139,7 +145,7 @@ class WhatsAppProviderManager:
     # -- reading
 
     async def provider_for(self, organization_id: UUID) -> Config | None:
-        """The organization's active config, with its provider; None where it has none, or it cannot be opened."""
+        """The organization's active config, with its provider; None where it has none."""
         route = await self.route(organization_id)
         return route.order[0] if route.order else None
 
@@ -214,13 +220,13 @@ class WhatsAppProviderManager:
         }
 
     async def configs(self, organization_id: UUID) -> list[Config]:
-        """The organization's configs that can be opened, oldest first."""
+        """The organization's configs, oldest first; one that cannot be used can do nothing, in the state `error`."""
         async with self._database.organization(organization_id) as connection:
             rows = await configs.of_organization(connection, organization_id)
-        return [config for row in rows if (config := self.accounts.known(row)) is not None]
+        return [self.accounts.known(row) for row in rows]
 
     async def config(self, organization_id: UUID, config_id: UUID) -> Config | None:
-        """One config of the organization, active or not; None where it has no such one, or it cannot be opened."""
+        """One config of the organization, active or not; None where it has no such one."""
         return next((config for config in await self.configs(organization_id) if config.id == config_id), None)
 
     async def siblings(self, config: Config) -> list[Config]:
@@ -234,13 +240,21 @@ class WhatsAppProviderManager:
             self._all_configs[config.organization_id] = held
         return [other for other in held[1] if other.id != config.id and other.provider_type == config.provider_type]
 
+    async def fallbacks(self, organization_id: UUID) -> tuple[int, list[UUID], FallbackPolicy]:
+        """The version, the order after the active config (also where there is none), the policy. Raises `NotFound`."""
+        async with self._database.organization(organization_id) as connection:
+            row = await configs.fallbacks(connection, organization_id)
+        if row is None:
+            raise NotFound
+        return row["version"], row["wanted"], _policy(row["policy"])
+
     async def current(self, organization_id: UUID) -> tuple[Route, ProviderStatus | None]:
         """The organization's route, and what its active provider last said of the account."""
         route = await self.route(organization_id)
         if not route.order:
             return route, None
-        if route.order[0].is_absent:
-            return route, absent.STATUS
+        if isinstance(provider := route.order[0].provider, Absent):
+            return route, provider.status
         session = await self._redis.session(organization_id, route.version)
         if session is None:  # lost, or of another version: the database has it, and Redis gets it back
             async with self._database.organization(organization_id) as connection:
@@ -272,7 +286,11 @@ class WhatsAppProviderManager:
                 detail = f"saving it makes an address below {self.origin}, and has the provider post there"
                 checks += [Check(name="webhook", passed=True, detail=detail, fatal=False, checkable=False)]
             return checks, None
-        config = await self._config(organization_id, target)
+        async with self._database.organization(organization_id) as connection:
+            row = await configs.by_id(connection, organization_id, target)
+        if row is None:
+            raise NotFound
+        config = self.accounts.known(row).usable()
         checks, probe = await asyncio.gather(
             self.accounts.checks(config.provider, config.callback_url),
             self.accounts.probe(config.provider, config.callback_url),
@@ -340,7 +358,8 @@ class WhatsAppProviderManager:
                 row = await configs.by_id(connection, organization_id, config_id)
             if row is None:
                 raise NotFound
-            former, data = self.accounts.open(row), msgspec.json.decode(self.accounts.data(row))
+            former = self.accounts.known(row).usable()
+            data = msgspec.json.decode(self.accounts.data(row))
             data = {field: value for field, value in {**data, **changes}.items() if value is not None}
             provider = self.accounts.validate(row["provider_type"], data)
             url = provider.callback_url(self.accounts.webhook_url(row["provider_type"], self.accounts.token(row)))
@@ -367,17 +386,14 @@ class WhatsAppProviderManager:
                     "edited",
                     config_id=config_id,
                     version=version,
-                    before={"name": row["name"], "state": row["state"]}
-                    | (self.accounts.masked(former.provider) if former else {}),
+                    before={"name": row["name"], "state": row["state"]} | self.accounts.masked(former.provider),
                     after={"name": edited["name"], "state": edited["state"]} | self.accounts.masked(provider),
                 )
                 await switches.notify(connection, organization_id, CHANNEL, version)
         await self._announce(organization_id, version)
         if changes:  # now that its provider's handshake is answered with what was edited
             checks = await self.accounts.set_up(provider, url)
-        config = self.accounts.known(edited)
-        assert config is not None
-        return config, version, checks
+        return self.accounts.known(edited), version, checks
 
     async def remove(self, organization_id: UUID, config_id: UUID, actor: Actor) -> None:
         """Delete a config with its credentials; its webhook address ends. Raises `NotFound`, `InUse`.
@@ -454,11 +470,9 @@ class WhatsAppProviderManager:
             return held.route
         async with self._database.worker() as connection:
             rows = await configs.route(connection, organization_id)
-        order = [self.accounts.known(row) for row in rows if row["id"]]
-        # The first is the active one. Damaged, nothing is sent: a fallback must not take its place for good.
-        usable = [config for config in order if config is not None] if order and order[0] else []
+        order = tuple(self.accounts.known(row) for row in rows if row["id"])
         policy = _policy(rows[0]["fallback_policy"] if rows else None)
-        route = Route(rows[0]["version"] if rows else 0, tuple(usable), policy)
+        route = Route(rows[0]["version"] if rows else 0, order, policy)
         now_held, was = self._routes.get(organization_id), held and held.route
         # A late answer never brings an old version back. But who asks for a fresh one was refused by the database
         # itself: where nothing was read since, its version may be the lower one, after a restore.
@@ -535,15 +549,6 @@ class WhatsAppProviderManager:
                 await self.after_change()
         except StoreUnavailable:
             logger.warning("the database is away; a change is committed, and used when it is back")
-
-    async def _config(self, organization_id: UUID, config_id: UUID) -> Config:
-        """Raises `NotFound`, also for one that cannot be opened."""
-        async with self._database.organization(organization_id) as connection:
-            row = await configs.by_id(connection, organization_id, config_id)
-        config = self.accounts.open(row) if row else None
-        if config is None:
-            raise NotFound
-        return config
 
 
 class _Active(msgspec.Struct, omit_defaults=True):

@@ -215,10 +215,16 @@ async def send(request: Request[Any]) -> Response:
         ):
             return answer
         metrics.child(metrics.send_requests, "shed").inc()
+        code, why = (
+            "providers_resting",
+            "Every provider of the organization failed lately and is left alone for a moment.",
+        )
+        if resting.absent is not None:
+            code, why = resting.absent.code, resting.absent.why
         raise Problem(
             503,
-            "providers_resting",
-            "Every provider of the organization failed lately and is left alone for a moment; nothing was sent.",
+            code,
+            f"{why} Nothing was sent.",
             headers={"retry-after": str(math.ceil(resting.wait_s))},
         ) from None
     except Overloaded:

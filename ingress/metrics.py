@@ -137,6 +137,7 @@ send_seconds = Tally(
 )
 send_pending = _gauge("ingress_send_pending", "Sends that are under way")
 send_oldest = _gauge("ingress_send_oldest_seconds", "Age of the oldest send under way")
+send_lost = _gauge("ingress_sends_lost", "Sends that had no end five minutes after their time was over")
 send_ambiguous_open = _gauge("ingress_send_ambiguous_open", "Sends whose outcome nobody knows yet")
 fallbacks = _counter("ingress_fallback_total", "Sends moved to the next config", "provider", "reason")
 retry_budget_exhausted = _counter("ingress_retry_budget_exhausted_total", "Retries not made", "provider", "reason")

@@ -21,7 +21,8 @@ import msgspec
 
 from providers import AccountBroken, Restricted, SendError, Unavailable
 
-from . import absent, identifiers, log, metrics
+from . import identifiers, log, metrics
+from .absent import Absent
 from .asking import Asking
 from .attempts import BREAKER_OPEN, Attempts, Settled, Stale, breaker_open
 from .breakers import Breakers
@@ -53,11 +54,15 @@ class Duplicate(Exception):
 
 
 class NoneReady(Exception):
-    """Every provider of the organization is left alone for the moment; nothing was accepted."""
+    """No provider of the organization may be called for the moment; nothing was accepted.
 
-    def __init__(self, wait_s: float) -> None:
-        super().__init__("every provider failed lately")
+    ``absent``: what stands for the active one, where that cannot be used.
+    """
+
+    def __init__(self, wait_s: float, absent: Absent | None) -> None:
+        super().__init__("no provider may be called")
         self.wait_s = wait_s
+        self.absent = absent
 
 
 class Outbound:
@@ -131,7 +136,8 @@ class Outbound:
             sending = Sending(organization_id, message_id, lease_id, order, route, now, expires_at)
             first = self._next(sending)
             if first is None:
-                raise NoneReady(self._rest_s(sending))
+                active = route.order[0].provider
+                raise NoneReady(self._rest_s(sending), active if isinstance(active, Absent) else None)
             claimed = await self._claims.submit(
                 Claim(
                     organization_id,
@@ -242,8 +248,8 @@ class Outbound:
         """Why nobody was called."""
         if not sending.route.order:
             return Unavailable("the organization has no provider any more", code="not_configured")
-        if sending.route.order[0].is_absent:
-            return AccountBroken(absent.STATUS.detail or "", code=absent.PLUGIN_MISSING)
+        if isinstance(active := sending.route.order[0].provider, Absent):
+            return AccountBroken(active.detail, code=active.code)
         return breaker_open(self._rest_s(sending))
 
     def _note_fallback(self, sending: Sending, config: Config, last: Config | None) -> None:
@@ -251,7 +257,8 @@ class Outbound:
         former = last or sending.route.order[0]
         if former.id == config.id:
             return
-        reason = sending.exhausted.get(former.id, absent.PLUGIN_MISSING if former.is_absent else BREAKER_OPEN)
+        passed_over = former.provider.code if isinstance(former.provider, Absent) else BREAKER_OPEN
+        reason = sending.exhausted.get(former.id, passed_over)
         sending.fallback_from = sending.fallback_from or former.id
         sending.fallback_reason = sending.fallback_reason or reason
         metrics.child(metrics.fallbacks, config.provider_type, reason).inc()

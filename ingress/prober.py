@@ -146,7 +146,7 @@ class Prober:
         if row is None:
             return  # it was deleted just now
         config = self._manager.accounts.known(row)
-        if config is None or not (row["in_use"] or row["watched"] or row["waiting"]):
+        if not (row["in_use"] or row["watched"] or row["waiting"]):
             async with self._worker() as connection:
                 await health.put_off(connection, organization_id, config_id, lease_id, self._interval_s)
             return

@@ -40,8 +40,8 @@ async def received(request: Request[Any], organization_id: UUID) -> Received:
         raise not_found()
     manager: WhatsAppProviderManager = request.state["manager"]
     config = await manager.config(organization_id, row["config_id"])
-    if config is None:
-        raise Problem(409, "provider_not_configured", "The account that received this cannot be used any more.")
+    if config is None or config.is_absent:
+        raise Problem(409, "provider_not_configured", "The account that received this cannot be used.")
     try:
         data = _decoder.decode(row["data"])
     except msgspec.ValidationError:  # an event of our own, or of another release

@@ -214,13 +214,16 @@ def _outlook(told: Row) -> Iterable[str]:
     yield f"A switch to {told['provider']} {told['to_config_id'] or ''} from version {told['version']} would"
     yield ("  pass its tests" if told["ready"] else "  FAIL its tests, so nothing would change")
     for gap in told["capability_gaps"]:
-        yield f"  not carry {gap['kind']}: {gap['sends']} sends in 30 days"
+        yield f"  not carry {gap['kind']}: {gap['sends']} sends since {told['sends_since'][:10]}"
     for template in told["templates_missing"]:
         named = f"{template['name']} ({template['language']})"
         yield f"  need the template {named} there, where it is {template['status']}: {template['sends']} sends"
     if told["templates_unknown"]:
         yield f"  not tell which templates are there: {told['templates_unknown']}"
-    yield f"  not reach by phone {told['people_without_phone']} people who wrote, {told['sends_without_phone']} sends"
+    yield (
+        f"  not reach by phone {told['people_without_phone']} people who wrote since {told['people_since'][:10]},"
+        f" {told['sends_without_phone']} sends"
+    )
     yield f"  find {told['in_flight']} sends under way, which end where they began"
     if told["leaves_fallback_order"]:
         yield "  take it out of the fallback order"

@@ -134,8 +134,12 @@ class Sending:
 
     def open_order(self) -> Iterator[Config]:
         """The configs that may still carry it, in their order."""
-        order = self.route.order if self.order.may_fall_back else self.route.order[:1]
+        order = self.route.order if self._may_fall_back else self.route.order[:1]
         return (config for config in order if config.id not in self.exhausted)
+
+    @property
+    def _may_fall_back(self) -> bool:
+        return self.order.may_fall_back and self.route.may_fall_back
 
     @property
     def on_uncertain(self) -> OnUncertain:
@@ -169,7 +173,7 @@ class Sending:
         return self.route.policy.move(error) in ("retry_then_fallback", "fallback")
 
     def has_fallback(self, config: Config) -> bool:
-        return self.order.may_fall_back and any(
+        return self._may_fall_back and any(
             other.id != config.id and other.id not in self.exhausted for other in self.route.order
         )
 

@@ -21,6 +21,7 @@ RESULTS = ROOT / "prove" / "results.json"
 TESTS = {
     "machine": ("State machine", mutants.MACHINE, ("examples", "steps")),
     "races": ("32 who expect the same version", mutants.RACE, ("rounds",)),
+    "troubles": ("Switches in each of 5 troubles of Redis and of the news", mutants.TROUBLES, ("troubles",)),
     "deaths": ("Processes killed in a switch, at each of 4 moments", mutants.DEATHS, ("deaths",)),
 }
 PARTS = ("run", *TESTS, "mutants")
@@ -37,6 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--examples", type=int, default=100, help="of the state machine (default %(default)s)")
     parser.add_argument("--steps", type=int, default=25, help="of each example (default %(default)s)")
     parser.add_argument("--rounds", type=int, default=50, help="of 32 who want one version (default %(default)s)")
+    parser.add_argument("--troubles", type=int, default=10, help="switches in each of 5 (default %(default)s)")
     parser.add_argument("--deaths", type=int, default=5, help="at each moment of a switch (default %(default)s)")
     parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, help="parts (default: all)")
     options = parser.parse_args(arguments)

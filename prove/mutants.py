@@ -29,6 +29,8 @@ class Mutant(msgspec.Struct, frozen=True):
 
 MACHINE = "tests/test_switching_machine.py"
 RACE = "tests/test_switching.py::test_of_those_who_expect_the_same_version_one_wins"
+TROUBLES = "tests/test_switching.py::test_every_process_uses_a_change_within_two_seconds"
+WORKER = "tests/test_isolation.py::test_who_sees_every_organization_asks_for_one"
 DEATHS = "tests/test_switch_deaths.py"
 MUTANTS = (
     Mutant(
@@ -113,6 +115,27 @@ MUTANTS = (
         'BY_ID = f"select {_MESSAGE} from messages where organization_id = $1 and id = $2"',
         'BY_ID = f"select {_MESSAGE} from messages where $1::uuid is not null and id = $2"',
         ("tests/test_layout.py::test_every_statement_names_its_organization",),
+    ),
+    Mutant(
+        "the organization out of the route, which the worker's role reads",
+        "ingress/storage/configs.py",
+        "where o.id = $1 order by step.place",
+        "where $1::uuid is not null order by step.place",
+        (WORKER,),
+    ),
+    Mutant(
+        "the organization out of a look at an account, likewise",
+        "ingress/storage/health.py",
+        "and c.id = h.config_id\nwhere h.organization_id = $1 and h.config_id = $2",
+        "and c.id = h.config_id\nwhere $1::uuid is not null and h.config_id = $2",
+        (WORKER,),
+    ),
+    Mutant(
+        "the organization out of a write of the worker",
+        "ingress/storage/configs.py",
+        "set broken_at = now() where organization_id = $1 and",
+        "set broken_at = now() where $1::uuid is not null and",
+        (WORKER,),
     ),
     Mutant(
         "the organization out of the row-level policy",

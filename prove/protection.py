@@ -17,9 +17,10 @@ PACED, PACE_S = 60, 0.025
 
 
 async def calls_per_send(organization: Organization) -> tuple[float, set[int]]:
-    """SENDS through a provider that answers 503 to everything, one each EVERY_S: calls for each, and the answers.
+    """SENDS through a provider that answers 503 to everything, one each EVERY_S: calls for each, and their answers.
 
-    A budget for ten seconds is saved up at first; it is spent before.
+    SAVED_UP more come before, all at once, and are counted too: they spend the budget that quiet seconds have saved up,
+    and open the breaker.
     """
     meta, [number, *_] = organization.gateway.meta, organization.numbers
 
@@ -27,13 +28,13 @@ async def calls_per_send(organization: Organization) -> tuple[float, set[int]]:
         return meta.call_count("POST messages", number.phone_number_id)
 
     await meta.set_default(number, DOWN)
-    await asyncio.gather(*(organization.send() for _ in range(SAVED_UP)))
     before, sent = calls(), []
+    await asyncio.gather(*(organization.send() for _ in range(SAVED_UP)))
     for place in range(SENDS):
         sent.append(asyncio.create_task(organization.send({"to": f"+55119{place:08d}", "body": "x"})))
         await asyncio.sleep(EVERY_S)
     answers = await asyncio.gather(*sent)
-    return (calls() - before) / SENDS, {answer.status for answer in answers}
+    return (calls() - before) / (SAVED_UP + SENDS), {answer.status for answer in answers}
 
 
 async def flooded(flooding: Organization, steady: Organization) -> tuple[float, float, list[Answer]]:

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -18,6 +19,7 @@ from ingress.sandbox import ErrorCode, TwilioSimulator, example_number
 from ingress.sandbox.meta_templates import example_template
 from ingress.sandbox.twilio_bodies import example_sender
 from ingress.settings import Settings
+from ingress.storage import switches
 from providers import WhatsAppProvider
 from providers.meta_business import MetaBusiness
 
@@ -189,6 +191,25 @@ async def test_a_dry_run_tells_what_a_switch_would_mean(two: Organization, gatew
         assert (await listed(two), await last_entry(two), (await current(two))["version"]) == before
         same = (await post(two, "switch", config_id=two.configs[0]["config_id"], dry_run=True)).json
         assert (same["changed"], same["capability_gaps"], same["templates_missing"]) == (False, [], [])
+
+
+async def test_a_dry_run_tells_since_when_it_counts(two: Organization, monkeypatch: pytest.MonkeyPatch) -> None:
+    """30 days, or less where more was sent, or written, than is looked at."""
+    for _ in range(3):
+        assert (await two.send()).status == 200
+        assert (await two.post_webhook(two.gateway.meta.inbound(two.numbers[0]).text("x"))).status == 200
+    await eventually(lambda: two.events(kind="message.received"), lambda found: len(found) == 3)
+
+    async def counted() -> list[datetime]:
+        told = (await post(two, "switch", config_id=two.configs[1]["config_id"], dry_run=True)).json
+        return [datetime.fromisoformat(told[name]) for name in ("sends_since", "people_since")]
+
+    lately = datetime.now(UTC) - timedelta(minutes=10)
+    assert all(at < lately - timedelta(days=29) for at in await counted())
+    for name in ("SENT_KINDS", "WITHOUT_PHONE"):
+        statement = getattr(switches, name)
+        monkeypatch.setattr(switches, name, statement.replace(str(switches.LOOKED_AT), "2"))
+    assert all(at > lately for at in await counted())
 
 
 async def test_a_dry_run_tells_which_templates_are_missing(two: Organization, gateway: Gateway) -> None:

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
+from unittest.mock import AsyncMock
 from uuid import UUID
 
 import aiohttp
@@ -21,10 +22,10 @@ from ingress import manager as managing
 from ingress.database import Database, StoreUnavailable, is_data_error, store_errors
 from ingress.manager import WhatsAppProviderManager
 from ingress.redis_state import RedisState
-from ingress.sandbox import StatusPolicy
+from ingress.sandbox import ErrorCode, StatusPolicy
 from ingress.sandbox.meta_bodies import envelope, status_item
 from ingress.settings import Settings
-from ingress.storage import audit, configs, inbound, switches
+from ingress.storage import audit, configs, inbound, sends, switches
 from ingress.vault import Vault, generate_key
 from providers import Registry
 from providers.meta_business import MetaBusiness
@@ -187,7 +188,7 @@ async def fresh_service(stack: AsyncExitStack, settings: Settings, gateway: Gate
 
 
 async def test_one_unreadable_config_fails_itself_alone(settings: Settings, gateway: Gateway) -> None:
-    """A damaged fallback is left out; a damaged active config is not replaced by its fallback in silence."""
+    """It is shown in error. A fallback is passed over; an active one is not replaced by its fallback in silence."""
     owner = await gateway.organization()
     for active in (True, False, False):
         await owner.configure(active=active)
@@ -199,10 +200,15 @@ async def test_one_unreadable_config_fails_itself_alone(settings: Settings, gate
         organization = Organization(await fresh_service(stack, settings, gateway), owner.id, owner.key)
         current = (await organization.call("GET", "/integrations/whatsapp/provider/current")).json
         assert current["config_id"] == ids[0]
-        assert [config["config_id"] for config in current["fallback"]] == [ids[2]]
+        assert [config["config_id"] for config in current["fallback"]] == ids[1:]
         listed = (await organization.call("GET", "/integrations/whatsapp/provider/configs")).json["configs"]
-        assert [config["config_id"] for config in listed] == [ids[0], ids[2]]
-        assert (await organization.send()).json["status"] == "sent"
+        assert [(config["config_id"], config["state"]) for config in listed] == list(
+            zip(ids, ["active", "error", "configured"], strict=True)
+        )
+        await gateway.meta.set_default(owner.numbers[0], ErrorCode(code=131016, http_status=503))
+        told = (await organization.send()).json
+        assert (told["status"], told["config_id"]) == ("sent", ids[2])
+        await gateway.meta.clear_faults(owner.numbers[0])
 
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(unreadable(settings, owner, 0))
@@ -210,7 +216,12 @@ async def test_one_unreadable_config_fails_itself_alone(settings: Settings, gate
         # Every process's cache of the route is in Redis, too: a change makes all read again.
         await organization.fall_back_to(ids[1])
         answer = await organization.send()
-        assert (answer.status, answer.json["code"]) == (409, "provider_not_configured")
+        assert (answer.status, answer.json["code"]) == (503, "cannot_be_opened")
+        assert ("INGRESS_ENCRYPTION_KEYS" in answer.json["detail"], "retry-after" in answer.headers) == (True, True)
+        current = (await organization.call("GET", "/integrations/whatsapp/provider/current")).json
+        assert (current["config_id"], current["state"], current["status"]) == (ids[0], "error", "error")
+        assert [config["config_id"] for config in current["fallback"]] == [ids[1]]
+        assert "INGRESS_ENCRYPTION_KEYS" in current["detail"]
         body = gateway.meta.inbound(owner.numbers[0]).text("x")
         url = owner.configs[0]["webhook_url"].replace(gateway.url, organization.gateway.url)
         organization.configs, organization.numbers = [owner.configs[0] | {"webhook_url": url}], owner.numbers[:1]
@@ -219,6 +230,68 @@ async def test_one_unreadable_config_fails_itself_alone(settings: Settings, gate
         # It is mended over the API.
         await organization.configure()
         assert (await organization.send()).json["status"] == "sent"
+
+
+async def test_who_asks_for_an_unreadable_config_is_told_what_to_do(settings: Settings, gateway: Gateway) -> None:
+    """By whatever is done with it; it can be deleted."""
+    owner = await gateway.organization()
+    for active in (True, False):
+        await owner.configure(active=active)
+    config_id = owner.configs[1]["config_id"]
+    base = "/integrations/whatsapp"
+    async with unreadable(settings, owner, 1):
+        for method, path, body in (
+            ("POST", f"{base}/provider/test", {"config_id": config_id}),
+            ("POST", f"{base}/provider/switch", {"config_id": config_id, "dry_run": True}),
+            ("PATCH", f"{base}/provider/configs/{config_id}", {"name": "x"}),
+            ("GET", f"{base}/templates?config_id={config_id}", None),
+            ("POST", f"{base}/provider/pairing", {"config_id": config_id}),
+        ):
+            answer = await owner.call(method, path, body)
+            assert (answer.status, answer.json["code"]) == (400, "invalid_configuration"), path
+            assert "INGRESS_ENCRYPTION_KEYS" in answer.json["detail"], path
+        assert (await owner.call("DELETE", f"{base}/provider/configs/{config_id}")).status == 204
+
+
+async def test_an_unreadable_config_is_unhealthy_until_it_is_mended(settings: Settings, gateway: Gateway) -> None:
+    owner = await gateway.organization()
+    config_id = UUID((await owner.configure())["config_id"])
+    async with connected(settings) as connection:
+        # Nobody else's is looked at.
+        due = "update provider_health set due_at = case when config_id = $1 then now() else 'infinity' end"
+        await connection.execute(due, config_id)
+
+    async def health(state: str) -> Any:
+        current = "/integrations/whatsapp/provider/current"
+        told = await eventually(lambda: owner.call("GET", current), lambda told: told.json["health"]["state"] == state)
+        return told.json["health"]
+
+    async with serving(msgspec.structs.replace(settings, health_interval_s=0.1)):
+        await health("healthy")
+        async with unreadable(settings, owner, 0):
+            told = await health("unhealthy")
+            assert told["reason"] == "cannot_be_opened"
+            assert "INGRESS_ENCRYPTION_KEYS" in told["what_to_do"]
+        await health("healthy")
+        for kind in ("unhealthy", "recovered"):
+            [event] = await owner.events(kind=f"provider.{kind}")
+            assert event["data"]["reason"] == "cannot_be_opened"
+        # Who wants an automatic switch has one: it is told, and hides nothing.
+        fallback = (await owner.configure(active=False))["config_id"]
+        body = {"config_ids": [fallback], "policy": {"auto_switch_after_s": 3600}}
+        assert (await owner.call("PUT", "/integrations/whatsapp/provider/fallback", body)).status == 200
+        async with unreadable(settings, owner, 0), connected(settings) as connection:
+            await health("unhealthy")
+            await connection.execute("update provider_health set due_at = now() where config_id = $1", UUID(fallback))
+
+            async def switched() -> list[Any]:
+                ago = "update provider_health set since = now() - interval '1 h' where config_id = $1"
+                await connection.execute(ago, config_id)
+                return [event["data"] for event in await owner.events(kind="provider.switched")][1:]
+
+            [told] = await eventually(switched)
+            assert (told["from_config_id"], told["kind"]) == (str(config_id), "fallback")
+            assert (await owner.send()).json["config_id"] == fallback
 
 
 async def test_a_send_that_nobody_can_go_on_with_ends_in_time(
@@ -246,6 +319,35 @@ async def test_a_send_that_nobody_can_go_on_with_ends_in_time(
     [event] = [event["data"] for event in await owner.events(kind="message.status")][1:]
     assert (event["message"]["id"], event["status"]["value"]) == (sent, "failed")
     assert event["conversation"]["id"] == before["conversation_id"]
+
+
+async def test_a_send_that_nobody_ends_is_counted_as_lost(
+    settings: Settings, gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though the sweep takes it up again and again. Ended late, it is none any more."""
+    monkeypatch.setattr(takeover, "SWEEP_S", 0.05)
+    owner = await gateway.organization()
+    await owner.configure()
+    gateway.meta.set_statuses(owner.numbers[0], StatusPolicy(statuses=()))
+    sent = (await owner.send()).json["id"]
+    async with AsyncExitStack() as stack:
+        connection = await stack.enter_async_context(connected(settings))
+        await fresh_service(stack, settings, gateway)
+
+        async def lost() -> int:
+            return int((await sends.gauges(connection))["lost"])
+
+        before = await lost()
+        with monkeypatch.context() as broken:
+            broken.setattr(takeover.Takeover, "_go_on", AsyncMock(side_effect=RuntimeError))
+            await leave(connection, UUID(sent), minutes=-4)
+            assert await lost() == before
+            await leave(connection, UUID(sent), minutes=-6)
+            await eventually(lambda: takeover.Takeover._go_on.await_count)  # type: ignore[attr-defined]
+            assert await lost() == before + 1
+        await leave(connection, UUID(sent), minutes=-6)
+        await owner.settled(sent, "failed")
+        assert await lost() == before
 
 
 async def test_not_ready_with_the_wrong_keys(settings: Settings, organization: Organization) -> None:

@@ -390,6 +390,17 @@ async def fallback(organization: Organization, *config_ids: str) -> Answer:
     return await organization.call("PUT", f"{BASE}/provider/fallback", {"config_ids": list(config_ids)})
 
 
+async def test_the_fallback_order_before_anything_is_active(gateway: Gateway) -> None:
+    """What was set is shown, and in force once there is something to fall back from."""
+    organization = await gateway.organization()
+    first, second = [(await organization.configure(active=False))["config_id"] for _ in range(2)]
+    answer = await fallback(organization, first, second)
+    assert (answer.json["config_ids"], answer.json["version"]) == ([first, second], 1)
+    assert (await organization.call("GET", f"{BASE}/provider/fallback")).json == answer.json
+    assert (await organization.call("POST", f"{BASE}/provider/switch", {"config_id": first})).status == 200
+    assert [config["config_id"] for config in (await current(organization))["fallback"]] == [second]
+
+
 async def test_the_fallback_order(organization: Organization) -> None:
     """Set as a whole, in order; a new version, an audit row; the active config is never its own fallback."""
     active = organization.configs[0]["config_id"]

@@ -8,7 +8,7 @@ import pkgutil
 import re
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from types import ModuleType
 from typing import Any, NamedTuple
 from uuid import UUID, uuid4
@@ -21,12 +21,13 @@ from starlette.routing import BaseRoute, Mount, Route
 from ingress import storage
 from ingress.app import ROUTES
 from ingress.database import APP, INGEST, WORKER, Database
+from ingress.identifiers import id_at
 from ingress.openapi import BODIES, walk
 from ingress.sandbox import ErrorCode, StatusPolicy, encode
 from ingress.sandbox.meta_bodies import envelope, metadata, status_item
 from ingress.sandbox.meta_templates import example_template
 from ingress.settings import Settings
-from ingress.storage import health, switches
+from ingress.storage import configs, health, sends, switches
 from ingress.vault import new_api_key
 
 from .gateway import SCOPES, Answer, Gateway, Organization, eventually
@@ -807,6 +808,30 @@ async def looked_at(settings: Settings, own: Data, other: Data) -> None:
         assert (await switches.sent_since(connection, ids[0], config_id, since))["sends"] == 0
         assert await health.pairing(connection, ids[0], config_id) is None
         assert await health.take_up(connection, ids[0], config_id) is None
+
+
+async def test_who_sees_every_organization_asks_for_one(settings: Settings, pair: tuple[Data, Data]) -> None:
+    """The worker's role has no wall: a statement given an id of another organization finds and changes nothing."""
+    early = id_at(datetime(2020, 1, 1, tzinfo=UTC))
+    late = id_at(datetime.now(UTC) + timedelta(days=1))
+    for own, other in (pair, pair[::-1]):
+        organization_id = UUID(own.organization.id)
+        config_id, message_id = UUID(other.ids["config_id"]), UUID(other.ids["message_id"])
+        times = {"attempts_since": early, "sent_since": early, "sent_until": late}
+        async with (
+            Database(settings.database_url) as database,
+            database.worker() as connection,
+            untouched(settings, other.organization),
+        ):
+            rows = await configs.route(connection, organization_id)
+            assert [str(row["id"]) for row in rows] == [own.ids["config_id"], own.ids["fallback_id"]]
+            assert await configs.by_id(connection, organization_id, config_id) is None
+            assert await health.look(connection, organization_id, config_id) is None
+            assert not any(dict(await health.traffic(connection, organization_id, config_id, **times)).values())
+            assert await sends.by_id(connection, organization_id, message_id) is None
+            assert await sends.attempts(connection, organization_id, message_id) == []
+            await health.set_session(connection, organization_id, config_id, b'{"is_connected": false}')
+            await configs.set_broken(connection, organization_id, config_id)
 
 
 async def test_a_forgotten_condition_does_not_deliver_to_another(pair: tuple[Data, Data], gateway: Gateway) -> None:

@@ -332,12 +332,19 @@ async def test_a_broken_template_breaks_no_account(pair: Organization, gateway: 
 async def test_a_provider_that_fails_altogether_is_hardly_called_more_often(
     organization: Organization, gateway: Gateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """503 to everything, 300 sends at 100 a second, without the help of a breaker: at most 1.25 calls a send."""
+    """503 to everything, 15 sends at once and 300 at 100 a second, and no breaker: at most 1.25 calls a send."""
     monkeypatch.setattr(breaker, "LEAST_CALLS", 10**9)
     calls_of_each, statuses = await protection.calls_per_send(organization)
     assert statuses == {502}
     assert 1 <= calls_of_each <= 1.25
     assert await metric(gateway, 'ingress_retry_budget_exhausted_total{provider="meta_business",reason="account"}') > 0
+
+
+async def test_with_its_breaker_it_is_called_until_that_opens(organization: Organization) -> None:
+    """The same sends: what opens it, and a look now and then."""
+    calls_of_each, statuses = await protection.calls_per_send(organization)
+    assert statuses <= {502, 503}
+    assert 0 < calls_of_each <= 0.25
 
 
 def test_accounts_of_one_host_share_a_budget() -> None:

@@ -380,6 +380,7 @@ METRICS = (
     "send_pending",
     "send_oldest_seconds",
     "send_ambiguous_open",
+    "sends_lost",
     "retry_budget_exhausted",
     "fallback",
     "status_updates",

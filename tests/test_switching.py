@@ -41,6 +41,7 @@ from .gateway import Answer, Gateway, Organization, Process, eventually
 BASE = "/integrations/whatsapp"
 EXPIRED = ErrorCode(code=190)
 ROUNDS, CALLERS = int(os.environ.get("PROVE_ROUNDS", "4")), 32
+TROUBLES = int(os.environ.get("PROVE_TROUBLES", "2"))
 
 
 async def switch(organization: Organization, place: int | None = None, **more: Any) -> Answer:
@@ -768,6 +769,54 @@ async def test_redis_goes_in_the_middle_of_a_switch(
         await eventually(mended)
         if trouble == "paused":  # what was written to it while it stood still comes late, and changes nothing
             assert await mended()
+
+
+@pytest.mark.parametrize("trouble", ["redis-down", "no-news", "late-news", "flushed", "stale"])
+async def test_every_process_uses_a_change_within_two_seconds(
+    valkey: EmbeddedServers, settings: Settings, meta: MetaSimulator, monkeypatch: pytest.MonkeyPatch, trouble: str
+) -> None:
+    """SW-2: whatever becomes of Redis and of the news. What comes late, the newest first, changes nothing."""
+    kind = manager.WhatsAppProviderManager
+    hear, forget_all = kind.hear, kind.forget_all
+    late: list[Callable[[], None]] = []
+    if trouble in ("no-news", "late-news", "stale"):
+        monkeypatch.setattr(kind, "hear", lambda *news: late.append(lambda: hear(*news)))
+        monkeypatch.setattr(kind, "forget_all", lambda self, *, listening: forget_all(self, listening=False))
+    assert valkey.redis_url
+    async with (
+        service(settings, meta, valkey.redis_url) as here,
+        service(settings, meta, valkey.redis_url) as other,
+        redis.asyncio.Redis.from_url(valkey.redis_url) as client,
+    ):
+        organization = await here.organization()
+        for active in (True, False):
+            await organization.configure(active=active)
+        there, key = at(other, organization), f"org_{{{organization.id}}}:provider:active"
+        for version in range(2, TROUBLES + 2):
+            assert (await current(there))["version"] == version - 1
+            place, former = (version - 1) % 2, len(late)
+            if trouble == "redis-down":
+                valkey.valkey.kill()
+            old = await client.get(key) if trouble == "stale" else None
+            assert (await switch(organization, place)).json["version"] == version
+            started = monotonic()
+            if trouble == "flushed":
+                await client.flushall()
+            elif old is not None:
+                await client.set(key, old)
+            await eventually(
+                lambda: current(there), lambda told, version=version: told["version"] == version, timeout=2
+            )  # type: ignore[misc]
+            assert monotonic() - started < 2
+            assert await sent_through(there) == place
+            if trouble == "redis-down":
+                valkey.valkey.start()
+            elif trouble == "late-news":
+                assert len(late) > former
+                for news in reversed(late):
+                    news()
+                late = late[former:]  # some of it comes again, and later than what followed
+                assert (await current(there))["version"] == version
 
 
 # ---------------------------------------------------------------- the lock, and what it is not trusted with

@@ -98,6 +98,15 @@ async def add(
     return version
 
 
+FALLBACKS = """
+select version, fallback_config_ids as wanted, fallback_policy as policy from organizations where id = $1"""
+
+
+async def fallbacks(connection: asyncpg.Connection, organization_id: UUID) -> asyncpg.Record | None:
+    """The order after the active config, whether or not there is one: version, wanted, policy as JSON (organization)."""
+    return await connection.fetchrow(FALLBACKS, organization_id)
+
+
 SET_FALLBACKS = """
 with before as (
     select o.id, o.fallback_config_ids, o.fallback_policy from organizations o

@@ -316,9 +316,12 @@ async def page(
     return await connection.fetch(SENT, organization_id, conversation, before, limit)
 
 
-GAUGES = """
+# After its time is over. Lease, hold and takeover of a send that began in its last moment are over well before.
+LOST_AFTER_S = 300
+GAUGES = f"""
 select count(*) filter (where state = 'sending') as pending, count(*) filter (where state = 'uncertain') as uncertain,
-    coalesce(extract(epoch from now() - min(created_at)), 0)::float8 as oldest_s
+    coalesce(extract(epoch from now() - min(created_at)), 0)::float8 as oldest_s,
+    count(*) filter (where expires_at < now() - interval '{LOST_AFTER_S} s') as lost
 from messages where state <> 'done' /* every organization_id */"""
 
 

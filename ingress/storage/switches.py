@@ -162,33 +162,44 @@ LOOKED_AT = 50_000
 
 SENT_KINDS = f"""
 with recent as (
-    select request from messages where organization_id = $1 and id >= $2 order by id desc limit {LOOKED_AT}
+    select request, created_at from messages where organization_id = $1 and id >= $2 order by id desc limit {LOOKED_AT}
 )
 select request -> 'content' ->> 'type' as kind, request -> 'content' -> 'action' ->> 'type' as action,
     case request -> 'content' ->> 'type' when 'template' then request -> 'content' ->> 'name' end as template, request -> 'content' ->> 'language' as language,
     count(*) as sends, count(*) filter (where request -> 'to' ->> 'phone' is null) as without_phone,
-    count(*) filter (where request -> 'to' ->> 'group_id' is not null) as to_groups
+    count(*) filter (where request -> 'to' ->> 'group_id' is not null) as to_groups,
+    case when sum(count(*)) over () = {LOOKED_AT} then min(min(created_at)) over () end as since
 from recent group by 1, 2, 3, 4 order by sends desc"""
 
 
 async def sent_kinds(connection: asyncpg.Connection, organization_id: UUID, since: UUID) -> list[asyncpg.Record]:
-    """What was sent since the time of the id *since*, by kind of content (organization)."""
+    """What was sent since the time of the id *since*, by kind of content (organization).
+
+    ``since``, the same in each: the time of the oldest of LOOKED_AT sends; None: there were fewer.
+    """
     return await connection.fetch(SENT_KINDS, organization_id, since)
 
 
 WITHOUT_PHONE = f"""
 with recent as (
-    select conversation_id, data from events
+    select conversation_id, data, created_at from events
     where organization_id = $1 and type = 'message.received' and created_at >= $2 order by sequence desc limit {LOOKED_AT}
 )
-select count(distinct conversation_id) from recent
-where data -> 'conversation' -> 'contact' ->> 'phone' is null and data -> 'conversation' ->> 'group_id' is null"""
+select count(distinct conversation_id) filter (where data -> 'conversation' -> 'contact' ->> 'phone' is null
+        and data -> 'conversation' ->> 'group_id' is null) as people,
+    case when count(*) = {LOOKED_AT} then min(created_at) end as since from recent"""
 
 
-async def people_without_phone(connection: asyncpg.Connection, organization_id: UUID, since: datetime) -> int:
-    """How many people wrote since then of whom no phone is known (organization)."""
-    count: int = await connection.fetchval(WITHOUT_PHONE, organization_id, since)
-    return count
+async def people_without_phone(
+    connection: asyncpg.Connection, organization_id: UUID, since: datetime
+) -> tuple[int, datetime | None]:
+    """How many people wrote since then of whom no phone is known; and the time of the oldest of LOOKED_AT messages.
+
+    None: there were fewer (organization).
+    """
+    found = await connection.fetchrow(WITHOUT_PHONE, organization_id, since)
+    assert found is not None
+    return found["people"], found["since"]
 
 
 UNDER_WAY = "select count(*) from messages where organization_id = $1 and state = 'sending'"
