@@ -107,6 +107,7 @@ class WhatsAppProviderManager:
         self.switch = switching.switch
         self.resume = switching.resume
         self.recover = switching.recover
+        self._undoing = switching.undoing
         self.forecast = Forecast(database, self.accounts).of
         self._listening = False  # to the database, which tells of changes
         self._routes: dict[UUID, _Held] = {}
@@ -382,29 +383,32 @@ class WhatsAppProviderManager:
     async def remove(self, organization_id: UUID, config_id: UUID, actor: Actor) -> None:
         """Delete a config with its credentials; its webhook address ends. Raises `NotFound`, `InUse`.
 
-        A fallback leaves the order; the former one is none to return to any more. Its provider is told to post no more
+        A fallback leaves the order; the former one is none to return to any more; a switch to it that waits for a phone
+        is undone. Its provider is told to post no more
         webhooks here, unless another config is of the same account, whose messages these are too.
         """
-        async with self._database.exclusive(organization_id) as exclusive, exclusive.transaction() as connection:
-            row = await configs.by_id(connection, organization_id, config_id)
-            if row is None:
-                raise NotFound
-            version = await configs.remove(connection, organization_id, config_id)
-            if version is None:
-                raise InUse("The active config cannot be deleted. Switch to another one first.")
-            config = self.accounts.open(row)
-            await audit.record(
-                connection,
-                self.accounts.vault,
-                organization_id,
-                actor,
-                "removed",
-                config_id=config_id,
-                version=version,
-                before={"name": row["name"], "state": row["state"]}
-                | (self.accounts.masked(config.provider) if config else {}),
-            )
-            await switches.notify(connection, organization_id, CHANNEL, version)
+        async with self._database.exclusive(organization_id) as exclusive:
+            await self._undoing.restore(exclusive, organization_id)
+            async with self._undoing.superseding(exclusive, organization_id, config_id) as (connection, _):
+                row = await configs.by_id(connection, organization_id, config_id)
+                if row is None:
+                    raise NotFound
+                version = await configs.remove(connection, organization_id, config_id)
+                if version is None:
+                    raise InUse("The active config cannot be deleted. Switch to another one first.")
+                config = self.accounts.open(row)
+                await audit.record(
+                    connection,
+                    self.accounts.vault,
+                    organization_id,
+                    actor,
+                    "removed",
+                    config_id=config_id,
+                    version=version,
+                    before={"name": row["name"], "state": row["state"]}
+                    | (self.accounts.masked(config.provider) if config else {}),
+                )
+                await switches.notify(connection, organization_id, CHANNEL, version)
         await self._announce(organization_id, version)
         if config is not None:
             self.accounts.close(config)
