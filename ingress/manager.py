@@ -37,13 +37,14 @@ import msgspec
 from providers import Check, ProviderStatus, Registry, RegistryEntry, WhatsAppProvider
 
 from . import absent, audit, metrics
-from .accounts import Accounts, Config, InUse, NewConfig, NotFound, sender_of
+from .accounts import Accounts, Config, InUse, NewConfig, NotFound, ProviderUnreachable, TestFailed, sender_of
 from .audit import Actor
 from .calls import Caller
 from .changes import CHANNEL, Switched
 from .database import Database, StoreUnavailable
 from .egress import Egress
 from .forecast import Forecast
+from .health import WHAT_TO_DO
 from .in_flight import InFlight
 from .policy import DEFAULT_POLICY, FallbackPolicy
 from .redis_state import RedisState
@@ -264,21 +265,30 @@ class WhatsAppProviderManager:
     async def test(self, organization_id: UUID, target: UUID | NewConfig) -> tuple[list[Check], str | None]:
         """Every check of a config or configuration, and the address that its webhooks must be posted to, if it has one.
 
-        Raises `InvalidConfiguration`, `NotFound`, `ProviderUnreachable`. Nothing is saved, but for the probe's webhook.
+        Where the provider does not answer, that is a check that failed. Nothing is saved, but for the probe's webhook.
+        Raises `InvalidConfiguration`, `NotFound`.
         """
         if isinstance(target, NewConfig):
             provider = self.accounts.validate(target.provider_type, target.config_data)
-            checks = await self.accounts.checks(provider)
+            checks = await self._checks(provider)
             if all(check.name != "webhook" for check in checks):
                 detail = f"saving it makes an address below {self.origin}, and has the provider post there"
                 checks += [Check(name="webhook", passed=True, detail=detail, fatal=False, checkable=False)]
             return checks, None
         config = await self._config(organization_id, target)
         checks, probe = await asyncio.gather(
-            self.accounts.checks(config.provider, config.callback_url),
+            self._checks(config.provider, config.callback_url),
             self.accounts.probe(config.provider, config.callback_url),
         )
         return [*checks, probe], config.callback_url
+
+    async def _checks(self, provider: WhatsAppProvider, callback_url: str | None = None) -> list[Check]:
+        try:
+            return await self.accounts.checks(provider, callback_url)
+        except TestFailed as error:
+            return [Check(name="account", passed=False, detail=str(error), fix=WHAT_TO_DO["account_restricted"])]
+        except ProviderUnreachable as error:
+            return [Check(name="provider", passed=False, detail=str(error), fix=WHAT_TO_DO["unreachable"])]
 
     async def configure(self, organization_id: UUID, actor: Actor, new: NewConfig, *, activate: bool) -> Switched:
         """Validate, test, save, set up and (where asked) activate a config.
