@@ -224,9 +224,8 @@ async def test_what_changes_nothing_leaves_who_waits_alone(unlinked: Unlinked, g
         await gateway.meta.set_default(organization.numbers[1], EXPIRED, everything=True)
         answer = await unlinked.switch(other)
     else:
-        config_data = organization.numbers[1].config_data(gateway.meta.url_for(organization.numbers[1])) | {
-            "access_token": "EAAG-not-this-one"
-        }
+        number = organization.numbers[1]
+        config_data = number.config_data(gateway.meta.url_for(number)) | {"access_token": "EAAG-not-this-one"}
         body = {"provider_type": "meta_business", "config_data": config_data}
         answer = await organization.call("POST", f"{BASE}/provider/switch", body)
     wanted = {"stale": 409, "unknown": 404, "active": 200, "no-former": 409, "failing": 422, "failing-new": 422}[asked]

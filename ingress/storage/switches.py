@@ -128,14 +128,14 @@ async def moving(connection: asyncpg.Connection, organization_id: UUID) -> list[
 
 # The most recent entries only: a trail is long, and within an hour there are few.
 MADE_LATELY = """
-select l.at, l.actor, l.config_id, l.after ->> 'kind' as kind from provider_audit_log l
-where l.organization_id = $1 and l.action = 'activated' and l.at >= $2
+select l.at, l.actor, l.action, l.config_id, l.after ->> 'kind' as kind from provider_audit_log l
+where l.organization_id = $1 and l.action in ('switching', 'activated') and l.at >= $2
     and l.id > (select o.audit_entries - 500 from organizations o where o.id = $1)
 order by l.id desc"""
 
 
 async def made_lately(connection: asyncpg.Connection, organization_id: UUID, since: datetime) -> list[asyncpg.Record]:
-    """Switches made since then, the last one first: at, actor, config_id, kind (organization)."""
+    """Switches begun (`switching`) and made (`activated`, with its kind) since then, the last one first (organization)."""
     return await connection.fetch(MADE_LATELY, organization_id, since)
 
 
