@@ -129,6 +129,7 @@ class Switching:
             outcome = "unchanged"
             if switched is not None and (switched.changed or switched.waits_until):
                 outcome = "switched" if switched.changed else "waiting"
+                change.version = switched.version
         except ChangeRefused as error:
             outcome = error.code
             raise

@@ -47,8 +47,7 @@ class Undoing:
 
     async def undo(self, exclusive: Exclusive, change: Change, error: Exception) -> None:
         """The former state, and everybody told why. What cannot be written now is restored by whoever comes next."""
-        code = error.code if isinstance(error, ChangeRefused) else type(error).__name__
-        metrics.switch_rollbacks.labels(code if isinstance(error, ChangeRefused) else "error").inc()
+        code = error.code if isinstance(error, ChangeRefused) else "error"
         refused = isinstance(error, TestFailed) and change.state != ""
         state = "error" if refused else change.state
         try:
@@ -58,6 +57,7 @@ class Undoing:
                     return  # the commit that nobody confirmed was made
                 if told := await self._told(connection, change, code, state):
                     await events.add(connection, told)
+            _count([code])
         except Exception:  # the caller is told why the switch failed, not why it could not be taken back here
             logger.exception("a switch that failed is left to be restored")
 

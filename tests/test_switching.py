@@ -161,6 +161,20 @@ async def test_a_repeated_switch_changes_nothing(two: Organization) -> None:
     assert len(await two.events(kind="provider.switched")) == 2
 
 
+async def test_the_log_tells_the_version_that_was_made(two: Organization, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or the one that it stayed at."""
+    told: list[Any] = []
+
+    def noted(event: str, **fields: Any) -> None:
+        if event == "switch" and str(fields["organization"]) == two.id:
+            told.append((fields["outcome"], fields["version"]))
+
+    monkeypatch.setattr(switching.log, "wide", noted)
+    for expected in (1, 1, None):
+        await switch(two, 1, expected_version=expected)
+    assert told == [("switched", 2), ("version_conflict", 2), ("unchanged", 2)]
+
+
 async def test_another_version_than_expected(two: Organization) -> None:
     answer = await switch(two, 1, expected_version=7)
     assert (answer.status, answer.json["version"]) == (409, 1)
@@ -408,7 +422,7 @@ async def test_a_failure_in_the_transaction_undoes_all_of_it(
     with monkeypatch.context() as patch:
         patch.setattr(switches, step, broken)
         assert (await switch(two, 1)).status == 500
-    await unchanged(two, "RuntimeError", "configured")
+    await unchanged(two, "error", "configured")
     assert [entry["version"] for entry in await trail(two, "activated")] == [1]
     assert (await switch(two, 1)).json["version"] == 2
 
@@ -435,8 +449,11 @@ async def test_a_commit_that_nobody_confirmed(two: Organization, monkeypatch: py
     assert entry["after"]["state"] == "configured"
 
 
-async def test_a_commit_that_was_made_is_not_undone(two: Organization, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever goes wrong after it: the new config is in force, and nobody is told otherwise."""
+async def test_a_commit_that_was_made_is_not_undone(
+    two: Organization, gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever goes wrong after it: the new config is in force, and nobody is told otherwise, no metric either."""
+    before = await metric(gateway, "ingress_rollbacks_total")
     transaction = database.Exclusive.transaction
     notified = asyncio.Event()
     notify = switches.notify
@@ -461,6 +478,7 @@ async def test_a_commit_that_was_made_is_not_undone(two: Organization, monkeypat
     assert await sent_through(two) == 1
     assert await trail(two, "rolled_back") == []
     assert await two.events(kind="provider.rolled_back") == []
+    assert await metric(gateway, "ingress_rollbacks_total") == before
 
 
 async def test_a_process_that_dies_in_the_middle(
