@@ -846,7 +846,6 @@ async def test_who_waits_for_too_long_is_told(
     """In the queue of its own process, or among processes: 503, and nothing was changed."""
     monkeypatch.setattr(accounts, "TEST_TIMEOUT_S", 2.0)
     monkeypatch.setattr(database, "EXCLUSIVE_WAIT_S", 0.1)
-    monkeypatch.setitem(database._EXCLUSIVE, "lock_timeout", "100ms")
     await meta.set_default(two.numbers[1], Hang(), everything=True)
     async with service(settings, meta) as one, service(settings, meta) as other:
         under_way = asyncio.create_task(switch(at(one, two), 1))
