@@ -517,6 +517,26 @@ async def test_a_process_that_dies_in_the_middle(
     assert (await switch(two, 1)).status == 200
 
 
+async def test_all_that_was_left_is_restored_at_once(
+    two: Organization, gateway: Gateway, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many: each with its event."""
+    third = await two.configure(active=False)
+    left = [two.configs[1]["config_id"], third["config_id"]]
+    connection = await asyncpg.connect(settings.database_url)
+    await connection.execute(
+        "update whatsapp_provider_configs set state = 'switching', updated_at = now() where id = any($1)",
+        [UUID(each) for each in left],
+    )
+    await connection.close()
+    monkeypatch.setattr(app, "RECOVER_EVERY_S", 0.05)
+    async with service(settings, gateway.meta):
+        await eventually(lambda: states(two), lambda told: told == ["active", "configured", "configured"])
+    told = [event["data"] for event in await two.events(kind="provider.rolled_back")]
+    assert [each["reason"] for each in told] == ["process_died", "process_died"]
+    assert sorted(each["failed_config_id"] for each in told) == sorted(left)
+
+
 async def test_a_switch_under_way_is_nothing_to_recover(
     two: Organization, gateway: Gateway, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
