@@ -192,10 +192,9 @@ class Database:
 
     @contextlib.asynccontextmanager
     async def exclusive(self, organization_id: UUID, *, wait: bool = True) -> AsyncIterator["Exclusive"]:
-        """Alone among all processes in changing the organization. Who comes meanwhile queues; in order in each process,
-        of which one each waits for the lock.
+        """Alone among all processes in changing the organization. Who comes meanwhile queues, in order in each process.
 
-        So does who comes while EXCLUSIVE_PLACES organizations are being changed by this process.
+        So does who comes while EXCLUSIVE_PLACES organizations are being changed by this process. Processes take turns.
 
         The lock belongs to the connection, and so do the transactions that are made under it: who has lost the one
         cannot commit the other. Raises `StoreUnavailable`; `Busy` after EXCLUSIVE_WAIT_S of all waiting, or at once
