@@ -22,6 +22,8 @@ AT_MOST_AN_HOUR = 6
 DEFAULT_STAY_S = 300
 # A primary that is healthy again proves it for so long.
 PROBATION_S = 60
+# One that failed is tried again after this, then after twice as long each time.
+BACK_OFF = timedelta(seconds=60)
 ROLLBACK_WITHIN_S = 300
 ROLLBACK_LEAST_SENDS = 10
 ROLLBACK_SHARE = 0.5
@@ -64,7 +66,8 @@ class Standing(msgspec.Struct, frozen=True):
     route: Sequence[Member]
     stand_in: StandIn | None = None
     last: LastSwitch | None = None
-    automatic_lately: int = 0  # switches of the service's own within the last hour
+    automatic_lately: int = 0  # switches that the service began by itself within the last hour
+    failed: Sequence[datetime] = ()  # of these those after the last switch that was made, the last one first
 
 
 class Step(msgspec.Struct, frozen=True):
@@ -80,6 +83,8 @@ class Step(msgspec.Struct, frozen=True):
 def next_step(standing: Standing, policy: FallbackPolicy, now: datetime) -> Step | None:
     """What the organization's policy asks for now, if it does."""
     if not standing.route or standing.automatic_lately >= AT_MOST_AN_HOUR:
+        return None
+    if standing.failed and now - standing.failed[0] < BACK_OFF * 2 ** (len(standing.failed) - 1):
         return None
     return _rolled_back(standing, policy, now) or _left(standing, policy, now) or _returned(standing, policy, now)
 

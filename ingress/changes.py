@@ -73,6 +73,7 @@ class Change(msgspec.Struct):
     actor: Actor
     kind: str
     reason: str | None
+    expected_version: int | None = None  # None: any
     version: int = 0
     active: UUID | None = None
     config: Config | None = None
@@ -82,6 +83,11 @@ class Change(msgspec.Struct):
     status: ProviderStatus | None = None
     order: list[UUID] | None = None  # the fallbacks from then on; None: as they are
     stand_in: StandIn | None = None
+
+    def check_version(self) -> None:
+        """Raises `VersionConflict` where the organization is at another version than was expected."""
+        if self.expected_version not in (None, self.version):
+            raise VersionConflict(self.version, self.active)
 
     def __repr__(self) -> str:
         return f"Change({self.organization_id}, {self.kind})"

@@ -33,7 +33,8 @@ LISTEN_RETRY_S = 0.5
 # A connection that only listens does not notice that its other end is gone.
 LISTEN_PROBE_S = 1.0
 
-_EXCLUSIVE = {"lock_timeout": f"{EXCLUSIVE_WAIT_S:.0f}s", "idle_session_timeout": f"{EXCLUSIVE_IDLE_S}s"}
+# A row that others write is waited for longer than elsewhere: what is half done would have to be undone.
+_EXCLUSIVE = {"lock_timeout": f"{STATEMENT_TIMEOUT_S:.0f}s", "idle_session_timeout": f"{EXCLUSIVE_IDLE_S}s"}
 
 APP, INGEST, WORKER = "ingress_app", "ingress_ingest", "ingress_worker"
 
@@ -191,32 +192,38 @@ class Database:
 
     @contextlib.asynccontextmanager
     async def exclusive(self, organization_id: UUID, *, wait: bool = True) -> AsyncIterator["Exclusive"]:
-        """Alone among all processes in changing the organization. Who comes meanwhile queues, in order.
+        """Alone among all processes in changing the organization. Who comes meanwhile queues, in order in each process.
 
-        So does who comes while EXCLUSIVE_PLACES organizations are being changed by this process.
+        So does who comes while EXCLUSIVE_PLACES organizations are being changed by this process. Processes take turns.
 
         The lock belongs to the connection, and so do the transactions that are made under it: who has lost the one
-        cannot commit the other. Raises `StoreUnavailable`; `Busy` after EXCLUSIVE_WAIT_S, or at once without *wait*.
+        cannot commit the other. Raises `StoreUnavailable`; `Busy` after EXCLUSIVE_WAIT_S of all waiting, or at once
+        without *wait*.
         """
         # One of a process asks at a time: a queue here costs no connection.
         lock = self._exclusive.setdefault(organization_id, asyncio.Lock())
         if lock.locked() and not wait:
             raise Busy
+        until = asyncio.get_running_loop().time() + EXCLUSIVE_WAIT_S
         async with contextlib.AsyncExitStack() as held:
             try:
-                async with asyncio.timeout(EXCLUSIVE_WAIT_S):
+                async with asyncio.timeout_at(until):
                     await held.enter_async_context(lock)
                     await held.enter_async_context(self._places)
             except TimeoutError:
                 raise Busy from None
             connection = await held.enter_async_context(self._acquire("exclusive"))
             kind = "pg_advisory_lock" if wait else "pg_try_advisory_lock"
+            left_s = max(0.001, until - asyncio.get_running_loop().time())  # PostgreSQL takes 0 for any time
             try:
                 locked = await connection.fetchval(
-                    f"select {kind}(hashtextextended($1, $2))",
+                    # The setting is this statement's only; CASE has it made before the lock is waited for.
+                    "select case when set_config('lock_timeout', $3, true) is not null"
+                    f" then {kind}(hashtextextended($1, $2)) end",
                     str(organization_id),
                     _EXCLUSIVE_LOCK,
-                    timeout=EXCLUSIVE_WAIT_S + STATEMENT_TIMEOUT_S,
+                    f"{left_s * 1000:.0f}ms",
+                    timeout=left_s + STATEMENT_TIMEOUT_S,
                 )
             except asyncpg.LockNotAvailableError:
                 raise Busy from None

@@ -213,10 +213,6 @@ async def configure(request: Request[Any]) -> Response:
         raise Problem(
             400, "invalid_configuration", str(error), errors=error.errors, checks=_checks(list(error.checks))
         ) from None
-    except ProviderUnreachable as error:
-        kept = _kept(error, "nothing was saved")
-        detail = f"The provider did not answer the connection test, so {kept}: {error}. Try again."
-        raise Problem(502, "provider_unreachable", detail, **_saved(error)) from None
     except ChangeRefused as error:
         raise _refusal(error) from None
     state = "active" if done.changed else "configured"
@@ -242,9 +238,9 @@ def _shown(config: Config, version: int, state: str) -> dict[str, Any]:
     }
 
 
-def _kept(error: ChangeRefused, nothing: str = "nothing was changed") -> str:
+def _kept(error: ChangeRefused) -> str:
     if error.saved_as is None:
-        return nothing
+        return "nothing was changed"
     return f"what was active stays so, and the configuration is saved as {error.saved_as}"
 
 
@@ -253,9 +249,10 @@ def _saved(error: ChangeRefused) -> dict[str, Any]:
     return {"config_id": error.saved_as} if error.saved_as else {}
 
 
-def _refusal(error: ChangeRefused) -> Problem:
-    """What failed, what is in force and saved, and what to do."""
+def _refusal(error: ChangeRefused, *, can_force: bool = False) -> Problem:
+    """What failed, what is in force and saved, and what to do; *can_force*: the request has `force`."""
     kept, saved = _kept(error), _saved(error)
+    again = "Try again; with force it is not tested." if can_force else "Try again."
     match error:
         case VersionConflict():
             saved |= {"version": error.version, "active_config_id": error.active_config_id}
@@ -272,11 +269,11 @@ def _refusal(error: ChangeRefused) -> Problem:
             return Problem(400, error.code, str(error), errors=error.errors)
         case ProviderUnreachable():
             detail = f"The provider did not answer the connection test, so {kept}: {error}."
-            hint = "Try again; with force it is not tested." if error.timed_out else "Try again."
+            hint = again if error.timed_out else "Try again."
             return Problem(504 if error.timed_out else 502, error.code, f"{detail} {hint}", **saved)
         case TooSlow():
             detail = f"The provider is too slow, so {kept}: {error}."
-            return Problem(504, error.code, f"{detail} Try again; with force it is not tested.", **saved)
+            return Problem(504, error.code, f"{detail} {again}", **saved)
     return Problem(409, error.code, str(error))
 
 
@@ -322,7 +319,7 @@ async def _switched(
     except NotFound:
         raise not_found() from None
     except ChangeRefused as error:
-        raise _refusal(error) from None
+        raise _refusal(error, can_force=True) from None
     return json_response(
         _shown(done.config, done.version, "active")
         | {"changed": done.changed, "from_config_id": done.former_config_id, "checks": _checks(done.checks)}
@@ -339,8 +336,6 @@ async def test_connection(request: Request[Any]) -> Response:
         checks, webhook_url = await _manager(request).test(organization_id, asked.target)
     except NotFound:
         raise not_found() from None
-    except TestFailed as error:
-        checks, webhook_url = [Check(name="account", passed=False, detail=str(error))], None
     except ChangeRefused as error:
         raise _refusal(error) from None
     passed = all(check.passed for check in checks if check.fatal)

@@ -95,7 +95,12 @@ def status_of(rows: Sequence[asyncpg.Record], breaker_of: BreakerOf) -> Status:
     first = rows[0]
     rows = [row for row in rows if row["config_id"] is not None]
     active = next((row for row in rows if row["config_id"] == first["active_config_id"]), None)
-    moving = next((row for row in rows if row["state"] == "switching"), None)
+    # One may be tested while another waits for a phone: whatever comes of the one decides on the other.
+    moving = min(
+        (row for row in rows if row["state"] == "switching"),
+        key=lambda row: row["waiting_until"] is not None,
+        default=None,
+    )
     primary = msgspec.json.decode(first["automatic"])["primary"] if first["automatic"] else None
 
     def role(row: asyncpg.Record) -> str | None:

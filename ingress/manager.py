@@ -39,13 +39,14 @@ from providers import Check, ProviderStatus, Registry, RegistryEntry, WhatsAppPr
 
 from . import audit, metrics
 from .absent import Absent
-from .accounts import Accounts, Config, InUse, NewConfig, NotFound, sender_of
+from .accounts import Accounts, Config, InUse, NewConfig, NotFound, ProviderUnreachable, TestFailed, sender_of
 from .audit import Actor
 from .calls import Caller
 from .changes import CHANNEL, Switched
 from .database import Database, StoreUnavailable
 from .egress import Egress
 from .forecast import Forecast
+from .health import WHAT_TO_DO
 from .in_flight import InFlight
 from .policy import DEFAULT_POLICY, FallbackPolicy
 from .redis_state import RedisState
@@ -113,6 +114,7 @@ class WhatsAppProviderManager:
         self.switch = switching.switch
         self.resume = switching.resume
         self.recover = switching.recover
+        self._undoing = switching.undoing
         self.forecast = Forecast(database, self.accounts).of
         self._listening = False  # to the database, which tells of changes
         self._routes: dict[UUID, _Held] = {}
@@ -277,11 +279,12 @@ class WhatsAppProviderManager:
     async def test(self, organization_id: UUID, target: UUID | NewConfig) -> tuple[list[Check], str | None]:
         """Every check of a config or configuration, and the address that its webhooks must be posted to, if it has one.
 
-        Raises `InvalidConfiguration`, `NotFound`, `ProviderUnreachable`. Nothing is saved, but for the probe's webhook.
+        Where the provider does not answer, that is a check that failed. Nothing is saved, but for the probe's webhook.
+        Raises `InvalidConfiguration`, `NotFound`.
         """
         if isinstance(target, NewConfig):
             provider = self.accounts.validate(target.provider_type, target.config_data)
-            checks = await self.accounts.checks(provider)
+            checks = await self._checks(provider)
             if all(check.name != "webhook" for check in checks):
                 detail = f"saving it makes an address below {self.origin}, and has the provider post there"
                 checks += [Check(name="webhook", passed=True, detail=detail, fatal=False, checkable=False)]
@@ -292,10 +295,18 @@ class WhatsAppProviderManager:
             raise NotFound
         config = self.accounts.known(row).usable()
         checks, probe = await asyncio.gather(
-            self.accounts.checks(config.provider, config.callback_url),
+            self._checks(config.provider, config.callback_url),
             self.accounts.probe(config.provider, config.callback_url),
         )
         return [*checks, probe], config.callback_url
+
+    async def _checks(self, provider: WhatsAppProvider, callback_url: str | None = None) -> list[Check]:
+        try:
+            return await self.accounts.checks(provider, callback_url)
+        except TestFailed as error:
+            return [Check(name="account", passed=False, detail=str(error), fix=WHAT_TO_DO["account_restricted"])]
+        except ProviderUnreachable as error:
+            return [Check(name="provider", passed=False, detail=str(error), fix=WHAT_TO_DO["unreachable"])]
 
     async def configure(self, organization_id: UUID, actor: Actor, new: NewConfig, *, activate: bool) -> Switched:
         """Validate, test, save, set up and (where asked) activate a config.
@@ -398,29 +409,32 @@ class WhatsAppProviderManager:
     async def remove(self, organization_id: UUID, config_id: UUID, actor: Actor) -> None:
         """Delete a config with its credentials; its webhook address ends. Raises `NotFound`, `InUse`.
 
-        A fallback leaves the order; the former one is none to return to any more. Its provider is told to post no more
+        A fallback leaves the order; the former one is none to return to any more; a switch to it that waits for a phone
+        is undone. Its provider is told to post no more
         webhooks here, unless another config is of the same account, whose messages these are too.
         """
-        async with self._database.exclusive(organization_id) as exclusive, exclusive.transaction() as connection:
-            row = await configs.by_id(connection, organization_id, config_id)
-            if row is None:
-                raise NotFound
-            version = await configs.remove(connection, organization_id, config_id)
-            if version is None:
-                raise InUse("The active config cannot be deleted. Switch to another one first.")
-            config = self.accounts.open(row)
-            await audit.record(
-                connection,
-                self.accounts.vault,
-                organization_id,
-                actor,
-                "removed",
-                config_id=config_id,
-                version=version,
-                before={"name": row["name"], "state": row["state"]}
-                | (self.accounts.masked(config.provider) if config else {}),
-            )
-            await switches.notify(connection, organization_id, CHANNEL, version)
+        async with self._database.exclusive(organization_id) as exclusive:
+            await self._undoing.restore(exclusive, organization_id)
+            async with self._undoing.superseding(exclusive, organization_id, config_id) as (connection, _):
+                row = await configs.by_id(connection, organization_id, config_id)
+                if row is None:
+                    raise NotFound
+                version = await configs.remove(connection, organization_id, config_id)
+                if version is None:
+                    raise InUse("The active config cannot be deleted. Switch to another one first.")
+                config = self.accounts.open(row)
+                await audit.record(
+                    connection,
+                    self.accounts.vault,
+                    organization_id,
+                    actor,
+                    "removed",
+                    config_id=config_id,
+                    version=version,
+                    before={"name": row["name"], "state": row["state"]}
+                    | (self.accounts.masked(config.provider) if config else {}),
+                )
+                await switches.notify(connection, organization_id, CHANNEL, version)
         await self._announce(organization_id, version)
         if config is not None:
             self.accounts.close(config)

@@ -23,7 +23,7 @@ from providers import ProviderStatus, SendError
 from . import audit, identifiers, log, metrics
 from .accounts import ChangeRefused, Config, NotFound
 from .audit import SYSTEM
-from .automatic import LastSwitch, Member, StandIn, Standing, Step, next_step
+from .automatic import BACK_OFF, LastSwitch, Member, StandIn, Standing, Step, next_step
 from .changes import CHANNEL, VersionConflict
 from .database import Busy, Database, StoreUnavailable
 from .envelope import own_event
@@ -51,8 +51,6 @@ JITTER = 0.1
 EVIDENCE_S = 60
 # Statuses come within seconds; older messages tell whether they come at all.
 STATUS_AFTER, STATUS_WITHIN = timedelta(minutes=2), timedelta(minutes=15)
-# An automatic switch that failed is tried again after this.
-BACK_OFF = timedelta(seconds=60)
 
 
 class Lost(Exception):
@@ -302,21 +300,23 @@ class Prober:
         except VersionConflict:
             logger.info("organization %s: somebody else was faster", organization_id)
         except (ChangeRefused, NotFound, Busy):
-            self._not_before[organization_id] = now + BACK_OFF
+            self._not_before[organization_id] = now + BACK_OFF  # what was not even begun leaves no entry
             raise
 
     async def _step(self, organization_id: UUID, policy: FallbackPolicy, now: datetime) -> tuple[int, Step] | None:
         async with self._worker() as connection:
             rows = await health.of_organization(connection, organization_id)
-            made = await switches.made_lately(connection, organization_id, now - timedelta(hours=1))
+            lately = await switches.made_lately(connection, organization_id, now - timedelta(hours=1))
+            made = [each for each in lately if each["action"] == "activated"]
             standing = _standing(rows)
             last = None
             if made and standing.route and made[0]["config_id"] == standing.route[0].config_id:
                 at, kind = made[0]["at"], made[0]["kind"] or "switch"
                 sent = await switches.sent_since(connection, organization_id, made[0]["config_id"], at)
                 last = LastSwitch(at, kind, sent["sends"], sent["failed"], made[0]["actor"] == SYSTEM.name)
-        own = sum(each["actor"] == SYSTEM.name for each in made)
-        standing = msgspec.structs.replace(standing, last=last, automatic_lately=own)
+        own = [each["at"] for each in lately if each["action"] == "switching" and each["actor"] == SYSTEM.name]
+        failed = [at for at in own if not made or at > made[0]["at"]]
+        standing = msgspec.structs.replace(standing, last=last, automatic_lately=len(own), failed=failed)
         step = next_step(standing, policy, now)
         return None if step is None else (standing.version, step)
 

@@ -11,7 +11,8 @@ process that dies in between loses the lock with its connection, and what it lef
 comes next: the next change, or within seconds `recover` in any process (ingress/undoing.py).
 
 A switch that waits for a phone belongs to no process: it is in the database, and whichever process sees that the phone
-is linked makes it (`resume`). The next change takes its place; `recover` ends it when its time is over.
+is linked makes it (`resume`). The next change that is made takes its place, in the transaction that makes it; `recover`
+ends it when its time is over.
 """
 
 import asyncio
@@ -31,7 +32,6 @@ from .accounts import (
     Accounts,
     ChangeRefused,
     Config,
-    InvalidConfiguration,
     NewConfig,
     NotFound,
     sender_of,
@@ -52,7 +52,8 @@ from .changes import (
 )
 from .database import Busy, Database, Exclusive, LockLost, StoreUnavailable
 from .envelope import own_event
-from .storage import configs, events, health, switches
+from .storage import configs, health, switches
+from .storage.events import EventRow
 from .undoing import Undoing
 from .vault import token_hash
 
@@ -61,7 +62,6 @@ CONNECTS_WITHIN_S, CONNECT_POLL_S = 3.0, 0.1
 PAIRING_WITHIN_S = 300.0
 # All of a test and set-up under the lock: well below database.EXCLUSIVE_IDLE_S, after which the lock is taken away.
 TESTED_WITHIN_S = 12.0
-_CANNOT_OPEN = "the config cannot be opened: its key or its plug-in is gone"
 
 Announce = Callable[[UUID, int], Awaitable[None]]
 
@@ -74,6 +74,7 @@ class _Waiting(msgspec.Struct, frozen=True):
     kind: str
     reason: str | None
     state: str
+    expected_version: int | None = None
 
     def __repr__(self) -> str:
         return f"_Waiting({self.kind})"
@@ -86,8 +87,8 @@ class Switching:
         self._database = database
         self._accounts = accounts
         self._announce = announce
-        self._undoing = Undoing(database, accounts.vault)
-        self.recover = self._undoing.recover
+        self.undoing = Undoing(database, accounts.vault)
+        self.recover = self.undoing.recover
 
     async def switch(
         self,
@@ -108,8 +109,8 @@ class Switching:
         in its kinds, `NotFound`, `Busy`, `StoreUnavailable`; then the former one is in force, but for a
         `StoreUnavailable`, after which the version tells which is.
         """
-        change = Change(organization_id, actor, kind, reason, order=order, stand_in=stand_in)
-        switched = await self._told(change, self._switch(change, target, expected_version, force))
+        change = Change(organization_id, actor, kind, reason, expected_version, order=order, stand_in=stand_in)
+        switched = await self._told(change, self._switch(change, target, force))
         assert switched is not None
         return switched
 
@@ -126,12 +127,13 @@ class Switching:
             outcome = "unchanged"
             if switched is not None and (switched.changed or switched.waits_until):
                 outcome = "switched" if switched.changed else "waiting"
+                change.version = switched.version
         except ChangeRefused as error:
             outcome = error.code
             raise
         except LockLost:
             outcome = "lock_lost"
-            await self._undoing.recover_one(change.organization_id, outcome)
+            await self.undoing.recover_one(change.organization_id, outcome)
             raise
         except (Busy, StoreUnavailable, NotFound) as error:
             outcome = {Busy: "busy", StoreUnavailable: "unavailable"}.get(type(error), "not_found")
@@ -159,9 +161,7 @@ class Switching:
 
     # -- the steps
 
-    async def _switch(
-        self, change: Change, target: UUID | NewConfig | None, expected_version: int | None, force: bool
-    ) -> Switched:
+    async def _switch(self, change: Change, target: UUID | NewConfig | None, force: bool) -> Switched:
         new = target if isinstance(target, NewConfig) else None
         if new is not None:
             change.provider_type = new.provider_type
@@ -169,19 +169,19 @@ class Switching:
         waiting = monotonic()
         async with self._database.exclusive(change.organization_id) as exclusive:
             metrics.switch_phase_seconds.labels("lock").observe(monotonic() - waiting)
-            if not force and (waits := await self._waits(exclusive, change, target, expected_version)):
-                return waits
-            await self._undoing.restore(exclusive, change.organization_id)
+            await self.undoing.restore(exclusive, change.organization_id)
             async with exclusive.transaction() as connection:
-                row = await self._stand(connection, change, target, expected_version)
-                if row is not None:
-                    change.config = self._accounts.open(row)
-                    if change.config is None:
-                        raise InvalidConfiguration(_CANNOT_OPEN)
-                    change.provider_type = change.config.provider_type
-                    if row["id"] == change.active:
-                        return Switched(change.config, change.version, change.active, [], changed=False)
-                    await self._begin(connection, change, row["state"])
+                row = await self._stand(connection, change, target)
+                waits = await health.waits(connection, change.organization_id, row["id"]) if row else None
+            if row is not None:
+                change.config = self._accounts.known(row).usable()
+                change.provider_type = change.config.provider_type
+                if row["id"] == change.active:
+                    return Switched(change.config, change.version, change.active, [], changed=False)
+                if waits is not None and not force and _is_the_same(change, waits["waiting"]):
+                    return Switched(change.config, change.version, change.active, [], False, waits["waiting_until"])
+                async with self.undoing.superseding(exclusive, change.organization_id, row["id"]) as (connection, _):
+                    await self._begin(connection, change)
             return await self._make(exclusive, change, new, force)
 
     async def _resume(self, change: Change, config_id: UUID) -> Switched | None:
@@ -190,13 +190,15 @@ class Switching:
                 waiting = await health.take_up(connection, change.organization_id, config_id)
                 if waiting is None:
                     return None
-                row = await self._stand(connection, change, config_id, None)
-            told = msgspec.json.decode(waiting, type=_Waiting)
-            change.actor, change.kind, change.reason = Actor(told.actor, told.address), told.kind, told.reason
-            change.config, change.state = self._accounts.open(row) if row else None, told.state
-            if change.config is None:
-                raise InvalidConfiguration(_CANNOT_OPEN)
+                told = msgspec.json.decode(waiting, type=_Waiting)
+                change.actor, change.kind, change.reason = Actor(told.actor, told.address), told.kind, told.reason
+                # Of a rollback the former config is this one still, and the fallbacks of then are its own again.
+                row = await self._stand(connection, change, None if told.kind == "rollback" else config_id)
+            if row is None:
+                raise NotFound
+            change.config, change.state = self._accounts.known(row).usable(), told.state
             change.provider_type = change.config.provider_type
+            change.expected_version = told.expected_version
             return await self._make(exclusive, change, None, False)
 
     async def _make(self, exclusive: Exclusive, change: Change, new: NewConfig | None, force: bool) -> Switched:
@@ -204,6 +206,7 @@ class Switching:
         until = asyncio.get_running_loop().time() + TESTED_WITHIN_S
         try:
             with _phase("validate"):
+                change.check_version()  # a switch that waited may have been overtaken
                 if new is not None:
                     provider = self._accounts.validate(new.provider_type, new.config_data)
                     if not force:
@@ -213,7 +216,7 @@ class Switching:
                     change.config = config
                     async with exclusive.transaction() as connection:
                         await save(connection, self._accounts, change.actor, new, config, token, change.status)
-                        await self._begin(connection, change, "configured")
+                        await self._begin(connection, change)
                 assert change.config is not None
                 provider, url = change.config.provider, change.config.callback_url
                 if not force:
@@ -230,14 +233,14 @@ class Switching:
                     if not linked:
                         return await self._wait(exclusive, change)
             with _phase("commit"):
-                async with exclusive.transaction() as connection:
-                    version = await self._commit(connection, change, force)
+                async with self.undoing.superseding(exclusive, change.organization_id) as (connection, told):
+                    version = await self._commit(connection, change, force, told)
         except LockLost:
             raise  # nothing can be written here any more
         except Exception as error:
             if isinstance(error, ChangeRefused) and new is not None and change.config is not None:
                 error.saved_as = change.config.id
-            await self._undoing.undo(exclusive, change, error)
+            await self.undoing.undo(exclusive, change, error)
             raise
         return Switched(change.config, version, change.active, change.checks, changed=True)
 
@@ -265,42 +268,25 @@ class Switching:
         assert change.config is not None
         if change.actor == SYSTEM:
             raise NotPaired("no phone is linked to the account")
-        told = _Waiting(change.actor.name, change.actor.address, change.kind, change.reason, change.state)
-        async with exclusive.transaction() as connection:
+        told = _Waiting(
+            change.actor.name, change.actor.address, change.kind, change.reason, change.state, change.expected_version
+        )
+        async with self.undoing.superseding(exclusive, change.organization_id) as (connection, _):
             until = await health.wait(
                 connection, change.organization_id, change.config.id, PAIRING_WITHIN_S, msgspec.json.encode(told)
             )
             await health.tell(connection, change.organization_id, CHANNEL, change.version)
         return Switched(change.config, change.version, change.active, change.checks, changed=False, waits_until=until)
 
-    async def _waits(
-        self, exclusive: Exclusive, change: Change, target: UUID | NewConfig | None, expected_version: int | None
-    ) -> Switched | None:
-        """The switch to *target* that waits for its phone already: who asks again is told the same."""
-        async with exclusive.transaction() as connection:
-            waits = await health.waits(connection, change.organization_id)
-            if waits is None or waits["config_id"] != target:
-                return None
-            row = await self._stand(connection, change, target, expected_version)
-            change.config = self._accounts.open(row) if row else None
-        if change.config is None:
-            return None
-        return Switched(change.config, change.version, change.active, [], False, waits["waiting_until"])
-
     async def _stand(
-        self,
-        connection: asyncpg.Connection,
-        change: Change,
-        target: UUID | NewConfig | None,
-        expected_version: int | None,
+        self, connection: asyncpg.Connection, change: Change, target: UUID | NewConfig | None
     ) -> asyncpg.Record | None:
         """Where the organization stands; the row of the config that is asked for, None where it is a new one."""
         standing = await switches.standing(connection, change.organization_id)
         if standing is None:
             raise NotFound
         change.version, change.active = standing["version"], standing["active_config_id"]
-        if expected_version is not None and expected_version != change.version:
-            raise VersionConflict(change.version, change.active)
+        change.check_version()
         if isinstance(target, NewConfig):
             return None
         config_id = target or standing["former_config_id"]
@@ -313,15 +299,15 @@ class Switching:
             raise NotFound
         return row
 
-    async def _begin(self, connection: asyncpg.Connection, change: Change, state: str) -> None:
+    async def _begin(self, connection: asyncpg.Connection, change: Change) -> None:
         assert change.config is not None
-        await switches.begin(connection, change.organization_id, change.config.id)
+        state = await switches.begin(connection, change.organization_id, change.config.id)
         await self._record(connection, change, "switching", {"state": state}, {"state": "switching"}, change.reason)
         await health.tell(connection, change.organization_id, CHANNEL, change.version)
         change.state = state
 
-    async def _commit(self, connection: asyncpg.Connection, change: Change, force: bool) -> int:
-        """Everything that a switch is, or nothing. The new version; raises `VersionConflict`."""
+    async def _commit(self, connection: asyncpg.Connection, change: Change, force: bool, told: list[EventRow]) -> int:
+        """Everything that a switch is, or nothing: the new version. *told* gets its event. Raises `VersionConflict`."""
         assert change.config is not None
         organization_id, config_id, former = change.organization_id, change.config.id, change.active
         version = await switches.activate(
@@ -362,8 +348,8 @@ class Switching:
             "kind": change.kind,
             "reason": change.reason,
         }
-        told = {name: value for name, value in news.items() if value is not None}
-        await events.add(connection, [own_event(organization_id, config_id, "provider.switched", told)])
+        news = {name: value for name, value in news.items() if value is not None}
+        told.append(own_event(organization_id, config_id, "provider.switched", news))
         await switches.notify(connection, organization_id, CHANNEL, version)
         return version
 
@@ -390,6 +376,13 @@ class Switching:
             after=after,
             reason=reason,
         )
+
+
+def _is_the_same(change: Change, waiting: bytes) -> bool:
+    """Whether the switch that waits is the one that is asked for: who asks again is told so, as is the service."""
+    told = msgspec.json.decode(waiting, type=_Waiting)
+    is_told = told.kind == change.kind and change.expected_version in (None, told.expected_version)
+    return is_told or change.actor == SYSTEM
 
 
 async def save(

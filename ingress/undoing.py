@@ -1,6 +1,8 @@
 """A change that is not made: the former state, the trail, the event; also after a process that died in the middle."""
 
 import logging
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from uuid import UUID
 
 import asyncpg
@@ -12,6 +14,7 @@ from .changes import CHANNEL, Change
 from .database import Busy, Database, Exclusive
 from .envelope import own_event
 from .storage import events, health, switches
+from .storage.events import EventRow
 from .vault import Vault
 
 logger = logging.getLogger("ingress.undoing")
@@ -44,8 +47,7 @@ class Undoing:
 
     async def undo(self, exclusive: Exclusive, change: Change, error: Exception) -> None:
         """The former state, and everybody told why. What cannot be written now is restored by whoever comes next."""
-        code = error.code if isinstance(error, ChangeRefused) else type(error).__name__
-        metrics.switch_rollbacks.labels(code if isinstance(error, ChangeRefused) else "error").inc()
+        code = error.code if isinstance(error, ChangeRefused) else "error"
         refused = isinstance(error, TestFailed) and change.state != ""
         state = "error" if refused else change.state
         try:
@@ -53,31 +55,62 @@ class Undoing:
                 begun = change.config if change.state else None
                 if begun and not await switches.leave(connection, change.organization_id, begun.id, state):
                     return  # the commit that nobody confirmed was made
-                await self._tell_rolled_back(connection, change, code, state)
+                if told := await self._told(connection, change, code, state):
+                    await events.add(connection, told)
+            _count([code])
         except Exception:  # the caller is told why the switch failed, not why it could not be taken back here
             logger.exception("a switch that failed is left to be restored")
 
     async def restore(self, exclusive: Exclusive, organization_id: UUID, code: str = "process_died") -> None:
-        """Under the lock, what is in `switching` belongs to nobody any more; *code* is why."""
+        """Under the lock, what is in `switching` and waits for no phone belongs to nobody any more; *code* is why."""
         async with exclusive.transaction() as connection:
-            rows = await switches.restore(connection, organization_id)
-            if not rows:
-                return
-            standing = await switches.standing(connection, organization_id)
-            assert standing is not None
-            for row in rows:
-                change = Change(organization_id, SYSTEM, "switch", None)
-                change.version, change.active = standing["version"], standing["active_config_id"]
-                change.provider_type, change.state = row["provider_type"], row["state"]
-                why = {True: "superseded", False: "pairing_timed_out"}.get(row["waiting"], code)
-                metrics.switch_rollbacks.labels(why).inc()
-                await self._tell_rolled_back(connection, change, why, row["state"], row["id"])
-            await health.stop_waiting(connection, organization_id)
+            rows = [row for row in await switches.moving(connection, organization_id) if not row["waiting"]]
+            codes = [code if row["waiting"] is None else "pairing_timed_out" for row in rows]
+            if rows:
+                await events.add(connection, await self._restore(connection, organization_id, rows, codes))
+        _count(codes)
 
-    async def _tell_rolled_back(
+    @asynccontextmanager
+    async def superseding(
+        self, exclusive: Exclusive, organization_id: UUID, config_id: UUID | None = None
+    ) -> AsyncIterator[tuple[asyncpg.Connection, list[EventRow]]]:
+        """A transaction in which a change takes the place of the switch that waits for a phone, where one does.
+
+        With *config_id* only of a switch to that config. The events in the list are stored at its end, all at once.
+        """
+        async with exclusive.transaction() as connection:
+            rows = [
+                row
+                for row in await switches.moving(connection, organization_id)
+                if row["waiting"] and config_id in (None, row["id"])
+            ]
+            codes = ["superseded"] * len(rows)
+            told = await self._restore(connection, organization_id, rows, codes) if rows else []
+            yield connection, told
+            if told:
+                await events.add(connection, told)
+        _count(codes)
+
+    async def _restore(
+        self, connection: asyncpg.Connection, organization_id: UUID, rows: Sequence[asyncpg.Record], codes: list[str]
+    ) -> list[EventRow]:
+        """Give these configs the state they had before, each for the reason in its place: the events of it."""
+        standing = await switches.standing(connection, organization_id)
+        assert standing is not None
+        told: list[EventRow] = []
+        for row, code in zip(rows, codes, strict=True):
+            change = Change(organization_id, SYSTEM, "switch", None)
+            change.version, change.active = standing["version"], standing["active_config_id"]
+            change.provider_type, change.state = row["provider_type"], row["state"]
+            await switches.leave(connection, organization_id, row["id"], row["state"])
+            await health.stop_waiting(connection, organization_id, row["id"])
+            told += await self._told(connection, change, code, row["state"], row["id"])
+        return told
+
+    async def _told(
         self, connection: asyncpg.Connection, change: Change, code: str, state: str, config_id: UUID | None = None
-    ) -> None:
-        """The entry and the event. The event is about the config in force, and names the other one."""
+    ) -> list[EventRow]:
+        """The entry, and the event to be stored. It is about the config in force, and names the other one."""
         failed = config_id or (change.config.id if change.config and change.state else None)
         await audit.record(
             connection,
@@ -94,8 +127,14 @@ class Undoing:
         await health.tell(connection, change.organization_id, CHANNEL, change.version)
         about = change.active or failed
         if about is None:
-            return  # the organization has no config at all that an event could be about
+            return []  # the organization has no config at all that an event could be about
         news = {"provider": change.provider_type, "version": change.version, "kind": change.kind, "reason": code}
         if failed:
             news["failed_config_id"] = failed
-        await events.add(connection, [own_event(change.organization_id, about, "provider.rolled_back", news)])
+        return [own_event(change.organization_id, about, "provider.rolled_back", news)]
+
+
+def _count(codes: Sequence[str]) -> None:
+    """Once it is committed."""
+    for code in codes:
+        metrics.switch_rollbacks.labels(code).inc()

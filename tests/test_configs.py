@@ -15,7 +15,8 @@ import msgspec
 import pytest
 from aiohttp import web
 
-from ingress.sandbox import ErrorCode, TwilioSimulator, example_number
+from ingress import accounts
+from ingress.sandbox import ErrorCode, Hang, Refuse, TwilioSimulator, example_number
 from ingress.sandbox.meta_templates import example_template
 from ingress.sandbox.twilio_bodies import example_sender
 from ingress.settings import Settings
@@ -98,6 +99,28 @@ async def test_what_fails_is_told_with_its_fix(two: Organization, gateway: Gatew
     assert (await post(two, "test", provider_type="nobody", config_data={})).status == 400
     assert (await post(two, "test")).status == 422
     assert (await post(two, "test", config_id=str(uuid4()))).status == 404
+
+
+@pytest.mark.parametrize("trouble", [Refuse(), Hang()], ids=["refuses", "hangs"])
+async def test_a_provider_that_does_not_answer_is_a_check_that_failed(
+    organization: Organization, gateway: Gateway, monkeypatch: pytest.MonkeyPatch, trouble: Any
+) -> None:
+    """With what to do, and beside it what else is known."""
+    config = await organization.configure(active=False, own_port=True)
+    monkeypatch.setattr(accounts, "TEST_TIMEOUT_S", 0.5)
+    await gateway.meta.set_default(organization.numbers[1], trouble, everything=True)
+    saved = await post(organization, "test", config_id=config["config_id"])
+    config_data = organization.numbers[1].config_data(gateway.meta.url_for(organization.numbers[1]))
+    new = await post(organization, "test", provider_type="meta_business", config_data=config_data)
+    await gateway.meta.clear_faults(organization.numbers[1])
+    for answer, others in ((saved, ["probe"]), (new, ["webhook"])):
+        assert (answer.status, answer.json["passed"]) == (200, False), answer.raw
+        first, *more = answer.json["checks"]
+        assert (first["name"], first["passed"]) == ("provider", False)
+        assert first["detail"]
+        assert first["fix"]
+        assert [(check["name"], check["passed"]) for check in more] == [(name, True) for name in others]
+    assert saved.json["webhook_url"] == config["webhook_url"]
 
 
 async def probed(settings: Settings, organization: Organization, public_url: str) -> Any:

@@ -242,6 +242,7 @@ async def test_who_asks_for_an_unreadable_config_is_told_what_to_do(settings: Se
     async with unreadable(settings, owner, 1):
         for method, path, body in (
             ("POST", f"{base}/provider/test", {"config_id": config_id}),
+            ("POST", f"{base}/provider/switch", {"config_id": config_id}),
             ("POST", f"{base}/provider/switch", {"config_id": config_id, "dry_run": True}),
             ("PATCH", f"{base}/provider/configs/{config_id}", {"name": "x"}),
             ("GET", f"{base}/templates?config_id={config_id}", None),

@@ -241,6 +241,13 @@ def test_it_never_goes_to_and_fro_for_long() -> None:
     assert step(SWITCHES, sick(A), member(B), automatic_lately=6) is None
 
 
+@pytest.mark.parametrize(("failed", "wait_s"), [(1, 60), (2, 120), (3, 240), (5, 960)])
+def test_a_switch_that_failed_is_tried_again_later_each_time(failed: int, wait_s: int) -> None:
+    for ago_s, tried in ((wait_s - 1, False), (wait_s, True)):
+        before = [NOW - seconds(ago_s + place * 60) for place in range(failed)]
+        assert (step(SWITCHES, sick(A), member(B), failed=before) is not None) == tried
+
+
 @pytest.mark.parametrize(
     ("ago_s", "sends", "failed", "kind", "automatic", "undone"),
     [

@@ -9,7 +9,8 @@ import aiohttp
 import asyncpg
 import pytest
 
-from ingress.sandbox import Bare5xx, CrmSimulator, MetaNumber, MetaSimulator, Refuse, example_number
+from ingress import accounts
+from ingress.sandbox import Bare5xx, CrmSimulator, Hang, MetaNumber, MetaSimulator, Refuse, example_number
 from ingress.settings import Settings
 from providers import Registry
 from providers.meta_business import MetaBusiness
@@ -362,25 +363,33 @@ async def test_a_number_of_somebody_else(steady: Organization, gateway: Gateway)
     assert "phone_number_id" in problem["detail"]
 
 
-@pytest.mark.parametrize("trouble", ["refused", "closed-port", "broken"])
-async def test_a_provider_that_cannot_be_reached(steady: Organization, gateway: Gateway, trouble: str) -> None:
-    """502, nothing saved, and nobody is told that the credentials are bad."""
+@pytest.mark.parametrize("active", [True, False], ids=["active", "saved-only"])
+@pytest.mark.parametrize("trouble", ["refused", "closed-port", "broken", "hanging"])
+async def test_a_provider_that_cannot_be_reached(
+    steady: Organization, gateway: Gateway, monkeypatch: pytest.MonkeyPatch, trouble: str, active: bool
+) -> None:
+    """502 or 504, nothing saved, and nobody is told that the credentials are bad, or to use a `force` there is not."""
     number, config_data = await number_at(gateway, 706, own_port=True)
     if trouble == "refused":
         await gateway.meta.set_default(number, Refuse())
     elif trouble == "broken":
         await gateway.meta.set_default(number, Bare5xx(), everything=True)
+    elif trouble == "hanging":
+        monkeypatch.setattr(accounts, "TEST_TIMEOUT_S", 0.2)
+        await gateway.meta.set_default(number, Hang(), everything=True)
     else:
         config_data |= {"base_url": "http://127.0.0.1:1"}
-    before = await current(steady), await configs(steady)
-    answer = await configure(steady, "meta_business", config_data)
+    before, newest = (await current(steady), await configs(steady)), (await trail(steady))[0]
+    answer = await configure(steady, "meta_business", config_data, is_active=active)
     await gateway.meta.clear_faults(number)
-    assert (answer.status, answer.json["code"]) == (502, "provider_unreachable")
-    assert "nothing was saved" in answer.json["detail"]
-    for word in ("token", "credential", "127.0.0.1"):
+    wanted = (504, "test_timed_out") if trouble == "hanging" else (502, "provider_unreachable")
+    assert (answer.status, answer.json["code"]) == wanted, answer.raw
+    assert "nothing was changed" in answer.json["detail"]
+    for word in ("token", "credential", "127.0.0.1", "force"):
         assert word not in answer.raw.decode().lower()
     assert (await current(steady), await configs(steady)) == before
-    assert (await trail(steady))[0]["action"] == "rolled_back"
+    entry = (await trail(steady))[0]
+    assert ((entry["action"], entry["reason"]) == ("rolled_back", wanted[1])) if active else (entry == newest)
 
 
 # ---------------------------------------------------------------- the fallback order

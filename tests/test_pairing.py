@@ -15,7 +15,7 @@ from ingress.settings import Settings
 
 from .conftest import serving
 from .gateway import Answer, Gateway, Organization, command, eventually
-from .test_prober import BASE, current, stream, trail
+from .test_prober import BASE, EXPIRED, current, stream, trail
 
 _sessions = count(7001)
 
@@ -76,6 +76,9 @@ async def test_a_phone_is_linked_and_unlinked(unlinked: Unlinked, watching: Gate
         started = await unlinked.pairing("POST", {"config_id": unlinked.config_id})
         assert (started.status, started.json["state"]) == (200, "scan"), started.raw
         assert started.json["qr"].startswith("2@")
+        seen: list[str] = []
+        while "scan" not in seen:
+            seen += [one["pairing"] for one in (await told())[1].get("configs", [])]
         assert base64.b64decode(started.json["qr_png"]).startswith(b"\x89PNG")
         picture = await unlinked.pairing(query="&format=png")
         assert (picture.headers["content-type"], picture.headers["cache-control"]) == ("image/png", "no-store")
@@ -85,10 +88,8 @@ async def test_a_phone_is_linked_and_unlinked(unlinked: Unlinked, watching: Gate
         unlinked.waha.scan(unlinked.session)
         linked = await eventually(unlinked.pairing, lambda answer: answer.json["state"] == "linked")
         assert "qr" not in linked.json
-        seen: list[str] = []
-        while "linked" not in seen:
+        while seen[-1] != "linked":
             seen += [one["pairing"] for one in (await told())[1].get("configs", [])]
-        assert seen[0] == "scan"
         no_code = await unlinked.pairing(query="&format=png")
         assert (no_code.status, no_code.json["code"]) == (409, "no_qr_code")
         assert (await unlinked.pairing("DELETE")).status == 204
@@ -203,6 +204,100 @@ async def test_another_change_takes_its_place(unlinked: Unlinked, watching: Gate
     assert (await current(unlinked.organization))["config_id"] == other
     assert await unlinked.config_state() == "configured"
     assert (await unlinked.switch()).status == 200
+
+
+@pytest.mark.parametrize("asked", ["stale", "unknown", "active", "no-former", "failing", "failing-new"])
+async def test_what_changes_nothing_leaves_who_waits_alone(unlinked: Unlinked, gateway: Gateway, asked: str) -> None:
+    """Its place is taken by a change that is made, and by no other."""
+    organization = unlinked.organization
+    await organization.configure(active=False, own_port=True)
+    active, other = (config["config_id"] for config in organization.configs)
+    until = (await unlinked.switch()).json["waits_until"]
+    if asked == "stale":
+        answer = await unlinked.switch(other, expected_version=0)
+    elif asked == "unknown":
+        answer = await unlinked.switch(str(UUID(int=1)))
+    elif asked == "active":
+        answer = await unlinked.switch(active)
+    elif asked == "no-former":
+        answer = await organization.call("POST", f"{BASE}/provider/rollback", {})
+    elif asked == "failing":
+        await gateway.meta.set_default(organization.numbers[1], EXPIRED, everything=True)
+        answer = await unlinked.switch(other)
+    else:
+        number = organization.numbers[1]
+        config_data = number.config_data(gateway.meta.url_for(number)) | {"access_token": "EAAG-not-this-one"}
+        body = {"provider_type": "meta_business", "config_data": config_data}
+        answer = await organization.call("POST", f"{BASE}/provider/switch", body)
+    wanted = {"stale": 409, "unknown": 404, "active": 200, "no-former": 409, "failing": 422, "failing-new": 422}[asked]
+    assert answer.status == wanted, answer.raw
+    assert await unlinked.config_state() == "switching"
+    told = [event["data"]["reason"] for event in await organization.events(kind="provider.rolled_back")]
+    assert told == (["test_failed"] if asked.startswith("failing") else [])
+    again = await unlinked.switch()
+    assert (again.status, again.json["waits_until"]) == (202, until)
+
+
+async def test_what_is_asked_for_otherwise_begins_anew(unlinked: Unlinked) -> None:
+    """At another version, or without a test: what waited is told that it was not made."""
+    until = (await unlinked.switch()).json["waits_until"]
+    again = await unlinked.switch(expected_version=1)
+    assert again.status == 202
+    assert again.json["waits_until"] > until
+    same = await unlinked.switch(expected_version=1)
+    assert same.json["waits_until"] == again.json["waits_until"]
+    assert (await unlinked.switch(force=True)).status == 200
+    told = [event["data"]["reason"] for event in await unlinked.organization.events(kind="provider.rolled_back")]
+    assert told == ["superseded", "superseded"]
+
+
+async def test_a_config_whose_switch_waits_is_deleted(unlinked: Unlinked) -> None:
+    """The switch is undone, and told as such."""
+    await unlinked.switch()
+    path = f"{BASE}/provider/configs/{unlinked.config_id}"
+    assert (await unlinked.organization.call("DELETE", path)).status == 204
+    told = await unlinked.rolled_back()
+    assert (told["reason"], told["failed_config_id"]) == ("superseded", unlinked.config_id)
+    undone, removed = await trail(unlinked.organization, "rolled_back", "removed")
+    assert (undone["action"], undone["after"]["state"]) == ("rolled_back", "configured")
+    assert (removed["action"], removed["before"]["state"]) == ("removed", "configured")
+
+
+async def test_deleting_another_config_leaves_who_waits_alone(unlinked: Unlinked) -> None:
+    await unlinked.organization.configure(active=False)
+    await unlinked.switch()
+    path = f"{BASE}/provider/configs/{unlinked.organization.configs[1]['config_id']}"
+    assert (await unlinked.organization.call("DELETE", path)).status == 204
+    assert await unlinked.config_state() == "switching"
+
+
+async def test_a_rollback_that_waited_brings_back_the_fallbacks_of_then(unlinked: Unlinked, watching: Gateway) -> None:
+    organization = unlinked.organization
+    await organization.configure(active=False)
+    other = organization.configs[1]["config_id"]
+    assert (await unlinked.switch(force=True)).status == 200
+    await organization.fall_back_to(other)
+    assert (await unlinked.switch(other)).status == 200
+    assert (await organization.call("GET", f"{BASE}/provider/fallback")).json["config_ids"] == []
+    answer = await organization.call("POST", f"{BASE}/provider/rollback", {})
+    assert (answer.status, answer.json["waits_for"]) == (202, "pairing"), answer.raw
+    unlinked.waha.scan(unlinked.session)
+    await eventually(lambda: current(organization), lambda told: told["config_id"] == unlinked.config_id)
+    assert (await organization.call("GET", f"{BASE}/provider/fallback")).json["config_ids"] == [other]
+    [*_, made] = await trail(organization, "activated")
+    assert made["after"]["kind"] == "rollback"
+
+
+async def test_a_switch_that_waited_is_made_at_the_version_it_was_for(unlinked: Unlinked, watching: Gateway) -> None:
+    """An order of fallbacks was set meanwhile: it is undone."""
+    organization = unlinked.organization
+    assert (await unlinked.switch(expected_version=1)).status == 202
+    await organization.fall_back_to(unlinked.config_id)
+    unlinked.waha.scan(unlinked.session)
+    told = await unlinked.rolled_back()
+    assert (told["reason"], told["version"]) == ("version_conflict", 2)
+    assert await unlinked.config_state() == "configured"
+    assert (await current(organization))["version"] == 2
 
 
 async def test_with_force_nobody_waits(unlinked: Unlinked) -> None:

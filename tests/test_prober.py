@@ -328,22 +328,23 @@ async def test_without_being_told_to_nothing_is_switched(
 
 
 async def test_a_stand_in_that_fails_its_test_leaves_all_as_it_was(
-    account: Organization, meta: MetaSimulator, sql: asyncpg.Connection
+    account: Organization, meta: MetaSimulator, settings: Settings, sql: asyncpg.Connection
 ) -> None:
-    """The trail says so, and it is not tried again and again."""
+    """The trail says so, and it is not tried again and again: by no other process either, whatever the failure."""
     await account.configure(active=False)
     first, second = (config["config_id"] for config in account.configs)
     await policy(account, second, auto_switch_after_s=3600)
     await all_healthy(sql, account)
     await sql.execute("update provider_health set due_at = 'infinity' where config_id = $1", UUID(second))
-    await meta.set_default(account.numbers[1], EXPIRED, everything=True)
+    await meta.set_default(account.numbers[1], Bare5xx(), everything=True)
     await meta.set_default(account.numbers[0], Bare5xx(), everything=True)
     await health_of(account, "unhealthy")
     await sql.execute("update provider_health set since = since - interval '1 h' where config_id = $1", UUID(first))
     await eventually(lambda: trail(account, "rolled_back"))
-    await looks(sql, first, 5)
+    async with serving(msgspec.structs.replace(settings, health_interval_s=0.05)):
+        await looks(sql, first, 12)
     [entry] = await trail(account, "rolled_back")
-    assert (entry["actor"], entry["reason"]) == ("system", "test_failed")
+    assert (entry["actor"], entry["reason"]) == ("system", "provider_unreachable")
     assert (await current(account))["config_id"] == first
 
 

@@ -162,6 +162,20 @@ async def test_a_repeated_switch_changes_nothing(two: Organization) -> None:
     assert len(await two.events(kind="provider.switched")) == 2
 
 
+async def test_the_log_tells_the_version_that_was_made(two: Organization, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or the one that it stayed at."""
+    told: list[Any] = []
+
+    def noted(event: str, **fields: Any) -> None:
+        if event == "switch" and str(fields["organization"]) == two.id:
+            told.append((fields["outcome"], fields["version"]))
+
+    monkeypatch.setattr(switching.log, "wide", noted)
+    for expected in (1, 1, None):
+        await switch(two, 1, expected_version=expected)
+    assert told == [("switched", 2), ("version_conflict", 2), ("unchanged", 2)]
+
+
 async def test_another_version_than_expected(two: Organization) -> None:
     answer = await switch(two, 1, expected_version=7)
     assert (answer.status, answer.json["version"]) == (409, 1)
@@ -409,7 +423,7 @@ async def test_a_failure_in_the_transaction_undoes_all_of_it(
     with monkeypatch.context() as patch:
         patch.setattr(switches, step, broken)
         assert (await switch(two, 1)).status == 500
-    await unchanged(two, "RuntimeError", "configured")
+    await unchanged(two, "error", "configured")
     assert [entry["version"] for entry in await trail(two, "activated")] == [1]
     assert (await switch(two, 1)).json["version"] == 2
 
@@ -436,8 +450,11 @@ async def test_a_commit_that_nobody_confirmed(two: Organization, monkeypatch: py
     assert entry["after"]["state"] == "configured"
 
 
-async def test_a_commit_that_was_made_is_not_undone(two: Organization, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever goes wrong after it: the new config is in force, and nobody is told otherwise."""
+async def test_a_commit_that_was_made_is_not_undone(
+    two: Organization, gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever goes wrong after it: the new config is in force, and nobody is told otherwise, no metric either."""
+    before = await metric(gateway, "ingress_rollbacks_total")
     transaction = database.Exclusive.transaction
     notified = asyncio.Event()
     notify = switches.notify
@@ -462,6 +479,7 @@ async def test_a_commit_that_was_made_is_not_undone(two: Organization, monkeypat
     assert await sent_through(two) == 1
     assert await trail(two, "rolled_back") == []
     assert await two.events(kind="provider.rolled_back") == []
+    assert await metric(gateway, "ingress_rollbacks_total") == before
 
 
 async def test_a_process_that_dies_in_the_middle(
@@ -498,6 +516,26 @@ async def test_a_process_that_dies_in_the_middle(
         await eventually(lambda: states(two), lambda told: told == ["active", "configured"])
     await unchanged(two, "process_died", "configured")
     assert (await switch(two, 1)).status == 200
+
+
+async def test_all_that_was_left_is_restored_at_once(
+    two: Organization, gateway: Gateway, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many: each with its event."""
+    third = await two.configure(active=False)
+    left = [two.configs[1]["config_id"], third["config_id"]]
+    connection = await asyncpg.connect(settings.database_url)
+    await connection.execute(
+        "update whatsapp_provider_configs set state = 'switching', updated_at = now() where id = any($1)",
+        [UUID(each) for each in left],
+    )
+    await connection.close()
+    monkeypatch.setattr(app, "RECOVER_EVERY_S", 0.05)
+    async with service(settings, gateway.meta):
+        await eventually(lambda: states(two), lambda told: told == ["active", "configured", "configured"])
+    told = [event["data"] for event in await two.events(kind="provider.rolled_back")]
+    assert [each["reason"] for each in told] == ["process_died", "process_died"]
+    assert sorted(each["failed_config_id"] for each in told) == sorted(left)
 
 
 async def test_a_switch_under_way_is_nothing_to_recover(
@@ -877,7 +915,6 @@ async def test_who_waits_for_too_long_is_told(
     """In the queue of its own process, or among processes: 503, and nothing was changed."""
     monkeypatch.setattr(accounts, "TEST_TIMEOUT_S", 2.0)
     monkeypatch.setattr(database, "EXCLUSIVE_WAIT_S", 0.1)
-    monkeypatch.setitem(database._EXCLUSIVE, "lock_timeout", "100ms")
     await meta.set_default(two.numbers[1], Hang(), everything=True)
     async with service(settings, meta) as one, service(settings, meta) as other:
         under_way = asyncio.create_task(switch(at(one, two), 1))

@@ -234,22 +234,22 @@ async def take_up(connection: asyncpg.Connection, organization_id: UUID, config_
     return waiting
 
 
-WAITS = "select config_id, waiting_until from provider_health where organization_id = $1 and waiting_until > now()"
+WAITS = """
+select waiting, waiting_until from provider_health where organization_id = $1 and config_id = $2 and waiting_until > now()"""
 
 
-async def waits(connection: asyncpg.Connection, organization_id: UUID) -> asyncpg.Record | None:
-    """The config whose phone a switch waits for, and until when (organization)."""
-    return await connection.fetchrow(WAITS, organization_id)
+async def waits(connection: asyncpg.Connection, organization_id: UUID, config_id: UUID) -> asyncpg.Record | None:
+    """The switch that waits for the phone of a config, and until when (organization)."""
+    return await connection.fetchrow(WAITS, organization_id, config_id)
 
 
 STOP_WAITING = """
-update provider_health set waiting_until = null, waiting = null
-where organization_id = $1 and waiting_until is not null"""
+update provider_health set waiting_until = null, waiting = null where organization_id = $1 and config_id = $2"""
 
 
-async def stop_waiting(connection: asyncpg.Connection, organization_id: UUID) -> None:
-    """No switch waits for a phone any more (organization)."""
-    await connection.execute(STOP_WAITING, organization_id)
+async def stop_waiting(connection: asyncpg.Connection, organization_id: UUID, config_id: UUID) -> None:
+    """No switch waits for the phone of the config any more (organization)."""
+    await connection.execute(STOP_WAITING, organization_id, config_id)
 
 
 async def tell(connection: asyncpg.Connection, organization_id: UUID, channel: str, version: int) -> None:

@@ -17,13 +17,15 @@ async def standing(connection: asyncpg.Connection, organization_id: UUID) -> asy
 
 
 BEGIN = """
-update whatsapp_provider_configs set state = 'switching', updated_at = clock_timestamp()
-where organization_id = $1 and id = $2"""
+update whatsapp_provider_configs c set state = 'switching', updated_at = clock_timestamp()
+from (select state from whatsapp_provider_configs where organization_id = $1 and id = $2 for update) was
+where c.organization_id = $1 and c.id = $2 returning was.state"""
 
 
-async def begin(connection: asyncpg.Connection, organization_id: UUID, config_id: UUID) -> None:
-    """(organization)"""
-    await connection.execute(BEGIN, organization_id, config_id)
+async def begin(connection: asyncpg.Connection, organization_id: UUID, config_id: UUID) -> str:
+    """Take a config into `switching`: the state it had (organization)."""
+    state: str = await connection.fetchval(BEGIN, organization_id, config_id)
+    return state
 
 
 LEAVE = """
@@ -106,32 +108,34 @@ async def broken_off(connection: asyncpg.Connection) -> list[UUID]:
     return [row[0] for row in await connection.fetch(BROKEN_OFF)]
 
 
-RESTORE = """
-update whatsapp_provider_configs c set updated_at = clock_timestamp(), state = coalesce((
-    select l.before ->> 'state' from provider_audit_log l
-    where l.organization_id = $1 and l.config_id = c.id and l.action = 'switching' order by l.id desc limit 1), 'configured')
-where c.organization_id = $1 and c.state = 'switching' returning c.id, c.provider_type, c.state, (
-    select h.waiting_until > now() from provider_health h where h.organization_id = $1 and h.config_id = c.id) as waiting"""
+MOVING = """
+select c.id, c.provider_type, coalesce((
+        select l.before ->> 'state' from provider_audit_log l
+        where l.organization_id = $1 and l.config_id = c.id and l.action = 'switching' order by l.id desc limit 1),
+    'configured') as state, (
+        select h.waiting_until > now() from provider_health h
+        where h.organization_id = $1 and h.config_id = c.id) as waiting
+from whatsapp_provider_configs c where c.organization_id = $1 and c.state = 'switching'"""
 
 
-async def restore(connection: asyncpg.Connection, organization_id: UUID) -> list[asyncpg.Record]:
-    """Give configs in `switching` the state they had before: id, provider_type, state of each (organization).
+async def moving(connection: asyncpg.Connection, organization_id: UUID) -> list[asyncpg.Record]:
+    """Configs in `switching`: id, provider_type, and the state each had before (organization).
 
     ``waiting``: it waits for a phone; False: it did, too long; None: it does not.
     """
-    return await connection.fetch(RESTORE, organization_id)
+    return await connection.fetch(MOVING, organization_id)
 
 
 # The most recent entries only: a trail is long, and within an hour there are few.
 MADE_LATELY = """
-select l.at, l.actor, l.config_id, l.after ->> 'kind' as kind from provider_audit_log l
-where l.organization_id = $1 and l.action = 'activated' and l.at >= $2
+select l.at, l.actor, l.action, l.config_id, l.after ->> 'kind' as kind from provider_audit_log l
+where l.organization_id = $1 and l.action in ('switching', 'activated') and l.at >= $2
     and l.id > (select o.audit_entries - 500 from organizations o where o.id = $1)
 order by l.id desc"""
 
 
 async def made_lately(connection: asyncpg.Connection, organization_id: UUID, since: datetime) -> list[asyncpg.Record]:
-    """Switches made since then, the last one first: at, actor, config_id, kind (organization)."""
+    """Switches begun (`switching`) and made (`activated`, with its kind) since then, the last one first (organization)."""
     return await connection.fetch(MADE_LATELY, organization_id, since)
 
 
