@@ -129,7 +129,12 @@ class Inbound:
         else:
             path, query = scope["raw_path"].decode("latin-1"), scope["query_string"].decode("latin-1")
             answered = asyncio.get_running_loop().create_future()
-            self.begin(scope["method"], path, query, scope["headers"], body, lambda *told: answered.set_result(told))
+
+            def reply(*told: object) -> None:
+                if not answered.done():  # at the end, the server cancels what still waits
+                    answered.set_result(told)
+
+            self.begin(scope["method"], path, query, scope["headers"], body, reply)
             answer, request_id = await answered
         headers = [*answer.headers, (b"x-request-id", request_id.encode())]
         await send({"type": "http.response.start", "status": answer.status, "headers": headers})
@@ -230,6 +235,7 @@ class _Ingestion(msgspec.Struct, eq=False):
     _started: float
     _provider_name: str = "other"
     _taken: Taken | None = None
+    _answered: bool = False
 
     def __repr__(self) -> str:
         return f"_Ingestion({self._provider_name})"
@@ -276,15 +282,18 @@ class _Ingestion(msgspec.Struct, eq=False):
     # -- in place of a future
 
     def done(self) -> bool:
-        return False
+        return self._answered
 
     def set_result(self, receipt: Receipt) -> None:
         assert self._taken is not None, "answered before it was queued"
         new = receipt.fresh or not receipt.events
         outcome = "quarantined" if receipt.aside else "acked" if new else "duplicate"
         config = self._taken.config
-        self._end(_acknowledgement(type(config.provider)), outcome, receipt)
-        self._inbound.wake(receipt, config)
+        try:
+            self._end(_acknowledgement(type(config.provider)), outcome, receipt)
+            self._inbound.wake(receipt, config)
+        except Exception as error:  # noqa: BLE001  (told by its kind, there)
+            self.set_exception(error)
 
     def set_exception(self, error: BaseException) -> None:
         match error:
@@ -311,6 +320,9 @@ class _Ingestion(msgspec.Struct, eq=False):
         """Futures want their exception looked at; this one was."""
 
     def _end(self, answer: Answer, outcome: str, receipt: Receipt = _NOTHING) -> None:
+        if self._answered:  # a second answer would be taken for that of the connection's next request
+            return
+        self._answered = True
         request_id = identifiers.request_id()
         self._reply(answer, request_id)
         elapsed = monotonic() - self._started

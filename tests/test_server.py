@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import asyncpg
 import msgspec
 import pytest
 from hypothesis import given
@@ -23,13 +24,14 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 from yarl import URL
 
-from ingress import metrics, server
+from ingress import inbound, metrics, server
 from ingress.app import Application
 from ingress.database import migrate
 from ingress.sandbox import MetaSimulator, Slow, StatusPolicy
 from ingress.sandbox.meta_bodies import encode, signed_headers
 from ingress.servers import EmbeddedServers, Postgres
 from ingress.settings import Settings
+from ingress.storage.inbound import store
 
 from . import conftest
 from .gateway import Gateway, Organization, Process, eventually
@@ -203,11 +205,11 @@ async def test_a_header_begun_behind_a_pipelined_request(connect: Any) -> None:
     await asyncio.wait_for(client.closed(), 4 * DEADLINE_S)
 
 
-def webhook(organization: Organization, gateway: Gateway, text: str) -> bytes:
+def webhook(organization: Organization, gateway: Gateway, text: str, version: str = "1.1") -> bytes:
     """A signed webhook as it is written on a connection."""
     raw = encode(gateway.meta.inbound(organization.numbers[0]).text(text))
     headers = signed_headers(organization.numbers[0].app_secret, raw) | {"content-length": str(len(raw)), "host": "x"}
-    lines = [f"POST {URL(organization.configs[0]['webhook_url']).path} HTTP/1.1"]
+    lines = [f"POST {URL(organization.configs[0]['webhook_url']).path} HTTP/{version}"]
     lines += [f"{name}: {value}" for name, value in headers.items()]
     return "\r\n".join([*lines, "", ""]).encode() + raw
 
@@ -221,6 +223,71 @@ async def test_pipelined_webhooks(organization: Organization, gateway: Gateway, 
     assert [body for _, body in answers][1::2] == [b'{"status":"ok"}'] * 2
     texts = [event["data"]["message"]["content"]["body"] for event in (await organization.events())[-2:]]
     assert texts == ["1", "2"]
+
+
+@pytest.mark.parametrize("version", ["1.1", "1.0"], ids=["webhook-path", "asgi-path"])
+async def test_each_webhook_is_answered_once_where_the_store_breaks_between_rows(
+    organization: Organization, gateway: Gateway, connect: Any, monkeypatch: pytest.MonkeyPatch, version: str
+) -> None:
+    """A refused batch goes row by row: one is stored, one refused and put aside, and then the connection is lost."""
+    gathered, tries = asyncio.Event(), 0
+
+    async def breaking(connection: Any, rows: Any) -> Any:
+        nonlocal tries
+        if any(str(row.organization_id) == organization.id for row in rows):
+            tries += 1
+            match tries:
+                case 1:
+                    await gathered.wait()
+                case 2 | 4:  # the batch, and the second row of it
+                    raise asyncpg.exceptions.InvalidTextRepresentationError("invalid input syntax")
+                case 5:
+                    raise ConnectionResetError
+        return await store(connection, rows)
+
+    submit, submitted = inbound.Inbound.submit, 0
+
+    def counted(*arguments: Any) -> Any:
+        nonlocal submitted
+        submitted += 1
+        return submit(*arguments)
+
+    monkeypatch.setattr(inbound, "store", breaking)
+    monkeypatch.setattr(inbound.Inbound, "submit", counted)
+    clients = [await connect() for _ in range(5)]
+    for number, client in enumerate(clients):
+        client.write(webhook(organization, gateway, str(number), version))
+        await eventually(lambda expected=number + 1: submitted >= expected)
+    gathered.set()
+    assert (await clients[0].answer())[0] == 200
+    assert sorted([(await client.answer())[0] for client in clients[1:]]) == [200, 200, 503, 503]
+    for client in clients:
+        if version == "1.0":
+            await client.closed()
+        else:  # what follows is the answer to what was asked next
+            client.write(GET_HEALTH)
+            assert await client.answer() == (200, b'{"status":"ok"}')
+    [aside] = (await organization.call("GET", "/quarantine")).json["quarantine"]
+    assert aside["reason"] == "refused_by_store"
+    assert len(await organization.events(kind="message.received")) == 2
+    # Both flushers go on.
+    bodies = [gateway.meta.inbound(organization.numbers[0]).text(f"after {number}") for number in range(4)]
+    answers = await asyncio.wait_for(asyncio.gather(*map(organization.post_webhook, bodies)), 5)
+    assert [answer.status for answer in answers] == [200] * 4
+
+
+async def test_a_mistake_behind_an_answer_makes_no_second_one(
+    organization: Organization, gateway: Gateway, connect: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(inbound.Inbound, "wake", broken)
+    client = await connect()
+    client.write(webhook(organization, gateway, "1"))
+    assert (await client.answer())[0] == 200
+    client.write(GET_HEALTH)
+    assert await client.answer() == (200, b'{"status":"ok"}')
 
 
 async def test_idle_connections_end(
