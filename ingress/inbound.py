@@ -17,7 +17,7 @@ from providers import Malformed, Unverified, Webhook, WhatsAppProvider
 
 from . import identifiers, log, metrics
 from .database import INGEST, Database, StoreUnavailable
-from .edge import Disconnected, TooLarge, read_body, text_of
+from .edge import Disconnected, LargeBodies, TooLarge, read_body, text_of
 from .events import Wakes
 from .group_commit import GroupCommit, Overloaded, RowRefused
 from .manager import Config, WhatsAppProviderManager
@@ -100,6 +100,7 @@ class Inbound:
 
     def __init__(self, database: Database, manager: WhatsAppProviderManager, wakes: Wakes) -> None:
         self._manager = manager
+        self.bodies = LargeBodies()
         self._looking_up: set[asyncio.Task[None]] = set()
         self._wakes = wakes
         self._commit: GroupCommit[Taken, Receipt] = GroupCommit("ingest", database, INGEST, self._write, flushers=2)
@@ -121,11 +122,11 @@ class Inbound:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The ASGI form of `begin`, for a server that has no shorter way (ingress/server.py has one)."""
         try:
-            body = await read_body(receive, MAX_BODY_BYTES)
+            body = await read_body(receive, self.limit_bytes(scope["path"]), self.bodies)
         except Disconnected:
             return
-        except TooLarge:
-            answer, request_id = TOO_LARGE, identifiers.request_id()
+        except (TooLarge, Overloaded) as error:
+            answer, request_id = self.turn_away(error), identifiers.request_id()
         else:
             path, query = scope["raw_path"].decode("latin-1"), scope["query_string"].decode("latin-1")
             answered = asyncio.get_running_loop().create_future()
@@ -139,6 +140,17 @@ class Inbound:
         headers = [*answer.headers, (b"x-request-id", request_id.encode())]
         await send({"type": "http.response.start", "status": answer.status, "headers": headers})
         await send({"type": "http.response.body", "body": answer.body})
+
+    def limit_bytes(self, path: str) -> int:
+        """The longest body that *path* takes, by what is known without asking anybody."""
+        config = self._manager.known_config_of_webhook(path.rpartition("/")[2])
+        return min(MAX_BODY_BYTES, config.provider.info.max_webhook_bytes) if config else MAX_BODY_BYTES
+
+    def turn_away(self, error: TooLarge | Overloaded) -> Answer:
+        """The answer to a body that is not received to its end."""
+        answer, outcome = (TOO_LARGE, "too_large") if isinstance(error, TooLarge) else (_away(), "shed")
+        metrics.ack_seconds.observe(0.0, "other", outcome)
+        return answer
 
     def begin(
         self,
@@ -242,10 +254,14 @@ class _Ingestion(msgspec.Struct, eq=False):
 
     async def look_up(self) -> None:
         """Go on with the config, which has to be asked for."""
+        bodies, size = self._inbound.bodies, len(self._body)
         try:
+            bodies.grow(size, size)
             self.proceed(await self._inbound.config_of_webhook(self.token))
         except Exception as error:  # noqa: BLE001  (told by its kind, there)
             self.set_exception(error)
+        finally:
+            bodies.release(size)
 
     def proceed(self, config: Config | None) -> None:
         """Answer, or queue what is to be stored first."""
