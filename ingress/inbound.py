@@ -22,7 +22,7 @@ from .events import Wakes
 from .group_commit import GroupCommit, Overloaded, RowRefused
 from .manager import Config, WhatsAppProviderManager
 from .problems import unavailable
-from .reading import MALFORMED, PARSER_FAILED, read, refused
+from .reading import read, refused
 from .storage.health import look_soon
 from .storage.inbound import Stored, WebhookRow, store
 
@@ -181,13 +181,13 @@ class Inbound:
     async def replay(self, config: Config, headers: bytes, body: bytes) -> int:
         """Read a quarantined body again with today's code; how many events were new.
 
-        Raises `Malformed` where it cannot be read or is refused still: it was put aside already, and stays there.
+        Raises `Malformed` where nothing can be read in it, or it is refused still: it was put aside already, and stays.
         """
         url = self._manager.accounts.webhook_url(config.provider_type, "replayed")
         hook = Webhook(method="POST", url=url, headers=json.loads(headers), body=body)
         try:
             row = await read(self._manager, config, hook)
-            if any(item.reason in (MALFORMED, PARSER_FAILED) for item in row.quarantine):
+            if not row.events:
                 raise Malformed
             receipt = await self.submit(Taken(config, hook, row=row))
         except RowRefused as error:

@@ -91,6 +91,11 @@ async def test_a_refused_body_with_items_of_others_is_the_platforms(
         assert (await asked("GET", f"/quarantine/{item['id']}")).status == 404
         shown = (await asked("GET", f"/quarantine/{item['id']}?foreign=1")).json
         assert b"of somebody else" in base64.b64decode(shown["body"])
+        # Neither says anything new: one is refused again, the other is an item without the body that was around it.
+        replayed = await asked("POST", f"/quarantine/{item['id']}/replay?foreign=1")
+        assert (replayed.status, replayed.json["code"]) == (409, "still_unreadable")
+    assert (await asked("GET", "/quarantine?foreign=1")).json["quarantine"] == listed
+    for item in listed:
         assert (await asked("POST", f"/quarantine/{item['id']}/discard?foreign=1")).json == {"state": "discarded"}
     assert (await asked("GET", "/quarantine?foreign=1")).json["quarantine"] == []
 
