@@ -348,7 +348,7 @@ async def test_keys_of_two_organizations_do_not_meet(organization: Organization,
     assert first.json["id"] != second.json["id"]
 
 
-@pytest.mark.parametrize("key", ["", "x" * 256, "a\tb"], ids=["empty", "long", "control"])
+@pytest.mark.parametrize("key", ["", "x" * 256, "a\tb", "a b"], ids=["empty", "long", "control", "space"])
 async def test_malformed_keys(organization: Organization, key: str) -> None:
     answer = await organization.send(idempotency_key=key)
     assert (answer.status, answer.json["code"]) == (400, "invalid_idempotency_key")
