@@ -37,6 +37,7 @@ from .outcomes import LeaseLost, Outcomes
 from .pacing import Pacer
 from .sending import Sending, message_of
 from .storage import sends
+from .tracing import trace_of
 
 logger = logging.getLogger("ingress.attempts")
 
@@ -166,7 +167,8 @@ class Attempts:
         try:
             flow = config.provider.send_message(message_of(config, sending))
             with self._in_flight.call(config.id):
-                result = await self._caller.run(flow, min(CALL_TIMEOUT_S, sending.left_s))
+                exchange = self._caller.traced(sending.traceparent) if sending.traceparent else None
+                result = await self._caller.run(flow, min(CALL_TIMEOUT_S, sending.left_s), exchange)
         except SendError as error:
             self._breakers.leave(config, permit, ended_by(error))
             if isinstance(error, Throttled):
@@ -285,6 +287,8 @@ def _observe(sending: Sending, config: Config, outcome: str, code: str | None, s
     metrics.send_attempt_seconds.observe(elapsed, config.provider_type, outcome)
     log.wide(
         "send_attempt",
+        request=sending.request_id,
+        trace_id=trace_of(sending.traceparent),
         organization=sending.organization_id,
         message=sending.id,
         attempt=sending.number,

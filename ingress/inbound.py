@@ -25,11 +25,14 @@ from .problems import unavailable
 from .reading import read, refused
 from .storage.health import look_soon
 from .storage.inbound import Stored, WebhookRow, store
+from .tracing import HEADER, trace_of
 
 logger = logging.getLogger("ingress.inbound")
 
 # What may say that an account does better, or worse.
 ACCOUNT_UPDATED = "account.updated"
+# Of so many new events or more, the log has the first and the last.
+SEQUENCES_TOLD = 20
 MAX_BODY_BYTES = 4 * 1024 * 1024
 Header = tuple[bytes, bytes]
 _JSON: Header = (b"content-type", b"application/json")
@@ -83,10 +86,10 @@ class Taken(msgspec.Struct, frozen=True):
 
 
 class Receipt(msgspec.Struct, frozen=True):
-    """What is in the database of a webhook: its events, how many were new, and why it was put aside, if it was."""
+    """What is in the database of a webhook: its events, the new ones' sequences, and why it was put aside, if so."""
 
     events: int
-    fresh: int
+    sequences: Sequence[int]
     aside: frozenset[str]
 
 
@@ -193,7 +196,7 @@ class Inbound:
         except RowRefused as error:
             raise Malformed from error
         self.wake(receipt, config)
-        return receipt.fresh
+        return len(receipt.sequences)
 
     def submit(self, taken: Taken, ingestion: "_Ingestion | None" = None) -> "asyncio.Future[Receipt]":
         """Queue *taken*; the future, or *ingestion* in its place, gets what became of it. Raises `Overloaded`."""
@@ -202,7 +205,7 @@ class Inbound:
         )
 
     def wake(self, receipt: Receipt, config: Config) -> None:
-        if receipt.fresh:
+        if receipt.sequences:
             self._wakes.wake(config.organization_id)
 
     async def _write(self, connection: asyncpg.Connection, batch: Sequence[Taken]) -> list[Receipt]:
@@ -229,7 +232,7 @@ class Inbound:
         return receipts
 
 
-_NOTHING = Receipt(0, 0, frozenset())
+_NOTHING = Receipt(0, (), frozenset())
 
 
 class _Ingestion(msgspec.Struct, eq=False):
@@ -302,7 +305,7 @@ class _Ingestion(msgspec.Struct, eq=False):
 
     def set_result(self, receipt: Receipt) -> None:
         assert self._taken is not None, "answered before it was queued"
-        new = receipt.fresh or not receipt.events
+        new = receipt.sequences or not receipt.events
         outcome = "quarantined" if receipt.aside else "acked" if new else "duplicate"
         config = self._taken.config
         try:
@@ -343,7 +346,9 @@ class _Ingestion(msgspec.Struct, eq=False):
         self._reply(answer, request_id)
         elapsed = monotonic() - self._started
         metrics.ack_seconds.observe(elapsed, self._provider_name, outcome)
-        config = self._taken and self._taken.config
+        taken, sequences = self._taken, receipt.sequences
+        config = taken and taken.config
+        traceparent = taken and taken.hook.headers.get(HEADER)
         log.wide(
             "webhook",
             request=request_id,
@@ -352,17 +357,19 @@ class _Ingestion(msgspec.Struct, eq=False):
             provider=self._provider_name,
             outcome=outcome,
             events=receipt.events,
-            fresh=receipt.fresh,
+            fresh=len(sequences),
+            sequences=sequences if len(sequences) < SEQUENCES_TOLD else [min(sequences), max(sequences)],
+            trace_id=traceparent and trace_of(traceparent),
             ms=round(elapsed * 1000, 1),
         )
 
 
 def _receipt(provider: str, row: WebhookRow, stored: Stored, counts: Counter[tuple[str, str, str]]) -> Receipt:
-    outcome = "stored" if stored.fresh else "duplicate"
+    outcome = "stored" if stored.sequences else "duplicate"
     for keyed in row.events:
         counts[provider, keyed.event.type, outcome] += 1
     for value, moved in stored.statuses:
         metrics.child(metrics.status_updates, provider, value, "applied" if moved else "stale").inc()
     for item in row.quarantine:
         metrics.child(metrics.quarantined, provider, item.reason).inc()
-    return Receipt(len(row.events), stored.fresh, frozenset(item.reason for item in row.quarantine))
+    return Receipt(len(row.events), stored.sequences, frozenset(item.reason for item in row.quarantine))

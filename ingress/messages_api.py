@@ -26,7 +26,7 @@ from providers.messages import (
     Video,
 )
 
-from . import metrics
+from . import metrics, tracing
 from .auth import organization_of
 from .database import Database, StoreUnavailable
 from .edge import decode_body, headers_of, limit_of, page_response
@@ -191,12 +191,15 @@ async def send(request: Request[Any]) -> Response:
             raise expired
         return answer
     outbound: Outbound = request.state["outbound"]
+    traceparent = headers_of(request).get(tracing.HEADER)
     try:
         message_id, task = await outbound.send(
             organization_id,
             order,
             idempotency_key=key,
             request_hash=fingerprint,
+            request_id=request.state["request_id"],
+            traceparent=traceparent if tracing.trace_of(traceparent) else None,
         )
     except Duplicate:
         answer = await _stored_answer(database, organization_id, str(key), fingerprint)

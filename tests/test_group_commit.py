@@ -476,8 +476,9 @@ def _webhook(organization: UUID, config: UUID, mark: str, *, poisoned: bool) -> 
 async def test_one_percent_of_poisoned_rows_through_the_real_store(settings: Settings) -> None:
     """PostgreSQL refuses them; all others are stored once, each with its event and its quarantined body."""
     organization, config = identifiers.new_id(), identifiers.new_id()
-    rows = [_webhook(organization, config, f"webhook {number}", poisoned=number % 100 == 42) for number in range(1000)]
-    good = {row.body for number, row in enumerate(rows) if number % 100 != 42}
+    poisoned = range(42, 1000, 100)  # and then a hundred that are stored together
+    rows = [_webhook(organization, config, f"webhook {n}", poisoned=n in poisoned) for n in range(1100)]
+    good = {row.body for n, row in enumerate(rows) if n not in poisoned}
     connection = await asyncpg.connect(settings.database_url)
     try:
         await connection.execute("insert into organizations (id, name) values ($1, 'Poisoned')", organization)
@@ -485,22 +486,28 @@ async def test_one_percent_of_poisoned_rows_through_the_real_store(settings: Set
             Database(settings.database_url) as database,
             GroupCommit[WebhookRow, Stored]("ingest", database, INGEST, store) as commit,
         ):
-            for wave in (rows[:450], rows[450:900], rows[900:]):  # 500 of one organization may wait
+            told: dict[int, UUID] = {}
+            for wave in (rows[:450], rows[450:900], rows[900:1000], rows[1000:]):  # 500 of one organization may wait
                 outcomes = await asyncio.gather(
                     *[commit.submit(row, organization=organization) for row in wave], return_exceptions=True
                 )
                 for row, outcome in zip(wave, outcomes, strict=True):
                     if row.body in good:
-                        assert outcome == Stored(1, []), row.body
+                        [sequence] = outcome.sequences
+                        told[sequence] = row.events[0].event.conversation_id
+                        assert outcome.statuses == []
                     else:
                         assert isinstance(outcome, RowRefused), row.body
             again = _webhook(organization, config, "webhook 0", poisoned=False)
-            assert await commit.submit(again, organization=organization) == Stored(0, [])
+            assert await commit.submit(again, organization=organization) == Stored([], [])
         for table in ("inbound_webhooks", "quarantine"):
             bodies = await connection.fetch(f"select body from {table} where organization_id = $1", organization)
             assert {row["body"] for row in bodies} == good
-        events = await connection.fetchval("select count(*) from events where organization_id = $1", organization)
+        events = await connection.fetch(
+            "select sequence, conversation_id from events where organization_id = $1", organization
+        )
+        assert {event["sequence"]: event["conversation_id"] for event in events} == told
         keys = await connection.fetchval("select count(*) from inbound_dedup where organization_id = $1", organization)
-        assert (events, keys) == (990, 990)
+        assert (len(events), keys) == (1090, 1090)
     finally:
         await connection.close()

@@ -421,12 +421,27 @@ async def test_a_webhook_has_a_request_id(
     answers = [
         await organization.post_webhook(gateway.meta.inbound(organization.numbers[0]).text("x")),
         await gateway.call("POST", "/webhooks/meta_business/unknown", raw=b"{}"),
-        await gateway.call("POST", organization.configs[0]["webhook_url"], raw=b"{}"),
+        await gateway.call(
+            "POST",
+            organization.configs[0]["webhook_url"],
+            raw=b"{}",
+            traceparent="00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+        ),
     ]
     assert [answer.status for answer in answers] == [200, 404, 401]
     told = [answer.headers["x-request-id"] for answer in answers]
     assert len(set(told)) == 3
     assert [line["request"] for line in lines if "request" in line][:3] == told
+    [event] = await organization.events(kind="message.received")
+    hooks = [line for line in lines if line.get("request") in told]
+    assert [list(line["sequences"]) for line in hooks] == [[event["sequence"]], [], []]
+    assert [line["trace_id"] for line in hooks] == [None, None, "4bf92f3577b34da6a3ce929d0e0e4736"]
+
+    many = gateway.meta.inbound(organization.numbers[0]).batch(receiving.SEQUENCES_TOLD)
+    answer = await organization.post_webhook(many)
+    [line] = [line for line in lines if line.get("request") == answer.headers["x-request-id"]]
+    sequences = [event["sequence"] for event in await organization.events(after=event["sequence"])]
+    assert (line["fresh"], line["sequences"]) == (len(sequences), [sequences[0], sequences[-1]])
     assert {answer.headers["cache-control"] for answer in answers} == {"no-store"}
 
 
