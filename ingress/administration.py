@@ -24,6 +24,7 @@ from .identifiers import parse_id
 from .inbound import Inbound
 from .manager import WhatsAppProviderManager
 from .problems import Problem, json_response, not_found
+from .reading import FOREIGN
 from .relay import Endpoint, Secret, post, rotated
 from .storage import deliveries, inbound, organizations
 from .vault import Vault, new_api_key
@@ -329,7 +330,7 @@ async def show_quarantine(request: Request[Any]) -> Response:
 
 
 async def replay_quarantine(request: Request[Any]) -> Response:
-    """POST /quarantine/{id}/replay: read the body again; 409 if it still cannot be read."""
+    """POST /quarantine/{id}/replay: read the body again; 409 if still nothing can be read in it."""
     organization_id, principal = await organization_of(request, "configure")
     foreign = _foreign(request, principal)
     row = await _quarantine_item(request, organization_id, foreign)
@@ -341,9 +342,11 @@ async def replay_quarantine(request: Request[Any]) -> Response:
         raise not_found()
     receiver: Inbound = request.state["inbound"]
     try:
+        if row["reason"] == FOREIGN:  # an item, without the body that was around it: nothing could be read as it is
+            raise Malformed
         fresh = await receiver.replay(config, row["headers"], row["body"])
     except Malformed:
-        raise Problem(409, "still_unreadable", "The body still cannot be read; it stays here.") from None
+        raise Problem(409, "still_unreadable", "Still nothing can be read in it; it stays here.") from None
     await _close(request, organization_id, row["id"], "replayed", foreign)
     return json_response({"state": "replayed", "events": fresh})
 

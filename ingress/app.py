@@ -129,6 +129,7 @@ class Application:
                 "changes": changes,
                 "breaker_of": breakers.state_of,
                 "inbound": receiver,
+                "bodies": receiver.bodies,
                 "outbound": outbound,
                 "transfers": transfers,
                 "authenticator": Authenticator(database, vault, settings.platform_key),

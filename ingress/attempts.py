@@ -37,6 +37,7 @@ from .outcomes import LeaseLost, Outcomes
 from .pacing import Pacer
 from .sending import Sending, message_of
 from .storage import sends
+from .tracing import trace_of
 
 logger = logging.getLogger("ingress.attempts")
 
@@ -165,9 +166,10 @@ class Attempts:
         started = monotonic()
         try:
             flow = config.provider.send_message(message_of(config, sending))
+            exchange = self._caller.traced(sending.traceparent) if sending.traceparent else None
             self._in_flight.enter(config.id)
             try:
-                result = await self._caller.run(flow, min(CALL_TIMEOUT_S, sending.left_s))
+                result = await self._caller.run(flow, min(CALL_TIMEOUT_S, sending.left_s), exchange)
             finally:
                 self._in_flight.leave(config.id)
         except SendError as error:
@@ -288,6 +290,8 @@ def _observe(sending: Sending, config: Config, outcome: str, code: str | None, s
     metrics.send_attempt_seconds.observe(elapsed, config.provider_type, outcome)
     log.wide(
         "send_attempt",
+        request=sending.request_id,
+        trace_id=trace_of(sending.traceparent),
         organization=sending.organization_id,
         message=sending.id,
         attempt=sending.number,

@@ -8,11 +8,13 @@ from time import monotonic
 from typing import TypeVar
 
 import aiohttp
+import msgspec
 from yarl import URL
 
 from providers import Flow, Request, Response, SendError, Unavailable, Uncertain
 
 from .egress import Egress
+from .tracing import HEADER
 
 Result = TypeVar("Result")
 Exchange = Callable[[Request, float], Awaitable[Response]]
@@ -69,6 +71,15 @@ class Caller:
     def session(self) -> aiohttp.ClientSession:
         assert self._session is not None, "used outside `async with`"
         return self._session
+
+    def traced(self, traceparent: str) -> Exchange:
+        """Our own exchange, with *traceparent* among the headers of each request."""
+
+        async def exchange(request: Request, remaining_s: float) -> Response:
+            headers = {**request.headers, HEADER: traceparent}
+            return await self._exchange(msgspec.structs.replace(request, headers=headers), remaining_s)
+
+        return exchange
 
     async def _exchange(
         self, request: Request, remaining_s: float, *, body: AsyncIterable[bytes] | None = None, cut: bool = False

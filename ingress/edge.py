@@ -11,6 +11,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from . import identifiers, metrics
+from .group_commit import Overloaded
 from .problems import UNEXPECTED, Problem, json_response, problem_of
 
 logger = logging.getLogger("ingress.edge")
@@ -18,6 +19,8 @@ logger = logging.getLogger("ingress.edge")
 Value = TypeVar("Value")
 
 MAX_BODY_BYTES = 256 * 1024
+SMALL_BODY_BYTES = 64 * 1024
+MAX_HELD_BYTES = 64 * 1024 * 1024
 
 
 # ------------------------------------------------------------------ what was sent
@@ -31,24 +34,52 @@ class Disconnected(Exception):
     """The client went away, or was cut off for being too slow, before its body was complete."""
 
 
-async def read_body(receive: Receive, limit_bytes: int) -> bytes:
-    """The body, counted on the stream: a length that a client declares is not believed."""
+class LargeBodies:
+    """What this process holds of large bodies, from their receipt until they are queued or refused.
+
+    A small one is not counted: a thousand of them are little, and must not wait for a few clients that send much.
+    """
+
+    def __init__(self) -> None:
+        self.held_bytes = 0
+
+    def grow(self, size_bytes: int, added_bytes: int) -> None:
+        """Count a body that has *size_bytes* now, also where it raises `Overloaded`: all of them are too much."""
+        if size_bytes > SMALL_BODY_BYTES:
+            self.held_bytes += added_bytes if size_bytes - added_bytes > SMALL_BODY_BYTES else size_bytes
+            if self.held_bytes > MAX_HELD_BYTES:
+                raise Overloaded
+
+    def release(self, size_bytes: int) -> None:
+        if size_bytes > SMALL_BODY_BYTES:
+            self.held_bytes -= size_bytes
+
+
+async def read_body(receive: Receive, limit_bytes: int, bodies: LargeBodies) -> bytes:
+    """The body, counted on the stream: a length that a client declares is not believed.
+
+    Raises `TooLarge`, `Disconnected`, and `Overloaded` where the process receives too much at once.
+    """
     message = await receive()
     body: bytes = message.get("body", b"")
     if message["type"] == "http.request" and not message.get("more_body") and len(body) <= limit_bytes:
         return body  # nearly every request: all of it in one piece
     chunks, size = [], 0
-    while True:
-        if message["type"] == "http.disconnect":
-            raise Disconnected
-        body = message.get("body", b"")
-        chunks.append(body)
-        size += len(body)
-        if size > limit_bytes:
-            raise TooLarge
-        if not message.get("more_body"):
-            return b"".join(chunks)
-        message = await receive()
+    try:
+        while True:
+            if message["type"] == "http.disconnect":
+                raise Disconnected
+            body = message.get("body", b"")
+            chunks.append(body)
+            size += len(body)
+            bodies.grow(size, len(body))
+            if size > limit_bytes:
+                raise TooLarge
+            if not message.get("more_body"):
+                return b"".join(chunks)
+            message = await receive()
+    finally:
+        bodies.release(size)
 
 
 async def decode_body(request: Request[Any], decoder: "msgspec.json.Decoder[Value]") -> Value:
@@ -59,7 +90,7 @@ async def decode_body(request: Request[Any], decoder: "msgspec.json.Decoder[Valu
     if encoding != "identity" or kind not in ("application/json", ""):
         raise Problem(415, "unsupported_media_type", "The body must be plain application/json.")
     try:
-        return decoder.decode(await read_body(request.receive, MAX_BODY_BYTES))
+        return decoder.decode(await read_body(request.receive, MAX_BODY_BYTES, request.state["bodies"]))
     except TooLarge:
         raise Problem(413, "too_large", f"The body may have {MAX_BODY_BYTES} bytes.") from None
     except msgspec.ValidationError as error:

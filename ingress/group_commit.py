@@ -5,16 +5,19 @@ quiet service has the latency of a single insert and a busy one the throughput o
 """
 
 import asyncio
+import logging
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Sequence
 from time import monotonic
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 import asyncpg
 import msgspec
 
 from . import metrics
 from .database import CONNECTION_ERRORS, Database, StoreUnavailable, is_data_error
+
+logger = logging.getLogger("ingress.group_commit")
 
 Row = TypeVar("Row")
 Result = TypeVar("Result")
@@ -46,9 +49,24 @@ class _Pending(msgspec.Struct, Generic[Row, Result], eq=False):
     size_bytes: int
     future: "asyncio.Future[Result]"
     since: float
+    told: bool = False
 
     def __repr__(self) -> str:
         return f"_Pending({self.weight})"
+
+    def tell(self, result: Result | None, error: Exception | None = None) -> None:
+        """Once: of a batch that fails halfway, some rows have their answer already. Raises nothing, for the flusher."""
+        if self.told or self.future.done():
+            return
+        self.told = True
+        try:
+            if error is None:
+                self.future.set_result(cast("Result", result))
+            else:
+                self.future.set_exception(error)
+                self.future.exception()  # whoever waited may be gone; that is no unhandled error
+        except Exception:  # its neighbours wait for theirs, and the flusher must live on
+            logger.exception("what became of a row could not be told")
 
 
 class GroupCommit(Generic[Row, Result]):
@@ -111,7 +129,7 @@ class GroupCommit(Generic[Row, Result]):
         """A future of *row*'s result, set once it is committed. Raises `Overloaded` instead of queueing too much.
 
         The future fails with `StoreUnavailable` where the store did not confirm, committed or not. A *waiter* takes its
-        place: whatever has a future's `done`, `set_result`, `set_exception` and `exception`, and raises nothing.
+        place: whatever has a future's `done`, `set_result`, `set_exception` and `exception`; one setter is called once.
         """
         share = self._by_organization[organization]
         # What is alone is always taken, however large it is.
@@ -198,14 +216,11 @@ class GroupCommit(Generic[Row, Result]):
                 await self._flush(connection, [pending])
             return
         for pending, result in zip(batch, results, strict=True):
-            if not pending.future.done():
-                pending.future.set_result(result)
+            pending.tell(result)
 
     def _fail(self, batch: "list[_Pending[Row, Result]]", error: Exception) -> None:
         for pending in batch:
-            if not pending.future.done():
-                pending.future.set_exception(error)
-                pending.future.exception()  # whoever waited may be gone; that is no unhandled error
+            pending.tell(None, error)
 
     def _fail_queue(self) -> None:
         while waiting := self._take():

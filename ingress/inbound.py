@@ -17,19 +17,22 @@ from providers import Malformed, Unverified, Webhook, WhatsAppProvider
 
 from . import identifiers, log, metrics
 from .database import INGEST, Database, StoreUnavailable
-from .edge import Disconnected, TooLarge, read_body, text_of
+from .edge import Disconnected, LargeBodies, TooLarge, read_body, text_of
 from .events import Wakes
 from .group_commit import GroupCommit, Overloaded, RowRefused
 from .manager import Config, WhatsAppProviderManager
 from .problems import unavailable
-from .reading import MALFORMED, PARSER_FAILED, read, refused
+from .reading import read, refused
 from .storage.health import look_soon
 from .storage.inbound import Stored, WebhookRow, store
+from .tracing import HEADER, trace_of
 
 logger = logging.getLogger("ingress.inbound")
 
 # What may say that an account does better, or worse.
 ACCOUNT_UPDATED = "account.updated"
+# Of so many new events or more, the log has the first and the last.
+SEQUENCES_TOLD = 20
 MAX_BODY_BYTES = 4 * 1024 * 1024
 Header = tuple[bytes, bytes]
 _JSON: Header = (b"content-type", b"application/json")
@@ -83,10 +86,10 @@ class Taken(msgspec.Struct, frozen=True):
 
 
 class Receipt(msgspec.Struct, frozen=True):
-    """What is in the database of a webhook: its events, how many were new, and why it was put aside, if it was."""
+    """What is in the database of a webhook: its events, the new ones' sequences, and why it was put aside, if so."""
 
     events: int
-    fresh: int
+    sequences: Sequence[int]
     aside: frozenset[str]
 
 
@@ -100,6 +103,7 @@ class Inbound:
 
     def __init__(self, database: Database, manager: WhatsAppProviderManager, wakes: Wakes) -> None:
         self._manager = manager
+        self.bodies = LargeBodies()
         self._looking_up: set[asyncio.Task[None]] = set()
         self._wakes = wakes
         self._commit: GroupCommit[Taken, Receipt] = GroupCommit("ingest", database, INGEST, self._write, flushers=2)
@@ -121,19 +125,35 @@ class Inbound:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The ASGI form of `begin`, for a server that has no shorter way (ingress/server.py has one)."""
         try:
-            body = await read_body(receive, MAX_BODY_BYTES)
+            body = await read_body(receive, self.limit_bytes(scope["path"]), self.bodies)
         except Disconnected:
             return
-        except TooLarge:
-            answer, request_id = TOO_LARGE, identifiers.request_id()
+        except (TooLarge, Overloaded) as error:
+            answer, request_id = self.turn_away(error), identifiers.request_id()
         else:
             path, query = scope["raw_path"].decode("latin-1"), scope["query_string"].decode("latin-1")
             answered = asyncio.get_running_loop().create_future()
-            self.begin(scope["method"], path, query, scope["headers"], body, lambda *told: answered.set_result(told))
+
+            def reply(*told: object) -> None:
+                if not answered.done():  # at the end, the server cancels what still waits
+                    answered.set_result(told)
+
+            self.begin(scope["method"], path, query, scope["headers"], body, reply)
             answer, request_id = await answered
         headers = [*answer.headers, (b"x-request-id", request_id.encode())]
         await send({"type": "http.response.start", "status": answer.status, "headers": headers})
         await send({"type": "http.response.body", "body": answer.body})
+
+    def limit_bytes(self, path: str) -> int:
+        """The longest body that *path* takes, by what is known without asking anybody."""
+        config = self._manager.known_config_of_webhook(path.rpartition("/")[2])
+        return min(MAX_BODY_BYTES, config.provider.info.max_webhook_bytes) if config else MAX_BODY_BYTES
+
+    def turn_away(self, error: TooLarge | Overloaded) -> Answer:
+        """The answer to a body that is not received to its end."""
+        answer, outcome = (TOO_LARGE, "too_large") if isinstance(error, TooLarge) else (_away(), "shed")
+        metrics.ack_seconds.observe(0.0, "other", outcome)
+        return answer
 
     def begin(
         self,
@@ -164,19 +184,19 @@ class Inbound:
     async def replay(self, config: Config, headers: bytes, body: bytes) -> int:
         """Read a quarantined body again with today's code; how many events were new.
 
-        Raises `Malformed` where it cannot be read or is refused still: it was put aside already, and stays there.
+        Raises `Malformed` where nothing can be read in it, or it is refused still: it was put aside already, and stays.
         """
         url = self._manager.accounts.webhook_url(config.provider_type, "replayed")
         hook = Webhook(method="POST", url=url, headers=json.loads(headers), body=body)
         try:
             row = await read(self._manager, config, hook)
-            if any(item.reason in (MALFORMED, PARSER_FAILED) for item in row.quarantine):
+            if not row.events:
                 raise Malformed
             receipt = await self.submit(Taken(config, hook, row=row))
         except RowRefused as error:
             raise Malformed from error
         self.wake(receipt, config)
-        return receipt.fresh
+        return len(receipt.sequences)
 
     def submit(self, taken: Taken, ingestion: "_Ingestion | None" = None) -> "asyncio.Future[Receipt]":
         """Queue *taken*; the future, or *ingestion* in its place, gets what became of it. Raises `Overloaded`."""
@@ -185,7 +205,7 @@ class Inbound:
         )
 
     def wake(self, receipt: Receipt, config: Config) -> None:
-        if receipt.fresh:
+        if receipt.sequences:
             self._wakes.wake(config.organization_id)
 
     async def _write(self, connection: asyncpg.Connection, batch: Sequence[Taken]) -> list[Receipt]:
@@ -212,7 +232,7 @@ class Inbound:
         return receipts
 
 
-_NOTHING = Receipt(0, 0, frozenset())
+_NOTHING = Receipt(0, (), frozenset())
 
 
 class _Ingestion(msgspec.Struct, eq=False):
@@ -230,16 +250,21 @@ class _Ingestion(msgspec.Struct, eq=False):
     _started: float
     _provider_name: str = "other"
     _taken: Taken | None = None
+    _answered: bool = False
 
     def __repr__(self) -> str:
         return f"_Ingestion({self._provider_name})"
 
     async def look_up(self) -> None:
         """Go on with the config, which has to be asked for."""
+        bodies, size = self._inbound.bodies, len(self._body)
         try:
+            bodies.grow(size, size)
             self.proceed(await self._inbound.config_of_webhook(self.token))
         except Exception as error:  # noqa: BLE001  (told by its kind, there)
             self.set_exception(error)
+        finally:
+            bodies.release(size)
 
     def proceed(self, config: Config | None) -> None:
         """Answer, or queue what is to be stored first."""
@@ -276,15 +301,18 @@ class _Ingestion(msgspec.Struct, eq=False):
     # -- in place of a future
 
     def done(self) -> bool:
-        return False
+        return self._answered
 
     def set_result(self, receipt: Receipt) -> None:
         assert self._taken is not None, "answered before it was queued"
-        new = receipt.fresh or not receipt.events
+        new = receipt.sequences or not receipt.events
         outcome = "quarantined" if receipt.aside else "acked" if new else "duplicate"
         config = self._taken.config
-        self._end(_acknowledgement(type(config.provider)), outcome, receipt)
-        self._inbound.wake(receipt, config)
+        try:
+            self._end(_acknowledgement(type(config.provider)), outcome, receipt)
+            self._inbound.wake(receipt, config)
+        except Exception as error:  # noqa: BLE001  (told by its kind, there)
+            self.set_exception(error)
 
     def set_exception(self, error: BaseException) -> None:
         match error:
@@ -311,11 +339,16 @@ class _Ingestion(msgspec.Struct, eq=False):
         """Futures want their exception looked at; this one was."""
 
     def _end(self, answer: Answer, outcome: str, receipt: Receipt = _NOTHING) -> None:
+        if self._answered:  # a second answer would be taken for that of the connection's next request
+            return
+        self._answered = True
         request_id = identifiers.request_id()
         self._reply(answer, request_id)
         elapsed = monotonic() - self._started
         metrics.ack_seconds.observe(elapsed, self._provider_name, outcome)
-        config = self._taken and self._taken.config
+        taken, sequences = self._taken, receipt.sequences
+        config = taken and taken.config
+        traceparent = taken and taken.hook.headers.get(HEADER)
         log.wide(
             "webhook",
             request=request_id,
@@ -324,17 +357,19 @@ class _Ingestion(msgspec.Struct, eq=False):
             provider=self._provider_name,
             outcome=outcome,
             events=receipt.events,
-            fresh=receipt.fresh,
+            fresh=len(sequences),
+            sequences=sequences if len(sequences) < SEQUENCES_TOLD else [min(sequences), max(sequences)],
+            trace_id=traceparent and trace_of(traceparent),
             ms=round(elapsed * 1000, 1),
         )
 
 
 def _receipt(provider: str, row: WebhookRow, stored: Stored, counts: Counter[tuple[str, str, str]]) -> Receipt:
-    outcome = "stored" if stored.fresh else "duplicate"
+    outcome = "stored" if stored.sequences else "duplicate"
     for keyed in row.events:
         counts[provider, keyed.event.type, outcome] += 1
     for value, moved in stored.statuses:
         metrics.child(metrics.status_updates, provider, value, "applied" if moved else "stale").inc()
     for item in row.quarantine:
         metrics.child(metrics.quarantined, provider, item.reason).inc()
-    return Receipt(len(row.events), stored.fresh, frozenset(item.reason for item in row.quarantine))
+    return Receipt(len(row.events), stored.sequences, frozenset(item.reason for item in row.quarantine))

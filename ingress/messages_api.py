@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import logging
 import math
+import re
 from datetime import UTC, datetime, timedelta
 from time import monotonic
 from typing import Annotated, Any
@@ -25,7 +26,7 @@ from providers.messages import (
     Video,
 )
 
-from . import metrics
+from . import metrics, tracing
 from .auth import organization_of
 from .database import Database, StoreUnavailable
 from .edge import decode_body, headers_of, limit_of, page_response
@@ -45,7 +46,7 @@ WAIT_S = 20.0
 # How long an answer waits for a status to settle what a provider left open.
 SETTLE_WAIT_S = 3.0
 SETTLE_POLL_S = 0.25
-MAX_KEY_LENGTH = 255
+_KEY = re.compile("[!-~]{1,255}")  # visible ASCII
 
 _Reference = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
 
@@ -135,7 +136,7 @@ def _expiry_error(asked: SendRequest) -> Problem | None:
 
 def _idempotency_key(request: Request[Any]) -> str | None:
     key = headers_of(request).get("idempotency-key")
-    if key is not None and not (0 < len(key) <= MAX_KEY_LENGTH and key.isascii() and key.isprintable()):
+    if key is not None and not _KEY.fullmatch(key):
         metrics.child(metrics.send_requests, "invalid").inc()
         raise Problem(400, "invalid_idempotency_key", "Idempotency-Key is 1 to 255 visible ASCII characters.")
     return key
@@ -190,12 +191,15 @@ async def send(request: Request[Any]) -> Response:
             raise expired
         return answer
     outbound: Outbound = request.state["outbound"]
+    traceparent = headers_of(request).get(tracing.HEADER)
     try:
         message_id, task = await outbound.send(
             organization_id,
             order,
             idempotency_key=key,
             request_hash=fingerprint,
+            request_id=request.state["request_id"],
+            traceparent=traceparent if tracing.trace_of(traceparent) else None,
         )
     except Duplicate:
         answer = await _stored_answer(database, organization_id, str(key), fingerprint)

@@ -34,6 +34,7 @@ from .outcomes import Outcomes
 from .sending import Carrier, Order, Sending, SendState
 from .storage import sends
 from .storage.sends import Claim, Claimed
+from .tracing import trace_of
 
 logger = logging.getLogger("ingress.outbound")
 
@@ -118,6 +119,8 @@ class Outbound:
         *,
         idempotency_key: str | None,
         request_hash: bytes,
+        request_id: str,
+        traceparent: str | None,
     ) -> "tuple[UUID, asyncio.Task[SendState]]":
         """Accept a message durably and begin to send it: its id, and the task that ends with its state.
 
@@ -133,7 +136,9 @@ class Outbound:
         while True:
             if not route.order:
                 raise NotConfigured
-            sending = Sending(organization_id, message_id, lease_id, order, route, now, expires_at)
+            sending = Sending(
+                organization_id, message_id, lease_id, order, route, now, expires_at, request_id, traceparent
+            )
             first = self._next(sending)
             if first is None:
                 active = route.order[0].provider
@@ -264,6 +269,8 @@ class Outbound:
         metrics.child(metrics.fallbacks, config.provider_type, reason).inc()
         log.wide(
             "send_fallback",
+            request=sending.request_id,
+            trace_id=trace_of(sending.traceparent),
             organization=sending.organization_id,
             message=sending.id,
             former=former.id,

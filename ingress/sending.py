@@ -107,6 +107,8 @@ class Sending:
         route: Route,
         created_at: datetime,
         expires_at: datetime,
+        request_id: str | None = None,
+        traceparent: str | None = None,
     ) -> None:
         self.organization_id = organization_id
         self.id = message_id
@@ -115,6 +117,8 @@ class Sending:
         self.route = route
         self.created_at = created_at
         self.expires_at = expires_at
+        self.request_id = request_id  # None: another process's
+        self.traceparent = traceparent  # None: it has no valid one, or came to another process
         self.number = 1  # of the attempt that is claimed, running or last ended
         self.begun = False  # whether that attempt was already used for a call
         self.exhausted: dict[UUID, str] = {}  # configs that cannot send this message, and why: see fallback_reason

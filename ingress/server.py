@@ -16,7 +16,9 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from . import identifiers
 from .app import Application
-from .inbound import MAX_BODY_BYTES, TOO_LARGE, Answer, Inbound
+from .edge import SMALL_BODY_BYTES, TooLarge
+from .group_commit import Overloaded
+from .inbound import Answer, Inbound
 from .settings import Settings
 
 logger = logging.getLogger("ingress.server")
@@ -148,6 +150,11 @@ class WebhookProtocol(DeadlineProtocol):
             self.headers += headers  # the scope has the same list
             super().on_headers_complete()
 
+    def _arm(self, seconds: float) -> None:
+        super()._arm(seconds)
+        if self._in_body and isinstance(self.cycle, _Exchange):
+            self.cycle.foresee()
+
     def on_body(self, body: bytes) -> None:
         if isinstance(self.cycle, _Exchange):
             self.cycle.feed(body)
@@ -197,16 +204,47 @@ class _Exchange:
             return
         self._chunks.append(chunk)
         self._size_bytes += len(chunk)
-        if self._size_bytes > MAX_BODY_BYTES:
-            self._chunks.clear()
-            self.keep_alive = False
-            self._answer(TOO_LARGE, identifiers.request_id())
+        if self._size_bytes > SMALL_BODY_BYTES:
+            try:
+                self._inbound.bodies.grow(self._size_bytes, len(chunk))
+                self._admit(self._size_bytes)
+            except (TooLarge, Overloaded) as error:
+                self._turn_away(error)
+
+    def foresee(self) -> None:
+        """Refuse a body that is not here yet, if the length that its client declares is too much."""
+        declared = dict(self._headers).get(b"content-length", b"0")  # the parser lets only digits pass
+        if not self.response_complete and int(declared) > SMALL_BODY_BYTES:
+            try:
+                self._admit(int(declared))
+            except TooLarge as error:
+                self._turn_away(error)
+
+    def _admit(self, size_bytes: int) -> None:
+        if size_bytes > self._inbound.limit_bytes(self._target.decode("latin-1").partition("?")[0]):
+            raise TooLarge
+
+    def _turn_away(self, error: TooLarge | Overloaded) -> None:
+        self._release()
+        self.keep_alive = False
+        self._answer(self._inbound.turn_away(error), identifiers.request_id())
+
+    def _release(self) -> None:
+        # An idle connection keeps its last exchange: without the body.
+        self._chunks.clear()
+        self._inbound.bodies.release(self._size_bytes)
 
     def set(self) -> None:
         """uvicorn's sign that the body is complete, or the client gone."""
-        if not (self.more_body or self.disconnected or self._begun):
+        if self._begun or self.response_complete:
+            return
+        if self.disconnected:
+            self._release()
+        elif not self.more_body:
             self._begun = True
             body = self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
+            if self._size_bytes > SMALL_BODY_BYTES:
+                self._release()
             path, _, query = self._target.decode("latin-1").partition("?")
             self._inbound.begin("POST", path, query, self._headers, body, self._answer)
 

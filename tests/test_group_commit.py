@@ -57,6 +57,7 @@ class Store:
         )
         self.connect_errors: list[BaseException] = []
         self.write_errors: list[BaseException] = []
+        self.lost: list[Any] = []  # what the connection is lost over
         self.open = asyncio.Event()
         self.open.set()
         self.writing = asyncio.Event()
@@ -75,6 +76,8 @@ class Store:
         await self.open.wait()
         if self.write_errors:
             raise self.write_errors.pop(0)
+        if rows == self.lost:
+            raise ConnectionResetError
         if self.bad & set(rows):
             raise self.refusal
         self.kept += rows
@@ -237,22 +240,86 @@ async def test_a_write_that_hangs_is_given_up(
     assert stored.connections[0].terminated
 
 
+class Waiter:
+    """In place of a future: keeps all that it is told, and never says that it has heard enough."""
+
+    def __init__(self) -> None:
+        self.told: list[Any] = []
+
+    def done(self) -> bool:
+        return False
+
+    def set_result(self, result: Any) -> None:
+        self.told.append(result)
+
+    def set_exception(self, error: BaseException) -> None:
+        self.told.append(type(error))
+
+    def exception(self) -> None:
+        pass
+
+
 async def test_a_connection_lost_while_rows_go_one_by_one(stored: Store, commit: GroupCommit[Any, str]) -> None:
     """What was written before the loss is told as written, the rest as unknown, the refused one as refused."""
     await held(stored, commit)
     stored.bad = {1}
-    futures = [commit.submit(row, organization=1) for row in range(4)]
-    write = stored.write
-
-    async def broken(connection: Any, rows: Sequence[Any]) -> list[str]:
-        if list(rows) == [2]:
-            raise ConnectionResetError
-        return await write(connection, rows)
-
-    commit._write = broken  # type: ignore[assignment]
+    waiters = [Waiter() for _ in range(4)]
+    for row, waiter in enumerate(waiters):
+        commit.submit(row, organization=1, waiter=waiter)
+    futures = [commit.submit(row, organization=1) for row in range(4, 6)]
+    stored.lost = [2]
     stored.open.set()
-    results = await asyncio.gather(*futures, return_exceptions=True)
-    assert [type(result) for result in results] == [str, RowRefused, StoreUnavailable, StoreUnavailable]
+    assert [type(result) for result in await asyncio.gather(*futures, return_exceptions=True)] == [StoreUnavailable] * 2
+    assert [waiter.told for waiter in waiters] == [["stored 0"], [RowRefused], [StoreUnavailable], [StoreUnavailable]]
+    assert await commit.submit("after", organization=1) == "stored after"
+
+
+async def test_a_refused_row_that_comes_again_is_told_once_more_and_no_more(
+    stored: Store, commit: GroupCommit[Any, str]
+) -> None:
+    """What becomes of the batch that refused it is nothing to it: it is in the queue in another form."""
+
+    class Again(Waiter):
+        def set_exception(self, error: BaseException) -> None:
+            super().set_exception(error)
+            if isinstance(error, RowRefused):
+                commit.submit("in another form", organization=1, waiter=self)
+
+    await held(stored, commit)
+    stored.bad = {0}
+    stored.lost = [1]
+    again = Again()
+    commit.submit(0, organization=1, waiter=again)
+    lost = commit.submit(1, organization=1)
+    stored.open.set()
+    with pytest.raises(StoreUnavailable):
+        await lost
+    assert await commit.submit("after", organization=1) == "stored after"
+    assert again.told == [RowRefused, "stored in another form"]
+    assert (commit.pending_rows, commit.pending_bytes) == (0, 0)
+
+
+@pytest.mark.parametrize("lost", [False, True], ids=["stored", "lost"])
+async def test_a_waiter_that_fails_is_nobody_elses_trouble(
+    stored: Store, commit: GroupCommit[Any, str], lost: bool
+) -> None:
+    class Broken(Waiter):
+        def set_result(self, result: Any) -> None:
+            raise asyncio.InvalidStateError
+
+        def set_exception(self, error: BaseException) -> None:
+            raise asyncio.InvalidStateError
+
+    first = await held(stored, commit)
+    waiters = [Broken(), Waiter()]
+    for row, waiter in enumerate(waiters):
+        commit.submit(row, organization=1, waiter=waiter)
+    stored.lost = [0, 1] if lost else []
+    stored.open.set()
+    assert await first == "stored first"
+    for row in ("after", "and again"):
+        assert await asyncio.wait_for(commit.submit(row, organization=1), 1) == f"stored {row}"
+    assert waiters[1].told == [StoreUnavailable if lost else "stored 1"]
 
 
 async def test_a_mistake_of_ours_does_not_end_the_flusher(stored: Store, commit: GroupCommit[Any, str]) -> None:
@@ -409,8 +476,9 @@ def _webhook(organization: UUID, config: UUID, mark: str, *, poisoned: bool) -> 
 async def test_one_percent_of_poisoned_rows_through_the_real_store(settings: Settings) -> None:
     """PostgreSQL refuses them; all others are stored once, each with its event and its quarantined body."""
     organization, config = identifiers.new_id(), identifiers.new_id()
-    rows = [_webhook(organization, config, f"webhook {number}", poisoned=number % 100 == 42) for number in range(1000)]
-    good = {row.body for number, row in enumerate(rows) if number % 100 != 42}
+    poisoned = range(42, 1000, 100)  # and then a hundred that are stored together
+    rows = [_webhook(organization, config, f"webhook {n}", poisoned=n in poisoned) for n in range(1100)]
+    good = {row.body for n, row in enumerate(rows) if n not in poisoned}
     connection = await asyncpg.connect(settings.database_url)
     try:
         await connection.execute("insert into organizations (id, name) values ($1, 'Poisoned')", organization)
@@ -418,22 +486,28 @@ async def test_one_percent_of_poisoned_rows_through_the_real_store(settings: Set
             Database(settings.database_url) as database,
             GroupCommit[WebhookRow, Stored]("ingest", database, INGEST, store) as commit,
         ):
-            for wave in (rows[:450], rows[450:900], rows[900:]):  # 500 of one organization may wait
+            told: dict[int, UUID] = {}
+            for wave in (rows[:450], rows[450:900], rows[900:1000], rows[1000:]):  # 500 of one organization may wait
                 outcomes = await asyncio.gather(
                     *[commit.submit(row, organization=organization) for row in wave], return_exceptions=True
                 )
                 for row, outcome in zip(wave, outcomes, strict=True):
                     if row.body in good:
-                        assert outcome == Stored(1, []), row.body
+                        [sequence] = outcome.sequences
+                        told[sequence] = row.events[0].event.conversation_id
+                        assert outcome.statuses == []
                     else:
                         assert isinstance(outcome, RowRefused), row.body
             again = _webhook(organization, config, "webhook 0", poisoned=False)
-            assert await commit.submit(again, organization=organization) == Stored(0, [])
+            assert await commit.submit(again, organization=organization) == Stored([], [])
         for table in ("inbound_webhooks", "quarantine"):
             bodies = await connection.fetch(f"select body from {table} where organization_id = $1", organization)
             assert {row["body"] for row in bodies} == good
-        events = await connection.fetchval("select count(*) from events where organization_id = $1", organization)
+        events = await connection.fetch(
+            "select sequence, conversation_id from events where organization_id = $1", organization
+        )
+        assert {event["sequence"]: event["conversation_id"] for event in events} == told
         keys = await connection.fetchval("select count(*) from inbound_dedup where organization_id = $1", organization)
-        assert (events, keys) == (990, 990)
+        assert (len(events), keys) == (1090, 1090)
     finally:
         await connection.close()

@@ -92,6 +92,11 @@ async def test_a_refused_body_with_items_of_others_is_the_platforms(
         assert (await asked("GET", f"/quarantine/{item['id']}")).status == 404
         shown = (await asked("GET", f"/quarantine/{item['id']}?foreign=1")).json
         assert b"of somebody else" in base64.b64decode(shown["body"])
+        # Neither says anything new: one is refused again, the other is an item without the body that was around it.
+        replayed = await asked("POST", f"/quarantine/{item['id']}/replay?foreign=1")
+        assert (replayed.status, replayed.json["code"]) == (409, "still_unreadable")
+    assert (await asked("GET", "/quarantine?foreign=1")).json["quarantine"] == listed
+    for item in listed:
         assert (await asked("POST", f"/quarantine/{item['id']}/discard?foreign=1")).json == {"state": "discarded"}
     assert (await asked("GET", "/quarantine?foreign=1")).json["quarantine"] == []
 
@@ -519,12 +524,27 @@ async def test_a_webhook_has_a_request_id(
     answers = [
         await organization.post_webhook(gateway.meta.inbound(organization.numbers[0]).text("x")),
         await gateway.call("POST", "/webhooks/meta_business/unknown", raw=b"{}"),
-        await gateway.call("POST", organization.configs[0]["webhook_url"], raw=b"{}"),
+        await gateway.call(
+            "POST",
+            organization.configs[0]["webhook_url"],
+            raw=b"{}",
+            traceparent="00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+        ),
     ]
     assert [answer.status for answer in answers] == [200, 404, 401]
     told = [answer.headers["x-request-id"] for answer in answers]
     assert len(set(told)) == 3
     assert [line["request"] for line in lines if "request" in line][:3] == told
+    [event] = await organization.events(kind="message.received")
+    hooks = [line for line in lines if line.get("request") in told]
+    assert [list(line["sequences"]) for line in hooks] == [[event["sequence"]], [], []]
+    assert [line["trace_id"] for line in hooks] == [None, None, "4bf92f3577b34da6a3ce929d0e0e4736"]
+
+    many = gateway.meta.inbound(organization.numbers[0]).batch(receiving.SEQUENCES_TOLD)
+    answer = await organization.post_webhook(many)
+    [line] = [line for line in lines if line.get("request") == answer.headers["x-request-id"]]
+    sequences = [event["sequence"] for event in await organization.events(after=event["sequence"])]
+    assert (line["fresh"], line["sequences"]) == (len(sequences), [sequences[0], sequences[-1]])
     assert {answer.headers["cache-control"] for answer in answers} == {"no-store"}
 
 

@@ -124,12 +124,20 @@ async def test_quarantine_is_replayed_or_discarded(
     assert len(await organization.events(kind="message.received")) == 1
     assert (await organization.call("POST", f"/quarantine/{item['id']}/replay")).status == 409
 
+    empty = b'{"object":"whatsapp_business_account","entry":[]}'
+    with monkeypatch.context() as patch:
+        patch.setattr(MetaBusiness, "parse", lambda self, hook: 1 / 0)
+        assert (await organization.post_webhook(empty)).status == 200
+    [item] = (await organization.call("GET", "/quarantine")).json["quarantine"]
+    assert (await organization.call("POST", f"/quarantine/{item['id']}/replay")).json["code"] == "still_unreadable"
+    assert (await organization.call("POST", f"/quarantine/{item['id']}/discard")).status == 200
+
     await organization.post_webhook(b"not json")
     [item] = (await organization.call("GET", "/quarantine")).json["quarantine"]
     assert (await organization.call("POST", f"/quarantine/{item['id']}/replay")).json["code"] == "still_unreadable"
     assert (await organization.call("POST", f"/quarantine/{item['id']}/discard")).status == 200
     assert (await organization.call("GET", "/quarantine")).json["quarantine"] == []
-    assert len((await organization.call("GET", "/quarantine?state=discarded")).json["quarantine"]) == 1
+    assert len((await organization.call("GET", "/quarantine?state=discarded")).json["quarantine"]) == 2
 
 
 async def test_items_of_another_account_stay_away(organization: Organization, samples: Path) -> None:

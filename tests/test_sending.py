@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from ingress import asking
+from ingress import asking, log
+from ingress.calls import Caller
 from ingress.sandbox import (
     Bare5xx,
     Bare5xxAfterAccept,
@@ -25,11 +26,12 @@ from ingress.sandbox import (
     StatusPolicy,
     Throttle429,
 )
-from providers import Flow, MessageData, MessageResult
+from providers import Flow, MessageData, MessageResult, Request
 from providers.meta_business import MetaBusiness
 
 from .gateway import Gateway, Organization, eventually
 
+TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 NO_STATUSES = StatusPolicy(statuses=())
 
 
@@ -170,6 +172,41 @@ async def test_fallback_when_the_active_provider_is_down(pair: Organization, gat
     assert event["data"]["config_id"] == pair.configs[1]["config_id"]
     metrics = (await gateway.call("GET", "/metrics")).raw.decode()
     assert 'ingress_fallback_total{provider="meta_business",reason="Unavailable"}' in metrics
+
+
+@pytest.mark.parametrize(
+    ("headers", "trace"),
+    [
+        ({}, None),
+        ({"traceparent": f"00-{TRACE}-00f067aa0ba902b7-01"}, TRACE),
+        ({"traceparent": f"00-{TRACE}-00f067aa0ba902b7-01\t, 00"}, None),
+        ({"traceparent": f"00-{'0' * 32}-00f067aa0ba902b7-01"}, None),
+        ({"traceparent": f"00-{TRACE}-{'0' * 16}-01"}, None),
+        ({"traceparent": f"00-{TRACE.upper()}-00f067aa0ba902b7-01"}, None),
+    ],
+    ids=["none", "valid", "more-behind", "no-trace", "no-parent", "upper-case"],
+)
+async def test_the_lines_of_a_send_name_its_request(
+    pair: Organization, gateway: Gateway, monkeypatch: pytest.MonkeyPatch, headers: dict[str, str], trace: str | None
+) -> None:
+    """OBS-5: from the request to its attempts, and from an attempt to its request; the trace goes on."""
+    lines: list[dict[str, Any]] = []
+    monkeypatch.setattr(log, "wide", lambda event, **fields: lines.append({"event": event, **fields}))
+    await gateway.meta.script(pair.numbers[0], ErrorCode(code=190))
+    called: list[str | None] = []
+    exchange = Caller._exchange
+
+    async def seen(caller: Caller, request: Request, *more: Any) -> Any:
+        called.append(request.headers.get("traceparent"))
+        return await exchange(caller, request, *more)
+
+    monkeypatch.setattr(Caller, "_exchange", seen)
+    answer = await pair.send(**headers)
+    told = [line for line in lines if str(line.get("message")) == answer.json["id"]]
+    assert [line["event"] for line in told] == ["send_attempt", "send_fallback", "send_attempt"]
+    assert {line["request"] for line in told} == {answer.headers["x-request-id"]}
+    assert {line["trace_id"] for line in told} == {trace}
+    assert called == [headers["traceparent"] if trace else None] * 2
 
 
 @pytest.mark.parametrize("code", [190, 131042, 132001], ids=["token", "payment", "template"])
@@ -348,7 +385,7 @@ async def test_keys_of_two_organizations_do_not_meet(organization: Organization,
     assert first.json["id"] != second.json["id"]
 
 
-@pytest.mark.parametrize("key", ["", "x" * 256, "a\tb"], ids=["empty", "long", "control"])
+@pytest.mark.parametrize("key", ["", "x" * 256, "a\tb", "a b"], ids=["empty", "long", "control", "space"])
 async def test_malformed_keys(organization: Organization, key: str) -> None:
     answer = await organization.send(idempotency_key=key)
     assert (answer.status, answer.json["code"]) == (400, "invalid_idempotency_key")

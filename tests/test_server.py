@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import asyncpg
 import msgspec
 import pytest
 from hypothesis import given
@@ -23,13 +24,15 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 from yarl import URL
 
-from ingress import metrics, server
+from ingress import edge, inbound, metrics, server
 from ingress.app import Application
 from ingress.database import migrate
 from ingress.sandbox import MetaSimulator, Slow, StatusPolicy
 from ingress.sandbox.meta_bodies import encode, signed_headers
 from ingress.servers import EmbeddedServers, Postgres
 from ingress.settings import Settings
+from ingress.storage.inbound import store
+from providers.meta_business import MetaBusiness
 
 from . import conftest
 from .gateway import Gateway, Organization, Process, eventually
@@ -203,11 +206,11 @@ async def test_a_header_begun_behind_a_pipelined_request(connect: Any) -> None:
     await asyncio.wait_for(client.closed(), 4 * DEADLINE_S)
 
 
-def webhook(organization: Organization, gateway: Gateway, text: str) -> bytes:
+def webhook(organization: Organization, gateway: Gateway, text: str, version: str = "1.1") -> bytes:
     """A signed webhook as it is written on a connection."""
     raw = encode(gateway.meta.inbound(organization.numbers[0]).text(text))
     headers = signed_headers(organization.numbers[0].app_secret, raw) | {"content-length": str(len(raw)), "host": "x"}
-    lines = [f"POST {URL(organization.configs[0]['webhook_url']).path} HTTP/1.1"]
+    lines = [f"POST {URL(organization.configs[0]['webhook_url']).path} HTTP/{version}"]
     lines += [f"{name}: {value}" for name, value in headers.items()]
     return "\r\n".join([*lines, "", ""]).encode() + raw
 
@@ -221,6 +224,71 @@ async def test_pipelined_webhooks(organization: Organization, gateway: Gateway, 
     assert [body for _, body in answers][1::2] == [b'{"status":"ok"}'] * 2
     texts = [event["data"]["message"]["content"]["body"] for event in (await organization.events())[-2:]]
     assert texts == ["1", "2"]
+
+
+@pytest.mark.parametrize("version", ["1.1", "1.0"], ids=["webhook-path", "asgi-path"])
+async def test_each_webhook_is_answered_once_where_the_store_breaks_between_rows(
+    organization: Organization, gateway: Gateway, connect: Any, monkeypatch: pytest.MonkeyPatch, version: str
+) -> None:
+    """A refused batch goes row by row: one is stored, one refused and put aside, and then the connection is lost."""
+    gathered, tries = asyncio.Event(), 0
+
+    async def breaking(connection: Any, rows: Any) -> Any:
+        nonlocal tries
+        if any(str(row.organization_id) == organization.id for row in rows):
+            tries += 1
+            match tries:
+                case 1:
+                    await gathered.wait()
+                case 2 | 4:  # the batch, and the second row of it
+                    raise asyncpg.exceptions.InvalidTextRepresentationError("invalid input syntax")
+                case 5:
+                    raise ConnectionResetError
+        return await store(connection, rows)
+
+    submit, submitted = inbound.Inbound.submit, 0
+
+    def counted(*arguments: Any) -> Any:
+        nonlocal submitted
+        submitted += 1
+        return submit(*arguments)
+
+    monkeypatch.setattr(inbound, "store", breaking)
+    monkeypatch.setattr(inbound.Inbound, "submit", counted)
+    clients = [await connect() for _ in range(5)]
+    for number, client in enumerate(clients):
+        client.write(webhook(organization, gateway, str(number), version))
+        await eventually(lambda expected=number + 1: submitted >= expected)
+    gathered.set()
+    assert (await clients[0].answer())[0] == 200
+    assert sorted([(await client.answer())[0] for client in clients[1:]]) == [200, 200, 503, 503]
+    for client in clients:
+        if version == "1.0":
+            await client.closed()
+        else:  # what follows is the answer to what was asked next
+            client.write(GET_HEALTH)
+            assert await client.answer() == (200, b'{"status":"ok"}')
+    [aside] = (await organization.call("GET", "/quarantine")).json["quarantine"]
+    assert aside["reason"] == "refused_by_store"
+    assert len(await organization.events(kind="message.received")) == 2
+    # Both flushers go on.
+    bodies = [gateway.meta.inbound(organization.numbers[0]).text(f"after {number}") for number in range(4)]
+    answers = await asyncio.wait_for(asyncio.gather(*map(organization.post_webhook, bodies)), 5)
+    assert [answer.status for answer in answers] == [200] * 4
+
+
+async def test_a_mistake_behind_an_answer_makes_no_second_one(
+    organization: Organization, gateway: Gateway, connect: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(inbound.Inbound, "wake", broken)
+    client = await connect()
+    client.write(webhook(organization, gateway, "1"))
+    assert (await client.answer())[0] == 200
+    client.write(GET_HEALTH)
+    assert await client.answer() == (200, b'{"status":"ok"}')
 
 
 async def test_idle_connections_end(
@@ -274,6 +342,82 @@ async def test_answered_webhooks_leave_nothing_to_the_collector(organization: Or
         finally:
             gc.enable()
     assert left <= 2
+
+
+def large(organization: Organization, size_bytes: int, version: str = "1.1") -> bytes:
+    """The header of a webhook of *size_bytes* that nobody signed."""
+    path = URL(organization.configs[0]["webhook_url"]).path
+    return f"POST {path} HTTP/{version}\r\nhost: x\r\ncontent-length: {size_bytes}\r\n\r\n".encode()
+
+
+@pytest.mark.parametrize("version", ["1.1", "1.0"], ids=["webhook-path", "asgi-path"])
+async def test_large_bodies_share_a_bound(
+    organization: Organization, gateway: Gateway, connect: Any, monkeypatch: pytest.MonkeyPatch, version: str
+) -> None:
+    """Above it large ones are to come again; small ones are taken as ever, and large ones too when there is room."""
+    monkeypatch.setattr(edge, "MAX_HELD_BYTES", 500_000)
+    body = gateway.meta.inbound(organization.numbers[0]).text("x" * 150_000)
+    assert (await organization.post_webhook(body)).status == 200
+    holders = [await connect() for _ in range(3)]
+    for holder in holders:
+        holder.write(large(organization, 1_000_000, version) + b"x" * 140_000)
+
+    async def refused() -> bool:
+        answer = await organization.post_webhook(body)
+        assert answer.status == 200 or 1 <= int(answer.headers["retry-after"]) <= 5
+        return answer.status == 503
+
+    await eventually(refused)
+    sender = await connect()
+    sender.write(HEADER + f"authorization: Bearer {organization.key}\r\n".encode())
+    sender.write(b"content-length: 250000\r\n\r\n" + b" " * 200_000)
+    assert (await sender.answer())[0] == 503
+    assert (await organization.post_webhook(gateway.meta.inbound(organization.numbers[0]).text("small"))).status == 200
+    assert (await organization.send()).status == 200
+    await holders.pop().close()
+
+    async def taken() -> bool:
+        return (await organization.post_webhook(body)).status == 200
+
+    await eventually(taken)
+    # Who exceeds it is answered while the body is under way.
+    holders[0].write(b"x" * 250_000)
+    assert (await holders[0].answer())[0] == 503
+    await eventually(taken)
+    # What is let go of is counted once: nothing is held, and nothing less than that.
+    for holder in holders:
+        await holder.close()
+    await eventually(lambda: all(bodies.held_bytes == 0 for bodies in all_bodies()))
+
+
+def all_bodies() -> list[edge.LargeBodies]:
+    return [thing for thing in gc.get_objects() if isinstance(thing, edge.LargeBodies)]
+
+
+@pytest.mark.parametrize("limit_bytes", [None, 100_000], ids=["of-the-service", "of-the-provider"])
+async def test_a_declared_length_above_the_limit_is_refused_at_once(
+    organization: Organization, connect: Any, monkeypatch: pytest.MonkeyPatch, limit_bytes: int | None
+) -> None:
+    info = MetaBusiness.info
+    if limit_bytes is not None:
+        monkeypatch.setattr(MetaBusiness, "info", msgspec.structs.replace(info, max_webhook_bytes=limit_bytes))
+    assert (await organization.post_webhook(b"{}")).status == 200
+    most = limit_bytes or info.max_webhook_bytes
+    client = await connect()
+    client.write(large(organization, most + 1))
+    assert (await client.answer())[0] == 413
+    client = await connect()
+    client.write(large(organization, most))
+    client.write(b"x" * most)
+    assert (await client.answer())[0] == 401
+
+
+async def test_an_idle_connection_keeps_no_body(organization: Organization, gateway: Gateway, connect: Any) -> None:
+    client = await connect()
+    client.write(webhook(organization, gateway, "x" * 300_000))
+    assert (await client.answer())[0] == 200
+    exchanges = [thing for thing in gc.get_objects() if isinstance(thing, server._Exchange)]
+    assert max(sum(map(len, exchange._chunks)) for exchange in exchanges) <= edge.SMALL_BODY_BYTES
 
 
 async def test_nonsense_is_refused(connect: Any) -> None:

@@ -16,7 +16,7 @@ def insert_events(source: str) -> str:
     """CTEs that store the rows of the CTE *source* as events and queue them for the organization's callback, if it has one.
 
     *source* has the columns place, organization_id, type, config_id, conversation_id, data, raw.
-    The CTE ``stored`` returns place and sequence. Queues are touched in the order of their keys, so that two
+    The CTE ``stored`` returns the sequence, whose last 16 bits are the place. Queues are touched in the order of their keys, so that two
     transactions never wait for each other.
     """
     return f"""{_CLOCK},
@@ -24,7 +24,7 @@ stored as (
     insert into events (organization_id, sequence, type, config_id, conversation_id, data, raw)
     select organization_id, clock.start + place, type, config_id, conversation_id, data, raw
     from {source} cross join clock
-    returning organization_id, sequence, conversation_id, (sequence & 65535)::int as place
+    returning organization_id, sequence, conversation_id
 ),
 queued as (
     -- A disabled callback's events are parked, not passed over: they can be replayed, and the next one tells the gap.

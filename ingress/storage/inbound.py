@@ -87,17 +87,17 @@ def _store(statuses: bool, quarantine: bool) -> str:
         next_parameter += 10
     if quarantine:
         parts.append(_QUARANTINE.format(*range(next_parameter, next_parameter + 7)))
-    answer = "select place from stored"
+    answer = "select sequence from stored"
     if statuses:
-        answer = """select place, null::uuid as config_id, null as value from stored
+        answer = """select sequence, null::uuid as config_id, null as value from stored
         union all select 0, best.config_id, best.value from merged join best using (id)"""
     return f"with {', '.join(parts)} {answer}"
 
 
 class Stored(msgspec.Struct, frozen=True):
-    """What became of one webhook: how many events were new, and of each status whether a message took it."""
+    """What became of one webhook: the sequences of its new events, and of each status whether a message took it."""
 
-    fresh: int
+    sequences: Sequence[int]
     statuses: Sequence[tuple[str, bool]]
 
 
@@ -139,11 +139,11 @@ async def store(connection: asyncpg.Connection, rows: Sequence[WebhookRow]) -> l
             [item.body for _, item in aside],
             [item.foreign_item for _, item in aside],
         ]
-    fresh = [0] * len(rows)
+    sequences: list[list[int]] = [[] for _ in rows]
     taken: Counter[tuple[UUID, str]] = Counter()
     for record in await connection.fetch(_store(bool(statuses), bool(aside)), *arguments):
-        if place := record[0]:
-            fresh[owners[place - 1]] += 1
+        if sequence := record[0]:
+            sequences[owners[(sequence & 0xFFFF) - 1]].append(sequence)
         else:
             taken[record[1], record[2]] += 1
     told: list[list[tuple[str, bool]]] = [[] for _ in rows]
@@ -152,7 +152,7 @@ async def store(connection: asyncpg.Connection, rows: Sequence[WebhookRow]) -> l
             # Which of several alike in the batch was taken does not matter to who counts them.
             told[owner].append((said.value, taken[said.config_id, said.value] > 0))
             taken[said.config_id, said.value] -= 1
-    return [Stored(*each) for each in zip(fresh, told, strict=True)]
+    return [Stored(*each) for each in zip(sequences, told, strict=True)]
 
 
 def _runs(values: Sequence[tuple[object, ...]], width: int) -> list[list[Any]]:
