@@ -253,6 +253,8 @@ create table callbacks (
     disabled_reason      text,
     -- NULL: the last delivery succeeded.
     failing_since        timestamptz,
+    -- Of the last delivery that failed; NULL as above.
+    last_error           text,
     consecutive_failures integer     not null default 0,
     -- The endpoint as a whole is down: nothing is tried before this.
     paused_until         timestamptz,
@@ -266,9 +268,11 @@ create table deliveries (
     -- pending -> delivered, or -> parked (given up; can be replayed: -> pending)
     state           text        not null default 'pending' check (state in ('pending', 'delivered', 'parked')),
     attempts        integer     not null default 0,
-    -- Attempts that failed by this event's own fault (4xx), not because the endpoint was down.
+    -- Attempts that failed by this event's own fault: with 4xx, while the endpoint took others.
     refusals        integer     not null default 0,
     last_error      text,
+    -- The last attempt, if that failed. NULL: none was made.
+    failed_at       timestamptz,
     finished_at     timestamptz,
     primary key (organization_id, sequence)
 );

@@ -192,6 +192,7 @@ async def get_callback(request: Request[Any]) -> Response:
             "state": "disabled" if row["disabled_at"] else "failing" if row["failing_since"] else "healthy",
             "disabled_reason": row["disabled_reason"],
             "failing_since": row["failing_since"],
+            "last_error": row["last_error"],
             "consecutive_failures": row["consecutive_failures"],
             "paused_until": row["paused_until"],
         }

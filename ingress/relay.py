@@ -40,7 +40,7 @@ MAX_ANSWER_BYTES = 16 * 1024
 SCHEDULE_S = (5, 30, 300, 1800, 7200, 18000, 36000, 50400, 72000, 86400)
 JITTER = 0.2
 MAX_RETRY_AFTER_S = 3600
-# An event that alone is refused (4xx) this often is parked, so that the ones behind it go on.
+# An event that is refused (4xx) this often while others are taken is parked, so that the ones behind it go on.
 REFUSALS = 5
 PAUSE_AFTER_FAILURES, PAUSE_S = 5, 5
 DISABLE_AFTER = timedelta(days=5)
@@ -112,13 +112,12 @@ def _key(secret: Secret) -> bytes:
 
 
 class Answer(msgspec.Struct, frozen=True):
-    """How a post ended. ``endpoint_down``: not this event's fault, nothing at this address works."""
+    """How a post ended."""
 
     ok: bool
     kind: str  # for metrics: ok, 4xx, 5xx, 3xx, gone, timeout, connection
     error: str | None = None
     retry_after_s: float | None = None
-    endpoint_down: bool = False
 
 
 class _Origin(msgspec.Struct, frozen=True):
@@ -302,16 +301,16 @@ class Relay:
                 await deliveries.postpone(connection, *place, error, soon)
                 await self._disable(connection, organization_id, endpoint, event, error)
                 return False
-            if answer.endpoint_down:
-                since = await deliveries.endpoint_failed(
-                    connection, organization_id, endpoint.url, PAUSE_AFTER_FAILURES, timedelta(seconds=PAUSE_S)
-                )
-                if since is None:  # the callback was set anew, for all to be tried there at once
-                    await deliveries.postpone(connection, *place, error, soon)
-                    return False
-                if datetime.now(UTC) - since > DISABLE_AFTER:
-                    await self._disable(connection, organization_id, endpoint, event, "failing for days")
-            refused = answer.kind == "4xx"
+            failing_since = await deliveries.endpoint_failed(
+                connection, organization_id, endpoint.url, error, PAUSE_AFTER_FAILURES, timedelta(seconds=PAUSE_S)
+            )
+            if failing_since is None:  # the callback was set anew, for all to be tried there at once
+                await deliveries.postpone(connection, *place, error, soon)
+                return False
+            if datetime.now(UTC) - failing_since > DISABLE_AFTER:
+                await self._disable(connection, organization_id, endpoint, event, "failing for days")
+            # Its own fault only if something else was taken since its last attempt: a bad deploy refuses everything.
+            refused = answer.kind == "4xx" and failing_since > event["waits_since"]
             given_up = attempts > len(SCHEDULE_S) or (refused and event["refusals"] + 1 >= REFUSALS)
             if given_up:
                 return await deliveries.finish(connection, *place, error, "parked")
@@ -366,9 +365,9 @@ async def post(
                     break
             return _judge(response)
     except TimeoutError:
-        return Answer(False, "timeout", "no answer in time", endpoint_down=True)
+        return Answer(False, "timeout", "no answer in time")
     except (aiohttp.ClientError, OSError) as error:
-        return Answer(False, "connection", type(error).__name__, endpoint_down=True)
+        return Answer(False, "connection", type(error).__name__)
 
 
 def _judge(response: aiohttp.ClientResponse) -> Answer:
@@ -381,9 +380,8 @@ def _judge(response: aiohttp.ClientResponse) -> Answer:
     seconds = wanted.isascii() and wanted.isdigit() and len(wanted) < 9
     retry_after_s = float(min(int(wanted), MAX_RETRY_AFTER_S)) if seconds else None
     # 429 and 408 speak of the moment, not of the event.
-    down = status >= 500 or status in (408, 429)
-    kind = "5xx" if down else "3xx" if status < 400 else "4xx"
-    return Answer(False, kind, f"HTTP {status}", retry_after_s, endpoint_down=down)
+    kind = "5xx" if status >= 500 or status in (408, 429) else "3xx" if status < 400 else "4xx"
+    return Answer(False, kind, f"HTTP {status}", retry_after_s)
 
 
 def _jittered(seconds: float) -> float:

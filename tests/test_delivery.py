@@ -316,26 +316,46 @@ async def parked_of(organization: Organization) -> list[Any]:
     return listed
 
 
-async def test_a_refused_event_is_parked_and_the_next_says_so(customer: Organization, crm: Crm) -> None:
-    """Five times 4xx; the ones behind it go on, the first of them with a mark; a replay delivers it after all."""
-    refused = await text(customer, "0")
+OTHER = "+5511900000009"
+
+
+async def other_taken(customer: Organization, crm: Crm) -> None:
+    event_id = await text(customer, "other", OTHER)
+    await crm.wait_for(lambda: event_id in crm.received)
+
+
+async def others_until_parked(customer: Organization, crm: Crm) -> list[Any]:
+    """Messages of somebody else are taken one after the other, until an event is parked."""
+    while not (parked := await parked_of(customer)):
+        await other_taken(customer, crm)
+    return parked
+
+
+async def test_an_event_that_alone_is_refused_is_parked_and_the_next_says_so(customer: Organization, crm: Crm) -> None:
+    """The ones behind it go on, the first of them with a mark; a replay delivers it after all."""
+    conversation = await conversation_of(customer, await text(customer, "0"))
     await crm.wait_received(1)
-    conversation = await conversation_of(customer, refused)
-    crm.script(*[CrmStatus(status=422)] * 5, endpoint=ENDPOINT, conversation=conversation)
+    crm.set_default(CrmStatus(status=422), endpoint=ENDPOINT, conversation=conversation)
     refused = await text(customer, "1")
+    [parked] = await others_until_parked(customer, crm)
+    crm.set_default(None, endpoint=ENDPOINT, conversation=conversation)
+    assert parked["attempts"] >= 5
+    assert parked["last_error"] == "HTTP 422"
+    assert parked["conversation_id"] == conversation
     for number in (2, 3):
         await text(customer, str(number))
-    await crm.wait_received(3)
-    assert bodies(crm.attempts) == ["0", *["1"] * 5, "2", "3"]
-    assert [headers.get("ingress-gap") for headers in crm.headers] == [None] * 6 + ["true", None]
-    assert (await health(customer))["state"] == "healthy"  # the event was at fault, not the endpoint
+    await crm.wait_for(lambda: bodies(crm.of(conversation))[-2:] == ["2", "3"])
+    gaps = [
+        headers.get("ingress-gap")
+        for attempt, headers in zip(crm.attempts, crm.headers, strict=True)
+        if attempt.conversation_id == conversation
+    ]
+    assert gaps == [None] * (1 + parked["attempts"]) + ["true", None]
+    # The event was at fault, not the endpoint.
+    await eventually(lambda: health(customer), lambda told: (told["state"], told["last_error"]) == ("healthy", None))
 
-    [parked] = await parked_of(customer)
-    assert (parked["attempts"], parked["last_error"]) == (5, "HTTP 422")
-    assert parked["conversation_id"] == conversation
-    assert parked["sequence"] == crm.attempts[1].sequence
     assert (await customer.call("POST", "/callback/replay", {})).json == {"replayed": 1}
-    await crm.wait_received(4)
+    await crm.wait_for(lambda: bodies(crm.of(conversation))[-1] == "1")
     assert crm.attempts[-1].event_id == refused
     assert crm.changed_bytes() == {}
     assert await parked_of(customer) == []
@@ -344,24 +364,51 @@ async def test_a_refused_event_is_parked_and_the_next_says_so(customer: Organiza
 
 async def test_an_outage_is_not_the_events_fault(customer: Organization, crm: Crm) -> None:
     """Failures of the endpoint do not count as refusals: only five of those park an event."""
-    crm.script(*[CrmStatus(status=503)] * 6, *[CrmStatus(status=404)] * 4, endpoint=ENDPOINT)
-    await text(customer)
+    conversation = await conversation_of(customer, await text(customer, "0"))
     await crm.wait_received(1)
-    assert len(crm.attempts) == 11
+    crm.script(*[CrmStatus(status=503)] * 30, endpoint=ENDPOINT, conversation=conversation)
+    await text(customer, "1")
+    while "1" not in bodies(list(crm.received.values())):
+        await other_taken(customer, crm)
+    assert bodies(crm.of(conversation)) == ["0", *["1"] * 31]
     assert await parked_of(customer) == []
 
 
-async def test_a_replayed_event_may_be_refused_as_often_again(customer: Organization, crm: Crm) -> None:
-    crm.script(*[CrmStatus(status=400)] * 9, endpoint=ENDPOINT)
-    await text(customer)
-    await eventually(lambda: parked_of(customer))
-    assert len(crm.attempts) == 5
-    assert (await customer.call("POST", "/callback/replay", {})).json == {"replayed": 1}
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 422, 302])
+async def test_a_crm_that_refuses_everything_loses_nothing(customer: Organization, crm: Crm, status: int) -> None:
+    """A bad deploy, or expired rights: it is the endpoint that fails, and each event has its three days."""
+    crm.set_default(CrmStatus(status=status), endpoint=ENDPOINT)
+    for number in range(3):
+        await text(customer, str(number), f"+551190000000{number}")
+    failing = await eventually(lambda: health(customer), lambda told: told["consecutive_failures"] > 30)
+    assert (failing["state"], failing["last_error"]) == ("failing", f"HTTP {status}")
+    assert failing["paused_until"]
+    assert await parked_of(customer) == []
+    crm.set_default(None, endpoint=ENDPOINT)
+    await crm.wait_received(3)
+    assert await parked_of(customer) == []
+
+
+async def test_a_replayed_event_may_be_refused_as_often_again(
+    customer: Organization, crm: Crm, database: asyncpg.Connection
+) -> None:
+    conversation = await conversation_of(customer, await text(customer, "0"))
     await crm.wait_received(1)
-    assert len(crm.attempts) == 10
+    crm.set_default(CrmStatus(status=400), endpoint=ENDPOINT, conversation=conversation)
+    await text(customer, "1")
+    [parked] = await others_until_parked(customer, crm)
+    held = "select refusals, failed_at from deliveries where organization_id = $1 and sequence = $2"
+    assert (await database.fetchrow(held, UUID(customer.id), parked["sequence"]))["refusals"] == 4
+    await crm.refuse()
+    assert (await customer.call("POST", "/callback/replay", {})).json == {"replayed": 1}
+    refusals: int = await database.fetchval(held, UUID(customer.id), parked["sequence"])
+    assert refusals == 0
 
 
-async def test_parked_events_are_paged_and_replayed_one_by_one(customer: Organization, crm: Crm) -> None:
+async def test_parked_events_are_paged_and_replayed_one_by_one(
+    customer: Organization, crm: Crm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(relay, "SCHEDULE_S", (0.01,))
     crm.set_default(CrmStatus(status=400), endpoint=ENDPOINT)
     for number in range(3):
         await text(customer, str(number), f"+551190000000{number}")
@@ -379,8 +426,9 @@ async def test_parked_events_are_paged_and_replayed_one_by_one(customer: Organiz
 
 
 async def test_nobody_sees_or_replays_what_another_organization_parked(
-    customer: Organization, crm: Crm, gateway: Gateway
+    customer: Organization, crm: Crm, gateway: Gateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(relay, "SCHEDULE_S", (0.01,))
     crm.set_default(CrmStatus(status=400), endpoint=ENDPOINT)
     await text(customer)
     [parked] = await eventually(lambda: parked_of(customer))
@@ -450,6 +498,7 @@ async def test_the_health_of_a_callback_shows_no_secret(customer: Organization, 
         "state": "healthy",
         "disabled_reason": None,
         "failing_since": None,
+        "last_error": None,
         "consecutive_failures": 0,
         "paused_until": None,
     }

@@ -505,6 +505,7 @@ async def test_the_callback_is_set_shown_and_removed(organization: Organization,
         "state": "healthy",
         "disabled_reason": None,
         "failing_since": None,
+        "last_error": None,
         "consecutive_failures": 0,
         "paused_until": None,
     }

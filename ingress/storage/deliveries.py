@@ -63,7 +63,7 @@ async def claim(
 
 
 PENDING = """
-select organization_id, sequence, d.attempts, d.refusals, e.type, e.config_id, e.created_at, e.data,
+select organization_id, sequence, d.attempts, d.refusals, coalesce(d.failed_at, e.created_at) as waits_since, e.type, e.config_id, e.created_at, e.data,
     coalesce((select before.state = 'parked' from deliveries before
         where before.organization_id = d.organization_id and before.conversation_id = d.conversation_id
             and before.sequence < d.sequence order by before.sequence desc limit 1), false) as gap
@@ -75,7 +75,10 @@ order by d.sequence limit $3"""
 async def pending(
     connection: asyncpg.Connection, organization_id: UUID, conversation: UUID, limit: int
 ) -> list[asyncpg.Record]:
-    """The next undelivered events of a conversation, in order; ``gap``: the one before was given up (worker)."""
+    """The next undelivered events of a conversation, in order (worker).
+
+    ``gap``: the one before was given up. ``waits_since``: its last attempt, or else its arrival.
+    """
     return await connection.fetch(PENDING, organization_id, conversation, limit)
 
 
@@ -108,7 +111,7 @@ with held as (
     update delivery_queues set due_at = now() + $6::interval, lease_id = null, leased_until = null
     where organization_id = $1 and conversation_id = $2 and lease_id = $3 returning organization_id
 )
-update deliveries d set attempts = attempts + 1, refusals = refusals + $7::int, last_error = $5
+update deliveries d set attempts = attempts + 1, refusals = refusals + $7::int, last_error = $5, failed_at = now()
 from held where d.organization_id = held.organization_id and d.sequence = $4 and d.state = 'pending'"""
 
 
@@ -157,8 +160,8 @@ async def give_back(
 # ------------------------------------------------------------------ the organization's callback
 
 CALLBACK = """
-select organization_id, url, secrets, disabled_at, disabled_reason, failing_since, consecutive_failures, paused_until, updated_at
-from callbacks where organization_id = $1"""
+select organization_id, url, secrets, disabled_at, disabled_reason, failing_since, last_error, consecutive_failures, paused_until,
+    updated_at from callbacks where organization_id = $1"""
 
 
 async def callback(connection: asyncpg.Connection, organization_id: UUID) -> asyncpg.Record | None:
@@ -179,7 +182,8 @@ async def lock_callback(connection: asyncpg.Connection, organization_id: UUID) -
 PUT_CALLBACK = """
 insert into callbacks (organization_id, url, secrets) values ($1, $2, $3)
 on conflict (organization_id) do update set url = excluded.url, secrets = excluded.secrets, disabled_at = null,
-    disabled_reason = null, failing_since = null, consecutive_failures = 0, paused_until = null, updated_at = now()"""
+    disabled_reason = null, failing_since = null, last_error = null, consecutive_failures = 0, paused_until = null,
+    updated_at = now()"""
 
 
 async def put_callback(connection: asyncpg.Connection, organization_id: UUID, url: str, secrets: bytes) -> None:
@@ -245,11 +249,12 @@ async def park(connection: asyncpg.Connection, organization_id: UUID, after: UUI
 
 # What became of a post says something about the URL that was posted to, which may have been replaced meanwhile.
 SUCCEEDED = """
-update callbacks set failing_since = null, consecutive_failures = 0, paused_until = null
+update callbacks set failing_since = null, last_error = null, consecutive_failures = 0, paused_until = null
 where organization_id = $1 and url = $2 and failing_since is not null"""
 FAILED = """
-update callbacks set failing_since = coalesce(failing_since, now()), consecutive_failures = consecutive_failures + 1,
-    paused_until = case when consecutive_failures + 1 >= $3 then now() + $4::interval else paused_until end
+update callbacks set failing_since = coalesce(failing_since, now()), last_error = $3,
+    consecutive_failures = consecutive_failures + 1,
+    paused_until = case when consecutive_failures + 1 >= $4 then now() + $5::interval else paused_until end
 where organization_id = $1 and url = $2 returning failing_since"""
 DISABLE = """
 update callbacks set disabled_at = now(), disabled_reason = $3
@@ -262,10 +267,10 @@ async def endpoint_succeeded(connection: asyncpg.Connection, organization_id: UU
 
 
 async def endpoint_failed(
-    connection: asyncpg.Connection, organization_id: UUID, url: str, pause_after: int, pause: timedelta
+    connection: asyncpg.Connection, organization_id: UUID, url: str, error: str, pause_after: int, pause: timedelta
 ) -> datetime | None:
-    """Count a failure of the endpoint as a whole; since when it fails, None if it is another by now (worker)."""
-    since: datetime | None = await connection.fetchval(FAILED, organization_id, url, pause_after, pause)
+    """Count a failure; since when the endpoint takes nothing, None if it is another by now (worker)."""
+    since: datetime | None = await connection.fetchval(FAILED, organization_id, url, error, pause_after, pause)
     return since
 
 
@@ -292,7 +297,7 @@ with page as (
     order by sequence limit {BATCH_ROWS} for update
 ),
 again as (
-    update deliveries d set state = 'pending', attempts = 0, refusals = 0, finished_at = null
+    update deliveries d set state = 'pending', attempts = 0, refusals = 0, failed_at = null, finished_at = null
     from page where d.organization_id = $1 and d.sequence = page.sequence
     returning d.organization_id, d.conversation_id, d.sequence
 ),
