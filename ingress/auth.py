@@ -3,6 +3,7 @@
 import hashlib
 import hmac
 import os
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from time import monotonic
 from typing import Any
 from uuid import UUID
@@ -17,6 +18,7 @@ from .database import Database
 from .edge import headers_of
 from .identifiers import parse_id
 from .problems import Problem, not_found
+from .settings import Network
 from .storage import organizations
 from .vault import Vault, split_api_key
 
@@ -119,4 +121,26 @@ async def organization_of(request: Request[Any], scope: str) -> tuple[UUID, Prin
 
 
 def client_address(request: Request[Any]) -> str | None:
-    return request.client.host if request.client else None
+    """Where *request* comes from.
+
+    Behind proxies that are trusted (INGRESS_TRUSTED_PROXIES) it is the rightmost entry of X-Forwarded-For that is none
+    of them: whatever is left of it, anybody may have written.
+    """
+    if request.client is None:
+        return None
+    address, named = request.client.host, _ip(request.client.host)
+    trusted: list[Network] = request.state["settings"].trusted_networks
+    hops = ",".join(request.headers.getlist("x-forwarded-for")).split(",")
+    while hops and named is not None and any(named in network for network in trusted):
+        if (named := _ip(hops.pop().strip())) is not None:
+            address = str(named)
+    return address
+
+
+def _ip(text: str) -> IPv4Address | IPv6Address | None:
+    try:
+        address = ip_address(text)
+    except ValueError:
+        return None
+    # What a socket for both families calls an address of the older one.
+    return (address.ipv4_mapped if isinstance(address, IPv6Address) else None) or address

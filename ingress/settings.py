@@ -13,6 +13,7 @@ PLAIN_NAMES = {"database_url": "DATABASE_URL", "redis_url": "REDIS_URL"}
 # Of the commands that speak to a running service (ingress/remote.py), no settings of one.
 CLIENT_NAMES = frozenset({"INGRESS_API_URL", "INGRESS_API_KEY", "INGRESS_API_ORG"})
 
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
 
 
@@ -44,6 +45,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     # Comma-separated networks that outgoing calls may reach though they are private, as in 10.1.0.0/16.
     # Plain http is allowed only where this is not empty.
     egress_allow: str = ""
+    # Comma-separated networks of the proxies in front: what they say in X-Forwarded-For is believed, and nobody else.
+    trusted_proxies: str = ""
     # Seconds between two looks at an account that is sent through (docs/health.md). 0: this process looks at none.
     health_interval_s: Annotated[float, msgspec.Meta(ge=0, le=3600)] = 30
     log_level: Literal["debug", "info", "warning", "error"] = "info"
@@ -57,11 +60,19 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         return f"http://{host}:{self.port}"
 
     @property
-    def allowed_networks(self) -> list[ipaddress.IPv4Network | ipaddress.IPv6Network]:
-        return [ipaddress.ip_network(part.strip()) for part in self.egress_allow.split(",") if part.strip()]
+    def allowed_networks(self) -> list[Network]:
+        return _networks(self.egress_allow)
+
+    @property
+    def trusted_networks(self) -> list[Network]:
+        return _networks(self.trusted_proxies)
 
     def __repr__(self) -> str:
         return f"Settings(host={self.host!r}, port={self.port})"
+
+
+def _networks(text: str) -> list[Network]:
+    return [ipaddress.ip_network(part.strip()) for part in text.split(",") if part.strip()]
 
 
 def variable(field: str) -> str:
@@ -83,8 +94,9 @@ def load(environment: Mapping[str, str]) -> Settings:
         except msgspec.ValidationError as error:
             raise SettingsError(f"{variable(field)}: {error}") from None
     settings = Settings(**values)
-    try:
-        settings.allowed_networks  # noqa: B018  (parsed here so that a mistake stops the start)
-    except ValueError as error:
-        raise SettingsError(f"{variable('egress_allow')}: {error}") from None
+    for field in ("egress_allow", "trusted_proxies"):
+        try:
+            _networks(getattr(settings, field))
+        except ValueError as error:
+            raise SettingsError(f"{variable(field)}: {error}") from None
     return settings

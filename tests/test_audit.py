@@ -6,6 +6,7 @@ from typing import Any
 from uuid import UUID
 
 import asyncpg
+import msgspec
 import pytest
 
 from ingress import app, log
@@ -16,7 +17,7 @@ from ingress.storage import organizations
 from ingress.vault import Vault, generate_key
 
 from .conftest import serving
-from .gateway import Organization, eventually
+from .gateway import Gateway, Organization, eventually
 
 BASE = "/integrations/whatsapp"
 
@@ -50,6 +51,32 @@ async def test_an_untouched_trail_is_intact(kept: Organization) -> None:
     assert entries[-1]["action"] == "organization_created"
     assert len({entry["hash"] for entry in entries}) == len(entries)
     assert await verdict(kept) == {"intact": True, "entries": len(entries), "hash": entries[0]["hash"]}
+
+
+@pytest.mark.parametrize(
+    ("trusted", "forwarded", "address"),
+    [
+        ("", "198.51.100.7", "127.0.0.1"),
+        ("10.0.0.0/8", "198.51.100.7", "127.0.0.1"),
+        ("127.0.0.1/32", "198.51.100.7", "198.51.100.7"),
+        ("127.0.0.1/32,10.0.0.0/8", "203.0.113.9, 198.51.100.7,10.0.0.2 , ::ffff:10.0.0.1", "198.51.100.7"),
+        ("127.0.0.1/32,10.0.0.0/8", "10.0.0.1", "10.0.0.1"),
+        ("127.0.0.1/32", "2001:db8::0:7", "2001:db8::7"),
+        ("127.0.0.1/32", "198.51.100.7, somebody", "127.0.0.1"),
+        ("127.0.0.1/32", "", "127.0.0.1"),
+    ],
+    ids=["nobody", "not-this-one", "proxy", "chain", "the-proxy-itself", "ipv6", "no-address", "empty"],
+)
+async def test_the_address_of_a_client_behind_proxies(
+    settings: Settings, gateway: Gateway, organization: Organization, trusted: str, forwarded: str, address: str
+) -> None:
+    """As far as the proxies are ours: what is left of the first that is not, the client may have written."""
+    async with serving(msgspec.structs.replace(settings, trusted_proxies=trusted)) as url:
+        body, key = {"scopes": ["read"]}, organization.key
+        made = await gateway.call("POST", f"{url}/keys", body, key=key, x_forwarded_for=forwarded)
+        assert made.status == 201, made.raw
+    entry = (await organization.call("GET", f"{BASE}/audit?limit=1")).json["entries"][0]
+    assert (entry["action"], entry["address"]) == ("key_created", address)
 
 
 async def test_entries_of_many_changes_at_once_are_one_chain(kept: Organization) -> None:

@@ -70,6 +70,8 @@ def test_origin_without_a_public_url(host: str, origin: str) -> None:
         ("INGRESS_EGRESS_ALLOW", "10.1.0.0/33"),
         ("INGRESS_EGRESS_ALLOW", "10.1.0.1/16"),
         ("INGRESS_EGRESS_ALLOW", "localhost"),
+        ("INGRESS_TRUSTED_PROXIES", "10.1.0.1/16"),
+        ("INGRESS_TRUSTED_PROXIES", "proxy"),
         ("INGRESS_PROT", "8000"),
         ("INGRESS_", "x"),
         ("INGRESS_DATABASE_URL", "postgresql://h"),
