@@ -29,7 +29,18 @@ Permit = Literal["call", "probe"]
 class Breaker:
     """Of one account. ``broken``: it is open because the account cannot send, not for failing calls."""
 
-    __slots__ = ("_changed", "_clock", "_open_s", "_probing", "_seconds", "_successes", "_until", "broken", "state")
+    __slots__ = (
+        "_changed",
+        "_clock",
+        "_open_s",
+        "_probing",
+        "_seconds",
+        "_successes",
+        "_until",
+        "broken",
+        "state",
+        "used_at",
+    )
 
     def __init__(
         self,
@@ -45,6 +56,7 @@ class Breaker:
         self._until = 0.0
         self._successes = 0
         self._probing = False
+        self.used_at = clock()  # when a call was asked for last
 
     @property
     def wait_s(self) -> float:
@@ -56,14 +68,19 @@ class Breaker:
 
     def enter(self) -> Permit | None:
         """Whether a call may be made now. Whoever gets a permit gives it back with `leave`, whatever happens."""
+        self.used_at = self._clock()
         if self.state == "closed":
             return "call"
         if self.wait_s > 0:
             return None
-        if self.state == "open":
-            self._become("half_open")
+        self.end_rest()
         self._probing = True
         return "probe"
+
+    def end_rest(self) -> None:
+        """Half open where it has rested, though nobody calls: an account that is not sent through is not left alone."""
+        if self.state == "open" and self.wait_s <= 0:
+            self._become("half_open")
 
     def leave(self, permit: Permit, ended: Ended) -> None:
         if permit == "probe":

@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Coroutine
+from time import monotonic
 from typing import Any
 from uuid import UUID
 
@@ -23,6 +24,8 @@ from .storage import configs, health
 logger = logging.getLogger("ingress.breakers")
 
 SYNC_S = 5.0
+# A breaker that nobody used for so long is forgotten: its account may be gone, and what it knew is too old.
+FORGET_AFTER_S = 3600.0
 # Broken for some messages only: others go out.
 NARROW = frozenset(
     {"template", "template_category", "flow", "feature", "country", "recipient", "message", "pair", "trial", "callback"}
@@ -38,6 +41,7 @@ class Breakers:
         self._database = database
         self._redis = redis
         self._breakers: dict[UUID, Breaker] = {}
+        self._providers: dict[UUID, str] = {}
         self._broken: set[UUID] = set()  # configs that are broken by what the database says, or is being told
         self._telling: set[UUID] = set()
         self._order = asyncio.Lock()
@@ -86,6 +90,14 @@ class Breakers:
         """Another process has told the database something."""
         self._news.set()
 
+    def look(self) -> None:
+        """Show which have rested, whether they are called or not, and forget the ones that nobody uses."""
+        for config_id, breaker in list(self._breakers.items()):
+            breaker.end_rest()
+            if monotonic() - breaker.used_at > FORGET_AFTER_S and config_id not in self._broken:
+                del self._breakers[config_id]
+                metrics.child(metrics.breakers, self._providers.pop(config_id), breaker.state).dec()
+
     async def sync(self) -> None:
         """Do as the database says."""
         async with self._order:
@@ -103,6 +115,7 @@ class Breakers:
     def _breaker(self, config_id: UUID, provider: str) -> Breaker:
         breaker = self._breakers.get(config_id)
         if breaker is None:
+            self._providers[config_id] = provider
             metrics.child(metrics.breakers, provider, "closed").inc()
 
             def changed(former: State, state: State) -> None:
@@ -132,6 +145,7 @@ class Breakers:
 
     async def _sync_forever(self) -> None:
         while True:
+            self.look()
             try:
                 await self.sync()
             except StoreUnavailable:

@@ -1,9 +1,18 @@
 """The circuit breaker, held against a model that says the same in other words."""
 
+from types import SimpleNamespace
+from typing import Any, cast, get_args
+from uuid import uuid4
+
 import hypothesis.strategies as st
+import pytest
 from hypothesis import given, settings
 
+from ingress import breaker as breaker_module
+from ingress import breakers as breakers_module
+from ingress import metrics
 from ingress.breaker import Breaker, Ended, Permit, State
+from ingress.breakers import Breakers
 
 SEQUENCES = 2_000
 
@@ -83,6 +92,16 @@ class Comparison:
         self.breaker.close()
         self.model.state, self.model.calls = "closed", []
 
+    def end_rest(self) -> None:
+        resting = self.clock.now - self.model.opened_at
+        self.breaker.end_rest()
+        if self.model.state == "open" and "probe" not in self.under_way:
+            if resting > self.model.rest_s * 1.2:
+                assert self.breaker.state == "half_open"
+            if self.breaker.state == "half_open":
+                assert resting >= self.model.rest_s * 0.8
+                self.model.state, self.model.successes = "half_open", 0
+
     def step(self, what: str | float) -> None:
         match what:
             case float():
@@ -95,6 +114,8 @@ class Comparison:
             case "6 fail":
                 for _ in range(6):
                     self.leave(-1, "failed")
+            case "end rest":
+                self.end_rest()
             case "close":
                 self.close()
             case "first ok":
@@ -112,6 +133,7 @@ STEPS = [
     "enter",
     "enter 10",
     "6 fail",
+    "end rest",
     "close",
     "first ok",
     "ok",
@@ -173,6 +195,27 @@ def test_rests_get_longer_up_to_two_minutes_and_start_anew() -> None:
     assert breaker.state == "closed"
     failed_calls(breaker, 10)
     assert breaker.wait_s <= 12
+
+
+def test_what_nobody_calls_any_more_is_not_said_to_be_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a switch away from a dead provider: half open once it has rested, and forgotten with the account."""
+    monkeypatch.setattr(breaker_module, "OPEN_S", 0.0)
+    breakers = Breakers(cast(Any, None), cast(Any, None))
+    config = cast(Any, SimpleNamespace(id=uuid4(), provider_type="left", is_absent=False))
+
+    def shown() -> list[float | None]:
+        labels = [{"provider": "left", "state": state} for state in get_args(State)]
+        return [metrics.REGISTRY.get_sample_value("ingress_breakers", each) for each in labels]
+
+    for _ in range(10):
+        breakers.leave(config, breakers.enter(config) or "call", "failed")
+    assert (breakers.state_of(config.id), shown()) == ("open", [0, 1, None])
+    breakers.look()
+    assert (breakers.state_of(config.id), shown()) == ("half_open", [0, 0, 1])
+    monkeypatch.setattr(breakers_module, "FORGET_AFTER_S", -1.0)
+    breakers.look()
+    assert (breakers.state_of(config.id), shown()) == (None, [0, 0, 0])
+    assert breakers.enter(config) == "call"
 
 
 def test_refusals_never_open_it() -> None:
