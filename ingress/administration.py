@@ -17,7 +17,7 @@ from . import identifiers
 from .audit import Actor, record
 from .auth import SCOPES, Principal, authorize, client_address, organization_of
 from .database import Database
-from .edge import decode_body, int_of, limit_of, page_response
+from .edge import decode_body, id_of, int_of, limit_of, page_response
 from .egress import Egress, InvalidUrl
 from .envelope import timestamp
 from .identifiers import parse_id
@@ -93,11 +93,10 @@ async def create_organization(request: Request[Any]) -> Response:
 async def list_organizations(request: Request[Any]) -> Response:
     """GET /organizations (platform key); `next` is the next page's `after`."""
     _platform(await authorize(request, "admin"))
-    limit = limit_of(request)
-    text = request.query_params.get("after")
+    after, limit = id_of(request, "after"), limit_of(request)
     database: Database = request.state["database"]
     async with database.worker() as connection:
-        rows = await organizations.page(connection, parse_id(text) if text else None, limit + 1)
+        rows = await organizations.page(connection, after, limit + 1)
     return page_response("organizations", [dict(row) for row in rows], limit)
 
 
@@ -302,12 +301,9 @@ async def list_quarantine(request: Request[Any]) -> Response:
         raise Problem(
             422, "invalid_request", "A query parameter is not valid.", errors=[("state", "open, replayed or discarded")]
         )
-    limit = limit_of(request)
-    after = request.query_params.get("after")
+    after, limit = id_of(request, "after"), limit_of(request)
     async with _quarantine(request, organization_id, foreign) as connection:
-        rows = await inbound.quarantined(
-            connection, organization_id, state, parse_id(after) if after else None, limit + 1, foreign=foreign
-        )
+        rows = await inbound.quarantined(connection, organization_id, state, after, limit + 1, foreign=foreign)
     return page_response("quarantine", [dict(row) for row in rows], limit)
 
 

@@ -4,6 +4,7 @@ import logging
 from collections.abc import Iterable, Sequence
 from time import monotonic
 from typing import Any, TypeVar
+from uuid import UUID
 
 import msgspec
 from starlette.requests import Request
@@ -130,6 +131,15 @@ def int_of(request: Request[Any], name: str, default: int) -> int:
     if not text.isascii() or not text.isdigit() or len(text) > 18:
         raise Problem(422, "invalid_request", "A query parameter is not valid.", errors=[(name, "must be a number")])
     return int(text)
+
+
+def id_of(request: Request[Any], name: str) -> UUID | None:
+    """A query parameter that must be an id; None: not given. Raises `Problem` 422."""
+    text = request.query_params.get(name)
+    found = identifiers.parse_id(text) if text else None
+    if text and found is None:
+        raise Problem(422, "invalid_request", "A query parameter is not valid.", errors=[(name, "is no id")])
+    return found
 
 
 # ------------------------------------------------------------------ around every handler

@@ -13,6 +13,7 @@ from .auth import authorize, organization_of
 from .database import Database
 from .edge import int_of, limit_of
 from .envelope import render
+from .identifiers import parse_event_id
 from .problems import Problem
 from .redis_state import RedisState
 from .storage import events as stored
@@ -130,15 +131,14 @@ async def list_events(request: Request[Any]) -> Response:
 
 
 async def stream_events(request: Request[Any]) -> Response:
-    """GET /events/stream: server-sent events from `Last-Event-ID` (or ?after=, or now) on; `id` is the sequence."""
+    """GET /events/stream: server-sent events from `Last-Event-ID` (or ?after=, or now) on.
+
+    `id` is the sequence. `Last-Event-ID` may be an event's own id, too.
+    """
     organization_id, _ = await organization_of(request, "read")
     database: Database = request.state["database"]
-    given = request.headers.get("last-event-id", "")
-    if given.isascii() and given.isdigit() and len(given) <= 18:
-        after = int(given)
-    elif request.query_params.get("after"):
-        after = int_of(request, "after", 0)
-    else:
+    after = _resume(request, organization_id)
+    if after is None:
         async with database.organization(organization_id) as connection:
             after = await stored.last_sequence(connection, organization_id)
     return StreamingResponse(
@@ -148,6 +148,19 @@ async def stream_events(request: Request[Any]) -> Response:
     )
 
 
+def _resume(request: Request[Any], organization_id: UUID) -> int | None:
+    """Which sequence a stream goes on from; None: from now. Raises `Problem` 422."""
+    given = request.headers.get("last-event-id")
+    if not given:
+        return int_of(request, "after", 0) if request.query_params.get("after") else None
+    if given.isascii() and given.isdigit() and len(given) <= 18:
+        return int(given)
+    sequence = parse_event_id(given, organization_id)
+    if sequence is None:  # to begin with now would pass by what was missed
+        raise Problem(422, "invalid_request", "A header is not valid.", errors=[("Last-Event-ID", "is no event's")])
+    return sequence
+
+
 async def _stream(request: Request[Any], organization_id: UUID, after: int) -> AsyncIterator[bytes]:
     database: Database = request.state["database"]
     wakes: Wakes = request.state["wakes"]
@@ -155,7 +168,8 @@ async def _stream(request: Request[Any], organization_id: UUID, after: int) -> A
     waiter = wakes.listen(organization_id)
     quiet_since, pause = monotonic(), POLL_S
     try:
-        yield b"retry: 1000\n\n"
+        # Where it begins is the client's to keep: its connection may break before the first event.
+        yield b"retry: 1000\nid: %d\n\n" % after
         while not closing.is_set():
             try:
                 await authorize(request, "read")

@@ -29,7 +29,7 @@ from providers.messages import (
 from . import metrics, tracing
 from .auth import organization_of
 from .database import Database, StoreUnavailable
-from .edge import decode_body, headers_of, limit_of, page_response
+from .edge import decode_body, headers_of, id_of, limit_of, page_response
 from .events import Wakes
 from .group_commit import Overloaded
 from .identifiers import parse_id
@@ -400,14 +400,8 @@ async def get_message(request: Request[Any]) -> Response:
 async def list_messages(request: Request[Any]) -> Response:
     """GET /messages?conversation_id=&before=&limit=: newest first; `next` is the next page's `before`."""
     organization_id, _ = await organization_of(request, "read")
-    filters: list[UUID | None] = []
-    for name in ("conversation_id", "before"):
-        text = request.query_params.get(name)
-        filters.append(parse_id(text) if text else None)
-        if text and filters[-1] is None:
-            raise Problem(422, "invalid_request", "A query parameter is not valid.", errors=[(name, "is no id")])
-    limit = limit_of(request)
+    conversation_id, before, limit = id_of(request, "conversation_id"), id_of(request, "before"), limit_of(request)
     database: Database = request.state["database"]
     async with database.organization(organization_id) as connection:
-        rows = await sends.page(connection, organization_id, filters[0], filters[1], limit + 1)
+        rows = await sends.page(connection, organization_id, conversation_id, before, limit + 1)
     return page_response("messages", [_record(row) for row in rows], limit)

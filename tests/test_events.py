@@ -111,6 +111,9 @@ async def test_events_of_one_body_keep_its_order(organization: Organization, gat
         ("/events", "wait", "1s"),
         ("/events/stream", "after", "x"),
         ("/events/stream", "after", "9" * 19),
+        ("/messages", "before", "x"),
+        ("/messages", "conversation_id", "x"),
+        ("/quarantine", "after", "x"),
     ],
 )
 async def test_bad_parameters_are_named(organization: Organization, path: str, name: str, value: str) -> None:
@@ -204,7 +207,8 @@ async def test_the_stream_is_server_sent_events(organization: Organization, gate
     async with streaming(organization) as frames:
         assert frames.answer.headers["content-type"].startswith("text/event-stream")
         assert frames.answer.headers["cache-control"] == "no-store"
-        assert await frames.lines() == ["retry: 1000"]
+        [begun] = await organization.events()
+        assert await frames.lines() == ["retry: 1000", f"id: {begun['sequence']}"]
         await text(organization, gateway)  # from now on: what was there before is not repeated
         lines = await frames.lines()
     [received] = await organization.events(kind="message.received")
@@ -231,6 +235,17 @@ async def test_the_stream_resumes_where_it_was_left(
         await text(organization, gateway, "live")
         [live] = await frames.events(1)
     assert live["data"]["message"]["content"]["body"] == "live"
+    async with streaming(organization, last_event_id=stored[2]["id"]) as frames:
+        assert await frames.events(4) == [*stored[3:], live]
+
+
+@pytest.mark.parametrize("given", ["x", "-1", "9" * 19, "evt_1", f"evt_{1:032x}"])
+async def test_a_stream_that_cannot_be_resumed_is_refused(organization: Organization, given: str) -> None:
+    """Rather than begun with now, without a word about what was missed. So is the event of somebody else."""
+    async with asyncio.timeout(5):  # a stream would not end
+        answer = await organization.call("GET", "/events/stream", last_event_id=given)
+    assert (answer.status, answer.json["code"]) == (422, "invalid_request")
+    assert [error["path"] for error in answer.json["errors"]] == ["Last-Event-ID"]
 
 
 async def test_a_quiet_stream_is_kept_alive(organization: Organization, monkeypatch: pytest.MonkeyPatch) -> None:

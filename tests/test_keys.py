@@ -319,6 +319,7 @@ async def test_organizations_are_the_platforms(owner: Organization, gateway: Gat
         query = f"limit=200&after={page['next']}" if "next" in page else ""
     assert owner.id in found
     assert len(set(found)) == len(found)
+    assert (await gateway.call("GET", "/organizations?after=x", key=gateway.platform_key)).status == 422
 
 
 async def test_without_a_platform_key_nobody_is_the_platform() -> None:
