@@ -168,6 +168,8 @@ def test_from_nothing_and_back(tmp_path: Path, free_port: int) -> None:
         for config in facts["configs"]:
             assert config["webhook_url"].startswith(f"{facts['url']}/webhooks/{config['provider']}/")
             assert {"config_id", "base_url", *SIGNED_WITH[config["provider"]]} <= set(config)
+        # Each can be refused alone.
+        assert len({config["base_url"] for config in facts["configs"]}) == len(facts["configs"])
         assert facts["api_key"] in first.printed
         assert facts["platform_key"] not in first.printed
         assert str(data / "dev.json") in first.printed
@@ -184,8 +186,9 @@ def test_from_nothing_and_back(tmp_path: Path, free_port: int) -> None:
 
     with running(data, free_port) as again:
         assert again.lasting == first.lasting
-        # What was stored is there, and nothing was added by starting again.
+        # What was stored is there, and nothing was added by starting again; nor is it shown as what is tried now.
         assert again.events(until="working") == before
+        assert f"after={before[-1]['sequence']}'" in again.commands[-1]
         _, organizations = again.call("/organizations", key="platform_key")
         assert [made["id"] for made in organizations["organizations"]] == [facts["organization_id"]]
         assert again.interrupt() == 0

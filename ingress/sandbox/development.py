@@ -59,7 +59,8 @@ class Development:
             aiohttp.ClientSession(headers={"authorization": f"Bearer {self._settings.platform_key}"}) as session,
         ):
             facts = await self._organization(session, former)
-            accounts = [await _meta(meta, 1), await _meta(meta, 2), await _twilio(twilio), await _waha(waha)]
+            numbers = [await _meta(meta, index, port) for index, port in enumerate(_meta_ports(former), 1)]
+            accounts = [*numbers, await _twilio(twilio), await _waha(waha)]
             facts["configs"] = await self._configs(session, facts, former, accounts)
             facts["sandbox"] = {"crm_url": crm.url}
             for name, simulator in (("meta", meta), ("twilio", twilio), ("waha", waha), ("crm", crm)):
@@ -68,7 +69,7 @@ class Development:
                     f"{name}_control_url": simulator.control_url,
                 }
             _write_private(self._path, json.dumps(facts, indent=2) + "\n")
-            sys.stdout.write(_welcome(facts, self._path))
+            sys.stdout.write(_welcome(facts, self._path, await self._last_sequence(session, facts)))
             sys.stdout.flush()
             yield
 
@@ -132,6 +133,15 @@ class Development:
         facts = {"config_id": made["config_id"], "webhook_url": made["webhook_url"], "active": active}
         return {"provider": account.provider, **facts, **account.config_data}
 
+    async def _last_sequence(self, session: aiohttp.ClientSession, facts: dict[str, Any]) -> int:
+        """Where a stream of events begins now: it says so before the first one."""
+        headers = {"authorization": f"Bearer {facts['api_key']}"}
+        async with session.get(f"{self._url}/events/stream", headers=headers) as answer:
+            async for line in answer.content:
+                if line.startswith(b"id: "):
+                    return int(line.removeprefix(b"id: "))
+        raise RuntimeError("the stream of events did not begin")
+
     async def _post(
         self, session: aiohttp.ClientSession, path: str, body: dict[str, Any], headers: dict[str, str] | None = None
     ) -> dict[str, Any]:
@@ -142,9 +152,10 @@ class Development:
             return told
 
 
-async def _meta(meta: MetaSimulator, index: int) -> Account:
+async def _meta(meta: MetaSimulator, index: int, port: int) -> Account:
+    """With a port of its own: whatever is done to one number's connections, the other is there to fall back to."""
     number = example_number(index)
-    base_url = await meta.add_number(number)
+    base_url = await meta.add_number(number, own_port=True, port=_free(port))
 
     async def point_to(url: str) -> None:
         # The app's own callback; the number's override was set by the service, in its first run.
@@ -173,6 +184,12 @@ async def _waha(waha: WahaSimulator) -> Account:
             state.config = {"webhooks": [{"url": url, "events": ["*"], "hmac": {"key": phone.hmac_key}}]}
 
     return Account("whatsapp_web", "Sandbox phone", phone.config_data(base_url), point_to)
+
+
+def _meta_ports(former: dict[str, Any]) -> list[int]:
+    """Those that the two numbers had in a former run, else 0."""
+    configs = former.get("configs", [])[:2]
+    return [urlsplit(config["base_url"]).port or 0 for config in configs] or [0, 0]
 
 
 def _free(port: int) -> int:
@@ -215,7 +232,7 @@ def _sample(config: dict[str, Any]) -> tuple[str, str]:
     return body.decode(), signature(number.app_secret, body)
 
 
-def _welcome(facts: dict[str, Any], path: Path) -> str:
+def _welcome(facts: dict[str, Any], path: Path, last_sequence: int) -> str:
     body, signed = _sample(facts["configs"][0])
     url, key = facts["url"], facts["api_key"]
     return f"""
@@ -237,7 +254,7 @@ Three things to try:
     -d '{{"to": "+5511987654321", "body": "Hello"}}'
 
   # the events of both
-  curl -s '{url}/events?after=0&limit=100' -H 'Authorization: Bearer {key}'
+  curl -s '{url}/events?after={last_sequence}' -H 'Authorization: Bearer {key}'
 
 Ctrl-C stops it; the data stays.
 """

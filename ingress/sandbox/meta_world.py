@@ -54,15 +54,16 @@ class MetaWorld(World[MetaNumber, NumberState, AcceptedMessage, SendCall], Groun
 
     # ---------------------------------------------------------------- numbers
 
-    async def add_number(self, number: MetaNumber, *, own_port: bool = False) -> str:
+    async def add_number(self, number: MetaNumber, *, own_port: bool = False, port: int = 0) -> str:
         """Add *number*, or replace what is known of it; returns its base URL.
 
-        With *own_port* its connections can be refused while other numbers live. A number that brings a
-        ``webhook_url`` is subscribed already; one without waits for the gateway to subscribe.
+        With *own_port* its connections can be refused while other numbers live; *port* is that one, 0: the system
+        chooses. A number that brings a ``webhook_url`` is subscribed already; one without waits for the gateway to
+        subscribe.
         """
         state = self.numbers.get(number.phone_number_id)
         if state is None:
-            state = NumberState(number, await self._listener(own_port=own_port))
+            state = NumberState(number, await self._listener(own_port=own_port, port=port))
             self.numbers[number.phone_number_id] = state
         state.number = number
         self.templates.setdefault(number.waba_id, [example_template()])

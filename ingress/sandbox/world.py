@@ -96,9 +96,9 @@ class World(ScriptedWorld[A], Ledger[M, C], abc.ABC, Generic[N, A, M, C]):
     def state_of(self, account: N | str) -> A:
         return self.numbers[account if isinstance(account, str) else self.key(account)]
 
-    async def _listener(self, *, own_port: bool) -> Listener:
-        """An open one for a new number."""
-        listener = Listener(self.answer) if own_port else self._shared
+    async def _listener(self, *, own_port: bool, port: int = 0) -> Listener:
+        """An open one for a new number; *port* of its own, 0: the system chooses."""
+        listener = Listener(self.answer, port) if own_port else self._shared
         await listener.open()
         return listener
 
