@@ -1,6 +1,7 @@
 """Serving the application: uvicorn, with deadlines for slow clients and an orderly end."""
 
 import asyncio
+import errno
 import gc
 import logging
 import os
@@ -278,7 +279,8 @@ def listen(host: str, port: int) -> socket.socket:
         made.bind((host, port))
     except OSError as error:
         made.close()
-        raise PortTaken(f"cannot listen on {host}:{port} ({os.strerror(error.errno or 0)}); set INGRESS_PORT") from None
+        name = "INGRESS_PORT" if error.errno in (errno.EADDRINUSE, errno.EACCES) else "INGRESS_HOST"
+        raise PortTaken(f"cannot listen on {host}:{port} ({error.strerror}); set {name}") from None
     made.listen(BACKLOG)
     made.set_inheritable(True)
     return made

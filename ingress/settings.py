@@ -3,6 +3,7 @@
 import ipaddress
 from collections.abc import Mapping
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -10,7 +11,7 @@ PREFIX = "INGRESS_"
 # Set by the platforms the service runs on, hence without our prefix.
 PLAIN_NAMES = {"database_url": "DATABASE_URL", "redis_url": "REDIS_URL"}
 
-# Of the commands that speak to a running service (ingress/remote.py), no settings of one.
+# Of the commands that speak to a running service (ingress/remote.py), no settings of one; in the README all the same.
 CLIENT_NAMES = frozenset({"INGRESS_API_URL", "INGRESS_API_KEY", "INGRESS_API_ORG"})
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -75,6 +76,14 @@ def _networks(text: str) -> list[Network]:
     return [ipaddress.ip_network(part.strip()) for part in text.split(",") if part.strip()]
 
 
+def _check_url(text: str) -> None:
+    """Raises `ValueError` where *text* is not empty, and nothing to begin an address with."""
+    parts = urlsplit(text)
+    plain = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0 and "@" not in parts.netloc
+    if text and (not plain or parts.query or parts.fragment or not text.isprintable() or " " in text):
+        raise ValueError("must be like https://in.example.com")
+
+
 def variable(field: str) -> str:
     return PLAIN_NAMES.get(field, PREFIX + field.upper())
 
@@ -84,7 +93,7 @@ def load(environment: Mapping[str, str]) -> Settings:
     fields = {variable(field): field for field in Settings.__struct_fields__}
     known = {*fields, *CLIENT_NAMES}
     if unknown := sorted(name for name in environment if name.startswith(PREFIX) and name not in known):
-        raise SettingsError(f"unknown setting {', '.join(unknown)}; known are {', '.join(sorted(fields))}")
+        raise SettingsError(f"unknown setting {', '.join(unknown)}; known are {', '.join(sorted(known))}")
     given = {field: environment[name].strip() for name, field in fields.items() if name in environment}
     values = {}
     types = {field.name: field.type for field in msgspec.structs.fields(Settings)}
@@ -94,9 +103,9 @@ def load(environment: Mapping[str, str]) -> Settings:
         except msgspec.ValidationError as error:
             raise SettingsError(f"{variable(field)}: {error}") from None
     settings = Settings(**values)
-    for field in ("egress_allow", "trusted_proxies"):
+    for field, check in (("egress_allow", _networks), ("trusted_proxies", _networks), ("public_url", _check_url)):
         try:
-            _networks(getattr(settings, field))
+            check(getattr(settings, field))
         except ValueError as error:
             raise SettingsError(f"{variable(field)}: {error}") from None
     return settings

@@ -252,6 +252,14 @@ def test_the_port_is_taken(tmp_path: Path) -> None:
     assert not (tmp_path / "data").exists()
 
 
+def test_a_host_that_is_none_of_ours(tmp_path: Path) -> None:
+    """The cause as the system tells it, and the setting it is about."""
+    line = refusal(ingress("run", INGRESS_DATA_DIR=str(tmp_path / "data"), INGRESS_HOST="no-such-host.invalid"))
+    assert "no-such-host.invalid" in line
+    assert "set INGRESS_HOST" in line
+    assert "Unknown error" not in line
+
+
 # ---------------------------------------------------------------- settings
 
 

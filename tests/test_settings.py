@@ -72,6 +72,13 @@ def test_origin_without_a_public_url(host: str, origin: str) -> None:
         ("INGRESS_EGRESS_ALLOW", "localhost"),
         ("INGRESS_TRUSTED_PROXIES", "10.1.0.1/16"),
         ("INGRESS_TRUSTED_PROXIES", "proxy"),
+        ("INGRESS_PUBLIC_URL", "in.example.com"),
+        ("INGRESS_PUBLIC_URL", "ftp://in.example.com"),
+        ("INGRESS_PUBLIC_URL", "https://"),
+        ("INGRESS_PUBLIC_URL", "https://in.example.com:port"),
+        ("INGRESS_PUBLIC_URL", "https://user:x@in.example.com"),
+        ("INGRESS_PUBLIC_URL", "https://in.example.com/?x"),
+        ("INGRESS_PUBLIC_URL", "https://in.example.com /"),
         ("INGRESS_PROT", "8000"),
         ("INGRESS_", "x"),
         ("INGRESS_DATABASE_URL", "postgresql://h"),
@@ -89,6 +96,7 @@ def test_an_unknown_setting_is_told_the_known_ones() -> None:
         load({"INGRESS_PLATFROM_KEY": SECRET, "INGRESS_X": SECRET})
     assert "INGRESS_PLATFORM_KEY" in str(caught.value)
     assert "INGRESS_X" in str(caught.value)
+    assert "INGRESS_API_URL" in str(caught.value)
     assert SECRET not in str(caught.value)
 
 
