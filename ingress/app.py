@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 from time import monotonic
 from typing import Any
 from uuid import UUID
@@ -53,7 +54,7 @@ from .relay import Relay
 from .settings import Settings
 from .storage import audit as trails
 from .storage import deliveries, health, inbound, retention, sends
-from .takeover import Takeover
+from .takeover import Takeover, forever
 from .transfers import Transfers
 from .vault import Vault, VaultError
 
@@ -103,11 +104,13 @@ class Application:
             for work in (
                 _hear(redis, manager, wakes, breakers),
                 _listen(database, manager, changes),
-                _recover(manager),
+                forever(
+                    manager.recover, RECOVER_EVERY_S
+                ),  # what a process that died in the middle of a switch has left
+                forever(partial(_watch_gauges, database), GAUGES_EVERY_S),
+                forever(partial(_purge, database), PURGE_EVERY_S),
+                forever(partial(_verify_trails, database, vault), TRAILS_POLL_S),
                 _watch_lag(),
-                _watch_gauges(database),
-                _purge(database),
-                _verify_trails(database, vault),
             ):
                 task = asyncio.create_task(work)
                 stack.callback(task.cancel)
@@ -181,16 +184,6 @@ async def _listen(database: Database, manager: WhatsAppProviderManager, changes:
             changes.heard(UUID(organization_id))
 
 
-async def _recover(manager: WhatsAppProviderManager) -> None:
-    """Put right what a process that died in the middle of a switch has left."""
-    while True:
-        try:
-            await manager.recover()
-        except StoreUnavailable:
-            logger.warning("the database is away; switches that broke off wait")
-        await asyncio.sleep(RECOVER_EVERY_S)
-
-
 async def _watch_lag() -> None:
     while True:
         before = monotonic()
@@ -200,49 +193,36 @@ async def _watch_lag() -> None:
 
 async def _watch_gauges(database: Database) -> None:
     """Numbers that only the database knows."""
-    while True:
-        try:
-            async with database.worker() as connection:
-                delivery = await deliveries.gauges(connection)
-                sending = await sends.gauges(connection)
-                metrics.quarantine_open.set(await inbound.count_quarantined(connection))
-                troubled = await health.troubled(connection)
-                metrics.audit_chain_valid.set(await trails.valid(connection))
-            metrics.troubled.clear()
-            for row in troubled:
-                metrics.troubled.labels(row["provider"], row["state"]).set(row["configs"])
-            metrics.delivery_pending.set(delivery["pending"])
-            metrics.deliveries_parked.set(delivery["parked"])
-            metrics.delivery_oldest.set(delivery["oldest_s"])
-            metrics.send_pending.set(sending["pending"])
-            metrics.send_ambiguous_open.set(sending["uncertain"])
-            metrics.send_lost.set(sending["lost"])
-            metrics.send_oldest.set(sending["oldest_s"])
-        except StoreUnavailable:
-            logger.warning("the database is away; gauges stand still")
-        await asyncio.sleep(GAUGES_EVERY_S)
+    async with database.worker() as connection:
+        delivery = await deliveries.gauges(connection)
+        sending = await sends.gauges(connection)
+        metrics.quarantine_open.set(await inbound.count_quarantined(connection))
+        troubled = await health.troubled(connection)
+        metrics.audit_chain_valid.set(await trails.valid(connection))
+    metrics.troubled.clear()
+    for row in troubled:
+        metrics.troubled.labels(row["provider"], row["state"]).set(row["configs"])
+    metrics.delivery_pending.set(delivery["pending"])
+    metrics.deliveries_parked.set(delivery["parked"])
+    metrics.delivery_oldest.set(delivery["oldest_s"])
+    metrics.send_pending.set(sending["pending"])
+    metrics.send_ambiguous_open.set(sending["uncertain"])
+    metrics.send_lost.set(sending["lost"])
+    metrics.send_oldest.set(sending["oldest_s"])
 
 
 async def _purge(database: Database) -> None:
     """Let go of what is past its time, a batch after the other."""
-    while True:
-        try:
-            async with database.worker() as connection:
-                dropped = await retention.purge(connection)
-        except StoreUnavailable:
-            dropped = 0
-        await asyncio.sleep(0 if dropped else PURGE_EVERY_S)
+    dropped = 1
+    while dropped:
+        async with database.worker() as connection:
+            dropped = await retention.purge(connection)
 
 
 async def _verify_trails(database: Database, vault: Vault) -> None:
     """Each organization's audit trail once an hour, whichever process has its turn."""
-    while True:
-        try:
-            verified = await audit.verify_due(database, vault)
-        except StoreUnavailable:
-            logger.warning("the database is away; audit trails are not verified")
-            verified = 0
-        await asyncio.sleep(0 if verified else TRAILS_POLL_S)
+    while await audit.verify_due(database, vault):
+        continue
 
 
 # ------------------------------------------------------------------ health and metrics

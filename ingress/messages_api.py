@@ -158,8 +158,10 @@ async def _quoted(database: Database, organization_id: UUID, reply_to: str | Non
         return reply_to
     async with database.organization(organization_id) as connection:
         row = await sends.by_id(connection, organization_id, message_id)
-    if row is None or row["provider_message_id"] is None:
-        raise _invalid("reply_to", "no such message was sent")
+    if row is None:
+        raise not_found()
+    if row["provider_message_id"] is None:
+        raise _invalid("reply_to", "that message was not sent")
     quoted: str = row["provider_message_id"]
     return quoted
 

@@ -15,6 +15,7 @@ import os
 import random
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
 from time import monotonic, time
 from typing import Any
 from uuid import UUID, uuid4
@@ -376,12 +377,22 @@ def _judge(response: aiohttp.ClientResponse) -> Answer:
         return Answer(True, "ok")
     if status == 410:
         return Answer(False, "gone", "HTTP 410")
-    wanted = response.headers.get("retry-after", "")
-    seconds = wanted.isascii() and wanted.isdigit() and len(wanted) < 9
-    retry_after_s = float(min(int(wanted), MAX_RETRY_AFTER_S)) if seconds else None
+    retry_after_s = _wanted_s(response.headers.get("retry-after", ""))
     # 429 and 408 speak of the moment, not of the event.
     kind = "5xx" if status >= 500 or status in (408, 429) else "3xx" if status < 400 else "4xx"
     return Answer(False, kind, f"HTTP {status}", retry_after_s)
+
+
+def _wanted_s(retry_after: str) -> float | None:
+    """Seconds, out of a number of them or a date, MAX_RETRY_AFTER_S at most; None where it is neither."""
+    try:
+        if retry_after.isascii() and retry_after.isdigit() and len(retry_after) < 9:
+            seconds = float(retry_after)
+        else:
+            seconds = parsedate_to_datetime(retry_after).timestamp() - time()
+    except (ArithmeticError, LookupError, TypeError, ValueError):
+        return None
+    return min(seconds, MAX_RETRY_AFTER_S)
 
 
 def _jittered(seconds: float) -> float:

@@ -151,6 +151,6 @@ async def forever(work: Callable[[], Awaitable[None]], every_s: float) -> None:
             await work()
         except StoreUnavailable:
             logger.warning("the database is away; background work waits")
-        except Exception:  # leases run out if nobody renews them: the loop must live on
+        except Exception:  # leases run out if nobody renews them, and gauges stand still: the loop must live on
             logger.exception("background work failed")
         await asyncio.sleep(every_s)

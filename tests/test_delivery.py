@@ -2,9 +2,11 @@
 
 import asyncio
 import random
+import time
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from email.utils import formatdate
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -260,12 +262,17 @@ async def test_a_silent_endpoint_is_given_up_in_time(
     assert len(crm.attempts) == 2
 
 
-@pytest.mark.parametrize(("asked", "waits"), [(30, 30), (999_999, 3600)], ids=["as-asked", "an-hour-at-most"])
+@pytest.mark.parametrize(
+    ("asked", "waits", "dated"),
+    [(30, 30, False), (999_999, 3600, False), (600, 600, True)],
+    ids=["as-asked", "an-hour-at-most", "date"],
+)
 async def test_retry_after_is_honoured(
-    customer: Organization, crm: Crm, database: asyncpg.Connection, asked: int, waits: int
+    customer: Organization, crm: Crm, database: asyncpg.Connection, asked: int, waits: int, dated: bool
 ) -> None:
     """Where the schedule says 10 ms."""
-    crm.script(CrmStatus(status=503, retry_after=asked), endpoint=ENDPOINT)
+    wanted = formatdate(time.time() + asked, usegmt=True) if dated else str(asked)
+    crm.script(CrmStatus(status=503, headers={"Retry-After": wanted}), endpoint=ENDPOINT)
     await text(customer)
     due_in = await eventually(
         lambda: database.fetchval(

@@ -16,7 +16,7 @@ import asyncpg
 import msgspec
 import pytest
 
-from ingress import auth, metrics, takeover
+from ingress import app, auth, metrics, takeover
 from ingress import inbound as receiving
 from ingress import manager as managing
 from ingress.database import Database, StoreUnavailable, is_data_error, store_errors
@@ -25,7 +25,7 @@ from ingress.redis_state import RedisState
 from ingress.sandbox import ErrorCode, StatusPolicy
 from ingress.sandbox.meta_bodies import envelope, status_item
 from ingress.settings import Settings
-from ingress.storage import audit, configs, inbound, sends, switches
+from ingress.storage import audit, configs, inbound, retention, sends, switches
 from ingress.vault import Vault, generate_key
 from providers import Registry
 from providers.meta_business import MetaBusiness
@@ -144,6 +144,24 @@ async def test_a_number_that_no_column_takes(organization: Organization, number:
     raw = b'{"sequences":[%d]}' % number
     answer = await organization.call("POST", "/callback/replay", raw=raw, content_type="application/json")
     assert (answer.status, answer.json["code"]) == (422, "invalid_request"), answer.raw
+
+
+async def test_background_work_lives_on(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever it stumbles over: what is past its time would stay for ever, and gauges would stand still."""
+    times = 0
+
+    async def purge(_: object) -> int:
+        nonlocal times
+        times += 1
+        raise RuntimeError("a mistake of ours")
+
+    async def done() -> int:
+        return times
+
+    monkeypatch.setattr(app, "PURGE_EVERY_S", 0.01)
+    monkeypatch.setattr(retention, "purge", purge)
+    async with serving(settings):
+        await eventually(done, lambda count: count > 2)
 
 
 # ---------------------------------------------------------------- streams and keys

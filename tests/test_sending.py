@@ -414,7 +414,6 @@ async def test_malformed_keys(organization: Organization, key: str) -> None:
         ({"to": "+5511987654321", "body": "x", "expires_at": "2090-01-01T00:00:00Z"}, "expires_at"),
         ({"to": "+5511987654321", "body": "x", "expires_at": "tomorrow"}, "expires_at"),
         ({"to": "+5511987654321", "attachments": [{"url": "https://x.example/a"}] * 2}, "attachments"),
-        ({"to": "+5511987654321", "body": "x", "reply_to": "01a202b3-6905-7e00-bf87-8a05ab56d744"}, "reply_to"),
     ],
 )
 async def test_invalid_bodies_name_the_field(organization: Organization, body: Any, path: str) -> None:
