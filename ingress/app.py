@@ -53,7 +53,7 @@ from .redis_state import RedisState
 from .relay import Relay
 from .settings import Settings
 from .storage import audit as trails
-from .storage import deliveries, health, inbound, retention, sends
+from .storage import deliveries, health, inbound, retention, sends, statuses
 from .takeover import Takeover, forever
 from .transfers import Transfers
 from .vault import Vault, VaultError
@@ -196,9 +196,13 @@ async def _watch_gauges(database: Database) -> None:
     async with database.worker() as connection:
         delivery = await deliveries.gauges(connection)
         sending = await sends.gauges(connection)
-        metrics.quarantine_open.set(await inbound.count_quarantined(connection))
+        quarantined = await inbound.count_quarantined(connection)
+        metrics.status_orphans.set(await statuses.orphans(connection))
         troubled = await health.troubled(connection)
         metrics.audit_chain_valid.set(await trails.valid(connection))
+    metrics.quarantine_open.clear()
+    for row in quarantined:
+        metrics.quarantine_open.labels(row["provider"], row["reason"]).set(row["items"])
     metrics.troubled.clear()
     for row in troubled:
         metrics.troubled.labels(row["provider"], row["state"]).set(row["configs"])

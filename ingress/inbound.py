@@ -368,8 +368,8 @@ def _receipt(provider: str, row: WebhookRow, stored: Stored, counts: Counter[tup
     outcome = "stored" if stored.sequences else "duplicate"
     for keyed in row.events:
         counts[provider, keyed.event.type, outcome] += 1
-    for value, moved in stored.statuses:
-        metrics.child(metrics.status_updates, provider, value, "applied" if moved else "stale").inc()
+    for value, became in stored.statuses:
+        metrics.child(metrics.status_updates, provider, value, became).inc()
     for item in row.quarantine:
         metrics.child(metrics.quarantined, provider, item.reason).inc()
     return Receipt(len(row.events), stored.sequences, frozenset(item.reason for item in row.quarantine))

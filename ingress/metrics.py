@@ -87,8 +87,11 @@ provider_lag = Tally(
     (1, 5, 30, 60, 300, 3600, 21600, 86400),
 )
 quarantined = _counter("ingress_quarantine_total", "Bodies or items put aside", "provider", "reason")
-quarantine_open = _gauge("ingress_quarantine_open", "Bodies or items that wait for somebody")
+quarantine_open = _gauge("ingress_quarantine_open", "Bodies or items that wait for somebody", "provider", "reason")
 status_updates = _counter("ingress_status_updates_total", "Statuses of sent messages", "provider", "kind", "outcome")
+status_orphans = _gauge(
+    "ingress_status_orphans", "Statuses that no message of ours was found for in 24 hours, counted up to 10,000"
+)
 
 # -- group commit: `ingest` is the webhooks' queue, `claims` and `outcomes` the sends'
 _batch_rows = _histogram(
@@ -118,8 +121,10 @@ delivery_dwell = _histogram(
     (),
     (0.05, 0.1, 0.25, 0.5, 1, 5, 30, 300, 3600, 86400),
 )
-delivery_pending = _gauge("ingress_delivery_pending", "Events not yet delivered, counted up to 10,000")
-delivery_oldest = _gauge("ingress_delivery_oldest_seconds", "Age of the oldest undelivered event")
+delivery_pending = _gauge(
+    "ingress_delivery_pending", "Events not yet delivered, but for disabled callbacks, up to 10,000"
+)
+delivery_oldest = _gauge("ingress_delivery_oldest_seconds", "Age of the oldest of them")
 deliveries_parked = _gauge("ingress_deliveries_parked", "Events that were given up and can be replayed, up to 10,000")
 
 # -- sending

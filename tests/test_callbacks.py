@@ -294,6 +294,10 @@ async def test_a_backlog_costs_the_others_nothing(customer: Organization, databa
         told = await deliveries.gauges(database)
         assert told["pending"] == deliveries.GAUGES_UP_TO
         assert told["oldest_s"] >= 0
+        # What nobody can deliver is nobody's delay, however old it gets.
+        await database.execute("update callbacks set disabled_at = now() where organization_id = $1", UUID(customer.id))
+        told = await deliveries.gauges(database)
+        assert (told["pending"], told["oldest_s"]) == (0, 0)
 
 
 # ---------------------------------------------------------------- secrets

@@ -4,6 +4,7 @@ import asyncio
 import base64
 import secrets
 import time
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -25,7 +26,7 @@ from ingress.redis_state import RedisState
 from ingress.sandbox import ErrorCode, StatusPolicy
 from ingress.sandbox.meta_bodies import envelope, status_item
 from ingress.settings import Settings
-from ingress.storage import audit, configs, inbound, retention, sends, switches
+from ingress.storage import audit, configs, inbound, retention, sends, statuses, switches
 from ingress.vault import Vault, generate_key
 from providers import Registry
 from providers.meta_business import MetaBusiness
@@ -101,17 +102,23 @@ async def test_a_refused_body_with_items_of_others_is_the_platforms(
     assert (await asked("GET", "/quarantine?foreign=1")).json["quarantine"] == []
 
 
+async def waiting(connection: asyncpg.Connection) -> Counter[tuple[str, str]]:
+    """What the gauge shows, by provider and reason."""
+    rows = await inbound.count_quarantined(connection)
+    return Counter({(row["provider"], row["reason"]): row["items"] for row in rows})
+
+
 async def test_items_of_others_wait_for_nobody(
     organization: Organization, gateway: Gateway, settings: Settings
 ) -> None:
     async with connected(settings) as connection:
-        before = await inbound.count_quarantined(connection)
+        before = await waiting(connection)
         foreign = gateway.meta.inbound(organization.numbers[0]).text("x")
         foreign["entry"][0]["changes"][0]["value"]["metadata"]["phone_number_id"] = "1"
         assert (await organization.post_webhook(foreign)).status == 200
-        assert await inbound.count_quarantined(connection) == before
+        assert await waiting(connection) == before
         assert (await organization.post_webhook(b"unreadable")).status == 200
-        assert await inbound.count_quarantined(connection) == before + 1
+        assert await waiting(connection) == before + Counter({("meta_business", "malformed"): 1})
 
 
 @pytest.mark.parametrize(
@@ -567,7 +574,7 @@ async def test_a_webhook_has_a_request_id(
 
 
 async def test_statuses_are_counted(organization: Organization) -> None:
-    """Whether a message took them, or had a higher one already."""
+    """Whether a message took them, had a higher one already, or is none of ours."""
 
     def counted() -> dict[str, float]:
         return {
@@ -576,15 +583,30 @@ async def test_statuses_are_counted(organization: Organization) -> None:
             )
             or 0.0
             for value in ("read", "delivered")
-            for outcome in ("applied", "stale")
+            for outcome in ("applied", "stale", "orphan")
         }
 
     sent = (await organization.send()).json
     await organization.settled(sent["id"], "read")
     before = counted()
-    item = status_item(sent["provider_message_id"], "delivered", {"to": "+5511987654321"}, at=time.time() + 1)
-    assert (await organization.post_webhook(envelope((organization.numbers[0], {"statuses": [item]})))).status == 200
+    items = [
+        status_item(wamid, "delivered", {"to": "+5511987654321"}, at=time.time() + 1)
+        for wamid in (sent["provider_message_id"], "wamid.unknown-1", "wamid.unknown-2")
+    ]
+    assert (await organization.post_webhook(envelope((organization.numbers[0], {"statuses": items})))).status == 200
     after = counted()
     assert after["delivered stale"] == before["delivered stale"] + 1
+    assert after["delivered orphan"] == before["delivered orphan"] + 2
     assert after["delivered applied"] == before["delivered applied"]
     assert before["read applied"] >= 1
+
+
+async def test_statuses_of_no_message_are_counted_after_a_day(organization: Organization, settings: Settings) -> None:
+    """Its answer may be stored after them; who is not known by then will not be."""
+    item = status_item("wamid.nobody", "delivered", {"to": "+5511987654321"})
+    assert (await organization.post_webhook(envelope((organization.numbers[0], {"statuses": [item]})))).status == 200
+    async with connected(settings) as connection:
+        before = await statuses.orphans(connection)
+        aged = "update message_statuses set received_at = now() - interval '25 hours' where organization_id = $1"
+        assert await connection.execute(aged, UUID(organization.id)) == "UPDATE 1"
+        assert await statuses.orphans(connection) == before + 1

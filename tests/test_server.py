@@ -528,6 +528,7 @@ METRICS = (
     "retry_budget_exhausted",
     "fallback",
     "status_updates",
+    "status_orphans",
     "fence_rejections",
     "provider_switch_seconds",
     "provider_switch_phase_seconds",
@@ -680,7 +681,7 @@ async def test_an_orderly_end(own_gateway: Gateway, process: Process, gateway: G
     headers = {"authorization": f"Bearer {organization.key}"}
     async with own_gateway.session.get(f"{own_gateway.url}/events/stream?after=0", headers=headers) as stream:
         poll = asyncio.create_task(organization.call("GET", f"/events?after={10**17}&wait=30"))
-        await stream.content.readuntil(b"retry: 1000\n\n")
+        await stream.content.readuntil(b"retry: 1000\n")
         writers = [asyncio.create_task(write(writer)) for writer in range(8)]
         await eventually(lambda: len(taken) > 20)
         started = time.monotonic()

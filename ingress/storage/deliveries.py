@@ -321,16 +321,19 @@ async def replay(
     return count, last
 
 
-# Counted up to a bound, and the oldest is the first of an index: a backlog is when nothing else may become slow.
+# Counted up to a bound, and the oldest is the first of an index: a backlog is when nothing else may become slow. What a
+# disabled callback has left is nobody's delay: it waits for whoever sets the callback again.
 GAUGES_UP_TO = 10_000
 GAUGES = f"""
-select (select count(*) from (select from deliveries where state = 'pending' limit {GAUGES_UP_TO}) bounded) as pending,
+with under_way as not materialized (
+    select organization_id, sequence from deliveries where state = 'pending'
+        and organization_id not in (select organization_id from callbacks where disabled_at is not null)
+)
+select (select count(*) from (select from under_way limit {GAUGES_UP_TO}) bounded) as pending,
     (select count(*) from (select from deliveries where state = 'parked' limit {GAUGES_UP_TO}) bounded) as parked,
     coalesce((
         select extract(epoch from now() - e.created_at)::float8
-        from (
-            select organization_id, sequence from deliveries where state = 'pending' order by sequence limit 1
-        ) oldest join events e using (organization_id, sequence)
+        from (select * from under_way order by sequence limit 1) oldest join events e using (organization_id, sequence)
     ), 0) as oldest_s"""
 
 

@@ -89,16 +89,20 @@ def _store(statuses: bool, quarantine: bool) -> str:
         parts.append(_QUARANTINE.format(*range(next_parameter, next_parameter + 7)))
     answer = "select sequence from stored"
     if statuses:
-        answer = """select sequence, null::uuid as config_id, null as value from stored
-        union all select 0, best.config_id, best.value from merged join best using (id)"""
+        answer = """select sequence, null::uuid as config_id, null as value, null as outcome from stored
+        union all select 0, best.config_id, best.value, 'applied' from merged join best using (id)
+        union all select 0, config_id, value, 'orphan' from known where id is null"""
     return f"with {', '.join(parts)} {answer}"
 
 
 class Stored(msgspec.Struct, frozen=True):
-    """What became of one webhook: the sequences of its new events, and of each status whether a message took it."""
+    """What became of one webhook: the sequences of its new events, and each status's value and what became of it.
+
+    That is `applied`, `stale` where the message was further, or `orphan` where no message of ours is known by its id.
+    """
 
     sequences: Sequence[int]
-    statuses: Sequence[tuple[str, bool]]
+    statuses: Sequence[tuple[str, str]]
 
 
 async def store(connection: asyncpg.Connection, rows: Sequence[WebhookRow]) -> list[Stored]:
@@ -140,18 +144,20 @@ async def store(connection: asyncpg.Connection, rows: Sequence[WebhookRow]) -> l
             [item.foreign_item for _, item in aside],
         ]
     sequences: list[list[int]] = [[] for _ in rows]
-    taken: Counter[tuple[UUID, str]] = Counter()
+    outcomes: Counter[tuple[UUID, str, str]] = Counter()
     for record in await connection.fetch(_store(bool(statuses), bool(aside)), *arguments):
         if sequence := record[0]:
             sequences[owners[(sequence & 0xFFFF) - 1]].append(sequence)
         else:
-            taken[record[1], record[2]] += 1
-    told: list[list[tuple[str, bool]]] = [[] for _ in rows]
+            outcomes[record[1], record[2], record[3]] += 1
+    told: list[list[tuple[str, str]]] = [[] for _ in rows]
     for keyed, owner in zip(events, owners, strict=True) if statuses else ():
         if (said := keyed.status) is not None:
             # Which of several alike in the batch was taken does not matter to who counts them.
-            told[owner].append((said.value, taken[said.config_id, said.value] > 0))
-            taken[said.config_id, said.value] -= 1
+            of_it = ((said.config_id, said.value, outcome) for outcome in ("applied", "orphan"))
+            one = next((each for each in of_it if outcomes[each] > 0), (said.config_id, said.value, "stale"))
+            outcomes[one] -= 1
+            told[owner].append((said.value, one[2]))
     return [Stored(*each) for each in zip(sequences, told, strict=True)]
 
 
@@ -202,10 +208,13 @@ async def close_quarantined(
 
 
 # Across organizations: a gauge. What belongs to somebody else waits for nobody: any tenant of an app can cause it.
-COUNT_OPEN = "select count(*) from quarantine where state = 'open' and not foreign_item /* every organization_id */"
+COUNT_OPEN = """
+select coalesce(c.provider_type, 'other') as provider, q.reason, count(*) as items
+from quarantine q
+left join whatsapp_provider_configs c on c.organization_id = q.organization_id and c.id = q.config_id
+where q.state = 'open' and not q.foreign_item group by 1, 2"""
 
 
-async def count_quarantined(connection: asyncpg.Connection) -> int:
-    """Open ones of all organizations, without what belongs to somebody else (worker)."""
-    count: int = await connection.fetchval(COUNT_OPEN)
-    return count
+async def count_quarantined(connection: asyncpg.Connection) -> list[asyncpg.Record]:
+    """Open ones of all organizations by provider and reason, without what belongs to somebody else (worker)."""
+    return await connection.fetch(COUNT_OPEN)

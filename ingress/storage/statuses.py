@@ -118,6 +118,19 @@ known as (select * from found),"""
 )
 
 
+# As far back as they are kept (ingress/storage/retention.py), and up to a bound.
+ORPHANS = """
+select count(*) from (
+    select from message_statuses where not matched and received_at < now() - interval '24 hours' limit 10000
+) bounded /* every organization_id */"""
+
+
+async def orphans(connection: asyncpg.Connection) -> int:
+    """Statuses that no message of ours was found for in 24 hours, up to 10,000 (worker, all organizations)."""
+    count: int = await connection.fetchval(ORPHANS)
+    return count
+
+
 async def sweep(connection: asyncpg.Connection) -> int:
     """Match statuses that came before the send they are about was known; how many (worker, all organizations)."""
     count: int = await connection.fetchval(SWEEP)
