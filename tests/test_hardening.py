@@ -370,11 +370,12 @@ async def test_a_send_that_nobody_ends_is_counted_as_lost(
 
         before = await lost()
         with monkeypatch.context() as broken:
-            broken.setattr(takeover.Takeover, "_go_on", AsyncMock(side_effect=RuntimeError))
+            go_on = AsyncMock(side_effect=RuntimeError)
+            broken.setattr(takeover.Takeover, "_go_on", go_on)
             await leave(connection, UUID(sent), minutes=-4)
             assert await lost() == before
             await leave(connection, UUID(sent), minutes=-6)
-            await eventually(lambda: takeover.Takeover._go_on.await_count)  # type: ignore[attr-defined]
+            await eventually(lambda: go_on.await_count)
             assert await lost() == before + 1
         await leave(connection, UUID(sent), minutes=-6)
         await owner.settled(sent, "failed")

@@ -9,7 +9,7 @@ import pkgutil
 import re
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from urllib.parse import quote
 from uuid import UUID, uuid4
 
@@ -509,6 +509,7 @@ def test_exceptions_tell_no_more_than_their_code() -> None:
     """A repr of an error has no detail: providers quote the message in it."""
     for kind in (providers.Rejected, providers.Uncertain, providers.AccountBroken, providers.Throttled):
         assert TEXT not in repr(kind(TEXT, code="1", scope="message"))
-    config = manager.Config(UUID(int=2), UUID(int=1), "p", TEXT, "active", PERSON, None, TEXT, UUID(int=3))  # type: ignore[arg-type]
+    nobody = cast("providers.WhatsAppProvider", None)
+    config = manager.Config(UUID(int=2), UUID(int=1), "p", TEXT, "active", PERSON, nobody, TEXT, UUID(int=3))
     assert str(UUID(int=1)) in repr(config)
     assert TEXT not in repr(config)

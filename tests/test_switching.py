@@ -844,7 +844,7 @@ async def test_every_process_uses_a_change_within_two_seconds(
                 await client.set(key, old)
             await eventually(
                 lambda: current(there), lambda told, version=version: told["version"] == version, timeout=2
-            )  # type: ignore[misc]
+            )  # type: ignore[misc]  # mypy infers no lambda with a default
             assert monotonic() - started < 2
             assert await sent_through(there) == place
             if trouble == "redis-down":
