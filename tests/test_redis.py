@@ -175,7 +175,16 @@ async def test_a_stale_value_sends_nothing_the_old_way(
 ) -> None:
     """A process that heard of nothing finds its belief confirmed, and is stopped by the fence. Then Redis is mended."""
     monkeypatch.setattr(manager, "CACHE_S", 0.0)
+    listens, forget_all = asyncio.Event(), manager.WhatsAppProviderManager.forget_all
+
+    def forget_and_tell(self: manager.WhatsAppProviderManager, *, listening: bool) -> None:
+        forget_all(self, listening=listening)
+        if listening:
+            listens.set()
+
+    monkeypatch.setattr(manager.WhatsAppProviderManager, "forget_all", forget_and_tell)
     async with service(settings, settings.redis_url, meta) as other:
+        await asyncio.wait_for(listens.wait(), 5)  # before that it believes nobody, and is never refused
         there = at(other, organization)
         assert await accepted_by(there) == organization.numbers[0].phone_number_id
         monkeypatch.setattr(manager.WhatsAppProviderManager, "hear", lambda *_: None)
@@ -185,7 +194,7 @@ async def test_a_stale_value_sends_nothing_the_old_way(
         await client.set(keys(organization)[0], stale_value(organization))
         assert await accepted_by(there) == organization.numbers[1].phone_number_id
         assert await held(client, organization) == right
-        assert await metric(other, STALE_CLAIMS) == refused + 1
+        assert await metric(other, STALE_CLAIMS) > refused  # which all services of this process count in
 
 
 def stale_value(organization: Organization) -> bytes:
@@ -321,7 +330,7 @@ async def test_a_process_that_heard_of_no_switch_uses_it_at_once(
         assert (await current(there))["version"] == 1
         refused = await metric(other, STALE_CLAIMS)
         assert await accepted_by(there) == organization.numbers[1].phone_number_id
-        assert await metric(other, STALE_CLAIMS) == refused + 1
+        assert await metric(other, STALE_CLAIMS) > refused  # which all services of this process count in
 
 
 # ---------------------------------------------------------------- when it is away
