@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from ingress import asking, log
+from ingress import asking, breaker, log
 from ingress.calls import Caller
 from ingress.sandbox import (
     Bare5xx,
@@ -311,10 +311,14 @@ async def test_asynchronous_sends(organization: Organization, gateway: Gateway) 
     await organization.settled(answer.json["id"], "sent", "delivered", "read")
 
 
-async def test_no_sequence_of_faults_makes_two_messages_of_one_send(pair: Organization, gateway: Gateway) -> None:
+async def test_no_sequence_of_faults_makes_two_messages_of_one_send(
+    pair: Organization, gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """60 sends under scripted faults on both numbers: the simulator accepted each at most once."""
     import random
 
+    monkeypatch.setattr(breaker, "OPEN_S", 0.5)  # or all would wait for as long as the dice have an account rest
+    monkeypatch.setattr(breaker, "OPEN_AT_MOST_S", 1.0)
     faults = [
         ResetBeforeAccept(),
         ResetAfterAccept(),
