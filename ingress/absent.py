@@ -73,3 +73,7 @@ class Damaged(Absent, frozen=True):
         "Put its key back into INGRESS_ENCRYPTION_KEYS, or the record from a backup; or save the configuration anew"
         " with provider/configure."
     )
+
+
+# Why the health of a config is what it is, where nothing can be done with it.
+UNUSABLE = frozenset({Absent.code, Damaged.code})

@@ -11,6 +11,7 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import StreamingResponse
 
+from .absent import UNUSABLE
 from .auth import authorize, organization_of
 from .database import Database, StoreUnavailable
 from .events import HEARTBEAT_S, Wakes
@@ -126,7 +127,7 @@ def status_of(rows: Sequence[asyncpg.Record], breaker_of: BreakerOf) -> Status:
                 config_id=row["config_id"],
                 provider=row["provider"],
                 name=row["name"],
-                state=row["state"],
+                state="error" if row["reason"] in UNUSABLE else row["state"],
                 role=role(row),
                 health=health_shown(row),
                 pairing=row["pairing"],

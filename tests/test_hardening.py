@@ -33,6 +33,7 @@ from providers.meta_business import MetaBusiness
 
 from .conftest import serving
 from .gateway import Gateway, Organization, eventually, leave
+from .test_prober import stream
 
 
 @asynccontextmanager
@@ -297,13 +298,21 @@ async def test_an_unreadable_config_is_unhealthy_until_it_is_mended(settings: Se
         told = await eventually(lambda: owner.call("GET", current), lambda told: told.json["health"]["state"] == state)
         return told.json["health"]
 
+    async def live_state() -> str:
+        async with stream(gateway, owner.key) as told:
+            _, whole = await told()
+        state: str = whole["configs"][0]["state"]
+        return state
+
     async with serving(msgspec.structs.replace(settings, health_interval_s=0.1)):
         await health("healthy")
         async with unreadable(settings, owner, 0):
             told = await health("unhealthy")
             assert told["reason"] == "cannot_be_opened"
             assert "INGRESS_ENCRYPTION_KEYS" in told["what_to_do"]
+            assert await live_state() == "error"
         await health("healthy")
+        assert await live_state() == "active"
         for kind in ("unhealthy", "recovered"):
             [event] = await owner.events(kind=f"provider.{kind}")
             assert event["data"]["reason"] == "cannot_be_opened"
