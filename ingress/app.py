@@ -104,9 +104,8 @@ class Application:
             for work in (
                 _hear(redis, manager, wakes, breakers),
                 _listen(database, manager, changes),
-                forever(
-                    manager.recover, RECOVER_EVERY_S
-                ),  # what a process that died in the middle of a switch has left
+                # What a process that died in the middle of a switch has left.
+                forever(manager.recover, RECOVER_EVERY_S),
                 forever(partial(_watch_gauges, database), GAUGES_EVERY_S),
                 forever(partial(_purge, database), PURGE_EVERY_S),
                 forever(partial(_verify_trails, database, vault), TRAILS_POLL_S),

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from time import monotonic
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import aiohttp
 import msgspec
@@ -166,8 +166,24 @@ async def test_a_stale_value_is_mended(switched: Organization, client: redis.asy
     assert await held(client, switched) == right
 
 
+@pytest.fixture
+def stopped(organization: Organization, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Filled as the fence stops a send of the organization; the metric is of all services in this process."""
+    found: list[str] = []
+    route = manager.WhatsAppProviderManager.route
+
+    async def seen(self: manager.WhatsAppProviderManager, organization_id: UUID, **how: Any) -> manager.Route:
+        if how.get("source") == "fence" and str(organization_id) == organization.id:
+            found.append("fence")
+        return await route(self, organization_id, **how)
+
+    monkeypatch.setattr(manager.WhatsAppProviderManager, "route", seen)
+    return found
+
+
 async def test_a_stale_value_sends_nothing_the_old_way(
     organization: Organization,
+    stopped: list[str],
     settings: Settings,
     meta: MetaSimulator,
     client: redis.asyncio.Redis,
@@ -194,7 +210,8 @@ async def test_a_stale_value_sends_nothing_the_old_way(
         await client.set(keys(organization)[0], stale_value(organization))
         assert await accepted_by(there) == organization.numbers[1].phone_number_id
         assert await held(client, organization) == right
-        assert await metric(other, STALE_CLAIMS) > refused  # which all services of this process count in
+        assert stopped == ["fence"]
+        assert await metric(other, STALE_CLAIMS) > refused
 
 
 def stale_value(organization: Organization) -> bytes:
@@ -318,7 +335,11 @@ async def test_wake_ups_reach_other_processes(
 
 
 async def test_a_process_that_heard_of_no_switch_uses_it_at_once(
-    organization: Organization, settings: Settings, meta: MetaSimulator, monkeypatch: pytest.MonkeyPatch
+    organization: Organization,
+    stopped: list[str],
+    settings: Settings,
+    meta: MetaSimulator,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """No Redis, no news, a cache that is sure of the old config: the fence in the database has the last word."""
     monkeypatch.setattr(manager, "CACHE_S", 60.0)
@@ -330,7 +351,8 @@ async def test_a_process_that_heard_of_no_switch_uses_it_at_once(
         assert (await current(there))["version"] == 1
         refused = await metric(other, STALE_CLAIMS)
         assert await accepted_by(there) == organization.numbers[1].phone_number_id
-        assert await metric(other, STALE_CLAIMS) > refused  # which all services of this process count in
+        assert stopped == ["fence"]
+        assert await metric(other, STALE_CLAIMS) > refused
 
 
 # ---------------------------------------------------------------- when it is away
