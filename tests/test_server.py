@@ -24,7 +24,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 from yarl import URL
 
-from ingress import edge, inbound, metrics, server
+from ingress import edge, inbound, metrics, protocol
 from ingress.app import Application
 from ingress.database import migrate
 from ingress.sandbox import MetaSimulator, Slow, StatusPolicy
@@ -91,8 +91,8 @@ async def connect(gateway: Gateway) -> AsyncIterator[Callable[[], Any]]:
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server, "HEADER_DEADLINE_S", DEADLINE_S)
-    monkeypatch.setattr(server, "BODY_DEADLINE_S", DEADLINE_S)
+    monkeypatch.setattr(protocol, "HEADER_DEADLINE_S", DEADLINE_S)
+    monkeypatch.setattr(protocol, "BODY_DEADLINE_S", DEADLINE_S)
 
 
 # ---------------------------------------------------------------- slow clients
@@ -295,7 +295,7 @@ async def test_idle_connections_end(
     organization: Organization, gateway: Gateway, connect: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """After webhooks too: each one begins the time anew, and one that is being answered is not idle."""
-    monkeypatch.setattr(server, "KEEPALIVE_S", 0.3)
+    monkeypatch.setattr(protocol, "KEEPALIVE_S", 0.3)
     loop = asyncio.get_running_loop()
     client = await connect()
     for number in range(5):
@@ -326,7 +326,7 @@ async def test_chunked_bodies(organization: Organization, gateway: Gateway, conn
 
 async def test_answered_webhooks_leave_nothing_to_the_collector(organization: Organization) -> None:
     def exchanges() -> int:
-        return sum(isinstance(thing, server._Exchange) for thing in gc.get_objects())
+        return sum(isinstance(thing, protocol._Exchange) for thing in gc.get_objects())
 
     # Each open connection keeps its last one: other tests may have left many, so here is one of our own.
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=1)) as session:
@@ -416,7 +416,7 @@ async def test_an_idle_connection_keeps_no_body(organization: Organization, gate
     client = await connect()
     client.write(webhook(organization, gateway, "x" * 300_000))
     assert (await client.answer())[0] == 200
-    exchanges = [thing for thing in gc.get_objects() if isinstance(thing, server._Exchange)]
+    exchanges = [thing for thing in gc.get_objects() if isinstance(thing, protocol._Exchange)]
     assert max(sum(map(len, exchange._chunks)) for exchange in exchanges) <= edge.SMALL_BODY_BYTES
 
 
