@@ -9,12 +9,14 @@ import signal
 import socket
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, nullcontext
-from typing import Any
+from functools import partial
+from typing import Any, cast
 
 import uvicorn
 
 from .app import Application
-from .protocol import KEEPALIVE_S, MAX_CONCURRENCY, WebhookProtocol
+from .connections import Connections, most_connections
+from .protocol import WebhookProtocol
 from .settings import Settings
 
 logger = logging.getLogger("ingress.server")
@@ -22,6 +24,9 @@ logger = logging.getLogger("ingress.server")
 GRACE_S = 15
 WATCHDOG_S = 45
 BACKLOG = 2_048
+# Connections inherit them. What a client does not read waits where it is counted, not in the system; and who has
+# acknowledged nothing for so many ms is gone, though nobody said so.
+CONNECTION_OPTIONS = {"TCP_NOTSENT_LOWAT": 128 * 1024, "TCP_USER_TIMEOUT": 30_000}
 
 
 class PortTaken(Exception):
@@ -34,6 +39,9 @@ def listen(host: str, port: int) -> socket.socket:
     # With the protocol named: asyncio switches Nagle off only then, and an answer of two writes would take 40 ms.
     made = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    for option, value in CONNECTION_OPTIONS.items():
+        if (number := getattr(socket, option, None)) is not None:  # not every system has each
+            made.setsockopt(socket.IPPROTO_TCP, number, value)
     try:
         made.bind((host, port))
     except OSError as error:
@@ -54,18 +62,18 @@ class _Server(uvicorn.Server):
 
 def configuration(application: Application) -> uvicorn.Config:
     """How the application is served."""
+    settings = application.settings
+    connections = Connections(most_connections(), settings.connections_per_address, settings.trusted_networks)
     return uvicorn.Config(
         application,
-        http=WebhookProtocol,
+        http=cast("Any", partial(WebhookProtocol, connections=connections)),
         ws="none",
         lifespan="on",
         log_config=None,
         access_log=False,
         server_header=False,
         proxy_headers=False,
-        timeout_keep_alive=KEEPALIVE_S,
         timeout_graceful_shutdown=GRACE_S,
-        limit_concurrency=MAX_CONCURRENCY,
         backlog=BACKLOG,
     )
 

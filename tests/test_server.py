@@ -27,6 +27,7 @@ from yarl import URL
 from ingress import edge, inbound, metrics, protocol
 from ingress.app import Application
 from ingress.database import migrate
+from ingress.exchange import Exchange
 from ingress.sandbox import MetaSimulator, Slow, StatusPolicy
 from ingress.sandbox.meta_bodies import encode, signed_headers
 from ingress.servers import EmbeddedServers, Postgres
@@ -326,7 +327,7 @@ async def test_chunked_bodies(organization: Organization, gateway: Gateway, conn
 
 async def test_answered_webhooks_leave_nothing_to_the_collector(organization: Organization) -> None:
     def exchanges() -> int:
-        return sum(isinstance(thing, protocol._Exchange) for thing in gc.get_objects())
+        return sum(isinstance(thing, Exchange) for thing in gc.get_objects())
 
     # Each open connection keeps its last one: other tests may have left many, so here is one of our own.
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=1)) as session:
@@ -416,8 +417,8 @@ async def test_an_idle_connection_keeps_no_body(organization: Organization, gate
     client = await connect()
     client.write(webhook(organization, gateway, "x" * 300_000))
     assert (await client.answer())[0] == 200
-    exchanges = [thing for thing in gc.get_objects() if isinstance(thing, protocol._Exchange)]
-    assert max(sum(map(len, exchange._chunks)) for exchange in exchanges) <= edge.SMALL_BODY_BYTES
+    exchanges = [thing for thing in gc.get_objects() if isinstance(thing, Exchange)]
+    assert max(sum(map(len, one._chunks)) for one in exchanges) <= edge.SMALL_BODY_BYTES
 
 
 async def test_nonsense_is_refused(connect: Any) -> None:
@@ -546,6 +547,7 @@ METRICS = (
     "lease_reclaims",
     "ssrf_blocked",
     "auth_failures",
+    "connections_ended",
     "build_info",
 )
 # Of OBS-1; `source` and `version` are where OBS-3 has them, `phase` is one of a switch's, `le` is Prometheus's own.
