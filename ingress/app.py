@@ -72,9 +72,10 @@ class Application:
     """The ASGI application. Webhooks go straight to `Inbound`; all else through the edge and the router."""
 
     def __init__(self, settings: Settings) -> None:
-        self._settings = settings
+        self.settings = settings
         self.closing = asyncio.Event()
-        self._router = Router(routes=ROUTES, lifespan=self._lifespan)
+        # No redirects: they would be built from the request's Host.
+        self._router = Router(routes=ROUTES, lifespan=self._lifespan, redirect_slashes=False)
         self._edge = Edge(self._router)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -87,7 +88,7 @@ class Application:
 
     @contextlib.asynccontextmanager
     async def _lifespan(self, _: object) -> AsyncIterator[dict[str, Any]]:
-        settings = self._settings
+        settings = self.settings
         vault = Vault(settings.encryption_keys)
         egress = Egress(settings.allowed_networks)
         async with contextlib.AsyncExitStack() as stack:
@@ -287,26 +288,29 @@ ROUTES = [
     _Route("/events/stream", events.stream_events),
     Mount(
         "/integrations/whatsapp",
-        routes=[
-            _Route("/providers", integrations.list_providers),
-            _Route("/provider/current", integrations.current),
-            _Route("/provider/configure", integrations.configure, methods=["POST"]),
-            _Route("/provider/fallback", integrations.get_fallback, methods=["GET"]),
-            _Route("/provider/fallback", integrations.put_fallback, methods=["PUT", "POST"]),
-            _Route("/provider/switch", integrations.switch, methods=["POST"]),
-            _Route("/provider/rollback", integrations.rollback, methods=["POST"]),
-            _Route("/provider/pairing", pairing.show_pairing, methods=["GET"]),
-            _Route("/provider/pairing", pairing.start_pairing, methods=["POST"]),
-            _Route("/provider/pairing", pairing.end_pairing, methods=["DELETE"]),
-            _Route("/provider/test", integrations.test_connection, methods=["POST"]),
-            _Route("/provider/configs", integrations.list_configs),
-            _Route("/templates", integrations.list_templates),
-            _Route("/provider/configs/{config_id}", integrations.edit_config, methods=["PATCH"]),
-            _Route("/provider/configs/{config_id}", integrations.delete_config, methods=["DELETE"]),
-            _Route("/status", live.stream_status),
-            _Route("/audit", integrations.list_audit),
-            _Route("/audit/verify", integrations.verify_audit),
-        ],
+        app=Router(
+            redirect_slashes=False,
+            routes=[
+                _Route("/providers", integrations.list_providers),
+                _Route("/provider/current", integrations.current),
+                _Route("/provider/configure", integrations.configure, methods=["POST"]),
+                _Route("/provider/fallback", integrations.get_fallback, methods=["GET"]),
+                _Route("/provider/fallback", integrations.put_fallback, methods=["PUT", "POST"]),
+                _Route("/provider/switch", integrations.switch, methods=["POST"]),
+                _Route("/provider/rollback", integrations.rollback, methods=["POST"]),
+                _Route("/provider/pairing", pairing.show_pairing, methods=["GET"]),
+                _Route("/provider/pairing", pairing.start_pairing, methods=["POST"]),
+                _Route("/provider/pairing", pairing.end_pairing, methods=["DELETE"]),
+                _Route("/provider/test", integrations.test_connection, methods=["POST"]),
+                _Route("/provider/configs", integrations.list_configs),
+                _Route("/templates", integrations.list_templates),
+                _Route("/provider/configs/{config_id}", integrations.edit_config, methods=["PATCH"]),
+                _Route("/provider/configs/{config_id}", integrations.delete_config, methods=["DELETE"]),
+                _Route("/status", live.stream_status),
+                _Route("/audit", integrations.list_audit),
+                _Route("/audit/verify", integrations.verify_audit),
+            ],
+        ),
     ),
     _Route("/callback", administration.get_callback, methods=["GET"]),
     _Route("/callback", administration.put_callback, methods=["PUT"]),

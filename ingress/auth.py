@@ -109,6 +109,7 @@ async def authorize(request: Request[Any], scope: str) -> Principal:
     principal = await authenticator.principal(headers.get("authorization"), headers.get("x-org-id"))
     if scope not in principal.scopes:
         raise Problem(403, "forbidden", f"This key lacks the scope {scope!r}.")
+    request.scope["state"]["caller"] = principal.organization_id or PLATFORM
     return principal
 
 

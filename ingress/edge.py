@@ -1,7 +1,8 @@
 """The HTTP edge: what was sent, pages of an answer, and what is around every handler (plain ASGI)."""
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Hashable, Iterable, Sequence
 from time import monotonic
 from typing import Any, TypeVar
 from uuid import UUID
@@ -22,6 +23,10 @@ Value = TypeVar("Value")
 MAX_BODY_BYTES = 256 * 1024
 SMALL_BODY_BYTES = 64 * 1024
 MAX_HELD_BYTES = 64 * 1024 * 1024
+# What one organization may have of that.
+MAX_SHARE_BYTES = MAX_HELD_BYTES // 4
+# Of every answer.
+CAREFUL = ((b"x-content-type-options", b"nosniff"), (b"cache-control", b"no-store"))
 
 
 # ------------------------------------------------------------------ what was sent
@@ -43,21 +48,29 @@ class LargeBodies:
 
     def __init__(self) -> None:
         self.held_bytes = 0
+        self._held_of: Counter[Hashable] = Counter()
 
-    def grow(self, size_bytes: int, added_bytes: int) -> None:
-        """Count a body that has *size_bytes* now, also where it raises `Overloaded`: all of them are too much."""
+    def grow(self, size_bytes: int, added_bytes: int, owner: Hashable) -> None:
+        """Count a body that has *size_bytes* now, also where it raises `Overloaded`: all of them, or of its *owner*'s,
+        are too much.
+        """
         if size_bytes > SMALL_BODY_BYTES:
-            self.held_bytes += added_bytes if size_bytes - added_bytes > SMALL_BODY_BYTES else size_bytes
-            if self.held_bytes > MAX_HELD_BYTES:
+            counted = added_bytes if size_bytes - added_bytes > SMALL_BODY_BYTES else size_bytes
+            self.held_bytes += counted
+            self._held_of[owner] += counted
+            if self.held_bytes > MAX_HELD_BYTES or self._held_of[owner] > MAX_SHARE_BYTES:
                 raise Overloaded
 
-    def release(self, size_bytes: int) -> None:
+    def release(self, size_bytes: int, owner: Hashable) -> None:
         if size_bytes > SMALL_BODY_BYTES:
             self.held_bytes -= size_bytes
+            self._held_of[owner] -= size_bytes
+            if not self._held_of[owner]:
+                del self._held_of[owner]
 
 
-async def read_body(receive: Receive, limit_bytes: int, bodies: LargeBodies) -> bytes:
-    """The body, counted on the stream: a length that a client declares is not believed.
+async def read_body(receive: Receive, limit_bytes: int, bodies: LargeBodies, owner: Hashable) -> bytes:
+    """The body, counted on the stream: a length that a client declares is not believed. *owner* is who sends it.
 
     Raises `TooLarge`, `Disconnected`, and `Overloaded` where the process receives too much at once.
     """
@@ -73,25 +86,29 @@ async def read_body(receive: Receive, limit_bytes: int, bodies: LargeBodies) -> 
             body = message.get("body", b"")
             chunks.append(body)
             size += len(body)
-            bodies.grow(size, len(body))
+            bodies.grow(size, len(body), owner)
             if size > limit_bytes:
                 raise TooLarge
             if not message.get("more_body"):
                 return b"".join(chunks)
             message = await receive()
     finally:
-        bodies.release(size)
+        bodies.release(size, owner)
 
 
 async def decode_body(request: Request[Any], decoder: "msgspec.json.Decoder[Value]") -> Value:
-    """The request's JSON body as *decoder*'s type. Raises `Problem` 413, 415 or 422, naming the field by its path."""
+    """The request's JSON body as *decoder*'s type. Raises `Problem` 413, 415 or 422, naming the field by its path.
+
+    To be called when it is known who asks (`auth.authorize`): nobody's body is read.
+    """
     headers = headers_of(request)
     encoding = headers.get("content-encoding", "identity")
     kind = headers.get("content-type", "application/json").partition(";")[0].strip().lower()
     if encoding != "identity" or kind not in ("application/json", ""):
         raise Problem(415, "unsupported_media_type", "The body must be plain application/json.")
     try:
-        return decoder.decode(await read_body(request.receive, MAX_BODY_BYTES, request.state["bodies"]))
+        owner = request.state["caller"]
+        return decoder.decode(await read_body(request.receive, MAX_BODY_BYTES, request.state["bodies"], owner))
     except TooLarge:
         raise Problem(413, "too_large", f"The body may have {MAX_BODY_BYTES} bytes.") from None
     except msgspec.ValidationError as error:
@@ -185,8 +202,7 @@ class Edge:
                 message["headers"] = [
                     *message["headers"],
                     (b"x-request-id", request_id.encode()),
-                    (b"x-content-type-options", b"nosniff"),
-                    (b"cache-control", b"no-store"),
+                    *CAREFUL,
                 ]
             await send(message)
 

@@ -4,10 +4,10 @@ import asyncio
 import json
 import logging
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from functools import cache
 from time import monotonic
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import asyncpg
 import msgspec
@@ -17,7 +17,7 @@ from providers import Malformed, Unverified, Webhook, WhatsAppProvider
 
 from . import identifiers, log, metrics
 from .database import INGEST, Database, StoreUnavailable
-from .edge import Disconnected, LargeBodies, TooLarge, read_body, text_of
+from .edge import CAREFUL, SMALL_BODY_BYTES, Disconnected, LargeBodies, TooLarge, read_body, text_of
 from .events import Wakes
 from .group_commit import GroupCommit, Overloaded, RowRefused
 from .manager import Config, WhatsAppProviderManager
@@ -37,7 +37,6 @@ MAX_BODY_BYTES = 4 * 1024 * 1024
 Header = tuple[bytes, bytes]
 _JSON: Header = (b"content-type", b"application/json")
 _TEXT: Header = (b"content-type", b"text/plain; charset=utf-8")
-_CAREFUL: tuple[Header, ...] = ((b"x-content-type-options", b"nosniff"), (b"cache-control", b"no-store"))
 
 
 class Answer(NamedTuple):
@@ -50,7 +49,7 @@ class Answer(NamedTuple):
 
 
 def _answer(status: int, body: bytes, *headers: Header) -> Answer:
-    everything = (*headers, (b"content-length", b"%d" % len(body)), *_CAREFUL)
+    everything = (*headers, (b"content-length", b"%d" % len(body)), *CAREFUL)
     return Answer(status, everything, body, b"".join(b"%b: %b\r\n" % header for header in everything))
 
 
@@ -70,7 +69,7 @@ def _acknowledgement(provider_type: type[WhatsAppProvider]) -> Answer:
 
 
 _UNVERIFIED = _refusal(401, "unverified")
-_NOT_FOUND = _refusal(404, "not_found")
+NOT_FOUND = _refusal(404, "not_found")
 _NO_METHOD = _refusal(405, "method_not_allowed")
 TOO_LARGE = _refusal(413, "too_large")
 _ENCODED = _refusal(415, "encoded")
@@ -112,6 +111,9 @@ class Inbound:
     def origin(self) -> str:
         return self._manager.origin
 
+    def known_config(self, token: str) -> Config | None:
+        return self._manager.known_config_of_webhook(token)
+
     async def config_of_webhook(self, token: str) -> Config | None:
         return await self._manager.config_of_webhook(token)
 
@@ -125,10 +127,12 @@ class Inbound:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The ASGI form of `begin`, for a server that has no shorter way (ingress/server.py has one)."""
         try:
-            body = await read_body(receive, self.limit_bytes(scope["path"]), self.bodies)
+            config = await self.config_of_webhook(scope["path"].rpartition("/")[2])
+            limit, owner = (self.limit_bytes(config), config.organization_id) if config else (SMALL_BODY_BYTES, None)
+            body = await read_body(receive, limit, self.bodies, owner)
         except Disconnected:
             return
-        except (TooLarge, Overloaded) as error:
+        except (TooLarge, Overloaded, StoreUnavailable) as error:
             answer, request_id = self.turn_away(error), identifiers.request_id()
         else:
             path, query = scope["raw_path"].decode("latin-1"), scope["query_string"].decode("latin-1")
@@ -144,16 +148,30 @@ class Inbound:
         await send({"type": "http.response.start", "status": answer.status, "headers": headers})
         await send({"type": "http.response.body", "body": answer.body})
 
-    def limit_bytes(self, path: str) -> int:
-        """The longest body that *path* takes, by what is known without asking anybody."""
-        config = self._manager.known_config_of_webhook(path.rpartition("/")[2])
-        return min(MAX_BODY_BYTES, config.provider.info.max_webhook_bytes) if config else MAX_BODY_BYTES
+    def limit_bytes(self, config: Config) -> int:
+        """The longest body that a webhook of *config* may have."""
+        return min(MAX_BODY_BYTES, config.provider.info.max_webhook_bytes)
 
-    def turn_away(self, error: TooLarge | Overloaded) -> Answer:
+    def turn_away(self, error: Exception) -> Answer:
         """The answer to a body that is not received to its end."""
-        answer, outcome = (TOO_LARGE, "too_large") if isinstance(error, TooLarge) else (_away(), "shed")
+        answer, outcome = _away(), "error"
+        match error:
+            case TooLarge():
+                answer, outcome = TOO_LARGE, "too_large"
+            case Overloaded():
+                outcome = "shed"
+            case StoreUnavailable():
+                pass
+            case _:
+                logger.error("receiving failed", exc_info=error)
         metrics.ack_seconds.observe(0.0, "other", outcome)
         return answer
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run what has to be asked for, which raises nothing."""
+        task = asyncio.create_task(work)
+        self._looking_up.add(task)
+        task.add_done_callback(self._looking_up.discard)
 
     def begin(
         self,
@@ -177,9 +195,7 @@ class Inbound:
         if config is not None:
             ingestion.proceed(config)
         else:
-            task = asyncio.create_task(ingestion.look_up())
-            self._looking_up.add(task)
-            task.add_done_callback(self._looking_up.discard)
+            self.spawn(ingestion.look_up())
 
     async def replay(self, config: Config, headers: bytes, body: bytes) -> int:
         """Read a quarantined body again with today's code; how many events were new.
@@ -259,12 +275,12 @@ class _Ingestion(msgspec.Struct, eq=False):
         """Go on with the config, which has to be asked for."""
         bodies, size = self._inbound.bodies, len(self._body)
         try:
-            bodies.grow(size, size)
+            bodies.grow(size, size, self.token)
             self.proceed(await self._inbound.config_of_webhook(self.token))
         except Exception as error:  # noqa: BLE001  (told by its kind, there)
             self.set_exception(error)
         finally:
-            bodies.release(size)
+            bodies.release(size, self.token)
 
     def proceed(self, config: Config | None) -> None:
         """Answer, or queue what is to be stored first."""
@@ -275,7 +291,7 @@ class _Ingestion(msgspec.Struct, eq=False):
 
     def _judge(self, config: Config | None) -> None:
         if config is None or config.provider_type != self._provider_type:
-            self._end(_NOT_FOUND, "unknown")
+            self._end(NOT_FOUND, "unknown")
             return
         self._provider_name = config.provider_type
         hook = Webhook(

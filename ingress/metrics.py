@@ -71,6 +71,7 @@ http_seconds = Tally(
     "ingress_http_request_duration_seconds", "Answer time of the API", ("route", "method", "code_class"), _LATENCY
 )
 auth_failures = _counter("ingress_auth_failures_total", "Refused requests", "reason")
+connections_ended = _counter("ingress_connections_ended_total", "Connections that the service ended early", "reason")
 
 # -- receiving
 ack_seconds = Tally(

@@ -48,6 +48,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     egress_allow: str = ""
     # Comma-separated networks of the proxies in front: what they say in X-Forwarded-For is believed, and nobody else.
     trusted_proxies: str = ""
+    # Connections that one client may have at a time; the proxies of trusted_proxies have no bound. 0: nobody has.
+    connections_per_address: Annotated[int, msgspec.Meta(ge=0)] = 256
     # Seconds between two looks at an account that is sent through (docs/health.md). 0: this process looks at none.
     health_interval_s: Annotated[float, msgspec.Meta(ge=0, le=3600)] = 30
     log_level: Literal["debug", "info", "warning", "error"] = "info"

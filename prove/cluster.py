@@ -171,6 +171,7 @@ async def cluster(folder: Path) -> AsyncIterator[Cluster]:
                 "INGRESS_PLATFORM_KEY": made.settings.platform_key,
                 "INGRESS_ENCRYPTION_KEYS": made.settings.encryption_keys,
                 "INGRESS_EGRESS_ALLOW": made.settings.egress_allow,
+                "INGRESS_CONNECTIONS_PER_ADDRESS": "0",
                 "INGRESS_LOG_LEVEL": "warning",
             }
             process = Process(environment, folder / f"process{number}.log")

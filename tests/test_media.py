@@ -13,7 +13,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from ingress import metrics, server, transfers
+from ingress import metrics, protocol, transfers
 from ingress.sandbox import ErrorCode, Refuse, Slow, Throttle429
 
 from .gateway import Answer, Gateway, Organization, elsewhere, eventually
@@ -573,7 +573,7 @@ async def test_an_upload_may_take_longer_than_other_bodies(
     organization: Organization, gateway: Gateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """But only for who has said who they are: others are cut off as ever."""
-    monkeypatch.setattr(server, "BODY_DEADLINE_S", 0.2)
+    monkeypatch.setattr(protocol, "BODY_DEADLINE_S", 0.2)
     loop = asyncio.get_running_loop()
 
     async def over(seconds: float) -> AsyncIterator[bytes]:

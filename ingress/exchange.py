@@ -1,0 +1,161 @@
+"""One webhook on one connection, from its header to its answer, without ASGI."""
+
+from typing import Any, Protocol
+from uuid import UUID
+
+from . import identifiers
+from .edge import SMALL_BODY_BYTES, TooLarge
+from .group_commit import Overloaded
+from .inbound import NOT_FOUND, Answer, Header, Inbound
+from .manager import Config
+
+
+class Connection(Protocol):
+    """What an exchange needs of its connection."""
+
+    url: bytes
+    parser: Any
+    flow: Any
+    transport: Any
+
+    def write(self, status: int, head: bytes, body: bytes, request_id: str, *, keep_alive: bool) -> None: ...
+    def rest(self) -> None: ...
+    def end(self) -> None: ...
+
+
+class Exchange:
+    """One webhook on one connection: stands where uvicorn keeps its `RequestResponseCycle`."""
+
+    __slots__ = (
+        "_begun",
+        "_chunks",
+        "_headers",
+        "_inbound",
+        "_limit_bytes",
+        "_looking_up",
+        "_owner",
+        "_protocol",
+        "_size_bytes",
+        "_target",
+        "disconnected",
+        "keep_alive",
+        "more_body",
+        "response_complete",
+    )
+
+    def __init__(self, protocol: Connection, headers: list[Header], inbound: Inbound) -> None:
+        self._protocol = protocol
+        self._inbound = inbound
+        self._target = protocol.url
+        self._headers = headers
+        self._chunks: list[bytes] = []
+        self._size_bytes = 0
+        self._begun = False
+        self._looking_up = False
+        self._owner: UUID | None = None
+        self._limit_bytes = 0
+        # What uvicorn reads and sets.
+        self.keep_alive = protocol.parser.should_keep_alive()
+        self.more_body = True
+        self.response_complete = False
+        self.disconnected = False
+
+    @property
+    def message_event(self) -> "Exchange":
+        """What uvicorn calls `set` of. Not an attribute: a cycle for each webhook would wait for the collector."""
+        return self
+
+    def feed(self, chunk: bytes) -> None:
+        """Take a piece of the body, counted: a length that a client declares is not believed."""
+        if self.response_complete:
+            return
+        self._chunks.append(chunk)
+        self._size_bytes += len(chunk)
+        if self._size_bytes > SMALL_BODY_BYTES:
+            self._admit(self._size_bytes, len(chunk))
+
+    def foresee(self, left_bytes: int) -> None:
+        """Refuse a body that is not here yet, if the length that its client declares is too much."""
+        declared = self._size_bytes + left_bytes
+        if not self.response_complete and declared > SMALL_BODY_BYTES:
+            self._admit(declared, 0)
+
+    def _admit(self, size_bytes: int, held_bytes: int) -> None:
+        """Count *held_bytes* more of a large body, which may have *size_bytes*. Nobody's is held."""
+        if self._looking_up:
+            return
+        if self._owner is None:
+            config = self._inbound.known_config(self._token)
+            if config is None:
+                self._looking_up = True
+                self._protocol.flow.pause_reading()
+                self._inbound.spawn(self._look_up(size_bytes))
+                return
+            self._own(config)
+        try:
+            if held_bytes:
+                self._inbound.bodies.grow(self._size_bytes, held_bytes, self._owner)
+            if size_bytes > self._limit_bytes:
+                raise TooLarge
+        except (TooLarge, Overloaded) as error:
+            self._turn_away(self._inbound.turn_away(error))
+
+    async def _look_up(self, size_bytes: int) -> None:
+        try:
+            config = await self._inbound.config_of_webhook(self._token)
+        except Exception as error:  # noqa: BLE001  (which one, the answer says)
+            self._looking_up = False
+            self._turn_away(self._inbound.turn_away(error))
+            return
+        self._looking_up = False
+        if config is None:
+            self._turn_away(NOT_FOUND)
+        elif not self.disconnected:
+            self._own(config)
+            self._admit(max(size_bytes, self._size_bytes), self._size_bytes)
+            self._protocol.flow.resume_reading()
+            self.set()
+
+    def _own(self, config: Config) -> None:
+        self._owner, self._limit_bytes = config.organization_id, self._inbound.limit_bytes(config)
+
+    @property
+    def _token(self) -> str:
+        return self._target.decode("latin-1").partition("?")[0].rpartition("/")[2]
+
+    def _turn_away(self, answer: Answer) -> None:
+        self._release()
+        self.keep_alive = False
+        self._answer(answer, identifiers.request_id())
+
+    def _release(self) -> None:
+        # An idle connection keeps its last exchange: without the body.
+        self._chunks.clear()
+        if self._owner is not None:
+            self._inbound.bodies.release(self._size_bytes, self._owner)
+
+    def set(self) -> None:
+        """uvicorn's sign that the body is complete, or the client gone."""
+        if self._begun or self.response_complete or (self._looking_up and not self.disconnected):
+            return
+        if self.disconnected:
+            self._begun = True
+            self._release()
+        elif not self.more_body:
+            self._begun = True
+            body = self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
+            if self._size_bytes > SMALL_BODY_BYTES:
+                self._release()
+            path, _, query = self._target.decode("latin-1").partition("?")
+            self._inbound.begin("POST", path, query, self._headers, body, self._answer)
+
+    def _answer(self, answer: Answer, request_id: str) -> None:
+        self.response_complete = True
+        protocol = self._protocol
+        if self.disconnected or protocol.transport.is_closing():
+            return
+        protocol.write(answer.status, answer.head, answer.body, request_id, keep_alive=self.keep_alive)
+        if self.keep_alive:
+            protocol.rest()
+        else:
+            protocol.end()

@@ -1,0 +1,430 @@
+"""HTTP connections: all that touches uvicorn's private parts. One request at a time, and bounds for everything."""
+
+import asyncio
+import logging
+import re
+from functools import partial
+from typing import Any, cast
+from urllib.parse import unquote
+
+from httptools import HttpParserError, HttpParserInvalidURLError, parse_url
+from uvicorn.protocols.http.flow_control import CLOSE_HEADER
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+
+from . import identifiers, metrics
+from .connections import Connections
+from .edge import CAREFUL, SMALL_BODY_BYTES
+from .exchange import Exchange
+from .problems import UNEXPECTED, Problem, unavailable
+
+logger = logging.getLogger("ingress.protocol")
+
+HEADER_DEADLINE_S = 10.0
+BODY_DEADLINE_S = 15.0
+# Without any progress: who reads slowly may go on.
+WRITE_DEADLINE_S = 30.0
+# Longer than the idle time of the proxy in front, so that it never reuses a connection that we are closing.
+KEEPALIVE_S = 75
+# A connection that is closed while its client still sends is reset, and the client may never see the answer.
+LINGER_S = 2.0
+# The request's line and the empty one at the end included.
+MAX_HEADER_BYTES = 64 * 1024
+# Of a chunked body all that is not its content: sizes, extensions, trailers.
+MAX_FRAMING_BYTES = 1024 * 1024
+# What waits behind a request that is not answered yet; more stays with its client.
+MAX_AHEAD_BYTES = 64 * 1024
+# Answered also where the API has all the connections it may take.
+RESERVED = ("/webhooks/", "/healthz", "/readyz")
+HEALTH = (b"/healthz", b"/readyz")
+
+# Where a connection is in its requests. The first is between two of them, before the first and behind the last.
+_BETWEEN, _HEADER, _BODY = range(3)
+_CHUNKED = -1
+_EMPTY_LINE = b"\r\n\r\n"
+_EMPTY_LINES = re.compile(rb"[\r\n]+")
+_OF_INTEREST = frozenset((b"host", b"content-length", b"expect", b"transfer-encoding"))
+
+# Each made anew: an exception that is raised twice keeps both tracebacks.
+_MALFORMED = partial(Problem, 400, "malformed_request", "This is no request of HTTP/1.1.")
+_HOST = partial(Problem, 400, "host_missing", "A request names its Host, once.")
+_UPGRADE = partial(Problem, 400, "upgrade_refused", "Only HTTP/1.1 is spoken here: no Upgrade, and no CONNECT.")
+_ENCODED = partial(Problem, 400, "transfer_encoding", "The only Transfer-Encoding is chunked, of HTTP/1.1.")
+_BODY_TOO_LARGE = partial(Problem, 413, "too_large", "The chunks of the body hold too much besides its content.")
+_HEADER_TOO_LARGE = partial(Problem, 431, "header_too_large", f"The header may have {MAX_HEADER_BYTES} bytes.")
+_VERSION = partial(Problem, 505, "version_not_supported", "Only HTTP/1.1 and HTTP/1.0 are spoken here.")
+
+
+class BoundedProtocol(HttpToolsProtocol):
+    """Feeds the parser one request after the other, each when the former is answered, and never without a bound.
+
+    uvicorn gives the parser whatever arrives, and queues what comes out of it: it waits for ever for a client that
+    never ends its header or body (encode/uvicorn#157), keeps headers without end, and takes what follows a request that
+    asks for another protocol, its body too, for requests. Here each piece ends where a header or body ends, so that
+    answers are in order whatever is sent, and behind a request that is refused nothing is read.
+    """
+
+    def __init__(self, *, connections: Connections, **uvicorns: Any) -> None:
+        super().__init__(**uvicorns)
+        self._fence = connections
+        self._unread = b""
+        self._advancing = False
+        self._ending = False
+        self._part = self._timed = _BETWEEN
+        self._size_bytes = 0  # of the header; or, of a chunked body, what is no content
+        self._left_bytes = 0  # of the body; or _CHUNKED
+        self._tail = b""  # the last bytes of what was searched for an empty line in vain
+        self._unsent_bytes, self._progress_at = 0, self.loop.time()
+        self._extended = self._beyond = False
+        self.waiting_since, self._deadline = 0.0, 0.0
+
+    # -- what the fence asks
+
+    @property
+    def host(self) -> str | None:
+        return self.client[0] if self.client else None
+
+    @property
+    def is_waiting(self) -> bool:
+        return not self._extended and (self._part != _BETWEEN or self._ending or not self._is_answering)
+
+    @property
+    def _is_answering(self) -> bool:
+        return self.cycle is not None and not self.cycle.response_complete
+
+    def evict(self) -> None:
+        metrics.connections_ended.labels("evicted").inc()
+        self.transport.abort()
+
+    def look(self, now: float) -> None:
+        unsent = self.transport.get_write_buffer_size()
+        if not unsent or unsent < self._unsent_bytes:
+            self._progress_at = now
+        self._unsent_bytes = unsent
+        if now - self._progress_at > WRITE_DEADLINE_S:
+            self._abort("slow_reader")
+        elif now < self._deadline or self.transport.is_closing():
+            return
+        elif self._ending:
+            self.transport.abort()
+        elif self._part != _BETWEEN:
+            self._abort("slow_sender")
+        elif self.cycle is None:
+            self._abort("silent")
+        elif self.cycle.response_complete and not unsent:
+            self.transport.close()
+
+    def _abort(self, reason: str) -> None:
+        metrics.connections_ended.labels(reason).inc()
+        self.transport.abort()
+
+    def _wait(self, seconds: float) -> None:
+        """Give the client *seconds* from now on."""
+        self.waiting_since = self.loop.time()
+        self._deadline = self.waiting_since + seconds
+
+    def extend_body_deadline(self, seconds: float) -> None:
+        """Give the body that is under way *seconds* from now on."""
+        if self._part == _BODY:
+            self._extended = True
+            self._wait(seconds)
+
+    # -- what asyncio calls
+
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(transport)
+        self._wait(HEADER_DEADLINE_S)  # one that never says a word is slow too
+        self._beyond = not self._fence.enter(self)
+        if self._beyond:  # its request is read, to be refused; but is this process alive?, that is answered even now
+            self._wait(LINGER_S)
+            if not self._fence.may_linger:
+                transport.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._ending, self._unread = True, b""
+        self._fence.leave(self)
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        if not self._ending:
+            self._unread = self._unread + data if self._unread else data
+            self._advance()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._progress_at = self.loop.time()
+        if not self.transport.is_closing():
+            self.flow.resume_reading()
+            self._advance()
+
+    # -- from bytes to requests
+
+    def _advance(self) -> None:
+        """Parse what is here, up to the end of a request that is not answered yet."""
+        if self._advancing or not self._unread:
+            return
+        self._advancing = True
+        try:
+            self._unread = self._unread[self._parse(self._unread) :]
+        except Problem as problem:
+            self._refuse(problem)
+        except HttpParserError as error:
+            ours = error.__context__
+            if ours is not None and not isinstance(ours, Problem):
+                logger.error("reading a request failed", exc_info=ours)
+                ours = UNEXPECTED
+            self._refuse(ours or _MALFORMED())
+        finally:
+            self._advancing = False
+        if self._ending:
+            self._unread = b""
+        elif self._part != self._timed:
+            self._timed = self._part
+            self._begin_wait()
+        elif len(self._unread) > MAX_AHEAD_BYTES:
+            self.flow.pause_reading()
+
+    def _begin_wait(self) -> None:
+        self._wait(HEADER_DEADLINE_S if self._part == _HEADER else BODY_DEADLINE_S)
+
+    def _parse(self, data: bytes) -> int:
+        """How much of *data* was parsed. Raises `Problem` and httptools' errors."""
+        at = 0
+        while at < len(data) and not self._ending:
+            if self._part == _BETWEEN:
+                if self.flow.write_paused or ((cycle := self.cycle) is not None and not cycle.response_complete):
+                    break
+                if data[at] in b"\r\n":  # before a request they mean nothing, nor that one begins
+                    at = cast("re.Match[bytes]", _EMPTY_LINES.match(data, at)).end()
+                    continue
+                self._part, self._size_bytes = _HEADER, 0
+            if self._part == _BODY and (left := self._left_bytes) != _CHUNKED:
+                end = min(len(data), at + left)
+                self._left_bytes = left - (end - at)
+            else:
+                end = self._behind_empty_line(data, at)
+            self.parser.feed_data(data[at:end])
+            at = end
+            if self._part == _BODY and self._size_bytes > MAX_FRAMING_BYTES:
+                raise _BODY_TOO_LARGE()
+        return at
+
+    def _behind_empty_line(self, data: bytes, at: int) -> int:
+        """Where in *data* the header ends that goes on at *at*, or all that is here of it does.
+
+        A chunked body ends like one; within its content there may be other empty lines.
+        """
+        found = data.find(_EMPTY_LINE, at)
+        end = found + 4 if found >= 0 else len(data)
+        tail = self._tail
+        if tail and (seam := (tail + data[at : at + 3]).find(_EMPTY_LINE)) >= 0:
+            found, end = at, at + seam + 4 - len(tail)
+        self._tail = b"" if found >= 0 else (tail + data[max(at, end - 3) :])[-3:]
+        self._size_bytes += end - at
+        if self._part == _HEADER and self._size_bytes > MAX_HEADER_BYTES:
+            raise _HEADER_TOO_LARGE()
+        return end
+
+    # -- what the parser calls; of what it raises, the parser makes an error with that as its context
+
+    def on_message_begin(self) -> None:
+        if self._part != _HEADER:
+            raise _MALFORMED()  # the parser and we disagree about where a request ends: one of them is deceived
+        self.url = b""
+        self.headers = []
+        self.expect_100_continue = False
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self.headers.append((name.lower(), value))
+
+    def on_headers_complete(self) -> None:
+        version = self.parser.get_http_version()
+        # Whatever comes after the header is none: trailers go to a list that nobody reads.
+        headers, self.headers = self.headers, []
+        self._part, self._left_bytes, self._size_bytes, self._extended = _BODY, 0, 0, False
+        hosts = 0
+        for name, value in headers:
+            if name not in _OF_INTEREST:
+                continue
+            if name == b"host":
+                hosts += 1
+            elif name == b"content-length":
+                self._left_bytes = int(value)  # the parser lets only digits pass, and one such header
+            elif name == b"expect":
+                self.expect_100_continue = value.lower() == b"100-continue"
+            else:
+                self._left_bytes = _CHUNKED
+                if value.lower() != b"chunked" or version != "1.1":
+                    raise _ENCODED()
+        if self.parser.should_upgrade():
+            raise _UPGRADE()
+        if version not in ("1.1", "1.0"):
+            raise _VERSION()
+        if hosts != 1 and (hosts or version == "1.1"):
+            raise _HOST()
+        if self._beyond and not self.url.startswith(HEALTH):
+            raise unavailable("There are too many connections.")
+        self._begin(headers, version)
+
+    def _begin(self, headers: list[tuple[bytes, bytes]], version: str) -> None:
+        """Start the application for the request whose header is complete."""
+        try:
+            target = parse_url(self.url)
+            path = unquote(target.path.decode("ascii"))
+        except (HttpParserInvalidURLError, AttributeError, UnicodeError):  # no path: `*`, or a name only
+            raise _MALFORMED() from None
+        if len(self.tasks) >= self._fence.most_api_requests and not path.startswith(RESERVED):
+            raise unavailable("There are too many requests.")
+        scope = {
+            "type": "http",
+            "asgi": {"version": self.asgi_version, "spec_version": "2.3"},
+            "http_version": version,
+            "server": self.server,
+            "client": self.client,
+            "scheme": self.scheme,
+            "root_path": self.root_path,
+            "method": self.parser.get_method().decode("ascii"),
+            "path": path,
+            "raw_path": target.path,
+            "query_string": target.query or b"",
+            "headers": headers,
+            # The last is for who has said who they are, and has much to send.
+            "state": {**self.app_state, "extend_body_deadline": self.extend_body_deadline},
+        }
+        keep_alive = version != "1.0" and not self._beyond and self.parser.should_keep_alive()
+        self.cycle = _Cycle(self, cast("Any", scope), keep_alive)
+        self._start_asgi_task(self.cycle, self.app)
+
+    def on_body(self, body: bytes) -> None:
+        if self._left_bytes == _CHUNKED:
+            self._size_bytes -= len(body)
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        self._part = self._timed = _BETWEEN
+        self._extended = False
+        if self.cycle.response_complete:  # before its body was
+            self._wait(KEEPALIVE_S)
+        else:
+            self.cycle.more_body = False
+            self.cycle.message_event.set()
+
+    # -- answers
+
+    @property
+    def much_is_left(self) -> bool:
+        """More of the body than is worth waiting for, only to use the connection again."""
+        return not 0 <= self._left_bytes <= SMALL_BODY_BYTES
+
+    def on_response_complete(self) -> None:
+        if cast("_Cycle", self.cycle).ends:
+            self.end()
+        elif not self.transport.is_closing():
+            self.rest()
+
+    def rest(self) -> None:
+        """Go on after an answer."""
+        self.server_state.total_requests += 1
+        if self._part == _BETWEEN:
+            self.waiting_since = now = self.loop.time()
+            self._deadline = now + KEEPALIVE_S
+        if not self._advancing:
+            self.flow.resume_reading()
+            self._advance()
+
+    def write(self, status: int, head: bytes, body: bytes, request_id: str, *, keep_alive: bool) -> None:
+        lines = [STATUS_LINE[status], head, b"x-request-id: ", request_id.encode(), b"\r\n"]
+        for name, value in self.server_state.default_headers:
+            lines += (name, b": ", value, b"\r\n")
+        if not keep_alive:
+            lines.append(b"connection: close\r\n")
+        lines += (b"\r\n", body)
+        self.transport.write(b"".join(lines))
+
+    def _refuse(self, problem: Problem) -> None:
+        """Answer, and end the connection: of what follows nothing is read."""
+        metrics.connections_ended.labels(problem.code).inc()
+        if self._is_answering:  # its body breaks off here
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+            if isinstance(self.cycle, _Cycle) and self.cycle.response_started:
+                self._ending = True
+                self.transport.abort()
+                return
+        request_id = identifiers.request_id()
+        response = problem.response(request_id)
+        head = b"".join(b"%b: %b\r\n" % header for header in (*response.raw_headers, *CAREFUL))
+        self.write(problem.status, head, bytes(response.body), request_id, keep_alive=False)
+        self.end()
+
+    def end(self) -> None:
+        """Close, but not before the client had time to see the answer; what it sends until then is dropped."""
+        self._ending, self._unread = True, b""
+        if not self.transport.is_closing():
+            self._wait(LINGER_S)
+            self.flow.resume_reading()
+            self.transport.write_eof()
+
+
+class _Cycle(RequestResponseCycle):
+    """uvicorn's, for which an answer that comes before all of the body ends the connection, if much is left of it."""
+
+    def __init__(self, protocol: BoundedProtocol, scope: Any, keep_alive: bool) -> None:
+        super().__init__(
+            scope=scope,
+            transport=protocol.transport,
+            flow=protocol.flow,
+            logger=protocol.logger,
+            access_logger=protocol.access_logger,
+            access_log=protocol.access_log,
+            default_headers=protocol.server_state.default_headers,
+            message_event=asyncio.Event(),
+            expect_100_continue=protocol.expect_100_continue,
+            keep_alive=keep_alive,
+            on_response=protocol.on_response_complete,
+        )
+        self._protocol = protocol
+        self.ends = False
+
+    async def send(self, message: Any) -> None:
+        if self.response_started or not self.more_body:
+            await super().send(message)
+        elif not self.keep_alive or self._protocol.much_is_left:
+            self.ends = True
+            self.default_headers = [*self.default_headers, CLOSE_HEADER]
+            await super().send(message)
+            self.keep_alive = True  # or uvicorn would close at once
+        else:
+            await super().send(message)
+
+
+class WebhookProtocol(BoundedProtocol):
+    """Hands webhooks to `Inbound` whole, without the ASGI messages between server and application.
+
+    A webhook is one body in and one short answer out, and most of what this server does; scope, receive and send for
+    each cost a third of the work. All else, and whatever is unusual about a request, takes uvicorn's own way.
+    """
+
+    def _begin(self, headers: list[tuple[bytes, bytes]], version: str) -> None:
+        usual = (
+            self.url.startswith(b"/webhooks/")
+            and self.parser.get_method() == b"POST"
+            and version == "1.1"
+            and not self.expect_100_continue
+        )
+        if usual:
+            self.cycle = cast("Any", Exchange(self, headers, self.app_state["inbound"]))
+        else:
+            super()._begin(headers, version)
+
+    def _begin_wait(self) -> None:
+        super()._begin_wait()
+        if self._part == _BODY and isinstance(self.cycle, Exchange):
+            self.cycle.foresee(self._left_bytes)
+
+    def on_body(self, body: bytes) -> None:
+        if isinstance(self.cycle, Exchange):
+            if self._left_bytes == _CHUNKED:
+                self._size_bytes -= len(body)
+            self.cycle.feed(body)
+        else:
+            super().on_body(body)
