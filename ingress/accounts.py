@@ -10,6 +10,7 @@ from uuid import UUID
 
 import asyncpg
 import msgspec
+from yarl import URL
 
 from providers import (
     Check,
@@ -61,6 +62,12 @@ class InvalidConfiguration(ChangeRefused):
         super().__init__(detail)
         self.errors = errors
         self.checks = checks
+
+
+class SecretsNeeded(InvalidConfiguration):
+    """A stored secret would go to another host: who changes where it goes has to know it."""
+
+    code = "secrets_needed"
 
 
 class TestFailed(InvalidConfiguration):
@@ -165,14 +172,28 @@ class Accounts:
             raise InvalidConfiguration(
                 "the configuration is not valid", [(f"config_data.{field}".rstrip("."), detail)]
             ) from None
-        if base_url := config_data.get("base_url"):
-            try:
-                self._egress.check_url(base_url)
-            except InvalidUrl as error:
-                raise InvalidConfiguration(
-                    "the base URL cannot be called", [("config_data.base_url", str(error))]
-                ) from None
+        for name, value in config_data.items():
+            if name == "base_url" or _is_url(value):
+                self._check_url(name, value)
         return provider
+
+    def _check_url(self, field: str, value: Any) -> None:
+        try:
+            self._egress.check_url(value)
+        except InvalidUrl as error:
+            detail = "the base URL cannot be called" if field == "base_url" else "an address cannot be called"
+            raise InvalidConfiguration(detail, [(f"config_data.{field}", str(error))]) from None
+
+    def check_secrets(self, former: WhatsAppProvider, provider: WhatsAppProvider, given: Mapping[str, Any]) -> None:
+        """Raise `SecretsNeeded` where *provider* is at another host than *former*, with a secret that is not *given*."""
+        if addresses(former) == addresses(provider):
+            return
+        kept = [field.name for field in config_fields(type(provider)) if field.secret and not given.get(field.name)]
+        if kept := [name for name in kept if getattr(provider, name)]:
+            raise SecretsNeeded(
+                "with another host, every secret is to be given anew",
+                [(f"config_data.{name}", "is needed again: it would go to another host") for name in kept],
+            )
 
     def masked(self, provider: WhatsAppProvider) -> dict[str, Any]:
         """The configuration with every secret replaced by its fingerprint: all that ever leaves the service."""
@@ -398,6 +419,16 @@ def _probe(provider: WhatsAppProvider, callback_url: str) -> Flow[tuple[int, int
 def sender_of(provider: WhatsAppProvider, status: ProviderStatus | None) -> str | None:
     """The business number, as configured or as the provider says."""
     return provider.sender or (status.session_info.get("sender") if status else None)
+
+
+def addresses(provider: WhatsAppProvider) -> list[tuple[str, URL]]:
+    """Each field that says where calls go, with the origin there: as the client that calls them reads it."""
+    values = [(field.name, getattr(provider, field.name)) for field in config_fields(type(provider))]
+    return [(name, URL(value).origin()) for name, value in values if _is_url(value)]
+
+
+def _is_url(value: object) -> bool:
+    return isinstance(value, str) and value.lower().startswith(("https://", "http://"))
 
 
 _TIMED_OUT = ("read_timeout", "connect_timeout", "deadline")

@@ -20,6 +20,7 @@ from .accounts import (
     NewConfig,
     NotFound,
     ProviderUnreachable,
+    SecretsNeeded,
     TestFailed,
 )
 from .audit import Actor, verify
@@ -265,6 +266,8 @@ def _refusal(error: ChangeRefused, *, can_force: bool = False) -> Problem:
         case NotReceiving():
             detail = f"What people write would not arrive here, so {kept}: {error}"
             return Problem(422, error.code, detail, checks=_checks(error.checks), **saved)
+        case SecretsNeeded():
+            return Problem(422, error.code, f"Nothing was changed: {error}.", errors=error.errors)
         case InvalidConfiguration():
             return Problem(400, error.code, str(error), errors=error.errors)
         case ProviderUnreachable():

@@ -373,6 +373,7 @@ class WhatsAppProviderManager:
             data = msgspec.json.decode(self.accounts.data(row))
             data = {field: value for field, value in {**data, **changes}.items() if value is not None}
             provider = self.accounts.validate(row["provider_type"], data)
+            self.accounts.check_secrets(former.provider, provider, changes)
             url = provider.callback_url(self.accounts.webhook_url(row["provider_type"], self.accounts.token(row)))
             checks, status = await self.accounts.test(provider, url) if changes else ([], None)
             async with exclusive.transaction() as connection:
