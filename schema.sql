@@ -79,6 +79,10 @@ create table whatsapp_provider_configs (
         check (state in ('configured', 'switching', 'active', 'inactive', 'error')),
     -- AES-256-GCM (ingress/vault.py): config_data as JSON, bound to organization, config and field.
     config_data        bytea       not null,
+    -- What webhooks call its account, as its fields say. Whether that is so: account_owners.
+    accounts           text[]      not null,
+    -- Keyed hashes of the secrets that sign its webhooks: who else has one of them can be asked, and what they are cannot.
+    signing_keys       bytea[]     not null,
     -- What the config's webhook address is found by. The address itself is sealed beside it, to be shown again.
     webhook_token_hash bytea       not null unique,
     webhook_token      bytea       not null,
@@ -93,11 +97,22 @@ create table whatsapp_provider_configs (
     primary key (organization_id, id)
 );
 create index on whatsapp_provider_configs (created_at);
+create index on whatsapp_provider_configs using gin (signing_keys);
 -- What a process that died in the middle of a switch has left.
 create index on whatsapp_provider_configs (updated_at) where state = 'switching';
 create index on whatsapp_provider_configs (broken_at) where broken_at is not null;
 alter table organizations add foreign key (id, active_config_id)
     references whatsapp_provider_configs (organization_id, id) deferrable initially deferred;
+
+-- Whose an account is: the organization's whose connection test passed at a host that the provider or the platform vouches
+-- for. One organization's at a time; let go of with its last config of the account (ingress/ownership.py).
+create table account_owners (
+    organization_id uuid        not null references organizations (id),
+    provider_type   text        not null,
+    account         text        not null,
+    since           timestamptz not null default now(),
+    primary key (provider_type, account)
+);
 
 -- How the account of a config is doing (ingress/health.py). Looked at by the process that leases the row: `due_at` is
 -- when the next look is due, and while one is under way when its lease ends.
@@ -385,7 +400,7 @@ do $$
 declare tab text;
 begin
     foreach tab in array array[
-        'whatsapp_provider_configs', 'provider_health', 'provider_audit_log', 'api_keys', 'inbound_webhooks', 'inbound_dedup', 'quarantine',
+        'whatsapp_provider_configs', 'account_owners', 'provider_health', 'provider_audit_log', 'api_keys', 'inbound_webhooks', 'inbound_dedup', 'quarantine',
         'events', 'callbacks', 'deliveries', 'delivery_queues', 'messages', 'attempts', 'message_statuses', 'organizations'
     ] loop
         execute format('alter table %I enable row level security', tab);

@@ -107,6 +107,7 @@ class Config(msgspec.Struct, frozen=True):
     provider: WhatsAppProvider
     callback_url: str  # where its provider reaches us, as the provider is to be given it
     account_id: UUID  # of all configs of the account: what the provider's ids are unique in
+    claimed: frozenset[str] = frozenset()  # those of the provider's `accounts` that are the organization's for sure
 
     @property
     def is_absent(self) -> bool:
@@ -185,8 +186,9 @@ class Accounts:
             raise InvalidConfiguration(detail, [(f"config_data.{field}", str(error))]) from None
 
     def check_secrets(self, former: WhatsAppProvider, provider: WhatsAppProvider, given: Mapping[str, Any]) -> None:
-        """Raise `SecretsNeeded` where *provider* is at another host than *former*, with a secret that is not *given*."""
-        if addresses(former) == addresses(provider):
+        """Raise `SecretsNeeded` where *provider* is at another host than *former*, and a secret is not *given*."""
+        before, now = ([(name, url.origin()) for name, url in addresses(each)] for each in (former, provider))
+        if before == now:
             return
         kept = [field.name for field in config_fields(type(provider)) if field.secret and not given.get(field.name)]
         if kept := [name for name in kept if getattr(provider, name)]:
@@ -234,8 +236,8 @@ class Accounts:
             logger.error("config %s needs the provider %s, which is not installed", row["id"], row["provider_type"])
             return None
         place = (row["organization_id"], row["id"])
-        held = self._opened.get(place)
-        if held and held[0] == row["updated_at"] and type(held[1].provider) is kind:
+        held, claimed = self._opened.get(place), frozenset(row["claimed"])
+        if held and held[0] == row["updated_at"] and held[1].claimed == claimed and type(held[1].provider) is kind:
             return held[1]
         try:
             provider = msgspec.json.decode(self.data(row), type=kind)
@@ -254,6 +256,7 @@ class Accounts:
             provider,
             provider.callback_url(webhook_url),
             identifiers.account_id(*place, row["provider_type"], row["sender"]),
+            claimed,
         )
         self._opened[place] = (row["updated_at"], config)
         return config
@@ -422,9 +425,9 @@ def sender_of(provider: WhatsAppProvider, status: ProviderStatus | None) -> str 
 
 
 def addresses(provider: WhatsAppProvider) -> list[tuple[str, URL]]:
-    """Each field that says where calls go, with the origin there: as the client that calls them reads it."""
+    """Each field that says where calls go, and what is in it, as the client that calls reads it."""
     values = [(field.name, getattr(provider, field.name)) for field in config_fields(type(provider))]
-    return [(name, URL(value).origin()) for name, value in values if _is_url(value)]
+    return [(name, URL(value)) for name, value in values if _is_url(value)]
 
 
 def _is_url(value: object) -> bool:

@@ -96,7 +96,9 @@ class Application:
             caller = await stack.enter_async_context(Caller(egress))
             transfers = await stack.enter_async_context(Transfers(egress))
             session = await stack.enter_async_context(egress.session(per_host=0))
-            manager = WhatsAppProviderManager(Registry(), database, redis, vault, caller, egress, settings.origin)
+            manager = WhatsAppProviderManager(
+                Registry(), database, redis, vault, caller, egress, settings.origin, settings.vouching_hosts
+            )
             wakes, changes = Wakes(redis), Wakes(redis)
             stack.push_async_callback(wakes.close)
             breakers = Breakers(database, redis)

@@ -212,7 +212,7 @@ class Inbound:
         rows = []
         for taken in batch:
             row = taken.row or await read(self._manager, taken.config, taken.hook)
-            rows.append(refused(row) if taken.refused else row)
+            rows.append(await refused(self._manager, taken.config, row) if taken.refused else row)
         stored = await store(connection, rows)
         heard = {
             (row.organization_id, keyed.event.config_id)

@@ -445,13 +445,17 @@ async def test_other_ids_in_bodies_and_queries(gateway: Gateway, pair: tuple[Dat
 
 @pytest.fixture
 async def twins(gateway: Gateway) -> tuple[Organization, Organization]:
-    """Two organizations with configs of the same two numbers, which post no statuses of their own accord."""
+    """Two organizations with configs of the same two numbers, which post no statuses of their own accord.
+
+    Where nobody vouches for whose they are; each with a secret of its own, as of two apps.
+    """
     first, second = await gateway.organization("First"), await gateway.organization("Second")
-    await first.configure()
-    await first.configure(active=False)
+    await first.configure(host="localhost")
+    await first.configure(active=False, host="localhost")
     for number in first.numbers:
         gateway.meta.set_statuses(number, StatusPolicy(statuses=()))
-        await second.configure(number, active=number is first.numbers[0])
+        twin = msgspec.structs.replace(number, app_secret=f"{number.app_secret}-2")
+        await second.configure(twin, active=number is first.numbers[0], host="localhost")
     return first, second
 
 

@@ -184,6 +184,8 @@ EVERY_ORGANIZATION = {
     "configs.NEWEST": "whether the encryption keys fit is a question about no organization",
     "health.CLAIM": "a worker looks at the accounts that are due, whoever they belong to",
     "health.TROUBLED": "a metric, which names no organization",
+    "owners.OWNER": "an item names an account, and no organization",
+    "owners.OTHERS_BEHIND": "whether anybody else has a secret, whoever it is",
     "organizations.KEY": "the API key is what finds the organization",
     "organizations.LIST": "the platform's list of organizations",
     "deliveries.CLAIM": "a worker takes what is due, whoever it belongs to",
