@@ -114,6 +114,21 @@ create table account_owners (
     primary key (provider_type, account)
 );
 
+-- Apps of providers with an address of their own: what comes in there goes to the organizations whose accounts it names.
+-- What the platform keeps of it, in inbound_webhooks and quarantine, is kept under an organization_id of zeros.
+create table provider_apps (
+    id                 uuid        primary key,
+    provider_type      text        not null,
+    name               text        not null,
+    -- As in whatsapp_provider_configs.
+    config_data        bytea       not null,
+    signing_keys       bytea[]     not null,
+    webhook_token_hash bytea       not null unique,
+    webhook_token      bytea       not null,
+    created_at         timestamptz not null default now()
+);
+create index on provider_apps using gin (signing_keys);
+
 -- How the account of a config is doing (ingress/health.py). Looked at by the process that leases the row: `due_at` is
 -- when the next look is due, and while one is under way when its lease ends.
 create table provider_health (
@@ -420,6 +435,10 @@ begin
         execute format('create policy ingest on %I to ingress_ingest using (true) with check (true)', tab);
     end loop;
 end $$;
+alter table provider_apps enable row level security;
+alter table provider_apps force row level security;
+create policy worker on provider_apps to ingress_worker using (true) with check (true);
+grant select, insert, delete on provider_apps to ingress_worker;
 -- As restrictive policy: what belongs to somebody else stays unseen even by a query that forgot to say so.
 create policy no_foreign_items on quarantine as restrictive to ingress_app using (not foreign_item);
 

@@ -115,6 +115,11 @@ class Config(msgspec.Struct, frozen=True):
         return isinstance(self.provider, Absent)
 
     @property
+    def is_app(self) -> bool:
+        """It is of no organization: what comes in at its address is about the accounts of many."""
+        return self.organization_id == identifiers.PLATFORM_ID
+
+    @property
     def is_damaged(self) -> bool:
         """What is stored of it cannot be opened."""
         return isinstance(self.provider, Damaged)
@@ -209,10 +214,16 @@ class Accounts:
         return f"{self.origin}/webhooks/{provider_type}/{token}"
 
     def made(
-        self, organization_id: UUID, new: NewConfig, provider: WhatsAppProvider, status: ProviderStatus | None
+        self,
+        organization_id: UUID,
+        new: NewConfig,
+        provider: WhatsAppProvider,
+        status: ProviderStatus | None,
+        *,
+        path: str = "",
     ) -> tuple[Config, str]:
-        """The config that *new* becomes, and the token of its webhook address."""
-        token = new_webhook_token()
+        """The config that *new* becomes, and the token of its webhook address, which begins with *path*."""
+        token = f"{path}{new_webhook_token()}"
         config_id, sender = identifiers.new_id(), sender_of(provider, status)
         config = Config(
             organization_id,

@@ -19,6 +19,7 @@ from providers import Registry
 
 from . import (
     administration,
+    apps,
     audit,
     events,
     integrations,
@@ -325,6 +326,9 @@ ROUTES = [
     _Route("/keys", administration.list_keys, methods=["GET"]),
     _Route("/keys", administration.create_key, methods=["POST"]),
     _Route("/keys/{key_id}", administration.revoke_key, methods=["DELETE"]),
+    _Route("/apps", apps.list_apps, methods=["GET"]),
+    _Route("/apps", apps.create_app, methods=["POST"]),
+    _Route("/apps/{app_id}", apps.delete_app, methods=["DELETE"]),
     _Route("/healthz", healthz),
     _Route("/readyz", readyz),
     _Route("/metrics", show_metrics),

@@ -4,10 +4,11 @@ import asyncio
 import json
 import logging
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import cache
 from time import monotonic
 from typing import NamedTuple
+from uuid import UUID
 
 import asyncpg
 import msgspec
@@ -86,11 +87,15 @@ class Taken(msgspec.Struct, frozen=True):
 
 
 class Receipt(msgspec.Struct, frozen=True):
-    """What is in the database of a webhook: its events, the new ones' sequences, and why it was put aside, if so."""
+    """What is in the database of a webhook: its events, the new ones' sequences, and why it was put aside, if so.
+
+    ``organizations`` are those that new ones may be for.
+    """
 
     events: int
     sequences: Sequence[int]
     aside: frozenset[str]
+    organizations: Collection[UUID] = ()
 
 
 class Inbound:
@@ -146,7 +151,7 @@ class Inbound:
 
     def limit_bytes(self, path: str) -> int:
         """The longest body that *path* takes, by what is known without asking anybody."""
-        config = self._manager.known_config_of_webhook(path.rpartition("/")[2])
+        config = self._manager.known_config_of_webhook(path.split("/", 3)[-1])
         return min(MAX_BODY_BYTES, config.provider.info.max_webhook_bytes) if config else MAX_BODY_BYTES
 
     def turn_away(self, error: TooLarge | Overloaded) -> Answer:
@@ -181,22 +186,28 @@ class Inbound:
             self._looking_up.add(task)
             task.add_done_callback(self._looking_up.discard)
 
-    async def replay(self, config: Config, headers: bytes, body: bytes) -> int:
-        """Read a quarantined body again with today's code; how many events were new.
+    async def replay(self, config: Config, headers: bytes, body: bytes, *, foreign: bool) -> tuple[int, bool]:
+        """Read a quarantined body again with today's code; how many events were new, and whether that is all of it.
 
-        Raises `Malformed` where nothing can be read in it, or it is refused still: it was put aside already, and stays.
+        What is *foreign* goes to whose it is today, and what is nobody's still stays where it is. Raises `Malformed`
+        where nothing can be read in it, or it is refused still: it was put aside already, and stays.
         """
         url = self._manager.accounts.webhook_url(config.provider_type, "replayed")
         hook = Webhook(method="POST", url=url, headers=json.loads(headers), body=body)
         try:
-            row = await read(self._manager, config, hook)
+            row = await read(self._manager, config, hook, everywhere=foreign)
             if not row.events:
                 raise Malformed
+            is_whole = not (foreign and row.quarantine)
+            if foreign:
+                row = msgspec.structs.replace(row, quarantine=())
             receipt = await self.submit(Taken(config, hook, row=row))
         except RowRefused as error:
             raise Malformed from error
-        self.wake(receipt, config)
-        return len(receipt.sequences)
+        self.wake(receipt)
+        if not (is_whole or receipt.sequences):
+            raise Malformed
+        return len(receipt.sequences), is_whole
 
     def submit(self, taken: Taken, ingestion: "_Ingestion | None" = None) -> "asyncio.Future[Receipt]":
         """Queue *taken*; the future, or *ingestion* in its place, gets what became of it. Raises `Overloaded`."""
@@ -204,9 +215,9 @@ class Inbound:
             taken, organization=taken.config.organization_id, size_bytes=len(taken.hook.body), waiter=ingestion
         )
 
-    def wake(self, receipt: Receipt, config: Config) -> None:
-        if receipt.sequences:
-            self._wakes.wake(config.organization_id)
+    def wake(self, receipt: Receipt) -> None:
+        for organization_id in receipt.organizations:
+            self._wakes.wake(organization_id)
 
     async def _write(self, connection: asyncpg.Connection, batch: Sequence[Taken]) -> list[Receipt]:
         rows = []
@@ -215,7 +226,7 @@ class Inbound:
             rows.append(await refused(self._manager, taken.config, row) if taken.refused else row)
         stored = await store(connection, rows)
         heard = {
-            (row.organization_id, keyed.event.config_id)
+            (keyed.event.organization_id, keyed.event.config_id)
             for row in rows
             for keyed in row.events
             if keyed.event.type == ACCOUNT_UPDATED
@@ -310,7 +321,7 @@ class _Ingestion(msgspec.Struct, eq=False):
         config = self._taken.config
         try:
             self._end(_acknowledgement(type(config.provider)), outcome, receipt)
-            self._inbound.wake(receipt, config)
+            self._inbound.wake(receipt)
         except Exception as error:  # noqa: BLE001  (told by its kind, there)
             self.set_exception(error)
 
@@ -372,4 +383,6 @@ def _receipt(provider: str, row: WebhookRow, stored: Stored, counts: Counter[tup
         metrics.child(metrics.status_updates, provider, value, became).inc()
     for item in row.quarantine:
         metrics.child(metrics.quarantined, provider, item.reason).inc()
-    return Receipt(len(row.events), stored.sequences, frozenset(item.reason for item in row.quarantine))
+    organizations = {keyed.event.organization_id for keyed in row.events} if stored.sequences else ()
+    aside = frozenset(item.reason for item in row.quarantine)
+    return Receipt(len(row.events), stored.sequences, aside, organizations)

@@ -47,11 +47,12 @@ from .database import Database, StoreUnavailable
 from .egress import Egress
 from .forecast import Forecast
 from .health import WHAT_TO_DO
+from .identifiers import PLATFORM_ID
 from .in_flight import InFlight
 from .ownership import Ownership
 from .policy import DEFAULT_POLICY, FallbackPolicy
 from .redis_state import RedisState
-from .storage import configs, owners, switches
+from .storage import apps, configs, owners, switches
 from .switching import Switching, save
 from .vault import Vault, token_hash
 
@@ -59,6 +60,8 @@ logger = logging.getLogger("ingress.manager")
 
 __all__ = ["Config", "Route", "WhatsAppProviderManager"]
 
+# What the token of an app's webhook address begins with.
+APP_PATH = "app/"
 CACHE_S = 1.0
 # A webhook's config is served this much longer while it is read again: receiving does not wait for a busy database.
 STALE_S = 3.0
@@ -112,7 +115,7 @@ class WhatsAppProviderManager:
         self.in_flight = InFlight()
         self._database = database
         self._redis = redis
-        self.ownership = Ownership(database, vault, trusted_hosts)
+        self.ownership = Ownership(database, self.accounts, trusted_hosts)
         switching = Switching(database, self.accounts, self.ownership, self._announce)
         self.switch = switching.switch
         self.resume = switching.resume
@@ -233,6 +236,14 @@ class WhatsAppProviderManager:
     async def config(self, organization_id: UUID, config_id: UUID) -> Config | None:
         """One config of the organization, active or not; None where it has no such one."""
         return next((config for config in await self.configs(organization_id) if config.id == config_id), None)
+
+    async def receiver(self, organization_id: UUID, config_id: UUID) -> Config | None:
+        """What received webhooks: a config of the organization, or of the platform an app."""
+        if organization_id != PLATFORM_ID:
+            return await self.config(organization_id, config_id)
+        async with self._database.worker() as connection:
+            rows = await apps.every_one(connection)
+        return next((self.accounts.known(row) for row in rows if row["id"] == config_id), None)
 
     async def siblings(self, config: Config) -> list[Config]:
         """The organization's other configs of the same provider, as they were at most CACHE_S ago.
@@ -545,8 +556,9 @@ class WhatsAppProviderManager:
 
     async def _load_webhook(self, token: str) -> Config | None:
         digest = token_hash(token)
+        by_token = apps.by_token if token.startswith(APP_PATH) else configs.by_token
         async with self._database.lookup() as connection:
-            row = await configs.by_token(connection, digest)
+            row = await by_token(connection, digest)
         if row is None:
             self._webhooks.pop(token, None)
             if len(self._unknown_tokens) >= MAX_UNKNOWN_TOKENS:

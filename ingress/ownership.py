@@ -17,10 +17,9 @@ import asyncpg
 from providers import Check, Event, WhatsAppProvider
 from providers.base import config_fields
 
-from .accounts import ChangeRefused, Config, addresses
+from .accounts import Accounts, ChangeRefused, Config, addresses
 from .database import Database
 from .storage import owners
-from .vault import Vault
 
 # What is asked for an unusual webhook is remembered so long: the next ones are alike.
 REMEMBERED_S = 1.0
@@ -59,9 +58,10 @@ _UNPROVEN = Check(
 class Ownership:
     """Asks and decides. *trusted_hosts* vouch for accounts as the provider's own hosts do."""
 
-    def __init__(self, database: Database, vault: Vault, trusted_hosts: frozenset[str]) -> None:
+    def __init__(self, database: Database, accounts: Accounts, trusted_hosts: frozenset[str]) -> None:
         self._database = database
-        self._vault = vault
+        self._accounts = accounts
+        self._vault = accounts.vault
         self._trusted_hosts = trusted_hosts
         self._remembered: dict[object, tuple[float, object]] = {}
 
@@ -112,6 +112,9 @@ class Ownership:
         Raises `StoreUnavailable`.
         """
 
+        if config.is_app:
+            return True
+
         async def ask() -> bool:
             # With every key: what others have was stored with the newest of then.
             secrets = _signing_secrets(config.provider)
@@ -120,6 +123,19 @@ class Ownership:
                 return await owners.others_behind(connection, config.organization_id, keys)
 
         return await self._once(("shared", config.organization_id, config.id), ask)
+
+    async def config_of(self, provider_type: str, account: str) -> Config | None:
+        """The config of an account, whoever's it is. None where it is nobody's, or cannot be used.
+
+        Raises `StoreUnavailable`.
+        """
+
+        async def ask() -> Config | None:
+            async with self._database.lookup() as connection:
+                row = await owners.config_of(connection, provider_type, account)
+            return self._accounts.open(row) if row is not None else None
+
+        return await self._once(("config", provider_type, account), ask)
 
     async def _owner(self, provider_type: str, account: str) -> UUID | None:
         async def ask() -> UUID | None:

@@ -184,6 +184,7 @@ EVERY_ORGANIZATION = {
     "configs.NEWEST": "whether the encryption keys fit is a question about no organization",
     "health.CLAIM": "a worker looks at the accounts that are due, whoever they belong to",
     "health.TROUBLED": "a metric, which names no organization",
+    "owners.CONFIG_OF": "the same; only what came in at an app's address, or the platform replays, asks it",
     "owners.OWNER": "an item names an account, and no organization",
     "owners.OTHERS_BEHIND": "whether anybody else has a secret, whoever it is",
     "organizations.KEY": "the API key is what finds the organization",

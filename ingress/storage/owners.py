@@ -4,6 +4,8 @@ from uuid import UUID
 
 import asyncpg
 
+from .configs import CONFIG
+
 # What another organization holds is not taken, and not seen: the key knows it where row-level security hides it. Locked,
 # so that a config which is being deleted or edited leaves no account behind that none of the organization's names.
 CLAIM = """
@@ -51,10 +53,24 @@ async def owner(connection: asyncpg.Connection, provider_type: str, account: str
 
 
 OTHERS_BEHIND = """
-select exists (select from whatsapp_provider_configs where signing_keys && $2 and organization_id <> $1)"""
+select exists (select from whatsapp_provider_configs where signing_keys && $2 and organization_id <> $1)
+    or exists (select from provider_apps where signing_keys && $2)"""
 
 
 async def others_behind(connection: asyncpg.Connection, organization_id: UUID, signing_keys: list[bytes]) -> bool:
-    """Whether anybody but the organization has one of these secrets (worker, all organizations)."""
+    """Whether anybody but the organization has one of these secrets, an app for one (worker, all organizations)."""
     found: bool = await connection.fetchval(OTHERS_BEHIND, organization_id, signing_keys)
     return found
+
+
+# Of several configs of the account the one in use, else the newest.
+CONFIG_OF = f"""
+select {CONFIG} from account_owners o
+join whatsapp_provider_configs c
+    on c.organization_id = o.organization_id and c.provider_type = o.provider_type and o.account = any(c.accounts)
+where o.provider_type = $1 and o.account = $2 order by c.state = 'active' desc, c.id desc limit 1"""
+
+
+async def config_of(connection: asyncpg.Connection, provider_type: str, account: str) -> asyncpg.Record | None:
+    """The config of an account, of the organization whose it is (worker, all organizations)."""
+    return await connection.fetchrow(CONFIG_OF, provider_type, account)
