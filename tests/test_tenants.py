@@ -5,9 +5,17 @@ from typing import Any
 import msgspec
 import pytest
 
+from ingress.accounts import Accounts
+from ingress.ownership import Ownership
 from ingress.sandbox import MetaNumber, example_number
 from ingress.sandbox.meta_bodies import encode
+from ingress.sandbox.twilio_bodies import example_sender
+from ingress.sandbox.waha_bodies import example_session
+from ingress.vault import Vault, generate_key
+from providers import Registry, WhatsAppProvider
 from providers.meta_business import MetaBusiness
+from providers.twilio_whatsapp import TwilioWhatsApp
+from providers.whatsapp_web import WhatsAppWeb
 
 from .gateway import Answer, Gateway, Organization, _numbers, eventually
 from .test_hardening import too_long
@@ -243,6 +251,57 @@ async def test_an_account_that_was_saved_by_force_is_its_organizations_once_it_a
         return not answer.json["ready"]
 
     await eventually(refused)
+
+
+META = example_number(1).config_data("x")
+TWILIO = example_sender().config_data("x")
+WAHA = example_session().config_data("x")
+
+
+@pytest.mark.parametrize(
+    ("kind", "data", "base_url", "proves"),
+    [
+        (MetaBusiness, META, "https://graph.facebook.com", True),
+        (MetaBusiness, META, "https://GRAPH.facebook.com:443/", True),
+        (MetaBusiness, META, "http://graph.facebook.com", False),
+        (MetaBusiness, META, "https://graph.facebook.com:444", False),
+        (MetaBusiness, META, "https://graph.facebook.com/somebody/chose/this", False),
+        (MetaBusiness, META, "https://graph.facebook.com.example.com", False),
+        (MetaBusiness, META, "https://example.com/graph.facebook.com", False),
+        (MetaBusiness, META, "https://graph.facebook.com@example.com", False),
+        (MetaBusiness, META, "https://graph.facebook.com.", False),
+        (MetaBusiness, META, "https://evil.facebook.com", False),
+        (MetaBusiness, META, "https://gateway.example", True),
+        (MetaBusiness, META, "http://gateway.example:8080/meta", True),
+        (TwilioWhatsApp, TWILIO, "https://api.twilio.com", True),
+        (TwilioWhatsApp, TWILIO, "https://api.dublin.ie1.twilio.com", True),
+        (TwilioWhatsApp, TWILIO, "https://apitwilio.com", False),
+        (WhatsAppWeb, WAHA, "https://waha.example", False),
+        (WhatsAppWeb, WAHA, "https://gateway.example", True),
+    ],
+)
+def test_a_test_proves_whose_an_account_is_only_where_somebody_vouches_for_the_host(
+    kind: type[WhatsAppProvider], data: dict[str, Any], base_url: str, proves: bool
+) -> None:
+    owned = ownership_with(generate_key())
+    provider = msgspec.convert(data | {"base_url": base_url}, kind)
+    assert bool(owned.proven(provider, ())) == proves
+
+
+def ownership_with(keys: str) -> Ownership:
+    accounts = Accounts(Registry(), Vault(keys), None, None, "")  # type: ignore[arg-type]
+    return Ownership(None, accounts, frozenset({"gateway.example"}))  # type: ignore[arg-type]
+
+
+def test_a_secret_is_found_again_after_the_encryption_key_was_renewed() -> None:
+    """What was stored with the former key is looked for, too, as long as that key is there."""
+    former, newest = generate_key(), generate_key()
+    provider = msgspec.convert(META | {"base_url": "https://graph.facebook.com"}, MetaBusiness)
+    [stored] = ownership_with(former).signing_keys(provider)
+    renewed = Vault(f"{newest},{former}")
+    assert stored in renewed.lookup_hashes(provider.app_secret)
+    assert ownership_with(f"{newest},{former}").signing_keys(provider) != [stored]
+    assert stored not in Vault(newest).lookup_hashes(provider.app_secret)
 
 
 # ---------------------------------------------------------------- where credentials go

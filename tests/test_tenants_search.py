@@ -1,6 +1,6 @@
 """Two organizations behind one app: hypothesis looks for a way in which one sees what is the other's.
 
-TENANTS_EXAMPLES (10) times up to 12 steps: configs of either number, saved after a test, by force, or at a host of one's
+TENANTS_EXAMPLES (10) times up to 12 steps: configs of either number, saved after a test, by force, at a host of one's
 own; deleted; webhooks of every kind at every address. What one organization sees never holds a word of the other's
 people, and who has shown that a number is theirs gets what is said to it.
 """
