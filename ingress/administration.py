@@ -277,12 +277,12 @@ async def _whose(request: Request[Any], scope: str) -> tuple[UUID, bool]:
 
     Without an organization that is what came in at the addresses of apps. Raises `Problem`.
     """
-    principal = await authorize(request, scope)
-    foreign = request.query_params.get("foreign") in ("1", "true")
-    if foreign:
+    if request.query_params.get("foreign") in ("1", "true"):
+        principal = await authorize(request, scope)
         platform_only(principal)
         return principal.organization_id or PLATFORM_ID, True
-    return (await organization_of(request, scope))[0], False
+    organization_id, _ = await organization_of(request, scope)
+    return organization_id, False
 
 
 def _quarantine(request: Request[Any], organization_id: UUID, foreign: bool) -> AbstractAsyncContextManager[Any]:

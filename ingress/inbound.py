@@ -195,7 +195,7 @@ class Inbound:
         url = self._manager.accounts.webhook_url(config.provider_type, "replayed")
         hook = Webhook(method="POST", url=url, headers=json.loads(headers), body=body)
         try:
-            row = await read(self._manager, config, hook, everywhere=foreign)
+            row = await read(self._manager, config, hook)
             if not row.events:
                 raise Malformed
             is_whole = not (foreign and row.quarantine)

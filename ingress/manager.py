@@ -412,7 +412,7 @@ class WhatsAppProviderManager:
                 )
                 if changes:
                     await self.ownership.claim(connection, organization_id, provider, checks)
-                    await owners.release(connection, organization_id, row["provider_type"], row["accounts"])
+                await owners.release(connection, organization_id, row["provider_type"], row["accounts"])
                 edited = await configs.by_id(connection, organization_id, config_id)
                 assert edited is not None
                 await audit.record(

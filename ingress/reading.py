@@ -24,20 +24,15 @@ _encode = msgspec.json.Encoder().encode
 MALFORMED, PARSER_FAILED, REFUSED, FOREIGN = "malformed", "parser_failed", "refused_by_store", "foreign"
 
 
-async def read(
-    manager: WhatsAppProviderManager, config: Config, hook: Webhook, *, everywhere: bool = False
-) -> WebhookRow:
-    """*hook* as a row, whatever is in it. *everywhere*: for all organizations that are behind its secret.
-
-    Raises `StoreUnavailable` where it cannot be asked whose they are.
-    """
+async def read(manager: WhatsAppProviderManager, config: Config, hook: Webhook) -> WebhookRow:
+    """*hook* as a row, whatever is in it. Raises `StoreUnavailable` where it cannot be asked whose its items are."""
     provider, claimed = config.provider, config.claimed
     quarantine: list[QuarantineRow] = []
     try:
         events = provider.parse(hook)
         # What names an account that is the organization's for sure is most of what comes, and asks nobody.
         strangers = [event for event in events if provider.account_of(event) not in claimed]
-        owners = await _owners(manager, config, hook, strangers, everywhere) if strangers else {}
+        owners = await _owners(manager, config, hook, strangers) if strangers else {}
         now = datetime.now(UTC)
         keyed = [_keyed(event, owner, now) for event in events if (owner := owners.get(event.key, config)) is not None]
         if len(keyed) < len(events):  # as a whole: an item by itself does not say whose it is, and could never be read
@@ -62,31 +57,31 @@ async def refused(manager: WhatsAppProviderManager, config: Config, row: Webhook
 
 
 async def _owners(
-    manager: WhatsAppProviderManager, config: Config, hook: Webhook, events: Sequence[Event], everywhere: bool
+    manager: WhatsAppProviderManager, config: Config, hook: Webhook, events: Sequence[Event]
 ) -> dict[str, Config | None]:
     """By key whose each of *events* is: this config's, another's of the organization behind the same secret, or None.
 
-    A signature may be shared by all tenants of one app, so it does not say whose an item is. Only for an app, and
-    *everywhere*, it may be another organization's.
+    A signature may be shared by all tenants of one app, so it does not say whose an item is. Nor does it say that the
+    provider wrote it: any tenant can sign what names another's account, and post it to an address that it knows. Only
+    an app's address, which no tenant knows, is for every organization.
     """
+    if config.is_app:
+        return {event.key: await _owner(manager, config, event) for event in events}
     siblings: list[Config] | None = None
     owners: dict[str, Config | None] = {}
     for event in events:
-        owner: Config | None = None if config.is_app else config
-        if owner is not None and not owner.provider.owns(event):
+        owner: Config | None = config
+        if not config.provider.owns(event):
             if siblings is None:
                 siblings = [other for other in await manager.siblings(config) if _verifies(other, hook)]
             owner = next((other for other in siblings if other.provider.owns(event)), None)
-        if owner is not None and not await manager.ownership.holds(owner, event):
-            owner = None
-        account = config.provider.account_of(event)
-        if owner is None and account is not None and (config.is_app or everywhere):
-            owner = await manager.ownership.config_of(config.provider_type, account)
-            # Whoever knows the secret of a config can write what comes in at its address, but not at an app's.
-            if owner is not None and not (config.is_app or _verifies(owner, hook)):
-                owner = None
-        owners[event.key] = owner
+        owners[event.key] = owner if owner and await manager.ownership.holds(owner, event) else None
     return owners
+
+
+async def _owner(manager: WhatsAppProviderManager, app: Config, event: Event) -> Config | None:
+    account = app.provider.account_of(event)
+    return await manager.ownership.config_of(app.provider_type, account) if account is not None else None
 
 
 def _verifies(config: Config, hook: Webhook) -> bool:
