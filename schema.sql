@@ -79,6 +79,10 @@ create table whatsapp_provider_configs (
         check (state in ('configured', 'switching', 'active', 'inactive', 'error')),
     -- AES-256-GCM (ingress/vault.py): config_data as JSON, bound to organization, config and field.
     config_data        bytea       not null,
+    -- What webhooks call its account, as its fields say. Whether that is so: account_owners.
+    accounts           text[]      not null,
+    -- Keyed hashes of the secrets that sign its webhooks: who else has one of them can be asked, and what they are cannot.
+    signing_keys       bytea[]     not null,
     -- What the config's webhook address is found by. The address itself is sealed beside it, to be shown again.
     webhook_token_hash bytea       not null unique,
     webhook_token      bytea       not null,
@@ -93,11 +97,37 @@ create table whatsapp_provider_configs (
     primary key (organization_id, id)
 );
 create index on whatsapp_provider_configs (created_at);
+create index on whatsapp_provider_configs using gin (signing_keys);
 -- What a process that died in the middle of a switch has left.
 create index on whatsapp_provider_configs (updated_at) where state = 'switching';
 create index on whatsapp_provider_configs (broken_at) where broken_at is not null;
 alter table organizations add foreign key (id, active_config_id)
     references whatsapp_provider_configs (organization_id, id) deferrable initially deferred;
+
+-- Whose an account is: the organization's whose connection test passed at a host that the provider or the platform vouches
+-- for. One organization's at a time; let go of with its last config of the account (ingress/ownership.py).
+create table account_owners (
+    organization_id uuid        not null references organizations (id),
+    provider_type   text        not null,
+    account         text        not null,
+    since           timestamptz not null default now(),
+    primary key (provider_type, account)
+);
+
+-- Apps of providers with an address of their own: what comes in there goes to the organizations whose accounts it names.
+-- What the platform keeps of it, in inbound_webhooks and quarantine, is kept under an organization_id of zeros.
+create table provider_apps (
+    id                 uuid        primary key,
+    provider_type      text        not null,
+    name               text        not null,
+    -- As in whatsapp_provider_configs.
+    config_data        bytea       not null,
+    signing_keys       bytea[]     not null,
+    webhook_token_hash bytea       not null unique,
+    webhook_token      bytea       not null,
+    created_at         timestamptz not null default now()
+);
+create index on provider_apps using gin (signing_keys);
 
 -- How the account of a config is doing (ingress/health.py). Looked at by the process that leases the row: `due_at` is
 -- when the next look is due, and while one is under way when its lease ends.
@@ -385,7 +415,7 @@ do $$
 declare tab text;
 begin
     foreach tab in array array[
-        'whatsapp_provider_configs', 'provider_health', 'provider_audit_log', 'api_keys', 'inbound_webhooks', 'inbound_dedup', 'quarantine',
+        'whatsapp_provider_configs', 'account_owners', 'provider_health', 'provider_audit_log', 'api_keys', 'inbound_webhooks', 'inbound_dedup', 'quarantine',
         'events', 'callbacks', 'deliveries', 'delivery_queues', 'messages', 'attempts', 'message_statuses', 'organizations'
     ] loop
         execute format('alter table %I enable row level security', tab);
@@ -405,6 +435,10 @@ begin
         execute format('create policy ingest on %I to ingress_ingest using (true) with check (true)', tab);
     end loop;
 end $$;
+alter table provider_apps enable row level security;
+alter table provider_apps force row level security;
+create policy worker on provider_apps to ingress_worker using (true) with check (true);
+grant select, insert, delete on provider_apps to ingress_worker;
 -- As restrictive policy: what belongs to somebody else stays unseen even by a query that forgot to say so.
 create policy no_foreign_items on quarantine as restrictive to ingress_app using (not foreign_item);
 

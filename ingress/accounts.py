@@ -10,6 +10,7 @@ from uuid import UUID
 
 import asyncpg
 import msgspec
+from yarl import URL
 
 from providers import (
     Check,
@@ -63,6 +64,12 @@ class InvalidConfiguration(ChangeRefused):
         self.checks = checks
 
 
+class SecretsNeeded(InvalidConfiguration):
+    """A stored secret would go to another host: who changes where it goes has to know it."""
+
+    code = "secrets_needed"
+
+
 class TestFailed(InvalidConfiguration):
     """Its provider refused it: sending is impossible until somebody does what ``checks`` say."""
 
@@ -100,11 +107,17 @@ class Config(msgspec.Struct, frozen=True):
     provider: WhatsAppProvider
     callback_url: str  # where its provider reaches us, as the provider is to be given it
     account_id: UUID  # of all configs of the account: what the provider's ids are unique in
+    claimed: frozenset[str] = frozenset()  # those of the provider's `accounts` that are the organization's for sure
 
     @property
     def is_absent(self) -> bool:
         """Its plug-in is not there, or it is damaged: nothing can be done with it here."""
         return isinstance(self.provider, Absent)
+
+    @property
+    def is_app(self) -> bool:
+        """It is of no organization: what comes in at its address is about the accounts of many."""
+        return self.organization_id == identifiers.PLATFORM_ID
 
     @property
     def is_damaged(self) -> bool:
@@ -165,14 +178,29 @@ class Accounts:
             raise InvalidConfiguration(
                 "the configuration is not valid", [(f"config_data.{field}".rstrip("."), detail)]
             ) from None
-        if base_url := config_data.get("base_url"):
-            try:
-                self._egress.check_url(base_url)
-            except InvalidUrl as error:
-                raise InvalidConfiguration(
-                    "the base URL cannot be called", [("config_data.base_url", str(error))]
-                ) from None
+        for name, value in config_data.items():
+            if name == "base_url" or _is_url(value):
+                self._check_url(name, value)
         return provider
+
+    def _check_url(self, field: str, value: Any) -> None:
+        try:
+            self._egress.check_url(value)
+        except InvalidUrl as error:
+            detail = "the base URL cannot be called" if field == "base_url" else "an address cannot be called"
+            raise InvalidConfiguration(detail, [(f"config_data.{field}", str(error))]) from None
+
+    def check_secrets(self, former: WhatsAppProvider, provider: WhatsAppProvider, given: Mapping[str, Any]) -> None:
+        """Raise `SecretsNeeded` where *provider* is at another host than *former*, and a secret is not *given*."""
+        before, now = ([(name, url.origin()) for name, url in addresses(each)] for each in (former, provider))
+        if before == now:
+            return
+        kept = [field.name for field in config_fields(type(provider)) if field.secret and not given.get(field.name)]
+        if kept := [name for name in kept if getattr(provider, name)]:
+            raise SecretsNeeded(
+                "with another host, every secret is to be given anew",
+                [(f"config_data.{name}", "is needed again: it would go to another host") for name in kept],
+            )
 
     def masked(self, provider: WhatsAppProvider) -> dict[str, Any]:
         """The configuration with every secret replaced by its fingerprint: all that ever leaves the service."""
@@ -186,10 +214,16 @@ class Accounts:
         return f"{self.origin}/webhooks/{provider_type}/{token}"
 
     def made(
-        self, organization_id: UUID, new: NewConfig, provider: WhatsAppProvider, status: ProviderStatus | None
+        self,
+        organization_id: UUID,
+        new: NewConfig,
+        provider: WhatsAppProvider,
+        status: ProviderStatus | None,
+        *,
+        path: str = "",
     ) -> tuple[Config, str]:
-        """The config that *new* becomes, and the token of its webhook address."""
-        token = new_webhook_token()
+        """The config that *new* becomes, and the token of its webhook address, which begins with *path*."""
+        token = f"{path}{new_webhook_token()}"
         config_id, sender = identifiers.new_id(), sender_of(provider, status)
         config = Config(
             organization_id,
@@ -213,8 +247,8 @@ class Accounts:
             logger.error("config %s needs the provider %s, which is not installed", row["id"], row["provider_type"])
             return None
         place = (row["organization_id"], row["id"])
-        held = self._opened.get(place)
-        if held and held[0] == row["updated_at"] and type(held[1].provider) is kind:
+        held, claimed = self._opened.get(place), frozenset(row["claimed"])
+        if held and held[0] == row["updated_at"] and held[1].claimed == claimed and type(held[1].provider) is kind:
             return held[1]
         try:
             provider = msgspec.json.decode(self.data(row), type=kind)
@@ -233,6 +267,7 @@ class Accounts:
             provider,
             provider.callback_url(webhook_url),
             identifiers.account_id(*place, row["provider_type"], row["sender"]),
+            claimed,
         )
         self._opened[place] = (row["updated_at"], config)
         return config
@@ -398,6 +433,16 @@ def _probe(provider: WhatsAppProvider, callback_url: str) -> Flow[tuple[int, int
 def sender_of(provider: WhatsAppProvider, status: ProviderStatus | None) -> str | None:
     """The business number, as configured or as the provider says."""
     return provider.sender or (status.session_info.get("sender") if status else None)
+
+
+def addresses(provider: WhatsAppProvider) -> list[tuple[str, URL]]:
+    """Each field that says where calls go, and what is in it, as the client that calls reads it."""
+    values = [(field.name, getattr(provider, field.name)) for field in config_fields(type(provider))]
+    return [(name, URL(value)) for name, value in values if _is_url(value)]
+
+
+def _is_url(value: object) -> bool:
+    return isinstance(value, str) and value.lower().startswith(("https://", "http://"))
 
 
 _TIMED_OUT = ("read_timeout", "connect_timeout", "deadline")

@@ -15,16 +15,15 @@ from providers import Malformed
 
 from . import identifiers
 from .audit import Actor, record
-from .auth import SCOPES, Principal, authorize, client_address, organization_of
+from .auth import SCOPES, Principal, authorize, client_address, organization_of, platform_only
 from .database import Database
 from .edge import decode_body, id_of, int_of, limit_of, page_response
 from .egress import Egress, InvalidUrl
 from .envelope import timestamp
-from .identifiers import parse_id
+from .identifiers import PLATFORM_ID, parse_id
 from .inbound import Inbound
 from .manager import WhatsAppProviderManager
 from .problems import Problem, json_response, not_found
-from .reading import FOREIGN
 from .relay import Endpoint, Secret, post, rotated
 from .storage import deliveries, inbound, organizations
 from .vault import Vault, new_api_key
@@ -69,18 +68,13 @@ async def _audit(
     await record(connection, request.state["vault"], organization_id, actor, action, after=after)
 
 
-def _platform(principal: Principal) -> None:
-    if not principal.is_platform:
-        raise Problem(403, "forbidden", "Only the platform key may do this.")
-
-
 # ------------------------------------------------------------------ organizations
 
 
 async def create_organization(request: Request[Any]) -> Response:
     """POST /organizations (platform key)."""
     principal = await authorize(request, "admin")
-    _platform(principal)
+    platform_only(principal)
     asked = await decode_body(request, _organization)
     organization_id = identifiers.new_id()
     database: Database = request.state["database"]
@@ -92,7 +86,7 @@ async def create_organization(request: Request[Any]) -> Response:
 
 async def list_organizations(request: Request[Any]) -> Response:
     """GET /organizations (platform key); `next` is the next page's `after`."""
-    _platform(await authorize(request, "admin"))
+    platform_only(await authorize(request, "admin"))
     after, limit = id_of(request, "after"), limit_of(request)
     database: Database = request.state["database"]
     async with database.worker() as connection:
@@ -278,12 +272,17 @@ def _secrets(request: Request[Any], organization_id: UUID, row: Any) -> list[Sec
 # ------------------------------------------------------------------ quarantine
 
 
-def _foreign(request: Request[Any], principal: Principal) -> bool:
-    """Whether ?foreign=1 asks for what belongs to somebody else: the platform's to see, and nobody's besides."""
-    foreign = request.query_params.get("foreign") in ("1", "true")
-    if foreign:
-        _platform(principal)
-    return foreign
+async def _whose(request: Request[Any], scope: str) -> tuple[UUID, bool]:
+    """Under whose addresses it came in, and whether ?foreign=1 asks for what only the platform may see of it.
+
+    Without an organization that is what came in at the addresses of apps. Raises `Problem`.
+    """
+    if request.query_params.get("foreign") in ("1", "true"):
+        principal = await authorize(request, scope)
+        platform_only(principal)
+        return principal.organization_id or PLATFORM_ID, True
+    organization_id, _ = await organization_of(request, scope)
+    return organization_id, False
 
 
 def _quarantine(request: Request[Any], organization_id: UUID, foreign: bool) -> AbstractAsyncContextManager[Any]:
@@ -294,8 +293,7 @@ def _quarantine(request: Request[Any], organization_id: UUID, foreign: bool) -> 
 
 async def list_quarantine(request: Request[Any]) -> Response:
     """GET /quarantine?state=open: bodies that could not be read; `next` is the next page's `after`."""
-    organization_id, principal = await organization_of(request, "read")
-    foreign = _foreign(request, principal)
+    organization_id, foreign = await _whose(request, "read")
     state = request.query_params.get("state", "open")
     if state not in ("open", "replayed", "discarded"):
         raise Problem(
@@ -320,38 +318,35 @@ async def _quarantine_item(request: Request[Any], organization_id: UUID, foreign
 
 async def show_quarantine(request: Request[Any]) -> Response:
     """GET /quarantine/{id}: with the body, base64 (bytes that could not be read need not be text)."""
-    organization_id, principal = await organization_of(request, "read")
-    row = await _quarantine_item(request, organization_id, _foreign(request, principal))
+    row = await _quarantine_item(request, *await _whose(request, "read"))
     shown = {name: row[name] for name in ("id", "config_id", "received_at", "reason", "state", "body")}
     return json_response(shown)
 
 
 async def replay_quarantine(request: Request[Any]) -> Response:
     """POST /quarantine/{id}/replay: read the body again; 409 if still nothing can be read in it."""
-    organization_id, principal = await organization_of(request, "configure")
-    foreign = _foreign(request, principal)
+    organization_id, foreign = await _whose(request, "configure")
     row = await _quarantine_item(request, organization_id, foreign)
     if row["state"] != "open":
         raise Problem(409, "not_open", f"It was {row['state']} already.")
     manager: WhatsAppProviderManager = request.state["manager"]
-    config = next((config for config in await manager.configs(organization_id) if config.id == row["config_id"]), None)
+    config = await manager.receiver(organization_id, row["config_id"])
     if config is None:
         raise not_found()
     receiver: Inbound = request.state["inbound"]
     try:
-        if row["reason"] == FOREIGN:  # an item, without the body that was around it: nothing could be read as it is
-            raise Malformed
-        fresh = await receiver.replay(config, row["headers"], row["body"])
+        fresh, is_whole = await receiver.replay(config, row["headers"], row["body"], foreign=foreign)
     except Malformed:
         raise Problem(409, "still_unreadable", "Still nothing can be read in it; it stays here.") from None
+    if not is_whole:  # in part it is about accounts that are nobody's yet
+        return json_response({"state": "open", "events": fresh})
     await _close(request, organization_id, row["id"], "replayed", foreign)
     return json_response({"state": "replayed", "events": fresh})
 
 
 async def discard_quarantine(request: Request[Any]) -> Response:
     """POST /quarantine/{id}/discard: nobody needs it."""
-    organization_id, principal = await organization_of(request, "configure")
-    foreign = _foreign(request, principal)
+    organization_id, foreign = await _whose(request, "configure")
     row = await _quarantine_item(request, organization_id, foreign)
     if not await _close(request, organization_id, row["id"], "discarded", foreign):
         raise Problem(409, "not_open", f"It was {row['state']} already.")

@@ -19,6 +19,7 @@ from providers import Registry
 
 from . import (
     administration,
+    apps,
     audit,
     events,
     integrations,
@@ -97,7 +98,9 @@ class Application:
             caller = await stack.enter_async_context(Caller(egress))
             transfers = await stack.enter_async_context(Transfers(egress))
             session = await stack.enter_async_context(egress.session(per_host=0))
-            manager = WhatsAppProviderManager(Registry(), database, redis, vault, caller, egress, settings.origin)
+            manager = WhatsAppProviderManager(
+                Registry(), database, redis, vault, caller, egress, settings.origin, settings.vouching_hosts
+            )
             wakes, changes = Wakes(redis), Wakes(redis)
             stack.push_async_callback(wakes.close)
             breakers = Breakers(database, redis)
@@ -327,6 +330,9 @@ ROUTES = [
     _Route("/keys", administration.list_keys, methods=["GET"]),
     _Route("/keys", administration.create_key, methods=["POST"]),
     _Route("/keys/{key_id}", administration.revoke_key, methods=["DELETE"]),
+    _Route("/apps", apps.list_apps, methods=["GET"]),
+    _Route("/apps", apps.create_app, methods=["POST"]),
+    _Route("/apps/{app_id}", apps.delete_app, methods=["DELETE"]),
     _Route("/healthz", healthz),
     _Route("/readyz", readyz),
     _Route("/metrics", show_metrics),

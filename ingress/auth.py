@@ -102,6 +102,12 @@ class Authenticator:
         )
 
 
+def platform_only(principal: Principal) -> None:
+    """Raises `Problem` 403 where it is not the platform's key."""
+    if not principal.is_platform:
+        raise Problem(403, "forbidden", "Only the platform key may do this.")
+
+
 async def authorize(request: Request[Any], scope: str) -> Principal:
     """The principal of *request*, who has *scope*. Raises `Problem` 401, 403 or 404."""
     authenticator: Authenticator = request.state["authenticator"]

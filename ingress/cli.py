@@ -140,7 +140,7 @@ def _stores(settings: Settings) -> Iterator[Settings]:
                 )
             settings = msgspec.structs.replace(settings, redis_url=settings.redis_url or embedded.redis_url or "")
         if settings.sandbox and not settings.egress_allow:
-            settings = msgspec.structs.replace(settings, egress_allow="127.0.0.0/8")
+            settings = msgspec.structs.replace(settings, egress_allow="127.0.0.0/8", trusted_hosts="127.0.0.1")
         yield settings
 
 

@@ -6,7 +6,7 @@ from uuid import UUID
 from . import identifiers
 from .edge import SMALL_BODY_BYTES, TooLarge
 from .group_commit import Overloaded
-from .inbound import NOT_FOUND, Answer, Header, Inbound
+from .inbound import NOT_FOUND, Answer, Header, Inbound, token_of
 from .manager import Config
 
 
@@ -121,7 +121,7 @@ class Exchange:
 
     @property
     def _token(self) -> str:
-        return self._target.decode("latin-1").partition("?")[0].rpartition("/")[2]
+        return token_of(self._target.decode("latin-1").partition("?")[0])
 
     def _turn_away(self, answer: Answer) -> None:
         self._release()

@@ -13,6 +13,7 @@ from .accounts import Accounts, Config, NewConfig, NotFound, TestFailed
 from .changes import NO_FORMER_CONFIG, NoFormerConfig, VersionConflict
 from .database import Database
 from .identifiers import id_at
+from .ownership import Ownership
 from .storage import configs, switches
 
 TRAFFIC_DAYS = 30
@@ -69,9 +70,10 @@ class Outlook(msgspec.Struct, frozen=True, kw_only=True):
 class Forecast:
     """Foretells switches."""
 
-    def __init__(self, database: Database, accounts: Accounts) -> None:
+    def __init__(self, database: Database, accounts: Accounts, ownership: Ownership) -> None:
         self._database = database
         self._accounts = accounts
+        self._ownership = ownership
 
     async def of(
         self,
@@ -109,6 +111,8 @@ class Forecast:
         if not force:
             try:
                 checks, _ = await self._accounts.test(provider, config.callback_url if config else None)
+                checks += await self._ownership.check(organization_id, provider, checks)
+                ready = all(check.passed for check in checks if check.fatal)
             except TestFailed as error:
                 checks, ready = list(error.checks), False
         able = provider.info.capabilities

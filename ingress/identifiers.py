@@ -13,6 +13,9 @@ from asyncpg.pgproto.pgproto import UUID as FastUUID
 from providers import Contact
 from providers.messages import phone_key
 
+# What is the platform's own is stored under it, where a table wants an organization. None has it: theirs are UUIDv7.
+PLATFORM_ID: UUID = FastUUID(bytes(16))
+
 
 def new_id() -> UUID:
     """A UUIDv7 (RFC 9562): rows made together lie together in an index."""

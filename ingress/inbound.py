@@ -4,10 +4,11 @@ import asyncio
 import json
 import logging
 from collections import Counter
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Collection, Coroutine, Sequence
 from functools import cache
 from time import monotonic
 from typing import Any, NamedTuple
+from uuid import UUID
 
 import asyncpg
 import msgspec
@@ -68,6 +69,11 @@ def _acknowledgement(provider_type: type[WhatsAppProvider]) -> Answer:
     return _answer(told.status, told.body, *headers)
 
 
+def token_of(path: str) -> str:
+    """What identifies a webhook address: all behind the provider's name."""
+    return path.split("/", 3)[-1]
+
+
 _UNVERIFIED = _refusal(401, "unverified")
 NOT_FOUND = _refusal(404, "not_found")
 _NO_METHOD = _refusal(405, "method_not_allowed")
@@ -85,11 +91,15 @@ class Taken(msgspec.Struct, frozen=True):
 
 
 class Receipt(msgspec.Struct, frozen=True):
-    """What is in the database of a webhook: its events, the new ones' sequences, and why it was put aside, if so."""
+    """What is in the database of a webhook: its events, the new ones' sequences, and why it was put aside, if so.
+
+    ``organizations`` are those that new ones may be for.
+    """
 
     events: int
     sequences: Sequence[int]
     aside: frozenset[str]
+    organizations: Collection[UUID] = ()
 
 
 class Inbound:
@@ -127,7 +137,7 @@ class Inbound:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The ASGI form of `begin`, for a server that has no shorter way (ingress/server.py has one)."""
         try:
-            config = await self.config_of_webhook(scope["path"].rpartition("/")[2])
+            config = await self.config_of_webhook(token_of(scope["path"]))
             limit, owner = (self.limit_bytes(config), config.organization_id) if config else (SMALL_BODY_BYTES, None)
             body = await read_body(receive, limit, self.bodies, owner)
         except Disconnected:
@@ -197,10 +207,11 @@ class Inbound:
         else:
             self.spawn(ingestion.look_up())
 
-    async def replay(self, config: Config, headers: bytes, body: bytes) -> int:
-        """Read a quarantined body again with today's code; how many events were new.
+    async def replay(self, config: Config, headers: bytes, body: bytes, *, foreign: bool) -> tuple[int, bool]:
+        """Read a quarantined body again with today's code; how many events were new, and whether that is all of it.
 
-        Raises `Malformed` where nothing can be read in it, or it is refused still: it was put aside already, and stays.
+        What is *foreign* goes to whose it is today, and what is nobody's still stays where it is. Raises `Malformed`
+        where nothing can be read in it, or it is refused still: it was put aside already, and stays.
         """
         url = self._manager.accounts.webhook_url(config.provider_type, "replayed")
         hook = Webhook(method="POST", url=url, headers=json.loads(headers), body=body)
@@ -208,11 +219,16 @@ class Inbound:
             row = await read(self._manager, config, hook)
             if not row.events:
                 raise Malformed
+            is_whole = not (foreign and row.quarantine)
+            if foreign:
+                row = msgspec.structs.replace(row, quarantine=())
             receipt = await self.submit(Taken(config, hook, row=row))
         except RowRefused as error:
             raise Malformed from error
-        self.wake(receipt, config)
-        return len(receipt.sequences)
+        self.wake(receipt)
+        if not (is_whole or receipt.sequences):
+            raise Malformed
+        return len(receipt.sequences), is_whole
 
     def submit(self, taken: Taken, ingestion: "_Ingestion | None" = None) -> "asyncio.Future[Receipt]":
         """Queue *taken*; the future, or *ingestion* in its place, gets what became of it. Raises `Overloaded`."""
@@ -220,18 +236,18 @@ class Inbound:
             taken, organization=taken.config.organization_id, size_bytes=len(taken.hook.body), waiter=ingestion
         )
 
-    def wake(self, receipt: Receipt, config: Config) -> None:
-        if receipt.sequences:
-            self._wakes.wake(config.organization_id)
+    def wake(self, receipt: Receipt) -> None:
+        for organization_id in receipt.organizations:
+            self._wakes.wake(organization_id)
 
     async def _write(self, connection: asyncpg.Connection, batch: Sequence[Taken]) -> list[Receipt]:
         rows = []
         for taken in batch:
             row = taken.row or await read(self._manager, taken.config, taken.hook)
-            rows.append(refused(row) if taken.refused else row)
+            rows.append(await refused(self._manager, taken.config, row) if taken.refused else row)
         stored = await store(connection, rows)
         heard = {
-            (row.organization_id, keyed.event.config_id)
+            (keyed.event.organization_id, keyed.event.config_id)
             for row in rows
             for keyed in row.events
             if keyed.event.type == ACCOUNT_UPDATED
@@ -326,7 +342,7 @@ class _Ingestion(msgspec.Struct, eq=False):
         config = self._taken.config
         try:
             self._end(_acknowledgement(type(config.provider)), outcome, receipt)
-            self._inbound.wake(receipt, config)
+            self._inbound.wake(receipt)
         except Exception as error:  # noqa: BLE001  (told by its kind, there)
             self.set_exception(error)
 
@@ -388,4 +404,6 @@ def _receipt(provider: str, row: WebhookRow, stored: Stored, counts: Counter[tup
         metrics.child(metrics.status_updates, provider, value, became).inc()
     for item in row.quarantine:
         metrics.child(metrics.quarantined, provider, item.reason).inc()
-    return Receipt(len(row.events), stored.sequences, frozenset(item.reason for item in row.quarantine))
+    organizations = {keyed.event.organization_id for keyed in row.events} if stored.sequences else ()
+    aside = frozenset(item.reason for item in row.quarantine)
+    return Receipt(len(row.events), stored.sequences, aside, organizations)

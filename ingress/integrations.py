@@ -20,6 +20,7 @@ from .accounts import (
     NewConfig,
     NotFound,
     ProviderUnreachable,
+    SecretsNeeded,
     TestFailed,
 )
 from .audit import Actor, verify
@@ -30,6 +31,7 @@ from .edge import decode_body, int_of, limit_of, page_response
 from .identifiers import parse_id
 from .live import health_of
 from .manager import WhatsAppProviderManager
+from .ownership import AccountInUse
 from .policy import FallbackPolicy
 from .problems import Problem, call_problem, json_response, not_found, unavailable
 from .storage import audit
@@ -265,6 +267,11 @@ def _refusal(error: ChangeRefused, *, can_force: bool = False) -> Problem:
         case NotReceiving():
             detail = f"What people write would not arrive here, so {kept}: {error}"
             return Problem(422, error.code, detail, checks=_checks(error.checks), **saved)
+        case SecretsNeeded():
+            return Problem(422, error.code, f"Nothing was changed: {error}.", errors=error.errors)
+        case AccountInUse():
+            detail = f"{kept[0].upper()}{kept[1:]}. {error}"
+            return Problem(409, error.code, detail, checks=_checks(error.checks), **saved)
         case InvalidConfiguration():
             return Problem(400, error.code, str(error), errors=error.errors)
         case ProviderUnreachable():

@@ -47,10 +47,12 @@ from .database import Database, StoreUnavailable
 from .egress import Egress
 from .forecast import Forecast
 from .health import WHAT_TO_DO
+from .identifiers import PLATFORM_ID
 from .in_flight import InFlight
+from .ownership import Ownership
 from .policy import DEFAULT_POLICY, FallbackPolicy
 from .redis_state import RedisState
-from .storage import configs, switches
+from .storage import apps, configs, owners, switches
 from .switching import Switching, save
 from .vault import Vault, token_hash
 
@@ -58,6 +60,8 @@ logger = logging.getLogger("ingress.manager")
 
 __all__ = ["Config", "Route", "WhatsAppProviderManager"]
 
+# What the token of an app's webhook address begins with.
+APP_PATH = "app/"
 CACHE_S = 1.0
 # A webhook's config is served this much longer while it is read again: receiving does not wait for a busy database.
 STALE_S = 3.0
@@ -103,6 +107,7 @@ class WhatsAppProviderManager:
         caller: Caller,
         egress: Egress,
         origin: str,
+        trusted_hosts: frozenset[str] = frozenset(),
     ) -> None:
         self.registry = registry
         self.origin = origin
@@ -110,12 +115,13 @@ class WhatsAppProviderManager:
         self.in_flight = InFlight()
         self._database = database
         self._redis = redis
-        switching = Switching(database, self.accounts, self._announce)
+        self.ownership = Ownership(database, self.accounts, trusted_hosts)
+        switching = Switching(database, self.accounts, self.ownership, self._announce)
         self.switch = switching.switch
         self.resume = switching.resume
         self.recover = switching.recover
         self._undoing = switching.undoing
-        self.forecast = Forecast(database, self.accounts).of
+        self.forecast = Forecast(database, self.accounts, self.ownership).of
         self._listening = False  # to the database, which tells of changes
         self._routes: dict[UUID, _Held] = {}
         self._all_configs: dict[UUID, tuple[float, list[Config]]] = {}
@@ -231,6 +237,14 @@ class WhatsAppProviderManager:
         """One config of the organization, active or not; None where it has no such one."""
         return next((config for config in await self.configs(organization_id) if config.id == config_id), None)
 
+    async def receiver(self, organization_id: UUID, config_id: UUID) -> Config | None:
+        """What received webhooks: a config of the organization, or of the platform an app."""
+        if organization_id != PLATFORM_ID:
+            return await self.config(organization_id, config_id)
+        async with self._database.worker() as connection:
+            rows = await apps.every_one(connection)
+        return next((self.accounts.known(row) for row in rows if row["id"] == config_id), None)
+
     async def siblings(self, config: Config) -> list[Config]:
         """The organization's other configs of the same provider, as they were at most CACHE_S ago.
 
@@ -284,7 +298,7 @@ class WhatsAppProviderManager:
         """
         if isinstance(target, NewConfig):
             provider = self.accounts.validate(target.provider_type, target.config_data)
-            checks = await self._checks(provider)
+            checks = await self._checks(organization_id, provider)
             if all(check.name != "webhook" for check in checks):
                 detail = f"saving it makes an address below {self.origin}, and has the provider post there"
                 checks += [Check(name="webhook", passed=True, detail=detail, fatal=False, checkable=False)]
@@ -295,14 +309,19 @@ class WhatsAppProviderManager:
             raise NotFound
         config = self.accounts.known(row).usable()
         checks, probe = await asyncio.gather(
-            self._checks(config.provider, config.callback_url),
+            self._checks(organization_id, config.provider, config.callback_url),
             self.accounts.probe(config.provider, config.callback_url),
         )
         return [*checks, probe], config.callback_url
 
-    async def _checks(self, provider: WhatsAppProvider, callback_url: str | None = None) -> list[Check]:
+    async def _checks(
+        self, organization_id: UUID, provider: WhatsAppProvider, callback_url: str | None = None
+    ) -> list[Check]:
         try:
-            return await self.accounts.checks(provider, callback_url)
+            checks = await self.accounts.checks(provider, callback_url)
+            if all(check.passed for check in checks if check.fatal):
+                checks += await self.ownership.check(organization_id, provider, checks)
+            return checks
         except TestFailed as error:
             return [Check(name="account", passed=False, detail=str(error), fix=WHAT_TO_DO["account_restricted"])]
         except ProviderUnreachable as error:
@@ -316,10 +335,11 @@ class WhatsAppProviderManager:
         if activate:
             return await self.set_provider(organization_id, actor, new)
         provider = self.accounts.validate(new.provider_type, new.config_data)
-        _, status = await self.accounts.test(provider)
+        tested, status = await self.accounts.test(provider)
         config, token = self.accounts.made(organization_id, new, provider, status)
-        async with self._database.organization(organization_id) as connection:
-            version = await save(connection, self.accounts, actor, new, config, token, status)
+        async with self._database.exclusive(organization_id) as exclusive, exclusive.transaction() as connection:
+            version = await save(connection, self.accounts, self.ownership, actor, new, config, token, status)
+            await self.ownership.claim(connection, organization_id, provider, tested)
         checks = await self.accounts.set_up(provider, config.callback_url)
         return Switched(config, version, None, checks, changed=False)
 
@@ -373,6 +393,7 @@ class WhatsAppProviderManager:
             data = msgspec.json.decode(self.accounts.data(row))
             data = {field: value for field, value in {**data, **changes}.items() if value is not None}
             provider = self.accounts.validate(row["provider_type"], data)
+            self.accounts.check_secrets(former.provider, provider, changes)
             url = provider.callback_url(self.accounts.webhook_url(row["provider_type"], self.accounts.token(row)))
             checks, status = await self.accounts.test(provider, url) if changes else ([], None)
             async with exclusive.transaction() as connection:
@@ -386,7 +407,12 @@ class WhatsAppProviderManager:
                     ),
                     sender=sender_of(provider, status) or row["sender"],
                     session=msgspec.json.encode(status) if changes else None,
+                    accounts=provider.accounts,
+                    signing_keys=self.ownership.signing_keys(provider),
                 )
+                if changes:
+                    await self.ownership.claim(connection, organization_id, provider, checks)
+                await owners.release(connection, organization_id, row["provider_type"], row["accounts"])
                 edited = await configs.by_id(connection, organization_id, config_id)
                 assert edited is not None
                 await audit.record(
@@ -422,6 +448,7 @@ class WhatsAppProviderManager:
                 version = await configs.remove(connection, organization_id, config_id)
                 if version is None:
                     raise InUse("The active config cannot be deleted. Switch to another one first.")
+                await owners.release(connection, organization_id, row["provider_type"], row["accounts"])
                 config = self.accounts.open(row)
                 await audit.record(
                     connection,
@@ -529,8 +556,9 @@ class WhatsAppProviderManager:
 
     async def _load_webhook(self, token: str) -> Config | None:
         digest = token_hash(token)
+        by_token = apps.by_token if token.startswith(APP_PATH) else configs.by_token
         async with self._database.lookup() as connection:
-            row = await configs.by_token(connection, digest)
+            row = await by_token(connection, digest)
         if row is None:
             self._webhooks.pop(token, None)
             if len(self._unknown_tokens) >= MAX_UNKNOWN_TOKENS:

@@ -31,6 +31,7 @@ from .events import Wakes
 from .health import Finding, Health, Traffic, judge
 from .identifiers import id_at
 from .manager import WhatsAppProviderManager
+from .ownership import AccountInUse
 from .policy import DEFAULT_POLICY, FallbackPolicy
 from .redis_state import RedisState
 from .storage import events, health, switches
@@ -164,6 +165,7 @@ class Prober:
         await self._store(row, lease_id, former, found, pairing, self._next_in_s(row, policy, found, said, now))
         if isinstance(said, ProviderStatus):
             await self._remember(row, said)
+            await self._claim(config, said)
         _measure(config, finding, elapsed_s)
         if found.state != former.state:
             self._tell(row, former, found)
@@ -184,6 +186,16 @@ class Prober:
                 sent_until=id_at(now - STATUS_AFTER),
             )
         return Traffic(**dict(seen), is_broken=row["broken"])
+
+    async def _claim(self, config: Config, status: ProviderStatus) -> None:
+        """An account that answers is its organization's, where no test could show that: it was saved by force."""
+        ownership = self._manager.ownership
+        if status.is_connected and not config.claimed and ownership.proven(config.provider, ()):
+            try:
+                async with self._worker() as connection, connection.transaction():
+                    await ownership.claim(connection, config.organization_id, config.provider, ())
+            except AccountInUse:
+                logger.info("the account of config %s is another organization's", config.id)
 
     async def _remember(self, row: asyncpg.Record, status: ProviderStatus) -> None:
         """What the provider says is the session of the config: in the database, and for the active one in Redis."""

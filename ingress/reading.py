@@ -25,45 +25,63 @@ MALFORMED, PARSER_FAILED, REFUSED, FOREIGN = "malformed", "parser_failed", "refu
 
 
 async def read(manager: WhatsAppProviderManager, config: Config, hook: Webhook) -> WebhookRow:
-    """*hook* as a row, whatever is in it. Raises `StoreUnavailable` where the config's siblings cannot be asked for."""
-    provider = config.provider
+    """*hook* as a row, whatever is in it. Raises `StoreUnavailable` where it cannot be asked whose its items are."""
+    provider, claimed = config.provider, config.claimed
     quarantine: list[QuarantineRow] = []
     try:
         events = provider.parse(hook)
-        strangers = [event for event in events if not provider.owns(event)]
+        # What names an account that is the organization's for sure is most of what comes, and asks nobody.
+        strangers = [event for event in events if provider.account_of(event) not in claimed]
         owners = await _owners(manager, config, hook, strangers) if strangers else {}
         now = datetime.now(UTC)
         keyed = [_keyed(event, owner, now) for event in events if (owner := owners.get(event.key, config)) is not None]
-        quarantine = [
-            _aside(FOREIGN, bytes(event.raw), foreign_item=True) for event in strangers if owners[event.key] is None
-        ]
+        if len(keyed) < len(events):  # as a whole: an item by itself does not say whose it is, and could never be read
+            quarantine = [_aside(FOREIGN, hook.body, foreign_item=True)]
     except StoreUnavailable:
         raise
     except Malformed:
-        keyed, quarantine = [], [_aside(MALFORMED, hook.body)]
+        keyed, quarantine = [], [await _unread(manager, config, MALFORMED, hook.body)]
     except Exception:
         # A mistake of ours must neither make the provider repeat the body for a week, nor fail the rest of a batch.
         logger.exception("reading a webhook failed")
-        keyed, quarantine = [], [_aside(PARSER_FAILED, hook.body)]
+        keyed, quarantine = [], [await _unread(manager, config, PARSER_FAILED, hook.body)]
     return WebhookRow(config.organization_id, config.id, _encode(hook.headers), hook.body, keyed, quarantine)
 
 
-def refused(row: WebhookRow) -> WebhookRow:
+async def refused(manager: WhatsAppProviderManager, config: Config, row: WebhookRow) -> WebhookRow:
     """*row* without its events, its body put aside. With items of somebody else in it, it is not the organization's."""
-    foreign = [item for item in row.quarantine if item.foreign_item]
-    aside = _aside(REFUSED, row.body, foreign_item=bool(foreign))
-    return msgspec.structs.replace(row, events=(), quarantine=[aside, *foreign])
+    aside = await _unread(manager, config, REFUSED, row.body)
+    if any(item.foreign_item for item in row.quarantine):
+        aside = msgspec.structs.replace(aside, foreign_item=True)
+    return msgspec.structs.replace(row, events=(), quarantine=[aside])
 
 
 async def _owners(
     manager: WhatsAppProviderManager, config: Config, hook: Webhook, events: Sequence[Event]
 ) -> dict[str, Config | None]:
-    """By key the config that each of *events* is about: another of the organization behind the same secret, or None.
+    """By key whose each of *events* is: this config's, another's of the organization behind the same secret, or None.
 
-    A signature may be shared by all tenants of one app, so it does not say whose an item is.
+    A signature may be shared by all tenants of one app, so it does not say whose an item is. Nor does it say that the
+    provider wrote it: any tenant can sign what names another's account, and post it to an address that it knows. Only
+    an app's address, which no tenant knows, is for every organization.
     """
-    siblings = [other for other in await manager.siblings(config) if _verifies(other, hook)]
-    return {event.key: next((other for other in siblings if other.provider.owns(event)), None) for event in events}
+    if config.is_app:
+        return {event.key: await _owner(manager, config, event) for event in events}
+    siblings: list[Config] | None = None
+    owners: dict[str, Config | None] = {}
+    for event in events:
+        owner: Config | None = config
+        if not config.provider.owns(event):
+            if siblings is None:
+                siblings = [other for other in await manager.siblings(config) if _verifies(other, hook)]
+            owner = next((other for other in siblings if other.provider.owns(event)), None)
+        owners[event.key] = owner if owner and await manager.ownership.holds(owner, event) else None
+    return owners
+
+
+async def _owner(manager: WhatsAppProviderManager, app: Config, event: Event) -> Config | None:
+    account = app.provider.account_of(event)
+    return await manager.ownership.config_of(app.provider_type, account) if account is not None else None
 
 
 def _verifies(config: Config, hook: Webhook) -> bool:
@@ -72,6 +90,11 @@ def _verifies(config: Config, hook: Webhook) -> bool:
     except Unverified:
         return False
     return True
+
+
+async def _unread(manager: WhatsAppProviderManager, config: Config, reason: str, body: bytes) -> QuarantineRow:
+    """Whose *body* is nobody can see: where others share a secret with *config*, it may be theirs."""
+    return _aside(reason, body, foreign_item=await manager.ownership.is_shared(config))
 
 
 def _aside(reason: str, body: bytes, *, foreign_item: bool = False) -> QuarantineRow:

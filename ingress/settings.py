@@ -1,6 +1,7 @@
 """Settings: one struct, one field a variable. Unknown or ill-typed ones stop the start."""
 
 import ipaddress
+import re
 from collections.abc import Mapping
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
@@ -46,6 +47,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     # Comma-separated networks that outgoing calls may reach though they are private, as in 10.1.0.0/16.
     # Plain http is allowed only where this is not empty.
     egress_allow: str = ""
+    # Comma-separated hosts that vouch for whose an account is as the provider's own do: gateways, servers of one's own.
+    trusted_hosts: str = ""
     # Comma-separated networks of the proxies in front: what they say in X-Forwarded-For is believed, and nobody else.
     trusted_proxies: str = ""
     # Connections that one client may have at a time; the proxies of trusted_proxies have no bound. 0: nobody has.
@@ -67,6 +70,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         return _networks(self.egress_allow)
 
     @property
+    def vouching_hosts(self) -> frozenset[str]:
+        return frozenset(_hosts(self.trusted_hosts))
+
+    @property
     def trusted_networks(self) -> list[Network]:
         return _networks(self.trusted_proxies)
 
@@ -76,6 +83,15 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
 def _networks(text: str) -> list[Network]:
     return [ipaddress.ip_network(part.strip()) for part in text.split(",") if part.strip()]
+
+
+def _hosts(text: str) -> list[str]:
+    """Raises `ValueError` where one is more than the name of a host, or an address."""
+    names = [part.strip().lower() for part in text.split(",") if part.strip()]
+    for name in names:
+        if urlsplit(f"//{name}").netloc != name or not re.fullmatch(r"[^\s@:/?#]+|[0-9a-f:]+", name):
+            raise ValueError("must be names of hosts, as in gateway.example.com")
+    return names
 
 
 def _check_url(text: str) -> None:
@@ -105,7 +121,12 @@ def load(environment: Mapping[str, str]) -> Settings:
         except msgspec.ValidationError as error:
             raise SettingsError(f"{variable(field)}: {error}") from None
     settings = Settings(**values)
-    for field, check in (("egress_allow", _networks), ("trusted_proxies", _networks), ("public_url", _check_url)):
+    for field, check in (
+        ("egress_allow", _networks),
+        ("trusted_proxies", _networks),
+        ("trusted_hosts", _hosts),
+        ("public_url", _check_url),
+    ):
         try:
             check(getattr(settings, field))
         except ValueError as error:

@@ -25,7 +25,7 @@ from uuid import UUID
 import asyncpg
 import msgspec
 
-from providers import ProviderStatus, SendError
+from providers import ProviderStatus, SendError, WhatsAppProvider
 
 from . import audit, log, metrics
 from .accounts import (
@@ -52,6 +52,7 @@ from .changes import (
 )
 from .database import Busy, Database, Exclusive, LockLost, StoreUnavailable
 from .envelope import own_event
+from .ownership import Ownership
 from .storage import configs, health, switches
 from .storage.events import EventRow
 from .undoing import Undoing
@@ -83,9 +84,10 @@ class _Waiting(msgspec.Struct, frozen=True):
 class Switching:
     """Makes changes. *announce* is told of each one that is committed."""
 
-    def __init__(self, database: Database, accounts: Accounts, announce: Announce) -> None:
+    def __init__(self, database: Database, accounts: Accounts, ownership: Ownership, announce: Announce) -> None:
         self._database = database
         self._accounts = accounts
+        self._ownership = ownership
         self._announce = announce
         self.undoing = Undoing(database, accounts.vault)
         self.recover = self.undoing.recover
@@ -213,9 +215,12 @@ class Switching:
                         async with _within(until, "the connection test"):
                             change.checks, change.status = await self._accounts.test(provider)
                     config, token = self._accounts.made(change.organization_id, new, provider, change.status)
-                    change.config = config
                     async with exclusive.transaction() as connection:
-                        await save(connection, self._accounts, change.actor, new, config, token, change.status)
+                        await save(
+                            connection, self._accounts, self._ownership, change.actor, new, config, token, change.status
+                        )
+                        await self._claim(connection, change, provider, force)
+                        change.config = config
                         await self._begin(connection, change)
                 assert change.config is not None
                 provider, url = change.config.provider, change.config.callback_url
@@ -223,6 +228,8 @@ class Switching:
                     if new is None:
                         async with _within(until, "the connection test"):
                             change.checks, change.status = await self._accounts.test(provider, url)
+                        async with exclusive.transaction() as connection:
+                            await self._claim(connection, change, provider, force)
                     async with _within(until, "the set-up"):
                         change.checks = await self._accounts.set_up(provider, url)
                     for check in change.checks:
@@ -243,6 +250,13 @@ class Switching:
             await self.undoing.undo(exclusive, change, error)
             raise
         return Switched(change.config, version, change.active, change.checks, changed=True)
+
+    async def _claim(
+        self, connection: asyncpg.Connection, change: Change, provider: WhatsAppProvider, force: bool
+    ) -> None:
+        """What was tested is the organization's. Without a test nothing is. Raises `AccountInUse`."""
+        if not force:
+            await self._ownership.claim(connection, change.organization_id, provider, change.checks)
 
     async def _is_linked(self, change: Change) -> bool:
         """Whether a phone is linked to the account, where it needs one. A session that was set up takes a moment."""
@@ -388,6 +402,7 @@ def _is_the_same(change: Change, waiting: bytes) -> bool:
 async def save(
     connection: asyncpg.Connection,
     accounts: Accounts,
+    ownership: Ownership,
     actor: Actor,
     new: NewConfig,
     config: Config,
@@ -406,6 +421,8 @@ async def save(
         token=accounts.seal(config, "webhook_token", token.encode()),
         sender=config.sender,
         session=msgspec.json.encode(status),
+        accounts=config.provider.accounts,
+        signing_keys=ownership.signing_keys(config.provider),
     )
     await audit.record(
         connection,

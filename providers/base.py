@@ -7,7 +7,7 @@ there is no response, the driver throws `Unavailable` or `Uncertain` into the fl
 """
 
 import abc
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from typing import Any, ClassVar, Literal, TypeVar
 from urllib.parse import parse_qsl, urlsplit
 
@@ -123,6 +123,8 @@ class ProviderInfo(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     capabilities: frozenset[str]
     pacing: Pacing | None = None  # None: as fast as the provider takes it
     max_webhook_bytes: int = 4 * 1024 * 1024  # a longer body is none of the provider's
+    # The provider's own hosts, all below one where it begins with a dot: what is tested there is shown to be so.
+    hosts: tuple[str, ...] = ()
 
 
 class Check(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -144,6 +146,8 @@ class ConfigField(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     help: str | None = None
     placeholder: str | None = None
     secret: bool = False
+    signs: bool = False  # a secret that webhooks are signed with
+    app: bool = False  # of the provider's app, which several accounts may share
     required: bool = True
     pattern: str | None = None
 
@@ -156,13 +160,16 @@ class WhatsAppProvider(msgspec.Struct, frozen=True, kw_only=True, metaclass=_Pro
     """One account at one provider.
 
     Fields are its ``config_data``. Each carries a ``msgspec.Meta`` with a title, and in ``extra`` what a form
-    needs besides: ``{"secret": True, "placeholder": "…"}``. A subclass sets ``info`` and implements every
+    needs besides: ``{"secret": True, "placeholder": "…"}``; ``"signs": True`` where webhooks are signed with it, and
+    ``"app": True`` where it is the same for all accounts behind one app. A subclass sets ``info`` and implements every
     abstract method; `providers.Registry` refuses one that does not.
     """
 
     info: ClassVar[ProviderInfo]
     # What a webhook is answered with once its events are stored.
     acknowledgement: ClassVar[Response] = Response(status=200)
+    # What stands for an account's own fields where there is none, only the app behind it. Empty: there are no apps.
+    no_account: ClassVar[dict[str, Any]] = {}
 
     @property
     def name(self) -> str:
@@ -172,6 +179,18 @@ class WhatsAppProvider(msgspec.Struct, frozen=True, kw_only=True, metaclass=_Pro
     def sender(self) -> str | None:
         """The business number in E.164, where the configuration says it."""
         return None
+
+    @property
+    def accounts(self) -> tuple[str, ...]:
+        """What this account is called in webhooks: first the number's name, then those that it shares with others.
+
+        They are unique at the provider, or hold the address of its host. Empty: webhooks name none.
+        """
+        return ()
+
+    def proven(self, checks: Sequence[Check]) -> tuple[str, ...]:
+        """Which of `accounts` a connection test that passed, with these *checks*, has shown to be in these hands."""
+        return ()
 
     @property
     def pacing(self) -> Pacing | None:
@@ -199,6 +218,13 @@ class WhatsAppProvider(msgspec.Struct, frozen=True, kw_only=True, metaclass=_Pro
     def owns(self, event: Event) -> bool:
         """Whether *event* is about this very account: a signature may be shared by the tenants of one app."""
         return True
+
+    def account_of(self, event: Event) -> str | None:
+        """The account that *event* names, as it is called in `accounts`, whoever's it is. None: it names none for sure.
+
+        Where it is one of `accounts`, this account owns the event. Needs no field but those of the app.
+        """
+        return None
 
     def probe(self, callback_url: str) -> Request:
         """A webhook to *callback_url*, signed as the provider signs, that gives no event: for us to post to ourselves.
@@ -329,6 +355,8 @@ def _config_field(field: msgspec.inspect.Field) -> ConfigField:
         help=schema.get("description"),
         placeholder=extra.get("placeholder"),
         secret=bool(extra.get("secret")),
+        signs=bool(extra.get("signs")),
+        app=bool(extra.get("app")),
         required=field.required,
         pattern=next(filter(None, patterns), None),
     )

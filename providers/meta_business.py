@@ -4,7 +4,8 @@ Source: https://developers.facebook.com/docs/whatsapp/cloud-api (late 2026, Grap
         https://developers.facebook.com/documentation/business-messaging/whatsapp
 """
 
-from typing import Annotated, ClassVar
+from collections.abc import Sequence
+from typing import Annotated, Any, ClassVar
 from urllib.parse import quote
 
 from msgspec import Meta
@@ -32,6 +33,7 @@ from .messages import Event, Media, MessageData, MessageResult, ProviderStatus, 
 from .signing import hmac_hex, same_secret, verify_hmac_hex
 
 _SECRET = {"secret": True}
+_APP = {**_SECRET, "app": True}
 # In Python, unlike in a browser, `$` alone would let a line break pass at the end, and into a header.
 _NO_SPACES = r"^\S+(?!\s)$"
 _DIGITS = r"^[0-9]+(?!\s)$"
@@ -54,7 +56,9 @@ class MetaBusiness(WhatsAppProvider, frozen=True, kw_only=True):
         official=True,
         capabilities=_cloud_outbound.KINDS
         | {"templates", "list_templates", "media", "uploads", "receipts", "typing", "groups"},
+        hosts=("graph.facebook.com",),
     )
+    no_account: ClassVar[dict[str, Any]] = {"access_token": "none", "phone_number_id": "0", "waba_id": "0"}
 
     access_token: Annotated[
         str,
@@ -92,7 +96,7 @@ class MetaBusiness(WhatsAppProvider, frozen=True, kw_only=True):
             description="Signs the webhooks: Meta app, Settings, Basic.",
             min_length=1,
             pattern=_NO_SPACES,
-            extra=_SECRET,
+            extra={**_APP, "signs": True},
         ),
     ]
     verify_token: Annotated[
@@ -101,7 +105,7 @@ class MetaBusiness(WhatsAppProvider, frozen=True, kw_only=True):
             title="Verify token",
             description="A text of your own; Meta repeats it when the webhook address is set.",
             min_length=1,
-            extra=_SECRET,
+            extra=_APP,
         ),
     ]
     app_secret_previous: Annotated[
@@ -109,7 +113,7 @@ class MetaBusiness(WhatsAppProvider, frozen=True, kw_only=True):
         Meta(
             title="Previous app secret",
             description="Accepted as well while the app secret is being replaced.",
-            extra=_SECRET,
+            extra={**_APP, "signs": True},
         ),
     ] = None
     app_id: Annotated[
@@ -181,6 +185,15 @@ class MetaBusiness(WhatsAppProvider, frozen=True, kw_only=True):
         return self.display_phone_number
 
     @property
+    def accounts(self) -> tuple[str, ...]:
+        return (self.phone_number_id, self.waba_id)
+
+    def proven(self, checks: Sequence[Check]) -> tuple[str, ...]:
+        """The number, which was asked for; its account where that was seen to hold the number."""
+        in_account = any(check.name == "account" and check.passed for check in checks)
+        return self.accounts if in_account else self.accounts[:1]
+
+    @property
     def pacing(self) -> Pacing | None:
         return _cloud_limits.pacing(self.messages_per_second)
 
@@ -215,6 +228,12 @@ class MetaBusiness(WhatsAppProvider, frozen=True, kw_only=True):
         if event.sender_id is not None:
             return event.sender_id == self.phone_number_id
         return event.account_id == self.waba_id
+
+    def account_of(self, event: Event) -> str | None:
+        """What could not be read may be of any number of the account that it came under."""
+        if event.sender_id is not None:
+            return event.sender_id
+        return event.account_id if event.type == "account.updated" else None
 
     def probe(self, callback_url: str) -> Request:
         """A batch without an entry."""

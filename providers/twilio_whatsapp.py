@@ -5,7 +5,7 @@ Source: https://www.twilio.com/docs/whatsapp/api, https://www.twilio.com/docs/me
     https://www.twilio.com/docs/usage/webhooks/webhooks-connection-overrides.
 """
 
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from functools import cache
 from typing import Annotated, ClassVar, TypeVar
 from urllib.parse import quote, urlencode
@@ -34,6 +34,7 @@ from .messages import (
 )
 
 _SECRET = {"secret": True}
+_SIGNS = {**_SECRET, "signs": True}
 # In Python, unlike in a browser, `$` alone would let a line break pass at the end, and into a header.
 _NO_SPACES = r"^\S+(?!\s)$"
 _NUMBER = r"^\s*\+?[\s\(\)\.\-]*[1-9](?:[\s\(\)\.\-]*[0-9]){6,14}[\s\(\)\.\-]*$"
@@ -66,6 +67,7 @@ class TwilioWhatsApp(WhatsAppProvider, frozen=True, kw_only=True):
         stability="stable",
         official=True,
         max_webhook_bytes=256 * 1024,
+        hosts=(".twilio.com",),
         capabilities=frozenset(
             {
                 "text",
@@ -105,7 +107,7 @@ class TwilioWhatsApp(WhatsAppProvider, frozen=True, kw_only=True):
             description="Signs the webhooks and, without an API key, authorizes sending.",
             min_length=1,
             pattern=_NO_SPACES,
-            extra=_SECRET,
+            extra=_SIGNS,
         ),
     ]
     phone_number: Annotated[
@@ -121,7 +123,7 @@ class TwilioWhatsApp(WhatsAppProvider, frozen=True, kw_only=True):
         Meta(
             title="Secondary Auth Token",
             description="Accepted as well on webhooks while the Auth Token is being replaced.",
-            extra=_SECRET,
+            extra=_SIGNS,
         ),
     ] = None
     api_key_sid: Annotated[
@@ -153,7 +155,7 @@ class TwilioWhatsApp(WhatsAppProvider, frozen=True, kw_only=True):
     ] = None
     shared_key_secret: Annotated[
         Annotated[str, Meta(pattern=_NO_SPACES)] | None,
-        Meta(title="Shared key secret", extra=_SECRET),
+        Meta(title="Shared key secret", extra=_SIGNS),
     ] = None
     base_url: Annotated[
         str,
@@ -190,6 +192,15 @@ class TwilioWhatsApp(WhatsAppProvider, frozen=True, kw_only=True):
         return self.phone_number
 
     @property
+    def accounts(self) -> tuple[str, ...]:
+        """A service that picks its sender is named by no webhook for sure, but it is one account all the same."""
+        return (f"{self.account_sid}/{self.phone_number or self.messaging_service_sid}",)
+
+    def proven(self, checks: Sequence[Check]) -> tuple[str, ...]:
+        """The Auth Token is the whole account's."""
+        return self.accounts
+
+    @property
     def pacing(self) -> Pacing | None:
         return _pacing(self.messages_per_second)
 
@@ -215,6 +226,9 @@ class TwilioWhatsApp(WhatsAppProvider, frozen=True, kw_only=True):
         """One token signs for all senders of its account. The smallest statuses name neither of them."""
         is_sender = self.phone_number is None or event.sender in (None, self.phone_number)
         return is_sender and event.account_id in (None, self.account_sid)
+
+    def account_of(self, event: Event) -> str | None:
+        return f"{event.account_id}/{event.sender}" if event.account_id and event.sender else None
 
     def probe(self, callback_url: str) -> Request:
         return _twilio_signature.probe(callback_url, self.auth_token)

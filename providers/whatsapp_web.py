@@ -9,8 +9,9 @@ Source: https://waha.devlike.pro/docs (July 2026, WAHA 2026.7)
 
 import base64
 import binascii
+from collections.abc import Sequence
 from typing import Annotated, Any, ClassVar, Literal
-from urllib.parse import quote, urlencode
+from urllib.parse import quote, urlencode, urlsplit
 
 import msgspec
 from msgspec import Meta
@@ -26,6 +27,7 @@ from .messages import Event, Media, MessageData, MessageResult, Pairing, Provide
 from .signing import hmac_hex, verify_hmac_hex
 
 _SECRET = {"secret": True}
+_SIGNS = {**_SECRET, "signs": True}
 # In Python, unlike in a browser, `$` alone would let a line break pass at the end, and into a header.
 _NO_SPACES = r"^\S+(?!\s)$"
 
@@ -93,7 +95,7 @@ class WhatsAppWeb(WhatsAppProvider, frozen=True, kw_only=True):
             description="A long random text of your own: WAHA signs the webhooks with it.",
             min_length=1,
             pattern=_NO_SPACES,
-            extra=_SECRET,
+            extra=_SIGNS,
         ),
     ]
     session: Annotated[
@@ -118,13 +120,21 @@ class WhatsAppWeb(WhatsAppProvider, frozen=True, kw_only=True):
         Meta(
             title="Previous HMAC key",
             description="Accepted as well while the HMAC key is being replaced.",
-            extra=_SECRET,
+            extra=_SIGNS,
         ),
     ] = None
 
     @property
     def sender(self) -> str | None:
         return self.phone_number
+
+    @property
+    def accounts(self) -> tuple[str, ...]:
+        return (self._account(self.session),)
+
+    def proven(self, checks: Sequence[Check]) -> tuple[str, ...]:
+        """The key opens the session; a server of somebody's own proves nothing to others, unless it is trusted."""
+        return self.accounts
 
     # ------------------------------------------------------------ inbound
 
@@ -145,6 +155,10 @@ class WhatsAppWeb(WhatsAppProvider, frozen=True, kw_only=True):
     def owns(self, event: Event) -> bool:
         """All sessions of a server may sign with one key, so each event must be of this one."""
         return event.sender_id == self.session
+
+    def account_of(self, event: Event) -> str | None:
+        """No webhook names its server: this one's, as far as its key tells."""
+        return self._account(event.sender_id) if event.sender_id else None
 
     def probe(self, callback_url: str) -> Request:
         """Under a name of ours: every webhook of WAHA says that something happened."""
@@ -368,6 +382,11 @@ class WhatsAppWeb(WhatsAppProvider, frozen=True, kw_only=True):
         return Check(name="server", passed=passed, detail=None if passed else "unhealthy", fix=fix, fatal=False)
 
     # ------------------------------------------------------------ requests and answers
+
+    def _account(self, session: str) -> str:
+        server = urlsplit(self.base_url)
+        port = server.port or (443 if server.scheme == "https" else 80)
+        return f"{server.hostname}:{port}{server.path.rstrip('/')}/{session}"
 
     @property
     def _path(self) -> str:

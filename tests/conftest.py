@@ -43,6 +43,7 @@ async def settings(servers: EmbeddedServers) -> Settings:
         platform_key=f"platform_{secrets.token_urlsafe(32)}",
         encryption_keys=generate_key(),
         egress_allow="127.0.0.0/8",
+        trusted_hosts="127.0.0.1",
         health_interval_s=0,  # nobody asks the simulators anything but what a test does
     )
 
@@ -111,6 +112,15 @@ async def organization(gateway: Gateway) -> Organization:
     made = await gateway.organization()
     await made.configure()
     return made
+
+
+@pytest.fixture
+async def fresh_accounts(settings: Settings) -> None:
+    """Accounts whose ids are written in the test are nobody's, nor are their secrets, whatever ran before it."""
+    connection = await asyncpg.connect(settings.database_url)
+    await connection.execute("delete from account_owners")
+    await connection.execute("update whatsapp_provider_configs set signing_keys = '{}'")
+    await connection.close()
 
 
 @pytest.fixture

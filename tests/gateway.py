@@ -94,13 +94,19 @@ class Organization:
         return await self.gateway.call(method, path, body, key=self.key, **more)
 
     async def configure(
-        self, number: MetaNumber | None = None, *, active: bool = True, own_port: bool = False, **changes: Any
+        self,
+        number: MetaNumber | None = None,
+        *,
+        active: bool = True,
+        own_port: bool = False,
+        host: str = "127.0.0.1",
+        **changes: Any,
     ) -> dict[str, Any]:
-        """A config of a new simulated number, or of *number*, which others may have too."""
+        """A config of a new simulated number, or of *number*. At the *host* `localhost` nobody vouches for it."""
         if number is None:
             number = msgspec.structs.replace(example_number(next(_numbers)), **changes)
             await self.gateway.meta.add_number(number, own_port=own_port)
-        base_url = self.gateway.meta.url_for(number)
+        base_url = self.gateway.meta.url_for(number).replace("127.0.0.1", host)
         body = {"provider_type": "meta_business", "config_data": number.config_data(base_url), "is_active": active}
         answer = await self.call("POST", "/integrations/whatsapp/provider/configure", body)
         assert answer.status == 200, answer.raw

@@ -56,8 +56,14 @@ def endpoints(routes: "list[BaseRoute]", prefix: str = "") -> Iterator[Endpoint]
 PUBLIC = re.compile(r"/(healthz|readyz|livez|startupz|metrics|openapi\.json|docs|console)(/.*)?$")
 ALL = list(endpoints(list(ROUTES)))
 GUARDED = [endpoint for endpoint in ALL if not PUBLIC.match(endpoint.path)]
-PLATFORM_ONLY = [Endpoint("GET", "/organizations"), Endpoint("POST", "/organizations")]
-WITH_IDS = [endpoint for endpoint in GUARDED if "{" in endpoint.path]
+PLATFORM_ONLY = [
+    Endpoint("GET", "/organizations"),
+    Endpoint("POST", "/organizations"),
+    Endpoint("GET", "/apps"),
+    Endpoint("POST", "/apps"),
+    Endpoint("DELETE", "/apps/{app_id}"),
+]
+WITH_IDS = [endpoint for endpoint in GUARDED if "{" in endpoint.path and endpoint not in PLATFORM_ONLY]
 READING = [endpoint for endpoint in GUARDED if endpoint.method == "GET" and endpoint not in PLATFORM_ONLY]
 
 
@@ -91,6 +97,7 @@ def random_ids() -> dict[str, str]:
         "key_id": one[:8],
         "conversation_id": one,
         "organization_id": one,
+        "app_id": one,
     }
 
 
@@ -149,6 +156,7 @@ async def populated(gateway: Gateway, settings: Settings, phone: str) -> Data:
         "key_id": key_id,
         "conversation_id": received[0]["data"]["conversation"]["id"],
         "organization_id": organization.id,
+        "app_id": organization.id,
         "fallback_id": organization.configs[1]["config_id"],
         "template": template,
     }
@@ -298,7 +306,8 @@ async def test_another_organizations_ids_name_nothing(
 
 @pytest.mark.parametrize("endpoint", PLATFORM_ONLY, ids=str)
 async def test_the_platforms_routes(gateway: Gateway, pair: tuple[Data, Data], endpoint: Endpoint) -> None:
-    answer = await gateway.call(endpoint.method, endpoint.path, {"name": "x"}, key=pair[0].organization.key)
+    path = filled(endpoint, random_ids())
+    answer = await gateway.call(endpoint.method, path, {"name": "x"}, key=pair[0].organization.key)
     assert (answer.status, answer.json["code"]) == (403, "forbidden")
 
 
@@ -445,13 +454,17 @@ async def test_other_ids_in_bodies_and_queries(gateway: Gateway, pair: tuple[Dat
 
 @pytest.fixture
 async def twins(gateway: Gateway) -> tuple[Organization, Organization]:
-    """Two organizations with configs of the same two numbers, which post no statuses of their own accord."""
+    """Two organizations with configs of the same two numbers, which post no statuses of their own accord.
+
+    Where nobody vouches for whose they are; each with a secret of its own, as of two apps.
+    """
     first, second = await gateway.organization("First"), await gateway.organization("Second")
-    await first.configure()
-    await first.configure(active=False)
+    await first.configure(host="localhost")
+    await first.configure(active=False, host="localhost")
     for number in first.numbers:
         gateway.meta.set_statuses(number, StatusPolicy(statuses=()))
-        await second.configure(number, active=number is first.numbers[0])
+        twin = msgspec.structs.replace(number, app_secret=f"{number.app_secret}-2")
+        await second.configure(twin, active=number is first.numbers[0], host="localhost")
     return first, second
 
 
@@ -687,6 +700,8 @@ FORBIDDEN_TO_INGEST = [
     "api_keys",
     "whatsapp_provider_configs",
     "organizations",
+    "account_owners",
+    "provider_apps",
     "provider_audit_log",
     "inbound_webhooks",
     "quarantine",
@@ -704,7 +719,10 @@ async def test_who_writes_webhooks_reads_no_secrets(settings: Settings, table: s
         ):
             with pytest.raises((asyncpg.InsufficientPrivilegeError, asyncpg.UndefinedColumnError)) as caught:
                 await connection.execute(statement)
-            assert isinstance(caught.value, asyncpg.InsufficientPrivilegeError) or table == "organizations"
+            assert isinstance(caught.value, asyncpg.InsufficientPrivilegeError) or table in (
+                "organizations",
+                "provider_apps",
+            )
 
 
 async def test_the_trail_is_append_only(settings: Settings, pair: tuple[Data, Data]) -> None:

@@ -19,6 +19,9 @@ from ingress.sandbox.listener import HOST
 
 from .gateway import Answer, Gateway, Organization, elsewhere
 
+# Samples have the ids that they have.
+pytestmark = pytest.mark.usefixtures("fresh_accounts")
+
 SAMPLES = Path(__file__).parent / "samples"
 JPEG = b"\xff\xd8\xff\xe0" + bytes(range(256)) * 40
 

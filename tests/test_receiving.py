@@ -165,13 +165,16 @@ async def test_an_item_of_a_sibling_number_is_handed_over(gateway: Gateway) -> N
 
 
 async def test_two_organizations_with_the_same_number_and_ids(gateway: Gateway) -> None:
-    """Identical provider ids are two facts where they are two organizations'."""
+    """Identical provider ids are two facts where they are two organizations', one after the other."""
     first, second = await gateway.organization(), await gateway.organization()
-    await first.configure()
+    made = await first.configure(active=False)
     number = first.numbers[0]
-    await second.configure(number)
     hook = gateway.meta.inbound(number).text("both")
     for organization in (first, second):
+        if organization is second:
+            path = f"/integrations/whatsapp/provider/configs/{made['config_id']}"
+            assert (await first.call("DELETE", path)).status == 204
+            await second.configure(number)
         assert (await organization.post_webhook(hook)).status == 200
         [event] = await organization.events(kind="message.received")
         assert event["data"]["organization_id"] == organization.id

@@ -890,7 +890,7 @@ async def test_a_new_configuration_that_is_saved_and_refused_is_told_as_saved(
     two: Organization, gateway: Gateway, route: str
 ) -> None:
     """Under which id, so that it is not made a second time."""
-    number = example_number(7203)
+    number = example_number({"configure": 7203, "switch": 7204}[route])
     config_data = number.config_data(await gateway.meta.add_number(number))
     body = {"provider_type": "meta_business", "config_data": config_data}
     answer = await two.call("POST", f"{BASE}/provider/{route}", body)

@@ -59,7 +59,7 @@ class ThreeSixty(WhatsAppProvider, frozen=True, kw_only=True):
             title="Platform secret",
             description="Signs the webhooks.",
             min_length=1,
-            extra={"secret": True},
+            extra={"secret": True, "signs": True},
         ),
     ]
     phone_number: Annotated[

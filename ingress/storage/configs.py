@@ -1,14 +1,19 @@
 """Configs, the fallback order, and what an organization sends through."""
 
+from collections.abc import Sequence
 from uuid import UUID
 
 import asyncpg
 
-_CONFIG = """c.organization_id, c.id, c.provider_type, c.name, c.state, c.sender, c.config_data, c.webhook_token, c.session,
-    c.created_at, c.updated_at"""
+# What `Accounts.open` makes a config of.
+CONFIG = """c.organization_id, c.id, c.provider_type, c.name, c.state, c.sender, c.config_data, c.webhook_token, c.session,
+    c.created_at, c.updated_at, c.accounts, array(
+        select w.account from account_owners w
+        where w.provider_type = c.provider_type and w.account = any(c.accounts) and w.organization_id = c.organization_id
+    ) as claimed"""
 
 ROUTE = f"""
-select o.version, o.version_at, o.fallback_policy, {_CONFIG}
+select o.version, o.version_at, o.fallback_policy, {CONFIG}
 from organizations o
 left join lateral unnest(array_prepend(o.active_config_id, o.fallback_config_ids)) with ordinality as step(config_id, place)
     on o.active_config_id is not null
@@ -21,7 +26,7 @@ async def route(connection: asyncpg.Connection, organization_id: UUID) -> list[a
     return await connection.fetch(ROUTE, organization_id)
 
 
-OF_ORGANIZATION = f"select {_CONFIG} from whatsapp_provider_configs c where organization_id = $1 order by id"
+OF_ORGANIZATION = f"select {CONFIG} from whatsapp_provider_configs c where organization_id = $1 order by id"
 
 
 async def of_organization(connection: asyncpg.Connection, organization_id: UUID) -> list[asyncpg.Record]:
@@ -30,7 +35,7 @@ async def of_organization(connection: asyncpg.Connection, organization_id: UUID)
 
 
 # The only lookup without an organization: the token is what finds it.
-BY_TOKEN = f"select {_CONFIG} from whatsapp_provider_configs c where webhook_token_hash = $1"
+BY_TOKEN = f"select {CONFIG} from whatsapp_provider_configs c where webhook_token_hash = $1"
 
 
 async def by_token(connection: asyncpg.Connection, token_hash: bytes) -> asyncpg.Record | None:
@@ -48,7 +53,7 @@ async def newest(connection: asyncpg.Connection) -> asyncpg.Record | None:
     return await connection.fetchrow(NEWEST)
 
 
-BY_ID = f"select {_CONFIG} from whatsapp_provider_configs c where organization_id = $1 and id = $2"
+BY_ID = f"select {CONFIG} from whatsapp_provider_configs c where organization_id = $1 and id = $2"
 
 
 async def by_id(connection: asyncpg.Connection, organization_id: UUID, config_id: UUID) -> asyncpg.Record | None:
@@ -69,8 +74,8 @@ async def session(connection: asyncpg.Connection, organization_id: UUID, config_
 ADD = """
 with added as (
     insert into whatsapp_provider_configs (organization_id, id, provider_type, name, state, config_data, webhook_token_hash,
-        webhook_token, sender, session)
-    values ($1, $2, $3, $4, 'configured', $5, $6, $7, $8, $9) returning organization_id, id
+        webhook_token, sender, session, accounts, signing_keys)
+    values ($1, $2, $3, $4, 'configured', $5, $6, $7, $8, $9, $10, $11) returning organization_id, id
 ),
 followed as (
     insert into provider_health (organization_id, config_id) select organization_id, id from added
@@ -90,10 +95,23 @@ async def add(
     token: bytes,
     sender: str | None,
     session: bytes,
+    accounts: Sequence[str],
+    signing_keys: Sequence[bytes],
 ) -> int:
     """Save a config; *config_data* and *token* are sealed. The organization's version, unchanged (organization)."""
     version: int = await connection.fetchval(
-        ADD, organization_id, config_id, provider_type, name, config_data, token_hash, token, sender, session
+        ADD,
+        organization_id,
+        config_id,
+        provider_type,
+        name,
+        config_data,
+        token_hash,
+        token,
+        sender,
+        session,
+        accounts,
+        signing_keys,
     )
     return version
 
@@ -164,7 +182,7 @@ async def broken(connection: asyncpg.Connection) -> list[asyncpg.Record]:
 EDIT = """
 with changed as (
     update whatsapp_provider_configs
-    set name = $3, config_data = $4, sender = $5, session = coalesce($6, session), updated_at = clock_timestamp(),
+    set name = $3, config_data = $4, accounts = $7, signing_keys = $8, sender = $5, session = coalesce($6, session), updated_at = clock_timestamp(),
         state = case when state = 'error' and $6 is not null then 'configured' else state end,
         broken_at = case when $6 is null then broken_at end
     where organization_id = $1 and id = $2 returning id
@@ -185,9 +203,13 @@ async def edit(
     config_data: bytes,
     sender: str | None,
     session: bytes | None,
+    accounts: Sequence[str],
+    signing_keys: Sequence[bytes],
 ) -> int:
     """Change a config that is there, *session* None leaving what its provider said: the version (organization)."""
-    version: int = await connection.fetchval(EDIT, organization_id, config_id, name, config_data, sender, session)
+    version: int = await connection.fetchval(
+        EDIT, organization_id, config_id, name, config_data, sender, session, accounts, signing_keys
+    )
     return version
 
 

@@ -6,6 +6,7 @@ from uuid import UUID
 
 import asyncpg
 
+from .configs import CONFIG
 from .switches import NOTIFY
 
 # Whoever wants a look while one is under way sets `due_at` as ever: that ends no lease, and is due right after it.
@@ -27,14 +28,13 @@ async def claim(connection: asyncpg.Connection, lease_id: UUID, limit: int, leas
 
 
 # `wanted`: it is sent through, or may be at any moment, or somebody waits for it.
-LOOK = """
+LOOK = f"""
 select o.version, o.version_at, o.active_config_id, o.automatic, o.fallback_policy,
     h.state as health, h.since, h.reason, h.detail, h.pending, h.looks, h.pairing,
     h.waiting_until is not null as waiting, coalesce(h.watched_until > now(), false) as watched,
     coalesce(c.id = o.active_config_id or c.id = any (o.fallback_config_ids), false) as in_use,
     coalesce(c.broken_at > now() - interval '15 minutes', false) as broken,
-    c.organization_id, c.id, c.provider_type, c.name, c.state, c.sender, c.config_data, c.webhook_token, c.session,
-    c.updated_at
+    {CONFIG}
 from provider_health h
 join organizations o on o.id = h.organization_id
 join whatsapp_provider_configs c on c.organization_id = h.organization_id and c.id = h.config_id

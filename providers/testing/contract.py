@@ -172,6 +172,11 @@ class Contract:
     def check_ownership(self, case: WebhookCase) -> None:
         """An event about another number is not ours: one secret may sign for all numbers of an app or a server."""
         for event in self._events(case.hook):
+            named = self.provider.account_of(event) in self.provider.accounts
+            ask(
+                not named or self.provider.owns(event),
+                "account_of() names this account, and owns() says it is not ours",
+            )
             if event.sender is None and event.sender_id is None:
                 continue
             foreign = msgspec.structs.replace(

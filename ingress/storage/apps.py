@@ -1,0 +1,55 @@
+"""Apps of providers that the platform gave an address of their own, for all organizations behind them."""
+
+from collections.abc import Sequence
+from uuid import UUID
+
+import asyncpg
+
+from ..identifiers import PLATFORM_ID
+
+# As `configs.CONFIG`, with what an app has none of: `Accounts.open` makes a config of it, which belongs to the platform.
+_APP = f"""'{PLATFORM_ID}'::uuid as organization_id, id, provider_type, name, 'active' as state, null::text as sender,
+    config_data, webhook_token, created_at as updated_at, '{{}}'::text[] as claimed"""
+
+BY_TOKEN = f"select {_APP} from provider_apps where webhook_token_hash = $1"
+
+
+async def by_token(connection: asyncpg.Connection, token_hash: bytes) -> asyncpg.Record | None:
+    """The app that a webhook address belongs to (worker)."""
+    return await connection.fetchrow(BY_TOKEN, token_hash)
+
+
+ALL = f"select {_APP} from provider_apps order by id"
+
+
+async def every_one(connection: asyncpg.Connection) -> list[asyncpg.Record]:
+    """Every app, oldest first (worker)."""
+    return await connection.fetch(ALL)
+
+
+ADD = """
+insert into provider_apps (id, provider_type, name, config_data, signing_keys, webhook_token_hash, webhook_token)
+values ($1, $2, $3, $4, $5, $6, $7)"""
+
+
+async def add(
+    connection: asyncpg.Connection,
+    app_id: UUID,
+    *,
+    provider_type: str,
+    name: str,
+    config_data: bytes,
+    signing_keys: Sequence[bytes],
+    token_hash: bytes,
+    token: bytes,
+) -> None:
+    """Save an app; *config_data* and *token* are sealed (worker)."""
+    await connection.execute(ADD, app_id, provider_type, name, config_data, signing_keys, token_hash, token)
+
+
+REMOVE = "delete from provider_apps where id = $1 returning id"
+
+
+async def remove(connection: asyncpg.Connection, app_id: UUID) -> bool:
+    """False if there is none (worker)."""
+    return await connection.fetchval(REMOVE, app_id) is not None
