@@ -94,11 +94,14 @@ def _fail(message: str) -> NoReturn:
 
 def _serve(settings: Settings) -> None:
     log.setup(settings.log_level)
-    with contextlib.closing(listen(settings.host, settings.port)) as listening:
-        port = listening.getsockname()[1]
+    with (
+        contextlib.closing(listen(settings.host, settings.port)) as listening,
+        contextlib.closing(listen(settings.host, settings.metrics_port, variable("metrics_port"))) as operations,
+    ):
+        port, metrics_port = listening.getsockname()[1], operations.getsockname()[1]
         # From the main thread: embedded servers end with the thread that started them.
         with (
-            _stores(msgspec.structs.replace(settings, port=port)) as stored,
+            _stores(msgspec.structs.replace(settings, port=port, metrics_port=metrics_port)) as stored,
             asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
         ):
             _check_keys(stored)
@@ -108,7 +111,7 @@ def _serve(settings: Settings) -> None:
                 from .sandbox.development import Development  # a server does without simulators
 
                 beside = Development(stored).running
-            runner.run(serve(stored, listening, beside))
+            runner.run(serve(stored, listening, operations, beside))
 
 
 def _check_keys(settings: Settings) -> None:

@@ -33,6 +33,8 @@ LINGER_S = 2.0
 GRACE_S = 15
 WATCHDOG_S = 45
 MAX_CONCURRENCY = 1_000
+# Of the port for metrics: scrapers and probes are few, and come again.
+OPERATIONS_CONCURRENCY, OPERATIONS_KEEPALIVE_S = 64, 5
 BACKLOG = 2_048
 
 
@@ -269,8 +271,11 @@ class _Exchange:
             protocol.transport.close()
 
 
-def listen(host: str, port: int) -> socket.socket:
-    """A listening socket, so that a taken port is told before anything is started. Raises `PortTaken`."""
+def listen(host: str, port: int, name: str = "INGRESS_PORT") -> socket.socket:
+    """A listening socket, so that a taken port is reported before anything is started. Raises `PortTaken`.
+
+    *name* is the variable that the port comes from.
+    """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     # With the protocol named: asyncio switches Nagle off only then, and an answer of two writes would take 40 ms.
     made = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
@@ -279,7 +284,7 @@ def listen(host: str, port: int) -> socket.socket:
         made.bind((host, port))
     except OSError as error:
         made.close()
-        name = "INGRESS_PORT" if error.errno in (errno.EADDRINUSE, errno.EACCES) else "INGRESS_HOST"
+        name = name if error.errno in (errno.EADDRINUSE, errno.EACCES) else "INGRESS_HOST"
         raise PortTaken(f"cannot listen on {host}:{port} ({error.strerror}); set {name}") from None
     made.listen(BACKLOG)
     made.set_inheritable(True)
@@ -311,16 +316,38 @@ def configuration(application: Application) -> uvicorn.Config:
     )
 
 
+def operations_configuration(application: Application) -> uvicorn.Config:
+    """How metrics are served, by a server of its own: what floods the other one takes none of its connections."""
+    return uvicorn.Config(
+        application.operations,
+        interface="asgi3",  # not to be seen of a method
+        http=DeadlineProtocol,
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        timeout_keep_alive=OPERATIONS_KEEPALIVE_S,
+        timeout_graceful_shutdown=1,
+        limit_concurrency=OPERATIONS_CONCURRENCY,
+    )
+
+
 Beside = Callable[[], AbstractAsyncContextManager[None]]
 
 
-async def serve(settings: Settings, listening: socket.socket, beside: Beside | None = None) -> None:
+async def serve(
+    settings: Settings, listening: socket.socket, operations: socket.socket, beside: Beside | None = None
+) -> None:
     """Serve on *listening* until SIGINT or SIGTERM, then drain: no new work, what is under way ends, then close.
 
-    *beside* is entered once the application answers, and left before it stops.
+    On *operations*, metrics and health are served until that is done. *beside* is entered once the application answers,
+    and left before it stops.
     """
     application = Application(settings)
     server = _Server(configuration(application))
+    watched = _Server(operations_configuration(application))
     loop = asyncio.get_running_loop()
 
     def stop() -> None:
@@ -336,6 +363,7 @@ async def serve(settings: Settings, listening: socket.socket, beside: Beside | N
     serving = asyncio.create_task(server.serve(sockets=[listening]))
     while not server.started and not serving.done():  # noqa: ASYNC110  (uvicorn has a flag, no event)
         await asyncio.sleep(0.005)
+    watching = asyncio.create_task(watched.serve(sockets=[operations]))
     # What was made until now stays; the collector need not look at it again.
     gc.freeze()
     gc.set_threshold(50_000, 20, 20)
@@ -347,5 +375,7 @@ async def serve(settings: Settings, listening: socket.socket, beside: Beside | N
         if not application.closing.is_set() and beside is not None:
             stop()
         await serving
+        watched.should_exit = True
+        await watching
     if not server.started:
         raise RuntimeError("the application could not start")

@@ -32,6 +32,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     # Address and port to listen on.
     host: str = "127.0.0.1"
     port: Port = 8000
+    # Port of /metrics, which the public is not to reach; /healthz and /readyz are there too.
+    metrics_port: Port = 9464
     # Where the embedded servers, generated secrets and dev.json live.
     data_dir: str = ".data"
     # Origin under which providers reach this service, as in https://in.example.com. Empty: http://host:port.
@@ -55,10 +57,16 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def origin(self) -> str:
         """Public origin without a trailing slash."""
-        if self.public_url:
-            return self.public_url.rstrip("/")
+        return self.public_url.rstrip("/") or self._at(self.port)
+
+    @property
+    def metrics_url(self) -> str:
+        """For this machine; the public does not reach it."""
+        return self._at(self.metrics_port) + "/metrics"
+
+    def _at(self, port: int) -> str:
         host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"http://{host}:{self.port}"
+        return f"http://{host}:{port}"
 
     @property
     def allowed_networks(self) -> list[Network]:

@@ -35,7 +35,8 @@ NEEDS_CURL = pytest.mark.skipif(shutil.which("curl") is None, reason="the printe
 def environment(**settings: str) -> dict[str, str]:
     """Ours without what would configure the service, and *settings*."""
     known = ("INGRESS_", "DATABASE_URL", "REDIS_URL")
-    return {name: value for name, value in os.environ.items() if not name.startswith(known)} | settings
+    ours = {name: value for name, value in os.environ.items() if not name.startswith(known)}
+    return ours | {"INGRESS_METRICS_PORT": "0"} | settings  # others of these tests may run at the same time
 
 
 def ingress(*arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:

@@ -28,6 +28,7 @@ def test_values_are_read_with_their_types() -> None:
             "DATABASE_URL": " postgresql://u@h/d\n",
             "REDIS_URL": "redis://h",
             "INGRESS_PORT": "9000",
+            "INGRESS_METRICS_PORT": "0",
             "INGRESS_SANDBOX": "true",
             "INGRESS_LOG_LEVEL": "debug",
             "INGRESS_EGRESS_ALLOW": "10.1.0.0/16, fd00::/8,192.168.1.7",
