@@ -325,6 +325,23 @@ def test_a_database_that_is_not_there(servers: EmbeddedServers) -> None:
     assert '"nowhere" does not exist' in line
 
 
+def test_tls_where_it_is_required() -> None:
+    """Nothing is begun before: neither with a database of its own, nor with one that is reached in the open."""
+    for command, url, name in (
+        ("serve", "", "DATABASE_URL"),
+        ("run", "postgresql://h/d?sslmode=require", "DATABASE_URL"),
+        ("serve", "postgresql://h/d?sslmode=verify-full", "REDIS_URL"),
+        ("migrate", "postgresql://h/d", "DATABASE_URL"),
+    ):
+        line = refusal(ingress(command, DATABASE_URL=url, INGRESS_REQUIRE_TLS="true", INGRESS_PORT="0"))
+        assert line.startswith(f"{name}: INGRESS_REQUIRE_TLS is set")
+
+
+def test_a_certificate_that_is_not_there() -> None:
+    url = "postgresql://h/d?sslmode=verify-full&sslrootcert=/no/such/file"
+    assert "DATABASE_URL" in refusal(ingress("migrate", DATABASE_URL=url, INGRESS_REQUIRE_TLS="true"))
+
+
 # ---------------------------------------------------------------- the other commands
 
 
