@@ -54,8 +54,8 @@ async def serving(settings: Settings) -> AsyncIterator[Served]:
     port = listening.getsockname()[1]
     application = Application(msgspec.structs.replace(settings, port=port))
     async with (
-        _answering(configuration(application), listening, application.closing),
         _answering(operations_configuration(application), watched),
+        _answering(configuration(application), listening, application.closing),
     ):
         yield Served(port, watched.getsockname()[1])
 
