@@ -172,7 +172,7 @@ class Database:
     @contextlib.asynccontextmanager
     async def _acquire(self, name: str) -> AsyncIterator[Any]:
         with store_errors(name):
-            with metrics.pool_wait.labels(name).time():
+            with metrics.child(metrics.pool_wait, name).time():
                 connection = await self._pools[name].acquire(timeout=ACQUIRE_TIMEOUT_S)
             try:
                 yield connection
@@ -388,7 +388,8 @@ async def migrate(url: str, login: str | None = None) -> bool:
             return bool(fresh)
         except asyncpg.InsufficientPrivilegeError as error:
             raise SchemaError(
-                f"the login may not migrate ({error.args[0]}): it must own the database, and have CREATEROLE"
+                f"the login may not migrate ({error.args[0]}): it must own the database, and have CREATEROLE, or the"
+                " service's roles with admin option where another login has made them"
             ) from None
         finally:
             await connection.close()

@@ -17,9 +17,10 @@ from .manager import WhatsAppProviderManager
 from .problems import json_response
 from .vault import VaultError
 
-READY_WITHIN_S = 2.0
 # However many ask, the database is looked at, and the metrics are written down, once in so many seconds.
 KEEP_S = 1.0
+# With KEEP_S less than the 3 s after which a process without a database must not be given traffic any more.
+READY_WITHIN_S = 1.5
 
 Value = TypeVar("Value")
 

@@ -34,7 +34,7 @@ NEEDS_CURL = pytest.mark.skipif(shutil.which("curl") is None, reason="the printe
 
 def environment(**settings: str) -> dict[str, str]:
     """Ours without what would configure the service, and *settings*."""
-    known = ("INGRESS_", "DATABASE_URL", "REDIS_URL")
+    known = ("INGRESS_", "DATABASE_", "REDIS_URL")
     ours = {name: value for name, value in os.environ.items() if not name.startswith(known)}
     return ours | {"INGRESS_METRICS_PORT": "0"} | settings  # others of these tests may run at the same time
 
@@ -175,6 +175,10 @@ def test_from_nothing_and_back(tmp_path: Path, free_port: int) -> None:
         assert facts["platform_key"] not in first.printed
         assert str(data / "dev.json") in first.printed
         assert first.call("/readyz") == (200, {"status": "ready"})
+        [metrics] = re.findall(r"Metrics +(\S+)", first.printed)
+        with urlopen(metrics, timeout=10) as answer:
+            assert b"ingress_build_info" in answer.read()
+        assert "owns the schema" not in first.printed  # there is nobody else who could
         assert processes_of(data) != []
 
         second = ingress("run", INGRESS_DATA_DIR=str(data), INGRESS_PORT="0")

@@ -714,6 +714,7 @@ async def test_an_orderly_end(own_gateway: Gateway, process: Process, gateway: G
     log = (tmp_path / "service.log").read_text()
     assert "Traceback" not in log
     assert '"level":"error"' not in log
+    assert log.count("owns the schema: for development only") == 1
 
 
 async def test_a_second_signal_ends_at_once(own_gateway: Gateway, process: Process, gateway: Gateway) -> None:
