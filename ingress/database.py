@@ -397,15 +397,15 @@ async def migrate(url: str, login: str | None = None) -> bool:
 
 async def _admit(connection: asyncpg.Connection, login: str) -> None:
     """Let *login* take the service's roles, and see that it can do nothing else. Raises `SchemaError`."""
+    if await logins.flaws(connection, login, ROLES) is None:
+        raise SchemaError(f"there is no login {login!r}: `create role ... login noinherit`, with a password")
     for role in ROLES:
-        if await logins.flaws(connection, login, role) is None:
-            raise SchemaError(f"there is no login {login!r}: `create role ... login noinherit`, with a password")
         await logins.grant(connection, role, login)
-        if flaws := await logins.flaws(connection, login, role):
-            raise SchemaError(
-                f"the login {login!r} must not serve: {', '.join(flaws)}. Make another one with"
-                " `create role ... login noinherit`, and nothing granted"
-            )
+    if flaws := await logins.flaws(connection, login, ROLES):
+        raise SchemaError(
+            f"the login {login!r} must not serve: {'; '.join(flaws)}. Make another one with"
+            " `create role ... login noinherit`, and nothing granted"
+        )
 
 
 async def _require_version(connection: asyncpg.Connection) -> None:

@@ -134,7 +134,8 @@ async def test_a_login_that_may_too_much_is_not_admitted(migrated: Logins) -> No
             (f"alter role {name} superuser", f"alter role {name} nosuperuser", "superuser"),
             (f"alter role {name} bypassrls", f"alter role {name} nobypassrls", "bypasses row-level security"),
             (f"alter role {name} createrole", f"alter role {name} nocreaterole", "may create roles"),
-            (f"grant {owner} to {name}", f"revoke {owner} from {name}", "owner of the schema"),
+            (f"grant {owner} to {name}", f"revoke {owner} from {name}", f"may become {owner}"),
+            (f"grant pg_monitor to {name}", f"revoke pg_monitor from {name}", "may become pg_monitor"),
             (
                 f"grant {WORKER} to {name} with inherit true granted by current_user",
                 f"revoke {WORKER} from {name} granted by current_user",

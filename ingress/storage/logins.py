@@ -3,6 +3,8 @@
 A role that a login has without `inherit` gives it nothing until `set role`, which each connection of ours begins with.
 """
 
+from collections.abc import Sequence
+
 import asyncpg
 
 # Where there is no schema yet: whoever may make one.
@@ -33,18 +35,20 @@ select array_remove(array[
     case when rolsuper then 'it is a superuser' end,
     case when rolbypassrls then 'it bypasses row-level security' end,
     case when rolcreaterole then 'it may create roles' end,
-    case when pg_has_role(oid, (select relowner from pg_class where oid = to_regclass('schema_version')), 'member')
-        then 'it may become the owner of the schema' end,
-    case when pg_has_role(oid, $2::text, 'usage') or exists (
+    case when not rolsuper then (
+        select 'it may become ' || string_agg(other.rolname, ', ' order by other.rolname) from pg_roles other
+        where other.oid <> login.oid and other.rolname <> all($2::text[]) and pg_has_role(login.oid, other.oid, 'member')
+    ) end,
+    case when exists (select from unnest($2::text[]) role where pg_has_role(login.oid, role, 'usage')) or exists (
         select from pg_class tables where relnamespace = current_schema()::regnamespace and relkind = 'r'
-            and has_table_privilege(pg_roles.oid, tables.oid, 'select, insert, update, delete'))
-        then 'it has rights without taking a role' end
-], null) from pg_roles where rolname = $1"""
+            and has_table_privilege(login.oid, tables.oid, 'select, insert, update, delete')
+    ) then 'it has rights without taking a role' end
+], null) from pg_roles login where rolname = $1"""
 
 
-async def flaws(connection: asyncpg.Connection, login: str, role: str) -> list[str] | None:
-    """What lets *login*, which may take *role*, do more than the service needs; None: there is no such login."""
-    found: list[str] | None = await connection.fetchval(FLAWS, login, role)
+async def flaws(connection: asyncpg.Connection, login: str, roles: Sequence[str]) -> list[str] | None:
+    """What lets *login*, which may take *roles*, do more than the service needs; None: there is no such login."""
+    found: list[str] | None = await connection.fetchval(FLAWS, login, roles)
     return found
 
 
