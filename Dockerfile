@@ -15,7 +15,8 @@ COPY --from=build /opt/ingress /opt/ingress
 USER 10001:10001
 WORKDIR /tmp
 ENV PATH=/opt/ingress/bin:$PATH INGRESS_HOST=0.0.0.0
-EXPOSE 8000
+# The second one is for metrics and probes: the public has no business there.
+EXPOSE 8000 9464
 # One process uses one core; more of them are more containers.
 ENTRYPOINT ["ingress"]
 CMD ["serve"]

@@ -1,7 +1,8 @@
 -- WhatsApp Ingress: the whole database, from empty. PostgreSQL 15 or newer.
 --
--- Applied by `ingress migrate` and at start, under an advisory lock (ingress/database.py). Every table of an
--- organization's data carries organization_id, has row-level security forced, and two kinds of policy:
+-- Applied by `ingress migrate`, and at start where its login owns the database, under an advisory lock
+-- (ingress/database.py). Every table of an organization's data carries organization_id, has row-level security forced,
+-- and two kinds of policy:
 --   ingress_app      the HTTP API: sees the organization in the setting app.org_id, nothing without it
 --   ingress_ingest   writes webhooks in batches that mix organizations
 --   ingress_worker   background work across organizations: sends, deliveries, lookups by token or key
@@ -21,7 +22,8 @@ begin
                 null;  -- Roles belong to the server, the lock to a database: another one's migration was faster.
             end;
         end if;
-        if not (select rolsuper from pg_roles where rolname = current_user) then
+        -- The owner takes them too, to migrate. Who has made a role does not have it by that, since PostgreSQL 16.
+        if not pg_has_role(name, case when current_setting('server_version_num')::int < 160000 then 'member' else 'set' end) then
             execute format('grant %I to current_user', name);
         end if;
     end loop;

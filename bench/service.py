@@ -35,6 +35,7 @@ def service(folder: Path, database_url: str, redis_url: str, provider_url: str) 
         "REDIS_URL": redis_url,
         "INGRESS_HOST": "127.0.0.1",
         "INGRESS_PORT": str(port),
+        "INGRESS_METRICS_PORT": "0",
         "INGRESS_PUBLIC_URL": f"http://127.0.0.1:{port}",
         "INGRESS_PLATFORM_KEY": platform_key,
         "INGRESS_ENCRYPTION_KEYS": f"bench:{base64.b64encode(secrets.token_bytes(32)).decode()}",

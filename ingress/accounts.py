@@ -26,7 +26,7 @@ from providers import (
 )
 from providers.base import config_fields
 
-from . import identifiers
+from . import identifiers, metrics
 from .absent import Absent, Damaged
 from .calls import Caller
 from .edge import path_of
@@ -150,6 +150,7 @@ class Accounts:
 
     def __init__(self, registry: Registry, vault: Vault, caller: Caller, egress: Egress, origin: str) -> None:
         self.registry = registry
+        metrics.VALUES["provider"].update(registry.names())
         self.vault = vault
         self.origin = origin
         self._caller = caller

@@ -4,12 +4,12 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
-from functools import partial
+from functools import cache, partial
 from time import monotonic
 from typing import Any
 from uuid import UUID
 
-from prometheus_client import exposition
+import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Mount, Route, Router
@@ -28,6 +28,7 @@ from . import (
     media_api,
     messages_api,
     metrics,
+    operations,
     pairing,
     receipts,
 )
@@ -38,18 +39,18 @@ from .breakers import Breakers
 from .bulkhead import Bulkhead
 from .calls import Caller
 from .changes import CHANNEL
-from .database import Database, SchemaError, StoreUnavailable
+from .database import Database
 from .edge import Edge
 from .egress import Egress
 from .events import Wakes
 from .inbound import Inbound
 from .manager import WhatsAppProviderManager
-from .openapi import openapi
+from .openapi import document
+from .operations import Operations
 from .outbound import Outbound
 from .outcomes import Outcomes
 from .pacing import Pacer
 from .prober import Prober
-from .problems import json_response
 from .redis_state import RedisState
 from .relay import Relay
 from .settings import Settings
@@ -57,11 +58,10 @@ from .storage import audit as trails
 from .storage import deliveries, health, inbound, retention, sends, statuses
 from .takeover import Takeover, forever
 from .transfers import Transfers
-from .vault import Vault, VaultError
+from .vault import Vault
 
 logger = logging.getLogger("ingress.app")
 
-READY_WITHIN_S = 2.0
 LAG_EVERY_S = 0.5
 GAUGES_EVERY_S = 5.0
 PURGE_EVERY_S = 600.0
@@ -78,6 +78,8 @@ class Application:
         # No redirects: they would be built from the request's Host.
         self._router = Router(routes=ROUTES, lifespan=self._lifespan, redirect_slashes=False)
         self._edge = Edge(self._router)
+        self._operations = Edge(Router(routes=OPERATIONS))
+        self._state: dict[str, Any] = {}  # what requests get; empty until it has started
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and scope["path"].startswith("/webhooks/"):
@@ -86,6 +88,11 @@ class Application:
             await self._router(scope, receive, send)
         else:
             await self._edge(scope, receive, send)
+
+    async def operations(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """The ASGI application of the port that the public does not reach."""
+        scope["state"].update(self._state)  # its server has no lifespan
+        await self._operations(scope, receive, send)
 
     @contextlib.asynccontextmanager
     async def _lifespan(self, _: object) -> AsyncIterator[dict[str, Any]]:
@@ -123,7 +130,7 @@ class Application:
             await stack.enter_async_context(Prober(database, manager, redis, wakes, settings.health_interval_s))
             await stack.enter_async_context(Relay(database, vault, egress, wakes, self.closing))
             stack.callback(log.flush)
-            yield {
+            self._state = {
                 "settings": settings,
                 "database": database,
                 "redis": redis,
@@ -140,7 +147,9 @@ class Application:
                 "transfers": transfers,
                 "authenticator": Authenticator(database, vault, settings.platform_key),
                 "closing": self.closing,
+                "operations": Operations(database, manager, self.closing),
             }
+            yield self._state
 
     async def _sending(
         self,
@@ -205,10 +214,10 @@ async def _watch_gauges(database: Database) -> None:
         metrics.audit_chain_valid.set(await trails.valid(connection))
     metrics.quarantine_open.clear()
     for row in quarantined:
-        metrics.quarantine_open.labels(row["provider"], row["reason"]).set(row["items"])
+        metrics.quarantine_open.labels(row["provider"], row["reason"]).inc(row["items"])
     metrics.troubled.clear()
     for row in troubled:
-        metrics.troubled.labels(row["provider"], row["state"]).set(row["configs"])
+        metrics.troubled.labels(row["provider"], row["state"]).inc(row["configs"])
     metrics.delivery_pending.set(delivery["pending"])
     metrics.deliveries_parked.set(delivery["parked"])
     metrics.delivery_oldest.set(delivery["oldest_s"])
@@ -232,33 +241,17 @@ async def _verify_trails(database: Database, vault: Vault) -> None:
         continue
 
 
-# ------------------------------------------------------------------ health and metrics
+# ------------------------------------------------------------------ routes
 
 
-async def healthz(request: Request[Any]) -> Response:
-    """GET /healthz: the process is alive. Says nothing about what it depends on."""
-    return json_response({"status": "ok"})
+async def openapi(request: Request[Any]) -> Response:
+    """GET /openapi.json: this description."""
+    return Response(_description(), media_type="application/json")
 
 
-async def readyz(request: Request[Any]) -> Response:
-    """GET /readyz: it can store what it accepts, and open what is stored. Redis is not needed for that."""
-    if request.state["closing"].is_set():
-        return json_response({"status": "draining"}, 503)
-    try:
-        async with asyncio.timeout(READY_WITHIN_S):
-            await request.state["database"].check()
-            await request.state["manager"].check()
-    except (StoreUnavailable, TimeoutError):
-        return json_response({"status": "unavailable", "detail": "the database does not answer"}, 503)
-    except (SchemaError, VaultError) as error:
-        return json_response({"status": "unavailable", "detail": str(error)}, 503)
-    return json_response({"status": "ready"})
-
-
-async def show_metrics(request: Request[Any]) -> Response:
-    """GET /metrics: for Prometheus; OpenMetrics where it asks for it."""
-    encode, content_type = exposition.choose_encoder(request.headers.get("accept", ""))
-    return Response(encode(metrics.REGISTRY), headers={"content-type": content_type})
+@cache
+def _description() -> bytes:
+    return msgspec.json.encode(document(ROUTES))
 
 
 class _Route(Route):
@@ -268,8 +261,10 @@ class _Route(Route):
 
     def __init__(self, path: str, endpoint: Callable[[Request[Any]], Awaitable[Response]], **options: Any) -> None:
         super().__init__(path, endpoint, **options)
+        metrics.VALUES["route"].add(path)
 
         async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            scope["served"] = path, scope["method"]  # for the metric: what there is no route for is `other`
             response = await endpoint(Request(scope, receive, send))
             await response(scope, receive, send)
 
@@ -333,8 +328,12 @@ ROUTES = [
     _Route("/apps", apps.list_apps, methods=["GET"]),
     _Route("/apps", apps.create_app, methods=["POST"]),
     _Route("/apps/{app_id}", apps.delete_app, methods=["DELETE"]),
-    _Route("/healthz", healthz),
-    _Route("/readyz", readyz),
-    _Route("/metrics", show_metrics),
+    _Route("/healthz", operations.healthz),
+    _Route("/readyz", operations.readyz),
     _Route("/openapi.json", openapi),
+]
+OPERATIONS = [
+    _Route("/healthz", operations.healthz),
+    _Route("/readyz", operations.readyz),
+    _Route("/metrics", operations.show_metrics),
 ]

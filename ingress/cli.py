@@ -4,6 +4,7 @@ import argparse
 import asyncio
 import contextlib
 import json
+import logging
 import os
 import secrets
 import sys
@@ -19,11 +20,13 @@ from providers import Registry, UnknownProvider
 
 from . import __version__, log, remote
 from .capabilities import matrix
-from .database import SchemaError, StoreUnavailable, migrate
+from .database import SchemaError, StoreUnavailable, migrate, prepare
 from .server import PortTaken, listen, serve
 from .servers import EmbeddedServers, ServersError
-from .settings import Settings, SettingsError, load, variable
+from .settings import Settings, SettingsError, check_tls, load, login_of, variable
 from .vault import Vault, VaultError, generate_key
+
+logger = logging.getLogger("ingress.cli")
 
 FATAL = (SettingsError, ServersError, SchemaError, PortTaken)
 
@@ -35,7 +38,8 @@ def main() -> None:
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("run", help="serve with the sandbox on: everything on this machine, nothing to set up")
     commands.add_parser("serve", help="serve")
-    commands.add_parser("migrate", help="bring the database to this release's schema")
+    migration = commands.add_parser("migrate", help="bring the database to this release's schema")
+    migration.add_argument("--login", help="the login of `ingress serve`; without it the one of DATABASE_URL")
     providers = commands.add_parser("providers", help="list the provider plug-ins, or check one")
     providers.add_argument("--matrix", action="store_true", help="print who can do what, as a table in Markdown")
     check = providers.add_subparsers(dest="action").add_parser("check", help="hold a plug-in to the contract")
@@ -58,9 +62,7 @@ def main() -> None:
             case "serve":
                 _serve(settings)
             case "migrate":
-                with _stores(settings) as stored:
-                    changed = asyncio.run(migrate(stored.database_url))
-                sys.stdout.write("schema created\n" if changed else "schema is current\n")
+                _migrate(settings, options.login)
             case "providers" if options.action == "check":
                 sys.exit(_check_provider(options.name, options.samples))
             case "providers" if options.matrix:
@@ -81,6 +83,8 @@ def main() -> None:
         _fail(f"the database does not answer ({error}): check DATABASE_URL, and that it runs")
     except (asyncpg.InvalidAuthorizationSpecificationError, asyncpg.InvalidCatalogNameError) as error:
         _fail(f"the database refuses what DATABASE_URL says: {error}")
+    except asyncpg.ClientConfigurationError as error:
+        _fail(f"the database cannot be reached by what DATABASE_URL says: {error}")
     except FATAL as error:
         _fail(str(error))
     except KeyboardInterrupt:
@@ -92,23 +96,45 @@ def _fail(message: str) -> NoReturn:
     sys.exit(1)
 
 
+def _migrate(settings: Settings, login: str | None) -> None:
+    """As the owner, who gives the login of the service what it needs, where there is one."""
+    field = "database_owner_url" if settings.database_owner_url else "database_url"
+    check_tls(settings, field)
+    if login is None and field == "database_owner_url":
+        login = login_of(settings.database_url)
+        if login is None:
+            raise SettingsError("DATABASE_URL: it names no login to serve with; name it by `ingress migrate --login`")
+    # Redis has no part in it: none is started.
+    url, redis_url = getattr(settings, field), settings.redis_url or "redis://unused"
+    with _stores(msgspec.structs.replace(settings, database_url=url, redis_url=redis_url)) as stored:
+        changed = asyncio.run(migrate(stored.database_url, login))
+    sys.stdout.write("schema created\n" if changed else "schema is current\n")
+
+
 def _serve(settings: Settings) -> None:
     log.setup(settings.log_level)
-    with contextlib.closing(listen(settings.host, settings.port)) as listening:
-        port = listening.getsockname()[1]
+    check_tls(settings, "database_url", "redis_url", "public_url")
+    with (
+        contextlib.closing(listen(settings.host, settings.port)) as listening,
+        contextlib.closing(listen(settings.host, settings.metrics_port, variable("metrics_port"))) as operations,
+    ):
+        port, metrics_port = listening.getsockname()[1], operations.getsockname()[1]
         # From the main thread: embedded servers end with the thread that started them.
         with (
-            _stores(msgspec.structs.replace(settings, port=port)) as stored,
+            _stores(msgspec.structs.replace(settings, port=port, metrics_port=metrics_port)) as stored,
             asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
         ):
             _check_keys(stored)
-            runner.run(migrate(stored.database_url))
+            if runner.run(prepare(stored.database_url)) and settings.database_url:
+                logger.warning(
+                    "the login of DATABASE_URL owns the schema: for development only, see DATABASE_OWNER_URL"
+                )
             beside = None
             if stored.sandbox:
                 from .sandbox.development import Development  # a server does without simulators
 
                 beside = Development(stored).running
-            runner.run(serve(stored, listening, beside))
+            runner.run(serve(stored, listening, operations, beside))
 
 
 def _check_keys(settings: Settings) -> None:

@@ -5,6 +5,7 @@ import contextlib
 import json
 import sys
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -13,6 +14,7 @@ from weakref import WeakValueDictionary
 import asyncpg
 
 from . import metrics
+from .storage import logins
 
 SCHEMA_VERSION = 1
 # Any number, the same in every process: who holds it may change the schema.
@@ -36,7 +38,7 @@ LISTEN_PROBE_S = 1.0
 # A row that others write is waited for longer than elsewhere: what is half done would have to be undone.
 _EXCLUSIVE = {"lock_timeout": f"{STATEMENT_TIMEOUT_S:.0f}s", "idle_session_timeout": f"{EXCLUSIVE_IDLE_S}s"}
 
-APP, INGEST, WORKER = "ingress_app", "ingress_ingest", "ingress_worker"
+APP, INGEST, WORKER = ROLES = "ingress_app", "ingress_ingest", "ingress_worker"
 
 # What a client sees of a server that was killed, restarts, or stopped answering: by experiment, more than
 # PostgresError. InternalClientError is asyncpg's own confusion when a connection dies mid-message.
@@ -71,6 +73,10 @@ class Busy(Exception):
     """Others are changing the same organization, or too many others, and did not end in time."""
 
 
+class WrongRole(ConnectionError):
+    """A connection came that is not in its role: row-level security would not hold. It is not used."""
+
+
 class SchemaError(Exception):
     """The database cannot be used as it is; the message says what to do."""
 
@@ -97,8 +103,10 @@ def store_errors(pool: str) -> Any:
         raise StoreUnavailable(type(error).__name__) from error
 
 
-async def _prepare(connection: asyncpg.Connection) -> None:
-    """JSON columns as the bytes they are: nobody decodes what is only passed on."""
+async def _prepare(connection: asyncpg.Connection, role: str) -> None:
+    """JSON columns as the bytes they are: nobody decodes what is only passed on. Raises `WrongRole`."""
+    if not await logins.is_in_role(connection, role):
+        raise WrongRole(f"the database gave a connection that is not in the role {role}")
     await connection.set_type_codec("json", schema="pg_catalog", encoder=bytes, decoder=bytes, format="binary")
 
 
@@ -125,7 +133,7 @@ class Database:
         ):
             self._pools[name] = await asyncpg.create_pool(
                 self._url,
-                init=_prepare,
+                init=partial(_prepare, role=role),
                 min_size=0,
                 init_size=0,
                 max_size=size,
@@ -154,13 +162,17 @@ class Database:
             command_timeout=STATEMENT_TIMEOUT_S,
             server_settings=_session(role),
         )
-        await _prepare(connection)
+        try:
+            await _prepare(connection, role)
+        except BaseException:
+            connection.terminate()
+            raise
         return connection
 
     @contextlib.asynccontextmanager
     async def _acquire(self, name: str) -> AsyncIterator[Any]:
         with store_errors(name):
-            with metrics.pool_wait.labels(name).time():
+            with metrics.child(metrics.pool_wait, name).time():
                 connection = await self._pools[name].acquire(timeout=ACQUIRE_TIMEOUT_S)
             try:
                 yield connection
@@ -262,11 +274,18 @@ class Database:
 
     async def check(self) -> None:
         """Raise `StoreUnavailable` or `SchemaError` unless it is there, current, and keeps what it confirms."""
-        async with self.worker() as connection:
-            await _require_version(connection)
-            for setting in ("fsync", "full_page_writes", "synchronous_commit"):
-                if await connection.fetchval("select current_setting($1)", setting) == "off":
-                    raise SchemaError(f"{setting} is off: a confirmed event could be lost")
+        try:
+            async with self.worker() as connection:
+                await _require_version(connection)
+                for setting in ("fsync", "full_page_writes", "synchronous_commit"):
+                    if await connection.fetchval("select current_setting($1)", setting) == "off":
+                        raise SchemaError(f"{setting} is off: a confirmed event could be lost")
+        except StoreUnavailable as away:
+            if isinstance(away.__cause__, WrongRole):
+                raise SchemaError(f"{away.__cause__}: {_POOLER}") from None
+            raise
+        except asyncpg.InsufficientPrivilegeError:
+            raise SchemaError(_NO_ROLES) from None
 
 
 class Exclusive:
@@ -313,10 +332,36 @@ def schema_file() -> Path:
     return beside if beside.exists() else Path(sys.prefix) / "share" / "whatsapp-ingress" / "schema.sql"
 
 
-async def migrate(url: str) -> bool:
+_NO_ROLES = "the login of DATABASE_URL may not take the service's roles: run `ingress migrate` as the schema's owner"
+_POOLER = "a pooler in between has to pass on the start parameter `role`, or must not be in between"
+
+
+async def prepare(url: str) -> bool:
+    """Have the database at *url* ready to serve with: migrated where its login owns the schema, else only looked at.
+
+    Whether it owns it. Raises `StoreUnavailable`, and `SchemaError` that says what to do.
+    """
+    with store_errors("migrate"):
+        connection = await asyncpg.connect(url, timeout=CONNECT_TIMEOUT_S)
+        try:
+            if await logins.owns_schema(connection):
+                await migrate(url)
+                return True
+            for role in ROLES:
+                await connection.execute(f"set role {role}")
+            await _require_version(connection)
+        except (asyncpg.InvalidParameterValueError, asyncpg.UndefinedObjectError, asyncpg.InsufficientPrivilegeError):
+            raise SchemaError(_NO_ROLES) from None
+        finally:
+            await connection.close()
+    return False
+
+
+async def migrate(url: str, login: str | None = None) -> bool:
     """Bring the database at *url* to SCHEMA_VERSION; safe from several processes at once. True if it changed.
 
-    Raises `StoreUnavailable`, or `SchemaError` for a server too old or a schema too new.
+    With *login*, that one may serve from then on. Raises `StoreUnavailable`, or `SchemaError` for a server too old, a
+    schema too new, a login that may too little or too much.
     """
     with store_errors("migrate"):
         connection = await asyncpg.connect(url, timeout=CONNECT_TIMEOUT_S)
@@ -329,6 +374,8 @@ async def migrate(url: str) -> bool:
                 if fresh:
                     await connection.execute(schema_file().read_text("utf-8"))
                 await _require_version(connection)
+                if login is not None:
+                    await _admit(connection, login)
                 # After a restore into another cluster transaction ids start low, and sequences must still go up.
                 await connection.execute(f"set local role {WORKER}")
                 await connection.execute(
@@ -339,8 +386,26 @@ async def migrate(url: str) -> bool:
                     " where last.sequence >= next_sequence(0)"
                 )
             return bool(fresh)
+        except asyncpg.InsufficientPrivilegeError as error:
+            raise SchemaError(
+                f"the login may not migrate ({error.args[0]}): it must own the database, and have CREATEROLE, or the"
+                " service's roles with admin option where another login has made them"
+            ) from None
         finally:
             await connection.close()
+
+
+async def _admit(connection: asyncpg.Connection, login: str) -> None:
+    """Let *login* take the service's roles, and see that it can do nothing else. Raises `SchemaError`."""
+    if await logins.flaws(connection, login, ROLES) is None:
+        raise SchemaError(f"there is no login {login!r}: `create role ... login noinherit`, with a password")
+    for role in ROLES:
+        await logins.grant(connection, role, login)
+    if flaws := await logins.flaws(connection, login, ROLES):
+        raise SchemaError(
+            f"the login {login!r} must not serve: {'; '.join(flaws)}. Make another one with"
+            " `create role ... login noinherit`, and nothing granted"
+        )
 
 
 async def _require_version(connection: asyncpg.Connection) -> None:

@@ -221,5 +221,5 @@ class Edge:
                 await response(scope, receive, send_marked)
         finally:
             if status:
-                route = getattr(scope.get("route"), "path", "other")
-                metrics.http_seconds.observe(monotonic() - started, route, scope["method"], f"{status // 100}xx")
+                route, method = scope.get("served", (metrics.OTHER, metrics.OTHER))
+                metrics.http_seconds.observe(monotonic() - started, route, method, f"{status // 100}xx")

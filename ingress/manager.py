@@ -139,6 +139,7 @@ class WhatsAppProviderManager:
         Raises ValueError where it is none, or its name is taken.
         """
         self.registry.register(provider)
+        metrics.VALUES["provider"].add(provider.info.name)
         self.forget_all(listening=self._listening)
 
     def unregister(self, name: str) -> None:

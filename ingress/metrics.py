@@ -1,16 +1,20 @@
-"""Every metric of the service. Labels come from closed sets; none names an organization."""
+"""Every metric of the service. Labels have values of closed sets, else `other`; none names an organization."""
 
 from bisect import bisect_left
-from collections import defaultdict
-from collections.abc import Iterator
-from functools import cache
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from itertools import accumulate
-from typing import Any, Protocol
+from typing import Any, Protocol, Self, get_args
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, PlatformCollector, ProcessCollector
+import prometheus_client
+from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector
 from prometheus_client.core import HistogramMetricFamily
+from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
+
+from providers import SendError
+from providers.messages import EventType, StatusValue, Trouble
 
 from . import __version__
 
@@ -19,6 +23,102 @@ ProcessCollector(registry=REGISTRY)
 PlatformCollector(registry=REGISTRY)
 
 _LATENCY = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+
+
+# What each label may say. Whatever else comes, from a client, a provider, a plug-in or a library, is `other`: each new
+# value is a line, or a dozen of them, in every scrape until the process ends.
+OTHER = "other"
+_CLASSES = {kind.__name__ for kind in SendError.__subclasses__() if kind.__module__ == SendError.__module__}
+_UNUSABLE = {"plugin_missing", "cannot_be_opened"}
+# Why a switch was not made.
+_REFUSALS = {
+    *("refused", "invalid_configuration", "test_failed", "test_timed_out", "provider_unreachable", "config_active"),
+    *("version_conflict", "no_former_config", "not_paired", "too_slow", "webhook_not_set", "lock_lost"),
+}
+VALUES: dict[str, set[str]] = {
+    "version": {__version__},
+    # Those of the table of routes, of which each adds its own (ingress/app.py).
+    "route": set(),
+    "method": {"GET", "POST", "PUT", "PATCH", "DELETE"},
+    "code_class": {"2xx", "3xx", "4xx", "5xx"},
+    # Those that the registry knows (ingress/accounts.py).
+    "provider": set(),
+    "class": {*_CLASSES, "ok", "busy", "3xx", "4xx", "5xx", "gone", "timeout", "connection"},
+    "pool": {"app", "worker", "lookup", "exclusive", "ingest", "claims", "outcomes", "listen", "migrate"},
+    "phase": {"lock", "validate", "commit", "propagate", "drain"},
+    "source": {"here", "read", "redis", "notify", "fence"},
+    "state": {"closed", "open", "half_open", "unknown", "healthy", "degraded", "unhealthy"},
+    "kind": {
+        *(*get_args(EventType), *get_args(StatusValue)),
+        *("switch", "fallback", "rollback"),
+        *("sending", "uncertain", "download", "upload"),
+        *("read", "typing", "stop_typing", "find_phone"),
+    },
+    "outcome": {
+        *get_args(StatusValue),
+        *_CLASSES,
+        # webhooks and their events
+        *("acked", "duplicate", "quarantined", "unauthorized", "shed", "error", "unknown", "encoded", "too_large"),
+        *("challenge", "method", "stored", "applied", "stale", "orphan"),
+        # POST /send, turns to send
+        *("accepted", "replayed", "conflict", "mismatch", "invalid", "allowed", "delayed", "rejected", "degraded"),
+        # switches
+        *_REFUSALS,
+        *("switched", "unchanged", "waiting", "busy", "unavailable", "not_found"),
+        # looks at accounts
+        *(*get_args(Trouble), *_UNUSABLE, "unsaid", "unreachable", "sends_refused", "silent", "healthy", "unhealthy"),
+        # media
+        *("ok", "unusable", "gone", "slow", "broken", "corrupt", "client_gone"),
+    },
+    "reason": {
+        *_CLASSES,
+        *_UNUSABLE,
+        *("malformed", "parser_failed", "refused_by_store", "foreign"),
+        *("malformed_key", "unknown_key", "webhook", "address", "account", "host", "claim", "attempt", "breaker_open"),
+        *_REFUSALS,
+        *("asked", "error", "process_died", "pairing_timed_out", "superseded"),
+        # How PostgreSQL and Redis fail: names of exceptions.
+        *(
+            "ConnectionDoesNotExistError",
+            "ConnectionFailureError",
+            "InternalClientError",
+            "InterfaceError",
+            "WrongRole",
+        ),
+        *(
+            "ConnectionError",
+            "ConnectionResetError",
+            "ConnectionRefusedError",
+            "BrokenPipeError",
+            "OSError",
+            "EOFError",
+        ),
+        *("TimeoutError", "QueryCanceledError", "LockNotAvailableError", "DeadlockDetectedError", "gaierror"),
+        *("SerializationError", "IdleInTransactionSessionTimeoutError", "IdleSessionTimeoutError"),
+        *("AdminShutdownError", "CrashShutdownError", "CannotConnectNowError", "TooManyConnectionsError"),
+        *("DiskFullError", "OutOfMemoryError", "ReadOnlySQLTransactionError", "FileNotFoundError"),
+        *("ResponseError", "ReadOnlyError", "BusyLoadingError", "AuthenticationError", "MaxConnectionsError"),
+    },
+}
+
+
+def _known(names: Sequence[str], values: Sequence[object]) -> tuple[str, ...]:
+    """*values* of the labels *names*, each of them one that is foreseen."""
+    return tuple(str(value) if value in VALUES[name] else OTHER for name, value in zip(names, values, strict=True))
+
+
+class _Closed(MetricWrapperBase):
+    def labels(self, *values: object, **_: object) -> Self:
+        return super().labels(*_known(self._labelnames, values))
+
+
+class Counter(_Closed, prometheus_client.Counter): ...
+
+
+class Gauge(_Closed, prometheus_client.Gauge): ...
+
+
+class Histogram(_Closed, prometheus_client.Histogram): ...
 
 
 def _counter(name: str, text: str, *labels: str) -> Counter:
@@ -50,11 +150,13 @@ class Tally(Collector):
         self._name, self._text, self._labels, self._bounds = name, text, labels, buckets
         self._names = [*map(floatToGoString, buckets), "+Inf"]
         # By labels: how many fell into each bucket, and last the sum.
-        self._counts: defaultdict[tuple[str, ...], list[float]] = defaultdict(lambda: [0.0] * (len(self._names) + 1))
+        self._counts: dict[tuple[str, ...], list[float]] = {}
         registry.register(self)
 
     def observe(self, value: float, *labels: str) -> None:
-        counts = self._counts[labels]
+        counts = self._counts.get(labels) or self._counts.setdefault(
+            _known(self._labels, labels), [0.0] * (len(self._names) + 1)
+        )
         counts[bisect_left(self._bounds, value)] += 1
         counts[-1] += value
 
@@ -240,7 +342,7 @@ class _Queue(Protocol):
     def oldest_s(self) -> float: ...
 
 
-@cache
+@lru_cache(4096)  # of labels as they come
 def child(metric: Any, *labels: str) -> Any:
     """*metric* for these *labels*, kept at hand: finding it costs more than counting."""
     return metric.labels(*labels)

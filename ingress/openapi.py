@@ -6,8 +6,6 @@ from datetime import datetime
 from typing import Any, Literal
 
 import msgspec
-from starlette.requests import Request
-from starlette.responses import Response
 from starlette.routing import BaseRoute, Mount, Route
 
 from . import __version__
@@ -37,7 +35,7 @@ BODIES: dict[str, type] = {
 FILE = {"*/*": {"schema": {"type": "string", "format": "binary"}}}
 # Whose body, or answer, is a file.
 TAKES_FILE, GIVES_FILE = ("upload_media",), ("get_media",)
-UNAUTHENTICATED = ("healthz", "readyz", "show_metrics", "openapi")
+UNAUTHENTICATED = ("healthz", "readyz", "openapi")
 
 
 class ProblemDetails(msgspec.Struct):
@@ -137,8 +135,3 @@ def walk(routes: list[BaseRoute], prefix: str = "") -> Iterator[tuple[str, str, 
         elif isinstance(route, Route):
             for method in sorted((route.methods or set()) - {"HEAD"}):
                 yield prefix + route.path, method, route.endpoint
-
-
-async def openapi(request: Request[Any]) -> Response:
-    """GET /openapi.json: this description."""
-    return Response(msgspec.json.encode(document(request.scope["router"].routes)), media_type="application/json")

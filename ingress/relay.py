@@ -16,6 +16,7 @@ import random
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
+from functools import partial
 from time import monotonic, time
 from typing import Any
 from uuid import UUID, uuid4
@@ -25,11 +26,12 @@ import asyncpg
 import msgspec
 from yarl import URL
 
-from . import identifiers, log, metrics
+from . import identifiers, log, metrics, places
 from .database import Database, StoreUnavailable
 from .egress import Egress
 from .envelope import own_event, render
 from .events import Wakes
+from .places import Places
 from .storage import deliveries, events
 from .vault import Vault, VaultError
 
@@ -45,11 +47,8 @@ MAX_RETRY_AFTER_S = 3600
 REFUSALS = 5
 PAUSE_AFTER_FAILURES, PAUSE_S = 5, 5
 DISABLE_AFTER = timedelta(days=5)
-CONCURRENCY = 64
-# What one organization can take of it, in all processes: a CRM that answers slowly slows its own deliveries.
-PER_ORGANIZATION = 16
-# Who has a place among CONCURRENCY never waits for a connection as well: that would count as the CRM's slowness.
-PER_HOST = CONCURRENCY
+# Who has a place never waits for a connection as well: that would count as the CRM's slowness.
+PER_HOST = places.CONCURRENCY
 BATCH = 50
 POLL_S = 1.0
 LOOK_EVERY_S = 0.03
@@ -128,7 +127,7 @@ class _Origin(msgspec.Struct, frozen=True):
 
 
 class Relay:
-    """Delivers what is due, CONCURRENCY conversations at a time, until *closing* is set. Enter it once a process."""
+    """Delivers what is due, as far as there are `Places`, until *closing* is set. Enter it once a process."""
 
     def __init__(self, database: Database, vault: Vault, egress: Egress, wakes: Wakes, closing: asyncio.Event) -> None:
         self._database = database
@@ -138,6 +137,7 @@ class Relay:
         self._closing = closing
         self._session: aiohttp.ClientSession | None = None
         self._endpoints: dict[UUID, tuple[float, Endpoint]] = {}
+        self._places = Places()
         self._active: set[asyncio.Task[None]] = set()
         self._loop: asyncio.Task[None] | None = None
         self._turn = UUID(int=0)  # the organization served last
@@ -173,26 +173,33 @@ class Relay:
             while not self._closing.is_set():
                 claimed = 0
                 try:
-                    free = CONCURRENCY - len(self._active)
-                    if free:
+                    for share in self._places.shares():
                         lease_id = uuid4()  # one a claim, so that an older claim of this process is fenced as well
                         async with self._database.worker() as connection:
                             await self._give_back(connection)
-                            rows = await deliveries.claim(connection, lease_id, free, PER_ORGANIZATION, self._turn)
-                        claimed = len(rows)
+                            rows = await deliveries.claim(connection, lease_id, self._turn, share)
+                        claimed += len(rows)
                         for row in rows:
-                            self._turn = row["organization_id"]
-                            task = group.create_task(self._deliver(row, lease_id))
-                            self._active.add(task)
-                            task.add_done_callback(self._active.discard)
+                            self._begin(group, row, lease_id)
                 except StoreUnavailable:
                     logger.warning("the database is away; deliveries wait")
                 except Exception:  # the loop must live on, for everybody's deliveries
                     logger.exception("claiming deliveries failed")
                 if not claimed:
                     await self._idle(closing)
-                elif len(self._active) >= CONCURRENCY:
+                elif len(self._active) >= places.CONCURRENCY:
                     await asyncio.wait(self._active, return_when=asyncio.FIRST_COMPLETED)
+
+    def _begin(self, group: asyncio.TaskGroup, row: asyncpg.Record, lease_id: UUID) -> None:
+        self._turn = row["organization_id"]
+        self._places.take(self._turn)
+        task = group.create_task(self._deliver(row, lease_id))
+        self._active.add(task)
+        task.add_done_callback(partial(self._end, self._turn))
+
+    def _end(self, organization_id: UUID, task: asyncio.Task[None]) -> None:
+        self._active.discard(task)
+        self._places.give(organization_id)
 
     async def _idle(self, closing: asyncio.Task[Any]) -> None:
         """Until something new is stored, or a delivery ends, whose organization may have more; at most POLL_S."""
@@ -247,6 +254,8 @@ class Relay:
                 answer = await self._post(organization_id, endpoint, event)
                 if not await self._settle((*place, event["sequence"]), event, endpoint, answer):
                     return True
+                if self._places.is_slow(organization_id):
+                    return False  # the next one has to find a place again
                 if not answer.ok:
                     break  # parked: the next one is read again, for it has to say so
 
@@ -266,10 +275,12 @@ class Relay:
 
     async def _post(self, organization_id: UUID, endpoint: Endpoint, event: asyncpg.Record) -> Answer:
         body = render(event)
-        started = monotonic()
         event_id = identifiers.event_id(organization_id, event["sequence"])
-        answer = await post(self._session, endpoint, event_id, body, gap=event["gap"])
-        elapsed = monotonic() - started
+        under_way = self._places.begin(organization_id)
+        try:
+            answer = await post(self._session, endpoint, event_id, body, gap=event["gap"])
+        finally:
+            elapsed = self._places.end(under_way)
         metrics.delivery_attempts.labels(answer.kind).inc()
         metrics.delivery_seconds.labels(answer.kind).observe(elapsed)
         log.wide(

@@ -10,19 +10,21 @@ import socket
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, nullcontext
 from functools import partial
-from typing import Any, cast
+from typing import Any
 
 import uvicorn
 
 from .app import Application
 from .connections import Connections, most_connections
-from .protocol import WebhookProtocol
+from .protocol import BoundedProtocol, WebhookProtocol
 from .settings import Settings
 
 logger = logging.getLogger("ingress.server")
 
 GRACE_S = 15
 WATCHDOG_S = 45
+# Of the port for metrics: scrapers and probes are few, and come again.
+OPERATIONS_CONNECTIONS = 64
 BACKLOG = 2_048
 # Connections inherit them. What a client does not read waits where it is counted, not in the system; and who has
 # acknowledged nothing for so many ms is gone, though nobody said so.
@@ -33,8 +35,11 @@ class PortTaken(Exception):
     """The address cannot be listened on; the message says which and what to set."""
 
 
-def listen(host: str, port: int) -> socket.socket:
-    """A listening socket, so that a taken port is told before anything is started. Raises `PortTaken`."""
+def listen(host: str, port: int, name: str = "INGRESS_PORT") -> socket.socket:
+    """A listening socket, so that a taken port is reported before anything is started. Raises `PortTaken`.
+
+    *name* is the variable that the port comes from.
+    """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     # With the protocol named: asyncio switches Nagle off only then, and an answer of two writes would take 40 ms.
     made = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
@@ -46,7 +51,7 @@ def listen(host: str, port: int) -> socket.socket:
         made.bind((host, port))
     except OSError as error:
         made.close()
-        name = "INGRESS_PORT" if error.errno in (errno.EADDRINUSE, errno.EACCES) else "INGRESS_HOST"
+        name = name if error.errno in (errno.EADDRINUSE, errno.EACCES) else "INGRESS_HOST"
         raise PortTaken(f"cannot listen on {host}:{port} ({error.strerror}); set {name}") from None
     made.listen(BACKLOG)
     made.set_inheritable(True)
@@ -64,30 +69,46 @@ def configuration(application: Application) -> uvicorn.Config:
     """How the application is served."""
     settings = application.settings
     connections = Connections(most_connections(), settings.connections_per_address, settings.trusted_networks)
+    protocol = partial(WebhookProtocol, connections=connections)
+    return _configuration(application, protocol, lifespan="on", timeout_graceful_shutdown=GRACE_S, backlog=BACKLOG)
+
+
+def operations_configuration(application: Application) -> uvicorn.Config:
+    """How metrics are served, by a server of its own: what floods the other one takes none of its connections."""
+    protocol = partial(BoundedProtocol, connections=Connections(OPERATIONS_CONNECTIONS, 0, ()))
+    # The interface is not to be seen of a method.
+    return _configuration(
+        application.operations, protocol, interface="asgi3", lifespan="off", timeout_graceful_shutdown=1
+    )
+
+
+def _configuration(app: Any, protocol: Any, **more: Any) -> uvicorn.Config:
     return uvicorn.Config(
-        application,
-        http=cast("Any", partial(WebhookProtocol, connections=connections)),
+        app,
+        http=protocol,
         ws="none",
-        lifespan="on",
         log_config=None,
         access_log=False,
         server_header=False,
         proxy_headers=False,
-        timeout_graceful_shutdown=GRACE_S,
-        backlog=BACKLOG,
+        **more,
     )
 
 
 Beside = Callable[[], AbstractAsyncContextManager[None]]
 
 
-async def serve(settings: Settings, listening: socket.socket, beside: Beside | None = None) -> None:
+async def serve(
+    settings: Settings, listening: socket.socket, operations: socket.socket, beside: Beside | None = None
+) -> None:
     """Serve on *listening* until SIGINT or SIGTERM, then drain: no new work, what is under way ends, then close.
 
-    *beside* is entered once the application answers, and left before it stops.
+    On *operations*, metrics and health are served until that is done. *beside* is entered once the application answers,
+    and left before it stops.
     """
     application = Application(settings)
     server = _Server(configuration(application))
+    watched = _Server(operations_configuration(application))
     loop = asyncio.get_running_loop()
 
     def stop() -> None:
@@ -103,6 +124,7 @@ async def serve(settings: Settings, listening: socket.socket, beside: Beside | N
     serving = asyncio.create_task(server.serve(sockets=[listening]))
     while not server.started and not serving.done():  # noqa: ASYNC110  (uvicorn has a flag, no event)
         await asyncio.sleep(0.005)
+    watching = asyncio.create_task(watched.serve(sockets=[operations]))
     # What was made until now stays; the collector need not look at it again.
     gc.freeze()
     gc.set_threshold(50_000, 20, 20)
@@ -114,5 +136,7 @@ async def serve(settings: Settings, listening: socket.socket, beside: Beside | N
         if not application.closing.is_set() and beside is not None:
             stop()
         await serving
+        watched.should_exit = True
+        await watching
     if not server.started:
         raise RuntimeError("the application could not start")

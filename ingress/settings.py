@@ -4,13 +4,17 @@ import ipaddress
 import re
 from collections.abc import Mapping
 from typing import Annotated, Literal
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 import msgspec
 
 PREFIX = "INGRESS_"
 # Set by the platforms the service runs on, hence without our prefix.
-PLAIN_NAMES = {"database_url": "DATABASE_URL", "redis_url": "REDIS_URL"}
+PLAIN_NAMES = {
+    "database_url": "DATABASE_URL",
+    "database_owner_url": "DATABASE_OWNER_URL",
+    "redis_url": "REDIS_URL",
+}
 
 # Of the commands that speak to a running service (ingress/remote.py), no settings of one; in the README all the same.
 CLIENT_NAMES = frozenset({"INGRESS_API_URL", "INGRESS_API_KEY", "INGRESS_API_ORG"})
@@ -24,15 +28,19 @@ class SettingsError(Exception):
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
-    """Each field is the environment variable INGRESS_<NAME IN CAPITALS>, but for the two of PLAIN_NAMES."""
+    """Each field is the environment variable INGRESS_<NAME IN CAPITALS>, but for those of PLAIN_NAMES."""
 
     # PostgreSQL 15 or newer. Empty: an embedded one in data_dir.
     database_url: str = ""
+    # The same database with the login that owns the schema: of `ingress migrate` alone. Empty: one login for both.
+    database_owner_url: str = ""
     # Redis 7 or Valkey 8 or newer. Empty: an embedded one in data_dir.
     redis_url: str = ""
     # Address and port to listen on.
     host: str = "127.0.0.1"
     port: Port = 8000
+    # Port of /metrics, which the public is not to reach; /healthz and /readyz are there too.
+    metrics_port: Port = 9464
     # Where the embedded servers, generated secrets and dev.json live.
     data_dir: str = ".data"
     # Origin under which providers reach this service, as in https://in.example.com. Empty: http://host:port.
@@ -53,6 +61,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     trusted_proxies: str = ""
     # Connections that one client may have at a time; the proxies of trusted_proxies have no bound. 0: nobody has.
     connections_per_address: Annotated[int, msgspec.Meta(ge=0)] = 256
+    # Refuse to start where PostgreSQL, Redis or the public address would be reached without TLS, or unverified.
+    require_tls: bool = False
     # Seconds between two looks at an account that is sent through (docs/health.md). 0: this process looks at none.
     health_interval_s: Annotated[float, msgspec.Meta(ge=0, le=3600)] = 30
     log_level: Literal["debug", "info", "warning", "error"] = "info"
@@ -60,10 +70,16 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def origin(self) -> str:
         """Public origin without a trailing slash."""
-        if self.public_url:
-            return self.public_url.rstrip("/")
+        return self.public_url.rstrip("/") or self._at(self.port)
+
+    @property
+    def metrics_url(self) -> str:
+        """For this machine; the public does not reach it."""
+        return self._at(self.metrics_port) + "/metrics"
+
+    def _at(self, port: int) -> str:
         host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"http://{host}:{self.port}"
+        return f"http://{host}:{port}"
 
     @property
     def allowed_networks(self) -> list[Network]:
@@ -100,6 +116,41 @@ def _check_url(text: str) -> None:
     plain = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0 and "@" not in parts.netloc
     if text and (not plain or parts.query or parts.fragment or not text.isprintable() or " " in text):
         raise ValueError("must be like https://in.example.com")
+
+
+def login_of(database_url: str) -> str | None:
+    """Whom *database_url* logs in; None: it does not say."""
+    parts = urlsplit(database_url)
+    return unquote(parts.username) if parts.username else parse_qs(parts.query).get("user", [None])[-1]
+
+
+_WANTED = {
+    "database_url": "sslmode=verify-full",
+    "database_owner_url": "sslmode=verify-full",
+    "redis_url": "rediss://, and no option about certificates or host names that are not verified",
+    "public_url": "https://",
+}
+
+
+def _is_verified(field: str, url: str) -> bool:
+    """Whether what speaks to *url* makes sure who answers."""
+    parts = urlsplit(url)
+    query = parse_qs(parts.query)
+    if field == "public_url":
+        return parts.scheme == "https"
+    if field == "redis_url":
+        return parts.scheme == "rediss" and not query.keys() & {"ssl_cert_reqs", "ssl_check_hostname"}
+    # With `require` asyncpg verifies nothing, unless it finds a certificate somewhere.
+    return query.get("sslmode", [""])[-1] in ("verify-full", "verify-ca")
+
+
+def check_tls(settings: Settings, *fields: str) -> None:
+    """Raise `SettingsError` where `require_tls` is set, and the address in one of *fields* does without."""
+    for field in fields if settings.require_tls else ():
+        if not _is_verified(field, getattr(settings, field)):
+            raise SettingsError(
+                f"{variable(field)}: {variable('require_tls')} is set, so it must have {_WANTED[field]}"
+            )
 
 
 def variable(field: str) -> str:

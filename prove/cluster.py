@@ -28,7 +28,7 @@ from ingress.sandbox.webhook_post import PostResult, Try, WebhookPoster
 from ingress.servers import EmbeddedServers
 from ingress.settings import Settings
 from ingress.vault import generate_key
-from tests.gateway import Answer, Gateway, Organization, Process
+from tests.gateway import Answer, Gateway, Organization, Process, Served
 
 from .history import Call, Down, History
 
@@ -41,9 +41,9 @@ SWITCH = "/integrations/whatsapp/provider"
 class Member:
     """One process, and its lives."""
 
-    def __init__(self, name: str, port: int, process: Process, history: History) -> None:
+    def __init__(self, name: str, url: Served, process: Process, history: History) -> None:
         self.name = name
-        self.url = f"http://127.0.0.1:{port}"
+        self.url = url
         self.life = 1
         self.alive = False
         self.stopped = False
@@ -151,22 +151,24 @@ async def cluster(folder: Path) -> AsyncIterator[Cluster]:
     made.history = History()
     async with AsyncExitStack() as stack:
         made.servers = stack.enter_context(EmbeddedServers(folder / "servers"))
-        ports = _free_ports(PROCESSES)
+        ports = _free_ports(2 * PROCESSES)
+        urls = [Served(*ports[2 * place : 2 * place + 2]) for place in range(PROCESSES)]
         made.settings = Settings(
             database_url=made.servers.database_url or "",
             redis_url=made.servers.redis_url or "",
-            public_url=f"http://127.0.0.1:{ports[0]}",
+            public_url=urls[0],
             platform_key=f"platform_{secrets.token_urlsafe(32)}",
             encryption_keys=generate_key(),
             egress_allow="127.0.0.0/8",
         )
         await migrate(made.settings.database_url)
         made.members = []
-        for number, port in enumerate(ports, 1):
+        for number, url in enumerate(urls, 1):
             environment = {
                 "DATABASE_URL": made.settings.database_url,
                 "REDIS_URL": made.settings.redis_url,
-                "INGRESS_PORT": str(port),
+                "INGRESS_PORT": str(urlsplit(url).port),
+                "INGRESS_METRICS_PORT": str(urlsplit(url.operations).port),
                 "INGRESS_PUBLIC_URL": made.settings.public_url,
                 "INGRESS_PLATFORM_KEY": made.settings.platform_key,
                 "INGRESS_ENCRYPTION_KEYS": made.settings.encryption_keys,
@@ -175,7 +177,7 @@ async def cluster(folder: Path) -> AsyncIterator[Cluster]:
                 "INGRESS_LOG_LEVEL": "warning",
             }
             process = Process(environment, folder / f"process{number}.log")
-            made.members.append(Member(f"process {number}", port, process, made.history))
+            made.members.append(Member(f"process {number}", url, process, made.history))
         made.meta, made.twilio = MetaSimulator(), TwilioSimulator()
         made.meta.webhooks, made.twilio.webhooks = Poster(made), Poster(made)
         timeout = aiohttp.ClientTimeout(total=30)

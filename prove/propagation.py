@@ -45,7 +45,7 @@ class Propagation:
             buckets.subtract(before[member.name])
 
     async def _scrape(self, member: Member) -> tuple[Buckets, int]:
-        async with self._cluster.session.get(f"{member.url}/metrics") as answer:
+        async with self._cluster.session.get(f"{member.url.operations}/metrics") as answer:
             text = await answer.text()
         buckets: Buckets = Counter()
         fenced = 0.0

@@ -66,6 +66,10 @@ class Registry:
         except KeyError:
             raise UnknownProvider(self._why_not(name)) from None
 
+    def names(self) -> list[str]:
+        """All names, of broken ones too. Imports nothing."""
+        return list(self._entries)
+
     def entries(self) -> list[RegistryEntry]:
         """All providers by name, broken ones and repeated names too. Imports what is not imported yet."""
         for name in list(self._loaders):

@@ -4,7 +4,7 @@ import asyncio
 import secrets
 import socket
 from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
 from pathlib import Path
 
 import aiohttp
@@ -13,16 +13,16 @@ import msgspec
 import pytest
 import uvicorn
 
-from ingress import relay
+from ingress import operations, relay
 from ingress.app import Application
 from ingress.database import migrate
 from ingress.sandbox import CrmSimulator, MetaSimulator, RetryPolicy
-from ingress.server import configuration, listen
+from ingress.server import configuration, listen, operations_configuration
 from ingress.servers import EmbeddedServers
 from ingress.settings import Settings
 from ingress.vault import generate_key
 
-from .gateway import Gateway, Organization
+from .gateway import Gateway, Organization, Served, unused_port
 
 
 @pytest.fixture(scope="session")
@@ -49,30 +49,44 @@ async def settings(servers: EmbeddedServers) -> Settings:
 
 
 @asynccontextmanager
-async def serving(settings: Settings) -> AsyncIterator[str]:
-    """The application on a port of its own, in this event loop; its base URL."""
-    listening = listen("127.0.0.1", 0)
+async def serving(settings: Settings) -> AsyncIterator[Served]:
+    """The application on ports of its own, in this event loop; its base URL."""
+    listening, watched = listen("127.0.0.1", 0), listen("127.0.0.1", 0)
     port = listening.getsockname()[1]
     application = Application(msgspec.structs.replace(settings, port=port))
-    server = uvicorn.Server(configuration(application))
-    server.capture_signals = _no_signals  # type: ignore[method-assign]
+    async with (
+        _answering(operations_configuration(application), watched),
+        _answering(configuration(application), listening, application.closing),
+    ):
+        yield Served(port, watched.getsockname()[1])
+
+
+@asynccontextmanager
+async def _answering(
+    config: uvicorn.Config, listening: socket.socket, closing: asyncio.Event | None = None
+) -> AsyncIterator[None]:
+    server = uvicorn.Server(config)
+    server.capture_signals = nullcontext  # type: ignore[method-assign, assignment]
     task = asyncio.create_task(server.serve(sockets=[listening]))
     while not server.started:
         assert not task.done(), "the application could not start"
         await asyncio.sleep(0.005)
     try:
-        yield f"http://127.0.0.1:{port}"
+        yield
     finally:
-        application.closing.set()
+        if closing is not None:
+            closing.set()
         server.should_exit = True
         await task
         listening.close()
 
 
-def _no_signals() -> object:
-    from contextlib import nullcontext
-
-    return nullcontext()
+@pytest.fixture(scope="session", autouse=True)
+def fresh_metrics() -> Iterator[None]:
+    """What a scrape shows has been counted until then, not until a second ago."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(operations, "KEEP_S", 0.0)
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -125,10 +139,7 @@ async def fresh_accounts(settings: Settings) -> None:
 
 @pytest.fixture
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    return unused_port()
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ import inspect
 import io
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -39,8 +40,19 @@ class Answer(msgspec.Struct):
         return msgspec.json.decode(self.raw)
 
 
+class Served(str):
+    """The base URL of a running service, and that of its port for metrics."""
+
+    operations: str
+
+    def __new__(cls, port: int, operations_port: int) -> "Served":
+        made = super().__new__(cls, f"http://127.0.0.1:{port}")
+        made.operations = f"http://127.0.0.1:{operations_port}"
+        return made
+
+
 class Gateway:
-    """A running service at *url*."""
+    """A running service at *url*; its metrics can be asked for where that is a `Served`."""
 
     def __init__(self, url: str, platform_key: str, session: aiohttp.ClientSession, meta: MetaSimulator) -> None:
         self.url = url
@@ -70,6 +82,14 @@ class Gateway:
         url = path if path.startswith("http") else self.url + path
         async with self.session.request(method, url, data=data, headers=sent) as answer:
             return Answer(answer.status, answer.headers, await answer.read())
+
+    @property
+    def operations(self) -> str:
+        assert isinstance(self.url, Served)
+        return self.url.operations
+
+    async def metrics(self, accept: str = "") -> Answer:
+        return await self.call("GET", f"{self.operations}/metrics", accept=accept)
 
     async def organization(self, name: str = "Test") -> "Organization":
         made = await self.call("POST", "/organizations", {"name": name}, key=self.platform_key)
@@ -194,6 +214,13 @@ async def leave(connection: asyncpg.Connection, message_id: UUID, *, minutes: fl
     )
 
 
+def unused_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
 @asynccontextmanager
 async def elsewhere(
     answer: Callable[[], web.Response], address: str = "127.0.0.2"
@@ -242,7 +269,7 @@ class Process:
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "ingress", "serve"],
-                env={**os.environ, **self._environment},
+                env={**os.environ, "INGRESS_METRICS_PORT": "0", **self._environment},
                 stdout=log,
                 stderr=log,
                 cwd=Path(__file__).parent.parent,

@@ -287,7 +287,7 @@ async def test_every_hour_the_ends_are_told_and_a_broken_trail_is_an_alarm(
         return {line["organization"]: line for line in lines if line["event"] == "audit_chain"}
 
     async def told() -> float:
-        text = (await kept.gateway.call("GET", "/metrics")).raw.decode()
+        text = (await kept.gateway.metrics()).raw.decode()
         [line] = [line for line in text.splitlines() if line.startswith("ingress_audit_chain_valid ")]
         return float(line.rpartition(" ")[2])
 

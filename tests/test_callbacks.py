@@ -15,7 +15,7 @@ import msgspec
 import pytest
 from aiohttp import web
 
-from ingress import relay
+from ingress import places, relay
 from ingress.database import WORKER, Database, migrate
 from ingress.egress import Egress
 from ingress.openapi import Envelope
@@ -189,8 +189,8 @@ async def test_a_slow_crm_leaves_room_for_the_others(
 ) -> None:
     """One organization has more conversations due than the relay has places, and a CRM that does not answer."""
     crm.gate.clear()
-    await events.add(database, [event(customer, uuid4()) for _ in range(2 * relay.CONCURRENCY)])
-    await crm.wait_for(lambda: crm.waiting == relay.PER_ORGANIZATION)
+    await events.add(database, [event(customer, uuid4()) for _ in range(2 * places.CONCURRENCY)])
+    await crm.wait_for(lambda: crm.waiting == places.PER_ORGANIZATION)
     monkeypatch.setattr(relay, "POLL_S", 60)
     other = await gateway.organization()
     await other.configure()
@@ -200,16 +200,16 @@ async def test_a_slow_crm_leaves_room_for_the_others(
             await text(other, str(number), f"+551190000000{number}")
         await prompt.wait_received(3)
         assert (await other.call("DELETE", "/callback")).status == 204
-    assert crm.waiting == relay.PER_ORGANIZATION
+    assert crm.waiting == places.PER_ORGANIZATION
     crm.set_default(CrmSlow(seconds=0.05), endpoint=ENDPOINT)
     crm.gate.set()
     # Each end of a delivery makes room for one that waits: it is not left until the next poll.
-    await crm.wait_received(2 * relay.CONCURRENCY)
+    await crm.wait_received(2 * places.CONCURRENCY)
 
 
 async def test_the_wait_for_a_connection_is_not_the_endpoints_fault(crm: Crm, monkeypatch: pytest.MonkeyPatch) -> None:
     """Only connecting is limited to CONNECT_TIMEOUT_S. The relay itself has a connection for each place."""
-    assert relay.CONCURRENCY >= relay.PER_HOST >= relay.PER_ORGANIZATION
+    assert places.CONCURRENCY >= relay.PER_HOST >= places.PER_ORGANIZATION
     monkeypatch.setattr(relay, "CONNECT_TIMEOUT_S", 0.1)
     secret = relay.new_secret()
     crm.set_secret(secret.secret)
@@ -240,9 +240,9 @@ async def test_running_leases_count(customer: Organization, database: asyncpg.Co
         await events.add(database, [event(customer, conversation) for conversation in conversations])
         for number, conversation in enumerate(conversations[:4]):
             await database.execute(LEASE, conversation, uuid4(), timedelta(seconds=30 if number < 3 else -1))
-        assert len(await deliveries.claim(database, uuid4(), 100, 5, NOBODY)) == 2
-        assert await deliveries.claim(database, uuid4(), 100, 5, NOBODY) == []
-        claimed = await deliveries.claim(database, uuid4(), 100, 100, NOBODY)
+        assert len(await deliveries.claim(database, uuid4(), NOBODY, deliveries.Share(100, 5))) == 2
+        assert await deliveries.claim(database, uuid4(), NOBODY, deliveries.Share(100, 5)) == []
+        claimed = await deliveries.claim(database, uuid4(), NOBODY, deliveries.Share(100, 100))
         assert len(claimed) == 5
         assert conversations[3] in [row["conversation_id"] for row in claimed]
 
@@ -257,16 +257,16 @@ async def test_organizations_take_turns(gateway: Gateway, crm: Crm, database: as
             await events.add(database, [event(organization, uuid4()) for _ in range(3)])
         served, turn = [], NOBODY
         for _ in range(9):
-            [row] = await deliveries.claim(database, uuid4(), 1, 3, turn)
+            [row] = await deliveries.claim(database, uuid4(), turn, deliveries.Share(1, 3))
             served.append(turn := row["organization_id"])
-        assert await deliveries.claim(database, uuid4(), 1, 3, turn) == []
+        assert await deliveries.claim(database, uuid4(), turn, deliveries.Share(1, 3)) == []
     assert served == sorted(UUID(organization.id) for organization in organizations) * 3
 
 
 async def test_the_relay_takes_turns(
     gateway: Gateway, crm: Crm, database: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(relay, "CONCURRENCY", 1)
+    monkeypatch.setattr(places, "CONCURRENCY", 1)
     organizations = {endpoint: await gateway.organization() for endpoint in ("one", "two")}
     for endpoint, organization in organizations.items():
         await point(organization, crm, endpoint)
@@ -282,7 +282,7 @@ async def test_a_backlog_costs_the_others_nothing(customer: Organization, databa
 
     async def blocks() -> int:
         explain = f"explain (analyze, buffers, format json) {deliveries.CLAIM}"
-        told = msgspec.json.decode(await database.fetchval(explain, uuid4(), 64, 16, NOBODY))[0]["Plan"]
+        told = msgspec.json.decode(await database.fetchval(explain, uuid4(), 64, 16, NOBODY, [], False))[0]["Plan"]
         return int(told["Shared Hit Blocks"] + told["Shared Read Blocks"])
 
     async with rolled_back(database, customer):

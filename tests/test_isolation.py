@@ -53,7 +53,7 @@ def endpoints(routes: "list[BaseRoute]", prefix: str = "") -> Iterator[Endpoint]
 
 
 # Open to everybody, each for a reason: nothing behind them is an organization's.
-PUBLIC = re.compile(r"/(healthz|readyz|livez|startupz|metrics|openapi\.json|docs|console)(/.*)?$")
+PUBLIC = re.compile(r"/(healthz|readyz|livez|startupz|openapi\.json|docs|console)(/.*)?$")
 ALL = list(endpoints(list(ROUTES)))
 GUARDED = [endpoint for endpoint in ALL if not PUBLIC.match(endpoint.path)]
 PLATFORM_ONLY = [
@@ -540,7 +540,7 @@ async def test_webhooks_know_their_own_organization_only(organization: Organizat
 
 
 async def test_metrics_name_no_organization(gateway: Gateway, pair: tuple[Data, Data]) -> None:
-    told = (await gateway.call("GET", "/metrics")).raw
+    told = (await gateway.metrics()).raw
     for data in pair:
         assert [name for name in data.names if name in told] == []
 

@@ -451,7 +451,7 @@ async def test_metrics_tell_who_is_not_well(account: Organization, watching: Gat
     """By provider, without a word of whom."""
     await meta.set_default(account.numbers[0], EXPIRED, everything=True)
     await health_of(account, "unhealthy")
-    text = (await watching.call("GET", "/metrics")).raw.decode()
+    text = (await watching.metrics()).raw.decode()
     assert 'ingress_provider_health_changes_total{provider="meta_business",state="unhealthy"}' in text
     assert 'ingress_provider_probe_seconds_count{outcome="credentials",provider="meta_business"}' in text
     assert account.id not in text

@@ -70,7 +70,7 @@ def calls(organization: Organization, config: int = 0) -> int:
 
 
 async def metric(gateway: Gateway, start: str) -> float:
-    text = (await gateway.call("GET", "/metrics")).raw.decode()
+    text = (await gateway.metrics()).raw.decode()
     return sum(float(line.rpartition(" ")[2]) for line in text.splitlines() if line.startswith(start))
 
 

@@ -40,7 +40,7 @@ from ingress.storage import audit, inbound, sends
 from providers.meta_business import MetaBusiness
 
 from .conftest import serving
-from .gateway import SCOPES, Answer, Gateway, Organization, Process, eventually
+from .gateway import SCOPES, Answer, Gateway, Organization, Process, Served, eventually, unused_port
 
 MARK = uuid4().hex[:8]
 PERSON = "5511970" + f"{int(MARK, 16) % 10**6:06d}"
@@ -214,7 +214,7 @@ class Drama:
         await self.send()
         await self.deliver()
         await self.configure_badly()
-        self.masked.append(await self.gateway.call("GET", "/metrics"))
+        self.masked.append(await self.gateway.metrics())
 
 
 def hits(canaries: list[str], data: "bytes | str") -> list[str]:
@@ -258,12 +258,13 @@ async def test_the_log_of_a_process(
 ) -> None:
     """At the lowest level, from its start to its end: JSON lines with a time, and nothing of anybody."""
     assert database != settings.database_url
-    path = tmp_path / "log"
+    path, metrics_port = tmp_path / "log", unused_port()
     process = Process(
         {
             "DATABASE_URL": database,
             "REDIS_URL": settings.redis_url,
             "INGRESS_PORT": str(free_port),
+            "INGRESS_METRICS_PORT": str(metrics_port),
             "INGRESS_PLATFORM_KEY": settings.platform_key,
             "INGRESS_ENCRYPTION_KEYS": settings.encryption_keys,
             "INGRESS_EGRESS_ALLOW": "127.0.0.0/8",
@@ -274,7 +275,7 @@ async def test_the_log_of_a_process(
     await process.start()
     try:
         async with aiohttp.ClientSession() as session:
-            drama = Drama(Gateway(f"http://127.0.0.1:{free_port}", settings.platform_key, session, meta), crm)
+            drama = Drama(Gateway(Served(free_port, metrics_port), settings.platform_key, session, meta), crm)
             await drama.play()
     finally:
         assert await process.stop() == 0

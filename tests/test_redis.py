@@ -70,7 +70,7 @@ async def receives(organization: Organization) -> None:
 
 
 async def metric(gateway: Gateway, name: str) -> float:
-    text = (await gateway.call("GET", "/metrics")).raw.decode()
+    text = (await gateway.metrics()).raw.decode()
     return sum(float(line.rpartition(" ")[2]) for line in text.splitlines() if line.startswith(name))
 
 

@@ -34,8 +34,9 @@ NEEDS_CURL = pytest.mark.skipif(shutil.which("curl") is None, reason="the printe
 
 def environment(**settings: str) -> dict[str, str]:
     """Ours without what would configure the service, and *settings*."""
-    known = ("INGRESS_", "DATABASE_URL", "REDIS_URL")
-    return {name: value for name, value in os.environ.items() if not name.startswith(known)} | settings
+    known = ("INGRESS_", "DATABASE_", "REDIS_URL")
+    ours = {name: value for name, value in os.environ.items() if not name.startswith(known)}
+    return ours | {"INGRESS_METRICS_PORT": "0"} | settings  # others of these tests may run at the same time
 
 
 def ingress(*arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
@@ -174,6 +175,10 @@ def test_from_nothing_and_back(tmp_path: Path, free_port: int) -> None:
         assert facts["platform_key"] not in first.printed
         assert str(data / "dev.json") in first.printed
         assert first.call("/readyz") == (200, {"status": "ready"})
+        [metrics] = re.findall(r"Metrics +(\S+)", first.printed)
+        with urlopen(metrics, timeout=10) as answer:
+            assert b"ingress_build_info" in answer.read()
+        assert "owns the schema" not in first.printed  # there is nobody else who could
         assert processes_of(data) != []
 
         second = ingress("run", INGRESS_DATA_DIR=str(data), INGRESS_PORT="0")
@@ -322,6 +327,23 @@ def test_a_database_that_is_not_there(servers: EmbeddedServers) -> None:
     line = refusal(ingress("migrate", DATABASE_URL=url, REDIS_URL="redis://127.0.0.1:1"))
     assert "DATABASE_URL" in line
     assert '"nowhere" does not exist' in line
+
+
+def test_tls_where_it_is_required() -> None:
+    """Nothing is begun before: neither with a database of its own, nor with one that is reached in the open."""
+    for command, url, name in (
+        ("serve", "", "DATABASE_URL"),
+        ("run", "postgresql://h/d?sslmode=require", "DATABASE_URL"),
+        ("serve", "postgresql://h/d?sslmode=verify-full", "REDIS_URL"),
+        ("migrate", "postgresql://h/d", "DATABASE_URL"),
+    ):
+        line = refusal(ingress(command, DATABASE_URL=url, INGRESS_REQUIRE_TLS="true", INGRESS_PORT="0"))
+        assert line.startswith(f"{name}: INGRESS_REQUIRE_TLS is set")
+
+
+def test_a_certificate_that_is_not_there() -> None:
+    url = "postgresql://h/d?sslmode=verify-full&sslrootcert=/no/such/file"
+    assert "DATABASE_URL" in refusal(ingress("migrate", DATABASE_URL=url, INGRESS_REQUIRE_TLS="true"))
 
 
 # ---------------------------------------------------------------- the other commands

@@ -170,7 +170,7 @@ async def test_fallback_when_the_active_provider_is_down(pair: Organization, gat
         if event["data"]["message"].get("fallback_from") == pair.configs[0]["config_id"]
     ]
     assert event["data"]["config_id"] == pair.configs[1]["config_id"]
-    metrics = (await gateway.call("GET", "/metrics")).raw.decode()
+    metrics = (await gateway.metrics()).raw.decode()
     assert 'ingress_fallback_total{provider="meta_business",reason="Unavailable"}' in metrics
 
 

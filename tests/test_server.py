@@ -36,7 +36,7 @@ from ingress.storage.inbound import store
 from providers.meta_business import MetaBusiness
 
 from . import conftest
-from .gateway import Gateway, Organization, Process, eventually
+from .gateway import Gateway, Organization, Process, Served, eventually, unused_port
 
 SLOW_CLIENTS = 50
 DEADLINE_S = 0.5
@@ -435,7 +435,6 @@ async def test_nonsense_is_refused(connect: Any) -> None:
     [
         ("GET", "/healthz", 200),
         ("GET", "/readyz", 200),
-        ("GET", "/metrics", 200),
         ("GET", "/events", 200),
         ("GET", "/messages", 200),
         ("GET", "/nothing", 404),
@@ -561,7 +560,7 @@ async def test_metrics(organization: Organization, gateway: Gateway) -> None:
     """OBS-1, OBS-3: every name, no label that names an organization, in both formats."""
     await organization.post_webhook(gateway.meta.inbound(organization.numbers[0]).text("x"))
     await organization.send()
-    answer = await gateway.call("GET", "/metrics")
+    answer = await gateway.metrics()
     assert answer.headers["content-type"].startswith("text/plain; version=")
     families = {family.name: family for family in parse_text(answer.raw.decode())}
     assert [name for name in METRICS if f"ingress_{name}" not in families] == []
@@ -579,7 +578,7 @@ async def test_metrics(organization: Organization, gateway: Gateway) -> None:
     assert max(acked) >= 1
 
     accept = "application/openmetrics-text; version=1.0.0"
-    answer = await gateway.call("GET", "/metrics", accept=accept)
+    answer = await gateway.metrics(accept=accept)
     assert answer.headers["content-type"].startswith("application/openmetrics-text")
     assert answer.raw.endswith(b"# EOF\n")
     assert set(families) <= {family.name for family in parse_openmetrics(answer.raw.decode())} | {
@@ -637,6 +636,7 @@ def environment(settings: Settings, free_port: int) -> dict[str, str]:
         "DATABASE_URL": settings.database_url,
         "REDIS_URL": settings.redis_url,
         "INGRESS_PORT": str(free_port),
+        "INGRESS_METRICS_PORT": str(unused_port()),
         "INGRESS_PLATFORM_KEY": settings.platform_key,
         "INGRESS_ENCRYPTION_KEYS": settings.encryption_keys,
         "INGRESS_EGRESS_ALLOW": "127.0.0.0/8",
@@ -657,7 +657,8 @@ async def own_gateway(
 ) -> AsyncIterator[Gateway]:
     """The service as a process of its own."""
     async with aiohttp.ClientSession() as session:
-        yield Gateway(f"http://127.0.0.1:{environment['INGRESS_PORT']}", settings.platform_key, session, meta)
+        url = Served(int(environment["INGRESS_PORT"]), int(environment["INGRESS_METRICS_PORT"]))
+        yield Gateway(url, settings.platform_key, session, meta)
 
 
 async def test_an_orderly_end(own_gateway: Gateway, process: Process, gateway: Gateway, tmp_path: Path) -> None:
@@ -690,6 +691,10 @@ async def test_an_orderly_end(own_gateway: Gateway, process: Process, gateway: G
         await eventually(lambda: len(taken) > 20)
         started = time.monotonic()
         stopping = asyncio.create_task(process.stop())
+        # Its own port is there until the end: it says why nothing new is to come, and what was counted.
+        ready = f"{own_gateway.operations}/readyz"
+        draining = await eventually(lambda: own_gateway.call("GET", ready), lambda answer: answer.status == 503)
+        scraped = await own_gateway.metrics()
         answers = await asyncio.gather(*sends)
         # Streams and polls end by themselves; a client is not made to wait for the grace period.
         await asyncio.wait_for(stream.content.read(), 10)
@@ -697,6 +702,8 @@ async def test_an_orderly_end(own_gateway: Gateway, process: Process, gateway: G
     status = await stopping
     took_s = time.monotonic() - started
 
+    assert draining.json == {"status": "draining"}
+    assert b"ingress_build_info" in scraped.raw
     assert {answer.status for answer in answers} == {200}
     assert (polled.status, polled.json["events"]) == (200, [])
     await asyncio.wait_for(asyncio.gather(*writers), 10)
@@ -711,6 +718,7 @@ async def test_an_orderly_end(own_gateway: Gateway, process: Process, gateway: G
     log = (tmp_path / "service.log").read_text()
     assert "Traceback" not in log
     assert '"level":"error"' not in log
+    assert log.count("owns the schema: for development only") == 1
 
 
 async def test_a_second_signal_ends_at_once(own_gateway: Gateway, process: Process, gateway: Gateway) -> None:
@@ -732,10 +740,11 @@ async def test_a_second_signal_ends_at_once(own_gateway: Gateway, process: Proce
     assert (await organization.message(later.json["id"]))["state"] == "sending"
 
 
-async def test_a_port_that_is_taken(environment: dict[str, str]) -> None:
+@pytest.mark.parametrize("name", ["INGRESS_PORT", "INGRESS_METRICS_PORT"])
+async def test_a_port_that_is_taken(environment: dict[str, str], name: str) -> None:
     """One line that says what and how to change it; nothing was started before."""
     with socket.socket() as other:
-        other.bind(("127.0.0.1", int(environment["INGRESS_PORT"])))
+        other.bind(("127.0.0.1", int(environment[name])))
         other.listen()
         done = await asyncio.to_thread(
             subprocess.run,
@@ -748,11 +757,11 @@ async def test_a_port_that_is_taken(environment: dict[str, str]) -> None:
         )
     assert (done.returncode, done.stdout) == (1, "")
     [line] = done.stderr.splitlines()
-    assert f"127.0.0.1:{environment['INGRESS_PORT']}" in line
-    assert "INGRESS_PORT" in line
+    assert f"127.0.0.1:{environment[name]}" in line
+    assert line.endswith(f"set {name}")
 
 
-@given(st.lists(st.tuples(st.floats(-1, 20), st.sampled_from("ab"))))
+@given(st.lists(st.tuples(st.floats(-1, 20), st.sampled_from(["read", "typing"]))))
 def test_a_tally_shows_what_a_histogram_would(observed: list[tuple[float, str]]) -> None:
     """The same lines for Prometheus, but for when each child was made."""
     ours, theirs = CollectorRegistry(), CollectorRegistry()

@@ -4,7 +4,7 @@ import ipaddress
 
 import pytest
 
-from ingress.settings import PLAIN_NAMES, Settings, SettingsError, load, variable
+from ingress.settings import PLAIN_NAMES, Settings, SettingsError, check_tls, load, login_of, variable
 
 SECRET = "canary-2f6b1f0a"
 
@@ -15,11 +15,12 @@ def test_nothing_is_needed() -> None:
 
 
 def test_every_field_has_its_variable() -> None:
-    """One field, one variable; the two that platforms set have no prefix."""
+    """One field, one variable; those that platforms set have no prefix."""
     names = {field: variable(field) for field in Settings.__struct_fields__}
     assert len(set(names.values())) == len(names)
     assert {field for field, name in names.items() if not name.startswith("INGRESS_")} == set(PLAIN_NAMES)
     assert (names["database_url"], names["redis_url"]) == ("DATABASE_URL", "REDIS_URL")
+    assert names["database_owner_url"] == "DATABASE_OWNER_URL"
 
 
 def test_values_are_read_with_their_types() -> None:
@@ -28,6 +29,7 @@ def test_values_are_read_with_their_types() -> None:
             "DATABASE_URL": " postgresql://u@h/d\n",
             "REDIS_URL": "redis://h",
             "INGRESS_PORT": "9000",
+            "INGRESS_METRICS_PORT": "0",
             "INGRESS_SANDBOX": "true",
             "INGRESS_LOG_LEVEL": "debug",
             "INGRESS_EGRESS_ALLOW": "10.1.0.0/16, fd00::/8,192.168.1.7",
@@ -98,6 +100,60 @@ def test_an_unknown_setting_is_told_the_known_ones() -> None:
     assert "INGRESS_X" in str(caught.value)
     assert "INGRESS_API_URL" in str(caught.value)
     assert SECRET not in str(caught.value)
+
+
+VERIFIED = {
+    "DATABASE_URL": f"postgresql://user:{SECRET}@h/d?sslmode=verify-full&sslrootcert=system",
+    "REDIS_URL": f"rediss://:{SECRET}@h",
+    "INGRESS_PUBLIC_URL": "https://in.example.com",
+    "INGRESS_REQUIRE_TLS": "true",
+}
+ADDRESSES = ("database_url", "redis_url", "public_url")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("DATABASE_URL", ""),
+        ("DATABASE_URL", "postgresql://h/d"),
+        # What the driver takes for "encrypted if it can be", and for "by whomever".
+        ("DATABASE_URL", "postgresql://h/d?sslmode=prefer"),
+        ("DATABASE_URL", "postgresql://h/d?sslmode=require"),
+        ("DATABASE_URL", "postgresql://h/d?sslmode=verify-full&sslmode=disable"),
+        ("DATABASE_URL", "postgresql://h/d?application_name=sslmode=verify-full"),
+        ("REDIS_URL", ""),
+        ("REDIS_URL", "redis://h"),
+        ("REDIS_URL", "unix:///tmp/redis"),
+        ("REDIS_URL", "rediss://h?ssl_cert_reqs=none"),
+        ("REDIS_URL", "rediss://h?ssl_cert_reqs=required&ssl_check_hostname=no"),
+        ("INGRESS_PUBLIC_URL", ""),
+        ("INGRESS_PUBLIC_URL", "http://in.example.com"),
+    ],
+)
+def test_an_address_without_verified_tls_is_named(name: str, value: str) -> None:
+    """Where that is required, and only there."""
+    check_tls(load(VERIFIED), *ADDRESSES)
+    check_tls(load({**VERIFIED, "DATABASE_URL": "postgresql://h/d?sslmode=verify-ca"}), *ADDRESSES)
+    check_tls(load({**VERIFIED, name: value, "INGRESS_REQUIRE_TLS": "false"}), *ADDRESSES)
+    with pytest.raises(SettingsError) as caught:
+        check_tls(load({**VERIFIED, name: value}), *ADDRESSES)
+    assert str(caught.value).startswith(f"{name}: ")
+    assert "INGRESS_REQUIRE_TLS" in str(caught.value)
+    assert SECRET not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "login"),
+    [
+        ("postgresql://serving@h/d", "serving"),
+        ("postgresql://serv%40ing:x@h/d", "serv@ing"),
+        ("postgresql:///d?host=/tmp&user=serving", "serving"),
+        ("postgresql://h/d", None),
+        ("", None),
+    ],
+)
+def test_whom_an_address_logs_in(url: str, login: str | None) -> None:
+    assert login_of(url) == login
 
 
 def test_secrets_are_not_shown() -> None:

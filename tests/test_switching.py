@@ -76,7 +76,7 @@ async def sent_through(organization: Organization) -> int:
 
 
 async def metric(gateway: Gateway, name: str) -> float:
-    text = (await gateway.call("GET", "/metrics")).raw.decode()
+    text = (await gateway.metrics()).raw.decode()
     return sum(float(line.rpartition(" ")[2]) for line in text.splitlines() if line.startswith(name))
 
 

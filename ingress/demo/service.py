@@ -49,6 +49,7 @@ class Service:
             "REDIS_URL": servers.redis_url or "",
             "INGRESS_HOST": HOST,
             "INGRESS_PORT": str(port),
+            "INGRESS_METRICS_PORT": "0",
             "INGRESS_PUBLIC_URL": self.url,
             "INGRESS_PLATFORM_KEY": self.platform_key,
             "INGRESS_ENCRYPTION_KEYS": generate_key(),

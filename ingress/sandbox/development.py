@@ -69,7 +69,7 @@ class Development:
                     f"{name}_control_url": simulator.control_url,
                 }
             _write_private(self._path, json.dumps(facts, indent=2) + "\n")
-            sys.stdout.write(_welcome(facts, self._path, await self._last_sequence(session, facts)))
+            sys.stdout.write(_welcome(facts, self._settings, self._path, await self._last_sequence(session, facts)))
             sys.stdout.flush()
             yield
 
@@ -232,13 +232,14 @@ def _sample(config: dict[str, Any]) -> tuple[str, str]:
     return body.decode(), signature(number.app_secret, body)
 
 
-def _welcome(facts: dict[str, Any], path: Path, last_sequence: int) -> str:
+def _welcome(facts: dict[str, Any], settings: Settings, path: Path, last_sequence: int) -> str:
     body, signed = _sample(facts["configs"][0])
     url, key = facts["url"], facts["api_key"]
     return f"""
 WhatsApp Ingress is ready.
 
   Base URL   {url}
+  Metrics    {settings.metrics_url}
   API key    {key}
   All facts  {path}
 

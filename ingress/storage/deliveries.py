@@ -1,6 +1,8 @@
 """Deliveries to the CRM: a conversation is claimed, and its events go out one by one, in order."""
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta
+from typing import NamedTuple
 from uuid import UUID
 
 import asyncpg
@@ -10,6 +12,7 @@ LEASE_S = 30
 # In turns: from the organization after the one served last, once around those that have a queue, one step of an index
 # each, and no further than there is room. Each is given what it lacks to $3 conversations under way, so that the one
 # with a slow CRM leaves room for others. Two processes that claim at the same moment may exceed that, by their number.
+# $5 are those that answer slowly (ingress/places.py): with $6 a claim is for them, else for all others.
 CLAIM = f"""
 with recursive freed as (  -- of processes that died; somebody's next look finds them
     update delivery_queues q set lease_id = null, leased_until = null
@@ -44,22 +47,32 @@ due as materialized (
         ))
         for update skip locked
     ) q
-    where turns.queued limit $2
+    where turns.queued and (turns.organization_id = any($5::uuid[])) = $6 limit $2
 )
 update delivery_queues q set lease_id = $1, leased_until = now() + interval '{LEASE_S} s'
 from due where q.organization_id = due.organization_id and q.conversation_id = due.conversation_id
 returning q.organization_id, q.conversation_id, q.wakes"""
 
 
-async def claim(
-    connection: asyncpg.Connection, lease_id: UUID, limit: int, per_organization: int, after: UUID
-) -> list[asyncpg.Record]:
+class Share(NamedTuple):
+    """What to claim: *limit* conversations at most, and as many of an organization as make it *per_organization* under
+    way; of the organizations in *slow*, with *of_slow*, or else of all others.
+    """
+
+    limit: int
+    per_organization: int
+    slow: Sequence[UUID] = ()
+    of_slow: bool = False
+
+
+async def claim(connection: asyncpg.Connection, lease_id: UUID, after: UUID, share: Share) -> list[asyncpg.Record]:
     """Conversations with something to deliver that nobody delivers, now leased (worker, all organizations).
 
-    *limit* at most, and as many of an organization as make it *per_organization* under way. *after*: whose turn it
-    was last.
+    *after*: whose turn it was last.
     """
-    return await connection.fetch(CLAIM, lease_id, limit, per_organization, after)
+    return await connection.fetch(
+        CLAIM, lease_id, share.limit, share.per_organization, after, share.slow, share.of_slow
+    )
 
 
 PENDING = """

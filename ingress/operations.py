@@ -1,0 +1,115 @@
+"""For those who run the service: is it alive, can it work, what does it count."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable
+from functools import partial
+from time import monotonic
+from typing import Any, Generic, TypeVar
+
+import msgspec
+from prometheus_client import Metric, exposition
+from starlette.requests import Request
+from starlette.responses import Response
+
+from . import metrics
+from .database import Database, SchemaError, StoreUnavailable
+from .manager import WhatsAppProviderManager
+from .problems import json_response
+from .vault import VaultError
+
+# However many ask, the database is looked at, and the metrics are written down, once in so many seconds.
+KEEP_S = 1.0
+# With KEEP_S less than the 3 s after which a process without a database must not be given traffic any more.
+READY_WITHIN_S = 1.5
+
+Value = TypeVar("Value")
+
+
+class Kept(Generic[Value]):
+    """What *make* gives, made once for all who ask meanwhile and in the KEEP_S after."""
+
+    def __init__(self, make: Callable[[], Awaitable[Value]]) -> None:
+        self._make = make
+        self._making: asyncio.Future[Value] | None = None
+        self._made_at = 0.0
+
+    async def get(self) -> Value:
+        if self._making is None or (self._making.done() and monotonic() - self._made_at >= KEEP_S):
+            self._making = asyncio.ensure_future(self._make())
+            self._making.add_done_callback(self._made)
+        return await asyncio.shield(self._making)  # who hangs up does not take it from the others
+
+    def _made(self, _: object) -> None:
+        self._made_at = monotonic()
+
+
+class Operations:
+    """What this process says of itself."""
+
+    def __init__(self, database: Database, manager: WhatsAppProviderManager, closing: asyncio.Event) -> None:
+        self._database = database
+        self._manager = manager
+        self._closing = closing
+        self._doubt = Kept(self._find_doubt)
+        self._pages = {openmetrics: Kept(partial(_page, openmetrics)) for openmetrics in (False, True)}
+
+    async def readiness(self) -> Response:
+        if self._closing.is_set():
+            return json_response({"status": "draining"}, 503)
+        doubt = await self._doubt.get()
+        if doubt is not None:
+            return json_response({"status": "unavailable", "detail": doubt}, 503)
+        return json_response({"status": "ready"})
+
+    async def _find_doubt(self) -> str | None:
+        """Why what is accepted could not be stored, or what is stored not be opened; None: it can."""
+        try:
+            async with asyncio.timeout(READY_WITHIN_S):
+                await self._database.check()
+                await self._manager.check()
+        except (StoreUnavailable, TimeoutError):
+            return "the database does not answer"
+        except (SchemaError, VaultError) as error:
+            return str(error)
+        return None
+
+    async def metrics(self, accept: str) -> Response:
+        openmetrics = "application/openmetrics-text" in accept
+        return Response(await self._pages[openmetrics].get(), headers={"content-type": _encoder(openmetrics)[1]})
+
+
+class _Collected(msgspec.Struct):
+    """A registry of what was collected before."""
+
+    families: list[Metric]
+
+    def collect(self) -> Iterable[Metric]:
+        return self.families
+
+
+def _encoder(openmetrics: bool) -> tuple[Callable[[Any], bytes], str]:
+    # One version of each format, whichever is asked for: each other one would be another page.
+    return exposition.choose_encoder("application/openmetrics-text; version=1.0.0" if openmetrics else "")
+
+
+async def _page(openmetrics: bool) -> bytes:
+    # Collected here, where everything is counted; writing it down takes long, and touches nothing that changes.
+    collected = _Collected(list(metrics.REGISTRY.collect()))
+    return await asyncio.to_thread(_encoder(openmetrics)[0], collected)
+
+
+async def healthz(request: Request[Any]) -> Response:
+    """GET /healthz: the process is alive. Says nothing about what it depends on."""
+    return json_response({"status": "ok"})
+
+
+async def readyz(request: Request[Any]) -> Response:
+    """GET /readyz: it can store what it accepts, and open what is stored. Redis is not needed for that."""
+    operations: Operations = request.state["operations"]
+    return await operations.readiness()
+
+
+async def show_metrics(request: Request[Any]) -> Response:
+    """GET /metrics: for Prometheus; OpenMetrics where it asks for it."""
+    operations: Operations = request.state["operations"]
+    return await operations.metrics(request.headers.get("accept", ""))

@@ -1,0 +1,238 @@
+"""What is counted stays small whatever is asked, and is there to be read whatever happens on the other port."""
+
+import ast
+import asyncio
+import os
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+from prometheus_client.parser import text_string_to_metric_families as parse_text
+
+import ingress
+from ingress import app, metrics, operations
+from ingress.database import Database
+from ingress.metrics import OTHER, VALUES
+
+from .gateway import Gateway, Organization, eventually
+
+# 10,000 in the long form.
+HOSTILE = int(os.environ.get("HOSTILE_REQUESTS", "600"))
+MOST_SERIES = 3_000
+# All that the parser lets pass, but for those that open a tunnel.
+METHODS = (
+    *(
+        "DELETE",
+        "GET",
+        "HEAD",
+        "POST",
+        "PUT",
+        "OPTIONS",
+        "TRACE",
+        "COPY",
+        "LOCK",
+        "MKCOL",
+        "MOVE",
+        "PROPFIND",
+        "PROPPATCH",
+    ),
+    *("SEARCH", "UNLOCK", "BIND", "REBIND", "UNBIND", "ACL", "REPORT", "MKACTIVITY", "CHECKOUT", "MERGE", "M-SEARCH"),
+    *("NOTIFY", "SUBSCRIBE", "UNSUBSCRIBE", "PATCH", "PURGE", "MKCALENDAR", "LINK", "UNLINK"),
+)
+PATHS = (
+    *("/send", "/messages", "/messages/{}", "/events", "/events/stream?after={}", "/media/{}", "/healthz", "/readyz"),
+    *("/integrations/whatsapp/provider/current", "/integrations/whatsapp/provider/configs/{}", "/callback/{}", "/{}"),
+    *("/webhooks/{}/x", "/webhooks/meta_business/{}", "/keys/{}", "/quarantine/{}/replay", "/openapi.json", "/metrics"),
+)
+
+
+async def series(gateway: Gateway) -> list[Any]:
+    """Every sample of a scrape."""
+    page = (await gateway.metrics()).raw.decode()
+    return [sample for family in parse_text(page) for sample in family.samples if sample.name.startswith("ingress_")]
+
+
+def unforeseen(samples: list[Any]) -> list[Any]:
+    return [
+        sample
+        for sample in samples
+        for name, value in sample.labels.items()
+        if name != "le" and value not in VALUES[name] | {OTHER}
+    ]
+
+
+async def test_hostile_requests_make_no_series(organization: Organization) -> None:
+    """Odd methods, paths, providers, keys and bodies: what they are counted as was known before they came."""
+    gateway = organization.gateway
+    places = asyncio.Semaphore(16)
+
+    async def hostile(number: int) -> None:
+        path = PATHS[number % len(PATHS)].format(f"odd-{number}")
+        key = organization.key if number % 3 else f"ingress_{number}"
+        async with places:
+            # Not all of them end: a stream does not.
+            headers = {"authorization": f"Bearer {key}", "x-org-id": f"{number}", "accept": f"x/{number}"}
+            method = METHODS[number // len(PATHS) % len(METHODS)]
+            async with gateway.session.request(method, gateway.url + path, headers=headers, data=b"{") as answer:
+                assert answer.status not in (500, 502)
+
+    await asyncio.gather(*map(hostile, range(HOSTILE)))
+    samples = await series(gateway)
+    assert unforeseen(samples) == []
+    assert len(samples) <= MOST_SERIES
+
+
+def names_of(metric: Any) -> tuple[str, ...]:
+    """The labels that are to be given to *metric*; none where it is no metric, or has been given them."""
+    if isinstance(metric, metrics.Tally):
+        return metric._labels
+    if isinstance(metric, metrics._Closed) and not metric._labelvalues:
+        return tuple(metric._labelnames)
+    return ()
+
+
+def observe(metric: Any, *values: str) -> None:
+    if isinstance(metric, metrics.Tally):
+        metric.observe(1.0, *values)
+    else:
+        metrics.child(metric, *values)
+
+
+async def test_no_metric_takes_a_value_that_was_not_foreseen(gateway: Gateway) -> None:
+    """What providers, plug-ins and libraries bring into a label, class names and codes, is `other` as well."""
+    labelled = [metric for metric in vars(metrics).values() if names_of(metric)]
+    assert len(labelled) > 25
+    for metric in labelled:
+        for number in range(50):
+            observe(metric, *(f"odd-{number}" for _ in names_of(metric)))
+    samples = await series(gateway)
+    assert unforeseen(samples) == []
+    assert len(samples) <= MOST_SERIES
+    assert metrics.child.cache_info().maxsize == 4096
+
+
+def test_what_the_code_counts_as_a_word_is_foreseen() -> None:
+    """A value that is written in the code and missing in `VALUES` would be counted as `other`."""
+    missing, found = [], 0
+    for path in Path(ingress.__file__).parent.rglob("*.py"):
+        for call in ast.walk(ast.parse(path.read_text())):
+            if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Attribute):
+                continue
+            if call.func.attr == "child":
+                metric, arguments = call.args[0], call.args[1:]
+            elif call.func.attr == "labels":
+                metric, arguments = call.func.value, call.args
+            elif call.func.attr == "observe":
+                metric, arguments = call.func.value, call.args[1:]
+            else:
+                continue
+            name = metric.attr if isinstance(metric, ast.Attribute) else ""
+            if not hasattr(metrics, name):
+                continue
+            for label, argument in zip(names_of(getattr(metrics, name)), arguments, strict=False):
+                if isinstance(argument, ast.Constant):
+                    found += 1
+                    if argument.value not in VALUES[label] | {OTHER}:
+                        missing.append((path.name, name, argument.value))
+    assert found > 15
+    assert missing == []
+
+
+async def test_a_method_that_a_route_has_not_is_counted_apart(gateway: Gateway) -> None:
+    def requests() -> dict[tuple[str, ...], float]:
+        return {labels: sum(counts[:-1]) for labels, counts in metrics.http_seconds._counts.items()}
+
+    before = requests()
+    for method in ("GET", "PURGE", "DELETE"):
+        await gateway.call(method, "/healthz")
+    counted = {labels: count - before.get(labels, 0) for labels, count in requests().items()}
+    assert {labels: count for labels, count in counted.items() if count} == {
+        ("/healthz", "GET", "2xx"): 1,
+        (OTHER, OTHER, "4xx"): 2,
+    }
+
+
+# ---------------------------------------------------------------- the port of their own
+
+
+async def test_the_public_port_shows_no_metrics(gateway: Gateway) -> None:
+    """And the other one shows nothing else but health."""
+    assert (await gateway.call("GET", "/metrics")).status == 404
+    own = gateway.operations
+    assert [(await gateway.call("GET", f"{own}{path}")).status for path in ("/healthz", "/readyz", "/metrics")] == [
+        200
+    ] * 3
+    for path in ("/send", "/events", "/openapi.json", "/webhooks/meta_business/x", "/organizations"):
+        assert (await gateway.call("GET", own + path)).status == 404
+
+
+async def test_a_scrape_while_the_public_port_is_flooded(gateway: Gateway) -> None:
+    """More connections than that port takes: it refuses, and the other one answers as ever."""
+    port = int(gateway.url.rpartition(":")[2])
+    held = []
+    try:
+        for _ in range(1_100):
+            held.append((await asyncio.open_connection("127.0.0.1", port))[1])
+        await eventually(lambda: gateway.call("GET", "/healthz"), lambda answer: answer.status == 503)
+        async with asyncio.timeout(5):
+            assert (await gateway.metrics()).status == 200
+            assert (await gateway.call("GET", f"{gateway.operations}/readyz")).status == 200
+    finally:
+        for writer in held:
+            writer.close()
+
+
+async def test_connections_to_the_port_of_metrics_are_few(gateway: Gateway) -> None:
+    port = int(gateway.operations.rpartition(":")[2])
+    async with aiohttp.ClientSession() as session:
+        held = [(await asyncio.open_connection("127.0.0.1", port))[1] for _ in range(64)]
+
+        async def status() -> int:
+            async with session.get(f"{gateway.operations}/healthz") as answer:
+                return answer.status
+
+        await eventually(status, lambda status: status == 503)
+        for writer in held:
+            writer.close()
+        await eventually(status, lambda status: status == 200)
+
+
+async def test_scrapes_share_a_page(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many there are, what is counted is written down once a second in each of two formats."""
+    monkeypatch.setattr(operations, "KEEP_S", 60.0)
+    collected: list[None] = []
+    collect = metrics.REGISTRY.collect
+
+    def counted() -> Any:
+        collected.append(None)
+        return collect()
+
+    monkeypatch.setattr(metrics.REGISTRY, "collect", counted)
+    accepts = ["", "text/plain", *(f"application/openmetrics-text; version=1.{number}.0" for number in range(30))]
+    pages = await asyncio.gather(*map(gateway.metrics, accepts))
+    kinds = {page.headers["content-type"].partition(";")[0] for page in pages}
+    assert kinds == {"text/plain", "application/openmetrics-text"}
+    assert {page.raw[-6:] == b"# EOF\n" for page in pages} == {True, False}
+    assert len(collected) <= 2
+
+
+async def test_a_flood_of_probes_looks_at_the_database_once(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(operations, "KEEP_S", 60.0)
+    looks: list[None] = []
+    check = Database.check
+
+    async def counted(database: Database) -> None:
+        looks.append(None)
+        await check(database)
+
+    monkeypatch.setattr(Database, "check", counted)
+    answers = await asyncio.gather(*(gateway.call("GET", "/readyz") for _ in range(200)))
+    assert {answer.status for answer in answers} == {200}
+    assert len(looks) <= 1
+
+
+async def test_the_description_is_written_once(gateway: Gateway) -> None:
+    first, second = [await gateway.call("GET", "/openapi.json") for _ in range(2)]
+    assert first.raw == second.raw
+    assert app._description.cache_info().misses == 1
