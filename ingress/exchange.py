@@ -10,7 +10,7 @@ from .inbound import NOT_FOUND, Answer, Header, Inbound, token_of
 from .manager import Config
 
 
-class Connection(Protocol):
+class Channel(Protocol):
     """What an exchange needs of its connection."""
 
     url: bytes
@@ -43,7 +43,7 @@ class Exchange:
         "response_complete",
     )
 
-    def __init__(self, protocol: Connection, headers: list[Header], inbound: Inbound) -> None:
+    def __init__(self, protocol: Channel, headers: list[Header], inbound: Inbound) -> None:
         self._protocol = protocol
         self._inbound = inbound
         self._target = protocol.url

@@ -135,7 +135,7 @@ class Inbound:
         await self._commit.__aexit__(*reason)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """The ASGI form of `begin`, for a server that has no shorter way (ingress/server.py has one)."""
+        """The ASGI form of `begin`, for a server that has no shorter way (ingress/exchange.py is ours)."""
         try:
             config = await self.config_of_webhook(token_of(scope["path"]))
             limit, owner = (self.limit_bytes(config), config.organization_id) if config else (SMALL_BODY_BYTES, None)

@@ -184,7 +184,8 @@ class BoundedProtocol(HttpToolsProtocol):
             self.flow.pause_reading()
 
     def _begin_wait(self) -> None:
-        self._wait(HEADER_DEADLINE_S if self._part == _HEADER else BODY_DEADLINE_S)
+        if not self._beyond:
+            self._wait(HEADER_DEADLINE_S if self._part == _HEADER else BODY_DEADLINE_S)
 
     def _parse(self, data: bytes) -> int:
         """How much of *data* was parsed. Raises `Problem` and httptools' errors."""
@@ -198,6 +199,8 @@ class BoundedProtocol(HttpToolsProtocol):
                     continue
                 self._part, self._size_bytes = _HEADER, 0
             if self._part == _BODY and (left := self._left_bytes) != _CHUNKED:
+                if not left:
+                    raise _MALFORMED()  # the parser waits for more of it than was declared
                 end = min(len(data), at + left)
                 self._left_bytes = left - (end - at)
             else:

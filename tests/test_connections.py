@@ -11,6 +11,7 @@ import pytest
 
 from ingress import connections, edge, protocol
 from ingress.connections import Connections
+from ingress.server import listen
 from ingress.settings import Settings
 
 from .conftest import serving
@@ -165,6 +166,20 @@ async def test_an_answer_before_a_short_body_leaves_the_connection(connect: Any)
     await client.write(HEALTH * 100, HEALTH)
     assert (await client.answer()).status == 200
     assert not await client.is_closed(0.01)
+
+
+async def test_nobodys_body_is_waited_for(gateway: Gateway, connect: Any) -> None:
+    """Every route that takes a body asks who sends it, first."""
+    paths = (await gateway.call("GET", "/openapi.json")).json["paths"]
+    routes = [(method.upper(), path) for path, methods in paths.items() for method in methods if method != "get"]
+    assert len(routes) > 20
+    for method, path in routes:
+        if path.startswith("/webhooks/"):
+            continue
+        client = await connect()
+        await client.write(request(method, path.replace("{", "").replace("}", ""), "content-length: 70000"))
+        answer = await client.answer()
+        assert (answer.status, answer.headers["connection"]) == (401, "close"), path
 
 
 async def test_half_a_body_of_a_stranger_is_not_held(organization: Organization, connect: Any) -> None:
@@ -380,6 +395,29 @@ async def test_beyond_the_last_connection_the_answer_is_to_come_again(
         return bool((await client.answer()).status == 200)
 
     await eventually(taken)
+
+
+async def test_much_behind_an_answer_under_way_waits_its_turn(
+    organization: Organization, gateway: Gateway, connect: Any
+) -> None:
+    """A megabyte of webhooks behind a long poll: none is lost, none is early."""
+    client = await connect()
+    texts = [f"{number} {'x' * 100_000}" for number in range(10)]
+    latest = (await organization.call("GET", "/events?after=0&limit=1000")).json["next"]
+    await client.write(request("GET", f"/events?after={latest + 10**9}&wait=1", bearer(organization)))
+    for text in texts:
+        client.writer.write(webhook(organization, gateway.meta.inbound(organization.numbers[0]).text(text)))
+    assert [(await client.answer()).status for _ in range(11)] == [200] * 11
+    received = await organization.events(kind="message.received")
+    assert [event["data"]["message"]["content"]["body"] for event in received] == texts
+
+
+def test_connections_inherit_their_options() -> None:
+    with listen("127.0.0.1", 0) as listening, socket.create_connection(listening.getsockname()):
+        made, _ = listening.accept()
+        with made:
+            assert made.getsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT) == 128 * 1024
+            assert made.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 30_000
 
 
 async def test_a_stream_whose_reader_is_gone_ends(small: str, connect: Any, organization: Organization) -> None:
