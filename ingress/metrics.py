@@ -33,6 +33,7 @@ _UNUSABLE = {"plugin_missing", "cannot_be_opened"}
 # Why a switch was not made.
 _REFUSALS = {
     *("refused", "invalid_configuration", "test_failed", "test_timed_out", "provider_unreachable", "config_active"),
+    *("secrets_needed", "account_in_use"),
     *("version_conflict", "no_former_config", "not_paired", "too_slow", "webhook_not_set", "lock_lost"),
 }
 VALUES: dict[str, set[str]] = {
@@ -77,6 +78,9 @@ VALUES: dict[str, set[str]] = {
         *("malformed_key", "unknown_key", "webhook", "address", "account", "host", "claim", "attempt", "breaker_open"),
         *_REFUSALS,
         *("asked", "error", "process_died", "pairing_timed_out", "superseded"),
+        # connections that are ended early
+        *("evicted", "slow_reader", "slow_sender", "silent", "malformed_request", "host_missing", "upgrade_refused"),
+        *("transfer_encoding", "too_large", "header_too_large", "version_not_supported", "unavailable", "internal"),
         # How PostgreSQL and Redis fail: names of exceptions.
         *(
             "ConnectionDoesNotExistError",

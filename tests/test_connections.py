@@ -259,11 +259,11 @@ async def test_who_never_reads_is_cut_off_and_who_reads_slowly_is_not(
 ) -> None:
     monkeypatch.setattr(protocol, "WRITE_DEADLINE_S", DEADLINE_S)
     monkeypatch.setattr(connections, "SWEEP_S", DEADLINE_S / 10)
-    size = len((await gateway.call("GET", "/metrics")).raw)
+    size = len((await gateway.call("GET", "/openapi.json")).raw)
     client = await connect()
     _small_window(client)
     client.reader._transport.pause_reading()  # type: ignore[attr-defined]
-    await client.write(request("GET", "/metrics") * (20_000_000 // size))
+    await client.write(request("GET", "/openapi.json") * (20_000_000 // size))
     ended = connections_ended("slow_reader")
     if not reads:
         await eventually(lambda: connections_ended("slow_reader") == ended + 1)

@@ -3,17 +3,20 @@
 import ast
 import asyncio
 import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import aiohttp
 import pytest
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
 import ingress
-from ingress import app, metrics, operations
+from ingress import app, metrics, operations, protocol
 from ingress.database import Database
 from ingress.metrics import OTHER, VALUES
+from ingress.server import OPERATIONS_CONNECTIONS
 
 from .gateway import Gateway, Organization, eventually
 
@@ -168,34 +171,37 @@ async def test_the_public_port_shows_no_metrics(gateway: Gateway) -> None:
 
 
 async def test_a_scrape_while_the_public_port_is_flooded(gateway: Gateway) -> None:
-    """More connections than that port takes: it refuses, and the other one answers as ever."""
+    """More connections than that port keeps: the other one answers as ever."""
     port = int(gateway.url.rpartition(":")[2])
-    held = []
-    try:
-        for _ in range(1_100):
-            held.append((await asyncio.open_connection("127.0.0.1", port))[1])
-        await eventually(lambda: gateway.call("GET", "/healthz"), lambda answer: answer.status == 503)
+    async with silent(port, 1_100):
         async with asyncio.timeout(5):
             assert (await gateway.metrics()).status == 200
             assert (await gateway.call("GET", f"{gateway.operations}/readyz")).status == 200
-    finally:
-        for writer in held:
-            writer.close()
 
 
 async def test_connections_to_the_port_of_metrics_are_few(gateway: Gateway) -> None:
+    """The ones that say nothing make room for who does."""
     port = int(gateway.operations.rpartition(":")[2])
-    async with aiohttp.ClientSession() as session:
-        held = [(await asyncio.open_connection("127.0.0.1", port))[1] for _ in range(64)]
+    async with silent(port, 200) as held:
+        assert (await gateway.call("GET", f"{gateway.operations}/healthz")).status == 200
+        await eventually(lambda: sum(not reader.at_eof() for reader in held) <= OPERATIONS_CONNECTIONS)
 
-        async def status() -> int:
-            async with session.get(f"{gateway.operations}/healthz") as answer:
-                return answer.status
 
-        await eventually(status, lambda status: status == 503)
-        for writer in held:
+@asynccontextmanager
+async def silent(port: int, many: int) -> AsyncIterator[list[asyncio.StreamReader]]:
+    """So *many* connections that never say a word."""
+    opened = [await asyncio.open_connection("127.0.0.1", port) for _ in range(many)]
+    try:
+        yield [reader for reader, _ in opened]
+    finally:
+        for _, writer in opened:
             writer.close()
-        await eventually(status, lambda status: status == 200)
+
+
+def test_the_reasons_for_ending_a_connection_are_foreseen() -> None:
+    codes = {made().code for made in vars(protocol).values() if isinstance(made, partial)}
+    assert "upgrade_refused" in codes
+    assert codes <= VALUES["reason"]
 
 
 async def test_scrapes_share_a_page(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
