@@ -256,7 +256,7 @@ class BoundedProtocol(HttpToolsProtocol):
                 self.expect_100_continue = value.lower() == b"100-continue"
             else:
                 self._left_bytes = _CHUNKED
-                if value.lower() != b"chunked" or version != "1.1":
+                if value.strip().lower() != b"chunked" or version != "1.1":
                     raise _ENCODED()
         if self.parser.should_upgrade():
             raise _UPGRADE()

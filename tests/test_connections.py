@@ -142,6 +142,14 @@ async def test_what_frames_a_body_is_bounded(
     await writing
 
 
+@pytest.mark.parametrize("value", ["chunked", "Chunked", "chunked ", "\tCHUNKED"])
+async def test_chunked_may_be_written_in_many_ways(organization: Organization, connect: Any, value: str) -> None:
+    client = await connect()
+    head = request("POST", "/send", bearer(organization), f"transfer-encoding:{value}")
+    await client.write(head + b"2\r\n{}\r\n0\r\n\r\n" + HEALTH)
+    assert [(await client.answer()).status for _ in range(2)] == [422, 200]
+
+
 async def test_an_answer_before_a_long_body_ends_the_connection(organization: Organization, connect: Any) -> None:
     """The client sees it, and then the end; what is in the body is no request."""
     for target, headers, status in (
