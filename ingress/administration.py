@@ -23,11 +23,13 @@ from .envelope import timestamp
 from .identifiers import parse_id
 from .inbound import Inbound
 from .manager import WhatsAppProviderManager
-from .problems import Problem, json_response, not_found
+from .problems import Problem, json_response, not_found, unavailable
 from .reading import FOREIGN
 from .relay import Endpoint, Secret, post, rotated
 from .storage import deliveries, inbound, organizations
+from .transfers import Busy, Transfers
 from .vault import Vault, new_api_key
+from .waiting import Page, Waiting
 
 KEY_ENVIRONMENT = "live"
 
@@ -221,7 +223,12 @@ async def test_callback(request: Request[Any]) -> Response:
     data = {"organization_id": organization_id}
     body = _encode({"type": "callback.test", "timestamp": timestamp(datetime.now(UTC)), "id": event_id, "data": data})
     session: aiohttp.ClientSession = request.state["session"]
-    answer = await post(session, endpoint, event_id, body)
+    transfers: Transfers = request.state["transfers"]
+    try:
+        with transfers.room(organization_id):
+            answer = await post(session, endpoint, event_id, body)
+    except Busy:
+        raise unavailable("Too many calls of the organization are under way.") from None
     return json_response({"delivered": answer.ok, "outcome": answer.kind, "error": answer.error, "id": event_id})
 
 
@@ -321,9 +328,17 @@ async def _quarantine_item(request: Request[Any], organization_id: UUID, foreign
 async def show_quarantine(request: Request[Any]) -> Response:
     """GET /quarantine/{id}: with the body, base64 (bytes that could not be read need not be text)."""
     organization_id, principal = await organization_of(request, "read")
-    row = await _quarantine_item(request, organization_id, _foreign(request, principal))
-    shown = {name: row[name] for name in ("id", "config_id", "received_at", "reason", "state", "body")}
-    return json_response(shown)
+    foreign = _foreign(request, principal)
+    waiting: Waiting = request.state["waiting"]
+    room = waiting.room(organization_id)
+
+    async def read() -> list[bytes]:
+        await room.reserve()
+        row = await _quarantine_item(request, organization_id, foreign)
+        shown = {name: row[name] for name in ("id", "config_id", "received_at", "reason", "state", "body")}
+        return [_encode(shown)]
+
+    return Page(room, read)
 
 
 async def replay_quarantine(request: Request[Any]) -> Response:

@@ -118,9 +118,9 @@ def limit_of(request: Request[Any], default: int = 50, most: int = 200) -> int:
 def page_response(name: str, records: Sequence[dict[str, Any]], limit: int, cursor: str = "id") -> Response:
     """The first *limit* of *records* as *name*; where there are more, the last one's *cursor* as ``next``."""
     page: dict[str, Any] = {name: records[:limit]}
-    if len(records) > limit:
-        page["next"] = records[limit - 1][cursor]
-    return json_response(page)
+    if more or len(records) > limit:
+        page["next"] = records[:limit][-1][cursor]
+    return page
 
 
 def int_of(request: Request[Any], name: str, default: int) -> int:
@@ -140,6 +140,13 @@ def id_of(request: Request[Any], name: str) -> UUID | None:
     if text and found is None:
         raise Problem(422, "invalid_request", "A query parameter is not valid.", errors=[(name, "is no id")])
     return found
+    return json_response(page_of(name, records, limit, cursor))
+
+
+def page_of(
+    name: str, records: Sequence[dict[str, Any]], limit: int, cursor: str = "id", *, more: bool = False
+) -> dict[str, Any]:
+    """What `page_response` answers. *more*: there are more although *records* are not more than *limit*."""
 
 
 # ------------------------------------------------------------------ around every handler

@@ -29,7 +29,7 @@ from providers.messages import (
 from . import metrics, tracing
 from .auth import organization_of
 from .database import Database, StoreUnavailable
-from .edge import decode_body, headers_of, id_of, limit_of, page_response
+from .edge import decode_body, headers_of, id_of, limit_of, page_of
 from .events import Wakes
 from .group_commit import Overloaded
 from .identifiers import parse_id
@@ -42,6 +42,7 @@ from .storage import sends
 
 logger = logging.getLogger("ingress.messages")
 
+from .waiting import Page, Shares, Waiting
 WAIT_S = 20.0
 # How long an answer waits for a status to settle what a provider left open.
 SETTLE_WAIT_S = 3.0
@@ -244,8 +245,12 @@ async def send(request: Request[Any]) -> Response:
 async def _awaited(
     request: Request[Any], organization_id: UUID, message_id: UUID, task: "asyncio.Task[SendState]", wait_s: float
 ) -> SendState | None:
-    """How the send ended; None if it has not within *wait_s*, or nobody here can say: it is accepted all the same."""
-    if wait_s <= 0:
+    """How the send ended; None if it has not within *wait_s*, or nobody here can say: it is accepted all the same.
+
+    At once where the organization has as many waiting for theirs as it may.
+    """
+    places: Shares = request.state["waiting"].sends
+    if wait_s <= 0 or not places.take(organization_id):
         return None
     try:
         try:
@@ -264,6 +269,8 @@ async def _awaited(
 
 
 async def _settled(request: Request[Any], organization_id: UUID, state: SendState, wait_s: float) -> SendState:
+    finally:
+        places.add(organization_id, -1)
     """The state once a status has settled it, or as it is after SETTLE_WAIT_S."""
     database: Database = request.state["database"]
     wakes: Wakes = request.state["wakes"]
@@ -404,6 +411,14 @@ async def list_messages(request: Request[Any]) -> Response:
     organization_id, _ = await organization_of(request, "read")
     conversation_id, before, limit = id_of(request, "conversation_id"), id_of(request, "before"), limit_of(request)
     database: Database = request.state["database"]
-    async with database.organization(organization_id) as connection:
-        rows = await sends.page(connection, organization_id, conversation_id, before, limit + 1)
-    return page_response("messages", [_record(row) for row in rows], limit)
+    waiting: Waiting = request.state["waiting"]
+    room = waiting.room(organization_id)
+
+    async def read() -> list[bytes]:
+        await room.reserve()
+        async with database.organization(organization_id) as connection:
+            rows = await sends.page(connection, organization_id, conversation_id, before, limit + 1)
+        more = bool(rows) and rows[-1]["followed"]
+        return [msgspec.json.encode(page_of("messages", [_record(row) for row in rows], limit, more=more))]
+
+    return Page(room, read)

@@ -126,6 +126,7 @@ class Sending:
         self.fallback_from: UUID | None = None
         self.fallback_reason: str | None = None  # class of the error that moved it on, or `breaker_open`
         self.uncertain: Uncertain | None = None  # an attempt that may have been taken
+        self.held_bytes = 0  # of a large request, as it is counted among its organization's
         self.since = monotonic()
         self._conversation: Conversation | None = None
 
