@@ -28,7 +28,7 @@ from .reading import FOREIGN
 from .relay import Endpoint, Secret, post, rotated
 from .storage import deliveries, inbound, organizations
 from .transfers import Busy, Transfers
-from .vault import Vault, new_api_key
+from .vault import Vault, is_key_id, new_api_key
 from .waiting import Page, Waiting
 
 KEY_ENVIRONMENT = "live"
@@ -136,9 +136,12 @@ async def list_keys(request: Request[Any]) -> Response:
     """GET /keys; `next` is the next page's `after`."""
     organization_id, _ = await organization_of(request, "admin")
     limit = limit_of(request)
+    after = request.query_params.get("after")
+    if after and not is_key_id(after):
+        raise Problem(422, "invalid_request", "A query parameter is not valid.", errors=[("after", "is no key's id")])
     database: Database = request.state["database"]
     async with database.organization(organization_id) as connection:
-        rows = await organizations.keys(connection, organization_id, request.query_params.get("after"), limit + 1)
+        rows = await organizations.keys(connection, organization_id, after, limit + 1)
     return page_response("keys", [dict(row) for row in rows], limit)
 
 
@@ -146,6 +149,8 @@ async def revoke_key(request: Request[Any]) -> Response:
     """DELETE /keys/{id}: refused everywhere within five seconds."""
     organization_id, principal = await organization_of(request, "admin")
     key_id = request.path_params["key_id"]
+    if not is_key_id(key_id):
+        raise not_found()
     database: Database = request.state["database"]
     async with database.organization(organization_id) as connection:
         if not await organizations.revoke(connection, organization_id, key_id):

@@ -23,6 +23,8 @@ CONNECT_TIMEOUT_S = 3.0
 CALL_TIMEOUT_S = 10.0
 MAX_ANSWER_BYTES = 1024 * 1024
 CUT_BYTES = 64 * 1024
+# Addresses are kept at hand, but for those with something long in them, as an id that somebody sent.
+LONGEST_KEPT_URL = 512
 # No fewer than there are slots to call in (ingress/bulkhead.py): who has one does not wait for another organization.
 CONNECTIONS_PER_HOST = 400
 
@@ -90,7 +92,7 @@ class Caller:
         try:
             async with self.session.request(
                 request.method,
-                _url(request.url),
+                _url(request.url) if len(request.url) <= LONGEST_KEPT_URL else URL(request.url),
                 headers=request.headers,
                 data=body or request.body or None,
                 allow_redirects=False,  # a redirected POST would be repeated, or become a GET

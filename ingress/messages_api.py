@@ -19,11 +19,14 @@ from providers import Recipient
 from providers.messages import (
     Audio,
     Document,
+    Id,
     Image,
+    Line,
     OutboundContent,
     Phone,
     Text,
     Video,
+    Words,
 )
 
 from . import metrics, tracing
@@ -39,10 +42,10 @@ from .policy import OnUncertain
 from .problems import Problem, json_response, not_found, unavailable
 from .sending import Order, SendState, state_of
 from .storage import sends
+from .waiting import Page, Shares, Waiting
 
 logger = logging.getLogger("ingress.messages")
 
-from .waiting import Page, Shares, Waiting
 WAIT_S = 20.0
 # How long an answer waits for a status to settle what a provider left open.
 SETTLE_WAIT_S = 3.0
@@ -56,8 +59,8 @@ class Attachment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """A medium by its URL; what it is follows from its type."""
 
     url: Annotated[str, msgspec.Meta(min_length=1, max_length=2048)]
-    mime_type: str | None = None
-    filename: str | None = None
+    mime_type: Id | None = None
+    filename: Line | None = None
 
     def __repr__(self) -> str:
         return "Attachment(…)"
@@ -68,8 +71,8 @@ class SendRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
     to: Phone | Recipient
     content: OutboundContent | None = None
-    body: str | None = None
-    attachments: list[Attachment] = []
+    body: Words | None = None
+    attachments: Annotated[list[Attachment], msgspec.Meta(max_length=100)] = []
     lead_id: _Reference | None = None
     reply_to: _Reference | None = None
     fallback: bool = True
@@ -266,11 +269,11 @@ async def _awaited(
     except Exception:  # an error would say that it was not accepted, and invite a second one
         logger.exception("an accepted send is left to whoever takes it over")
         return None
+    finally:
+        places.add(organization_id, -1)
 
 
 async def _settled(request: Request[Any], organization_id: UUID, state: SendState, wait_s: float) -> SendState:
-    finally:
-        places.add(organization_id, -1)
     """The state once a status has settled it, or as it is after SETTLE_WAIT_S."""
     database: Database = request.state["database"]
     wakes: Wakes = request.state["wakes"]

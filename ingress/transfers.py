@@ -40,6 +40,7 @@ TRANSFER_TIMEOUT_S = 300.0
 # Without a byte from the medium's host.
 IDLE_TIMEOUT_S = 15.0
 REDIRECTS = 3
+LONGEST_URL = 8192  # as long as a header with one may be
 # At once in this process, and of them for one organization.
 TRANSFERS, TRANSFERS_PER_ORGANIZATION = 200, 20
 
@@ -212,6 +213,8 @@ class Transfers(Caller):
     async def _get(self, media: Media) -> aiohttp.ClientResponse:
         """The answer of the medium's host, whose credentials go to no other. Raises `Unusable`."""
         headers, url = media.headers, media.url
+        if len(url) > LONGEST_URL:
+            raise Unusable("address", "the address of the medium is too long")
         for _ in range(REDIRECTS + 1):
             try:
                 self._egress.check_url(url)
