@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from .errors import Uncertain
+from .errors import MAX_DETAIL, Uncertain
 
 
 class Value(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
@@ -553,6 +553,7 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 # ---------------------------------------------------------------- state
 
 
+MAX_SESSION_BYTES, MAX_SESSION_FACTS = 16 * 1024, 30
 # Why an account cannot send: each is repaired in another way.
 Trouble = Literal["credentials", "account_restricted", "session_lost", "not_paired"]
 
@@ -571,6 +572,14 @@ class ProviderStatus(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     session_info: dict[str, Any] = {}
     detail: str | None = None  # for people: what is wrong and what to do
     trouble: Trouble | None = None
+
+    def __post_init__(self) -> None:
+        # Kept, and shown with every look at the account; a provider's words are as long as it likes.
+        if self.detail is not None and len(self.detail) > MAX_DETAIL:
+            msgspec.structs.force_setattr(self, "detail", self.detail[:MAX_DETAIL])
+        if len(msgspec.json.encode(self.session_info)) > MAX_SESSION_BYTES:
+            short = {name: said for name, said in self.session_info.items() if len(msgspec.json.encode(said)) <= MAX_ID}
+            msgspec.structs.force_setattr(self, "session_info", short if len(short) <= MAX_SESSION_FACTS else {})
 
     def __repr__(self) -> str:
         return f"ProviderStatus(connection_quality={self.connection_quality!r})"

@@ -17,6 +17,7 @@ from providers import (
     Contact,
     MessageData,
     MessageResult,
+    ProviderStatus,
     Recipient,
     Registry,
     Response,
@@ -368,6 +369,18 @@ def test_an_id_that_cannot_be_kept_leaves_a_send_uncertain(name: str, body: Call
     assert end.code == "unexpected_answer"
     end = run(start, [answer_of(200, body("x" * 100))] * 4).end
     assert isinstance(end, MessageResult)
+
+
+def test_the_status_of_an_account_is_short() -> None:
+    """What a provider says of it is kept and shown: nothing long, and never its number lost for that."""
+    told = {"sender": TO, "reasons": ["x" * 500] * 1_000, "name": "x" * 900_000}
+    status = ProviderStatus(is_connected=True, connection_quality="good", session_info=told, detail=HOSTILE)
+    assert status.session_info == {"sender": TO}
+    assert status.detail == HOSTILE[:MAX_DETAIL]
+    many = {f"fact{number}": number for number in range(5_000)}
+    assert ProviderStatus(is_connected=True, connection_quality="good", session_info=many).session_info == {}
+    usual = {"sender": TO, "reasons": ["x" * 500] * 10}
+    assert ProviderStatus(is_connected=True, connection_quality="good", session_info=usual).session_info == usual
 
 
 def test_an_address_that_is_too_long_is_none() -> None:
