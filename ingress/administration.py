@@ -29,7 +29,7 @@ from .relay import Endpoint, Secret, post, rotated
 from .storage import deliveries, inbound, organizations
 from .transfers import Busy, Transfers
 from .vault import Vault, is_key_id, new_api_key
-from .waiting import Page, Waiting
+from .waiting import json_page
 
 KEY_ENVIRONMENT = "live"
 
@@ -334,16 +334,12 @@ async def show_quarantine(request: Request[Any]) -> Response:
     """GET /quarantine/{id}: with the body, base64 (bytes that could not be read need not be text)."""
     organization_id, principal = await organization_of(request, "read")
     foreign = _foreign(request, principal)
-    waiting: Waiting = request.state["waiting"]
-    room = waiting.room(organization_id)
 
-    async def read() -> list[bytes]:
-        await room.reserve()
+    async def read() -> object:
         row = await _quarantine_item(request, organization_id, foreign)
-        shown = {name: row[name] for name in ("id", "config_id", "received_at", "reason", "state", "body")}
-        return [_encode(shown)]
+        return {name: row[name] for name in ("id", "config_id", "received_at", "reason", "state", "body")}
 
-    return Page(room, read)
+    return json_page(request, organization_id, read)
 
 
 async def replay_quarantine(request: Request[Any]) -> Response:

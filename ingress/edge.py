@@ -127,7 +127,7 @@ def _check_values(body: object) -> None:
 def path_of(error: msgspec.ValidationError) -> tuple[str, str]:
     """(what is wrong, path of the field) out of a decoder's message; an unknown or missing one is part of the path."""
     detail, _, path = str(error).partition(" - at `")
-    path = path.rstrip("`").removeprefix("key` in `").lstrip("$.")
+    path = path.rstrip("`").removeprefix("key` in `").removeprefix("$").lstrip(".")
     if "field `" in detail:
         field = detail.rpartition("field `")[2].partition("`")[0]
         path = f"{path}.{field}".lstrip(".")

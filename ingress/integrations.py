@@ -34,7 +34,7 @@ from .policy import FallbackPolicy
 from .problems import Problem, call_problem, json_response, not_found, unavailable
 from .storage import audit
 from .transfers import Busy, Transfers
-from .waiting import Page, Waiting
+from .waiting import json_page
 
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
 Reason = Annotated[str, msgspec.Meta(min_length=1, max_length=500)]
@@ -476,17 +476,14 @@ async def list_audit(request: Request[Any]) -> Response:
     before = int_of(request, "before", 0) or None
     limit = limit_of(request)
     database: Database = request.state["database"]
-    waiting: Waiting = request.state["waiting"]
-    room = waiting.room(organization_id)
 
-    async def read() -> list[bytes]:
-        await room.reserve()
+    async def read() -> object:
         async with database.organization(organization_id) as connection:
             rows = await audit.trail(connection, organization_id, before, limit + 1)
         more = bool(rows) and rows[-1]["followed"]
-        return [msgspec.json.encode(page_of("entries", [_entry(row) for row in rows], limit, more=more))]
+        return page_of("entries", [_entry(row) for row in rows], limit, more=more)
 
-    return Page(room, read)
+    return json_page(request, organization_id, read)
 
 
 def _entry(row: asyncpg.Record) -> dict[str, Any]:

@@ -42,7 +42,7 @@ from .policy import OnUncertain
 from .problems import Problem, json_response, not_found, unavailable
 from .sending import Order, SendState, state_of
 from .storage import sends
-from .waiting import Page, Shares, Waiting
+from .waiting import Shares, json_page
 
 logger = logging.getLogger("ingress.messages")
 
@@ -414,14 +414,11 @@ async def list_messages(request: Request[Any]) -> Response:
     organization_id, _ = await organization_of(request, "read")
     conversation_id, before, limit = id_of(request, "conversation_id"), id_of(request, "before"), limit_of(request)
     database: Database = request.state["database"]
-    waiting: Waiting = request.state["waiting"]
-    room = waiting.room(organization_id)
 
-    async def read() -> list[bytes]:
-        await room.reserve()
+    async def read() -> object:
         async with database.organization(organization_id) as connection:
             rows = await sends.page(connection, organization_id, conversation_id, before, limit + 1)
         more = bool(rows) and rows[-1]["followed"]
-        return [msgspec.json.encode(page_of("messages", [_record(row) for row in rows], limit, more=more))]
+        return page_of("messages", [_record(row) for row in rows], limit, more=more)
 
-    return Page(room, read)
+    return json_page(request, organization_id, read)

@@ -7,8 +7,11 @@ its reader has all of it. Both are a tenant's to use, and nobody's to use up.
 import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator
+from typing import Any
 from uuid import UUID
 
+import msgspec
+from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
@@ -151,6 +154,18 @@ class Page(Response):
                 await send({"type": "http.response.body", "body": piece, "more_body": True})
             # The server takes this one when what it has is nearly written: not before then is the room given back.
             await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+def json_page(request: Request[Any], organization_id: UUID, read: Callable[[], Awaitable[object]]) -> Page:
+    """What *read* gives as JSON, in the room that the organization has for it."""
+    waiting: Waiting = request.state["waiting"]
+    room = waiting.room(organization_id)
+
+    async def encoded() -> list[bytes]:
+        await room.reserve()
+        return [msgspec.json.encode(await read())]
+
+    return Page(room, encoded)
 
 
 class Stream(StreamingResponse):
