@@ -267,6 +267,8 @@ create table events (
     created_at          timestamptz not null default now(),
     -- The envelope's `data`, as it is delivered, without `raw`.
     data                json        not null,
+    -- A page is as long as fits into memory, and a value's length is known only once it is read and unpacked.
+    data_bytes          integer     not null generated always as (octet_length(data::text)) stored,
     -- The provider's item: JSON, as bytes. NULL: the event is ours, no provider sent it.
     raw                 bytea,
     -- Also what the CRM knows it by: see `event_id` in ingress/identifiers.py.

@@ -23,10 +23,12 @@ from .envelope import timestamp
 from .identifiers import PLATFORM_ID, parse_id
 from .inbound import Inbound
 from .manager import WhatsAppProviderManager
-from .problems import Problem, json_response, not_found
+from .problems import Problem, json_response, not_found, unavailable
 from .relay import Endpoint, Secret, post, rotated
 from .storage import deliveries, inbound, organizations
-from .vault import Vault, new_api_key
+from .transfers import Busy, Transfers
+from .vault import Vault, is_key_id, new_api_key
+from .waiting import json_page
 
 KEY_ENVIRONMENT = "live"
 
@@ -128,9 +130,12 @@ async def list_keys(request: Request[Any]) -> Response:
     """GET /keys; `next` is the next page's `after`."""
     organization_id, _ = await organization_of(request, "admin")
     limit = limit_of(request)
+    after = request.query_params.get("after")
+    if after and not is_key_id(after):
+        raise Problem(422, "invalid_request", "A query parameter is not valid.", errors=[("after", "is no key's id")])
     database: Database = request.state["database"]
     async with database.organization(organization_id) as connection:
-        rows = await organizations.keys(connection, organization_id, request.query_params.get("after"), limit + 1)
+        rows = await organizations.keys(connection, organization_id, after, limit + 1)
     return page_response("keys", [dict(row) for row in rows], limit)
 
 
@@ -138,6 +143,8 @@ async def revoke_key(request: Request[Any]) -> Response:
     """DELETE /keys/{id}: refused everywhere within five seconds."""
     organization_id, principal = await organization_of(request, "admin")
     key_id = request.path_params["key_id"]
+    if not is_key_id(key_id):
+        raise not_found()
     database: Database = request.state["database"]
     async with database.organization(organization_id) as connection:
         if not await organizations.revoke(connection, organization_id, key_id):
@@ -215,7 +222,12 @@ async def test_callback(request: Request[Any]) -> Response:
     data = {"organization_id": organization_id}
     body = _encode({"type": "callback.test", "timestamp": timestamp(datetime.now(UTC)), "id": event_id, "data": data})
     session: aiohttp.ClientSession = request.state["session"]
-    answer = await post(session, endpoint, event_id, body)
+    transfers: Transfers = request.state["transfers"]
+    try:
+        with transfers.room(organization_id):
+            answer = await post(session, endpoint, event_id, body)
+    except Busy:
+        raise unavailable("Too many calls of the organization are under way.") from None
     return json_response({"delivered": answer.ok, "outcome": answer.kind, "error": answer.error, "id": event_id})
 
 
@@ -318,9 +330,13 @@ async def _quarantine_item(request: Request[Any], organization_id: UUID, foreign
 
 async def show_quarantine(request: Request[Any]) -> Response:
     """GET /quarantine/{id}: with the body, base64 (bytes that could not be read need not be text)."""
-    row = await _quarantine_item(request, *await _whose(request, "read"))
-    shown = {name: row[name] for name in ("id", "config_id", "received_at", "reason", "state", "body")}
-    return json_response(shown)
+    organization_id, foreign = await _whose(request, "read")
+
+    async def read() -> object:
+        row = await _quarantine_item(request, organization_id, foreign)
+        return {name: row[name] for name in ("id", "config_id", "received_at", "reason", "state", "body")}
+
+    return json_page(request, organization_id, read)
 
 
 async def replay_quarantine(request: Request[Any]) -> Response:

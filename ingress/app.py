@@ -59,6 +59,7 @@ from .storage import deliveries, health, inbound, retention, sends, statuses
 from .takeover import Takeover, forever
 from .transfers import Transfers
 from .vault import Vault
+from .waiting import Waiting
 
 logger = logging.getLogger("ingress.app")
 
@@ -146,6 +147,7 @@ class Application:
                 "outbound": outbound,
                 "transfers": transfers,
                 "authenticator": Authenticator(database, vault, settings.platform_key),
+                "waiting": Waiting(),
                 "closing": self.closing,
                 "operations": Operations(database, manager, self.closing),
             }

@@ -22,7 +22,12 @@ Exchange = Callable[[Request, float], Awaitable[Response]]
 CONNECT_TIMEOUT_S = 3.0
 CALL_TIMEOUT_S = 10.0
 MAX_ANSWER_BYTES = 1024 * 1024
+# A few are this large, as pages of templates. Together they take so much at most: who has a server of their own as a
+# provider may let all their calls have a large answer, and be slow with it.
+SMALL_ANSWER_BYTES, MAX_ANSWERS_BYTES = 64 * 1024, 16 * 1024 * 1024
 CUT_BYTES = 64 * 1024
+# Addresses are kept at hand, but for those with something long in them, as an id that somebody sent.
+LONGEST_KEPT_URL = 512
 # No fewer than there are slots to call in (ingress/bulkhead.py): who has one does not wait for another organization.
 CONNECTIONS_PER_HOST = 400
 
@@ -33,6 +38,7 @@ class Caller:
     def __init__(self, egress: Egress) -> None:
         self._egress = egress
         self._session: aiohttp.ClientSession | None = None
+        self._held_bytes = 0
 
     async def __aenter__(self) -> "Caller":
         self._session = self._egress.session(per_host=CONNECTIONS_PER_HOST, connections=0)
@@ -90,13 +96,13 @@ class Caller:
         try:
             async with self.session.request(
                 request.method,
-                _url(request.url),
+                _url(request.url) if len(request.url) <= LONGEST_KEPT_URL else URL(request.url),
                 headers=request.headers,
                 data=body or request.body or None,
                 allow_redirects=False,  # a redirected POST would be repeated, or become a GET
                 timeout=_timeout(math.ceil(remaining_s * 10) / 10),
             ) as answer:
-                said = await _cut(answer) if cut else await _capped(answer)
+                said = await _cut(answer) if cut else await self._capped(answer)
         except TRANSPORT_ERRORS as error:
             raise transport_failure(error, request.method) from error
         return Response(
@@ -104,6 +110,24 @@ class Caller:
             headers={name.lower(): value for name, value in answer.headers.items()},
             body=said,
         )
+
+    async def _capped(self, answer: aiohttp.ClientResponse) -> bytes:
+        """The body, if it has MAX_ANSWER_BYTES at most, and all large ones under way MAX_ANSWERS_BYTES together."""
+        if answer.content_length is not None and answer.content_length <= SMALL_ANSWER_BYTES:
+            return await answer.read()
+        chunks, size, held = [], 0, 0
+        try:
+            async for chunk in answer.content.iter_any():
+                size += len(chunk)
+                chunks.append(chunk)
+                grown = size - held if size > SMALL_ANSWER_BYTES else 0
+                held += grown
+                self._held_bytes += grown
+                if size > MAX_ANSWER_BYTES or self._held_bytes > MAX_ANSWERS_BYTES:
+                    raise aiohttp.ClientPayloadError("answer too large")
+            return b"".join(chunks)
+        finally:
+            self._held_bytes -= held
 
 
 # Both cost as much to make as to use, and are alike for most calls: of the time that is left, tenths of a second count.
@@ -125,19 +149,6 @@ def transport_failure(error: BaseException, method: str) -> Unavailable | Uncert
     # A lost answer to a read changes nothing at the provider; one to a write may have.
     kind = Unavailable if isinstance(error, unsent) or method == "GET" else Uncertain
     return kind(_reason(error), code=_code(error))
-
-
-async def _capped(answer: aiohttp.ClientResponse) -> bytes:
-    """The body, if it is no longer than MAX_ANSWER_BYTES."""
-    if (answer.content_length or 0) <= MAX_ANSWER_BYTES and answer.content_length is not None:
-        return await answer.read()
-    chunks, size = [], 0
-    async for chunk in answer.content.iter_any():
-        size += len(chunk)
-        if size > MAX_ANSWER_BYTES:
-            raise aiohttp.ClientPayloadError("answer too large")
-        chunks.append(chunk)
-    return b"".join(chunks)
 
 
 async def _cut(answer: aiohttp.ClientResponse) -> bytes:

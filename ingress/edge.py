@@ -27,6 +27,8 @@ MAX_HELD_BYTES = 64 * 1024 * 1024
 MAX_SHARE_BYTES = MAX_HELD_BYTES // 4
 # Of every answer.
 CAREFUL = ((b"x-content-type-options", b"nosniff"), (b"cache-control", b"no-store"))
+# Of JSON in a body: each takes some ten times what it took to write.
+MAX_VALUES = 10_000
 
 
 # ------------------------------------------------------------------ what was sent
@@ -107,8 +109,11 @@ async def decode_body(request: Request[Any], decoder: "msgspec.json.Decoder[Valu
     if encoding != "identity" or kind not in ("application/json", ""):
         raise Problem(415, "unsupported_media_type", "The body must be plain application/json.")
     try:
-        owner = request.state["caller"]
-        return decoder.decode(await read_body(request.receive, MAX_BODY_BYTES, request.state["bodies"], owner))
+        body = await read_body(request.receive, MAX_BODY_BYTES, request.state["bodies"], request.state["caller"])
+        value = decoder.decode(body)
+        if len(body) > MAX_VALUES or b"\\u0000" in body:  # a value takes a byte or more
+            _check_values(value)
+        return value
     except TooLarge:
         raise Problem(413, "too_large", f"The body may have {MAX_BODY_BYTES} bytes.") from None
     except msgspec.ValidationError as error:
@@ -118,10 +123,27 @@ async def decode_body(request: Request[Any], decoder: "msgspec.json.Decoder[Valu
         raise Problem(422, "invalid_json", f"The body is no JSON: {type(error).__name__}.") from None
 
 
+def _check_values(body: object) -> None:
+    """What no type of a body says. Raises `Problem` 422, naming the field by its path."""
+    left, count = [("", msgspec.to_builtins(body))], 0
+    while left:
+        path, value = left.pop()
+        count += 1
+        if count > MAX_VALUES:
+            raise Problem(422, "invalid_request", "The body is not valid.", errors=[("", "has too many values")])
+        if isinstance(value, dict):
+            left += [(path, key) for key in value]
+            left += [(f"{path}.{key}".lstrip("."), item) for key, item in value.items()]
+        elif isinstance(value, list):
+            left += [(f"{path}[{place}]", item) for place, item in enumerate(value)]
+        elif isinstance(value, str) and "\0" in value:  # which PostgreSQL has no text for
+            raise Problem(422, "invalid_request", "The body is not valid.", errors=[(path, "holds U+0000")])
+
+
 def path_of(error: msgspec.ValidationError) -> tuple[str, str]:
     """(what is wrong, path of the field) out of a decoder's message; an unknown or missing one is part of the path."""
-    detail, _, path = str(error).partition(" - at `$")
-    path = path.rstrip("`").lstrip(".")
+    detail, _, path = str(error).partition(" - at `")
+    path = path.rstrip("`").removeprefix("key` in `").removeprefix("$").lstrip(".")
     if "field `" in detail:
         field = detail.rpartition("field `")[2].partition("`")[0]
         path = f"{path}.{field}".lstrip(".")
@@ -134,10 +156,17 @@ def limit_of(request: Request[Any], default: int = 50, most: int = 200) -> int:
 
 def page_response(name: str, records: Sequence[dict[str, Any]], limit: int, cursor: str = "id") -> Response:
     """The first *limit* of *records* as *name*; where there are more, the last one's *cursor* as ``next``."""
+    return json_response(page_of(name, records, limit, cursor))
+
+
+def page_of(
+    name: str, records: Sequence[dict[str, Any]], limit: int, cursor: str = "id", *, more: bool = False
+) -> dict[str, Any]:
+    """What `page_response` answers. *more*: there are more although *records* are not more than *limit*."""
     page: dict[str, Any] = {name: records[:limit]}
-    if len(records) > limit:
-        page["next"] = records[limit - 1][cursor]
-    return json_response(page)
+    if more or len(records) > limit:
+        page["next"] = records[:limit][-1][cursor]
+    return page
 
 
 def int_of(request: Request[Any], name: str, default: int) -> int:

@@ -1,22 +1,25 @@
 """Events for the CRM to read: pages with a cursor (and a long poll), and a stream of server-sent events."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from functools import partial
 from time import monotonic
 from typing import Any
 from uuid import UUID
 
+import asyncpg
 from starlette.requests import Request
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import Response
 
 from .auth import authorize, organization_of
 from .database import Database
-from .edge import int_of, limit_of
+from .edge import Disconnected, int_of, limit_of
 from .envelope import render
 from .identifiers import parse_event_id
 from .problems import Problem
 from .redis_state import RedisState
 from .storage import events as stored
+from .waiting import Page, Room, Stream, Waiting, gathered
 
 MAX_WAIT_S = 30
 # A wake-up may be lost, and an event becomes readable only when no older transaction runs any more.
@@ -94,9 +97,15 @@ class Wakes:
             await self._redis.wake("events", self._announce.pop())
 
 
-async def _page(database: Database, organization_id: UUID, after: int, limit: int, raw: bool) -> list[Any]:
+async def _page(
+    database: Database, organization_id: UUID, room: Room, after: int, limit: int, *, raw: bool = False
+) -> list[Any]:
+    """The events of a page, in memory that *room* has for them; an empty one takes none."""
+    await room.reserve()
     async with database.organization(organization_id) as connection:
-        return await stored.read(connection, organization_id, after, limit, raw)
+        rows = await stored.read(connection, organization_id, after, limit, raw)
+    room.holds(sum(len(row["data"]) + len(row["raw"] or b"") for row in rows))
+    return rows
 
 
 def _pause(pause: float, woken: bool) -> float:
@@ -109,25 +118,42 @@ async def list_events(request: Request[Any]) -> Response:
     organization_id, _ = await organization_of(request, "read")
     after, limit = int_of(request, "after", 0), limit_of(request, 100, 1000)
     raw = request.query_params.get("raw") in ("1", "true")
-    deadline = monotonic() + min(MAX_WAIT_S, int_of(request, "wait", 0))
-    database: Database = request.state["database"]
+    wait_s = min(MAX_WAIT_S, int_of(request, "wait", 0))
+    waiting: Waiting = request.state["waiting"]
+    room = waiting.room(organization_id)
+    page = partial(_page, request.state["database"], organization_id, room, after, limit, raw=raw)
+
+    async def read() -> list[bytes]:
+        rows = await _awaited(request, organization_id, page, wait_s)
+        following = rows[-1]["sequence"] if rows else after
+        events = [part for row in rows for part in (b",", render(row, row["raw"]))]
+        return [b'{"events":[', *events[1:], b'],"next":%d}' % following]
+
+    return Page(room, read)
+
+
+async def _awaited(
+    request: Request[Any], organization_id: UUID, page: Callable[[], Awaitable[list[Any]]], wait_s: float
+) -> list[Any]:
+    """The events of *page* once there are some, or after *wait_s*. Raises `Problem`, `Disconnected`."""
     wakes: Wakes = request.state["wakes"]
     closing: asyncio.Event = request.state["closing"]
+    deadline = monotonic() + wait_s
     waiter = wakes.listen(organization_id)
     try:
-        rows = await _page(database, organization_id, after, limit, raw)
+        rows = await page()
         pause = POLL_S
         # At the end of the process a poll is answered as it is: the client asks again, elsewhere.
         while not rows and (left := deadline - monotonic()) > 0 and not closing.is_set():
             woken = await wakes.wait(waiter, min(left, pause))
             pause = _pause(pause, woken)
+            if await request.is_disconnected():
+                raise Disconnected
             await authorize(request, "read")  # the key may have been revoked meanwhile
-            rows = await _page(database, organization_id, after, limit, raw)
+            rows = await page()
     finally:
         wakes.leave(organization_id, waiter)
-    body = b",".join(render(row, row["raw"]) for row in rows)
-    following = rows[-1]["sequence"] if rows else after
-    return Response(b'{"events":[' + body + b'],"next":%d}' % following, media_type="application/json")
+    return rows
 
 
 async def stream_events(request: Request[Any]) -> Response:
@@ -141,11 +167,9 @@ async def stream_events(request: Request[Any]) -> Response:
     if after is None:
         async with database.organization(organization_id) as connection:
             after = await stored.last_sequence(connection, organization_id)
-    return StreamingResponse(
-        _stream(request, organization_id, after),
-        media_type="text/event-stream",
-        headers={"x-accel-buffering": "no"},
-    )
+    waiting: Waiting = request.state["waiting"]
+    room = waiting.room(organization_id)
+    return Stream(room, _stream(request, organization_id, after, room))
 
 
 def _resume(request: Request[Any], organization_id: UUID) -> int | None:
@@ -161,7 +185,11 @@ def _resume(request: Request[Any], organization_id: UUID) -> int | None:
     return sequence
 
 
-async def _stream(request: Request[Any], organization_id: UUID, after: int) -> AsyncIterator[bytes]:
+def _frame(row: asyncpg.Record) -> bytes:
+    return b"id: %d\nevent: %s\ndata: %s\n\n" % (row["sequence"], row["type"].encode(), render(row))
+
+
+async def _stream(request: Request[Any], organization_id: UUID, after: int, room: Room) -> AsyncGenerator[bytes, None]:
     database: Database = request.state["database"]
     wakes: Wakes = request.state["wakes"]
     closing: asyncio.Event = request.state["closing"]
@@ -173,16 +201,15 @@ async def _stream(request: Request[Any], organization_id: UUID, after: int) -> A
         while not closing.is_set():
             try:
                 await authorize(request, "read")
-            except Problem:  # revoked or expired: the stream ends, and its repetition is told why
+                rows = await _page(database, organization_id, room, after, STREAM_PAGE)
+            except Problem:  # revoked, expired, or too slow a reader: the stream ends, and its repetition is told why
                 return
-            rows = await _page(database, organization_id, after, STREAM_PAGE, raw=False)
             if rows:
                 after = rows[-1]["sequence"]
                 quiet_since, pause = monotonic(), SETTLE_S  # the next one's wake-up may be over already
-                yield b"".join(
-                    b"id: %d\nevent: %s\ndata: %s\n\n" % (row["sequence"], row["type"].encode(), render(row))
-                    for row in rows
-                )
+                for piece in gathered(map(_frame, rows)):
+                    yield piece
+                yield b""  # taken when what was before it is nearly written, and with it the page's memory
                 continue
             if monotonic() - quiet_since > HEARTBEAT_S:
                 quiet_since = monotonic()

@@ -27,7 +27,7 @@ from .audit import Actor, verify
 from .auth import Principal, client_address, organization_of
 from .changes import NoFormerConfig, NotReceiving, Switched, TooSlow, VersionConflict
 from .database import Database
-from .edge import decode_body, int_of, limit_of, page_response
+from .edge import decode_body, int_of, limit_of, page_of
 from .identifiers import parse_id
 from .live import health_of
 from .manager import WhatsAppProviderManager
@@ -36,6 +36,7 @@ from .policy import FallbackPolicy
 from .problems import Problem, call_problem, json_response, not_found, unavailable
 from .storage import audit
 from .transfers import Busy, Transfers
+from .waiting import json_page
 
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
 Reason = Annotated[str, msgspec.Meta(min_length=1, max_length=500)]
@@ -482,14 +483,20 @@ async def list_audit(request: Request[Any]) -> Response:
     before = int_of(request, "before", 0) or None
     limit = limit_of(request)
     database: Database = request.state["database"]
-    async with database.organization(organization_id) as connection:
-        rows = await audit.trail(connection, organization_id, before, limit + 1)
-    return page_response("entries", [_entry(row) for row in rows], limit)
+
+    async def read() -> object:
+        async with database.organization(organization_id) as connection:
+            rows = await audit.trail(connection, organization_id, before, limit + 1)
+        more = bool(rows) and rows[-1]["followed"]
+        return page_of("entries", [_entry(row) for row in rows], limit, more=more)
+
+    return json_page(request, organization_id, read)
 
 
 def _entry(row: asyncpg.Record) -> dict[str, Any]:
+    plain = {name: row[name] for name in ("id", "at", "action", "actor", "address", "config_id", "version", "reason")}
     as_they_are = {name: msgspec.Raw(row[name] or b"null") for name in ("before", "after")}
-    return {**row, **as_they_are, "hash": row["hash"].hex()}
+    return {**plain, **as_they_are, "hash": row["hash"].hex()}
 
 
 async def verify_audit(request: Request[Any]) -> Response:

@@ -1,6 +1,6 @@
 """Live status of an organization's providers: how each is doing, as a whole and as a stream of changes."""
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from datetime import datetime
 from time import monotonic
 from typing import Any
@@ -9,7 +9,6 @@ from uuid import UUID
 import asyncpg
 import msgspec
 from starlette.requests import Request
-from starlette.responses import StreamingResponse
 
 from .absent import UNUSABLE
 from .auth import authorize, organization_of
@@ -18,6 +17,7 @@ from .events import HEARTBEAT_S, Wakes
 from .health import WHAT_TO_DO
 from .problems import Problem
 from .storage import health
+from .waiting import Stream, Waiting
 
 # Changes wake the stream in every process; what is known of no transaction (a breaker) is found by looking.
 LOOK_S = 1.0
@@ -159,14 +159,15 @@ async def health_of(request: Request[Any], organization_id: UUID) -> dict[UUID, 
     return {row["config_id"]: health_shown(row, with_time=True) for row in rows if row["config_id"] is not None}
 
 
-async def stream_status(request: Request[Any]) -> StreamingResponse:
+async def stream_status(request: Request[Any]) -> Stream:
     """GET …/status: server-sent events, first `status`, the whole, then a `change` for each.
 
     `Last-Event-ID` is not needed: who comes back begins with the whole again.
     """
     organization_id, _ = await organization_of(request, "read")
     stream = _stream(request, organization_id, await _status(request, organization_id))
-    return StreamingResponse(stream, media_type="text/event-stream", headers={"x-accel-buffering": "no"})
+    waiting: Waiting = request.state["waiting"]
+    return Stream(waiting.room(organization_id), stream)
 
 
 async def _rows(request: Request[Any], organization_id: UUID) -> list[asyncpg.Record]:
@@ -179,7 +180,7 @@ async def _status(request: Request[Any], organization_id: UUID) -> Status:
     return status_of(await _rows(request, organization_id), request.state["breaker_of"])
 
 
-async def _stream(request: Request[Any], organization_id: UUID, known: Status) -> AsyncIterator[bytes]:
+async def _stream(request: Request[Any], organization_id: UUID, known: Status) -> AsyncGenerator[bytes, None]:
     changed: Wakes = request.state["changes"]
     closing = request.state["closing"]
     waiter = changed.listen(organization_id)

@@ -19,17 +19,20 @@ from providers import Recipient
 from providers.messages import (
     Audio,
     Document,
+    Id,
     Image,
+    Line,
     OutboundContent,
     Phone,
     Text,
     Video,
+    Words,
 )
 
 from . import metrics, tracing
 from .auth import organization_of
 from .database import Database, StoreUnavailable
-from .edge import decode_body, headers_of, id_of, limit_of, page_response
+from .edge import decode_body, headers_of, id_of, limit_of, page_of
 from .events import Wakes
 from .group_commit import Overloaded
 from .identifiers import parse_id
@@ -39,6 +42,7 @@ from .policy import OnUncertain
 from .problems import Problem, json_response, not_found, unavailable
 from .sending import Order, SendState, state_of
 from .storage import sends
+from .waiting import Shares, json_page
 
 logger = logging.getLogger("ingress.messages")
 
@@ -55,8 +59,8 @@ class Attachment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """A medium by its URL; what it is follows from its type."""
 
     url: Annotated[str, msgspec.Meta(min_length=1, max_length=2048)]
-    mime_type: str | None = None
-    filename: str | None = None
+    mime_type: Id | None = None
+    filename: Line | None = None
 
     def __repr__(self) -> str:
         return "Attachment(…)"
@@ -67,8 +71,8 @@ class SendRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
     to: Phone | Recipient
     content: OutboundContent | None = None
-    body: str | None = None
-    attachments: list[Attachment] = []
+    body: Words | None = None
+    attachments: Annotated[list[Attachment], msgspec.Meta(max_length=100)] = []
     lead_id: _Reference | None = None
     reply_to: _Reference | None = None
     fallback: bool = True
@@ -244,8 +248,12 @@ async def send(request: Request[Any]) -> Response:
 async def _awaited(
     request: Request[Any], organization_id: UUID, message_id: UUID, task: "asyncio.Task[SendState]", wait_s: float
 ) -> SendState | None:
-    """How the send ended; None if it has not within *wait_s*, or nobody here can say: it is accepted all the same."""
-    if wait_s <= 0:
+    """How the send ended; None if it has not within *wait_s*, or nobody here can say: it is accepted all the same.
+
+    At once where the organization has as many waiting for theirs as it may.
+    """
+    places: Shares = request.state["waiting"].sends
+    if wait_s <= 0 or not places.take(organization_id):
         return None
     try:
         try:
@@ -261,6 +269,8 @@ async def _awaited(
     except Exception:  # an error would say that it was not accepted, and invite a second one
         logger.exception("an accepted send is left to whoever takes it over")
         return None
+    finally:
+        places.add(organization_id, -1)
 
 
 async def _settled(request: Request[Any], organization_id: UUID, state: SendState, wait_s: float) -> SendState:
@@ -404,6 +414,11 @@ async def list_messages(request: Request[Any]) -> Response:
     organization_id, _ = await organization_of(request, "read")
     conversation_id, before, limit = id_of(request, "conversation_id"), id_of(request, "before"), limit_of(request)
     database: Database = request.state["database"]
-    async with database.organization(organization_id) as connection:
-        rows = await sends.page(connection, organization_id, conversation_id, before, limit + 1)
-    return page_response("messages", [_record(row) for row in rows], limit)
+
+    async def read() -> object:
+        async with database.organization(organization_id) as connection:
+            rows = await sends.page(connection, organization_id, conversation_id, before, limit + 1)
+        more = bool(rows) and rows[-1]["followed"]
+        return page_of("messages", [_record(row) for row in rows], limit, more=more)
+
+    return json_page(request, organization_id, read)

@@ -54,6 +54,7 @@ VALUES: dict[str, set[str]] = {
         *("switch", "fallback", "rollback"),
         *("sending", "uncertain", "download", "upload"),
         *("read", "typing", "stop_typing", "find_phone"),
+        *("readers", "sends"),
     },
     "outcome": {
         *get_args(StatusValue),
@@ -326,6 +327,11 @@ receipts = _counter(
 )
 
 # -- parts we depend on
+waiting = _gauge(
+    "ingress_waiting_requests", "Requests that wait: readers of events, and sends for their result", "kind"
+)
+page_bytes = _gauge("ingress_page_bytes", "Memory of pages that are read, or that their readers have not taken yet")
+turned_away = _counter("ingress_readers_turned_away_total", "Readers whose organization has too many waiting already")
 db_errors = _counter("ingress_db_errors_total", "Statements that the database did not confirm", "pool", "reason")
 _pool_in_use = _gauge("ingress_db_pool_in_use", "Connections in use", "pool")
 pool_wait = _histogram("ingress_db_pool_wait_seconds", "Wait for a connection", ("pool",), (0.001, *_LATENCY))

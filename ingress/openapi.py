@@ -78,8 +78,18 @@ def envelope_schema() -> dict[str, Any]:
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "WhatsApp Ingress event",
         "version": 1,
-        **msgspec.json.schema(Envelope),
+        **_unbounded(msgspec.json.schema(Envelope)),
     }
+
+
+def _unbounded(schema: Any) -> Any:
+    """*schema* without bounds on length: they are of what is sent, and nobody asked people to keep to them."""
+    if isinstance(schema, list):
+        return [_unbounded(part) for part in schema]
+    if isinstance(schema, dict):
+        bounds = ("maxLength", "maxItems", "maxProperties", "propertyNames")
+        return {name: _unbounded(part) for name, part in schema.items() if name not in bounds}
+    return schema
 
 
 def document(routes: list[BaseRoute]) -> dict[str, Any]:

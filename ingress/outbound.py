@@ -35,10 +35,14 @@ from .sending import Carrier, Order, Sending, SendState
 from .storage import sends
 from .storage.sends import Claim, Claimed
 from .tracing import trace_of
+from .waiting import Shares
 
 logger = logging.getLogger("ingress.outbound")
 
 EXPIRES_AFTER_S, EXPIRES_AT_MOST_S = 600, 24 * 3600
+# What large requests of sends under way may take; a small one is not counted, as a thousand of them are little.
+SMALL_REQUEST_BYTES = 4 * 1024
+HELD_BYTES, HELD_BYTES_EACH = 16 * 1024 * 1024, 4 * 1024 * 1024
 DRAIN_S = 10.0
 
 _encode = msgspec.json.Encoder().encode
@@ -87,6 +91,7 @@ class Outbound:
         self._breakers = breakers
         self._bulkhead = bulkhead
         self._claims: GroupCommit[Claim, Claimed] = GroupCommit("claims", database, WORKER, sends.claim)
+        self._memory = Shares(HELD_BYTES, HELD_BYTES_EACH)
         self._running: dict[UUID, Sending] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
 
@@ -133,42 +138,55 @@ class Outbound:
         request = _encode(order)
         if self._bulkhead.is_full(organization_id):
             raise Overloaded
-        while True:
-            if not route.order:
-                raise NotConfigured
-            sending = Sending(
-                organization_id, message_id, lease_id, order, route, now, expires_at, request_id, traceparent
-            )
-            first = self._next(sending)
-            if first is None:
-                active = route.order[0].provider
-                raise NoneReady(self._rest_s(sending), active if isinstance(active, Absent) else None)
-            claimed = await self._claims.submit(
-                Claim(
-                    organization_id,
-                    message_id,
-                    sending.conversation(route.order[0]).id,
-                    idempotency_key,
-                    request_hash,
-                    request,
-                    expires_at,
-                    lease_id,
-                    first.id,
-                    first.provider_type,
-                    route.version,
-                ),
-                organization=organization_id,
-                size_bytes=len(request),
-            )
-            if claimed.claimed:
-                break
-            if claimed.current:
-                raise Duplicate
-            # The version only goes up, and the fresh one is the database's own: this ends.
-            metrics.fence_rejections.labels("claim").inc()
-            route = await self._manager.route(organization_id, fresh=True, source="fence")
-        sending.claimed = first
+        held_bytes = self._hold(organization_id, len(request))
+        try:
+            while True:
+                if not route.order:
+                    raise NotConfigured
+                sending = Sending(
+                    organization_id, message_id, lease_id, order, route, now, expires_at, request_id, traceparent
+                )
+                first = self._next(sending)
+                if first is None:
+                    active = route.order[0].provider
+                    raise NoneReady(self._rest_s(sending), active if isinstance(active, Absent) else None)
+                claimed = await self._claims.submit(
+                    Claim(
+                        organization_id,
+                        message_id,
+                        sending.conversation(route.order[0]).id,
+                        idempotency_key,
+                        request_hash,
+                        request,
+                        expires_at,
+                        lease_id,
+                        first.id,
+                        first.provider_type,
+                        route.version,
+                    ),
+                    organization=organization_id,
+                    size_bytes=len(request),
+                )
+                if claimed.claimed:
+                    break
+                if claimed.current:
+                    raise Duplicate
+                # The version only goes up, and the fresh one is the database's own: this ends.
+                metrics.fence_rejections.labels("claim").inc()
+                route = await self._manager.route(organization_id, fresh=True, source="fence")
+        except BaseException:
+            self._memory.add(organization_id, -held_bytes)
+            raise
+        sending.claimed, sending.held_bytes = first, held_bytes
         return message_id, self.start(sending)
+
+    def _hold(self, organization_id: UUID, size_bytes: int) -> int:
+        """What is counted of a request's memory, until its send ends. Raises `Overloaded`."""
+        if size_bytes <= SMALL_REQUEST_BYTES:
+            return 0
+        if not self._memory.take(organization_id, size_bytes):
+            raise Overloaded
+        return size_bytes
 
     def start(self, sending: Sending) -> "asyncio.Task[SendState]":
         """Send in a task of our own: a client that hangs up changes nothing."""
@@ -232,6 +250,7 @@ class Outbound:
             return await self.failed(sending, last, error or self._nobody(sending))
         finally:
             self._running.pop(sending.id, None)
+            self._memory.add(sending.organization_id, -sending.held_bytes)
 
     def _next(self, sending: Sending) -> Config | None:
         """The first config that can be called now and has not failed for this message."""

@@ -16,7 +16,7 @@ from .database import WORKER, Database, StoreUnavailable
 from .events import Wakes
 from .group_commit import GroupCommit, Overloaded
 from .manager import Config
-from .sending import Carrier, Sending, SendState, state_of, status_event, storable
+from .sending import Carrier, Sending, SendState, state_of, status_event
 from .storage import sends
 from .storage.sends import Outcome
 
@@ -98,7 +98,7 @@ class Outcomes:
         now = datetime.now(UTC)
         told, detail = None, None
         if error is not None:
-            detail = storable(error.detail)
+            detail = error.detail
             told = ErrorInfo(class_=attempt_class, code=error.code, detail=detail or None)
         provider_message_id = result.provider_message_id if result else None
         event = None

@@ -167,6 +167,6 @@ def _is_own(host: str, provider: WhatsAppProvider) -> bool:
 
 
 def _signing_secrets(provider: WhatsAppProvider) -> list[str]:
-    """As signatures see them: HMAC fills a short key up with zero bytes, so those at its end make no other key."""
+    """Zero bytes at the end, which make no other HMAC key of a text, are refused where a secret is given."""
     values = [getattr(provider, field.name) for field in config_fields(type(provider)) if field.signs]
-    return [value.rstrip("\0") for value in values if value]
+    return [value for value in values if value]

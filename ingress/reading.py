@@ -13,6 +13,7 @@ from . import identifiers, metrics
 from .correlation import parse_correlation
 from .database import StoreUnavailable
 from .envelope import event_row
+from .excess import MAX_DATA_BYTES, short_error, without_excess
 from .manager import Config, WhatsAppProviderManager
 from .storage.inbound import KeyedEvent, QuarantineRow, WebhookRow
 from .storage.statuses import StatusRow
@@ -108,6 +109,9 @@ def _keyed(event: Event, owner: Config, now: datetime) -> KeyedEvent:
         sent = Status(provider_message_id=event.message.provider_message_id, value="sent")
         event = msgspec.structs.replace(event, type="message.status", message=None, status=sent)
     row = event_row(event, owner.organization_id, owner.id, owner.provider_type, message_id)
+    if len(row.data) > MAX_DATA_BYTES:
+        event = without_excess(event)
+        row = event_row(event, owner.organization_id, owner.id, owner.provider_type, message_id)
     if event.occurred_at is not None:
         metrics.provider_lag.observe((now - event.occurred_at).total_seconds(), owner.provider_type)
     status = None
@@ -122,7 +126,7 @@ def _keyed(event: Event, owner: Config, now: datetime) -> KeyedEvent:
             said.value,
             STATUS_RANK[said.value],
             event.occurred_at,
-            _encode(said.error) if said.error else None,
+            _encode(short_error(said.error)) if said.error else None,
             message_id,
             attempt,
         )

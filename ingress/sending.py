@@ -20,7 +20,6 @@ from .policy import OnUncertain
 from .storage.events import EventRow
 
 _encode = msgspec.json.Encoder().encode
-MAX_DETAIL_CHARACTERS = 1_000
 
 
 class Order(msgspec.Struct, frozen=True, kw_only=True):
@@ -127,6 +126,7 @@ class Sending:
         self.fallback_reason: str | None = None  # class of the error that moved it on, or `breaker_open`
         self.uncertain: Uncertain | None = None  # an attempt that may have been taken
         self.since = monotonic()
+        self.held_bytes = 0  # of a large request, as it is counted among its organization's
         self._conversation: Conversation | None = None
 
     def __repr__(self) -> str:
@@ -223,8 +223,3 @@ def status_event(
         Status(provider_message_id=provider_message_id, value=status, error=error),
     )
     return EventRow(sending.organization_id, "message.status", carrier.id, conversation.id, _encode(data))
-
-
-def storable(detail: str) -> str:
-    """A provider's own words, in a length and in characters that the database takes."""
-    return detail[:MAX_DETAIL_CHARACTERS].replace("\x00", "�")

@@ -6,7 +6,6 @@ Beside the calls that send: with connections of their own, so that whoever fetch
 import asyncio
 import contextlib
 import hashlib
-from collections import Counter
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from typing import Any
 from uuid import UUID
@@ -33,6 +32,7 @@ from .calls import CONNECT_TIMEOUT_S, TRANSPORT_ERRORS, Caller, Result, transpor
 from .edge import Disconnected
 from .egress import Egress, InvalidUrl
 from .media_types import SNIFF_BYTES
+from .waiting import Shares
 
 MAX_MEDIUM_BYTES = 100 * 1024 * 1024
 # From the first call to the last byte: 100 MiB at 350 KiB/s.
@@ -40,8 +40,9 @@ TRANSFER_TIMEOUT_S = 300.0
 # Without a byte from the medium's host.
 IDLE_TIMEOUT_S = 15.0
 REDIRECTS = 3
-# At once, for one organization in this process.
-TRANSFERS_PER_ORGANIZATION = 20
+LONGEST_URL = 8192  # as long as a header with one may be
+# At once in this process, and of them for one organization.
+TRANSFERS, TRANSFERS_PER_ORGANIZATION = 200, 20
 
 _REDIRECT = (301, 302, 303, 307, 308)
 _GONE = (404, 410)
@@ -146,20 +147,17 @@ class Transfers(Caller):
 
     def __init__(self, egress: Egress) -> None:
         super().__init__(egress)
-        self._busy: Counter[UUID] = Counter()
+        self._places = Shares(TRANSFERS, TRANSFERS_PER_ORGANIZATION)
 
     @contextlib.contextmanager
     def room(self, organization_id: UUID) -> Iterator[None]:
         """One of the transfers that *organization_id* may have under way. Raises `Busy`."""
-        if self._busy[organization_id] >= TRANSFERS_PER_ORGANIZATION:
+        if not self._places.take(organization_id):
             raise Busy
-        self._busy[organization_id] += 1
         try:
             yield
         finally:
-            self._busy[organization_id] -= 1
-            if not self._busy[organization_id]:
-                del self._busy[organization_id]
+            self._places.add(organization_id, -1)
 
     @contextlib.asynccontextmanager
     async def download(self, locate: Callable[[], Flow[Media]]) -> AsyncIterator[Download]:
@@ -215,6 +213,8 @@ class Transfers(Caller):
     async def _get(self, media: Media) -> aiohttp.ClientResponse:
         """The answer of the medium's host, whose credentials go to no other. Raises `Unusable`."""
         headers, url = media.headers, media.url
+        if len(url) > LONGEST_URL:
+            raise Unusable("address", "the address of the medium is too long")
         for _ in range(REDIRECTS + 1):
             try:
                 self._egress.check_url(url)

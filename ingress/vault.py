@@ -120,6 +120,10 @@ def new_api_key(environment: str) -> tuple[str, str, str]:
     return key_id, secret, head + _checksum(head)
 
 
+def is_key_id(text: str) -> bool:
+    return len(text) == KEY_ID_LENGTH and text.isascii() and text.isalnum()
+
+
 def split_api_key(key: str) -> tuple[str, str] | None:
     """(id, secret) of a key that is well-formed, else None."""
     head, checksum = key[:-6], key[-6:]

@@ -21,6 +21,8 @@ MAX_KEY = 512
 
 _BUSINESS_SCOPED = re.compile(r"[A-Z]{2}\.(ENT\.)?[A-Za-z0-9]+")
 _E164 = re.compile(r"[1-9][0-9]{6,14}")
+# 15 digits, and a stroke or two between each of them. A cache keeps what strangers send: nothing that is long.
+_LONGEST_PHONE = 40
 _PUNCTUATION = re.compile(r"[\s+().-]")
 # Seconds of this size are 30,000 years away, so they are milliseconds (seen in the field).
 _MILLISECONDS_FROM = 10**12
@@ -105,7 +107,7 @@ def written(value: Any) -> str | None:
 
 def phone(value: Any) -> str | None:
     """E.164 with the plus, from digits or from a number formatted for people. Anything else is no phone."""
-    return _phone(value) if isinstance(value, str) else None
+    return _phone(value) if isinstance(value, str) and len(value) <= _LONGEST_PHONE else None
 
 
 @lru_cache(1024)  # one number stands in a webhook several times, the business's own in all of them

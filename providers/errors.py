@@ -16,6 +16,13 @@
 An HTTP status for each of them is the service's business, not theirs.
 """
 
+import re
+
+MAX_DETAIL = 1_000
+MAX_RETRY_AFTER_S = 24 * 3600.0
+# What is no code of this kind is not repeated: it goes into tables, logs and metrics.
+_CODE = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
+
 
 class ProviderError(Exception):
     """Anything a provider plug-in reports."""
@@ -39,6 +46,7 @@ class SendError(ProviderError):
     ``code`` is the provider's own (or ours, a short snake_case word, where none was given), ``detail`` a
     sentence for people, ``retry_after_s`` the seconds the provider asked for, ``scope`` what the trouble is
     limited to (``token``, ``number``, ``template``, ``recipient``, ``message``, …), None where not known.
+    All of them are bounded here, for providers answer what they like.
     """
 
     def __init__(
@@ -49,10 +57,12 @@ class SendError(ProviderError):
         retry_after_s: float | None = None,
         scope: str | None = None,
     ) -> None:
-        super().__init__(detail)
-        self.detail = detail
-        self.code = code
-        self.retry_after_s = retry_after_s
+        self.detail = detail[:MAX_DETAIL].replace("\0", "\ufffd")
+        super().__init__(self.detail)
+        self.code = code if code is None or _CODE.fullmatch(code) else "unreadable"
+        # The comparison is false for what is no number, too.
+        bounded = retry_after_s is None or 0 <= retry_after_s <= MAX_RETRY_AFTER_S
+        self.retry_after_s = retry_after_s if bounded else MAX_RETRY_AFTER_S
         self.scope = scope
 
     def __repr__(self) -> str:

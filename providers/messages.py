@@ -10,6 +10,8 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
+from .errors import MAX_DETAIL, Uncertain
+
 
 class Value(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
     """Base of everything that may arrive in a request body: an unknown field is an error that names it.
@@ -22,6 +24,18 @@ class Value(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbi
         return f"{type(self).__name__}(…)"
 
 
+# ---------------------------------------------------------------- how long a value may be
+#
+# Bounds of what is decoded, that is of what somebody asks to be sent: far above what any provider takes, and there so
+# that nothing is kept and passed on that none can want. What people write is no request: events are made, and hold it.
+
+MAX_ID = 512  # also of ids in indexes, where PostgreSQL takes 2,704 bytes
+Id = Annotated[str, msgspec.Meta(max_length=MAX_ID)]
+Line = Annotated[str, msgspec.Meta(max_length=4096)]
+# WhatsApp's apps take no longer text.
+Words = Annotated[str, msgspec.Meta(max_length=65_536)]
+Object = Annotated[dict[Id, Any], msgspec.Meta(max_length=300)]
+
 # ---------------------------------------------------------------- people
 
 # ASCII digits, and no line break at the end, which `$` alone would let pass.
@@ -32,11 +46,11 @@ class Contact(Value, frozen=True):
     """A person. WhatsApp users may hide their number, so every field is optional; at least one is there."""
 
     phone: Phone | None = None
-    user_id: str | None = None  # business-scoped: another business sees another id for the same person
-    parent_user_id: str | None = None  # the same across the linked portfolios of one company
-    lid: str | None = None  # WhatsApp Web's hidden-number identity
-    username: str | None = None  # display only: it changes, and nothing can be sent to it
-    name: str | None = None
+    user_id: Id | None = None  # business-scoped: another business sees another id for the same person
+    parent_user_id: Id | None = None  # the same across the linked portfolios of one company
+    lid: Id | None = None  # WhatsApp Web's hidden-number identity
+    username: Line | None = None  # display only: it changes, and nothing can be sent to it
+    name: Line | None = None
 
     def __repr__(self) -> str:
         return "Contact(…)"
@@ -46,9 +60,9 @@ class Recipient(Value, frozen=True):
     """Where a message goes: exactly the addresses that are known. The phone wins where several are given."""
 
     phone: Phone | None = None
-    user_id: str | None = None
-    lid: str | None = None
-    group_id: str | None = None
+    user_id: Id | None = None
+    lid: Id | None = None
+    group_id: Id | None = None
 
     def __repr__(self) -> str:
         return "Recipient(…)"
@@ -58,20 +72,20 @@ class Recipient(Value, frozen=True):
 
 
 class Text(Value, frozen=True, tag="text", tag_field="type"):
-    body: str
+    body: Words
     preview_url: bool = False
 
 
 class MediaContent(Value, frozen=True):
     """``id`` is the provider's, ``url`` anybody's; ``sha256`` and ``mime_type`` are as the provider gave."""
 
-    id: str | None = None
-    url: str | None = None
-    mime_type: str | None = None
-    sha256: str | None = None
+    id: Line | None = None  # some providers' are addresses
+    url: Line | None = None
+    mime_type: Id | None = None
+    sha256: Id | None = None
     size_bytes: int | None = None
-    filename: str | None = None
-    caption: str | None = None
+    filename: Line | None = None
+    caption: Words | None = None
 
 
 class Image(MediaContent, frozen=True, tag="image", tag_field="type"):
@@ -97,77 +111,77 @@ class Sticker(MediaContent, frozen=True, tag="sticker", tag_field="type"):
 class Location(Value, frozen=True, tag="location", tag_field="type"):
     latitude: Annotated[float, msgspec.Meta(ge=-90, le=90)]
     longitude: Annotated[float, msgspec.Meta(ge=-180, le=180)]
-    name: str | None = None
-    address: str | None = None
-    url: str | None = None
+    name: Line | None = None
+    address: Line | None = None
+    url: Line | None = None
 
 
 class Contacts(Value, frozen=True, tag="contacts", tag_field="type"):
     """Cards as WhatsApp writes them (``name``, ``phones``, ``emails``, …): free-form, so plain objects."""
 
-    contacts: list[dict[str, Any]]
-    origin: str | None = None  # "contact_request": the person answered a request for the number
+    contacts: Annotated[list[Object], msgspec.Meta(max_length=300)]
+    origin: Line | None = None  # "contact_request": the person answered a request for the number
 
 
 class Reaction(Value, frozen=True, tag="reaction", tag_field="type"):
-    message_id: str
-    emoji: str | None = None  # None takes the reaction back
+    message_id: Id
+    emoji: Id | None = None  # None takes the reaction back
 
 
 class Button(Value, frozen=True):
-    id: str
-    title: str
+    id: Id
+    title: Line
 
 
 class ListRow(Value, frozen=True):
-    id: str
-    title: str
-    description: str | None = None
+    id: Id
+    title: Line
+    description: Line | None = None
 
 
 class ListSection(Value, frozen=True):
-    rows: list[ListRow]
-    title: str | None = None
+    rows: Annotated[list[ListRow], msgspec.Meta(max_length=1000)]
+    title: Line | None = None
 
 
 class ProductSection(Value, frozen=True):
-    title: str
-    products: list[str]
+    title: Line
+    products: Annotated[list[Id], msgspec.Meta(max_length=1000)]
 
 
 class CarouselCard(Value, frozen=True):
     """One picture with either a link (``title``, ``url``) or quick-reply buttons."""
 
-    image_url: str
-    text: str | None = None
-    title: str | None = None
-    url: str | None = None
-    buttons: list[Button] = []
+    image_url: Line
+    text: Words | None = None
+    title: Line | None = None
+    url: Line | None = None
+    buttons: Annotated[list[Button], msgspec.Meta(max_length=100)] = []
 
 
 class Buttons(Value, frozen=True, tag="buttons", tag_field="type"):
-    buttons: list[Button]
+    buttons: Annotated[list[Button], msgspec.Meta(max_length=100)]
 
 
 class ListMenu(Value, frozen=True, tag="list", tag_field="type"):
-    button: str
-    sections: list[ListSection]
+    button: Line
+    sections: Annotated[list[ListSection], msgspec.Meta(max_length=100)]
 
 
 class CallToAction(Value, frozen=True, tag="cta_url", tag_field="type"):
-    title: str
-    url: str
+    title: Line
+    url: Line
 
 
 class FlowAction(Value, frozen=True, tag="flow", tag_field="type"):
-    cta: str
-    flow_id: str | None = None
-    flow_name: str | None = None
-    token: str | None = None
+    cta: Line
+    flow_id: Id | None = None
+    flow_name: Line | None = None
+    token: Line | None = None
     mode: Literal["draft", "published"] | None = None
     action: Literal["navigate", "data_exchange"] | None = None
-    screen: str | None = None
-    data: dict[str, Any] | None = None
+    screen: Line | None = None
+    data: Object | None = None
 
 
 class LocationRequest(Value, frozen=True, tag="location_request", tag_field="type"):
@@ -183,49 +197,49 @@ class CallPermissionRequest(Value, frozen=True, tag="call_permission_request", t
 
 
 class AddressRequest(Value, frozen=True, tag="address_request", tag_field="type"):
-    country: str
-    values: dict[str, Any] | None = None
-    saved_addresses: list[dict[str, Any]] | None = None
-    validation_errors: dict[str, str] | None = None
+    country: Id
+    values: Object | None = None
+    saved_addresses: Annotated[list[Object], msgspec.Meta(max_length=300)] | None = None
+    validation_errors: Annotated[dict[Id, Line], msgspec.Meta(max_length=100)] | None = None
 
 
 class VoiceCall(Value, frozen=True, tag="voice_call", tag_field="type"):
-    title: str
+    title: Line
     ttl_minutes: int | None = None
-    payload: str | None = None
+    payload: Line | None = None
 
 
 class Product(Value, frozen=True, tag="product", tag_field="type"):
-    catalog_id: str
-    product_id: str
+    catalog_id: Id
+    product_id: Id
 
 
 class ProductList(Value, frozen=True, tag="product_list", tag_field="type"):
-    catalog_id: str
-    sections: list[ProductSection]
+    catalog_id: Id
+    sections: Annotated[list[ProductSection], msgspec.Meta(max_length=100)]
 
 
 class ProductCarousel(Value, frozen=True, tag="product_carousel", tag_field="type"):
-    catalog_id: str
-    products: list[str]
+    catalog_id: Id
+    products: Annotated[list[Id], msgspec.Meta(max_length=1000)]
 
 
 class Catalog(Value, frozen=True, tag="catalog", tag_field="type"):
-    thumbnail_product_id: str | None = None
+    thumbnail_product_id: Id | None = None
 
 
 class Carousel(Value, frozen=True, tag="carousel", tag_field="type"):
-    cards: list[CarouselCard]
+    cards: Annotated[list[CarouselCard], msgspec.Meta(max_length=100)]
 
 
 class OrderDetails(Value, frozen=True, tag="order_details", tag_field="type"):
     """A request to pay. ``details`` is the provider's own object: payments differ by country and provider."""
 
-    details: dict[str, Any]
+    details: Object
 
 
 class OrderStatus(Value, frozen=True, tag="order_status", tag_field="type"):
-    details: dict[str, Any]
+    details: Object
 
 
 Action = (
@@ -254,25 +268,25 @@ class Interactive(Value, frozen=True, tag="interactive", tag_field="type"):
     """A message with something to tap. ``header`` is a text or one medium."""
 
     action: Action
-    body: str | None = None
-    header: str | HeaderMedia | None = None
-    footer: str | None = None
+    body: Words | None = None
+    header: Words | HeaderMedia | None = None
+    footer: Words | None = None
 
 
 class Template(Value, frozen=True, tag="template", tag_field="type"):
     """An approved template. ``components`` hold its variables in WhatsApp's own form and go out as given."""
 
-    name: str
-    language: str
-    components: list[dict[str, Any]] = []
+    name: Line
+    language: Id
+    components: Annotated[list[Object], msgspec.Meta(max_length=300)] = []
     marketing: bool = False  # send through the marketing endpoint, where the provider has one
-    rendered: str | None = None  # what it says, variables filled in: sent as text where a provider has no templates
+    rendered: Words | None = None  # what it says, variables filled in: sent as text where a provider has no templates
 
 
 class Pin(Value, frozen=True, tag="pin", tag_field="type"):
     """Pins or unpins a message of a group."""
 
-    message_id: str
+    message_id: Id
     action: Literal["pin", "unpin"] = "pin"
     expiration_days: Annotated[int, msgspec.Meta(ge=1, le=30)] | None = None
 
@@ -399,13 +413,21 @@ class MessageData(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
 
 
 class MessageResult(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A provider took the message. ``timestamp`` and ``cost`` only where the provider gives them."""
+    """A provider took the message. ``timestamp`` and ``cost`` only where the provider gives them.
+
+    Raises `Uncertain` where its id of the message is none that can be kept.
+    """
 
     provider_message_id: str
     status: Literal["sent", "held"] = "sent"  # held: taken, but the provider keeps it back for a review
     timestamp: datetime | None = None
     cost: str | None = None
     contact: Contact | None = None  # the recipient as the provider knows it
+
+    def __post_init__(self) -> None:
+        identity = self.provider_message_id
+        if not 0 < len(identity) <= MAX_ID or "\0" in identity:
+            raise Uncertain("the answer has no id of the message that can be kept", code="unexpected_answer")
 
 
 # ---------------------------------------------------------------- receiving
@@ -531,6 +553,7 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 # ---------------------------------------------------------------- state
 
 
+MAX_SESSION_BYTES, MAX_SESSION_FACTS = 16 * 1024, 30
 # Why an account cannot send: each is repaired in another way.
 Trouble = Literal["credentials", "account_restricted", "session_lost", "not_paired"]
 
@@ -549,6 +572,14 @@ class ProviderStatus(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     session_info: dict[str, Any] = {}
     detail: str | None = None  # for people: what is wrong and what to do
     trouble: Trouble | None = None
+
+    def __post_init__(self) -> None:
+        # Kept, and shown with every look at the account; a provider's words are as long as it likes.
+        if self.detail is not None and len(self.detail) > MAX_DETAIL:
+            msgspec.structs.force_setattr(self, "detail", self.detail[:MAX_DETAIL])
+        if len(msgspec.json.encode(self.session_info)) > MAX_SESSION_BYTES:
+            short = {name: said for name, said in self.session_info.items() if len(msgspec.json.encode(said)) <= MAX_ID}
+            msgspec.structs.force_setattr(self, "session_info", short if len(short) <= MAX_SESSION_FACTS else {})
 
     def __repr__(self) -> str:
         return f"ProviderStatus(connection_quality={self.connection_quality!r})"

@@ -24,7 +24,7 @@ from ingress.settings import Settings
 from providers import Request, Response, Unavailable
 
 from .conftest import serving
-from .gateway import Gateway, Organization
+from .gateway import Gateway, Organization, eventually
 
 STRICT = Egress([])
 
@@ -347,6 +347,37 @@ async def test_answers_are_read_up_to_a_limit(monkeypatch: pytest.MonkeyPatch) -
         async with egress.session(per_host=0) as session:
             assert (await post(session, Endpoint(url, [new_secret()]), "evt_1", b"{}")).ok
     assert sent < 32 * 1024 * 1024
+
+
+async def test_large_answers_together_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ten that come slowly take room of two; small ones go on, and a large one again when those are gone."""
+    release = asyncio.Event()
+
+    async def slow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        size = 200_000 if b"large" in await reader.readuntil(b"\r\n\r\n") else 1_000
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\nConnection: close\r\n\r\n" % size)
+        writer.write(bytes(size - 1))
+        if size > 1_000:
+            await release.wait()
+        writer.write(b"\0")
+        writer.close()
+
+    monkeypatch.setattr(calls, "MAX_ANSWERS_BYTES", 450_000)
+    egress = Egress([ipaddress.ip_network("127.0.0.0/8")])
+    async with await asyncio.start_server(slow, "127.0.0.1", 0) as server, Caller(egress) as caller:
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
+
+        def flow(path: str) -> Any:
+            return (yield Request(method="GET", url=url + path))
+
+        asking = [asyncio.create_task(caller.run(flow("large"))) for _ in range(10)]
+        await eventually(lambda: sum(task.done() for task in asking), lambda refused: refused == 8)
+        assert len((await caller.run(flow("small"))).body) == 1_000
+        release.set()
+        ended = await asyncio.gather(*asking, return_exceptions=True)
+        assert sorted(len(end.body) if isinstance(end, Response) else 0 for end in ended) == [0] * 8 + [200_000] * 2
+        assert [end.code for end in ended if isinstance(end, Unavailable)] == ["incomplete_body"] * 8
+        assert len((await caller.run(flow("large"))).body) == 200_000
 
 
 # ---------------------------------------------------------------- through the API

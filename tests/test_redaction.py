@@ -492,7 +492,7 @@ HARMLESS = {
 
 
 # Fields that a struct looks at when it is made.
-CHECKED = {"phone_number": "+15005550199"}
+CHECKED = {"phone_number": "+15005550199", "provider_message_id": "wamid.1"}
 
 
 @pytest.mark.parametrize("kind", structs(), ids=lambda kind: f"{kind.__module__}.{kind.__qualname__}")

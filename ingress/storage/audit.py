@@ -6,6 +6,8 @@ from uuid import UUID
 
 import asyncpg
 
+from .pages import within
+
 # Locked until the transaction ends: the entries of one organization are written one after the other.
 END = """
 select audit_entries, audit_hash, clock_timestamp() as at from organizations where id = $1 for no key update"""
@@ -49,15 +51,19 @@ async def append(
 
 _ENTRY = "id, at, action, actor, address, config_id, version, before, after, reason, hash"
 
-TRAIL = f"""
-select {_ENTRY} from provider_audit_log
-where organization_id = $1 and ($2::bigint is null or id < $2) order by id desc limit $3"""
+TRAIL = within(
+    f"{_ENTRY}, followed",
+    f"""select {_ENTRY} from provider_audit_log
+    where organization_id = $1 and ($2::bigint is null or id < $2) order by id desc limit $3""",
+    size="500 + coalesce(octet_length(before::text), 0) + coalesce(octet_length(after::text), 0)",
+    order="id desc",
+)
 
 
 async def trail(
     connection: asyncpg.Connection, organization_id: UUID, before: int | None, limit: int
 ) -> Sequence[asyncpg.Record]:
-    """The organization's changes, newest first (organization)."""
+    """The organization's changes, newest first: as many as make a page. Whether the last is ``followed`` (organization)."""
     return await connection.fetch(TRAIL, organization_id, before, limit)
 
 

@@ -7,6 +7,8 @@ from uuid import UUID
 
 import asyncpg
 
+from .pages import within
+
 LEASE_S = 30
 
 # In turns: from the organization after the one served last, once around those that have a queue, one step of an index
@@ -75,20 +77,28 @@ async def claim(connection: asyncpg.Connection, lease_id: UUID, after: UUID, sha
     )
 
 
-PENDING = """
-select organization_id, sequence, d.attempts, d.refusals, coalesce(d.failed_at, e.created_at) as waits_since, e.type, e.config_id, e.created_at, e.data,
-    coalesce((select before.state = 'parked' from deliveries before
-        where before.organization_id = d.organization_id and before.conversation_id = d.conversation_id
-            and before.sequence < d.sequence order by before.sequence desc limit 1), false) as gap
-from deliveries d join events e using (organization_id, sequence)
-where d.organization_id = $1 and d.conversation_id = $2 and d.state = 'pending'
-order by d.sequence limit $3"""
+# 64 conversations are delivered at once: a batch each, and what it is rendered to, is what they hold.
+BATCH_BYTES = 256 * 1024
+PENDING = within(
+    "organization_id, sequence, attempts, refusals, waits_since, type, config_id, created_at, data, gap",
+    """select organization_id, sequence, d.attempts, d.refusals, coalesce(d.failed_at, e.created_at) as waits_since, e.type, e.config_id,
+        e.created_at, e.data, e.data_bytes,
+        coalesce((select before.state = 'parked' from deliveries before
+            where before.organization_id = d.organization_id and before.conversation_id = d.conversation_id
+                and before.sequence < d.sequence order by before.sequence desc limit 1), false) as gap
+    from deliveries d join events e using (organization_id, sequence)
+    where d.organization_id = $1 and d.conversation_id = $2 and d.state = 'pending'
+    order by d.sequence limit $3""",
+    size="data_bytes",
+    order="sequence",
+    most_bytes=BATCH_BYTES,
+)
 
 
 async def pending(
     connection: asyncpg.Connection, organization_id: UUID, conversation: UUID, limit: int
 ) -> list[asyncpg.Record]:
-    """The next undelivered events of a conversation, in order (worker).
+    """The next undelivered events of a conversation, in order, as many as make a batch (worker).
 
     ``gap``: the one before was given up. ``waits_since``: its last attempt, or else its arrival.
     """

@@ -6,6 +6,8 @@ from uuid import UUID
 
 import asyncpg
 
+from .pages import within
+
 # The horizon of readers and the place of writers: see schema.sql, `events`.
 _CLOCK = """clock as materialized (
     select base + (pg_current_xact_id()::text::bigint << 16) as start from event_clock
@@ -70,17 +72,23 @@ async def add(connection: asyncpg.Connection, events: Sequence[EventRow]) -> Non
     await connection.execute(ADD, *map(list, zip(*events, strict=True)))
 
 
-READ = """
-select organization_id, sequence, type, config_id, created_at, data, case when $4 then raw end as raw
-from events
-where organization_id = $1 and sequence > $2 and sequence < sequence_horizon()
-order by sequence limit $3"""
+READ = within(
+    "organization_id, sequence, type, config_id, created_at, data, raw",
+    """select organization_id, sequence, type, config_id, created_at, data, data_bytes, case when $4 then raw end as raw
+    from events where organization_id = $1 and sequence > $2 and sequence < sequence_horizon()
+    order by sequence limit $3""",
+    size="data_bytes + coalesce(octet_length(raw), 0)",
+    order="sequence",
+)
 
 
 async def read(
     connection: asyncpg.Connection, organization_id: UUID, after: int, limit: int, raw: bool
 ) -> list[asyncpg.Record]:
-    """The organization's next events above *after* that no transaction under way can come before (organization)."""
+    """The organization's next events above *after* that no transaction under way can come before (organization).
+
+    As many as make a page.
+    """
     return await connection.fetch(READ, organization_id, after, limit, raw)
 
 

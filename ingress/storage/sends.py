@@ -8,6 +8,7 @@ from uuid import UUID
 import asyncpg
 
 from .events import EventRow, insert_events
+from .pages import within
 
 LEASE_S = 30
 
@@ -303,16 +304,20 @@ async def by_key(connection: asyncpg.Connection, organization_id: UUID, key: str
     return await connection.fetchrow(BY_KEY, organization_id, key)
 
 
-SENT = f"""
-select {_MESSAGE} from messages
-where organization_id = $1 and ($2::uuid is null or conversation_id = $2) and ($3::uuid is null or id < $3)
-order by id desc limit $4"""
+SENT = within(
+    f"{_MESSAGE}, followed",
+    f"""select {_MESSAGE} from messages
+    where organization_id = $1 and ($2::uuid is null or conversation_id = $2) and ($3::uuid is null or id < $3)
+    order by id desc limit $4""",
+    size="octet_length(request::text)",
+    order="id desc",
+)
 
 
 async def page(
     connection: asyncpg.Connection, organization_id: UUID, conversation: UUID | None, before: UUID | None, limit: int
 ) -> list[asyncpg.Record]:
-    """Messages, newest first, below *before* (organization)."""
+    """Messages, newest first, below *before*: as many as make a page. Whether the last is ``followed`` (organization)."""
     return await connection.fetch(SENT, organization_id, conversation, before, limit)
 
 
