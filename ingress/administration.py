@@ -17,7 +17,7 @@ from . import identifiers
 from .audit import Actor, record
 from .auth import SCOPES, Principal, authorize, client_address, organization_of
 from .database import Database
-from .edge import decode_body, id_of, int_of, limit_of, page_response
+from .edge import decode_kept, id_of, int_of, limit_of, page_response
 from .egress import Egress, InvalidUrl
 from .envelope import timestamp
 from .identifiers import parse_id
@@ -27,18 +27,19 @@ from .problems import Problem, json_response, not_found
 from .reading import FOREIGN
 from .relay import Endpoint, Secret, post, rotated
 from .storage import deliveries, inbound, organizations
+from .validation import Name
 from .vault import Vault, new_api_key
 
 KEY_ENVIRONMENT = "live"
 
 
 class NewOrganization(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    name: Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
+    name: Name
 
 
 class NewKey(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    scopes: Annotated[list[Literal["send", "read", "configure", "admin"]], msgspec.Meta(min_length=1)]
-    name: Annotated[str, msgspec.Meta(min_length=1, max_length=200)] = "key"
+    scopes: Annotated[list[Literal["send", "read", "configure", "admin"]], msgspec.Meta(min_length=1, max_length=16)]
+    name: Name = "key"
     expires_at: Annotated[datetime, msgspec.Meta(tz=True)] | None = None
 
 
@@ -52,7 +53,9 @@ class NewCallback(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 class Replay(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Which parked events: those of ``sequences``, or all."""
 
-    sequences: list[int] | None = None
+    sequences: (
+        Annotated[list[Annotated[int, msgspec.Meta(ge=1, le=2**63 - 1)]], msgspec.Meta(max_length=1000)] | None
+    ) = None
 
 
 _organization = msgspec.json.Decoder(NewOrganization)
@@ -81,7 +84,7 @@ async def create_organization(request: Request[Any]) -> Response:
     """POST /organizations (platform key)."""
     principal = await authorize(request, "admin")
     _platform(principal)
-    asked = await decode_body(request, _organization)
+    asked = await decode_kept(request, _organization)
     organization_id = identifiers.new_id()
     database: Database = request.state["database"]
     async with database.worker() as connection, connection.transaction():
@@ -106,7 +109,7 @@ async def list_organizations(request: Request[Any]) -> Response:
 async def create_key(request: Request[Any]) -> Response:
     """POST /keys: a new key, shown this once. Nobody can give a scope that is not theirs."""
     organization_id, principal = await organization_of(request, "admin")
-    asked = await decode_body(request, _key)
+    asked = await decode_kept(request, _key)
     scopes: list[str] = sorted(set(asked.scopes))
     if not set(scopes) <= principal.scopes & SCOPES:
         raise Problem(403, "forbidden", "A key cannot give more than it has.")
@@ -158,7 +161,7 @@ async def revoke_key(request: Request[Any]) -> Response:
 async def put_callback(request: Request[Any]) -> Response:
     """PUT /callback: where events are posted; a new secret, shown this once. Former ones sign on for a day."""
     organization_id, principal = await organization_of(request, "configure")
-    asked = await decode_body(request, _callback)
+    asked = await decode_kept(request, _callback)
     egress: Egress = request.state["egress"]
     try:
         egress.check_url(asked.url)
@@ -238,7 +241,7 @@ async def list_parked(request: Request[Any]) -> Response:
 async def replay_parked(request: Request[Any]) -> Response:
     """POST /callback/replay: deliver parked events after all."""
     organization_id, _ = await organization_of(request, "configure")
-    asked = await decode_body(request, _replay)
+    asked = await decode_kept(request, _replay)
     database: Database = request.state["database"]
     replayed = 0
     after: int | None = 0

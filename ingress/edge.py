@@ -14,6 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from . import identifiers, metrics
 from .group_commit import Overloaded
 from .problems import UNEXPECTED, Problem, json_response, problem_of
+from .validation import DETAIL, unprintable
 
 logger = logging.getLogger("ingress.edge")
 
@@ -101,9 +102,17 @@ async def decode_body(request: Request[Any], decoder: "msgspec.json.Decoder[Valu
         raise Problem(422, "invalid_json", f"The body is no JSON: {type(error).__name__}.") from None
 
 
+async def decode_kept(request: Request[Any], decoder: "msgspec.json.Decoder[Value]") -> Value:
+    """As `decode_body`, of what is kept and shown to people: also `Problem` 422 where a text has control characters."""
+    asked = await decode_body(request, decoder)
+    if errors := [(path, DETAIL) for path in unprintable(msgspec.to_builtins(asked))]:
+        raise Problem(422, "invalid_request", "The body is not valid.", errors=errors)
+    return asked
+
+
 def path_of(error: msgspec.ValidationError) -> tuple[str, str]:
     """(what is wrong, path of the field) out of a decoder's message; an unknown or missing one is part of the path."""
-    detail, _, path = str(error).partition(" - at `$")
+    detail, _, path = str(error).replace(" - at `key` in `$", " of a name - at `$").partition(" - at `$")
     path = path.rstrip("`").lstrip(".")
     if "field `" in detail:
         field = detail.rpartition("field `")[2].partition("`")[0]

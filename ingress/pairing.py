@@ -34,7 +34,7 @@ class PairingRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """The body of POST provider/pairing. ``phone``: also tell a code to type into WhatsApp on that phone."""
 
     config_id: UUID | None = None  # None: the active one
-    phone: Annotated[str, msgspec.Meta(pattern=r"^\+[1-9][0-9]{6,14}$")] | None = None
+    phone: Annotated[str, msgspec.Meta(max_length=16, pattern=r"^\+[1-9][0-9]{6,14}(?!\s)$")] | None = None
 
     def __repr__(self) -> str:
         return f"PairingRequest({self.config_id})"
