@@ -39,6 +39,7 @@ def service(folder: Path, database_url: str, redis_url: str, provider_url: str) 
         "INGRESS_PLATFORM_KEY": platform_key,
         "INGRESS_ENCRYPTION_KEYS": f"bench:{base64.b64encode(secrets.token_bytes(32)).decode()}",
         "INGRESS_EGRESS_ALLOW": "127.0.0.0/8",
+        "INGRESS_REQUESTS_PER_KEY": "0",
     }
     with start("service", COMMAND, port, folder, env) as server:
         key, webhook_url = _set_up(server.url, platform_key, provider_url)

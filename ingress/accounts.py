@@ -37,6 +37,8 @@ logger = logging.getLogger("ingress.accounts")
 # All of a test, so that who asked has an answer within six seconds.
 TEST_TIMEOUT_S = 5.0
 SET_UP_TIMEOUT_S = 5.0
+# Of an organization.
+MAX_CONFIGS = 20
 
 Result = TypeVar("Result")
 
@@ -80,6 +82,12 @@ class ProviderUnreachable(ChangeRefused):
         self.timed_out = timed_out
         if timed_out:
             self.code = "test_timed_out"
+
+
+class TooMany(ChangeRefused):
+    """The organization has as many as it may."""
+
+    code = "quota_reached"
 
 
 class InUse(ChangeRefused):
@@ -376,7 +384,7 @@ class Accounts:
         """Raises `SendError`, also where the plug-in itself breaks."""
         try:
             async with asyncio.timeout(timeout_s + 0.5):  # the driver's own limit fires first, and says more
-                return await self._caller.run(flow, timeout_s)
+                return await self._caller.run(flow, timeout_s, self._caller.unhurried)
         except SendError:
             raise
         except TimeoutError:

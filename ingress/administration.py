@@ -1,8 +1,10 @@
 """Organizations, API keys, the CRM's callback, and the quarantine."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime
+from time import monotonic
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
@@ -15,22 +17,35 @@ from providers import Malformed
 
 from . import identifiers
 from .audit import Actor, record
-from .auth import SCOPES, Principal, authorize, client_address, organization_of
+from .auth import (
+    SCOPES,
+    Principal,
+    authorize_platform,
+    check_platform,
+    client_address,
+    organization_of,
+    refused,
+    unauthorized,
+)
+from .calls import UNREACHED_AFTER_S
 from .database import Database
 from .edge import decode_kept, id_of, int_of, limit_of, page_response
 from .egress import Egress, InvalidUrl
 from .envelope import timestamp
 from .identifiers import parse_id
 from .inbound import Inbound
+from .limits import check_calls_out, quota_reached
 from .manager import WhatsAppProviderManager
 from .problems import Problem, json_response, not_found
 from .reading import FOREIGN
 from .relay import Endpoint, Secret, post, rotated
 from .storage import deliveries, inbound, organizations
 from .validation import Name
-from .vault import Vault, new_api_key
+from .vault import KEY_ID, Vault, new_api_key
 
 KEY_ENVIRONMENT = "live"
+# Of an organization, that are neither revoked nor over.
+MAX_KEYS = 50
 
 
 class NewOrganization(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -72,18 +87,12 @@ async def _audit(
     await record(connection, request.state["vault"], organization_id, actor, action, after=after)
 
 
-def _platform(principal: Principal) -> None:
-    if not principal.is_platform:
-        raise Problem(403, "forbidden", "Only the platform key may do this.")
-
-
 # ------------------------------------------------------------------ organizations
 
 
 async def create_organization(request: Request[Any]) -> Response:
     """POST /organizations (platform key)."""
-    principal = await authorize(request, "admin")
-    _platform(principal)
+    principal = await authorize_platform(request)
     asked = await decode_kept(request, _organization)
     organization_id = identifiers.new_id()
     database: Database = request.state["database"]
@@ -95,7 +104,7 @@ async def create_organization(request: Request[Any]) -> Response:
 
 async def list_organizations(request: Request[Any]) -> Response:
     """GET /organizations (platform key); `next` is the next page's `after`."""
-    _platform(await authorize(request, "admin"))
+    await authorize_platform(request)
     after, limit = id_of(request, "after"), limit_of(request)
     database: Database = request.state["database"]
     async with database.worker() as connection:
@@ -111,15 +120,22 @@ async def create_key(request: Request[Any]) -> Response:
     organization_id, principal = await organization_of(request, "admin")
     asked = await decode_kept(request, _key)
     scopes: list[str] = sorted(set(asked.scopes))
+    ends = principal.expires_at
     if not set(scopes) <= principal.scopes & SCOPES:
-        raise Problem(403, "forbidden", "A key cannot give more than it has.")
+        raise _more_than_it_has(request, principal, "A key cannot give more than it has.")
+    if ends is not None and (asked.expires_at is None or asked.expires_at > ends):
+        detail = f"This key ends, so expires_at must be given, and no later than {timestamp(ends)}."
+        raise _more_than_it_has(request, principal, detail)
     if asked.expires_at is not None and asked.expires_at <= datetime.now(UTC):
         raise Problem(422, "invalid_request", "The body is not valid.", errors=[("expires_at", "is in the past")])
     vault: Vault = request.state["vault"]
     key_id, secret, key = new_api_key(KEY_ENVIRONMENT)
     database: Database = request.state["database"]
     async with database.organization(organization_id) as connection:
-        await organizations.add_key(
+        await organizations.lock(connection, organization_id)
+        if await organizations.live_keys(connection, organization_id) >= MAX_KEYS:
+            raise quota_reached(MAX_KEYS, "keys", "Revoke one first.")
+        made = await organizations.add_key(
             connection,
             organization_id,
             key_id,
@@ -127,7 +143,10 @@ async def create_key(request: Request[Any]) -> Response:
             secret_hash=vault.key_hash(secret),
             scopes=scopes,
             expires_at=asked.expires_at,
+            made_by=None if principal.is_platform else principal.name,
         )
+        if not made:  # revoked while it was still known here: what it makes now would outlive it
+            raise refused(request, principal, "unknown_key", unauthorized())
         after = {"id": key_id, "scopes": scopes}
         await _audit(connection, request, principal, organization_id, "key_created", after)
     return json_response({"id": key_id, "key": key, "name": asked.name, "scopes": scopes}, 201)
@@ -143,16 +162,30 @@ async def list_keys(request: Request[Any]) -> Response:
     return page_response("keys", [dict(row) for row in rows], limit)
 
 
+def _more_than_it_has(request: Request[Any], principal: Principal, detail: str) -> Problem:
+    return refused(request, principal, "more_than_it_has", Problem(403, "forbidden", detail))
+
+
 async def revoke_key(request: Request[Any]) -> Response:
-    """DELETE /keys/{id}: refused everywhere within five seconds."""
+    """DELETE /keys/{id}?made=1: refused everywhere within five seconds; with `made` also every key that it made."""
     organization_id, principal = await organization_of(request, "admin")
     key_id = request.path_params["key_id"]
+    made = request.query_params.get("made") in ("1", "true")
+    if not KEY_ID.fullmatch(key_id):
+        raise not_found()
     database: Database = request.state["database"]
     async with database.organization(organization_id) as connection:
-        if not await organizations.revoke(connection, organization_id, key_id):
+        await organizations.lock(connection, organization_id)
+        if made:
+            revoked = await organizations.revoke_made(connection, organization_id, key_id)
+        else:
+            revoked = [key_id] if await organizations.revoke(connection, organization_id, key_id) else []
+        if not revoked:
             raise not_found()
-        await _audit(connection, request, principal, organization_id, "key_revoked", {"id": key_id})
-    return Response(status_code=204)
+        for one in revoked:
+            after = {"id": one} if one == key_id else {"id": one, "made_by": key_id}
+            await _audit(connection, request, principal, organization_id, "key_revoked", after)
+    return json_response({"revoked": revoked}) if made else Response(status_code=204)
 
 
 # ------------------------------------------------------------------ callback
@@ -177,7 +210,9 @@ async def put_callback(request: Request[Any]) -> Response:
         vault: Vault = request.state["vault"]
         sealed = vault.seal(_encode(secrets), str(organization_id), "callback", "secrets")
         await deliveries.put_callback(connection, organization_id, asked.url, sealed)
-        await _audit(connection, request, principal, organization_id, "callback_set", {"url": asked.url})
+        await _audit(
+            connection, request, principal, organization_id, "callback_set", {"url": vault.masked_url(asked.url)}
+        )
     # Who sets it has repaired it: what failed is not kept waiting for the hours it would be left alone.
     await _throughout(database, organization_id, deliveries.due_now)
     request.state["wakes"].wake(organization_id)
@@ -185,12 +220,13 @@ async def put_callback(request: Request[Any]) -> Response:
 
 
 async def get_callback(request: Request[Any]) -> Response:
-    """GET /callback: its address and health, without its secret."""
-    organization_id, _ = await organization_of(request, "read")
+    """GET /callback: its address (whole for who may set it) and health, without its secret."""
+    organization_id, principal = await organization_of(request, "read")
     row = await _callback_row(request, organization_id)
+    vault: Vault = request.state["vault"]
     return json_response(
         {
-            "url": row["url"],
+            "url": row["url"] if "configure" in principal.scopes else vault.masked_url(row["url"]),
             "state": "disabled" if row["disabled_at"] else "failing" if row["failing_since"] else "healthy",
             "disabled_reason": row["disabled_reason"],
             "failing_since": row["failing_since"],
@@ -217,14 +253,22 @@ async def delete_callback(request: Request[Any]) -> Response:
 
 async def test_callback(request: Request[Any]) -> Response:
     """POST /callback/test: post one signed test event now, and say how it went."""
-    organization_id, _ = await organization_of(request, "configure")
+    organization_id, principal = await organization_of(request, "configure")
+    check_calls_out(request, organization_id)
     row = await _callback_row(request, organization_id)
     endpoint = Endpoint(row["url"], _secrets(request, organization_id, row))
     event_id = f"evt_{identifiers.new_id().hex}"
     data = {"organization_id": organization_id}
     body = _encode({"type": "callback.test", "timestamp": timestamp(datetime.now(UTC)), "id": event_id, "data": data})
     session: aiohttp.ClientSession = request.state["session"]
+    began = monotonic()
     answer = await post(session, endpoint, event_id, body)
+    if answer.kind == "connection":  # how fast it fails would say whether there is such a name
+        await asyncio.sleep(began + UNREACHED_AFTER_S - monotonic())
+    database: Database = request.state["database"]
+    async with database.organization(organization_id) as connection:
+        after = {"id": event_id, "outcome": answer.kind}
+        await _audit(connection, request, principal, organization_id, "callback_tested", after)
     return json_response({"delivered": answer.ok, "outcome": answer.kind, "error": answer.error, "id": event_id})
 
 
@@ -240,7 +284,7 @@ async def list_parked(request: Request[Any]) -> Response:
 
 async def replay_parked(request: Request[Any]) -> Response:
     """POST /callback/replay: deliver parked events after all."""
-    organization_id, _ = await organization_of(request, "configure")
+    organization_id, principal = await organization_of(request, "configure")
     asked = await decode_kept(request, _replay)
     database: Database = request.state["database"]
     replayed = 0
@@ -248,6 +292,9 @@ async def replay_parked(request: Request[Any]) -> Response:
     while after is not None:
         async with database.organization(organization_id) as connection:
             count, after = await deliveries.replay(connection, organization_id, asked.sequences, after)
+            if count and not replayed:  # once, with the first batch of them
+                wanted = {"sequences": asked.sequences or "all"}
+                await _audit(connection, request, principal, organization_id, "parked_replayed", wanted)
         replayed += count
     request.state["wakes"].wake(organization_id)
     return json_response({"replayed": replayed})
@@ -285,7 +332,7 @@ def _foreign(request: Request[Any], principal: Principal) -> bool:
     """Whether ?foreign=1 asks for what belongs to somebody else: the platform's to see, and nobody's besides."""
     foreign = request.query_params.get("foreign") in ("1", "true")
     if foreign:
-        _platform(principal)
+        check_platform(request, principal)
     return foreign
 
 
@@ -324,7 +371,11 @@ async def _quarantine_item(request: Request[Any], organization_id: UUID, foreign
 async def show_quarantine(request: Request[Any]) -> Response:
     """GET /quarantine/{id}: with the body, base64 (bytes that could not be read need not be text)."""
     organization_id, principal = await organization_of(request, "read")
-    row = await _quarantine_item(request, organization_id, _foreign(request, principal))
+    foreign = _foreign(request, principal)
+    row = await _quarantine_item(request, organization_id, foreign)
+    if foreign:  # nobody else sees it, so who looks at it is written down
+        async with _quarantine(request, organization_id, foreign) as connection, connection.transaction():
+            await _audit(connection, request, principal, organization_id, "quarantine_shown", _item(row))
     shown = {name: row[name] for name in ("id", "config_id", "received_at", "reason", "state", "body")}
     return json_response(shown)
 
@@ -347,7 +398,7 @@ async def replay_quarantine(request: Request[Any]) -> Response:
         fresh = await receiver.replay(config, row["headers"], row["body"])
     except Malformed:
         raise Problem(409, "still_unreadable", "Still nothing can be read in it; it stays here.") from None
-    await _close(request, organization_id, row["id"], "replayed", foreign)
+    await _close(request, principal, organization_id, row, "replayed", foreign)
     return json_response({"state": "replayed", "events": fresh})
 
 
@@ -356,11 +407,21 @@ async def discard_quarantine(request: Request[Any]) -> Response:
     organization_id, principal = await organization_of(request, "configure")
     foreign = _foreign(request, principal)
     row = await _quarantine_item(request, organization_id, foreign)
-    if not await _close(request, organization_id, row["id"], "discarded", foreign):
+    if not await _close(request, principal, organization_id, row, "discarded", foreign):
         raise Problem(409, "not_open", f"It was {row['state']} already.")
     return json_response({"state": "discarded"})
 
 
-async def _close(request: Request[Any], organization_id: UUID, quarantine_id: UUID, state: str, foreign: bool) -> bool:
-    async with _quarantine(request, organization_id, foreign) as connection:
-        return await inbound.close_quarantined(connection, organization_id, quarantine_id, state, foreign=foreign)
+async def _close(
+    request: Request[Any], principal: Principal, organization_id: UUID, row: Any, state: str, foreign: bool
+) -> bool:
+    """False: somebody else was faster."""
+    async with _quarantine(request, organization_id, foreign) as connection, connection.transaction():
+        closed = await inbound.close_quarantined(connection, organization_id, row["id"], state, foreign=foreign)
+        if closed:
+            await _audit(connection, request, principal, organization_id, f"quarantine_{state}", _item(row))
+    return closed
+
+
+def _item(row: Any) -> dict[str, Any]:
+    return {name: row[name] for name in ("id", "config_id", "reason")}

@@ -28,6 +28,7 @@ from .changes import NoFormerConfig, NotReceiving, Switched, TooSlow, VersionCon
 from .database import Database
 from .edge import decode_kept, int_of, limit_of, page_response
 from .identifiers import parse_id
+from .limits import check_calls_out
 from .live import health_of
 from .manager import WhatsAppProviderManager
 from .policy import FallbackPolicy
@@ -201,6 +202,7 @@ async def configure(request: Request[Any]) -> Response:
     """POST …/provider/configure: validate, test against the provider, save encrypted, set up, activate."""
     organization_id, principal = await organization_of(request, "configure")
     asked = await decode_kept(request, _configure)
+    check_calls_out(request, organization_id)
     new = NewConfig(
         provider_type=asked.provider_type, name=asked.name or asked.provider_type, config_data=asked.config_data
     )
@@ -280,7 +282,9 @@ async def switch(request: Request[Any]) -> Response:
     """POST …/provider/switch: make another config the active one, without a message lost; or, dry, what that means."""
     organization_id, principal = await organization_of(request, "configure")
     asked = await decode_kept(request, _switch)
-    return await _switched(request, principal, organization_id, asked.target, asked, "switch")
+    if isinstance(target := asked.target, NewConfig):  # one that is stored was tried when it was saved
+        check_calls_out(request, organization_id)
+    return await _switched(request, principal, organization_id, target, asked, "switch")
 
 
 async def rollback(request: Request[Any]) -> Response:
@@ -331,6 +335,7 @@ async def test_connection(request: Request[Any]) -> Response:
     """POST …/provider/test: every check of a config or configuration, with what to do about it; nothing is saved."""
     organization_id, _ = await organization_of(request, "configure")
     asked = await decode_kept(request, _test)
+    check_calls_out(request, organization_id)
     try:
         checks, webhook_url = await _manager(request).test(organization_id, asked.target)
     except NotFound:
@@ -349,6 +354,8 @@ async def edit_config(request: Request[Any]) -> Response:
     if config_id is None or await _manager(request).config(organization_id, config_id) is None:
         raise not_found()
     asked = await decode_kept(request, _edit)
+    if asked.config_data:
+        check_calls_out(request, organization_id)
     try:
         config, version, checks = await _manager(request).edit(
             organization_id, config_id, _actor(request, principal), name=asked.name, changes=asked.config_data

@@ -50,8 +50,8 @@ from .health import WHAT_TO_DO
 from .in_flight import InFlight
 from .policy import DEFAULT_POLICY, FallbackPolicy
 from .redis_state import RedisState
-from .storage import configs, switches
-from .switching import Switching, save
+from .storage import configs, organizations, switches
+from .switching import Switching, check_quota, save
 from .vault import Vault, token_hash
 
 logger = logging.getLogger("ingress.manager")
@@ -319,6 +319,8 @@ class WhatsAppProviderManager:
         _, status = await self.accounts.test(provider)
         config, token = self.accounts.made(organization_id, new, provider, status)
         async with self._database.organization(organization_id) as connection:
+            await organizations.lock(connection, organization_id)
+            await check_quota(connection, organization_id)
             version = await save(connection, self.accounts, actor, new, config, token, status)
         checks = await self.accounts.set_up(provider, config.callback_url)
         return Switched(config, version, None, checks, changed=False)

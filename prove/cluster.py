@@ -172,6 +172,8 @@ async def cluster(folder: Path) -> AsyncIterator[Cluster]:
                 "INGRESS_ENCRYPTION_KEYS": made.settings.encryption_keys,
                 "INGRESS_EGRESS_ALLOW": made.settings.egress_allow,
                 "INGRESS_LOG_LEVEL": "warning",
+                "INGRESS_REQUESTS_PER_KEY": "0",
+                "INGRESS_CONNECTION_TESTS_PER_MINUTE": "0",
             }
             process = Process(environment, folder / f"process{number}.log")
             made.members.append(Member(f"process {number}", port, process, made.history))

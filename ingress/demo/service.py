@@ -53,6 +53,7 @@ class Service:
             "INGRESS_PLATFORM_KEY": self.platform_key,
             "INGRESS_ENCRYPTION_KEYS": generate_key(),
             "INGRESS_EGRESS_ALLOW": "127.0.0.0/8",
+            "INGRESS_REQUESTS_PER_KEY": "0",
         }
         self._process: subprocess.Popen[bytes] | None = None  # None: not started
 
