@@ -30,6 +30,7 @@ from .absent import Absent, Damaged
 from .calls import Caller
 from .edge import path_of
 from .egress import Egress, InvalidUrl
+from .validation import DETAIL, unprintable
 from .vault import Vault, VaultError, new_webhook_token
 
 logger = logging.getLogger("ingress.accounts")
@@ -166,6 +167,8 @@ class Accounts:
                 "the configuration has fields this provider does not know",
                 [(f"config_data.{name}", "unknown field") for name in unknown],
             )
+        if unseen := [(f"config_data.{path}", DETAIL) for path in unprintable(dict(config_data))]:
+            raise InvalidConfiguration("the configuration is not valid", unseen)
         try:
             provider = msgspec.convert(dict(config_data), kind)
         except msgspec.ValidationError as error:

@@ -103,9 +103,13 @@ async def decode_body(request: Request[Any], decoder: "msgspec.json.Decoder[Valu
 
 
 async def decode_kept(request: Request[Any], decoder: "msgspec.json.Decoder[Value]") -> Value:
-    """As `decode_body`, of what is kept and shown to people: also `Problem` 422 where a text has control characters."""
+    """As `decode_body`, of what is kept and shown to people: also `Problem` 422 where a text has control characters.
+
+    But for a configuration, which is looked at with all else that may be wrong with it (`Accounts.validate`).
+    """
     asked = await decode_body(request, decoder)
-    if errors := [(path, DETAIL) for path in unprintable(msgspec.to_builtins(asked))]:
+    texts = {name: value for name, value in msgspec.to_builtins(asked).items() if name != "config_data"}
+    if errors := [(path, DETAIL) for path in unprintable(texts)]:
         raise Problem(422, "invalid_request", "The body is not valid.", errors=errors)
     return asked
 

@@ -25,7 +25,6 @@ def unprintable(value: Any, path: str = "") -> Iterator[str]:
             yield path
     elif isinstance(value, dict):
         for name, part in value.items():
-            yield from unprintable(name, path)
             yield from unprintable(part, f"{path}.{name}".lstrip("."))
     elif isinstance(value, list):
         for place, part in enumerate(value):
