@@ -194,6 +194,8 @@ create table api_keys (
     -- NULL: never expires, not revoked.
     expires_at      timestamptz,
     revoked_at      timestamptz,
+    -- The key that made it. NULL: the platform's.
+    made_by         text,
     primary key (organization_id, id)
 );
 

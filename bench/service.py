@@ -42,6 +42,7 @@ def service(folder: Path, database_url: str, redis_url: str, provider_url: str) 
         "INGRESS_EGRESS_ALLOW": "127.0.0.0/8",
         "INGRESS_CONNECTIONS_PER_ADDRESS": "0",
         "INGRESS_TRUSTED_HOSTS": "127.0.0.1",
+        "INGRESS_REQUESTS_PER_KEY": "0",
     }
     with start("service", COMMAND, port, folder, env) as server:
         key, webhook_url = _set_up(server.url, platform_key, provider_url)

@@ -31,6 +31,7 @@ from .absent import Absent, Damaged
 from .calls import Caller
 from .edge import path_of
 from .egress import Egress, InvalidUrl
+from .validation import DETAIL, unprintable
 from .vault import Vault, VaultError, new_webhook_token
 
 logger = logging.getLogger("ingress.accounts")
@@ -38,6 +39,8 @@ logger = logging.getLogger("ingress.accounts")
 # All of a test, so that who asked has an answer within six seconds.
 TEST_TIMEOUT_S = 5.0
 SET_UP_TIMEOUT_S = 5.0
+# Of an organization.
+MAX_CONFIGS = 20
 
 Result = TypeVar("Result")
 
@@ -87,6 +90,12 @@ class ProviderUnreachable(ChangeRefused):
         self.timed_out = timed_out
         if timed_out:
             self.code = "test_timed_out"
+
+
+class TooMany(ChangeRefused):
+    """The organization has as many as it may."""
+
+    code = "quota_reached"
 
 
 class InUse(ChangeRefused):
@@ -172,6 +181,8 @@ class Accounts:
                 "the configuration has fields this provider does not know",
                 [(f"config_data.{name}", "unknown field") for name in unknown],
             )
+        if unseen := [(f"config_data.{path}", DETAIL) for path in unprintable(dict(config_data))]:
+            raise InvalidConfiguration("the configuration is not valid", unseen)
         try:
             provider = msgspec.convert(dict(config_data), kind)
         except msgspec.ValidationError as error:
@@ -412,7 +423,7 @@ class Accounts:
         """Raises `SendError`, also where the plug-in itself breaks."""
         try:
             async with asyncio.timeout(timeout_s + 0.5):  # the driver's own limit fires first, and says more
-                return await self._caller.run(flow, timeout_s)
+                return await self._caller.run(flow, timeout_s, self._caller.unhurried)
         except SendError:
             raise
         except TimeoutError:

@@ -44,6 +44,7 @@ from .edge import Edge
 from .egress import Egress
 from .events import Wakes
 from .inbound import Inbound
+from .limits import per_minute
 from .manager import WhatsAppProviderManager
 from .openapi import document
 from .operations import Operations
@@ -146,7 +147,14 @@ class Application:
                 "bodies": receiver.bodies,
                 "outbound": outbound,
                 "transfers": transfers,
-                "authenticator": Authenticator(database, vault, settings.platform_key),
+                "authenticator": Authenticator(
+                    database,
+                    vault,
+                    settings.platform_key,
+                    settings.requests_per_key,
+                    settings.sign_in_failures_per_minute,
+                ),
+                "connection_tests": per_minute(settings.connection_tests_per_minute),
                 "waiting": Waiting(),
                 "closing": self.closing,
                 "operations": Operations(database, manager, self.closing),

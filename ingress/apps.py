@@ -4,7 +4,7 @@ An app is kept as a config of no organization: it verifies and reads webhooks, a
 comes in at its address goes to the organization whose account it names.
 """
 
-from typing import Annotated, Any
+from typing import Any
 
 import msgspec
 from starlette.requests import Request
@@ -15,22 +15,23 @@ from providers.base import config_fields
 
 from . import log
 from .accounts import InvalidConfiguration, NewConfig
-from .auth import Principal, authorize, platform_only
+from .auth import Principal, authorize_platform
 from .database import Database
-from .edge import decode_body
+from .edge import decode_kept
 from .identifiers import PLATFORM_ID, parse_id
 from .manager import APP_PATH, WhatsAppProviderManager
 from .problems import Problem, json_response, not_found
 from .storage import apps
+from .validation import ConfigData, Name, ProviderType
 from .vault import token_hash
 
 
 class NewApp(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The body of POST /apps. ``config_data``: the provider's fields that are of the app, and not of one account."""
 
-    provider_type: str
-    name: Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
-    config_data: dict[str, Any]
+    provider_type: ProviderType
+    name: Name
+    config_data: ConfigData
 
     def __repr__(self) -> str:
         return f"NewApp({self.provider_type!r})"
@@ -40,8 +41,7 @@ _app = msgspec.json.Decoder(NewApp)
 
 
 async def _platform(request: Request[Any]) -> tuple[Principal, WhatsAppProviderManager, Database]:
-    principal = await authorize(request, "admin")
-    platform_only(principal)
+    principal = await authorize_platform(request)
     return principal, request.state["manager"], request.state["database"]
 
 
@@ -66,7 +66,7 @@ def _validated(manager: WhatsAppProviderManager, asked: NewApp) -> tuple[dict[st
 async def create_app(request: Request[Any]) -> Response:
     """POST /apps (platform key): an address for the webhooks of an app that several organizations share."""
     principal, manager, database = await _platform(request)
-    asked = await decode_body(request, _app)
+    asked = await decode_kept(request, _app)
     data, provider = _validated(manager, asked)
     new = NewConfig(provider_type=asked.provider_type, name=asked.name, config_data=data)
     app, token = manager.accounts.made(PLATFORM_ID, new, provider, None, path=APP_PATH)

@@ -3,7 +3,10 @@
 import hashlib
 import hmac
 import os
-from ipaddress import IPv4Address, IPv6Address, ip_address
+from collections.abc import Callable
+from datetime import datetime
+from functools import partial
+from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
 from time import monotonic
 from typing import Any
 from uuid import UUID
@@ -13,11 +16,12 @@ from starlette.requests import Request
 
 from providers.signing import same_secret
 
-from . import metrics
 from .database import Database
 from .edge import headers_of
 from .identifiers import parse_id
-from .problems import Problem, not_found
+from .limits import Limiter, per_minute
+from .problems import Problem, not_found, too_many
+from .refusals import Reason, Refusals
 from .settings import Network
 from .storage import organizations
 from .vault import Vault, split_api_key
@@ -26,6 +30,8 @@ SCOPES = frozenset({"send", "read", "configure", "admin"})
 KEY_CACHE_S = 5.0
 MAX_CACHED_KEYS = 10_000
 PLATFORM = "platform"
+# An address of IPv6 costs nothing: who has one has all of its network.
+IPV6_PREFIX = 64
 
 
 class Principal(msgspec.Struct, frozen=True):
@@ -34,6 +40,7 @@ class Principal(msgspec.Struct, frozen=True):
     name: str
     organization_id: UUID | None
     scopes: frozenset[str]
+    expires_at: datetime | None = None
 
     @property
     def is_platform(self) -> bool:
@@ -43,19 +50,29 @@ class Principal(msgspec.Struct, frozen=True):
 class Authenticator:
     """Knows keys for a few seconds, so that a revoked one stops working within them."""
 
-    def __init__(self, database: Database, vault: Vault, platform_key: str) -> None:
+    def __init__(
+        self, database: Database, vault: Vault, platform_key: str, requests_per_s: int = 0, failures_per_minute: int = 0
+    ) -> None:
         self._database = database
         self._vault = vault
         self._platform_key = platform_key
+        self.requests = Limiter(1 / requests_per_s if requests_per_s else 0.0, 2 * requests_per_s)
+        self.refusals = Refusals()
+        self._failures = per_minute(failures_per_minute)
         # By a digest that only this process can make: no key stays in memory.
         self._known: dict[bytes, tuple[float, Principal]] = {}
         self._cache_key = os.urandom(32)
 
-    async def principal(self, authorization: str | None, organization: str | None) -> Principal:
-        """Whose key this is, in the organization named by X-Org-Id. Raises `Problem` 401 or 404."""
-        if authorization is None or not authorization.startswith("Bearer "):
-            raise self._refused("missing_key")
-        principal = await self._of_key(authorization[7:].strip())
+    async def principal(
+        self, authorization: str | None, organization: str | None, address: Callable[[], str | None] = lambda: None
+    ) -> Principal:
+        """Whose key this is, in the organization named by X-Org-Id. Raises `Refused` 401 or 429, `Problem` 404.
+
+        *address*: where it comes from, asked for only where the key is not known here.
+        """
+        if (key := key_in(authorization)) is None:
+            raise Refused("missing_key", unauthorized())
+        principal = await self._of_key(key, address)
         if organization is None:
             return principal
         organization_id = parse_id(organization)
@@ -70,53 +87,110 @@ class Authenticator:
             raise not_found()
         return principal
 
-    async def _of_key(self, key: str) -> Principal:
+    async def _of_key(self, key: str, address: Callable[[], str | None]) -> Principal:
         cached = hashlib.blake2b(key.encode("utf-8", "replace"), key=self._cache_key).digest()
         known = self._known.get(cached)
         if known and known[0] > monotonic():
             return known[1]
+        origin = _origin(address())
+        # A key that was right once is looked up all the same: strangers behind the same address lock nobody out.
+        if known is None and (wait_s := self._failures.wait_s(origin)) > 0:
+            raise Refused("too_many_failures", too_many("Too many invalid keys came from this address.", wait_s))
         if same_secret(key, self._platform_key):
-            return Principal(PLATFORM, None, SCOPES)
+            return self._remember(cached, Principal(PLATFORM, None, SCOPES), 0.0)
         parts = split_api_key(key)
         if parts is None:
-            raise self._refused("malformed_key")
+            self._failures.take(origin)
+            raise Refused("malformed_key", unauthorized())
         key_id, secret = parts
         digest = self._vault.key_hash(secret)
         async with self._database.worker() as connection:
             row = await organizations.key(connection, key_id)
             if row is None or not self._vault.is_key_hash(row["secret_hash"], secret):
                 self._known.pop(cached, None)
-                raise self._refused("unknown_key")
+                self._failures.take(origin)
+                raise Refused("unknown_key", unauthorized())
             if not hmac.compare_digest(row["secret_hash"], digest):  # made with a key that is to be let go
                 await organizations.rehash_key(connection, row["organization_id"], key_id, digest)
-        principal = Principal(key_id, row["organization_id"], frozenset(row["scopes"]))
+        principal = Principal(key_id, row["organization_id"], frozenset(row["scopes"]), row["expires_at"])
+        return self._remember(cached, principal, monotonic() + KEY_CACHE_S)
+
+    def _remember(self, cached: bytes, principal: Principal, until: float) -> Principal:
         if len(self._known) >= MAX_CACHED_KEYS:
             self._known.clear()
-        self._known[cached] = (monotonic() + KEY_CACHE_S, principal)
+        self._known[cached] = (until, principal)
         return principal
 
-    def _refused(self, reason: str) -> Problem:
-        metrics.auth_failures.labels(reason).inc()
-        return Problem(
-            401, "unauthorized", "A valid API key is needed.", headers={"www-authenticate": 'Bearer realm="ingress"'}
-        )
+
+class Refused(Problem):
+    """Nobody knows who asks; ``reason`` is for us, and the answer does not say it."""
+
+    def __init__(self, reason: Reason, problem: Problem) -> None:
+        super().__init__(problem.status, problem.code, problem.detail, headers=problem.headers)
+        self.reason = reason
 
 
-def platform_only(principal: Principal) -> None:
-    """Raises `Problem` 403 where it is not the platform's key."""
-    if not principal.is_platform:
-        raise Problem(403, "forbidden", "Only the platform key may do this.")
+def unauthorized() -> Problem:
+    """The same, whatever is wrong with a key."""
+    challenge = {"www-authenticate": 'Bearer realm="ingress"'}
+    return Problem(401, "unauthorized", "A valid API key is needed.", headers=challenge)
+
+
+def key_in(authorization: str | None) -> str | None:
+    """The key in the header *authorization*."""
+    return authorization[7:].strip() if authorization is not None and authorization.startswith("Bearer ") else None
 
 
 async def authorize(request: Request[Any], scope: str) -> Principal:
-    """The principal of *request*, who has *scope*. Raises `Problem` 401, 403 or 404."""
+    """The principal of *request*, who has *scope*. Raises `Problem` 401, 403, 404 or 429."""
     authenticator: Authenticator = request.state["authenticator"]
-    headers = headers_of(request)
-    principal = await authenticator.principal(headers.get("authorization"), headers.get("x-org-id"))
+    headers, state = headers_of(request), request.scope["state"]
+    try:
+        principal = await authenticator.principal(
+            headers.get("authorization"), headers.get("x-org-id"), partial(client_address, request)
+        )
+    except Refused as error:
+        raise refused(request, None, error.reason, error) from None
     if scope not in principal.scopes:
-        raise Problem(403, "forbidden", f"This key lacks the scope {scope!r}.")
-    request.scope["state"]["caller"] = principal.organization_id or PLATFORM
+        problem = Problem(403, "forbidden", f"This key lacks the scope {scope!r}.")
+        raise refused(request, principal, "scope", problem)
+    if "counted" not in state:  # a stream is authorized again and again
+        state["counted"] = True
+        if (wait_s := authenticator.requests.take((principal.name, principal.organization_id))) > 0:
+            problem = too_many("This key asks too often.", wait_s)
+            raise refused(request, principal, "too_many_requests", problem)
+    state["caller"] = principal.organization_id or PLATFORM
     return principal
+
+
+def refused(request: Request[Any], principal: Principal | None, reason: Reason, problem: Problem) -> Problem:
+    """*problem*, counted and logged with who asked, from where: of a key its id, and nothing that is not one."""
+    authenticator: Authenticator = request.state["authenticator"]
+    parts = split_api_key(key_in(headers_of(request).get("authorization")) or "") if principal is None else None
+    authenticator.refusals.note(
+        reason,
+        status=problem.status,
+        key=principal.name if principal else parts and parts[0],
+        organization=principal and principal.organization_id,
+        address=client_address(request),
+        route=getattr(request.scope.get("route"), "path", None),
+        request_id=request.scope["state"].get("request_id"),
+    )
+    return problem
+
+
+async def authorize_platform(request: Request[Any]) -> Principal:
+    """The platform, who makes *request*. Raises `Problem` 401, 403 or 429."""
+    principal = await authorize(request, "admin")
+    check_platform(request, principal)
+    return principal
+
+
+def check_platform(request: Request[Any], principal: Principal) -> None:
+    """Raises `Problem` 403 where *principal* is an organization's."""
+    if not principal.is_platform:
+        problem = Problem(403, "forbidden", "Only the platform key may do this.")
+        raise refused(request, principal, "platform_only", problem)
 
 
 async def organization_of(request: Request[Any], scope: str) -> tuple[UUID, Principal]:
@@ -142,6 +216,12 @@ def client_address(request: Request[Any]) -> str | None:
         if (named := _ip(hops.pop().strip())) is not None:
             address = str(named)
     return address
+
+
+def _origin(address: str | None) -> object:
+    """Whose failures are counted together: those of an address, or of a network of IPv6."""
+    named = _ip(address or "")
+    return IPv6Network((named, IPV6_PREFIX), strict=False) if isinstance(named, IPv6Address) else named
 
 
 def _ip(text: str) -> IPv4Address | IPv6Address | None:

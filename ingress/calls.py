@@ -1,8 +1,9 @@
 """Drives a provider's flow over HTTP: deadlines, limits, and what a failed exchange means for the message."""
 
 import asyncio
+import contextlib
 import math
-from collections.abc import AsyncIterable, Awaitable, Callable
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable
 from functools import lru_cache
 from time import monotonic
 from typing import TypeVar
@@ -28,6 +29,10 @@ SMALL_ANSWER_BYTES, MAX_ANSWERS_BYTES = 64 * 1024, 16 * 1024 * 1024
 CUT_BYTES = 64 * 1024
 # Addresses are kept at hand, but for those with something long in them, as an id that somebody sent.
 LONGEST_KEPT_URL = 512
+# Whoever may say where we call could map the network we are in: by what the answers say, and by how long they take. So
+# what is not found, not allowed and not listening is one failure, and takes at least so long where a person tries it.
+UNREACHED = "connect_refused"
+UNREACHED_AFTER_S = 0.5
 # No fewer than there are slots to call in (ingress/bulkhead.py): who has one does not wait for another organization.
 CONNECTIONS_PER_HOST = 400
 
@@ -77,6 +82,11 @@ class Caller:
     def session(self) -> aiohttp.ClientSession:
         assert self._session is not None, "used outside `async with`"
         return self._session
+
+    async def unhurried(self, request: Request, remaining_s: float) -> Response:
+        """Our own exchange, which takes as long for an address that is not there as for one that is not allowed."""
+        async with unhurried():
+            return await self._exchange(request, remaining_s)
 
     def traced(self, traceparent: str) -> Exchange:
         """Our own exchange, with *traceparent* among the headers of each request."""
@@ -130,6 +140,18 @@ class Caller:
             self._held_bytes -= held
 
 
+@contextlib.asynccontextmanager
+async def unhurried() -> AsyncIterator[None]:
+    """Let a call that reached nobody end UNREACHED_AFTER_S after it began, no sooner."""
+    began = monotonic()
+    try:
+        yield
+    except Unavailable as error:
+        if error.code == UNREACHED:
+            await asyncio.sleep(began + UNREACHED_AFTER_S - monotonic())
+        raise
+
+
 # Both cost as much to make as to use, and are alike for most calls: of the time that is left, tenths of a second count.
 _url = lru_cache(1024)(URL)
 
@@ -160,11 +182,10 @@ async def _cut(answer: aiohttp.ClientResponse) -> bytes:
 
 
 _CODES = (
-    (aiohttp.ClientConnectorDNSError, "dns"),
     (aiohttp.ClientConnectorCertificateError, "tls"),
     (aiohttp.ClientSSLError, "tls"),
     (aiohttp.ConnectionTimeoutError, "connect_timeout"),
-    (aiohttp.ClientConnectorError, "connect_refused"),
+    (aiohttp.ClientConnectorError, UNREACHED),
     (aiohttp.ServerDisconnectedError, "disconnected"),
     (aiohttp.ClientPayloadError, "incomplete_body"),
     (TimeoutError, "read_timeout"),

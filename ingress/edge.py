@@ -15,6 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from . import identifiers, metrics
 from .group_commit import Overloaded
 from .problems import UNEXPECTED, Problem, json_response, problem_of
+from .validation import DETAIL, unprintable
 
 logger = logging.getLogger("ingress.edge")
 
@@ -140,10 +141,24 @@ def _check_values(body: object) -> None:
             raise Problem(422, "invalid_request", "The body is not valid.", errors=[(path, "holds U+0000")])
 
 
+async def decode_kept(request: Request[Any], decoder: "msgspec.json.Decoder[Value]") -> Value:
+    """As `decode_body`, of what is kept and shown to people: also `Problem` 422 where a text has control characters.
+
+    But for a configuration, which is looked at with all else that may be wrong with it (`Accounts.validate`).
+    """
+    asked = await decode_body(request, decoder)
+    texts = {name: value for name, value in msgspec.to_builtins(asked).items() if name != "config_data"}
+    if errors := [(path, DETAIL) for path in unprintable(texts)]:
+        raise Problem(422, "invalid_request", "The body is not valid.", errors=errors)
+    return asked
+
+
 def path_of(error: msgspec.ValidationError) -> tuple[str, str]:
     """(what is wrong, path of the field) out of a decoder's message; an unknown or missing one is part of the path."""
     detail, _, path = str(error).partition(" - at `")
-    path = path.rstrip("`").removeprefix("key` in `").removeprefix("$").lstrip(".")
+    if path.startswith("key` in `"):
+        detail, path = f"{detail} of a name", path.removeprefix("key` in `")
+    path = path.rstrip("`").removeprefix("$").lstrip(".")
     if "field `" in detail:
         field = detail.rpartition("field `")[2].partition("`")[0]
         path = f"{path}.{field}".lstrip(".")

@@ -27,8 +27,9 @@ from .audit import Actor, verify
 from .auth import Principal, client_address, organization_of
 from .changes import NoFormerConfig, NotReceiving, Switched, TooSlow, VersionConflict
 from .database import Database
-from .edge import decode_body, int_of, limit_of, page_of
+from .edge import decode_kept, int_of, limit_of, page_of
 from .identifiers import parse_id
+from .limits import check_calls_out
 from .live import health_of
 from .manager import WhatsAppProviderManager
 from .ownership import AccountInUse
@@ -36,18 +37,17 @@ from .policy import FallbackPolicy
 from .problems import Problem, call_problem, json_response, not_found, unavailable
 from .storage import audit
 from .transfers import Busy, Transfers
+from .validation import ConfigData, Name, ProviderType, Reason
 from .waiting import json_page
 
-Name = Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
-Reason = Annotated[str, msgspec.Meta(min_length=1, max_length=500)]
 Version = Annotated[int, msgspec.Meta(ge=0)]
 
 
 class ConfigureRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The body of provider/configure."""
 
-    provider_type: str
-    config_data: dict[str, Any]
+    provider_type: ProviderType
+    config_data: ConfigData
     name: Name | None = None
     is_active: bool = True
 
@@ -61,8 +61,8 @@ class TestRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     __test__ = False  # not a class of tests
 
     config_id: UUID | None = None
-    provider_type: str | None = None
-    config_data: dict[str, Any] | None = None
+    provider_type: ProviderType | None = None
+    config_data: ConfigData | None = None
     name: Name | None = None
     is_active: bool = True
 
@@ -112,7 +112,7 @@ class EditRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """The body of PATCH provider/configs/{config_id}: what changes. null takes a field out, absent ones stay."""
 
     name: Name | None = None
-    config_data: dict[str, Any] = {}
+    config_data: ConfigData = {}
 
     def __repr__(self) -> str:
         return f"EditRequest(fields={sorted(self.config_data)})"
@@ -204,7 +204,8 @@ async def current(request: Request[Any]) -> Response:
 async def configure(request: Request[Any]) -> Response:
     """POST …/provider/configure: validate, test against the provider, save encrypted, set up, activate."""
     organization_id, principal = await organization_of(request, "configure")
-    asked = await decode_body(request, _configure)
+    asked = await decode_kept(request, _configure)
+    check_calls_out(request, organization_id)
     new = NewConfig(
         provider_type=asked.provider_type, name=asked.name or asked.provider_type, config_data=asked.config_data
     )
@@ -288,14 +289,16 @@ def _refusal(error: ChangeRefused, *, can_force: bool = False) -> Problem:
 async def switch(request: Request[Any]) -> Response:
     """POST …/provider/switch: make another config the active one, without a message lost; or, dry, what that means."""
     organization_id, principal = await organization_of(request, "configure")
-    asked = await decode_body(request, _switch)
-    return await _switched(request, principal, organization_id, asked.target, asked, "switch")
+    asked = await decode_kept(request, _switch)
+    if isinstance(target := asked.target, NewConfig):  # one that is stored was tried when it was saved
+        check_calls_out(request, organization_id)
+    return await _switched(request, principal, organization_id, target, asked, "switch")
 
 
 async def rollback(request: Request[Any]) -> Response:
     """POST …/provider/rollback: return to the config that was active before; a new version."""
     organization_id, principal = await organization_of(request, "configure")
-    asked = await decode_body(request, _rollback)
+    asked = await decode_kept(request, _rollback)
     return await _switched(request, principal, organization_id, None, asked, "rollback")
 
 
@@ -339,7 +342,8 @@ async def _switched(
 async def test_connection(request: Request[Any]) -> Response:
     """POST …/provider/test: every check of a config or configuration, with what to do about it; nothing is saved."""
     organization_id, _ = await organization_of(request, "configure")
-    asked = await decode_body(request, _test)
+    asked = await decode_kept(request, _test)
+    check_calls_out(request, organization_id)
     try:
         checks, webhook_url = await _manager(request).test(organization_id, asked.target)
     except NotFound:
@@ -357,7 +361,9 @@ async def edit_config(request: Request[Any]) -> Response:
     config_id = parse_id(request.path_params["config_id"])
     if config_id is None or await _manager(request).config(organization_id, config_id) is None:
         raise not_found()
-    asked = await decode_body(request, _edit)
+    asked = await decode_kept(request, _edit)
+    if asked.config_data:
+        check_calls_out(request, organization_id)
     try:
         config, version, checks = await _manager(request).edit(
             organization_id, config_id, _actor(request, principal), name=asked.name, changes=asked.config_data
@@ -397,7 +403,7 @@ async def get_fallback(request: Request[Any]) -> Response:
 async def put_fallback(request: Request[Any]) -> Response:
     """PUT …/provider/fallback: set that order, and the policy where one is given."""
     organization_id, principal = await organization_of(request, "configure")
-    asked = await decode_body(request, _fallback)
+    asked = await decode_kept(request, _fallback)
     if len(set(asked.config_ids)) != len(asked.config_ids):
         raise Problem(422, "invalid_request", "The body is not valid.", errors=[("config_ids", "names a config twice")])
     try:

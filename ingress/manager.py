@@ -53,7 +53,7 @@ from .ownership import Ownership
 from .policy import DEFAULT_POLICY, FallbackPolicy
 from .redis_state import RedisState
 from .storage import apps, configs, owners, switches
-from .switching import Switching, save
+from .switching import Switching, check_quota, save
 from .vault import Vault, token_hash
 
 logger = logging.getLogger("ingress.manager")
@@ -339,6 +339,7 @@ class WhatsAppProviderManager:
         tested, status = await self.accounts.test(provider)
         config, token = self.accounts.made(organization_id, new, provider, status)
         async with self._database.exclusive(organization_id) as exclusive, exclusive.transaction() as connection:
+            await check_quota(connection, organization_id)
             version = await save(connection, self.accounts, self.ownership, actor, new, config, token, status)
             await self.ownership.claim(connection, organization_id, provider, tested)
         checks = await self.accounts.set_up(provider, config.callback_url)

@@ -12,7 +12,9 @@ from starlette.types import Receive, Scope, Send
 from providers import Flow, Media, MediaContent, Rejected, SendError, Upload
 
 from . import log, metrics
-from .auth import organization_of
+from .audit import Actor, record
+from .auth import client_address, organization_of
+from .database import Database
 from .edge import Disconnected, headers_of
 from .integrations import chosen_config
 from .manager import Config
@@ -212,7 +214,7 @@ async def upload_media(request: Request[Any]) -> Response:
 
 async def delete_media(request: Request[Any]) -> Response:
     """DELETE /media?id=&config_id=: have the provider forget a file that was uploaded."""
-    organization_id, _ = await organization_of(request, "send")
+    organization_id, principal = await organization_of(request, "send")
     media_id = request.query_params.get("id", "")
     if not 0 < len(media_id) <= 256:
         raise Problem(
@@ -229,4 +231,9 @@ async def delete_media(request: Request[Any]) -> Response:
         raise (media_gone() if error.scope == "media" else call_problem(error)) from error
     except SendError as error:
         raise call_problem(error) from error
+    database: Database = request.state["database"]
+    async with database.organization(organization_id) as connection:
+        actor = Actor(principal.name, client_address(request))
+        vault, after = request.state["vault"], {"id": media_id}
+        await record(connection, vault, organization_id, actor, "media_deleted", config_id=config.id, after=after)
     return Response(status_code=204)

@@ -20,12 +20,15 @@ from .changes import CHANNEL
 from .database import Database
 from .edge import decode_body
 from .integrations import chosen_config, named_config
+from .limits import check_calls_out
 from .manager import WhatsAppProviderManager
 from .problems import Problem, call_problem, json_response
 from .storage import health, switches
 
 # Somebody fetches the phone, and scans.
 WATCHED_S = 300.0
+# A page that shows the QR code asks every few seconds, until somebody has scanned it.
+LOOK_WEIGHT = 1 / 6
 # A session that was started just now is not ready to be linked.
 READY_WITHIN_S, READY_POLL_S = 3.0, 0.1
 
@@ -34,7 +37,7 @@ class PairingRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """The body of POST provider/pairing. ``phone``: also tell a code to type into WhatsApp on that phone."""
 
     config_id: UUID | None = None  # None: the active one
-    phone: Annotated[str, msgspec.Meta(pattern=r"^\+[1-9][0-9]{6,14}$")] | None = None
+    phone: Annotated[str, msgspec.Meta(max_length=16, pattern=r"^\+[1-9][0-9]{6,14}(?!\s)$")] | None = None
 
     def __repr__(self) -> str:
         return f"PairingRequest({self.config_id})"
@@ -47,6 +50,7 @@ async def start_pairing(request: Request[Any]) -> Response:
     """POST …/provider/pairing: link a phone to a config, or go on with it: the QR code as text and as a picture."""
     organization_id, principal = await organization_of(request, "configure")
     asked = await decode_body(request, _pairing)
+    check_calls_out(request, organization_id)
     config = await named_config(request, organization_id, asked.config_id)
     manager: WhatsAppProviderManager = request.state["manager"]
     try:
@@ -66,6 +70,7 @@ async def start_pairing(request: Request[Any]) -> Response:
 async def show_pairing(request: Request[Any]) -> Response:
     """GET …/provider/pairing?config_id=&format=png: how it stands, with the QR code that is shown now."""
     organization_id, _ = await organization_of(request, "configure")
+    check_calls_out(request, organization_id, LOOK_WEIGHT)
     config = await chosen_config(request, organization_id)
     manager: WhatsAppProviderManager = request.state["manager"]
     try:
@@ -83,6 +88,7 @@ async def show_pairing(request: Request[Any]) -> Response:
 async def end_pairing(request: Request[Any]) -> Response:
     """DELETE …/provider/pairing?config_id=: log out: unlink the phone."""
     organization_id, principal = await organization_of(request, "configure")
+    check_calls_out(request, organization_id)
     config = await chosen_config(request, organization_id)
     manager: WhatsAppProviderManager = request.state["manager"]
     try:

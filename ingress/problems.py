@@ -73,6 +73,10 @@ def unavailable(detail: str) -> Problem:
     return Problem(503, "unavailable", detail, headers={"retry-after": str(1 + secrets.randbelow(5))})
 
 
+def too_many(detail: str, wait_s: float) -> Problem:
+    return Problem(429, "too_many_requests", detail, headers={"retry-after": str(max(1, math.ceil(wait_s)))})
+
+
 # A call that is no send: it may be repeated freely, so nothing about it is uncertain.
 _CALLS: dict[type[SendError], tuple[int, str, str]] = {
     Unsupported: (422, "unsupported", "The provider cannot do this."),

@@ -379,7 +379,9 @@ async def post(
     except TimeoutError:
         return Answer(False, "timeout", "no answer in time")
     except (aiohttp.ClientError, OSError) as error:
-        return Answer(False, "connection", type(error).__name__)
+        # As in `calls`: not whether there is such a name.
+        unknown = isinstance(error, aiohttp.ClientConnectorDNSError)
+        return Answer(False, "connection", "ClientConnectorError" if unknown else type(error).__name__)
 
 
 def _judge(response: aiohttp.ClientResponse) -> Answer:

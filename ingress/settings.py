@@ -65,6 +65,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     require_tls: bool = False
     # Seconds between two looks at an account that is sent through (docs/health.md). 0: this process looks at none.
     health_interval_s: Annotated[float, msgspec.Meta(ge=0, le=3600)] = 30
+    # Requests a second that a key may make of each process, twice as many at once. 0: no limit.
+    requests_per_key: Annotated[int, msgspec.Meta(ge=0, le=1_000_000)] = 50
+    # Sign-ins a minute that may fail from one address, before the next ones are refused unseen. 0: no limit.
+    sign_in_failures_per_minute: Annotated[int, msgspec.Meta(ge=0, le=1_000_000)] = 5
+    # Connection tests, configurations, pairings and test events a minute of an organization in each process: each calls
+    # out. 0: no limit.
+    connection_tests_per_minute: Annotated[int, msgspec.Meta(ge=0, le=1_000_000)] = 10
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
     @property

@@ -29,11 +29,13 @@ from providers import ProviderStatus, SendError, WhatsAppProvider
 
 from . import audit, log, metrics
 from .accounts import (
+    MAX_CONFIGS,
     Accounts,
     ChangeRefused,
     Config,
     NewConfig,
     NotFound,
+    TooMany,
     sender_of,
     unreachable,
 )
@@ -211,6 +213,8 @@ class Switching:
                 change.check_version()  # a switch that waited may have been overtaken
                 if new is not None:
                     provider = self._accounts.validate(new.provider_type, new.config_data)
+                    async with exclusive.transaction() as connection:
+                        await check_quota(connection, change.organization_id)
                     if not force:
                         async with _within(until, "the connection test"):
                             change.checks, change.status = await self._accounts.test(provider)
@@ -397,6 +401,12 @@ def _is_the_same(change: Change, waiting: bytes) -> bool:
     told = msgspec.json.decode(waiting, type=_Waiting)
     is_told = told.kind == change.kind and change.expected_version in (None, told.expected_version)
     return is_told or change.actor == SYSTEM
+
+
+async def check_quota(connection: asyncpg.Connection, organization_id: UUID) -> None:
+    """Raises `TooMany` where the organization may have no further config."""
+    if await configs.count(connection, organization_id) >= MAX_CONFIGS:
+        raise TooMany(f"An organization may have {MAX_CONFIGS} configs. Delete one first.")
 
 
 async def save(

@@ -8,6 +8,7 @@ import re
 import secrets
 import zlib
 from collections.abc import Sequence
+from urllib.parse import urlsplit
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -15,6 +16,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 RECORD_VERSION = 1
 NONCE_BYTES = 12
 KEY_ID_LENGTH = 8
+_KEY_ID = re.compile("[0-9a-f]{8}")
 _ENCRYPTION_KEY_ID = re.compile("[A-Za-z0-9]{1,64}")
 
 
@@ -107,6 +109,12 @@ class Vault:
         digest = hmac.digest(self._peppers[0], secret.encode(), "sha256").hex()[:8]
         return f"…{secret[-4:]} ({digest})" if len(secret) >= 16 else f"… ({digest})"
 
+    def masked_url(self, url: str) -> str:
+        """What may be shown and audited of an address: its path and query may hold credentials."""
+        parts = urlsplit(url)
+        digest = hmac.digest(self._peppers[0], url.encode(), "sha256").hex()[:8]
+        return f"{parts.scheme}://{parts.netloc}/… ({digest})"
+
 
 def _associated(place: Sequence[str]) -> bytes:
     return "\x1f".join([str(RECORD_VERSION), *place]).encode()
@@ -121,14 +129,14 @@ def new_api_key(environment: str) -> tuple[str, str, str]:
 
 
 def is_key_id(text: str) -> bool:
-    return len(text) == KEY_ID_LENGTH and text.isascii() and text.isalnum()
+    return _KEY_ID.fullmatch(text) is not None
 
 
 def split_api_key(key: str) -> tuple[str, str] | None:
     """(id, secret) of a key that is well-formed, else None."""
     head, checksum = key[:-6], key[-6:]
     parts = head.split("_", 3)
-    if len(parts) != 4 or parts[0] != "ingress" or len(parts[2]) != KEY_ID_LENGTH:
+    if len(parts) != 4 or parts[0] != "ingress" or not is_key_id(parts[2]):
         return None
     if not hmac.compare_digest(checksum.encode("utf-8", "replace"), _checksum(head).encode()):
         return None

@@ -175,6 +175,8 @@ async def cluster(folder: Path) -> AsyncIterator[Cluster]:
                 "INGRESS_EGRESS_ALLOW": made.settings.egress_allow,
                 "INGRESS_CONNECTIONS_PER_ADDRESS": "0",
                 "INGRESS_LOG_LEVEL": "warning",
+                "INGRESS_REQUESTS_PER_KEY": "0",
+                "INGRESS_CONNECTION_TESTS_PER_MINUTE": "0",
             }
             process = Process(environment, folder / f"process{number}.log")
             made.members.append(Member(f"process {number}", url, process, made.history))

@@ -30,8 +30,8 @@ from .messages import (
 Fields = dict[str, str]  # parameters by name, blank ones left out
 
 _CARDS = ("text/vcard", "text/x-vcard")
-_MEDIA_URL = re.compile(r"/Messages/([A-Za-z0-9]+)/Media/([A-Za-z0-9]+)(?![\s\S])")
-_MEDIA_ID = re.compile(r"([A-Za-z0-9]+)\.([A-Za-z0-9]+)")
+_MEDIA_URL = re.compile(r"/Messages/([A-Za-z0-9]{1,64})/Media/([A-Za-z0-9]{1,64})(?![\s\S])")
+_MEDIA_ID = re.compile(r"([A-Za-z0-9]{1,64})\.([A-Za-z0-9]{1,64})")
 _MEDIA: dict[str, type[Image | Video | Audio]] = {"image": Image, "video": Video, "audio": Audio}
 
 

@@ -13,7 +13,7 @@ from .base import Request, Webhook
 from .errors import Malformed, Unverified
 from .signing import hmac_base64, same_secret, verify_hmac_base64
 
-_URL = re.compile(r"(https?)://([^/?#@]*@)?(\[[^\]/?#]*\]|[^/?#:]*)(?::([0-9]+))?([^#]*)", re.DOTALL)
+_URL = re.compile(r"(https?)://([^/?#@]*@)?(\[[^\]/?#]*\]|[^/?#:]*+)(?::([0-9]+))?([^#]*)", re.DOTALL)
 _BODY_HASH = re.compile(r"[?&]bodySHA256=([0-9a-f]{64})(?=[&#]|$)")
 _DEFAULT_PORTS = {"https": "443", "http": "80"}
 _ALGORITHMS = {"HMAC_SHA1": "sha1", "HMAC_SHA256": "sha256"}

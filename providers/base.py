@@ -150,6 +150,7 @@ class ConfigField(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     app: bool = False  # of the provider's app, which several accounts may share
     required: bool = True
     pattern: str | None = None
+    max_length: int | None = None
 
 
 class _ProviderMeta(msgspec.StructMeta, abc.ABCMeta):
@@ -348,7 +349,8 @@ def _config_field(field: msgspec.inspect.Field) -> ConfigField:
         schema = {**(kind.extra_json_schema or {}), **schema}
         kind = kind.type
     # msgspec takes a pattern on a str only, so an optional field has it inside its union with None.
-    patterns = [getattr(part, "pattern", None) for part in getattr(kind, "types", (kind,))]
+    parts = getattr(kind, "types", (kind,))
+    patterns, lengths = ([getattr(part, name, None) for part in parts] for name in ("pattern", "max_length"))
     return ConfigField(
         name=field.encode_name,
         title=schema.get("title", field.name),
@@ -359,4 +361,5 @@ def _config_field(field: msgspec.inspect.Field) -> ConfigField:
         app=bool(extra.get("app")),
         required=field.required,
         pattern=next(filter(None, patterns), None),
+        max_length=next(filter(None, lengths), None),
     )

@@ -34,6 +34,9 @@ from .signing import hmac_hex, same_secret, verify_hmac_hex
 
 _SECRET = {"secret": True}
 _APP = {**_SECRET, "app": True}
+# Meta's tokens grow, and have no documented length: those of today have some 250 characters.
+_MAX_TOKEN = 2048
+_MAX_SECRET = 256
 # In Python, unlike in a browser, `$` alone would let a line break pass at the end, and into a header.
 _NO_SPACES = r"^\S+(?!\s)$"
 _DIGITS = r"^[0-9]+(?!\s)$"
@@ -66,6 +69,7 @@ class MetaBusiness(WhatsAppProvider, frozen=True, kw_only=True):
             title="Access token",
             description="Of a system user with whatsapp_business_messaging and whatsapp_business_management.",
             min_length=1,
+            max_length=_MAX_TOKEN,
             pattern=_NO_SPACES,
             extra={**_SECRET, "placeholder": "EAAG…"},
         ),
@@ -76,6 +80,7 @@ class MetaBusiness(WhatsAppProvider, frozen=True, kw_only=True):
             title="Phone number ID",
             description="The id of the number, which is not the number itself: WhatsApp Manager, API setup.",
             min_length=1,
+            max_length=32,
             pattern=_DIGITS,
             extra={"placeholder": "109876543210987"},
         ),
@@ -85,6 +90,7 @@ class MetaBusiness(WhatsAppProvider, frozen=True, kw_only=True):
         Meta(
             title="WhatsApp Business Account ID",
             min_length=1,
+            max_length=32,
             pattern=_DIGITS,
             extra={"placeholder": "210987654321098"},
         ),
@@ -95,6 +101,7 @@ class MetaBusiness(WhatsAppProvider, frozen=True, kw_only=True):
             title="App secret",
             description="Signs the webhooks: Meta app, Settings, Basic.",
             min_length=1,
+            max_length=_MAX_SECRET,
             pattern=_NO_SPACES,
             extra={**_APP, "signs": True},
         ),
@@ -105,11 +112,12 @@ class MetaBusiness(WhatsAppProvider, frozen=True, kw_only=True):
             title="Verify token",
             description="A text of your own; Meta repeats it when the webhook address is set.",
             min_length=1,
+            max_length=_MAX_SECRET,
             extra=_APP,
         ),
     ]
     app_secret_previous: Annotated[
-        Annotated[str, Meta(pattern=_NO_SPACES)] | None,
+        Annotated[str, Meta(max_length=_MAX_SECRET, pattern=_NO_SPACES)] | None,
         Meta(
             title="Previous app secret",
             description="Accepted as well while the app secret is being replaced.",
@@ -117,7 +125,7 @@ class MetaBusiness(WhatsAppProvider, frozen=True, kw_only=True):
         ),
     ] = None
     app_id: Annotated[
-        Annotated[str, Meta(pattern=_DIGITS)] | None,
+        Annotated[str, Meta(max_length=32, pattern=_DIGITS)] | None,
         Meta(
             title="App ID",
             description="Tells this app from others that are subscribed to the same account.",
@@ -125,7 +133,7 @@ class MetaBusiness(WhatsAppProvider, frozen=True, kw_only=True):
         ),
     ] = None
     display_phone_number: Annotated[
-        Annotated[str, Meta(pattern=r"^\+[1-9][0-9]{6,14}(?!\s)$")] | None,
+        Annotated[str, Meta(max_length=16, pattern=r"^\+[1-9][0-9]{6,14}(?!\s)$")] | None,
         Meta(
             title="Phone number",
             description="The business number in E.164.",
@@ -133,7 +141,7 @@ class MetaBusiness(WhatsAppProvider, frozen=True, kw_only=True):
         ),
     ] = None
     pin: Annotated[
-        Annotated[str, Meta(pattern=r"^[0-9]{6}(?!\s)$")] | None,
+        Annotated[str, Meta(max_length=6, pattern=r"^[0-9]{6}(?!\s)$")] | None,
         Meta(
             title="Two-step verification PIN",
             description="Registers the number where it is not yet: the six digits it has, or is to have.",
@@ -152,6 +160,7 @@ class MetaBusiness(WhatsAppProvider, frozen=True, kw_only=True):
         Meta(
             title="Graph API version",
             description="Not the version of the webhooks, which is chosen in the app's dashboard.",
+            max_length=5,
             pattern=r"^v[0-9]{2}\.[0-9](?!\s)$",
         ),
     ] = "v25.0"
@@ -159,6 +168,7 @@ class MetaBusiness(WhatsAppProvider, frozen=True, kw_only=True):
         str,
         Meta(
             title="API address",
+            max_length=1024,
             pattern=r"^https?://[^\s?#]+(?!\s)$",
             extra={"placeholder": "https://graph.facebook.com"},
         ),

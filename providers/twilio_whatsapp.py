@@ -35,9 +35,11 @@ from .messages import (
 
 _SECRET = {"secret": True}
 _SIGNS = {**_SECRET, "signs": True}
+# Far longer than what Twilio gives out.
+_MAX_SECRET = 512
 # In Python, unlike in a browser, `$` alone would let a line break pass at the end, and into a header.
 _NO_SPACES = r"^\S+(?!\s)$"
-_NUMBER = r"^\s*\+?[\s\(\)\.\-]*[1-9](?:[\s\(\)\.\-]*[0-9]){6,14}[\s\(\)\.\-]*$"
+_NUMBER = r"^[\s().-]*(?:\+[\s().-]*)?[1-9](?:[\s().-]*[0-9]){6,14}[\s().-]*$"
 
 # Twilio forgets a webhook after one failed connection unless its address says otherwise: five more tries, on any
 # failure, all within its 15 seconds.
@@ -96,6 +98,7 @@ class TwilioWhatsApp(WhatsAppProvider, frozen=True, kw_only=True):
         Meta(
             title="Account SID",
             description="On the console's first page. Of the account, or subaccount, that has the sender.",
+            max_length=34,
             pattern=_sid("AC"),
             extra={"placeholder": "AC…"},
         ),
@@ -106,12 +109,13 @@ class TwilioWhatsApp(WhatsAppProvider, frozen=True, kw_only=True):
             title="Auth Token",
             description="Signs the webhooks and, without an API key, authorizes sending.",
             min_length=1,
+            max_length=_MAX_SECRET,
             pattern=_NO_SPACES,
             extra=_SIGNS,
         ),
     ]
     phone_number: Annotated[
-        Annotated[str, Meta(pattern=_NUMBER)] | None,
+        Annotated[str, Meta(max_length=40, pattern=_NUMBER)] | None,
         Meta(
             title="WhatsApp phone number",
             description="The sender, with its country code. Only a Messaging Service can do without: it picks one.",
@@ -119,7 +123,7 @@ class TwilioWhatsApp(WhatsAppProvider, frozen=True, kw_only=True):
         ),
     ] = None
     auth_token_secondary: Annotated[
-        Annotated[str, Meta(pattern=_NO_SPACES)] | None,
+        Annotated[str, Meta(max_length=_MAX_SECRET, pattern=_NO_SPACES)] | None,
         Meta(
             title="Secondary Auth Token",
             description="Accepted as well on webhooks while the Auth Token is being replaced.",
@@ -127,7 +131,7 @@ class TwilioWhatsApp(WhatsAppProvider, frozen=True, kw_only=True):
         ),
     ] = None
     api_key_sid: Annotated[
-        Annotated[str, Meta(pattern=_sid("SK"))] | None,
+        Annotated[str, Meta(max_length=34, pattern=_sid("SK"))] | None,
         Meta(
             title="API key SID",
             description="Authorizes sending in place of the Auth Token; it can be revoked alone.",
@@ -135,11 +139,11 @@ class TwilioWhatsApp(WhatsAppProvider, frozen=True, kw_only=True):
         ),
     ] = None
     api_key_secret: Annotated[
-        Annotated[str, Meta(pattern=_NO_SPACES)] | None,
+        Annotated[str, Meta(max_length=_MAX_SECRET, pattern=_NO_SPACES)] | None,
         Meta(title="API key secret", description="Shown once, when the key is made.", extra=_SECRET),
     ] = None
     messaging_service_sid: Annotated[
-        Annotated[str, Meta(pattern=_sid("MG"))] | None,
+        Annotated[str, Meta(max_length=34, pattern=_sid("MG"))] | None,
         Meta(
             title="Messaging Service SID",
             description="Sends through this service, which must have the sender, or picks one of its own.",
@@ -147,14 +151,14 @@ class TwilioWhatsApp(WhatsAppProvider, frozen=True, kw_only=True):
         ),
     ] = None
     shared_key_id: Annotated[
-        Annotated[str, Meta(pattern=_NO_SPACES)] | None,
+        Annotated[str, Meta(max_length=_MAX_SECRET, pattern=_NO_SPACES)] | None,
         Meta(
             title="Shared key ID",
             description="For accounts whose webhooks are signed with a shared key instead of the Auth Token.",
         ),
     ] = None
     shared_key_secret: Annotated[
-        Annotated[str, Meta(pattern=_NO_SPACES)] | None,
+        Annotated[str, Meta(max_length=_MAX_SECRET, pattern=_NO_SPACES)] | None,
         Meta(title="Shared key secret", extra=_SIGNS),
     ] = None
     base_url: Annotated[
@@ -162,6 +166,7 @@ class TwilioWhatsApp(WhatsAppProvider, frozen=True, kw_only=True):
         Meta(
             title="API address",
             description="Of another region, as https://api.dublin.ie1.twilio.com; Twilio's other hosts follow it.",
+            max_length=1024,
             pattern=r"^https?://[^\s?#]+(?!\s)$",
             extra={"placeholder": "https://api.twilio.com"},
         ),

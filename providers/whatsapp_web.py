@@ -28,6 +28,8 @@ from .signing import hmac_hex, verify_hmac_hex
 
 _SECRET = {"secret": True}
 _SIGNS = {**_SECRET, "signs": True}
+# People choose these themselves, or have WAHA make them: some dozens of characters.
+_MAX_SECRET = 512
 # In Python, unlike in a browser, `$` alone would let a line break pass at the end, and into a header.
 _NO_SPACES = r"^\S+(?!\s)$"
 
@@ -74,6 +76,7 @@ class WhatsAppWeb(WhatsAppProvider, frozen=True, kw_only=True):
         Meta(
             title="WAHA address",
             description="Of your WAHA server, as it is reached from here.",
+            max_length=1024,
             pattern=r"^https?://[^\s?#@]+(?!\s)$",
             extra={"placeholder": "https://waha.example.com"},
         ),
@@ -84,6 +87,7 @@ class WhatsAppWeb(WhatsAppProvider, frozen=True, kw_only=True):
             title="API key",
             description="Of the server, or better one for this session alone that may read, send and control.",
             min_length=1,
+            max_length=_MAX_SECRET,
             pattern=_NO_SPACES,
             extra=_SECRET,
         ),
@@ -94,6 +98,7 @@ class WhatsAppWeb(WhatsAppProvider, frozen=True, kw_only=True):
             title="HMAC key",
             description="A long random text of your own: WAHA signs the webhooks with it.",
             min_length=1,
+            max_length=_MAX_SECRET,
             pattern=_NO_SPACES,
             extra=_SIGNS,
         ),
@@ -103,12 +108,13 @@ class WhatsAppWeb(WhatsAppProvider, frozen=True, kw_only=True):
         Meta(
             title="Session",
             description="The name of the session at the server; it is created where it is missing.",
+            max_length=54,
             pattern=r"^[A-Za-z0-9_-]{1,54}(?!\s)$",
             extra={"placeholder": "default"},
         ),
     ] = "default"
     phone_number: Annotated[
-        Annotated[str, Meta(pattern=r"^\+[1-9][0-9]{6,14}(?!\s)$")] | None,
+        Annotated[str, Meta(max_length=16, pattern=r"^\+[1-9][0-9]{6,14}(?!\s)$")] | None,
         Meta(
             title="Phone number",
             description="The number of the linked phone in E.164; a session that is linked to another one is reported.",
@@ -116,7 +122,7 @@ class WhatsAppWeb(WhatsAppProvider, frozen=True, kw_only=True):
         ),
     ] = None
     hmac_key_previous: Annotated[
-        Annotated[str, Meta(pattern=_NO_SPACES)] | None,
+        Annotated[str, Meta(max_length=_MAX_SECRET, pattern=_NO_SPACES)] | None,
         Meta(
             title="Previous HMAC key",
             description="Accepted as well while the HMAC key is being replaced.",

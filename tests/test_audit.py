@@ -9,12 +9,14 @@ import asyncpg
 import msgspec
 import pytest
 
-from ingress import app, log
+from ingress import administration, app, log
 from ingress.audit import Actor, record, verify
-from ingress.database import Database
+from ingress.database import Database, StoreUnavailable
+from ingress.sandbox import CrmSimulator
 from ingress.settings import Settings
 from ingress.storage import organizations
 from ingress.vault import Vault, generate_key
+from providers.meta_business import MetaBusiness
 
 from .conftest import serving
 from .gateway import Gateway, Organization, eventually
@@ -324,3 +326,89 @@ def test_a_signature_is_bound_to_its_content() -> None:
     assert not vault.signed(signed, b"other")
     assert not vault.signed(signed[:-1], b"content")
     assert not vault.signed(signed[:-1] + bytes([signed[-1] ^ 1]), b"content")
+
+
+# ---------------------------------------------------------------- what people do with what was put aside
+
+
+async def actions(organization: Organization, count: int) -> list[tuple[str, Any, str, bool]]:
+    entries = (await organization.call("GET", f"/integrations/whatsapp/audit?limit={count}")).json["entries"]
+    return [(one["action"], one["after"], one["actor"], bool(one["address"])) for one in reversed(entries)]
+
+
+async def test_what_is_done_with_the_quarantine_is_written_down(organization: Organization, gateway: Gateway) -> None:
+    """Reading again, letting go; and that the platform looked at what belongs to nobody here. Nothing else of it."""
+    me = organization.key.split("_")[2]
+    for _ in range(2):
+        assert (await organization.post_webhook(b"unreadable")).status == 200
+    items = (await organization.call("GET", "/quarantine")).json["quarantine"]
+    about = [{name: item[name] for name in ("id", "config_id", "reason")} for item in items]
+    before = await actions(organization, 1)
+    assert (await organization.call("POST", f"/quarantine/{items[0]['id']}/replay")).status == 409
+    assert (await organization.call("GET", f"/quarantine/{items[0]['id']}")).status == 200
+    assert await actions(organization, 1) == before, "nothing was changed"
+    for item in items:
+        assert (await organization.call("POST", f"/quarantine/{item['id']}/discard")).status == 200
+    assert await actions(organization, 2) == [("quarantine_discarded", item, me, True) for item in about]
+
+    foreign = gateway.meta.inbound(organization.numbers[0]).text("of somebody else")
+    foreign["entry"][0]["changes"][0]["value"]["metadata"]["phone_number_id"] = "1"
+    assert (await organization.post_webhook(foreign)).status == 200
+    as_platform = {"key": gateway.platform_key, "x_org_id": organization.id}
+    [item] = (await gateway.call("GET", "/quarantine?foreign=1", **as_platform)).json["quarantine"]
+    assert (await gateway.call("GET", f"/quarantine/{item['id']}?foreign=1", **as_platform)).status == 200
+    assert (await gateway.call("POST", f"/quarantine/{item['id']}/discard?foreign=1", **as_platform)).status == 200
+    told = {name: item[name] for name in ("id", "config_id", "reason")}
+    assert await actions(organization, 2) == [
+        ("quarantine_shown", told, "platform", True),
+        ("quarantine_discarded", told, "platform", True),
+    ]
+    assert (await organization.call("GET", "/integrations/whatsapp/audit/verify")).json["intact"]
+
+
+async def test_a_body_that_is_read_after_all_is_written_down(
+    organization: Organization, gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the transaction that closes it: where the entry cannot be written, it stays open."""
+    parse = MetaBusiness.parse
+
+    def broken(self: MetaBusiness, hook: Any) -> Any:
+        raise ValueError
+
+    monkeypatch.setattr(MetaBusiness, "parse", broken)
+    assert (await organization.post_webhook(gateway.meta.inbound(organization.numbers[0]).text("x"))).status == 200
+    monkeypatch.setattr(MetaBusiness, "parse", parse)
+    [item] = (await organization.call("GET", "/quarantine")).json["quarantine"]
+
+    async def unwritten(*_: Any, **__: Any) -> None:
+        raise StoreUnavailable("away")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(administration, "record", unwritten)
+        assert (await organization.call("POST", f"/quarantine/{item['id']}/replay")).status == 503
+        assert (await organization.call("POST", f"/quarantine/{item['id']}/discard")).status == 503
+    assert (await organization.call("GET", "/quarantine")).json["quarantine"] == [item]
+    answer = await organization.call("POST", f"/quarantine/{item['id']}/replay")
+    assert answer.json == {"state": "replayed", "events": 0}, "its event is here since the first time"
+    [(action, after, _, _)] = await actions(organization, 1)
+    assert (action, after["id"]) == ("quarantine_replayed", item["id"])
+
+
+async def test_callbacks_are_audited_without_their_path(organization: Organization, crm: CrmSimulator) -> None:
+    """Path and query may be what lets us in: an origin, and a fingerprint to tell two addresses apart."""
+    secret = "hook-5f0c7d1e"
+    url = f"{crm.url_for('audited')}?token={secret}"
+    assert (await organization.call("PUT", "/callback", {"url": url})).status == 200
+    answer = await organization.call("POST", "/callback/test")
+    assert (await organization.call("POST", "/callback/replay", {})).json == {"replayed": 0}
+    (put, after, *_), (tested, outcome, *_) = await actions(organization, 2)
+    assert (put, tested) == ("callback_set", "callback_tested")
+    assert outcome == {name: answer.json[name] for name in ("id", "outcome")}
+    origin = "/".join(url.split("/")[:3])
+    assert after["url"].startswith(f"{origin}/… (")
+    assert secret not in repr(after)
+    reader = (await organization.call("POST", "/keys", {"scopes": ["read"]})).json["key"]
+    shown = await organization.gateway.call("GET", "/callback", key=reader)
+    assert shown.json["url"] == after["url"]
+    assert (await organization.call("GET", "/callback")).json["url"] == url, "whole for who may set it"
+    assert (await organization.call("DELETE", "/callback")).status == 204

@@ -362,6 +362,8 @@ async def test_what_comes_for_a_disabled_callback_can_be_replayed(customer: Orga
     assert bodies(crm.attempts[1:]) == ["0", "2"]
     assert [headers.get("ingress-gap") for headers in crm.headers[1:]] == [None, "true"]
     assert (await customer.call("POST", "/callback/replay", {})).json == {"replayed": 2}
+    [entry] = (await customer.call("GET", "/integrations/whatsapp/audit?limit=1")).json["entries"]
+    assert (entry["action"], entry["after"]) == ("parked_replayed", {"sequences": "all"})
     await crm.wait_received(4)
     assert sorted(attempt.type or "" for attempt in crm.attempts[3:]) == ["account.updated", "message.received"]
 

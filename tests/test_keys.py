@@ -48,7 +48,7 @@ async def test_a_key_is_shown_once(owner: Organization) -> None:
     assert (made["name"], made["scopes"]) == ("reporting", ["read"])
     listed = await owner.call("GET", "/keys")
     [shown] = [key for key in listed.json["keys"] if key["id"] == made["id"]]
-    assert set(shown) == {"id", "name", "scopes", "created_at", "expires_at", "revoked_at"}
+    assert set(shown) == {"id", "name", "scopes", "created_at", "expires_at", "revoked_at", "made_by"}
     assert parts[1].encode() not in listed.raw
 
 
@@ -357,3 +357,68 @@ async def test_a_key_outlives_a_rotation_of_the_encryption_keys(settings: Settin
         async with serving(msgspec.structs.replace(settings, encryption_keys=keys)) as url:
             answer = await gateway.call("GET", f"{url}/messages", key=organization.key)
             assert answer.status == status
+
+
+# ---------------------------------------------------------------- what a key makes
+
+
+async def audited(owner: Organization, count: int) -> list[Any]:
+    entries = (await owner.call("GET", f"/integrations/whatsapp/audit?limit={count}")).json["entries"]
+    return [(entry["action"], entry["after"]) for entry in reversed(entries)]
+
+
+async def test_a_key_with_an_end_makes_none_that_outlives_it(owner: Organization, gateway: Gateway) -> None:
+    """Whoever has it for an hour would have it for good."""
+    ends = datetime.now(UTC) + timedelta(hours=1)
+    lent = (await new_key(owner, "admin", "read", expires_at=ends.isoformat()))["key"]
+    for more in ({}, {"expires_at": None}, {"expires_at": (ends + timedelta(seconds=1)).isoformat()}):
+        answer = await gateway.call("POST", "/keys", {"scopes": ["read"], **more}, key=lent)
+        assert (answer.status, answer.json["code"]) == (403, "forbidden")
+        assert "expires_at" in answer.json["detail"]
+    for end in (ends, ends - timedelta(minutes=1)):
+        body = {"scopes": ["read"], "expires_at": end.isoformat()}
+        assert (await gateway.call("POST", "/keys", body, key=lent)).status == 201
+
+
+async def test_what_a_key_made_goes_with_it_if_asked(owner: Organization, gateway: Gateway) -> None:
+    """And what that made; nothing else. Each is in the trail."""
+    first = await new_key(owner, "admin", "read")
+    made = (await gateway.call("POST", "/keys", {"scopes": ["admin", "read"]}, key=first["key"])).json
+    last = (await gateway.call("POST", "/keys", {"scopes": ["read"]}, key=made["key"])).json
+    beside = await new_key(owner, "read")
+    listed = {key["id"]: key["made_by"] for key in (await owner.call("GET", "/keys?limit=200")).json["keys"]}
+    me = owner.key.split("_")[2]
+    assert [listed[key["id"]] for key in (first, made, last, beside)] == [me, first["id"], made["id"], me]
+    assert listed[me] is None, "made by the platform"
+
+    assert (await owner.call("DELETE", f"/keys/{made['id']}")).status == 204
+    assert (await read(gateway, last["key"])).status == 200, "only that one was asked for"
+    answer = await owner.call("DELETE", f"/keys/{first['id']}?made=1")
+    assert (answer.status, answer.json) == (200, {"revoked": sorted([first["id"], last["id"]])})
+    assert sorted(await audited(owner, 2), key=str) == sorted(
+        [
+            ("key_revoked", {"id": first["id"]}),
+            ("key_revoked", {"id": last["id"], "made_by": first["id"]}),
+        ],
+        key=str,
+    )
+    assert (await owner.call("DELETE", f"/keys/{first['id']}?made=1")).status == 404
+    live = {key["id"] for key in (await owner.call("GET", "/keys?limit=200")).json["keys"] if not key["revoked_at"]}
+    assert beside["id"] in live
+    assert not live & {first["id"], made["id"], last["id"]}
+
+
+async def test_a_revoked_key_makes_no_other(owner: Organization, gateway: Gateway) -> None:
+    """Though it is known for some seconds yet: what it made then would be left."""
+    made = await new_key(owner, "admin")
+    assert (await gateway.call("GET", "/keys", key=made["key"])).status == 200
+    await owner.call("DELETE", f"/keys/{made['id']}?made=1")
+    assert (await gateway.call("POST", "/keys", {"scopes": ["admin"]}, key=made["key"])).status == 401
+
+
+async def test_keys_of_others_are_out_of_reach(owner: Organization, gateway: Gateway) -> None:
+    other = await gateway.organization()
+    theirs = await new_key(other, "read")
+    for query in ("", "?made=1"):
+        assert (await owner.call("DELETE", f"/keys/{theirs['id']}{query}")).status == 404
+    assert (await read(gateway, theirs["key"])).status == 200

@@ -498,6 +498,11 @@ async def test_a_file_is_uploaded_and_sent_by_its_id(organization: Organization,
     assert accepted.body["image"] == {"id": told["id"]}
     assert (await organization.call("DELETE", f"/media?id={told['id']}")).status == 204
     assert gateway.meta.media.medium(told["id"]) is None
+    key = (await organization.call("POST", "/keys", {"scopes": ["admin"]})).json["key"]
+    entries = (await gateway.call("GET", "/integrations/whatsapp/audit?limit=2", key=key)).json["entries"]
+    deleted = entries[1]
+    assert (deleted["action"], deleted["after"]) == ("media_deleted", {"id": told["id"]})
+    assert (deleted["config_id"], deleted["actor"]) == (told["config_id"], organization.key.split("_")[2])
     again = await organization.call("DELETE", f"/media?id={told['id']}")
     assert (again.status, again.json["code"]) == (404, "media_gone")
 

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families as parse_text
@@ -16,6 +16,7 @@ import ingress
 from ingress import app, metrics, operations, protocol
 from ingress.database import Database
 from ingress.metrics import OTHER, VALUES
+from ingress.refusals import Reason
 from ingress.server import OPERATIONS_CONNECTIONS
 
 from .gateway import Gateway, Organization, eventually
@@ -198,7 +199,8 @@ async def silent(port: int, many: int) -> AsyncIterator[list[asyncio.StreamReade
             writer.close()
 
 
-def test_the_reasons_for_ending_a_connection_are_foreseen() -> None:
+def test_the_reasons_for_refusing_and_for_ending_a_connection_are_foreseen() -> None:
+    assert {*get_args(Reason)} <= VALUES["reason"]
     codes = {made().code for made in vars(protocol).values() if isinstance(made, partial)}
     assert "upgrade_refused" in codes
     assert codes <= VALUES["reason"]

@@ -49,6 +49,7 @@ class ThreeSixty(WhatsAppProvider, frozen=True, kw_only=True):
         Meta(
             title="API key",
             description="Of the number: 360dialog Hub, WhatsApp Accounts.",
+            max_length=256,
             pattern=r"^\S+(?!\s)$",
             extra={"secret": True},
         ),
@@ -59,6 +60,7 @@ class ThreeSixty(WhatsAppProvider, frozen=True, kw_only=True):
             title="Platform secret",
             description="Signs the webhooks.",
             min_length=1,
+            max_length=256,
             extra={"secret": True, "signs": True},
         ),
     ]
@@ -67,6 +69,7 @@ class ThreeSixty(WhatsAppProvider, frozen=True, kw_only=True):
         Meta(
             title="Phone number",
             description="The business number in E.164.",
+            max_length=16,
             pattern=r"^\+[1-9][0-9]{6,14}(?!\s)$",
             extra={"placeholder": "+15550001111"},
         ),
@@ -75,6 +78,7 @@ class ThreeSixty(WhatsAppProvider, frozen=True, kw_only=True):
         str,
         Meta(
             title="API address",
+            max_length=1024,
             pattern=r"^https?://[^\s?#]+(?!\s)$",
             extra={"placeholder": "https://waba-v2.360dialog.io"},
         ),

@@ -55,6 +55,7 @@ class Service:
             "INGRESS_ENCRYPTION_KEYS": generate_key(),
             "INGRESS_EGRESS_ALLOW": "127.0.0.0/8",
             "INGRESS_CONNECTIONS_PER_ADDRESS": "0",
+            "INGRESS_REQUESTS_PER_KEY": "0",
         }
         self._process: subprocess.Popen[bytes] | None = None  # None: not started
 

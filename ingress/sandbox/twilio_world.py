@@ -33,8 +33,8 @@ from .world import Statuses, World
 # How far a message is. What it got to it keeps, whatever is posted later; a failure ends it.
 _RANKS = {"accepted": 0, "queued": 1, "sending": 2, "sent": 3, "delivered": 4, "read": 5}
 _FAILED = ("failed", "undelivered")
-_EMPTY_TWIML = re.compile(rb"\s*(<\?xml[^>]*\?>)?\s*<Response\s*(/>|>\s*</Response>)\s*")
-_SPOKEN = re.compile(rb"<Message[^>]*>(.*?)</Message>", re.DOTALL)
+_EMPTY_TWIML = re.compile(rb"(<\?xml[^<>]*>\s*)?<Response\s*(/>|>\s*</Response>)")
+_SPOKEN = re.compile(rb"<Message[^<>]*>([^<]*)</Message>")
 
 
 class TwilioStatusPolicy(Statuses, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -209,7 +209,7 @@ class TwilioWorld(World[TwilioSender, SenderState, TwilioMessage, TwilioSend], T
 
     def _listen_to(self, url: str, form: Form, result: PostResult) -> None:
         """Do what the answer to an inbound message says: anything but the empty TwiML says something."""
-        if not result.body or (result.content_type.endswith("/xml") and _EMPTY_TWIML.fullmatch(result.body)):
+        if not result.body or (result.content_type.endswith("/xml") and _EMPTY_TWIML.fullmatch(result.body.strip())):
             return
         fields = dict(form)
         words: list[bytes] = []

@@ -116,6 +116,15 @@ async def add(
     return version
 
 
+COUNT = "select count(*) from whatsapp_provider_configs where organization_id = $1"
+
+
+async def count(connection: asyncpg.Connection, organization_id: UUID) -> int:
+    """How many configs the organization has (organization)."""
+    found: int = await connection.fetchval(COUNT, organization_id)
+    return found
+
+
 FALLBACKS = """
 select version, fallback_config_ids as wanted, fallback_policy as policy from organizations where id = $1"""
 

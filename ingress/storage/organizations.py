@@ -9,6 +9,9 @@ ADD = "insert into organizations (id, name) values ($1, $2)"
 LIST = (
     "select id, name, version, created_at from organizations where ($1::uuid is null or id > $1) order by id limit $2"
 )
+# Beside what is changed then, not in one statement with it: what is read after the wait must be what the one waited for
+# wrote.
+LOCK = "select from organizations where id = $1 for no key update"
 EXISTS = "select exists (select from organizations where id = $1)"
 
 
@@ -22,6 +25,11 @@ async def page(connection: asyncpg.Connection, after: UUID | None, limit: int) -
     return await connection.fetch(LIST, after, limit)
 
 
+async def lock(connection: asyncpg.Connection, organization_id: UUID) -> None:
+    """Have changes of the organization's keys follow one another, until the transaction ends (organization)."""
+    await connection.execute(LOCK, organization_id)
+
+
 async def exists(connection: asyncpg.Connection, organization_id: UUID) -> bool:
     """(worker)"""
     there: bool = await connection.fetchval(EXISTS, organization_id)
@@ -29,7 +37,12 @@ async def exists(connection: asyncpg.Connection, organization_id: UUID) -> bool:
 
 
 ADD_KEY = """
-insert into api_keys (organization_id, id, name, secret_hash, scopes, expires_at) values ($1, $2, $3, $4, $5, $6)"""
+insert into api_keys (organization_id, id, name, secret_hash, scopes, expires_at, made_by)
+select $1, $2, $3, $4, $5, $6, $7 where $7::text is null or exists (
+    select from api_keys where organization_id = $1 and id = $7 and revoked_at is null
+        and (expires_at is null or expires_at > now())
+)
+returning id"""
 
 
 async def add_key(
@@ -41,14 +54,27 @@ async def add_key(
     secret_hash: bytes,
     scopes: list[str],
     expires_at: datetime | None,
-) -> None:
-    """(organization)"""
-    await connection.execute(ADD_KEY, organization_id, key_id, name, secret_hash, scopes, expires_at)
+    made_by: str | None,
+) -> bool:
+    """Made by another key, or (None) by the platform; False where that key is not valid any more (organization)."""
+    values = (key_id, name, secret_hash, scopes, expires_at, made_by)
+    return await connection.fetchval(ADD_KEY, organization_id, *values) is not None
+
+
+LIVE_KEYS = """
+select count(*) from api_keys
+where organization_id = $1 and revoked_at is null and (expires_at is null or expires_at > now())"""
+
+
+async def live_keys(connection: asyncpg.Connection, organization_id: UUID) -> int:
+    """How many of the organization's keys are valid now (organization)."""
+    count: int = await connection.fetchval(LIVE_KEYS, organization_id)
+    return count
 
 
 # Without an organization: the key is what tells it.
 KEY = """
-select organization_id, id, secret_hash, scopes from api_keys
+select organization_id, id, secret_hash, scopes, expires_at from api_keys
 where id = $1 and revoked_at is null and (expires_at is null or expires_at > now())"""
 
 
@@ -66,7 +92,7 @@ async def rehash_key(connection: asyncpg.Connection, organization_id: UUID, key_
 
 
 KEYS = """
-select id, name, scopes, created_at, expires_at, revoked_at from api_keys
+select id, name, scopes, created_at, expires_at, revoked_at, made_by from api_keys
 where organization_id = $1 and ($2::text is null or id > $2) order by id limit $3"""
 
 
@@ -84,3 +110,18 @@ update api_keys set revoked_at = now() where organization_id = $1 and id = $2 an
 async def revoke(connection: asyncpg.Connection, organization_id: UUID, key_id: str) -> bool:
     """False if there is no such key, or it was revoked before (organization)."""
     return await connection.fetchval(REVOKE, organization_id, key_id) is not None
+
+
+# Also what a key made that was revoked before: its own were left.
+REVOKE_MADE = """
+with recursive made as (
+    select id from api_keys where organization_id = $1 and id = $2
+    union select k.id from api_keys k join made on k.made_by = made.id where k.organization_id = $1
+)
+update api_keys set revoked_at = now()
+where organization_id = $1 and id in (select id from made) and revoked_at is null returning id"""
+
+
+async def revoke_made(connection: asyncpg.Connection, organization_id: UUID, key_id: str) -> list[str]:
+    """Revoke a key with all that it made, and that those made: the ids of those that were not yet (organization)."""
+    return sorted(row["id"] for row in await connection.fetch(REVOKE_MADE, organization_id, key_id))

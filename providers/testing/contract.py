@@ -13,6 +13,7 @@ from ..errors import Malformed, Rejected, SendError, Unsupported, Unverified
 from ..messages import Event, MediaContent, MessageData, Recipient
 from ..registry import ENTRY_POINT_GROUP, Registry, UnknownProvider
 from . import mutations
+from .bounds import slow, unbounded
 from .comparing import ContractBroken, ask, ask_error, ask_request, ask_same, difference, shown, told
 from .driving import Start, Unanswered, run
 from .messages import ACTIONS, KINDS, PHONE, example, kind_of
@@ -94,6 +95,10 @@ class Contract:
         ask(sends == ("templates" in info.capabilities), "capabilities: 'template' and 'templates' come together")
         untitled = [field.name for field in fields if field.title == field.name]
         ask(not untitled, f"fields without a title, which forms need, as in msgspec.Meta(title=...): {untitled}")
+        endless = unbounded(type(self.provider))
+        ask(not endless, f"fields that may be of any length, and need a msgspec.Meta(max_length=...): {endless}")
+        patterns = [field.name for field in fields if field.pattern and slow(field.pattern)]
+        ask(not patterns, f"patterns that take seconds where two repetitions meet at the same characters: {patterns}")
         secret = any(field.secret and field.required for field in fields)
         ask(secret, 'no required field is marked extra={"secret": True}: by what are webhooks verified?')
 

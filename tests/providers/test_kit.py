@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from random import Random
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import msgspec
 import pytest
@@ -102,6 +102,14 @@ class Modest(MetaBusiness, frozen=True, kw_only=True):
     info = msgspec.structs.replace(MetaBusiness.info, capabilities=frozenset({"texts", "image"}))
 
 
+class Boundless(MetaBusiness, frozen=True, kw_only=True):
+    note: Annotated[str, msgspec.Meta(title="Note")] = ""
+
+
+class Slow(MetaBusiness, frozen=True, kw_only=True):
+    note: Annotated[str, msgspec.Meta(title="Note", max_length=99, pattern=r"^\s*[\s.]*[0-9]$")] = ""
+
+
 def often(check: Callable[[Random], object]) -> None:
     random = Random(1)
     for _ in range(300):
@@ -125,6 +133,8 @@ def often(check: Callable[[Random], object]) -> None:
         (Boasting, lambda held: held.check_feature("pairing"), "is among the capabilities"),
         (Modest, lambda held: held.check_kind("text"), "is not among the capabilities"),
         (Modest, lambda held: held.check_description(), "mean nothing: .'texts'"),
+        (Boundless, lambda held: held.check_description(), "of any length.*note"),
+        (Slow, lambda held: held.check_description(), "take seconds.*note"),
         (Modest, lambda held: held.check_registered(), "has another class"),
     ],
 )

@@ -1,0 +1,60 @@
+"""How often somebody may: try keys, ask with a key, have the service call out. By each process, in bounded memory."""
+
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from time import monotonic
+from typing import Any
+from uuid import UUID
+
+from starlette.requests import Request
+
+from .problems import Problem, too_many
+
+# Of those that asked; who asked the longest ago is forgotten first, and would be let in again.
+KEPT = 20_000
+# What sums of fractions are off by; nobody is refused for that.
+_ROUNDING_S = 1e-6
+
+
+class Limiter:
+    """A line of turns (GCRA) for each of whoever asks: *burst* at once, then one every *every_s* seconds; 0: no end."""
+
+    def __init__(self, every_s: float, burst: int, clock: Callable[[], float] = monotonic) -> None:
+        self._every_s = every_s
+        self._patience_s = (burst - 1) * every_s + _ROUNDING_S
+        self._clock = clock
+        self._due: OrderedDict[Hashable, float] = OrderedDict()  # when the next turn of each is due
+
+    def wait_s(self, who: Hashable) -> float:
+        """Seconds until *who* has a turn; none is taken."""
+        return max(0.0, self._due.get(who, 0.0) - self._clock() - self._patience_s)
+
+    def take(self, who: Hashable, weight: float = 1.0) -> float:
+        """As `wait_s`; where it is 0, a turn is taken, or that part of one."""
+        if not self._every_s:
+            return 0.0
+        now = self._clock()
+        due = max(now, self._due.get(who, now))
+        if (wait_s := due - now - self._patience_s) > 0:
+            return wait_s
+        self._due[who] = due + weight * self._every_s
+        self._due.move_to_end(who)
+        if len(self._due) > KEPT:
+            self._due.popitem(last=False)
+        return 0.0
+
+
+def per_minute(count: int) -> Limiter:
+    """*count* at once, and as many a minute; 0: no limit."""
+    return Limiter(60 / count if count else 0.0, count)
+
+
+def check_calls_out(request: Request[Any], organization_id: UUID, weight: float = 1.0) -> None:
+    """Before the service calls out to where the organization says. Raises `Problem` 429 where it did so too often."""
+    limiter: Limiter = request.state["connection_tests"]
+    if (wait_s := limiter.take(organization_id, weight)) > 0:
+        raise too_many("The organization had this service call out too often: wait.", wait_s)
+
+
+def quota_reached(count: int, things: str, advice: str) -> Problem:
+    return Problem(409, "quota_reached", f"An organization may have {count} {things}. {advice}")
