@@ -205,7 +205,7 @@ async def test_large_sends_under_way_are_bounded_by_their_bytes(
 
 
 async def test_changes_of_one_organization_that_wait_are_some(database: Database) -> None:
-    """The next one is told at once that others are under way; another organization's change is made."""
+    """The next one learns at once that others are under way; another organization's change is made."""
     one, other = new_id(), new_id()
     async with database.exclusive(one), asyncio.timeout(5):
 
