@@ -14,6 +14,7 @@ from weakref import WeakValueDictionary
 import asyncpg
 
 from . import metrics
+from .shares import Shares
 from .storage import logins
 
 SCHEMA_VERSION = 1
@@ -30,6 +31,8 @@ EXCLUSIVE_WAIT_S = 20.0
 EXCLUSIVE_IDLE_S = 20
 # How many organizations one process changes at once. A connection is opened when it is needed, and soon closed.
 EXCLUSIVE_PLACES = 16
+# How many changes wait here, and of one organization: each holds its caller's connection.
+EXCLUSIVE_QUEUE, EXCLUSIVE_QUEUE_EACH = 200, 50
 POOLED_IDLE_S = 300.0
 LISTEN_RETRY_S = 0.5
 # A connection that only listens does not notice that its other end is gone.
@@ -123,6 +126,7 @@ class Database:
         self._pools: dict[str, asyncpg.Pool] = {}
         self._exclusive: WeakValueDictionary[UUID, asyncio.Lock] = WeakValueDictionary()
         self._places = asyncio.Semaphore(EXCLUSIVE_PLACES)
+        self._queue = Shares(EXCLUSIVE_QUEUE, EXCLUSIVE_QUEUE_EACH)
 
     async def __aenter__(self) -> "Database":
         for name, role, size, more in (
@@ -210,11 +214,13 @@ class Database:
 
         The lock belongs to the connection, and so do the transactions that are made under it: who has lost the one
         cannot commit the other. Raises `StoreUnavailable`; `Busy` after EXCLUSIVE_WAIT_S of all waiting, or at once
-        without *wait*.
+        without *wait*, or where as many wait as may.
         """
         # One of a process asks at a time: a queue here costs no connection.
         lock = self._exclusive.setdefault(organization_id, asyncio.Lock())
         if lock.locked() and not wait:
+            raise Busy
+        if not self._queue.take(organization_id):
             raise Busy
         until = asyncio.get_running_loop().time() + EXCLUSIVE_WAIT_S
         async with contextlib.AsyncExitStack() as held:
@@ -224,6 +230,8 @@ class Database:
                     await held.enter_async_context(self._places)
             except TimeoutError:
                 raise Busy from None
+            finally:
+                self._queue.add(organization_id, -1)
             connection = await held.enter_async_context(self._acquire("exclusive"))
             kind = "pg_advisory_lock" if wait else "pg_try_advisory_lock"
             left_s = max(0.001, until - asyncio.get_running_loop().time())  # PostgreSQL takes 0 for any time

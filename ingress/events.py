@@ -202,7 +202,7 @@ async def _stream(request: Request[Any], organization_id: UUID, after: int, room
             try:
                 await authorize(request, "read")
                 rows = await _page(database, organization_id, room, after, STREAM_PAGE)
-            except Problem:  # revoked, expired, or too slow a reader: the stream ends, and its repetition is told why
+            except Problem:  # revoked, expired, or too slow a reader: the stream ends; who comes again learns why
                 return
             if rows:
                 after = rows[-1]["sequence"]

@@ -41,8 +41,9 @@ from .outcomes import LeaseLost
 from .policy import OnUncertain
 from .problems import Problem, json_response, not_found, unavailable
 from .sending import Order, SendState, state_of
+from .shares import Shares
 from .storage import sends
-from .waiting import Shares, json_page
+from .waiting import json_page
 
 logger = logging.getLogger("ingress.messages")
 

@@ -32,10 +32,10 @@ from .group_commit import GroupCommit, Overloaded
 from .manager import Config, WhatsAppProviderManager
 from .outcomes import Outcomes
 from .sending import Carrier, Order, Sending, SendState
+from .shares import Shares
 from .storage import sends
 from .storage.sends import Claim, Claimed
 from .tracing import trace_of
-from .waiting import Shares
 
 logger = logging.getLogger("ingress.outbound")
 

@@ -68,9 +68,9 @@ def json_response(
     return Response(msgspec.json.encode(value), status, headers, media_type)
 
 
-def unavailable(detail: str) -> Problem:
+def unavailable(detail: str, status: int = 503, code: str = "unavailable") -> Problem:
     # Jittered, so that everybody who was refused does not come back in the same moment.
-    return Problem(503, "unavailable", detail, headers={"retry-after": str(1 + secrets.randbelow(5))})
+    return Problem(status, code, detail, headers={"retry-after": str(1 + secrets.randbelow(5))})
 
 
 def too_many(detail: str, wait_s: float) -> Problem:

@@ -32,7 +32,7 @@ from .calls import CONNECT_TIMEOUT_S, TRANSPORT_ERRORS, Caller, Result, transpor
 from .edge import Disconnected
 from .egress import Egress, InvalidUrl
 from .media_types import SNIFF_BYTES
-from .waiting import Shares
+from .shares import Shares
 
 MAX_MEDIUM_BYTES = 100 * 1024 * 1024
 # From the first call to the last byte: 100 MiB at 350 KiB/s.

@@ -4,7 +4,6 @@ A request that waits holds one of the connections that the process takes (ingres
 its reader has all of it. Both are a tenant's to use, and nobody's to use up.
 """
 
-import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator
 from typing import Any
@@ -16,7 +15,8 @@ from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from . import metrics
-from .problems import Problem
+from .problems import Problem, unavailable
+from .shares import Shares
 from .storage.pages import PAGE_BYTES
 
 # Streams, polls and pages; and sends whose clients wait for the result. Together 600 of the 1,000 connections.
@@ -28,54 +28,6 @@ HELD_BYTES, HELD_BYTES_EACH = 48 * 1024 * 1024, 12 * 1024 * 1024
 PATIENCE_S = 10.0
 # What is written at once: a reader that does not read has no more than this, and what is held for it.
 PIECE_BYTES = 64 * 1024
-
-
-class Shares:
-    """An amount that organizations share. None has more than *each*, nor more than is left for all others then.
-
-    So something is left for whoever comes, and who has most is the first to get no more.
-    """
-
-    def __init__(self, total: int, each: int) -> None:
-        self._total = self._free = total
-        self._each = each
-        self._held: dict[UUID, int] = {}
-        self._given_back = asyncio.Event()
-
-    @property
-    def held(self) -> int:
-        return self._total - self._free
-
-    def take(self, organization_id: UUID, amount: int = 1) -> bool:
-        """Whether the organization may have *amount* more, which is its own from now on."""
-        if self._held.get(organization_id, 0) + amount > min(self._each, self._free - amount):
-            return False
-        self.add(organization_id, amount)
-        return True
-
-    def add(self, organization_id: UUID, amount: int) -> None:
-        """Count *amount* for the organization without asking: a negative one is given back."""
-        if not amount:
-            return
-        self._free -= amount
-        held = self._held.get(organization_id, 0) + amount
-        if held:
-            self._held[organization_id] = held
-        else:
-            del self._held[organization_id]
-        if amount < 0:
-            self._given_back.set()
-
-    async def taken(self, organization_id: UUID, amount: int, within_s: float) -> bool:
-        """As `take`, waiting up to *within_s* for others to give something back."""
-        try:
-            async with asyncio.timeout(within_s):
-                while not self.take(organization_id, amount):
-                    self._given_back.clear()
-                    await self._given_back.wait()
-        except TimeoutError:
-            return False
-        return True
 
 
 class Waiting:
@@ -95,7 +47,7 @@ class Waiting:
 
 def _turned_away(detail: str) -> Problem:
     metrics.turned_away.inc()
-    return Problem(429, "too_many_waiting", detail, headers={"retry-after": "1"})
+    return unavailable(detail, 429, "too_many_waiting")
 
 
 class Room:

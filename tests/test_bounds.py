@@ -373,8 +373,8 @@ def test_an_id_that_cannot_be_kept_leaves_a_send_uncertain(name: str, body: Call
 
 def test_the_status_of_an_account_is_short() -> None:
     """What a provider says of it is kept and shown: nothing long, and never its number lost for that."""
-    told = {"sender": TO, "reasons": ["x" * 500] * 1_000, "name": "x" * 900_000}
-    status = ProviderStatus(is_connected=True, connection_quality="good", session_info=told, detail=HOSTILE)
+    info = {"sender": TO, "reasons": ["x" * 500] * 1_000, "name": "x" * 900_000}
+    status = ProviderStatus(is_connected=True, connection_quality="good", session_info=info, detail=HOSTILE)
     assert status.session_info == {"sender": TO}
     assert status.detail == HOSTILE[:MAX_DETAIL]
     many = {f"fact{number}": number for number in range(5_000)}

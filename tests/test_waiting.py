@@ -10,15 +10,16 @@ from uuid import UUID
 import pytest
 
 from ingress import auth, metrics, waiting
-from ingress.database import Database
+from ingress.database import EXCLUSIVE_QUEUE_EACH, Busy, Database
 from ingress.envelope import own_event
 from ingress.identifiers import new_id
 from ingress.sandbox import Slow
 from ingress.settings import Settings
+from ingress.shares import Shares
 from ingress.storage import deliveries
 from ingress.storage import events as stored
 from ingress.storage.pages import PAGE_BYTES
-from ingress.waiting import Shares, gathered
+from ingress.waiting import gathered
 
 from .conftest import serving
 from .gateway import Gateway, Organization, eventually
@@ -198,6 +199,31 @@ async def test_large_sends_under_way_are_bounded_by_their_bytes(
     assert (await organization.send()).status == 200
     monkeypatch.undo()
     assert (await organization.send(large, idempotency_key="large")).json["code"] == "rejected"  # by the provider
+
+
+# ---------------------------------------------------------------- changes that wait
+
+
+async def test_changes_of_one_organization_that_wait_are_some(database: Database) -> None:
+    """The next one learns at once that others are under way; another organization's change is made."""
+    one, other = new_id(), new_id()
+    async with database.exclusive(one), asyncio.timeout(5):
+
+        async def change() -> None:
+            async with database.exclusive(one):
+                return
+
+        waiting_ones = [asyncio.create_task(change()) for _ in range(EXCLUSIVE_QUEUE_EACH)]
+        await asyncio.sleep(0)
+        with pytest.raises(Busy):
+            await change()
+        async with database.exclusive(other):
+            pass
+        for task in waiting_ones[1:]:
+            task.cancel()
+        await asyncio.gather(*waiting_ones[1:], return_exceptions=True)
+    await waiting_ones[0]
+    await change()
 
 
 # ---------------------------------------------------------------- pages
