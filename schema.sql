@@ -127,7 +127,8 @@ create table provider_apps (
     signing_keys       bytea[]     not null,
     webhook_token_hash bytea       not null unique,
     webhook_token      bytea       not null,
-    created_at         timestamptz not null default now()
+    created_at         timestamptz not null default now(),
+    updated_at         timestamptz not null default now()
 );
 create index on provider_apps using gin (signing_keys);
 
@@ -444,7 +445,7 @@ end $$;
 alter table provider_apps enable row level security;
 alter table provider_apps force row level security;
 create policy worker on provider_apps to ingress_worker using (true) with check (true);
-grant select, insert, delete on provider_apps to ingress_worker;
+grant select, insert, update, delete on provider_apps to ingress_worker;
 -- As restrictive policy: what belongs to somebody else stays unseen even by a query that forgot to say so.
 create policy no_foreign_items on quarantine as restrictive to ingress_app using (not foreign_item);
 

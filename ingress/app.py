@@ -337,6 +337,7 @@ ROUTES = [
     _Route("/keys/{key_id}", administration.revoke_key, methods=["DELETE"]),
     _Route("/apps", apps.list_apps, methods=["GET"]),
     _Route("/apps", apps.create_app, methods=["POST"]),
+    _Route("/apps/{app_id}", apps.edit_app, methods=["PATCH"]),
     _Route("/apps/{app_id}", apps.delete_app, methods=["DELETE"]),
     _Route("/healthz", operations.healthz),
     _Route("/readyz", operations.readyz),

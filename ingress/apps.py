@@ -1,4 +1,4 @@
-"""Apps of providers that many organizations share: POST, GET and DELETE /apps, for the platform.
+"""Apps of providers that many organizations share: POST, GET, PATCH and DELETE /apps, for the platform.
 
 An app is kept as a config of no organization: it verifies and reads webhooks, and has no account. Each item of what
 comes in at its address goes to the organization whose account it names.
@@ -23,7 +23,7 @@ from .manager import APP_PATH, WhatsAppProviderManager
 from .problems import Problem, json_response, not_found
 from .storage import apps
 from .validation import ConfigData, Name, ProviderType
-from .vault import token_hash
+from .vault import VaultError, token_hash
 
 
 class NewApp(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -37,7 +37,17 @@ class NewApp(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         return f"NewApp({self.provider_type!r})"
 
 
+class EditApp(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The body of PATCH /apps/{app_id}: the fields that change. null takes one out, absent ones stay."""
+
+    config_data: ConfigData
+
+    def __repr__(self) -> str:
+        return f"EditApp(fields={sorted(self.config_data)})"
+
+
 _app = msgspec.json.Decoder(NewApp)
+_edit = msgspec.json.Decoder(EditApp)
 
 
 async def _platform(request: Request[Any]) -> tuple[Principal, WhatsAppProviderManager, Database]:
@@ -45,18 +55,21 @@ async def _platform(request: Request[Any]) -> tuple[Principal, WhatsAppProviderM
     return principal, request.state["manager"], request.state["database"]
 
 
-def _validated(manager: WhatsAppProviderManager, asked: NewApp) -> tuple[dict[str, Any], WhatsAppProvider]:
-    """What is stored of an app, and the provider it makes. Raises `Problem`."""
+def _validated(
+    manager: WhatsAppProviderManager, provider_type: str, given: dict[str, Any], former: dict[str, Any]
+) -> tuple[dict[str, Any], WhatsAppProvider]:
+    """What is stored of an app, *given* in the place of what it was, and the provider it makes. Raises `Problem`."""
     try:
-        kind = manager.registry.get(asked.provider_type)
+        kind = manager.registry.get(provider_type)
         if not kind.no_account:
             raise InvalidConfiguration("the provider has no apps", [("provider_type", "its accounts share no app")])
         known = {field.name for field in config_fields(kind) if field.app}
-        if unknown := sorted(set(asked.config_data) - known):
+        if unknown := sorted(set(given) - known):
             errors = [(f"config_data.{name}", "is no field of an app") for name in unknown]
             raise InvalidConfiguration("only the fields of an app are taken", errors)
-        data = {**kind.no_account, **asked.config_data}
-        return data, manager.accounts.validate(asked.provider_type, data)
+        data = {**kind.no_account, **former, **given}
+        data = {name: value for name, value in data.items() if value is not None}
+        return data, manager.accounts.validate(provider_type, data)
     except UnknownProvider as error:
         raise Problem(422, "invalid_configuration", str(error), errors=[("provider_type", "unknown")]) from None
     except InvalidConfiguration as error:
@@ -67,7 +80,7 @@ async def create_app(request: Request[Any]) -> Response:
     """POST /apps (platform key): an address for the webhooks of an app that several organizations share."""
     principal, manager, database = await _platform(request)
     asked = await decode_kept(request, _app)
-    data, provider = _validated(manager, asked)
+    data, provider = _validated(manager, asked.provider_type, asked.config_data, {})
     new = NewConfig(provider_type=asked.provider_type, name=asked.name, config_data=data)
     app, token = manager.accounts.made(PLATFORM_ID, new, provider, None, path=APP_PATH)
     async with database.worker() as connection:
@@ -115,6 +128,32 @@ async def list_apps(request: Request[Any]) -> Response:
 
 def _names(provider: WhatsAppProvider) -> set[str]:
     return {field.name for field in config_fields(type(provider)) if field.app}
+
+
+async def edit_app(request: Request[Any]) -> Response:
+    """PATCH /apps/{app_id} (platform key): change its fields, as while its secret is renewed; its address stays."""
+    principal, manager, database = await _platform(request)
+    asked = await decode_kept(request, _edit)
+    app_id = parse_id(request.path_params["app_id"])
+    async with database.worker() as connection, connection.transaction():
+        row = await apps.locked(connection, app_id) if app_id else None
+        if row is None:
+            raise not_found()
+        app = manager.accounts.known(row)
+        try:
+            former = msgspec.json.decode(manager.accounts.data(row))
+        except VaultError:
+            raise Problem(409, "cannot_be_opened", "Its encryption key is gone: delete it, and make it anew.") from None
+        data, provider = _validated(manager, app.provider_type, asked.config_data, former)
+        await apps.edit(
+            connection,
+            app.id,
+            config_data=manager.accounts.seal(app, "config_data", msgspec.json.encode(data)),
+            signing_keys=manager.ownership.signing_keys(provider),
+        )
+    manager.forget(PLATFORM_ID)
+    log.wide("app", outcome="edited", app=app.id, provider=app.provider_type, actor=principal.name)
+    return Response(status_code=204)
 
 
 async def delete_app(request: Request[Any]) -> Response:

@@ -10,7 +10,7 @@ from starlette.routing import BaseRoute, Mount, Route
 
 from . import __version__
 from .administration import NewCallback, NewKey, NewOrganization, Replay
-from .apps import NewApp
+from .apps import EditApp, NewApp
 from .envelope import EventData
 from .integrations import ConfigureRequest, EditRequest, FallbackRequest, RollbackRequest, SwitchRequest, TestRequest
 from .messages_api import SendRequest
@@ -31,6 +31,7 @@ BODIES: dict[str, type] = {
     "create_organization": NewOrganization,
     "create_key": NewKey,
     "create_app": NewApp,
+    "edit_app": EditApp,
 }
 FILE = {"*/*": {"schema": {"type": "string", "format": "binary"}}}
 # Whose body, or answer, is a file.

@@ -1,6 +1,7 @@
 """An app of a provider with an address of its own: what comes in there goes to the organizations that it is about."""
 
 from typing import Any
+from uuid import UUID
 
 import msgspec
 import pytest
@@ -180,6 +181,21 @@ async def test_the_address_is_the_apps_alone(app: App) -> None:
     assert (await platform(gateway, "DELETE", f"/apps/{app.made['id']}")).status == 204
     assert (await gateway.call("POST", url, raw=b"{}")).status == 404
     assert (await platform(gateway, "DELETE", f"/apps/{app.made['id']}")).status == 404
+
+
+async def test_the_secret_of_an_app_is_renewed_at_the_same_address(app: App) -> None:
+    """The new one and, until it is taken out, the former."""
+    former, path = app.secret, f"/apps/{app.made['id']}"
+    renewed = {"app_secret": f"{former}-2", "app_secret_previous": former}
+    assert (await platform(app.gateway, "PATCH", path, {"config_data": {"access_token": "x"}})).status == 422
+    assert (await platform(app.gateway, "PATCH", path, {"config_data": renewed})).status == 204
+    for secret in (former, renewed["app_secret"]):
+        app.secret = secret
+        assert (await app.post(b"unreadable")).status == 200
+    assert (await platform(app.gateway, "PATCH", path, {"config_data": {"app_secret_previous": None}})).status == 204
+    app.secret = former
+    assert (await app.post(b"unreadable")).status == 401
+    assert (await platform(app.gateway, "PATCH", f"/apps/{UUID(int=1)}", {"config_data": {}})).status == 404
 
 
 async def test_apps_are_listed_without_their_secrets(app: App) -> None:

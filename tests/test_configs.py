@@ -166,7 +166,7 @@ async def test_a_provider_without_a_probe(organization: Organization, monkeypatc
 async def test_a_dry_run_tells_what_a_switch_would_mean(two: Organization, gateway: Gateway) -> None:
     """Held against what was really sent: what the other provider cannot say, templates, people without a phone."""
     async with TwilioSimulator() as twilio:
-        sender = example_sender()
+        sender = example_sender(801)
         config_data = sender.config_data(await twilio.add_number(sender))
         answer = await post(
             two, "configure", provider_type="twilio_whatsapp", name="Other", config_data=config_data, is_active=False

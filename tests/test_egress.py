@@ -395,7 +395,7 @@ async def strict(settings: Settings, meta: MetaSimulator) -> AsyncIterator[Organ
 
 async def test_private_addresses_are_refused_where_they_are_given(strict: Organization, canary: Canary) -> None:
     """`base_url` 400 naming the field, `url` 422 naming the field: before anything is called or saved."""
-    number = example_number(900)
+    number = example_number(7900)
     urls = [
         f"http://127.0.0.1:{canary.port}",
         f"https://127.0.0.1:{canary.port}",
@@ -421,7 +421,7 @@ async def test_private_addresses_are_refused_where_they_are_given(strict: Organi
 
 async def test_names_of_private_addresses_are_refused_at_the_dial(strict: Organization, canary: Canary) -> None:
     """A name can be judged only when it is resolved: nothing is called, nothing is saved, nothing is told of it."""
-    config_data = example_number(901).config_data(f"https://localhost:{canary.port}")
+    config_data = example_number(7901).config_data(f"https://localhost:{canary.port}")
     body = {"provider_type": "meta_business", "config_data": config_data}
     answer = await strict.call("POST", "/integrations/whatsapp/provider/configure", body)
     assert (answer.status, answer.json["code"]) == (502, "provider_unreachable")

@@ -150,7 +150,7 @@ async def test_the_current_provider_and_how_it_is_doing(steady: Organization) ->
 
 
 async def test_a_config_is_saved_tested_set_up_and_active(empty: Organization, gateway: Gateway) -> None:
-    number, config_data = await number_at(gateway, 700)
+    number, config_data = await number_at(gateway, 7700)
     answer = await configure(empty, "meta_business", config_data, name="Main number")
     assert answer.status == 200
     told = answer.json
@@ -167,7 +167,7 @@ async def test_a_config_is_saved_tested_set_up_and_active(empty: Organization, g
 
 
 async def test_saving_without_activating(organization: Organization, gateway: Gateway) -> None:
-    _, config_data = await number_at(gateway, 701)
+    _, config_data = await number_at(gateway, 7701)
     answer = await configure(organization, "meta_business", config_data, is_active=False)
     assert (answer.status, answer.json["state"], answer.json["version"]) == (200, "configured", 1)
     assert (await current(organization))["config_id"] == organization.configs[0]["config_id"]
@@ -272,7 +272,7 @@ async def test_an_unknown_provider(steady: Organization) -> None:
     assert "meta_business" in problem["detail"]
 
 
-GOOD = example_number(702).config_data("https://graph.example")
+GOOD = example_number(7702).config_data("https://graph.example")
 
 
 @pytest.mark.parametrize(
@@ -337,7 +337,7 @@ async def test_a_body_of_another_shape(steady: Organization, body: Any, path: st
 
 async def test_a_name_that_cannot_be_stored(steady: Organization, gateway: Gateway) -> None:
     """PostgreSQL keeps no NUL: a mistake of the caller, not of ours."""
-    _, config_data = await number_at(gateway, 703)
+    _, config_data = await number_at(gateway, 7703)
     before = await configs(steady)
     answer = await configure(steady, "meta_business", config_data, name="a\x00b")
     assert (answer.status, answer.json["code"]) == (422, "invalid_request"), answer.raw
@@ -346,7 +346,7 @@ async def test_a_name_that_cannot_be_stored(steady: Organization, gateway: Gatew
 
 async def test_credentials_that_the_provider_refuses(steady: Organization, gateway: Gateway) -> None:
     """The reason is told in words that help, the former provider goes on."""
-    _, config_data = await number_at(gateway, 704)
+    _, config_data = await number_at(gateway, 7704)
     problem = await refused(steady, "meta_business", config_data | {"access_token": "EAAG-not-this-one"})
     assert "Create a new token" in problem["detail"]
     [check] = problem["checks"]
@@ -358,7 +358,7 @@ async def test_credentials_that_the_provider_refuses(steady: Organization, gatew
 
 async def test_a_number_of_somebody_else(steady: Organization, gateway: Gateway) -> None:
     """A token that is good, for a number that it does not reach."""
-    _, config_data = await number_at(gateway, 705)
+    _, config_data = await number_at(gateway, 7705)
     problem = await refused(steady, "meta_business", config_data | {"phone_number_id": "999"})
     assert "phone_number_id" in problem["detail"]
 
@@ -369,7 +369,7 @@ async def test_a_provider_that_cannot_be_reached(
     steady: Organization, gateway: Gateway, monkeypatch: pytest.MonkeyPatch, trouble: str, active: bool
 ) -> None:
     """502 or 504, nothing saved, and nobody is told that the credentials are bad, or to use a `force` there is not."""
-    number, config_data = await number_at(gateway, 706, own_port=True)
+    number, config_data = await number_at(gateway, 7706, own_port=True)
     if trouble == "refused":
         await gateway.meta.set_default(number, Refuse())
     elif trouble == "broken":
@@ -478,7 +478,7 @@ async def test_a_change_that_cannot_be_audited_is_not_made(
     """The trail and the change are one transaction."""
     from ingress.storage import audit as stored
 
-    _, config_data = await number_at(gateway, 707)
+    _, config_data = await number_at(gateway, 7707)
     before = await current(steady), await configs(steady)
     with monkeypatch.context() as patch:
         patch.setattr(stored, "APPEND", stored.APPEND.replace("$4", "$4::integer::text", 1))

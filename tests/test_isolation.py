@@ -61,6 +61,7 @@ PLATFORM_ONLY = [
     Endpoint("POST", "/organizations"),
     Endpoint("GET", "/apps"),
     Endpoint("POST", "/apps"),
+    Endpoint("PATCH", "/apps/{app_id}"),
     Endpoint("DELETE", "/apps/{app_id}"),
 ]
 WITH_IDS = [endpoint for endpoint in GUARDED if "{" in endpoint.path and endpoint not in PLATFORM_ONLY]

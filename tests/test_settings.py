@@ -34,8 +34,10 @@ def test_values_are_read_with_their_types() -> None:
             "INGRESS_LOG_LEVEL": "debug",
             "INGRESS_EGRESS_ALLOW": "10.1.0.0/16, fd00::/8,192.168.1.7",
             "INGRESS_PUBLIC_URL": "https://in.example.com/",
+            "INGRESS_TRUSTED_HOSTS": "Gateway.example, 10.1.0.2,::1,",
         }
     )
+    assert settings.vouching_hosts == {"gateway.example", "10.1.0.2", "::1"}
     assert (settings.database_url, settings.redis_url) == ("postgresql://u@h/d", "redis://h")
     assert (settings.port, settings.sandbox, settings.log_level) == (9000, True, "debug")
     assert settings.allowed_networks == [
@@ -74,6 +76,9 @@ def test_origin_without_a_public_url(host: str, origin: str) -> None:
         ("INGRESS_EGRESS_ALLOW", "localhost"),
         ("INGRESS_TRUSTED_PROXIES", "10.1.0.1/16"),
         ("INGRESS_TRUSTED_PROXIES", "proxy"),
+        ("INGRESS_TRUSTED_HOSTS", "https://gateway.example"),
+        ("INGRESS_TRUSTED_HOSTS", "gateway.example:443"),
+        ("INGRESS_TRUSTED_HOSTS", "*.example"),
         ("INGRESS_PUBLIC_URL", "in.example.com"),
         ("INGRESS_PUBLIC_URL", "ftp://in.example.com"),
         ("INGRESS_PUBLIC_URL", "https://"),

@@ -385,7 +385,7 @@ async def test_an_account_that_is_heard_already_need_not_be_told(two: Organizati
 async def test_an_account_that_only_people_can_set_up(two: Organization) -> None:
     """Whether it is heard cannot be checked: that is said, with what to look at, and stops nobody."""
     async with TwilioSimulator() as twilio:
-        sender = msgspec.structs.replace(example_sender(), phone_number="+14155238886")
+        sender = msgspec.structs.replace(example_sender(802), phone_number="+14155238886")
         config_data = sender.config_data(await twilio.add_number(sender))
         answer = await switch(two, provider_type="twilio_whatsapp", config_data=config_data)
         assert (answer.status, answer.json["version"]) == (200, 2), answer.raw

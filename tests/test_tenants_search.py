@@ -9,6 +9,7 @@ import asyncio
 import base64
 import os
 from collections.abc import Coroutine
+from itertools import count
 from typing import Any, TypeVar
 
 import msgspec
@@ -26,6 +27,7 @@ from .gateway import Gateway, Organization, _numbers
 EXAMPLES = int(os.environ.get("TENANTS_EXAMPLES", "10"))
 PROVIDER = "/integrations/whatsapp/provider"
 T = TypeVar("T")
+_messages = count()
 
 who = st.integers(0, 1)
 steps = st.one_of(
@@ -116,7 +118,7 @@ class World:
         number, words = self.numbers[place], f"only-for-{place}"
         message = {
             "from": "5511987654321",
-            "id": f"wamid.{next(_numbers)}" + ("x" if kind != "refused" else os.urandom(8000).hex()),
+            "id": f"wamid.{next(_messages)}" + ("x" if kind != "refused" else os.urandom(8000).hex()),
             "timestamp": "1793800805",
             "type": "text",
             "text": {"body": words},

@@ -9,7 +9,7 @@ from ..identifiers import PLATFORM_ID
 
 # As `configs.CONFIG`, with what an app has none of: `Accounts.open` makes a config of it, which belongs to the platform.
 _APP = f"""'{PLATFORM_ID}'::uuid as organization_id, id, provider_type, name, 'active' as state, null::text as sender,
-    config_data, webhook_token, created_at as updated_at, '{{}}'::text[] as claimed"""
+    config_data, webhook_token, updated_at, '{{}}'::text[] as claimed"""
 
 BY_TOKEN = f"select {_APP} from provider_apps where webhook_token_hash = $1"
 
@@ -45,6 +45,25 @@ async def add(
 ) -> None:
     """Save an app; *config_data* and *token* are sealed (worker)."""
     await connection.execute(ADD, app_id, provider_type, name, config_data, signing_keys, token_hash, token)
+
+
+LOCKED = f"select {_APP} from provider_apps where id = $1 for update"
+
+
+async def locked(connection: asyncpg.Connection, app_id: UUID) -> asyncpg.Record | None:
+    """An app that is about to be edited (worker)."""
+    return await connection.fetchrow(LOCKED, app_id)
+
+
+EDIT = """
+update provider_apps set config_data = $2, signing_keys = $3, updated_at = clock_timestamp() where id = $1"""
+
+
+async def edit(
+    connection: asyncpg.Connection, app_id: UUID, *, config_data: bytes, signing_keys: Sequence[bytes]
+) -> None:
+    """Change an app that is there (worker)."""
+    await connection.execute(EDIT, app_id, config_data, signing_keys)
 
 
 REMOVE = "delete from provider_apps where id = $1 returning id"
