@@ -22,6 +22,8 @@ _encode = msgspec.json.Encoder().encode
 
 # Why a body is put aside.
 MALFORMED, PARSER_FAILED, REFUSED, FOREIGN = "malformed", "parser_failed", "refused_by_store", "foreign"
+# A longer id is none that we sent, and too long for an index.
+MAX_ID_CHARACTERS = 512
 
 
 async def read(manager: WhatsAppProviderManager, config: Config, hook: Webhook) -> WebhookRow:
@@ -90,7 +92,13 @@ def _keyed(event: Event, owner: Config, now: datetime) -> KeyedEvent:
     status = None
     said = event.status
     # In a group each member has a status of their own; none of them is the message's.
-    if said is not None and said.value is not None and said.provider_message_id and said.participant is None:
+    if (
+        said is not None
+        and said.value is not None
+        and said.provider_message_id
+        and len(said.provider_message_id) <= MAX_ID_CHARACTERS
+        and said.participant is None
+    ):
         status = StatusRow(
             owner.organization_id,
             owner.id,

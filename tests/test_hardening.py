@@ -17,7 +17,7 @@ import asyncpg
 import msgspec
 import pytest
 
-from ingress import app, auth, metrics, takeover
+from ingress import app, auth, metrics, reading, takeover
 from ingress import inbound as receiving
 from ingress import manager as managing
 from ingress.database import Database, StoreUnavailable, is_data_error, store_errors
@@ -28,7 +28,7 @@ from ingress.sandbox.meta_bodies import envelope, status_item
 from ingress.settings import Settings
 from ingress.storage import audit, configs, inbound, retention, sends, statuses, switches
 from ingress.vault import Vault, generate_key
-from providers import Registry
+from providers import Registry, _values
 from providers.meta_business import MetaBusiness
 
 from .conftest import serving
@@ -48,13 +48,22 @@ async def connected(settings: Settings) -> AsyncIterator[asyncpg.Connection]:
 # ---------------------------------------------------------------- what the database will never take
 
 
+@pytest.fixture
+def trusting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if the length of ids were nobody's business but the database's."""
+    monkeypatch.setattr(_values, "MAX_WORD", 100_000)
+    monkeypatch.setattr(reading, "MAX_ID_CHARACTERS", 100_000)
+
+
 def too_long(organization: Organization) -> dict[str, Any]:
     """A webhook with a status whose id is too long for an index; random, so that it cannot be compressed into one."""
     item = status_item(f"wamid.{secrets.token_hex(8000)}", "delivered", {"to": "+5511987654321"})
     return envelope((organization.numbers[0], {"statuses": [item]}))
 
 
-async def test_what_no_index_takes_is_put_aside(organization: Organization, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_what_no_index_takes_is_put_aside(
+    organization: Organization, monkeypatch: pytest.MonkeyPatch, trusting: None
+) -> None:
     """Not 503 for a week. Read again, once, it is refused again and stays where it is, once."""
     assert (await organization.post_webhook(too_long(organization))).status == 200
     [item] = (await organization.call("GET", "/quarantine")).json["quarantine"]
@@ -70,7 +79,7 @@ async def test_what_no_index_takes_is_put_aside(organization: Organization, monk
 
 
 async def test_a_refused_body_with_items_of_others_is_the_platforms(
-    organization: Organization, gateway: Gateway
+    organization: Organization, gateway: Gateway, trusting: None
 ) -> None:
     """The tenants of an app share its secret: such a body is not the organization's to see, and counts for nobody."""
     body = too_long(organization)
