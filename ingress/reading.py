@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from functools import lru_cache
 
 import msgspec
 
@@ -24,6 +25,10 @@ _encode = msgspec.json.Encoder().encode
 MALFORMED, PARSER_FAILED, REFUSED, FOREIGN = "malformed", "parser_failed", "refused_by_store", "foreign"
 # A longer id is none that we sent, and too long for an index.
 MAX_ID_CHARACTERS = 512
+# Of a webhook's headers these are kept: what it is verified and read by, and what finds it in the provider's own log.
+# No others: a proxy's or a provider's credentials may be among them.
+_KEPT_HEADERS = frozenset({"content-type", "content-length", "user-agent", "traceparent", "tracestate", "webhook-id"})
+_KEPT_PARTS = ("signature", "hmac", "idempotency", "request-id", "timestamp")
 
 
 async def read(manager: WhatsAppProviderManager, config: Config, hook: Webhook) -> WebhookRow:
@@ -47,7 +52,17 @@ async def read(manager: WhatsAppProviderManager, config: Config, hook: Webhook) 
         # A mistake of ours must neither make the provider repeat the body for a week, nor fail the rest of a batch.
         logger.exception("reading a webhook failed")
         keyed, quarantine = [], [_aside(PARSER_FAILED, hook.body)]
-    return WebhookRow(config.organization_id, config.id, _encode(hook.headers), hook.body, keyed, quarantine)
+    return WebhookRow(config.organization_id, config.id, kept_headers(hook), hook.body, keyed, quarantine)
+
+
+def kept_headers(hook: Webhook) -> bytes:
+    headers = hook.headers
+    return _encode({name: headers[name] for name in _kept(tuple(headers))})
+
+
+@lru_cache(64)  # a provider's requests have the same headers
+def _kept(names: tuple[str, ...]) -> list[str]:
+    return [name for name in names if name in _KEPT_HEADERS or any(part in name for part in _KEPT_PARTS)]
 
 
 def refused(row: WebhookRow) -> WebhookRow:

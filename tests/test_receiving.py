@@ -3,12 +3,22 @@
 import asyncio
 import json
 from pathlib import Path
+from typing import Any
 
+import asyncpg
 import pytest
 
+from ingress.sandbox import signed_headers
+from ingress.sandbox.meta_bodies import encode
 from ingress.servers import EmbeddedServers
 
-from .gateway import Gateway, Organization
+from .gateway import Gateway, Organization, eventually
+
+
+async def aside(organization: Organization) -> list[Any]:
+    """What waits in the quarantine."""
+    listed: list[Any] = (await organization.call("GET", "/quarantine")).json["quarantine"]
+    return listed
 
 
 async def test_a_signed_webhook_becomes_an_event(organization: Organization, gateway: Gateway) -> None:
@@ -239,3 +249,32 @@ async def test_a_fact_is_known_for_thirty_days(
             assert len(await organization.events(kind="message.received")) == events
     finally:
         await connection.close()
+
+
+# ---------------------------------------------------------------- what is kept of a request
+
+
+async def test_no_credential_is_kept_among_the_headers(
+    organization: Organization, gateway: Gateway, servers: EmbeddedServers
+) -> None:
+    """Neither with what was read, nor with what was put aside."""
+    names = ("authorization", "cookie", "proxy_authorization", "x_api_key")
+    url = organization.configs[0]["webhook_url"]
+    for raw in (encode(gateway.meta.inbound(organization.numbers[0]).text("x")), b"no json", b"large " * 12_000):
+        headers = {**signed_headers(organization.numbers[0].app_secret, raw), "traceparent": "00-1-2-01"}
+        answer = await gateway.call("POST", url, raw=raw, **headers, **dict.fromkeys(names, "secret=1"))
+        assert answer.status == 200
+    await eventually(lambda: aside(organization), lambda items: len(items) == 2)
+    connection = await asyncpg.connect(servers.database_url)
+    kept = await connection.fetch(
+        "select convert_from(headers, 'UTF8') as headers from inbound_webhooks where organization_id = $1"
+        " union all select headers::text from quarantine where organization_id = $1",
+        organization.id,
+    )
+    await connection.close()
+    assert len(kept) >= 4
+    for row in kept:
+        headers = json.loads(row["headers"])
+        assert {"x-hub-signature-256", "traceparent"} <= set(headers)
+        assert not {name.replace("_", "-") for name in names} & set(headers)
+        assert "secret" not in row["headers"]
