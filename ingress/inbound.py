@@ -34,6 +34,10 @@ ACCOUNT_UPDATED = "account.updated"
 # Of so many new events or more, the log has the first and the last.
 SEQUENCES_TOLD = 20
 MAX_BODY_BYTES = 4 * 1024 * 1024
+# A statement stores so many events, or a few more where the last webhook has more of them: their readers wait for it.
+MAX_FLUSH_EVENTS = 500
+# What a webhook weighs in the queue is its size, from this on.
+LIGHT_BYTES, BYTES_A_ROW = 16 * 1024, 2 * 1024
 Header = tuple[bytes, bytes]
 _JSON: Header = (b"content-type", b"application/json")
 _TEXT: Header = (b"content-type", b"text/plain; charset=utf-8")
@@ -200,8 +204,13 @@ class Inbound:
 
     def submit(self, taken: Taken, ingestion: "_Ingestion | None" = None) -> "asyncio.Future[Receipt]":
         """Queue *taken*; the future, or *ingestion* in its place, gets what became of it. Raises `Overloaded`."""
+        size_bytes = len(taken.hook.body)
         return self._commit.submit(
-            taken, organization=taken.config.organization_id, size_bytes=len(taken.hook.body), waiter=ingestion
+            taken,
+            organization=taken.config.organization_id,
+            weight=1 if size_bytes <= LIGHT_BYTES else 1 + (size_bytes - LIGHT_BYTES) // BYTES_A_ROW,
+            size_bytes=size_bytes,
+            waiter=ingestion,
         )
 
     def wake(self, receipt: Receipt, config: Config) -> None:
@@ -209,10 +218,13 @@ class Inbound:
             self._wakes.wake(config.organization_id)
 
     async def _write(self, connection: asyncpg.Connection, batch: Sequence[Taken]) -> list[Receipt]:
-        rows = []
+        rows, events = [], 0
         for taken in batch:
             row = taken.row or await read(self._manager, taken.config, taken.hook)
             rows.append(refused(row) if taken.refused else row)
+            events += len(row.events) + len(row.quarantine)
+            if events >= MAX_FLUSH_EVENTS:
+                break
         stored = await store(connection, rows)
         heard = {
             (row.organization_id, keyed.event.config_id)
@@ -225,7 +237,7 @@ class Inbound:
         counts: Counter[tuple[str, str, str]] = Counter()  # for a counter costs more than a dictionary
         receipts = [
             _receipt(taken.config.provider_type, row, kept, counts)
-            for taken, row, kept in zip(batch, rows, stored, strict=True)
+            for taken, row, kept in zip(batch[: len(rows)], rows, stored, strict=True)
         ]
         for labels, count in counts.items():
             metrics.child(metrics.ingest_events, *labels).inc(count)
