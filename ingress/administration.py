@@ -341,7 +341,7 @@ async def replay_quarantine(request: Request[Any]) -> Response:
     try:
         if row["reason"] == FOREIGN:  # an item, without the body that was around it: nothing could be read as it is
             raise Malformed
-        fresh = await receiver.replay(config, row["headers"], row["body"])
+        fresh = await receiver.replay(config, row)
     except Malformed:
         raise Problem(409, "still_unreadable", "Still nothing can be read in it; it stays here.") from None
     await _close(request, organization_id, row["id"], "replayed", foreign)

@@ -4,10 +4,11 @@ import asyncio
 import json
 import logging
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
 from functools import cache
 from time import monotonic
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import asyncpg
 import msgspec
@@ -22,10 +23,11 @@ from .events import Wakes
 from .group_commit import GroupCommit, Overloaded, RowRefused
 from .manager import Config, WhatsAppProviderManager
 from .problems import unavailable
-from .reading import read, refused
+from .reading import NOTHING, Receipt, Taken, read, read_slices, refused
 from .storage.health import look_soon
 from .storage.inbound import Stored, WebhookRow, store
 from .tracing import HEADER, trace_of
+from .unread import SMALL_BYTES, Unread, is_large
 
 logger = logging.getLogger("ingress.inbound")
 
@@ -80,23 +82,6 @@ TOO_LARGE = _refusal(413, "too_large")
 _ENCODED = _refusal(415, "encoded")
 
 
-class Taken(msgspec.Struct, frozen=True):
-    """A verified webhook on its way into the database."""
-
-    config: Config
-    hook: Webhook
-    refused: bool = False  # the database took it not: now its body is put aside
-    row: WebhookRow | None = None  # where it was read already
-
-
-class Receipt(msgspec.Struct, frozen=True):
-    """What is in the database of a webhook: its events, the new ones' sequences, and why it was put aside, if so."""
-
-    events: int
-    sequences: Sequence[int]
-    aside: frozenset[str]
-
-
 class Inbound:
     """The ASGI application behind /webhooks/{provider}/{token}.
 
@@ -111,6 +96,7 @@ class Inbound:
         self._looking_up: set[asyncio.Task[None]] = set()
         self._wakes = wakes
         self._commit: GroupCommit[Taken, Receipt] = GroupCommit("ingest", database, INGEST, self._write, flushers=2)
+        self._unread = Unread(database, manager, wakes, self._write_slice)
 
     @property
     def origin(self) -> str:
@@ -121,9 +107,11 @@ class Inbound:
 
     async def __aenter__(self) -> "Inbound":
         await self._commit.__aenter__()
+        await self._unread.__aenter__()
         return self
 
     async def __aexit__(self, *reason: object) -> None:
+        await self._unread.__aexit__(*reason)
         await self._commit.__aexit__(*reason)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -185,26 +173,34 @@ class Inbound:
             self._looking_up.add(task)
             task.add_done_callback(self._looking_up.discard)
 
-    async def replay(self, config: Config, headers: bytes, body: bytes) -> int:
+    async def replay(self, config: Config, item: Mapping[str, Any]) -> int:
         """Read a quarantined body again with today's code; how many events were new.
 
         Raises `Malformed` where nothing can be read in it, or it is refused still: it was put aside already, and stays.
         """
         url = self._manager.accounts.webhook_url(config.provider_type, "replayed")
-        hook = Webhook(method="POST", url=url, headers=json.loads(headers), body=body)
-        try:
-            row = await read(self._manager, config, hook)
+        hook = Webhook(method="POST", url=url, headers=json.loads(item["headers"]), body=item["body"])
+        events = fresh = 0
+        async for row in read_slices(self._manager, config, hook, item["received_at"]):
             if not row.events:
-                raise Malformed
-            receipt = await self.submit(Taken(config, hook, row=row))
-        except RowRefused as error:
-            raise Malformed from error
-        self.wake(receipt, config)
-        return len(receipt.sequences)
+                continue
+            try:
+                receipt = await self.submit(Taken(config, hook, row=row))
+            except RowRefused as error:
+                raise Malformed from error
+            events, fresh = events + receipt.events, fresh + len(receipt.sequences)
+            self.wake(receipt, config)
+        if not events:
+            raise Malformed
+        return fresh
 
     def submit(self, taken: Taken, ingestion: "_Ingestion | None" = None) -> "asyncio.Future[Receipt]":
         """Queue *taken*; the future, or *ingestion* in its place, gets what became of it. Raises `Overloaded`."""
         size_bytes = len(taken.hook.body)
+        if taken.row is not None or taken.refused:
+            size_bytes = 0  # one at a time, and in no need of reading
+        elif size_bytes > SMALL_BYTES and is_large(taken.hook.body):
+            return self._unread.submit(taken, ingestion)
         return self._commit.submit(
             taken,
             organization=taken.config.organization_id,
@@ -218,33 +214,18 @@ class Inbound:
             self._wakes.wake(config.organization_id)
 
     async def _write(self, connection: asyncpg.Connection, batch: Sequence[Taken]) -> list[Receipt]:
-        rows, events = [], 0
+        rows, events, now = [], 0, datetime.now(UTC)
         for taken in batch:
-            row = taken.row or await read(self._manager, taken.config, taken.hook)
+            row = taken.row or await read(self._manager, taken.config, taken.hook, now)
             rows.append(refused(row) if taken.refused else row)
             events += len(row.events) + len(row.quarantine)
             if events >= MAX_FLUSH_EVENTS:
                 break
-        stored = await store(connection, rows)
-        heard = {
-            (row.organization_id, keyed.event.config_id)
-            for row in rows
-            for keyed in row.events
-            if keyed.event.type == ACCOUNT_UPDATED
-        }
-        if heard:
-            await look_soon(connection, sorted(heard))
-        counts: Counter[tuple[str, str, str]] = Counter()  # for a counter costs more than a dictionary
-        receipts = [
-            _receipt(taken.config.provider_type, row, kept, counts)
-            for taken, row, kept in zip(batch[: len(rows)], rows, stored, strict=True)
-        ]
-        for labels, count in counts.items():
-            metrics.child(metrics.ingest_events, *labels).inc(count)
-        return receipts
+        return await _stored(connection, [taken.config.provider_type for taken in batch[: len(rows)]], rows)
 
-
-_NOTHING = Receipt(0, (), frozenset())
+    async def _write_slice(self, connection: asyncpg.Connection, provider: str, row: WebhookRow, start: int) -> Receipt:
+        [receipt] = await _stored(connection, [provider], [row], start)
+        return receipt
 
 
 class _Ingestion(msgspec.Struct, eq=False):
@@ -350,7 +331,7 @@ class _Ingestion(msgspec.Struct, eq=False):
     def exception(self) -> None:
         """Futures want their exception looked at; this one was."""
 
-    def _end(self, answer: Answer, outcome: str, receipt: Receipt = _NOTHING) -> None:
+    def _end(self, answer: Answer, outcome: str, receipt: Receipt = NOTHING) -> None:
         if self._answered:  # a second answer would be taken for that of the connection's next request
             return
         self._answered = True
@@ -374,6 +355,26 @@ class _Ingestion(msgspec.Struct, eq=False):
             trace_id=traceparent and trace_of(traceparent),
             ms=round(elapsed * 1000, 1),
         )
+
+
+async def _stored(
+    connection: asyncpg.Connection, providers: Sequence[str], rows: Sequence[WebhookRow], start: int = 0
+) -> list[Receipt]:
+    """What became of *rows*, each of one of *providers*, which are stored now (see `store`)."""
+    stored = await store(connection, rows, start)
+    heard = {
+        (row.organization_id, keyed.event.config_id)
+        for row in rows
+        for keyed in row.events
+        if keyed.event.type == ACCOUNT_UPDATED
+    }
+    if heard:
+        await look_soon(connection, sorted(heard))
+    counts: Counter[tuple[str, str, str]] = Counter()  # for a counter costs more than a dictionary
+    receipts = [_receipt(*each, counts) for each in zip(providers, rows, stored, strict=True)]
+    for labels, count in counts.items():
+        metrics.child(metrics.ingest_events, *labels).inc(count)
+    return receipts
 
 
 def _receipt(provider: str, row: WebhookRow, stored: Stored, counts: Counter[tuple[str, str, str]]) -> Receipt:

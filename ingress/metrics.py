@@ -88,12 +88,14 @@ provider_lag = Tally(
 )
 quarantined = _counter("ingress_quarantine_total", "Bodies or items put aside", "provider", "reason")
 quarantine_open = _gauge("ingress_quarantine_open", "Bodies or items that wait for somebody", "provider", "reason")
+unread = _gauge("ingress_ingest_unread", "Large webhooks that are stored and not read yet")
+unread_oldest = _gauge("ingress_ingest_unread_oldest_seconds", "How long the first of them has waited")
 status_updates = _counter("ingress_status_updates_total", "Statuses of sent messages", "provider", "kind", "outcome")
 status_orphans = _gauge(
     "ingress_status_orphans", "Statuses that no message of ours was found for in 24 hours, counted up to 10,000"
 )
 
-# -- group commit: `ingest` is the webhooks' queue, `claims` and `outcomes` the sends'
+# -- group commit: `ingest` and `large` are the webhooks' queues, `claims` and `outcomes` the sends'
 _batch_rows = _histogram(
     "ingress_ingest_batch_rows", "Rows written by one statement", ("pool",), (1, 2, 4, 8, 16, 32, 64, 128)
 )
@@ -103,7 +105,7 @@ _flush_seconds = _histogram(
     ("pool",),
     (0.001, 0.0025, *_LATENCY),
 )
-_QUEUES = ("ingest", "claims", "outcomes")
+_QUEUES = ("ingest", "large", "claims", "outcomes")
 batch_rows = {name: _batch_rows.labels(name) for name in _QUEUES}
 flush_seconds = {name: _flush_seconds.labels(name) for name in _QUEUES}
 _queue_events = _gauge("ingress_ingest_queue_events", "Rows waiting for a flush", "pool")

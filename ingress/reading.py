@@ -1,13 +1,14 @@
 """What a verified webhook says: events of its config, of the config's siblings, and what belongs to neither."""
 
+import asyncio
 import logging
-from collections.abc import Sequence
-from datetime import UTC, datetime
+from collections.abc import AsyncIterator, Sequence
+from datetime import datetime
 from functools import lru_cache
 
 import msgspec
 
-from providers import Event, Malformed, Unverified, Webhook
+from providers import Event, Malformed, Unverified, Webhook, WhatsAppProvider
 from providers.messages import STATUS_RANK, Status
 
 from . import identifiers, metrics
@@ -23,6 +24,8 @@ _encode = msgspec.json.Encoder().encode
 
 # Why a body is put aside.
 MALFORMED, PARSER_FAILED, REFUSED, FOREIGN = "malformed", "parser_failed", "refused_by_store", "foreign"
+# So many events of a large webhook are made rows of at once: a few milliseconds of the event loop.
+SLICE_EVENTS = 500
 # A longer id is none that we sent, and too long for an index.
 MAX_ID_CHARACTERS = 512
 # Of a webhook's headers these are kept: what it is verified and read by, and what finds it in the provider's own log.
@@ -31,28 +34,98 @@ _KEPT_HEADERS = frozenset({"content-type", "content-length", "user-agent", "trac
 _KEPT_PARTS = ("signature", "hmac", "idempotency", "request-id", "timestamp")
 
 
-async def read(manager: WhatsAppProviderManager, config: Config, hook: Webhook) -> WebhookRow:
-    """*hook* as a row, whatever is in it. Raises `StoreUnavailable` where the config's siblings cannot be asked for."""
-    provider = config.provider
-    quarantine: list[QuarantineRow] = []
+class Taken(msgspec.Struct, frozen=True):
+    """A verified webhook on its way into the database."""
+
+    config: Config
+    hook: Webhook
+    refused: bool = False  # the database took it not: now its body is put aside
+    row: WebhookRow | None = None  # where it was read already
+
+
+class Receipt(msgspec.Struct, frozen=True):
+    """What is in the database of a webhook: its events, the new ones' sequences, and why it was put aside, if so."""
+
+    events: int
+    sequences: Sequence[int]
+    aside: frozenset[str]
+
+
+NOTHING = Receipt(0, (), frozenset())
+
+
+async def read(manager: WhatsAppProviderManager, config: Config, hook: Webhook, at: datetime) -> WebhookRow:
+    """*hook*, received *at*, as a row, whatever is in it.
+
+    Raises `StoreUnavailable` where the config's siblings cannot be asked for.
+    """
     try:
-        events = provider.parse(hook)
-        strangers = [event for event in events if not provider.owns(event)]
-        owners = await _owners(manager, config, hook, strangers) if strangers else {}
-        now = datetime.now(UTC)
-        keyed = [_keyed(event, owner, now) for event in events if (owner := owners.get(event.key, config)) is not None]
-        quarantine = [
-            _aside(FOREIGN, bytes(event.raw), foreign_item=True) for event in strangers if owners[event.key] is None
-        ]
+        events, strangers = _parsed(config.provider, hook)
+        siblings = await _siblings(manager, config, hook) if strangers else ()
+        keyed, aside = _sorted(config, events, strangers, siblings, at)
+        return _row(config, hook, keyed, aside)
     except StoreUnavailable:
         raise
-    except Malformed:
-        keyed, quarantine = [], [_aside(MALFORMED, hook.body)]
-    except Exception:
-        # A mistake of ours must neither make the provider repeat the body for a week, nor fail the rest of a batch.
-        logger.exception("reading a webhook failed")
-        keyed, quarantine = [], [_aside(PARSER_FAILED, hook.body)]
-    return WebhookRow(config.organization_id, config.id, kept_headers(hook), hook.body, keyed, quarantine)
+    except Exception as error:  # noqa: BLE001  (logged there)
+        return _row(config, hook, [], [_unreadable(hook, error)])
+
+
+async def read_slices(
+    manager: WhatsAppProviderManager, config: Config, hook: Webhook, at: datetime
+) -> AsyncIterator[WebhookRow]:
+    """A *hook* that was stored, as `read` reads one, but in slices and without holding up the event loop.
+
+    *at* is when it was received.
+    """
+    try:
+        events, strangers = await asyncio.to_thread(_parsed, config.provider, hook)
+        siblings = await _siblings(manager, config, hook) if strangers else ()
+        for first in range(0, max(1, len(events)), SLICE_EVENTS):
+            part = events[first : first + SLICE_EVENTS]
+            keyed, aside = _sorted(config, part, strangers, siblings, at)
+            yield msgspec.structs.replace(_row(config, hook, keyed, aside), is_kept=True)
+    except StoreUnavailable:
+        raise
+    except Exception as error:  # noqa: BLE001  (logged there)
+        yield msgspec.structs.replace(_row(config, hook, [], [_unreadable(hook, error)]), is_kept=True)
+
+
+def _parsed(provider: WhatsAppProvider, hook: Webhook) -> tuple[list[Event], set[str]]:
+    """The events of *hook*, and the keys of those that are of another account."""
+    events = provider.parse(hook)
+    return events, {event.key for event in events if not provider.owns(event)}
+
+
+def _sorted(
+    config: Config,
+    events: Sequence[Event],
+    strangers: set[str],
+    siblings: Sequence[Config],
+    at: datetime,
+) -> tuple[list[KeyedEvent], list[QuarantineRow]]:
+    """What of *events* is taken, and what is nobody's here."""
+    keyed, aside = [], []
+    for event in events:
+        owner: Config | None = config
+        if event.key in strangers:
+            owner = next((other for other in siblings if other.provider.owns(event)), None)
+        if owner is not None:
+            keyed.append(_keyed(event, owner, at))
+        else:
+            aside.append(put_aside(FOREIGN, bytes(event.raw), foreign_item=True))
+    return keyed, aside
+
+
+def _row(config: Config, hook: Webhook, events: list[KeyedEvent], aside: list[QuarantineRow]) -> WebhookRow:
+    return WebhookRow(config.organization_id, config.id, kept_headers(hook), hook.body, events, aside)
+
+
+def _unreadable(hook: Webhook, error: Exception) -> QuarantineRow:
+    if isinstance(error, Malformed):
+        return put_aside(MALFORMED, hook.body)
+    # A mistake of ours must neither make the provider repeat the body for a week, nor fail the rest of a batch.
+    logger.error("reading a webhook failed", exc_info=error)
+    return put_aside(PARSER_FAILED, hook.body)
 
 
 def kept_headers(hook: Webhook) -> bytes:
@@ -68,19 +141,16 @@ def _kept(names: tuple[str, ...]) -> list[str]:
 def refused(row: WebhookRow) -> WebhookRow:
     """*row* without its events, its body put aside. With items of somebody else in it, it is not the organization's."""
     foreign = [item for item in row.quarantine if item.foreign_item]
-    aside = _aside(REFUSED, row.body, foreign_item=bool(foreign))
+    aside = put_aside(REFUSED, row.body, foreign_item=bool(foreign))
     return msgspec.structs.replace(row, events=(), quarantine=[aside, *foreign])
 
 
-async def _owners(
-    manager: WhatsAppProviderManager, config: Config, hook: Webhook, events: Sequence[Event]
-) -> dict[str, Config | None]:
-    """By key the config that each of *events* is about: another of the organization behind the same secret, or None.
+async def _siblings(manager: WhatsAppProviderManager, config: Config, hook: Webhook) -> list[Config]:
+    """The organization's other configs behind the same secret.
 
     A signature may be shared by all tenants of one app, so it does not say whose an item is.
     """
-    siblings = [other for other in await manager.siblings(config) if _verifies(other, hook)]
-    return {event.key: next((other for other in siblings if other.provider.owns(event)), None) for event in events}
+    return [other for other in await manager.siblings(config) if _verifies(other, hook)]
 
 
 def _verifies(config: Config, hook: Webhook) -> bool:
@@ -91,7 +161,7 @@ def _verifies(config: Config, hook: Webhook) -> bool:
     return True
 
 
-def _aside(reason: str, body: bytes, *, foreign_item: bool = False) -> QuarantineRow:
+def put_aside(reason: str, body: bytes, *, foreign_item: bool = False) -> QuarantineRow:
     return QuarantineRow(identifiers.new_id(), reason, body, foreign_item)
 
 
