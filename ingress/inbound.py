@@ -23,7 +23,7 @@ from .events import Wakes
 from .group_commit import GroupCommit, Overloaded, RowRefused
 from .manager import Config, WhatsAppProviderManager
 from .problems import unavailable
-from .reading import NOTHING, Receipt, Taken, read, read_slices, refused
+from .reading import NOTHING, STALE, Receipt, Taken, read, read_slices, refused
 from .storage.health import look_soon
 from .storage.inbound import Stored, WebhookRow, store
 from .tracing import HEADER, trace_of
@@ -181,7 +181,8 @@ class Inbound:
         url = self._manager.accounts.webhook_url(config.provider_type, "replayed")
         hook = Webhook(method="POST", url=url, headers=json.loads(item["headers"]), body=item["body"])
         events = fresh = 0
-        async for row in read_slices(self._manager, config, hook, item["received_at"]):
+        stale = True if item["reason"] == STALE else None  # a person insists
+        async for row in read_slices(self._manager, config, hook, item["received_at"], stale=stale):
             if not row.events:
                 continue
             try:

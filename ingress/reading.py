@@ -17,13 +17,15 @@ from .database import StoreUnavailable
 from .envelope import event_row
 from .manager import Config, WhatsAppProviderManager
 from .storage.inbound import KeyedEvent, QuarantineRow, WebhookRow
+from .storage.retention import MAX_AGE, MAX_AHEAD
 from .storage.statuses import StatusRow
 
 logger = logging.getLogger("ingress.reading")
 _encode = msgspec.json.Encoder().encode
 
 # Why a body is put aside.
-MALFORMED, PARSER_FAILED, REFUSED, FOREIGN = "malformed", "parser_failed", "refused_by_store", "foreign"
+MALFORMED, PARSER_FAILED, REFUSED, FOREIGN, STALE = "malformed", "parser_failed", "refused_by_store", "foreign", "stale"
+MIN_AGE = -MAX_AHEAD
 # So many events of a large webhook are made rows of at once: a few milliseconds of the event loop.
 SLICE_EVENTS = 500
 # A longer id is none that we sent, and too long for an index.
@@ -62,7 +64,9 @@ async def read(manager: WhatsAppProviderManager, config: Config, hook: Webhook, 
     try:
         events, strangers = _parsed(config.provider, hook)
         siblings = await _siblings(manager, config, hook) if strangers else ()
-        keyed, aside = _sorted(config, events, strangers, siblings, at)
+        keyed, aside, stale = _sorted(config, events, strangers, siblings, at)
+        if stale:
+            aside.append(put_aside(STALE, hook.body, foreign_item=bool(aside)))
         return _row(config, hook, keyed, aside)
     except StoreUnavailable:
         raise
@@ -71,18 +75,22 @@ async def read(manager: WhatsAppProviderManager, config: Config, hook: Webhook, 
 
 
 async def read_slices(
-    manager: WhatsAppProviderManager, config: Config, hook: Webhook, at: datetime
+    manager: WhatsAppProviderManager, config: Config, hook: Webhook, at: datetime, *, stale: bool | None = False
 ) -> AsyncIterator[WebhookRow]:
     """A *hook* that was stored, as `read` reads one, but in slices and without holding up the event loop.
 
-    *at* is when it was received.
+    *at* is when it was received, and *stale* whether to take what was stale then, and nothing else; None takes all.
     """
     try:
         events, strangers = await asyncio.to_thread(_parsed, config.provider, hook)
         siblings = await _siblings(manager, config, hook) if strangers else ()
+        some_stale = some_foreign = False
         for first in range(0, max(1, len(events)), SLICE_EVENTS):
             part = events[first : first + SLICE_EVENTS]
-            keyed, aside = _sorted(config, part, strangers, siblings, at)
+            keyed, aside, is_stale = _sorted(config, part, strangers, siblings, at, stale)
+            some_stale, some_foreign = some_stale or is_stale, some_foreign or bool(aside)
+            if some_stale and first + SLICE_EVENTS >= len(events):
+                aside.append(put_aside(STALE, hook.body, foreign_item=some_foreign))
             yield msgspec.structs.replace(_row(config, hook, keyed, aside), is_kept=True)
     except StoreUnavailable:
         raise
@@ -102,18 +110,27 @@ def _sorted(
     strangers: set[str],
     siblings: Sequence[Config],
     at: datetime,
-) -> tuple[list[KeyedEvent], list[QuarantineRow]]:
-    """What of *events* is taken, and what is nobody's here."""
-    keyed, aside = [], []
+    stale: bool | None = False,
+) -> tuple[list[KeyedEvent], list[QuarantineRow], bool]:
+    """What of *events* is taken, what is nobody's here, and whether some were stale.
+
+    Those are put aside together, with the whole body: an item by itself could not be read again.
+    """
+    keyed, aside, some_stale = [], [], False
     for event in events:
         owner: Config | None = config
         if event.key in strangers:
             owner = next((other for other in siblings if other.provider.owns(event)), None)
-        if owner is not None:
+        is_stale = _is_stale(event, at)
+        if owner is not None and (is_stale is stale or stale is None):
             keyed.append(_keyed(event, owner, at))
-        else:
+        elif stale:
+            continue  # it was taken, or put aside, when it came
+        elif owner is None:
             aside.append(put_aside(FOREIGN, bytes(event.raw), foreign_item=True))
-    return keyed, aside
+        else:
+            some_stale = True
+    return keyed, aside, some_stale
 
 
 def _row(config: Config, hook: Webhook, events: list[KeyedEvent], aside: list[QuarantineRow]) -> WebhookRow:
@@ -126,6 +143,12 @@ def _unreadable(hook: Webhook, error: Exception) -> QuarantineRow:
     # A mistake of ours must neither make the provider repeat the body for a week, nor fail the rest of a batch.
     logger.error("reading a webhook failed", exc_info=error)
     return put_aside(PARSER_FAILED, hook.body)
+
+
+def _is_stale(event: Event, at: datetime) -> bool:
+    """Whether its age says that *event* may be a repetition whose key is not kept any more, or a time made up."""
+    when = event.reported_at or event.occurred_at
+    return when is not None and not MIN_AGE <= at - when <= MAX_AGE
 
 
 def kept_headers(hook: Webhook) -> bytes:

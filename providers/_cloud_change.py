@@ -140,6 +140,8 @@ def news(
         contact=contact,
         group_id=group_id,
         occurred_at=change.at(at),
+        # What an item says of the past, as an address book does, is reported now all the same.
+        reported_at=moment(change.time),
         account=AccountUpdate(kind=kind, field=change.field, health=health, details=details or {}, errors=errors or []),
         correlation_id=correlation_id,
         raw=_json.raw(item),

@@ -5,6 +5,7 @@ import secrets
 import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import timedelta
 from pathlib import Path
 
 import aiohttp
@@ -13,7 +14,7 @@ import msgspec
 import pytest
 import uvicorn
 
-from ingress import relay
+from ingress import reading, relay
 from ingress.app import Application
 from ingress.database import migrate
 from ingress.sandbox import CrmSimulator, MetaSimulator, RetryPolicy
@@ -124,6 +125,13 @@ def free_port() -> int:
 @pytest.fixture
 def samples() -> Path:
     return Path(__file__).parent / "samples" / "meta_business"
+
+
+@pytest.fixture
+def any_age(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No webhook is stale: captured ones are of other years."""
+    monkeypatch.setattr(reading, "MAX_AGE", timedelta.max)
+    monkeypatch.setattr(reading, "MIN_AGE", timedelta.min)
 
 
 @pytest.fixture
