@@ -213,6 +213,27 @@ create table inbound_webhooks (
 );
 create index on inbound_webhooks using brin (received_at);
 
+-- Webhooks too large to be read at once, acknowledged all the same: each is read in the background, by the process that
+-- leases it, and goes to inbound_webhooks then.
+create table unread_webhooks (
+    organization_id uuid        not null,
+    -- The sequence of its transaction (see `events`). Its events follow it, so they come before those of all that was
+    -- received later, which nobody is given until this row is gone.
+    sequence        bigint      not null,
+    config_id       uuid        not null,
+    received_at     timestamptz not null default now(),
+    -- Of its address, without the question mark: some providers say there what a status is about.
+    query           text        not null,
+    headers         bytea       not null,
+    body            bytea       not null,
+    -- How often it was begun: what kills its readers is put aside.
+    tries           smallint    not null default 0,
+    -- NULL: nobody is reading it.
+    lease_id        uuid,
+    leased_until    timestamptz,
+    primary key (organization_id, sequence)
+);
+
 -- One row a fact, kept for 30 days: longer than any provider repeats a webhook. Narrow, and apart from the
 -- events, so that the unique index stays small.
 create table inbound_dedup (
@@ -422,7 +443,7 @@ do $$
 declare tab text;
 begin
     foreach tab in array array[
-        'whatsapp_provider_configs', 'account_owners', 'provider_health', 'provider_audit_log', 'api_keys', 'inbound_webhooks', 'inbound_dedup', 'quarantine',
+        'whatsapp_provider_configs', 'account_owners', 'provider_health', 'provider_audit_log', 'api_keys', 'inbound_webhooks', 'unread_webhooks', 'inbound_dedup', 'quarantine',
         'events', 'callbacks', 'deliveries', 'delivery_queues', 'messages', 'attempts', 'message_statuses', 'organizations'
     ] loop
         execute format('alter table %I enable row level security', tab);
@@ -437,7 +458,7 @@ begin
         execute format('grant select, insert, update, delete on %I to ingress_worker', tab);
         execute format('grant select, insert, update, delete on %I to ingress_app', tab);
     end loop;
-    foreach tab in array array['inbound_webhooks', 'inbound_dedup', 'quarantine', 'events', 'deliveries', 'delivery_queues',
+    foreach tab in array array['inbound_webhooks', 'unread_webhooks', 'inbound_dedup', 'quarantine', 'events', 'deliveries', 'delivery_queues',
                                'messages', 'attempts', 'message_statuses', 'callbacks', 'provider_health'] loop
         execute format('create policy ingest on %I to ingress_ingest using (true) with check (true)', tab);
     end loop;
@@ -450,9 +471,10 @@ grant select, insert, update, delete on provider_apps to ingress_worker;
 create policy no_foreign_items on quarantine as restrictive to ingress_app using (not foreign_item);
 
 -- Bodies may hold items of several organizations, and no request of the API needs them.
-revoke all on inbound_webhooks from ingress_app;
+revoke all on inbound_webhooks, unread_webhooks from ingress_app;
+grant select (organization_id, sequence) on unread_webhooks to ingress_app, ingress_ingest;
 
-grant insert on inbound_webhooks, quarantine to ingress_ingest;
+grant insert on inbound_webhooks, unread_webhooks, quarantine to ingress_ingest;
 grant insert, select on inbound_dedup, events, deliveries, message_statuses to ingress_ingest;
 grant insert, select, update on delivery_queues to ingress_ingest;
 grant select (organization_id, disabled_at) on callbacks to ingress_ingest;

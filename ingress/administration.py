@@ -408,7 +408,7 @@ async def replay_quarantine(request: Request[Any]) -> Response:
         raise not_found()
     receiver: Inbound = request.state["inbound"]
     try:
-        fresh, is_whole = await receiver.replay(config, row["headers"], row["body"], foreign=foreign)
+        fresh, is_whole = await receiver.replay(config, row, foreign=foreign)
     except Malformed:
         raise Problem(409, "still_unreadable", "Still nothing can be read in it; it stays here.") from None
     if not is_whole:  # in part it is about accounts that are nobody's yet

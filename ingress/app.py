@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import UTC, datetime
 from functools import cache, partial
 from time import monotonic
 from typing import Any
@@ -56,7 +57,7 @@ from .redis_state import RedisState
 from .relay import Relay
 from .settings import Settings
 from .storage import audit as trails
-from .storage import deliveries, health, inbound, retention, sends, statuses
+from .storage import deliveries, health, inbound, retention, sends, statuses, unread
 from .takeover import Takeover, forever
 from .transfers import Transfers
 from .vault import Vault
@@ -219,9 +220,12 @@ async def _watch_gauges(database: Database) -> None:
         delivery = await deliveries.gauges(connection)
         sending = await sends.gauges(connection)
         quarantined = await inbound.count_quarantined(connection)
+        unread_webhooks, unread_since = await unread.gauges(connection)
         metrics.status_orphans.set(await statuses.orphans(connection))
         troubled = await health.troubled(connection)
         metrics.audit_chain_valid.set(await trails.valid(connection))
+    metrics.unread.set(unread_webhooks)
+    metrics.unread_oldest.set((datetime.now(UTC) - unread_since).total_seconds() if unread_since else 0)
     metrics.quarantine_open.clear()
     for row in quarantined:
         metrics.quarantine_open.labels(row["provider"], row["reason"]).inc(row["items"])

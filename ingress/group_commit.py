@@ -6,7 +6,7 @@ quiet service has the latency of a single insert and a busy one the throughput o
 
 import asyncio
 import logging
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from time import monotonic
 from typing import Any, Generic, TypeVar, cast
@@ -28,7 +28,7 @@ COALESCE_ROWS = MAX_BATCH_ROWS // 2
 MAX_BATCH_BYTES = 256 * 1024
 MAX_PENDING_ROWS = 2_000
 MAX_PENDING_BYTES = 64 * 1024 * 1024
-# One organization may fill this share of the queue, so that a flood sheds itself and nobody else.
+# One organization may fill this share of the queue, rows and bytes, so that a flood sheds itself and nobody else.
 ORGANIZATION_SHARE = 0.25
 MAX_WAIT_S = 2.0
 WRITE_TIMEOUT_S = 3.0
@@ -42,9 +42,21 @@ class RowRefused(Exception):
     """The database will never take this row; its neighbours are in."""
 
 
+class _Share(msgspec.Struct, eq=False):
+    """What one organization has queued, in order; ``weight`` and ``size_bytes`` are with what is being written."""
+
+    organization: object
+    queue: "deque[_Pending[Any, Any]]"
+    weight: int = 0
+    size_bytes: int = 0
+
+    def __repr__(self) -> str:
+        return f"_Share({self.weight})"
+
+
 class _Pending(msgspec.Struct, Generic[Row, Result], eq=False):
     row: Row
-    organization: object
+    share: _Share
     weight: int
     size_bytes: int
     future: "asyncio.Future[Result]"
@@ -70,7 +82,11 @@ class _Pending(msgspec.Struct, Generic[Row, Result], eq=False):
 
 
 class GroupCommit(Generic[Row, Result]):
-    """Writes rows through *write*, which gets a connection of its own and returns one result a row, in order."""
+    """Writes rows through *write*, which gets a connection of its own and returns one result a row, in order.
+
+    It may take the first of the rows only, at least one: the others are given to it again. Organizations take turns,
+    row by row, each with its own in order. A batch ends with the row that makes its weight *batch_weight*.
+    """
 
     def __init__(
         self,
@@ -80,14 +96,18 @@ class GroupCommit(Generic[Row, Result]):
         write: Callable[[asyncpg.Connection, Sequence[Row]], Awaitable[Sequence[Result]]],
         *,
         flushers: int = 1,
+        batch_weight: int = MAX_BATCH_ROWS,
     ) -> None:
         self.name = name
         self._database = database
         self._role = role
         self._write = write
         self._flusher_count = flushers
-        self._queue: deque[_Pending[Row, Result]] = deque()
-        self._by_organization: Counter[object] = Counter()
+        self._batch_weight = batch_weight
+        self._shares: dict[object, _Share] = {}
+        self._turns: deque[_Share] = deque()  # those with something to be written, the next one first
+        self._waiting = 0
+        self._taken_at = 0.0
         self._pending_rows = 0
         self._pending_bytes = 0
         self._arrived = asyncio.Event()
@@ -121,7 +141,7 @@ class GroupCommit(Generic[Row, Result]):
 
     @property
     def oldest_s(self) -> float:
-        return monotonic() - self._queue[0].since if self._queue else 0.0
+        return monotonic() - min(share.queue[0].since for share in self._turns) if self._turns else 0.0
 
     def submit(
         self, row: Row, *, organization: object, weight: int = 1, size_bytes: int = 0, waiter: Any = None
@@ -131,23 +151,33 @@ class GroupCommit(Generic[Row, Result]):
         The future fails with `StoreUnavailable` where the store did not confirm, committed or not. A *waiter* takes its
         place: whatever has a future's `done`, `set_result`, `set_exception` and `exception`; one setter is called once.
         """
-        share = self._by_organization[organization]
+        share, now = self._shares.get(organization) or _Share(organization, deque()), monotonic()
         # What is alone is always taken, however large it is.
-        if self._queue and (
+        if self._waiting and (
             self._pending_rows + weight > MAX_PENDING_ROWS
             or self._pending_bytes + size_bytes > MAX_PENDING_BYTES
-            or self.oldest_s > MAX_WAIT_S
-            or (share and share + weight > MAX_PENDING_ROWS * ORGANIZATION_SHARE)
+            or now - self._taken_at > MAX_WAIT_S
+            or (share.queue and now - share.queue[0].since > MAX_WAIT_S)
+            or (share.weight and share.weight + weight > MAX_PENDING_ROWS * ORGANIZATION_SHARE)
+            or (share.size_bytes and share.size_bytes + size_bytes > MAX_PENDING_BYTES * ORGANIZATION_SHARE)
         ):
             raise Overloaded
         if self._closing:
             raise StoreUnavailable("shutting down")
-        pending = _Pending(row, organization, weight, size_bytes, waiter or self._loop.create_future(), monotonic())
-        self._queue.append(pending)
-        self._by_organization[organization] = share + weight
+        pending = _Pending(row, share, weight, size_bytes, waiter or self._loop.create_future(), now)
+        if not share.weight:
+            self._shares[organization] = share
+        if not self._waiting:
+            self._taken_at = now
+        if not share.queue:
+            self._turns.append(share)
+        share.queue.append(pending)
+        share.weight += weight
+        share.size_bytes += size_bytes
+        self._waiting += 1
         self._pending_rows += weight
         self._pending_bytes += size_bytes
-        if not self._writing or len(self._queue) >= COALESCE_ROWS:
+        if not self._writing or self._waiting >= COALESCE_ROWS:
             self._arrived.set()
         return pending.future
 
@@ -171,7 +201,10 @@ class GroupCommit(Generic[Row, Result]):
                 if connection is None or connection.is_closed():
                     connection = await self._database.connect(self._role)
                 async with asyncio.timeout(WRITE_TIMEOUT_S):
-                    await self._flush(connection, batch)
+                    left = await self._flush(connection, batch)
+                if left:
+                    del batch[-len(left) :]
+                    self._put_back(left)
             except CONNECTION_ERRORS as error:
                 # Whether the commit went through is unknown: the caller's repetition is deduplicated.
                 metrics.db_errors.labels(self.name, type(error).__name__).inc()
@@ -185,7 +218,7 @@ class GroupCommit(Generic[Row, Result]):
                 self._fail(batch, error)
             finally:
                 self._writing -= 1
-                if self._queue:
+                if self._waiting:
                     self._arrived.set()
                 self._release(batch)
                 metrics.batch_rows[self.name].observe(len(batch))
@@ -195,15 +228,37 @@ class GroupCommit(Generic[Row, Result]):
 
     def _take(self) -> "list[_Pending[Row, Result]]":
         batch: list[_Pending[Row, Result]] = []
-        size_bytes = 0
-        while self._queue and len(batch) < MAX_BATCH_ROWS and size_bytes < MAX_BATCH_BYTES:
-            pending = self._queue.popleft()
+        weight = size_bytes = 0
+        self._taken_at = monotonic()
+        while self._turns and weight < self._batch_weight and size_bytes < MAX_BATCH_BYTES:
+            queue = self._turns[0].queue
+            pending = queue.popleft()
+            weight += pending.weight
             size_bytes += pending.size_bytes
             batch.append(pending)
+            if queue:
+                self._turns.rotate(-1)
+            else:
+                self._turns.popleft()
+        self._waiting -= len(batch)
         return batch
 
-    async def _flush(self, connection: asyncpg.Connection, batch: "list[_Pending[Row, Result]]") -> None:
-        """Write *batch*; a row that the database refuses must not fail its neighbours, so then one by one."""
+    def _put_back(self, rows: "list[_Pending[Row, Result]]") -> None:
+        """What was not written goes before all that waits, in its order."""
+        for pending in reversed(rows):
+            if pending.share.queue:
+                self._turns.remove(pending.share)
+            pending.share.queue.appendleft(pending)
+            self._turns.appendleft(pending.share)
+        self._waiting += len(rows)
+
+    async def _flush(
+        self, connection: asyncpg.Connection, batch: "list[_Pending[Row, Result]]"
+    ) -> "list[_Pending[Row, Result]]":
+        """Write *batch*, and return what is left of it.
+
+        A row that the database refuses must not fail its neighbours, so then one by one.
+        """
         try:
             results = await self._write(connection, [pending.row for pending in batch])
         except (asyncpg.PostgresError, asyncpg.InterfaceError) as error:
@@ -211,12 +266,13 @@ class GroupCommit(Generic[Row, Result]):
                 raise
             if len(batch) == 1:
                 self._fail(batch, RowRefused(type(error).__name__))
-                return
+                return []
             for pending in batch:
                 await self._flush(connection, [pending])
-            return
-        for pending, result in zip(batch, results, strict=True):
+            return []
+        for pending, result in zip(batch, results, strict=False):
             pending.tell(result)
+        return batch[len(results) :]
 
     def _fail(self, batch: "list[_Pending[Row, Result]]", error: Exception) -> None:
         for pending in batch:
@@ -231,8 +287,8 @@ class GroupCommit(Generic[Row, Result]):
         for pending in batch:
             self._pending_rows -= pending.weight
             self._pending_bytes -= pending.size_bytes
-            left = self._by_organization[pending.organization] - pending.weight
-            if left:
-                self._by_organization[pending.organization] = left
-            else:
-                del self._by_organization[pending.organization]
+            share = pending.share
+            share.weight -= pending.weight
+            share.size_bytes -= pending.size_bytes
+            if not share.weight:
+                del self._shares[share.organization]

@@ -4,11 +4,11 @@ import asyncio
 import json
 import logging
 from collections import Counter
-from collections.abc import Callable, Collection, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from datetime import UTC, datetime
 from functools import cache
 from time import monotonic
 from typing import Any, NamedTuple
-from uuid import UUID
 
 import asyncpg
 import msgspec
@@ -23,10 +23,11 @@ from .events import Wakes
 from .group_commit import GroupCommit, Overloaded, RowRefused
 from .manager import Config, WhatsAppProviderManager
 from .problems import unavailable
-from .reading import read, refused
+from .reading import NOTHING, STALE, Receipt, Taken, read, read_slices, refused
 from .storage.health import look_soon
 from .storage.inbound import Stored, WebhookRow, store
 from .tracing import HEADER, trace_of
+from .unread import SMALL_BYTES, Unread, is_large
 
 logger = logging.getLogger("ingress.inbound")
 
@@ -35,6 +36,10 @@ ACCOUNT_UPDATED = "account.updated"
 # Of so many new events or more, the log has the first and the last.
 SEQUENCES_TOLD = 20
 MAX_BODY_BYTES = 4 * 1024 * 1024
+# A statement stores so many events, or a few more where the last webhook has more of them: their readers wait for it.
+MAX_FLUSH_EVENTS = 500
+# What a webhook weighs in the queue is its size, from this on.
+LIGHT_BYTES, BYTES_A_ROW = 16 * 1024, 2 * 1024
 Header = tuple[bytes, bytes]
 _JSON: Header = (b"content-type", b"application/json")
 _TEXT: Header = (b"content-type", b"text/plain; charset=utf-8")
@@ -81,27 +86,6 @@ TOO_LARGE = _refusal(413, "too_large")
 _ENCODED = _refusal(415, "encoded")
 
 
-class Taken(msgspec.Struct, frozen=True):
-    """A verified webhook on its way into the database."""
-
-    config: Config
-    hook: Webhook
-    refused: bool = False  # the database took it not: now its body is put aside
-    row: WebhookRow | None = None  # where it was read already
-
-
-class Receipt(msgspec.Struct, frozen=True):
-    """What is in the database of a webhook: its events, the new ones' sequences, and why it was put aside, if so.
-
-    ``organizations`` are those that new ones may be for.
-    """
-
-    events: int
-    sequences: Sequence[int]
-    aside: frozenset[str]
-    organizations: Collection[UUID] = ()
-
-
 class Inbound:
     """The ASGI application behind /webhooks/{provider}/{token}.
 
@@ -116,6 +100,7 @@ class Inbound:
         self._looking_up: set[asyncio.Task[None]] = set()
         self._wakes = wakes
         self._commit: GroupCommit[Taken, Receipt] = GroupCommit("ingest", database, INGEST, self._write, flushers=2)
+        self._unread = Unread(database, manager, wakes, self._write_slice)
 
     @property
     def origin(self) -> str:
@@ -129,9 +114,11 @@ class Inbound:
 
     async def __aenter__(self) -> "Inbound":
         await self._commit.__aenter__()
+        await self._unread.__aenter__()
         return self
 
     async def __aexit__(self, *reason: object) -> None:
+        await self._unread.__aexit__(*reason)
         await self._commit.__aexit__(*reason)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -207,33 +194,44 @@ class Inbound:
         else:
             self.spawn(ingestion.look_up())
 
-    async def replay(self, config: Config, headers: bytes, body: bytes, *, foreign: bool) -> tuple[int, bool]:
+    async def replay(self, config: Config, item: Mapping[str, Any], *, foreign: bool) -> tuple[int, bool]:
         """Read a quarantined body again with today's code; how many events were new, and whether that is all of it.
 
         What is *foreign* goes to whose it is today, and what is nobody's still stays where it is. Raises `Malformed`
         where nothing can be read in it, or it is refused still: it was put aside already, and stays.
         """
         url = self._manager.accounts.webhook_url(config.provider_type, "replayed")
-        hook = Webhook(method="POST", url=url, headers=json.loads(headers), body=body)
-        try:
-            row = await read(self._manager, config, hook)
-            if not row.events:
-                raise Malformed
-            is_whole = not (foreign and row.quarantine)
+        hook = Webhook(method="POST", url=url, headers=json.loads(item["headers"]), body=item["body"])
+        events, fresh, is_whole = 0, 0, True
+        stale = True if item["reason"] == STALE else None  # a person insists
+        async for row in read_slices(self._manager, config, hook, item["received_at"], stale=stale):
             if foreign:
-                row = msgspec.structs.replace(row, quarantine=())
-            receipt = await self.submit(Taken(config, hook, row=row))
-        except RowRefused as error:
-            raise Malformed from error
-        self.wake(receipt)
-        if not (is_whole or receipt.sequences):
+                is_whole, row = is_whole and not row.quarantine, msgspec.structs.replace(row, quarantine=())
+            if not row.events:
+                continue
+            try:
+                receipt = await self.submit(Taken(config, hook, row=row))
+            except RowRefused as error:
+                raise Malformed from error
+            events, fresh = events + receipt.events, fresh + len(receipt.sequences)
+            self.wake(receipt)
+        if not events or not (is_whole or fresh):
             raise Malformed
-        return len(receipt.sequences), is_whole
+        return fresh, is_whole
 
     def submit(self, taken: Taken, ingestion: "_Ingestion | None" = None) -> "asyncio.Future[Receipt]":
         """Queue *taken*; the future, or *ingestion* in its place, gets what became of it. Raises `Overloaded`."""
+        size_bytes = len(taken.hook.body)
+        if taken.row is not None or taken.refused:
+            size_bytes = 0  # one at a time, and in no need of reading
+        elif size_bytes > SMALL_BYTES and is_large(taken.hook.body):
+            return self._unread.submit(taken, ingestion)
         return self._commit.submit(
-            taken, organization=taken.config.organization_id, size_bytes=len(taken.hook.body), waiter=ingestion
+            taken,
+            organization=taken.config.organization_id,
+            weight=1 if size_bytes <= LIGHT_BYTES else 1 + (size_bytes - LIGHT_BYTES) // BYTES_A_ROW,
+            size_bytes=size_bytes,
+            waiter=ingestion,
         )
 
     def wake(self, receipt: Receipt) -> None:
@@ -241,30 +239,18 @@ class Inbound:
             self._wakes.wake(organization_id)
 
     async def _write(self, connection: asyncpg.Connection, batch: Sequence[Taken]) -> list[Receipt]:
-        rows = []
+        rows, events, now = [], 0, datetime.now(UTC)
         for taken in batch:
-            row = taken.row or await read(self._manager, taken.config, taken.hook)
+            row = taken.row or await read(self._manager, taken.config, taken.hook, now)
             rows.append(await refused(self._manager, taken.config, row) if taken.refused else row)
-        stored = await store(connection, rows)
-        heard = {
-            (keyed.event.organization_id, keyed.event.config_id)
-            for row in rows
-            for keyed in row.events
-            if keyed.event.type == ACCOUNT_UPDATED
-        }
-        if heard:
-            await look_soon(connection, sorted(heard))
-        counts: Counter[tuple[str, str, str]] = Counter()  # for a counter costs more than a dictionary
-        receipts = [
-            _receipt(taken.config.provider_type, row, kept, counts)
-            for taken, row, kept in zip(batch, rows, stored, strict=True)
-        ]
-        for labels, count in counts.items():
-            metrics.child(metrics.ingest_events, *labels).inc(count)
-        return receipts
+            events += len(row.events) + len(row.quarantine)
+            if events >= MAX_FLUSH_EVENTS:
+                break
+        return await _stored(connection, [taken.config.provider_type for taken in batch[: len(rows)]], rows)
 
-
-_NOTHING = Receipt(0, (), frozenset())
+    async def _write_slice(self, connection: asyncpg.Connection, provider: str, row: WebhookRow, start: int) -> Receipt:
+        [receipt] = await _stored(connection, [provider], [row], start)
+        return receipt
 
 
 class _Ingestion(msgspec.Struct, eq=False):
@@ -370,7 +356,7 @@ class _Ingestion(msgspec.Struct, eq=False):
     def exception(self) -> None:
         """Futures want their exception looked at; this one was."""
 
-    def _end(self, answer: Answer, outcome: str, receipt: Receipt = _NOTHING) -> None:
+    def _end(self, answer: Answer, outcome: str, receipt: Receipt = NOTHING) -> None:
         if self._answered:  # a second answer would be taken for that of the connection's next request
             return
         self._answered = True
@@ -394,6 +380,26 @@ class _Ingestion(msgspec.Struct, eq=False):
             trace_id=traceparent and trace_of(traceparent),
             ms=round(elapsed * 1000, 1),
         )
+
+
+async def _stored(
+    connection: asyncpg.Connection, providers: Sequence[str], rows: Sequence[WebhookRow], start: int = 0
+) -> list[Receipt]:
+    """What became of *rows*, each of one of *providers*, which are stored now (see `store`)."""
+    stored = await store(connection, rows, start)
+    heard = {
+        (keyed.event.organization_id, keyed.event.config_id)
+        for row in rows
+        for keyed in row.events
+        if keyed.event.type == ACCOUNT_UPDATED
+    }
+    if heard:
+        await look_soon(connection, sorted(heard))
+    counts: Counter[tuple[str, str, str]] = Counter()  # for a counter costs more than a dictionary
+    receipts = [_receipt(*each, counts) for each in zip(providers, rows, stored, strict=True)]
+    for labels, count in counts.items():
+        metrics.child(metrics.ingest_events, *labels).inc(count)
+    return receipts
 
 
 def _receipt(provider: str, row: WebhookRow, stored: Stored, counts: Counter[tuple[str, str, str]]) -> Receipt:

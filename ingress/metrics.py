@@ -45,7 +45,7 @@ VALUES: dict[str, set[str]] = {
     # Those that the registry knows (ingress/accounts.py).
     "provider": set(),
     "class": {*_CLASSES, "ok", "busy", "3xx", "4xx", "5xx", "gone", "timeout", "connection"},
-    "pool": {"app", "worker", "lookup", "exclusive", "ingest", "claims", "outcomes", "listen", "migrate"},
+    "pool": {"app", "worker", "lookup", "exclusive", "ingest", "large", "claims", "outcomes", "listen", "migrate"},
     "phase": {"lock", "validate", "commit", "propagate", "drain"},
     "source": {"here", "read", "redis", "notify", "fence"},
     "state": {"closed", "open", "half_open", "unknown", "healthy", "degraded", "unhealthy"},
@@ -75,7 +75,7 @@ VALUES: dict[str, set[str]] = {
     "reason": {
         *_CLASSES,
         *_UNUSABLE,
-        *("malformed", "parser_failed", "refused_by_store", "foreign"),
+        *("malformed", "parser_failed", "refused_by_store", "foreign", "stale"),
         *("missing_key", "malformed_key", "unknown_key", "too_many_failures", "too_many_requests"),
         *(
             "scope",
@@ -208,12 +208,14 @@ provider_lag = Tally(
 )
 quarantined = _counter("ingress_quarantine_total", "Bodies or items put aside", "provider", "reason")
 quarantine_open = _gauge("ingress_quarantine_open", "Bodies or items that wait for somebody", "provider", "reason")
+unread = _gauge("ingress_ingest_unread", "Large webhooks that are stored and not read yet")
+unread_oldest = _gauge("ingress_ingest_unread_oldest_seconds", "How long the first of them has waited")
 status_updates = _counter("ingress_status_updates_total", "Statuses of sent messages", "provider", "kind", "outcome")
 status_orphans = _gauge(
     "ingress_status_orphans", "Statuses that no message of ours was found for in 24 hours, counted up to 10,000"
 )
 
-# -- group commit: `ingest` is the webhooks' queue, `claims` and `outcomes` the sends'
+# -- group commit: `ingest` and `large` are the webhooks' queues, `claims` and `outcomes` the sends'
 _batch_rows = _histogram(
     "ingress_ingest_batch_rows", "Rows written by one statement", ("pool",), (1, 2, 4, 8, 16, 32, 64, 128)
 )
@@ -223,7 +225,7 @@ _flush_seconds = _histogram(
     ("pool",),
     (0.001, 0.0025, *_LATENCY),
 )
-_QUEUES = ("ingest", "claims", "outcomes")
+_QUEUES = ("ingest", "large", "claims", "outcomes")
 batch_rows = {name: _batch_rows.labels(name) for name in _QUEUES}
 flush_seconds = {name: _flush_seconds.labels(name) for name in _QUEUES}
 _queue_events = _gauge("ingress_ingest_queue_events", "Rows waiting for a flush", "pool")

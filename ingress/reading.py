@@ -1,8 +1,12 @@
 """What a verified webhook says: events of its config, of the config's siblings, and what belongs to neither."""
 
+import asyncio
 import logging
-from collections.abc import Sequence
-from datetime import UTC, datetime
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from datetime import datetime
+from functools import lru_cache
+from typing import NamedTuple
+from uuid import UUID
 
 import msgspec
 
@@ -16,73 +20,209 @@ from .envelope import event_row
 from .excess import MAX_DATA_BYTES, short_error, without_excess
 from .manager import Config, WhatsAppProviderManager
 from .storage.inbound import KeyedEvent, QuarantineRow, WebhookRow
+from .storage.retention import MAX_AGE, MAX_AHEAD
 from .storage.statuses import StatusRow
 
 logger = logging.getLogger("ingress.reading")
 _encode = msgspec.json.Encoder().encode
 
 # Why a body is put aside.
-MALFORMED, PARSER_FAILED, REFUSED, FOREIGN = "malformed", "parser_failed", "refused_by_store", "foreign"
+MALFORMED, PARSER_FAILED, REFUSED, FOREIGN, STALE = "malformed", "parser_failed", "refused_by_store", "foreign", "stale"
+MIN_AGE = -MAX_AHEAD
+# So many events of a large webhook are made rows of at once: a few milliseconds of the event loop.
+SLICE_EVENTS = 500
+# A longer id is none that we sent, and too long for an index.
+MAX_ID_CHARACTERS = 512
+# Of a webhook's headers these are kept: what it is verified and read by, and what finds it in the provider's own log.
+# No others: a proxy's or a provider's credentials may be among them.
+_KEPT_HEADERS = frozenset({"content-type", "content-length", "user-agent", "traceparent", "tracestate", "webhook-id"})
+_KEPT_PARTS = ("signature", "hmac", "idempotency", "request-id", "timestamp")
 
 
-async def read(manager: WhatsAppProviderManager, config: Config, hook: Webhook) -> WebhookRow:
-    """*hook* as a row, whatever is in it. Raises `StoreUnavailable` where it cannot be asked whose its items are."""
-    provider, claimed = config.provider, config.claimed
-    quarantine: list[QuarantineRow] = []
+class Taken(msgspec.Struct, frozen=True):
+    """A verified webhook on its way into the database."""
+
+    config: Config
+    hook: Webhook
+    refused: bool = False  # the database took it not: now its body is put aside
+    row: WebhookRow | None = None  # where it was read already
+
+
+class Receipt(msgspec.Struct, frozen=True):
+    """What is in the database of a webhook: its events, the new ones' sequences, and why it was put aside, if so.
+
+    ``organizations`` are those that new ones may be for.
+    """
+
+    events: int
+    sequences: Sequence[int]
+    aside: frozenset[str]
+    organizations: Collection[UUID] = ()
+
+
+NOTHING = Receipt(0, (), frozenset())
+
+
+async def read(manager: WhatsAppProviderManager, config: Config, hook: Webhook, at: datetime) -> WebhookRow:
+    """*hook*, received *at*, as a row, whatever is in it.
+
+    Raises `StoreUnavailable` where it cannot be asked whose its items are.
+    """
     try:
-        events = provider.parse(hook)
-        # What names an account that is the organization's for sure is most of what comes, and asks nobody.
-        strangers = [event for event in events if provider.account_of(event) not in claimed]
-        owners = await _owners(manager, config, hook, strangers) if strangers else {}
-        now = datetime.now(UTC)
-        keyed = [_keyed(event, owner, now) for event in events if (owner := owners.get(event.key, config)) is not None]
-        if len(keyed) < len(events):  # as a whole: an item by itself does not say whose it is, and could never be read
-            quarantine = [_aside(FOREIGN, hook.body, foreign_item=True)]
+        events, strangers = _parsed(config, hook)
+        owners = await _Owners(manager, config, hook).of(events, strangers) if strangers else {}
+        sorted_ = _sorted(config, events, owners, at)
+        return _row(config, hook, sorted_.keyed, sorted_.aside(hook.body))
     except StoreUnavailable:
         raise
-    except Malformed:
-        keyed, quarantine = [], [await _unread(manager, config, MALFORMED, hook.body)]
-    except Exception:
-        # A mistake of ours must neither make the provider repeat the body for a week, nor fail the rest of a batch.
-        logger.exception("reading a webhook failed")
-        keyed, quarantine = [], [await _unread(manager, config, PARSER_FAILED, hook.body)]
-    return WebhookRow(config.organization_id, config.id, _encode(hook.headers), hook.body, keyed, quarantine)
+    except Exception as error:  # noqa: BLE001  (logged there)
+        return _row(config, hook, [], [await _unreadable(manager, config, hook, error)])
+
+
+async def read_slices(
+    manager: WhatsAppProviderManager, config: Config, hook: Webhook, at: datetime, *, stale: bool | None = False
+) -> AsyncIterator[WebhookRow]:
+    """A *hook* that was stored, as `read` reads one, but in slices and without holding up the event loop.
+
+    *at* is when it was received, and *stale* whether to take what was stale then, and nothing else; None takes all.
+    """
+    try:
+        events, strangers = await asyncio.to_thread(_parsed, config, hook)
+        whose = _Owners(manager, config, hook)
+        some_stale = some_foreign = False
+        for first in range(0, max(1, len(events)), SLICE_EVENTS):
+            part = events[first : first + SLICE_EVENTS]
+            sorted_ = _sorted(config, part, await whose.of(part, strangers) if strangers else {}, at, stale)
+            some_stale, some_foreign = some_stale or sorted_.some_stale, some_foreign or sorted_.some_foreign
+            is_last = first + SLICE_EVENTS >= len(events)
+            aside = Sorted([], some_stale, some_foreign).aside(hook.body) if is_last else []
+            yield msgspec.structs.replace(_row(config, hook, sorted_.keyed, aside), is_kept=True)
+    except StoreUnavailable:
+        raise
+    except Exception as error:  # noqa: BLE001  (logged there)
+        aside = [await _unreadable(manager, config, hook, error)]
+        yield msgspec.structs.replace(_row(config, hook, [], aside), is_kept=True)
+
+
+def _parsed(config: Config, hook: Webhook) -> tuple[list[Event], frozenset[str]]:
+    """The events of *hook*, and the keys of those that name no account which is the organization's for sure.
+
+    What names one is most of what comes, and asks nobody.
+    """
+    provider, claimed = config.provider, config.claimed
+    events = provider.parse(hook)
+    return events, frozenset([event.key for event in events if provider.account_of(event) not in claimed])
+
+
+class Sorted(NamedTuple):
+    """What of some events is taken, and whether others were stale, or somebody else's."""
+
+    keyed: list[KeyedEvent]
+    some_stale: bool
+    some_foreign: bool
+
+    def aside(self, body: bytes) -> list[QuarantineRow]:
+        """What is put aside, as a whole: an item by itself does not say whose it is, and could never be read again."""
+        reasons = [reason for reason, some in ((FOREIGN, self.some_foreign), (STALE, self.some_stale)) if some]
+        return [put_aside(reason, body, foreign_item=self.some_foreign) for reason in reasons]
+
+
+def _sorted(
+    config: Config,
+    events: Sequence[Event],
+    owners: Mapping[str, Config | None],
+    at: datetime,
+    stale: bool | None = False,
+) -> Sorted:
+    """*events* by whose they are, and how old: see `read_slices`. Who is not in *owners* is *config*."""
+    keyed, some_stale, some_foreign = [], False, False
+    for event in events:
+        owner, is_stale = owners.get(event.key, config), _is_stale(event, at)
+        if owner is not None and (is_stale is stale or stale is None):
+            keyed.append(_keyed(event, owner, at))
+        elif stale:
+            continue  # it was taken, or put aside, when it came
+        elif owner is None:
+            some_foreign = True
+        else:
+            some_stale = True
+    return Sorted(keyed, some_stale, some_foreign)
+
+
+def _row(config: Config, hook: Webhook, events: list[KeyedEvent], aside: list[QuarantineRow]) -> WebhookRow:
+    return WebhookRow(config.organization_id, config.id, kept_headers(hook), hook.body, events, aside)
+
+
+async def _unreadable(
+    manager: WhatsAppProviderManager, config: Config, hook: Webhook, error: Exception
+) -> QuarantineRow:
+    if isinstance(error, Malformed):
+        return await unread_body(manager, config, MALFORMED, hook.body)
+    # A mistake of ours must neither make the provider repeat the body for a week, nor fail the rest of a batch.
+    logger.error("reading a webhook failed", exc_info=error)
+    return await unread_body(manager, config, PARSER_FAILED, hook.body)
+
+
+def _is_stale(event: Event, at: datetime) -> bool:
+    """Whether its age says that *event* may be a repetition whose key is not kept any more, or a time made up."""
+    when = event.reported_at or event.occurred_at
+    return when is not None and not MIN_AGE <= at - when <= MAX_AGE
+
+
+def kept_headers(hook: Webhook) -> bytes:
+    headers = hook.headers
+    return _encode({name: headers[name] for name in _kept(tuple(headers))})
+
+
+@lru_cache(64)  # a provider's requests have the same headers
+def _kept(names: tuple[str, ...]) -> list[str]:
+    return [name for name in names if name in _KEPT_HEADERS or any(part in name for part in _KEPT_PARTS)]
 
 
 async def refused(manager: WhatsAppProviderManager, config: Config, row: WebhookRow) -> WebhookRow:
     """*row* without its events, its body put aside. With items of somebody else in it, it is not the organization's."""
-    aside = await _unread(manager, config, REFUSED, row.body)
+    aside = await unread_body(manager, config, REFUSED, row.body)
     if any(item.foreign_item for item in row.quarantine):
         aside = msgspec.structs.replace(aside, foreign_item=True)
     return msgspec.structs.replace(row, events=(), quarantine=[aside])
 
 
-async def _owners(
-    manager: WhatsAppProviderManager, config: Config, hook: Webhook, events: Sequence[Event]
-) -> dict[str, Config | None]:
-    """By key whose each of *events* is: this config's, another's of the organization behind the same secret, or None.
+class _Owners:
+    """Whose the items of one webhook are.
 
     A signature may be shared by all tenants of one app, so it does not say whose an item is. Nor does it say that the
     provider wrote it: any tenant can sign what names another's account, and post it to an address that it knows. Only
     an app's address, which no tenant knows, is for every organization.
     """
-    if config.is_app:
-        return {event.key: await _owner(manager, config, event) for event in events}
-    siblings: list[Config] | None = None
-    owners: dict[str, Config | None] = {}
-    for event in events:
-        owner: Config | None = config
-        if not config.provider.owns(event):
-            if siblings is None:
-                siblings = [other for other in await manager.siblings(config) if _verifies(other, hook)]
-            owner = next((other for other in siblings if other.provider.owns(event)), None)
-        owners[event.key] = owner if owner and await manager.ownership.holds(owner, event) else None
-    return owners
 
+    def __init__(self, manager: WhatsAppProviderManager, config: Config, hook: Webhook) -> None:
+        self._manager = manager
+        self._config = config
+        self._hook = hook
+        self._siblings: list[Config] | None = None
 
-async def _owner(manager: WhatsAppProviderManager, app: Config, event: Event) -> Config | None:
-    account = app.provider.account_of(event)
-    return await manager.ownership.config_of(app.provider_type, account) if account is not None else None
+    async def of(self, events: Sequence[Event], keys: Collection[str]) -> dict[str, Config | None]:
+        """By key whose each of *events* with one of *keys* is: this config's, a sibling's, or nobody's here.
+
+        Raises `StoreUnavailable`.
+        """
+        find = self._of_app if self._config.is_app else self._of_organization
+        return {event.key: await find(event) for event in events if event.key in keys}
+
+    async def _of_organization(self, event: Event) -> Config | None:
+        owner: Config | None = self._config
+        if not self._config.provider.owns(event):
+            if self._siblings is None:
+                siblings = await self._manager.siblings(self._config)
+                self._siblings = [other for other in siblings if _verifies(other, self._hook)]
+            owner = next((other for other in self._siblings if other.provider.owns(event)), None)
+        return owner if owner and await self._manager.ownership.holds(owner, event) else None
+
+    async def _of_app(self, event: Event) -> Config | None:
+        account = self._config.provider.account_of(event)
+        if account is None:
+            return None
+        return await self._manager.ownership.config_of(self._config.provider_type, account)
 
 
 def _verifies(config: Config, hook: Webhook) -> bool:
@@ -93,12 +233,12 @@ def _verifies(config: Config, hook: Webhook) -> bool:
     return True
 
 
-async def _unread(manager: WhatsAppProviderManager, config: Config, reason: str, body: bytes) -> QuarantineRow:
+async def unread_body(manager: WhatsAppProviderManager, config: Config, reason: str, body: bytes) -> QuarantineRow:
     """Whose *body* is nobody can see: where others share a secret with *config*, it may be theirs."""
-    return _aside(reason, body, foreign_item=await manager.ownership.is_shared(config))
+    return put_aside(reason, body, foreign_item=await manager.ownership.is_shared(config))
 
 
-def _aside(reason: str, body: bytes, *, foreign_item: bool = False) -> QuarantineRow:
+def put_aside(reason: str, body: bytes, *, foreign_item: bool = False) -> QuarantineRow:
     return QuarantineRow(identifiers.new_id(), reason, body, foreign_item)
 
 
@@ -117,7 +257,13 @@ def _keyed(event: Event, owner: Config, now: datetime) -> KeyedEvent:
     status = None
     said = event.status
     # In a group each member has a status of their own; none of them is the message's.
-    if said is not None and said.value is not None and said.provider_message_id and said.participant is None:
+    if (
+        said is not None
+        and said.value is not None
+        and said.provider_message_id
+        and len(said.provider_message_id) <= MAX_ID_CHARACTERS
+        and said.participant is None
+    ):
         status = StatusRow(
             owner.organization_id,
             owner.id,

@@ -58,6 +58,8 @@ OVERLAP = timedelta(hours=24)
 MAX_SECRETS = 32
 # Another process may have the key, or this one after its next start.
 KEYLESS_DELAY = timedelta(seconds=60)
+# A large webhook is read within moments.
+UNREAD_DELAY = timedelta(seconds=0.25)
 # Of TOTAL_TIMEOUT_S, at exit: for giving back what could not be ended.
 GIVE_BACK_S = 2.0
 
@@ -247,7 +249,12 @@ class Relay:
                 if not pending:
                     await deliveries.release(connection, organization_id, conversation, lease_id, wakes)
                     return True
+                if pending[0]["must_wait"]:
+                    await deliveries.give_back(connection, organization_id, conversation, lease_id, UNREAD_DELAY)
+                    return True
             for event in pending:
+                if event["must_wait"]:
+                    break
                 endpoint = await self._endpoint(organization_id)
                 if endpoint is None or self._closing.is_set():
                     return False

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import msgspec
 
 from . import _json
-from ._values import UNREADABLE, Object, bounded, is_user_id, listed, mapping, moment, phone, text, word
+from ._values import UNREADABLE, Object, bounded, is_user_id, listed, mapping, moment, phone, short, text, word
 from .messages import AccountUpdate, Contact, ErrorInfo, Event, phone_key
 
 Health = Literal["down", "degraded", "retest"]
@@ -46,14 +46,14 @@ class Change(msgspec.Struct, frozen=True, gc=False):
             number, user_id = None, user_id or number
         card = self._card(number, user_id)
         profile = mapping(card, "profile")
-        username = text(profile, "username")
+        username = short(profile.get("username"))
         card_number, card_user_id = card.get("wa_id"), card.get("user_id")
         contact = Contact(
             phone=phone(number) or phone(card_number),
-            user_id=_user_id(user_id) or _user_id(card_user_id),
-            parent_user_id=_user_id(parent_user_id) or _user_id(card.get("parent_user_id")),
+            user_id=short(user_id) or short(card_user_id),
+            parent_user_id=short(parent_user_id) or short(card.get("parent_user_id")),
             username=username.removeprefix("@") or None if username else None,
-            name=text(profile, "name") or None,
+            name=short(profile.get("name")),
         )
         return contact if contact.phone or contact.user_id else None
 
@@ -78,7 +78,7 @@ def change_of(entry: Object, field: str, value: Object) -> Change:
         value=value,
         # Partner events come in the portfolio's entry and name the account inside.
         account_id=word(mapping(value, "waba_info"), "waba_id") or word(entry, "id"),
-        time=entry.get("time"),
+        time=_time(entry.get("time")),
         sender=phone(metadata.get("display_phone_number") or value.get("display_phone_number")),
         sender_id=word(metadata, "phone_number_id"),
         only_card=contacts[0] if len(contacts) == 1 else {},
@@ -140,19 +140,22 @@ def news(
         contact=contact,
         group_id=group_id,
         occurred_at=change.at(at),
+        # What an item says of the past, as an address book does, is reported now all the same.
+        reported_at=moment(change.time),
         account=AccountUpdate(kind=kind, field=change.field, health=health, details=details or {}, errors=errors or []),
         correlation_id=correlation_id,
         raw=_json.raw(item),
     )
 
 
-def _user_id(value: Any) -> str | None:
-    return value if isinstance(value, str) and value else None
+def _time(value: Any) -> Any:
+    """*value* as it came, where it may be a time: all items of the entry have it."""
+    return value if isinstance(value, int | float) else short(value)
 
 
 def _is_other(card: Object, number: Any, user_id: Any) -> bool:
     """Whether *card* has another id of a kind that is given. Two ways to write one number are the same."""
-    known_number, known_user_id = card.get("wa_id"), card.get("user_id")
+    known_number, known_user_id = short(card.get("wa_id")), short(card.get("user_id"))
     if (user_id and user_id == known_user_id) or (number and number == known_number):
         return False
     if user_id and known_user_id:

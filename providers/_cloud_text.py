@@ -9,7 +9,7 @@ from typing import Literal
 import msgspec
 
 from . import _json
-from ._values import MAX_KEY, moment, phone
+from ._values import MAX_KEY, MAX_WORD, moment, phone
 from .messages import Contact, Event, Message, Text
 
 
@@ -103,6 +103,7 @@ def _read(account_id: str, value: _Value, events: list[Event]) -> None:
         message = _decode_message(raw)
         if (
             number is None
+            or len(card.profile.name) > MAX_WORD
             or message.sender != card.wa_id
             or message.from_user_id != card.user_id
             or not 0 < len(message.id) < MAX_KEY - len(sender_id)

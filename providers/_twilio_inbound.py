@@ -15,7 +15,7 @@ import msgspec
 from . import _json, _twilio_errors
 from ._twilio_content import Fields, content_of, referral_of
 from ._twilio_form import is_form, pairs
-from ._values import UNREADABLE, Object, bounded, is_user_id, mapping, phone, text, word
+from ._values import UNREADABLE, Object, bounded, is_user_id, mapping, phone, short, text, word
 from .base import Webhook
 from .errors import Malformed
 from .messages import (
@@ -143,7 +143,7 @@ def _event(fact: Fact) -> Event:
 
 def _read(fact: Fact) -> Event:
     fields = fact.fields
-    sid = next((fields[name] for name in _SIDS if name in fields), None)
+    sid = short(next((fields[name] for name in _SIDS if name in fields), None))
     if sid is None or (fact.kind is not None and not fact.kind.startswith(_STREAMED)):
         return _unread(fact, "unknown_field")
     status = (fields.get("MessageStatus") or fields.get("SmsStatus") or "").lower()

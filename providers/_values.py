@@ -18,6 +18,10 @@ Object = dict[str, Any]
 
 # A longer key is replaced by its digest: it goes into an index, where PostgreSQL takes 2,704 bytes.
 MAX_KEY = 512
+# No id, name or word of WhatsApp is longer. What all items of a webhook repeat must be short, or a body of megabytes
+# becomes gigabytes of events.
+MAX_WORD = 1024
+_MAX_PHONE = 64  # with everything that people write between its digits
 
 _BUSINESS_SCOPED = re.compile(r"[A-Z]{2}\.(ENT\.)?[A-Za-z0-9]+")
 _E164 = re.compile(r"[1-9][0-9]{6,14}")
@@ -41,12 +45,17 @@ def text(holder: Object, key: str) -> str | None:
     return value if isinstance(value, str) else None
 
 
+def short(value: Any) -> str | None:
+    """*value* where it is a text that is neither empty nor longer than any word."""
+    return value if isinstance(value, str) and 0 < len(value) <= MAX_WORD else None
+
+
 def word(holder: Object, key: str) -> str | None:
-    """An id or a word; ids come as integers too. Empty is absent."""
+    """An id or a word; ids come as integers too. Empty is absent, and so is what is too long for one."""
     value = holder.get(key)
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
-    return value if isinstance(value, str) and value else None
+    return short(value)
 
 
 def required(holder: Object, key: str) -> str:

@@ -94,6 +94,7 @@ def news(
         contact=contact,
         group_id=group_id,
         occurred_at=moment(at) or moment(delivery.time),
+        reported_at=moment(delivery.time),
         account=AccountUpdate(kind=kind, field=delivery.event, health=health, details=details or {}),
         raw=_json.raw(delivery.payload),
     )

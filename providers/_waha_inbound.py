@@ -93,6 +93,7 @@ def _said(delivery: Delivery, item: Object, type_: EventType, message: Message, 
         contact=contact,
         group_id=group_id,
         occurred_at=moment(item.get("timestamp")) or moment(delivery.time),
+        reported_at=moment(delivery.time),
         message=message,
         raw=_json.raw(delivery.payload),
     )

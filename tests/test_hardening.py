@@ -54,7 +54,9 @@ def too_long(organization: Organization) -> dict[str, Any]:
     return envelope((organization.numbers[0], {"statuses": [item]}))
 
 
-async def test_what_no_index_takes_is_put_aside(organization: Organization, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_what_no_index_takes_is_put_aside(
+    organization: Organization, monkeypatch: pytest.MonkeyPatch, trusting: None
+) -> None:
     """Not 503 for a week. Read again, once, it is refused again and stays where it is, once."""
     assert (await organization.post_webhook(too_long(organization))).status == 200
     [item] = (await organization.call("GET", "/quarantine")).json["quarantine"]
@@ -70,7 +72,7 @@ async def test_what_no_index_takes_is_put_aside(organization: Organization, monk
 
 
 async def test_a_refused_body_with_items_of_others_is_the_platforms(
-    organization: Organization, gateway: Gateway
+    organization: Organization, gateway: Gateway, trusting: None
 ) -> None:
     """The tenants of an app share its secret: such a body is not the organization's to see, and counts for nobody."""
     body = too_long(organization)

@@ -196,6 +196,7 @@ EVERY_ORGANIZATION = {
     "sends.RECLAIM": "a worker takes over what its process left, whoever it belongs to",
     "retention": "what is old is deleted, whoever it belongs to",
     "switches.BROKEN_OFF": "a worker restores what its process left, whoever it belongs to",
+    "unread.GAUGES": "a metric, which names no organization",
     "statuses.ORPHANS": "a metric, which names no organization",
     "statuses.SWEEP": "a worker matches statuses with messages; the join is by organization",
 }

@@ -26,6 +26,9 @@ SAMPLES = Path(__file__).parent / "samples"
 JPEG = b"\xff\xd8\xff\xe0" + bytes(range(256)) * 40
 
 
+pytestmark = pytest.mark.usefixtures("any_age")
+
+
 def sample(provider: str, name: str) -> Any:
     return json.loads((SAMPLES / provider / f"{name}.json").read_text())
 

@@ -82,7 +82,7 @@ async def of_the_platform(organization: Organization) -> list[Any]:
 
 
 async def test_a_body_that_cannot_be_read_is_the_platforms_where_others_share_the_app(
-    tenants: tuple[Organization, Organization], gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+    tenants: tuple[Organization, Organization], gateway: Gateway, monkeypatch: pytest.MonkeyPatch, trusting: None
 ) -> None:
     """Malformed, a parser that failed, refused by the store: it may hold what another tenant's people wrote."""
     first, second = tenants

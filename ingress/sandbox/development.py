@@ -4,6 +4,7 @@ import json
 import os
 import socket
 import sys
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -222,7 +223,7 @@ def _sample(config: dict[str, Any]) -> tuple[str, str]:
             {
                 "from": "5511987654321",
                 "id": f"wamid.{os.urandom(12).hex()}",
-                "timestamp": "1793800805",
+                "timestamp": str(int(time.time())),
                 "type": "text",
                 "text": {"body": "Hello from the sandbox"},
             }

@@ -80,12 +80,14 @@ async def claim(connection: asyncpg.Connection, lease_id: UUID, after: UUID, sha
 # 64 conversations are delivered at once: a batch each, and what it is rendered to, is what they hold.
 BATCH_BYTES = 256 * 1024
 PENDING = within(
-    "organization_id, sequence, attempts, refusals, waits_since, type, config_id, created_at, data, gap",
+    "organization_id, sequence, attempts, refusals, waits_since, type, config_id, created_at, data, gap, must_wait",
     """select organization_id, sequence, d.attempts, d.refusals, coalesce(d.failed_at, e.created_at) as waits_since, e.type, e.config_id,
         e.created_at, e.data, e.data_bytes,
         coalesce((select before.state = 'parked' from deliveries before
             where before.organization_id = d.organization_id and before.conversation_id = d.conversation_id
-                and before.sequence < d.sequence order by before.sequence desc limit 1), false) as gap
+                and before.sequence < d.sequence order by before.sequence desc limit 1), false) as gap,
+        exists (select from unread_webhooks u
+            where u.organization_id = d.organization_id and u.sequence < d.sequence) as must_wait
     from deliveries d join events e using (organization_id, sequence)
     where d.organization_id = $1 and d.conversation_id = $2 and d.state = 'pending'
     order by d.sequence limit $3""",
@@ -100,7 +102,8 @@ async def pending(
 ) -> list[asyncpg.Record]:
     """The next undelivered events of a conversation, in order, as many as make a batch (worker).
 
-    ``gap``: the one before was given up. ``waits_since``: its last attempt, or else its arrival.
+    ``gap``: the one before was given up. ``waits_since``: its last attempt, or else its arrival. ``must_wait``: what was
+    received before it is not all read yet (ingress/storage/unread.py), and may be of this conversation.
     """
     return await connection.fetch(PENDING, organization_id, conversation, limit)
 

@@ -9,19 +9,17 @@ import asyncpg
 from .pages import within
 
 # The horizon of readers and the place of writers: see schema.sql, `events`.
-_CLOCK = """clock as materialized (
-    select base + (pg_current_xact_id()::text::bigint << 16) as start from event_clock
-)"""
+_NOW = "select base + (pg_current_xact_id()::text::bigint << 16) as start from event_clock"
 
 
-def insert_events(source: str) -> str:
+def insert_events(source: str, clock: str = _NOW) -> str:
     """CTEs that store the rows of the CTE *source* as events and queue them for the organization's callback, if it has one.
 
     *source* has the columns place, organization_id, type, config_id, conversation_id, data, raw.
-    The CTE ``stored`` returns the sequence, whose last 16 bits are the place. Queues are touched in the order of their keys, so that two
+    The CTE ``stored`` returns the sequence: the start that *clock* selects, a multiple of 65536, and the place. Queues are touched in the order of their keys, so that two
     transactions never wait for each other.
     """
-    return f"""{_CLOCK},
+    return f"""clock as materialized ({clock}),
 stored as (
     insert into events (organization_id, sequence, type, config_id, conversation_id, data, raw)
     select organization_id, clock.start + place, type, config_id, conversation_id, data, raw
@@ -72,10 +70,13 @@ async def add(connection: asyncpg.Connection, events: Sequence[EventRow]) -> Non
     await connection.execute(ADD, *map(list, zip(*events, strict=True)))
 
 
+# A webhook that is stored but not read yet has its place here already: nobody reads past it.
+_FINAL = """sequence < least(sequence_horizon(),
+    (select min(unread.sequence) from unread_webhooks unread where unread.organization_id = $1))"""
 READ = within(
     "organization_id, sequence, type, config_id, created_at, data, raw",
-    """select organization_id, sequence, type, config_id, created_at, data, data_bytes, case when $4 then raw end as raw
-    from events where organization_id = $1 and sequence > $2 and sequence < sequence_horizon()
+    f"""select organization_id, sequence, type, config_id, created_at, data, data_bytes, case when $4 then raw end as raw
+    from events where organization_id = $1 and sequence > $2 and {_FINAL}
     order by sequence limit $3""",
     size="data_bytes + coalesce(octet_length(raw), 0)",
     order="sequence",
@@ -85,7 +86,7 @@ READ = within(
 async def read(
     connection: asyncpg.Connection, organization_id: UUID, after: int, limit: int, raw: bool
 ) -> list[asyncpg.Record]:
-    """The organization's next events above *after* that no transaction under way can come before (organization).
+    """The organization's next events above *after* that nothing under way can come before (organization).
 
     As many as make a page.
     """
@@ -100,7 +101,7 @@ async def at(connection: asyncpg.Connection, organization_id: UUID, sequence: in
     return await connection.fetchrow(AT, organization_id, sequence)
 
 
-LAST = "select coalesce(max(sequence), 0) from events where organization_id = $1 and sequence < sequence_horizon()"
+LAST = f"select coalesce(max(sequence), 0) from events where organization_id = $1 and {_FINAL}"
 
 
 async def last_sequence(connection: asyncpg.Connection, organization_id: UUID) -> int:

@@ -44,6 +44,7 @@ class WebhookRow(_Row, frozen=True):
     body: bytes
     events: Sequence[KeyedEvent]
     quarantine: Sequence[QuarantineRow]
+    is_kept: bool = False  # its headers and body are stored already
 
 
 # Most rows of a batch are alike in whose they are, so that is sent once for a run of them: an element of an array costs
@@ -56,7 +57,7 @@ _WEBHOOKS = """kept as (
 )"""
 # JSON arrives as bytes here and below: asyncpg passes those on in C, and calls Python for each value of a json array.
 # Keys are taken in their order: two transactions that share some never wait for each other in a circle.
-_EVENTS = f"""told as materialized (
+_EVENTS = """told as materialized (
     select place, ($7::uuid[])[run] as organization_id, ($8::uuid[])[run] as config_id, ($9::text[])[run] as type,
         key_hash, conversation_id, data, raw
     from unnest($10::bytea[], $11::uuid[], $12::bytea[], $13::bytea[])
@@ -71,8 +72,7 @@ fresh as (
 given as (
     select place, organization_id, type, config_id, conversation_id, convert_from(data, 'UTF8')::json as data, raw
     from told join fresh using (organization_id, key_hash)
-),
-{insert_events("given")}"""
+)"""
 _QUARANTINE = """aside as (
     insert into quarantine (organization_id, config_id, headers, id, reason, body, foreign_item)
     select * from unnest(${0}::uuid[], ${1}::uuid[], ${2}::json[], ${3}::uuid[], ${4}::text[], ${5}::bytea[], ${6}::boolean[])
@@ -80,8 +80,11 @@ _QUARANTINE = """aside as (
 
 
 @cache
-def _store(statuses: bool, quarantine: bool) -> str:
-    parts, next_parameter = [_WEBHOOKS, _EVENTS], 14
+def _store(statuses: bool, quarantine: bool, placed: bool = False) -> str:
+    events, next_parameter = insert_events("given"), 14
+    if placed:
+        events, next_parameter = insert_events("given", "select $14::bigint as start"), 15
+    parts = [_WEBHOOKS, _EVENTS, events]
     if statuses:
         parts.append(MERGE.format(*range(next_parameter, next_parameter + 10)))
         next_parameter += 10
@@ -105,8 +108,11 @@ class Stored(msgspec.Struct, frozen=True):
     statuses: Sequence[tuple[str, str]]
 
 
-async def store(connection: asyncpg.Connection, rows: Sequence[WebhookRow]) -> list[Stored]:
-    """Store *rows* and what is new in them, in one statement and one transaction (ingest)."""
+async def store(connection: asyncpg.Connection, rows: Sequence[WebhookRow], start: int = 0) -> list[Stored]:
+    """Store *rows* and what is new in them, in one statement (ingest, worker).
+
+    Their events follow the sequence *start*; at 0, all that was stored before.
+    """
     seen: set[tuple[UUID, bytes]] = set()
     events: list[KeyedEvent] = []
     owners: list[int] = []  # of each event in `events`, the row it came in
@@ -121,16 +127,19 @@ async def store(connection: asyncpg.Connection, rows: Sequence[WebhookRow]) -> l
     event_rows = [keyed.event for keyed in events]
     statuses = [keyed.status for keyed in events if keyed.status is not None]
     aside = [(row, item) for row in rows for item in row.quarantine]
-    arguments: list[Sequence[object]] = [
-        *_runs([(row.organization_id, row.config_id) for row in rows], 2),
-        [row.headers for row in rows],
-        [row.body for row in rows],
+    arrived = [row for row in rows if not row.is_kept]
+    arguments: list[object] = [
+        *_runs([(row.organization_id, row.config_id) for row in arrived], 2),
+        [row.headers for row in arrived],
+        [row.body for row in arrived],
         *_runs([(row.organization_id, row.config_id, row.type) for row in event_rows], 3),
         [keyed.key_hash for keyed in events],
         [row.conversation_id for row in event_rows],
         [row.data for row in event_rows],
         [row.raw for row in event_rows],
     ]
+    if start:
+        arguments.append(start)
     if statuses:
         arguments += columns(statuses)
     if aside:
@@ -145,9 +154,9 @@ async def store(connection: asyncpg.Connection, rows: Sequence[WebhookRow]) -> l
         ]
     sequences: list[list[int]] = [[] for _ in rows]
     outcomes: Counter[tuple[UUID, str, str]] = Counter()
-    for record in await connection.fetch(_store(bool(statuses), bool(aside)), *arguments):
+    for record in await connection.fetch(_store(bool(statuses), bool(aside), bool(start)), *arguments):
         if sequence := record[0]:
-            sequences[owners[(sequence & 0xFFFF) - 1]].append(sequence)
+            sequences[owners[(sequence - start & 0xFFFF) - 1]].append(sequence)
         else:
             outcomes[record[1], record[2], record[3]] += 1
     told: list[list[tuple[str, str]]] = [[] for _ in rows]

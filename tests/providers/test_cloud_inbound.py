@@ -7,7 +7,8 @@ import msgspec
 import pytest
 from cloud_samples import ACCOUNT, body, compact, facts, names, sample, signed
 
-from providers import Event, Malformed
+from providers import Event, Malformed, _json
+from providers.messages import Text
 
 WEBHOOKS = names("in_*") + names("st_*") + names("other_*")
 
@@ -247,3 +248,61 @@ def test_no_item_of_a_batch_is_lost() -> None:
     odd: list[Any] = [None, 1, "x", [], {}, {"id": None}, {"id": "w1"}, {"id": 7, "type": 7}]
     assert len(parse(envelope(messages(*odd)))) == len(odd)
     assert len(parse(envelope(None, 1, {}, {"field": "messages"}, {"value": {}}))) == 5
+
+
+# ---------------------------------------------------------------- bodies that are made to cost much
+
+
+def test_an_id_that_is_too_long_is_none() -> None:
+    """It costs its item, which says nothing then, and no neighbour; what the item said is in raw."""
+    long = "wamid." + "x" * 900_000
+    good = {"from": "5511987654321", "id": "wamid.good", "type": "text", "text": {"body": "x"}}
+    change = messages({**good, "id": long}, good, statuses=[{"id": long, "status": "read"}])
+    kinds = [(event.type, len(event.key), event.account and event.account.kind) for event in parse(envelope(change))]
+    assert kinds == [
+        ("message.unknown", 64, "malformed"),
+        ("message.received", 26, None),
+        ("message.unknown", 64, "malformed"),
+    ]
+
+
+@pytest.mark.parametrize("where", ["name", "username", "wa_id", "user_id", "phone_number_id", "time"])
+def test_what_all_items_share_is_not_repeated_for_each(where: str) -> None:
+    """A megabyte that stands once in a body would be gigabytes of events."""
+    big = "9" * 1_000_000
+    card = {"wa_id": "5511987654321", "profile": {"name": "N"}}
+    change = messages(*[{"from": "5511987654321", "id": f"wamid.{n}"} for n in range(2_000)], 7, 8, contacts=[card])
+    if where in ("name", "username"):
+        card["profile"] = {where: big}
+    elif where == "phone_number_id":
+        change["value"]["metadata"] = {where: big}
+    elif where != "time":
+        card[where] = big
+    events = parse(envelope(change, time=big if where == "time" else 1793801400))
+    assert len(events) == 2_002
+    assert sum(len(msgspec.json.encode(event)) for event in events) < 2_000_000
+    assert all(len(event.key) < 100 for event in events)
+
+
+@pytest.mark.parametrize(
+    "item",
+    [b"[]", b"{}", b'{"":0}', b"1e9", b'"\\"', b'"\\u0000"', b"9" * 4_000],
+    ids=["lists", "objects", "keys", "numbers", "texts", "NUL", "digits"],
+)
+def test_what_takes_long_to_decode_is_refused_before_that(item: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A decoder of 4 MiB of small values lets nothing else run for a third of a second."""
+
+    def decode(_: bytes) -> Any:
+        raise AssertionError("decoded")
+
+    monkeypatch.setattr(_json, "_decode", decode)
+    monkeypatch.setattr(_json.json, "loads", decode)
+    with pytest.raises(Malformed):
+        _json.read(b"[" + b",".join([item] * (4_000_000 // (len(item) + 1))) + b"]")
+
+
+def test_commas_and_digits_in_a_text_are_no_values() -> None:
+    text = ',[{"\\' * 60_000 + "7" * 4_000
+    (event,) = parse(envelope(messages({"from": "5511987654321", "id": "1", "type": "text", "text": {"body": text}})))
+    assert event.message is not None
+    assert event.message.content == Text(body=text)

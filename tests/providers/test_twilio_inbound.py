@@ -53,6 +53,12 @@ def test_a_retry_has_the_same_key() -> None:
     assert told.key in {event.key for event in ACCOUNT.parse(hook("events_batch"))}
 
 
+@pytest.mark.parametrize("fields", [MESSAGE, STATUS], ids=["message", "status"])
+def test_an_id_that_is_too_long_is_none(fields: dict[str, str]) -> None:
+    event = read({**fields, "MessageSid": "SM" * 100_000})
+    assert (event.type, len(event.key)) == ("message.unknown", 64)
+
+
 def test_a_status_tells_which_send_it_is_about() -> None:
     """By the reference in the address that was given with the send, also where a batch repeats that address."""
     (event,) = ACCOUNT.parse(hook("status_with_reference_query"))

@@ -1,0 +1,222 @@
+"""Large webhooks: acknowledged as they came, and read in the background, where nobody else waits for it."""
+
+import asyncio
+import contextlib
+import json
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from time import monotonic
+from uuid import UUID
+
+import asyncpg
+import msgspec
+
+from providers import Webhook
+
+from . import identifiers, log
+from .database import INGEST, Database, StoreUnavailable, is_data_error
+from .events import Wakes
+from .group_commit import GroupCommit, Overloaded
+from .manager import Config, WhatsAppProviderManager
+from .reading import (
+    NOTHING,
+    PARSER_FAILED,
+    Receipt,
+    Taken,
+    kept_headers,
+    put_aside,
+    read_slices,
+    refused,
+    unread_body,
+)
+from .storage import unread
+from .storage.inbound import WebhookRow
+
+logger = logging.getLogger("ingress.unread")
+
+# A webhook is large by its bytes, or by its items, of which it has one more than commas at most. An ordinary one has a
+# dozen commas or a few, so these are batches of dozens of messages. A small one has no room for so many.
+SMALL_BYTES, LARGE_BYTES = 4 * 1024, 64 * 1024
+LARGE_COMMAS = 1_000
+# What another process left is looked for so often; what this one stored is read at once.
+POLL_S = 5.0
+# What was begun so often, by processes that died or had not the plug-in for it, is put aside.
+MAX_TRIES = 10
+# A transaction has room for no more events (see `events` in schema.sql).
+MAX_PLACES = 0xFFFF
+
+
+def is_large(body: bytes) -> bool:
+    return len(body) > LARGE_BYTES or body.count(b",") > LARGE_COMMAS
+
+
+Store = Callable[[asyncpg.Connection, str, WebhookRow, int], Awaitable[Receipt]]
+
+
+class _Lost(Exception):
+    """Another process has the lease now."""
+
+
+class Unread:
+    """Keeps large webhooks, and reads them: each organization's in turn, one at a time. Enter it once a process.
+
+    What *store* is given of one follows the sequence that its webhook was stored at, and readers of events wait there
+    until all of it is read (ingress/storage/unread.py). So the order is that of receipt, whichever process reads when.
+    """
+
+    def __init__(self, database: Database, manager: WhatsAppProviderManager, wakes: Wakes, store: Store) -> None:
+        self._database = database
+        self._manager = manager
+        self._wakes = wakes
+        self._store = store
+        # One a transaction, whose sequences are for it alone.
+        self._commit: GroupCommit[Taken, Receipt] = GroupCommit("large", database, INGEST, self._keep, batch_weight=1)
+        self._arrived = asyncio.Event()
+        self._turn = UUID(int=0)  # the organization served last
+        self._reader: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> "Unread":
+        await self._commit.__aenter__()
+        self._reader = asyncio.create_task(self._read_forever())
+        return self
+
+    async def __aexit__(self, *reason: object) -> None:
+        """Store what is queued. What is not read, another process reads, or this one after its next start."""
+        await self._commit.__aexit__(*reason)
+        assert self._reader is not None
+        self._reader.cancel()
+        await asyncio.wait({self._reader})
+
+    def submit(self, taken: Taken, waiter: object = None) -> "asyncio.Future[Receipt]":
+        """Queue *taken* to be stored as it came. Raises `Overloaded`."""
+        return self._commit.submit(
+            taken, organization=taken.config.organization_id, size_bytes=len(taken.hook.body), waiter=waiter
+        )
+
+    async def _keep(self, connection: asyncpg.Connection, batch: Sequence[Taken]) -> list[Receipt]:
+        [taken] = batch
+        config, hook = taken.config, taken.hook
+        row = WebhookRow(config.organization_id, config.id, kept_headers(hook), hook.body, (), ())
+        if not await unread.keep(connection, row, hook.url.partition("?")[2]):
+            raise Overloaded
+        self._arrived.set()
+        return [NOTHING]
+
+    # -- reading
+
+    async def _read_forever(self) -> None:
+        while True:
+            self._arrived.clear()
+            try:
+                while await self._read_next():
+                    continue
+            except StoreUnavailable:
+                logger.warning("the database is away; large webhooks wait")
+            except Exception:  # the loop must live on, for everybody's
+                logger.exception("large webhooks cannot be read")
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(POLL_S):
+                    await self._arrived.wait()
+
+    async def _read_next(self) -> bool:
+        """Read one webhook; False where there is none. One that fails is tried again when its lease has run out."""
+        lease_id = identifiers.new_id()
+        async with self._database.worker() as connection:
+            found = await unread.claim(connection, lease_id, self._turn)
+        if found is None:
+            return False
+        self._turn = found["organization_id"]
+        reading = _Reading(self._database, found, lease_id, self._store)
+        try:
+            await reading.run(self._manager)
+            for organization_id in {self._turn, *reading.organizations}:
+                self._wakes.wake(organization_id)
+        except StoreUnavailable:
+            raise
+        except asyncio.CancelledError:
+            async with self._database.worker() as connection:
+                await unread.give_back(connection, self._turn, found["sequence"], lease_id)
+            raise
+        except _Lost:
+            logger.warning("a large webhook took too long, and another process reads it")
+        except Exception:
+            logger.exception("a large webhook cannot be read now")
+        return True
+
+
+class _Reading:
+    """One webhook on its way from `unread_webhooks` into events. What is stored twice is known by its keys."""
+
+    def __init__(self, database: Database, found: asyncpg.Record, lease_id: UUID, store: Store) -> None:
+        self._database = database
+        self._found = found
+        self._lease = found["organization_id"], found["sequence"], lease_id
+        self._store = store
+        self._config: Config | None = None  # it is gone
+        self.organizations: set[UUID] = set()  # that new events may be for
+        self._placed = self._fresh = 0
+        self._is_refused = False
+
+    async def run(self, manager: WhatsAppProviderManager) -> None:
+        """Raises `_Lost`, `StoreUnavailable`, `InvalidConfiguration`."""
+        started = monotonic()
+        organization_id, sequence, _ = self._lease
+        self._config = config = await manager.receiver(organization_id, self._found["config_id"])
+        async for row in self._rows(manager, config):
+            await self._write(row)
+        if (
+            self._is_refused and config is not None
+        ):  # the whole of it: the last slice says whether others' items are in it
+            await self._write(await refused(manager, config, row))
+        async with self._database.worker() as connection:
+            await unread.finish(connection, organization_id, sequence)
+        log.wide(
+            "webhook_read",
+            organization=organization_id,
+            config=self._found["config_id"],
+            provider=config.provider_type if config else "other",
+            events=self._placed,
+            fresh=self._fresh,
+            ms=round((monotonic() - started) * 1000, 1),
+        )
+
+    async def _rows(self, manager: WhatsAppProviderManager, config: Config | None) -> AsyncIterator[WebhookRow]:
+        found = self._found
+        if config is None or found["tries"] > MAX_TRIES:
+            if config is None:  # who else has its secret, nobody can say any more
+                aside = put_aside(PARSER_FAILED, found["body"], foreign_item=True)
+            else:
+                aside = await unread_body(manager, config, PARSER_FAILED, found["body"])
+            yield WebhookRow(
+                found["organization_id"], found["config_id"], found["headers"], found["body"], (), [aside], is_kept=True
+            )
+            return
+        config.usable()
+        url = f"{config.callback_url.partition('#')[0]}?{found['query']}"
+        hook = Webhook(method="POST", url=url, headers=json.loads(found["headers"]), body=found["body"])
+        async for row in read_slices(manager, config, hook, found["received_at"]):
+            yield row
+
+    async def _write(self, row: WebhookRow) -> None:
+        """Store a slice; where the database refuses it, without its events."""
+        config = self._config
+        if self._placed + len(row.events) > MAX_PLACES:
+            self._is_refused, row = True, msgspec.structs.replace(row, events=())
+        # What came in at an app's address is of many organizations, and none of them waits for it: so it comes after
+        # what they have read already.
+        place = 0 if config is None or config.is_app else self._lease[1] + self._placed
+        try:
+            async with self._database.worker() as connection, connection.transaction():
+                if not await unread.renew(connection, *self._lease):
+                    raise _Lost
+                receipt = await self._store(connection, config.provider_type if config else "other", row, place)
+        except (asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+            if not row.events or not is_data_error(error):
+                raise
+            self._is_refused = True
+            foreign = [item for item in row.quarantine if item.foreign_item]
+            await self._write(msgspec.structs.replace(row, events=(), quarantine=foreign))
+            return
+        self._placed += receipt.events
+        self._fresh += len(receipt.sequences)
+        self.organizations.update(receipt.organizations)
