@@ -1,4 +1,4 @@
-"""Who was refused: counted each time, and told to the log, as often as a disk can bear."""
+"""Who was refused: counted each time, and logged as often as a disk can bear."""
 
 import asyncio
 from typing import Literal
