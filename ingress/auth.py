@@ -66,7 +66,7 @@ class Authenticator:
     async def principal(
         self, authorization: str | None, organization: str | None, address: Callable[[], str | None] = lambda: None
     ) -> Principal:
-        """Whose key this is, in the organization named by X-Org-Id. Raises `Unauthenticated` 401 or 429, `Problem` 404.
+        """Whose key this is, in the organization named by X-Org-Id. Raises `Problem` 401, 404 or 429.
 
         *address*: where it comes from, asked for only where the key is not known here.
         """
@@ -84,7 +84,7 @@ class Authenticator:
                     raise not_found()
             return Principal(PLATFORM, organization_id, SCOPES)
         if principal.organization_id != organization_id:
-            raise not_found()
+            raise Unauthenticated("other_organization", not_found())
         return principal
 
     async def _of_key(self, key: str, address: Callable[[], str | None]) -> Principal:
@@ -125,7 +125,7 @@ class Authenticator:
 
 
 class Unauthenticated(Problem):
-    """Nobody knows who asks; ``reason`` is for us, and the answer does not say it."""
+    """Who asks is not known, or not whom they say; ``reason`` is for us, and the answer does not say it."""
 
     def __init__(self, reason: Reason, problem: Problem) -> None:
         super().__init__(problem.status, problem.code, problem.detail, headers=problem.headers)

@@ -15,6 +15,7 @@ Reason = Literal[
     "missing_key",
     "malformed_key",
     "unknown_key",
+    "other_organization",
     "too_many_failures",
     "too_many_requests",
     "scope",
