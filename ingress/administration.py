@@ -23,7 +23,7 @@ from .auth import (
     authorize_platform,
     client_address,
     organization_of,
-    refused,
+    refusal,
     unauthorized,
 )
 from .calls import UNREACHED_AFTER_S
@@ -149,7 +149,7 @@ async def create_key(request: Request[Any]) -> Response:
             made_by=None if principal.is_platform else principal.name,
         )
         if not made:  # revoked while it was still known here: what it makes now would outlive it
-            raise refused(request, principal, "unknown_key", unauthorized())
+            raise refusal(request, principal, "unknown_key", unauthorized())
         after = {"id": key_id, "scopes": scopes}
         await _audit(connection, request, principal, organization_id, "key_created", after)
     return json_response({"id": key_id, "key": key, "name": asked.name, "scopes": scopes}, 201)
@@ -169,7 +169,7 @@ async def list_keys(request: Request[Any]) -> Response:
 
 
 def _more_than_it_has(request: Request[Any], principal: Principal, detail: str) -> Problem:
-    return refused(request, principal, "more_than_it_has", Problem(403, "forbidden", detail))
+    return refusal(request, principal, "more_than_it_has", Problem(403, "forbidden", detail))
 
 
 async def revoke_key(request: Request[Any]) -> Response:

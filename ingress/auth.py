@@ -66,12 +66,12 @@ class Authenticator:
     async def principal(
         self, authorization: str | None, organization: str | None, address: Callable[[], str | None] = lambda: None
     ) -> Principal:
-        """Whose key this is, in the organization named by X-Org-Id. Raises `Refused` 401 or 429, `Problem` 404.
+        """Whose key this is, in the organization named by X-Org-Id. Raises `Problem` 401, 404 or 429.
 
         *address*: where it comes from, asked for only where the key is not known here.
         """
         if (key := key_in(authorization)) is None:
-            raise Refused("missing_key", unauthorized())
+            raise Unauthenticated("missing_key", unauthorized())
         principal = await self._of_key(key, address)
         if organization is None:
             return principal
@@ -84,7 +84,7 @@ class Authenticator:
                     raise not_found()
             return Principal(PLATFORM, organization_id, SCOPES)
         if principal.organization_id != organization_id:
-            raise not_found()
+            raise Unauthenticated("other_organization", not_found())
         return principal
 
     async def _of_key(self, key: str, address: Callable[[], str | None]) -> Principal:
@@ -95,13 +95,15 @@ class Authenticator:
         origin = _origin(address())
         # A key that was right once is looked up all the same: strangers behind the same address lock nobody out.
         if known is None and (wait_s := self._failures.wait_s(origin)) > 0:
-            raise Refused("too_many_failures", too_many("Too many invalid keys came from this address.", wait_s))
+            raise Unauthenticated(
+                "too_many_failures", too_many("Too many invalid keys came from this address.", wait_s)
+            )
         if same_secret(key, self._platform_key):
             return self._remember(cached, Principal(PLATFORM, None, SCOPES), 0.0)
         parts = split_api_key(key)
         if parts is None:
             self._failures.take(origin)
-            raise Refused("malformed_key", unauthorized())
+            raise Unauthenticated("malformed_key", unauthorized())
         key_id, secret = parts
         digest = self._vault.key_hash(secret)
         async with self._database.worker() as connection:
@@ -109,7 +111,7 @@ class Authenticator:
             if row is None or not self._vault.is_key_hash(row["secret_hash"], secret):
                 self._known.pop(cached, None)
                 self._failures.take(origin)
-                raise Refused("unknown_key", unauthorized())
+                raise Unauthenticated("unknown_key", unauthorized())
             if not hmac.compare_digest(row["secret_hash"], digest):  # made with a key that is to be let go
                 await organizations.rehash_key(connection, row["organization_id"], key_id, digest)
         principal = Principal(key_id, row["organization_id"], frozenset(row["scopes"]), row["expires_at"])
@@ -122,8 +124,8 @@ class Authenticator:
         return principal
 
 
-class Refused(Problem):
-    """Nobody knows who asks; ``reason`` is for us, and the answer does not say it."""
+class Unauthenticated(Problem):
+    """Who asks is not known, or not whom they say; ``reason`` is for us, and the answer does not say it."""
 
     def __init__(self, reason: Reason, problem: Problem) -> None:
         super().__init__(problem.status, problem.code, problem.detail, headers=problem.headers)
@@ -149,21 +151,21 @@ async def authorize(request: Request[Any], scope: str) -> Principal:
         principal = await authenticator.principal(
             headers.get("authorization"), headers.get("x-org-id"), partial(client_address, request)
         )
-    except Refused as error:
-        raise refused(request, None, error.reason, error) from None
+    except Unauthenticated as error:
+        raise refusal(request, None, error.reason, error) from None
     if scope not in principal.scopes:
         problem = Problem(403, "forbidden", f"This key lacks the scope {scope!r}.")
-        raise refused(request, principal, "scope", problem)
+        raise refusal(request, principal, "scope", problem)
     if "counted" not in state:  # a stream is authorized again and again
         state["counted"] = True
         if (wait_s := authenticator.requests.take((principal.name, principal.organization_id))) > 0:
             problem = too_many("This key asks too often.", wait_s)
-            raise refused(request, principal, "too_many_requests", problem)
+            raise refusal(request, principal, "too_many_requests", problem)
     state["caller"] = principal.organization_id or PLATFORM
     return principal
 
 
-def refused(request: Request[Any], principal: Principal | None, reason: Reason, problem: Problem) -> Problem:
+def refusal(request: Request[Any], principal: Principal | None, reason: Reason, problem: Problem) -> Problem:
     """*problem*, counted and logged with who asked, from where: of a key its id, and nothing that is not one."""
     authenticator: Authenticator = request.state["authenticator"]
     parts = split_api_key(key_in(headers_of(request).get("authorization")) or "") if principal is None else None
@@ -190,7 +192,7 @@ def check_platform(request: Request[Any], principal: Principal) -> None:
     """Raises `Problem` 403 where *principal* is an organization's."""
     if not principal.is_platform:
         problem = Problem(403, "forbidden", "Only the platform key may do this.")
-        raise refused(request, principal, "platform_only", problem)
+        raise refusal(request, principal, "platform_only", problem)
 
 
 async def organization_of(request: Request[Any], scope: str) -> tuple[UUID, Principal]:

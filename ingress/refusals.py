@@ -1,4 +1,4 @@
-"""Who was refused: counted each time, and told to the log, as often as a disk can bear."""
+"""Who was refused: counted each time, and logged as often as a disk can bear."""
 
 import asyncio
 from typing import Literal
@@ -15,6 +15,7 @@ Reason = Literal[
     "missing_key",
     "malformed_key",
     "unknown_key",
+    "other_organization",
     "too_many_failures",
     "too_many_requests",
     "scope",

@@ -358,10 +358,10 @@ async def test_what_is_done_with_the_quarantine_is_written_down(organization: Or
     [item] = (await gateway.call("GET", "/quarantine?foreign=1", **as_platform)).json["quarantine"]
     assert (await gateway.call("GET", f"/quarantine/{item['id']}?foreign=1", **as_platform)).status == 200
     assert (await gateway.call("POST", f"/quarantine/{item['id']}/discard?foreign=1", **as_platform)).status == 200
-    told = {name: item[name] for name in ("id", "config_id", "reason")}
+    about_it = {name: item[name] for name in ("id", "config_id", "reason")}
     assert await actions(organization, 2) == [
-        ("quarantine_shown", told, "platform", True),
-        ("quarantine_discarded", told, "platform", True),
+        ("quarantine_shown", about_it, "platform", True),
+        ("quarantine_discarded", about_it, "platform", True),
     ]
     assert (await organization.call("GET", "/integrations/whatsapp/audit/verify")).json["intact"]
 

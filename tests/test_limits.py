@@ -5,6 +5,7 @@ import secrets
 from collections import Counter
 from collections.abc import AsyncIterator
 from typing import Any
+from uuid import uuid4
 
 import msgspec
 import pytest
@@ -281,21 +282,24 @@ async def test_who_is_refused_is_logged_and_counted(
     unknown_id, _, unknown = new_api_key("live")
     address = "198.51.100.77"
     lines.clear()
+    mine = organization.key.split("_")[2]
     cases: list[tuple[str, str, str, str | None, str | None]] = [
         ("missing_key", "GET", "/events", None, None),
         ("malformed_key", "GET", "/events", f"ingress_live_{secrets.token_hex(20)}", None),
         ("unknown_key", "GET", "/events", unknown, unknown_id),
         ("scope", "POST", "/send", reader["key"], reader["id"]),
-        ("platform_only", "GET", "/organizations", organization.key, organization.key.split("_")[2]),
+        ("platform_only", "GET", "/organizations", organization.key, mine),
+        ("other_organization", "GET", "/events", organization.key, mine),
     ]
     for reason, method, path, key, key_id in cases:
         before = refusals_of(reason)
-        answer = await limited.call(method, path, key=key, x_forwarded_for=address)
-        assert answer.status in (401, 403)
+        other = {"x_org_id": str(uuid4())} if reason == "other_organization" else {}
+        answer = await limited.call(method, path, key=key, x_forwarded_for=address, **other)
+        assert answer.status in ([404] if other else [401, 403])
         assert refusals_of(reason) == before + 1
         [line] = [line for line in lines if line["event"] == "refused"]
         assert (line["reason"], line["key"], line["address"], line["route"]) == (reason, key_id, address, path)
-        assert (line["status"], line["request_id"]) == (answer.status, answer.json["request_id"])
+        assert (line["status"], line["request_id"]) == (answer.status, answer.headers["x-request-id"])
         if key:
             assert key[14:] not in repr(line)
         lines.clear()

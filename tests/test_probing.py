@@ -49,8 +49,8 @@ async def asked(organization: Organization, method: str, path: str, body: Any) -
     began = monotonic()
     answer = await organization.call(method, path, body)
     took_s = monotonic() - began
-    told = {name: value for name, value in answer.json.items() if name not in ("request_id", "id")}
-    return (answer.status, told), took_s
+    answers = {name: value for name, value in answer.json.items() if name not in ("request_id", "id")}
+    return (answer.status, answers), took_s
 
 
 @pytest.mark.parametrize("kind", [0, 1, 2], ids=["meta_business", "twilio_whatsapp", "whatsapp_web"])
@@ -58,23 +58,23 @@ async def test_no_address_says_what_is_behind_it(gateway: Gateway, names: int, k
     """Not found, not allowed, not listening: the same answer of each call, and none of them sooner than another."""
     organization = await gateway.organization()
     for path in ("test", "configure", "switch"):
-        told = []
+        answers = []
         for name in NAMES:
             body = configurations(f"http://{name}:{names}")[kind]
             answer, took_s = await asked(organization, "POST", f"{CONFIG}/{path}", body)
             assert took_s >= 0.2
-            told.append(answer)
-        assert told[0] == told[1] == told[2], path
-        assert not any(name in repr(told) for name in NAMES)
+            answers.append(answer)
+        assert answers[0] == answers[1] == answers[2], path
+        assert not any(name in repr(answers) for name in NAMES)
 
 
 async def test_a_callback_says_it_neither(gateway: Gateway, names: int) -> None:
     organization = await gateway.organization()
-    told = []
+    answers = []
     for name in NAMES:
         assert (await organization.call("PUT", "/callback", {"url": f"http://{name}:{names}/x"})).status == 200
         answer, took_s = await asked(organization, "POST", "/callback/test", None)
         assert took_s >= 0.2
-        told.append(answer)
-    assert told[0] == told[1] == told[2]
-    assert told[0][1]["outcome"] == "connection"
+        answers.append(answer)
+    assert answers[0] == answers[1] == answers[2]
+    assert answers[0][1]["outcome"] == "connection"

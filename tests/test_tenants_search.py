@@ -8,6 +8,7 @@ people, and who has shown that a number is theirs gets what is said to it.
 import asyncio
 import base64
 import os
+import time
 from collections.abc import Coroutine
 from itertools import count
 from typing import Any, TypeVar
@@ -119,7 +120,7 @@ class World:
         message = {
             "from": "5511987654321",
             "id": f"wamid.{next(_messages)}" + ("x" if kind != "refused" else os.urandom(8000).hex()),
-            "timestamp": "1793800805",
+            "timestamp": str(int(time.time())),
             "type": "text",
             "text": {"body": words},
         }
