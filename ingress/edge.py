@@ -218,9 +218,22 @@ def headers_of(request: Request[Any]) -> dict[str, str]:
     return headers
 
 
+class _Names(dict[bytes, str]):
+    """Names of headers as text, a bounded number of them: nearly all requests have the same few."""
+
+    def __missing__(self, name: bytes) -> str:
+        text = name.decode("latin-1")
+        if len(self) < 256 and len(name) <= 64:
+            self[name] = text
+        return text
+
+
+_names = _Names()
+
+
 def text_of(headers: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
     """Headers as text, names in lower case (as ASGI has them)."""
-    return {name.decode("latin-1"): value.decode("latin-1") for name, value in headers}
+    return {_names[name]: value.decode("latin-1") for name, value in headers}
 
 
 class Edge:

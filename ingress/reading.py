@@ -170,13 +170,15 @@ def _is_stale(event: Event, at: datetime) -> bool:
 
 
 def kept_headers(hook: Webhook) -> bytes:
-    headers = hook.headers
-    return _encode({name: headers[name] for name in _kept(tuple(headers))})
+    headers = hook.headers.copy()
+    for name in _dropped(tuple(headers)):
+        del headers[name]
+    return _encode(headers)
 
 
 @lru_cache(64)  # a provider's requests have the same headers
-def _kept(names: tuple[str, ...]) -> list[str]:
-    return [name for name in names if name in _KEPT_HEADERS or any(part in name for part in _KEPT_PARTS)]
+def _dropped(names: tuple[str, ...]) -> list[str]:
+    return [name for name in names if name not in _KEPT_HEADERS and not any(part in name for part in _KEPT_PARTS)]
 
 
 async def refused(manager: WhatsAppProviderManager, config: Config, row: WebhookRow) -> WebhookRow:
