@@ -81,6 +81,7 @@ VALUES: dict[str, set[str]] = {
             "scope",
             "platform_only",
             "more_than_it_has",
+            "other_organization",
             "webhook",
             "address",
             "account",

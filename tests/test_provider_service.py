@@ -20,13 +20,10 @@ from ingress.sandbox.listener import HOST
 from .gateway import Answer, Gateway, Organization, elsewhere
 
 # Samples have the ids that they have.
-pytestmark = pytest.mark.usefixtures("fresh_accounts")
+pytestmark = pytest.mark.usefixtures("fresh_accounts", "any_age")
 
 SAMPLES = Path(__file__).parent / "samples"
 JPEG = b"\xff\xd8\xff\xe0" + bytes(range(256)) * 40
-
-
-pytestmark = pytest.mark.usefixtures("any_age")
 
 
 def sample(provider: str, name: str) -> Any:

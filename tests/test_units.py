@@ -335,11 +335,11 @@ GONE = {"type": "http.disconnect"}
     ],
 )
 async def test_bodies_up_to_the_limit(messages: list[dict[str, Any]]) -> None:
-    assert await read_body(Script(*messages), 10, LargeBodies()) == b"0123456789"
+    assert await read_body(Script(*messages), 10, LargeBodies(), "owner") == b"0123456789"
 
 
 async def test_an_empty_body() -> None:
-    assert await read_body(Script({"type": "http.request"}), 10, LargeBodies()) == b""
+    assert await read_body(Script({"type": "http.request"}), 10, LargeBodies(), "owner") == b""
 
 
 @pytest.mark.parametrize(
@@ -349,14 +349,14 @@ async def test_an_empty_body() -> None:
 async def test_a_body_over_the_limit_is_not_read_to_its_end(messages: list[dict[str, Any]]) -> None:
     script = Script(*messages)
     with pytest.raises(TooLarge):
-        await read_body(script, 10, LargeBodies())
+        await read_body(script, 10, LargeBodies(), "owner")
     assert [message["body"] for message in script.left] == [b"never read"][: len(messages) - 1]
 
 
 @pytest.mark.parametrize("messages", [[GONE], [chunk(b"01234"), GONE]])
 async def test_a_client_that_goes_away(messages: list[dict[str, Any]]) -> None:
     with pytest.raises(Disconnected):
-        await read_body(Script(*messages), 10, LargeBodies())
+        await read_body(Script(*messages), 10, LargeBodies(), "owner")
 
 
 @given(st.lists(st.binary(max_size=8), min_size=1, max_size=8), st.integers(0, 30))
@@ -365,9 +365,9 @@ async def test_any_division_into_chunks_is_the_same_body(chunks: list[bytes], li
     messages = [chunk(part) for part in chunks[:-1]] + [chunk(chunks[-1], more=False)]
     if len(whole) > limit:
         with pytest.raises(TooLarge):
-            await read_body(Script(*messages), limit, LargeBodies())
+            await read_body(Script(*messages), limit, LargeBodies(), "owner")
     else:
-        assert await read_body(Script(*messages), limit, LargeBodies()) == whole
+        assert await read_body(Script(*messages), limit, LargeBodies(), "owner") == whole
 
 
 @pytest.mark.parametrize(
