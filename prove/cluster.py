@@ -43,12 +43,25 @@ class Member:
 
     def __init__(self, name: str, port: int, process: Process, history: History) -> None:
         self.name = name
+        self.port = port
         self.url = f"http://127.0.0.1:{port}"
         self.life = 1
         self.alive = False
         self.stopped = False
         self._process = process
         self._history = history
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
+    def metrics_port(self) -> int:
+        return self.port
+
+    @property
+    def metrics_url(self) -> str:
+        return self.url
 
     async def start(self) -> None:
         await self._process.start()
@@ -145,13 +158,13 @@ class Cluster:
 
 
 @asynccontextmanager
-async def cluster(folder: Path) -> AsyncIterator[Cluster]:
+async def cluster(folder: Path, processes: int = PROCESSES) -> AsyncIterator[Cluster]:
     """Everything up; all of it ends with the block. Data and logs are in *folder*."""
     made = Cluster()
     made.history = History()
     async with AsyncExitStack() as stack:
         made.servers = stack.enter_context(EmbeddedServers(folder / "servers"))
-        ports = _free_ports(PROCESSES)
+        ports = _free_ports(processes)
         made.settings = Settings(
             database_url=made.servers.database_url or "",
             redis_url=made.servers.redis_url or "",
