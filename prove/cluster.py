@@ -6,7 +6,7 @@ import random
 import secrets
 import signal
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from time import time
@@ -28,13 +28,14 @@ from ingress.sandbox.webhook_post import PostResult, Try, WebhookPoster
 from ingress.servers import EmbeddedServers
 from ingress.settings import Settings
 from ingress.vault import generate_key
-from tests.gateway import Answer, Gateway, Organization, Process, Served
+from tests.gateway import UNLIMITED, Answer, Gateway, Organization, Process, Served
 
 from .history import Call, Down, History
 
 PROCESSES = 3
 # As a provider that goes on for days: a webhook outlives any number of kills.
 PATIENT = RetryPolicy(tries=400, backoff_s=0.02, cap_s=0.2, timeout_s=10)
+UNBOUNDED = {**UNLIMITED, "INGRESS_CONNECTIONS_PER_ADDRESS": "0"}
 SWITCH = "/integrations/whatsapp/provider"
 
 
@@ -49,6 +50,10 @@ class Member:
         self.stopped = False
         self._process = process
         self._history = history
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
 
     async def start(self) -> None:
         await self._process.start()
@@ -145,14 +150,19 @@ class Cluster:
 
 
 @asynccontextmanager
-async def cluster(folder: Path) -> AsyncIterator[Cluster]:
-    """Everything up; all of it ends with the block. Data and logs are in *folder*."""
+async def cluster(
+    folder: Path, processes: int = PROCESSES, limits: Mapping[str, str] = UNBOUNDED
+) -> AsyncIterator[Cluster]:
+    """Everything up; all of it ends with the block. Data and logs are in *folder*.
+
+    *limits* are settings that hold back who comes often, as all clients of a run do from one address with one key.
+    """
     made = Cluster()
     made.history = History()
     async with AsyncExitStack() as stack:
         made.servers = stack.enter_context(EmbeddedServers(folder / "servers"))
-        ports = _free_ports(2 * PROCESSES)
-        urls = [Served(*ports[2 * place : 2 * place + 2]) for place in range(PROCESSES)]
+        ports = _free_ports(2 * processes)
+        urls = [Served(*ports[2 * place : 2 * place + 2]) for place in range(processes)]
         made.settings = Settings(
             database_url=made.servers.database_url or "",
             redis_url=made.servers.redis_url or "",
@@ -173,10 +183,8 @@ async def cluster(folder: Path) -> AsyncIterator[Cluster]:
                 "INGRESS_PLATFORM_KEY": made.settings.platform_key,
                 "INGRESS_ENCRYPTION_KEYS": made.settings.encryption_keys,
                 "INGRESS_EGRESS_ALLOW": made.settings.egress_allow,
-                "INGRESS_CONNECTIONS_PER_ADDRESS": "0",
                 "INGRESS_LOG_LEVEL": "warning",
-                "INGRESS_REQUESTS_PER_KEY": "0",
-                "INGRESS_CONNECTION_TESTS_PER_MINUTE": "0",
+                **limits,
             }
             process = Process(environment, folder / f"process{number}.log")
             made.members.append(Member(f"process {number}", url, process, made.history))

@@ -1,0 +1,281 @@
+"""The attackers: each a process of its own, bounded in time and in connections, on loopback only.
+
+They come from many addresses (127.0.1.x), as strangers do: what counts connections by address must not be all there is.
+"""
+
+import asyncio
+import base64
+import json
+import random
+import sys
+from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import suppress
+from itertools import count
+from time import monotonic
+from typing import Any
+
+import msgspec
+
+from ingress.sandbox.meta_bodies import MetaNumber, encode, envelope, signed_headers
+
+ADDRESSES = 100
+CONNECTIONS = 1_000
+# As one webhook of 4 MiB holds them.
+ITEMS = 49_000
+# Of bodies and headers, in one write.
+PIECE = b"x" * 65_536
+
+
+class Target(msgspec.Struct, frozen=True, kw_only=True):
+    """What an attacker knows: where the service is, and, as a tenant, its own key and number."""
+
+    port: int
+    metrics_port: int
+    seconds: float
+    key: str
+    webhook_path: str
+    number: MetaNumber
+    seed: int
+
+
+class Storm:
+    """Connections of one attacker, until its time is over."""
+
+    def __init__(self, target: Target) -> None:
+        self.target = target
+        self.until = monotonic() + target.seconds
+        self._addresses = count()
+
+    @property
+    def left_s(self) -> float:
+        return self.until - monotonic()
+
+    async def connect(self, port: int | None = None) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        address = f"127.0.1.{1 + next(self._addresses) % ADDRESSES}"
+        return await asyncio.open_connection("127.0.0.1", port or self.target.port, local_addr=(address, 0))
+
+    async def again_and_again(self, many: int, act: Callable[[int], Awaitable[None]], pause_s: float = 1.0) -> None:
+        """*many* at once do *act*, and again when it ended or broke, until the time is over."""
+
+        async def one(number: int) -> None:
+            while self.left_s > 0:
+                with suppress(OSError, TimeoutError, EOFError):
+                    async with asyncio.timeout(self.left_s):
+                        await act(number)
+                await asyncio.sleep(min(pause_s, max(0.0, self.left_s)))
+
+        await asyncio.gather(*map(one, range(many)))
+
+    def request(self, line: str, *headers: str, body: bytes = b"") -> bytes:
+        lines = [f"{line} HTTP/1.1", "host: ingress", *headers]
+        if body:
+            lines.append(f"content-length: {len(body)}")
+        return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
+
+    @property
+    def authorization(self) -> str:
+        return f"authorization: Bearer {self.target.key}"
+
+
+async def until_closed(reader: asyncio.StreamReader) -> None:
+    while await reader.read(65_536):
+        continue
+
+
+async def connections(storm: Storm) -> None:
+    """A thousand connections that say nothing, next to nothing, half a header, or only line ends after a request."""
+    said = (b"", b"G", b"GET /healthz HTTP/1.1\r\nhost: x\r\n", storm.request("GET /healthz") + b"\r\n")
+
+    async def hold(number: int) -> None:
+        reader, writer = await storm.connect()
+        try:
+            writer.write(said[number % len(said)])
+            await until_closed(reader)
+        finally:
+            writer.close()
+
+    await storm.again_and_again(CONNECTIONS, hold)
+
+
+async def deaf(storm: Storm) -> None:
+    """Clients that ask for much and never read."""
+    asked = storm.request("GET /openapi.json") * 200
+
+    async def ask(number: int) -> None:
+        _, writer = await storm.connect()
+        try:
+            writer.transport.pause_reading()  # type: ignore[attr-defined]  # a stream's transport reads, too
+            writer.write(asked)
+            await asyncio.sleep(storm.left_s)
+        finally:
+            writer.close()
+
+    await storm.again_and_again(300, ask)
+
+
+async def streams(storm: Storm) -> None:
+    """A thousand event streams of one tenant."""
+
+    async def follow(number: int) -> None:
+        reader, writer = await storm.connect()
+        try:
+            writer.write(storm.request("GET /events/stream", storm.authorization))
+            await until_closed(reader)
+        finally:
+            writer.close()
+
+    await storm.again_and_again(CONNECTIONS, follow)
+
+
+async def sends(storm: Storm) -> None:
+    """One tenant's provider hangs, and 1,100 of its sends wait for it."""
+    body = b'{"to": "+5511987654321", "body": "Hello"}'
+
+    async def send(number: int) -> None:
+        reader, writer = await storm.connect()
+        try:
+            writer.write(storm.request("POST /send", storm.authorization, "content-type: application/json", body=body))
+            await reader.readline()
+        finally:
+            writer.close()
+
+    await storm.again_and_again(1_100, send)
+
+
+async def headers(storm: Storm) -> None:
+    """Headers without end: many lines, and one line."""
+
+    async def pour(number: int) -> None:
+        _, writer = await storm.connect()
+        line = b"a: " + PIECE + b"\r\n" if number % 2 else PIECE
+        try:
+            writer.write(b"GET /healthz HTTP/1.1\r\nhost: x\r\nb: ")
+            while storm.left_s > 0:
+                writer.write(line)
+                await writer.drain()
+        finally:
+            writer.transport.abort()
+
+    await storm.again_and_again(8, pour, 0.05)
+
+
+async def heavy(storm: Storm) -> None:
+    """Eight connections with webhooks of 49,000 items each, and with ones of 4 MiB."""
+    rng = random.Random(storm.target.seed)
+
+    def body(number: int) -> bytes:
+        if number % 2:
+            value: dict[str, object] = {"messages": [rng.randrange(10**9) for _ in range(ITEMS)]}
+        else:
+            items = [{"id": f"wamid.{rng.randrange(10**12)}", "status": "sent"} for _ in range(12_000)]
+            value = {"statuses": items, "contacts": [{"profile": {"name": "x" * 3_000_000}}]}
+        return encode(envelope((storm.target.number, value)))
+
+    async def post(number: int) -> None:
+        reader, writer = await storm.connect()
+        try:
+            while storm.left_s > 0:
+                raw = body(number)
+                signed = [
+                    f"{name}: {value}" for name, value in signed_headers(storm.target.number.app_secret, raw).items()
+                ]
+                writer.write(storm.request(f"POST {storm.target.webhook_path}", *signed, body=raw))
+                await writer.drain()
+                if not (answer := await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200"):
+                    await asyncio.sleep(0.5)
+                if b"connection: close" in answer:
+                    return
+                length = int(answer.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0] or 0)
+                await reader.readexactly(length)
+        finally:
+            writer.close()
+
+    await storm.again_and_again(8, post, 0.2)
+
+
+async def pages(storm: Storm) -> None:
+    """Sixty readers of the largest pages there are, who do not read them."""
+    asked = storm.request("GET /events?after=0&limit=1000&raw=1", storm.authorization) * 4
+
+    async def ask(number: int) -> None:
+        _, writer = await storm.connect()
+        try:
+            writer.transport.pause_reading()  # type: ignore[attr-defined]  # a stream's transport reads, too
+            writer.write(asked)
+            await asyncio.sleep(storm.left_s)
+        finally:
+            writer.close()
+
+    await storm.again_and_again(60, ask)
+
+
+# Every method that the HTTP parser knows.
+METHODS = """
+    ACL BIND CHECKOUT COPY DELETE GET HEAD LINK LOCK M-SEARCH MERGE MKACTIVITY MKCALENDAR MKCOL MOVE NOTIFY OPTIONS
+    PATCH POST PROPFIND PROPPATCH PURGE PUT QUERY REBIND REPORT SEARCH SOURCE SUBSCRIBE TRACE UNBIND UNLINK UNLOCK
+    UNSUBSCRIBE
+""".split()  # noqa: SIM905  (a list of them would take a page)
+WHATSAPP = "/integrations/whatsapp"
+PATHS = [
+    *("/send", "/messages", "/events", "/keys", "/organizations", "/quarantine", "/callback", "/media", "/nothing"),
+    *("/healthz", "/readyz", "/metrics", "/openapi.json"),
+    *(f"{WHATSAPP}/providers", f"{WHATSAPP}/provider/current", f"{WHATSAPP}/audit"),
+]
+
+
+async def labels(storm: Storm) -> None:
+    """Every method of HTTP at every path, made-up paths, and six scrapers."""
+    rng = random.Random(storm.target.seed)
+
+    async def ask(number: int) -> None:
+        scraper = number < 6
+        reader, writer = await storm.connect(storm.target.metrics_port if scraper else None)
+        try:
+            while storm.left_s > 0:
+                path = rng.choice([*PATHS, f"/webhooks/{rng.randrange(10**9)}/{rng.randrange(10**9)}"])
+                line = "GET /metrics" if scraper else f"{rng.choice(METHODS)} {path}"
+                writer.write(storm.request(line, "connection: close"))
+                await until_closed(reader)
+                writer.close()
+                await asyncio.sleep(0.02)
+                reader, writer = await storm.connect(storm.target.metrics_port if scraper else None)
+        finally:
+            writer.close()
+
+    await storm.again_and_again(16, ask)
+
+
+async def guesses(storm: Storm) -> None:
+    """Keys that are none, from a hundred addresses, and one tenant that asks as fast as it can."""
+    rng = random.Random(storm.target.seed)
+
+    async def guess(number: int) -> None:
+        reader, writer = await storm.connect()
+        try:
+            while storm.left_s > 0:
+                key = base64.urlsafe_b64encode(rng.randbytes(40)).decode()
+                who = f"authorization: Bearer ingress_live_{key}" if number < 10 else storm.authorization
+                writer.write(storm.request("GET /messages?limit=200", who))
+                head = await reader.readuntil(b"\r\n\r\n")
+                length = int(head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0] or 0)
+                await reader.readexactly(length)
+                await asyncio.sleep(0.02 if number < 10 else 0)
+        finally:
+            writer.close()
+
+    await storm.again_and_again(14, guess, 0.1)
+
+
+STORMS: dict[str, Callable[[Storm], Coroutine[Any, Any, None]]] = {
+    storm.__name__: storm for storm in (connections, deaf, streams, sends, headers, heavy, pages, labels, guesses)
+}
+
+
+def main() -> None:
+    name = sys.argv[1]
+    target = msgspec.convert(json.loads(sys.stdin.read()), Target)
+    asyncio.run(STORMS[name](Storm(target)))
+
+
+if __name__ == "__main__":
+    main()
