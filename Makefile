@@ -6,7 +6,7 @@ BENCH_VENV := .venv-bench
 BENCH_STAMP := $(BENCH_VENV)/.installed
 PIP := -m pip --quiet --disable-pip-version-check install
 
-.PHONY: run demo test check prove bench lock clean
+.PHONY: run demo test check prove attack bench lock clean
 run: $(STAMP)
 	@exec $(BIN)/ingress run
 demo: $(STAMP)
@@ -18,6 +18,8 @@ check: $(STAMP)
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
 prove: $(STAMP)
 	@$(BIN)/python -m prove $(ARGS)
+attack: $(STAMP)
+	@$(BIN)/python -m prove.attacks $(ARGS)
 bench: $(BENCH_STAMP)
 	@$(BENCH_VENV)/bin/python -m bench $(ARGS)
 
