@@ -4,11 +4,12 @@ import asyncio
 import json
 import logging
 from collections import Counter
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cache
 from time import monotonic
 from typing import Any, NamedTuple
+from uuid import UUID
 
 import asyncpg
 import msgspec
@@ -21,6 +22,7 @@ from .database import INGEST, Database, StoreUnavailable
 from .edge import CAREFUL, SMALL_BODY_BYTES, Disconnected, LargeBodies, TooLarge, read_body, text_of
 from .events import Wakes
 from .group_commit import GroupCommit, Overloaded, RowRefused
+from .identifiers import PLATFORM_ID
 from .manager import Config, WhatsAppProviderManager
 from .problems import unavailable
 from .reading import NOTHING, STALE, Receipt, Taken, read, read_slices, refused
@@ -410,6 +412,9 @@ def _receipt(provider: str, row: WebhookRow, stored: Stored, counts: Counter[tup
         metrics.child(metrics.status_updates, provider, value, became).inc()
     for item in row.quarantine:
         metrics.child(metrics.quarantined, provider, item.reason).inc()
-    organizations = {keyed.event.organization_id for keyed in row.events} if stored.sequences else ()
+    organizations: Collection[UUID] = ()
+    if stored.sequences:  # but for an app's, all are of the organization whose address it is
+        is_apps = row.organization_id == PLATFORM_ID
+        organizations = {keyed.event.organization_id for keyed in row.events} if is_apps else (row.organization_id,)
     aside = frozenset(item.reason for item in row.quarantine)
     return Receipt(len(row.events), stored.sequences, aside, organizations)

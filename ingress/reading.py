@@ -5,7 +5,6 @@ import logging
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from datetime import datetime
 from functools import lru_cache
-from typing import NamedTuple
 from uuid import UUID
 
 import msgspec
@@ -70,9 +69,9 @@ async def read(manager: WhatsAppProviderManager, config: Config, hook: Webhook, 
     """
     try:
         events, strangers = _parsed(config, hook)
-        owners = await _Owners(manager, config, hook).of(events, strangers) if strangers else {}
-        sorted_ = _sorted(config, events, owners, at)
-        return _row(config, hook, sorted_.keyed, sorted_.aside(hook.body))
+        owners = await _Owners(manager, config, hook).of(events, strangers) if strangers else _NOBODY
+        keyed, some_stale, some_foreign = _sorted(config, events, owners, at)
+        return _row(config, hook, keyed, _aside(hook.body, some_stale, some_foreign))
     except StoreUnavailable:
         raise
     except Exception as error:  # noqa: BLE001  (logged there)
@@ -92,11 +91,12 @@ async def read_slices(
         some_stale = some_foreign = False
         for first in range(0, max(1, len(events)), SLICE_EVENTS):
             part = events[first : first + SLICE_EVENTS]
-            sorted_ = _sorted(config, part, await whose.of(part, strangers) if strangers else {}, at, stale)
-            some_stale, some_foreign = some_stale or sorted_.some_stale, some_foreign or sorted_.some_foreign
+            owners = await whose.of(part, strangers) if strangers else _NOBODY
+            keyed, is_stale, is_foreign = _sorted(config, part, owners, at, stale)
+            some_stale, some_foreign = some_stale or is_stale, some_foreign or is_foreign
             is_last = first + SLICE_EVENTS >= len(events)
-            aside = Sorted([], some_stale, some_foreign).aside(hook.body) if is_last else []
-            yield msgspec.structs.replace(_row(config, hook, sorted_.keyed, aside), is_kept=True)
+            aside = _aside(hook.body, some_stale, some_foreign) if is_last else ()
+            yield msgspec.structs.replace(_row(config, hook, keyed, aside), is_kept=True)
     except StoreUnavailable:
         raise
     except Exception as error:  # noqa: BLE001  (logged there)
@@ -104,27 +104,18 @@ async def read_slices(
         yield msgspec.structs.replace(_row(config, hook, [], aside), is_kept=True)
 
 
-def _parsed(config: Config, hook: Webhook) -> tuple[list[Event], frozenset[str]]:
+def _parsed(config: Config, hook: Webhook) -> tuple[list[Event], Collection[str]]:
     """The events of *hook*, and the keys of those that name no account which is the organization's for sure.
 
     What names one is most of what comes, and asks nobody.
     """
-    provider, claimed = config.provider, config.claimed
-    events = provider.parse(hook)
-    return events, frozenset([event.key for event in events if provider.account_of(event) not in claimed])
+    account_of, claimed = config.provider.account_of, config.claimed
+    events = config.provider.parse(hook)
+    strangers = [event.key for event in events if account_of(event) not in claimed]
+    return events, frozenset(strangers) if strangers else ()
 
 
-class Sorted(NamedTuple):
-    """What of some events is taken, and whether others were stale, or somebody else's."""
-
-    keyed: list[KeyedEvent]
-    some_stale: bool
-    some_foreign: bool
-
-    def aside(self, body: bytes) -> list[QuarantineRow]:
-        """What is put aside, as a whole: an item by itself does not say whose it is, and could never be read again."""
-        reasons = [reason for reason, some in ((FOREIGN, self.some_foreign), (STALE, self.some_stale)) if some]
-        return [put_aside(reason, body, foreign_item=self.some_foreign) for reason in reasons]
+_NOBODY: dict[str, Config | None] = {}
 
 
 def _sorted(
@@ -133,11 +124,17 @@ def _sorted(
     owners: Mapping[str, Config | None],
     at: datetime,
     stale: bool | None = False,
-) -> Sorted:
-    """*events* by whose they are, and how old: see `read_slices`. Who is not in *owners* is *config*."""
+) -> tuple[list[KeyedEvent], bool, bool]:
+    """What of *events* is taken, and whether others were stale, or somebody else's.
+
+    See `read_slices` for *at* and *stale*. Who is not in *owners* is *config*.
+    """
     keyed, some_stale, some_foreign = [], False, False
     for event in events:
-        owner, is_stale = owners.get(event.key, config), _is_stale(event, at)
+        owner = owners.get(event.key, config) if owners else config
+        when = event.reported_at or event.occurred_at
+        # Its age says that it may be a repetition whose key is not kept any more, or that its time is made up.
+        is_stale = when is not None and not MIN_AGE <= at - when <= MAX_AGE
         if owner is not None and (is_stale is stale or stale is None):
             keyed.append(_keyed(event, owner, at))
         elif stale:
@@ -146,10 +143,18 @@ def _sorted(
             some_foreign = True
         else:
             some_stale = True
-    return Sorted(keyed, some_stale, some_foreign)
+    return keyed, some_stale, some_foreign
 
 
-def _row(config: Config, hook: Webhook, events: list[KeyedEvent], aside: list[QuarantineRow]) -> WebhookRow:
+def _aside(body: bytes, some_stale: bool, some_foreign: bool) -> Sequence[QuarantineRow]:
+    """What is put aside, as a whole: an item by itself does not say whose it is, and could never be read again."""
+    if not (some_stale or some_foreign):
+        return ()
+    reasons = [reason for reason, some in ((FOREIGN, some_foreign), (STALE, some_stale)) if some]
+    return [put_aside(reason, body, foreign_item=some_foreign) for reason in reasons]
+
+
+def _row(config: Config, hook: Webhook, events: Sequence[KeyedEvent], aside: Sequence[QuarantineRow]) -> WebhookRow:
     return WebhookRow(config.organization_id, config.id, kept_headers(hook), hook.body, events, aside)
 
 
@@ -161,12 +166,6 @@ async def _unreadable(
     # A mistake of ours must neither make the provider repeat the body for a week, nor fail the rest of a batch.
     logger.error("reading a webhook failed", exc_info=error)
     return await unread_body(manager, config, PARSER_FAILED, hook.body)
-
-
-def _is_stale(event: Event, at: datetime) -> bool:
-    """Whether its age says that *event* may be a repetition whose key is not kept any more, or a time made up."""
-    when = event.reported_at or event.occurred_at
-    return when is not None and not MIN_AGE <= at - when <= MAX_AGE
 
 
 def kept_headers(hook: Webhook) -> bytes:
