@@ -6,7 +6,7 @@ from uuid import UUID
 from . import identifiers
 from .edge import SMALL_BODY_BYTES, TooLarge
 from .group_commit import Overloaded
-from .inbound import NOT_FOUND, Answer, Header, Inbound, token_of
+from .inbound import NOT_FOUND, Answer, Header, Inbound, target_of
 from .manager import Config
 
 
@@ -46,7 +46,7 @@ class Exchange:
     def __init__(self, protocol: Channel, headers: list[Header], inbound: Inbound) -> None:
         self._protocol = protocol
         self._inbound = inbound
-        self._target = protocol.url
+        self._target = target_of(protocol.url)
         self._headers = headers
         self._chunks: list[bytes] = []
         self._size_bytes = 0
@@ -85,7 +85,7 @@ class Exchange:
         if self._looking_up:
             return
         if self._owner is None:
-            config = self._inbound.known_config(self._token)
+            config = self._inbound.known_config(self._target.token)
             if config is None:
                 self._looking_up = True
                 self._protocol.flow.pause_reading()
@@ -102,7 +102,7 @@ class Exchange:
 
     async def _look_up(self, size_bytes: int) -> None:
         try:
-            config = await self._inbound.config_of_webhook(self._token)
+            config = await self._inbound.config_of_webhook(self._target.token)
         except Exception as error:  # noqa: BLE001  (which one, the answer says)
             self._looking_up = False
             self._turn_away(self._inbound.turn_away(error))
@@ -118,10 +118,6 @@ class Exchange:
 
     def _own(self, config: Config) -> None:
         self._owner, self._limit_bytes = config.organization_id, self._inbound.limit_bytes(config)
-
-    @property
-    def _token(self) -> str:
-        return token_of(self._target.decode("latin-1").partition("?")[0])
 
     def _turn_away(self, answer: Answer) -> None:
         self._release()
@@ -146,8 +142,7 @@ class Exchange:
             body = self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
             if self._size_bytes > SMALL_BODY_BYTES:
                 self._release()
-            path, _, query = self._target.decode("latin-1").partition("?")
-            self._inbound.begin("POST", path, query, self._headers, body, self._answer)
+            self._inbound.begin("POST", self._target, self._headers, body, self._answer)
 
     def _answer(self, answer: Answer, request_id: str) -> None:
         self.response_complete = True

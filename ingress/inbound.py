@@ -6,7 +6,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from datetime import UTC, datetime
-from functools import cache
+from functools import cache, lru_cache
 from time import monotonic
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -37,6 +37,8 @@ logger = logging.getLogger("ingress.inbound")
 ACCOUNT_UPDATED = "account.updated"
 # Of so many new events or more, the log has the first and the last.
 SEQUENCES_TOLD = 20
+# Longer ones have something in them that strangers wrote.
+LONGEST_KEPT_TARGET = 256
 MAX_BODY_BYTES = 4 * 1024 * 1024
 # A statement stores so many events, or a few more where the last webhook has more of them: their readers wait for it.
 MAX_FLUSH_EVENTS = 500
@@ -76,11 +78,26 @@ def _acknowledgement(provider_type: type[WhatsAppProvider]) -> Answer:
     return _answer(told.status, told.body, *headers)
 
 
-def token_of(path: str) -> str:
-    """What identifies a webhook address: all behind the provider's name."""
-    return path.split("/", 3)[-1]
+class Target(NamedTuple):
+    """A webhook's address as it was asked for: whose it should be, what identifies it, and all behind the origin."""
+
+    provider_type: str
+    token: str
+    whole: str
 
 
+def target_of(raw: bytes) -> Target:
+    """*raw* as the request's line has it."""
+    return _known_target(raw) if len(raw) <= LONGEST_KEPT_TARGET else _target(raw)
+
+
+def _target(raw: bytes) -> Target:
+    path, _, query = raw.decode("latin-1").partition("?")
+    provider_type, _, token = path.removeprefix("/webhooks/").partition("/")
+    return Target(provider_type, token, f"{path}?{query}" if query else path)
+
+
+_known_target = lru_cache(1024)(_target)  # a provider posts to the same address all day
 _UNVERIFIED = _refusal(401, "unverified")
 NOT_FOUND = _refusal(404, "not_found")
 _NO_METHOD = _refusal(405, "method_not_allowed")
@@ -126,7 +143,9 @@ class Inbound:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The ASGI form of `begin`, for a server that has no shorter way (ingress/exchange.py is ours)."""
         try:
-            config = await self.config_of_webhook(token_of(scope["path"]))
+            raw_query = scope["query_string"]
+            target = target_of(scope["raw_path"] + (b"?" + raw_query if raw_query else b""))
+            config = await self.config_of_webhook(target.token)
             limit, owner = (self.limit_bytes(config), config.organization_id) if config else (SMALL_BODY_BYTES, None)
             body = await read_body(receive, limit, self.bodies, owner)
         except Disconnected:
@@ -134,14 +153,13 @@ class Inbound:
         except (TooLarge, Overloaded, StoreUnavailable) as error:
             answer, request_id = self.turn_away(error), identifiers.request_id()
         else:
-            path, query = scope["raw_path"].decode("latin-1"), scope["query_string"].decode("latin-1")
             answered = asyncio.get_running_loop().create_future()
 
             def reply(*told: object) -> None:
                 if not answered.done():  # at the end, the server cancels what still waits
                     answered.set_result(told)
 
-            self.begin(scope["method"], path, query, scope["headers"], body, reply)
+            self.begin(scope["method"], target, scope["headers"], body, reply)
             answer, request_id = await answered
         headers = [*answer.headers, (b"x-request-id", request_id.encode())]
         await send({"type": "http.response.start", "status": answer.status, "headers": headers})
@@ -175,8 +193,7 @@ class Inbound:
     def begin(
         self,
         method: str,
-        path: str,
-        query: str,
+        target: Target,
         headers: Sequence[Header],
         body: bytes,
         reply: Callable[[Answer, str], None],
@@ -188,9 +205,8 @@ class Inbound:
         No task waits for it: a webhook is a call here and a call there, and tasks would cost as much as its parsing.
         401 always says the same; content never makes an error of ours.
         """
-        provider_type, _, token = path.removeprefix("/webhooks/").partition("/")
-        ingestion = _Ingestion(self, method, path, query, headers, body, reply, provider_type, token, monotonic())
-        config = self._manager.known_config_of_webhook(token)
+        ingestion = _Ingestion(self, method, target, headers, body, reply, monotonic())
+        config = self._manager.known_config_of_webhook(target.token)
         if config is not None:
             ingestion.proceed(config)
         else:
@@ -255,18 +271,35 @@ class Inbound:
         return receipt
 
 
+class _Line(msgspec.Struct, frozen=True):
+    """What the log says of a webhook."""
+
+    at: datetime
+    event: str
+    request: str
+    organization: UUID | None
+    config: UUID | None
+    provider: str
+    outcome: str
+    events: int
+    fresh: int
+    sequences: Sequence[int]
+    trace_id: str | None
+    ms: float
+
+    def __repr__(self) -> str:
+        return "_Line(…)"
+
+
 class _Ingestion(msgspec.Struct, eq=False):
     """One webhook from its body to its answer; what `GroupCommit` sets a result or an exception on."""
 
     _inbound: Inbound
     _method: str
-    _path: str
-    _query: str
+    _target: Target
     _headers: Sequence[Header]
     _body: bytes
     _reply: Callable[[Answer, str], None]
-    _provider_type: str
-    token: str
     _started: float
     _provider_name: str = "other"
     _taken: Taken | None = None
@@ -277,14 +310,14 @@ class _Ingestion(msgspec.Struct, eq=False):
 
     async def look_up(self) -> None:
         """Go on with the config, which has to be asked for."""
-        bodies, size = self._inbound.bodies, len(self._body)
+        bodies, size, token = self._inbound.bodies, len(self._body), self._target.token
         try:
-            bodies.grow(size, size, self.token)
-            self.proceed(await self._inbound.config_of_webhook(self.token))
+            bodies.grow(size, size, token)
+            self.proceed(await self._inbound.config_of_webhook(token))
         except Exception as error:  # noqa: BLE001  (told by its kind, there)
             self.set_exception(error)
         finally:
-            bodies.release(size, self.token)
+            bodies.release(size, token)
 
     def proceed(self, config: Config | None) -> None:
         """Answer, or queue what is to be stored first."""
@@ -294,14 +327,14 @@ class _Ingestion(msgspec.Struct, eq=False):
             self.set_exception(error)
 
     def _judge(self, config: Config | None) -> None:
-        if config is None or config.provider_type != self._provider_type:
+        if config is None or config.provider_type != self._target.provider_type:
             self._end(NOT_FOUND, "unknown")
             return
         self._provider_name = config.provider_type
         hook = Webhook(
             method=self._method,
             # The public address, from our settings: what a proxy or client claims is part of no signature.
-            url=self._inbound.origin + (f"{self._path}?{self._query}" if self._query else self._path),
+            url=self._inbound.origin + self._target.whole,
             headers=text_of(self._headers),
             body=self._body,
         )
@@ -366,22 +399,25 @@ class _Ingestion(msgspec.Struct, eq=False):
         self._reply(answer, request_id)
         elapsed = monotonic() - self._started
         metrics.ack_seconds.observe(elapsed, self._provider_name, outcome)
-        taken, sequences = self._taken, receipt.sequences
-        config = taken and taken.config
-        traceparent = taken and taken.hook.headers.get(HEADER)
-        log.wide(
-            "webhook",
-            request=request_id,
-            organization=config and config.organization_id,
-            config=config and config.id,
-            provider=self._provider_name,
-            outcome=outcome,
-            events=receipt.events,
-            fresh=len(sequences),
-            sequences=sequences if len(sequences) < SEQUENCES_TOLD else [min(sequences), max(sequences)],
-            trace_id=traceparent and trace_of(traceparent),
-            ms=round(elapsed * 1000, 1),
-        )
+        if log.is_wide():
+            taken, sequences = self._taken, receipt.sequences
+            config = taken.config if taken else None
+            traceparent = taken.hook.headers.get(HEADER) if taken else None
+            line = _Line(
+                datetime.now(UTC),
+                "webhook",
+                request_id,
+                config.organization_id if config else None,
+                config.id if config else None,
+                self._provider_name,
+                outcome,
+                receipt.events,
+                len(sequences),
+                sequences if len(sequences) < SEQUENCES_TOLD else [min(sequences), max(sequences)],
+                trace_of(traceparent) if traceparent else None,
+                int(elapsed * 10_000) / 10,
+            )
+            log.put(line)
 
 
 async def _stored(
@@ -416,5 +452,5 @@ def _receipt(provider: str, row: WebhookRow, stored: Stored, counts: Counter[tup
     if stored.sequences:  # but for an app's, all are of the organization whose address it is
         is_apps = row.organization_id == PLATFORM_ID
         organizations = {keyed.event.organization_id for keyed in row.events} if is_apps else (row.organization_id,)
-    aside = frozenset(item.reason for item in row.quarantine)
+    aside = frozenset([item.reason for item in row.quarantine]) if row.quarantine else NOTHING.aside
     return Receipt(len(row.events), stored.sequences, aside, organizations)

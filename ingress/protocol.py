@@ -332,7 +332,8 @@ class BoundedProtocol(HttpToolsProtocol):
             self._deadline = now + KEEPALIVE_S
         if not self._advancing:
             self.flow.resume_reading()
-            self._advance()
+            if self._unread:
+                self._advance()
 
     def write(self, status: int, head: bytes, body: bytes, request_id: str, *, keep_alive: bool) -> None:
         lines = [STATUS_LINE[status], head, b"x-request-id: ", request_id.encode(), b"\r\n"]

@@ -557,7 +557,8 @@ async def test_a_webhook_has_a_request_id(
 ) -> None:
     """OBS-5: the same in the answer and in the log. And no answer is for a cache."""
     lines: list[dict[str, Any]] = []
-    monkeypatch.setattr(receiving.log, "wide", lambda event, **fields: lines.append(fields))
+    monkeypatch.setattr(receiving.log, "is_wide", lambda: True)
+    monkeypatch.setattr(receiving.log, "put", lambda line: lines.append(msgspec.to_builtins(line)))
     answers = [
         await organization.post_webhook(gateway.meta.inbound(organization.numbers[0]).text("x")),
         await gateway.call("POST", "/webhooks/meta_business/unknown", raw=b"{}"),
