@@ -1,10 +1,13 @@
 """Who was refused: counted each time, and logged as often as a disk can bear."""
 
 import asyncio
+import logging
 from typing import Literal
 
 from . import log, metrics
 from .limits import Limiter
+
+logger = logging.getLogger("ingress.refusals")
 
 # Lines of one process. A flood of refusals is a number, not a line each.
 LINES_PER_S = 10
@@ -44,3 +47,4 @@ class Refusals:
     def _sum_up(self) -> None:
         unlogged, self._unlogged = self._unlogged, 0
         log.wide("refused_more", count=unlogged)
+        logger.error("%d more requests were refused within a second: somebody may be guessing keys", unlogged)

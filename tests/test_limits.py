@@ -319,7 +319,9 @@ async def test_a_flood_of_refusals_is_a_number(limited: Gateway, lines: list[dic
     assert len([line for line in lines if line["event"] == "refused"]) == 12
 
 
-async def test_what_was_not_logged_is_summed_up(monkeypatch: pytest.MonkeyPatch, lines: list[dict[str, Any]]) -> None:
+async def test_what_was_not_logged_is_summed_up_and_alarms(
+    monkeypatch: pytest.MonkeyPatch, lines: list[dict[str, Any]], caplog: pytest.LogCaptureFixture
+) -> None:
     from .gateway import eventually
 
     monkeypatch.setattr(refusals, "SUMMED_UP_AFTER_S", 0.01)
@@ -329,6 +331,8 @@ async def test_what_was_not_logged_is_summed_up(monkeypatch: pytest.MonkeyPatch,
         noted.note("unknown_key", address="192.0.2.9")
     assert len(lines) == 2
     await eventually(lambda: lines[2:] == [{"event": "refused_more", "count": 7}])
+    [alarm] = [record for record in caplog.records if record.name == "ingress.refusals"]
+    assert (alarm.levelname, alarm.getMessage()[:8]) == ("ERROR", "7 more r")
 
 
 def test_reasons_are_of_a_closed_set() -> None:
