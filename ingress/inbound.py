@@ -22,7 +22,6 @@ from .database import INGEST, Database, StoreUnavailable
 from .edge import CAREFUL, SMALL_BODY_BYTES, Disconnected, LargeBodies, TooLarge, read_body, text_of
 from .events import Wakes
 from .group_commit import GroupCommit, Overloaded, RowRefused
-from .identifiers import PLATFORM_ID
 from .manager import Config, WhatsAppProviderManager
 from .problems import unavailable
 from .reading import NOTHING, STALE, Receipt, Taken, read, read_slices, refused
@@ -449,8 +448,9 @@ def _receipt(provider: str, row: WebhookRow, stored: Stored, counts: Counter[tup
     for item in row.quarantine:
         metrics.child(metrics.quarantined, provider, item.reason).inc()
     organizations: Collection[UUID] = ()
-    if stored.sequences:  # but for an app's, all are of the organization whose address it is
-        is_apps = row.organization_id == PLATFORM_ID
-        organizations = {keyed.event.organization_id for keyed in row.events} if is_apps else (row.organization_id,)
+    if len(row.events) == 1 and stored.sequences:
+        organizations = (row.events[0].event.organization_id,)
+    elif stored.sequences:
+        organizations = {keyed.event.organization_id for keyed in row.events}
     aside = frozenset([item.reason for item in row.quarantine]) if row.quarantine else NOTHING.aside
     return Receipt(len(row.events), stored.sequences, aside, organizations)
