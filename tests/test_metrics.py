@@ -23,7 +23,8 @@ from .gateway import Gateway, Organization, eventually
 
 # 10,000 in the long form.
 HOSTILE = int(os.environ.get("HOSTILE_REQUESTS", "600"))
-MOST_SERIES = 3_000
+# One for each metric, route and class of answer; of a histogram a dozen. `make attack` holds all of a process to 3,000.
+MOST_NEW_SERIES = 1_000
 # All that the parser lets pass, but for those that open a tunnel.
 METHODS = (
     *(
@@ -69,6 +70,7 @@ def unforeseen(samples: list[Any]) -> list[Any]:
 async def test_hostile_requests_make_no_series(organization: Organization) -> None:
     """Odd methods, paths, providers, keys and bodies: what they are counted as was known before they came."""
     gateway = organization.gateway
+    before = len(await series(gateway))  # what other tests in this process have made
     places = asyncio.Semaphore(16)
 
     async def hostile(number: int) -> None:
@@ -84,7 +86,7 @@ async def test_hostile_requests_make_no_series(organization: Organization) -> No
     await asyncio.gather(*map(hostile, range(HOSTILE)))
     samples = await series(gateway)
     assert unforeseen(samples) == []
-    assert len(samples) <= MOST_SERIES
+    assert len(samples) - before <= MOST_NEW_SERIES
 
 
 def names_of(metric: Any) -> tuple[str, ...]:
@@ -107,12 +109,13 @@ async def test_no_metric_takes_a_value_that_was_not_foreseen(gateway: Gateway) -
     """What providers, plug-ins and libraries bring into a label, class names and codes, is `other` as well."""
     labelled = [metric for metric in vars(metrics).values() if names_of(metric)]
     assert len(labelled) > 25
+    before = len(await series(gateway))
     for metric in labelled:
         for number in range(50):
             observe(metric, *(f"odd-{number}" for _ in names_of(metric)))
     samples = await series(gateway)
     assert unforeseen(samples) == []
-    assert len(samples) <= MOST_SERIES
+    assert len(samples) - before <= MOST_NEW_SERIES
     assert metrics.child.cache_info().maxsize == 4096
 
 
