@@ -39,7 +39,7 @@ HEALTH_LIMIT_MS = 500
 SERIES_LIMIT = 3_000
 QUIET_EVERY_S = 0.05
 HEALTH_EVERY_S = 0.25
-CALM_S = 3.0
+CALM_S = 0.5
 SLOW_CALLBACKS, SLOW_S = 4, 14.0
 # What the pages of `pages` are full of: events of 2 MiB.
 LARGE_EVENTS, LARGE_TEXT = 150, "x" * 2_000_000

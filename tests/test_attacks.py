@@ -1,0 +1,26 @@
+"""A short form of `make attack`: what holds at any speed of the machine. The long one holds times, too."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from prove.attacks.__main__ import AS_DELIVERED, RSS_LIMIT_MB, SERIES_LIMIT, attacked
+from prove.cluster import Cluster, cluster
+
+SECONDS = 1.5
+
+
+@pytest.fixture(scope="module")
+async def attackable(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Cluster]:
+    async with cluster(tmp_path_factory.mktemp("attacked"), processes=1, limits=AS_DELIVERED) as playing:
+        yield playing
+
+
+@pytest.mark.parametrize("name", ["connections", "headers", "heavy", "streams"])
+async def test_a_quiet_tenant_is_served_meanwhile(attackable: Cluster, name: str) -> None:
+    """Each webhook is taken, each question for health answered, in the memory that a container has."""
+    seen = await attacked(attackable, name, SECONDS)
+    assert (seen.refused, seen.unhealthy) == ([], [])
+    assert len(seen.latencies_ms) > 10
+    assert seen.rss_mb <= RSS_LIMIT_MB
+    assert 0 < seen.series <= SERIES_LIMIT
