@@ -14,8 +14,9 @@ from .settings import Network
 MAX_CONNECTIONS = 1_000
 # Of a hundred connections, so many may wait for an answer of the API: the rest is left to webhooks and health checks.
 API_PERCENT = 80
-# Files that the process needs beside its clients: the database's, the providers' and its own.
-OTHER_FILES = 256
+# Files that the process needs beside its clients, all at once: for calls to providers, transfers, deliveries, the
+# database, the port for metrics, connections that are being refused, and its own.
+OTHER_FILES = 1_024
 # One refused beyond this is closed without a word.
 MAX_REFUSED = 100
 SWEEP_S = 0.25

@@ -10,9 +10,13 @@ import msgspec
 import pytest
 
 from ingress import connections, edge, protocol
-from ingress.connections import Connections
-from ingress.server import listen
+from ingress.bulkhead import SLOTS
+from ingress.connections import MAX_REFUSED, OTHER_FILES, Connections
+from ingress.database import EXCLUSIVE_PLACES
+from ingress.places import CONCURRENCY
+from ingress.server import OPERATIONS_CONNECTIONS, listen
 from ingress.settings import Settings
+from ingress.transfers import TRANSFERS
 
 from .conftest import serving
 from .gateway import Gateway, Organization, eventually
@@ -506,3 +510,10 @@ async def test_who_is_one_client(hosts: list[str | None], entered: int) -> None:
         fence.leave(connection)
     assert not fence._of_client
     assert not fence._refused
+
+
+def test_files_are_left_for_everything_else_at_once() -> None:
+    """Else a flood of clients would leave none for the database, and a slow provider none for clients."""
+    database = 4 + 6 + 2 + 2 + EXCLUSIVE_PLACES + 6  # pools, and connections of their own
+    refused = 2 * MAX_REFUSED + OPERATIONS_CONNECTIONS
+    assert SLOTS + TRANSFERS + CONCURRENCY + refused + database <= OTHER_FILES
