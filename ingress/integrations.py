@@ -290,7 +290,8 @@ async def switch(request: Request[Any]) -> Response:
     """POST …/provider/switch: make another config the active one, without a message lost; or, dry, what that means."""
     organization_id, principal = await organization_of(request, "configure")
     asked = await decode_kept(request, _switch)
-    if isinstance(target := asked.target, NewConfig):  # one that is stored was tried when it was saved
+    # One that is stored was tried when it was saved; and to switch to it is never refused.
+    if isinstance(target := asked.target, NewConfig) or asked.dry_run:
         check_calls_out(request, organization_id)
     return await _switched(request, principal, organization_id, target, asked, "switch")
 
@@ -299,6 +300,8 @@ async def rollback(request: Request[Any]) -> Response:
     """POST …/provider/rollback: return to the config that was active before; a new version."""
     organization_id, principal = await organization_of(request, "configure")
     asked = await decode_kept(request, _rollback)
+    if asked.dry_run:
+        check_calls_out(request, organization_id)
     return await _switched(request, principal, organization_id, None, asked, "rollback")
 
 

@@ -240,6 +240,20 @@ async def test_an_organization_has_the_service_call_out_ten_times_a_minute(limit
     assert (await organization.call("POST", f"{CONFIG}/rollback", {})).status == 409, "a way back is always open"
 
 
+async def test_a_dry_run_calls_out_as_a_test_does(limited: Gateway, gateway: Gateway) -> None:
+    """What it says of a stored config is what its connection test says now."""
+    made = await gateway.organization()
+    config = await made.configure()
+    organization = at(limited, made)
+    calls = [("switch", {"config_id": config["config_id"], "dry_run": True}), ("rollback", {"dry_run": True})]
+    statuses = [
+        (await organization.call("POST", f"/integrations/whatsapp/provider/{path}", body)).status
+        for path, body in calls * 6
+    ]
+    assert statuses[-2:] == [429, 429]
+    assert 429 not in statuses[:10]
+
+
 async def test_an_organization_has_so_many_keys_and_configs(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
     """Revoked and deleted ones do not count."""
     assert (administration.MAX_KEYS, accounts.MAX_CONFIGS) == (50, 20)
