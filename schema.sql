@@ -33,7 +33,7 @@ create table schema_version (
     version    integer     primary key,
     applied_at timestamptz not null default now()
 );
-insert into schema_version values (1);
+insert into schema_version values (2);
 
 -- ------------------------------------------------------------------ organizations and their providers
 
@@ -256,6 +256,8 @@ create table quarantine (
     body            bytea       not null,
     -- True: another account's data came in under this config's address. The organization never sees it.
     foreign_item    boolean     not null default false,
+    -- Some of it is events already: read again when their keys are gone, it would make them twice.
+    partly_taken    boolean     not null default false,
     state           text        not null default 'open' check (state in ('open', 'replayed', 'discarded')),
     primary key (organization_id, id)
 );
@@ -472,7 +474,8 @@ create policy no_foreign_items on quarantine as restrictive to ingress_app using
 
 -- Bodies may hold items of several organizations, and no request of the API needs them.
 revoke all on inbound_webhooks, unread_webhooks from ingress_app;
-grant select (organization_id, sequence) on unread_webhooks to ingress_app, ingress_ingest;
+grant select (organization_id, sequence) on unread_webhooks to ingress_app;
+grant select (organization_id, sequence, config_id) on unread_webhooks to ingress_ingest;
 
 grant insert on inbound_webhooks, unread_webhooks, quarantine to ingress_ingest;
 grant insert, select on inbound_dedup, events, deliveries, message_statuses to ingress_ingest;

@@ -38,6 +38,7 @@ from .manager import WhatsAppProviderManager
 from .problems import Problem, json_response, not_found, unavailable
 from .relay import Endpoint, Secret, post, rotated
 from .storage import deliveries, inbound, organizations
+from .storage.retention import MAX_AGE
 from .transfers import Busy, Transfers
 from .validation import Name
 from .vault import Vault, is_key_id, new_api_key
@@ -402,6 +403,10 @@ async def replay_quarantine(request: Request[Any]) -> Response:
     row = await _quarantine_item(request, organization_id, foreign)
     if row["state"] != "open":
         raise Problem(409, "not_open", f"It was {row['state']} already.")
+    if row["partly_taken"] and datetime.now(UTC) - row["received_at"] > MAX_AGE:
+        raise Problem(
+            409, "too_old", "Part of it was taken when it came, too long ago to be known again. It stays here."
+        )
     manager: WhatsAppProviderManager = request.state["manager"]
     config = await manager.receiver(organization_id, row["config_id"])
     if config is None:

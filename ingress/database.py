@@ -17,7 +17,7 @@ from . import metrics
 from .shares import Shares
 from .storage import logins
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 # Any number, the same in every process: who holds it may change the schema.
 _SCHEMA_LOCK = 0x77_68_61_74
 # Seeds the hash of an organization's id, so that the lock is none of another program's.
@@ -133,6 +133,7 @@ class Database:
             ("app", APP, 4, {}),
             ("worker", WORKER, 6, {}),
             ("lookup", WORKER, 2, {}),
+            ("owners", WORKER, 2, {}),
             ("exclusive", APP, EXCLUSIVE_PLACES, _EXCLUSIVE),
         ):
             self._pools[name] = await asyncpg.create_pool(
@@ -197,6 +198,12 @@ class Database:
     async def lookup(self) -> AsyncIterator[asyncpg.Connection]:
         """As `worker`, from connections that nothing else takes. Raises `StoreUnavailable`."""
         async with self._acquire("lookup") as connection:
+            yield connection
+
+    @contextlib.asynccontextmanager
+    async def owners(self) -> AsyncIterator[asyncpg.Connection]:
+        """As `lookup`, to ask whose an item of a webhook is. Raises `StoreUnavailable`."""
+        async with self._acquire("owners") as connection:
             yield connection
 
     @contextlib.asynccontextmanager
@@ -418,10 +425,12 @@ async def _admit(connection: asyncpg.Connection, login: str) -> None:
 
 async def _require_version(connection: asyncpg.Connection) -> None:
     version = await connection.fetchval("select max(version) from schema_version")
-    if version != SCHEMA_VERSION:
-        raise SchemaError(
-            f"the database has schema {version}, this release needs {SCHEMA_VERSION}: run `ingress migrate`"
-        )
+    if version == SCHEMA_VERSION:
+        return
+    what = f"the database has schema {version}, this release needs {SCHEMA_VERSION}"
+    if (version or 0) > SCHEMA_VERSION:
+        raise SchemaError(f"{what}: a newer release has changed it, so run that one")
+    raise SchemaError(f"{what}, and cannot upgrade it: make the database anew, or run the release that made it")
 
 
 def encode_json(value: Any) -> bytes:

@@ -82,7 +82,7 @@ class _Pending(msgspec.Struct, Generic[Row, Result], eq=False):
 
 
 class GroupCommit(Generic[Row, Result]):
-    """Writes rows through *write*, which gets a connection of its own and returns one result a row, in order.
+    """Writes rows through *write*, which gets a connection of its own and returns a result or an error a row, in order.
 
     It may take the first of the rows only, at least one: the others are given to it again. Organizations take turns,
     row by row, each with its own in order. A batch ends with the row that makes its weight *batch_weight*.
@@ -93,7 +93,7 @@ class GroupCommit(Generic[Row, Result]):
         name: str,
         database: Database,
         role: str,
-        write: Callable[[asyncpg.Connection, Sequence[Row]], Awaitable[Sequence[Result]]],
+        write: Callable[[asyncpg.Connection, Sequence[Row]], Awaitable[Sequence[Result | Exception]]],
         *,
         flushers: int = 1,
         batch_weight: int = MAX_BATCH_ROWS,
@@ -271,7 +271,10 @@ class GroupCommit(Generic[Row, Result]):
                 await self._flush(connection, [pending])
             return []
         for pending, result in zip(batch, results, strict=False):
-            pending.tell(result)
+            if isinstance(result, Exception):
+                pending.tell(None, result)
+            else:
+                pending.tell(result)
         return batch[len(results) :]
 
     def _fail(self, batch: "list[_Pending[Row, Result]]", error: Exception) -> None:

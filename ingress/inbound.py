@@ -24,7 +24,7 @@ from .events import Wakes
 from .group_commit import GroupCommit, Overloaded, RowRefused
 from .manager import Config, WhatsAppProviderManager
 from .problems import unavailable
-from .reading import NOTHING, STALE, Receipt, Taken, read, read_slices, refused
+from .reading import FOREIGN, NOTHING, STALE, Receipt, Taken, read, read_slices, refused
 from .storage.health import look_soon
 from .storage.inbound import Stored, WebhookRow, store
 from .tracing import HEADER, trace_of
@@ -145,7 +145,7 @@ class Inbound:
             raw_query = scope["query_string"]
             target = target_of(scope["raw_path"] + (b"?" + raw_query if raw_query else b""))
             config = await self.config_of_webhook(target.token)
-            limit, owner = (self.limit_bytes(config), config.organization_id) if config else (SMALL_BODY_BYTES, None)
+            limit, owner = (self.limit_bytes(config), config.share) if config else (SMALL_BODY_BYTES, None)
             body = await read_body(receive, limit, self.bodies, owner)
         except Disconnected:
             return
@@ -220,11 +220,13 @@ class Inbound:
         url = self._manager.accounts.webhook_url(config.provider_type, "replayed")
         hook = Webhook(method="POST", url=url, headers=json.loads(item["headers"]), body=item["body"])
         events, fresh, is_whole = 0, 0, True
-        stale = True if item["reason"] == STALE else None  # a person insists
-        async for row in read_slices(self._manager, config, hook, item["received_at"], stale=stale):
+        # What was stale when it came, a person may insist on: it was put aside by itself.
+        stale = {STALE: True, FOREIGN: False}.get(item["reason"])
+        async for _, row in read_slices(self._manager, config, hook, item["received_at"], stale=stale):
             if foreign:
-                is_whole, row = is_whole and not row.quarantine, msgspec.structs.replace(row, quarantine=())
-            if not row.events:
+                is_whole = is_whole and all(each.reason != FOREIGN for each in row.quarantine)
+                row = msgspec.structs.replace(row, quarantine=())
+            if not (row.events or (events and row.quarantine)):
                 continue
             try:
                 receipt = await self.submit(Taken(config, hook, row=row))
@@ -245,7 +247,7 @@ class Inbound:
             return self._unread.submit(taken, ingestion)
         return self._commit.submit(
             taken,
-            organization=taken.config.organization_id,
+            organization=taken.config.share,
             weight=1 if size_bytes <= LIGHT_BYTES else 1 + (size_bytes - LIGHT_BYTES) // BYTES_A_ROW,
             size_bytes=size_bytes,
             waiter=ingestion,
@@ -255,15 +257,29 @@ class Inbound:
         for organization_id in receipt.organizations:
             self._wakes.wake(organization_id)
 
-    async def _write(self, connection: asyncpg.Connection, batch: Sequence[Taken]) -> list[Receipt]:
-        rows, events, now = [], 0, datetime.now(UTC)
-        for taken in batch:
-            row = taken.row or await read(self._manager, taken.config, taken.hook, now)
-            rows.append(await refused(self._manager, taken.config, row) if taken.refused else row)
+    async def _write(self, connection: asyncpg.Connection, batch: Sequence[Taken]) -> Sequence[Receipt | Exception]:
+        rows: list[WebhookRow] = []
+        providers: list[str] = []
+        failed: dict[int, Exception] = {}
+        events, now = 0, datetime.now(UTC)
+        for place, taken in enumerate(batch):
+            try:
+                row = taken.row or await read(self._manager, taken.config, taken.hook, now)
+                if taken.refused:
+                    row = await refused(self._manager, taken.config, row)
+            except StoreUnavailable as error:  # whose its items are cannot be asked: its neighbours need not
+                failed[place] = error
+                continue
+            rows.append(row)
+            providers.append(taken.config.provider_type)
             events += len(row.events) + len(row.quarantine)
             if events >= MAX_FLUSH_EVENTS:
                 break
-        return await _stored(connection, [taken.config.provider_type for taken in batch[: len(rows)]], rows)
+        receipts = await _stored(connection, providers, rows) if rows else []
+        if not failed:
+            return receipts
+        stored = iter(receipts)
+        return [failed.get(place) or next(stored) for place in range(len(rows) + len(failed))]
 
     async def _write_slice(self, connection: asyncpg.Connection, provider: str, row: WebhookRow, start: int) -> Receipt:
         [receipt] = await _stored(connection, [provider], [row], start)

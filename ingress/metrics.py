@@ -33,7 +33,7 @@ _UNUSABLE = {"plugin_missing", "cannot_be_opened"}
 # Why a switch was not made.
 _REFUSALS = {
     *("refused", "invalid_configuration", "test_failed", "test_timed_out", "provider_unreachable", "config_active"),
-    *("secrets_needed", "account_in_use"),
+    *("secrets_needed", "account_in_use", "quota_reached"),
     *("version_conflict", "no_former_config", "not_paired", "too_slow", "webhook_not_set", "lock_lost"),
 }
 VALUES: dict[str, set[str]] = {
@@ -45,7 +45,19 @@ VALUES: dict[str, set[str]] = {
     # Those that the registry knows (ingress/accounts.py).
     "provider": set(),
     "class": {*_CLASSES, "ok", "busy", "3xx", "4xx", "5xx", "gone", "timeout", "connection"},
-    "pool": {"app", "worker", "lookup", "exclusive", "ingest", "large", "claims", "outcomes", "listen", "migrate"},
+    "pool": {
+        "app",
+        "worker",
+        "lookup",
+        "owners",
+        "exclusive",
+        "ingest",
+        "large",
+        "claims",
+        "outcomes",
+        "listen",
+        "migrate",
+    },
     "phase": {"lock", "validate", "commit", "propagate", "drain"},
     "source": {"here", "read", "redis", "notify", "fence"},
     "state": {"closed", "open", "half_open", "unknown", "healthy", "degraded", "unhealthy"},
@@ -114,6 +126,7 @@ VALUES: dict[str, set[str]] = {
         *("TimeoutError", "QueryCanceledError", "LockNotAvailableError", "DeadlockDetectedError", "gaierror"),
         *("SerializationError", "IdleInTransactionSessionTimeoutError", "IdleSessionTimeoutError"),
         *("AdminShutdownError", "CrashShutdownError", "CannotConnectNowError", "TooManyConnectionsError"),
+        *("InvalidPasswordError", "InvalidAuthorizationSpecificationError", "SSLError", "SSLCertVerificationError"),
         *("DiskFullError", "OutOfMemoryError", "ReadOnlySQLTransactionError", "FileNotFoundError"),
         *("ResponseError", "ReadOnlyError", "BusyLoadingError", "AuthenticationError", "MaxConnectionsError"),
     },

@@ -7,6 +7,7 @@ config of the organization that names it is gone. What nobody has shown to be th
 came in as long as nobody else has the secret, and nobody's otherwise: then it is put aside for the platform.
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from time import monotonic
 from typing import TypeVar
@@ -18,11 +19,13 @@ from providers import Check, Event, WhatsAppProvider
 from providers.base import config_fields
 
 from .accounts import Accounts, ChangeRefused, Config, addresses
-from .database import Database
+from .database import Database, StoreUnavailable
 from .storage import owners
 
 # What is asked for an unusual webhook is remembered so long: the next ones are alike.
 REMEMBERED_S = 1.0
+# All webhooks of a flush wait for such an answer. Where there was none, none is asked for a while.
+ASK_S, AWAY_S = 0.5, 1.0
 MAX_REMEMBERED = 10_000
 
 Value = TypeVar("Value")
@@ -64,6 +67,7 @@ class Ownership:
         self._vault = accounts.vault
         self._trusted_hosts = trusted_hosts
         self._remembered: dict[object, tuple[float, object]] = {}
+        self._away_until = 0.0
 
     # -- accounts
 
@@ -119,7 +123,7 @@ class Ownership:
             # With every key: what others have was stored with the newest of then.
             secrets = _signing_secrets(config.provider)
             keys = [key for secret in secrets for key in self._vault.lookup_hashes(secret)]
-            async with self._database.lookup() as connection:
+            async with self._database.owners() as connection:
                 return await owners.others_behind(connection, config.organization_id, keys)
 
         return await self._once(("shared", config.organization_id, config.id), ask)
@@ -131,7 +135,7 @@ class Ownership:
         """
 
         async def ask() -> Config | None:
-            async with self._database.lookup() as connection:
+            async with self._database.owners() as connection:
                 row = await owners.config_of(connection, provider_type, account)
             return self._accounts.open(row) if row is not None else None
 
@@ -139,7 +143,7 @@ class Ownership:
 
     async def _owner(self, provider_type: str, account: str) -> UUID | None:
         async def ask() -> UUID | None:
-            async with self._database.lookup() as connection:
+            async with self._database.owners() as connection:
                 return await owners.owner(connection, provider_type, account)
 
         return await self._once(("owner", provider_type, account), ask)
@@ -147,9 +151,17 @@ class Ownership:
     async def _once(self, key: object, ask: Callable[[], Awaitable[Value]]) -> Value:
         held = self._remembered.get(key)
         if held is None or held[0] < monotonic():
+            if monotonic() < self._away_until:
+                raise StoreUnavailable("whose it is could not be asked a moment ago")
+            try:
+                async with asyncio.timeout(ASK_S):
+                    answer = await ask()
+            except (TimeoutError, StoreUnavailable):
+                self._away_until = monotonic() + AWAY_S
+                raise StoreUnavailable("whose it is cannot be asked") from None
             if len(self._remembered) >= MAX_REMEMBERED:
                 self._remembered.clear()
-            held = self._remembered[key] = (monotonic() + REMEMBERED_S, await ask())
+            held = self._remembered[key] = (monotonic() + REMEMBERED_S, answer)
         value: Value = held[1]  # type: ignore[assignment]
         return value
 

@@ -70,8 +70,11 @@ async def read(manager: WhatsAppProviderManager, config: Config, hook: Webhook, 
     try:
         events, strangers = _parsed(config, hook)
         owners = await _Owners(manager, config, hook).of(events, strangers) if strangers else _NOBODY
-        keyed, some_stale, some_foreign = _sorted(config, events, owners, at)
-        return _row(config, hook, keyed, _aside(hook.body, some_stale, some_foreign))
+        keyed, stale, foreign = _sorted(config, events, owners, at)
+        aside: Sequence[QuarantineRow] = ()
+        if stale or foreign:
+            aside = await _aside(manager, config, hook, stale=stale, foreign=foreign, partly_taken=bool(keyed))
+        return _row(config, hook, keyed, aside)
     except StoreUnavailable:
         raise
     except Exception as error:  # noqa: BLE001  (logged there)
@@ -80,28 +83,33 @@ async def read(manager: WhatsAppProviderManager, config: Config, hook: Webhook, 
 
 async def read_slices(
     manager: WhatsAppProviderManager, config: Config, hook: Webhook, at: datetime, *, stale: bool | None = False
-) -> AsyncIterator[WebhookRow]:
+) -> AsyncIterator[tuple[int, WebhookRow]]:
     """A *hook* that was stored, as `read` reads one, but in slices and without holding up the event loop.
+
+    Each with the place of its first event among all of them, which is the same whoever reads it and when.
 
     *at* is when it was received, and *stale* whether to take what was stale then, and nothing else; None takes all.
     """
     try:
         events, strangers = await asyncio.to_thread(_parsed, config, hook)
         whose = _Owners(manager, config, hook)
-        some_stale = some_foreign = False
+        some_stale = some_foreign = some_taken = False
         for first in range(0, max(1, len(events)), SLICE_EVENTS):
             part = events[first : first + SLICE_EVENTS]
             owners = await whose.of(part, strangers) if strangers else _NOBODY
             keyed, is_stale, is_foreign = _sorted(config, part, owners, at, stale)
             some_stale, some_foreign = some_stale or is_stale, some_foreign or is_foreign
-            is_last = first + SLICE_EVENTS >= len(events)
-            aside = _aside(hook.body, some_stale, some_foreign) if is_last else ()
-            yield msgspec.structs.replace(_row(config, hook, keyed, aside), is_kept=True)
+            some_taken = some_taken or bool(keyed)
+            aside: Sequence[QuarantineRow] = ()
+            if (some_stale or some_foreign) and first + SLICE_EVENTS >= len(events):
+                found = {"stale": some_stale, "foreign": some_foreign, "partly_taken": some_taken}
+                aside = await _aside(manager, config, hook, **found)
+            yield first, msgspec.structs.replace(_row(config, hook, keyed, aside), is_kept=True)
     except StoreUnavailable:
         raise
     except Exception as error:  # noqa: BLE001  (logged there)
         aside = [await _unreadable(manager, config, hook, error)]
-        yield msgspec.structs.replace(_row(config, hook, [], aside), is_kept=True)
+        yield 0, msgspec.structs.replace(_row(config, hook, [], aside), is_kept=True)
 
 
 def _parsed(config: Config, hook: Webhook) -> tuple[list[Event], Collection[str]]:
@@ -146,12 +154,16 @@ def _sorted(
     return keyed, some_stale, some_foreign
 
 
-def _aside(body: bytes, some_stale: bool, some_foreign: bool) -> Sequence[QuarantineRow]:
-    """What is put aside, as a whole: an item by itself does not say whose it is, and could never be read again."""
-    if not (some_stale or some_foreign):
-        return ()
-    reasons = [reason for reason, some in ((FOREIGN, some_foreign), (STALE, some_stale)) if some]
-    return [put_aside(reason, body, foreign_item=some_foreign) for reason in reasons]
+async def _aside(
+    manager: WhatsAppProviderManager, config: Config, hook: Webhook, *, stale: bool, foreign: bool, partly_taken: bool
+) -> Sequence[QuarantineRow]:
+    """What is put aside, as a whole: an item by itself does not say whose it is, and could never be read again.
+
+    Not all of a body need be an event, so where others share the secret it may hold what is theirs all the same.
+    """
+    theirs = foreign or await manager.ownership.is_shared(config)
+    reasons = [reason for reason, some in ((FOREIGN, foreign), (STALE, stale)) if some]
+    return [put_aside(reason, hook.body, foreign_item=theirs, partly_taken=partly_taken) for reason in reasons]
 
 
 def _row(config: Config, hook: Webhook, events: Sequence[KeyedEvent], aside: Sequence[QuarantineRow]) -> WebhookRow:
@@ -239,8 +251,8 @@ async def unread_body(manager: WhatsAppProviderManager, config: Config, reason: 
     return put_aside(reason, body, foreign_item=await manager.ownership.is_shared(config))
 
 
-def put_aside(reason: str, body: bytes, *, foreign_item: bool = False) -> QuarantineRow:
-    return QuarantineRow(identifiers.new_id(), reason, body, foreign_item)
+def put_aside(reason: str, body: bytes, *, foreign_item: bool = False, partly_taken: bool = False) -> QuarantineRow:
+    return QuarantineRow(identifiers.new_id(), reason, body, foreign_item, partly_taken)
 
 
 def _keyed(event: Event, owner: Config, now: datetime) -> KeyedEvent:

@@ -59,7 +59,7 @@ MAX_SECRETS = 32
 # Another process may have the key, or this one after its next start.
 KEYLESS_DELAY = timedelta(seconds=60)
 # A large webhook is read within moments.
-UNREAD_DELAY = timedelta(seconds=0.25)
+UNREAD_DELAY = timedelta(seconds=0.5)
 # Of TOTAL_TIMEOUT_S, at exit: for giving back what could not be ended.
 GIVE_BACK_S = 2.0
 

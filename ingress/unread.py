@@ -42,6 +42,7 @@ LARGE_COMMAS = 1_000
 POLL_S = 5.0
 # What was begun so often, by processes that died or had not the plug-in for it, is put aside.
 MAX_TRIES = 10
+GIVE_BACK_S = 2.0
 # A transaction has room for no more events (see `events` in schema.sql).
 MAX_PLACES = 0xFFFF
 
@@ -90,7 +91,7 @@ class Unread:
     def submit(self, taken: Taken, waiter: object = None) -> "asyncio.Future[Receipt]":
         """Queue *taken* to be stored as it came. Raises `Overloaded`."""
         return self._commit.submit(
-            taken, organization=taken.config.organization_id, size_bytes=len(taken.hook.body), waiter=waiter
+            taken, organization=taken.config.share, size_bytes=len(taken.hook.body), waiter=waiter
         )
 
     async def _keep(self, connection: asyncpg.Connection, batch: Sequence[Taken]) -> list[Receipt]:
@@ -131,11 +132,11 @@ class Unread:
             await reading.run(self._manager)
             for organization_id in {self._turn, *reading.organizations}:
                 self._wakes.wake(organization_id)
-        except StoreUnavailable:
-            raise
-        except asyncio.CancelledError:
-            async with self._database.worker() as connection:
-                await unread.give_back(connection, self._turn, found["sequence"], lease_id)
+        except (StoreUnavailable, asyncio.CancelledError):
+            # For whoever comes next, at once; where the database is away, when the lease has run out.
+            with contextlib.suppress(StoreUnavailable, TimeoutError):
+                async with asyncio.timeout(GIVE_BACK_S), self._database.worker() as connection:
+                    await unread.give_back(connection, self._turn, found["sequence"], lease_id)
             raise
         except _Lost:
             logger.warning("a large webhook took too long, and another process reads it")
@@ -154,7 +155,7 @@ class _Reading:
         self._store = store
         self._config: Config | None = None  # it is gone
         self.organizations: set[UUID] = set()  # that new events may be for
-        self._placed = self._fresh = 0
+        self._taken = self._fresh = 0
         self._is_refused = False
 
     async def run(self, manager: WhatsAppProviderManager) -> None:
@@ -162,12 +163,14 @@ class _Reading:
         started = monotonic()
         organization_id, sequence, _ = self._lease
         self._config = config = await manager.receiver(organization_id, self._found["config_id"])
-        async for row in self._rows(manager, config):
-            await self._write(row)
+        async for first, row in self._rows(manager, config):
+            await self._write(first, row)
         if (
             self._is_refused and config is not None
         ):  # the whole of it: the last slice says whether others' items are in it
-            await self._write(await refused(manager, config, row))
+            whole = await refused(manager, config, row)
+            aside = [msgspec.structs.replace(item, partly_taken=self._taken > 0) for item in whole.quarantine]
+            await self._write(first, msgspec.structs.replace(whole, quarantine=aside))
         async with self._database.worker() as connection:
             await unread.finish(connection, organization_id, sequence)
         log.wide(
@@ -175,36 +178,39 @@ class _Reading:
             organization=organization_id,
             config=self._found["config_id"],
             provider=config.provider_type if config else "other",
-            events=self._placed,
+            events=self._taken,
             fresh=self._fresh,
             ms=round((monotonic() - started) * 1000, 1),
         )
 
-    async def _rows(self, manager: WhatsAppProviderManager, config: Config | None) -> AsyncIterator[WebhookRow]:
+    async def _rows(
+        self, manager: WhatsAppProviderManager, config: Config | None
+    ) -> AsyncIterator[tuple[int, WebhookRow]]:
         found = self._found
         if config is None or found["tries"] > MAX_TRIES:
             if config is None:  # who else has its secret, nobody can say any more
                 aside = put_aside(PARSER_FAILED, found["body"], foreign_item=True)
             else:
                 aside = await unread_body(manager, config, PARSER_FAILED, found["body"])
-            yield WebhookRow(
-                found["organization_id"], found["config_id"], found["headers"], found["body"], (), [aside], is_kept=True
-            )
+            aside = msgspec.structs.replace(aside, partly_taken=found["tries"] > 1)
+            whose = found["organization_id"], found["config_id"]
+            yield 0, WebhookRow(*whose, found["headers"], found["body"], (), [aside], is_kept=True)
             return
         config.usable()
-        url = f"{config.callback_url.partition('#')[0]}?{found['query']}"
+        query = f"?{found['query']}" if found["query"] else ""
+        url = config.callback_url.partition("#")[0] + query
         hook = Webhook(method="POST", url=url, headers=json.loads(found["headers"]), body=found["body"])
-        async for row in read_slices(manager, config, hook, found["received_at"]):
-            yield row
+        async for first, row in read_slices(manager, config, hook, found["received_at"]):
+            yield first, row
 
-    async def _write(self, row: WebhookRow) -> None:
-        """Store a slice; where the database refuses it, without its events."""
+    async def _write(self, first: int, row: WebhookRow) -> None:
+        """Store a slice, whose events come from the place *first* on; where the database refuses it, without them."""
         config = self._config
-        if self._placed + len(row.events) > MAX_PLACES:
+        if first + len(row.events) > MAX_PLACES:
             self._is_refused, row = True, msgspec.structs.replace(row, events=())
         # What came in at an app's address is of many organizations, and none of them waits for it: so it comes after
         # what they have read already.
-        place = 0 if config is None or config.is_app else self._lease[1] + self._placed
+        place = 0 if config is None or config.is_app else self._lease[1] + first
         try:
             async with self._database.worker() as connection, connection.transaction():
                 if not await unread.renew(connection, *self._lease):
@@ -215,8 +221,8 @@ class _Reading:
                 raise
             self._is_refused = True
             foreign = [item for item in row.quarantine if item.foreign_item]
-            await self._write(msgspec.structs.replace(row, events=(), quarantine=foreign))
+            await self._write(first, msgspec.structs.replace(row, events=(), quarantine=foreign))
             return
-        self._placed += receipt.events
+        self._taken += receipt.events
         self._fresh += len(receipt.sequences)
         self.organizations.update(receipt.organizations)

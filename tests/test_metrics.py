@@ -14,6 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 
 import ingress
 from ingress import app, metrics, operations, protocol
+from ingress.accounts import ChangeRefused
 from ingress.database import Database
 from ingress.metrics import OTHER, VALUES
 from ingress.refusals import Reason
@@ -204,6 +205,10 @@ async def silent(port: int, many: int) -> AsyncIterator[list[asyncio.StreamReade
 
 def test_the_reasons_for_refusing_and_for_ending_a_connection_are_foreseen() -> None:
     assert {*get_args(Reason)} <= VALUES["reason"]
+    kinds = [ChangeRefused]
+    for kind in kinds:
+        kinds += kind.__subclasses__()
+    assert {kind.code for kind in kinds} <= VALUES["reason"] & VALUES["outcome"]
     codes = {made().code for made in vars(protocol).values() if isinstance(made, partial)}
     assert "upgrade_refused" in codes
     assert codes <= VALUES["reason"]

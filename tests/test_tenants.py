@@ -1,5 +1,6 @@
 """Organizations that share one app of a provider: whose item it is, whose account, and where credentials go."""
 
+import asyncio
 from typing import Any
 
 import msgspec
@@ -11,6 +12,7 @@ from ingress.sandbox import MetaNumber, example_number
 from ingress.sandbox.meta_bodies import encode
 from ingress.sandbox.twilio_bodies import example_sender
 from ingress.sandbox.waha_bodies import example_session
+from ingress.storage import owners
 from ingress.vault import Vault, generate_key
 from providers import Registry, WhatsAppProvider
 from providers.meta_business import MetaBusiness
@@ -327,3 +329,25 @@ async def test_another_host_with_every_secret_is_taken(organization: Organizatio
     for base_url, given in ((elsewhere_of(gateway), secrets), (f"{elsewhere_of(gateway)}/", {})):
         answer = await organization.call("PATCH", path, {"config_data": given | {"base_url": base_url}})
         assert answer.status == 200, answer.raw
+
+
+async def test_whose_an_item_is_cannot_be_asked_and_its_neighbours_are_taken_all_the_same(
+    gateway: Gateway, secret: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The database hangs for that one question: it comes again, and nobody else waits for it."""
+    first, other = await gateway.organization(), await gateway.organization()
+    await first.configure(app_secret=secret, host="localhost")  # unclaimed, so that it has to be asked for
+    await other.configure()
+
+    async def hanging(*_: Any) -> bool:
+        await asyncio.sleep(60)
+        return True
+
+    monkeypatch.setattr(owners, "others_behind", hanging)
+    monkeypatch.setattr(owners, "owner", hanging)
+    bodies = [gateway.meta.inbound(one.numbers[0]) for one in (first, other)]
+    posts = [first.post_webhook(bodies[0].text("asked")) for _ in range(8)]
+    posts += [other.post_webhook(bodies[1].text("neighbour")) for _ in range(8)]
+    async with asyncio.timeout(10):
+        statuses = [answer.status for answer in await asyncio.gather(*posts)]
+    assert statuses == [503] * 8 + [200] * 8

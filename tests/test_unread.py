@@ -4,13 +4,15 @@ import asyncio
 from collections.abc import AsyncIterator
 from itertools import count
 from time import monotonic
-from typing import Any
+from typing import Any, cast
+from uuid import uuid4
 
 import asyncpg
 import pytest
 
 from ingress import app, metrics, reading
-from ingress.database import Database
+from ingress import unread as unread_module
+from ingress.database import Database, StoreUnavailable
 from ingress.sandbox import CrmSimulator
 from ingress.sandbox.meta_bodies import encode
 from ingress.settings import Settings
@@ -299,3 +301,31 @@ async def test_how_many_may_wait(gateway: Gateway, organization: Organization, i
     small = gateway.meta.inbound(organization.numbers[0]).text("small")
     assert (await organization.post_webhook(small)).status == 200
     assert (await other.post_webhook(webhook(other, padding="x" * 70_000))).status == 200
+
+
+async def test_a_process_ends_though_the_database_is_away(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the middle of a large webhook, whose lease it cannot give back."""
+    begun = asyncio.Event()
+
+    async def hanging(*_: Any) -> None:
+        begun.set()
+        await asyncio.sleep(60)
+
+    async def away(*_: Any) -> None:
+        raise StoreUnavailable("away")
+
+    reader = unread_module.Unread(Database(settings.database_url), cast(Any, None), cast(Any, None), cast(Any, None))
+    monkeypatch.setattr(unread_module._Reading, "run", hanging)
+    monkeypatch.setattr(unread, "claim", found_one)
+    monkeypatch.setattr(unread, "give_back", away)
+    async with asyncio.timeout(5):
+        async with reader._database:
+            task = asyncio.create_task(reader._read_forever())
+            await begun.wait()
+            task.cancel()
+            await asyncio.wait({task})
+    assert task.cancelled()
+
+
+async def found_one(*_: Any) -> dict[str, Any]:
+    return {"organization_id": uuid4(), "sequence": 1}

@@ -33,6 +33,7 @@ class QuarantineRow(_Row, frozen=True):
     reason: str
     body: bytes
     foreign_item: bool = False
+    partly_taken: bool = False
 
 
 class WebhookRow(_Row, frozen=True):
@@ -74,8 +75,9 @@ given as (
     from told join fresh using (organization_id, key_hash)
 )"""
 _QUARANTINE = """aside as (
-    insert into quarantine (organization_id, config_id, headers, id, reason, body, foreign_item)
-    select * from unnest(${0}::uuid[], ${1}::uuid[], ${2}::json[], ${3}::uuid[], ${4}::text[], ${5}::bytea[], ${6}::boolean[])
+    insert into quarantine (organization_id, config_id, headers, id, reason, body, foreign_item, partly_taken)
+    select * from unnest(${0}::uuid[], ${1}::uuid[], ${2}::json[], ${3}::uuid[], ${4}::text[], ${5}::bytea[], ${6}::boolean[],
+        ${7}::boolean[])
 )"""
 
 
@@ -89,7 +91,7 @@ def _store(statuses: bool, quarantine: bool, placed: bool = False) -> str:
         parts.append(MERGE.format(*range(next_parameter, next_parameter + 10)))
         next_parameter += 10
     if quarantine:
-        parts.append(_QUARANTINE.format(*range(next_parameter, next_parameter + 7)))
+        parts.append(_QUARANTINE.format(*range(next_parameter, next_parameter + 8)))
     answer = "select sequence from stored"
     if statuses:
         answer = """select sequence, null::uuid as config_id, null as value, null as outcome from stored
@@ -151,6 +153,7 @@ async def store(connection: asyncpg.Connection, rows: Sequence[WebhookRow], star
             [item.reason for _, item in aside],
             [item.body for _, item in aside],
             [item.foreign_item for _, item in aside],
+            [item.partly_taken for _, item in aside],
         ]
     sequences: list[list[int]] = [[] for _ in rows]
     outcomes: Counter[tuple[UUID, str, str]] = Counter()
@@ -193,7 +196,7 @@ async def quarantined(
 
 
 GET = """
-select id, config_id, received_at, reason, headers, body, state
+select id, config_id, received_at, reason, headers, body, state, partly_taken
 from quarantine where organization_id = $1 and id = $2 and foreign_item = $3"""
 
 
