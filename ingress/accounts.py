@@ -126,7 +126,12 @@ class Config(msgspec.Struct, frozen=True):
     @property
     def is_app(self) -> bool:
         """It is of no organization: what comes in at its address is about the accounts of many."""
-        return self.organization_id == identifiers.PLATFORM_ID
+        return self.organization_id is identifiers.PLATFORM_ID
+
+    @property
+    def share(self) -> UUID:
+        """Whose part it takes of what organizations share: an app is one of its own."""
+        return self.id if self.organization_id is identifiers.PLATFORM_ID else self.organization_id
 
     @property
     def is_damaged(self) -> bool:
@@ -258,7 +263,7 @@ class Accounts:
         if kind is None:
             logger.error("config %s needs the provider %s, which is not installed", row["id"], row["provider_type"])
             return None
-        place = (row["organization_id"], row["id"])
+        place = (_owner_in(row), row["id"])
         held, claimed = self._opened.get(place), frozenset(row["claimed"])
         if held and held[0] == row["updated_at"] and held[1].claimed == claimed and type(held[1].provider) is kind:
             return held[1]
@@ -270,8 +275,7 @@ class Accounts:
             logger.error("config %s cannot be opened: %s", row["id"], type(error).__name__)
             return None
         config = Config(
-            row["organization_id"],
-            row["id"],
+            *place,
             row["provider_type"],
             row["name"],
             row["state"],
@@ -289,7 +293,7 @@ class Accounts:
         if (config := self.open(row)) is not None:
             return config
         provider = Damaged() if self._kind(row["provider_type"]) else Absent()
-        place = row["organization_id"], row["id"], row["provider_type"]
+        place = _owner_in(row), row["id"], row["provider_type"]
         account_id = identifiers.account_id(*place, row["sender"])
         return Config(*place, row["name"], "error", row["sender"], provider, "", account_id)
 
@@ -440,6 +444,12 @@ def _probe(provider: WhatsAppProvider, callback_url: str) -> Flow[tuple[int, int
     taken = yield signed
     refused = yield msgspec.structs.replace(signed, headers=bare)
     return taken.status, refused.status
+
+
+def _owner_in(row: asyncpg.Record) -> UUID:
+    """Whose the config in a row is; the platform by the very constant, which is compared for each webhook."""
+    organization_id: UUID = row["organization_id"]
+    return identifiers.PLATFORM_ID if organization_id == identifiers.PLATFORM_ID else organization_id
 
 
 def sender_of(provider: WhatsAppProvider, status: ProviderStatus | None) -> str | None:

@@ -117,7 +117,7 @@ class Exchange:
             self.set()
 
     def _own(self, config: Config) -> None:
-        self._owner, self._limit_bytes = config.organization_id, self._inbound.limit_bytes(config)
+        self._owner, self._limit_bytes = config.share, self._inbound.limit_bytes(config)
 
     def _turn_away(self, answer: Answer) -> None:
         self._release()

@@ -3,11 +3,14 @@
 from typing import Any
 from uuid import UUID
 
+import asyncpg
 import msgspec
 import pytest
 
+from ingress.group_commit import GroupCommit, Overloaded
 from ingress.sandbox import example_number, signed_headers
 from ingress.sandbox.meta_bodies import encode
+from ingress.settings import Settings
 
 from .gateway import Answer, Gateway, Organization, _numbers, eventually
 
@@ -220,3 +223,74 @@ async def test_what_is_no_app_is_refused(gateway: Gateway, change: dict[str, Any
     answer = await platform(gateway, "POST", "/apps", body | change)
     assert (answer.status, answer.json["code"]) == (422, "invalid_configuration"), answer.raw
     assert [error["path"] for error in answer.json["errors"]] == [path]
+
+
+async def mixed(app: App, organization: Organization) -> tuple[Any, Any]:
+    """What makes bodies for a number of the organization, and for one that is nobody's."""
+    number = msgspec.structs.replace(example_number(next(_numbers)), app_secret=app.secret)
+    await app.gateway.meta.add_number(number)
+    return app.gateway.meta.inbound(organization.numbers[0]), app.gateway.meta.inbound(number)
+
+
+async def test_what_was_taken_when_it_came_is_not_taken_again_when_its_keys_are_gone(
+    app: App, tenants: tuple[Organization, Organization], settings: Settings
+) -> None:
+    """A body of which part was nobody's, replayed after more than a month."""
+    first, _ = tenants
+    mine, nobodys = await mixed(app, first)
+    body = mine.text("mine")
+    assert (await app.post(body | {"entry": body["entry"] + nobodys.text("later")["entry"]})).status == 200
+    [item] = await app.quarantine()
+    connection = await asyncpg.connect(settings.database_url)
+    old = "update quarantine set received_at = now() - interval '31 days' where id = $1"
+    await connection.execute(old, UUID(item["id"]))
+    await connection.execute("delete from inbound_dedup where organization_id = $1", UUID(first.id))
+    await connection.close()
+    answer = await app.replay(item)
+    assert (answer.status, answer.json["code"]) == (409, "too_old")
+    assert await received(first) == ["mine"]
+    assert [each["id"] for each in await app.quarantine()] == [item["id"]]
+
+
+async def test_what_was_stale_in_a_body_of_others_is_not_taken_with_it(
+    app: App, tenants: tuple[Organization, Organization]
+) -> None:
+    first, _ = tenants
+    mine, nobodys = await mixed(app, first)
+    old = mine.text("old")
+    old["entry"][0]["changes"][0]["value"]["messages"][0]["timestamp"] = "1500000000"
+    assert (await app.post(old | {"entry": old["entry"] + nobodys.text("later")["entry"]})).status == 200
+    items = {item["reason"]: item for item in await app.quarantine()}
+    assert set(items) == {"foreign", "stale"}
+    assert (await app.replay(items["foreign"])).status == 409
+    assert await received(first) == []
+
+
+async def test_a_stale_body_shows_nobody_what_else_is_in_it(
+    app: App, tenants: tuple[Organization, Organization]
+) -> None:
+    """Not all of a body need be an event: what is no event may be another tenant's, too."""
+    first, second = tenants
+    body = app.gateway.meta.inbound(first.numbers[0]).text("old")
+    body["entry"][0]["changes"][0]["value"]["messages"][0]["timestamp"] = "1500000000"
+    theirs = app.gateway.meta.inbound(second.numbers[0]).text("x")["entry"][0]
+    del theirs["changes"][0]["value"]["messages"]
+    assert (await first.post_webhook(body | {"entry": [*body["entry"], theirs]})).status == 200
+    assert (await first.call("GET", "/quarantine")).json["quarantine"] == []
+    listed = await platform(app.gateway, "GET", "/quarantine?foreign=1", x_org_id=first.id)
+    assert [item["reason"] for item in listed.json["quarantine"]] == ["stale"]
+
+
+async def test_apps_have_a_part_each_of_what_waits(
+    app: App, tenants: tuple[Organization, Organization], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As organizations have: what floods one app leaves the others theirs."""
+    shares = []
+
+    def submit(self: Any, row: Any, *, organization: Any, **_: Any) -> Any:
+        shares.append(organization)
+        raise Overloaded
+
+    monkeypatch.setattr(GroupCommit, "submit", submit)
+    assert (await app.post(app.gateway.meta.inbound(tenants[0].numbers[0]).text("x"))).status == 503
+    assert [str(share) for share in shares] == [app.made["id"]]

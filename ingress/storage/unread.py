@@ -5,6 +5,7 @@ from uuid import UUID
 
 import asyncpg
 
+from ..identifiers import PLATFORM_ID
 from .inbound import WebhookRow
 
 LEASE_S = 30
@@ -17,7 +18,10 @@ MOST = 64
 KEEP = f"""
 insert into unread_webhooks (organization_id, sequence, config_id, query, headers, body)
 select $1, next_sequence(0), $2, $3, $4, $5
-where (select count(*) from unread_webhooks where organization_id = $1) < {MOST}
+where (
+    -- Apps have a part each, as organizations have.
+    select count(*) from unread_webhooks where organization_id = $1 and (config_id = $2 or organization_id <> '{PLATFORM_ID}')
+) < {MOST}
 returning sequence"""
 
 
