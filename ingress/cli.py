@@ -84,15 +84,21 @@ def main() -> None:
 
                 sys.exit(scene.play(options.webhooks, options.sends))
     except StoreUnavailable as error:
-        _fail(f"the database does not answer ({error}): check DATABASE_URL, and that it runs")
+        _fail(f"the database does not answer ({error}): check {_source(options)}, and that it runs")
     except (asyncpg.InvalidAuthorizationSpecificationError, asyncpg.InvalidCatalogNameError) as error:
-        _fail(f"the database refuses what DATABASE_URL says: {error}")
+        _fail(f"the database refuses what {_source(options)} says: {error}")
     except asyncpg.ClientConfigurationError as error:
-        _fail(f"the database cannot be reached by what DATABASE_URL says: {error}")
+        _fail(f"the database cannot be reached by what {_source(options)} says: {error}")
     except FATAL as error:
         _fail(str(error))
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+def _source(options: argparse.Namespace) -> str:
+    """Where the address of the database came from."""
+    is_owner = options.command == "migrate" and os.environ.get("DATABASE_OWNER_URL")
+    return "DATABASE_OWNER_URL" if is_owner else "DATABASE_URL"
 
 
 def _fail(message: str) -> NoReturn:

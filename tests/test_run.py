@@ -307,18 +307,24 @@ def test_a_database_of_its_own_wants_keys_of_its_own(servers: EmbeddedServers, t
 
 
 def test_a_database_that_does_not_answer(tmp_path: Path, free_port: int) -> None:
-    for command in ("migrate", "serve"):
+    url = f"postgresql://nobody:geheim@127.0.0.1:{free_port}/none"
+    for command, owner_url, name in (
+        ("migrate", "", "DATABASE_URL"),
+        ("migrate", url, "DATABASE_OWNER_URL"),
+        ("serve", url, "DATABASE_URL"),
+    ):
         line = refusal(
             ingress(
                 command,
-                DATABASE_URL=f"postgresql://nobody:geheim@127.0.0.1:{free_port}/none",
+                DATABASE_URL=url,
+                DATABASE_OWNER_URL=owner_url,
                 REDIS_URL="redis://127.0.0.1:1",
                 INGRESS_PORT="0",
                 INGRESS_ENCRYPTION_KEYS=ingress("generate-key").stdout.strip(),
                 INGRESS_DATA_DIR=str(tmp_path / "x"),
             )
         )
-        assert "DATABASE_URL" in line
+        assert f"check {name}, and" in line
         assert "geheim" not in line
 
 
@@ -408,13 +414,15 @@ async def test_migrate_of_several_databases_at_once_on_a_new_server(tmp_path: Pa
         assert [(one.returncode, one.stderr) for one in done] == [(0, "")] * 4
 
 
-async def test_a_newer_schema_is_refused(scratch: str) -> None:
+@pytest.mark.parametrize(("change", "what"), [(1, "a newer release has changed it"), (-1, "cannot upgrade it")])
+async def test_another_schema_is_refused(scratch: str, change: int, what: str) -> None:
     ingress("migrate", DATABASE_URL=scratch, REDIS_URL="redis://127.0.0.1:1")
     connection = await asyncpg.connect(scratch)
-    await connection.execute("insert into schema_version values ($1)", SCHEMA_VERSION + 1)
+    await connection.execute("update schema_version set version = $1", SCHEMA_VERSION + change)
     await connection.close()
     line = refusal(ingress("migrate", DATABASE_URL=scratch, REDIS_URL="redis://127.0.0.1:1"))
-    assert f"schema {SCHEMA_VERSION + 1}" in line
+    assert f"schema {SCHEMA_VERSION + change}" in line
+    assert what in line
 
 
 def test_providers_are_listed() -> None:

@@ -16,8 +16,9 @@ def insert_events(source: str, clock: str = _NOW) -> str:
     """CTEs that store the rows of the CTE *source* as events and queue them for the organization's callback, if it has one.
 
     *source* has the columns place, organization_id, type, config_id, conversation_id, data, raw.
-    The CTE ``stored`` returns the sequence: the start that *clock* selects, a multiple of 65536, and the place. Queues are touched in the order of their keys, so that two
-    transactions never wait for each other.
+    The CTE ``stored`` returns the sequence: the start that *clock* selects and the place. The start is a multiple of
+    65536, or within a large webhook that much and the place of its slice. Queues are touched in the order of their keys,
+    so that two transactions never wait for each other.
     """
     return f"""clock as materialized ({clock}),
 stored as (
