@@ -236,6 +236,17 @@ def text_of(headers: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
     return {_names[name]: value.decode("latin-1") for name, value in headers}
 
 
+def _response_to(error: Exception, request_id: str, *, is_begun: bool) -> Response:
+    """What a request is answered that ended with *error*.
+
+    Not in the frame that caught it: a name there for the error would keep all frames, with the body, for the collector.
+    """
+    answer = problem_of(error)
+    if answer is None or is_begun:
+        logger.exception("request %s failed", request_id)
+    return (answer or UNEXPECTED).response(request_id)
+
+
 class Edge:
     """Gives each request an id, measures it, sets headers that are always right, and turns exceptions into answers."""
 
@@ -263,18 +274,15 @@ class Edge:
                 ]
             await send(message)
 
+        response = None
         try:
             try:
                 await self._app(scope, receive, send_marked)
             except Disconnected:
                 return
-            except Exception as error:  # none may cost the client its connection
-                answer = problem_of(error)
-                if answer is None or status:
-                    logger.exception("request %s failed", request_id)
-                if status:
-                    return
-                response = (answer or UNEXPECTED).response(request_id)
+            except Exception as error:  # noqa: BLE001  (none may cost the client its connection; logged there)
+                response = _response_to(error, request_id, is_begun=bool(status))
+            if response is not None and not status:
                 await response(scope, receive, send_marked)
         finally:
             if status:

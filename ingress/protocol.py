@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import re
+import sys
 from functools import partial
 from typing import Any, cast
 from urllib.parse import unquote
@@ -29,6 +30,8 @@ KEEPALIVE_S = 75
 LINGER_S = 2.0
 # The request's line and the empty one at the end included.
 MAX_HEADER_BYTES = 64 * 1024
+# Each costs more than its bytes do. Trailers count by themselves.
+MAX_HEADERS = 128
 # Of a chunked body all that is not its content: sizes, extensions, trailers.
 MAX_FRAMING_BYTES = 1024 * 1024
 # What waits behind a request that is not answered yet; more stays with its client.
@@ -51,6 +54,7 @@ _UPGRADE = partial(Problem, 400, "upgrade_refused", "Only HTTP/1.1 is spoken her
 _ENCODED = partial(Problem, 400, "transfer_encoding", "The only Transfer-Encoding is chunked, of HTTP/1.1.")
 _BODY_TOO_LARGE = partial(Problem, 413, "too_large", "The chunks of the body hold too much besides its content.")
 _HEADER_TOO_LARGE = partial(Problem, 431, "header_too_large", f"The header may have {MAX_HEADER_BYTES} bytes.")
+_TOO_MANY_HEADERS = partial(Problem, 431, "header_too_large", f"A request may have {MAX_HEADERS} headers.")
 _VERSION = partial(Problem, 505, "version_not_supported", "Only HTTP/1.1 and HTTP/1.0 are spoken here.")
 
 
@@ -74,7 +78,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._left_bytes = 0  # of the body; or _CHUNKED
         self._tail = b""  # the last bytes of what was searched for an empty line in vain
         self._unsent_bytes, self._progress_at = 0, self.loop.time()
-        self._extended = self._beyond = False
+        self._extended = self._beyond = self._is_due = False
         self.waiting_since, self._deadline = 0.0, 0.0
 
     # -- what the fence asks
@@ -183,13 +187,25 @@ class BoundedProtocol(HttpToolsProtocol):
         elif len(self._unread) > MAX_AHEAD_BYTES:
             self.flow.pause_reading()
 
+    def _advance_soon(self) -> None:
+        """When all others had their turn."""
+        if not self._is_due:
+            self._is_due = True
+            self.loop.call_soon(self._advance_now)
+
+    def _advance_now(self) -> None:
+        self._is_due = False
+        if not self.transport.is_closing():
+            self.flow.resume_reading()
+            self._advance()
+
     def _begin_wait(self) -> None:
         if not self._beyond:
             self._wait(HEADER_DEADLINE_S if self._part == _HEADER else BODY_DEADLINE_S)
 
     def _parse(self, data: bytes) -> int:
-        """How much of *data* was parsed. Raises `Problem` and httptools' errors."""
-        at = 0
+        """How much of *data* was parsed: at most one request begins. Raises `Problem` and httptools' errors."""
+        at, has_begun = 0, False
         while at < len(data) and not self._ending:
             if self._part == _BETWEEN:
                 if self.flow.write_paused or ((cycle := self.cycle) is not None and not cycle.response_complete):
@@ -197,6 +213,10 @@ class BoundedProtocol(HttpToolsProtocol):
                 if data[at] in b"\r\n":  # before a request they mean nothing, nor that one begins
                     at = cast("re.Match[bytes]", _EMPTY_LINES.match(data, at)).end()
                     continue
+                if has_begun:  # it is answered already, and so may be thousands behind it
+                    self._advance_soon()
+                    break
+                has_begun = True
                 self._part, self._size_bytes = _HEADER, 0
             if self._part == _BODY and (left := self._left_bytes) != _CHUNKED:
                 if not left:
@@ -237,6 +257,8 @@ class BoundedProtocol(HttpToolsProtocol):
         self.expect_100_continue = False
 
     def on_header(self, name: bytes, value: bytes) -> None:
+        if len(self.headers) >= MAX_HEADERS:
+            raise _TOO_MANY_HEADERS()
         self.headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
@@ -325,15 +347,19 @@ class BoundedProtocol(HttpToolsProtocol):
             self.rest()
 
     def rest(self) -> None:
-        """Go on after an answer."""
+        """Go on after an answer, which may have been given while an exception is handled."""
         self.server_state.total_requests += 1
         if self._part == _BETWEEN:
             self.waiting_since = now = self.loop.time()
             self._deadline = now + KEEPALIVE_S
         if not self._advancing:
             self.flow.resume_reading()
-            if self._unread:
+            if not self._unread:
+                return
+            if sys.exception() is None:
                 self._advance()
+            else:  # the parser's errors would have that one as their context, and not ours
+                self._advance_soon()
 
     def write(self, status: int, head: bytes, body: bytes, request_id: str, *, keep_alive: bool) -> None:
         lines = [STATUS_LINE[status], head, b"x-request-id: ", request_id.encode(), b"\r\n"]

@@ -50,7 +50,7 @@ def _header(size_bytes: int, *, in_target: bool = False) -> bytes:
 
 
 def _many_headers(size_bytes: int) -> bytes:
-    lines = HEALTH[:-2] + b"a:b\r\n" * 10_000
+    lines = HEALTH[:-2] + (b"a:" + b"b" * 500 + b"\r\n") * (protocol.MAX_HEADERS - 2)
     return lines + b"c:" + b"d" * (size_bytes - len(lines) - 6) + b"\r\n\r\n"
 
 
@@ -70,6 +70,15 @@ async def test_a_header_has_64_kib_to_the_byte(connect: Any, step: int) -> None:
                 "header_too_large",
             )
             assert await client.is_closed()
+
+
+@pytest.mark.parametrize("excess", [0, 1])
+async def test_headers_are_counted(connect: Any, excess: int) -> None:
+    """Thousands of tiny ones cost what no body does."""
+    client = await connect()
+    await client.write(HEALTH[:-2] + b"a:\r\n" * (protocol.MAX_HEADERS - 1 + excess) + b"\r\n")
+    answer = await client.answer()
+    assert answer.status == (431 if excess else 200)
 
 
 async def test_an_address_counts_as_header(connect: Any) -> None:
@@ -128,10 +137,11 @@ async def test_trailers_are_no_headers(organization: Organization, connect: Any)
     ("piece", "status"),
     [
         (b"1;" + b"x" * 500_000 + b"\r\na\r\n", 413),
-        (b"0\r\n" + b"a: b\r\n" * 300_000, 413),
+        (b"0\r\na: " + b"b" * 500_000 + b"\r\nc: ", 413),
+        (b"0\r\n" + b"a: b\r\n" * 300_000, 431),
         (b"1\r\na\r\n" * 10_000, 200),
     ],
-    ids=["extensions", "trailers", "small-chunks"],
+    ids=["extensions", "long-trailers", "many-trailers", "small-chunks"],
 )
 async def test_what_frames_a_body_is_bounded(
     organization: Organization, connect: Any, piece: bytes, status: int
@@ -140,9 +150,9 @@ async def test_what_frames_a_body_is_bounded(
     client = await connect()
     raw = webhook(organization, b"a" * 10_000)
     head = raw[: raw.index(b"\r\n\r\n")].replace(b"content-length: 10000", CHUNKED.encode()) + b"\r\n\r\n"
-    writing = asyncio.create_task(client.write(head, *[piece] * (4 if status == 413 else 1), b"0\r\n\r\n"))
+    writing = asyncio.create_task(client.write(head, *[piece] * (4 if status > 400 else 1), b"0\r\n\r\n"))
     answer = await client.answer()
-    assert (answer.status, answer.headers.get("connection")) == (status, "close" if status == 413 else None)
+    assert (answer.status, answer.headers.get("connection")) == (status, "close" if status > 400 else None)
     await writing
 
 

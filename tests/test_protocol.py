@@ -1,12 +1,15 @@
 """What arrives on a connection: requests that are none, more than one, or never end. One answer each, in order."""
 
 import asyncio
+import gc
 import inspect
 import itertools
 import logging
 import os
 import random
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
+from types import FrameType
 from typing import Any
 
 import msgspec
@@ -15,6 +18,8 @@ import uvicorn
 from uvicorn.protocols.http.flow_control import CLOSE_HEADER, FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
+
+from ingress import protocol
 
 from .gateway import Gateway, Organization
 from .raw_http import HEALTH, Client, bearer, path_of, request, webhook
@@ -298,6 +303,94 @@ async def _until_quiet(client: Client) -> list[Any]:
             found.append(await asyncio.wait_for(client.answer(), 0.1))
         except (TimeoutError, asyncio.IncompleteReadError, ConnectionError):
             return found
+
+
+# ---------------------------------------------------------------- one behind the other
+
+FIRST = {
+    "unauthorized": (401, lambda _: request("GET", "/keys")),
+    "invalid": (422, lambda o: request("POST", "/callback/replay", bearer(o), _JSON, body=b'{"sequences":[1],"no":1}')),
+    "not-found": (404, lambda _: request("GET", "/nope")),
+    "method": (405, lambda _: request("PUT", "/healthz")),
+    "unverified": (401, lambda o: request("POST", path_of(o), _JSON, body=b"{}")),
+    "unknown": (404, lambda _: request("POST", "/webhooks/meta_business/unknown", _JSON, body=b"{}")),
+}
+_JSON = "content-type: application/json"
+
+
+@pytest.mark.parametrize("looked_up", [False, True])
+@pytest.mark.parametrize("first", FIRST)
+async def test_what_is_wrong_behind_a_refusal_has_an_answer_of_its_own(
+    gateway: Gateway, connect: Any, quiet: Any, first: str, looked_up: bool
+) -> None:
+    """Else it would be given the one of the request before it, with what that one said."""
+    organization = await gateway.organization()
+    await organization.configure()
+    status, made = FIRST[first]
+    if looked_up:  # the address is known
+        assert (await organization.post_webhook(b"{}")).status == 200
+    for wrong, code in (
+        (b"NONSENSE\r\n\r\n", "malformed_request"),
+        (request("GET", "/healthz", "connection: upgrade", "upgrade: h2c"), "upgrade_refused"),
+    ):
+        client = await connect()
+        await client.write(made(organization) + wrong)
+        answers = await client.answers()
+        assert [answer.status for answer in answers] == [status, 400]
+        assert msgspec.json.decode(answers[1].body)["code"] == code
+
+
+async def test_a_connection_begins_one_request_and_leaves_the_next_turn_to_others(
+    organization: Organization, connect: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many are there, each answered at once: strangers can have thousands refused."""
+    assert (await organization.post_webhook(b"{}")).status == 200  # its address is known
+    loop, turns, at = asyncio.get_running_loop(), [], 0
+
+    def next_turn() -> None:
+        nonlocal at
+        at += 1
+        if len(turns) < count:
+            loop.call_soon(next_turn)
+
+    begin = protocol.WebhookProtocol._begin
+
+    def begun(*arguments: Any) -> None:
+        turns.append(at)
+        begin(*arguments)
+
+    count = 2_000
+    monkeypatch.setattr(protocol.WebhookProtocol, "_begin", begun)
+    client = await connect()
+    loop.call_soon(next_turn)
+    one = request("POST", path_of(organization), "content-length: 0")
+    writing = asyncio.create_task(client.write(one * count))
+    assert {(await client.answer()).status for _ in range(count)} == {401}
+    await writing
+    assert max(Counter(turns).values()) <= 2, "one that arrives, and one whose turn it is"
+
+
+async def test_no_refused_request_is_left_for_the_collector(organization: Organization) -> None:
+    """It runs seldom, and each would keep its body until then."""
+    body = b'{"to": "+5511987654321", "body": "x", "unknown": "%s"}' % (b"x" * 200_000)
+    quiet = b"x" * 200_000
+    gc.collect()
+    gc.disable()
+    try:
+        gc.set_debug(gc.DEBUG_SAVEALL)
+        for raw in (body, quiet):
+            answer = await organization.call("POST", "/send", raw=raw, content_type="application/json")
+            assert answer.status == 422
+        assert (await organization.gateway.call("GET", "/keys")).status == 401
+        assert (await organization.call("GET", "/nope")).status == 404
+        assert (await organization.call("POST", "/callback/replay", {"sequences": 1})).status == 422
+        gc.collect()
+        kept = [frame.f_code.co_qualname for frame in gc.garbage if isinstance(frame, FrameType)]
+    finally:
+        gc.set_debug(0)
+        gc.garbage.clear()
+        gc.enable()
+    assert kept == []
 
 
 # ---------------------------------------------------------------- uvicorn
