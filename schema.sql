@@ -474,8 +474,7 @@ create policy no_foreign_items on quarantine as restrictive to ingress_app using
 
 -- Bodies may hold items of several organizations, and no request of the API needs them.
 revoke all on inbound_webhooks, unread_webhooks from ingress_app;
-grant select (organization_id, sequence) on unread_webhooks to ingress_app;
-grant select (organization_id, sequence, config_id) on unread_webhooks to ingress_ingest;
+grant select (organization_id, sequence, config_id) on unread_webhooks to ingress_app, ingress_ingest;
 
 grant insert on inbound_webhooks, unread_webhooks, quarantine to ingress_ingest;
 grant insert, select on inbound_dedup, events, deliveries, message_statuses to ingress_ingest;

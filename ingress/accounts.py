@@ -98,6 +98,15 @@ class TooMany(ChangeRefused):
     code = "quota_reached"
 
 
+class WebhooksUnread(ChangeRefused):
+    """What came in at its address is not read yet, which takes it."""
+
+    code = "webhooks_unread"
+
+    def __init__(self) -> None:
+        super().__init__("Webhooks that came in at its address are not read yet. Try again in a moment.")
+
+
 class InUse(ChangeRefused):
     """It is the active config."""
 

@@ -42,7 +42,7 @@ from .storage.retention import MAX_AGE
 from .transfers import Busy, Transfers
 from .validation import Name
 from .vault import Vault, is_key_id, new_api_key
-from .waiting import json_page
+from .waiting import Waiting, json_page
 
 KEY_ENVIRONMENT = "live"
 # Of an organization, that are neither revoked nor over.
@@ -400,6 +400,12 @@ async def show_quarantine(request: Request[Any]) -> Response:
 async def replay_quarantine(request: Request[Any]) -> Response:
     """POST /quarantine/{id}/replay: read the body again; 409 if still nothing can be read in it."""
     organization_id, principal, foreign = await _whose(request, "configure")
+    waiting: Waiting = request.state["waiting"]
+    async with waiting.replay(organization_id):
+        return await _replayed(request, principal, organization_id, foreign)
+
+
+async def _replayed(request: Request[Any], principal: Principal, organization_id: UUID, foreign: bool) -> Response:
     row = await _quarantine_item(request, organization_id, foreign)
     if row["state"] != "open":
         raise Problem(409, "not_open", f"It was {row['state']} already.")

@@ -14,14 +14,14 @@ from providers import UnknownProvider, WhatsAppProvider
 from providers.base import config_fields
 
 from . import log
-from .accounts import InvalidConfiguration, NewConfig
+from .accounts import InvalidConfiguration, NewConfig, WebhooksUnread
 from .auth import Principal, authorize_platform
 from .database import Database
 from .edge import decode_kept
 from .identifiers import PLATFORM_ID, parse_id
 from .manager import APP_PATH, WhatsAppProviderManager
 from .problems import Problem, json_response, not_found
-from .storage import apps
+from .storage import apps, unread
 from .validation import ConfigData, Name, ProviderType
 from .vault import VaultError, token_hash
 
@@ -161,7 +161,11 @@ async def delete_app(request: Request[Any]) -> Response:
     principal, manager, database = await _platform(request)
     app_id = parse_id(request.path_params["app_id"])
     async with database.worker() as connection:
-        if app_id is None or not await apps.remove(connection, app_id):
+        if app_id is None:
+            raise not_found()
+        if await unread.is_waiting(connection, PLATFORM_ID, app_id):
+            raise Problem(409, WebhooksUnread.code, str(WebhooksUnread()))
+        if not await apps.remove(connection, app_id):
             raise not_found()
     manager.forget(PLATFORM_ID)
     log.wide("app", outcome="removed", app=app_id, provider=None, actor=principal.name)

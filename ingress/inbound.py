@@ -268,7 +268,7 @@ class Inbound:
                 if taken.refused:
                     row = await refused(self._manager, taken.config, row)
             except StoreUnavailable as error:  # whose its items are cannot be asked: its neighbours need not
-                failed[place] = error
+                failed[place] = error.with_traceback(None)  # which holds this frame, and so the error
                 continue
             rows.append(row)
             providers.append(taken.config.provider_type)

@@ -22,6 +22,7 @@ from .accounts import (
     ProviderUnreachable,
     SecretsNeeded,
     TestFailed,
+    WebhooksUnread,
 )
 from .audit import Actor, verify
 from .auth import Principal, client_address, organization_of
@@ -29,7 +30,7 @@ from .changes import NoFormerConfig, NotReceiving, Switched, TooSlow, VersionCon
 from .database import Database
 from .edge import decode_kept, int_of, limit_of, page_of
 from .identifiers import parse_id
-from .limits import check_calls_out
+from .limits import LOOK_WEIGHT, check_calls_out
 from .live import health_of
 from .manager import WhatsAppProviderManager
 from .ownership import AccountInUse
@@ -261,7 +262,7 @@ def _refusal(error: ChangeRefused, *, can_force: bool = False) -> Problem:
         case VersionConflict():
             saved |= {"version": error.version, "active_config_id": error.active_config_id}
             return Problem(409, error.code, f"{kept[0].upper()}{kept[1:]}. {error}", **saved)
-        case NoFormerConfig() | InUse():
+        case NoFormerConfig() | InUse() | WebhooksUnread():
             return Problem(409, error.code, str(error))
         case TestFailed():
             detail = f"The connection test failed, so {kept}. {error}"
@@ -474,6 +475,7 @@ async def list_templates(request: Request[Any]) -> Response:
         raise Problem(
             422, "invalid_request", "A query parameter is not valid.", errors=[("after", "is no `next` of a page")]
         )
+    check_calls_out(request, organization_id, LOOK_WEIGHT)
     config = await chosen_config(request, organization_id)
     transfers: Transfers = request.state["transfers"]
     try:

@@ -49,6 +49,10 @@ def per_minute(count: int) -> Limiter:
     return Limiter(60 / count if count else 0.0, count)
 
 
+# Of a call that pages make again and again, as to show a QR code until somebody has scanned it.
+LOOK_WEIGHT = 1 / 6
+
+
 def check_calls_out(request: Request[Any], organization_id: UUID, weight: float = 1.0) -> None:
     """Before the service calls out to where the organization says. Raises `Problem` 429 where it did so too often."""
     limiter: Limiter = request.state["connection_tests"]

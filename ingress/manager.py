@@ -39,7 +39,17 @@ from providers import Check, ProviderStatus, Registry, RegistryEntry, WhatsAppPr
 
 from . import audit, metrics
 from .absent import Absent
-from .accounts import Accounts, Config, InUse, NewConfig, NotFound, ProviderUnreachable, TestFailed, sender_of
+from .accounts import (
+    Accounts,
+    Config,
+    InUse,
+    NewConfig,
+    NotFound,
+    ProviderUnreachable,
+    TestFailed,
+    WebhooksUnread,
+    sender_of,
+)
 from .audit import Actor
 from .calls import Caller
 from .changes import CHANNEL, Switched
@@ -52,7 +62,7 @@ from .in_flight import InFlight
 from .ownership import Ownership
 from .policy import DEFAULT_POLICY, FallbackPolicy
 from .redis_state import RedisState
-from .storage import apps, configs, owners, switches
+from .storage import apps, configs, owners, switches, unread
 from .switching import Switching, check_quota, save
 from .vault import Vault, token_hash
 
@@ -435,7 +445,7 @@ class WhatsAppProviderManager:
         return self.accounts.known(edited), version, checks
 
     async def remove(self, organization_id: UUID, config_id: UUID, actor: Actor) -> None:
-        """Delete a config with its credentials; its webhook address ends. Raises `NotFound`, `InUse`.
+        """Delete a config with its credentials; its webhook address ends. Raises `NotFound`, `InUse`, `WebhooksUnread`.
 
         A fallback leaves the order; the former one is none to return to any more; a switch to it that waits for a phone
         is undone. Its provider is told to post no more
@@ -447,6 +457,8 @@ class WhatsAppProviderManager:
                 row = await configs.by_id(connection, organization_id, config_id)
                 if row is None:
                     raise NotFound
+                if await unread.is_waiting(connection, organization_id, config_id):
+                    raise WebhooksUnread
                 version = await configs.remove(connection, organization_id, config_id)
                 if version is None:
                     raise InUse("The active config cannot be deleted. Switch to another one first.")

@@ -20,15 +20,13 @@ from .changes import CHANNEL
 from .database import Database
 from .edge import decode_body
 from .integrations import chosen_config, named_config
-from .limits import check_calls_out
+from .limits import LOOK_WEIGHT, check_calls_out
 from .manager import WhatsAppProviderManager
 from .problems import Problem, call_problem, json_response
 from .storage import health, switches
 
 # Somebody fetches the phone, and scans.
 WATCHED_S = 300.0
-# A page that shows the QR code asks every few seconds, until somebody has scanned it.
-LOOK_WEIGHT = 1 / 6
 # A session that was started just now is not ready to be linked.
 READY_WITHIN_S, READY_POLL_S = 3.0, 0.1
 

@@ -5,7 +5,7 @@ its reader has all of it. Both are a tenant's to use, and nobody's to use up.
 """
 
 import contextlib
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from typing import Any
 from uuid import UUID
 
@@ -24,6 +24,8 @@ READERS, READERS_EACH = 300, 100
 SENDS, SENDS_EACH = 300, 150
 # Of a process that has 256 MiB and takes a third of it for itself.
 HELD_BYTES, HELD_BYTES_EACH = 48 * 1024 * 1024, 12 * 1024 * 1024
+# Bodies that are read once more: each takes many times its size for a moment.
+REPLAYS, REPLAYS_EACH = 4, 1
 # A page waits for others of its organization, whose readers may be slow.
 PATIENCE_S = 10.0
 # What is written at once: a reader that does not read has no more than this, and what is held for it.
@@ -37,12 +39,24 @@ class Waiting:
         self.readers = Shares(READERS, READERS_EACH)
         self.sends = Shares(SENDS, SENDS_EACH)
         self.memory = Shares(HELD_BYTES, HELD_BYTES_EACH)
+        self.replays = Shares(REPLAYS, REPLAYS_EACH)
         metrics.waiting.labels("readers").set_function(lambda: self.readers.held)
         metrics.waiting.labels("sends").set_function(lambda: self.sends.held)
         metrics.page_bytes.set_function(lambda: self.memory.held)
 
     def room(self, organization_id: UUID) -> "Room":
         return Room(self, organization_id)
+
+    @contextlib.asynccontextmanager
+    async def replay(self, organization_id: UUID) -> AsyncIterator[None]:
+        """The organization's turn to have a body read once more. Raises `Problem` 429."""
+        with self.room(organization_id):
+            if not await self.replays.taken(organization_id, 1, PATIENCE_S):
+                raise _turned_away("Other bodies are being replayed.")
+            try:
+                yield
+            finally:
+                self.replays.add(organization_id, -1)
 
 
 def _turned_away(detail: str) -> Problem:

@@ -11,6 +11,7 @@ from ingress.group_commit import GroupCommit, Overloaded
 from ingress.sandbox import example_number, signed_headers
 from ingress.sandbox.meta_bodies import encode
 from ingress.settings import Settings
+from ingress.storage import unread
 
 from .gateway import Answer, Gateway, Organization, _numbers, eventually
 
@@ -294,3 +295,24 @@ async def test_apps_have_a_part_each_of_what_waits(
     monkeypatch.setattr(GroupCommit, "submit", submit)
     assert (await app.post(app.gateway.meta.inbound(tenants[0].numbers[0]).text("x"))).status == 503
     assert [str(share) for share in shares] == [app.made["id"]]
+
+
+async def test_an_app_stays_until_what_it_was_sent_is_read(
+    app: App, tenants: tuple[Organization, Organization], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def nothing(*_: object) -> None:
+        return None
+
+    first, _ = tenants
+    body = app.gateway.meta.inbound(first.numbers[0]).text("x" * 70_000)
+    with monkeypatch.context() as patched:
+        patched.setattr(unread, "claim", nothing)
+        assert (await app.post(body)).status == 200
+        refused = await platform(app.gateway, "DELETE", f"/apps/{app.made['id']}")
+        assert (refused.status, refused.json["code"]) == (409, "webhooks_unread")
+
+    async def removed() -> int:
+        return (await platform(app.gateway, "DELETE", f"/apps/{app.made['id']}")).status
+
+    assert await eventually(removed, lambda status: status != 409) == 204
+    assert len(await received(first)) == 1

@@ -254,6 +254,16 @@ async def test_a_dry_run_calls_out_as_a_test_does(limited: Gateway, gateway: Gat
     assert 429 not in statuses[:10]
 
 
+async def test_templates_are_listed_sixty_times_a_minute(limited: Gateway, gateway: Gateway) -> None:
+    """Of a provider that is the organization's own, and may answer with a megabyte."""
+    made = await gateway.organization()
+    await made.configure()
+    organization = at(limited, made)
+    answers = [await organization.call("GET", "/integrations/whatsapp/templates") for _ in range(80)]
+    assert [answer.status for answer in answers[:55]] == [200] * 55
+    assert is_too_many(answers[-1])
+
+
 async def test_an_organization_has_so_many_keys_and_configs(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
     """Revoked and deleted ones do not count."""
     assert (administration.MAX_KEYS, accounts.MAX_CONFIGS) == (50, 20)

@@ -135,6 +135,22 @@ async def test_a_reader_whose_lease_ran_out_stops(
     assert (len(found), refused) == (1_050, 1)
 
 
+async def test_a_config_stays_until_what_it_was_sent_is_read(
+    organization: Organization, settings: Settings, connection: asyncpg.Connection, idle: pytest.MonkeyPatch
+) -> None:
+    """Its provider was told that all is well, and nobody could read it any more."""
+    path = f"/integrations/whatsapp/provider/configs/{organization.configs[0]['config_id']}"
+    assert (await organization.post_webhook(statuses(organization, 1_050))).status == 200
+    await organization.configure()
+    refused = await organization.call("DELETE", path)
+    assert (refused.status, refused.json["code"]) == (409, "webhooks_unread")
+    idle.undo()
+    async with serving(settings):
+        await eventually(lambda: unread_of(connection, organization), lambda count: count == 0)
+    assert (await organization.call("DELETE", path)).status == 204
+    assert len(await organization.events(kind="message.status")) == 1_050
+
+
 async def test_what_kills_its_readers_is_put_aside(
     organization: Organization, settings: Settings, connection: asyncpg.Connection, idle: pytest.MonkeyPatch
 ) -> None:

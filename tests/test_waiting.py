@@ -3,8 +3,10 @@
 import asyncio
 import random
 import socket
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -13,6 +15,7 @@ from ingress import auth, metrics, waiting
 from ingress.database import EXCLUSIVE_QUEUE_EACH, Busy, Database
 from ingress.envelope import own_event
 from ingress.identifiers import new_id
+from ingress.inbound import Inbound
 from ingress.sandbox import Slow
 from ingress.settings import Settings
 from ingress.shares import Shares
@@ -384,3 +387,48 @@ async def test_a_batch_of_deliveries_is_bounded_by_its_bytes(gateway: Gateway, d
         )
         [first] = await deliveries.pending(connection, organization_id, conversation, 50)
         assert first["sequence"] == pending[0]["sequence"]
+
+
+async def test_an_organization_has_one_body_replayed_at_a_time(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each may take many times its size; the next ones wait, and those of others do not."""
+    under_way: Counter[Any] = Counter()
+    arrived = most = 0
+    go_on = asyncio.Event()
+    replay, turn = Inbound.replay, waiting.Waiting.replay
+    loud, quiet = [await gateway.organization() for _ in range(2)]
+
+    async def counted(self: Inbound, config: Any, item: Any, *, foreign: bool) -> Any:
+        nonlocal most
+        owner = str(config.organization_id)
+        under_way[owner] += 1
+        most = max(most, under_way[owner])
+        try:
+            if owner == loud.id:
+                await go_on.wait()
+            return await replay(self, config, item, foreign=foreign)
+        finally:
+            under_way[owner] -= 1
+
+    def asked(self: waiting.Waiting, organization_id: UUID) -> Any:
+        nonlocal arrived
+        arrived += 1
+        return turn(self, organization_id)
+
+    async def replays(organization: Organization) -> list[asyncio.Task[Any]]:
+        await organization.configure()
+        for place in range(3):
+            assert (await organization.post_webhook(b"unreadable %d" % place)).status == 200
+        items = (await organization.call("GET", "/quarantine")).json["quarantine"]
+        return [asyncio.create_task(organization.call("POST", f"/quarantine/{item['id']}/replay")) for item in items]
+
+    monkeypatch.setattr(Inbound, "replay", counted)
+    monkeypatch.setattr(waiting.Waiting, "replay", asked)
+    waits = await replays(loud)
+    await eventually(lambda: arrived == 3)
+    answers = await asyncio.gather(*await replays(quiet))
+    go_on.set()
+    answers += await asyncio.gather(*waits)
+    assert {answer.json["code"] for answer in answers} == {"still_unreadable"}
+    assert most == 1

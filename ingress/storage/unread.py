@@ -85,6 +85,15 @@ async def finish(connection: asyncpg.Connection, organization_id: UUID, sequence
     await connection.execute(FINISH, organization_id, sequence)
 
 
+IS_WAITING = "select exists (select from unread_webhooks where organization_id = $1 and config_id = $2)"
+
+
+async def is_waiting(connection: asyncpg.Connection, organization_id: UUID, config_id: UUID) -> bool:
+    """Whether a webhook of the config is not read yet (app)."""
+    waits: bool = await connection.fetchval(IS_WAITING, organization_id, config_id)
+    return waits
+
+
 GAUGES = "select count(*) as webhooks, min(received_at) as oldest from unread_webhooks"
 
 
