@@ -25,7 +25,7 @@ from .storage import owners
 # What is asked for an unusual webhook is remembered so long: the next ones are alike.
 REMEMBERED_S = 1.0
 # All webhooks of a flush wait for such an answer. Where there was none, none is asked for a while.
-ASK_S, AWAY_S = 0.5, 1.0
+ASK_S, AWAY_S = 2.0, 1.0
 MAX_REMEMBERED = 10_000
 
 Value = TypeVar("Value")

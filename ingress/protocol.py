@@ -70,7 +70,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def __init__(self, *, connections: Connections, **uvicorns: Any) -> None:
         super().__init__(**uvicorns)
         self._fence = connections
-        self._unread = b""
+        self._unread, self._at = b"", 0  # what arrived, and how much of it was parsed
         self._advancing = False
         self._ending = False
         self._part = self._timed = _BETWEEN
@@ -150,7 +150,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         if not self._ending:
-            self._unread = self._unread + data if self._unread else data
+            self._unread, self._at = (self._unread[self._at :] + data if self._unread else data), 0
             self._advance()
 
     def resume_writing(self) -> None:
@@ -168,7 +168,7 @@ class BoundedProtocol(HttpToolsProtocol):
             return
         self._advancing = True
         try:
-            self._unread = self._unread[self._parse(self._unread) :]
+            self._at = self._parse(self._unread, self._at)
         except Problem as problem:
             self._refuse(problem)
         except HttpParserError as error:
@@ -179,12 +179,14 @@ class BoundedProtocol(HttpToolsProtocol):
             self._refuse(ours or _MALFORMED())
         finally:
             self._advancing = False
+        if self._ending or self._at == len(self._unread):
+            self._unread, self._at = b"", 0
         if self._ending:
-            self._unread = b""
-        elif self._part != self._timed:
+            return
+        if self._part != self._timed:
             self._timed = self._part
             self._begin_wait()
-        elif len(self._unread) > MAX_AHEAD_BYTES:
+        elif len(self._unread) - self._at > MAX_AHEAD_BYTES:
             self.flow.pause_reading()
 
     def _advance_soon(self) -> None:
@@ -203,9 +205,12 @@ class BoundedProtocol(HttpToolsProtocol):
         if not self._beyond:
             self._wait(HEADER_DEADLINE_S if self._part == _HEADER else BODY_DEADLINE_S)
 
-    def _parse(self, data: bytes) -> int:
-        """How much of *data* was parsed: at most one request begins. Raises `Problem` and httptools' errors."""
-        at, has_begun = 0, False
+    def _parse(self, data: bytes, at: int) -> int:
+        """Parse *data* from *at* on; gives where that ends. At most one request begins.
+
+        Raises `Problem` and httptools' errors.
+        """
+        has_begun = False
         while at < len(data) and not self._ending:
             if self._part == _BETWEEN:
                 if self.flow.write_paused or ((cycle := self.cycle) is not None and not cycle.response_complete):
@@ -352,14 +357,15 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._part == _BETWEEN:
             self.waiting_since = now = self.loop.time()
             self._deadline = now + KEEPALIVE_S
-        if not self._advancing:
+        if self._advancing:
+            return
+        if not self._unread:
             self.flow.resume_reading()
-            if not self._unread:
-                return
-            if sys.exception() is None:
-                self._advance()
-            else:  # the parser's errors would have that one as their context, and not ours
-                self._advance_soon()
+        elif sys.exception() is None:
+            self.flow.resume_reading()
+            self._advance()
+        else:  # the parser's errors would have that one as their context, and not ours
+            self._advance_soon()
 
     def write(self, status: int, head: bytes, body: bytes, request_id: str, *, keep_alive: bool) -> None:
         lines = [STATUS_LINE[status], head, b"x-request-id: ", request_id.encode(), b"\r\n"]

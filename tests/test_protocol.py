@@ -20,6 +20,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from ingress import protocol
+from ingress.manager import WhatsAppProviderManager
 
 from .gateway import Gateway, Organization
 from .raw_http import HEALTH, Client, bearer, path_of, request, webhook
@@ -368,6 +369,37 @@ async def test_a_connection_begins_one_request_and_leaves_the_next_turn_to_other
     assert {(await client.answer()).status for _ in range(count)} == {401}
     await writing
     assert max(Counter(turns).values()) <= 2, "one that arrives, and one whose turn it is"
+
+
+async def test_no_more_is_read_than_may_wait(
+    organization: Organization, connect: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each of thousands is answered a moment later, while the error that says so is handled."""
+    count, ahead, seen = 12_000, [], set()
+    loop, take = asyncio.get_running_loop(), protocol.BoundedProtocol.data_received
+
+    def taken(self: Any, data: bytes) -> None:
+        seen.add(self)
+        take(self, data)
+
+    def look() -> None:
+        ahead.extend(len(each._unread) - each._at for each in seen if not each.flow.read_paused)
+        if not reading.done():
+            loop.call_soon(look)
+
+    async def statuses() -> set[int]:
+        return {(await client.answer()).status for _ in range(count)}
+
+    monkeypatch.setattr(protocol.BoundedProtocol, "data_received", taken)
+    monkeypatch.setattr(WhatsAppProviderManager, "known_config_of_webhook", lambda *_: None)
+    client = await connect()
+    one = request("POST", path_of(organization), "content-length: 0")
+    writing = asyncio.create_task(client.write(one * count))
+    reading = asyncio.create_task(statuses())
+    loop.call_soon(look)
+    assert await reading == {401}
+    await writing
+    assert max(ahead) <= protocol.MAX_AHEAD_BYTES
 
 
 async def test_no_refused_request_is_left_for_the_collector(organization: Organization) -> None:
