@@ -16,7 +16,7 @@ async def attackable(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[
         yield playing
 
 
-@pytest.mark.parametrize("name", ["connections", "headers", "heavy", "streams"])
+@pytest.mark.parametrize("name", ["connections", "headers", "heavy", "refusals", "streams"])
 async def test_a_quiet_tenant_is_served_meanwhile(attackable: Cluster, name: str) -> None:
     """Each webhook is taken, each question for health answered, in the memory that a container has."""
     seen = await attacked(attackable, name, SECONDS)

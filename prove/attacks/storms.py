@@ -159,6 +159,27 @@ async def headers(storm: Storm) -> None:
     await storm.again_and_again(8, pour, 0.05)
 
 
+async def refusals(storm: Storm) -> None:
+    """Thousands of requests in one write, each refused at once: unsigned webhooks, and headers of tiny lines."""
+    path = f"POST {storm.target.webhook_path}"
+    unsigned = storm.request(path, "content-length: 0")
+    many_lines = storm.request("GET /healthz", *["a:"] * 12_000)
+
+    async def pour(number: int) -> None:
+        reader, writer = await storm.connect()
+        reading = asyncio.create_task(until_closed(reader))
+        piece = many_lines * 4 if number % 2 else unsigned * (4 * len(PIECE) // len(unsigned))
+        try:
+            while not reading.done():
+                writer.write(piece)
+                await writer.drain()
+        finally:
+            reading.cancel()
+            writer.transport.abort()
+
+    await storm.again_and_again(60, pour, 0.05)
+
+
 async def heavy(storm: Storm) -> None:
     """Eight connections with webhooks of 49,000 items each, and with ones of 4 MiB."""
     rng = random.Random(storm.target.seed)
@@ -267,7 +288,8 @@ async def guesses(storm: Storm) -> None:
 
 
 STORMS: dict[str, Callable[[Storm], Coroutine[Any, Any, None]]] = {
-    storm.__name__: storm for storm in (connections, deaf, streams, sends, headers, heavy, pages, labels, guesses)
+    storm.__name__: storm
+    for storm in (connections, deaf, streams, sends, headers, refusals, heavy, pages, labels, guesses)
 }
 
 
