@@ -162,7 +162,7 @@ class Ownership:
             if len(self._remembered) >= MAX_REMEMBERED:
                 self._remembered.clear()
             held = self._remembered[key] = (monotonic() + REMEMBERED_S, answer)
-        value: Value = held[1]  # type: ignore[assignment]
+        value: Value = held[1]  # type: ignore[assignment]  # what its key was asked for
         return value
 
     def _is_vouched_for(self, provider: WhatsAppProvider) -> bool:

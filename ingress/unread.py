@@ -140,7 +140,7 @@ class Unread:
             raise
         except _Lost:
             logger.warning("a large webhook took too long, and another process reads it")
-        except Exception:
+        except Exception:  # the next one may be readable, and this one is tried again when its lease has run out
             logger.exception("a large webhook cannot be read now")
         return True
 

@@ -3,10 +3,11 @@
 import asyncio
 import secrets
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import asyncpg
@@ -25,6 +26,7 @@ from ingress.vault import generate_key
 from providers import _values
 
 from .gateway import Gateway, Organization, Served, unused_port
+from .raw_http import Client
 
 
 @pytest.fixture(scope="session")
@@ -72,7 +74,7 @@ async def _answering(
     config: uvicorn.Config, listening: socket.socket, closing: asyncio.Event | None = None
 ) -> AsyncIterator[None]:
     server = uvicorn.Server(config)
-    server.capture_signals = nullcontext  # type: ignore[method-assign, assignment]
+    server.capture_signals = nullcontext  # type: ignore[method-assign, assignment]  # they are pytest's
     task = asyncio.create_task(server.serve(sockets=[listening]))
     while not server.started:
         assert not task.done(), "the application could not start"
@@ -174,3 +176,16 @@ def quick_relay(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(relay, "POLL_S", 0.02)
     monkeypatch.setattr(relay, "PAUSE_S", 0.05)
     monkeypatch.setattr(relay, "ENDPOINT_CACHE_S", 0.0)
+
+
+@pytest.fixture
+async def connect(gateway: Gateway) -> AsyncIterator[Callable[..., Any]]:
+    """Makes raw connections; closes what the test leaves open."""
+    made: list[Client] = []
+
+    async def make(url: str = gateway.url, local: str | None = None) -> Client:
+        made.append(await Client.connect(url, local))
+        return made[-1]
+
+    yield make
+    await asyncio.gather(*[client.close() for client in made])

@@ -369,7 +369,7 @@ def test_a_code_is_a_word(code: str) -> None:
 )
 def test_an_id_that_cannot_be_kept_leaves_a_send_uncertain(name: str, body: Callable[[str], Any]) -> None:
     """The message may be out; one that is as long as any real one is kept."""
-    start = lambda: account(name).send_message(MESSAGE)  # noqa: E731
+    start = lambda: account(name).send_message(MESSAGE)  # noqa: E731  (made anew for each body)
     for length in (MAX_ID + 1, 900_000):
         end = run(start, [answer_of(200, body("x" * length))] * 4).end
         assert isinstance(end, Uncertain)

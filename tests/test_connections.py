@@ -3,7 +3,7 @@
 import asyncio
 import itertools
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from typing import Any
 
 import msgspec
@@ -23,19 +23,6 @@ from .gateway import Gateway, Organization, eventually
 from .raw_http import HEALTH, Client, bearer, path_of, request, webhook
 
 DEADLINE_S = 0.4
-
-
-@pytest.fixture
-async def connect(gateway: Gateway) -> AsyncIterator[Callable[..., Any]]:
-    """Makes raw connections; closes what the test leaves open."""
-    made: list[Client] = []
-
-    async def make(url: str = gateway.url, local: str | None = None) -> Client:
-        made.append(await Client.connect(url, local))
-        return made[-1]
-
-    yield make
-    await asyncio.gather(*[client.close() for client in made])
 
 
 # ---------------------------------------------------------------- headers
@@ -284,13 +271,13 @@ async def test_who_never_reads_is_cut_off_and_who_reads_slowly_is_not(
     size = len((await gateway.call("GET", "/openapi.json")).raw)
     client = await connect()
     _small_window(client)
-    client.reader._transport.pause_reading()  # type: ignore[attr-defined]
+    client.reader._transport.pause_reading()  # type: ignore[attr-defined]  # a stream's transport reads
     await client.write(request("GET", "/openapi.json") * (20_000_000 // size))
     ended = connections_ended("slow_reader")
     if not reads:
         await eventually(lambda: connections_ended("slow_reader") == ended + 1)
         return
-    client.reader._transport.resume_reading()  # type: ignore[attr-defined]
+    client.reader._transport.resume_reading()  # type: ignore[attr-defined]  # as above
     for _ in range(12):
         await asyncio.sleep(DEADLINE_S / 4)  # the client's own pace
         await client.reader.readexactly(100_000)

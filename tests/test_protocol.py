@@ -8,7 +8,6 @@ import logging
 import os
 import random
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
 from types import FrameType
 from typing import Any
 
@@ -27,19 +26,6 @@ from .raw_http import HEALTH, Client, bearer, path_of, request, webhook
 
 # How many connections are cut at random places; the long form has 100,000.
 CUTS = int(os.environ.get("INGRESS_TEST_CUTS", "300"))
-
-
-@pytest.fixture
-async def connect(gateway: Gateway) -> AsyncIterator[Callable[..., Any]]:
-    """Makes raw connections; closes what the test leaves open."""
-    made: list[Client] = []
-
-    async def make(url: str = gateway.url, local: str | None = None) -> Client:
-        made.append(await Client.connect(url, local))
-        return made[-1]
-
-    yield make
-    await asyncio.gather(*[client.close() for client in made])
 
 
 @pytest.fixture
