@@ -351,3 +351,9 @@ async def test_whose_an_item_is_cannot_be_asked_and_its_neighbours_are_taken_all
     async with asyncio.timeout(10):
         statuses = [answer.status for answer in await asyncio.gather(*posts)]
     assert statuses == [503] * 8 + [200] * 8
+    monkeypatch.undo()
+
+    async def again() -> int:
+        return (await first.post_webhook(bodies[0].text("asked again"))).status
+
+    assert await eventually(again, lambda status: status == 200) == 200
