@@ -141,7 +141,7 @@ def _serve(settings: Settings) -> None:
                 )
             beside = None
             if stored.sandbox:
-                from .sandbox.development import Development  # a server does without simulators
+                from .dev.sandbox.development import Development  # a server does without simulators
 
                 beside = Development(stored).running
             runner.run(serve(stored, listening, operations, beside))
@@ -209,7 +209,7 @@ def _check_provider(name: str, samples: Path | None) -> int:
     """The exit status: 1 where the provider is none, or breaks the contract."""
     from providers.testing import SampleError, report  # a server checks nothing
 
-    from .sandbox.examples import examples
+    from .dev.sandbox.examples import examples
 
     try:
         rows = report.check(Registry().get(name), samples, None if samples else examples(name))

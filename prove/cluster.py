@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 import aiohttp
 
 from ingress.database import migrate
-from ingress.sandbox import (
+from ingress.dev.sandbox import (
     MetaSimulator,
     RetryPolicy,
     StatusPolicy,
@@ -24,7 +24,7 @@ from ingress.sandbox import (
     TwilioStatusPolicy,
     example_sender,
 )
-from ingress.sandbox.webhook_post import PostResult, Try, WebhookPoster
+from ingress.dev.sandbox.webhook_post import PostResult, Try, WebhookPoster
 from ingress.servers import EmbeddedServers
 from ingress.settings import Settings
 from ingress.vault import generate_key

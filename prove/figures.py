@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 from rich.table import Table
 
-from ingress.sandbox import Refuse
+from ingress.dev.sandbox import Refuse
 
 from .cluster import Cluster, cluster
 from .history import History, check

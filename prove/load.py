@@ -17,7 +17,7 @@ import redis.asyncio
 
 from ingress import audit
 from ingress.database import Database
-from ingress.sandbox import message_id_of, message_ids, message_sid_of
+from ingress.dev.sandbox import message_id_of, message_ids, message_sid_of
 from ingress.vault import Vault
 from tests.gateway import Answer, Organization, eventually
 

@@ -5,7 +5,7 @@ import statistics
 from time import monotonic
 from typing import Any
 
-from ingress.sandbox import ErrorCode, Hang
+from ingress.dev.sandbox import ErrorCode, Hang
 from tests.gateway import Answer, Organization, eventually
 
 DOWN = ErrorCode(code=131016, http_status=503)  # the provider says itself that it took nothing

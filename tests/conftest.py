@@ -18,7 +18,7 @@ import uvicorn
 from ingress import operations, reading, relay
 from ingress.app import Application
 from ingress.database import migrate
-from ingress.sandbox import CrmSimulator, MetaSimulator, RetryPolicy
+from ingress.dev.sandbox import CrmSimulator, MetaSimulator, RetryPolicy
 from ingress.server import configuration, listen, operations_configuration
 from ingress.servers import EmbeddedServers
 from ingress.settings import Settings

@@ -22,8 +22,8 @@ import asyncpg
 import msgspec
 from aiohttp import web
 
-from ingress.sandbox import MetaNumber, MetaSimulator, PostResult, example_number, signed_headers
-from ingress.sandbox.meta_bodies import encode
+from ingress.dev.sandbox import MetaNumber, MetaSimulator, PostResult, example_number, signed_headers
+from ingress.dev.sandbox.meta.bodies import encode
 
 SCOPES = ["send", "read", "configure", "admin"]
 # Tests ask as fast as they can, and all from one address.

@@ -8,8 +8,8 @@ from typing import Any
 import msgspec
 from yarl import URL
 
-from ingress.sandbox import signed_headers
-from ingress.sandbox.meta_bodies import encode
+from ingress.dev.sandbox import signed_headers
+from ingress.dev.sandbox.meta.bodies import encode
 
 from .gateway import Organization
 

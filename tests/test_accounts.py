@@ -8,9 +8,9 @@ from uuid import UUID, uuid4
 import asyncpg
 import pytest
 
+from ingress.dev.sandbox import ResetAfterAccept, StatusPolicy
+from ingress.dev.sandbox.meta.bodies import envelope, status_item
 from ingress.identifiers import account_id
-from ingress.sandbox import ResetAfterAccept, StatusPolicy
-from ingress.sandbox.meta_bodies import envelope, status_item
 from ingress.settings import Settings
 from ingress.storage import health, statuses
 from providers.meta_business import MetaBusiness

@@ -7,9 +7,9 @@ import asyncpg
 import msgspec
 import pytest
 
+from ingress.dev.sandbox import example_number, signed_headers
+from ingress.dev.sandbox.meta.bodies import encode
 from ingress.group_commit import GroupCommit, Overloaded
-from ingress.sandbox import example_number, signed_headers
-from ingress.sandbox.meta_bodies import encode
 from ingress.settings import Settings
 from ingress.storage import unread
 

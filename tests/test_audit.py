@@ -12,7 +12,7 @@ import pytest
 from ingress import administration, app, log
 from ingress.audit import Actor, record, verify
 from ingress.database import Database, StoreUnavailable
-from ingress.sandbox import CrmSimulator
+from ingress.dev.sandbox import CrmSimulator
 from ingress.settings import Settings
 from ingress.storage import organizations
 from ingress.vault import Vault, generate_key

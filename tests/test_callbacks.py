@@ -17,10 +17,10 @@ from aiohttp import web
 
 from ingress import places, relay
 from ingress.database import WORKER, Database, migrate
+from ingress.dev.sandbox import CrmHang, CrmSlow, CrmStatus, MetaSimulator
+from ingress.dev.sandbox.standard_webhooks import problem
 from ingress.egress import Egress
 from ingress.openapi import Envelope
-from ingress.sandbox import CrmHang, CrmSlow, CrmStatus, MetaSimulator
-from ingress.sandbox.standard_webhooks import problem
 from ingress.settings import Settings
 from ingress.storage import deliveries, events
 

@@ -16,9 +16,9 @@ import pytest
 from aiohttp import web
 
 from ingress import accounts
-from ingress.sandbox import ErrorCode, Hang, Refuse, TwilioSimulator, example_number
-from ingress.sandbox.meta_templates import example_template
-from ingress.sandbox.twilio_bodies import example_sender
+from ingress.dev.sandbox import ErrorCode, Hang, Refuse, TwilioSimulator, example_number
+from ingress.dev.sandbox.meta.templates import example_template
+from ingress.dev.sandbox.twilio.bodies import example_sender
 from ingress.settings import Settings
 from ingress.storage import switches
 from providers import WhatsAppProvider

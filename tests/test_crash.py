@@ -21,8 +21,7 @@ import msgspec
 import pytest
 
 from ingress.database import migrate
-from ingress.group_commit import COALESCE_ROWS
-from ingress.sandbox import (
+from ingress.dev.sandbox import (
     CrmSimulator,
     FaultProxy,
     Hang,
@@ -34,9 +33,10 @@ from ingress.sandbox import (
     Throttle429,
     message_ids,
 )
-from ingress.sandbox.conditions import Changes
-from ingress.sandbox.meta_bodies import Body, encode
-from ingress.sandbox.webhook_post import Try, WebhookPoster
+from ingress.dev.sandbox.conditions import Changes
+from ingress.dev.sandbox.meta.bodies import Body, encode
+from ingress.dev.sandbox.webhook_post import Try, WebhookPoster
+from ingress.group_commit import COALESCE_ROWS
 from ingress.servers import EmbeddedServers
 from ingress.settings import Settings
 from ingress.vault import generate_key

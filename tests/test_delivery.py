@@ -17,9 +17,9 @@ from aiohttp import web
 
 from ingress import relay
 from ingress.database import WORKER, Database
+from ingress.dev.sandbox import CrmFlood, CrmReset, CrmSimulator, CrmSlow, CrmStatus, Delivered, FaultProxy
+from ingress.dev.sandbox.standard_webhooks import problem
 from ingress.identifiers import new_id
-from ingress.sandbox import CrmFlood, CrmReset, CrmSimulator, CrmSlow, CrmStatus, Delivered, FaultProxy
-from ingress.sandbox.standard_webhooks import problem
 from ingress.settings import Settings
 from ingress.storage import deliveries, events
 from ingress.storage.events import EventRow

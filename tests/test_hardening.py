@@ -21,10 +21,10 @@ from ingress import app, auth, metrics, takeover
 from ingress import inbound as receiving
 from ingress import manager as managing
 from ingress.database import Database, StoreUnavailable, is_data_error, store_errors
+from ingress.dev.sandbox import ErrorCode, StatusPolicy
+from ingress.dev.sandbox.meta.bodies import envelope, status_item
 from ingress.manager import WhatsAppProviderManager
 from ingress.redis_state import RedisState
-from ingress.sandbox import ErrorCode, StatusPolicy
-from ingress.sandbox.meta_bodies import envelope, status_item
 from ingress.settings import Settings
 from ingress.storage import audit, configs, inbound, retention, sends, statuses, switches
 from ingress.vault import Vault, generate_key

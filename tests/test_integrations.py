@@ -10,7 +10,7 @@ import asyncpg
 import pytest
 
 from ingress import accounts
-from ingress.sandbox import Bare5xx, CrmSimulator, Hang, MetaNumber, MetaSimulator, Refuse, example_number
+from ingress.dev.sandbox import Bare5xx, CrmSimulator, Hang, MetaNumber, MetaSimulator, Refuse, example_number
 from ingress.settings import Settings
 from providers import Registry
 from providers.meta_business import MetaBusiness

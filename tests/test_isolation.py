@@ -21,11 +21,11 @@ from starlette.routing import BaseRoute, Mount, Route
 from ingress import storage
 from ingress.app import ROUTES
 from ingress.database import APP, INGEST, WORKER, Database
+from ingress.dev.sandbox import ErrorCode, StatusPolicy, encode
+from ingress.dev.sandbox.meta.bodies import envelope, metadata, status_item
+from ingress.dev.sandbox.meta.templates import example_template
 from ingress.identifiers import id_at
 from ingress.openapi import BODIES, walk
-from ingress.sandbox import ErrorCode, StatusPolicy, encode
-from ingress.sandbox.meta_bodies import envelope, metadata, status_item
-from ingress.sandbox.meta_templates import example_template
 from ingress.settings import Settings
 from ingress.storage import configs, health, sends, switches
 from ingress.vault import new_api_key

@@ -35,7 +35,7 @@ def name_of(path: Path) -> str:
 def is_for_show(path: Path) -> bool:
     """The simulators and the scene that `ingress demo` plays: no part of the service."""
     place = path.relative_to(FOLDER)
-    return place.parts[0] == "sandbox" or place.parts[0].startswith("demo")
+    return place.parts[0] in {"dev", "demo"}
 
 
 SERVICE = [path for path in FILES if not is_for_show(path)]
@@ -105,7 +105,7 @@ def test_imports_make_no_circle() -> None:
 
 def test_the_service_does_without_its_simulators() -> None:
     """None of its modules imports the sandbox, but inside of a function that was asked for it."""
-    found = {name_of(path) for path in SERVICE for name in imported(path) if name.startswith("ingress.sandbox")}
+    found = {name_of(path) for path in SERVICE for name in imported(path) if name.startswith("ingress.dev.sandbox")}
     assert found == set()
 
 
@@ -322,7 +322,7 @@ def test_secrets_are_compared_in_constant_time() -> None:
 
 def test_importing_the_service_does_nothing() -> None:
     """No socket, no server, no environment is read: every module can be imported by a tool."""
-    modules = [name for name in MODULES if "__main__" not in name and not name.startswith("ingress.demo")]
+    modules = [name for name in MODULES if "__main__" not in name and not name.startswith(("ingress.demo", "ingress.dev.demo"))]
     program = (
         "import sys, importlib, socket\n"
         "def refuse(*a, **k): raise SystemExit('a socket was made')\n"

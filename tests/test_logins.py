@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from ingress.database import APP, INGEST, ROLES, WORKER, Database, SchemaError, StoreUnavailable, migrate, prepare
-from ingress.sandbox import MetaSimulator
+from ingress.dev.sandbox import MetaSimulator
 from ingress.servers import EmbeddedServers
 from ingress.settings import Settings
 

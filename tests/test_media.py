@@ -14,7 +14,7 @@ import pytest
 from aiohttp import web
 
 from ingress import metrics, protocol, transfers
-from ingress.sandbox import ErrorCode, Refuse, Slow, Throttle429
+from ingress.dev.sandbox import ErrorCode, Refuse, Slow, Throttle429
 
 from .gateway import Answer, Gateway, Organization, elsewhere, eventually
 

@@ -5,8 +5,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from ingress.sandbox import MetaNumber, example_number
-from ingress.sandbox.meta_templates import example_template
+from ingress.dev.sandbox import MetaNumber, example_number
+from ingress.dev.sandbox.meta.templates import example_template
 from providers import Check, Flow, Rejected, Unavailable
 from providers.meta_business import MetaBusiness
 

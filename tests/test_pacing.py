@@ -12,10 +12,10 @@ from uuid import UUID, uuid4
 import pytest
 
 from ingress import pacing
+from ingress.dev.sandbox import ErrorCode
 from ingress.manager import Config
 from ingress.pacing import Pacer
 from ingress.redis_state import Line, RedisState, Reserved
-from ingress.sandbox import ErrorCode
 from ingress.settings import Settings
 from providers import Throttled
 from providers.base import Pacing

@@ -10,7 +10,7 @@ import asyncpg
 import pytest
 
 from ingress import app
-from ingress.sandbox import RetryPolicy, WahaSession, WahaSimulator, example_session
+from ingress.dev.sandbox import RetryPolicy, WahaSession, WahaSimulator, example_session
 from ingress.settings import Settings
 
 from .conftest import serving

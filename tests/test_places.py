@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from ingress import places
 from ingress.database import WORKER, Database
+from ingress.dev.sandbox import CrmSlow
 from ingress.places import CONCURRENCY, PER_ORGANIZATION, RESERVE, SLOW_PLACES, SLOW_S, Places
-from ingress.sandbox import CrmSlow
 from ingress.settings import Settings
 from ingress.storage import events
 from ingress.storage.deliveries import Share

@@ -14,8 +14,8 @@ import msgspec
 import pytest
 
 from ingress import app, takeover
+from ingress.dev.sandbox import MetaSimulator, Slow, StatusPolicy, example_number
 from ingress.manager import WhatsAppProviderManager
-from ingress.sandbox import MetaSimulator, Slow, StatusPolicy, example_number
 from ingress.settings import Settings
 from providers import Flow, MessageData, MessageResult, ProviderInfo, Registry, Rejected
 from providers.meta_business import MetaBusiness

@@ -16,8 +16,8 @@ import redis.asyncio
 
 from ingress import accounts, prober
 from ingress.database import Database
+from ingress.dev.sandbox import Bare5xx, ErrorCode, Hang, MetaSimulator, StatusPolicy
 from ingress.identifiers import new_id
-from ingress.sandbox import Bare5xx, ErrorCode, Hang, MetaSimulator, StatusPolicy
 from ingress.settings import Settings
 from ingress.storage import health, switches
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from ingress import calls
-from ingress.sandbox import example_number
+from ingress.dev.sandbox import example_number
 
 from .gateway import Gateway, Organization
 

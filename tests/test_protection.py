@@ -12,7 +12,7 @@ import pytest
 
 from ingress import app, breaker, breakers, bulkhead, outbound, takeover
 from ingress.budget import RetryBudgets
-from ingress.sandbox import ErrorCode, MetaSimulator, Refuse, ResetBeforeAccept, StatusPolicy, Throttle429
+from ingress.dev.sandbox import ErrorCode, MetaSimulator, Refuse, ResetBeforeAccept, StatusPolicy, Throttle429
 from ingress.settings import Settings
 from prove import protection
 from prove.protection import DOWN

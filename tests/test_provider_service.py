@@ -15,7 +15,7 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 import pytest
 from aiohttp import web
 
-from ingress.sandbox.listener import HOST
+from ingress.dev.sandbox.listener import HOST
 
 from .gateway import Answer, Gateway, Organization, elsewhere
 

@@ -9,8 +9,8 @@ from typing import Any
 import asyncpg
 import pytest
 
-from ingress.sandbox import signed_headers
-from ingress.sandbox.meta_bodies import encode
+from ingress.dev.sandbox import signed_headers
+from ingress.dev.sandbox.meta.bodies import encode
 from ingress.servers import EmbeddedServers
 from providers.meta_business import MetaBusiness
 

@@ -22,7 +22,7 @@ import redis.asyncio
 import ingress
 import providers
 from ingress import log, manager, messages_api, reading, relay
-from ingress.sandbox import (
+from ingress.dev.sandbox import (
     Bare5xx,
     CrmSimulator,
     CrmStatus,

@@ -15,8 +15,8 @@ import pytest
 import redis.asyncio
 
 from ingress import events, manager, redis_state
+from ingress.dev.sandbox import MetaSimulator
 from ingress.redis_state import ACTIVE_TTL_S, RedisState
-from ingress.sandbox import MetaSimulator
 from ingress.servers import EmbeddedServers
 from ingress.settings import Settings
 

@@ -11,7 +11,7 @@ import pytest
 
 from ingress import asking, breaker, log
 from ingress.calls import Caller
-from ingress.sandbox import (
+from ingress.dev.sandbox import (
     Bare5xx,
     Bare5xxAfterAccept,
     EmptyAnswer,
@@ -97,7 +97,7 @@ async def test_statuses_merge_by_rank_in_any_order(
 
 
 def _status_body(organization: Organization, accepted: Any, status: str, tracked: bool) -> Any:
-    from ingress.sandbox.meta_bodies import envelope, status_item
+    from ingress.dev.sandbox.meta.bodies import envelope, status_item
 
     item = status_item(accepted.wamid, status, accepted.body)
     if not tracked:
@@ -535,7 +535,7 @@ async def test_a_status_in_between_stops_the_repetition(
 
 async def test_a_failure_of_an_earlier_attempt_does_not_hide_the_last_one(pair: Organization, gateway: Gateway) -> None:
     """Both statuses in one webhook: `failed` of attempt 1 ranks above `sent` of attempt 3, and is beside the point."""
-    from ingress.sandbox.meta_bodies import envelope, status_item
+    from ingress.dev.sandbox.meta.bodies import envelope, status_item
 
     gateway.meta.set_statuses(pair.numbers[0], NO_STATUSES)
     await gateway.meta.script(pair.numbers[0], *[ResetBeforeAccept()] * 3)

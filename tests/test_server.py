@@ -27,9 +27,9 @@ from yarl import URL
 from ingress import edge, inbound, metrics, protocol
 from ingress.app import Application
 from ingress.database import migrate
+from ingress.dev.sandbox import MetaSimulator, Slow, StatusPolicy
+from ingress.dev.sandbox.meta.bodies import encode, signed_headers
 from ingress.exchange import Exchange
-from ingress.sandbox import MetaSimulator, Slow, StatusPolicy
-from ingress.sandbox.meta_bodies import encode, signed_headers
 from ingress.servers import EmbeddedServers, Postgres
 from ingress.settings import Settings
 from ingress.storage.inbound import store

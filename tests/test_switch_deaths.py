@@ -16,8 +16,8 @@ import asyncpg
 import pytest
 import redis.asyncio
 
+from ingress.dev.sandbox import FaultProxy
 from ingress.redis_state import CHANNEL
-from ingress.sandbox import FaultProxy
 from ingress.servers import EmbeddedServers
 from ingress.settings import Settings
 

@@ -18,7 +18,7 @@ import redis.asyncio
 from yarl import URL
 
 from ingress import accounts, app, database, manager, redis_state, switching
-from ingress.sandbox import (
+from ingress.dev.sandbox import (
     ErrorCode,
     Hang,
     MetaSimulator,
@@ -28,7 +28,7 @@ from ingress.sandbox import (
     TwilioSimulator,
     example_number,
 )
-from ingress.sandbox.twilio_bodies import example_sender
+from ingress.dev.sandbox.twilio.bodies import example_sender
 from ingress.servers import EmbeddedServers
 from ingress.settings import Settings
 from ingress.storage import switches

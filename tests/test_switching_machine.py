@@ -33,8 +33,8 @@ from hypothesis.stateful import (
 )
 
 from ingress import app, manager, redis_state
+from ingress.dev.sandbox import MetaSimulator
 from ingress.manager import WhatsAppProviderManager
-from ingress.sandbox import MetaSimulator
 from ingress.servers import EmbeddedServers
 from ingress.settings import Settings
 

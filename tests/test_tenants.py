@@ -7,11 +7,11 @@ import msgspec
 import pytest
 
 from ingress.accounts import Accounts
+from ingress.dev.sandbox import MetaNumber, example_number
+from ingress.dev.sandbox.meta.bodies import encode
+from ingress.dev.sandbox.twilio.bodies import example_sender
+from ingress.dev.sandbox.waha.bodies import example_session
 from ingress.ownership import Ownership
-from ingress.sandbox import MetaNumber, example_number
-from ingress.sandbox.meta_bodies import encode
-from ingress.sandbox.twilio_bodies import example_sender
-from ingress.sandbox.waha_bodies import example_session
 from ingress.storage import owners
 from ingress.vault import Vault, generate_key
 from providers import Registry, WhatsAppProvider

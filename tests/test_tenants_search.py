@@ -20,8 +20,8 @@ from hypothesis import settings as search
 from hypothesis import strategies as st
 
 from ingress import manager, ownership
-from ingress.sandbox import MetaNumber, example_number, signed_headers
-from ingress.sandbox.meta_bodies import encode, metadata
+from ingress.dev.sandbox import MetaNumber, example_number, signed_headers
+from ingress.dev.sandbox.meta.bodies import encode, metadata
 
 from .gateway import Gateway, Organization, _numbers
 

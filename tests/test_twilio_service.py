@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from ingress import asking
-from ingress.sandbox import (
+from ingress.dev.sandbox import (
     AnyFault,
     Bare5xxAfterAccept,
     EmptyAnswer,

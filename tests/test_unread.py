@@ -13,8 +13,8 @@ import pytest
 from ingress import app, metrics, reading
 from ingress import unread as unread_module
 from ingress.database import Database, StoreUnavailable
-from ingress.sandbox import CrmSimulator
-from ingress.sandbox.meta_bodies import encode
+from ingress.dev.sandbox import CrmSimulator
+from ingress.dev.sandbox.meta.bodies import encode
 from ingress.settings import Settings
 from ingress.storage import unread
 from providers import _values

@@ -9,7 +9,7 @@ from typing import Any, get_args
 import msgspec
 import pytest
 
-from ingress.sandbox import (
+from ingress.dev.sandbox import (
     Accept,
     AckPolicy,
     AnyFault,
@@ -28,7 +28,7 @@ from ingress.sandbox import (
     WahaSimulator,
     example_session,
 )
-from ingress.sandbox.waha_bodies import Engine
+from ingress.dev.sandbox.waha.bodies import Engine
 
 from .gateway import Gateway, Organization, eventually
 

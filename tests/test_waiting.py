@@ -13,10 +13,10 @@ import pytest
 
 from ingress import auth, metrics, waiting
 from ingress.database import EXCLUSIVE_QUEUE_EACH, Busy, Database
+from ingress.dev.sandbox import Slow
 from ingress.envelope import own_event
 from ingress.identifiers import new_id
 from ingress.inbound import Inbound
-from ingress.sandbox import Slow
 from ingress.settings import Settings
 from ingress.shares import Shares
 from ingress.storage import deliveries

@@ -20,8 +20,8 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from ingress.sandbox import CrmSimulator, CrmSlow, Hang
-from ingress.sandbox.meta_bodies import signed_headers
+from ingress.dev.sandbox import CrmSimulator, CrmSlow, Hang
+from ingress.dev.sandbox.meta.bodies import signed_headers
 from ingress.settings import Settings, variable
 from tests.gateway import Organization, eventually
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import msgspec
 
-from ingress.sandbox.meta_bodies import MetaNumber, encode, envelope, signed_headers
+from ingress.dev.sandbox.meta.bodies import MetaNumber, encode, envelope, signed_headers
 
 ADDRESSES = 100
 CONNECTIONS = 1_000

@@ -13,7 +13,7 @@ import pytest
 from cloud_samples import ACCOUNT, compact, signed
 
 from ingress.cli import main
-from ingress.sandbox.examples import examples
+from ingress.dev.sandbox.examples import examples
 from providers import Event, Flow, MessageData, MessageResult, Rejected, Request, Unverified, Webhook
 from providers.meta_business import MetaBusiness
 from providers.signing import same_secret
@@ -306,7 +306,7 @@ def test_a_provider_that_refuses_what_is_genuine_is_found() -> None:
 
 def test_what_needs_samples_is_said(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """Of a provider that the sandbox does not know."""
-    monkeypatch.setattr("ingress.sandbox.examples.examples", lambda name: None)
+    monkeypatch.setattr("ingress.dev.sandbox.examples.examples", lambda name: None)
     monkeypatch.setattr(sys, "argv", ["ingress", "providers", "check", "meta_business"])
     with pytest.raises(SystemExit) as ended:
         main()

@@ -7,7 +7,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from ingress.sandbox import (
+from ingress.dev.sandbox import (
     AckPolicy,
     CrmSimulator,
     MetaNumber,
@@ -23,8 +23,8 @@ from ingress.sandbox import (
     example_sender,
     example_session,
 )
-from ingress.sandbox.conditions import Changes
-from ingress.sandbox.listener import Listener
+from ingress.dev.sandbox.conditions import Changes
+from ingress.dev.sandbox.listener import Listener
 
 from .twilio_client import Client, Endpoint
 from .waha_kit import Hooks as WahaHooks

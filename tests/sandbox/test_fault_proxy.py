@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ingress.sandbox import FaultProxy
+from ingress.dev.sandbox import FaultProxy
 
 
 class Echo:

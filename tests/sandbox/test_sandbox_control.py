@@ -10,7 +10,7 @@ import aiohttp
 import msgspec
 import pytest
 
-from ingress.sandbox import CrmSimulator, MetaNumber, MetaSimulator, example_number
+from ingress.dev.sandbox import CrmSimulator, MetaNumber, MetaSimulator, example_number
 
 from .conftest import Hooks, Send, bearer, text_body
 from .test_sandbox_crm import SECRET, event, signed
@@ -143,7 +143,7 @@ async def test_the_crm_is_controlled_likewise(crm: CrmSimulator, http: aiohttp.C
 async def test_the_command_prints_its_urls_and_stops_on_sigterm(http: aiohttp.ClientSession) -> None:
     """One JSON line, six working addresses, exit status 0."""
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "ingress.sandbox", "--meta-port", "0", stdout=asyncio.subprocess.PIPE
+        sys.executable, "-m", "ingress.dev.sandbox", "--meta-port", "0", stdout=asyncio.subprocess.PIPE
     )
     try:
         assert process.stdout is not None

@@ -11,9 +11,9 @@ from typing import Any
 import aiohttp
 import pytest
 
-from ingress.sandbox import CrmFlood, CrmHang, CrmReset, CrmSimulator, CrmSlow, CrmStatus
-from ingress.sandbox.crm_records import Inversion
-from ingress.sandbox.standard_webhooks import problem
+from ingress.dev.sandbox import CrmFlood, CrmHang, CrmReset, CrmSimulator, CrmSlow, CrmStatus
+from ingress.dev.sandbox.crm.records import Inversion
+from ingress.dev.sandbox.standard_webhooks import problem
 
 SECRET = "whsec_" + base64.b64encode(b"k" * 24).decode()
 OTHER = "whsec_" + base64.b64encode(b"o" * 24).decode()

@@ -7,7 +7,7 @@ import aiohttp
 import pytest
 import uvloop
 
-from ingress.sandbox import (
+from ingress.dev.sandbox import (
     Accept,
     AnyFault,
     Bare5xx,

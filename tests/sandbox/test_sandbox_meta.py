@@ -9,7 +9,7 @@ import aiohttp
 import msgspec
 import pytest
 
-from ingress.sandbox import (
+from ingress.dev.sandbox import (
     MetaNumber,
     MetaSimulator,
     StatusPolicy,
@@ -20,8 +20,8 @@ from ingress.sandbox import (
     message_ids,
     signature,
 )
-from ingress.sandbox.meta_inbound import MetaInbound
-from ingress.sandbox.meta_templates import example_template
+from ingress.dev.sandbox.meta.inbound import MetaInbound
+from ingress.dev.sandbox.meta.templates import example_template
 
 from .conftest import Hooks, Send, bearer, text_body
 

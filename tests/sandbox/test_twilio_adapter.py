@@ -8,7 +8,7 @@ import aiohttp
 import msgspec
 import pytest
 
-from ingress.sandbox import Accept, HangAfterAccept, TwilioSender, TwilioSimulator
+from ingress.dev.sandbox import Accept, HangAfterAccept, TwilioSender, TwilioSimulator
 from providers import Flow, Request, Response
 from providers.errors import AccountBroken, Rejected, SendError
 from providers.messages import (

@@ -7,7 +7,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from ingress.sandbox import TwilioSender, TwilioSimulator, example_sender
+from ingress.dev.sandbox import TwilioSender, TwilioSimulator, example_sender
 
 from .twilio_client import PERSON, Client
 

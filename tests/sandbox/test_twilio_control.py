@@ -4,7 +4,7 @@ import aiohttp
 import msgspec
 import pytest
 
-from ingress.sandbox import TwilioSimulator, example_sender
+from ingress.dev.sandbox import TwilioSimulator, example_sender
 
 from .test_sandbox_control import Control
 from .test_twilio_api import CALLBACK, CONTENT

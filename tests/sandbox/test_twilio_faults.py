@@ -5,7 +5,7 @@ import asyncio
 import aiohttp
 import pytest
 
-from ingress.sandbox import (
+from ingress.dev.sandbox import (
     TWILIO_DOCUMENTED,
     Accept,
     AnyFault,

@@ -6,10 +6,10 @@ import msgspec
 import pytest
 from twilio.request_validator import RequestValidator, get_signature_algorithm
 
-from ingress.sandbox import Pace, TwilioSender, TwilioSimulator, TwilioStatusPolicy, example_sender
-from ingress.sandbox.listener import Listener
-from ingress.sandbox.twilio_records import Alert, Spoken
-from ingress.sandbox.twilio_retries import policy_of
+from ingress.dev.sandbox import Pace, TwilioSender, TwilioSimulator, TwilioStatusPolicy, example_sender
+from ingress.dev.sandbox.listener import Listener
+from ingress.dev.sandbox.twilio.records import Alert, Spoken
+from ingress.dev.sandbox.twilio.retries import policy_of
 from providers import Webhook
 from providers.errors import Unverified
 from providers.twilio_whatsapp import TwilioWhatsApp
@@ -228,7 +228,7 @@ async def test_all_tries_together_have_fifteen_seconds(sender: TwilioSender) -> 
 
 
 async def _hang(request: Any) -> Any:
-    from ingress.sandbox.listener import vanish
+    from ingress.dev.sandbox.listener import vanish
 
     await vanish()
 

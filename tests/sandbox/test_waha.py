@@ -5,8 +5,8 @@ from typing import Any, get_args
 import aiohttp
 import pytest
 
-from ingress.sandbox import WahaSimulator, example_session
-from ingress.sandbox.waha_bodies import Engine, lid_of, new_event_id
+from ingress.dev.sandbox import WahaSimulator, example_session
+from ingress.dev.sandbox.waha.bodies import Engine, lid_of, new_event_id
 from providers import (
     Audio,
     Button,

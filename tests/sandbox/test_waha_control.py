@@ -3,7 +3,7 @@
 import msgspec
 import pytest
 
-from ingress.sandbox import WahaSimulator, example_session
+from ingress.dev.sandbox import WahaSimulator, example_session
 
 from .test_sandbox_control import Control
 from .waha_kit import CHAT, PEER, Hooks, Phone

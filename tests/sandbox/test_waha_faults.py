@@ -5,7 +5,7 @@ import errno
 import aiohttp
 import pytest
 
-from ingress.sandbox import (
+from ingress.dev.sandbox import (
     Accept,
     AnyFault,
     Bare5xx,

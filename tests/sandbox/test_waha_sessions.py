@@ -6,8 +6,8 @@ from typing import Any, get_args
 import aiohttp
 import pytest
 
-from ingress.sandbox import WahaSimulator, example_session
-from ingress.sandbox.waha_bodies import Engine
+from ingress.dev.sandbox import WahaSimulator, example_session
+from ingress.dev.sandbox.waha.bodies import Engine
 from providers import AccountBroken, Text, Unavailable
 
 from .waha_kit import Hooks, Phone

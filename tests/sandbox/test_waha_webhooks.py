@@ -6,8 +6,8 @@ from typing import Any, get_args
 import aiohttp
 import pytest
 
-from ingress.sandbox import AckPolicy, WahaSimulator, example_session, waha_signature
-from ingress.sandbox.waha_bodies import Engine, News, lid_of
+from ingress.dev.sandbox import AckPolicy, WahaSimulator, example_session, waha_signature
+from ingress.dev.sandbox.waha.bodies import Engine, News, lid_of
 from providers import (
     Audio,
     ButtonReply,

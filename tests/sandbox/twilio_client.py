@@ -6,9 +6,9 @@ from urllib.parse import parse_qsl, urlencode
 import aiohttp
 from aiohttp import web
 
-from ingress.sandbox import TwilioSender, TwilioSimulator
-from ingress.sandbox.conditions import Changes
-from ingress.sandbox.listener import Listener
+from ingress.dev.sandbox import TwilioSender, TwilioSimulator
+from ingress.dev.sandbox.conditions import Changes
+from ingress.dev.sandbox.listener import Listener
 
 FORM = "application/x-www-form-urlencoded"
 TWIML = '<?xml version="1.0" encoding="UTF-8"?><Response/>'

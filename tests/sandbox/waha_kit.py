@@ -5,9 +5,9 @@ from typing import Any, TypeVar
 import aiohttp
 import msgspec
 
-from ingress.sandbox import WahaSession, WahaSimulator
-from ingress.sandbox.conditions import Changes
-from ingress.sandbox.listener import Listener
+from ingress.dev.sandbox import WahaSession, WahaSimulator
+from ingress.dev.sandbox.conditions import Changes
+from ingress.dev.sandbox.listener import Listener
 from providers import Event, Flow, MessageData, Recipient, Response, Webhook
 from providers.messages import OutboundContent
 from providers.whatsapp_web import WhatsAppWeb

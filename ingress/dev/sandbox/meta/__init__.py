@@ -1,0 +1,1 @@
+"""A Graph API with the WhatsApp Business Platform behind it."""

@@ -1,0 +1,283 @@
+"""The Graph API's front door and its management calls: numbers, accounts, subscriptions, media, tokens.
+
+Source: https://developers.facebook.com/documentation/business-messaging/whatsapp/reference
+"""
+
+import hmac
+import re
+import secrets
+from typing import Any
+
+import msgspec
+from aiohttp import web
+
+from .bodies import Body, MetaNumber
+from .errors import GraphError, not_found
+from .media import DOWNLOAD_PATH, read_form
+from .send import graph_response, perform, send
+from .templates import list_templates
+from .validation import check_product
+from .world import MetaWorld, NumberState
+
+VERSIONS = {"v21.0", "v22.0", "v23.0", "v24.0", "v25.0", "v26.0"}
+DEFAULT_FIELDS = "id,verified_name,code_verification_status,display_phone_number,quality_rating,platform_type"
+SCOPES = ["whatsapp_business_management", "whatsapp_business_messaging"]
+MAX_CALLBACK_URL = 200  # characters
+MAX_REGISTRATIONS = 10  # in 72 hours, which are longer than any simulator lives
+
+
+class GraphApi:
+    """The handler of every API port. A request is counted before anything is judged about it."""
+
+    def __init__(self, world: MetaWorld) -> None:
+        self._world = world
+
+    async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
+        try:
+            return await self._route(request)
+        except GraphError as error:
+            return graph_response(error.json(), error.http_status)
+        finally:
+            self._world.changed()
+
+    async def _route(self, request: web.BaseRequest) -> web.StreamResponse:
+        if request.path == DOWNLOAD_PATH:
+            self._count(request, "media_bytes")
+            return self._world.media.download(request, _token(request))
+        version, _, rest = request.path.strip("/").partition("/")
+        node, *edges = rest.split("/")
+        if version not in VERSIONS or not node or len(edges) > 1:
+            self._count(request, "unknown")
+            raise _unknown_path(request)
+        edge = edges[0] if edges else ""
+        self._count(request, edge or ("debug_token" if node == "debug_token" else "node"), node)
+        if node == "debug_token":
+            return graph_response(self._debug_token(request))
+        self._check_token(request)
+        state = self._world.numbers.get(node)
+        if state is not None and state.number.access_token == _token(request):
+            return await self._number(request, state, edge)
+        member = self._member_of_account(node, _token(request))
+        if member is not None:
+            return await perform(
+                self._world,
+                member.script.standing,
+                request,
+                lambda: self._account(request, member.number, edge),
+            )
+        medium = None if edge else self._world.media.describe(node, _token(request))
+        if medium is None or request.method not in ("GET", "DELETE"):
+            raise not_found(node, request.method)
+        if request.method == "DELETE":
+            self._world.media.remove(node)
+            return graph_response({"success": True})
+        return graph_response(medium)
+
+    def _count(self, request: web.BaseRequest, operation: str, node: str = "") -> None:
+        number = node if node in self._world.numbers else ""
+        self._world.calls[number, f"{request.method} {operation}"] += 1
+
+    # ---------------------------------------------------------------- who asks
+
+    def _check_token(self, request: web.BaseRequest) -> None:
+        token = _token(request)
+        owners = [state.number for state in self._world.numbers.values() if state.number.access_token == token]
+        if not owners:
+            raise GraphError(190, message="(#190) Invalid OAuth access token - Cannot parse access token")
+        proof = request.query.get("appsecret_proof")
+        if proof is not None and proof not in {_proof(number) for number in owners}:
+            raise GraphError(100, message="(#100) Invalid appsecret_proof provided in the API argument")
+
+    def _member_of_account(self, waba_id: str, token: str) -> NumberState | None:
+        """A number of that account that *token* belongs to."""
+        for state in self._world.numbers.values():
+            if state.number.waba_id == waba_id and state.number.access_token == token:
+                return state
+        return None
+
+    def _debug_token(self, request: web.BaseRequest) -> Body:
+        apps = {f"{state.number.app_id}|{state.number.app_secret}" for state in self._world.numbers.values()}
+        if _token(request) not in apps:
+            raise GraphError(190)
+        token = request.query.get("input_token")
+        numbers = [state.number for state in self._world.numbers.values() if state.number.access_token == token]
+        accounts = sorted({number.waba_id for number in numbers})
+        return {
+            "data": {
+                "app_id": _token(request).partition("|")[0],
+                "type": "SYSTEM_USER",
+                "application": "Gateway",
+                "is_valid": bool(numbers),
+                "expires_at": 0,  # never
+                "scopes": SCOPES if numbers else [],
+                "granular_scopes": [{"scope": scope, "target_ids": accounts} for scope in SCOPES if numbers],
+            }
+        }
+
+    # ---------------------------------------------------------------- a number
+
+    async def _number(self, request: web.BaseRequest, state: NumberState, edge: str) -> web.StreamResponse:
+        if request.method == "POST" and edge in ("messages", "marketing_messages"):
+            return await send(self._world, state, request, marketing=edge == "marketing_messages")
+        fault = state.script.standing
+        if request.method == "POST" and edge == "media":
+            return await perform(self._world, fault, request, lambda: self._upload(request, state))
+        if request.method == "POST" and edge == "register":
+            return await perform(self._world, fault, request, lambda: self._register(request, state))
+        if request.method == "GET" and not edge:
+            return await perform(self._world, fault, request, lambda: self._number_fields(request, state))
+        if request.method == "POST" and not edge:
+            return await perform(self._world, fault, request, lambda: self._configure_webhook(request, state))
+        raise _unknown_path(request)
+
+    async def _number_fields(self, request: web.BaseRequest, state: NumberState) -> Body:
+        known = self._all_fields(state)
+        answer = {}
+        for name in request.query.get("fields", DEFAULT_FIELDS).split(","):
+            if name not in known:
+                raise GraphError(
+                    100,
+                    message=f"(#100) Tried accessing nonexisting field ({name}) on node type "
+                    "(WhatsAppBusinessPhoneNumber)",
+                )
+            answer[name] = known[name]
+        return {**answer, "id": state.number.phone_number_id}
+
+    def _all_fields(self, state: NumberState) -> Body:
+        number = state.number
+        configuration = {
+            "phone_number": state.override_url,
+            "whatsapp_business_account": self._world.subscriptions[number.waba_id].get(number.app_id),
+            "application": number.webhook_url,
+        }
+        able = {"can_send_message": "AVAILABLE" if state.registered else "BLOCKED"}
+        return {
+            "id": number.phone_number_id,
+            "display_phone_number": number.display_phone_number,
+            "verified_name": "Sandbox",
+            "quality_rating": "GREEN",
+            "name_status": "APPROVED",
+            "code_verification_status": "VERIFIED",
+            "throughput": {"level": "STANDARD"},
+            "platform_type": "CLOUD_API" if state.registered else "NOT_APPLICABLE",
+            "status": "CONNECTED" if state.registered else "PENDING",
+            "account_mode": "LIVE",
+            "is_official_business_account": False,
+            "webhook_configuration": {name: url for name, url in configuration.items() if url},
+            "whatsapp_business_manager_messaging_limit": "TIER_2K",
+            "health_status": {
+                **able,
+                "entities": [
+                    {"entity_type": "PHONE_NUMBER", "id": number.phone_number_id, **able},
+                    {"entity_type": "WABA", "id": number.waba_id, **able},
+                    {"entity_type": "APP", "id": number.app_id, **able},
+                ],
+            },
+            **state.fields,
+        }
+
+    async def _upload(self, request: web.BaseRequest, state: NumberState) -> Body:
+        mime_type, data = await read_form(request)
+        media_id, _ = self._world.media.add(state.number, data, mime_type)
+        return {"id": media_id}
+
+    async def _register(self, request: web.BaseRequest, state: NumberState) -> Body:
+        body = await _json(request)
+        check_product(body)
+        if unknown := sorted(set(body) - {"messaging_product", "pin", "data_localization_region"}):
+            raise GraphError(100, message=f'(#100) Unexpected key "{unknown[0]}"')
+        pin = body.get("pin")
+        if not isinstance(pin, str) or not re.fullmatch(r"[0-9]{6}", pin):
+            raise GraphError(100, message="(#100) The parameter pin is required, and has six digits")
+        if state.registrations >= MAX_REGISTRATIONS:
+            raise GraphError(133016, message="(#133016) Account register deregister rate limit exceeded")
+        state.registrations += 1
+        if state.pin not in (None, pin):
+            raise GraphError(133005, message="(#133005) Two-step verification PIN mismatch")
+        state.registered, state.pin = True, pin
+        return {"success": True}
+
+    async def _configure_webhook(self, request: web.BaseRequest, state: NumberState) -> Body:
+        body = await _json(request)
+        configuration = body.get("webhook_configuration")
+        if not isinstance(configuration, dict) or set(body) != {"webhook_configuration"}:
+            raise GraphError(100, "The parameter webhook_configuration is required.")
+        state.override_url = await self._checked_callback(configuration)
+        return {"success": True}
+
+    # ---------------------------------------------------------------- an account
+
+    async def _account(self, request: web.BaseRequest, number: MetaNumber, edge: str) -> Body:
+        apps = self._world.subscriptions[number.waba_id]
+        match request.method, edge:
+            case "GET", "phone_numbers":
+                return self._phone_numbers(number.waba_id)
+            case "GET", "message_templates":
+                return list_templates(
+                    self._world.templates[number.waba_id], request.query, str(request.url.with_query(None))
+                )
+            case "GET", "subscribed_apps":
+                return {"data": [_subscribed_app(app_id, override) for app_id, override in apps.items()]}
+            case "POST", "subscribed_apps":
+                # Without a body this also removes an override, as Meta does.
+                body = await _json(request) if request.body_exists else {}
+                apps[number.app_id] = await self._checked_callback(body)
+                return {"success": True}
+            case "DELETE", "subscribed_apps":
+                apps.pop(number.app_id, None)
+                return {"success": True}
+        raise _unknown_path(request)
+
+    def _phone_numbers(self, waba_id: str) -> Body:
+        numbers = [state.number for state in self._world.numbers.values() if state.number.waba_id == waba_id]
+        return {
+            "data": [
+                {"id": number.phone_number_id, "display_phone_number": number.display_phone_number}
+                for number in numbers
+            ],
+            "paging": {"cursors": {"before": "QVFI", "after": "QVFJ"}},
+        }
+
+    async def _checked_callback(self, configuration: dict[str, Any]) -> str | None:
+        """The override URL once its handshake succeeded, None where there is none to set."""
+        url = configuration.get("override_callback_uri") or None
+        if url is None:
+            return None
+        if not isinstance(url, str) or not re.match(r"https?://", url) or len(url) > MAX_CALLBACK_URL:
+            raise GraphError(100, "override_callback_uri is not a valid URL of at most 200 characters.")
+        challenge = str(secrets.randbelow(10**10))
+        query = {
+            "hub.mode": "subscribe",
+            "hub.challenge": challenge,
+            "hub.verify_token": str(configuration.get("verify_token", "")),
+        }
+        if await self._world.webhooks.get(url, query) != (200, challenge.encode()):
+            raise GraphError(100, "The URL could not be validated. Response does not match challenge.")
+        return url
+
+
+def _token(request: web.BaseRequest) -> str:
+    kind, _, token = request.headers.get("Authorization", "").partition(" ")
+    return token if kind == "Bearer" else ""
+
+
+def _proof(number: MetaNumber) -> str:
+    return hmac.digest(number.app_secret.encode(), number.access_token.encode(), "sha256").hex()
+
+
+async def _json(request: web.BaseRequest) -> dict[str, Any]:
+    try:
+        return msgspec.json.decode(await request.read(), type=dict[str, Any])
+    except msgspec.MsgspecError:
+        raise GraphError(100, "The request body is not a JSON object.") from None
+
+
+def _subscribed_app(app_id: str, override: str | None) -> Body:
+    link = f"https://www.facebook.com/games/?app_id={app_id}"
+    app: Body = {"whatsapp_business_api_data": {"id": app_id, "link": link, "name": "Gateway"}}
+    return {**app, "override_callback_uri": override} if override else app
+
+
+def _unknown_path(request: web.BaseRequest) -> GraphError:
+    message = f"Unknown path components: {request.path}"
+    return GraphError(2500, http_status=404, message=message)

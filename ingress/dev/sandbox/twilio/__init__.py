@@ -1,0 +1,1 @@
+"""Twilio's API of messages, and the platform behind it."""

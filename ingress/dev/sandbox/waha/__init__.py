@@ -1,0 +1,1 @@
+"""A WAHA server with WhatsApp behind it."""

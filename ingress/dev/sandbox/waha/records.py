@@ -1,0 +1,84 @@
+"""What really happened at WhatsApp: every send that arrived and every message that a person got."""
+
+import time
+from typing import Any
+
+import msgspec
+
+from ..ledger import Ledger
+from .bodies import Body, waha_encode
+
+
+class WahaMessage(msgspec.Struct, frozen=True, kw_only=True):
+    """A message that a person got, whatever the caller was told."""
+
+    id: str  # the bare one
+    session: str
+    chat: str | None  # as the send named it; None: a reaction names a message
+    call: str  # "sendText"
+    chosen_id: str | None  # the one that the send asked for, which an engine may not heed
+    body: dict[str, Any]
+    time: float  # Unix seconds
+    monotonic_s: float  # comparable between the processes of one machine
+
+
+class WahaSend(msgspec.Struct, kw_only=True):
+    """A send that arrived. What follows ``monotonic_s`` is known a moment later than the rest."""
+
+    session: str
+    call: str
+    chosen_id: str | None
+    time: float
+    monotonic_s: float
+    fault: str | None = None  # the tag of the fault it met
+    status: int | None = None  # the HTTP status it was refused with
+    id: str | None = None  # the bare id of its message; None: not accepted
+    repeated: bool = False  # it named a message that was there already: nobody got another
+
+
+class WahaReceipt(msgspec.Struct, frozen=True, kw_only=True):
+    """What people were shown: that something was read, or that somebody types or stopped."""
+
+    session: str
+    chat: str
+    call: str  # "sendSeen", "startTyping", "stopTyping"
+    message_ids: list[str] = []
+
+
+class WahaTruth(Ledger[WahaMessage, WahaSend]):
+    """The tracker of a message is the id that was chosen for it, or else all that it says, and to whom.
+
+    So one that went out twice is found as such where the engine heeds no chosen id; without one, two equal messages
+    that were meant as two look the same, and tests had better write different ones.
+    """
+
+    def forget(self) -> None:
+        super().forget()
+        self.receipts: list[WahaReceipt] = []
+
+    def arrived(self, session: str, call: str, body: Any) -> WahaSend:
+        chosen = body.get("id") if isinstance(body, dict) else None
+        send = WahaSend(
+            session=session,
+            call=call,
+            chosen_id=chosen if isinstance(chosen, str) else None,
+            time=time.time(),
+            monotonic_s=time.monotonic(),
+        )
+        self.sends.append(send)
+        return send
+
+    def accept(self, send: WahaSend, bare: str, body: Body) -> WahaMessage:
+        message = WahaMessage(
+            id=bare,
+            session=send.session,
+            chat=body.get("chatId"),
+            call=send.call,
+            chosen_id=send.chosen_id,
+            body=body,
+            time=time.time(),
+            monotonic_s=time.monotonic(),
+        )
+        send.id = bare
+        self.keep(message, bare, send.chosen_id or waha_encode([send.call, body]).decode())
+        return message
