@@ -80,7 +80,7 @@ def main() -> None:
             case "generate-key":
                 sys.stdout.write(generate_key() + "\n")
             case "demo":
-                from . import demo as scene  # it needs rich, which a server does without
+                from .dev import demo as scene  # it needs rich, which a server does without
 
                 sys.exit(scene.play(options.webhooks, options.sends))
     except StoreUnavailable as error:

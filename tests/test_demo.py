@@ -14,7 +14,7 @@ import msgspec
 import pytest
 from rich.console import Console
 
-from ingress.demo.checks import (
+from ingress.dev.demo.checks import (
     Check,
     CrashRecord,
     OtherRecord,
@@ -30,7 +30,7 @@ from ingress.demo.checks import (
     check_webhooks,
     seen,
 )
-from ingress.demo.screen import Screen
+from ingress.dev.demo.screen import Screen
 
 PLAY_S = 120
 

@@ -322,7 +322,11 @@ def test_secrets_are_compared_in_constant_time() -> None:
 
 def test_importing_the_service_does_nothing() -> None:
     """No socket, no server, no environment is read: every module can be imported by a tool."""
-    modules = [name for name in MODULES if "__main__" not in name and not name.startswith(("ingress.demo", "ingress.dev.demo"))]
+    modules = [
+        name
+        for name in MODULES
+        if "__main__" not in name and not name.startswith(("ingress.dev.demo", "ingress.dev.demo"))
+    ]
     program = (
         "import sys, importlib, socket\n"
         "def refuse(*a, **k): raise SystemExit('a socket was made')\n"

@@ -6,8 +6,8 @@ import time
 from collections.abc import Awaitable, Callable, Iterator
 from itertools import islice
 
-from ..dev.sandbox import CrmSimulator, MetaInbound, message_ids
-from ..dev.sandbox.meta.bodies import Body
+from ..sandbox import CrmSimulator, MetaInbound, message_ids
+from ..sandbox.meta.bodies import Body
 from .checks import CrashRecord, Posted, Seen, WebhookRecord, seen
 from .screen import Bar, Screen
 from .service import Service

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from ..dev.sandbox import TwilioSimulator, WahaSimulator, example_sender, example_session
+from ..sandbox import TwilioSimulator, WahaSimulator, example_sender, example_session
 from .checks import OtherRecord
 from .screen import Bar, Screen
 from .service import Service

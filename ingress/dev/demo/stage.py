@@ -7,7 +7,7 @@ from typing import Any
 import aiohttp
 import msgspec
 
-from ..dev.sandbox import CrmSimulator, MetaNumber, MetaSimulator, RetryPolicy, example_number
+from ..sandbox import CrmSimulator, MetaNumber, MetaSimulator, RetryPolicy, example_number
 from .checks import Seen, seen
 from .service import Service
 

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from ..dev.sandbox import Refuse, message_id_of
+from ..sandbox import Refuse, message_id_of
 from .checks import Outcome, Replay, SendRecord
 from .screen import Bar, Screen
 from .stage import Stage
