@@ -16,7 +16,7 @@ def storage(folder: Path) -> Iterator[tuple[str, str]]:
     if "DATABASE_URL" in os.environ and "REDIS_URL" in os.environ:
         yield os.environ["DATABASE_URL"], os.environ["REDIS_URL"]
         return
-    from ingress.servers import EmbeddedServers
+    from ingress.dev.embedded.launcher import EmbeddedServers
 
     folder.mkdir()
     with EmbeddedServers(folder) as servers:

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 import aiohttp
 
 from ingress.database import migrate
+from ingress.dev.embedded.launcher import EmbeddedServers
 from ingress.dev.sandbox import (
     MetaSimulator,
     RetryPolicy,
@@ -25,7 +26,6 @@ from ingress.dev.sandbox import (
     example_sender,
 )
 from ingress.dev.sandbox.webhook_post import PostResult, Try, WebhookPoster
-from ingress.servers import EmbeddedServers
 from ingress.settings import Settings
 from ingress.vault import generate_key
 from tests.gateway import UNLIMITED, Answer, Gateway, Organization, Process, Served

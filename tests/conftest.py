@@ -18,9 +18,9 @@ import uvicorn
 from ingress import operations, reading, relay
 from ingress.app import Application
 from ingress.database import migrate
+from ingress.dev.embedded.launcher import EmbeddedServers
 from ingress.dev.sandbox import CrmSimulator, MetaSimulator, RetryPolicy
 from ingress.server import configuration, listen, operations_configuration
-from ingress.servers import EmbeddedServers
 from ingress.settings import Settings
 from ingress.vault import generate_key
 from providers import _values

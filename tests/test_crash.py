@@ -21,6 +21,7 @@ import msgspec
 import pytest
 
 from ingress.database import migrate
+from ingress.dev.embedded.launcher import EmbeddedServers
 from ingress.dev.sandbox import (
     CrmSimulator,
     FaultProxy,
@@ -37,7 +38,6 @@ from ingress.dev.sandbox.conditions import Changes
 from ingress.dev.sandbox.meta.bodies import Body, encode
 from ingress.dev.sandbox.webhook_post import Try, WebhookPoster
 from ingress.group_commit import COALESCE_ROWS
-from ingress.servers import EmbeddedServers
 from ingress.settings import Settings
 from ingress.vault import generate_key
 

@@ -11,8 +11,8 @@ import msgspec
 import pytest
 
 from ingress.database import APP, INGEST, ROLES, WORKER, Database, SchemaError, StoreUnavailable, migrate, prepare
+from ingress.dev.embedded.launcher import EmbeddedServers
 from ingress.dev.sandbox import MetaSimulator
-from ingress.servers import EmbeddedServers
 from ingress.settings import Settings
 
 from .conftest import serving

@@ -9,9 +9,9 @@ from typing import Any
 import asyncpg
 import pytest
 
+from ingress.dev.embedded.launcher import EmbeddedServers
 from ingress.dev.sandbox import signed_headers
 from ingress.dev.sandbox.meta.bodies import encode
-from ingress.servers import EmbeddedServers
 from providers.meta_business import MetaBusiness
 
 from .gateway import Gateway, Organization, eventually

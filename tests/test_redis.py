@@ -15,9 +15,9 @@ import pytest
 import redis.asyncio
 
 from ingress import events, manager, redis_state
+from ingress.dev.embedded.launcher import EmbeddedServers
 from ingress.dev.sandbox import MetaSimulator
 from ingress.redis_state import ACTIVE_TTL_S, RedisState
-from ingress.servers import EmbeddedServers
 from ingress.settings import Settings
 
 from .conftest import serving

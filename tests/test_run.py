@@ -24,7 +24,7 @@ import pytest
 from ingress import __version__
 from ingress.cli import main
 from ingress.database import SCHEMA_VERSION
-from ingress.servers import EmbeddedServers
+from ingress.dev.embedded.launcher import EmbeddedServers
 from ingress.vault import Vault
 
 REPOSITORY = Path(__file__).parents[1]

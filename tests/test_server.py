@@ -27,10 +27,10 @@ from yarl import URL
 from ingress import edge, inbound, metrics, protocol
 from ingress.app import Application
 from ingress.database import migrate
+from ingress.dev.embedded.launcher import EmbeddedServers, Postgres
 from ingress.dev.sandbox import MetaSimulator, Slow, StatusPolicy
 from ingress.dev.sandbox.meta.bodies import encode, signed_headers
 from ingress.exchange import Exchange
-from ingress.servers import EmbeddedServers, Postgres
 from ingress.settings import Settings
 from ingress.storage.inbound import store
 from providers.meta_business import MetaBusiness

@@ -22,7 +22,7 @@ import asyncpg
 import pytest
 import redis
 
-from ingress.servers import EmbeddedServers, ServersBusy, ServersError
+from ingress.dev.embedded.launcher import EmbeddedServers, ServersBusy, ServersError
 
 REPOSITORY = Path(__file__).parents[1]
 NOBODY = 65534
@@ -35,7 +35,7 @@ as_root = pytest.mark.skipif(os.geteuid() != 0, reason="takes root to become oth
 LAUNCHER = """
 import ctypes, json, os, pathlib, sys
 sys.path.insert(0, sys.argv[1])
-from ingress.servers import EmbeddedServers
+from ingress.dev.embedded.launcher import EmbeddedServers
 if uid := int(sys.argv[3]):
     os.setgroups([]), os.setgid(uid), os.setuid(uid)
     ctypes.CDLL(None).prctl(4, 1, 0, 0, 0)

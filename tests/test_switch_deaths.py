@@ -16,9 +16,9 @@ import asyncpg
 import pytest
 import redis.asyncio
 
+from ingress.dev.embedded.launcher import EmbeddedServers
 from ingress.dev.sandbox import FaultProxy
 from ingress.redis_state import CHANNEL
-from ingress.servers import EmbeddedServers
 from ingress.settings import Settings
 
 from .gateway import Gateway, Organization, Process, eventually

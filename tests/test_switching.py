@@ -18,6 +18,7 @@ import redis.asyncio
 from yarl import URL
 
 from ingress import accounts, app, database, manager, redis_state, switching
+from ingress.dev.embedded.launcher import EmbeddedServers
 from ingress.dev.sandbox import (
     ErrorCode,
     Hang,
@@ -29,7 +30,6 @@ from ingress.dev.sandbox import (
     example_number,
 )
 from ingress.dev.sandbox.twilio.bodies import example_sender
-from ingress.servers import EmbeddedServers
 from ingress.settings import Settings
 from ingress.storage import switches
 from providers import Flow, Rejected

@@ -33,9 +33,9 @@ from hypothesis.stateful import (
 )
 
 from ingress import app, manager, redis_state
+from ingress.dev.embedded.launcher import EmbeddedServers
 from ingress.dev.sandbox import MetaSimulator
 from ingress.manager import WhatsAppProviderManager
-from ingress.servers import EmbeddedServers
 from ingress.settings import Settings
 
 from .conftest import serving

@@ -11,7 +11,7 @@ from tempfile import mkdtemp
 
 import uvloop
 
-from ...servers import EmbeddedServers
+from ..embedded.launcher import EmbeddedServers
 from .checks import Check, check_crash, check_others, check_sends, check_webhooks
 from .others import play_others
 from .screen import Screen

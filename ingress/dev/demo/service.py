@@ -15,9 +15,9 @@ from typing import Self
 
 import aiohttp
 
-from ...servers import EmbeddedServers
 from ...settings import PLAIN_NAMES, PREFIX
 from ...vault import generate_key
+from ..embedded.launcher import EmbeddedServers
 
 HOST = "127.0.0.1"
 READY_S = 30.0
