@@ -267,7 +267,7 @@ create index on quarantine (received_at) where state = 'open' and not foreign_it
 
 -- sequence = base + xid * 65536 + place in the transaction. So the order of sequences is the order of
 -- transaction ids, and everything below the oldest running transaction is final: a reader that stops there
--- (ingress/storage/events.py) never skips an event, however transactions commit.
+-- (ingress/storage/statements/events.py) never skips an event, however transactions commit.
 -- The base, a multiple of 65536, makes up for a dump restored into a cluster whose transaction ids start low again.
 create table event_clock (
     only_row boolean primary key default true check (only_row),

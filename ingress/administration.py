@@ -37,8 +37,8 @@ from .limits import check_calls_out, quota_reached
 from .manager import WhatsAppProviderManager
 from .problems import Problem, json_response, not_found, unavailable
 from .relay import Endpoint, Secret, post, rotated
-from .storage import deliveries, inbound, organizations
-from .storage.retention import MAX_AGE
+from .storage.statements import deliveries, inbound, organizations
+from .storage.statements.retention import MAX_AGE
 from .transfers import Busy, Transfers
 from .validation import Name
 from .vault import Vault, is_key_id, new_api_key

@@ -56,8 +56,8 @@ from .prober import Prober
 from .redis_state import RedisState
 from .relay import Relay
 from .settings import Settings
-from .storage import audit as trails
-from .storage import deliveries, health, inbound, retention, sends, statuses, unread
+from .storage.statements import audit as trails
+from .storage.statements import deliveries, health, inbound, retention, sends, statuses, unread
 from .takeover import Takeover, forever
 from .transfers import Transfers
 from .vault import Vault

@@ -21,7 +21,7 @@ from .edge import decode_kept
 from .identifiers import PLATFORM_ID, parse_id
 from .manager import APP_PATH, WhatsAppProviderManager
 from .problems import Problem, json_response, not_found
-from .storage import apps, unread
+from .storage.statements import apps, unread
 from .validation import ConfigData, Name, ProviderType
 from .vault import VaultError, token_hash
 

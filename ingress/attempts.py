@@ -36,7 +36,7 @@ from .manager import Config
 from .outcomes import LeaseLost, Outcomes
 from .pacing import Pacer
 from .sending import Sending, message_of
-from .storage import sends
+from .storage.statements import sends
 from .tracing import trace_of
 
 logger = logging.getLogger("ingress.attempts")

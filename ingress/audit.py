@@ -21,7 +21,7 @@ import msgspec
 
 from . import log
 from .database import Database, StoreUnavailable
-from .storage import audit
+from .storage.statements import audit
 from .vault import Vault, VaultError
 
 logger = logging.getLogger("ingress.audit")

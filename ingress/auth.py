@@ -23,7 +23,7 @@ from .limits import Limiter, per_minute
 from .problems import Problem, not_found, too_many
 from .refusals import Reason, Refusals
 from .settings import Network
-from .storage import organizations
+from .storage.statements import organizations
 from .vault import Vault, split_api_key
 
 SCOPES = frozenset({"send", "read", "configure", "admin"})

@@ -19,7 +19,7 @@ from .breaker import Breaker, Ended, Permit, State
 from .database import Database, StoreUnavailable
 from .manager import Config
 from .redis_state import RedisState
-from .storage import configs, health
+from .storage.statements import configs, health
 
 logger = logging.getLogger("ingress.breakers")
 

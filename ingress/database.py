@@ -15,7 +15,7 @@ import asyncpg
 
 from . import metrics
 from .shares import Shares
-from .storage import logins
+from .storage.statements import logins
 
 SCHEMA_VERSION = 2
 # Any number, the same in every process: who holds it may change the schema.

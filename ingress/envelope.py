@@ -12,7 +12,7 @@ from providers import Contact, Event
 from providers.messages import AccountUpdate, Message, Status
 
 from . import identifiers
-from .storage.events import EventRow
+from .storage.statements.events import EventRow
 
 _encode = msgspec.json.Encoder().encode
 

@@ -18,7 +18,7 @@ from .envelope import render
 from .identifiers import parse_event_id
 from .problems import Problem
 from .redis_state import RedisState
-from .storage import events as stored
+from .storage.statements import events as stored
 from .waiting import Page, Room, Stream, Waiting, gathered
 
 MAX_WAIT_S = 30

@@ -14,7 +14,7 @@ from .changes import NO_FORMER_CONFIG, NoFormerConfig, VersionConflict
 from .database import Database
 from .identifiers import id_at
 from .ownership import Ownership
-from .storage import configs, switches
+from .storage.statements import configs, switches
 
 TRAFFIC_DAYS = 30
 # The status of a template that can be sent.

@@ -25,8 +25,8 @@ from .group_commit import GroupCommit, Overloaded, RowRefused
 from .manager import Config, WhatsAppProviderManager
 from .problems import unavailable
 from .reading import FOREIGN, NOTHING, STALE, Receipt, Taken, read, read_slices, refused
-from .storage.health import look_soon
-from .storage.inbound import Stored, WebhookRow, store
+from .storage.statements.health import look_soon
+from .storage.statements.inbound import Stored, WebhookRow, store
 from .tracing import HEADER, trace_of
 from .unread import SMALL_BYTES, Unread, is_large
 

@@ -36,7 +36,7 @@ from .manager import WhatsAppProviderManager
 from .ownership import AccountInUse
 from .policy import FallbackPolicy
 from .problems import Problem, call_problem, json_response, not_found, unavailable
-from .storage import audit
+from .storage.statements import audit
 from .transfers import Busy, Transfers
 from .validation import ConfigData, Name, ProviderType, Reason
 from .waiting import json_page

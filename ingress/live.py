@@ -16,7 +16,7 @@ from .database import Database, StoreUnavailable
 from .events import HEARTBEAT_S, Wakes
 from .health import WHAT_TO_DO
 from .problems import Problem
-from .storage import health
+from .storage.statements import health
 from .waiting import Stream, Waiting
 
 # Changes wake the stream in every process; what is known of no transaction (a breaker) is found by looking.

@@ -62,7 +62,7 @@ from .in_flight import InFlight
 from .ownership import Ownership
 from .policy import DEFAULT_POLICY, FallbackPolicy
 from .redis_state import RedisState
-from .storage import apps, configs, owners, switches, unread
+from .storage.statements import apps, configs, owners, switches, unread
 from .switching import Switching, check_quota, save
 from .vault import Vault, token_hash
 

@@ -42,7 +42,7 @@ from .policy import OnUncertain
 from .problems import Problem, json_response, not_found, unavailable
 from .sending import Order, SendState, state_of
 from .shares import Shares
-from .storage import sends
+from .storage.statements import sends
 from .waiting import json_page
 
 logger = logging.getLogger("ingress.messages")

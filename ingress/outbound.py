@@ -33,8 +33,8 @@ from .manager import Config, WhatsAppProviderManager
 from .outcomes import Outcomes
 from .sending import Carrier, Order, Sending, SendState
 from .shares import Shares
-from .storage import sends
-from .storage.sends import Claim, Claimed
+from .storage.statements import sends
+from .storage.statements.sends import Claim, Claimed
 from .tracing import trace_of
 
 logger = logging.getLogger("ingress.outbound")

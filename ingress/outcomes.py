@@ -17,8 +17,8 @@ from .events import Wakes
 from .group_commit import GroupCommit, Overloaded
 from .manager import Config
 from .sending import Carrier, Sending, SendState, state_of, status_event
-from .storage import sends
-from .storage.sends import Outcome
+from .storage.statements import sends
+from .storage.statements.sends import Outcome
 
 HOLD_S = 60
 STORE_RETRY_S = 0.2

@@ -20,7 +20,7 @@ from providers.base import config_fields
 
 from .accounts import Accounts, ChangeRefused, Config, addresses
 from .database import Database, StoreUnavailable
-from .storage import owners
+from .storage.statements import owners
 
 # What is asked for an unusual webhook is remembered so long: the next ones are alike.
 REMEMBERED_S = 1.0

@@ -23,7 +23,7 @@ from .integrations import chosen_config, named_config
 from .limits import LOOK_WEIGHT, check_calls_out
 from .manager import WhatsAppProviderManager
 from .problems import Problem, call_problem, json_response
-from .storage import health, switches
+from .storage.statements import health, switches
 
 # Somebody fetches the phone, and scans.
 WATCHED_S = 300.0

@@ -34,7 +34,7 @@ from .manager import WhatsAppProviderManager
 from .ownership import AccountInUse
 from .policy import DEFAULT_POLICY, FallbackPolicy
 from .redis_state import RedisState
-from .storage import events, health, switches
+from .storage.statements import events, health, switches
 
 logger = logging.getLogger("ingress.prober")
 

@@ -18,9 +18,9 @@ from .database import StoreUnavailable
 from .envelope import event_row
 from .excess import MAX_DATA_BYTES, short_error, without_excess
 from .manager import Config, WhatsAppProviderManager
-from .storage.inbound import KeyedEvent, QuarantineRow, WebhookRow
-from .storage.retention import MAX_AGE, MAX_AHEAD
-from .storage.statuses import StatusRow
+from .storage.statements.inbound import KeyedEvent, QuarantineRow, WebhookRow
+from .storage.statements.retention import MAX_AGE, MAX_AHEAD
+from .storage.statements.statuses import StatusRow
 
 logger = logging.getLogger("ingress.reading")
 _encode = msgspec.json.Encoder().encode

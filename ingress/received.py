@@ -11,7 +11,7 @@ from .envelope import EventData
 from .identifiers import parse_event_id
 from .manager import Config, WhatsAppProviderManager
 from .problems import Problem, not_found
-from .storage import events
+from .storage.statements import events
 
 _decoder = msgspec.json.Decoder(EventData)
 

@@ -32,7 +32,7 @@ from .egress import Egress
 from .envelope import own_event, render
 from .events import Wakes
 from .places import Places
-from .storage import deliveries, events
+from .storage.statements import deliveries, events
 from .vault import Vault, VaultError
 
 logger = logging.getLogger("ingress.relay")

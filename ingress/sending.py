@@ -17,7 +17,7 @@ from .correlation import correlation
 from .envelope import Conversation, EventData, EventMessage
 from .manager import Config, Route
 from .policy import OnUncertain
-from .storage.events import EventRow
+from .storage.statements.events import EventRow
 
 _encode = msgspec.json.Encoder().encode
 

@@ -55,8 +55,8 @@ from .changes import (
 from .database import Busy, Database, Exclusive, LockLost, StoreUnavailable
 from .envelope import own_event
 from .ownership import Ownership
-from .storage import configs, health, switches
-from .storage.events import EventRow
+from .storage.statements import configs, health, switches
+from .storage.statements.events import EventRow
 from .undoing import Undoing
 from .vault import token_hash
 

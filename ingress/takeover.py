@@ -19,8 +19,8 @@ from .manager import Config, WhatsAppProviderManager
 from .outbound import Outbound
 from .outcomes import Outcomes
 from .sending import Carrier, Order, Sending, SendState
-from .storage import configs, sends
-from .storage.statuses import sweep
+from .storage.statements import configs, sends
+from .storage.statements.statuses import sweep
 
 logger = logging.getLogger("ingress.takeover")
 

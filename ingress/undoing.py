@@ -13,8 +13,8 @@ from .audit import SYSTEM
 from .changes import CHANNEL, Change
 from .database import Busy, Database, Exclusive
 from .envelope import own_event
-from .storage import events, health, switches
-from .storage.events import EventRow
+from .storage.statements import events, health, switches
+from .storage.statements.events import EventRow
 from .vault import Vault
 
 logger = logging.getLogger("ingress.undoing")

@@ -29,8 +29,8 @@ from .reading import (
     refused,
     unread_body,
 )
-from .storage import unread
-from .storage.inbound import WebhookRow
+from .storage.statements import unread
+from .storage.statements.inbound import WebhookRow
 
 logger = logging.getLogger("ingress.unread")
 
@@ -62,7 +62,8 @@ class Unread:
     """Keeps large webhooks, and reads them: each organization's in turn, one at a time. Enter it once a process.
 
     What *store* is given of one follows the sequence that its webhook was stored at, and readers of events wait there
-    until all of it is read (ingress/storage/unread.py). So the order is that of receipt, whichever process reads when.
+    until all of it is read (ingress/storage/statements/unread.py). So the order is that of receipt, whichever process
+    reads when.
     """
 
     def __init__(self, database: Database, manager: WhatsAppProviderManager, wakes: Wakes, store: Store) -> None:

@@ -12,7 +12,7 @@ from ingress.dev.sandbox import ResetAfterAccept, StatusPolicy
 from ingress.dev.sandbox.meta.bodies import envelope, status_item
 from ingress.identifiers import account_id
 from ingress.settings import Settings
-from ingress.storage import health, statuses
+from ingress.storage.statements import health, statuses
 from providers.meta_business import MetaBusiness
 
 from .gateway import Gateway, Organization

@@ -14,7 +14,7 @@ from ingress.audit import Actor, record, verify
 from ingress.database import Database, StoreUnavailable
 from ingress.dev.sandbox import CrmSimulator
 from ingress.settings import Settings
-from ingress.storage import organizations
+from ingress.storage.statements import organizations
 from ingress.vault import Vault, generate_key
 from providers.meta_business import MetaBusiness
 

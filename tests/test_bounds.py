@@ -410,7 +410,7 @@ CACHES = {
     "ingress.inbound._known_target": "addresses of LONGEST_KEPT_TARGET characters at most",
     "ingress.reading._dropped": "64 of names of headers, which have 64 KiB at most",
     "ingress.metrics.child": "labels, from closed sets",
-    "ingress.storage.inbound._store": "two booleans",
+    "ingress.storage.statements.inbound._store": "two booleans",
     "providers._cloud_limits.pacing": "a number of a configuration",
     "providers._values._phone": "texts of _LONGEST_PHONE characters at most",
     "providers.signing._keyed": "secrets of configurations",

@@ -22,7 +22,7 @@ from ingress.dev.sandbox.standard_webhooks import problem
 from ingress.egress import Egress
 from ingress.openapi import Envelope
 from ingress.settings import Settings
-from ingress.storage import deliveries, events
+from ingress.storage.statements import deliveries, events
 
 from . import conftest
 from .gateway import Gateway, Organization, eventually

@@ -20,7 +20,7 @@ from ingress.dev.sandbox import ErrorCode, Hang, Refuse, TwilioSimulator, exampl
 from ingress.dev.sandbox.meta.templates import example_template
 from ingress.dev.sandbox.twilio.bodies import example_sender
 from ingress.settings import Settings
-from ingress.storage import switches
+from ingress.storage.statements import switches
 from providers import WhatsAppProvider
 from providers.meta_business import MetaBusiness
 

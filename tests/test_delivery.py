@@ -21,8 +21,8 @@ from ingress.dev.sandbox import CrmFlood, CrmReset, CrmSimulator, CrmSlow, CrmSt
 from ingress.dev.sandbox.standard_webhooks import problem
 from ingress.identifiers import new_id
 from ingress.settings import Settings
-from ingress.storage import deliveries, events
-from ingress.storage.events import EventRow
+from ingress.storage.statements import deliveries, events
+from ingress.storage.statements.events import EventRow
 
 from .gateway import Gateway, Organization, eventually
 

@@ -18,8 +18,8 @@ from ingress.database import APP, INGEST, WORKER, Database, migrate
 from ingress.envelope import own_event
 from ingress.identifiers import new_id
 from ingress.settings import Settings
-from ingress.storage import events as stored
-from ingress.storage.events import EventRow
+from ingress.storage.statements import events as stored
+from ingress.storage.statements.events import EventRow
 
 from .gateway import Gateway, Organization
 

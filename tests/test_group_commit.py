@@ -21,8 +21,8 @@ from ingress.group_commit import (
     RowRefused,
 )
 from ingress.settings import Settings
-from ingress.storage.events import EventRow
-from ingress.storage.inbound import KeyedEvent, QuarantineRow, Stored, WebhookRow, store
+from ingress.storage.statements.events import EventRow
+from ingress.storage.statements.inbound import KeyedEvent, QuarantineRow, Stored, WebhookRow, store
 
 SHARE = int(MAX_PENDING_ROWS * group_commit.ORGANIZATION_SHARE)
 

@@ -26,7 +26,7 @@ from ingress.dev.sandbox.meta.bodies import envelope, status_item
 from ingress.manager import WhatsAppProviderManager
 from ingress.redis_state import RedisState
 from ingress.settings import Settings
-from ingress.storage import audit, configs, inbound, retention, sends, statuses, switches
+from ingress.storage.statements import audit, configs, inbound, retention, sends, statuses, switches
 from ingress.vault import Vault, generate_key
 from providers import Registry
 from providers.meta_business import MetaBusiness

@@ -476,7 +476,7 @@ async def test_a_change_that_cannot_be_audited_is_not_made(
     steady: Organization, gateway: Gateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The trail and the change are one transaction."""
-    from ingress.storage import audit as stored
+    from ingress.storage.statements import audit as stored
 
     _, config_data = await number_at(gateway, 7707)
     before = await current(steady), await configs(steady)

@@ -18,7 +18,6 @@ import msgspec
 import pytest
 from starlette.routing import BaseRoute, Mount, Route
 
-from ingress import storage
 from ingress.app import ROUTES
 from ingress.database import APP, INGEST, WORKER, Database
 from ingress.dev.sandbox import ErrorCode, StatusPolicy, encode
@@ -27,7 +26,8 @@ from ingress.dev.sandbox.meta.templates import example_template
 from ingress.identifiers import id_at
 from ingress.openapi import BODIES, walk
 from ingress.settings import Settings
-from ingress.storage import configs, health, sends, switches
+from ingress.storage import statements
+from ingress.storage.statements import configs, health, sends, switches
 from ingress.vault import new_api_key
 
 from .gateway import SCOPES, Answer, Gateway, Organization, eventually
@@ -761,8 +761,8 @@ async def test_the_trail_is_append_only(settings: Settings, pair: tuple[Data, Da
 
 def forgetful() -> Iterator[tuple[ModuleType, str, str]]:
     """Every statement that is run for one organization, in its role, with the condition that says so taken out."""
-    for found in pkgutil.iter_modules(storage.__path__):
-        module = importlib.import_module(f"{storage.__name__}.{found.name}")
+    for found in pkgutil.iter_modules(statements.__path__):
+        module = importlib.import_module(f"{statements.__name__}.{found.name}")
         for name, function in inspect.getmembers(module, inspect.iscoroutinefunction):
             if function.__module__ == module.__name__ and re.search(
                 r"\(organization(, worker|; worker where \*foreign\*)?\)", inspect.getdoc(function) or ""

@@ -13,7 +13,7 @@ from ingress import auth
 from ingress.auth import Authenticator
 from ingress.problems import Problem
 from ingress.settings import Settings
-from ingress.storage import organizations
+from ingress.storage.statements import organizations
 from ingress.vault import generate_key, new_api_key, split_api_key
 
 from .conftest import serving

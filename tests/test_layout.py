@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 import ingress
-import ingress.storage
+import ingress.storage.statements
 import providers
 from ingress import messages_api
 from ingress.capabilities import matrix
@@ -136,7 +136,7 @@ def constants(tree: ast.AST) -> Iterator[ast.Constant]:
             yield node
 
 
-@pytest.mark.parametrize("path", [path for path in SERVICE if path.parent.name != "storage"], ids=name_of)
+@pytest.mark.parametrize("path", [path for path in SERVICE if path.parent.name != "statements"], ids=name_of)
 def test_statements_live_in_storage(path: Path) -> None:
     """Who looks for what touches a table looks in one folder."""
     if name_of(path) in SQL_AT_HOME:
@@ -163,14 +163,14 @@ def tables_of_organizations() -> set[str]:
 
 def statements() -> Iterator[tuple[str, str]]:
     """(module.NAME, text without comments) of every statement in storage, put together as it runs."""
-    for found in pkgutil.iter_modules(ingress.storage.__path__):
-        module = importlib.import_module(f"ingress.storage.{found.name}")
+    for found in pkgutil.iter_modules(ingress.storage.statements.__path__):
+        module = importlib.import_module(f"ingress.storage.statements.{found.name}")
         for name, value in vars(module).items():
             if isinstance(value, str) and not name.startswith("__"):
                 text = re.sub(r"/\*.*?\*/|--[^\n]*", "", value, flags=re.S)
                 if STATEMENT.match(text):
                     yield f"{found.name}.{name}", text
-    from ingress.storage.inbound import _store
+    from ingress.storage.statements.inbound import _store
 
     yield "inbound._store", _store(statuses=True, quarantine=True)
 
@@ -230,8 +230,8 @@ def test_every_statement_names_its_organization() -> None:
 
 def test_every_statement_has_a_function_that_takes_the_organization_first() -> None:
     """A function of storage that is for the API takes the organization right after the connection."""
-    for found in pkgutil.iter_modules(ingress.storage.__path__):
-        module = importlib.import_module(f"ingress.storage.{found.name}")
+    for found in pkgutil.iter_modules(ingress.storage.statements.__path__):
+        module = importlib.import_module(f"ingress.storage.statements.{found.name}")
         for name, function in inspect.getmembers(module, inspect.iscoroutinefunction):
             about = inspect.getdoc(function) or ""
             if function.__module__ == module.__name__ and "(organization)" in about:

@@ -16,8 +16,8 @@ from ingress.database import WORKER, Database
 from ingress.dev.sandbox import CrmSlow
 from ingress.places import CONCURRENCY, PER_ORGANIZATION, RESERVE, SLOW_PLACES, SLOW_S, Places
 from ingress.settings import Settings
-from ingress.storage import events
-from ingress.storage.deliveries import Share
+from ingress.storage.statements import events
+from ingress.storage.statements.deliveries import Share
 
 from .gateway import Gateway, Organization, eventually
 from .test_callbacks import GatedCrm, point

@@ -19,7 +19,7 @@ from ingress.database import Database
 from ingress.dev.sandbox import Bare5xx, ErrorCode, Hang, MetaSimulator, StatusPolicy
 from ingress.identifiers import new_id
 from ingress.settings import Settings
-from ingress.storage import health, switches
+from ingress.storage.statements import health, switches
 
 from .conftest import serving
 from .gateway import Gateway, Organization, command, eventually

@@ -36,7 +36,7 @@ from ingress.dev.sandbox import (
     signature,
 )
 from ingress.settings import Settings
-from ingress.storage import audit, inbound, sends
+from ingress.storage.statements import audit, inbound, sends
 from providers.meta_business import MetaBusiness
 
 from .conftest import serving

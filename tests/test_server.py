@@ -32,7 +32,7 @@ from ingress.dev.sandbox import MetaSimulator, Slow, StatusPolicy
 from ingress.dev.sandbox.meta.bodies import encode, signed_headers
 from ingress.exchange import Exchange
 from ingress.settings import Settings
-from ingress.storage.inbound import store
+from ingress.storage.statements.inbound import store
 from providers.meta_business import MetaBusiness
 
 from . import conftest
@@ -485,7 +485,7 @@ async def test_webhook_answers_are_not_sniffed(organization: Organization) -> No
 async def test_a_mistake_of_ours_is_told_without_details(
     gateway: Gateway, organization: Organization, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from ingress.storage import sends
+    from ingress.storage.statements import sends
 
     async def broken(*_: object) -> None:
         raise ZeroDivisionError("secret detail")

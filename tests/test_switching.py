@@ -31,7 +31,7 @@ from ingress.dev.sandbox import (
 )
 from ingress.dev.sandbox.twilio.bodies import example_sender
 from ingress.settings import Settings
-from ingress.storage import switches
+from ingress.storage.statements import switches
 from providers import Flow, Rejected
 from providers.meta_business import MetaBusiness
 

@@ -12,7 +12,7 @@ from ingress.dev.sandbox.meta.bodies import encode
 from ingress.dev.sandbox.twilio.bodies import example_sender
 from ingress.dev.sandbox.waha.bodies import example_session
 from ingress.ownership import Ownership
-from ingress.storage import owners
+from ingress.storage.statements import owners
 from ingress.vault import Vault, generate_key
 from providers import Registry, WhatsAppProvider
 from providers.meta_business import MetaBusiness

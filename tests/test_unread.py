@@ -16,7 +16,7 @@ from ingress.database import Database, StoreUnavailable
 from ingress.dev.sandbox import CrmSimulator
 from ingress.dev.sandbox.meta.bodies import encode
 from ingress.settings import Settings
-from ingress.storage import unread
+from ingress.storage.statements import unread
 from providers import _values
 from providers.meta_business import MetaBusiness
 

@@ -19,9 +19,9 @@ from ingress.identifiers import new_id
 from ingress.inbound import Inbound
 from ingress.settings import Settings
 from ingress.shares import Shares
-from ingress.storage import deliveries
-from ingress.storage import events as stored
-from ingress.storage.pages import PAGE_BYTES
+from ingress.storage.statements import deliveries
+from ingress.storage.statements import events as stored
+from ingress.storage.statements.pages import PAGE_BYTES
 from ingress.waiting import gathered
 
 from .conftest import serving

@@ -103,7 +103,7 @@ async def pending(
     """The next undelivered events of a conversation, in order, as many as make a batch (worker).
 
     ``gap``: the one before was given up. ``waits_since``: its last attempt, or else its arrival. ``must_wait``: what was
-    received before it is not all read yet (ingress/storage/unread.py), and may be of this conversation.
+    received before it is not all read yet (ingress/storage/statements/unread.py), and may be of this conversation.
     """
     return await connection.fetch(PENDING, organization_id, conversation, limit)
 

@@ -5,7 +5,7 @@ from uuid import UUID
 
 import asyncpg
 
-from ..identifiers import PLATFORM_ID
+from ...identifiers import PLATFORM_ID
 
 # As `configs.CONFIG`, with what an app has none of: `Accounts.open` makes a config of it, which belongs to the platform.
 _APP = f"""'{PLATFORM_ID}'::uuid as organization_id, id, provider_type, name, 'active' as state, null::text as sender,

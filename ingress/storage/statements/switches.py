@@ -5,7 +5,7 @@ from uuid import UUID
 
 import asyncpg
 
-from ..identifiers import id_at
+from ...identifiers import id_at
 
 STANDING = """
 select version, active_config_id, former_config_id, former_fallback_ids, fallback_config_ids from organizations where id = $1"""
