@@ -1,7 +1,7 @@
 -- WhatsApp Ingress: the whole database, from empty. PostgreSQL 15 or newer.
 --
 -- Applied by `ingress migrate`, and at start where its login owns the database, under an advisory lock
--- (ingress/database.py). Every table of an organization's data carries organization_id, has row-level security forced,
+-- (ingress/storage/database.py). Every table of an organization's data carries organization_id, has row-level security forced,
 -- and two kinds of policy:
 --   ingress_app      the HTTP API: sees the organization in the setting app.org_id, nothing without it
 --   ingress_ingest   writes webhooks in batches that mix organizations
@@ -79,7 +79,7 @@ create table whatsapp_provider_configs (
     -- Drawn in ingress/manager.py. Whatever the state, its webhooks are received.
     state              text        not null
         check (state in ('configured', 'switching', 'active', 'inactive', 'error')),
-    -- AES-256-GCM (ingress/vault.py): config_data as JSON, bound to organization, config and field.
+    -- AES-256-GCM (ingress/storage/vault.py): config_data as JSON, bound to organization, config and field.
     config_data        bytea       not null,
     -- What webhooks call its account, as its fields say. Whether that is so: account_owners.
     accounts           text[]      not null,
@@ -180,7 +180,7 @@ create table provider_audit_log (
     before          json,
     after           json,
     reason          text,
-    -- HMAC over the entry and the hash of the one before it, with the id of its key (ingress/vault.py).
+    -- HMAC over the entry and the hash of the one before it, with the id of its key (ingress/storage/vault.py).
     hash            bytea       not null,
     primary key (organization_id, id)
 );

@@ -31,8 +31,8 @@ from .absent import Absent, Damaged
 from .calls import Caller
 from .edge import path_of
 from .egress import Egress, InvalidUrl
+from .storage.vault import Vault, VaultError, new_webhook_token
 from .validation import DETAIL, unprintable
-from .vault import Vault, VaultError, new_webhook_token
 
 logger = logging.getLogger("ingress.accounts")
 

@@ -27,7 +27,6 @@ from .auth import (
     unauthorized,
 )
 from .calls import UNREACHED_AFTER_S
-from .database import Database
 from .edge import decode_kept, id_of, int_of, limit_of, page_response
 from .egress import Egress, InvalidUrl
 from .envelope import timestamp
@@ -37,11 +36,12 @@ from .limits import check_calls_out, quota_reached
 from .manager import WhatsAppProviderManager
 from .problems import Problem, json_response, not_found, unavailable
 from .relay import Endpoint, Secret, post, rotated
+from .storage.database import Database
 from .storage.statements import deliveries, inbound, organizations
 from .storage.statements.retention import MAX_AGE
+from .storage.vault import Vault, is_key_id, new_api_key
 from .transfers import Busy, Transfers
 from .validation import Name
-from .vault import Vault, is_key_id, new_api_key
 from .waiting import Waiting, json_page
 
 KEY_ENVIRONMENT = "live"

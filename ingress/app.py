@@ -40,7 +40,6 @@ from .breakers import Breakers
 from .bulkhead import Bulkhead
 from .calls import Caller
 from .changes import CHANNEL
-from .database import Database
 from .edge import Edge
 from .egress import Egress
 from .events import Wakes
@@ -53,14 +52,15 @@ from .outbound import Outbound
 from .outcomes import Outcomes
 from .pacing import Pacer
 from .prober import Prober
-from .redis_state import RedisState
 from .relay import Relay
 from .settings import Settings
+from .storage.database import Database
+from .storage.redis_state import RedisState
 from .storage.statements import audit as trails
 from .storage.statements import deliveries, health, inbound, retention, sends, statuses, unread
+from .storage.vault import Vault
 from .takeover import Takeover, forever
 from .transfers import Transfers
-from .vault import Vault
 from .waiting import Waiting
 
 logger = logging.getLogger("ingress.app")

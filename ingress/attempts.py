@@ -30,12 +30,12 @@ from .breakers import Breakers, ended_by
 from .budget import RetryBudgets
 from .bulkhead import Bulkhead
 from .calls import CALL_TIMEOUT_S, Caller
-from .database import Database
 from .in_flight import InFlight
 from .manager import Config
 from .outcomes import LeaseLost, Outcomes
 from .pacing import Pacer
 from .sending import Sending, message_of
+from .storage.database import Database
 from .storage.statements import sends
 from .tracing import trace_of
 

@@ -1,7 +1,7 @@
 """The audit trail of an organization: written with each change, chained by hashes, verified.
 
 An entry's hash is an HMAC over the hash before it and everything in the entry, with a key that is not in the database
-(`ingress/vault.py`). The organization's row has the number and hash of the last entry, and a seal of both.
+(`ingress/storage/vault.py`). The organization's row has the number and hash of the last entry, and a seal of both.
 
 Who can write to the database, and has no key, cannot edit, delete, insert or reorder entries, nor cut off the last
 ones, without `verify` naming the first entry that is wrong. They can put back an older copy of the whole: all entries
@@ -20,9 +20,9 @@ import asyncpg
 import msgspec
 
 from . import log
-from .database import Database, StoreUnavailable
+from .storage.database import Database, StoreUnavailable
 from .storage.statements import audit
-from .vault import Vault, VaultError
+from .storage.vault import Vault, VaultError
 
 logger = logging.getLogger("ingress.audit")
 

@@ -16,9 +16,9 @@ from providers import AccountBroken, SendError, Unavailable, Uncertain
 
 from . import metrics
 from .breaker import Breaker, Ended, Permit, State
-from .database import Database, StoreUnavailable
 from .manager import Config
-from .redis_state import RedisState
+from .storage.database import Database, StoreUnavailable
+from .storage.redis_state import RedisState
 from .storage.statements import configs, health
 
 logger = logging.getLogger("ingress.breakers")

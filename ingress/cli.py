@@ -20,11 +20,11 @@ from providers import Registry, UnknownProvider
 
 from . import __version__, log, remote
 from .capabilities import matrix
-from .database import SchemaError, StoreUnavailable, migrate, prepare
 from .dev.embedded.launcher import EmbeddedServers, ServersError
 from .server import PortTaken, listen, serve
 from .settings import Settings, SettingsError, check_tls, load, login_of, variable
-from .vault import Vault, VaultError, generate_key
+from .storage.database import SchemaError, StoreUnavailable, migrate, prepare
+from .storage.vault import Vault, VaultError, generate_key
 
 logger = logging.getLogger("ingress.cli")
 

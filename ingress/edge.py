@@ -13,8 +13,8 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from . import identifiers, metrics
-from .group_commit import Overloaded
 from .problems import UNEXPECTED, Problem, json_response, problem_of
+from .storage.group_commit import Overloaded
 from .validation import DETAIL, unprintable
 
 logger = logging.getLogger("ingress.edge")

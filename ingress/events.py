@@ -12,12 +12,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from .auth import authorize, organization_of
-from .database import Database
 from .edge import Disconnected, int_of, limit_of
 from .envelope import render
 from .identifiers import parse_event_id
 from .problems import Problem
-from .redis_state import RedisState
+from .storage.database import Database
+from .storage.redis_state import RedisState
 from .storage.statements import events as stored
 from .waiting import Page, Room, Stream, Waiting, gathered
 

@@ -5,9 +5,9 @@ from uuid import UUID
 
 from . import identifiers
 from .edge import SMALL_BODY_BYTES, TooLarge
-from .group_commit import Overloaded
 from .inbound import NOT_FOUND, Answer, Header, Inbound, target_of
 from .manager import Config
+from .storage.group_commit import Overloaded
 
 
 class Channel(Protocol):

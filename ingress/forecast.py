@@ -11,9 +11,9 @@ from providers import Check, Flow, SendError, WhatsAppProvider
 
 from .accounts import Accounts, Config, NewConfig, NotFound, TestFailed
 from .changes import NO_FORMER_CONFIG, NoFormerConfig, VersionConflict
-from .database import Database
 from .identifiers import id_at
 from .ownership import Ownership
+from .storage.database import Database
 from .storage.statements import configs, switches
 
 TRAFFIC_DAYS = 30

@@ -27,7 +27,6 @@ from .accounts import (
 from .audit import Actor, verify
 from .auth import Principal, client_address, organization_of
 from .changes import NoFormerConfig, NotReceiving, Switched, TooSlow, VersionConflict
-from .database import Database
 from .edge import decode_kept, int_of, limit_of, page_of
 from .identifiers import parse_id
 from .limits import LOOK_WEIGHT, check_calls_out
@@ -36,6 +35,7 @@ from .manager import WhatsAppProviderManager
 from .ownership import AccountInUse
 from .policy import FallbackPolicy
 from .problems import Problem, call_problem, json_response, not_found, unavailable
+from .storage.database import Database
 from .storage.statements import audit
 from .transfers import Busy, Transfers
 from .validation import ConfigData, Name, ProviderType, Reason

@@ -12,10 +12,10 @@ from starlette.requests import Request
 
 from .absent import UNUSABLE
 from .auth import authorize, organization_of
-from .database import Database, StoreUnavailable
 from .events import HEARTBEAT_S, Wakes
 from .health import WHAT_TO_DO
 from .problems import Problem
+from .storage.database import Database, StoreUnavailable
 from .storage.statements import health
 from .waiting import Stream, Waiting
 

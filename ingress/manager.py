@@ -53,7 +53,6 @@ from .accounts import (
 from .audit import Actor
 from .calls import Caller
 from .changes import CHANNEL, Switched
-from .database import Database, StoreUnavailable
 from .egress import Egress
 from .forecast import Forecast
 from .health import WHAT_TO_DO
@@ -61,10 +60,11 @@ from .identifiers import PLATFORM_ID
 from .in_flight import InFlight
 from .ownership import Ownership
 from .policy import DEFAULT_POLICY, FallbackPolicy
-from .redis_state import RedisState
+from .storage.database import Database, StoreUnavailable
+from .storage.redis_state import RedisState
 from .storage.statements import apps, configs, owners, switches, unread
+from .storage.vault import Vault, token_hash
 from .switching import Switching, check_quota, save
-from .vault import Vault, token_hash
 
 logger = logging.getLogger("ingress.manager")
 

@@ -14,13 +14,13 @@ from providers import Flow, Media, MediaContent, Rejected, SendError, Upload
 from . import log, metrics
 from .audit import Actor, record
 from .auth import client_address, organization_of
-from .database import Database
 from .edge import Disconnected, headers_of
 from .integrations import chosen_config
 from .manager import Config
 from .media_types import attachment, declared_type, safe_name, served_type
 from .problems import Problem, call_problem, json_response, unavailable
 from .received import Received, received
+from .storage.database import Database
 from .transfers import (
     MAX_MEDIUM_BYTES,
     TRANSFER_TIMEOUT_S,

@@ -12,10 +12,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from . import metrics
-from .database import Database, SchemaError, StoreUnavailable
 from .manager import WhatsAppProviderManager
 from .problems import json_response
-from .vault import VaultError
+from .storage.database import Database, SchemaError, StoreUnavailable
+from .storage.vault import VaultError
 
 # However many ask, the database is looked at, and the metrics are written down, once in so many seconds.
 KEEP_S = 1.0

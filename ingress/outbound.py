@@ -27,12 +27,12 @@ from .asking import Asking
 from .attempts import BREAKER_OPEN, Attempts, Settled, Stale, breaker_open
 from .breakers import Breakers
 from .bulkhead import Bulkhead
-from .database import WORKER, Database, StoreUnavailable
-from .group_commit import GroupCommit, Overloaded
 from .manager import Config, WhatsAppProviderManager
 from .outcomes import Outcomes
 from .sending import Carrier, Order, Sending, SendState
 from .shares import Shares
+from .storage.database import WORKER, Database, StoreUnavailable
+from .storage.group_commit import GroupCommit, Overloaded
 from .storage.statements import sends
 from .storage.statements.sends import Claim, Claimed
 from .tracing import trace_of

@@ -12,11 +12,11 @@ from providers import MessageResult, SendError
 from providers.messages import STATUS_RANK, ErrorInfo
 
 from . import metrics
-from .database import WORKER, Database, StoreUnavailable
 from .events import Wakes
-from .group_commit import GroupCommit, Overloaded
 from .manager import Config
 from .sending import Carrier, Sending, SendState, state_of, status_event
+from .storage.database import WORKER, Database, StoreUnavailable
+from .storage.group_commit import GroupCommit, Overloaded
 from .storage.statements import sends
 from .storage.statements.sends import Outcome
 

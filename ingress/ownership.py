@@ -19,7 +19,7 @@ from providers import Check, Event, WhatsAppProvider
 from providers.base import config_fields
 
 from .accounts import Accounts, ChangeRefused, Config, addresses
-from .database import Database, StoreUnavailable
+from .storage.database import Database, StoreUnavailable
 from .storage.statements import owners
 
 # What is asked for an unusual webhook is remembered so long: the next ones are alike.

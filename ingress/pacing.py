@@ -18,7 +18,7 @@ from providers.base import Pacing
 
 from . import identifiers, metrics
 from .manager import Config
-from .redis_state import Line, RedisState
+from .storage.redis_state import Line, RedisState
 
 # A provider that refuses for now is asked for half as much, for so long.
 SHRUNK_S = 60.0

@@ -17,12 +17,12 @@ from .accounts import Config
 from .audit import Actor
 from .auth import client_address, organization_of
 from .changes import CHANNEL
-from .database import Database
 from .edge import decode_body
 from .integrations import chosen_config, named_config
 from .limits import LOOK_WEIGHT, check_calls_out
 from .manager import WhatsAppProviderManager
 from .problems import Problem, call_problem, json_response
+from .storage.database import Database
 from .storage.statements import health, switches
 
 # Somebody fetches the phone, and scans.

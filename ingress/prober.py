@@ -25,7 +25,6 @@ from .accounts import ChangeRefused, Config, NotFound
 from .audit import SYSTEM
 from .automatic import BACK_OFF, LastSwitch, Member, StandIn, Standing, Step, next_step
 from .changes import CHANNEL, VersionConflict
-from .database import Busy, Database, StoreUnavailable
 from .envelope import own_event
 from .events import Wakes
 from .health import Finding, Health, Traffic, judge
@@ -33,7 +32,8 @@ from .identifiers import id_at
 from .manager import WhatsAppProviderManager
 from .ownership import AccountInUse
 from .policy import DEFAULT_POLICY, FallbackPolicy
-from .redis_state import RedisState
+from .storage.database import Busy, Database, StoreUnavailable
+from .storage.redis_state import RedisState
 from .storage.statements import events, health, switches
 
 logger = logging.getLogger("ingress.prober")

@@ -14,8 +14,8 @@ from starlette.responses import Response
 from providers import AccountBroken, Rejected, Restricted, SendError, Throttled, Unavailable, Uncertain, Unsupported
 from providers.messages import ErrorInfo
 
-from .database import Busy, LockLost, StoreUnavailable
-from .group_commit import Overloaded, RowRefused
+from .storage.database import Busy, LockLost, StoreUnavailable
+from .storage.group_commit import Overloaded, RowRefused
 
 logger = logging.getLogger("ingress.problems")
 

@@ -14,10 +14,10 @@ from providers.messages import STATUS_RANK, Status
 
 from . import identifiers, metrics
 from .correlation import parse_correlation
-from .database import StoreUnavailable
 from .envelope import event_row
 from .excess import MAX_DATA_BYTES, short_error, without_excess
 from .manager import Config, WhatsAppProviderManager
+from .storage.database import StoreUnavailable
 from .storage.statements.inbound import KeyedEvent, QuarantineRow, WebhookRow
 from .storage.statements.retention import MAX_AGE, MAX_AHEAD
 from .storage.statements.statuses import StatusRow

@@ -6,11 +6,11 @@ from uuid import UUID
 import msgspec
 from starlette.requests import Request
 
-from .database import Database
 from .envelope import EventData
 from .identifiers import parse_event_id
 from .manager import Config, WhatsAppProviderManager
 from .problems import Problem, not_found
+from .storage.database import Database
 from .storage.statements import events
 
 _decoder = msgspec.json.Decoder(EventData)

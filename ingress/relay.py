@@ -27,13 +27,13 @@ import msgspec
 from yarl import URL
 
 from . import identifiers, log, metrics, places
-from .database import Database, StoreUnavailable
 from .egress import Egress
 from .envelope import own_event, render
 from .events import Wakes
 from .places import Places
+from .storage.database import Database, StoreUnavailable
 from .storage.statements import deliveries, events
-from .vault import Vault, VaultError
+from .storage.vault import Vault, VaultError
 
 logger = logging.getLogger("ingress.relay")
 

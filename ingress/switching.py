@@ -52,13 +52,13 @@ from .changes import (
     TooSlow,
     VersionConflict,
 )
-from .database import Busy, Database, Exclusive, LockLost, StoreUnavailable
 from .envelope import own_event
 from .ownership import Ownership
+from .storage.database import Busy, Database, Exclusive, LockLost, StoreUnavailable
 from .storage.statements import configs, health, switches
 from .storage.statements.events import EventRow
+from .storage.vault import token_hash
 from .undoing import Undoing
-from .vault import token_hash
 
 # A session that was set up connects within a moment, or shows a QR code; a person needs some minutes to find the phone.
 CONNECTS_WITHIN_S, CONNECT_POLL_S = 3.0, 0.1

@@ -11,11 +11,11 @@ from . import audit, metrics
 from .accounts import ChangeRefused, TestFailed
 from .audit import SYSTEM
 from .changes import CHANNEL, Change
-from .database import Busy, Database, Exclusive
 from .envelope import own_event
+from .storage.database import Busy, Database, Exclusive
 from .storage.statements import events, health, switches
 from .storage.statements.events import EventRow
-from .vault import Vault
+from .storage.vault import Vault
 
 logger = logging.getLogger("ingress.undoing")
 

@@ -14,9 +14,7 @@ import msgspec
 from providers import Webhook
 
 from . import identifiers, log
-from .database import INGEST, Database, StoreUnavailable, is_data_error
 from .events import Wakes
-from .group_commit import GroupCommit, Overloaded
 from .manager import Config, WhatsAppProviderManager
 from .reading import (
     NOTHING,
@@ -29,6 +27,8 @@ from .reading import (
     refused,
     unread_body,
 )
+from .storage.database import INGEST, Database, StoreUnavailable, is_data_error
+from .storage.group_commit import GroupCommit, Overloaded
 from .storage.statements import unread
 from .storage.statements.inbound import WebhookRow
 

@@ -15,7 +15,6 @@ from urllib.parse import urlsplit
 
 import aiohttp
 
-from ingress.database import migrate
 from ingress.dev.embedded.launcher import EmbeddedServers
 from ingress.dev.sandbox import (
     MetaSimulator,
@@ -27,7 +26,8 @@ from ingress.dev.sandbox import (
 )
 from ingress.dev.sandbox.webhook_post import PostResult, Try, WebhookPoster
 from ingress.settings import Settings
-from ingress.vault import generate_key
+from ingress.storage.database import migrate
+from ingress.storage.vault import generate_key
 from tests.gateway import UNLIMITED, Answer, Gateway, Organization, Process, Served
 
 from .history import Call, Down, History

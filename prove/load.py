@@ -16,9 +16,9 @@ import msgspec
 import redis.asyncio
 
 from ingress import audit
-from ingress.database import Database
 from ingress.dev.sandbox import message_id_of, message_ids, message_sid_of
-from ingress.vault import Vault
+from ingress.storage.database import Database
+from ingress.storage.vault import Vault
 from tests.gateway import Answer, Organization, eventually
 
 from .cluster import SWITCH, Cluster, Member

@@ -63,14 +63,14 @@ MUTANTS = (
     ),
     Mutant(
         "the compare out of the Lua script",
-        "ingress/redis_state.py",
+        "ingress/storage/redis_state.py",
         "return version or -1",
         "return -1",
         ("tests/test_redis.py::test_only_a_newer_version_is_stored",),
     ),
     Mutant(
         "the same, found by the state machine",
-        "ingress/redis_state.py",
+        "ingress/storage/redis_state.py",
         "return version or -1",
         "return -1",
         (MACHINE,),

@@ -17,12 +17,12 @@ import uvicorn
 
 from ingress import operations, reading, relay
 from ingress.app import Application
-from ingress.database import migrate
 from ingress.dev.embedded.launcher import EmbeddedServers
 from ingress.dev.sandbox import CrmSimulator, MetaSimulator, RetryPolicy
 from ingress.server import configuration, listen, operations_configuration
 from ingress.settings import Settings
-from ingress.vault import generate_key
+from ingress.storage.database import migrate
+from ingress.storage.vault import generate_key
 from providers import _values
 
 from .gateway import Gateway, Organization, Served, unused_port

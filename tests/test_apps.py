@@ -9,8 +9,8 @@ import pytest
 
 from ingress.dev.sandbox import example_number, signed_headers
 from ingress.dev.sandbox.meta.bodies import encode
-from ingress.group_commit import GroupCommit, Overloaded
 from ingress.settings import Settings
+from ingress.storage.group_commit import GroupCommit, Overloaded
 from ingress.storage.statements import unread
 
 from .gateway import Answer, Gateway, Organization, _numbers, eventually

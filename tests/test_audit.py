@@ -11,11 +11,11 @@ import pytest
 
 from ingress import administration, app, log
 from ingress.audit import Actor, record, verify
-from ingress.database import Database, StoreUnavailable
 from ingress.dev.sandbox import CrmSimulator
 from ingress.settings import Settings
+from ingress.storage.database import Database, StoreUnavailable
 from ingress.storage.statements import organizations
-from ingress.vault import Vault, generate_key
+from ingress.storage.vault import Vault, generate_key
 from providers.meta_business import MetaBusiness
 
 from .conftest import serving

@@ -12,10 +12,10 @@ import pytest
 from ingress import connections, edge, protocol
 from ingress.bulkhead import SLOTS
 from ingress.connections import MAX_REFUSED, OTHER_FILES, Connections
-from ingress.database import EXCLUSIVE_PLACES
 from ingress.places import CONCURRENCY
 from ingress.server import OPERATIONS_CONNECTIONS, listen
 from ingress.settings import Settings
+from ingress.storage.database import EXCLUSIVE_PLACES
 from ingress.transfers import TRANSFERS
 
 from .conftest import serving

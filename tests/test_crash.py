@@ -20,7 +20,6 @@ import asyncpg
 import msgspec
 import pytest
 
-from ingress.database import migrate
 from ingress.dev.embedded.launcher import EmbeddedServers
 from ingress.dev.sandbox import (
     CrmSimulator,
@@ -37,9 +36,10 @@ from ingress.dev.sandbox import (
 from ingress.dev.sandbox.conditions import Changes
 from ingress.dev.sandbox.meta.bodies import Body, encode
 from ingress.dev.sandbox.webhook_post import Try, WebhookPoster
-from ingress.group_commit import COALESCE_ROWS
 from ingress.settings import Settings
-from ingress.vault import generate_key
+from ingress.storage.database import migrate
+from ingress.storage.group_commit import COALESCE_ROWS
+from ingress.storage.vault import generate_key
 
 from .conftest import serving
 from .gateway import Gateway, Organization, Process, eventually

@@ -16,11 +16,11 @@ import pytest
 from aiohttp import web
 
 from ingress import relay
-from ingress.database import WORKER, Database
 from ingress.dev.sandbox import CrmFlood, CrmReset, CrmSimulator, CrmSlow, CrmStatus, Delivered, FaultProxy
 from ingress.dev.sandbox.standard_webhooks import problem
 from ingress.identifiers import new_id
 from ingress.settings import Settings
+from ingress.storage.database import WORKER, Database
 from ingress.storage.statements import deliveries, events
 from ingress.storage.statements.events import EventRow
 

@@ -15,12 +15,12 @@ import redis.asyncio
 
 from ingress import calls
 from ingress.calls import Caller
-from ingress.database import Database
 from ingress.dev.sandbox import FaultProxy, MetaSimulator, example_number
 from ingress.egress import Egress, EgressBlocked, InvalidUrl
-from ingress.redis_state import RedisState
 from ingress.relay import Endpoint, new_secret, post
 from ingress.settings import Settings
+from ingress.storage.database import Database
+from ingress.storage.redis_state import RedisState
 from providers import Request, Response, Unavailable
 
 from .conftest import serving

@@ -14,10 +14,10 @@ import msgspec
 import pytest
 
 from ingress import events as reading
-from ingress.database import APP, INGEST, WORKER, Database, migrate
 from ingress.envelope import own_event
 from ingress.identifiers import new_id
 from ingress.settings import Settings
+from ingress.storage.database import APP, INGEST, WORKER, Database, migrate
 from ingress.storage.statements import events as stored
 from ingress.storage.statements.events import EventRow
 

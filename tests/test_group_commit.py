@@ -10,9 +10,11 @@ import asyncpg
 import pytest
 from asyncpg.exceptions._base import DataError as Unwritable
 
-from ingress import group_commit, identifiers
-from ingress.database import INGEST, Database, StoreUnavailable
-from ingress.group_commit import (
+from ingress import identifiers
+from ingress.settings import Settings
+from ingress.storage import group_commit
+from ingress.storage.database import INGEST, Database, StoreUnavailable
+from ingress.storage.group_commit import (
     MAX_BATCH_ROWS,
     MAX_PENDING_BYTES,
     MAX_PENDING_ROWS,
@@ -20,7 +22,6 @@ from ingress.group_commit import (
     Overloaded,
     RowRefused,
 )
-from ingress.settings import Settings
 from ingress.storage.statements.events import EventRow
 from ingress.storage.statements.inbound import KeyedEvent, QuarantineRow, Stored, WebhookRow, store
 

@@ -19,7 +19,6 @@ import pytest
 from starlette.routing import BaseRoute, Mount, Route
 
 from ingress.app import ROUTES
-from ingress.database import APP, INGEST, WORKER, Database
 from ingress.dev.sandbox import ErrorCode, StatusPolicy, encode
 from ingress.dev.sandbox.meta.bodies import envelope, metadata, status_item
 from ingress.dev.sandbox.meta.templates import example_template
@@ -27,8 +26,9 @@ from ingress.identifiers import id_at
 from ingress.openapi import BODIES, walk
 from ingress.settings import Settings
 from ingress.storage import statements
+from ingress.storage.database import APP, INGEST, WORKER, Database
 from ingress.storage.statements import configs, health, sends, switches
-from ingress.vault import new_api_key
+from ingress.storage.vault import new_api_key
 
 from .gateway import SCOPES, Answer, Gateway, Organization, eventually
 

@@ -14,7 +14,7 @@ from ingress.auth import Authenticator
 from ingress.problems import Problem
 from ingress.settings import Settings
 from ingress.storage.statements import organizations
-from ingress.vault import generate_key, new_api_key, split_api_key
+from ingress.storage.vault import generate_key, new_api_key, split_api_key
 
 from .conftest import serving
 from .gateway import SCOPES, Answer, Gateway, Organization
@@ -85,7 +85,7 @@ class NoDatabase:
 
 async def test_a_mistyped_key_is_refused_before_the_database_is_asked() -> None:
     """A checksum keeps guesses and typing errors from costing a query."""
-    from ingress.vault import Vault, generate_key
+    from ingress.storage.vault import Vault, generate_key
 
     authenticator = Authenticator(NoDatabase(), Vault(generate_key()), "platform_x")  # type: ignore[arg-type]
     _, _, key = new_api_key("live")
@@ -324,7 +324,7 @@ async def test_organizations_are_the_platforms(owner: Organization, gateway: Gat
 
 async def test_without_a_platform_key_nobody_is_the_platform() -> None:
     """An empty setting matches nothing, and certainly not an empty key."""
-    from ingress.vault import Vault, generate_key
+    from ingress.storage.vault import Vault, generate_key
 
     authenticator = Authenticator(NoDatabase(), Vault(generate_key()), "")  # type: ignore[arg-type]
     for given in ("Bearer ", "Bearer", "", "Bearer  ", None):

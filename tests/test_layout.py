@@ -119,7 +119,7 @@ def test_providers_do_not_know_the_service() -> None:
 STATEMENT = re.compile(
     r"^\s*(?:select|insert into|update|delete from|with|truncate|alter|create|drop|set local)\s", re.I
 )
-SQL_AT_HOME = {"ingress/database.py"}
+SQL_AT_HOME = {"ingress/storage/database.py"}
 
 
 def constants(tree: ast.AST) -> Iterator[ast.Constant]:

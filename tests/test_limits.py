@@ -14,7 +14,7 @@ from ingress import accounts, administration, auth, limits, log, refusals
 from ingress.limits import Limiter
 from ingress.metrics import REGISTRY
 from ingress.settings import Settings
-from ingress.vault import new_api_key, split_api_key
+from ingress.storage.vault import new_api_key, split_api_key
 
 from .conftest import serving
 from .gateway import SCOPES, Answer, Gateway, Organization

@@ -10,10 +10,20 @@ import asyncpg
 import msgspec
 import pytest
 
-from ingress.database import APP, INGEST, ROLES, WORKER, Database, SchemaError, StoreUnavailable, migrate, prepare
 from ingress.dev.embedded.launcher import EmbeddedServers
 from ingress.dev.sandbox import MetaSimulator
 from ingress.settings import Settings
+from ingress.storage.database import (
+    APP,
+    INGEST,
+    ROLES,
+    WORKER,
+    Database,
+    SchemaError,
+    StoreUnavailable,
+    migrate,
+    prepare,
+)
 
 from .conftest import serving
 from .gateway import Gateway

@@ -15,10 +15,10 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 import ingress
 from ingress import app, metrics, operations, protocol
 from ingress.accounts import ChangeRefused
-from ingress.database import Database
 from ingress.metrics import OTHER, VALUES
 from ingress.refusals import Reason
 from ingress.server import OPERATIONS_CONNECTIONS
+from ingress.storage.database import Database
 
 from .gateway import Gateway, Organization, eventually
 

@@ -15,8 +15,8 @@ from ingress import pacing
 from ingress.dev.sandbox import ErrorCode
 from ingress.manager import Config
 from ingress.pacing import Pacer
-from ingress.redis_state import Line, RedisState, Reserved
 from ingress.settings import Settings
+from ingress.storage.redis_state import Line, RedisState, Reserved
 from providers import Throttled
 from providers.base import Pacing
 from providers.meta_business import MetaBusiness

@@ -15,10 +15,10 @@ import pytest
 import redis.asyncio
 
 from ingress import accounts, prober
-from ingress.database import Database
 from ingress.dev.sandbox import Bare5xx, ErrorCode, Hang, MetaSimulator, StatusPolicy
 from ingress.identifiers import new_id
 from ingress.settings import Settings
+from ingress.storage.database import Database
 from ingress.storage.statements import health, switches
 
 from .conftest import serving

@@ -14,11 +14,12 @@ import msgspec
 import pytest
 import redis.asyncio
 
-from ingress import events, manager, redis_state
+from ingress import events, manager
 from ingress.dev.embedded.launcher import EmbeddedServers
 from ingress.dev.sandbox import MetaSimulator
-from ingress.redis_state import ACTIVE_TTL_S, RedisState
 from ingress.settings import Settings
+from ingress.storage import redis_state
+from ingress.storage.redis_state import ACTIVE_TTL_S, RedisState
 
 from .conftest import serving
 from .gateway import Gateway, Organization, eventually

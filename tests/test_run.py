@@ -23,9 +23,9 @@ import pytest
 
 from ingress import __version__
 from ingress.cli import main
-from ingress.database import SCHEMA_VERSION
 from ingress.dev.embedded.launcher import EmbeddedServers
-from ingress.vault import Vault
+from ingress.storage.database import SCHEMA_VERSION
+from ingress.storage.vault import Vault
 
 REPOSITORY = Path(__file__).parents[1]
 READY_S = 5.0

@@ -556,7 +556,7 @@ async def test_an_accepted_send_is_never_answered_with_an_error_of_ours(
 ) -> None:
     """The store goes away after the claim: 202, for a 503 would have the client send it again."""
     from ingress.attempts import Attempts
-    from ingress.database import StoreUnavailable
+    from ingress.storage.database import StoreUnavailable
 
     async def away(*_: Any) -> None:
         raise StoreUnavailable("gone")

@@ -26,12 +26,12 @@ from yarl import URL
 
 from ingress import edge, inbound, metrics, protocol
 from ingress.app import Application
-from ingress.database import migrate
 from ingress.dev.embedded.launcher import EmbeddedServers, Postgres
 from ingress.dev.sandbox import MetaSimulator, Slow, StatusPolicy
 from ingress.dev.sandbox.meta.bodies import encode, signed_headers
 from ingress.exchange import Exchange
 from ingress.settings import Settings
+from ingress.storage.database import migrate
 from ingress.storage.statements.inbound import store
 from providers.meta_business import MetaBusiness
 

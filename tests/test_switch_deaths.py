@@ -18,8 +18,8 @@ import redis.asyncio
 
 from ingress.dev.embedded.launcher import EmbeddedServers
 from ingress.dev.sandbox import FaultProxy
-from ingress.redis_state import CHANNEL
 from ingress.settings import Settings
+from ingress.storage.redis_state import CHANNEL
 
 from .gateway import Gateway, Organization, Process, eventually
 

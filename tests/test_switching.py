@@ -17,7 +17,7 @@ import pytest
 import redis.asyncio
 from yarl import URL
 
-from ingress import accounts, app, database, manager, redis_state, switching
+from ingress import accounts, app, manager, switching
 from ingress.dev.embedded.launcher import EmbeddedServers
 from ingress.dev.sandbox import (
     ErrorCode,
@@ -31,6 +31,7 @@ from ingress.dev.sandbox import (
 )
 from ingress.dev.sandbox.twilio.bodies import example_sender
 from ingress.settings import Settings
+from ingress.storage import database, redis_state
 from ingress.storage.statements import switches
 from providers import Flow, Rejected
 from providers.meta_business import MetaBusiness
@@ -704,7 +705,7 @@ async def test_a_listener_that_was_cut_off_misses_nothing(
 ) -> None:
     """It listens again, and reads everything again: the news may have passed in between."""
     monkeypatch.setattr(manager, "CACHE_S", 60.0)
-    monkeypatch.setattr("ingress.database.LISTEN_RETRY_S", 0.01)
+    monkeypatch.setattr("ingress.storage.database.LISTEN_RETRY_S", 0.01)
     async with service(settings, meta, "unix:///nonexistent/redis.sock") as other:
         there = at(other, two)
         assert (await current(there))["version"] == 1

@@ -13,7 +13,7 @@ from ingress.dev.sandbox.twilio.bodies import example_sender
 from ingress.dev.sandbox.waha.bodies import example_session
 from ingress.ownership import Ownership
 from ingress.storage.statements import owners
-from ingress.vault import Vault, generate_key
+from ingress.storage.vault import Vault, generate_key
 from providers import Registry, WhatsAppProvider
 from providers.meta_business import MetaBusiness
 from providers.twilio_whatsapp import TwilioWhatsApp

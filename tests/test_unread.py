@@ -12,10 +12,10 @@ import pytest
 
 from ingress import app, metrics, reading
 from ingress import unread as unread_module
-from ingress.database import Database, StoreUnavailable
 from ingress.dev.sandbox import CrmSimulator
 from ingress.dev.sandbox.meta.bodies import encode
 from ingress.settings import Settings
+from ingress.storage.database import Database, StoreUnavailable
 from ingress.storage.statements import unread
 from providers import _values
 from providers.meta_business import MetaBusiness

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ingress.vault import (
+from ingress.storage.vault import (
     Vault,
     VaultError,
     generate_key,

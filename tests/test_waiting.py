@@ -12,13 +12,13 @@ from uuid import UUID
 import pytest
 
 from ingress import auth, metrics, waiting
-from ingress.database import EXCLUSIVE_QUEUE_EACH, Busy, Database
 from ingress.dev.sandbox import Slow
 from ingress.envelope import own_event
 from ingress.identifiers import new_id
 from ingress.inbound import Inbound
 from ingress.settings import Settings
 from ingress.shares import Shares
+from ingress.storage.database import EXCLUSIVE_QUEUE_EACH, Busy, Database
 from ingress.storage.statements import deliveries
 from ingress.storage.statements import events as stored
 from ingress.storage.statements.pages import PAGE_BYTES

@@ -16,7 +16,7 @@ from typing import Self
 import aiohttp
 
 from ...settings import PLAIN_NAMES, PREFIX
-from ...vault import generate_key
+from ...storage.vault import generate_key
 from ..embedded.launcher import EmbeddedServers
 
 HOST = "127.0.0.1"

@@ -17,7 +17,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
-from . import metrics
+from .. import metrics
 
 logger = logging.getLogger("ingress.redis")
 

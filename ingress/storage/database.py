@@ -13,9 +13,9 @@ from weakref import WeakValueDictionary
 
 import asyncpg
 
-from . import metrics
-from .shares import Shares
-from .storage.statements import logins
+from .. import metrics
+from ..shares import Shares
+from .statements import logins
 
 SCHEMA_VERSION = 2
 # Any number, the same in every process: who holds it may change the schema.
@@ -343,7 +343,7 @@ def _session(role: str) -> dict[str, str]:
 
 def schema_file() -> Path:
     """schema.sql: beside the packages in a checkout, in share/ of an installation."""
-    beside = Path(__file__).resolve().parent.parent / "schema.sql"
+    beside = Path(__file__).resolve().parents[2] / "schema.sql"
     return beside if beside.exists() else Path(sys.prefix) / "share" / "whatsapp-ingress" / "schema.sql"
 
 

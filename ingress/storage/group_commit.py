@@ -14,10 +14,10 @@ from typing import Any, Generic, TypeVar, cast
 import asyncpg
 import msgspec
 
-from . import metrics
+from .. import metrics
 from .database import CONNECTION_ERRORS, Database, StoreUnavailable, is_data_error
 
-logger = logging.getLogger("ingress.group_commit")
+logger = logging.getLogger("ingress.storage.group_commit")
 
 Row = TypeVar("Row")
 Result = TypeVar("Result")
