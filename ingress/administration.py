@@ -17,24 +17,12 @@ from providers import Malformed
 
 from . import identifiers, log
 from .audit import Actor, record
-from .auth import (
-    SCOPES,
-    Principal,
-    authorize_platform,
-    client_address,
-    organization_of,
-    refusal,
-    unauthorized,
-)
 from .calls import UNREACHED_AFTER_S
-from .edge import decode_kept, id_of, int_of, limit_of, page_response
 from .egress import Egress, InvalidUrl
 from .envelope import timestamp
 from .identifiers import PLATFORM_ID, parse_id
 from .inbound import Inbound
-from .limits import check_calls_out, quota_reached
 from .manager import WhatsAppProviderManager
-from .problems import Problem, json_response, not_found, unavailable
 from .relay import Endpoint, Secret, post, rotated
 from .storage.database import Database
 from .storage.statements import deliveries, inbound, organizations
@@ -42,7 +30,11 @@ from .storage.statements.retention import MAX_AGE
 from .storage.vault import Vault, is_key_id, new_api_key
 from .transfers import Busy, Transfers
 from .validation import Name
-from .waiting import Waiting, json_page
+from .web.auth import SCOPES, Principal, authorize_platform, client_address, organization_of, refusal, unauthorized
+from .web.limits import check_calls_out, quota_reached
+from .web.middleware import decode_kept, id_of, int_of, limit_of, page_response
+from .web.problems import Problem, json_response, not_found, unavailable
+from .web.waiting import Waiting, json_page
 
 KEY_ENVIRONMENT = "live"
 # Of an organization, that are neither revoked nor over.

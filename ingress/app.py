@@ -35,16 +35,13 @@ from . import (
 )
 from .asking import Asking
 from .attempts import Attempts
-from .auth import Authenticator
 from .breakers import Breakers
 from .bulkhead import Bulkhead
 from .calls import Caller
 from .changes import CHANNEL
-from .edge import Edge
 from .egress import Egress
 from .events import Wakes
 from .inbound import Inbound
-from .limits import per_minute
 from .manager import WhatsAppProviderManager
 from .openapi import document
 from .operations import Operations
@@ -61,7 +58,10 @@ from .storage.statements import deliveries, health, inbound, retention, sends, s
 from .storage.vault import Vault
 from .takeover import Takeover, forever
 from .transfers import Transfers
-from .waiting import Waiting
+from .web.auth import Authenticator
+from .web.limits import per_minute
+from .web.middleware import Edge
+from .web.waiting import Waiting
 
 logger = logging.getLogger("ingress.app")
 

@@ -15,15 +15,15 @@ from providers.base import config_fields
 
 from . import log
 from .accounts import InvalidConfiguration, NewConfig, WebhooksUnread
-from .auth import Principal, authorize_platform
-from .edge import decode_kept
 from .identifiers import PLATFORM_ID, parse_id
 from .manager import APP_PATH, WhatsAppProviderManager
-from .problems import Problem, json_response, not_found
 from .storage.database import Database
 from .storage.statements import apps, unread
 from .storage.vault import VaultError, token_hash
 from .validation import ConfigData, Name, ProviderType
+from .web.auth import Principal, authorize_platform
+from .web.middleware import decode_kept
+from .web.problems import Problem, json_response, not_found
 
 
 class NewApp(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

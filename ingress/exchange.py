@@ -4,10 +4,10 @@ from typing import Any, Protocol
 from uuid import UUID
 
 from . import identifiers
-from .edge import SMALL_BODY_BYTES, TooLarge
 from .inbound import NOT_FOUND, Answer, Header, Inbound, target_of
 from .manager import Config
 from .storage.group_commit import Overloaded
+from .web.middleware import SMALL_BODY_BYTES, TooLarge
 
 
 class Channel(Protocol):

@@ -25,21 +25,21 @@ from .accounts import (
     WebhooksUnread,
 )
 from .audit import Actor, verify
-from .auth import Principal, client_address, organization_of
 from .changes import NoFormerConfig, NotReceiving, Switched, TooSlow, VersionConflict
-from .edge import decode_kept, int_of, limit_of, page_of
 from .identifiers import parse_id
-from .limits import LOOK_WEIGHT, check_calls_out
 from .live import health_of
 from .manager import WhatsAppProviderManager
 from .ownership import AccountInUse
 from .policy import FallbackPolicy
-from .problems import Problem, call_problem, json_response, not_found, unavailable
 from .storage.database import Database
 from .storage.statements import audit
 from .transfers import Busy, Transfers
 from .validation import ConfigData, Name, ProviderType, Reason
-from .waiting import json_page
+from .web.auth import Principal, client_address, organization_of
+from .web.limits import LOOK_WEIGHT, check_calls_out
+from .web.middleware import decode_kept, int_of, limit_of, page_of
+from .web.problems import Problem, call_problem, json_response, not_found, unavailable
+from .web.waiting import json_page
 
 Version = Annotated[int, msgspec.Meta(ge=0)]
 

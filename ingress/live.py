@@ -11,13 +11,13 @@ import msgspec
 from starlette.requests import Request
 
 from .absent import UNUSABLE
-from .auth import authorize, organization_of
 from .events import HEARTBEAT_S, Wakes
 from .health import WHAT_TO_DO
-from .problems import Problem
 from .storage.database import Database, StoreUnavailable
 from .storage.statements import health
-from .waiting import Stream, Waiting
+from .web.auth import authorize, organization_of
+from .web.problems import Problem
+from .web.waiting import Stream, Waiting
 
 # Changes wake the stream in every process; what is known of no transaction (a breaker) is found by looking.
 LOOK_S = 1.0

@@ -13,12 +13,9 @@ from providers import Flow, Media, MediaContent, Rejected, SendError, Upload
 
 from . import log, metrics
 from .audit import Actor, record
-from .auth import client_address, organization_of
-from .edge import Disconnected, headers_of
 from .integrations import chosen_config
 from .manager import Config
 from .media_types import attachment, declared_type, safe_name, served_type
-from .problems import Problem, call_problem, json_response, unavailable
 from .received import Received, received
 from .storage.database import Database
 from .transfers import (
@@ -32,6 +29,9 @@ from .transfers import (
     Unusable,
     while_wanted,
 )
+from .web.auth import client_address, organization_of
+from .web.middleware import Disconnected, headers_of
+from .web.problems import Problem, call_problem, json_response, unavailable
 
 logger = logging.getLogger("ingress.media")
 

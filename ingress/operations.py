@@ -13,9 +13,9 @@ from starlette.responses import Response
 
 from . import metrics
 from .manager import WhatsAppProviderManager
-from .problems import json_response
 from .storage.database import Database, SchemaError, StoreUnavailable
 from .storage.vault import VaultError
+from .web.problems import json_response
 
 # However many ask, the database is looked at, and the metrics are written down, once in so many seconds.
 KEEP_S = 1.0

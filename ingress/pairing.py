@@ -15,15 +15,15 @@ from providers import Pairing, SendError
 from . import audit
 from .accounts import Config
 from .audit import Actor
-from .auth import client_address, organization_of
 from .changes import CHANNEL
-from .edge import decode_body
 from .integrations import chosen_config, named_config
-from .limits import LOOK_WEIGHT, check_calls_out
 from .manager import WhatsAppProviderManager
-from .problems import Problem, call_problem, json_response
 from .storage.database import Database
 from .storage.statements import health, switches
+from .web.auth import client_address, organization_of
+from .web.limits import LOOK_WEIGHT, check_calls_out
+from .web.middleware import decode_body
+from .web.problems import Problem, call_problem, json_response
 
 # Somebody fetches the phone, and scans.
 WATCHED_S = 300.0

@@ -13,10 +13,10 @@ from uvicorn.protocols.http.flow_control import CLOSE_HEADER
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from . import identifiers, metrics
-from .connections import Connections
-from .edge import CAREFUL, SMALL_BODY_BYTES
 from .exchange import Exchange
-from .problems import UNEXPECTED, Problem, unavailable
+from .web.connections import Connections
+from .web.middleware import CAREFUL, SMALL_BODY_BYTES
+from .web.problems import UNEXPECTED, Problem, unavailable
 
 logger = logging.getLogger("ingress.protocol")
 

@@ -15,9 +15,9 @@ from typing import Any
 import uvicorn
 
 from .app import Application
-from .connections import Connections, most_connections
 from .protocol import BoundedProtocol, WebhookProtocol
 from .settings import Settings
+from .web.connections import Connections, most_connections
 
 logger = logging.getLogger("ingress.server")
 

@@ -9,14 +9,15 @@ from typing import Any
 import msgspec
 import pytest
 
-from ingress import connections, edge, protocol
+from ingress import protocol
 from ingress.bulkhead import SLOTS
-from ingress.connections import MAX_REFUSED, OTHER_FILES, Connections
 from ingress.places import CONCURRENCY
 from ingress.server import OPERATIONS_CONNECTIONS, listen
 from ingress.settings import Settings
 from ingress.storage.database import EXCLUSIVE_PLACES
 from ingress.transfers import TRANSFERS
+from ingress.web import connections, middleware
+from ingress.web.connections import MAX_REFUSED, OTHER_FILES, Connections
 
 from .conftest import serving
 from .gateway import Gateway, Organization, eventually
@@ -211,7 +212,7 @@ async def test_one_organization_may_hold_a_share(
     await other.configure()
     for known in (organization, other):
         assert (await known.post_webhook(b"{}")).status == 200
-    monkeypatch.setattr(edge, "MAX_SHARE_BYTES", 300_000)
+    monkeypatch.setattr(middleware, "MAX_SHARE_BYTES", 300_000)
     holders = [await connect() for _ in range(2)]
     raw = webhook(organization, b"x" * 160_000)
     await holders[0].write(raw[:150_000])

@@ -17,7 +17,7 @@ import asyncpg
 import msgspec
 import pytest
 
-from ingress import app, auth, metrics, takeover
+from ingress import app, metrics, takeover
 from ingress import inbound as receiving
 from ingress import manager as managing
 from ingress.dev.sandbox import ErrorCode, StatusPolicy
@@ -28,6 +28,7 @@ from ingress.storage.database import Database, StoreUnavailable, is_data_error, 
 from ingress.storage.redis_state import RedisState
 from ingress.storage.statements import audit, configs, inbound, retention, sends, statuses, switches
 from ingress.storage.vault import Vault, generate_key
+from ingress.web import auth
 from providers import Registry
 from providers.meta_business import MetaBusiness
 

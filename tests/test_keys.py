@@ -9,12 +9,12 @@ import asyncpg
 import msgspec
 import pytest
 
-from ingress import auth
-from ingress.auth import Authenticator
-from ingress.problems import Problem
 from ingress.settings import Settings
 from ingress.storage.statements import organizations
 from ingress.storage.vault import generate_key, new_api_key, split_api_key
+from ingress.web import auth
+from ingress.web.auth import Authenticator
+from ingress.web.problems import Problem
 
 from .conftest import serving
 from .gateway import SCOPES, Answer, Gateway, Organization

@@ -10,11 +10,12 @@ from uuid import uuid4
 import msgspec
 import pytest
 
-from ingress import accounts, administration, auth, limits, log, refusals
-from ingress.limits import Limiter
+from ingress import accounts, administration, log
 from ingress.metrics import REGISTRY
 from ingress.settings import Settings
 from ingress.storage.vault import new_api_key, split_api_key
+from ingress.web import auth, limits, refusals
+from ingress.web.limits import Limiter
 
 from .conftest import serving
 from .gateway import SCOPES, Answer, Gateway, Organization
@@ -355,7 +356,7 @@ async def test_what_was_not_logged_is_summed_up_and_alarms(
         noted.note("unknown_key", address="192.0.2.9")
     assert len(lines) == 2
     await eventually(lambda: lines[2:] == [{"event": "refused_more", "count": 7}])
-    [alarm] = [record for record in caplog.records if record.name == "ingress.refusals"]
+    [alarm] = [record for record in caplog.records if record.name == "ingress.web.refusals"]
     assert (alarm.levelname, alarm.getMessage()[:8]) == ("ERROR", "7 more r")
 
 

@@ -16,9 +16,9 @@ import ingress
 from ingress import app, metrics, operations, protocol
 from ingress.accounts import ChangeRefused
 from ingress.metrics import OTHER, VALUES
-from ingress.refusals import Reason
 from ingress.server import OPERATIONS_CONNECTIONS
 from ingress.storage.database import Database
+from ingress.web.refusals import Reason
 
 from .gateway import Gateway, Organization, eventually
 

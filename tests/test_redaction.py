@@ -483,7 +483,7 @@ HARMLESS = {
     "providers.base.Check": "the outcome of a connection test, shown to the organization; never logged",
     "providers.registry.RegistryEntry": "about the plug-in, public",
     "providers._cloud_errors.Verdict": "a class of error",
-    "ingress.auth.Principal": "the name is the id of a key",
+    "ingress.web.auth.Principal": "the name is the id of a key",
     "ingress.manager._Active": "the name of a plug-in",
     "ingress.relay.Answer": "error is a status or the name of an exception",
     "ingress.administration.NewOrganization": "the organization's own name, which the platform gives",

@@ -24,7 +24,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 from yarl import URL
 
-from ingress import edge, inbound, metrics, protocol
+from ingress import inbound, metrics, protocol
 from ingress.app import Application
 from ingress.dev.embedded.launcher import EmbeddedServers, Postgres
 from ingress.dev.sandbox import MetaSimulator, Slow, StatusPolicy
@@ -33,6 +33,7 @@ from ingress.exchange import Exchange
 from ingress.settings import Settings
 from ingress.storage.database import migrate
 from ingress.storage.statements.inbound import store
+from ingress.web import middleware
 from providers.meta_business import MetaBusiness
 
 from . import conftest
@@ -356,7 +357,7 @@ async def test_large_bodies_share_a_bound(
     organization: Organization, gateway: Gateway, connect: Any, monkeypatch: pytest.MonkeyPatch, version: str
 ) -> None:
     """Above it large ones are to come again; small ones are taken as ever, and large ones too when there is room."""
-    monkeypatch.setattr(edge, "MAX_HELD_BYTES", 500_000)
+    monkeypatch.setattr(middleware, "MAX_HELD_BYTES", 500_000)
     body = gateway.meta.inbound(organization.numbers[0]).text("x" * 150_000)
     assert (await organization.post_webhook(body)).status == 200
     holders = [await connect() for _ in range(3)]
@@ -391,8 +392,8 @@ async def test_large_bodies_share_a_bound(
     await eventually(lambda: all(bodies.held_bytes == 0 for bodies in all_bodies()))
 
 
-def all_bodies() -> list[edge.LargeBodies]:
-    return [thing for thing in gc.get_objects() if isinstance(thing, edge.LargeBodies)]
+def all_bodies() -> list[middleware.LargeBodies]:
+    return [thing for thing in gc.get_objects() if isinstance(thing, middleware.LargeBodies)]
 
 
 @pytest.mark.parametrize("limit_bytes", [None, 100_000], ids=["of-the-service", "of-the-provider"])
@@ -418,7 +419,7 @@ async def test_an_idle_connection_keeps_no_body(organization: Organization, gate
     client.write(webhook(organization, gateway, "x" * 300_000))
     assert (await client.answer())[0] == 200
     exchanges = [thing for thing in gc.get_objects() if isinstance(thing, Exchange)]
-    assert max(sum(map(len, one._chunks)) for one in exchanges) <= edge.SMALL_BODY_BYTES
+    assert max(sum(map(len, one._chunks)) for one in exchanges) <= middleware.SMALL_BODY_BYTES
 
 
 async def test_nonsense_is_refused(connect: Any) -> None:

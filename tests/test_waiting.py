@@ -11,7 +11,7 @@ from uuid import UUID
 
 import pytest
 
-from ingress import auth, metrics, waiting
+from ingress import metrics
 from ingress.dev.sandbox import Slow
 from ingress.envelope import own_event
 from ingress.identifiers import new_id
@@ -22,7 +22,8 @@ from ingress.storage.database import EXCLUSIVE_QUEUE_EACH, Busy, Database
 from ingress.storage.statements import deliveries
 from ingress.storage.statements import events as stored
 from ingress.storage.statements.pages import PAGE_BYTES
-from ingress.waiting import gathered
+from ingress.web import auth, waiting
+from ingress.web.waiting import gathered
 
 from .conftest import serving
 from .gateway import Gateway, Organization, eventually

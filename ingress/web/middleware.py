@@ -12,12 +12,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from . import identifiers, metrics
+from .. import identifiers, metrics
+from ..storage.group_commit import Overloaded
+from ..validation import DETAIL, unprintable
 from .problems import UNEXPECTED, Problem, json_response, problem_of
-from .storage.group_commit import Overloaded
-from .validation import DETAIL, unprintable
 
-logger = logging.getLogger("ingress.edge")
+logger = logging.getLogger("ingress.web.middleware")
 
 Value = TypeVar("Value")
 

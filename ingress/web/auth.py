@@ -16,15 +16,15 @@ from starlette.requests import Request
 
 from providers.signing import same_secret
 
-from .edge import headers_of
-from .identifiers import parse_id
+from ..identifiers import parse_id
+from ..settings import Network
+from ..storage.database import Database
+from ..storage.statements import organizations
+from ..storage.vault import Vault, split_api_key
 from .limits import Limiter, per_minute
+from .middleware import headers_of
 from .problems import Problem, not_found, too_many
 from .refusals import Reason, Refusals
-from .settings import Network
-from .storage.database import Database
-from .storage.statements import organizations
-from .storage.vault import Vault, split_api_key
 
 SCOPES = frozenset({"send", "read", "configure", "admin"})
 KEY_CACHE_S = 5.0

@@ -14,10 +14,10 @@ from starlette.responses import Response
 from providers import AccountBroken, Rejected, Restricted, SendError, Throttled, Unavailable, Uncertain, Unsupported
 from providers.messages import ErrorInfo
 
-from .storage.database import Busy, LockLost, StoreUnavailable
-from .storage.group_commit import Overloaded, RowRefused
+from ..storage.database import Busy, LockLost, StoreUnavailable
+from ..storage.group_commit import Overloaded, RowRefused
 
-logger = logging.getLogger("ingress.problems")
+logger = logging.getLogger("ingress.web.problems")
 
 
 class Problem(Exception):

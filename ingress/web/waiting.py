@@ -14,10 +14,10 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from . import metrics
+from .. import metrics
+from ..shares import Shares
+from ..storage.statements.pages import PAGE_BYTES
 from .problems import Problem, unavailable
-from .shares import Shares
-from .storage.statements.pages import PAGE_BYTES
 
 # Streams, polls and pages; and sends whose clients wait for the result. Together 600 of the 1,000 connections.
 READERS, READERS_EACH = 300, 100

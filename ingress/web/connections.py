@@ -9,7 +9,7 @@ from ipaddress import IPv6Address, ip_address
 from operator import attrgetter
 from typing import Protocol
 
-from .settings import Network
+from ..settings import Network
 
 MAX_CONNECTIONS = 1_000
 # Of a hundred connections, so many may wait for an answer of the API: the rest is left to webhooks and health checks.

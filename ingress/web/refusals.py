@@ -4,10 +4,10 @@ import asyncio
 import logging
 from typing import Literal
 
-from . import log, metrics
+from .. import log, metrics
 from .limits import Limiter
 
-logger = logging.getLogger("ingress.refusals")
+logger = logging.getLogger("ingress.web.refusals")
 
 # Lines of one process. A flood of refusals is a number, not a line each.
 LINES_PER_S = 10
