@@ -28,8 +28,8 @@ from providers.base import config_fields
 
 from . import identifiers, metrics
 from .absent import Absent, Damaged
-from .calls import Caller
-from .egress import Egress, InvalidUrl
+from .calls.driver import Caller
+from .calls.egress import Egress, InvalidUrl
 from .storage.vault import Vault, VaultError, new_webhook_token
 from .validation import DETAIL, unprintable
 from .web.middleware import path_of

@@ -17,8 +17,9 @@ from providers import Malformed
 
 from . import identifiers, log
 from .audit import Actor, record
-from .calls import UNREACHED_AFTER_S
-from .egress import Egress, InvalidUrl
+from .calls.driver import UNREACHED_AFTER_S
+from .calls.egress import Egress, InvalidUrl
+from .calls.transfers import Busy, Transfers
 from .envelope import timestamp
 from .identifiers import PLATFORM_ID, parse_id
 from .inbound import Inbound
@@ -28,7 +29,6 @@ from .storage.database import Database
 from .storage.statements import deliveries, inbound, organizations
 from .storage.statements.retention import MAX_AGE
 from .storage.vault import Vault, is_key_id, new_api_key
-from .transfers import Busy, Transfers
 from .validation import Name
 from .web.auth import SCOPES, Principal, authorize_platform, client_address, organization_of, refusal, unauthorized
 from .web.limits import check_calls_out, quota_reached

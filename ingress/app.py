@@ -37,9 +37,10 @@ from .asking import Asking
 from .attempts import Attempts
 from .breakers import Breakers
 from .bulkhead import Bulkhead
-from .calls import Caller
+from .calls.driver import Caller
+from .calls.egress import Egress
+from .calls.transfers import Transfers
 from .changes import CHANNEL
-from .egress import Egress
 from .events import Wakes
 from .inbound import Inbound
 from .manager import WhatsAppProviderManager
@@ -57,7 +58,6 @@ from .storage.statements import audit as trails
 from .storage.statements import deliveries, health, inbound, retention, sends, statuses, unread
 from .storage.vault import Vault
 from .takeover import Takeover, forever
-from .transfers import Transfers
 from .web.auth import Authenticator
 from .web.limits import per_minute
 from .web.middleware import Edge

@@ -5,7 +5,7 @@ import logging
 
 from providers import MessageResult, SendError, Unsupported
 
-from .calls import Caller
+from .calls.driver import Caller
 from .manager import Config
 from .outcomes import LeaseLost, Outcomes
 from .sending import Sending, message_of

@@ -29,7 +29,7 @@ from . import log, metrics
 from .breakers import Breakers, ended_by
 from .budget import RetryBudgets
 from .bulkhead import Bulkhead
-from .calls import CALL_TIMEOUT_S, Caller
+from .calls.driver import CALL_TIMEOUT_S, Caller
 from .in_flight import InFlight
 from .manager import Config
 from .outcomes import LeaseLost, Outcomes

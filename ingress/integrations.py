@@ -25,6 +25,7 @@ from .accounts import (
     WebhooksUnread,
 )
 from .audit import Actor, verify
+from .calls.transfers import Busy, Transfers
 from .changes import NoFormerConfig, NotReceiving, Switched, TooSlow, VersionConflict
 from .identifiers import parse_id
 from .live import health_of
@@ -33,7 +34,6 @@ from .ownership import AccountInUse
 from .policy import FallbackPolicy
 from .storage.database import Database
 from .storage.statements import audit
-from .transfers import Busy, Transfers
 from .validation import ConfigData, Name, ProviderType, Reason
 from .web.auth import Principal, client_address, organization_of
 from .web.limits import LOOK_WEIGHT, check_calls_out

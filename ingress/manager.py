@@ -51,9 +51,9 @@ from .accounts import (
     sender_of,
 )
 from .audit import Actor
-from .calls import Caller
+from .calls.driver import Caller
+from .calls.egress import Egress
 from .changes import CHANNEL, Switched
-from .egress import Egress
 from .forecast import Forecast
 from .health import WHAT_TO_DO
 from .identifiers import PLATFORM_ID

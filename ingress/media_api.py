@@ -13,12 +13,8 @@ from providers import Flow, Media, MediaContent, Rejected, SendError, Upload
 
 from . import log, metrics
 from .audit import Actor, record
-from .integrations import chosen_config
-from .manager import Config
-from .media_types import attachment, declared_type, safe_name, served_type
-from .received import Received, received
-from .storage.database import Database
-from .transfers import (
+from .calls.media_types import attachment, declared_type, safe_name, served_type
+from .calls.transfers import (
     MAX_MEDIUM_BYTES,
     TRANSFER_TIMEOUT_S,
     BrokenOff,
@@ -29,6 +25,10 @@ from .transfers import (
     Unusable,
     while_wanted,
 )
+from .integrations import chosen_config
+from .manager import Config
+from .received import Received, received
+from .storage.database import Database
 from .web.auth import client_address, organization_of
 from .web.middleware import Disconnected, headers_of
 from .web.problems import Problem, call_problem, json_response, unavailable

@@ -12,9 +12,9 @@ from starlette.responses import Response
 from providers import Contact, Flow, Recipient, SendError
 
 from . import metrics
+from .calls.transfers import Busy, Transfers
 from .envelope import Conversation
 from .received import Received, received
-from .transfers import Busy, Transfers
 from .web.auth import organization_of
 from .web.problems import call_problem, json_response, not_found, unavailable
 

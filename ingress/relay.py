@@ -27,7 +27,7 @@ import msgspec
 from yarl import URL
 
 from . import identifiers, log, metrics, places
-from .egress import Egress
+from .calls.egress import Egress
 from .envelope import own_event, render
 from .events import Wakes
 from .places import Places

@@ -2,7 +2,7 @@
 
 Nothing here, and nothing in a provider, opens a socket, reads a clock, a file or the environment. An
 operation that needs the network is a *flow*: a generator that yields requests, is sent responses, and
-returns its result. Whoever drives it (``ingress/calls.py``, or three lines in a script) does the I/O. Where
+returns its result. Whoever drives it (``ingress/calls/driver.py``, or three lines in a script) does the I/O. Where
 there is no response, the driver throws `Unavailable` or `Uncertain` into the flow, which lets it pass.
 """
 

@@ -12,7 +12,8 @@ import pytest
 
 import ingress
 import providers
-from ingress import calls, excess
+from ingress import excess
+from ingress.calls import driver
 from ingress.openapi import BODIES
 from providers import (
     Contact,
@@ -448,11 +449,11 @@ def test_nothing_long_is_kept_of_a_webhook() -> None:
 
 
 async def test_nothing_long_is_kept_of_an_address(organization: Organization) -> None:
-    before = calls._url.cache_info().misses
+    before = driver._url.cache_info().misses
     await organization.send()
-    known = calls._url.cache_info().misses
+    known = driver._url.cache_info().misses
     assert known > before
     for number in range(3):
         assert (await organization.call("DELETE", f"/media?id={str(number) * 250}")).status < 500
-    assert calls._url.cache_info().misses == known + 3
-    assert sys.getsizeof("x" * calls.LONGEST_KEPT_URL) < 1_000
+    assert driver._url.cache_info().misses == known + 3
+    assert sys.getsizeof("x" * driver.LONGEST_KEPT_URL) < 1_000

@@ -16,9 +16,9 @@ import pytest
 from aiohttp import web
 
 from ingress import places, relay
+from ingress.calls.egress import Egress
 from ingress.dev.sandbox import CrmHang, CrmSlow, CrmStatus, MetaSimulator
 from ingress.dev.sandbox.standard_webhooks import problem
-from ingress.egress import Egress
 from ingress.openapi import Envelope
 from ingress.settings import Settings
 from ingress.storage.database import WORKER, Database, migrate

@@ -11,11 +11,11 @@ import pytest
 
 from ingress import protocol
 from ingress.bulkhead import SLOTS
+from ingress.calls.transfers import TRANSFERS
 from ingress.places import CONCURRENCY
 from ingress.server import OPERATIONS_CONNECTIONS, listen
 from ingress.settings import Settings
 from ingress.storage.database import EXCLUSIVE_PLACES
-from ingress.transfers import TRANSFERS
 from ingress.web import connections, middleware
 from ingress.web.connections import MAX_REFUSED, OTHER_FILES, Connections
 

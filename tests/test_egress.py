@@ -13,10 +13,10 @@ import msgspec
 import pytest
 import redis.asyncio
 
-from ingress import calls
-from ingress.calls import Caller
+from ingress.calls import driver
+from ingress.calls.driver import Caller
+from ingress.calls.egress import Egress, EgressBlocked, InvalidUrl
 from ingress.dev.sandbox import FaultProxy, MetaSimulator, example_number
-from ingress.egress import Egress, EgressBlocked, InvalidUrl
 from ingress.relay import Endpoint, new_secret, post
 from ingress.settings import Settings
 from ingress.storage.database import Database
@@ -333,7 +333,7 @@ async def test_answers_are_read_up_to_a_limit(monkeypatch: pytest.MonkeyPatch) -
         finally:
             writer.transport.abort()
 
-    monkeypatch.setattr(calls, "MAX_ANSWER_BYTES", 100_000)
+    monkeypatch.setattr(driver, "MAX_ANSWER_BYTES", 100_000)
     egress = Egress([ipaddress.ip_network("127.0.0.0/8")])
     async with await asyncio.start_server(flood, "127.0.0.1", 0) as server:
         url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
@@ -362,7 +362,7 @@ async def test_large_answers_together_are_bounded(monkeypatch: pytest.MonkeyPatc
         writer.write(b"\0")
         writer.close()
 
-    monkeypatch.setattr(calls, "MAX_ANSWERS_BYTES", 450_000)
+    monkeypatch.setattr(driver, "MAX_ANSWERS_BYTES", 450_000)
     egress = Egress([ipaddress.ip_network("127.0.0.0/8")])
     async with await asyncio.start_server(slow, "127.0.0.1", 0) as server, Caller(egress) as caller:
         url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"

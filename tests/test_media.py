@@ -13,7 +13,8 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from ingress import metrics, protocol, transfers
+from ingress import metrics, protocol
+from ingress.calls import transfers
 from ingress.dev.sandbox import ErrorCode, Refuse, Slow, Throttle429
 
 from .gateway import Answer, Gateway, Organization, elsewhere, eventually

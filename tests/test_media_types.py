@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ingress.media_types import UNKNOWN, attachment, declared_type, safe_name, served_type
+from ingress.calls.media_types import UNKNOWN, attachment, declared_type, safe_name, served_type
 
 JPEG, MP4, OGG, ZIP = b"\xff\xd8\xff\xe0", b"\x00\x00\x00\x20ftypisom", b"OggS\x00", b"PK\x03\x04"
 WORD = "application/vnd.openxmlformats-officedocument.wordprocessingml.document"

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from ingress import calls
+from ingress.calls import driver
 from ingress.dev.sandbox import example_number
 
 from .gateway import Gateway, Organization
@@ -39,7 +39,7 @@ def names(monkeypatch: pytest.MonkeyPatch, free_port: int) -> int:
         return resolve(host, *rest, **more)
 
     monkeypatch.setattr(socket, "getaddrinfo", resolved)
-    monkeypatch.setattr(calls, "UNREACHED_AFTER_S", 0.2)
+    monkeypatch.setattr(driver, "UNREACHED_AFTER_S", 0.2)
     monkeypatch.setattr("ingress.administration.UNREACHED_AFTER_S", 0.2)
     return free_port
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from ingress import asking, breaker, log
-from ingress.calls import Caller
+from ingress.calls.driver import Caller
 from ingress.dev.sandbox import (
     Bare5xx,
     Bare5xxAfterAccept,

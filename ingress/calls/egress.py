@@ -13,7 +13,7 @@ from typing import Any
 import aiohttp
 from yarl import URL
 
-from . import __version__, metrics
+from .. import __version__, metrics
 
 # Python's is_global calls these global; they translate to, tunnel to, or are reserved like private ones.
 _DENIED = [

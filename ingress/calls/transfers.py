@@ -28,11 +28,11 @@ from providers import (
     UploadRequest,
 )
 
-from .calls import CONNECT_TIMEOUT_S, TRANSPORT_ERRORS, Caller, Result, transport_failure
+from ..shares import Shares
+from ..web.middleware import Disconnected
+from .driver import CONNECT_TIMEOUT_S, TRANSPORT_ERRORS, Caller, Result, transport_failure
 from .egress import Egress, InvalidUrl
 from .media_types import SNIFF_BYTES
-from .shares import Shares
-from .web.middleware import Disconnected
 
 MAX_MEDIUM_BYTES = 100 * 1024 * 1024
 # From the first call to the last byte: 100 MiB at 350 KiB/s.

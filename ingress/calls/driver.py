@@ -14,8 +14,8 @@ from yarl import URL
 
 from providers import Flow, Request, Response, SendError, Unavailable, Uncertain
 
+from ..tracing import HEADER
 from .egress import Egress
-from .tracing import HEADER
 
 Result = TypeVar("Result")
 Exchange = Callable[[Request, float], Awaitable[Response]]

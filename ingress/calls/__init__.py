@@ -1,0 +1,1 @@
+"""Everything that leaves the process to a provider or a CRM."""
