@@ -20,11 +20,11 @@ from .audit import Actor, record
 from .calls.driver import UNREACHED_AFTER_S
 from .calls.egress import Egress, InvalidUrl
 from .calls.transfers import Busy, Transfers
+from .delivery.relay import Endpoint, Secret, post, rotated
 from .envelope import timestamp
 from .identifiers import PLATFORM_ID, parse_id
 from .inbound import Inbound
 from .manager import WhatsAppProviderManager
-from .relay import Endpoint, Secret, post, rotated
 from .storage.database import Database
 from .storage.statements import deliveries, inbound, organizations
 from .storage.statements.retention import MAX_AGE

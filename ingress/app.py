@@ -41,6 +41,7 @@ from .calls.driver import Caller
 from .calls.egress import Egress
 from .calls.transfers import Transfers
 from .changes import CHANNEL
+from .delivery.relay import Relay
 from .events import Wakes
 from .inbound import Inbound
 from .manager import WhatsAppProviderManager
@@ -50,7 +51,6 @@ from .outbound import Outbound
 from .outcomes import Outcomes
 from .pacing import Pacer
 from .prober import Prober
-from .relay import Relay
 from .settings import Settings
 from .storage.database import Database
 from .storage.redis_state import RedisState

@@ -15,8 +15,9 @@ import msgspec
 import pytest
 import uvicorn
 
-from ingress import operations, reading, relay
+from ingress import operations, reading
 from ingress.app import Application
+from ingress.delivery import relay
 from ingress.dev.embedded.launcher import EmbeddedServers
 from ingress.dev.sandbox import CrmSimulator, MetaSimulator, RetryPolicy
 from ingress.server import configuration, listen, operations_configuration

@@ -15,8 +15,8 @@ import msgspec
 import pytest
 from aiohttp import web
 
-from ingress import places, relay
 from ingress.calls.egress import Egress
+from ingress.delivery import places, relay
 from ingress.dev.sandbox import CrmHang, CrmSlow, CrmStatus, MetaSimulator
 from ingress.dev.sandbox.standard_webhooks import problem
 from ingress.openapi import Envelope

@@ -12,7 +12,7 @@ import pytest
 from ingress import protocol
 from ingress.bulkhead import SLOTS
 from ingress.calls.transfers import TRANSFERS
-from ingress.places import CONCURRENCY
+from ingress.delivery.places import CONCURRENCY
 from ingress.server import OPERATIONS_CONNECTIONS, listen
 from ingress.settings import Settings
 from ingress.storage.database import EXCLUSIVE_PLACES

@@ -15,7 +15,7 @@ import msgspec
 import pytest
 from aiohttp import web
 
-from ingress import relay
+from ingress.delivery import relay
 from ingress.dev.sandbox import CrmFlood, CrmReset, CrmSimulator, CrmSlow, CrmStatus, Delivered, FaultProxy
 from ingress.dev.sandbox.standard_webhooks import problem
 from ingress.identifiers import new_id

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ingress import places
+from ingress.delivery import places
+from ingress.delivery.places import CONCURRENCY, PER_ORGANIZATION, RESERVE, SLOW_PLACES, SLOW_S, Places
 from ingress.dev.sandbox import CrmSlow
-from ingress.places import CONCURRENCY, PER_ORGANIZATION, RESERVE, SLOW_PLACES, SLOW_S, Places
 from ingress.settings import Settings
 from ingress.storage.database import WORKER, Database
 from ingress.storage.statements import events

@@ -21,7 +21,8 @@ import redis.asyncio
 
 import ingress
 import providers
-from ingress import log, manager, messages_api, reading, relay
+from ingress import log, manager, messages_api, reading
+from ingress.delivery import relay
 from ingress.dev.sandbox import (
     Bare5xx,
     CrmSimulator,
@@ -485,7 +486,7 @@ HARMLESS = {
     "providers._cloud_errors.Verdict": "a class of error",
     "ingress.web.auth.Principal": "the name is the id of a key",
     "ingress.manager._Active": "the name of a plug-in",
-    "ingress.relay.Answer": "error is a status or the name of an exception",
+    "ingress.delivery.relay.Answer": "error is a status or the name of an exception",
     "ingress.administration.NewOrganization": "the organization's own name, which the platform gives",
     "ingress.administration.NewKey": "the key's name, not the key",
 }

@@ -14,7 +14,7 @@ LEASE_S = 30
 # In turns: from the organization after the one served last, once around those that have a queue, one step of an index
 # each, and no further than there is room. Each is given what it lacks to $3 conversations under way, so that the one
 # with a slow CRM leaves room for others. Two processes that claim at the same moment may exceed that, by their number.
-# $5 are those that answer slowly (ingress/places.py): with $6 a claim is for them, else for all others.
+# $5 are those that answer slowly (ingress/delivery/places.py): with $6 a claim is for them, else for all others.
 CLAIM = f"""
 with recursive freed as (  -- of processes that died; somebody's next look finds them
     update delivery_queues q set lease_id = null, leased_until = null

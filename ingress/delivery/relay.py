@@ -26,16 +26,17 @@ import asyncpg
 import msgspec
 from yarl import URL
 
-from . import identifiers, log, metrics, places
-from .calls.egress import Egress
-from .envelope import own_event, render
-from .events import Wakes
+from .. import identifiers, log, metrics
+from ..calls.egress import Egress
+from ..envelope import own_event, render
+from ..events import Wakes
+from ..storage.database import Database, StoreUnavailable
+from ..storage.statements import deliveries, events
+from ..storage.vault import Vault, VaultError
+from . import places
 from .places import Places
-from .storage.database import Database, StoreUnavailable
-from .storage.statements import deliveries, events
-from .storage.vault import Vault, VaultError
 
-logger = logging.getLogger("ingress.relay")
+logger = logging.getLogger("ingress.delivery.relay")
 
 CONNECT_TIMEOUT_S, TOTAL_TIMEOUT_S = 3.0, 15.0
 MAX_ANSWER_BYTES = 16 * 1024

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from time import monotonic
 from uuid import UUID
 
-from .storage.statements.deliveries import Share
+from ..storage.statements.deliveries import Share
 
 # Conversations that one process delivers at a time.
 CONCURRENCY = 64

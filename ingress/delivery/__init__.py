@@ -1,0 +1,1 @@
+"""Events to the CRM: signed, in order, again until they are taken."""
