@@ -107,7 +107,7 @@ alter table organizations add foreign key (id, active_config_id)
     references whatsapp_provider_configs (organization_id, id) deferrable initially deferred;
 
 -- Whose an account is: the organization's whose connection test passed at a host that the provider or the platform vouches
--- for. One organization's at a time; let go of with its last config of the account (ingress/ownership.py).
+-- for. One organization's at a time; let go of with its last config of the account (ingress/accounts/ownership.py).
 create table account_owners (
     organization_id uuid        not null references organizations (id),
     provider_type   text        not null,

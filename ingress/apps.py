@@ -14,7 +14,7 @@ from providers import UnknownProvider, WhatsAppProvider
 from providers.base import config_fields
 
 from . import log
-from .accounts import InvalidConfiguration, NewConfig, WebhooksUnread
+from .accounts.accounts import InvalidConfiguration, NewConfig, WebhooksUnread
 from .identifiers import PLATFORM_ID, parse_id
 from .manager import APP_PATH, WhatsAppProviderManager
 from .storage.database import Database

@@ -7,7 +7,7 @@ import msgspec
 
 from providers import Check, ProviderStatus
 
-from .accounts import ChangeRefused, Config
+from .accounts.accounts import ChangeRefused, Config
 from .audit import Actor
 from .automatic import StandIn
 

@@ -9,10 +9,10 @@ import msgspec
 
 from providers import Check, Flow, SendError, WhatsAppProvider
 
-from .accounts import Accounts, Config, NewConfig, NotFound, TestFailed
+from .accounts.accounts import Accounts, Config, NewConfig, NotFound, TestFailed
+from .accounts.ownership import Ownership
 from .changes import NO_FORMER_CONFIG, NoFormerConfig, VersionConflict
 from .identifiers import id_at
-from .ownership import Ownership
 from .storage.database import Database
 from .storage.statements import configs, switches
 

@@ -11,8 +11,7 @@ from starlette.responses import Response
 from providers import Check, SendError
 from providers.base import config_fields
 
-from .absent import Absent
-from .accounts import (
+from .accounts.accounts import (
     ChangeRefused,
     Config,
     InUse,
@@ -24,13 +23,14 @@ from .accounts import (
     TestFailed,
     WebhooksUnread,
 )
+from .accounts.ownership import AccountInUse
+from .accounts.unusable import Absent
 from .audit import Actor, verify
 from .calls.transfers import Busy, Transfers
 from .changes import NoFormerConfig, NotReceiving, Switched, TooSlow, VersionConflict
 from .identifiers import parse_id
 from .live import health_of
 from .manager import WhatsAppProviderManager
-from .ownership import AccountInUse
 from .policy import FallbackPolicy
 from .storage.database import Database
 from .storage.statements import audit

@@ -10,7 +10,7 @@ import asyncpg
 import msgspec
 from starlette.requests import Request
 
-from .absent import UNUSABLE
+from .accounts.unusable import UNUSABLE
 from .events import HEARTBEAT_S, Wakes
 from .health import WHAT_TO_DO
 from .storage.database import Database, StoreUnavailable

@@ -22,7 +22,7 @@ A config, in the database; every arrow is an entry of the audit trail in the tra
 A rollback is a switch to the config that was active before. Whatever its state, a config's webhooks are received. The
 organization's `version` goes up by one with each change of what it sends through: the active config, the fallback
 order, or a configuration among them. `Switching` (ingress/switching.py) makes a change, `Accounts`
-(ingress/accounts.py) deals with one account; here is what every process knows of it all.
+(ingress/accounts/accounts.py) deals with one account; here is what every process knows of it all.
 """
 
 import asyncio
@@ -38,8 +38,7 @@ import msgspec
 from providers import Check, ProviderStatus, Registry, RegistryEntry, WhatsAppProvider
 
 from . import audit, metrics
-from .absent import Absent
-from .accounts import (
+from .accounts.accounts import (
     Accounts,
     Config,
     InUse,
@@ -50,6 +49,8 @@ from .accounts import (
     WebhooksUnread,
     sender_of,
 )
+from .accounts.ownership import Ownership
+from .accounts.unusable import Absent
 from .audit import Actor
 from .calls.driver import Caller
 from .calls.egress import Egress
@@ -58,7 +59,6 @@ from .forecast import Forecast
 from .health import WHAT_TO_DO
 from .identifiers import PLATFORM_ID
 from .in_flight import InFlight
-from .ownership import Ownership
 from .policy import DEFAULT_POLICY, FallbackPolicy
 from .storage.database import Database, StoreUnavailable
 from .storage.redis_state import RedisState

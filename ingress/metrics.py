@@ -42,7 +42,7 @@ VALUES: dict[str, set[str]] = {
     "route": set(),
     "method": {"GET", "POST", "PUT", "PATCH", "DELETE"},
     "code_class": {"2xx", "3xx", "4xx", "5xx"},
-    # Those that the registry knows (ingress/accounts.py).
+    # Those that the registry knows (ingress/accounts/accounts.py).
     "provider": set(),
     "class": {*_CLASSES, "ok", "busy", "3xx", "4xx", "5xx", "gone", "timeout", "connection"},
     "pool": {

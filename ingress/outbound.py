@@ -22,7 +22,7 @@ import msgspec
 from providers import AccountBroken, Restricted, SendError, Unavailable
 
 from . import identifiers, log, metrics
-from .absent import Absent
+from .accounts.unusable import Absent
 from .asking import Asking
 from .attempts import BREAKER_OPEN, Attempts, Settled, Stale, breaker_open
 from .breakers import Breakers

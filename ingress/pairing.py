@@ -13,7 +13,7 @@ from starlette.responses import Response
 from providers import Pairing, SendError
 
 from . import audit
-from .accounts import Config
+from .accounts.accounts import Config
 from .audit import Actor
 from .changes import CHANNEL
 from .integrations import chosen_config, named_config

@@ -21,7 +21,8 @@ import msgspec
 from providers import ProviderStatus, SendError
 
 from . import audit, identifiers, log, metrics
-from .accounts import ChangeRefused, Config, NotFound
+from .accounts.accounts import ChangeRefused, Config, NotFound
+from .accounts.ownership import AccountInUse
 from .audit import SYSTEM
 from .automatic import BACK_OFF, LastSwitch, Member, StandIn, Standing, Step, next_step
 from .changes import CHANNEL, VersionConflict
@@ -30,7 +31,6 @@ from .events import Wakes
 from .health import Finding, Health, Traffic, judge
 from .identifiers import id_at
 from .manager import WhatsAppProviderManager
-from .ownership import AccountInUse
 from .policy import DEFAULT_POLICY, FallbackPolicy
 from .storage.database import Busy, Database, StoreUnavailable
 from .storage.redis_state import RedisState

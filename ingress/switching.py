@@ -28,7 +28,7 @@ import msgspec
 from providers import ProviderStatus, SendError, WhatsAppProvider
 
 from . import audit, log, metrics
-from .accounts import (
+from .accounts.accounts import (
     MAX_CONFIGS,
     Accounts,
     ChangeRefused,
@@ -39,6 +39,7 @@ from .accounts import (
     sender_of,
     unreachable,
 )
+from .accounts.ownership import Ownership
 from .audit import SYSTEM, Actor
 from .automatic import StandIn
 from .changes import (
@@ -53,7 +54,6 @@ from .changes import (
     VersionConflict,
 )
 from .envelope import own_event
-from .ownership import Ownership
 from .storage.database import Busy, Database, Exclusive, LockLost, StoreUnavailable
 from .storage.statements import configs, health, switches
 from .storage.statements.events import EventRow

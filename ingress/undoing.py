@@ -8,7 +8,7 @@ from uuid import UUID
 import asyncpg
 
 from . import audit, metrics
-from .accounts import ChangeRefused, TestFailed
+from .accounts.accounts import ChangeRefused, TestFailed
 from .audit import SYSTEM
 from .changes import CHANNEL, Change
 from .envelope import own_event

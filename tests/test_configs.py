@@ -15,7 +15,7 @@ import msgspec
 import pytest
 from aiohttp import web
 
-from ingress import accounts
+from ingress.accounts import accounts
 from ingress.dev.sandbox import ErrorCode, Hang, Refuse, TwilioSimulator, example_number
 from ingress.dev.sandbox.meta.templates import example_template
 from ingress.dev.sandbox.twilio.bodies import example_sender

@@ -9,7 +9,7 @@ import aiohttp
 import asyncpg
 import pytest
 
-from ingress import accounts
+from ingress.accounts import accounts
 from ingress.dev.sandbox import Bare5xx, CrmSimulator, Hang, MetaNumber, MetaSimulator, Refuse, example_number
 from ingress.settings import Settings
 from providers import Registry

@@ -10,7 +10,8 @@ from uuid import uuid4
 import msgspec
 import pytest
 
-from ingress import accounts, administration, log
+from ingress import administration, log
+from ingress.accounts import accounts
 from ingress.metrics import REGISTRY
 from ingress.settings import Settings
 from ingress.storage.vault import new_api_key, split_api_key

@@ -14,7 +14,8 @@ import msgspec
 import pytest
 import redis.asyncio
 
-from ingress import accounts, prober
+from ingress import prober
+from ingress.accounts import accounts
 from ingress.dev.sandbox import Bare5xx, ErrorCode, Hang, MetaSimulator, StatusPolicy
 from ingress.identifiers import new_id
 from ingress.settings import Settings

@@ -17,7 +17,8 @@ import pytest
 import redis.asyncio
 from yarl import URL
 
-from ingress import accounts, app, manager, switching
+from ingress import app, manager, switching
+from ingress.accounts import accounts
 from ingress.dev.embedded.launcher import EmbeddedServers
 from ingress.dev.sandbox import (
     ErrorCode,

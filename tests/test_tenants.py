@@ -6,12 +6,12 @@ from typing import Any
 import msgspec
 import pytest
 
-from ingress.accounts import Accounts
+from ingress.accounts.accounts import Accounts
+from ingress.accounts.ownership import Ownership
 from ingress.dev.sandbox import MetaNumber, example_number
 from ingress.dev.sandbox.meta.bodies import encode
 from ingress.dev.sandbox.twilio.bodies import example_sender
 from ingress.dev.sandbox.waha.bodies import example_session
-from ingress.ownership import Ownership
 from ingress.storage.statements import owners
 from ingress.storage.vault import Vault, generate_key
 from providers import Registry, WhatsAppProvider

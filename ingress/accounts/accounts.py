@@ -26,15 +26,15 @@ from providers import (
 )
 from providers.base import config_fields
 
-from . import identifiers, metrics
-from .absent import Absent, Damaged
-from .calls.driver import Caller
-from .calls.egress import Egress, InvalidUrl
-from .storage.vault import Vault, VaultError, new_webhook_token
-from .validation import DETAIL, unprintable
-from .web.middleware import path_of
+from .. import identifiers, metrics
+from ..calls.driver import Caller
+from ..calls.egress import Egress, InvalidUrl
+from ..storage.vault import Vault, VaultError, new_webhook_token
+from ..validation import DETAIL, unprintable
+from ..web.middleware import path_of
+from .unusable import Absent, Damaged
 
-logger = logging.getLogger("ingress.accounts")
+logger = logging.getLogger("ingress.accounts.accounts")
 
 # All of a test, so that who asked has an answer within six seconds.
 TEST_TIMEOUT_S = 5.0

@@ -18,9 +18,9 @@ import asyncpg
 from providers import Check, Event, WhatsAppProvider
 from providers.base import config_fields
 
+from ..storage.database import Database, StoreUnavailable
+from ..storage.statements import owners
 from .accounts import Accounts, ChangeRefused, Config, addresses
-from .storage.database import Database, StoreUnavailable
-from .storage.statements import owners
 
 # What is asked for an unusual webhook is remembered so long: the next ones are alike.
 REMEMBERED_S = 1.0
