@@ -44,7 +44,7 @@ create table organizations (
     active_config_id    uuid,
     -- Tried in this order when the active config cannot send.
     fallback_config_ids uuid[]      not null default '{}',
-    -- FallbackPolicy (ingress/policy.py) as JSON. NULL: the defaults.
+    -- FallbackPolicy (ingress/switching/policy.py) as JSON. NULL: the defaults.
     fallback_policy     json,
     -- Goes up by one with every change of the three columns above. The fence: an attempt to send is inserted only
     -- where the version is the one its process believes in.
@@ -76,7 +76,7 @@ create table whatsapp_provider_configs (
     id                 uuid        not null,
     provider_type      text        not null,
     name               text        not null,
-    -- Drawn in ingress/manager.py. Whatever the state, its webhooks are received.
+    -- Drawn in ingress/switching/manager.py. Whatever the state, its webhooks are received.
     state              text        not null
         check (state in ('configured', 'switching', 'active', 'inactive', 'error')),
     -- AES-256-GCM (ingress/storage/vault.py): config_data as JSON, bound to organization, config and field.

@@ -24,11 +24,11 @@ from .delivery.relay import Endpoint, Secret, post, rotated
 from .envelope import timestamp
 from .identifiers import PLATFORM_ID, parse_id
 from .inbound import Inbound
-from .manager import WhatsAppProviderManager
 from .storage.database import Database
 from .storage.statements import deliveries, inbound, organizations
 from .storage.statements.retention import MAX_AGE
 from .storage.vault import Vault, is_key_id, new_api_key
+from .switching.manager import WhatsAppProviderManager
 from .validation import Name
 from .web.auth import SCOPES, Principal, authorize_platform, client_address, organization_of, refusal, unauthorized
 from .web.limits import check_calls_out, quota_reached

@@ -40,11 +40,9 @@ from .bulkhead import Bulkhead
 from .calls.driver import Caller
 from .calls.egress import Egress
 from .calls.transfers import Transfers
-from .changes import CHANNEL
 from .delivery.relay import Relay
 from .events import Wakes
 from .inbound import Inbound
-from .manager import WhatsAppProviderManager
 from .openapi import document
 from .operations import Operations
 from .outbound import Outbound
@@ -57,6 +55,8 @@ from .storage.redis_state import RedisState
 from .storage.statements import audit as trails
 from .storage.statements import deliveries, health, inbound, retention, sends, statuses, unread
 from .storage.vault import Vault
+from .switching.change import CHANNEL
+from .switching.manager import WhatsAppProviderManager
 from .takeover import Takeover, forever
 from .web.auth import Authenticator
 from .web.limits import per_minute

@@ -16,10 +16,10 @@ from providers.base import config_fields
 from . import log
 from .accounts.accounts import InvalidConfiguration, NewConfig, WebhooksUnread
 from .identifiers import PLATFORM_ID, parse_id
-from .manager import APP_PATH, WhatsAppProviderManager
 from .storage.database import Database
 from .storage.statements import apps, unread
 from .storage.vault import VaultError, token_hash
+from .switching.manager import APP_PATH, WhatsAppProviderManager
 from .validation import ConfigData, Name, ProviderType
 from .web.auth import Principal, authorize_platform
 from .web.middleware import decode_kept

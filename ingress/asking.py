@@ -6,11 +6,11 @@ import logging
 from providers import MessageResult, SendError, Unsupported
 
 from .calls.driver import Caller
-from .manager import Config
 from .outcomes import LeaseLost, Outcomes
 from .sending import Sending, message_of
 from .storage.database import StoreUnavailable
 from .storage.group_commit import Overloaded
+from .switching.manager import Config
 
 logger = logging.getLogger("ingress.asking")
 

@@ -30,13 +30,13 @@ from .breakers import Breakers, ended_by
 from .budget import RetryBudgets
 from .bulkhead import Bulkhead
 from .calls.driver import CALL_TIMEOUT_S, Caller
-from .in_flight import InFlight
-from .manager import Config
 from .outcomes import LeaseLost, Outcomes
 from .pacing import Pacer
 from .sending import Sending, message_of
 from .storage.database import Database
 from .storage.statements import sends
+from .switching.in_flight import InFlight
+from .switching.manager import Config
 from .tracing import trace_of
 
 logger = logging.getLogger("ingress.attempts")

@@ -15,7 +15,7 @@ from uuid import UUID
 import msgspec
 
 from .health import State
-from .policy import FallbackPolicy
+from .switching.policy import FallbackPolicy
 
 # However often an account goes and comes: people should look then.
 AT_MOST_AN_HOUR = 6

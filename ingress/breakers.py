@@ -16,10 +16,10 @@ from providers import AccountBroken, SendError, Unavailable, Uncertain
 
 from . import metrics
 from .breaker import Breaker, Ended, Permit, State
-from .manager import Config
 from .storage.database import Database, StoreUnavailable
 from .storage.redis_state import RedisState
 from .storage.statements import configs, health
+from .switching.manager import Config
 
 logger = logging.getLogger("ingress.breakers")
 

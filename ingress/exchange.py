@@ -5,8 +5,8 @@ from uuid import UUID
 
 from . import identifiers
 from .inbound import NOT_FOUND, Answer, Header, Inbound, target_of
-from .manager import Config
 from .storage.group_commit import Overloaded
+from .switching.manager import Config
 from .web.middleware import SMALL_BODY_BYTES, TooLarge
 
 

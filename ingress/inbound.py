@@ -19,12 +19,12 @@ from providers import Malformed, Unverified, Webhook, WhatsAppProvider
 
 from . import identifiers, log, metrics
 from .events import Wakes
-from .manager import Config, WhatsAppProviderManager
 from .reading import FOREIGN, NOTHING, STALE, Receipt, Taken, read, read_slices, refused
 from .storage.database import INGEST, Database, StoreUnavailable
 from .storage.group_commit import GroupCommit, Overloaded, RowRefused
 from .storage.statements.health import look_soon
 from .storage.statements.inbound import Stored, WebhookRow, store
+from .switching.manager import Config, WhatsAppProviderManager
 from .tracing import HEADER, trace_of
 from .unread import SMALL_BYTES, Unread, is_large
 from .web.middleware import CAREFUL, SMALL_BODY_BYTES, Disconnected, LargeBodies, TooLarge, read_body, text_of

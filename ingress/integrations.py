@@ -27,13 +27,13 @@ from .accounts.ownership import AccountInUse
 from .accounts.unusable import Absent
 from .audit import Actor, verify
 from .calls.transfers import Busy, Transfers
-from .changes import NoFormerConfig, NotReceiving, Switched, TooSlow, VersionConflict
 from .identifiers import parse_id
 from .live import health_of
-from .manager import WhatsAppProviderManager
-from .policy import FallbackPolicy
 from .storage.database import Database
 from .storage.statements import audit
+from .switching.change import NoFormerConfig, NotReceiving, Switched, TooSlow, VersionConflict
+from .switching.manager import WhatsAppProviderManager
+from .switching.policy import FallbackPolicy
 from .validation import ConfigData, Name, ProviderType, Reason
 from .web.auth import Principal, client_address, organization_of
 from .web.limits import LOOK_WEIGHT, check_calls_out

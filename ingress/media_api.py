@@ -26,9 +26,9 @@ from .calls.transfers import (
     while_wanted,
 )
 from .integrations import chosen_config
-from .manager import Config
 from .received import Received, received
 from .storage.database import Database
+from .switching.manager import Config
 from .web.auth import client_address, organization_of
 from .web.middleware import Disconnected, headers_of
 from .web.problems import Problem, call_problem, json_response, unavailable

@@ -34,12 +34,12 @@ from .events import Wakes
 from .identifiers import parse_id
 from .outbound import EXPIRES_AT_MOST_S, Duplicate, NoneReady, NotConfigured, Outbound
 from .outcomes import LeaseLost
-from .policy import OnUncertain
 from .sending import Order, SendState, state_of
 from .shares import Shares
 from .storage.database import Database, StoreUnavailable
 from .storage.group_commit import Overloaded
 from .storage.statements import sends
+from .switching.policy import OnUncertain
 from .web.auth import organization_of
 from .web.middleware import decode_body, headers_of, id_of, limit_of, page_of
 from .web.problems import Problem, json_response, not_found, unavailable

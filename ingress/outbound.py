@@ -27,7 +27,6 @@ from .asking import Asking
 from .attempts import BREAKER_OPEN, Attempts, Settled, Stale, breaker_open
 from .breakers import Breakers
 from .bulkhead import Bulkhead
-from .manager import Config, WhatsAppProviderManager
 from .outcomes import Outcomes
 from .sending import Carrier, Order, Sending, SendState
 from .shares import Shares
@@ -35,6 +34,7 @@ from .storage.database import WORKER, Database, StoreUnavailable
 from .storage.group_commit import GroupCommit, Overloaded
 from .storage.statements import sends
 from .storage.statements.sends import Claim, Claimed
+from .switching.manager import Config, WhatsAppProviderManager
 from .tracing import trace_of
 
 logger = logging.getLogger("ingress.outbound")

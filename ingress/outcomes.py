@@ -13,12 +13,12 @@ from providers.messages import STATUS_RANK, ErrorInfo
 
 from . import metrics
 from .events import Wakes
-from .manager import Config
 from .sending import Carrier, Sending, SendState, state_of, status_event
 from .storage.database import WORKER, Database, StoreUnavailable
 from .storage.group_commit import GroupCommit, Overloaded
 from .storage.statements import sends
 from .storage.statements.sends import Outcome
+from .switching.manager import Config
 
 HOLD_S = 60
 STORE_RETRY_S = 0.2

@@ -15,11 +15,11 @@ from providers import Pairing, SendError
 from . import audit
 from .accounts.accounts import Config
 from .audit import Actor
-from .changes import CHANNEL
 from .integrations import chosen_config, named_config
-from .manager import WhatsAppProviderManager
 from .storage.database import Database
 from .storage.statements import health, switches
+from .switching.change import CHANNEL
+from .switching.manager import WhatsAppProviderManager
 from .web.auth import client_address, organization_of
 from .web.limits import LOOK_WEIGHT, check_calls_out
 from .web.middleware import decode_body

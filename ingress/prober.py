@@ -25,16 +25,16 @@ from .accounts.accounts import ChangeRefused, Config, NotFound
 from .accounts.ownership import AccountInUse
 from .audit import SYSTEM
 from .automatic import BACK_OFF, LastSwitch, Member, StandIn, Standing, Step, next_step
-from .changes import CHANNEL, VersionConflict
 from .envelope import own_event
 from .events import Wakes
 from .health import Finding, Health, Traffic, judge
 from .identifiers import id_at
-from .manager import WhatsAppProviderManager
-from .policy import DEFAULT_POLICY, FallbackPolicy
 from .storage.database import Busy, Database, StoreUnavailable
 from .storage.redis_state import RedisState
 from .storage.statements import events, health, switches
+from .switching.change import CHANNEL, VersionConflict
+from .switching.manager import WhatsAppProviderManager
+from .switching.policy import DEFAULT_POLICY, FallbackPolicy
 
 logger = logging.getLogger("ingress.prober")
 

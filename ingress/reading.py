@@ -16,11 +16,11 @@ from . import identifiers, metrics
 from .correlation import parse_correlation
 from .envelope import event_row
 from .excess import MAX_DATA_BYTES, short_error, without_excess
-from .manager import Config, WhatsAppProviderManager
 from .storage.database import StoreUnavailable
 from .storage.statements.inbound import KeyedEvent, QuarantineRow, WebhookRow
 from .storage.statements.retention import MAX_AGE, MAX_AHEAD
 from .storage.statements.statuses import StatusRow
+from .switching.manager import Config, WhatsAppProviderManager
 
 logger = logging.getLogger("ingress.reading")
 _encode = msgspec.json.Encoder().encode

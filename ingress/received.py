@@ -8,9 +8,9 @@ from starlette.requests import Request
 
 from .envelope import EventData
 from .identifiers import parse_event_id
-from .manager import Config, WhatsAppProviderManager
 from .storage.database import Database
 from .storage.statements import events
+from .switching.manager import Config, WhatsAppProviderManager
 from .web.problems import Problem, not_found
 
 _decoder = msgspec.json.Decoder(EventData)

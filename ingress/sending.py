@@ -15,9 +15,9 @@ from providers.messages import ErrorInfo, MediaContent, OutboundContent, Reactio
 from . import identifiers
 from .correlation import correlation
 from .envelope import Conversation, EventData, EventMessage
-from .manager import Config, Route
-from .policy import OnUncertain
 from .storage.statements.events import EventRow
+from .switching.manager import Config, Route
+from .switching.policy import OnUncertain
 
 _encode = msgspec.json.Encoder().encode
 

@@ -14,13 +14,13 @@ from providers.messages import STATUS_RANK
 from . import identifiers, metrics
 from .asking import Asking
 from .attempts import expired
-from .manager import Config, WhatsAppProviderManager
 from .outbound import Outbound
 from .outcomes import Outcomes
 from .sending import Carrier, Order, Sending, SendState
 from .storage.database import Database, StoreUnavailable
 from .storage.statements import configs, sends
 from .storage.statements.statuses import sweep
+from .switching.manager import Config, WhatsAppProviderManager
 
 logger = logging.getLogger("ingress.takeover")
 

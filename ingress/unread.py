@@ -15,7 +15,6 @@ from providers import Webhook
 
 from . import identifiers, log
 from .events import Wakes
-from .manager import Config, WhatsAppProviderManager
 from .reading import (
     NOTHING,
     PARSER_FAILED,
@@ -31,6 +30,7 @@ from .storage.database import INGEST, Database, StoreUnavailable, is_data_error
 from .storage.group_commit import GroupCommit, Overloaded
 from .storage.statements import unread
 from .storage.statements.inbound import WebhookRow
+from .switching.manager import Config, WhatsAppProviderManager
 
 logger = logging.getLogger("ingress.unread")
 

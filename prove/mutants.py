@@ -84,14 +84,14 @@ MUTANTS = (
     ),
     Mutant(
         "the audit entry of a switch, not written",
-        "ingress/switching.py",
+        "ingress/switching/switch.py",
         '        await self._record(\n            connection, change, "activated",',
         '        version and await self._record(\n            connection, change, "not_told",',
         ("tests/test_switching.py::test_a_switch_to_a_config_that_is_there",),
     ),
     Mutant(
         "the audit entry of a switch in another transaction",
-        "ingress/switching.py",
+        "ingress/switching/switch.py",
         "        if former is not None:\n            await audit.record(",
         "        await connection.execute('commit')\n"
         "        await connection.execute('begin')\n"
@@ -101,7 +101,7 @@ MUTANTS = (
     ),
     Mutant(
         "the same, found by a process that dies",
-        "ingress/switching.py",
+        "ingress/switching/switch.py",
         "        if former is not None:\n            await audit.record(",
         "        await connection.execute('commit')\n"
         "        await connection.execute('begin')\n"

@@ -19,15 +19,15 @@ import pytest
 
 from ingress import app, metrics, takeover
 from ingress import inbound as receiving
-from ingress import manager as managing
 from ingress.dev.sandbox import ErrorCode, StatusPolicy
 from ingress.dev.sandbox.meta.bodies import envelope, status_item
-from ingress.manager import WhatsAppProviderManager
 from ingress.settings import Settings
 from ingress.storage.database import Database, StoreUnavailable, is_data_error, store_errors
 from ingress.storage.redis_state import RedisState
 from ingress.storage.statements import audit, configs, inbound, retention, sends, statuses, switches
 from ingress.storage.vault import Vault, generate_key
+from ingress.switching import manager as managing
+from ingress.switching.manager import WhatsAppProviderManager
 from ingress.web import auth
 from providers import Registry
 from providers.meta_business import MetaBusiness

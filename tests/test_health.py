@@ -9,7 +9,7 @@ import pytest
 
 from ingress.automatic import LastSwitch, Member, StandIn, Standing, Step, next_step
 from ingress.health import WHAT_TO_DO, Finding, Health, Reason, Traffic, judge
-from ingress.policy import DEFAULT_POLICY, FallbackPolicy
+from ingress.switching.policy import DEFAULT_POLICY, FallbackPolicy
 from providers import (
     AccountBroken,
     ProviderStatus,

@@ -13,10 +13,10 @@ import pytest
 
 from ingress import pacing
 from ingress.dev.sandbox import ErrorCode
-from ingress.manager import Config
 from ingress.pacing import Pacer
 from ingress.settings import Settings
 from ingress.storage.redis_state import Line, RedisState, Reserved
+from ingress.switching.manager import Config
 from providers import Throttled
 from providers.base import Pacing
 from providers.meta_business import MetaBusiness

@@ -15,8 +15,8 @@ import pytest
 
 from ingress import app, takeover
 from ingress.dev.sandbox import MetaSimulator, Slow, StatusPolicy, example_number
-from ingress.manager import WhatsAppProviderManager
 from ingress.settings import Settings
+from ingress.switching.manager import WhatsAppProviderManager
 from providers import Flow, MessageData, MessageResult, ProviderInfo, Registry, Rejected
 from providers.meta_business import MetaBusiness
 from providers.registry import ENTRY_POINT_GROUP

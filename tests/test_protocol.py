@@ -19,7 +19,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from ingress import protocol
-from ingress.manager import WhatsAppProviderManager
+from ingress.switching.manager import WhatsAppProviderManager
 
 from .gateway import Gateway, Organization
 from .raw_http import HEALTH, Client, bearer, path_of, request, webhook

@@ -21,7 +21,7 @@ import redis.asyncio
 
 import ingress
 import providers
-from ingress import log, manager, messages_api, reading
+from ingress import log, messages_api, reading
 from ingress.delivery import relay
 from ingress.dev.sandbox import (
     Bare5xx,
@@ -38,6 +38,7 @@ from ingress.dev.sandbox import (
 )
 from ingress.settings import Settings
 from ingress.storage.statements import audit, inbound, sends
+from ingress.switching import manager
 from providers.meta_business import MetaBusiness
 
 from .conftest import serving
@@ -485,7 +486,7 @@ HARMLESS = {
     "providers.registry.RegistryEntry": "about the plug-in, public",
     "providers._cloud_errors.Verdict": "a class of error",
     "ingress.web.auth.Principal": "the name is the id of a key",
-    "ingress.manager._Active": "the name of a plug-in",
+    "ingress.switching.manager._Active": "the name of a plug-in",
     "ingress.delivery.relay.Answer": "error is a status or the name of an exception",
     "ingress.administration.NewOrganization": "the organization's own name, which the platform gives",
     "ingress.administration.NewKey": "the key's name, not the key",

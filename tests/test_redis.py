@@ -14,12 +14,13 @@ import msgspec
 import pytest
 import redis.asyncio
 
-from ingress import events, manager
+from ingress import events
 from ingress.dev.embedded.launcher import EmbeddedServers
 from ingress.dev.sandbox import MetaSimulator
 from ingress.settings import Settings
 from ingress.storage import redis_state
 from ingress.storage.redis_state import ACTIVE_TTL_S, RedisState
+from ingress.switching import manager
 
 from .conftest import serving
 from .gateway import Gateway, Organization, eventually

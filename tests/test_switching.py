@@ -17,7 +17,7 @@ import pytest
 import redis.asyncio
 from yarl import URL
 
-from ingress import app, manager, switching
+from ingress import app
 from ingress.accounts import accounts
 from ingress.dev.embedded.launcher import EmbeddedServers
 from ingress.dev.sandbox import (
@@ -34,6 +34,8 @@ from ingress.dev.sandbox.twilio.bodies import example_sender
 from ingress.settings import Settings
 from ingress.storage import database, redis_state
 from ingress.storage.statements import switches
+from ingress.switching import manager
+from ingress.switching import switch as switching
 from providers import Flow, Rejected
 from providers.meta_business import MetaBusiness
 
@@ -1097,7 +1099,7 @@ async def test_an_edit_of_a_config_that_nothing_is_sent_through_is_heard_of(
     two: Organization, gateway: Gateway, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its version is none of the organization's, and its webhooks are answered with what was edited all the same."""
-    monkeypatch.setattr("ingress.manager.CACHE_S", 60.0)  # by the news, not because it was looked at again
+    monkeypatch.setattr("ingress.switching.manager.CACHE_S", 60.0)  # by the news, not because it was looked at again
     config = two.configs[1]
     address = URL(config["webhook_url"]).path
 

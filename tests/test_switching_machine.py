@@ -32,12 +32,13 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from ingress import app, manager
+from ingress import app
 from ingress.dev.embedded.launcher import EmbeddedServers
 from ingress.dev.sandbox import MetaSimulator
-from ingress.manager import WhatsAppProviderManager
 from ingress.settings import Settings
 from ingress.storage import redis_state
+from ingress.switching import manager
+from ingress.switching.manager import WhatsAppProviderManager
 
 from .conftest import serving
 from .gateway import Answer, Gateway, Organization

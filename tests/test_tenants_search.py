@@ -19,10 +19,10 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as search
 from hypothesis import strategies as st
 
-from ingress import manager
 from ingress.accounts import ownership
 from ingress.dev.sandbox import MetaNumber, example_number, signed_headers
 from ingress.dev.sandbox.meta.bodies import encode, metadata
+from ingress.switching import manager
 
 from .gateway import Gateway, Organization, _numbers
 

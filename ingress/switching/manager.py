@@ -21,7 +21,7 @@ A config, in the database; every arrow is an entry of the audit trail in the tra
 
 A rollback is a switch to the config that was active before. Whatever its state, a config's webhooks are received. The
 organization's `version` goes up by one with each change of what it sends through: the active config, the fallback
-order, or a configuration among them. `Switching` (ingress/switching.py) makes a change, `Accounts`
+order, or a configuration among them. `Switching` (ingress/switching/switch.py) makes a change, `Accounts`
 (ingress/accounts/accounts.py) deals with one account; here is what every process knows of it all.
 """
 
@@ -37,8 +37,8 @@ import msgspec
 
 from providers import Check, ProviderStatus, Registry, RegistryEntry, WhatsAppProvider
 
-from . import audit, metrics
-from .accounts.accounts import (
+from .. import audit, metrics
+from ..accounts.accounts import (
     Accounts,
     Config,
     InUse,
@@ -49,24 +49,24 @@ from .accounts.accounts import (
     WebhooksUnread,
     sender_of,
 )
-from .accounts.ownership import Ownership
-from .accounts.unusable import Absent
-from .audit import Actor
-from .calls.driver import Caller
-from .calls.egress import Egress
-from .changes import CHANNEL, Switched
-from .forecast import Forecast
-from .health import WHAT_TO_DO
-from .identifiers import PLATFORM_ID
+from ..accounts.ownership import Ownership
+from ..accounts.unusable import Absent
+from ..audit import Actor
+from ..calls.driver import Caller
+from ..calls.egress import Egress
+from ..health import WHAT_TO_DO
+from ..identifiers import PLATFORM_ID
+from ..storage.database import Database, StoreUnavailable
+from ..storage.redis_state import RedisState
+from ..storage.statements import apps, configs, owners, switches, unread
+from ..storage.vault import Vault, token_hash
+from .change import CHANNEL, Switched
+from .dry_run import Forecast
 from .in_flight import InFlight
 from .policy import DEFAULT_POLICY, FallbackPolicy
-from .storage.database import Database, StoreUnavailable
-from .storage.redis_state import RedisState
-from .storage.statements import apps, configs, owners, switches, unread
-from .storage.vault import Vault, token_hash
-from .switching import Switching, check_quota, save
+from .switch import Switching, check_quota, save
 
-logger = logging.getLogger("ingress.manager")
+logger = logging.getLogger("ingress.switching.manager")
 
 __all__ = ["Config", "Route", "WhatsAppProviderManager"]
 

@@ -7,9 +7,9 @@ import msgspec
 
 from providers import Check, ProviderStatus
 
-from .accounts.accounts import ChangeRefused, Config
-from .audit import Actor
-from .automatic import StandIn
+from ..accounts.accounts import ChangeRefused, Config
+from ..audit import Actor
+from ..automatic import StandIn
 
 # What every process listens to.
 CHANNEL = "ingress_provider"

@@ -8,7 +8,7 @@
 
 Until the transaction the former config is in force, whatever happens; after it the new one is, whatever happens. A
 process that dies in between loses the lock with its connection, and what it left in `switching` is restored by whoever
-comes next: the next change, or within seconds `recover` in any process (ingress/undoing.py).
+comes next: the next change, or within seconds `recover` in any process (ingress/switching/undo.py).
 
 A switch that waits for a phone belongs to no process: it is in the database, and whichever process sees that the phone
 is linked makes it (`resume`). The next change that is made takes its place, in the transaction that makes it; `recover`
@@ -27,8 +27,8 @@ import msgspec
 
 from providers import ProviderStatus, SendError, WhatsAppProvider
 
-from . import audit, log, metrics
-from .accounts.accounts import (
+from .. import audit, log, metrics
+from ..accounts.accounts import (
     MAX_CONFIGS,
     Accounts,
     ChangeRefused,
@@ -39,10 +39,15 @@ from .accounts.accounts import (
     sender_of,
     unreachable,
 )
-from .accounts.ownership import Ownership
-from .audit import SYSTEM, Actor
-from .automatic import StandIn
-from .changes import (
+from ..accounts.ownership import Ownership
+from ..audit import SYSTEM, Actor
+from ..automatic import StandIn
+from ..envelope import own_event
+from ..storage.database import Busy, Database, Exclusive, LockLost, StoreUnavailable
+from ..storage.statements import configs, health, switches
+from ..storage.statements.events import EventRow
+from ..storage.vault import token_hash
+from .change import (
     CHANNEL,
     NO_FORMER_CONFIG,
     Change,
@@ -53,12 +58,7 @@ from .changes import (
     TooSlow,
     VersionConflict,
 )
-from .envelope import own_event
-from .storage.database import Busy, Database, Exclusive, LockLost, StoreUnavailable
-from .storage.statements import configs, health, switches
-from .storage.statements.events import EventRow
-from .storage.vault import token_hash
-from .undoing import Undoing
+from .undo import Undoing
 
 # A session that was set up connects within a moment, or shows a QR code; a person needs some minutes to find the phone.
 CONNECTS_WITHIN_S, CONNECT_POLL_S = 3.0, 0.1

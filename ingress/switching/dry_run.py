@@ -9,12 +9,12 @@ import msgspec
 
 from providers import Check, Flow, SendError, WhatsAppProvider
 
-from .accounts.accounts import Accounts, Config, NewConfig, NotFound, TestFailed
-from .accounts.ownership import Ownership
-from .changes import NO_FORMER_CONFIG, NoFormerConfig, VersionConflict
-from .identifiers import id_at
-from .storage.database import Database
-from .storage.statements import configs, switches
+from ..accounts.accounts import Accounts, Config, NewConfig, NotFound, TestFailed
+from ..accounts.ownership import Ownership
+from ..identifiers import id_at
+from ..storage.database import Database
+from ..storage.statements import configs, switches
+from .change import NO_FORMER_CONFIG, NoFormerConfig, VersionConflict
 
 TRAFFIC_DAYS = 30
 # The status of a template that can be sent.

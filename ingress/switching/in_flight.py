@@ -4,7 +4,7 @@ from collections import Counter
 from time import monotonic
 from uuid import UUID
 
-from . import metrics
+from .. import metrics
 
 
 class InFlight:

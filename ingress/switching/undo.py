@@ -7,17 +7,17 @@ from uuid import UUID
 
 import asyncpg
 
-from . import audit, metrics
-from .accounts.accounts import ChangeRefused, TestFailed
-from .audit import SYSTEM
-from .changes import CHANNEL, Change
-from .envelope import own_event
-from .storage.database import Busy, Database, Exclusive
-from .storage.statements import events, health, switches
-from .storage.statements.events import EventRow
-from .storage.vault import Vault
+from .. import audit, metrics
+from ..accounts.accounts import ChangeRefused, TestFailed
+from ..audit import SYSTEM
+from ..envelope import own_event
+from ..storage.database import Busy, Database, Exclusive
+from ..storage.statements import events, health, switches
+from ..storage.statements.events import EventRow
+from ..storage.vault import Vault
+from .change import CHANNEL, Change
 
-logger = logging.getLogger("ingress.undoing")
+logger = logging.getLogger("ingress.switching.undo")
 
 
 class Undoing:

@@ -1,0 +1,1 @@
+"""Which provider an organization uses, and every change of it."""
