@@ -51,7 +51,7 @@ create table organizations (
     version             bigint      not null default 0,
     -- When it last went up: each process measures from here how long a change took to reach it.
     version_at          timestamptz not null default now(),
-    -- StandIn (ingress/automatic.py) as JSON. NULL: the active config is the one that people chose.
+    -- StandIn (ingress/health/automatic.py) as JSON. NULL: the active config is the one that people chose.
     automatic           json,
     -- What a rollback returns to. NULL: there was none, or it was deleted.
     former_config_id    uuid,
@@ -132,7 +132,7 @@ create table provider_apps (
 );
 create index on provider_apps using gin (signing_keys);
 
--- How the account of a config is doing (ingress/health.py). Looked at by the process that leases the row: `due_at` is
+-- How the account of a config is doing (ingress/health/judgement.py). Looked at by the process that leases the row: `due_at` is
 -- when the next look is due, and while one is under way when its lease ends.
 create table provider_health (
     organization_id uuid        not null,

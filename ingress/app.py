@@ -42,13 +42,13 @@ from .calls.egress import Egress
 from .calls.transfers import Transfers
 from .delivery.relay import Relay
 from .events import Wakes
+from .health.prober import Prober
 from .inbound import Inbound
 from .openapi import document
 from .operations import Operations
 from .outbound import Outbound
 from .outcomes import Outcomes
 from .pacing import Pacer
-from .prober import Prober
 from .settings import Settings
 from .storage.database import Database
 from .storage.redis_state import RedisState

@@ -12,7 +12,7 @@ from starlette.requests import Request
 
 from .accounts.unusable import UNUSABLE
 from .events import HEARTBEAT_S, Wakes
-from .health import WHAT_TO_DO
+from .health.judgement import WHAT_TO_DO
 from .storage.database import Database, StoreUnavailable
 from .storage.statements import health
 from .web.auth import authorize, organization_of

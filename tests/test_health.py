@@ -7,8 +7,8 @@ from uuid import UUID
 import msgspec
 import pytest
 
-from ingress.automatic import LastSwitch, Member, StandIn, Standing, Step, next_step
-from ingress.health import WHAT_TO_DO, Finding, Health, Reason, Traffic, judge
+from ingress.health.automatic import LastSwitch, Member, StandIn, Standing, Step, next_step
+from ingress.health.judgement import WHAT_TO_DO, Finding, Health, Reason, Traffic, judge
 from ingress.switching.policy import DEFAULT_POLICY, FallbackPolicy
 from providers import (
     AccountBroken,

@@ -14,9 +14,9 @@ import msgspec
 import pytest
 import redis.asyncio
 
-from ingress import prober
 from ingress.accounts import accounts
 from ingress.dev.sandbox import Bare5xx, ErrorCode, Hang, MetaSimulator, StatusPolicy
+from ingress.health import prober
 from ingress.identifiers import new_id
 from ingress.settings import Settings
 from ingress.storage.database import Database

@@ -9,7 +9,7 @@ from providers import Check, ProviderStatus
 
 from ..accounts.accounts import ChangeRefused, Config
 from ..audit import Actor
-from ..automatic import StandIn
+from ..health.automatic import StandIn
 
 # What every process listens to.
 CHANNEL = "ingress_provider"

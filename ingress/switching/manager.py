@@ -54,7 +54,7 @@ from ..accounts.unusable import Absent
 from ..audit import Actor
 from ..calls.driver import Caller
 from ..calls.egress import Egress
-from ..health import WHAT_TO_DO
+from ..health.judgement import WHAT_TO_DO
 from ..identifiers import PLATFORM_ID
 from ..storage.database import Database, StoreUnavailable
 from ..storage.redis_state import RedisState

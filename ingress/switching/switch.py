@@ -41,8 +41,8 @@ from ..accounts.accounts import (
 )
 from ..accounts.ownership import Ownership
 from ..audit import SYSTEM, Actor
-from ..automatic import StandIn
 from ..envelope import own_event
+from ..health.automatic import StandIn
 from ..storage.database import Busy, Database, Exclusive, LockLost, StoreUnavailable
 from ..storage.statements import configs, health, switches
 from ..storage.statements.events import EventRow

@@ -14,8 +14,8 @@ from uuid import UUID
 
 import msgspec
 
-from .health import State
-from .switching.policy import FallbackPolicy
+from ..switching.policy import FallbackPolicy
+from .judgement import State
 
 # However often an account goes and comes: people should look then.
 AT_MOST_AN_HOUR = 6

@@ -24,7 +24,7 @@ from providers import (
 )
 from providers.base import refused_status
 
-from .accounts.unusable import Absent, Damaged
+from ..accounts.unusable import Absent, Damaged
 
 State = Literal["unknown", "healthy", "degraded", "unhealthy"]
 Reason = Literal[

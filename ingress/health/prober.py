@@ -20,23 +20,23 @@ import msgspec
 
 from providers import ProviderStatus, SendError
 
-from . import audit, identifiers, log, metrics
-from .accounts.accounts import ChangeRefused, Config, NotFound
-from .accounts.ownership import AccountInUse
-from .audit import SYSTEM
+from .. import audit, identifiers, log, metrics
+from ..accounts.accounts import ChangeRefused, Config, NotFound
+from ..accounts.ownership import AccountInUse
+from ..audit import SYSTEM
+from ..envelope import own_event
+from ..events import Wakes
+from ..identifiers import id_at
+from ..storage.database import Busy, Database, StoreUnavailable
+from ..storage.redis_state import RedisState
+from ..storage.statements import events, health, switches
+from ..switching.change import CHANNEL, VersionConflict
+from ..switching.manager import WhatsAppProviderManager
+from ..switching.policy import DEFAULT_POLICY, FallbackPolicy
 from .automatic import BACK_OFF, LastSwitch, Member, StandIn, Standing, Step, next_step
-from .envelope import own_event
-from .events import Wakes
-from .health import Finding, Health, Traffic, judge
-from .identifiers import id_at
-from .storage.database import Busy, Database, StoreUnavailable
-from .storage.redis_state import RedisState
-from .storage.statements import events, health, switches
-from .switching.change import CHANNEL, VersionConflict
-from .switching.manager import WhatsAppProviderManager
-from .switching.policy import DEFAULT_POLICY, FallbackPolicy
+from .judgement import Finding, Health, Traffic, judge
 
-logger = logging.getLogger("ingress.prober")
+logger = logging.getLogger("ingress.health.prober")
 
 POLL_S = 1.0
 # At once in this process. A provider that hangs holds one for as long as a test may take, and an organization's

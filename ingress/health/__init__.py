@@ -1,0 +1,1 @@
+"""How accounts are doing, and what follows from it."""
