@@ -33,10 +33,6 @@ from . import (
     pairing,
     receipts,
 )
-from .asking import Asking
-from .attempts import Attempts
-from .breakers import Breakers
-from .bulkhead import Bulkhead
 from .calls.driver import Caller
 from .calls.egress import Egress
 from .calls.transfers import Transfers
@@ -46,9 +42,14 @@ from .health.prober import Prober
 from .inbound import Inbound
 from .openapi import document
 from .operations import Operations
-from .outbound import Outbound
-from .outcomes import Outcomes
-from .pacing import Pacer
+from .sending.attempts import Attempts
+from .sending.breakers import Breakers
+from .sending.bulkhead import Bulkhead
+from .sending.lost_answers import Asking
+from .sending.outbound import Outbound
+from .sending.outcomes import Outcomes
+from .sending.pacing import Pacer
+from .sending.recovery import Takeover, forever
 from .settings import Settings
 from .storage.database import Database
 from .storage.redis_state import RedisState
@@ -57,7 +58,6 @@ from .storage.statements import deliveries, health, inbound, retention, sends, s
 from .storage.vault import Vault
 from .switching.change import CHANNEL
 from .switching.manager import WhatsAppProviderManager
-from .takeover import Takeover, forever
 from .web.auth import Authenticator
 from .web.limits import per_minute
 from .web.middleware import Edge

@@ -32,9 +32,9 @@ from providers.messages import (
 from . import metrics, tracing
 from .events import Wakes
 from .identifiers import parse_id
-from .outbound import EXPIRES_AT_MOST_S, Duplicate, NoneReady, NotConfigured, Outbound
-from .outcomes import LeaseLost
-from .sending import Order, SendState, state_of
+from .sending.message import Order, SendState, state_of
+from .sending.outbound import EXPIRES_AT_MOST_S, Duplicate, NoneReady, NotConfigured, Outbound
+from .sending.outcomes import LeaseLost
 from .shares import Shares
 from .storage.database import Database, StoreUnavailable
 from .storage.group_commit import Overloaded

@@ -8,11 +8,11 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given, settings
 
-from ingress import breaker as breaker_module
-from ingress import breakers as breakers_module
 from ingress import metrics
-from ingress.breaker import Breaker, Ended, Permit, State
-from ingress.breakers import Breakers
+from ingress.sending import breaker as breaker_module
+from ingress.sending import breakers as breakers_module
+from ingress.sending.breaker import Breaker, Ended, Permit, State
+from ingress.sending.breakers import Breakers
 
 SEQUENCES = 2_000
 

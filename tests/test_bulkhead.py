@@ -6,8 +6,8 @@ from uuid import UUID
 
 import pytest
 
-from ingress import bulkhead
-from ingress.bulkhead import Bulkhead
+from ingress.sending import bulkhead
+from ingress.sending.bulkhead import Bulkhead
 
 A, B, C = (UUID(int=number) for number in range(1, 4))
 

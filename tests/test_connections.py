@@ -10,9 +10,9 @@ import msgspec
 import pytest
 
 from ingress import protocol
-from ingress.bulkhead import SLOTS
 from ingress.calls.transfers import TRANSFERS
 from ingress.delivery.places import CONCURRENCY
+from ingress.sending.bulkhead import SLOTS
 from ingress.server import OPERATIONS_CONNECTIONS, listen
 from ingress.settings import Settings
 from ingress.storage.database import EXCLUSIVE_PLACES

@@ -17,10 +17,11 @@ import asyncpg
 import msgspec
 import pytest
 
-from ingress import app, metrics, takeover
+from ingress import app, metrics
 from ingress import inbound as receiving
 from ingress.dev.sandbox import ErrorCode, StatusPolicy
 from ingress.dev.sandbox.meta.bodies import envelope, status_item
+from ingress.sending import recovery
 from ingress.settings import Settings
 from ingress.storage.database import Database, StoreUnavailable, is_data_error, store_errors
 from ingress.storage.redis_state import RedisState
@@ -341,7 +342,7 @@ async def test_a_send_that_nobody_can_go_on_with_ends_in_time(
     settings: Settings, gateway: Gateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its process died, and its config cannot be opened: it waits for that to be mended, and no longer than it may."""
-    monkeypatch.setattr(takeover, "SWEEP_S", 0.05)
+    monkeypatch.setattr(recovery, "SWEEP_S", 0.05)
     owner = await gateway.organization()
     await owner.configure()
     gateway.meta.set_statuses(owner.numbers[0], StatusPolicy(statuses=()))
@@ -368,7 +369,7 @@ async def test_a_send_that_nobody_ends_is_counted_as_lost(
     settings: Settings, gateway: Gateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Though the sweep takes it up again and again. Ended late, it is none any more."""
-    monkeypatch.setattr(takeover, "SWEEP_S", 0.05)
+    monkeypatch.setattr(recovery, "SWEEP_S", 0.05)
     owner = await gateway.organization()
     await owner.configure()
     gateway.meta.set_statuses(owner.numbers[0], StatusPolicy(statuses=()))
@@ -383,7 +384,7 @@ async def test_a_send_that_nobody_ends_is_counted_as_lost(
         before = await lost()
         with monkeypatch.context() as broken:
             go_on = AsyncMock(side_effect=RuntimeError)
-            broken.setattr(takeover.Takeover, "_go_on", go_on)
+            broken.setattr(recovery.Takeover, "_go_on", go_on)
             await leave(connection, UUID(sent), minutes=-4)
             assert await lost() == before
             await leave(connection, UUID(sent), minutes=-6)

@@ -11,9 +11,9 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from ingress import pacing
 from ingress.dev.sandbox import ErrorCode
-from ingress.pacing import Pacer
+from ingress.sending import pacing
+from ingress.sending.pacing import Pacer
 from ingress.settings import Settings
 from ingress.storage.redis_state import Line, RedisState, Reserved
 from ingress.switching.manager import Config

@@ -13,8 +13,9 @@ import asyncpg
 import msgspec
 import pytest
 
-from ingress import app, takeover
+from ingress import app
 from ingress.dev.sandbox import MetaSimulator, Slow, StatusPolicy, example_number
+from ingress.sending import recovery
 from ingress.settings import Settings
 from ingress.switching.manager import WhatsAppProviderManager
 from providers import Flow, MessageData, MessageResult, ProviderInfo, Registry, Rejected
@@ -206,13 +207,13 @@ async def test_a_send_that_was_left_waits_for_its_plugin(
     managers: list[WhatsAppProviderManager], settings: Settings, meta: MetaSimulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its process died, and who takes it over has no plug-in for it: another process may."""
-    monkeypatch.setattr(takeover, "SWEEP_S", 0.05)
-    go_round = takeover.Takeover._round
+    monkeypatch.setattr(recovery, "SWEEP_S", 0.05)
+    go_round = recovery.Takeover._round
 
     async def ours(self: Any) -> int:
         return await go_round(self) if self._manager in managers else 0  # what other tests share knows no such plug-in
 
-    monkeypatch.setattr(takeover.Takeover, "_round", ours)
+    monkeypatch.setattr(recovery.Takeover, "_round", ours)
     connection = await asyncpg.connect(settings.database_url)
     async with serving(settings) as url, aiohttp.ClientSession() as session:
         [manager] = managers

@@ -10,9 +10,10 @@ import asyncpg
 import msgspec
 import pytest
 
-from ingress import app, breaker, breakers, bulkhead, outbound, takeover
-from ingress.budget import RetryBudgets
+from ingress import app
 from ingress.dev.sandbox import ErrorCode, MetaSimulator, Refuse, ResetBeforeAccept, StatusPolicy, Throttle429
+from ingress.sending import breaker, breakers, bulkhead, outbound, recovery
+from ingress.sending.budget import RetryBudgets
 from ingress.settings import Settings
 from prove import protection
 from prove.protection import DOWN
@@ -386,7 +387,7 @@ async def test_a_hanging_provider_of_one_organization_slows_down_no_other(
         assert [(attempt["class"], attempt["code"]) for attempt in waits["attempts"]] == [("Throttled", "bulkhead")]
         await meta.set_default(flooding.numbers[0], None)
     # It stopped; another one goes on with what was waiting.
-    monkeypatch.setattr(takeover, "SWEEP_S", 0.05)
+    monkeypatch.setattr(recovery, "SWEEP_S", 0.05)
     async with serving(settings) as url, aiohttp.ClientSession() as session:
         there = at(Gateway(url, settings.platform_key, session, meta), flooding)
         await asyncio.gather(

@@ -255,7 +255,7 @@ async def test_a_lost_answer_of_whatsapp_web_is_found_by_the_id_we_chose(
     waha: tuple[Organization, Any, Recorded], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The gateway answers 502 after it sent; asked for the message, it has it: sent, once."""
-    monkeypatch.setattr("ingress.asking.ASK_AFTER_S", (0.05, 0.05))
+    monkeypatch.setattr("ingress.sending.lost_answers.ASK_AFTER_S", (0.05, 0.05))
     organization, _, server = waha
 
     def sent_and_lost(body: bytes) -> tuple[int, Any]:

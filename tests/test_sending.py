@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from ingress import asking, breaker, log
+from ingress import log
 from ingress.calls.driver import Caller
 from ingress.dev.sandbox import (
     Bare5xx,
@@ -26,6 +26,7 @@ from ingress.dev.sandbox import (
     StatusPolicy,
     Throttle429,
 )
+from ingress.sending import breaker, lost_answers
 from providers import Flow, MessageData, MessageResult, Request
 from providers.meta_business import MetaBusiness
 
@@ -526,7 +527,7 @@ async def test_a_status_in_between_stops_the_repetition(
     pair: Organization, gateway: Gateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Who accepts duplicates does not want them: the status says that the first attempt was taken."""
-    monkeypatch.setattr("ingress.attempts._jitter", lambda state: 0.5)
+    monkeypatch.setattr("ingress.sending.attempts._jitter", lambda state: 0.5)
     await gateway.meta.script(pair.numbers[0], ResetAfterAccept())
     answer = await pair.send({"to": "+5511987654321", "body": "1234", "on_uncertain": "retry"})
     assert (answer.status, answer.json["attempts"]) == (200, 1)
@@ -555,7 +556,7 @@ async def test_an_accepted_send_is_never_answered_with_an_error_of_ours(
     pair: Organization, gateway: Gateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The store goes away after the claim: 202, for a 503 would have the client send it again."""
-    from ingress.attempts import Attempts
+    from ingress.sending.attempts import Attempts
     from ingress.storage.database import StoreUnavailable
 
     async def away(*_: Any) -> None:
@@ -604,7 +605,7 @@ async def test_a_provider_that_can_be_asked_settles_a_lost_answer(
 ) -> None:
     """No status comes, the provider knows: sent once, by the one call there was."""
     monkeypatch.setattr(MetaBusiness, "find_message", _finds(gateway))
-    monkeypatch.setattr(asking, "ASK_AFTER_S", (0.01, 0.01))
+    monkeypatch.setattr(lost_answers, "ASK_AFTER_S", (0.01, 0.01))
     gateway.meta.set_statuses(pair.numbers[0], NO_STATUSES)
     await gateway.meta.script(pair.numbers[0], ResetAfterAccept())
     told = await pair.send()
@@ -620,7 +621,7 @@ async def test_a_provider_that_never_took_it_leaves_it_uncertain(
 ) -> None:
     """What is not found may still be on its way: nothing is repeated, nothing is said."""
     monkeypatch.setattr(MetaBusiness, "find_message", _finds(gateway))
-    monkeypatch.setattr(asking, "ASK_AFTER_S", (0.01, 0.01))
+    monkeypatch.setattr(lost_answers, "ASK_AFTER_S", (0.01, 0.01))
     await gateway.meta.script(pair.numbers[0], ResetBeforeAccept())
     told = await pair.send(prefer="wait=1")
     assert (told.status, told.json["code"]) == (504, "uncertain")
@@ -634,7 +635,7 @@ async def test_a_plug_in_that_breaks_when_asked_changes_nothing(
         raise ZeroDivisionError
 
     monkeypatch.setattr(MetaBusiness, "find_message", broken)
-    monkeypatch.setattr(asking, "ASK_AFTER_S", (0.01, 0.01))
+    monkeypatch.setattr(lost_answers, "ASK_AFTER_S", (0.01, 0.01))
     gateway.meta.set_statuses(pair.numbers[0], NO_STATUSES)
     await gateway.meta.script(pair.numbers[0], ResetAfterAccept())
     assert (await pair.send(prefer="wait=1")).status == 504

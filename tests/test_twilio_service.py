@@ -9,7 +9,6 @@ from typing import Any
 import msgspec
 import pytest
 
-from ingress import asking
 from ingress.dev.sandbox import (
     AnyFault,
     Bare5xxAfterAccept,
@@ -27,6 +26,7 @@ from ingress.dev.sandbox import (
     example_sender,
     message_sid_of,
 )
+from ingress.sending import lost_answers
 
 from .gateway import Gateway, Organization
 
@@ -223,7 +223,7 @@ async def test_a_lost_answer_is_settled_by_the_callback(account: Account, fault:
 
 async def test_a_lost_answer_without_callbacks_is_asked_for(account: Account, monkeypatch: pytest.MonkeyPatch) -> None:
     """Twilio's list of messages has it."""
-    monkeypatch.setattr(asking, "ASK_AFTER_S", (0.01, 0.01))
+    monkeypatch.setattr(lost_answers, "ASK_AFTER_S", (0.01, 0.01))
     account.twilio.set_statuses(account.sender, NO_STATUSES)
     await account.twilio.script(account.sender, ResetAfterAccept())
     answer = await account.organization.send({"to": "+5511987654321", "body": "Só esta"})
@@ -234,7 +234,7 @@ async def test_a_lost_answer_without_callbacks_is_asked_for(account: Account, mo
 
 
 async def test_what_nobody_can_tell_stays_uncertain(account: Account, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(asking, "ASK_AFTER_S", (0.01, 0.01))
+    monkeypatch.setattr(lost_answers, "ASK_AFTER_S", (0.01, 0.01))
     await account.twilio.script(account.sender, ResetBeforeAccept())
     answer = await account.organization.send(prefer="wait=1")
     assert (answer.status, answer.json["code"]) == (504, "uncertain")

@@ -187,7 +187,7 @@ async def test_an_ack_may_be_a_failure(linked: Linked) -> None:
 @pytest.mark.parametrize("hides", [False, True], ids=["phone", "hidden"])
 async def test_a_lost_answer_is_settled_by_asking(linked: Linked, hides: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Accepted, then a reset, and no ack at all: the service asks for the id that it chose, and sends nothing again."""
-    monkeypatch.setattr("ingress.asking.ASK_AFTER_S", (0.02, 0.05))
+    monkeypatch.setattr("ingress.sending.lost_answers.ASK_AFTER_S", (0.02, 0.05))
     linked.waha.state_of(linked.session).hides = hides
     linked.waha.set_acks(linked.session, NO_ACKS)
     await linked.waha.script(linked.session, ResetAfterAccept())
@@ -203,7 +203,7 @@ async def test_a_lost_answer_is_settled_by_asking(linked: Linked, hides: bool, m
 @only
 async def test_acks_of_a_lost_answer_count_once_it_is_found(linked: Linked, monkeypatch: pytest.MonkeyPatch) -> None:
     """They came first, for a message that nobody knew yet: asked for, it is known, and as far as they said."""
-    monkeypatch.setattr("ingress.asking.ASK_AFTER_S", (0.05, 0.05))
+    monkeypatch.setattr("ingress.sending.lost_answers.ASK_AFTER_S", (0.05, 0.05))
     linked.waha.set_acks(linked.session, AckPolicy(before_answer=True))
     await linked.waha.script(linked.session, ResetAfterAccept())
     answer = await linked.send(prefer="respond-async")
@@ -229,7 +229,7 @@ async def test_a_lost_answer_is_settled_by_what_comes_back(
     linked: Linked, policy: AckPolicy, status: str, asked: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An ack, or the message itself, names the id chosen before the call: nobody asks, nothing is sent again."""
-    monkeypatch.setattr("ingress.asking.ASK_AFTER_S", ())
+    monkeypatch.setattr("ingress.sending.lost_answers.ASK_AFTER_S", ())
     linked.waha.set_acks(linked.session, policy)
     await linked.waha.script(linked.session, ResetAfterAccept())
     answer = await linked.organization.send({"to": PEER, **asked}, prefer="wait=5")
@@ -263,9 +263,9 @@ async def test_no_sequence_of_faults_makes_two_messages_of_one_send(
     linked: Linked, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """40 sends at once: what is told as sent went out once, what is told as failed or held did not."""
-    monkeypatch.setattr("ingress.asking.ASK_AFTER_S", (0.02, 0.05))
-    monkeypatch.setattr("ingress.pacing._distance_s", lambda pacing: 0.0)
-    monkeypatch.setattr("ingress.breaker.LEAST_CALLS", 1000)  # else most would wait for it
+    monkeypatch.setattr("ingress.sending.lost_answers.ASK_AFTER_S", (0.02, 0.05))
+    monkeypatch.setattr("ingress.sending.pacing._distance_s", lambda pacing: 0.0)
+    monkeypatch.setattr("ingress.sending.breaker.LEAST_CALLS", 1000)  # else most would wait for it
     dice = random.Random(11)
     await linked.waha.script(linked.session, *[dice.choice(FAULTS) for _ in range(400)])
     linked.waha.set_acks(linked.session, AckPolicy(duplicates=1, reorder=True))

@@ -195,7 +195,7 @@ async def test_large_sends_under_way_are_bounded_by_their_bytes(
     organization: Organization, gateway: Gateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What would be too much to keep is refused before it is accepted; a small one is not counted."""
-    monkeypatch.setattr("ingress.outbound.Shares.take", lambda shares, _, amount=1: amount < 10_000)
+    monkeypatch.setattr("ingress.sending.outbound.Shares.take", lambda shares, _, amount=1: amount < 10_000)
     large = {"to": "+5511987654321", "content": {"type": "contacts", "contacts": [{"note": "x" * 12_000}]}}
     refused = await organization.send(large, idempotency_key="large")
     assert (refused.status, refused.json["code"]) == (503, "unavailable")

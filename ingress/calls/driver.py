@@ -33,7 +33,7 @@ LONGEST_KEPT_URL = 512
 # what is not found, not allowed and not listening is one failure, and takes at least so long where a person tries it.
 UNREACHED = "connect_refused"
 UNREACHED_AFTER_S = 0.5
-# No fewer than there are slots to call in (ingress/bulkhead.py): who has one does not wait for another organization.
+# No fewer than there are slots to call in (ingress/sending/bulkhead.py): with one, nobody waits for others.
 CONNECTIONS_PER_HOST = 400
 
 

@@ -11,18 +11,18 @@ import msgspec
 from providers import Uncertain
 from providers.messages import STATUS_RANK
 
-from . import identifiers, metrics
-from .asking import Asking
+from .. import identifiers, metrics
+from ..storage.database import Database, StoreUnavailable
+from ..storage.statements import configs, sends
+from ..storage.statements.statuses import sweep
+from ..switching.manager import Config, WhatsAppProviderManager
 from .attempts import expired
+from .lost_answers import Asking
+from .message import Carrier, Order, Sending, SendState
 from .outbound import Outbound
 from .outcomes import Outcomes
-from .sending import Carrier, Order, Sending, SendState
-from .storage.database import Database, StoreUnavailable
-from .storage.statements import configs, sends
-from .storage.statements.statuses import sweep
-from .switching.manager import Config, WhatsAppProviderManager
 
-logger = logging.getLogger("ingress.takeover")
+logger = logging.getLogger("ingress.sending.recovery")
 
 HEARTBEAT_S = 5.0
 SWEEP_S = 5.0

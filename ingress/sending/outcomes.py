@@ -11,14 +11,14 @@ import msgspec
 from providers import MessageResult, SendError
 from providers.messages import STATUS_RANK, ErrorInfo
 
-from . import metrics
-from .events import Wakes
-from .sending import Carrier, Sending, SendState, state_of, status_event
-from .storage.database import WORKER, Database, StoreUnavailable
-from .storage.group_commit import GroupCommit, Overloaded
-from .storage.statements import sends
-from .storage.statements.sends import Outcome
-from .switching.manager import Config
+from .. import metrics
+from ..events import Wakes
+from ..storage.database import WORKER, Database, StoreUnavailable
+from ..storage.group_commit import GroupCommit, Overloaded
+from ..storage.statements import sends
+from ..storage.statements.sends import Outcome
+from ..switching.manager import Config
+from .message import Carrier, Sending, SendState, state_of, status_event
 
 HOLD_S = 60
 STORE_RETRY_S = 0.2

@@ -14,14 +14,14 @@ from uuid import UUID
 
 from providers import AccountBroken, SendError, Unavailable, Uncertain
 
-from . import metrics
+from .. import metrics
+from ..storage.database import Database, StoreUnavailable
+from ..storage.redis_state import RedisState
+from ..storage.statements import configs, health
+from ..switching.manager import Config
 from .breaker import Breaker, Ended, Permit, State
-from .storage.database import Database, StoreUnavailable
-from .storage.redis_state import RedisState
-from .storage.statements import configs, health
-from .switching.manager import Config
 
-logger = logging.getLogger("ingress.breakers")
+logger = logging.getLogger("ingress.sending.breakers")
 
 SYNC_S = 5.0
 # A breaker that nobody used for so long is forgotten: its account may be gone, and what it knew is too old.

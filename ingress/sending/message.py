@@ -12,12 +12,12 @@ import msgspec
 from providers import Contact, MessageData, Recipient, SendError, Uncertain
 from providers.messages import ErrorInfo, MediaContent, OutboundContent, Reaction, Status
 
-from . import identifiers
-from .correlation import correlation
-from .envelope import Conversation, EventData, EventMessage
-from .storage.statements.events import EventRow
-from .switching.manager import Config, Route
-from .switching.policy import OnUncertain
+from .. import identifiers
+from ..correlation import correlation
+from ..envelope import Conversation, EventData, EventMessage
+from ..storage.statements.events import EventRow
+from ..switching.manager import Config, Route
+from ..switching.policy import OnUncertain
 
 _encode = msgspec.json.Encoder().encode
 

@@ -5,14 +5,14 @@ import logging
 
 from providers import MessageResult, SendError, Unsupported
 
-from .calls.driver import Caller
+from ..calls.driver import Caller
+from ..storage.database import StoreUnavailable
+from ..storage.group_commit import Overloaded
+from ..switching.manager import Config
+from .message import Sending, message_of
 from .outcomes import LeaseLost, Outcomes
-from .sending import Sending, message_of
-from .storage.database import StoreUnavailable
-from .storage.group_commit import Overloaded
-from .switching.manager import Config
 
-logger = logging.getLogger("ingress.asking")
+logger = logging.getLogger("ingress.sending.lost_answers")
 
 # Seconds after the time before.
 ASK_AFTER_S = (1.0, 5.0, 20.0)

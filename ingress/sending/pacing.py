@@ -16,9 +16,9 @@ from typing import Any, NamedTuple
 from providers import Throttled
 from providers.base import Pacing
 
-from . import identifiers, metrics
-from .storage.redis_state import Line, RedisState
-from .switching.manager import Config
+from .. import identifiers, metrics
+from ..storage.redis_state import Line, RedisState
+from ..switching.manager import Config
 
 # A provider that refuses for now is asked for half as much, for so long.
 SHRUNK_S = 60.0

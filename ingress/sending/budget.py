@@ -4,7 +4,7 @@ from collections.abc import Callable, Hashable
 from time import monotonic
 from typing import Literal
 
-from .switching.manager import Config
+from ..switching.manager import Config
 
 WINDOW_S = 10.0
 SHARE = 0.2

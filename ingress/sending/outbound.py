@@ -21,23 +21,23 @@ import msgspec
 
 from providers import AccountBroken, Restricted, SendError, Unavailable
 
-from . import identifiers, log, metrics
-from .accounts.unusable import Absent
-from .asking import Asking
+from .. import identifiers, log, metrics
+from ..accounts.unusable import Absent
+from ..shares import Shares
+from ..storage.database import WORKER, Database, StoreUnavailable
+from ..storage.group_commit import GroupCommit, Overloaded
+from ..storage.statements import sends
+from ..storage.statements.sends import Claim, Claimed
+from ..switching.manager import Config, WhatsAppProviderManager
+from ..tracing import trace_of
 from .attempts import BREAKER_OPEN, Attempts, Settled, Stale, breaker_open
 from .breakers import Breakers
 from .bulkhead import Bulkhead
+from .lost_answers import Asking
+from .message import Carrier, Order, Sending, SendState
 from .outcomes import Outcomes
-from .sending import Carrier, Order, Sending, SendState
-from .shares import Shares
-from .storage.database import WORKER, Database, StoreUnavailable
-from .storage.group_commit import GroupCommit, Overloaded
-from .storage.statements import sends
-from .storage.statements.sends import Claim, Claimed
-from .switching.manager import Config, WhatsAppProviderManager
-from .tracing import trace_of
 
-logger = logging.getLogger("ingress.outbound")
+logger = logging.getLogger("ingress.sending.outbound")
 
 EXPIRES_AFTER_S, EXPIRES_AT_MOST_S = 600, 24 * 3600
 # What large requests of sends under way may take; a small one is not counted, as a thousand of them are little.

@@ -25,21 +25,21 @@ from providers import (
     Unsupported,
 )
 
-from . import log, metrics
+from .. import log, metrics
+from ..calls.driver import CALL_TIMEOUT_S, Caller
+from ..storage.database import Database
+from ..storage.statements import sends
+from ..switching.in_flight import InFlight
+from ..switching.manager import Config
+from ..tracing import trace_of
 from .breakers import Breakers, ended_by
 from .budget import RetryBudgets
 from .bulkhead import Bulkhead
-from .calls.driver import CALL_TIMEOUT_S, Caller
+from .message import Sending, message_of
 from .outcomes import LeaseLost, Outcomes
 from .pacing import Pacer
-from .sending import Sending, message_of
-from .storage.database import Database
-from .storage.statements import sends
-from .switching.in_flight import InFlight
-from .switching.manager import Config
-from .tracing import trace_of
 
-logger = logging.getLogger("ingress.attempts")
+logger = logging.getLogger("ingress.sending.attempts")
 
 ATTEMPTS = 3
 # With another provider at hand one quick repetition is enough: the person waits.

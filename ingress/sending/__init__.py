@@ -1,0 +1,1 @@
+"""One message to one person: attempts, retries, fallback, and what became of it."""
