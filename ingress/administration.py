@@ -23,7 +23,7 @@ from .calls.transfers import Busy, Transfers
 from .delivery.relay import Endpoint, Secret, post, rotated
 from .envelope import timestamp
 from .identifiers import PLATFORM_ID, parse_id
-from .inbound import Inbound
+from .receiving.webhooks import Inbound
 from .storage.database import Database
 from .storage.statements import deliveries, inbound, organizations
 from .storage.statements.retention import MAX_AGE

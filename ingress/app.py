@@ -39,9 +39,9 @@ from .calls.transfers import Transfers
 from .delivery.relay import Relay
 from .events import Wakes
 from .health.prober import Prober
-from .inbound import Inbound
 from .openapi import document
 from .operations import Operations
+from .receiving.webhooks import Inbound
 from .sending.attempts import Attempts
 from .sending.breakers import Breakers
 from .sending.bulkhead import Bulkhead

@@ -13,7 +13,7 @@ from uvicorn.protocols.http.flow_control import CLOSE_HEADER
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from . import identifiers, metrics
-from .exchange import Exchange
+from .receiving.exchange import Exchange
 from .web.connections import Connections
 from .web.middleware import CAREFUL, SMALL_BODY_BYTES
 from .web.problems import UNEXPECTED, Problem, unavailable

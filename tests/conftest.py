@@ -15,11 +15,12 @@ import msgspec
 import pytest
 import uvicorn
 
-from ingress import operations, reading
+from ingress import operations
 from ingress.app import Application
 from ingress.delivery import relay
 from ingress.dev.embedded.launcher import EmbeddedServers
 from ingress.dev.sandbox import CrmSimulator, MetaSimulator, RetryPolicy
+from ingress.receiving import normalise
 from ingress.server import configuration, listen, operations_configuration
 from ingress.settings import Settings
 from ingress.storage.database import migrate
@@ -159,15 +160,15 @@ def samples() -> Path:
 @pytest.fixture
 def any_age(monkeypatch: pytest.MonkeyPatch) -> None:
     """No webhook is stale: captured ones are of other years."""
-    monkeypatch.setattr(reading, "MAX_AGE", timedelta.max)
-    monkeypatch.setattr(reading, "MIN_AGE", timedelta.min)
+    monkeypatch.setattr(normalise, "MAX_AGE", timedelta.max)
+    monkeypatch.setattr(normalise, "MIN_AGE", timedelta.min)
 
 
 @pytest.fixture
 def trusting(monkeypatch: pytest.MonkeyPatch) -> None:
     """As if the length of ids were nobody's business but the database's."""
     monkeypatch.setattr(_values, "MAX_WORD", 100_000)
-    monkeypatch.setattr(reading, "MAX_ID_CHARACTERS", 100_000)
+    monkeypatch.setattr(normalise, "MAX_ID_CHARACTERS", 100_000)
 
 
 @pytest.fixture

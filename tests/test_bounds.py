@@ -12,9 +12,9 @@ import pytest
 
 import ingress
 import providers
-from ingress import excess
 from ingress.calls import driver
 from ingress.openapi import BODIES
+from ingress.receiving import excess
 from providers import (
     Contact,
     MessageData,
@@ -407,9 +407,9 @@ CACHES = {
     "ingress.calls._timeout": "tenths of a second up to a call's time",
     "ingress.calls._url": "addresses of LONGEST_KEPT_URL characters at most",
     "ingress.identifiers._keyed": "ids of organizations",
-    "ingress.inbound._acknowledgement": "providers",
-    "ingress.inbound._known_target": "addresses of LONGEST_KEPT_TARGET characters at most",
-    "ingress.reading._dropped": "64 of names of headers, which have 64 KiB at most",
+    "ingress.receiving.webhooks._acknowledgement": "providers",
+    "ingress.receiving.webhooks._known_target": "addresses of LONGEST_KEPT_TARGET characters at most",
+    "ingress.receiving.normalise._dropped": "64 of names of headers, which have 64 KiB at most",
     "ingress.metrics.child": "labels, from closed sets",
     "ingress.storage.statements.inbound._store": "two booleans",
     "providers._cloud_limits.pacing": "a number of a configuration",

@@ -18,9 +18,9 @@ import msgspec
 import pytest
 
 from ingress import app, metrics
-from ingress import inbound as receiving
 from ingress.dev.sandbox import ErrorCode, StatusPolicy
 from ingress.dev.sandbox.meta.bodies import envelope, status_item
+from ingress.receiving import webhooks as receiving
 from ingress.sending import recovery
 from ingress.settings import Settings
 from ingress.storage.database import Database, StoreUnavailable, is_data_error, store_errors

@@ -251,8 +251,8 @@ def leaves(kind: type) -> Iterator[type]:
 
 # What is told in another way than by the table of POST /send.
 TOLD_ELSEWHERE = {
-    "Unverified": "ingress/inbound.py: 401, always the same body",
-    "Malformed": "ingress/inbound.py: quarantined, 200",
+    "Unverified": "ingress/receiving/webhooks.py: 401, always the same body",
+    "Malformed": "ingress/receiving/webhooks.py: quarantined, 200",
     "Uncertain": "messages_api._answer: 504",
 }
 

@@ -24,12 +24,13 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 from yarl import URL
 
-from ingress import inbound, metrics, protocol
+from ingress import metrics, protocol
 from ingress.app import Application
 from ingress.dev.embedded.launcher import EmbeddedServers, Postgres
 from ingress.dev.sandbox import MetaSimulator, Slow, StatusPolicy
 from ingress.dev.sandbox.meta.bodies import encode, signed_headers
-from ingress.exchange import Exchange
+from ingress.receiving import webhooks
+from ingress.receiving.exchange import Exchange
 from ingress.settings import Settings
 from ingress.storage.database import migrate
 from ingress.storage.statements.inbound import store
@@ -248,15 +249,15 @@ async def test_each_webhook_is_answered_once_where_the_store_breaks_between_rows
                     raise ConnectionResetError
         return await store(connection, rows, start)
 
-    submit, submitted = inbound.Inbound.submit, 0
+    submit, submitted = webhooks.Inbound.submit, 0
 
     def counted(*arguments: Any) -> Any:
         nonlocal submitted
         submitted += 1
         return submit(*arguments)
 
-    monkeypatch.setattr(inbound, "store", breaking)
-    monkeypatch.setattr(inbound.Inbound, "submit", counted)
+    monkeypatch.setattr(webhooks, "store", breaking)
+    monkeypatch.setattr(webhooks.Inbound, "submit", counted)
     clients = [await connect() for _ in range(5)]
     for number, client in enumerate(clients):
         client.write(webhook(organization, gateway, str(number), version))
@@ -285,7 +286,7 @@ async def test_a_mistake_behind_an_answer_makes_no_second_one(
     def broken(*_: object) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(inbound.Inbound, "wake", broken)
+    monkeypatch.setattr(webhooks.Inbound, "wake", broken)
     client = await connect()
     client.write(webhook(organization, gateway, "1"))
     assert (await client.answer())[0] == 200

@@ -10,10 +10,11 @@ from uuid import uuid4
 import asyncpg
 import pytest
 
-from ingress import app, metrics, reading
-from ingress import unread as unread_module
+from ingress import app, metrics
 from ingress.dev.sandbox import CrmSimulator
 from ingress.dev.sandbox.meta.bodies import encode
+from ingress.receiving import normalise
+from ingress.receiving import unread as unread_module
 from ingress.settings import Settings
 from ingress.storage.database import Database, StoreUnavailable
 from ingress.storage.statements import unread
@@ -72,7 +73,7 @@ async def test_a_large_webhook_is_read_in_slices(
     organization: Organization, connection: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its events appear when all of them are there, in its order; its body ends where all bodies do."""
-    monkeypatch.setattr(reading, "SLICE_EVENTS", 100)
+    monkeypatch.setattr(normalise, "SLICE_EVENTS", 100)
     body = statuses(organization, 1_050)
     for _ in range(2):  # repeated, it is known
         assert (await organization.post_webhook(body)).status == 200
@@ -87,7 +88,7 @@ async def test_what_a_dead_process_began_another_ends(
     organization: Organization, settings: Settings, connection: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What it stored is not stored twice, and nobody sees a part of a webhook."""
-    monkeypatch.setattr(reading, "SLICE_EVENTS", 100)
+    monkeypatch.setattr(normalise, "SLICE_EVENTS", 100)
     renew, slices = unread.renew, 0
 
     async def dying(*lease: Any) -> bool:
@@ -116,7 +117,7 @@ async def test_a_reader_whose_lease_ran_out_stops(
     organization: Organization, connection: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Another one has it then, and stores what is left."""
-    monkeypatch.setattr(reading, "SLICE_EVENTS", 500)
+    monkeypatch.setattr(normalise, "SLICE_EVENTS", 500)
     renew, refused = unread.renew, 0
 
     async def robbed(reader: asyncpg.Connection, *lease: Any) -> bool:
@@ -184,8 +185,8 @@ async def test_a_slice_that_the_database_refuses_costs_no_other(
     organization: Organization, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The body is put aside, as that of a small webhook is, for what was in that slice."""
-    monkeypatch.setattr(reading, "SLICE_EVENTS", 500)
-    monkeypatch.setattr(reading, "MAX_ID_CHARACTERS", 100_000)
+    monkeypatch.setattr(normalise, "SLICE_EVENTS", 500)
+    monkeypatch.setattr(normalise, "MAX_ID_CHARACTERS", 100_000)
     monkeypatch.setattr(_values, "MAX_WORD", 100_000)
     items = [{"id": f"wamid.{number}", "status": "read"} for number in range(1_200)]
     items[700]["id"] = "".join(chr(0x4E00 + 7 * number % 20_000) for number in range(5_000))

@@ -15,7 +15,7 @@ from ingress import metrics
 from ingress.dev.sandbox import Slow
 from ingress.envelope import own_event
 from ingress.identifiers import new_id
-from ingress.inbound import Inbound
+from ingress.receiving.webhooks import Inbound
 from ingress.settings import Settings
 from ingress.shares import Shares
 from ingress.storage.database import EXCLUSIVE_QUEUE_EACH, Busy, Database

@@ -12,17 +12,17 @@ import msgspec
 from providers import Event, Malformed, Unverified, Webhook
 from providers.messages import STATUS_RANK, Status
 
-from . import identifiers, metrics
-from .correlation import parse_correlation
-from .envelope import event_row
+from .. import identifiers, metrics
+from ..correlation import parse_correlation
+from ..envelope import event_row
+from ..storage.database import StoreUnavailable
+from ..storage.statements.inbound import KeyedEvent, QuarantineRow, WebhookRow
+from ..storage.statements.retention import MAX_AGE, MAX_AHEAD
+from ..storage.statements.statuses import StatusRow
+from ..switching.manager import Config, WhatsAppProviderManager
 from .excess import MAX_DATA_BYTES, short_error, without_excess
-from .storage.database import StoreUnavailable
-from .storage.statements.inbound import KeyedEvent, QuarantineRow, WebhookRow
-from .storage.statements.retention import MAX_AGE, MAX_AHEAD
-from .storage.statements.statuses import StatusRow
-from .switching.manager import Config, WhatsAppProviderManager
 
-logger = logging.getLogger("ingress.reading")
+logger = logging.getLogger("ingress.receiving.normalise")
 _encode = msgspec.json.Encoder().encode
 
 # Why a body is put aside.

@@ -3,11 +3,11 @@
 from typing import Any, Protocol
 from uuid import UUID
 
-from . import identifiers
-from .inbound import NOT_FOUND, Answer, Header, Inbound, target_of
-from .storage.group_commit import Overloaded
-from .switching.manager import Config
-from .web.middleware import SMALL_BODY_BYTES, TooLarge
+from .. import identifiers
+from ..storage.group_commit import Overloaded
+from ..switching.manager import Config
+from ..web.middleware import SMALL_BODY_BYTES, TooLarge
+from .webhooks import NOT_FOUND, Answer, Header, Inbound, target_of
 
 
 class Channel(Protocol):

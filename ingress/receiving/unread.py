@@ -13,9 +13,14 @@ import msgspec
 
 from providers import Webhook
 
-from . import identifiers, log
-from .events import Wakes
-from .reading import (
+from .. import identifiers, log
+from ..events import Wakes
+from ..storage.database import INGEST, Database, StoreUnavailable, is_data_error
+from ..storage.group_commit import GroupCommit, Overloaded
+from ..storage.statements import unread
+from ..storage.statements.inbound import WebhookRow
+from ..switching.manager import Config, WhatsAppProviderManager
+from .normalise import (
     NOTHING,
     PARSER_FAILED,
     Receipt,
@@ -26,13 +31,8 @@ from .reading import (
     refused,
     unread_body,
 )
-from .storage.database import INGEST, Database, StoreUnavailable, is_data_error
-from .storage.group_commit import GroupCommit, Overloaded
-from .storage.statements import unread
-from .storage.statements.inbound import WebhookRow
-from .switching.manager import Config, WhatsAppProviderManager
 
-logger = logging.getLogger("ingress.unread")
+logger = logging.getLogger("ingress.receiving.unread")
 
 # A webhook is large by its bytes, or by its items, of which it has one more than commas at most. An ordinary one has a
 # dozen commas or a few, so these are batches of dozens of messages. A small one has no room for so many.

@@ -17,20 +17,20 @@ from starlette.types import Receive, Scope, Send
 
 from providers import Malformed, Unverified, Webhook, WhatsAppProvider
 
-from . import identifiers, log, metrics
-from .events import Wakes
-from .reading import FOREIGN, NOTHING, STALE, Receipt, Taken, read, read_slices, refused
-from .storage.database import INGEST, Database, StoreUnavailable
-from .storage.group_commit import GroupCommit, Overloaded, RowRefused
-from .storage.statements.health import look_soon
-from .storage.statements.inbound import Stored, WebhookRow, store
-from .switching.manager import Config, WhatsAppProviderManager
-from .tracing import HEADER, trace_of
+from .. import identifiers, log, metrics
+from ..events import Wakes
+from ..storage.database import INGEST, Database, StoreUnavailable
+from ..storage.group_commit import GroupCommit, Overloaded, RowRefused
+from ..storage.statements.health import look_soon
+from ..storage.statements.inbound import Stored, WebhookRow, store
+from ..switching.manager import Config, WhatsAppProviderManager
+from ..tracing import HEADER, trace_of
+from ..web.middleware import CAREFUL, SMALL_BODY_BYTES, Disconnected, LargeBodies, TooLarge, read_body, text_of
+from ..web.problems import unavailable
+from .normalise import FOREIGN, NOTHING, STALE, Receipt, Taken, read, read_slices, refused
 from .unread import SMALL_BYTES, Unread, is_large
-from .web.middleware import CAREFUL, SMALL_BODY_BYTES, Disconnected, LargeBodies, TooLarge, read_body, text_of
-from .web.problems import unavailable
 
-logger = logging.getLogger("ingress.inbound")
+logger = logging.getLogger("ingress.receiving.webhooks")
 
 # What may say that an account does better, or worse.
 ACCOUNT_UPDATED = "account.updated"
@@ -140,7 +140,7 @@ class Inbound:
         await self._commit.__aexit__(*reason)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """The ASGI form of `begin`, for a server that has no shorter way (ingress/exchange.py is ours)."""
+        """The ASGI form of `begin`, for a server that has no shorter way (ingress/receiving/exchange.py is ours)."""
         try:
             raw_query = scope["query_string"]
             target = target_of(scope["raw_path"] + (b"?" + raw_query if raw_query else b""))

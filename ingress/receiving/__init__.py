@@ -1,0 +1,1 @@
+"""Webhooks in: verified, normalised, stored, answered."""
