@@ -18,29 +18,18 @@ from starlette.types import Receive, Scope, Send
 
 from providers import Registry
 
-from . import (
-    administration,
-    apps,
-    audit,
-    events,
-    integrations,
-    live,
-    log,
-    media_api,
-    messages_api,
-    metrics,
-    operations,
-    pairing,
-    receipts,
-)
+from . import audit, log, metrics
+from .api import apps, events, inbound_messages, media, operations, organizations, pairing, status
+from .api import providers as integrations
+from .api import send as messages_api
+from .api.events import Wakes
+from .api.openapi import document
+from .api.operations import Operations
 from .calls.driver import Caller
 from .calls.egress import Egress
 from .calls.transfers import Transfers
 from .delivery.relay import Relay
-from .events import Wakes
 from .health.prober import Prober
-from .openapi import document
-from .operations import Operations
 from .receiving.webhooks import Inbound
 from .sending.attempts import Attempts
 from .sending.breakers import Breakers
@@ -289,13 +278,13 @@ ROUTES = [
     _Route("/send", messages_api.send, methods=["POST"]),
     _Route("/messages", messages_api.list_messages),
     _Route("/messages/{message_id}", messages_api.get_message),
-    _Route("/messages/{event_id}/read", receipts.mark_read, methods=["POST"]),
-    _Route("/messages/{event_id}/typing", receipts.show_typing, methods=["POST"]),
-    _Route("/messages/{event_id}/typing", receipts.stop_typing, methods=["DELETE"]),
-    _Route("/messages/{event_id}/phone", receipts.find_phone, methods=["GET"]),
-    _Route("/media", media_api.upload_media, methods=["POST"]),
-    _Route("/media", media_api.delete_media, methods=["DELETE"]),
-    _Route("/media/{event_id}", media_api.get_media),
+    _Route("/messages/{event_id}/read", inbound_messages.mark_read, methods=["POST"]),
+    _Route("/messages/{event_id}/typing", inbound_messages.show_typing, methods=["POST"]),
+    _Route("/messages/{event_id}/typing", inbound_messages.stop_typing, methods=["DELETE"]),
+    _Route("/messages/{event_id}/phone", inbound_messages.find_phone, methods=["GET"]),
+    _Route("/media", media.upload_media, methods=["POST"]),
+    _Route("/media", media.delete_media, methods=["DELETE"]),
+    _Route("/media/{event_id}", media.get_media),
     _Route("/events", events.list_events),
     _Route("/events/stream", events.stream_events),
     Mount(
@@ -318,27 +307,27 @@ ROUTES = [
                 _Route("/templates", integrations.list_templates),
                 _Route("/provider/configs/{config_id}", integrations.edit_config, methods=["PATCH"]),
                 _Route("/provider/configs/{config_id}", integrations.delete_config, methods=["DELETE"]),
-                _Route("/status", live.stream_status),
+                _Route("/status", status.stream_status),
                 _Route("/audit", integrations.list_audit),
                 _Route("/audit/verify", integrations.verify_audit),
             ],
         ),
     ),
-    _Route("/callback", administration.get_callback, methods=["GET"]),
-    _Route("/callback", administration.put_callback, methods=["PUT"]),
-    _Route("/callback", administration.delete_callback, methods=["DELETE"]),
-    _Route("/callback/test", administration.test_callback, methods=["POST"]),
-    _Route("/callback/parked", administration.list_parked),
-    _Route("/callback/replay", administration.replay_parked, methods=["POST"]),
-    _Route("/quarantine", administration.list_quarantine),
-    _Route("/quarantine/{quarantine_id}", administration.show_quarantine),
-    _Route("/quarantine/{quarantine_id}/replay", administration.replay_quarantine, methods=["POST"]),
-    _Route("/quarantine/{quarantine_id}/discard", administration.discard_quarantine, methods=["POST"]),
-    _Route("/organizations", administration.list_organizations, methods=["GET"]),
-    _Route("/organizations", administration.create_organization, methods=["POST"]),
-    _Route("/keys", administration.list_keys, methods=["GET"]),
-    _Route("/keys", administration.create_key, methods=["POST"]),
-    _Route("/keys/{key_id}", administration.revoke_key, methods=["DELETE"]),
+    _Route("/callback", organizations.get_callback, methods=["GET"]),
+    _Route("/callback", organizations.put_callback, methods=["PUT"]),
+    _Route("/callback", organizations.delete_callback, methods=["DELETE"]),
+    _Route("/callback/test", organizations.test_callback, methods=["POST"]),
+    _Route("/callback/parked", organizations.list_parked),
+    _Route("/callback/replay", organizations.replay_parked, methods=["POST"]),
+    _Route("/quarantine", organizations.list_quarantine),
+    _Route("/quarantine/{quarantine_id}", organizations.show_quarantine),
+    _Route("/quarantine/{quarantine_id}/replay", organizations.replay_quarantine, methods=["POST"]),
+    _Route("/quarantine/{quarantine_id}/discard", organizations.discard_quarantine, methods=["POST"]),
+    _Route("/organizations", organizations.list_organizations, methods=["GET"]),
+    _Route("/organizations", organizations.create_organization, methods=["POST"]),
+    _Route("/keys", organizations.list_keys, methods=["GET"]),
+    _Route("/keys", organizations.create_key, methods=["POST"]),
+    _Route("/keys/{key_id}", organizations.revoke_key, methods=["DELETE"]),
     _Route("/apps", apps.list_apps, methods=["GET"]),
     _Route("/apps", apps.create_app, methods=["POST"]),
     _Route("/apps/{app_id}", apps.edit_app, methods=["PATCH"]),

@@ -74,7 +74,7 @@ def main() -> None:
             case "providers":
                 _list_providers()
             case "schema":
-                from .openapi import envelope_schema  # the types of the whole API come with it
+                from .api.openapi import envelope_schema  # the types of the whole API come with it
 
                 sys.stdout.write(json.dumps(envelope_schema(), indent=2) + "\n")
             case "generate-key":

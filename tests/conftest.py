@@ -15,7 +15,7 @@ import msgspec
 import pytest
 import uvicorn
 
-from ingress import operations
+from ingress.api import operations
 from ingress.app import Application
 from ingress.delivery import relay
 from ingress.dev.embedded.launcher import EmbeddedServers

@@ -9,7 +9,8 @@ import asyncpg
 import msgspec
 import pytest
 
-from ingress import administration, app, log
+from ingress import app, log
+from ingress.api import organizations as administration
 from ingress.audit import Actor, record, verify
 from ingress.dev.sandbox import CrmSimulator
 from ingress.settings import Settings

@@ -12,8 +12,8 @@ import pytest
 
 import ingress
 import providers
+from ingress.api.openapi import BODIES
 from ingress.calls import driver
-from ingress.openapi import BODIES
 from ingress.receiving import excess
 from providers import (
     Contact,

@@ -13,7 +13,7 @@ import asyncpg
 import msgspec
 import pytest
 
-from ingress import events as reading
+from ingress.api import events as reading
 from ingress.envelope import own_event
 from ingress.identifiers import new_id
 from ingress.settings import Settings

@@ -18,12 +18,12 @@ import msgspec
 import pytest
 from starlette.routing import BaseRoute, Mount, Route
 
+from ingress.api.openapi import BODIES, walk
 from ingress.app import ROUTES
 from ingress.dev.sandbox import ErrorCode, StatusPolicy, encode
 from ingress.dev.sandbox.meta.bodies import envelope, metadata, status_item
 from ingress.dev.sandbox.meta.templates import example_template
 from ingress.identifiers import id_at
-from ingress.openapi import BODIES, walk
 from ingress.settings import Settings
 from ingress.storage import statements
 from ingress.storage.database import APP, INGEST, WORKER, Database

@@ -17,7 +17,7 @@ import pytest
 import ingress
 import ingress.storage.statements
 import providers
-from ingress import messages_api
+from ingress.api import send
 from ingress.capabilities import matrix
 from ingress.settings import Settings, variable
 from providers import ProviderError, Registry
@@ -261,8 +261,8 @@ def test_every_error_of_a_provider_has_an_answer() -> None:
     """A new class must be given a status before it can be raised."""
     Registry().entries()
     known = {kind.__name__ for kind in leaves(ProviderError) if kind.__module__.startswith("providers")}
-    assert known == set(messages_api._FAILURES) | set(TOLD_ELSEWHERE)
-    assert {status for status, _, _ in messages_api._FAILURES.values()} <= {422, 502}
+    assert known == set(send._FAILURES) | set(TOLD_ELSEWHERE)
+    assert {status for status, _, _ in send._FAILURES.values()} <= {422, 502}
 
 
 # ---------------------------------------------------------------- what is written down

@@ -10,8 +10,9 @@ from uuid import uuid4
 import msgspec
 import pytest
 
-from ingress import administration, log
+from ingress import log
 from ingress.accounts import accounts
+from ingress.api import organizations
 from ingress.metrics import REGISTRY
 from ingress.settings import Settings
 from ingress.storage.vault import new_api_key, split_api_key
@@ -268,8 +269,8 @@ async def test_templates_are_listed_sixty_times_a_minute(limited: Gateway, gatew
 
 async def test_an_organization_has_so_many_keys_and_configs(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
     """Revoked and deleted ones do not count."""
-    assert (administration.MAX_KEYS, accounts.MAX_CONFIGS) == (50, 20)
-    monkeypatch.setattr(administration, "MAX_KEYS", 3)
+    assert (organizations.MAX_KEYS, accounts.MAX_CONFIGS) == (50, 20)
+    monkeypatch.setattr(organizations, "MAX_KEYS", 3)
     monkeypatch.setattr("ingress.switching.MAX_CONFIGS", 2)
     organization = await gateway.organization()
     made = [await organization.call("POST", "/keys", {"scopes": ["read"]}) for _ in range(3)]

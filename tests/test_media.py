@@ -443,7 +443,7 @@ async def test_a_client_that_does_not_read(
     organization: Organization, gateway: Gateway, host: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It has its time; then the provider's connection is worth more."""
-    monkeypatch.setattr("ingress.media_api.TRANSFER_TIMEOUT_S", 0.3)
+    monkeypatch.setattr("ingress.api.media.TRANSFER_TIMEOUT_S", 0.3)
     event_id, _ = await arrived(organization, gateway)
     medium, before = Endless(), counted("download", "slow")
     host(lambda _: streamed(medium.chunks()))
@@ -668,7 +668,7 @@ async def test_a_receipt_that_hangs_holds_up_no_send(
     organization: Organization, gateway: Gateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Receipts have connections of their own."""
-    monkeypatch.setattr("ingress.receipts.RECEIPT_TIMEOUT_S", 0.5)
+    monkeypatch.setattr("ingress.api.inbound_messages.RECEIPT_TIMEOUT_S", 0.5)
     event_id, _ = await arrived(organization, gateway)
     await gateway.meta.set_default(organization.numbers[0], Slow(seconds=5), everything=True)
     waiting = [asyncio.create_task(organization.call("POST", f"/messages/{event_id}/read")) for _ in range(19)]

@@ -13,8 +13,9 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
 import ingress
-from ingress import app, metrics, operations, protocol
+from ingress import app, metrics, protocol
 from ingress.accounts.accounts import ChangeRefused
+from ingress.api import operations
 from ingress.metrics import OTHER, VALUES
 from ingress.server import OPERATIONS_CONNECTIONS
 from ingress.storage.database import Database

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import msgspec
 
-from ingress.openapi import BODIES, Envelope, envelope_schema, walk
+from ingress.api.openapi import BODIES, Envelope, envelope_schema, walk
 
 from .gateway import Gateway, Organization
 

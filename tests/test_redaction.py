@@ -21,7 +21,8 @@ import redis.asyncio
 
 import ingress
 import providers
-from ingress import log, messages_api
+from ingress import log
+from ingress.api import send as messages_api
 from ingress.delivery import relay
 from ingress.dev.sandbox import (
     Bare5xx,
@@ -489,8 +490,8 @@ HARMLESS = {
     "ingress.web.auth.Principal": "the name is the id of a key",
     "ingress.switching.manager._Active": "the name of a plug-in",
     "ingress.delivery.relay.Answer": "error is a status or the name of an exception",
-    "ingress.administration.NewOrganization": "the organization's own name, which the platform gives",
-    "ingress.administration.NewKey": "the key's name, not the key",
+    "ingress.api.organizations.NewOrganization": "the organization's own name, which the platform gives",
+    "ingress.api.organizations.NewKey": "the key's name, not the key",
 }
 
 
@@ -502,7 +503,7 @@ CHECKED = {"phone_number": "+15005550199", "provider_message_id": "wamid.1"}
 def test_no_repr_tells(kind: Any) -> None:
     """Neither repr, str nor format: one of them ends up in a log sooner or later."""
     name = f"{kind.__module__}.{kind.__qualname__}"
-    if getattr(kind, "__abstractmethods__", None) or name in HARMLESS or kind.__module__ == "ingress.openapi":
+    if getattr(kind, "__abstractmethods__", None) or name in HARMLESS or kind.__module__ == "ingress.api.openapi":
         return
     values = {field: "canary" if field in TELLING else 7 for field in kind.__struct_fields__}
     made = kind(**values | {field: value for field, value in CHECKED.items() if field in values})

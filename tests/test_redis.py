@@ -14,7 +14,7 @@ import msgspec
 import pytest
 import redis.asyncio
 
-from ingress import events
+from ingress.api import events
 from ingress.dev.embedded.launcher import EmbeddedServers
 from ingress.dev.sandbox import MetaSimulator
 from ingress.settings import Settings

@@ -14,8 +14,8 @@ import pytest
 
 import ingress
 import providers
+from ingress.api.openapi import BODIES
 from ingress.dev.sandbox import example_number
-from ingress.openapi import BODIES
 from ingress.validation import DETAIL
 from providers import MessageData, Registry
 from providers.base import config_fields

@@ -385,7 +385,7 @@ async def test_any_division_into_chunks_is_the_same_body(chunks: list[bytes], li
 def test_the_path_of_what_is_wrong(body: bytes, path: str) -> None:
     import msgspec
 
-    from ingress.messages_api import SendRequest
+    from ingress.api.send import SendRequest
 
     with pytest.raises(msgspec.ValidationError) as caught:
         msgspec.json.decode(body, type=SendRequest)

@@ -27,9 +27,9 @@ import msgspec
 from yarl import URL
 
 from .. import identifiers, log, metrics
+from ..api.events import Wakes
 from ..calls.egress import Egress
 from ..envelope import own_event, render
-from ..events import Wakes
 from ..storage.database import Database, StoreUnavailable
 from ..storage.statements import deliveries, events
 from ..storage.vault import Vault, VaultError

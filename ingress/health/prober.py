@@ -23,9 +23,9 @@ from providers import ProviderStatus, SendError
 from .. import audit, identifiers, log, metrics
 from ..accounts.accounts import ChangeRefused, Config, NotFound
 from ..accounts.ownership import AccountInUse
+from ..api.events import Wakes
 from ..audit import SYSTEM
 from ..envelope import own_event
-from ..events import Wakes
 from ..identifiers import id_at
 from ..storage.database import Busy, Database, StoreUnavailable
 from ..storage.redis_state import RedisState

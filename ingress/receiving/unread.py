@@ -14,7 +14,7 @@ import msgspec
 from providers import Webhook
 
 from .. import identifiers, log
-from ..events import Wakes
+from ..api.events import Wakes
 from ..storage.database import INGEST, Database, StoreUnavailable, is_data_error
 from ..storage.group_commit import GroupCommit, Overloaded
 from ..storage.statements import unread

@@ -18,7 +18,7 @@ from starlette.types import Receive, Scope, Send
 from providers import Malformed, Unverified, Webhook, WhatsAppProvider
 
 from .. import identifiers, log, metrics
-from ..events import Wakes
+from ..api.events import Wakes
 from ..storage.database import INGEST, Database, StoreUnavailable
 from ..storage.group_commit import GroupCommit, Overloaded, RowRefused
 from ..storage.statements.health import look_soon

@@ -12,7 +12,7 @@ from providers import MessageResult, SendError
 from providers.messages import STATUS_RANK, ErrorInfo
 
 from .. import metrics
-from ..events import Wakes
+from ..api.events import Wakes
 from ..storage.database import WORKER, Database, StoreUnavailable
 from ..storage.group_commit import GroupCommit, Overloaded
 from ..storage.statements import sends

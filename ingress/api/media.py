@@ -11,10 +11,10 @@ from starlette.types import Receive, Scope, Send
 
 from providers import Flow, Media, MediaContent, Rejected, SendError, Upload
 
-from . import log, metrics
-from .audit import Actor, record
-from .calls.media_types import attachment, declared_type, safe_name, served_type
-from .calls.transfers import (
+from .. import log, metrics
+from ..audit import Actor, record
+from ..calls.media_types import attachment, declared_type, safe_name, served_type
+from ..calls.transfers import (
     MAX_MEDIUM_BYTES,
     TRANSFER_TIMEOUT_S,
     BrokenOff,
@@ -25,13 +25,13 @@ from .calls.transfers import (
     Unusable,
     while_wanted,
 )
-from .integrations import chosen_config
+from ..storage.database import Database
+from ..switching.manager import Config
+from ..web.auth import client_address, organization_of
+from ..web.middleware import Disconnected, headers_of
+from ..web.problems import Problem, call_problem, json_response, unavailable
+from .providers import chosen_config
 from .received import Received, received
-from .storage.database import Database
-from .switching.manager import Config
-from .web.auth import client_address, organization_of
-from .web.middleware import Disconnected, headers_of
-from .web.problems import Problem, call_problem, json_response, unavailable
 
 logger = logging.getLogger("ingress.media")
 

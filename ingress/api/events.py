@@ -11,15 +11,15 @@ import asyncpg
 from starlette.requests import Request
 from starlette.responses import Response
 
-from .envelope import render
-from .identifiers import parse_event_id
-from .storage.database import Database
-from .storage.redis_state import RedisState
-from .storage.statements import events as stored
-from .web.auth import authorize, organization_of
-from .web.middleware import Disconnected, int_of, limit_of
-from .web.problems import Problem
-from .web.waiting import Page, Room, Stream, Waiting, gathered
+from ..envelope import render
+from ..identifiers import parse_event_id
+from ..storage.database import Database
+from ..storage.redis_state import RedisState
+from ..storage.statements import events as stored
+from ..web.auth import authorize, organization_of
+from ..web.middleware import Disconnected, int_of, limit_of
+from ..web.problems import Problem
+from ..web.waiting import Page, Room, Stream, Waiting, gathered
 
 MAX_WAIT_S = 30
 # A wake-up may be lost, and an event becomes readable only when no older transaction runs any more.

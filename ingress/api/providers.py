@@ -11,7 +11,7 @@ from starlette.responses import Response
 from providers import Check, SendError
 from providers.base import config_fields
 
-from .accounts.accounts import (
+from ..accounts.accounts import (
     ChangeRefused,
     Config,
     InUse,
@@ -23,23 +23,23 @@ from .accounts.accounts import (
     TestFailed,
     WebhooksUnread,
 )
-from .accounts.ownership import AccountInUse
-from .accounts.unusable import Absent
-from .audit import Actor, verify
-from .calls.transfers import Busy, Transfers
-from .identifiers import parse_id
-from .live import health_of
-from .storage.database import Database
-from .storage.statements import audit
-from .switching.change import NoFormerConfig, NotReceiving, Switched, TooSlow, VersionConflict
-from .switching.manager import WhatsAppProviderManager
-from .switching.policy import FallbackPolicy
-from .validation import ConfigData, Name, ProviderType, Reason
-from .web.auth import Principal, client_address, organization_of
-from .web.limits import LOOK_WEIGHT, check_calls_out
-from .web.middleware import decode_kept, int_of, limit_of, page_of
-from .web.problems import Problem, call_problem, json_response, not_found, unavailable
-from .web.waiting import json_page
+from ..accounts.ownership import AccountInUse
+from ..accounts.unusable import Absent
+from ..audit import Actor, verify
+from ..calls.transfers import Busy, Transfers
+from ..identifiers import parse_id
+from ..storage.database import Database
+from ..storage.statements import audit
+from ..switching.change import NoFormerConfig, NotReceiving, Switched, TooSlow, VersionConflict
+from ..switching.manager import WhatsAppProviderManager
+from ..switching.policy import FallbackPolicy
+from ..validation import ConfigData, Name, ProviderType, Reason
+from ..web.auth import Principal, client_address, organization_of
+from ..web.limits import LOOK_WEIGHT, check_calls_out
+from ..web.middleware import decode_kept, int_of, limit_of, page_of
+from ..web.problems import Problem, call_problem, json_response, not_found, unavailable
+from ..web.waiting import json_page
+from .status import health_of
 
 Version = Annotated[int, msgspec.Meta(ge=0)]
 

@@ -15,26 +15,26 @@ from starlette.responses import Response
 
 from providers import Malformed
 
-from . import identifiers, log
-from .audit import Actor, record
-from .calls.driver import UNREACHED_AFTER_S
-from .calls.egress import Egress, InvalidUrl
-from .calls.transfers import Busy, Transfers
-from .delivery.relay import Endpoint, Secret, post, rotated
-from .envelope import timestamp
-from .identifiers import PLATFORM_ID, parse_id
-from .receiving.webhooks import Inbound
-from .storage.database import Database
-from .storage.statements import deliveries, inbound, organizations
-from .storage.statements.retention import MAX_AGE
-from .storage.vault import Vault, is_key_id, new_api_key
-from .switching.manager import WhatsAppProviderManager
-from .validation import Name
-from .web.auth import SCOPES, Principal, authorize_platform, client_address, organization_of, refusal, unauthorized
-from .web.limits import check_calls_out, quota_reached
-from .web.middleware import decode_kept, id_of, int_of, limit_of, page_response
-from .web.problems import Problem, json_response, not_found, unavailable
-from .web.waiting import Waiting, json_page
+from .. import identifiers, log
+from ..audit import Actor, record
+from ..calls.driver import UNREACHED_AFTER_S
+from ..calls.egress import Egress, InvalidUrl
+from ..calls.transfers import Busy, Transfers
+from ..delivery.relay import Endpoint, Secret, post, rotated
+from ..envelope import timestamp
+from ..identifiers import PLATFORM_ID, parse_id
+from ..receiving.webhooks import Inbound
+from ..storage.database import Database
+from ..storage.statements import deliveries, inbound, organizations
+from ..storage.statements.retention import MAX_AGE
+from ..storage.vault import Vault, is_key_id, new_api_key
+from ..switching.manager import WhatsAppProviderManager
+from ..validation import Name
+from ..web.auth import SCOPES, Principal, authorize_platform, client_address, organization_of, refusal, unauthorized
+from ..web.limits import check_calls_out, quota_reached
+from ..web.middleware import decode_kept, id_of, int_of, limit_of, page_response
+from ..web.problems import Problem, json_response, not_found, unavailable
+from ..web.waiting import Waiting, json_page
 
 KEY_ENVIRONMENT = "live"
 # Of an organization, that are neither revoked nor over.

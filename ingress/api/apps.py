@@ -13,17 +13,17 @@ from starlette.responses import Response
 from providers import UnknownProvider, WhatsAppProvider
 from providers.base import config_fields
 
-from . import log
-from .accounts.accounts import InvalidConfiguration, NewConfig, WebhooksUnread
-from .identifiers import PLATFORM_ID, parse_id
-from .storage.database import Database
-from .storage.statements import apps, unread
-from .storage.vault import VaultError, token_hash
-from .switching.manager import APP_PATH, WhatsAppProviderManager
-from .validation import ConfigData, Name, ProviderType
-from .web.auth import Principal, authorize_platform
-from .web.middleware import decode_kept
-from .web.problems import Problem, json_response, not_found
+from .. import log
+from ..accounts.accounts import InvalidConfiguration, NewConfig, WebhooksUnread
+from ..identifiers import PLATFORM_ID, parse_id
+from ..storage.database import Database
+from ..storage.statements import apps, unread
+from ..storage.vault import VaultError, token_hash
+from ..switching.manager import APP_PATH, WhatsAppProviderManager
+from ..validation import ConfigData, Name, ProviderType
+from ..web.auth import Principal, authorize_platform
+from ..web.middleware import decode_kept
+from ..web.problems import Problem, json_response, not_found
 
 
 class NewApp(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

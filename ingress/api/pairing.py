@@ -12,18 +12,18 @@ from starlette.responses import Response
 
 from providers import Pairing, SendError
 
-from . import audit
-from .accounts.accounts import Config
-from .audit import Actor
-from .integrations import chosen_config, named_config
-from .storage.database import Database
-from .storage.statements import health, switches
-from .switching.change import CHANNEL
-from .switching.manager import WhatsAppProviderManager
-from .web.auth import client_address, organization_of
-from .web.limits import LOOK_WEIGHT, check_calls_out
-from .web.middleware import decode_body
-from .web.problems import Problem, call_problem, json_response
+from .. import audit
+from ..accounts.accounts import Config
+from ..audit import Actor
+from ..storage.database import Database
+from ..storage.statements import health, switches
+from ..switching.change import CHANNEL
+from ..switching.manager import WhatsAppProviderManager
+from ..web.auth import client_address, organization_of
+from ..web.limits import LOOK_WEIGHT, check_calls_out
+from ..web.middleware import decode_body
+from ..web.problems import Problem, call_problem, json_response
+from .providers import chosen_config, named_config
 
 # Somebody fetches the phone, and scans.
 WATCHED_S = 300.0

@@ -29,21 +29,21 @@ from providers.messages import (
     Words,
 )
 
-from . import metrics, tracing
+from .. import metrics, tracing
+from ..identifiers import parse_id
+from ..sending.message import Order, SendState, state_of
+from ..sending.outbound import EXPIRES_AT_MOST_S, Duplicate, NoneReady, NotConfigured, Outbound
+from ..sending.outcomes import LeaseLost
+from ..shares import Shares
+from ..storage.database import Database, StoreUnavailable
+from ..storage.group_commit import Overloaded
+from ..storage.statements import sends
+from ..switching.policy import OnUncertain
+from ..web.auth import organization_of
+from ..web.middleware import decode_body, headers_of, id_of, limit_of, page_of
+from ..web.problems import Problem, json_response, not_found, unavailable
+from ..web.waiting import json_page
 from .events import Wakes
-from .identifiers import parse_id
-from .sending.message import Order, SendState, state_of
-from .sending.outbound import EXPIRES_AT_MOST_S, Duplicate, NoneReady, NotConfigured, Outbound
-from .sending.outcomes import LeaseLost
-from .shares import Shares
-from .storage.database import Database, StoreUnavailable
-from .storage.group_commit import Overloaded
-from .storage.statements import sends
-from .switching.policy import OnUncertain
-from .web.auth import organization_of
-from .web.middleware import decode_body, headers_of, id_of, limit_of, page_of
-from .web.problems import Problem, json_response, not_found, unavailable
-from .web.waiting import json_page
 
 logger = logging.getLogger("ingress.messages")
 

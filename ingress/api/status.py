@@ -10,14 +10,14 @@ import asyncpg
 import msgspec
 from starlette.requests import Request
 
-from .accounts.unusable import UNUSABLE
+from ..accounts.unusable import UNUSABLE
+from ..health.judgement import WHAT_TO_DO
+from ..storage.database import Database, StoreUnavailable
+from ..storage.statements import health
+from ..web.auth import authorize, organization_of
+from ..web.problems import Problem
+from ..web.waiting import Stream, Waiting
 from .events import HEARTBEAT_S, Wakes
-from .health.judgement import WHAT_TO_DO
-from .storage.database import Database, StoreUnavailable
-from .storage.statements import health
-from .web.auth import authorize, organization_of
-from .web.problems import Problem
-from .web.waiting import Stream, Waiting
 
 # Changes wake the stream in every process; what is known of no transaction (a breaker) is found by looking.
 LOOK_S = 1.0

@@ -11,11 +11,11 @@ from prometheus_client import Metric, exposition
 from starlette.requests import Request
 from starlette.responses import Response
 
-from . import metrics
-from .storage.database import Database, SchemaError, StoreUnavailable
-from .storage.vault import VaultError
-from .switching.manager import WhatsAppProviderManager
-from .web.problems import json_response
+from .. import metrics
+from ..storage.database import Database, SchemaError, StoreUnavailable
+from ..storage.vault import VaultError
+from ..switching.manager import WhatsAppProviderManager
+from ..web.problems import json_response
 
 # However many ask, the database is looked at, and the metrics are written down, once in so many seconds.
 KEEP_S = 1.0

@@ -6,12 +6,12 @@ from uuid import UUID
 import msgspec
 from starlette.requests import Request
 
-from .envelope import EventData
-from .identifiers import parse_event_id
-from .storage.database import Database
-from .storage.statements import events
-from .switching.manager import Config, WhatsAppProviderManager
-from .web.problems import Problem, not_found
+from ..envelope import EventData
+from ..identifiers import parse_event_id
+from ..storage.database import Database
+from ..storage.statements import events
+from ..switching.manager import Config, WhatsAppProviderManager
+from ..web.problems import Problem, not_found
 
 _decoder = msgspec.json.Decoder(EventData)
 

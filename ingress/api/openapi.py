@@ -8,13 +8,13 @@ from typing import Any, Literal
 import msgspec
 from starlette.routing import BaseRoute, Mount, Route
 
-from . import __version__
-from .administration import NewCallback, NewKey, NewOrganization, Replay
+from .. import __version__
+from ..envelope import EventData
 from .apps import EditApp, NewApp
-from .envelope import EventData
-from .integrations import ConfigureRequest, EditRequest, FallbackRequest, RollbackRequest, SwitchRequest, TestRequest
-from .messages_api import SendRequest
+from .organizations import NewCallback, NewKey, NewOrganization, Replay
 from .pairing import PairingRequest
+from .providers import ConfigureRequest, EditRequest, FallbackRequest, RollbackRequest, SwitchRequest, TestRequest
+from .send import SendRequest
 
 # What each route's body is decoded as.
 BODIES: dict[str, type] = {

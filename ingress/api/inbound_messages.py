@@ -11,12 +11,12 @@ from starlette.responses import Response
 
 from providers import Contact, Flow, Recipient, SendError
 
-from . import metrics
-from .calls.transfers import Busy, Transfers
-from .envelope import Conversation
+from .. import metrics
+from ..calls.transfers import Busy, Transfers
+from ..envelope import Conversation
+from ..web.auth import organization_of
+from ..web.problems import call_problem, json_response, not_found, unavailable
 from .received import Received, received
-from .web.auth import organization_of
-from .web.problems import call_problem, json_response, not_found, unavailable
 
 # Shorter than a send's: who waits for this waits to answer a person.
 RECEIPT_TIMEOUT_S = 8.0
