@@ -1,6 +1,6 @@
 """`python -m ingress` and the command `ingress`."""
 
-from .cli import main
+from .cli.main import main
 
 if __name__ == "__main__":
     main()

@@ -16,7 +16,7 @@ PLAIN_NAMES = {
     "redis_url": "REDIS_URL",
 }
 
-# Of the commands that speak to a running service (ingress/remote.py), no settings of one; in the README all the same.
+# Of the commands that speak to a running service (ingress/cli/remote.py), which are in the README all the same.
 CLIENT_NAMES = frozenset({"INGRESS_API_URL", "INGRESS_API_KEY", "INGRESS_API_ORG"})
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network

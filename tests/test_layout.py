@@ -18,7 +18,7 @@ import ingress
 import ingress.storage.statements
 import providers
 from ingress.api import send
-from ingress.capabilities import matrix
+from ingress.cli.matrix import matrix
 from ingress.settings import Settings, variable
 from providers import ProviderError, Registry
 

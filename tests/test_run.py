@@ -22,7 +22,7 @@ import asyncpg
 import pytest
 
 from ingress import __version__
-from ingress.cli import main
+from ingress.cli.main import main
 from ingress.dev.embedded.launcher import EmbeddedServers
 from ingress.storage.database import SCHEMA_VERSION
 from ingress.storage.vault import Vault

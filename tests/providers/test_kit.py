@@ -12,7 +12,7 @@ import msgspec
 import pytest
 from cloud_samples import ACCOUNT, compact, signed
 
-from ingress.cli import main
+from ingress.cli.main import main
 from ingress.dev.sandbox.examples import examples
 from providers import Event, Flow, MessageData, MessageResult, Rejected, Request, Unverified, Webhook
 from providers.meta_business import MetaBusiness

@@ -18,15 +18,16 @@ import uvloop
 
 from providers import Registry, UnknownProvider
 
-from . import __version__, log, remote
-from .capabilities import matrix
-from .dev.embedded.launcher import EmbeddedServers, ServersError
-from .server import PortTaken, listen, serve
-from .settings import Settings, SettingsError, check_tls, load, login_of, variable
-from .storage.database import SchemaError, StoreUnavailable, migrate, prepare
-from .storage.vault import Vault, VaultError, generate_key
+from .. import __version__, log
+from ..dev.embedded.launcher import EmbeddedServers, ServersError
+from ..server import PortTaken, listen, serve
+from ..settings import Settings, SettingsError, check_tls, load, login_of, variable
+from ..storage.database import SchemaError, StoreUnavailable, migrate, prepare
+from ..storage.vault import Vault, VaultError, generate_key
+from . import remote
+from .matrix import matrix
 
-logger = logging.getLogger("ingress.cli")
+logger = logging.getLogger("ingress.cli.main")
 
 FATAL = (SettingsError, ServersError, SchemaError, PortTaken)
 
@@ -74,13 +75,13 @@ def main() -> None:
             case "providers":
                 _list_providers()
             case "schema":
-                from .api.openapi import envelope_schema  # the types of the whole API come with it
+                from ..api.openapi import envelope_schema  # the types of the whole API come with it
 
                 sys.stdout.write(json.dumps(envelope_schema(), indent=2) + "\n")
             case "generate-key":
                 sys.stdout.write(generate_key() + "\n")
             case "demo":
-                from .dev import demo as scene  # it needs rich, which a server does without
+                from ..dev import demo as scene  # it needs rich, which a server does without
 
                 sys.exit(scene.play(options.webhooks, options.sends))
     except StoreUnavailable as error:
@@ -141,7 +142,7 @@ def _serve(settings: Settings) -> None:
                 )
             beside = None
             if stored.sandbox:
-                from .dev.sandbox.development import Development  # a server does without simulators
+                from ..dev.sandbox.development import Development  # a server does without simulators
 
                 beside = Development(stored).running
             runner.run(serve(stored, listening, operations, beside))
@@ -209,7 +210,7 @@ def _check_provider(name: str, samples: Path | None) -> int:
     """The exit status: 1 where the provider is none, or breaks the contract."""
     from providers.testing import SampleError, report  # a server checks nothing
 
-    from .dev.sandbox.examples import examples
+    from ..dev.sandbox.examples import examples
 
     try:
         rows = report.check(Registry().get(name), samples, None if samples else examples(name))
