@@ -10,10 +10,6 @@ from urllib.parse import quote
 
 from msgspec import Meta
 
-from . import _cloud_checks, _cloud_health, _cloud_inbound, _cloud_limits, _cloud_outbound, _cloud_templates
-from ._cloud_errors import is_missing_object, is_unknown_field
-from ._cloud_graph import Graph
-from ._cloud_media import form_around, media_of
 from ._values import Object, text, word
 from .base import (
     Check,
@@ -28,6 +24,11 @@ from .base import (
     WhatsAppProvider,
     refused_status,
 )
+from .cloud_api import checks as cloud_checks
+from .cloud_api import health, inbound, limits, outbound, templates
+from .cloud_api.errors import is_missing_object, is_unknown_field
+from .cloud_api.graph import Graph
+from .cloud_api.media import form_around, media_of
 from .errors import Rejected, Unavailable, Unverified
 from .messages import Event, Media, MessageData, MessageResult, ProviderStatus, Recipient, TemplatePage
 from .signing import hmac_hex, same_secret, verify_hmac_hex
@@ -57,7 +58,7 @@ class MetaBusiness(WhatsAppProvider, frozen=True, kw_only=True):
         pricing="paid",
         stability="stable",
         official=True,
-        capabilities=_cloud_outbound.KINDS
+        capabilities=outbound.KINDS
         | {"templates", "list_templates", "media", "uploads", "receipts", "typing", "groups"},
         hosts=("graph.facebook.com",),
     )
@@ -205,7 +206,7 @@ class MetaBusiness(WhatsAppProvider, frozen=True, kw_only=True):
 
     @property
     def pacing(self) -> Pacing | None:
-        return _cloud_limits.pacing(self.messages_per_second)
+        return limits.pacing(self.messages_per_second)
 
     # ------------------------------------------------------------ inbound
 
@@ -231,7 +232,7 @@ class MetaBusiness(WhatsAppProvider, frozen=True, kw_only=True):
         verify_hmac_hex(secrets, hook.body, digest.lower(), "sha256")
 
     def parse(self, hook: Webhook) -> list[Event]:
-        return _cloud_inbound.events(hook.body)
+        return inbound.events(hook.body)
 
     def owns(self, event: Event) -> bool:
         """The app's secret signs for all its numbers, so each event must name this one, or its account."""
@@ -257,16 +258,16 @@ class MetaBusiness(WhatsAppProvider, frozen=True, kw_only=True):
     # ------------------------------------------------------------ sending
 
     def send_message(self, message: MessageData) -> Flow[MessageResult]:
-        edge, body = _cloud_outbound.message_request(message)
+        edge, body = outbound.message_request(message)
         response = yield self._graph.post(f"{self.phone_number_id}/{edge}", body)
-        return _cloud_outbound.message_result(response, secrets=self._secrets)
+        return outbound.message_result(response, secrets=self._secrets)
 
     def mark_read(self, message_id: str, chat: Recipient, *, typing: bool = False) -> Flow[None]:
         """Show the message and those before it as read, and, if *typing*, that an answer is being written.
 
         May be repeated freely; a failure must not fail a send.
         """
-        graph, body = self._graph, _cloud_outbound.read_receipt(message_id, typing=typing)
+        graph, body = self._graph, outbound.read_receipt(message_id, typing=typing)
         yield from graph.call(graph.post(f"{self.phone_number_id}/messages", body))
 
     def media(self, media_id: str) -> Flow[Media]:
@@ -277,7 +278,7 @@ class MetaBusiness(WhatsAppProvider, frozen=True, kw_only=True):
 
     def upload(self, upload: Upload) -> Flow[str]:
         """Section 13.1. The id is this number's, for 30 days."""
-        _cloud_limits.check_upload(upload)
+        limits.check_upload(upload)
         graph, (head, tail) = self._graph, form_around(upload)
         request = UploadRequest(
             method="POST",
@@ -296,9 +297,9 @@ class MetaBusiness(WhatsAppProvider, frozen=True, kw_only=True):
 
     def list_templates(self, after: str | None = None) -> Flow[TemplatePage]:
         """Section 11. A hundred to a page."""
-        graph, query = self._graph, _cloud_templates.QUERY
+        graph, query = self._graph, templates.QUERY
         asked = graph.get(f"{self.waba_id}/message_templates", {**query, "after": after} if after else query)
-        return _cloud_templates.template_page((yield from graph.call(asked)))
+        return templates.template_page((yield from graph.call(asked)))
 
     # ------------------------------------------------------------ account
 
@@ -310,9 +311,9 @@ class MetaBusiness(WhatsAppProvider, frozen=True, kw_only=True):
         """
         graph = self._graph
         apps = yield from graph.call(graph.get(self._subscriptions))
-        if not _cloud_checks.is_subscribed(apps, self.app_id):
+        if not cloud_checks.is_subscribed(apps, self.app_id):
             yield from graph.call(graph.post(self._subscriptions))
-        if self.pin is not None and not _cloud_health.is_registered((yield from self._number())):
+        if self.pin is not None and not health.is_registered((yield from self._number())):
             body = {"messaging_product": "whatsapp", "pin": self.pin}
             yield from graph.call(graph.post(f"{self.phone_number_id}/register", body))
 
@@ -320,27 +321,27 @@ class MetaBusiness(WhatsAppProvider, frozen=True, kw_only=True):
         """Section 14.1. Messages nobody, so receiving is only checked as far as settings go."""
         try:
             number = yield from self._number()
-        except _cloud_checks.CONFIGURATION_ERRORS as error:
-            return [_cloud_checks.credentials_check(error)]
+        except cloud_checks.CONFIGURATION_ERRORS as error:
+            return [cloud_checks.credentials_check(error)]
         graph = self._graph
         checks = [
             Check(name="credentials", passed=True, detail=text(number, "verified_name")),
-            _cloud_health.number_check(number, fix=_NUMBER_FIX),
-            (yield from _cloud_checks.account_check(graph, self.waba_id, self.phone_number_id)),
-            (yield from _cloud_checks.subscription_check(graph, self.waba_id, self.app_id)),
+            health.number_check(number, fix=_NUMBER_FIX),
+            (yield from cloud_checks.account_check(graph, self.waba_id, self.phone_number_id)),
+            (yield from cloud_checks.subscription_check(graph, self.waba_id, self.app_id)),
         ]
         if self.app_id:
-            checks.append((yield from _cloud_checks.permissions_check(graph, self.app_id, self.app_secret)))
+            checks.append((yield from cloud_checks.permissions_check(graph, self.app_id, self.app_secret)))
         if callback_url is not None:
-            checks.append(_cloud_health.webhook_check(number, callback_url))
+            checks.append(health.webhook_check(number, callback_url))
         return checks
 
     def get_status(self) -> Flow[ProviderStatus]:
         try:
             number = yield from self._number()
-        except _cloud_checks.CONFIGURATION_ERRORS as error:
+        except cloud_checks.CONFIGURATION_ERRORS as error:
             return refused_status(error)
-        return _cloud_health.number_status(number)
+        return health.number_status(number)
 
     def receive_messages(self, callback_url: str) -> Flow[None]:
         """Set the override address of the number, or of the account; Meta makes a handshake with it first.
@@ -368,9 +369,9 @@ class MetaBusiness(WhatsAppProvider, frozen=True, kw_only=True):
 
     def _number(self) -> Flow[Object]:
         graph = self._graph
-        response = yield graph.get(self.phone_number_id, {"fields": _cloud_health.FIELDS})
+        response = yield graph.get(self.phone_number_id, {"fields": health.FIELDS})
         if is_unknown_field(response):
-            response = yield graph.get(self.phone_number_id, {"fields": _cloud_health.BASIC_FIELDS})
+            response = yield graph.get(self.phone_number_id, {"fields": health.BASIC_FIELDS})
         return graph.answered(response)
 
     def _about_medium(self, response: Response) -> Object:

@@ -412,7 +412,7 @@ CACHES = {
     "ingress.receiving.normalise._dropped": "64 of names of headers, which have 64 KiB at most",
     "ingress.metrics.child": "labels, from closed sets",
     "ingress.storage.statements.inbound._store": "two booleans",
-    "providers._cloud_limits.pacing": "a number of a configuration",
+    "providers.cloud_api.limits.pacing": "a number of a configuration",
     "providers._values._phone": "texts of _LONGEST_PHONE characters at most",
     "providers.signing._keyed": "secrets of configurations",
     "providers.twilio_whatsapp._pacing": "a number of a configuration",

@@ -6,7 +6,7 @@ import pytest
 from cloud_samples import sample
 from flows import answered
 
-from providers import _cloud_errors
+from providers.cloud_api import errors
 
 ROWS: list[dict[str, Any]] = sample("error_classification")
 NAMES = {
@@ -47,7 +47,7 @@ def test_the_whole_table_is_here() -> None:
 def test_a_failed_status_is_judged_by_its_row(row: dict[str, Any]) -> None:
     """The W row of the code."""
     for code in codes(row):
-        assert _cloud_errors.reported({"code": code}, "W").class_ == expected(row)
+        assert errors.reported({"code": code}, "W").class_ == expected(row)
 
 
 @pytest.mark.parametrize("row", SENDS_ONLY, ids=label)
@@ -56,7 +56,7 @@ def test_a_failed_status_without_a_row_takes_the_one_of_the_reply(row: dict[str,
     also = {code for other in STATUSES for code in codes(other)}
     wanted = "Unavailable" if expected(row) == "Uncertain" else expected(row)
     for code in set(codes(row)) - also:
-        assert _cloud_errors.reported({"code": str(code)}, "W").class_ == wanted
+        assert errors.reported({"code": str(code)}, "W").class_ == wanted
 
 
 @pytest.mark.parametrize("row", NOT_SENDS, ids=label)
@@ -64,13 +64,13 @@ def test_a_code_that_is_no_result_of_a_send_has_no_class(row: dict[str, Any]) ->
     """As a notice; as an answer to a call its HTTP status decides. A row of its own beats a range."""
     own = {other["code"] for other in REPLIES if "code" in other}
     for code in set(codes(row)) - own:
-        assert _cloud_errors.reported({"code": code}, "I").class_ is None
-        refused = _cloud_errors.call_error(answered({"error": {"code": code}}, 400))
+        assert errors.reported({"code": code}, "I").class_ is None
+        refused = errors.call_error(answered({"error": {"code": code}}, 400))
         assert type(refused).__name__ == "Rejected"
 
 
 @pytest.mark.parametrize("status", [400, 500, 503])
 def test_a_call_that_may_be_repeated_is_never_uncertain(status: int) -> None:
     """Reading and configuring twice harms nobody."""
-    found = _cloud_errors.call_error(answered({"error": {"code": 1}}, status))
+    found = errors.call_error(answered({"error": {"code": 1}}, status))
     assert type(found).__name__ == "Unavailable"

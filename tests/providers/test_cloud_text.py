@@ -10,8 +10,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from providers import Malformed
-from providers._cloud_inbound import everything
-from providers._cloud_text import texts
+from providers.cloud_api.inbound import everything
+from providers.cloud_api.text import texts
 
 WEBHOOKS = names("in_*") + names("st_*") + names("other_*")
 

@@ -8,9 +8,9 @@ from typing import Literal
 
 import msgspec
 
-from . import _json
-from ._values import MAX_KEY, MAX_WORD, moment, phone
-from .messages import Contact, Event, Message, Text
+from .. import _json
+from .._values import MAX_KEY, MAX_WORD, moment, phone
+from ..messages import Contact, Event, Message, Text
 
 
 class _Exact(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

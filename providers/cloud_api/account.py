@@ -5,18 +5,9 @@ Source: https://developers.facebook.com/docs/graph-api/webhooks/reference/whatsa
 
 from collections.abc import Callable, Iterator
 
-from ._cloud_change import Change, Health, Reader, news
-from ._values import (
-    Object,
-    listed,
-    mapping,
-    phone,
-    present,
-    text,
-    word,
-    written,
-)
-from .messages import Event
+from .._values import Object, listed, mapping, phone, present, text, word, written
+from ..messages import Event
+from .change import Change, Health, Reader, news
 
 # ---------------------------------------------------------------- the account and its numbers
 

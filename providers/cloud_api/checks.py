@@ -6,11 +6,11 @@ Source: https://developers.facebook.com/docs/whatsapp/cloud-api/get-started,
 
 from urllib.parse import urlencode
 
-from ._cloud_graph import Graph, next_cursor
-from ._cloud_health import token_check
-from ._values import Object, listed, mapping, text, word
-from .base import Check, Flow, Request
-from .errors import AccountBroken, Rejected, Restricted, SendError
+from .._values import Object, listed, mapping, text, word
+from ..base import Check, Flow, Request
+from ..errors import AccountBroken, Rejected, Restricted, SendError
+from .graph import Graph, next_cursor
+from .health import token_check
 
 # Errors that say something about the configuration; all others say that the provider could not be asked.
 CONFIGURATION_ERRORS = (AccountBroken, Restricted, Rejected)

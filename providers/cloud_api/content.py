@@ -7,8 +7,8 @@ from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
 
-from . import _json
-from ._values import (
+from .. import _json
+from .._values import (
     UNREADABLE,
     Object,
     Unreadable,
@@ -24,8 +24,8 @@ from ._values import (
     text,
     word,
 )
-from .errors import Malformed
-from .messages import (
+from ..errors import Malformed
+from ..messages import (
     Audio,
     ButtonReply,
     CallPermissionReply,

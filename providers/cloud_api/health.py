@@ -6,9 +6,9 @@ Source: https://developers.facebook.com/docs/whatsapp/cloud-api/reference/phone-
 
 from typing import Literal
 
-from ._values import Object, flag, listed, mapping, phone, present, text, word, written
-from .base import Check
-from .messages import ProviderStatus, Trouble
+from .._values import Object, flag, listed, mapping, phone, present, text, word, written
+from ..base import Check
+from ..messages import ProviderStatus, Trouble
 
 # Asking for one field that an account does not have fails the whole call; the short list always works.
 FIELDS = (

@@ -4,11 +4,11 @@ What they share is how webhooks read and how messages are written; where these g
 provider's business. `examples/threesixty` is one of them.
 """
 
-from ._cloud_errors import answered, is_missing_object
-from ._cloud_health import number_check, number_status
-from ._cloud_inbound import events
-from ._cloud_media import media_of
-from ._cloud_outbound import KINDS, message_request, message_result, read_receipt
+from .errors import answered, is_missing_object
+from .health import number_check, number_status
+from .inbound import events
+from .media import media_of
+from .outbound import KINDS, message_request, message_result, read_receipt
 
 __all__ = [
     "KINDS",

@@ -11,9 +11,9 @@ from typing import Any, Literal
 
 import msgspec
 
-from . import _json
-from ._values import UNREADABLE, Object, bounded, is_user_id, listed, mapping, moment, phone, short, text, word
-from .messages import AccountUpdate, Contact, ErrorInfo, Event, phone_key
+from .. import _json
+from .._values import UNREADABLE, Object, bounded, is_user_id, listed, mapping, moment, phone, short, text, word
+from ..messages import AccountUpdate, Contact, ErrorInfo, Event, phone_key
 
 Health = Literal["down", "degraded", "retest"]
 

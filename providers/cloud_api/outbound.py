@@ -6,13 +6,10 @@ Source: https://developers.facebook.com/docs/whatsapp/cloud-api/reference/messag
 
 from typing import Any, Literal, get_args
 
-from . import _cloud_limits
-from ._cloud_errors import answer, send_error
-from ._cloud_interactive import file_of, interactive, kind_of
-from ._values import Object, listed, phone, present, text, word
-from .base import Response
-from .errors import Rejected, SendError, Unsupported
-from .messages import (
+from .._values import Object, listed, phone, present, text, word
+from ..base import Response
+from ..errors import Rejected, SendError, Unsupported
+from ..messages import (
     Action,
     Audio,
     Carousel,
@@ -40,6 +37,9 @@ from .messages import (
     Text,
     Video,
 )
+from . import limits
+from .errors import answer, send_error
+from .interactive import file_of, interactive, kind_of
 
 Edge = Literal["messages", "marketing_messages"]
 
@@ -55,7 +55,7 @@ def message_request(message: MessageData) -> tuple[Edge, Object]:
     Raises `Unsupported` for what this API cannot express and `Rejected` for what it surely refuses.
     """
     _check_expressible(message)
-    _cloud_limits.check(message)
+    limits.check(message)
     kind, content = _content(message.content)
     body: Object = {"messaging_product": "whatsapp", **_address(message.to), "type": kind, kind: content}
     if message.reply_to is not None:

@@ -3,9 +3,9 @@
 Source: https://developers.facebook.com/docs/graph-api/reference/whats-app-business-account/message_templates.
 """
 
-from ._cloud_graph import next_cursor
-from ._values import Object, listed, mapping, text, word
-from .messages import TemplateDefinition, TemplatePage
+from .._values import Object, listed, mapping, text, word
+from ..messages import TemplateDefinition, TemplatePage
+from .graph import next_cursor
 
 QUERY = {
     "fields": "id,name,status,category,language,components,quality_score,parameter_format",

@@ -8,9 +8,9 @@ Source: https://developers.facebook.com/docs/whatsapp/cloud-api/reference/messag
 from collections.abc import Iterable, Sequence
 from functools import cache
 
-from .base import Pacing, Upload
-from .errors import Rejected
-from .messages import (
+from ..base import Pacing, Upload
+from ..errors import Rejected
+from ..messages import (
     Audio,
     Buttons,
     CallToAction,

@@ -5,9 +5,9 @@ Source: https://developers.facebook.com/docs/whatsapp/cloud-api/reference/messag
 
 from typing import Any
 
-from ._values import Object, present
-from .errors import Rejected
-from .messages import (
+from .._values import Object, present
+from ..errors import Rejected
+from ..messages import (
     Action,
     AddressRequest,
     Buttons,

@@ -9,10 +9,10 @@ from urllib.parse import urlencode
 
 import msgspec
 
-from ._cloud_errors import answered
-from ._values import Object, mapping, text
-from .base import Flow, Request, Response
-from .signing import hmac_hex
+from .._values import Object, mapping, text
+from ..base import Flow, Request, Response
+from ..signing import hmac_hex
+from .errors import answered
 
 
 class Graph(msgspec.Struct, frozen=True, kw_only=True):

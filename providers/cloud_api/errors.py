@@ -8,20 +8,11 @@ from typing import Any, Literal
 
 import msgspec
 
-from . import _json
-from ._values import Object, error_info, mapping, text, word
-from .base import Response
-from .errors import (
-    AccountBroken,
-    Malformed,
-    Rejected,
-    Restricted,
-    SendError,
-    Throttled,
-    Unavailable,
-    Uncertain,
-)
-from .messages import ErrorInfo
+from .. import _json
+from .._values import Object, error_info, mapping, text, word
+from ..base import Response
+from ..errors import AccountBroken, Malformed, Rejected, Restricted, SendError, Throttled, Unavailable, Uncertain
+from ..messages import ErrorInfo
 
 ErrorClass = type[SendError]
 

@@ -7,12 +7,8 @@ Source: https://developers.facebook.com/docs/whatsapp/cloud-api/webhooks/compone
 from collections.abc import Iterator
 from typing import Any
 
-from . import _cloud_account, _cloud_people, _json
-from ._cloud_change import Change, Reader, change_of, items, news, unread
-from ._cloud_content import content_of
-from ._cloud_errors import reported
-from ._cloud_text import texts
-from ._values import (
+from .. import _json
+from .._values import (
     UNREADABLE,
     Object,
     bounded,
@@ -26,18 +22,13 @@ from ._values import (
     word,
     written,
 )
-from .errors import Malformed
-from .messages import (
-    Contact,
-    Content,
-    ErrorInfo,
-    Event,
-    EventType,
-    Message,
-    Status,
-    StatusValue,
-    UnknownContent,
-)
+from ..errors import Malformed
+from ..messages import Contact, Content, ErrorInfo, Event, EventType, Message, Status, StatusValue, UnknownContent
+from . import account, people
+from .change import Change, Reader, change_of, items, news, unread
+from .content import content_of
+from .errors import reported
+from .text import texts
 
 _OBJECT = "whatsapp_business_account"
 
@@ -93,7 +84,7 @@ def _change(change: Change) -> Iterator[Event]:
 def _messages(change: Change) -> Iterator[Event]:
     yield from items(change, "messages", _message)
     yield from items(change, "statuses", _status)
-    yield from items(change, "errors", _cloud_people.notice)
+    yield from items(change, "errors", people.notice)
 
 
 def _echoes(change: Change) -> Iterator[Event]:
@@ -101,8 +92,8 @@ def _echoes(change: Change) -> Iterator[Event]:
 
 
 _READERS: dict[str, Reader] = {
-    **_cloud_account.READERS,
-    **_cloud_people.READERS,
+    **account.READERS,
+    **people.READERS,
     "messages": _messages,
     "smb_message_echoes": _echoes,
 }
@@ -213,7 +204,7 @@ _STATUSES: dict[str, StatusValue] = {
 
 def _status(change: Change, item: Object) -> Event:
     if item.get("type") == "payment":
-        return _cloud_people.payment_status(change, item)
+        return people.payment_status(change, item)
     message_id, word_ = required(item, "id"), required(item, "status")
     value = _STATUSES.get(word_)
     key = f"{message_id}|{word_}"

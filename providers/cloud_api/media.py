@@ -6,10 +6,10 @@ Source: https://developers.facebook.com/docs/whatsapp/cloud-api/reference/media.
 import base64
 from urllib.parse import SplitResult, urlsplit
 
-from ._values import Object, text, word
-from .base import Upload
-from .errors import Rejected
-from .messages import Media
+from .._values import Object, text, word
+from ..base import Upload
+from ..errors import Rejected
+from ..messages import Media
 
 _HOSTS = (".fbsbx.com", ".facebook.com", ".fbcdn.net", ".whatsapp.net")
 

@@ -9,21 +9,10 @@ from collections.abc import Callable, Iterator
 from decimal import Decimal
 from typing import Any
 
-from ._cloud_change import Change, Health, Reader, items, news
-from ._cloud_errors import reported
-from ._values import (
-    Object,
-    error_info,
-    listed,
-    mapping,
-    phone,
-    present,
-    required,
-    text,
-    word,
-    written,
-)
-from .messages import Contact, Event
+from .._values import Object, error_info, listed, mapping, phone, present, required, text, word, written
+from ..messages import Contact, Event
+from .change import Change, Health, Reader, items, news
+from .errors import reported
 
 # ---------------------------------------------------------------- people
 
