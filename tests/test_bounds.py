@@ -404,8 +404,8 @@ def test_an_address_that_is_too_long_is_none() -> None:
 # Every cache of the service and the providers, with what bounds its keys.
 CACHES = {
     "ingress.app._description": "one document",
-    "ingress.calls._timeout": "tenths of a second up to a call's time",
-    "ingress.calls._url": "addresses of LONGEST_KEPT_URL characters at most",
+    "ingress.calls.driver._timeout": "tenths of a second up to a call's time",
+    "ingress.calls.driver._url": "addresses of LONGEST_KEPT_URL characters at most",
     "ingress.identifiers._keyed": "ids of organizations",
     "ingress.receiving.webhooks._acknowledgement": "providers",
     "ingress.receiving.webhooks._known_target": "addresses of LONGEST_KEPT_TARGET characters at most",
@@ -428,7 +428,7 @@ def test_every_cache_is_known() -> None:
         module.name
         for package in (ingress, providers)
         for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}.")
-        if not any(part in module.name for part in (".testing", ".sandbox", ".demo", "__main__"))
+        if not any(part in module.name for part in (".testing", ".dev", "__main__"))
     ]
     found = {
         f"{name}.{attribute}"

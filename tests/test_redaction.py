@@ -452,7 +452,7 @@ def structs() -> list[type]:
     """Every struct of the contract and of the service; simulators and the kit hold what was made up."""
     for package in (providers, ingress):
         for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
-            if not re.search(r"sandbox|demo|testing|__main__", module.name):
+            if not re.search(r"\.dev\b|testing|__main__", module.name):
                 importlib.import_module(module.name)
 
     def below(kind: type) -> Iterator[type]:
@@ -463,7 +463,7 @@ def structs() -> list[type]:
     ours = {
         kind
         for kind in below(msgspec.Struct)
-        if re.match(r"(providers|ingress)\b(?!\.(sandbox|demo|testing))", kind.__module__)
+        if re.match(r"(providers|ingress)\b(?!\.(dev|testing))", kind.__module__)
     }
     return sorted(ours, key=lambda kind: (kind.__module__, kind.__qualname__))
 

@@ -429,7 +429,11 @@ def test_providers_are_listed() -> None:
     done = ingress("providers")
     assert (done.returncode, done.stderr) == (0, "")
     [line] = [line for line in done.stdout.splitlines() if line.startswith("meta_business ")]
-    assert line.split(maxsplit=3)[1:] == ["registered", "providers.meta_business", "WhatsApp Business (Meta Cloud API)"]
+    assert line.split(maxsplit=3)[1:] == [
+        "registered",
+        "providers.meta_business",
+        "WhatsApp Business (Meta Cloud API)",
+    ]
 
 
 def test_generated_keys_are_keys() -> None:

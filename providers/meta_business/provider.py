@@ -10,8 +10,8 @@ from urllib.parse import quote
 
 from msgspec import Meta
 
-from ._values import Object, text, word
-from .base import (
+from .._values import Object, text, word
+from ..base import (
     Check,
     Flow,
     Pacing,
@@ -24,14 +24,14 @@ from .base import (
     WhatsAppProvider,
     refused_status,
 )
-from .cloud_api import checks as cloud_checks
-from .cloud_api import health, inbound, limits, outbound, templates
-from .cloud_api.errors import is_missing_object, is_unknown_field
-from .cloud_api.graph import Graph
-from .cloud_api.media import form_around, media_of
-from .errors import Rejected, Unavailable, Unverified
-from .messages import Event, Media, MessageData, MessageResult, ProviderStatus, Recipient, TemplatePage
-from .signing import hmac_hex, same_secret, verify_hmac_hex
+from ..cloud_api import checks as cloud_checks
+from ..cloud_api import health, inbound, limits, outbound, templates
+from ..cloud_api.errors import is_missing_object, is_unknown_field
+from ..cloud_api.graph import Graph
+from ..cloud_api.media import form_around, media_of
+from ..errors import Rejected, Unavailable, Unverified
+from ..messages import Event, Media, MessageData, MessageResult, ProviderStatus, Recipient, TemplatePage
+from ..signing import hmac_hex, same_secret, verify_hmac_hex
 
 _SECRET = {"secret": True}
 _APP = {**_SECRET, "app": True}
@@ -396,6 +396,3 @@ class MetaBusiness(WhatsAppProvider, frozen=True, kw_only=True):
     @property
     def _secrets(self) -> tuple[str | None, ...]:
         return (self.access_token, self.app_secret, self.app_secret_previous, self.verify_token, self.pin)
-
-
-PROVIDER = MetaBusiness
