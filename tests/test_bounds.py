@@ -415,7 +415,7 @@ CACHES = {
     "providers.cloud_api.limits.pacing": "a number of a configuration",
     "providers._values._phone": "texts of _LONGEST_PHONE characters at most",
     "providers.signing._keyed": "secrets of configurations",
-    "providers.twilio_whatsapp._pacing": "a number of a configuration",
+    "providers.twilio_whatsapp.provider._pacing": "a number of a configuration",
 }
 
 

@@ -461,9 +461,7 @@ def structs() -> list[type]:
             yield from below(other)
 
     ours = {
-        kind
-        for kind in below(msgspec.Struct)
-        if re.match(r"(providers|ingress)\b(?!\.(dev|testing))", kind.__module__)
+        kind for kind in below(msgspec.Struct) if re.match(r"(providers|ingress)\b(?!\.(dev|testing))", kind.__module__)
     }
     return sorted(ours, key=lambda kind: (kind.__module__, kind.__qualname__))
 

@@ -6,7 +6,8 @@ import pytest
 from flows import answered
 from twilio_samples import names, sample
 
-from providers import Response, _twilio_errors
+from providers import Response
+from providers.twilio_whatsapp import errors
 
 # The codes by class, as the contract's table has them.
 CLASSES: dict[str, tuple[int, ...]] = {
@@ -31,7 +32,7 @@ CODES = [(code, name) for name, codes in CLASSES.items() for code in codes]
 def test_the_whole_table_is_here() -> None:
     """No code twice, none beyond, and each that a sample names."""
     assert len({code for code, _ in CODES}) == len(CODES) == 106
-    assert set(_twilio_errors._VERDICTS) == {code for code, _ in CODES}
+    assert set(errors._VERDICTS) == {code for code, _ in CODES}
     outcomes = [sample(name)["outcome"] for name in names("send_error_*")]
     assert {outcome["provider_code"] for outcome in outcomes if "provider_code" in outcome} <= dict(CODES).keys()
 
@@ -41,8 +42,8 @@ def test_the_code_decides(code: int, name: str) -> None:
     """In an answer, whatever its status, as a number or as text, and in a failed status."""
     for status in (400, 403, 418, 429, 500):
         for written in (code, str(code)):
-            assert type(_twilio_errors.send_error(answered({"code": written}, status))).__name__ == name
-    reported = _twilio_errors.reported({"ErrorCode": str(code)})
+            assert type(errors.send_error(answered({"code": written}, status))).__name__ == name
+    reported = errors.reported({"ErrorCode": str(code)})
     assert reported is not None
     assert (reported.class_, reported.code) == (name, str(code))
 
@@ -50,7 +51,7 @@ def test_the_code_decides(code: int, name: str) -> None:
 @pytest.mark.parametrize("code", ["63999", "29999", "0", "x", "6\u00b3"])
 def test_an_unknown_code_of_a_status_is_the_end_of_the_message(code: str) -> None:
     """And is kept as it came."""
-    reported = _twilio_errors.reported({"ErrorCode": code})
+    reported = errors.reported({"ErrorCode": code})
     assert reported is not None
     assert (reported.class_, reported.code) == ("Rejected", code)
 
@@ -79,7 +80,7 @@ def test_an_unknown_code_of_a_status_is_the_end_of_the_message(code: str) -> Non
 )
 def test_else_the_status_decides(problem: dict[str, Any], status: int, name: str) -> None:
     """For codes that are not in the table, and for none."""
-    error = _twilio_errors.send_error(answered(problem, status))
+    error = errors.send_error(answered(problem, status))
     assert type(error).__name__ == name
     assert error.code
 
@@ -87,14 +88,14 @@ def test_else_the_status_decides(problem: dict[str, Any], status: int, name: str
 @pytest.mark.parametrize("body", [b"", b"<html>", b"[]", b"null", b'{"status":"queued"'])
 def test_an_answer_may_be_anything(body: bytes) -> None:
     """Its status is left."""
-    error = _twilio_errors.send_error(Response(status=502, body=body))
+    error = errors.send_error(Response(status=502, body=body))
     assert (error.code, error.detail) == ("http_502", "HTTP 502 without a readable error")
 
 
 def test_a_call_that_may_be_repeated_is_never_uncertain() -> None:
     """Reading and configuring twice harms nobody."""
     for status in (408, 500, 503):
-        assert type(_twilio_errors.call_error(answered({}, status))).__name__ == "Unavailable"
+        assert type(errors.call_error(answered({}, status))).__name__ == "Unavailable"
 
 
 @pytest.mark.parametrize(
@@ -109,4 +110,4 @@ def test_a_call_that_may_be_repeated_is_never_uncertain() -> None:
 )
 def test_how_long_to_wait(headers: dict[str, str], code: int, seconds: float | None) -> None:
     """What the answer says, else what the contract says, else nothing."""
-    assert _twilio_errors.send_error(answered({"code": code}, 429, headers)).retry_after_s == seconds
+    assert errors.send_error(answered({"code": code}, 429, headers)).retry_after_s == seconds

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from twilio_samples import ACCOUNT, FORM, URL, batch, form, hook, names, sample
 
 from providers import Event, Malformed, Webhook
-from providers._twilio_inbound import Fact
+from providers.twilio_whatsapp.inbound import Fact
 
 WEBHOOKS = names("msg_*") + names("status_*") + names("events_*")
 FORMS = [name for name in WEBHOOKS if "form" in sample(name)]

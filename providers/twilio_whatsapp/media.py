@@ -5,9 +5,9 @@ Source: https://www.twilio.com/docs/messaging/api/media-resource.
 
 from urllib.parse import urljoin, urlsplit
 
-from .base import Response
-from .errors import Rejected
-from .messages import Media
+from ..base import Response
+from ..errors import Rejected
+from ..messages import Media
 
 
 def is_redirect(response: Response) -> bool:

@@ -7,10 +7,10 @@ Source: https://www.twilio.com/docs/iam/api/account, https://www.twilio.com/docs
 from typing import Literal
 from urllib.parse import urlsplit
 
-from ._values import Object, listed, mapping, present, text, word
-from .base import Check
-from .errors import SendError
-from .messages import ProviderStatus, Trouble
+from .._values import Object, listed, mapping, present, text, word
+from ..base import Check
+from ..errors import SendError
+from ..messages import ProviderStatus, Trouble
 
 Quality = Literal["excellent", "good", "poor", "disconnected"]
 

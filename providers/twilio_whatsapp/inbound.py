@@ -12,21 +12,14 @@ from urllib.parse import parse_qs, urlsplit
 
 import msgspec
 
-from . import _json, _twilio_errors
-from ._twilio_content import Fields, content_of, referral_of
-from ._twilio_form import is_form, pairs
-from ._values import UNREADABLE, Object, bounded, is_user_id, mapping, phone, short, text, word
-from .base import Webhook
-from .errors import Malformed
-from .messages import (
-    AccountUpdate,
-    Contact,
-    Event,
-    Message,
-    Status,
-    StatusValue,
-    UnknownContent,
-)
+from .. import _json
+from .._values import UNREADABLE, Object, bounded, is_user_id, mapping, phone, short, text, word
+from ..base import Webhook
+from ..errors import Malformed
+from ..messages import AccountUpdate, Contact, Event, Message, Status, StatusValue, UnknownContent
+from . import errors
+from .content import Fields, content_of, referral_of
+from .form import is_form, pairs
 
 REFERENCE = "ref"  # the query parameter of our status address that carries the correlation id
 
@@ -206,7 +199,7 @@ def _status(fact: Fact, sid: str, status: str) -> Event:
             provider_message_id=sid,
             value=value,
             raw_value=status if value is None else None,
-            error=_twilio_errors.reported(fields) if value in (None, "failed") else None,
+            error=errors.reported(fields) if value in (None, "failed") else None,
         ),
         correlation_id=fact.correlation_id,
         raw=fact.raw,

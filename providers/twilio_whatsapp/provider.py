@@ -13,25 +13,17 @@ from urllib.parse import quote, urlencode
 import msgspec
 from msgspec import Meta
 
-from . import _twilio_account, _twilio_inbound, _twilio_interactive, _twilio_outbound, _twilio_signature
-from ._twilio_api import Api
-from ._twilio_content import media_path
-from ._twilio_errors import call_error, is_missing, repeatable
-from ._twilio_media import is_redirect, media_of
-from ._twilio_outbound import CHANNEL, Form
-from ._values import Object, phone, word
-from .base import Check, Flow, Pacing, ProviderInfo, Request, Response, Webhook, WhatsAppProvider, refused_status
-from .errors import AccountBroken, Rejected, Restricted, Unavailable, Uncertain, Unsupported
-from .messages import (
-    Event,
-    Interactive,
-    Media,
-    MessageData,
-    MessageResult,
-    ProviderStatus,
-    Recipient,
-    Template,
-)
+from .._values import Object, phone, word
+from ..base import Check, Flow, Pacing, ProviderInfo, Request, Response, Webhook, WhatsAppProvider, refused_status
+from ..errors import AccountBroken, Rejected, Restricted, Unavailable, Uncertain, Unsupported
+from ..messages import Event, Interactive, Media, MessageData, MessageResult, ProviderStatus, Recipient, Template
+from . import account as twilio_account
+from . import inbound, interactive, outbound, signature
+from .api import Api
+from .content import media_path
+from .errors import call_error, is_missing, repeatable
+from .media import is_redirect, media_of
+from .outbound import CHANNEL, Form
 
 _SECRET = {"secret": True}
 _SIGNS = {**_SECRET, "signs": True}
@@ -218,10 +210,10 @@ class TwilioWhatsApp(WhatsAppProvider, frozen=True, kw_only=True):
     def verify(self, hook: Webhook) -> None:
         tokens = [token for token in (self.auth_token, self.auth_token_secondary) if token]
         shared = {self.shared_key_id: self.shared_key_secret} if self.shared_key_id and self.shared_key_secret else {}
-        _twilio_signature.verify(hook, auth_tokens=tokens, shared_keys=shared)
+        signature.verify(hook, auth_tokens=tokens, shared_keys=shared)
 
     def parse(self, hook: Webhook) -> list[Event]:
-        return _twilio_inbound.events(hook)
+        return inbound.events(hook)
 
     def callback_url(self, webhook_url: str) -> str:
         """With Twilio's instructions for retries in the fragment, which is neither sent nor signed."""
@@ -236,34 +228,34 @@ class TwilioWhatsApp(WhatsAppProvider, frozen=True, kw_only=True):
         return f"{event.account_id}/{event.sender}" if event.account_id and event.sender else None
 
     def probe(self, callback_url: str) -> Request:
-        return _twilio_signature.probe(callback_url, self.auth_token)
+        return signature.probe(callback_url, self.auth_token)
 
     # ------------------------------------------------------------ sending
 
     def send_message(self, message: MessageData) -> Flow[MessageResult]:
         """One call; two or three for messages with something to tap, whose content is made first."""
         fields = self._addressed(message)
-        beside = _twilio_outbound.validity(message.valid_for_s)
-        beside += _twilio_outbound.status_callback(message.callback_url, message.correlation_id)
+        beside = outbound.validity(message.valid_for_s)
+        beside += outbound.status_callback(message.callback_url, message.correlation_id)
         if isinstance(message.content, Interactive):
-            wanted = _twilio_interactive.resource(message.content)
+            wanted = interactive.resource(message.content)
             content_sid = yield from self._nothing_sent_by(self._content_sid(wanted))
-            variables = {_twilio_interactive.BODY: message.content.body}
-            fields += _twilio_outbound.prepared(content_sid, variables)
+            variables = {interactive.BODY: message.content.body}
+            fields += outbound.prepared(content_sid, variables)
         else:
-            fields += _twilio_outbound.content_fields(message.content)
+            fields += outbound.content_fields(message.content)
         response = yield self._api.post_form(f"{self._api.root}/Messages.json", fields + beside)
-        return _twilio_outbound.message_result(response, secrets=self._api.secrets)
+        return outbound.message_result(response, secrets=self._api.secrets)
 
     def find_message(self, message: MessageData) -> Flow[MessageResult | None]:
         """Looked for by its words. Those of a template are Twilio's, so it cannot be told that way."""
         if isinstance(message.content, Template | Interactive):
             return None
-        fields = self._addressed(message) + _twilio_outbound.content_fields(message.content)
+        fields = self._addressed(message) + outbound.content_fields(message.content)
         query = [field for field in fields if field[0] in ("To", "From")]
         response = yield self._api.get(f"{self._api.root}/Messages.json", urlencode([*query, ("PageSize", "50")]))
         self._api.answered(response)
-        return _twilio_outbound.found(response, fields, message.created_at)
+        return outbound.found(response, fields, message.created_at)
 
     def mark_read(self, message_id: str, chat: Recipient, *, typing: bool = False) -> Flow[None]:
         """Show that an answer is being written, for up to 25 seconds, which also marks the message as read."""
@@ -300,8 +292,8 @@ class TwilioWhatsApp(WhatsAppProvider, frozen=True, kw_only=True):
         try:
             account = yield from self._api.call(self._api.account())
         except _CONFIGURATION_ERRORS as error:
-            return [_twilio_account.refused_account(error, self.base_url)]
-        checks = [_twilio_account.account_check(account)]
+            return [twilio_account.refused_account(error, self.base_url)]
+        checks = [twilio_account.account_check(account)]
         if self.phone_number is not None:
             checks += yield from self._sender_checks(self.phone_number, callback_url)
         if self.messaging_service_sid is not None:
@@ -314,7 +306,7 @@ class TwilioWhatsApp(WhatsAppProvider, frozen=True, kw_only=True):
             sender = None if self._is_sandbox or not self.phone_number else (yield from self._find_sender())
         except _CONFIGURATION_ERRORS as error:
             return refused_status(error)
-        return _twilio_account.status_of(account, sender, self.phone_number)
+        return twilio_account.status_of(account, sender, self.phone_number)
 
     def receive_messages(self, callback_url: str) -> Flow[None]:
         """Set the addresses for messages and statuses, of the sender, or of the service that picks it.
@@ -347,7 +339,7 @@ class TwilioWhatsApp(WhatsAppProvider, frozen=True, kw_only=True):
         """Recipient and sender: with a service as well, or another of its numbers might answer the person."""
         number, service = self.phone_number, self.messaging_service_sid
         return [
-            ("To", _twilio_outbound.address(message.to)),
+            ("To", outbound.address(message.to)),
             *([("From", f"{CHANNEL}{number}")] if number else []),
             *([("MessagingServiceSid", service)] if service else []),
         ]
@@ -359,7 +351,7 @@ class TwilioWhatsApp(WhatsAppProvider, frozen=True, kw_only=True):
         listed = yield self._api.get(f"{self._api.host('content')}/v2/Content", query)
         if listed.status not in _NO_SEARCH:
             self._api.answered(listed)
-        if (sid := _twilio_interactive.sid_in(listed, name)) is not None:
+        if (sid := interactive.sid_in(listed, name)) is not None:
             return sid
         made = yield from self._api.call(self._api.post_json(f"{self._api.host('content')}/v1/Content", wanted))
         sid = word(made, "sid")
@@ -379,34 +371,34 @@ class TwilioWhatsApp(WhatsAppProvider, frozen=True, kw_only=True):
         query: str | None = "Channel=whatsapp&PageSize=50"
         for _ in range(_MAX_PAGES):
             page = yield from self._api.call(self._api.get(senders, query or ""))
-            sender = _twilio_account.sender_in(page, f"{CHANNEL}{self.phone_number}")
-            query = _twilio_account.next_query(page)
+            sender = twilio_account.sender_in(page, f"{CHANNEL}{self.phone_number}")
+            query = twilio_account.next_query(page)
             if sender is not None or query is None:
                 return sender
         return None
 
     def _sender_checks(self, number: str, callback_url: str | None) -> Flow[list[Check]]:
         if self._is_sandbox:
-            return _twilio_account.sandbox_checks()
+            return twilio_account.sandbox_checks()
         try:
             sender = yield from self._find_sender()
         except _CONFIGURATION_ERRORS as error:
-            return [_twilio_account.refused_sender(error, with_api_key=self.api_key_sid is not None)]
+            return [twilio_account.refused_sender(error, with_api_key=self.api_key_sid is not None)]
         if sender is None:
-            return [_twilio_account.missing_sender(number)]
-        return [_twilio_account.sender_check(sender), _twilio_account.webhook_check(sender, callback_url)]
+            return [twilio_account.missing_sender(number)]
+        return [twilio_account.sender_check(sender), twilio_account.webhook_check(sender, callback_url)]
 
     def _service_check(self, service_sid: str, callback_url: str | None) -> Flow[Check]:
         response = yield self._api.get(f"{self._api.host('messaging')}/v1/Services/{service_sid}")
         if is_missing(response):
-            return _twilio_account.missing_service()
+            return twilio_account.missing_service()
         try:
             service = self._api.answered(response)
             if self.phone_number is None:
-                return _twilio_account.receiving_service_check(service, callback_url)
-            return _twilio_account.service_check(service)
+                return twilio_account.receiving_service_check(service, callback_url)
+            return twilio_account.service_check(service)
         except _CONFIGURATION_ERRORS as error:
-            return _twilio_account.refused_service(error)
+            return twilio_account.refused_service(error)
 
     def _set_service(self, address: str) -> Flow[None]:
         """Have the service take what comes in for any of its senders; none is called at an empty address."""
@@ -429,7 +421,7 @@ class TwilioWhatsApp(WhatsAppProvider, frozen=True, kw_only=True):
 
     @property
     def _is_sandbox(self) -> bool:
-        return self.phone_number == _twilio_account.SANDBOX
+        return self.phone_number == twilio_account.SANDBOX
 
     @property
     def _api(self) -> Api:
@@ -453,6 +445,3 @@ def _pacing(messages_per_second: int) -> Pacing | None:
     if not messages_per_second:
         return None
     return Pacing(messages_per_minute=60 * messages_per_second, burst=messages_per_second)
-
-
-PROVIDER = TwilioWhatsApp

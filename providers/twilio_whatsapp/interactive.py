@@ -6,12 +6,12 @@ Source: https://www.twilio.com/docs/content/content-types-overview,
 
 import hashlib
 
-from . import _json
-from ._twilio_errors import answer
-from ._values import Object, listed, present, word
-from .base import Response
-from .errors import Rejected, Unsupported
-from .messages import Buttons, CallToAction, Interactive, ListMenu, ListRow
+from .. import _json
+from .._values import Object, listed, present, word
+from ..base import Response
+from ..errors import Rejected, Unsupported
+from ..messages import Buttons, CallToAction, Interactive, ListMenu, ListRow
+from .errors import answer
 
 # The body, which differs from message to message, is a variable, so that one resource serves all of a kind.
 BODY = "1"

@@ -7,10 +7,10 @@ Source: https://www.twilio.com/docs/messaging/guides/webhook-request,
 import re
 from typing import Any
 
-from . import _json
-from ._values import Object, Unreadable, number
-from .errors import Malformed
-from .messages import (
+from .. import _json
+from .._values import Object, Unreadable, number
+from ..errors import Malformed
+from ..messages import (
     Audio,
     ButtonReply,
     Contacts,

@@ -5,8 +5,8 @@ Source: https://www.twilio.com/docs/usage/webhooks/webhooks-security, https://ur
 
 from urllib.parse import unquote_to_bytes
 
-from .base import Webhook
-from .errors import Malformed
+from ..base import Webhook
+from ..errors import Malformed
 
 _FORM = "application/x-www-form-urlencoded"
 # Twilio sends about fifty. Each costs time before the signature is known to be good.

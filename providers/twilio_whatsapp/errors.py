@@ -7,21 +7,12 @@ from typing import Any
 
 import msgspec
 
-from . import _json
-from ._twilio_content import Fields
-from ._values import Object, text, word
-from .base import Response
-from .errors import (
-    AccountBroken,
-    Malformed,
-    Rejected,
-    Restricted,
-    SendError,
-    Throttled,
-    Unavailable,
-    Uncertain,
-)
-from .messages import ErrorInfo
+from .. import _json
+from .._values import Object, text, word
+from ..base import Response
+from ..errors import AccountBroken, Malformed, Rejected, Restricted, SendError, Throttled, Unavailable, Uncertain
+from ..messages import ErrorInfo
+from .content import Fields
 
 ErrorClass = type[SendError]
 

@@ -8,10 +8,10 @@ import hashlib
 import re
 from collections.abc import Mapping, Sequence
 
-from ._twilio_form import is_form, pairs
-from .base import Request, Webhook
-from .errors import Malformed, Unverified
-from .signing import hmac_base64, same_secret, verify_hmac_base64
+from ..base import Request, Webhook
+from ..errors import Malformed, Unverified
+from ..signing import hmac_base64, same_secret, verify_hmac_base64
+from .form import is_form, pairs
 
 _URL = re.compile(r"(https?)://([^/?#@]*@)?(\[[^\]/?#]*\]|[^/?#:]*+)(?::([0-9]+))?([^#]*)", re.DOTALL)
 _BODY_HASH = re.compile(r"[?&]bodySHA256=([0-9a-f]{64})(?=[&#]|$)")

@@ -12,12 +12,10 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import quote, urlsplit, urlunsplit
 
-from ._twilio_errors import answer, send_error
-from ._twilio_inbound import REFERENCE
-from ._values import Object, is_user_id, listed, phone, text, word
-from .base import Response
-from .errors import Rejected, Unsupported
-from .messages import (
+from .._values import Object, is_user_id, listed, phone, text, word
+from ..base import Response
+from ..errors import Rejected, Unsupported
+from ..messages import (
     Audio,
     Contact,
     Contacts,
@@ -30,6 +28,8 @@ from .messages import (
     Template,
     Text,
 )
+from .errors import answer, send_error
+from .inbound import REFERENCE
 
 CHANNEL = "whatsapp:"
 Form = list[tuple[str, str]]

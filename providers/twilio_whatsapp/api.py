@@ -10,11 +10,11 @@ from urllib.parse import urlencode
 
 import msgspec
 
-from ._twilio_errors import answer, call_error
-from ._twilio_outbound import Form
-from ._values import Object
-from .base import Flow, Request, Response
-from .errors import Unavailable
+from .._values import Object
+from ..base import Flow, Request, Response
+from ..errors import Unavailable
+from .errors import answer, call_error
+from .outbound import Form
 
 _FORM = "application/x-www-form-urlencoded"
 _JSON = "application/json"

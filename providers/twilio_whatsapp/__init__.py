@@ -1,0 +1,7 @@
+"""Twilio's Programmable Messaging with WhatsApp senders."""
+
+from .provider import TwilioWhatsApp
+
+__all__ = ["PROVIDER", "TwilioWhatsApp"]
+
+PROVIDER = TwilioWhatsApp
