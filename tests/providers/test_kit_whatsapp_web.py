@@ -11,8 +11,6 @@ from waha_projection import project
 from waha_samples import ACCOUNT, hook, names, sample
 
 from providers import Event, MessageData
-from providers._waha_addresses import chosen_id
-from providers._waha_outbound import has_chosen_id
 from providers.testing import (
     DocumentedError,
     Exchange,
@@ -23,6 +21,8 @@ from providers.testing import (
     Samples,
     WebhookCase,
 )
+from providers.whatsapp_web.addresses import chosen_id
+from providers.whatsapp_web.outbound import has_chosen_id
 
 DONE = answered({}, 201)
 

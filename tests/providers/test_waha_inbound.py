@@ -9,8 +9,8 @@ from flows import drive
 from waha_samples import ACCOUNT, hook, names, sample, signed
 
 from providers import Event, Malformed, Media, Message
-from providers._waha_addresses import chosen_id
 from providers.messages import MediaContent
+from providers.whatsapp_web.addresses import chosen_id
 
 WEBHOOKS = names("msg_*") + names("ack_*") + names("session_*") + names("other_*")
 

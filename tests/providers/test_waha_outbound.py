@@ -30,8 +30,8 @@ from providers import (
     Uncertain,
     Unsupported,
 )
-from providers._waha_addresses import chosen_id, correlation_in
 from providers.messages import Template
+from providers.whatsapp_web.addresses import chosen_id, correlation_in
 
 # What our vocabulary has no word for: no MessageData says it, so nothing asks for the call.
 WITHOUT_A_WORD = {

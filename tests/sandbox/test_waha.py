@@ -25,7 +25,7 @@ from providers import (
     Text,
     Video,
 )
-from providers._waha_addresses import chosen_id
+from providers.whatsapp_web.addresses import chosen_id
 
 from .waha_kit import CHAT, PEER, Phone
 

@@ -11,20 +11,11 @@ from typing import Any
 
 import msgspec
 
-from . import _json
-from ._values import Object, mapping, text
-from .base import Response
-from .errors import (
-    AccountBroken,
-    Malformed,
-    Rejected,
-    Restricted,
-    SendError,
-    Throttled,
-    Unavailable,
-    Uncertain,
-)
-from .messages import ErrorInfo
+from .. import _json
+from .._values import Object, mapping, text
+from ..base import Response
+from ..errors import AccountBroken, Malformed, Rejected, Restricted, SendError, Throttled, Unavailable, Uncertain
+from ..messages import ErrorInfo
 
 ErrorClass = type[SendError]
 

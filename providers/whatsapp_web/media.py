@@ -5,8 +5,8 @@ Source: https://waha.devlike.pro/docs/how-to/receive-messages/#files.
 
 from urllib.parse import unquote, urlsplit
 
-from .errors import Rejected
-from .messages import Media
+from ..errors import Rejected
+from ..messages import Media
 
 _FILES = "/api/files/"
 

@@ -6,7 +6,7 @@ Source: RFC 6350, RFC 2426 (the phones write version 3), and the cards in tests/
 import re
 from typing import Any
 
-from ._values import Object, listed, mapping, present, text
+from .._values import Object, listed, mapping, present, text
 
 _FOLD = re.compile(r"\r?\n[ \t]")
 _ESCAPED = re.compile(r"\\(.)", re.DOTALL)

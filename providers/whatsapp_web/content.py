@@ -8,12 +8,10 @@ Source: https://waha.devlike.pro/docs/how-to/receive-messages, https://waha.devl
 
 from typing import Any, Literal
 
-from . import _json
-from ._values import UNREADABLE, Object, Unreadable, flag, listed, mapping, number, safe_filename, text, word
-from ._waha_addresses import id_in, public_id
-from ._waha_cards import card_of
-from .errors import Malformed
-from .messages import (
+from .. import _json
+from .._values import UNREADABLE, Object, Unreadable, flag, listed, mapping, number, safe_filename, text, word
+from ..errors import Malformed
+from ..messages import (
     Audio,
     ButtonReply,
     Contacts,
@@ -31,6 +29,8 @@ from .messages import (
     UnsupportedContent,
     Video,
 )
+from .addresses import id_in, public_id
+from .cards import card_of
 
 MediaKind = Literal["image", "video", "voice", "audio", "document", "sticker"]
 

@@ -15,9 +15,9 @@ from typing import Any
 
 import msgspec
 
-from ._values import Object, phone, word
-from .errors import Unsupported
-from .messages import Contact, Recipient
+from .._values import Object, phone, word
+from ..errors import Unsupported
+from ..messages import Contact, Recipient
 
 _DEVICE = re.compile(r"[.:].*")  # `:12` is a device, `.0` an agent
 _LID = re.compile(r"[0-9]{1,20}@lid")

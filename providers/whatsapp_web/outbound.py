@@ -7,22 +7,10 @@ import re
 from typing import Literal
 from urllib.parse import urlsplit
 
-from ._values import Object, moment, present
-from ._waha_addresses import (
-    chat_of,
-    chosen_id,
-    id_in,
-    is_group,
-    message_id,
-    normalized,
-    person,
-    serialized_id,
-)
-from ._waha_cards import contact_of
-from ._waha_errors import answered_object, send_error
-from .base import Response
-from .errors import Rejected, SendError, Unsupported
-from .messages import (
+from .._values import Object, moment, present
+from ..base import Response
+from ..errors import Rejected, SendError, Unsupported
+from ..messages import (
     Audio,
     Button,
     Buttons,
@@ -40,6 +28,9 @@ from .messages import (
     Text,
     Video,
 )
+from .addresses import chat_of, chosen_id, id_in, is_group, message_id, normalized, person, serialized_id
+from .cards import contact_of
+from .errors import answered_object, send_error
 
 Method = Literal["POST", "PUT"]
 

@@ -8,12 +8,12 @@ from typing import Any, Literal
 
 import msgspec
 
-from ._values import Object, listed, mapping, moment, present, text
-from ._waha_addresses import jid, phone_in
-from ._waha_delivery import Health
-from .base import Check
-from .messages import ProviderStatus, Trouble
-from .signing import same_secret
+from .._values import Object, listed, mapping, moment, present, text
+from ..base import Check
+from ..messages import ProviderStatus, Trouble
+from ..signing import same_secret
+from .addresses import jid, phone_in
+from .delivery import Health
 
 Quality = Literal["excellent", "good", "poor", "disconnected"]
 PairingState = Literal["starting", "scan", "linked", "failed"]

@@ -4,17 +4,17 @@ Source: https://waha.devlike.pro/docs/how-to/events, https://waha.devlike.pro/do
     and the webhooks in tests/samples/whatsapp_web.
 """
 
-from . import _waha_sessions
-from ._values import mapping, present, text, word
-from ._waha_addresses import id_in, is_group, jid, person, public_id
-from ._waha_delivery import Delivery, Reader, identity_of, news, people_of
-from .messages import Event
+from .._values import mapping, present, text, word
+from ..messages import Event
+from . import sessions
+from .addresses import id_in, is_group, jid, person, public_id
+from .delivery import Delivery, Reader, identity_of, news, people_of
 
 
 def _session(delivery: Delivery) -> Event:
     item = delivery.item
-    state = _waha_sessions.state_of(item)
-    punished = [reason for _, reason in _waha_sessions.restrictions(delivery.me)]
+    state = sessions.state_of(item)
+    punished = [reason for _, reason in sessions.restrictions(delivery.me)]
     details = present(
         state=state.word,
         status=text(item, "status"),

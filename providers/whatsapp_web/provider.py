@@ -16,15 +16,15 @@ from urllib.parse import quote, urlencode, urlsplit
 import msgspec
 from msgspec import Meta
 
-from . import _waha_inbound, _waha_outbound, _waha_sessions
-from ._values import Object, text
-from ._waha_addresses import chat_of, chosen_id, id_in, jid, message_id, phone_in, serialized_id
-from ._waha_errors import answer, answered_object, call_error, is_missing_session, is_unresolved
-from ._waha_media import media_of
-from .base import Check, Flow, Pacing, ProviderInfo, Request, Response, Webhook, WhatsAppProvider, refused_status
-from .errors import AccountBroken, Rejected, Restricted, Unavailable, Unverified
-from .messages import Event, Media, MessageData, MessageResult, Pairing, ProviderStatus, Recipient
-from .signing import hmac_hex, verify_hmac_hex
+from .._values import Object, text
+from ..base import Check, Flow, Pacing, ProviderInfo, Request, Response, Webhook, WhatsAppProvider, refused_status
+from ..errors import AccountBroken, Rejected, Restricted, Unavailable, Unverified
+from ..messages import Event, Media, MessageData, MessageResult, Pairing, ProviderStatus, Recipient
+from ..signing import hmac_hex, verify_hmac_hex
+from . import inbound, outbound, sessions
+from .addresses import chat_of, chosen_id, id_in, jid, message_id, phone_in, serialized_id
+from .errors import answer, answered_object, call_error, is_missing_session, is_unresolved
+from .media import media_of
 
 _SECRET = {"secret": True}
 _SIGNS = {**_SECRET, "signs": True}
@@ -156,7 +156,7 @@ class WhatsAppWeb(WhatsAppProvider, frozen=True, kw_only=True):
         verify_hmac_hex(self._hmac_keys, hook.body, hook.headers.get("x-webhook-hmac", "").lower(), _ALGORITHM)
 
     def parse(self, hook: Webhook) -> list[Event]:
-        return _waha_inbound.events(hook.body, self.phone_number)
+        return inbound.events(hook.body, self.phone_number)
 
     def owns(self, event: Event) -> bool:
         """All sessions of a server may sign with one key, so each event must be of this one."""
@@ -168,7 +168,7 @@ class WhatsAppWeb(WhatsAppProvider, frozen=True, kw_only=True):
 
     def probe(self, callback_url: str) -> Request:
         """Under a name of ours: every webhook of WAHA says that something happened."""
-        body = f'{{"event":"{_waha_inbound.PROBE}","session":"{self.session}"}}'.encode()
+        body = f'{{"event":"{inbound.PROBE}","session":"{self.session}"}}'.encode()
         headers = {
             "content-type": "application/json",
             "x-webhook-hmac-algorithm": _ALGORITHM,
@@ -179,41 +179,41 @@ class WhatsAppWeb(WhatsAppProvider, frozen=True, kw_only=True):
     # ------------------------------------------------------------ sending
 
     def send_message(self, message: MessageData) -> Flow[MessageResult]:
-        method, path, body = _waha_outbound.message_request(message, session=self.session, own_phone=self.phone_number)
+        method, path, body = outbound.message_request(message, session=self.session, own_phone=self.phone_number)
         response = yield self._request(method, path, body)
         if message.to.phone is not None and "chatId" in body and is_unresolved(response):
             # Nothing was sent. The number may live under an older form of it; a look-up before each message would
             # itself be a sign of spam.
             chat = yield from self._known_chat(message.to.phone)
             response = yield self._request(method, path, {**body, "chatId": chat})
-        by_url = _waha_outbound.is_by_url(message)
-        return _waha_outbound.message_result(response, by_url=by_url, secrets=self._secrets)
+        by_url = outbound.is_by_url(message)
+        return outbound.message_result(response, by_url=by_url, secrets=self._secrets)
 
     def find_message(self, message: MessageData) -> Flow[MessageResult | None]:
         """By the id that it was given; where the engine took none, nobody can tell.
 
         Not found is not unsent: an engine that reconnects may send later.
         """
-        if not _waha_outbound.has_chosen_id(message):
+        if not outbound.has_chosen_id(message):
             return None
         chat, bare = chat_of(message.to), chosen_id(message.correlation_id)
         messages = f"api/{self.session}/chats/{_quoted(chat)}/messages"
         response = yield self._get(f"{messages}/{_quoted(serialized_id(bare, chat, self.phone_number))}")
         found = answered_object(response)
         if 200 <= response.status < 300 and _is(found, bare):
-            return _waha_outbound.result_of(found)
+            return outbound.result_of(found)
         # The engine may keep the chat under the hidden number, and so the message under another whole id.
         query = {"limit": str(_RECENT), "downloadMedia": "false", "filter.fromMe": "true"}
         recent = yield from self._call(self._get(messages, query))
         ours = [one for one in recent if _is(one, bare)] if isinstance(recent, list) else []
-        return _waha_outbound.result_of(ours[0]) if ours else None
+        return outbound.result_of(ours[0]) if ours else None
 
     def mark_read(self, message_id: str, chat: Recipient, *, typing: bool = False) -> Flow[None]:
         """Show the message as read, and, if *typing*, that an answer is being written.
 
         May be repeated freely; a failure must not fail a send.
         """
-        receipt = _waha_outbound.read_receipt(message_id, chat_of(chat))
+        receipt = outbound.read_receipt(message_id, chat_of(chat))
         yield from self._call(self._request("POST", "api/sendSeen", {"session": self.session, **receipt}))
         if typing:
             yield from self._typing("startTyping", chat)
@@ -241,7 +241,7 @@ class WhatsAppWeb(WhatsAppProvider, frozen=True, kw_only=True):
             yield from self._create([])
             return
         steps = {"stopped": "start", "failed": "restart"}
-        if step := steps.get(_waha_sessions.state_of(session).word):
+        if step := steps.get(sessions.state_of(session).word):
             yield from self._call(self._request("POST", f"{self._path}/{step}"))
 
     def validate_config(self, callback_url: str | None = None) -> Flow[list[Check]]:
@@ -253,8 +253,8 @@ class WhatsAppWeb(WhatsAppProvider, frozen=True, kw_only=True):
             return [Check(name="credentials", passed=False, detail=error.detail, fix=fix)]
         found = [Check(name="credentials", passed=True), (yield from self._server_check())]
         if session is None:
-            return [*found, _waha_sessions.missing_check()]
-        told = _waha_sessions.checks(session, key=self.hmac_key, own_phone=self.phone_number, callback_url=callback_url)
+            return [*found, sessions.missing_check()]
+        told = sessions.checks(session, key=self.hmac_key, own_phone=self.phone_number, callback_url=callback_url)
         return [*found, *told]
 
     def get_status(self) -> Flow[ProviderStatus]:
@@ -263,7 +263,7 @@ class WhatsAppWeb(WhatsAppProvider, frozen=True, kw_only=True):
         except _CONFIGURATION_ERRORS as error:
             return refused_status(error)
         if session is None:
-            missing = _waha_sessions.MISSING
+            missing = sessions.MISSING
             return ProviderStatus(
                 is_connected=False,
                 connection_quality=missing.quality,
@@ -271,22 +271,22 @@ class WhatsAppWeb(WhatsAppProvider, frozen=True, kw_only=True):
                 detail=missing.advice,
                 trouble=missing.trouble,
             )
-        return _waha_sessions.session_status(session)
+        return sessions.session_status(session)
 
     def receive_messages(self, callback_url: str) -> Flow[None]:
         """Write the webhook into the session, in the place of an older one of ours; those of others stay.
 
         Only where something changes: a session restarts when it is configured.
         """
-        ours = _waha_sessions.webhook(callback_url, self.hmac_key)
+        ours = sessions.webhook(callback_url, self.hmac_key)
         session = yield from self._session()
         if session is None:
             if (yield from self._create([ours])):
                 return
             session = (yield from self._session()) or {}
-        present = _waha_sessions.webhooks_of(session)
+        present = sessions.webhooks_of(session)
         wanted = [*self._foreign(present, callback_url), ours]
-        if not _waha_sessions.has_same(present, wanted):
+        if not sessions.has_same(present, wanted):
             yield from self._configure(session, wanted)
 
     def disconnect(self) -> Flow[None]:
@@ -295,7 +295,7 @@ class WhatsAppWeb(WhatsAppProvider, frozen=True, kw_only=True):
         if session is None:
             return
         yield from self._call(self._request("POST", f"{self._path}/stop"))
-        present = _waha_sessions.webhooks_of(session)
+        present = sessions.webhooks_of(session)
         others = self._foreign(present, None)
         if len(others) < len(present):
             yield from self._configure(session, others)
@@ -305,7 +305,7 @@ class WhatsAppWeb(WhatsAppProvider, frozen=True, kw_only=True):
     def pairing(self) -> Flow[Pairing]:
         """The first code lives for a minute, each next one for 20 seconds, and there are six."""
         session = yield from self._session()
-        state = _waha_sessions.MISSING if session is None else _waha_sessions.state_of(session)
+        state = sessions.MISSING if session is None else sessions.state_of(session)
         if state.word != "scan_qr":
             return Pairing(state=state.pairing, detail=state.advice)
         path = f"api/{self.session}/auth/qr"
@@ -351,20 +351,20 @@ class WhatsAppWeb(WhatsAppProvider, frozen=True, kw_only=True):
 
     def _create(self, webhooks: list[Any]) -> Flow[bool]:
         """Create and start the session; False where it is there already."""
-        response = yield self._request("POST", "api/sessions", _waha_sessions.new_session(self.session, webhooks))
+        response = yield self._request("POST", "api/sessions", sessions.new_session(self.session, webhooks))
         if response.status in _CONFLICTS:
             return False
         self._answered(response)
         return True
 
     def _configure(self, session: Object, webhooks: list[Any]) -> Flow[None]:
-        yield from self._call(self._request("PUT", self._path, _waha_sessions.with_webhooks(session, webhooks)))
+        yield from self._call(self._request("PUT", self._path, sessions.with_webhooks(session, webhooks)))
 
     def _foreign(self, webhooks: list[Any], callback_url: str | None) -> list[Any]:
         return [
             entry
             for entry in webhooks
-            if not any(_waha_sessions.is_signed_with(entry, key) for key in self._hmac_keys)
+            if not any(sessions.is_signed_with(entry, key) for key in self._hmac_keys)
             and not (isinstance(entry, dict) and callback_url is not None and entry.get("url") == callback_url)
         ]
 
@@ -455,6 +455,3 @@ def _png(drawn: Any) -> bytes | None:
         return base64.b64decode(_text_in(drawn, "data") or "", validate=True) or None
     except (binascii.Error, ValueError):
         return None
-
-
-PROVIDER = WhatsAppWeb

@@ -10,10 +10,10 @@ from typing import Any, Literal
 
 import msgspec
 
-from . import _json
-from ._values import Object, Unreadable, bounded, mapping, moment, text
-from ._waha_addresses import MessageId, id_in, is_group, jid, message_id, person, phone_in
-from .messages import AccountUpdate, Contact, Event
+from .. import _json
+from .._values import Object, Unreadable, bounded, mapping, moment, text
+from ..messages import AccountUpdate, Contact, Event
+from .addresses import MessageId, id_in, is_group, jid, message_id, person, phone_in
 
 Health = Literal["down", "degraded", "retest"]
 

@@ -6,12 +6,12 @@ Source: https://waha.devlike.pro/docs/how-to/events/#messageack,
 
 from typing import Any
 
-from . import _json
-from ._values import Object, mapping, moment, text
-from ._waha_addresses import MessageId, correlation_in, jid, person
-from ._waha_delivery import Delivery, Reader, identity_of, news, people_of
-from ._waha_errors import reported
-from .messages import Contact, Event, Status, StatusValue
+from .. import _json
+from .._values import Object, mapping, moment, text
+from ..messages import Contact, Event, Status, StatusValue
+from .addresses import MessageId, correlation_in, jid, person
+from .delivery import Delivery, Reader, identity_of, news, people_of
+from .errors import reported
 
 _STATUSES: dict[str, StatusValue] = {
     "ERROR": "failed",

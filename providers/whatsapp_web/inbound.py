@@ -8,13 +8,15 @@ from typing import Literal
 
 import msgspec
 
-from . import _json, _waha_news, _waha_receipts
-from ._values import UNREADABLE, Object, Unreadable, listed, mapping, moment, present, text, word
-from ._waha_addresses import MessageId, correlation_in, id_in, is_group, jid, message_id, person, public_id
-from ._waha_content import content_of, forwarding, is_protocol, media_errors, raw_type
-from ._waha_delivery import Delivery, Reader, identity_of, news, people_of, unread
-from .errors import Malformed
-from .messages import Event, EventType, Message, PollVote, UnknownContent
+from .. import _json
+from .._values import UNREADABLE, Object, Unreadable, listed, mapping, moment, present, text, word
+from ..errors import Malformed
+from ..messages import Event, EventType, Message, PollVote, UnknownContent
+from . import news as waha_news
+from . import receipts
+from .addresses import MessageId, correlation_in, id_in, is_group, jid, message_id, person, public_id
+from .content import content_of, forwarding, is_protocol, media_errors, raw_type
+from .delivery import Delivery, Reader, identity_of, news, people_of, unread
 
 # Of no WAHA: we post it to ourselves, to see that it arrives.
 PROBE = "ingress.probe"
@@ -189,8 +191,8 @@ def _kind_of_chat(chat: str) -> str | None:
 
 
 _READERS: dict[str, Reader] = {
-    **_waha_news.READERS,
-    **_waha_receipts.READERS,
+    **waha_news.READERS,
+    **receipts.READERS,
     "message": _message,
     "message.any": _message,
     "message.reaction": _reaction,
