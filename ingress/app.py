@@ -30,6 +30,7 @@ from .calls.egress import Egress
 from .calls.transfers import Transfers
 from .delivery.relay import Relay
 from .health.prober import Prober
+from .identifiers import PLATFORM_ID
 from .receiving.webhooks import Inbound
 from .sending.attempts import Attempts
 from .sending.breakers import Breakers
@@ -194,6 +195,8 @@ async def _listen(database: Database, manager: WhatsAppProviderManager, changes:
             organization_id, _, version = payload.partition(":")
             manager.hear(UUID(organization_id), int(version), "notify")
             changes.heard(UUID(organization_id))
+        if payload is None or payload.startswith(str(PLATFORM_ID)):  # what was notified before was missed
+            await manager.find_plugins()
 
 
 async def _watch_lag() -> None:
@@ -293,6 +296,7 @@ ROUTES = [
             redirect_slashes=False,
             routes=[
                 _Route("/providers", integrations.list_providers),
+                _Route("/providers/reload", integrations.reload_providers, methods=["POST"]),
                 _Route("/provider/current", integrations.current),
                 _Route("/provider/configure", integrations.configure, methods=["POST"]),
                 _Route("/provider/fallback", integrations.get_fallback, methods=["GET"]),

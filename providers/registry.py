@@ -1,7 +1,8 @@
 """Which providers there are: in this package, from other distributions, registered by hand.
 
 Looking for them imports nothing. A plug-in is imported when it is first asked for, and one that turns out to
-be broken is `failed` with its reason, while the others go on.
+be broken is `failed` with its reason, while the others go on. What is imported stays imported: another version of it
+takes a restart.
 """
 
 import importlib
@@ -9,15 +10,18 @@ import importlib.metadata
 import importlib.util
 import logging
 import pkgutil
+import sys
 from collections.abc import Callable, Iterable
+from functools import partial
 from types import ModuleType
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 
 from .base import ProviderInfo, WhatsAppProvider
 
 ENTRY_POINT_GROUP = "whatsapp_ingress.providers"
+RUNTIME = "runtime"  # the origin of what was registered by hand
 
 # The modules of this package that are no provider: the contract, and a dialect that several speak.
 _CONTRACT = {"base", "cloud_api", "errors", "messages", "registry", "signing", "testing"}
@@ -38,24 +42,32 @@ class RegistryEntry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     state: Literal["discovered", "registered", "failed"]  # discovered: found, not imported yet
     origin: str  # the module, the entry point's value, or `runtime`
     info: ProviderInfo | None = None  # of registered ones
-    reason: str | None = None  # of failed ones
+    reason: str | None = None  # of failed ones; of registered ones, why they need a restart
+
+
+class Installed(NamedTuple):
+    """An entry point, and the distribution it is from: '' where none is known."""
+
+    point: importlib.metadata.EntryPoint
+    distribution: str
+    version: str
 
 
 class Registry:
     """The providers by name. *entry_points* stands in for those of the installed distributions."""
 
     def __init__(self, entry_points: Iterable[importlib.metadata.EntryPoint] | None = None) -> None:
+        self._entry_points = None if entry_points is None else list(entry_points)
         self._entries: dict[str, RegistryEntry] = {}
         self._loaders: dict[str, Callable[[], Any]] = {}
         self._types: dict[str, ProviderType] = {}
         # Two plug-ins of one name: the first stays, the others are only remembered.
         self._repeated: list[RegistryEntry] = []
+        self._installed: dict[str, Installed] = {}  # those of the entries that are from an entry point
+        self._imported: dict[str, str] = {}  # the version of each distribution of which something was imported
         for name in _builtin_names():
             self._discover(name, f"{__package__}.{name}", _module_loader(f"{__package__}.{name}"))
-        if entry_points is None:
-            entry_points = importlib.metadata.entry_points(group=ENTRY_POINT_GROUP)
-        for point in entry_points:
-            self._discover(point.name, point.value, point.load)
+        self.reload(self.scan())
 
     def get(self, name: str) -> ProviderType:
         """The provider *name*, imported on first use, else `UnknownProvider`."""
@@ -76,6 +88,45 @@ class Registry:
             self._load(name)
         return sorted([*self._entries.values(), *self._repeated], key=lambda entry: entry.name)
 
+    def scan(self) -> list[Installed]:
+        """What is installed now, for `reload`. Reads files and changes nothing here: a thread may do it."""
+        importlib.invalidate_caches()
+        found = self._entry_points
+        if found is None:
+            found = list(importlib.metadata.entry_points(group=ENTRY_POINT_GROUP))
+        return [
+            Installed(point, *((point.dist.name, point.dist.version) if point.dist else ("", ""))) for point in found
+        ]
+
+    def reload(self, installed: Iterable[Installed]) -> tuple[list[str], list[str]]:
+        """Take up what came and went: the names discovered, failed ones again among them, and those that are gone.
+
+        What was unregistered stays away until it is installed anew.
+        """
+        found = list(installed)
+        former, self._installed, self._repeated = self._installed, {}, []
+        here = {each.point.name for each in found}
+        gone = [name for name in former.keys() & self._entries.keys() - here if self._entries[name].origin != RUNTIME]
+        for name in gone:
+            self._forget(name)
+        discovered = []
+        for each in found:
+            name, known = each.point.name, former.get(each.point.name)
+            entry = self._entries.get(name)
+            if entry is not None and (name in self._installed or known is None or entry.origin == RUNTIME):
+                self._repeat(name, each.point.value)
+                continue
+            self._installed[name] = each
+            if known == each and (entry is None or entry.state != "failed"):
+                continue
+            if entry is not None and entry.state == "registered" and (reason := self._needs_restart(each)):
+                self._entries[name] = msgspec.structs.replace(entry, reason=reason)
+                continue
+            self._forget(name)
+            self._discover(name, each.point.value, partial(self._import, each))
+            discovered.append(name)
+        return discovered, gone
+
     def register(self, provider: ProviderType) -> None:
         """Add *provider* while running. Raises ValueError where it is none, or its name is taken."""
         flaw = _flaw(provider)
@@ -84,21 +135,41 @@ class Registry:
         name = provider.info.name
         if name in self._entries and self._entries[name].state != "failed":
             raise ValueError(f"there is a provider {name!r} already")
-        self._accept(provider, "runtime")
+        self._accept(provider, RUNTIME)
 
     def unregister(self, name: str) -> None:
         """Forget *name*, or `UnknownProvider`. Values already made from it stay usable."""
-        if self._entries.pop(name, None) is None:
+        if name not in self._entries:
             raise UnknownProvider(self._why_not(name))
-        self._types.pop(name, None)
-        self._loaders.pop(name, None)
+        self._forget(name)
+
+    def _forget(self, name: str) -> None:
+        for kept in (self._entries, self._types, self._loaders):
+            kept.pop(name, None)
+
+    def _repeat(self, name: str, origin: str) -> None:
+        reason = f"{self._entries[name].origin} already has the name {name!r}"
+        self._repeated.append(RegistryEntry(name=name, state="failed", origin=origin, reason=reason))
+        _log.error("provider %s from %s failed: %s", name, origin, reason)
+
+    def _needs_restart(self, installed: Installed) -> str | None:
+        """Why, where another version of its distribution was imported."""
+        _, distribution, version = installed
+        imported = self._imported.get(distribution, version)
+        if imported == version:
+            return None
+        return f"{distribution} {version} is installed, but this process has imported {imported}: restart it"
+
+    def _import(self, installed: Installed) -> Any:
+        if reason := self._needs_restart(installed):
+            raise ImportError(reason)
+        try:
+            return installed.point.load()
+        finally:
+            if installed.point.module.partition(".")[0] in sys.modules:  # else nothing of it is left behind
+                self._imported[installed.distribution] = installed.version
 
     def _discover(self, name: str, origin: str, load: Callable[[], Any]) -> None:
-        if name in self._entries:
-            reason = f"{self._entries[name].origin} already has the name {name!r}"
-            self._repeated.append(RegistryEntry(name=name, state="failed", origin=origin, reason=reason))
-            _log.error("provider %s from %s failed: %s", name, origin, reason)
-            return
         self._entries[name] = RegistryEntry(name=name, state="discovered", origin=origin)
         self._loaders[name] = load
 

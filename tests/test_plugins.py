@@ -2,7 +2,11 @@
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any, ClassVar
@@ -20,7 +24,7 @@ from ingress.settings import Settings
 from ingress.switching.manager import WhatsAppProviderManager
 from providers import Flow, MessageData, MessageResult, ProviderInfo, Registry, Rejected
 from providers.meta_business import MetaBusiness
-from providers.registry import ENTRY_POINT_GROUP
+from providers.registry import ENTRY_POINT_GROUP, Installed
 
 from .conftest import serving
 from .gateway import Answer, Gateway, Organization, eventually, leave
@@ -302,3 +306,142 @@ async def test_organizations_are_told_of_a_plugin_that_leaves_and_comes_back(
             ("unhealthy", "plugin_missing"),
             ("recovered", "plugin_missing"),
         ]
+
+
+# ---------------------------------------------------------------- installed while the service runs
+
+SOURCE = """
+from typing import ClassVar
+import msgspec
+from providers import ProviderInfo
+from providers.meta_business import MetaBusiness
+
+class Tourist(MetaBusiness, frozen=True, kw_only=True):
+    info: ClassVar[ProviderInfo] = msgspec.structs.replace(MetaBusiness.info, name="tourist")
+"""
+RELOAD = f"{PROVIDERS}/reload"
+NOTHING: dict[str, Any] = {"added": [], "removed": [], "failed": {}, "needs_restart": {}}
+
+
+@pytest.fixture
+def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
+    """Puts a version of the distribution `tourism` on the path of Python, in place of any other; None takes it away."""
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def put(version: str | None, source: str = SOURCE) -> None:
+        for former in tmp_path.glob("tourism-*"):
+            shutil.rmtree(former)
+        (tmp_path / "tourism.py").unlink(missing_ok=True)
+        if version is not None:
+            (tmp_path / "tourism.py").write_text(source)
+            about = tmp_path / f"tourism-{version}.dist-info"
+            about.mkdir()
+            (about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: tourism\nVersion: {version}\n")
+            (about / "entry_points.txt").write_text(f"[{ENTRY_POINT_GROUP}]\ntourist = tourism:Tourist\n")
+
+    yield put
+    sys.modules.pop("tourism", None)
+
+
+async def reloaded(gateway: Gateway) -> dict[str, Any]:
+    """The answer of one process that is asked to look, and the others are to do so, too."""
+    answer = await gateway.call("POST", RELOAD, key=gateway.platform_key)
+    assert answer.status == 200
+    return dict(answer.json)
+
+
+async def test_a_plugin_is_installed_and_uninstalled_without_a_restart(
+    gateway: Gateway, settings: Settings, install: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In every process; its configs wait for it, and another version says that it needs a restart."""
+    looks = []
+    reload = Registry.reload
+    monkeypatch.setattr(Registry, "reload", lambda *arguments: [looks.append(1), reload(*arguments)][1])
+
+    async def all_looked(gateway: Gateway) -> dict[str, Any]:
+        """`reloaded`, when both processes have seen the notification; who was asked has then looked twice."""
+        looks.clear()
+        found = await reloaded(gateway)
+        await eventually(lambda: len(looks) == 3)
+        return found
+
+    async with serving(settings) as url:
+        await eventually(lambda: len(looks) == 2)  # made, and listening
+        other = Gateway(url, settings.platform_key, gateway.session, gateway.meta)
+        organization = await gateway.organization()
+        there = Organization(other, organization.id, organization.key)
+        assert (await configured(organization, "tourist")).status == 400
+        assert await all_looked(gateway) == NOTHING
+        install("1.0")
+        assert await all_looked(gateway) == NOTHING | {"added": ["tourist"]}
+        assert [entry["state"] for entry in (await listed(there))["tourist"]] == ["registered"]
+        assert (await configured(organization, "tourist")).status == 200
+        assert (await there.send()).json["provider"] == "tourist"
+        install("2.0")
+        [(name, reason)] = (await all_looked(gateway))["needs_restart"].items()
+        assert (name, reason) == ("tourist", "tourism 2.0 is installed, but this process has imported 1.0: restart it")
+        assert [entry["reason"] for entry in (await listed(there))["tourist"]] == [reason]
+        assert (await organization.send()).json["provider"] == "tourist"
+        for _ in range(2):
+            install(None)
+            assert await all_looked(other) == NOTHING | {"removed": ["tourist"]}
+            for each in (organization, there):
+                refused = await each.send()
+                assert (refused.status, refused.json["code"]) == (503, "plugin_missing")
+                current = (await each.call("GET", f"{BASE}/provider/current")).json
+                assert (current["provider"], current["state"]) == ("tourist", "error")
+            install("1.0")
+            assert await all_looked(other) == NOTHING | {"added": ["tourist"]}
+            for each in (organization, there):
+                sent = await each.send()
+                assert (sent.status, sent.json["provider"]) == (200, "tourist")
+        install(None)
+        await all_looked(gateway)
+
+
+async def test_a_process_that_missed_it_looks_when_it_listens_again(
+    service: Gateway, registry: Registry, settings: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A notification does not wait for who is away."""
+    organization = await service.organization()
+    (tmp_path / "latecomer.py").write_text(SOURCE)
+    late = Installed(EntryPoint(name="tourist", value="latecomer:Tourist", group=ENTRY_POINT_GROUP), "late", "1")
+    assert "tourist" not in await listed(organization)
+    monkeypatch.setattr(registry, "scan", lambda: [late])
+    connection = await asyncpg.connect(settings.database_url)
+    await connection.execute("select pg_terminate_backend(pid) from pg_stat_activity where query ilike 'listen%'")
+    await connection.close()
+    await eventually(lambda: listed(organization), lambda found: "tourist" in found)
+
+
+async def test_reloading_is_for_the_platform_and_needs_the_database(
+    service: Gateway, registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What cannot be notified is not begun; an environment that cannot be read changes nothing."""
+    organization = await service.organization()
+    refused = await organization.call("POST", RELOAD)
+    assert (refused.status, refused.json["code"]) == (403, "forbidden")
+    failed = (await reloaded(service))["failed"]
+    assert {name: reason for name, (_, reason) in BROKEN.items() if reason not in failed[name]} == {}
+
+    def unreadable() -> Any:
+        raise OSError("half of it is there")
+
+    monkeypatch.setattr(registry, "scan", unreadable)
+    answer = await service.call("POST", RELOAD, key=service.platform_key)
+    assert (answer.status, answer.json["code"]) == (503, "unavailable")
+    assert "half of it is there" in answer.json["detail"]
+    assert (await listed(organization))["meta_business"]
+
+
+async def test_reloading_from_the_command_line(gateway: Gateway, tmp_path: Path) -> None:
+    """What came, went and failed, a line each; 1 where one failed."""
+    command = [sys.executable, "-m", "ingress", "providers", "reload", "--url", gateway.url]
+
+    async def run(*options: str) -> "subprocess.CompletedProcess[str]":
+        keyed = [*command, "--key", gateway.platform_key, *options]
+        return await asyncio.to_thread(subprocess.run, keyed, capture_output=True, text=True, timeout=30)
+
+    done = await run()
+    assert (done.returncode, done.stdout, done.stderr) == (0, "Nothing changed.\n", "")
+    assert json.loads((await run("--json")).stdout) == NOTHING

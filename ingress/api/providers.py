@@ -11,6 +11,7 @@ from starlette.responses import Response
 from providers import Check, SendError
 from providers.base import config_fields
 
+from .. import log
 from ..accounts.accounts import (
     ChangeRefused,
     Config,
@@ -31,10 +32,10 @@ from ..identifiers import parse_id
 from ..storage.database import Database
 from ..storage.statements import audit
 from ..switching.change import NoFormerConfig, NotReceiving, Switched, TooSlow, VersionConflict
-from ..switching.manager import WhatsAppProviderManager
+from ..switching.manager import PluginsUnreadable, WhatsAppProviderManager
 from ..switching.policy import FallbackPolicy
 from ..validation import ConfigData, Name, ProviderType, Reason
-from ..web.auth import Principal, client_address, organization_of
+from ..web.auth import Principal, authorize_platform, client_address, organization_of
 from ..web.limits import LOOK_WEIGHT, check_calls_out
 from ..web.middleware import decode_kept, int_of, limit_of, page_of
 from ..web.problems import Problem, call_problem, json_response, not_found, unavailable
@@ -173,6 +174,18 @@ async def list_providers(request: Request[Any]) -> Response:
             shown["fields"] = config_fields(_manager(request).registry.get(entry.name))
         listed.append(shown)
     return json_response({"providers": listed})
+
+
+async def reload_providers(request: Request[Any]) -> Response:
+    """POST …/providers/reload (platform key): plug-ins that were installed or uninstalled, in every process."""
+    principal = await authorize_platform(request)
+    try:
+        found = await _manager(request).reload_plugins()
+    except PluginsUnreadable as error:
+        raise unavailable(str(error)) from None
+    names = {what: sorted(each) for what, each in msgspec.structs.asdict(found).items()}
+    log.wide("plugins", outcome="reloaded", **names, actor=principal.name)
+    return json_response(found)
 
 
 async def current(request: Request[Any]) -> Response:

@@ -47,7 +47,8 @@ def main() -> None:
     migration.add_argument("--login", help="the login of `ingress serve`; without it the one of DATABASE_URL")
     providers = commands.add_parser("providers", help="list the provider plug-ins, or check one")
     providers.add_argument("--matrix", action="store_true", help="print who can do what, as a table in Markdown")
-    check = providers.add_subparsers(dest="action").add_parser("check", help="hold a plug-in to the contract")
+    actions = providers.add_subparsers(dest="action")
+    check = actions.add_parser("check", help="hold a plug-in to the contract")
     check.add_argument("name")
     check.add_argument("--samples", type=Path, help="a folder of samples, with an account.json")
     commands.add_parser("schema", help="print the JSON Schema of an event")
@@ -55,7 +56,7 @@ def main() -> None:
     demo = commands.add_parser("demo", help="play a scene on a throw-away database, and check it")
     demo.add_argument("--webhooks", type=int, default=2_000)
     demo.add_argument("--sends", type=int, default=200)
-    remote.add_commands(commands)
+    remote.add_commands(commands, actions)
     options = parser.parse_args()
     if hasattr(options, "run"):
         sys.exit(remote.run(options))

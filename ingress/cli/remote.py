@@ -1,4 +1,4 @@
-"""Commands that speak to a running service over its API: switch, rollback, status, audit, org, key.
+"""Commands that speak to a running service over its API: switch, rollback, status, audit, org, key, providers reload.
 
 The exit status is 0 where it was done, 1 where it was refused or a trail is broken, 3 where the version was another one
 (look, and decide again), 4 where the service did not answer or cannot answer now (try again). 2 is argparse's own.
@@ -95,8 +95,8 @@ def _said(problem: Row, status: int) -> str:
 # ------------------------------------------------------------------ the commands
 
 
-def add_commands(commands: Any) -> None:
-    """Add them to the parser of `ingress`; each sets ``run``."""
+def add_commands(commands: Any, providers: Any) -> None:
+    """Add them to the parsers of `ingress` and of `ingress providers`; each sets ``run``."""
 
     def command(parent: Any, name: str, about: str, run: Callable[..., Any]) -> argparse.ArgumentParser:
         parser: argparse.ArgumentParser = parent.add_parser(name, help=about, description=about)
@@ -125,6 +125,8 @@ def add_commands(commands: Any) -> None:
     verify.add_argument(
         "--noted", metavar="ENTRIES:HASH", help="an end as it was printed before: it must still be there"
     )
+    about = "take up plug-ins that were installed or uninstalled, in every process (platform key)"
+    command(providers, "reload", about, _reload_providers).set_defaults(platform=True)
     org = commands.add_parser("org", help="organizations (platform key)").add_subparsers(dest="action", required=True)
     command(org, "list", "every organization", _organizations).set_defaults(platform=True)
     made = command(org, "create", "a new organization", _create_organization)
@@ -278,6 +280,14 @@ def _verify(client: Client, options: argparse.Namespace) -> Answer:
     else:
         line = f"BROKEN at entry {told['first_broken']}: {told['reason']}"
     return told, [line], int(not told["intact"])
+
+
+def _reload_providers(client: Client, options: argparse.Namespace) -> Answer:
+    found = client.call("POST", f"{BASE}/providers/reload")
+    lines = [f"{name} {what}." for what in ("added", "removed") for name in found[what]]
+    lines += [f"{name} failed: {reason}" for name, reason in found["failed"].items()]
+    lines += [f"{name} needs a restart: {reason}" for name, reason in found["needs_restart"].items()]
+    return found, lines or ["Nothing changed."], int(bool(found["failed"]))
 
 
 def _organizations(client: Client, options: argparse.Namespace) -> Answer:

@@ -5,6 +5,9 @@ A plug-in, in each process (`providers/registry.py`; its failures are logged and
     discovered ──first use──▶ registered ◀──register, unregister──▶ (gone)
         └──────cannot be imported, breaks the contract──▶ failed
 
+What was installed or uninstalled since is found by `reload_plugins`, in every process; a process that could not be
+notified looks when it listens again.
+
 Its configs stay when it goes, and are used again when it comes back. Meanwhile they are shown in `error`, sends go to
 the fallbacks, and webhooks are answered 503: they come again. So it is with a config that cannot be opened (its key is
 gone, its record damaged), but that an active one is replaced by no fallback.
@@ -26,6 +29,7 @@ order, or a configuration among them. `Switching` (ingress/switching/switch.py) 
 """
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -94,6 +98,19 @@ class Route(msgspec.Struct, frozen=True):
         return not (self.order and self.order[0].is_damaged)
 
 
+class PluginsUnreadable(Exception):
+    """Python's environment cannot be read; the text says why. Plug-ins stay as they are."""
+
+
+class Reloaded(msgspec.Struct, frozen=True):
+    """What came and went; with their reasons, those that failed and those that a restart would replace."""
+
+    added: list[str]
+    removed: list[str]
+    failed: dict[str, str]
+    needs_restart: dict[str, str]
+
+
 class _Held(msgspec.Struct, frozen=True):
     """A route as this process last read it. ``doubtful``: something is said to have changed since."""
 
@@ -105,7 +122,8 @@ class _Held(msgspec.Struct, frozen=True):
 class WhatsAppProviderManager:
     """The registry of plug-ins, and the configs of every organization.
 
-    `register`, `unregister`, `list_providers`; `provider_for` an organization, `set_provider`, `switch`.
+    `register`, `unregister`, `reload_plugins`, `list_providers`; `provider_for` an organization, `set_provider`,
+    `switch`.
     """
 
     def __init__(
@@ -132,6 +150,7 @@ class WhatsAppProviderManager:
         self.recover = switching.recover
         self._undoing = switching.undoing
         self.forecast = Forecast(database, self.accounts, self.ownership).of
+        self._reloading = asyncio.Lock()
         self._listening = False  # to the database, which tells of changes
         self._routes: dict[UUID, _Held] = {}
         self._all_configs: dict[UUID, tuple[float, list[Config]]] = {}
@@ -156,6 +175,42 @@ class WhatsAppProviderManager:
         """Forget a plug-in; calls under way end as they would have. Raises `UnknownProvider`."""
         self.registry.unregister(name)
         self.forget_all(listening=self._listening)
+
+    async def reload_plugins(self) -> Reloaded:
+        """Find plug-ins that were installed or uninstalled: here, and in all other processes, which log what they find.
+
+        Raises `StoreUnavailable` and `PluginsUnreadable`; then nothing was changed here.
+        """
+        async with self._reloading:  # our own notification finds nothing new
+            async with self._database.worker() as connection:
+                await switches.notify(connection, PLATFORM_ID, CHANNEL, 0)
+            discovered, gone = await self._find_plugins()
+        entries = self.registry.entries()
+        return Reloaded(
+            [entry.name for entry in entries if entry.name in discovered and entry.state == "registered"],
+            gone,
+            {entry.name: entry.reason for entry in entries if entry.reason and entry.state == "failed"},
+            {entry.name: entry.reason for entry in entries if entry.reason and entry.state == "registered"},
+        )
+
+    async def find_plugins(self) -> None:
+        """Find those that were installed or uninstalled, in this process; a failure is logged."""
+        async with self._reloading:
+            with contextlib.suppress(PluginsUnreadable):
+                await self._find_plugins()
+
+    async def _find_plugins(self) -> tuple[list[str], list[str]]:
+        try:
+            installed = await asyncio.to_thread(self.registry.scan)
+        except Exception as error:  # of any kind: somebody is changing the environment, or has broken it
+            logger.exception("what is installed cannot be read")
+            raise PluginsUnreadable(f"What is installed cannot be read: {type(error).__name__}: {error}") from None
+        discovered, gone = self.registry.reload(installed)
+        if discovered or gone:
+            logger.info("plug-ins discovered: %s; gone: %s", ", ".join(discovered) or "none", ", ".join(gone) or "none")
+            metrics.VALUES["provider"].update(discovered)
+            self.forget_all(listening=self._listening)
+        return discovered, gone
 
     def list_providers(self) -> list[RegistryEntry]:
         """All plug-ins by name, broken ones with their reason."""

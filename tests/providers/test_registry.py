@@ -13,7 +13,7 @@ from cloud_samples import ACCOUNT
 
 from providers import ProviderInfo, Registry, RegistryEntry, UnknownProvider, WhatsAppProvider
 from providers.meta_business import MetaBusiness
-from providers.registry import ENTRY_POINT_GROUP
+from providers.registry import ENTRY_POINT_GROUP, Installed
 
 PLUGIN = """
 from typing import ClassVar
@@ -184,3 +184,79 @@ def test_entry_points_of_installed_distributions(monkeypatch: pytest.MonkeyPatch
     points = {ENTRY_POINT_GROUP: [point("plugin", "installed")]}
     monkeypatch.setattr("importlib.metadata.entry_points", lambda group: points[group])
     assert Registry().get("plugin").info.name == "plugin"
+
+
+def states(registry: Registry, *names: str) -> list[str | None]:
+    """How each of *names* is, None where there is none."""
+    entries = by_name(registry)
+    return [entries[name].state if name in entries else None for name in names]
+
+
+def test_what_is_installed_later_is_found_by_reloading(modules: Path) -> None:
+    """And is imported when it is first asked for; what was uninstalled is gone, until it is back."""
+    registry = Registry([])
+    assert registry.reload([]) == ([], [])
+    (modules / "late_plugin.py").write_text(PLUGIN)
+    late = Installed(point("plugin", "late_plugin"), "late", "1.0")
+    assert registry.reload([late]) == (["plugin"], [])
+    assert "late_plugin" not in sys.modules
+    made = registry.get("plugin")
+    assert registry.reload([late]) == ([], [])
+    assert registry.get("plugin") is made
+    assert registry.reload([]) == ([], ["plugin"])
+    assert states(registry, "plugin", "meta_business") == [None, "registered"]
+    assert registry.reload([late]) == (["plugin"], [])
+    assert registry.get("plugin") is made
+
+
+def test_another_version_of_what_is_imported_needs_a_restart(modules: Path) -> None:
+    """Python would give the old modules, or a mixture: the one in use goes on, or none is, and the reason says so."""
+    (modules / "versioned.py").write_text(PLUGIN)
+    old, new = (Installed(point("plugin", "versioned"), "acme", version) for version in ("1.0", "2.0"))
+    registry = Registry([])
+    registry.reload([old])
+    registry.reload([new])
+    (modules / "versioned.py").write_text(PLUGIN.replace("class Plugin", "class Newer").replace("= Plugin", "= Newer"))
+    assert registry.get("plugin").__name__ == "Newer"  # nothing was imported until now
+    for reason in ("acme 1.0 is installed, but this process has imported 2.0: restart it", None):
+        registry.reload([old if reason else new])
+        assert registry.get("plugin").__name__ == "Newer"
+        assert by_name(registry)["plugin"].reason == reason
+    registry.reload([])
+    registry.reload([old])
+    with pytest.raises(UnknownProvider, match=r"acme 1\.0 is installed, .* imported 2\.0: restart it"):
+        registry.get("plugin")
+
+
+def test_a_broken_plugin_is_tried_again(modules: Path) -> None:
+    """Also as another version, where nothing of the former one was imported."""
+    broken = modules / "mended.py"
+    broken.write_text("1 / 0")
+    registry = Registry([])
+    for version in ("1.0", "1.0", "2.0"):
+        assert registry.reload([Installed(point("plugin", "mended"), "acme", version)]) == (["plugin"], [])
+        assert states(registry, "plugin") == ["failed"]
+    broken.write_text(PLUGIN)
+    assert registry.reload(registry.scan()) == ([], ["plugin"])
+    registry.reload([Installed(point("plugin", "mended"), "acme", "2.1")])
+    assert states(registry, "plugin") == ["registered"]
+
+
+def test_reloading_leaves_alone_what_is_not_installed(modules: Path) -> None:
+    """What is built in, what was registered or unregistered by hand; a name that becomes free goes to the next."""
+    for module in ("first_plugin", "next_plugin"):
+        (modules / f"{module}.py").write_text(PLUGIN)
+    first, following = (Installed(point("plugin", f"{name}_plugin"), name, "1") for name in ("first", "next"))
+    thief = Installed(point("named", "first_plugin"), "first", "1")
+    registry = Registry([])
+    registry.register(Named)
+    registry.reload([first, following, thief])
+    assert registry.get("plugin").__module__ == "first_plugin"
+    assert registry.get("named") is Named
+    assert [entry.origin for entry in registry.entries() if entry.state == "failed"] == ["first_plugin", "next_plugin"]
+    registry.unregister("plugin")
+    assert registry.reload([first, thief]) == ([], [])
+    assert registry.reload([following]) == (["plugin"], [])
+    assert registry.get("plugin").__module__ == "next_plugin"
+    assert [entry for entry in registry.entries() if entry.state == "failed"] == []
+    assert registry.get("named") is Named
