@@ -33,7 +33,7 @@ create table schema_version (
     version    integer     primary key,
     applied_at timestamptz not null default now()
 );
-insert into schema_version values (2);
+insert into schema_version values (3);
 
 -- ------------------------------------------------------------------ organizations and their providers
 
@@ -375,6 +375,8 @@ create table messages (
     status              text        not null default 'accepted',
     -- status as a number (providers/messages.py: STATUS_RANK); it only goes up.
     status_rank         smallint    not null default 0,
+    -- A status of it came, of whatever rank; our own outcome is none.
+    acknowledged        boolean     not null default false,
     -- NULL until a provider took it.
     provider            text,
     config_id           uuid,
@@ -422,7 +424,8 @@ create table attempts (
     primary key (organization_id, message_id, number)
 );
 
--- Statuses as they came, whether or not the send is known yet.
+-- Statuses that came without our id, as they came: what they are about may become known later. One that carries our id
+-- goes into its message alone. Whether any came at all: messages.acknowledged.
 create table message_statuses (
     organization_id     uuid        not null,
     account_id          uuid        not null,

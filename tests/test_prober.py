@@ -4,7 +4,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -16,11 +16,14 @@ import redis.asyncio
 
 from ingress.accounts import accounts
 from ingress.dev.sandbox import Bare5xx, ErrorCode, Hang, MetaSimulator, StatusPolicy
+from ingress.dev.sandbox.meta import bodies as meta_bodies
 from ingress.health import prober
-from ingress.identifiers import new_id
+from ingress.health.judgement import Finding, Traffic, judge
+from ingress.identifiers import id_at, new_id
 from ingress.settings import Settings
 from ingress.storage.database import Database
 from ingress.storage.statements import health, switches
+from providers import ProviderStatus
 
 from .conftest import serving
 from .gateway import Gateway, Organization, command, eventually
@@ -236,6 +239,49 @@ async def test_silence_after_sends_is_degraded(
     told = await health_of(account, "degraded")
     assert told["reason"] == "silent"
     assert await account.events(kind="provider.unhealthy") == []
+
+
+@pytest.mark.parametrize("with_our_id", [True, False])
+@pytest.mark.parametrize(
+    "statuses",
+    [StatusPolicy(statuses=("sent",)), StatusPolicy(), StatusPolicy(before_answer=True)],
+    ids=["sent", "read", "early"],
+)
+async def test_who_reports_any_status_is_not_silent(
+    organization: Organization,
+    meta: MetaSimulator,
+    settings: Settings,
+    monkeypatch: pytest.MonkeyPatch,
+    statuses: StatusPolicy,
+    with_our_id: bool,
+) -> None:
+    """Also one that says no more than our own answer did, or comes before it, with our id or without."""
+    if not with_our_id:
+        made = meta_bodies.status_item
+        monkeypatch.setattr(
+            meta_bodies, "status_item", lambda wamid, status, body, **more: made(wamid, status, unmarked(body), **more)
+        )
+    meta.set_statuses(organization.numbers[0], statuses)
+    place = UUID(organization.id), UUID(organization.configs[0]["config_id"])
+    for _ in range(5):
+        assert (await organization.send()).status == 200
+    now = datetime.now(UTC)
+    since, until = id_at(now - prober.STATUS_WITHIN), id_at(now + timedelta(seconds=1))
+
+    async def traffic() -> Traffic:
+        async with database.worker() as connection:
+            seen = await health.traffic(connection, *place, attempts_since=since, sent_since=since, sent_until=until)
+        return Traffic(**dict(seen))
+
+    async with Database(settings.database_url) as database:
+        seen = await eventually(traffic, lambda seen: seen.acknowledged == 5)
+    assert seen.sent == 5
+    assert judge(ProviderStatus(is_connected=True, connection_quality="good"), seen) == Finding("healthy")
+
+
+def unmarked(body: dict[str, Any]) -> dict[str, Any]:
+    """What was sent, as if without our id."""
+    return {name: value for name, value in body.items() if name != "biz_opaque_callback_data"}
 
 
 # ---------------------------------------------------------------- what the service does by itself

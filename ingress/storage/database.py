@@ -17,7 +17,7 @@ from .. import metrics
 from ..shares import Shares
 from .statements import logins
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 # Any number, the same in every process: who holds it may change the schema.
 _SCHEMA_LOCK = 0x77_68_61_74
 # Seeds the hash of an organization's id, so that the lock is none of another program's.

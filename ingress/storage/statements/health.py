@@ -55,7 +55,7 @@ with recent as (
     order by message_id desc limit {LAST_SENDS}
 ),
 older as (
-    select account_id, provider_message_id from messages
+    select acknowledged from messages
     where organization_id = $1 and id >= $4 and id < $5 and config_id = $2 and provider_message_id is not null
     order by id desc limit {ACKNOWLEDGED_AMONG}
 )
@@ -63,9 +63,7 @@ select (select count(*) from recent) as attempts,
     (select count(*) from recent where class in ('AccountBroken', 'Unavailable', 'Uncertain')) as failed,
     (select count(*) from recent where class = 'AccountBroken') as refused,
     (select count(*) from older) as sent,
-    (select count(*) from older where exists (
-        select from message_statuses s where s.organization_id = $1 and s.account_id = older.account_id
-            and s.provider_message_id = older.provider_message_id)) as acknowledged"""
+    (select count(*) from older where acknowledged) as acknowledged"""
 
 
 async def traffic(

@@ -1,4 +1,7 @@
-"""Statuses of sent messages: merged by rank, so that their order of arrival does not matter."""
+"""Statuses of sent messages: merged by rank, so that their order of arrival does not matter.
+
+Every one acknowledges its message (`messages.acknowledged`). `message_statuses` holds only those without our id.
+"""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -45,6 +48,7 @@ merged as (
     update messages m set
         status = best.value,
         status_rank = best.rank,
+        acknowledged = true,
         provider_message_id = coalesce(m.provider_message_id, best.provider_message_id),
         provider = coalesce(m.provider, attempt.provider),
         config_id = coalesce(m.config_id, attempt.config_id, best.config_id),
@@ -58,6 +62,10 @@ merged as (
         on attempt.organization_id = best.organization_id and attempt.message_id = best.id and attempt.number = best.attempt
     where m.organization_id = best.organization_id and m.id = best.id and m.status_rank < best.rank
     returning m.id
+),
+acknowledged as (
+    update messages m set acknowledged = true from best
+    where m.organization_id = best.organization_id and m.id = best.id and m.status_rank >= best.rank and not m.acknowledged
 ),
 settled as (
     update attempts a set
