@@ -59,6 +59,7 @@ GUARDED = [endpoint for endpoint in ALL if not PUBLIC.match(endpoint.path)]
 PLATFORM_ONLY = [
     Endpoint("GET", "/organizations"),
     Endpoint("POST", "/organizations"),
+    Endpoint("POST", "/integrations/whatsapp/providers/reload"),
     Endpoint("GET", "/apps"),
     Endpoint("POST", "/apps"),
     Endpoint("PATCH", "/apps/{app_id}"),
