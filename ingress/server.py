@@ -82,7 +82,13 @@ def operations_configuration(application: Application) -> uvicorn.Config:
     )
 
 
+def _is_news(record: logging.LogRecord) -> bool:
+    """Not that an answer broke off: who broke it off has said so, and why."""
+    return record.msg != "ASGI callable returned without completing response."
+
+
 def _configuration(app: Any, protocol: Any, **more: Any) -> uvicorn.Config:
+    logging.getLogger("uvicorn.error").addFilter(_is_news)
     return uvicorn.Config(
         app,
         http=protocol,

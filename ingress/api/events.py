@@ -13,7 +13,7 @@ from starlette.responses import Response
 
 from ..envelope import render
 from ..identifiers import parse_event_id
-from ..storage.database import Database
+from ..storage.database import Database, StoreUnavailable
 from ..storage.redis_state import RedisState
 from ..storage.statements import events as stored
 from ..web.auth import authorize, organization_of
@@ -204,6 +204,8 @@ async def _stream(request: Request[Any], organization_id: UUID, after: int, room
                 rows = await _page(database, organization_id, room, after, STREAM_PAGE)
             except Problem:  # revoked, expired, or too slow a reader: the stream ends; who comes again learns why
                 return
+            except StoreUnavailable:  # it goes on where it was when the database is back
+                rows = []
             if rows:
                 after = rows[-1]["sequence"]
                 quiet_since, pause = monotonic(), SETTLE_S  # the next one's wake-up may be over already

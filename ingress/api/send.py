@@ -267,6 +267,8 @@ async def _awaited(
         return state if state.state != "uncertain" else await _settled(request, organization_id, state, wait_s)
     except (LeaseLost, StoreUnavailable):
         return None
+    except asyncio.CancelledError:  # the process ends, and whoever takes it over goes on
+        return None
     except Exception:  # an error would say that it was not accepted, and invite a second one
         logger.exception("an accepted send is left to whoever takes it over")
         return None

@@ -1,5 +1,6 @@
 """The HTTP edge: what was sent, pages of an answer, and what is around every handler (plain ASGI)."""
 
+import asyncio
 import logging
 from collections import Counter
 from collections.abc import Hashable, Iterable, Sequence
@@ -15,7 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from .. import identifiers, metrics
 from ..storage.group_commit import Overloaded
 from ..validation import DETAIL, unprintable
-from .problems import UNEXPECTED, Problem, json_response, problem_of
+from .problems import UNEXPECTED, Problem, json_response, problem_of, unavailable
 
 logger = logging.getLogger("ingress.web.middleware")
 
@@ -280,6 +281,10 @@ class Edge:
                 await self._app(scope, receive, send_marked)
             except Disconnected:
                 return
+            except asyncio.CancelledError:  # the process ends, and this took longer than it waits for
+                if status:
+                    raise
+                response = unavailable("The service is restarting.").response(request_id)
             except Exception as error:  # noqa: BLE001  (none may cost the client its connection; logged there)
                 response = _response_to(error, request_id, is_begun=bool(status))
             if response is not None and not status:

@@ -6,15 +6,17 @@ import secrets
 from collections.abc import Iterable
 from typing import Any
 
+import aiohttp
 import asyncpg
 import msgspec
+from redis.exceptions import RedisError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from providers import AccountBroken, Rejected, Restricted, SendError, Throttled, Unavailable, Uncertain, Unsupported
 from providers.messages import ErrorInfo
 
-from ..storage.database import Busy, LockLost, StoreUnavailable
+from ..storage.database import CONNECTION_ERRORS, Busy, LockLost, StoreUnavailable, is_data_error
 from ..storage.group_commit import Overloaded, RowRefused
 
 logger = logging.getLogger("ingress.web.problems")
@@ -102,7 +104,15 @@ def call_problem(error: SendError) -> Problem:
     )
 
 
+# A store, a lock or a peer that gave no answer.
+PASSING = (*CONNECTION_ERRORS, RedisError, aiohttp.ClientError)
 UNEXPECTED = Problem(500, "internal", "Something went wrong here.")
+
+
+def _unanswered(error: Exception) -> Problem:
+    """One of PASSING, where nobody said what it is about."""
+    logger.warning("something that a request needs gave no answer", exc_info=error)
+    return unavailable("The service did not get an answer that it needs.")
 
 
 def problem_of(error: Exception) -> Problem | None:
@@ -116,11 +126,16 @@ def problem_of(error: Exception) -> Problem | None:
             return unavailable("The service cannot store anything at the moment.")
         case Busy():
             return unavailable("Other changes of this provider, or of many others, are under way. Nothing was changed.")
-        # Of InterfaceErrors, `store_errors` lets through what asyncpg cannot write.
+        case SendError():
+            return call_problem(error)
+        case asyncpg.InterfaceError() if not is_data_error(error):
+            return _unanswered(error)
         case asyncpg.DataError() | asyncpg.ProgramLimitExceededError() | asyncpg.InterfaceError() | RowRefused():
             # A NUL in a text, a number beyond 64 bits: whatever the decoders let through. It may be our mistake.
             logger.warning("the database refused a value", exc_info=error)
             return Problem(422, "invalid_request", "The request holds a value that cannot be stored.")
+        case _ if isinstance(error, PASSING):
+            return _unanswered(error)
         case HTTPException(status_code=404):
             return not_found()
         case HTTPException():

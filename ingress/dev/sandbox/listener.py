@@ -103,7 +103,7 @@ async def vanish() -> NoReturn:
 
 def reset(transport: asyncio.WriteTransport | None) -> None:
     """Close with RST instead of FIN, as a machine that crashed or a firewall does."""
-    if transport is not None:  # None: the client was faster
+    if transport is not None and not transport.is_closing():  # otherwise the client was faster
         transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
         transport.abort()
 
