@@ -24,6 +24,7 @@ from ingress.storage.database import (
     migrate,
     prepare,
 )
+from ingress.storage.statements import logins as logins_of
 
 from .conftest import serving
 from .gateway import Gateway
@@ -183,8 +184,8 @@ async def test_a_connection_in_another_role_is_not_used(
     plain, pool = asyncpg.connect, asyncpg.create_pool
 
     def ignoring(make: Any) -> Any:
-        def made(*arguments: Any, server_settings: Any, **more: Any) -> Any:
-            kept = {name: value for name, value in server_settings.items() if name != "role"}
+        def made(*arguments: Any, server_settings: Any = (), **more: Any) -> Any:
+            kept = {name: value for name, value in dict(server_settings).items() if name != "role"}
             return make(*arguments, server_settings=kept, **more)
 
         return made
@@ -192,6 +193,8 @@ async def test_a_connection_in_another_role_is_not_used(
     monkeypatch.setattr(asyncpg, "connect", ignoring(plain))
     monkeypatch.setattr(asyncpg, "create_pool", ignoring(pool))
     for url in (migrated.superuser, migrated.owner, migrated.service):
+        with pytest.raises(SchemaError, match="start parameter `role`"):
+            await prepare(url)
         async with Database(url) as database:
             with pytest.raises(SchemaError, match="start parameter `role`"):
                 await database.check()
@@ -200,6 +203,65 @@ async def test_a_connection_in_another_role_is_not_used(
             with pytest.raises(StoreUnavailable):
                 async with database.organization(uuid4()):
                     pass
+
+
+@pytest.mark.parametrize("other", ["none", WORKER])
+async def test_each_transaction_of_an_organization_proves_its_role(migrated: Logins, other: str) -> None:
+    """As behind a pooler that changes the session of the server between two transactions."""
+    async with Database(migrated.superuser) as database:
+        for _ in range(2):
+            await database.check()
+            async with database.organization(uuid4()) as connection:
+                # Neither the end of a transaction nor what the pool does with a connection takes it back.
+                await connection.execute(f"set role {other}")
+            with pytest.raises(StoreUnavailable):
+                async with database.organization(uuid4()) as connection:
+                    pytest.fail("it sees every organization")
+            with pytest.raises(StoreUnavailable):
+                await _change_twice(database, other)
+
+
+async def _change_twice(database: Database, role: str) -> None:
+    """Two transactions of a change; the first leaves the connection in *role*."""
+    async with database.exclusive(uuid4()) as change:
+        async with change.transaction() as connection:
+            await connection.execute(f"set role {role}")
+        async with change.transaction():
+            pytest.fail("it sees every organization")
+
+
+async def test_readiness_looks_at_the_role_of_organizations(migrated: Logins, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker sees every organization by right: that its role is in force says nothing of the other's."""
+    async with Database(migrated.superuser) as database:
+        await database.check()
+        async with database.organization(uuid4()) as connection:
+            await connection.execute("set role none")
+        with monkeypatch.context() as patch:
+            is_in_role = logins_of.is_in_role
+            patch.setattr(
+                logins_of, "is_in_role", lambda connection, role: is_in_role(connection, role + "x" * (role == APP))
+            )
+            with pytest.raises(StoreUnavailable):
+                async with database.organization(uuid4()):
+                    pass
+            with pytest.raises(SchemaError, match=f"not in the role {APP}: a pooler"):
+                await database.check()
+        await database.check()
+
+
+async def test_a_start_leaves_no_role_behind(migrated: Logins, monkeypatch: pytest.MonkeyPatch) -> None:
+    """To whom a pooler would give the session next, it would look as if the role were theirs."""
+    roles, close = [], asyncpg.Connection.close
+
+    async def closing(self: Any, **more: Any) -> None:
+        left = await self.fetchval("select current_user")
+        await self.execute("reset role")
+        roles.append((left, await self.fetchval("select current_user")))
+        await close(self, **more)
+
+    monkeypatch.setattr(asyncpg.Connection, "close", closing)
+    await prepare(migrated.service)
+    assert roles == [(role, role) for role in (migrated.service_name, *ROLES)]
 
 
 async def test_migrate_as_people_call_it(logins: Logins) -> None:

@@ -106,10 +106,17 @@ def store_errors(pool: str) -> Any:
         raise StoreUnavailable(type(error).__name__) from error
 
 
+def _not_in(role: str) -> str:
+    return (
+        f"the database gave a connection that is not in the role {role}: a pooler in between has to pass on the start"
+        " parameter `role`, or must not be in between"
+    )
+
+
 async def _prepare(connection: asyncpg.Connection, role: str) -> None:
     """JSON columns as the bytes they are: nobody decodes what is only passed on. Raises `WrongRole`."""
     if not await logins.is_in_role(connection, role):
-        raise WrongRole(f"the database gave a connection that is not in the role {role}")
+        raise WrongRole(_not_in(role))
     await connection.set_type_codec("json", schema="pg_catalog", encoder=bytes, decoder=bytes, format="binary")
 
 
@@ -127,6 +134,7 @@ class Database:
         self._exclusive: WeakValueDictionary[UUID, asyncio.Lock] = WeakValueDictionary()
         self._places = asyncio.Semaphore(EXCLUSIVE_PLACES)
         self._queue = Shares(EXCLUSIVE_QUEUE, EXCLUSIVE_QUEUE_EACH)
+        self._is_app_proven = False
 
     async def __aenter__(self) -> "Database":
         for name, role, size, more in (
@@ -181,7 +189,7 @@ class Database:
                 connection = await self._pools[name].acquire(timeout=ACQUIRE_TIMEOUT_S)
             try:
                 yield connection
-            except (TimeoutError, asyncio.CancelledError):
+            except (TimeoutError, asyncio.CancelledError, WrongRole):
                 # No answer in time: releasing would first wait for the same server to confirm the cancellation.
                 connection.terminate()
                 raise
@@ -209,9 +217,14 @@ class Database:
     @contextlib.asynccontextmanager
     async def organization(self, organization_id: UUID) -> AsyncIterator[asyncpg.Connection]:
         """A transaction that sees *organization_id* alone. Raises `StoreUnavailable`."""
-        async with self._acquire("app") as connection, connection.transaction():
-            await connection.execute("select set_config('app.org_id', $1, true)", str(organization_id))
-            yield connection
+        try:
+            async with self._acquire("app") as connection, connection.transaction():
+                await _see_only(connection, organization_id)
+                self._is_app_proven = True
+                yield connection
+        except StoreUnavailable as away:
+            self._is_app_proven &= not isinstance(away.__cause__, WrongRole)
+            raise
 
     @contextlib.asynccontextmanager
     async def exclusive(self, organization_id: UUID, *, wait: bool = True) -> AsyncIterator["Exclusive"]:
@@ -288,8 +301,13 @@ class Database:
             await asyncio.sleep(LISTEN_RETRY_S)
 
     async def check(self) -> None:
-        """Raise `StoreUnavailable` or `SchemaError` unless it is there, current, and keeps what it confirms."""
+        """Raise `StoreUnavailable` or `SchemaError` unless it is there, current, walls off organizations, and keeps
+        what it confirms.
+        """
         try:
+            if not self._is_app_proven:  # then each use proves it
+                async with self.organization(UUID(int=0)):
+                    pass
             async with self.worker() as connection:
                 await _require_version(connection)
                 for setting in ("fsync", "full_page_writes", "synchronous_commit"):
@@ -297,7 +315,7 @@ class Database:
                         raise SchemaError(f"{setting} is off: a confirmed event could be lost")
         except StoreUnavailable as away:
             if isinstance(away.__cause__, WrongRole):
-                raise SchemaError(f"{away.__cause__}: {_POOLER}") from None
+                raise SchemaError(str(away.__cause__)) from None
             raise
         except asyncpg.InsufficientPrivilegeError:
             raise SchemaError(_NO_ROLES) from None
@@ -320,8 +338,18 @@ class Exclusive:
                 raise  # it is still there
             except CONNECTION_ERRORS as error:
                 raise LockLost(type(error).__name__) from error
-            await self._connection.execute("select set_config('app.org_id', $1, true)", str(self._organization_id))
+            await _see_only(self._connection, self._organization_id)
             yield self._connection
+
+
+async def _see_only(connection: asyncpg.Connection, organization_id: UUID) -> None:
+    """Have the transaction see *organization_id* alone. Raises `WrongRole` where row-level security would not hold.
+
+    A connection is proven when it is made; a pooler may give each transaction another one of the server's.
+    """
+    row = await connection.fetchrow("select set_config('app.org_id', $1, true), current_user", str(organization_id))
+    if row["current_user"] != APP:
+        raise WrongRole(_not_in(APP))
 
 
 def _session(role: str) -> dict[str, str]:
@@ -348,7 +376,6 @@ def schema_file() -> Path:
 
 
 _NO_ROLES = "the login of DATABASE_URL may not take the service's roles: run `ingress migrate` as the schema's owner"
-_POOLER = "a pooler in between has to pass on the start parameter `role`, or must not be in between"
 
 
 async def prepare(url: str) -> bool:
@@ -359,17 +386,22 @@ async def prepare(url: str) -> bool:
     with store_errors("migrate"):
         connection = await asyncpg.connect(url, timeout=CONNECT_TIMEOUT_S)
         try:
-            if await logins.owns_schema(connection):
+            if is_owner := await logins.owns_schema(connection):
                 await migrate(url)
-                return True
-            for role in ROLES:
-                await connection.execute(f"set role {role}")
-            await _require_version(connection)
-        except (asyncpg.InvalidParameterValueError, asyncpg.UndefinedObjectError, asyncpg.InsufficientPrivilegeError):
-            raise SchemaError(_NO_ROLES) from None
         finally:
             await connection.close()
-    return False
+        try:
+            for role in ROLES:
+                connection = await Database(url).connect(role)
+                try:
+                    await _require_version(connection)
+                finally:
+                    await connection.close()
+        except (asyncpg.InvalidParameterValueError, asyncpg.UndefinedObjectError, asyncpg.InsufficientPrivilegeError):
+            raise SchemaError(_NO_ROLES) from None
+        except WrongRole as error:
+            raise SchemaError(str(error)) from None
+    return is_owner
 
 
 async def migrate(url: str, login: str | None = None) -> bool:
