@@ -104,6 +104,7 @@ class Application:
             wakes, changes = Wakes(redis), Wakes(redis)
             stack.push_async_callback(wakes.close)
             breakers = Breakers(database, redis)
+            manager.renewed = breakers.close
             manager.after_change = breakers.sync  # an account that was edited or activated is not broken any more
             for work in (
                 _hear(redis, manager, wakes, breakers),

@@ -21,7 +21,8 @@ from prove.protection import DOWN
 from .conftest import serving
 from .gateway import Answer, Gateway, Organization, eventually
 
-FALLBACK = "/integrations/whatsapp/provider/fallback"
+PROVIDER = "/integrations/whatsapp/provider"
+FALLBACK = f"{PROVIDER}/fallback"
 DEFAULTS: dict[str, Any] = {
     "on_error": {
         "Unsupported": "fallback",
@@ -319,6 +320,48 @@ async def test_the_first_send_that_gets_through_ends_it_for_all(
     await eventually(broken_at, lambda at: at is None)
     await eventually(lambda: back(there))
     await database.close()
+
+
+@pytest.mark.parametrize("change", ["switch", "edit", "edit of a fallback"])
+async def test_a_test_that_passed_ends_it_for_all(
+    pair: Organization, gateway: Gateway, other: Gateway, monkeypatch: pytest.MonkeyPatch, change: str
+) -> None:
+    """Whatever the calls before it did, in every process: who switched or mended the account may send."""
+    monkeypatch.setattr(breaker, "OPEN_S", 100.0)
+    there = at(other, pair)
+    first, second = (config["config_id"] for config in pair.configs)
+    for number in pair.numbers:
+        await gateway.meta.set_default(number, DOWN)
+    for _ in range(10):
+        await pair.send()
+        await there.send()
+    assert [(await organization.send()).json["code"] for organization in (pair, there)] == ["providers_resting"] * 2
+    for number in pair.numbers:
+        await gateway.meta.set_default(number, None)
+    if change == "switch":
+        answer = await pair.call("POST", f"{PROVIDER}/switch", {"config_id": second})
+    else:
+        edited = first if change == "edit" else second
+        answer = await pair.call("PATCH", f"{PROVIDER}/configs/{edited}", {"config_data": {"pin": "123456"}})
+    assert answer.status == 200, answer.raw
+    through = first if change == "edit" else second
+    assert (await pair.send()).json["config_id"] == through
+    sent = await eventually(there.send, lambda answer: answer.status == 200)
+    assert sent.json["config_id"] == through
+
+
+async def test_what_was_not_tested_is_left_alone_as_before(pair: Organization, gateway: Gateway) -> None:
+    """The config that a switch leaves, and the others, after any change."""
+    await gateway.meta.set_default(pair.numbers[0], DOWN)
+    for _ in range(10):
+        await pair.send()
+    answer = await pair.call("POST", f"{PROVIDER}/switch", {"config_id": pair.configs[1]["config_id"]})
+    assert answer.status == 200, answer.raw
+    await pair.fall_back_to(pair.configs[0]["config_id"])
+    known = calls(pair)
+    await gateway.meta.set_default(pair.numbers[1], ErrorCode(code=190))
+    assert (await pair.send()).status >= 500
+    assert calls(pair) == known
 
 
 async def test_a_broken_template_breaks_no_account(pair: Organization, gateway: Gateway) -> None:

@@ -86,6 +86,11 @@ class Breakers:
             self._broken.discard(config.id)
             self._tell(config, configs.clear_broken)
 
+    def close(self, config_id: UUID) -> None:
+        """The account passed a test, or is switched to without: it is called again, whatever its calls did before."""
+        if breaker := self._breakers.get(config_id):
+            breaker.close()
+
     def heard(self) -> None:
         """Another process has told the database something."""
         self._news.set()

@@ -159,6 +159,8 @@ class WhatsAppProviderManager:
         self._loading: dict[object, asyncio.Task[Any]] = {}
         # Awaited when a change of an organization is taken up: what else in this process depends on it.
         self.after_change: Callable[[], Awaitable[None]] | None = None
+        # Called with each config that was switched to, or edited: what its calls did before counts no more.
+        self.renewed: Callable[[UUID], None] = lambda config_id: None
 
     # -- plug-ins
 
@@ -619,6 +621,8 @@ class WhatsAppProviderManager:
             self.in_flight.left(was)
         if now is not None:
             self.in_flight.taken_up(now)
+        for config in _renewed(former, route):
+            self.renewed(config.id)
 
     async def _remember(self, organization_id: UUID, route: Route, session: bytes) -> None:
         await self._redis.set_active(organization_id, route.version, msgspec.json.encode(_active(route)), session)
@@ -669,6 +673,18 @@ class _Active(msgspec.Struct, omit_defaults=True):
     provider: str
     order: list[UUID]
     policy: FallbackPolicy = DEFAULT_POLICY
+
+
+def _renewed(former: Route, route: Route) -> list[Config]:
+    """The configs that were switched to since *former*, or edited: after a test, but for a switch that was forced."""
+    were = {config.id: config for config in former.order}
+    # An active config is opened anew only by these two, also where it was left and returned to meanwhile. A fallback is
+    # by a switch that left it, or failed, too.
+    return [
+        config
+        for place, config in enumerate(route.order)
+        if config is not (was := were.get(config.id)) and (place == 0 or (was and was.provider != config.provider))
+    ]
 
 
 def _policy(stored: bytes | None) -> FallbackPolicy:
