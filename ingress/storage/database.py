@@ -347,8 +347,10 @@ async def _see_only(connection: asyncpg.Connection, organization_id: UUID) -> No
 
     A connection is proven when it is made; a pooler may give each transaction another one of the server's.
     """
-    row = await connection.fetchrow("select set_config('app.org_id', $1, true), current_user", str(organization_id))
-    if row["current_user"] != APP:
+    role = await connection.fetchval(
+        "select current_user from set_config('app.org_id', $1, true)", str(organization_id)
+    )
+    if role != APP:
         raise WrongRole(_not_in(APP))
 
 
