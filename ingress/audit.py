@@ -175,12 +175,16 @@ def _sealed(vault: Vault, seal: bytes | None, content: bytes) -> bool:
 
 
 def _content(
-    organization_id: UUID, former: bytes | None, number: int, at: datetime, entry: "Mapping[str, Any] | asyncpg.Record"
+    organization_id: UUID,
+    former: bytes | None,
+    number: int,
+    at: datetime | None,  # None: a time that nobody can have signed
+    entry: "Mapping[str, Any] | asyncpg.Record",
 ) -> bytes:
     """An entry as it is signed: one JSON array, so that nothing can be moved from one column to its neighbour."""
     names = ("action", "actor", "address", "config_id", "version")
     texts = [None if entry[name] is None else bytes(entry[name]).decode() for name in ("before", "after")]
-    place = [organization_id, (former or b"").hex(), number, at.astimezone(UTC).isoformat()]
+    place = [organization_id, (former or b"").hex(), number, at and at.astimezone(UTC).isoformat()]
     return _encode([*place, *(entry[name] for name in names), *texts, entry["reason"]])
 
 

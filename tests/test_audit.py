@@ -124,6 +124,18 @@ async def test_an_edited_entry(kept: Organization, superuser: asyncpg.Connection
     assert (told["intact"], told["first_broken"]) == (False, 5), told
 
 
+@pytest.mark.parametrize("time", ["infinity", "-infinity", "294276-01-01", "4713-01-01 BC", "0001-01-01 00:00+14"])
+async def test_a_time_that_cannot_be_read(kept: Organization, superuser: asyncpg.Connection, time: str) -> None:
+    """It hides nothing, and stops nobody from reading the others."""
+    await superuser.execute(
+        f"update provider_audit_log set at = '{time}' where organization_id = $1 and id = 5", UUID(kept.id)
+    )
+    told = await verdict(kept)
+    assert (told["intact"], told["first_broken"]) == (False, 5), told
+    listed = await kept.call("GET", f"{BASE}/audit?limit=200")
+    assert [entry["id"] for entry in listed.json["entries"] if entry["at"] is None] == [5]
+
+
 COPY = """
 insert into provider_audit_log
 select organization_id, {number}, at, action, actor, address, config_id, version, before, after, reason, hash
@@ -301,16 +313,16 @@ async def test_every_hour_the_ends_are_told_and_a_broken_trail_is_an_alarm(
         assert (line["entries"], line["hash"], line["broken"]) == (end["entries"], end["hash"], None)
         await eventually(told, lambda value: value == 1)
         entry = "provider_audit_log where organization_id = $1 and id = 3"
-        for edit, first in (("actor = 'nobody'", 3), ("at = '4713-01-01 BC'", 0)):
+        for edit in ("actor = 'nobody'", "at = '4713-01-01 BC'"):
             before = await superuser.fetchrow(f"select actor, at from {entry}", ids[0])
             assert before is not None
             await superuser.execute(
                 f"update provider_audit_log set {edit} where organization_id = $1 and id = 3", ids[0]
             )
             found = await checked("'infinity'")
-            assert (found[ids[0]]["broken"], found[ids[1]]["broken"]) == (first, None)
+            assert (found[ids[0]]["broken"], found[ids[1]]["broken"]) == (3, None)
             errors = [each.getMessage() for each in caplog.records if (each.name, each.levelname) == alarms]
-            assert any(kept.id in each and f"entry {first}:" in each for each in errors), errors
+            assert any(kept.id in each and "entry 3:" in each for each in errors), errors
             assert not any(other.id in each for each in errors)
             await eventually(told, lambda value: value == 0)
             mended = "update provider_audit_log set actor = $2, at = $3 where organization_id = $1 and id = 3"

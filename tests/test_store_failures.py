@@ -2,8 +2,10 @@
 
 import asyncio
 import logging
+import re
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -12,6 +14,7 @@ import asyncpg
 import msgspec
 import pytest
 
+from ingress import api as ingress_api
 from ingress.api import events, operations
 from ingress.api.openapi import walk
 from ingress.app import ROUTES
@@ -247,3 +250,26 @@ async def test_an_answer_that_breaks_off_is_one_line_in_the_log(
             await answer.read()
     [record] = [record for record in caplog.records if record.levelno > logging.WARNING]
     assert record.name == "ingress.web.middleware"
+
+
+PARAMETER = re.compile(r"""(?:query_params\.get\(|int_of\(request, |id_of\(request, |limit_of\(request)"?(\w*)""")
+WRONG = ["", "-1", "9" * 18, "9" * 30, "\N{SUPERSCRIPT TWO}", "%00", "%ff", "infinity", "0001-01-01T00:00:00%2B14:00"]
+
+
+@pytest.mark.parametrize("value", WRONG)
+async def test_no_query_parameter_makes_a_500(organization: Organization, value: str) -> None:
+    """Whichever a handler reads, on every route that only reads."""
+    api = Path(ingress_api.__file__).parent
+    names = {name or "limit" for path in api.glob("*.py") for name in PARAMETER.findall(path.read_text())}
+    assert names >= {"after", "before", "limit", "entries", "hash", "config_id"}
+    addresses = [
+        f"{address}{'&' if '?' in address else '?'}{name}={value}"
+        for (method, path), (address, _) in requests_of(organization, "evt_1").items()
+        for name in names - {"wait"}
+        if method == "GET" and not path.endswith(("/stream", "/status"))
+    ]
+    for number in range(0, len(addresses), 50):
+        answers = await asyncio.gather(
+            *(ask(organization, "GET", each, None) for each in addresses[number : number + 50])
+        )
+        assert [answer.raw for answer in answers if answer.status >= 500] == []

@@ -49,10 +49,12 @@ async def append(
     await connection.execute(APPEND, organization_id, number, at, *columns)
 
 
-_ENTRY = "id, at, action, actor, address, config_id, version, before, after, reason, hash"
+_COLUMNS = "action, actor, address, config_id, version, before, after, reason, hash"
+# NULL: a time that we write no entry at, and Python may have none for.
+_ENTRY = f"id, case when at between '0001-01-02' and '9999-12-30' then at end as at, {_COLUMNS}"
 
 TRAIL = within(
-    f"{_ENTRY}, followed",
+    f"id, at, {_COLUMNS}, followed",
     f"""select {_ENTRY} from provider_audit_log
     where organization_id = $1 and ($2::bigint is null or id < $2) order by id desc limit $3""",
     size="500 + coalesce(octet_length(before::text), 0) + coalesce(octet_length(after::text), 0)",

@@ -5,7 +5,6 @@ Source: https://developers.facebook.com/docs/graph-api/reference/whats-app-busin
 """
 
 import base64
-import binascii
 from collections.abc import Mapping, Sequence
 from urllib.parse import urlencode
 
@@ -72,7 +71,7 @@ def _offset(cursor: str | None, count: int) -> int:
         return 0
     try:
         kind, _, offset = base64.urlsafe_b64decode(cursor).decode().partition(":")
-    except (binascii.Error, UnicodeDecodeError):
+    except ValueError:
         kind, offset = "", ""
     if kind != "templates" or not offset.isdecimal() or int(offset) > count:
         raise GraphError(100, message="(#100) Invalid parameter: the cursor is not valid")
