@@ -1,9 +1,9 @@
-"""Settings: one struct, one field a variable. Unknown or ill-typed ones stop the start."""
+"""Settings: one struct, one field a variable. Unknown or ill-typed ones stop the start, all of them named at once."""
 
 import ipaddress
 import re
-from collections.abc import Mapping
-from typing import Annotated, Literal
+from collections.abc import Callable, Iterable, Mapping
+from typing import Annotated, Any, Literal
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import msgspec
@@ -23,8 +23,12 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
 
 
+# Of the platform key: it opens every organization, and may be guessed at from anywhere.
+MIN_KEY_CHARACTERS, MIN_KEY_DISTINCT = 32, 10
+
+
 class SettingsError(Exception):
-    """A variable is unknown, missing or ill-typed; the message names it."""
+    """Variables are unknown, missing or ill-typed; each line of the message names one, and what is wanted."""
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -105,23 +109,71 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def _networks(text: str) -> list[Network]:
-    return [ipaddress.ip_network(part.strip()) for part in text.split(",") if part.strip()]
+    """Raises `ValueError` where one is none."""
+    networks = []
+    for part in filter(None, map(str.strip, text.split(","))):
+        try:
+            networks.append(ipaddress.ip_network(part))
+        except ValueError:
+            raise ValueError(
+                f"must be networks as in 10.1.0.0/16, separated by commas; {part!r} is none, or has bits set after its"
+                " prefix"
+            ) from None
+    return networks
 
 
 def _hosts(text: str) -> list[str]:
     """Raises `ValueError` where one is more than the name of a host, or an address."""
     names = [part.strip().lower() for part in text.split(",") if part.strip()]
     if not all(re.fullmatch(r"[^\s@:/?#*]+|[0-9a-f:]+", name) for name in names):
-        raise ValueError("must be names of hosts, as in gateway.example.com")
+        raise ValueError("must be names of hosts as in gateway.example.com, separated by commas")
     return names
 
 
 def _check_url(text: str) -> None:
     """Raises `ValueError` where *text* is not empty, and nothing to begin an address with."""
     parts = urlsplit(text)
-    plain = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0 and "@" not in parts.netloc
+    plain = parts.scheme in ("http", "https") and parts.hostname and _has_port(text) and "@" not in parts.netloc
     if text and (not plain or parts.query or parts.fragment or not text.isprintable() or " " in text):
         raise ValueError("must be like https://in.example.com")
+
+
+def _has_port(url: str) -> bool:
+    """Whether the port of *url* is one, or left out."""
+    try:
+        return urlsplit(url).port != 0
+    except ValueError:
+        return False
+
+
+def _check_database_url(text: str) -> None:
+    if text and not text.startswith(("postgresql://", "postgres://")):
+        raise ValueError("must be like postgresql://user:password@host:5432/database")
+
+
+def _check_redis_url(text: str) -> None:
+    if text and not (text.startswith(("redis://", "rediss://", "unix://")) and _has_port(text)):
+        raise ValueError("must be like redis://:password@host:6379, or rediss:// for TLS")
+
+
+def _check_platform_key(text: str) -> None:
+    if text and (len(text) < MIN_KEY_CHARACTERS or len(set(text)) < MIN_KEY_DISTINCT):
+        raise ValueError(
+            f"can be guessed: {MIN_KEY_CHARACTERS} random characters are the least; make one with"
+            " python3 -c 'import secrets; print(secrets.token_urlsafe(32))'"
+        )
+
+
+_CHECKS: dict[str, Callable[[str], object]] = {
+    "database_url": _check_database_url,
+    "database_owner_url": _check_database_url,
+    "redis_url": _check_redis_url,
+    "egress_allow": _networks,
+    "trusted_proxies": _networks,
+    "trusted_hosts": _hosts,
+    "public_url": _check_url,
+    "platform_key": _check_platform_key,
+}
 
 
 def login_of(database_url: str) -> str | None:
@@ -150,42 +202,58 @@ def _is_verified(field: str, url: str) -> bool:
     return query.get("sslmode", [""])[-1] in ("verify-full", "verify-ca")
 
 
-def check_tls(settings: Settings, *fields: str) -> None:
-    """Raise `SettingsError` where `require_tls` is set, and the address in one of *fields* does without."""
-    for field in fields if settings.require_tls else ():
-        if not _is_verified(field, getattr(settings, field)):
-            raise SettingsError(
-                f"{variable(field)}: {variable('require_tls')} is set, so it must have {_WANTED[field]}"
-            )
+def insecure(settings: Settings, *fields: str) -> list[str]:
+    """What is wrong where `require_tls` is set, and the address in one of *fields* does without."""
+    return [
+        f"{variable(field)}: {variable('require_tls')} is set, so it must have {_WANTED[field]}"
+        for field in (fields if settings.require_tls else ())
+        if not _is_verified(field, getattr(settings, field))
+    ]
 
 
 def variable(field: str) -> str:
     return PLAIN_NAMES.get(field, PREFIX + field.upper())
 
 
-def load(environment: Mapping[str, str]) -> Settings:
-    """Settings from *environment*; raises `SettingsError` naming the variable that is unknown or ill-typed."""
+def load(environment: Mapping[str, str], check: Callable[[Settings], Iterable[str]] = lambda _: ()) -> Settings:
+    """Settings from *environment*; raises `SettingsError` with all that is wrong, and with what *check* finds."""
     fields = {variable(field): field for field in Settings.__struct_fields__}
     known = {*fields, *CLIENT_NAMES}
+    wrong = []
     if unknown := sorted(name for name in environment if name.startswith(PREFIX) and name not in known):
-        raise SettingsError(f"unknown setting {', '.join(unknown)}; known are {', '.join(sorted(known))}")
-    given = {field: environment[name].strip() for name, field in fields.items() if name in environment}
+        wrong.append(f"unknown setting {', '.join(unknown)}; known are {', '.join(sorted(known))}")
     values = {}
     types = {field.name: field.type for field in msgspec.structs.fields(Settings)}
-    for field, text in given.items():
+    for name, field in fields.items():
         try:
-            values[field] = msgspec.convert(text, types[field], strict=False)
-        except msgspec.ValidationError as error:
-            raise SettingsError(f"{variable(field)}: {error}") from None
-    settings = Settings(**values)
-    for field, check in (
-        ("egress_allow", _networks),
-        ("trusted_proxies", _networks),
-        ("trusted_hosts", _hosts),
-        ("public_url", _check_url),
-    ):
-        try:
-            check(getattr(settings, field))
+            if name in environment:
+                values[field] = _value(field, types[field], environment[name].strip())
         except ValueError as error:
-            raise SettingsError(f"{variable(field)}: {error}") from None
+            wrong.append(f"{name}: {error}")
+    settings = Settings(**values)
+    if wrong := [*wrong, *check(settings)]:
+        raise SettingsError("\n".join(wrong))
     return settings
+
+
+def _value(field: str, kind: Any, text: str) -> Any:
+    """Raises `ValueError` that says what is wanted."""
+    try:
+        value = msgspec.convert(text, kind, strict=False)
+    except msgspec.ValidationError:
+        raise ValueError(f"must be {_described(msgspec.inspect.type_info(kind))}") from None
+    if field in _CHECKS:
+        _CHECKS[field](text)
+    return value
+
+
+def _described(kind: msgspec.inspect.Type) -> str:
+    match kind:
+        case msgspec.inspect.BoolType():
+            return "true or false"
+        case msgspec.inspect.LiteralType(values=values):
+            return f"one of {', '.join(map(str, values))}"
+        case msgspec.inspect.IntType(ge=least, le=most) | msgspec.inspect.FloatType(ge=least, le=most):
+            what = "a whole number" if isinstance(kind, msgspec.inspect.IntType) else "a number"
+            return f"{what}, {least} or more" if most is None else f"{what} from {least} to {most}"
+    return "text"

@@ -25,7 +25,7 @@ from ingress import __version__
 from ingress.cli.main import main
 from ingress.dev.embedded.launcher import EmbeddedServers
 from ingress.storage.database import SCHEMA_VERSION
-from ingress.storage.vault import Vault
+from ingress.storage.vault import Vault, generate_key
 
 REPOSITORY = Path(__file__).parents[1]
 READY_S = 5.0
@@ -52,11 +52,19 @@ def ingress(*arguments: str, **settings: str) -> subprocess.CompletedProcess[str
 
 def refusal(done: subprocess.CompletedProcess[str]) -> str:
     """The one line that says what is wrong."""
-    assert (done.returncode, done.stdout) == (1, ""), done.stdout + done.stderr
-    [line] = done.stderr.splitlines()
-    assert line.startswith("ingress: ")
-    return line.removeprefix("ingress: ")
+    [line] = refusals(done)
+    return line
 
+
+def refusals(done: subprocess.CompletedProcess[str]) -> list[str]:
+    """What is wrong, a line each."""
+    assert (done.returncode, done.stdout) == (1, ""), done.stdout + done.stderr
+    lines = done.stderr.splitlines()
+    assert all(line.startswith("ingress: ") for line in lines)
+    return [line.removeprefix("ingress: ") for line in lines]
+
+
+KEYS = {"INGRESS_ENCRYPTION_KEYS": generate_key()}
 
 # What a test client needs of each provider's config to sign webhooks, beside the address.
 SIGNED_WITH = {
@@ -337,14 +345,28 @@ def test_a_database_that_is_not_there(servers: EmbeddedServers) -> None:
 
 def test_tls_where_it_is_required() -> None:
     """Nothing is begun before: neither with a database of its own, nor with one that is reached in the open."""
-    for command, url, name in (
-        ("serve", "", "DATABASE_URL"),
-        ("run", "postgresql://h/d?sslmode=require", "DATABASE_URL"),
-        ("serve", "postgresql://h/d?sslmode=verify-full", "REDIS_URL"),
-        ("migrate", "postgresql://h/d", "DATABASE_URL"),
+    for command, url, names in (
+        ("serve", "", ["DATABASE_URL", "REDIS_URL", "INGRESS_PUBLIC_URL"]),
+        ("run", "postgresql://h/d?sslmode=require", ["DATABASE_URL", "REDIS_URL", "INGRESS_PUBLIC_URL"]),
+        ("serve", "postgresql://h/d?sslmode=verify-full", ["REDIS_URL", "INGRESS_PUBLIC_URL"]),
+        ("migrate", "postgresql://h/d", ["DATABASE_URL"]),
     ):
-        line = refusal(ingress(command, DATABASE_URL=url, INGRESS_REQUIRE_TLS="true", INGRESS_PORT="0"))
-        assert line.startswith(f"{name}: INGRESS_REQUIRE_TLS is set")
+        done = ingress(command, DATABASE_URL=url, INGRESS_REQUIRE_TLS="true", INGRESS_PORT="0", **KEYS)
+        lines = refusals(done)
+        assert [line.partition(": INGRESS_REQUIRE_TLS is set")[0] for line in lines] == names
+
+
+def test_all_that_is_wrong_is_named_at_once() -> None:
+    wrong = {"DATABASE_URL": "postgresql://h/d", "INGRESS_REQUIRE_TLS": "true", "INGRESS_PORT": "http"}
+    lines = refusals(ingress("serve", **wrong, INGRESS_PLATFORM_KEY="abc"))
+    assert [line.partition(": ")[0] for line in lines] == [
+        "INGRESS_PORT",
+        "INGRESS_PLATFORM_KEY",
+        "DATABASE_URL",
+        "REDIS_URL",
+        "INGRESS_PUBLIC_URL",
+        "INGRESS_ENCRYPTION_KEYS",
+    ]
 
 
 def test_a_certificate_that_is_not_there() -> None:

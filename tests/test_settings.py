@@ -1,12 +1,13 @@
 """Settings: what is unknown or ill-typed stops the start, and the message names it."""
 
 import ipaddress
+import secrets
 
 import pytest
 
-from ingress.settings import PLAIN_NAMES, Settings, SettingsError, check_tls, load, login_of, variable
+from ingress.settings import PLAIN_NAMES, Settings, SettingsError, insecure, load, login_of, variable
 
-SECRET = "canary-2f6b1f0a"
+SECRET = "canary-2f6b1f0a-c61e47d8b95a0327"
 
 
 def test_nothing_is_needed() -> None:
@@ -86,6 +87,14 @@ def test_origin_without_a_public_url(host: str, origin: str) -> None:
         ("INGRESS_PUBLIC_URL", "https://user:x@in.example.com"),
         ("INGRESS_PUBLIC_URL", "https://in.example.com/?x"),
         ("INGRESS_PUBLIC_URL", "https://in.example.com /"),
+        ("INGRESS_PUBLIC_URL", "https://in.example.com:0"),
+        ("INGRESS_PLATFORM_KEY", "abc"),
+        ("INGRESS_PLATFORM_KEY", "a" * 64),
+        ("INGRESS_PLATFORM_KEY", "0123456789012345678901234567890"),
+        ("DATABASE_URL", "db.example"),
+        ("DATABASE_OWNER_URL", "mysql://h/d"),
+        ("REDIS_URL", "h:6379"),
+        ("REDIS_URL", "redis://h:port"),
         ("INGRESS_PROT", "8000"),
         ("INGRESS_", "x"),
         ("INGRESS_DATABASE_URL", "postgresql://h"),
@@ -96,6 +105,45 @@ def test_mistakes_stop_the_start_and_are_named(name: str, value: str) -> None:
     with pytest.raises(SettingsError) as caught:
         load({name: value})
     assert name in str(caught.value)
+
+
+def test_each_mistake_is_a_plain_sentence_and_all_are_named_at_once() -> None:
+    with pytest.raises(SettingsError) as caught:
+        load(
+            {
+                "INGRESS_PORT": "http",
+                "INGRESS_CONNECTIONS_PER_ADDRESS": "-1",
+                "INGRESS_HEALTH_INTERVAL_S": "soon",
+                "INGRESS_SANDBOX": "perhaps",
+                "INGRESS_LOG_LEVEL": "loud",
+                "INGRESS_EGRESS_ALLOW": "10.0.0.1/8",
+                "INGRESS_PUBLIC_URL": "https://in.example.com:port",
+                "INGRESS_PLATFORM_KEY": "abc",
+                "INGRESS_PROT": "8000",
+            },
+            lambda settings: [f"found with port {settings.port}"],
+        )
+    unknown, *others = str(caught.value).splitlines()
+    assert unknown.startswith("unknown setting INGRESS_PROT; known are ")
+    assert others == [
+        "INGRESS_PORT: must be a whole number from 0 to 65535",
+        "INGRESS_PUBLIC_URL: must be like https://in.example.com",
+        "INGRESS_PLATFORM_KEY: can be guessed: 32 random characters are the least; make one with"
+        " python3 -c 'import secrets; print(secrets.token_urlsafe(32))'",
+        "INGRESS_SANDBOX: must be true or false",
+        "INGRESS_EGRESS_ALLOW: must be networks as in 10.1.0.0/16, separated by commas; '10.0.0.1/8' is none, or has"
+        " bits set after its prefix",
+        "INGRESS_CONNECTIONS_PER_ADDRESS: must be a whole number, 0 or more",
+        "INGRESS_HEALTH_INTERVAL_S: must be a number from 0 to 3600",
+        "INGRESS_LOG_LEVEL: must be one of debug, error, info, warning",
+        "found with port 8000",
+    ]
+
+
+def test_a_platform_key_as_the_message_says_to_make_it() -> None:
+    for _ in range(100):
+        load({"INGRESS_PLATFORM_KEY": secrets.token_urlsafe(32)})
+        load({"INGRESS_PLATFORM_KEY": secrets.token_hex(32)})
 
 
 def test_an_unknown_setting_is_told_the_known_ones() -> None:
@@ -137,14 +185,13 @@ ADDRESSES = ("database_url", "redis_url", "public_url")
 )
 def test_an_address_without_verified_tls_is_named(name: str, value: str) -> None:
     """Where that is required, and only there."""
-    check_tls(load(VERIFIED), *ADDRESSES)
-    check_tls(load({**VERIFIED, "DATABASE_URL": "postgresql://h/d?sslmode=verify-ca"}), *ADDRESSES)
-    check_tls(load({**VERIFIED, name: value, "INGRESS_REQUIRE_TLS": "false"}), *ADDRESSES)
-    with pytest.raises(SettingsError) as caught:
-        check_tls(load({**VERIFIED, name: value}), *ADDRESSES)
-    assert str(caught.value).startswith(f"{name}: ")
-    assert "INGRESS_REQUIRE_TLS" in str(caught.value)
-    assert SECRET not in str(caught.value)
+    assert insecure(load(VERIFIED), *ADDRESSES) == []
+    assert not insecure(load({**VERIFIED, "DATABASE_URL": "postgresql://h/d?sslmode=verify-ca"}), *ADDRESSES)
+    assert not insecure(load({**VERIFIED, name: value, "INGRESS_REQUIRE_TLS": "false"}), *ADDRESSES)
+    [wrong] = insecure(load({**VERIFIED, name: value}), *ADDRESSES)
+    assert wrong.startswith(f"{name}: ")
+    assert "INGRESS_REQUIRE_TLS" in wrong
+    assert SECRET not in wrong
 
 
 @pytest.mark.parametrize(

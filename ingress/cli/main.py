@@ -8,7 +8,7 @@ import logging
 import os
 import secrets
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NoReturn
 
@@ -21,7 +21,7 @@ from providers import Registry, UnknownProvider
 from .. import __version__, log
 from ..dev.embedded.launcher import EmbeddedServers, ServersError
 from ..server import PortTaken, listen, serve
-from ..settings import Settings, SettingsError, check_tls, load, login_of, variable
+from ..settings import Settings, SettingsError, insecure, load, login_of, variable
 from ..storage.database import SchemaError, StoreUnavailable, migrate, prepare
 from ..storage.vault import Vault, VaultError, generate_key
 from . import remote
@@ -61,10 +61,11 @@ def main() -> None:
     if hasattr(options, "run"):
         sys.exit(remote.run(options))
     try:
-        settings = load(os.environ)
+        unless_set = UNLIMITED if options.command == "run" else {}
+        settings = load({**unless_set, **os.environ}, CHECKS.get(options.command, lambda _: ()))
         match options.command:
             case "run":
-                _serve(msgspec.structs.replace(load({**UNLIMITED, **os.environ}), sandbox=True))
+                _serve(msgspec.structs.replace(settings, sandbox=True))
             case "serve":
                 _serve(settings)
             case "migrate":
@@ -104,14 +105,13 @@ def _source(options: argparse.Namespace) -> str:
 
 
 def _fail(message: str) -> NoReturn:
-    sys.stderr.write(f"ingress: {message}\n")
+    sys.stderr.writelines(f"ingress: {line}\n" for line in message.split("\n"))
     sys.exit(1)
 
 
 def _migrate(settings: Settings, login: str | None) -> None:
     """As the owner, who gives the login of the service what it needs, where there is one."""
-    field = "database_owner_url" if settings.database_owner_url else "database_url"
-    check_tls(settings, field)
+    field = _migrated_by(settings)
     if login is None and field == "database_owner_url":
         login = login_of(settings.database_url)
         if login is None:
@@ -125,7 +125,6 @@ def _migrate(settings: Settings, login: str | None) -> None:
 
 def _serve(settings: Settings) -> None:
     log.setup(settings.log_level)
-    check_tls(settings, "database_url", "redis_url", "public_url")
     with (
         contextlib.closing(listen(settings.host, settings.port)) as listening,
         contextlib.closing(listen(settings.host, settings.metrics_port, variable("metrics_port"))) as operations,
@@ -136,7 +135,6 @@ def _serve(settings: Settings) -> None:
             _stores(msgspec.structs.replace(settings, port=port, metrics_port=metrics_port)) as stored,
             asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
         ):
-            _check_keys(stored)
             if runner.run(prepare(stored.database_url)) and settings.database_url:
                 logger.warning(
                     "the login of DATABASE_URL owns the schema: for development only, see DATABASE_OWNER_URL"
@@ -149,13 +147,26 @@ def _serve(settings: Settings) -> None:
             runner.run(serve(stored, listening, operations, beside))
 
 
-def _check_keys(settings: Settings) -> None:
-    """Raise `SettingsError` unless there are keys; inside the application it would be told as a traceback."""
-    try:
-        Vault(settings.encryption_keys)
-    except VaultError as error:
-        name = variable("encryption_keys")
-        raise SettingsError(f"{name}: {error}; `ingress generate-key` makes one") from None
+def _migrated_by(settings: Settings) -> str:
+    return "database_owner_url" if settings.database_owner_url else "database_url"
+
+
+def _unfit_to_serve(settings: Settings) -> list[str]:
+    wrong = insecure(settings, "database_url", "redis_url", "public_url")
+    if settings.encryption_keys or settings.database_url:  # else they are generated
+        try:
+            Vault(settings.encryption_keys)
+        except VaultError as error:
+            wrong.append(f"{variable('encryption_keys')}: {error}; `ingress generate-key` makes one")
+    return wrong
+
+
+# What a command wants of the settings, beyond what each must be.
+CHECKS: dict[str, Callable[[Settings], list[str]]] = {
+    "run": _unfit_to_serve,
+    "serve": _unfit_to_serve,
+    "migrate": lambda settings: insecure(settings, _migrated_by(settings)),
+}
 
 
 @contextlib.contextmanager
