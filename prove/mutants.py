@@ -27,18 +27,18 @@ class Mutant(msgspec.Struct, frozen=True):
     tests: tuple[str, ...]
 
 
-MACHINE = "tests/test_switching_machine.py"
-RACE = "tests/test_switching.py::test_of_those_who_expect_the_same_version_one_wins"
-TROUBLES = "tests/test_switching.py::test_every_process_uses_a_change_within_two_seconds"
-WORKER = "tests/test_isolation.py::test_who_sees_every_organization_asks_for_one"
-DEATHS = "tests/test_switch_deaths.py"
+MACHINE = "tests/switching/test_switching_machine.py"
+RACE = "tests/switching/test_switching.py::test_of_those_who_expect_the_same_version_one_wins"
+TROUBLES = "tests/switching/test_switching.py::test_every_process_uses_a_change_within_two_seconds"
+WORKER = "tests/service/test_isolation.py::test_who_sees_every_organization_asks_for_one"
+DEATHS = "tests/switching/test_switch_deaths.py"
 MUTANTS = (
     Mutant(
         "the fence out of the claim",
         "ingress/storage/statements/sends.py",
         "o.id = given.organization_id and o.version = given.version",
         "o.id = given.organization_id",
-        ("tests/test_redis.py::test_a_stale_value_sends_nothing_the_old_way",),
+        ("tests/storage/test_redis.py::test_a_stale_value_sends_nothing_the_old_way",),
     ),
     Mutant(
         "the same, found by the state machine",
@@ -52,21 +52,21 @@ MUTANTS = (
         "ingress/storage/statements/sends.py",
         "o.id = given.organization_id and o.version = given.version",
         "o.id = given.organization_id",
-        ("tests/test_proof.py",),
+        ("tests/prove/test_proof.py",),
     ),
     Mutant(
         "the fence out of a repetition",
         "ingress/storage/statements/sends.py",
         "and o.id = $1 and o.version = $6\n",
         "and o.id = $1\n",
-        ("tests/test_switching.py::test_a_repetition_after_a_switch_goes_the_new_way",),
+        ("tests/switching/test_switching.py::test_a_repetition_after_a_switch_goes_the_new_way",),
     ),
     Mutant(
         "the compare out of the Lua script",
         "ingress/storage/redis_state.py",
         "return version or -1",
         "return -1",
-        ("tests/test_redis.py::test_only_a_newer_version_is_stored",),
+        ("tests/storage/test_redis.py::test_only_a_newer_version_is_stored",),
     ),
     Mutant(
         "the same, found by the state machine",
@@ -80,14 +80,14 @@ MUTANTS = (
         "ingress/storage/statements/switches.py",
         "where o.id = $1 and o.version = $3\n",
         "where o.id = $1 and $3::bigint is not null\n",
-        ("tests/test_switching.py::test_the_commit_compares_what_it_sets",),
+        ("tests/switching/test_switching.py::test_the_commit_compares_what_it_sets",),
     ),
     Mutant(
         "the audit entry of a switch, not written",
         "ingress/switching/switch.py",
         '        await self._record(\n            connection, change, "activated",',
         '        version and await self._record(\n            connection, change, "not_told",',
-        ("tests/test_switching.py::test_a_switch_to_a_config_that_is_there",),
+        ("tests/switching/test_switching.py::test_a_switch_to_a_config_that_is_there",),
     ),
     Mutant(
         "the audit entry of a switch in another transaction",
@@ -97,7 +97,7 @@ MUTANTS = (
         "        await connection.execute('begin')\n"
         "        await connection.execute(\"select set_config('app.org_id', $1, true)\", str(organization_id))\n"
         "        if former is not None:\n            await audit.record(",
-        ("tests/test_switching.py::test_a_failure_in_the_transaction_undoes_all_of_it",),
+        ("tests/switching/test_switching.py::test_a_failure_in_the_transaction_undoes_all_of_it",),
     ),
     Mutant(
         "the same, found by a process that dies",
@@ -142,7 +142,7 @@ MUTANTS = (
         "schema.sql",
         "using (%2$I = nullif(current_setting(''app.org_id'', true), '''')::uuid)",
         "using (%2$I is not null)",
-        ("tests/test_isolation.py::test_queries_without_a_condition_see_one_organization",),
+        ("tests/service/test_isolation.py::test_queries_without_a_condition_see_one_organization",),
     ),
 )
 

@@ -1,6 +1,6 @@
 """The webhook that comes most: texts that people wrote, and nothing else around them.
 
-The reader of everything (``_cloud_inbound.py``) looks at each value before it trusts it. Here a typed decoder has
+The reader of everything (``inbound.py``) looks at each value before it trusts it. Here a typed decoder has
 refused whatever is unusual, so there is nothing left to look for, and the same events take half the time.
 """
 

@@ -4,10 +4,11 @@ from collections.abc import Mapping
 from typing import Any
 
 import msgspec
-from flows import recorded
 
 from providers import MessageData, Response, SendError, Unavailable, Uncertain, WhatsAppProvider
 from providers.testing import Exchange, ExpectedError, ExpectedRequest, FlowCase
+
+from .flows import recorded
 
 Sample = dict[str, Any]
 

@@ -10,7 +10,6 @@ from typing import Annotated, Any, ClassVar
 
 import msgspec
 import pytest
-from cloud_samples import ACCOUNT, compact, signed
 
 from ingress.cli.main import main
 from ingress.dev.sandbox.examples import examples
@@ -18,6 +17,8 @@ from providers import Event, Flow, MessageData, MessageResult, Rejected, Request
 from providers.meta_business import MetaBusiness
 from providers.signing import same_secret
 from providers.testing import Contract, ContractBroken, SampleError, Samples, WebhookCase, report
+
+from .cloud_api.samples import ACCOUNT, compact, signed
 
 CASE = WebhookCase(name="text", hook=signed(compact("in_text_basic")))
 HOOK = {"url": "https://gw.example.org/x", "body": json.loads(compact("in_text_basic"))}
@@ -167,7 +168,7 @@ def test_a_provider_that_is_not_installed_is_told_how() -> None:
     class Elsewhere(MetaBusiness, frozen=True, kw_only=True):
         info = msgspec.structs.replace(MetaBusiness.info, name="elsewhere")
 
-    with pytest.raises(ContractBroken, match='elsewhere = "test_kit:Elsewhere"'):
+    with pytest.raises(ContractBroken, match=r'elsewhere = "tests.providers.test_kit:Elsewhere"'):
         contract(Elsewhere).check_registered()
 
 

@@ -9,11 +9,12 @@ from typing import ClassVar
 
 import msgspec
 import pytest
-from cloud_samples import ACCOUNT
 
 from providers import ProviderInfo, Registry, RegistryEntry, UnknownProvider, WhatsAppProvider
 from providers.meta_business import MetaBusiness
 from providers.registry import ENTRY_POINT_GROUP, Installed
+
+from .cloud_api.samples import ACCOUNT
 
 PLUGIN = """
 from typing import ClassVar

@@ -14,7 +14,7 @@
     GET    /_control/wait       ?received=N ?attempts=N ?timeout_s=5 -> the counts once they hold, else 408
     POST   /_control/reset      forget deliveries and answers; secrets stay
 
-An answer is {"answer": "crm_status", "status": 503, "retry_after": 1}, …: `crm_answers.py` has the list.
+An answer is {"answer": "crm_status", "status": 503, "retry_after": 1}, …: `crm/answers.py` has the list.
 """
 
 from typing import Any

@@ -2,7 +2,7 @@
 
 Deliveries go to ``url``, or to ``url_for(endpoint)`` where it plays the CRMs of several organizations. Each
 endpoint has its own secrets; a delivery whose signature is wrong is answered 401 and uses up no answer.
-`crm_world.py` is what it does, `crm_control.py` the same for another process.
+`crm/world.py` is what it does, `crm/control.py` the same for another process.
 """
 
 from types import TracebackType

@@ -1,9 +1,9 @@
 """A Graph API with the WhatsApp Business Platform behind it, and the only one who knows what really went out.
 
-Strict where Meta is strict (`meta_graph.py`, `meta_validation.py`), scriptable where networks fail
+Strict where Meta is strict (`meta/graph.py`, `meta/validation.py`), scriptable where networks fail
 (`faults.py`), and talking back: status webhooks for what was sent, inbound webhooks on demand
-(`meta_world.py`). The same can be done from another process, over HTTP and JSON:
-`meta_control.py` has the table.
+(`meta/world.py`). The same can be done from another process, over HTTP and JSON:
+`meta/control.py` has the table.
 """
 
 from aiohttp import web

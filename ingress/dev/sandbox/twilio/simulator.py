@@ -1,9 +1,9 @@
 """Twilio's Messaging API with WhatsApp senders behind it, and the only one who knows what really went out.
 
-Strict where Twilio is strict (`twilio_rest.py`, `twilio_rules.py`), scriptable where networks fail
+Strict where Twilio is strict (`twilio/rest.py`, `twilio/rules.py`), scriptable where networks fail
 (`faults.py`), and talking back: signed status callbacks for what was sent, inbound webhooks on demand
-(`twilio_world.py`). The same can be done from another process, over HTTP and JSON:
-`twilio_control.py` has the table.
+(`twilio/world.py`). The same can be done from another process, over HTTP and JSON:
+`twilio/control.py` has the table.
 """
 
 from aiohttp import web

@@ -29,7 +29,7 @@
                                                answers once all of it holds; 408 otherwise
     POST   /_control/reset                     forget everything
 
-A fault is {"fault": "hang"}, {"fault": "error_code", "code": 463}, …: `faults.py` has the list, `waha_errors.py`
+A fault is {"fault": "hang"}, {"fault": "error_code", "code": 463}, …: `faults.py` has the list, `waha/errors.py`
 the codes.
 """
 

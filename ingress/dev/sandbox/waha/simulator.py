@@ -1,9 +1,9 @@
 """A WAHA server with phones behind it, and the only one who knows what really went out.
 
-Strict where WAHA is and where it is not (`waha_api.py`, `waha_validation.py`), scriptable where networks fail
+Strict where WAHA is and where it is not (`waha/api.py`, `waha/validation.py`), scriptable where networks fail
 (`faults.py`), and talking back: states of sessions, acks of what was sent, messages of people on demand
-(`waha_world.py`), each as the session's engine tells it (`waha_messages.py`). The same can be done from another
-process, over HTTP and JSON: `waha_control.py` has the table.
+(`waha/world.py`), each as the session's engine tells it (`waha/messages.py`). The same can be done from another
+process, over HTTP and JSON: `waha/control.py` has the table.
 """
 
 from aiohttp import web

@@ -1,0 +1,53 @@
+"""What is published about the API and the envelope is what the code does."""
+
+import json
+from pathlib import Path
+
+import msgspec
+
+from ingress.api.openapi import BODIES, Envelope, envelope_schema, walk
+
+from ..gateway import Gateway, Organization
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_the_published_schema_is_current() -> None:
+    """`ingress schema > schema/envelope.json` after a change of the envelope."""
+    assert json.loads((ROOT / "schema" / "envelope.json").read_text()) == json.loads(json.dumps(envelope_schema()))
+
+
+async def test_every_route_is_described(gateway: Gateway) -> None:
+    from ingress.app import ROUTES
+
+    document = (await gateway.call("GET", "/openapi.json")).json
+    handlers = set()
+    for path, method, handler in walk(ROUTES):
+        operation = document["paths"][path][method.lower()]
+        assert operation["summary"], path
+        handlers.add(handler.__name__)
+        if method in ("POST", "PUT") and handler.__name__ in BODIES:
+            assert "requestBody" in operation
+    assert set(BODIES) <= handlers
+
+
+def test_every_route_is_documented() -> None:
+    from ingress.app import ROUTES
+
+    text = (ROOT / "docs" / "api.md").read_text()
+    missing = [f"{method} {path}" for path, method, _ in walk(ROUTES) if path not in text]
+    assert missing == []
+
+
+async def test_events_are_as_the_schema_says(organization: Organization, samples: Path) -> None:
+    """Every sample body's events decode as the published envelope, unknown fields refused where it is strict."""
+    number = organization.numbers[0]
+    for path in samples.glob("*.expected.json"):
+        raw = path.with_name(path.name.replace(".expected", "")).read_bytes()
+        raw = raw.replace(b"109876543210987", number.phone_number_id.encode())
+        await organization.post_webhook(raw.replace(b"210987654321098", number.waba_id.encode()))
+    await organization.send()
+    events = await organization.events()
+    assert len(events) > 100
+    for event in events:
+        msgspec.convert(event, Envelope)

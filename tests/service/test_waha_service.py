@@ -1,0 +1,403 @@
+"""WhatsApp Web through the service, against the simulated WAHA server: nothing lost, nothing doubled."""
+
+import asyncio
+import itertools
+import random
+from collections.abc import AsyncIterator
+from typing import Any, get_args
+
+import msgspec
+import pytest
+
+from ingress.dev.sandbox import (
+    Accept,
+    AckPolicy,
+    AnyFault,
+    Bare5xx,
+    Bare5xxAfterAccept,
+    EmptyAnswer,
+    ErrorCode,
+    HalfAnswer,
+    HangAfterAccept,
+    ResetAfterAccept,
+    ResetBeforeAccept,
+    RetryPolicy,
+    Slow,
+    Throttle429,
+    WahaSession,
+    WahaSimulator,
+    example_session,
+)
+from ingress.dev.sandbox.waha.bodies import Engine
+
+from ..gateway import Gateway, Organization, eventually
+
+ENGINES = get_args(Engine)
+BASE = "/integrations/whatsapp"
+PEER = "+5511987654321"
+FAULTS: list[AnyFault] = [
+    Accept(), Slow(seconds=0.01), ResetBeforeAccept(), ResetAfterAccept(), HalfAnswer(), EmptyAnswer(),
+    EmptyAnswer(accepted=False), Bare5xx(), Bare5xxAfterAccept(), Bare5xxAfterAccept(status=500),
+    Throttle429(retry_after=0), ErrorCode(code=422, message="no"), ErrorCode(code=500),
+]  # fmt: skip
+BUTTONS = {
+    "type": "interactive",
+    "body": "Confirma?",
+    "action": {"type": "buttons", "buttons": [{"id": "1", "title": "Sim"}]},
+}
+NO_ACKS = AckPolicy(statuses=(), echo=False)
+_sessions = itertools.count(1)
+
+
+class Linked:
+    """An organization whose active provider is a session of the simulator."""
+
+    def __init__(self, waha: WahaSimulator, session: WahaSession, organization: Organization) -> None:
+        self.waha = waha
+        self.session = session
+        self.organization = organization
+        self.config: Any = None
+
+    async def configure(self, *, unlinked: bool = False) -> None:
+        """As its users do. The service writes its address into the session, which restarts."""
+        config_data = self.session.config_data(self.waha.url_for(self.session))
+        body = {"provider_type": "whatsapp_web", "config_data": config_data, "is_active": True}
+        answer = await self.organization.call("POST", f"{BASE}/provider/configure", body)
+        assert answer.status == (202 if unlinked else 200), answer.raw
+        self.config = answer.json
+
+    async def working(self) -> None:
+        state = self.waha.state_of(self.session)
+        await self.waha.wait_for(lambda: state.status == "WORKING" and state.webhooks)
+
+    async def send(self, **headers: str) -> Any:
+        return await self.organization.send({"to": PEER, "body": "Olá 🚚"}, **headers)
+
+
+@pytest.fixture
+async def waha() -> AsyncIterator[WahaSimulator]:
+    async with WahaSimulator(retry=RetryPolicy(tries=40)) as waha:
+        yield waha
+
+
+@pytest.fixture(params=ENGINES)
+async def linked(waha: WahaSimulator, gateway: Gateway, request: pytest.FixtureRequest) -> Linked:
+    """A session that was linked before, in an organization of its own, by each engine."""
+    session = example_session(next(_sessions), request.param)
+    await waha.add_session(session, own_port=True)
+    made = Linked(waha, session, await gateway.organization())
+    # Where the engine keeps chats at all, messages can be asked for.
+    waha.state_of(session).config = {"noweb": {"store": {"enabled": True}}}
+    await made.configure()
+    await made.working()
+    return made
+
+
+only = pytest.mark.parametrize("linked", ["GOWS", "NOWEB"], indirect=True)
+
+
+async def test_the_service_writes_its_webhook_into_the_session(linked: Linked) -> None:
+    """With our key, beside what was configured before; the account is then as it should be."""
+    state = linked.waha.state_of(linked.session)
+    [hook] = state.webhooks
+    assert (hook["url"], hook["hmac"]) == (linked.config["webhook_url"], {"key": linked.session.hmac_key})
+    assert state.config["noweb"] == {"store": {"enabled": True}}
+    checks = [(check["name"], check["passed"]) for check in linked.config["checks"]]
+    assert len(dict(checks)) == len(checks)
+    assert dict(checks)["webhook"] is True
+    assert await linked.organization.probe(linked.config["config_id"]) is True
+
+
+async def test_every_message_of_people_comes_out_once(linked: Linked) -> None:
+    """Twelve of all kinds, posted at once and some of them twice, and the person's words as they were."""
+    people = linked.waha.inbound(linked.session)
+    news = [
+        people.text("Olá, tudo bem? 🙂", phone=PEER),
+        people.image("foto", phone=PEER),
+        people.voice(phone=PEER),
+        people.location(phone=PEER),
+        people.contacts(phone=PEER),
+        *[people.mixed() for _ in range(7)],
+    ]
+    for one in [*news, *news[:5]]:
+        [result] = await linked.waha.post(linked.session, one)
+        assert result.delivered
+    received = await linked.organization.events(kind="message.received")
+    ids = [event["data"]["message"]["provider_message_id"] for event in received]
+    assert sorted(ids) == sorted(one.payload["id"] for one in news)
+    [text] = [event for event in received if event["data"]["message"]["provider_message_id"] == news[0].payload["id"]]
+    assert text["data"]["message"]["content"] == {"type": "text", "body": "Olá, tudo bem? 🙂"}
+    assert text["data"]["conversation"]["contact"]["phone"] == PEER
+
+
+async def test_a_send_goes_out_and_its_acks_come_back(linked: Linked) -> None:
+    """Accepted under the id that the answer names, and read in the end; each ack is an event."""
+    answer = await linked.send()
+    assert (answer.status, answer.json["provider"], answer.json["status"]) == (200, "whatsapp_web", "sent")
+    accepted = linked.waha.by_id(answer.json["provider_message_id"])
+    assert accepted is not None
+    assert (accepted.call, accepted.body["text"]) == ("sendText", "Olá 🚚")
+    message = await linked.organization.settled(answer.json["id"], "read")
+    assert [attempt["class"] for attempt in message["attempts"]] == ["ok"]
+    values = {
+        event["data"]["status"]["value"]
+        for event in await linked.organization.events(kind="message.status")
+        if event["data"]["message"]["provider_message_id"] == accepted.id
+    }
+    assert {"delivered", "read"} <= values
+    assert len(linked.waha.accepted) == 1
+
+
+async def test_acks_in_any_order_before_our_own_answer(linked: Linked) -> None:
+    """Three times each, the last one first, before the send is answered: the same end."""
+    linked.waha.set_acks(linked.session, AckPolicy(before_answer=True, duplicates=2, reorder=True))
+    answer = await linked.send()
+    assert answer.status == 200
+    assert (await linked.organization.settled(answer.json["id"], "read"))["status"] == "read"
+
+
+async def test_a_new_config_of_the_session_knows_what_the_old_one_sent(linked: Linked) -> None:
+    """With a key of its own it has an address beside the old one's: each webhook comes to both, and is one fact."""
+    linked.waha.set_acks(linked.session, NO_ACKS)
+    sent = (await linked.send()).json
+    linked.session = msgspec.structs.replace(linked.session, hmac_key="renewed")
+    await linked.configure()
+    await linked.working()
+    state = linked.waha.state_of(linked.session)
+    assert len(state.webhooks) == 2
+    [message] = state.messages
+    linked.waha.set_acks(linked.session, AckPolicy())
+    await linked.waha.post_acks(state, message)
+    assert (await linked.organization.settled(sent["id"], "read"))["config_id"] == sent["config_id"]
+    results = await linked.waha.post(linked.session, linked.waha.inbound(linked.session).text("Olá"))
+    assert [result.delivered for result in results] == [True, True]
+    assert len(await linked.organization.events(kind="message.received")) == 1
+    told = [event["data"]["status"]["value"] for event in await linked.organization.events(kind="message.status")]
+    assert sorted(value for value in told if value != "sent") == ["delivered", "read"]
+
+
+async def test_an_ack_may_be_a_failure(linked: Linked) -> None:
+    linked.waha.set_acks(linked.session, AckPolicy(statuses=("SERVER", "ERROR")))
+    answer = await linked.send()
+    message = await linked.organization.settled(answer.json["id"], "failed")
+    assert message["error"]["class"] == "Rejected"
+
+
+@only
+@pytest.mark.parametrize("hides", [False, True], ids=["phone", "hidden"])
+async def test_a_lost_answer_is_settled_by_asking(linked: Linked, hides: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Accepted, then a reset, and no ack at all: the service asks for the id that it chose, and sends nothing again."""
+    monkeypatch.setattr("ingress.sending.lost_answers.ASK_AFTER_S", (0.02, 0.05))
+    linked.waha.state_of(linked.session).hides = hides
+    linked.waha.set_acks(linked.session, NO_ACKS)
+    await linked.waha.script(linked.session, ResetAfterAccept())
+    answer = await linked.send(prefer="wait=5")
+    assert (answer.status, answer.json["status"]) == (200, "sent")
+    [accepted] = linked.waha.accepted
+    assert answer.json["provider_message_id"] == accepted.id == accepted.chosen_id
+    message = await linked.organization.message(answer.json["id"])
+    assert [attempt["class"] for attempt in message["attempts"]] == ["ok"]
+    assert linked.waha.call_count("POST sendText", linked.session.name) == 1
+
+
+@only
+async def test_acks_of_a_lost_answer_count_once_it_is_found(linked: Linked, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They came first, for a message that nobody knew yet: asked for, it is known, and as far as they said."""
+    monkeypatch.setattr("ingress.sending.lost_answers.ASK_AFTER_S", (0.05, 0.05))
+    linked.waha.set_acks(linked.session, AckPolicy(before_answer=True))
+    await linked.waha.script(linked.session, ResetAfterAccept())
+    answer = await linked.send(prefer="respond-async")
+    message = await linked.organization.settled(answer.json["id"], "read")
+    assert message["provider_message_id"] == linked.waha.accepted[0].id
+    assert linked.waha.call_count("POST sendText", linked.session.name) == 1
+    assert linked.waha.duplicates() == {}
+
+
+@only
+@pytest.mark.parametrize(
+    ("policy", "status"),
+    [
+        (AckPolicy(before_answer=True), "read"),
+        (AckPolicy(duplicates=2, reorder=True), "read"),
+        (AckPolicy(statuses=("DEVICE",), echo=False), "delivered"),
+        (AckPolicy(statuses=()), "sent"),
+    ],
+    ids=["early", "shuffled", "ack", "echo"],
+)
+@pytest.mark.parametrize("asked", [{"body": "Olá"}, {"content": BUTTONS}], ids=["text", "buttons"])
+async def test_a_lost_answer_is_settled_by_what_comes_back(
+    linked: Linked, policy: AckPolicy, status: str, asked: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An ack, or the message itself, names the id chosen before the call: nobody asks, nothing is sent again."""
+    monkeypatch.setattr("ingress.sending.lost_answers.ASK_AFTER_S", ())
+    linked.waha.set_acks(linked.session, policy)
+    await linked.waha.script(linked.session, ResetAfterAccept())
+    answer = await linked.organization.send({"to": PEER, **asked}, prefer="wait=5")
+    assert (answer.status, answer.json["status"]) == (200, "sent")
+    [accepted] = linked.waha.accepted
+    message = await linked.organization.settled(answer.json["id"], status)
+    assert (message["state"], message["provider_message_id"]) == ("done", accepted.id)
+    assert [attempt["class"] for attempt in message["attempts"]] == ["ok"]
+    assert linked.waha.call_count("POST sendText", linked.session.name) == 1
+    await linked.waha.settled()
+    events = await linked.organization.events(kind="message.status")
+    assert {event["data"]["message"]["id"] for event in events} == {answer.json["id"]}
+    assert {event["data"]["message"]["provider_message_id"] for event in events} == {accepted.id}
+
+
+@only
+async def test_what_comes_before_our_own_answer_names_our_message(linked: Linked) -> None:
+    """Each ack, and the echo, is an event with our id of the message, and nothing that somebody wrote."""
+    linked.waha.set_acks(linked.session, AckPolicy(before_answer=True))
+    answer = await linked.send()
+    await linked.organization.settled(answer.json["id"], "read")
+    await linked.waha.settled()
+    assert await linked.organization.events(kind="message.echo") == []
+    events = await linked.organization.events(kind="message.status")
+    assert {"sent", "delivered", "read"} == {event["data"]["status"]["value"] for event in events}
+    assert {event["data"]["message"]["id"] for event in events} == {answer.json["id"]}
+
+
+@only
+async def test_no_sequence_of_faults_makes_two_messages_of_one_send(
+    linked: Linked, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """40 sends at once: what is told as sent went out once, what is told as failed or held did not."""
+    monkeypatch.setattr("ingress.sending.lost_answers.ASK_AFTER_S", (0.02, 0.05))
+    monkeypatch.setattr("ingress.sending.pacing._distance_s", lambda pacing: 0.0)
+    monkeypatch.setattr("ingress.sending.breaker.LEAST_CALLS", 1000)  # else most would wait for it
+    dice = random.Random(11)
+    await linked.waha.script(linked.session, *[dice.choice(FAULTS) for _ in range(400)])
+    linked.waha.set_acks(linked.session, AckPolicy(duplicates=1, reorder=True))
+    answers = await asyncio.gather(*[linked.send(prefer="respond-async") for _ in range(40)])
+    assert {answer.status for answer in answers} == {202}
+    ids = [answer.json["id"] for answer in answers]
+    accepted = linked.waha.accepted
+
+    async def messages() -> list[Any]:
+        return [await linked.organization.message(id) for id in ids]
+
+    def sent(told: list[Any]) -> list[str]:
+        return sorted(message["provider_message_id"] for message in told if message["provider_message_id"])
+
+    told = await eventually(
+        messages,
+        lambda told: (
+            all(message["state"] != "sending" for message in told) and sent(told) == sorted(one.id for one in accepted)
+        ),
+        timeout=20,
+    )
+    assert linked.waha.duplicates() == {}
+    # Some never arrived, which only WhatsApp knows: they are held, and not sent again.
+    assert "uncertain" in {message["state"] for message in told}
+
+
+async def test_the_phone_behind_a_hidden_number_is_found_once_it_is_known(linked: Linked) -> None:
+    """WEBJS does not tell it beside the message; the session knows it when it has seen it elsewhere."""
+    people = linked.waha.inbound(linked.session)
+    await linked.waha.post(linked.session, people.text("Olá", phone=PEER, hidden=True))
+    [event] = await linked.organization.events(kind="message.received")
+    known = linked.session.engine != "WEBJS"
+    assert ("phone" in event["data"]["conversation"]["contact"]) == known
+    path = f"/messages/{event['id']}/phone"
+    answer = await linked.organization.call("GET", path)
+    assert (answer.status, answer.json) == (200, {"phone": PEER if known else None})
+    people.text("Oi", phone=PEER)
+    assert (await linked.organization.call("GET", path)).json == {"phone": PEER}
+    assert linked.waha.call_count("GET {session}/lids/{lid}", linked.session.name) == (0 if known else 2)
+
+
+async def test_typing_is_shown_and_stopped(linked: Linked) -> None:
+    """As often as one likes."""
+    await linked.waha.post(linked.session, linked.waha.inbound(linked.session).text("Olá", phone=PEER))
+    [event] = await linked.organization.events(kind="message.received")
+    for method in ("POST", "DELETE", "DELETE"):
+        answer = await linked.organization.call(method, f"/messages/{event['id']}/typing")
+        assert (answer.status, answer.raw) == (204, b"")
+    shown = [(receipt.call, receipt.chat) for receipt in linked.waha.receipts]
+    chat = f"{PEER[1:]}@c.us"
+    assert shown == [("sendSeen", chat), ("startTyping", chat), ("stopTyping", chat), ("stopTyping", chat)]
+
+
+async def test_a_template_goes_out_as_the_text_that_is_given_for_it(linked: Linked) -> None:
+    template = {"type": "template", "name": "order_update", "language": "pt_BR", "rendered": "Seu pedido saiu."}
+    assert (await linked.organization.send({"to": PEER, "content": template})).status == 200
+    assert linked.waha.accepted[0].body["text"] == "Seu pedido saiu."
+    del template["rendered"]
+    answer = await linked.organization.send({"to": PEER, "content": template})
+    assert (answer.status, answer.json["code"]) == (422, "unsupported")
+    assert len(linked.waha.accepted) == 1
+
+
+@pytest.mark.parametrize("linked", ["GOWS"], indirect=True)
+async def test_a_server_that_hangs_does_not_get_it_twice(linked: Linked) -> None:
+    """The caller waits a moment only; the message stays one, however often the same is asked for."""
+    linked.waha.set_acks(linked.session, NO_ACKS)
+    await linked.waha.script(linked.session, HangAfterAccept())
+    first = await linked.send(prefer="wait=1", idempotency_key="one")
+    again = await linked.send(prefer="wait=1", idempotency_key="one")
+    assert {first.status, again.status} <= {202, 409, 504}
+    assert first.json["id"] == again.json["id"]
+    assert len(linked.waha.accepted) == len(linked.waha.sends) == 1
+
+
+@pytest.mark.parametrize("linked", ["GOWS"], indirect=True)
+async def test_the_key_of_webhooks_is_renewed_without_losing_one(linked: Linked, gateway: Gateway) -> None:
+    """Both keys are good while both are configured: WAHA signs with the new one, and repeats with the one of then."""
+    former, path = linked.session.hmac_key, f"{BASE}/provider/configs/{linked.config['config_id']}"
+    state = linked.waha.state_of(linked.session)
+    [old_hook] = state.webhooks
+
+    async def told(hook: Any, words: str) -> int | None:
+        state.config = {**state.config, "webhooks": [hook]}
+        [result] = await linked.waha.post(linked.session, linked.waha.inbound(linked.session).text(words))
+        return result.status
+
+    async def edited(**changes: Any) -> Any:
+        assert (await linked.organization.call("PATCH", path, {"config_data": changes})).status == 200
+        await linked.working()
+        return state.webhooks[0]
+
+    new_hook = await edited(hmac_key="renewed", hmac_key_previous=former)
+    assert (new_hook["url"], new_hook["hmac"]) == (old_hook["url"], {"key": "renewed"})
+    old_hook = {**old_hook, "retries": {"attempts": 0}}
+    assert [await told(hook, "both") for hook in (new_hook, old_hook)] == [200, 200]
+    await edited(hmac_key_previous=None)
+    assert [await told(hook, "one") for hook in (new_hook, old_hook)] == [200, 401]
+    received = await linked.organization.events(kind="message.received")
+    assert [event["data"]["message"]["content"]["body"] for event in received] == ["both", "both", "one"]
+
+
+@pytest.mark.parametrize("linked", ["GOWS"], indirect=True)
+async def test_a_forged_webhook_is_refused(linked: Linked, gateway: Gateway) -> None:
+    """Signed with another key: 401, and no event."""
+    state = linked.waha.state_of(linked.session)
+    before = await linked.organization.events()
+    state.config = {"webhooks": [{**state.webhooks[0], "hmac": {"key": "another"}, "retries": {"attempts": 0}}]}
+    [result] = await linked.waha.post(linked.session, linked.waha.inbound(linked.session).text("x"))
+    assert (result.status, result.tries) == (401, 1)
+    assert await linked.organization.events() == before
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+async def test_a_phone_is_linked_through_the_service(waha: WahaSimulator, watching: Gateway, engine: Engine) -> None:
+    """The service creates the session; what the phone then says is told, and sends go out from there on."""
+    gateway = watching
+    waha.engine = engine
+    session = example_session(next(_sessions), engine)
+    await waha.add_session(session, exists=False)
+    linked = Linked(waha, session, await gateway.organization())
+    await linked.configure(unlinked=True)
+    state = waha.state_of(session)
+    await waha.wait_for(lambda: state.status == "SCAN_QR_CODE" and state.webhooks)
+    waha.scan(session)
+    await waha.settled()
+    news = await linked.organization.events(kind="account.updated")
+    assert {"scan_qr", "working"} <= {event["data"]["account"]["details"]["state"] for event in news}
+    await eventually(lambda: linked.organization.events(kind="provider.switched"))
+    assert (await linked.send()).status == 200
+    assert len(waha.accepted) == 1
+    path = f"/api/{session.name}/chats/{PEER[1:]}@c.us/messages"
+    headers = {"X-Api-Key": session.api_key}
+    async with gateway.session.get(f"{waha.url}{path}", headers=headers) as answer:
+        assert (answer.status, len(await answer.json())) == (200, 1)
