@@ -23,6 +23,7 @@ from ingress.dev.sandbox import CrmSimulator, MetaSimulator, RetryPolicy
 from ingress.receiving import normalise
 from ingress.server import configuration, listen, operations_configuration
 from ingress.settings import Settings
+from ingress.storage import redis_state
 from ingress.storage.database import migrate
 from ingress.storage.vault import generate_key
 from providers import _values
@@ -115,7 +116,9 @@ async def crm() -> AsyncIterator[CrmSimulator]:
 async def gateway(settings: Settings, meta: MetaSimulator) -> AsyncIterator[Gateway]:
     """The service, shared by tests: each makes organizations of its own."""
     async with AsyncExitStack() as stack:
-        url = await stack.enter_async_context(serving(settings))
+        with pytest.MonkeyPatch.context() as patch:  # what is looked for in Redis is there, however busy the machine is
+            patch.setattr(redis_state, "COMMAND_TIMEOUT_S", 2.0)
+            url = await stack.enter_async_context(serving(settings))
         session = await stack.enter_async_context(aiohttp.ClientSession())
         yield Gateway(url, settings.platform_key, session, meta)
 
