@@ -22,7 +22,6 @@ from . import audit, log, metrics
 from .api import apps, events, inbound_messages, media, operations, organizations, pairing, status
 from .api import providers as integrations
 from .api import send as messages_api
-from .api.events import Wakes
 from .api.openapi import document
 from .api.operations import Operations
 from .calls.driver import Caller
@@ -48,6 +47,7 @@ from .storage.statements import deliveries, health, inbound, retention, sends, s
 from .storage.vault import Vault
 from .switching.change import CHANNEL
 from .switching.manager import WhatsAppProviderManager
+from .wakeups import Wakeups
 from .web.auth import Authenticator
 from .web.limits import per_minute
 from .web.middleware import Edge
@@ -101,14 +101,14 @@ class Application:
             manager = WhatsAppProviderManager(
                 Registry(), database, redis, vault, caller, egress, settings.origin, settings.vouching_hosts
             )
-            wakes, changes = Wakes(redis), Wakes(redis)
-            stack.push_async_callback(wakes.close)
+            wakeups, changes = Wakeups(redis), Wakeups(redis)
+            stack.push_async_callback(wakeups.close)
             breakers = Breakers(database, redis)
             manager.renewed = breakers.close
             manager.after_change = breakers.sync  # an account that was edited or activated is not broken any more
             for work in (
-                _hear(redis, manager, wakes, breakers),
-                _listen(database, manager, changes),
+                _follow_redis(redis, manager, wakeups, breakers),
+                _follow_database(database, manager, changes),
                 # What a process that died in the middle of a switch has left.
                 forever(manager.recover, RECOVER_EVERY_S),
                 forever(partial(_watch_gauges, database), GAUGES_EVERY_S),
@@ -119,10 +119,10 @@ class Application:
                 task = asyncio.create_task(work)
                 stack.callback(task.cancel)
             # Left in reverse: deliveries first, then sends, then webhooks, whose rows the others may still write.
-            receiver = await stack.enter_async_context(Inbound(database, manager, wakes))
-            outbound = await self._sending(stack, database, redis, manager, caller, wakes, breakers)
-            await stack.enter_async_context(Prober(database, manager, redis, wakes, settings.health_interval_s))
-            await stack.enter_async_context(Relay(database, vault, egress, wakes, self.closing))
+            receiver = await stack.enter_async_context(Inbound(database, manager, wakeups))
+            outbound = await self._sending(stack, database, redis, manager, caller, wakeups, breakers)
+            await stack.enter_async_context(Prober(database, manager, redis, wakeups, settings.health_interval_s))
+            await stack.enter_async_context(Relay(database, vault, egress, wakeups, self.closing))
             stack.callback(log.flush)
             self._state = {
                 "settings": settings,
@@ -132,7 +132,7 @@ class Application:
                 "egress": egress,
                 "session": session,
                 "manager": manager,
-                "wakes": wakes,
+                "wakeups": wakeups,
                 "changes": changes,
                 "breaker_of": breakers.state_of,
                 "inbound": receiver,
@@ -160,11 +160,11 @@ class Application:
         redis: RedisState,
         manager: WhatsAppProviderManager,
         caller: Caller,
-        wakes: Wakes,
+        wakeups: Wakeups,
         breakers: Breakers,
     ) -> Outbound:
         """All that sending takes. What is left last stores what the others still have to say."""
-        outcomes = await stack.enter_async_context(Outcomes(database, wakes))
+        outcomes = await stack.enter_async_context(Outcomes(database, wakeups))
         asking = await stack.enter_async_context(Asking(caller, outcomes))
         await stack.enter_async_context(breakers)
         bulkhead = Bulkhead()
@@ -177,25 +177,27 @@ class Application:
         return outbound
 
 
-async def _hear(redis: RedisState, manager: WhatsAppProviderManager, wakes: Wakes, breakers: Breakers) -> None:
-    async for topic, organization_id, version in redis.wakes():
+async def _follow_redis(
+    redis: RedisState, manager: WhatsAppProviderManager, wakeups: Wakeups, breakers: Breakers
+) -> None:
+    async for topic, organization_id, version in redis.notifications():
         if topic == "provider":
-            manager.hear(organization_id, version, "redis")
+            manager.notified(organization_id, version, "redis")
         elif topic == "accounts":
-            breakers.heard()
+            breakers.notified()
         else:
-            wakes.heard(organization_id)
+            wakeups.notified(organization_id)
 
 
-async def _listen(database: Database, manager: WhatsAppProviderManager, changes: Wakes) -> None:
+async def _follow_database(database: Database, manager: WhatsAppProviderManager, changes: Wakeups) -> None:
     """Changes of providers as the database tells them, with Redis or without."""
     async for payload in database.notifications(CHANNEL):
         if not payload:
             manager.forget_all(listening=payload is None)
         else:
             organization_id, _, version = payload.partition(":")
-            manager.hear(UUID(organization_id), int(version), "notify")
-            changes.heard(UUID(organization_id))
+            manager.notified(UUID(organization_id), int(version), "notify")
+            changes.notified(UUID(organization_id))
         if payload is None or payload.startswith(str(PLATFORM_ID)):  # what was notified before was missed
             await manager.find_plugins()
 

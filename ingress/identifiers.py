@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 import time
 from datetime import datetime
 from functools import lru_cache
@@ -119,3 +120,21 @@ def conversation_id(organization_id: UUID, sender: str, contact: Contact | None,
     state.update(f"{sender}\x1f{person}".encode())
     identity: UUID = FastUUID(state.digest())
     return identity
+
+
+_CORRELATION = "gw1"
+_NUMBER = re.compile("[0-9]{1,6}")  # not str.isdigit: that takes superscripts, which int refuses
+
+
+def correlation(message_id: UUID, attempt: int) -> str:
+    """What a send carries to the provider and back: `gw1:<message id>:<attempt>`. No personal data."""
+    return f"{_CORRELATION}:{message_id.hex}:{attempt}"
+
+
+def parse_correlation(text: str | None) -> tuple[UUID | None, int | None]:
+    """(message id, attempt) of a correlation id that is ours, else (None, None): the number may be shared."""
+    parts = (text or "").split(":")
+    if len(parts) != 3 or parts[0] != _CORRELATION or not _NUMBER.fullmatch(parts[2]):
+        return None, None
+    message_id = parse_id(parts[1])
+    return (message_id, int(parts[2])) if message_id else (None, None)

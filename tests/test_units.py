@@ -13,10 +13,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ingress.correlation import correlation, parse_correlation
 from ingress.delivery.relay import Secret, new_secret, rotated, sign
 from ingress.envelope import render, timestamp
-from ingress.identifiers import conversation_id, event_id, key_hash, new_id, parse_event_id, parse_id
+from ingress.identifiers import (
+    conversation_id,
+    correlation,
+    event_id,
+    key_hash,
+    new_id,
+    parse_correlation,
+    parse_event_id,
+    parse_id,
+)
 from ingress.sending.budget import RetryBudget
 from ingress.web.middleware import Disconnected, LargeBodies, TooLarge, path_of, read_body
 from providers import Contact, phone_key

@@ -14,8 +14,8 @@ from starlette.responses import Response
 from ..envelope import render
 from ..identifiers import parse_event_id
 from ..storage.database import Database, StoreUnavailable
-from ..storage.redis_state import RedisState
 from ..storage.statements import events as stored
+from ..wakeups import Wakeups
 from ..web.auth import authorize, organization_of
 from ..web.middleware import Disconnected, int_of, limit_of
 from ..web.problems import Problem
@@ -25,76 +25,8 @@ MAX_WAIT_S = 30
 # A wake-up may be lost, and an event becomes readable only when no older transaction runs any more.
 POLL_S = 0.5
 SETTLE_S = 0.01
-# Other processes are told once for all that came in this time.
-ANNOUNCE_AFTER_S = 0.1
 HEARTBEAT_S = 15.0
 STREAM_PAGE = 200
-
-
-class Wakes:
-    """Who waits for something new of an organization, in this process, and telling the other processes."""
-
-    def __init__(self, redis: RedisState) -> None:
-        self._redis = redis
-        self._waiting: dict[UUID, set[asyncio.Event]] = {}
-        self._any = asyncio.Event()
-        self._announce: set[UUID] = set()
-        self._announcing: asyncio.Task[None] | None = None
-
-    def wake(self, organization_id: UUID) -> None:
-        """Something new was stored here: wake this process now, the others soon."""
-        self.heard(organization_id)
-        self._announce.add(organization_id)
-        if self._announcing is None or self._announcing.done():
-            self._announcing = asyncio.create_task(self._tell())
-
-    def heard(self, organization_id: UUID) -> None:
-        self._any.set()
-        for waiter in self._waiting.get(organization_id, ()):
-            waiter.set()
-
-    async def anything(self, timeout_s: float) -> None:
-        """Wait until something new is stored for anybody, at most *timeout_s*."""
-        try:
-            async with asyncio.timeout(timeout_s):
-                await self._any.wait()
-        except TimeoutError:
-            return
-        self._any.clear()
-
-    async def wait(self, waiter: asyncio.Event, timeout_s: float) -> bool:
-        """Wait until *waiter*, which `listen` made, is set, at most *timeout_s*; then clear it. Whether it was set."""
-        try:
-            async with asyncio.timeout(timeout_s):
-                await waiter.wait()
-        except TimeoutError:
-            return False
-        waiter.clear()
-        return True
-
-    def listen(self, organization_id: UUID) -> asyncio.Event:
-        waiter = asyncio.Event()
-        self._waiting.setdefault(organization_id, set()).add(waiter)
-        return waiter
-
-    def leave(self, organization_id: UUID, waiter: asyncio.Event) -> None:
-        waiting = self._waiting[organization_id]
-        waiting.discard(waiter)
-        if not waiting:
-            del self._waiting[organization_id]
-
-    async def close(self) -> None:
-        """Tell what is to be told now: later there is nobody to tell it."""
-        if self._announcing is not None:
-            self._announcing.cancel()
-            await asyncio.gather(self._announcing, return_exceptions=True)
-        while self._announce:
-            await self._redis.wake("events", self._announce.pop())
-
-    async def _tell(self) -> None:
-        await asyncio.sleep(ANNOUNCE_AFTER_S)
-        while self._announce:
-            await self._redis.wake("events", self._announce.pop())
 
 
 async def _page(
@@ -136,23 +68,23 @@ async def _awaited(
     request: Request[Any], organization_id: UUID, page: Callable[[], Awaitable[list[Any]]], wait_s: float
 ) -> list[Any]:
     """The events of *page* once there are some, or after *wait_s*. Raises `Problem`, `Disconnected`."""
-    wakes: Wakes = request.state["wakes"]
+    wakeups: Wakeups = request.state["wakeups"]
     closing: asyncio.Event = request.state["closing"]
     deadline = monotonic() + wait_s
-    waiter = wakes.listen(organization_id)
+    waiter = wakeups.subscribe(organization_id)
     try:
         rows = await page()
         pause = POLL_S
         # At the end of the process a poll is answered as it is: the client asks again, elsewhere.
         while not rows and (left := deadline - monotonic()) > 0 and not closing.is_set():
-            woken = await wakes.wait(waiter, min(left, pause))
+            woken = await wakeups.wait(waiter, min(left, pause))
             pause = _pause(pause, woken)
             if await request.is_disconnected():
                 raise Disconnected
             await authorize(request, "read")  # the key may have been revoked meanwhile
             rows = await page()
     finally:
-        wakes.leave(organization_id, waiter)
+        wakeups.unsubscribe(organization_id, waiter)
     return rows
 
 
@@ -191,9 +123,9 @@ def _frame(row: asyncpg.Record) -> bytes:
 
 async def _stream(request: Request[Any], organization_id: UUID, after: int, room: Room) -> AsyncGenerator[bytes, None]:
     database: Database = request.state["database"]
-    wakes: Wakes = request.state["wakes"]
+    wakeups: Wakeups = request.state["wakeups"]
     closing: asyncio.Event = request.state["closing"]
-    waiter = wakes.listen(organization_id)
+    waiter = wakeups.subscribe(organization_id)
     quiet_since, pause = monotonic(), POLL_S
     try:
         # Where it begins is the client's to keep: its connection may break before the first event.
@@ -216,6 +148,6 @@ async def _stream(request: Request[Any], organization_id: UUID, after: int, room
             if monotonic() - quiet_since > HEARTBEAT_S:
                 quiet_since = monotonic()
                 yield b": still here\n\n"
-            pause = _pause(pause, await wakes.wait(waiter, pause))
+            pause = _pause(pause, await wakeups.wait(waiter, pause))
     finally:
-        wakes.leave(organization_id, waiter)
+        wakeups.unsubscribe(organization_id, waiter)

@@ -214,7 +214,7 @@ async def put_callback(request: Request[Any]) -> Response:
         )
     # Who sets it has repaired it: what failed is not kept waiting for the hours it would be left alone.
     await _throughout(database, organization_id, deliveries.due_now)
-    request.state["wakes"].wake(organization_id)
+    request.state["wakeups"].notify(organization_id)
     return json_response({"url": asked.url, "secret": secrets[0].secret})
 
 
@@ -300,7 +300,7 @@ async def replay_parked(request: Request[Any]) -> Response:
                 wanted = {"sequences": asked.sequences or "all"}
                 await _audit(connection, request, principal, organization_id, "parked_replayed", wanted)
         replayed += count
-    request.state["wakes"].wake(organization_id)
+    request.state["wakeups"].notify(organization_id)
     return json_response({"replayed": replayed})
 
 

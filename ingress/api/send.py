@@ -39,11 +39,11 @@ from ..storage.database import Database, StoreUnavailable
 from ..storage.group_commit import Overloaded
 from ..storage.statements import sends
 from ..switching.policy import OnUncertain
+from ..wakeups import Wakeups
 from ..web.auth import organization_of
 from ..web.middleware import decode_body, headers_of, id_of, limit_of, page_of
 from ..web.problems import Problem, json_response, not_found, unavailable
 from ..web.waiting import json_page
-from .events import Wakes
 
 logger = logging.getLogger("ingress.messages")
 
@@ -279,17 +279,17 @@ async def _awaited(
 async def _settled(request: Request[Any], organization_id: UUID, state: SendState, wait_s: float) -> SendState:
     """The state once a status has settled it, or as it is after SETTLE_WAIT_S."""
     database: Database = request.state["database"]
-    wakes: Wakes = request.state["wakes"]
-    waiter = wakes.listen(organization_id)
+    wakeups: Wakeups = request.state["wakeups"]
+    waiter = wakeups.subscribe(organization_id)
     deadline = monotonic() + min(SETTLE_WAIT_S, wait_s)
     try:
         while state.state == "uncertain" and (left := deadline - monotonic()) > 0:
-            await wakes.wait(waiter, min(left, SETTLE_POLL_S))
+            await wakeups.wait(waiter, min(left, SETTLE_POLL_S))
             async with database.organization(organization_id) as connection:
                 row = await sends.by_id(connection, organization_id, state.id)
             state = state_of(row) if row else state
     finally:
-        wakes.leave(organization_id, waiter)
+        wakeups.unsubscribe(organization_id, waiter)
     return state
 
 

@@ -10,14 +10,15 @@ import asyncpg
 import msgspec
 from starlette.requests import Request
 
+from ..accounts.advice import WHAT_TO_DO
 from ..accounts.unusable import UNUSABLE
-from ..health.judgement import WHAT_TO_DO
 from ..storage.database import Database, StoreUnavailable
 from ..storage.statements import health
+from ..wakeups import Wakeups
 from ..web.auth import authorize, organization_of
 from ..web.problems import Problem
 from ..web.waiting import Stream, Waiting
-from .events import HEARTBEAT_S, Wakes
+from .events import HEARTBEAT_S
 
 # Changes wake the stream in every process; what is known of no transaction (a breaker) is found by looking.
 LOOK_S = 1.0
@@ -181,9 +182,9 @@ async def _status(request: Request[Any], organization_id: UUID) -> Status:
 
 
 async def _stream(request: Request[Any], organization_id: UUID, known: Status) -> AsyncGenerator[bytes, None]:
-    changed: Wakes = request.state["changes"]
+    changed: Wakeups = request.state["changes"]
     closing = request.state["closing"]
-    waiter = changed.listen(organization_id)
+    waiter = changed.subscribe(organization_id)
     quiet_since = monotonic()
     try:
         yield b"retry: 1000\n\nevent: status\ndata: %s\n\n" % _encode(known)
@@ -203,4 +204,4 @@ async def _stream(request: Request[Any], organization_id: UUID, known: Status) -
                 quiet_since = monotonic()
                 yield b": still here\n\n"
     finally:
-        changed.leave(organization_id, waiter)
+        changed.unsubscribe(organization_id, waiter)

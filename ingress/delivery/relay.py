@@ -27,12 +27,12 @@ import msgspec
 from yarl import URL
 
 from .. import identifiers, log, metrics
-from ..api.events import Wakes
 from ..calls.egress import Egress
 from ..envelope import own_event, render
 from ..storage.database import Database, StoreUnavailable
 from ..storage.statements import deliveries, events
 from ..storage.vault import Vault, VaultError
+from ..wakeups import Wakeups
 from . import places
 from .places import Places
 
@@ -132,11 +132,13 @@ class _Origin(msgspec.Struct, frozen=True):
 class Relay:
     """Delivers what is due, as far as there are `Places`, until *closing* is set. Enter it once a process."""
 
-    def __init__(self, database: Database, vault: Vault, egress: Egress, wakes: Wakes, closing: asyncio.Event) -> None:
+    def __init__(
+        self, database: Database, vault: Vault, egress: Egress, wakeups: Wakeups, closing: asyncio.Event
+    ) -> None:
         self._database = database
         self._vault = vault
         self._egress = egress
-        self._wakes = wakes
+        self._wakeups = wakeups
         self._closing = closing
         self._session: aiohttp.ClientSession | None = None
         self._endpoints: dict[UUID, tuple[float, Endpoint]] = {}
@@ -210,7 +212,7 @@ class Relay:
         # Most wake-ups are for readers, not for callbacks: a look for each would cost more than it finds.
         await asyncio.sleep(LOOK_EVERY_S)
         if len(self._active) == active:
-            waking = asyncio.create_task(self._wakes.anything(POLL_S))
+            waking = asyncio.create_task(self._wakeups.wait_for_any(POLL_S))
             await asyncio.wait({waking, closing, *self._active}, return_when=asyncio.FIRST_COMPLETED)
             waking.cancel()
 

@@ -14,6 +14,7 @@ from uuid import UUID
 
 import msgspec
 
+from ..switching.change import StandIn
 from ..switching.policy import FallbackPolicy
 from .judgement import State
 
@@ -36,14 +37,6 @@ class Member(msgspec.Struct, frozen=True):
     health: State
     since: datetime | None
     usable: bool = True
-
-
-class StandIn(msgspec.Struct, frozen=True):
-    """That another config stands in for ``primary`` since ``at``, and the fallbacks of it then."""
-
-    primary: UUID
-    order: list[UUID]
-    at: datetime
 
 
 class LastSwitch(msgspec.Struct, frozen=True):

@@ -24,21 +24,9 @@ from providers import (
 )
 from providers.base import refused_status
 
-from ..accounts.unusable import Absent, Damaged
+from ..accounts.advice import Reason
 
 State = Literal["unknown", "healthy", "degraded", "unhealthy"]
-Reason = Literal[
-    "unreachable",
-    "credentials",
-    "account_restricted",
-    "session_lost",
-    "not_paired",
-    "sends_refused",
-    "silent",
-    "degraded",
-    "plugin_missing",
-    "cannot_be_opened",
-]
 STATES: tuple[State, ...] = get_args(State)
 
 LOOKS_TO_FAIL = 3
@@ -46,19 +34,6 @@ LOOKS_TO_CHANGE = 2
 # Fewer sends than this prove nothing.
 LEAST_SENDS = 5
 FAILING_SHARE = 0.5
-
-WHAT_TO_DO: dict[Reason, str] = {
-    "unreachable": "See whether the provider has an outage, and whether its address is right and reached from here.",
-    "credentials": "Renew the credentials at the provider, and save them in the config.",
-    "account_restricted": "See the account at the provider for what it demands; send through another one meanwhile.",
-    "session_lost": "Set the account up again: switch to it, or start provider/pairing where it is a linked phone.",
-    "not_paired": "Link a phone: provider/pairing shows the QR code.",
-    "sends_refused": "See the errors of the last messages: payment, permissions, or a block of the account.",
-    "silent": "Test the connection with provider/test: its webhooks seem not to arrive here.",
-    "degraded": "See the account at the provider, and send less through it until it has recovered.",
-    "plugin_missing": Absent.fix,
-    "cannot_be_opened": Damaged.fix,
-}
 
 
 class Traffic(msgspec.Struct, frozen=True, kw_only=True):

@@ -23,17 +23,17 @@ from providers import ProviderStatus, SendError
 from .. import audit, identifiers, log, metrics
 from ..accounts.accounts import ChangeRefused, Config, NotFound
 from ..accounts.ownership import AccountInUse
-from ..api.events import Wakes
 from ..audit import SYSTEM
 from ..envelope import own_event
 from ..identifiers import id_at
 from ..storage.database import Busy, Database, StoreUnavailable
 from ..storage.redis_state import RedisState
 from ..storage.statements import events, health, switches
-from ..switching.change import CHANNEL, VersionConflict
+from ..switching.change import CHANNEL, StandIn, VersionConflict
 from ..switching.manager import WhatsAppProviderManager
 from ..switching.policy import DEFAULT_POLICY, FallbackPolicy
-from .automatic import BACK_OFF, LastSwitch, Member, StandIn, Standing, Step, next_step
+from ..wakeups import Wakeups
+from .automatic import BACK_OFF, LastSwitch, Member, Standing, Step, next_step
 from .judgement import Finding, Health, Traffic, judge
 
 logger = logging.getLogger("ingress.health.prober")
@@ -66,14 +66,14 @@ class Prober:
         database: Database,
         manager: WhatsAppProviderManager,
         redis: RedisState,
-        wakes: Wakes,
+        wakeups: Wakeups,
         interval_s: float,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._database = database
         self._manager = manager
         self._redis = redis
-        self._wakes = wakes
+        self._wakeups = wakeups
         self._interval_s = interval_s
         self._clock = clock
         self._looking: set[asyncio.Task[None]] = set()
@@ -268,7 +268,7 @@ class Prober:
             state=found.state,
             reason=found.reason,
         )
-        self._wakes.wake(row["organization_id"])
+        self._wakeups.notify(row["organization_id"])
 
     def _next_in_s(
         self,

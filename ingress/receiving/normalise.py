@@ -13,8 +13,8 @@ from providers import Event, Malformed, Unverified, Webhook
 from providers.messages import STATUS_RANK, Status
 
 from .. import identifiers, metrics
-from ..correlation import parse_correlation
 from ..envelope import event_row
+from ..identifiers import parse_correlation
 from ..storage.database import StoreUnavailable
 from ..storage.statements.inbound import KeyedEvent, QuarantineRow, WebhookRow
 from ..storage.statements.retention import MAX_AGE, MAX_AHEAD

@@ -14,12 +14,12 @@ import msgspec
 from providers import Webhook
 
 from .. import identifiers, log
-from ..api.events import Wakes
 from ..storage.database import INGEST, Database, StoreUnavailable, is_data_error
 from ..storage.group_commit import GroupCommit, Overloaded
 from ..storage.statements import unread
 from ..storage.statements.inbound import WebhookRow
 from ..switching.manager import Config, WhatsAppProviderManager
+from ..wakeups import Wakeups
 from .normalise import (
     NOTHING,
     PARSER_FAILED,
@@ -66,10 +66,10 @@ class Unread:
     reads when.
     """
 
-    def __init__(self, database: Database, manager: WhatsAppProviderManager, wakes: Wakes, store: Store) -> None:
+    def __init__(self, database: Database, manager: WhatsAppProviderManager, wakeups: Wakeups, store: Store) -> None:
         self._database = database
         self._manager = manager
-        self._wakes = wakes
+        self._wakeups = wakeups
         self._store = store
         # One a transaction, whose sequences are for it alone.
         self._commit: GroupCommit[Taken, Receipt] = GroupCommit("large", database, INGEST, self._keep, batch_weight=1)
@@ -132,7 +132,7 @@ class Unread:
         try:
             await reading.run(self._manager)
             for organization_id in {self._turn, *reading.organizations}:
-                self._wakes.wake(organization_id)
+                self._wakeups.notify(organization_id)
         except (StoreUnavailable, asyncio.CancelledError):
             # For whoever comes next, at once; where the database is away, when the lease has run out.
             with contextlib.suppress(StoreUnavailable, TimeoutError):

@@ -18,13 +18,13 @@ from starlette.types import Receive, Scope, Send
 from providers import Malformed, Unverified, Webhook, WhatsAppProvider
 
 from .. import identifiers, log, metrics
-from ..api.events import Wakes
 from ..storage.database import INGEST, Database, StoreUnavailable
 from ..storage.group_commit import GroupCommit, Overloaded, RowRefused
 from ..storage.statements.health import look_soon
 from ..storage.statements.inbound import Stored, WebhookRow, store
 from ..switching.manager import Config, WhatsAppProviderManager
 from ..tracing import HEADER, trace_of
+from ..wakeups import Wakeups
 from ..web.middleware import CAREFUL, SMALL_BODY_BYTES, Disconnected, LargeBodies, TooLarge, read_body, text_of
 from ..web.problems import unavailable
 from .normalise import FOREIGN, NOTHING, STALE, Receipt, Taken, read, read_slices, refused
@@ -112,13 +112,13 @@ class Inbound:
     two thirds of the time they take each on its own, between two calls of the system.
     """
 
-    def __init__(self, database: Database, manager: WhatsAppProviderManager, wakes: Wakes) -> None:
+    def __init__(self, database: Database, manager: WhatsAppProviderManager, wakeups: Wakeups) -> None:
         self._manager = manager
         self.bodies = LargeBodies()
         self._looking_up: set[asyncio.Task[None]] = set()
-        self._wakes = wakes
+        self._wakeups = wakeups
         self._commit: GroupCommit[Taken, Receipt] = GroupCommit("ingest", database, INGEST, self._write, flushers=2)
-        self._unread = Unread(database, manager, wakes, self._write_slice)
+        self._unread = Unread(database, manager, wakeups, self._write_slice)
 
     @property
     def origin(self) -> str:
@@ -255,7 +255,7 @@ class Inbound:
 
     def wake(self, receipt: Receipt) -> None:
         for organization_id in receipt.organizations:
-            self._wakes.wake(organization_id)
+            self._wakeups.notify(organization_id)
 
     async def _write(self, connection: asyncpg.Connection, batch: Sequence[Taken]) -> Sequence[Receipt | Exception]:
         rows: list[WebhookRow] = []

@@ -91,7 +91,7 @@ class Breakers:
         if breaker := self._breakers.get(config_id):
             breaker.close()
 
-    def heard(self) -> None:
+    def notified(self) -> None:
         """Another process has told the database something."""
         self._news.set()
 
@@ -142,7 +142,7 @@ class Breakers:
             async with self._order, self._database.worker() as connection:
                 await write(connection, config.organization_id, config.id)
                 await health.look_soon(connection, [(config.organization_id, config.id)])
-            await self._redis.wake("accounts", config.organization_id)
+            await self._redis.notify("accounts", config.organization_id)
         except StoreUnavailable:
             logger.warning("the database is away; other processes find out about config %s themselves", config.id)
         finally:

@@ -13,8 +13,8 @@ from providers import Contact, MessageData, Recipient, SendError, Uncertain
 from providers.messages import ErrorInfo, MediaContent, OutboundContent, Reaction, Status
 
 from .. import identifiers
-from ..correlation import correlation
 from ..envelope import Conversation, EventData, EventMessage
+from ..identifiers import correlation
 from ..storage.statements.events import EventRow
 from ..switching.manager import Config, Route
 from ..switching.policy import OnUncertain

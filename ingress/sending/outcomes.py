@@ -12,12 +12,12 @@ from providers import MessageResult, SendError
 from providers.messages import STATUS_RANK, ErrorInfo
 
 from .. import metrics
-from ..api.events import Wakes
 from ..storage.database import WORKER, Database, StoreUnavailable
 from ..storage.group_commit import GroupCommit, Overloaded
 from ..storage.statements import sends
 from ..storage.statements.sends import Outcome
 from ..switching.manager import Config
+from ..wakeups import Wakeups
 from .message import Carrier, Sending, SendState, state_of, status_event
 
 HOLD_S = 60
@@ -35,8 +35,8 @@ class LeaseLost(Exception):
 class Outcomes:
     """Stores outcomes. Enter it once a process."""
 
-    def __init__(self, database: Database, wakes: Wakes) -> None:
-        self._wakes = wakes
+    def __init__(self, database: Database, wakeups: Wakeups) -> None:
+        self._wakeups = wakeups
         self._queue: GroupCommit[Outcome, asyncpg.Record] = GroupCommit("outcomes", database, WORKER, sends.finish)
 
     async def __aenter__(self) -> "Outcomes":
@@ -80,7 +80,7 @@ class Outcomes:
             labels = outcome.provider, state.status
             metrics.child(metrics.send_terminal, *labels).inc()
             metrics.send_seconds.observe((outcome.at - sending.created_at).total_seconds(), *labels)
-        self._wakes.wake(sending.organization_id)
+        self._wakeups.notify(sending.organization_id)
         return state
 
     def _outcome(

@@ -191,14 +191,14 @@ class RedisState:
         key = _key(organization_id, f"turn:{config_id}:shrunk")
         await self._try(self._client.set(key, b"1", px=round(seconds * 1000)))
 
-    async def wake(self, topic: str, organization_id: UUID, version: int = 0) -> None:
+    async def notify(self, topic: str, organization_id: UUID, version: int = 0) -> None:
         """Tell every process that something is new in *topic*: `events`, `provider`, `accounts` of the organization."""
         heard = await self._try(self._client.publish(CHANNEL, f"{topic}:{organization_id}:{version}"))
         now = monotonic()
         if heard and (heard >= self.processes or now - self._counted_at > COUNT_S):
             self.processes, self._counted_at = heard, now
 
-    async def wakes(self) -> AsyncIterator[tuple[str, UUID, int]]:
+    async def notifications(self) -> AsyncIterator[tuple[str, UUID, int]]:
         """(topic, organization, version) of every wake-up, for ever; silent while Redis is away. Wake-ups may be lost.
 
         They may also come late, and in any order. Version 0: none was told.

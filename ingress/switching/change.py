@@ -9,7 +9,6 @@ from providers import Check, ProviderStatus
 
 from ..accounts.accounts import ChangeRefused, Config
 from ..audit import Actor
-from ..health.automatic import StandIn
 
 # What every process listens to.
 CHANNEL = "ingress_provider"
@@ -53,6 +52,14 @@ class NotReceiving(ChangeRefused):
     def __init__(self, failed: Check, checks: list[Check]) -> None:
         super().__init__(" ".join(filter(None, [f"{failed.detail}.", failed.fix])))
         self.checks = checks
+
+
+class StandIn(msgspec.Struct, frozen=True):
+    """That another config stands in for ``primary`` since ``at``, and the fallbacks of it then."""
+
+    primary: UUID
+    order: list[UUID]
+    at: datetime
 
 
 class Switched(msgspec.Struct, frozen=True):

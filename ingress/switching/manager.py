@@ -53,12 +53,12 @@ from ..accounts.accounts import (
     WebhooksUnread,
     sender_of,
 )
+from ..accounts.advice import WHAT_TO_DO
 from ..accounts.ownership import Ownership
 from ..accounts.unusable import Absent
 from ..audit import Actor
 from ..calls.driver import Caller
 from ..calls.egress import Egress
-from ..health.judgement import WHAT_TO_DO
 from ..identifiers import PLATFORM_ID
 from ..storage.database import Database, StoreUnavailable
 from ..storage.redis_state import RedisState
@@ -242,7 +242,7 @@ class WhatsAppProviderManager:
         route: Route = await self._once(key, self._load_route, organization_id, fresh, source)
         return route
 
-    def hear(self, organization_id: UUID, version: int, source: str) -> None:
+    def notified(self, organization_id: UUID, version: int, source: str) -> None:
         """Another process says that the organization is at *version* (0: it does not say). Late news change nothing."""
         held = self._routes.get(organization_id)
         if held is not None and version and held.route.version >= version:
@@ -250,7 +250,7 @@ class WhatsAppProviderManager:
             return
         self.forget(organization_id)
         if held is not None:  # in use here: have it at hand before it is needed
-            self._load(("hear", organization_id, version), self._take_up, organization_id, version, source)
+            self._load(("notified", organization_id, version), self._take_up, organization_id, version, source)
 
     def forget_all(self, *, listening: bool) -> None:
         """Changes may have been missed: read everything again at its next use. *listening*: from now on none will."""
@@ -647,8 +647,8 @@ class WhatsAppProviderManager:
     async def _announce(self, organization_id: UUID, version: int) -> None:
         """After a commit: use it here at once, and tell the others, who would notice within a second anyway."""
         await self._take_up(organization_id, version, "here")
-        await self._redis.wake("provider", organization_id, version)
-        await self._redis.wake("events", organization_id)
+        await self._redis.notify("provider", organization_id, version)
+        await self._redis.notify("events", organization_id)
 
     async def _take_up(self, organization_id: UUID, version: int, source: str) -> None:
         held = self._routes.get(organization_id)

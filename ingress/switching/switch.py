@@ -42,7 +42,6 @@ from ..accounts.accounts import (
 from ..accounts.ownership import Ownership
 from ..audit import SYSTEM, Actor
 from ..envelope import own_event
-from ..health.automatic import StandIn
 from ..storage.database import Busy, Database, Exclusive, LockLost, StoreUnavailable
 from ..storage.statements import configs, health, switches
 from ..storage.statements.events import EventRow
@@ -54,6 +53,7 @@ from .change import (
     NoFormerConfig,
     NotPaired,
     NotReceiving,
+    StandIn,
     Switched,
     TooSlow,
     VersionConflict,

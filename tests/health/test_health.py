@@ -7,8 +7,10 @@ from uuid import UUID
 import msgspec
 import pytest
 
-from ingress.health.automatic import LastSwitch, Member, StandIn, Standing, Step, next_step
-from ingress.health.judgement import WHAT_TO_DO, Finding, Health, Reason, Traffic, judge
+from ingress.accounts.advice import WHAT_TO_DO, Reason
+from ingress.health.automatic import LastSwitch, Member, Standing, Step, next_step
+from ingress.health.judgement import Finding, Health, Traffic, judge
+from ingress.switching.change import StandIn
 from ingress.switching.policy import DEFAULT_POLICY, FallbackPolicy
 from providers import (
     AccountBroken,

@@ -213,7 +213,7 @@ async def test_a_stale_value_sends_nothing_the_old_way(
         await asyncio.wait_for(listens.wait(), 5)  # before that it believes nobody, and is never refused
         there = at(other, organization)
         assert await accepted_by(there) == organization.numbers[0].phone_number_id
-        monkeypatch.setattr(manager.WhatsAppProviderManager, "hear", lambda *_: None)
+        monkeypatch.setattr(manager.WhatsAppProviderManager, "notified", lambda *_: None)
         await organization.configure()
         right = await held(client, organization)
         refused = await metric(other, STALE_CLAIMS)
@@ -353,7 +353,7 @@ async def test_a_process_that_heard_of_no_switch_uses_it_at_once(
 ) -> None:
     """No Redis, no news, a cache that is sure of the old config: the fence in the database has the last word."""
     monkeypatch.setattr(manager, "CACHE_S", 60.0)
-    monkeypatch.setattr(manager.WhatsAppProviderManager, "hear", lambda *_: None)
+    monkeypatch.setattr(manager.WhatsAppProviderManager, "notified", lambda *_: None)
     # Nor does it read all anew when it begins to listen, which may be before or after the switch.
     monkeypatch.setattr(manager.WhatsAppProviderManager, "forget_all", lambda *_, **__: None)
     async with service(settings, NOBODY, meta) as other:
@@ -474,7 +474,7 @@ async def test_an_absent_redis_is_asked_now_and_then_only(
         valkey.valkey.kill()
         for _ in range(50):
             assert await state.active(organization_id) is None
-            await state.wake("events", organization_id)
+            await state.notify("events", organization_id)
             await state.set_active(organization_id, 1, b'{"version":1}', b"null")
         assert failed == [0] * redis_state.OPEN_AFTER_FAILURES
         valkey.valkey.start()

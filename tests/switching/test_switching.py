@@ -687,7 +687,7 @@ async def test_who_hears_of_nothing_looks_for_itself(
         stale = await client.get(key)
         for held in managers(monkeypatch):
             held.forget_all(listening=False)
-        monkeypatch.setattr(manager.WhatsAppProviderManager, "hear", lambda *_: None)
+        monkeypatch.setattr(manager.WhatsAppProviderManager, "notified", lambda *_: None)
         assert (await current(there))["version"] == 1
         assert (await switch(two, 1)).status == 200
         await client.set(key, stale)
@@ -819,10 +819,10 @@ async def test_every_process_uses_a_change_within_two_seconds(
 ) -> None:
     """SW-2: whatever becomes of Redis and of the news. What comes late, the newest first, changes nothing."""
     kind = manager.WhatsAppProviderManager
-    hear, forget_all = kind.hear, kind.forget_all
+    hear, forget_all = kind.notified, kind.forget_all
     late: list[Callable[[], None]] = []
     if trouble in ("no-news", "late-news", "stale"):
-        monkeypatch.setattr(kind, "hear", lambda *news: late.append(lambda: hear(*news)))
+        monkeypatch.setattr(kind, "notified", lambda *news: late.append(lambda: hear(*news)))
         monkeypatch.setattr(kind, "forget_all", lambda self, *, listening: forget_all(self, listening=False))
     assert valkey.redis_url
     async with (

@@ -66,12 +66,12 @@ class Deaf(WhatsAppProviderManager):
         self.news: list[tuple[UUID, int, str]] = []
         Deaf.made.append(self)
 
-    def hear(self, organization_id: UUID, version: int, source: str) -> None:
+    def notified(self, organization_id: UUID, version: int, source: str) -> None:
         self.news.append((organization_id, version, source))
 
     def told(self, place: int) -> None:
         if self.news:
-            super().hear(*self.news.pop(place % len(self.news)))
+            super().notified(*self.news.pop(place % len(self.news)))
 
 
 class World:

@@ -8,8 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from ingress.correlation import correlation
-from ingress.identifiers import new_id
+from ingress.identifiers import correlation, new_id
 from providers import (
     Action,
     Flow,
