@@ -14,7 +14,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from . import identifiers, metrics
 from .receiving.exchange import Exchange
-from .web.connections import Connections
+from .web.connections import KEEPALIVE_S, Connections
 from .web.middleware import CAREFUL, SMALL_BODY_BYTES
 from .web.problems import UNEXPECTED, Problem, unavailable
 
@@ -24,8 +24,6 @@ HEADER_DEADLINE_S = 10.0
 BODY_DEADLINE_S = 15.0
 # Without any progress: who reads slowly may go on.
 WRITE_DEADLINE_S = 30.0
-# Longer than the idle time of the proxy in front, so that it never reuses a connection that we are closing.
-KEEPALIVE_S = 75
 # A connection that is closed while its client still sends is reset, and the client may never see the answer.
 LINGER_S = 2.0
 # The request's line and the empty one at the end included.

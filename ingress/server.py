@@ -7,7 +7,7 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
 from functools import partial
 from typing import Any
@@ -15,9 +15,8 @@ from typing import Any
 import uvicorn
 
 from .app import Application
-from .protocol import BoundedProtocol, WebhookProtocol
-from .settings import Settings
-from .web.connections import Connections, most_connections
+from .settings import Network, Settings
+from .web.connections import KEEPALIVE_S, Connections, most_connections
 
 logger = logging.getLogger("ingress.server")
 
@@ -68,14 +67,19 @@ class _Server(uvicorn.Server):
 def configuration(application: Application) -> uvicorn.Config:
     """How the application is served."""
     settings = application.settings
-    connections = Connections(most_connections(), settings.connections_per_address, settings.trusted_networks)
-    protocol = partial(WebhookProtocol, connections=connections)
-    return _configuration(application, protocol, lifespan="on", timeout_graceful_shutdown=GRACE_S, backlog=BACKLOG)
+    fence = most_connections(), settings.connections_per_address, settings.trusted_networks
+    return _configuration(
+        application,
+        _protocol(settings, *fence, webhooks=True),
+        lifespan="on",
+        timeout_graceful_shutdown=GRACE_S,
+        backlog=BACKLOG,
+    )
 
 
 def operations_configuration(application: Application) -> uvicorn.Config:
     """How metrics are served, by a server of its own: what floods the other one takes none of its connections."""
-    protocol = partial(BoundedProtocol, connections=Connections(OPERATIONS_CONNECTIONS, 0, ()))
+    protocol = _protocol(application.settings, OPERATIONS_CONNECTIONS, 0, (), webhooks=False)
     # The interface is not to be seen of a method.
     return _configuration(
         application.operations, protocol, interface="asgi3", lifespan="off", timeout_graceful_shutdown=1
@@ -87,16 +91,28 @@ def _is_news(record: logging.LogRecord) -> bool:
     return record.msg != "ASGI callable returned without completing response."
 
 
-def _configuration(app: Any, protocol: Any, **more: Any) -> uvicorn.Config:
+def _protocol(
+    settings: Settings, most: int, per_address: int, trusted: Sequence[Network], *, webhooks: bool
+) -> dict[str, Any]:
+    """How requests are read: within bounds of our own, or by uvicorn alone, none of whose private parts is touched."""
+    if settings.http_protocol == "uvicorn":
+        return {"http": "httptools", "limit_concurrency": most, "timeout_keep_alive": KEEPALIVE_S}
+    from .protocol import BoundedProtocol, WebhookProtocol  # another uvicorn may lack what it imports
+
+    protocol = WebhookProtocol if webhooks else BoundedProtocol
+    return {"http": partial(protocol, connections=Connections(most, per_address, trusted))}
+
+
+def _configuration(app: Any, protocol: dict[str, Any], **more: Any) -> uvicorn.Config:
     logging.getLogger("uvicorn.error").addFilter(_is_news)
     return uvicorn.Config(
         app,
-        http=protocol,
         ws="none",
         log_config=None,
         access_log=False,
         server_header=False,
         proxy_headers=False,
+        **protocol,
         **more,
     )
 

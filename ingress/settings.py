@@ -65,6 +65,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     trusted_proxies: str = ""
     # Connections that one client may have at a time; the proxies of trusted_proxies have no bound. 0: nobody has.
     connections_per_address: Annotated[int, msgspec.Meta(ge=0)] = 256
+    # What reads requests: `own` (ingress/protocol.py), or `uvicorn`, which has few bounds (docs/security.md).
+    http_protocol: Literal["own", "uvicorn"] = "own"
     # Refuse to start where PostgreSQL, Redis or the public address would be reached without TLS, or unverified.
     require_tls: bool = False
     # Seconds between two looks at an account that is sent through (docs/health.md). 0: this process looks at none.

@@ -1,5 +1,6 @@
 """What arrives on a connection: requests that are none, more than one, or never end. One answer each, in order."""
 
+import ast
 import asyncio
 import gc
 import inspect
@@ -7,7 +8,11 @@ import itertools
 import logging
 import os
 import random
+import subprocess
+import sys
+import textwrap
 from collections import Counter
+from collections.abc import Sequence
 from types import FrameType
 from typing import Any
 
@@ -19,6 +24,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from ingress import protocol
+from ingress.receiving.exchange import Exchange
 from ingress.switching.manager import WhatsAppProviderManager
 
 from .gateway import Gateway, Organization
@@ -413,9 +419,42 @@ async def test_no_refused_request_is_left_for_the_collector(organization: Organi
 
 # ---------------------------------------------------------------- uvicorn
 
+# All that `ingress.protocol` reads, sets, calls or overrides of uvicorn's private parts, by whose it is.
+PINNED = {
+    "protocol": {
+        *("access_log", "access_logger", "app", "app_state", "asgi_version", "client", "cycle", "expect_100_continue"),
+        *("flow", "headers", "logger", "loop", "parser", "root_path", "scheme", "server", "server_state", "tasks"),
+        *("transport", "url", "_start_asgi_task", "connection_lost", "connection_made", "data_received", "on_body"),
+        *("on_header", "on_headers_complete", "on_message_begin", "on_message_complete", "on_response_complete"),
+        "resume_writing",
+    },
+    "cycle": {
+        *("default_headers", "disconnected", "keep_alive", "message_event", "more_body", "response_complete"),
+        *("response_started", "send"),
+    },
+    "flow": {"pause_reading", "resume_reading", "write_paused"},
+    "server_state": {"default_headers", "total_requests"},
+}
 
-def test_what_is_used_of_uvicorn_is_there() -> None:
-    """Its protocol is no interface that it keeps: `ingress.protocol` stands on these."""
+
+def named(node: ast.AST) -> str | None:
+    """The last word of an expression: `cycle` of `self.cycle`, `super` of `super()`."""
+    match node:
+        case ast.Name(id=name) | ast.Attribute(attr=name):
+            return name
+        case ast.Call(func=function):
+            return named(function)
+    return None
+
+
+def used(code: Sequence[Any], owners: set[str]) -> set[str]:
+    """Which attributes of *owners* the *code* names."""
+    tree = ast.parse("\n".join(textwrap.dedent(inspect.getsource(piece)) for piece in code))
+    return {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute) and named(node.value) in owners}
+
+
+def test_what_is_used_of_uvicorn_is_pinned() -> None:
+    """Each name is there, no other is used, and none of our own has become one of uvicorn's."""
 
     async def app(scope: Any, receive: Any, send: Any) -> None: ...
 
@@ -425,12 +464,27 @@ def test_what_is_used_of_uvicorn_is_there() -> None:
         made = HttpToolsProtocol(config=config, server_state=ServerState(), app_state={}, _loop=loop)
     finally:
         loop.close()
-    for name in (
-        *("loop", "app", "app_state", "asgi_version", "root_path", "logger", "access_logger", "access_log"),
-        *("parser", "transport", "flow", "server", "client", "scheme", "headers", "expect_100_continue", "cycle"),
-        *("server_state", "tasks", "connections", "pipeline"),
-    ):
-        assert name in vars(made), name
+    made.on_message_begin()
+    cycle = RequestResponseCycle(*[None] * 11)  # type: ignore[arg-type]
+    ours = (protocol.BoundedProtocol, protocol.WebhookProtocol)
+    both = (*ours, protocol._Cycle)
+    for name, (theirs, names) in {
+        "protocol": (made, {*used(ours, {"self", "super"}), *used(both, {"protocol"}), *vars(ours[0]), *vars(ours[1])}),
+        "cycle": (cycle, {*used(both, {"cycle"}), *used(both[2:], {"self", "super"}), *vars(both[2])}),
+        "flow": (FlowControl(None), used(both, {"flow"})),  # type: ignore[arg-type]
+        "server_state": (ServerState(), used(both, {"server_state"})),
+    }.items():
+        assert {each for each in names & set(dir(theirs)) - set(dir(object)) if each[:2] != "__"} == PINNED[name]
+
+
+def test_uvicorn_asks_nothing_of_a_cycle_that_a_webhook_lacks() -> None:
+    """`Exchange` stands where uvicorn keeps its own."""
+    asked = used((HttpToolsProtocol.connection_lost, HttpToolsProtocol.shutdown), {"cycle"})
+    assert asked == {"disconnected", "keep_alive", "message_event", "response_complete"}
+    assert asked <= set(dir(Exchange))
+
+
+def test_how_uvicorn_calls_and_is_called() -> None:
     for name, parameters in {
         "connection_made": ["self", "transport"],
         "connection_lost": ["self", "exc"],
@@ -452,11 +506,17 @@ def test_what_is_used_of_uvicorn_is_there() -> None:
         *("scope", "transport", "flow", "logger", "access_logger", "access_log", "default_headers", "message_event"),
         *("expect_100_continue", "keep_alive", "on_response"),
     ]
-    cycle = RequestResponseCycle(*[None] * 11)  # type: ignore[arg-type]
-    for name in ("disconnected", "keep_alive", "more_body", "response_started", "response_complete", "default_headers"):
-        assert name in vars(cycle), name
-    for name in ("read_paused", "write_paused", "pause_reading", "resume_reading", "resume_writing"):
-        assert hasattr(FlowControl(None), name), name  # type: ignore[arg-type]
-    assert {"default_headers", "total_requests", "connections", "tasks"} <= set(vars(ServerState()))
     assert all(STATUS_LINE[status].startswith(b"HTTP/1.1 %d " % status) for status in (200, 400, 413, 431, 503, 505))
     assert CLOSE_HEADER == (b"connection", b"close")
+
+
+def test_serving_without_touches_nothing_of_it() -> None:
+    """With the setting, another uvicorn may have none of these names: our module is not even imported."""
+    program = (
+        "import sys; from ingress import app, server, settings\n"
+        "application = app.Application(settings.Settings(http_protocol='uvicorn'))\n"
+        "for made in (server.configuration, server.operations_configuration):\n"
+        "    assert made(application).http == 'httptools'\n"
+        "assert 'ingress.protocol' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)

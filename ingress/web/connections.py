@@ -12,6 +12,8 @@ from typing import Protocol
 from ..settings import Network
 
 MAX_CONNECTIONS = 1_000
+# Longer than the idle time of the proxy in front, so that it never reuses a connection that we are closing.
+KEEPALIVE_S = 75
 # Of a hundred connections, so many may wait for an answer of the API: the rest is left to webhooks and health checks.
 API_PERCENT = 80
 # Files that the process needs beside its clients, all at once: for calls to providers, transfers, deliveries, the
