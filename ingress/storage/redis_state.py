@@ -129,6 +129,8 @@ class RedisState:
         self._reserve = self._client.register_script(RESERVE)
         self._failures = 0
         self._probe_at = 0.0
+        self._is_up = self._has_answered = False
+        metrics.redis_up.set_function(lambda: self._is_up)
         # Processes that share this Redis, as far as this one was told: the most that heard a wake-up lately.
         self.processes = PROCESSES
         self._counted_at = 0.0
@@ -207,14 +209,22 @@ class RedisState:
             try:
                 async with self._listener.pubsub() as channel:
                     await channel.subscribe(CHANNEL)
-                    async for message in channel.listen():
-                        if message["type"] != "message":
-                            continue
-                        topic, organization, version = f"{message['data'].decode()}:0".split(":")[:3]
-                        yield topic, UUID(organization), int(version)
-            except (RedisError, OSError, TimeoutError, ValueError) as error:
+                    while True:
+                        message = await channel.get_message(timeout=PROBE_EVERY_S)
+                        if message is None:  # it is quiet: does it still answer?
+                            await self._try(self._client.ping())
+                        elif message["type"] == "subscribe":
+                            self._answers()
+                        elif message["type"] == "message":
+                            topic, organization, version = f"{message['data'].decode()}:0".split(":")[:3]
+                            yield topic, UUID(organization), int(version)
+            except (RedisError, OSError, TimeoutError) as error:
+                if not self._has_answered:  # a wrong address or password is logged at once
+                    self._failures = max(self._failures, OPEN_AFTER_FAILURES - 1)
+                self._failed(error)
+            except ValueError as error:  # somebody else's message
                 metrics.redis_errors.labels(type(error).__name__).inc()
-                await asyncio.sleep(PROBE_EVERY_S)
+            await asyncio.sleep(PROBE_EVERY_S)
 
     async def _try(self, command: Awaitable[Any]) -> Any:
         """The command's answer, or None: at once while Redis is known to be away, but for a probe now and then."""
@@ -227,18 +237,29 @@ class RedisState:
         try:
             answer = await command
         except (RedisError, OSError, TimeoutError) as error:
-            metrics.redis_errors.labels(type(error).__name__).inc()
-            metrics.redis_up.set(0)
-            self._failures += 1
-            if self._failures == OPEN_AFTER_FAILURES:
-                self._probe_at = monotonic() + PROBE_EVERY_S
-                logger.warning("Redis does not answer; going on without it")
+            self._failed(error)
             return None
+        self._answers()
+        return answer
+
+    def _failed(self, error: Exception) -> None:
+        metrics.redis_errors.labels(type(error).__name__).inc()
+        self._is_up = False
+        self._failures += 1
+        if self._failures == OPEN_AFTER_FAILURES:
+            self._probe_at = monotonic() + PROBE_EVERY_S
+            # The text of a failed connection is its address or the server's words; any other may hold a command's.
+            reason = str(error).rstrip(".") if isinstance(error, redis.ConnectionError) else type(error).__name__
+            logger.warning(
+                "Redis does not answer (%s): check REDIS_URL, and that it runs; the service works without it, slower",
+                reason,
+            )
+
+    def _answers(self) -> None:
         if self._failures >= OPEN_AFTER_FAILURES:
             logger.warning("Redis answers again")
         self._failures = 0
-        metrics.redis_up.set(1)
-        return answer
+        self._is_up = self._has_answered = True
 
 
 def _key(organization_id: UUID, what: str) -> str:

@@ -3,7 +3,7 @@
 import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from time import monotonic
 from typing import Any
@@ -461,6 +461,65 @@ async def test_a_start_without_redis(settings: Settings, meta: MetaSimulator) ->
         assert await accepted_by(organization) == organization.numbers[0].phone_number_id
 
 
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda url: url.replace("://", "://somebody:geheim@"), "invalid username-password pair or user is disabled"),
+        (lambda _: "redis://127.0.0.1:1", "Error 111 connecting to 127.0.0.1:1. Connect call failed ('127.0.0.1', 1)"),
+    ],
+    ids=["password", "port"],
+)
+async def test_a_redis_that_cannot_be_used_is_logged_at_the_start(
+    settings: Settings, change: Callable[[str], str], reason: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Once, before anybody sends: what is wrong, and what to look at."""
+    with caplog.at_level("WARNING", "ingress.redis"):
+        async with listening(change(settings.redis_url)):
+            await eventually(lambda: len(caplog.messages))
+            assert redis_up() == 0
+    [line] = caplog.messages
+    assert line.startswith(f"Redis does not answer ({reason}): check REDIS_URL")
+
+
+async def test_what_becomes_of_redis_is_known_though_nobody_uses_it(
+    valkey: EmbeddedServers, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(redis_state, "PROBE_EVERY_S", 0.05)
+    assert valkey.redis_url
+    with caplog.at_level("WARNING", "ingress.redis"):
+        async with listening(valkey.redis_url):
+            await eventually(lambda: redis_up() == 1)
+            for how, times in (("killed", 1), ("paused", 2)):
+                away(valkey, how)
+                await eventually(lambda times=times: len(caplog.messages) == 2 * times - 1)
+                assert redis_up() == 0
+                back(valkey, how)
+                await eventually(lambda times=times: len(caplog.messages) == 2 * times)
+                assert redis_up() == 1
+    assert ["does not answer" in line for line in caplog.messages] == [True, False, True, False]
+
+
+def redis_up() -> float | None:
+    return redis_state.metrics.REGISTRY.get_sample_value("ingress_redis_up")
+
+
+@asynccontextmanager
+async def listening(url: str) -> AsyncIterator[None]:
+    """A process that has nothing to do."""
+
+    async def listen(state: RedisState) -> None:
+        async for _ in state.wakes():
+            pass
+
+    async with RedisState(url) as state:
+        task = asyncio.create_task(listen(state))
+        try:
+            yield
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+
 async def test_an_absent_redis_is_asked_now_and_then_only(
     valkey: EmbeddedServers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -469,18 +528,16 @@ async def test_an_absent_redis_is_asked_now_and_then_only(
     assert valkey.redis_url
     organization_id = uuid4()
     async with RedisState(valkey.redis_url) as state:
-        failed: list[float] = []
-        monkeypatch.setattr(redis_state.metrics.redis_up, "set", failed.append)
         valkey.valkey.kill()
         for _ in range(50):
             assert await state.active(organization_id) is None
             await state.notify("events", organization_id)
             await state.set_active(organization_id, 1, b'{"version":1}', b"null")
-        assert failed == [0] * redis_state.OPEN_AFTER_FAILURES
+        assert state._failures == redis_state.OPEN_AFTER_FAILURES
         valkey.valkey.start()
         await state.set_active(organization_id, 1, b'{"version":1}', b"null")
-        assert failed == [0] * redis_state.OPEN_AFTER_FAILURES  # it is not known yet
+        assert state._failures == redis_state.OPEN_AFTER_FAILURES  # it is not known yet
         state._probe_at = 0.0
         await state.set_active(organization_id, 1, b'{"version":1}', b"null")
-        assert failed[-1] == 1
+        assert state._failures == 0
         assert await state.active(organization_id) == b'{"version":1}'
