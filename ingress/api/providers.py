@@ -350,7 +350,8 @@ async def _switched(
         raise _refusal(error, can_force=True) from None
     return json_response(
         _shown(done.config, done.version, "active")
-        | {"changed": done.changed, "from_config_id": done.former_config_id, "checks": _checks(done.checks)}
+        | {"changed": done.changed, "from_config_id": done.former_config_id}
+        | {"fallback_config_ids": done.fallback_config_ids, "checks": _checks(done.checks)}
         | _waits(done),
         202 if done.waits_until else 200,
     )

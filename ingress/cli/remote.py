@@ -227,8 +227,7 @@ def _outlook(told: Row) -> Iterable[str]:
         f" {told['sends_without_phone']} sends"
     )
     yield f"  find {told['in_flight']} sends under way, which end where they began"
-    if told["leaves_fallback_order"]:
-        yield "  take it out of the fallback order"
+    yield f"  fall back to {', then '.join(told['fallback_config_ids']) or 'nobody'}"
     yield from _checks(told["checks"])
 
 

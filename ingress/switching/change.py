@@ -3,6 +3,7 @@
 from datetime import datetime
 from uuid import UUID
 
+import asyncpg
 import msgspec
 
 from providers import Check, ProviderStatus
@@ -71,6 +72,7 @@ class Switched(msgspec.Struct, frozen=True):
     checks: list[Check]
     changed: bool
     waits_until: datetime | None = None
+    fallback_config_ids: list[UUID] = []  # once it is made
 
 
 class Change(msgspec.Struct):
@@ -88,7 +90,7 @@ class Change(msgspec.Struct):
     state: str = ""  # of the config before; empty: it is not stored
     checks: list[Check] = []
     status: ProviderStatus | None = None
-    order: list[UUID] | None = None  # the fallbacks from then on; None: as they are
+    order: list[UUID] | None = None  # the fallbacks from then on; None: as `order_after` has them
     stand_in: StandIn | None = None
 
     def check_version(self) -> None:
@@ -96,5 +98,20 @@ class Change(msgspec.Struct):
         if self.expected_version not in (None, self.version):
             raise VersionConflict(self.version, self.active)
 
+    def ended(self, *, changed: bool = False, waits_until: datetime | None = None) -> Switched:
+        assert self.config is not None
+        return Switched(self.config, self.version, self.active, self.checks, changed, waits_until, self.order or [])
+
     def __repr__(self) -> str:
         return f"Change({self.organization_id}, {self.kind})"
+
+
+def order_after(standing: asyncpg.Record, target: UUID | None, *, back: bool) -> list[UUID]:
+    """The fallback order once *target* (None: a new one) is the active config, whose place the one that is left takes.
+
+    *back*: it is a rollback, to the order of then, unless somebody has set another since.
+    """
+    former = standing["former_fallback_ids"] if back else None
+    order = standing["fallback_config_ids"] if former is None else former
+    order = [standing["active_config_id"] if config_id == target else config_id for config_id in order]
+    return [config_id for config_id in order if config_id is not None]

@@ -14,7 +14,7 @@ from ..accounts.ownership import Ownership
 from ..identifiers import id_at
 from ..storage.database import Database
 from ..storage.statements import configs, switches
-from .change import NO_FORMER_CONFIG, NoFormerConfig, VersionConflict
+from .change import NO_FORMER_CONFIG, NoFormerConfig, VersionConflict, order_after
 
 TRAFFIC_DAYS = 30
 # The status of a template that can be sent.
@@ -64,7 +64,7 @@ class Outlook(msgspec.Struct, frozen=True, kw_only=True):
     people_without_phone: int
     sends_without_phone: int
     in_flight: int
-    leaves_fallback_order: bool
+    fallback_config_ids: list[UUID]  # once it is made
 
 
 class Forecast:
@@ -141,7 +141,7 @@ class Forecast:
             people_without_phone=0 if same else people,
             sends_without_phone=0 if same else sum(kind["without_phone"] for kind in kinds),
             in_flight=under_way,
-            leaves_fallback_order=config_id in standing["fallback_config_ids"],
+            fallback_config_ids=order_after(standing, config_id, back=target is None),
         )
 
     async def _templates(

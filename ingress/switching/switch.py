@@ -57,6 +57,7 @@ from .change import (
     Switched,
     TooSlow,
     VersionConflict,
+    order_after,
 )
 from .undo import Undoing
 
@@ -109,8 +110,8 @@ class Switching:
     ) -> Switched:
         """Make *target* the active config: one that is stored, a new one, or (None) the one before this.
 
-        With *force* it is not tested. *order* are the fallbacks from then on, None: as they are. Raises `ChangeRefused`
-        in its kinds, `NotFound`, `Busy`, `StoreUnavailable`; then the former one is in force, but for a
+        With *force* it is not tested. *order* are the fallbacks from then on, None: as `order_after` has them. Raises
+        `ChangeRefused` in its kinds, `NotFound`, `Busy`, `StoreUnavailable`; then the former one is in force, but for a
         `StoreUnavailable`, after which the version tells which is.
         """
         change = Change(organization_id, actor, kind, reason, expected_version, order=order, stand_in=stand_in)
@@ -131,7 +132,6 @@ class Switching:
             outcome = "unchanged"
             if switched is not None and (switched.changed or switched.waits_until):
                 outcome = "switched" if switched.changed else "waiting"
-                change.version = switched.version
         except ChangeRefused as error:
             outcome = error.code
             raise
@@ -181,9 +181,9 @@ class Switching:
                 change.config = self._accounts.known(row).usable()
                 change.provider_type = change.config.provider_type
                 if row["id"] == change.active:
-                    return Switched(change.config, change.version, change.active, [], changed=False)
+                    return change.ended()
                 if waits is not None and not force and _is_the_same(change, waits["waiting"]):
-                    return Switched(change.config, change.version, change.active, [], False, waits["waiting_until"])
+                    return change.ended(waits_until=waits["waiting_until"])
                 async with self.undoing.superseding(exclusive, change.organization_id, row["id"]) as (connection, _):
                     await self._begin(connection, change)
             return await self._make(exclusive, change, new, force)
@@ -253,7 +253,8 @@ class Switching:
                 error.saved_as = change.config.id
             await self.undoing.undo(exclusive, change, error)
             raise
-        return Switched(change.config, version, change.active, change.checks, changed=True)
+        change.version = version
+        return change.ended(changed=True)
 
     async def _claim(
         self, connection: asyncpg.Connection, change: Change, provider: WhatsAppProvider, force: bool
@@ -294,7 +295,7 @@ class Switching:
                 connection, change.organization_id, change.config.id, PAIRING_WITHIN_S, msgspec.json.encode(told)
             )
             await health.tell(connection, change.organization_id, CHANNEL, change.version)
-        return Switched(change.config, change.version, change.active, change.checks, changed=False, waits_until=until)
+        return change.ended(waits_until=until)
 
     async def _stand(
         self, connection: asyncpg.Connection, change: Change, target: UUID | NewConfig | None
@@ -305,11 +306,11 @@ class Switching:
             raise NotFound
         change.version, change.active = standing["version"], standing["active_config_id"]
         change.check_version()
+        config_id = None if isinstance(target, NewConfig) else target or standing["former_config_id"]
+        if change.order is None:
+            change.order = order_after(standing, config_id, back=target is None)
         if isinstance(target, NewConfig):
             return None
-        config_id = target or standing["former_config_id"]
-        if target is None and change.order is None:
-            change.order = standing["former_fallback_ids"]
         if config_id is None:
             raise NoFormerConfig(NO_FORMER_CONFIG)
         row = await configs.by_id(connection, change.organization_id, config_id)
@@ -335,7 +336,7 @@ class Switching:
             expected_version=change.version,
             session=msgspec.json.encode(change.status) if change.status else None,
             sender=sender_of(change.config.provider, change.status),
-            order=change.order,
+            order=change.order or [],
             stand_in=msgspec.json.encode(change.stand_in) if change.stand_in else None,
         )
         if version is None:

@@ -210,7 +210,7 @@ async def test_a_dry_run_tells_what_a_switch_would_mean(two: Organization, gatew
         assert told["templates_missing"] == [welcome]
         assert told["templates_unknown"] == "this provider lists no templates"
         assert (told["people_without_phone"], told["sends_without_phone"]) == (1, 1)
-        assert told["leaves_fallback_order"] is True
+        assert told["fallback_config_ids"] == [told["from_config_id"]]
         assert (await listed(two), await last_entry(two), (await current(two))["version"]) == before
         same = (await post(two, "switch", config_id=two.configs[0]["config_id"], dry_run=True)).json
         assert (same["changed"], same["capability_gaps"], same["templates_missing"]) == (False, [], [])
@@ -409,7 +409,7 @@ async def test_a_rollback_brings_back_the_fallbacks_of_then(two: Organization) -
     await two.fall_back_to(second)
     for _ in range(2):
         assert (await post(two, "switch", config_id=second)).status == 200
-        assert (await current(two))["fallback"] == []
+        assert [config["config_id"] for config in (await current(two))["fallback"]] == [first]
         assert (await post(two, "rollback")).status == 200
         told = await current(two)
         assert told["config_id"] == first

@@ -278,7 +278,7 @@ async def test_a_rollback_that_waited_brings_back_the_fallbacks_of_then(unlinked
     assert (await unlinked.switch(force=True)).status == 200
     await organization.fall_back_to(other)
     assert (await unlinked.switch(other)).status == 200
-    assert (await organization.call("GET", f"{BASE}/provider/fallback")).json["config_ids"] == []
+    assert (await organization.call("GET", f"{BASE}/provider/fallback")).json["config_ids"] == [unlinked.config_id]
     answer = await organization.call("POST", f"{BASE}/provider/rollback", {})
     assert (answer.status, answer.json["waits_for"]) == (202, "pairing"), answer.raw
     unlinked.waha.scan(unlinked.session)

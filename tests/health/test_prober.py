@@ -175,7 +175,7 @@ async def test_evidence_ends_no_look_and_asks_for_the_next(
         case "watched":
             await health.watch(sql, *pair, 300, None)
         case "switched":
-            assert await switches.activate(sql, *pair, expected_version=1, session=None, sender=None)
+            assert await switches.activate(sql, *pair, expected_version=1, session=None, sender=None, order=[])
     assert pair not in map(tuple, await health.claim(sql, new_id(), 1_000_000, 20))
     assert await health.store(sql, *pair, lease_id, **FOUND, next_in_s=3600)
     due_in = "select due_at - now() from provider_health where organization_id = $1"
@@ -360,6 +360,26 @@ async def test_an_unhealthy_provider_is_replaced_and_returned_to(
     switched = [event["data"] for event in await account.events(kind="provider.switched")]
     assert [told["kind"] for told in switched[1:]] == ["fallback", "switch"]
     assert switched[1]["reason"].startswith("unhealthy for 36")
+
+
+async def test_a_rollback_of_a_stand_in_brings_back_the_order_of_then(
+    account: Organization, meta: MetaSimulator, sql: asyncpg.Connection
+) -> None:
+    """Though the one that was left was the last fallback meanwhile."""
+    for _ in range(2):
+        await account.configure(active=False)
+    first, second, third = (config["config_id"] for config in account.configs)
+    await policy(account, second, third, auto_switch_after_s=3600)
+    await all_healthy(sql, account)
+    await meta.set_default(account.numbers[0], Bare5xx(), everything=True)
+    await health_of(account, "unhealthy")
+    await pass_time(sql, account, 3600)
+    await eventually(lambda: current(account), lambda told: told["config_id"] == second)
+    assert await fallbacks(account) == [third, first]
+    await meta.clear_faults(account.numbers[0])
+    answer = await account.call("POST", f"{BASE}/provider/rollback", {})
+    assert (answer.json["config_id"], answer.json["fallback_config_ids"]) == (first, [second, third])
+    assert await fallbacks(account) == [second, third]
 
 
 async def test_without_being_told_to_nothing_is_switched(

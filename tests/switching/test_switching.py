@@ -572,6 +572,29 @@ async def test_a_rollback_returns_to_the_former_config(two: Organization) -> Non
     assert (await two.events(kind="provider.switched"))[-1]["data"]["kind"] == "rollback"
 
 
+async def test_the_config_that_is_left_takes_the_place_of_the_new_one_in_the_order(two: Organization) -> None:
+    """So nobody gets lost, whatever is switched to; a dry run and the answer say what the order becomes."""
+    for _ in range(2):
+        await two.configure(active=False, own_port=True)
+    ids = [config["config_id"] for config in two.configs]
+
+    async def order() -> list[int]:
+        return [ids.index(config["config_id"]) for config in (await current(two))["fallback"]]
+
+    await two.fall_back_to(ids[1], ids[2])
+    for place, becomes in ((2, [1, 0]), (1, [2, 0]), (0, [2, 1]), (3, [2, 1]), (2, [3, 1])):
+        foretold = (await switch(two, place, dry_run=True)).json
+        told = (await switch(two, place)).json
+        assert foretold["fallback_config_ids"] == told["fallback_config_ids"] == [ids[other] for other in becomes]
+        assert await order() == becomes
+    same = (await switch(two, 2)).json
+    assert (same["changed"], same["fallback_config_ids"]) == (False, [ids[3], ids[1]])
+    foretold = (await rollback(two, dry_run=True)).json
+    assert foretold["fallback_config_ids"] == (await rollback(two)).json["fallback_config_ids"] == [ids[2], ids[1]]
+    await two.fall_back_to()
+    assert (await switch(two, 0)).json["fallback_config_ids"] == []  # who has none gets none by a switch
+
+
 async def test_a_rollback_to_what_does_not_work(two: Organization, gateway: Gateway) -> None:
     """Is refused as any switch is, and can be forced."""
     await switch(two, 1)

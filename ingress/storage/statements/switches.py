@@ -48,8 +48,7 @@ with before as (
 ),
 changed as (
     update organizations o set active_config_id = $2, former_config_id = before.active_config_id,
-        former_fallback_ids = o.fallback_config_ids,
-        fallback_config_ids = array_remove(coalesce($6::uuid[], o.fallback_config_ids), $2), version = o.version + 1,
+        former_fallback_ids = o.fallback_config_ids, fallback_config_ids = $6, version = o.version + 1,
         version_at = clock_timestamp(), automatic = $7
     from before where o.id = before.id returning o.version
 ),
@@ -75,12 +74,12 @@ async def activate(
     expected_version: int,
     session: bytes | None,
     sender: str | None,
-    order: list[UUID] | None = None,
+    order: list[UUID],
     stand_in: bytes | None = None,
 ) -> int | None:
     """Make a config the active one: the new version; None if the version is another, or it is gone (organization).
 
-    *order* are the fallbacks from now on, None: as they are but for it. *stand_in* says whom it stands in for, as JSON.
+    *order* are the fallbacks from now on. *stand_in* says whom it stands in for, as JSON.
     """
     version: int | None = await connection.fetchval(
         ACTIVATE, organization_id, config_id, expected_version, session, sender, order, stand_in
