@@ -279,6 +279,27 @@ async def test_who_reports_any_status_is_not_silent(
     assert judge(ProviderStatus(is_connected=True, connection_quality="good"), seen) == Finding("healthy")
 
 
+async def test_a_status_counts_that_comes_while_our_own_answer_is_stored(
+    organization: Organization, meta: MetaSimulator, sql: asyncpg.Connection
+) -> None:
+    """It waits for the message, and finds that it says no more than that does by then."""
+    number = meta.state_of(organization.numbers[0])
+    meta.set_statuses(organization.numbers[0], StatusPolicy(statuses=()))
+    told = (await organization.send()).json
+    message_id, accepted = UUID(told["id"]), meta.by_wamid(told["provider_message_id"])
+    assert accepted is not None
+    meta.set_statuses(organization.numbers[0], StatusPolicy(statuses=("sent",)))
+    set_status = "update messages set status = $2, status_rank = $3 where id = $1"
+    await sql.execute(set_status, message_id, "accepted", 0)
+    blocks = "select exists (select from pg_locks where pg_backend_pid() = any (pg_blocking_pids(pid)))"
+    async with sql.transaction():
+        await sql.execute(set_status, message_id, "sent", 2)
+        arriving = asyncio.create_task(meta.post_statuses(number, accepted))
+        await eventually(lambda: sql.fetchval(blocks))
+    await arriving
+    assert await sql.fetchval("select acknowledged from messages where id = $1", message_id)
+
+
 def unmarked(body: dict[str, Any]) -> dict[str, Any]:
     """What was sent, as if without our id."""
     return {name: value for name, value in body.items() if name != "biz_opaque_callback_data"}

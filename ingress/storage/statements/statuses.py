@@ -34,12 +34,12 @@ def columns(rows: Sequence[StatusRow]) -> list[Sequence[object]]:
 # counts only for the attempt that is the message's last: an earlier one may have been given up for another.
 _APPLY = """
 locked as (
-    select m.organization_id, m.id, m.state, m.attempts
+    select m.organization_id, m.id, m.state, m.attempts, m.status_rank
     from messages m join known using (organization_id, id)
     order by m.organization_id, m.id for update of m
 ),
 best as (
-    select distinct on (known.organization_id, known.id) known.*, locked.state as was
+    select distinct on (known.organization_id, known.id) known.*, locked.state as was, locked.status_rank as rank_was
     from known join locked using (organization_id, id)
     where known.value <> 'failed' or known.attempt is null or known.attempt = locked.attempts
     order by known.organization_id, known.id, known.rank desc
@@ -63,9 +63,10 @@ merged as (
     where m.organization_id = best.organization_id and m.id = best.id and m.status_rank < best.rank
     returning m.id
 ),
+-- By the rank under the lock: our own answer may have raised it since this statement began.
 acknowledged as (
     update messages m set acknowledged = true from best
-    where m.organization_id = best.organization_id and m.id = best.id and m.status_rank >= best.rank and not m.acknowledged
+    where m.organization_id = best.organization_id and m.id = best.id and best.rank_was >= best.rank and not m.acknowledged
 ),
 settled as (
     update attempts a set
