@@ -198,43 +198,55 @@ class Tally(Collector):
         yield family
 
 
-build_info = _gauge("ingress_build_info", "1, with the version as a label", "version")
+build_info = _gauge("whatsapp_ingress_build_info", "1, with the version as a label", "version")
 build_info.labels(__version__).set(1)
 http_seconds = Tally(
-    "ingress_http_request_duration_seconds", "Answer time of the API", ("route", "method", "code_class"), _LATENCY
+    "whatsapp_ingress_http_request_duration_seconds",
+    "Answer time of the API",
+    ("route", "method", "code_class"),
+    _LATENCY,
 )
-auth_failures = _counter("ingress_auth_failures_total", "Refused requests", "reason")
-connections_ended = _counter("ingress_connections_ended_total", "Connections that the service ended early", "reason")
+auth_failures = _counter("whatsapp_ingress_auth_failures_total", "Refused requests", "reason")
+connections_ended = _counter(
+    "whatsapp_ingress_connections_ended_total", "Connections that the service ended early", "reason"
+)
 
 # -- receiving
 ack_seconds = Tally(
-    "ingress_ingest_ack_duration_seconds",
+    "whatsapp_ingress_ingest_ack_duration_seconds",
     "First byte of a webhook to its answer",
     ("provider", "outcome"),
     (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5),
 )
-ingest_events = _counter("ingress_ingest_events_total", "Events out of webhooks", "provider", "kind", "outcome")
+ingest_events = _counter(
+    "whatsapp_ingress_ingest_events_total", "Events out of webhooks", "provider", "kind", "outcome"
+)
 provider_lag = Tally(
-    "ingress_ingest_provider_lag_seconds",
+    "whatsapp_ingress_ingest_provider_lag_seconds",
     "Age of an event by the provider's clock when it was stored",
     ("provider",),
     (1, 5, 30, 60, 300, 3600, 21600, 86400),
 )
-quarantined = _counter("ingress_quarantine_total", "Bodies or items put aside", "provider", "reason")
-quarantine_open = _gauge("ingress_quarantine_open", "Bodies or items that wait for somebody", "provider", "reason")
-unread = _gauge("ingress_ingest_unread", "Large webhooks that are stored and not read yet")
-unread_oldest = _gauge("ingress_ingest_unread_oldest_seconds", "How long the first of them has waited")
-status_updates = _counter("ingress_status_updates_total", "Statuses of sent messages", "provider", "kind", "outcome")
+quarantined = _counter("whatsapp_ingress_quarantine_total", "Bodies or items put aside", "provider", "reason")
+quarantine_open = _gauge(
+    "whatsapp_ingress_quarantine_open", "Bodies or items that wait for somebody", "provider", "reason"
+)
+unread = _gauge("whatsapp_ingress_ingest_unread", "Large webhooks that are stored and not read yet")
+unread_oldest = _gauge("whatsapp_ingress_ingest_unread_oldest_seconds", "How long the first of them has waited")
+status_updates = _counter(
+    "whatsapp_ingress_status_updates_total", "Statuses of sent messages", "provider", "kind", "outcome"
+)
 status_orphans = _gauge(
-    "ingress_status_orphans", "Statuses that no message of ours was found for in 24 hours, counted up to 10,000"
+    "whatsapp_ingress_status_orphans",
+    "Statuses that no message of ours was found for in 24 hours, counted up to 10,000",
 )
 
 # -- group commit: `ingest` and `large` are the webhooks' queues, `claims` and `outcomes` the sends'
 _batch_rows = _histogram(
-    "ingress_ingest_batch_rows", "Rows written by one statement", ("pool",), (1, 2, 4, 8, 16, 32, 64, 128)
+    "whatsapp_ingress_ingest_batch_rows", "Rows written by one statement", ("pool",), (1, 2, 4, 8, 16, 32, 64, 128)
 )
 _flush_seconds = _histogram(
-    "ingress_ingest_flush_duration_seconds",
+    "whatsapp_ingress_ingest_flush_duration_seconds",
     "One flush of a queue, commit included",
     ("pool",),
     (0.001, 0.0025, *_LATENCY),
@@ -242,98 +254,110 @@ _flush_seconds = _histogram(
 _QUEUES = ("ingest", "large", "claims", "outcomes")
 batch_rows = {name: _batch_rows.labels(name) for name in _QUEUES}
 flush_seconds = {name: _flush_seconds.labels(name) for name in _QUEUES}
-_queue_events = _gauge("ingress_ingest_queue_events", "Rows waiting for a flush", "pool")
-_queue_bytes = _gauge("ingress_ingest_queue_bytes", "Bytes waiting for a flush", "pool")
-_queue_oldest = _gauge("ingress_ingest_queue_oldest_seconds", "How long the first row has waited", "pool")
+_queue_events = _gauge("whatsapp_ingress_ingest_queue_events", "Rows waiting for a flush", "pool")
+_queue_bytes = _gauge("whatsapp_ingress_ingest_queue_bytes", "Bytes waiting for a flush", "pool")
+_queue_oldest = _gauge("whatsapp_ingress_ingest_queue_oldest_seconds", "How long the first row has waited", "pool")
 
 # -- delivery to the CRM
-delivery_attempts = _counter("ingress_delivery_attempts_total", "Posts to callbacks", "class")
+delivery_attempts = _counter("whatsapp_ingress_delivery_attempts_total", "Posts to callbacks", "class")
 delivery_seconds = _histogram(
-    "ingress_delivery_duration_seconds", "One post to a callback", ("class",), (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 15)
+    "whatsapp_ingress_delivery_duration_seconds",
+    "One post to a callback",
+    ("class",),
+    (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 15),
 )
 delivery_dwell = _histogram(
-    "ingress_delivery_dwell_seconds",
+    "whatsapp_ingress_delivery_dwell_seconds",
     "Stored to first delivered",
     (),
     (0.05, 0.1, 0.25, 0.5, 1, 5, 30, 300, 3600, 86400),
 )
 delivery_pending = _gauge(
-    "ingress_delivery_pending", "Events not yet delivered, but for disabled callbacks, up to 10,000"
+    "whatsapp_ingress_delivery_pending", "Events not yet delivered, but for disabled callbacks, up to 10,000"
 )
-delivery_oldest = _gauge("ingress_delivery_oldest_seconds", "Age of the oldest of them")
-deliveries_parked = _gauge("ingress_deliveries_parked", "Events that were given up and can be replayed, up to 10,000")
+delivery_oldest = _gauge("whatsapp_ingress_delivery_oldest_seconds", "Age of the oldest of them")
+deliveries_parked = _gauge(
+    "whatsapp_ingress_deliveries_parked", "Events that were given up and can be replayed, up to 10,000"
+)
 
 # -- sending
-send_requests = _counter("ingress_send_requests_total", "POST /send", "outcome")
-send_attempts = _counter("ingress_send_attempts_total", "Calls to providers", "provider", "class")
+send_requests = _counter("whatsapp_ingress_send_requests_total", "POST /send", "outcome")
+send_attempts = _counter("whatsapp_ingress_send_attempts_total", "Calls to providers", "provider", "class")
 send_attempt_seconds = Tally(
-    "ingress_send_attempt_duration_seconds", "One call to a provider", ("provider", "class"), _LATENCY
+    "whatsapp_ingress_send_attempt_duration_seconds", "One call to a provider", ("provider", "class"), _LATENCY
 )
-send_terminal = _counter("ingress_send_terminal_total", "Sends that came to an end", "provider", "outcome")
+send_terminal = _counter("whatsapp_ingress_send_terminal_total", "Sends that came to an end", "provider", "outcome")
 send_seconds = Tally(
-    "ingress_send_end_to_end_seconds",
+    "whatsapp_ingress_send_end_to_end_seconds",
     "Accepted to the end of a send",
     ("provider", "outcome"),
     (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 600),
 )
-send_pending = _gauge("ingress_send_pending", "Sends that are under way")
-send_oldest = _gauge("ingress_send_oldest_seconds", "Age of the oldest send under way")
-send_lost = _gauge("ingress_sends_lost", "Sends that had no end five minutes after their time was over")
-send_ambiguous_open = _gauge("ingress_send_ambiguous_open", "Sends whose outcome nobody knows yet")
-fallbacks = _counter("ingress_fallback_total", "Sends moved to the next config", "provider", "reason")
-retry_budget_exhausted = _counter("ingress_retry_budget_exhausted_total", "Retries not made", "provider", "reason")
-breakers = _gauge("ingress_breakers", "Accounts by the state of their circuit breaker", "provider", "state")
-breaker_transitions = _counter("ingress_breaker_transitions_total", "Changes of breakers", "provider", "state")
-bulkhead_waiting = _gauge("ingress_bulkhead_waiting", "Sends that wait for a slot to call their provider in")
+send_pending = _gauge("whatsapp_ingress_send_pending", "Sends that are under way")
+send_oldest = _gauge("whatsapp_ingress_send_oldest_seconds", "Age of the oldest send under way")
+send_lost = _gauge("whatsapp_ingress_sends_lost", "Sends that had no end five minutes after their time was over")
+send_ambiguous_open = _gauge("whatsapp_ingress_send_ambiguous_open", "Sends whose outcome nobody knows yet")
+fallbacks = _counter("whatsapp_ingress_fallback_total", "Sends moved to the next config", "provider", "reason")
+retry_budget_exhausted = _counter(
+    "whatsapp_ingress_retry_budget_exhausted_total", "Retries not made", "provider", "reason"
+)
+breakers = _gauge("whatsapp_ingress_breakers", "Accounts by the state of their circuit breaker", "provider", "state")
+breaker_transitions = _counter("whatsapp_ingress_breaker_transitions_total", "Changes of breakers", "provider", "state")
+bulkhead_waiting = _gauge("whatsapp_ingress_bulkhead_waiting", "Sends that wait for a slot to call their provider in")
 bulkhead_wait = _histogram(
-    "ingress_bulkhead_wait_seconds",
+    "whatsapp_ingress_bulkhead_wait_seconds",
     "Wait for a slot to call a provider in",
     ("provider",),
     (0.01, 0.1, 0.5, 1, 5, 30, 600),
 )
-fence_rejections = _counter("ingress_fence_rejections_total", "Attempts refused: the version had moved on", "reason")
-rate_limits = _counter("ingress_rate_limit_total", "Turns to send, asked for", "provider", "outcome")
-rate_limit_wait = _histogram(
-    "ingress_rate_limit_wait_seconds", "Wait for a turn to send", ("provider",), (0.1, 0.5, 1, 5, 10, 30, 60, 300, 600)
+fence_rejections = _counter(
+    "whatsapp_ingress_fence_rejections_total", "Attempts refused: the version had moved on", "reason"
 )
-lease_reclaims = _counter("ingress_lease_reclaims_total", "Work taken over from a process that died", "kind")
+rate_limits = _counter("whatsapp_ingress_rate_limit_total", "Turns to send, asked for", "provider", "outcome")
+rate_limit_wait = _histogram(
+    "whatsapp_ingress_rate_limit_wait_seconds",
+    "Wait for a turn to send",
+    ("provider",),
+    (0.1, 0.5, 1, 5, 10, 30, 60, 300, 600),
+)
+lease_reclaims = _counter("whatsapp_ingress_lease_reclaims_total", "Work taken over from a process that died", "kind")
 switch_seconds = _histogram(
-    "ingress_provider_switch_seconds",
+    "whatsapp_ingress_provider_switch_seconds",
     "Change of the active config, request to committed",
     ("kind", "outcome"),
     _LATENCY,
 )
 switch_phase_seconds = _histogram(
-    "ingress_provider_switch_phase_seconds",
+    "whatsapp_ingress_provider_switch_phase_seconds",
     "Parts of a change: lock, validate, commit, propagate (to this process and Redis), drain (of this process's calls)",
     ("phase",),
     (0.001, *_LATENCY, 20),
 )
 propagation_seconds = _histogram(
-    "ingress_provider_switch_propagation_seconds",
+    "whatsapp_ingress_provider_switch_propagation_seconds",
     "Change committed to used, in this process, by the clocks of both machines",
     ("source",),
     (0.001, 0.0025, 0.005, 0.01, 0.015, 0.025, 0.035, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1, 2, 5),
 )
 switch_in_flight = _histogram(
-    "ingress_provider_switch_in_flight",
+    "whatsapp_ingress_provider_switch_in_flight",
     "Calls under way through the former config in this process when it took up the new one",
     (),
     (0, 1, 2, 5, 10, 20, 50, 100, 200),
 )
 switch_rollbacks = _counter(
-    "ingress_rollbacks_total",
+    "whatsapp_ingress_rollbacks_total",
     "Changes that were undone before they were made, and returns to the former config",
     "reason",
 )
 
 # -- health of accounts
-troubled = _gauge("ingress_provider_troubled", "Configs that are degraded or unhealthy", "provider", "state")
+troubled = _gauge("whatsapp_ingress_provider_troubled", "Configs that are degraded or unhealthy", "provider", "state")
 health_changes = _counter(
-    "ingress_provider_health_changes_total", "Configs that came into a state", "provider", "state"
+    "whatsapp_ingress_provider_health_changes_total", "Configs that came into a state", "provider", "state"
 )
 probe_seconds = _histogram(
-    "ingress_provider_probe_seconds",
+    "whatsapp_ingress_provider_probe_seconds",
     "Asking an account how it is doing, and what was found",
     ("provider", "outcome"),
     _LATENCY,
@@ -341,33 +365,40 @@ probe_seconds = _histogram(
 
 # -- the audit trail
 audit_chain_valid = _gauge(
-    "ingress_audit_chain_valid", "1 if every organization's audit trail was intact when it was last verified, hourly"
+    "whatsapp_ingress_audit_chain_valid",
+    "1 if every organization's audit trail was intact when it was last verified, hourly",
 )
 audit_chain_valid.set(float("nan"))  # until the database was asked
 
 # -- media and receipts
 media_transfers = _counter(
-    "ingress_media_transfers_total", "Media passed on, and how that ended", "provider", "kind", "outcome"
+    "whatsapp_ingress_media_transfers_total", "Media passed on, and how that ended", "provider", "kind", "outcome"
 )
-media_bytes = _counter("ingress_media_bytes_total", "Bytes of media passed on", "kind")
+media_bytes = _counter("whatsapp_ingress_media_bytes_total", "Bytes of media passed on", "kind")
 receipts = _counter(
-    "ingress_receipts_total", "What was shown or asked about messages of people", "provider", "kind", "class"
+    "whatsapp_ingress_receipts_total", "What was shown or asked about messages of people", "provider", "kind", "class"
 )
 
 # -- parts we depend on
 waiting = _gauge(
-    "ingress_waiting_requests", "Requests that wait: readers of events, and sends for their result", "kind"
+    "whatsapp_ingress_waiting_requests", "Requests that wait: readers of events, and sends for their result", "kind"
 )
-page_bytes = _gauge("ingress_page_bytes", "Memory of pages that are read, or that their readers have not taken yet")
-turned_away = _counter("ingress_readers_turned_away_total", "Readers whose organization has too many waiting already")
-db_errors = _counter("ingress_db_errors_total", "Statements that the database did not confirm", "pool", "reason")
-_pool_in_use = _gauge("ingress_db_pool_in_use", "Connections in use", "pool")
-pool_wait = _histogram("ingress_db_pool_wait_seconds", "Wait for a connection", ("pool",), (0.001, *_LATENCY))
-redis_up = _gauge("ingress_redis_up", "1 while Redis answers")
-redis_errors = _counter("ingress_redis_errors_total", "Redis commands that failed", "reason")
-ssrf_blocked = _counter("ingress_ssrf_blocked_total", "Outgoing connections refused", "reason")
+page_bytes = _gauge(
+    "whatsapp_ingress_page_bytes", "Memory of pages that are read, or that their readers have not taken yet"
+)
+turned_away = _counter(
+    "whatsapp_ingress_readers_turned_away_total", "Readers whose organization has too many waiting already"
+)
+db_errors = _counter(
+    "whatsapp_ingress_db_errors_total", "Statements that the database did not confirm", "pool", "reason"
+)
+_pool_in_use = _gauge("whatsapp_ingress_db_pool_in_use", "Connections in use", "pool")
+pool_wait = _histogram("whatsapp_ingress_db_pool_wait_seconds", "Wait for a connection", ("pool",), (0.001, *_LATENCY))
+redis_up = _gauge("whatsapp_ingress_redis_up", "1 while Redis answers")
+redis_errors = _counter("whatsapp_ingress_redis_errors_total", "Redis commands that failed", "reason")
+ssrf_blocked = _counter("whatsapp_ingress_ssrf_blocked_total", "Outgoing connections refused", "reason")
 loop_lag = _histogram(
-    "ingress_event_loop_lag_seconds", "How late a timer fires", (), (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1)
+    "whatsapp_ingress_event_loop_lag_seconds", "How late a timer fires", (), (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1)
 )
 
 

@@ -9,8 +9,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from .cluster import Cluster, Member
 
-NAME = "ingress_provider_switch_propagation_seconds"
-FENCE = "ingress_fence_rejections"
+NAME = "whatsapp_ingress_provider_switch_propagation_seconds"
+FENCE = "whatsapp_ingress_fence_rejections"
 
 Buckets = Counter[float]  # upper bound in seconds -> observations at or below it
 

@@ -53,7 +53,7 @@ async def flooded(flooding: Organization, steady: Organization) -> tuple[float, 
 
 async def _waiting(organization: Organization) -> Any:
     text = (await organization.gateway.metrics()).raw.decode()
-    [line] = [line for line in text.splitlines() if line.startswith("ingress_bulkhead_waiting ")]
+    [line] = [line for line in text.splitlines() if line.startswith("whatsapp_ingress_bulkhead_waiting ")]
     return float(line.rpartition(" ")[2])
 
 

@@ -303,7 +303,7 @@ async def test_every_hour_the_ends_are_told_and_a_broken_trail_is_an_alarm(
 
     async def told() -> float:
         text = (await kept.gateway.metrics()).raw.decode()
-        [line] = [line for line in text.splitlines() if line.startswith("ingress_audit_chain_valid ")]
+        [line] = [line for line in text.splitlines() if line.startswith("whatsapp_ingress_audit_chain_valid ")]
         return float(line.rpartition(" ")[2])
 
     alarms = "ingress.audit", "ERROR"

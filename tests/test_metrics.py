@@ -57,7 +57,12 @@ PATHS = (
 async def series(gateway: Gateway) -> list[Any]:
     """Every sample of a scrape."""
     page = (await gateway.metrics()).raw.decode()
-    return [sample for family in parse_text(page) for sample in family.samples if sample.name.startswith("ingress_")]
+    return [
+        sample
+        for family in parse_text(page)
+        for sample in family.samples
+        if sample.name.startswith("whatsapp_ingress_")
+    ]
 
 
 def unforeseen(samples: list[Any]) -> list[Any]:

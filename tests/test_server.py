@@ -565,16 +565,17 @@ async def test_metrics(organization: Organization, gateway: Gateway) -> None:
     answer = await gateway.metrics()
     assert answer.headers["content-type"].startswith("text/plain; version=")
     families = {family.name: family for family in parse_text(answer.raw.decode())}
-    assert [name for name in METRICS if f"ingress_{name}" not in families] == []
+    assert [name for name in METRICS if f"whatsapp_ingress_{name}" not in families] == []
+    assert {name for name in families if not name.startswith(("whatsapp_ingress_", "process_", "python_"))} == set()
     for family in families.values():
         assert family.documentation
         for sample in family.samples:
-            if family.name.startswith("ingress_"):
+            if family.name.startswith("whatsapp_ingress_"):
                 assert set(sample.labels) <= LABELS, sample
                 assert not {organization.id, organization.key} & set(sample.labels.values())
     acked = [
         sample.value
-        for sample in families["ingress_ingest_ack_duration_seconds"].samples
+        for sample in families["whatsapp_ingress_ingest_ack_duration_seconds"].samples
         if sample.labels == {"provider": "meta_business", "outcome": "acked"}
     ]
     assert max(acked) >= 1
@@ -705,7 +706,7 @@ async def test_an_orderly_end(own_gateway: Gateway, process: Process, gateway: G
     took_s = time.monotonic() - started
 
     assert draining.json == {"status": "draining"}
-    assert b"ingress_build_info" in scraped.raw
+    assert b"whatsapp_ingress_build_info" in scraped.raw
     assert {answer.status for answer in answers} == {200}
     assert (polled.status, polled.json["events"]) == (200, [])
     await asyncio.wait_for(asyncio.gather(*writers), 10)

@@ -27,7 +27,7 @@ PNG = b"\x89PNG\r\n\x1a\n" + b"p" * 1000
 def counted(direction: str, outcome: str, provider: str = "meta_business") -> float:
     return (
         metrics.REGISTRY.get_sample_value(
-            "ingress_media_transfers_total", {"provider": provider, "kind": direction, "outcome": outcome}
+            "whatsapp_ingress_media_transfers_total", {"provider": provider, "kind": direction, "outcome": outcome}
         )
         or 0.0
     )

@@ -185,7 +185,7 @@ def test_from_nothing_and_back(tmp_path: Path, free_port: int) -> None:
         assert first.call("/readyz") == (200, {"status": "ready"})
         [metrics] = re.findall(r"Metrics +(\S+)", first.printed)
         with urlopen(metrics, timeout=10) as answer:
-            assert b"ingress_build_info" in answer.read()
+            assert b"whatsapp_ingress_build_info" in answer.read()
         assert "owns the schema" not in first.printed  # there is nobody else who could
         assert processes_of(data) != []
 

@@ -540,6 +540,6 @@ async def test_metrics_tell_who_is_not_well(account: Organization, watching: Gat
     await meta.set_default(account.numbers[0], EXPIRED, everything=True)
     await health_of(account, "unhealthy")
     text = (await watching.metrics()).raw.decode()
-    assert 'ingress_provider_health_changes_total{provider="meta_business",state="unhealthy"}' in text
-    assert 'ingress_provider_probe_seconds_count{outcome="credentials",provider="meta_business"}' in text
+    assert 'whatsapp_ingress_provider_health_changes_total{provider="meta_business",state="unhealthy"}' in text
+    assert 'whatsapp_ingress_provider_probe_seconds_count{outcome="credentials",provider="meta_business"}' in text
     assert account.id not in text

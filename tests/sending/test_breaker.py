@@ -206,7 +206,7 @@ def test_what_nobody_calls_any_more_is_not_said_to_be_open(monkeypatch: pytest.M
 
     def shown() -> list[float | None]:
         labels = [{"provider": "left", "state": state} for state in get_args(State)]
-        return [metrics.REGISTRY.get_sample_value("ingress_breakers", each) for each in labels]
+        return [metrics.REGISTRY.get_sample_value("whatsapp_ingress_breakers", each) for each in labels]
 
     for _ in range(10):
         breakers.leave(config, breakers.enter(config) or "call", "failed")

@@ -190,7 +190,7 @@ async def test_the_first_send_after_a_provider_died_is_answered_at_once(pair: Or
 
 async def test_a_fallback_is_told_everywhere(pair: Organization, gateway: Gateway) -> None:
     """The answer, the stored message, its event and the metric say from where, and why."""
-    counted = 'ingress_fallback_total{provider="meta_business",reason="AccountBroken"}'
+    counted = 'whatsapp_ingress_fallback_total{provider="meta_business",reason="AccountBroken"}'
     before = await metric(gateway, counted)
     await gateway.meta.script(pair.numbers[0], ErrorCode(code=190))
     told = (await pair.send(idempotency_key="loud")).json
@@ -214,14 +214,14 @@ async def test_a_dead_provider_is_left_alone(pair: Organization, gateway: Gatewa
     await gateway.meta.set_default(pair.numbers[0], Refuse())
     for _ in range(10):
         assert (await pair.send()).status == 200
-    opened = await metric(gateway, 'ingress_breakers{provider="meta_business",state="open"}')
+    opened = await metric(gateway, 'whatsapp_ingress_breakers{provider="meta_business",state="open"}')
     assert opened >= 1
     told = (await pair.send(idempotency_key="skipped")).json
     assert (told["attempts"], told["fallback_reason"]) == (1, "breaker_open")
     assert told["fallback_from"] == pair.configs[0]["config_id"]
     [attempt] = (await pair.message(told["id"]))["attempts"]
     assert (attempt["config_id"], attempt["class"]) == (pair.configs[1]["config_id"], "ok")
-    counted = 'ingress_fallback_total{provider="meta_business",reason="breaker_open"}'
+    counted = 'whatsapp_ingress_fallback_total{provider="meta_business",reason="breaker_open"}'
     assert await metric(gateway, counted) >= 1
 
 
@@ -381,7 +381,12 @@ async def test_a_provider_that_fails_altogether_is_hardly_called_more_often(
     calls_of_each, statuses = await protection.calls_per_send(organization)
     assert statuses == {502}
     assert 1 <= calls_of_each <= 1.25
-    assert await metric(gateway, 'ingress_retry_budget_exhausted_total{provider="meta_business",reason="account"}') > 0
+    assert (
+        await metric(
+            gateway, 'whatsapp_ingress_retry_budget_exhausted_total{provider="meta_business",reason="account"}'
+        )
+        > 0
+    )
 
 
 async def test_with_its_breaker_it_is_called_until_that_opens(organization: Organization) -> None:

@@ -172,7 +172,7 @@ async def test_fallback_when_the_active_provider_is_down(pair: Organization, gat
     ]
     assert event["data"]["config_id"] == pair.configs[1]["config_id"]
     metrics = (await gateway.metrics()).raw.decode()
-    assert 'ingress_fallback_total{provider="meta_business",reason="Unavailable"}' in metrics
+    assert 'whatsapp_ingress_fallback_total{provider="meta_business",reason="Unavailable"}' in metrics
 
 
 @pytest.mark.parametrize(

@@ -594,7 +594,8 @@ async def test_statuses_are_counted(organization: Organization) -> None:
     def counted() -> dict[str, float]:
         return {
             f"{value} {outcome}": metrics.REGISTRY.get_sample_value(
-                "ingress_status_updates_total", {"provider": "meta_business", "kind": value, "outcome": outcome}
+                "whatsapp_ingress_status_updates_total",
+                {"provider": "meta_business", "kind": value, "outcome": outcome},
             )
             or 0.0
             for value in ("read", "delivered")

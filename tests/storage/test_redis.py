@@ -25,7 +25,7 @@ from ingress.switching import manager
 from ..conftest import serving
 from ..gateway import Gateway, Organization, eventually
 
-STALE_CLAIMS = 'ingress_fence_rejections_total{reason="claim"}'
+STALE_CLAIMS = 'whatsapp_ingress_fence_rejections_total{reason="claim"}'
 NOBODY = "unix:///nonexistent/redis.sock"
 
 
@@ -406,7 +406,7 @@ async def test_everything_goes_on_without_redis(
         organization = await gateway.organization()
         first = await organization.configure()
         assert (await held(client, organization))["version"] == first["version"]
-        assert await metric(gateway, "ingress_redis_up") == 1
+        assert await metric(gateway, "whatsapp_ingress_redis_up") == 1
 
         away(valkey, how)
         started = monotonic()
@@ -419,12 +419,12 @@ async def test_everything_goes_on_without_redis(
         assert (told["config_id"], told["version"]) == (second["config_id"], second["version"])
         assert told["status"] != "unknown"  # the session, out of the database
         assert (await gateway.call("GET", "/readyz")).status == 200
-        assert await metric(gateway, "ingress_redis_up") == 0
+        assert await metric(gateway, "whatsapp_ingress_redis_up") == 0
         assert monotonic() - started < 5
 
         back(valkey, how)
         await eventually(lambda: mended(organization, client, second["version"]))
-        assert await metric(gateway, "ingress_redis_up") == 1
+        assert await metric(gateway, "whatsapp_ingress_redis_up") == 1
         assert await accepted_by(organization) == organization.numbers[1].phone_number_id
 
 
@@ -500,7 +500,7 @@ async def test_what_becomes_of_redis_is_known_though_nobody_uses_it(
 
 
 def redis_up() -> float | None:
-    return redis_state.metrics.REGISTRY.get_sample_value("ingress_redis_up")
+    return redis_state.metrics.REGISTRY.get_sample_value("whatsapp_ingress_redis_up")
 
 
 @asynccontextmanager

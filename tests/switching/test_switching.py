@@ -298,14 +298,14 @@ async def unchanged(organization: Organization, code: str, state: str) -> None:
 
 async def test_credentials_that_do_not_work_any_more(two: Organization, gateway: Gateway) -> None:
     """422 with what to do; the config is marked; once it is repaired the switch is made."""
-    before = await metric(gateway, 'ingress_rollbacks_total{reason="test_failed"}')
+    before = await metric(gateway, 'whatsapp_ingress_rollbacks_total{reason="test_failed"}')
     await gateway.meta.set_default(two.numbers[1], EXPIRED, everything=True)
     answer = await switch(two, 1)
     assert (answer.status, answer.json["code"]) == (422, "test_failed"), answer.raw
     assert "nothing was changed" in answer.json["detail"]
     assert any(check.get("fix") for check in answer.json["checks"])
     await unchanged(two, "test_failed", "error")
-    assert await metric(gateway, 'ingress_rollbacks_total{reason="test_failed"}') == before + 1
+    assert await metric(gateway, 'whatsapp_ingress_rollbacks_total{reason="test_failed"}') == before + 1
     await gateway.meta.clear_faults(two.numbers[1])
     assert (await switch(two, 1)).status == 200
     assert await states(two) == ["inactive", "active"]
@@ -365,7 +365,7 @@ def no_address(two: Organization, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("no_address")
 async def test_an_account_that_would_not_be_heard(two: Organization, gateway: Gateway) -> None:
     """Its messages go elsewhere, and it cannot be told otherwise: refused with what to do, unless it is forced."""
-    before = await metric(gateway, 'ingress_rollbacks_total{reason="webhook_not_set"}')
+    before = await metric(gateway, 'whatsapp_ingress_rollbacks_total{reason="webhook_not_set"}')
     gateway.meta.state_of(two.numbers[1]).override_url = "https://old.example.org/hook"
     answer = await switch(two, 1)
     assert (answer.status, answer.json["code"]) == (422, "webhook_not_set"), answer.raw
@@ -373,7 +373,7 @@ async def test_an_account_that_would_not_be_heard(two: Organization, gateway: Ga
     assert (check["passed"], check["detail"]) == (False, "the handshake failed")
     assert two.configs[1]["webhook_url"] in check["fix"]
     assert check["fix"] in answer.json["detail"]
-    assert await metric(gateway, 'ingress_rollbacks_total{reason="webhook_not_set"}') == before + 1
+    assert await metric(gateway, 'whatsapp_ingress_rollbacks_total{reason="webhook_not_set"}') == before + 1
     await unchanged(two, "webhook_not_set", "configured")
     assert (await switch(two, 1, force=True)).status == 200
 
@@ -458,7 +458,7 @@ async def test_a_commit_that_was_made_is_not_undone(
     two: Organization, gateway: Gateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whatever goes wrong after it: the new config is in force, and nobody is told otherwise, no metric either."""
-    before = await metric(gateway, "ingress_rollbacks_total")
+    before = await metric(gateway, "whatsapp_ingress_rollbacks_total")
     transaction = database.Exclusive.transaction
     notified = asyncio.Event()
     notify = switches.notify
@@ -483,7 +483,7 @@ async def test_a_commit_that_was_made_is_not_undone(
     assert await sent_through(two) == 1
     assert await trail(two, "rolled_back") == []
     assert await two.events(kind="provider.rolled_back") == []
-    assert await metric(gateway, "ingress_rollbacks_total") == before
+    assert await metric(gateway, "whatsapp_ingress_rollbacks_total") == before
 
 
 async def test_a_process_that_dies_in_the_middle(
@@ -610,8 +610,8 @@ async def test_a_rollback_to_what_does_not_work(two: Organization, gateway: Gate
 
 async def test_calls_that_began_before_end_where_they_began(two: Organization, gateway: Gateway) -> None:
     """They are counted at the flip and until the last one; nothing is sent again, nothing lost."""
-    counted = "ingress_provider_switch_in_flight_sum"
-    drained = 'ingress_provider_switch_phase_seconds_count{phase="drain"}'
+    counted = "whatsapp_ingress_provider_switch_in_flight_sum"
+    drained = 'whatsapp_ingress_provider_switch_phase_seconds_count{phase="drain"}'
     before = await metric(gateway, counted), await metric(gateway, drained)
     await gateway.meta.set_default(two.numbers[0], Slow(seconds=0.6))
     sends = [asyncio.create_task(two.send()) for _ in range(3)]
@@ -632,7 +632,7 @@ async def test_a_repetition_after_a_switch_goes_the_new_way(
     two: Organization, gateway: Gateway, settings: Settings
 ) -> None:
     """Every attempt is fenced, not the first alone: each is at the version that was in force when it began."""
-    refused = 'ingress_fence_rejections_total{reason="attempt"}'
+    refused = 'whatsapp_ingress_fence_rejections_total{reason="attempt"}'
     before = await metric(gateway, refused)
     await gateway.meta.script(two.numbers[0], Throttle429(retry_after=1))
     sending = asyncio.create_task(two.send())

@@ -297,7 +297,7 @@ async def test_an_organization_has_so_many_keys_and_configs(gateway: Gateway, mo
 
 
 def refusals_of(reason: str) -> float:
-    return REGISTRY.get_sample_value("ingress_auth_failures_total", {"reason": reason}) or 0.0
+    return REGISTRY.get_sample_value("whatsapp_ingress_auth_failures_total", {"reason": reason}) or 0.0
 
 
 async def test_who_is_refused_is_logged_and_counted(

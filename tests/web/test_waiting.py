@@ -114,9 +114,9 @@ async def connected(organization: Organization, path: str, key: str | None = Non
 @asynccontextmanager
 async def reading(organization: Organization, path: str, key: str | None = None) -> AsyncIterator[None]:
     """One reader that waits, until it hangs up."""
-    before = gauge("ingress_waiting_requests", kind="readers")
+    before = gauge("whatsapp_ingress_waiting_requests", kind="readers")
     with await connected(organization, path, key):
-        await eventually(lambda: gauge("ingress_waiting_requests", kind="readers") > before)
+        await eventually(lambda: gauge("whatsapp_ingress_waiting_requests", kind="readers") > before)
         yield
 
 
@@ -139,7 +139,7 @@ async def test_readers_of_one_organization_are_not_all(
         assert (await many.call("GET", "/integrations/whatsapp/provider/current")).status == 200
         await first.aclose()  # the first reader hangs up
         await eventually(lambda: many.call("GET", "/events"), lambda answer: answer.status == 200)
-    assert gauge("ingress_waiting_requests", kind="readers") == 0
+    assert gauge("whatsapp_ingress_waiting_requests", kind="readers") == 0
 
 
 @pytest.mark.parametrize("path", READERS)
@@ -149,8 +149,10 @@ async def test_a_reader_that_hung_up_gives_its_place_back(
     async with small(settings, gateway, monkeypatch) as service:
         organization = await service.organization()
         async with reading(organization, path):
-            assert gauge("ingress_waiting_requests", kind="readers") == 1
-        await eventually(lambda: gauge("ingress_waiting_requests", kind="readers"), lambda count: count == 0, timeout=5)
+            assert gauge("whatsapp_ingress_waiting_requests", kind="readers") == 1
+        await eventually(
+            lambda: gauge("whatsapp_ingress_waiting_requests", kind="readers"), lambda count: count == 0, timeout=5
+        )
 
 
 @pytest.mark.parametrize("path", READERS)
@@ -163,7 +165,9 @@ async def test_a_revoked_key_gives_its_places_back(
         made = (await organization.call("POST", "/keys", {"scopes": ["read"]})).json
         async with reading(organization, path, made["key"]):
             assert (await organization.call("DELETE", f"/keys/{made['id']}")).status == 204
-            await eventually(lambda: gauge("ingress_waiting_requests", kind="readers"), lambda count: count == 0)
+            await eventually(
+                lambda: gauge("whatsapp_ingress_waiting_requests", kind="readers"), lambda count: count == 0
+            )
 
 
 # ---------------------------------------------------------------- sends that wait
@@ -179,7 +183,7 @@ async def test_a_send_beyond_the_share_of_waiting_ones_is_accepted_all_the_same(
         await quick.configure()
         await gateway.meta.script(slow.numbers[0], *[Slow(seconds=1)] * 6)
         held = [asyncio.create_task(slow.send()) for _ in range(3)]
-        await eventually(lambda: gauge("ingress_waiting_requests", kind="sends"), lambda count: count == 3)
+        await eventually(lambda: gauge("whatsapp_ingress_waiting_requests", kind="sends"), lambda count: count == 3)
         answers = [await slow.send() for _ in range(3)]
         assert [answer.status for answer in answers] == [202] * 3
         assert not any(task.done() for task in held)
@@ -188,7 +192,7 @@ async def test_a_send_beyond_the_share_of_waiting_ones_is_accepted_all_the_same(
             assert answer.headers["location"] == f"/messages/{answer.json['id']}"
             await slow.settled(answer.json["id"], "sent", "delivered", "read")
         assert [answer.status for answer in await asyncio.gather(*held)] == [200] * 3
-    assert gauge("ingress_waiting_requests", kind="sends") == 0
+    assert gauge("whatsapp_ingress_waiting_requests", kind="sends") == 0
 
 
 async def test_large_sends_under_way_are_bounded_by_their_bytes(
@@ -308,14 +312,14 @@ async def test_readers_that_do_not_read_hold_their_own_organizations_memory_only
             path = ("/events?limit=1000", "/events/stream?after=0")[number % 2]
             readers.enter_context(await connected(greedy, path))
         full = waiting.HELD_BYTES_EACH - PAGE_BYTES
-        await eventually(lambda: gauge("ingress_page_bytes"), lambda held: held > full)
+        await eventually(lambda: gauge("whatsapp_ingress_page_bytes"), lambda held: held > full)
         for _ in range(5):
             assert len((await other.call("GET", "/events?limit=1000")).json["events"]) == 5
-            assert gauge("ingress_page_bytes") <= waiting.HELD_BYTES_EACH + PAGE_BYTES
+            assert gauge("whatsapp_ingress_page_bytes") <= waiting.HELD_BYTES_EACH + PAGE_BYTES
         refused = await greedy.call("GET", "/events?limit=1000")
         assert (refused.status, refused.json["code"]) == (429, "too_many_waiting")
         await readers.aclose()
-        await eventually(lambda: gauge("ingress_page_bytes"), lambda held: held == 0)
+        await eventually(lambda: gauge("whatsapp_ingress_page_bytes"), lambda held: held == 0)
         assert len((await greedy.call("GET", "/events?limit=1000")).json["events"]) > 10
 
 
