@@ -32,7 +32,7 @@ from ..calls.egress import Egress, InvalidUrl
 from ..storage.vault import Vault, VaultError, new_webhook_token
 from ..validation import DETAIL, unprintable
 from ..web.middleware import path_of
-from .unusable import Absent, Damaged
+from .unusable import MissingPlugin, UnreadableConfig
 
 logger = logging.getLogger("ingress.accounts.accounts")
 
@@ -128,9 +128,9 @@ class Config(msgspec.Struct, frozen=True):
     claimed: frozenset[str] = frozenset()  # those of the provider's `accounts` that are the organization's for sure
 
     @property
-    def is_absent(self) -> bool:
+    def is_unusable(self) -> bool:
         """Its plug-in is not there, or it is damaged: nothing can be done with it here."""
-        return isinstance(self.provider, Absent)
+        return isinstance(self.provider, MissingPlugin)
 
     @property
     def is_app(self) -> bool:
@@ -145,11 +145,11 @@ class Config(msgspec.Struct, frozen=True):
     @property
     def is_damaged(self) -> bool:
         """What is stored of it cannot be opened."""
-        return isinstance(self.provider, Damaged)
+        return isinstance(self.provider, UnreadableConfig)
 
     def usable(self) -> "Config":
         """It, where something can be done with it. Raises `InvalidConfiguration`, which says what to do."""
-        if isinstance(self.provider, Absent):
+        if isinstance(self.provider, MissingPlugin):
             raise InvalidConfiguration(self.provider.why)
         return self
 
@@ -301,14 +301,14 @@ class Accounts:
         """As `open` has it; but where that is None, one that can do nothing, in the state `error`."""
         if (config := self.open(row)) is not None:
             return config
-        provider = Damaged() if self._kind(row["provider_type"]) else Absent()
+        provider = UnreadableConfig() if self._kind(row["provider_type"]) else MissingPlugin()
         place = _owner_in(row), row["id"], row["provider_type"]
         account_id = identifiers.account_id(*place, row["sender"])
         return Config(*place, row["name"], "error", row["sender"], provider, "", account_id)
 
     def is_current(self, config: Config) -> bool:
         """Whether its plug-in is there, or not, as when it was opened. A damaged one may be mended at any time."""
-        return type(config.provider) is (self._kind(config.provider_type) or Absent)
+        return type(config.provider) is (self._kind(config.provider_type) or MissingPlugin)
 
     def close(self, config: Config) -> None:
         """Its credentials are not needed any more."""

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from .unusable import Absent, Damaged
+from .unusable import MissingPlugin, UnreadableConfig
 
 Reason = Literal[
     "unreachable",
@@ -26,6 +26,6 @@ WHAT_TO_DO: dict[Reason, str] = {
     "sends_refused": "See the errors of the last messages: payment, permissions, or a block of the account.",
     "silent": "Test the connection with provider/test: its webhooks seem not to arrive here.",
     "degraded": "See the account at the provider, and send less through it until it has recovered.",
-    "plugin_missing": Absent.fix,
-    "cannot_be_opened": Damaged.fix,
+    "plugin_missing": MissingPlugin.fix,
+    "cannot_be_opened": UnreadableConfig.fix,
 }

@@ -16,7 +16,7 @@ from providers import (
 )
 
 
-def _fail(self: "Absent", *_: Any, **__: Any) -> Flow[Any]:
+def _fail(self: "MissingPlugin", *_: Any, **__: Any) -> Flow[Any]:
     yield from ()
     raise AccountBroken(self.detail, code=self.code)
 
@@ -24,16 +24,16 @@ def _fail(self: "Absent", *_: Any, **__: Any) -> Flow[Any]:
 _flow: Any = _fail
 
 
-class Absent(WhatsAppProvider, frozen=True):
+class MissingPlugin(WhatsAppProvider, frozen=True):
     """Its plug-in is not there. Can do nothing, and says so: its flows raise `AccountBroken` with ``code``."""
 
     code: ClassVar[str] = "plugin_missing"
     detail: ClassVar[str] = "The plug-in of this provider is not installed, or it failed."
-    fix: ClassVar[str] = "Install the provider's plug-in, or see why it failed: `ingress providers` tells."
+    fix: ClassVar[str] = "Install the provider's plug-in, or see why it failed with `ingress providers`."
 
     info: ClassVar[ProviderInfo] = ProviderInfo(
-        name="absent",
-        display_name="Absent",
+        name="missing_plugin",
+        display_name="Missing plug-in",
         description=detail,
         pricing="free",
         stability="unstable",
@@ -62,7 +62,7 @@ class Absent(WhatsAppProvider, frozen=True):
     setup = validate_config = get_status = receive_messages = disconnect = send_message = media = _flow
 
 
-class Damaged(Absent, frozen=True):
+class UnreadableConfig(MissingPlugin, frozen=True):
     """What is stored of the config cannot be opened: its key is gone, or it is damaged."""
 
     code: ClassVar[str] = "cannot_be_opened"
@@ -76,4 +76,4 @@ class Damaged(Absent, frozen=True):
 
 
 # Why the health of a config is what it is, where nothing can be done with it.
-UNUSABLE = frozenset({Absent.code, Damaged.code})
+UNUSABLE = frozenset({MissingPlugin.code, UnreadableConfig.code})

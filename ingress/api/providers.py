@@ -25,7 +25,7 @@ from ..accounts.accounts import (
     WebhooksUnread,
 )
 from ..accounts.ownership import AccountInUse
-from ..accounts.unusable import Absent
+from ..accounts.unusable import MissingPlugin
 from ..audit import Actor, verify
 from ..calls.transfers import Busy, Transfers
 from ..identifiers import parse_id
@@ -211,7 +211,7 @@ async def current(request: Request[Any]) -> Response:
             ],
             "config_data": _manager(request).masked(active.provider),
         }
-        | ({"detail": active.provider.why} if isinstance(active.provider, Absent) else {})
+        | ({"detail": active.provider.why} if isinstance(active.provider, MissingPlugin) else {})
     )
 
 

@@ -40,7 +40,7 @@ async def received(request: Request[Any], organization_id: UUID) -> Received:
         raise not_found()
     manager: WhatsAppProviderManager = request.state["manager"]
     config = await manager.config(organization_id, row["config_id"])
-    if config is None or config.is_absent:
+    if config is None or config.is_unusable:
         raise Problem(409, "provider_not_configured", "The account that received this cannot be used.")
     try:
         data = _decoder.decode(row["data"])

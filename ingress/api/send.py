@@ -230,8 +230,8 @@ async def send(request: Request[Any]) -> Response:
             "providers_resting",
             "Every provider of the organization failed lately and is left alone for a moment.",
         )
-        if resting.absent is not None:
-            code, why = resting.absent.code, resting.absent.why
+        if resting.unusable is not None:
+            code, why = resting.unusable.code, resting.unusable.why
         raise Problem(
             503,
             code,

@@ -59,7 +59,7 @@ class Breakers:
 
     def wait_s(self, config: Config) -> float:
         """Seconds until the account may be called; 0: now."""
-        if config.is_absent:
+        if config.is_unusable:
             return SYNC_S
         breaker = self._breakers.get(config.id)
         return breaker.wait_s if breaker else 0.0
@@ -71,7 +71,7 @@ class Breakers:
 
     def is_broken(self, config: Config) -> bool:
         breaker = self._breakers.get(config.id)
-        return config.is_absent or (breaker is not None and breaker.broken)
+        return config.is_unusable or (breaker is not None and breaker.broken)
 
     def enter(self, config: Config) -> Permit | None:
         """Whether to call now. Whoever gets a permit gives it back with `leave`, whatever happens."""

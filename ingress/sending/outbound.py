@@ -22,7 +22,7 @@ import msgspec
 from providers import AccountBroken, Restricted, SendError, Unavailable
 
 from .. import identifiers, log, metrics
-from ..accounts.unusable import Absent
+from ..accounts.unusable import MissingPlugin
 from ..shares import Shares
 from ..storage.database import WORKER, Database, StoreUnavailable
 from ..storage.group_commit import GroupCommit, Overloaded
@@ -61,13 +61,13 @@ class Duplicate(Exception):
 class NoneReady(Exception):
     """No provider of the organization may be called for the moment; nothing was accepted.
 
-    ``absent``: what stands for the active one, where that cannot be used.
+    ``unusable``: what stands for the active one, where that cannot be used.
     """
 
-    def __init__(self, wait_s: float, absent: Absent | None) -> None:
+    def __init__(self, wait_s: float, unusable: MissingPlugin | None) -> None:
         super().__init__("no provider may be called")
         self.wait_s = wait_s
-        self.absent = absent
+        self.unusable = unusable
 
 
 class Outbound:
@@ -149,7 +149,7 @@ class Outbound:
                 first = self._next(sending)
                 if first is None:
                     active = route.order[0].provider
-                    raise NoneReady(self._rest_s(sending), active if isinstance(active, Absent) else None)
+                    raise NoneReady(self._rest_s(sending), active if isinstance(active, MissingPlugin) else None)
                 claimed = await self._claims.submit(
                     Claim(
                         organization_id,
@@ -272,7 +272,7 @@ class Outbound:
         """Why nobody was called."""
         if not sending.route.order:
             return Unavailable("the organization has no provider any more", code="not_configured")
-        if isinstance(active := sending.route.order[0].provider, Absent):
+        if isinstance(active := sending.route.order[0].provider, MissingPlugin):
             return AccountBroken(active.detail, code=active.code)
         return breaker_open(self._rest_s(sending))
 
@@ -281,7 +281,7 @@ class Outbound:
         former = last or sending.route.order[0]
         if former.id == config.id:
             return
-        passed_over = former.provider.code if isinstance(former.provider, Absent) else BREAKER_OPEN
+        passed_over = former.provider.code if isinstance(former.provider, MissingPlugin) else BREAKER_OPEN
         reason = sending.exhausted.get(former.id, passed_over)
         sending.fallback_from = sending.fallback_from or former.id
         sending.fallback_reason = sending.fallback_reason or reason

@@ -125,7 +125,7 @@ class Takeover:
             self._outbound.own(self._outcomes.accepted(sending, carrier, None))
         elif last["class"] is None and sending.on_uncertain == "hold":
             self._outbound.own(self._outbound.failed(sending, carrier, lost))
-        elif all(config.is_absent for config in sending.open_order()):
+        elif all(config.is_unusable for config in sending.open_order()):
             # Nobody can send it here. Another process may, or this one later, as long as there is time.
             if sending.left_s <= 0:
                 self._outbound.own(self._outbound.failed(sending, carrier, expired()))

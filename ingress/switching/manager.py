@@ -55,7 +55,7 @@ from ..accounts.accounts import (
 )
 from ..accounts.advice import WHAT_TO_DO
 from ..accounts.ownership import Ownership
-from ..accounts.unusable import Absent
+from ..accounts.unusable import MissingPlugin
 from ..audit import Actor
 from ..calls.driver import Caller
 from ..calls.egress import Egress
@@ -337,7 +337,7 @@ class WhatsAppProviderManager:
         route = await self.route(organization_id)
         if not route.order:
             return route, None
-        if isinstance(provider := route.order[0].provider, Absent):
+        if isinstance(provider := route.order[0].provider, MissingPlugin):
             return route, provider.status
         session = await self._redis.session(organization_id, route.version)
         if session is None:  # lost, or of another version: the database has it, and Redis gets it back

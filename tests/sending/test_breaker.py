@@ -202,7 +202,7 @@ def test_what_nobody_calls_any_more_is_not_said_to_be_open(monkeypatch: pytest.M
     monkeypatch.setattr(breaker_module, "OPEN_S", 0.0)
     monkeypatch.setitem(metrics.VALUES, "provider", {"left"})
     breakers = Breakers(cast(Any, None), cast(Any, None))
-    config = cast(Any, SimpleNamespace(id=uuid4(), provider_type="left", is_absent=False))
+    config = cast(Any, SimpleNamespace(id=uuid4(), provider_type="left", is_unusable=False))
 
     def shown() -> list[float | None]:
         labels = [{"provider": "left", "state": state} for state in get_args(State)]
