@@ -678,8 +678,8 @@ class _Active(msgspec.Struct, omit_defaults=True):
 def _renewed(former: Route, route: Route) -> list[Config]:
     """The configs that were switched to since *former*, or edited: after a test, but for a switch that was forced."""
     were = {config.id: config for config in former.order}
-    # An active config is opened anew only by these two, also where it was left and returned to meanwhile. A fallback is
-    # by a switch that left it, or failed, too.
+    # The active config is another object only after these two, also where it was left and returned to in between. A
+    # fallback is one after a switch that left it, or that failed, too.
     return [
         config
         for place, config in enumerate(route.order)
