@@ -32,13 +32,12 @@ def name_of(path: Path) -> str:
     return path.relative_to(ROOT).as_posix()
 
 
-def is_for_show(path: Path) -> bool:
-    """The simulators and the scene that `ingress demo` plays: no part of the service."""
-    place = path.relative_to(FOLDER)
-    return place.parts[0] in {"dev", "demo"}
+def is_for_development(path: Path) -> bool:
+    """What only development needs: no part of the service."""
+    return path.relative_to(FOLDER).parts[0] == "dev"
 
 
-SERVICE = [path for path in FILES if not is_for_show(path)]
+SERVICE = [path for path in FILES if not is_for_development(path)]
 
 
 # ---------------------------------------------------------------- providers stay in `providers`
@@ -48,7 +47,7 @@ PROVIDER_WORDS = re.compile(r"meta_business|twilio|whatsapp_web|waha\b|baileys|g
 
 @pytest.mark.parametrize(
     "path",
-    [path for path in FOLDER.rglob("*") if path.is_file() and path.suffix != ".pyc" and not is_for_show(path)],
+    [path for path in FOLDER.rglob("*") if path.is_file() and path.suffix != ".pyc" and not is_for_development(path)],
     ids=name_of,
 )
 def test_the_service_names_no_provider(path: Path) -> None:
@@ -103,15 +102,149 @@ def test_imports_make_no_circle() -> None:
     assert list(TopologicalSorter(graph).static_order())
 
 
-def test_the_service_does_without_its_simulators() -> None:
-    """None of its modules imports the sandbox, but inside of a function that was asked for it."""
-    found = {name_of(path) for path in SERVICE for name in imported(path) if name.startswith("ingress.dev.sandbox")}
+def test_the_service_does_without_what_is_for_development() -> None:
+    """None of its modules imports `dev`, but inside of a function that was asked for it."""
+    found = {
+        name_of(path)
+        for path in SERVICE
+        for name in imported(path)
+        if name.startswith(("ingress.dev.sandbox", "ingress.dev.demo"))
+    }
     assert found == set()
 
 
 def test_providers_do_not_know_the_service() -> None:
     for path in Path(providers.__file__).parent.rglob("*.py"):
         assert not re.search(r"^\s*(from|import) ingress", path.read_text(), re.MULTILINE), path.name
+
+
+# ---------------------------------------------------------------- which way imports point, and how large things get
+
+# From top to bottom: a module imports from its own folder and from layers below, never up. A new folder is named here.
+LAYERS = (
+    "__main__",
+    "cli",
+    "server",
+    "protocol",
+    "app",
+    "api",
+    "receiving sending health",
+    "switching",
+    "accounts delivery",
+    "calls",
+    "web",
+    "envelope wakeups audit",
+    "storage",
+    "identifiers shares",
+    "settings log metrics tracing validation",
+)
+LAYER = {name: number for number, names in enumerate(LAYERS) for name in names.split()}
+
+
+def room(module: str) -> str:
+    """The folder or the file, right below `ingress`, that *module* is in."""
+    return module.split(".")[1]
+
+
+@pytest.mark.parametrize("path", SERVICE, ids=name_of)
+def test_imports_never_point_up(path: Path) -> None:
+    module = module_of(path)
+    if module == "ingress":
+        return
+    for other in set(imported(path)) - {module, "ingress", "ingress.dev.embedded.launcher"}:
+        assert room(other) == room(module) or LAYER[room(module)] < LAYER[room(other)], f"{module} imports {other}"
+
+
+# What is aimed at. Passed by half it is a defect.
+FOLDER_LINES, FOLDER_FILES, LISTS_FILES = 2000, 12, 18
+PROVIDER_LINES, FILE_LINES = 1800, 400
+FUNCTION_LINES_P90, FUNCTION_NODES_P90 = 20, 110
+NESTING, ARGUMENTS = 4, 6
+LISTS = {"ingress/api", "ingress/storage/statements"}  # one file a subject
+PRODUCT = [path for path in SOURCES if "testing" not in path.parts and (FOLDER not in path.parents or path in SERVICE)]
+
+Function = ast.FunctionDef | ast.AsyncFunctionDef
+
+
+def folders() -> dict[str, list[Path]]:
+    found: dict[str, list[Path]] = {}
+    for path in PRODUCT:
+        found.setdefault(path.parent.relative_to(ROOT).as_posix(), []).append(path)
+    return found
+
+
+def lines_of(path: Path) -> int:
+    return len(path.read_text().splitlines())
+
+
+def functions() -> Iterator[tuple[str, Function]]:
+    """(file:name, function) of every function of the product."""
+    for path in PRODUCT:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, Function):
+                yield f"{name_of(path)}:{node.name}", node
+
+
+def nesting(node: ast.AST) -> int:
+    """How deep blocks stand in blocks, those of functions and classes aside; `elif` is as deep as its `if`."""
+    deepest = 0
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, Function | ast.Lambda | ast.ClassDef):
+            continue
+        block = isinstance(
+            child, ast.If | ast.For | ast.AsyncFor | ast.While | ast.With | ast.AsyncWith | ast.Try | ast.Match
+        )
+        chained = isinstance(node, ast.If) and node.orelse == [child] and isinstance(child, ast.If)
+        deepest = max(deepest, nesting(child) + (block and not chained))
+    return deepest
+
+
+def p90(numbers: list[int]) -> int:
+    return sorted(numbers)[int(len(numbers) * 0.9)]
+
+
+def budgets() -> Iterator[tuple[str, int, int]]:
+    """(what, how much it has, what is aimed at): the largest of each kind."""
+    for folder, files in folders().items():
+        own = max(FOLDER_FILES, LISTS_FILES if folder in LISTS else 0)
+        yield f"files in {folder}", sum(file.name != "__init__.py" for file in files), own
+        provider = folder.startswith("providers/")
+        yield f"lines in {folder}", sum(map(lines_of, files)), PROVIDER_LINES if provider else FOLDER_LINES
+    for path in PRODUCT:
+        yield f"lines of {name_of(path)}", lines_of(path), FILE_LINES
+    every = list(functions())
+    yield "lines of a function, p90", p90([node.end_lineno - node.lineno + 1 for _, node in every]), FUNCTION_LINES_P90
+    yield (
+        "syntax nodes of a function, p90",
+        p90([sum(1 for _ in ast.walk(node)) for _, node in every]),
+        FUNCTION_NODES_P90,
+    )
+    for name, node in every:
+        yield f"blocks in blocks of {name}", nesting(node), NESTING
+        taken = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
+        yield f"arguments of {name}", sum(argument.arg not in ("self", "cls") for argument in taken), ARGUMENTS
+
+
+# What was above when the budgets were set, and may only shrink.
+TOO_LARGE = {
+    "arguments of ingress/audit.py:record": 10,
+    "arguments of ingress/storage/statements/audit.py:append": 14,
+    "arguments of ingress/storage/statements/configs.py:add": 12,
+    "arguments of ingress/storage/statements/health.py:store": 12,
+    "arguments of providers/cloud_api/change.py:news": 11,
+    "lines of ingress/switching/manager.py": 699,
+    "lines of providers/messages.py": 669,
+}
+
+
+def test_budgets_are_kept(capsys: pytest.CaptureFixture[str]) -> None:
+    """What passes its aim by half fails; `BUDGETS=1 make test ARGS=tests/test_layout.py` shows all that is above it."""
+    above = {what: (has, aim) for what, has, aim in budgets() if has > aim}
+    if os.environ.get("BUDGETS"):
+        with capsys.disabled():
+            sys.stdout.writelines(f"\n{what}: {has}, aim {aim}" for what, (has, aim) in above.items())
+    assert {what: has for what, (has, aim) in above.items() if has > max(aim * 1.5, TOO_LARGE.get(what, 0))} == {}
+    assert [what for what in TOO_LARGE if what not in above or above[what][0] <= above[what][1] * 1.5] == []
 
 
 # ---------------------------------------------------------------- SQL
@@ -311,7 +444,7 @@ def test_nothing_is_left_undone(path: Path) -> None:
 def test_secrets_are_compared_in_constant_time() -> None:
     """In `providers` in one module; nowhere with `==`."""
     word = re.compile(r"secret(?!s\b)|signature|digest\b|hmac|access_token|verify_token|api_key")
-    for path in [path for path in SOURCES if FOLDER not in path.parents or not is_for_show(path)]:
+    for path in [path for path in SOURCES if FOLDER not in path.parents or not is_for_development(path)]:
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Compare) and any(isinstance(one, ast.Eq | ast.NotEq) for one in node.ops):
                 said = ast.unparse(node).lower()
