@@ -155,7 +155,7 @@ early as (
     from outcome o join message_statuses s using (organization_id, account_id, provider_message_id)
 ),
 locked as (
-    select m.organization_id, m.id, m.status_rank, m.status, m.error
+    select m.organization_id, m.id, m.state, m.status_rank, m.status, m.error
     from messages m join outcome o on m.organization_id = o.organization_id and m.id = o.message_id
     order by m.organization_id, m.id for update of m
 ),
@@ -200,7 +200,9 @@ finished as (
         ) candidate (status, rank, error) order by rank desc limit 1
     ) best
     where m.organization_id = o.organization_id and m.id = o.message_id
-        and (m.lease_id = o.lease_id or (o.class = 'ok' and m.state <> 'done'))
+        -- The same id of the provider's: it was stored before, by a commit that nobody confirmed.
+        and (m.lease_id = o.lease_id
+            or (o.class = 'ok' and (m.state <> 'done' or m.provider_message_id = o.provider_message_id)))
     returning m.organization_id, m.id, m.state, m.status, m.provider, m.config_id, m.provider_message_id, m.fallback_from,
         m.fallback_reason, m.attempts, m.error, m.sent_at, m.cost
 ),
@@ -208,8 +210,10 @@ given as (
     select o.place, o.organization_id, o.event_type as type, o.config_id, o.conversation_id,
         o.data, null::bytea as raw
     from outcome o join finished f on f.organization_id = o.organization_id and f.id = o.message_id
-    -- A status that came before our own answer has told more already.
-    where o.event_type is not null and (f.status = o.status or o.fallback_from is not null)
+    join locked l on l.organization_id = o.organization_id and l.id = o.message_id
+    -- A message ends once: what is stored again, for nobody confirmed the commit, makes no second event. And a status
+    -- that came before our own answer has told more already.
+    where o.event_type is not null and l.state <> 'done' and (f.status = o.status or o.fallback_from is not null)
 ),
 {insert_events("given")}
 select f.id, f.state, f.status, f.provider, f.config_id, f.provider_message_id, f.fallback_from, f.fallback_reason,
@@ -221,7 +225,7 @@ order by o.place"""
 async def finish(connection: asyncpg.Connection, outcomes: Sequence[Outcome]) -> list[asyncpg.Record]:
     """Store what became of attempts and messages, statuses that came early merged in: the messages as they stand now.
 
-    A row of NULLs is a message whose lease was lost: somebody else speaks for it (worker).
+    Once more is as good as once. A row of NULLs is a message whose lease was lost: somebody else speaks for it (worker).
     """
     events = [outcome.event for outcome in outcomes]
     return await connection.fetch(

@@ -1,0 +1,101 @@
+"""Commits that PostgreSQL made and nobody confirmed, for the connection broke: sends, attempts and outcomes."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable
+from contextlib import AsyncExitStack
+from typing import Any
+from uuid import UUID
+
+import aiohttp
+import asyncpg
+import msgspec
+import pytest
+
+from ingress.dev.embedded.launcher import EmbeddedServers
+from ingress.dev.sandbox import ErrorCode, FaultProxy, MetaSimulator, Slow, StatusPolicy
+from ingress.settings import Settings
+from tests.conftest import serving
+from tests.gateway import Answer, Gateway, Organization, eventually
+
+NO_STATUSES = StatusPolicy(statuses=())
+
+
+class Line:
+    """The way of a service to PostgreSQL, which can be cut behind a statement; and another way to look."""
+
+    def __init__(self, proxy: FaultProxy, database: asyncpg.Pool, organization: Organization) -> None:
+        self.proxy = proxy
+        self.database = database
+        self.organization = organization
+
+    async def cut(self, request: Awaitable[Answer], *signs: bytes, committed: str) -> Answer:
+        """The answer to *request*, of which the statement that says *signs* is *committed* and not confirmed.
+
+        *signs* go by in this order, the last one in the statement's arguments; *committed* counts messages.
+        """
+        left = list(signs)
+
+        def watch(way: str, chunk: bytes) -> bool:
+            while way == "up" and left and left[0] in chunk:
+                left.pop(0)
+                if not left:
+                    self.proxy.pause("down")
+            return False
+
+        self.proxy.watch = watch
+        asking = asyncio.ensure_future(request)
+        await eventually(lambda: self.count(committed), lambda count: not left and count > 0, every=0.002)
+        self.proxy.watch = None
+        self.proxy.reset_all()
+        self.proxy.resume()
+        return await asking
+
+    async def count(self, condition: str) -> int:
+        found: int = await self.database.fetchval(
+            f"select count(*) from messages m where organization_id = $1 and {condition}", UUID(self.organization.id)
+        )
+        return found
+
+
+@pytest.fixture
+async def line(servers: EmbeddedServers, settings: Settings, meta: MetaSimulator) -> AsyncIterator[Line]:
+    async with AsyncExitStack() as stack:
+        database = await stack.enter_async_context(asyncpg.create_pool(settings.database_url, min_size=1))
+        proxy = await stack.enter_async_context(FaultProxy(str(servers.postgres.sockets / ".s.PGSQL.5432")))
+        url = f"postgresql://svc@127.0.0.1:{proxy.port}/postgres?sslmode=disable"
+        base = await stack.enter_async_context(serving(msgspec.structs.replace(settings, database_url=url)))
+        session = await stack.enter_async_context(aiohttp.ClientSession())
+        organization = await Gateway(base, settings.platform_key, session, meta).organization()
+        await organization.configure()
+        meta.set_statuses(organization.numbers[0], NO_STATUSES)
+        yield Line(proxy, database, organization)
+
+
+@pytest.mark.parametrize(
+    ("fault", "status", "value"),
+    [(None, 200, "sent"), (ErrorCode(code=131026), 422, "failed")],
+    ids=["accepted", "refused"],
+)
+async def test_an_outcome_that_is_stored_again_is_told_once(
+    line: Line, meta: MetaSimulator, fault: Any, status: int, value: str
+) -> None:
+    organization = line.organization
+    await meta.script(organization.numbers[0], *[fault] if fault else [])
+    answer = await line.cut(organization.send(), b"message.status", committed="state = 'done'")
+    assert answer.status == status
+    message = await organization.message(answer.json["id"])
+    assert (message["state"], message["status"], len(message["attempts"])) == ("done", value, 1)
+    told = [event["data"]["status"]["value"] for event in await organization.events(kind="message.status")]
+    assert told == [value]
+
+
+async def test_an_outcome_is_stored_again_by_who_lost_its_lease(line: Line, meta: MetaSimulator) -> None:
+    """A provider took it while another process was given the message: the answer is the same, the first time or not."""
+    organization = line.organization
+    await meta.script(organization.numbers[0], Slow(seconds=0.5))
+    asking = asyncio.create_task(line.cut(organization.send(), b"message.status", committed="state = 'done'"))
+    taken = "update messages set lease_id = gen_random_uuid() where organization_id = $1 and state = 'sending'"
+    await eventually(lambda: line.database.execute(taken, UUID(organization.id)), lambda done: done == "UPDATE 1")
+    answer = await asking
+    assert (answer.status, answer.json["status"]) == (200, "sent")
+    assert len(await organization.events(kind="message.status")) == 1
