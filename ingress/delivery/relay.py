@@ -59,7 +59,9 @@ OVERLAP = timedelta(hours=24)
 MAX_SECRETS = 32
 # Another process may have the key, or this one after its next start.
 KEYLESS_DELAY = timedelta(seconds=60)
-# A large webhook is read within moments.
+# A commit under way ends within milliseconds: so many looks, each a little later, are worth keeping the place. A large
+# webhook is read within moments.
+LOOKS, LOOK_AGAIN_S = 5, 0.01
 UNREAD_DELAY = timedelta(seconds=0.5)
 # Of TOTAL_TIMEOUT_S, at exit: for giving back what could not be ended.
 GIVE_BACK_S = 2.0
@@ -246,15 +248,20 @@ class Relay:
         conversation, claim.
         """
         organization_id, conversation, lease_id = place
+        looks = 0
         while True:
             async with self._database.worker() as connection:
                 pending = await deliveries.pending(connection, organization_id, conversation, BATCH)
                 if not pending:
                     await deliveries.release(connection, organization_id, conversation, lease_id, wakes)
                     return True
-                if pending[0]["must_wait"]:
+                looks = looks + 1 if pending[0]["must_wait"] else 0
+                if looks == LOOKS:
                     await deliveries.give_back(connection, organization_id, conversation, lease_id, UNREAD_DELAY)
                     return True
+            if looks:
+                await asyncio.sleep(looks * LOOK_AGAIN_S)
+                continue
             for event in pending:
                 if event["must_wait"]:
                     break

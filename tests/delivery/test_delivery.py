@@ -612,6 +612,32 @@ def test_a_secret_that_ran_out_signs_no_more() -> None:
     assert first.secret not in repr([second, former, relay.Endpoint("https://x.example", [first])])
 
 
+async def test_nothing_overtakes_what_is_not_committed_yet(
+    customer: Organization, crm: Crm, database: asyncpg.Connection, settings: Settings
+) -> None:
+    """Its sequence is the lower one, so it comes first: readers of /events wait for it, and so does the callback."""
+    conversation = uuid4()
+    slow = await Database(settings.database_url).connect(WORKER)
+    try:
+        async with slow.transaction():
+            await slow.execute("select pg_current_xact_id()")
+            await events.add(database, [event(customer, conversation)])
+            # The relay has had its look, and has put it off.
+            await eventually(lambda: postponed(database, conversation), lambda is_put_off: is_put_off or crm.attempts)
+            await events.add(slow, [event(customer, conversation)])
+    finally:
+        await slow.close()
+    await crm.wait_received(2)
+    assert crm.inversions() == []
+
+
+async def postponed(database: asyncpg.Connection, conversation: UUID) -> bool:
+    found: bool = await database.fetchval(
+        "select due_at > now() from delivery_queues where conversation_id = $1", conversation
+    )
+    return found
+
+
 # ---------------------------------------------------------------- leases
 
 

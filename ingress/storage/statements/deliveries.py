@@ -86,7 +86,7 @@ PENDING = within(
         coalesce((select before.state = 'parked' from deliveries before
             where before.organization_id = d.organization_id and before.conversation_id = d.conversation_id
                 and before.sequence < d.sequence order by before.sequence desc limit 1), false) as gap,
-        exists (select from unread_webhooks u
+        d.sequence >= (select sequence_horizon()) or exists (select from unread_webhooks u
             where u.organization_id = d.organization_id and u.sequence < d.sequence) as must_wait
     from deliveries d join events e using (organization_id, sequence)
     where d.organization_id = $1 and d.conversation_id = $2 and d.state = 'pending'
@@ -102,8 +102,8 @@ async def pending(
 ) -> list[asyncpg.Record]:
     """The next undelivered events of a conversation, in order, as many as make a batch (worker).
 
-    ``gap``: the one before was given up. ``waits_since``: its last attempt, or else its arrival. ``must_wait``: what was
-    received before it is not all read yet (ingress/storage/statements/unread.py), and may be of this conversation.
+    ``gap``: the one before was given up. ``waits_since``: its last attempt, or else its arrival. ``must_wait``: what
+    comes before it is not all committed yet, or not read (ingress/storage/statements/unread.py), and may be of this conversation.
     """
     return await connection.fetch(PENDING, organization_id, conversation, limit)
 
