@@ -11,7 +11,15 @@ import random
 from collections.abc import Callable
 from time import monotonic
 
-from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt
+from tenacity import (
+    AsyncRetrying,
+    RetryCallState,
+    retry_if_exception,
+    retry_if_exception_type,
+    stop_after_attempt,
+    stop_after_delay,
+    wait_fixed,
+)
 from tenacity.wait import wait_random_exponential
 
 from providers import (
@@ -27,7 +35,7 @@ from providers import (
 
 from .. import log, metrics
 from ..calls.driver import CALL_TIMEOUT_S, Caller
-from ..storage.database import Database
+from ..storage.database import Database, StoreUnavailable
 from ..storage.statements import sends
 from ..switching.in_flight import InFlight
 from ..switching.manager import Config
@@ -36,7 +44,7 @@ from .breakers import Breakers, ended_by
 from .budget import RetryBudgets
 from .bulkhead import Bulkhead
 from .message import Sending, message_of
-from .outcomes import LeaseLost, Outcomes
+from .outcomes import STORE_RETRY_S, LeaseLost, Outcomes
 from .pacing import Pacer
 
 logger = logging.getLogger("ingress.sending.attempts")
@@ -253,17 +261,25 @@ class Attempts:
         await self._note(sending, config, waits, monotonic())
 
     async def _begin_next(self, config: Config, sending: Sending) -> None:
-        async with self._database.worker() as connection:
-            begun = await sends.begin_attempt(
-                connection,
-                sending.organization_id,
-                sending.id,
-                number=sending.number + 1,
-                config_id=config.id,
-                provider=config.provider_type,
-                version=sending.route.version,
-                lease_id=sending.lease_id,
-            )
+        async for begin in AsyncRetrying(
+            retry=retry_if_exception_type(StoreUnavailable),
+            stop=stop_after_delay(sends.LEASE_S),
+            wait=wait_fixed(STORE_RETRY_S),
+            reraise=True,
+        ):
+            # Again, also where it may be committed: an attempt that was begun and never made would be uncertain.
+            with begin:
+                async with self._database.worker() as connection:
+                    begun = await sends.begin_attempt(
+                        connection,
+                        sending.organization_id,
+                        sending.id,
+                        number=sending.number + 1,
+                        config_id=config.id,
+                        provider=config.provider_type,
+                        version=sending.route.version,
+                        lease_id=sending.lease_id,
+                    )
         if begun.settled:
             raise Settled
         if not begun.held:

@@ -11,6 +11,7 @@ begins after a switch was acknowledged uses the old provider, whatever any cache
 
 import asyncio
 import logging
+import math
 from collections.abc import Coroutine
 from datetime import UTC, datetime, timedelta
 from time import monotonic
@@ -25,7 +26,7 @@ from .. import identifiers, log, metrics
 from ..accounts.unusable import MissingPlugin
 from ..shares import Shares
 from ..storage.database import WORKER, Database, StoreUnavailable
-from ..storage.group_commit import GroupCommit, Overloaded
+from ..storage.group_commit import GroupCommit, Overloaded, Unconfirmed
 from ..storage.statements import sends
 from ..storage.statements.sends import Claim, Claimed
 from ..switching.manager import Config, WhatsAppProviderManager
@@ -93,6 +94,8 @@ class Outbound:
         self._claims: GroupCommit[Claim, Claimed] = GroupCommit("claims", database, WORKER, sends.claim)
         self._memory = Shares(HELD_BYTES, HELD_BYTES_EACH)
         self._running: dict[UUID, Sending] = {}
+        # By message: its organization, and until when a claim that nobody confirmed may turn up.
+        self._refused: dict[UUID, tuple[UUID, float]] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
 
     async def __aenter__(self) -> "Outbound":
@@ -104,6 +107,10 @@ class Outbound:
         await self._claims.__aexit__(*reason)
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=DRAIN_S)
+        try:
+            await self.withdraw()
+        except StoreUnavailable:
+            logger.warning("%d refused sends may be stored, and end as unknown", len(self._refused))
         if left := self.leases():
             # What goes on here from now on would go on elsewhere too.
             for task in self._tasks:
@@ -174,8 +181,10 @@ class Outbound:
                 # The version only goes up, and the fresh one is the database's own: this ends.
                 metrics.fence_rejections.labels("claim").inc()
                 route = await self._manager.route(organization_id, fresh=True, source="fence")
-        except BaseException:
+        except BaseException as error:
             self._memory.add(organization_id, -held_bytes)
+            if isinstance(error, Unconfirmed | asyncio.CancelledError):
+                self._refused[message_id] = organization_id, math.inf
             raise
         sending.claimed, sending.held_bytes = first, held_bytes
         return message_id, self.start(sending)
@@ -204,6 +213,24 @@ class Outbound:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             logger.error("a send was left to whoever takes it over", exc_info=error)
+
+    async def withdraw(self) -> None:
+        """Take back claims that may be committed though their callers were refused: nobody was called, the key is free.
+
+        Raises `StoreUnavailable`.
+        """
+        if not self._refused:
+            return
+        claimed = [(organization_id, message_id) for message_id, (organization_id, _) in self._refused.items()]
+        async with self._database.worker() as connection:
+            withdrawn = await sends.withdraw(connection, claimed)
+        # A server that stood still may commit after this what it was given before.
+        now = monotonic()
+        self._refused = {
+            message_id: (organization_id, min(until, now + sends.LEASE_S))
+            for message_id, (organization_id, until) in self._refused.items()
+            if message_id not in withdrawn and until > now
+        }
 
     def leases(self, older_than_s: float = 0.0) -> list[tuple[UUID, UUID, UUID]]:
         """(organization, message, lease) of sends under way for longer than *older_than_s*."""

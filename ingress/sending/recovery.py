@@ -26,6 +26,7 @@ logger = logging.getLogger("ingress.sending.recovery")
 
 HEARTBEAT_S = 5.0
 SWEEP_S = 5.0
+WITHDRAW_S = 1.0
 # Taken over at a time; of one organization no more than its share, so that the others' are not kept waiting.
 ROUND_ROWS, ROUND_ROWS_PER_ORGANIZATION = 100, 25
 
@@ -49,12 +50,14 @@ class Takeover:
         self._asking = asking
         self._closing = closing
         self._tasks: list[asyncio.Task[None]] = []
+        self._is_away = False  # the store, at the last look
 
     async def __aenter__(self) -> "Takeover":
         self._tasks = [
             asyncio.create_task(forever(work, every_s))
             for work, every_s in (
                 (self._renew_leases, HEARTBEAT_S),
+                (self._outbound.withdraw, WITHDRAW_S),
                 (self._take_over, SWEEP_S),
                 (self._match_statuses, SWEEP_S),
             )
@@ -75,9 +78,18 @@ class Takeover:
             await sweep(connection)
 
     async def _take_over(self) -> None:
-        """Round after round, while one organization had its full share: there may be more."""
-        while not self._closing.is_set() and await self._round() >= ROUND_ROWS_PER_ORGANIZATION:
-            continue
+        """Round after round, while one organization had its full share: there may be more.
+
+        Not at the first look after the store was away: leases ran out meanwhile, and their owners come first.
+        """
+        is_back, self._is_away = self._is_away, True
+        await self._outbound.withdraw()
+        if is_back:
+            await self._match_statuses()
+        else:
+            while not self._closing.is_set() and await self._round() >= ROUND_ROWS_PER_ORGANIZATION:
+                continue
+        self._is_away = False
 
     async def _round(self) -> int:
         lease_id = identifiers.new_id()

@@ -38,6 +38,10 @@ class Overloaded(Exception):
     """The queue is full; the caller should come back in a moment."""
 
 
+class Unconfirmed(StoreUnavailable):
+    """The store was given the row, and did not say whether it is committed."""
+
+
 class RowRefused(Exception):
     """The database will never take this row; its neighbours are in."""
 
@@ -148,8 +152,9 @@ class GroupCommit(Generic[Row, Result]):
     ) -> "asyncio.Future[Result]":
         """A future of *row*'s result, set once it is committed. Raises `Overloaded` instead of queueing too much.
 
-        The future fails with `StoreUnavailable` where the store did not confirm, committed or not. A *waiter* takes its
-        place: whatever has a future's `done`, `set_result`, `set_exception` and `exception`; one setter is called once.
+        The future fails with `StoreUnavailable` where the store did not confirm, with `Unconfirmed` where it may have
+        committed all the same. A *waiter* takes its place: whatever has a future's `done`, `set_result`,
+        `set_exception` and `exception`; one setter is called once.
         """
         share, now = self._shares.get(organization) or _Share(organization, deque()), monotonic()
         # What is alone is always taken, however large it is.
@@ -198,7 +203,9 @@ class GroupCommit(Generic[Row, Result]):
             self._writing += 1
             started = monotonic()
             try:
-                if connection is None or connection.is_closed():
+                if connection is not None and connection.is_closed():
+                    connection = None
+                if connection is None:
                     connection = await self._database.connect(self._role)
                 async with asyncio.timeout(WRITE_TIMEOUT_S):
                     left = await self._flush(connection, batch)
@@ -206,9 +213,9 @@ class GroupCommit(Generic[Row, Result]):
                     del batch[-len(left) :]
                     self._put_back(left)
             except CONNECTION_ERRORS as error:
-                # Whether the commit went through is unknown: the caller's repetition is deduplicated.
                 metrics.db_errors.labels(self.name, type(error).__name__).inc()
-                self._fail(batch, StoreUnavailable(type(error).__name__))
+                kind = StoreUnavailable if connection is None else Unconfirmed
+                self._fail(batch, kind(type(error).__name__))
                 if isinstance(error, TimeoutError):  # it stalls: who waits behind would only wait as long again
                     self._fail_queue()
                 if connection is not None:

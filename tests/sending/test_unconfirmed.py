@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import AsyncExitStack
 from typing import Any
+from unittest.mock import AsyncMock
 from uuid import UUID
 
 import aiohttp
@@ -12,8 +13,10 @@ import msgspec
 import pytest
 
 from ingress.dev.embedded.launcher import EmbeddedServers
-from ingress.dev.sandbox import ErrorCode, FaultProxy, MetaSimulator, Slow, StatusPolicy
+from ingress.dev.sandbox import ErrorCode, FaultProxy, MetaSimulator, ResetBeforeAccept, Slow, StatusPolicy, Throttle429
+from ingress.sending.recovery import Takeover
 from ingress.settings import Settings
+from ingress.storage.database import StoreUnavailable
 from tests.conftest import serving
 from tests.gateway import Answer, Gateway, Organization, eventually
 
@@ -99,3 +102,57 @@ async def test_an_outcome_is_stored_again_by_who_lost_its_lease(line: Line, meta
     answer = await asking
     assert (answer.status, answer.json["status"]) == (200, "sent")
     assert len(await organization.events(kind="message.status")) == 1
+
+
+@pytest.mark.parametrize("key", ["unconfirmed-1", None], ids=["with-key", "without"])
+async def test_a_claim_that_nobody_confirmed_is_taken_back(line: Line, meta: MetaSimulator, key: str | None) -> None:
+    """503 says that nothing was accepted: nothing is sent, nothing is uncertain, and the key is free."""
+    organization = line.organization
+    headers = {"idempotency_key": key} if key else {}
+    body = {"to": "+5511987654321", "body": "refused at first"}
+    calls = len(meta.sends)
+    refused = await line.cut(organization.send(body, **headers), b"refused at first", committed="state = 'sending'")
+    assert refused.status == 503
+
+    await eventually(lambda: line.count("true"), lambda count: count == 0, timeout=5)
+    assert len(meta.sends) == calls
+    again = await organization.send(body, **headers)
+    assert (again.status, again.headers.get("idempotency-replayed")) == (200, None)
+    assert len(meta.sends) == calls + 1
+    assert await line.count("true") == 1
+    events = await organization.events(kind="message.status")
+    assert [event["data"]["message"]["id"] for event in events] == [again.json["id"]]
+
+
+@pytest.mark.parametrize(
+    "fault", [Throttle429(retry_after=0), ResetBeforeAccept()], ids=["after-a-refusal", "after-a-lost-answer"]
+)
+async def test_an_attempt_that_nobody_confirmed_is_made(line: Line, meta: MetaSimulator, fault: Any) -> None:
+    """It was begun and nobody was called: so it is begun again, not called uncertain."""
+    organization = line.organization
+    await meta.script(organization.numbers[0], fault)
+    answer = await line.cut(
+        organization.send({"to": "+5511987654321", "body": "x", "on_uncertain": "retry"}),
+        b"with renewed as",
+        b"meta_business",
+        committed="attempts = 2",
+    )
+    assert (answer.status, answer.json["attempts"]) == (200, 2)
+    message = await organization.message(answer.json["id"])
+    assert [attempt["class"] for attempt in message["attempts"]][-1] == "ok"
+    assert (message["state"], len(message["attempts"])) == ("done", 2)
+
+
+async def test_what_is_left_is_not_taken_over_in_the_moment_the_store_is_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leases ran out while nobody could renew them: their owners come first, who know whether they called."""
+    rounds, looks = AsyncMock(side_effect=[StoreUnavailable("away"), 0]), AsyncMock(side_effect=[OSError, None])
+    monkeypatch.setattr(Takeover, "_round", rounds)
+    monkeypatch.setattr(Takeover, "_match_statuses", looks)
+    takeover = Takeover(AsyncMock(), AsyncMock(), AsyncMock(), AsyncMock(), AsyncMock(), asyncio.Event())
+    for error in (StoreUnavailable, OSError):
+        with pytest.raises(error):
+            await takeover._take_over()
+    await takeover._take_over()
+    assert rounds.await_count == 1
+    await takeover._take_over()
+    assert rounds.await_count == 2

@@ -5,6 +5,7 @@ CRASH_CYCLES (6) kills and CRASH_EVENTS (150) webhooks acknowledged before each 
 
 import asyncio
 import contextlib
+import itertools
 import os
 import secrets
 import signal
@@ -472,6 +473,40 @@ async def test_sends_survive_the_end_of_postgresql(service: Service) -> None:
         message = await organization.message(answer.json["id"])
         assert (message["state"], [attempt["class"] for attempt in message["attempts"]]) == ("done", ["ok"])
     assert service.meta.duplicates() == {}
+
+
+async def test_no_send_is_uncertain_because_postgresql_ended(service: Service, tell: Any) -> None:
+    """Whoever got 503 asks again under the same key. Each send ends as sent, was sent once, and is told once."""
+    organization = await _sender(service, NO_STATUSES)
+    number, keys = organization.numbers[0].phone_number_id, itertools.count()
+    ends: Counter[int] = Counter()
+    stopping = False
+
+    async def write() -> None:
+        while not stopping:
+            ends[await _insist(organization, f"ending-{next(keys)}")] += 1
+
+    def accepted() -> list[str]:
+        return [item.body["text"]["body"] for item in service.meta.accepted if item.phone_number_id == number]
+
+    writers = [asyncio.create_task(write()) for _ in range(WRITERS)]
+    for _ in range(CYCLES):
+        until = len(accepted()) + EVENTS
+        await service.meta.wait_for(lambda until=until: len(accepted()) >= until, 30)
+        service.servers.postgres.kill()
+        service.servers.postgres.start()
+    stopping = True
+    await asyncio.wait_for(asyncio.gather(*writers), 60)
+
+    open_ones = "select count(*) from messages where organization_id = $1 and state <> 'done'"
+    await eventually(lambda: service.sql(open_ones, organization.id), lambda found: found[0][0] == 0)
+    states = await service.sql("select status from messages where organization_id = $1", organization.id)
+    told = Counter(event["data"]["message"]["id"] for event in await organization.events(kind="message.status"))
+    statuses = Counter(row["status"] for row in states)
+    tell(f"{CYCLES} kills: {ends.total()} sends, answers {dict(ends)}, ends {dict(statuses)}")
+    assert set(statuses) == {"sent"}
+    assert len(told) == len(states) == len(accepted()) == len(set(accepted()))
+    assert set(told.values()) == {1}
 
 
 # ---------------------------------------------------------------- without PostgreSQL

@@ -21,6 +21,7 @@ from ingress.storage.group_commit import (
     GroupCommit,
     Overloaded,
     RowRefused,
+    Unconfirmed,
 )
 from ingress.storage.statements.events import EventRow
 from ingress.storage.statements.inbound import KeyedEvent, QuarantineRow, Stored, WebhookRow, store
@@ -198,7 +199,7 @@ async def test_a_lost_connection_fails_the_batch_and_the_next_one_has_another(
     stored.write_errors = [error]
     waiting = commit.submit("second", organization=1)
     stored.open.set()
-    with pytest.raises(StoreUnavailable):
+    with pytest.raises(Unconfirmed):
         await first
     assert await asyncio.wait_for(waiting, 1) == "stored second"
     assert [connection.terminated for connection in stored.connections] == [True, False]
@@ -222,8 +223,9 @@ async def test_behind_a_write_that_stalled_nobody_waits_as_long_again(
 async def test_a_server_that_is_away_is_told_to_all_who_wait(stored: Store, commit: GroupCommit[Any, str]) -> None:
     stored.connect_errors = [ConnectionRefusedError(), TimeoutError(), asyncpg.CannotConnectNowError("starting up")]
     for row in range(3):
-        with pytest.raises(StoreUnavailable):
+        with pytest.raises(StoreUnavailable) as refused:
             await asyncio.wait_for(commit.submit(row, organization=1), 1)
+        assert not isinstance(refused.value, Unconfirmed)  # it was never given them
     assert stored.batches == []
     assert commit.pending_rows == 0
     assert await commit.submit("back", organization=1) == "stored back"
@@ -270,8 +272,8 @@ async def test_a_connection_lost_while_rows_go_one_by_one(stored: Store, commit:
     futures = [commit.submit(row, organization=1) for row in range(4, 6)]
     stored.lost = [2]
     stored.open.set()
-    assert [type(result) for result in await asyncio.gather(*futures, return_exceptions=True)] == [StoreUnavailable] * 2
-    assert [waiter.told for waiter in waiters] == [["stored 0"], [RowRefused], [StoreUnavailable], [StoreUnavailable]]
+    assert [type(result) for result in await asyncio.gather(*futures, return_exceptions=True)] == [Unconfirmed] * 2
+    assert [waiter.told for waiter in waiters] == [["stored 0"], [RowRefused], [Unconfirmed], [Unconfirmed]]
     assert await commit.submit("after", organization=1) == "stored after"
 
 
@@ -320,7 +322,7 @@ async def test_a_waiter_that_fails_is_nobody_elses_trouble(
     assert await first == "stored first"
     for row in ("after", "and again"):
         assert await asyncio.wait_for(commit.submit(row, organization=1), 1) == f"stored {row}"
-    assert waiters[1].told == [StoreUnavailable if lost else "stored 1"]
+    assert waiters[1].told == [Unconfirmed if lost else "stored 1"]
 
 
 async def test_a_mistake_of_ours_does_not_end_the_flusher(stored: Store, commit: GroupCommit[Any, str]) -> None:

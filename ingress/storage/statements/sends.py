@@ -70,9 +70,28 @@ async def claim(connection: asyncpg.Connection, claims: Sequence[Claim]) -> list
     return [Claimed(current, claimed) for _, current, claimed in rows]
 
 
+# Ordered as below; one that is being changed is met again.
+WITHDRAW = """
+with claimed as (
+    select m.organization_id, m.id
+    from messages m join unnest($1::uuid[], $2::uuid[]) as given(organization_id, id) using (organization_id, id)
+    where m.state = 'sending' and m.attempts = 1 order by m.organization_id, m.id for update of m skip locked
+),
+attempted as (
+    delete from attempts a using claimed where a.organization_id = claimed.organization_id and a.message_id = claimed.id
+)
+delete from messages m using claimed where m.organization_id = claimed.organization_id and m.id = claimed.id
+returning m.id"""
+
+
+async def withdraw(connection: asyncpg.Connection, claimed: Sequence[tuple[UUID, UUID]]) -> list[UUID]:
+    """Forget messages, (organization, message) of each, whose first attempt never was: those that there were (worker)."""
+    return [row["id"] for row in await connection.fetch(WITHDRAW, *zip(*claimed, strict=True))]
+
+
 BEGIN_ATTEMPT = f"""
 with renewed as (
-    update messages m set attempts = $3, leased_until = now() + interval '{LEASE_S} s', updated_at = now()
+    update messages m set attempts = greatest(m.attempts, $3), leased_until = now() + interval '{LEASE_S} s', updated_at = now()
     from organizations o
     where m.organization_id = $1 and m.id = $2 and m.lease_id = $7 and m.state = 'sending' and m.status_rank <= 1
         and o.id = $1 and o.version = $6
@@ -81,6 +100,10 @@ with renewed as (
 begun as (
     insert into attempts (organization_id, message_id, number, config_id, provider, version, started_at)
     select organization_id, id, $3, $4, $5, $6, now() from renewed
+    -- Begun before, by a commit that nobody confirmed, so nobody was called.
+    on conflict (organization_id, message_id, number) do update
+        set config_id = excluded.config_id, provider = excluded.provider, version = excluded.version, started_at = now()
+        where attempts.class is null
 )
 select o.version = $6 as current, m.lease_id = $7 and m.state = 'sending' as held, m.status_rank > 1 as settled
 from messages m join organizations o on o.id = m.organization_id where m.organization_id = $1 and m.id = $2"""
@@ -105,7 +128,7 @@ async def begin_attempt(
     version: int,
     lease_id: UUID,
 ) -> Begun:
-    """Record the intent to call, if nothing speaks against it (worker)."""
+    """Record the intent to call, if nothing speaks against it; once more is as good as once (worker)."""
     row = await connection.fetchrow(
         BEGIN_ATTEMPT, organization_id, message_id, number, config_id, provider, version, lease_id
     )
