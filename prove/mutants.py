@@ -110,6 +110,20 @@ MUTANTS = (
         (DEATHS,),
     ),
     Mutant(
+        "an end that is stored again is told again",
+        "ingress/storage/statements/sends.py",
+        "o.event_type is not null and l.state <> 'done'",
+        "o.event_type is not null",
+        ("tests/sending/test_unconfirmed.py::test_an_outcome_that_is_stored_again_is_told_once",),
+    ),
+    Mutant(
+        "the horizon out of deliveries",
+        "ingress/storage/statements/deliveries.py",
+        "d.sequence >= (select sequence_horizon()) or exists",
+        "exists",
+        ("tests/delivery/test_delivery.py::test_nothing_overtakes_what_is_not_committed_yet",),
+    ),
+    Mutant(
         "the organization out of a query of the API",
         "ingress/storage/statements/sends.py",
         'BY_ID = f"select {_MESSAGE} from messages where organization_id = $1 and id = $2"',
