@@ -93,7 +93,7 @@ class Application:
         vault = Vault(settings.encryption_keys)
         egress = Egress(settings.allowed_networks)
         async with contextlib.AsyncExitStack() as stack:
-            database = await stack.enter_async_context(Database(settings.database_url))
+            database = await stack.enter_async_context(Database(settings.database_url, settings.database_connections))
             redis = await stack.enter_async_context(RedisState(settings.redis_url))
             caller = await stack.enter_async_context(Caller(egress))
             transfers = await stack.enter_async_context(Transfers(egress))

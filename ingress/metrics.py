@@ -393,6 +393,11 @@ db_errors = _counter(
     "whatsapp_ingress_db_errors_total", "Statements that the database did not confirm", "pool", "reason"
 )
 _pool_in_use = _gauge("whatsapp_ingress_db_pool_in_use", "Connections in use", "pool")
+db_connections_limit = _gauge(
+    "whatsapp_ingress_db_connections_limit",
+    "Connections to PostgreSQL that this process may open, by what they are for",
+    "pool",
+)
 pool_wait = _histogram("whatsapp_ingress_db_pool_wait_seconds", "Wait for a connection", ("pool",), (0.001, *_LATENCY))
 redis_up = _gauge("whatsapp_ingress_redis_up", "1 while Redis answers")
 redis_errors = _counter("whatsapp_ingress_redis_errors_total", "Redis commands that failed", "reason")

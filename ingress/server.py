@@ -14,6 +14,7 @@ from typing import Any
 
 import uvicorn
 
+from . import __version__
 from .app import Application
 from .settings import Network, Settings
 from .web.connections import KEEPALIVE_S, Connections, most_connections
@@ -150,6 +151,11 @@ async def serve(
     # What was made until now stays; the collector need not look at it again.
     gc.freeze()
     gc.set_threshold(50_000, 20, 20)
+    if server.started:
+        logger.info(
+            "WhatsApp Ingress %s serves at %s, metrics at %s; one process (%d), up to %d connections to PostgreSQL",
+            *(__version__, settings.address, settings.metrics_url, os.getpid(), settings.database_connections),
+        )
     try:
         if beside is not None and server.started:
             async with beside():

@@ -23,6 +23,8 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
 
 
+# Each is an open file of the process (web/connections.py).
+MAX_DATABASE_CONNECTIONS = 64
 # Of the platform key: it opens every organization, and may be guessed at from anywhere.
 MIN_KEY_CHARACTERS, MIN_KEY_DISTINCT = 32, 10
 
@@ -38,6 +40,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     database_url: str = ""
     # The same database with the login that owns the schema: of `ingress migrate` alone. Empty: one login for both.
     database_owner_url: str = ""
+    # How many connections to PostgreSQL this process may open; 20 have their use, the others change organizations.
+    database_connections: Annotated[int, msgspec.Meta(ge=21, le=MAX_DATABASE_CONNECTIONS)] = 30
+    # How long the start waits for a database that does not answer.
+    database_wait_s: Annotated[float, msgspec.Meta(ge=0, le=3600)] = 60
     # Redis 7 or Valkey 8 or newer. Empty: an embedded one in data_dir.
     redis_url: str = ""
     # Address and port to listen on.
@@ -83,7 +89,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def origin(self) -> str:
         """Public origin without a trailing slash."""
-        return self.public_url.rstrip("/") or self._at(self.port)
+        return self.public_url.rstrip("/") or self.address
+
+    @property
+    def address(self) -> str:
+        """For who is on the same network."""
+        return self._at(self.port)
 
     @property
     def metrics_url(self) -> str:

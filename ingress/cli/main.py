@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import secrets
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import NoReturn
 import asyncpg
 import msgspec
 import uvloop
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, stop_after_delay, wait_fixed
 
 from providers import Registry, UnknownProvider
 
@@ -30,7 +32,7 @@ from .matrix import matrix
 logger = logging.getLogger("ingress.cli.main")
 
 FATAL = (SettingsError, ServersError, SchemaError, PortTaken)
-
+DATABASE_RETRY_S = 0.5
 
 # Of `run`, unless the environment says otherwise: who tries things out on one machine is no stranger.
 UNLIMITED = {"INGRESS_REQUESTS_PER_KEY": "0", "INGRESS_CONNECTION_TESTS_PER_MINUTE": "0"}
@@ -88,14 +90,16 @@ def main() -> None:
                 sys.exit(scene.play(options.webhooks, options.sends))
     except StoreUnavailable as error:
         _fail(f"the database does not answer ({error}): check {_source(options)}, and that it runs")
-    except (asyncpg.InvalidAuthorizationSpecificationError, asyncpg.InvalidCatalogNameError) as error:
+    except asyncpg.PostgresError as error:
         _fail(f"the database refuses what {_source(options)} says: {error}")
     except asyncpg.ClientConfigurationError as error:
         _fail(f"the database cannot be reached by what {_source(options)} says: {error}")
     except FATAL as error:
         _fail(str(error))
     except KeyboardInterrupt:
-        sys.exit(130)
+        sys.exit(128 + signal.SIGINT)
+    except asyncio.CancelledError:
+        sys.exit(128 + signal.SIGTERM)
 
 
 def _source(options: argparse.Namespace) -> str:
@@ -135,7 +139,7 @@ def _serve(settings: Settings) -> None:
             _stores(msgspec.structs.replace(settings, port=port, metrics_port=metrics_port)) as stored,
             asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
         ):
-            if runner.run(prepare(stored.database_url)) and settings.database_url:
+            if runner.run(_prepare(stored)) and settings.database_url:
                 logger.warning(
                     "the login of DATABASE_URL owns the schema: for development only, see DATABASE_OWNER_URL"
                 )
@@ -145,6 +149,36 @@ def _serve(settings: Settings) -> None:
 
                 beside = Development(stored).running
             runner.run(serve(stored, listening, operations, beside))
+
+
+async def _prepare(settings: Settings) -> bool:
+    """As `prepare`, once the database answers: it may start at the same time, or be away for a moment."""
+
+    def log_first(state: RetryCallState) -> None:
+        if state.attempt_number == 1 and state.outcome is not None:
+            logger.warning(
+                "the database does not answer (%s): check DATABASE_URL, and that it runs; waiting up to %g s for it",
+                *(state.outcome.exception(), settings.database_wait_s),
+            )
+
+    retrying = AsyncRetrying(
+        retry=retry_if_exception_type(StoreUnavailable),
+        wait=wait_fixed(DATABASE_RETRY_S),
+        stop=stop_after_delay(settings.database_wait_s),
+        before_sleep=log_first,
+        reraise=True,
+    )
+    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+    assert task is not None
+    # The first process of a container gets no signal that it does not handle.
+    loop.add_signal_handler(signal.SIGTERM, task.cancel)
+    try:
+        is_owner: bool = await retrying(prepare, settings.database_url)
+    finally:
+        loop.remove_signal_handler(signal.SIGTERM)
+    if retrying.statistics["attempt_number"] > 1:
+        logger.warning("the database answers")
+    return is_owner
 
 
 def _migrated_by(settings: Settings) -> str:

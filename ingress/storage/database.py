@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import logging
 import sys
 from collections.abc import AsyncIterator
 from functools import partial
@@ -14,14 +15,21 @@ from weakref import WeakValueDictionary
 import asyncpg
 
 from .. import metrics
+from ..settings import Settings
 from ..shares import Shares
-from .statements import logins
+from .statements import connections, logins
+
+logger = logging.getLogger("ingress.database")
+
+APP, INGEST, WORKER = ROLES = "ingress_app", "ingress_ingest", "ingress_worker"
 
 SCHEMA_VERSION = 3
 # Any number, the same in every process: who holds it may change the schema.
 _SCHEMA_LOCK = 0x77_68_61_74
 # Seeds the hash of an organization's id, so that the lock is none of another program's.
 _EXCLUSIVE_LOCK = 0x73_77_69_74
+# Held by each process, with the number of connections that it may open.
+_CONNECTIONS_LOCK = 0x63_6F_6E_6E
 CONNECT_TIMEOUT_S = 3.0
 STATEMENT_TIMEOUT_S = 5.0
 ACQUIRE_TIMEOUT_S = 5.0
@@ -29,8 +37,12 @@ ACQUIRE_TIMEOUT_S = 5.0
 EXCLUSIVE_WAIT_S = 20.0
 # The server takes the lock from a process that says nothing for so long: longer than a change may take (switching.py).
 EXCLUSIVE_IDLE_S = 20
-# How many organizations one process changes at once. A connection is opened when it is needed, and soon closed.
-EXCLUSIVE_PLACES = 16
+# All connections of a process: what each pool may open, and the single ones of those that write queues
+# (group_commit.py) and of who listens. Each has its own, so that none takes another's. What is left of the process's
+# number is for changes of organizations, one a connection, which is opened when it is needed and soon closed.
+POOLS = {"app": (APP, 4), "worker": (WORKER, 6), "lookup": (WORKER, 2), "owners": (WORKER, 2)}
+SINGLE = {"ingest": 2, "large": 1, "claims": 1, "outcomes": 1, "listen": 1}
+CONNECTIONS_BEFORE_CHANGES = sum(size for _, size in POOLS.values()) + sum(SINGLE.values())
 # How many changes wait here, and of one organization: each holds its caller's connection.
 EXCLUSIVE_QUEUE, EXCLUSIVE_QUEUE_EACH = 200, 50
 POOLED_IDLE_S = 300.0
@@ -40,8 +52,6 @@ LISTEN_PROBE_S = 1.0
 
 # A row that others write is waited for longer than elsewhere: what is half done would have to be undone.
 _EXCLUSIVE = {"lock_timeout": f"{STATEMENT_TIMEOUT_S:.0f}s", "idle_session_timeout": f"{EXCLUSIVE_IDLE_S}s"}
-
-APP, INGEST, WORKER = ROLES = "ingress_app", "ingress_ingest", "ingress_worker"
 
 # What a client sees of a server that was killed, restarts, or stopped answering: by experiment, more than
 # PostgresError. InternalClientError is asyncpg's own confusion when a connection dies mid-message.
@@ -128,22 +138,20 @@ class Database:
     gives one too, to find the config of a webhook. `exclusive(id)` gives the right to change an organization.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, most_connections: int = Settings().database_connections) -> None:
         self._url = url
+        self._most_connections = most_connections
+        self._most_changes = most_connections - CONNECTIONS_BEFORE_CHANGES
         self._pools: dict[str, asyncpg.Pool] = {}
         self._exclusive: WeakValueDictionary[UUID, asyncio.Lock] = WeakValueDictionary()
-        self._places = asyncio.Semaphore(EXCLUSIVE_PLACES)
+        self._places = asyncio.Semaphore(self._most_changes)
         self._queue = Shares(EXCLUSIVE_QUEUE, EXCLUSIVE_QUEUE_EACH)
         self._is_app_proven = False
 
     async def __aenter__(self) -> "Database":
-        for name, role, size, more in (
-            ("app", APP, 4, {}),
-            ("worker", WORKER, 6, {}),
-            ("lookup", WORKER, 2, {}),
-            ("owners", WORKER, 2, {}),
-            ("exclusive", APP, EXCLUSIVE_PLACES, _EXCLUSIVE),
-        ):
+        changes = {"exclusive": (APP, self._most_changes)}
+        for name, (role, size) in (POOLS | changes).items():
+            more = _EXCLUSIVE if name == "exclusive" else {}
             self._pools[name] = await asyncpg.create_pool(
                 self._url,
                 init=partial(_prepare, role=role),
@@ -157,6 +165,9 @@ class Database:
                 server_settings=_session(role) | more,
             )
             metrics.watch_pool(name, self._pools[name])
+            metrics.db_connections_limit.labels(name).set(size)
+        for name, size in SINGLE.items():
+            metrics.db_connections_limit.labels(name).set(size)
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -230,7 +241,8 @@ class Database:
     async def exclusive(self, organization_id: UUID, *, wait: bool = True) -> AsyncIterator["Exclusive"]:
         """Alone among all processes in changing the organization. Who comes meanwhile queues, in order in each process.
 
-        So does who comes while EXCLUSIVE_PLACES organizations are being changed by this process. Processes take turns.
+        So does who comes while this process changes as many organizations as it has connections for. Processes take
+        turns.
 
         The lock belongs to the connection, and so do the transactions that are made under it: who has lost the one
         cannot commit the other. Raises `StoreUnavailable`; `Busy` after EXCLUSIVE_WAIT_S of all waiting, or at once
@@ -283,6 +295,7 @@ class Database:
                 try:
                     connection.add_termination_listener(lambda _, told=told: told.put_nowait(None))
                     await connection.add_listener(channel, lambda *told_of, told=told: told.put_nowait(told_of[3]))
+                    await self._count_in(connection)
                     yield None
                     while not connection.is_closed():
                         try:
@@ -299,6 +312,19 @@ class Database:
                 metrics.db_errors.labels("listen", type(error).__name__).inc()
             yield ""
             await asyncio.sleep(LISTEN_RETRY_S)
+
+    async def _count_in(self, connection: asyncpg.Connection) -> None:
+        """Warn where the processes of this database may together open more connections than the server has for them.
+
+        Nothing is refused: they open what they need, and while one release replaces another both are there.
+        """
+        asked, available = await connections.declare(connection, _CONNECTIONS_LOCK, self._most_connections)
+        if asked > available:
+            logger.warning(
+                "the processes of this database may open %d connections to PostgreSQL, this one %d of them, and the"
+                " server has %d: lower INGRESS_DATABASE_CONNECTIONS, run fewer processes, or raise max_connections",
+                *(asked, self._most_connections, available),
+            )
 
     async def check(self) -> None:
         """Raise `StoreUnavailable` or `SchemaError` unless it is there, current, walls off organizations, and keeps

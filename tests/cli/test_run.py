@@ -27,6 +27,8 @@ from ingress.dev.embedded.launcher import EmbeddedServers
 from ingress.storage.database import SCHEMA_VERSION
 from ingress.storage.vault import Vault, generate_key
 
+from ..gateway import unused_port
+
 REPOSITORY = Path(__file__).parents[2]
 READY_S = 5.0
 NEEDS_CURL = pytest.mark.skipif(shutil.which("curl") is None, reason="the printed commands are curl's")
@@ -328,12 +330,79 @@ def test_a_database_that_does_not_answer(tmp_path: Path, free_port: int) -> None
                 DATABASE_OWNER_URL=owner_url,
                 REDIS_URL="redis://127.0.0.1:1",
                 INGRESS_PORT="0",
+                INGRESS_DATABASE_WAIT_S="0",
                 INGRESS_ENCRYPTION_KEYS=ingress("generate-key").stdout.strip(),
                 INGRESS_DATA_DIR=str(tmp_path / "x"),
             )
         )
         assert f"check {name}, and" in line
         assert "geheim" not in line
+
+
+@contextmanager
+def waiting(servers: EmbeddedServers, port: int, **settings: str) -> Iterator[subprocess.Popen[str]]:
+    """`ingress serve` with a database that was killed, once it has logged that it waits."""
+    servers.postgres.kill()
+    given = {"DATABASE_URL": servers.database_url or "", "REDIS_URL": "redis://127.0.0.1:1", "INGRESS_PORT": str(port)}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "ingress", "serve"],
+        env=environment(**KEYS, **given, **settings),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=REPOSITORY,
+    )
+    try:
+        assert process.stdout
+        line = json.loads(process.stdout.readline())
+        assert "the database does not answer" in line["message"]
+        assert "check DATABASE_URL" in line["message"]
+        yield process
+    finally:
+        process.kill()
+        with process:
+            pass
+
+
+@pytest.fixture
+def own_postgres(tmp_path: Path) -> Iterator[EmbeddedServers]:
+    with EmbeddedServers(tmp_path, valkey=False) as running:
+        yield running
+
+
+def test_a_start_waits_for_the_database(own_postgres: EmbeddedServers, free_port: int) -> None:
+    metrics_port = unused_port()
+    metrics = f"http://127.0.0.1:{metrics_port}/metrics"
+    with waiting(own_postgres, free_port, INGRESS_METRICS_PORT=str(metrics_port)) as process:
+        own_postgres.postgres.start()
+        assert process.stdout
+        messages = []
+        while not messages or "serves at" not in messages[-1]:
+            messages.append(json.loads(process.stdout.readline()).get("message", ""))
+        assert messages[0] == "the database answers"
+        assert messages[-1] == (
+            f"WhatsApp Ingress {__version__} serves at http://127.0.0.1:{free_port}, metrics at {metrics}; one process"
+            f" ({process.pid}), up to 30 connections to PostgreSQL"
+        )
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(40) == 0
+
+
+def test_a_start_waits_for_the_database_no_longer_than_it_may(own_postgres: EmbeddedServers, free_port: int) -> None:
+    with waiting(own_postgres, free_port, INGRESS_DATABASE_WAIT_S="1") as process:
+        printed, errors = process.communicate(timeout=30)
+        assert (process.returncode, printed) == (1, "")
+        [line] = errors.splitlines()
+        assert line.startswith("ingress: the database does not answer (")
+        assert line.endswith("): check DATABASE_URL, and that it runs")
+
+
+def test_a_start_that_waits_can_be_stopped(own_postgres: EmbeddedServers, free_port: int) -> None:
+    """By the signal that ends containers, which the first process of one has to handle itself."""
+    with waiting(own_postgres, free_port) as process:
+        process.send_signal(signal.SIGTERM)
+        assert process.communicate(timeout=30) == ("", "")
+        assert process.returncode == 128 + signal.SIGTERM
 
 
 def test_a_database_that_is_not_there(servers: EmbeddedServers) -> None:

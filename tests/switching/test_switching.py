@@ -1002,12 +1002,12 @@ async def test_hanging_switches_of_others_are_waited_for(
     """As many as a process makes at once: one more is late, and is made."""
     monkeypatch.setattr(accounts, "TEST_TIMEOUT_S", 1.5)
     monkeypatch.setattr(database, "ACQUIRE_TIMEOUT_S", 0.2)
-    monkeypatch.setattr(database, "EXCLUSIVE_PLACES", 1)
     other = await gateway.organization()
     await other.configure()
     await other.configure(active=False)
     await gateway.meta.set_default(two.numbers[1], Hang(), everything=True)
-    async with service(settings, gateway.meta) as one:
+    few = msgspec.structs.replace(settings, database_connections=database.CONNECTIONS_BEFORE_CHANGES + 1)
+    async with service(few, gateway.meta) as one:
         hanging = asyncio.create_task(switch(at(one, two), 1))
         await eventually(lambda: states(two), lambda told: told == ["active", "switching"])
         answer = await switch(at(one, other), 1)
@@ -1025,7 +1025,7 @@ async def test_a_lock_that_is_lost_is_told_and_undone(
     async def cut_off(*arguments: Any) -> Any:
         connection = await asyncpg.connect(settings.database_url)
         await connection.execute(
-            "select pg_terminate_backend(pid) from pg_locks where locktype = 'advisory' and granted"
+            "select pg_terminate_backend(pid) from pg_locks where locktype = 'advisory' and objsubid = 1 and granted"
             " and database = (select oid from pg_database where datname = current_database())"
         )
         await connection.close()

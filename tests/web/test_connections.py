@@ -14,8 +14,7 @@ from ingress.calls.transfers import TRANSFERS
 from ingress.delivery.places import CONCURRENCY
 from ingress.sending.bulkhead import SLOTS
 from ingress.server import OPERATIONS_CONNECTIONS, listen
-from ingress.settings import Settings
-from ingress.storage.database import EXCLUSIVE_PLACES
+from ingress.settings import MAX_DATABASE_CONNECTIONS, Settings
 from ingress.web import connections, middleware
 from ingress.web.connections import MAX_REFUSED, OTHER_FILES, Connections
 
@@ -512,6 +511,5 @@ async def test_who_is_one_client(hosts: list[str | None], entered: int) -> None:
 
 def test_files_are_left_for_everything_else_at_once() -> None:
     """Else a flood of clients would leave none for the database, and a slow provider none for clients."""
-    database = 4 + 6 + 2 + 2 + EXCLUSIVE_PLACES + 6  # pools, and connections of their own
     refused = 2 * MAX_REFUSED + OPERATIONS_CONNECTIONS
-    assert SLOTS + TRANSFERS + CONCURRENCY + refused + database <= OTHER_FILES
+    assert SLOTS + TRANSFERS + CONCURRENCY + refused + MAX_DATABASE_CONNECTIONS <= OTHER_FILES
