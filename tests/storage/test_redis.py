@@ -4,7 +4,7 @@ import asyncio
 import os
 import signal
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from time import monotonic
 from typing import Any
 from uuid import UUID, uuid4
@@ -508,7 +508,7 @@ async def listening(url: str) -> AsyncIterator[None]:
     """A process that has nothing to do."""
 
     async def listen(state: RedisState) -> None:
-        async for _ in state.wakes():
+        async for _ in state.notifications():
             pass
 
     async with RedisState(url) as state:
@@ -517,7 +517,8 @@ async def listening(url: str) -> AsyncIterator[None]:
             yield
         finally:
             task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+            with suppress(asyncio.CancelledError):
+                await task
 
 
 async def test_an_absent_redis_is_asked_now_and_then_only(
