@@ -30,7 +30,7 @@ from .calls.transfers import Transfers
 from .delivery.relay import Relay
 from .health.prober import Prober
 from .identifiers import PLATFORM_ID
-from .receiving.webhooks import Inbound
+from .receiving.webhooks import WebhookReceiver
 from .sending.attempts import Attempts
 from .sending.breakers import Breakers
 from .sending.bulkhead import Bulkhead
@@ -63,7 +63,7 @@ RECOVER_EVERY_S = 5.0
 
 
 class Application:
-    """The ASGI application. Webhooks go straight to `Inbound`; all else through the edge and the router."""
+    """The ASGI application. Webhooks go straight to `WebhookReceiver`; all else through the edge and the router."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
@@ -76,7 +76,7 @@ class Application:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and scope["path"].startswith("/webhooks/"):
-            await scope["state"]["inbound"](scope, receive, send)
+            await scope["state"]["receiver"](scope, receive, send)
         elif scope["type"] == "lifespan":
             await self._router(scope, receive, send)
         else:
@@ -119,7 +119,7 @@ class Application:
                 task = asyncio.create_task(work)
                 stack.callback(task.cancel)
             # Left in reverse: deliveries first, then sends, then webhooks, whose rows the others may still write.
-            receiver = await stack.enter_async_context(Inbound(database, manager, wakeups))
+            receiver = await stack.enter_async_context(WebhookReceiver(database, manager, wakeups))
             outbound = await self._sending(stack, database, redis, manager, caller, wakeups, breakers)
             await stack.enter_async_context(Prober(database, manager, redis, wakeups, settings.health_interval_s))
             await stack.enter_async_context(Relay(database, vault, egress, wakeups, self.closing))
@@ -135,7 +135,7 @@ class Application:
                 "wakeups": wakeups,
                 "changes": changes,
                 "breaker_of": breakers.state_of,
-                "inbound": receiver,
+                "receiver": receiver,
                 "bodies": receiver.bodies,
                 "outbound": outbound,
                 "transfers": transfers,

@@ -432,7 +432,7 @@ class _Cycle(RequestResponseCycle):
 
 
 class WebhookProtocol(BoundedProtocol):
-    """Hands webhooks to `Inbound` whole, without the ASGI messages between server and application.
+    """Hands webhooks to `WebhookReceiver` whole, without the ASGI messages between server and application.
 
     A webhook is one body in and one short answer out, and most of what this server does; scope, receive and send for
     each cost a third of the work. All else, and whatever is unusual about a request, takes uvicorn's own way.
@@ -446,7 +446,7 @@ class WebhookProtocol(BoundedProtocol):
             and not self.expect_100_continue
         )
         if usual:
-            self.cycle = cast("Any", Exchange(self, headers, self.app_state["inbound"]))
+            self.cycle = cast("Any", Exchange(self, headers, self.app_state["receiver"]))
         else:
             super()._begin(headers, version)
 

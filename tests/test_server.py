@@ -249,7 +249,7 @@ async def test_each_webhook_is_answered_once_where_the_store_breaks_between_rows
                     raise ConnectionResetError
         return await store(connection, rows, start)
 
-    submit, submitted = webhooks.Inbound.submit, 0
+    submit, submitted = webhooks.WebhookReceiver.submit, 0
 
     def counted(*arguments: Any) -> Any:
         nonlocal submitted
@@ -257,7 +257,7 @@ async def test_each_webhook_is_answered_once_where_the_store_breaks_between_rows
         return submit(*arguments)
 
     monkeypatch.setattr(webhooks, "store", breaking)
-    monkeypatch.setattr(webhooks.Inbound, "submit", counted)
+    monkeypatch.setattr(webhooks.WebhookReceiver, "submit", counted)
     clients = [await connect() for _ in range(5)]
     for number, client in enumerate(clients):
         client.write(webhook(organization, gateway, str(number), version))
@@ -286,7 +286,7 @@ async def test_a_mistake_behind_an_answer_makes_no_second_one(
     def broken(*_: object) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(webhooks.Inbound, "wake", broken)
+    monkeypatch.setattr(webhooks.WebhookReceiver, "notify", broken)
     client = await connect()
     client.write(webhook(organization, gateway, "1"))
     assert (await client.answer())[0] == 200

@@ -23,7 +23,7 @@ from ..calls.transfers import Busy, Transfers
 from ..delivery.relay import Endpoint, Secret, post, rotated
 from ..envelope import timestamp
 from ..identifiers import PLATFORM_ID, parse_id
-from ..receiving.webhooks import Inbound
+from ..receiving.webhooks import WebhookReceiver
 from ..storage.database import Database
 from ..storage.statements import deliveries, inbound, organizations
 from ..storage.statements.retention import MAX_AGE
@@ -409,7 +409,7 @@ async def _replayed(request: Request[Any], principal: Principal, organization_id
     config = await manager.receiver(organization_id, row["config_id"])
     if config is None:
         raise not_found()
-    receiver: Inbound = request.state["inbound"]
+    receiver: WebhookReceiver = request.state["receiver"]
     try:
         fresh, is_whole = await receiver.replay(config, row, foreign=foreign)
     except Malformed:

@@ -7,7 +7,8 @@ from .. import identifiers
 from ..storage.group_commit import Overloaded
 from ..switching.manager import Config
 from ..web.middleware import SMALL_BODY_BYTES, TooLarge
-from .webhooks import NOT_FOUND, Answer, Header, Inbound, target_of
+from .answers import NOT_FOUND, Header, WebhookAnswer
+from .webhooks import WebhookReceiver, target_of
 
 
 class Channel(Protocol):
@@ -30,11 +31,11 @@ class Exchange:
         "_begun",
         "_chunks",
         "_headers",
-        "_inbound",
         "_limit_bytes",
         "_looking_up",
         "_owner",
         "_protocol",
+        "_receiver",
         "_size_bytes",
         "_target",
         "disconnected",
@@ -43,9 +44,9 @@ class Exchange:
         "response_complete",
     )
 
-    def __init__(self, protocol: Channel, headers: list[Header], inbound: Inbound) -> None:
+    def __init__(self, protocol: Channel, headers: list[Header], receiver: WebhookReceiver) -> None:
         self._protocol = protocol
-        self._inbound = inbound
+        self._receiver = receiver
         self._target = target_of(protocol.url)
         self._headers = headers
         self._chunks: list[bytes] = []
@@ -85,27 +86,27 @@ class Exchange:
         if self._looking_up:
             return
         if self._owner is None:
-            config = self._inbound.known_config(self._target.token)
+            config = self._receiver.known_config(self._target.token)
             if config is None:
                 self._looking_up = True
                 self._protocol.flow.pause_reading()
-                self._inbound.spawn(self._look_up(size_bytes))
+                self._receiver.spawn(self._look_up(size_bytes))
                 return
             self._own(config)
         try:
             if held_bytes:
-                self._inbound.bodies.grow(self._size_bytes, held_bytes, self._owner)
+                self._receiver.bodies.grow(self._size_bytes, held_bytes, self._owner)
             if size_bytes > self._limit_bytes:
                 raise TooLarge
         except (TooLarge, Overloaded) as error:
-            self._turn_away(self._inbound.turn_away(error))
+            self._turn_away(self._receiver.turn_away(error))
 
     async def _look_up(self, size_bytes: int) -> None:
         try:
-            config = await self._inbound.config_of_webhook(self._target.token)
+            config = await self._receiver.config_of_webhook(self._target.token)
         except Exception as error:  # noqa: BLE001  (which one, the answer says)
             self._looking_up = False
-            self._turn_away(self._inbound.turn_away(error))
+            self._turn_away(self._receiver.turn_away(error))
             return
         self._looking_up = False
         if config is None:
@@ -117,9 +118,9 @@ class Exchange:
             self.set()
 
     def _own(self, config: Config) -> None:
-        self._owner, self._limit_bytes = config.share, self._inbound.limit_bytes(config)
+        self._owner, self._limit_bytes = config.share, self._receiver.limit_bytes(config)
 
-    def _turn_away(self, answer: Answer) -> None:
+    def _turn_away(self, answer: WebhookAnswer) -> None:
         self._release()
         self.keep_alive = False
         self._answer(answer, identifiers.request_id())
@@ -128,7 +129,7 @@ class Exchange:
         # An idle connection keeps its last exchange: without the body.
         self._chunks.clear()
         if self._owner is not None:
-            self._inbound.bodies.release(self._size_bytes, self._owner)
+            self._receiver.bodies.release(self._size_bytes, self._owner)
 
     def set(self) -> None:
         """uvicorn's sign that the body is complete, or the client gone."""
@@ -142,9 +143,9 @@ class Exchange:
             body = self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
             if self._size_bytes > SMALL_BODY_BYTES:
                 self._release()
-            self._inbound.begin("POST", self._target, self._headers, body, self._answer)
+            self._receiver.begin("POST", self._target, self._headers, body, self._answer)
 
-    def _answer(self, answer: Answer, request_id: str) -> None:
+    def _answer(self, answer: WebhookAnswer, request_id: str) -> None:
         self.response_complete = True
         protocol = self._protocol
         if self.disconnected or protocol.transport.is_closing():

@@ -25,7 +25,7 @@ from .excess import MAX_DATA_BYTES, short_error, without_excess
 logger = logging.getLogger("ingress.receiving.normalise")
 _encode = msgspec.json.Encoder().encode
 
-# Why a body is put aside.
+# Why a body is put into quarantine.
 MALFORMED, PARSER_FAILED, REFUSED, FOREIGN, STALE = "malformed", "parser_failed", "refused_by_store", "foreign", "stale"
 MIN_AGE = -MAX_AHEAD
 # So many events of a large webhook are made rows of at once: a few milliseconds of the event loop.
@@ -38,28 +38,28 @@ _KEPT_HEADERS = frozenset({"content-type", "content-length", "user-agent", "trac
 _KEPT_PARTS = ("signature", "hmac", "idempotency", "request-id", "timestamp")
 
 
-class Taken(msgspec.Struct, frozen=True):
+class VerifiedWebhook(msgspec.Struct, frozen=True):
     """A verified webhook on its way into the database."""
 
     config: Config
     hook: Webhook
-    refused: bool = False  # the database took it not: now its body is put aside
+    refused: bool = False  # the database refused it: now its body goes to quarantine
     row: WebhookRow | None = None  # where it was read already
 
 
-class Receipt(msgspec.Struct, frozen=True):
-    """What is in the database of a webhook: its events, the new ones' sequences, and why it was put aside, if so.
+class StoredWebhook(msgspec.Struct, frozen=True):
+    """What is in the database of a webhook: its events, the new ones' sequences, and why it is in quarantine, if it is.
 
     ``organizations`` are those that new ones may be for.
     """
 
     events: int
     sequences: Sequence[int]
-    aside: frozenset[str]
+    quarantined: frozenset[str]
     organizations: Collection[UUID] = ()
 
 
-NOTHING = Receipt(0, (), frozenset())
+NOTHING_STORED = StoredWebhook(0, (), frozenset())
 
 
 async def read(manager: WhatsAppProviderManager, config: Config, hook: Webhook, at: datetime) -> WebhookRow:
@@ -70,11 +70,13 @@ async def read(manager: WhatsAppProviderManager, config: Config, hook: Webhook, 
     try:
         events, strangers = _parsed(config, hook)
         owners = await _Owners(manager, config, hook).of(events, strangers) if strangers else _NOBODY
-        keyed, stale, foreign = _sorted(config, events, owners, at)
-        aside: Sequence[QuarantineRow] = ()
+        keyed, stale, foreign = _split(config, events, owners, at)
+        quarantine: Sequence[QuarantineRow] = ()
         if stale or foreign:
-            aside = await _aside(manager, config, hook, stale=stale, foreign=foreign, partly_taken=bool(keyed))
-        return _row(config, hook, keyed, aside)
+            quarantine = await _quarantined(
+                manager, config, hook, stale=stale, foreign=foreign, partly_taken=bool(keyed)
+            )
+        return _row(config, hook, keyed, quarantine)
     except StoreUnavailable:
         raise
     except Exception as error:  # noqa: BLE001  (logged there)
@@ -97,19 +99,19 @@ async def read_slices(
         for first in range(0, max(1, len(events)), SLICE_EVENTS):
             part = events[first : first + SLICE_EVENTS]
             owners = await whose.of(part, strangers) if strangers else _NOBODY
-            keyed, is_stale, is_foreign = _sorted(config, part, owners, at, stale)
+            keyed, is_stale, is_foreign = _split(config, part, owners, at, stale)
             some_stale, some_foreign = some_stale or is_stale, some_foreign or is_foreign
             some_taken = some_taken or bool(keyed)
-            aside: Sequence[QuarantineRow] = ()
+            quarantine: Sequence[QuarantineRow] = ()
             if (some_stale or some_foreign) and first + SLICE_EVENTS >= len(events):
                 found = {"stale": some_stale, "foreign": some_foreign, "partly_taken": some_taken}
-                aside = await _aside(manager, config, hook, **found)
-            yield first, msgspec.structs.replace(_row(config, hook, keyed, aside), is_kept=True)
+                quarantine = await _quarantined(manager, config, hook, **found)
+            yield first, msgspec.structs.replace(_row(config, hook, keyed, quarantine), is_kept=True)
     except StoreUnavailable:
         raise
     except Exception as error:  # noqa: BLE001  (logged there)
-        aside = [await _unreadable(manager, config, hook, error)]
-        yield 0, msgspec.structs.replace(_row(config, hook, [], aside), is_kept=True)
+        quarantine = [await _unreadable(manager, config, hook, error)]
+        yield 0, msgspec.structs.replace(_row(config, hook, [], quarantine), is_kept=True)
 
 
 def _parsed(config: Config, hook: Webhook) -> tuple[list[Event], Collection[str]]:
@@ -126,14 +128,14 @@ def _parsed(config: Config, hook: Webhook) -> tuple[list[Event], Collection[str]
 _NOBODY: dict[str, Config | None] = {}
 
 
-def _sorted(
+def _split(
     config: Config,
     events: Sequence[Event],
     owners: Mapping[str, Config | None],
     at: datetime,
     stale: bool | None = False,
 ) -> tuple[list[KeyedEvent], bool, bool]:
-    """What of *events* is taken, and whether others were stale, or somebody else's.
+    """What of *events* is the organization's and new enough, and whether others were stale, or somebody else's.
 
     See `read_slices` for *at* and *stale*. Who is not in *owners* is *config*.
     """
@@ -146,7 +148,7 @@ def _sorted(
         if owner is not None and (is_stale is stale or stale is None):
             keyed.append(_keyed(event, owner, at))
         elif stale:
-            continue  # it was taken, or put aside, when it came
+            continue  # it was stored, or put into quarantine, when it came
         elif owner is None:
             some_foreign = True
         else:
@@ -154,30 +156,32 @@ def _sorted(
     return keyed, some_stale, some_foreign
 
 
-async def _aside(
+async def _quarantined(
     manager: WhatsAppProviderManager, config: Config, hook: Webhook, *, stale: bool, foreign: bool, partly_taken: bool
 ) -> Sequence[QuarantineRow]:
-    """What is put aside, as a whole: an item by itself does not say whose it is, and could never be read again.
+    """What goes to quarantine, as a whole: an item by itself does not say whose it is, and could never be read again.
 
     Not all of a body need be an event, so where others share the secret it may hold what is theirs all the same.
     """
     theirs = foreign or await manager.ownership.is_shared(config)
     reasons = [reason for reason, some in ((FOREIGN, foreign), (STALE, stale)) if some]
-    return [put_aside(reason, hook.body, foreign_item=theirs, partly_taken=partly_taken) for reason in reasons]
+    return [quarantine_row(reason, hook.body, foreign_item=theirs, partly_taken=partly_taken) for reason in reasons]
 
 
-def _row(config: Config, hook: Webhook, events: Sequence[KeyedEvent], aside: Sequence[QuarantineRow]) -> WebhookRow:
-    return WebhookRow(config.organization_id, config.id, kept_headers(hook), hook.body, events, aside)
+def _row(
+    config: Config, hook: Webhook, events: Sequence[KeyedEvent], quarantine: Sequence[QuarantineRow]
+) -> WebhookRow:
+    return WebhookRow(config.organization_id, config.id, kept_headers(hook), hook.body, events, quarantine)
 
 
 async def _unreadable(
     manager: WhatsAppProviderManager, config: Config, hook: Webhook, error: Exception
 ) -> QuarantineRow:
     if isinstance(error, Malformed):
-        return await unread_body(manager, config, MALFORMED, hook.body)
+        return await unreadable_body(manager, config, MALFORMED, hook.body)
     # A mistake of ours must neither make the provider repeat the body for a week, nor fail the rest of a batch.
     logger.error("reading a webhook failed", exc_info=error)
-    return await unread_body(manager, config, PARSER_FAILED, hook.body)
+    return await unreadable_body(manager, config, PARSER_FAILED, hook.body)
 
 
 def kept_headers(hook: Webhook) -> bytes:
@@ -193,11 +197,11 @@ def _dropped(names: tuple[str, ...]) -> list[str]:
 
 
 async def refused(manager: WhatsAppProviderManager, config: Config, row: WebhookRow) -> WebhookRow:
-    """*row* without its events, its body put aside. With items of somebody else in it, it is not the organization's."""
-    aside = await unread_body(manager, config, REFUSED, row.body)
+    """*row* without its events, its body in quarantine: not the organization's where others' items are in it."""
+    quarantine = await unreadable_body(manager, config, REFUSED, row.body)
     if any(item.foreign_item for item in row.quarantine):
-        aside = msgspec.structs.replace(aside, foreign_item=True)
-    return msgspec.structs.replace(row, events=(), quarantine=[aside])
+        quarantine = msgspec.structs.replace(quarantine, foreign_item=True)
+    return msgspec.structs.replace(row, events=(), quarantine=[quarantine])
 
 
 class _Owners:
@@ -246,12 +250,14 @@ def _verifies(config: Config, hook: Webhook) -> bool:
     return True
 
 
-async def unread_body(manager: WhatsAppProviderManager, config: Config, reason: str, body: bytes) -> QuarantineRow:
+async def unreadable_body(manager: WhatsAppProviderManager, config: Config, reason: str, body: bytes) -> QuarantineRow:
     """Whose *body* is nobody can see: where others share a secret with *config*, it may be theirs."""
-    return put_aside(reason, body, foreign_item=await manager.ownership.is_shared(config))
+    return quarantine_row(reason, body, foreign_item=await manager.ownership.is_shared(config))
 
 
-def put_aside(reason: str, body: bytes, *, foreign_item: bool = False, partly_taken: bool = False) -> QuarantineRow:
+def quarantine_row(
+    reason: str, body: bytes, *, foreign_item: bool = False, partly_taken: bool = False
+) -> QuarantineRow:
     return QuarantineRow(identifiers.new_id(), reason, body, foreign_item, partly_taken)
 
 
@@ -267,26 +273,29 @@ def _keyed(event: Event, owner: Config, now: datetime) -> KeyedEvent:
         row = event_row(event, owner.organization_id, owner.id, owner.provider_type, message_id)
     if event.occurred_at is not None:
         metrics.provider_lag.observe((now - event.occurred_at).total_seconds(), owner.provider_type)
-    status = None
-    said = event.status
-    # In a group each member has a status of their own; none of them is the message's.
-    if (
-        said is not None
-        and said.value is not None
-        and said.provider_message_id
-        and len(said.provider_message_id) <= MAX_ID_CHARACTERS
-        and said.participant is None
-    ):
-        status = StatusRow(
-            owner.organization_id,
-            owner.id,
-            owner.account_id,
-            said.provider_message_id,
-            said.value,
-            STATUS_RANK[said.value],
-            event.occurred_at,
-            _encode(short_error(said.error)) if said.error else None,
-            message_id,
-            attempt,
-        )
+    status = _status_row(event, owner, message_id, attempt)
     return KeyedEvent(identifiers.key_hash(event.key, owner.account_id), row, status)
+
+
+def _status_row(event: Event, owner: Config, message_id: UUID | None, attempt: int | None) -> StatusRow | None:
+    """What *event* says of a message that may be ours.
+
+    In a group each member has a status of their own; none of them is the message's.
+    """
+    status = event.status
+    if status is None or status.value is None or not status.provider_message_id or status.participant is not None:
+        return None
+    if len(status.provider_message_id) > MAX_ID_CHARACTERS:
+        return None
+    return StatusRow(
+        owner.organization_id,
+        owner.id,
+        owner.account_id,
+        status.provider_message_id,
+        status.value,
+        STATUS_RANK[status.value],
+        event.occurred_at,
+        _encode(short_error(status.error)) if status.error else None,
+        message_id,
+        attempt,
+    )

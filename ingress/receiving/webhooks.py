@@ -6,7 +6,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from datetime import UTC, datetime
-from functools import cache, lru_cache
+from functools import lru_cache
 from time import monotonic
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -15,7 +15,7 @@ import asyncpg
 import msgspec
 from starlette.types import Receive, Scope, Send
 
-from providers import Malformed, Unverified, Webhook, WhatsAppProvider
+from providers import Malformed, Unverified, Webhook
 
 from .. import identifiers, log, metrics
 from ..storage.database import INGEST, Database, StoreUnavailable
@@ -25,17 +25,28 @@ from ..storage.statements.inbound import Stored, WebhookRow, store
 from ..switching.manager import Config, WhatsAppProviderManager
 from ..tracing import HEADER, trace_of
 from ..wakeups import Wakeups
-from ..web.middleware import CAREFUL, SMALL_BODY_BYTES, Disconnected, LargeBodies, TooLarge, read_body, text_of
-from ..web.problems import unavailable
-from .normalise import FOREIGN, NOTHING, STALE, Receipt, Taken, read, read_slices, refused
-from .unread import SMALL_BYTES, Unread, is_large
+from ..web.middleware import SMALL_BODY_BYTES, Disconnected, LargeBodies, TooLarge, read_body, text_of
+from .answers import (
+    ENCODED,
+    NO_METHOD,
+    NOT_FOUND,
+    TOO_LARGE,
+    UNVERIFIED,
+    Header,
+    WebhookAnswer,
+    acknowledgement,
+    away,
+    challenge_answer,
+)
+from .large_webhooks import SMALL_BYTES, LargeWebhooks, is_large
+from .normalise import FOREIGN, NOTHING_STORED, STALE, StoredWebhook, VerifiedWebhook, read, read_slices, refused
 
 logger = logging.getLogger("ingress.receiving.webhooks")
 
 # What may say that an account does better, or worse.
 ACCOUNT_UPDATED = "account.updated"
 # Of so many new events or more, the log has the first and the last.
-SEQUENCES_TOLD = 20
+SEQUENCES_LOGGED = 20
 # Longer ones have something in them that strangers wrote.
 LONGEST_KEPT_TARGET = 256
 MAX_BODY_BYTES = 4 * 1024 * 1024
@@ -43,38 +54,6 @@ MAX_BODY_BYTES = 4 * 1024 * 1024
 MAX_FLUSH_EVENTS = 500
 # What a webhook weighs in the queue is its size, from this on.
 LIGHT_BYTES, BYTES_A_ROW = 16 * 1024, 2 * 1024
-Header = tuple[bytes, bytes]
-_JSON: Header = (b"content-type", b"application/json")
-_TEXT: Header = (b"content-type", b"text/plain; charset=utf-8")
-
-
-class Answer(NamedTuple):
-    """What a webhook is answered with; ``head`` is its headers as they are written, each with its line's end."""
-
-    status: int
-    headers: Sequence[Header]
-    body: bytes
-    head: bytes
-
-
-def _answer(status: int, body: bytes, *headers: Header) -> Answer:
-    everything = (*headers, (b"content-length", b"%d" % len(body)), *CAREFUL)
-    return Answer(status, everything, body, b"".join(b"%b: %b\r\n" % header for header in everything))
-
-
-def _refusal(status: int, code: str, *headers: Header) -> Answer:
-    return _answer(status, b'{"status":%d,"code":"%s"}' % (status, code.encode()), _JSON, *headers)
-
-
-def _away() -> Answer:
-    return _refusal(503, "unavailable", (b"retry-after", unavailable("").headers["retry-after"].encode()))
-
-
-@cache
-def _acknowledgement(provider_type: type[WhatsAppProvider]) -> Answer:
-    told = provider_type.acknowledgement
-    headers = [(name.encode(), value.encode()) for name, value in told.headers.items()]
-    return _answer(told.status, told.body, *headers)
 
 
 class Target(NamedTuple):
@@ -97,14 +76,9 @@ def _target(raw: bytes) -> Target:
 
 
 _known_target = lru_cache(1024)(_target)  # a provider posts to the same address all day
-_UNVERIFIED = _refusal(401, "unverified")
-NOT_FOUND = _refusal(404, "not_found")
-_NO_METHOD = _refusal(405, "method_not_allowed")
-TOO_LARGE = _refusal(413, "too_large")
-_ENCODED = _refusal(415, "encoded")
 
 
-class Inbound:
+class WebhookReceiver:
     """The ASGI application behind /webhooks/{provider}/{token}.
 
     It stands before the router and Starlette's request and response: a webhook needs none of them, and they cost
@@ -117,8 +91,10 @@ class Inbound:
         self.bodies = LargeBodies()
         self._looking_up: set[asyncio.Task[None]] = set()
         self._wakeups = wakeups
-        self._commit: GroupCommit[Taken, Receipt] = GroupCommit("ingest", database, INGEST, self._write, flushers=2)
-        self._unread = Unread(database, manager, wakeups, self._write_slice)
+        self._commit: GroupCommit[VerifiedWebhook, StoredWebhook] = GroupCommit(
+            "ingest", database, INGEST, self._write, flushers=2
+        )
+        self._large = LargeWebhooks(database, manager, wakeups, self._write_slice)
 
     @property
     def origin(self) -> str:
@@ -130,13 +106,13 @@ class Inbound:
     async def config_of_webhook(self, token: str) -> Config | None:
         return await self._manager.config_of_webhook(token)
 
-    async def __aenter__(self) -> "Inbound":
+    async def __aenter__(self) -> "WebhookReceiver":
         await self._commit.__aenter__()
-        await self._unread.__aenter__()
+        await self._large.__aenter__()
         return self
 
     async def __aexit__(self, *reason: object) -> None:
-        await self._unread.__aexit__(*reason)
+        await self._large.__aexit__(*reason)
         await self._commit.__aexit__(*reason)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -154,9 +130,9 @@ class Inbound:
         else:
             answered = asyncio.get_running_loop().create_future()
 
-            def reply(*told: object) -> None:
+            def reply(*answer: object) -> None:
                 if not answered.done():  # at the end, the server cancels what still waits
-                    answered.set_result(told)
+                    answered.set_result(answer)
 
             self.begin(scope["method"], target, scope["headers"], body, reply)
             answer, request_id = await answered
@@ -168,9 +144,9 @@ class Inbound:
         """The longest body that a webhook of *config* may have."""
         return min(MAX_BODY_BYTES, config.provider.info.max_webhook_bytes)
 
-    def turn_away(self, error: Exception) -> Answer:
+    def turn_away(self, error: Exception) -> WebhookAnswer:
         """The answer to a body that is not received to its end."""
-        answer, outcome = _away(), "error"
+        answer, outcome = away(), "error"
         match error:
             case TooLarge():
                 answer, outcome = TOO_LARGE, "too_large"
@@ -195,7 +171,7 @@ class Inbound:
         target: Target,
         headers: Sequence[Header],
         body: bytes,
-        reply: Callable[[Answer, str], None],
+        reply: Callable[[WebhookAnswer, str], None],
     ) -> None:
         """Take one webhook and call *reply* once, now or when it is in the database, with the request's id.
 
@@ -215,12 +191,12 @@ class Inbound:
         """Read a quarantined body again with today's code; how many events were new, and whether that is all of it.
 
         What is *foreign* goes to whose it is today, and what is nobody's still stays where it is. Raises `Malformed`
-        where nothing can be read in it, or it is refused still: it was put aside already, and stays.
+        where nothing can be read in it, or it is refused still: it is in quarantine already, and stays.
         """
         url = self._manager.accounts.webhook_url(config.provider_type, "replayed")
         hook = Webhook(method="POST", url=url, headers=json.loads(item["headers"]), body=item["body"])
         events, fresh, is_whole = 0, 0, True
-        # What was stale when it came, a person may insist on: it was put aside by itself.
+        # What was stale when it came, a person may insist on: it is in quarantine by itself.
         stale = {STALE: True, FOREIGN: False}.get(item["reason"])
         async for _, row in read_slices(self._manager, config, hook, item["received_at"], stale=stale):
             if foreign:
@@ -229,61 +205,67 @@ class Inbound:
             if not (row.events or (events and row.quarantine)):
                 continue
             try:
-                receipt = await self.submit(Taken(config, hook, row=row))
+                stored_webhook = await self.submit(VerifiedWebhook(config, hook, row=row))
             except RowRefused as error:
                 raise Malformed from error
-            events, fresh = events + receipt.events, fresh + len(receipt.sequences)
-            self.wake(receipt)
+            events, fresh = events + stored_webhook.events, fresh + len(stored_webhook.sequences)
+            self.notify(stored_webhook)
         if not events or not (is_whole or fresh):
             raise Malformed
         return fresh, is_whole
 
-    def submit(self, taken: Taken, ingestion: "_Ingestion | None" = None) -> "asyncio.Future[Receipt]":
-        """Queue *taken*; the future, or *ingestion* in its place, gets what became of it. Raises `Overloaded`."""
-        size_bytes = len(taken.hook.body)
-        if taken.row is not None or taken.refused:
+    def submit(
+        self, verified: VerifiedWebhook, ingestion: "_Ingestion | None" = None
+    ) -> "asyncio.Future[StoredWebhook]":
+        """Queue *verified*; the future, or *ingestion* in its place, gets what became of it. Raises `Overloaded`."""
+        size_bytes = len(verified.hook.body)
+        if verified.row is not None or verified.refused:
             size_bytes = 0  # one at a time, and in no need of reading
-        elif size_bytes > SMALL_BYTES and is_large(taken.hook.body):
-            return self._unread.submit(taken, ingestion)
+        elif size_bytes > SMALL_BYTES and is_large(verified.hook.body):
+            return self._large.submit(verified, ingestion)
         return self._commit.submit(
-            taken,
-            organization=taken.config.share,
+            verified,
+            organization=verified.config.share,
             weight=1 if size_bytes <= LIGHT_BYTES else 1 + (size_bytes - LIGHT_BYTES) // BYTES_A_ROW,
             size_bytes=size_bytes,
             waiter=ingestion,
         )
 
-    def wake(self, receipt: Receipt) -> None:
-        for organization_id in receipt.organizations:
+    def notify(self, stored_webhook: StoredWebhook) -> None:
+        for organization_id in stored_webhook.organizations:
             self._wakeups.notify(organization_id)
 
-    async def _write(self, connection: asyncpg.Connection, batch: Sequence[Taken]) -> Sequence[Receipt | Exception]:
+    async def _write(
+        self, connection: asyncpg.Connection, batch: Sequence[VerifiedWebhook]
+    ) -> Sequence[StoredWebhook | Exception]:
         rows: list[WebhookRow] = []
         providers: list[str] = []
         failed: dict[int, Exception] = {}
         events, now = 0, datetime.now(UTC)
-        for place, taken in enumerate(batch):
+        for place, verified in enumerate(batch):
             try:
-                row = taken.row or await read(self._manager, taken.config, taken.hook, now)
-                if taken.refused:
-                    row = await refused(self._manager, taken.config, row)
+                row = verified.row or await read(self._manager, verified.config, verified.hook, now)
+                if verified.refused:
+                    row = await refused(self._manager, verified.config, row)
             except StoreUnavailable as error:  # whose its items are cannot be asked: its neighbours need not
                 failed[place] = error.with_traceback(None)  # which holds this frame, and so the error
                 continue
             rows.append(row)
-            providers.append(taken.config.provider_type)
+            providers.append(verified.config.provider_type)
             events += len(row.events) + len(row.quarantine)
             if events >= MAX_FLUSH_EVENTS:
                 break
-        receipts = await _stored(connection, providers, rows) if rows else []
+        stored_webhooks = await _stored(connection, providers, rows) if rows else []
         if not failed:
-            return receipts
-        stored = iter(receipts)
+            return stored_webhooks
+        stored = iter(stored_webhooks)
         return [failed.get(place) or next(stored) for place in range(len(rows) + len(failed))]
 
-    async def _write_slice(self, connection: asyncpg.Connection, provider: str, row: WebhookRow, start: int) -> Receipt:
-        [receipt] = await _stored(connection, [provider], [row], start)
-        return receipt
+    async def _write_slice(
+        self, connection: asyncpg.Connection, provider: str, row: WebhookRow, start: int
+    ) -> StoredWebhook:
+        [stored_webhook] = await _stored(connection, [provider], [row], start)
+        return stored_webhook
 
 
 class _Line(msgspec.Struct, frozen=True):
@@ -309,15 +291,15 @@ class _Line(msgspec.Struct, frozen=True):
 class _Ingestion(msgspec.Struct, eq=False):
     """One webhook from its body to its answer; what `GroupCommit` sets a result or an exception on."""
 
-    _inbound: Inbound
+    _receiver: WebhookReceiver
     _method: str
     _target: Target
     _headers: Sequence[Header]
     _body: bytes
-    _reply: Callable[[Answer, str], None]
+    _reply: Callable[[WebhookAnswer, str], None]
     _started: float
     _provider_name: str = "other"
-    _taken: Taken | None = None
+    _verified: VerifiedWebhook | None = None
     _answered: bool = False
 
     def __repr__(self) -> str:
@@ -325,20 +307,20 @@ class _Ingestion(msgspec.Struct, eq=False):
 
     async def look_up(self) -> None:
         """Go on with the config, which has to be asked for."""
-        bodies, size, token = self._inbound.bodies, len(self._body), self._target.token
+        bodies, size, token = self._receiver.bodies, len(self._body), self._target.token
         try:
             bodies.grow(size, size, token)
-            self.proceed(await self._inbound.config_of_webhook(token))
-        except Exception as error:  # noqa: BLE001  (told by its kind, there)
+            self.proceed(await self._receiver.config_of_webhook(token))
+        except Exception as error:  # noqa: BLE001  (logged by its kind, there)
             self.set_exception(error)
         finally:
             bodies.release(size, token)
 
     def proceed(self, config: Config | None) -> None:
-        """Answer, or queue what is to be stored first."""
+        """WebhookAnswer, or queue what is to be stored first."""
         try:
             self._judge(config)
-        except Exception as error:  # noqa: BLE001  (told by its kind, there)
+        except Exception as error:  # noqa: BLE001  (logged by its kind, there)
             self.set_exception(error)
 
     def _judge(self, config: Config | None) -> None:
@@ -349,65 +331,65 @@ class _Ingestion(msgspec.Struct, eq=False):
         hook = Webhook(
             method=self._method,
             # The public address, from our settings: what a proxy or client claims is part of no signature.
-            url=self._inbound.origin + self._target.whole,
+            url=self._receiver.origin + self._target.whole,
             headers=text_of(self._headers),
             body=self._body,
         )
-        self._taken = Taken(config, hook)
+        self._verified = VerifiedWebhook(config, hook)
         if hook.headers.get("content-encoding", "identity") != "identity":
-            self._end(_ENCODED, "encoded")
+            self._end(ENCODED, "encoded")
         elif len(self._body) > config.provider.info.max_webhook_bytes:
             self._end(TOO_LARGE, "too_large")
         elif (challenge := config.provider.challenge(hook)) is not None:
-            self._end(_answer(challenge.status, challenge.body, _TEXT), "challenge")
+            self._end(challenge_answer(challenge), "challenge")
         elif self._method != "POST":
-            self._end(_NO_METHOD, "method")
+            self._end(NO_METHOD, "method")
         else:
             config.provider.verify(hook)
-            self._inbound.submit(self._taken, self)
+            self._receiver.submit(self._verified, self)
 
     # -- in place of a future
 
     def done(self) -> bool:
         return self._answered
 
-    def set_result(self, receipt: Receipt) -> None:
-        assert self._taken is not None, "answered before it was queued"
-        new = receipt.sequences or not receipt.events
-        outcome = "quarantined" if receipt.aside else "acked" if new else "duplicate"
-        config = self._taken.config
+    def set_result(self, stored_webhook: StoredWebhook) -> None:
+        assert self._verified is not None, "answered before it was queued"
+        new = stored_webhook.sequences or not stored_webhook.events
+        outcome = "quarantined" if stored_webhook.quarantined else "acked" if new else "duplicate"
+        config = self._verified.config
         try:
-            self._end(_acknowledgement(type(config.provider)), outcome, receipt)
-            self._inbound.wake(receipt)
-        except Exception as error:  # noqa: BLE001  (told by its kind, there)
+            self._end(acknowledgement(type(config.provider)), outcome, stored_webhook)
+            self._receiver.notify(stored_webhook)
+        except Exception as error:  # noqa: BLE001  (logged by its kind, there)
             self.set_exception(error)
 
     def set_exception(self, error: BaseException) -> None:
         match error:
-            case RowRefused() if self._taken is not None and not self._taken.refused:
+            case RowRefused() if self._verified is not None and not self._verified.refused:
                 # The provider would repeat it for a week, and it would be refused each time.
-                self._taken = msgspec.structs.replace(self._taken, refused=True)
+                self._verified = msgspec.structs.replace(self._verified, refused=True)
                 try:
-                    self._inbound.submit(self._taken, self)
-                except (StoreUnavailable, Overloaded) as away:
-                    self.set_exception(away)
+                    self._receiver.submit(self._verified, self)
+                except (StoreUnavailable, Overloaded) as other:
+                    self.set_exception(other)
             case Unverified():
                 metrics.auth_failures.labels("webhook").inc()
-                self._end(_UNVERIFIED, "unauthorized")
+                self._end(UNVERIFIED, "unauthorized")
             case StoreUnavailable():
-                self._end(_away(), "error")
+                self._end(away(), "error")
             case Overloaded():
-                self._end(_away(), "shed")
+                self._end(away(), "shed")
             case _:
                 # A mistake of ours, outside of what content can cause: the provider comes again.
                 logger.error("receiving failed", exc_info=error)
-                self._end(_away(), "error")
+                self._end(away(), "error")
 
     def exception(self) -> None:
         """Futures want their exception looked at; this one was."""
 
-    def _end(self, answer: Answer, outcome: str, receipt: Receipt = NOTHING) -> None:
-        if self._answered:  # a second answer would be taken for that of the connection's next request
+    def _end(self, answer: WebhookAnswer, outcome: str, stored_webhook: StoredWebhook = NOTHING_STORED) -> None:
+        if self._answered:  # a second answer would be verified for that of the connection's next request
             return
         self._answered = True
         request_id = identifiers.request_id()
@@ -415,9 +397,9 @@ class _Ingestion(msgspec.Struct, eq=False):
         elapsed = monotonic() - self._started
         metrics.ack_seconds.observe(elapsed, self._provider_name, outcome)
         if log.is_wide():
-            taken, sequences = self._taken, receipt.sequences
-            config = taken.config if taken else None
-            traceparent = taken.hook.headers.get(HEADER) if taken else None
+            verified, sequences = self._verified, stored_webhook.sequences
+            config = verified.config if verified else None
+            traceparent = verified.hook.headers.get(HEADER) if verified else None
             line = _Line(
                 datetime.now(UTC),
                 "webhook",
@@ -426,9 +408,9 @@ class _Ingestion(msgspec.Struct, eq=False):
                 config.id if config else None,
                 self._provider_name,
                 outcome,
-                receipt.events,
+                stored_webhook.events,
                 len(sequences),
-                sequences if len(sequences) < SEQUENCES_TOLD else [min(sequences), max(sequences)],
+                sequences if len(sequences) < SEQUENCES_LOGGED else [min(sequences), max(sequences)],
                 trace_of(traceparent) if traceparent else None,
                 int(elapsed * 10_000) / 10,
             )
@@ -437,25 +419,27 @@ class _Ingestion(msgspec.Struct, eq=False):
 
 async def _stored(
     connection: asyncpg.Connection, providers: Sequence[str], rows: Sequence[WebhookRow], start: int = 0
-) -> list[Receipt]:
+) -> list[StoredWebhook]:
     """What became of *rows*, each of one of *providers*, which are stored now (see `store`)."""
     stored = await store(connection, rows, start)
-    heard = {
+    updated = {
         (keyed.event.organization_id, keyed.event.config_id)
         for row in rows
         for keyed in row.events
         if keyed.event.type == ACCOUNT_UPDATED
     }
-    if heard:
-        await look_soon(connection, sorted(heard))
+    if updated:
+        await look_soon(connection, sorted(updated))
     counts: Counter[tuple[str, str, str]] = Counter()  # for a counter costs more than a dictionary
-    receipts = [_receipt(*each, counts) for each in zip(providers, rows, stored, strict=True)]
+    stored_webhooks = [_stored_webhook(*each, counts) for each in zip(providers, rows, stored, strict=True)]
     for labels, count in counts.items():
         metrics.child(metrics.ingest_events, *labels).inc(count)
-    return receipts
+    return stored_webhooks
 
 
-def _receipt(provider: str, row: WebhookRow, stored: Stored, counts: Counter[tuple[str, str, str]]) -> Receipt:
+def _stored_webhook(
+    provider: str, row: WebhookRow, stored: Stored, counts: Counter[tuple[str, str, str]]
+) -> StoredWebhook:
     outcome = "stored" if stored.sequences else "duplicate"
     for keyed in row.events:
         counts[provider, keyed.event.type, outcome] += 1
@@ -468,5 +452,5 @@ def _receipt(provider: str, row: WebhookRow, stored: Stored, counts: Counter[tup
         organizations = (row.events[0].event.organization_id,)
     elif stored.sequences:
         organizations = {keyed.event.organization_id for keyed in row.events}
-    aside = frozenset([item.reason for item in row.quarantine]) if row.quarantine else NOTHING.aside
-    return Receipt(len(row.events), stored.sequences, aside, organizations)
+    reasons = frozenset([item.reason for item in row.quarantine]) if row.quarantine else NOTHING_STORED.quarantined
+    return StoredWebhook(len(row.events), stored.sequences, reasons, organizations)

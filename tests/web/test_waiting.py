@@ -15,7 +15,7 @@ from ingress import metrics
 from ingress.dev.sandbox import Slow
 from ingress.envelope import own_event
 from ingress.identifiers import new_id
-from ingress.receiving.webhooks import Inbound
+from ingress.receiving.webhooks import WebhookReceiver
 from ingress.settings import Settings
 from ingress.shares import Shares
 from ingress.storage.database import EXCLUSIVE_QUEUE_EACH, Busy, Database
@@ -401,10 +401,10 @@ async def test_an_organization_has_one_body_replayed_at_a_time(
     under_way: Counter[Any] = Counter()
     arrived = most = 0
     go_on = asyncio.Event()
-    replay, turn = Inbound.replay, waiting.Waiting.replay
+    replay, turn = WebhookReceiver.replay, waiting.Waiting.replay
     loud, quiet = [await gateway.organization() for _ in range(2)]
 
-    async def counted(self: Inbound, config: Any, item: Any, *, foreign: bool) -> Any:
+    async def counted(self: WebhookReceiver, config: Any, item: Any, *, foreign: bool) -> Any:
         nonlocal most
         owner = str(config.organization_id)
         under_way[owner] += 1
@@ -428,7 +428,7 @@ async def test_an_organization_has_one_body_replayed_at_a_time(
         items = (await organization.call("GET", "/quarantine")).json["quarantine"]
         return [asyncio.create_task(organization.call("POST", f"/quarantine/{item['id']}/replay")) for item in items]
 
-    monkeypatch.setattr(Inbound, "replay", counted)
+    monkeypatch.setattr(WebhookReceiver, "replay", counted)
     monkeypatch.setattr(waiting.Waiting, "replay", asked)
     waits = await replays(loud)
     await eventually(lambda: arrived == 3)

@@ -4,6 +4,7 @@ from datetime import datetime
 from uuid import UUID
 
 import asyncpg
+import msgspec
 
 from ...identifiers import PLATFORM_ID
 from .inbound import WebhookRow
@@ -43,12 +44,29 @@ from next where u.organization_id = next.organization_id and u.sequence = next.s
 returning u.organization_id, u.sequence, u.config_id, u.received_at, u.query, u.headers, u.body, u.tries"""
 
 
-async def claim(connection: asyncpg.Connection, lease_id: UUID, after: UUID) -> asyncpg.Record | None:
+class UnreadWebhook(msgspec.Struct, frozen=True):
+    """A large webhook as it was stored; ``tries`` counts who began to read it."""
+
+    organization_id: UUID
+    sequence: int
+    config_id: UUID
+    received_at: datetime
+    query: str
+    headers: bytes
+    body: bytes
+    tries: int
+
+    def __repr__(self) -> str:
+        return f"UnreadWebhook({self.organization_id}, {self.sequence})"
+
+
+async def claim(connection: asyncpg.Connection, lease_id: UUID, after: UUID) -> UnreadWebhook | None:
     """A webhook that nobody reads, now leased; None where there is none (worker, all organizations).
 
     *after*: whose turn it was last.
     """
-    return await connection.fetchrow(CLAIM, lease_id, after)
+    row = await connection.fetchrow(CLAIM, lease_id, after)
+    return UnreadWebhook(**row) if row else None
 
 
 RENEW = f"""

@@ -21,18 +21,18 @@ from ..storage.statements.inbound import WebhookRow
 from ..switching.manager import Config, WhatsAppProviderManager
 from ..wakeups import Wakeups
 from .normalise import (
-    NOTHING,
+    NOTHING_STORED,
     PARSER_FAILED,
-    Receipt,
-    Taken,
+    StoredWebhook,
+    VerifiedWebhook,
     kept_headers,
-    put_aside,
+    quarantine_row,
     read_slices,
     refused,
-    unread_body,
+    unreadable_body,
 )
 
-logger = logging.getLogger("ingress.receiving.unread")
+logger = logging.getLogger("ingress.receiving.large_webhooks")
 
 # A webhook is large by its bytes, or by its items, of which it has one more than commas at most. An ordinary one has a
 # dozen commas or a few, so these are batches of dozens of messages. A small one has no room for so many.
@@ -40,7 +40,7 @@ SMALL_BYTES, LARGE_BYTES = 4 * 1024, 64 * 1024
 LARGE_COMMAS = 1_000
 # What another process left is looked for so often; what this one stored is read at once.
 POLL_S = 5.0
-# What was begun so often, by processes that died or had not the plug-in for it, is put aside.
+# What was begun so often, by processes that died or had not the plug-in for it, goes to quarantine.
 MAX_TRIES = 10
 GIVE_BACK_S = 2.0
 # A transaction has room for no more events (see `events` in schema.sql).
@@ -51,14 +51,14 @@ def is_large(body: bytes) -> bool:
     return len(body) > LARGE_BYTES or body.count(b",") > LARGE_COMMAS
 
 
-Store = Callable[[asyncpg.Connection, str, WebhookRow, int], Awaitable[Receipt]]
+Store = Callable[[asyncpg.Connection, str, WebhookRow, int], Awaitable[StoredWebhook]]
 
 
 class _Lost(Exception):
     """Another process has the lease now."""
 
 
-class Unread:
+class LargeWebhooks:
     """Keeps large webhooks, and reads them: each organization's in turn, one at a time. Enter it once a process.
 
     What *store* is given of one follows the sequence that its webhook was stored at, and readers of events wait there
@@ -72,12 +72,14 @@ class Unread:
         self._wakeups = wakeups
         self._store = store
         # One a transaction, whose sequences are for it alone.
-        self._commit: GroupCommit[Taken, Receipt] = GroupCommit("large", database, INGEST, self._keep, batch_weight=1)
+        self._commit: GroupCommit[VerifiedWebhook, StoredWebhook] = GroupCommit(
+            "large", database, INGEST, self._keep, batch_weight=1
+        )
         self._arrived = asyncio.Event()
         self._turn = UUID(int=0)  # the organization served last
         self._reader: asyncio.Task[None] | None = None
 
-    async def __aenter__(self) -> "Unread":
+    async def __aenter__(self) -> "LargeWebhooks":
         await self._commit.__aenter__()
         self._reader = asyncio.create_task(self._read_forever())
         return self
@@ -89,20 +91,20 @@ class Unread:
         self._reader.cancel()
         await asyncio.wait({self._reader})
 
-    def submit(self, taken: Taken, waiter: object = None) -> "asyncio.Future[Receipt]":
-        """Queue *taken* to be stored as it came. Raises `Overloaded`."""
+    def submit(self, verified: VerifiedWebhook, waiter: object = None) -> "asyncio.Future[StoredWebhook]":
+        """Queue *verified* to be stored as it came. Raises `Overloaded`."""
         return self._commit.submit(
-            taken, organization=taken.config.share, size_bytes=len(taken.hook.body), waiter=waiter
+            verified, organization=verified.config.share, size_bytes=len(verified.hook.body), waiter=waiter
         )
 
-    async def _keep(self, connection: asyncpg.Connection, batch: Sequence[Taken]) -> list[Receipt]:
-        [taken] = batch
-        config, hook = taken.config, taken.hook
+    async def _keep(self, connection: asyncpg.Connection, batch: Sequence[VerifiedWebhook]) -> list[StoredWebhook]:
+        [verified] = batch
+        config, hook = verified.config, verified.hook
         row = WebhookRow(config.organization_id, config.id, kept_headers(hook), hook.body, (), ())
         if not await unread.keep(connection, row, hook.url.partition("?")[2]):
             raise Overloaded
         self._arrived.set()
-        return [NOTHING]
+        return [NOTHING_STORED]
 
     # -- reading
 
@@ -127,8 +129,8 @@ class Unread:
             found = await unread.claim(connection, lease_id, self._turn)
         if found is None:
             return False
-        self._turn = found["organization_id"]
-        reading = _Reading(self._database, found, lease_id, self._store)
+        self._turn = found.organization_id
+        reading = _LargeWebhook(self._database, found, lease_id, self._store)
         try:
             await reading.run(self._manager)
             for organization_id in {self._turn, *reading.organizations}:
@@ -137,7 +139,7 @@ class Unread:
             # For whoever comes next, at once; where the database is away, when the lease has run out.
             with contextlib.suppress(StoreUnavailable, TimeoutError):
                 async with asyncio.timeout(GIVE_BACK_S), self._database.worker() as connection:
-                    await unread.give_back(connection, self._turn, found["sequence"], lease_id)
+                    await unread.give_back(connection, self._turn, found.sequence, lease_id)
             raise
         except _Lost:
             logger.warning("a large webhook took too long, and another process reads it")
@@ -146,40 +148,40 @@ class Unread:
         return True
 
 
-class _Reading:
+class _LargeWebhook:
     """One webhook on its way from `unread_webhooks` into events. What is stored twice is known by its keys."""
 
-    def __init__(self, database: Database, found: asyncpg.Record, lease_id: UUID, store: Store) -> None:
+    def __init__(self, database: Database, found: unread.UnreadWebhook, lease_id: UUID, store: Store) -> None:
         self._database = database
         self._found = found
-        self._lease = found["organization_id"], found["sequence"], lease_id
+        self._lease = found.organization_id, found.sequence, lease_id
         self._store = store
         self._config: Config | None = None  # it is gone
         self.organizations: set[UUID] = set()  # that new events may be for
-        self._taken = self._fresh = 0
+        self._events = self._fresh = 0
         self._is_refused = False
 
     async def run(self, manager: WhatsAppProviderManager) -> None:
         """Raises `_Lost`, `StoreUnavailable`, `InvalidConfiguration`."""
         started = monotonic()
         organization_id, sequence, _ = self._lease
-        self._config = config = await manager.receiver(organization_id, self._found["config_id"])
+        self._config = config = await manager.receiver(organization_id, self._found.config_id)
         async for first, row in self._rows(manager, config):
             await self._write(first, row)
         if (
             self._is_refused and config is not None
         ):  # the whole of it: the last slice says whether others' items are in it
             whole = await refused(manager, config, row)
-            aside = [msgspec.structs.replace(item, partly_taken=self._taken > 0) for item in whole.quarantine]
-            await self._write(first, msgspec.structs.replace(whole, quarantine=aside))
+            quarantined = [msgspec.structs.replace(item, partly_taken=self._events > 0) for item in whole.quarantine]
+            await self._write(first, msgspec.structs.replace(whole, quarantine=quarantined))
         async with self._database.worker() as connection:
             await unread.finish(connection, organization_id, sequence)
         log.wide(
             "webhook_read",
             organization=organization_id,
-            config=self._found["config_id"],
+            config=self._found.config_id,
             provider=config.provider_type if config else "other",
-            events=self._taken,
+            events=self._events,
             fresh=self._fresh,
             ms=round((monotonic() - started) * 1000, 1),
         )
@@ -188,20 +190,20 @@ class _Reading:
         self, manager: WhatsAppProviderManager, config: Config | None
     ) -> AsyncIterator[tuple[int, WebhookRow]]:
         found = self._found
-        if config is None or found["tries"] > MAX_TRIES:
+        if config is None or found.tries > MAX_TRIES:
             if config is None:  # who else has its secret, nobody can say any more
-                aside = put_aside(PARSER_FAILED, found["body"], foreign_item=True)
+                quarantined = quarantine_row(PARSER_FAILED, found.body, foreign_item=True)
             else:
-                aside = await unread_body(manager, config, PARSER_FAILED, found["body"])
-            aside = msgspec.structs.replace(aside, partly_taken=found["tries"] > 1)
-            whose = found["organization_id"], found["config_id"]
-            yield 0, WebhookRow(*whose, found["headers"], found["body"], (), [aside], is_kept=True)
+                quarantined = await unreadable_body(manager, config, PARSER_FAILED, found.body)
+            quarantined = msgspec.structs.replace(quarantined, partly_taken=found.tries > 1)
+            whose = found.organization_id, found.config_id
+            yield 0, WebhookRow(*whose, found.headers, found.body, (), [quarantined], is_kept=True)
             return
         config.usable()
-        query = f"?{found['query']}" if found["query"] else ""
+        query = f"?{found.query}" if found.query else ""
         url = config.callback_url.partition("#")[0] + query
-        hook = Webhook(method="POST", url=url, headers=json.loads(found["headers"]), body=found["body"])
-        async for first, row in read_slices(manager, config, hook, found["received_at"]):
+        hook = Webhook(method="POST", url=url, headers=json.loads(found.headers), body=found.body)
+        async for first, row in read_slices(manager, config, hook, found.received_at):
             yield first, row
 
     async def _write(self, first: int, row: WebhookRow) -> None:
@@ -216,7 +218,7 @@ class _Reading:
             async with self._database.worker() as connection, connection.transaction():
                 if not await unread.renew(connection, *self._lease):
                     raise _Lost
-                receipt = await self._store(connection, config.provider_type if config else "other", row, place)
+                stored_webhook = await self._store(connection, config.provider_type if config else "other", row, place)
         except (asyncpg.PostgresError, asyncpg.InterfaceError) as error:
             if not row.events or not is_data_error(error):
                 raise
@@ -224,6 +226,6 @@ class _Reading:
             foreign = [item for item in row.quarantine if item.foreign_item]
             await self._write(first, msgspec.structs.replace(row, events=(), quarantine=foreign))
             return
-        self._taken += receipt.events
-        self._fresh += len(receipt.sequences)
-        self.organizations.update(receipt.organizations)
+        self._events += stored_webhook.events
+        self._fresh += len(stored_webhook.sequences)
+        self.organizations.update(stored_webhook.organizations)

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 from itertools import count
 from time import monotonic
 from typing import Any, cast
@@ -13,8 +14,7 @@ import pytest
 from ingress import app, metrics
 from ingress.dev.sandbox import CrmSimulator
 from ingress.dev.sandbox.meta.bodies import encode
-from ingress.receiving import normalise
-from ingress.receiving import unread as unread_module
+from ingress.receiving import large_webhooks, normalise
 from ingress.settings import Settings
 from ingress.storage.database import Database, StoreUnavailable
 from ingress.storage.statements import unread
@@ -331,8 +331,10 @@ async def test_a_process_ends_though_the_database_is_away(settings: Settings, mo
     async def away(*_: Any) -> None:
         raise StoreUnavailable("away")
 
-    reader = unread_module.Unread(Database(settings.database_url), cast(Any, None), cast(Any, None), cast(Any, None))
-    monkeypatch.setattr(unread_module._Reading, "run", hanging)
+    reader = large_webhooks.LargeWebhooks(
+        Database(settings.database_url), cast(Any, None), cast(Any, None), cast(Any, None)
+    )
+    monkeypatch.setattr(large_webhooks._LargeWebhook, "run", hanging)
     monkeypatch.setattr(unread, "claim", found_one)
     monkeypatch.setattr(unread, "give_back", away)
     async with asyncio.timeout(5):
@@ -344,5 +346,5 @@ async def test_a_process_ends_though_the_database_is_away(settings: Settings, mo
     assert task.cancelled()
 
 
-async def found_one(*_: Any) -> dict[str, Any]:
-    return {"organization_id": uuid4(), "sequence": 1}
+async def found_one(*_: Any) -> unread.UnreadWebhook:
+    return unread.UnreadWebhook(uuid4(), 1, uuid4(), datetime.now(UTC), "", b"{}", b"", 1)
