@@ -14,9 +14,10 @@ from .contenders import Contenders, start_all
 from .databases import rows
 from .load import Target, flat_out, paced
 from .processes import ROOT
+from .without import PATHS
 
 RESULTS = ROOT / "bench" / "results.json"
-PARTS = ("ingest", "send", "ack", "idle")
+PARTS = ("ingest", "send", "ack", "idle", "paths")
 ACK_RATES = (300, 1000)  # webhooks a second; a busy number's, and ten busy numbers'
 ACK_SECONDS = 10  # 300 a second for less would hang p99 on a handful of answers
 WARM_UP_S = 2
@@ -61,8 +62,14 @@ def measure(contenders: Contenders, options: argparse.Namespace) -> dict[str, An
         for part in ("ingest", "send")
         for other in ("bare", "refinement")
     }
+    ratios |= {
+        f"{part}_cpu_vs_bare": report.ratio(loaded.get(part, {}), "service", "bare", "cpu_us")
+        for part in ("ingest", "send")
+    }
     parts = {part: report.figures(rounds) for part, rounds in loaded.items()}
     acked = parts.get("ack", {})
+    if "paths" in options.only and contenders.service_database:
+        parts["paths"] = paths(contenders, options)
     return {
         **{name: value and value["median"] for name, value in ratios.items()},
         **{f"ack_p99_ms_at_{rate}": acked.get(f"service at {rate}", {}).get("p99_ms") for rate in ACK_RATES},
@@ -101,6 +108,25 @@ def acks(targets: dict[str, Target], options: argparse.Namespace) -> report.Roun
                 paced(targets[name], rate, WARM_UP_S, options.connections[0])
                 runs[f"{name} at {rate}"] = [paced(targets[name], rate, ACK_SECONDS, options.connections[0])]
     return runs
+
+
+def paths(contenders: Contenders, options: argparse.Namespace) -> dict[str, Any]:
+    """What each fast path saves of the CPU of a request: the service with it and without it, both new, in turn.
+
+    Many short turns: what else the machine does changes within seconds, and CPU is counted however busy it is.
+    """
+    turns = {"connections": options.connections[:1], "rounds": 3 * options.rounds, "seconds": -(-options.seconds // 3)}
+    found = {}
+    for path, (_, parts) in PATHS.items():
+        with contenders.services(None, path) as (whole, without):
+            for part in parts:
+                both = {"with": whole[part], "without": without[part]}
+                rounds = alternate(both, argparse.Namespace(**vars(options) | turns))
+                found[f"{path}, {part}"] = {
+                    **{f"{name}_cpu_us": row["cpu_us"] for name, row in report.figures(rounds).items()},
+                    "ratio": report.ratio(rounds, "with", "without", "cpu_us"),
+                }
+    return found
 
 
 def balance(contenders: Contenders) -> dict[str, int]:

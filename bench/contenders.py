@@ -1,16 +1,17 @@
 """The servers under test, side by side and each with its own database."""
 
 import time
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from .databases import database, storage
 from .load import Target, paced
-from .pool import APP_SECRET, sends, webhooks
+from .pool import APP_SECRET, Pool, sends, webhooks
 from .processes import Server, log, python_server
 from .provider import provider
-from .service import service
+from .service import Service, service
 
 IDLE_S = 3
 
@@ -23,6 +24,7 @@ class Contenders:
     send: dict[str, Target] = field(default_factory=dict)
     rss_mb: dict[str, float | None] = field(default_factory=dict)  # idle, after one request of each kind
     service_database: str | None = None
+    services: Callable[..., AbstractContextManager[list[dict[str, Target]]]] = field(init=False)
 
 
 def start_all(folder: Path, stack: ExitStack, with_service: bool) -> Contenders:
@@ -31,6 +33,18 @@ def start_all(folder: Path, stack: ExitStack, with_service: bool) -> Contenders:
     provider_url = stack.enter_context(provider(folder)).url
     hooks, messages = webhooks(folder), sends(folder)
     contenders, servers = Contenders(), dict[str, Server]()
+
+    @contextmanager
+    def services(*without: str | None) -> Iterator[list[dict[str, Target]]]:
+        """New ones, each as it is (None) or without a fast path: what can be loaded of each, by part."""
+        with ExitStack() as until:
+            urls = [until.enter_context(database(server_url, f"bench_{path or 'whole'}")) for path in without]
+            yield [
+                _targets(until.enter_context(service(folder, url, redis_url, provider_url, path)), hooks, messages)
+                for url, path in zip(urls, without, strict=True)
+            ]
+
+    contenders.services = services
 
     def baseline(name: str) -> Server:
         env = {
@@ -42,23 +56,28 @@ def start_all(folder: Path, stack: ExitStack, with_service: bool) -> Contenders:
         return servers[name]
 
     refinement_database = stack.enter_context(database(server_url, "bench_refinement"))
-    contenders.ingest["bare"] = Target("bare", baseline("bare").port, hooks, hooks.head("/webhook"))
-    contenders.send["bare"] = Target("forwarder", baseline("forwarder").port, messages, messages.head("/send"))
-    port = baseline("refinement").port
-    contenders.ingest["refinement"] = Target("refinement", port, hooks, hooks.head("/webhook"))
-    contenders.send["refinement"] = Target("refinement", port, messages, messages.head("/send"))
+    contenders.ingest["bare"] = Target("bare", baseline("bare"), hooks, hooks.head("/webhook"))
+    contenders.send["bare"] = Target("forwarder", baseline("forwarder"), messages, messages.head("/send"))
+    refinement = baseline("refinement")
+    contenders.ingest["refinement"] = Target("refinement", refinement, hooks, hooks.head("/webhook"))
+    contenders.send["refinement"] = Target("refinement", refinement, messages, messages.head("/send"))
     if with_service:
         url = contenders.service_database = stack.enter_context(database(server_url, "bench_service"))
         ours = stack.enter_context(service(folder, url, redis_url, provider_url))
         servers["service"] = ours.server
-        authorization = {"Authorization": f"Bearer {ours.key}"}
-        contenders.ingest["service"] = Target("service", ours.server.port, hooks, hooks.head(ours.webhook_path))
-        contenders.send["service"] = Target(
-            "service", ours.server.port, messages, messages.head("/send", authorization)
-        )
+        targets = _targets(ours, hooks, messages)
+        contenders.ingest["service"], contenders.send["service"] = targets["ingest"], targets["send"]
     for target in (*contenders.ingest.values(), *contenders.send.values()):
         if paced(target, rate=1, seconds=1, connections=1).accepted != 1:
             raise RuntimeError(f"{target.name} refuses its first request:\n{log(folder, target.name)}")
     time.sleep(IDLE_S)
     contenders.rss_mb = {name: server.rss_mb() for name, server in servers.items()}
     return contenders
+
+
+def _targets(ours: Service, hooks: Pool, messages: Pool) -> dict[str, Target]:
+    authorization = {"Authorization": f"Bearer {ours.key}"}
+    return {
+        "ingest": Target("service", ours.server, hooks, hooks.head(ours.webhook_path)),
+        "send": Target("service", ours.server, messages, messages.head("/send", authorization)),
+    }

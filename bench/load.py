@@ -5,8 +5,8 @@ import json
 import shutil
 import subprocess
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import quantiles
 
@@ -14,6 +14,7 @@ import httptools
 import uvloop
 
 from .pool import Pool
+from .processes import Server
 
 TIMEOUT_S = 10
 UNKNOWN_RPS = 40_000  # requests made for each second of a server's first run; later ones know its pace
@@ -33,6 +34,7 @@ class Run:
     broken: int  # connections that could not be made, broke or timed out
     p50_ms: float
     p99_ms: float
+    cpu_us: float = float("nan")  # of the server, user and system, for each answer
 
     @property
     def accepted(self) -> int:
@@ -48,12 +50,16 @@ class Target:
     """One server under test, and how far into the pool it has come: it never sees a request twice."""
 
     name: str
-    port: int
+    server: Server
     pool: Pool
     head: bytes
     seen: int = 0
     fastest: float = 0  # requests a second in the best run so far
     accepted: int = 0  # in all runs
+
+    @property
+    def port(self) -> int:
+        return self.server.port
 
     def take(self, count: int) -> int:
         """The first of *count* records that are this server's alone."""
@@ -69,20 +75,28 @@ def flat_out(target: Target, seconds: float, connections: int, threads: int = 1)
     """As much as *connections* get through, each waiting for its answer before the next request."""
     pace = max(2 * target.fastest, LEAST_RPS) if target.fastest else UNKNOWN_RPS
     count = round(pace * seconds)
-    if WRK:
-        run = _wrk(WRK, target, count // threads, seconds, connections, threads)
-    else:
-        run = uvloop.run(_closed_loop(target, count, seconds, connections))
+    run = _counted(
+        target,
+        lambda: (
+            _wrk(WRK, target, count // threads, seconds, connections, threads)
+            if WRK
+            else uvloop.run(_closed_loop(target, count, seconds, connections))
+        ),
+    )
     target.fastest = max(target.fastest, run.rate)
-    target.accepted += run.accepted
     return run
 
 
 def paced(target: Target, rate: int, seconds: float, connections: int) -> Run:
     """*rate* requests a second whatever the answers do; latency counts from when each one was due."""
-    run = uvloop.run(_open_loop(target, rate, seconds, connections))
+    return _counted(target, lambda: uvloop.run(_open_loop(target, rate, seconds, connections)))
+
+
+def _counted(target: Target, load: Callable[[], Run]) -> Run:
+    before_s = target.server.cpu_s()
+    run = load()
     target.accepted += run.accepted
-    return run
+    return replace(run, cpu_us=(target.server.cpu_s() - before_s) / max(1, run.answers) * 1e6)
 
 
 def _wrk(wrk: str, target: Target, count: int, seconds: float, connections: int, threads: int) -> Run:

@@ -23,6 +23,14 @@ class Server:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
+    def cpu_s(self) -> float:
+        """User and system time until now; NaN where there is no /proc."""
+        try:
+            fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+        except OSError:
+            return float("nan")
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
     def rss_mb(self) -> float | None:
         """Resident memory now; None where there is no /proc."""
         try:
@@ -42,7 +50,7 @@ def free_port() -> int:
 @contextmanager
 def start(name: str, command: list[str], port: int, folder: Path, env: Mapping[str, str]) -> Iterator[Server]:
     """Run *command* until the block ends; the block begins when *port* takes connections."""
-    with (folder / f"{name}.log").open("wb") as output:
+    with (folder / f"{name}.log").open("ab") as output:
         process = subprocess.Popen(
             command, cwd=ROOT, env={**os.environ, **env}, stdout=output, stderr=subprocess.STDOUT
         )

@@ -16,8 +16,6 @@ from urllib.parse import urlsplit
 from .pool import APP_SECRET, PHONE_NUMBER_ID, WABA_ID
 from .processes import Server, free_port, start
 
-COMMAND = [sys.executable, "-m", "ingress", "serve"]
-
 
 @dataclass(frozen=True)
 class Service:
@@ -27,8 +25,12 @@ class Service:
 
 
 @contextmanager
-def service(folder: Path, database_url: str, redis_url: str, provider_url: str) -> Iterator[Service]:
-    """Run the service until the block ends."""
+def service(
+    folder: Path, database_url: str, redis_url: str, provider_url: str, without: str | None = None
+) -> Iterator[Service]:
+    """Run the service, or what it is *without* a fast path, until the block ends."""
+    module = ["bench.without", without] if without else ["ingress"]
+    command = [sys.executable, "-m", *module, "serve"]
     port, platform_key = free_port(), secrets.token_urlsafe(32)
     env = {
         "DATABASE_URL": database_url,
@@ -44,7 +46,7 @@ def service(folder: Path, database_url: str, redis_url: str, provider_url: str) 
         "INGRESS_TRUSTED_HOSTS": "127.0.0.1",
         "INGRESS_REQUESTS_PER_KEY": "0",
     }
-    with start("service", COMMAND, port, folder, env) as server:
+    with start(f"service_{without}" if without else "service", command, port, folder, env) as server:
         key, webhook_url = _set_up(server.url, platform_key, provider_url)
         yield Service(server, key, urlsplit(webhook_url).path)
 

@@ -1,0 +1,94 @@
+"""`python -m bench.without NAMES …`: `ingress …` without one of its fast paths, or several (comma-separated).
+
+Each takes the place of the short way with what everybody else would do there.
+"""
+
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from prometheus_client import CollectorRegistry, Histogram
+from starlette.routing import BaseRoute, Mount, request_response
+from starlette.types import Receive, Scope, Send
+
+from ingress import app, metrics, protocol
+from ingress.cli.main import main
+from ingress.sending.pacing import Pacer
+from providers.cloud_api import inbound
+
+
+def _replace(owner: Any, name: str, value: Any) -> None:
+    if not hasattr(owner, name):
+        raise AttributeError(f"{owner} has no {name}: its fast path is gone, or has moved")
+    setattr(owner, name, value)
+
+
+def asgi() -> None:
+    """Webhooks as any ASGI application gets them, within the same bounds."""
+    _replace(protocol, "WebhookProtocol", protocol.BoundedProtocol)
+
+
+def text_reader() -> None:
+    """Texts by the reader of everything."""
+    _replace(inbound, "texts", lambda body: None)
+
+
+def tally() -> None:
+    """Histograms of the library, their children at hand."""
+    kept: dict[metrics.Tally, Histogram] = {}
+    registry = CollectorRegistry()
+
+    def observe(tally: metrics.Tally, value: float, *labels: str) -> None:
+        if (histogram := kept.get(tally)) is None:
+            made = Histogram(tally._name, tally._text, tally._labels, buckets=tally._bounds, registry=registry)
+            histogram = kept[tally] = made
+        metrics.child(histogram, *labels).observe(value)
+
+    _replace(metrics.Tally, "observe", observe)
+
+
+def pacing_shares() -> None:
+    """Each send asks Redis for its turn."""
+    limit = Pacer._limit
+
+    def shared(*arguments: Any) -> Any:
+        return limit(*arguments)._replace(own=0, own_patience_s=0.0)
+
+    _replace(Pacer, "_limit", shared)
+
+
+def bare_handlers() -> None:
+    """Handlers in Starlette's wrapper, which turns exceptions into answers."""
+    for route in _routes(app.ROUTES):
+        _replace(route, "app", _wrapped(route.path, request_response(route.endpoint)))
+
+
+def _wrapped(path: str, handler: Any) -> Any:
+    async def run(scope: Scope, receive: Receive, send: Send) -> None:
+        scope["served"] = path, scope["method"]
+        await handler(scope, receive, send)
+
+    return run
+
+
+def _routes(routes: list[BaseRoute]) -> Iterator[Any]:
+    for route in routes:
+        if isinstance(route, Mount):
+            yield from _routes(route.routes)
+        else:
+            yield route
+
+
+# By name, with the part of the benchmark that shows it.
+PATHS: dict[str, tuple[Callable[[], None], tuple[str, ...]]] = {
+    "asgi": (asgi, ("ingest",)),
+    "text_reader": (text_reader, ("ingest",)),
+    "tally": (tally, ("ingest", "send")),
+    "pacing_shares": (pacing_shares, ("send",)),
+    "bare_handlers": (bare_handlers, ("send",)),
+}
+
+if __name__ == "__main__":
+    for name in sys.argv.pop(1).split(","):
+        PATHS[name][0]()
+    main()
