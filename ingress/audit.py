@@ -142,6 +142,15 @@ async def verify(
     return Verdict(entries, known.hex())
 
 
+async def check_keys(connection: asyncpg.Connection, vault: Vault) -> None:
+    """Raise `VaultError` where the newest organization's trail was signed with a key that is none of ours (worker)."""
+    end = await audit.newest(connection)
+    if end is not None and not vault.signed(
+        end["audit_seal"], _end(end["id"], end["audit_entries"], end["audit_hash"])
+    ):
+        raise VaultError("the audit trail was signed with other keys than those in INGRESS_ENCRYPTION_KEYS")
+
+
 async def verify_due(database: Database, vault: Vault) -> int:
     """Verify the trails whose turn it is and tell their ends to the log; how many. Raises `StoreUnavailable`.
 

@@ -1,6 +1,7 @@
 """For those who run the service: is it alive, can it work, what does it count."""
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
 from time import monotonic
@@ -16,6 +17,8 @@ from ..storage.database import Database, SchemaError, StoreUnavailable
 from ..storage.vault import VaultError
 from ..switching.manager import WhatsAppProviderManager
 from ..web.problems import json_response
+
+logger = logging.getLogger("ingress.api.operations")
 
 # However many ask, the database is looked at, and the metrics are written down, once in so many seconds.
 KEEP_S = 1.0
@@ -51,12 +54,16 @@ class Operations:
         self._manager = manager
         self._closing = closing
         self._doubt = Kept(self._find_doubt)
+        self._logged: str | None = None
         self._pages = {openmetrics: Kept(partial(_page, openmetrics)) for openmetrics in (False, True)}
 
     async def readiness(self) -> Response:
         if self._closing.is_set():
             return json_response({"status": "draining"}, 503)
         doubt = await self._doubt.get()
+        if doubt != self._logged:
+            logger.warning("ready again" if doubt is None else f"not ready: {doubt}")
+            self._logged = doubt
         if doubt is not None:
             return json_response({"status": "unavailable", "detail": doubt}, 503)
         return json_response({"status": "ready"})

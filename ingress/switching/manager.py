@@ -352,9 +352,9 @@ class WhatsAppProviderManager:
     async def check(self) -> None:
         """Raise `VaultError` where the keys do not open what was stored last, `StoreUnavailable`."""
         async with self._database.worker() as connection:
-            row = await configs.newest(connection)
-        if row is not None:
-            self.accounts.data(row)
+            if (row := await configs.newest(connection)) is None:
+                return await audit.check_keys(connection, self.accounts.vault)
+        self.accounts.data(row)
 
     # -- changing
 

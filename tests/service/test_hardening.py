@@ -10,7 +10,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 from unittest.mock import AsyncMock
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import aiohttp
 import asyncpg
@@ -18,12 +18,13 @@ import msgspec
 import pytest
 
 from ingress import app, metrics
-from ingress.dev.sandbox import ErrorCode, StatusPolicy
+from ingress.dev.embedded.launcher import EmbeddedServers
+from ingress.dev.sandbox import ErrorCode, MetaSimulator, StatusPolicy
 from ingress.dev.sandbox.meta.bodies import envelope, status_item
 from ingress.receiving import webhooks as receiving
 from ingress.sending import recovery
 from ingress.settings import Settings
-from ingress.storage.database import Database, StoreUnavailable, is_data_error, store_errors
+from ingress.storage.database import Database, StoreUnavailable, is_data_error, migrate, store_errors
 from ingress.storage.redis_state import RedisState
 from ingress.storage.statements import audit, configs, inbound, retention, sends, statuses, switches
 from ingress.storage.vault import Vault, generate_key
@@ -402,6 +403,36 @@ async def test_not_ready_with_the_wrong_keys(settings: Settings, organization: O
     async with serving(changed) as url, aiohttp.ClientSession() as session, session.get(f"{url}/readyz") as answer:
         assert answer.status == 503
         assert "INGRESS_ENCRYPTION_KEYS" in (await answer.json())["detail"]
+
+
+@pytest.mark.parametrize("same_id", [False, True])
+async def test_not_ready_with_the_wrong_keys_though_nothing_is_configured(
+    servers: EmbeddedServers, settings: Settings, meta: MetaSimulator, same_id: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Every key of the API would be refused, and the trail gone on with by keys that are not its own."""
+    assert servers.database_url
+    name = f"keys_{uuid4().hex}"
+    connection = await asyncpg.connect(servers.database_url)
+    await connection.execute(f"create database {name}")
+    own = msgspec.structs.replace(settings, database_url=servers.database_url.replace("/postgres?", f"/{name}?"))
+    await migrate(own.database_url)
+    other = generate_key()
+    if same_id:
+        other = settings.encryption_keys.partition(":")[0] + ":" + other.partition(":")[2]
+    wrong = msgspec.structs.replace(own, encryption_keys=other)
+    for given, status in ((wrong, 200), (own, 200), (wrong, 503), (own, 200)):  # with nothing stored, any key is right
+        async with serving(given) as url, aiohttp.ClientSession() as session:
+            gateway = Gateway(url, settings.platform_key, session, meta)
+            answer = await gateway.call("GET", "/readyz")
+            assert answer.status == status, answer.raw
+            if status == 503:
+                doubt = answer.json["detail"]
+                assert "INGRESS_ENCRYPTION_KEYS" in doubt
+            elif given is own:
+                await gateway.organization()
+    assert [line for line in caplog.messages if line.startswith("not ready: ")] == [f"not ready: {doubt}"]
+    await connection.execute(f"drop database {name} with (force)")
+    await connection.close()
 
 
 # ---------------------------------------------------------------- the manager

@@ -81,6 +81,16 @@ async def extent(connection: asyncpg.Connection, organization_id: UUID) -> async
     return await connection.fetchrow(EXTENT, organization_id)
 
 
+NEWEST = """
+select id, audit_entries, audit_hash, audit_seal from organizations where audit_seal is not null
+order by id desc limit 1 /* every organization_id */"""
+
+
+async def newest(connection: asyncpg.Connection) -> asyncpg.Record | None:
+    """The end of the newest organization's trail (worker)."""
+    return await connection.fetchrow(NEWEST)
+
+
 FORWARD = f"""
 select {_ENTRY} from provider_audit_log
 where organization_id = $1 and id > $2 and id <= $3 order by id limit $4"""
