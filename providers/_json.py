@@ -39,6 +39,15 @@ def read(body: bytes) -> Any:
     return value
 
 
+def object_in(body: bytes | str) -> dict[str, Any] | None:
+    """The object that *body* holds; None where it holds none."""
+    try:
+        value = read(body.encode() if isinstance(body, str) else body)
+    except (Malformed, UnicodeError):  # half a surrogate pair has no bytes
+        return None
+    return value if isinstance(value, dict) else None
+
+
 def raw(value: Any) -> msgspec.Raw:
     """*value*, which `read` returned, as JSON again."""
     return msgspec.Raw(_encode(value))

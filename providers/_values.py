@@ -9,6 +9,8 @@ import hashlib
 import re
 import unicodedata
 from datetime import UTC, datetime
+from decimal import Decimal
+from email.utils import parsedate_to_datetime
 from functools import lru_cache
 from typing import Any
 
@@ -21,13 +23,17 @@ MAX_KEY = 512
 # No id, name or word of WhatsApp is longer. What all items of a webhook repeat must be short, or a body of megabytes
 # becomes gigabytes of events.
 MAX_WORD = 1024
-_MAX_PHONE = 64  # with everything that people write between its digits
 
 _BUSINESS_SCOPED = re.compile(r"[A-Z]{2}\.(ENT\.)?[A-Za-z0-9]+")
 _E164 = re.compile(r"[1-9][0-9]{6,14}")
 # 15 digits, and a stroke or two between each of them. A cache keeps what strangers send: nothing that is long.
 _LONGEST_PHONE = 40
 _PUNCTUATION = re.compile(r"[\s+().-]")
+# Ids of WhatsApp are far below it, and Python refuses to write out an integer of thousands of digits.
+_LARGEST_ID = 10**40
+_LARGEST = 10**9
+_MOST_DIGITS = 28  # as many as `Decimal` keeps when it calculates
+_LONGEST_DECIMAL = 100
 # Seconds of this size are 30,000 years away, so they are milliseconds (seen in the field).
 _MILLISECONDS_FROM = 10**12
 
@@ -54,7 +60,7 @@ def word(holder: Object, key: str) -> str | None:
     """An id or a word; ids come as integers too. Empty is absent, and so is what is too long for one."""
     value = holder.get(key)
     if isinstance(value, int) and not isinstance(value, bool):
-        return str(value)
+        return str(value) if abs(value) < _LARGEST_ID else None
     return short(value)
 
 
@@ -88,11 +94,23 @@ def flag(holder: Object, key: str) -> bool | None:
 
 
 def number(holder: Object, key: str) -> float:
-    """A finite number, or numeric text."""
+    """A number, or numeric text, of a size that quantities and places have."""
     value = holder.get(key)
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
+    # The comparison also refuses NaN.
+    if isinstance(value, bool) or not isinstance(value, int | float | str) or not abs(read := float(value)) < _LARGEST:
         raise Unreadable(key)
-    return float(value)
+    return read
+
+
+def decimal(value: Any) -> str | None:
+    """A sum or a price as decimal text: they are never floats. A float's own text has the digits that were sent."""
+    try:
+        read = Decimal(str(value)[:_LONGEST_DECIMAL])
+    except (ArithmeticError, ValueError):
+        return None
+    # Written out in full, an exponent of a billion would take as many bytes.
+    exact = read.is_finite() and abs(read.adjusted()) <= _MOST_DIGITS and len(read.as_tuple().digits) <= _MOST_DIGITS
+    return format(read, "f") if exact else None
 
 
 def moment(value: Any) -> datetime | None:
@@ -105,6 +123,15 @@ def moment(value: Any) -> datetime | None:
             return datetime.fromtimestamp(seconds / 1000, UTC)
         return datetime.fromtimestamp(seconds, UTC)
     except (TypeError, ValueError, OverflowError, OSError):
+        return None
+
+
+def mail_date(value: str | None) -> datetime | None:
+    """A time as mail and HTTP write it (RFC 2822, RFC 9110). None where it is none, or does not name its zone."""
+    try:
+        at = parsedate_to_datetime(value or "")
+        return None if at.tzinfo is None else at.astimezone(UTC)
+    except (ArithmeticError, LookupError, TypeError, ValueError):
         return None
 
 

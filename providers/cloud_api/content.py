@@ -4,7 +4,6 @@ Source: https://developers.facebook.com/docs/whatsapp/cloud-api/webhooks/compone
 """
 
 from collections.abc import Callable
-from decimal import Decimal
 from typing import Any
 
 from .. import _json
@@ -12,6 +11,7 @@ from .._values import (
     UNREADABLE,
     Object,
     Unreadable,
+    decimal,
     flag,
     is_user_id,
     listed,
@@ -24,7 +24,6 @@ from .._values import (
     text,
     word,
 )
-from ..errors import Malformed
 from ..messages import (
     Audio,
     ButtonReply,
@@ -169,15 +168,7 @@ def _list_reply(reply: Object) -> Content:
 def _flow_reply(reply: Object) -> Content:
     answer = reply["response_json"]
     written = answer if isinstance(answer, str) else bytes(_json.raw(answer)).decode()
-    return FlowReply(raw=written, name=text(reply, "name"), body=text(reply, "body"), data=_object_in(written))
-
-
-def _object_in(written: str) -> Object | None:
-    try:
-        data = _json.read(written.encode())
-    except Malformed:
-        return None
-    return data if isinstance(data, dict) else None
+    return FlowReply(raw=written, name=text(reply, "name"), body=text(reply, "body"), data=_json.object_in(written))
 
 
 def _call_permission(reply: Object) -> Content:
@@ -199,21 +190,15 @@ def _order(message: Object) -> Content:
 
 
 def _order_item(item: Object) -> OrderItem:
+    price = decimal(item["item_price"])
+    if price is None:
+        raise Unreadable("item_price")
     return OrderItem(
         product_id=required(item, "product_retailer_id"),
         quantity=int(number(item, "quantity")),
-        unit_price=_price(item["item_price"]),
+        unit_price=price,
         currency=required(item, "currency"),
     )
-
-
-def _price(value: Any) -> str:
-    """A decimal as text. A float's own text has the digits that were sent, up to 15 of them."""
-    price = Decimal(str(value))
-    # Written out in full, an exponent of a billion would take as many bytes.
-    if not price.is_finite() or abs(price.adjusted()) > 30:
-        raise Unreadable("item_price")
-    return format(price, "f")
 
 
 _SYSTEM_EVENTS = {

@@ -10,23 +10,14 @@ import msgspec
 
 from .. import _json
 from .._values import Object, error_info, mapping, text, word
+from .._verdicts import Secrets, Verdict, by_code, code_of, error_of, repeatable, unexpected_answer, wait_s
 from ..base import Response
-from ..errors import AccountBroken, Malformed, Rejected, Restricted, SendError, Throttled, Unavailable, Uncertain
+from ..errors import AccountBroken, Rejected, Restricted, SendError, Throttled, Unavailable, Uncertain
 from ..messages import ErrorInfo
-
-ErrorClass = type[SendError]
-
-
-class Verdict(msgspec.Struct, frozen=True):
-    """``scope`` is what the trouble is limited to."""
-
-    error: ErrorClass
-    scope: str | None = None
-
 
 # (class, scope): the codes. Restricted are those by which Meta punishes the account. Codes
 # that are never the result of a send (inbound notices, answers of management calls) are left out.
-_TABLE: dict[tuple[ErrorClass, str], tuple[int, ...]] = {
+_TABLE: dict[tuple[type[SendError], str], tuple[int, ...]] = {
     (AccountBroken, "token"): (0, 10, 102, 190, 2500, 131005, *range(200, 300)),
     (AccountBroken, "app"): (3,),
     (AccountBroken, "number"): (33, 131030, 131037, 131045, 133010),
@@ -57,7 +48,7 @@ _TABLE: dict[tuple[ErrorClass, str], tuple[int, ...]] = {
         132018, 134100, 135000,
     ),
 }  # fmt: skip
-_VERDICTS = {code: Verdict(error, scope) for (error, scope), codes in _TABLE.items() for code in codes}
+_VERDICTS = by_code(_TABLE)
 
 # Code 100 is a bad parameter of the message, unless it is about the object in the path or about the app.
 _PARAMETER = 100
@@ -74,15 +65,13 @@ _THROTTLED_WAIT_S = 30.0
 _METERED = {4, 17, 341, 613, 80007, 80008}
 _METERED_WAIT_S = 300.0
 
-_SHORTEST_SECRET = 6
-
 
 def reported(error: Object, place: Literal["W", "I", "G"]) -> ErrorInfo:
     """An error inside a webhook: in a failed status (W), a notice (I), or about a group (G).
 
     It is definitive: the message is dead and another one cannot duplicate it, so nothing is uncertain here.
     """
-    code = _number(error.get("code"))
+    code = code_of(error.get("code"))
     verdict = _lookup(code, error, text(error, "message") or text(error, "title") or "")
     if verdict is None:
         return error_info(error, Rejected.__name__ if place == "W" else None)
@@ -90,78 +79,62 @@ def reported(error: Object, place: Literal["W", "I", "G"]) -> ErrorInfo:
     return error_info(error, class_.__name__)
 
 
-def send_error(response: Response, *, secrets: tuple[str | None, ...] = ()) -> SendError:
+def send_error(response: Response, *, secrets: Secrets = ()) -> SendError:
     """What an answer to a send that is no acceptance means. *secrets* never appear in it.
 
     The code decides, then the status: statuses are not reliable (131045 is 500 and permanent).
     """
     error = _error_in(response)
-    code = _number(error.get("code"))
+    code = code_of(error.get("code"))
     if code is None:
-        verdict = _by_status(response.status)
-        return verdict.error(
-            f"HTTP {response.status} without a readable error",
-            code=f"http_{response.status}",
-            retry_after_s=_wait_s(response, None, verdict),
-        )
-    verdict = _lookup(code, error, text(error, "message") or "") or _unknown(error, response.status)
-    return verdict.error(
-        _detail(error, secrets),
-        code=str(code),
-        retry_after_s=_wait_s(response, code, verdict),
-        scope=verdict.scope,
+        verdict, detail = _by_status(response.status), f"HTTP {response.status} without a readable error"
+    else:
+        verdict = _lookup(code, error, text(error, "message") or "") or _unknown(error, response.status)
+        detail = _detail(error)
+    return error_of(
+        verdict,
+        response,
+        detail,
+        code=f"http_{response.status}" if code is None else str(code),
+        secrets=secrets,
+        wait_s=_wait_s(response, code, verdict),
     )
 
 
-def call_error(response: Response, *, secrets: tuple[str | None, ...] = ()) -> SendError:
-    """The same for a call that may be repeated freely (reads, configuration): nothing is uncertain."""
-    error = send_error(response, secrets=secrets)
-    if isinstance(error, Uncertain):
-        return Unavailable(error.detail, code=error.code, retry_after_s=error.retry_after_s, scope=error.scope)
-    return error
+def call_error(response: Response, *, secrets: Secrets = ()) -> SendError:
+    """The same for a call that may be repeated freely."""
+    return repeatable(send_error(response, secrets=secrets))
 
 
-def answered(response: Response, *, secrets: tuple[str | None, ...] = ()) -> Object:
+def answered(response: Response, *, secrets: Secrets = ()) -> Object:
     """The answer to a call that may be repeated freely, or what it means that there is none."""
     body = answer(response)
     if not 200 <= response.status < 300 or "error" in body:
         raise call_error(response, secrets=secrets)
     if not body or body.get("success") is False:
-        raise Unavailable("the answer is not the one documented", code="unexpected_answer")
+        raise unexpected_answer()
     return body
 
 
 def is_missing_object(response: Response) -> bool:
     """Whether the object in the path is gone, or not ours."""
     error = _error_in(response)
-    return _lookup(_number(error.get("code")), error, text(error, "message") or "") is _MISSING_OBJECT
+    return _lookup(code_of(error.get("code")), error, text(error, "message") or "") is _MISSING_OBJECT
 
 
 def is_unknown_field(response: Response) -> bool:
     """Whether a field was asked for that this version or account does not have: that fails the whole call."""
     error = _error_in(response)
-    return _number(error.get("code")) == _PARAMETER and "nonexisting field" in (text(error, "message") or "")
+    return code_of(error.get("code")) == _PARAMETER and "nonexisting field" in (text(error, "message") or "")
 
 
 def answer(response: Response) -> Object:
     """The JSON object of *response*, empty where there is none."""
-    try:
-        value = _json.read(response.body)
-    except Malformed:
-        return {}
-    return value if isinstance(value, dict) else {}
+    return _json.object_in(response.body) or {}
 
 
 def _error_in(response: Response) -> Object:
     return mapping(answer(response), "error")
-
-
-def _number(code: Any) -> int | None:
-    """Group webhooks write codes as text."""
-    try:
-        return None if isinstance(code, bool) else int(code)
-    except (TypeError, ValueError, OverflowError):
-        return None
 
 
 def _lookup(code: int | None, error: Object, message: str) -> Verdict | None:
@@ -169,7 +142,7 @@ def _lookup(code: int | None, error: Object, message: str) -> Verdict | None:
         if "appsecret_proof" in message:
             return _MISSING_PROOF
         gone = "does not exist" in message or "missing permissions" in message
-        if gone or _number(error.get("error_subcode")) == 33:
+        if gone or code_of(error.get("error_subcode")) == 33:
             return _MISSING_OBJECT
     return None if code is None else _VERDICTS.get(code)
 
@@ -191,9 +164,6 @@ def _by_status(status: int) -> Verdict:
 
 
 def _wait_s(response: Response, code: int | None, verdict: Verdict) -> float | None:
-    asked = response.headers.get("retry-after", "")
-    if asked.isascii() and asked.isdecimal():
-        return float(asked)
     if code in _METERED:
         return _regain_s(response.headers.get("x-business-use-case-usage")) or _METERED_WAIT_S
     if code in _WAIT_S:
@@ -207,18 +177,14 @@ def _regain_s(header: str | None) -> float | None:
         usage = msgspec.json.decode(header or "", type=dict[str, list[dict[str, Any]]])
     except msgspec.MsgspecError:
         return None
-    minutes = [element.get("estimated_time_to_regain_access") for group in usage.values() for element in group]
-    return max((60.0 * value for value in minutes if isinstance(value, int | float)), default=None)
+    elements = [element for group in usage.values() for element in group]
+    waits = [wait_s(element.get("estimated_time_to_regain_access"), 60) for element in elements]
+    return max(filter(None, waits), default=None)
 
 
-def _detail(error: Object, secrets: tuple[str | None, ...]) -> str:
-    info = error_info(error)
-    parts = [text(error, "message"), info.detail]
+def _detail(error: Object) -> str:
+    parts = [text(error, "message"), error_info(error).detail]
     # Meta's support asks for the trace id.
     if trace := word(error, "fbtrace_id"):
         parts.append(f"fbtrace_id {trace}")
-    detail = "; ".join(dict.fromkeys(part for part in parts if part))
-    for secret in secrets:
-        # "Malformed access token …" quotes it. A shorter word is in any sentence by chance.
-        detail = detail.replace(secret, "…") if secret and len(secret) >= _SHORTEST_SECRET else detail
-    return detail
+    return "; ".join(dict.fromkeys(part for part in parts if part))

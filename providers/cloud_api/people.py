@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from decimal import Decimal
 from typing import Any
 
-from .._values import Object, error_info, listed, mapping, phone, present, required, text, word, written
+from .._values import Object, decimal, error_info, listed, mapping, phone, present, required, text, word, written
 from ..messages import Contact, Event
 from .change import Change, Health, Reader, items, news
 from .errors import reported
@@ -98,10 +98,13 @@ def payment_status(change: Change, item: Object) -> Event:
     )
 
 
+_LONGEST_OFFSET = 10
+
+
 def _amount(amount: Object) -> str | None:
     """A sum as decimal text: 50000 of 1/100 is 500.00."""
-    value, offset = word(amount, "value"), word(amount, "offset") or "1"
-    if value is None or not value.lstrip("-").isdecimal() or offset.strip("0") != "1":
+    value, offset = decimal(amount.get("value")), word(amount, "offset") or "1"
+    if value is None or "." in value or offset.strip("0") != "1" or len(offset) > _LONGEST_OFFSET:
         return None
     return format(Decimal(value).scaleb(1 - len(offset)), "f")
 

@@ -11,6 +11,7 @@ from urllib.parse import quote
 from msgspec import Meta
 
 from .._values import Object, text, word
+from .._verdicts import unexpected_answer
 from ..base import (
     Check,
     Flow,
@@ -29,7 +30,7 @@ from ..cloud_api import health, inbound, limits, outbound, templates
 from ..cloud_api.errors import is_missing_object, is_unknown_field
 from ..cloud_api.graph import Graph
 from ..cloud_api.media import form_around, media_of
-from ..errors import Rejected, Unavailable, Unverified
+from ..errors import Rejected, Unverified
 from ..messages import Event, Media, MessageData, MessageResult, ProviderStatus, Recipient, TemplatePage
 from ..signing import hmac_hex, same_secret, verify_hmac_hex
 
@@ -289,7 +290,7 @@ class MetaBusiness(WhatsAppProvider, frozen=True, kw_only=True):
         )
         media_id = word((yield from graph.call(request)), "id")
         if media_id is None:
-            raise Unavailable("the answer is not the one documented", code="unexpected_answer")
+            raise unexpected_answer()
         return media_id
 
     def delete_media(self, media_id: str) -> Flow[None]:

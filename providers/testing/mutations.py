@@ -16,7 +16,8 @@ from ..errors import SendError, Unavailable, Uncertain
 
 # Values that have broken parsers: wrong types, limits of numbers, halves of characters, what databases refuse.
 _ODD = (
-    b"null", b"true", b"false", b"0", b"-1", b"1.5", b"1e400", b"-1e400", b"NaN", b"9" * 40, b"1793801400",
+    b"null", b"true", b"false", b"0", b"-1", b"1.5", b"1e400", b"-1e400", b"NaN", b"9" * 40, b"9" * 400, b"1e308",
+    b"1793801400",
     b'""', b'"x"', b'"0"', b'"-1"', b'"NaN"', b'"1e999"', b'"\\u0000"', b'"\\ud83d"', b'"\\udc00\\ud800"',
     b'"2026-13-45T99:99:99Z"', b'"+15005550100"', b'"whatsapp:+15005550100"', b'"15005550100@c.us"', b'"a@g.us"',
     b'"https://[/x"', b'"true_1@c.us_A"', b'"' + b"A" * 3000 + b'"', b"[]", b"{}", b"[null]", b"[[]]", b"[{}]",
@@ -24,7 +25,8 @@ _ODD = (
 )  # fmt: skip
 _ODD_TEXTS = (
     "", " ", "0", "-1", "NaN", "1e999", "9" * 400, "true", "null", "failed", "{", "[]", "\0", "\ufffd", "é" * 50,
-    "whatsapp:", "whatsapp:BR.1", "+15005550100", "https://[/x", "2026-13-45", "a\nb", "&=%",
+    "Fri, 31 Dec 9999 23:59:59 -1200", "whatsapp:", "whatsapp:BR.1", "+15005550100", "https://[/x", "2026-13-45",
+    "a\nb", "&=%",
 )  # fmt: skip
 _STATUSES = (
     200, 201, 202, 204, 301, 302, 307, 400, 401, 403, 404, 405, 408, 409, 410, 413, 418, 422, 425, 429,

@@ -11,8 +11,8 @@ from urllib.parse import urlencode
 import msgspec
 
 from .._values import Object
+from .._verdicts import unexpected_answer
 from ..base import Flow, Request, Response
-from ..errors import Unavailable
 from .errors import answer, call_error
 from .outbound import Form
 
@@ -95,7 +95,7 @@ class Api(msgspec.Struct, frozen=True, kw_only=True):
             raise call_error(response, secrets=self.secrets)
         body = answer(response)
         if not body:
-            raise Unavailable("the answer is not the one documented", code="unexpected_answer")
+            raise unexpected_answer()
         return body
 
 

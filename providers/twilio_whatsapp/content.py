@@ -120,11 +120,9 @@ def _object_in(written: str) -> Object | None:
     """The object in *written*, which may be encoded twice."""
     try:
         data = _json.read(written.encode())
-        if isinstance(data, str):
-            data = _json.read(data.encode())
     except Malformed:
         return None
-    return data if isinstance(data, dict) else None
+    return _json.object_in(data) if isinstance(data, str) else data if isinstance(data, dict) else None
 
 
 _REFERRAL = {

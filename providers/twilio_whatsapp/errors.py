@@ -3,30 +3,17 @@
 Source: https://www.twilio.com/docs/api/errors, https://www.twilio.com/docs/usage/twilios-response.
 """
 
-from typing import Any
-
-import msgspec
-
 from .. import _json
 from .._values import Object, text, word
+from .._verdicts import Secrets, Verdict, by_code, code_of, error_of, repeatable
 from ..base import Response
-from ..errors import AccountBroken, Malformed, Rejected, Restricted, SendError, Throttled, Unavailable, Uncertain
+from ..errors import AccountBroken, Rejected, Restricted, SendError, Throttled, Unavailable, Uncertain
 from ..messages import ErrorInfo
 from .content import Fields
 
-ErrorClass = type[SendError]
-
-
-class Verdict(msgspec.Struct, frozen=True):
-    """``scope`` is what the trouble is limited to."""
-
-    error: ErrorClass
-    scope: str | None = None
-
-
 # (class, scope): the codes. Restricted are those by which the account is punished. Uncertain are also some of
 # statuses: Twilio stands between, and the message may have reached the phone although it says that it failed.
-_TABLE: dict[tuple[ErrorClass, str], tuple[int, ...]] = {
+_TABLE: dict[tuple[type[SendError], str], tuple[int, ...]] = {
     (AccountBroken, "token"): (20003, 20006, 20008, 20101, 20103, 20104),
     (AccountBroken, "account"): (20004, 20005, 20404, 63001, 63008),
     (AccountBroken, "waba"): (63020, 63101),
@@ -55,13 +42,12 @@ _TABLE: dict[tuple[ErrorClass, str], tuple[int, ...]] = {
         63013, 63019, 63021, 63030, 63034, 63035, 63036,
     ),
 }  # fmt: skip
-_VERDICTS = {code: Verdict(error, scope) for (error, scope), codes in _TABLE.items() for code in codes}
+_VERDICTS = by_code(_TABLE)
 
 # Seconds to wait first, where the answer does not say: a full queue drains in minutes, a daily limit in hours.
 _WAIT_S: dict[int, float] = {21611: 120, 30001: 120, 63038: 3600}
 
 _NOT_FOUND = 20404
-_SHORTEST_SECRET = 8
 
 
 def reported(fields: Fields) -> ErrorInfo | None:
@@ -69,57 +55,40 @@ def reported(fields: Fields) -> ErrorInfo | None:
     code, title, detail = fields.get("ErrorCode"), fields.get("ErrorMessage"), fields.get("ChannelStatusMessage")
     if code is None and title is None and detail is None:
         return None
-    verdict = _VERDICTS.get(_number(code) or 0, Verdict(Rejected))
+    verdict = _VERDICTS.get(code_of(code) or 0, Verdict(Rejected))
     return ErrorInfo(code=code, class_=verdict.error.__name__, title=title, detail=detail)
 
 
-def send_error(response: Response, *, secrets: tuple[str | None, ...] = ()) -> SendError:
+def send_error(response: Response, *, secrets: Secrets = ()) -> SendError:
     """What an answer to a send that is no acceptance means. *secrets* never appear in it.
 
     The code decides, then the status: which status a code comes with is not documented for all of them.
     """
     problem = answer(response)
-    code = _number(problem.get("code"))
-    verdict = _VERDICTS.get(code or 0) or _by_status(response.status)
-    return verdict.error(
-        _detail(problem, response, secrets),
+    code = code_of(problem.get("code"))
+    return error_of(
+        _VERDICTS.get(code or 0) or _by_status(response.status),
+        response,
+        _detail(problem, response),
         code=f"http_{response.status}" if code is None else str(code),
-        retry_after_s=_wait_s(response, code),
-        scope=verdict.scope,
+        secrets=secrets,
+        wait_s=_WAIT_S.get(code or 0),
     )
 
 
-def call_error(response: Response, *, secrets: tuple[str | None, ...] = ()) -> SendError:
-    """The same for a call that may be repeated freely (reads, configuration): nothing is uncertain."""
+def call_error(response: Response, *, secrets: Secrets = ()) -> SendError:
+    """The same for a call that may be repeated freely."""
     return repeatable(send_error(response, secrets=secrets))
-
-
-def repeatable(error: SendError) -> SendError:
-    """*error* as it counts where no message can have gone out."""
-    if isinstance(error, Uncertain):
-        return Unavailable(error.detail, code=error.code, retry_after_s=error.retry_after_s, scope=error.scope)
-    return error
 
 
 def is_missing(response: Response) -> bool:
     """Whether what the path names is not there."""
-    return response.status == 404 or _number(answer(response).get("code")) == _NOT_FOUND
+    return response.status == 404 or code_of(answer(response).get("code")) == _NOT_FOUND
 
 
 def answer(response: Response) -> Object:
     """The JSON object of *response*, empty where there is none."""
-    try:
-        value = _json.read(response.body)
-    except Malformed:
-        return {}
-    return value if isinstance(value, dict) else {}
-
-
-def _number(code: Any) -> int | None:
-    try:
-        return None if isinstance(code, bool) else int(code)
-    except (TypeError, ValueError, OverflowError):
-        return None
+    return _json.object_in(response.body) or {}
 
 
 def _by_status(status: int) -> Verdict:
@@ -137,14 +106,7 @@ def _by_status(status: int) -> Verdict:
     return Verdict(Uncertain)
 
 
-def _wait_s(response: Response, code: int | None) -> float | None:
-    asked = response.headers.get("retry-after", "")
-    if asked.isascii() and asked.isdecimal() and len(asked) < 8:
-        return float(asked)
-    return _WAIT_S.get(code or 0)
-
-
-def _detail(problem: Object, response: Response, secrets: tuple[str | None, ...]) -> str:
+def _detail(problem: Object, response: Response) -> str:
     """Older APIs answer with a message, newer ones with a title and a detail."""
     parts = [text(problem, name) for name in ("message", "title", "detail")]
     if not any(parts):
@@ -152,8 +114,4 @@ def _detail(problem: Object, response: Response, secrets: tuple[str | None, ...]
     # Twilio's support asks for the request id.
     if request_id := response.headers.get("twilio-request-id") or word(problem, "instance"):
         parts.append(f"request {request_id}")
-    detail = "; ".join(dict.fromkeys(part for part in parts if part))
-    for secret in secrets:
-        # A shorter word is in any sentence by chance.
-        detail = detail.replace(secret, "…") if secret and len(secret) >= _SHORTEST_SECRET else detail
-    return detail
+    return "; ".join(dict.fromkeys(part for part in parts if part))

@@ -6,13 +6,12 @@ Source: https://www.twilio.com/docs/messaging/api/message-resource,
 
 import json
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from decimal import Decimal
-from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import quote, urlsplit, urlunsplit
 
-from .._values import Object, is_user_id, listed, phone, text, word
+from .._values import Object, decimal, is_user_id, listed, mail_date, phone, text, word
 from ..base import Response
 from ..errors import Rejected, Unsupported
 from ..messages import (
@@ -200,7 +199,7 @@ def _is_same(message: Object, wanted: dict[str, str]) -> bool:
 
 
 def _is_since(message: Object, since: datetime) -> bool:
-    created_at = _moment(text(message, "date_created"))
+    created_at = mail_date(text(message, "date_created"))
     return created_at is not None and created_at >= since - _CLOCKS_DIFFER
 
 
@@ -209,7 +208,7 @@ def _result(message: Object) -> MessageResult:
     contact = Contact(phone=phone(to), user_id=to if is_user_id(to) else None)
     return MessageResult(
         provider_message_id=word(message, "sid") or "",
-        timestamp=_moment(text(message, "date_created")),
+        timestamp=mail_date(text(message, "date_created")),
         cost=_cost(message),
         contact=contact if contact.phone or contact.user_id else None,
     )
@@ -217,14 +216,5 @@ def _result(message: Object) -> MessageResult:
 
 def _cost(message: Object) -> str | None:
     """What it costs, once Twilio knows. It writes charges as negative amounts."""
-    price, unit = text(message, "price"), text(message, "price_unit")
+    price, unit = decimal(text(message, "price")), text(message, "price_unit")
     return f"{price.removeprefix('-')} {unit}" if price and unit else None
-
-
-def _moment(value: str | None) -> datetime | None:
-    """A time as RFC 2822 writes it, as answers do."""
-    try:
-        at = parsedate_to_datetime(value or "")
-    except (ArithmeticError, LookupError, TypeError, ValueError):
-        return None
-    return None if at.tzinfo is None else at.astimezone(UTC)

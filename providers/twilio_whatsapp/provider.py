@@ -14,6 +14,7 @@ import msgspec
 from msgspec import Meta
 
 from .._values import Object, phone, word
+from .._verdicts import repeatable
 from ..base import Check, Flow, Pacing, ProviderInfo, Request, Response, Webhook, WhatsAppProvider, refused_status
 from ..errors import AccountBroken, Rejected, Restricted, Unavailable, Uncertain, Unsupported
 from ..messages import Event, Interactive, Media, MessageData, MessageResult, ProviderStatus, Recipient, Template
@@ -21,7 +22,7 @@ from . import account as twilio_account
 from . import inbound, interactive, outbound, signature
 from .api import Api
 from .content import media_path
-from .errors import call_error, is_missing, repeatable
+from .errors import call_error, is_missing
 from .media import is_redirect, media_of
 from .outbound import CHANNEL, Form
 

@@ -10,7 +10,6 @@ from typing import Any, Literal
 
 from .. import _json
 from .._values import UNREADABLE, Object, Unreadable, flag, listed, mapping, number, safe_filename, text, word
-from ..errors import Malformed
 from ..messages import (
     Audio,
     ButtonReply,
@@ -237,19 +236,11 @@ def _choice(choice: Object, body: str | None) -> Content:
 def _flow(flow: Object, body: str | None) -> Content:
     """The answer to a flow, or the tap on a newer kind of button: that has an id."""
     written = text(flow, "paramsJson") or text(flow, "paramsJSON") or ""
-    data = _object_in(written)
+    data = _json.object_in(written)
     identity = word(data or {}, "id")
     if identity is not None:
         return ButtonReply(id=identity, title=body or identity, source="interactive")
     return FlowReply(raw=written, name=text(flow, "name"), body=body, data=data)
-
-
-def _object_in(written: str) -> Object | None:
-    try:
-        data = _json.read(written.encode())
-    except Malformed:
-        return None
-    return data if isinstance(data, dict) else None
 
 
 # ---------------------------------------------------------------- about the message

@@ -9,107 +9,84 @@ Source: https://waha.devlike.pro/docs/how-to/send-messages, reports in
 import re
 from typing import Any
 
-import msgspec
-
 from .. import _json
 from .._values import Object, mapping, text
+from .._verdicts import Secrets, Verdict, error_of, repeatable, without_secrets
 from ..base import Response
 from ..errors import AccountBroken, Malformed, Rejected, Restricted, SendError, Throttled, Unavailable, Uncertain
 from ..messages import ErrorInfo
 
-ErrorClass = type[SendError]
-
-
-class Verdict(msgspec.Struct, frozen=True):
-    """``scope`` is what the trouble is limited to; ``wait_s`` how long to wait where the answer does not say."""
-
-    error: ErrorClass
-    code: str
-    meaning: str
-    scope: str | None = None
-    wait_s: float | None = None
-
-
-_UNRESOLVED = Verdict(Rejected, "recipient_unresolved", "the recipient is probably not on WhatsApp", "recipient")
-_NO_FILE = Verdict(Rejected, "file_unreachable", "the WAHA server could not fetch the file", "media")
-_STARTING = Verdict(Unavailable, "session_starting", "the session is connecting", "session", 10)
-_UNLINKED = Verdict(AccountBroken, "session_not_working", "the session is not linked to a phone", "session")
-_ENGINE = Verdict(Rejected, "not_implemented", "the engine of the WAHA server cannot do this", "engine")
-_GONE = "the browser of the session broke down during the call"
+_UNRESOLVED = Verdict(Rejected, "recipient", "recipient_unresolved", "the recipient is probably not on WhatsApp")
+_NO_FILE = Verdict(Rejected, "media", "file_unreachable", "the WAHA server could not fetch the file")
 # The server's words, now and before 2025. An address it does not know is repeated, with `sessions` in it.
 _NO_SESSION = r"session not found|find a session"
 
-# (statuses, what the answer says, verdict). A session that is not ready says `session <STATUS>`.
-_TABLE: tuple[tuple[tuple[int, ...], str, Verdict], ...] = (
-    ((401,), "", Verdict(AccountBroken, "unauthorized", "the WAHA server refuses the API key", "token")),
-    ((403,), "", Verdict(AccountBroken, "forbidden", "the API key may not do this with this session", "token")),
-    ((404,), _NO_SESSION, Verdict(AccountBroken, "session_missing", "the WAHA server has no such session", "session")),
-    ((404,), "", Verdict(AccountBroken, "path_missing", "the WAHA server is too old, or is none", "server")),
-    ((413,), "", Verdict(Rejected, "too_large", "the message is too large for the WAHA server", "message")),
-    ((422,), r"^session STARTING$", _STARTING),
-    ((422,), r"^session ", _UNLINKED),
-    ((422,), r"not implemented|docker image", _ENGINE),
-    ((422,), "", Verdict(Rejected, "unprocessable", "the WAHA server refuses the message", "message")),
-    ((429,), "", Verdict(Throttled, "too_many_requests", "too many requests", wait_s=30)),
+# (status, what the answer says, verdict). A session that is not ready says `session <STATUS>`.
+_TABLE = (
+    (401, "", Verdict(AccountBroken, "token", "unauthorized", "the WAHA server refuses the API key")),
+    (403, "", Verdict(AccountBroken, "token", "forbidden", "the API key may not do this with this session")),
+    (404, _NO_SESSION, Verdict(AccountBroken, "session", "session_missing", "the WAHA server has no such session")),
+    (404, "", Verdict(AccountBroken, "server", "path_missing", "this is no WAHA server, or one that is too old")),
+    (413, "", Verdict(Rejected, "message", "too_large", "the message is too large for the WAHA server")),
+    (422, "^session STARTING$", Verdict(Unavailable, "session", "session_starting", "the session is connecting", 10)),
+    (422, "^session ", Verdict(AccountBroken, "session", "session_not_working", "no phone is linked to the session")),
     (
-        (500,),
-        r"server returned error 463",
-        Verdict(Restricted, "463", "WhatsApp bars the account from new conversations", "new_conversations"),
+        422, "not implemented|docker image",
+        Verdict(Rejected, "engine", "not_implemented", "the engine of the WAHA server cannot do this"),
     ),
-    ((500,), r"no LID found for|No LID for user|Lid is missing in chat table", _UNRESOLVED),
+    (422, "", Verdict(Rejected, "message", "unprocessable", "the WAHA server refuses the message")),
+    (429, "", Verdict(Throttled, None, "too_many_requests", "too many requests", 30)),
     (
-        (500,),
-        r"server returned error 429|rate-overlimit",
-        Verdict(Throttled, "rate_overlimit", "WhatsApp wants fewer messages from the account", "number", 120),
+        500, "server returned error 463",
+        Verdict(Restricted, "new_conversations", "463", "WhatsApp bars the account from new conversations"),
     ),
-    ((500,), r"server returned error (479|400)", Verdict(Uncertain, "server_error", "WhatsApp answered with an error")),
+    (500, "no LID found for|No LID for user|Lid is missing in chat table", _UNRESOLVED),
     (
-        (500,),
-        r"invalid media type|ffmpeg",
-        Verdict(Rejected, "media_unreadable", "the WAHA server cannot convert the file", "media"),
+        500, "server returned error 429|rate-overlimit",
+        Verdict(Throttled, "number", "rate_overlimit", "WhatsApp wants fewer messages from the account", 120),
     ),
     (
-        (500,),
-        r"Protocol error|Target closed|Session closed|Execution context was destroyed|detached Frame",
-        Verdict(Uncertain, "browser_gone", _GONE, "session"),
+        500, r"server returned error (479|400)",
+        Verdict(Uncertain, None, "server_error", "WhatsApp answered with an error"),
     ),
-)
-_ROWS = tuple((statuses, re.compile(pattern, re.IGNORECASE), verdict) for statuses, pattern, verdict in _TABLE)
+    (
+        500, "invalid media type|ffmpeg",
+        Verdict(Rejected, "media", "media_unreadable", "the WAHA server cannot convert the file"),
+    ),
+    (
+        500, "Protocol error|Target closed|Session closed|Execution context was destroyed|detached Frame",
+        Verdict(Uncertain, "session", "browser_gone", "the browser of the session crashed during the call"),
+    ),
+)  # fmt: skip
+_ROWS = tuple((status, re.compile(pattern, re.IGNORECASE), verdict) for status, pattern, verdict in _TABLE)
 # Fetching precedes sending, so these are refusals where there was a file to fetch, and riddles where there was none.
 _FETCH = re.compile(r"Request failed with status code 4\d\d|ENOTFOUND|getaddrinfo")
 
 _LONGEST_QUOTE = 200
-_LONG_SECRET = 8
 
 
-def send_error(response: Response, *, secrets: tuple[str, ...], by_url: bool = False) -> SendError:
+def send_error(response: Response, *, secrets: Secrets, by_url: bool = False) -> SendError:
     """What an answer that is no acceptance means. *by_url*: WAHA had a file to fetch. *secrets* never appear in it."""
-    said = _said(response)
-    verdict = _verdict(response.status, said, by_url=by_url)
-    asked_s = _asked_wait_s(response)
-    return verdict.error(
-        _detail(verdict, said, secrets),
-        code=verdict.code,
-        retry_after_s=verdict.wait_s if asked_s is None else asked_s,
-        scope=verdict.scope,
-    )
+    message = _message(response)
+    verdict = _verdict(response.status, message, by_url=by_url)
+    # Hidden before it is cut: of a secret at the cut nothing must be left.
+    quoted = without_secrets(message, secrets)[:_LONGEST_QUOTE]
+    detail = f"{verdict.meaning}: {quoted}" if quoted else verdict.meaning
+    return error_of(verdict, response, detail, code=verdict.code, secrets=(), wait_s=verdict.wait_s)
 
 
-def call_error(response: Response, *, secrets: tuple[str, ...]) -> SendError:
-    """The same for a call that may be repeated freely (reads, configuration): nothing is uncertain."""
-    error = send_error(response, secrets=secrets)
-    if isinstance(error, Uncertain):
-        return Unavailable(error.detail, code=error.code, retry_after_s=error.retry_after_s, scope=error.scope)
-    return error
+def call_error(response: Response, *, secrets: Secrets) -> SendError:
+    """The same for a call that may be repeated freely."""
+    return repeatable(send_error(response, secrets=secrets))
 
 
 def is_missing_session(response: Response) -> bool:
-    return response.status == 404 and re.search(_NO_SESSION, _said(response), re.IGNORECASE) is not None
+    return response.status == 404 and re.search(_NO_SESSION, _message(response), re.IGNORECASE) is not None
 
 
 def is_unresolved(response: Response) -> bool:
     """Whether nothing was sent because the engine could not tell who the recipient is."""
-    return _verdict(response.status, _said(response), by_url=False) is _UNRESOLVED
+    return _verdict(response.status, _message(response), by_url=False) is _UNRESOLVED
 
 
 def reported(error: Object) -> ErrorInfo:
@@ -135,23 +112,22 @@ def answer(response: Response) -> Any:
 
 
 def answered_object(response: Response) -> Object:
-    value = answer(response)
-    return value if isinstance(value, dict) else {}
+    return _json.object_in(response.body) or {}
 
 
-def _verdict(status: int, said: str, *, by_url: bool) -> Verdict:
-    if status == 500 and by_url and _FETCH.search(said):
+def _verdict(status: int, message: str, *, by_url: bool) -> Verdict:
+    if status == 500 and by_url and _FETCH.search(message):
         return _NO_FILE
-    for statuses, pattern, verdict in _ROWS:
-        if status in statuses and pattern.search(said):
+    for refused, pattern, verdict in _ROWS:
+        if status == refused and pattern.search(message):
             return verdict
     if 400 <= status < 500:
-        return Verdict(Rejected, f"http_{status}", "the WAHA server refuses the message", "message")
+        return Verdict(Rejected, "message", f"http_{status}", "the WAHA server refuses the message")
     # Any other 500 too: in July 2026 WEBJS delivered, and broke down building the answer.
-    return Verdict(Uncertain, f"http_{status}", f"HTTP {status} without an id of a message")
+    return Verdict(Uncertain, None, f"http_{status}", f"HTTP {status} without an id of a message")
 
 
-def _said(response: Response) -> str:
+def _message(response: Response) -> str:
     """What the answer says for people. The rest of a 500 repeats our request, with all that was written in it."""
     body = answered_object(response)
     if isinstance(body.get("status"), str) and "expected" in body:
@@ -160,17 +136,3 @@ def _said(response: Response) -> str:
     if isinstance(message, list):
         return "; ".join(part for part in message if isinstance(part, str))
     return message if isinstance(message, str) else ""
-
-
-def _detail(verdict: Verdict, said: str, secrets: tuple[str, ...]) -> str:
-    for secret in secrets:
-        # A short one is in other words by chance.
-        bound = "" if len(secret) >= _LONG_SECRET else r"\b"
-        said = re.sub(bound + re.escape(secret) + bound, "…", said)
-    quoted = said[:_LONGEST_QUOTE]
-    return f"{verdict.meaning}: {quoted}" if quoted else verdict.meaning
-
-
-def _asked_wait_s(response: Response) -> float | None:
-    asked = response.headers.get("retry-after", "")
-    return float(asked) if asked.isascii() and asked.isdecimal() and len(asked) < 7 else None

@@ -17,6 +17,7 @@ import msgspec
 from msgspec import Meta
 
 from .._values import Object, text
+from .._verdicts import unexpected_answer
 from ..base import Check, Flow, Pacing, ProviderInfo, Request, Response, Webhook, WhatsAppProvider, refused_status
 from ..errors import AccountBroken, Rejected, Restricted, Unavailable, Unverified
 from ..messages import Event, Media, MessageData, MessageResult, Pairing, ProviderStatus, Recipient
@@ -325,7 +326,7 @@ class WhatsAppWeb(WhatsAppProvider, frozen=True, kw_only=True):
         told = yield from self._call(self._request("POST", f"api/{self.session}/auth/request-code", body))
         code = _text_in(told, "code")
         if code is None:
-            raise Unavailable("the answer is not the one documented", code="unexpected_answer")
+            raise unexpected_answer()
         return code
 
     def unpair(self) -> Flow[None]:
@@ -346,7 +347,7 @@ class WhatsAppWeb(WhatsAppProvider, frozen=True, kw_only=True):
             return None
         session = self._answered(response)
         if not isinstance(session, dict) or text(session, "status") is None:
-            raise Unavailable("the answer is not the one documented", code="unexpected_answer")
+            raise unexpected_answer()
         return session
 
     def _create(self, webhooks: list[Any]) -> Flow[bool]:

@@ -484,7 +484,7 @@ HARMLESS = {
     "providers.base.ConfigField": "about a field, public",
     "providers.base.Check": "the outcome of a connection test, shown to the organization; never logged",
     "providers.registry.RegistryEntry": "about the plug-in, public",
-    "providers.cloud_api.errors.Verdict": "a class of error",
+    "providers._verdicts.Verdict": "a class of error",
     "ingress.web.auth.Principal": "the name is the id of a key",
     "ingress.switching.manager._Active": "the name of a plug-in",
     "ingress.delivery.relay.Answer": "error is a status or the name of an exception",
