@@ -34,11 +34,11 @@ from .receiving.webhooks import WebhookReceiver
 from .sending.attempts import Attempts
 from .sending.breakers import Breakers
 from .sending.bulkhead import Bulkhead
-from .sending.lost_answers import Asking
+from .sending.lost_answers import LostAnswers
 from .sending.outbound import Outbound
 from .sending.outcomes import Outcomes
 from .sending.pacing import Pacer
-from .sending.recovery import Takeover, forever
+from .sending.recovery import Recovery, forever
 from .settings import Settings
 from .storage.database import Database
 from .storage.redis_state import RedisState
@@ -165,15 +165,15 @@ class Application:
     ) -> Outbound:
         """All that sending takes. What is left last stores what the others still have to say."""
         outcomes = await stack.enter_async_context(Outcomes(database, wakeups))
-        asking = await stack.enter_async_context(Asking(caller, outcomes))
+        lost_answers = await stack.enter_async_context(LostAnswers(caller, outcomes))
         await stack.enter_async_context(breakers)
         bulkhead = Bulkhead()
         metrics.bulkhead_waiting.set_function(lambda: bulkhead.waiting)
         attempts = Attempts(database, caller, outcomes, breakers, Pacer(redis), bulkhead, manager.in_flight)
         outbound = await stack.enter_async_context(
-            Outbound(database, manager, attempts, outcomes, asking, breakers, bulkhead)
+            Outbound(database, manager, attempts, outcomes, lost_answers, breakers, bulkhead)
         )
-        await stack.enter_async_context(Takeover(database, manager, outbound, outcomes, asking, self.closing))
+        await stack.enter_async_context(Recovery(database, manager, outbound, outcomes, lost_answers, self.closing))
         return outbound
 
 

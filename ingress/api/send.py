@@ -31,7 +31,7 @@ from providers.messages import (
 
 from .. import metrics, tracing
 from ..identifiers import parse_id
-from ..sending.message import Order, SendState, state_of
+from ..sending.message import SendIntent, SendState, state_of
 from ..sending.outbound import EXPIRES_AT_MOST_S, Duplicate, NoneReady, NotConfigured, Outbound
 from ..sending.outcomes import LeaseLost
 from ..shares import Shares
@@ -182,7 +182,7 @@ async def send(request: Request[Any]) -> Response:
         metrics.child(metrics.send_requests, "invalid").inc()
         raise
     database: Database = request.state["database"]
-    order = Order(
+    intent = SendIntent(
         to=_recipient(asked),
         content=_content(asked),
         lead_id=asked.lead_id,
@@ -202,7 +202,7 @@ async def send(request: Request[Any]) -> Response:
     try:
         message_id, task = await outbound.send(
             organization_id,
-            order,
+            intent,
             idempotency_key=key,
             request_hash=fingerprint,
             request_id=request.state["request_id"],

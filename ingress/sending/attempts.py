@@ -43,7 +43,7 @@ from ..tracing import trace_of
 from .breakers import Breakers, ended_by
 from .budget import RetryBudgets
 from .bulkhead import Bulkhead
-from .message import Sending, message_of
+from .message import Dispatch, message_of
 from .outcomes import STORE_RETRY_S, LeaseLost, Outcomes
 from .pacing import Pacer
 
@@ -64,11 +64,11 @@ BREAKER_OPEN = "breaker_open"
 PASSING = (Throttled, Unavailable, Unsupported, AccountBroken)
 
 
-class Stale(Exception):
+class VersionMoved(Exception):
     """The organization's version moved on."""
 
 
-class Settled(Exception):
+class AlreadyTaken(Exception):
     """A status says that an earlier attempt was taken after all."""
 
 
@@ -105,24 +105,25 @@ class Attempts:
         self._in_flight = in_flight
         self._budgets = RetryBudgets()
 
-    async def through(self, config: Config, sending: Sending) -> MessageResult:
+    async def through(self, config: Config, dispatch: Dispatch) -> MessageResult:
         """Send through one config, repeating what may be repeated.
 
-        Raises what the last attempt raised: `SendError`, `Stale`, `Settled`, `LeaseLost`, `StoreUnavailable`.
+        Raises what the last attempt raised: `SendError`, `VersionMoved`, `AlreadyTaken`, `LeaseLost`,
+        `StoreUnavailable`.
         """
         self._budgets.first_attempt(config)
         try:
-            return await self._attempt(config, sending)
+            return await self._attempt(config, dispatch)
         except SendError as failed:
-            if not sending.repeats(failed):
+            if not dispatch.repeats(failed):
                 raise
             first: SendError | None = failed
-            goes_on = sending.moves_on(failed) and sending.has_fallback(config)
+            goes_on = dispatch.moves_on(failed) and dispatch.has_fallback(config)
         async for attempt in AsyncRetrying(
-            retry=retry_if_exception(lambda error: isinstance(error, SendError) and sending.repeats(error)),
+            retry=retry_if_exception(lambda error: isinstance(error, SendError) and dispatch.repeats(error)),
             stop=_either(
                 stop_after_attempt(ATTEMPTS_WITH_FALLBACK if goes_on else ATTEMPTS),
-                self._out_of_patience(config, sending),
+                self._out_of_patience(config, dispatch),
             ),
             wait=_wait_with_fallback if goes_on else _wait,
             reraise=True,
@@ -131,18 +132,18 @@ class Attempts:
                 if first is not None:  # the first attempt is over; tenacity takes it from there
                     failed_first, first = first, None
                     raise failed_first
-                return await self._attempt(config, sending)
+                return await self._attempt(config, dispatch)
         raise AssertionError("tenacity ends by returning or raising")
 
-    def _out_of_patience(self, config: Config, sending: Sending) -> Callable[[RetryCallState], bool]:
+    def _out_of_patience(self, config: Config, dispatch: Dispatch) -> Callable[[RetryCallState], bool]:
         """Whether not to repeat: the breaker, the deadline, a wait too long where another is ready, the budget."""
 
         def stop(state: RetryCallState) -> bool:
             error = state.outcome.exception() if state.outcome else None
             assert isinstance(error, SendError)
-            if state.upcoming_sleep >= sending.left_s:
+            if state.upcoming_sleep >= dispatch.left_s:
                 return True
-            goes_on = sending.moves_on(error) and sending.has_fallback(config)
+            goes_on = dispatch.moves_on(error) and dispatch.has_fallback(config)
             if error.code == BREAKER_OPEN:
                 return goes_on  # nothing was called, so with no other provider it may as well wait
             if self._breakers.wait_s(config) > 0 or (goes_on and state.upcoming_sleep > PATIENCE_S):
@@ -154,36 +155,36 @@ class Attempts:
 
         return stop
 
-    async def _attempt(self, config: Config, sending: Sending) -> MessageResult:
+    async def _attempt(self, config: Config, dispatch: Dispatch) -> MessageResult:
         """One call, its intent committed before."""
-        organization_id = sending.organization_id
-        await self._cleared(config, sending)
+        organization_id = dispatch.organization_id
+        await self._cleared(config, dispatch)
         started = monotonic()
         try:
-            return await self._call(config, sending)
+            return await self._call(config, dispatch)
         except SendError as error:
-            await self._note(sending, config, error, started)
+            await self._note(dispatch, config, error, started)
             raise
         finally:
             self._bulkhead.leave(organization_id)
 
-    async def _call(self, config: Config, sending: Sending) -> MessageResult:
+    async def _call(self, config: Config, dispatch: Dispatch) -> MessageResult:
         permit = self._breakers.enter(config)
         if permit is None:
             raise breaker_open(self._breakers.wait_s(config))
         started = monotonic()
         try:
-            flow = config.provider.send_message(message_of(config, sending))
-            exchange = self._caller.traced(sending.traceparent) if sending.traceparent else None
+            flow = config.provider.send_message(message_of(config, dispatch))
+            exchange = self._caller.traced(dispatch.traceparent) if dispatch.traceparent else None
             self._in_flight.enter(config.id)
             try:
-                result = await self._caller.run(flow, min(CALL_TIMEOUT_S, sending.left_s), exchange)
+                result = await self._caller.run(flow, min(CALL_TIMEOUT_S, dispatch.left_s), exchange)
             finally:
                 self._in_flight.leave(config.id)
         except SendError as error:
             self._breakers.leave(config, permit, ended_by(error))
             if isinstance(error, Throttled):
-                await self._pacer.throttled(config, sending.contact, error)
+                await self._pacer.throttled(config, dispatch.contact, error)
             raise
         except Exception as error:
             # A plug-in that breaks after its request was written may have sent: the careful reading.
@@ -194,27 +195,27 @@ class Attempts:
             self._breakers.leave(config, permit, "neutral")
             raise
         self._breakers.leave(config, permit, "ok")
-        _observe(sending, config, "ok", None, started)
+        _observe(dispatch, config, "ok", None, started)
         return result
 
-    async def _cleared(self, config: Config, sending: Sending) -> None:
+    async def _cleared(self, config: Config, dispatch: Dispatch) -> None:
         """Begin the attempt, and return with a slot to make it in. Raises `Throttled` where that would be too late."""
-        organization_id = sending.organization_id
+        organization_id = dispatch.organization_id
         has_turn = has_slot = False
         try:
             while True:
-                if sending.begun:
-                    await self._begin_next(config, sending)
-                sending.begun = True
-                if sending.left_s <= 0:
+                if dispatch.begun:
+                    await self._begin_next(config, dispatch)
+                dispatch.begun = True
+                if dispatch.left_s <= 0:
                     raise expired()
-                wait_s = 0.0 if has_turn else await self._turn(config, sending)
+                wait_s = 0.0 if has_turn else await self._turn(config, dispatch)
                 if wait_s > MOMENT_S:
-                    await self._check_expressible(config, sending)
+                    await self._check_expressible(config, dispatch)
                     if has_slot:
                         has_slot = False
                         self._bulkhead.leave(organization_id)
-                    await self._wait_noted(config, sending, "pacing", wait_s)
+                    await self._wait_noted(config, dispatch, "pacing", wait_s)
                     await asyncio.sleep(wait_s)
                     has_turn = True
                     continue
@@ -223,44 +224,44 @@ class Attempts:
                 if has_slot or await self._bulkhead.enter(organization_id, MOMENT_S):
                     has_slot = False  # whoever asked has it now
                     return
-                await self._wait_noted(config, sending, "bulkhead", None)
+                await self._wait_noted(config, dispatch, "bulkhead", None)
                 with metrics.child(metrics.bulkhead_wait, config.provider_type).time():
-                    has_slot = await self._bulkhead.enter(organization_id, max(0.0, sending.left_s))
+                    has_slot = await self._bulkhead.enter(organization_id, max(0.0, dispatch.left_s))
                 has_turn = False  # it was for then, not for now
         finally:
             if has_slot:
                 self._bulkhead.leave(organization_id)
 
-    async def _turn(self, config: Config, sending: Sending) -> float:
+    async def _turn(self, config: Config, dispatch: Dispatch) -> float:
         """Seconds until the sender's turn, which is reserved. Raises `Throttled` where that is too late."""
-        at_most_s = sending.left_s
+        at_most_s = dispatch.left_s
         error = Throttled("the sender's next turn is too late", code="pacing")
-        if sending.moves_on(error) and sending.has_fallback(config):
+        if dispatch.moves_on(error) and dispatch.has_fallback(config):
             at_most_s = min(at_most_s, PATIENCE_S)
-        turn = await self._pacer.turn(config, sending.contact, at_most_s)
+        turn = await self._pacer.turn(config, dispatch.contact, at_most_s)
         if turn.wait_s > at_most_s:
             error.retry_after_s = turn.wait_s
             error.scope = turn.scope
-            await self._note(sending, config, error, monotonic())
+            await self._note(dispatch, config, error, monotonic())
             raise error
         return turn.wait_s
 
-    async def _check_expressible(self, config: Config, sending: Sending) -> None:
+    async def _check_expressible(self, config: Config, dispatch: Dispatch) -> None:
         """Raise before a long wait what would be raised after it, before anything is called."""
-        flow = config.provider.send_message(message_of(config, sending))
+        flow = config.provider.send_message(message_of(config, dispatch))
         try:
             next(flow, None)
         except SendError as error:
-            await self._note(sending, config, error, monotonic())
+            await self._note(dispatch, config, error, monotonic())
             raise
         finally:
             flow.close()
 
-    async def _wait_noted(self, config: Config, sending: Sending, code: str, wait_s: float | None) -> None:
+    async def _wait_noted(self, config: Config, dispatch: Dispatch, code: str, wait_s: float | None) -> None:
         waits = Throttled("the message waits for its turn to be sent", code=code, retry_after_s=wait_s)
-        await self._note(sending, config, waits, monotonic())
+        await self._note(dispatch, config, waits, monotonic())
 
-    async def _begin_next(self, config: Config, sending: Sending) -> None:
+    async def _begin_next(self, config: Config, dispatch: Dispatch) -> None:
         async for begin in AsyncRetrying(
             retry=retry_if_exception_type(StoreUnavailable),
             stop=stop_after_delay(sends.LEASE_S),
@@ -272,48 +273,48 @@ class Attempts:
                 async with self._database.worker() as connection:
                     begun = await sends.begin_attempt(
                         connection,
-                        sending.organization_id,
-                        sending.id,
-                        number=sending.number + 1,
+                        dispatch.organization_id,
+                        dispatch.id,
+                        number=dispatch.number + 1,
                         config_id=config.id,
                         provider=config.provider_type,
-                        version=sending.route.version,
-                        lease_id=sending.lease_id,
+                        version=dispatch.route.version,
+                        lease_id=dispatch.lease_id,
                     )
         if begun.settled:
-            raise Settled
+            raise AlreadyTaken
         if not begun.held:
             raise LeaseLost
         if not begun.current:
-            raise Stale
-        sending.number += 1
+            raise VersionMoved
+        dispatch.number += 1
 
-    async def _note(self, sending: Sending, config: Config, error: SendError, started: float) -> None:
+    async def _note(self, dispatch: Dispatch, config: Config, error: SendError, started: float) -> None:
         """Write down how an attempt ended, where another one may follow."""
-        _observe(sending, config, type(error).__name__, error.code, started)
+        _observe(dispatch, config, type(error).__name__, error.code, started)
         if isinstance(error, Uncertain):
-            sending.uncertain = error
-            if sending.on_uncertain == "hold":
+            dispatch.uncertain = error
+            if dispatch.on_uncertain == "hold":
                 return
         elif not isinstance(error, PASSING):
             return
-        await self._outcomes.note(sending, config, error, started)
+        await self._outcomes.note(dispatch, config, error, started)
 
 
-def _observe(sending: Sending, config: Config, outcome: str, code: str | None, started: float) -> None:
+def _observe(dispatch: Dispatch, config: Config, outcome: str, code: str | None, started: float) -> None:
     elapsed = monotonic() - started
     metrics.child(metrics.send_attempts, config.provider_type, outcome).inc()
     metrics.send_attempt_seconds.observe(elapsed, config.provider_type, outcome)
     log.wide(
         "send_attempt",
-        request=sending.request_id,
-        trace_id=trace_of(sending.traceparent),
-        organization=sending.organization_id,
-        message=sending.id,
-        attempt=sending.number,
+        request=dispatch.request_id,
+        trace_id=trace_of(dispatch.traceparent),
+        organization=dispatch.organization_id,
+        message=dispatch.id,
+        attempt=dispatch.number,
         config=config.id,
         provider=config.provider_type,
-        version=sending.route.version,
+        version=dispatch.route.version,
         outcome=outcome,
         code=code,
         ms=round(elapsed * 1000, 1),

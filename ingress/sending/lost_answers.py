@@ -9,7 +9,7 @@ from ..calls.driver import Caller
 from ..storage.database import StoreUnavailable
 from ..storage.group_commit import Overloaded
 from ..switching.manager import Config
-from .message import Sending, message_of
+from .message import Dispatch, message_of
 from .outcomes import LeaseLost, Outcomes
 
 logger = logging.getLogger("ingress.sending.lost_answers")
@@ -18,7 +18,7 @@ logger = logging.getLogger("ingress.sending.lost_answers")
 ASK_AFTER_S = (1.0, 5.0, 20.0)
 
 
-class Asking:
+class LostAnswers:
     """Asks in the background. Enter it once a process."""
 
     def __init__(self, caller: Caller, outcomes: Outcomes) -> None:
@@ -26,7 +26,7 @@ class Asking:
         self._outcomes = outcomes
         self._tasks: set[asyncio.Task[None]] = set()
 
-    async def __aenter__(self) -> "Asking":
+    async def __aenter__(self) -> "LostAnswers":
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -34,10 +34,10 @@ class Asking:
         for task in self._tasks:
             task.cancel()
 
-    async def find(self, config: Config, sending: Sending) -> MessageResult | None:
+    async def find(self, config: Config, dispatch: Dispatch) -> MessageResult | None:
         """The message of the last attempt as its provider has it; None where nobody can tell."""
         try:
-            return await self._caller.run(config.provider.find_message(message_of(config, sending)))
+            return await self._caller.run(config.provider.find_message(message_of(config, dispatch)))
         except SendError as error:
             if not isinstance(error, Unsupported):
                 logger.warning("config %s cannot be asked for a message: %s", config.id, error.code)
@@ -45,19 +45,19 @@ class Asking:
             logger.exception("the provider plug-in failed")
         return None
 
-    def ask_later(self, config: Config, sending: Sending) -> None:
+    def ask_later(self, config: Config, dispatch: Dispatch) -> None:
         """Ask a few times, until it is found. A status may tell before."""
-        task = asyncio.create_task(self._ask(config, sending))
+        task = asyncio.create_task(self._ask(config, dispatch))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _ask(self, config: Config, sending: Sending) -> None:
+    async def _ask(self, config: Config, dispatch: Dispatch) -> None:
         for pause_s in ASK_AFTER_S:
             await asyncio.sleep(pause_s)
-            if (result := await self.find(config, sending)) is None:
+            if (result := await self.find(config, dispatch)) is None:
                 continue
             try:
-                await self._outcomes.accepted(sending, config, result)
+                await self._outcomes.accepted(dispatch, config, result)
             except (LeaseLost, StoreUnavailable, Overloaded) as error:
-                logger.warning("message %s was found and is left to who has it: %s", sending.id, type(error).__name__)
+                logger.warning("message %s was found and is left to who has it: %s", dispatch.id, type(error).__name__)
             return

@@ -22,7 +22,7 @@ from ..switching.policy import OnUncertain
 _encode = msgspec.json.Encoder().encode
 
 
-class Order(msgspec.Struct, frozen=True, kw_only=True):
+class SendIntent(msgspec.Struct, frozen=True, kw_only=True):
     """A send as it was asked for, and as it is kept for whoever has to go on with it."""
 
     to: Recipient
@@ -34,7 +34,7 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     expires_at: datetime | None = None  # None: nobody said, so only our own trying ends
 
     def __repr__(self) -> str:
-        return f"Order(content={type(self.content).__name__})"
+        return f"SendIntent(content={type(self.content).__name__})"
 
     @property
     def may_fall_back(self) -> bool:
@@ -94,7 +94,7 @@ def state_of(row: asyncpg.Record) -> SendState:
     )
 
 
-class Sending:
+class Dispatch:
     """One message under way in this process."""
 
     def __init__(
@@ -102,7 +102,7 @@ class Sending:
         organization_id: UUID,
         message_id: UUID,
         lease_id: UUID,
-        order: Order,
+        intent: SendIntent,
         route: Route,
         created_at: datetime,
         expires_at: datetime,
@@ -112,7 +112,7 @@ class Sending:
         self.organization_id = organization_id
         self.id = message_id
         self.lease_id = lease_id
-        self.order = order
+        self.intent = intent
         self.route = route
         self.created_at = created_at
         self.expires_at = expires_at
@@ -130,7 +130,7 @@ class Sending:
         self._conversation: Conversation | None = None
 
     def __repr__(self) -> str:
-        return f"Sending({self.id}, attempt {self.number})"
+        return f"Dispatch({self.id}, attempt {self.number})"
 
     @property
     def left_s(self) -> float:
@@ -143,22 +143,22 @@ class Sending:
 
     @property
     def _may_fall_back(self) -> bool:
-        return self.order.may_fall_back and self.route.may_fall_back
+        return self.intent.may_fall_back and self.route.may_fall_back
 
     @property
     def on_uncertain(self) -> OnUncertain:
-        return self.order.on_uncertain or self.route.policy.on_uncertain
+        return self.intent.on_uncertain or self.route.policy.on_uncertain
 
     @property
     def contact(self) -> str:
         """Who gets it, as one text."""
-        to = self.order.to
+        to = self.intent.to
         return to.phone or to.user_id or to.lid or to.group_id or ""
 
     def conversation(self, carrier: Carrier | Config) -> Conversation:
         """The conversation that it is part of when *carrier* carries it."""
         if self._conversation is None or self._conversation.sender != carrier.sender:
-            to = self.order.to
+            to = self.intent.to
             contact = None if to.group_id else Contact(phone=to.phone, user_id=to.user_id, lid=to.lid)
             identity = identifiers.conversation_id(self.organization_id, carrier.sender or "", contact, to.group_id)
             self._conversation = Conversation(identity, carrier.sender, contact, to.group_id)
@@ -182,44 +182,44 @@ class Sending:
         )
 
 
-def message_of(config: Config, sending: Sending) -> MessageData:
+def message_of(config: Config, dispatch: Dispatch) -> MessageData:
     """What the attempt under way says to the provider."""
     return MessageData(
-        to=sending.order.to,
-        content=sending.order.content,
-        organization_id=str(sending.organization_id),
-        correlation_id=correlation(sending.id, sending.number),
-        lead_id=sending.order.lead_id,
+        to=dispatch.intent.to,
+        content=dispatch.intent.content,
+        organization_id=str(dispatch.organization_id),
+        correlation_id=correlation(dispatch.id, dispatch.number),
+        lead_id=dispatch.intent.lead_id,
         # A quoted message is known only to the provider that carried it.
-        reply_to=sending.order.reply_to if sending.fallback_from is None else None,
+        reply_to=dispatch.intent.reply_to if dispatch.fallback_from is None else None,
         callback_url=config.callback_url,
-        created_at=sending.created_at,
-        valid_for_s=None if sending.order.expires_at is None else max(1, round(sending.left_s)),
+        created_at=dispatch.created_at,
+        valid_for_s=None if dispatch.intent.expires_at is None else max(1, round(dispatch.left_s)),
     )
 
 
 def status_event(
-    sending: Sending,
+    dispatch: Dispatch,
     carrier: Carrier | Config,
     status: Literal["accepted", "sent", "failed", "unknown"],
     error: ErrorInfo | None,
     provider_message_id: str | None,
 ) -> EventRow:
     """The end of a send, as the CRM reads it among the events."""
-    conversation = sending.conversation(carrier)
+    conversation = dispatch.conversation(carrier)
     data = EventData(
-        sending.organization_id,
+        dispatch.organization_id,
         carrier.provider_type,
         carrier.id,
         conversation,
         EventMessage(
-            id=sending.id,
+            id=dispatch.id,
             provider_message_id=provider_message_id,
-            lead_id=sending.order.lead_id,
-            attempts=sending.number,
-            fallback_from=sending.fallback_from,
-            fallback_reason=sending.fallback_reason,
+            lead_id=dispatch.intent.lead_id,
+            attempts=dispatch.number,
+            fallback_from=dispatch.fallback_from,
+            fallback_reason=dispatch.fallback_reason,
         ),
         Status(provider_message_id=provider_message_id, value=status, error=error),
     )
-    return EventRow(sending.organization_id, "message.status", carrier.id, conversation.id, _encode(data))
+    return EventRow(dispatch.organization_id, "message.status", carrier.id, conversation.id, _encode(data))

@@ -3,7 +3,7 @@
     claim ──▶ attempt ──▶ outcome
                │  ▲
                │  └── repeat, fall back: as far as the error and the organization's policy allow it (policy.py)
-               └────▶ held (Uncertain): a status settles it, or after a minute it is reported as unknown (takeover.py)
+               └────▶ held (Uncertain): a status settles it, or after a minute it is reported as unknown (recovery.py)
 
 Who calls a provider has first inserted an attempt `where version = <the one it believes in>`, so no attempt that
 begins after a switch was acknowledged uses the old provider, whatever any cache says.
@@ -31,11 +31,11 @@ from ..storage.statements import sends
 from ..storage.statements.sends import Claim, Claimed
 from ..switching.manager import Config, WhatsAppProviderManager
 from ..tracing import trace_of
-from .attempts import BREAKER_OPEN, Attempts, Settled, Stale, breaker_open
+from .attempts import BREAKER_OPEN, AlreadyTaken, Attempts, VersionMoved, breaker_open
 from .breakers import Breakers
 from .bulkhead import Bulkhead
-from .lost_answers import Asking
-from .message import Carrier, Order, Sending, SendState
+from .lost_answers import LostAnswers
+from .message import Carrier, Dispatch, SendIntent, SendState
 from .outcomes import Outcomes
 
 logger = logging.getLogger("ingress.sending.outbound")
@@ -80,7 +80,7 @@ class Outbound:
         manager: WhatsAppProviderManager,
         attempts: Attempts,
         outcomes: Outcomes,
-        asking: Asking,
+        lost_answers: LostAnswers,
         breakers: Breakers,
         bulkhead: Bulkhead,
     ) -> None:
@@ -88,12 +88,12 @@ class Outbound:
         self._manager = manager
         self._attempts = attempts
         self._outcomes = outcomes
-        self._asking = asking
+        self._lost_answers = lost_answers
         self._breakers = breakers
         self._bulkhead = bulkhead
         self._claims: GroupCommit[Claim, Claimed] = GroupCommit("claims", database, WORKER, sends.claim)
         self._memory = Shares(HELD_BYTES, HELD_BYTES_EACH)
-        self._running: dict[UUID, Sending] = {}
+        self._running: dict[UUID, Dispatch] = {}
         # By message: its organization, and until when a claim that nobody confirmed may turn up.
         self._refused: dict[UUID, tuple[UUID, float]] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -127,7 +127,7 @@ class Outbound:
     async def send(
         self,
         organization_id: UUID,
-        order: Order,
+        intent: SendIntent,
         *,
         idempotency_key: str | None,
         request_hash: bytes,
@@ -139,10 +139,10 @@ class Outbound:
         Raises `NotConfigured`, `Duplicate`, `NoneReady`, `StoreUnavailable`, `Overloaded`.
         """
         now = datetime.now(UTC)
-        expires_at = order.expires_at or now + timedelta(seconds=EXPIRES_AFTER_S)
+        expires_at = intent.expires_at or now + timedelta(seconds=EXPIRES_AFTER_S)
         message_id, lease_id = identifiers.new_id(), identifiers.new_id()
         route = self._manager.known_route(organization_id) or await self._manager.route(organization_id)
-        request = _encode(order)
+        request = _encode(intent)
         if self._bulkhead.is_full(organization_id):
             raise Overloaded
         held_bytes = self._hold(organization_id, len(request))
@@ -150,18 +150,18 @@ class Outbound:
             while True:
                 if not route.order:
                     raise NotConfigured
-                sending = Sending(
-                    organization_id, message_id, lease_id, order, route, now, expires_at, request_id, traceparent
+                dispatch = Dispatch(
+                    organization_id, message_id, lease_id, intent, route, now, expires_at, request_id, traceparent
                 )
-                first = self._next(sending)
+                first = self._next(dispatch)
                 if first is None:
                     active = route.order[0].provider
-                    raise NoneReady(self._rest_s(sending), active if isinstance(active, MissingPlugin) else None)
+                    raise NoneReady(self._rest_s(dispatch), active if isinstance(active, MissingPlugin) else None)
                 claimed = await self._claims.submit(
                     Claim(
                         organization_id,
                         message_id,
-                        sending.conversation(route.order[0]).id,
+                        dispatch.conversation(route.order[0]).id,
                         idempotency_key,
                         request_hash,
                         request,
@@ -186,8 +186,8 @@ class Outbound:
             if isinstance(error, Unconfirmed | asyncio.CancelledError):
                 self._refused[message_id] = organization_id, math.inf
             raise
-        sending.claimed, sending.held_bytes = first, held_bytes
-        return message_id, self.start(sending)
+        dispatch.claimed, dispatch.held_bytes = first, held_bytes
+        return message_id, self.start(dispatch)
 
     def _hold(self, organization_id: UUID, size_bytes: int) -> int:
         """What is counted of a request's memory, until its send ends. Raises `Overloaded`."""
@@ -197,10 +197,10 @@ class Outbound:
             raise Overloaded
         return size_bytes
 
-    def start(self, sending: Sending) -> "asyncio.Task[SendState]":
+    def start(self, dispatch: Dispatch) -> "asyncio.Task[SendState]":
         """Send in a task of our own: a client that hangs up changes nothing."""
-        self._running[sending.id] = sending
-        return self.own(self._run(sending))
+        self._running[dispatch.id] = dispatch
+        return self.own(self._run(dispatch))
 
     def own(self, work: Coroutine[Any, Any, SendState]) -> "asyncio.Task[SendState]":
         """A task that is waited for at the end, and whose failure is told."""
@@ -236,9 +236,9 @@ class Outbound:
         """(organization, message, lease) of sends under way for longer than *older_than_s*."""
         before = monotonic() - older_than_s
         return [
-            (sending.organization_id, sending.id, sending.lease_id)
-            for sending in self._running.values()
-            if sending.since <= before
+            (dispatch.organization_id, dispatch.id, dispatch.lease_id)
+            for dispatch in self._running.values()
+            if dispatch.since <= before
         ]
 
     def is_ours(self, message_id: UUID, lease_id: UUID) -> bool:
@@ -250,89 +250,91 @@ class Outbound:
 
     # -- sending
 
-    async def _run(self, sending: Sending) -> SendState:
+    async def _run(self, dispatch: Dispatch) -> SendState:
         error: SendError | None = None
         last: Config | None = None
-        config = sending.claimed or self._next(sending)
+        config = dispatch.claimed or self._next(dispatch)
         try:
             while config is not None:
-                self._note_fallback(sending, config, last)
+                self._note_fallback(dispatch, config, last)
                 last = config
                 try:
-                    return await self._outcomes.accepted(sending, config, await self._attempts.through(config, sending))
-                except Settled:
-                    return await self._outcomes.accepted(sending, config, None)
-                except Stale:
+                    return await self._outcomes.accepted(
+                        dispatch, config, await self._attempts.through(config, dispatch)
+                    )
+                except AlreadyTaken:
+                    return await self._outcomes.accepted(dispatch, config, None)
+                except VersionMoved:
                     metrics.fence_rejections.labels("attempt").inc()
-                    sending.route = await self._manager.route(sending.organization_id, fresh=True, source="fence")
+                    dispatch.route = await self._manager.route(dispatch.organization_id, fresh=True, source="fence")
                     last = None
                 except SendError as failed:
                     error = failed
                     if isinstance(error, ALARMING):
                         logger.error("config %s cannot send: %s, code %s", config.id, type(error).__name__, error.code)
-                    if not sending.moves_on(error):
+                    if not dispatch.moves_on(error):
                         break
-                    sending.exhausted[config.id] = BREAKER_OPEN if error.code == BREAKER_OPEN else type(error).__name__
-                config = self._next(sending)
-            return await self.failed(sending, last, error or self._nobody(sending))
+                    dispatch.exhausted[config.id] = BREAKER_OPEN if error.code == BREAKER_OPEN else type(error).__name__
+                config = self._next(dispatch)
+            return await self.failed(dispatch, last, error or self._nobody(dispatch))
         finally:
-            self._running.pop(sending.id, None)
-            self._memory.add(sending.organization_id, -sending.held_bytes)
+            self._running.pop(dispatch.id, None)
+            self._memory.add(dispatch.organization_id, -dispatch.held_bytes)
 
-    def _next(self, sending: Sending) -> Config | None:
+    def _next(self, dispatch: Dispatch) -> Config | None:
         """The first config that can be called now and has not failed for this message."""
-        for config in sending.open_order():
+        for config in dispatch.open_order():
             if self._breakers.wait_s(config) <= 0:
                 return config
             # As if it had been called and had failed: what the policy says of that decides.
             kind = AccountBroken if self._breakers.is_broken(config) else Unavailable
-            if not sending.moves_on(kind()):
+            if not dispatch.moves_on(kind()):
                 return None
         return None
 
-    def _rest_s(self, sending: Sending) -> float:
+    def _rest_s(self, dispatch: Dispatch) -> float:
         """Seconds after which one of its configs may be called."""
-        waits = [wait_s for config in sending.open_order() if (wait_s := self._breakers.wait_s(config)) > 0]
+        waits = [wait_s for config in dispatch.open_order() if (wait_s := self._breakers.wait_s(config)) > 0]
         return min(waits, default=1.0)
 
-    def _nobody(self, sending: Sending) -> SendError:
+    def _nobody(self, dispatch: Dispatch) -> SendError:
         """Why nobody was called."""
-        if not sending.route.order:
+        if not dispatch.route.order:
             return Unavailable("the organization has no provider any more", code="not_configured")
-        if isinstance(active := sending.route.order[0].provider, MissingPlugin):
+        if isinstance(active := dispatch.route.order[0].provider, MissingPlugin):
             return AccountBroken(active.detail, code=active.code)
-        return breaker_open(self._rest_s(sending))
+        return breaker_open(self._rest_s(dispatch))
 
-    def _note_fallback(self, sending: Sending, config: Config, last: Config | None) -> None:
+    def _note_fallback(self, dispatch: Dispatch, config: Config, last: Config | None) -> None:
         """Say so, in all places, where *config* is not the one that should send."""
-        former = last or sending.route.order[0]
+        former = last or dispatch.route.order[0]
         if former.id == config.id:
             return
         passed_over = former.provider.code if isinstance(former.provider, MissingPlugin) else BREAKER_OPEN
-        reason = sending.exhausted.get(former.id, passed_over)
-        sending.fallback_from = sending.fallback_from or former.id
-        sending.fallback_reason = sending.fallback_reason or reason
+        reason = dispatch.exhausted.get(former.id, passed_over)
+        dispatch.fallback_from = dispatch.fallback_from or former.id
+        dispatch.fallback_reason = dispatch.fallback_reason or reason
         metrics.child(metrics.fallbacks, config.provider_type, reason).inc()
         log.wide(
             "send_fallback",
-            request=sending.request_id,
-            trace_id=trace_of(sending.traceparent),
-            organization=sending.organization_id,
-            message=sending.id,
+            request=dispatch.request_id,
+            trace_id=trace_of(dispatch.traceparent),
+            organization=dispatch.organization_id,
+            message=dispatch.id,
             former=former.id,
             config=config.id,
             provider=config.provider_type,
             reason=reason,
         )
 
-    async def failed(self, sending: Sending, carrier: Carrier | Config | None, error: SendError) -> SendState:
+    async def failed(self, dispatch: Dispatch, carrier: Carrier | Config | None, error: SendError) -> SendState:
         """The end without acceptance; held instead, where any attempt may have been taken."""
-        carrier = carrier or (sending.route.order[0] if sending.route.order else None)
+        carrier = carrier or (dispatch.route.order[0] if dispatch.route.order else None)
         if carrier is None:
             raise error
-        if sending.uncertain is None:
-            return await self._outcomes.failed(sending, carrier, error)
-        state = await self._outcomes.held(sending, carrier, sending.uncertain)
+        if dispatch.uncertain is None:
+            return await self._outcomes.failed(dispatch, carrier, error)
+        state = await self._outcomes.held(dispatch, carrier, dispatch.uncertain)
         if isinstance(carrier, Config) and state.state == "uncertain":
-            self._asking.ask_later(carrier, sending)
+            self._lost_answers.ask_later(carrier, dispatch)
         return state

@@ -18,7 +18,7 @@ from ..storage.statements import sends
 from ..storage.statements.sends import Outcome
 from ..switching.manager import Config
 from ..wakeups import Wakeups
-from .message import Carrier, Sending, SendState, state_of, status_event
+from .message import Carrier, Dispatch, SendState, state_of, status_event
 
 HOLD_S = 60
 STORE_RETRY_S = 0.2
@@ -46,31 +46,33 @@ class Outcomes:
     async def __aexit__(self, *reason: object) -> None:
         await self._queue.__aexit__(*reason)
 
-    async def accepted(self, sending: Sending, carrier: Carrier | Config, result: MessageResult | None) -> SendState:
+    async def accepted(self, dispatch: Dispatch, carrier: Carrier | Config, result: MessageResult | None) -> SendState:
         """A provider took the message, as it says itself (*result*) or as a status did."""
-        return await self.finish(sending, self._outcome(sending, carrier, "ok", None, "done", "sent", result=result))
+        return await self.finish(dispatch, self._outcome(dispatch, carrier, "ok", None, "done", "sent", result=result))
 
-    async def failed(self, sending: Sending, carrier: Carrier | Config, error: SendError) -> SendState:
+    async def failed(self, dispatch: Dispatch, carrier: Carrier | Config, error: SendError) -> SendState:
         """Nobody took the message, and nobody will be asked again."""
         return await self.finish(
-            sending, self._outcome(sending, carrier, type(error).__name__, error, "done", "failed")
+            dispatch, self._outcome(dispatch, carrier, type(error).__name__, error, "done", "failed")
         )
 
-    async def held(self, sending: Sending, carrier: Carrier | Config, error: SendError) -> SendState:
+    async def held(self, dispatch: Dispatch, carrier: Carrier | Config, error: SendError) -> SendState:
         """It may have been taken: to be settled by a status, or by the provider when it is asked."""
-        return await self.finish(sending, self._outcome(sending, carrier, "Uncertain", error, "uncertain", "accepted"))
+        return await self.finish(
+            dispatch, self._outcome(dispatch, carrier, "Uncertain", error, "uncertain", "accepted")
+        )
 
-    async def unknown(self, sending: Sending, carrier: Carrier | Config, error: SendError) -> SendState:
+    async def unknown(self, dispatch: Dispatch, carrier: Carrier | Config, error: SendError) -> SendState:
         """The end of a held message that nothing settled."""
-        return await self.finish(sending, self._outcome(sending, carrier, "Uncertain", error, "done", "unknown"))
+        return await self.finish(dispatch, self._outcome(dispatch, carrier, "Uncertain", error, "done", "unknown"))
 
-    async def note(self, sending: Sending, config: Config, error: SendError, started: float) -> None:
+    async def note(self, dispatch: Dispatch, config: Config, error: SendError, started: float) -> None:
         """How an attempt ended that another one may follow: without it a crash would make it uncertain."""
         await self._store(
-            self._outcome(sending, config, type(error).__name__, error, "sending", "accepted", started=started)
+            self._outcome(dispatch, config, type(error).__name__, error, "sending", "accepted", started=started)
         )
 
-    async def finish(self, sending: Sending, outcome: Outcome) -> SendState:
+    async def finish(self, dispatch: Dispatch, outcome: Outcome) -> SendState:
         """Store the end of a send; how the message stands now. Raises `LeaseLost`, `StoreUnavailable`."""
         row = await self._store(outcome)
         if row["id"] is None:
@@ -79,13 +81,13 @@ class Outcomes:
         if state.state == "done":
             labels = outcome.provider, state.status
             metrics.child(metrics.send_terminal, *labels).inc()
-            metrics.send_seconds.observe((outcome.at - sending.created_at).total_seconds(), *labels)
-        self._wakeups.notify(sending.organization_id)
+            metrics.send_seconds.observe((outcome.at - dispatch.created_at).total_seconds(), *labels)
+        self._wakeups.notify(dispatch.organization_id)
         return state
 
     def _outcome(
         self,
-        sending: Sending,
+        dispatch: Dispatch,
         carrier: Carrier | Config,
         attempt_class: str,
         error: SendError | None,
@@ -103,16 +105,16 @@ class Outcomes:
         provider_message_id = result.provider_message_id if result else None
         event = None
         if state == "done":
-            event = status_event(sending, carrier, status, told, provider_message_id)
+            event = status_event(dispatch, carrier, status, told, provider_message_id)
         return Outcome(
-            sending.organization_id,
-            sending.id,
-            sending.lease_id,
-            sending.number,
+            dispatch.organization_id,
+            dispatch.id,
+            dispatch.lease_id,
+            dispatch.number,
             attempt_class,
             error.code if error else None,
             detail,
-            round((monotonic() - (started or sending.since)) * 1000),
+            round((monotonic() - (started or dispatch.since)) * 1000),
             carrier.id,
             carrier.provider_type,
             provider_message_id,
@@ -120,8 +122,8 @@ class Outcomes:
             status,
             STATUS_RANK[status],
             _encode(told) if told else None,
-            sending.fallback_from,
-            sending.fallback_reason,
+            dispatch.fallback_from,
+            dispatch.fallback_reason,
             now,
             result.cost if result else None,
             now + timedelta(seconds=HOLD_S) if state == "uncertain" else None,

@@ -17,8 +17,8 @@ from ..storage.statements import configs, sends
 from ..storage.statements.statuses import sweep
 from ..switching.manager import Config, WhatsAppProviderManager
 from .attempts import expired
-from .lost_answers import Asking
-from .message import Carrier, Order, Sending, SendState
+from .lost_answers import LostAnswers
+from .message import Carrier, Dispatch, SendIntent, SendState
 from .outbound import Outbound
 from .outcomes import Outcomes
 
@@ -31,7 +31,7 @@ WITHDRAW_S = 1.0
 ROUND_ROWS, ROUND_ROWS_PER_ORGANIZATION = 100, 25
 
 
-class Takeover:
+class Recovery:
     """Background work for sends. Enter it once a process."""
 
     def __init__(
@@ -40,25 +40,25 @@ class Takeover:
         manager: WhatsAppProviderManager,
         outbound: Outbound,
         outcomes: Outcomes,
-        asking: Asking,
+        lost_answers: LostAnswers,
         closing: asyncio.Event,
     ) -> None:
         self._database = database
         self._manager = manager
         self._outbound = outbound
         self._outcomes = outcomes
-        self._asking = asking
+        self._lost_answers = lost_answers
         self._closing = closing
         self._tasks: list[asyncio.Task[None]] = []
         self._is_away = False  # the store, at the last look
 
-    async def __aenter__(self) -> "Takeover":
+    async def __aenter__(self) -> "Recovery":
         self._tasks = [
             asyncio.create_task(forever(work, every_s))
             for work, every_s in (
                 (self._renew_leases, HEARTBEAT_S),
                 (self._outbound.withdraw, WITHDRAW_S),
-                (self._take_over, SWEEP_S),
+                (self._recover, SWEEP_S),
                 (self._match_statuses, SWEEP_S),
             )
         ]
@@ -77,7 +77,7 @@ class Takeover:
         async with self._database.worker() as connection:
             await sweep(connection)
 
-    async def _take_over(self) -> None:
+    async def _recover(self) -> None:
         """Round after round, while one organization had its full share: there may be more.
 
         Not at the first look after the store was away: leases ran out meanwhile, and their owners come first.
@@ -100,60 +100,60 @@ class Takeover:
                 continue  # all along; we were only too slow to say so
             metrics.lease_reclaims.labels(row["state"]).inc()
             try:
-                await self._go_on(row, lease_id)
+                await self._resume(row, lease_id)
             except StoreUnavailable:
                 raise
             except Exception:  # one message must not keep the others of a dead process waiting
                 logger.exception("message %s cannot be gone on with", row["id"])
         return len(rows)
 
-    async def _go_on(self, row: asyncpg.Record, lease_id: UUID) -> None:
+    async def _resume(self, row: asyncpg.Record, lease_id: UUID) -> None:
         """Go on with a message of a process that died, or report a held one whose time is up."""
         route = await self._manager.route(row["organization_id"], fresh=True)
         async with self._database.worker() as connection:
             attempts = await sends.attempts(connection, row["organization_id"], row["id"])
             last = attempts[-1]
             held = await configs.by_id(connection, row["organization_id"], last["config_id"])
-        sending = Sending(
+        dispatch = Dispatch(
             row["organization_id"],
             row["id"],
             lease_id,
-            msgspec.json.decode(row["request"], type=Order),
+            msgspec.json.decode(row["request"], type=SendIntent),
             route,
             row["created_at"],
             row["expires_at"],
         )
-        sending.number, sending.begun = last["number"], True
-        sending.fallback_from, sending.fallback_reason = row["fallback_from"], row["fallback_reason"]
+        dispatch.number, dispatch.begun = last["number"], True
+        dispatch.fallback_from, dispatch.fallback_reason = row["fallback_from"], row["fallback_reason"]
         carrier = (self._manager.accounts.open(held) if held else None) or Carrier(
             last["config_id"], last["provider"], held["sender"] if held else None
         )
         lost = Uncertain("no answer came", code=last["code"] or "process_died")
         if any(attempt["class"] in (None, "Uncertain") for attempt in attempts):
-            sending.uncertain = lost
+            dispatch.uncertain = lost
         if row["state"] == "uncertain":
-            self._outbound.own(self._given_up(sending, carrier, lost))
+            self._outbound.own(self._given_up(dispatch, carrier, lost))
         elif row["status_rank"] > STATUS_RANK["unknown"]:
-            self._outbound.own(self._outcomes.accepted(sending, carrier, None))
-        elif last["class"] is None and sending.on_uncertain == "hold":
-            self._outbound.own(self._outbound.failed(sending, carrier, lost))
-        elif all(config.is_unusable for config in sending.open_order()):
+            self._outbound.own(self._outcomes.accepted(dispatch, carrier, None))
+        elif last["class"] is None and dispatch.on_uncertain == "hold":
+            self._outbound.own(self._outbound.failed(dispatch, carrier, lost))
+        elif all(config.is_unusable for config in dispatch.open_order()):
             # Nobody can send it here. Another process may, or this one later, as long as there is time.
-            if sending.left_s <= 0:
-                self._outbound.own(self._outbound.failed(sending, carrier, expired()))
+            if dispatch.left_s <= 0:
+                self._outbound.own(self._outbound.failed(dispatch, carrier, expired()))
         else:
             for attempt in attempts:
                 if attempt["class"] in ("Unsupported", "AccountBroken"):
-                    sending.exhausted[attempt["config_id"]] = attempt["class"]
-            if last["class"] is None and sending.on_uncertain == "fallback":
-                sending.exhausted[carrier.id] = "Uncertain"
-            self._outbound.start(sending)
+                    dispatch.exhausted[attempt["config_id"]] = attempt["class"]
+            if last["class"] is None and dispatch.on_uncertain == "fallback":
+                dispatch.exhausted[carrier.id] = "Uncertain"
+            self._outbound.start(dispatch)
 
-    async def _given_up(self, sending: Sending, carrier: Carrier | Config, lost: Uncertain) -> SendState:
+    async def _given_up(self, dispatch: Dispatch, carrier: Carrier | Config, lost: Uncertain) -> SendState:
         """The end of a held message, after its provider was asked a last time."""
-        if isinstance(carrier, Config) and (result := await self._asking.find(carrier, sending)) is not None:
-            return await self._outcomes.accepted(sending, carrier, result)
-        return await self._outcomes.unknown(sending, carrier, lost)
+        if isinstance(carrier, Config) and (result := await self._lost_answers.find(carrier, dispatch)) is not None:
+            return await self._outcomes.accepted(dispatch, carrier, result)
+        return await self._outcomes.unknown(dispatch, carrier, lost)
 
 
 async def forever(work: Callable[[], Awaitable[None]], every_s: float) -> None:

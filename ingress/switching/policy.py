@@ -40,7 +40,7 @@ class FallbackPolicy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         return self.auto_switch_after_s is not None or self.return_to_primary or self.auto_rollback
 
     def move(self, error: SendError) -> Move:
-        """What *error* leads to, if it is known that the message was not taken: see `Sending` for `Uncertain`."""
+        """What *error* leads to, if it is known that the message was not taken: see `Dispatch` for `Uncertain`."""
         match error:
             case Throttled(scope="pair"):
                 # The person got too many from this number: those of another number are as many.

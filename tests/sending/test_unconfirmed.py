@@ -14,7 +14,7 @@ import pytest
 
 from ingress.dev.embedded.launcher import EmbeddedServers
 from ingress.dev.sandbox import ErrorCode, FaultProxy, MetaSimulator, ResetBeforeAccept, Slow, StatusPolicy, Throttle429
-from ingress.sending.recovery import Takeover
+from ingress.sending.recovery import Recovery
 from ingress.settings import Settings
 from ingress.storage.database import StoreUnavailable
 from tests.conftest import serving
@@ -146,13 +146,13 @@ async def test_an_attempt_that_nobody_confirmed_is_made(line: Line, meta: MetaSi
 async def test_what_is_left_is_not_taken_over_in_the_moment_the_store_is_back(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leases ran out while nobody could renew them: their owners come first, who know whether they called."""
     rounds, looks = AsyncMock(side_effect=[StoreUnavailable("away"), 0]), AsyncMock(side_effect=[OSError, None])
-    monkeypatch.setattr(Takeover, "_round", rounds)
-    monkeypatch.setattr(Takeover, "_match_statuses", looks)
-    takeover = Takeover(AsyncMock(), AsyncMock(), AsyncMock(), AsyncMock(), AsyncMock(), asyncio.Event())
+    monkeypatch.setattr(Recovery, "_round", rounds)
+    monkeypatch.setattr(Recovery, "_match_statuses", looks)
+    recovery = Recovery(AsyncMock(), AsyncMock(), AsyncMock(), AsyncMock(), AsyncMock(), asyncio.Event())
     for error in (StoreUnavailable, OSError):
         with pytest.raises(error):
-            await takeover._take_over()
-    await takeover._take_over()
+            await recovery._recover()
+    await recovery._recover()
     assert rounds.await_count == 1
-    await takeover._take_over()
+    await recovery._recover()
     assert rounds.await_count == 2

@@ -385,7 +385,7 @@ async def test_a_send_that_nobody_ends_is_counted_as_lost(
         before = await lost()
         with monkeypatch.context() as broken:
             go_on = AsyncMock(side_effect=RuntimeError)
-            broken.setattr(recovery.Takeover, "_go_on", go_on)
+            broken.setattr(recovery.Recovery, "_resume", go_on)
             await leave(connection, UUID(sent), minutes=-4)
             assert await lost() == before
             await leave(connection, UUID(sent), minutes=-6)

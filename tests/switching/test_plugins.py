@@ -212,12 +212,12 @@ async def test_a_send_that_was_left_waits_for_its_plugin(
 ) -> None:
     """Its process died, and who takes it over has no plug-in for it: another process may."""
     monkeypatch.setattr(recovery, "SWEEP_S", 0.05)
-    go_round = recovery.Takeover._round
+    go_round = recovery.Recovery._round
 
     async def ours(self: Any) -> int:
         return await go_round(self) if self._manager in managers else 0  # what other tests share knows no such plug-in
 
-    monkeypatch.setattr(recovery.Takeover, "_round", ours)
+    monkeypatch.setattr(recovery.Recovery, "_round", ours)
     connection = await asyncpg.connect(settings.database_url)
     async with serving(settings) as url, aiohttp.ClientSession() as session:
         [manager] = managers

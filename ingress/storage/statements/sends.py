@@ -348,7 +348,7 @@ async def page(
     return await connection.fetch(SENT, organization_id, conversation, before, limit)
 
 
-# After its time is over. Lease, hold and takeover of a send that began in its last moment are over well before.
+# After its time is over. Lease, hold and recovery of a send that began in its last moment are over well before.
 LOST_AFTER_S = 300
 GAUGES = f"""
 select count(*) filter (where state = 'sending') as pending, count(*) filter (where state = 'uncertain') as uncertain,
