@@ -88,7 +88,7 @@ create table whatsapp_provider_configs (
     -- What the config's webhook address is found by. The address itself is sealed beside it, to be shown again.
     webhook_token_hash bytea       not null unique,
     webhook_token      bytea       not null,
-    -- The business number, E.164. NULL: the provider has not told it yet.
+    -- The business number, E.164. NULL: the provider has not named it yet.
     sender             text,
     -- What the provider last said of the account: ProviderStatus as JSON. NULL: never asked.
     session            json,

@@ -190,7 +190,7 @@ async def _follow_redis(
 
 
 async def _follow_database(database: Database, manager: WhatsAppProviderManager, changes: Wakeups) -> None:
-    """Changes of providers as the database tells them, with Redis or without."""
+    """Follow the changes of providers that the database notifies of, with Redis or without."""
     async for payload in database.notifications(CHANNEL):
         if not payload:
             manager.forget_all(listening=payload is None)

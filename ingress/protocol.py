@@ -315,7 +315,7 @@ class BoundedProtocol(HttpToolsProtocol):
             "raw_path": target.path,
             "query_string": target.query or b"",
             "headers": headers,
-            # The last is for who has said who they are, and has much to send.
+            # The last is for clients that have a key, and has much to send.
             "state": {**self.app_state, "extend_body_deadline": self.extend_body_deadline},
         }
         keep_alive = version != "1.0" and not self._beyond and self.parser.should_keep_alive()

@@ -27,7 +27,7 @@ WATCHDOG_S = 45
 OPERATIONS_CONNECTIONS = 64
 BACKLOG = 2_048
 # Connections inherit them. What a client does not read waits where it is counted, not in the system; and who has
-# acknowledged nothing for so many ms is gone, though nobody said so.
+# acknowledged nothing for so many ms is gone, though no reset came.
 CONNECTION_OPTIONS = {"TCP_NOTSENT_LOWAT": 128 * 1024, "TCP_USER_TIMEOUT": 30_000}
 
 
@@ -88,7 +88,7 @@ def operations_configuration(application: Application) -> uvicorn.Config:
 
 
 def _is_news(record: logging.LogRecord) -> bool:
-    """Not that an answer broke off: who broke it off has said so, and why."""
+    """Not that an answer broke off: whoever broke it off has logged why."""
     return record.msg != "ASGI callable returned without completing response."
 
 

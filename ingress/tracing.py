@@ -1,4 +1,4 @@
-"""W3C Trace Context: the trace that a request says it is part of, told to the log and passed on as it came.
+"""W3C Trace Context: the trace that a request says it is part of, logged and passed on as it came.
 
 We record no spans, so we are a service that forwards `traceparent` and is no parent of its own.
 Source: https://www.w3.org/TR/trace-context/

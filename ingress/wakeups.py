@@ -13,7 +13,7 @@ ANNOUNCE_AFTER_S = 0.1
 
 
 class Wakeups:
-    """Who waits for something new of an organization, in this process, and telling the other processes."""
+    """Who waits for something new of an organization in this process, and notifying the others."""
 
     def __init__(self, redis: RedisState) -> None:
         self._redis = redis

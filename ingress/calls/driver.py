@@ -112,13 +112,13 @@ class Caller:
                 allow_redirects=False,  # a redirected POST would be repeated, or become a GET
                 timeout=_timeout(math.ceil(remaining_s * 10) / 10),
             ) as answer:
-                said = await _cut(answer) if cut else await self._capped(answer)
+                received = await _cut(answer) if cut else await self._capped(answer)
         except TRANSPORT_ERRORS as error:
             raise transport_failure(error, request.method) from error
         return Response(
             status=answer.status,
             headers={name.lower(): value for name, value in answer.headers.items()},
-            body=said,
+            body=received,
         )
 
     async def _capped(self, answer: aiohttp.ClientResponse) -> bytes:

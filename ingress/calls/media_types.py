@@ -82,12 +82,12 @@ def declared_type(text: str) -> str | None:
 
 def served_type(start: bytes, declared: str | None) -> str:
     """The type to serve a file as that begins with *start*. Never one that a browser would run."""
-    said = (declared or "").partition(";")[0].strip().lower()
+    claimed = (declared or "").partition(";")[0].strip().lower()
     for offset, signature, kind in _SIGNATURES:
         if start.startswith(signature, offset):
-            return said if re.fullmatch(_ALIKE.get(kind, r"(?!)"), said) else kind
-    if _PLAIN.fullmatch(said) and b"\x00" not in start and not start.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<"):
-        return said
+            return claimed if re.fullmatch(_ALIKE.get(kind, r"(?!)"), claimed) else kind
+    if _PLAIN.fullmatch(claimed) and b"\x00" not in start and not start.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<"):
+        return claimed
     return UNKNOWN
 
 

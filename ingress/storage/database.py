@@ -5,7 +5,7 @@ import contextlib
 import json
 import logging
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -289,29 +289,35 @@ class Database:
         In between nothing is missed; what was notified before it began, or while it was away, was.
         """
         while True:
-            told: asyncio.Queue[str | None] = asyncio.Queue()
             try:
-                connection = await self.connect(WORKER)
-                try:
-                    connection.add_termination_listener(lambda _, told=told: told.put_nowait(None))
-                    await connection.add_listener(channel, lambda *told_of, told=told: told.put_nowait(told_of[3]))
-                    await self._count_in(connection)
-                    yield None
-                    while not connection.is_closed():
-                        try:
-                            async with asyncio.timeout(LISTEN_PROBE_S):
-                                payload = await told.get()
-                        except TimeoutError:
-                            await connection.execute("select 1", timeout=LISTEN_PROBE_S)
-                        else:
-                            if payload is not None:
-                                yield payload
-                finally:
-                    connection.terminate()
+                async with contextlib.aclosing(self._listen(channel)) as payloads:
+                    async for payload in payloads:
+                        yield payload
             except CONNECTION_ERRORS as error:
                 metrics.db_errors.labels("listen", type(error).__name__).inc()
             yield ""
             await asyncio.sleep(LISTEN_RETRY_S)
+
+    async def _listen(self, channel: str) -> AsyncGenerator[str | None, None]:
+        """None when it begins, then what is notified on *channel*, until the connection is gone."""
+        notified: asyncio.Queue[str | None] = asyncio.Queue()
+        connection = await self.connect(WORKER)
+        try:
+            connection.add_termination_listener(lambda _: notified.put_nowait(None))
+            await connection.add_listener(channel, lambda *notification: notified.put_nowait(notification[3]))
+            await self._count_in(connection)
+            yield None
+            while not connection.is_closed():
+                try:
+                    async with asyncio.timeout(LISTEN_PROBE_S):
+                        payload = await notified.get()
+                except TimeoutError:
+                    await connection.execute("select 1", timeout=LISTEN_PROBE_S)
+                else:
+                    if payload is not None:
+                        yield payload
+        finally:
+            connection.terminate()
 
     async def _count_in(self, connection: asyncpg.Connection) -> None:
         """Warn where the processes of this database may together open more connections than the server has for them.

@@ -5,8 +5,9 @@ braces literal.
 """
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import AsyncIterator, Awaitable, Coroutine, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Coroutine, Sequence
 from time import monotonic
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -26,7 +27,7 @@ OPEN_AFTER_FAILURES = 5
 PROBE_EVERY_S = 2.0
 ACTIVE_TTL_S = 60
 CHANNEL = "ingress:wake"
-# Until the first wake-up tells; and how long the highest count stands.
+# Until the first wake-up shows how many; and how long the highest count stands.
 PROCESSES, COUNT_S = 2, 60.0
 
 # A value is stored only over an older one, so that a late or repeated write never brings an old provider back. Of the
@@ -46,7 +47,7 @@ redis.call('SET', KEYS[2], ARGV[4], 'EX', ARGV[3])
 return 1
 """
 
-# What is told of the active provider's account, where that is the version it was told of.
+# What is known of the active provider's account, with the version that it was known at.
 SET_SESSION = """
 local held = redis.call('GET', KEYS[1])
 if not held then return 0 end
@@ -131,7 +132,7 @@ class RedisState:
         self._probe_at = 0.0
         self._is_up = self._has_answered = False
         metrics.redis_up.set_function(lambda: self._is_up)
-        # Processes that share this Redis, as far as this one was told: the most that heard a wake-up lately.
+        # Processes that share this Redis, as far as this one knows: the most that a wake-up has reached lately.
         self.processes = PROCESSES
         self._counted_at = 0.0
 
@@ -151,10 +152,10 @@ class RedisState:
         """The session data of the provider that is active at *version*, as it was set, if Redis has it."""
         held: bytes | None = await self._try(self._client.get(_key(organization_id, "session")))
         try:
-            told = msgspec.json.decode(held, type=_Session) if held else None
+            kept = msgspec.json.decode(held, type=_Session) if held else None
         except msgspec.MsgspecError:
             return None
-        return bytes(told.session) if told is not None and told.version == version else None
+        return bytes(kept.session) if kept is not None and kept.version == version else None
 
     async def set_active(self, organization_id: UUID, version: int, active: bytes, session: bytes) -> None:
         """Remember both, unless this version or a newer one is there; of this one, a *session* that is missing.
@@ -162,14 +163,14 @@ class RedisState:
         *active* is a JSON object with its ``version``, *session* any JSON.
         """
         keys = [_key(organization_id, "active"), _key(organization_id, "session")]
-        told = msgspec.json.encode(_Session(version, msgspec.Raw(session)))
-        await self._try(self._set_if_newer(keys, [version, active, ACTIVE_TTL_S, told]))
+        kept = msgspec.json.encode(_Session(version, msgspec.Raw(session)))
+        await self._try(self._set_if_newer(keys, [version, active, ACTIVE_TTL_S, kept]))
 
     async def set_session(self, organization_id: UUID, version: int, session: bytes) -> None:
         """Remember the session of the provider that is active at *version*; another version's is left as it is."""
         keys = [_key(organization_id, "active"), _key(organization_id, "session")]
-        told = msgspec.json.encode(_Session(version, msgspec.Raw(session)))
-        await self._try(self._set_session(keys, [version, told]))
+        kept = msgspec.json.encode(_Session(version, msgspec.Raw(session)))
+        await self._try(self._set_session(keys, [version, kept]))
 
     async def reserve(
         self, organization_id: UUID, config_id: UUID, lines: Sequence[Line], at_most_s: float
@@ -194,30 +195,22 @@ class RedisState:
         await self._try(self._client.set(key, b"1", px=round(seconds * 1000)))
 
     async def notify(self, topic: str, organization_id: UUID, version: int = 0) -> None:
-        """Tell every process that something is new in *topic*: `events`, `provider`, `accounts` of the organization."""
-        heard = await self._try(self._client.publish(CHANNEL, f"{topic}:{organization_id}:{version}"))
+        """Notify every process of something new in *topic*: `events`, `provider` or `accounts`, of the organization."""
+        reached = await self._try(self._client.publish(CHANNEL, f"{topic}:{organization_id}:{version}"))
         now = monotonic()
-        if heard and (heard >= self.processes or now - self._counted_at > COUNT_S):
-            self.processes, self._counted_at = heard, now
+        if reached and (reached >= self.processes or now - self._counted_at > COUNT_S):
+            self.processes, self._counted_at = reached, now
 
     async def notifications(self) -> AsyncIterator[tuple[str, UUID, int]]:
         """(topic, organization, version) of every wake-up, for ever; silent while Redis is away. Wake-ups may be lost.
 
-        They may also come late, and in any order. Version 0: none was told.
+        They may also come late, and in any order. Version 0: it names none.
         """
         while True:
             try:
-                async with self._listener.pubsub() as channel:
-                    await channel.subscribe(CHANNEL)
-                    while True:
-                        message = await channel.get_message(timeout=PROBE_EVERY_S)
-                        if message is None:  # it is quiet: does it still answer?
-                            await self._try(self._client.ping())
-                        elif message["type"] == "subscribe":
-                            self._answers()
-                        elif message["type"] == "message":
-                            topic, organization, version = f"{message['data'].decode()}:0".split(":")[:3]
-                            yield topic, UUID(organization), int(version)
+                async with contextlib.aclosing(self._listen()) as listened:
+                    async for notification in listened:
+                        yield notification
             except (RedisError, OSError, TimeoutError) as error:
                 if not self._has_answered:  # a wrong address or password is logged at once
                     self._failures = max(self._failures, OPEN_AFTER_FAILURES - 1)
@@ -225,6 +218,19 @@ class RedisState:
             except ValueError as error:  # somebody else's message
                 metrics.redis_errors.labels(type(error).__name__).inc()
             await asyncio.sleep(PROBE_EVERY_S)
+
+    async def _listen(self) -> AsyncGenerator[tuple[str, UUID, int], None]:
+        async with self._listener.pubsub() as channel:
+            await channel.subscribe(CHANNEL)
+            while True:
+                message = await channel.get_message(timeout=PROBE_EVERY_S)
+                if message is None:  # it is quiet: does it still answer?
+                    await self._try(self._client.ping())
+                elif message["type"] == "subscribe":
+                    self._answers()
+                elif message["type"] == "message":
+                    topic, organization, version = f"{message['data'].decode()}:0".split(":")[:3]
+                    yield topic, UUID(organization), int(version)
 
     async def _try(self, command: Awaitable[Any]) -> Any:
         """The command's answer, or None: at once while Redis is known to be away, but for a probe now and then."""

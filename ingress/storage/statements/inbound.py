@@ -58,7 +58,7 @@ _WEBHOOKS = """kept as (
 )"""
 # JSON arrives as bytes here and below: asyncpg passes those on in C, and calls Python for each value of a json array.
 # Keys are taken in their order: two transactions that share some never wait for each other in a circle.
-_EVENTS = """told as materialized (
+_EVENTS = """received as materialized (
     select place, ($7::uuid[])[run] as organization_id, ($8::uuid[])[run] as config_id, ($9::text[])[run] as type,
         key_hash, conversation_id, data, raw
     from unnest($10::bytea[], $11::uuid[], $12::bytea[], $13::bytea[])
@@ -67,12 +67,12 @@ _EVENTS = """told as materialized (
 ),
 fresh as (
     insert into inbound_dedup (organization_id, key_hash)
-    select organization_id, key_hash from told order by 1, 2
+    select organization_id, key_hash from received order by 1, 2
     on conflict do nothing returning organization_id, key_hash
 ),
 given as (
     select place, organization_id, type, config_id, conversation_id, convert_from(data, 'UTF8')::json as data, raw
-    from told join fresh using (organization_id, key_hash)
+    from received join fresh using (organization_id, key_hash)
 )"""
 _QUARANTINE = """aside as (
     insert into quarantine (organization_id, config_id, headers, id, reason, body, foreign_item, partly_taken)
@@ -162,15 +162,15 @@ async def store(connection: asyncpg.Connection, rows: Sequence[WebhookRow], star
             sequences[owners[(sequence - start & 0xFFFF) - 1]].append(sequence)
         else:
             outcomes[record[1], record[2], record[3]] += 1
-    told: list[list[tuple[str, str]]] = [[] for _ in rows]
+    statuses_of: list[list[tuple[str, str]]] = [[] for _ in rows]
     for keyed, owner in zip(events, owners, strict=True) if statuses else ():
-        if (said := keyed.status) is not None:
+        if (status := keyed.status) is not None:
             # Which of several alike in the batch was taken does not matter to who counts them.
-            of_it = ((said.config_id, said.value, outcome) for outcome in ("applied", "orphan"))
-            one = next((each for each in of_it if outcomes[each] > 0), (said.config_id, said.value, "stale"))
+            of_it = ((status.config_id, status.value, outcome) for outcome in ("applied", "orphan"))
+            one = next((each for each in of_it if outcomes[each] > 0), (status.config_id, status.value, "stale"))
             outcomes[one] -= 1
-            told[owner].append((said.value, one[2]))
-    return [Stored(*each) for each in zip(sequences, told, strict=True)]
+            statuses_of[owner].append((status.value, one[2]))
+    return [Stored(*each) for each in zip(sequences, statuses_of, strict=True)]
 
 
 def _runs(values: Sequence[tuple[object, ...]], width: int) -> list[list[Any]]:
