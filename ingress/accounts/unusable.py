@@ -29,7 +29,7 @@ class MissingPlugin(WhatsAppProvider, frozen=True):
 
     code: ClassVar[str] = "plugin_missing"
     detail: ClassVar[str] = "The plug-in of this provider is not installed, or it failed."
-    fix: ClassVar[str] = "Install the provider's plug-in, or see why it failed with `ingress providers`."
+    fix: ClassVar[str] = "Install the provider's plug-in and run `ingress providers reload`: it says what failed."
 
     info: ClassVar[ProviderInfo] = ProviderInfo(
         name="missing_plugin",
