@@ -26,7 +26,8 @@ from yarl import URL
 
 from ingress import metrics, protocol
 from ingress.app import Application
-from ingress.dev.embedded.launcher import EmbeddedServers, Postgres
+from ingress.dev.embedded.launcher import EmbeddedServers
+from ingress.dev.embedded.postgres import Postgres
 from ingress.dev.sandbox import MetaSimulator, Slow, StatusPolicy
 from ingress.dev.sandbox.meta.bodies import encode, signed_headers
 from ingress.receiving import webhooks

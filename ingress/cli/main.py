@@ -6,10 +6,10 @@ import contextlib
 import json
 import logging
 import os
-import secrets
 import signal
 import sys
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import NoReturn
 
@@ -21,7 +21,6 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, sto
 from providers import Registry, UnknownProvider
 
 from .. import __version__, log
-from ..dev.embedded.launcher import EmbeddedServers, ServersError
 from ..server import PortTaken, listen, serve
 from ..settings import Settings, SettingsError, insecure, load, login_of, variable
 from ..storage.database import SchemaError, StoreUnavailable, migrate, prepare
@@ -31,8 +30,9 @@ from .matrix import matrix
 
 logger = logging.getLogger("ingress.cli.main")
 
-FATAL = (SettingsError, ServersError, SchemaError, PortTaken)
+FATAL = (SettingsError, SchemaError, PortTaken)
 DATABASE_RETRY_S = 0.5
+
 
 # Of `run`, unless the environment says otherwise: who tries things out on one machine is no stranger.
 UNLIMITED = {"INGRESS_REQUESTS_PER_KEY": "0", "INGRESS_CONNECTION_TESTS_PER_MINUTE": "0"}
@@ -85,9 +85,9 @@ def main() -> None:
             case "generate-key":
                 sys.stdout.write(generate_key() + "\n")
             case "demo":
-                from ..dev import demo as scene  # it needs rich, which a server does without
-
-                sys.exit(scene.play(options.webhooks, options.sends))
+                with _from_dev("the demo is"):
+                    from ..dev.demo.scene import play
+                sys.exit(play(options.webhooks, options.sends))
     except StoreUnavailable as error:
         _fail(f"the database does not answer ({error}): check {_source(options)}, and that it runs")
     except asyncpg.PostgresError as error:
@@ -113,6 +113,15 @@ def _fail(message: str) -> NoReturn:
     sys.exit(1)
 
 
+@contextlib.contextmanager
+def _from_dev(what: str, instead: str = "") -> Iterator[None]:
+    """Around an import from `dev`, which a production install does not contain: ends with what to install."""
+    try:
+        yield
+    except ModuleNotFoundError:
+        _fail(f'{what} not installed: pip install "whatsapp-ingress[dev]"{instead}')
+
+
 def _migrate(settings: Settings, login: str | None) -> None:
     """As the owner, who gives the login of the service what it needs, where there is one."""
     field = _migrated_by(settings)
@@ -129,6 +138,9 @@ def _migrate(settings: Settings, login: str | None) -> None:
 
 def _serve(settings: Settings) -> None:
     log.setup(settings.log_level)
+    if settings.sandbox:
+        with _from_dev("the simulators are"):
+            from ..dev.sandbox.development import Development
     with (
         contextlib.closing(listen(settings.host, settings.port)) as listening,
         contextlib.closing(listen(settings.host, settings.metrics_port, variable("metrics_port"))) as operations,
@@ -143,11 +155,7 @@ def _serve(settings: Settings) -> None:
                 logger.warning(
                     "the login of DATABASE_URL owns the schema: for development only, see DATABASE_OWNER_URL"
                 )
-            beside = None
-            if stored.sandbox:
-                from ..dev.sandbox.development import Development  # a server does without simulators
-
-                beside = Development(stored).running
+            beside = Development(stored).running if stored.sandbox else None
             runner.run(serve(stored, listening, operations, beside))
 
 
@@ -206,44 +214,19 @@ CHECKS: dict[str, Callable[[Settings], list[str]]] = {
 @contextlib.contextmanager
 def _stores(settings: Settings) -> Iterator[Settings]:
     """*settings* with a database, a Redis and secrets: embedded ones and generated ones where none are given."""
-    data_dir = Path(settings.data_dir)
+    if settings.sandbox and not settings.egress_allow:
+        settings = msgspec.structs.replace(settings, egress_allow="127.0.0.0/8", trusted_hosts="127.0.0.1")
     with contextlib.ExitStack() as stack:
         if not (settings.database_url and settings.redis_url):
-            embedded = stack.enter_context(
-                EmbeddedServers(data_dir, postgres=not settings.database_url, valkey=not settings.redis_url)
-            )
-            if not settings.database_url:
-                # Secrets are made only beside a database of our own: another one's would be lost with this folder.
-                generated = _generated(data_dir)
-                settings = msgspec.structs.replace(
-                    settings,
-                    database_url=embedded.database_url or "",
-                    platform_key=settings.platform_key or generated["platform_key"],
-                    encryption_keys=settings.encryption_keys or generated["encryption_keys"],
-                )
-            settings = msgspec.structs.replace(settings, redis_url=settings.redis_url or embedded.redis_url or "")
-        if settings.sandbox and not settings.egress_allow:
-            settings = msgspec.structs.replace(settings, egress_allow="127.0.0.0/8", trusted_hosts="127.0.0.1")
+            missing = variable("redis_url" if settings.database_url else "database_url")
+            with _from_dev("embedded servers are", f" or set {missing}"):
+                from ..dev.embedded.folder import ServersError
+                from ..dev.embedded.stores import embedded
+            try:
+                settings = stack.enter_context(embedded(settings))
+            except ServersError as error:
+                _fail(str(error))
         yield settings
-
-
-def _generated(data_dir: Path) -> dict[str, str]:
-    """Secrets for an embedded database, made once and kept beside it."""
-    path = data_dir / "secrets.json"
-    if path.exists():
-        kept: dict[str, str] = json.loads(path.read_text())
-        return kept
-    made = {"platform_key": f"platform_{secrets.token_urlsafe(32)}", "encryption_keys": generate_key()}
-    write_private(path, json.dumps(made, indent=2) + "\n")
-    return made
-
-
-def write_private(path: Path, text: str) -> None:
-    """Write *text* for this user alone, whole or not at all."""
-    part = path.with_suffix(".part")
-    with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-        file.write(text)
-    part.replace(path)
 
 
 def _list_providers() -> None:
@@ -256,10 +239,13 @@ def _check_provider(name: str, samples: Path | None) -> int:
     """The exit status: 1 where the provider is none, or breaks the contract."""
     from providers.testing import SampleError, report  # a server checks nothing
 
-    from ..dev.sandbox.examples import examples
+    made = None
+    if samples is None and find_spec("ingress.dev"):
+        from ..dev.sandbox.examples import examples
 
+        made = examples(name)
     try:
-        rows = report.check(Registry().get(name), samples, None if samples else examples(name))
+        rows = report.check(Registry().get(name), samples, made)
     except (UnknownProvider, SampleError) as error:
         _fail(str(error))
     sys.stdout.write(report.table(rows))

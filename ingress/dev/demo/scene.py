@@ -3,6 +3,7 @@
 import asyncio
 import shutil
 import signal
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +12,7 @@ from tempfile import mkdtemp
 
 import uvloop
 
+from ..embedded.folder import ServersError
 from ..embedded.launcher import EmbeddedServers
 from .checks import Check, check_crash, check_others, check_sends, check_webhooks
 from .others import play_others
@@ -24,8 +26,19 @@ from .webhooks import play_crash, play_webhooks
 CRASH_SHARE, CRASH_AT_LEAST = 0.15, 10
 
 
-def perform(webhooks: int, sends: int) -> int:
-    """The exit status: 0 where every check holds. The data folder and all processes are gone on return."""
+def play(webhooks: int, sends: int) -> int:
+    """Play the scene with so many inbound messages and sends; the exit status, 0 where every check holds.
+
+    The data folder and all processes are gone on return, and where Ctrl-C ends it.
+    """
+    try:
+        return _play(webhooks, sends)
+    except ServersError as error:
+        sys.stderr.write(f"ingress: {error}\n")
+        return 1
+
+
+def _play(webhooks: int, sends: int) -> int:
     screen = Screen()
     started = time.monotonic()
     # Servers and service are started here and not in the event loop: they end with the thread that started them.

@@ -15,6 +15,7 @@ import aiohttp
 import msgspec
 
 from ...settings import Settings
+from ..embedded.folder import write_private
 from .crm.simulator import CrmSimulator
 from .listener import HOST
 from .meta.bodies import MetaNumber, encode, envelope, example_number, signature
@@ -69,7 +70,7 @@ class Development:
                     f"{name}_port": urlsplit(simulator.url).port,
                     f"{name}_control_url": simulator.control_url,
                 }
-            _write_private(self._path, json.dumps(facts, indent=2) + "\n")
+            write_private(self._path, json.dumps(facts, indent=2) + "\n")
             sys.stdout.write(_welcome(facts, self._settings, self._path, await self._last_sequence(session, facts)))
             sys.stdout.flush()
             yield
@@ -202,13 +203,6 @@ def _free(port: int) -> int:
         except OSError:
             return 0
     return port
-
-
-def _write_private(path: Path, text: str) -> None:
-    part = path.with_suffix(".part")
-    with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-        file.write(text)
-    part.replace(path)
 
 
 def _sample(config: dict[str, Any]) -> tuple[str, str]:
