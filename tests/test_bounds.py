@@ -30,8 +30,8 @@ from providers import (
     WhatsAppProvider,
     _values,
 )
+from providers.content import MAX_ID
 from providers.errors import MAX_DETAIL, MAX_RETRY_AFTER_S
-from providers.messages import MAX_ID
 from providers.testing.driving import run
 
 from .gateway import Gateway, Organization, eventually

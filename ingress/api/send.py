@@ -16,18 +16,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from providers import Recipient
-from providers.messages import (
-    Audio,
-    Document,
-    Id,
-    Image,
-    Line,
-    OutboundContent,
-    Phone,
-    Text,
-    Video,
-    Words,
-)
+from providers.content import Audio, Document, Id, Image, Line, OutboundContent, Text, Video, Words
+from providers.messages import Phone
 
 from .. import metrics, tracing
 from ..identifiers import parse_id

@@ -3,7 +3,7 @@
 from typing import Any, get_args
 
 from providers import Registry
-from providers.messages import Action, OutboundContent
+from providers.content import Action, OutboundContent
 
 _OPERATIONS = {
     "groups": "messages to groups",

@@ -10,7 +10,8 @@ import asyncpg
 import msgspec
 
 from providers import Contact, MessageData, Recipient, SendError, Uncertain
-from providers.messages import ErrorInfo, MediaContent, OutboundContent, Reaction, Status
+from providers.content import MediaContent, OutboundContent, Reaction
+from providers.messages import ErrorInfo, Status
 
 from .. import identifiers
 from ..envelope import Conversation, EventData, EventMessage

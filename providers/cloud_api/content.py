@@ -24,7 +24,7 @@ from .._values import (
     text,
     word,
 )
-from ..messages import (
+from ..content import (
     Audio,
     ButtonReply,
     CallPermissionReply,

@@ -22,8 +22,9 @@ from .._values import (
     word,
     written,
 )
+from ..content import Content, UnknownContent
 from ..errors import Malformed
-from ..messages import Contact, Content, ErrorInfo, Event, EventType, Message, Status, StatusValue, UnknownContent
+from ..messages import Contact, ErrorInfo, Event, EventType, Message, Status, StatusValue
 from . import account, people
 from .change import Change, Reader, change_of, items, news, unread
 from .content import content_of

@@ -6,8 +6,7 @@ Source: https://developers.facebook.com/docs/whatsapp/cloud-api/reference/messag
 from typing import Any
 
 from .._values import Object, present
-from ..errors import Rejected
-from ..messages import (
+from ..content import (
     Action,
     AddressRequest,
     Buttons,
@@ -33,6 +32,7 @@ from ..messages import (
     Video,
     VoiceCall,
 )
+from ..errors import Rejected
 
 
 def interactive(message: Interactive) -> Object:

@@ -9,8 +9,7 @@ from collections.abc import Iterable, Sequence
 from functools import cache
 
 from ..base import Pacing, Upload
-from ..errors import Rejected
-from ..messages import (
+from ..content import (
     Audio,
     Buttons,
     CallToAction,
@@ -22,7 +21,6 @@ from ..messages import (
     Interactive,
     ListMenu,
     MediaContent,
-    MessageData,
     OrderDetails,
     ProductCarousel,
     ProductList,
@@ -31,6 +29,8 @@ from ..messages import (
     Video,
     VoiceCall,
 )
+from ..errors import Rejected
+from ..messages import MessageData
 
 _MB = 1024 * 1024
 _MAX_BYTES: dict[type[MediaContent], int] = {

@@ -8,13 +8,11 @@ from typing import Any, Literal, get_args
 
 from .._values import Object, listed, phone, present, text, word
 from ..base import Response
-from ..errors import Rejected, SendError, Unsupported
-from ..messages import (
+from ..content import (
     Action,
     Audio,
     Carousel,
     Catalog,
-    Contact,
     Contacts,
     Document,
     Image,
@@ -23,20 +21,19 @@ from ..messages import (
     Location,
     LocationRequest,
     MediaContent,
-    MessageData,
-    MessageResult,
     OutboundContent,
     Pin,
     Product,
     ProductCarousel,
     ProductList,
     Reaction,
-    Recipient,
     Sticker,
     Template,
     Text,
     Video,
 )
+from ..errors import Rejected, SendError, Unsupported
+from ..messages import Contact, MessageData, MessageResult, Recipient
 from . import limits
 from .errors import answer, send_error
 from .interactive import file_of, interactive, kind_of

@@ -10,7 +10,8 @@ import msgspec
 
 from .. import _json
 from .._values import MAX_KEY, MAX_WORD, moment, phone
-from ..messages import Contact, Event, Message, Text
+from ..content import Text
+from ..messages import Contact, Event, Message
 
 
 class _Exact(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

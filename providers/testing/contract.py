@@ -9,8 +9,9 @@ from typing import Any, ClassVar
 import msgspec
 
 from ..base import ProviderInfo, Request, Response, Upload, Webhook, WhatsAppProvider, config_fields
+from ..content import MediaContent
 from ..errors import Malformed, Rejected, SendError, Unsupported, Unverified
-from ..messages import Event, MediaContent, MessageData, Recipient
+from ..messages import Event, MessageData, Recipient
 from ..registry import ENTRY_POINT_GROUP, Registry, UnknownProvider
 from . import mutations
 from .bounds import slow, unbounded

@@ -4,7 +4,8 @@ from typing import Any, get_args
 
 import msgspec
 
-from ..messages import Action, Interactive, MessageData, OutboundContent, Recipient
+from ..content import Action, Interactive, OutboundContent
+from ..messages import MessageData, Recipient
 
 PHONE = "+5511987654321"
 _FILE = "https://files.example.com/file"

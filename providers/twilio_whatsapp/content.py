@@ -9,8 +9,7 @@ from typing import Any
 
 from .. import _json
 from .._values import Object, Unreadable, number
-from ..errors import Malformed
-from ..messages import (
+from ..content import (
     Audio,
     ButtonReply,
     Contacts,
@@ -26,6 +25,7 @@ from ..messages import (
     UnsupportedContent,
     Video,
 )
+from ..errors import Malformed
 
 Fields = dict[str, str]  # parameters by name, blank ones left out
 

@@ -15,8 +15,9 @@ import msgspec
 from .. import _json
 from .._values import UNREADABLE, Object, bounded, is_user_id, mapping, phone, short, text, word
 from ..base import Webhook
+from ..content import UnknownContent
 from ..errors import Malformed
-from ..messages import AccountUpdate, Contact, Event, Message, Status, StatusValue, UnknownContent
+from ..messages import AccountUpdate, Contact, Event, Message, Status, StatusValue
 from . import errors
 from .content import Fields, content_of, referral_of
 from .form import is_form, pairs

@@ -9,8 +9,8 @@ import hashlib
 from .. import _json
 from .._values import Object, listed, present, word
 from ..base import Response
+from ..content import Buttons, CallToAction, Interactive, ListMenu, ListRow
 from ..errors import Rejected, Unsupported
-from ..messages import Buttons, CallToAction, Interactive, ListMenu, ListRow
 from .errors import answer
 
 # The body, which differs from message to message, is a variable, so that one resource serves all of a kind.

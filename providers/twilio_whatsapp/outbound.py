@@ -13,20 +13,9 @@ from urllib.parse import quote, urlsplit, urlunsplit
 
 from .._values import Object, decimal, is_user_id, listed, mail_date, phone, text, word
 from ..base import Response
+from ..content import Audio, Contacts, Location, MediaContent, OutboundContent, Sticker, Template, Text
 from ..errors import Rejected, Unsupported
-from ..messages import (
-    Audio,
-    Contact,
-    Contacts,
-    Location,
-    MediaContent,
-    MessageResult,
-    OutboundContent,
-    Recipient,
-    Sticker,
-    Template,
-    Text,
-)
+from ..messages import Contact, MessageResult, Recipient
 from .errors import answer, send_error
 from .inbound import REFERENCE
 

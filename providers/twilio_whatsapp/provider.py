@@ -16,8 +16,9 @@ from msgspec import Meta
 from .._values import Object, phone, word
 from .._verdicts import repeatable
 from ..base import Check, Flow, Pacing, ProviderInfo, Request, Response, Webhook, WhatsAppProvider, refused_status
+from ..content import Interactive, Template
 from ..errors import AccountBroken, Rejected, Restricted, Unavailable, Uncertain, Unsupported
-from ..messages import Event, Interactive, Media, MessageData, MessageResult, ProviderStatus, Recipient, Template
+from ..messages import Event, Media, MessageData, MessageResult, ProviderStatus, Recipient
 from . import account as twilio_account
 from . import inbound, interactive, outbound, signature
 from .api import Api

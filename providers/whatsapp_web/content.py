@@ -10,13 +10,12 @@ from typing import Any, Literal
 
 from .. import _json
 from .._values import UNREADABLE, Object, Unreadable, flag, listed, mapping, number, safe_filename, text, word
-from ..messages import (
+from ..content import (
     Audio,
     ButtonReply,
     Contacts,
     Content,
     Document,
-    ErrorInfo,
     FlowReply,
     Image,
     ListReply,
@@ -28,6 +27,7 @@ from ..messages import (
     UnsupportedContent,
     Video,
 )
+from ..messages import ErrorInfo
 from .addresses import id_in, public_id
 from .cards import card_of
 

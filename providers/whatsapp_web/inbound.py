@@ -10,8 +10,9 @@ import msgspec
 
 from .. import _json
 from .._values import UNREADABLE, Object, Unreadable, listed, mapping, moment, present, text, word
+from ..content import PollVote, UnknownContent
 from ..errors import Malformed
-from ..messages import Event, EventType, Message, PollVote, UnknownContent
+from ..messages import Event, EventType, Message
 from . import news as waha_news
 from . import receipts
 from .addresses import MessageId, correlation_in, id_in, is_group, jid, message_id, person, public_id

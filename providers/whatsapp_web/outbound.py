@@ -9,8 +9,7 @@ from urllib.parse import urlsplit
 
 from .._values import Object, moment, present
 from ..base import Response
-from ..errors import Rejected, SendError, Unsupported
-from ..messages import (
+from ..content import (
     Audio,
     Button,
     Buttons,
@@ -21,13 +20,13 @@ from ..messages import (
     ListMenu,
     Location,
     MediaContent,
-    MessageData,
-    MessageResult,
     Reaction,
     Template,
     Text,
     Video,
 )
+from ..errors import Rejected, SendError, Unsupported
+from ..messages import MessageData, MessageResult
 from .addresses import chat_of, chosen_id, id_in, is_group, message_id, normalized, person, serialized_id
 from .cards import contact_of
 from .errors import answered_object, send_error

@@ -10,8 +10,7 @@ import pytest
 
 from ingress.dev.sandbox import Accept, HangAfterAccept, TwilioSender, TwilioSimulator
 from providers import Flow, Request, Response
-from providers.errors import AccountBroken, Rejected, SendError
-from providers.messages import (
+from providers.content import (
     Button,
     Buttons,
     CallToAction,
@@ -21,11 +20,11 @@ from providers.messages import (
     ListRow,
     ListSection,
     Location,
-    MessageData,
-    Recipient,
     Template,
     Text,
 )
+from providers.errors import AccountBroken, Rejected, SendError
+from providers.messages import MessageData, Recipient
 from providers.twilio_whatsapp import TwilioWhatsApp
 
 from .test_twilio_api import CONTENT

@@ -9,7 +9,7 @@ from ingress.dev.sandbox import WahaSession, WahaSimulator
 from ingress.dev.sandbox.conditions import Changes
 from ingress.dev.sandbox.listener import Listener
 from providers import Event, Flow, MessageData, Recipient, Response, Webhook
-from providers.messages import OutboundContent
+from providers.content import OutboundContent
 from providers.whatsapp_web import WhatsAppWeb
 
 Result = TypeVar("Result")

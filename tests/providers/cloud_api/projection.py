@@ -11,12 +11,11 @@ from typing import Any
 import msgspec
 
 from providers import Contact, Event, Message
-from providers.messages import (
+from providers.content import (
     Audio,
     ButtonReply,
     CallPermissionReply,
     Contacts,
-    ErrorInfo,
     FlowReply,
     ListReply,
     Location,
@@ -29,6 +28,7 @@ from providers.messages import (
     UnknownContent,
     UnsupportedContent,
 )
+from providers.messages import ErrorInfo
 
 Flat = dict[str, Any]
 

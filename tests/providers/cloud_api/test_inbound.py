@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from providers import Event, Malformed, _json
-from providers.messages import Text
+from providers.content import Text
 
 from .samples import ACCOUNT, body, compact, facts, names, sample, signed
 

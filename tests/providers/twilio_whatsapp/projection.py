@@ -11,10 +11,9 @@ from typing import Any
 import msgspec
 
 from providers import Contact, Event, Message
-from providers.messages import (
+from providers.content import (
     ButtonReply,
     Contacts,
-    ErrorInfo,
     FlowReply,
     ListReply,
     Location,
@@ -22,6 +21,7 @@ from providers.messages import (
     Text,
     UnsupportedContent,
 )
+from providers.messages import ErrorInfo
 
 Flat = dict[str, Any]
 

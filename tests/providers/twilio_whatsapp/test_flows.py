@@ -27,7 +27,7 @@ from providers import (
     Unsupported,
     config_fields,
 )
-from providers.messages import Image, Interactive, OutboundContent, Template
+from providers.content import Image, Interactive, OutboundContent, Template
 from providers.twilio_whatsapp import TwilioWhatsApp
 
 from ..flows import answered, drive, first, recorded

@@ -12,11 +12,10 @@ from datetime import datetime
 from typing import Any
 
 from providers import Contact, Event, Media, Message
-from providers.messages import (
+from providers.content import (
     Audio,
     ButtonReply,
     Contacts,
-    ErrorInfo,
     ListReply,
     Location,
     MediaContent,
@@ -26,6 +25,7 @@ from providers.messages import (
     UnknownContent,
     UnsupportedContent,
 )
+from providers.messages import ErrorInfo
 
 Flat = dict[str, Any]
 

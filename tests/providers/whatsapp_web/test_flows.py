@@ -24,7 +24,7 @@ from providers import (
     Unsupported,
     config_fields,
 )
-from providers.messages import OutboundContent, Reaction
+from providers.content import OutboundContent, Reaction
 from providers.whatsapp_web import WhatsAppWeb
 
 from ..flows import answered, drive, first

@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from providers import Event, Malformed, Media, Message
-from providers.messages import MediaContent
+from providers.content import MediaContent
 from providers.whatsapp_web.addresses import chosen_id
 
 from ..flows import drive

@@ -27,7 +27,7 @@ from providers import (
     Uncertain,
     Unsupported,
 )
-from providers.messages import Template
+from providers.content import Template
 from providers.whatsapp_web.addresses import chosen_id, correlation_in
 
 from ..flows import answered, drive, first
