@@ -248,6 +248,19 @@ async def elsewhere(
         await runner.cleanup()
 
 
+async def cut_off_listeners(database_url: str) -> None:
+    """End the connection that each process of the database listens on: it is the one that holds such a lock."""
+    connection = await asyncpg.connect(database_url)
+    try:
+        ended = await connection.fetch(
+            "select pg_terminate_backend(pid) from pg_locks where locktype = 'advisory' and objsubid = 2"
+            " and database = (select oid from pg_database where datname = current_database())"
+        )
+        assert ended
+    finally:
+        await connection.close()
+
+
 async def command(organization: Organization, *arguments: str) -> str:
     """What `ingress …` prints for the organization, as its user runs it; it must succeed."""
     key = ["--url", organization.gateway.url, "--key", organization.key]

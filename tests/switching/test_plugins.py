@@ -27,7 +27,7 @@ from providers.meta_business import MetaBusiness
 from providers.registry import ENTRY_POINT_GROUP, Installed
 
 from ..conftest import serving
-from ..gateway import Answer, Gateway, Organization, eventually, leave
+from ..gateway import Answer, Gateway, Organization, cut_off_listeners, eventually, leave
 
 BASE = "/integrations/whatsapp"
 PROVIDERS = f"{BASE}/providers"
@@ -408,9 +408,7 @@ async def test_a_process_that_missed_it_looks_when_it_listens_again(
     late = Installed(EntryPoint(name="tourist", value="latecomer:Tourist", group=ENTRY_POINT_GROUP), "late", "1")
     assert "tourist" not in await listed(organization)
     monkeypatch.setattr(registry, "scan", lambda: [late])
-    connection = await asyncpg.connect(settings.database_url)
-    await connection.execute("select pg_terminate_backend(pid) from pg_stat_activity where query ilike 'listen%'")
-    await connection.close()
+    await cut_off_listeners(settings.database_url)
     await eventually(lambda: listed(organization), lambda found: "tourist" in found)
 
 

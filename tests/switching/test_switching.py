@@ -40,7 +40,7 @@ from providers import Flow, Rejected
 from providers.meta_business import MetaBusiness
 
 from ..conftest import serving
-from ..gateway import Answer, Gateway, Organization, Process, eventually
+from ..gateway import Answer, Gateway, Organization, Process, cut_off_listeners, eventually
 
 BASE = "/integrations/whatsapp"
 EXPIRED = ErrorCode(code=190)
@@ -735,16 +735,9 @@ async def test_a_listener_that_was_cut_off_misses_nothing(
     async with service(settings, meta, "unix:///nonexistent/redis.sock") as other:
         there = at(other, two)
         assert (await current(there))["version"] == 1
-        connection = await asyncpg.connect(settings.database_url)
-        try:
-            listening = "select pid from pg_stat_activity where query ilike 'listen %' and datname = current_database()"
-            former = {row["pid"] for row in await connection.fetch(listening)}
-            assert former
-            await connection.execute("select pg_terminate_backend(pid) from unnest($1::int[]) pid", list(former))
-            assert (await switch(two, 1)).status == 200
-            await eventually(lambda: current(there), lambda told: told["version"] == 2, timeout=3)
-        finally:
-            await connection.close()
+        await cut_off_listeners(settings.database_url)
+        assert (await switch(two, 1)).status == 200
+        await eventually(lambda: current(there), lambda told: told["version"] == 2, timeout=3)
 
 
 # ---------------------------------------------------------------- Redis, at any moment of a switch
