@@ -89,9 +89,9 @@ def main() -> None:
                     from ..dev.demo.scene import play
                 sys.exit(play(options.webhooks, options.sends))
     except StoreUnavailable as error:
-        _fail(f"the database does not answer ({error}): check {_source(options)}, and that it runs")
+        _fail(f"the database does not answer ({_cause(error)}): check {_source(options)}, and that it runs")
     except asyncpg.PostgresError as error:
-        _fail(f"the database refuses what {_source(options)} says: {error}")
+        _fail(f"the database refuses what {_source(options)} says: {error.args[0]}")
     except asyncpg.ClientConfigurationError as error:
         _fail(f"the database cannot be reached by what {_source(options)} says: {error}")
     except FATAL as error:
@@ -100,6 +100,14 @@ def main() -> None:
         sys.exit(128 + signal.SIGINT)
     except asyncio.CancelledError:
         sys.exit(128 + signal.SIGTERM)
+
+
+def _cause(error: BaseException | None) -> str:
+    """In the words of the server or the system, where it has any."""
+    cause = error and error.__cause__
+    if isinstance(cause, asyncpg.PostgresError):
+        return str(cause.args[0])
+    return str(getattr(cause, "strerror", None) or error)
 
 
 def _source(options: argparse.Namespace) -> str:
@@ -132,7 +140,8 @@ def _migrate(settings: Settings, login: str | None) -> None:
     # Redis has no part in it: none is started.
     url, redis_url = getattr(settings, field), settings.redis_url or "redis://unused"
     with _stores(msgspec.structs.replace(settings, database_url=url, redis_url=redis_url)) as stored:
-        changed = asyncio.run(migrate(stored.database_url, login))
+        service_url = settings.database_url if field == "database_owner_url" else ""
+        changed = asyncio.run(migrate(stored.database_url, login, service_url))
     sys.stdout.write("schema created\n" if changed else "schema is current\n")
 
 
@@ -166,7 +175,7 @@ async def _prepare(settings: Settings) -> bool:
         if state.attempt_number == 1 and state.outcome is not None:
             logger.warning(
                 "the database does not answer (%s): check DATABASE_URL, and that it runs; waiting up to %g s for it",
-                *(state.outcome.exception(), settings.database_wait_s),
+                *(_cause(state.outcome.exception()), settings.database_wait_s),
             )
 
     retrying = AsyncRetrying(

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 import logging
+import secrets
 import sys
 from collections.abc import AsyncGenerator, AsyncIterator
 from functools import partial
@@ -438,17 +439,21 @@ async def prepare(url: str) -> bool:
     return is_owner
 
 
-async def migrate(url: str, login: str | None = None) -> bool:
+async def migrate(url: str, login: str | None = None, service_url: str = "") -> bool:
     """Bring the database at *url* to SCHEMA_VERSION; safe from several processes at once. True if it changed.
 
-    With *login*, that one may serve from then on. Raises `StoreUnavailable`, or `SchemaError` for a server too old, a
-    schema too new, a login that may too little or too much.
+    With *login*, that one may serve from then on, and *service_url* must lead to the same database.
+
+    Raises `StoreUnavailable`, or `SchemaError` for a server too old, a schema too new, a login that may too little or
+    too much.
     """
     with store_errors("migrate"):
         connection = await asyncpg.connect(url, timeout=CONNECT_TIMEOUT_S)
         try:
             if connection.get_server_version().major < 15:
                 raise SchemaError(f"PostgreSQL 15 or newer is needed, this is {connection.get_server_version().major}")
+            if service_url:
+                await _require_same(connection, service_url)
             async with connection.transaction():
                 await connection.execute("select pg_advisory_xact_lock($1)", _SCHEMA_LOCK)
                 fresh = await connection.fetchval("select to_regclass('schema_version') is null")
@@ -469,11 +474,33 @@ async def migrate(url: str, login: str | None = None) -> bool:
             return bool(fresh)
         except asyncpg.InsufficientPrivilegeError as error:
             raise SchemaError(
-                f"the login may not migrate ({error.args[0]}): it must own the database, and have CREATEROLE, or the"
-                " service's roles with admin option where another login has made them"
+                f"the login may not migrate ({error.args[0]}): it must own the database, and have CREATEROLE"
+                " (`alter role ... createrole`), or, where another login has made the service's roles, have them with"
+                f" admin option (`grant {', '.join(ROLES)} to ... with admin option`)"
             ) from None
         finally:
             await connection.close()
+
+
+async def _require_same(owner: asyncpg.Connection, url: str) -> None:
+    """Raise `SchemaError` unless *url* leads to the database of *owner*, by whatever name."""
+    try:
+        with store_errors("migrate"):
+            service = await asyncpg.connect(url, timeout=CONNECT_TIMEOUT_S)
+    except asyncpg.InvalidAuthorizationSpecificationError:
+        return  # what is wrong with the login `_admit` knows better
+    except (asyncpg.PostgresError, asyncpg.InterfaceError, StoreUnavailable) as error:
+        raise SchemaError(f"DATABASE_URL, of the login to admit, does not lead to a database: {error}") from None
+    try:
+        lock = secrets.randbits(62)
+        await owner.execute("select pg_advisory_lock($1)", lock)
+        if await service.fetchval("select pg_try_advisory_lock($1)", lock):
+            raise SchemaError(
+                "DATABASE_OWNER_URL and DATABASE_URL lead to different databases: the one that is migrated would not be"
+                " the one that is served. Give both the same host, port and database; nothing was changed"
+            )
+    finally:
+        await service.close()
 
 
 async def _admit(connection: asyncpg.Connection, login: str) -> None:

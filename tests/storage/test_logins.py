@@ -25,6 +25,7 @@ from ingress.storage.database import (
     prepare,
 )
 from ingress.storage.statements import logins as logins_of
+from ingress.storage.vault import generate_key
 
 from ..cli.test_run import ingress, refusal
 from ..conftest import serving
@@ -281,6 +282,26 @@ async def test_migrate_as_people_call_it(logins: Logins) -> None:
     assert "--login" in refusal(nobody)
 
 
+async def test_what_is_migrated_is_what_is_served(logins: Logins, tmp_path: Any) -> None:
+    """Another database of the server, one that is not there, another server: refused, and nothing is changed."""
+
+    async def line(service: str) -> str:
+        return refusal(
+            await asyncio.to_thread(ingress, "migrate", DATABASE_OWNER_URL=logins.owner, DATABASE_URL=service)
+        )
+
+    database = logins.service.rpartition("/logins")[2].partition("?")[0]
+    assert "different databases" in await line(logins.service.replace(f"/logins{database}", "/template1"))
+    assert '"nowhere" does not exist' in await line(logins.service.replace(f"/logins{database}", "/nowhere"))
+    assert "DATABASE_URL" in await line(f"postgresql://{logins.service_name}@127.0.0.1:1/x")
+    with EmbeddedServers(tmp_path, valkey=False) as others:
+        assert others.database_url
+        assert "different databases" in await line(others.database_url)
+    connection = await asyncpg.connect(logins.superuser)
+    assert await connection.fetchval("select to_regclass('schema_version') is null")
+    await connection.close()
+
+
 async def test_an_owner_that_may_make_no_roles_is_told_in_one_line(servers: EmbeddedServers, tmp_path: Any) -> None:
     with EmbeddedServers(tmp_path, valkey=False) as fresh:
         assert fresh.database_url
@@ -289,5 +310,14 @@ async def test_an_owner_that_may_make_no_roles_is_told_in_one_line(servers: Embe
         await connection.execute("create database poor owner poor")
         await connection.close()
         url = fresh.database_url.replace("/postgres?", "/poor?").replace("://svc@", "://poor@")
-        line = refusal(await asyncio.to_thread(ingress, "migrate", DATABASE_URL=url))
-    assert "CREATEROLE" in line
+        for command in ("migrate", "serve"):
+            given = {"DATABASE_URL": url, "REDIS_URL": "redis://x", "INGRESS_ENCRYPTION_KEYS": generate_key()}
+            line = refusal(await asyncio.to_thread(ingress, command, INGRESS_PORT="0", **given))
+            assert "permission denied to create role" in line
+            assert "`alter role ... createrole`" in line
+        connection = await asyncpg.connect(fresh.database_url)
+        await connection.execute("revoke connect on database poor from public, poor")
+        await connection.close()
+        for command in ("migrate", "serve"):
+            line = refusal(await asyncio.to_thread(ingress, command, INGRESS_PORT="0", **given))
+            assert line == 'the database refuses what DATABASE_URL says: permission denied for database "poor"'
