@@ -1,10 +1,20 @@
 """What documents point to is there."""
 
+import argparse
 import ast
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from prometheus_client.metrics import MetricWrapperBase
+
+from ingress import metrics
+from ingress.api.openapi import walk
+from ingress.app import ROUTES
+from ingress.cli.main import parser
+from ingress.settings import CLIENT_NAMES, Settings, variable
+from providers import messages
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
@@ -41,3 +51,130 @@ def test_files_that_are_named_are_there(document: Path) -> None:
         if test:
             names = {node.name for node in ast.walk(ast.parse(found[0].read_text())) if hasattr(node, "name")}
             assert test in names, f"{path}::{test}"
+
+
+# ---------------------------------------------------------------- what is written down is what the code has, both ways
+
+API = (ROOT / "docs" / "api.md").read_text("utf-8")
+METRICS = (ROOT / "docs" / "metrics.md").read_text("utf-8")
+README = (ROOT / "README.md").read_text("utf-8")
+
+
+def section(document: str, heading: str) -> str:
+    """What stands under *heading*, down to the next heading of any level."""
+    return document.partition(f"{heading}\n")[2].partition("\n#")[0]
+
+
+def rows(table: str) -> Iterator[list[str]]:
+    """The cells of each row of the tables in *table*, but for their headings."""
+    for line in table.splitlines():
+        if line.startswith("| "):
+            yield [cell.strip() for cell in line.strip("|").split(" | ")]
+
+
+def words(text: str) -> set[str]:
+    """What stands between backticks and is one word."""
+    return set(re.findall(r"`([a-z_A-Z0-9-]+)`", text))
+
+
+def test_every_route_is_documented_and_every_documented_route_is_there() -> None:
+    served = {(method, path) for path, method, *_ in walk(ROUTES)}
+    served |= {("GET", "/webhooks/{provider}/{token}"), ("POST", "/webhooks/{provider}/{token}"), ("GET", "/metrics")}
+    written = set()
+    for methods, path in re.findall(r"`((?:(?:GET|POST|PUT|PATCH|DELETE)(?:, )?)+) (/[^`?\s]*)", API):
+        written |= {(method, path) for method in methods.split(", ")}
+    assert served - written == set(), "served, and not documented"
+    assert written - served == set(), "documented, and not served"
+
+
+def problem_codes() -> set[str]:
+    """The codes of every `Problem`, of exceptions that become one, and of refusals before there is a request."""
+    found = set()
+    for path in (ROOT / "ingress").rglob("*.py"):
+        if "dev" in path.parts:
+            continue
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.Call) and getattr(node.func, "id", "") in ("Problem", "_refusal", "call_problem"):
+                found |= {a.value for a in node.args[1:2] if isinstance(a, ast.Constant) and isinstance(a.value, str)}
+    return found
+
+
+def test_every_problem_code_is_documented() -> None:
+    assert len(problem_codes()) > 20
+    assert problem_codes() - words(section(API, "## Errors")) == set()
+
+
+def test_every_documented_problem_code_is_used() -> None:
+    sources = "".join(path.read_text("utf-8") for path in (ROOT / "ingress").rglob("*.py"))
+    codes = {code for status, codes in rows(section(API, "## Errors")) if status != "status" for code in words(codes)}
+    assert len(codes) > 40
+    assert [code for code in codes if f'"{code}"' not in sources] == []
+
+
+def metric_rows() -> list[list[str]]:
+    """Each metric of the service with its labels and what it counts, as docs/metrics.md has them."""
+    found = []
+    for collector in metrics.REGISTRY._collector_to_names:
+        if isinstance(collector, metrics.Tally):
+            name, labels, text, kind = collector._name, collector._labels, collector._text, "histogram"
+        elif isinstance(collector, MetricWrapperBase):
+            name, labels, text = collector._name, collector._labelnames, collector._documentation
+            kind = collector._type
+        else:  # of the process and of Python
+            continue
+        name += "_total" if kind == "counter" else ""
+        found.append([f"`{name}`", kind, ", ".join(f"`{label}`" for label in labels), text])
+    return sorted(found)
+
+
+def test_every_metric_is_documented_and_every_documented_metric_is_there() -> None:
+    wanted = ["| " + " | ".join(row).replace("|  |", "| |") + " |" for row in metric_rows()]
+    assert [line for line in METRICS.splitlines() if line.startswith("| `whatsapp_ingress_")] == wanted
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_metrics_that_are_mentioned_are_there(document: Path) -> None:
+    if document.name == "CHANGELOG.md":  # of former days
+        return
+    names = {row[0].strip("`") for row in metric_rows()}
+    assert set(re.findall(r"`(whatsapp_ingress_\w+)", document.read_text("utf-8"))) - names == set()
+
+
+def test_every_content_type_is_documented_and_every_documented_one_is_there() -> None:
+    kinds = {kind.__struct_config__.tag for kind in subclasses(messages.Value) if kind.__struct_config__.tag}
+    text = section(API, "### Content types")
+    fields = set(
+        ["body", "preview_url", "voice", "filename", "url", "id", "caption", "message_id", "emoji", "name", "language"]
+    )
+    fields |= set(["components", "rendered", "header", "footer", "action", "type"])
+    assert words(text) - fields == kinds
+
+
+def subclasses(kind: type) -> Iterator[type]:
+    for below in kind.__subclasses__():
+        yield below
+        yield from subclasses(below)
+
+
+def test_every_setting_is_documented_and_every_documented_one_is_there() -> None:
+    written = {name for cells in rows(section(README, "### Settings")) for name in re.findall(r"[A-Z_]{6,}", cells[0])}
+    assert written == {variable(field) for field in Settings.__struct_fields__} | CLIENT_NAMES | {"DATABASE_OWNER_URL"}
+
+
+def test_every_command_is_documented_and_every_documented_one_is_there() -> None:
+    there = set(commands(parser()))
+    assert {"serve", "switch", "key create"} <= there
+    everything = "".join(document.read_text("utf-8") for document in DOCUMENTS if document.name != "CHANGELOG.md")
+    assert [command for command in there if not re.search(rf"ingress {command}\b", everything)] == []
+    written = set(re.findall(r"(?:`|^ {4}|&& |\n    )ingress ((?:[a-z-]+ ?)+)", everything, re.MULTILINE))
+    first = {command.split()[0] for command in there}
+    assert {command.split()[0] for command in written} - first == set()
+
+
+def commands(parser: argparse.ArgumentParser, before: str = "") -> Iterator[str]:
+    """Every command below *parser*, as it is typed after `ingress`."""
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for name, below in action.choices.items():
+                yield f"{before}{name}"
+                yield from commands(below, f"{before}{name} ")

@@ -38,8 +38,8 @@ DATABASE_RETRY_S = 0.5
 UNLIMITED = {"INGRESS_REQUESTS_PER_KEY": "0", "INGRESS_CONNECTION_TESTS_PER_MINUTE": "0"}
 
 
-def main() -> None:
-    """Run the command line; a mistake of the operator ends with one clear line and status 1."""
+def parser() -> argparse.ArgumentParser:
+    """Of every command and its options."""
     parser = argparse.ArgumentParser(prog="ingress", description="One gateway between a CRM and any WhatsApp provider.")
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(dest="command", required=True)
@@ -59,7 +59,12 @@ def main() -> None:
     demo.add_argument("--webhooks", type=int, default=2_000)
     demo.add_argument("--sends", type=int, default=200)
     remote.add_commands(commands, actions)
-    options = parser.parse_args()
+    return parser
+
+
+def main() -> None:
+    """Run the command line; a mistake of the operator ends with one clear line and status 1."""
+    options = parser().parse_args()
     if hasattr(options, "run"):
         sys.exit(remote.run(options))
     try:
