@@ -7,6 +7,8 @@ from typing import Annotated, Any, Literal
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import msgspec
+import redis.asyncio
+from redis.exceptions import RedisError
 
 PREFIX = "INGRESS_"
 # Set by the platforms the service runs on, hence without our prefix.
@@ -145,28 +147,31 @@ def _hosts(text: str) -> list[str]:
 
 def _check_url(text: str) -> None:
     """Raises `ValueError` where *text* is not empty, and nothing to begin an address with."""
-    parts = urlsplit(text)
-    plain = parts.scheme in ("http", "https") and parts.hostname and _has_port(text) and "@" not in parts.netloc
+    try:
+        parts = urlsplit(text)
+        plain = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0 and "@" not in parts.netloc
+    except ValueError:
+        plain = False
     if text and (not plain or parts.query or parts.fragment or not text.isprintable() or " " in text):
         raise ValueError("must be like https://in.example.com")
 
 
-def _has_port(url: str) -> bool:
-    """Whether the port of *url* is one, or left out."""
-    try:
-        return urlsplit(url).port != 0
-    except ValueError:
-        return False
-
-
 def _check_database_url(text: str) -> None:
-    if text and not text.startswith(("postgresql://", "postgres://")):
+    try:
+        is_one = urlsplit(text).scheme in ("postgresql", "postgres")
+    except ValueError:
+        is_one = False
+    if text and not is_one:
         raise ValueError("must be like postgresql://user:password@host:5432/database")
 
 
 def _check_redis_url(text: str) -> None:
-    if text and not (text.startswith(("redis://", "rediss://", "unix://")) and _has_port(text)):
-        raise ValueError("must be like redis://:password@host:6379, or rediss:// for TLS")
+    try:
+        if text:
+            pool = redis.asyncio.ConnectionPool.from_url(text)
+            pool.connection_class(**pool.connection_kwargs)  # it connects when it is used
+    except (TypeError, ValueError, RedisError):
+        raise ValueError("must be like redis://:password@host:6379, or rediss:// for TLS, with their options") from None
 
 
 def _check_platform_key(text: str) -> None:

@@ -95,6 +95,11 @@ def test_origin_without_a_public_url(host: str, origin: str) -> None:
         ("DATABASE_OWNER_URL", "mysql://h/d"),
         ("REDIS_URL", "h:6379"),
         ("REDIS_URL", "redis://h:port"),
+        ("REDIS_URL", "redis://h?ssl_cert_reqs=none"),
+        ("REDIS_URL", "redis://h?db=x"),
+        ("REDIS_URL", "rediss://h?ssl_cert_reqs=odd"),
+        ("DATABASE_URL", "postgresql://[::1/d"),
+        ("INGRESS_PUBLIC_URL", "https://[::1"),
         ("INGRESS_PROT", "8000"),
         ("INGRESS_", "x"),
         ("INGRESS_DATABASE_URL", "postgresql://h"),
@@ -103,8 +108,10 @@ def test_origin_without_a_public_url(host: str, origin: str) -> None:
 )
 def test_mistakes_stop_the_start_and_are_named(name: str, value: str) -> None:
     with pytest.raises(SettingsError) as caught:
-        load({name: value})
-    assert name in str(caught.value)
+        load({name: value, "INGRESS_REQUIRE_TLS": "true"}, lambda settings: insecure(settings, *ADDRESSES))
+    [line, *_] = str(caught.value).splitlines()
+    assert name in line
+    assert any(words in line for words in ("must be", "can be guessed", "unknown setting"))
 
 
 def test_each_mistake_is_a_plain_sentence_and_all_are_named_at_once() -> None:
