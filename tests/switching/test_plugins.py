@@ -412,10 +412,10 @@ async def test_a_process_that_missed_it_looks_when_it_listens_again(
     await eventually(lambda: listed(organization), lambda found: "tourist" in found)
 
 
-async def test_reloading_is_for_the_platform_and_needs_the_database(
+async def test_reloading_is_for_the_platform_and_needs_an_environment_that_can_be_read(
     service: Gateway, registry: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What cannot be notified is not begun; an environment that cannot be read changes nothing."""
+    """Else nothing changes, and the answer says why."""
     organization = await service.organization()
     refused = await organization.call("POST", RELOAD)
     assert (refused.status, refused.json["code"]) == (403, "forbidden")
@@ -432,14 +432,18 @@ async def test_reloading_is_for_the_platform_and_needs_the_database(
     assert (await listed(organization))["meta_business"]
 
 
-async def test_reloading_from_the_command_line(gateway: Gateway, tmp_path: Path) -> None:
+async def test_reloading_from_the_command_line(gateway: Gateway, service: Gateway) -> None:
     """What came, went and failed, a line each; 1 where one failed."""
-    command = [sys.executable, "-m", "ingress", "providers", "reload", "--url", gateway.url]
 
-    async def run(*options: str) -> "subprocess.CompletedProcess[str]":
-        keyed = [*command, "--key", gateway.platform_key, *options]
-        return await asyncio.to_thread(subprocess.run, keyed, capture_output=True, text=True, timeout=30)
+    async def run(asked: Gateway, *options: str) -> "subprocess.CompletedProcess[str]":
+        command = ["providers", "reload", "--url", asked.url, "--key", asked.platform_key, *options]
+        return await asyncio.to_thread(
+            subprocess.run, [sys.executable, "-m", "ingress", *command], capture_output=True, text=True, timeout=30
+        )
 
-    done = await run()
+    done = await run(gateway)
     assert (done.returncode, done.stdout, done.stderr) == (0, "Nothing changed.\n", "")
-    assert json.loads((await run("--json")).stdout) == NOTHING
+    assert json.loads((await run(gateway, "--json")).stdout) == NOTHING
+    done = await run(service)
+    assert (done.returncode, len(done.stdout.splitlines())) == (1, len(BROKEN))
+    assert "unimportable failed: ZeroDivisionError: division by zero\n" in done.stdout
