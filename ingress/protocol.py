@@ -14,8 +14,9 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from . import identifiers, metrics
 from .receiving.exchange import Exchange
+from .web.bodies import SMALL_BODY_BYTES
 from .web.connections import KEEPALIVE_S, Connections
-from .web.middleware import CAREFUL, SMALL_BODY_BYTES
+from .web.middleware import CAREFUL
 from .web.problems import UNEXPECTED, Problem, unavailable
 
 logger = logging.getLogger("ingress.protocol")

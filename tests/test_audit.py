@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from ingress import app, log
-from ingress.api import organizations as administration
+from ingress.api import audit as trail
 from ingress.audit import Actor, record, verify
 from ingress.dev.sandbox import CrmSimulator
 from ingress.settings import Settings
@@ -397,7 +397,7 @@ async def test_a_body_that_is_read_after_all_is_written_down(
         raise StoreUnavailable("away")
 
     with monkeypatch.context() as patched:
-        patched.setattr(administration, "record", unwritten)
+        patched.setattr(trail, "record", unwritten)
         assert (await organization.call("POST", f"/quarantine/{item['id']}/replay")).status == 503
         assert (await organization.call("POST", f"/quarantine/{item['id']}/discard")).status == 503
     assert (await organization.call("GET", "/quarantine")).json["quarantine"] == [item]

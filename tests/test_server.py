@@ -35,7 +35,7 @@ from ingress.receiving.exchange import Exchange
 from ingress.settings import Settings
 from ingress.storage.database import migrate
 from ingress.storage.statements.inbound import store
-from ingress.web import middleware
+from ingress.web import bodies
 from providers.meta_business import MetaBusiness
 
 from . import conftest
@@ -359,7 +359,7 @@ async def test_large_bodies_share_a_bound(
     organization: Organization, gateway: Gateway, connect: Any, monkeypatch: pytest.MonkeyPatch, version: str
 ) -> None:
     """Above it large ones are to come again; small ones are taken as ever, and large ones too when there is room."""
-    monkeypatch.setattr(middleware, "MAX_HELD_BYTES", 500_000)
+    monkeypatch.setattr(bodies, "MAX_HELD_BYTES", 500_000)
     body = gateway.meta.inbound(organization.numbers[0]).text("x" * 150_000)
     assert (await organization.post_webhook(body)).status == 200
     holders = [await connect() for _ in range(3)]
@@ -394,8 +394,8 @@ async def test_large_bodies_share_a_bound(
     await eventually(lambda: all(bodies.held_bytes == 0 for bodies in all_bodies()))
 
 
-def all_bodies() -> list[middleware.LargeBodies]:
-    return [thing for thing in gc.get_objects() if isinstance(thing, middleware.LargeBodies)]
+def all_bodies() -> list[bodies.LargeBodies]:
+    return [thing for thing in gc.get_objects() if isinstance(thing, bodies.LargeBodies)]
 
 
 @pytest.mark.parametrize("limit_bytes", [None, 100_000], ids=["of-the-service", "of-the-provider"])
@@ -421,7 +421,7 @@ async def test_an_idle_connection_keeps_no_body(organization: Organization, gate
     client.write(webhook(organization, gateway, "x" * 300_000))
     assert (await client.answer())[0] == 200
     exchanges = [thing for thing in gc.get_objects() if isinstance(thing, Exchange)]
-    assert max(sum(map(len, one._chunks)) for one in exchanges) <= middleware.SMALL_BODY_BYTES
+    assert max(sum(map(len, one._chunks)) for one in exchanges) <= bodies.SMALL_BODY_BYTES
 
 
 async def test_nonsense_is_refused(connect: Any) -> None:

@@ -26,7 +26,7 @@ from ingress.identifiers import (
     parse_id,
 )
 from ingress.sending.budget import RetryBudget
-from ingress.web.middleware import Disconnected, LargeBodies, TooLarge, path_of, read_body
+from ingress.web.bodies import Disconnected, LargeBodies, TooLarge, path_of, read_body
 from providers import Contact, phone_key
 
 ORGANIZATION = UUID(int=7)

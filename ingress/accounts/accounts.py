@@ -31,7 +31,7 @@ from ..calls.driver import Caller
 from ..calls.egress import Egress, InvalidUrl
 from ..storage.vault import Vault, VaultError, new_webhook_token
 from ..validation import DETAIL, unprintable
-from ..web.middleware import path_of
+from ..web.bodies import path_of
 from .unusable import MissingPlugin, UnreadableConfig
 
 logger = logging.getLogger("ingress.accounts.accounts")

@@ -22,7 +22,7 @@ from ..storage.vault import VaultError, token_hash
 from ..switching.manager import APP_PATH, WhatsAppProviderManager
 from ..validation import ConfigData, Name, ProviderType
 from ..web.auth import Principal, authorize_platform
-from ..web.middleware import decode_kept
+from ..web.bodies import decode_kept
 from ..web.problems import Problem, json_response, not_found
 
 

@@ -17,7 +17,7 @@ from ..storage.database import Database, StoreUnavailable
 from ..storage.statements import events as stored
 from ..wakeups import Wakeups
 from ..web.auth import authorize, organization_of
-from ..web.middleware import Disconnected, int_of, limit_of
+from ..web.bodies import Disconnected, int_of, limit_of
 from ..web.problems import Problem
 from ..web.waiting import Page, Room, Stream, Waiting, gathered
 

@@ -1,11 +1,13 @@
-"""Showing the person that their message was read, or that an answer is being written; finding out their number.
+"""Inbound messages, found by the id of their event: showing them as read, or an answer as being written; who wrote.
 
 Costs no send anything.
 """
 
 from collections.abc import Callable
 from typing import Any, Literal, TypeVar
+from uuid import UUID
 
+import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -13,16 +15,54 @@ from providers import Contact, Flow, Recipient, SendError
 
 from .. import metrics
 from ..calls.transfers import Busy, Transfers
-from ..envelope import Conversation
+from ..envelope import Conversation, EventData
+from ..identifiers import parse_event_id
+from ..storage.database import Database
+from ..storage.statements import events
+from ..switching.manager import Config, WhatsAppProviderManager
 from ..web.auth import organization_of
-from ..web.problems import call_problem, json_response, not_found, unavailable
-from .received import Received, received
+from ..web.problems import Problem, call_problem, json_response, not_found, unavailable
 
 # Shorter than a send's: who waits for this waits to answer a person.
 RECEIPT_TIMEOUT_S = 8.0
 
 Kind = Literal["read", "typing", "stop_typing", "find_phone"]
 Result = TypeVar("Result")
+
+_decoder = msgspec.json.Decoder(EventData)
+
+
+class Received(msgspec.Struct, frozen=True):
+    """An event of a provider, and the config that received it."""
+
+    sequence: int
+    type: str
+    data: EventData
+    config: Config
+
+    def __repr__(self) -> str:
+        return f"Received({self.sequence})"
+
+
+async def received(request: Request[Any], organization_id: UUID) -> Received:
+    """The event in the path, of *organization_id*. Raises `Problem` 404 where it has none of that id, or 409."""
+    sequence = parse_event_id(request.path_params["event_id"], organization_id)
+    if sequence is None:
+        raise not_found()
+    database: Database = request.state["database"]
+    async with database.organization(organization_id) as connection:
+        row = await events.at(connection, organization_id, sequence)
+    if row is None:
+        raise not_found()
+    manager: WhatsAppProviderManager = request.state["manager"]
+    config = await manager.config(organization_id, row["config_id"])
+    if config is None or config.is_unusable:
+        raise Problem(409, "provider_not_configured", "The account that received this cannot be used.")
+    try:
+        data = _decoder.decode(row["data"])
+    except msgspec.ValidationError:  # an event of our own, or of another release
+        raise not_found() from None
+    return Received(sequence, row["type"], data, config)
 
 
 def _chat(conversation: Conversation | None) -> Recipient:

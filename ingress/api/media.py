@@ -28,10 +28,10 @@ from ..calls.transfers import (
 from ..storage.database import Database
 from ..switching.manager import Config
 from ..web.auth import client_address, organization_of
-from ..web.middleware import Disconnected, headers_of
+from ..web.bodies import Disconnected, headers_of
 from ..web.problems import Problem, call_problem, json_response, unavailable
-from .providers import chosen_config
-from .received import Received, received
+from .configs import chosen_config
+from .inbound_messages import Received, received
 
 logger = logging.getLogger("ingress.media")
 

@@ -11,10 +11,13 @@ from starlette.routing import BaseRoute, Mount, Route
 from .. import __version__
 from ..envelope import EventData
 from .apps import EditApp, NewApp
-from .organizations import NewCallback, NewKey, NewOrganization, Replay
+from .callback import NewCallback, Replay
+from .configs import EditRequest
+from .organizations import NewKey, NewOrganization
 from .pairing import PairingRequest
-from .providers import ConfigureRequest, EditRequest, FallbackRequest, RollbackRequest, SwitchRequest, TestRequest
+from .providers import ConfigureRequest, TestRequest
 from .send import SendRequest
+from .switching import FallbackRequest, RollbackRequest, SwitchRequest
 
 # What each route's body is decoded as.
 BODIES: dict[str, type] = {

@@ -20,10 +20,10 @@ from ..storage.statements import health, switches
 from ..switching.change import CHANNEL
 from ..switching.manager import WhatsAppProviderManager
 from ..web.auth import client_address, organization_of
+from ..web.bodies import decode_body
 from ..web.limits import LOOK_WEIGHT, check_calls_out
-from ..web.middleware import decode_body
 from ..web.problems import Problem, call_problem, json_response
-from .providers import chosen_config, named_config
+from .configs import chosen_config, named_config
 
 # Somebody fetches the phone, and scans.
 WATCHED_S = 300.0

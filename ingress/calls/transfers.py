@@ -29,7 +29,7 @@ from providers import (
 )
 
 from ..shares import Shares
-from ..web.middleware import Disconnected
+from ..web.bodies import Disconnected
 from .driver import CONNECT_TIMEOUT_S, TRANSPORT_ERRORS, Caller, Result, transport_failure
 from .egress import Egress, InvalidUrl
 from .media_types import SNIFF_BYTES

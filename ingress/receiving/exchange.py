@@ -6,7 +6,7 @@ from uuid import UUID
 from .. import identifiers
 from ..storage.group_commit import Overloaded
 from ..switching.manager import Config
-from ..web.middleware import SMALL_BODY_BYTES, TooLarge
+from ..web.bodies import SMALL_BODY_BYTES, TooLarge
 from .answers import NOT_FOUND, Header, WebhookAnswer
 from .webhooks import WebhookReceiver, target_of
 

@@ -25,7 +25,7 @@ from ..storage.statements.inbound import Stored, WebhookRow, store
 from ..switching.manager import Config, WhatsAppProviderManager
 from ..tracing import HEADER, trace_of
 from ..wakeups import Wakeups
-from ..web.middleware import SMALL_BODY_BYTES, Disconnected, LargeBodies, TooLarge, read_body, text_of
+from ..web.bodies import SMALL_BODY_BYTES, Disconnected, LargeBodies, TooLarge, read_body, text_of
 from .answers import (
     ENCODED,
     NO_METHOD,

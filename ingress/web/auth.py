@@ -21,8 +21,8 @@ from ..settings import Network
 from ..storage.database import Database
 from ..storage.statements import organizations
 from ..storage.vault import Vault, split_api_key
+from .bodies import headers_of
 from .limits import Limiter, per_minute
-from .middleware import headers_of
 from .problems import Problem, not_found, too_many
 from .refusals import Reason, Refusals
 

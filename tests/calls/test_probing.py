@@ -40,7 +40,7 @@ def names(monkeypatch: pytest.MonkeyPatch, free_port: int) -> int:
 
     monkeypatch.setattr(socket, "getaddrinfo", resolved)
     monkeypatch.setattr(driver, "UNREACHED_AFTER_S", 0.2)
-    monkeypatch.setattr("ingress.api.organizations.UNREACHED_AFTER_S", 0.2)
+    monkeypatch.setattr("ingress.api.callback.UNREACHED_AFTER_S", 0.2)
     return free_port
 
 

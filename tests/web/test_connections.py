@@ -15,7 +15,7 @@ from ingress.delivery.places import CONCURRENCY
 from ingress.sending.bulkhead import SLOTS
 from ingress.server import OPERATIONS_CONNECTIONS, listen
 from ingress.settings import MAX_DATABASE_CONNECTIONS, Settings
-from ingress.web import connections, middleware
+from ingress.web import bodies, connections
 from ingress.web.connections import MAX_REFUSED, OTHER_FILES, Connections
 
 from ..conftest import serving
@@ -211,7 +211,7 @@ async def test_one_organization_may_hold_a_share(
     await other.configure()
     for known in (organization, other):
         assert (await known.post_webhook(b"{}")).status == 200
-    monkeypatch.setattr(middleware, "MAX_SHARE_BYTES", 300_000)
+    monkeypatch.setattr(bodies, "MAX_SHARE_BYTES", 300_000)
     holders = [await connect() for _ in range(2)]
     raw = webhook(organization, b"x" * 160_000)
     await holders[0].write(raw[:150_000])
