@@ -142,8 +142,8 @@ class Organization:
 
     async def probe(self, config_id: str) -> bool:
         """Whether a signed webhook of a config is seen to arrive through its public address."""
-        told = await self.call("POST", "/integrations/whatsapp/provider/test", {"config_id": config_id})
-        [check] = [check for check in told.json["checks"] if check["name"] == "probe"]
+        answer = await self.call("POST", "/integrations/whatsapp/provider/test", {"config_id": config_id})
+        [check] = [check for check in answer.json["checks"] if check["name"] == "probe"]
         return bool(check["passed"] and check.get("checkable", True))
 
     async def fall_back_to(self, *config_ids: str) -> None:
@@ -198,12 +198,12 @@ async def eventually(
     """What *ask* gives once it is *right*; fails after *timeout* seconds."""
     deadline = time.monotonic() + timeout
     while True:
-        told = ask()
-        if inspect.isawaitable(told):
-            told = await told
-        if right(told):
-            return told
-        assert time.monotonic() < deadline, f"not within {timeout} s; last: {str(told)[:500]}"
+        answer = ask()
+        if inspect.isawaitable(answer):
+            answer = await answer
+        if right(answer):
+            return answer
+        assert time.monotonic() < deadline, f"not within {timeout} s; last: {str(answer)[:500]}"
         await asyncio.sleep(every)
 
 

@@ -48,7 +48,7 @@ async def verdict(organization: Organization, query: str = "") -> Any:
 
 
 async def test_an_untouched_trail_is_intact(kept: Organization) -> None:
-    """Numbered without gaps from the organization's creation on, and its end is told."""
+    """Numbered without gaps from the organization's creation on, and its end is shown."""
     entries = (await kept.call("GET", f"{BASE}/audit?limit=200")).json["entries"]
     assert [entry["id"] for entry in entries] == list(range(len(entries), 0, -1))
     assert entries[-1]["action"] == "organization_created"
@@ -89,9 +89,9 @@ async def test_entries_of_many_changes_at_once_are_one_chain(kept: Organization)
         *(kept.fall_back_to() for _ in range(5)),
         *(kept.configure(active=False) for _ in range(3)),
     )
-    told = await verdict(kept)
-    assert told["intact"], told
-    assert told["entries"] >= 18 + 8
+    result = await verdict(kept)
+    assert result["intact"], result
+    assert result["entries"] >= 18 + 8
 
 
 CHANGES = {
@@ -120,8 +120,8 @@ async def test_an_edited_entry(kept: Organization, superuser: asyncpg.Connection
         UUID(kept.id),
     )
     assert done == "UPDATE 1"
-    told = await verdict(kept)
-    assert (told["intact"], told["first_broken"]) == (False, 5), told
+    result = await verdict(kept)
+    assert (result["intact"], result["first_broken"]) == (False, 5), result
 
 
 @pytest.mark.parametrize("time", ["infinity", "-infinity", "294276-01-01", "4713-01-01 BC", "0001-01-01 00:00+14"])
@@ -130,8 +130,8 @@ async def test_a_time_that_cannot_be_read(kept: Organization, superuser: asyncpg
     await superuser.execute(
         f"update provider_audit_log set at = '{time}' where organization_id = $1 and id = 5", UUID(kept.id)
     )
-    told = await verdict(kept)
-    assert (told["intact"], told["first_broken"]) == (False, 5), told
+    result = await verdict(kept)
+    assert (result["intact"], result["first_broken"]) == (False, 5), result
     listed = await kept.call("GET", f"{BASE}/audit?limit=200")
     assert [entry["id"] for entry in listed.json["entries"] if entry["at"] is None] == [5]
 
@@ -186,8 +186,8 @@ async def test_deleted_inserted_and_moved_entries(
     last = (await verdict(kept))["entries"]
     for statement in statements:
         assert not (await superuser.execute(statement, UUID(kept.id))).endswith(" 0"), statement
-    told = await verdict(kept)
-    assert (told["intact"], told["first_broken"]) == (False, first or last + 1), told
+    result = await verdict(kept)
+    assert (result["intact"], result["first_broken"]) == (False, first or last + 1), result
 
 
 END = """
@@ -205,8 +205,8 @@ async def test_an_end_that_was_cut_off(kept: Organization, superuser: asyncpg.Co
     )
     if mended:
         assert await superuser.execute(END, UUID(kept.id)) == "UPDATE 1"
-    told = await verdict(kept)
-    assert (told["intact"], told["first_broken"]) == (False, last - 2 if mended else last - 1), told
+    result = await verdict(kept)
+    assert (result["intact"], result["first_broken"]) == (False, last - 2 if mended else last - 1), result
 
 
 async def test_the_whole_put_back_is_told_by_who_noted_the_end(
@@ -228,13 +228,13 @@ async def test_the_whole_put_back_is_told_by_who_noted_the_end(
         *earlier,
     )
     assert (await verdict(kept))["intact"]
-    told = await verdict(kept, query)
-    assert (told["intact"], told["first_broken"]) == (False, noted["entries"])
+    result = await verdict(kept, query)
+    assert (result["intact"], result["first_broken"]) == (False, noted["entries"])
     # And where something else was written in its place.
     await kept.fall_back_to()
     assert (await verdict(kept))["intact"]
-    told = await verdict(kept, query)
-    assert (told["intact"], told["first_broken"]) == (False, noted["entries"])
+    result = await verdict(kept, query)
+    assert (result["intact"], result["first_broken"]) == (False, noted["entries"])
     assert (await verdict(kept, f"?entries={earlier[0]}&hash={earlier[1].hex()}"))["intact"]
 
 
@@ -268,8 +268,8 @@ async def test_one_organizations_entries_prove_nothing_in_another(
     await superuser.execute("delete from provider_audit_log where organization_id = $1", UUID(other.id))
     await superuser.execute(moved, UUID(kept.id), UUID(other.id))
     await superuser.execute("update organizations set audit_entries = $2 where id = $1", UUID(other.id), len(rows))
-    told = await verdict(other)
-    assert (told["intact"], told["first_broken"]) == (False, 1)
+    result = await verdict(other)
+    assert (result["intact"], result["first_broken"]) == (False, 1)
 
 
 NOW_DUE = "update organizations set audit_due_at = {at} where id = any($1::uuid[])"
@@ -301,7 +301,7 @@ async def test_every_hour_the_ends_are_told_and_a_broken_trail_is_an_alarm(
         await eventually(lambda: {line.get("organization") for line in lines} >= set(ids))
         return {line["organization"]: line for line in lines if line["event"] == "audit_chain"}
 
-    async def told() -> float:
+    async def gauge() -> float:
         text = (await kept.gateway.metrics()).raw.decode()
         [line] = [line for line in text.splitlines() if line.startswith("whatsapp_ingress_audit_chain_valid ")]
         return float(line.rpartition(" ")[2])
@@ -311,7 +311,7 @@ async def test_every_hour_the_ends_are_told_and_a_broken_trail_is_an_alarm(
         end = await verdict(kept)
         line = (await checked("now()"))[UUID(kept.id)]
         assert (line["entries"], line["hash"], line["broken"]) == (end["entries"], end["hash"], None)
-        await eventually(told, lambda value: value == 1)
+        await eventually(gauge, lambda value: value == 1)
         entry = "provider_audit_log where organization_id = $1 and id = 3"
         for edit in ("actor = 'nobody'", "at = '4713-01-01 BC'"):
             before = await superuser.fetchrow(f"select actor, at from {entry}", ids[0])
@@ -324,12 +324,12 @@ async def test_every_hour_the_ends_are_told_and_a_broken_trail_is_an_alarm(
             errors = [each.getMessage() for each in caplog.records if (each.name, each.levelname) == alarms]
             assert any(kept.id in each and "entry 3:" in each for each in errors), errors
             assert not any(other.id in each for each in errors)
-            await eventually(told, lambda value: value == 0)
+            await eventually(gauge, lambda value: value == 0)
             mended = "update provider_audit_log set actor = $2, at = $3 where organization_id = $1 and id = 3"
             await superuser.execute(mended, ids[0], *before)
         assert (await verdict(kept))["intact"]
         await checked("now()")
-        await eventually(told, lambda value: value == 1)
+        await eventually(gauge, lambda value: value == 1)
 
 
 def test_a_signature_is_bound_to_its_content() -> None:

@@ -143,10 +143,8 @@ def test_metrics_that_are_mentioned_are_there(document: Path) -> None:
 def test_every_content_type_is_documented_and_every_documented_one_is_there() -> None:
     kinds = {kind.__struct_config__.tag for kind in subclasses(messages.Value) if kind.__struct_config__.tag}
     text = section(API, "### Content types")
-    fields = set(
-        ["body", "preview_url", "voice", "filename", "url", "id", "caption", "message_id", "emoji", "name", "language"]
-    )
-    fields |= set(["components", "rendered", "header", "footer", "action", "type"])
+    fields = {"body", "preview_url", "voice", "filename", "url", "id", "caption", "message_id", "emoji", "name"}
+    fields |= {"language", "components", "rendered", "header", "footer", "action", "type"}
     assert words(text) - fields == kinds
 
 

@@ -382,8 +382,8 @@ def leaves(kind: type) -> Iterator[type]:
         yield from leaves(other)
 
 
-# What is told in another way than by the table of POST /send.
-TOLD_ELSEWHERE = {
+# What is answered in another way than by the table of POST /send.
+ANSWERED_ELSEWHERE = {
     "Unverified": "ingress/receiving/webhooks.py: 401, always the same body",
     "Malformed": "ingress/receiving/webhooks.py: quarantined, 200",
     "Uncertain": "messages_api._answer: 504",
@@ -394,7 +394,7 @@ def test_every_error_of_a_provider_has_an_answer() -> None:
     """A new class must be given a status before it can be raised."""
     Registry().entries()
     known = {kind.__name__ for kind in leaves(ProviderError) if kind.__module__.startswith("providers")}
-    assert known == set(send._FAILURES) | set(TOLD_ELSEWHERE)
+    assert known == set(send._FAILURES) | set(ANSWERED_ELSEWHERE)
     assert {status for status, _, _ in send._FAILURES.values()} <= {422, 502}
 
 
@@ -447,8 +447,8 @@ def test_secrets_are_compared_in_constant_time() -> None:
     for path in [path for path in SOURCES if FOLDER not in path.parents or not is_for_development(path)]:
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Compare) and any(isinstance(one, ast.Eq | ast.NotEq) for one in node.ops):
-                said = ast.unparse(node).lower()
-                assert "len(" in said or not word.search(said), f"{name_of(path)}:{node.lineno} {said}"
+                code = ast.unparse(node).lower()
+                assert "len(" in code or not word.search(code), f"{name_of(path)}:{node.lineno} {code}"
     homes = {path.name for path in SOURCES if "compare_digest" in path.read_text() and path.parent.name == "providers"}
     assert homes == {"signing.py"}
 

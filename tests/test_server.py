@@ -63,7 +63,7 @@ class Client:
         self.writer.write(data)
 
     async def answer(self) -> tuple[int, bytes]:
-        """One whole answer, told apart by its length."""
+        """One whole answer, known by its length."""
         head = await asyncio.wait_for(self.reader.readuntil(b"\r\n\r\n"), 5)
         lines = head.decode().lower().split("\r\n")
         length = next(int(line.partition(":")[2]) for line in lines if line.startswith("content-length:"))

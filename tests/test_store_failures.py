@@ -175,7 +175,7 @@ async def known(organization: Organization) -> None:
     """From now on the service knows the keys, and the route that is sent by."""
     gateway = organization.gateway
     assert (await gateway.call("GET", "/organizations", key=gateway.platform_key)).status == 200
-    answer = await eventually(lambda: organization.call("GET", f"{CONFIGS}/current"), lambda told: told.status == 200)
+    answer = await eventually(lambda: organization.call("GET", f"{CONFIGS}/current"), lambda shown: shown.status == 200)
     assert answer.json["provider"] == "meta_business"
 
 

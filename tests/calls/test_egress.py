@@ -286,7 +286,7 @@ async def test_a_name_with_several_addresses(canary: Canary, monkeypatch: pytest
 
 
 async def test_a_provider_call_to_a_forbidden_address(canary: Canary) -> None:
-    """Surely not taken, told without the address or URL; redirects are an answer, not followed."""
+    """Surely not taken, reported without the address or URL; redirects are an answer, not followed."""
 
     def flow(url: str) -> Any:
         return (yield Request(method="POST", url=url, body=b"{}"))
@@ -420,7 +420,7 @@ async def test_private_addresses_are_refused_where_they_are_given(strict: Organi
 
 
 async def test_names_of_private_addresses_are_refused_at_the_dial(strict: Organization, canary: Canary) -> None:
-    """A name can be judged only when it is resolved: nothing is called, nothing is saved, nothing is told of it."""
+    """A name can be judged only when it is resolved: nothing is called, nothing is saved, nothing is said of it."""
     config_data = example_number(7901).config_data(f"https://localhost:{canary.port}")
     body = {"provider_type": "meta_business", "config_data": config_data}
     answer = await strict.call("POST", "/integrations/whatsapp/provider/configure", body)

@@ -1,4 +1,4 @@
-"""The command line as a newcomer meets it: `ingress run` on an empty folder, and every mistake told in one line."""
+"""The command line as a newcomer meets it: `ingress run` on an empty folder, and every mistake answered in one line."""
 
 import json
 import os
@@ -235,10 +235,10 @@ def test_the_printed_commands_work_as_printed(tmp_path: Path, free_port: int) ->
             assert answer.stdout.startswith("HTTP/1.1 200"), answer.stdout
         assert '"status":"sent"' in done[1].stdout
         listed = subprocess.run(["sh", "-c", events], capture_output=True, text=True, timeout=20)
-        told = json.loads(listed.stdout)["events"]
-        bodies = [event["data"]["message"]["content"] for event in told if event["type"] == "message.received"]
+        shown = json.loads(listed.stdout)["events"]
+        bodies = [event["data"]["message"]["content"] for event in shown if event["type"] == "message.received"]
         assert bodies == [{"type": "text", "body": "Hello from the sandbox"}]
-        assert "sent" in [event["data"]["status"]["value"] for event in told if event["type"] == "message.status"]
+        assert "sent" in [event["data"]["status"]["value"] for event in shown if event["type"] == "message.status"]
 
 
 def test_it_starts_again_after_kill_9(tmp_path: Path, free_port: int) -> None:
@@ -254,7 +254,7 @@ def test_it_starts_again_after_kill_9(tmp_path: Path, free_port: int) -> None:
 
 
 def test_the_port_is_taken(tmp_path: Path) -> None:
-    """Told before anything is started: the folder stays empty."""
+    """Said before anything is started: the folder stays empty."""
     import socket
 
     with socket.socket() as other:
@@ -268,7 +268,7 @@ def test_the_port_is_taken(tmp_path: Path) -> None:
 
 
 def test_a_host_that_is_none_of_ours(tmp_path: Path) -> None:
-    """The cause as the system tells it, and the setting it is about."""
+    """The cause in the system's own words, and the setting it is about."""
     line = refusal(ingress("run", INGRESS_DATA_DIR=str(tmp_path / "data"), INGRESS_HOST="no-such-host.invalid"))
     assert "no-such-host.invalid" in line
     assert "set INGRESS_HOST" in line
@@ -471,9 +471,9 @@ async def _schema(url: str) -> tuple[list[int], list[str]]:
 
 
 async def test_migrate_twice(scratch: str) -> None:
-    for said in ("schema created", "schema is current"):
+    for line in ("schema created", "schema is current"):
         done = ingress("migrate", DATABASE_URL=scratch, REDIS_URL="redis://127.0.0.1:1")
-        assert (done.returncode, done.stdout.strip(), done.stderr) == (0, said, "")
+        assert (done.returncode, done.stdout.strip(), done.stderr) == (0, line, "")
     versions, tables = await _schema(scratch)
     assert versions == [SCHEMA_VERSION]
     assert {"organizations", "events", "messages", "attempts", "inbound_dedup", "deliveries"} <= set(tables)

@@ -139,7 +139,7 @@ async def test_a_reader_whose_lease_ran_out_stops(
 async def test_a_config_stays_until_what_it_was_sent_is_read(
     organization: Organization, settings: Settings, connection: asyncpg.Connection, idle: pytest.MonkeyPatch
 ) -> None:
-    """Its provider was told that all is well, and nobody could read it any more."""
+    """Its provider got a 200, and nobody could read it any more."""
     path = f"/integrations/whatsapp/provider/configs/{organization.configs[0]['config_id']}"
     assert (await organization.post_webhook(statuses(organization, 1_050))).status == 200
     await organization.configure()

@@ -42,7 +42,7 @@ def test_the_least_is_one_change_at_a_time() -> None:
 async def test_what_a_process_may_open_is_its_number(
     settings: Settings, most: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Told by the metrics; each queue opens as many as are counted for it."""
+    """Shown by the metrics; each queue opens as many as are counted for it."""
     flushers: dict[str, int] = {}
     enter = GroupCommit.__aenter__
 

@@ -272,9 +272,9 @@ async def test_migrate_as_people_call_it(logins: Logins) -> None:
         return ingress("migrate", *arguments, **more)
 
     urls = {"DATABASE_OWNER_URL": logins.owner, "DATABASE_URL": logins.service}
-    for said in ("schema created", "schema is current"):
+    for line in ("schema created", "schema is current"):
         done = await asyncio.to_thread(migrated, **urls)
-        assert (done.returncode, done.stdout.strip(), done.stderr) == (0, said, "")
+        assert (done.returncode, done.stdout.strip(), done.stderr) == (0, line, "")
     assert not await prepare(logins.service)
     done = await asyncio.to_thread(migrated, "--login", logins.service_name, DATABASE_URL=logins.owner)
     assert (done.returncode, done.stderr) == (0, "")

@@ -88,8 +88,8 @@ async def test_the_active_provider_and_its_session(organization: Organization, c
         "provider": "meta_business",
         "order": [config["config_id"]],
     }
-    told = msgspec.json.decode(session)
-    assert (told["version"], told["session"]["is_connected"]) == (config["version"], True)
+    answer = msgspec.json.decode(session)
+    assert (answer["version"], answer["session"]["is_connected"]) == (config["version"], True)
     for key in keys(organization):
         assert 0 < await client.ttl(key) <= ACTIVE_TTL_S
     number = organization.numbers[0]
@@ -109,8 +109,8 @@ async def test_every_change_is_told_to_redis(organization: Organization, client:
     }
     first = organization.configs[0]["config_id"]
     await organization.fall_back_to(first)
-    told = await held(client, organization)
-    assert (told["version"], told["order"]) == (second["version"] + 1, [second["config_id"], first])
+    answer = await held(client, organization)
+    assert (answer["version"], answer["order"]) == (second["version"] + 1, [second["config_id"], first])
 
 
 @pytest.fixture
@@ -198,7 +198,7 @@ async def test_a_stale_value_sends_nothing_the_old_way(
     monkeypatch: pytest.MonkeyPatch,
     patient: None,
 ) -> None:
-    """A process that heard of nothing finds its belief confirmed, and is stopped by the fence. Then Redis is mended."""
+    """Without notifications a process finds its belief confirmed, and is stopped by the fence. Then Redis is mended."""
     monkeypatch.setattr(manager, "CACHE_S", 0.0)
     listens, forget_all = asyncio.Event(), manager.WhatsAppProviderManager.forget_all
 
@@ -328,12 +328,14 @@ async def test_wake_ups_reach_other_processes(
     monkeypatch.setattr(manager, "CACHE_S", 60.0)
     async with service(settings, settings.redis_url, meta) as other:
         listeners = [(redis_state.CHANNEL.encode(), 2)]
-        await eventually(lambda: client.pubsub_numsub(redis_state.CHANNEL), lambda told: told == listeners)
+        await eventually(lambda: client.pubsub_numsub(redis_state.CHANNEL), lambda answer: answer == listeners)
         there = at(other, organization)
         assert (await current(there))["version"] == 1
         second = await organization.configure()
-        told = await eventually(lambda: current(there), lambda told: told["version"] == second["version"], timeout=5)
-        assert told["config_id"] == second["config_id"]
+        answer = await eventually(
+            lambda: current(there), lambda answer: answer["version"] == second["version"], timeout=5
+        )
+        assert answer["config_id"] == second["config_id"]
 
         after = (await there.events())[-1]["sequence"]
         async with asyncio.timeout(10), asyncio.TaskGroup() as group:
@@ -351,7 +353,7 @@ async def test_a_process_that_heard_of_no_switch_uses_it_at_once(
     meta: MetaSimulator,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """No Redis, no news, a cache that is sure of the old config: the fence in the database has the last word."""
+    """No Redis, no notification, a cache that is sure of the old config: the fence has the last word."""
     monkeypatch.setattr(manager, "CACHE_S", 60.0)
     monkeypatch.setattr(manager.WhatsAppProviderManager, "notified", lambda *_: None)
     # Nor does it read all anew when it begins to listen, which may be before or after the switch.
@@ -415,9 +417,9 @@ async def test_everything_goes_on_without_redis(
             assert await accepted_by(organization) == organization.numbers[0].phone_number_id
         second = await organization.configure()
         assert await accepted_by(organization) == organization.numbers[1].phone_number_id
-        told = await current(organization)
-        assert (told["config_id"], told["version"]) == (second["config_id"], second["version"])
-        assert told["status"] != "unknown"  # the session, out of the database
+        answer = await current(organization)
+        assert (answer["config_id"], answer["version"]) == (second["config_id"], second["version"])
+        assert answer["status"] != "unknown"  # the session, out of the database
         assert (await gateway.call("GET", "/readyz")).status == 200
         assert await metric(gateway, "whatsapp_ingress_redis_up") == 0
         assert monotonic() - started < 5
@@ -431,8 +433,8 @@ async def test_everything_goes_on_without_redis(
 async def mended(organization: Organization, client: redis.asyncio.Redis, version: int) -> bool:
     """Whether, after one more send, Redis has this version."""
     assert await accepted_by(organization) == organization.numbers[-1].phone_number_id
-    told = await held(client, organization)
-    return told is not None and told["version"] == version
+    answer = await held(client, organization)
+    return answer is not None and answer["version"] == version
 
 
 async def test_a_webhook_waits_for_no_redis(
