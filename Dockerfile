@@ -1,4 +1,4 @@
-# The service without embedded servers: DATABASE_URL, REDIS_URL and INGRESS_ENCRYPTION_KEYS come from outside.
+# The service without what is for development (ingress/dev): DATABASE_URL, REDIS_URL and INGRESS_ENCRYPTION_KEYS come from outside.
 FROM python:3.11-slim-bookworm AS build
 WORKDIR /app
 RUN python -m venv /opt/ingress

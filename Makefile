@@ -43,7 +43,7 @@ $(BENCH_STAMP): requirements.lock requirements-bench.lock pyproject.toml
 
 # Renew the locks: needs uv (python -m pip install uv). They name no index.
 lock:
-	uv pip compile pyproject.toml --universal --python-version 3.11 --all-extras --group dev \
+	uv pip compile pyproject.toml ingress/dev/pyproject.toml --universal --python-version 3.11 --extra testing --group dev \
 		--generate-hashes --no-emit-index-url --no-header --no-annotate -o requirements.lock
 	uv pip compile pyproject.toml --group build -c requirements.lock --universal --python-version 3.11 \
 		--generate-hashes --no-emit-index-url --no-header --no-annotate -o requirements-serve.lock
