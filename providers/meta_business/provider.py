@@ -10,6 +10,7 @@ from urllib.parse import quote
 
 from msgspec import Meta
 
+from .._fields import DIGITS, E164, NO_SPACES, NOT_EMPTY, Rate, Url, about, secret
 from .._values import Object, text, word
 from .._verdicts import unexpected_answer
 from ..base import (
@@ -34,14 +35,13 @@ from ..errors import Rejected, Unverified
 from ..messages import Event, Media, MessageData, MessageResult, ProviderStatus, Recipient, TemplatePage
 from ..signing import hmac_hex, same_secret, verify_hmac_hex
 
-_SECRET = {"secret": True}
-_APP = {**_SECRET, "app": True}
 # Meta's tokens grow, and have no documented length: those of today have some 250 characters.
-_MAX_TOKEN = 2048
-_MAX_SECRET = 256
-# In Python, unlike in a browser, `$` alone would let a line break pass at the end, and into a header.
-_NO_SPACES = r"^\S+(?!\s)$"
-_DIGITS = r"^[0-9]+(?!\s)$"
+_Token = Annotated[str, Meta(min_length=1, max_length=2048, pattern=NO_SPACES)]
+_AppSecret = Annotated[str, Meta(max_length=256, pattern=NO_SPACES)]
+_VerifyToken = Annotated[str, Meta(min_length=1, max_length=256)]
+_Id = Annotated[str, Meta(max_length=32, pattern=DIGITS)]
+_Pin = Annotated[str, Meta(max_length=6, pattern=r"^[0-9]{6}(?!\s)$")]
+_Version = Annotated[str, Meta(max_length=5, pattern=r"^v[0-9]{2}\.[0-9](?!\s)$")]
 
 # Longer ones are not sent by Meta; the answer reflects what it was given.
 _MAX_CHALLENGE = 256
@@ -66,130 +66,69 @@ class MetaBusiness(WhatsAppProvider, frozen=True, kw_only=True):
     no_account: ClassVar[dict[str, Any]] = {"access_token": "none", "phone_number_id": "0", "waba_id": "0"}
 
     access_token: Annotated[
-        str,
-        Meta(
-            title="Access token",
-            description="Of a system user with whatsapp_business_messaging and whatsapp_business_management.",
-            min_length=1,
-            max_length=_MAX_TOKEN,
-            pattern=_NO_SPACES,
-            extra={**_SECRET, "placeholder": "EAAG…"},
+        _Token,
+        secret(
+            "Access token",
+            "Of a system user with whatsapp_business_messaging and whatsapp_business_management.",
+            "EAAG…",
         ),
     ]
     phone_number_id: Annotated[
-        str,
-        Meta(
-            title="Phone number ID",
-            description="The id of the number, which is not the number itself: WhatsApp Manager, API setup.",
-            min_length=1,
-            max_length=32,
-            pattern=_DIGITS,
-            extra={"placeholder": "109876543210987"},
+        _Id,
+        NOT_EMPTY,
+        about(
+            "Phone number ID",
+            "The id of the number, which is not the number itself: WhatsApp Manager, API setup.",
+            "109876543210987",
         ),
     ]
-    waba_id: Annotated[
-        str,
-        Meta(
-            title="WhatsApp Business Account ID",
-            min_length=1,
-            max_length=32,
-            pattern=_DIGITS,
-            extra={"placeholder": "210987654321098"},
-        ),
-    ]
+    waba_id: Annotated[_Id, NOT_EMPTY, about("WhatsApp Business Account ID", None, "210987654321098")]
     app_secret: Annotated[
-        str,
-        Meta(
-            title="App secret",
-            description="Signs the webhooks: Meta app, Settings, Basic.",
-            min_length=1,
-            max_length=_MAX_SECRET,
-            pattern=_NO_SPACES,
-            extra={**_APP, "signs": True},
-        ),
+        _AppSecret,
+        NOT_EMPTY,
+        secret("App secret", "Signs the webhooks: Meta app, Settings, Basic.", app=True, signs=True),
     ]
     verify_token: Annotated[
-        str,
-        Meta(
-            title="Verify token",
-            description="A text of your own; Meta repeats it when the webhook address is set.",
-            min_length=1,
-            max_length=_MAX_SECRET,
-            extra=_APP,
-        ),
+        _VerifyToken,
+        secret("Verify token", "A text of your own; Meta repeats it when the webhook address is set.", app=True),
     ]
     app_secret_previous: Annotated[
-        Annotated[str, Meta(max_length=_MAX_SECRET, pattern=_NO_SPACES)] | None,
-        Meta(
-            title="Previous app secret",
-            description="Accepted as well while the app secret is being replaced.",
-            extra={**_APP, "signs": True},
-        ),
+        _AppSecret | None,
+        secret("Previous app secret", "Accepted as well while the app secret is being replaced.", app=True, signs=True),
     ] = None
     app_id: Annotated[
-        Annotated[str, Meta(max_length=32, pattern=_DIGITS)] | None,
-        Meta(
-            title="App ID",
-            description="Tells this app from others that are subscribed to the same account.",
-            extra={"placeholder": "550987654321098"},
-        ),
+        _Id | None,
+        about("App ID", "Tells this app from others that are subscribed to the same account.", "550987654321098"),
     ] = None
     display_phone_number: Annotated[
-        Annotated[str, Meta(max_length=16, pattern=r"^\+[1-9][0-9]{6,14}(?!\s)$")] | None,
-        Meta(
-            title="Phone number",
-            description="The business number in E.164.",
-            extra={"placeholder": "+15550001111"},
-        ),
+        E164 | None, about("Phone number", "The business number in E.164.", "+15550001111")
     ] = None
     pin: Annotated[
-        Annotated[str, Meta(max_length=6, pattern=r"^[0-9]{6}(?!\s)$")] | None,
-        Meta(
-            title="Two-step verification PIN",
-            description="Registers the number where it is not yet: the six digits it has, or is to have.",
-            extra=_SECRET,
+        _Pin | None,
+        secret(
+            "Two-step verification PIN",
+            "Registers the number where it is not yet: the six digits it has, or is to have.",
         ),
     ] = None
     account_webhook: Annotated[
         bool,
-        Meta(
-            title="One webhook address for the whole account",
-            description="For all of its numbers that have none of their own, and not for this number only.",
+        about(
+            "One webhook address for the whole account",
+            "For all of its numbers that have none of their own, and not for this number only.",
         ),
     ] = False
     api_version: Annotated[
-        str,
-        Meta(
-            title="Graph API version",
-            description="Not the version of the webhooks, which is chosen in the app's dashboard.",
-            max_length=5,
-            pattern=r"^v[0-9]{2}\.[0-9](?!\s)$",
-        ),
+        _Version, about("Graph API version", "Not the version of the webhooks, which is chosen in the app's dashboard.")
     ] = "v25.0"
-    base_url: Annotated[
-        str,
-        Meta(
-            title="API address",
-            max_length=1024,
-            pattern=r"^https?://[^\s?#]+(?!\s)$",
-            extra={"placeholder": "https://graph.facebook.com"},
-        ),
-    ] = "https://graph.facebook.com"
+    base_url: Annotated[Url, about("API address", None, "https://graph.facebook.com")] = "https://graph.facebook.com"
     messages_per_second: Annotated[
-        int,
-        Meta(
-            title="Messages per second",
-            description="What Meta allows the number: 80, or 1000 once it was raised. 0: no limits of ours.",
-            ge=0,
-            le=1_000_000,
+        Rate,
+        about(
+            "Messages per second", "What Meta allows the number: 80, or 1000 once it was raised. 0: no limits of ours."
         ),
     ] = 80
     require_appsecret_proof: Annotated[
-        bool,
-        Meta(
-            title="Send proof of the app secret",
-            description='For apps with "Require App Secret" switched on.',
-        ),
+        bool, about("Send proof of the app secret", 'For apps with "Require App Secret" switched on.')
     ] = False
 
     @property

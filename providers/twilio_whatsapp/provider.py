@@ -13,6 +13,7 @@ from urllib.parse import quote, urlencode
 import msgspec
 from msgspec import Meta
 
+from .._fields import NOT_EMPTY, Rate, Secret, Url, about, secret
 from .._values import Object, phone, word
 from .._verdicts import repeatable
 from ..base import Check, Flow, Pacing, ProviderInfo, Request, Response, Webhook, WhatsAppProvider, refused_status
@@ -27,13 +28,16 @@ from .errors import call_error, is_missing
 from .media import is_redirect, media_of
 from .outbound import CHANNEL, Form
 
-_SECRET = {"secret": True}
-_SIGNS = {**_SECRET, "signs": True}
-# Far longer than what Twilio gives out.
-_MAX_SECRET = 512
-# In Python, unlike in a browser, `$` alone would let a line break pass at the end, and into a header.
-_NO_SPACES = r"^\S+(?!\s)$"
+
+def _sid(prefix: str) -> Meta:
+    return Meta(max_length=34, pattern=rf"^{prefix}[0-9a-fA-F]{{32}}(?!\s)$")
+
+
+_AccountSid = Annotated[str, _sid("AC")]
+_KeySid = Annotated[str, _sid("SK")]
+_ServiceSid = Annotated[str, _sid("MG")]
 _NUMBER = r"^[\s().-]*(?:\+[\s().-]*)?[1-9](?:[\s().-]*[0-9]){6,14}[\s().-]*$"
+_Number = Annotated[str, Meta(max_length=40, pattern=_NUMBER)]
 
 # Twilio forgets a webhook after one failed connection unless its address says otherwise: five more tries, on any
 # failure, all within its 15 seconds.
@@ -46,10 +50,6 @@ _NO_SEARCH = (400, 404, 405)
 _CONFIGURATION_ERRORS = (AccountBroken, Restricted, Rejected)
 
 Result = TypeVar("Result")
-
-
-def _sid(prefix: str) -> str:
-    return rf"^{prefix}[0-9a-fA-F]{{32}}(?!\s)$"
 
 
 class TwilioWhatsApp(WhatsAppProvider, frozen=True, kw_only=True):
@@ -88,91 +88,57 @@ class TwilioWhatsApp(WhatsAppProvider, frozen=True, kw_only=True):
     )
 
     account_sid: Annotated[
-        str,
-        Meta(
-            title="Account SID",
-            description="On the console's first page. Of the account, or subaccount, that has the sender.",
-            max_length=34,
-            pattern=_sid("AC"),
-            extra={"placeholder": "AC…"},
-        ),
+        _AccountSid,
+        about("Account SID", "On the console's first page. Of the account, or subaccount, that has the sender.", "AC…"),
     ]
     auth_token: Annotated[
-        str,
-        Meta(
-            title="Auth Token",
-            description="Signs the webhooks and, without an API key, authorizes sending.",
-            min_length=1,
-            max_length=_MAX_SECRET,
-            pattern=_NO_SPACES,
-            extra=_SIGNS,
-        ),
+        Secret,
+        NOT_EMPTY,
+        secret("Auth Token", "Signs the webhooks and, without an API key, authorizes sending.", signs=True),
     ]
     phone_number: Annotated[
-        Annotated[str, Meta(max_length=40, pattern=_NUMBER)] | None,
-        Meta(
-            title="WhatsApp phone number",
-            description="The sender, with its country code. Only a Messaging Service can do without: it picks one.",
-            extra={"placeholder": "+55 11 99999-9999"},
+        _Number | None,
+        about(
+            "WhatsApp phone number",
+            "The sender, with its country code. Only a Messaging Service can do without: it picks one.",
+            "+55 11 99999-9999",
         ),
     ] = None
     auth_token_secondary: Annotated[
-        Annotated[str, Meta(max_length=_MAX_SECRET, pattern=_NO_SPACES)] | None,
-        Meta(
-            title="Secondary Auth Token",
-            description="Accepted as well on webhooks while the Auth Token is being replaced.",
-            extra=_SIGNS,
+        Secret | None,
+        secret(
+            "Secondary Auth Token", "Accepted as well on webhooks while the Auth Token is being replaced.", signs=True
         ),
     ] = None
     api_key_sid: Annotated[
-        Annotated[str, Meta(max_length=34, pattern=_sid("SK"))] | None,
-        Meta(
-            title="API key SID",
-            description="Authorizes sending in place of the Auth Token; it can be revoked alone.",
-            extra={"placeholder": "SK…"},
-        ),
+        _KeySid | None,
+        about("API key SID", "Authorizes sending in place of the Auth Token; it can be revoked alone.", "SK…"),
     ] = None
-    api_key_secret: Annotated[
-        Annotated[str, Meta(max_length=_MAX_SECRET, pattern=_NO_SPACES)] | None,
-        Meta(title="API key secret", description="Shown once, when the key is made.", extra=_SECRET),
-    ] = None
+    api_key_secret: Annotated[Secret | None, secret("API key secret", "Shown once, when the key is made.")] = None
     messaging_service_sid: Annotated[
-        Annotated[str, Meta(max_length=34, pattern=_sid("MG"))] | None,
-        Meta(
-            title="Messaging Service SID",
-            description="Sends through this service, which must have the sender, or picks one of its own.",
-            extra={"placeholder": "MG…"},
+        _ServiceSid | None,
+        about(
+            "Messaging Service SID",
+            "Sends through this service, which must have the sender, or picks one of its own.",
+            "MG…",
         ),
     ] = None
     shared_key_id: Annotated[
-        Annotated[str, Meta(max_length=_MAX_SECRET, pattern=_NO_SPACES)] | None,
-        Meta(
-            title="Shared key ID",
-            description="For accounts whose webhooks are signed with a shared key instead of the Auth Token.",
-        ),
+        Secret | None,
+        about("Shared key ID", "For accounts whose webhooks are signed with a shared key instead of the Auth Token."),
     ] = None
-    shared_key_secret: Annotated[
-        Annotated[str, Meta(max_length=_MAX_SECRET, pattern=_NO_SPACES)] | None,
-        Meta(title="Shared key secret", extra=_SIGNS),
-    ] = None
+    shared_key_secret: Annotated[Secret | None, secret("Shared key secret", signs=True)] = None
     base_url: Annotated[
-        str,
-        Meta(
-            title="API address",
-            description="Of another region, as https://api.dublin.ie1.twilio.com; Twilio's other hosts follow it.",
-            max_length=1024,
-            pattern=r"^https?://[^\s?#]+(?!\s)$",
-            extra={"placeholder": "https://api.twilio.com"},
+        Url,
+        about(
+            "API address",
+            "Of another region, as https://api.dublin.ie1.twilio.com; Twilio's other hosts follow it.",
+            "https://api.twilio.com",
         ),
     ] = "https://api.twilio.com"
     messages_per_second: Annotated[
-        int,
-        Meta(
-            title="Messages per second",
-            description="What Twilio allows the sender: 80 unless it was raised. 0: no limit of ours.",
-            ge=0,
-            le=1_000_000,
-        ),
+        Rate,
+        about("Messages per second", "What Twilio allows the sender: 80 unless it was raised. 0: no limit of ours."),
     ] = 80
 
     def __post_init__(self) -> None:

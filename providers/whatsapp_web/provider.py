@@ -16,6 +16,7 @@ from urllib.parse import quote, urlencode, urlsplit
 import msgspec
 from msgspec import Meta
 
+from .._fields import E164, NOT_EMPTY, Secret, about, secret
 from .._values import Object, text
 from .._verdicts import unexpected_answer
 from ..base import Check, Flow, Pacing, ProviderInfo, Request, Response, Webhook, WhatsAppProvider, refused_status
@@ -27,12 +28,8 @@ from .addresses import chat_of, chosen_id, id_in, jid, message_id, phone_in, ser
 from .errors import answer, answered_object, call_error, is_missing_session, is_unresolved
 from .media import media_of
 
-_SECRET = {"secret": True}
-_SIGNS = {**_SECRET, "signs": True}
-# People choose these themselves, or have WAHA make them: some dozens of characters.
-_MAX_SECRET = 512
-# In Python, unlike in a browser, `$` alone would let a line break pass at the end, and into a header.
-_NO_SPACES = r"^\S+(?!\s)$"
+_Url = Annotated[str, Meta(max_length=1024, pattern=r"^https?://[^\s?#@]+(?!\s)$")]
+_Session = Annotated[str, Meta(max_length=54, pattern=r"^[A-Za-z0-9_-]{1,54}(?!\s)$")]
 
 _ALGORITHM = "sha512"
 # Creating what is there: WAHA answers 422, a server in front of it may say 409.
@@ -73,62 +70,32 @@ class WhatsAppWeb(WhatsAppProvider, frozen=True, kw_only=True):
     )
 
     base_url: Annotated[
-        str,
-        Meta(
-            title="WAHA address",
-            description="Of your WAHA server, as it is reached from here.",
-            max_length=1024,
-            pattern=r"^https?://[^\s?#@]+(?!\s)$",
-            extra={"placeholder": "https://waha.example.com"},
-        ),
+        _Url, about("WAHA address", "Of your WAHA server, as it is reached from here.", "https://waha.example.com")
     ]
     api_key: Annotated[
-        str,
-        Meta(
-            title="API key",
-            description="Of the server, or better one for this session alone that may read, send and control.",
-            min_length=1,
-            max_length=_MAX_SECRET,
-            pattern=_NO_SPACES,
-            extra=_SECRET,
-        ),
+        Secret,
+        NOT_EMPTY,
+        secret("API key", "Of the server, or better one for this session alone that may read, send and control."),
     ]
     hmac_key: Annotated[
-        str,
-        Meta(
-            title="HMAC key",
-            description="A long random text of your own: WAHA signs the webhooks with it.",
-            min_length=1,
-            max_length=_MAX_SECRET,
-            pattern=_NO_SPACES,
-            extra=_SIGNS,
-        ),
+        Secret,
+        NOT_EMPTY,
+        secret("HMAC key", "A long random text of your own: WAHA signs the webhooks with it.", signs=True),
     ]
     session: Annotated[
-        str,
-        Meta(
-            title="Session",
-            description="The name of the session at the server; it is created where it is missing.",
-            max_length=54,
-            pattern=r"^[A-Za-z0-9_-]{1,54}(?!\s)$",
-            extra={"placeholder": "default"},
-        ),
+        _Session,
+        about("Session", "The name of the session at the server; it is created where it is missing.", "default"),
     ] = "default"
     phone_number: Annotated[
-        Annotated[str, Meta(max_length=16, pattern=r"^\+[1-9][0-9]{6,14}(?!\s)$")] | None,
-        Meta(
-            title="Phone number",
-            description="The number of the linked phone in E.164; a session that is linked to another one is reported.",
-            extra={"placeholder": "+15550001111"},
+        E164 | None,
+        about(
+            "Phone number",
+            "The number of the linked phone in E.164; a session that is linked to another one is reported.",
+            "+15550001111",
         ),
     ] = None
     hmac_key_previous: Annotated[
-        Annotated[str, Meta(max_length=_MAX_SECRET, pattern=_NO_SPACES)] | None,
-        Meta(
-            title="Previous HMAC key",
-            description="Accepted as well while the HMAC key is being replaced.",
-            extra=_SIGNS,
-        ),
+        Secret | None, secret("Previous HMAC key", "Accepted as well while the HMAC key is being replaced.", signs=True)
     ] = None
 
     @property
