@@ -39,6 +39,7 @@ from .api import (
 from .api import audit as audit_trail
 from .api.openapi import document
 from .api.operations import Operations
+from .cache import sweep_forever
 from .calls.driver import Caller
 from .calls.egress import Egress
 from .calls.transfers import Transfers
@@ -121,9 +122,17 @@ class Application:
             breakers = Breakers(database, redis)
             manager.renewed = breakers.close
             manager.after_change = breakers.sync  # an account that was edited or activated is not broken any more
+            authenticator = Authenticator(
+                database,
+                vault,
+                settings.platform_key,
+                settings.requests_per_key,
+                settings.sign_in_failures_per_minute,
+            )
             for work in (
                 _follow_redis(redis, manager, wakeups, breakers),
-                _follow_database(database, manager, changes),
+                _follow_database(database, manager, authenticator, changes),
+                sweep_forever(),
                 # What a process that died in the middle of a switch has left.
                 forever(manager.recover, RECOVER_EVERY_S),
                 forever(partial(_watch_gauges, database), GAUGES_EVERY_S),
@@ -154,13 +163,7 @@ class Application:
                 "bodies": receiver.bodies,
                 "outbound": outbound,
                 "transfers": transfers,
-                "authenticator": Authenticator(
-                    database,
-                    vault,
-                    settings.platform_key,
-                    settings.requests_per_key,
-                    settings.sign_in_failures_per_minute,
-                ),
+                "authenticator": authenticator,
                 "connection_tests": per_minute(settings.connection_tests_per_minute),
                 "waiting": Waiting(),
                 "closing": self.closing,
@@ -204,14 +207,17 @@ async def _follow_redis(
             wakeups.notified(organization_id)
 
 
-async def _follow_database(database: Database, manager: WhatsAppProviderManager, changes: Wakeups) -> None:
-    """Follow the changes of providers that the database notifies of, with Redis or without."""
+async def _follow_database(
+    database: Database, manager: WhatsAppProviderManager, authenticator: Authenticator, changes: Wakeups
+) -> None:
+    """Follow the changes of providers and keys that the database notifies of, with Redis or without."""
     async for payload in database.notifications(CHANNEL):
         if not payload:
             manager.forget_all(listening=payload is None)
         else:
             organization_id, _, version = payload.partition(":")
             manager.notified(UUID(organization_id), int(version), "notify")
+            authenticator.forget(UUID(organization_id))
             changes.notified(UUID(organization_id))
         if payload is None or payload.startswith(str(PLATFORM_ID)):  # what was notified before was missed
             await manager.find_plugins()

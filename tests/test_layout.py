@@ -130,7 +130,7 @@ LAYERS = (
     "web",
     "envelope wakeups audit",
     "storage",
-    "identifiers shares",
+    "identifiers shares cache",
     "settings log metrics tracing validation",
 )
 LAYER = {name: number for number, names in enumerate(LAYERS) for name in names.split()}

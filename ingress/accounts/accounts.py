@@ -27,6 +27,7 @@ from providers import (
 from providers.base import config_fields
 
 from .. import identifiers, metrics
+from ..cache import Cache
 from ..calls.driver import Caller
 from ..calls.egress import Egress, InvalidUrl
 from ..storage.vault import Vault, VaultError, new_webhook_token
@@ -35,6 +36,9 @@ from ..web.bodies import path_of
 from .unusable import MissingPlugin, UnreadableConfig
 
 logger = logging.getLogger("ingress.accounts.accounts")
+
+# Organizations whose configs stay decrypted, and how long after they were: then it is done anew.
+KEPT, KEPT_S = 10_000, 60.0
 
 # All of a test, so that who asked has an answer within six seconds.
 TEST_TIMEOUT_S = 5.0
@@ -178,7 +182,7 @@ class Accounts:
         self.origin = origin
         self._caller = caller
         self._egress = egress
-        self._opened: dict[tuple[UUID, UUID], tuple[datetime, Config]] = {}
+        self._opened: Cache[UUID, dict[UUID, tuple[datetime, Config]]] = Cache(KEPT)  # of each organization
 
     # -- the configuration
 
@@ -273,7 +277,10 @@ class Accounts:
             logger.error("config %s needs the provider %s, which is not installed", row["id"], row["provider_type"])
             return None
         place = (_owner_in(row), row["id"])
-        held, claimed = self._opened.get(place), frozenset(row["claimed"])
+        opened, claimed = self._opened.get(place[0]), frozenset(row["claimed"])
+        if opened is None:
+            self._opened.put(place[0], opened := {}, KEPT_S)
+        held = opened.get(place[1])
         if held and held[0] == row["updated_at"] and held[1].claimed == claimed and type(held[1].provider) is kind:
             return held[1]
         try:
@@ -294,7 +301,7 @@ class Accounts:
             identifiers.account_id(*place, row["provider_type"], row["sender"]),
             claimed,
         )
-        self._opened[place] = (row["updated_at"], config)
+        opened[place[1]] = (row["updated_at"], config)
         return config
 
     def known(self, row: asyncpg.Record) -> Config:
@@ -310,9 +317,12 @@ class Accounts:
         """Whether its plug-in is there, or not, as when it was opened. A damaged one may be mended at any time."""
         return type(config.provider) is (self._kind(config.provider_type) or MissingPlugin)
 
-    def close(self, config: Config) -> None:
-        """Its credentials are not needed any more."""
-        self._opened.pop((config.organization_id, config.id), None)
+    def forget(self, organization_id: UUID) -> None:
+        """Some of its credentials may not be needed any more."""
+        self._opened.drop(organization_id)
+
+    def forget_all(self) -> None:
+        self._opened.clear()
 
     def data(self, row: asyncpg.Record) -> bytes:
         """The configuration in a row, as JSON. Raises `VaultError`."""

@@ -10,7 +10,7 @@ came in as long as nobody else has the secret, and nobody's otherwise: then it i
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from time import monotonic
-from typing import TypeVar
+from typing import Any, TypeVar
 from uuid import UUID
 
 import asyncpg
@@ -18,6 +18,7 @@ import asyncpg
 from providers import Check, Event, WhatsAppProvider
 from providers.base import config_fields
 
+from ..cache import Cache
 from ..storage.database import Database, StoreUnavailable
 from ..storage.statements import owners
 from .accounts import Accounts, ChangeRefused, Config, addresses
@@ -66,7 +67,7 @@ class Ownership:
         self._accounts = accounts
         self._vault = accounts.vault
         self._trusted_hosts = trusted_hosts
-        self._remembered: dict[object, tuple[float, object]] = {}
+        self._remembered: Cache[object, tuple[Any]] = Cache(MAX_REMEMBERED)
         self._away_until = 0.0
 
     # -- accounts
@@ -150,7 +151,7 @@ class Ownership:
 
     async def _once(self, key: object, ask: Callable[[], Awaitable[Value]]) -> Value:
         held = self._remembered.get(key)
-        if held is None or held[0] < monotonic():
+        if held is None:
             if monotonic() < self._away_until:
                 raise StoreUnavailable("whose it is could not be asked a moment ago")
             try:
@@ -159,10 +160,9 @@ class Ownership:
             except (TimeoutError, StoreUnavailable):
                 self._away_until = monotonic() + AWAY_S
                 raise StoreUnavailable("whose it is cannot be asked") from None
-            if len(self._remembered) >= MAX_REMEMBERED:
-                self._remembered.clear()
-            held = self._remembered[key] = (monotonic() + REMEMBERED_S, answer)
-        value: Value = held[1]  # type: ignore[assignment]  # what its key was asked for
+            held = (answer,)
+            self._remembered.put(key, held, REMEMBERED_S)
+        value: Value = held[0]  # what its key was asked for
         return value
 
     def _is_vouched_for(self, provider: WhatsAppProvider) -> bool:

@@ -10,8 +10,9 @@ from starlette.responses import Response
 from .. import identifiers
 from ..envelope import timestamp
 from ..storage.database import Database
-from ..storage.statements import organizations
+from ..storage.statements import organizations, switches
 from ..storage.vault import Vault, is_key_id, new_api_key
+from ..switching.change import CHANNEL
 from ..validation import Name
 from ..web.auth import SCOPES, Principal, authorize_platform, organization_of, refusal, unauthorized
 from ..web.bodies import decode_kept, id_of, limit_of, page_response
@@ -133,4 +134,5 @@ async def revoke_key(request: Request[Any]) -> Response:
         for one in revoked:
             after = {"id": one} if one == key_id else {"id": one, "made_by": key_id}
             await note(connection, request, principal, organization_id, "key_revoked", after)
+        await switches.notify(connection, organization_id, CHANNEL, 0)
     return json_response({"revoked": revoked}) if made else Response(status_code=204)

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from functools import partial
-from time import monotonic, time
+from time import time
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -27,6 +27,7 @@ import msgspec
 from yarl import URL
 
 from .. import identifiers, log, metrics
+from ..cache import Cache
 from ..calls.egress import Egress
 from ..envelope import own_event, render
 from ..storage.database import Database, StoreUnavailable
@@ -53,7 +54,7 @@ PER_HOST = places.CONCURRENCY
 BATCH = 50
 POLL_S = 1.0
 LOOK_EVERY_S = 0.03
-ENDPOINT_CACHE_S = 1.0
+ENDPOINT_CACHE_S, KEPT = 1.0, 10_000
 OVERLAP = timedelta(hours=24)
 # As many signatures fit into a header of 2 KiB; servers refuse more than 4 to 8 KiB.
 MAX_SECRETS = 32
@@ -143,7 +144,7 @@ class Relay:
         self._wakeups = wakeups
         self._closing = closing
         self._session: aiohttp.ClientSession | None = None
-        self._endpoints: dict[UUID, tuple[float, Endpoint]] = {}
+        self._endpoints: Cache[UUID, Endpoint] = Cache(KEPT)
         self._places = Places()
         self._active: set[asyncio.Task[None]] = set()
         self._loop: asyncio.Task[None] | None = None
@@ -279,15 +280,15 @@ class Relay:
     async def _endpoint(self, organization_id: UUID) -> Endpoint | None:
         """Where to post, as of ENDPOINT_CACHE_S ago; None: removed or disabled meanwhile. Raises `VaultError`."""
         held = self._endpoints.get(organization_id)
-        if held and held[0] > monotonic():
-            return held[1]
+        if held is not None:
+            return held
         async with self._database.worker() as connection:
             row = await deliveries.callback(connection, organization_id)
         if row is None or row["disabled_at"]:
             return None
         plain = self._vault.open(row["secrets"], str(organization_id), "callback", "secrets")
         endpoint = Endpoint(row["url"], msgspec.json.decode(plain, type=list[Secret]))
-        self._endpoints[organization_id] = (monotonic() + ENDPOINT_CACHE_S, endpoint)
+        self._endpoints.put(organization_id, endpoint, ENDPOINT_CACHE_S)
         return endpoint
 
     async def _post(self, organization_id: UUID, endpoint: Endpoint, event: asyncpg.Record) -> Answer:
@@ -360,7 +361,7 @@ class Relay:
                 "account": {"kind": "callback_disabled", "details": {"reason": reason}},
             }
             await events.add(connection, [own_event(organization_id, event["config_id"], "account.updated", news)])
-        self._endpoints.pop(organization_id, None)
+        self._endpoints.drop(organization_id)
         logger.error("the callback of organization %s is disabled: %s", organization_id, reason)
 
 

@@ -24,6 +24,7 @@ from .. import audit, identifiers, log, metrics
 from ..accounts.accounts import ChangeRefused, Config, NotFound
 from ..accounts.ownership import AccountInUse
 from ..audit import SYSTEM
+from ..cache import Cache
 from ..envelope import own_event
 from ..identifiers import id_at
 from ..storage.database import Busy, Database, StoreUnavailable
@@ -46,6 +47,8 @@ LEASE_S = 20.0
 ENDS_WITHIN_S = 0.5
 # Of those for background work: sends need the others.
 CONNECTIONS = 2
+# Organizations whose switch was refused lately.
+KEPT = 10_000
 # While somebody links a phone; while a change is about to be one; after a switch that may be undone.
 WATCH_S, CONFIRM_SHARE, FRESH_S = 2.0, 0.2, 5.0
 JITTER = 0.1
@@ -77,7 +80,7 @@ class Prober:
         self._interval_s = interval_s
         self._clock = clock
         self._looking: set[asyncio.Task[None]] = set()
-        self._not_before: dict[UUID, datetime] = {}
+        self._refused: Cache[UUID, bool] = Cache(KEPT, lambda: clock().timestamp())  # for BACK_OFF
         self._gate = asyncio.Semaphore(CONNECTIONS)
         self._loop: asyncio.Task[None] | None = None
 
@@ -292,7 +295,7 @@ class Prober:
     async def _act(self, organization_id: UUID, policy: FallbackPolicy) -> None:
         """Switch as the organization's policy asks for, if it does now."""
         now = self._clock()
-        if self._not_before.get(organization_id, now) > now:
+        if self._refused.get(organization_id):
             return
         step = await self._step(organization_id, policy, now)
         if step is None:
@@ -312,7 +315,8 @@ class Prober:
         except VersionConflict:
             logger.info("organization %s: somebody else was faster", organization_id)
         except (ChangeRefused, NotFound, Busy):
-            self._not_before[organization_id] = now + BACK_OFF  # what was not even begun leaves no entry
+            # What was not even begun leaves no entry.
+            self._refused.put(organization_id, True, BACK_OFF.total_seconds())
             raise
 
     async def _step(self, organization_id: UUID, policy: FallbackPolicy, now: datetime) -> tuple[int, Step] | None:

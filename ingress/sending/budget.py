@@ -4,10 +4,13 @@ from collections.abc import Callable, Hashable
 from time import monotonic
 from typing import Literal
 
+from ..cache import Cache
 from ..switching.manager import Config
 
 WINDOW_S = 10.0
 SHARE = 0.2
+# Accounts, and hosts: who is forgotten has a full bucket again.
+KEPT = 20_000
 
 
 class RetryBudget:
@@ -16,7 +19,7 @@ class RetryBudget:
     def __init__(self, floor_per_s: float = 1.0, clock: Callable[[], float] = monotonic) -> None:
         self._floor_per_s = floor_per_s
         self._clock = clock
-        self._tokens: dict[Hashable, tuple[float, float]] = {}
+        self._tokens: Cache[Hashable, tuple[float, float]] = Cache(KEPT, clock)  # of those that are not full
 
     def first_attempt(self, key: Hashable) -> None:
         self._add(key, SHARE)
@@ -26,15 +29,15 @@ class RetryBudget:
         tokens = self._add(key, 0)
         if tokens < 1:
             return False
-        self._tokens[key] = (tokens - 1, self._tokens[key][1])
+        self._add(key, -1)
         return True
 
     def _add(self, key: Hashable, more: float) -> float:
         now = self._clock()
         capacity = self._floor_per_s * WINDOW_S
-        tokens, at = self._tokens.get(key, (capacity, now))
+        tokens, at = self._tokens.get(key) or (capacity, now)
         tokens = min(capacity, tokens + (now - at) * self._floor_per_s + more)
-        self._tokens[key] = (tokens, now)
+        self._tokens.put(key, (tokens, now), WINDOW_S)
         return tokens
 
 

@@ -17,6 +17,7 @@ from providers import Throttled
 from providers.base import Pacing
 
 from .. import identifiers, metrics
+from ..cache import Cache
 from ..storage.redis_state import Line, RedisState
 from ..switching.manager import Config
 
@@ -24,8 +25,8 @@ from ..switching.manager import Config
 SHRUNK_S = 60.0
 # Turns that a process takes at once; others wait behind them.
 MOST_TAKEN = 32
-# Times that are remembered before those that are past are looked for.
-KEPT = 20_000
+# Lines that are remembered, each until its next turn is due: a few seconds of contacts.
+KEPT = 50_000
 
 
 class Turn(NamedTuple):
@@ -64,11 +65,11 @@ class Pacer:
     def __init__(self, redis: RedisState, clock: Callable[[], float] = monotonic) -> None:
         self._redis = redis
         self._clock = clock
-        self._due: dict[tuple[Any, ...], float] = {}  # when the next one is due by this process's share
+        # When the next one is due by this process's share.
+        self._due: Cache[tuple[Any, ...], float] = Cache(KEPT, clock)
         # Turns taken from Redis, (due, from when on); none is used after it is due, or it would be beyond the rate.
-        self._taken: dict[tuple[Any, ...], deque[tuple[float, float]]] = {}
-        self._shrunk: dict[tuple[Any, ...], float] = {}  # until when
-        self._kept_at_most = KEPT
+        self._taken: Cache[tuple[Any, ...], deque[tuple[float, float]]] = Cache(KEPT, clock)
+        self._shrunk: Cache[tuple[Any, ...], float] = Cache(KEPT, clock)  # until when
 
     async def turn(self, config: Config, contact: str, at_most_s: float) -> Turn:
         """The next turn of *config* to send to *contact*; it is reserved, if it is no more than *at_most_s* ahead."""
@@ -100,11 +101,11 @@ class Pacer:
         """A provider refused for now: go slower, everywhere, for a while."""
         if config.provider.pacing is None:
             return
-        until = self._clock() + SHRUNK_S
+        now = self._clock()
         if error.scope == "pair":
-            self._keep(self._shrunk, (config.id, contact), until)
+            _keep(self._shrunk, (config.id, contact), now + SHRUNK_S, now)
         else:
-            self._keep(self._shrunk, (config.id,), until)
+            _keep(self._shrunk, (config.id,), now + SHRUNK_S, now)
             await self._redis.slow_down(config.organization_id, config.id, SHRUNK_S)
 
     def _told(self, config: Config, turn: Turn, at_most_s: float, alone: bool = False) -> Turn:
@@ -124,7 +125,7 @@ class Pacer:
         return limits
 
     def _limit(self, key: tuple[Any, ...], every_s: float, burst: int, now: float) -> _Limit:
-        slowness = 2 if self._shrunk and self._shrunk.get(key, 0.0) > now else 1
+        slowness = 2 if self._shrunk.get(key) else 1
         processes = self._redis.processes
         # Half of it, or one each, as long as that leaves one for all.
         own = burst // (2 * processes) or int(processes < burst)
@@ -132,7 +133,7 @@ class Pacer:
         return _Limit(key, every_s, burst, own, slowness, own_every_s, (own - 1) * own_every_s if own else 0.0)
 
     def _own_wait_s(self, limit: _Limit, now: float) -> float:
-        wait_s = self._due.get(limit.key, now) - now - limit.own_patience_s
+        wait_s = (self._due.get(limit.key) or now) - now - limit.own_patience_s
         return wait_s if wait_s > 0 else 0.0
 
     def _wait_s(self, limit: _Limit, now: float) -> float | None:
@@ -146,22 +147,22 @@ class Pacer:
 
     def _take_at_once(self, limits: Sequence[_Limit], now: float) -> bool:
         """Take a turn of the share in each line, as nearly every send can; or nothing and False, if one has none."""
-        dues = [self._due.get(limit.key, now) for limit in limits]
+        dues = [self._due.get(limit.key) or now for limit in limits]
         for limit, due in zip(limits, dues, strict=True):
             if not limit.own or due - now > limit.own_patience_s:
                 return False
         for limit, due in zip(limits, dues, strict=True):
-            self._keep(self._due, limit.key, max(now, due) + limit.own_every_s)
+            _keep(self._due, limit.key, max(now, due) + limit.own_every_s, now)
         return True
 
     def _take(self, limit: _Limit, now: float) -> float:
         """Take that turn; if others were faster, the next one of the share."""
         wait_s = self._own_wait_s(limit, now)
-        if wait_s > 0 and (taken_s := self._wait_s(limit, now)) is not None:
-            self._taken[limit.key].popleft()
+        if wait_s > 0 and (taken_s := self._wait_s(limit, now)) is not None and (taken := self._taken.get(limit.key)):
+            taken.popleft()
             return taken_s
-        due = max(now, self._due.get(limit.key, now))
-        self._keep(self._due, limit.key, due + limit.own_every_s)
+        due = max(now, self._due.get(limit.key) or now)
+        _keep(self._due, limit.key, due + limit.own_every_s, now)
         return wait_s
 
     # -- all processes together
@@ -188,16 +189,18 @@ class Pacer:
         if reserved is None:
             return self._alone(beyond, now, at_most_s), True
         if reserved.shrunk and beyond[0].scope == "number":  # also where another process was told
-            self._keep(self._shrunk, beyond[0].key, max(now + 1.0, self._shrunk.get(beyond[0].key, 0.0)))
+            _keep(self._shrunk, beyond[0].key, max(now + 1.0, self._shrunk.get(beyond[0].key) or 0.0), now)
         if reserved.wait_s <= at_most_s:
             every_s = lines[0].every_s * (2 if reserved.shrunk else 1)
             patience_s = (lines[0].burst - 1) * every_s
+            taken = self._taken.get(beyond[0].key) or deque()
             for place in range(1, lines[0].many):
                 due = now + reserved.due_s + place * every_s
-                self._taken.setdefault(beyond[0].key, deque()).append((due, due - patience_s))
+                taken.append((due, due - patience_s))
+                self._taken.put(beyond[0].key, taken, due - now)
             for limit in beyond:
                 if not limit.own:  # to be remembered, should Redis go away
-                    self._keep(self._due, limit.key, now + reserved.wait_s + limit.every_s)
+                    _keep(self._due, limit.key, now + reserved.wait_s + limit.every_s, now)
         return Turn(reserved.wait_s, beyond[reserved.longest].scope), False
 
     def _alone(self, beyond: list[_Limit], now: float, at_most_s: float) -> Turn:
@@ -208,14 +211,10 @@ class Pacer:
                 self._take(limit, now)
         return Turn(wait_s, beyond[waits.index(wait_s)].scope)
 
-    def _keep(self, kept: dict[tuple[Any, ...], float], key: tuple[Any, ...], until: float) -> None:
-        """Remember a time, and let go of those that are past: contacts are many."""
-        kept[key] = until
-        if len(kept) > self._kept_at_most:
-            now = self._clock()
-            for past in [other for other, due in kept.items() if due <= now]:
-                del kept[past]
-            self._kept_at_most = max(KEPT, 2 * len(kept))  # where few are past, looking again at once finds as few
+
+def _keep(kept: Cache[tuple[Any, ...], float], key: tuple[Any, ...], until: float, now: float) -> None:
+    """Remember a time until it is there."""
+    kept.put(key, until, until - now)
 
 
 def _name(config: Config, contact: str) -> str:

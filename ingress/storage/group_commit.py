@@ -230,6 +230,7 @@ class GroupCommit(Generic[Row, Result]):
                 self._release(batch)
                 metrics.batch_rows[self.name].observe(len(batch))
                 metrics.flush_seconds[self.name].observe(monotonic() - started)
+                batch = []  # what people wrote, and a config, would be kept until the next one
         if connection is not None:
             await connection.close()
 

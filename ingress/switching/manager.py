@@ -57,6 +57,7 @@ from ..accounts.advice import WHAT_TO_DO
 from ..accounts.ownership import Ownership
 from ..accounts.unusable import MissingPlugin
 from ..audit import Actor
+from ..cache import Cache
 from ..calls.driver import Caller
 from ..calls.egress import Egress
 from ..identifiers import PLATFORM_ID
@@ -80,6 +81,8 @@ CACHE_S = 1.0
 # A webhook's config is served this much longer while it is read again: receiving does not wait for a busy database.
 STALE_S = 3.0
 MAX_UNKNOWN_TOKENS = 10_000
+# Organizations, and addresses of webhooks, that are remembered. A route that nobody used for so long is read anew.
+KEPT, KEPT_S = 20_000, 60.0
 
 
 class Route(msgspec.Struct, frozen=True):
@@ -152,10 +155,10 @@ class WhatsAppProviderManager:
         self.forecast = Forecast(database, self.accounts, self.ownership).of
         self._reloading = asyncio.Lock()
         self._listening = False  # to the database, which tells of changes
-        self._routes: dict[UUID, _Held] = {}
-        self._all_configs: dict[UUID, tuple[float, list[Config]]] = {}
-        self._webhooks: dict[str, tuple[float, Config]] = {}
-        self._unknown_tokens: dict[bytes, float] = {}
+        self._routes: Cache[UUID, _Held] = Cache(KEPT)
+        self._all_configs: Cache[UUID, list[Config]] = Cache(KEPT)
+        self._webhooks: Cache[str, tuple[float, Config]] = Cache(KEPT)
+        self._unknown_tokens: Cache[bytes, bool] = Cache(MAX_UNKNOWN_TOKENS)
         self._loading: dict[object, asyncio.Task[Any]] = {}
         # Awaited when a change of an organization is taken up: what else in this process depends on it.
         self.after_change: Callable[[], Awaitable[None]] | None = None
@@ -259,6 +262,7 @@ class WhatsAppProviderManager:
             self.forget(organization_id)
         self._all_configs.clear()
         self._webhooks.clear()
+        self.accounts.forget_all()
 
     def known_config_of_webhook(self, token: str) -> Config | None:
         """The config whose webhook address ends in *token*, if it was read less than CACHE_S ago."""
@@ -271,13 +275,12 @@ class WhatsAppProviderManager:
         Raises `StoreUnavailable`, also where the config is there and cannot be opened: its webhooks shall come again.
         """
         held = self._webhooks.get(token)
-        now = monotonic()
-        if held and held[0] > now:
+        if held and held[0] > monotonic():
             return held[1]
-        if held is None and self._unknown_tokens.get(token_hash(token), 0.0) > now:
+        if held is None and self._unknown_tokens.get(token_hash(token)):
             return None
         loading = self._load(("webhook", token), self._load_webhook, token)
-        if held and held[0] + STALE_S > now:
+        if held:
             return held[1]
         config: Config | None = await asyncio.shield(loading)
         return config
@@ -286,14 +289,13 @@ class WhatsAppProviderManager:
         """Something changed: read again at the next use."""
         if held := self._routes.get(organization_id):
             # Kept to be compared with what comes next; Redis may hold the same old one, so it is not asked.
-            self._routes[organization_id] = _Held(0.0, held.route, doubtful=True)
+            self._routes.put(organization_id, _Held(0.0, held.route, doubtful=True), KEPT_S)
         self._forget_configs(organization_id)
 
     def _forget_configs(self, organization_id: UUID) -> None:
-        self._all_configs.pop(organization_id, None)
-        self._webhooks = {
-            token: held for token, held in self._webhooks.items() if held[1].organization_id != organization_id
-        }
+        self._all_configs.drop(organization_id)
+        self._webhooks.drop_where(lambda held: held[1].organization_id == organization_id)
+        self.accounts.forget(organization_id)
 
     async def configs(self, organization_id: UUID) -> list[Config]:
         """The organization's configs, oldest first; one that cannot be used can do nothing, in the state `error`."""
@@ -319,10 +321,10 @@ class WhatsAppProviderManager:
         One app's webhook may serve several of them.
         """
         held = self._all_configs.get(config.organization_id)
-        if held is None or held[0] < monotonic():
-            held = (monotonic() + CACHE_S, await self.configs(config.organization_id))
-            self._all_configs[config.organization_id] = held
-        return [other for other in held[1] if other.id != config.id and other.provider_type == config.provider_type]
+        if held is None:
+            held = await self.configs(config.organization_id)
+            self._all_configs.put(config.organization_id, held, CACHE_S)
+        return [other for other in held if other.id != config.id and other.provider_type == config.provider_type]
 
     async def fallbacks(self, organization_id: UUID) -> tuple[int, list[UUID], FallbackPolicy]:
         """The version, the order after the active config (also where there is none), the policy. Raises `NotFound`."""
@@ -535,7 +537,7 @@ class WhatsAppProviderManager:
                 await switches.notify(connection, organization_id, CHANNEL, version)
         await self._announce(organization_id, version)
         if config is not None:
-            self.accounts.close(config)
+            self.accounts.forget(organization_id)
             async with self._database.worker() as connection:
                 shared = await configs.is_shared(
                     connection, organization_id, config_id, row["provider_type"], row["sender"]
@@ -578,7 +580,7 @@ class WhatsAppProviderManager:
             and await self._confirmed(organization_id, held.route)
             and self._routes.get(organization_id) is held  # nobody has read, or heard of, anything newer meanwhile
         ):
-            self._routes[organization_id] = _Held(monotonic() + CACHE_S, held.route)
+            self._routes.put(organization_id, _Held(monotonic() + CACHE_S, held.route), KEPT_S)
             return held.route
         async with self._database.worker() as connection:
             rows = await configs.route(connection, organization_id)
@@ -597,7 +599,7 @@ class WhatsAppProviderManager:
             return now_held.route
         if now_held is not None and rows:
             self._flip(now_held.route, route, rows[0]["version_at"], source)
-        self._routes[organization_id] = _Held(monotonic() + CACHE_S, route)
+        self._routes.put(organization_id, _Held(monotonic() + CACHE_S, route), KEPT_S)
         if route.order:  # last: sends go the new way here, however long Redis takes
             await self._remember(organization_id, route, rows[0]["session"] or b"null")
         return route
@@ -633,15 +635,13 @@ class WhatsAppProviderManager:
         async with self._database.lookup() as connection:
             row = await by_token(connection, digest)
         if row is None:
-            self._webhooks.pop(token, None)
-            if len(self._unknown_tokens) >= MAX_UNKNOWN_TOKENS:
-                self._unknown_tokens.clear()
-            self._unknown_tokens[digest] = monotonic() + CACHE_S
+            self._webhooks.drop(token)
+            self._unknown_tokens.put(digest, True, CACHE_S)
             return None
         config = self.accounts.open(row)
         if config is None:
             raise StoreUnavailable("the config cannot be opened")
-        self._webhooks[token] = (monotonic() + CACHE_S, config)
+        self._webhooks.put(token, (monotonic() + CACHE_S, config), CACHE_S + STALE_S)
         return config
 
     async def _announce(self, organization_id: UUID, version: int) -> None:

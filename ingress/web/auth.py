@@ -7,7 +7,6 @@ from collections.abc import Callable
 from datetime import datetime
 from functools import partial
 from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
-from time import monotonic
 from typing import Any
 from uuid import UUID
 
@@ -16,6 +15,7 @@ from starlette.requests import Request
 
 from providers.signing import same_secret
 
+from ..cache import Cache
 from ..identifiers import parse_id
 from ..settings import Network
 from ..storage.database import Database
@@ -29,6 +29,8 @@ from .refusals import Reason, Refusals
 SCOPES = frozenset({"send", "read", "configure", "admin"})
 KEY_CACHE_S = 5.0
 MAX_CACHED_KEYS = 10_000
+# A key that was right is asked for so long whatever strangers at its address do.
+RIGHT_S = 24 * 3600.0
 PLATFORM = "platform"
 # An address of IPv6 costs nothing: who has one has all of its network.
 IPV6_PREFIX = 64
@@ -60,7 +62,8 @@ class Authenticator:
         self.refusals = Refusals()
         self._failures = per_minute(failures_per_minute)
         # By a digest that only this process can make: no key stays in memory.
-        self._known: dict[bytes, tuple[float, Principal]] = {}
+        self._known: Cache[bytes, Principal] = Cache(MAX_CACHED_KEYS)
+        self._were_right: Cache[bytes, bool] = Cache(MAX_CACHED_KEYS)
         self._cache_key = os.urandom(32)
 
     async def principal(
@@ -90,16 +93,17 @@ class Authenticator:
     async def _of_key(self, key: str, address: Callable[[], str | None]) -> Principal:
         cached = hashlib.blake2b(key.encode("utf-8", "replace"), key=self._cache_key).digest()
         known = self._known.get(cached)
-        if known and known[0] > monotonic():
-            return known[1]
+        if known is not None:
+            return known
         origin = _origin(address())
         # A key that was right once is looked up all the same: strangers behind the same address lock nobody out.
-        if known is None and (wait_s := self._failures.wait_s(origin)) > 0:
+        if not self._were_right.get(cached) and (wait_s := self._failures.wait_s(origin)) > 0:
             raise Unauthenticated(
                 "too_many_failures", too_many("Too many invalid keys came from this address.", wait_s)
             )
         if same_secret(key, self._platform_key):
-            return self._remember(cached, Principal(PLATFORM, None, SCOPES), 0.0)
+            self._were_right.put(cached, True, RIGHT_S)
+            return Principal(PLATFORM, None, SCOPES)
         parts = split_api_key(key)
         if parts is None:
             self._failures.take(origin)
@@ -109,19 +113,20 @@ class Authenticator:
         async with self._database.worker() as connection:
             row = await organizations.key(connection, key_id)
             if row is None or not self._vault.is_key_hash(row["secret_hash"], secret):
-                self._known.pop(cached, None)
+                self._known.drop(cached)
+                self._were_right.drop(cached)
                 self._failures.take(origin)
                 raise Unauthenticated("unknown_key", unauthorized())
             if not hmac.compare_digest(row["secret_hash"], digest):  # made with a key that is to be let go
                 await organizations.rehash_key(connection, row["organization_id"], key_id, digest)
         principal = Principal(key_id, row["organization_id"], frozenset(row["scopes"]), row["expires_at"])
-        return self._remember(cached, principal, monotonic() + KEY_CACHE_S)
-
-    def _remember(self, cached: bytes, principal: Principal, until: float) -> Principal:
-        if len(self._known) >= MAX_CACHED_KEYS:
-            self._known.clear()
-        self._known[cached] = (until, principal)
+        self._were_right.put(cached, True, RIGHT_S)
+        self._known.put(cached, principal, KEY_CACHE_S)
         return principal
+
+    def forget(self, organization_id: UUID) -> None:
+        """A key of the organization may have been revoked: look all of them up again."""
+        self._known.drop_where(lambda principal: principal.organization_id == organization_id)
 
 
 class Unauthenticated(Problem):

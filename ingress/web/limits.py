@@ -1,6 +1,5 @@
 """How often somebody may: try keys, ask with a key, have the service call out. By each process, in bounded memory."""
 
-from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from time import monotonic
 from typing import Any
@@ -8,6 +7,7 @@ from uuid import UUID
 
 from starlette.requests import Request
 
+from ..cache import Cache
 from .problems import Problem, too_many
 
 # Of those that asked; who asked the longest ago is forgotten first, and would be let in again.
@@ -23,24 +23,22 @@ class Limiter:
         self._every_s = every_s
         self._patience_s = (burst - 1) * every_s + _ROUNDING_S
         self._clock = clock
-        self._due: OrderedDict[Hashable, float] = OrderedDict()  # when the next turn of each is due
+        self._due: Cache[Hashable, float] = Cache(KEPT, clock)  # when the next turn of each is due
 
     def wait_s(self, who: Hashable) -> float:
         """Seconds until *who* has a turn; none is taken."""
-        return max(0.0, self._due.get(who, 0.0) - self._clock() - self._patience_s)
+        return max(0.0, (self._due.get(who) or 0.0) - self._clock() - self._patience_s)
 
     def take(self, who: Hashable, weight: float = 1.0) -> float:
         """As `wait_s`; where it is 0, a turn is taken, or that part of one."""
         if not self._every_s:
             return 0.0
         now = self._clock()
-        due = max(now, self._due.get(who, now))
+        due = max(now, self._due.get(who) or now)
         if (wait_s := due - now - self._patience_s) > 0:
             return wait_s
-        self._due[who] = due + weight * self._every_s
-        self._due.move_to_end(who)
-        if len(self._due) > KEPT:
-            self._due.popitem(last=False)
+        due += weight * self._every_s
+        self._due.put(who, due, due - now)
         return 0.0
 
 

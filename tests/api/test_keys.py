@@ -9,6 +9,7 @@ import asyncpg
 import msgspec
 import pytest
 
+from ingress import cache
 from ingress.settings import Settings
 from ingress.storage.statements import organizations
 from ingress.storage.vault import generate_key, new_api_key, split_api_key
@@ -17,7 +18,7 @@ from ingress.web.auth import Authenticator
 from ingress.web.problems import Problem
 
 from ..conftest import serving
-from ..gateway import SCOPES, Answer, Gateway, Organization
+from ..gateway import SCOPES, Answer, Gateway, Organization, eventually
 
 
 @pytest.fixture(scope="module")
@@ -121,7 +122,8 @@ async def test_every_refused_key_is_told_the_same(owner: Organization, gateway: 
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """Seconds that the cache of keys believes to have passed: a list of one, for the test to change."""
     offset = [0.0]
-    monkeypatch.setattr(auth, "monotonic", lambda: time.monotonic() + offset[0])
+    for each in cache._caches:
+        monkeypatch.setattr(each, "_clock", lambda: time.monotonic() + offset[0])
     return offset
 
 
@@ -334,13 +336,30 @@ async def test_without_a_platform_key_nobody_is_the_platform() -> None:
 
 
 async def test_the_cache_of_keys_is_bounded(
-    owner: Organization, gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+    owner: Organization, gateway: Gateway, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Keys cannot fill the memory; one that fell out is looked up again."""
     monkeypatch.setattr(auth, "MAX_CACHED_KEYS", 2)
     keys = [(await new_key(owner, "read"))["key"] for _ in range(4)]
-    for key in [*keys, *keys]:
-        assert (await read(gateway, key)).status == 200
+    async with serving(settings) as url:
+        for key in [*keys, *keys]:
+            assert (await gateway.call("GET", f"{url}/messages", key=key)).status == 200
+
+
+async def test_every_process_forgets_a_revoked_key(
+    owner: Organization, gateway: Gateway, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By what the database notifies of; five seconds are the end of its patience."""
+    monkeypatch.setattr(auth, "KEY_CACHE_S", 3600.0)
+    made = await new_key(owner, "read")
+    async with serving(settings) as url:
+
+        async def status() -> int:
+            return (await gateway.call("GET", f"{url}/messages", key=made["key"])).status
+
+        assert await status() == 200
+        assert (await owner.call("DELETE", f"/keys/{made['id']}")).status == 204
+        await eventually(status, lambda found: found == 401)
 
 
 def test_the_lookup_refuses_what_is_over() -> None:

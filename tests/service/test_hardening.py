@@ -17,7 +17,7 @@ import asyncpg
 import msgspec
 import pytest
 
-from ingress import app, metrics
+from ingress import app, cache, metrics
 from ingress.dev.embedded.launcher import EmbeddedServers
 from ingress.dev.sandbox import ErrorCode, MetaSimulator, StatusPolicy
 from ingress.dev.sandbox.meta.bodies import envelope, status_item
@@ -507,6 +507,9 @@ class Lookups:
 async def lookups(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Lookups]:
     vault = Vault(settings.encryption_keys)
     async with Database(settings.database_url) as database, RedisState(settings.redis_url) as redis:
+        made: Lookups
+        for module in (managing, cache):
+            monkeypatch.setattr(module, "monotonic", lambda: time.monotonic() + made.later_s)
         manager = WhatsAppProviderManager(Registry(), database, redis, vault, None, None, "")  # type: ignore[arg-type]
         made, load = Lookups(database, manager), manager._load_webhook
 
@@ -516,7 +519,6 @@ async def lookups(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> AsyncI
             return await load(token)
 
         monkeypatch.setattr(manager, "_load_webhook", counted)
-        monkeypatch.setattr(managing, "monotonic", lambda: time.monotonic() + made.later_s)
         yield made
 
 
@@ -570,7 +572,7 @@ async def test_a_removed_config_stops_within_five_seconds(lookups: Lookups, orga
 
 async def test_unknown_tokens_are_remembered_for_a_second(lookups: Lookups, monkeypatch: pytest.MonkeyPatch) -> None:
     """A flood of one is one query; a flood of many fills no memory."""
-    monkeypatch.setattr(managing, "MAX_UNKNOWN_TOKENS", 10)
+    monkeypatch.setattr(lookups.manager._unknown_tokens, "_size", 10)
     for _ in range(50):
         assert await lookups.manager.config_of_webhook("unknown") is None
     assert lookups.count == 1

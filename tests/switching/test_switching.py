@@ -1108,7 +1108,7 @@ async def test_a_late_answer_brings_no_old_version_back(
         assert (await there.route(organization_id, fresh=not late)).version == 2
         go_on.set()
         assert (await first).version == 2
-        assert there._routes[organization_id].route.version == 2
+        assert there.known_route(organization_id).version == 2
 
 
 async def test_an_edit_of_a_config_that_nothing_is_sent_through_is_heard_of(

@@ -32,7 +32,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from ingress import app
+from ingress import app, cache
 from ingress.dev.embedded.launcher import EmbeddedServers
 from ingress.dev.sandbox import MetaSimulator
 from ingress.settings import Settings
@@ -409,7 +409,7 @@ async def world(
 ) -> AsyncIterator[World]:
     monkeypatch.setattr(app, "WhatsAppProviderManager", Deaf)
     made = World(gateway, settings, valkey)
-    for module in (manager, redis_state):
+    for module in (manager, redis_state, cache):
         monkeypatch.setattr(module, "monotonic", lambda: made.now)
     async with made:
         yield made

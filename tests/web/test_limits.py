@@ -77,11 +77,10 @@ def test_never_more_than_the_rate_whatever_the_order(seed: int) -> None:
 def test_strangers_cannot_fill_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     """Who asked the longest ago is forgotten; who asks again and again is not."""
     monkeypatch.setattr(limits, "KEPT", 100)
-    line = Limiter(60, 2, Clock())
+    line = Limiter(60, 1000, Clock())
     for number in range(1000):
         line.take("me")
         line.take(number)
-        line._due.move_to_end("me")
     assert len(line._due) == 100
     assert line.take("me") > 0
 
@@ -104,7 +103,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock, take = Clock(), Limiter.take
 
     def taken(self: Limiter, *who: Any) -> float:
-        self._clock = clock
+        self._clock = self._due._clock = clock
         return take(self, *who)
 
     monkeypatch.setattr(Limiter, "take", taken)
@@ -271,7 +270,7 @@ async def test_an_organization_has_so_many_keys_and_configs(gateway: Gateway, mo
     """Revoked and deleted ones do not count."""
     assert (organizations.MAX_KEYS, accounts.MAX_CONFIGS) == (50, 20)
     monkeypatch.setattr(organizations, "MAX_KEYS", 3)
-    monkeypatch.setattr("ingress.switching.MAX_CONFIGS", 2)
+    monkeypatch.setattr("ingress.switching.switch.MAX_CONFIGS", 2)
     organization = await gateway.organization()
     made = [await organization.call("POST", "/keys", {"scopes": ["read"]}) for _ in range(3)]
     assert [answer.status for answer in made] == [201, 201, 409]
