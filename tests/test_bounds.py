@@ -414,7 +414,6 @@ CACHES = {
     "ingress.storage.statements.inbound._store": "two booleans",
     "providers.cloud_api.limits.pacing": "a number of a configuration",
     "providers._values._phone": "texts of _LONGEST_PHONE characters at most",
-    "providers.signing._keyed": "secrets of configurations",
     "providers.twilio_whatsapp.provider._pacing": "a number of a configuration",
 }
 
