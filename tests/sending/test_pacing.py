@@ -15,6 +15,7 @@ from ingress.dev.sandbox import ErrorCode
 from ingress.sending import pacing
 from ingress.sending.pacing import Pacer
 from ingress.settings import Settings
+from ingress.storage import redis_state
 from ingress.storage.redis_state import Line, RedisState, Reserved
 from ingress.switching.manager import Config
 from providers import Throttled
@@ -23,8 +24,9 @@ from providers.meta_business import MetaBusiness
 
 from ..gateway import Gateway, Organization
 
-DISTANCE_S = 0.2
-STRICT = Pacing(messages_per_minute=300)
+# Far more than a busy machine takes to ask for a turn. BRISK is for who waits for it.
+DISTANCE_S = 2.0
+STRICT, BRISK = Pacing(messages_per_minute=30), Pacing(messages_per_minute=300)
 PERSON = "+5511987654321"
 
 
@@ -36,6 +38,12 @@ def account(of: Pacing = STRICT) -> Config:
 
     provider = Paced(access_token="a", phone_number_id="1", waba_id="2", app_secret="s", verify_token="v")
     return Config(uuid4(), uuid4(), "paced", "Paced", "active", None, provider, "https://gw.example/w", uuid4())
+
+
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A busy machine is no Redis that is away."""
+    monkeypatch.setattr(redis_state, "COMMAND_TIMEOUT_S", 2.0)
 
 
 @pytest.fixture
@@ -64,7 +72,7 @@ async def test_turns_of_many_processes_stand_in_one_line(redis: RedisState) -> N
     # Connections first: whom Redis does not answer in 50 ms goes on alone.
     await asyncio.gather(*(wait_s(pacers[0], account()) for _ in range(20)))
     waits = await asyncio.gather(*(wait_s(pacer, config) for _ in range(5) for pacer in pacers))
-    asked_within_s = 0.1
+    asked_within_s = DISTANCE_S / 2
     for place, waited_s in enumerate(sorted(waits)):
         assert place * DISTANCE_S - asked_within_s <= waited_s <= place * DISTANCE_S + 0.001
 
@@ -79,7 +87,7 @@ async def test_a_turn_that_is_too_late_is_not_taken(redis: RedisState) -> None:
     config, pacer = account(), Pacer(redis)
     assert await wait_s(pacer, config) == 0
     for _ in range(50):
-        assert 0.1 < await wait_s(pacer, config, 0.05) <= DISTANCE_S
+        assert 0.05 < await wait_s(pacer, config, 0.05) <= DISTANCE_S
     assert await wait_s(pacer, config) <= DISTANCE_S
 
 
@@ -87,7 +95,7 @@ async def test_without_redis_each_process_keeps_twice_the_distance(away: RedisSt
     config, pacer = account(), Pacer(away)
     waits = [await wait_s(pacer, config) for _ in range(3)]
     assert waits[0] == 0
-    assert waits[2] == pytest.approx(2 * 2 * DISTANCE_S, abs=0.3)
+    assert waits[2] == pytest.approx(2 * 2 * DISTANCE_S, abs=DISTANCE_S)
     assert waits[2] > 2 * DISTANCE_S
 
 
@@ -128,19 +136,19 @@ class Asked(RedisState):
         return await super().reserve(organization_id, config_id, lines, at_most_s)
 
 
-async def admitted(pacers: list[Pacer], config: Config, seconds: float, *, contacts: Any) -> list[float]:
-    """When turns were given to eight tasks a process that ask for more all the time, for *seconds*."""
-    until, times = monotonic() + seconds, []
+async def admitted(pacers: list[Pacer], config: Config, seconds: float) -> tuple[list[float], int]:
+    """When turns were given to eight tasks a process that ask for more all the time, for *seconds*; of how many."""
+    until, times, asked = monotonic() + seconds, [], count()
 
     async def ask(pacer: Pacer) -> None:
         while (now := monotonic()) < until:
-            turn = await pacer.turn(config, next(contacts), 0.02)
+            turn = await pacer.turn(config, str(next(asked)), 0.02)
             if turn.wait_s <= 0.02:
                 times.append(now + turn.wait_s)
             await asyncio.sleep(random.random() * 0.004)
 
     await asyncio.gather(*(ask(pacer) for pacer in pacers for _ in range(8)))
-    return sorted(times)
+    return sorted(times), next(asked)
 
 
 def most_within(times: list[float], seconds: float) -> int:
@@ -150,7 +158,7 @@ def most_within(times: list[float], seconds: float) -> int:
 
 @pytest.mark.parametrize("per_second", [80, 400])
 async def test_four_processes_are_never_over_the_rate(settings: Settings, per_second: int) -> None:
-    """In no second more than the number is allowed, bursts included; and not much less."""
+    """In no second more than the number is allowed, bursts included; and not much less, of what they can ask for."""
     limit = MetaBusiness(
         access_token="a",
         phone_number_id="1",
@@ -162,19 +170,23 @@ async def test_four_processes_are_never_over_the_rate(settings: Settings, per_se
     assert limit is not None
     states = [Asked(settings.redis_url, 4) for _ in range(4)]
     config = account(limit)
-    times = await admitted([Pacer(state) for state in states], config, 2.5, contacts=map(str, count()))
+    times, asked = await admitted([Pacer(state) for state in states], config, 2.5)
     # The clock of the processes and that of Redis are read at different moments: 20 ms of it.
     assert most_within(times, 0.98) <= per_second
-    assert len(times) >= 2.5 * per_second * 7 / 8 * 0.7
+    assert len(times) >= min(2.5 * per_second * 0.3, asked / 2)
     for state in states:
         await state.__aexit__()
 
 
 async def test_without_redis_they_are_under_the_rate_but_not_by_half(away: RedisState) -> None:
     away.processes = 4
-    config = account(Pacing(messages_per_minute=6000, burst=16))
-    times = await admitted([Pacer(away) for _ in range(4)], config, 2.5, contacts=map(str, count()))
-    assert 2.5 * 100 * 0.45 <= len(times) <= 2.5 * 100
+    config, now, given = account(Pacing(messages_per_minute=6000, burst=16)), 1000.0, 0
+    pacers = [Pacer(away, lambda: now) for _ in range(4)]
+    while now < 1002.5:
+        turns = [await pacer.turn(config, str(now), 0.02) for pacer in pacers]
+        given += sum(turn.wait_s <= 0.02 for turn in turns)
+        now += 0.002
+    assert 2.5 * 100 * 0.45 <= given <= 2.5 * 100
 
 
 async def test_one_contact_gets_a_burst_then_one_at_a_time(settings: Settings) -> None:
@@ -225,7 +237,7 @@ async def test_turns_are_taken_several_at_a_time(settings: Settings) -> None:
     """A busy number asks Redis for one in several."""
     async with Asked(settings.redis_url, 1) as state:
         config, pacer = account(Pacing(messages_per_minute=60_000, burst=400)), Pacer(state)
-        times = await admitted([pacer], config, 1.0, contacts=map(str, count()))
+        times, _ = await admitted([pacer], config, 1.0)
         assert len(times) > 500
         assert state.times < len(times) / 3
 
@@ -239,7 +251,7 @@ async def test_a_provider_that_refuses_for_now_is_asked_for_half(settings: Setti
     pacers = [Pacer(state) for state in states]
     config = account(Pacing(messages_per_minute=12_000, burst=8))
     await pacers[0].throttled(config, PERSON, Throttled(scope="number"))
-    times = await admitted(pacers, config, 1.5, contacts=map(str, count()))
+    times, _ = await admitted(pacers, config, 1.5)
     assert len(times) <= 1.5 * 100 + 30
     for state in states:
         await state.__aexit__()
@@ -280,7 +292,7 @@ async def test_sends_of_a_paced_account_go_out_in_turns(
     organization: Organization, gateway: Gateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Five at once: each is accepted, the provider is called a distance apart, and waiting is told as it is."""
-    paced(monkeypatch, STRICT)
+    paced(monkeypatch, BRISK)
     answers = await asyncio.gather(*(organization.send() for _ in range(5)))
     assert [answer.status for answer in answers] == [200] * 5
     messages = [await organization.message(answer.json["id"]) for answer in answers]
@@ -290,8 +302,8 @@ async def test_sends_of_a_paced_account_go_out_in_turns(
     starts = sorted(message["attempts"][-1]["started_at"] for message in messages)
     times = [datetime.fromisoformat(start) for start in starts]
     gaps = [(later - earlier).total_seconds() for earlier, later in pairwise(times)]
-    assert min(gaps) > DISTANCE_S / 2
-    assert (times[-1] - times[0]).total_seconds() > 4 * DISTANCE_S - 0.1
+    assert min(gaps) > 0.1
+    assert (times[-1] - times[0]).total_seconds() > 4 * 0.2 - 0.1
 
 
 async def test_whose_turn_is_too_late_falls_back(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -333,7 +345,7 @@ async def test_waiting_for_a_turn_costs_no_retry(
     organization: Organization, gateway: Gateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A refusal after the wait is one: it is told by its class."""
-    paced(monkeypatch, STRICT)
+    paced(monkeypatch, BRISK)
     assert (await organization.send()).status == 200
     await gateway.meta.script(organization.numbers[0], ErrorCode(code=131026))
     answer = await organization.send()
