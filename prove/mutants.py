@@ -110,6 +110,13 @@ MUTANTS = (
         (DEATHS,),
     ),
     Mutant(
+        "the role of a transaction, not proven",
+        "ingress/storage/database.py",
+        "    if role != APP:\n        raise WrongRole",
+        "    if not role:\n        raise WrongRole",
+        ("tests/storage/test_logins.py::test_each_transaction_of_an_organization_proves_its_role",),
+    ),
+    Mutant(
         "an end that is stored again is told again",
         "ingress/storage/statements/sends.py",
         "o.event_type is not null and l.state <> 'done'",

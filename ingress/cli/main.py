@@ -63,7 +63,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main() -> None:
-    """Run the command line; a mistake of the operator ends with one clear line and status 1."""
+    """Run the command line; mistakes of the operator end with a clear line each, and status 1."""
     options = parser().parse_args()
     if hasattr(options, "run"):
         sys.exit(remote.run(options))
