@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-APP_SECRET = "bench-app-secret"  # invented; the servers are told it
+APP_SECRET = "bench-app-secret"  # invented; the servers get it, too
 PHONE_NUMBER_ID = "109876543210987"
 WABA_ID = "210987654321098"
 CONTACTS = 10_000  # people who write: so many conversations does the traffic have

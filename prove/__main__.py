@@ -65,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             given = {name: getattr(options, name) for name in counts}
             environment = {f"PROVE_{name.upper()}": str(count) for name, count in given.items()}
             status, line = mutants.run_tests(ROOT, (test,), None, **environment)
-            results[part] = {**given, "told": line}
+            results[part] = {**given, "result": line}
             wrong += [f"{what}: {line}"] if status else []
             console.print(f"{what}, {', '.join(f'{count} {name}' for name, count in given.items())}: {line}")
     if "mutants" in options.only:

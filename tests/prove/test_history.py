@@ -104,7 +104,7 @@ DOCTORED: dict[str, tuple[Doctor, str]] = {
         "acknowledged 2 times",
     ),
     "a switch that is not in the trail": (lambda h: setattr(h.switches[1], "config", A), "not in the trail"),
-    "a switch that was not asked for": (lambda h: h.switches.pop(), "nobody was told of"),
+    "a switch that was not asked for": (lambda h: h.switches.pop(), "no answer named"),
     "a wrong expectation that won": (lambda h: setattr(h.switches[1], "expected", 0), "expected version 0 made"),
     "a right expectation that lost": (lambda h: setattr(h.switches[3], "expected", 2), "refused at version 2"),
     "a refusal without an expectation": (lambda h: setattr(h.switches[3], "expected", None), "refused at version 2"),
@@ -116,7 +116,7 @@ DOCTORED: dict[str, tuple[Doctor, str]] = {
     "a broken chain": (lambda h: setattr(h, "broken", "entry 3 was changed"), "chain is broken"),
     "a switch that no entry tells of": (lambda h: h.announced.append((4, B)), "trail differ"),
     "a switch that no event tells of": (lambda h: h.announced.pop(), "trail differ"),
-    "a switch told twice": (lambda h: h.announced.append((3, A)), "announced twice"),
+    "a switch announced twice": (lambda h: h.announced.append((3, A)), "announced twice"),
     "an attempt the old way after the answer": (
         lambda h: h.attempts.__setitem__(2, Attempt("m3", 1, 1, A, 12.1)),
         "began after version 2 was acknowledged",
@@ -154,7 +154,7 @@ DOCTORED: dict[str, tuple[Doctor, str]] = {
     "an event of nobody": (lambda h: h.received.append("w9"), "nobody posted"),
     "a process that goes back": (
         lambda h: h.reads.insert(3, Read("one, life 1", 13.1, 13.2, 1, A)),
-        "after it had said 2",
+        "after it had given 2",
     ),
     "a process that stays behind": (lambda h: setattr(h.reads[1], "asked", 13.5), "2 s after 2 was"),
     "a process ahead of its time": (lambda h: setattr(h.reads[0], "version", 2), "before it was asked for"),

@@ -102,5 +102,5 @@ def test_a_missed_limit_is_named_and_ends_with_1(
     assert "where" not in capsys.readouterr().out
     found |= change
     assert prove.main(["--only", "run"]) == 1
-    told = " ".join(capsys.readouterr().out.split())
-    assert f"{name}: " in told.partition("└")[2]
+    output = " ".join(capsys.readouterr().out.split())
+    assert f"{name}: " in output.partition("└")[2]

@@ -186,7 +186,7 @@ def _same_bytes(record: WebhookRecord) -> Check:
 
 
 def _ordered(what: str, posted: Posted, events: Sequence[Seen]) -> Check:
-    """Whether the messages of each person came in the order they were posted. What is missing is told elsewhere."""
+    """Whether the messages of each person came in the order they were posted. What is missing fails another check."""
     came: dict[str | None, int] = {}
     for place, event in enumerate(events):
         came.setdefault(event.provider_message_id, place)  # the first time counts
@@ -225,7 +225,7 @@ class Replay(msgspec.Struct, frozen=True, kw_only=True):
     """A send that was asked for again under its key."""
 
     index: int
-    said: bool  # that it is a replay
+    marked: bool  # as a replay
     same: bool  # status and body as the first time
 
 
@@ -285,7 +285,7 @@ def _reached(outcome: Outcome, record: SendRecord) -> bool:
 
 
 def _replayed(record: SendRecord) -> Check:
-    other = [f"send {replay.index}" for replay in record.replays if not (replay.said and replay.same)]
+    other = [f"send {replay.index}" for replay in record.replays if not (replay.marked and replay.same)]
     return Check(
         what="repeated Idempotency-Keys given the same answer, as a replay",
         expected=f"{len(record.replays):,}",

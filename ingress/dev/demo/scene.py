@@ -50,7 +50,7 @@ def _play(webhooks: int, sends: int) -> int:
         try:
             with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
                 checks = runner.run(_scenes(screen, service, webhooks, sends, started))
-        except Exception as error:  # noqa: BLE001  (whatever it is, a person sees what and what the service said)
+        except Exception as error:  # noqa: BLE001  (whatever it is, a person sees what it was, and the service's log)
             screen.broke_off(error, service.log_tail())
             return 1
         screen.table(checks, time.monotonic() - started)

@@ -78,14 +78,14 @@ class Screen:
         self._console.print(f"{verdict} after {took_s:.1f} s.")
 
     def broke_off(self, error: BaseException, log: Sequence[str]) -> None:
-        """The scene ended before its table; why, and what the service said last."""
+        """The scene ended before its table; why, and the end of the service's log."""
         while isinstance(error, BaseExceptionGroup):  # a task's own error says more than its group
             error = error.exceptions[0]
         self._console.print(f"\n[bold red]The scene broke off:[/] {escape(f'{type(error).__name__}: {error}')}")
         self.quote(log)
 
     def quote(self, log: Sequence[str]) -> None:
-        """What the service said last, where that was more than ordinary work."""
+        """The end of the service's log, where that was more than ordinary work."""
         self._console.print("The end of the service's log:" if log else "The service logged nothing unusual.")
         for line in log:
             self._console.print(f"  {escape(line)}", soft_wrap=True)

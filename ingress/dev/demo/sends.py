@@ -105,7 +105,7 @@ async def _replay(stage: Stage, outcomes: list[Outcome]) -> list[Replay]:
     replays = []
     for outcome in outcomes:
         again = await stage.api.call("POST", "/send", _body(outcome.index), _key(outcome.index))
-        said = again.headers.get("idempotency-replayed") == "true"
+        marked = again.headers.get("idempotency-replayed") == "true"
         same = (again.status, again.json) == (outcome.status, outcome.answer)
-        replays.append(Replay(index=outcome.index, said=said, same=same))
+        replays.append(Replay(index=outcome.index, marked=marked, same=same))
     return replays

@@ -149,9 +149,9 @@ def _major(binaries: Path, account: Account) -> str:
     """The major version of the PostgreSQL in a folder, which proves that the account can run it."""
     argv = [str(binaries / "postgres"), "--version"]
     with spawn(argv, account, signal.SIGKILL, subprocess.PIPE, env={}) as process:
-        said = process.communicate()[0].decode(errors="replace").strip()
-    if process.returncode or not (version := re.search(r"\) (\d+)", said)):
-        raise ServersError(f"cannot run {argv[0]}: {said}")
+        output = process.communicate()[0].decode(errors="replace").strip()
+    if process.returncode or not (version := re.search(r"\) (\d+)", output)):
+        raise ServersError(f"cannot run {argv[0]}: {output}")
     return version[1]
 
 

@@ -148,10 +148,10 @@ class Development:
         self, session: aiohttp.ClientSession, path: str, body: dict[str, Any], headers: dict[str, str] | None = None
     ) -> dict[str, Any]:
         async with session.post(self._url + path, json=body, headers=headers) as answer:
-            told: dict[str, Any] = await answer.json(content_type=None)
+            made: dict[str, Any] = await answer.json(content_type=None)
             if answer.status >= 400:
-                raise RuntimeError(f"POST {path}: {answer.status} {told}")
-            return told
+                raise RuntimeError(f"POST {path}: {answer.status} {made}")
+            return made
 
 
 async def _meta(meta: MetaSimulator, index: int, port: int) -> Account:

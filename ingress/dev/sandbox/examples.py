@@ -99,10 +99,10 @@ def _meta() -> tuple[dict[str, Any], Samples]:
             "biz_opaque_callback_data": "send-1",
         },
     )
-    told = {"messaging_product": "whatsapp", "contacts": [], "messages": [{"id": "wamid.A"}]}
+    answer = {"messaging_product": "whatsapp", "contacts": [], "messages": [{"id": "wamid.A"}]}
     classes = {190: "AccountBroken", 130429: "Throttled", 131026: "Rejected", 131031: "Restricted", 131000: "Uncertain"}
     errors = [_error(error.json(), error.http_status, classes[error.code]) for error in map(GraphError, classes)]
-    flows = [_sent("text", Text(body=_WORDS), told, "wamid.A", asked)]
+    flows = [_sent("text", Text(body=_WORDS), answer, "wamid.A", asked)]
     return number.config_data(_META), Samples(webhooks=[*cases, *handshakes], flows=flows, errors=errors)
 
 
@@ -131,14 +131,14 @@ def _twilio() -> tuple[dict[str, Any], Samples]:
     )
     sid, template = f"SM{'0' * 32}", Template(name=f"HX{'0' * 32}", language="en")
     card = Contacts(contacts=[{"url": "https://files.example.com/ana.vcf"}])
-    told = twilio_bodies.message_resource(sender, sid, form, status="queued", body=_WORDS, at=_NOW)
+    answer = twilio_bodies.message_resource(sender, sid, form, status="queued", body=_WORDS, at=_NOW)
     classes = {20003: "AccountBroken", 20429: "Throttled", 21211: "Rejected"}
     samples = Samples(
         webhooks=_cases(people, sign, statuses),
         flows=[
-            _sent("text", Text(body=_WORDS), told, sid, asked),
-            _sent("template", template, told, sid),
-            _sent("contacts", card, told, sid),
+            _sent("text", Text(body=_WORDS), answer, sid, asked),
+            _sent("template", template, answer, sid),
+            _sent("contacts", card, answer, sid),
         ],
         errors=[_error(error.json(), error.http_status, classes[error.code]) for error in map(TwilioError, classes)],
     )
@@ -182,7 +182,7 @@ def _waha() -> tuple[dict[str, Any], Samples]:
         value: waha_bodies.News(("message.ack",), ack_payload(session.engine, kept[0], own, ack))
         for value, ack in (("sent", "SERVER"), ("delivered", "DEVICE"), ("read", "READ"), ("failed", "ERROR"))
     }
-    told = sent(session.engine, kept[0], own)
+    answer = sent(session.engine, kept[0], own)
     template = Template(name="greeting", language="pt_BR", rendered=_WORDS)
     errors = {
         "AccountBroken": WahaError(401, "Unauthorized"),
@@ -191,8 +191,8 @@ def _waha() -> tuple[dict[str, Any], Samples]:
     samples = Samples(
         webhooks=_cases(people, sign, statuses),
         flows=[  # an id is chosen by who asks
-            _sent("text", Text(body=_WORDS), told, kept[0].bare),
-            _sent("template", template, told, kept[0].bare),
+            _sent("text", Text(body=_WORDS), answer, kept[0].bare),
+            _sent("template", template, answer, kept[0].bare),
         ],
         errors=[
             _error(error.body(request={}, engine=session.engine), error.status, name) for name, error in errors.items()
@@ -220,9 +220,9 @@ def _message(name: str, hook: Webhook, content: dict[str, Any]) -> WebhookCase:
 
 
 def _sent(
-    name: str, content: OutboundContent, told: Any, message_id: str, asked: ExpectedRequest | None = None
+    name: str, content: OutboundContent, answer: Any, message_id: str, asked: ExpectedRequest | None = None
 ) -> FlowCase:
-    """A send, accepted with the answer *told*."""
+    """A send, accepted with the answer *answer*."""
     message = MessageData(
         to=Recipient(phone=_PERSON), content=content, organization_id="org-1", correlation_id="send-1"
     )
@@ -230,13 +230,13 @@ def _sent(
         name=name,
         operation="send_message",
         arguments={"message": message},
-        exchanges=[Exchange(request=asked, answer=Response(status=200, body=msgspec.json.encode(told)))],
+        exchanges=[Exchange(request=asked, answer=Response(status=200, body=msgspec.json.encode(answer)))],
         result={"provider_message_id": message_id},
     )
 
 
-def _error(told: Any, status: int, class_: str) -> DocumentedError:
-    answer = Response(status=status, body=msgspec.json.encode(told))
+def _error(answer: Any, status: int, class_: str) -> DocumentedError:
+    answer = Response(status=status, body=msgspec.json.encode(answer))
     return DocumentedError(name=class_, answer=answer, error=ExpectedError(class_=class_))
 
 

@@ -66,7 +66,7 @@ class FaultProxy:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     def pause(self, *directions: Direction) -> None:
-        """Blackhole: hold back all bytes of *directions*, or both; connections stay open, nobody is told."""
+        """Blackhole: hold back all bytes of *directions*, or both; connections stay open, and nobody notices."""
         for direction in directions or ("up", "down"):
             self._flowing[direction].clear()
 

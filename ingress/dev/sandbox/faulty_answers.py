@@ -18,8 +18,8 @@ Work = Callable[[], Awaitable[Any]]  # does what was asked and returns what the 
 class Dialect(Protocol):
     """How one provider answers."""
 
-    def answer(self, told: Any) -> web.Response:
-        """The good answer that says *told*."""
+    def answer(self, content: Any) -> web.Response:
+        """The good answer, made of *content*, which is what the work returned."""
 
     def throttled(self, headers: dict[str, str]) -> web.Response:
         """429, in the provider's own words."""
@@ -35,13 +35,13 @@ async def perform(
 
     The work runs in a task of the simulator: what is accepted stays accepted when the client hangs up.
     """
-    told: Any = {}
+    content: Any = {}
     if fault is None or fault.accepts:
         delay_s = fault.seconds if isinstance(fault, faults.Slow) else 0.0
-        told = await asyncio.shield(activity.spawn(_after(delay_s, work)))
+        content = await asyncio.shield(activity.spawn(_after(delay_s, work)))
     match fault:
         case None | faults.Accept() | faults.Slow():
-            return dialect.answer(told)
+            return dialect.answer(content)
         case faults.Hang() | faults.HangAfterAccept() | faults.Refuse():
             await vanish()
         case faults.ResetBeforeAccept() | faults.ResetAfterAccept():
@@ -53,7 +53,7 @@ async def perform(
         case faults.ErrorCode():
             return dialect.refused(fault)
         case faults.HalfAnswer():
-            await _answer_half(request, dialect.answer(told))
+            await _answer_half(request, dialect.answer(content))
         case faults.EmptyAnswer():
             return web.Response(status=200, content_type="application/json")
         case faults.Bare5xx(status=status) | faults.Bare5xxAfterAccept(status=status):

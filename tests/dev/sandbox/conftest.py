@@ -172,8 +172,8 @@ async def phone(waha: WahaSimulator, http: aiohttp.ClientSession, request: pytes
 
 
 @pytest.fixture
-async def told(phone: Phone) -> AsyncIterator[WahaHooks]:
-    """What the webhooks of *phone* tell: the adapter has written the address into the session."""
+async def waha_hooks(phone: Phone) -> AsyncIterator[WahaHooks]:
+    """What the webhooks of *phone* post: the adapter has written the address into the session."""
     hooks = WahaHooks(phone.adapter)
     await hooks.listener.open()
     await phone.run(phone.adapter.receive_messages(hooks.url))

@@ -1,4 +1,4 @@
-"""The proxy forwards faithfully until it is told to break something."""
+"""The proxy forwards faithfully until a test has it break something."""
 
 import asyncio
 from collections.abc import AsyncIterator

@@ -1,4 +1,4 @@
-"""The CRM simulator verifies as Standard Webhooks says, finds what was planted, and fails as told."""
+"""The CRM simulator verifies as Standard Webhooks has it, finds what was planted, and fails on demand."""
 
 import asyncio
 import base64

@@ -247,23 +247,23 @@ async def test_a_number_is_registered_with_its_own_pin(
 
     async def post(edge: str, body: Any) -> Any:
         async with http.post(f"{base}/{edge}", json=body, headers=bearer(fresh)) as answer:
-            told = await answer.json()
-            return told.get("error", {}).get("code", told)
+            body = await answer.json()
+            return body.get("error", {}).get("code", body)
 
-    async def told() -> Any:
+    async def fields() -> Any:
         async with http.get(f"{base}?fields=status,platform_type,health_status", headers=bearer(fresh)) as answer:
             body = await answer.json()
             return body["status"], body["platform_type"], body["health_status"]["can_send_message"]
 
     pin = {"messaging_product": "whatsapp", "pin": "123456"}
-    assert await told() == ("PENDING", "NOT_APPLICABLE", "BLOCKED")
+    assert await fields() == ("PENDING", "NOT_APPLICABLE", "BLOCKED")
     assert await post("messages", text_body()) == 133010
     for body in ({}, {"pin": "123456"}, {**pin, "pin": 123456}, {**pin, "pin": "12345"}, {**pin, "code": "1"}):
         assert await post("register", body) == 100
     assert await post("register", {**pin, "pin": "000000"}) == 133005
-    assert await told() == ("PENDING", "NOT_APPLICABLE", "BLOCKED")
+    assert await fields() == ("PENDING", "NOT_APPLICABLE", "BLOCKED")
     assert await post("register", pin) == {"success": True}
-    assert await told() == ("CONNECTED", "CLOUD_API", "AVAILABLE")
+    assert await fields() == ("CONNECTED", "CLOUD_API", "AVAILABLE")
     assert (await post("messages", text_body()))["messages"]
     assert [await post("register", pin) for _ in range(9)] == [{"success": True}] * 8 + [133016]
 

@@ -133,7 +133,7 @@ async def test_a_template_goes_by_its_sid(
 async def test_a_lost_answer_is_found_again(
     twilio: TwilioSimulator, sender: TwilioSender, provider: TwilioWhatsApp, run: Run, http: aiohttp.ClientSession
 ) -> None:
-    """By its words; two of a kind are not told apart, and none is found where none went out."""
+    """By its words; two of a kind cannot be distinguished, and none is found where none went out."""
     data = message(Text(body="Olá"))
     assert await run(provider.find_message(data)) is None
     await twilio.script(sender, HangAfterAccept(), Accept())

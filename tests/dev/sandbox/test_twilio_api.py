@@ -98,7 +98,7 @@ async def test_what_twilio_takes_is_taken(twilio: TwilioSimulator, client: Clien
 async def test_what_twilio_refuses_is_refused(
     twilio: TwilioSimulator, client: Client, change: dict[str, Any], status: int, code: int
 ) -> None:
-    """The code and the shape are Twilio's; nothing is accepted, the call is counted and told."""
+    """The code and the shape are Twilio's; nothing is accepted, the call is counted and listed."""
     answer = await client.send(**change)
     body = await answer.json()
     assert (answer.status, body["code"], body["status"]) == (status, code, status)

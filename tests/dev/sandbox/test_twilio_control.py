@@ -61,7 +61,7 @@ async def test_accounts_and_contents(twilio: TwilioSimulator, client: Client, ht
 async def test_inbound_on_demand(
     twilio: TwilioSimulator, client: Client, http: aiohttp.ClientSession, endpoint: Endpoint
 ) -> None:
-    """By kind, or any form; the SIDs tell what must come out at the other end, trouble is told."""
+    """By kind, or any form; the SIDs are those of what must come out at the other end; trouble is listed."""
     control = Control(http, twilio.control_url)
     twilio.state_of(client.sender).webhook["callback_url"] = endpoint.url
     mine = f"/numbers/{client.sender.phone_number}/inbound"

@@ -102,7 +102,7 @@ async def test_what_waha_refuses_is_refused(phone: Phone, call: str, change: dic
     assert phone.waha.call_count(f"POST {call}", phone.session.name) == 1
 
 
-async def test_all_that_is_wrong_is_told_at_once(phone: Phone) -> None:
+async def test_all_that_is_wrong_is_in_one_answer(phone: Phone) -> None:
     answer = await phone.post("sendText", chatId=None, text=None)
     assert (await answer.json())["message"] == ["chatId must be a string", "text must be a string"]
     async with phone.http.post(
@@ -240,8 +240,8 @@ async def test_what_was_read_and_who_types(phone: Phone) -> None:
     """No sends, and kept apart."""
     read = f"false_{CHAT}_3EB0AA"
     await phone.run(phone.adapter.mark_read(read, Recipient(phone=PEER), typing=True))
-    status, told = await phone.call("POST", "/api/stopTyping", {"session": phone.session.name, "chatId": CHAT})
-    assert (status, told) == (201, {"result": True})
+    status, answer = await phone.call("POST", "/api/stopTyping", {"session": phone.session.name, "chatId": CHAT})
+    assert (status, answer) == (201, {"result": True})
     shown = [(one.call, one.chat, one.message_ids) for one in phone.waha.receipts]
     assert shown == [("sendSeen", CHAT, [read]), ("startTyping", CHAT, []), ("stopTyping", CHAT, [])]
     assert phone.waha.sends == []
@@ -292,16 +292,16 @@ async def test_the_last_messages_of_a_chat(phone: Phone) -> None:
 
 
 @pytest.mark.parametrize("phone", ["NOWEB"], indirect=True)
-async def test_noweb_keeps_chats_only_where_it_is_told_to(phone: Phone) -> None:
+async def test_noweb_keeps_chats_only_where_it_is_set_to(phone: Phone) -> None:
     status, body = await phone.call("GET", f"/api/{phone.session.name}/chats/{CHAT}/messages")
     assert (status, "Enable NOWEB store" in body["message"]) == (400, True)
 
 
 async def test_new_ids(phone: Phone, waha: WahaSimulator) -> None:
     """In the style of the engine; the WEBJS library makes its own only."""
-    status, told = await phone.call("GET", f"/api/{phone.session.name}/new-message-id")
-    assert (status, told["id"][:4], len(told["id"])) == (200, "3EB0", 22)
-    assert (await phone.post("sendText", id=told["id"])).status == 201
+    status, answer = await phone.call("GET", f"/api/{phone.session.name}/new-message-id")
+    assert (status, answer["id"][:4], len(answer["id"])) == (200, "3EB0", 22)
+    assert (await phone.post("sendText", id=answer["id"])).status == 201
     await waha.add_session(example_session(2, "WEBJS"))
     assert (await phone.call("GET", "/api/sandbox-2/new-message-id", key=waha.api_key))[0] == 422
     event_id = new_event_id(waha.rng)

@@ -65,16 +65,16 @@ async def test_faults_acks_and_ground_truth(control: Control, phone: Phone, waha
     await control("DELETE", f"{mine}/faults")
 
 
-async def test_inbound_on_demand(control: Control, phone: Phone, told: Hooks) -> None:
+async def test_inbound_on_demand(control: Control, phone: Phone, waha_hooks: Hooks) -> None:
     """By kind, or any event; the ids tell what must come out at the other end."""
     mine = f"/sessions/{phone.session.name}/inbound"
     posted = await control("POST", mine, {"arguments": {"body": "Oi", "phone": PEER}, "count": 2, "seed": 5})
     assert [(one["statuses"], one["tries"]) for one in posted] == [([200], 1)] * 2
-    ids = [event.message.provider_message_id for event in told.of("message.received") if event.message]
+    ids = [event.message.provider_message_id for event in waha_hooks.of("message.received") if event.message]
     assert ids == [one["id"] for one in posted]
     call = {"id": "c1", "from": CHAT, "timestamp": 1790676900, "isVideo": False, "isGroup": False}
     await control("POST", mine, {"event": "call.received", "payload": call})
-    assert len(told.of("account.updated")) == 1
+    assert len(waha_hooks.of("account.updated")) == 1
 
 
 async def test_mistakes_are_answered_as_such(control: Control, phone: Phone) -> None:

@@ -1,4 +1,4 @@
-"""Sessions: created, linked, stopped, lost; each state is told, and only some let anything out."""
+"""Sessions: created, linked, stopped, lost; each state is posted, and only some let anything out."""
 
 import base64
 from typing import Any, get_args
@@ -58,7 +58,7 @@ async def test_from_nothing_to_a_linked_phone(fresh: Phone) -> None:
 async def test_a_session_of_our_making_can_be_asked_for_messages(
     waha: WahaSimulator, http: aiohttp.ClientSession, engine: Engine
 ) -> None:
-    """By each engine whose calls take an id of ours: NOWEB has to be told to keep messages."""
+    """By each engine whose calls take an id of ours: NOWEB has to be set to keep messages."""
     session = example_session(1, engine)
     await waha.add_session(session, exists=False)
     phone = Phone(waha, session, http)
@@ -98,8 +98,8 @@ async def test_the_qr_code_in_all_its_forms(fresh: Phone) -> None:
         assert (picture.status, picture.content_type) == (200, "image/png")
         png = await picture.read()
     async with fresh.http.get(url, headers={**key, "Accept": "application/json"}) as answer:
-        told = await answer.json()
-    assert told == {"mimetype": "image/png", "data": base64.b64encode(png).decode()}
+        shown = await answer.json()
+    assert shown == {"mimetype": "image/png", "data": base64.b64encode(png).decode()}
     wrong = await fresh.call("POST", f"/api/{fresh.session.name}/auth/request-code", {"phoneNumber": "+1"})
     assert wrong[0] == 400
 
@@ -118,20 +118,20 @@ async def test_creating_what_is_there(phone: Phone) -> None:
         assert (await phone.call("POST", "/api/sessions", body, key=phone.waha.api_key))[0] == 400
 
 
-async def test_a_put_replaces_all_and_restarts(phone: Phone, told: Hooks) -> None:
+async def test_a_put_replaces_all_and_restarts(phone: Phone, waha_hooks: Hooks) -> None:
     """Our webhook, and nothing else changed; a PUT without it removes it, and so does disconnecting."""
     path = f"/api/sessions/{phone.session.name}"
     state = phone.waha.state_of(phone.session)
     [hook] = (await phone.call("GET", path))[1]["config"]["webhooks"]
-    assert (hook["url"], hook["hmac"], hook["customHeaders"]) == (told.url, {"key": phone.session.hmac_key}, None)
+    assert (hook["url"], hook["hmac"], hook["customHeaders"]) == (waha_hooks.url, {"key": phone.session.hmac_key}, None)
     turns = state.turns
-    await phone.run(phone.adapter.receive_messages(told.url))
+    await phone.run(phone.adapter.receive_messages(waha_hooks.url))
     assert state.turns == turns  # nothing to change: no restart
     config = {"metadata": {"tenant": "a"}, "webhooks": state.webhooks}
     assert (await phone.call("PUT", path, {"config": config}))[0] == 200
     await phone.working()
     await phone.waha.settled()
-    assert statuses(told) == ["STARTING", "STOPPED", "WORKING"]
+    assert statuses(waha_hooks) == ["STARTING", "STOPPED", "WORKING"]
     await phone.run(phone.adapter.disconnect())
     assert (state.status, state.config) == ("STOPPED", {"metadata": {"tenant": "a"}, "webhooks": []})
     await phone.run(phone.adapter.setup())
@@ -139,7 +139,7 @@ async def test_a_put_replaces_all_and_restarts(phone: Phone, told: Hooks) -> Non
     assert phone.waha.undeliverable > 0
 
 
-async def test_stop_start_restart_logout_delete(phone: Phone, told: Hooks) -> None:
+async def test_stop_start_restart_logout_delete(phone: Phone, waha_hooks: Hooks) -> None:
     """Stopping keeps the link, logging out ends it, deleting ends all; each may be repeated."""
     path, state = f"/api/sessions/{phone.session.name}", phone.waha.state_of(phone.session)
     for _ in range(2):
@@ -157,7 +157,9 @@ async def test_stop_start_restart_logout_delete(phone: Phone, told: Hooks) -> No
     await phone.waha.wait_for(lambda: state.status == "SCAN_QR_CODE")
     assert await phone.call("GET", f"{path}/me") == (200, None)
     await phone.waha.settled()
-    assert statuses(told) == sorted(["STOPPED", "STARTING", "WORKING"] * 2 + ["STOPPED", "STARTING", "SCAN_QR_CODE"])
+    assert statuses(waha_hooks) == sorted(
+        ["STOPPED", "STARTING", "WORKING"] * 2 + ["STOPPED", "STARTING", "SCAN_QR_CODE"]
+    )
     for _ in range(2):
         assert (await phone.call("DELETE", path))[0] == 200
     assert (await phone.call("GET", path))[0] == 404
@@ -165,7 +167,7 @@ async def test_stop_start_restart_logout_delete(phone: Phone, told: Hooks) -> No
 
 
 async def test_a_session_that_is_starting_can_be_tried_again(phone: Phone) -> None:
-    """It stays STARTING until told otherwise; what was to follow an older state does not any more."""
+    """It stays STARTING until somebody sets another status; what was to follow an older state does not any more."""
     state = phone.waha.state_of(phone.session)
     state.starting_s = None
     phone.waha.restart(state)
@@ -181,10 +183,10 @@ async def test_a_session_that_is_starting_can_be_tried_again(phone: Phone) -> No
 
 
 @pytest.mark.parametrize("status", ["PASSKEY_REQUIRED", "HIBERNATING", "FAILED"])
-async def test_any_other_state_is_told(phone: Phone, told: Hooks, status: str) -> None:
+async def test_any_other_state_is_posted(phone: Phone, waha_hooks: Hooks, status: str) -> None:
     phone.waha.set_status(phone.session, status, data={"code": "4711"})
     await phone.waha.settled()
-    [event] = told.of("account.updated")
+    [event] = waha_hooks.of("account.updated")
     assert event.account is not None
     assert event.account.details["status"] == status
     with pytest.raises(AccountBroken):

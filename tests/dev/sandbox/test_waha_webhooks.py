@@ -54,14 +54,14 @@ KINDS: list[tuple[str, dict[str, Any], type]] = [
 @pytest.mark.parametrize(("kind", "arguments", "content"), KINDS, ids=[kind for kind, _, _ in KINDS])
 @pytest.mark.parametrize("group", [None, GROUP], ids=["person", "group"])
 async def test_what_people_write_is_read(
-    phone: Phone, told: Hooks, kind: str, arguments: dict[str, Any], content: type, group: str | None
+    phone: Phone, waha_hooks: Hooks, kind: str, arguments: dict[str, Any], content: type, group: str | None
 ) -> None:
     """One event of each kind, from the person who wrote it, in the chat it was written in."""
     people = phone.waha.inbound(phone.session, seed=5)
     news = getattr(people, kind)(**arguments, phone=PEER, group=group)
     [result] = await phone.waha.post(phone.session, news)
     assert (result.status, result.tries, result.delivered) == (200, 1, True)
-    [event] = told.of("message.received")
+    [event] = waha_hooks.of("message.received")
     assert event.message is not None
     assert isinstance(event.message.content, content)
     assert event.message.provider_message_id == news.payload["id"]
@@ -72,17 +72,17 @@ async def test_what_people_write_is_read(
 
 
 @every_engine
-async def test_hidden_people(phone: Phone, told: Hooks) -> None:
-    """The phone is told beside the hidden number, but for WEBJS."""
+async def test_hidden_people(phone: Phone, waha_hooks: Hooks) -> None:
+    """The phone is given beside the hidden number, but for WEBJS."""
     await phone.waha.post(phone.session, phone.waha.inbound(phone.session).text("x", phone=PEER, hidden=True))
-    [event] = told.of("message.received")
+    [event] = waha_hooks.of("message.received")
     assert event.contact is not None
     assert event.contact.lid == lid_of(PEER)
     assert event.contact.phone == (None if phone.session.engine == "WEBJS" else PEER)
 
 
 @every_engine
-async def test_what_the_owner_writes_edits_and_takes_back(phone: Phone, told: Hooks) -> None:
+async def test_what_the_owner_writes_edits_and_takes_back(phone: Phone, waha_hooks: Hooks) -> None:
     """By hand is an echo; edits and deletions name the first message; an answer quotes ours by its bare id."""
     people = phone.waha.inbound(phone.session, seed=2)
     await phone.waha.post(phone.session, people.own("typed", phone=PEER))
@@ -90,9 +90,9 @@ async def test_what_the_owner_writes_edits_and_takes_back(phone: Phone, told: Ho
     for news in (first, people.edited(first.payload["id"].split("_")[2], "first", phone=PEER)):
         await phone.waha.post(phone.session, news)
     await phone.waha.post(phone.session, people.revoked(first.payload["id"].split("_")[2], phone=PEER))
-    kinds = [event.type for event in told.events]
+    kinds = [event.type for event in waha_hooks.events]
     assert kinds == ["message.echo", "message.received", "message.edited", "message.deleted"]
-    echo, received, edited, deleted = [event.message for event in told.events]
+    echo, received, edited, deleted = [event.message for event in waha_hooks.events]
     assert echo is not None
     assert echo.source == "app"
     assert received is not None
@@ -103,12 +103,12 @@ async def test_what_the_owner_writes_edits_and_takes_back(phone: Phone, told: Ho
 
 
 @every_engine
-async def test_media_are_downloaded_with_the_key_and_expire(phone: Phone, told: Hooks) -> None:
+async def test_media_are_downloaded_with_the_key_and_expire(phone: Phone, waha_hooks: Hooks) -> None:
     """From the address that the adapter makes of the one in the webhook, which names another host."""
     news = phone.waha.inbound(phone.session).image(phone=PEER, data=b"\xff\xd8picture")
     assert news.payload["media"]["url"].startswith("http://localhost:3000/api/files/")
     await phone.waha.post(phone.session, news)
-    [event] = told.of("message.received")
+    [event] = waha_hooks.of("message.received")
     assert event.message is not None
     assert isinstance(event.message.content, Image)
     assert event.message.content.id is not None
@@ -126,62 +126,62 @@ async def test_media_are_downloaded_with_the_key_and_expire(phone: Phone, told: 
 
 
 @every_engine
-async def test_acks_follow_a_send(phone: Phone, told: Hooks) -> None:
+async def test_acks_follow_a_send(phone: Phone, waha_hooks: Hooks) -> None:
     """The echo, then each ack in order; GOWS tells SERVER by the echo alone."""
     phone.waha.set_acks(phone.session, AckPolicy(statuses=("SERVER", "DEVICE", "READ", "PLAYED")))
     result = await phone.run(phone.adapter.send_message(phone.message(Text(body="Oi"))))
     await phone.waha.settled()
-    [echo] = told.of("message.echo")
+    [echo] = waha_hooks.of("message.echo")
     assert echo.message is not None
     assert (echo.message.source, echo.message.provider_message_id) == ("api", result.provider_message_id)
-    statuses = [event.status for event in told.of("message.status")]
+    statuses = [event.status for event in waha_hooks.of("message.status")]
     values = [status.value for status in statuses if status]
     assert values == ["sent", "delivered", "read", "played"][phone.session.engine == "GOWS" :]
     assert {status.provider_message_id for status in statuses if status} == {result.provider_message_id}
     assert phone.waha.state_of(phone.session).messages[-1].ack == 4
 
 
-async def test_acks_are_repeated_turned_around_and_early(phone: Phone, told: Hooks) -> None:
+async def test_acks_are_repeated_turned_around_and_early(phone: Phone, waha_hooks: Hooks) -> None:
     """Before the send is answered, the last one first, each twice and under an id of its own."""
     policy = AckPolicy(statuses=("DEVICE", "READ"), duplicates=1, reorder=True, before_answer=True, echo=False)
     phone.waha.set_acks(phone.session, policy)
     assert (await phone.post("sendText")).status == 201
-    values = [event.status.value for event in told.events if event.status]
+    values = [event.status.value for event in waha_hooks.events if event.status]
     assert values == ["read", "read", "delivered", "delivered"]
-    assert len({event.key for event in told.events}) == 2
-    assert len({headers["x-webhook-request-id"] for headers, _ in told.raw}) == 4
+    assert len({event.key for event in waha_hooks.events}) == 2
+    assert len({headers["x-webhook-request-id"] for headers, _ in waha_hooks.raw}) == 4
     with pytest.raises(ValueError, match="no such ack"):
         phone.waha.set_acks(phone.session, AckPolicy(statuses=("SEEN",)))
 
 
 @pytest.mark.parametrize("phone", ["NOWEB"], indirect=True)
-async def test_an_ack_may_be_a_failure(phone: Phone, told: Hooks) -> None:
+async def test_an_ack_may_be_a_failure(phone: Phone, waha_hooks: Hooks) -> None:
     error = {"code": "463", "blocked": True, "reason": "account_restricted", "until": "2026-10-02T10:15:00.000Z"}
     phone.waha.set_acks(phone.session, AckPolicy(statuses=("ERROR",), echo=False, error=error))
     await phone.post("sendText")
     await phone.waha.settled()
-    [event] = told.of("message.status")
+    [event] = waha_hooks.of("message.status")
     assert event.status is not None
     assert event.status.error is not None
     assert (event.status.value, event.status.error.code, event.status.error.class_) == ("failed", "463", "Restricted")
 
 
-async def test_acks_of_a_group_are_its_members(phone: Phone, told: Hooks) -> None:
+async def test_acks_of_a_group_are_its_members(phone: Phone, waha_hooks: Hooks) -> None:
     phone.waha.set_acks(phone.session, AckPolicy(statuses=("READ",), echo=False, reader=PEER))
     await phone.run(phone.adapter.send_message(phone.message(Text(body="Oi"), to=Recipient(group_id=GROUP))))
     await phone.waha.settled()
-    [event] = told.of("message.status")
+    [event] = waha_hooks.of("message.status")
     assert event.status is not None
     assert event.status.participant is not None
     assert (event.status.participant.phone, event.group_id) == (PEER, GROUP)
-    assert json.loads(told.raw[0][1])["event"] == "message.ack.group"
+    assert json.loads(waha_hooks.raw[0][1])["event"] == "message.ack.group"
 
 
-async def test_a_reaction_is_told_as_one(phone: Phone, told: Hooks) -> None:
+async def test_a_reaction_is_posted_as_one(phone: Phone, waha_hooks: Hooks) -> None:
     target = f"false_{CHAT}_3EB0AA"
     await phone.run(phone.adapter.send_message(phone.message(Reaction(message_id=target, emoji="👍"))))
     await phone.waha.settled()
-    [event] = told.of("message.echo")
+    [event] = waha_hooks.of("message.echo")
     assert event.message is not None
     assert event.message.content == Reaction(message_id=target, emoji="👍")
 
@@ -189,35 +189,35 @@ async def test_a_reaction_is_told_as_one(phone: Phone, told: Hooks) -> None:
 # ---------------------------------------------------------------- how it is delivered
 
 
-async def test_headers_and_envelope(phone: Phone, told: Hooks) -> None:
+async def test_headers_and_envelope(phone: Phone, waha_hooks: Hooks) -> None:
     """As WAHA documents them; one changed byte, or another key, and the adapter refuses."""
     await phone.waha.post(phone.session, phone.waha.inbound(phone.session).text("Olá"))
-    [(headers, body)] = told.raw
+    [(headers, body)] = waha_hooks.raw
     assert headers["x-webhook-hmac"] == waha_signature(phone.session.hmac_key, body)
     assert headers["x-webhook-hmac-algorithm"] == "sha512"
     assert headers["user-agent"] == "WAHA/2026.7.1"
     assert headers["content-type"] == "application/json"
     assert len(headers["x-webhook-timestamp"]) == 13
     assert b"Ol\xc3\xa1" in body
-    told_ = json.loads(body)
-    assert (told_["event"], told_["session"], told_["engine"]) == ("message.any", phone.session.name, "GOWS")
-    assert told_["me"]["id"] == f"{phone.session.phone[1:]}@c.us"
+    envelope = json.loads(body)
+    assert (envelope["event"], envelope["session"], envelope["engine"]) == ("message.any", phone.session.name, "GOWS")
+    assert envelope["me"]["id"] == f"{phone.session.phone[1:]}@c.us"
     with pytest.raises(Unverified):
-        phone.adapter.verify(Webhook(method="POST", url=told.url, headers=headers, body=body + b" "))
+        phone.adapter.verify(Webhook(method="POST", url=waha_hooks.url, headers=headers, body=body + b" "))
 
 
-async def test_a_webhook_is_repeated_until_it_is_taken(phone: Phone, told: Hooks) -> None:
+async def test_a_webhook_is_repeated_until_it_is_taken(phone: Phone, waha_hooks: Hooks) -> None:
     """With the same bytes and request id, after any answer but a 2xx; in the end it is given up."""
     before = phone.waha.webhooks.delivered
-    told.statuses = [401, 500]
+    waha_hooks.statuses = [401, 500]
     news = phone.waha.inbound(phone.session).text("x")
     [result] = await phone.waha.post(phone.session, news)
     assert (result.status, result.tries) == (200, 3)
-    assert len({(headers["x-webhook-request-id"], body) for headers, body in told.raw}) == 1
-    told.statuses = [204]
+    assert len({(headers["x-webhook-request-id"], body) for headers, body in waha_hooks.raw}) == 1
+    waha_hooks.statuses = [204]
     [result] = await phone.waha.post(phone.session, news)
     assert (result.status, result.tries, result.delivered) == (204, 1, True)
-    told.statuses = [503] * 9
+    waha_hooks.statuses = [503] * 9
     [result] = await phone.waha.post(phone.session, news)
     assert (result.status, result.tries, result.delivered) == (503, 4, False)
     assert (phone.waha.webhooks.delivered - before, phone.waha.webhooks.failed) == (2, 1)

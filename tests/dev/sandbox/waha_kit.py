@@ -46,8 +46,8 @@ class Phone:
         """One request to the API: status and JSON, or the bytes where it is none."""
         headers = {"X-Api-Key": self.session.api_key if key is None else key}
         async with self.http.request(method, f"{self.base_url}{path}", json=body, headers=headers) as answer:
-            told = await answer.read()
-            return answer.status, msgspec.json.decode(told) if answer.content_type == "application/json" else told
+            body = await answer.read()
+            return answer.status, msgspec.json.decode(body) if answer.content_type == "application/json" else body
 
     async def post(self, call: str, timeout: float = 5.0, **changes: Any) -> aiohttp.ClientResponse:
         """A send with *changes* over a good text; the answer is read."""

@@ -1,4 +1,4 @@
-"""A CRM that receives our deliveries: verifies them, remembers everything, and fails as told.
+"""A CRM that receives our deliveries: verifies them, remembers everything, and fails on demand.
 
 Deliveries go to ``url``, or to ``url_for(endpoint)`` where it plays the CRMs of several organizations. Each
 endpoint has its own secrets; a delivery whose signature is wrong is answered 401 and uses up no answer.

@@ -9,7 +9,7 @@ from ..ledger import Ledger
 
 
 class AcceptedMessage(msgspec.Struct, frozen=True, kw_only=True):
-    """A message that a person got, whatever the caller was told."""
+    """A message that a person got, whatever answer the caller got."""
 
     wamid: str
     phone_number_id: str

@@ -62,8 +62,8 @@ async def accept(
 class GraphAnswers:
     """How Meta answers."""
 
-    def answer(self, told: Body) -> web.Response:
-        return graph_response(told)
+    def answer(self, content: Body) -> web.Response:
+        return graph_response(content)
 
     def throttled(self, headers: dict[str, str]) -> web.Response:
         return graph_response(GraphError(130429).json(), 429, headers)

@@ -23,7 +23,7 @@ class TwilioMedium(msgspec.Struct, kw_only=True):
 
 
 class TwilioMedia:
-    """*store_url* gives the store's base URL; *leaked* is told of credentials that reached it."""
+    """*store_url* gives the store's base URL; *leaked* is called for credentials that reached it."""
 
     def __init__(self, *, store_url: Callable[[], str], leaked: Callable[[Leak], None]) -> None:
         self._store_url = store_url

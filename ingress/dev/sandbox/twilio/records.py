@@ -12,7 +12,7 @@ REFERENCE = "ref"  # the parameter of a StatusCallback by which the gateway know
 
 
 class TwilioMessage(msgspec.Struct, frozen=True, kw_only=True):
-    """A message that a person got, whatever the caller was told."""
+    """A message that a person got, whatever answer the caller got."""
 
     sid: str
     account_sid: str

@@ -272,14 +272,14 @@ class TwilioRest:
 
     async def _update_service(self, request: web.BaseRequest, account_sid: str, sid: str) -> web.Response:
         """Where its messages and statuses go, and whether it or its senders decide."""
-        told = dict(await form_of(request))
-        for name, value in told.items():
+        given = dict(await form_of(request))
+        for name, value in given.items():
             is_right = value in ("true", "false") if name == _DEFERS else not value or is_callback(value)
             if name not in _SERVICE_FIELDS or not is_right:
                 raise TwilioError(20422, f"Invalid Parameter: {name}")
         await self._service(request, account_sid, sid)  # it must be there
         fields = self._world.services.setdefault(sid, {})
-        for name, value in told.items():
+        for name, value in given.items():
             fields[_SERVICE_FIELDS[name]] = value == "true" if name == _DEFERS else value or None
         return await self._service(request, account_sid, sid)
 

@@ -71,8 +71,8 @@ async def accept(
 class TwilioAnswers:
     """How Twilio answers."""
 
-    def answer(self, told: web.Response) -> web.Response:
-        return told
+    def answer(self, response: web.Response) -> web.Response:
+        return response
 
     def throttled(self, headers: dict[str, str]) -> web.Response:
         return twilio_response(TwilioError(20429).json(), 429, headers)

@@ -18,12 +18,12 @@ class WahaAnswers:
         self._body = body
         self._engine = engine
 
-    def answer(self, told: Any) -> web.Response:
-        """*told* may be an answer already, as that with the bytes of a file; None is an empty one."""
-        if isinstance(told, web.Response):
-            return told
+    def answer(self, content: Any) -> web.Response:
+        """*content* may be an answer already, as that with the bytes of a file; None makes an empty one."""
+        if isinstance(content, web.Response):
+            return content
         status = 201 if self._request.method == "POST" else 200
-        return web.Response(status=status) if told is None else waha_response(told, status)
+        return web.Response(status=status) if content is None else waha_response(content, status)
 
     def error(self, error: WahaError, headers: dict[str, str] | None = None) -> web.Response:
         request = self._request

@@ -85,8 +85,8 @@ class WahaApi:
             self._world.calls["", "unknown"] += 1
             raise WahaError(404, f"Cannot {request.method} {request.path}")
         route, function, names = found
-        said = body if isinstance(body, dict) else {}
-        name = names.get("session") or said.get("session") or said.get("name") or request.query.get("session")
+        fields = body if isinstance(body, dict) else {}
+        name = names.get("session") or fields.get("session") or fields.get("name") or request.query.get("session")
         state = self._world.numbers.get(name) if isinstance(name, str) else None
         self._world.calls[state.name if state else "", route.replace("/api/", "").replace(" /", " ")] += 1
         if route not in OPEN_TO_ALL:
@@ -234,10 +234,10 @@ class WahaApi:
             if since <= message.timestamp <= until and mine in (None, str(message.from_me).lower())
         ]
         start = int(query.get("offset", 0))
-        told = [payload(state.engine, one, state.own) for one in found[start:][: int(query.get("limit", USUAL_LIMIT))]]
+        shown = [payload(state.engine, one, state.own) for one in found[start:][: int(query.get("limit", USUAL_LIMIT))]]
         if query.get("downloadMedia") == "false":
-            return [{**one, "media": None} for one in told]
-        return told
+            return [{**one, "media": None} for one in shown]
+        return shown
 
     async def _message(self, request: web.BaseRequest, body: Any, session: str, chat: str, message_id: str) -> Body:
         state = self._chats(session, chat)

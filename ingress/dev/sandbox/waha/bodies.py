@@ -111,7 +111,7 @@ def new_event_id(rng: random.Random) -> str:
 
 
 class News(msgspec.Struct, frozen=True):
-    """Something to tell: what it is called, once or, as a message of somebody, twice, and what is told."""
+    """What webhooks post: the names of the event (a message of somebody has two), and the payload."""
 
     events: tuple[str, ...]
     payload: Body

@@ -3,11 +3,11 @@
     GET    /_control                           url, sessions with their URLs, counts
     PUT    /_control/server                    {"healthy", "fetches", "engine"}, each where given
     POST   /_control/sessions                  a WahaSession; "own_port", "exists", "linked" -> {"url"}
-    GET    /_control/sessions                  what the API tells of each, and its "url", "webhooks" and "open"
+    GET    /_control/sessions                  what the API shows of each, and its "url", "webhooks" and "open"
     POST   /_control/sessions/{name}/scan      {"phone": its own} links a phone by the QR code that is shown
     POST   /_control/sessions/{name}/rotate    the QR code runs out: the next one, or FAILED
     PUT    /_control/sessions/{name}/status    {"status": "FAILED", "data": null, "unlinked": false}
-    PUT    /_control/sessions/{name}/me        {field: value} over what is told of the account; null takes it back
+    PUT    /_control/sessions/{name}/me        {field: value} over what the API shows of the account; null takes it back
     PUT    /_control/sessions/{name}/engine    {"starting_s": 0.0 | null, "hides": false}, each where given
     POST   /_control/sessions/{name}/faults    {"queue": [fault], "default": fault | null, "everything": bool}
                                                the queue is appended to; "default" is left alone where absent
@@ -199,7 +199,7 @@ class WahaControl(Control[WahaSession, SessionState, WahaMessage, WahaSend]):
     async def _post(self, owner: str, news: News) -> dict[str, Any]:
         results = await self._world.post(owner, news)
         if not results:
-            raise ValueError("no webhook of this session wants to hear this")
+            raise ValueError("no webhook of this session is subscribed to this event")
         return {
             "id": news.payload.get("id"),
             "statuses": [result.status for result in results],

@@ -88,13 +88,13 @@ class WahaInbound:
         """To *message_id*, a whole id; an empty *emoji* takes the reaction back."""
         message = self._message("reaction", None, proto={"text": emoji}, **about)
         target = message_id or serialized(True, message.chat, new_bare_id(self._engine, self._rng))
-        told = reaction_payload(self._engine, message, self._own, target=target, emoji=emoji)
-        return News(("message.reaction",), told)
+        body = reaction_payload(self._engine, message, self._own, target=target, emoji=emoji)
+        return News(("message.reaction",), body)
 
     def edited(self, of: str, body: str = "Corrigido", **about: Any) -> News:
         """The message with the bare id *of* again, with another text."""
-        told = payload(self._engine, self._message("text", body, **about), self._own)
-        return News(("message.edited",), {**told, "editedMessageId": of})
+        edited = payload(self._engine, self._message("text", body, **about), self._own)
+        return News(("message.edited",), {**edited, "editedMessageId": of})
 
     def revoked(self, of: str, **about: Any) -> News:
         """The message with the bare id *of* taken back by who wrote it."""

@@ -48,7 +48,7 @@ class ChatMessage(msgspec.Struct, kw_only=True):
     place: Body | None = None
     vcards: list[str] = []
     reply_to: Body | None = None
-    twin: str | None = None  # the phone of the person behind a hidden number, where it is told
+    twin: str | None = None  # the phone of the person behind a hidden number, where it is known
     proto: Body = {}  # the fields of the protocol's own object
 
     @property
@@ -88,7 +88,7 @@ def sent(engine: Engine, message: ChatMessage, own: str) -> Body:
 
 def payload(engine: Engine, message: ChatMessage, own: str) -> Body:
     """*message* as WAHA's own object: in webhooks, and where the messages of a chat are listed."""
-    told: Body = {
+    body: Body = {
         **_head(engine, message, own),
         "body": message.body,
         "hasMedia": message.media is not None,
@@ -100,17 +100,17 @@ def payload(engine: Engine, message: ChatMessage, own: str) -> Body:
         "_data": _raw(engine, message, own),
     }
     if message.media is not None:
-        told["mediaUrl"] = message.media["url"]
+        body["mediaUrl"] = message.media["url"]
     if message.place is not None:
-        told["location"] = message.place
-    return told
+        body["location"] = message.place
+    return body
 
 
 def reaction_payload(engine: Engine, message: ChatMessage, own: str, *, target: str, emoji: str) -> Body:
-    told = {**_head(engine, message, own), "reaction": {"text": emoji, "messageId": target}}
+    body = {**_head(engine, message, own), "reaction": {"text": emoji, "messageId": target}}
     if engine == "WEBJS":
-        return {**told, "timestamp": message.timestamp + 0.853}
-    return {**told, "_data": _raw(engine, message, own)}
+        return {**body, "timestamp": message.timestamp + 0.853}
+    return {**body, "_data": _raw(engine, message, own)}
 
 
 def ack_payload(

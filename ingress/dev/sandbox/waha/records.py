@@ -10,7 +10,7 @@ from .bodies import Body, waha_encode
 
 
 class WahaMessage(msgspec.Struct, frozen=True, kw_only=True):
-    """A message that a person got, whatever the caller was told."""
+    """A message that a person got, whatever answer the caller got."""
 
     id: str  # the bare one
     session: str

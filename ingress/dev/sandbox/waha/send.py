@@ -103,8 +103,8 @@ async def _accept(world: WahaWorld, state: SessionState, record: WahaSend, body:
     kept = state.keep(message)
     world.changed()
     if record.call == "reaction":
-        told = reaction_payload(state.engine, kept, state.own, target=body["messageId"], emoji=body["reaction"])
-        world.tell(state, News(("message.reaction",), told))
+        reacted = reaction_payload(state.engine, kept, state.own, target=body["messageId"], emoji=body["reaction"])
+        world.announce(state, News(("message.reaction",), reacted))
     else:
         await world.post_after(state.policy, world.post_acks(state, kept))
     return sent(state.engine, message, state.own)

@@ -33,9 +33,9 @@ class SessionState(ScriptedAccount):
         self.engine = engine
         self.phone = phone  # of the phone that links itself
         self.policy = AckPolicy()
-        self.starting_s: float | None = 0.0  # None: it stays STARTING until told otherwise
+        self.starting_s: float | None = 0.0  # None: it stays STARTING until somebody sets another status
         self.hides = False  # chats are kept under hidden numbers, whatever a send called them
-        self.me_fields: Body = {}  # laid over what is told of the account
+        self.me_fields: Body = {}  # laid over what the API shows of the account
         self.remove()
 
     def remove(self) -> None:
@@ -107,7 +107,7 @@ class SessionState(ScriptedAccount):
         return message
 
     def phone_of(self, lid: str) -> str | None:
-        """The chat id by phone of who is behind *lid*, where the session was ever told."""
+        """The chat id by phone of who is behind *lid*, where the session ever learned it."""
         known = (one.twin or one.chat for one in self.messages)
         return next((chat for chat in known if chat.endswith("@c.us") and lid_of(chat) == lid), None)
 

@@ -142,7 +142,7 @@ class WahaWorld(World[WahaSession, SessionState, WahaMessage, WahaSend], WahaTru
             self._turn(state, "SCAN_QR_CODE")
 
     def _turn(self, state: SessionState, status: str, data: Any = None) -> None:
-        self.tell(state, News(("session.status",), state.turn(status, data)))
+        self.announce(state, News(("session.status",), state.turn(status, data)))
         self.changed()
 
     # ---------------------------------------------------------------- what phones and people do
@@ -171,7 +171,7 @@ class WahaWorld(World[WahaSession, SessionState, WahaMessage, WahaSend], WahaTru
         self._turn(state, status, data)
 
     def set_me(self, session: WahaSession | str, **fields: Any) -> None:
-        """Lay *fields* over what is told of the account, as ``messageCapping``. None takes one back."""
+        """Lay *fields* over what the API shows of the account, as ``messageCapping``. None takes one back."""
         state = self.state_of(session)
         state.me_fields = {name: value for name, value in {**state.me_fields, **fields}.items() if value is not None}
 
@@ -205,7 +205,7 @@ class WahaWorld(World[WahaSession, SessionState, WahaMessage, WahaSend], WahaTru
     # ---------------------------------------------------------------- webhooks
 
     async def post(self, session: WahaSession | str, news: News) -> list[PostResult]:
-        """Tell *news* to every webhook of the session that wants to hear it, with retries, all at once."""
+        """Post *news* to every webhook of the session that is subscribed to it, with retries, all at once."""
         state = self.state_of(session)
         if state.status != "WORKING":
             raise ValueError(f"nothing reaches a session that is {state.status}")
@@ -214,25 +214,25 @@ class WahaWorld(World[WahaSession, SessionState, WahaMessage, WahaSend], WahaTru
     async def post_acks(self, state: SessionState, message: ChatMessage) -> None:
         """All webhooks that follow the send of *message*, as the session's policy has them."""
         policy, engine = state.policy, state.engine
-        told = [self._ack(state, message, status) for status in policy.statuses]
+        acks = [self._ack(state, message, status) for status in policy.statuses]
         if policy.echo:
             echo = News(("message.any",), payload(engine, msgspec.structs.replace(message, ack=1), state.own))
-            told = [echo, *(one for one in told if engine != "GOWS" or one.payload["ack"] != 1)]
+            acks = [echo, *(one for one in acks if engine != "GOWS" or one.payload["ack"] != 1)]
         message.ack = max([message.ack, *(ACKS[status] for status in policy.statuses)])
-        told = told[::-1] if policy.reorder else told
-        await self.post_paced(policy, [partial(self._post_now, state, one) for one in told])
+        acks = acks[::-1] if policy.reorder else acks
+        await self.post_paced(policy, [partial(self._post_now, state, one) for one in acks])
 
     def _ack(self, state: SessionState, message: ChatMessage, status: str) -> News:
         of_group = is_group(message.chat) and ACKS[status] > 1
         reader = chat_of(state.policy.reader) if of_group else message.author
         error = state.policy.error if status == "ERROR" else None
-        told = ack_payload(state.engine, message, state.own, status, reader=reader, error=error)
-        return News(("message.ack.group" if of_group else "message.ack",), told)
+        body = ack_payload(state.engine, message, state.own, status, reader=reader, error=error)
+        return News(("message.ack.group" if of_group else "message.ack",), body)
 
     async def _post_now(self, state: SessionState, news: News) -> None:
         await self._deliver(self._addressed(state, news))
 
-    def tell(self, state: SessionState, news: News) -> None:
+    def announce(self, state: SessionState, news: News) -> None:
         """Post *news* later, to whom it is addressed now."""
         if deliveries := self._addressed(state, news):
             self.spawn(self._deliver(deliveries))
