@@ -26,14 +26,14 @@ from ..base import (
     WhatsAppProvider,
     refused_status,
 )
-from ..cloud_api import checks as cloud_checks
-from ..cloud_api import health, inbound, limits, outbound, templates
+from ..cloud_api import health, inbound, limits, outbound
 from ..cloud_api.errors import is_missing_object, is_unknown_field
-from ..cloud_api.graph import Graph
 from ..cloud_api.media import form_around, media_of
 from ..errors import Rejected, Unverified
 from ..messages import Event, Media, MessageData, MessageResult, ProviderStatus, Recipient, TemplatePage
 from ..signing import hmac_hex, same_secret, verify_hmac_hex
+from . import checks, templates
+from .graph import Graph
 
 # Meta's tokens grow, and have no documented length: those of today have some 250 characters.
 _Token = Annotated[str, Meta(min_length=1, max_length=2048, pattern=NO_SPACES)]
@@ -251,7 +251,7 @@ class MetaBusiness(WhatsAppProvider, frozen=True, kw_only=True):
         """
         graph = self._graph
         apps = yield from graph.call(graph.get(self._subscriptions))
-        if not cloud_checks.is_subscribed(apps, self.app_id):
+        if not checks.is_subscribed(apps, self.app_id):
             yield from graph.call(graph.post(self._subscriptions))
         if self.pin is not None and not health.is_registered((yield from self._number())):
             body = {"messaging_product": "whatsapp", "pin": self.pin}
@@ -261,25 +261,25 @@ class MetaBusiness(WhatsAppProvider, frozen=True, kw_only=True):
         """Section 14.1. Messages nobody, so receiving is only checked as far as settings go."""
         try:
             number = yield from self._number()
-        except cloud_checks.CONFIGURATION_ERRORS as error:
-            return [cloud_checks.credentials_check(error)]
+        except checks.CONFIGURATION_ERRORS as error:
+            return [checks.credentials_check(error)]
         graph = self._graph
-        checks = [
+        found = [
             Check(name="credentials", passed=True, detail=text(number, "verified_name")),
             health.number_check(number, fix=_NUMBER_FIX),
-            (yield from cloud_checks.account_check(graph, self.waba_id, self.phone_number_id)),
-            (yield from cloud_checks.subscription_check(graph, self.waba_id, self.app_id)),
+            (yield from checks.account_check(graph, self.waba_id, self.phone_number_id)),
+            (yield from checks.subscription_check(graph, self.waba_id, self.app_id)),
         ]
         if self.app_id:
-            checks.append((yield from cloud_checks.permissions_check(graph, self.app_id, self.app_secret)))
+            found.append((yield from checks.permissions_check(graph, self.app_id, self.app_secret)))
         if callback_url is not None:
-            checks.append(health.webhook_check(number, callback_url))
-        return checks
+            found.append(health.webhook_check(number, callback_url))
+        return found
 
     def get_status(self) -> Flow[ProviderStatus]:
         try:
             number = yield from self._number()
-        except cloud_checks.CONFIGURATION_ERRORS as error:
+        except checks.CONFIGURATION_ERRORS as error:
             return refused_status(error)
         return health.number_status(number)
 

@@ -8,9 +8,9 @@ from urllib.parse import urlencode
 
 from .._values import Object, listed, mapping, text, word
 from ..base import Check, Flow, Request
+from ..cloud_api.health import token_check
 from ..errors import AccountBroken, Rejected, Restricted, SendError
 from .graph import Graph, next_cursor
-from .health import token_check
 
 # Errors that say something about the configuration; all others say that the provider could not be asked.
 CONFIGURATION_ERRORS = (AccountBroken, Restricted, Rejected)

@@ -11,8 +11,8 @@ import msgspec
 
 from .._values import Object, mapping, text
 from ..base import Flow, Request, Response
+from ..cloud_api import answered
 from ..signing import hmac_hex
-from .errors import answered
 
 
 class Graph(msgspec.Struct, frozen=True, kw_only=True):
