@@ -96,3 +96,7 @@ class Unavailable(SendError):
 
 class Uncertain(SendError):
     """May have been taken. Only a status, or the provider itself, can tell."""
+
+
+# What these say is about the account and its configuration. All others say that the provider could not be asked.
+CONFIGURATION_ERRORS = (AccountBroken, Restricted, Rejected)

@@ -38,7 +38,7 @@ def media_of(medium: Object, *, base_url: str, headers: dict[str, str]) -> Media
     )
 
 
-def form_around(upload: Upload) -> tuple[bytes, bytes]:
+def upload_form(upload: Upload) -> tuple[bytes, bytes]:
     """What stands before and after the file in the form (multipart/form-data) that *upload* is sent as."""
     fields = (("messaging_product", "whatsapp"), ("type", upload.mime_type))
     parts = [

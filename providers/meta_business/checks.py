@@ -6,14 +6,11 @@ Source: https://developers.facebook.com/docs/whatsapp/cloud-api/get-started,
 
 from urllib.parse import urlencode
 
-from .._values import Object, listed, mapping, text, word
+from .._values import Object, flag, listed, mapping, text, word, written
 from ..base import Check, Flow, Request
-from ..cloud_api.health import token_check
-from ..errors import AccountBroken, Rejected, Restricted, SendError
+from ..errors import CONFIGURATION_ERRORS, SendError
 from .graph import Graph, next_cursor
 
-# Errors that say something about the configuration; all others say that the provider could not be asked.
-CONFIGURATION_ERRORS = (AccountBroken, Restricted, Rejected)
 # A WABA has at most some hundred numbers, 25 or more to a page.
 _MAX_PAGES = 20
 
@@ -77,6 +74,14 @@ def is_subscribed(answer: Object, app_id: str | None) -> bool:
     return app_id in subscribed if app_id else bool(subscribed)
 
 
+def is_registered(number: Object) -> bool:
+    """Whether *number* says that it is connected to the Cloud API; PENDING is one that was never registered."""
+    return word(number, "platform_type") == "CLOUD_API" and word(number, "status") not in _UNREGISTERED
+
+
+_UNREGISTERED = {"PENDING", "DISCONNECTED"}
+
+
 def _apps(answer: Object) -> list[Object]:
     entries = [app for app in listed(answer, "data") if isinstance(app, dict)]
     return [mapping(app, "whatsapp_business_api_data") for app in entries]
@@ -87,8 +92,44 @@ def permissions_check(graph: Graph, app_id: str, app_secret: str) -> Flow[Check]
     query = urlencode({"input_token": graph.access_token})
     app_token = {"authorization": f"Bearer {app_id}|{app_secret}"}
     try:
-        told = yield from graph.call(Request(method="GET", url=f"{graph.root}/debug_token?{query}", headers=app_token))
+        answer = yield from graph.call(
+            Request(method="GET", url=f"{graph.root}/debug_token?{query}", headers=app_token)
+        )
     except CONFIGURATION_ERRORS as error:
         fix = "Check app_id and app_secret: both are in the Meta app, Settings, Basic."
         return Check(name="token", passed=False, detail=error.detail, fix=fix, fatal=False)
-    return token_check(mapping(told, "data"))
+    return _token_check(mapping(answer, "data"))
+
+
+_SCOPES = {"whatsapp_business_messaging", "whatsapp_business_management"}
+
+
+def _token_check(token: Object) -> Check:
+    """Whether the access token may do its work, and until when: the answer of ``debug_token``."""
+    missing = sorted(_SCOPES - {scope for scope in listed(token, "scopes") if isinstance(scope, str)})
+    expires_at = written(token.get("expires_at")) if token.get("expires_at") else None
+    if not flag(token, "is_valid"):
+        detail = "the token is not valid any more"
+    elif missing:
+        detail = f"the token lacks {' and '.join(missing)}"
+    else:
+        # Whoever reads it has a clock.
+        detail = f"the token expires at {expires_at}" if expires_at else "the token does not expire"
+        return Check(name="token", passed=True, detail=detail, fatal=False)
+    fix = f"Create a token of a system user with {' and '.join(sorted(_SCOPES))}, and save it here."
+    return Check(name="token", passed=False, detail=detail, fix=fix, fatal=False)
+
+
+def webhook_check(number: Object, callback_url: str) -> Check:
+    """Whether messages go to *callback_url*: its own address counts, else the account's or app's."""
+    addresses = mapping(number, "webhook_configuration")
+    used = next((url for name in _ADDRESSES if (url := text(addresses, name))), None)
+    if used == callback_url:
+        return Check(name="webhook", passed=True, fatal=False)
+    # Another address may hold another service's secret, so it is not shown.
+    detail = "messages are posted to another address" if used else "messages are posted nowhere"
+    fix = "Save the configuration again, which sets the address; or set it at the app by hand."
+    return Check(name="webhook", passed=False, detail=detail, fix=fix, fatal=False)
+
+
+_ADDRESSES = ("phone_number", "whatsapp_business_account", "application")

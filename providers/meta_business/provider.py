@@ -10,6 +10,7 @@ from urllib.parse import quote
 
 from msgspec import Meta
 
+from .. import cloud_api
 from .._fields import DIGITS, E164, NO_SPACES, NOT_EMPTY, Rate, Url, about, secret
 from .._values import Object, text, word
 from .._verdicts import unexpected_answer
@@ -26,10 +27,7 @@ from ..base import (
     WhatsAppProvider,
     refused_status,
 )
-from ..cloud_api import health, inbound, limits, outbound
-from ..cloud_api.errors import is_missing_object, is_unknown_field
-from ..cloud_api.media import form_around, media_of
-from ..errors import Rejected, Unverified
+from ..errors import CONFIGURATION_ERRORS, Rejected, Unverified
 from ..messages import Event, Media, MessageData, MessageResult, ProviderStatus, Recipient, TemplatePage
 from ..signing import hmac_hex, same_secret, verify_hmac_hex
 from . import checks, templates
@@ -43,6 +41,13 @@ _Id = Annotated[str, Meta(max_length=32, pattern=DIGITS)]
 _Pin = Annotated[str, Meta(max_length=6, pattern=r"^[0-9]{6}(?!\s)$")]
 _Version = Annotated[str, Meta(max_length=5, pattern=r"^v[0-9]{2}\.[0-9](?!\s)$")]
 
+# Asking for one field that an account does not have fails the whole call; the short list always works.
+_NUMBER_FIELDS = (
+    "id,display_phone_number,verified_name,quality_rating,name_status,code_verification_status,throughput,"
+    "platform_type,status,account_mode,is_official_business_account,webhook_configuration,health_status,"
+    "whatsapp_business_manager_messaging_limit"
+)
+_BASIC_NUMBER_FIELDS = "id,display_phone_number,verified_name,quality_rating"
 # Longer ones are not sent by Meta; the answer reflects what it was given.
 _MAX_CHALLENGE = 256
 _MAX_CALLBACK_URL = 200
@@ -59,7 +64,7 @@ class MetaBusiness(WhatsAppProvider, frozen=True, kw_only=True):
         pricing="paid",
         stability="stable",
         official=True,
-        capabilities=outbound.KINDS
+        capabilities=cloud_api.KINDS
         | {"templates", "list_templates", "media", "uploads", "receipts", "typing", "groups"},
         hosts=("graph.facebook.com",),
     )
@@ -146,7 +151,7 @@ class MetaBusiness(WhatsAppProvider, frozen=True, kw_only=True):
 
     @property
     def pacing(self) -> Pacing | None:
-        return limits.pacing(self.messages_per_second)
+        return cloud_api.pacing(self.messages_per_second)
 
     # ------------------------------------------------------------ inbound
 
@@ -172,7 +177,7 @@ class MetaBusiness(WhatsAppProvider, frozen=True, kw_only=True):
         verify_hmac_hex(secrets, hook.body, digest.lower(), "sha256")
 
     def parse(self, hook: Webhook) -> list[Event]:
-        return inbound.events(hook.body)
+        return cloud_api.events(hook.body)
 
     def owns(self, event: Event) -> bool:
         """The app's secret signs for all its numbers, so each event must name this one, or its account."""
@@ -198,28 +203,28 @@ class MetaBusiness(WhatsAppProvider, frozen=True, kw_only=True):
     # ------------------------------------------------------------ sending
 
     def send_message(self, message: MessageData) -> Flow[MessageResult]:
-        edge, body = outbound.message_request(message)
+        edge, body = cloud_api.message_request(message)
         response = yield self._graph.post(f"{self.phone_number_id}/{edge}", body)
-        return outbound.message_result(response, secrets=self._secrets)
+        return cloud_api.message_result(response, secrets=self._secrets)
 
     def mark_read(self, message_id: str, chat: Recipient, *, typing: bool = False) -> Flow[None]:
         """Show the message and those before it as read, and, if *typing*, that an answer is being written.
 
         May be repeated freely; a failure must not fail a send.
         """
-        graph, body = self._graph, outbound.read_receipt(message_id, typing=typing)
+        graph, body = self._graph, cloud_api.read_receipt(message_id, typing=typing)
         yield from graph.call(graph.post(f"{self.phone_number_id}/messages", body))
 
     def media(self, media_id: str) -> Flow[Media]:
         """Section 13.2. The URL lives for five minutes, the medium for seven days."""
         graph, query = self._graph, {"phone_number_id": self.phone_number_id}
         response = yield graph.get(quote(media_id, safe=""), query)
-        return media_of(self._about_medium(response), base_url=self.base_url, headers=graph.authorization)
+        return cloud_api.media_of(self._about_medium(response), base_url=self.base_url, headers=graph.authorization)
 
     def upload(self, upload: Upload) -> Flow[str]:
         """Section 13.1. The id is this number's, for 30 days."""
-        limits.check_upload(upload)
-        graph, (head, tail) = self._graph, form_around(upload)
+        cloud_api.check_upload(upload)
+        graph, (head, tail) = self._graph, cloud_api.upload_form(upload)
         request = UploadRequest(
             method="POST",
             url=graph.url(f"{self.phone_number_id}/media"),
@@ -253,7 +258,7 @@ class MetaBusiness(WhatsAppProvider, frozen=True, kw_only=True):
         apps = yield from graph.call(graph.get(self._subscriptions))
         if not checks.is_subscribed(apps, self.app_id):
             yield from graph.call(graph.post(self._subscriptions))
-        if self.pin is not None and not health.is_registered((yield from self._number())):
+        if self.pin is not None and not checks.is_registered((yield from self._number())):
             body = {"messaging_product": "whatsapp", "pin": self.pin}
             yield from graph.call(graph.post(f"{self.phone_number_id}/register", body))
 
@@ -261,27 +266,27 @@ class MetaBusiness(WhatsAppProvider, frozen=True, kw_only=True):
         """Section 14.1. Messages nobody, so receiving is only checked as far as settings go."""
         try:
             number = yield from self._number()
-        except checks.CONFIGURATION_ERRORS as error:
+        except CONFIGURATION_ERRORS as error:
             return [checks.credentials_check(error)]
         graph = self._graph
         found = [
             Check(name="credentials", passed=True, detail=text(number, "verified_name")),
-            health.number_check(number, fix=_NUMBER_FIX),
+            cloud_api.number_check(number, fix=_NUMBER_FIX),
             (yield from checks.account_check(graph, self.waba_id, self.phone_number_id)),
             (yield from checks.subscription_check(graph, self.waba_id, self.app_id)),
         ]
         if self.app_id:
             found.append((yield from checks.permissions_check(graph, self.app_id, self.app_secret)))
         if callback_url is not None:
-            found.append(health.webhook_check(number, callback_url))
+            found.append(checks.webhook_check(number, callback_url))
         return found
 
     def get_status(self) -> Flow[ProviderStatus]:
         try:
             number = yield from self._number()
-        except checks.CONFIGURATION_ERRORS as error:
+        except CONFIGURATION_ERRORS as error:
             return refused_status(error)
-        return health.number_status(number)
+        return cloud_api.number_status(number)
 
     def receive_messages(self, callback_url: str) -> Flow[None]:
         """Set the override address of the number, or of the account; Meta makes a handshake with it first.
@@ -309,14 +314,14 @@ class MetaBusiness(WhatsAppProvider, frozen=True, kw_only=True):
 
     def _number(self) -> Flow[Object]:
         graph = self._graph
-        response = yield graph.get(self.phone_number_id, {"fields": health.FIELDS})
-        if is_unknown_field(response):
-            response = yield graph.get(self.phone_number_id, {"fields": health.BASIC_FIELDS})
+        response = yield graph.get(self.phone_number_id, {"fields": _NUMBER_FIELDS})
+        if cloud_api.is_unknown_field(response):
+            response = yield graph.get(self.phone_number_id, {"fields": _BASIC_NUMBER_FIELDS})
         return graph.answered(response)
 
     def _about_medium(self, response: Response) -> Object:
         """The answer about a medium. Code 100 is about it, too, and not about the account."""
-        if is_missing_object(response):
+        if cloud_api.is_missing_object(response):
             raise Rejected("the medium has expired or belongs to another number", code="100", scope="media")
         return self._graph.answered(response)
 

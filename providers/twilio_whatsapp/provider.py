@@ -18,7 +18,7 @@ from .._values import Object, phone, word
 from .._verdicts import repeatable
 from ..base import Check, Flow, Pacing, ProviderInfo, Request, Response, Webhook, WhatsAppProvider, refused_status
 from ..content import Interactive, Template
-from ..errors import AccountBroken, Rejected, Restricted, Unavailable, Uncertain, Unsupported
+from ..errors import CONFIGURATION_ERRORS, Rejected, Unavailable, Uncertain, Unsupported
 from ..messages import Event, Media, MessageData, MessageResult, ProviderStatus, Recipient
 from . import account as twilio_account
 from . import inbound, interactive, outbound, signature
@@ -46,8 +46,6 @@ _RETRIES = "rc=5&rp=all"
 _MAX_PAGES = 20
 # Answers of an address that cannot search; then content is made anew.
 _NO_SEARCH = (400, 404, 405)
-# Errors that say something about the configuration; all others say that the provider could not be asked.
-_CONFIGURATION_ERRORS = (AccountBroken, Restricted, Rejected)
 
 Result = TypeVar("Result")
 
@@ -259,7 +257,7 @@ class TwilioWhatsApp(WhatsAppProvider, frozen=True, kw_only=True):
         """
         try:
             account = yield from self._api.call(self._api.account())
-        except _CONFIGURATION_ERRORS as error:
+        except CONFIGURATION_ERRORS as error:
             return [twilio_account.refused_account(error, self.base_url)]
         checks = [twilio_account.account_check(account)]
         if self.phone_number is not None:
@@ -272,7 +270,7 @@ class TwilioWhatsApp(WhatsAppProvider, frozen=True, kw_only=True):
         try:
             account = yield from self._api.call(self._api.account())
             sender = None if self._is_sandbox or not self.phone_number else (yield from self._find_sender())
-        except _CONFIGURATION_ERRORS as error:
+        except CONFIGURATION_ERRORS as error:
             return refused_status(error)
         return twilio_account.status_of(account, sender, self.phone_number)
 
@@ -350,7 +348,7 @@ class TwilioWhatsApp(WhatsAppProvider, frozen=True, kw_only=True):
             return twilio_account.sandbox_checks()
         try:
             sender = yield from self._find_sender()
-        except _CONFIGURATION_ERRORS as error:
+        except CONFIGURATION_ERRORS as error:
             return [twilio_account.refused_sender(error, with_api_key=self.api_key_sid is not None)]
         if sender is None:
             return [twilio_account.missing_sender(number)]
@@ -365,7 +363,7 @@ class TwilioWhatsApp(WhatsAppProvider, frozen=True, kw_only=True):
             if self.phone_number is None:
                 return twilio_account.receiving_service_check(service, callback_url)
             return twilio_account.service_check(service)
-        except _CONFIGURATION_ERRORS as error:
+        except CONFIGURATION_ERRORS as error:
             return twilio_account.refused_service(error)
 
     def _set_service(self, address: str) -> Flow[None]:

@@ -20,7 +20,7 @@ from .._fields import E164, NOT_EMPTY, Secret, about, secret
 from .._values import Object, text
 from .._verdicts import unexpected_answer
 from ..base import Check, Flow, Pacing, ProviderInfo, Request, Response, Webhook, WhatsAppProvider, refused_status
-from ..errors import AccountBroken, Rejected, Restricted, Unavailable, Unverified
+from ..errors import CONFIGURATION_ERRORS, AccountBroken, Rejected, Unavailable, Unverified
 from ..messages import Event, Media, MessageData, MessageResult, Pairing, ProviderStatus, Recipient
 from ..signing import hmac_hex, verify_hmac_hex
 from . import inbound, outbound, sessions
@@ -34,8 +34,6 @@ _Session = Annotated[str, Meta(max_length=54, pattern=r"^[A-Za-z0-9_-]{1,54}(?!\
 _ALGORITHM = "sha512"
 # Creating what is there: WAHA answers 422, a server in front of it may say 409.
 _CONFLICTS = (409, 422)
-# Errors that say something about the configuration; all others say that the server could not be asked.
-_CONFIGURATION_ERRORS = (AccountBroken, Restricted, Rejected)
 # How many of the last messages of a chat are looked through for one whose answer was lost.
 _RECENT = 10
 
@@ -216,7 +214,7 @@ class WhatsAppWeb(WhatsAppProvider, frozen=True, kw_only=True):
         """A session that is not linked yet is no reason to refuse the configuration."""
         try:
             session = yield from self._session()
-        except _CONFIGURATION_ERRORS as error:
+        except CONFIGURATION_ERRORS as error:
             fix = "Put a key into api_key that may use the session, and check base_url."
             return [Check(name="credentials", passed=False, detail=error.detail, fix=fix)]
         found = [Check(name="credentials", passed=True), (yield from self._server_check())]
@@ -228,7 +226,7 @@ class WhatsAppWeb(WhatsAppProvider, frozen=True, kw_only=True):
     def get_status(self) -> Flow[ProviderStatus]:
         try:
             session = yield from self._session()
-        except _CONFIGURATION_ERRORS as error:
+        except CONFIGURATION_ERRORS as error:
             return refused_status(error)
         if session is None:
             missing = sessions.MISSING

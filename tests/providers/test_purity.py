@@ -12,7 +12,7 @@ import pytest
 import providers
 
 FOLDER = Path(providers.__file__).parent
-FILES = sorted(FOLDER.glob("*.py"))
+FILES = sorted(path for path in FOLDER.rglob("*.py") if path.parent.name != "testing")
 INPUT_OUTPUT = {
     "asyncio", "builtins", "concurrent", "ctypes", "fileinput", "ftplib", "glob", "http", "imaplib", "io", "mmap",
     "multiprocessing", "os", "pathlib", "pickle", "poplib", "random", "secrets", "select", "selectors", "shelve",
@@ -23,19 +23,28 @@ INPUT_OUTPUT = {
 OUTSIDE = {"open", "input", "print", "exec", "eval", "now", "utcnow", "today"}
 
 
+def module_of(path: Path) -> str:
+    parts = path.relative_to(FOLDER.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {module_of(path): path for path in FILES}
+
+
 def imports(path: Path) -> Iterator[str]:
-    """Absolute names, `providers.` before our own."""
+    """Absolute names: of modules where a module is imported, of the package where its names are."""
+    package = module_of(path) if path.name == "__init__.py" else module_of(path).rpartition(".")[0]
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.level:
-            names = [node.module] if node.module else [alias.name for alias in node.names]
-            yield from (f"providers.{name}" for name in names)
         elif isinstance(node, ast.ImportFrom):
-            yield node.module or ""
+            above = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
+            base = ".".join([*above, *filter(None, [node.module])])
+            names = [f"{base}.{alias.name}" for alias in node.names]
+            yield from (name if name in MODULES else base for name in names)
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", FILES, ids=module_of)
 def test_imports_are_pure(path: Path) -> None:
     """No socket, clock, file, environment; no library but msgspec."""
     for name in imports(path):
@@ -52,7 +61,7 @@ def test_test_runners_are_imported_by_the_suite_alone() -> None:
         assert path.parent.name == "testing" or "testing" not in {name.split(".")[-1] for name in imports(path)}
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", FILES, ids=module_of)
 def test_nothing_reaches_outside(path: Path) -> None:
     """No built-in that does I/O is called, and no clock is read."""
     for node in ast.walk(ast.parse(path.read_text())):
@@ -64,16 +73,36 @@ def test_nothing_reaches_outside(path: Path) -> None:
 def test_imports_make_no_circle() -> None:
     """There is an order in which every module comes after those it imports."""
     graph = {
-        f"providers.{path.stem}": {name for name in imports(path) if name.startswith("providers.")}
-        for path in FILES
-        if path.stem != "__init__"
+        module: {name for name in imports(path) if name in MODULES and name != module}
+        for module, path in MODULES.items()
+        if module != "providers"
     }
+    assert len(graph) > 40
     assert list(TopologicalSorter(graph).static_order())
+
+
+def test_the_dialect_is_used_by_its_face() -> None:
+    """Nobody else's import reaches into a module of `cloud_api`: what a speaker of the dialect needs is named there."""
+    for module, path in MODULES.items():
+        if not module.startswith("providers.cloud_api"):
+            assert not [name for name in imports(path) if name.startswith("providers.cloud_api.")], module
+    example = FOLDER.parent / "examples" / "threesixty" / "threesixty.py"
+    assert "cloud_api." in example.read_text()
+    assert not re.search(r"(?:from|import) providers\.cloud_api\.", example.read_text())
+
+
+def test_no_provider_knows_another() -> None:
+    """Each is a folder of its own, and what several need is above them."""
+    folders = {path.parent.name for path in FILES} - {"providers", "cloud_api"}
+    assert len(folders) == 3
+    for module, path in MODULES.items():
+        others = folders - {path.parent.name}
+        assert not others & {name.split(".")[1] for name in imports(path) if name.count(".")}, module
 
 
 def test_importing_the_package_imports_no_provider() -> None:
     """Providers are imported when they are asked for."""
-    assert not {name for name in imports(FOLDER / "__init__.py") if re.search("meta|_cloud|twilio", name)}
+    assert not {name for name in imports(FOLDER / "__init__.py") if re.search("meta|cloud|twilio|web", name)}
 
 
 def test_public_names() -> None:
