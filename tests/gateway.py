@@ -185,7 +185,7 @@ class Organization:
         assert answer.status == 200, answer.raw
         return answer.json
 
-    async def settled(self, message_id: str, *statuses: str, timeout: float = 10) -> Any:
+    async def settled(self, message_id: str, *statuses: str, timeout: float = 60) -> Any:
         """The message once its status is one of *statuses*."""
         return await eventually(
             lambda: self.message(message_id), lambda message: message["status"] in statuses, timeout=timeout
@@ -193,7 +193,7 @@ class Organization:
 
 
 async def eventually(
-    ask: Callable[[], Any], right: Callable[[Any], bool] = bool, *, timeout: float = 10, every: float = 0.02
+    ask: Callable[[], Any], right: Callable[[Any], bool] = bool, *, timeout: float = 60, every: float = 0.02
 ) -> Any:
     """What *ask* gives once it is *right*; fails after *timeout* seconds."""
     deadline = time.monotonic() + timeout

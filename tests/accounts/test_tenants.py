@@ -348,7 +348,7 @@ async def test_whose_an_item_is_cannot_be_asked_and_its_neighbours_are_taken_all
     bodies = [gateway.meta.inbound(one.numbers[0]) for one in (first, other)]
     posts = [first.post_webhook(bodies[0].text("asked")) for _ in range(8)]
     posts += [other.post_webhook(bodies[1].text("neighbour")) for _ in range(8)]
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         statuses = [answer.status for answer in await asyncio.gather(*posts)]
     assert statuses == [503] * 8 + [200] * 8
     monkeypatch.undo()

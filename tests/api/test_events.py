@@ -117,7 +117,7 @@ async def test_events_of_one_body_keep_its_order(organization: Organization, gat
     ],
 )
 async def test_bad_parameters_are_named(organization: Organization, path: str, name: str, value: str) -> None:
-    async with asyncio.timeout(5):  # a stream would not end
+    async with asyncio.timeout(30):  # a stream would not end
         answer = await organization.call("GET", f"{path}?{name}={value}")
     assert (answer.status, answer.json["code"]) == (422, "invalid_request")
     assert [error["path"] for error in answer.json["errors"]] == [name]
@@ -138,7 +138,7 @@ async def test_a_long_poll_ends_with_the_first_event(
     started = monotonic()
     await text(organization, gateway)
     told = await waiting
-    assert monotonic() - started < 5
+    assert monotonic() - started < 15
     assert [event["type"] for event in told["events"]] == ["message.received"]
 
 
@@ -147,7 +147,7 @@ async def test_a_long_poll_without_events_ends_in_time(organization: Organizatio
     after = (await page(organization, ""))["next"]
     started = monotonic()
     assert await page(organization, f"after={after}&wait=1") == {"events": [], "next": after}
-    assert 0.95 < monotonic() - started < 3
+    assert 0.95 < monotonic() - started < 15
 
 
 async def test_a_long_poll_tells_nothing_of_another_organization(organization: Organization, gateway: Gateway) -> None:
@@ -184,7 +184,7 @@ class Frames:
 
     async def lines(self) -> list[str]:
         found: list[str] = []
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while line := (await self.answer.content.readline()).decode().rstrip("\n"):
                 found.append(line)
         return found
@@ -242,7 +242,7 @@ async def test_the_stream_resumes_where_it_was_left(
 @pytest.mark.parametrize("given", ["x", "-1", "9" * 19, "evt_1", f"evt_{1:032x}"])
 async def test_a_stream_that_cannot_be_resumed_is_refused(organization: Organization, given: str) -> None:
     """Rather than begun with now, without a word about what was missed. So is the event of somebody else."""
-    async with asyncio.timeout(5):  # a stream would not end
+    async with asyncio.timeout(30):  # a stream would not end
         answer = await organization.call("GET", "/events/stream", last_event_id=given)
     assert (answer.status, answer.json["code"]) == (422, "invalid_request")
     assert [error["path"] for error in answer.json["errors"]] == ["Last-Event-ID"]
@@ -310,7 +310,7 @@ async def test_what_becomes_readable_late_is_read_soon(
     async with (
         connected(settings.database_url) as connection,
         streaming(organization) as live,
-        asyncio.timeout(10),
+        asyncio.timeout(30),
         asyncio.TaskGroup() as group,
     ):
         polling = group.create_task(page(organization, f"after={after}&wait=15"))

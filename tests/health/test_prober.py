@@ -469,7 +469,7 @@ async def stream(gateway: Gateway, key: str, **headers: str) -> AsyncIterator[An
 
         async def told() -> Any:
             event, data = "", None
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 while line := await answer.content.readline():
                     name, _, value = line.decode().rstrip("\n").partition(": ")
                     event = value if name == "event" else event
@@ -525,7 +525,7 @@ async def test_the_stream_needs_the_scope_and_ends_with_the_process(
 ) -> None:
     key = (await account.call("POST", "/keys", {"scopes": ["send"]})).json["key"]
     assert (await account.gateway.call("GET", f"{BASE}/status", key=key)).status == 403
-    async with aiohttp.ClientSession() as session, asyncio.timeout(10):
+    async with aiohttp.ClientSession() as session, asyncio.timeout(60):
         async with serving(settings) as url:
             there = Gateway(url, settings.platform_key, session, meta)
             opened = stream(there, account.key)

@@ -613,7 +613,7 @@ async def test_a_webhook_has_a_request_id(
     assert [list(line["sequences"]) for line in hooks] == [[event["sequence"]], [], []]
     assert [line["trace_id"] for line in hooks] == [None, None, "4bf92f3577b34da6a3ce929d0e0e4736"]
 
-    many = gateway.meta.inbound(organization.numbers[0]).batch(receiving.SEQUENCES_TOLD)
+    many = gateway.meta.inbound(organization.numbers[0]).batch(receiving.SEQUENCES_LOGGED)
     answer = await organization.post_webhook(many)
     [line] = [line for line in lines if line.get("request") == answer.headers["x-request-id"]]
     sequences = [event["sequence"] for event in await organization.events(after=event["sequence"])]

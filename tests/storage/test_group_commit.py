@@ -103,14 +103,14 @@ async def held(stored: Store, commit: GroupCommit[Any, str]) -> "asyncio.Future[
     stored.open.clear()
     stored.writing.clear()
     first = commit.submit("first", organization="somebody")
-    await asyncio.wait_for(stored.writing.wait(), 1)
+    await asyncio.wait_for(stored.writing.wait(), 10)
     return first
 
 
 async def test_a_quiet_queue_is_flushed_at_once(stored: Store, commit: GroupCommit[Any, str]) -> None:
     """No timer: a row that is alone is written alone, and the next one too."""
     for row in ("a", "b", "c"):
-        assert await asyncio.wait_for(commit.submit(row, organization=1), 1) == f"stored {row}"
+        assert await asyncio.wait_for(commit.submit(row, organization=1), 10) == f"stored {row}"
     assert stored.batches == [["a"], ["b"], ["c"]]
     assert len(stored.connections) == 1
     assert (commit.pending_rows, commit.pending_bytes, commit.oldest_s) == (0, 0, 0.0)
@@ -201,7 +201,7 @@ async def test_a_lost_connection_fails_the_batch_and_the_next_one_has_another(
     stored.open.set()
     with pytest.raises(Unconfirmed):
         await first
-    assert await asyncio.wait_for(waiting, 1) == "stored second"
+    assert await asyncio.wait_for(waiting, 10) == "stored second"
     assert [connection.terminated for connection in stored.connections] == [True, False]
     assert stored.batches == [["first"], ["second"]]
 
@@ -217,14 +217,14 @@ async def test_behind_a_write_that_stalled_nobody_waits_as_long_again(
         with pytest.raises(StoreUnavailable):
             await refused
     assert commit.pending_rows == 0
-    assert await asyncio.wait_for(commit.submit("third", organization=1), 1) == "stored third"
+    assert await asyncio.wait_for(commit.submit("third", organization=1), 10) == "stored third"
 
 
 async def test_a_server_that_is_away_is_told_to_all_who_wait(stored: Store, commit: GroupCommit[Any, str]) -> None:
     stored.connect_errors = [ConnectionRefusedError(), TimeoutError(), asyncpg.CannotConnectNowError("starting up")]
     for row in range(3):
         with pytest.raises(StoreUnavailable) as refused:
-            await asyncio.wait_for(commit.submit(row, organization=1), 1)
+            await asyncio.wait_for(commit.submit(row, organization=1), 10)
         assert not isinstance(refused.value, Unconfirmed)  # it was never given them
     assert stored.batches == []
     assert commit.pending_rows == 0
@@ -237,9 +237,9 @@ async def test_a_write_that_hangs_is_given_up(
     monkeypatch.setattr(group_commit, "WRITE_TIMEOUT_S", 0.05)
     stored.open.clear()
     with pytest.raises(StoreUnavailable):
-        await asyncio.wait_for(commit.submit("stuck", organization=1), 2)
+        await asyncio.wait_for(commit.submit("stuck", organization=1), 10)
     stored.open.set()
-    assert await asyncio.wait_for(commit.submit("next", organization=1), 1) == "stored next"
+    assert await asyncio.wait_for(commit.submit("next", organization=1), 10) == "stored next"
     assert stored.connections[0].terminated
 
 
@@ -321,7 +321,7 @@ async def test_a_waiter_that_fails_is_nobody_elses_trouble(
     stored.open.set()
     assert await first == "stored first"
     for row in ("after", "and again"):
-        assert await asyncio.wait_for(commit.submit(row, organization=1), 1) == f"stored {row}"
+        assert await asyncio.wait_for(commit.submit(row, organization=1), 10) == f"stored {row}"
     assert waiters[1].told == [Unconfirmed if lost else "stored 1"]
 
 
@@ -420,7 +420,7 @@ async def test_what_was_too_much_for_one_write_goes_first_in_the_next(stored: St
         await held(stored, commit)
         futures += [commit.submit(f"flood {row}", organization="flood", size_bytes=1) for row in range(5)]
         stored.open.set()
-        await asyncio.wait_for(futures[4], 1)
+        await asyncio.wait_for(futures[4], 10)
         await asyncio.gather(*futures)
         assert stored.kept == ["first", "flood 0", "flood 1", "flood 2", "quiet", "flood 3", "flood 4"]
         assert (commit.pending_rows, commit.pending_bytes, commit.oldest_s) == (0, 0, 0.0)
@@ -474,7 +474,7 @@ async def test_leaving_writes_what_waits(stored: Store) -> None:
         with pytest.raises(StoreUnavailable):
             commit.submit("too late", organization=2)
         stored.open.set()
-        await asyncio.wait_for(leaving, 2)
+        await asyncio.wait_for(leaving, 10)
         assert all(future.done() for future in (first, *futures))
         assert stored.kept == ["first", *range(MAX_BATCH_ROWS * 2)]
     assert all(connection.closed for connection in stored.connections)
@@ -484,7 +484,7 @@ async def test_leaving_ends_where_the_server_is_away(stored: Store) -> None:
     async with GroupCommit("ingest", stored, INGEST, stored.write) as commit:  # type: ignore[arg-type]
         stored.connect_errors = [ConnectionRefusedError()]
         future = commit.submit(1, organization=1)
-        await asyncio.wait_for(commit.__aexit__(), 2)
+        await asyncio.wait_for(commit.__aexit__(), 10)
         with pytest.raises(StoreUnavailable):
             await future
 
@@ -500,8 +500,8 @@ async def test_who_gives_up_waiting_changes_nothing(stored: Store, commit: Group
     await asyncio.sleep(0)
     waiters["leaves"].cancel()
     stored.open.set()
-    assert await asyncio.wait_for(waiters["stays"], 1) == "stored stays"
-    await asyncio.wait_for(waiters["leaves too"], 1)
+    assert await asyncio.wait_for(waiters["stays"], 10) == "stored stays"
+    await asyncio.wait_for(waiters["leaves too"], 10)
     assert waiters["leaves"].cancelled()
     assert stored.kept == ["first", "leaves", "stays", "leaves too"]
     assert not stored.connections[0].terminated

@@ -210,7 +210,7 @@ async def test_a_stale_value_sends_nothing_the_old_way(
 
     monkeypatch.setattr(manager.WhatsAppProviderManager, "forget_all", forget_and_tell)
     async with service(settings, settings.redis_url, meta) as other:
-        await asyncio.wait_for(listens.wait(), 5)  # before that it believes nobody, and is never refused
+        await asyncio.wait_for(listens.wait(), 30)  # before that it believes nobody, and is never refused
         there = at(other, organization)
         assert await accepted_by(there) == organization.numbers[0].phone_number_id
         monkeypatch.setattr(manager.WhatsAppProviderManager, "notified", lambda *_: None)
@@ -280,7 +280,7 @@ async def test_no_value_of_redis_stops_a_send(switched: Organization, client: re
     wrong = msgspec.json.encode(switched.configs[0]["config_id"])
     for key in keys(switched):
         await client.set(key, lie.replace(b"%s", wrong))
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         for _ in range(2):
             assert await accepted_by(switched) == switched.numbers[1].phone_number_id
     await receives(switched)
@@ -332,13 +332,11 @@ async def test_wake_ups_reach_other_processes(
         there = at(other, organization)
         assert (await current(there))["version"] == 1
         second = await organization.configure()
-        answer = await eventually(
-            lambda: current(there), lambda answer: answer["version"] == second["version"], timeout=5
-        )
+        answer = await eventually(lambda: current(there), lambda answer: answer["version"] == second["version"])
         assert answer["config_id"] == second["config_id"]
 
         after = (await there.events())[-1]["sequence"]
-        async with asyncio.timeout(10), asyncio.TaskGroup() as group:
+        async with asyncio.timeout(30), asyncio.TaskGroup() as group:
             polling = group.create_task(there.call("GET", f"/events?after={after}&wait=15"))
             assert await there.events(after) == []
             assert not polling.done()

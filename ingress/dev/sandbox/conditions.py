@@ -20,7 +20,7 @@ class Changes:
             if not waiter.done():  # a waiter that timed out is done already
                 waiter.set_result(None)
 
-    async def wait_for(self, condition: Callable[[], T], timeout: float = 5.0) -> T:
+    async def wait_for(self, condition: Callable[[], T], timeout: float = 30.0) -> T:
         """The first true value of *condition*, looked at now and after each change.
 
         Raises `TimeoutError` after *timeout* seconds, naming what *condition* was last.
