@@ -1,26 +1,40 @@
 """What the control APIs of all simulated providers have in common."""
 
 import abc
-from collections.abc import Callable
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic
 
+import msgspec
 from aiohttp import web
 
 from .ledger import C, M
-from .routes import NotFound, Route
+from .routes import NotFound, Route, decoded
 from .scripted import A, scripted, take_script
 from .world import N, World
 
-B = TypeVar("B")
+
+class InboundRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What people are to write: *count* messages of a kind, or one webhook as it is given."""
+
+    kind: str = "text"
+    arguments: dict[str, Any] = {}
+    count: int = 1
+    seed: int | None = None  # None: new ids in each run
+
+    @property
+    def webhook(self) -> Any:
+        """None: a kind is asked for."""
+        return None
 
 
 class Control(abc.ABC, Generic[N, A, M, C]):
-    """Faults, counts and waiting. ``{owner}`` in a path is what a number is known by."""
+    """Faults, counts, waiting, and people who write. ``{owner}`` in a path is what a number is known by."""
 
     owner_field: ClassVar[str]  # of messages and sends: whose they are; also a parameter of queries
+    inbound_request: ClassVar[type[InboundRequest]]
 
     def __init__(self, world: World[N, A, M, C]) -> None:
         self._any_world = world
+        self._people: dict[str, Any] = {}  # by owner: who writes to it
 
     def shared_routes(self, number: str) -> dict[str, Route]:
         """Those whose functions are here; *number* is the path of one number."""
@@ -29,10 +43,12 @@ class Control(abc.ABC, Generic[N, A, M, C]):
             f"POST {number}/faults": self.script,
             f"GET {number}/faults": self.scripted,
             f"DELETE {number}/faults": self.clear_faults,
+            f"POST {number}/inbound": self.inbound,
             "GET /_control/accepted": self.accepted,
             "GET /_control/sends": self.sends,
             "GET /_control/calls": self.calls,
             "GET /_control/wait": self.wait,
+            "POST /_control/reset": self.reset,
         }
 
     async def summary(self, request: web.BaseRequest) -> dict[str, Any]:
@@ -102,15 +118,30 @@ class Control(abc.ABC, Generic[N, A, M, C]):
             await world.settled(timeout)
         return await self.summary(request)
 
+    async def inbound(self, request: web.BaseRequest, owner: str) -> list[dict[str, Any]]:
+        self.state(owner)
+        wanted = await decoded(request, self.inbound_request)
+        if wanted.webhook is not None:
+            return [await self.post(owner, wanted.webhook)]
+        if owner not in self._people:
+            self._people[owner] = self._any_world.inbound(owner, seed=wanted.seed)
+        make = getattr(self._people[owner], wanted.kind)
+        try:
+            webhooks = [make(**wanted.arguments) for _ in range(wanted.count)]
+        except TypeError as error:  # an argument that this kind does not have
+            raise ValueError(str(error)) from None
+        return [await self.post(owner, webhook) for webhook in webhooks]
+
+    @abc.abstractmethod
+    async def post(self, owner: str, webhook: Any) -> dict[str, Any]:
+        """Post *webhook* as the provider does; its ids, and how that ended. Raises `ValueError` where it cannot be."""
+
+    async def reset(self, request: web.BaseRequest) -> dict[str, Any]:
+        self._people.clear()
+        await self._any_world.reset()
+        return {}
+
     def state(self, owner: str) -> A:
         if owner not in self._any_world.numbers:
             raise NotFound(f"no number {owner}")
         return self._any_world.state_of(owner)
-
-
-def made(make: Callable[..., B], arguments: dict[str, Any], count: int) -> list[B]:
-    """*count* webhooks of one kind. Raises `ValueError` for an argument that this kind does not have."""
-    try:
-        return [make(**arguments) for _ in range(count)]
-    except TypeError as error:
-        raise ValueError(str(error)) from None

@@ -7,10 +7,9 @@ attributes say holds for all connections from then on; `reset_all`, `half_close_
 import asyncio
 import contextlib
 from collections.abc import Callable
-from types import TracebackType
-from typing import Literal, Self
+from typing import Literal
 
-from .listener import HOST, reset
+from .listener import HOST, Startable, reset
 
 Direction = Literal["up", "down"]  # up: from the client to the upstream
 
@@ -27,7 +26,7 @@ class _Connection:
         reset(self.upstream.transport)
 
 
-class FaultProxy:
+class FaultProxy(Startable):
     """Start with ``async with``; ``port`` is where to connect."""
 
     def __init__(self, upstream: tuple[str, int] | str, port: int = 0) -> None:
@@ -86,15 +85,6 @@ class FaultProxy:
             if not connection.half_closed:
                 connection.half_closed = True
                 connection.client.write_eof()
-
-    async def __aenter__(self) -> Self:
-        await self.start()
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.close()
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()

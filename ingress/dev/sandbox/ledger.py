@@ -1,10 +1,31 @@
 """What really happened at a provider: every call that arrived and every message that went out."""
 
 from collections import Counter
+from time import monotonic
+from time import time as unix_time
 from typing import Generic, TypeVar
 
-M = TypeVar("M")  # a message that was accepted
-C = TypeVar("C")  # a send that arrived
+import msgspec
+
+
+class TakenMessage(msgspec.Struct, frozen=True, kw_only=True):
+    """A message that a person got, whatever answer the caller got."""
+
+    time: float = msgspec.field(default_factory=unix_time)  # Unix seconds
+    monotonic_s: float = msgspec.field(default_factory=monotonic)  # comparable between a machine's processes
+
+
+class ArrivedSend(msgspec.Struct, kw_only=True):
+    """A send that arrived. What became of it is known a moment later than the rest."""
+
+    time: float = msgspec.field(default_factory=unix_time)
+    monotonic_s: float = msgspec.field(default_factory=monotonic)
+    fault: str | None = None  # the tag of the fault it met
+    error_code: int | None = None  # what it was refused with: the provider's own code
+
+
+M = TypeVar("M", bound=TakenMessage)
+C = TypeVar("C", bound=ArrivedSend)
 
 
 def message_id_of(tracker: str) -> str:

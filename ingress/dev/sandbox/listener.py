@@ -3,12 +3,14 @@
 It is aiohttp's low-level server: one function per request, with the connection's transport at hand.
 """
 
+import abc
 import asyncio
 import socket
 import struct
 import sys
 from collections.abc import Awaitable, Callable
-from typing import Any, NoReturn
+from types import TracebackType
+from typing import Any, NoReturn, Self
 
 from aiohttp import web
 
@@ -17,6 +19,25 @@ Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 HOST = "127.0.0.1"
 MAX_REQUEST_BYTES = 16 * 1024 * 1024  # aiohttp's own 1 MiB is less than a provider's largest webhook
 RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # SO_LINGER on, 0 s: close() sends RST and drops what is unsent
+
+
+class Startable(abc.ABC):
+    """What runs from ``start()`` to ``close()``, or for an ``async with`` block."""
+
+    @abc.abstractmethod
+    async def start(self) -> None: ...
+
+    @abc.abstractmethod
+    async def close(self) -> None: ...
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
 
 
 class Listener:

@@ -9,7 +9,8 @@ import msgspec
 from aiohttp import web
 
 from .activity import Activity
-from .faults import AnyFault, FaultScript, Refuse
+from .faults import AnyFault, ErrorCode, FaultScript, Refuse
+from .ledger import ArrivedSend
 from .listener import Listener
 from .routes import decoded
 
@@ -65,6 +66,17 @@ class ScriptedWorld(Activity, abc.ABC, Generic[A]):
         if isinstance(head, Refuse) and head.seconds is not None and state.lifting is not head:
             state.lifting = head
             self.spawn(self._lift_later(state, head, head.seconds))
+
+    async def meet(self, state: A, send: ArrivedSend) -> AnyFault | None:
+        """The fault that *send* meets, which uses it up."""
+        fault = state.script.take()
+        if fault is not None:
+            send.fault = str(fault.__struct_config__.tag)
+            await self.apply_refusals(state)  # the next fault may be one that closes the port
+        if isinstance(fault, ErrorCode):
+            send.error_code = fault.code
+        self.changed()
+        return fault
 
     async def _lift_later(self, state: A, refusal: Refuse, seconds: float) -> None:
         await asyncio.sleep(seconds)

@@ -4,14 +4,13 @@ import abc
 import asyncio
 import random
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
-from types import TracebackType
-from typing import Any, Generic, Self, TypeVar
+from typing import Any, Generic, TypeVar
 
 import msgspec
 from aiohttp import web
 
 from .ledger import C, Ledger, M
-from .listener import Listener
+from .listener import Listener, Startable
 from .scripted import A, ScriptedWorld
 from .webhook_post import RetryPolicy, WebhookPoster
 
@@ -34,7 +33,7 @@ class Statuses(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 N = TypeVar("N")  # a number as it was added
 
 
-class World(ScriptedWorld[A], Ledger[M, C], abc.ABC, Generic[N, A, M, C]):
+class World(ScriptedWorld[A], Ledger[M, C], Startable, Generic[N, A, M, C]):
     """A provider behind its API, which a subclass gives, and its control API. Start with ``async with``."""
 
     _control: Listener  # made by the subclass
@@ -55,6 +54,10 @@ class World(ScriptedWorld[A], Ledger[M, C], abc.ABC, Generic[N, A, M, C]):
     def key(self, number: N) -> str:
         """What *number* is known by."""
 
+    @abc.abstractmethod
+    def inbound(self, number: N | str, *, seed: int | None = None, people: int = 20) -> Any:
+        """Makes what people write to *number*: a method for each kind."""
+
     async def start(self) -> None:
         await self.webhooks.open()
         await self._shared.open()
@@ -66,15 +69,6 @@ class World(ScriptedWorld[A], Ledger[M, C], abc.ABC, Generic[N, A, M, C]):
             await listener.close()
         await self.cancel_tasks()
         await self.webhooks.close()
-
-    async def __aenter__(self) -> Self:
-        await self.start()
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.close()
 
     @property
     def url(self) -> str:

@@ -5,9 +5,6 @@ endpoint has its own secrets; a delivery whose signature is wrong is answered 40
 `crm/world.py` is what it does, `crm/control.py` the same for another process.
 """
 
-from types import TracebackType
-from typing import Self
-
 from ..listener import Listener
 from .control import crm_control
 from .world import CrmWorld
@@ -32,12 +29,3 @@ class CrmSimulator(CrmWorld):
     async def close(self) -> None:
         await self._control.close()
         await super().close()
-
-    async def __aenter__(self) -> Self:
-        await self.start()
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.close()

@@ -6,7 +6,7 @@ from typing import TypeVar
 from aiohttp import web
 
 from ..conditions import Changes
-from ..listener import Listener
+from ..listener import Listener, Startable
 from ..standard_webhooks import key_of, problem
 from .answers import OK, AnswerScript, AnyAnswer, give
 from .records import DeliveryRecord
@@ -16,7 +16,7 @@ T = TypeVar("T")
 DEFAULT = "default"  # the endpoint of `url`
 
 
-class CrmWorld(DeliveryRecord):
+class CrmWorld(DeliveryRecord, Startable):
     def __init__(self, *, port: int = 0, keep_bodies: bool = True) -> None:
         super().__init__(keep_bodies=keep_bodies)
         self.secrets: dict[str, tuple[str, ...]] = {}

@@ -27,13 +27,11 @@ A fault is {"fault": "hang"}, {"fault": "error_code", "code": 131026}, …: `fau
 
 from typing import Any, Literal
 
-import msgspec
 from aiohttp import web
 
-from ..control import Control, made
+from ..control import Control, InboundRequest
 from ..routes import Routes, decoded
 from .bodies import MetaNumber, message_ids
-from .inbound import MetaInbound
 from .records import AcceptedMessage, SendCall
 from .world import MetaWorld, NumberState, StatusPolicy
 
@@ -42,15 +40,16 @@ class NewNumber(MetaNumber, frozen=True, kw_only=True):
     own_port: bool = False
 
 
-class Inbound(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class MetaInboundRequest(InboundRequest, frozen=True, kw_only=True):
     kind: Literal[
         "text", "image", "audio", "document", "location", "button_reply", "list_reply", "template_button",
         "reaction", "contacts", "unsupported", "mixed", "batch",
     ] = "text"  # fmt: skip
-    arguments: dict[str, Any] = {}
-    count: int = 1
-    seed: int | None = None  # None: new ids in each run
     body: dict[str, Any] | None = None
+
+    @property
+    def webhook(self) -> dict[str, Any] | None:
+        return self.body
 
 
 def meta_control(world: MetaWorld) -> Routes:
@@ -64,19 +63,17 @@ def meta_control(world: MetaWorld) -> Routes:
             f"PUT {number}/fields": control.set_fields,
             f"PUT {number}/templates": control.set_templates,
             f"PUT {number}/statuses": control.set_statuses,
-            f"POST {number}/inbound": control.inbound,
-            "POST /_control/reset": control.reset,
         }
     )
 
 
 class MetaControl(Control[MetaNumber, NumberState, AcceptedMessage, SendCall]):
+    inbound_request = MetaInboundRequest
     owner_field = "phone_number_id"
 
     def __init__(self, world: MetaWorld) -> None:
         super().__init__(world)
         self._world = world
-        self._people: dict[str, MetaInbound] = {}
 
     def counts(self) -> dict[str, int]:
         return {"receipts": len(self._world.receipts)}
@@ -112,23 +109,8 @@ class MetaControl(Control[MetaNumber, NumberState, AcceptedMessage, SendCall]):
         self.state(owner).policy = policy
         return policy
 
-    async def inbound(self, request: web.BaseRequest, owner: str) -> list[dict[str, Any]]:
-        self.state(owner)
-        wanted = await decoded(request, Inbound)
-        if wanted.body is not None:
-            return [await self._post(owner, wanted.body)]
-        if owner not in self._people:
-            self._people[owner] = self._world.inbound(owner, seed=wanted.seed)
-        bodies = made(getattr(self._people[owner], wanted.kind), wanted.arguments, wanted.count)
-        return [await self._post(owner, body) for body in bodies]
-
-    async def _post(self, owner: str, body: dict[str, Any]) -> dict[str, Any]:
-        result = await self._world.post(owner, body)
+    async def post(self, owner: str, webhook: dict[str, Any]) -> dict[str, Any]:
+        result = await self._world.post(owner, webhook)
         if result is None:
             raise ValueError("this number has no webhook URL, or its account is not subscribed")
-        return {"message_ids": message_ids(body), "status": result.status, "tries": result.tries}
-
-    async def reset(self, request: web.BaseRequest) -> dict[str, Any]:
-        self._people.clear()
-        await self._world.reset()
-        return {}
+        return {"message_ids": message_ids(webhook), "status": result.status, "tries": result.tries}

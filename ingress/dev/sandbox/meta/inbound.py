@@ -2,27 +2,16 @@
 
 import base64
 import hashlib
-import random
 import time
 from collections.abc import Callable
 from typing import Any
 
+from ..people import People, name_of
 from .bodies import Body, MediaStore, MetaNumber, envelope, new_wamid, user_id_of
 
-TEXTS = (
-    "Olá, tudo bem? 🙂",
-    "Qual o preço do frete para São Paulo/SP?",
-    "Segue o link: https://example.org/pedido/1234?a=1&b=2",
-    "مرحبا، هل المتجر مفتوح اليوم؟",
-    "ありがとうございます 👍🏾",
-    "Obrigado!\nAté amanhã.",
-)
-NAMES = ("Ana Souza", "João Ação", "Pat Example", "🐶", "Þórdís Ævarsdóttir", "محمد")
 
-
-class MetaInbound:
-    """Makes bodies of inbound messages to *number*. The same seed gives the same ids, people and words;
-    None gives new ones, as a database that remembers the last run needs.
+class MetaInbound(People):
+    """Makes bodies of inbound messages to *number*.
 
     Each method returns a whole webhook body with one message; ``phone`` (E.164) names the person, None takes
     one of ``people`` invented ones. Media are downloadable where *store* is given.
@@ -37,16 +26,13 @@ class MetaInbound:
         store: MediaStore | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
+        super().__init__(number.phone_number_id, seed, people)
         self.number = number
-        mixed = None if seed is None else f"{seed} {number.phone_number_id}"
-        self._rng = random.Random(mixed)  # noqa: S311  it invents people, not keys
-        self._phones = [f"+55119{self._rng.randrange(10**8):08d}" for _ in range(people)]
         self._store = store
         self._clock = clock
 
     def text(self, body: str | None = None, *, phone: str | None = None, reply_to: str | None = None) -> Body:
-        words = self._rng.choice(TEXTS) if body is None else body
-        return self._message("text", {"body": words}, phone, reply_to)
+        return self._message("text", {"body": self._words(body)}, phone, reply_to)
 
     def image(self, caption: str | None = None, *, phone: str | None = None, data: bytes | None = None) -> Body:
         medium = self._medium(data, "image/jpeg")
@@ -134,7 +120,7 @@ class MetaInbound:
         return body
 
     def _message(self, kind: str, content: Any, phone: str | None, reply_to: str | None = None) -> Body:
-        phone = phone or self._rng.choice(self._phones)
+        phone = self._phone(phone)
         digits, user_id = phone.lstrip("+"), user_id_of(phone)
         message: Body = {
             "from": digits,
@@ -146,7 +132,7 @@ class MetaInbound:
         }
         if reply_to is not None:
             message["context"] = {"from": self.number.digits, "id": reply_to}
-        contact = {"profile": {"name": NAMES[int(digits) % len(NAMES)]}, "wa_id": digits, "user_id": user_id}
+        contact = {"profile": {"name": name_of(phone)}, "wa_id": digits, "user_id": user_id}
         return envelope((self.number, {"contacts": [contact], "messages": [message]}))
 
     def _medium(self, data: bytes | None, mime_type: str) -> Body:

@@ -34,13 +34,7 @@ async def send(
     except GraphError as error:
         call.error_code = error.code
         raise
-    fault = state.script.take()
-    if fault is not None:
-        call.fault = str(fault.__struct_config__.tag)
-        await world.apply_refusals(state)  # the next fault may be one that closes the port
-    if isinstance(fault, faults.ErrorCode):
-        call.error_code = fault.code
-    world.changed()
+    fault = await world.meet(state, call)
     return await perform(world, fault, request, lambda: accept(world, state, call, fault, body))
 
 

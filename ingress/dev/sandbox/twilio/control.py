@@ -30,14 +30,12 @@ In a query the plus of a number is %2B.
 
 from typing import Any, Literal
 
-import msgspec
 from aiohttp import web
 
-from ..control import Control, made
+from ..control import Control, InboundRequest
 from ..routes import Routes, decoded
 from .bodies import Form, TwilioSender, message_sid_of
 from .errors import TwilioError
-from .inbound import TwilioInbound
 from .records import TwilioMessage, TwilioSend
 from .world import SenderState, TwilioStatusPolicy, TwilioWorld
 
@@ -46,15 +44,16 @@ class NewSender(TwilioSender, frozen=True, kw_only=True):
     own_port: bool = False
 
 
-class Inbound(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class TwilioInboundRequest(InboundRequest, frozen=True, kw_only=True):
     kind: Literal[
         "text", "image", "audio", "video", "document", "sticker", "contacts", "location", "button_reply",
         "list_reply", "template_button", "flow_reply", "unsupported", "mixed",
     ] = "text"  # fmt: skip
-    arguments: dict[str, Any] = {}
-    count: int = 1
-    seed: int | None = None  # None: new ids in each run
     form: Form | None = None
+
+    @property
+    def webhook(self) -> Form | None:
+        return self.form
 
 
 def twilio_control(world: TwilioWorld) -> Routes:
@@ -67,22 +66,20 @@ def twilio_control(world: TwilioWorld) -> Routes:
             "GET /_control/numbers": control.numbers,
             f"PUT {number}/fields": control.set_fields,
             f"PUT {number}/statuses": control.set_statuses,
-            f"POST {number}/inbound": control.inbound,
             "PUT /_control/accounts/{account_sid}": control.set_account,
             "POST /_control/accounts/{account_sid}/contents": control.add_content,
             "GET /_control/trouble": control.trouble,
-            "POST /_control/reset": control.reset,
         }
     )
 
 
 class TwilioControl(Control[TwilioSender, SenderState, TwilioMessage, TwilioSend]):
+    inbound_request = TwilioInboundRequest
     owner_field = "phone_number"
 
     def __init__(self, world: TwilioWorld) -> None:
         super().__init__(world)
         self._world = world
-        self._people: dict[str, TwilioInbound] = {}
 
     def counts(self) -> dict[str, int]:
         world = self._world
@@ -129,28 +126,13 @@ class TwilioControl(Control[TwilioSender, SenderState, TwilioMessage, TwilioSend
         self.state(owner).policy = policy
         return policy
 
-    async def inbound(self, request: web.BaseRequest, owner: str) -> list[dict[str, Any]]:
-        self.state(owner)
-        wanted = await decoded(request, Inbound)
-        if wanted.form is not None:
-            return [await self._post(owner, wanted.form)]
-        if owner not in self._people:
-            self._people[owner] = self._world.inbound(owner, seed=wanted.seed)
-        forms = made(getattr(self._people[owner], wanted.kind), wanted.arguments, wanted.count)
-        return [await self._post(owner, form) for form in forms]
-
-    async def _post(self, owner: str, form: Form) -> dict[str, Any]:
-        if not {"MessageSid", "From", "To"} <= set(dict(form)):
+    async def post(self, owner: str, webhook: Form) -> dict[str, Any]:
+        if not {"MessageSid", "From", "To"} <= set(dict(webhook)):
             raise ValueError("a message has MessageSid, From and To")
-        result = await self._world.post(owner, form)
+        result = await self._world.post(owner, webhook)
         if result is None:
             raise ValueError("this sender has no webhook URL, or one that Twilio cannot read")
-        return {"message_sid": message_sid_of(form), "status": result.status, "tries": result.tries}
+        return {"message_sid": message_sid_of(webhook), "status": result.status, "tries": result.tries}
 
     async def trouble(self, request: web.BaseRequest) -> dict[str, Any]:
         return {"leaks": self._world.leaks, "alerts": self._world.alerts, "spoken": self._world.spoken}
-
-    async def reset(self, request: web.BaseRequest) -> dict[str, Any]:
-        self._people.clear()
-        await self._world.reset()
-        return {}

@@ -1,11 +1,10 @@
 """People who write to a sender of Twilio's: realistic webhook forms of every common kind."""
 
 import json
-import random
 from collections.abc import Callable
 
 from ..meta.bodies import user_id_of
-from ..meta.inbound import NAMES, TEXTS
+from ..people import People, name_of
 from .bodies import API_VERSION, CHANNEL, Form, TwilioSender, new_sid
 
 # Keeps the bytes of a medium, given the SIDs of message and medium and its type; returns its URL.
@@ -15,23 +14,19 @@ CARD = "BEGIN:VCARD\r\nVERSION:3.0\r\nFN:Maria da Silva\r\nTEL;TYPE=CELL:+55 11 
 FLOW = {"pages": [{"page_id": "details", "items": [{"name": "full_name", "value": "José Ñ."}]}], "flow_token": "ft-77"}
 
 
-class TwilioInbound:
-    """Makes forms of inbound messages to *sender*. The same seed gives the same ids, people and words;
-    None gives new ones, as a database that remembers the last run needs.
+class TwilioInbound(People):
+    """Makes forms of inbound messages to *sender*.
 
     Each method returns one form; ``phone`` (E.164) names the person, None takes one of ``people`` invented ones.
     """
 
     def __init__(self, sender: TwilioSender, *, keep: Keep, seed: int | None = None, people: int = 20) -> None:
+        super().__init__(sender.sender_sid, seed, people)
         self.sender = sender
-        mixed = None if seed is None else f"{seed} {sender.sender_sid}"
-        self._rng = random.Random(mixed)  # noqa: S311  it invents people, not keys
-        self._phones = [f"+55119{self._rng.randrange(10**8):08d}" for _ in range(people)]
         self._keep = keep
 
     def text(self, body: str | None = None, *, phone: str | None = None, reply_to: str | None = None) -> Form:
-        words = self._rng.choice(TEXTS) if body is None else body
-        return self._message("text", words, phone, self._quoted(reply_to) if reply_to else [])
+        return self._message("text", self._words(body), phone, self._quoted(reply_to) if reply_to else [])
 
     def image(self, caption: str = "", *, phone: str | None = None, data: bytes | None = None) -> Form:
         return self._medium("image", "image/jpeg", caption, phone, data)
@@ -101,8 +96,8 @@ class TwilioInbound:
         return self._message(kind, caption, phone, extra, sid=sids[0])
 
     def _message(self, kind: str, body: str, phone: str | None, extra: Form, *, sid: str | None = None) -> Form:
-        phone = phone or self._rng.choice(self._phones)
-        digits, name = phone.removeprefix("+"), NAMES[int(phone) % len(NAMES)]
+        phone = self._phone(phone)
+        digits, name = phone.removeprefix("+"), name_of(phone)
         sid = sid or new_sid(self._rng, "SM")
         context = {"ProfileName": name, "WaId": digits, "Forwarded": "false", "FrequentlyForwarded": "false"}
         metadata = {"type": "whatsapp", "data": {"context": context}}

@@ -1,19 +1,16 @@
 """What really happened at Twilio: `ledger.py` with the fields that its messages have."""
 
-import time
 from urllib.parse import parse_qs, urlsplit
 
 import msgspec
 
-from ..ledger import Ledger
+from ..ledger import ArrivedSend, Ledger, TakenMessage
 from .bodies import Form, TwilioSender
 
 REFERENCE = "ref"  # the parameter of a StatusCallback by which the gateway knows its messages
 
 
-class TwilioMessage(msgspec.Struct, frozen=True, kw_only=True):
-    """A message that a person got, whatever answer the caller got."""
-
+class TwilioMessage(TakenMessage, frozen=True, kw_only=True):
     sid: str
     account_sid: str
     phone_number: str  # of the sender, E.164
@@ -21,23 +18,15 @@ class TwilioMessage(msgspec.Struct, frozen=True, kw_only=True):
     status_callback: str | None
     tracker: str | None  # the `ref` of the status callback; None: it had none
     form: Form
-    time: float  # Unix seconds
-    monotonic_s: float  # comparable between the processes of one machine
 
     def parameter(self, name: str) -> str | None:
         return dict(self.form).get(name)
 
 
-class TwilioSend(msgspec.Struct, kw_only=True):
-    """A send that arrived. What follows ``monotonic_s`` is known a moment later than the rest."""
-
+class TwilioSend(ArrivedSend, kw_only=True):
     account_sid: str
     tracker: str | None
-    time: float
-    monotonic_s: float
     phone_number: str | None = None  # None: of no sender of ours
-    fault: str | None = None  # the tag of the fault it met
-    error_code: int | None = None  # what it was refused with
     sid: str | None = None  # None: not accepted
 
 
@@ -90,12 +79,7 @@ class TwilioTruth(Ledger[TwilioMessage, TwilioSend]):
         self.spoken: list[Spoken] = []
 
     def arrived(self, account_sid: str, form: Form) -> TwilioSend:
-        call = TwilioSend(
-            account_sid=account_sid,
-            tracker=tracker_of(dict(form).get("StatusCallback")),
-            time=time.time(),
-            monotonic_s=time.monotonic(),
-        )
+        call = TwilioSend(account_sid=account_sid, tracker=tracker_of(dict(form).get("StatusCallback")))
         self.sends.append(call)
         return call
 
@@ -109,8 +93,6 @@ class TwilioTruth(Ledger[TwilioMessage, TwilioSend]):
             status_callback=fields.get("StatusCallback"),
             tracker=call.tracker,
             form=form,
-            time=time.time(),
-            monotonic_s=time.monotonic(),
         )
         call.sid = sid
         self.keep(message, sid, message.tracker)

@@ -32,13 +32,7 @@ async def send(world: TwilioWorld, account_sid: str, request: web.BaseRequest) -
         raise
     state = world.state_of(order.sender)
     call.phone_number = order.sender.phone_number
-    fault = state.script.take()
-    if fault is not None:
-        call.fault = str(fault.__struct_config__.tag)
-        await world.apply_refusals(state)  # the next fault may be one that closes the port
-    if isinstance(fault, faults.ErrorCode):
-        call.error_code = fault.code
-    world.changed()
+    fault = await world.meet(state, call)
     return await perform(world, fault, request, lambda: accept(world, state, call, fault, order))
 
 

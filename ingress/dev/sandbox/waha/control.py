@@ -38,10 +38,9 @@ from typing import Any, Literal
 import msgspec
 from aiohttp import web
 
-from ..control import Control
+from ..control import Control, InboundRequest
 from ..routes import Routes, decoded
 from .bodies import Engine, News, WahaSession
-from .inbound import WahaInbound
 from .records import WahaMessage, WahaReceipt, WahaSend
 from .session import AckPolicy, SessionState
 from .world import WahaWorld
@@ -57,7 +56,7 @@ class Given(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """A body whose fields change what they name, where they are given."""
 
 
-class Server(Given, frozen=True, kw_only=True):
+class ServerChange(Given, frozen=True, kw_only=True):
     healthy: bool | None = None
     fetches: bool | None = None
     engine: Engine | None = None
@@ -78,16 +77,17 @@ class Scan(Given, frozen=True, kw_only=True):
     phone: str | None = None
 
 
-class Inbound(Given, frozen=True, kw_only=True):
+class WahaInboundRequest(InboundRequest, frozen=True, kw_only=True):
     kind: Literal[
         "text", "own", "image", "voice", "video", "document", "location", "contacts", "button_reply", "list_reply",
         "reaction", "edited", "revoked", "mixed",
     ] = "text"  # fmt: skip
-    arguments: dict[str, Any] = {}
-    count: int = 1
-    seed: int | None = None  # None: new ids in each run
     event: str | None = None
-    payload: dict[str, Any] = {}
+    payload: dict[str, Any] = msgspec.field(default_factory=dict)
+
+    @property
+    def webhook(self) -> News | None:
+        return None if self.event is None else News((self.event,), self.payload)
 
 
 def waha_control(world: WahaWorld) -> Routes:
@@ -106,20 +106,18 @@ def waha_control(world: WahaWorld) -> Routes:
             f"PUT {session}/engine": control.set_behaviour,
             f"PUT {session}/acks": control.set_acks,
             "PUT /_control/people": control.set_people,
-            f"POST {session}/inbound": control.inbound,
-            "GET /_control/accepted": control.accepted,
-            "GET /_control/sends": control.sends,
             "GET /_control/receipts": control.receipts,
-            "POST /_control/reset": control.reset,
         }
     )
 
 
 class WahaControl(Control[WahaSession, SessionState, WahaMessage, WahaSend]):
+    inbound_request = WahaInboundRequest
+    owner_field = "session"
+
     def __init__(self, world: WahaWorld) -> None:
         super().__init__(world)
         self._world = world
-        self._people: dict[str, WahaInbound] = {}
 
     def counts(self) -> dict[str, int]:
         return {"receipts": len(self._world.receipts)}
@@ -127,8 +125,8 @@ class WahaControl(Control[WahaSession, SessionState, WahaMessage, WahaSend]):
     # ---------------------------------------------------------------- doing
 
     async def set_server(self, request: web.BaseRequest) -> dict[str, Any]:
-        given = await decoded(request, Server)
-        for name in Server.__struct_fields__:
+        given = await decoded(request, ServerChange)
+        for name in ServerChange.__struct_fields__:
             if (value := getattr(given, name)) is not None:
                 setattr(self._world, name, value)
         return {}
@@ -182,34 +180,15 @@ class WahaControl(Control[WahaSession, SessionState, WahaMessage, WahaSend]):
             self._world.set_person(phone, known_as)
         return {}
 
-    async def inbound(self, request: web.BaseRequest, owner: str) -> list[dict[str, Any]]:
-        self.state(owner)
-        wanted = await decoded(request, Inbound)
-        if wanted.event is not None:
-            return [await self._post(owner, News((wanted.event,), wanted.payload))]
-        if owner not in self._people:
-            self._people[owner] = self._world.inbound(owner, seed=wanted.seed)
-        make = getattr(self._people[owner], wanted.kind)
-        try:
-            news = [make(**wanted.arguments) for _ in range(wanted.count)]
-        except TypeError as error:  # an argument that this kind does not have
-            raise ValueError(str(error)) from None
-        return [await self._post(owner, one) for one in news]
-
-    async def _post(self, owner: str, news: News) -> dict[str, Any]:
-        results = await self._world.post(owner, news)
+    async def post(self, owner: str, webhook: News) -> dict[str, Any]:
+        results = await self._world.post(owner, webhook)
         if not results:
             raise ValueError("no webhook of this session is subscribed to this event")
         return {
-            "id": news.payload.get("id"),
+            "id": webhook.payload.get("id"),
             "statuses": [result.status for result in results],
             "tries": sum(result.tries for result in results),
         }
-
-    async def reset(self, request: web.BaseRequest) -> dict[str, Any]:
-        self._people.clear()
-        await self._world.reset()
-        return {}
 
     # ---------------------------------------------------------------- seeing
 
@@ -226,20 +205,12 @@ class WahaControl(Control[WahaSession, SessionState, WahaMessage, WahaSend]):
         ]
 
     async def accepted(self, request: web.BaseRequest) -> dict[str, Any]:
-        query, world = request.query, self._world
-        found: list[WahaMessage] = world.accepted[int(query.get("after", 0)) :]
+        query, answer = request.query, await super().accepted(request)
         if "id" in query:
-            found = [message for message in found if message.id == query["id"]]
+            answer["accepted"] = [message for message in answer["accepted"] if message.id == query["id"]]
         elif "chosen_id" in query:
-            found = world.by_tracker(query["chosen_id"])
-        elif "session" in query:
-            found = [message for message in found if message.session == query["session"]]
-        return {"accepted": found, "duplicates": world.duplicates()}
-
-    async def sends(self, request: web.BaseRequest) -> list[WahaSend]:
-        session = request.query.get("session")
-        calls = self._world.sends[int(request.query.get("after", 0)) :]
-        return [call for call in calls if session in (None, call.session)]
+            answer["accepted"] = self._world.by_tracker(query["chosen_id"])
+        return answer
 
     async def receipts(self, request: web.BaseRequest) -> list[WahaReceipt]:
         return self._world.receipts

@@ -1,11 +1,10 @@
 """People who write to the phone of a session, as its engine tells of it."""
 
-import random
 import time
 from collections.abc import Callable
 from typing import Any
 
-from ..meta.inbound import NAMES, TEXTS
+from ..people import People, name_of
 from .bodies import Body, Engine, News, chat_of, lid_of, new_bare_id, serialized
 from .messages import ChatMessage, payload, reaction_payload
 
@@ -16,8 +15,8 @@ BY_HAND = ("message.any",)  # what the owner of the phone writes
 WahaStore = Callable[[str, bytes, str, str | None], Body]
 
 
-class WahaInbound:
-    """Makes news of one session. The same seed gives the same ids, people and words; None gives new ones.
+class WahaInbound(People):
+    """Makes news of one session.
 
     Each method returns one message; ``phone`` (E.164) names the person, None takes one of ``people`` invented ones;
     ``group`` is the chat it is written in; ``hidden`` has the person known by a hidden number, whose phone the engine
@@ -35,23 +34,19 @@ class WahaInbound:
         store: WahaStore,
         remember: Callable[[ChatMessage], None],
     ) -> None:
-        mixed = None if seed is None else f"{seed} {session}"
-        self._rng = random.Random(mixed)  # noqa: S311  it invents people, not keys
+        super().__init__(session, seed, people)
         self._engine = engine
         self._own = own
-        self._phones = [f"+55119{self._rng.randrange(10**8):08d}" for _ in range(people)]
         self._store = store
         self._remember = remember
 
     def text(self, body: str | None = None, *, reply_to: str | None = None, **about: Any) -> News:
         """*reply_to* is the bare id of a message of ours."""
-        words = self._rng.choice(TEXTS) if body is None else body
-        return self._received(self._message("text", words, reply_to=self._quoted(reply_to), **about))
+        return self._received(self._message("text", self._words(body), reply_to=self._quoted(reply_to), **about))
 
     def own(self, body: str | None = None, **about: Any) -> News:
         """What the owner of the phone writes by hand."""
-        words = self._rng.choice(TEXTS) if body is None else body
-        message = self._message("text", words, from_me=True, ack=1, **about)
+        message = self._message("text", self._words(body), from_me=True, ack=1, **about)
         return News(BY_HAND, payload(self._engine, message, self._own))
 
     def image(self, caption: str | None = None, *, data: bytes | None = None, **about: Any) -> News:
@@ -123,7 +118,7 @@ class WahaInbound:
         from_me: bool = False,
         **more: Any,
     ) -> ChatMessage:
-        phone = phone or self._rng.choice(self._phones)
+        phone = self._phone(phone)
         person = lid_of(phone) if hidden else chat_of(phone)
         message = ChatMessage(
             bare=new_bare_id(self._engine, self._rng),
@@ -133,7 +128,7 @@ class WahaInbound:
             timestamp=int(time.time()),
             body=body,
             author=None if group is None else self._own if from_me else person,
-            name=NAMES[int(phone.lstrip("+")) % len(NAMES)],
+            name=name_of(phone),
             twin=chat_of(phone) if hidden and self._engine != "WEBJS" else None,
             **more,
         )

@@ -1,36 +1,26 @@
 """What really happened at WhatsApp: every send that arrived and every message that a person got."""
 
-import time
 from typing import Any
 
 import msgspec
 
-from ..ledger import Ledger
+from ..ledger import ArrivedSend, Ledger, TakenMessage
 from .bodies import Body, waha_encode
 
 
-class WahaMessage(msgspec.Struct, frozen=True, kw_only=True):
-    """A message that a person got, whatever answer the caller got."""
-
+class WahaMessage(TakenMessage, frozen=True, kw_only=True):
     id: str  # the bare one
     session: str
     chat: str | None  # as the send named it; None: a reaction names a message
     call: str  # "sendText"
     chosen_id: str | None  # the one that the send asked for, which an engine may not heed
     body: dict[str, Any]
-    time: float  # Unix seconds
-    monotonic_s: float  # comparable between the processes of one machine
 
 
-class WahaSend(msgspec.Struct, kw_only=True):
-    """A send that arrived. What follows ``monotonic_s`` is known a moment later than the rest."""
-
+class WahaSend(ArrivedSend, kw_only=True):
     session: str
     call: str
     chosen_id: str | None
-    time: float
-    monotonic_s: float
-    fault: str | None = None  # the tag of the fault it met
     status: int | None = None  # the HTTP status it was refused with
     id: str | None = None  # the bare id of its message; None: not accepted
     repeated: bool = False  # it named a message that was there already: nobody got another
@@ -58,13 +48,7 @@ class WahaTruth(Ledger[WahaMessage, WahaSend]):
 
     def arrived(self, session: str, call: str, body: Any) -> WahaSend:
         chosen = body.get("id") if isinstance(body, dict) else None
-        send = WahaSend(
-            session=session,
-            call=call,
-            chosen_id=chosen if isinstance(chosen, str) else None,
-            time=time.time(),
-            monotonic_s=time.monotonic(),
-        )
+        send = WahaSend(session=session, call=call, chosen_id=chosen if isinstance(chosen, str) else None)
         self.sends.append(send)
         return send
 
@@ -76,8 +60,6 @@ class WahaTruth(Ledger[WahaMessage, WahaSend]):
             call=send.call,
             chosen_id=send.chosen_id,
             body=body,
-            time=time.time(),
-            monotonic_s=time.monotonic(),
         )
         send.id = bare
         self.keep(message, bare, send.chosen_id or waha_encode([send.call, body]).decode())

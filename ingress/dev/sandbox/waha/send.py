@@ -44,11 +44,7 @@ async def send(world: WahaWorld, request: web.BaseRequest, call: str, body: Any)
     except WahaError as error:
         record.status = error.status
         raise
-    fault = state.script.take()
-    if fault is not None:
-        record.fault = str(fault.__struct_config__.tag)
-        await world.apply_refusals(state)  # the next fault may be one that closes the port
-    world.changed()
+    fault = await world.meet(state, record)
     dialect = WahaAnswers(request, body, state.engine)
     return await perform(world, dialect, fault, request, lambda: _accept(world, state, record, body))
 
