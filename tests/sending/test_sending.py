@@ -338,13 +338,15 @@ async def test_no_sequence_of_faults_makes_two_messages_of_one_send(
     dice = random.Random(7)
     for number in pair.numbers:
         await gateway.meta.script(number, *[dice.choice(faults) for _ in range(150)])
-    answers = await asyncio.gather(*[pair.send(prefer="respond-async") for _ in range(60)])
+    # Who comes when both accounts rest is refused, and comes again.
+    answers = await asyncio.gather(
+        *[eventually(lambda: pair.send(prefer="respond-async"), lambda answer: answer.status != 503) for _ in range(60)]
+    )
     assert {answer.status for answer in answers} == {202}
     ids = [answer.json["id"] for answer in answers]
     await eventually(
         lambda: asyncio.gather(*[pair.message(id) for id in ids]),
         lambda messages: all(message["state"] != "sending" for message in messages),
-        timeout=30,
     )
     for id in ids:
         assert len(gateway.meta.by_message_id(id.replace("-", ""))) <= 1
