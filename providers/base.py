@@ -290,7 +290,7 @@ class WhatsAppProvider(msgspec.Struct, frozen=True, kw_only=True, metaclass=_Pro
         raise Unsupported("this provider lists no templates", code="list_templates")
 
     def find_message(self, message: MessageData) -> Flow[MessageResult | None]:
-        """*message* as the provider has it, where its answer was lost; None where that cannot be told."""
+        """*message* as the provider has it, where its answer was lost; None where nobody can know."""
         raise Unsupported("this provider cannot be asked for a message", code="find_message")
 
     def find_phone(self, lid: str) -> Flow[str | None]:

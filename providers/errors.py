@@ -79,7 +79,7 @@ class Rejected(SendError):
 
 
 class Restricted(SendError):
-    """The provider is punishing the account: stop and tell somebody."""
+    """The provider is punishing the account: stop, and notify a person."""
 
 
 class AccountBroken(SendError):
@@ -95,7 +95,7 @@ class Unavailable(SendError):
 
 
 class Uncertain(SendError):
-    """May have been taken. Only a status, or the provider itself, can tell."""
+    """May have been taken. Only a status, or the provider itself, can settle it."""
 
 
 # What these say is about the account and its configuration. All others say that the provider could not be asked.

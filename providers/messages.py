@@ -59,9 +59,9 @@ class MessageData(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     correlation_id: str
     lead_id: str | None = None  # the CRM's own reference; never sent to a provider
     reply_to: str | None = None  # the provider's id of the message that is quoted
-    callback_url: str | None = None  # our webhook's address, for a provider that is told it with each message
-    created_at: datetime | None = None  # when it was asked for; tells it from older ones where it is looked for
-    valid_for_s: int | None = None  # how long from now it is worth delivering, for a provider that can be told
+    callback_url: str | None = None  # our webhook's address, for a provider that takes it with each message
+    created_at: datetime | None = None  # when it was requested: older ones are others, where it is looked for
+    valid_for_s: int | None = None  # how long from now it is worth delivering, for a provider that takes a limit
 
     @property
     def body(self) -> str | None:
@@ -149,7 +149,7 @@ class Message(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     referral: dict[str, Any] | None = None  # the ad or post the person came from
     original_message_id: str | None = None  # what an edit or a deletion is about
     errors: list[ErrorInfo] = []
-    # Of an echo, where the provider tells: a person wrote it in an app, or a program did, which may have been us.
+    # Of an echo, where the provider knows: a person wrote it in an app, or a program did, which may have been us.
     source: Literal["app", "api"] | None = None
 
     def __repr__(self) -> str:
@@ -234,7 +234,7 @@ class ProviderStatus(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
 
     ``trouble`` is set where it is not connected, and where it is restricted. An answer that does not come says nothing
     about the account: the flow lets what was thrown into it pass.
-    ``session_info`` holds no secrets; ``sender`` in it is the business number in E.164, where the provider tells it.
+    ``session_info`` holds no secrets; ``sender`` in it is the business number in E.164, where the provider shows it.
     """
 
     is_connected: bool
@@ -249,7 +249,8 @@ class ProviderStatus(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
         if self.detail is not None and len(self.detail) > MAX_DETAIL:
             msgspec.structs.force_setattr(self, "detail", self.detail[:MAX_DETAIL])
         if len(msgspec.json.encode(self.session_info)) > MAX_SESSION_BYTES:
-            short = {name: said for name, said in self.session_info.items() if len(msgspec.json.encode(said)) <= MAX_ID}
+            facts = self.session_info.items()
+            short = {name: fact for name, fact in facts if len(msgspec.json.encode(fact)) <= MAX_ID}
             msgspec.structs.force_setattr(self, "session_info", short if len(short) <= MAX_SESSION_FACTS else {})
 
     def __repr__(self) -> str:

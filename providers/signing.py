@@ -29,7 +29,7 @@ def hmac_base64(secret: str, message: bytes, algorithm: str) -> str:
 def verify_hmac_hex(secrets: Iterable[str], message: bytes, signature: str, algorithm: str) -> None:
     """Return if *signature* is the hex HMAC of *message* under any of *secrets*, else raise `Unverified`.
 
-    Empty secrets never match. Every secret is tried, so the time does not tell which one did.
+    Empty secrets never match. Every secret is tried, so the time does not show which one did.
     """
     given = signature.encode("utf-8", "replace")
     if len(given) != _HEX_LENGTH[algorithm]:
@@ -45,7 +45,7 @@ def verify_hmac_hex(secrets: Iterable[str], message: bytes, signature: str, algo
 def verify_hmac_base64(secrets: Iterable[str], messages: Sequence[bytes], signature: str, algorithm: str) -> None:
     """Return if *signature* is the base64 HMAC of one of *messages* under any of *secrets*, else raise `Unverified`.
 
-    Empty secrets never match. Every pair is tried, so the time does not tell which one did.
+    Empty secrets never match. Every pair is tried, so the time does not show which one did.
     """
     given = signature.encode("utf-8", "replace")
     if len(given) != _BASE64_LENGTH[algorithm]:

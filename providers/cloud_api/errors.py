@@ -61,7 +61,7 @@ _WAIT_S: dict[int, float] = {
 }  # fmt: skip
 _BACKOFF = {130429}
 _THROTTLED_WAIT_S = 30.0
-# Allowances that are counted per hour; a header tells when they are back.
+# Allowances that are counted per hour; a header says when they are back.
 _METERED = {4, 17, 341, 613, 80007, 80008}
 _METERED_WAIT_S = 300.0
 

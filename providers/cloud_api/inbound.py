@@ -117,7 +117,7 @@ def _message(change: Change, item: Object) -> Event:
             details={"message_id": message_id},
             contact=contact,
         )
-    type_, content, original = _said(item)
+    type_, content, original = _change_in(item)
     return Event(
         type=type_,
         key=bounded(key),
@@ -132,7 +132,7 @@ def _message(change: Change, item: Object) -> Event:
     )
 
 
-def _said(item: Object) -> tuple[EventType, Content | None, str | None]:
+def _change_in(item: Object) -> tuple[EventType, Content | None, str | None]:
     """What happened, its content, and the message it is about where it changes one."""
     kind = item.get("type")
     if kind in ("edit", "revoke"):
@@ -177,7 +177,7 @@ def _errors(item: Object) -> list[ErrorInfo]:
 def _echo(change: Change, item: Object) -> Event:
     """What a person of the business wrote in the phone app. Never to be sent again."""
     message_id = required(item, "id")
-    _, content, original = _said(item)
+    _, content, original = _change_in(item)
     return Event(
         type="message.echo",
         key=bounded(f"echo|{message_id}"),

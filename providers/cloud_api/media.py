@@ -66,7 +66,7 @@ def _size(size: str) -> int | None:
 
 
 def _hex_digest(digest: str) -> str | None:
-    """A SHA-256 as lower-case hex. Some answers have it in hex, webhooks in base64: the length tells."""
+    """A SHA-256 as lower-case hex. Some answers have it in hex, webhooks in base64: the length decides."""
     try:
         octets = base64.b64decode(digest, validate=True) if len(digest) == 44 else bytes.fromhex(digest)
     except ValueError:

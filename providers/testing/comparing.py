@@ -1,4 +1,4 @@
-"""What is wrong, said so that an author can repair it."""
+"""What is wrong, in words by which an author can repair it."""
 
 from typing import Any
 
@@ -53,13 +53,13 @@ def ask_request(expected: ExpectedRequest, request: Request, about: str) -> None
 def ask_error(expected: ExpectedError, end: Any, about: str) -> None:
     __tracebackhide__ = True
     error_class(expected.class_)
-    ask(type(end).__name__ == expected.class_, f"{about}: it ends with {told(end)}, not with {expected.class_}")
+    ask(type(end).__name__ == expected.class_, f"{about}: it ends with {ending(end)}, not with {expected.class_}")
     for name in ("code", "scope", "retry_after_s"):
         wanted, held = getattr(expected, name), getattr(end, name)
         ask(wanted is None or wanted == held, f"{about}: {name} of the error is {held!r}, not {wanted!r}")
 
 
-def told(end: Any) -> str:
+def ending(end: Any) -> str:
     """How a flow ended, for its author: everything in it is theirs."""
     if isinstance(end, Request):
         return f"the request {end.method} {end.url}"

@@ -15,7 +15,7 @@ from ..messages import Event, MessageData, Recipient
 from ..registry import ENTRY_POINT_GROUP, Registry, UnknownProvider
 from . import mutations
 from .bounds import slow, unbounded
-from .comparing import ContractBroken, ask, ask_error, ask_request, ask_same, difference, shown, told
+from .comparing import ContractBroken, ask, ask_error, ask_request, ask_same, difference, ending, shown
 from .driving import Start, Unanswered, run
 from .messages import ACTIONS, KINDS, PHONE, example, kind_of
 from .samples import DocumentedError, FlowCase, Samples, WebhookCase
@@ -106,7 +106,7 @@ class Contract:
     # ------------------------------------------------------------ webhooks
 
     def check_webhook(self, case: WebhookCase) -> None:
-        """A sample is verified and read, and gives what it is said to give."""
+        """A sample is verified and read, and gives what it is expected to give."""
         hook = case.hook if case.error == "Unverified" else self.sign(case.hook)
         if case.answer is not None:
             self._check_challenge(case.answer, hook)
@@ -147,8 +147,8 @@ class Contract:
         except Malformed:
             raise
         except Exception as error:
-            said = f"parse raises {type(error).__name__} ({error}), and may raise nothing but Malformed"
-            raise ContractBroken(f"{said}, on {shown(hook)}") from error
+            flaw = f"parse raises {type(error).__name__} ({error}), and may raise nothing but Malformed"
+            raise ContractBroken(f"{flaw}, on {shown(hook)}") from error
         keys = [event.key for event in events]
         repeated = sorted({key for key in keys if keys.count(key) > 1}) if len(set(keys)) < len(keys) else []
         ask(not repeated, f"two events of one webhook have the same key {repeated}, on {shown(hook)}")
@@ -232,26 +232,26 @@ class Contract:
         except Unverified:
             return False
         except Exception as error:
-            said = f"verify raises {type(error).__name__} ({error}), and may raise nothing but Unverified"
-            raise ContractBroken(f"{said}, on {shown(hook)} at {hook.url!r} with the headers {hook.headers}") from error
+            flaw = f"verify raises {type(error).__name__} ({error}), and may raise nothing but Unverified"
+            raise ContractBroken(f"{flaw}, on {shown(hook)} at {hook.url!r} with the headers {hook.headers}") from error
         return True
 
     # ------------------------------------------------------------ operations
 
     def check_flow(self, case: FlowCase) -> None:
-        """A sample asks for what it is said to ask for, and ends as it is said to end."""
+        """A sample asks for what it is expected to ask for, and ends as expected."""
         done = run(lambda: case.start(self.provider), [exchange.answer for exchange in case.exchanges])
         for number, (request, exchange) in enumerate(zip(done.asked, case.exchanges, strict=False), 1):
             if exchange.request is not None:
                 ask_request(exchange.request, request, f"request {number}")
         count, wanted = len(done.asked), len(case.exchanges)
-        ask(count == wanted, f"it makes {count} requests, not {wanted}, and ends with {told(done.end)}")
+        ask(count == wanted, f"it makes {count} requests, not {wanted}, and ends with {ending(done.end)}")
         if isinstance(done.end, Unanswered):
-            raise ContractBroken(f"after {wanted} requests it makes another one: {told(done.end.request)}")
+            raise ContractBroken(f"after {wanted} requests it makes another one: {ending(done.end.request)}")
         if case.error is not None:
             ask_error(case.error, done.end, "this flow")
             return
-        ask(not isinstance(done.end, SendError), f"it ends with {told(done.end)}")
+        ask(not isinstance(done.end, SendError), f"it ends with {ending(done.end)}")
         if case.result is not msgspec.UNSET:
             ask_same(case.result, msgspec.to_builtins(done.end), "the result")
 
@@ -262,7 +262,7 @@ class Contract:
         ask(once == again, "the second time, its requests are not the same, byte for byte")
 
     def check_documented_error(self, row: DocumentedError) -> None:
-        """An answer to a send that the provider documents is the error it is said to be."""
+        """An answer to a send that the provider documents is the error it is expected to be."""
         done = run(lambda: self.provider.send_message(self.message("text")), [row.answer] * 5)
         ask_error(row.error, done.end, "this answer")
 
@@ -292,7 +292,7 @@ class Contract:
             ) from error.__cause__
 
     def check_secrets(self) -> None:
-        """No secret is in a repr, in an address, or in an error that quotes what the provider said."""
+        """No secret is in a repr, in an address, or in an error that quotes the provider's answer."""
         account, hidden = self._with_secrets("a")
         twins = self.operations(self._with_secrets("b")[0])
         shown_account = f"{account!r}{account}{[account]}{dict(account.__rich_repr__())}"
@@ -306,8 +306,8 @@ class Contract:
             self._check_quotation(name, start, credentials)
 
     def _check_quotation(self, name: str, start: Start, credentials: list[str]) -> None:
-        said = f"refused: {' '.join(credentials)}"
-        bodies = dict.fromkeys([said.encode(), *(mutations.with_texts(one.body, said) for one in self.answers())])
+        quoting = f"refused: {' '.join(credentials)}"
+        bodies = dict.fromkeys([quoting.encode(), *(mutations.with_texts(one.body, quoting) for one in self.answers())])
         for body in list(bodies)[:25]:
             for status in (200, 400, 401, 403, 429, 500):
                 end = run(start, [Response(status=status, body=body)] * 5).end
@@ -381,13 +381,13 @@ class Contract:
         if word in self.provider.info.capabilities:
             ask(
                 not isinstance(first, SendError),
-                f"{word!r} is among the capabilities, and ends with {told(first)} before any request. {hint}",
+                f"{word!r} is among the capabilities, and ends with {ending(first)} before any request. {hint}",
             )
         else:
             ask(
                 isinstance(first, Unsupported),
                 f"{word!r} is not among the capabilities, and must raise Unsupported before any request; "
-                f"it gives {told(first)}. {hint}",
+                f"it gives {ending(first)}. {hint}",
             )
 
     def _events(self, hook: Webhook) -> list[Event]:

@@ -70,5 +70,5 @@ def example(kind: str) -> MessageData:
 
 def kind_of(content: OutboundContent) -> str:
     """Among `KINDS`."""
-    told = content.action if isinstance(content, Interactive) else content
-    return str(told.__struct_config__.tag)
+    part = content.action if isinstance(content, Interactive) else content
+    return str(part.__struct_config__.tag)

@@ -77,8 +77,8 @@ def answers(samples: list[Response], random: Random) -> list[Response | SendErro
     return found
 
 
-def _answer(told: Response, random: Random) -> Response:
-    body, status, headers = told.body, told.status, dict(told.headers)
+def _answer(sample: Response, random: Random) -> Response:
+    body, status, headers = sample.body, sample.status, dict(sample.headers)
     if random.randrange(3):
         body = _damaged(body, random)
     if random.randrange(3) == 0:

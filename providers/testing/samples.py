@@ -69,7 +69,7 @@ class ExpectedRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
 
 
 class Exchange(msgspec.Struct, frozen=True, kw_only=True):
-    """One call of a flow: what it asks for (None is not compared), and what it is told."""
+    """One call of a flow: what it asks for (None is not compared), and the answer that it gets."""
 
     request: ExpectedRequest | None
     answer: Response | SendError

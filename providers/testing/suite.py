@@ -134,7 +134,7 @@ class ProviderContract(Contract):
         self.check_feature(feature)
 
     def test_no_secret_is_shown(self) -> None:
-        """Neither by a repr, nor in an address, nor by an error that quotes what the provider said."""
+        """Neither by a repr, nor in an address, nor by an error that quotes the provider's answer."""
         self.check_secrets()
 
     @_shared

@@ -69,7 +69,7 @@ def validity(valid_for_s: int | None) -> Form:
 
 
 def status_callback(callback_url: str | None, correlation_id: str) -> Form:
-    """Where statuses go. The correlation id within it tells what became of a send whose answer was lost."""
+    """Where statuses go. The correlation id within it settles what became of a send whose answer was lost."""
     if callback_url is None:
         return []
     scheme, host, path, query, fragment = urlsplit(callback_url)
@@ -116,7 +116,7 @@ def _variables(components: list[Object]) -> Object:
     """The variables of *components* by the names that the template's placeholders have.
 
     Parameters of the body are numbered as in WhatsApp, {{1}} first. Twilio numbers all placeholders of a template
-    in one row, so elsewhere only a parameter with a `parameter_name` can be told.
+    in one row, so elsewhere only a parameter with a `parameter_name` can be named.
     """
     variables: Object = {}
     for component in components:
@@ -162,7 +162,7 @@ def message_result(response: Response, *, secrets: Sequence[str | None]) -> Mess
 def found(response: Response, fields: Form, since: datetime | None) -> MessageResult | None:
     """The one message of the list in *response* that a send of *fields* made; None unless it is exactly one.
 
-    Twilio cannot be asked for our own id, so it is told by recipient, words and number of media, and by not being
+    Twilio cannot be asked for our own id, so it is recognised by recipient, words and number of media, and by not being
     older than *since*, when the send was asked for: where that is not known, nothing is found.
     """
     if since is None:

@@ -214,7 +214,7 @@ class TwilioWhatsApp(WhatsAppProvider, frozen=True, kw_only=True):
         return outbound.message_result(response, secrets=self._api.secrets)
 
     def find_message(self, message: MessageData) -> Flow[MessageResult | None]:
-        """Looked for by its words. Those of a template are Twilio's, so it cannot be told that way."""
+        """Looked for by its words. Those of a template are Twilio's, so it cannot be found that way."""
         if isinstance(message.content, Template | Interactive):
             return None
         fields = self._addressed(message) + outbound.content_fields(message.content)

@@ -88,8 +88,8 @@ def chosen_id(correlation_id: str) -> str:
     the prefix, as in ids of Baileys' `generateMessageID`. Any other is digested, and can only be asked for.
     """
     if match := _CORRELATION.fullmatch(correlation_id):
-        told = f"{match[1]}{int(match[2]):x}"
-        return f"{_ID_PREFIX}{told}{_check_digits(told)}".upper()
+        digits = f"{match[1]}{int(match[2]):x}"
+        return f"{_ID_PREFIX}{digits}{_check_digits(digits)}".upper()
     return _ID_PREFIX + hashlib.sha256(correlation_id.encode()).hexdigest()[:_ID_HEX].upper()
 
 
@@ -104,8 +104,8 @@ def correlation_in(bare: str) -> str | None:
     return f"gw1:{match[1]}:{int(match[2], 16)}"
 
 
-def _check_digits(told: str) -> str:
-    return hashlib.sha256(told.encode()).hexdigest()[:3]
+def _check_digits(digits: str) -> str:
+    return hashlib.sha256(digits.encode()).hexdigest()[:3]
 
 
 def id_in(answer: Object) -> str | None:

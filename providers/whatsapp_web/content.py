@@ -1,4 +1,4 @@
-"""What a message of WhatsApp Web says, in our words, whichever engine tells it.
+"""What a message of WhatsApp Web says, in our words, whichever engine sent it.
 
 WAHA's own fields come first; the raw object of the engine, ``_data``, is only looked at for what they leave out.
 
@@ -63,7 +63,7 @@ _WRAPPERS = (
 )
 # Keys beside a message that are no content.
 _BESIDE = {"messageContextInfo", "senderKeyDistributionMessage"}
-# What clients tell each other, which nobody wrote.
+# What clients exchange among themselves, which nobody wrote.
 _PROTOCOL = {
     "protocolMessage",
     "senderKeyDistributionMessage",

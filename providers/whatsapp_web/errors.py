@@ -85,7 +85,7 @@ def is_missing_session(response: Response) -> bool:
 
 
 def is_unresolved(response: Response) -> bool:
-    """Whether nothing was sent because the engine could not tell who the recipient is."""
+    """Whether nothing was sent because the engine does not know who the recipient is."""
     return _verdict(response.status, _message(response), by_url=False) is _UNRESOLVED
 
 

@@ -1,4 +1,4 @@
-"""Webhooks of WAHA: each holds one fact, which becomes one event, whichever engine tells it.
+"""Webhooks of WAHA: each holds one fact, which becomes one event, whichever engine sent it.
 
 Source: https://waha.devlike.pro/docs/how-to/events, https://waha.devlike.pro/docs/how-to/receive-messages,
     and the webhooks in tests/samples/whatsapp_web.
@@ -24,7 +24,7 @@ PROBE = "ingress.probe"
 
 
 def events(body: bytes, own_phone: str | None = None) -> list[Event]:
-    """The event of *body*; *own_phone* is the business number, where the webhook does not tell it.
+    """The event of *body*; *own_phone* is the business number, where the webhook does not show it.
 
     Raises `Malformed` where there is no envelope to read.
     """
@@ -76,14 +76,14 @@ def _message(delivery: Delivery) -> Event:
         errors=media_errors(item),
     )
     type_: EventType = "message.unknown" if isinstance(content, UnknownContent) else "message.received"
-    event = _said(delivery, item, type_, message, key)
+    event = _message_event(delivery, item, type_, message, key)
     if identity.from_me and (correlation_id := correlation_in(identity.bare)) is not None:
         return msgspec.structs.replace(event, correlation_id=correlation_id)
     return event
 
 
-def _said(delivery: Delivery, item: Object, type_: EventType, message: Message, key: str) -> Event:
-    """An event of somebody who did something, which *item* tells; an echo where that was us."""
+def _message_event(delivery: Delivery, item: Object, type_: EventType, message: Message, key: str) -> Event:
+    """An event of somebody who did something, which *item* describes; an echo where that was us."""
     identity = identity_of(item)
     contact, group_id = people_of(item, identity)
     if identity.from_me:
@@ -130,7 +130,7 @@ def _reaction(delivery: Delivery) -> Event:
     content = content_of(item)
     message = Message(provider_message_id=identity.public, content=content)
     type_: EventType = "message.unknown" if isinstance(content, UnknownContent) else "message.received"
-    return _said(delivery, item, type_, message, delivery.key("message.reaction", identity.bare))
+    return _message_event(delivery, item, type_, message, delivery.key("message.reaction", identity.bare))
 
 
 def _edited(delivery: Delivery) -> Event:
@@ -146,7 +146,7 @@ def _edited(delivery: Delivery) -> Event:
         content=content_of(item),
         original_message_id=identity.of(_bare(original)).public,
     )
-    return _said(delivery, item, "message.edited", message, key)
+    return _message_event(delivery, item, "message.edited", message, key)
 
 
 def _revoked(delivery: Delivery) -> Event:
@@ -158,7 +158,7 @@ def _revoked(delivery: Delivery) -> Event:
     known = message_id(before)
     same_author = known if known and known.bare == _bare(original) else identity.of(_bare(original))
     message = Message(provider_message_id=identity.public, original_message_id=same_author.public)
-    return _said(delivery, item, "message.deleted", message, delivery.key("message.revoked", identity.bare))
+    return _message_event(delivery, item, "message.deleted", message, delivery.key("message.revoked", identity.bare))
 
 
 def _revoked_key(item: Object) -> str | None:
@@ -181,7 +181,7 @@ def _vote(delivery: Delivery) -> Event:
         raise Unreadable("poll")
     key = delivery.key(delivery.event, identity.bare)
     message = Message(provider_message_id=identity.public, content=PollVote(poll_id=public_id(polled), options=options))
-    return _said(delivery, vote, "message.received", message, key)
+    return _message_event(delivery, vote, "message.received", message, key)
 
 
 def _kind_of_chat(chat: str) -> str | None:

@@ -38,7 +38,7 @@ _WITH_ID = ("sendText", "sendLocation", "sendContactVcard")
 _MENTION = re.compile(r"(?<!\w)@([1-9][0-9]{6,14})\b")
 _LINK = re.compile(r"\bhttps?://", re.IGNORECASE)
 
-# WAHA wants a type; the suffix tells it where nobody said it.
+# WAHA wants a type; the suffix decides where none is given.
 _MIME_TYPES = {
     "jpg": "image/jpeg",
     "jpeg": "image/jpeg",
@@ -69,13 +69,13 @@ def message_request(message: MessageData, *, session: str, own_phone: str | None
     if message.reply_to is not None:
         body["reply_to"] = serialized_id(message.reply_to, chat, own_phone)
     if call in _WITH_ID:
-        # NOWEB and GOWS take it, WEBJS ignores it: it tells of the message where the answer is lost.
+        # NOWEB and GOWS take it, WEBJS ignores it: by it the message is found where the answer is lost.
         body["id"] = chosen_id(message.correlation_id)
     return "POST", f"api/{call}", body
 
 
 def has_chosen_id(message: MessageData) -> bool:
-    """Whether *message* went out under an id that can be told from its correlation id."""
+    """Whether *message* went out under an id that is made of its correlation id."""
     return not isinstance(message.content, Reaction) and _content(message, chat_of(message.to))[0] in _WITH_ID
 
 

@@ -129,7 +129,7 @@ class WhatsAppWeb(WhatsAppProvider, frozen=True, kw_only=True):
         return event.sender_id == self.session
 
     def account_of(self, event: Event) -> str | None:
-        """No webhook names its server: this one's, as far as its key tells."""
+        """No webhook names its server: whoever has the key of this one may be it."""
         return self._account(event.sender_id) if event.sender_id else None
 
     def probe(self, callback_url: str) -> Request:
@@ -156,7 +156,7 @@ class WhatsAppWeb(WhatsAppProvider, frozen=True, kw_only=True):
         return outbound.message_result(response, by_url=by_url, secrets=self._secrets)
 
     def find_message(self, message: MessageData) -> Flow[MessageResult | None]:
-        """By the id that it was given; where the engine took none, nobody can tell.
+        """By the id that it was given; where the engine took none, nobody knows.
 
         Not found is not unsent: an engine that reconnects may send later.
         """
@@ -220,8 +220,8 @@ class WhatsAppWeb(WhatsAppProvider, frozen=True, kw_only=True):
         found = [Check(name="credentials", passed=True), (yield from self._server_check())]
         if session is None:
             return [*found, sessions.missing_check()]
-        told = sessions.checks(session, key=self.hmac_key, own_phone=self.phone_number, callback_url=callback_url)
-        return [*found, *told]
+        checks = sessions.checks(session, key=self.hmac_key, own_phone=self.phone_number, callback_url=callback_url)
+        return [*found, *checks]
 
     def get_status(self) -> Flow[ProviderStatus]:
         try:
@@ -288,8 +288,8 @@ class WhatsAppWeb(WhatsAppProvider, frozen=True, kw_only=True):
     def pairing_code(self, phone: str) -> Flow[str]:
         """Not reliable, so the QR code is always offered too. Only while a QR code is shown."""
         body = {"phoneNumber": phone.removeprefix("+")}
-        told = yield from self._call(self._request("POST", f"api/{self.session}/auth/request-code", body))
-        code = _text_in(told, "code")
+        answer = yield from self._call(self._request("POST", f"api/{self.session}/auth/request-code", body))
+        code = _text_in(answer, "code")
         if code is None:
             raise unexpected_answer()
         return code
@@ -337,8 +337,8 @@ class WhatsAppWeb(WhatsAppProvider, frozen=True, kw_only=True):
     def _known_chat(self, phone: str) -> Flow[str]:
         """The chat under which WhatsApp knows *phone*, another than its digits say."""
         query = {"phone": phone[1:], "session": self.session}
-        told = yield from self._call(self._get("api/contacts/check-exists", query))
-        known = told if isinstance(told, dict) else {}
+        answer = yield from self._call(self._get("api/contacts/check-exists", query))
+        known = answer if isinstance(answer, dict) else {}
         if known.get("numberExists") is False:
             raise Rejected("the number is not on WhatsApp", code="not_on_whatsapp", scope="recipient")
         chat = jid(known.get("chatId"))
@@ -412,8 +412,8 @@ def _is(message: Any, bare: str) -> bool:
     return bare == (identity if parts is None else parts.bare)
 
 
-def _text_in(told: Any, key: str) -> str | None:
-    return text(told, key) if isinstance(told, dict) else None
+def _text_in(answer: Any, key: str) -> str | None:
+    return text(answer, key) if isinstance(answer, dict) else None
 
 
 def _png(drawn: Any) -> bytes | None:

@@ -28,26 +28,26 @@ def _ack(delivery: Delivery) -> Event:
     """A receipt. Its time is the webhook's: where there is one inside, it is that of the message."""
     item = delivery.item
     identity = identity_of(item)
-    said = text(item, "ackName") or _ack_name(item.get("ack"))
+    name = text(item, "ackName") or _ack_name(item.get("ack"))
     contact, group_id = people_of(item, identity)
     if not identity.from_me:
         # We read it on another device: nothing that was sent changes.
         return news(
             delivery,
             "ack_inbound",
-            key=delivery.key("ack", identity.bare, said),
-            details={"message_id": identity.public, "ack": said},
+            key=delivery.key("ack", identity.bare, name),
+            details={"message_id": identity.public, "ack": name},
             contact=contact,
             group_id=group_id,
         )
     member = _member(delivery, item, identity) if group_id else None
-    value = _STATUSES.get(said)
+    value = _STATUSES.get(name)
     error = mapping(item, "error")
     who = [member.phone or member.lid or ""] if member else []
     return Event(
         # GOWS sends UNKNOWN without meaning anything by it.
         type="message.unknown" if value is None else "message.status",
-        key=delivery.key("ack", identity.bare, said, *who),
+        key=delivery.key("ack", identity.bare, name, *who),
         sender=delivery.sender,
         sender_id=delivery.session,
         contact=contact,
@@ -56,7 +56,7 @@ def _ack(delivery: Delivery) -> Event:
         status=Status(
             provider_message_id=identity.public,
             value=value,
-            raw_value=said if value is None else None,
+            raw_value=name if value is None else None,
             error=reported(error) if value == "failed" else None,
             participant=member,
         ),

@@ -130,9 +130,9 @@ def session_status(session: Object) -> ProviderStatus:
 
 
 def new_session(name: str, webhooks: list[Any]) -> Object:
-    """The body that creates and starts a session. Offline, so that the phone goes on telling of new messages.
+    """The body that creates and starts a session. Offline, so that the phone goes on showing new messages.
 
-    NOWEB keeps messages only where it is told to, and only what is kept can be asked for when an answer was lost.
+    NOWEB keeps messages only where it is configured to, and only what is kept can be asked for when an answer was lost.
     """
     noweb = {"markOnline": False, "store": {"enabled": True, "fullSync": False}}
     return {"name": name, "start": True, "config": present(noweb=noweb, webhooks=webhooks)}
@@ -202,8 +202,8 @@ def _webhook_check(session: Object, key: str, callback_url: str | None) -> Check
         if not ours:
             detail = "the webhooks of the session go to another address"
             return Check(name="webhook", passed=False, detail=detail, fix=fix, fatal=False)
-    heard = {event for entry in ours for event in listed(entry, "events") if isinstance(event, str)}
+    subscribed = {event for entry in ours for event in listed(entry, "events") if isinstance(event, str)}
     # With `*` everything comes.
-    missing = [] if "*" in heard else [event for event in EVENTS if event not in heard]
+    missing = [] if "*" in subscribed else [event for event in EVENTS if event not in subscribed]
     left_out = f"the webhook leaves out {', '.join(missing)}" if missing else None
     return Check(name="webhook", passed=not missing, detail=left_out, fix=fix, fatal=False)

@@ -32,7 +32,7 @@ def asked(http_request: Sample, root: str = "") -> ExpectedRequest:
     )
 
 
-def told(sample: Sample) -> Response | SendError:
+def answer_of(sample: Sample) -> Response | SendError:
     """The answer of a sample; where there is none, what the driver throws, who knows what was written."""
     if sample["http_response"] is not None:
         return recorded({"body_text": sample["http_response"].get("text"), **sample["http_response"]})

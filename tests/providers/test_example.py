@@ -1,4 +1,4 @@
-"""examples/threesixty as its author has it: installed, found by its entry point, tested, and told in the tutorial."""
+"""examples/threesixty as its author has it: installed, found by its entry point, tested, and in the tutorial."""
 
 import json
 import os
@@ -96,7 +96,7 @@ def test_it_is_checked_from_the_command_line(installed: Path) -> None:
 
 
 def test_it_is_checked_without_its_samples(installed: Path) -> None:
-    """As far as that goes, which is said."""
+    """As far as that goes, and it says how far."""
     done = run(installed, "-m", "ingress", "providers", "check", "threesixty")
     assert done.returncode == 0, done.stdout
     assert "FAILED" not in done.stdout

@@ -71,16 +71,16 @@ class Greedy(MetaBusiness, frozen=True, kw_only=True):
         return True
 
 
-class Telling(MetaBusiness, frozen=True, kw_only=True):
+class Leaking(MetaBusiness, frozen=True, kw_only=True):
     def send_message(self, message: MessageData) -> Flow[MessageResult]:
         response = yield Request(method="POST", url=f"https://x/?token={self.access_token}")
-        raise Rejected(f"it said {response.body!r}")
+        raise Rejected(f"it answered {response.body!r}")
 
 
 class Quoting(MetaBusiness, frozen=True, kw_only=True):
     def send_message(self, message: MessageData) -> Flow[MessageResult]:
         response = yield Request(method="POST", url="https://x/")
-        raise Rejected(f"it said {response.body!r}")
+        raise Rejected(f"it answered {response.body!r}")
 
 
 class Endless(MetaBusiness, frozen=True, kw_only=True):
@@ -118,7 +118,7 @@ def often(check: Callable[[Random], object]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "check", "said"),
+    ("kind", "check", "reason"),
     [
         (Trusting, lambda held: often(lambda random: held.check_forged(CASE, random)), "with a byte changed"),
         (Unsigned, lambda held: held.check_forged(CASE, Random(1)), "what in it proves who sent it"),
@@ -127,7 +127,7 @@ def often(check: Callable[[Random], object]) -> None:
         (Forgetful, lambda held: held.check_stable(CASE), "other keys"),
         (Repeating, lambda held: held.check_reading(CASE), "the same key"),
         (Greedy, lambda held: held.check_ownership(CASE), "about another number"),
-        (Telling, lambda held: held.check_secrets(), "a secret is in an address"),
+        (Leaking, lambda held: held.check_secrets(), "a secret is in an address"),
         (Quoting, lambda held: held.check_secrets(), "an error quotes a secret"),
         (Endless, lambda held: often(lambda random: held.check_ending("get_status", random)), "it still asks"),
         (Clumsy, lambda held: held.check_ending("get_status", Random(1)), "which is no SendError"),
@@ -139,10 +139,10 @@ def often(check: Callable[[Random], object]) -> None:
         (Modest, lambda held: held.check_registered(), "has another class"),
     ],
 )
-def test_what_is_wrong_is_found(kind: type[MetaBusiness], check: Callable[[Contract], None], said: str) -> None:
-    """And said in words that name it; the same check passes the provider as it is."""
+def test_what_is_wrong_is_found(kind: type[MetaBusiness], check: Callable[[Contract], None], reason: str) -> None:
+    """And the words name it; the same check passes the provider as it is."""
     check(contract())
-    with pytest.raises(ContractBroken, match=said):
+    with pytest.raises(ContractBroken, match=reason):
         check(contract(kind))
 
 
@@ -162,7 +162,7 @@ def test_a_token_alone_can_prove_who_sent_a_webhook() -> None:
     often(lambda random: held.check_forged(case, random))
 
 
-def test_a_provider_that_is_not_installed_is_told_how() -> None:
+def test_a_provider_that_is_not_installed_gets_advice() -> None:
     """The entry point to write, letter by letter."""
 
     class Elsewhere(MetaBusiness, frozen=True, kw_only=True):
@@ -189,7 +189,7 @@ SEND = {"message": {"to": {"phone": "+5511987654321"}, "content": {"type": "text
 
 
 @pytest.mark.parametrize(
-    ("file", "said"),
+    ("file", "reason"),
     [
         ("{", "bad.json: "),
         ({"request": {}}, "bad.json: Object missing required field `url`"),
@@ -200,14 +200,14 @@ SEND = {"message": {"to": {"phone": "+5511987654321"}, "content": {"type": "text
         ({**SEND, "exchanges": [{"answer": {"error": "Bang"}}]}, "bad.json: there is no error 'Bang'"),
     ],
 )
-def test_a_file_that_is_no_sample_is_named(folder: Callable[..., Samples], file: Any, said: str) -> None:
+def test_a_file_that_is_no_sample_is_named(folder: Callable[..., Samples], file: Any, reason: str) -> None:
     """With what is wrong in it."""
-    with pytest.raises(SampleError, match=said):
+    with pytest.raises(SampleError, match=reason):
         folder(bad=file)
 
 
 @pytest.mark.parametrize(
-    ("file", "said"),
+    ("file", "reason"),
     [
         ({"request": HOOK, "events": []}, "not as expected"),
         (
@@ -218,10 +218,10 @@ def test_a_file_that_is_no_sample_is_named(folder: Callable[..., Samples], file:
         ({"request": HOOK, "error": "Malformed"}, "was to raise Malformed"),
     ],
 )
-def test_a_webhook_that_gives_something_else_is_told(folder: Callable[..., Samples], file: Any, said: str) -> None:
+def test_a_webhook_that_gives_something_else_is_named(folder: Callable[..., Samples], file: Any, reason: str) -> None:
     """By the place in the event."""
     held = contract(samples=folder(case=file))
-    with pytest.raises(ContractBroken, match=said):
+    with pytest.raises(ContractBroken, match=reason):
         held.check_reading(held.samples.webhooks[0])
 
 
@@ -230,7 +230,7 @@ REFUSED = {"status": 400, "body": {"error": {"code": 131026}}}
 
 
 @pytest.mark.parametrize(
-    ("rest", "said"),
+    ("rest", "reason"),
     [
         ({}, "it makes another one: the request POST"),
         ({"exchanges": [{"request": REQUEST, "answer": REFUSED}]}, r"\$.body"),
@@ -242,10 +242,10 @@ REFUSED = {"status": 400, "body": {"error": {"code": 131026}}}
         ({"exchanges": [{"answer": REFUSED}, {"answer": REFUSED}]}, "makes 1 requests, not 2"),
     ],
 )
-def test_a_flow_that_does_something_else_is_told(folder: Callable[..., Samples], rest: Any, said: str) -> None:
+def test_a_flow_that_does_something_else_is_reported(folder: Callable[..., Samples], rest: Any, reason: str) -> None:
     """By the number of the request and the place in it, or by its end."""
     held = contract(samples=folder(case={**SEND, **rest}))
-    with pytest.raises(ContractBroken, match=said):
+    with pytest.raises(ContractBroken, match=reason):
         held.check_flow(held.samples.flows[0])
 
 
@@ -276,10 +276,10 @@ def test_the_command_checks_a_provider(
     monkeypatch.setattr(sys, "argv", ["ingress", "providers", "check", name])
     with pytest.raises(SystemExit) as ended:
         main()
-    told = capsys.readouterr().out
+    output = capsys.readouterr().out
     assert ended.value.code == 0
-    assert {line.split()[-1] for line in told.splitlines()} == {"ok"}
-    assert "capabilities say what can be sent" in told
+    assert {line.split()[-1] for line in output.splitlines()} == {"ok"}
+    assert "capabilities say what can be sent" in output
 
 
 @pytest.mark.parametrize(
@@ -305,16 +305,16 @@ def test_a_provider_that_refuses_what_is_genuine_is_found() -> None:
     assert "Unverified" in next(row for row in rows if row.title == "webhooks give what they say").broken[0]
 
 
-def test_what_needs_samples_is_said(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_needs_samples_is_named(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """Of a provider that the sandbox does not know."""
     monkeypatch.setattr("ingress.dev.sandbox.examples.examples", lambda name: None)
     monkeypatch.setattr(sys, "argv", ["ingress", "providers", "check", "meta_business"])
     with pytest.raises(SystemExit) as ended:
         main()
-    told = capsys.readouterr().out
+    output = capsys.readouterr().out
     assert ended.value.code == 0
-    assert "webhooks give what they say                        skipped: needs --samples" in told
-    assert "docs/writing-a-provider.md" in told
+    assert "webhooks give what they say                        skipped: needs --samples" in output
+    assert "docs/writing-a-provider.md" in output
 
 
 def test_the_command_tells_what_is_broken(
@@ -326,24 +326,24 @@ def test_the_command_tells_what_is_broken(
     monkeypatch.setattr(sys, "argv", ["ingress", "providers", "check", "meta_business", "--samples", str(tmp_path)])
     with pytest.raises(SystemExit) as ended:
         main()
-    told = capsys.readouterr().out
+    output = capsys.readouterr().out
     assert ended.value.code == 1
-    assert "FAILED\n    text: what parse gives, is not as expected" in told
+    assert "FAILED\n    text: what parse gives, is not as expected" in output
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "reason"),
     [(["carrier_pigeon"], "no provider 'carrier_pigeon'"), (["meta_business", "--samples", "/nowhere"], "no folder")],
 )
 def test_the_command_tells_what_it_cannot_check(
-    arguments: list[str], said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    arguments: list[str], reason: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """In one line."""
     monkeypatch.setattr(sys, "argv", ["ingress", "providers", "check", *arguments])
     with pytest.raises(SystemExit) as ended:
         main()
     assert ended.value.code == 1
-    assert said in capsys.readouterr().err
+    assert reason in capsys.readouterr().err
 
 
 def test_checking_needs_no_test_runner() -> None:

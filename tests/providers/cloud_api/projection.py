@@ -49,7 +49,7 @@ def project(event: Event) -> Flat:
         return {**_common(event), **_message(event, event.message)}
     if event.status is not None:
         return {**_common(event), **_status(event)}
-    return {**_common(event), **_news(event)}
+    return {**_common(event), **_update(event)}
 
 
 def _common(event: Event) -> Flat:
@@ -241,26 +241,26 @@ _FROM_PERSON = {"request_welcome", "marketing_preference"}
 _TO_PERSON = {"payment_status"}
 
 
-def _news(event: Event) -> Flat:
-    news = event.account
-    assert news is not None
+def _update(event: Event) -> Flat:
+    update = event.account
+    assert update is not None
     sender, person = event.sender, _address(event.contact)
     flat: Flat = {
         "kind": "other",
-        "type": news.kind,
-        "field": news.field,
-        "provider_message_id": news.details.get("message_id"),
-        "provider_health": news.health,
-        "errors": [_error(error) for error in news.errors],
-        **news.details,
+        "type": update.kind,
+        "field": update.field,
+        "provider_message_id": update.details.get("message_id"),
+        "provider_health": update.health,
+        "errors": [_error(error) for error in update.errors],
+        **update.details,
     }
-    inbound = news.kind in _FROM_PERSON or news.details.get("direction") == "inbound"
-    outbound = news.kind in _TO_PERSON or news.details.get("direction") == "outbound"
+    inbound = update.kind in _FROM_PERSON or update.details.get("direction") == "inbound"
+    outbound = update.kind in _TO_PERSON or update.details.get("direction") == "outbound"
     if inbound:
         flat |= {"from": person, "to": sender, **_person(event.contact)}
     elif outbound:
         flat |= {"from": sender, "to": person}
-    elif news.kind == "call_status":
+    elif update.kind == "call_status":
         flat |= {"to": person}
     return flat
 

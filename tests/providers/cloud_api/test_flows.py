@@ -125,7 +125,7 @@ def test_setup_tells_its_own_app_from_others(app_id: str, calls: int) -> None:
 
 @pytest.mark.parametrize("name", ["api_register", "api_register_wrong_pin"])
 def test_a_number_with_a_pin_is_registered(name: str) -> None:
-    """As in the sample, once the app is subscribed; a wrong PIN is Rejected, and not told."""
+    """As in the sample, once the app is subscribed; a wrong PIN is Rejected, and not quoted."""
     pin = sample(name)["http_request"]["json"]["pin"]
     account, error_code = with_pin(pin), sample(name)["outcome"].get("error_code")
     answers = [SUBSCRIBED, number_with(platform_type="NOT_APPLICABLE", status="PENDING"), answer_of(name)]
@@ -169,14 +169,14 @@ def test_without_a_pin_the_number_is_not_looked_at() -> None:
     assert asked.url.endswith("/subscribed_apps")
 
 
-def test_who_tests_a_number_that_is_not_registered_is_told_of_the_pin() -> None:
+def test_the_check_of_a_number_that_is_not_registered_advises_a_pin() -> None:
     answers = [number_with(platform_type="NOT_APPLICABLE", status="PENDING", health_status={})]
     found = checks(*answers, answer_of("api_phone_numbers_list"), SUBSCRIBED)
     assert not found["number"].passed
     assert "PIN" in (found["number"].fix or "")
 
 
-def test_a_short_secret_in_an_error_is_not_told() -> None:
+def test_a_short_secret_in_an_error_is_hidden() -> None:
     """A PIN has six digits."""
     quoting = answered({"error": {"code": 133005, "message": "the PIN 481516 is wrong"}}, 400)
     with pytest.raises(Rejected) as caught:
@@ -297,7 +297,7 @@ def test_an_unknown_field_is_asked_around() -> None:
 
 
 @pytest.mark.parametrize(
-    ("token", "passed", "told"),
+    ("token", "passed", "detail"),
     [
         ({"is_valid": True, "expires_at": 0, "scopes": SCOPES}, True, "the token does not expire"),
         ({"is_valid": True, "expires_at": 1793801400, "scopes": SCOPES}, True, "2026-11-04T14:10:00Z"),
@@ -307,14 +307,14 @@ def test_an_unknown_field_is_asked_around() -> None:
     ],
     ids=["for-ever", "for-a-while", "dead", "too-little", "empty"],
 )
-def test_the_token_is_looked_at_where_the_app_is_known(token: Any, passed: bool, told: str) -> None:
+def test_the_token_is_looked_at_where_the_app_is_known(token: Any, passed: bool, detail: str) -> None:
     """Validity, expiry and scopes; with the app's own token, which stands in no address."""
     account = msgspec.structs.replace(ACCOUNT, app_id="550987654321098")
     answers = [answer_of("api_number_ok"), answer_of("api_phone_numbers_list"), SUBSCRIBED, answered({"data": token})]
     found, requests = drive(account.validate_config(), answers)
     check = found[-1]
     assert (check.name, check.passed, check.fatal) == ("token", passed, False)
-    assert told in (check.detail or "")
+    assert detail in (check.detail or "")
     assert bool(check.fix) is not passed
     assert requests[-1].url == f"{ROOT}/v25.0/debug_token?input_token=TEST_ACCESS_TOKEN"
     assert requests[-1].headers == {"authorization": f"Bearer 550987654321098|{ACCOUNT.app_secret}"}
@@ -335,7 +335,7 @@ OURS, THEIRS = "https://gw.example.org/w/1", "https://old.example.org/w"
     ids=["number", "account", "app", "overridden", "nowhere"],
 )
 def test_the_address_of_messages_is_ours_or_not(addresses: Any, passed: bool) -> None:
-    """The number's own address wins over the account's, and that over the app's. None is told: they are secrets."""
+    """The number's own address wins over the account's, and that over the app's. None is shown: they are secrets."""
     number = answered({**sample("api_number_ok")["http_response"]["json"], "webhook_configuration": addresses})
     answers = [number, answer_of("api_phone_numbers_list"), SUBSCRIBED]
     found, _ = drive(ACCOUNT.validate_config(OURS), answers)
@@ -397,11 +397,11 @@ def test_templates_are_listed_page_by_page() -> None:
     assert (asked.method, asked.url) == requested(name)
     assert asked.headers == {"authorization": case["http_request"]["headers"]["Authorization"]}
     assert (len(page.templates), page.next) == (case["outcome"]["templates"], case["outcome"]["next_after"])
-    [told], [template] = case["http_response"]["json"]["data"], page.templates
+    [listed], [template] = case["http_response"]["json"]["data"], page.templates
     assert msgspec.to_builtins(template) == {
-        **{name: told[name] for name in ("id", "name", "language", "status", "category", "parameter_format")},
+        **{name: listed[name] for name in ("id", "name", "language", "status", "category", "parameter_format")},
         "quality": "GREEN",
-        "components": told["components"],
+        "components": listed["components"],
     }
     last = answered({"data": [], "paging": {"cursors": {"after": "MjQZD"}}})
     page, (asked,) = drive(ACCOUNT.list_templates(page.next), [last])
@@ -438,7 +438,7 @@ def test_where_a_medium_is() -> None:
 
 
 def test_a_digest_may_be_base64() -> None:
-    """As in webhooks: the length tells which it is."""
+    """As in webhooks: the length decides which it is."""
     body = sample("api_media_get_url")["http_response"]["json"]
     body["sha256"] = "xTNFAYbqwdX+JxPjR0QFCx4C8rss7NonQPyFwu5kEa4="
     medium, _ = drive(ACCOUNT.media("1"), [answered(body)])
@@ -485,8 +485,8 @@ def parts_of(request: UploadRequest, file: bytes) -> list[dict[str, Any]]:
         if (filename := part.get_filename()) is None:
             parts.append({"name": part_name, "value": content.decode()})
         else:
-            said = {"name": part_name, "filename": filename, "content_type": part["content-type"]}
-            parts.append({**said, "body_base64": base64.b64encode(content).decode()})
+            part_of = {"name": part_name, "filename": filename, "content_type": part["content-type"]}
+            parts.append({**part_of, "body_base64": base64.b64encode(content).decode()})
     return parts
 
 

@@ -255,7 +255,7 @@ def test_no_item_of_a_batch_is_lost() -> None:
 
 
 def test_an_id_that_is_too_long_is_none() -> None:
-    """It costs its item, which says nothing then, and no neighbour; what the item said is in raw."""
+    """It costs its item, which is empty then, and no neighbour; what the item had is in raw."""
     long = "wamid." + "x" * 900_000
     good = {"from": "5511987654321", "id": "wamid.good", "type": "text", "text": {"body": "x"}}
     change = messages({**good, "id": long}, good, statuses=[{"id": long, "status": "read"}])

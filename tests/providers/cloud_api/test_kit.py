@@ -16,7 +16,7 @@ from providers.testing import (
 )
 
 from ..flows import answered
-from ..kit_cases import asked, expected_error, send_case, told
+from ..kit_cases import answer_of, asked, expected_error, send_case
 from .envelopes import message_data
 from .projection import project
 from .samples import ACCOUNT, compact, names, sample, signed
@@ -41,7 +41,9 @@ def send(name: str) -> FlowCase:
     if case["http_request"] is None:
         error = ExpectedError(class_="Rejected", code=outcome["reason"])
     else:
-        exchanges = [Exchange(request=asked(case["http_request"], "https://graph.facebook.com"), answer=told(case))]
+        exchanges = [
+            Exchange(request=asked(case["http_request"], "https://graph.facebook.com"), answer=answer_of(case))
+        ]
     return send_case(name, read if receipts else message_data(envelope), exchanges, result=_result(case), error=error)
 
 

@@ -509,7 +509,7 @@ def found(answer: Response, message: MessageData | None = None) -> MessageResult
 
 
 def test_a_lost_message_is_found() -> None:
-    """Asked for as in the sample, and told by its words and by its time."""
+    """Asked for as in the sample, and recognised by its words and by its time."""
     result, (asked,) = drive(ACCOUNT.find_message(probe()), [LISTED])
     check_request(asked, "ops_reconcile_list")
     assert result is not None
@@ -534,7 +534,7 @@ def test_another_message_is_not_taken_for_it(difference: dict[str, Any]) -> None
     assert found(listing(difference)) is None
 
 
-def test_what_cannot_be_told_is_not_guessed() -> None:
+def test_what_cannot_be_recognised_is_not_guessed() -> None:
     """Two alike, none, a message of which nobody knows when it was asked for."""
     assert found(listing({}, {})) is None
     assert found(listing()) is None

@@ -47,11 +47,11 @@ def test_raw_is_the_item_of_a_batch() -> None:
 
 
 def test_a_retry_has_the_same_key() -> None:
-    """And so has the same status out of Event Streams: one fact, however often it is told."""
+    """And so has the same status out of Event Streams: one fact, however often it comes."""
     (first,), (again,) = ACCOUNT.parse(hook("msg_text_basic")), ACCOUNT.parse(hook("msg_text_retry_duplicate"))
     assert first == again
-    (told,) = ACCOUNT.parse(hook("status_delivered"))
-    assert told.key in {event.key for event in ACCOUNT.parse(hook("events_batch"))}
+    (event,) = ACCOUNT.parse(hook("status_delivered"))
+    assert event.key in {other.key for other in ACCOUNT.parse(hook("events_batch"))}
 
 
 @pytest.mark.parametrize("fields", [MESSAGE, STATUS], ids=["message", "status"])

@@ -15,7 +15,7 @@ from providers.testing import (
 )
 
 from ..flows import answered
-from ..kit_cases import asked, expected_error, send_case, told
+from ..kit_cases import answer_of, asked, expected_error, send_case
 from .envelopes import message_data
 from .projection import project
 from .samples import ACCOUNT, account_of, hook, names, sample
@@ -54,7 +54,7 @@ def _exchanges(name: str) -> list[Exchange]:
     fields = dict(case["http_request"]["form"]) | BEYOND.get(name, {})
     if "ContentVariables" in fields:
         fields["ContentVariables"] = json.dumps(json.loads(fields["ContentVariables"]), separators=(",", ":"))
-    last = Exchange(request=asked({**case["http_request"], "form": fields}), answer=told(case))
+    last = Exchange(request=asked({**case["http_request"], "form": fields}), answer=answer_of(case))
     if case["envelope"]["type"] != "interactive":
         return [last]
     # The content is looked for and made before the message is sent.

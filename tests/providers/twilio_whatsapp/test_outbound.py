@@ -97,7 +97,7 @@ def test_something_to_tap_is_made_and_then_sent(name: str) -> None:
 
 
 def test_content_that_is_there_is_not_made_again() -> None:
-    """It is told by its name, which is the digest of what it is; texts are variables."""
+    """It is found by its name, which is the digest of what it is; texts are variables."""
     envelope = sample("send_interactive_buttons")["envelope"]
     flow = ACCOUNT.send_message(message_data(envelope))
     name = dict(parse_qsl(first(flow).url.partition("?")[2]))["ContentName"]
@@ -309,7 +309,7 @@ def test_who_sends() -> None:
 
 @pytest.mark.parametrize(("valid_for_s", "period"), [(None, None), (1, "1"), (600, "600"), (86_400, "36000")])
 def test_how_long_a_message_may_wait_at_twilio(valid_for_s: int | None, period: str | None) -> None:
-    """As long as it is worth anything, within what Twilio allows; nothing is said where nobody said."""
+    """As long as it is worth anything, within what Twilio allows; without a limit none is sent."""
     data = msgspec.structs.replace(TEXT, valid_for_s=valid_for_s)
     assert fields(first(ACCOUNT.send_message(data))).get("ValidityPeriod") == period
 
@@ -319,7 +319,7 @@ def test_how_long_a_message_may_wait_at_twilio(valid_for_s: int | None, period: 
     [[], [{"name": {"formatted_name": "Ana"}}], [{"url": "https://x/a.vcf"}, {"url": "https://x/b.vcf"}], [{"url": 1}]],
 )
 def test_a_card_goes_out_as_the_one_file_it_is_in(cards: list[Any]) -> None:
-    """Twilio has no words for one; to another provider it may be told."""
+    """Twilio has no words for one; another provider may have some."""
     with pytest.raises(Unsupported) as caught:
         first(ACCOUNT.send_message(message({"type": "contacts", "contacts": cards})))
     assert caught.value.code == "contacts_unsupported"
@@ -351,8 +351,8 @@ def test_an_error_quotes_no_secret() -> None:
     request = first(account.send_message(TEXT))
     header = request.headers["authorization"].removeprefix("Basic ")
     secrets = ["secondary-token", "key-secret", account.auth_token, account.shared_key_secret, header]
-    said = {"code": 20003, "message": f"bad: {secrets}", "detail": header}
-    answer = answered(said, 401, {"twilio-request-id": "RQ1"})
+    problem = {"code": 20003, "message": f"bad: {secrets}", "detail": header}
+    answer = answered(problem, 401, {"twilio-request-id": "RQ1"})
     with pytest.raises(SendError) as caught:
         drive(account.send_message(TEXT), [answer])
     assert not [secret for secret in secrets if secret is not None and secret in str(caught.value)]

@@ -141,7 +141,7 @@ def test_the_settings_header_weakens_nothing(value: str) -> None:
 
 @pytest.mark.parametrize("value", ["algorithm=HMAC_SHA1", "algorithm=hmac_sha1", " Algorithm = HMAC_SHA1 "])
 def test_settings_that_say_the_usual(value: str) -> None:
-    """The Auth Token with SHA-1, said aloud."""
+    """The Auth Token with SHA-1, named in the header."""
     ACCOUNT.verify(with_header(hook("msg_text_basic"), SETTINGS, value))
 
 

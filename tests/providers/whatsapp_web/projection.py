@@ -2,7 +2,7 @@
 
 The samples give a message two ids: the serialized one as received, and the bare one, by which everything is
 correlated. We give it one: of our own messages the bare id, of others' the serialized one. So the serialized id
-of our own, what a quoted message said, and whether a place is a live one, are read off the event's `raw`, the only
+of our own, the text of a quoted message, and whether a place is a live one, are read off the event's `raw`, the only
 place that has them.
 """
 
@@ -44,7 +44,7 @@ def project(event: Event, media: dict[str, Media]) -> Flat:
         return {**common, **_message(event, event.message, media)}
     if event.status is not None:
         return {**common, **_status(event)}
-    return {**common, **_news(event)}
+    return {**common, **_update(event)}
 
 
 def bare(identity: str | None) -> str | None:
@@ -200,11 +200,11 @@ def _status(event: Event) -> Flat:
 _BY_KIND = {"ack_inbound", "status_broadcast", "newsletter"}
 
 
-def _news(event: Event) -> Flat:
-    news = event.account
-    assert news is not None
-    details = news.details
-    if news.kind == "session":
+def _update(event: Event) -> Flat:
+    update = event.account
+    assert update is not None
+    details = update.details
+    if update.kind == "session":
         return {
             "kind": "session",
             "type": details["state"],
@@ -214,7 +214,7 @@ def _news(event: Event) -> Flat:
         }
     return {
         "kind": "other",
-        "type": news.kind if news.kind in _BY_KIND else news.field,
+        "type": update.kind if update.kind in _BY_KIND else update.field,
         "provider_message_id": details.get("message_id"),
         "from": _address(event.contact) or event.group_id or details.get("chat_id"),
         "text": details.get("text"),

@@ -32,7 +32,7 @@ from .samples import ACCOUNT, API_KEY, CALLBACK, HMAC_KEY, ROOT, names, sample
 from .test_outbound import recorded
 
 # A call of no operation. An id that is asked for is known to nobody once the process dies that asked. Ours is made of
-# the correlation id, which is stored before: it costs no call, and tells whoever gets it back what it is about.
+# the correlation id, which is stored before: it costs no call, and whoever gets it back knows what it is about.
 UNASKED = {"ops_new_message_id"}
 
 MISSING = answered({"message": "Session not found", "error": "Not Found", "statusCode": 404}, 404)
@@ -383,7 +383,7 @@ def test_how_an_account_is_doing(fields: dict[str, Any], connected: bool, qualit
 
 
 def test_what_is_known_of_the_account() -> None:
-    """Number, name and engine, and when it was last heard of; no secret of its configuration."""
+    """Number, name and engine, and when it was last active; no secret of its configuration."""
     status, _ = drive(ACCOUNT.get_status(), [WORKING])
     assert status.session_info == {
         "state": "working",
@@ -531,7 +531,7 @@ def test_a_message_may_be_kept_under_the_hidden_number(first_answer: Response) -
 
 @pytest.mark.parametrize("listed", [[], [{"id": "true_15005550100@c.us_3EB0OTHER"}], {}, None])
 def test_a_message_that_is_not_found_may_still_go_out(listed: Any) -> None:
-    """So nothing is said about it, and nothing about one that looks like it."""
+    """So nothing is known about it, nor about one that looks like it."""
     result, _ = drive(ACCOUNT.find_message(ASKED), [Response(status=404), answered(listed)])
     assert result is None
 

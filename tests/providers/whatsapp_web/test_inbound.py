@@ -105,7 +105,7 @@ def test_another_session_is_not_ours() -> None:
 
 
 def test_the_number_may_come_from_the_configuration() -> None:
-    """Where a webhook does not tell who we are."""
+    """Where a webhook does not name our number."""
     account = msgspec.structs.replace(ACCOUNT, phone_number="+15005550199")
     (event,) = account.parse(hook("session_failed"))
     assert (event_of("session_failed").sender, event.sender) == (None, "+15005550199")
@@ -133,7 +133,7 @@ def test_a_hidden_number_is_never_taken_for_a_phone(name: str, phone: str | None
 
 
 def test_a_phone_with_a_hidden_twin_has_both() -> None:
-    """Where the chat shows the phone and the engine tells the hidden number."""
+    """Where the chat shows the phone and the engine shows the hidden number."""
     envelope = json.loads(sample("msg_text_noweb")["body"])
     envelope["payload"]["_data"]["key"]["remoteJidAlt"] = "98765432101234@lid"
     (event,) = parse(json.dumps(envelope).encode())
@@ -345,8 +345,8 @@ def test_forwarding_is_where_the_engine_has_it() -> None:
     """In the raw object, or beside its content."""
     assert message_of(changed("msg_text_webjs", _data={"isForwarded": True, "type": "chat"})).forwarded
     context = {"contextInfo": {"isForwarded": True, "forwardingScore": 127}}
-    told = message_of(changed("msg_text_noweb", _data={"message": {"extendedTextMessage": context}}))
-    assert (told.forwarded, told.frequently_forwarded) == (True, True)
+    message = message_of(changed("msg_text_noweb", _data={"message": {"extendedTextMessage": context}}))
+    assert (message.forwarded, message.frequently_forwarded) == (True, True)
 
 
 @pytest.mark.parametrize(
@@ -424,7 +424,7 @@ def test_what_a_state_means_for_sending(status: str | None, health: str) -> None
 
 
 def test_a_punished_account_is_degraded() -> None:
-    """Newest builds tell it beside the state."""
+    """The newest builds have it beside the state."""
     envelope = json.loads(sample("session_working")["body"])
     envelope["me"]["reachoutTimelock"] = {"isActive": True}
     envelope["me"]["messageCapping"] = {"cappingStatus": "CAPPED"}

@@ -17,7 +17,7 @@ from providers.whatsapp_web.addresses import chosen_id
 from providers.whatsapp_web.outbound import has_chosen_id
 
 from ..flows import answered
-from ..kit_cases import asked, expected_error, send_case, told
+from ..kit_cases import answer_of, asked, expected_error, send_case
 from .envelopes import message_data, recipient
 from .projection import project
 from .samples import ACCOUNT, hook, names, sample
@@ -53,7 +53,7 @@ def send(name: str) -> FlowCase:
     else:
         call = message_data(envelope)
     request = None if name in ANSWER_ONLY else _request(name, call)
-    exchanges.append(Exchange(request=request, answer=told(case)))
+    exchanges.append(Exchange(request=request, answer=answer_of(case)))
     if outcome.get("verify") == "check-exists":
         exchanges.append(Exchange(request=None, answer=answered({"numberExists": False})))
     key = outcome.get("message_key")
