@@ -15,13 +15,13 @@ import pytest
 from rich.console import Console
 
 from ingress.dev.demo.checks import (
-    Check,
+    CheckResult,
     CrashRecord,
     OtherRecord,
-    Outcome,
     Posted,
-    Replay,
-    Seen,
+    ReplayedSend,
+    SeenEvent,
+    SendOutcome,
     SendRecord,
     WebhookRecord,
     check_crash,
@@ -82,7 +82,7 @@ def _descendants(pid: int) -> list[int]:
 # ---------------------------------------------------------------- the checks
 
 
-def event(number: int, person: str = "ana", body: bytes | None = None) -> Seen:
+def event(number: int, person: str = "ana", body: bytes | None = None) -> SeenEvent:
     envelope = {
         "type": "message.received",
         "id": f"evt_{person}_{number}",
@@ -92,7 +92,7 @@ def event(number: int, person: str = "ana", body: bytes | None = None) -> Seen:
     return seen(msgspec.json.encode(envelope))
 
 
-def events() -> list[Seen]:
+def events() -> list[SeenEvent]:
     """Two people taking turns."""
     return [event(number, "ana" if number % 2 else "bia") for number in range(1, 9)]
 
@@ -119,7 +119,7 @@ def send_record() -> SendRecord:
     """Four sends, the second and third of them while the provider was down."""
     ids = [str(UUID(int=number)) for number in range(1, 5)]
     outcomes = [
-        Outcome(
+        SendOutcome(
             index=index,
             outage=index in (1, 2),
             status=200,
@@ -132,13 +132,13 @@ def send_record() -> SendRecord:
         accepted={UUID(id).hex: 1 for id in ids},
         by_fallback={outcomes[1].message_id, outcomes[2].message_id},
         statuses=dict.fromkeys(ids, "read"),
-        replays=[Replay(index=0, marked=True, same=True)],
+        replays=[ReplayedSend(index=0, marked=True, same=True)],
         calls_of_replays=0,
         repeated=0,
     )
 
 
-def failures(checks: list[Check]) -> list[tuple[str, str]]:
+def failures(checks: list[CheckResult]) -> list[tuple[str, str]]:
     return [(check.what, check.reason) for check in checks if not check.ok]
 
 
@@ -199,8 +199,8 @@ def answer(record: SendRecord, index: int, status: int = 200, **changes: Any) ->
         (lambda r: r.by_fallback.clear(), {"of the outage": "2 not so", "tell truly": "2 not so"}),
         (lambda r: r.by_fallback.add(r.outcomes[0].message_id), {"tell truly": "send 0"}),
         (lambda r: r.statuses.update({r.outcomes[0].answer["id"]: "sent"}), {"delivered or read": "send 0"}),
-        (lambda r: r.replays.append(Replay(index=1, marked=False, same=True)), {"as a replay": "send 1"}),
-        (lambda r: r.replays.append(Replay(index=1, marked=True, same=False)), {"as a replay": "send 1"}),
+        (lambda r: r.replays.append(ReplayedSend(index=1, marked=False, same=True)), {"as a replay": "send 1"}),
+        (lambda r: r.replays.append(ReplayedSend(index=1, marked=True, same=False)), {"as a replay": "send 1"}),
         (lambda r: setattr(r, "calls_of_replays", 1), {"provider calls": "1 too many"}),
         (lambda r: setattr(r, "repeated", 1), {"delivered to the CRM again": "1 too many"}),
     ],
@@ -227,7 +227,7 @@ def test_tampered_crashes_are_reported(tamper: Callable[[CrashRecord], Any], wro
     assert_reported(check_crash(record), wrong)
 
 
-def assert_reported(checks: list[Check], wrong: dict[str, str]) -> None:
+def assert_reported(checks: list[CheckResult], wrong: dict[str, str]) -> None:
     """Just the rows that *wrong* names fail, each for its reason."""
     found = failures(checks)
     assert len(found) == len(wrong), found
@@ -247,7 +247,7 @@ def test_the_table_tells_what_is_wrong() -> None:
 # ---------------------------------------------------------------- the other providers
 
 
-def other(**changes: Any) -> list[Check]:
+def other(**changes: Any) -> list[CheckResult]:
     record = {
         "provider": "Twilio",
         "posted": ["SM1", "SM2"],

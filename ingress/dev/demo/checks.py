@@ -13,7 +13,7 @@ from uuid import UUID
 import msgspec
 
 
-class Check(msgspec.Struct, frozen=True, kw_only=True):
+class CheckResult(msgspec.Struct, frozen=True, kw_only=True):
     """A row of the table."""
 
     what: str
@@ -29,7 +29,7 @@ class Check(msgspec.Struct, frozen=True, kw_only=True):
 # ---------------------------------------------------------------- events
 
 
-class Seen(msgspec.Struct, frozen=True, kw_only=True):
+class SeenEvent(msgspec.Struct, frozen=True, kw_only=True):
     """An event as somebody got it."""
 
     id: str
@@ -39,29 +39,29 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True):
     body: bytes
 
 
-class _Message(msgspec.Struct):
+class _EventMessage(msgspec.Struct):
     provider_message_id: str | None = None
 
 
-class _Data(msgspec.Struct):
-    message: _Message | None = None
+class _EventData(msgspec.Struct):
+    message: _EventMessage | None = None
 
 
-class _Envelope(msgspec.Struct):
+class _Event(msgspec.Struct):
     id: str
     sequence: int
     type: str
-    data: _Data
+    data: _EventData
 
 
-_decoder = msgspec.json.Decoder(_Envelope)
+_decoder = msgspec.json.Decoder(_Event)
 
 
-def seen(body: bytes) -> Seen:
+def seen(body: bytes) -> SeenEvent:
     """The event in *body*. Raises `msgspec.MsgspecError` where there is none."""
     event = _decoder.decode(body)
     message_id = event.data.message.provider_message_id if event.data.message else None
-    return Seen(id=event.id, sequence=event.sequence, type=event.type, provider_message_id=message_id, body=body)
+    return SeenEvent(id=event.id, sequence=event.sequence, type=event.type, provider_message_id=message_id, body=body)
 
 
 # ---------------------------------------------------------------- receiving
@@ -86,8 +86,8 @@ class Posted(msgspec.Struct, kw_only=True):
 
 class WebhookRecord(msgspec.Struct, kw_only=True):
     posted: Posted
-    stored: list[Seen]  # from GET /events, in its order
-    received: list[Seen]  # by the CRM, each at its first receipt
+    stored: list[SeenEvent]  # from GET /events, in its order
+    received: list[SeenEvent]  # by the CRM, each at its first receipt
     repeated: int  # events the CRM received more than once
     changed: int  # events of which the CRM got different bytes
     unverified: int  # deliveries whose signature or time was wrong
@@ -96,12 +96,12 @@ class WebhookRecord(msgspec.Struct, kw_only=True):
 
 class CrashRecord(msgspec.Struct, kw_only=True):
     posted: Posted
-    stored: list[Seen]
+    stored: list[SeenEvent]
     killed: bool
     acked_before_kill: int
 
 
-def check_webhooks(record: WebhookRecord) -> list[Check]:
+def check_webhooks(record: WebhookRecord) -> list[CheckResult]:
     posted = record.posted
     return [
         _answered(posted),
@@ -116,10 +116,10 @@ def check_webhooks(record: WebhookRecord) -> list[Check]:
     ]
 
 
-def check_crash(record: CrashRecord) -> list[Check]:
+def check_crash(record: CrashRecord) -> list[CheckResult]:
     posted = record.posted
     return [
-        Check(
+        CheckResult(
             what="SIGKILL in the middle of the POSTs",
             expected="yes",
             seen=f"after {record.acked_before_kill:,} messages" if record.killed else "no",
@@ -131,8 +131,8 @@ def check_crash(record: CrashRecord) -> list[Check]:
     ]
 
 
-def _answered(posted: Posted) -> Check:
-    return Check(
+def _answered(posted: Posted) -> CheckResult:
+    return CheckResult(
         what=f"messages in {posted.posts:,} POSTs, {posted.repeated:,} of them repeats, answered 200",
         expected=f"{posted.count + len(posted.unanswered):,}",
         seen=f"{posted.count:,}",
@@ -140,7 +140,7 @@ def _answered(posted: Posted) -> Check:
     )
 
 
-def _once(what: str, posted: Posted, events: Sequence[Seen]) -> Check:
+def _once(what: str, posted: Posted, events: Sequence[SeenEvent]) -> CheckResult:
     """Whether each message answered 200 is among *events* exactly once, and nothing is that nobody posted."""
     counts = Counter(event.provider_message_id or "" for event in events)
     truth = posted.ids
@@ -151,7 +151,7 @@ def _once(what: str, posted: Posted, events: Sequence[Seen]) -> Check:
         _listed("more than once", [message_id for message_id, count in counts.items() if count > 1]),
         _listed("nobody posted", [message_id for message_id in counts if message_id not in known]),
     )
-    return Check(
+    return CheckResult(
         what=f"of them {what}, exactly once",
         expected=f"{len(truth):,}",
         seen=f"{sum(counts[message_id] == 1 for message_id in truth):,}",
@@ -159,10 +159,10 @@ def _once(what: str, posted: Posted, events: Sequence[Seen]) -> Check:
     )
 
 
-def _rising(events: Sequence[Seen]) -> Check:
+def _rising(events: Sequence[SeenEvent]) -> CheckResult:
     """Whether a reader with a cursor saw each event once: sequences only go up."""
     falls = [later.id for former, later in pairwise(events) if later.sequence <= former.sequence]
-    return Check(
+    return CheckResult(
         what="sequences in GET /events that do not rise",
         expected="0",
         seen=f"{len(falls):,}",
@@ -170,14 +170,14 @@ def _rising(events: Sequence[Seen]) -> Check:
     )
 
 
-def _same_bytes(record: WebhookRecord) -> Check:
+def _same_bytes(record: WebhookRecord) -> CheckResult:
     stored = {event.id: event.body for event in record.stored}
     other = [event.id for event in record.received if stored.get(event.id) != event.body]
     reasons = (
         _listed("not the bytes of GET /events", other),
         f"{record.changed:,} with different bytes at each delivery" if record.changed else "",
     )
-    return Check(
+    return CheckResult(
         what="of these with the bytes of GET /events",
         expected=f"{len(record.received):,}",
         seen=f"{len(record.received) - len(other):,}",
@@ -185,7 +185,7 @@ def _same_bytes(record: WebhookRecord) -> Check:
     )
 
 
-def _ordered(what: str, posted: Posted, events: Sequence[Seen]) -> Check:
+def _ordered(what: str, posted: Posted, events: Sequence[SeenEvent]) -> CheckResult:
     """Whether the messages of each person came in the order they were posted. What is missing fails another check."""
     came: dict[str | None, int] = {}
     for place, event in enumerate(events):
@@ -196,7 +196,7 @@ def _ordered(what: str, posted: Posted, events: Sequence[Seen]) -> Check:
         if places != sorted(places):
             wrong.append(person)
     people = len(posted.by_person)
-    return Check(
+    return CheckResult(
         what=what,
         expected=f"{people:,}",
         seen=f"{people - len(wrong):,}",
@@ -207,7 +207,7 @@ def _ordered(what: str, posted: Posted, events: Sequence[Seen]) -> Check:
 # ---------------------------------------------------------------- sending
 
 
-class Outcome(msgspec.Struct, frozen=True, kw_only=True):
+class SendOutcome(msgspec.Struct, frozen=True, kw_only=True):
     """A send and its answer."""
 
     index: int
@@ -221,7 +221,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
         return UUID(self.answer["id"]).hex if "id" in self.answer else f"none of send {self.index}"
 
 
-class Replay(msgspec.Struct, frozen=True, kw_only=True):
+class ReplayedSend(msgspec.Struct, frozen=True, kw_only=True):
     """A send that was asked for again under its key."""
 
     index: int
@@ -230,16 +230,16 @@ class Replay(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SendRecord(msgspec.Struct, kw_only=True):
-    outcomes: list[Outcome]
+    outcomes: list[SendOutcome]
     accepted: dict[str, int]  # message id -> how often the provider accepted it
     by_fallback: set[str]  # ids of the messages that the fallback number accepted
     statuses: dict[str, str]  # id -> status, from GET /messages
-    replays: list[Replay]
+    replays: list[ReplayedSend]
     calls_of_replays: int  # sends that reached the provider because of them
     repeated: int  # events the CRM received more than once
 
 
-def check_sends(record: SendRecord) -> list[Check]:
+def check_sends(record: SendRecord) -> list[CheckResult]:
     outcomes = record.outcomes
     outage = [outcome for outcome in outcomes if outcome.outage]
     return [
@@ -256,7 +256,7 @@ def check_sends(record: SendRecord) -> list[Check]:
     ]
 
 
-def _accepted_once(record: SendRecord) -> Check:
+def _accepted_once(record: SendRecord) -> CheckResult:
     asked = {outcome.message_id for outcome in record.outcomes}
     once = [message_id for message_id in asked if record.accepted.get(message_id) == 1]
     reasons = (
@@ -264,7 +264,7 @@ def _accepted_once(record: SendRecord) -> Check:
         _listed("doubled", [message_id for message_id, count in record.accepted.items() if count > 1]),
         _listed("nobody asked for", [message_id for message_id in record.accepted if message_id not in asked]),
     )
-    return Check(
+    return CheckResult(
         what="messages the provider accepted exactly once",
         expected=f"{len(record.outcomes):,}",
         seen=f"{len(once):,}",
@@ -272,21 +272,21 @@ def _accepted_once(record: SendRecord) -> Check:
     )
 
 
-def _carried(outcome: Outcome, record: SendRecord) -> bool:
+def _carried(outcome: SendOutcome, record: SendRecord) -> bool:
     return outcome.answer.get("fallback_from") is not None and outcome.message_id in record.by_fallback
 
 
-def _true(outcome: Outcome, record: SendRecord) -> bool:
+def _true(outcome: SendOutcome, record: SendRecord) -> bool:
     return (outcome.answer.get("fallback_from") is not None) == (outcome.message_id in record.by_fallback)
 
 
-def _reached(outcome: Outcome, record: SendRecord) -> bool:
+def _reached(outcome: SendOutcome, record: SendRecord) -> bool:
     return record.statuses.get(outcome.answer.get("id", "")) in ("delivered", "read", "played")
 
 
-def _replayed(record: SendRecord) -> Check:
+def _replayed(record: SendRecord) -> CheckResult:
     other = [f"send {replay.index}" for replay in record.replays if not (replay.marked and replay.same)]
-    return Check(
+    return CheckResult(
         what="repeated Idempotency-Keys given the same answer, as a replay",
         expected=f"{len(record.replays):,}",
         seen=f"{len(record.replays) - len(other):,}",
@@ -308,16 +308,16 @@ class OtherRecord(msgspec.Struct, kw_only=True):
     statuses: list[str]  # of the messages that were sent, from GET /messages
 
 
-def check_others(records: Iterable[OtherRecord]) -> list[Check]:
+def check_others(records: Iterable[OtherRecord]) -> list[CheckResult]:
     return [check for record in records for check in _check_other(record)]
 
 
-def _check_other(record: OtherRecord) -> list[Check]:
+def _check_other(record: OtherRecord) -> list[CheckResult]:
     reached = [status for status in record.statuses if status in ("delivered", "read", "played")]
     return [
         _same(f"{record.provider}: messages in GET /events, exactly once", record.posted, record.stored),
         _same(f"{record.provider}: messages that it accepted, exactly once", record.sent, record.accepted),
-        Check(
+        CheckResult(
             what=f"{record.provider}: of them delivered or read",
             expected=f"{len(record.sent):,}",
             seen=f"{len(reached):,}",
@@ -326,7 +326,7 @@ def _check_other(record: OtherRecord) -> list[Check]:
     ]
 
 
-def _same(what: str, expected: Sequence[str], found: Sequence[str]) -> Check:
+def _same(what: str, expected: Sequence[str], found: Sequence[str]) -> CheckResult:
     counts = Counter(found)
     reasons = (
         _listed("missing", [one for one in expected if one not in counts]),
@@ -334,24 +334,24 @@ def _same(what: str, expected: Sequence[str], found: Sequence[str]) -> Check:
         _listed("nobody's", [one for one in counts if one not in set(expected)]),
     )
     right = sum(counts[one] == 1 for one in expected)
-    return Check(what=what, expected=f"{len(expected):,}", seen=f"{right:,}", reason=_joined(reasons))
+    return CheckResult(what=what, expected=f"{len(expected):,}", seen=f"{right:,}", reason=_joined(reasons))
 
 
 # ---------------------------------------------------------------- rows
 
 
-def _each(what: str, wanted: Sequence[Outcome], right: Sequence[Outcome]) -> Check:
+def _each(what: str, wanted: Sequence[SendOutcome], right: Sequence[SendOutcome]) -> CheckResult:
     fine = {outcome.index for outcome in right}
     wrong = [
         f"send {outcome.index}: {outcome.status} {outcome.answer.get('code', '')}".rstrip()
         for outcome in wanted
         if outcome.index not in fine
     ]
-    return Check(what=what, expected=f"{len(wanted):,}", seen=f"{len(right):,}", reason=_listed("not so", wrong))
+    return CheckResult(what=what, expected=f"{len(wanted):,}", seen=f"{len(right):,}", reason=_listed("not so", wrong))
 
 
-def _none(what: str, count: int) -> Check:
-    return Check(what=what, expected="0", seen=f"{count:,}", reason=f"{count:,} too many" if count else "")
+def _none(what: str, count: int) -> CheckResult:
+    return CheckResult(what=what, expected="0", seen=f"{count:,}", reason=f"{count:,} too many" if count else "")
 
 
 def _listed(what: str, items: Sequence[str]) -> str:

@@ -12,7 +12,7 @@ from ..sandbox import TwilioSimulator, WahaSimulator, example_sender, example_se
 from .checks import OtherRecord
 from .screen import Bar, Screen
 from .service import Service
-from .stage import Api, SceneBroken, Stage, found_organization
+from .stage import SceneBroken, ServiceApi, Stage, found_organization
 
 INBOUND, AT_ONCE = 100, 10
 SENDS = 10
@@ -104,7 +104,7 @@ async def _waha(waha: WahaSimulator) -> Other:
 
 
 async def _play(stage: Stage, service: Service, other: Other, bar: Bar) -> OtherRecord:
-    api = Api(service.url, stage.session)
+    api = ServiceApi(service.url, stage.session)
     await found_organization(api, service.platform_key)
     body = {"provider_type": other.provider_type, "config_data": other.config_data, "is_active": True}
     await api.must("POST", "/integrations/whatsapp/provider/configure", body)
@@ -141,7 +141,7 @@ async def _play(stage: Stage, service: Service, other: Other, bar: Bar) -> Other
     )
 
 
-async def _settled(api: Api, sends: int) -> list[str]:
+async def _settled(api: ServiceApi, sends: int) -> list[str]:
     """The statuses of all messages, once people have them, or nothing more comes."""
     until = time.monotonic() + STALLED_S
     while True:

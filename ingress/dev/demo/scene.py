@@ -14,7 +14,7 @@ import uvloop
 
 from ..embedded.folder import ServersError
 from ..embedded.launcher import EmbeddedServers
-from .checks import Check, check_crash, check_others, check_sends, check_webhooks
+from .checks import CheckResult, check_crash, check_others, check_sends, check_webhooks
 from .others import play_others
 from .screen import Screen
 from .sends import play_sends
@@ -62,7 +62,7 @@ def _play(webhooks: int, sends: int) -> int:
 
 async def _scenes(
     screen: Screen, service: Service, webhooks: int, sends: int, started: float
-) -> list[tuple[str, list[Check]]]:
+) -> list[tuple[str, list[CheckResult]]]:
     crash = max(CRASH_AT_LEAST, round(webhooks * CRASH_SHARE))
     async with staged(service) as stage:
         screen.line(f"PostgreSQL, Valkey, the service and two simulators are up: {time.monotonic() - started:.1f} s.")

@@ -8,7 +8,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from .checks import Check
+from .checks import CheckResult
 
 PLAIN_WIDTH = 132  # where nobody's terminal sets one: a log file has no edge to wrap at
 LABEL = "   {task.description:<20}"
@@ -57,7 +57,7 @@ class Screen:
         with Progress(*columns, console=self._console) as progress:
             yield Bars(progress)
 
-    def table(self, scenes: Sequence[tuple[str, Sequence[Check]]], took_s: float) -> None:
+    def table(self, scenes: Sequence[tuple[str, Sequence[CheckResult]]], took_s: float) -> None:
         """Every check of every scene, and one line that sums them up."""
         table = Table("", "what", "expected", "seen", "ok", title_justify="left")
         for column in table.columns[2:4]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..sandbox import Refuse, message_id_of
-from .checks import Outcome, Replay, SendRecord
+from .checks import ReplayedSend, SendOutcome, SendRecord
 from .screen import Bar, Screen
 from .stage import Stage
 
@@ -56,15 +56,15 @@ async def play_sends(screen: Screen, stage: Stage, sends: int) -> SendRecord:
     )
 
 
-async def _send_all(stage: Stage, indexes: Sequence[int], bar: Bar, *, outage: bool = False) -> list[Outcome]:
+async def _send_all(stage: Stage, indexes: Sequence[int], bar: Bar, *, outage: bool = False) -> list[SendOutcome]:
     """Send the messages of *indexes*, CONCURRENCY at a time; their outcomes, in order."""
     free = asyncio.Semaphore(CONCURRENCY)
 
-    async def one(index: int) -> Outcome:
+    async def one(index: int) -> SendOutcome:
         async with free:
             answer = await stage.api.call("POST", "/send", _body(index), _key(index))
             bar.advance(1)
-            return Outcome(index=index, outage=outage, status=answer.status, answer=answer.json)
+            return SendOutcome(index=index, outage=outage, status=answer.status, answer=answer.json)
 
     return list(await asyncio.gather(*(one(index) for index in indexes)))
 
@@ -84,7 +84,7 @@ def _body(index: int) -> dict[str, Any]:
     return {"to": to, "content": contents[index % len(contents)]}
 
 
-async def _settled(stage: Stage, outcomes: list[Outcome], bar: Bar) -> dict[str, str]:
+async def _settled(stage: Stage, outcomes: list[SendOutcome], bar: Bar) -> dict[str, str]:
     """Message id -> status, once all are delivered or read, or nothing changes any more."""
     wanted = {outcome.answer.get("id") for outcome in outcomes}
     changed_at, former = time.monotonic(), Counter[str]()
@@ -100,12 +100,12 @@ async def _settled(stage: Stage, outcomes: list[Outcome], bar: Bar) -> dict[str,
         await asyncio.sleep(LOOK_EVERY_S)
 
 
-async def _replay(stage: Stage, outcomes: list[Outcome]) -> list[Replay]:
+async def _replay(stage: Stage, outcomes: list[SendOutcome]) -> list[ReplayedSend]:
     """POST the same sends again, under their old keys."""
     replays = []
     for outcome in outcomes:
         again = await stage.api.call("POST", "/send", _body(outcome.index), _key(outcome.index))
         marked = again.headers.get("idempotency-replayed") == "true"
         same = (again.status, again.json) == (outcome.status, outcome.answer)
-        replays.append(Replay(index=outcome.index, marked=marked, same=same))
+        replays.append(ReplayedSend(index=outcome.index, marked=marked, same=same))
     return replays

@@ -8,7 +8,7 @@ import aiohttp
 import msgspec
 
 from ..sandbox import CrmSimulator, MetaNumber, MetaSimulator, RetryPolicy, example_number
-from .checks import Seen, seen
+from .checks import SeenEvent, seen
 from .service import Service
 
 PROVIDER = "meta_business"
@@ -23,7 +23,7 @@ class SceneBroken(Exception):
     """The scene cannot go on; the message says what was not as it should be."""
 
 
-class Answer(msgspec.Struct, frozen=True):
+class ServiceAnswer(msgspec.Struct, frozen=True):
     status: int
     headers: Any  # a multidict: names in any case
     body: bytes
@@ -38,7 +38,7 @@ class _Page(msgspec.Struct):
     next: int
 
 
-class Api:
+class ServiceApi:
     """The service as an organization's CRM uses it."""
 
     def __init__(self, url: str, session: aiohttp.ClientSession) -> None:
@@ -52,12 +52,14 @@ class Api:
         if organization_id is not None:
             self._headers["x-org-id"] = organization_id
 
-    async def call(self, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None) -> Answer:
+    async def call(
+        self, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None
+    ) -> ServiceAnswer:
         """One request and its answer, whatever the status."""
         data = None if body is None else msgspec.json.encode(body)
         sent = {**self._headers, "content-type": "application/json", **(headers or {})}
         async with self._session.request(method, self._url + path, data=data, headers=sent) as answer:
-            return Answer(answer.status, answer.headers, await answer.read())
+            return ServiceAnswer(answer.status, answer.headers, await answer.read())
 
     async def must(self, method: str, path: str, body: Any = None) -> Any:
         """The decoded answer of a request that has to succeed. Raises `SceneBroken`."""
@@ -66,9 +68,9 @@ class Api:
             raise SceneBroken(f"{method} {path} was answered {answer.status}: {answer.body.decode(errors='replace')}")
         return answer.json
 
-    async def events(self, after: int = 0) -> list[Seen]:
+    async def events(self, after: int = 0) -> list[SeenEvent]:
         """All events above *after*, page by page, as `GET /events` gives them."""
-        found: list[Seen] = []
+        found: list[SeenEvent] = []
         while True:
             answer = await self.call("GET", f"/events?after={after}&limit={EVENTS_PAGE}")
             if answer.status != 200:
@@ -94,7 +96,7 @@ class Api:
 class Stage(msgspec.Struct, frozen=True):
     meta: MetaSimulator
     crm: CrmSimulator
-    api: Api
+    api: ServiceApi
     session: aiohttp.ClientSession
     active: MetaNumber
     fallback: MetaNumber
@@ -110,7 +112,7 @@ async def staged(service: Service) -> AsyncIterator[Stage]:
         aiohttp.ClientSession(timeout=timeout, trust_env=False) as session,
     ):
         await service.ready(session)
-        api = Api(service.url, session)
+        api = ServiceApi(service.url, session)
         await found_organization(api, service.platform_key)
         active, fallback = example_number(1), example_number(2)
         await _configure(api, meta, active, is_active=True)
@@ -121,7 +123,7 @@ async def staged(service: Service) -> AsyncIterator[Stage]:
         yield Stage(meta, crm, api, session, active, fallback)
 
 
-async def found_organization(api: Api, platform_key: str) -> None:
+async def found_organization(api: ServiceApi, platform_key: str) -> None:
     """An organization of our own; *api* acts as it from here on."""
     api.act_as(platform_key)
     organization = await api.must("POST", "/organizations", {"name": "Demo"})
@@ -129,7 +131,7 @@ async def found_organization(api: Api, platform_key: str) -> None:
     api.act_as((await api.must("POST", "/keys", {"name": "demo", "scopes": SCOPES}))["key"])
 
 
-async def _configure(api: Api, meta: MetaSimulator, number: MetaNumber, *, is_active: bool) -> str:
+async def _configure(api: ServiceApi, meta: MetaSimulator, number: MetaNumber, *, is_active: bool) -> str:
     """The config id of *number*, which has a port of its own, so that it alone can refuse connections."""
     base_url = await meta.add_number(number, own_port=True)
     body = {

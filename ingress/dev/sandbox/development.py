@@ -26,7 +26,7 @@ from .waha.bodies import example_session
 from .waha.simulator import WahaSimulator
 
 
-class Account(msgspec.Struct, frozen=True):
+class SimulatedAccount(msgspec.Struct, frozen=True):
     """One simulated account: what configures it, and how its simulator learns where its webhooks go."""
 
     provider: str
@@ -35,7 +35,7 @@ class Account(msgspec.Struct, frozen=True):
     point_to: Callable[[str], Awaitable[None]]
 
     def __repr__(self) -> str:
-        return f"Account({self.provider!r})"
+        return f"SimulatedAccount({self.provider!r})"
 
 
 class Development:
@@ -102,7 +102,11 @@ class Development:
         }
 
     async def _configs(
-        self, session: aiohttp.ClientSession, facts: dict[str, Any], former: dict[str, Any], accounts: list[Account]
+        self,
+        session: aiohttp.ClientSession,
+        facts: dict[str, Any],
+        former: dict[str, Any],
+        accounts: list[SimulatedAccount],
     ) -> list[dict[str, Any]]:
         """The configs of a former run if their providers are where they look for them, else new ones."""
         kept: list[dict[str, Any]] = former.get("configs", [])
@@ -122,7 +126,7 @@ class Development:
         return made
 
     async def _configure(
-        self, session: aiohttp.ClientSession, headers: dict[str, str], account: Account, active: bool
+        self, session: aiohttp.ClientSession, headers: dict[str, str], account: SimulatedAccount, active: bool
     ) -> dict[str, Any]:
         body = {
             "provider_type": account.provider,
@@ -154,7 +158,7 @@ class Development:
             return made
 
 
-async def _meta(meta: MetaSimulator, index: int, port: int) -> Account:
+async def _meta(meta: MetaSimulator, index: int, port: int) -> SimulatedAccount:
     """With a port of its own: whatever is done to one number's connections, the other is there to fall back to."""
     number = example_number(index)
     base_url = await meta.add_number(number, own_port=True, port=_free(port))
@@ -163,20 +167,20 @@ async def _meta(meta: MetaSimulator, index: int, port: int) -> Account:
         # The app's own callback; the number's override was set by the service, in its first run.
         await meta.add_number(msgspec.structs.replace(number, webhook_url=url))
 
-    return Account("meta_business", f"Sandbox number {index}", number.config_data(base_url), point_to)
+    return SimulatedAccount("meta_business", f"Sandbox number {index}", number.config_data(base_url), point_to)
 
 
-async def _twilio(twilio: TwilioSimulator) -> Account:
+async def _twilio(twilio: TwilioSimulator) -> SimulatedAccount:
     sender = example_sender()
     base_url = await twilio.add_number(sender)
 
     async def point_to(url: str) -> None:
         await twilio.add_number(msgspec.structs.replace(sender, webhook_url=url))
 
-    return Account("twilio_whatsapp", "Sandbox Twilio sender", sender.config_data(base_url), point_to)
+    return SimulatedAccount("twilio_whatsapp", "Sandbox Twilio sender", sender.config_data(base_url), point_to)
 
 
-async def _waha(waha: WahaSimulator) -> Account:
+async def _waha(waha: WahaSimulator) -> SimulatedAccount:
     phone = example_session()
     base_url = await waha.add_session(phone)
 
@@ -185,7 +189,7 @@ async def _waha(waha: WahaSimulator) -> Account:
         if not any(hook["url"] == url for hook in state.webhooks):
             state.config = {"webhooks": [{"url": url, "events": ["*"], "hmac": {"key": phone.hmac_key}}]}
 
-    return Account("whatsapp_web", "Sandbox phone", phone.config_data(base_url), point_to)
+    return SimulatedAccount("whatsapp_web", "Sandbox phone", phone.config_data(base_url), point_to)
 
 
 def _meta_ports(former: dict[str, Any]) -> list[int]:

@@ -11,7 +11,7 @@ T = TypeVar("T")
 Route = Callable[..., Awaitable[Any]]  # (request, **names in the pattern) -> anything msgspec encodes
 
 
-class NotFound(Exception):
+class UnknownName(Exception):
     """Nothing has that name; answered 404."""
 
 
@@ -40,7 +40,7 @@ class Routes:
         _, function, names = found
         try:
             return json_response(await function(request, **names))
-        except NotFound as error:
+        except UnknownName as error:
             return json_response({"error": str(error)}, 404)
         except (msgspec.MsgspecError, ValueError) as error:
             return json_response({"error": str(error)}, 400)

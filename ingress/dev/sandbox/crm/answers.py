@@ -19,31 +19,31 @@ from ..listener import reset, vanish
 CHUNK = b"x" * 65536
 
 
-class Answer(msgspec.Struct, frozen=True, kw_only=True, tag_field="answer", forbid_unknown_fields=True):
+class CrmAnswer(msgspec.Struct, frozen=True, kw_only=True, tag_field="answer", forbid_unknown_fields=True):
     """Base of all answers."""
 
 
-class CrmStatus(Answer, frozen=True, kw_only=True, tag="crm_status"):
+class CrmStatus(CrmAnswer, frozen=True, kw_only=True, tag="crm_status"):
     status: int = 200
     retry_after: float | None = None  # seconds
     headers: dict[str, str] = {}
     body: str = ""
 
 
-class CrmHang(Answer, frozen=True, kw_only=True, tag="crm_hang"):
+class CrmHang(CrmAnswer, frozen=True, kw_only=True, tag="crm_hang"):
     pass
 
 
-class CrmReset(Answer, frozen=True, kw_only=True, tag="crm_reset"):
+class CrmReset(CrmAnswer, frozen=True, kw_only=True, tag="crm_reset"):
     pass
 
 
-class CrmSlow(Answer, frozen=True, kw_only=True, tag="crm_slow"):
+class CrmSlow(CrmAnswer, frozen=True, kw_only=True, tag="crm_slow"):
     seconds: float
     status: int = 200
 
 
-class CrmFlood(Answer, frozen=True, kw_only=True, tag="crm_flood"):
+class CrmFlood(CrmAnswer, frozen=True, kw_only=True, tag="crm_flood"):
     size_bytes: int = 200 * 1024 * 1024
     status: int = 200
 

@@ -48,15 +48,15 @@ class _Conversation(msgspec.Struct):
     id: str | None = None
 
 
-class _Data(msgspec.Struct):
+class _DeliveredData(msgspec.Struct):
     conversation: _Conversation | None = None
 
 
-class _Envelope(msgspec.Struct):
+class _DeliveredEvent(msgspec.Struct):
     id: str | None = None
     type: str | None = None
     sequence: int | None = None
-    data: _Data | None = None
+    data: _DeliveredData | None = None
 
 
 class DeliveryRecord:
@@ -76,9 +76,9 @@ class DeliveryRecord:
 
     def arrived(self, endpoint: str, event_id: str | None, body: bytes, problem: str | None) -> Delivered:
         try:
-            event = msgspec.json.decode(body, type=_Envelope)
+            event = msgspec.json.decode(body, type=_DeliveredEvent)
         except msgspec.MsgspecError:
-            event, problem = _Envelope(), problem or "the body is not our envelope"
+            event, problem = _DeliveredEvent(), problem or "the body is not our envelope"
         if problem is None and event.id not in (None, event_id):
             problem = "webhook-id is not the event's id"
         conversation = event.data.conversation if event.data else None

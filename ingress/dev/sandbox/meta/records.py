@@ -20,7 +20,7 @@ class SendCall(ArrivedSend, kw_only=True):
     wamid: str | None = None  # None: not accepted
 
 
-class Receipt(msgspec.Struct, frozen=True):
+class MetaReceipt(msgspec.Struct, frozen=True):
     """A message of a person that was marked as read."""
 
     phone_number_id: str
@@ -33,7 +33,7 @@ class GroundTruth(Ledger[AcceptedMessage, SendCall]):
 
     def forget(self) -> None:
         super().forget()
-        self.receipts: list[Receipt] = []
+        self.receipts: list[MetaReceipt] = []
 
     def arrived(self, phone_number_id: str, tracker: str | None) -> SendCall:
         call = SendCall(phone_number_id=phone_number_id, tracker=tracker)

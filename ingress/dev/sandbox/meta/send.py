@@ -10,7 +10,7 @@ from .. import faults, faulty_answers
 from ..faulty_answers import Work
 from .bodies import Body, encode, new_wamid
 from .errors import GraphError
-from .records import Receipt, SendCall
+from .records import MetaReceipt, SendCall
 from .validation import check_product, check_receipt, check_send
 from .world import MetaWorld, NumberState
 
@@ -23,7 +23,9 @@ async def send(
     number = state.number
     if "status" in body:
         check_receipt(body)
-        world.receipts.append(Receipt(number.phone_number_id, body["message_id"], typing="typing_indicator" in body))
+        world.receipts.append(
+            MetaReceipt(number.phone_number_id, body["message_id"], typing="typing_indicator" in body)
+        )
         return await perform(world, state.script.standing, request, _success)
     tracker = body.get("biz_opaque_callback_data")
     call = world.arrived(number.phone_number_id, tracker if isinstance(tracker, str) else None)

@@ -25,7 +25,7 @@ _CONTENT_SID = re.compile(r"HX[0-9a-fA-F]{32}")
 _PLACE = re.compile(r"geo:(-?[0-9]{1,2}(?:\.[0-9]+)?),(-?[0-9]{1,3}(?:\.[0-9]+)?)(\|[^|]+)?")
 
 
-class Order(msgspec.Struct, frozen=True, kw_only=True):
+class CheckedSend(msgspec.Struct, frozen=True, kw_only=True):
     """A send that is in order. *fails_with*: what it will fail with all the same, once WhatsApp has seen it."""
 
     sender: TwilioSender
@@ -39,7 +39,7 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
         return any(name == "MediaUrl" for name, _ in self.form)
 
 
-def check_send(form: Form, senders: list[TwilioSender], contents: Mapping[str, TwilioContent]) -> Order:
+def check_send(form: Form, senders: list[TwilioSender], contents: Mapping[str, TwilioContent]) -> CheckedSend:
     """The send that *form* asks for, of an account that has *senders* and *contents*."""
     fields = dict(form)
     for name in fields:
@@ -56,7 +56,7 @@ def check_send(form: Form, senders: list[TwilioSender], contents: Mapping[str, T
     if period is not None and not (re.fullmatch(r"[0-9]{1,5}", period) and 1 <= int(period) <= 36000):
         raise TwilioError(21624)
     body, fails_with = _content(form, fields, contents)
-    return Order(sender=sender, form=form, body=body, is_picked="From" in fields, fails_with=fails_with)
+    return CheckedSend(sender=sender, form=form, body=body, is_picked="From" in fields, fails_with=fails_with)
 
 
 def _sender(fields: dict[str, str], senders: list[TwilioSender]) -> TwilioSender:

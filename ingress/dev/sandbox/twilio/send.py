@@ -12,7 +12,7 @@ from ..faulty_answers import Work
 from .bodies import Body, Form, message_resource, new_sid
 from .errors import TwilioError
 from .records import TwilioSend
-from .rules import Order, check_send
+from .rules import CheckedSend, check_send
 from .world import SenderState, TwilioWorld
 
 FORM = "application/x-www-form-urlencoded"
@@ -37,7 +37,7 @@ async def send(world: TwilioWorld, account_sid: str, request: web.BaseRequest) -
 
 
 async def accept(
-    world: TwilioWorld, state: SenderState, call: TwilioSend, fault: faults.AnyFault | None, order: Order
+    world: TwilioWorld, state: SenderState, call: TwilioSend, fault: faults.AnyFault | None, order: CheckedSend
 ) -> web.Response:
     """Take the message: from here on a person has it. Returns Twilio's answer."""
     sid = new_sid(world.rng, "MM" if order.has_media else "SM")

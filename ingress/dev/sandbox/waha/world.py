@@ -29,7 +29,7 @@ from .records import WahaMessage, WahaSend, WahaTruth
 from .session import QR_CODES, AckPolicy, SessionState
 
 
-class Delivery(msgspec.Struct, frozen=True):
+class WahaDelivery(msgspec.Struct, frozen=True):
     """One webhook on its way to one address."""
 
     url: str
@@ -237,7 +237,7 @@ class WahaWorld(World[WahaSession, SessionState, WahaMessage, WahaSend], WahaTru
         if deliveries := self._addressed(state, news):
             self.spawn(self._deliver(deliveries))
 
-    def _addressed(self, state: SessionState, news: News) -> list[Delivery]:
+    def _addressed(self, state: SessionState, news: News) -> list[WahaDelivery]:
         deliveries = []
         for event in news.events:
             raw = waha_encode(
@@ -256,7 +256,7 @@ class WahaWorld(World[WahaSession, SessionState, WahaMessage, WahaSend], WahaTru
             self.undeliverable += 1
         return deliveries
 
-    def _delivery(self, hook: Body, raw: bytes) -> Delivery:
+    def _delivery(self, hook: Body, raw: bytes) -> WahaDelivery:
         """With as many tries as the webhook's own configuration allows, at the pace of the sandbox."""
         custom = [(one["name"], one["value"]) for one in hook.get("customHeaders") or ()]
         key = (hook.get("hmac") or {}).get("key")
@@ -265,9 +265,9 @@ class WahaWorld(World[WahaSession, SessionState, WahaMessage, WahaSend], WahaTru
         retry = self.webhooks.retry
         if attempts is not None:
             retry = msgspec.structs.replace(retry, tries=min(retry.tries, attempts + 1))
-        return Delivery(hook["url"], raw, headers, retry)
+        return WahaDelivery(hook["url"], raw, headers, retry)
 
-    async def _deliver(self, deliveries: list[Delivery]) -> list[PostResult]:
+    async def _deliver(self, deliveries: list[WahaDelivery]) -> list[PostResult]:
         posts = [self.webhooks.post(one.url, one.raw, one.headers, one.retry) for one in deliveries]
         results = await asyncio.gather(*posts)
         self.changed()
