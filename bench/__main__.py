@@ -12,7 +12,7 @@ from typing import Any
 from . import report
 from .contenders import Contenders, start_all
 from .databases import rows
-from .load import Target, flat_out, paced
+from .load import LoadTarget, flat_out, paced
 from .processes import ROOT
 from .without import PATHS
 
@@ -81,7 +81,7 @@ def measure(contenders: Contenders, options: argparse.Namespace) -> dict[str, An
     }
 
 
-def alternate(targets: dict[str, Target], options: argparse.Namespace) -> report.Rounds:
+def alternate(targets: dict[str, LoadTarget], options: argparse.Namespace) -> report.Rounds:
     """The best of each target in each round, after a warm-up; in turn, so that the machine's other work hits all alike.
 
     At its best: a handler that only answers is full with few requests in flight, and slower with many; one that
@@ -99,7 +99,7 @@ def alternate(targets: dict[str, Target], options: argparse.Namespace) -> report
     return {name: [turn[name] for turn in turns] for name in targets}
 
 
-def acks(targets: dict[str, Target], options: argparse.Namespace) -> report.Rounds:
+def acks(targets: dict[str, LoadTarget], options: argparse.Namespace) -> report.Rounds:
     """How long a webhook waits for its answer at rates that leave the servers idle most of the time."""
     runs: report.Rounds = {}
     for rate in ACK_RATES:

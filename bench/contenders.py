@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from .databases import database, storage
-from .load import Target, paced
+from .load import LoadTarget, paced
 from .pool import APP_SECRET, Pool, sends, webhooks
-from .processes import Server, log, python_server
+from .processes import ServerProcess, log, python_server
 from .provider import provider
-from .service import Service, service
+from .service import ServiceProcess, service
 
 IDLE_S = 3
 
@@ -20,11 +20,11 @@ IDLE_S = 3
 class Contenders:
     """What can be loaded, by name. "bare" is the framework alone, or for sends the bare forwarder."""
 
-    ingest: dict[str, Target] = field(default_factory=dict)
-    send: dict[str, Target] = field(default_factory=dict)
+    ingest: dict[str, LoadTarget] = field(default_factory=dict)
+    send: dict[str, LoadTarget] = field(default_factory=dict)
     rss_mb: dict[str, float | None] = field(default_factory=dict)  # idle, after one request of each kind
     service_database: str | None = None
-    services: Callable[..., AbstractContextManager[list[dict[str, Target]]]] = field(init=False)
+    services: Callable[..., AbstractContextManager[list[dict[str, LoadTarget]]]] = field(init=False)
 
 
 def start_all(folder: Path, stack: ExitStack, with_service: bool) -> Contenders:
@@ -32,10 +32,10 @@ def start_all(folder: Path, stack: ExitStack, with_service: bool) -> Contenders:
     server_url, redis_url = stack.enter_context(storage(folder / "storage"))
     provider_url = stack.enter_context(provider(folder)).url
     hooks, messages = webhooks(folder), sends(folder)
-    contenders, servers = Contenders(), dict[str, Server]()
+    contenders, servers = Contenders(), dict[str, ServerProcess]()
 
     @contextmanager
-    def services(*without: str | None) -> Iterator[list[dict[str, Target]]]:
+    def services(*without: str | None) -> Iterator[list[dict[str, LoadTarget]]]:
         """New ones, each as it is (None) or without a fast path: what can be loaded of each, by part."""
         with ExitStack() as until:
             urls = [until.enter_context(database(server_url, f"bench_{path or 'whole'}")) for path in without]
@@ -46,7 +46,7 @@ def start_all(folder: Path, stack: ExitStack, with_service: bool) -> Contenders:
 
     contenders.services = services
 
-    def baseline(name: str) -> Server:
+    def baseline(name: str) -> ServerProcess:
         env = {
             "DATABASE_URL": refinement_database,
             "BENCH_PROVIDER_URL": provider_url,
@@ -56,11 +56,11 @@ def start_all(folder: Path, stack: ExitStack, with_service: bool) -> Contenders:
         return servers[name]
 
     refinement_database = stack.enter_context(database(server_url, "bench_refinement"))
-    contenders.ingest["bare"] = Target("bare", baseline("bare"), hooks, hooks.head("/webhook"))
-    contenders.send["bare"] = Target("forwarder", baseline("forwarder"), messages, messages.head("/send"))
+    contenders.ingest["bare"] = LoadTarget("bare", baseline("bare"), hooks, hooks.head("/webhook"))
+    contenders.send["bare"] = LoadTarget("forwarder", baseline("forwarder"), messages, messages.head("/send"))
     refinement = baseline("refinement")
-    contenders.ingest["refinement"] = Target("refinement", refinement, hooks, hooks.head("/webhook"))
-    contenders.send["refinement"] = Target("refinement", refinement, messages, messages.head("/send"))
+    contenders.ingest["refinement"] = LoadTarget("refinement", refinement, hooks, hooks.head("/webhook"))
+    contenders.send["refinement"] = LoadTarget("refinement", refinement, messages, messages.head("/send"))
     if with_service:
         url = contenders.service_database = stack.enter_context(database(server_url, "bench_service"))
         ours = stack.enter_context(service(folder, url, redis_url, provider_url))
@@ -75,9 +75,9 @@ def start_all(folder: Path, stack: ExitStack, with_service: bool) -> Contenders:
     return contenders
 
 
-def _targets(ours: Service, hooks: Pool, messages: Pool) -> dict[str, Target]:
+def _targets(ours: ServiceProcess, hooks: Pool, messages: Pool) -> dict[str, LoadTarget]:
     authorization = {"Authorization": f"Bearer {ours.key}"}
     return {
-        "ingest": Target("service", ours.server, hooks, hooks.head(ours.webhook_path)),
-        "send": Target("service", ours.server, messages, messages.head("/send", authorization)),
+        "ingest": LoadTarget("service", ours.server, hooks, hooks.head(ours.webhook_path)),
+        "send": LoadTarget("service", ours.server, messages, messages.head("/send", authorization)),
     }

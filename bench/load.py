@@ -14,7 +14,7 @@ import httptools
 import uvloop
 
 from .pool import Pool
-from .processes import Server
+from .processes import ServerProcess
 
 TIMEOUT_S = 10
 UNKNOWN_RPS = 40_000  # requests made for each second of a server's first run; later ones know its pace
@@ -24,7 +24,7 @@ SCRIPT = Path(__file__).with_name("wrk.lua")
 
 
 @dataclass(frozen=True)
-class Run:
+class MeasuredRun:
     """What one run saw. *answers* counts all of them, *refused* those with a status of 400 or more."""
 
     connections: int
@@ -46,11 +46,11 @@ class Run:
 
 
 @dataclass
-class Target:
+class LoadTarget:
     """One server under test, and how far into the pool it has come: it never sees a request twice."""
 
     name: str
-    server: Server
+    server: ServerProcess
     pool: Pool
     head: bytes
     seen: int = 0
@@ -71,7 +71,7 @@ class Target:
         return (self.head + tail for tail in self.pool.tails(self.take(count), count))
 
 
-def flat_out(target: Target, seconds: float, connections: int, threads: int = 1) -> Run:
+def flat_out(target: LoadTarget, seconds: float, connections: int, threads: int = 1) -> MeasuredRun:
     """As much as *connections* get through, each waiting for its answer before the next request."""
     pace = max(2 * target.fastest, LEAST_RPS) if target.fastest else UNKNOWN_RPS
     count = round(pace * seconds)
@@ -87,19 +87,19 @@ def flat_out(target: Target, seconds: float, connections: int, threads: int = 1)
     return run
 
 
-def paced(target: Target, rate: int, seconds: float, connections: int) -> Run:
+def paced(target: LoadTarget, rate: int, seconds: float, connections: int) -> MeasuredRun:
     """*rate* requests a second whatever the answers do; latency counts from when each one was due."""
     return _counted(target, lambda: uvloop.run(_open_loop(target, rate, seconds, connections)))
 
 
-def _counted(target: Target, load: Callable[[], Run]) -> Run:
+def _counted(target: LoadTarget, load: Callable[[], MeasuredRun]) -> MeasuredRun:
     before_s = target.server.cpu_s()
     run = load()
     target.accepted += run.accepted
     return replace(run, cpu_us=(target.server.cpu_s() - before_s) / max(1, run.answers) * 1e6)
 
 
-def _wrk(wrk: str, target: Target, count: int, seconds: float, connections: int, threads: int) -> Run:
+def _wrk(wrk: str, target: LoadTarget, count: int, seconds: float, connections: int, threads: int) -> MeasuredRun:
     first = target.take(count * threads)
     options = [
         f"-t{threads}",
@@ -114,17 +114,17 @@ def _wrk(wrk: str, target: Target, count: int, seconds: float, connections: int,
     figures = json.loads(output.splitlines()[-1])
     if figures.pop("exhausted"):
         raise RuntimeError(f"{target.name} took more than the {count * threads} requests made for {seconds} s")
-    return Run(connections=connections, **figures)
+    return MeasuredRun(connections=connections, **figures)
 
 
-class Connection(asyncio.Protocol):
+class ClientConnection(asyncio.Protocol):
     """One keep-alive connection with one request in flight at most."""
 
     def __init__(self) -> None:
         self._answer: asyncio.Future[int] = asyncio.get_running_loop().create_future()
 
     @classmethod
-    async def open(cls, port: int) -> "Connection":
+    async def open(cls, port: int) -> "ClientConnection":
         _, connection = await asyncio.get_running_loop().create_connection(cls, "127.0.0.1", port)
         return connection
 
@@ -156,7 +156,7 @@ class Connection(asyncio.Protocol):
         self._transport.close()
 
 
-class Tally:
+class AnswerTally:
     """Latencies and failures of a run in progress."""
 
     def __init__(self, connections: int) -> None:
@@ -165,30 +165,32 @@ class Tally:
         self.refused = self.broken = 0
         self.began = time.perf_counter()
 
-    async def ask(self, connection: Connection, request: bytes, since: float) -> Connection:
+    async def ask(self, connection: ClientConnection, request: bytes, since: float) -> ClientConnection:
         """Ask and note the answer; the connection to go on with, a new one where the old one broke."""
         try:
             status = await connection.ask(request)
         except (OSError, TimeoutError):
             self.broken += 1
             connection.close()
-            return await Connection.open(connection._transport.get_extra_info("peername")[1])
+            return await ClientConnection.open(connection._transport.get_extra_info("peername")[1])
         self.latencies_ms.append((time.perf_counter() - since) * 1e3)
         self.refused += status >= 400
         return connection
 
-    def run(self) -> Run:
+    def run(self) -> MeasuredRun:
         seconds, answers = time.perf_counter() - self.began, len(self.latencies_ms)
         percentiles = quantiles(self.latencies_ms, n=100) if answers > 1 else [float("nan")] * 99
-        return Run(self.connections, seconds, answers, self.refused, self.broken, percentiles[49], percentiles[98])
+        return MeasuredRun(
+            self.connections, seconds, answers, self.refused, self.broken, percentiles[49], percentiles[98]
+        )
 
 
-async def _closed_loop(target: Target, count: int, seconds: float, connections: int) -> Run:
+async def _closed_loop(target: LoadTarget, count: int, seconds: float, connections: int) -> MeasuredRun:
     requests = target.requests(count)
-    opened = [await Connection.open(target.port) for _ in range(connections)]
-    tally = Tally(connections)
+    opened = [await ClientConnection.open(target.port) for _ in range(connections)]
+    tally = AnswerTally(connections)
 
-    async def work(connection: Connection) -> None:
+    async def work(connection: ClientConnection) -> None:
         while (now := time.perf_counter()) < tally.began + seconds:
             request = next(requests, None)
             if request is None:
@@ -200,11 +202,11 @@ async def _closed_loop(target: Target, count: int, seconds: float, connections: 
     return tally.run()
 
 
-async def _open_loop(target: Target, rate: int, seconds: float, connections: int) -> Run:
-    idle = asyncio.Queue[Connection]()  # first in, first out: none rests until the server closes it
+async def _open_loop(target: LoadTarget, rate: int, seconds: float, connections: int) -> MeasuredRun:
+    idle = asyncio.Queue[ClientConnection]()  # first in, first out: none rests until the server closes it
     for _ in range(connections):
-        idle.put_nowait(await Connection.open(target.port))
-    tally = Tally(connections)
+        idle.put_nowait(await ClientConnection.open(target.port))
+    tally = AnswerTally(connections)
 
     async def one(request: bytes, due: float) -> None:
         idle.put_nowait(await tally.ask(await idle.get(), request, due))

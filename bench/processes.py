@@ -15,7 +15,7 @@ START_TIMEOUT_S = 30
 
 
 @dataclass(frozen=True)
-class Server:
+class ServerProcess:
     pid: int
     port: int
 
@@ -48,7 +48,7 @@ def free_port() -> int:
 
 
 @contextmanager
-def start(name: str, command: list[str], port: int, folder: Path, env: Mapping[str, str]) -> Iterator[Server]:
+def start(name: str, command: list[str], port: int, folder: Path, env: Mapping[str, str]) -> Iterator[ServerProcess]:
     """Run *command* until the block ends; the block begins when *port* takes connections."""
     with (folder / f"{name}.log").open("ab") as output:
         process = subprocess.Popen(
@@ -60,7 +60,7 @@ def start(name: str, command: list[str], port: int, folder: Path, env: Mapping[s
             if process.poll() is not None or time.monotonic() > deadline:
                 raise RuntimeError(f"{name} does not start:\n{log(folder, name)}")
             time.sleep(0.05)
-        yield Server(process.pid, port)
+        yield ServerProcess(process.pid, port)
         if process.poll() is not None:
             raise RuntimeError(f"{name} ended by itself:\n{log(folder, name)}")
     finally:
@@ -73,7 +73,7 @@ def start(name: str, command: list[str], port: int, folder: Path, env: Mapping[s
 
 
 @contextmanager
-def python_server(name: str, app: str, folder: Path, env: Mapping[str, str]) -> Iterator[Server]:
+def python_server(name: str, app: str, folder: Path, env: Mapping[str, str]) -> Iterator[ServerProcess]:
     """Run an ASGI app the way the service runs: one uvicorn process, uvloop, httptools, no access log."""
     port = free_port()
     options = ["--loop", "uvloop", "--http", "httptools", "--no-access-log", "--log-level", "warning"]

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from .pool import PHONE_NUMBER_ID, WABA_ID
-from .processes import Server, free_port, python_server, start
+from .processes import ServerProcess, free_port, python_server, start
 
 NGINX = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/usr/local/sbin")
 
@@ -76,7 +76,7 @@ access_log off; default_type application/json; keepalive_requests 1000000000; ke
 
 
 @contextmanager
-def provider(folder: Path) -> Iterator[Server]:
+def provider(folder: Path) -> Iterator[ServerProcess]:
     """Run the stand-in until the block ends."""
     if not NGINX:
         with python_server("provider", "bench.provider:app", folder, {}) as server:

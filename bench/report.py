@@ -6,10 +6,10 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from .load import WRK, Run
+from .load import WRK, MeasuredRun
 from .provider import NGINX
 
-Rounds = dict[str, list[Run]]  # by server, in the order they ran
+Rounds = dict[str, list[MeasuredRun]]  # by server, in the order they ran
 
 
 def figures(rounds: Rounds) -> dict[str, Any]:

@@ -14,12 +14,12 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from .pool import APP_SECRET, PHONE_NUMBER_ID, WABA_ID
-from .processes import Server, free_port, start
+from .processes import ServerProcess, free_port, start
 
 
 @dataclass(frozen=True)
-class Service:
-    server: Server
+class ServiceProcess:
+    server: ServerProcess
     key: str
     webhook_path: str
 
@@ -27,7 +27,7 @@ class Service:
 @contextmanager
 def service(
     folder: Path, database_url: str, redis_url: str, provider_url: str, without: str | None = None
-) -> Iterator[Service]:
+) -> Iterator[ServiceProcess]:
     """Run the service, or what it is *without* a fast path, until the block ends."""
     module = ["bench.without", without] if without else ["ingress"]
     command = [sys.executable, "-m", *module, "serve"]
@@ -48,7 +48,7 @@ def service(
     }
     with start(f"service_{without}" if without else "service", command, port, folder, env) as server:
         key, webhook_url = _set_up(server.url, platform_key, provider_url)
-        yield Service(server, key, urlsplit(webhook_url).path)
+        yield ServiceProcess(server, key, urlsplit(webhook_url).path)
 
 
 def _set_up(url: str, platform_key: str, provider_url: str) -> tuple[str, str]:

@@ -39,7 +39,7 @@ UNBOUNDED = {**UNLIMITED, "INGRESS_CONNECTIONS_PER_ADDRESS": "0"}
 SWITCH = "/integrations/whatsapp/provider"
 
 
-class Member:
+class ClusterMember:
     """One process, and its lives."""
 
     def __init__(self, name: str, url: Served, process: Process, history: History) -> None:
@@ -112,15 +112,17 @@ class Cluster:
     history: History
     settings: Settings
     servers: EmbeddedServers
-    members: list[Member]
+    members: list[ClusterMember]
     meta: MetaSimulator
     twilio: TwilioSimulator
     session: aiohttp.ClientSession
 
-    def pick(self) -> Member:
+    def pick(self) -> ClusterMember:
         return random.choice([member for member in self.members if member.alive])
 
-    async def call(self, kind: str, member: Member, key: str, method: str, path: str, **more: Any) -> Answer | None:
+    async def call(
+        self, kind: str, member: ClusterMember, key: str, method: str, path: str, **more: Any
+    ) -> Answer | None:
         """One request to *member*; None: no answer. It is part of the history."""
         gateway, asked = Gateway(member.url, "", self.session, self.meta), time()
         try:
@@ -187,7 +189,7 @@ async def cluster(
                 **limits,
             }
             process = Process(environment, folder / f"process{number}.log")
-            made.members.append(Member(f"process {number}", url, process, made.history))
+            made.members.append(ClusterMember(f"process {number}", url, process, made.history))
         made.meta, made.twilio = MetaSimulator(), TwilioSimulator()
         made.meta.webhooks, made.twilio.webhooks = Poster(made), Poster(made)
         timeout = aiohttp.ClientTimeout(total=30)

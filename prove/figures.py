@@ -13,7 +13,7 @@ from ingress.dev.sandbox import Refuse
 
 from .cluster import Cluster, cluster
 from .history import History, check
-from .load import CLIENTS, Plan, Run
+from .load import CLIENTS, LoadRun, Plan
 from .propagation import quantile_s, shown
 from .protection import calls_per_send, flooded
 
@@ -50,7 +50,7 @@ async def measured(folder: Path, plan: Plan, *, whole: bool = True) -> tuple[His
     """Play *plan*: its history, and the figures with their violations; the *whole* takes a minute more."""
     started = time()
     async with cluster(folder) as playing:
-        run = Run(playing, plan)
+        run = LoadRun(playing, plan)
         await run.play()
         found = figures(run)
         found["violations"] = check(run.history)  # before anything else is sent that is not in it
@@ -71,7 +71,7 @@ async def _protection(playing: Cluster) -> dict[str, Any]:
     return {"calls_per_send": round(calls, 2), "flooded_ms": shown(beside), "flood_growth_ms": shown(beside - alone)}
 
 
-def figures(run: Run) -> dict[str, Any]:
+def figures(run: LoadRun) -> dict[str, Any]:
     history = run.history
     made = [one for one in history.switches if one.changed and one.answered]
     calm = [one for one in made if not _troubled(run, one.asked, one.answered or 0.0)]
@@ -108,7 +108,7 @@ def figures(run: Run) -> dict[str, Any]:
     }
 
 
-def _troubled(run: Run, since: float, until: float) -> bool:
+def _troubled(run: LoadRun, since: float, until: float) -> bool:
     """Whether a process was stopped or down, or Redis in trouble, at some time in between."""
     return any(began <= until and since <= ended for began, ended in run.trouble)
 

@@ -40,7 +40,7 @@ class Send(msgspec.Struct):
     config: str | None = None  # as answered
 
 
-class Message(msgspec.Struct):
+class MessageRow(msgspec.Struct):
     """The row of a send, after all is over."""
 
     key: str
@@ -59,7 +59,7 @@ class Attempt(msgspec.Struct):
     begun: float
 
 
-class Delivery(msgspec.Struct):
+class DeliveredSend(msgspec.Struct):
     """The provider's own word that a person got a message, and from which config's number."""
 
     message: str
@@ -105,9 +105,9 @@ class Sample(msgspec.Struct):
 class History(msgspec.Struct):
     switches: list[Switch] = []
     sends: list[Send] = []
-    messages: list[Message] = []
+    messages: list[MessageRow] = []
     attempts: list[Attempt] = []
-    deliveries: list[Delivery] = []
+    deliveries: list[DeliveredSend] = []
     calls: list[Call] = []
     acknowledged: list[str] = []  # the facts in webhooks that were answered 200
     posted: list[str] = []  # those in any webhook

@@ -21,8 +21,8 @@ from ingress.storage.database import Database
 from ingress.storage.vault import Vault
 from tests.gateway import Answer, Organization, eventually
 
-from .cluster import SWITCH, Cluster, Member
-from .history import Attempt, Delivery, History, Message, Read, Sample, Send, Switch
+from .cluster import SWITCH, Cluster, ClusterMember
+from .history import Attempt, DeliveredSend, History, MessageRow, Read, Sample, Send, Switch
 from .propagation import Propagation
 
 CLIENTS = 8
@@ -47,7 +47,7 @@ class Plan(msgspec.Struct, frozen=True):
     seed: int = 1
 
 
-class Run:
+class LoadRun:
     """One organization with three configs at two providers, and everything that happens to it."""
 
     def __init__(self, cluster: Cluster, plan: Plan) -> None:
@@ -109,7 +109,7 @@ class Run:
 
     # ---------------------------------------------------------------- clients
 
-    async def _send(self, client: int, number: int, at: Member | None = None) -> None:
+    async def _send(self, client: int, number: int, at: ClusterMember | None = None) -> None:
         """As a CRM does: again under the same key where the answer was lost, until somebody knows of it."""
         key = f"{client}-{number}"
         body = {"to": f"+55119{self._random.randrange(10**8):08d}", "body": key}
@@ -122,7 +122,7 @@ class Run:
         if answer.status == 200:
             send.answered, send.config = time(), answer.json["config_id"]
 
-    async def _switch(self, _: int, at: Member | None = None) -> None:
+    async def _switch(self, _: int, at: ClusterMember | None = None) -> None:
         """Of some kind; *at* a certain process, to any config that is not active."""
         (version, active), dice = self._known, self._random.random() if at is None else 0.5
         # Now and then to what is active already, as who lost an answer does.
@@ -166,7 +166,7 @@ class Run:
         if result is not None and result.delivered:
             self.history.acknowledged += facts
 
-    async def _read(self, member: Member) -> None:
+    async def _read(self, member: ClusterMember) -> None:
         """Ask one process again and again what is active."""
         while not self._stop.is_set():
             if member.alive:
@@ -177,7 +177,7 @@ class Run:
                     self.history.reads.append(Read(life, asked, time(), body["version"], body["config_id"]))
             await self._pause()
 
-    async def _call(self, kind: str, path: str, at: Member | None, **more: Any) -> Answer | None:
+    async def _call(self, kind: str, path: str, at: ClusterMember | None, **more: Any) -> Answer | None:
         """POST to *at*, or to any."""
         return await self.cluster.call(kind, at or self.cluster.pick(), self.organization.key, "POST", path, **more)
 
@@ -206,7 +206,7 @@ class Run:
                 await self._redis_trouble(client, REDIS_TROUBLE[kill % 4])
                 self.trouble.append((began, time()))
 
-    async def _stall(self, kill: int, stalled: Member, other: Member) -> None:
+    async def _stall(self, kill: int, stalled: ClusterMember, other: ClusterMember) -> None:
         """Stop a process with sends half done, switch at another one, let it go on: what it believes is the past.
 
         Without the fence it would write those attempts after the switch was acknowledged, at the version before.
@@ -292,7 +292,7 @@ class Run:
             for row in await connection.fetch(
                 "select idempotency_key, id::text, state, status from messages where organization_id = $1", id
             ):
-                history.messages.append(Message(*row))
+                history.messages.append(MessageRow(*row))
             for row in await connection.fetch(
                 "select message_id::text, number, version, config_id::text, extract(epoch from started_at)::float8"
                 " from attempts where organization_id = $1",
@@ -330,6 +330,6 @@ class Run:
         history.broken = verdict.reason and f"entry {verdict.broken}: {verdict.reason}"
 
 
-def _delivery(tracker: str | None, config: str) -> Delivery:
+def _delivery(tracker: str | None, config: str) -> DeliveredSend:
     found = message_id_of(tracker or "")
-    return Delivery(str(UUID(found)) if len(found) == 32 else found, config)
+    return DeliveredSend(str(UUID(found)) if len(found) == 32 else found, config)

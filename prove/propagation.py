@@ -7,7 +7,7 @@ from typing import Any
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from .cluster import Cluster, Member
+from .cluster import Cluster, ClusterMember
 
 NAME = "whatsapp_ingress_provider_switch_propagation_seconds"
 FENCE = "whatsapp_ingress_fence_rejections"
@@ -25,7 +25,7 @@ class Propagation:
         self.redis_down: Buckets = Counter()
         self.fenced = 0
 
-    async def before_end_of(self, member: Member) -> None:
+    async def before_end_of(self, member: ClusterMember) -> None:
         """Keep what *member* has counted: it is about to be killed."""
         buckets, fenced = await self._scrape(member)
         self.all.update(buckets)
@@ -44,7 +44,7 @@ class Propagation:
             buckets.update((await self._scrape(member))[0])
             buckets.subtract(before[member.name])
 
-    async def _scrape(self, member: Member) -> tuple[Buckets, int]:
+    async def _scrape(self, member: ClusterMember) -> tuple[Buckets, int]:
         async with self._cluster.session.get(f"{member.url.operations}/metrics") as answer:
             text = await answer.text()
         buckets: Buckets = Counter()

@@ -25,9 +25,9 @@ from ingress.dev.sandbox.meta.bodies import signed_headers
 from ingress.settings import Settings, variable
 from tests.gateway import Organization, eventually
 
-from ..cluster import Cluster, Member, cluster
+from ..cluster import Cluster, ClusterMember, cluster
 from ..figures import Figure
-from .storms import STORMS, Target
+from .storms import STORMS, AttackTarget
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 RESULTS = ROOT / "prove" / "attacks.json"
@@ -76,7 +76,7 @@ def p99(values: list[float]) -> float | None:
 class Watch:
     """The quiet tenant, the orchestrator and the machine's own figures, from addresses of their own."""
 
-    def __init__(self, cluster: Cluster, member: Member, quiet: Organization) -> None:
+    def __init__(self, cluster: Cluster, member: ClusterMember, quiet: Organization) -> None:
         self.seen = Seen()
         self._member, self._quiet = member, quiet
         self._people = cluster.meta.inbound(quiet.numbers[0])
@@ -187,12 +187,12 @@ def _port(url: str) -> int:
     return int(url.rpartition(":")[2])
 
 
-async def _storm(name: str, member: Member, loud: Organization, seconds: float) -> None:
+async def _storm(name: str, member: ClusterMember, loud: Organization, seconds: float) -> None:
     if name == "nothing":
         await asyncio.sleep(seconds)
         return
     webhook_path = "/webhooks" + loud.configs[0]["webhook_url"].partition("/webhooks")[2]
-    target = Target(
+    target = AttackTarget(
         port=_port(member.url),
         metrics_port=_port(member.url.operations),
         seconds=seconds,

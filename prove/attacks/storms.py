@@ -26,7 +26,7 @@ ITEMS = 49_000
 PIECE = b"x" * 65_536
 
 
-class Target(msgspec.Struct, frozen=True, kw_only=True):
+class AttackTarget(msgspec.Struct, frozen=True, kw_only=True):
     """What an attacker knows: where the service is, and, as a tenant, its own key and number."""
 
     port: int
@@ -41,7 +41,7 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
 class Storm:
     """Connections of one attacker, until its time is over."""
 
-    def __init__(self, target: Target) -> None:
+    def __init__(self, target: AttackTarget) -> None:
         self.target = target
         self.until = monotonic() + target.seconds
         self._addresses = count()
@@ -295,7 +295,7 @@ STORMS: dict[str, Callable[[Storm], Coroutine[Any, Any, None]]] = {
 
 def main() -> None:
     name = sys.argv[1]
-    target = msgspec.convert(json.loads(sys.stdin.read()), Target)
+    target = msgspec.convert(json.loads(sys.stdin.read()), AttackTarget)
     asyncio.run(STORMS[name](Storm(target)))
 
 
