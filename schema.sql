@@ -348,7 +348,7 @@ create table delivery_queues (
     conversation_id uuid        not null,
     due_at          timestamptz not null default now(),
     -- Counts arrivals, so that who empties the queue sees that one came meanwhile.
-    wakes           bigint      not null default 0,
+    arrivals        bigint      not null default 0,
     -- NULL: nobody is delivering.
     lease_id        uuid,
     leased_until    timestamptz,

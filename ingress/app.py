@@ -248,13 +248,13 @@ async def _watch_gauges(database: Database) -> None:
     metrics.troubled.clear()
     for row in troubled:
         metrics.troubled.labels(row["provider"], row["state"]).inc(row["configs"])
-    metrics.delivery_pending.set(delivery["pending"])
-    metrics.deliveries_parked.set(delivery["parked"])
-    metrics.delivery_oldest.set(delivery["oldest_s"])
-    metrics.send_pending.set(sending["pending"])
-    metrics.send_ambiguous_open.set(sending["uncertain"])
-    metrics.send_lost.set(sending["lost"])
-    metrics.send_oldest.set(sending["oldest_s"])
+    metrics.delivery_pending.set(delivery.pending)
+    metrics.deliveries_parked.set(delivery.parked)
+    metrics.delivery_oldest.set(delivery.oldest_s)
+    metrics.send_pending.set(sending.pending)
+    metrics.send_ambiguous_open.set(sending.uncertain)
+    metrics.send_lost.set(sending.lost)
+    metrics.send_oldest.set(sending.oldest_s)
 
 
 async def _purge(database: Database) -> None:

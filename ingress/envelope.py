@@ -5,14 +5,13 @@ from datetime import UTC, datetime
 from typing import Any, cast
 from uuid import UUID
 
-import asyncpg
 import msgspec
 
 from providers import Contact, Event
 from providers.messages import AccountUpdate, Message, Status
 
 from . import identifiers
-from .storage.statements.events import EventRow
+from .storage.statements.events import EventRow, StoredEvent
 
 _encode = msgspec.json.Encoder().encode
 
@@ -96,17 +95,17 @@ def own_event(organization_id: UUID, config_id: UUID, type: str, data: Mapping[s
     return EventRow(organization_id, type, config_id, config_id, _encode(body))
 
 
-def render(row: asyncpg.Record, raw: bytes | None = None) -> bytes:
+def render(event: StoredEvent, raw: bytes | None = None) -> bytes:
     """The whole envelope of a stored event: the same bytes every time, but for *raw* where it was asked for."""
-    data: bytes = row["data"]
+    data = event.data
     if raw is not None:
         data = data[:-1] + b',"raw":' + raw + b"}"
     head = _encode(
         {
-            "type": row["type"],
-            "timestamp": timestamp(row["created_at"]),
-            "id": identifiers.event_id(row["organization_id"], row["sequence"]),
-            "sequence": row["sequence"],
+            "type": event.type,
+            "timestamp": timestamp(event.created_at),
+            "id": identifiers.event_id(event.organization_id, event.sequence),
+            "sequence": event.sequence,
         }
     )
     return head[:-1] + b',"data":' + data + b"}"

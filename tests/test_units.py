@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ingress.delivery.relay import Secret, new_secret, rotated, sign
+from ingress.delivery.standard_webhooks import SigningSecret, new_secret, rotated, sign
 from ingress.envelope import render, timestamp
 from ingress.identifiers import (
     conversation_id,
@@ -26,6 +26,7 @@ from ingress.identifiers import (
     parse_id,
 )
 from ingress.sending.budget import RetryBudget
+from ingress.storage.statements.events import StoredEvent
 from ingress.web.bodies import Disconnected, LargeBodies, TooLarge, path_of, read_body
 from providers import Contact, phone_key
 
@@ -162,13 +163,14 @@ def test_odd_digits(digits: str) -> None:
 def test_rendering(data: dict[str, str], raw: Any, created_at: datetime) -> None:
     """The same bytes each time; valid JSON, with the provider's item where it was asked for."""
     stored = {"organization_id": str(ORGANIZATION), **data}
-    row: Any = {
-        "type": "message.received",
-        "created_at": created_at,
-        "organization_id": UUID(int=5),
-        "sequence": 9,
-        "data": json.dumps(stored).encode(),
-    }
+    row = StoredEvent(
+        organization_id=UUID(int=5),
+        sequence=9,
+        type="message.received",
+        config_id=UUID(int=6),
+        created_at=created_at,
+        data=json.dumps(stored).encode(),
+    )
     raw_bytes = None if raw is None else json.dumps(raw).encode()
     rendered = render(row, raw_bytes)
     assert rendered == render(row, raw_bytes)
@@ -221,7 +223,7 @@ signing_keys = st.lists(st.binary(min_size=24, max_size=64), min_size=1, max_siz
 @given(signing_keys, st.binary(), st.integers(1, 4_000_000_000))
 def test_signatures_of_deliveries(keys: list[bytes], body: bytes, at: int) -> None:
     """Against a computation of our own, from the specification's text."""
-    secrets = [Secret(f"whsec_{base64.b64encode(key).decode()}") for key in keys]
+    secrets = [SigningSecret(f"whsec_{base64.b64encode(key).decode()}") for key in keys]
     expected = []
     for key in keys:
         made = hmac.new(key, digestmod=hashlib.sha256)
@@ -232,7 +234,7 @@ def test_signatures_of_deliveries(keys: list[bytes], body: bytes, at: int) -> No
 
 def test_the_specifications_own_vector() -> None:
     """Source: github.com/standard-webhooks/standard-webhooks, the libraries' test of `sign`."""
-    secret = Secret("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")
+    secret = SigningSecret("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")
     signature = sign([secret], "msg_p5jXN8AQM9LWM0D4loKWxJek", 1614265330, b'{"test": 2432232314}')
     assert signature == "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="
 

@@ -16,10 +16,11 @@ from .. import identifiers
 from ..calls.driver import UNREACHED_AFTER_S
 from ..calls.egress import Egress, InvalidUrl
 from ..calls.transfers import Busy, Transfers
-from ..delivery.relay import Endpoint, Secret, post, rotated
+from ..delivery.standard_webhooks import endpoint_of, post, rotated, sealed
 from ..envelope import timestamp
 from ..storage.database import Database
 from ..storage.statements import deliveries
+from ..storage.statements.deliveries import Callback
 from ..storage.vault import Vault
 from ..web.auth import organization_of
 from ..web.bodies import decode_kept, int_of, limit_of, page_response
@@ -63,10 +64,10 @@ async def put_callback(request: Request[Any]) -> Response:
     async with database.organization(organization_id) as connection:
         await deliveries.lock_callback(connection, organization_id)
         former = await deliveries.callback(connection, organization_id)
-        secrets = rotated(_secrets(request, organization_id, former) if former else [], datetime.now(UTC))
         vault: Vault = request.state["vault"]
-        sealed = vault.seal(_encode(secrets), str(organization_id), "callback", "secrets")
-        await deliveries.put_callback(connection, organization_id, asked.url, sealed)
+        secrets = endpoint_of(vault, organization_id, former).secrets if former else []
+        secrets = rotated(secrets, datetime.now(UTC))
+        await deliveries.put_callback(connection, organization_id, asked.url, sealed(vault, organization_id, secrets))
         await note(
             connection, request, principal, organization_id, "callback_set", {"url": vault.masked_url(asked.url)}
         )
@@ -79,17 +80,17 @@ async def put_callback(request: Request[Any]) -> Response:
 async def get_callback(request: Request[Any]) -> Response:
     """GET /callback: its address (whole for who may set it) and health, without its secret."""
     organization_id, principal = await organization_of(request, "read")
-    row = await _callback_row(request, organization_id)
+    callback = await _callback_of(request, organization_id)
     vault: Vault = request.state["vault"]
     return json_response(
         {
-            "url": row["url"] if "configure" in principal.scopes else vault.masked_url(row["url"]),
-            "state": "disabled" if row["disabled_at"] else "failing" if row["failing_since"] else "healthy",
-            "disabled_reason": row["disabled_reason"],
-            "failing_since": row["failing_since"],
-            "last_error": row["last_error"],
-            "consecutive_failures": row["consecutive_failures"],
-            "paused_until": row["paused_until"],
+            "url": callback.url if "configure" in principal.scopes else vault.masked_url(callback.url),
+            "state": "disabled" if callback.disabled_at else "failing" if callback.failing_since else "healthy",
+            "disabled_reason": callback.disabled_reason,
+            "failing_since": callback.failing_since,
+            "last_error": callback.last_error,
+            "consecutive_failures": callback.consecutive_failures,
+            "paused_until": callback.paused_until,
         }
     )
 
@@ -112,8 +113,8 @@ async def test_callback(request: Request[Any]) -> Response:
     """POST /callback/test: post one signed test event now, and say how it went."""
     organization_id, principal = await organization_of(request, "configure")
     check_calls_out(request, organization_id)
-    row = await _callback_row(request, organization_id)
-    endpoint = Endpoint(row["url"], _secrets(request, organization_id, row))
+    callback = await _callback_of(request, organization_id)
+    endpoint = endpoint_of(request.state["vault"], organization_id, callback)
     event_id = f"evt_{identifiers.new_id().hex}"
     data = {"organization_id": organization_id}
     body = _encode({"type": "callback.test", "timestamp": timestamp(datetime.now(UTC)), "id": event_id, "data": data})
@@ -141,7 +142,7 @@ async def list_parked(request: Request[Any]) -> Response:
     database: Database = request.state["database"]
     async with database.organization(organization_id) as connection:
         rows = await deliveries.parked(connection, organization_id, int_of(request, "after", 0), limit + 1)
-    return page_response("parked", [dict(row) for row in rows], limit, "sequence")
+    return page_response("parked", [row._asdict() for row in rows], limit, "sequence")
 
 
 async def replay_parked(request: Request[Any]) -> Response:
@@ -172,16 +173,10 @@ async def _throughout(
             after = await part(connection, organization_id, after)
 
 
-async def _callback_row(request: Request[Any], organization_id: UUID) -> Any:
+async def _callback_of(request: Request[Any], organization_id: UUID) -> Callback:
     database: Database = request.state["database"]
     async with database.organization(organization_id) as connection:
-        row = await deliveries.callback(connection, organization_id)
-    if row is None:
+        callback = await deliveries.callback(connection, organization_id)
+    if callback is None:
         raise not_found()
-    return row
-
-
-def _secrets(request: Request[Any], organization_id: UUID, row: Any) -> list[Secret]:
-    vault: Vault = request.state["vault"]
-    plain = vault.open(row["secrets"], str(organization_id), "callback", "secrets")
-    return msgspec.json.decode(plain, type=list[Secret])
+    return callback

@@ -7,7 +7,6 @@ from time import monotonic
 from typing import Any
 from uuid import UUID
 
-import asyncpg
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -15,6 +14,7 @@ from ..envelope import render
 from ..identifiers import parse_event_id
 from ..storage.database import Database, StoreUnavailable
 from ..storage.statements import events as stored
+from ..storage.statements.events import RawEvent
 from ..wakeups import Wakeups
 from ..web.auth import authorize, organization_of
 from ..web.bodies import Disconnected, int_of, limit_of
@@ -31,12 +31,12 @@ STREAM_PAGE = 200
 
 async def _page(
     database: Database, organization_id: UUID, room: Room, after: int, limit: int, *, raw: bool = False
-) -> list[Any]:
+) -> list[RawEvent]:
     """The events of a page, in memory that *room* has for them; an empty one takes none."""
     await room.reserve()
     async with database.organization(organization_id) as connection:
         rows = await stored.read(connection, organization_id, after, limit, raw)
-    room.holds(sum(len(row["data"]) + len(row["raw"] or b"") for row in rows))
+    room.holds(sum(len(row.data) + len(row.raw or b"") for row in rows))
     return rows
 
 
@@ -57,16 +57,16 @@ async def list_events(request: Request[Any]) -> Response:
 
     async def read() -> list[bytes]:
         rows = await _awaited(request, organization_id, page, wait_s)
-        following = rows[-1]["sequence"] if rows else after
-        events = [part for row in rows for part in (b",", render(row, row["raw"]))]
+        following = rows[-1].sequence if rows else after
+        events = [part for row in rows for part in (b",", render(row, row.raw))]
         return [b'{"events":[', *events[1:], b'],"next":%d}' % following]
 
     return Page(room, read)
 
 
 async def _awaited(
-    request: Request[Any], organization_id: UUID, page: Callable[[], Awaitable[list[Any]]], wait_s: float
-) -> list[Any]:
+    request: Request[Any], organization_id: UUID, page: Callable[[], Awaitable[list[RawEvent]]], wait_s: float
+) -> list[RawEvent]:
     """The events of *page* once there are some, or after *wait_s*. Raises `Problem`, `Disconnected`."""
     wakeups: Wakeups = request.state["wakeups"]
     closing: asyncio.Event = request.state["closing"]
@@ -117,8 +117,8 @@ def _resume(request: Request[Any], organization_id: UUID) -> int | None:
     return sequence
 
 
-def _frame(row: asyncpg.Record) -> bytes:
-    return b"id: %d\nevent: %s\ndata: %s\n\n" % (row["sequence"], row["type"].encode(), render(row))
+def _frame(event: RawEvent) -> bytes:
+    return b"id: %d\nevent: %s\ndata: %s\n\n" % (event.sequence, event.type.encode(), render(event))
 
 
 async def _stream(request: Request[Any], organization_id: UUID, after: int, room: Room) -> AsyncGenerator[bytes, None]:
@@ -139,7 +139,7 @@ async def _stream(request: Request[Any], organization_id: UUID, after: int, room
             except StoreUnavailable:  # it goes on where it was when the database is back
                 rows = []
             if rows:
-                after = rows[-1]["sequence"]
+                after = rows[-1].sequence
                 quiet_since, pause = monotonic(), SETTLE_S  # the next one's wake-up may be over already
                 for piece in gathered(map(_frame, rows)):
                     yield piece

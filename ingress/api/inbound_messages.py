@@ -51,18 +51,18 @@ async def received(request: Request[Any], organization_id: UUID) -> Received:
         raise not_found()
     database: Database = request.state["database"]
     async with database.organization(organization_id) as connection:
-        row = await events.at(connection, organization_id, sequence)
-    if row is None:
+        event = await events.at(connection, organization_id, sequence)
+    if event is None:
         raise not_found()
     manager: WhatsAppProviderManager = request.state["manager"]
-    config = await manager.config(organization_id, row["config_id"])
+    config = await manager.config(organization_id, event.config_id)
     if config is None or config.is_unusable:
         raise Problem(409, "provider_not_configured", "The account that received this cannot be used.")
     try:
-        data = _decoder.decode(row["data"])
+        data = _decoder.decode(event.data)
     except msgspec.ValidationError:  # an event of our own, or of another release
         raise not_found() from None
-    return Received(sequence, row["type"], data, config)
+    return Received(sequence, event.type, data, config)
 
 
 def _chat(conversation: Conversation | None) -> Recipient:

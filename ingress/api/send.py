@@ -20,13 +20,14 @@ from providers.messages import Phone
 
 from .. import metrics, tracing
 from ..identifiers import parse_id
-from ..sending.message import SendIntent, SendState, state_of
+from ..sending.message import SendIntent
 from ..sending.outbound import EXPIRES_AT_MOST_S, Duplicate, NoneReady, NotConfigured, Outbound
 from ..sending.outcomes import LeaseLost
 from ..shares import Shares
 from ..storage.database import Database, StoreUnavailable
 from ..storage.group_commit import Overloaded
 from ..storage.statements import sends
+from ..storage.statements.sends import SendState
 from ..switching.policy import OnUncertain
 from ..wakeups import Wakeups
 from ..web.auth import organization_of
@@ -148,13 +149,12 @@ async def _quoted(database: Database, organization_id: UUID, reply_to: str | Non
     if message_id is None:
         return reply_to
     async with database.organization(organization_id) as connection:
-        row = await sends.by_id(connection, organization_id, message_id)
-    if row is None:
+        quoted = await sends.by_id(connection, organization_id, message_id)
+    if quoted is None:
         raise not_found()
-    if row["provider_message_id"] is None:
+    if quoted.provider_message_id is None:
         raise _invalid("reply_to", "that message was not sent")
-    quoted: str = row["provider_message_id"]
-    return quoted
+    return quoted.provider_message_id
 
 
 async def send(request: Request[Any]) -> Response:
@@ -272,8 +272,7 @@ async def _settled(request: Request[Any], organization_id: UUID, state: SendStat
         while state.state == "uncertain" and (left := deadline - monotonic()) > 0:
             await wakeups.wait(waiter, min(left, SETTLE_POLL_S))
             async with database.organization(organization_id) as connection:
-                row = await sends.by_id(connection, organization_id, state.id)
-            state = state_of(row) if row else state
+                state = await sends.by_id(connection, organization_id, state.id) or state
     finally:
         wakeups.unsubscribe(organization_id, waiter)
     return state
@@ -282,13 +281,12 @@ async def _settled(request: Request[Any], organization_id: UUID, state: SendStat
 async def _stored_answer(database: Database, organization_id: UUID, key: str, fingerprint: bytes) -> Response | None:
     """The answer of the send that *key* names, None if it names none. Raises `Problem` where that was the answer."""
     async with database.organization(organization_id) as connection:
-        row = await sends.by_key(connection, organization_id, key)
-    if row is None:
+        state = await sends.by_key(connection, organization_id, key)
+    if state is None:
         return None
-    if row["request_hash"] != fingerprint:
+    if state.request_hash != fingerprint:
         metrics.child(metrics.send_requests, "mismatch").inc()
         raise Problem(422, "idempotency_mismatch", "This Idempotency-Key was used with another body.")
-    state = state_of(row)
     if state.state == "sending":
         metrics.child(metrics.send_requests, "conflict").inc()
         raise Problem(

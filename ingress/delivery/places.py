@@ -5,7 +5,7 @@ from collections.abc import Callable
 from time import monotonic
 from uuid import UUID
 
-from ..storage.statements.deliveries import Share
+from ..storage.statements.deliveries import ClaimLimit
 
 # Conversations that one process delivers at a time.
 CONCURRENCY = 64
@@ -13,8 +13,8 @@ CONCURRENCY = 64
 PER_ORGANIZATION = 16
 # Of CONCURRENCY, for organizations that have nothing under way: whoever is quick now may hang in a moment.
 RESERVE = 16
-# What all slow ones together can take of it. Slow is who answers in more than SLOW_S, as a weighted mean of the last
-# answers tells, or has not answered for so long.
+# What all slow ones together can take of it. Slow is who answers in more than SLOW_S, by a weighted mean of the last
+# answers, or has not answered for so long.
 SLOW_PLACES, SLOW_S = 32, 1.0
 WEIGHT = 0.3
 FORGET_AFTER_S = 600.0
@@ -59,8 +59,8 @@ class Places:
         """By its answers."""
         return self._means.get(organization_id, (0.0, 0.0))[0] > SLOW_S
 
-    def shares(self) -> list[Share]:
-        """What there is room for now: one share, two where some are slow, none where all is taken."""
+    def limits(self) -> list[ClaimLimit]:
+        """What there is room for now: one claim, two where some are slow, none where all is taken."""
         now = self._clock()
         for organization_id, (_, at) in list(self._means.items()):
             if now - at > FORGET_AFTER_S:
@@ -72,9 +72,9 @@ class Places:
         # An equal part of the places for each, and for one more that may come.
         each = min(PER_ORGANIZATION, max(1, SLOW_PLACES // (len(held) + 1)))
         room = min(SLOW_PLACES - sum(held), free - RESERVE) if slow else 0
-        shares = [Share(room, each, sorted(slow), True)]
+        limits = [ClaimLimit(room, each, sorted(slow), True)]
         if free > RESERVE:
-            shares.append(Share(free - max(0, room) - RESERVE, PER_ORGANIZATION, sorted(slow), False))
+            limits.append(ClaimLimit(free - max(0, room) - RESERVE, PER_ORGANIZATION, sorted(slow), False))
         else:
-            shares.append(Share(free, 1, sorted(slow), False))
-        return [share for share in shares if share.limit > 0]
+            limits.append(ClaimLimit(free, 1, sorted(slow), False))
+        return [limit for limit in limits if limit.limit > 0]

@@ -1,30 +1,20 @@
-"""Events to the CRM: signed as Standard Webhooks say, at least once, in order within a conversation.
+"""Events to the CRM: at least once, in order within a conversation.
 
 A conversation with something to deliver is a row of `delivery_queues`; claiming it (by lease, in PostgreSQL) is the
-right to post its events, one after the other. Others go on unhindered. Redis only wakes.
-
-Source: https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md
+right to post its events, one after the other. Others go on unhindered. Redis only sends wake-ups.
 """
 
 import asyncio
-import base64
-import hashlib
-import hmac
 import logging
-import os
 import random
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-from email.utils import parsedate_to_datetime
 from functools import partial
-from time import time
 from typing import Any
 from uuid import UUID, uuid4
 
 import aiohttp
-import asyncpg
 import msgspec
-from yarl import URL
 
 from .. import identifiers, log, metrics
 from ..cache import Cache
@@ -32,19 +22,18 @@ from ..calls.egress import Egress
 from ..envelope import own_event, render
 from ..storage.database import Database, StoreUnavailable
 from ..storage.statements import deliveries, events
+from ..storage.statements.deliveries import ClaimedConversation, PendingDelivery, PostResult
 from ..storage.vault import Vault, VaultError
 from ..wakeups import Wakeups
 from . import places
 from .places import Places
+from .standard_webhooks import TOTAL_TIMEOUT_S, Endpoint, PostAnswer, endpoint_of, post
 
 logger = logging.getLogger("ingress.delivery.relay")
 
-CONNECT_TIMEOUT_S, TOTAL_TIMEOUT_S = 3.0, 15.0
-MAX_ANSWER_BYTES = 16 * 1024
 # After the n-th failure of an event; three days in all. Then it is parked.
 SCHEDULE_S = (5, 30, 300, 1800, 7200, 18000, 36000, 50400, 72000, 86400)
 JITTER = 0.2
-MAX_RETRY_AFTER_S = 3600
 # An event that is refused (4xx) this often while others are taken is parked, so that the ones behind it go on.
 REFUSALS = 5
 PAUSE_AFTER_FAILURES, PAUSE_S = 5, 5
@@ -55,9 +44,6 @@ BATCH = 50
 POLL_S = 1.0
 LOOK_EVERY_S = 0.03
 ENDPOINT_CACHE_S, KEPT = 1.0, 10_000
-OVERLAP = timedelta(hours=24)
-# As many signatures fit into a header of 2 KiB; servers refuse more than 4 to 8 KiB.
-MAX_SECRETS = 32
 # Another process may have the key, or this one after its next start.
 KEYLESS_DELAY = timedelta(seconds=60)
 # A commit under way ends within milliseconds: so many looks, each a little later, are worth keeping the place. A large
@@ -66,68 +52,11 @@ LOOKS, LOOK_AGAIN_S = 5, 0.01
 UNREAD_DELAY = timedelta(seconds=0.5)
 # Of TOTAL_TIMEOUT_S, at exit: for giving back what could not be ended.
 GIVE_BACK_S = 2.0
-
-
-class Secret(msgspec.Struct, frozen=True):
-    """A signing secret; ``expires_at`` None: the current one."""
-
-    secret: str
-    expires_at: datetime | None = None
-
-    def __repr__(self) -> str:
-        return "Secret(…)"
-
-
-class Endpoint(msgspec.Struct, frozen=True):
-    """Where an organization's events go."""
-
-    url: str
-    secrets: list[Secret]
-
-    def __repr__(self) -> str:
-        return "Endpoint(…)"
-
-
-def new_secret() -> Secret:
-    return Secret(f"whsec_{base64.b64encode(os.urandom(24)).decode()}")
-
-
-def rotated(secrets: Sequence[Secret], now: datetime) -> list[Secret]:
-    """A new secret in front; the former ones go on signing beside it for OVERLAP since each was replaced.
-
-    All of them, for nobody knows which one the CRM has: the answer to any call may have got lost.
-    """
-    former = [Secret(old.secret, old.expires_at or now + OVERLAP) for old in secrets]
-    in_force = [old for old in former if old.expires_at and old.expires_at > now]
-    return [new_secret(), *in_force[: MAX_SECRETS - 1]]
-
-
-def sign(secrets: Sequence[Secret], event_id: str, timestamp: int, body: bytes) -> str:
-    """The `webhook-signature` header: one signature a secret that is in force, over the very bytes."""
-    now = datetime.fromtimestamp(timestamp, UTC)
-    content = b"%s.%d.%s" % (event_id.encode(), timestamp, body)
-    return " ".join(
-        "v1," + base64.b64encode(hmac.digest(_key(secret), content, hashlib.sha256)).decode()
-        for secret in secrets
-        if secret.expires_at is None or secret.expires_at > now
-    )
-
-
-def _key(secret: Secret) -> bytes:
-    return base64.b64decode(secret.secret.removeprefix("whsec_"))
-
-
-class Answer(msgspec.Struct, frozen=True):
-    """How a post ended."""
-
-    ok: bool
-    kind: str  # for metrics: ok, 4xx, 5xx, 3xx, gone, timeout, connection
-    error: str | None = None
-    retry_after_s: float | None = None
+AT_ONCE = timedelta(0)
 
 
 class _Origin(msgspec.Struct, frozen=True):
-    """What of an event's `data` says who sent it."""
+    """What of an event's `data` names its provider."""
 
     provider: str = "unknown"
 
@@ -150,7 +79,7 @@ class Relay:
         self._loop: asyncio.Task[None] | None = None
         self._turn = UUID(int=0)  # the organization served last
         # Conversations that were not emptied, and how long they are to wait: given back when the store answers.
-        self._unfinished: list[tuple[UUID, UUID, UUID, timedelta]] = []
+        self._unfinished: list[tuple[ClaimedConversation, timedelta]] = []
 
     async def __aenter__(self) -> "Relay":
         self._session = self._egress.session(per_host=PER_HOST)
@@ -181,14 +110,14 @@ class Relay:
             while not self._closing.is_set():
                 claimed = 0
                 try:
-                    for share in self._places.shares():
+                    for limit in self._places.limits():
                         lease_id = uuid4()  # one a claim, so that an older claim of this process is fenced as well
                         async with self._database.worker() as connection:
                             await self._give_back(connection)
-                            rows = await deliveries.claim(connection, lease_id, self._turn, share)
-                        claimed += len(rows)
-                        for row in rows:
-                            self._begin(group, row, lease_id)
+                            claims = await deliveries.claim(connection, lease_id, self._turn, limit)
+                        claimed += len(claims)
+                        for claim in claims:
+                            self._begin(group, claim)
                 except StoreUnavailable:
                     logger.warning("the database is away; deliveries wait")
                 except Exception:  # the loop must live on, for everybody's deliveries
@@ -198,10 +127,10 @@ class Relay:
                 elif len(self._active) >= places.CONCURRENCY:
                     await asyncio.wait(self._active, return_when=asyncio.FIRST_COMPLETED)
 
-    def _begin(self, group: asyncio.TaskGroup, row: asyncpg.Record, lease_id: UUID) -> None:
-        self._turn = row["organization_id"]
+    def _begin(self, group: asyncio.TaskGroup, claim: ClaimedConversation) -> None:
+        self._turn = claim.organization_id
         self._places.take(self._turn)
-        task = group.create_task(self._deliver(row, lease_id))
+        task = group.create_task(self._deliver(claim))
         self._active.add(task)
         task.add_done_callback(partial(self._end, self._turn))
 
@@ -224,58 +153,60 @@ class Relay:
             await deliveries.give_back(connection, *self._unfinished[0])
             del self._unfinished[0]  # only now: it stays if the store is away, and others are put behind it meanwhile
 
-    async def _deliver(self, queue: asyncpg.Record, lease_id: UUID) -> None:
+    async def _deliver(self, claim: ClaimedConversation) -> None:
         """Deliver a conversation's pending events; what breaks off is given back, to be taken up here or elsewhere."""
-        place = queue["organization_id"], queue["conversation_id"], lease_id
         try:
-            if not await self._drain(place, queue["wakes"]):
-                self._unfinished.append((*place, timedelta(0)))
+            if not await self._drain(claim):
+                self._unfinished.append((claim, AT_ONCE))
         except StoreUnavailable:
-            self._unfinished.append((*place, timedelta(0)))
+            self._unfinished.append((claim, AT_ONCE))
         except VaultError:
             # Our fault, not the CRM's: nothing is counted against it.
-            logger.error("the secrets of the callback of organization %s cannot be opened", place[0])
-            self._unfinished.append((*place, KEYLESS_DELAY))
+            logger.error("the secrets of the callback of organization %s cannot be opened", claim.organization_id)
+            self._unfinished.append((claim, KEYLESS_DELAY))
         except asyncio.CancelledError:
-            self._unfinished.append((*place, timedelta(0)))
+            self._unfinished.append((claim, AT_ONCE))
             raise
         except Exception:  # raised further it would end the group, and with it the deliveries of everybody
             logger.exception("a delivery broke off; its lease will run out")
 
-    async def _drain(self, place: tuple[UUID, UUID, UUID], wakes: int) -> bool:
+    async def _drain(self, claim: ClaimedConversation) -> bool:
         """Deliver a conversation's pending events in order, until one fails or none is left.
 
-        False where it was left off before. Raises `StoreUnavailable`, `VaultError`. *place*: organization,
-        conversation, claim.
+        False where it was left off before. Raises `StoreUnavailable`, `VaultError`.
         """
-        organization_id, conversation, lease_id = place
         looks = 0
         while True:
             async with self._database.worker() as connection:
-                pending = await deliveries.pending(connection, organization_id, conversation, BATCH)
+                pending = await deliveries.pending(connection, claim.organization_id, claim.conversation_id, BATCH)
                 if not pending:
-                    await deliveries.release(connection, organization_id, conversation, lease_id, wakes)
+                    await deliveries.release(connection, claim)
                     return True
-                looks = looks + 1 if pending[0]["must_wait"] else 0
+                looks = looks + 1 if pending[0].must_wait else 0
                 if looks == LOOKS:
-                    await deliveries.give_back(connection, organization_id, conversation, lease_id, UNREAD_DELAY)
+                    await deliveries.give_back(connection, claim, UNREAD_DELAY)
                     return True
             if looks:
                 await asyncio.sleep(looks * LOOK_AGAIN_S)
-                continue
-            for event in pending:
-                if event["must_wait"]:
-                    break
-                endpoint = await self._endpoint(organization_id)
-                if endpoint is None or self._closing.is_set():
-                    return False
-                answer = await self._post(organization_id, endpoint, event)
-                if not await self._settle((*place, event["sequence"]), event, endpoint, answer):
-                    return True
-                if self._places.is_slow(organization_id):
-                    return False  # the next one has to find a place again
-                if not answer.ok:
-                    break  # parked: the next one is read again, for it has to say so
+            elif (ended := await self._deliver_batch(claim, pending)) is not None:
+                return ended
+
+    async def _deliver_batch(self, claim: ClaimedConversation, pending: Sequence[PendingDelivery]) -> bool | None:
+        """Deliver *pending* in order. None: what is pending is to be read again; else what `_drain` returns."""
+        for event in pending:
+            if event.must_wait:
+                break
+            endpoint = await self._endpoint(claim.organization_id)
+            if endpoint is None or self._closing.is_set():
+                return False
+            answer = await self._post(endpoint, event)
+            if not await self._settle(claim, event, endpoint, answer):
+                return True
+            if self._places.is_slow(claim.organization_id):
+                return False  # the next one has to find a place again
+            if not answer.ok:
+                break  # parked: the next one is read again, for now it follows a gap
+        return None
 
     async def _endpoint(self, organization_id: UUID) -> Endpoint | None:
         """Where to post, as of ENDPOINT_CACHE_S ago; None: removed or disabled meanwhile. Raises `VaultError`."""
@@ -283,147 +214,90 @@ class Relay:
         if held is not None:
             return held
         async with self._database.worker() as connection:
-            row = await deliveries.callback(connection, organization_id)
-        if row is None or row["disabled_at"]:
+            callback = await deliveries.callback(connection, organization_id)
+        if callback is None or callback.disabled_at:
             return None
-        plain = self._vault.open(row["secrets"], str(organization_id), "callback", "secrets")
-        endpoint = Endpoint(row["url"], msgspec.json.decode(plain, type=list[Secret]))
+        endpoint = endpoint_of(self._vault, organization_id, callback)
         self._endpoints.put(organization_id, endpoint, ENDPOINT_CACHE_S)
         return endpoint
 
-    async def _post(self, organization_id: UUID, endpoint: Endpoint, event: asyncpg.Record) -> Answer:
+    async def _post(self, endpoint: Endpoint, event: PendingDelivery) -> PostAnswer:
+        assert self._session is not None, "used outside `async with`"
         body = render(event)
-        event_id = identifiers.event_id(organization_id, event["sequence"])
-        under_way = self._places.begin(organization_id)
+        event_id = identifiers.event_id(event.organization_id, event.sequence)
+        under_way = self._places.begin(event.organization_id)
         try:
-            answer = await post(self._session, endpoint, event_id, body, gap=event["gap"])
+            answer = await post(self._session, endpoint, event_id, body, gap=event.gap)
         finally:
             elapsed = self._places.end(under_way)
         metrics.delivery_attempts.labels(answer.kind).inc()
         metrics.delivery_seconds.labels(answer.kind).observe(elapsed)
         log.wide(
             "delivery",
-            organization=organization_id,
+            organization=event.organization_id,
             event_id=event_id,
-            sequence=event["sequence"],
-            attempt=event["attempts"] + 1,
+            sequence=event.sequence,
+            attempt=event.attempts + 1,
             outcome=answer.kind,
             ms=round(elapsed * 1000, 1),
         )
         return answer
 
     async def _settle(
-        self, place: tuple[UUID, UUID, UUID, int], event: asyncpg.Record, endpoint: Endpoint, answer: Answer
+        self, claim: ClaimedConversation, event: PendingDelivery, endpoint: Endpoint, answer: PostAnswer
     ) -> bool:
-        """Write down how a post ended; whether to go on with it. *place*: which delivery, by which claim."""
-        attempts = event["attempts"] + 1
-        organization_id, error = place[0], answer.error or ""
+        """Write down how a post ended; whether to go on with the conversation."""
         async with self._database.worker() as connection:
             if answer.ok:
-                if attempts == 1:
-                    dwell = datetime.now(UTC) - event["created_at"]
-                    metrics.delivery_dwell.observe(dwell.total_seconds())
-                held = await deliveries.finish(connection, *place, None, "delivered")
-                await deliveries.endpoint_succeeded(connection, organization_id, endpoint.url)
+                if event.attempts == 0:
+                    metrics.delivery_dwell.observe((datetime.now(UTC) - event.created_at).total_seconds())
+                held = await deliveries.finish(connection, PostResult(*claim[:3], event.sequence, "delivered"))
+                await deliveries.endpoint_succeeded(connection, claim.organization_id, endpoint.url)
                 return held
             soon = timedelta(seconds=SCHEDULE_S[0])
+            result = PostResult(*claim[:3], event.sequence, "pending", answer.error, delay=soon)
             if answer.kind == "gone":
-                await deliveries.postpone(connection, *place, error, soon)
-                await self._disable(connection, organization_id, endpoint, event, error)
-                return False
-            failing_since = await deliveries.endpoint_failed(
-                connection, organization_id, endpoint.url, error, PAUSE_AFTER_FAILURES, timedelta(seconds=PAUSE_S)
-            )
-            if failing_since is None:  # the callback was set anew, for all to be tried there at once
-                await deliveries.postpone(connection, *place, error, soon)
-                return False
-            if datetime.now(UTC) - failing_since > DISABLE_AFTER:
-                await self._disable(connection, organization_id, endpoint, event, "failing for days")
-            # Its own fault only if something else was taken since its last attempt: a bad deploy refuses everything.
-            refused = answer.kind == "4xx" and failing_since > event["waits_since"]
-            given_up = attempts > len(SCHEDULE_S) or (refused and event["refusals"] + 1 >= REFUSALS)
-            if given_up:
-                return await deliveries.finish(connection, *place, error, "parked")
-            # Never earlier than scheduled: the CRM's wish would make days of retries hours.
-            delay = max(answer.retry_after_s or 0, _jittered(SCHEDULE_S[attempts - 1]))
-            await deliveries.postpone(connection, *place, error, timedelta(seconds=delay), refused)
-            return False
+                await self._disable(connection, endpoint, event, "HTTP 410")
+            elif since := await deliveries.endpoint_failed(
+                connection,
+                claim.organization_id,
+                endpoint.url,
+                answer.error or "",
+                PAUSE_AFTER_FAILURES,
+                timedelta(seconds=PAUSE_S),
+            ):
+                if datetime.now(UTC) - since > DISABLE_AFTER:
+                    await self._disable(connection, endpoint, event, "failing for days")
+                result = _again_or_parked(result, event, answer, since)
+            # Else the callback was set anew, for all to be tried there at once.
+            return await deliveries.finish(connection, result) and result.state == "parked"
 
-    async def _disable(
-        self, connection: Any, organization_id: UUID, endpoint: Endpoint, event: asyncpg.Record, reason: str
-    ) -> None:
+    async def _disable(self, connection: Any, endpoint: Endpoint, event: PendingDelivery, reason: str) -> None:
+        organization_id = event.organization_id
         async with connection.transaction():
             if not await deliveries.disable(connection, organization_id, endpoint.url, reason):
                 return
             # Every event has a provider. The callback has none of its own, so it is that of the event refused.
-            news = {
-                "provider": msgspec.json.decode(event["data"], type=_Origin).provider,
+            data = {
+                "provider": msgspec.json.decode(event.data, type=_Origin).provider,
                 "account": {"kind": "callback_disabled", "details": {"reason": reason}},
             }
-            await events.add(connection, [own_event(organization_id, event["config_id"], "account.updated", news)])
+            await events.add(connection, [own_event(organization_id, event.config_id, "account.updated", data)])
         self._endpoints.drop(organization_id)
         logger.error("the callback of organization %s is disabled: %s", organization_id, reason)
 
 
-async def post(
-    session: aiohttp.ClientSession | None, endpoint: Endpoint, event_id: str, body: bytes, *, gap: bool = False
-) -> Answer:
-    """Post one event, signed. Only 2xx is a success; redirects are not followed; the answer is read up to a limit."""
-    assert session is not None, "used outside `async with`"
-    now = int(time())
-    headers = {
-        "content-type": "application/json",
-        "webhook-id": event_id,
-        "webhook-timestamp": str(now),
-        "webhook-signature": sign(endpoint.secrets, event_id, now, body),
-    }
-    if gap:  # the event before it in this conversation was given up
-        headers["ingress-gap"] = "true"
-    try:
-        async with session.post(
-            URL(endpoint.url),
-            data=body,
-            headers=headers,
-            allow_redirects=False,
-            timeout=aiohttp.ClientTimeout(total=TOTAL_TIMEOUT_S, sock_connect=CONNECT_TIMEOUT_S),
-        ) as response:
-            left = MAX_ANSWER_BYTES
-            async for chunk in response.content.iter_any():
-                left -= len(chunk)
-                if left <= 0:  # enough: what an endpoint says is of no use beyond its status
-                    response.close()
-                    break
-            return _judge(response)
-    except TimeoutError:
-        return Answer(False, "timeout", "no answer in time")
-    except (aiohttp.ClientError, OSError) as error:
-        # As in `calls`: not whether there is such a name.
-        unknown = isinstance(error, aiohttp.ClientConnectorDNSError)
-        return Answer(False, "connection", "ClientConnectorError" if unknown else type(error).__name__)
-
-
-def _judge(response: aiohttp.ClientResponse) -> Answer:
-    status = response.status
-    if 200 <= status < 300:
-        return Answer(True, "ok")
-    if status == 410:
-        return Answer(False, "gone", "HTTP 410")
-    retry_after_s = _wanted_s(response.headers.get("retry-after", ""))
-    # 429 and 408 speak of the moment, not of the event.
-    kind = "5xx" if status >= 500 or status in (408, 429) else "3xx" if status < 400 else "4xx"
-    return Answer(False, kind, f"HTTP {status}", retry_after_s)
-
-
-def _wanted_s(retry_after: str) -> float | None:
-    """Seconds, out of a number of them or a date, MAX_RETRY_AFTER_S at most; None where it is neither."""
-    try:
-        if retry_after.isascii() and retry_after.isdigit() and len(retry_after) < 9:
-            seconds = float(retry_after)
-        else:
-            seconds = parsedate_to_datetime(retry_after).timestamp() - time()
-    except (ArithmeticError, LookupError, TypeError, ValueError):
-        return None
-    return min(seconds, MAX_RETRY_AFTER_S)
+def _again_or_parked(
+    result: PostResult, event: PendingDelivery, answer: PostAnswer, failing_since: datetime
+) -> PostResult:
+    attempts = event.attempts + 1
+    # Its own fault only if something else was taken since its last attempt: a bad deploy refuses everything.
+    refused = answer.kind == "4xx" and failing_since > event.waits_since
+    if attempts > len(SCHEDULE_S) or (refused and event.refusals + 1 >= REFUSALS):
+        return result._replace(state="parked")
+    # Never earlier than scheduled: the CRM's wish would make days of retries hours.
+    delay_s = max(answer.retry_after_s or 0, _jittered(SCHEDULE_S[attempts - 1]))
+    return result._replace(refused=refused, delay=timedelta(seconds=delay_s))
 
 
 def _jittered(seconds: float) -> float:

@@ -37,6 +37,7 @@ from .. import log, metrics
 from ..calls.driver import CALL_TIMEOUT_S, Caller
 from ..storage.database import Database, StoreUnavailable
 from ..storage.statements import sends
+from ..storage.statements.sends import NextAttempt
 from ..switching.in_flight import InFlight
 from ..switching.manager import Config
 from ..tracing import trace_of
@@ -262,6 +263,15 @@ class Attempts:
         await self._note(dispatch, config, waits, monotonic())
 
     async def _begin_next(self, config: Config, dispatch: Dispatch) -> None:
+        attempt = NextAttempt(
+            organization_id=dispatch.organization_id,
+            id=dispatch.id,
+            lease_id=dispatch.lease_id,
+            number=dispatch.number + 1,
+            config_id=config.id,
+            provider=config.provider_type,
+            version=dispatch.route.version,
+        )
         async for begin in AsyncRetrying(
             retry=retry_if_exception_type(StoreUnavailable),
             stop=stop_after_delay(sends.LEASE_S),
@@ -271,16 +281,7 @@ class Attempts:
             # Again, also where it may be committed: an attempt that was begun and never made would be uncertain.
             with begin:
                 async with self._database.worker() as connection:
-                    begun = await sends.begin_attempt(
-                        connection,
-                        dispatch.organization_id,
-                        dispatch.id,
-                        number=dispatch.number + 1,
-                        config_id=config.id,
-                        provider=config.provider_type,
-                        version=dispatch.route.version,
-                        lease_id=dispatch.lease_id,
-                    )
+                    begun = await sends.begin_attempt(connection, attempt)
         if begun.settled:
             raise AlreadyTaken
         if not begun.held:

@@ -1,4 +1,4 @@
-"""The values of sending: what was asked for, a message under way, how it stands."""
+"""The values of sending: what was asked for, and a message under way."""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -6,7 +6,6 @@ from time import monotonic
 from typing import Literal
 from uuid import UUID
 
-import asyncpg
 import msgspec
 
 from providers import Contact, MessageData, Recipient, SendError, Uncertain
@@ -31,104 +30,42 @@ class SendIntent(msgspec.Struct, frozen=True, kw_only=True):
     lead_id: str | None = None
     reply_to: str | None = None
     fallback: bool = True
-    on_uncertain: OnUncertain | None = None  # None: as the organization's policy says
-    expires_at: datetime | None = None  # None: nobody said, so only our own trying ends
+    on_uncertain: OnUncertain | None = None  # None: by the organization's policy
+    expires_at: datetime | None = None  # None: only our own trying ends
 
     def __repr__(self) -> str:
         return f"SendIntent(content={type(self.content).__name__})"
 
     @property
     def may_fall_back(self) -> bool:
-        """Whether another account can carry it: none knows this one's groups, people without a phone, and ids."""
+        """Whether another account can send it: none knows this one's groups, people without a phone, and ids."""
         if not self.fallback or self.to.phone is None or isinstance(self.content, Reaction):
             return False
         return not (isinstance(self.content, MediaContent) and self.content.id)
 
 
-class Carrier(msgspec.Struct, frozen=True):
-    """As much of a config as it takes to say who carried a message; also of one that is gone."""
-
-    id: UUID
-    provider_type: str
-    sender: str | None = None
-
-    @property
-    def account_id(self) -> UUID:
-        return self.id
-
-
-class SendState(msgspec.Struct, frozen=True, kw_only=True):
-    """A message as it stands."""
-
-    id: UUID
-    state: str
-    status: str
-    attempts: int
-    provider: str | None = None
-    config_id: UUID | None = None
-    provider_message_id: str | None = None
-    fallback_from: UUID | None = None
-    fallback_reason: str | None = None
-    error: ErrorInfo | None = None
-    sent_at: datetime | None = None  # None: no provider is known to have taken it
-    cost: str | None = None
-
-    def __repr__(self) -> str:
-        return f"SendState({self.id}, {self.state})"
-
-
-def state_of(row: asyncpg.Record) -> SendState:
-    """The state in a row of `messages`."""
-    return SendState(
-        id=row["id"],
-        state=row["state"],
-        status=row["status"],
-        attempts=row["attempts"],
-        provider=row["provider"],
-        config_id=row["config_id"],
-        provider_message_id=row["provider_message_id"],
-        fallback_from=row["fallback_from"],
-        fallback_reason=row["fallback_reason"],
-        error=msgspec.json.decode(row["error"], type=ErrorInfo) if row["error"] else None,
-        sent_at=row["sent_at"],
-        cost=row["cost"],
-    )
-
-
-class Dispatch:
+class Dispatch(msgspec.Struct, eq=False, kw_only=True):
     """One message under way in this process."""
 
-    def __init__(
-        self,
-        organization_id: UUID,
-        message_id: UUID,
-        lease_id: UUID,
-        intent: SendIntent,
-        route: Route,
-        created_at: datetime,
-        expires_at: datetime,
-        request_id: str | None = None,
-        traceparent: str | None = None,
-    ) -> None:
-        self.organization_id = organization_id
-        self.id = message_id
-        self.lease_id = lease_id
-        self.intent = intent
-        self.route = route
-        self.created_at = created_at
-        self.expires_at = expires_at
-        self.request_id = request_id  # None: another process's
-        self.traceparent = traceparent  # None: it has no valid one, or came to another process
-        self.number = 1  # of the attempt that is claimed, running or last ended
-        self.begun = False  # whether that attempt was already used for a call
-        self.exhausted: dict[UUID, str] = {}  # configs that cannot send this message, and why: see fallback_reason
-        self.claimed: Config | None = None  # for the first attempt; None: it is over, or another process's
-        self.fallback_from: UUID | None = None
-        self.fallback_reason: str | None = None  # class of the error that moved it on, or `breaker_open`
-        self.uncertain: Uncertain | None = None  # an attempt that may have been taken
-        self.since = monotonic()
-        self.held_bytes = 0  # of a large request, as it is counted among its organization's
-        self._conversation: Conversation | None = None
+    organization_id: UUID
+    id: UUID
+    lease_id: UUID
+    intent: SendIntent
+    route: Route
+    created_at: datetime
+    expires_at: datetime
+    request_id: str | None = None  # None: another process's
+    traceparent: str | None = None  # None: it has no valid one, or came to another process
+    number: int = 1  # of the attempt that is claimed, running or last ended
+    begun: bool = False  # whether that attempt was already used for a call
+    exhausted: dict[UUID, str] = {}  # configs that cannot send this message, and why: see fallback_reason
+    claimed: Config | None = None  # for the first attempt; None: it is over, or another process's
+    fallback_from: UUID | None = None
+    fallback_reason: str | None = None  # class of the error that moved it on, or `breaker_open`
+    uncertain: Uncertain | None = None  # an attempt that may have been taken
+    since: float = msgspec.field(default_factory=monotonic)
+    held_bytes: int = 0  # of a large request, as it is counted among its organization's
+    _conversation: Conversation | None = None
 
     def __repr__(self) -> str:
         return f"Dispatch({self.id}, attempt {self.number})"
@@ -138,7 +75,7 @@ class Dispatch:
         return (self.expires_at - datetime.now(UTC)).total_seconds()
 
     def open_order(self) -> Iterator[Config]:
-        """The configs that may still carry it, in their order."""
+        """The configs that it may still go out through, in their order."""
         order = self.route.order if self._may_fall_back else self.route.order[:1]
         return (config for config in order if config.id not in self.exhausted)
 
@@ -156,13 +93,13 @@ class Dispatch:
         to = self.intent.to
         return to.phone or to.user_id or to.lid or to.group_id or ""
 
-    def conversation(self, carrier: Carrier | Config) -> Conversation:
-        """The conversation that it is part of when *carrier* carries it."""
-        if self._conversation is None or self._conversation.sender != carrier.sender:
+    def conversation(self, config: Config) -> Conversation:
+        """The conversation that it is part of when it goes out through *config*."""
+        if self._conversation is None or self._conversation.sender != config.sender:
             to = self.intent.to
             contact = None if to.group_id else Contact(phone=to.phone, user_id=to.user_id, lid=to.lid)
-            identity = identifiers.conversation_id(self.organization_id, carrier.sender or "", contact, to.group_id)
-            self._conversation = Conversation(identity, carrier.sender, contact, to.group_id)
+            identity = identifiers.conversation_id(self.organization_id, config.sender or "", contact, to.group_id)
+            self._conversation = Conversation(identity, config.sender, contact, to.group_id)
         return self._conversation
 
     def repeats(self, error: SendError) -> bool:
@@ -184,7 +121,7 @@ class Dispatch:
 
 
 def message_of(config: Config, dispatch: Dispatch) -> MessageData:
-    """What the attempt under way says to the provider."""
+    """What the attempt under way passes to the provider."""
     return MessageData(
         to=dispatch.intent.to,
         content=dispatch.intent.content,
@@ -201,17 +138,17 @@ def message_of(config: Config, dispatch: Dispatch) -> MessageData:
 
 def status_event(
     dispatch: Dispatch,
-    carrier: Carrier | Config,
+    config: Config,
     status: Literal["accepted", "sent", "failed", "unknown"],
     error: ErrorInfo | None,
     provider_message_id: str | None,
 ) -> EventRow:
     """The end of a send, as the CRM reads it among the events."""
-    conversation = dispatch.conversation(carrier)
+    conversation = dispatch.conversation(config)
     data = EventData(
         dispatch.organization_id,
-        carrier.provider_type,
-        carrier.id,
+        config.provider_type,
+        config.id,
         conversation,
         EventMessage(
             id=dispatch.id,
@@ -223,4 +160,4 @@ def status_event(
         ),
         Status(provider_message_id=provider_message_id, value=status, error=error),
     )
-    return EventRow(dispatch.organization_id, "message.status", carrier.id, conversation.id, _encode(data))
+    return EventRow(dispatch.organization_id, "message.status", config.id, conversation.id, _encode(data))

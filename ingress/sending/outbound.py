@@ -28,14 +28,14 @@ from ..shares import Shares
 from ..storage.database import WORKER, Database, StoreUnavailable
 from ..storage.group_commit import GroupCommit, Overloaded, Unconfirmed
 from ..storage.statements import sends
-from ..storage.statements.sends import Claim, Claimed
+from ..storage.statements.sends import Claim, Claimed, Lease, SendState
 from ..switching.manager import Config, WhatsAppProviderManager
 from ..tracing import trace_of
 from .attempts import BREAKER_OPEN, AlreadyTaken, Attempts, VersionMoved, breaker_open
 from .breakers import Breakers
 from .bulkhead import Bulkhead
 from .lost_answers import LostAnswers
-from .message import Carrier, Dispatch, SendIntent, SendState
+from .message import Dispatch, SendIntent
 from .outcomes import Outcomes
 
 logger = logging.getLogger("ingress.sending.outbound")
@@ -151,7 +151,15 @@ class Outbound:
                 if not route.order:
                     raise NotConfigured
                 dispatch = Dispatch(
-                    organization_id, message_id, lease_id, intent, route, now, expires_at, request_id, traceparent
+                    organization_id=organization_id,
+                    id=message_id,
+                    lease_id=lease_id,
+                    intent=intent,
+                    route=route,
+                    created_at=now,
+                    expires_at=expires_at,
+                    request_id=request_id,
+                    traceparent=traceparent,
                 )
                 first = self._next(dispatch)
                 if first is None:
@@ -159,17 +167,17 @@ class Outbound:
                     raise NoneReady(self._rest_s(dispatch), active if isinstance(active, MissingPlugin) else None)
                 claimed = await self._claims.submit(
                     Claim(
-                        organization_id,
-                        message_id,
-                        dispatch.conversation(route.order[0]).id,
-                        idempotency_key,
-                        request_hash,
-                        request,
-                        expires_at,
-                        lease_id,
-                        first.id,
-                        first.provider_type,
-                        route.version,
+                        organization_id=organization_id,
+                        id=message_id,
+                        conversation_id=dispatch.conversation(route.order[0]).id,
+                        idempotency_key=idempotency_key,
+                        request_hash=request_hash,
+                        request=request,
+                        expires_at=expires_at,
+                        lease_id=lease_id,
+                        config_id=first.id,
+                        provider=first.provider_type,
+                        version=route.version,
                     ),
                     organization=organization_id,
                     size_bytes=len(request),
@@ -232,11 +240,11 @@ class Outbound:
             if message_id not in withdrawn and until > now
         }
 
-    def leases(self, older_than_s: float = 0.0) -> list[tuple[UUID, UUID, UUID]]:
-        """(organization, message, lease) of sends under way for longer than *older_than_s*."""
+    def leases(self, older_than_s: float = 0.0) -> list[Lease]:
+        """Of sends under way for longer than *older_than_s*."""
         before = monotonic() - older_than_s
         return [
-            (dispatch.organization_id, dispatch.id, dispatch.lease_id)
+            Lease(dispatch.organization_id, dispatch.id, dispatch.lease_id)
             for dispatch in self._running.values()
             if dispatch.since <= before
         ]
@@ -327,14 +335,14 @@ class Outbound:
             reason=reason,
         )
 
-    async def failed(self, dispatch: Dispatch, carrier: Carrier | Config | None, error: SendError) -> SendState:
+    async def failed(self, dispatch: Dispatch, config: Config | None, error: SendError) -> SendState:
         """The end without acceptance; held instead, where any attempt may have been taken."""
-        carrier = carrier or (dispatch.route.order[0] if dispatch.route.order else None)
-        if carrier is None:
+        config = config or (dispatch.route.order[0] if dispatch.route.order else None)
+        if config is None:
             raise error
         if dispatch.uncertain is None:
-            return await self._outcomes.failed(dispatch, carrier, error)
-        state = await self._outcomes.held(dispatch, carrier, dispatch.uncertain)
-        if isinstance(carrier, Config) and state.state == "uncertain":
-            self._lost_answers.ask_later(carrier, dispatch)
+            return await self._outcomes.failed(dispatch, config, error)
+        state = await self._outcomes.held(dispatch, config, dispatch.uncertain)
+        if state.state == "uncertain" and not config.is_unusable:
+            self._lost_answers.ask_later(config, dispatch)
         return state

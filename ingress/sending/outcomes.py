@@ -5,7 +5,6 @@ from datetime import UTC, datetime, timedelta
 from time import monotonic
 from typing import Literal
 
-import asyncpg
 import msgspec
 
 from providers import MessageResult, SendError
@@ -15,10 +14,10 @@ from .. import metrics
 from ..storage.database import WORKER, Database, StoreUnavailable
 from ..storage.group_commit import GroupCommit, Overloaded
 from ..storage.statements import sends
-from ..storage.statements.sends import Outcome
+from ..storage.statements.sends import Outcome, SendState
 from ..switching.manager import Config
 from ..wakeups import Wakeups
-from .message import Carrier, Dispatch, SendState, state_of, status_event
+from .message import Dispatch, status_event
 
 HOLD_S = 60
 STORE_RETRY_S = 0.2
@@ -37,7 +36,7 @@ class Outcomes:
 
     def __init__(self, database: Database, wakeups: Wakeups) -> None:
         self._wakeups = wakeups
-        self._queue: GroupCommit[Outcome, asyncpg.Record] = GroupCommit("outcomes", database, WORKER, sends.finish)
+        self._queue: GroupCommit[Outcome, SendState | None] = GroupCommit("outcomes", database, WORKER, sends.finish)
 
     async def __aenter__(self) -> "Outcomes":
         await self._queue.__aenter__()
@@ -46,25 +45,23 @@ class Outcomes:
     async def __aexit__(self, *reason: object) -> None:
         await self._queue.__aexit__(*reason)
 
-    async def accepted(self, dispatch: Dispatch, carrier: Carrier | Config, result: MessageResult | None) -> SendState:
+    async def accepted(self, dispatch: Dispatch, config: Config, result: MessageResult | None) -> SendState:
         """A provider took the message, as it says itself (*result*) or as a status did."""
-        return await self.finish(dispatch, self._outcome(dispatch, carrier, "ok", None, "done", "sent", result=result))
+        return await self.finish(dispatch, self._outcome(dispatch, config, "ok", None, "done", "sent", result=result))
 
-    async def failed(self, dispatch: Dispatch, carrier: Carrier | Config, error: SendError) -> SendState:
+    async def failed(self, dispatch: Dispatch, config: Config, error: SendError) -> SendState:
         """Nobody took the message, and nobody will be asked again."""
         return await self.finish(
-            dispatch, self._outcome(dispatch, carrier, type(error).__name__, error, "done", "failed")
+            dispatch, self._outcome(dispatch, config, type(error).__name__, error, "done", "failed")
         )
 
-    async def held(self, dispatch: Dispatch, carrier: Carrier | Config, error: SendError) -> SendState:
+    async def held(self, dispatch: Dispatch, config: Config, error: SendError) -> SendState:
         """It may have been taken: to be settled by a status, or by the provider when it is asked."""
-        return await self.finish(
-            dispatch, self._outcome(dispatch, carrier, "Uncertain", error, "uncertain", "accepted")
-        )
+        return await self.finish(dispatch, self._outcome(dispatch, config, "Uncertain", error, "uncertain", "accepted"))
 
-    async def unknown(self, dispatch: Dispatch, carrier: Carrier | Config, error: SendError) -> SendState:
+    async def unknown(self, dispatch: Dispatch, config: Config, error: SendError) -> SendState:
         """The end of a held message that nothing settled."""
-        return await self.finish(dispatch, self._outcome(dispatch, carrier, "Uncertain", error, "done", "unknown"))
+        return await self.finish(dispatch, self._outcome(dispatch, config, "Uncertain", error, "done", "unknown"))
 
     async def note(self, dispatch: Dispatch, config: Config, error: SendError, started: float) -> None:
         """How an attempt ended that another one may follow: without it a crash would make it uncertain."""
@@ -74,10 +71,9 @@ class Outcomes:
 
     async def finish(self, dispatch: Dispatch, outcome: Outcome) -> SendState:
         """Store the end of a send; how the message stands now. Raises `LeaseLost`, `StoreUnavailable`."""
-        row = await self._store(outcome)
-        if row["id"] is None:
+        state = await self._store(outcome)
+        if state is None:
             raise LeaseLost
-        state = state_of(row)
         if state.state == "done":
             labels = outcome.provider, state.status
             metrics.child(metrics.send_terminal, *labels).inc()
@@ -88,7 +84,7 @@ class Outcomes:
     def _outcome(
         self,
         dispatch: Dispatch,
-        carrier: Carrier | Config,
+        config: Config,
         attempt_class: str,
         error: SendError | None,
         state: Literal["sending", "uncertain", "done"],
@@ -98,40 +94,39 @@ class Outcomes:
         started: float | None = None,
     ) -> Outcome:
         now = datetime.now(UTC)
-        told, detail = None, None
-        if error is not None:
-            detail = error.detail
-            told = ErrorInfo(class_=attempt_class, code=error.code, detail=detail or None)
         provider_message_id = result.provider_message_id if result else None
+        info = ErrorInfo(class_=attempt_class, code=error.code, detail=error.detail or None) if error else None
         event = None
         if state == "done":
-            event = status_event(dispatch, carrier, status, told, provider_message_id)
+            event = status_event(dispatch, config, status, info, provider_message_id)
         return Outcome(
-            dispatch.organization_id,
-            dispatch.id,
-            dispatch.lease_id,
-            dispatch.number,
-            attempt_class,
-            error.code if error else None,
-            detail,
-            round((monotonic() - (started or dispatch.since)) * 1000),
-            carrier.id,
-            carrier.provider_type,
-            provider_message_id,
-            state,
-            status,
-            STATUS_RANK[status],
-            _encode(told) if told else None,
-            dispatch.fallback_from,
-            dispatch.fallback_reason,
-            now,
-            result.cost if result else None,
-            now + timedelta(seconds=HOLD_S) if state == "uncertain" else None,
-            carrier.account_id,
-            event,
+            organization_id=dispatch.organization_id,
+            message_id=dispatch.id,
+            lease_id=dispatch.lease_id,
+            number=dispatch.number,
+            attempt_class=attempt_class,
+            code=error.code if error else None,
+            detail=error.detail if error else None,
+            duration_ms=round((monotonic() - (started or dispatch.since)) * 1000),
+            config_id=config.id,
+            provider=config.provider_type,
+            provider_message_id=provider_message_id,
+            state=state,
+            status=status,
+            rank=STATUS_RANK[status],
+            error=_encode(info) if info else None,
+            fallback_from=dispatch.fallback_from,
+            fallback_reason=dispatch.fallback_reason,
+            at=now,
+            cost=result.cost if result else None,
+            held_until=now + timedelta(seconds=HOLD_S) if state == "uncertain" else None,
+            account_id=config.account_id,
+            event_type=event.type if event else None,
+            conversation_id=event.conversation_id if event else None,
+            data=event.data if event else None,
         )
 
-    async def _store(self, outcome: Outcome) -> asyncpg.Record:
+    async def _store(self, outcome: Outcome) -> SendState | None:
         """Store an outcome, as long as the lease lasts: what a provider did must not be forgotten for a hiccup."""
         until = monotonic() + sends.LEASE_S
         while True:

@@ -5,20 +5,21 @@ import logging
 from collections.abc import Awaitable, Callable
 from uuid import UUID
 
-import asyncpg
 import msgspec
 
 from providers import Uncertain
 from providers.messages import STATUS_RANK
 
 from .. import identifiers, metrics
+from ..accounts.unusable import MissingPlugin
 from ..storage.database import Database, StoreUnavailable
 from ..storage.statements import configs, sends
+from ..storage.statements.sends import Attempt, LostSend, SendState
 from ..storage.statements.statuses import sweep
 from ..switching.manager import Config, WhatsAppProviderManager
 from .attempts import expired
 from .lost_answers import LostAnswers
-from .message import Carrier, Dispatch, SendIntent, SendState
+from .message import Dispatch, SendIntent
 from .outbound import Outbound
 from .outcomes import Outcomes
 
@@ -94,66 +95,83 @@ class Recovery:
     async def _round(self) -> int:
         lease_id = identifiers.new_id()
         async with self._database.worker() as connection:
-            rows = await sends.reclaim(connection, lease_id, ROUND_ROWS, ROUND_ROWS_PER_ORGANIZATION)
-        for row in rows:
-            if self._outbound.is_ours(row["id"], lease_id):
-                continue  # all along; we were only too slow to say so
-            metrics.lease_reclaims.labels(row["state"]).inc()
+            lost = await sends.reclaim(connection, lease_id, ROUND_ROWS, ROUND_ROWS_PER_ORGANIZATION)
+        for send in lost:
+            if self._outbound.is_ours(send.id, lease_id):
+                continue  # all along; we were only too slow to renew its lease
+            metrics.lease_reclaims.labels(send.state).inc()
             try:
-                await self._resume(row, lease_id)
+                await self._resume(send, lease_id)
             except StoreUnavailable:
                 raise
             except Exception:  # one message must not keep the others of a dead process waiting
-                logger.exception("message %s cannot be gone on with", row["id"])
-        return len(rows)
+                logger.exception("message %s cannot be resumed", send.id)
+        return len(lost)
 
-    async def _resume(self, row: asyncpg.Record, lease_id: UUID) -> None:
+    async def _resume(self, send: LostSend, lease_id: UUID) -> None:
         """Go on with a message of a process that died, or report a held one whose time is up."""
-        route = await self._manager.route(row["organization_id"], fresh=True)
+        route = await self._manager.route(send.organization_id, fresh=True)
         async with self._database.worker() as connection:
-            attempts = await sends.attempts(connection, row["organization_id"], row["id"])
+            attempts = await sends.attempts(connection, send.organization_id, send.id)
             last = attempts[-1]
-            held = await configs.by_id(connection, row["organization_id"], last["config_id"])
+            row = await configs.by_id(connection, send.organization_id, last.config_id)
+        config = self._manager.accounts.known(row) if row else _deleted(send.organization_id, last)
+        lost = Uncertain("no answer came", code=last.code or "process_died")
         dispatch = Dispatch(
-            row["organization_id"],
-            row["id"],
-            lease_id,
-            msgspec.json.decode(row["request"], type=SendIntent),
-            route,
-            row["created_at"],
-            row["expires_at"],
+            organization_id=send.organization_id,
+            id=send.id,
+            lease_id=lease_id,
+            intent=_intent(send.request),
+            route=route,
+            created_at=send.created_at,
+            expires_at=send.expires_at,
+            number=last.number,
+            begun=True,
+            fallback_from=send.fallback_from,
+            fallback_reason=send.fallback_reason,
+            uncertain=lost if any(attempt.class_ in (None, "Uncertain") for attempt in attempts) else None,
         )
-        dispatch.number, dispatch.begun = last["number"], True
-        dispatch.fallback_from, dispatch.fallback_reason = row["fallback_from"], row["fallback_reason"]
-        carrier = (self._manager.accounts.open(held) if held else None) or Carrier(
-            last["config_id"], last["provider"], held["sender"] if held else None
-        )
-        lost = Uncertain("no answer came", code=last["code"] or "process_died")
-        if any(attempt["class"] in (None, "Uncertain") for attempt in attempts):
-            dispatch.uncertain = lost
-        if row["state"] == "uncertain":
-            self._outbound.own(self._given_up(dispatch, carrier, lost))
-        elif row["status_rank"] > STATUS_RANK["unknown"]:
-            self._outbound.own(self._outcomes.accepted(dispatch, carrier, None))
-        elif last["class"] is None and dispatch.on_uncertain == "hold":
-            self._outbound.own(self._outbound.failed(dispatch, carrier, lost))
-        elif all(config.is_unusable for config in dispatch.open_order()):
+        if send.state == "uncertain":
+            self._outbound.own(self._given_up(dispatch, config, lost))
+        elif send.status_rank > STATUS_RANK["unknown"]:
+            self._outbound.own(self._outcomes.accepted(dispatch, config, None))
+        elif last.class_ is None and dispatch.on_uncertain == "hold":
+            self._outbound.own(self._outbound.failed(dispatch, config, lost))
+        elif all(other.is_unusable for other in dispatch.open_order()):
             # Nobody can send it here. Another process may, or this one later, as long as there is time.
             if dispatch.left_s <= 0:
-                self._outbound.own(self._outbound.failed(dispatch, carrier, expired()))
+                self._outbound.own(self._outbound.failed(dispatch, config, expired()))
         else:
             for attempt in attempts:
-                if attempt["class"] in ("Unsupported", "AccountBroken"):
-                    dispatch.exhausted[attempt["config_id"]] = attempt["class"]
-            if last["class"] is None and dispatch.on_uncertain == "fallback":
-                dispatch.exhausted[carrier.id] = "Uncertain"
+                if attempt.class_ in ("Unsupported", "AccountBroken"):
+                    dispatch.exhausted[attempt.config_id] = attempt.class_
+            if last.class_ is None and dispatch.on_uncertain == "fallback":
+                dispatch.exhausted[config.id] = "Uncertain"
             self._outbound.start(dispatch)
 
-    async def _given_up(self, dispatch: Dispatch, carrier: Carrier | Config, lost: Uncertain) -> SendState:
+    async def _given_up(self, dispatch: Dispatch, config: Config, lost: Uncertain) -> SendState:
         """The end of a held message, after its provider was asked a last time."""
-        if isinstance(carrier, Config) and (result := await self._lost_answers.find(carrier, dispatch)) is not None:
-            return await self._outcomes.accepted(dispatch, carrier, result)
-        return await self._outcomes.unknown(dispatch, carrier, lost)
+        if not config.is_unusable and (result := await self._lost_answers.find(config, dispatch)) is not None:
+            return await self._outcomes.accepted(dispatch, config, result)
+        return await self._outcomes.unknown(dispatch, config, lost)
+
+
+def _deleted(organization_id: UUID, attempt: Attempt) -> Config:
+    """What stands for the config of *attempt*, which was deleted since."""
+    return Config(
+        organization_id,
+        attempt.config_id,
+        attempt.provider,
+        name="",
+        state="error",
+        sender=None,
+        provider=MissingPlugin(),
+        callback_url="",
+        account_id=attempt.config_id,
+    )
+
+
+_intent = msgspec.json.Decoder(SendIntent).decode
 
 
 async def forever(work: Callable[[], Awaitable[None]], every_s: float) -> None:

@@ -17,7 +17,7 @@ from aiohttp import web
 
 from ingress.api.openapi import Envelope
 from ingress.calls.egress import Egress
-from ingress.delivery import places, relay
+from ingress.delivery import places, relay, standard_webhooks
 from ingress.dev.sandbox import CrmHang, CrmSlow, CrmStatus, MetaSimulator
 from ingress.dev.sandbox.standard_webhooks import problem
 from ingress.settings import Settings
@@ -210,13 +210,15 @@ async def test_a_slow_crm_leaves_room_for_the_others(
 async def test_the_wait_for_a_connection_is_not_the_endpoints_fault(crm: Crm, monkeypatch: pytest.MonkeyPatch) -> None:
     """Only connecting is limited to CONNECT_TIMEOUT_S. The relay itself has a connection for each place."""
     assert places.CONCURRENCY >= relay.PER_HOST >= places.PER_ORGANIZATION
-    monkeypatch.setattr(relay, "CONNECT_TIMEOUT_S", 0.1)
-    secret = relay.new_secret()
+    monkeypatch.setattr(standard_webhooks, "CONNECT_TIMEOUT_S", 0.1)
+    secret = standard_webhooks.new_secret()
     crm.set_secret(secret.secret)
     crm.set_default(CrmSlow(seconds=0.2))
-    endpoint = relay.Endpoint(crm.url, [secret])
+    endpoint = standard_webhooks.Endpoint(crm.url, [secret])
     async with Egress(Settings(egress_allow="127.0.0.0/8").allowed_networks).session(per_host=1) as session:
-        answers = await asyncio.gather(*[relay.post(session, endpoint, f"evt_{number}", b"{}") for number in range(3)])
+        answers = await asyncio.gather(
+            *[standard_webhooks.post(session, endpoint, f"evt_{number}", b"{}") for number in range(3)]
+        )
     assert [answer.kind for answer in answers] == ["ok"] * 3
 
 
@@ -240,11 +242,11 @@ async def test_running_leases_count(customer: Organization, database: asyncpg.Co
         await events.add(database, [event(customer, conversation) for conversation in conversations])
         for number, conversation in enumerate(conversations[:4]):
             await database.execute(LEASE, conversation, uuid4(), timedelta(seconds=30 if number < 3 else -1))
-        assert len(await deliveries.claim(database, uuid4(), NOBODY, deliveries.Share(100, 5))) == 2
-        assert await deliveries.claim(database, uuid4(), NOBODY, deliveries.Share(100, 5)) == []
-        claimed = await deliveries.claim(database, uuid4(), NOBODY, deliveries.Share(100, 100))
+        assert len(await deliveries.claim(database, uuid4(), NOBODY, deliveries.ClaimLimit(100, 5))) == 2
+        assert await deliveries.claim(database, uuid4(), NOBODY, deliveries.ClaimLimit(100, 5)) == []
+        claimed = await deliveries.claim(database, uuid4(), NOBODY, deliveries.ClaimLimit(100, 100))
         assert len(claimed) == 5
-        assert conversations[3] in [row["conversation_id"] for row in claimed]
+        assert conversations[3] in [claim.conversation_id for claim in claimed]
 
 
 async def test_organizations_take_turns(gateway: Gateway, crm: Crm, database: asyncpg.Connection) -> None:
@@ -257,9 +259,9 @@ async def test_organizations_take_turns(gateway: Gateway, crm: Crm, database: as
             await events.add(database, [event(organization, uuid4()) for _ in range(3)])
         served, turn = [], NOBODY
         for _ in range(9):
-            [row] = await deliveries.claim(database, uuid4(), turn, deliveries.Share(1, 3))
-            served.append(turn := row["organization_id"])
-        assert await deliveries.claim(database, uuid4(), turn, deliveries.Share(1, 3)) == []
+            [row] = await deliveries.claim(database, uuid4(), turn, deliveries.ClaimLimit(1, 3))
+            served.append(turn := row.organization_id)
+        assert await deliveries.claim(database, uuid4(), turn, deliveries.ClaimLimit(1, 3)) == []
     assert served == sorted(UUID(organization.id) for organization in organizations) * 3
 
 
@@ -282,7 +284,7 @@ async def test_a_backlog_costs_the_others_nothing(customer: Organization, databa
 
     async def blocks() -> int:
         explain = f"explain (analyze, buffers, format json) {deliveries.CLAIM}"
-        told = msgspec.json.decode(await database.fetchval(explain, uuid4(), 64, 16, NOBODY, [], False))[0]["Plan"]
+        told = msgspec.json.decode(await database.fetchval(explain, uuid4(), NOBODY, 64, 16, [], False))[0]["Plan"]
         return int(told["Shared Hit Blocks"] + told["Shared Read Blocks"])
 
     async with rolled_back(database, customer):
@@ -293,13 +295,13 @@ async def test_a_backlog_costs_the_others_nothing(customer: Organization, databa
         pause = "update callbacks set paused_until = now() + interval '1 h' where organization_id = $1"
         await database.execute(pause, UUID(customer.id))
         assert await blocks() < before + 100
-        told = await deliveries.gauges(database)
-        assert told["pending"] == deliveries.GAUGES_UP_TO
-        assert told["oldest_s"] >= 0
+        gauges = await deliveries.gauges(database)
+        assert gauges.pending == deliveries.GAUGES_UP_TO
+        assert gauges.oldest_s >= 0
         # What nobody can deliver is nobody's delay, however old it gets.
         await database.execute("update callbacks set disabled_at = now() where organization_id = $1", UUID(customer.id))
-        told = await deliveries.gauges(database)
-        assert (told["pending"], told["oldest_s"]) == (0, 0)
+        gauges = await deliveries.gauges(database)
+        assert (gauges.pending, gauges.oldest_s) == (0, 0)
 
 
 # ---------------------------------------------------------------- secrets
@@ -308,17 +310,17 @@ async def test_a_backlog_costs_the_others_nothing(customer: Organization, databa
 def test_every_secret_in_force_is_kept() -> None:
     """The CRM may have any of them: who repeats a PUT need not have heard the answer to the one before."""
     now = datetime.now(UTC)
-    secrets: list[relay.Secret] = []
+    secrets: list[standard_webhooks.SigningSecret] = []
     for hour in range(30):
-        secrets = relay.rotated(secrets, now + timedelta(hours=hour))
+        secrets = standard_webhooks.rotated(secrets, now + timedelta(hours=hour))
     assert [secret.expires_at for secret in secrets] == [
         None,
         *(now + timedelta(hours=hour + 24) for hour in range(29, 5, -1)),
     ]
     for _ in range(100):
-        secrets = relay.rotated(secrets, now)
-    signatures = relay.sign(secrets, "evt_1", int(now.timestamp()), b"{}")
-    assert len(signatures.split(" ")) == relay.MAX_SECRETS
+        secrets = standard_webhooks.rotated(secrets, now)
+    signatures = standard_webhooks.sign(secrets, "evt_1", int(now.timestamp()), b"{}")
+    assert len(signatures.split(" ")) == standard_webhooks.MAX_SECRETS
     assert len(signatures) < 2048
 
 

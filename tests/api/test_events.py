@@ -427,9 +427,9 @@ async def test_sequences_go_on_after_a_restore_into_a_younger_cluster(settings: 
             fresh = own_event(organization_id, new_id(), "account.updated", {})
             await stored.add(connection, [fresh])
             found = await stored.read(connection, organization_id, 0, 10, False)
-            assert [row["sequence"] for row in found[:1]] == [last]
-            assert [row["config_id"] for row in found[1:]] == [fresh.config_id]
-            assert last < found[1]["sequence"] < last + (1 << 24)
+            assert [row.sequence for row in found[:1]] == [last]
+            assert [row.config_id for row in found[1:]] == [fresh.config_id]
+            assert last < found[1].sequence < last + (1 << 24)
             # Once is enough: a start that finds the clock right leaves it.
             assert await migrate(url) is False
             assert await connection.fetchval("select base from event_clock") == base

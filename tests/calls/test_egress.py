@@ -16,7 +16,7 @@ import redis.asyncio
 from ingress.calls import driver
 from ingress.calls.driver import Caller
 from ingress.calls.egress import Egress, EgressBlocked, InvalidUrl
-from ingress.delivery.relay import Endpoint, new_secret, post
+from ingress.delivery.standard_webhooks import Endpoint, new_secret, post
 from ingress.dev.sandbox import FaultProxy, MetaSimulator, example_number
 from ingress.settings import Settings
 from ingress.storage.database import Database

@@ -15,13 +15,14 @@ import msgspec
 import pytest
 from aiohttp import web
 
-from ingress.delivery import relay
+from ingress.delivery import relay, standard_webhooks
 from ingress.dev.sandbox import CrmFlood, CrmReset, CrmSimulator, CrmSlow, CrmStatus, Delivered, FaultProxy
 from ingress.dev.sandbox.standard_webhooks import problem
 from ingress.identifiers import new_id
 from ingress.settings import Settings
 from ingress.storage.database import WORKER, Database
 from ingress.storage.statements import deliveries, events
+from ingress.storage.statements.deliveries import ClaimedConversation, PostResult
 from ingress.storage.statements.events import EventRow
 
 from ..gateway import Gateway, Organization, eventually
@@ -255,7 +256,7 @@ async def test_a_refused_connection_is_tried_again(customer: Organization, crm: 
 async def test_a_silent_endpoint_is_given_up_in_time(
     customer: Organization, crm: Crm, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(relay, "TOTAL_TIMEOUT_S", 0.1)
+    monkeypatch.setattr(standard_webhooks, "TOTAL_TIMEOUT_S", 0.1)
     crm.script(CrmSlow(seconds=5), endpoint=ENDPOINT)
     await text(customer)
     await crm.wait_received(1)
@@ -598,18 +599,18 @@ async def test_a_new_secret_signs_beside_the_old_one(customer: Organization, crm
 
 def test_a_secret_that_ran_out_signs_no_more() -> None:
     now = datetime.now(UTC)
-    [first] = relay.rotated([], now)
-    second, former = relay.rotated([first], now)
+    [first] = standard_webhooks.rotated([], now)
+    second, former = standard_webhooks.rotated([first], now)
     assert (former.secret, former.expires_at) == (first.secret, now + timedelta(hours=24))
     assert second.expires_at is None
     for hours, signing in ((23, [second, first]), (25, [second])):
         timestamp = int((now + timedelta(hours=hours)).timestamp())
-        signatures = relay.sign([second, former], "evt_1", timestamp, b"{}")
+        signatures = standard_webhooks.sign([second, former], "evt_1", timestamp, b"{}")
         headers = {"webhook-id": "evt_1", "webhook-timestamp": str(timestamp), "webhook-signature": signatures}
         assert len(signatures.split(" ")) == len(signing)
         for secret in signing:
             assert problem(headers, b"{}", [secret.secret], now=timestamp) is None
-    assert first.secret not in repr([second, former, relay.Endpoint("https://x.example", [first])])
+    assert first.secret not in repr([second, former, standard_webhooks.Endpoint("https://x.example", [first])])
 
 
 async def test_nothing_overtakes_what_is_not_committed_yet(
@@ -697,12 +698,11 @@ async def test_an_event_that_comes_while_the_queue_is_emptied_is_not_left_behind
     async with database.transaction():  # this test is the relay
         await events.add(database, [event(customer, conversation)])
         await database.execute(LEASE, conversation, lease_id, timedelta(hours=1))
-    wakes = await database.fetchval("select wakes from delivery_queues where conversation_id = $1", conversation)
+    query = "select arrivals from delivery_queues where conversation_id = $1"
     organization_id = UUID(customer.id)
+    claim = ClaimedConversation(organization_id, conversation, lease_id, await database.fetchval(query, conversation))
     [row] = await deliveries.pending(database, organization_id, conversation, 10)
-    assert await deliveries.finish(
-        database, organization_id, conversation, lease_id, row["sequence"], None, "delivered"
-    )
+    assert await deliveries.finish(database, PostResult(*claim[:3], row.sequence, "delivered"))
     arriving = await Database(settings.database_url).connect(WORKER)
     try:
         transaction = arriving.transaction()
@@ -710,7 +710,7 @@ async def test_an_event_that_comes_while_the_queue_is_emptied_is_not_left_behind
         late = event(customer, conversation)
         await events.add(arriving, [late])
         assert await deliveries.pending(database, organization_id, conversation, 10) == []
-        releasing = asyncio.create_task(deliveries.release(database, organization_id, conversation, lease_id, wakes))
+        releasing = asyncio.create_task(deliveries.release(database, claim))
         with suppress(TimeoutError):
             await asyncio.wait_for(asyncio.shield(releasing), 0.05)  # it waits for the arrival's lock
         await transaction.commit()

@@ -17,7 +17,7 @@ from ingress.dev.sandbox import CrmSlow
 from ingress.settings import Settings
 from ingress.storage.database import WORKER, Database
 from ingress.storage.statements import events
-from ingress.storage.statements.deliveries import Share
+from ingress.storage.statements.deliveries import ClaimLimit
 
 from ..api.test_callbacks import GatedCrm, point
 from ..gateway import Gateway, Organization, eventually
@@ -51,30 +51,30 @@ def answered(made: Places, clock: Clock, organization: UUID, *times: float) -> N
 
 def test_the_last_places_are_for_whoever_has_none(clock: Clock) -> None:
     made = Places(clock)
-    assert made.shares() == [Share(CONCURRENCY - RESERVE, PER_ORGANIZATION, [])]
+    assert made.limits() == [ClaimLimit(CONCURRENCY - RESERVE, PER_ORGANIZATION, [])]
     for organization in ORGANIZATIONS[: CONCURRENCY - RESERVE]:
         made.take(organization)
-    assert made.shares() == [Share(RESERVE, 1, [])]
+    assert made.limits() == [ClaimLimit(RESERVE, 1, [])]
     for _ in range(RESERVE):
         made.take(ONE)
-    assert made.shares() == []
+    assert made.limits() == []
     made.give(ONE)
-    assert made.shares() == [Share(1, 1, [])]
+    assert made.limits() == [ClaimLimit(1, 1, [])]
 
 
 def test_who_answers_slowly_has_a_part_of_the_places(clock: Clock) -> None:
     made = Places(clock)
     answered(made, clock, ONE, 14.0)
     assert made.is_slow(ONE)
-    assert made.shares() == [
-        Share(SLOW_PLACES, PER_ORGANIZATION, [ONE], True),
-        Share(CONCURRENCY - RESERVE - SLOW_PLACES, PER_ORGANIZATION, [ONE]),
+    assert made.limits() == [
+        ClaimLimit(SLOW_PLACES, PER_ORGANIZATION, [ONE], True),
+        ClaimLimit(CONCURRENCY - RESERVE - SLOW_PLACES, PER_ORGANIZATION, [ONE]),
     ]
     answered(made, clock, TWO, 14.0)
     made.take(ONE)
     made.take(TWO)
-    [slow, _] = made.shares()
-    assert slow == Share(SLOW_PLACES - 2, SLOW_PLACES // 3, [ONE, TWO], True)
+    [slow, _] = made.limits()
+    assert slow == ClaimLimit(SLOW_PLACES - 2, SLOW_PLACES // 3, [ONE, TWO], True)
 
 
 def test_who_hangs_is_slow_before_there_is_an_answer(clock: Clock) -> None:
@@ -82,7 +82,7 @@ def test_who_hangs_is_slow_before_there_is_an_answer(clock: Clock) -> None:
     made.take(ONE)
     made.begin(ONE)
     clock.now += SLOW_S + 0.1
-    assert made.shares()[0].slow == [ONE]
+    assert made.limits()[0].slow == [ONE]
     assert not made.is_slow(ONE)  # nothing is known of its answers
 
 
@@ -94,14 +94,14 @@ def test_one_slow_answer_among_quick_ones_is_forgiven(clock: Clock) -> None:
     assert made.is_slow(ONE)
     answered(made, clock, ONE, *[0.02] * 10)
     assert not made.is_slow(ONE)
-    assert [share.slow for share in made.shares()] == [[]]
+    assert [share.slow for share in made.limits()] == [[]]
 
 
 def test_what_was_slow_long_ago_is_forgotten(clock: Clock) -> None:
     made = Places(clock)
     answered(made, clock, ONE, 14.0)
     clock.now += places.FORGET_AFTER_S + 1
-    assert [share.slow for share in made.shares()] == [[]]
+    assert [share.slow for share in made.limits()] == [[]]
     assert made._means == {}
 
 
@@ -112,7 +112,7 @@ def test_no_more_is_claimed_than_there_are_places(steps: list[tuple[int, float]]
     made = Places(clock)
     under_way: list[tuple[UUID, Any]] = []
     for number, seconds in steps:
-        for share in made.shares():
+        for share in made.limits():
             of_slow = sum(count for organization, count in made._taken.items() if organization in share.slow)
             assert 1 <= share.per_organization <= PER_ORGANIZATION
             assert not share.of_slow or share.limit + of_slow <= SLOW_PLACES

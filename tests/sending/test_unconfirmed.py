@@ -133,7 +133,7 @@ async def test_an_attempt_that_nobody_confirmed_is_made(line: Line, meta: MetaSi
     await meta.script(organization.numbers[0], fault)
     answer = await line.cut(
         organization.send({"to": "+5511987654321", "body": "x", "on_uncertain": "retry"}),
-        b"with renewed as",
+        b"renewed as (",
         b"meta_business",
         committed="attempts = 2",
     )

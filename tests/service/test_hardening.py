@@ -380,7 +380,7 @@ async def test_a_send_that_nobody_ends_is_counted_as_lost(
         await fresh_service(stack, settings, gateway)
 
         async def lost() -> int:
-            return int((await sends.gauges(connection))["lost"])
+            return (await sends.gauges(connection)).lost
 
         before = await lost()
         with monkeypatch.context() as broken:

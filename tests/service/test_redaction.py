@@ -487,7 +487,7 @@ HARMLESS = {
     "providers._verdicts.Verdict": "a class of error",
     "ingress.web.auth.Principal": "the name is the id of a key",
     "ingress.switching.manager._Active": "the name of a plug-in",
-    "ingress.delivery.relay.Answer": "error is a status or the name of an exception",
+    "ingress.delivery.standard_webhooks.PostAnswer": "error is a status or the name of an exception",
     "ingress.api.organizations.NewOrganization": "the organization's own name, which the platform gives",
     "ingress.api.organizations.NewKey": "the key's name, not the key",
 }

@@ -389,7 +389,7 @@ async def test_a_batch_of_deliveries_is_bounded_by_its_bytes(gateway: Gateway, d
             organization_id,
         )
         [first] = await deliveries.pending(connection, organization_id, conversation, 50)
-        assert first["sequence"] == pending[0]["sequence"]
+        assert first.sequence == pending[0].sequence
 
 
 async def test_an_organization_has_one_body_replayed_at_a_time(

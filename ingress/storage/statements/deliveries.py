@@ -6,13 +6,16 @@ from typing import NamedTuple
 from uuid import UUID
 
 import asyncpg
+import msgspec
 
+from .columns import Big, arrays, given, names
+from .events import StoredEvent
 from .pages import within
 
 LEASE_S = 30
 
 # In turns: from the organization after the one served last, once around those that have a queue, one step of an index
-# each, and no further than there is room. Each is given what it lacks to $3 conversations under way, so that the one
+# each, and no further than there is room. Each is given what it lacks to $4 conversations under way, so that the one
 # with a slow CRM leaves room for others. Two processes that claim at the same moment may exceed that, by their number.
 # $5 are those that answer slowly (ingress/delivery/places.py): with $6 a claim is for them, else for all others.
 CLAIM = f"""
@@ -24,7 +27,7 @@ with recursive freed as (  -- of processes that died; somebody's next look finds
     ) lost where q.organization_id = lost.organization_id and q.conversation_id = lost.conversation_id
 ),
 turns (organization_id, queued) as (
-    select $4::uuid, false
+    select $2::uuid, false
     union  -- not `all`: the first one met again is the end
     select coalesce(
         (select organization_id from delivery_queues
@@ -43,20 +46,20 @@ due as materialized (
     cross join lateral (
         select organization_id, conversation_id from delivery_queues
         where organization_id = turns.organization_id and lease_id is null and due_at <= now()
-        order by due_at limit greatest(0, $3 - (
+        order by due_at limit greatest(0, $4 - (
             select count(*) from delivery_queues
             where organization_id = turns.organization_id and lease_id is not null and leased_until >= now()
         ))
         for update skip locked
     ) q
-    where turns.queued and (turns.organization_id = any($5::uuid[])) = $6 limit $2
+    where turns.queued and (turns.organization_id = any($5::uuid[])) = $6 limit $3
 )
 update delivery_queues q set lease_id = $1, leased_until = now() + interval '{LEASE_S} s'
 from due where q.organization_id = due.organization_id and q.conversation_id = due.conversation_id
-returning q.organization_id, q.conversation_id, q.wakes"""
+returning q.organization_id, q.conversation_id, q.lease_id, q.arrivals"""
 
 
-class Share(NamedTuple):
+class ClaimLimit(NamedTuple):
     """What to claim: *limit* conversations at most, and as many of an organization as make it *per_organization* under
     way; of the organizations in *slow*, with *of_slow*, or else of all others.
     """
@@ -67,20 +70,46 @@ class Share(NamedTuple):
     of_slow: bool = False
 
 
-async def claim(connection: asyncpg.Connection, lease_id: UUID, after: UUID, share: Share) -> list[asyncpg.Record]:
+class ClaimedConversation(NamedTuple):
+    """The right to deliver a conversation's events. ``arrivals``: of events so far, by which a later one is noticed."""
+
+    organization_id: UUID
+    conversation_id: UUID
+    lease_id: UUID
+    arrivals: int
+
+
+async def claim(
+    connection: asyncpg.Connection, lease_id: UUID, after: UUID, limit: ClaimLimit
+) -> list[ClaimedConversation]:
     """Conversations with something to deliver that nobody delivers, now leased (worker, all organizations).
 
     *after*: whose turn it was last.
     """
-    return await connection.fetch(
-        CLAIM, lease_id, share.limit, share.per_organization, after, share.slow, share.of_slow
-    )
+    return [ClaimedConversation(*row) for row in await connection.fetch(CLAIM, lease_id, after, *limit)]
 
 
 # 64 conversations are delivered at once: a batch each, and what it is rendered to, is what they hold.
 BATCH_BYTES = 256 * 1024
+
+
+class PendingDelivery(StoredEvent, frozen=True):
+    """An event that is to be delivered.
+
+    ``waits_since``: its last attempt, or else its arrival. ``gap``: the one before was given up. ``must_wait``: what
+    comes before it is not all committed yet, or not read (ingress/storage/statements/unread.py), and may be of this
+    conversation.
+    """
+
+    attempts: int
+    refusals: int
+    waits_since: datetime
+    gap: bool
+    must_wait: bool
+
+
 PENDING = within(
-    "organization_id, sequence, attempts, refusals, waits_since, type, config_id, created_at, data, gap, must_wait",
+    names(PendingDelivery),
     """select organization_id, sequence, d.attempts, d.refusals, coalesce(d.failed_at, e.created_at) as waits_since, e.type, e.config_id,
         e.created_at, e.data, e.data_bytes,
         coalesce((select before.state = 'parked' from deliveries before
@@ -98,101 +127,99 @@ PENDING = within(
 
 
 async def pending(
-    connection: asyncpg.Connection, organization_id: UUID, conversation: UUID, limit: int
-) -> list[asyncpg.Record]:
-    """The next undelivered events of a conversation, in order, as many as make a batch (worker).
-
-    ``gap``: the one before was given up. ``waits_since``: its last attempt, or else its arrival. ``must_wait``: what
-    comes before it is not all committed yet, or not read (ingress/storage/statements/unread.py), and may be of this conversation.
-    """
-    return await connection.fetch(PENDING, organization_id, conversation, limit)
+    connection: asyncpg.Connection, organization_id: UUID, conversation_id: UUID, limit: int
+) -> list[PendingDelivery]:
+    """The next undelivered events of a conversation, in order, as many as make a batch (worker)."""
+    rows = await connection.fetch(PENDING, organization_id, conversation_id, limit)
+    return [PendingDelivery(*row) for row in rows]
 
 
-# Only who still holds the lease may say what became of the delivery.
+class PostResult(NamedTuple):
+    """What became of a post. In the state ``pending`` it is made again after ``delay``; ``refused``: by this event's fault."""
+
+    organization_id: UUID
+    conversation_id: UUID
+    lease_id: UUID
+    sequence: Big
+    state: str
+    error: str | None = None
+    refused: bool = False
+    delay: timedelta = timedelta(0)
+
+
+# Only who still holds the lease decides about the delivery.
 FINISH = f"""
-with held as (
-    update delivery_queues set leased_until = now() + interval '{LEASE_S} s'
-    where organization_id = $1 and conversation_id = $2 and lease_id = $3 returning organization_id
+with given as (select * from {given(PostResult)}),
+held as (
+    update delivery_queues q set
+        lease_id = case given.state when 'pending' then null else q.lease_id end,
+        leased_until = case given.state when 'pending' then null else now() + interval '{LEASE_S} s' end,
+        due_at = case given.state when 'pending' then now() + given.delay else q.due_at end
+    from given where q.organization_id = given.organization_id and q.conversation_id = given.conversation_id
+        and q.lease_id = given.lease_id
+    returning given.*
 )
-update deliveries d set state = $6, attempts = attempts + 1, last_error = $5, finished_at = now()
-from held where d.organization_id = held.organization_id and d.sequence = $4 and d.state = 'pending' returning d.sequence"""
+update deliveries d set state = held.state, attempts = attempts + 1, refusals = refusals + held.refused::int,
+    last_error = held.error,
+    failed_at = case held.state when 'pending' then now() else failed_at end,
+    finished_at = case held.state when 'pending' then finished_at else now() end
+from held where d.organization_id = held.organization_id and d.sequence = held.sequence and d.state = 'pending'
+returning d.sequence"""
 
 
-async def finish(
-    connection: asyncpg.Connection,
-    organization_id: UUID,
-    conversation: UUID,
-    lease_id: UUID,
-    sequence: int,
-    error: str | None,
-    state: str,
-) -> bool:
-    """Mark one event delivered or parked and renew the lease; False if the lease was lost (worker)."""
-    done = await connection.fetchval(FINISH, organization_id, conversation, lease_id, sequence, error, state)
-    return done is not None
+async def finish(connection: asyncpg.Connection, result: PostResult) -> bool:
+    """Count an attempt, and keep the conversation, or postpone it; False where the lease was lost (worker)."""
+    return await connection.fetchval(FINISH, *arrays([result])) is not None
 
 
-POSTPONE = """
-with held as (
-    update delivery_queues set due_at = now() + $6::interval, lease_id = null, leased_until = null
-    where organization_id = $1 and conversation_id = $2 and lease_id = $3 returning organization_id
-)
-update deliveries d set attempts = attempts + 1, refusals = refusals + $7::int, last_error = $5, failed_at = now()
-from held where d.organization_id = held.organization_id and d.sequence = $4 and d.state = 'pending'"""
-
-
-async def postpone(
-    connection: asyncpg.Connection,
-    organization_id: UUID,
-    conversation: UUID,
-    lease_id: UUID,
-    sequence: int,
-    error: str,
-    delay: timedelta,
-    refused: bool = False,
-) -> None:
-    """An attempt failed, *refused* if by this event's own fault: give the conversation back, due after *delay* (worker)."""
-    await connection.execute(POSTPONE, organization_id, conversation, lease_id, sequence, error, delay, int(refused))
-
-
-# An arrival since the claim has changed `wakes`, also where its transaction was not visible when we looked.
+# An arrival since the claim has changed `arrivals`, also where its transaction was not visible when we looked.
 RELEASE = """
 delete from delivery_queues
-where organization_id = $1 and conversation_id = $2 and lease_id = $3 and wakes = $4 returning wakes"""
+where organization_id = $1 and conversation_id = $2 and lease_id = $3 and arrivals = $4 returning arrivals"""
 KEEP = """
 update delivery_queues set lease_id = null, leased_until = null, due_at = now() + $4::interval
 where organization_id = $1 and conversation_id = $2 and lease_id = $3"""
 
 
-async def release(
-    connection: asyncpg.Connection, organization_id: UUID, conversation: UUID, lease_id: UUID, wakes: int
-) -> None:
+async def release(connection: asyncpg.Connection, claim: ClaimedConversation) -> None:
     """The conversation's queue is empty, unless something came meanwhile (worker)."""
-    if await connection.fetchval(RELEASE, organization_id, conversation, lease_id, wakes) is None:
-        await give_back(connection, organization_id, conversation, lease_id)
+    if await connection.fetchval(RELEASE, *claim) is None:
+        await give_back(connection, claim)
 
 
 async def give_back(
-    connection: asyncpg.Connection,
-    organization_id: UUID,
-    conversation: UUID,
-    lease_id: UUID,
-    delay: timedelta = timedelta(0),
+    connection: asyncpg.Connection, claim: ClaimedConversation, delay: timedelta = timedelta(0)
 ) -> None:
     """Leave the conversation to whoever comes next, after *delay*; no attempt is counted (worker)."""
-    await connection.execute(KEEP, organization_id, conversation, lease_id, delay)
+    await connection.execute(KEEP, *claim[:3], delay)
 
 
 # ------------------------------------------------------------------ the organization's callback
 
-CALLBACK = """
-select organization_id, url, secrets, disabled_at, disabled_reason, failing_since, last_error, consecutive_failures, paused_until,
-    updated_at from callbacks where organization_id = $1"""
+
+class Callback(msgspec.Struct, frozen=True):
+    """Where an organization's events go, and how that went. ``secrets`` are sealed."""
+
+    url: str
+    secrets: bytes
+    disabled_at: datetime | None
+    disabled_reason: str | None
+    failing_since: datetime | None
+    last_error: str | None
+    consecutive_failures: int
+    paused_until: datetime | None
+
+    def __repr__(self) -> str:
+        return "Callback(…)"
 
 
-async def callback(connection: asyncpg.Connection, organization_id: UUID) -> asyncpg.Record | None:
+CALLBACK = f"select {names(Callback)} from callbacks where organization_id = $1"
+
+
+async def callback(connection: asyncpg.Connection, organization_id: UUID) -> Callback | None:
     """Where the organization's events go (organization, worker)."""
-    return await connection.fetchrow(CALLBACK, organization_id)
+    row = await connection.fetchrow(CALLBACK, organization_id)
+    return Callback(*row) if row else None
 
 
 # The organization's row, for there may be no callback yet. Beside it, not in one statement with it: what is read after
@@ -226,7 +253,7 @@ async def drop_callback(connection: asyncpg.Connection, organization_id: UUID) -
 
 
 # A backlog of days is more than one statement can write in its time, and would hold up the readers of `/events`
-# meanwhile. So `due_now`, `park` and `replay` do a part of it and tell where they ended: the next part, in the next
+# meanwhile. So `due_now`, `park` and `replay` do a part of it and return where they ended: the next part, in the next
 # transaction, begins there. Once through, so that what fails again in the meantime is not met again.
 BATCH_ROWS = 2_000
 
@@ -273,7 +300,7 @@ async def park(connection: asyncpg.Connection, organization_id: UUID, after: UUI
     return last
 
 
-# What became of a post says something about the URL that was posted to, which may have been replaced meanwhile.
+# What became of a post is about the URL that was posted to, which may have been replaced meanwhile.
 SUCCEEDED = """
 update callbacks set failing_since = null, last_error = null, consecutive_failures = 0, paused_until = null
 where organization_id = $1 and url = $2 and failing_since is not null"""
@@ -305,14 +332,24 @@ async def disable(connection: asyncpg.Connection, organization_id: UUID, url: st
     return await connection.fetchval(DISABLE, organization_id, url, reason) is not None
 
 
-PARKED = """
-select sequence, conversation_id, attempts, last_error, finished_at from deliveries
+class ParkedEvent(NamedTuple):
+    """An event that was given up."""
+
+    sequence: int
+    conversation_id: UUID
+    attempts: int
+    last_error: str | None
+    finished_at: datetime
+
+
+PARKED = f"""
+select {names(ParkedEvent)} from deliveries
 where organization_id = $1 and state = 'parked' and sequence > $2 order by sequence limit $3"""
 
 
-async def parked(connection: asyncpg.Connection, organization_id: UUID, after: int, limit: int) -> list[asyncpg.Record]:
-    """Events that were given up (organization)."""
-    return await connection.fetch(PARKED, organization_id, after, limit)
+async def parked(connection: asyncpg.Connection, organization_id: UUID, after: int, limit: int) -> list[ParkedEvent]:
+    """Events that were given up, above *after* (organization)."""
+    return [ParkedEvent(*row) for row in await connection.fetch(PARKED, organization_id, after, limit)]
 
 
 REPLAY = f"""
@@ -327,11 +364,11 @@ again as (
     from page where d.organization_id = $1 and d.sequence = page.sequence
     returning d.organization_id, d.conversation_id, d.sequence
 ),
-woken as (
+announced as (
     insert into delivery_queues (organization_id, conversation_id)
     select distinct organization_id, conversation_id from again order by organization_id, conversation_id
     on conflict (organization_id, conversation_id)
-    do update set wakes = delivery_queues.wakes + 1, due_at = least(delivery_queues.due_at, now())
+    do update set arrivals = delivery_queues.arrivals + 1, due_at = least(delivery_queues.due_at, now())
 )
 select count(*), max(sequence) from again"""
 
@@ -350,6 +387,16 @@ async def replay(
 # Counted up to a bound, and the oldest is the first of an index: a backlog is when nothing else may become slow. What a
 # disabled callback has left is nobody's delay: it waits for whoever sets the callback again.
 GAUGES_UP_TO = 10_000
+
+
+class DeliveryGauges(NamedTuple):
+    """Numbers of deliveries, of all organizations, up to GAUGES_UP_TO."""
+
+    pending: int
+    parked: int
+    oldest_s: float
+
+
 GAUGES = f"""
 with under_way as not materialized (
     select organization_id, sequence from deliveries where state = 'pending'
@@ -363,6 +410,6 @@ select (select count(*) from (select from under_way limit {GAUGES_UP_TO}) bounde
     ), 0) as oldest_s"""
 
 
-async def gauges(connection: asyncpg.Connection) -> asyncpg.Record:
-    """Numbers of deliveries, of all organizations, up to GAUGES_UP_TO (worker)."""
-    return (await connection.fetch(GAUGES))[0]
+async def gauges(connection: asyncpg.Connection) -> DeliveryGauges:
+    """(worker, all organizations)"""
+    return DeliveryGauges(*(await connection.fetch(GAUGES))[0])

@@ -1,11 +1,14 @@
 """Events: written in the transaction that makes them true, read in an order that never skips one."""
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import NamedTuple
 from uuid import UUID
 
 import asyncpg
+import msgspec
 
+from .columns import Json, arrays, given, names
 from .pages import within
 
 # The horizon of readers and the place of writers: see schema.sql, `events`.
@@ -28,7 +31,7 @@ stored as (
     returning organization_id, sequence, conversation_id
 ),
 queued as (
-    -- A disabled callback's events are parked, not passed over: they can be replayed, and the next one tells the gap.
+    -- A disabled callback's events are parked, not passed over: they can be replayed, and the next one shows the gap.
     insert into deliveries (organization_id, sequence, conversation_id, state, last_error, finished_at)
     select stored.organization_id, stored.sequence, stored.conversation_id,
         case when callbacks.disabled_at is null then 'pending' else 'parked' end,
@@ -37,11 +40,11 @@ queued as (
     from stored join callbacks on callbacks.organization_id = stored.organization_id
     returning organization_id, conversation_id, state
 ),
-woken as (
+announced as (
     insert into delivery_queues (organization_id, conversation_id)
     select distinct organization_id, conversation_id from queued
     where state = 'pending' order by organization_id, conversation_id
-    on conflict (organization_id, conversation_id) do update set wakes = delivery_queues.wakes + 1
+    on conflict (organization_id, conversation_id) do update set arrivals = delivery_queues.arrivals + 1
 )"""
 
 
@@ -52,30 +55,46 @@ class EventRow(NamedTuple):
     type: str
     config_id: UUID
     conversation_id: UUID
-    data: bytes
+    data: Json
     raw: bytes | None = None
 
 
 ADD = f"""
-with given as (
-    select row_number() over () as place, * from unnest($1::uuid[], $2::text[], $3::uuid[], $4::uuid[],
-        $5::json[], $6::bytea[])
-        as _(organization_id, type, config_id, conversation_id, data, raw)
-),
+with given as (select * from {given(EventRow)}),
 {insert_events("given")}
 select organization_id, sequence from stored"""
 
 
 async def add(connection: asyncpg.Connection, events: Sequence[EventRow]) -> None:
     """Store *events* in *connection*'s transaction (worker)."""
-    await connection.execute(ADD, *map(list, zip(*events, strict=True)))
+    await connection.execute(ADD, *arrays(events))
+
+
+class StoredEvent(msgspec.Struct, frozen=True):
+    """An event as it is read; `ingress/envelope.py` renders it."""
+
+    organization_id: UUID
+    sequence: int
+    type: str
+    config_id: UUID
+    created_at: datetime
+    data: bytes
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.sequence}, {self.type})"
+
+
+class RawEvent(StoredEvent, frozen=True):
+    """The same with what its provider sent. ``raw`` None: it was not asked for, or no provider sent it."""
+
+    raw: bytes | None
 
 
 # A webhook that is stored but not read yet has its place here already: nobody reads past it.
 _FINAL = """sequence < least(sequence_horizon(),
     (select min(unread.sequence) from unread_webhooks unread where unread.organization_id = $1))"""
 READ = within(
-    "organization_id, sequence, type, config_id, created_at, data, raw",
+    names(RawEvent),
     f"""select organization_id, sequence, type, config_id, created_at, data, data_bytes, case when $4 then raw end as raw
     from events where organization_id = $1 and sequence > $2 and {_FINAL}
     order by sequence limit $3""",
@@ -86,20 +105,21 @@ READ = within(
 
 async def read(
     connection: asyncpg.Connection, organization_id: UUID, after: int, limit: int, raw: bool
-) -> list[asyncpg.Record]:
+) -> list[RawEvent]:
     """The organization's next events above *after* that nothing under way can come before (organization).
 
     As many as make a page.
     """
-    return await connection.fetch(READ, organization_id, after, limit, raw)
+    return [RawEvent(*row) for row in await connection.fetch(READ, organization_id, after, limit, raw)]
 
 
-AT = "select type, config_id, data from events where organization_id = $1 and sequence = $2"
+AT = f"select {names(StoredEvent)} from events where organization_id = $1 and sequence = $2"
 
 
-async def at(connection: asyncpg.Connection, organization_id: UUID, sequence: int) -> asyncpg.Record | None:
+async def at(connection: asyncpg.Connection, organization_id: UUID, sequence: int) -> StoredEvent | None:
     """One event of the organization (organization)."""
-    return await connection.fetchrow(AT, organization_id, sequence)
+    row = await connection.fetchrow(AT, organization_id, sequence)
+    return StoredEvent(*row) if row else None
 
 
 LAST = f"select coalesce(max(sequence), 0) from events where organization_id = $1 and {_FINAL}"

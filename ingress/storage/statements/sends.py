@@ -2,15 +2,62 @@
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 from uuid import UUID
 
 import asyncpg
+import msgspec
 
-from .events import EventRow, insert_events
+from providers.messages import ErrorInfo
+
+from .columns import Big, Json, Small, arrays, given, names
+from .events import insert_events
 from .pages import within
 
 LEASE_S = 30
+_error = msgspec.json.Decoder(ErrorInfo).decode
+
+
+class SendState(msgspec.Struct, frozen=True, kw_only=True):
+    """A message as it stands."""
+
+    id: UUID
+    state: str
+    status: str
+    attempts: int
+    provider: str | None
+    config_id: UUID | None
+    provider_message_id: str | None
+    fallback_from: UUID | None
+    fallback_reason: str | None
+    error: ErrorInfo | None
+    sent_at: datetime | None  # None: no provider is known to have taken it
+    cost: str | None
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.id}, {self.state})"
+
+
+class StoredMessage(SendState, frozen=True, kw_only=True):
+    """The same, and what was asked for."""
+
+    conversation_id: UUID
+    idempotency_key: str | None
+    request_hash: bytes
+    request: bytes
+    created_at: datetime
+    updated_at: datetime
+    expires_at: datetime
+
+
+State = TypeVar("State", bound=SendState)
+
+
+def _made(kind: type[State], row: asyncpg.Record) -> State:
+    columns: dict[str, Any] = {name: row[name] for name in kind.__struct_fields__}
+    if columns["error"]:
+        columns["error"] = _error(columns["error"])
+    return kind(**columns)
 
 
 class Claim(NamedTuple):
@@ -21,21 +68,16 @@ class Claim(NamedTuple):
     conversation_id: UUID
     idempotency_key: str | None
     request_hash: bytes
-    request: bytes
+    request: Json
     expires_at: datetime
     lease_id: UUID
     config_id: UUID
     provider: str
-    version: int
+    version: Big
 
 
 CLAIM = f"""
-with given as (
-    select * from unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::text[], $5::bytea[], $6::json[], $7::timestamptz[],
-        $8::uuid[], $9::uuid[], $10::text[], $11::bigint[]) with ordinality
-        as _(organization_id, id, conversation_id, idempotency_key, request_hash, request, expires_at, lease_id,
-            config_id, provider, version, place)
-),
+with given as (select * from {given(Claim)}),
 fenced as (
     select given.* from given join organizations o on o.id = given.organization_id and o.version = given.version
 ),
@@ -52,7 +94,7 @@ attempted as (
     insert into attempts (organization_id, message_id, number, config_id, provider, version, started_at)
     select organization_id, id, 1, config_id, provider, version, now() from fenced join claimed using (organization_id, id)
 )
-select given.place, fenced.id is not null as current, claimed.id is not null as claimed
+select fenced.id is not null as current, claimed.id is not null as claimed
 from given left join fenced using (organization_id, id) left join claimed using (organization_id, id)
 order by given.place"""
 
@@ -66,8 +108,15 @@ class Claimed(NamedTuple):
 
 async def claim(connection: asyncpg.Connection, claims: Sequence[Claim]) -> list[Claimed]:
     """Insert each message and its first attempt, unless its version is stale or its key taken (worker)."""
-    rows = await connection.fetch(CLAIM, *zip(*claims, strict=True))
-    return [Claimed(current, claimed) for _, current, claimed in rows]
+    return [Claimed(*row) for row in await connection.fetch(CLAIM, *arrays(claims))]
+
+
+class Lease(NamedTuple):
+    """The right of a process to speak for a message."""
+
+    organization_id: UUID
+    id: UUID
+    lease_id: UUID
 
 
 # Ordered as below; one that is being changed is met again.
@@ -89,24 +138,40 @@ async def withdraw(connection: asyncpg.Connection, claimed: Sequence[tuple[UUID,
     return [row["id"] for row in await connection.fetch(WITHDRAW, *zip(*claimed, strict=True))]
 
 
+class NextAttempt(NamedTuple):
+    """A further attempt of a message, by who holds its lease, valid while the organization is at ``version``."""
+
+    organization_id: UUID
+    id: UUID
+    lease_id: UUID
+    number: int
+    config_id: UUID
+    provider: str
+    version: Big
+
+
 BEGIN_ATTEMPT = f"""
-with renewed as (
-    update messages m set attempts = greatest(m.attempts, $3), leased_until = now() + interval '{LEASE_S} s', updated_at = now()
-    from organizations o
-    where m.organization_id = $1 and m.id = $2 and m.lease_id = $7 and m.state = 'sending' and m.status_rank <= 1
-        and o.id = $1 and o.version = $6
+with given as (select * from {given(NextAttempt)}),
+renewed as (
+    update messages m set attempts = greatest(m.attempts, given.number), leased_until = now() + interval '{LEASE_S} s',
+        updated_at = now()
+    from given join organizations o on o.version = given.version and o.id = given.organization_id
+    where m.organization_id = given.organization_id and m.id = given.id and m.lease_id = given.lease_id
+        and m.state = 'sending' and m.status_rank <= 1
     returning m.organization_id, m.id
 ),
 begun as (
     insert into attempts (organization_id, message_id, number, config_id, provider, version, started_at)
-    select organization_id, id, $3, $4, $5, $6, now() from renewed
+    select organization_id, id, number, config_id, provider, version, now()
+    from given join renewed using (organization_id, id)
     -- Begun before, by a commit that nobody confirmed, so nobody was called.
     on conflict (organization_id, message_id, number) do update
         set config_id = excluded.config_id, provider = excluded.provider, version = excluded.version, started_at = now()
         where attempts.class is null
 )
-select o.version = $6 as current, m.lease_id = $7 and m.state = 'sending' as held, m.status_rank > 1 as settled
-from messages m join organizations o on o.id = m.organization_id where m.organization_id = $1 and m.id = $2"""
+select o.version = given.version as current, m.lease_id = given.lease_id and m.state = 'sending' as held,
+    m.status_rank > 1 as settled
+from given join messages m using (organization_id, id) join organizations o on o.id = m.organization_id"""
 
 
 class Begun(NamedTuple):
@@ -117,21 +182,9 @@ class Begun(NamedTuple):
     settled: bool
 
 
-async def begin_attempt(
-    connection: asyncpg.Connection,
-    organization_id: UUID,
-    message_id: UUID,
-    *,
-    number: int,
-    config_id: UUID,
-    provider: str,
-    version: int,
-    lease_id: UUID,
-) -> Begun:
+async def begin_attempt(connection: asyncpg.Connection, attempt: NextAttempt) -> Begun:
     """Record the intent to call, if nothing speaks against it; once more is as good as once (worker)."""
-    row = await connection.fetchrow(
-        BEGIN_ATTEMPT, organization_id, message_id, number, config_id, provider, version, lease_id
-    )
+    row = await connection.fetchrow(BEGIN_ATTEMPT, *arrays([attempt]))
     return Begun(*row) if row else Begun(True, False, False)
 
 
@@ -142,7 +195,7 @@ class Outcome(NamedTuple):
     message_id: UUID
     lease_id: UUID
     number: int  # of the attempt; 0: no attempt was made
-    attempt_class: str
+    attempt_class: str  # of its error, or `ok`
     code: str | None
     detail: str | None
     duration_ms: int
@@ -151,28 +204,21 @@ class Outcome(NamedTuple):
     provider_message_id: str | None
     state: str
     status: str
-    rank: int
-    error: bytes | None
+    rank: Small
+    error: Json | None
     fallback_from: UUID | None
     fallback_reason: str | None
     at: datetime
     cost: str | None
     held_until: datetime | None  # for `uncertain`: when it becomes `unknown`
     account_id: UUID
-    event: EventRow | None
+    event_type: str | None  # None: the message has not ended
+    conversation_id: UUID | None
+    data: Json | None
 
 
 FINISH = f"""
-with outcome as (
-    select * from unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::integer[], $5::text[], $6::text[], $7::text[],
-        $8::integer[], $9::uuid[], $10::text[], $11::text[], $12::text[], $13::text[], $14::smallint[], $15::json[],
-        $16::uuid[], $17::text[], $18::timestamptz[], $19::text[], $20::timestamptz[], $21::uuid[], $22::text[],
-        $23::uuid[], $24::json[])
-        with ordinality
-        as _(organization_id, message_id, lease_id, number, class, code, detail, duration_ms, config_id, provider,
-            provider_message_id, state, status, rank, error, fallback_from, fallback_reason, at, cost, held_until, account_id,
-            event_type, conversation_id, data, place)
-),
+with outcome as (select * from {given(Outcome)}),
 early as (
     select o.organization_id, o.message_id, s.value, s.status_rank as rank, s.error
     from outcome o join message_statuses s using (organization_id, account_id, provider_message_id)
@@ -185,9 +231,9 @@ locked as (
 -- A lost answer whose status came first is no open question any more.
 ended as (
     update attempts a set
-        class = case when o.class <> 'Uncertain' or l.status_rank <= 1 then o.class
+        class = case when o.attempt_class <> 'Uncertain' or l.status_rank <= 1 then o.attempt_class
             when l.status = 'failed' then coalesce(l.error ->> 'class', 'Rejected') else 'ok' end,
-        code = case when o.class = 'Uncertain' and l.status_rank > 1 then 'settled_by_status' else o.code end,
+        code = case when o.attempt_class = 'Uncertain' and l.status_rank > 1 then 'settled_by_status' else o.code end,
         detail = o.detail, duration_ms = o.duration_ms, provider_message_id = o.provider_message_id
     from outcome o join locked l on l.organization_id = o.organization_id and l.id = o.message_id
     where a.organization_id = o.organization_id and a.message_id = o.message_id and a.number = o.number
@@ -199,7 +245,7 @@ finished as (
         status = case when best.rank > m.status_rank then best.status else m.status end,
         status_rank = greatest(best.rank, m.status_rank),
         error = case when greatest(best.rank, m.status_rank) = 3 then coalesce(best.error, m.error)
-            when o.class = 'ok' then null else coalesce(best.error, m.error) end,
+            when o.attempt_class = 'ok' then null else coalesce(best.error, m.error) end,
         provider = case when o.provider_message_id is not null or m.provider is null then o.provider else m.provider end,
         config_id = case when o.provider_message_id is not null or m.config_id is null then o.config_id else m.config_id end,
         account_id = case when o.provider_message_id is not null or m.config_id is null then o.account_id else m.account_id end,
@@ -209,7 +255,7 @@ finished as (
         -- The time that POST /send answers with, also where a status with the provider's own time was faster: who asks
         -- again under the same key gets the same answer.
         sent_at = case when o.provider_message_id is not null then o.at
-            when o.class = 'ok' then coalesce(m.sent_at, o.at) else m.sent_at end,
+            when o.attempt_class = 'ok' then coalesce(m.sent_at, o.at) else m.sent_at end,
         cost = coalesce(o.cost, m.cost),
         leased_until = case o.state when 'sending' then m.leased_until when 'uncertain' then o.held_until end,
         updated_at = now()
@@ -225,9 +271,8 @@ finished as (
     where m.organization_id = o.organization_id and m.id = o.message_id
         -- The same id of the provider's: it was stored before, by a commit that nobody confirmed.
         and (m.lease_id = o.lease_id
-            or (o.class = 'ok' and (m.state <> 'done' or m.provider_message_id = o.provider_message_id)))
-    returning m.organization_id, m.id, m.state, m.status, m.provider, m.config_id, m.provider_message_id, m.fallback_from,
-        m.fallback_reason, m.attempts, m.error, m.sent_at, m.cost
+            or (o.attempt_class = 'ok' and (m.state <> 'done' or m.provider_message_id = o.provider_message_id)))
+    returning m.organization_id, {names(SendState, "m.")}
 ),
 given as (
     select o.place, o.organization_id, o.event_type as type, o.config_id, o.conversation_id,
@@ -239,44 +284,51 @@ given as (
     where o.event_type is not null and l.state <> 'done' and (f.status = o.status or o.fallback_from is not null)
 ),
 {insert_events("given")}
-select f.id, f.state, f.status, f.provider, f.config_id, f.provider_message_id, f.fallback_from, f.fallback_reason,
-    f.attempts, f.error, f.sent_at, f.cost
+select {names(SendState, "f.")}
 from outcome o left join finished f on f.organization_id = o.organization_id and f.id = o.message_id
 order by o.place"""
 
 
-async def finish(connection: asyncpg.Connection, outcomes: Sequence[Outcome]) -> list[asyncpg.Record]:
+async def finish(connection: asyncpg.Connection, outcomes: Sequence[Outcome]) -> list[SendState | None]:
     """Store what became of attempts and messages, statuses that came early merged in: the messages as they stand now.
 
-    Once more is as good as once. A row of NULLs is a message whose lease was lost: somebody else speaks for it (worker).
+    Once more is as good as once. None: the lease of the message was lost, and somebody else speaks for it (worker).
     """
-    events = [outcome.event for outcome in outcomes]
-    return await connection.fetch(
-        FINISH,
-        *zip(*[outcome[:21] for outcome in outcomes], strict=True),
-        [event and event.type for event in events],
-        [event and event.conversation_id for event in events],
-        [event and event.data for event in events],
-    )
+    rows = await connection.fetch(FINISH, *arrays(outcomes))
+    return [_made(SendState, row) if row["id"] else None for row in rows]
 
 
 # Ordered like every statement that changes several messages; one that is being changed needs no new lease.
-SET_LEASES = """
+SET_LEASES = f"""
 with held as (
     select m.organization_id, m.id
-    from messages m join unnest($1::uuid[], $2::uuid[], $3::uuid[]) as mine(organization_id, id, lease_id)
-        using (organization_id, id, lease_id)
+    from messages m join {given(Lease)} using (organization_id, id, lease_id)
     where m.state = 'sending' order by m.organization_id, m.id for update of m skip locked
 )
 update messages m set leased_until = now() + make_interval(secs => $4)
 from held where m.organization_id = held.organization_id and m.id = held.id"""
 
 
-async def set_leases(
-    connection: asyncpg.Connection, leases: Sequence[tuple[UUID, UUID, UUID]], *, seconds: int
-) -> None:
-    """Hold messages for *seconds* more, or (0) give them back: (organization, message, lease) of each (worker)."""
-    await connection.execute(SET_LEASES, *zip(*leases, strict=True), seconds)
+async def set_leases(connection: asyncpg.Connection, leases: Sequence[Lease], *, seconds: int) -> None:
+    """Hold messages for *seconds* more, or (0) give them back (worker)."""
+    await connection.execute(SET_LEASES, *arrays(leases), seconds)
+
+
+class LostSend(msgspec.Struct, frozen=True):
+    """A message that its process left under way, or that is held and whose time is up."""
+
+    organization_id: UUID
+    id: UUID
+    request: bytes
+    state: str
+    status_rank: int
+    fallback_from: UUID | None
+    fallback_reason: str | None
+    created_at: datetime
+    expires_at: datetime
+
+    def __repr__(self) -> str:
+        return f"LostSend({self.id}, {self.state})"
 
 
 RECLAIM = f"""
@@ -291,44 +343,57 @@ lost as (
 )
 update messages m set lease_id = $1, leased_until = now() + interval '{LEASE_S} s'
 from lost where m.organization_id = lost.organization_id and m.id = lost.id
-returning m.organization_id, m.id, m.conversation_id, m.request, m.state, m.status_rank, m.attempts, m.fallback_from,
-    m.fallback_reason, m.created_at, m.expires_at, m.config_id, m.provider"""
+returning {names(LostSend, "m.")}"""
 
 
-async def reclaim(
-    connection: asyncpg.Connection, lease_id: UUID, limit: int, per_organization: int
-) -> list[asyncpg.Record]:
+async def reclaim(connection: asyncpg.Connection, lease_id: UUID, limit: int, per_organization: int) -> list[LostSend]:
     """Take over messages whose process died, and held ones whose time is up (worker, all organizations)."""
-    return await connection.fetch(RECLAIM, lease_id, limit, per_organization)
+    return [LostSend(*row) for row in await connection.fetch(RECLAIM, lease_id, limit, per_organization)]
 
 
-ATTEMPTS = """
-select number, config_id, provider, version, started_at, class, code, detail, duration_ms, provider_message_id
-from attempts where organization_id = $1 and message_id = $2 order by number"""
+class Attempt(msgspec.Struct, frozen=True, rename={"class_": "class"}):
+    """A call to a provider. ``class_`` of its error, or `ok`; None: it has no outcome yet, or lost it."""
+
+    number: int
+    config_id: UUID
+    provider: str
+    version: int
+    started_at: datetime
+    class_: str | None
+    code: str | None
+    detail: str | None
+    duration_ms: int | None
+    provider_message_id: str | None
+
+    def __repr__(self) -> str:
+        return f"Attempt({self.number}, {self.class_})"
 
 
-async def attempts(connection: asyncpg.Connection, organization_id: UUID, message_id: UUID) -> list[asyncpg.Record]:
+ATTEMPTS = f"select {names(Attempt)} from attempts where organization_id = $1 and message_id = $2 order by number"
+
+
+async def attempts(connection: asyncpg.Connection, organization_id: UUID, message_id: UUID) -> list[Attempt]:
     """Every call that was made for a message, or begun (organization, worker)."""
-    return await connection.fetch(ATTEMPTS, organization_id, message_id)
+    return [Attempt(*row) for row in await connection.fetch(ATTEMPTS, organization_id, message_id)]
 
 
-_MESSAGE = """id, conversation_id, idempotency_key, request_hash, request, state, status, provider, config_id,
-    provider_message_id, fallback_from, fallback_reason, attempts, error, cost, created_at, updated_at, sent_at, expires_at"""
-
+_MESSAGE = names(StoredMessage)
 BY_ID = f"select {_MESSAGE} from messages where organization_id = $1 and id = $2"
 
 
-async def by_id(connection: asyncpg.Connection, organization_id: UUID, message_id: UUID) -> asyncpg.Record | None:
+async def by_id(connection: asyncpg.Connection, organization_id: UUID, message_id: UUID) -> StoredMessage | None:
     """One message (organization, worker)."""
-    return await connection.fetchrow(BY_ID, organization_id, message_id)
+    row = await connection.fetchrow(BY_ID, organization_id, message_id)
+    return _made(StoredMessage, row) if row else None
 
 
 BY_KEY = f"select {_MESSAGE} from messages where organization_id = $1 and idempotency_key = $2"
 
 
-async def by_key(connection: asyncpg.Connection, organization_id: UUID, key: str) -> asyncpg.Record | None:
+async def by_key(connection: asyncpg.Connection, organization_id: UUID, key: str) -> StoredMessage | None:
     """The message that an idempotency key names (organization)."""
-    return await connection.fetchrow(BY_KEY, organization_id, key)
+    row = await connection.fetchrow(BY_KEY, organization_id, key)
+    return _made(StoredMessage, row) if row else None
 
 
 SENT = within(
@@ -343,13 +408,25 @@ SENT = within(
 
 async def page(
     connection: asyncpg.Connection, organization_id: UUID, conversation: UUID | None, before: UUID | None, limit: int
-) -> list[asyncpg.Record]:
-    """Messages, newest first, below *before*: as many as make a page. Whether the last is ``followed`` (organization)."""
-    return await connection.fetch(SENT, organization_id, conversation, before, limit)
+) -> tuple[list[StoredMessage], bool]:
+    """Messages, newest first, below *before*: as many as make a page; and whether there are more (organization)."""
+    rows = await connection.fetch(SENT, organization_id, conversation, before, limit)
+    return [_made(StoredMessage, row) for row in rows], bool(rows) and rows[-1]["followed"] is True
 
 
 # After its time is over. Lease, hold and recovery of a send that began in its last moment are over well before.
 LOST_AFTER_S = 300
+
+
+class SendGauges(NamedTuple):
+    """Numbers of sends under way, of all organizations."""
+
+    pending: int
+    uncertain: int
+    oldest_s: float
+    lost: int
+
+
 GAUGES = f"""
 select count(*) filter (where state = 'sending') as pending, count(*) filter (where state = 'uncertain') as uncertain,
     coalesce(extract(epoch from now() - min(created_at)), 0)::float8 as oldest_s,
@@ -357,6 +434,6 @@ select count(*) filter (where state = 'sending') as pending, count(*) filter (wh
 from messages where state <> 'done' /* every organization_id */"""
 
 
-async def gauges(connection: asyncpg.Connection) -> asyncpg.Record:
-    """Numbers of sends under way, of all organizations (worker)."""
-    return (await connection.fetch(GAUGES))[0]
+async def gauges(connection: asyncpg.Connection) -> SendGauges:
+    """(worker, all organizations)"""
+    return SendGauges(*(await connection.fetch(GAUGES))[0])
