@@ -7,11 +7,10 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from prometheus_client import CollectorRegistry, Histogram
 from starlette.routing import BaseRoute, Mount, request_response
 from starlette.types import Receive, Scope, Send
 
-from ingress import app, metrics, protocol
+from ingress import app, protocol
 from ingress.cli.main import main
 from ingress.sending.pacing import Pacer
 from providers.cloud_api import inbound
@@ -31,20 +30,6 @@ def asgi() -> None:
 def text_reader() -> None:
     """Texts by the reader of everything."""
     _replace(inbound, "texts", lambda body: None)
-
-
-def tally() -> None:
-    """Histograms of the library, their children at hand."""
-    kept: dict[metrics.Tally, Histogram] = {}
-    registry = CollectorRegistry()
-
-    def observe(tally: metrics.Tally, value: float, *labels: str) -> None:
-        if (histogram := kept.get(tally)) is None:
-            made = Histogram(tally._name, tally._text, tally._labels, buckets=tally._bounds, registry=registry)
-            histogram = kept[tally] = made
-        metrics.child(histogram, *labels).observe(value)
-
-    _replace(metrics.Tally, "observe", observe)
 
 
 def pacing_shares() -> None:
@@ -83,7 +68,6 @@ def _routes(routes: list[BaseRoute]) -> Iterator[Any]:
 PATHS: dict[str, tuple[Callable[[], None], tuple[str, ...]]] = {
     "asgi": (asgi, ("ingest",)),
     "text_reader": (text_reader, ("ingest",)),
-    "tally": (tally, ("ingest", "send")),
     "pacing_shares": (pacing_shares, ("send",)),
     "bare_handlers": (bare_handlers, ("send",)),
 }

@@ -1,17 +1,12 @@
 """Every metric of the service. Labels have values of closed sets, else `other`; none names an organization."""
 
-from bisect import bisect_left
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
-from itertools import accumulate
 from typing import Any, Protocol, Self, get_args
 
 import prometheus_client
 from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector
-from prometheus_client.core import HistogramMetricFamily
 from prometheus_client.metrics import MetricWrapperBase
-from prometheus_client.registry import Collector
-from prometheus_client.utils import floatToGoString
 
 from providers import SendError
 from providers.messages import EventType, StatusValue, Trouble
@@ -164,43 +159,9 @@ def _histogram(name: str, text: str, labels: tuple[str, ...], buckets: tuple[flo
     return Histogram(name, text, labels, buckets=buckets, registry=REGISTRY)
 
 
-class Tally(Collector):
-    """A histogram of what happens for each webhook or send. Counted by one thread, so without the locks of `Histogram`.
-
-    Those make it three times as slow, which was a twentieth of all that receiving a webhook costs.
-    """
-
-    def __init__(
-        self,
-        name: str,
-        text: str,
-        labels: tuple[str, ...],
-        buckets: tuple[float, ...],
-        registry: CollectorRegistry = REGISTRY,
-    ) -> None:
-        self._name, self._text, self._labels, self._bounds = name, text, labels, buckets
-        self._names = [*map(floatToGoString, buckets), "+Inf"]
-        # By labels: how many fell into each bucket, and last the sum.
-        self._counts: dict[tuple[str, ...], list[float]] = {}
-        registry.register(self)
-
-    def observe(self, value: float, *labels: str) -> None:
-        counts = self._counts.get(labels) or self._counts.setdefault(
-            _known(self._labels, labels), [0.0] * (len(self._names) + 1)
-        )
-        counts[bisect_left(self._bounds, value)] += 1
-        counts[-1] += value
-
-    def collect(self) -> Iterator[HistogramMetricFamily]:
-        family = HistogramMetricFamily(self._name, self._text, labels=self._labels)
-        for labels, counts in self._counts.items():
-            family.add_metric(labels, list(zip(self._names, accumulate(counts[:-1]), strict=True)), counts[-1])
-        yield family
-
-
 build_info = _gauge("whatsapp_ingress_build_info", "1, with the version as a label", "version")
 build_info.labels(__version__).set(1)
-http_seconds = Tally(
+http_seconds = _histogram(
     "whatsapp_ingress_http_request_duration_seconds",
     "Answer time of the API",
     ("route", "method", "code_class"),
@@ -212,7 +173,7 @@ connections_ended = _counter(
 )
 
 # -- receiving
-ack_seconds = Tally(
+ack_seconds = _histogram(
     "whatsapp_ingress_ingest_ack_duration_seconds",
     "First byte of a webhook to its answer",
     ("provider", "outcome"),
@@ -221,7 +182,7 @@ ack_seconds = Tally(
 ingest_events = _counter(
     "whatsapp_ingress_ingest_events_total", "Events out of webhooks", "provider", "kind", "outcome"
 )
-provider_lag = Tally(
+provider_lag = _histogram(
     "whatsapp_ingress_ingest_provider_lag_seconds",
     "Age of an event by the provider's clock when it was stored",
     ("provider",),
@@ -283,11 +244,11 @@ deliveries_parked = _gauge(
 # -- sending
 send_requests = _counter("whatsapp_ingress_send_requests_total", "POST /send", "outcome")
 send_attempts = _counter("whatsapp_ingress_send_attempts_total", "Calls to providers", "provider", "class")
-send_attempt_seconds = Tally(
+send_attempt_seconds = _histogram(
     "whatsapp_ingress_send_attempt_duration_seconds", "One call to a provider", ("provider", "class"), _LATENCY
 )
 send_terminal = _counter("whatsapp_ingress_send_terminal_total", "Sends that came to an end", "provider", "outcome")
-send_seconds = Tally(
+send_seconds = _histogram(
     "whatsapp_ingress_send_end_to_end_seconds",
     "Accepted to the end of a send",
     ("provider", "outcome"),
@@ -420,6 +381,10 @@ class _Queue(Protocol):
 def child(metric: Any, *labels: str) -> Any:
     """*metric* for these *labels*, kept at hand: finding it costs more than counting."""
     return metric.labels(*labels)
+
+
+def observe(histogram: Histogram, value: float, *labels: str) -> None:
+    child(histogram, *labels).observe(value)
 
 
 def watch_queue(name: str, queue: _Queue) -> None:

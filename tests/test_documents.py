@@ -115,9 +115,7 @@ def metric_rows() -> list[list[str]]:
     """Each metric of the service with its labels and what it counts, as docs/metrics.md has them."""
     found = []
     for collector in metrics.REGISTRY._collector_to_names:
-        if isinstance(collector, metrics.Tally):
-            name, labels, text, kind = collector._name, collector._labels, collector._text, "histogram"
-        elif isinstance(collector, MetricWrapperBase):
+        if isinstance(collector, MetricWrapperBase):
             name, labels, text = collector._name, collector._labelnames, collector._documentation
             kind = collector._type
         else:  # of the process and of Python

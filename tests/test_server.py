@@ -17,14 +17,11 @@ import aiohttp
 import asyncpg
 import msgspec
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from prometheus_client import CollectorRegistry, Histogram, generate_latest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 from yarl import URL
 
-from ingress import metrics, protocol
+from ingress import protocol
 from ingress.app import Application
 from ingress.dev.embedded.launcher import EmbeddedServers
 from ingress.dev.embedded.postgres import Postgres
@@ -763,16 +760,3 @@ async def test_a_port_that_is_taken(environment: dict[str, str], name: str) -> N
     [line] = done.stderr.splitlines()
     assert f"127.0.0.1:{environment[name]}" in line
     assert line.endswith(f"set {name}")
-
-
-@given(st.lists(st.tuples(st.floats(-1, 20), st.sampled_from(["read", "typing"]))))
-def test_a_tally_shows_what_a_histogram_would(observed: list[tuple[float, str]]) -> None:
-    """The same lines for Prometheus, but for when each child was made."""
-    ours, theirs = CollectorRegistry(), CollectorRegistry()
-    tally = metrics.Tally("t_seconds", "What it is", ("kind",), (0.5, 1, 5), registry=ours)
-    histogram = Histogram("t_seconds", "What it is", ("kind",), buckets=(0.5, 1, 5), registry=theirs)
-    for value, kind in observed:
-        tally.observe(value, kind)
-        histogram.labels(kind).observe(value)
-    expected = [line for line in generate_latest(theirs).splitlines() if b"_created" not in line]
-    assert generate_latest(ours).splitlines() == expected

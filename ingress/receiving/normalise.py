@@ -272,7 +272,7 @@ def _keyed(event: Event, owner: Config, now: datetime) -> KeyedEvent:
         event = without_excess(event)
         row = event_row(event, owner.organization_id, owner.id, owner.provider_type, message_id)
     if event.occurred_at is not None:
-        metrics.provider_lag.observe((now - event.occurred_at).total_seconds(), owner.provider_type)
+        metrics.observe(metrics.provider_lag, (now - event.occurred_at).total_seconds(), owner.provider_type)
     status = _status_row(event, owner, message_id, attempt)
     return KeyedEvent(identifiers.key_hash(event.key, owner.account_id), row, status)
 

@@ -156,7 +156,7 @@ class WebhookReceiver:
                 pass
             case _:
                 logger.error("receiving failed", exc_info=error)
-        metrics.ack_seconds.observe(0.0, "other", outcome)
+        metrics.observe(metrics.ack_seconds, 0.0, "other", outcome)
         return answer
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
@@ -395,7 +395,7 @@ class _Ingestion(msgspec.Struct, eq=False):
         request_id = identifiers.request_id()
         self._reply(answer, request_id)
         elapsed = monotonic() - self._started
-        metrics.ack_seconds.observe(elapsed, self._provider_name, outcome)
+        metrics.observe(metrics.ack_seconds, elapsed, self._provider_name, outcome)
         if log.is_wide():
             verified, sequences = self._verified, stored_webhook.sequences
             config = verified.config if verified else None

@@ -305,7 +305,7 @@ class Attempts:
 def _observe(dispatch: Dispatch, config: Config, outcome: str, code: str | None, started: float) -> None:
     elapsed = monotonic() - started
     metrics.child(metrics.send_attempts, config.provider_type, outcome).inc()
-    metrics.send_attempt_seconds.observe(elapsed, config.provider_type, outcome)
+    metrics.observe(metrics.send_attempt_seconds, elapsed, config.provider_type, outcome)
     log.wide(
         "send_attempt",
         request=dispatch.request_id,

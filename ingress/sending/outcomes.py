@@ -77,7 +77,7 @@ class Outcomes:
         if state.state == "done":
             labels = outcome.provider, state.status
             metrics.child(metrics.send_terminal, *labels).inc()
-            metrics.send_seconds.observe((outcome.at - dispatch.created_at).total_seconds(), *labels)
+            metrics.observe(metrics.send_seconds, (outcome.at - dispatch.created_at).total_seconds(), *labels)
         self._wakeups.notify(dispatch.organization_id)
         return state
 

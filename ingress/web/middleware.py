@@ -72,4 +72,4 @@ class Edge:
         finally:
             if status:
                 route, method = scope.get("served", (metrics.OTHER, metrics.OTHER))
-                metrics.http_seconds.observe(monotonic() - started, route, method, f"{status // 100}xx")
+                metrics.observe(metrics.http_seconds, monotonic() - started, route, method, f"{status // 100}xx")
