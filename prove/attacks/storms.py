@@ -8,8 +8,8 @@ import base64
 import json
 import random
 import sys
-from collections.abc import Awaitable, Callable, Coroutine
-from contextlib import suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import asynccontextmanager, suppress
 from itertools import count
 from time import monotonic
 from typing import Any
@@ -24,6 +24,8 @@ CONNECTIONS = 1_000
 ITEMS = 49_000
 # Of bodies and headers, in one write.
 PIECE = b"x" * 65_536
+# What a connection takes that nobody reads.
+READ_AHEAD = 65_536
 
 
 class AttackTarget(msgspec.Struct, frozen=True, kw_only=True):
@@ -38,6 +40,10 @@ class AttackTarget(msgspec.Struct, frozen=True, kw_only=True):
     seed: int
 
 
+Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+Act = Callable[[int, asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+
 class Storm:
     """Connections of one attacker, until its time is over."""
 
@@ -50,18 +56,27 @@ class Storm:
     def left_s(self) -> float:
         return self.until - monotonic()
 
-    async def connect(self, port: int | None = None) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    @asynccontextmanager
+    async def connected(self, port: int | None = None) -> AsyncIterator[Streams]:
         address = f"127.0.1.{1 + next(self._addresses) % ADDRESSES}"
-        return await asyncio.open_connection("127.0.0.1", port or self.target.port, local_addr=(address, 0))
+        reader, writer = await asyncio.open_connection(
+            "127.0.0.1", port or self.target.port, local_addr=(address, 0), limit=READ_AHEAD
+        )
+        try:
+            yield reader, writer
+        finally:
+            writer.transport.abort()
 
-    async def again_and_again(self, many: int, act: Callable[[int], Awaitable[None]], pause_s: float = 1.0) -> None:
-        """*many* at once do *act*, and again when it ended or broke, until the time is over."""
+    async def again_and_again(
+        self, many: int, act: Act, pause_s: float = 1.0, *, ports: Callable[[int], int | None] = lambda _: None
+    ) -> None:
+        """*many* at once do *act* on a connection, and again when it ended or broke, until the time is over."""
 
         async def one(number: int) -> None:
             while self.left_s > 0:
                 with suppress(OSError, TimeoutError, EOFError):
-                    async with asyncio.timeout(self.left_s):
-                        await act(number)
+                    async with asyncio.timeout(self.left_s), self.connected(ports(number)) as connection:
+                        await act(number, *connection)
                 await asyncio.sleep(min(pause_s, max(0.0, self.left_s)))
 
         await asyncio.gather(*map(one, range(many)))
@@ -82,47 +97,50 @@ async def until_closed(reader: asyncio.StreamReader) -> None:
         continue
 
 
+async def answer_of(reader: asyncio.StreamReader) -> bytes:
+    """The head of an answer, whose body is read, too."""
+    head = await reader.readuntil(b"\r\n\r\n")
+    await reader.readexactly(int(head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0] or 0))
+    return head
+
+
 async def connections(storm: Storm) -> None:
     """A thousand connections that say nothing, next to nothing, half a header, or only line ends after a request."""
     openings = (b"", b"G", b"GET /healthz HTTP/1.1\r\nhost: x\r\n", storm.request("GET /healthz") + b"\r\n")
 
-    async def hold(number: int) -> None:
-        reader, writer = await storm.connect()
-        try:
-            writer.write(openings[number % len(openings)])
-            await until_closed(reader)
-        finally:
-            writer.close()
+    async def hold(number: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(openings[number % len(openings)])
+        await until_closed(reader)
 
     await storm.again_and_again(CONNECTIONS, hold)
 
 
+async def _unread(storm: Storm, many: int, asked: bytes) -> None:
+    """*many* clients that never read the answers to what they *asked*."""
+
+    async def ask(number: int, _: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(asked)
+        await asyncio.sleep(storm.left_s)
+
+    await storm.again_and_again(many, ask)
+
+
 async def deaf(storm: Storm) -> None:
     """Clients that ask for much and never read."""
-    asked = storm.request("GET /openapi.json") * 200
+    await _unread(storm, 300, storm.request("GET /openapi.json") * 200)
 
-    async def ask(number: int) -> None:
-        _, writer = await storm.connect()
-        try:
-            writer.transport.pause_reading()  # type: ignore[attr-defined]  # a stream's transport reads, too
-            writer.write(asked)
-            await asyncio.sleep(storm.left_s)
-        finally:
-            writer.close()
 
-    await storm.again_and_again(300, ask)
+async def pages(storm: Storm) -> None:
+    """Sixty readers of the largest pages there are, who do not read them."""
+    await _unread(storm, 60, storm.request("GET /events?after=0&limit=1000&raw=1", storm.authorization) * 4)
 
 
 async def streams(storm: Storm) -> None:
     """A thousand event streams of one tenant."""
 
-    async def follow(number: int) -> None:
-        reader, writer = await storm.connect()
-        try:
-            writer.write(storm.request("GET /events/stream", storm.authorization))
-            await until_closed(reader)
-        finally:
-            writer.close()
+    async def follow(number: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(storm.request("GET /events/stream", storm.authorization))
+        await until_closed(reader)
 
     await storm.again_and_again(CONNECTIONS, follow)
 
@@ -131,13 +149,9 @@ async def sends(storm: Storm) -> None:
     """One tenant's provider hangs, and 1,100 of its sends wait for it."""
     body = b'{"to": "+5511987654321", "body": "Hello"}'
 
-    async def send(number: int) -> None:
-        reader, writer = await storm.connect()
-        try:
-            writer.write(storm.request("POST /send", storm.authorization, "content-type: application/json", body=body))
-            await reader.readline()
-        finally:
-            writer.close()
+    async def send(number: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(storm.request("POST /send", storm.authorization, "content-type: application/json", body=body))
+        await reader.readline()
 
     await storm.again_and_again(1_100, send)
 
@@ -145,16 +159,12 @@ async def sends(storm: Storm) -> None:
 async def headers(storm: Storm) -> None:
     """Headers without end: many lines, and one line."""
 
-    async def pour(number: int) -> None:
-        _, writer = await storm.connect()
+    async def pour(number: int, _: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         line = b"a: " + PIECE + b"\r\n" if number % 2 else PIECE
-        try:
-            writer.write(b"GET /healthz HTTP/1.1\r\nhost: x\r\nb: ")
-            while storm.left_s > 0:
-                writer.write(line)
-                await writer.drain()
-        finally:
-            writer.transport.abort()
+        writer.write(b"GET /healthz HTTP/1.1\r\nhost: x\r\nb: ")
+        while storm.left_s > 0:
+            writer.write(line)
+            await writer.drain()
 
     await storm.again_and_again(8, pour, 0.05)
 
@@ -165,8 +175,7 @@ async def refusals(storm: Storm) -> None:
     unsigned = storm.request(path, "content-length: 0")
     many_lines = storm.request("GET /healthz", *["a:"] * 12_000)
 
-    async def pour(number: int) -> None:
-        reader, writer = await storm.connect()
+    async def pour(number: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         reading = asyncio.create_task(until_closed(reader))
         piece = many_lines * 4 if number % 2 else unsigned * (4 * len(PIECE) // len(unsigned))
         try:
@@ -175,7 +184,6 @@ async def refusals(storm: Storm) -> None:
                 await writer.drain()
         finally:
             reading.cancel()
-            writer.transport.abort()
 
     await storm.again_and_again(60, pour, 0.05)
 
@@ -192,42 +200,19 @@ async def heavy(storm: Storm) -> None:
             value = {"statuses": items, "contacts": [{"profile": {"name": "x" * 3_000_000}}]}
         return encode(envelope((storm.target.number, value)))
 
-    async def post(number: int) -> None:
-        reader, writer = await storm.connect()
-        try:
-            while storm.left_s > 0:
-                raw = body(number)
-                signed = [
-                    f"{name}: {value}" for name, value in signed_headers(storm.target.number.app_secret, raw).items()
-                ]
-                writer.write(storm.request(f"POST {storm.target.webhook_path}", *signed, body=raw))
-                await writer.drain()
-                if not (answer := await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200"):
-                    await asyncio.sleep(0.5)
-                if b"connection: close" in answer:
-                    return
-                length = int(answer.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0] or 0)
-                await reader.readexactly(length)
-        finally:
-            writer.close()
+    async def post(number: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while storm.left_s > 0:
+            raw = body(number)
+            signed = [f"{name}: {value}" for name, value in signed_headers(storm.target.number.app_secret, raw).items()]
+            writer.write(storm.request(f"POST {storm.target.webhook_path}", *signed, body=raw))
+            await writer.drain()
+            answer = await answer_of(reader)
+            if not answer.startswith(b"HTTP/1.1 200"):
+                await asyncio.sleep(0.5)
+            if b"connection: close" in answer:
+                return
 
     await storm.again_and_again(8, post, 0.2)
-
-
-async def pages(storm: Storm) -> None:
-    """Sixty readers of the largest pages there are, who do not read them."""
-    asked = storm.request("GET /events?after=0&limit=1000&raw=1", storm.authorization) * 4
-
-    async def ask(number: int) -> None:
-        _, writer = await storm.connect()
-        try:
-            writer.transport.pause_reading()  # type: ignore[attr-defined]  # a stream's transport reads, too
-            writer.write(asked)
-            await asyncio.sleep(storm.left_s)
-        finally:
-            writer.close()
-
-    await storm.again_and_again(60, ask)
 
 
 # Every method that the HTTP parser knows.
@@ -248,41 +233,29 @@ async def labels(storm: Storm) -> None:
     """Every method of HTTP at every path, made-up paths, and six scrapers."""
     rng = random.Random(storm.target.seed)
 
-    async def ask(number: int) -> None:
-        scraper = number < 6
-        reader, writer = await storm.connect(storm.target.metrics_port if scraper else None)
-        try:
-            while storm.left_s > 0:
-                path = rng.choice([*PATHS, f"/webhooks/{rng.randrange(10**9)}/{rng.randrange(10**9)}"])
-                line = "GET /metrics" if scraper else f"{rng.choice(METHODS)} {path}"
-                writer.write(storm.request(line, "connection: close"))
-                await until_closed(reader)
-                writer.close()
-                await asyncio.sleep(0.02)
-                reader, writer = await storm.connect(storm.target.metrics_port if scraper else None)
-        finally:
-            writer.close()
+    def scraped(number: int) -> int | None:
+        return storm.target.metrics_port if number < 6 else None
 
-    await storm.again_and_again(16, ask)
+    async def ask(number: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        path = rng.choice([*PATHS, f"/webhooks/{rng.randrange(10**9)}/{rng.randrange(10**9)}"])
+        line = "GET /metrics" if scraped(number) else f"{rng.choice(METHODS)} {path}"
+        writer.write(storm.request(line, "connection: close"))
+        await until_closed(reader)
+
+    await storm.again_and_again(16, ask, 0.02, ports=scraped)
 
 
 async def guesses(storm: Storm) -> None:
     """Keys that are none, from a hundred addresses, and one tenant that asks as fast as it can."""
     rng = random.Random(storm.target.seed)
 
-    async def guess(number: int) -> None:
-        reader, writer = await storm.connect()
-        try:
-            while storm.left_s > 0:
-                key = base64.urlsafe_b64encode(rng.randbytes(40)).decode()
-                who = f"authorization: Bearer ingress_live_{key}" if number < 10 else storm.authorization
-                writer.write(storm.request("GET /messages?limit=200", who))
-                head = await reader.readuntil(b"\r\n\r\n")
-                length = int(head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0] or 0)
-                await reader.readexactly(length)
-                await asyncio.sleep(0.02 if number < 10 else 0)
-        finally:
-            writer.close()
+    async def guess(number: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while storm.left_s > 0:
+            key = base64.urlsafe_b64encode(rng.randbytes(40)).decode()
+            who = f"authorization: Bearer ingress_live_{key}" if number < 10 else storm.authorization
+            writer.write(storm.request("GET /messages?limit=200", who))
+            await answer_of(reader)
+            await asyncio.sleep(0.02 if number < 10 else 0)
 
     await storm.again_and_again(14, guess, 0.1)
 

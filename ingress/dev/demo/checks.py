@@ -12,6 +12,8 @@ from uuid import UUID
 
 import msgspec
 
+REACHED = {"delivered", "read", "played"}  # statuses of messages that people have
+
 
 class CheckResult(msgspec.Struct, frozen=True, kw_only=True):
     """A row of the table."""
@@ -281,7 +283,7 @@ def _true(outcome: SendOutcome, record: SendRecord) -> bool:
 
 
 def _reached(outcome: SendOutcome, record: SendRecord) -> bool:
-    return record.statuses.get(outcome.answer.get("id", "")) in ("delivered", "read", "played")
+    return record.statuses.get(outcome.answer.get("id", "")) in REACHED
 
 
 def _replayed(record: SendRecord) -> CheckResult:
@@ -313,7 +315,7 @@ def check_others(records: Iterable[OtherRecord]) -> list[CheckResult]:
 
 
 def _check_other(record: OtherRecord) -> list[CheckResult]:
-    reached = [status for status in record.statuses if status in ("delivered", "read", "played")]
+    reached = [status for status in record.statuses if status in REACHED]
     return [
         _same(f"{record.provider}: messages in GET /events, exactly once", record.posted, record.stored),
         _same(f"{record.provider}: messages that it accepted, exactly once", record.sent, record.accepted),

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from ..sandbox import TwilioSimulator, WahaSimulator, example_sender, example_session
-from .checks import OtherRecord
+from .checks import REACHED, OtherRecord
 from .screen import Bar, Screen
 from .service import Service
 from .stage import SceneBroken, ServiceApi, Stage, found_organization
@@ -20,7 +20,6 @@ SENDS = 10
 PACED_SENDS = 2
 STALLED_S = 15.0
 LOOK_EVERY_S = 0.1
-REACHED = {"delivered", "read", "played"}
 
 
 class Other(msgspec.Struct, frozen=True):

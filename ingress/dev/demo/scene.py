@@ -5,10 +5,11 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import mkdtemp
+from types import FrameType
 
 import uvloop
 
@@ -94,30 +95,30 @@ def _throw_away_servers() -> Iterator[tuple[Path, EmbeddedServers]]:
 @contextmanager
 def _interruptible() -> Iterator[None]:
     """SIGTERM ends the scene as Ctrl-C does, with everything cleaned up, instead of leaving processes behind."""
-    former = {
-        # Not ignored either, as a script's `&` would have it: SIGTERM comes this way.
-        signal.SIGINT: signal.signal(signal.SIGINT, signal.default_int_handler),
-        signal.SIGTERM: signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT)),
-    }
-    try:
+    # Not ignored either, as a script's `&` would have it: SIGTERM comes this way.
+    with _handled({signal.SIGINT: signal.default_int_handler, signal.SIGTERM: _interrupt}):
         yield
-    finally:
-        for number, handler in former.items():
-            signal.signal(number, handler)
 
 
 @contextmanager
 def _undisturbed() -> Iterator[None]:
     """Signals wait until the block is over: a database left half made would go on writing to a folder that is gone."""
     came: list[int] = []
-    former = {
-        number: signal.signal(number, lambda number, _: came.append(number))
-        for number in (signal.SIGINT, signal.SIGTERM)
-    }
+    with _handled(dict.fromkeys((signal.SIGINT, signal.SIGTERM), lambda number, _: came.append(number))):
+        yield
+    if came:
+        signal.raise_signal(came[0])
+
+
+@contextmanager
+def _handled(handlers: Mapping[int, Callable[[int, FrameType | None], object]]) -> Iterator[None]:
+    former = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     try:
         yield
     finally:
         for number, handler in former.items():
             signal.signal(number, handler)
-    if came:
-        signal.raise_signal(came[0])
+
+
+def _interrupt(*_: object) -> None:
+    signal.raise_signal(signal.SIGINT)

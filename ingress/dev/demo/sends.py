@@ -15,7 +15,6 @@ CONCURRENCY = 20
 REPLAYED = 20
 STALLED_S = 15.0
 LOOK_EVERY_S = 0.1
-READ = {"delivered", "read", "played"}
 
 
 async def play_sends(screen: Screen, stage: Stage, sends: int) -> SendRecord:
