@@ -91,11 +91,10 @@ class LargeWebhooks:
         self._reader.cancel()
         await asyncio.wait({self._reader})
 
-    def submit(self, verified: VerifiedWebhook, waiter: object = None) -> "asyncio.Future[StoredWebhook]":
+    def enqueue(self, verified: VerifiedWebhook, reply: Callable[[StoredWebhook | Exception], None]) -> None:
         """Queue *verified* to be stored as it came. Raises `Overloaded`."""
-        return self._commit.submit(
-            verified, organization=verified.config.share, size_bytes=len(verified.hook.body), waiter=waiter
-        )
+        size_bytes = len(verified.hook.body)
+        self._commit.enqueue(verified, reply, organization=verified.config.share, size_bytes=size_bytes)
 
     async def _keep(self, connection: asyncpg.Connection, batch: Sequence[VerifiedWebhook]) -> list[StoredWebhook]:
         [verified] = batch

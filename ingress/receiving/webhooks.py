@@ -205,7 +205,9 @@ class WebhookReceiver:
             if not (row.events or (events and row.quarantine)):
                 continue
             try:
-                stored_webhook = await self.submit(VerifiedWebhook(config, hook, row=row))
+                stored_webhook = await self._commit.submit(
+                    VerifiedWebhook(config, hook, row=row), organization=config.share
+                )
             except RowRefused as error:
                 raise Malformed from error
             events, fresh = events + stored_webhook.events, fresh + len(stored_webhook.sequences)
@@ -214,21 +216,20 @@ class WebhookReceiver:
             raise Malformed
         return fresh, is_whole
 
-    def submit(
-        self, verified: VerifiedWebhook, ingestion: "_Ingestion | None" = None
-    ) -> "asyncio.Future[StoredWebhook]":
-        """Queue *verified*; the future, or *ingestion* in its place, gets what became of it. Raises `Overloaded`."""
+    def enqueue(self, verified: VerifiedWebhook, reply: Callable[[StoredWebhook | Exception], None]) -> None:
+        """Queue *verified*, and call *reply* once with what became of it. Raises `Overloaded`."""
         size_bytes = len(verified.hook.body)
-        if verified.row is not None or verified.refused:
+        if verified.refused:
             size_bytes = 0  # one at a time, and in no need of reading
         elif size_bytes > SMALL_BYTES and is_large(verified.hook.body):
-            return self._large.submit(verified, ingestion)
-        return self._commit.submit(
+            self._large.enqueue(verified, reply)
+            return
+        self._commit.enqueue(
             verified,
+            reply,
             organization=verified.config.share,
             weight=1 if size_bytes <= LIGHT_BYTES else 1 + (size_bytes - LIGHT_BYTES) // BYTES_A_ROW,
             size_bytes=size_bytes,
-            waiter=ingestion,
         )
 
     def notify(self, stored_webhook: StoredWebhook) -> None:
@@ -289,7 +290,7 @@ class _Line(msgspec.Struct, frozen=True):
 
 
 class _Ingestion(msgspec.Struct, eq=False):
-    """One webhook from its body to its answer; what `GroupCommit` sets a result or an exception on."""
+    """One webhook from its body to its answer."""
 
     _receiver: WebhookReceiver
     _method: str
@@ -312,16 +313,16 @@ class _Ingestion(msgspec.Struct, eq=False):
             bodies.grow(size, size, token)
             self.proceed(await self._receiver.config_of_webhook(token))
         except Exception as error:  # noqa: BLE001  (logged by its kind, there)
-            self.set_exception(error)
+            self._fail(error)
         finally:
             bodies.release(size, token)
 
     def proceed(self, config: Config | None) -> None:
-        """WebhookAnswer, or queue what is to be stored first."""
+        """Answer, or queue what is to be stored first."""
         try:
             self._judge(config)
         except Exception as error:  # noqa: BLE001  (logged by its kind, there)
-            self.set_exception(error)
+            self._fail(error)
 
     def _judge(self, config: Config | None) -> None:
         if config is None or config.provider_type != self._target.provider_type:
@@ -346,14 +347,12 @@ class _Ingestion(msgspec.Struct, eq=False):
             self._end(NO_METHOD, "method")
         else:
             config.provider.verify(hook)
-            self._receiver.submit(self._verified, self)
+            self._receiver.enqueue(self._verified, self._stored)
 
-    # -- in place of a future
-
-    def done(self) -> bool:
-        return self._answered
-
-    def set_result(self, stored_webhook: StoredWebhook) -> None:
+    def _stored(self, stored_webhook: StoredWebhook | Exception) -> None:
+        if isinstance(stored_webhook, Exception):
+            self._fail(stored_webhook)
+            return
         assert self._verified is not None, "answered before it was queued"
         new = stored_webhook.sequences or not stored_webhook.events
         outcome = "quarantined" if stored_webhook.quarantined else "acked" if new else "duplicate"
@@ -362,17 +361,17 @@ class _Ingestion(msgspec.Struct, eq=False):
             self._end(acknowledgement(type(config.provider)), outcome, stored_webhook)
             self._receiver.notify(stored_webhook)
         except Exception as error:  # noqa: BLE001  (logged by its kind, there)
-            self.set_exception(error)
+            self._fail(error)
 
-    def set_exception(self, error: BaseException) -> None:
+    def _fail(self, error: Exception) -> None:
         match error:
             case RowRefused() if self._verified is not None and not self._verified.refused:
                 # The provider would repeat it for a week, and it would be refused each time.
                 self._verified = msgspec.structs.replace(self._verified, refused=True)
                 try:
-                    self._receiver.submit(self._verified, self)
+                    self._receiver.enqueue(self._verified, self._stored)
                 except (StoreUnavailable, Overloaded) as other:
-                    self.set_exception(other)
+                    self._fail(other)
             case Unverified():
                 metrics.auth_failures.labels("webhook").inc()
                 self._end(UNVERIFIED, "unauthorized")
@@ -385,11 +384,8 @@ class _Ingestion(msgspec.Struct, eq=False):
                 logger.error("receiving failed", exc_info=error)
                 self._end(away(), "error")
 
-    def exception(self) -> None:
-        """Futures want their exception looked at; this one was."""
-
     def _end(self, answer: WebhookAnswer, outcome: str, stored_webhook: StoredWebhook = NOTHING_STORED) -> None:
-        if self._answered:  # a second answer would be verified for that of the connection's next request
+        if self._answered:  # a second answer would be taken for that of the connection's next request
             return
         self._answered = True
         request_id = identifiers.request_id()

@@ -8,8 +8,9 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from time import monotonic
-from typing import Any, Generic, TypeVar, cast
+from typing import Any, Generic, TypeVar
 
 import asyncpg
 import msgspec
@@ -39,7 +40,7 @@ class Overloaded(Exception):
 
 
 class Unconfirmed(StoreUnavailable):
-    """The store was given the row, and did not say whether it is committed."""
+    """The store was given the row, and did not confirm that it is committed."""
 
 
 class RowRefused(Exception):
@@ -63,26 +64,32 @@ class _Pending(msgspec.Struct, Generic[Row, Result], eq=False):
     share: _Share
     weight: int
     size_bytes: int
-    future: "asyncio.Future[Result]"
+    reply: Callable[[Result | Exception], None]
     since: float
-    told: bool = False
+    answered: bool = False
 
     def __repr__(self) -> str:
         return f"_Pending({self.weight})"
 
-    def tell(self, result: Result | None, error: Exception | None = None) -> None:
+    def answer(self, result: Result | Exception) -> None:
         """Once: of a batch that fails halfway, some rows have their answer already. Raises nothing, for the flusher."""
-        if self.told or self.future.done():
+        if self.answered:
             return
-        self.told = True
+        self.answered = True
         try:
-            if error is None:
-                self.future.set_result(cast("Result", result))
-            else:
-                self.future.set_exception(error)
-                self.future.exception()  # whoever waited may be gone; that is no unhandled error
+            self.reply(result)
         except Exception:  # its neighbours wait for theirs, and the flusher must live on
-            logger.exception("what became of a row could not be told")
+            logger.exception("what became of a row could not be passed on")
+
+
+def _settle(future: "asyncio.Future[Result]", result: Result | Exception) -> None:
+    if future.done():  # whoever waited is gone
+        return
+    if isinstance(result, Exception):
+        future.set_exception(result)
+        future.exception()  # whoever waited may still go; that is no unhandled error
+    else:
+        future.set_result(result)
 
 
 class GroupCommit(Generic[Row, Result]):
@@ -148,13 +155,25 @@ class GroupCommit(Generic[Row, Result]):
         return monotonic() - min(share.queue[0].since for share in self._turns) if self._turns else 0.0
 
     def submit(
-        self, row: Row, *, organization: object, weight: int = 1, size_bytes: int = 0, waiter: Any = None
+        self, row: Row, *, organization: object, weight: int = 1, size_bytes: int = 0
     ) -> "asyncio.Future[Result]":
-        """A future of *row*'s result, set once it is committed. Raises `Overloaded` instead of queueing too much.
+        """As `enqueue`, but the result, or the error, is a future's."""
+        future: asyncio.Future[Result] = self._loop.create_future()
+        self.enqueue(row, partial(_settle, future), organization, weight, size_bytes)
+        return future
 
-        The future fails with `StoreUnavailable` where the store did not confirm, with `Unconfirmed` where it may have
-        committed all the same. A *waiter* takes its place: whatever has a future's `done`, `set_result`,
-        `set_exception` and `exception`; one setter is called once.
+    def enqueue(
+        self,
+        row: Row,
+        reply: Callable[[Result | Exception], None],
+        organization: object,
+        weight: int = 1,
+        size_bytes: int = 0,
+    ) -> None:
+        """Call *reply* once, with *row*'s result when it is committed, or with what went wrong.
+
+        That is `StoreUnavailable` where the store did not confirm, `Unconfirmed` where it may have committed all the
+        same, `RowRefused`. Raises `Overloaded` instead of queueing too much.
         """
         share, now = self._shares.get(organization) or _Share(organization, deque()), monotonic()
         # What is alone is always taken, however large it is.
@@ -169,7 +188,7 @@ class GroupCommit(Generic[Row, Result]):
             raise Overloaded
         if self._closing:
             raise StoreUnavailable("shutting down")
-        pending = _Pending(row, share, weight, size_bytes, waiter or self._loop.create_future(), now)
+        pending = _Pending(row, share, weight, size_bytes, reply, now)
         if not share.weight:
             self._shares[organization] = share
         if not self._waiting:
@@ -184,7 +203,6 @@ class GroupCommit(Generic[Row, Result]):
         self._pending_bytes += size_bytes
         if not self._writing or self._waiting >= COALESCE_ROWS:
             self._arrived.set()
-        return pending.future
 
     # -- flushing
 
@@ -279,15 +297,12 @@ class GroupCommit(Generic[Row, Result]):
                 await self._flush(connection, [pending])
             return []
         for pending, result in zip(batch, results, strict=False):
-            if isinstance(result, Exception):
-                pending.tell(None, result)
-            else:
-                pending.tell(result)
+            pending.answer(result)
         return batch[len(results) :]
 
     def _fail(self, batch: "list[_Pending[Row, Result]]", error: Exception) -> None:
         for pending in batch:
-            pending.tell(None, error)
+            pending.answer(error)
 
     def _fail_queue(self) -> None:
         while waiting := self._take():

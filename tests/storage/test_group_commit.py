@@ -243,86 +243,73 @@ async def test_a_write_that_hangs_is_given_up(
     assert stored.connections[0].terminated
 
 
-class Waiter:
-    """In place of a future: keeps all that it is told, and never says that it has heard enough."""
+class Replies:
+    """Keeps all that it is called with."""
 
     def __init__(self) -> None:
-        self.told: list[Any] = []
+        self.all: list[Any] = []
 
-    def done(self) -> bool:
-        return False
-
-    def set_result(self, result: Any) -> None:
-        self.told.append(result)
-
-    def set_exception(self, error: BaseException) -> None:
-        self.told.append(type(error))
-
-    def exception(self) -> None:
-        pass
+    def __call__(self, result: Any) -> None:
+        self.all.append(type(result) if isinstance(result, Exception) else result)
 
 
 async def test_a_connection_lost_while_rows_go_one_by_one(stored: Store, commit: GroupCommit[Any, str]) -> None:
-    """What was written before the loss is told as written, the rest as unknown, the refused one as refused."""
+    """What was written before the loss is answered as written, the rest as unknown, the refused one as refused."""
     await held(stored, commit)
     stored.bad = {1}
-    waiters = [Waiter() for _ in range(4)]
-    for row, waiter in enumerate(waiters):
-        commit.submit(row, organization=1, waiter=waiter)
+    replies = [Replies() for _ in range(4)]
+    for row, reply in enumerate(replies):
+        commit.enqueue(row, reply, organization=1)
     futures = [commit.submit(row, organization=1) for row in range(4, 6)]
     stored.lost = [2]
     stored.open.set()
     assert [type(result) for result in await asyncio.gather(*futures, return_exceptions=True)] == [Unconfirmed] * 2
-    assert [waiter.told for waiter in waiters] == [["stored 0"], [RowRefused], [Unconfirmed], [Unconfirmed]]
+    assert [reply.all for reply in replies] == [["stored 0"], [RowRefused], [Unconfirmed], [Unconfirmed]]
     assert await commit.submit("after", organization=1) == "stored after"
 
 
-async def test_a_refused_row_that_comes_again_is_told_once_more_and_no_more(
+async def test_a_refused_row_that_comes_again_is_answered_once_more_and_no_more(
     stored: Store, commit: GroupCommit[Any, str]
 ) -> None:
     """What becomes of the batch that refused it is nothing to it: it is in the queue in another form."""
 
-    class Again(Waiter):
-        def set_exception(self, error: BaseException) -> None:
-            super().set_exception(error)
-            if isinstance(error, RowRefused):
-                commit.submit("in another form", organization=1, waiter=self)
+    class Again(Replies):
+        def __call__(self, result: Any) -> None:
+            super().__call__(result)
+            if isinstance(result, RowRefused):
+                commit.enqueue("in another form", self, organization=1)
 
     await held(stored, commit)
     stored.bad = {0}
     stored.lost = [1]
     again = Again()
-    commit.submit(0, organization=1, waiter=again)
+    commit.enqueue(0, again, organization=1)
     lost = commit.submit(1, organization=1)
     stored.open.set()
     with pytest.raises(StoreUnavailable):
         await lost
     assert await commit.submit("after", organization=1) == "stored after"
-    assert again.told == [RowRefused, "stored in another form"]
+    assert again.all == [RowRefused, "stored in another form"]
     assert (commit.pending_rows, commit.pending_bytes) == (0, 0)
 
 
 @pytest.mark.parametrize("lost", [False, True], ids=["stored", "lost"])
-async def test_a_waiter_that_fails_is_nobody_elses_trouble(
+async def test_a_reply_that_fails_is_nobody_elses_trouble(
     stored: Store, commit: GroupCommit[Any, str], lost: bool
 ) -> None:
-    class Broken(Waiter):
-        def set_result(self, result: Any) -> None:
-            raise asyncio.InvalidStateError
-
-        def set_exception(self, error: BaseException) -> None:
-            raise asyncio.InvalidStateError
+    def broken(result: Any) -> None:
+        raise asyncio.InvalidStateError
 
     first = await held(stored, commit)
-    waiters = [Broken(), Waiter()]
-    for row, waiter in enumerate(waiters):
-        commit.submit(row, organization=1, waiter=waiter)
+    reply = Replies()
+    commit.enqueue(0, broken, organization=1)
+    commit.enqueue(1, reply, organization=1)
     stored.lost = [0, 1] if lost else []
     stored.open.set()
     assert await first == "stored first"
     for row in ("after", "and again"):
         assert await asyncio.wait_for(commit.submit(row, organization=1), 10) == f"stored {row}"
-    assert waiters[1].told == [Unconfirmed if lost else "stored 1"]
+    assert reply.all == [Unconfirmed if lost else "stored 1"]
 
 
 async def test_a_mistake_of_ours_does_not_end_the_flusher(stored: Store, commit: GroupCommit[Any, str]) -> None:
