@@ -174,8 +174,11 @@ class Status(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         return f"Status(value={self.value!r})"
 
 
+Health = Literal["down", "degraded", "retest"]
+
+
 class AccountUpdate(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """News that are not a message: the account, its templates, numbers, calls, groups, history.
+    """What is not a message: news of the account, its templates, numbers, calls, groups, history.
 
     ``kind`` is our word, ``field`` the provider's, ``details`` what it says in our terms. ``health`` is what
     it means for sending: ``down`` (stop), ``degraded`` (careful), ``retest`` (ask again), None (nothing).
@@ -183,7 +186,7 @@ class AccountUpdate(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
 
     kind: str
     field: str | None = None
-    health: Literal["down", "degraded", "retest"] | None = None
+    health: Health | None = None
     details: dict[str, Any] = {}
     errors: list[ErrorInfo] = []
 
@@ -225,6 +228,7 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 MAX_SESSION_BYTES, MAX_SESSION_FACTS = 16 * 1024, 30
+Quality = Literal["excellent", "good", "poor", "disconnected"]
 # Why an account cannot send: each is repaired in another way.
 Trouble = Literal["credentials", "account_restricted", "session_lost", "not_paired"]
 
@@ -238,7 +242,7 @@ class ProviderStatus(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     """
 
     is_connected: bool
-    connection_quality: Literal["excellent", "good", "poor", "disconnected"]
+    connection_quality: Quality
     last_activity: datetime | None = None
     session_info: dict[str, Any] = {}
     detail: str | None = None  # for people: what is wrong and what to do

@@ -6,8 +6,8 @@ Source: https://developers.facebook.com/docs/graph-api/webhooks/reference/whatsa
 from collections.abc import Callable, Iterator
 
 from .._values import Object, listed, mapping, phone, present, text, word, written
-from ..messages import Event
-from .change import Change, Health, Reader, news
+from ..messages import Event, Health
+from .change import Change, Reader
 
 # ---------------------------------------------------------------- the account and its numbers
 
@@ -41,7 +41,7 @@ def _account_update(change: Change) -> Iterator[Event]:
         reason=word(mapping(value, "disconnection_info"), "reason"),
     )
     health = _HEALTH_OF_EVENT.get(event) or _HEALTH_OF_BAN.get(ban)
-    yield news(change, "account_update", value, details=details, health=health)
+    yield change.update("account_update", value, details=details, health=health)
 
 
 def _restrictions(value: Object) -> list[Object]:
@@ -55,7 +55,7 @@ def _restrictions(value: Object) -> list[Object]:
 def _account_review(change: Change) -> Iterator[Event]:
     decision = word(change.value, "decision")
     health: Health | None = "down" if decision == "REJECTED" else None
-    yield news(change, "account_review", change.value, details=present(decision=decision), health=health)
+    yield change.update("account_review", change.value, details=present(decision=decision), health=health)
 
 
 def _alert(value: Object) -> Object:
@@ -145,7 +145,7 @@ def _template_status(change: Change) -> Iterator[Event]:
     value = change.value
     if "new_quality_score" in value:
         # Meta's own sample of a quality update comes under this field name.
-        yield news(change, "template_quality", value, details=_template_quality(value))
+        yield change.update("template_quality", value, details=_template_quality(value))
         return
     reason = word(value, "reason")
     details = _template(
@@ -154,7 +154,7 @@ def _template_status(change: Change) -> Iterator[Event]:
         status=word(value, "event"),
         reason=None if reason == "NONE" else reason,
     )
-    yield news(change, "template_status", value, details=details)
+    yield change.update("template_status", value, details=details)
 
 
 # ---------------------------------------------------------------- the table
@@ -164,7 +164,7 @@ def _whole(kind: str, describe: Callable[[Object], Object]) -> Reader:
     """A field whose value is one fact."""
 
     def read(change: Change) -> Iterator[Event]:
-        yield news(change, kind, change.value, details=describe(change.value))
+        yield change.update(kind, change.value, details=describe(change.value))
 
     return read
 

@@ -4,38 +4,23 @@ Source: https://developers.facebook.com/docs/whatsapp/cloud-api/webhooks (keys, 
     and samples seen in the field: tests/samples/meta_business.
 """
 
-import hashlib
 from collections.abc import Callable, Iterator
-from datetime import datetime
-from typing import Any, Literal
+from typing import Any
 
-import msgspec
-
-from .. import _json
-from .._values import UNREADABLE, Object, bounded, is_user_id, listed, mapping, moment, phone, short, text, word
-from ..messages import AccountUpdate, Contact, ErrorInfo, Event, phone_key
-
-Health = Literal["down", "degraded", "retest"]
+from .._events import Origin
+from .._values import UNREADABLE, Object, is_user_id, listed, mapping, phone, short, text, word
+from ..messages import Contact, Event, phone_key
 
 
-class Change(msgspec.Struct, frozen=True, gc=False):
-    """What the items of one change have in common."""
+class Change(Origin, frozen=True, gc=False, kw_only=True):
+    """What the items of one change have in common. ``time`` is the entry's: only some fields have one."""
 
-    field: str
     value: Object
-    account_id: str | None
-    time: Any  # of the entry, as it came: only some fields have one
-    sender: str | None
-    sender_id: str | None
     only_card: Object  # where ``contacts`` has one, else empty
     cards: dict[str, Object]  # where it has more, by each id they have
 
     def __repr__(self) -> str:
         return f"Change(field={self.field!r})"
-
-    def at(self, timestamp: Any) -> datetime | None:
-        """The time of an item; the entry's where the item has none."""
-        return moment(timestamp) or moment(self.time)
 
     def person(self, number: Any, user_id: Any, parent_user_id: Any = None) -> Contact | None:
         """The person these ids name, completed from ``contacts``; None if there is nobody.
@@ -94,58 +79,7 @@ def items(change: Change, key: str, read: Callable[[Change, Object], Event]) -> 
         try:
             yield read(change, item)
         except UNREADABLE:
-            yield unread(change, "malformed", item)
-
-
-def fact_key(change: Change, item: Any) -> str:
-    """A key for a fact without an id: the same however Meta groups the items of a redelivery."""
-    fact = (change.field, change.account_id, change.time, change.sender_id, item)
-    return hashlib.sha256(_json.canonical(fact)).hexdigest()
-
-
-def unread(change: Change, kind: Literal["malformed", "unknown_field"], item: Any) -> Event:
-    return Event(
-        type="message.unknown",
-        key=fact_key(change, item),
-        sender=change.sender,
-        sender_id=change.sender_id,
-        account_id=change.account_id,
-        occurred_at=moment(change.time),
-        account=AccountUpdate(kind=kind, field=change.field),
-        raw=_json.raw(item),
-    )
-
-
-def news(
-    change: Change,
-    kind: str,
-    item: Any,
-    *,
-    key: str | None = None,
-    at: Any = None,
-    details: Object | None = None,
-    health: Health | None = None,
-    errors: list[ErrorInfo] | None = None,
-    contact: Contact | None = None,
-    group_id: str | None = None,
-    correlation_id: str | None = None,
-) -> Event:
-    """An event that is not a message."""
-    return Event(
-        type="account.updated",
-        key=fact_key(change, item) if key is None else bounded(key),
-        sender=change.sender,
-        sender_id=change.sender_id,
-        account_id=change.account_id,
-        contact=contact,
-        group_id=group_id,
-        occurred_at=change.at(at),
-        # What an item says of the past, as an address book does, is reported now all the same.
-        reported_at=moment(change.time),
-        account=AccountUpdate(kind=kind, field=change.field, health=health, details=details or {}, errors=errors or []),
-        correlation_id=correlation_id,
-        raw=_json.raw(item),
-    )
+            yield change.unread("malformed", item)
 
 
 def _time(value: Any) -> Any:

@@ -4,13 +4,9 @@ Source: https://developers.facebook.com/docs/whatsapp/cloud-api/reference/phone-
     https://developers.facebook.com/docs/whatsapp/cloud-api/health-status.
 """
 
-from typing import Literal
-
 from .._values import Object, listed, mapping, phone, present, text, word
 from ..base import Check
-from ..messages import ProviderStatus, Trouble
-
-Quality = Literal["excellent", "good", "poor", "disconnected"]
+from ..messages import ProviderStatus, Quality, Trouble
 
 # (field, Meta's word): what it means, and our word for the reason.
 _JUDGEMENTS: dict[tuple[str, str | None], tuple[Quality, str]] = {

@@ -11,7 +11,6 @@ from .. import _json
 from .._values import (
     UNREADABLE,
     Object,
-    bounded,
     error_info,
     flag,
     listed,
@@ -26,7 +25,7 @@ from ..content import Content, UnknownContent
 from ..errors import Malformed
 from ..messages import Contact, ErrorInfo, Event, EventType, Message, Status, StatusValue
 from . import account, people
-from .change import Change, Reader, change_of, items, news, unread
+from .change import Change, Reader, change_of, items
 from .content import content_of
 from .errors import reported
 from .text import texts
@@ -60,7 +59,7 @@ def everything(body: bytes) -> list[Event]:
 
 def _entry(entry: Any) -> Iterator[Event]:
     if not isinstance(entry, dict):
-        yield unread(change_of({}, "", {}), "malformed", entry)
+        yield change_of({}, "", {}).unread("malformed", entry)
         return
     for item in listed(entry, "changes"):
         field = item.get("field") if isinstance(item, dict) else None
@@ -68,18 +67,18 @@ def _entry(entry: Any) -> Iterator[Event]:
         if isinstance(field, str) and isinstance(value, dict):
             yield from _change(change_of(entry, field, value))
         else:
-            yield unread(change_of(entry, field if isinstance(field, str) else "", {}), "malformed", item)
+            yield change_of(entry, field if isinstance(field, str) else "", {}).unread("malformed", item)
 
 
 def _change(change: Change) -> Iterator[Event]:
     read = _READERS.get(change.field)
     if read is None:
-        yield unread(change, "unknown_field", change.value)
+        yield change.unread("unknown_field", change.value)
         return
     try:
         yield from read(change)
     except UNREADABLE:
-        yield unread(change, "malformed", change.value)
+        yield change.unread("malformed", change.value)
 
 
 def _messages(change: Change) -> Iterator[Event]:
@@ -108,8 +107,7 @@ def _message(change: Change, item: Object) -> Event:
     key = f"{change.sender_id or ''}|{message_id}"
     contact = change.person(item.get("from"), item.get("from_user_id"), item.get("from_parent_user_id"))
     if item.get("type") == "request_welcome":
-        return news(
-            change,
+        return change.update(
             "request_welcome",
             item,
             key=key,
@@ -118,17 +116,14 @@ def _message(change: Change, item: Object) -> Event:
             contact=contact,
         )
     type_, content, original = _change_in(item)
-    return Event(
-        type=type_,
-        key=bounded(key),
-        sender=change.sender,
-        sender_id=change.sender_id,
-        account_id=change.account_id,
+    return change.event(
+        type_,
+        item,
+        key=key,
+        at=item.get("timestamp"),
         contact=contact,
         group_id=word(item, "group_id"),
-        occurred_at=change.at(item.get("timestamp")),
         message=_detail(item, message_id, content, original),
-        raw=_json.raw(item),
     )
 
 
@@ -178,17 +173,14 @@ def _echo(change: Change, item: Object) -> Event:
     """What a person of the business wrote in the phone app. Never to be sent again."""
     message_id = required(item, "id")
     _, content, original = _change_in(item)
-    return Event(
-        type="message.echo",
-        key=bounded(f"echo|{message_id}"),
-        sender=change.sender,
-        sender_id=change.sender_id,
-        account_id=change.account_id,
+    return change.event(
+        "message.echo",
+        item,
+        key=f"echo|{message_id}",
+        at=item.get("timestamp"),
         contact=change.person(item.get("to"), item.get("to_user_id")),
         group_id=word(item, "group_id"),
-        occurred_at=change.at(item.get("timestamp")),
         message=_detail(item, message_id, content, original),
-        raw=_json.raw(item),
     )
 
 
@@ -219,16 +211,14 @@ def _status(change: Change, item: Object) -> Event:
     else:
         contact = _recipient(change, item)
     errors = listed(item, "errors")
-    return Event(
+    return change.event(
         # `deleted` and `warning` are old words that change nothing, as new ones do not either.
-        type="message.unknown" if value is None else "message.status",
-        key=bounded(key),
-        sender=change.sender,
-        sender_id=change.sender_id,
-        account_id=change.account_id,
+        "message.unknown" if value is None else "message.status",
+        item,
+        key=key,
+        at=item.get("timestamp"),
         contact=contact,
         group_id=group_id,
-        occurred_at=change.at(item.get("timestamp")),
         status=Status(
             provider_message_id=message_id,
             value=value,
@@ -239,7 +229,6 @@ def _status(change: Change, item: Object) -> Event:
             participant=member,
         ),
         correlation_id=text(item, "biz_opaque_callback_data"),
-        raw=_json.raw(item),
     )
 
 

@@ -10,8 +10,8 @@ from decimal import Decimal
 from typing import Any
 
 from .._values import Object, decimal, error_info, listed, mapping, phone, present, required, text, word, written
-from ..messages import Contact, Event
-from .change import Change, Health, Reader, items, news
+from ..messages import Contact, Event, Health
+from .change import Change, Reader, items
 from .errors import reported
 
 # ---------------------------------------------------------------- people
@@ -20,7 +20,7 @@ from .errors import reported
 def _preference(change: Change, item: Object) -> Event:
     details = present(preference=required(item, "value"), category=word(item, "category"), detail=text(item, "detail"))
     contact = change.person(item.get("wa_id"), item.get("user_id"))
-    return news(change, "marketing_preference", item, at=item.get("timestamp"), details=details, contact=contact)
+    return change.update("marketing_preference", item, at=item.get("timestamp"), details=details, contact=contact)
 
 
 def _address_book(change: Change, item: Object) -> Event:
@@ -31,7 +31,7 @@ def _address_book(change: Change, item: Object) -> Event:
         user_id=word(person, "user_id"),
         name=text(person, "full_name") or text(person, "first_name"),
     )
-    return news(change, "contact_sync", item, at=mapping(item, "metadata").get("timestamp"), details=details)
+    return change.update("contact_sync", item, at=mapping(item, "metadata").get("timestamp"), details=details)
 
 
 # ---------------------------------------------------------------- calls and payments
@@ -50,8 +50,7 @@ def _call(change: Change, item: Object) -> Event:
         ended_at=written(item.get("end_time")),
         duration_s=word(item, "duration"),
     )
-    return news(
-        change,
+    return change.update(
         "call",
         item,
         key=f"{call_id}|{event}",
@@ -64,8 +63,7 @@ def _call(change: Change, item: Object) -> Event:
 
 def _call_status(change: Change, item: Object) -> Event:
     call_id, event = required(item, "id"), required(item, "status")
-    return news(
-        change,
+    return change.update(
         "call_status",
         item,
         key=f"{call_id}|{event}",
@@ -86,8 +84,7 @@ def payment_status(change: Change, item: Object) -> Event:
         amount=_amount(mapping(payment, "amount")),
         currency=word(payment, "currency"),
     )
-    return news(
-        change,
+    return change.update(
         "payment_status",
         item,
         key=f"{message_id}|payment|{status}|{item.get('timestamp')}",
@@ -128,8 +125,7 @@ def _group(change: Change, item: Object) -> Event:
         initiated_by=word(item, "initiated_by"),
     )
     errors = [reported(error, "G") for error in listed(item, "errors") if isinstance(error, dict)]
-    return news(
-        change,
+    return change.update(
         "group",
         item,
         at=item.get("timestamp"),
@@ -153,13 +149,13 @@ def _history(change: Change) -> Iterator[Event]:
     yield from items(change, "history", _history_chunk)
     if messages := listed(change.value, "messages"):
         ids = [word(message, "id") for message in messages if isinstance(message, dict)]
-        yield news(change, "history_media", messages, details={"provider_message_ids": ids})
+        yield change.update("history_media", messages, details={"provider_message_ids": ids})
 
 
 def _history_chunk(change: Change, chunk: Object) -> Event:
     if errors := listed(chunk, "errors"):
         infos = [error_info(error) for error in errors if isinstance(error, dict)]
-        return news(change, "history_declined", chunk, errors=infos)
+        return change.update("history_declined", chunk, errors=infos)
     metadata = mapping(chunk, "metadata")
     threads = [thread for thread in listed(chunk, "threads") if isinstance(thread, dict)]
     details = present(
@@ -169,7 +165,7 @@ def _history_chunk(change: Change, chunk: Object) -> Event:
         threads=len(threads),
         messages=sum(len(listed(thread, "messages")) for thread in threads),
     )
-    return news(change, "history", chunk, details=details)
+    return change.update("history", chunk, details=details)
 
 
 def _standby(change: Change) -> Iterator[Event]:
@@ -181,7 +177,7 @@ def _standby(change: Change) -> Iterator[Event]:
 def _standby_item(change: Change, item: Object) -> Event:
     contact: Contact | None = change.person(item.get("from"), item.get("from_user_id"))
     details = present(message_id=required(item, "id"), message_type=word(item, "type"), status=word(item, "status"))
-    return news(change, "standby", item, at=item.get("timestamp"), details=details, contact=contact)
+    return change.update("standby", item, at=item.get("timestamp"), details=details, contact=contact)
 
 
 # ---------------------------------------------------------------- notices
@@ -191,7 +187,7 @@ def notice(change: Change, error: Object) -> Event:
     """An error that belongs to no message: a notice about the number."""
     info = reported(error, "I")
     health = _HEALTH_OF_CLASS.get(info.class_ or "")
-    return news(change, "error", error, errors=[info], health=health)
+    return change.update("error", error, errors=[info], health=health)
 
 
 _HEALTH_OF_CLASS: dict[str, Health] = {

@@ -4,15 +4,12 @@ Source: https://www.twilio.com/docs/iam/api/account, https://www.twilio.com/docs
     https://www.twilio.com/docs/messaging/api/service-resource.
 """
 
-from typing import Literal
 from urllib.parse import urlsplit
 
 from .._values import Object, listed, mapping, present, text, word
 from ..base import Check
 from ..errors import SendError
-from ..messages import ProviderStatus, Trouble
-
-Quality = Literal["excellent", "good", "poor", "disconnected"]
+from ..messages import ProviderStatus, Quality, Trouble
 
 # Twilio's shared number for trying things out: it is no sender of any account, and is set up in the console.
 SANDBOX = "+14155238886"

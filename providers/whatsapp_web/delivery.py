@@ -4,33 +4,24 @@ Source: https://waha.devlike.pro/docs/how-to/events,
     and the webhooks in tests/samples/whatsapp_web.
 """
 
-import hashlib
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any
 
-import msgspec
-
-from .. import _json
-from .._values import Object, Unreadable, bounded, mapping, moment, text
-from ..messages import AccountUpdate, Contact, Event
+from .._events import Origin
+from .._values import Object, Unreadable, mapping, text
+from ..messages import Contact, Event
 from .addresses import MessageId, id_in, is_group, jid, message_id, person, phone_in
 
-Health = Literal["down", "degraded", "retest"]
 
+class Delivery(Origin, frozen=True, gc=False, kw_only=True):
+    """One webhook. ``field`` is its event, ``sender_id`` the session, ``time`` in milliseconds."""
 
-class Delivery(msgspec.Struct, frozen=True, gc=False):
-    """One webhook: its event and what stands around it."""
-
-    event: str
-    session: str
     payload: Any
     id: str | None
-    time: Any  # milliseconds
     me: Object
-    own_phone: str | None
 
     def __repr__(self) -> str:
-        return f"Delivery(event={self.event!r})"
+        return f"Delivery(field={self.field!r})"
 
     @property
     def item(self) -> Object:
@@ -38,66 +29,20 @@ class Delivery(msgspec.Struct, frozen=True, gc=False):
             raise Unreadable("payload")
         return self.payload
 
-    @property
-    def sender(self) -> str | None:
-        return phone_in(jid(self.me.get("id"))) or self.own_phone
-
     def is_me(self, address: str | None) -> bool:
         own = {jid(self.me.get(key)) for key in ("id", "lid", "jid")}
         number = phone_in(address)
         return address is not None and (address in own or (number is not None and number == self.sender))
 
     def key(self, kind: str, *parts: str) -> str:
-        return bounded("|".join((self.session, kind, *parts)))
+        return "|".join((self.sender_id or "", kind, *parts))
 
-    @property
-    def fact_key(self) -> str:
+    def fact_key(self, item: Any) -> str:
         """Of a fact without an id of its own: the webhook's id, which old servers do not give."""
-        if self.id is not None:
-            return self.key(self.event, self.id)
-        fact = (self.session, self.event, self.time, self.payload)
-        return hashlib.sha256(_json.canonical(fact)).hexdigest()
+        return self.key(self.field, self.id) if self.id is not None else Origin.fact_key(self, item)
 
 
 Reader = Callable[[Delivery], Event]
-
-
-def unread(delivery: Delivery, kind: Literal["malformed", "unknown_field"]) -> Event:
-    return Event(
-        type="message.unknown",
-        key=delivery.fact_key,
-        sender=delivery.sender,
-        sender_id=delivery.session,
-        occurred_at=moment(delivery.time),
-        account=AccountUpdate(kind=kind, field=delivery.event),
-        raw=_json.raw(delivery.payload),
-    )
-
-
-def news(
-    delivery: Delivery,
-    kind: str,
-    *,
-    key: str | None = None,
-    at: Any = None,
-    details: Object | None = None,
-    health: Health | None = None,
-    contact: Contact | None = None,
-    group_id: str | None = None,
-) -> Event:
-    """An event that is not a message. *at* is the payload's own time, where it has one."""
-    return Event(
-        type="account.updated",
-        key=key or delivery.fact_key,
-        sender=delivery.sender,
-        sender_id=delivery.session,
-        contact=contact,
-        group_id=group_id,
-        occurred_at=moment(at) or moment(delivery.time),
-        reported_at=moment(delivery.time),
-        account=AccountUpdate(kind=kind, field=delivery.event, health=health, details=details or {}),
-        raw=_json.raw(delivery.payload),
-    )
 
 
 # ---------------------------------------------------------------- who wrote to whom

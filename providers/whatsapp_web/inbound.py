@@ -13,11 +13,10 @@ from .._values import UNREADABLE, Object, Unreadable, listed, mapping, moment, p
 from ..content import PollVote, UnknownContent
 from ..errors import Malformed
 from ..messages import Event, EventType, Message
-from . import news as waha_news
-from . import receipts
-from .addresses import MessageId, correlation_in, id_in, is_group, jid, message_id, person, public_id
+from . import receipts, updates
+from .addresses import MessageId, correlation_in, id_in, is_group, jid, message_id, person, phone_in, public_id
 from .content import content_of, forwarding, is_protocol, media_errors, raw_type
-from .delivery import Delivery, Reader, identity_of, news, people_of, unread
+from .delivery import Delivery, Reader, identity_of, people_of
 
 # Of no WAHA: we post it to ourselves, to see that it arrives.
 PROBE = "ingress.probe"
@@ -36,22 +35,23 @@ def events(body: bytes, own_phone: str | None = None) -> list[Event]:
         raise Malformed("no event, or no session")
     if name == PROBE:
         return []
+    me = mapping(envelope, "me")
     delivery = Delivery(
-        name,
-        session,
-        envelope.get("payload"),
-        word(envelope, "id"),
-        envelope.get("timestamp"),
-        mapping(envelope, "me"),
-        own_phone,
+        field=name,
+        sender=phone_in(jid(me.get("id"))) or own_phone,
+        sender_id=session,
+        time=envelope.get("timestamp"),
+        payload=envelope.get("payload"),
+        id=word(envelope, "id"),
+        me=me,
     )
     read = _READERS.get(name)
     if read is None:
-        return [unread(delivery, "unknown_field")]
+        return [delivery.unread("unknown_field", delivery.payload)]
     try:
         return [read(delivery)]
     except UNREADABLE:
-        return [unread(delivery, "malformed")]
+        return [delivery.unread("malformed", delivery.payload)]
 
 
 def _message(delivery: Delivery) -> Event:
@@ -61,10 +61,12 @@ def _message(delivery: Delivery) -> Event:
     if kind := _kind_of_chat(identity.chat):
         details = present(message_id=identity.public, chat_id=identity.chat, text=text(item, "body") or None)
         author = person(jid(item.get("participant")) or jid(identity.raw_participant))
-        return news(delivery, kind, key=key, at=item.get("timestamp"), details=details, contact=author)
+        return delivery.update(
+            kind, delivery.payload, key=key, at=item.get("timestamp"), details=details, contact=author
+        )
     if is_protocol(item):
         details = present(message_id=identity.public, raw_type=raw_type(item))
-        return news(delivery, "protocol_message", key=key, at=item.get("timestamp"), details=details)
+        return delivery.update("protocol_message", delivery.payload, key=key, at=item.get("timestamp"), details=details)
     content = content_of(item)
     forwarded, frequently = forwarding(item)
     message = Message(
@@ -88,17 +90,15 @@ def _message_event(delivery: Delivery, item: Object, type_: EventType, message: 
     contact, group_id = people_of(item, identity)
     if identity.from_me:
         type_, message = "message.echo", msgspec.structs.replace(message, source=_source(item))
-    return Event(
-        type=type_,
+    return delivery.event(
+        type_,
+        delivery.payload,
         key=key,
-        sender=delivery.sender,
-        sender_id=delivery.session,
+        at=item.get("timestamp"),
         contact=contact,
         group_id=group_id,
-        occurred_at=moment(item.get("timestamp")) or moment(delivery.time),
         reported_at=moment(delivery.time),
         message=message,
-        raw=_json.raw(delivery.payload),
     )
 
 
@@ -140,7 +140,7 @@ def _edited(delivery: Delivery) -> Event:
     key = delivery.key("message.edited", identity.bare)
     if original == identity.bare:
         # WEBJS names the edit as the message, so that a second edit would be taken for the first.
-        key = delivery.key("message.edited", identity.bare, delivery.id or delivery.fact_key)
+        key = delivery.key("message.edited", identity.bare, delivery.id or delivery.fact_key(item))
     message = Message(
         provider_message_id=identity.public,
         content=content_of(item),
@@ -179,7 +179,7 @@ def _vote(delivery: Delivery) -> Event:
     polled = id_in(poll)
     if polled is None:
         raise Unreadable("poll")
-    key = delivery.key(delivery.event, identity.bare)
+    key = delivery.key(delivery.field, identity.bare)
     message = Message(provider_message_id=identity.public, content=PollVote(poll_id=public_id(polled), options=options))
     return _message_event(delivery, vote, "message.received", message, key)
 
@@ -192,7 +192,7 @@ def _kind_of_chat(chat: str) -> str | None:
 
 
 _READERS: dict[str, Reader] = {
-    **waha_news.READERS,
+    **updates.READERS,
     **receipts.READERS,
     "message": _message,
     "message.any": _message,

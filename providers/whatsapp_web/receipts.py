@@ -6,11 +6,10 @@ Source: https://waha.devlike.pro/docs/how-to/events/#messageack,
 
 from typing import Any
 
-from .. import _json
-from .._values import Object, mapping, moment, text
+from .._values import Object, mapping, text
 from ..messages import Contact, Event, Status, StatusValue
 from .addresses import MessageId, correlation_in, jid, person
-from .delivery import Delivery, Reader, identity_of, news, people_of
+from .delivery import Delivery, Reader, identity_of, people_of
 from .errors import reported
 
 _STATUSES: dict[str, StatusValue] = {
@@ -32,9 +31,9 @@ def _ack(delivery: Delivery) -> Event:
     contact, group_id = people_of(item, identity)
     if not identity.from_me:
         # We read it on another device: nothing that was sent changes.
-        return news(
-            delivery,
+        return delivery.update(
             "ack_inbound",
+            delivery.payload,
             key=delivery.key("ack", identity.bare, name),
             details={"message_id": identity.public, "ack": name},
             contact=contact,
@@ -44,15 +43,13 @@ def _ack(delivery: Delivery) -> Event:
     value = _STATUSES.get(name)
     error = mapping(item, "error")
     who = [member.phone or member.lid or ""] if member else []
-    return Event(
+    return delivery.event(
         # GOWS sends UNKNOWN without meaning anything by it.
-        type="message.unknown" if value is None else "message.status",
+        "message.unknown" if value is None else "message.status",
+        delivery.payload,
         key=delivery.key("ack", identity.bare, name, *who),
-        sender=delivery.sender,
-        sender_id=delivery.session,
         contact=contact,
         group_id=group_id,
-        occurred_at=moment(delivery.time),
         status=Status(
             provider_message_id=identity.public,
             value=value,
@@ -61,7 +58,6 @@ def _ack(delivery: Delivery) -> Event:
             participant=member,
         ),
         correlation_id=correlation_in(identity.bare),
-        raw=_json.raw(delivery.payload),
     )
 
 

@@ -10,12 +10,10 @@ import msgspec
 
 from .._values import Object, listed, mapping, moment, present, text
 from ..base import Check
-from ..messages import ProviderStatus, Trouble
+from ..messages import Health, ProviderStatus, Quality, Trouble
 from ..signing import same_secret
 from .addresses import jid, phone_in
-from .delivery import Health
 
-Quality = Literal["excellent", "good", "poor", "disconnected"]
 PairingState = Literal["starting", "scan", "linked", "failed"]
 
 # `message.any` rather than `message`: it has what the owner writes by hand, and both together repeat everything.

@@ -8,7 +8,7 @@ from .._values import mapping, present, text, word
 from ..messages import Event
 from . import sessions
 from .addresses import id_in, is_group, jid, person, public_id
-from .delivery import Delivery, Reader, identity_of, news, people_of
+from .delivery import Delivery, Reader, identity_of, people_of
 
 
 def _session(delivery: Delivery) -> Event:
@@ -22,16 +22,16 @@ def _session(delivery: Delivery) -> Event:
         restrictions=punished,
     )
     health = "degraded" if punished and state.word == "working" else state.health
-    return news(delivery, "session", details=details, health=health)
+    return delivery.update("session", delivery.payload, details=details, health=health)
 
 
 def _call(delivery: Delivery) -> Event:
     item = delivery.item
     call_id = word(item, "id")
-    return news(
-        delivery,
-        delivery.event.replace(".", "_"),
-        key=delivery.key(delivery.event, call_id) if call_id else None,
+    return delivery.update(
+        delivery.field.replace(".", "_"),
+        delivery.payload,
+        key=delivery.key(delivery.field, call_id) if call_id else None,
         at=item.get("timestamp"),
         details=present(call_id=call_id, video=item.get("isVideo"), group=item.get("isGroup")),
         contact=person(jid(item.get("from"))),
@@ -43,9 +43,9 @@ def _other(delivery: Delivery) -> Event:
     item = delivery.payload if isinstance(delivery.payload, dict) else {}
     address = jid(mapping(item, "group").get("id")) or jid(item.get("id")) or jid(item.get("from"))
     group_id = address if is_group(address) else None
-    return news(
-        delivery,
-        delivery.event.replace(".", "_"),
+    return delivery.update(
+        delivery.field.replace(".", "_"),
+        delivery.payload,
         at=item.get("timestamp"),
         contact=person(address),
         group_id=group_id,
@@ -57,9 +57,9 @@ def _waiting(delivery: Delivery) -> Event:
     item = delivery.item
     identity = identity_of(item)
     contact, group_id = people_of(item, identity)
-    return news(
-        delivery,
+    return delivery.update(
         "message_waiting",
+        delivery.payload,
         key=delivery.key("message.waiting", identity.bare),
         at=item.get("timestamp"),
         details={"message_id": identity.public},
@@ -74,10 +74,10 @@ def _failed_vote(delivery: Delivery) -> Event:
     identity = identity_of(vote)
     contact, group_id = people_of(vote, identity)
     polled = id_in(mapping(delivery.item, "poll"))
-    return news(
-        delivery,
+    return delivery.update(
         "poll_vote_failed",
-        key=delivery.key(delivery.event, identity.bare),
+        delivery.payload,
+        key=delivery.key(delivery.field, identity.bare),
         at=vote.get("timestamp"),
         details=present(message_id=identity.public, poll_id=public_id(polled) if polled else None),
         contact=contact,
