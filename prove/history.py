@@ -12,7 +12,7 @@ from itertools import accumulate, pairwise
 
 import msgspec
 
-# A process that hears of nothing finds out by itself: what it tells of the present is never older.
+# A process that no notification reaches reads the database by itself: what it answers is never older than this.
 STALE_AT_MOST_S = 2.0
 TAKEN = ("sent", "delivered", "read", "played")
 

@@ -89,7 +89,7 @@ class LoadRun:
         second = await self.cluster.add_meta(self.organization)
         self.configs = [first, second, await self.cluster.add_twilio(self.organization)]
         self._key = f"org_{{{self.organization.id}}}:provider:active"
-        # By what the simulators' ledgers tell a number.
+        # By the name of a number in the simulators' ledgers.
         numbers = [number.phone_number_id for number in self.organization.numbers]
         [sender] = self.cluster.twilio.numbers
         self._config_of = dict(zip([*numbers, sender], self.configs, strict=True))

@@ -16,7 +16,7 @@ Buckets = Counter[float]  # upper bound in seconds -> observations at or below i
 
 
 class Propagation:
-    """Scrapes. A histogram tells a quantile as the bound of its bucket: that is what is reported, the pessimist's."""
+    """Scrapes. A histogram knows a quantile by the upper bound of its bucket: that is reported."""
 
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster

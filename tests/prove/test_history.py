@@ -120,8 +120,8 @@ DOCTORED: dict[str, tuple[Doctor, str]] = {
         "got version 1 after 2",
     ),
     "a broken chain": (lambda h: setattr(h, "broken", "entry 3 was changed"), "chain is broken"),
-    "a switch that no entry tells of": (lambda h: h.announced.append((4, B)), "trail differ"),
-    "a switch that no event tells of": (lambda h: h.announced.pop(), "trail differ"),
+    "a switch without an entry": (lambda h: h.announced.append((4, B)), "trail differ"),
+    "a switch without an event": (lambda h: h.announced.pop(), "trail differ"),
     "a switch announced twice": (lambda h: h.announced.append((3, A)), "announced twice"),
     "an attempt the old way after the answer": (
         lambda h: h.attempts.__setitem__(2, Attempt("m3", 1, 1, A, 12.1)),

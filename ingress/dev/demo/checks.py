@@ -111,10 +111,10 @@ def check_webhooks(record: WebhookRecord) -> list[CheckResult]:
         _rising(record.stored),
         _once("delivered to the CRM", posted, record.received),
         _same_bytes(record),
-        _ordered("people whose messages came in order", posted, record.received),
-        _none("delivered to the CRM again", record.repeated),
+        _ordered("people whose messages arrived in order", posted, record.received),
+        _none("events delivered to the CRM twice", record.repeated),
         _none("deliveries with a wrong signature", record.unverified),
-        _none("deliveries that overtook their conversation", record.overlaps),
+        _none("deliveries begun before the last one of their conversation ended", record.overlaps),
     ]
 
 
@@ -122,20 +122,20 @@ def check_crash(record: CrashRecord) -> list[CheckResult]:
     posted = record.posted
     return [
         CheckResult(
-            what="SIGKILL in the middle of the POSTs",
+            what="SIGKILL while POSTs arrive",
             expected="yes",
             seen=f"after {record.acked_before_kill:,} messages" if record.killed else "no",
-            reason="" if record.killed else "the burst was over before the kill",
+            reason="" if record.killed else "all were answered before the kill",
         ),
         _answered(posted),
         _once("in GET /events", posted, record.stored),
-        _ordered("people whose messages are in order", posted, record.stored),
+        _ordered("people whose messages are stored in order", posted, record.stored),
     ]
 
 
 def _answered(posted: Posted) -> CheckResult:
     return CheckResult(
-        what=f"messages in {posted.posts:,} POSTs, {posted.repeated:,} of them repeats, answered 200",
+        what=f"messages in {posted.posts:,} POSTs ({posted.repeated:,} of them repeats) answered 200",
         expected=f"{posted.count + len(posted.unanswered):,}",
         seen=f"{posted.count:,}",
         reason=_listed("never answered 200", posted.unanswered),
@@ -151,10 +151,10 @@ def _once(what: str, posted: Posted, events: Sequence[SeenEvent]) -> CheckResult
     reasons = (
         _listed("missing", [message_id for message_id in truth if not counts[message_id]]),
         _listed("more than once", [message_id for message_id, count in counts.items() if count > 1]),
-        _listed("nobody posted", [message_id for message_id in counts if message_id not in known]),
+        _listed("never posted", [message_id for message_id in counts if message_id not in known]),
     )
     return CheckResult(
-        what=f"of them {what}, exactly once",
+        what=f"of these {what}, exactly once",
         expected=f"{len(truth):,}",
         seen=f"{sum(counts[message_id] == 1 for message_id in truth):,}",
         reason=_joined(reasons),
@@ -165,10 +165,10 @@ def _rising(events: Sequence[SeenEvent]) -> CheckResult:
     """Whether a reader with a cursor saw each event once: sequences only go up."""
     falls = [later.id for former, later in pairwise(events) if later.sequence <= former.sequence]
     return CheckResult(
-        what="sequences in GET /events that do not rise",
+        what="events in GET /events that are out of sequence",
         expected="0",
         seen=f"{len(falls):,}",
-        reason=_listed("not above the one before", falls),
+        reason=_listed("not higher than the one before", falls),
     )
 
 
@@ -176,11 +176,11 @@ def _same_bytes(record: WebhookRecord) -> CheckResult:
     stored = {event.id: event.body for event in record.stored}
     other = [event.id for event in record.received if stored.get(event.id) != event.body]
     reasons = (
-        _listed("not the bytes of GET /events", other),
+        _listed("unlike GET /events", other),
         f"{record.changed:,} with different bytes at each delivery" if record.changed else "",
     )
     return CheckResult(
-        what="of these with the bytes of GET /events",
+        what="of these, byte for byte as in GET /events",
         expected=f"{len(record.received):,}",
         seen=f"{len(record.received) - len(other):,}",
         reason=_joined(reasons),
@@ -247,14 +247,14 @@ def check_sends(record: SendRecord) -> list[CheckResult]:
     return [
         _each("sends answered 200", outcomes, [o for o in outcomes if o.status == 200]),
         _accepted_once(record),
-        _each("sends of the outage carried by the fallback", outage, [o for o in outage if _carried(o, record)]),
         _each(
-            "sends that tell truly whether the fallback was used", outcomes, [o for o in outcomes if _true(o, record)]
+            "sends that the fallback took over during the outage", outage, [o for o in outage if _carried(o, record)]
         ),
+        _each("sends whose answer is right about the fallback", outcomes, [o for o in outcomes if _true(o, record)]),
         _each("messages delivered or read", outcomes, [o for o in outcomes if _reached(o, record)]),
         _replayed(record),
-        _none("provider calls because of these", record.calls_of_replays),
-        _none("events delivered to the CRM again", record.repeated),
+        _none("calls to the provider caused by these", record.calls_of_replays),
+        _none("events delivered to the CRM twice", record.repeated),
     ]
 
 
@@ -264,7 +264,7 @@ def _accepted_once(record: SendRecord) -> CheckResult:
     reasons = (
         _listed("lost", [message_id for message_id in asked if not record.accepted.get(message_id)]),
         _listed("doubled", [message_id for message_id, count in record.accepted.items() if count > 1]),
-        _listed("nobody asked for", [message_id for message_id in record.accepted if message_id not in asked]),
+        _listed("never asked for", [message_id for message_id in record.accepted if message_id not in asked]),
     )
     return CheckResult(
         what="messages the provider accepted exactly once",
@@ -289,10 +289,10 @@ def _reached(outcome: SendOutcome, record: SendRecord) -> bool:
 def _replayed(record: SendRecord) -> CheckResult:
     other = [f"send {replay.index}" for replay in record.replays if not (replay.marked and replay.same)]
     return CheckResult(
-        what="repeated Idempotency-Keys given the same answer, as a replay",
+        what="repeated Idempotency-Keys answered as before, as a replay",
         expected=f"{len(record.replays):,}",
         seen=f"{len(record.replays) - len(other):,}",
-        reason=_listed("answered otherwise", other),
+        reason=_listed("answered differently", other),
     )
 
 
@@ -320,7 +320,7 @@ def _check_other(record: OtherRecord) -> list[CheckResult]:
         _same(f"{record.provider}: messages in GET /events, exactly once", record.posted, record.stored),
         _same(f"{record.provider}: messages that it accepted, exactly once", record.sent, record.accepted),
         CheckResult(
-            what=f"{record.provider}: of them delivered or read",
+            what=f"{record.provider}: of these delivered or read",
             expected=f"{len(record.sent):,}",
             seen=f"{len(reached):,}",
             reason="" if len(reached) == len(record.sent) else f"statuses are {sorted(set(record.statuses))}",
@@ -333,7 +333,7 @@ def _same(what: str, expected: Sequence[str], found: Sequence[str]) -> CheckResu
     reasons = (
         _listed("missing", [one for one in expected if one not in counts]),
         _listed("doubled", [one for one, count in counts.items() if count > 1]),
-        _listed("nobody's", [one for one in counts if one not in set(expected)]),
+        _listed("unknown", [one for one in counts if one not in set(expected)]),
     )
     right = sum(counts[one] == 1 for one in expected)
     return CheckResult(what=what, expected=f"{len(expected):,}", seen=f"{right:,}", reason=_joined(reasons))
@@ -349,7 +349,7 @@ def _each(what: str, wanted: Sequence[SendOutcome], right: Sequence[SendOutcome]
         for outcome in wanted
         if outcome.index not in fine
     ]
-    return CheckResult(what=what, expected=f"{len(wanted):,}", seen=f"{len(right):,}", reason=_listed("not so", wrong))
+    return CheckResult(what=what, expected=f"{len(wanted):,}", seen=f"{len(right):,}", reason=_listed("wrong", wrong))
 
 
 def _none(what: str, count: int) -> CheckResult:

@@ -40,8 +40,8 @@ class Other(msgspec.Struct, frozen=True):
 async def play_others(screen: Screen, stage: Stage, service: Service) -> list[OtherRecord]:
     """Scene 4: each of the other providers carries messages both ways."""
     screen.line(
-        f"\n4. Two more organizations, one at Twilio and one with WhatsApp Web: {INBOUND} messages in for each, "
-        f"{SENDS} and {PACED_SENDS} out. WhatsApp Web takes its time between two sends, or it would be banned."
+        f"\n4. Two more organizations, one on Twilio and one on WhatsApp Web: {INBOUND} messages in for each, "
+        f"{SENDS} and {PACED_SENDS} out. WhatsApp Web sends with pauses: a number that sends faster gets banned."
     )
     async with AsyncExitStack() as stack:
         others = [

@@ -66,7 +66,9 @@ async def _scenes(
 ) -> list[tuple[str, list[CheckResult]]]:
     crash = max(CRASH_AT_LEAST, round(webhooks * CRASH_SHARE))
     async with staged(service) as stage:
-        screen.line(f"PostgreSQL, Valkey, the service and two simulators are up: {time.monotonic() - started:.1f} s.")
+        screen.line(
+            f"PostgreSQL, Valkey, the service and two simulators are up after {time.monotonic() - started:.1f} s."
+        )
         return [
             ("Receiving", check_webhooks(await play_webhooks(screen, stage, webhooks))),
             ("Sending", check_sends(await play_sends(screen, stage, sends))),

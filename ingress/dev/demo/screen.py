@@ -74,7 +74,7 @@ class Screen:
         self._console.print(table)
         wrong = sum(not check.ok for _, checks in scenes for check in checks)
         total = sum(len(checks) for _, checks in scenes)
-        verdict = f"[bold red]{wrong} of {total} checks failed[/]" if wrong else f"[green]All {total} checks hold[/]"
+        verdict = f"[bold red]{wrong} of {total} checks failed[/]" if wrong else f"[green]All {total} checks passed[/]"
         self._console.print(f"{verdict} after {took_s:.1f} s.")
 
     def broke_off(self, error: BaseException, log: Sequence[str]) -> None:

@@ -20,8 +20,8 @@ LOOK_EVERY_S = 0.1
 async def play_sends(screen: Screen, stage: Stage, sends: int) -> SendRecord:
     """Scene 2: *sends* messages; for the middle third the active number refuses connections."""
     screen.line(
-        f"\n2. {sends:,} sends, {CONCURRENCY} at a time; in the middle third the active provider refuses connections. "
-        "The fallback must carry them, and nobody may get a message twice."
+        f"\n2. {sends:,} sends, {CONCURRENCY} at a time; during the second third the active provider refuses "
+        "connections. The fallback must take over, and nobody may get a message twice."
     )
     first, second = sends // 3, 2 * sends // 3
     with screen.progress() as progress:

@@ -70,7 +70,7 @@ class Service:
         self._guard.close()
 
     def start(self) -> None:
-        """Start the process; `ready` tells when it answers."""
+        """Start the process; `ready` returns once it answers."""
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "ingress", "serve"],

@@ -29,8 +29,8 @@ Took = Callable[[int], Awaitable[None]]  # called with the number of messages of
 async def play_webhooks(screen: Screen, stage: Stage, messages: int) -> WebhookRecord:
     """Scene 1: *messages* come in, some POSTs twice; wait until the CRM has them all."""
     screen.line(
-        f"\n1. {messages:,} messages of {LANES * PEOPLE_OF_A_LANE} people come in batches, "
-        f"{REPEATED:.0%} of the POSTs twice; each must reach the CRM once and in order."
+        f"\n1. {messages:,} messages from {LANES * PEOPLE_OF_A_LANE} people arrive in batches, "
+        f"{REPEATED:.0%} of the POSTs twice. Each message must reach the CRM once, and in order."
     )
     inbox = Inbox(stage.crm)
     with screen.progress() as progress:
@@ -60,8 +60,8 @@ async def play_crash(screen: Screen, stage: Stage, service: Service, messages: i
     wait for its lease to run out, which is longer than anybody wants to watch.
     """
     screen.line(
-        f"\n3. {messages:,} more messages; in their middle the service is killed (SIGKILL) and started again. "
-        "The provider repeats what was not answered."
+        f"\n3. {messages:,} more messages. While they arrive the service is killed (SIGKILL) and restarted; "
+        "the provider repeats what was not answered."
     )
     before = await stage.api.events()
     after = before[-1].sequence if before else 0
@@ -79,7 +79,7 @@ async def play_crash(screen: Screen, stage: Stage, service: Service, messages: i
             if acked_before_kill >= messages * KILL_AFTER:
                 killed.set()
                 service.kill()
-                bar.say("killed, starting")
+                bar.say("killed, restarting")
                 service.start()
                 await service.ready(stage.session)
                 bar.say("posted")

@@ -71,7 +71,7 @@ async def test_numbers_faults_and_ground_truth(
 
 
 async def test_inbound_on_demand(meta: MetaSimulator, http: aiohttp.ClientSession, hooks: Hooks) -> None:
-    """By kind, in batches, or any body; the ids tell what must come out at the other end."""
+    """By kind, in batches, or any body; the ids are those of what must come out at the other end."""
     control = Control(http, meta.control_url)
     number = example_number(1, webhook_url=hooks.url)
     await meta.add_number(number)

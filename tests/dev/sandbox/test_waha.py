@@ -118,7 +118,7 @@ async def test_all_that_is_wrong_is_in_one_answer(phone: Phone) -> None:
 FIRST = Interactive(
     action=ListMenu(button="Ver", sections=[ListSection(rows=[ListRow(id="1", title="Um")])]), body="Escolha"
 )
-SAID: list[tuple[Any, str, Any]] = [
+CONTENTS: list[tuple[Any, str, Any]] = [
     (Text(body="Olá 👍🏾"), "sendText", ("text", "Olá 👍🏾")),
     (Image(url=URL, caption="foto"), "sendImage", ("caption", "foto")),
     (Video(url=URL), "sendVideo", ("asNote", False)),
@@ -135,7 +135,7 @@ SAID: list[tuple[Any, str, Any]] = [
 
 
 @every_engine
-@pytest.mark.parametrize(("content", "call", "part"), SAID, ids=str)
+@pytest.mark.parametrize(("content", "call", "part"), CONTENTS, ids=str)
 async def test_what_our_adapter_sends_is_taken(phone: Phone, content: Any, call: str, part: Any) -> None:
     """Each kind of content by each engine: the adapter understands the answer, and the record has the id it read."""
     if phone.session.engine == "WEBJS" and call in ("sendList", "sendVideo"):

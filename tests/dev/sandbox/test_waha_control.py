@@ -66,7 +66,7 @@ async def test_faults_acks_and_ground_truth(control: Control, phone: Phone, waha
 
 
 async def test_inbound_on_demand(control: Control, phone: Phone, waha_hooks: Hooks) -> None:
-    """By kind, or any event; the ids tell what must come out at the other end."""
+    """By kind, or any event; the ids are those of what must come out at the other end."""
     mine = f"/sessions/{phone.session.name}/inbound"
     posted = await control("POST", mine, {"arguments": {"body": "Oi", "phone": PEER}, "count": 2, "seed": 5})
     assert [(one["statuses"], one["tries"]) for one in posted] == [([200], 1)] * 2

@@ -196,7 +196,7 @@ async def test_any_other_state_is_posted(phone: Phone, waha_hooks: Hooks, status
 
 
 async def test_a_restricted_account_is_seen(phone: Phone) -> None:
-    """What newest builds tell of a punishment, laid over the account and taken back."""
+    """What the newest builds show of a punishment, laid over the account and taken back."""
     phone.waha.set_me(phone.session, messageCapping={"cappingStatus": "CAPPED"})
     status = await phone.run(phone.adapter.get_status())
     assert (status.is_connected, status.connection_quality) == (True, "poor")

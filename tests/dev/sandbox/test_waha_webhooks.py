@@ -127,7 +127,7 @@ async def test_media_are_downloaded_with_the_key_and_expire(phone: Phone, waha_h
 
 @every_engine
 async def test_acks_follow_a_send(phone: Phone, waha_hooks: Hooks) -> None:
-    """The echo, then each ack in order; GOWS tells SERVER by the echo alone."""
+    """The echo, then each ack in order; with GOWS the echo stands for SERVER."""
     phone.waha.set_acks(phone.session, AckPolicy(statuses=("SERVER", "DEVICE", "READ", "PLAYED")))
     result = await phone.run(phone.adapter.send_message(phone.message(Text(body="Oi"))))
     await phone.waha.settled()
@@ -224,7 +224,7 @@ async def test_a_webhook_is_repeated_until_it_is_taken(phone: Phone, waha_hooks:
 
 
 async def test_each_webhook_hears_what_it_asked_for(phone: Phone, waha: WahaSimulator) -> None:
-    """`message` and `message.any` tell one message twice; no key, no signature; headers and tries as configured."""
+    """`message` and `message.any` are one message, twice; no key, no signature; headers and tries as configured."""
     every, some = Hooks(phone.adapter), Hooks(phone.adapter)
     for hooks in (every, some):
         await hooks.listener.open()

@@ -128,7 +128,7 @@ class GraphError(Exception):
 
 
 def not_found(object_id: str, method: str) -> GraphError:
-    """An id that does not exist, or that the token cannot see: Meta does not tell the two apart."""
+    """An id that does not exist, or that the token cannot see: Meta answers both alike."""
     return GraphError(
         100,
         subcode=33,

@@ -1,4 +1,4 @@
-"""People who write to the phone of a session, as its engine tells of it."""
+"""People who write to the phone of a session, in the form of its engine."""
 
 import time
 from collections.abc import Callable
@@ -20,7 +20,7 @@ class WahaInbound(People):
 
     Each method returns one message; ``phone`` (E.164) names the person, None takes one of ``people`` invented ones;
     ``group`` is the chat it is written in; ``hidden`` has the person known by a hidden number, whose phone the engine
-    tells beside it, but for WEBJS.
+    gives beside it, but for WEBJS.
     """
 
     def __init__(

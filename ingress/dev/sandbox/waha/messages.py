@@ -1,4 +1,4 @@
-"""A message of a chat, and how each engine tells it: in the answer to its send, in webhooks, in acks.
+"""A message of a chat, and the form that each engine gives it: in the answer to its send, in webhooks, in acks.
 
 Source: https://waha.devlike.pro/docs/how-to/events, https://waha.devlike.pro/docs/how-to/receive-messages
 """
@@ -116,7 +116,7 @@ def reaction_payload(engine: Engine, message: ChatMessage, own: str, *, target: 
 def ack_payload(
     engine: Engine, message: ChatMessage, own: str, ack: str, *, reader: str | None = None, error: Body | None = None
 ) -> Body:
-    """A receipt; WEBJS tells all of the message with it. *reader* is who has it, in a group."""
+    """A receipt; WEBJS repeats the message in it. *reader* is who has it, in a group."""
     about = {"ack": ACKS[ack], "ackName": ack, **({"error": error} if error else {})}
     if engine == "WEBJS":
         return {**payload(engine, message, own), **about}

@@ -13,7 +13,7 @@ class WahaMessage(TakenMessage, frozen=True, kw_only=True):
     session: str
     chat: str | None  # as the send named it; None: a reaction names a message
     call: str  # "sendText"
-    chosen_id: str | None  # the one that the send asked for, which an engine may not heed
+    chosen_id: str | None  # the one that the send asked for, which an engine may ignore
     body: dict[str, Any]
 
 
@@ -36,9 +36,9 @@ class WahaReceipt(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class WahaTruth(Ledger[WahaMessage, WahaSend]):
-    """The tracker of a message is the id that was chosen for it, or else all that it says, and to whom.
+    """The tracker of a message is the id that was chosen for it, or else its content and who gets it.
 
-    So one that went out twice is found as such where the engine heeds no chosen id; without one, two equal messages
+    So one that went out twice is found as such where the engine ignores chosen ids; without one, two equal messages
     that were meant as two look the same, and tests had better write different ones.
     """
 

@@ -51,7 +51,7 @@ class SessionState(ScriptedAccount):
         self.messages: list[ChatMessage] = []
 
     def turn(self, status: str, data: Any) -> Body:
-        """Change the status; the payload that tells of it."""
+        """Change the status; the payload of its webhook."""
         self.status = status
         self.turns += 1
         self.active_at = time.time()

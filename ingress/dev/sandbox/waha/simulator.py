@@ -2,7 +2,7 @@
 
 Strict where WAHA is and where it is not (`waha/api.py`, `waha/validation.py`), scriptable where networks fail
 (`faults.py`), and talking back: states of sessions, acks of what was sent, messages of people on demand
-(`waha/world.py`), each as the session's engine tells it (`waha/messages.py`). The same can be done from another
+(`waha/world.py`), each in the form of the session's engine (`waha/messages.py`). The same can be done from another
 process, over HTTP and JSON: `waha/control.py` has the table.
 """
 
