@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import resource
 import shutil
 import signal
 import stat
@@ -210,16 +211,23 @@ def test_from_nothing_and_back(tmp_path: Path, free_port: int) -> None:
 
 
 def test_it_is_ready_in_five_seconds(tmp_path: Path, free_port: int, capsys: pytest.CaptureFixture[str]) -> None:
-    """With a database to be made first. The best of three, because other tests may want the machine as well."""
-    times = []
-    while not times or (min(times) >= READY_S and len(times) < 3):
-        with running(tmp_path / f"{len(times)}", free_port) as run:
-            times.append(run.ready_s)
-    with running(tmp_path / "0", free_port) as again:
+    """With a database to be made first. Counted in CPU, its end included: other programs may want the machine, too."""
+    cpu_s = cpu_of_children()
+    with running(tmp_path, free_port) as run:
+        pass
+    cpu_s = cpu_of_children() - cpu_s
+    with running(tmp_path, free_port) as again:
         pass
     with capsys.disabled():
-        sys.stdout.write(f"\n  ingress run: ready after {min(times):.2f} s, again after {again.ready_s:.2f} s\n")
-    assert min(times) < READY_S
+        times = f"ready after {run.ready_s:.2f} s, again after {again.ready_s:.2f} s; {cpu_s:.2f} s of CPU"
+        sys.stdout.write(f"\n  ingress run: {times}\n")
+    assert 0.5 < cpu_s < READY_S
+
+
+def cpu_of_children() -> float:
+    """Seconds, of all that have ended and of theirs."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 @NEEDS_CURL
