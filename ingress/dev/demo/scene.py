@@ -16,7 +16,7 @@ import uvloop
 from ..embedded.folder import ServersError
 from ..embedded.launcher import EmbeddedServers
 from .checks import CheckResult, check_crash, check_others, check_sends, check_webhooks
-from .others import play_others
+from .other_providers import play_others
 from .screen import Screen
 from .sends import play_sends
 from .service import Service

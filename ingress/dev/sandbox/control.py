@@ -6,9 +6,9 @@ from typing import Any, ClassVar, Generic
 import msgspec
 from aiohttp import web
 
+from .accounts import A, scripted, take_script
 from .ledger import C, M
 from .routes import Route, UnknownName, decoded
-from .scripted import A, scripted, take_script
 from .world import N, World
 
 

@@ -9,9 +9,9 @@ from typing import Any, Generic, TypeVar
 import msgspec
 from aiohttp import web
 
+from .accounts import A, ScriptedWorld
 from .ledger import C, Ledger, M
 from .listener import Listener, Startable
-from .scripted import A, ScriptedWorld
 from .webhook_post import RetryPolicy, WebhookPoster
 
 

@@ -6,8 +6,8 @@ from typing import Annotated, Any
 
 import msgspec
 
+from ..accounts import ScriptedAccount
 from ..listener import Listener
-from ..scripted import ScriptedAccount
 from ..webhook_post import PostResult, RetryPolicy
 from ..world import Statuses, World
 from . import bodies

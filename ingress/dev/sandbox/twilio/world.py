@@ -6,8 +6,8 @@ import time
 from functools import partial
 from typing import Any
 
+from ..accounts import ScriptedAccount
 from ..listener import Listener
-from ..scripted import ScriptedAccount
 from ..webhook_post import PostResult, RetryPolicy
 from ..world import Statuses, World
 from .bodies import (

@@ -5,8 +5,8 @@ from typing import Any
 
 import msgspec
 
+from ..accounts import ScriptedAccount
 from ..listener import Listener
-from ..scripted import ScriptedAccount
 from ..world import Statuses
 from .bodies import Body, Engine, account_of, chat_of, lid_of
 from .messages import ChatMessage
