@@ -50,6 +50,7 @@ from .receiving.webhooks import WebhookReceiver
 from .sending.attempts import Attempts
 from .sending.breakers import Breakers
 from .sending.bulkhead import Bulkhead
+from .sending.gate import Gate
 from .sending.lost_answers import LostAnswers
 from .sending.outbound import Outbound
 from .sending.outcomes import Outcomes
@@ -187,10 +188,9 @@ class Application:
         await stack.enter_async_context(breakers)
         bulkhead = Bulkhead()
         metrics.bulkhead_waiting.set_function(lambda: bulkhead.waiting)
-        attempts = Attempts(database, caller, outcomes, breakers, Pacer(redis), bulkhead, manager.in_flight)
-        outbound = await stack.enter_async_context(
-            Outbound(database, manager, attempts, outcomes, lost_answers, breakers, bulkhead)
-        )
+        gate = Gate(outcomes, breakers, Pacer(redis), bulkhead, manager.in_flight)
+        attempts = Attempts(caller, outcomes, gate)
+        outbound = await stack.enter_async_context(Outbound(database, manager, attempts, outcomes, lost_answers, gate))
         await stack.enter_async_context(Recovery(database, manager, outbound, outcomes, lost_answers, self.closing))
         return outbound
 

@@ -12,7 +12,7 @@ from time import monotonic
 from typing import Any
 from uuid import UUID
 
-from providers import AccountBroken, SendError, Unavailable, Uncertain
+from providers import AccountBroken, Unavailable, Uncertain
 
 from .. import metrics
 from ..storage.database import Database, StoreUnavailable
@@ -168,9 +168,11 @@ class Breakers:
         task.add_done_callback(self._tasks.discard)
 
 
-def ended_by(error: SendError) -> Ended:
-    """What a failed call says about the account that made it."""
+def ended_by(error: BaseException | None) -> Ended:
+    """What the end of a call means for the account that made it."""
+    if error is None:
+        return "ok"
     if isinstance(error, AccountBroken):
         return "neutral" if error.scope in NARROW else "broken"
-    # A refusal, for good or for now, comes from a provider that works.
+    # A refusal, for good or for now, comes from a provider that works; who cancelled us is none.
     return "failed" if isinstance(error, Unavailable | Uncertain) and error.code not in UNCALLED else "neutral"

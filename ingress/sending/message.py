@@ -115,8 +115,10 @@ class Dispatch(msgspec.Struct, eq=False, kw_only=True):
         return self.route.policy.move(error) in ("retry_then_fallback", "fallback")
 
     def has_fallback(self, config: Config) -> bool:
-        return self._may_fall_back and any(
-            other.id != config.id and other.id not in self.exhausted for other in self.route.order
+        return (
+            len(self.route.order) > 1
+            and self._may_fall_back
+            and any(other.id != config.id and other.id not in self.exhausted for other in self.route.order)
         )
 
 

@@ -6,7 +6,7 @@
                └────▶ held (Uncertain): a status settles it, or after a minute it is reported as unknown (recovery.py)
 
 Who calls a provider has first inserted an attempt `where version = <the one it believes in>`, so no attempt that
-begins after a switch was acknowledged uses the old provider, whatever any cache says.
+begins after a switch was acknowledged uses the old provider, whatever is in any cache.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ from uuid import UUID
 
 import msgspec
 
-from providers import AccountBroken, Restricted, SendError, Unavailable
+from providers import AccountBroken, Restricted, SendError
 
 from .. import identifiers, log, metrics
 from ..accounts.unusable import MissingPlugin
@@ -31,12 +31,11 @@ from ..storage.statements import sends
 from ..storage.statements.sends import Claim, Claimed, Lease, SendState
 from ..switching.manager import Config, WhatsAppProviderManager
 from ..tracing import trace_of
-from .attempts import BREAKER_OPEN, AlreadyTaken, Attempts, VersionMoved, breaker_open
-from .breakers import Breakers
-from .bulkhead import Bulkhead
+from .attempts import Attempts
+from .gate import BREAKER_OPEN, Gate
 from .lost_answers import LostAnswers
 from .message import Dispatch, SendIntent
-from .outcomes import Outcomes
+from .outcomes import AlreadyTaken, Outcomes, VersionMoved
 
 logger = logging.getLogger("ingress.sending.outbound")
 
@@ -81,16 +80,14 @@ class Outbound:
         attempts: Attempts,
         outcomes: Outcomes,
         lost_answers: LostAnswers,
-        breakers: Breakers,
-        bulkhead: Bulkhead,
+        gate: Gate,
     ) -> None:
         self._database = database
         self._manager = manager
         self._attempts = attempts
         self._outcomes = outcomes
         self._lost_answers = lost_answers
-        self._breakers = breakers
-        self._bulkhead = bulkhead
+        self._gate = gate
         self._claims: GroupCommit[Claim, Claimed] = GroupCommit("claims", database, WORKER, sends.claim)
         self._memory = Shares(HELD_BYTES, HELD_BYTES_EACH)
         self._running: dict[UUID, Dispatch] = {}
@@ -138,72 +135,70 @@ class Outbound:
 
         Raises `NotConfigured`, `Duplicate`, `NoneReady`, `StoreUnavailable`, `Overloaded`.
         """
-        now = datetime.now(UTC)
-        expires_at = intent.expires_at or now + timedelta(seconds=EXPIRES_AFTER_S)
-        message_id, lease_id = identifiers.new_id(), identifiers.new_id()
         route = self._manager.known_route(organization_id) or await self._manager.route(organization_id)
-        request = _encode(intent)
-        if self._bulkhead.is_full(organization_id):
-            raise Overloaded
-        held_bytes = self._hold(organization_id, len(request))
+        now, request = datetime.now(UTC), _encode(intent)
+        dispatch = Dispatch(
+            organization_id=organization_id,
+            id=identifiers.new_id(),
+            lease_id=identifiers.new_id(),
+            intent=intent,
+            route=route,
+            created_at=now,
+            expires_at=intent.expires_at or now + timedelta(seconds=EXPIRES_AFTER_S),
+            request_id=request_id,
+            traceparent=traceparent,
+        )
+        self._hold(dispatch, len(request))
         try:
-            while True:
-                if not route.order:
-                    raise NotConfigured
-                dispatch = Dispatch(
-                    organization_id=organization_id,
-                    id=message_id,
-                    lease_id=lease_id,
-                    intent=intent,
-                    route=route,
-                    created_at=now,
-                    expires_at=expires_at,
-                    request_id=request_id,
-                    traceparent=traceparent,
-                )
-                first = self._next(dispatch)
-                if first is None:
-                    active = route.order[0].provider
-                    raise NoneReady(self._rest_s(dispatch), active if isinstance(active, MissingPlugin) else None)
-                claimed = await self._claims.submit(
-                    Claim(
-                        organization_id=organization_id,
-                        id=message_id,
-                        conversation_id=dispatch.conversation(route.order[0]).id,
-                        idempotency_key=idempotency_key,
-                        request_hash=request_hash,
-                        request=request,
-                        expires_at=expires_at,
-                        lease_id=lease_id,
-                        config_id=first.id,
-                        provider=first.provider_type,
-                        version=route.version,
-                    ),
-                    organization=organization_id,
-                    size_bytes=len(request),
-                )
-                if claimed.claimed:
-                    break
-                if claimed.current:
-                    raise Duplicate
-                # The version only goes up, and the fresh one is the database's own: this ends.
-                metrics.fence_rejections.labels("claim").inc()
-                route = await self._manager.route(organization_id, fresh=True, source="fence")
+            dispatch.claimed = await self._claim(dispatch, request, idempotency_key, request_hash)
         except BaseException as error:
-            self._memory.add(organization_id, -held_bytes)
+            self._memory.add(organization_id, -dispatch.held_bytes)
             if isinstance(error, Unconfirmed | asyncio.CancelledError):
-                self._refused[message_id] = organization_id, math.inf
+                self._refused[dispatch.id] = organization_id, math.inf
             raise
-        dispatch.claimed, dispatch.held_bytes = first, held_bytes
-        return message_id, self.start(dispatch)
+        return dispatch.id, self.start(dispatch)
 
-    def _hold(self, organization_id: UUID, size_bytes: int) -> int:
-        """What is counted of a request's memory, until its send ends. Raises `Overloaded`."""
-        if size_bytes <= SMALL_REQUEST_BYTES:
-            return 0
-        if not self._memory.take(organization_id, size_bytes):
+    async def _claim(
+        self, dispatch: Dispatch, request: bytes, idempotency_key: str | None, request_hash: bytes
+    ) -> Config:
+        """The config of the first attempt, which is stored with the message."""
+        while True:
+            if not (order := dispatch.route.order):
+                raise NotConfigured
+            first = self._gate.next_config(dispatch)
+            if first is None:
+                active = order[0].provider
+                raise NoneReady(self._gate.rest_s(dispatch), active if isinstance(active, MissingPlugin) else None)
+            claim = Claim(
+                organization_id=dispatch.organization_id,
+                id=dispatch.id,
+                conversation_id=dispatch.conversation(order[0]).id,
+                idempotency_key=idempotency_key,
+                request_hash=request_hash,
+                request=request,
+                expires_at=dispatch.expires_at,
+                lease_id=dispatch.lease_id,
+                config_id=first.id,
+                provider=first.provider_type,
+                version=dispatch.route.version,
+            )
+            claimed = await self._claims.submit(claim, organization=dispatch.organization_id, size_bytes=len(request))
+            if claimed.claimed:
+                return first
+            if claimed.current:
+                raise Duplicate
+            # The version only goes up, and the fresh one is the database's own: this ends.
+            metrics.fence_rejections.labels("claim").inc()
+            dispatch.route = await self._manager.route(dispatch.organization_id, fresh=True, source="fence")
+
+    def _hold(self, dispatch: Dispatch, size_bytes: int) -> None:
+        """Count the memory of a large request until its send ends. Raises `Overloaded`."""
+        if self._gate.is_full(dispatch.organization_id):
             raise Overloaded
-        return size_bytes
+        if size_bytes > SMALL_REQUEST_BYTES:
+            if not self._memory.take(dispatch.organization_id, size_bytes):
+                raise Overloaded
+            dispatch.held_bytes = size_bytes
 
     def start(self, dispatch: Dispatch) -> "asyncio.Task[SendState]":
         """Send in a task of our own: a client that hangs up changes nothing."""
@@ -211,7 +206,7 @@ class Outbound:
         return self.own(self._run(dispatch))
 
     def own(self, work: Coroutine[Any, Any, SendState]) -> "asyncio.Task[SendState]":
-        """A task that is waited for at the end, and whose failure is told."""
+        """A task that is waited for at the end, and whose failure is logged."""
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._ended)
@@ -261,7 +256,7 @@ class Outbound:
     async def _run(self, dispatch: Dispatch) -> SendState:
         error: SendError | None = None
         last: Config | None = None
-        config = dispatch.claimed or self._next(dispatch)
+        config = dispatch.claimed or self._gate.next_config(dispatch)
         try:
             while config is not None:
                 self._note_fallback(dispatch, config, last)
@@ -283,38 +278,14 @@ class Outbound:
                     if not dispatch.moves_on(error):
                         break
                     dispatch.exhausted[config.id] = BREAKER_OPEN if error.code == BREAKER_OPEN else type(error).__name__
-                config = self._next(dispatch)
-            return await self.failed(dispatch, last, error or self._nobody(dispatch))
+                config = self._gate.next_config(dispatch)
+            return await self.failed(dispatch, last, error or self._gate.closed(dispatch))
         finally:
             self._running.pop(dispatch.id, None)
             self._memory.add(dispatch.organization_id, -dispatch.held_bytes)
 
-    def _next(self, dispatch: Dispatch) -> Config | None:
-        """The first config that can be called now and has not failed for this message."""
-        for config in dispatch.open_order():
-            if self._breakers.wait_s(config) <= 0:
-                return config
-            # As if it had been called and had failed: what the policy says of that decides.
-            kind = AccountBroken if self._breakers.is_broken(config) else Unavailable
-            if not dispatch.moves_on(kind()):
-                return None
-        return None
-
-    def _rest_s(self, dispatch: Dispatch) -> float:
-        """Seconds after which one of its configs may be called."""
-        waits = [wait_s for config in dispatch.open_order() if (wait_s := self._breakers.wait_s(config)) > 0]
-        return min(waits, default=1.0)
-
-    def _nobody(self, dispatch: Dispatch) -> SendError:
-        """Why nobody was called."""
-        if not dispatch.route.order:
-            return Unavailable("the organization has no provider any more", code="not_configured")
-        if isinstance(active := dispatch.route.order[0].provider, MissingPlugin):
-            return AccountBroken(active.detail, code=active.code)
-        return breaker_open(self._rest_s(dispatch))
-
     def _note_fallback(self, dispatch: Dispatch, config: Config, last: Config | None) -> None:
-        """Say so, in all places, where *config* is not the one that should send."""
+        """Record it, in all places, where *config* is not the one that should send."""
         former = last or dispatch.route.order[0]
         if former.id == config.id:
             return

@@ -1,40 +1,66 @@
-"""What became of attempts and sends, written down: group-committed, with the event that tells the CRM."""
+"""What is written down of a send: attempts before they are made, what became of them, its end with the CRM's event.
+
+The first attempt is written down with the claim. All else but the beginning of another one is group-committed.
+"""
 
 import asyncio
 from datetime import UTC, datetime, timedelta
 from time import monotonic
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import msgspec
+from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_fixed
 
-from providers import MessageResult, SendError
+from providers import AccountBroken, MessageResult, SendError, Throttled, Unavailable, Uncertain, Unsupported
 from providers.messages import STATUS_RANK, ErrorInfo
 
-from .. import metrics
+from .. import log, metrics
 from ..storage.database import WORKER, Database, StoreUnavailable
 from ..storage.group_commit import GroupCommit, Overloaded
 from ..storage.statements import sends
-from ..storage.statements.sends import Outcome, SendState
+from ..storage.statements.sends import NextAttempt, Outcome, SendState
 from ..switching.manager import Config
+from ..tracing import trace_of
 from ..wakeups import Wakeups
 from .message import Dispatch, status_event
 
 HOLD_S = 60
 STORE_RETRY_S = 0.2
 
-_encode = msgspec.json.Encoder().encode
+# After these another attempt may follow.
+PASSING = (Throttled, Unavailable, Unsupported, AccountBroken)
 
-OwnStatus = Literal["accepted", "sent", "failed", "unknown"]
+_encode = msgspec.json.Encoder().encode
 
 
 class LeaseLost(Exception):
-    """Another process took the message over, and speaks for it now."""
+    """Another process took the message over, and reports what becomes of it."""
+
+
+class VersionMoved(Exception):
+    """The organization's version moved on."""
+
+
+class AlreadyTaken(Exception):
+    """A status shows that an earlier attempt was taken after all."""
+
+
+class _End(NamedTuple):
+    """How a message stands after an attempt."""
+
+    state: Literal["sending", "uncertain", "done"]
+    status: Literal["accepted", "sent", "failed", "unknown"]
+
+
+_SENT, _FAILED, _UNKNOWN = _End("done", "sent"), _End("done", "failed"), _End("done", "unknown")
+_HELD, _ANOTHER_FOLLOWS = _End("uncertain", "accepted"), _End("sending", "accepted")
 
 
 class Outcomes:
-    """Stores outcomes. Enter it once a process."""
+    """Writes it down. Enter it once a process."""
 
     def __init__(self, database: Database, wakeups: Wakeups) -> None:
+        self._database = database
         self._wakeups = wakeups
         self._queue: GroupCommit[Outcome, SendState | None] = GroupCommit("outcomes", database, WORKER, sends.finish)
 
@@ -45,31 +71,95 @@ class Outcomes:
     async def __aexit__(self, *reason: object) -> None:
         await self._queue.__aexit__(*reason)
 
+    # -- attempts
+
+    async def begin(self, dispatch: Dispatch, config: Config) -> None:
+        """Begin an attempt: the one that was claimed, or else the next.
+
+        Raises `AlreadyTaken`, `LeaseLost`, `VersionMoved`, `StoreUnavailable`.
+        """
+        if not dispatch.begun:
+            dispatch.begun = True
+            return
+        attempt = NextAttempt(
+            organization_id=dispatch.organization_id,
+            id=dispatch.id,
+            lease_id=dispatch.lease_id,
+            number=dispatch.number + 1,
+            config_id=config.id,
+            provider=config.provider_type,
+            version=dispatch.route.version,
+        )
+        # Again, also where it may be committed: an attempt that was begun and never made would be uncertain.
+        begun = await self._begin(attempt)
+        if begun.settled:
+            raise AlreadyTaken
+        if not begun.held:
+            raise LeaseLost
+        if not begun.current:
+            raise VersionMoved
+        dispatch.number += 1
+
+    @retry(
+        retry=retry_if_exception_type(StoreUnavailable),
+        stop=stop_after_delay(sends.LEASE_S),
+        wait=wait_fixed(STORE_RETRY_S),
+        reraise=True,
+    )
+    async def _begin(self, attempt: NextAttempt) -> sends.Begun:
+        async with self._database.worker() as connection:
+            return await sends.begin_attempt(connection, attempt)
+
+    async def note(self, dispatch: Dispatch, config: Config, error: SendError, started: float) -> None:
+        """How an attempt failed that another one may follow: without it a crash would make it uncertain."""
+        self.observe(dispatch, config, error, started)
+        if isinstance(error, Uncertain):
+            dispatch.uncertain = error
+            if dispatch.on_uncertain == "hold":
+                return
+        elif not isinstance(error, PASSING):
+            return
+        await self._store(_outcome(dispatch, config, _ANOTHER_FOLLOWS, error, None, started))
+
+    def observe(self, dispatch: Dispatch, config: Config, error: SendError | None, started: float) -> None:
+        """Log and count an attempt, which failed with *error* or was taken."""
+        elapsed, outcome = monotonic() - started, _class_of(error)
+        metrics.child(metrics.send_attempts, config.provider_type, outcome).inc()
+        metrics.observe(metrics.send_attempt_seconds, elapsed, config.provider_type, outcome)
+        log.wide(
+            "send_attempt",
+            request=dispatch.request_id,
+            trace_id=trace_of(dispatch.traceparent),
+            organization=dispatch.organization_id,
+            message=dispatch.id,
+            attempt=dispatch.number,
+            config=config.id,
+            provider=config.provider_type,
+            version=dispatch.route.version,
+            outcome=outcome,
+            code=error.code if error else None,
+            ms=round(elapsed * 1000, 1),
+        )
+
+    # -- ends
+
     async def accepted(self, dispatch: Dispatch, config: Config, result: MessageResult | None) -> SendState:
-        """A provider took the message, as it says itself (*result*) or as a status did."""
-        return await self.finish(dispatch, self._outcome(dispatch, config, "ok", None, "done", "sent", result=result))
+        """A provider took the message: by its own *result*, or by a status."""
+        return await self._finish(dispatch, _outcome(dispatch, config, _SENT, None, result))
 
     async def failed(self, dispatch: Dispatch, config: Config, error: SendError) -> SendState:
         """Nobody took the message, and nobody will be asked again."""
-        return await self.finish(
-            dispatch, self._outcome(dispatch, config, type(error).__name__, error, "done", "failed")
-        )
+        return await self._finish(dispatch, _outcome(dispatch, config, _FAILED, error))
 
-    async def held(self, dispatch: Dispatch, config: Config, error: SendError) -> SendState:
+    async def held(self, dispatch: Dispatch, config: Config, error: Uncertain) -> SendState:
         """It may have been taken: to be settled by a status, or by the provider when it is asked."""
-        return await self.finish(dispatch, self._outcome(dispatch, config, "Uncertain", error, "uncertain", "accepted"))
+        return await self._finish(dispatch, _outcome(dispatch, config, _HELD, error))
 
-    async def unknown(self, dispatch: Dispatch, config: Config, error: SendError) -> SendState:
+    async def unknown(self, dispatch: Dispatch, config: Config, error: Uncertain) -> SendState:
         """The end of a held message that nothing settled."""
-        return await self.finish(dispatch, self._outcome(dispatch, config, "Uncertain", error, "done", "unknown"))
+        return await self._finish(dispatch, _outcome(dispatch, config, _UNKNOWN, error))
 
-    async def note(self, dispatch: Dispatch, config: Config, error: SendError, started: float) -> None:
-        """How an attempt ended that another one may follow: without it a crash would make it uncertain."""
-        await self._store(
-            self._outcome(dispatch, config, type(error).__name__, error, "sending", "accepted", started=started)
-        )
-
-    async def finish(self, dispatch: Dispatch, outcome: Outcome) -> SendState:
+    async def _finish(self, dispatch: Dispatch, outcome: Outcome) -> SendState:
         """Store the end of a send; how the message stands now. Raises `LeaseLost`, `StoreUnavailable`."""
         state = await self._store(outcome)
         if state is None:
@@ -81,51 +171,6 @@ class Outcomes:
         self._wakeups.notify(dispatch.organization_id)
         return state
 
-    def _outcome(
-        self,
-        dispatch: Dispatch,
-        config: Config,
-        attempt_class: str,
-        error: SendError | None,
-        state: Literal["sending", "uncertain", "done"],
-        status: OwnStatus,
-        *,
-        result: MessageResult | None = None,
-        started: float | None = None,
-    ) -> Outcome:
-        now = datetime.now(UTC)
-        provider_message_id = result.provider_message_id if result else None
-        info = ErrorInfo(class_=attempt_class, code=error.code, detail=error.detail or None) if error else None
-        event = None
-        if state == "done":
-            event = status_event(dispatch, config, status, info, provider_message_id)
-        return Outcome(
-            organization_id=dispatch.organization_id,
-            message_id=dispatch.id,
-            lease_id=dispatch.lease_id,
-            number=dispatch.number,
-            attempt_class=attempt_class,
-            code=error.code if error else None,
-            detail=error.detail if error else None,
-            duration_ms=round((monotonic() - (started or dispatch.since)) * 1000),
-            config_id=config.id,
-            provider=config.provider_type,
-            provider_message_id=provider_message_id,
-            state=state,
-            status=status,
-            rank=STATUS_RANK[status],
-            error=_encode(info) if info else None,
-            fallback_from=dispatch.fallback_from,
-            fallback_reason=dispatch.fallback_reason,
-            at=now,
-            cost=result.cost if result else None,
-            held_until=now + timedelta(seconds=HOLD_S) if state == "uncertain" else None,
-            account_id=config.account_id,
-            event_type=event.type if event else None,
-            conversation_id=event.conversation_id if event else None,
-            data=event.data if event else None,
-        )
-
     async def _store(self, outcome: Outcome) -> SendState | None:
         """Store an outcome, as long as the lease lasts: what a provider did must not be forgotten for a hiccup."""
         until = monotonic() + sends.LEASE_S
@@ -136,3 +181,49 @@ class Outcomes:
                 if monotonic() > until:
                     raise
                 await asyncio.sleep(STORE_RETRY_S)
+
+
+def _class_of(error: SendError | None) -> str:
+    return type(error).__name__ if error else "ok"
+
+
+def _outcome(
+    dispatch: Dispatch,
+    config: Config,
+    end: _End,
+    error: SendError | None,
+    result: MessageResult | None = None,
+    started: float | None = None,
+) -> Outcome:
+    now = datetime.now(UTC)
+    info = ErrorInfo(class_=_class_of(error), code=error.code, detail=error.detail or None) if error else None
+    provider_message_id = result.provider_message_id if result else None
+    event = None
+    if end.state == "done":
+        event = status_event(dispatch, config, end.status, info, provider_message_id)
+    return Outcome(
+        organization_id=dispatch.organization_id,
+        message_id=dispatch.id,
+        lease_id=dispatch.lease_id,
+        number=dispatch.number,
+        attempt_class=_class_of(error),
+        code=error.code if error else None,
+        detail=error.detail if error else None,
+        duration_ms=round((monotonic() - (started or dispatch.since)) * 1000),
+        config_id=config.id,
+        provider=config.provider_type,
+        provider_message_id=provider_message_id,
+        state=end.state,
+        status=end.status,
+        rank=STATUS_RANK[end.status],
+        error=_encode(info) if info else None,
+        fallback_from=dispatch.fallback_from,
+        fallback_reason=dispatch.fallback_reason,
+        at=now,
+        cost=result.cost if result else None,
+        held_until=now + timedelta(seconds=HOLD_S) if end.state == "uncertain" else None,
+        account_id=config.account_id,
+        event_type=event.type if event else None,
+        conversation_id=event.conversation_id if event else None,
+        data=event.data if event else None,
+    )

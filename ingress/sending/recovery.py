@@ -17,7 +17,7 @@ from ..storage.statements import configs, sends
 from ..storage.statements.sends import Attempt, LostSend, SendState
 from ..storage.statements.statuses import sweep
 from ..switching.manager import Config, WhatsAppProviderManager
-from .attempts import expired
+from .gate import expired
 from .lost_answers import LostAnswers
 from .message import Dispatch, SendIntent
 from .outbound import Outbound

@@ -528,7 +528,7 @@ async def test_a_status_in_between_stops_the_repetition(
     pair: Organization, gateway: Gateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Who accepts duplicates does not want them: the status says that the first attempt was taken."""
-    monkeypatch.setattr("ingress.sending.attempts._jitter", lambda state: 0.5)
+    monkeypatch.setattr("ingress.sending.attempts._wait", lambda state: 0.5)
     await gateway.meta.script(pair.numbers[0], ResetAfterAccept())
     answer = await pair.send({"to": "+5511987654321", "body": "1234", "on_uncertain": "retry"})
     assert (answer.status, answer.json["attempts"]) == (200, 1)
@@ -557,13 +557,13 @@ async def test_an_accepted_send_is_never_answered_with_an_error_of_ours(
     pair: Organization, gateway: Gateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The store goes away after the claim: 202, for a 503 would have the client send it again."""
-    from ingress.sending.attempts import Attempts
+    from ingress.sending.outcomes import Outcomes
     from ingress.storage.database import StoreUnavailable
 
     async def away(*_: Any) -> None:
         raise StoreUnavailable("gone")
 
-    monkeypatch.setattr(Attempts, "_begin_next", away)
+    monkeypatch.setattr(Outcomes, "_begin", away)
     await gateway.meta.script(pair.numbers[0], Throttle429(retry_after=0))
     answer = await pair.send()
     assert answer.status == 202
