@@ -57,8 +57,8 @@ MUTANTS = (
     Mutant(
         "the fence out of a repetition",
         "ingress/storage/statements/sends.py",
-        "and o.id = $1 and o.version = $6\n",
-        "and o.id = $1\n",
+        "select o.version = given.version as current, m.lease_id",
+        "select true as current, m.lease_id",
         ("tests/switching/test_switching.py::test_a_repetition_after_a_switch_goes_the_new_way",),
     ),
     Mutant(
