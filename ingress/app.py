@@ -58,6 +58,7 @@ from .sending.pacing import Pacer
 from .sending.recovery import Recovery, forever
 from .settings import Settings
 from .storage.database import Database
+from .storage.listener import notifications
 from .storage.redis_state import RedisState
 from .storage.statements import audit as trails
 from .storage.statements import deliveries, health, inbound, retention, sends, statuses, unread
@@ -211,7 +212,7 @@ async def _follow_database(
     database: Database, manager: WhatsAppProviderManager, authenticator: Authenticator, changes: Wakeups
 ) -> None:
     """Follow the changes of providers and keys that the database notifies of, with Redis or without."""
-    async for payload in database.notifications(CHANNEL):
+    async for payload in notifications(database, CHANNEL):
         if not payload:
             manager.forget_all(listening=payload is None)
         else:

@@ -26,7 +26,7 @@ from ingress.dev.sandbox import (
 )
 from ingress.dev.sandbox.webhook_post import PostResult, Try, WebhookPoster
 from ingress.settings import Settings
-from ingress.storage.database import migrate
+from ingress.storage.migration import migrate
 from ingress.storage.vault import generate_key
 from tests.gateway import UNLIMITED, Answer, Gateway, Organization, Process, Served
 

@@ -24,7 +24,7 @@ from ingress.receiving import normalise
 from ingress.server import configuration, listen, operations_configuration
 from ingress.settings import Settings
 from ingress.storage import redis_state
-from ingress.storage.database import migrate
+from ingress.storage.migration import migrate
 from ingress.storage.vault import generate_key
 from providers import _values
 

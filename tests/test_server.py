@@ -30,7 +30,7 @@ from ingress.dev.sandbox.meta.bodies import encode, signed_headers
 from ingress.receiving import webhooks
 from ingress.receiving.exchange import Exchange
 from ingress.settings import Settings
-from ingress.storage.database import migrate
+from ingress.storage.migration import migrate
 from ingress.storage.statements.inbound import store
 from ingress.web import bodies
 from providers.meta_business import MetaBusiness

@@ -23,7 +23,8 @@ from providers import Registry, UnknownProvider
 from .. import __version__, log
 from ..server import PortTaken, listen, serve
 from ..settings import Settings, SettingsError, insecure, load, login_of, variable
-from ..storage.database import SchemaError, StoreUnavailable, migrate, prepare
+from ..storage.database import SchemaError, StoreUnavailable
+from ..storage.migration import migrate, prepare
 from ..storage.vault import Vault, VaultError, generate_key
 from . import remote
 from .matrix import matrix

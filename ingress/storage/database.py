@@ -1,14 +1,10 @@
-"""PostgreSQL: connections in a role, the schema, and which errors mean that the store is away."""
+"""PostgreSQL: connections in a role, and which errors mean that the store is away."""
 
 import asyncio
 import contextlib
 import json
-import logging
-import secrets
-import sys
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncIterator
 from functools import partial
-from pathlib import Path
 from typing import Any
 from uuid import UUID
 from weakref import WeakValueDictionary
@@ -18,19 +14,13 @@ import asyncpg
 from .. import metrics
 from ..settings import Settings
 from ..shares import Shares
-from .statements import connections, logins
-
-logger = logging.getLogger("ingress.database")
+from .statements import logins
 
 APP, INGEST, WORKER = ROLES = "ingress_app", "ingress_ingest", "ingress_worker"
 
 SCHEMA_VERSION = 3
-# Any number, the same in every process: who holds it may change the schema.
-_SCHEMA_LOCK = 0x77_68_61_74
 # Seeds the hash of an organization's id, so that the lock is none of another program's.
 _EXCLUSIVE_LOCK = 0x73_77_69_74
-# Held by each process, with the number of connections that it may open.
-_CONNECTIONS_LOCK = 0x63_6F_6E_6E
 CONNECT_TIMEOUT_S = 3.0
 STATEMENT_TIMEOUT_S = 5.0
 ACQUIRE_TIMEOUT_S = 5.0
@@ -47,9 +37,7 @@ CONNECTIONS_BEFORE_CHANGES = sum(size for _, size in POOLS.values()) + sum(SINGL
 # How many changes wait here, and of one organization: each holds its caller's connection.
 EXCLUSIVE_QUEUE, EXCLUSIVE_QUEUE_EACH = 200, 50
 POOLED_IDLE_S = 300.0
-LISTEN_RETRY_S = 0.5
-# A connection that only listens does not notice that its other end is gone.
-LISTEN_PROBE_S = 1.0
+NO_ROLES = "the login of DATABASE_URL may not take the service's roles: run `ingress migrate` as the schema's owner"
 
 # A row that others write is waited for longer than elsewhere: what is half done would have to be undone.
 _EXCLUSIVE = {"lock_timeout": f"{STATEMENT_TIMEOUT_S:.0f}s", "idle_session_timeout": f"{EXCLUSIVE_IDLE_S}s"}
@@ -141,7 +129,7 @@ class Database:
 
     def __init__(self, url: str, most_connections: int = Settings().database_connections) -> None:
         self._url = url
-        self._most_connections = most_connections
+        self.most_connections = most_connections
         self._most_changes = most_connections - CONNECTIONS_BEFORE_CHANGES
         self._pools: dict[str, asyncpg.Pool] = {}
         self._exclusive: WeakValueDictionary[UUID, asyncio.Lock] = WeakValueDictionary()
@@ -150,26 +138,31 @@ class Database:
         self._is_app_proven = False
 
     async def __aenter__(self) -> "Database":
-        changes = {"exclusive": (APP, self._most_changes)}
-        for name, (role, size) in (POOLS | changes).items():
-            more = _EXCLUSIVE if name == "exclusive" else {}
-            self._pools[name] = await asyncpg.create_pool(
-                self._url,
-                init=partial(_prepare, role=role),
-                min_size=0,
-                init_size=0,
-                max_size=size,
-                timeout=CONNECT_TIMEOUT_S,
-                command_timeout=STATEMENT_TIMEOUT_S,
-                # Before the server ends it: `idle_session_timeout` is meant for who holds a lock.
-                max_inactive_connection_lifetime=EXCLUSIVE_IDLE_S / 2 if more else POOLED_IDLE_S,
-                server_settings=_session(role) | more,
-            )
-            metrics.watch_pool(name, self._pools[name])
+        for name, (role, size) in POOLS.items():
+            self._pools[name] = await self._pool(_session(role), role, size, POOLED_IDLE_S)
+        # Closed before the server ends it: `idle_session_timeout` is meant for who holds a lock.
+        self._pools["exclusive"] = await self._pool(
+            _session(APP) | _EXCLUSIVE, APP, self._most_changes, EXCLUSIVE_IDLE_S / 2
+        )
+        sizes = {name: pool.get_max_size() for name, pool in self._pools.items()}
+        for name, size in (sizes | SINGLE).items():
             metrics.db_connections_limit.labels(name).set(size)
-        for name, size in SINGLE.items():
-            metrics.db_connections_limit.labels(name).set(size)
+        for name, pool in self._pools.items():
+            metrics.watch_pool(name, pool)
         return self
+
+    async def _pool(self, session: dict[str, str], role: str, size: int, idle_s: float) -> asyncpg.Pool:
+        return await asyncpg.create_pool(
+            self._url,
+            init=partial(_prepare, role=role),
+            min_size=0,
+            init_size=0,
+            max_size=size,
+            timeout=CONNECT_TIMEOUT_S,
+            command_timeout=STATEMENT_TIMEOUT_S,
+            max_inactive_connection_lifetime=idle_s,
+            server_settings=session,
+        )
 
     async def __aexit__(self, *_: object) -> None:
         for pool in self._pools.values():
@@ -249,13 +242,17 @@ class Database:
         cannot commit the other. Raises `StoreUnavailable`; `Busy` after EXCLUSIVE_WAIT_S of all waiting, or at once
         without *wait*, or where as many wait as may.
         """
-        # One of a process asks at a time: a queue here costs no connection.
-        lock = self._exclusive.setdefault(organization_id, asyncio.Lock())
-        if lock.locked() and not wait:
-            raise Busy
-        if not self._queue.take(organization_id):
-            raise Busy
         until = asyncio.get_running_loop().time() + EXCLUSIVE_WAIT_S
+        async with self._turn(organization_id, until, wait=wait), self._acquire("exclusive") as connection:
+            await _lock(connection, organization_id, until, wait=wait)
+            yield Exclusive(connection, organization_id)  # given back, the connection lets go of the lock
+
+    @contextlib.asynccontextmanager
+    async def _turn(self, organization_id: UUID, until: float, *, wait: bool) -> AsyncIterator[None]:
+        """The turn of one in this process to ask for the organization's lock: a queue here costs no connection."""
+        lock = self._exclusive.setdefault(organization_id, asyncio.Lock())
+        if (lock.locked() and not wait) or not self._queue.take(organization_id):
+            raise Busy
         async with contextlib.AsyncExitStack() as held:
             try:
                 async with asyncio.timeout_at(until):
@@ -265,73 +262,7 @@ class Database:
                 raise Busy from None
             finally:
                 self._queue.add(organization_id, -1)
-            connection = await held.enter_async_context(self._acquire("exclusive"))
-            kind = "pg_advisory_lock" if wait else "pg_try_advisory_lock"
-            left_s = max(0.001, until - asyncio.get_running_loop().time())  # PostgreSQL takes 0 for any time
-            try:
-                locked = await connection.fetchval(
-                    # The setting is this statement's only; CASE has it made before the lock is waited for.
-                    "select case when set_config('lock_timeout', $3, true) is not null"
-                    f" then {kind}(hashtextextended($1, $2)) end",
-                    str(organization_id),
-                    _EXCLUSIVE_LOCK,
-                    f"{left_s * 1000:.0f}ms",
-                    timeout=left_s + STATEMENT_TIMEOUT_S,
-                )
-            except asyncpg.LockNotAvailableError:
-                raise Busy from None
-            if locked is False:
-                raise Busy
-            yield Exclusive(connection, organization_id)  # given back, the connection lets go of the lock
-
-    async def notifications(self, channel: str) -> AsyncIterator[str | None]:
-        """What is notified on *channel*, for ever; None each time it begins, and "" each time it breaks off.
-
-        In between nothing is missed; what was notified before it began, or while it was away, was.
-        """
-        while True:
-            try:
-                async with contextlib.aclosing(self._listen(channel)) as payloads:
-                    async for payload in payloads:
-                        yield payload
-            except CONNECTION_ERRORS as error:
-                metrics.db_errors.labels("listen", type(error).__name__).inc()
-            yield ""
-            await asyncio.sleep(LISTEN_RETRY_S)
-
-    async def _listen(self, channel: str) -> AsyncGenerator[str | None, None]:
-        """None when it begins, then what is notified on *channel*, until the connection is gone."""
-        notified: asyncio.Queue[str | None] = asyncio.Queue()
-        connection = await self.connect(WORKER)
-        try:
-            connection.add_termination_listener(lambda _: notified.put_nowait(None))
-            await connection.add_listener(channel, lambda *notification: notified.put_nowait(notification[3]))
-            await self._count_in(connection)
-            yield None
-            while not connection.is_closed():
-                try:
-                    async with asyncio.timeout(LISTEN_PROBE_S):
-                        payload = await notified.get()
-                except TimeoutError:
-                    await connection.execute("select 1", timeout=LISTEN_PROBE_S)
-                else:
-                    if payload is not None:
-                        yield payload
-        finally:
-            connection.terminate()
-
-    async def _count_in(self, connection: asyncpg.Connection) -> None:
-        """Warn where the processes of this database may together open more connections than the server has for them.
-
-        Nothing is refused: they open what they need, and while one release replaces another both are there.
-        """
-        asked, available = await connections.declare(connection, _CONNECTIONS_LOCK, self._most_connections)
-        if asked > available:
-            logger.warning(
-                "the processes of this database may open %d connections to PostgreSQL, this one %d of them, and the"
-                " server has %d: lower INGRESS_DATABASE_CONNECTIONS, run fewer processes, or raise max_connections",
-                *(asked, self._most_connections, available),
-            )
+            yield
 
     async def check(self) -> None:
         """Raise `StoreUnavailable` or `SchemaError` unless it is there, current, walls off organizations, and keeps
@@ -342,7 +273,7 @@ class Database:
                 async with self.organization(UUID(int=0)):
                     pass
             async with self.worker() as connection:
-                await _require_version(connection)
+                await require_version(connection)
                 for setting in ("fsync", "full_page_writes", "synchronous_commit"):
                     if await connection.fetchval("select current_setting($1)", setting) == "off":
                         raise SchemaError(f"{setting} is off: a confirmed event could be lost")
@@ -351,7 +282,7 @@ class Database:
                 raise SchemaError(str(away.__cause__)) from None
             raise
         except asyncpg.InsufficientPrivilegeError:
-            raise SchemaError(_NO_ROLES) from None
+            raise SchemaError(NO_ROLES) from None
 
 
 class Exclusive:
@@ -373,6 +304,26 @@ class Exclusive:
                 raise LockLost(type(error).__name__) from error
             await _see_only(self._connection, self._organization_id)
             yield self._connection
+
+
+async def _lock(connection: asyncpg.Connection, organization_id: UUID, until: float, *, wait: bool) -> None:
+    """Take the lock of the organization, for as long as *connection* is not given back. Raises `Busy`."""
+    kind = "pg_advisory_lock" if wait else "pg_try_advisory_lock"
+    left_s = max(0.001, until - asyncio.get_running_loop().time())  # PostgreSQL takes 0 for any time
+    try:
+        locked = await connection.fetchval(
+            # The setting is this statement's only; CASE has it made before the lock is waited for.
+            "select case when set_config('lock_timeout', $3, true) is not null"
+            f" then {kind}(hashtextextended($1, $2)) end",
+            str(organization_id),
+            _EXCLUSIVE_LOCK,
+            f"{left_s * 1000:.0f}ms",
+            timeout=left_s + STATEMENT_TIMEOUT_S,
+        )
+    except asyncpg.LockNotAvailableError:
+        raise Busy from None
+    if locked is False:
+        raise Busy
 
 
 async def _see_only(connection: asyncpg.Connection, organization_id: UUID) -> None:
@@ -404,119 +355,8 @@ def _session(role: str) -> dict[str, str]:
     }
 
 
-def schema_file() -> Path:
-    """schema.sql: beside the packages in a checkout, in share/ of an installation."""
-    beside = Path(__file__).resolve().parents[2] / "schema.sql"
-    return beside if beside.exists() else Path(sys.prefix) / "share" / "whatsapp-ingress" / "schema.sql"
-
-
-_NO_ROLES = "the login of DATABASE_URL may not take the service's roles: run `ingress migrate` as the schema's owner"
-
-
-async def prepare(url: str) -> bool:
-    """Have the database at *url* ready to serve with: migrated where its login owns the schema, else only looked at.
-
-    Whether it owns it. Raises `StoreUnavailable`, and `SchemaError` that says what to do.
-    """
-    with store_errors("migrate"):
-        connection = await asyncpg.connect(url, timeout=CONNECT_TIMEOUT_S)
-        try:
-            if is_owner := await logins.owns_schema(connection):
-                await migrate(url)
-        finally:
-            await connection.close()
-        try:
-            for role in ROLES:
-                connection = await Database(url).connect(role)
-                try:
-                    await _require_version(connection)
-                finally:
-                    await connection.close()
-        except (asyncpg.InvalidParameterValueError, asyncpg.UndefinedObjectError, asyncpg.InsufficientPrivilegeError):
-            raise SchemaError(_NO_ROLES) from None
-        except WrongRole as error:
-            raise SchemaError(str(error)) from None
-    return is_owner
-
-
-async def migrate(url: str, login: str | None = None, service_url: str = "") -> bool:
-    """Bring the database at *url* to SCHEMA_VERSION; safe from several processes at once. True if it changed.
-
-    With *login*, that one may serve from then on, and *service_url* must lead to the same database.
-
-    Raises `StoreUnavailable`, or `SchemaError` for a server too old, a schema too new, a login that may too little or
-    too much.
-    """
-    with store_errors("migrate"):
-        connection = await asyncpg.connect(url, timeout=CONNECT_TIMEOUT_S)
-        try:
-            if connection.get_server_version().major < 15:
-                raise SchemaError(f"PostgreSQL 15 or newer is needed, this is {connection.get_server_version().major}")
-            if service_url:
-                await _require_same(connection, service_url)
-            async with connection.transaction():
-                await connection.execute("select pg_advisory_xact_lock($1)", _SCHEMA_LOCK)
-                fresh = await connection.fetchval("select to_regclass('schema_version') is null")
-                if fresh:
-                    await connection.execute(schema_file().read_text("utf-8"))
-                await _require_version(connection)
-                if login is not None:
-                    await _admit(connection, login)
-                # After a restore into another cluster transaction ids start low, and sequences must still go up.
-                await connection.execute(f"set local role {WORKER}")
-                await connection.execute(
-                    "update event_clock set base = base + (((last.sequence - next_sequence(0)) >> 16) + 1 << 16)"
-                    # The last of each organization by its key: over all of them at once would read every event.
-                    " from (select max(sequence) as sequence from organizations o cross join lateral (select sequence"
-                    "  from events where organization_id = o.id order by sequence desc limit 1) newest) last"
-                    " where last.sequence >= next_sequence(0)"
-                )
-            return bool(fresh)
-        except asyncpg.InsufficientPrivilegeError as error:
-            raise SchemaError(
-                f"the login may not migrate ({error.args[0]}): it must own the database, and have CREATEROLE"
-                " (`alter role ... createrole`), or, where another login has made the service's roles, have them with"
-                f" admin option (`grant {', '.join(ROLES)} to ... with admin option`)"
-            ) from None
-        finally:
-            await connection.close()
-
-
-async def _require_same(owner: asyncpg.Connection, url: str) -> None:
-    """Raise `SchemaError` unless *url* leads to the database of *owner*, by whatever name."""
-    try:
-        with store_errors("migrate"):
-            service = await asyncpg.connect(url, timeout=CONNECT_TIMEOUT_S)
-    except asyncpg.InvalidAuthorizationSpecificationError:
-        return  # what is wrong with the login `_admit` knows better
-    except (asyncpg.PostgresError, asyncpg.InterfaceError, StoreUnavailable) as error:
-        raise SchemaError(f"DATABASE_URL, of the login to admit, does not lead to a database: {error}") from None
-    try:
-        lock = secrets.randbits(62)
-        await owner.execute("select pg_advisory_lock($1)", lock)
-        if await service.fetchval("select pg_try_advisory_lock($1)", lock):
-            raise SchemaError(
-                "DATABASE_OWNER_URL and DATABASE_URL lead to different databases: the one that is migrated would not be"
-                " the one that is served. Give both the same host, port and database; nothing was changed"
-            )
-    finally:
-        await service.close()
-
-
-async def _admit(connection: asyncpg.Connection, login: str) -> None:
-    """Let *login* take the service's roles, and see that it can do nothing else. Raises `SchemaError`."""
-    if await logins.flaws(connection, login, ROLES) is None:
-        raise SchemaError(f"there is no login {login!r}: `create role ... login noinherit`, with a password")
-    for role in ROLES:
-        await logins.grant(connection, role, login)
-    if flaws := await logins.flaws(connection, login, ROLES):
-        raise SchemaError(
-            f"the login {login!r} must not serve: {'; '.join(flaws)}. Make another one with"
-            " `create role ... login noinherit`, and nothing granted"
-        )
-
-
-async def _require_version(connection: asyncpg.Connection) -> None:
+async def require_version(connection: asyncpg.Connection) -> None:
+    """Raise `SchemaError` unless the schema is the one that this release is for."""
     version = await connection.fetchval("select max(version) from schema_version")
     if version == SCHEMA_VERSION:
         return

@@ -21,7 +21,8 @@ from ingress.delivery import places, relay, standard_webhooks
 from ingress.dev.sandbox import CrmHang, CrmSlow, CrmStatus, MetaSimulator
 from ingress.dev.sandbox.standard_webhooks import problem
 from ingress.settings import Settings
-from ingress.storage.database import WORKER, Database, migrate
+from ingress.storage.database import WORKER, Database
+from ingress.storage.migration import migrate
 from ingress.storage.statements import deliveries, events
 
 from .. import conftest

@@ -38,8 +38,8 @@ from ingress.dev.sandbox.conditions import Changes
 from ingress.dev.sandbox.meta.bodies import Body, encode
 from ingress.dev.sandbox.webhook_post import Try, WebhookPoster
 from ingress.settings import Settings
-from ingress.storage.database import migrate
 from ingress.storage.group_commit import COALESCE_ROWS
+from ingress.storage.migration import migrate
 from ingress.storage.vault import generate_key
 
 from ..conftest import serving

@@ -24,7 +24,8 @@ from ingress.dev.sandbox.meta.bodies import envelope, status_item
 from ingress.receiving import webhooks as receiving
 from ingress.sending import recovery
 from ingress.settings import Settings
-from ingress.storage.database import Database, StoreUnavailable, is_data_error, migrate, store_errors
+from ingress.storage.database import Database, StoreUnavailable, is_data_error, store_errors
+from ingress.storage.migration import migrate
 from ingress.storage.redis_state import RedisState
 from ingress.storage.statements import audit, configs, inbound, retention, sends, statuses, switches
 from ingress.storage.vault import Vault, generate_key

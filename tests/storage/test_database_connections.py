@@ -14,8 +14,10 @@ from ingress import metrics
 from ingress.dev.embedded.launcher import EmbeddedServers
 from ingress.settings import Settings, SettingsError, load
 from ingress.storage import database as module
-from ingress.storage.database import CONNECTIONS_BEFORE_CHANGES, SINGLE, Busy, Database, migrate
+from ingress.storage.database import CONNECTIONS_BEFORE_CHANGES, SINGLE, Busy, Database
 from ingress.storage.group_commit import GroupCommit
+from ingress.storage.listener import notifications
+from ingress.storage.migration import migrate
 from ingress.storage.statements import connections
 
 from ..conftest import serving
@@ -88,7 +90,7 @@ async def test_processes_that_may_open_more_than_there_are_say_so(
     """The one that is too many, and none before. It is not refused: it may be an old one's successor."""
 
     async def listen(database: Database) -> None:
-        async for _ in database.notifications("x"):
+        async for _ in notifications(database, "x"):
             begun.release()
 
     begun, tasks = asyncio.Semaphore(0), []

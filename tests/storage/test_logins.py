@@ -21,9 +21,8 @@ from ingress.storage.database import (
     Database,
     SchemaError,
     StoreUnavailable,
-    migrate,
-    prepare,
 )
+from ingress.storage.migration import migrate, prepare
 from ingress.storage.statements import logins as logins_of
 from ingress.storage.vault import generate_key
 

@@ -728,7 +728,7 @@ async def test_a_listener_that_was_cut_off_misses_nothing(
 ) -> None:
     """It listens again, and reads everything again: the news may have passed in between."""
     monkeypatch.setattr(manager, "CACHE_S", 60.0)
-    monkeypatch.setattr("ingress.storage.database.LISTEN_RETRY_S", 0.01)
+    monkeypatch.setattr("ingress.storage.listener.LISTEN_RETRY_S", 0.01)
     async with service(settings, meta, "unix:///nonexistent/redis.sock") as other:
         there = at(other, two)
         assert (await current(there))["version"] == 1

@@ -1,0 +1,76 @@
+"""What PostgreSQL notifies a process of, on a connection that does nothing else."""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncGenerator, AsyncIterator
+
+import asyncpg
+
+from .. import metrics
+from .database import CONNECTION_ERRORS, WORKER, Database
+from .statements import connections
+
+logger = logging.getLogger("ingress.database")
+
+LISTEN_RETRY_S = 0.5
+# A connection that only listens does not notice that its other end is gone.
+LISTEN_PROBE_S = 1.0
+# Held by each process, with the number of connections that it may open.
+_CONNECTIONS_LOCK = 0x63_6F_6E_6E
+
+
+async def notifications(database: Database, channel: str) -> AsyncIterator[str | None]:
+    """What is notified on *channel*, for ever; None each time it begins, and "" each time it breaks off.
+
+    In between nothing is missed; what was notified before it began, or while it was away, was.
+    """
+    while True:
+        try:
+            async with contextlib.aclosing(_listen(database, channel)) as payloads:
+                async for payload in payloads:
+                    yield payload
+        except CONNECTION_ERRORS as error:
+            metrics.db_errors.labels("listen", type(error).__name__).inc()
+        yield ""
+        await asyncio.sleep(LISTEN_RETRY_S)
+
+
+async def _listen(database: Database, channel: str) -> AsyncGenerator[str | None, None]:
+    """None when it begins, then what is notified on *channel*, until the connection is gone."""
+    notified: asyncio.Queue[str | None] = asyncio.Queue()
+    connection = await database.connect(WORKER)
+    try:
+        connection.add_termination_listener(lambda _: notified.put_nowait(None))
+        await connection.add_listener(channel, lambda *notification: notified.put_nowait(notification[3]))
+        await _count_in(connection, database.most_connections)
+        yield None
+        while not connection.is_closed():
+            if (payload := await _next(connection, notified)) is not None:
+                yield payload
+    finally:
+        connection.terminate()
+
+
+async def _next(connection: asyncpg.Connection, notified: "asyncio.Queue[str | None]") -> str | None:
+    """The next payload, or None where *connection* ended, or was quiet and still answers."""
+    try:
+        async with asyncio.timeout(LISTEN_PROBE_S):
+            return await notified.get()
+    except TimeoutError:
+        await connection.execute("select 1", timeout=LISTEN_PROBE_S)
+        return None
+
+
+async def _count_in(connection: asyncpg.Connection, most_connections: int) -> None:
+    """Warn where the processes of this database may together open more connections than the server has for them.
+
+    Nothing is refused: they open what they need, and while one release replaces another both are there.
+    """
+    asked, available = await connections.declare(connection, _CONNECTIONS_LOCK, most_connections)
+    if asked > available:
+        logger.warning(
+            "the processes of this database may open %d connections to PostgreSQL, this one %d of them, and the"
+            " server has %d: lower INGRESS_DATABASE_CONNECTIONS, run fewer processes, or raise max_connections",
+            *(asked, most_connections, available),
+        )

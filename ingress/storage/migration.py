@@ -1,0 +1,148 @@
+"""The schema: made where it is missing, looked at before a start, and the logins that may serve with it."""
+
+import secrets
+import sys
+from pathlib import Path
+
+import asyncpg
+
+from .database import (
+    CONNECT_TIMEOUT_S,
+    NO_ROLES,
+    ROLES,
+    WORKER,
+    Database,
+    SchemaError,
+    StoreUnavailable,
+    WrongRole,
+    require_version,
+    store_errors,
+)
+from .statements import logins
+
+# Any number, the same in every process: who holds it may change the schema.
+_SCHEMA_LOCK = 0x77_68_61_74
+
+
+def schema_file() -> Path:
+    """schema.sql: beside the packages in a checkout, in share/ of an installation."""
+    beside = Path(__file__).resolve().parents[2] / "schema.sql"
+    return beside if beside.exists() else Path(sys.prefix) / "share" / "whatsapp-ingress" / "schema.sql"
+
+
+async def prepare(url: str) -> bool:
+    """Have the database at *url* ready to serve with: migrated where its login owns the schema, else only looked at.
+
+    Whether it owns it. Raises `StoreUnavailable`, and `SchemaError` that says what to do.
+    """
+    with store_errors("migrate"):
+        connection = await asyncpg.connect(url, timeout=CONNECT_TIMEOUT_S)
+        try:
+            is_owner = await logins.owns_schema(connection)
+        finally:
+            await connection.close()
+        if is_owner:
+            await migrate(url)
+        try:
+            for role in ROLES:
+                await _try_role(url, role)
+        except (asyncpg.InvalidParameterValueError, asyncpg.UndefinedObjectError, asyncpg.InsufficientPrivilegeError):
+            raise SchemaError(NO_ROLES) from None
+        except WrongRole as error:
+            raise SchemaError(str(error)) from None
+    return is_owner
+
+
+async def _try_role(url: str, role: str) -> None:
+    connection = await Database(url).connect(role)
+    try:
+        await require_version(connection)
+    finally:
+        await connection.close()
+
+
+async def migrate(url: str, login: str | None = None, service_url: str = "") -> bool:
+    """Bring the database at *url* to SCHEMA_VERSION; safe from several processes at once. True if it changed.
+
+    With *login*, that one may serve from then on, and *service_url* must lead to the same database.
+
+    Raises `StoreUnavailable`, or `SchemaError` for a server too old, a schema too new, a login that may too little or
+    too much.
+    """
+    with store_errors("migrate"):
+        connection = await asyncpg.connect(url, timeout=CONNECT_TIMEOUT_S)
+        try:
+            if (major := connection.get_server_version().major) < 15:
+                raise SchemaError(f"PostgreSQL 15 or newer is needed, this is {major}")
+            if service_url:
+                await _require_same(connection, service_url)
+            async with connection.transaction():
+                is_new = await _create(connection)
+                await require_version(connection)
+                if login is not None:
+                    await _admit(connection, login)
+                await _advance_clock(connection)
+            return is_new
+        except asyncpg.InsufficientPrivilegeError as error:
+            raise SchemaError(
+                f"the login may not migrate ({error.args[0]}): it must own the database, and have CREATEROLE"
+                " (`alter role ... createrole`), or, where another login has made the service's roles, have them with"
+                f" admin option (`grant {', '.join(ROLES)} to ... with admin option`)"
+            ) from None
+        finally:
+            await connection.close()
+
+
+async def _create(connection: asyncpg.Connection) -> bool:
+    """Make the schema, if there is none. Whether there was none."""
+    await connection.execute("select pg_advisory_xact_lock($1)", _SCHEMA_LOCK)
+    is_missing: bool = await connection.fetchval("select to_regclass('schema_version') is null")
+    if is_missing:
+        await connection.execute(schema_file().read_text("utf-8"))
+    return is_missing
+
+
+async def _advance_clock(connection: asyncpg.Connection) -> None:
+    """After a restore into another cluster transaction ids start low, and sequences must still go up."""
+    await connection.execute(f"set local role {WORKER}")
+    await connection.execute(
+        "update event_clock set base = base + (((last.sequence - next_sequence(0)) >> 16) + 1 << 16)"
+        # The last of each organization by its key: over all of them at once would read every event.
+        " from (select max(sequence) as sequence from organizations o cross join lateral (select sequence"
+        "  from events where organization_id = o.id order by sequence desc limit 1) newest) last"
+        " where last.sequence >= next_sequence(0)"
+    )
+
+
+async def _require_same(owner: asyncpg.Connection, url: str) -> None:
+    """Raise `SchemaError` unless *url* leads to the database of *owner*, by whatever name."""
+    try:
+        with store_errors("migrate"):
+            service = await asyncpg.connect(url, timeout=CONNECT_TIMEOUT_S)
+    except asyncpg.InvalidAuthorizationSpecificationError:
+        return  # what is wrong with the login `_admit` knows better
+    except (asyncpg.PostgresError, asyncpg.InterfaceError, StoreUnavailable) as error:
+        raise SchemaError(f"DATABASE_URL, of the login to admit, does not lead to a database: {error}") from None
+    try:
+        lock = secrets.randbits(62)
+        await owner.execute("select pg_advisory_lock($1)", lock)
+        if await service.fetchval("select pg_try_advisory_lock($1)", lock):
+            raise SchemaError(
+                "DATABASE_OWNER_URL and DATABASE_URL lead to different databases: the one that is migrated would not be"
+                " the one that is served. Give both the same host, port and database; nothing was changed"
+            )
+    finally:
+        await service.close()
+
+
+async def _admit(connection: asyncpg.Connection, login: str) -> None:
+    """Let *login* take the service's roles, and see that it can do nothing else. Raises `SchemaError`."""
+    if await logins.flaws(connection, login, ROLES) is None:
+        raise SchemaError(f"there is no login {login!r}: `create role ... login noinherit`, with a password")
+    for role in ROLES:
+        await logins.grant(connection, role, login)
+    if flaws := await logins.flaws(connection, login, ROLES):
+        raise SchemaError(
+            f"the login {login!r} must not serve: {'; '.join(flaws)}. Make another one with"
+            " `create role ... login noinherit`, and nothing granted"
+        )
