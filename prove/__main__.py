@@ -21,7 +21,7 @@ RESULTS = ROOT / "prove" / "results.json"
 TESTS = {
     "machine": ("State machine", mutants.MACHINE, ("examples", "steps")),
     "races": ("32 who expect the same version", mutants.RACE, ("rounds",)),
-    "troubles": ("Switches in each of 5 troubles of Redis and of the news", mutants.TROUBLES, ("troubles",)),
+    "troubles": ("Switches in each of 5 troubles of Redis and of notifications", mutants.TROUBLES, ("troubles",)),
     "deaths": ("Processes killed in a switch, at each of 4 moments", mutants.DEATHS, ("deaths",)),
 }
 PARTS = ("run", *TESTS, "mutants")
