@@ -5,6 +5,7 @@ Times are aware datetimes in UTC. Phone numbers are E.164 with the plus. What a 
 """
 
 import re
+from collections.abc import Set
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
@@ -259,6 +260,12 @@ class ProviderStatus(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
 
     def __repr__(self) -> str:
         return f"ProviderStatus(connection_quality={self.connection_quality!r})"
+
+
+def worst(found: Set[Quality], otherwise: Quality) -> Quality:
+    """The worst of the qualities *found*; *otherwise* where it is none of the bad ones."""
+    order: tuple[Quality, ...] = ("disconnected", "poor", "good")
+    return next((quality for quality in order if quality in found), otherwise)
 
 
 class Pairing(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

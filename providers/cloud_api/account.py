@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 from .._values import Object, listed, mapping, phone, present, text, word, written
 from ..messages import Event, Health
-from .change import Change, Reader
+from .change import FieldChange, Reader
 
 # ---------------------------------------------------------------- the account and its numbers
 
@@ -29,7 +29,7 @@ _HEALTH_OF_BAN: dict[str, Health] = {
 }
 
 
-def _account_update(change: Change) -> Iterator[Event]:
+def _account_update(change: FieldChange) -> Iterator[Event]:
     value = change.value
     event = word(value, "event") or ""
     ban = word(mapping(value, "ban_info"), "waba_ban_state") or ""
@@ -52,7 +52,7 @@ def _restrictions(value: Object) -> list[Object]:
     ]
 
 
-def _account_review(change: Change) -> Iterator[Event]:
+def _account_review(change: FieldChange) -> Iterator[Event]:
     decision = word(change.value, "decision")
     health: Health | None = "down" if decision == "REJECTED" else None
     yield change.update("account_review", change.value, details=present(decision=decision), health=health)
@@ -141,7 +141,7 @@ def _template_category(value: Object) -> Object:
     )
 
 
-def _template_status(change: Change) -> Iterator[Event]:
+def _template_status(change: FieldChange) -> Iterator[Event]:
     value = change.value
     if "new_quality_score" in value:
         # Meta's own sample of a quality update comes under this field name.
@@ -163,7 +163,7 @@ def _template_status(change: Change) -> Iterator[Event]:
 def _whole(kind: str, describe: Callable[[Object], Object]) -> Reader:
     """A field whose value is one fact."""
 
-    def read(change: Change) -> Iterator[Event]:
+    def read(change: FieldChange) -> Iterator[Event]:
         yield change.update(kind, change.value, details=describe(change.value))
 
     return read

@@ -12,7 +12,7 @@ from .._values import UNREADABLE, Object, is_user_id, listed, mapping, phone, sh
 from ..messages import Contact, Event, phone_key
 
 
-class Change(Origin, frozen=True, gc=False, kw_only=True):
+class FieldChange(Origin, frozen=True, gc=False, kw_only=True):
     """What the items of one change have in common. ``time`` is the entry's: only some fields have one."""
 
     value: Object
@@ -20,7 +20,7 @@ class Change(Origin, frozen=True, gc=False, kw_only=True):
     cards: dict[str, Object]  # where it has more, by each id they have
 
     def __repr__(self) -> str:
-        return f"Change(field={self.field!r})"
+        return f"FieldChange(field={self.field!r})"
 
     def person(self, number: Any, user_id: Any, parent_user_id: Any = None) -> Contact | None:
         """The person these ids name, completed from ``contacts``; None if there is nobody.
@@ -50,15 +50,15 @@ class Change(Origin, frozen=True, gc=False, kw_only=True):
         return {} if _is_other(self.only_card, number, user_id) else self.only_card
 
 
-Reader = Callable[[Change], Iterator[Event]]
+Reader = Callable[[FieldChange], Iterator[Event]]
 
 _IDS = ("wa_id", "user_id")
 
 
-def change_of(entry: Object, field: str, value: Object) -> Change:
+def change_of(entry: Object, field: str, value: Object) -> FieldChange:
     metadata = mapping(value, "metadata")
     contacts = [card for card in listed(value, "contacts") if isinstance(card, dict)]
-    return Change(
+    return FieldChange(
         field=field,
         value=value,
         # Partner events come in the portfolio's entry and name the account inside.
@@ -73,7 +73,7 @@ def change_of(entry: Object, field: str, value: Object) -> Change:
     )
 
 
-def items(change: Change, key: str, read: Callable[[Change, Object], Event]) -> Iterator[Event]:
+def items(change: FieldChange, key: str, read: Callable[[FieldChange, Object], Event]) -> Iterator[Event]:
     """An event for each item of the list *key*. One that cannot be read costs none of its neighbours."""
     for item in listed(change.value, key):
         try:

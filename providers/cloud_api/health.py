@@ -6,7 +6,7 @@ Source: https://developers.facebook.com/docs/whatsapp/cloud-api/reference/phone-
 
 from .._values import Object, listed, mapping, phone, present, text, word
 from ..base import Check
-from ..messages import ProviderStatus, Quality, Trouble
+from ..messages import ProviderStatus, Quality, Trouble, worst
 
 # (field, Meta's word): what it means, and our word for the reason.
 _JUDGEMENTS: dict[tuple[str, str | None], tuple[Quality, str]] = {
@@ -24,15 +24,13 @@ _JUDGEMENTS: dict[tuple[str, str | None], tuple[Quality, str]] = {
     ("platform_type", "NOT_APPLICABLE"): ("disconnected", "platform_not_applicable"),
 }
 _PUNISHED = {"status_banned", "status_restricted", "health_blocked"}
-_WORST_FIRST: tuple[Quality, ...] = ("disconnected", "poor", "good")
 _MESSAGES_PER_SECOND = {"STANDARD": 80, "HIGH": 1000}
 
 
 def number_status(number: Object) -> ProviderStatus:
     """The state of *number*, the answer to a request for its fields. What it leaves out counts as fine."""
     judgements = list(_judge(number))
-    found = {quality for quality, _ in judgements}
-    quality: Quality = next((one for one in _WORST_FIRST if one in found), "excellent")
+    quality = worst({quality for quality, _ in judgements}, "excellent")
     reasons = [reason for _, reason in judgements]
     trouble: Trouble = "account_restricted" if _PUNISHED.intersection(reasons) else "session_lost"
     return ProviderStatus(

@@ -25,7 +25,7 @@ from ..content import Content, UnknownContent
 from ..errors import Malformed
 from ..messages import Contact, ErrorInfo, Event, EventType, Message, Status, StatusValue
 from . import account, people
-from .change import Change, Reader, change_of, items
+from .change import FieldChange, Reader, change_of, items
 from .content import content_of
 from .errors import reported
 from .text import texts
@@ -70,7 +70,7 @@ def _entry(entry: Any) -> Iterator[Event]:
             yield change_of(entry, field if isinstance(field, str) else "", {}).unread("malformed", item)
 
 
-def _change(change: Change) -> Iterator[Event]:
+def _change(change: FieldChange) -> Iterator[Event]:
     read = _READERS.get(change.field)
     if read is None:
         yield change.unread("unknown_field", change.value)
@@ -81,13 +81,13 @@ def _change(change: Change) -> Iterator[Event]:
         yield change.unread("malformed", change.value)
 
 
-def _messages(change: Change) -> Iterator[Event]:
+def _messages(change: FieldChange) -> Iterator[Event]:
     yield from items(change, "messages", _message)
     yield from items(change, "statuses", _status)
     yield from items(change, "errors", people.notice)
 
 
-def _echoes(change: Change) -> Iterator[Event]:
+def _echoes(change: FieldChange) -> Iterator[Event]:
     yield from items(change, "message_echoes", _echo)
 
 
@@ -102,7 +102,7 @@ _READERS: dict[str, Reader] = {
 # ---------------------------------------------------------------- messages
 
 
-def _message(change: Change, item: Object) -> Event:
+def _message(change: FieldChange, item: Object) -> Event:
     message_id = required(item, "id")
     key = f"{change.sender_id or ''}|{message_id}"
     contact = change.person(item.get("from"), item.get("from_user_id"), item.get("from_parent_user_id"))
@@ -169,7 +169,7 @@ def _errors(item: Object) -> list[ErrorInfo]:
     return [error_info(error) for error in listed(item, "errors") if isinstance(error, dict)]
 
 
-def _echo(change: Change, item: Object) -> Event:
+def _echo(change: FieldChange, item: Object) -> Event:
     """What a person of the business wrote in the phone app. Never to be sent again."""
     message_id = required(item, "id")
     _, content, original = _change_in(item)
@@ -195,7 +195,7 @@ _STATUSES: dict[str, StatusValue] = {
 }
 
 
-def _status(change: Change, item: Object) -> Event:
+def _status(change: FieldChange, item: Object) -> Event:
     if item.get("type") == "payment":
         return people.payment_status(change, item)
     message_id, word_ = required(item, "id"), required(item, "status")
@@ -232,7 +232,7 @@ def _status(change: Change, item: Object) -> Event:
     )
 
 
-def _recipient(change: Change, item: Object) -> Contact | None:
+def _recipient(change: FieldChange, item: Object) -> Contact | None:
     parents = ("recipient_parent_user_id", "parent_recipient_user_id", "parent_user_id")
     parent = next((item[name] for name in parents if name in item), None)
     return change.person(item.get("recipient_id"), item.get("recipient_user_id"), parent)

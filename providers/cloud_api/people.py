@@ -11,19 +11,19 @@ from typing import Any
 
 from .._values import Object, decimal, error_info, listed, mapping, phone, present, required, text, word, written
 from ..messages import Contact, Event, Health
-from .change import Change, Reader, items
+from .change import FieldChange, Reader, items
 from .errors import reported
 
 # ---------------------------------------------------------------- people
 
 
-def _preference(change: Change, item: Object) -> Event:
+def _preference(change: FieldChange, item: Object) -> Event:
     details = present(preference=required(item, "value"), category=word(item, "category"), detail=text(item, "detail"))
     contact = change.person(item.get("wa_id"), item.get("user_id"))
     return change.update("marketing_preference", item, at=item.get("timestamp"), details=details, contact=contact)
 
 
-def _address_book(change: Change, item: Object) -> Event:
+def _address_book(change: FieldChange, item: Object) -> Event:
     person = mapping(item, "contact")
     details = present(
         action=required(item, "action"),
@@ -37,7 +37,7 @@ def _address_book(change: Change, item: Object) -> Event:
 # ---------------------------------------------------------------- calls and payments
 
 
-def _call(change: Change, item: Object) -> Event:
+def _call(change: FieldChange, item: Object) -> Event:
     call_id, event = required(item, "id"), required(item, "event")
     inbound = word(item, "direction") != "BUSINESS_INITIATED"
     side = "from" if inbound else "to"
@@ -61,7 +61,7 @@ def _call(change: Change, item: Object) -> Event:
     )
 
 
-def _call_status(change: Change, item: Object) -> Event:
+def _call_status(change: FieldChange, item: Object) -> Event:
     call_id, event = required(item, "id"), required(item, "status")
     return change.update(
         "call_status",
@@ -74,7 +74,7 @@ def _call_status(change: Change, item: Object) -> Event:
     )
 
 
-def payment_status(change: Change, item: Object) -> Event:
+def payment_status(change: FieldChange, item: Object) -> Event:
     """A payment, which shares the list of the message statuses: a failed payment is no failed message."""
     message_id, status = required(item, "id"), required(item, "status")
     payment = mapping(item, "payment")
@@ -111,7 +111,7 @@ def _amount(amount: Object) -> str | None:
 _GROUP_LISTS = ("added_participants", "removed_participants", "failed_participants")
 
 
-def _group(change: Change, item: Object) -> Event:
+def _group(change: FieldChange, item: Object) -> Event:
     group_id = word(item, "group_id")
     people = [person for key in _GROUP_LISTS for person in listed(item, key)]
     details = present(
@@ -144,7 +144,7 @@ def _participant(person: Any) -> str | None:
 # ---------------------------------------------------------------- coexistence with the phone app
 
 
-def _history(change: Change) -> Iterator[Event]:
+def _history(change: FieldChange) -> Iterator[Event]:
     """Old messages, imported quietly: none of them is a new message, whatever the list it comes in."""
     yield from items(change, "history", _history_chunk)
     if messages := listed(change.value, "messages"):
@@ -152,7 +152,7 @@ def _history(change: Change) -> Iterator[Event]:
         yield change.update("history_media", messages, details={"provider_message_ids": ids})
 
 
-def _history_chunk(change: Change, chunk: Object) -> Event:
+def _history_chunk(change: FieldChange, chunk: Object) -> Event:
     if errors := listed(chunk, "errors"):
         infos = [error_info(error) for error in errors if isinstance(error, dict)]
         return change.update("history_declined", chunk, errors=infos)
@@ -168,13 +168,13 @@ def _history_chunk(change: Change, chunk: Object) -> Event:
     return change.update("history", chunk, details=details)
 
 
-def _standby(change: Change) -> Iterator[Event]:
+def _standby(change: FieldChange) -> Iterator[Event]:
     """Passive copies, while Meta's own agent holds the conversation."""
     for key in ("messages", "message_echoes", "statuses"):
         yield from items(change, key, _standby_item)
 
 
-def _standby_item(change: Change, item: Object) -> Event:
+def _standby_item(change: FieldChange, item: Object) -> Event:
     contact: Contact | None = change.person(item.get("from"), item.get("from_user_id"))
     details = present(message_id=required(item, "id"), message_type=word(item, "type"), status=word(item, "status"))
     return change.update("standby", item, at=item.get("timestamp"), details=details, contact=contact)
@@ -183,7 +183,7 @@ def _standby_item(change: Change, item: Object) -> Event:
 # ---------------------------------------------------------------- notices
 
 
-def notice(change: Change, error: Object) -> Event:
+def notice(change: FieldChange, error: Object) -> Event:
     """An error that belongs to no message: a notice about the number."""
     info = reported(error, "I")
     health = _HEALTH_OF_CLASS.get(info.class_ or "")
@@ -199,10 +199,10 @@ _HEALTH_OF_CLASS: dict[str, Health] = {
 # ---------------------------------------------------------------- the table
 
 
-def _each(**readers: Callable[[Change, Object], Event]) -> Reader:
+def _each(**readers: Callable[[FieldChange, Object], Event]) -> Reader:
     """A field whose value holds lists of facts."""
 
-    def read(change: Change) -> Iterator[Event]:
+    def read(change: FieldChange) -> Iterator[Event]:
         for key, reader in readers.items():
             yield from items(change, key, reader)
         yield from items(change, "errors", notice)

@@ -219,7 +219,7 @@ class MetaBusiness(WhatsAppProvider, frozen=True, kw_only=True):
         """Section 13.2. The URL lives for five minutes, the medium for seven days."""
         graph, query = self._graph, {"phone_number_id": self.phone_number_id}
         response = yield graph.get(quote(media_id, safe=""), query)
-        return cloud_api.media_of(self._about_medium(response), base_url=self.base_url, headers=graph.authorization)
+        return cloud_api.media_of(self._about_medium(response), base_url=self.base_url, headers=graph.headers)
 
     def upload(self, upload: Upload) -> Flow[str]:
         """Section 13.1. The id is this number's, for 30 days."""
@@ -227,8 +227,8 @@ class MetaBusiness(WhatsAppProvider, frozen=True, kw_only=True):
         graph, (head, tail) = self._graph, cloud_api.upload_form(upload)
         request = UploadRequest(
             method="POST",
-            url=graph.url(f"{self.phone_number_id}/media"),
-            headers={**graph.authorization, "content-type": f"multipart/form-data; boundary={upload.boundary}"},
+            url=graph.url(f"{self.phone_number_id}/media", {}),
+            headers={**graph.headers, "content-type": f"multipart/form-data; boundary={upload.boundary}"},
             body=head,
             tail=tail,
         )
@@ -238,7 +238,7 @@ class MetaBusiness(WhatsAppProvider, frozen=True, kw_only=True):
         return media_id
 
     def delete_media(self, media_id: str) -> Flow[None]:
-        self._about_medium((yield self._graph.delete(quote(media_id, safe=""))))
+        self._about_medium((yield self._graph.request("DELETE", quote(media_id, safe=""))))
 
     def list_templates(self, after: str | None = None) -> Flow[TemplatePage]:
         """Section 11. A hundred to a page."""
@@ -333,6 +333,7 @@ class MetaBusiness(WhatsAppProvider, frozen=True, kw_only=True):
     def _graph(self) -> Graph:
         return Graph(
             root=f"{self.base_url.rstrip('/')}/{self.api_version}",
+            headers={"authorization": f"Bearer {self.access_token}"},
             access_token=self.access_token,
             app_secret=self.app_secret if self.require_appsecret_proof else None,
             secrets=self._secrets,

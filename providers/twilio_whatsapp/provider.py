@@ -63,19 +63,8 @@ class TwilioWhatsApp(WhatsAppProvider, frozen=True, kw_only=True):
         max_webhook_bytes=256 * 1024,
         hosts=(".twilio.com",),
         capabilities=frozenset(
-            {
-                "text",
-                "image",
-                "video",
-                "audio",
-                "document",
-                "sticker",
-                "location",
-                "contacts",
-                "interactive",
-                "template",
-            }
-            | {"buttons", "list", "cta_url", "templates", "media", "typing", "find_message"}
+            {"text", "image", "video", "audio", "document", "sticker", "location", "contacts", "interactive", "buttons"}
+            | {"list", "cta_url", "template", "templates", "media", "typing", "find_message"}
         ),
     )
     # Anything but an empty TwiML document has a price: text is sent to the person, other types raise alarms.
@@ -143,10 +132,9 @@ class TwilioWhatsApp(WhatsAppProvider, frozen=True, kw_only=True):
         number = phone(self.phone_number) if self.phone_number else None
         if number is None and (self.phone_number is not None or self.messaging_service_sid is None):
             raise ValueError("phone_number is no phone number, and needed without a messaging_service_sid")
-        if _is_half(self.api_key_sid, self.api_key_secret):
-            raise ValueError("api_key_sid and api_key_secret belong together")
-        if _is_half(self.shared_key_id, self.shared_key_secret):
-            raise ValueError("shared_key_id and shared_key_secret belong together")
+        for pair in (("api_key_sid", "api_key_secret"), ("shared_key_id", "shared_key_secret")):
+            if [getattr(self, name) for name in pair].count(None) == 1:
+                raise ValueError(f"{' and '.join(pair)} belong together")
         # Written for people in forms, compared as E.164 everywhere.
         msgspec.structs.force_setattr(self, "phone_number", number)
 
@@ -399,10 +387,6 @@ class TwilioWhatsApp(WhatsAppProvider, frozen=True, kw_only=True):
             key=key,
             other_secrets=(self.auth_token_secondary, self.shared_key_secret),
         )
-
-
-def _is_half(*pair: str | None) -> bool:
-    return pair.count(None) == 1
 
 
 @cache

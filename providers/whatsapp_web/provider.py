@@ -10,23 +10,23 @@ Source: https://waha.devlike.pro/docs (July 2026, WAHA 2026.7)
 import base64
 import binascii
 from collections.abc import Sequence
-from typing import Annotated, Any, ClassVar, Literal
-from urllib.parse import quote, urlencode, urlsplit
+from typing import Annotated, Any, ClassVar
+from urllib.parse import quote, urlsplit
 
-import msgspec
 from msgspec import Meta
 
 from .._fields import E164, NOT_EMPTY, Secret, about, secret
 from .._values import Object, text
 from .._verdicts import unexpected_answer
-from ..base import Check, Flow, Pacing, ProviderInfo, Request, Response, Webhook, WhatsAppProvider, refused_status
+from ..base import Check, Flow, Pacing, ProviderInfo, Request, Webhook, WhatsAppProvider, refused_status
 from ..errors import CONFIGURATION_ERRORS, AccountBroken, Rejected, Unavailable, Unverified
 from ..messages import Event, Media, MessageData, MessageResult, Pairing, ProviderStatus, Recipient
 from ..signing import hmac_hex, verify_hmac_hex
 from . import inbound, outbound, sessions
 from .addresses import chat_of, chosen_id, id_in, jid, message_id, phone_in, serialized_id
-from .errors import answer, answered_object, call_error, is_missing_session, is_unresolved
+from .errors import answered_object, is_missing_session, is_unresolved
 from .media import media_of
+from .server import Server
 
 _Url = Annotated[str, Meta(max_length=1024, pattern=r"^https?://[^\s?#@]+(?!\s)$")]
 _Session = Annotated[str, Meta(max_length=54, pattern=r"^[A-Za-z0-9_-]{1,54}(?!\s)$")]
@@ -146,12 +146,12 @@ class WhatsAppWeb(WhatsAppProvider, frozen=True, kw_only=True):
 
     def send_message(self, message: MessageData) -> Flow[MessageResult]:
         method, path, body = outbound.message_request(message, session=self.session, own_phone=self.phone_number)
-        response = yield self._request(method, path, body)
+        response = yield self._server.request(method, path, body)
         if message.to.phone is not None and "chatId" in body and is_unresolved(response):
             # Nothing was sent. The number may live under an older form of it; a look-up before each message would
             # itself be a sign of spam.
             chat = yield from self._known_chat(message.to.phone)
-            response = yield self._request(method, path, {**body, "chatId": chat})
+            response = yield self._server.request(method, path, {**body, "chatId": chat})
         by_url = outbound.is_by_url(message)
         return outbound.message_result(response, by_url=by_url, secrets=self._secrets)
 
@@ -164,13 +164,13 @@ class WhatsAppWeb(WhatsAppProvider, frozen=True, kw_only=True):
             return None
         chat, bare = chat_of(message.to), chosen_id(message.correlation_id)
         messages = f"api/{self.session}/chats/{_quoted(chat)}/messages"
-        response = yield self._get(f"{messages}/{_quoted(serialized_id(bare, chat, self.phone_number))}")
+        response = yield self._server.get(f"{messages}/{_quoted(serialized_id(bare, chat, self.phone_number))}")
         found = answered_object(response)
         if 200 <= response.status < 300 and _is(found, bare):
             return outbound.result_of(found)
         # The engine may keep the chat under the hidden number, and so the message under another whole id.
         query = {"limit": str(_RECENT), "downloadMedia": "false", "filter.fromMe": "true"}
-        recent = yield from self._call(self._get(messages, query))
+        recent = yield from self._server.call(self._server.get(messages, query))
         ours = [one for one in recent if _is(one, bare)] if isinstance(recent, list) else []
         return outbound.result_of(ours[0]) if ours else None
 
@@ -180,7 +180,7 @@ class WhatsAppWeb(WhatsAppProvider, frozen=True, kw_only=True):
         May be repeated freely; a failure must not fail a send.
         """
         receipt = outbound.read_receipt(message_id, chat_of(chat))
-        yield from self._call(self._request("POST", "api/sendSeen", {"session": self.session, **receipt}))
+        yield from self._server.call(self._server.post("api/sendSeen", {"session": self.session, **receipt}))
         if typing:
             yield from self._typing("startTyping", chat)
 
@@ -190,7 +190,7 @@ class WhatsAppWeb(WhatsAppProvider, frozen=True, kw_only=True):
     def find_phone(self, lid: str) -> Flow[str | None]:
         """Out of what the session has seen; WhatsApp may keep a number from it for good."""
         chat = chat_of(Recipient(lid=lid))
-        known = yield from self._call(self._get(f"api/{self.session}/lids/{chat.removesuffix('@lid')}"))
+        known = yield from self._server.call(self._server.get(f"api/{self.session}/lids/{chat.removesuffix('@lid')}"))
         return phone_in(jid(known.get("pn"))) if isinstance(known, dict) else None
 
     def media(self, media_id: str) -> Flow[Media]:
@@ -208,7 +208,7 @@ class WhatsAppWeb(WhatsAppProvider, frozen=True, kw_only=True):
             return
         steps = {"stopped": "start", "failed": "restart"}
         if step := steps.get(sessions.state_of(session).word):
-            yield from self._call(self._request("POST", f"{self._path}/{step}"))
+            yield from self._server.call(self._server.post(f"{self._path}/{step}"))
 
     def validate_config(self, callback_url: str | None = None) -> Flow[list[Check]]:
         """A session that is not linked yet is no reason to refuse the configuration."""
@@ -228,15 +228,6 @@ class WhatsAppWeb(WhatsAppProvider, frozen=True, kw_only=True):
             session = yield from self._session()
         except CONFIGURATION_ERRORS as error:
             return refused_status(error)
-        if session is None:
-            missing = sessions.MISSING
-            return ProviderStatus(
-                is_connected=False,
-                connection_quality=missing.quality,
-                session_info={"state": missing.word},
-                detail=missing.advice,
-                trouble=missing.trouble,
-            )
         return sessions.session_status(session)
 
     def receive_messages(self, callback_url: str) -> Flow[None]:
@@ -251,7 +242,7 @@ class WhatsAppWeb(WhatsAppProvider, frozen=True, kw_only=True):
                 return
             session = (yield from self._session()) or {}
         present = sessions.webhooks_of(session)
-        wanted = [*self._foreign(present, callback_url), ours]
+        wanted = [*sessions.foreign(present, self._hmac_keys, callback_url), ours]
         if not sessions.has_same(present, wanted):
             yield from self._configure(session, wanted)
 
@@ -260,9 +251,9 @@ class WhatsAppWeb(WhatsAppProvider, frozen=True, kw_only=True):
         session = yield from self._session()
         if session is None:
             return
-        yield from self._call(self._request("POST", f"{self._path}/stop"))
+        yield from self._server.call(self._server.post(f"{self._path}/stop"))
         present = sessions.webhooks_of(session)
-        others = self._foreign(present, None)
+        others = sessions.foreign(present, self._hmac_keys, None)
         if len(others) < len(present):
             yield from self._configure(session, others)
 
@@ -276,8 +267,8 @@ class WhatsAppWeb(WhatsAppProvider, frozen=True, kw_only=True):
             return Pairing(state=state.pairing, detail=state.advice)
         path = f"api/{self.session}/auth/qr"
         try:
-            written = yield from self._call(self._get(path, {"format": "raw"}))
-            drawn = yield from self._call(self._get(path))
+            written = yield from self._server.call(self._server.get(path, {"format": "raw"}))
+            drawn = yield from self._server.call(self._server.get(path))
         except (Rejected, Unavailable, AccountBroken) as error:
             if error.scope not in ("message", "session"):
                 raise
@@ -288,7 +279,7 @@ class WhatsAppWeb(WhatsAppProvider, frozen=True, kw_only=True):
     def pairing_code(self, phone: str) -> Flow[str]:
         """Not reliable, so the QR code is always offered too. Only while a QR code is shown."""
         body = {"phoneNumber": phone.removeprefix("+")}
-        answer = yield from self._call(self._request("POST", f"api/{self.session}/auth/request-code", body))
+        answer = yield from self._server.call(self._server.post(f"api/{self.session}/auth/request-code", body))
         code = _text_in(answer, "code")
         if code is None:
             raise unexpected_answer()
@@ -296,48 +287,41 @@ class WhatsAppWeb(WhatsAppProvider, frozen=True, kw_only=True):
 
     def unpair(self) -> Flow[None]:
         """The session stays, and shows a QR code again."""
-        response = yield self._request("POST", f"{self._path}/logout")
+        response = yield self._server.post(f"{self._path}/logout")
         if not is_missing_session(response):
-            self._answered(response)
+            self._server.answered(response)
 
     # ------------------------------------------------------------ steps of the flows
 
     def _typing(self, call: str, chat: Recipient) -> Flow[None]:
-        yield from self._call(self._request("POST", f"api/{call}", {"session": self.session, "chatId": chat_of(chat)}))
+        body = {"session": self.session, "chatId": chat_of(chat)}
+        yield from self._server.call(self._server.post(f"api/{call}", body))
 
     def _session(self) -> Flow[Object | None]:
         """What the server says about the session; None where there is none."""
-        response = yield self._get(self._path)
+        response = yield self._server.get(self._path)
         if is_missing_session(response):
             return None
-        session = self._answered(response)
+        session = self._server.answered(response)
         if not isinstance(session, dict) or text(session, "status") is None:
             raise unexpected_answer()
         return session
 
     def _create(self, webhooks: list[Any]) -> Flow[bool]:
         """Create and start the session; False where it is there already."""
-        response = yield self._request("POST", "api/sessions", sessions.new_session(self.session, webhooks))
+        response = yield self._server.post("api/sessions", sessions.new_session(self.session, webhooks))
         if response.status in _CONFLICTS:
             return False
-        self._answered(response)
+        self._server.answered(response)
         return True
 
     def _configure(self, session: Object, webhooks: list[Any]) -> Flow[None]:
-        yield from self._call(self._request("PUT", self._path, sessions.with_webhooks(session, webhooks)))
-
-    def _foreign(self, webhooks: list[Any], callback_url: str | None) -> list[Any]:
-        return [
-            entry
-            for entry in webhooks
-            if not any(sessions.is_signed_with(entry, key) for key in self._hmac_keys)
-            and not (isinstance(entry, dict) and callback_url is not None and entry.get("url") == callback_url)
-        ]
+        yield from self._server.call(self._server.request("PUT", self._path, sessions.with_webhooks(session, webhooks)))
 
     def _known_chat(self, phone: str) -> Flow[str]:
         """The chat under which WhatsApp knows *phone*, another than its digits say."""
         query = {"phone": phone[1:], "session": self.session}
-        answer = yield from self._call(self._get("api/contacts/check-exists", query))
+        answer = yield from self._server.call(self._server.get("api/contacts/check-exists", query))
         known = answer if isinstance(answer, dict) else {}
         if known.get("numberExists") is False:
             raise Rejected("the number is not on WhatsApp", code="not_on_whatsapp", scope="recipient")
@@ -348,7 +332,7 @@ class WhatsAppWeb(WhatsAppProvider, frozen=True, kw_only=True):
 
     def _server_check(self) -> Flow[Check]:
         """Old servers have no such call; a server that is short of space still sends text."""
-        response = yield self._get("health")
+        response = yield self._server.get("health")
         passed = response.status != 503
         fix = "See the health of the WAHA server: it may be short of space for media."
         return Check(name="server", passed=passed, detail=None if passed else "unhealthy", fix=fix, fatal=False)
@@ -372,33 +356,10 @@ class WhatsAppWeb(WhatsAppProvider, frozen=True, kw_only=True):
     def _secrets(self) -> tuple[str, ...]:
         return (self.api_key, *self._hmac_keys)
 
-    def _get(self, path: str, query: dict[str, str] | None = None) -> Request:
-        return Request(method="GET", url=self._url(path, query or {}), headers=self._headers)
-
-    def _request(self, method: Literal["POST", "PUT"], path: str, body: Object | None = None) -> Request:
-        if body is None:
-            return Request(method=method, url=self._url(path, {}), headers=self._headers)
-        headers = {**self._headers, "content-type": "application/json"}
-        return Request(method=method, url=self._url(path, {}), headers=headers, body=msgspec.json.encode(body))
-
     @property
-    def _headers(self) -> dict[str, str]:
-        """The key is only ever a header: in a URL it would land in logs."""
-        return {"x-api-key": self.api_key, "accept": "application/json"}
-
-    def _url(self, path: str, query: dict[str, str]) -> str:
-        asked = urlencode(query)
-        url = f"{self.base_url.rstrip('/')}/{path}"
-        return f"{url}?{asked}" if asked else url
-
-    def _call(self, request: Request) -> Flow[Any]:
-        """One call that may be repeated freely, and its answer; many of them are empty."""
-        return self._answered((yield request))
-
-    def _answered(self, response: Response) -> Any:
-        if not 200 <= response.status < 300:
-            raise call_error(response, secrets=self._secrets)
-        return answer(response)
+    def _server(self) -> Server:
+        headers = {"x-api-key": self.api_key, "accept": "application/json"}
+        return Server(root=self.base_url.rstrip("/"), headers=headers, secrets=self._secrets)
 
 
 def _quoted(part: str) -> str:

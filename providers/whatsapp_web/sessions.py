@@ -10,7 +10,7 @@ import msgspec
 
 from .._values import Object, listed, mapping, moment, present, text
 from ..base import Check
-from ..messages import Health, ProviderStatus, Quality, Trouble
+from ..messages import Health, ProviderStatus, Quality, Trouble, worst
 from ..signing import same_secret
 from .addresses import jid, phone_in
 
@@ -81,7 +81,6 @@ _CAPPING: dict[str, tuple[Quality, str]] = {
     "SECOND_WARNING": ("good", "message_capping_second_warning"),
     "CAPPED": ("poor", "message_capping_capped"),
 }
-_WORST_FIRST: tuple[Quality, ...] = ("disconnected", "poor", "good")
 
 
 def state_of(session: Object) -> State:
@@ -99,18 +98,17 @@ def restrictions(me: Object) -> list[tuple[Quality, str]]:
     return [*found, capping] if capping else found
 
 
-def session_status(session: Object) -> ProviderStatus:
-    """How the account of *session*, an answer about it, is doing."""
-    state, me = state_of(session), mapping(session, "me")
-    found = [] if state.word == "working" else [(state.quality, state.word)]
-    found += restrictions(me)
-    qualities = {quality for quality, _ in found}
-    quality: Quality = next((one for one in _WORST_FIRST if one in qualities), state.quality)
-    is_working = state.word == "working"
-    restricted: Trouble | None = "account_restricted" if restrictions(me) else None
+def session_status(session: Object | None) -> ProviderStatus:
+    """How the account of *session*, an answer about it, is doing; None where there is no session."""
+    state = MISSING if session is None else state_of(session)
+    session = session or {}
+    me = mapping(session, "me")
+    is_working, punished = state.word == "working", restrictions(me)
+    found = [*([(state.quality, state.word)] if session and not is_working else []), *punished]
+    restricted: Trouble | None = "account_restricted" if punished else None
     return ProviderStatus(
         is_connected=is_working,
-        connection_quality=quality,
+        connection_quality=worst({quality for quality, _ in found}, state.quality),
         last_activity=moment(mapping(session, "timestamps").get("activity")),
         session_info=present(
             state=state.word,
@@ -152,6 +150,16 @@ def is_signed_with(entry: Any, key: str) -> bool:
 def with_webhooks(session: Object, webhooks: list[Any]) -> Object:
     """The body that gives *session* these webhooks and leaves all else: what a PUT leaves out is gone."""
     return present(config={**mapping(session, "config"), "webhooks": webhooks}, apps=session.get("apps"))
+
+
+def foreign(webhooks: list[Any], keys: tuple[str, ...], callback_url: str | None) -> list[Any]:
+    """Those of *webhooks* that are somebody else's: neither signed with one of *keys* nor posted to *callback_url*."""
+    return [
+        entry
+        for entry in webhooks
+        if not any(is_signed_with(entry, key) for key in keys)
+        and not (isinstance(entry, dict) and callback_url is not None and entry.get("url") == callback_url)
+    ]
 
 
 def has_same(present: list[Any], wanted: list[Any]) -> bool:
