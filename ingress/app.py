@@ -3,23 +3,23 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from functools import cache, partial
 from time import monotonic
-from typing import Any
 from uuid import UUID
 
 import msgspec
-from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Mount, Route, Router
+from starlette.routing import BaseRoute, Mount, Router
 from starlette.types import Receive, Scope, Send
 
 from providers import Registry
 
 from . import audit, log, metrics
 from .api import (
+    ApiRequest,
+    State,
     apps,
     callback,
     configs,
@@ -68,7 +68,8 @@ from .switching.manager import WhatsAppProviderManager
 from .wakeups import Wakeups
 from .web.auth import Authenticator
 from .web.limits import per_minute
-from .web.middleware import Edge
+from .web.middleware import Middleware
+from .web.routing import Route
 from .web.waiting import Waiting
 
 logger = logging.getLogger("ingress.app")
@@ -81,16 +82,16 @@ RECOVER_EVERY_S = 5.0
 
 
 class Application:
-    """The ASGI application. Webhooks go straight to `WebhookReceiver`; all else through the edge and the router."""
+    """The ASGI application. Webhooks go straight to `WebhookReceiver`; all else through middleware and router."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.closing = asyncio.Event()
         # No redirects: they would be built from the request's Host.
         self._router = Router(routes=ROUTES, lifespan=self._lifespan, redirect_slashes=False)
-        self._edge = Edge(self._router)
-        self._operations = Edge(Router(routes=OPERATIONS))
-        self._state: dict[str, Any] = {}  # what requests get; empty until it has started
+        self._middleware = Middleware(self._router)
+        self._operations = Middleware(Router(routes=OPERATIONS))
+        self._state: State | None = None  # what requests get, once it has started
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and scope["path"].startswith("/webhooks/"):
@@ -98,15 +99,15 @@ class Application:
         elif scope["type"] == "lifespan":
             await self._router(scope, receive, send)
         else:
-            await self._edge(scope, receive, send)
+            await self._middleware(scope, receive, send)
 
     async def operations(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The ASGI application of the port that the public does not reach."""
-        scope["state"].update(self._state)  # its server has no lifespan
+        scope["state"].update(self._state or {})  # its server has no lifespan
         await self._operations(scope, receive, send)
 
     @contextlib.asynccontextmanager
-    async def _lifespan(self, _: object) -> AsyncIterator[dict[str, Any]]:
+    async def _lifespan(self, _: object) -> AsyncIterator[State]:
         settings = self.settings
         vault = Vault(settings.encryption_keys)
         egress = Egress(settings.allowed_networks)
@@ -128,8 +129,9 @@ class Application:
                 database,
                 vault,
                 settings.platform_key,
-                settings.requests_per_key,
-                settings.sign_in_failures_per_minute,
+                trusted=settings.trusted_networks,
+                requests_per_s=settings.requests_per_key,
+                failures_per_minute=settings.sign_in_failures_per_minute,
             )
             for work in (
                 _follow_redis(redis, manager, wakeups, breakers),
@@ -150,10 +152,9 @@ class Application:
             await stack.enter_async_context(Prober(database, manager, redis, wakeups, settings.health_interval_s))
             await stack.enter_async_context(Relay(database, vault, egress, wakeups, self.closing))
             stack.callback(log.flush)
-            self._state = {
-                "settings": settings,
+            process = Operations(database, manager, self.closing)
+            state: State = {
                 "database": database,
-                "redis": redis,
                 "vault": vault,
                 "egress": egress,
                 "session": session,
@@ -169,9 +170,11 @@ class Application:
                 "connection_tests": per_minute(settings.connection_tests_per_minute),
                 "waiting": Waiting(),
                 "closing": self.closing,
-                "operations": Operations(database, manager, self.closing),
+                "readiness": process.readiness,
+                "metrics_page": process.metrics,
             }
-            yield self._state
+            self._state = state
+            yield state
 
     async def _sending(
         self,
@@ -275,7 +278,7 @@ async def _verify_trails(database: Database, vault: Vault) -> None:
 # ------------------------------------------------------------------ routes
 
 
-async def openapi(request: Request[Any]) -> Response:
+async def openapi(_: ApiRequest) -> Response:
     """GET /openapi.json: this description."""
     return Response(_description(), media_type="application/json")
 
@@ -285,88 +288,66 @@ def _description() -> bytes:
     return msgspec.json.encode(document(ROUTES))
 
 
-class _Route(Route):
-    """A route whose handler is called as it is. What it raises `Edge` turns into answers, as it does for all there is;
-    Starlette's own wrapper around each handler would be a tenth of a send.
-    """
-
-    def __init__(self, path: str, endpoint: Callable[[Request[Any]], Awaitable[Response]], **options: Any) -> None:
-        super().__init__(path, endpoint, **options)
-        metrics.VALUES["route"].add(path)
-
-        async def app(scope: Scope, receive: Receive, send: Send) -> None:
-            scope["served"] = path, scope["method"]  # for the metric: what there is no route for is `other`
-            response = await endpoint(Request(scope, receive, send))
-            await response(scope, receive, send)
-
-        self.app = app
-
-
-ROUTES = [
-    _Route("/send", send.send, methods=["POST"]),
-    _Route("/messages", messages.list_messages),
-    _Route("/messages/{message_id}", messages.get_message),
-    _Route("/messages/{event_id}/read", inbound_messages.mark_read, methods=["POST"]),
-    _Route("/messages/{event_id}/typing", inbound_messages.show_typing, methods=["POST"]),
-    _Route("/messages/{event_id}/typing", inbound_messages.stop_typing, methods=["DELETE"]),
-    _Route("/messages/{event_id}/phone", inbound_messages.find_phone, methods=["GET"]),
-    _Route("/media", media.upload_media, methods=["POST"]),
-    _Route("/media", media.delete_media, methods=["DELETE"]),
-    _Route("/media/{event_id}", media.get_media),
-    _Route("/events", events.list_events),
-    _Route("/events/stream", events.stream_events),
-    Mount(
-        "/integrations/whatsapp",
-        app=Router(
-            redirect_slashes=False,
-            routes=[
-                _Route("/providers", providers.list_providers),
-                _Route("/providers/reload", providers.reload_providers, methods=["POST"]),
-                _Route("/provider/current", providers.current),
-                _Route("/provider/configure", providers.configure, methods=["POST"]),
-                _Route("/provider/fallback", switching.get_fallback, methods=["GET"]),
-                _Route("/provider/fallback", switching.put_fallback, methods=["PUT", "POST"]),
-                _Route("/provider/switch", switching.switch, methods=["POST"]),
-                _Route("/provider/rollback", switching.rollback, methods=["POST"]),
-                _Route("/provider/pairing", pairing.show_pairing, methods=["GET"]),
-                _Route("/provider/pairing", pairing.start_pairing, methods=["POST"]),
-                _Route("/provider/pairing", pairing.end_pairing, methods=["DELETE"]),
-                _Route("/provider/test", providers.test_connection, methods=["POST"]),
-                _Route("/provider/configs", configs.list_configs),
-                _Route("/templates", configs.list_templates),
-                _Route("/provider/configs/{config_id}", configs.edit_config, methods=["PATCH"]),
-                _Route("/provider/configs/{config_id}", configs.delete_config, methods=["DELETE"]),
-                _Route("/status", status.stream_status),
-                _Route("/audit", audit_trail.list_audit),
-                _Route("/audit/verify", audit_trail.verify_audit),
-            ],
-        ),
-    ),
-    _Route("/callback", callback.get_callback, methods=["GET"]),
-    _Route("/callback", callback.put_callback, methods=["PUT"]),
-    _Route("/callback", callback.delete_callback, methods=["DELETE"]),
-    _Route("/callback/test", callback.test_callback, methods=["POST"]),
-    _Route("/callback/parked", callback.list_parked),
-    _Route("/callback/replay", callback.replay_parked, methods=["POST"]),
-    _Route("/quarantine", quarantine.list_quarantine),
-    _Route("/quarantine/{quarantine_id}", quarantine.show_quarantine),
-    _Route("/quarantine/{quarantine_id}/replay", quarantine.replay_quarantine, methods=["POST"]),
-    _Route("/quarantine/{quarantine_id}/discard", quarantine.discard_quarantine, methods=["POST"]),
-    _Route("/organizations", organizations.list_organizations, methods=["GET"]),
-    _Route("/organizations", organizations.create_organization, methods=["POST"]),
-    _Route("/keys", organizations.list_keys, methods=["GET"]),
-    _Route("/keys", organizations.create_key, methods=["POST"]),
-    _Route("/keys/{key_id}", organizations.revoke_key, methods=["DELETE"]),
-    _Route("/apps", apps.list_apps, methods=["GET"]),
-    _Route("/apps", apps.create_app, methods=["POST"]),
-    _Route("/apps/{app_id}", apps.edit_app, methods=["PATCH"]),
-    _Route("/apps/{app_id}", apps.delete_app, methods=["DELETE"]),
-    _Route("/healthz", operations.healthz),
-    _Route("/readyz", operations.readyz),
-    _Route("/openapi.json", openapi),
+INTEGRATIONS: list[BaseRoute] = [
+    Route("GET", "/providers", providers.list_providers, "read"),
+    Route("POST", "/providers/reload", providers.reload_providers, "platform"),
+    Route("GET", "/provider/current", providers.current, "read"),
+    Route("POST", "/provider/configure", providers.configure, "configure"),
+    Route("GET", "/provider/fallback", switching.get_fallback, "read"),
+    Route("PUT, POST", "/provider/fallback", switching.put_fallback, "configure"),
+    Route("POST", "/provider/switch", switching.switch, "configure"),
+    Route("POST", "/provider/rollback", switching.rollback, "configure"),
+    Route("GET", "/provider/pairing", pairing.show_pairing, "configure"),
+    Route("POST", "/provider/pairing", pairing.start_pairing, "configure"),
+    Route("DELETE", "/provider/pairing", pairing.end_pairing, "configure"),
+    Route("POST", "/provider/test", providers.test_connection, "configure"),
+    Route("GET", "/provider/configs", configs.list_configs, "read"),
+    Route("PATCH", "/provider/configs/{config_id}", configs.edit_config, "configure"),
+    Route("DELETE", "/provider/configs/{config_id}", configs.delete_config, "configure"),
+    Route("GET", "/templates", configs.list_templates, "read"),
+    Route("GET", "/status", status.stream_status, "read"),
+    Route("GET", "/audit", audit_trail.list_audit, "admin"),
+    Route("GET", "/audit/verify", audit_trail.verify_audit, "admin"),
 ]
-OPERATIONS = [
-    _Route("/healthz", operations.healthz),
-    _Route("/readyz", operations.readyz),
-    _Route("/metrics", operations.show_metrics),
+ROUTES: list[BaseRoute] = [
+    Route("POST", "/send", send.send, "send", any_text=True),
+    Route("GET", "/messages", messages.list_messages, "read"),
+    Route("GET", "/messages/{message_id}", messages.get_message, "read"),
+    Route("POST", "/messages/{event_id}/read", inbound_messages.mark_read, "send"),
+    Route("POST", "/messages/{event_id}/typing", inbound_messages.show_typing, "send"),
+    Route("DELETE", "/messages/{event_id}/typing", inbound_messages.stop_typing, "send"),
+    Route("GET", "/messages/{event_id}/phone", inbound_messages.find_phone, "read"),
+    Route("POST", "/media", media.upload_media, "send", status=201, file="body"),
+    Route("DELETE", "/media", media.delete_media, "send"),
+    Route("GET", "/media/{event_id}", media.get_media, "read", file="answer"),
+    Route("GET", "/events", events.list_events, "read"),
+    Route("GET", "/events/stream", events.stream_events, "read"),
+    Mount("/integrations/whatsapp", Router(INTEGRATIONS, redirect_slashes=False)),
+    Route("GET", "/callback", callback.get_callback, "read"),
+    Route("PUT", "/callback", callback.put_callback, "configure"),
+    Route("DELETE", "/callback", callback.delete_callback, "configure"),
+    Route("POST", "/callback/test", callback.test_callback, "configure"),
+    Route("GET", "/callback/parked", callback.list_parked, "read"),
+    Route("POST", "/callback/replay", callback.replay_parked, "configure"),
+    Route("GET", "/quarantine", quarantine.list_quarantine, "read"),
+    Route("GET", "/quarantine/{quarantine_id}", quarantine.show_quarantine, "read"),
+    Route("POST", "/quarantine/{quarantine_id}/replay", quarantine.replay_quarantine, "configure"),
+    Route("POST", "/quarantine/{quarantine_id}/discard", quarantine.discard_quarantine, "configure"),
+    Route("GET", "/organizations", organizations.list_organizations, "platform"),
+    Route("POST", "/organizations", organizations.create_organization, "platform", status=201),
+    Route("GET", "/keys", organizations.list_keys, "admin"),
+    Route("POST", "/keys", organizations.create_key, "admin", status=201),
+    Route("DELETE", "/keys/{key_id}", organizations.revoke_key, "admin"),
+    Route("GET", "/apps", apps.list_apps, "platform"),
+    Route("POST", "/apps", apps.create_app, "platform", status=201),
+    Route("PATCH", "/apps/{app_id}", apps.edit_app, "platform"),
+    Route("DELETE", "/apps/{app_id}", apps.delete_app, "platform"),
+    Route("GET", "/healthz", operations.healthz, None),
+    Route("GET", "/readyz", operations.readyz, None),
+    Route("GET", "/openapi.json", openapi, None),
+]
+OPERATIONS: list[BaseRoute] = [
+    Route("GET", "/healthz", operations.healthz, None),
+    Route("GET", "/readyz", operations.readyz, None),
+    Route("GET", "/metrics", operations.show_metrics, None),
 ]

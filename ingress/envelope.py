@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any, cast
+from typing import Any, Literal, cast
 from uuid import UUID
 
 import msgspec
@@ -12,6 +12,7 @@ from providers.messages import AccountUpdate, Message, Status
 
 from . import identifiers
 from .storage.statements.events import EventRow, StoredEvent
+from .validation import Unlogged
 
 _encode = msgspec.json.Encoder().encode
 
@@ -54,6 +55,48 @@ class EventData(msgspec.Struct, frozen=True, omit_defaults=True):
 
     def __repr__(self) -> str:
         return f"EventData({self.config_id})"
+
+
+class Envelope(Unlogged, frozen=True):
+    """One event as the CRM gets it, by every way of delivery. Adding a field is not a break."""
+
+    type: Literal[
+        "message.received",
+        "message.echo",
+        "message.edited",
+        "message.deleted",
+        "message.status",
+        "message.unknown",
+        "account.updated",
+        "provider.switched",
+        "provider.unhealthy",
+        "provider.recovered",
+        "provider.rolled_back",
+    ]
+    timestamp: datetime
+    id: str
+    sequence: int
+    data: EventData
+
+
+def envelope_schema() -> dict[str, Any]:
+    """The JSON Schema of an event; published as schema/envelope.json."""
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "WhatsApp Ingress event",
+        "version": 1,
+        **_unbounded(msgspec.json.schema(Envelope)),
+    }
+
+
+def _unbounded(schema: Any) -> Any:
+    """*schema* without bounds on length: they are of what is sent, and nobody asked people to keep to them."""
+    if isinstance(schema, list):
+        return [_unbounded(part) for part in schema]
+    if isinstance(schema, dict):
+        bounds = ("maxLength", "maxItems", "maxProperties", "propertyNames")
+        return {name: _unbounded(part) for name, part in schema.items() if name not in bounds}
+    return schema
 
 
 def event_row(event: Event, organization_id: UUID, config_id: UUID, provider: str, message_id: UUID | None) -> EventRow:

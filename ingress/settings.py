@@ -10,6 +10,8 @@ import msgspec
 import redis.asyncio
 from redis.exceptions import RedisError
 
+from .validation import described
+
 PREFIX = "INGRESS_"
 # Set by the platforms the service runs on, hence without our prefix.
 PLAIN_NAMES = {
@@ -259,19 +261,7 @@ def _value(field: str, kind: Any, text: str) -> Any:
     try:
         value = msgspec.convert(text, kind, strict=False)
     except msgspec.ValidationError:
-        raise ValueError(f"must be {_described(msgspec.inspect.type_info(kind))}") from None
+        raise ValueError(f"must be {described(msgspec.inspect.type_info(kind))}") from None
     if field in _CHECKS:
         _CHECKS[field](text)
     return value
-
-
-def _described(kind: msgspec.inspect.Type) -> str:
-    match kind:
-        case msgspec.inspect.BoolType():
-            return "true or false"
-        case msgspec.inspect.LiteralType(values=values):
-            return f"one of {', '.join(map(str, values))}"
-        case msgspec.inspect.IntType(ge=least, le=most) | msgspec.inspect.FloatType(ge=least, le=most):
-            what = "a whole number" if isinstance(kind, msgspec.inspect.IntType) else "a number"
-            return f"{what}, {least} or more" if most is None else f"{what} from {least} to {most}"
-    return "text"

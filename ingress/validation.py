@@ -1,10 +1,13 @@
-"""What people may write where it is kept and shown: names, reasons, addresses, credentials."""
+"""What is wrong with what people wrote: every field at once, in plain words that repeat nothing of it."""
 
 import re
-from collections.abc import Iterator
-from typing import Annotated, Any
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
+from types import NoneType, UnionType
+from typing import Annotated, Any, Union, get_args, get_origin
 
 import msgspec
+from msgspec import inspect
 
 # Control characters (C0, DEL, C1), what ends a line or a paragraph, what turns the direction of text, and halves of
 # surrogate pairs: none is part of a name or of a credential, and each steers or breaks whatever shows it.
@@ -18,6 +21,13 @@ ProviderType = Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
 ConfigData = Annotated[dict[Annotated[str, msgspec.Meta(max_length=64)], Any], msgspec.Meta(max_length=64)]
 
 
+class Unlogged(msgspec.Struct, frozen=True):
+    """What it holds is people's, and nothing for a log."""
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(…)"
+
+
 def unprintable(value: Any, path: str = "") -> Iterator[str]:
     """The paths of the texts within *value* that hold what nobody can see."""
     if isinstance(value, str):
@@ -29,3 +39,149 @@ def unprintable(value: Any, path: str = "") -> Iterator[str]:
     elif isinstance(value, list):
         for place, part in enumerate(value):
             yield from unprintable(part, f"{path}[{place}]")
+
+
+# Of one answer; whoever has more wrong starts anew anyway.
+MAX_WRONG = 20
+_MAX_NAME = 64
+
+Wrong = Iterable[tuple[str, str]]
+
+
+def wrong_fields(value: object, kind: Any, path: str = "", *, strict: bool = True) -> list[tuple[str, str]]:
+    """(path, what is wanted) of every field of *value*, as JSON has it, that is not of the type *kind*.
+
+    Where a decoder stopped at the first: it looks at each field again, so it is for what is known to be wrong.
+    """
+    return list(islice(_wrong(value, kind, path, strict), MAX_WRONG))
+
+
+def once(wrong: Wrong) -> list[tuple[str, str]]:
+    """Each path with the first of its details, as many as are answered."""
+    found: dict[str, str] = {}
+    for path, detail in wrong:
+        found.setdefault(path, detail)
+    return list(found.items())[:MAX_WRONG]
+
+
+def _wrong(value: object, kind: Any, path: str, strict: bool) -> Wrong:
+    try:
+        msgspec.convert(value, kind, strict=strict)
+        return
+    except (msgspec.ValidationError, RecursionError) as error:
+        reason = error
+    within = list(islice(_wrong_within(value, kind, path, strict), MAX_WRONG))
+    if within:
+        yield from within
+    elif isinstance(reason.__cause__, ValueError):  # a rule of ours, from `__post_init__`
+        yield path, str(reason.__cause__)
+    else:
+        yield path, f"must be {described(inspect.type_info(kind))}"
+
+
+def _wrong_within(value: object, kind: Any, path: str, strict: bool) -> Wrong:
+    """What is wrong in the parts of *value*."""
+    kinds = list(_alternatives(kind))
+    if isinstance(value, Mapping):
+        structs = [each for each in kinds if isinstance(each, type) and issubclass(each, msgspec.Struct)]
+        if structs:
+            yield from _wrong_in_struct(value, structs, path, strict)
+        for each in kinds:
+            if get_origin(each) is dict:
+                name_kind, part_kind = get_args(each)
+                for name, part in value.items():
+                    if list(_wrong(name, name_kind, "", strict)):
+                        yield path, f"each name in it must be {described(inspect.type_info(name_kind))}"
+                    yield from _wrong(part, part_kind, _joined(path, name), strict)
+    elif isinstance(value, list):
+        for each in kinds:
+            if get_origin(each) is list:
+                for place, part in enumerate(value):
+                    yield from _wrong(part, get_args(each)[0], f"{path}[{place}]", strict)
+
+
+def _wrong_in_struct(value: Mapping[str, object], kinds: list[Any], path: str, strict: bool) -> Wrong:
+    """As one of *kinds*, which a tag tells apart."""
+    tag_field = kinds[0].__struct_config__.tag_field
+    tags = {each.__struct_config__.tag: each for each in kinds}
+    if tag_field is not None and (not isinstance(tag := value.get(tag_field), str) or tag not in tags):
+        known = ", ".join(sorted(map(str, tags)))
+        wanted = f"one of {known}" if len(tags) > 1 else known
+        yield _joined(path, tag_field), f"must be {wanted}" if tag_field in value else f"is missing: {wanted}"
+        return
+    kind = kinds[0] if tag_field is None else tags[value[tag_field]]
+    fields = {field.encode_name: field for field in msgspec.structs.fields(kind)}
+    for name, field in fields.items():
+        if name in value:
+            yield from _wrong(value[name], field.type, _joined(path, name), strict)
+        elif field.required:
+            yield _joined(path, name), "is missing"
+    if kind.__struct_config__.forbid_unknown_fields:
+        for name in value:
+            if name not in fields and name != tag_field:
+                yield _joined(path, name), "is not a known field"
+
+
+def _alternatives(kind: Any) -> Iterator[Any]:
+    """The types that *kind* may be, without what is annotated."""
+    if get_origin(kind) is Annotated:
+        yield from _alternatives(get_args(kind)[0])
+    elif get_origin(kind) in (Union, UnionType):
+        for each in get_args(kind):
+            yield from _alternatives(each)
+    elif kind is not NoneType:
+        yield kind
+
+
+def _joined(path: str, name: object) -> str:
+    return f"{path}.{str(name)[:_MAX_NAME]}".lstrip(".")
+
+
+def described(kind: inspect.Type) -> str:
+    """What is wanted, after `must be`."""
+    match kind:
+        case inspect.Metadata(type=inspect.StrType(pattern=str()) as text, extra={"placeholder": example}):
+            return f"{_text(text)}, like {example}"
+        case inspect.Metadata(type=inner):
+            return described(inner)
+        case inspect.UnionType(types=types):
+            return " or ".join(dict.fromkeys(map(described, types)))
+        case inspect.LiteralType(values=values):
+            return f"one of {', '.join(map(str, values))}" if len(values) > 1 else str(values[0])
+        case inspect.IntType(ge=least, le=most) | inspect.FloatType(ge=least, le=most):
+            what = "a whole number" if isinstance(kind, inspect.IntType) else "a number"
+            return _bounded(what, least, most)
+        case inspect.StrType(pattern=str() as pattern):
+            return f"{_text(kind)}, matching {pattern}"
+        case inspect.StrType():
+            return _text(kind)
+        case inspect.ListType(min_length=least, max_length=most):
+            return f"a list{_counted(least, most, 'items')}"
+        case inspect.DictType(min_length=least, max_length=most):
+            return f"an object{_counted(least, most, 'fields')}"
+    return _PLAIN.get(type(kind), "valid")
+
+
+_PLAIN: dict[type[inspect.Type], str] = {
+    inspect.NoneType: "null",
+    inspect.BoolType: "true or false",
+    inspect.UUIDType: "an id, like 0190b8a4-7e5c-7cc0-9f3a-5d1c2b3a4e5f",
+    inspect.DateTimeType: "a time with its zone, like 2030-01-31T12:00:00Z",
+    inspect.StructType: "an object",
+}
+
+
+def _text(kind: inspect.StrType) -> str:
+    return f"text{_counted(kind.min_length, kind.max_length, 'characters')}"
+
+
+def _counted(least: int | None, most: int | None, what: str) -> str:
+    if most is None:
+        return f" of {least} {what} or more" if least else ""
+    return f" of {least} to {most} {what}" if least else f" of at most {most} {what}"
+
+
+def _bounded(what: str, least: float | None, most: float | None) -> str:
+    if most is None:
+        return what if least is None else f"{what}, {least} or more"
+    return f"{what} up to {most}" if least is None else f"{what} from {least} to {most}"

@@ -17,7 +17,14 @@ from .errors import MAX_DETAIL, Uncertain
 # ---------------------------------------------------------------- people
 
 # ASCII digits, and no line break at the end, which `$` alone would let pass.
-Phone = Annotated[str, msgspec.Meta(pattern=r"^\+[1-9][0-9]{6,14}(?!\s)$", description="E.164, with the plus")]
+Phone = Annotated[
+    str,
+    msgspec.Meta(
+        pattern=r"^\+[1-9][0-9]{6,14}(?!\s)$",
+        description="E.164, with the plus",
+        extra={"placeholder": "+5511987654321"},
+    ),
+]
 
 
 class Contact(Value, frozen=True):

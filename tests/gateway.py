@@ -21,10 +21,15 @@ import aiohttp
 import asyncpg
 import msgspec
 from aiohttp import web
+from starlette.routing import compile_path
 
+from ingress.api.openapi import walk
+from ingress.app import ROUTES
 from ingress.dev.sandbox import MetaNumber, MetaSimulator, PostResult, example_number, signed_headers
 from ingress.dev.sandbox.meta.bodies import encode
 
+# By the name of the operation: what it takes.
+BODIES = {route.name: route.body for _, _, route in walk(ROUTES) if route.body is not None}
 SCOPES = ["send", "read", "configure", "admin"]
 # Tests ask as fast as they can, and all from one address.
 UNLIMITED = {
@@ -44,6 +49,24 @@ class Answer(msgspec.Struct):
     @property
     def json(self) -> Any:
         return msgspec.json.decode(self.raw)
+
+
+def is_as_described(method: str, path: str, raw: bytes) -> bool:
+    """Whether an answer is of a type that its route has in the API's description, without a field more or less."""
+    bare = path.partition("?")[0]
+    kinds = next(kinds for pattern, named, kinds in _ROUTES if named == method and pattern.match(bare))
+    for kind in kinds:
+        try:
+            again = msgspec.json.encode(msgspec.json.decode(raw, type=kind))
+        except msgspec.ValidationError:
+            continue
+        if msgspec.json.decode(again) == msgspec.json.decode(raw):
+            return True
+    # Events are answered as they are stored, and tests store all kinds of things.
+    return bare in ("/openapi.json", "/events")
+
+
+_ROUTES = [(compile_path(path)[0], method, route.answers) for path, method, route in walk(ROUTES)]
 
 
 class Served(str):
@@ -87,7 +110,10 @@ class Gateway:
             data = io.BytesIO(data)  # aiohttp wants large bodies as files
         url = path if path.startswith("http") else self.url + path
         async with self.session.request(method, url, data=data, headers=sent) as answer:
-            return Answer(answer.status, answer.headers, await answer.read())
+            answered = Answer(answer.status, answer.headers, await answer.read())
+        if answered.status < 300 and path.startswith("/") and answer.content_type == "application/json":
+            assert is_as_described(method, path, answered.raw), f"{method} {path}: {answered.raw[:500]!r}"
+        return answered
 
     @property
     def operations(self) -> str:

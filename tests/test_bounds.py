@@ -12,7 +12,6 @@ import pytest
 
 import ingress
 import providers
-from ingress.api.openapi import BODIES
 from ingress.calls import driver
 from ingress.receiving import excess
 from providers import (
@@ -34,7 +33,7 @@ from providers.content import MAX_ID
 from providers.errors import MAX_DETAIL, MAX_RETRY_AFTER_S
 from providers.testing.driving import run
 
-from .gateway import Gateway, Organization, eventually
+from .gateway import BODIES, Gateway, Organization, eventually
 
 # ---------------------------------------------------------------- what is asked for
 

@@ -131,7 +131,8 @@ LAYERS = (
     "envelope wakeups audit",
     "storage",
     "identifiers shares cache",
-    "settings log metrics tracing validation",
+    "settings log metrics tracing",
+    "validation",
 )
 LAYER = {name: number for number, names in enumerate(LAYERS) for name in names.split()}
 
@@ -380,7 +381,7 @@ def leaves(kind: type) -> Iterator[type]:
 ANSWERED_ELSEWHERE = {
     "Unverified": "ingress/receiving/webhooks.py: 401, always the same body",
     "Malformed": "ingress/receiving/webhooks.py: quarantined, 200",
-    "Uncertain": "messages_api._answer: 504",
+    "Uncertain": "ingress/api/send.py:_answer: 504",
 }
 
 

@@ -14,14 +14,13 @@ import pytest
 
 import ingress
 import providers
-from ingress.api.openapi import BODIES
 from ingress.dev.sandbox import example_number
 from ingress.validation import DETAIL
 from providers import MessageData, Registry
 from providers.base import config_fields
 from providers.testing.bounds import patterns_of, slow, unbounded
 
-from .gateway import Gateway, Organization
+from .gateway import BODIES, Gateway, Organization
 
 # The former pattern of a phone number as people write it: two repetitions meet at a space.
 QUADRATIC = r"^\s*\+?[\s\(\)\.\-]*[1-9](?:[\s\(\)\.\-]*[0-9]){6,14}[\s\(\)\.\-]*$"

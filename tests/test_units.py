@@ -27,7 +27,7 @@ from ingress.identifiers import (
 )
 from ingress.sending.budget import RetryBudget
 from ingress.storage.statements.events import StoredEvent
-from ingress.web.bodies import Disconnected, LargeBodies, TooLarge, path_of, read_body
+from ingress.web.bodies import Disconnected, LargeBodies, TooLarge, read_body
 from providers import Contact, phone_key
 
 ORGANIZATION = UUID(int=7)
@@ -378,25 +378,3 @@ async def test_any_division_into_chunks_is_the_same_body(chunks: list[bytes], li
             await read_body(Script(*messages), limit, LargeBodies(), "owner")
     else:
         assert await read_body(Script(*messages), limit, LargeBodies(), "owner") == whole
-
-
-@pytest.mark.parametrize(
-    ("body", "path"),
-    [
-        (b'{"to":"+5511987654321","nobody":1}', "nobody"),
-        (b'{"body":"x"}', "to"),
-        (b'{"to":{"phone":"12"},"body":"x"}', "to.phone"),
-        (b'{"to":"+5511987654321","content":{"type":"text"}}', "content.body"),
-        (b'{"to":"+5511987654321","content":{"type":"text","body":"x","nobody":1}}', "content.nobody"),
-        (b'{"to":"+5511987654321","content":{"type":"none"}}', "content.type"),
-        (b"[]", ""),
-    ],
-)
-def test_the_path_of_what_is_wrong(body: bytes, path: str) -> None:
-    import msgspec
-
-    from ingress.api.send import SendRequest
-
-    with pytest.raises(msgspec.ValidationError) as caught:
-        msgspec.json.decode(body, type=SendRequest)
-    assert path_of(caught.value)[1] == path

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from time import monotonic
 from typing import Any, TypeVar
@@ -31,8 +31,7 @@ from ..cache import Cache
 from ..calls.driver import Caller
 from ..calls.egress import Egress, InvalidUrl
 from ..storage.vault import Vault, VaultError, new_webhook_token
-from ..validation import DETAIL, unprintable
-from ..web.bodies import path_of
+from ..validation import DETAIL, once, unprintable, wrong_fields
 from .unusable import MissingPlugin, UnreadableConfig
 
 logger = logging.getLogger("ingress.accounts.accounts")
@@ -194,31 +193,25 @@ class Accounts:
             raise InvalidConfiguration(
                 f"there is no provider {provider_type!r}; known are {known}", [("provider_type", "unknown provider")]
             )
-        if unknown := sorted(set(config_data) - set(kind.__struct_fields__)):
-            raise InvalidConfiguration(
-                "the configuration has fields this provider does not know",
-                [(f"config_data.{name}", "unknown field") for name in unknown],
-            )
-        if unseen := [(f"config_data.{path}", DETAIL) for path in unprintable(dict(config_data))]:
-            raise InvalidConfiguration("the configuration is not valid", unseen)
-        try:
-            provider = msgspec.convert(dict(config_data), kind)
-        except msgspec.ValidationError as error:
-            detail, field = path_of(error)
-            raise InvalidConfiguration(
-                "the configuration is not valid", [(f"config_data.{field}".rstrip("."), detail)]
-            ) from None
-        for name, value in config_data.items():
-            if name == "base_url" or _is_url(value):
-                self._check_url(name, value)
-        return provider
+        data = dict(config_data)
+        wrong = [(f"config_data.{path}", DETAIL) for path in unprintable(data)]
+        wrong += wrong_fields(data, kind, "config_data")
+        wrong += [
+            (f"config_data.{name}", "is not a field of this provider")
+            for name in sorted(set(data) - set(kind.__struct_fields__))
+        ]
+        wrong += self._wrong_addresses(data)
+        if wrong:
+            raise InvalidConfiguration("the configuration is not valid", once(wrong))
+        return msgspec.convert(data, kind)
 
-    def _check_url(self, field: str, value: Any) -> None:
-        try:
-            self._egress.check_url(value)
-        except InvalidUrl as error:
-            detail = "the base URL cannot be called" if field == "base_url" else "an address cannot be called"
-            raise InvalidConfiguration(detail, [(f"config_data.{field}", str(error))]) from None
+    def _wrong_addresses(self, config_data: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+        for name, value in config_data.items():
+            if isinstance(value, str) and (name == "base_url" or _is_url(value)):
+                try:
+                    self._egress.check_url(value)
+                except InvalidUrl as error:
+                    yield f"config_data.{name}", str(error)
 
     def check_secrets(self, former: WhatsAppProvider, provider: WhatsAppProvider, given: Mapping[str, Any]) -> None:
         """Raise `SecretsNeeded` where *provider* is at another host than *former*, and a secret is not *given*."""

@@ -1,1 +1,44 @@
-"""The HTTP API: each handler decodes, calls, and answers."""
+"""HTTP handlers: decode, call, answer. Here is what each finds in its request's state."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeAlias
+from uuid import UUID
+
+import aiohttp
+from starlette.responses import Response
+
+from ..calls.egress import Egress
+from ..calls.transfers import Transfers
+from ..receiving.webhooks import WebhookReceiver
+from ..sending.outbound import Outbound
+from ..storage.database import Database
+from ..storage.vault import Vault
+from ..switching.manager import WhatsAppProviderManager
+from ..wakeups import Wakeups
+from ..web import routing
+from ..web.problems import Json
+from ..web.routing import Body, Query, WebState
+
+
+class State(WebState):
+    """What lives as long as the process: made in app.py."""
+
+    database: Database
+    vault: Vault
+    egress: Egress
+    session: aiohttp.ClientSession
+    manager: WhatsAppProviderManager
+    outbound: Outbound
+    receiver: WebhookReceiver
+    transfers: Transfers
+    wakeups: Wakeups  # of events
+    changes: Wakeups  # of providers
+    breaker_of: Callable[[UUID], str | None]  # None: nothing was sent through the config yet, by this process
+    closing: asyncio.Event
+    readiness: Callable[[], Awaitable[Json[Any]]]
+    metrics_page: Callable[[str], Awaitable[Response]]
+
+
+ApiRequest: TypeAlias = routing.ApiRequest[State, Body, Query]
+AnyRequest: TypeAlias = routing.ApiRequest[State, Any, Any]

@@ -5,54 +5,53 @@ comes in at its address goes to the organization whose account it names.
 """
 
 from typing import Any
+from uuid import UUID
 
 import msgspec
-from starlette.requests import Request
-from starlette.responses import Response
+from msgspec import UNSET, UnsetType
 
 from providers import UnknownProvider, WhatsAppProvider
 from providers.base import config_fields
 
 from .. import log
-from ..accounts.accounts import InvalidConfiguration, NewConfig, WebhooksUnread
+from ..accounts.accounts import Config, InvalidConfiguration, NewConfig, WebhooksUnread
 from ..identifiers import PLATFORM_ID, parse_id
-from ..storage.database import Database
 from ..storage.statements import apps, unread
 from ..storage.vault import VaultError, token_hash
 from ..switching.manager import APP_PATH, WhatsAppProviderManager
 from ..validation import ConfigData, Name, ProviderType
-from ..web.auth import Principal, authorize_platform
-from ..web.bodies import decode_kept
-from ..web.problems import Problem, json_response, not_found
+from ..web.bodies import RequestBody, Shown
+from ..web.problems import Problem, not_found
+from . import ApiRequest
 
 
-class NewApp(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class NewApp(RequestBody, frozen=True, kw_only=True):
     """The body of POST /apps. ``config_data``: the provider's fields that are of the app, and not of one account."""
 
     provider_type: ProviderType
     name: Name
     config_data: ConfigData
 
-    def __repr__(self) -> str:
-        return f"NewApp({self.provider_type!r})"
 
-
-class EditApp(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class EditApp(RequestBody, frozen=True, kw_only=True):
     """The body of PATCH /apps/{app_id}: the fields that change. null takes one out, absent ones stay."""
 
     config_data: ConfigData
 
-    def __repr__(self) -> str:
-        return f"EditApp(fields={sorted(self.config_data)})"
+
+class AppShown(Shown, frozen=True, kw_only=True):
+    """``config_data``: its fields, the secrets as fingerprints."""
+
+    id: UUID
+    provider: str
+    name: str
+    webhook_url: str | None
+    state: str | UnsetType = UNSET
+    config_data: dict[str, Any] | UnsetType = UNSET
 
 
-_app = msgspec.json.Decoder(NewApp)
-_edit = msgspec.json.Decoder(EditApp)
-
-
-async def _platform(request: Request[Any]) -> tuple[Principal, WhatsAppProviderManager, Database]:
-    principal = await authorize_platform(request)
-    return principal, request.state["manager"], request.state["database"]
+class Apps(Shown, frozen=True):
+    apps: list[AppShown]
 
 
 def _validated(
@@ -76,12 +75,12 @@ def _validated(
         raise Problem(422, error.code, str(error), errors=error.errors) from None
 
 
-async def create_app(request: Request[Any]) -> Response:
+async def create_app(request: ApiRequest[NewApp]) -> AppShown:
     """POST /apps (platform key): an address for the webhooks of an app that several organizations share."""
-    principal, manager, database = await _platform(request)
-    asked = await decode_kept(request, _app)
-    data, provider = _validated(manager, asked.provider_type, asked.config_data, {})
-    new = NewConfig(provider_type=asked.provider_type, name=asked.name, config_data=data)
+    manager, database = request.state["manager"], request.state["database"]
+    body = await request.decoded()
+    data, provider = _validated(manager, body.provider_type, body.config_data, {})
+    new = NewConfig(provider_type=body.provider_type, name=body.name, config_data=data)
     app, token = manager.accounts.made(PLATFORM_ID, new, provider, None, path=APP_PATH)
     async with database.worker() as connection:
         await apps.add(
@@ -94,35 +93,27 @@ async def create_app(request: Request[Any]) -> Response:
             token_hash=token_hash(token),
             token=manager.accounts.seal(app, "webhook_token", token.encode()),
         )
-    log.wide("app", outcome="created", app=app.id, provider=app.provider_type, actor=principal.name)
-    shown = {"id": app.id, "provider": app.provider_type, "name": app.name, "webhook_url": app.callback_url}
-    return json_response(shown, 201)
+    log.wide("app", outcome="created", app=app.id, provider=app.provider_type, actor=request.principal.name)
+    return AppShown(id=app.id, provider=app.provider_type, name=app.name, webhook_url=app.callback_url)
 
 
-async def list_apps(request: Request[Any]) -> Response:
+async def list_apps(request: ApiRequest) -> Apps:
     """GET /apps (platform key): every app with its address, its secrets as fingerprints."""
-    _, manager, database = await _platform(request)
+    manager, database = request.state["manager"], request.state["database"]
     async with database.worker() as connection:
         rows = await apps.every_one(connection)
-    found = [manager.accounts.known(row) for row in rows]
-    return json_response(
-        {
-            "apps": [
-                {
-                    "id": app.id,
-                    "provider": app.provider_type,
-                    "name": app.name,
-                    "state": app.state,
-                    "webhook_url": app.callback_url,
-                    "config_data": {
-                        name: value
-                        for name, value in manager.masked(app.provider).items()
-                        if name in _names(app.provider)
-                    },
-                }
-                for app in found
-            ]
-        }
+    return Apps([_shown(manager, manager.accounts.known(row)) for row in rows])
+
+
+def _shown(manager: WhatsAppProviderManager, app: Config) -> AppShown:
+    of_app, masked = _names(app.provider), manager.masked(app.provider)
+    return AppShown(
+        id=app.id,
+        provider=app.provider_type,
+        name=app.name,
+        webhook_url=app.callback_url,
+        state=app.state,
+        config_data={name: value for name, value in masked.items() if name in of_app},
     )
 
 
@@ -130,10 +121,10 @@ def _names(provider: WhatsAppProvider) -> set[str]:
     return {field.name for field in config_fields(type(provider)) if field.app}
 
 
-async def edit_app(request: Request[Any]) -> Response:
+async def edit_app(request: ApiRequest[EditApp]) -> None:
     """PATCH /apps/{app_id} (platform key): change its fields, as while its secret is renewed; its address stays."""
-    principal, manager, database = await _platform(request)
-    asked = await decode_kept(request, _edit)
+    manager, database = request.state["manager"], request.state["database"]
+    body = await request.decoded()
     app_id = parse_id(request.path_params["app_id"])
     async with database.worker() as connection, connection.transaction():
         row = await apps.locked(connection, app_id) if app_id else None
@@ -144,7 +135,7 @@ async def edit_app(request: Request[Any]) -> Response:
             former = msgspec.json.decode(manager.accounts.data(row))
         except VaultError:
             raise Problem(409, "cannot_be_opened", "Its encryption key is gone: delete it, and make it anew.") from None
-        data, provider = _validated(manager, app.provider_type, asked.config_data, former)
+        data, provider = _validated(manager, app.provider_type, body.config_data, former)
         await apps.edit(
             connection,
             app.id,
@@ -152,13 +143,12 @@ async def edit_app(request: Request[Any]) -> Response:
             signing_keys=manager.ownership.signing_keys(provider),
         )
     manager.forget(PLATFORM_ID)
-    log.wide("app", outcome="edited", app=app.id, provider=app.provider_type, actor=principal.name)
-    return Response(status_code=204)
+    log.wide("app", outcome="edited", app=app.id, provider=app.provider_type, actor=request.principal.name)
 
 
-async def delete_app(request: Request[Any]) -> Response:
+async def delete_app(request: ApiRequest) -> None:
     """DELETE /apps/{app_id} (platform key): its address ends, within seconds in every process."""
-    principal, manager, database = await _platform(request)
+    manager, database = request.state["manager"], request.state["database"]
     app_id = parse_id(request.path_params["app_id"])
     async with database.worker() as connection:
         if app_id is None:
@@ -168,5 +158,4 @@ async def delete_app(request: Request[Any]) -> Response:
         if not await apps.remove(connection, app_id):
             raise not_found()
     manager.forget(PLATFORM_ID)
-    log.wide("app", outcome="removed", app=app_id, provider=None, actor=principal.name)
-    return Response(status_code=204)
+    log.wide("app", outcome="removed", app=app_id, provider=None, actor=request.principal.name)

@@ -1,62 +1,97 @@
-"""The audit trail: what is written in it by handlers, reading it, and whether it is whole."""
+"""The audit trail: what handlers write in it, reading it, and whether it is whole."""
 
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
 import asyncpg
 import msgspec
-from starlette.requests import Request
-from starlette.responses import Response
+from msgspec import UNSET, UnsetType
 
 from .. import log
-from ..audit import Actor, record, verify
+from ..audit import record, verify
 from ..identifiers import PLATFORM_ID
-from ..storage.database import Database
 from ..storage.statements import audit
-from ..web.auth import Principal, client_address, organization_of
-from ..web.bodies import int_of, limit_of, page_of
-from ..web.problems import json_response
-from ..web.waiting import json_page
+from ..web.bodies import Number, Paged, RequestQuery, Shown, page_of
+from ..web.waiting import Page
+from . import AnyRequest, ApiRequest
 
 
-async def list_audit(request: Request[Any]) -> Response:
+class AuditQuery(Paged, frozen=True):
+    before: Number = 0
+
+
+class Entry(Shown, frozen=True, kw_only=True):
+    """``before`` and ``after`` as they were written. ``at`` None: a time that this service writes no entry at."""
+
+    id: int
+    at: datetime | None
+    action: str
+    actor: str
+    address: str | None
+    config_id: UUID | None
+    version: int | None
+    reason: str | None
+    before: msgspec.Raw
+    after: msgspec.Raw
+    hash: str
+
+
+class Trail(Shown, frozen=True):
+    entries: list[Entry]
+    next: int | UnsetType = UNSET
+
+
+class VerifyQuery(RequestQuery, frozen=True):
+    """An end of the trail that was noted before."""
+
+    entries: Number = 0
+    hash: str = ""
+
+
+class TrailVerdict(Shown, frozen=True):
+    """``first_broken``: the first entry that is not as it was written, and why."""
+
+    intact: bool
+    entries: int
+    hash: str | None
+    first_broken: int | UnsetType = UNSET
+    reason: str | UnsetType | None = UNSET
+
+
+async def list_audit(request: ApiRequest[None, AuditQuery]) -> Page[Trail]:
     """GET …/audit: every change of a provider, newest first; `next` is the next page's `before`."""
-    organization_id, _ = await organization_of(request, "admin")
-    before = int_of(request, "before", 0) or None
-    limit = limit_of(request)
-    database: Database = request.state["database"]
+    organization_id, query = request.organization_id, request.query
 
-    async def read() -> object:
-        async with database.organization(organization_id) as connection:
-            rows = await audit.trail(connection, organization_id, before, limit + 1)
+    async def read() -> Trail:
+        async with request.state["database"].organization(organization_id) as connection:
+            rows = await audit.trail(connection, organization_id, query.before or None, query.size + 1)
         more = bool(rows) and rows[-1]["followed"]
-        return page_of("entries", [_entry(row) for row in rows], limit, more=more)
+        return page_of(Trail, [_entry(row) for row in rows], query.size, more=more)
 
-    return json_page(request, organization_id, read)
-
-
-def _entry(row: asyncpg.Record) -> dict[str, Any]:
-    plain = {name: row[name] for name in ("id", "at", "action", "actor", "address", "config_id", "version", "reason")}
-    as_they_are = {name: msgspec.Raw(row[name] or b"null") for name in ("before", "after")}
-    return {**plain, **as_they_are, "hash": row["hash"].hex()}
+    return request.page(read)
 
 
-async def verify_audit(request: Request[Any]) -> Response:
+def _entry(row: asyncpg.Record) -> Entry:
+    values = {name: row[name] for name in Entry.__struct_fields__}
+    raw = {name: msgspec.Raw(row[name] or b"null") for name in ("before", "after")}
+    return Entry(**values | raw | {"hash": row["hash"].hex()})
+
+
+async def verify_audit(request: ApiRequest[None, VerifyQuery]) -> TrailVerdict:
     """GET …/audit/verify: whether nobody changed the trail. ?entries=&hash= are an end that was noted before."""
-    organization_id, _ = await organization_of(request, "admin")
-    noted = (int_of(request, "entries", 0), request.query_params.get("hash", "").lower())
-    database, vault = request.state["database"], request.state["vault"]
-    verdict = await verify(database, vault, organization_id, noted if all(noted) else None)
-    return json_response(
-        {"intact": verdict.broken is None, "entries": verdict.entries, "hash": verdict.hash}
-        | ({"first_broken": verdict.broken, "reason": verdict.reason} if verdict.broken is not None else {})
-    )
+    noted = (request.query.entries, request.query.hash.lower())
+    state = request.state
+    verdict = await verify(state["database"], state["vault"], request.organization_id, noted if all(noted) else None)
+    broken = verdict.broken
+    if broken is None:
+        return TrailVerdict(True, verdict.entries, verdict.hash)
+    return TrailVerdict(False, verdict.entries, verdict.hash, broken, verdict.reason)
 
 
-async def note(
-    connection: Any, request: Request[Any], principal: Principal, organization_id: UUID, action: str, after: object
-) -> None:
-    actor = Actor(principal.name, client_address(request))
+async def note(connection: Any, request: AnyRequest, organization_id: UUID, action: str, after: object) -> None:
+    """Write in the organization's trail who did what, in the transaction that does it."""
+    actor = request.actor
     if organization_id == PLATFORM_ID:  # what came in at the addresses of apps is in no organization's trail
         log.wide(action, actor=actor.name, address=actor.address, after=after)
         return

@@ -1,25 +1,19 @@
 """Events for the CRM to read: pages with a cursor (and a long poll), and a stream of server-sent events."""
 
-import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from functools import partial
 from time import monotonic
-from typing import Any
 from uuid import UUID
 
-from starlette.requests import Request
-from starlette.responses import Response
-
-from ..envelope import render
+from ..envelope import Envelope, render
 from ..identifiers import parse_event_id
 from ..storage.database import Database, StoreUnavailable
 from ..storage.statements import events as stored
 from ..storage.statements.events import RawEvent
-from ..wakeups import Wakeups
-from ..web.auth import authorize, organization_of
-from ..web.bodies import Disconnected, int_of, limit_of
+from ..web.bodies import Disconnected, Number, RequestQuery, Shown, invalid
 from ..web.problems import Problem
-from ..web.waiting import Page, Room, Stream, Waiting, gathered
+from ..web.waiting import Page, Room, Stream, gathered
+from . import AnyRequest, ApiRequest
 
 MAX_WAIT_S = 30
 # A wake-up may be lost, and an event becomes readable only when no older transaction runs any more.
@@ -27,6 +21,27 @@ POLL_S = 0.5
 SETTLE_S = 0.01
 HEARTBEAT_S = 15.0
 STREAM_PAGE = 200
+MAX_PAGE = 1000
+
+
+class EventsQuery(RequestQuery, frozen=True):
+    """Events above ``after``; ``wait``: seconds to wait for one, ``raw``: with what the provider posted."""
+
+    after: Number = 0
+    limit: Number = 100
+    wait: Number = 0
+    raw: bool = False
+
+
+class Events(Shown, frozen=True):
+    """``next``: the cursor for the following ones."""
+
+    events: list[Envelope]
+    next: int
+
+
+class StreamQuery(RequestQuery, frozen=True):
+    after: Number | None = None
 
 
 async def _page(
@@ -45,19 +60,16 @@ def _pause(pause: float, woken: bool) -> float:
     return SETTLE_S if woken else min(pause * 2, POLL_S)
 
 
-async def list_events(request: Request[Any]) -> Response:
+async def list_events(request: ApiRequest[None, EventsQuery]) -> Page[Events]:
     """GET /events?after=&limit=&wait=&raw=: events above the cursor, oldest first; waits up to *wait* s for one."""
-    organization_id, _ = await organization_of(request, "read")
-    after, limit = int_of(request, "after", 0), limit_of(request, 100, 1000)
-    raw = request.query_params.get("raw") in ("1", "true")
-    wait_s = min(MAX_WAIT_S, int_of(request, "wait", 0))
-    waiting: Waiting = request.state["waiting"]
-    room = waiting.room(organization_id)
-    page = partial(_page, request.state["database"], organization_id, room, after, limit, raw=raw)
+    organization_id, query = request.organization_id, request.query
+    room = request.state["waiting"].room(organization_id)
+    limit = max(1, min(MAX_PAGE, query.limit))
+    page = partial(_page, request.state["database"], organization_id, room, query.after, limit, raw=query.raw)
 
     async def read() -> list[bytes]:
-        rows = await _awaited(request, organization_id, page, wait_s)
-        following = rows[-1].sequence if rows else after
+        rows = await _awaited(request, organization_id, page, min(MAX_WAIT_S, query.wait))
+        following = rows[-1].sequence if rows else query.after
         events = [part for row in rows for part in (b",", render(row, row.raw))]
         return [b'{"events":[', *events[1:], b'],"next":%d}' % following]
 
@@ -65,11 +77,10 @@ async def list_events(request: Request[Any]) -> Response:
 
 
 async def _awaited(
-    request: Request[Any], organization_id: UUID, page: Callable[[], Awaitable[list[RawEvent]]], wait_s: float
+    request: AnyRequest, organization_id: UUID, page: Callable[[], Awaitable[list[RawEvent]]], wait_s: float
 ) -> list[RawEvent]:
     """The events of *page* once there are some, or after *wait_s*. Raises `Problem`, `Disconnected`."""
-    wakeups: Wakeups = request.state["wakeups"]
-    closing: asyncio.Event = request.state["closing"]
+    wakeups, closing = request.state["wakeups"], request.state["closing"]
     deadline = monotonic() + wait_s
     waiter = wakeups.subscribe(organization_id)
     try:
@@ -81,39 +92,38 @@ async def _awaited(
             pause = _pause(pause, woken)
             if await request.is_disconnected():
                 raise Disconnected
-            await authorize(request, "read")  # the key may have been revoked meanwhile
+            await request.authorize()  # the key may have been revoked meanwhile
             rows = await page()
     finally:
         wakeups.unsubscribe(organization_id, waiter)
     return rows
 
 
-async def stream_events(request: Request[Any]) -> Response:
+async def stream_events(request: ApiRequest[None, StreamQuery]) -> Stream:
     """GET /events/stream: server-sent events from `Last-Event-ID` (or ?after=, or now) on.
 
     `id` is the sequence. `Last-Event-ID` may be an event's own id, too.
     """
-    organization_id, _ = await organization_of(request, "read")
-    database: Database = request.state["database"]
+    organization_id = request.organization_id
     after = _resume(request, organization_id)
     if after is None:
-        async with database.organization(organization_id) as connection:
+        async with request.state["database"].organization(organization_id) as connection:
             after = await stored.last_sequence(connection, organization_id)
-    waiting: Waiting = request.state["waiting"]
-    room = waiting.room(organization_id)
+    room = request.state["waiting"].room(organization_id)
     return Stream(room, _stream(request, organization_id, after, room))
 
 
-def _resume(request: Request[Any], organization_id: UUID) -> int | None:
+def _resume(request: AnyRequest, organization_id: UUID) -> int | None:
     """Which sequence a stream goes on from; None: from now. Raises `Problem` 422."""
-    given = request.headers.get("last-event-id")
+    given = request.header.get("last-event-id")
     if not given:
-        return int_of(request, "after", 0) if request.query_params.get("after") else None
+        after: int | None = request.query.after
+        return after
     if given.isascii() and given.isdigit() and len(given) <= 18:
         return int(given)
     sequence = parse_event_id(given, organization_id)
     if sequence is None:  # to begin with now would pass by what was missed
-        raise Problem(422, "invalid_request", "A header is not valid.", errors=[("Last-Event-ID", "is no event's")])
+        raise invalid(("Last-Event-ID", "must be the id or the sequence of an event"), what="A header")
     return sequence
 
 
@@ -121,10 +131,9 @@ def _frame(event: RawEvent) -> bytes:
     return b"id: %d\nevent: %s\ndata: %s\n\n" % (event.sequence, event.type.encode(), render(event))
 
 
-async def _stream(request: Request[Any], organization_id: UUID, after: int, room: Room) -> AsyncGenerator[bytes, None]:
-    database: Database = request.state["database"]
-    wakeups: Wakeups = request.state["wakeups"]
-    closing: asyncio.Event = request.state["closing"]
+async def _stream(request: AnyRequest, organization_id: UUID, after: int, room: Room) -> AsyncGenerator[bytes, None]:
+    database = request.state["database"]
+    wakeups, closing = request.state["wakeups"], request.state["closing"]
     waiter = wakeups.subscribe(organization_id)
     quiet_since, pause = monotonic(), POLL_S
     try:
@@ -132,7 +141,7 @@ async def _stream(request: Request[Any], organization_id: UUID, after: int, room
         yield b"retry: 1000\nid: %d\n\n" % after
         while not closing.is_set():
             try:
-                await authorize(request, "read")
+                await request.authorize()
                 rows = await _page(database, organization_id, room, after, STREAM_PAGE)
             except Problem:  # revoked, expired, or too slow a reader: the stream ends; who comes again learns why
                 return

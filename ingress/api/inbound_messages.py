@@ -4,24 +4,21 @@ Costs no send anything.
 """
 
 from collections.abc import Callable
-from typing import Any, Literal, TypeVar
-from uuid import UUID
+from typing import Literal, TypeVar
 
 import msgspec
-from starlette.requests import Request
-from starlette.responses import Response
 
 from providers import Contact, Flow, Recipient, SendError
 
 from .. import metrics
-from ..calls.transfers import Busy, Transfers
+from ..calls.transfers import TransfersBusy
 from ..envelope import Conversation, EventData
 from ..identifiers import parse_event_id
-from ..storage.database import Database
 from ..storage.statements import events
-from ..switching.manager import Config, WhatsAppProviderManager
-from ..web.auth import organization_of
-from ..web.problems import Problem, call_problem, json_response, not_found, unavailable
+from ..switching.manager import Config
+from ..web.bodies import Shown
+from ..web.problems import Problem, not_found
+from . import AnyRequest, ApiRequest
 
 # Shorter than a send's: who waits for this waits to answer a person.
 RECEIPT_TIMEOUT_S = 8.0
@@ -44,17 +41,24 @@ class Received(msgspec.Struct, frozen=True):
         return f"Received({self.sequence})"
 
 
-async def received(request: Request[Any], organization_id: UUID) -> Received:
-    """The event in the path, of *organization_id*. Raises `Problem` 404 where it has none of that id, or 409."""
+class PhoneFound(Shown, frozen=True):
+    """None: the provider does not know it either."""
+
+    phone: str | None
+
+
+async def received(request: AnyRequest) -> Received:
+    """The event in the path, if it is the organization's. Raises `Problem` 404, or 409."""
+    organization_id = request.organization_id
     sequence = parse_event_id(request.path_params["event_id"], organization_id)
     if sequence is None:
         raise not_found()
-    database: Database = request.state["database"]
+    database = request.state["database"]
     async with database.organization(organization_id) as connection:
         event = await events.at(connection, organization_id, sequence)
     if event is None:
         raise not_found()
-    manager: WhatsAppProviderManager = request.state["manager"]
+    manager = request.state["manager"]
     config = await manager.config(organization_id, event.config_id)
     if config is None or config.is_unusable:
         raise Problem(409, "provider_not_configured", "The account that received this cannot be used.")
@@ -75,62 +79,59 @@ def _chat(conversation: Conversation | None) -> Recipient:
     return Recipient(phone=contact.phone, user_id=contact.user_id, lid=contact.lid) if contact else Recipient()
 
 
-async def _message(request: Request[Any], scope: Literal["read", "send"]) -> tuple[Received, str]:
+async def _message(request: AnyRequest) -> tuple[Received, str]:
     """The inbound message whose event the path names, and the provider's id of it. Raises `Problem` 404."""
-    organization_id, _ = await organization_of(request, scope)
-    found = await received(request, organization_id)
+    found = await received(request)
     message = found.data.message
     if found.type != "message.received" or message is None or message.provider_message_id is None:
         raise not_found()
     return found, message.provider_message_id
 
 
-async def _run(request: Request[Any], found: Received, kind: Kind, start: Callable[[], Flow[Result]]) -> Result:
+async def _run(request: AnyRequest, found: Received, kind: Kind, start: Callable[[], Flow[Result]]) -> Result:
     """The result of a call to the provider that received *found*. Raises `Problem`."""
-    transfers: Transfers = request.state["transfers"]
+    transfers = request.state["transfers"]
     outcome = "ok"
     try:
         with transfers.room(found.config.organization_id):
             return await transfers.run(start(), RECEIPT_TIMEOUT_S)
-    except Busy:
+    except TransfersBusy:
         outcome = "busy"
-        raise unavailable("Too many calls of the organization are under way.") from None
+        raise
     except SendError as error:
         outcome = type(error).__name__
-        raise call_problem(error) from error
+        raise
     finally:
         metrics.receipts.labels(found.config.provider_type, kind, outcome).inc()
 
 
-async def _show(request: Request[Any], kind: Literal["read", "typing"]) -> Response:
-    found, message_id = await _message(request, "send")
+async def _show(request: AnyRequest, kind: Literal["read", "typing"]) -> None:
+    found, message_id = await _message(request)
     provider, chat = found.config.provider, _chat(found.data.conversation)
     await _run(request, found, kind, lambda: provider.mark_read(message_id, chat, typing=kind == "typing"))
-    return Response(status_code=204)
 
 
-async def mark_read(request: Request[Any]) -> Response:
+async def mark_read(request: ApiRequest) -> None:
     """POST /messages/{event_id}/read: show the person that the message of this event was read."""
-    return await _show(request, "read")
+    await _show(request, "read")
 
 
-async def show_typing(request: Request[Any]) -> Response:
+async def show_typing(request: ApiRequest) -> None:
     """POST /messages/{event_id}/typing: show that an answer is being written, and the message as read."""
-    return await _show(request, "typing")
+    await _show(request, "typing")
 
 
-async def stop_typing(request: Request[Any]) -> Response:
+async def stop_typing(request: ApiRequest) -> None:
     """DELETE /messages/{event_id}/typing: show no longer that an answer is being written."""
-    found, _ = await _message(request, "send")
+    found, _ = await _message(request)
     provider, chat = found.config.provider, _chat(found.data.conversation)
     await _run(request, found, "stop_typing", lambda: provider.stop_typing(chat))
-    return Response(status_code=204)
 
 
-async def find_phone(request: Request[Any]) -> Response:
+async def find_phone(request: ApiRequest) -> PhoneFound:
     """GET /messages/{event_id}/phone: the number of who wrote this message; null where the provider knows none."""
-    found, _ = await _message(request, "read")
+    found, _ = await _message(request)
     provider, conversation = found.config.provider, found.data.conversation
     contact = (conversation and conversation.contact) or Contact()
     phone = contact.phone or await _run(request, found, "find_phone", lambda: provider.find_phone(contact.lid or ""))
-    return json_response({"phone": phone})
+    return PhoneFound(phone)

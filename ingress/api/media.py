@@ -3,34 +3,34 @@
 import logging
 import secrets
 from time import monotonic
-from typing import Any
+from typing import Annotated
+from uuid import UUID
 
-from starlette.requests import Request
+import msgspec
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from providers import Flow, Media, MediaContent, Rejected, SendError, Upload
 
 from .. import log, metrics
-from ..audit import Actor, record
+from ..audit import record
 from ..calls.media_types import attachment, declared_type, safe_name, served_type
 from ..calls.transfers import (
     MAX_MEDIUM_BYTES,
     TRANSFER_TIMEOUT_S,
     BrokenOff,
-    Busy,
     Download,
     File,
     Transfers,
+    TransfersBusy,
     Unusable,
     while_wanted,
 )
-from ..storage.database import Database
 from ..switching.manager import Config
-from ..web.auth import client_address, organization_of
-from ..web.bodies import Disconnected, headers_of
-from ..web.problems import Problem, call_problem, json_response, unavailable
-from .configs import chosen_config
+from ..web.bodies import Disconnected, Shown, invalid
+from ..web.problems import Problem, call_problem
+from . import AnyRequest, ApiRequest
+from .configs import ConfigQuery, chosen_config
 from .inbound_messages import Received, received
 
 logger = logging.getLogger("ingress.media")
@@ -70,9 +70,9 @@ class _Transfer:
     def problem(self, error: Exception) -> Problem:
         """What *error* is to whoever waits for the medium, and the outcome that it makes."""
         match error:
-            case Busy():
+            case TransfersBusy():
                 self.outcome = "busy"
-                return unavailable("Too many media of the organization are on their way.")
+                raise error
             case Unusable(code=code, detail=detail):
                 self.outcome = "unusable"
                 return Problem(502, "media_unusable", "The medium cannot be passed on.", reason=code, error=detail)
@@ -143,10 +143,9 @@ class MediumAnswer(Response):
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
-async def get_media(request: Request[Any]) -> Response:
+async def get_media(request: ApiRequest) -> Response:
     """GET /media/{event_id}: the file that came with the message of this event, as the provider has it."""
-    organization_id, _ = await organization_of(request, "read")
-    found = await received(request, organization_id)
+    found = await received(request)
     content = found.data.message.content if found.data.message else None
     if not isinstance(content, MediaContent) or not (content.id or content.url):
         raise Problem(404, "no_media", "This event came without a file.")
@@ -156,42 +155,58 @@ async def get_media(request: Request[Any]) -> Response:
 # ------------------------------------------------------------------ those to send
 
 
-def _asked(request: Request[Any]) -> Upload:
+class UploadQuery(ConfigQuery, frozen=True):
+    filename: str | None = None
+
+
+class Uploaded(Shown, frozen=True):
+    """``id``: what the provider knows the file by, of a content in POST /send."""
+
+    id: str
+    config_id: UUID
+    mime_type: str
+    size_bytes: int
+    sha256: str
+
+
+class DeleteQuery(ConfigQuery, frozen=True, kw_only=True):
+    id: Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
+
+
+def _upload(request: AnyRequest) -> Upload:
     """What the request says of the file in its body. Raises `Problem`."""
-    headers = headers_of(request)
+    headers = request.header
     kind = declared_type(headers.get("content-type", ""))
     if kind is None or kind.startswith("multipart/") or headers.get("content-encoding", "identity") != "identity":
         detail = "The body is the file itself, with its own Content-Type, neither in a form nor encoded."
         raise Problem(415, "unsupported_media_type", detail)
     length = headers.get("content-length", "")
     if not length.isascii() or not length.isdigit():
-        raise Problem(
-            411, "length_required", "The provider has to be told the length of the file: send Content-Length."
-        )
+        raise Problem(411, "length_required", "The provider needs the length of the file: send Content-Length.")
     if len(length) > 12 or int(length) > MAX_MEDIUM_BYTES:
         raise Problem(413, "too_large", f"A file may have {MAX_MEDIUM_BYTES} bytes.")
     if int(length) == 0:
-        raise Problem(422, "invalid_request", "The body is not valid.", errors=[("", "is empty")])
+        raise invalid(("", "must not be empty"))
     return Upload(
         mime_type=kind,
-        filename=safe_name(request.query_params.get("filename"), kind, "file"),
+        filename=safe_name(request.query.filename, kind, "file"),
         size_bytes=int(length),
         boundary=f"ingress-{secrets.token_hex(16)}",
     )
 
 
-async def upload_media(request: Request[Any]) -> Response:
+async def upload_media(request: ApiRequest[None, UploadQuery]) -> Uploaded:
     """POST /media: give the provider the file in the body; the answer's `id` is then a content's `id` in POST /send."""
-    organization_id, _ = await organization_of(request, "send")
-    asked = _asked(request)
-    config = await chosen_config(request, organization_id)
+    organization_id = request.organization_id
+    upload = _upload(request)
+    config = await chosen_config(request)
     if (extend := request.scope["state"].get("extend_body_deadline")) is not None:
         extend(TRANSFER_TIMEOUT_S)
-    transfers: Transfers = request.state["transfers"]
-    file, transfer = File(request.receive, asked.size_bytes), _Transfer("upload", config)
+    transfers = request.state["transfers"]
+    file, transfer = File(request.receive, upload.size_bytes), _Transfer("upload", config)
     try:
         with transfers.room(organization_id):
-            media_id = await transfers.upload(config.provider.upload(asked), file)
+            media_id = await transfers.upload(config.provider.upload(upload), file)
         transfer.outcome, transfer.size_bytes = "ok", file.received_bytes
     except Disconnected:
         transfer.outcome = "client_gone"
@@ -200,40 +215,22 @@ async def upload_media(request: Request[Any]) -> Response:
         raise transfer.problem(error) from error
     finally:
         transfer.end()
-    return json_response(
-        {
-            "id": media_id,
-            "config_id": config.id,
-            "mime_type": asked.mime_type,
-            "size_bytes": file.received_bytes,
-            "sha256": file.sha256,
-        },
-        201,
-    )
+    return Uploaded(media_id, config.id, upload.mime_type, file.received_bytes, file.sha256)
 
 
-async def delete_media(request: Request[Any]) -> Response:
+async def delete_media(request: ApiRequest[None, DeleteQuery]) -> None:
     """DELETE /media?id=&config_id=: have the provider forget a file that was uploaded."""
-    organization_id, principal = await organization_of(request, "send")
-    media_id = request.query_params.get("id", "")
-    if not 0 < len(media_id) <= 256:
-        raise Problem(
-            422, "invalid_request", "A query parameter is not valid.", errors=[("id", "must have 1 to 256 characters")]
-        )
-    config = await chosen_config(request, organization_id)
-    transfers: Transfers = request.state["transfers"]
+    organization_id = request.organization_id
+    media_id = request.query.id
+    config = await chosen_config(request)
+    transfers = request.state["transfers"]
     try:
         with transfers.room(organization_id):
             await transfers.run(config.provider.delete_media(media_id))
-    except Busy:
-        raise unavailable("Too many calls of the organization are under way.") from None
     except Rejected as error:
         raise (media_gone() if error.scope == "media" else call_problem(error)) from error
-    except SendError as error:
-        raise call_problem(error) from error
-    database: Database = request.state["database"]
+    database = request.state["database"]
     async with database.organization(organization_id) as connection:
-        actor = Actor(principal.name, client_address(request))
+        actor = request.actor
         vault, after = request.state["vault"], {"id": media_id}
         await record(connection, vault, organization_id, actor, "media_deleted", config_id=config.id, after=after)
-    return Response(status_code=204)

@@ -1,51 +1,82 @@
 """The messages that sends made: one with its attempts, and pages of them."""
 
-from typing import Any
+from datetime import datetime
+from uuid import UUID
 
 import msgspec
-from starlette.requests import Request
-from starlette.responses import Response
+from msgspec import UNSET, UnsetType
+
+from providers.messages import ErrorInfo
 
 from ..identifiers import parse_id
-from ..storage.database import Database
 from ..storage.statements import sends
-from ..storage.statements.sends import StoredMessage
-from ..web.auth import organization_of
-from ..web.bodies import id_of, limit_of, page_of
-from ..web.problems import json_response, not_found
-from ..web.waiting import json_page
+from ..storage.statements.sends import Attempt, StoredMessage
+from ..web.bodies import Paged, Shown, page_of
+from ..web.problems import not_found
+from ..web.waiting import Page
+from . import ApiRequest
 
 
-def _record(message: StoredMessage) -> dict[str, Any]:
-    shown = msgspec.structs.asdict(message)
-    del shown["request_hash"]
-    return shown | {"request": msgspec.Raw(message.request)}
+class MessagesQuery(Paged, frozen=True):
+    conversation_id: UUID | None = None
+    before: UUID | None = None
 
 
-async def get_message(request: Request[Any]) -> Response:
+class MessageShown(Shown, frozen=True, kw_only=True):
+    """A message as it stands. ``attempts``: all of them in `GET /messages/{message_id}`, their number in a list."""
+
+    id: UUID
+    conversation_id: UUID
+    state: str
+    status: str
+    provider: str | None
+    config_id: UUID | None
+    provider_message_id: str | None
+    fallback_from: UUID | None
+    fallback_reason: str | None
+    attempts: int | list[Attempt]
+    error: ErrorInfo | None
+    cost: str | None
+    idempotency_key: str | None
+    request: msgspec.Raw
+    created_at: datetime
+    updated_at: datetime
+    sent_at: datetime | None
+    expires_at: datetime
+
+
+class Messages(Shown, frozen=True):
+    messages: list[MessageShown]
+    next: UUID | UnsetType = UNSET
+
+
+async def get_message(request: ApiRequest) -> MessageShown:
     """GET /messages/{id}: its state, and every attempt with provider, class, code and duration."""
-    organization_id, _ = await organization_of(request, "read")
-    message_id = parse_id(request.path_params["message_id"])
+    organization_id, message_id = request.organization_id, parse_id(request.path_params["message_id"])
     if message_id is None:
         raise not_found()
-    database: Database = request.state["database"]
-    async with database.organization(organization_id) as connection:
+    async with request.state["database"].organization(organization_id) as connection:
         message = await sends.by_id(connection, organization_id, message_id)
         attempts = await sends.attempts(connection, organization_id, message_id)
     if message is None:
         raise not_found()
-    return json_response(_record(message) | {"attempts": attempts})
+    return _shown(message, attempts)
 
 
-async def list_messages(request: Request[Any]) -> Response:
+async def list_messages(request: ApiRequest[None, MessagesQuery]) -> Page[Messages]:
     """GET /messages?conversation_id=&before=&limit=: newest first; `next` is the next page's `before`."""
-    organization_id, _ = await organization_of(request, "read")
-    conversation_id, before, limit = id_of(request, "conversation_id"), id_of(request, "before"), limit_of(request)
-    database: Database = request.state["database"]
+    organization_id, query = request.organization_id, request.query
 
-    async def read() -> object:
-        async with database.organization(organization_id) as connection:
-            messages, more = await sends.page(connection, organization_id, conversation_id, before, limit + 1)
-        return page_of("messages", list(map(_record, messages)), limit, more=more)
+    async def read() -> Messages:
+        async with request.state["database"].organization(organization_id) as connection:
+            found, more = await sends.page(
+                connection, organization_id, query.conversation_id, query.before, query.size + 1
+            )
+        return page_of(Messages, [_shown(message, message.attempts) for message in found], query.size, more=more)
 
-    return json_page(request, organization_id, read)
+    return request.page(read)
+
+
+def _shown(message: StoredMessage, attempts: int | list[Attempt]) -> MessageShown:
+    values = {name: getattr(message, name) for name in MessageShown.__struct_fields__}
+    return MessageShown(**values | {"request": msgspec.Raw(message.request), "attempts": attempts})

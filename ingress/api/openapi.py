@@ -1,45 +1,17 @@
 """The API's own description (OpenAPI 3.1) and the envelope's JSON Schema, both made from the types that do the work."""
 
 import inspect
-from collections.abc import Callable, Iterator
-from datetime import datetime
-from typing import Any, Literal
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import msgspec
-from starlette.routing import BaseRoute, Mount, Route
+from starlette.routing import BaseRoute, Mount
 
 from .. import __version__
-from ..envelope import EventData
-from .apps import EditApp, NewApp
-from .callback import NewCallback, Replay
-from .configs import EditRequest
-from .organizations import NewKey, NewOrganization
-from .pairing import PairingRequest
-from .providers import ConfigureRequest, TestRequest
-from .send import SendRequest
-from .switching import FallbackRequest, RollbackRequest, SwitchRequest
+from ..envelope import Envelope
+from ..web.routing import Route
 
-# What each route's body is decoded as.
-BODIES: dict[str, type] = {
-    "send": SendRequest,
-    "configure": ConfigureRequest,
-    "put_fallback": FallbackRequest,
-    "switch": SwitchRequest,
-    "rollback": RollbackRequest,
-    "test_connection": TestRequest,
-    "edit_config": EditRequest,
-    "start_pairing": PairingRequest,
-    "put_callback": NewCallback,
-    "replay_parked": Replay,
-    "create_organization": NewOrganization,
-    "create_key": NewKey,
-    "create_app": NewApp,
-    "edit_app": EditApp,
-}
 FILE = {"*/*": {"schema": {"type": "string", "format": "binary"}}}
-# Whose body, or answer, is a file.
-TAKES_FILE, GIVES_FILE = ("upload_media",), ("get_media",)
-UNAUTHENTICATED = ("healthz", "readyz", "openapi")
 
 
 class ProblemDetails(msgspec.Struct):
@@ -54,81 +26,16 @@ class ProblemDetails(msgspec.Struct):
     request_id: str = ""
 
 
-class Envelope(msgspec.Struct, frozen=True):
-    """One event as the CRM gets it, by every way of delivery. Adding a field is not a break."""
-
-    type: Literal[
-        "message.received",
-        "message.echo",
-        "message.edited",
-        "message.deleted",
-        "message.status",
-        "message.unknown",
-        "account.updated",
-        "provider.switched",
-        "provider.unhealthy",
-        "provider.recovered",
-        "provider.rolled_back",
-    ]
-    timestamp: datetime
-    id: str
-    sequence: int
-    data: EventData
-
-
-def envelope_schema() -> dict[str, Any]:
-    """The JSON Schema of an event; published as schema/envelope.json."""
-    return {
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "title": "WhatsApp Ingress event",
-        "version": 1,
-        **_unbounded(msgspec.json.schema(Envelope)),
-    }
-
-
-def _unbounded(schema: Any) -> Any:
-    """*schema* without bounds on length: they are of what is sent, and nobody asked people to keep to them."""
-    if isinstance(schema, list):
-        return [_unbounded(part) for part in schema]
-    if isinstance(schema, dict):
-        bounds = ("maxLength", "maxItems", "maxProperties", "propertyNames")
-        return {name: _unbounded(part) for name, part in schema.items() if name not in bounds}
-    return schema
-
-
 def document(routes: list[BaseRoute]) -> dict[str, Any]:
     """The OpenAPI document of *routes*; a route's summary is its handler's docstring."""
-    types = [*BODIES.values(), ProblemDetails, Envelope]
+    every = list(walk(routes))
+    types = dict.fromkeys(kind for *_, route in every for kind in (route.body, *route.answers) if kind is not None)
+    types |= dict.fromkeys((ProblemDetails, Envelope))
     schemas, components = msgspec.json.schema_components(types, ref_template="#/components/schemas/{name}")
     named = dict(zip(types, schemas, strict=True))
     paths: dict[str, Any] = {}
-    for path, method, handler in walk(routes):
-        operation: dict[str, Any] = {
-            "operationId": handler.__name__,
-            "summary": " ".join((inspect.getdoc(handler) or "").split()),
-            "parameters": [
-                {"name": part[1:-1], "in": "path", "required": True, "schema": {"type": "string"}}
-                for part in path.split("/")
-                if part.startswith("{")
-            ],
-            "responses": {
-                "2XX": {"description": "Done"},
-                "default": {
-                    "description": "What went wrong",
-                    "content": {"application/problem+json": {"schema": named[ProblemDetails]}},
-                },
-            },
-        }
-        if handler.__name__ in BODIES:
-            body = named[BODIES[handler.__name__]]
-            operation["requestBody"] = {"required": True, "content": {"application/json": {"schema": body}}}
-        if handler.__name__ in TAKES_FILE:
-            operation["requestBody"] = {"required": True, "content": FILE}
-        if handler.__name__ in GIVES_FILE:
-            operation["responses"]["2XX"]["content"] = FILE
-        if handler.__name__ in UNAUTHENTICATED:
-            operation["security"] = []
-        paths.setdefault(path, {})[method.lower()] = operation
+    for path, method, route in every:
+        paths.setdefault(path, {})[method.lower()] = _operation(path, route, named)
     return {
         "openapi": "3.1.0",
         "info": {"title": "WhatsApp Ingress", "version": __version__},
@@ -141,11 +48,44 @@ def document(routes: list[BaseRoute]) -> dict[str, Any]:
     }
 
 
-def walk(routes: list[BaseRoute], prefix: str = "") -> Iterator[tuple[str, str, Callable[..., Any]]]:
-    """(path, method, handler) of every route, mounts included."""
+def _operation(path: str, route: Route, named: Mapping[type, Any]) -> dict[str, Any]:
+    done: dict[str, Any] = {"description": "Done"}
+    if route.answers:
+        schemas = [named[kind] for kind in route.answers]
+        done["content"] = {"application/json": {"schema": schemas[0] if len(schemas) == 1 else {"oneOf": schemas}}}
+    elif route.file == "answer":
+        done["content"] = FILE
+    problem = {"application/problem+json": {"schema": named[ProblemDetails]}}
+    operation: dict[str, Any] = {
+        "operationId": route.name,
+        "summary": " ".join((inspect.getdoc(route.endpoint) or "").split()),
+        "parameters": [
+            {"name": part[1:-1], "in": "path", "required": True, "schema": {"type": "string"}}
+            for part in path.split("/")
+            if part.startswith("{")
+        ],
+        "responses": {"2XX": done, "default": {"description": "What went wrong", "content": problem}},
+    }
+    for field in msgspec.structs.fields(route.query) if route.query else ():
+        schema = msgspec.json.schema(field.type)
+        operation["parameters"].append(
+            {"name": field.encode_name, "in": "query", "required": field.required, "schema": schema}
+        )
+    if route.body:
+        content = {"application/json": {"schema": named[route.body]}}
+        operation["requestBody"] = {"required": True, "content": content}
+    elif route.file == "body":
+        operation["requestBody"] = {"required": True, "content": FILE}
+    if route.needs is None:
+        operation["security"] = []
+    return operation
+
+
+def walk(routes: list[BaseRoute], prefix: str = "") -> Iterator[tuple[str, str, Route]]:
+    """(path, method, route) of every route, mounts included."""
     for route in routes:
         if isinstance(route, Mount):
             yield from walk(list(route.routes), prefix + route.path)
         elif isinstance(route, Route):
             for method in sorted((route.methods or set()) - {"HEAD"}):
-                yield prefix + route.path, method, route.endpoint
+                yield prefix + route.path, method, route

@@ -5,18 +5,19 @@ import logging
 from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
 from time import monotonic
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
 import msgspec
 from prometheus_client import Metric, exposition
-from starlette.requests import Request
 from starlette.responses import Response
 
 from .. import metrics
 from ..storage.database import Database, SchemaError, StoreUnavailable
 from ..storage.vault import VaultError
 from ..switching.manager import WhatsAppProviderManager
-from ..web.problems import json_response
+from ..web.bodies import Shown
+from ..web.problems import Json, json_response
+from . import ApiRequest
 
 logger = logging.getLogger("ingress.api.operations")
 
@@ -46,6 +47,13 @@ class Kept(Generic[Value]):
         self._made_at = monotonic()
 
 
+class Readiness(Shown, frozen=True, omit_defaults=True):
+    """``detail``: why it is not ready."""
+
+    status: Literal["ready", "draining", "unavailable"]
+    detail: str | None = None
+
+
 class Operations:
     """What this process says of itself."""
 
@@ -57,16 +65,16 @@ class Operations:
         self._logged: str | None = None
         self._pages = {openmetrics: Kept(partial(_page, openmetrics)) for openmetrics in (False, True)}
 
-    async def readiness(self) -> Response:
+    async def readiness(self) -> Json[Readiness]:
         if self._closing.is_set():
-            return json_response({"status": "draining"}, 503)
+            return json_response(Readiness("draining"), 503)
         doubt = await self._doubt.get()
         if doubt != self._logged:
             logger.warning("ready again" if doubt is None else f"not ready: {doubt}")
             self._logged = doubt
         if doubt is not None:
-            return json_response({"status": "unavailable", "detail": doubt}, 503)
-        return json_response({"status": "ready"})
+            return json_response(Readiness("unavailable", doubt), 503)
+        return json_response(Readiness("ready"))
 
     async def _find_doubt(self) -> str | None:
         """Why what is accepted could not be stored, or what is stored not be opened; None: it can."""
@@ -105,18 +113,20 @@ async def _page(openmetrics: bool) -> bytes:
     return await asyncio.to_thread(_encoder(openmetrics)[0], collected)
 
 
-async def healthz(request: Request[Any]) -> Response:
+class Alive(Shown, frozen=True):
+    status: Literal["ok"] = "ok"
+
+
+async def healthz(_: ApiRequest) -> Alive:
     """GET /healthz: the process is alive. Says nothing about what it depends on."""
-    return json_response({"status": "ok"})
+    return Alive()
 
 
-async def readyz(request: Request[Any]) -> Response:
+async def readyz(request: ApiRequest) -> Json[Readiness]:
     """GET /readyz: it can store what it accepts, and open what is stored. Redis is not needed for that."""
-    operations: Operations = request.state["operations"]
-    return await operations.readiness()
+    return await request.state["readiness"]()
 
 
-async def show_metrics(request: Request[Any]) -> Response:
+async def show_metrics(request: ApiRequest) -> Response:
     """GET /metrics: for Prometheus; OpenMetrics where it asks for it."""
-    operations: Operations = request.state["operations"]
-    return await operations.metrics(request.headers.get("accept", ""))
+    return await request.state["metrics_page"](request.header.get("accept", ""))

@@ -1,23 +1,23 @@
 """Organizations and their API keys."""
 
 from datetime import UTC, datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
+from uuid import UUID
 
 import msgspec
-from starlette.requests import Request
-from starlette.responses import Response
+from msgspec import UNSET, UnsetType
 
 from .. import identifiers
 from ..envelope import timestamp
-from ..storage.database import Database
 from ..storage.statements import organizations, switches
-from ..storage.vault import Vault, is_key_id, new_api_key
+from ..storage.vault import is_key_id, new_api_key
 from ..switching.change import CHANNEL
 from ..validation import Name
-from ..web.auth import SCOPES, Principal, authorize_platform, organization_of, refusal, unauthorized
-from ..web.bodies import decode_kept, id_of, limit_of, page_response
+from ..web.auth import SCOPES, unauthorized
+from ..web.bodies import Paged, RequestBody, RequestQuery, Shown, invalid, page_of
 from ..web.limits import quota_reached
-from ..web.problems import Problem, json_response, not_found
+from ..web.problems import Problem, not_found
+from . import AnyRequest, ApiRequest
 from .audit import note
 
 KEY_ENVIRONMENT = "live"
@@ -25,58 +25,95 @@ KEY_ENVIRONMENT = "live"
 MAX_KEYS = 50
 
 
-class NewOrganization(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class NewOrganization(RequestBody, frozen=True, kw_only=True):
     name: Name
 
 
-class NewKey(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class NewKey(RequestBody, frozen=True, kw_only=True):
     scopes: Annotated[list[Literal["send", "read", "configure", "admin"]], msgspec.Meta(min_length=1, max_length=16)]
     name: Name = "key"
     expires_at: Annotated[datetime, msgspec.Meta(tz=True)] | None = None
 
 
-_organization = msgspec.json.Decoder(NewOrganization)
-_key = msgspec.json.Decoder(NewKey)
+class OrganizationMade(Shown, frozen=True):
+    id: UUID
+    name: str
 
 
-async def create_organization(request: Request[Any]) -> Response:
+class Organizations(Shown, frozen=True):
+    organizations: list[organizations.Organization]
+    next: UUID | UnsetType = UNSET
+
+
+class KeyMade(Shown, frozen=True):
+    """A new key, shown this once."""
+
+    id: str
+    key: str
+    name: str
+    scopes: list[str]
+
+
+class Keys(Shown, frozen=True):
+    keys: list[organizations.ApiKey]
+    next: str | UnsetType = UNSET
+
+
+class Revoked(Shown, frozen=True):
+    """The ids of keys."""
+
+    revoked: list[str]
+
+
+class OrganizationsQuery(Paged, frozen=True):
+    after: UUID | None = None
+
+
+class KeysQuery(Paged, frozen=True):
+    after: Annotated[str, msgspec.Meta(max_length=64)] | None = None
+
+
+class RevokeQuery(RequestQuery, frozen=True):
+    """``made``: also every key that it made."""
+
+    made: bool = False
+
+
+async def create_organization(request: ApiRequest[NewOrganization]) -> OrganizationMade:
     """POST /organizations (platform key)."""
-    principal = await authorize_platform(request)
-    asked = await decode_kept(request, _organization)
+    body = await request.decoded()
     organization_id = identifiers.new_id()
-    database: Database = request.state["database"]
+    database = request.state["database"]
     async with database.worker() as connection, connection.transaction():
-        await organizations.add(connection, organization_id, asked.name)
-        await note(connection, request, principal, organization_id, "organization_created", {"name": asked.name})
-    return json_response({"id": organization_id, "name": asked.name}, 201)
+        await organizations.add(connection, organization_id, body.name)
+        await note(connection, request, organization_id, "organization_created", {"name": body.name})
+    return OrganizationMade(organization_id, body.name)
 
 
-async def list_organizations(request: Request[Any]) -> Response:
+async def list_organizations(request: ApiRequest[None, OrganizationsQuery]) -> Organizations:
     """GET /organizations (platform key); `next` is the next page's `after`."""
-    await authorize_platform(request)
-    after, limit = id_of(request, "after"), limit_of(request)
-    database: Database = request.state["database"]
-    async with database.worker() as connection:
-        rows = await organizations.page(connection, after, limit + 1)
-    return page_response("organizations", [dict(row) for row in rows], limit)
+    query = request.query
+    async with request.state["database"].worker() as connection:
+        found = await organizations.page(connection, query.after, query.size + 1)
+    return page_of(Organizations, found, query.size)
 
 
-async def create_key(request: Request[Any]) -> Response:
+async def create_key(request: ApiRequest[NewKey]) -> KeyMade:
     """POST /keys: a new key, shown this once. Nobody can give a scope that is not theirs."""
-    organization_id, principal = await organization_of(request, "admin")
-    asked = await decode_kept(request, _key)
-    scopes: list[str] = sorted(set(asked.scopes))
-    ends = principal.expires_at
-    if not set(scopes) <= principal.scopes & SCOPES:
-        raise _more_than_it_has(request, principal, "A key cannot give more than it has.")
-    if ends is not None and (asked.expires_at is None or asked.expires_at > ends):
+    organization_id = request.organization_id
+    body = await request.decoded()
+    scopes: list[str] = sorted(set(body.scopes))
+    ends = request.principal.expires_at
+    if not set(scopes) <= request.principal.scopes & SCOPES:
+        raise _more_than_it_has(request, "A key cannot give more than it has.")
+    if ends is not None and (body.expires_at is None or body.expires_at > ends):
         detail = f"This key ends, so expires_at must be given, and no later than {timestamp(ends)}."
-        raise _more_than_it_has(request, principal, detail)
-    if asked.expires_at is not None and asked.expires_at <= datetime.now(UTC):
-        raise Problem(422, "invalid_request", "The body is not valid.", errors=[("expires_at", "is in the past")])
-    vault: Vault = request.state["vault"]
+        raise _more_than_it_has(request, detail)
+    if body.expires_at is not None and body.expires_at <= datetime.now(UTC):
+        raise invalid(("expires_at", "is in the past"))
+    vault = request.state["vault"]
     key_id, secret, key = new_api_key(KEY_ENVIRONMENT)
-    database: Database = request.state["database"]
+    database = request.state["database"]
     async with database.organization(organization_id) as connection:
         await organizations.lock(connection, organization_id)
         if await organizations.live_keys(connection, organization_id) >= MAX_KEYS:
@@ -85,44 +122,41 @@ async def create_key(request: Request[Any]) -> Response:
             connection,
             organization_id,
             key_id,
-            name=asked.name,
+            name=body.name,
             secret_hash=vault.key_hash(secret),
             scopes=scopes,
-            expires_at=asked.expires_at,
-            made_by=None if principal.is_platform else principal.name,
+            expires_at=body.expires_at,
+            made_by=None if request.principal.is_platform else request.principal.name,
         )
         if not made:  # revoked while it was still known here: what it makes now would outlive it
-            raise refusal(request, principal, "unknown_key", unauthorized())
+            raise request.refusal("unknown_key", unauthorized())
         after = {"id": key_id, "scopes": scopes}
-        await note(connection, request, principal, organization_id, "key_created", after)
-    return json_response({"id": key_id, "key": key, "name": asked.name, "scopes": scopes}, 201)
+        await note(connection, request, organization_id, "key_created", after)
+    return KeyMade(key_id, key, body.name, scopes)
 
 
-async def list_keys(request: Request[Any]) -> Response:
+async def list_keys(request: ApiRequest[None, KeysQuery]) -> Keys:
     """GET /keys; `next` is the next page's `after`."""
-    organization_id, _ = await organization_of(request, "admin")
-    limit = limit_of(request)
-    after = request.query_params.get("after")
-    if after and not is_key_id(after):
-        raise Problem(422, "invalid_request", "A query parameter is not valid.", errors=[("after", "is no key's id")])
-    database: Database = request.state["database"]
-    async with database.organization(organization_id) as connection:
-        rows = await organizations.keys(connection, organization_id, after, limit + 1)
-    return page_response("keys", [dict(row) for row in rows], limit)
+    organization_id, query = request.organization_id, request.query
+    if query.after is not None and not is_key_id(query.after):
+        raise invalid(("after", "must be the id of a key"), what="The query")
+    async with request.state["database"].organization(organization_id) as connection:
+        found = await organizations.keys(connection, organization_id, query.after, query.size + 1)
+    return page_of(Keys, found, query.size)
 
 
-def _more_than_it_has(request: Request[Any], principal: Principal, detail: str) -> Problem:
-    return refusal(request, principal, "more_than_it_has", Problem(403, "forbidden", detail))
+def _more_than_it_has(request: AnyRequest, detail: str) -> Problem:
+    return request.refusal("more_than_it_has", Problem(403, "forbidden", detail))
 
 
-async def revoke_key(request: Request[Any]) -> Response:
+async def revoke_key(request: ApiRequest[None, RevokeQuery]) -> Revoked | None:
     """DELETE /keys/{id}?made=1: refused everywhere within five seconds; with `made` also every key that it made."""
-    organization_id, principal = await organization_of(request, "admin")
+    organization_id = request.organization_id
     key_id = request.path_params["key_id"]
-    made = request.query_params.get("made") in ("1", "true")
+    made = request.query.made
     if not is_key_id(key_id):
         raise not_found()
-    database: Database = request.state["database"]
+    database = request.state["database"]
     async with database.organization(organization_id) as connection:
         await organizations.lock(connection, organization_id)
         if made:
@@ -133,6 +167,6 @@ async def revoke_key(request: Request[Any]) -> Response:
             raise not_found()
         for one in revoked:
             after = {"id": one} if one == key_id else {"id": one, "made_by": key_id}
-            await note(connection, request, principal, organization_id, "key_revoked", after)
+            await note(connection, request, organization_id, "key_revoked", after)
         await switches.notify(connection, organization_id, CHANNEL, 0)
-    return json_response({"revoked": revoked}) if made else Response(status_code=204)
+    return Revoked(revoked) if made else None

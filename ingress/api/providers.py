@@ -4,30 +4,25 @@ from typing import Any
 from uuid import UUID
 
 import msgspec
-from starlette.requests import Request
-from starlette.responses import Response
+from msgspec import UNSET, UnsetType
 
+from providers import ConfigField, Pacing, ProviderStatus
 from providers.base import config_fields
 
 from .. import log
-from ..accounts.accounts import (
-    ChangeRefused,
-    InvalidConfiguration,
-    NewConfig,
-    NotFound,
-)
+from ..accounts.accounts import InvalidConfiguration, NewConfig
 from ..accounts.unusable import MissingPlugin
-from ..switching.manager import PluginsUnreadable
+from ..health.status import HealthShown
+from ..switching.manager import PluginsUnreadable, Reloaded
 from ..validation import ConfigData, Name, ProviderType
-from ..web.auth import authorize_platform, organization_of
-from ..web.bodies import decode_kept
-from ..web.limits import check_calls_out
-from ..web.problems import Problem, json_response, not_found, unavailable
-from .refusals import actor_of, manager_of, refusal, shown_checks, shown_config, waits
+from ..web.bodies import RequestBody, Shown, invalid
+from ..web.problems import Json, json_response, unavailable
+from . import ApiRequest
+from .refusals import CheckShown, ConfigResult, invalid_configuration, refused_as_problems, shown_checks, shown_switch
 from .status import health_of
 
 
-class ConfigureRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class ConfigureRequest(RequestBody, frozen=True, kw_only=True):
     """The body of provider/configure."""
 
     provider_type: ProviderType
@@ -35,11 +30,8 @@ class ConfigureRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     name: Name | None = None
     is_active: bool = True
 
-    def __repr__(self) -> str:
-        return f"ConfigureRequest(provider_type={self.provider_type!r})"
 
-
-class TestRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class TestRequest(RequestBody, frozen=True, kw_only=True):
     """The body of provider/test: a config by its id, or a configuration as provider/configure takes it."""
 
     __test__ = False  # not a class of tests
@@ -49,9 +41,6 @@ class TestRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     config_data: ConfigData | None = None
     name: Name | None = None
     is_active: bool = True
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}(config_id={self.config_id}, provider_type={self.provider_type!r})"
 
     @property
     def target(self) -> UUID | NewConfig:
@@ -67,103 +56,133 @@ class TestRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
                 name=self.name or self.provider_type,
                 config_data=self.config_data,
             )
-        detail = "either config_id, or provider_type and config_data"
-        raise Problem(422, "invalid_request", "The body is not valid.", errors=[("config_id", detail)])
+        raise invalid(("config_id", "must be given, or else provider_type and config_data"))
 
 
-_configure = msgspec.json.Decoder(ConfigureRequest)
-_test = msgspec.json.Decoder(TestRequest)
+class ProviderShown(Shown, frozen=True, kw_only=True):
+    """A plug-in as it describes itself, with the fields of its configuration; of one that failed the ``reason``."""
+
+    name: str
+    state: str
+    reason: str | UnsetType = UNSET
+    display_name: str | UnsetType = UNSET
+    description: str | UnsetType = UNSET
+    pricing: str | UnsetType = UNSET
+    stability: str | UnsetType = UNSET
+    official: bool | UnsetType = UNSET
+    capabilities: list[str] | UnsetType = UNSET
+    pacing: Pacing | UnsetType = UNSET
+    max_webhook_bytes: int | UnsetType = UNSET
+    hosts: list[str] | UnsetType = UNSET
+    fields: list[ConfigField] | UnsetType = UNSET
 
 
-async def list_providers(request: Request[Any]) -> Response:
+class Providers(Shown, frozen=True):
+    providers: list[ProviderShown]
+
+
+class FallbackShown(Shown, frozen=True):
+    config_id: UUID
+    provider: str
+    name: str
+
+
+class Current(Shown, frozen=True, kw_only=True):
+    """The active config; without one only ``provider`` (null) and ``status`` (`not_configured`).
+
+    ``status`` is the provider's last word on the account, ``detail`` why its plug-in cannot be used.
+    """
+
+    provider: str | None
+    status: ProviderStatus | str
+    config_id: UUID | UnsetType = UNSET
+    name: str | UnsetType = UNSET
+    state: str | UnsetType = UNSET
+    sender: str | UnsetType | None = UNSET
+    version: int | UnsetType = UNSET
+    health: HealthShown | UnsetType | None = UNSET
+    fallback: list[FallbackShown] | UnsetType = UNSET
+    config_data: dict[str, Any] | UnsetType = UNSET
+    detail: str | UnsetType = UNSET
+
+
+class ConnectionTest(Shown, frozen=True):
+    """``passed``: messages can be sent. ``webhook_url``: where the provider has to post its webhooks."""
+
+    passed: bool
+    checks: list[CheckShown]
+    webhook_url: str | UnsetType = UNSET
+
+
+async def list_providers(request: ApiRequest) -> Providers:
     """GET …/providers: every plug-in, with the fields of its configuration; failed ones with their reason."""
-    await organization_of(request, "read")
+    registry = request.state["manager"].registry
     listed = []
-    for entry in manager_of(request).list_providers():
-        shown: dict[str, Any] = {"name": entry.name, "state": entry.state}
-        if entry.reason:
-            shown["reason"] = entry.reason
+    for entry in request.state["manager"].list_providers():
+        info: dict[str, Any] = {}
         if entry.info is not None:
             info = msgspec.to_builtins(entry.info)
-            shown |= info | {"capabilities": sorted(info["capabilities"])}
-            shown["fields"] = config_fields(manager_of(request).registry.get(entry.name))
-        listed.append(shown)
-    return json_response({"providers": listed})
+            info |= {"capabilities": sorted(info["capabilities"]), "fields": config_fields(registry.get(entry.name))}
+        listed.append(
+            ProviderShown(**info | {"name": entry.name, "state": entry.state, "reason": entry.reason or UNSET})
+        )
+    return Providers(listed)
 
 
-async def reload_providers(request: Request[Any]) -> Response:
+async def reload_providers(request: ApiRequest) -> Reloaded:
     """POST …/providers/reload (platform key): plug-ins that were installed or uninstalled, in every process."""
-    principal = await authorize_platform(request)
     try:
-        found = await manager_of(request).reload_plugins()
+        found = await request.state["manager"].reload_plugins()
     except PluginsUnreadable as error:
         raise unavailable(str(error)) from None
     names = {what: sorted(each) for what, each in msgspec.structs.asdict(found).items()}
-    log.wide("plugins", outcome="reloaded", **names, actor=principal.name)
-    return json_response(found)
+    log.wide("plugins", outcome="reloaded", **names, actor=request.principal.name)
+    return found
 
 
-async def current(request: Request[Any]) -> Response:
+async def current(request: ApiRequest) -> Current:
     """GET …/provider/current: the active provider and how it is doing."""
-    organization_id, _ = await organization_of(request, "read")
-    route, status = await manager_of(request).current(organization_id)
+    manager = request.state["manager"]
+    route, status = await manager.current(request.organization_id)
     if not route.order:
-        return json_response({"provider": None, "status": "not_configured"})
+        return Current(provider=None, status="not_configured")
     active, *fallbacks = route.order
-    health = await health_of(request, organization_id)
-    return json_response(
-        {
-            "provider": active.provider_type,
-            "config_id": active.id,
-            "name": active.name,
-            "state": active.state,
-            "sender": active.sender,
-            "version": route.version,
-            "status": "error" if active.is_damaged else status or "unknown",
-            "health": health.get(active.id),
-            "fallback": [
-                {"config_id": config.id, "provider": config.provider_type, "name": config.name} for config in fallbacks
-            ],
-            "config_data": manager_of(request).masked(active.provider),
-        }
-        | ({"detail": active.provider.why} if isinstance(active.provider, MissingPlugin) else {})
+    health = await health_of(request, request.organization_id)
+    return Current(
+        provider=active.provider_type,
+        config_id=active.id,
+        name=active.name,
+        state=active.state,
+        sender=active.sender,
+        version=route.version,
+        status="error" if active.is_damaged else status or "unknown",
+        health=health.get(active.id),
+        fallback=[FallbackShown(config.id, config.provider_type, config.name) for config in fallbacks],
+        config_data=manager.masked(active.provider),
+        detail=active.provider.why if isinstance(active.provider, MissingPlugin) else UNSET,
     )
 
 
-async def configure(request: Request[Any]) -> Response:
+async def configure(request: ApiRequest[ConfigureRequest]) -> Json[ConfigResult]:
     """POST …/provider/configure: validate, test against the provider, save encrypted, set up, activate."""
-    organization_id, principal = await organization_of(request, "configure")
-    asked = await decode_kept(request, _configure)
-    check_calls_out(request, organization_id)
-    new = NewConfig(
-        provider_type=asked.provider_type, name=asked.name or asked.provider_type, config_data=asked.config_data
-    )
-    try:
-        done = await manager_of(request).configure(
-            organization_id, actor_of(request, principal), new, activate=asked.is_active
-        )
-    except InvalidConfiguration as error:
-        raise Problem(
-            400, "invalid_configuration", str(error), errors=error.errors, checks=shown_checks(list(error.checks))
-        ) from None
-    except ChangeRefused as error:
-        raise refusal(error) from None
-    state = "active" if done.changed else "configured"
-    shown = shown_config(done.config, done.version, state) | {"checks": shown_checks(done.checks)}
-    return json_response(shown | waits(done), 202 if done.waits_until else 200)
+    body = await request.decoded()
+    request.check_calls_out()
+    name = body.name or body.provider_type
+    new = NewConfig(provider_type=body.provider_type, name=name, config_data=body.config_data)
+    manager, activate = request.state["manager"], body.is_active
+    with refused_as_problems():
+        try:
+            done = await manager.configure(request.organization_id, request.actor, new, activate=activate)
+        except InvalidConfiguration as error:  # also one that its provider refused: it is not saved
+            raise invalid_configuration(error) from None
+    return json_response(*shown_switch(ConfigResult, done))
 
 
-async def test_connection(request: Request[Any]) -> Response:
+async def test_connection(request: ApiRequest[TestRequest]) -> ConnectionTest:
     """POST …/provider/test: every check of a config or configuration, with what to do about it; nothing is saved."""
-    organization_id, _ = await organization_of(request, "configure")
-    asked = await decode_kept(request, _test)
-    check_calls_out(request, organization_id)
-    try:
-        checks, webhook_url = await manager_of(request).test(organization_id, asked.target)
-    except NotFound:
-        raise not_found() from None
-    except ChangeRefused as error:
-        raise refusal(error) from None
+    body = await request.decoded()
+    request.check_calls_out()
+    with refused_as_problems():
+        checks, webhook_url = await request.state["manager"].test(request.organization_id, body.target)
     passed = all(check.passed for check in checks if check.fatal)
-    told = {"webhook_url": webhook_url} if webhook_url else {}
-    return json_response({"passed": passed, "checks": shown_checks(checks), **told})
+    return ConnectionTest(passed, shown_checks(checks), webhook_url or UNSET)

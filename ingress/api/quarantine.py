@@ -2,137 +2,168 @@
 
 from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Literal
 from uuid import UUID
 
-from starlette.requests import Request
-from starlette.responses import Response
+from msgspec import UNSET, UnsetType
 
 from providers import Malformed
 
 from ..identifiers import PLATFORM_ID, parse_id
-from ..receiving.webhooks import WebhookReceiver
-from ..storage.database import Database
 from ..storage.statements import inbound
+from ..storage.statements.inbound import QuarantinedBody, QuarantinedItem
 from ..storage.statements.retention import MAX_AGE
-from ..switching.manager import WhatsAppProviderManager
-from ..web.auth import Principal, authorize_platform, organization_of
-from ..web.bodies import id_of, limit_of, page_response
-from ..web.problems import Problem, json_response, not_found
-from ..web.waiting import Waiting, json_page
+from ..web.bodies import Paged, RequestQuery, Shown, page_of
+from ..web.problems import Problem, not_found
+from ..web.waiting import Page
+from . import ApiRequest
 from .audit import note
 
 
-async def _whose(request: Request[Any], scope: str) -> tuple[UUID, Principal, bool]:
-    """Under whose addresses it came in, who asks, and whether for what only the platform may see of it (?foreign=1).
+class QuarantineScope(RequestQuery, frozen=True):
+    """``foreign``: what only the platform may see, under the addresses of the organization, or those of apps."""
 
-    Without an organization that is what came in at the addresses of apps. Raises `Problem`.
-    """
-    if request.query_params.get("foreign") in ("1", "true"):
-        principal = await authorize_platform(request)
-        return principal.organization_id or PLATFORM_ID, principal, True
-    organization_id, principal = await organization_of(request, scope)
-    return organization_id, principal, False
+    foreign: bool = False
 
 
-def _quarantine(request: Request[Any], organization_id: UUID, foreign: bool) -> AbstractAsyncContextManager[Any]:
-    """A connection that sees the organization's, or, where *foreign*, what row-level security hides from it."""
-    database: Database = request.state["database"]
-    return database.worker() if foreign else database.organization(organization_id)
+class QuarantineQuery(Paged, frozen=True):
+    foreign: bool = False
+    state: Literal["open", "replayed", "discarded"] = "open"
+    after: UUID | None = None
 
 
-async def list_quarantine(request: Request[Any]) -> Response:
+class Quarantine(Shown, frozen=True):
+    quarantine: list[QuarantinedItem]
+    next: UUID | UnsetType = UNSET
+
+
+class QuarantineShown(Shown, frozen=True):
+    """``body`` in base64: bytes that could not be read need not be text."""
+
+    id: UUID
+    config_id: UUID
+    received_at: datetime
+    reason: str
+    state: str
+    body: bytes
+
+
+class QuarantineState(Shown, frozen=True):
+    """``open``: others have a part in it, and it stays. ``events``: how many there are now that were not."""
+
+    state: str
+    events: int | UnsetType = UNSET
+
+
+ItemRequest = ApiRequest[None, QuarantineScope]
+
+
+def _whose(request: ApiRequest[None, Any]) -> UUID:
+    """Under whose addresses it came in; of apps' without an organization, which only the platform may ask for."""
+    if request.query.foreign:
+        request.check_platform()
+        return request.principal.organization_id or PLATFORM_ID
+    return request.organization_id
+
+
+def _connection(request: ApiRequest[None, Any]) -> AbstractAsyncContextManager[Any]:
+    """One that sees the organization's, or, where foreign, what row-level security hides from it."""
+    database = request.state["database"]
+    return database.worker() if request.query.foreign else database.organization(request.organization_id)
+
+
+async def list_quarantine(request: ApiRequest[None, QuarantineQuery]) -> Quarantine:
     """GET /quarantine?state=open: bodies that could not be read; `next` is the next page's `after`."""
-    organization_id, _, foreign = await _whose(request, "read")
-    state = request.query_params.get("state", "open")
-    if state not in ("open", "replayed", "discarded"):
-        raise Problem(
-            422, "invalid_request", "A query parameter is not valid.", errors=[("state", "open, replayed or discarded")]
+    organization_id, query = _whose(request), request.query
+    async with _connection(request) as connection:
+        found = await inbound.quarantined(
+            connection, organization_id, query.state, query.after, query.size + 1, foreign=query.foreign
         )
-    after, limit = id_of(request, "after"), limit_of(request)
-    async with _quarantine(request, organization_id, foreign) as connection:
-        rows = await inbound.quarantined(connection, organization_id, state, after, limit + 1, foreign=foreign)
-    return page_response("quarantine", [dict(row) for row in rows], limit)
+    return page_of(Quarantine, found, query.size)
 
 
-async def _quarantine_item(request: Request[Any], organization_id: UUID, foreign: bool) -> Any:
+async def _item(request: ItemRequest, organization_id: UUID) -> QuarantinedBody:
     quarantine_id = parse_id(request.path_params["quarantine_id"])
     if quarantine_id is None:
         raise not_found()
-    async with _quarantine(request, organization_id, foreign) as connection:
-        row = await inbound.quarantine_item(connection, organization_id, quarantine_id, foreign=foreign)
-    if row is None:
+    async with _connection(request) as connection:
+        item = await inbound.quarantine_item(connection, organization_id, quarantine_id, foreign=request.query.foreign)
+    if item is None:
         raise not_found()
-    return row
+    return item
 
 
-async def show_quarantine(request: Request[Any]) -> Response:
+async def show_quarantine(request: ItemRequest) -> Page[QuarantineShown]:
     """GET /quarantine/{id}: with the body, base64 (bytes that could not be read need not be text)."""
-    organization_id, principal, foreign = await _whose(request, "read")
+    organization_id = _whose(request)
 
-    async def read() -> object:
-        row = await _quarantine_item(request, organization_id, foreign)
-        if foreign:  # nobody else sees it, so who looks at it is written down
-            async with _quarantine(request, organization_id, foreign) as connection, connection.transaction():
-                await note(connection, request, principal, organization_id, "quarantine_shown", _item(row))
-        return {name: row[name] for name in ("id", "config_id", "received_at", "reason", "state", "body")}
+    async def read() -> QuarantineShown:
+        item = await _item(request, organization_id)
+        if request.query.foreign:  # nobody else sees it, so who looks at it is written down
+            await _note(request, organization_id, "quarantine_shown", item)
+        return QuarantineShown(item.id, item.config_id, item.received_at, item.reason, item.state, item.body)
 
-    return json_page(request, organization_id, read)
+    return request.page(read, organization_id)
 
 
-async def replay_quarantine(request: Request[Any]) -> Response:
+async def replay_quarantine(request: ItemRequest) -> QuarantineState:
     """POST /quarantine/{id}/replay: read the body again; 409 if still nothing can be read in it."""
-    organization_id, principal, foreign = await _whose(request, "configure")
-    waiting: Waiting = request.state["waiting"]
-    async with waiting.replay(organization_id):
-        return await _replayed(request, principal, organization_id, foreign)
+    organization_id = _whose(request)
+    async with request.state["waiting"].replay(organization_id):
+        return await _replayed(request, organization_id)
 
 
-async def _replayed(request: Request[Any], principal: Principal, organization_id: UUID, foreign: bool) -> Response:
-    row = await _quarantine_item(request, organization_id, foreign)
-    if row["state"] != "open":
-        raise Problem(409, "not_open", f"It was {row['state']} already.")
-    if row["partly_taken"] and datetime.now(UTC) - row["received_at"] > MAX_AGE:
-        raise Problem(
-            409, "too_old", "Part of it was taken when it came, too long ago to be known again. It stays here."
-        )
-    manager: WhatsAppProviderManager = request.state["manager"]
-    config = await manager.receiver(organization_id, row["config_id"])
+async def _replayed(request: ItemRequest, organization_id: UUID) -> QuarantineState:
+    item = await _item(request, organization_id)
+    if item.state != "open":
+        raise _not_open(item)
+    if item.partly_taken and datetime.now(UTC) - item.received_at > MAX_AGE:
+        detail = "Part of it was taken when it came, too long ago to recognise it now. The item stays here."
+        raise Problem(409, "too_old", detail)
+    config = await request.state["manager"].receiver(organization_id, item.config_id)
     if config is None:
         raise not_found()
-    receiver: WebhookReceiver = request.state["receiver"]
     try:
-        fresh, is_whole = await receiver.replay(config, row, foreign=foreign)
+        fresh, is_whole = await request.state["receiver"].replay(config, item, foreign=request.query.foreign)
     except Malformed:
-        raise Problem(409, "still_unreadable", "Still nothing can be read in it; it stays here.") from None
+        raise Problem(409, "still_unreadable", "This release cannot read it either. The item stays here.") from None
     if not is_whole:  # in part it is about accounts that are nobody's yet
-        async with _quarantine(request, organization_id, foreign) as connection, connection.transaction():
-            after = {**_item(row), "events": fresh}
-            await note(connection, request, principal, organization_id, "quarantine_replayed", after)
-        return json_response({"state": "open", "events": fresh})
-    await _close(request, principal, organization_id, row, "replayed", foreign)
-    return json_response({"state": "replayed", "events": fresh})
+        await _note(request, organization_id, "quarantine_replayed", item, events=fresh)
+        return QuarantineState("open", fresh)
+    await _close(request, organization_id, item, "replayed")
+    return QuarantineState("replayed", fresh)
 
 
-async def discard_quarantine(request: Request[Any]) -> Response:
+async def discard_quarantine(request: ItemRequest) -> QuarantineState:
     """POST /quarantine/{id}/discard: nobody needs it."""
-    organization_id, principal, foreign = await _whose(request, "configure")
-    row = await _quarantine_item(request, organization_id, foreign)
-    if not await _close(request, principal, organization_id, row, "discarded", foreign):
-        raise Problem(409, "not_open", f"It was {row['state']} already.")
-    return json_response({"state": "discarded"})
+    organization_id = _whose(request)
+    item = await _item(request, organization_id)
+    if not await _close(request, organization_id, item, "discarded"):
+        raise _not_open(item)
+    return QuarantineState("discarded")
 
 
-async def _close(
-    request: Request[Any], principal: Principal, organization_id: UUID, row: Any, state: str, foreign: bool
-) -> bool:
+def _not_open(item: QuarantinedBody) -> Problem:
+    return Problem(409, "not_open", f"The item was {item.state} already.")
+
+
+async def _close(request: ItemRequest, organization_id: UUID, item: QuarantinedBody, state: str) -> bool:
     """False: somebody else was faster."""
-    async with _quarantine(request, organization_id, foreign) as connection, connection.transaction():
-        closed = await inbound.close_quarantined(connection, organization_id, row["id"], state, foreign=foreign)
+    async with _connection(request) as connection, connection.transaction():
+        closed = await inbound.close_quarantined(
+            connection, organization_id, item.id, state, foreign=request.query.foreign
+        )
         if closed:
-            await note(connection, request, principal, organization_id, f"quarantine_{state}", _item(row))
+            await note(connection, request, organization_id, f"quarantine_{state}", _named(item))
     return closed
 
 
-def _item(row: Any) -> dict[str, Any]:
-    return {name: row[name] for name in ("id", "config_id", "reason")}
+async def _note(
+    request: ItemRequest, organization_id: UUID, action: str, item: QuarantinedBody, **more: object
+) -> None:
+    async with _connection(request) as connection, connection.transaction():
+        await note(connection, request, organization_id, action, _named(item) | more)
+
+
+def _named(item: QuarantinedBody) -> dict[str, object]:
+    return {"id": item.id, "config_id": item.config_id, "reason": item.reason}

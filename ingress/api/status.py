@@ -1,23 +1,18 @@
-"""Live status of an organization's providers: how each is doing, as a whole and as a stream of changes."""
+"""How an organization's providers are doing, as a whole and as a stream of changes."""
 
-from collections.abc import AsyncGenerator, Callable, Sequence
-from datetime import datetime
+from collections.abc import AsyncGenerator
 from time import monotonic
-from typing import Any
 from uuid import UUID
 
 import asyncpg
 import msgspec
-from starlette.requests import Request
 
-from ..accounts.advice import WHAT_TO_DO
-from ..accounts.unusable import UNUSABLE
-from ..storage.database import Database, StoreUnavailable
+from ..health.status import HealthShown, ProvidersStatus, changes, health_shown, status_of
+from ..storage.database import StoreUnavailable
 from ..storage.statements import health
-from ..wakeups import Wakeups
-from ..web.auth import authorize, organization_of
 from ..web.problems import Problem
-from ..web.waiting import Stream, Waiting
+from ..web.waiting import Stream
+from . import AnyRequest, ApiRequest
 from .events import HEARTBEAT_S
 
 # Changes wake the stream in every process; what is known of no transaction (a breaker) is found by looking.
@@ -25,165 +20,34 @@ LOOK_S = 1.0
 
 _encode = msgspec.json.Encoder().encode
 
-# The state of a config's circuit breaker in this process, None where nothing was sent through it yet.
-BreakerOf = Callable[[UUID], str | None]
 
-
-class HealthShown(msgspec.Struct, frozen=True, omit_defaults=True):
-    """``detail`` is why, in the provider's words; ``what_to_do`` is ours. ``checked_at``: the last look."""
-
-    state: str
-    since: datetime | None = None
-    reason: str | None = None
-    detail: str | None = None
-    what_to_do: str | None = None
-    checked_at: datetime | None = None
-
-    def __repr__(self) -> str:
-        return f"HealthShown({self.state!r})"
-
-
-class ConfigShown(msgspec.Struct, frozen=True, kw_only=True):
-    """A config in the status. ``role``: active, fallback, primary (another one stands in for it), or None."""
-
-    config_id: UUID
-    provider: str
-    name: str
-    state: str
-    role: str | None
-    health: HealthShown
-    pairing: str | None
-    breaker: str | None
-
-    def __repr__(self) -> str:
-        return f"ConfigShown({self.config_id})"
-
-
-class SwitchShown(msgspec.Struct, frozen=True):
-    """The switch that is under way. ``phase``: testing, or waiting_for_pairing, which ends at ``until``."""
-
-    config_id: UUID
-    phase: str
-    until: datetime | None
-
-
-class Status(msgspec.Struct, frozen=True, kw_only=True):
-    """How an organization's providers are doing."""
-
-    version: int
-    provider: str | None
-    config_id: UUID | None
-    switching: SwitchShown | None
-    configs: list[ConfigShown]
-
-    def __repr__(self) -> str:
-        return f"Status({self.version})"
-
-
-def health_shown(row: asyncpg.Record, *, with_time: bool = False) -> HealthShown:
-    reason = row["reason"]
-    return HealthShown(
-        row["health"] or "unknown",
-        row["since"],
-        reason,
-        row["detail"],
-        WHAT_TO_DO[reason] if reason else None,
-        row["checked_at"] if with_time else None,
-    )
-
-
-def status_of(rows: Sequence[asyncpg.Record], breaker_of: BreakerOf) -> Status:
-    """The status out of an organization's configs, as the database has them: at least one row."""
-    first = rows[0]
-    rows = [row for row in rows if row["config_id"] is not None]
-    active = next((row for row in rows if row["config_id"] == first["active_config_id"]), None)
-    # One may be tested while another waits for a phone: whatever comes of the one decides on the other.
-    moving = min(
-        (row for row in rows if row["state"] == "switching"),
-        key=lambda row: row["waiting_until"] is not None,
-        default=None,
-    )
-    primary = msgspec.json.decode(first["automatic"])["primary"] if first["automatic"] else None
-
-    def role(row: asyncpg.Record) -> str | None:
-        if row is active:
-            return "active"
-        if str(row["config_id"]) == primary:
-            return "primary"
-        return "fallback" if row["config_id"] in first["fallback_config_ids"] else None
-
-    return Status(
-        version=first["version"],
-        provider=active["provider"] if active else None,
-        config_id=active["config_id"] if active else None,
-        switching=None
-        if moving is None
-        else SwitchShown(
-            moving["config_id"],
-            "waiting_for_pairing" if moving["waiting_until"] else "testing",
-            moving["waiting_until"],
-        ),
-        configs=[
-            ConfigShown(
-                config_id=row["config_id"],
-                provider=row["provider"],
-                name=row["name"],
-                state="error" if row["reason"] in UNUSABLE else row["state"],
-                role=role(row),
-                health=health_shown(row),
-                pairing=row["pairing"],
-                breaker=breaker_of(row["config_id"]),
-            )
-            for row in rows
-        ],
-    )
-
-
-def changes(former: Status, now: Status) -> dict[str, Any]:
-    """What is not as it was: fields by name; configs that changed, whole; `removed`, those that are gone."""
-    found: dict[str, Any] = {
-        name: value
-        for name in ("version", "provider", "config_id", "switching")
-        if (value := getattr(now, name)) != getattr(former, name)
-    }
-    if configs := [config for config in now.configs if config not in former.configs]:
-        found["configs"] = configs
-    here = {config.config_id for config in now.configs}
-    if removed := [config.config_id for config in former.configs if config.config_id not in here]:
-        found["removed"] = removed
-    return found
-
-
-async def health_of(request: Request[Any], organization_id: UUID) -> dict[UUID, HealthShown]:
+async def health_of(request: AnyRequest, organization_id: UUID) -> dict[UUID, HealthShown]:
     """How the account of each config is doing, with the time of the last look."""
     rows = await _rows(request, organization_id)
     return {row["config_id"]: health_shown(row, with_time=True) for row in rows if row["config_id"] is not None}
 
 
-async def stream_status(request: Request[Any]) -> Stream:
+async def stream_status(request: ApiRequest) -> Stream:
     """GET …/status: server-sent events, first `status`, the whole, then a `change` for each.
 
     `Last-Event-ID` is not needed: who comes back begins with the whole again.
     """
-    organization_id, _ = await organization_of(request, "read")
+    organization_id = request.organization_id
     stream = _stream(request, organization_id, await _status(request, organization_id))
-    waiting: Waiting = request.state["waiting"]
-    return Stream(waiting.room(organization_id), stream)
+    return Stream(request.state["waiting"].room(organization_id), stream)
 
 
-async def _rows(request: Request[Any], organization_id: UUID) -> list[asyncpg.Record]:
-    database: Database = request.state["database"]
-    async with database.organization(organization_id) as connection:
+async def _rows(request: AnyRequest, organization_id: UUID) -> list[asyncpg.Record]:
+    async with request.state["database"].organization(organization_id) as connection:
         return await health.of_organization(connection, organization_id)
 
 
-async def _status(request: Request[Any], organization_id: UUID) -> Status:
+async def _status(request: AnyRequest, organization_id: UUID) -> ProvidersStatus:
     return status_of(await _rows(request, organization_id), request.state["breaker_of"])
 
 
-async def _stream(request: Request[Any], organization_id: UUID, known: Status) -> AsyncGenerator[bytes, None]:
-    changed: Wakeups = request.state["changes"]
-    closing = request.state["closing"]
+async def _stream(request: AnyRequest, organization_id: UUID, known: ProvidersStatus) -> AsyncGenerator[bytes, None]:
+    changed, closing = request.state["changes"], request.state["closing"]
     waiter = changed.subscribe(organization_id)
     quiet_since = monotonic()
     try:
@@ -191,9 +55,9 @@ async def _stream(request: Request[Any], organization_id: UUID, known: Status) -
         while not closing.is_set():
             await changed.wait(waiter, LOOK_S)
             try:
-                await authorize(request, "read")
+                await request.authorize()
                 now = await _status(request, organization_id)
-            except Problem:  # revoked or expired: the stream ends, and its repetition is told why
+            except Problem:  # revoked or expired: the stream ends; who comes again learns why
                 return
             except StoreUnavailable:
                 now = known  # it goes on where it was when the database is back

@@ -1,42 +1,34 @@
 """Which config is active: switch, rollback, and the order of the fallbacks."""
 
-from typing import Annotated, Any
+from datetime import datetime
+from typing import Annotated, Literal, TypeAlias
 from uuid import UUID
 
 import msgspec
-from starlette.requests import Request
-from starlette.responses import Response
 
-from ..accounts.accounts import (
-    ChangeRefused,
-    NewConfig,
-    NotFound,
-)
+from ..accounts.accounts import NewConfig
+from ..switching.dry_run import Gap, Template
 from ..switching.policy import FallbackPolicy
 from ..validation import Reason
-from ..web.auth import Principal, organization_of
-from ..web.bodies import decode_kept
-from ..web.limits import check_calls_out
-from ..web.problems import Problem, json_response, not_found
+from ..web.bodies import RequestBody, Shown, invalid
+from ..web.problems import Json, json_response
+from . import AnyRequest, ApiRequest
 from .providers import TestRequest
-from .refusals import actor_of, manager_of, refusal, shown_checks, shown_config, waits
+from .refusals import CheckShown, ConfigResult, refused_as_problems, shown_checks, shown_switch
 
 Version = Annotated[int, msgspec.Meta(ge=0)]
 
 
-class SwitchRequest(TestRequest, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The body of provider/switch. ``dry_run``: tell what it would mean. ``force``: without testing it first."""
+class SwitchRequest(TestRequest, frozen=True, kw_only=True):
+    """The body of provider/switch. ``dry_run``: only what it would mean. ``force``: without testing it first."""
 
     expected_version: Version | None = None
     dry_run: bool = False
     force: bool = False
     reason: Reason | None = None
 
-    def __repr__(self) -> str:
-        return super().__repr__()
 
-
-class RollbackRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class RollbackRequest(RequestBody, frozen=True, kw_only=True):
     """The body of provider/rollback; an empty one will do."""
 
     expected_version: Version | None = None
@@ -45,7 +37,7 @@ class RollbackRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     reason: Reason | None = None
 
 
-class FallbackRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class FallbackRequest(RequestBody, frozen=True, kw_only=True):
     """The body of provider/fallback: configs in the order they are tried after the active one, and the rules.
 
     A policy takes the place of the former one as a whole; None: that stays.
@@ -55,88 +47,99 @@ class FallbackRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     policy: FallbackPolicy | None = None
 
 
-_fallback = msgspec.json.Decoder(FallbackRequest)
-_switch = msgspec.json.Decoder(SwitchRequest)
-_rollback = msgspec.json.Decoder(RollbackRequest)
+class SwitchResult(ConfigResult, frozen=True, kw_only=True):
+    """``changed`` False: it was active before, or it is not yet. ``fallback_config_ids``: from then on."""
+
+    changed: bool
+    from_config_id: UUID | None
+    fallback_config_ids: list[UUID]
 
 
-async def switch(request: Request[Any]) -> Response:
+class DryRunShown(Shown, frozen=True, kw_only=True):
+    """What a switch would mean: `Outlook`, with its checks as they are shown."""
+
+    dry_run: Literal[True] = True
+    ready: bool
+    version: int
+    from_config_id: UUID | None
+    to_config_id: UUID | None
+    provider: str
+    changed: bool
+    checks: list[CheckShown]
+    capability_gaps: list[Gap]
+    templates_missing: list[Template]
+    templates_unknown: str | None
+    sends_since: datetime
+    people_since: datetime
+    people_without_phone: int
+    sends_without_phone: int
+    in_flight: int
+    fallback_config_ids: list[UUID]
+
+
+SwitchAnswer: TypeAlias = Json[SwitchResult | DryRunShown]
+
+
+class Fallbacks(Shown, frozen=True):
+    config_ids: list[UUID]
+    policy: FallbackPolicy
+    version: int
+
+
+async def switch(request: ApiRequest[SwitchRequest]) -> SwitchAnswer:
     """POST …/provider/switch: make another config the active one, without a message lost; or, dry, what that means."""
-    organization_id, principal = await organization_of(request, "configure")
-    asked = await decode_kept(request, _switch)
+    body = await request.decoded()
     # One that is stored was tried when it was saved; and to switch to it is never refused.
-    if isinstance(target := asked.target, NewConfig) or asked.dry_run:
-        check_calls_out(request, organization_id)
-    return await _switched(request, principal, organization_id, target, asked, "switch")
+    if isinstance(target := body.target, NewConfig) or body.dry_run:
+        request.check_calls_out()
+    return await _switched(request, target, body, "switch")
 
 
-async def rollback(request: Request[Any]) -> Response:
+async def rollback(request: ApiRequest[RollbackRequest]) -> SwitchAnswer:
     """POST …/provider/rollback: return to the config that was active before; a new version."""
-    organization_id, principal = await organization_of(request, "configure")
-    asked = await decode_kept(request, _rollback)
-    if asked.dry_run:
-        check_calls_out(request, organization_id)
-    return await _switched(request, principal, organization_id, None, asked, "rollback")
+    body = await request.decoded()
+    if body.dry_run:
+        request.check_calls_out()
+    return await _switched(request, None, body, "rollback")
 
 
 async def _switched(
-    request: Request[Any],
-    principal: Principal,
-    organization_id: UUID,
-    target: UUID | NewConfig | None,
-    asked: SwitchRequest | RollbackRequest,
-    kind: str,
-) -> Response:
-    manager = manager_of(request)
-    try:
-        if asked.dry_run:
-            outlook = await manager.forecast(
-                organization_id, target, expected_version=asked.expected_version, force=asked.force
-            )
-            told = {name: getattr(outlook, name) for name in outlook.__struct_fields__}
-            return json_response({"dry_run": True, **told, "checks": shown_checks(outlook.checks)})
+    request: AnyRequest, target: UUID | NewConfig | None, body: SwitchRequest | RollbackRequest, kind: str
+) -> SwitchAnswer:
+    manager, organization_id = request.state["manager"], request.organization_id
+    expected, force = body.expected_version, body.force
+    with refused_as_problems(can_force=True):
+        if body.dry_run:
+            found = await manager.forecast(organization_id, target, expected_version=expected, force=force)
+            fields = {name: getattr(found, name) for name in found.__struct_fields__}
+            return json_response(DryRunShown(**fields | {"checks": shown_checks(found.checks)}))
         done = await manager.switch(
             organization_id,
             target,
-            actor_of(request, principal),
+            request.actor,
             kind=kind,
-            expected_version=asked.expected_version,
-            force=asked.force,
-            reason=asked.reason,
+            expected_version=expected,
+            force=force,
+            reason=body.reason,
         )
-    except NotFound:
-        raise not_found() from None
-    except ChangeRefused as error:
-        raise refusal(error, can_force=True) from None
-    return json_response(
-        shown_config(done.config, done.version, "active")
-        | {"changed": done.changed, "from_config_id": done.former_config_id}
-        | {"fallback_config_ids": done.fallback_config_ids, "checks": shown_checks(done.checks)}
-        | waits(done),
-        202 if done.waits_until else 200,
-    )
+    more = {"from_config_id": done.former_config_id, "fallback_config_ids": done.fallback_config_ids}
+    return json_response(*shown_switch(SwitchResult, done, changed=done.changed, **more))
 
 
-async def get_fallback(request: Request[Any]) -> Response:
+async def get_fallback(request: ApiRequest) -> Fallbacks:
     """GET …/provider/fallback: the order after the active config, and the policy."""
-    organization_id, _ = await organization_of(request, "read")
-    try:
-        version, order, policy = await manager_of(request).fallbacks(organization_id)
-    except NotFound:
-        raise not_found() from None
-    return json_response({"config_ids": order, "policy": policy, "version": version})
+    with refused_as_problems():
+        version, order, policy = await request.state["manager"].fallbacks(request.organization_id)
+    return Fallbacks(order, policy, version)
 
 
-async def put_fallback(request: Request[Any]) -> Response:
+async def put_fallback(request: ApiRequest[FallbackRequest]) -> Fallbacks:
     """PUT …/provider/fallback: set that order, and the policy where one is given."""
-    organization_id, principal = await organization_of(request, "configure")
-    asked = await decode_kept(request, _fallback)
-    if len(set(asked.config_ids)) != len(asked.config_ids):
-        raise Problem(422, "invalid_request", "The body is not valid.", errors=[("config_ids", "names a config twice")])
-    try:
-        version, order, policy = await manager_of(request).set_fallbacks(
-            organization_id, asked.config_ids, asked.policy, actor_of(request, principal)
+    body = await request.decoded()
+    if len(set(body.config_ids)) != len(body.config_ids):
+        raise invalid(("config_ids", "must name each config once"))
+    with refused_as_problems():
+        version, order, policy = await request.state["manager"].set_fallbacks(
+            request.organization_id, body.config_ids, body.policy, request.actor
         )
-    except NotFound:
-        raise not_found() from None
-    return json_response({"config_ids": order, "policy": policy, "version": version})
+    return Fallbacks(order, policy, version)

@@ -6,7 +6,7 @@ import math
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable
 from functools import lru_cache
 from time import monotonic
-from typing import TypeVar
+from typing import Self, TypeVar
 
 import aiohttp
 import msgspec
@@ -45,7 +45,7 @@ class Caller:
         self._session: aiohttp.ClientSession | None = None
         self._held_bytes = 0
 
-    async def __aenter__(self) -> "Caller":
+    async def __aenter__(self) -> Self:
         self._session = self._egress.session(per_host=CONNECTIONS_PER_HOST, connections=0)
         return self
 

@@ -30,6 +30,7 @@ from providers import (
 
 from ..shares import Shares
 from ..web.bodies import Disconnected
+from ..web.problems import Problem, soon
 from .driver import CONNECT_TIMEOUT_S, TRANSPORT_ERRORS, Caller, Result, transport_failure
 from .egress import Egress, InvalidUrl
 from .media_types import SNIFF_BYTES
@@ -66,8 +67,11 @@ class BrokenOff(Exception):
         self.reason = reason
 
 
-class Busy(Exception):
+class TransfersBusy(Problem):
     """The organization has as many transfers under way as it may."""
+
+    def __init__(self) -> None:
+        super().__init__(503, "unavailable", "Too many calls of the organization are under way.", headers=soon())
 
 
 class Download:
@@ -151,9 +155,9 @@ class Transfers(Caller):
 
     @contextlib.contextmanager
     def room(self, organization_id: UUID) -> Iterator[None]:
-        """One of the transfers that *organization_id* may have under way. Raises `Busy`."""
+        """One of the transfers that *organization_id* may have under way. Raises `TransfersBusy`."""
         if not self._places.take(organization_id):
-            raise Busy
+            raise TransfersBusy
         try:
             yield
         finally:

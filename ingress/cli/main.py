@@ -85,7 +85,7 @@ def main() -> None:
             case "providers":
                 _list_providers()
             case "schema":
-                from ..api.openapi import envelope_schema  # the types of the whole API come with it
+                from ..envelope import envelope_schema  # what it imports, no other command needs
 
                 sys.stdout.write(json.dumps(envelope_schema(), indent=2) + "\n")
             case "generate-key":

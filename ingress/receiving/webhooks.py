@@ -4,7 +4,7 @@ import asyncio
 import json
 import logging
 from collections import Counter
-from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
 from time import monotonic
@@ -21,7 +21,7 @@ from .. import identifiers, log, metrics
 from ..storage.database import INGEST, Database, StoreUnavailable
 from ..storage.group_commit import GroupCommit, Overloaded, RowRefused
 from ..storage.statements.health import look_soon
-from ..storage.statements.inbound import Stored, WebhookRow, store
+from ..storage.statements.inbound import QuarantinedBody, Stored, WebhookRow, store
 from ..switching.manager import Config, WhatsAppProviderManager
 from ..tracing import HEADER, trace_of
 from ..wakeups import Wakeups
@@ -187,18 +187,18 @@ class WebhookReceiver:
         else:
             self.spawn(ingestion.look_up())
 
-    async def replay(self, config: Config, item: Mapping[str, Any], *, foreign: bool) -> tuple[int, bool]:
+    async def replay(self, config: Config, item: QuarantinedBody, *, foreign: bool) -> tuple[int, bool]:
         """Read a quarantined body again with today's code; how many events were new, and whether that is all of it.
 
         What is *foreign* goes to whose it is today, and what is nobody's still stays where it is. Raises `Malformed`
         where nothing can be read in it, or it is refused still: it is in quarantine already, and stays.
         """
         url = self._manager.accounts.webhook_url(config.provider_type, "replayed")
-        hook = Webhook(method="POST", url=url, headers=json.loads(item["headers"]), body=item["body"])
+        hook = Webhook(method="POST", url=url, headers=json.loads(item.headers), body=item.body)
         events, fresh, is_whole = 0, 0, True
         # What was stale when it came, a person may insist on: it is in quarantine by itself.
-        stale = {STALE: True, FOREIGN: False}.get(item["reason"])
-        async for _, row in read_slices(self._manager, config, hook, item["received_at"], stale=stale):
+        stale = {STALE: True, FOREIGN: False}.get(item.reason)
+        async for _, row in read_slices(self._manager, config, hook, item.received_at, stale=stale):
             if foreign:
                 is_whole = is_whole and all(each.reason != FOREIGN for each in row.quarantine)
                 row = msgspec.structs.replace(row, quarantine=())

@@ -3,9 +3,8 @@
 import hashlib
 import hmac
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
-from functools import partial
 from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
 from typing import Any
 from uuid import UUID
@@ -21,7 +20,6 @@ from ..settings import Network
 from ..storage.database import Database
 from ..storage.statements import organizations
 from ..storage.vault import Vault, split_api_key
-from .bodies import headers_of
 from .limits import Limiter, per_minute
 from .problems import Problem, not_found, too_many
 from .refusals import Reason, Refusals
@@ -53,11 +51,19 @@ class Authenticator:
     """Knows keys for a few seconds, so that a revoked one stops working within them."""
 
     def __init__(
-        self, database: Database, vault: Vault, platform_key: str, requests_per_s: int = 0, failures_per_minute: int = 0
+        self,
+        database: Database,
+        vault: Vault,
+        platform_key: str,
+        *,
+        trusted: Sequence[Network] = (),
+        requests_per_s: int = 0,
+        failures_per_minute: int = 0,
     ) -> None:
         self._database = database
         self._vault = vault
         self._platform_key = platform_key
+        self._trusted = trusted
         self.requests = Limiter(1 / requests_per_s if requests_per_s else 0.0, 2 * requests_per_s)
         self.refusals = Refusals()
         self._failures = per_minute(failures_per_minute)
@@ -111,18 +117,33 @@ class Authenticator:
         key_id, secret = parts
         digest = self._vault.key_hash(secret)
         async with self._database.worker() as connection:
-            row = await organizations.key(connection, key_id)
-            if row is None or not self._vault.is_key_hash(row["secret_hash"], secret):
+            found = await organizations.key(connection, key_id)
+            if found is None or not self._vault.is_key_hash(found.secret_hash, secret):
                 self._known.drop(cached)
                 self._were_right.drop(cached)
                 self._failures.take(origin)
                 raise Unauthenticated("unknown_key", unauthorized())
-            if not hmac.compare_digest(row["secret_hash"], digest):  # made with a key that is to be let go
-                await organizations.rehash_key(connection, row["organization_id"], key_id, digest)
-        principal = Principal(key_id, row["organization_id"], frozenset(row["scopes"]), row["expires_at"])
+            if not hmac.compare_digest(found.secret_hash, digest):  # made with a key that is to be let go
+                await organizations.rehash_key(connection, found.organization_id, key_id, digest)
+        principal = Principal(key_id, found.organization_id, frozenset(found.scopes), found.expires_at)
         self._were_right.put(cached, True, RIGHT_S)
         self._known.put(cached, principal, KEY_CACHE_S)
         return principal
+
+    def address_of(self, request: Request[Any]) -> str | None:
+        """Where *request* comes from.
+
+        Behind proxies that are trusted (INGRESS_TRUSTED_PROXIES) it is the rightmost entry of X-Forwarded-For that is
+        none of them: whatever is left of it, anybody may have written.
+        """
+        if request.client is None:
+            return None
+        address, named = request.client.host, _ip(request.client.host)
+        hops = ",".join(request.headers.getlist("x-forwarded-for")).split(",")
+        while hops and named is not None and any(named in network for network in self._trusted):
+            if (named := _ip(hops.pop().strip())) is not None:
+                address = str(named)
+        return address
 
     def forget(self, organization_id: UUID) -> None:
         """A key of the organization may have been revoked: look all of them up again."""
@@ -146,83 +167,6 @@ def unauthorized() -> Problem:
 def key_in(authorization: str | None) -> str | None:
     """The key in the header *authorization*."""
     return authorization[7:].strip() if authorization is not None and authorization.startswith("Bearer ") else None
-
-
-async def authorize(request: Request[Any], scope: str) -> Principal:
-    """The principal of *request*, who has *scope*. Raises `Problem` 401, 403, 404 or 429."""
-    authenticator: Authenticator = request.state["authenticator"]
-    headers, state = headers_of(request), request.scope["state"]
-    try:
-        principal = await authenticator.principal(
-            headers.get("authorization"), headers.get("x-org-id"), partial(client_address, request)
-        )
-    except Unauthenticated as error:
-        raise refusal(request, None, error.reason, error) from None
-    if scope not in principal.scopes:
-        problem = Problem(403, "forbidden", f"This key lacks the scope {scope!r}.")
-        raise refusal(request, principal, "scope", problem)
-    if "counted" not in state:  # a stream is authorized again and again
-        state["counted"] = True
-        if (wait_s := authenticator.requests.take((principal.name, principal.organization_id))) > 0:
-            problem = too_many("This key asks too often.", wait_s)
-            raise refusal(request, principal, "too_many_requests", problem)
-    state["caller"] = principal.organization_id or PLATFORM
-    return principal
-
-
-def refusal(request: Request[Any], principal: Principal | None, reason: Reason, problem: Problem) -> Problem:
-    """*problem*, counted and logged with who asked, from where: of a key its id, and nothing that is not one."""
-    authenticator: Authenticator = request.state["authenticator"]
-    parts = split_api_key(key_in(headers_of(request).get("authorization")) or "") if principal is None else None
-    authenticator.refusals.note(
-        reason,
-        status=problem.status,
-        key=principal.name if principal else parts and parts[0],
-        organization=principal and principal.organization_id,
-        address=client_address(request),
-        route=getattr(request.scope.get("route"), "path", None),
-        request_id=request.scope["state"].get("request_id"),
-    )
-    return problem
-
-
-async def authorize_platform(request: Request[Any]) -> Principal:
-    """The platform, who makes *request*. Raises `Problem` 401, 403 or 429."""
-    principal = await authorize(request, "admin")
-    check_platform(request, principal)
-    return principal
-
-
-def check_platform(request: Request[Any], principal: Principal) -> None:
-    """Raises `Problem` 403 where *principal* is an organization's."""
-    if not principal.is_platform:
-        problem = Problem(403, "forbidden", "Only the platform key may do this.")
-        raise refusal(request, principal, "platform_only", problem)
-
-
-async def organization_of(request: Request[Any], scope: str) -> tuple[UUID, Principal]:
-    """The organization *request* acts for, and who asks. Raises `Problem`."""
-    principal = await authorize(request, scope)
-    if principal.organization_id is None:
-        raise Problem(400, "organization_missing", "The platform key needs the header X-Org-Id.")
-    return principal.organization_id, principal
-
-
-def client_address(request: Request[Any]) -> str | None:
-    """Where *request* comes from.
-
-    Behind proxies that are trusted (INGRESS_TRUSTED_PROXIES) it is the rightmost entry of X-Forwarded-For that is none
-    of them: whatever is left of it, anybody may have written.
-    """
-    if request.client is None:
-        return None
-    address, named = request.client.host, _ip(request.client.host)
-    trusted: list[Network] = request.state["settings"].trusted_networks
-    hops = ",".join(request.headers.getlist("x-forwarded-for")).split(",")
-    while hops and named is not None and any(named in network for network in trusted):
-        if (named := _ip(hops.pop().strip())) is not None:
-            address = str(named)
-    return address
 
 
 def _origin(address: str | None) -> object:

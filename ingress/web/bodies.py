@@ -1,21 +1,20 @@
 """What was sent: reading a body within bounds, decoding it, a query and headers; and pages of an answer."""
 
 from collections import Counter
-from collections.abc import Hashable, Iterable, Sequence
-from typing import Any, TypeVar
-from uuid import UUID
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from typing import Annotated, Any, TypeVar
+from urllib.parse import parse_qsl
 
 import msgspec
 from starlette.requests import Request
-from starlette.responses import Response
 from starlette.types import Receive
 
-from .. import identifiers
 from ..storage.group_commit import Overloaded
-from ..validation import DETAIL, unprintable
-from .problems import Problem, json_response
+from ..validation import DETAIL, Unlogged, once, unprintable, wrong_fields
+from .problems import Problem
 
 Value = TypeVar("Value")
+Page = TypeVar("Page")
 
 MAX_BODY_BYTES = 256 * 1024
 SMALL_BODY_BYTES = 64 * 1024
@@ -24,6 +23,18 @@ MAX_HELD_BYTES = 64 * 1024 * 1024
 MAX_SHARE_BYTES = MAX_HELD_BYTES // 4
 # Of JSON in a body: each takes some ten times what it took to write.
 MAX_VALUES = 10_000
+
+
+class RequestBody(Unlogged, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a body is decoded as."""
+
+
+class RequestQuery(Unlogged, frozen=True):
+    """What a query is decoded as."""
+
+
+class Shown(Unlogged, frozen=True):
+    """What is answered."""
 
 
 class TooLarge(Exception):
@@ -90,120 +101,101 @@ async def read_body(receive: Receive, limit_bytes: int, bodies: LargeBodies, own
         bodies.release(size, owner)
 
 
-async def decode_body(request: Request[Any], decoder: "msgspec.json.Decoder[Value]") -> Value:
-    """The request's JSON body as *decoder*'s type. Raises `Problem` 413, 415 or 422, naming the field by its path.
+async def body_of(request: Request[Any], header: dict[str, str], bodies: LargeBodies, owner: Hashable) -> bytes:
+    """The request's body, which must be JSON. Raises `Problem` 413 or 415.
 
-    To be called when it is known who asks (`auth.authorize`): nobody's body is read.
+    To be called when it is known who makes the request: nobody's body is read.
     """
-    headers = headers_of(request)
-    encoding = headers.get("content-encoding", "identity")
-    kind = headers.get("content-type", "application/json").partition(";")[0].strip().lower()
+    encoding = header.get("content-encoding", "identity")
+    kind = header.get("content-type", "application/json").partition(";")[0].strip().lower()
     if encoding != "identity" or kind not in ("application/json", ""):
         raise Problem(415, "unsupported_media_type", "The body must be plain application/json.")
     try:
-        body = await read_body(request.receive, MAX_BODY_BYTES, request.state["bodies"], request.state["caller"])
-        value = decoder.decode(body)
-        if len(body) > MAX_VALUES or b"\\u0000" in body:  # a value takes a byte or more
-            _check_values(value)
-        return value
+        return await read_body(request.receive, MAX_BODY_BYTES, bodies, owner)
     except TooLarge:
         raise Problem(413, "too_large", f"The body may have {MAX_BODY_BYTES} bytes.") from None
-    except msgspec.ValidationError as error:
-        detail, path = path_of(error)
-        raise Problem(422, "invalid_request", "The body is not valid.", errors=[(path, detail)]) from None
+
+
+def decode(body: bytes, decoder: "msgspec.json.Decoder[Value]", *, any_text: bool = False) -> Value:
+    """*body* as *decoder*'s type. Raises `Problem` 422, naming every field that is wrong by its path.
+
+    Where not *any_text*, what is kept and shown to people has no control characters; but for a configuration, which is
+    looked at with all else that may be wrong with it (`Accounts.validate`).
+    """
+    value, sent = None, None
+    try:
+        try:
+            value = decoder.decode(body)
+            if not any_text or len(body) > MAX_VALUES or b"\\u0000" in body:  # a value takes a byte or more
+                sent = msgspec.to_builtins(value)
+        except msgspec.ValidationError:
+            sent = msgspec.json.decode(body)
     except (msgspec.MsgspecError, RecursionError, UnicodeError) as error:
         raise Problem(422, "invalid_json", f"The body is no JSON: {type(error).__name__}.") from None
+    errors = [] if sent is None else list(_unstorable(sent))
+    if value is None:
+        errors += wrong_fields(sent, decoder.type)
+    if isinstance(sent, dict) and not any_text:
+        errors += [(path, DETAIL) for path in unprintable({**sent, "config_data": None})]
+    if errors or value is None:
+        raise invalid(*errors)
+    return value
 
 
-def _check_values(body: object) -> None:
-    """What no type of a body says. Raises `Problem` 422, naming the field by its path."""
-    left, count = [("", msgspec.to_builtins(body))], 0
+def invalid(*errors: tuple[str, str], what: str = "The body") -> Problem:
+    return Problem(422, "invalid_request", f"{what} is not valid.", errors=once(errors))
+
+
+def _unstorable(body: object) -> Iterator[tuple[str, str]]:
+    """What no type of a body says. Raises `Problem` where there are too many values to look at."""
+    left, count = [("", body)], 0
     while left:
         path, value = left.pop()
         count += 1
         if count > MAX_VALUES:
-            raise Problem(422, "invalid_request", "The body is not valid.", errors=[("", "has too many values")])
+            raise invalid(("", f"must have at most {MAX_VALUES} values"))
         if isinstance(value, dict):
             left += [(path, key) for key in value]
             left += [(f"{path}.{key}".lstrip("."), item) for key, item in value.items()]
         elif isinstance(value, list):
             left += [(f"{path}[{place}]", item) for place, item in enumerate(value)]
         elif isinstance(value, str) and "\0" in value:  # which PostgreSQL has no text for
-            raise Problem(422, "invalid_request", "The body is not valid.", errors=[(path, "holds U+0000")])
+            yield path, "must not hold U+0000"
 
 
-async def decode_kept(request: Request[Any], decoder: "msgspec.json.Decoder[Value]") -> Value:
-    """As `decode_body`, of what is kept and shown to people: also `Problem` 422 where a text has control characters.
-
-    But for a configuration, which is looked at with all else that may be wrong with it (`Accounts.validate`).
-    """
-    asked = await decode_body(request, decoder)
-    texts = {name: value for name, value in msgspec.to_builtins(asked).items() if name != "config_data"}
-    if errors := [(path, DETAIL) for path in unprintable(texts)]:
-        raise Problem(422, "invalid_request", "The body is not valid.", errors=errors)
-    return asked
+def decode_query(query_string: bytes, kind: type[Value]) -> Value:
+    """A query as *kind*; of a repeated parameter the last, and an empty one is none. Raises `Problem` 422."""
+    given = dict(parse_qsl(query_string.decode("latin-1")))
+    try:
+        return msgspec.convert(given, kind, strict=False)
+    except msgspec.ValidationError:
+        raise invalid(*wrong_fields(given, kind, strict=False), what="The query") from None
 
 
-def path_of(error: msgspec.ValidationError) -> tuple[str, str]:
-    """(what is wrong, path of the field) out of a decoder's message; an unknown or missing one is part of the path."""
-    detail, _, path = str(error).partition(" - at `")
-    if path.startswith("key` in `"):
-        detail, path = f"{detail} of a name", path.removeprefix("key` in `")
-    path = path.rstrip("`").removeprefix("$").lstrip(".")
-    if "field `" in detail:
-        field = detail.rpartition("field `")[2].partition("`")[0]
-        path = f"{path}.{field}".lstrip(".")
-    return detail, path
+# Of a query: no number that PostgreSQL has no bigint for.
+Number = Annotated[int, msgspec.Meta(ge=0, le=10**18 - 1)]
 
 
-def limit_of(request: Request[Any], default: int = 50, most: int = 200) -> int:
-    return max(1, min(most, int_of(request, "limit", default)))
+class Paged(RequestQuery, frozen=True):
+    """The query of a list: how many of it."""
 
+    limit: Number = 50
 
-def page_response(name: str, records: Sequence[dict[str, Any]], limit: int, cursor: str = "id") -> Response:
-    """The first *limit* of *records* as *name*; where there are more, the last one's *cursor* as ``next``."""
-    return json_response(page_of(name, records, limit, cursor))
+    @property
+    def size(self) -> int:
+        return max(1, min(200, self.limit))
 
 
 def page_of(
-    name: str, records: Sequence[dict[str, Any]], limit: int, cursor: str = "id", *, more: bool = False
-) -> dict[str, Any]:
-    """What `page_response` answers. *more*: there are more although *records* are not more than *limit*."""
-    page: dict[str, Any] = {name: records[:limit]}
-    if more or len(records) > limit:
-        page["next"] = records[:limit][-1][cursor]
-    return page
+    kind: Callable[..., Page], records: Sequence[Any], size: int, cursor: str = "id", *, more: bool = False
+) -> Page:
+    """The first *size* of *records* as *kind*; its ``next`` is the last one's *cursor* where there are more.
 
-
-def int_of(request: Request[Any], name: str, default: int) -> int:
-    """A query parameter that must be a number from 0 up. Raises `Problem` 422."""
-    text = request.query_params.get(name, "")
-    if not text:
-        return default
-    if not text.isascii() or not text.isdigit() or len(text) > 18:
-        raise Problem(422, "invalid_request", "A query parameter is not valid.", errors=[(name, "must be a number")])
-    return int(text)
-
-
-def id_of(request: Request[Any], name: str) -> UUID | None:
-    """A query parameter that must be an id; None: not given. Raises `Problem` 422."""
-    text = request.query_params.get(name)
-    found = identifiers.parse_id(text) if text else None
-    if text and found is None:
-        raise Problem(422, "invalid_request", "A query parameter is not valid.", errors=[(name, "is no id")])
-    return found
-
-
-def headers_of(request: Request[Any]) -> dict[str, str]:
-    """The headers of *request* by their names in lower case; of a repeated one the first.
-
-    Made once a request: Starlette walks through all of them for each one that is asked for.
+    *more*: there are, although *records* are not more than *size*.
     """
-    state: dict[str, Any] = request.scope["state"]
-    if "headers" not in state:
-        state["headers"] = text_of(reversed(request.scope["headers"]))
-    headers: dict[str, str] = state["headers"]
-    return headers
+    if more or len(records) > size:
+        return kind(records[:size], next=getattr(records[:size][-1], cursor))
+    return kind(records)
 
 
 class _Names(dict[bytes, str]):

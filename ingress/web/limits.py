@@ -2,13 +2,9 @@
 
 from collections.abc import Callable, Hashable
 from time import monotonic
-from typing import Any
-from uuid import UUID
-
-from starlette.requests import Request
 
 from ..cache import Cache
-from .problems import Problem, too_many
+from .problems import Problem
 
 # Of those that asked; who asked the longest ago is forgotten first, and would be let in again.
 KEPT = 20_000
@@ -49,13 +45,6 @@ def per_minute(count: int) -> Limiter:
 
 # Of a call that pages make again and again, as to show a QR code until somebody has scanned it.
 LOOK_WEIGHT = 1 / 6
-
-
-def check_calls_out(request: Request[Any], organization_id: UUID, weight: float = 1.0) -> None:
-    """Before the service calls out to where the organization says. Raises `Problem` 429 where it did so too often."""
-    limiter: Limiter = request.state["connection_tests"]
-    if (wait_s := limiter.take(organization_id, weight)) > 0:
-        raise too_many("The organization had this service call out too often: wait.", wait_s)
 
 
 def quota_reached(count: int, things: str, advice: str) -> Problem:

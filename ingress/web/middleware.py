@@ -28,7 +28,7 @@ def _response_to(error: Exception, request_id: str, *, is_begun: bool) -> Respon
     return (answer or UNEXPECTED).response(request_id)
 
 
-class Edge:
+class Middleware:
     """Gives each request an id, measures it, sets headers that are always right, and turns exceptions into answers."""
 
     def __init__(self, app: ASGIApp) -> None:

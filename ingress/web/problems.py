@@ -4,7 +4,7 @@ import logging
 import math
 import secrets
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import aiohttp
 import asyncpg
@@ -20,6 +20,8 @@ from ..storage.database import CONNECTION_ERRORS, Busy, LockLost, StoreUnavailab
 from ..storage.group_commit import Overloaded, RowRefused
 
 logger = logging.getLogger("ingress.web.problems")
+
+Answer = TypeVar("Answer")
 
 
 class Problem(Exception):
@@ -64,15 +66,27 @@ def not_found() -> Problem:
     return Problem(404, "not_found", "There is nothing here.")
 
 
+def not_configured() -> Problem:
+    return Problem(409, "provider_not_configured", "The organization has no provider: configure one first.")
+
+
+class Json(Response, Generic[Answer]):
+    """An answer in JSON."""
+
+
 def json_response(
-    value: object, status: int = 200, headers: dict[str, str] | None = None, media_type: str = "application/json"
-) -> Response:
-    return Response(msgspec.json.encode(value), status, headers, media_type)
+    value: Answer, status: int = 200, headers: dict[str, str] | None = None, media_type: str = "application/json"
+) -> Json[Answer]:
+    return Json(msgspec.json.encode(value), status, headers, media_type)
 
 
 def unavailable(detail: str, status: int = 503, code: str = "unavailable") -> Problem:
-    # Jittered, so that everybody who was refused does not come back in the same moment.
-    return Problem(status, code, detail, headers={"retry-after": str(1 + secrets.randbelow(5))})
+    return Problem(status, code, detail, headers=soon())
+
+
+def soon() -> dict[str, str]:
+    """When to try again: jittered, so that everybody who was refused does not come back in the same moment."""
+    return {"retry-after": str(1 + secrets.randbelow(5))}
 
 
 def too_many(detail: str, wait_s: float) -> Problem:

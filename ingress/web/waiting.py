@@ -6,18 +6,17 @@ its reader has all of it. Both are a tenant's to use, and nobody's to use up.
 
 import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Iterator
-from typing import Any
+from typing import Generic
 from uuid import UUID
 
 import msgspec
-from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from .. import metrics
 from ..shares import Shares
 from ..storage.statements.pages import PAGE_BYTES
-from .problems import Problem, unavailable
+from .problems import Answer, Problem, unavailable
 
 # Streams, polls and pages; and sends whose clients wait for the result. Together 600 of the 1,000 connections.
 READERS, READERS_EACH = 300, 100
@@ -98,7 +97,7 @@ class Room:
             self._held_bytes = size_bytes
 
 
-class Page(Response):
+class Page(Response, Generic[Answer]):
     """A page of JSON, in pieces: read when there is room for it, which it takes until its reader has all of it.
 
     Raises `Problem`, and answers nothing, where there is no room or *read* does.
@@ -122,10 +121,8 @@ class Page(Response):
             await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
-def json_page(request: Request[Any], organization_id: UUID, read: Callable[[], Awaitable[object]]) -> Page:
-    """What *read* gives as JSON, in the room that the organization has for it."""
-    waiting: Waiting = request.state["waiting"]
-    room = waiting.room(organization_id)
+def json_page(room: Room, read: Callable[[], Awaitable[Answer]]) -> Page[Answer]:
+    """What *read* gives as JSON, in *room*."""
 
     async def encoded() -> list[bytes]:
         await room.reserve()

@@ -288,11 +288,11 @@ async def test_apps_have_a_part_each_of_what_waits(
     """As organizations have: what floods one app leaves the others theirs."""
     shares = []
 
-    def submit(self: Any, row: Any, *, organization: Any, **_: Any) -> Any:
+    def enqueue(self: Any, row: Any, *_: Any, organization: Any, **__: Any) -> Any:
         shares.append(organization)
         raise Overloaded
 
-    monkeypatch.setattr(GroupCommit, "submit", submit)
+    monkeypatch.setattr(GroupCommit, "enqueue", enqueue)
     assert (await app.post(app.gateway.meta.inbound(tenants[0].numbers[0]).text("x"))).status == 503
     assert [str(share) for share in shares] == [app.made["id"]]
 

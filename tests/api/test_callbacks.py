@@ -15,11 +15,11 @@ import msgspec
 import pytest
 from aiohttp import web
 
-from ingress.api.openapi import Envelope
 from ingress.calls.egress import Egress
 from ingress.delivery import places, relay, standard_webhooks
 from ingress.dev.sandbox import CrmHang, CrmSlow, CrmStatus, MetaSimulator
 from ingress.dev.sandbox.standard_webhooks import problem
+from ingress.envelope import Envelope
 from ingress.settings import Settings
 from ingress.storage.database import WORKER, Database
 from ingress.storage.migration import migrate

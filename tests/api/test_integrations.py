@@ -317,10 +317,11 @@ async def test_a_missing_field_is_named(steady: Organization, name: str) -> None
 
 
 @pytest.mark.parametrize(
-    ("body", "path"),
+    ("body", "paths"),
     [
-        ({}, "provider_type"),
+        ({}, "provider_type config_data"),
         ({"provider_type": "meta_business"}, "config_data"),
+        ({"provider_type": 1, "config_data": 7, "is_active": "yes"}, "provider_type config_data is_active"),
         ({"provider_type": 1, "config_data": {}}, "provider_type"),
         ({"provider_type": "meta_business", "config_data": []}, "config_data"),
         ({"provider_type": "meta_business", "config_data": {}, "is_active": "yes"}, "is_active"),
@@ -329,10 +330,21 @@ async def test_a_missing_field_is_named(steady: Organization, name: str) -> None
     ],
     ids=str,
 )
-async def test_a_body_of_another_shape(steady: Organization, body: Any, path: str) -> None:
+async def test_a_body_of_another_shape(steady: Organization, body: Any, paths: str) -> None:
     answer = await steady.call("POST", f"{BASE}/provider/configure", body)
     assert (answer.status, answer.json["code"]) == (422, "invalid_request")
-    assert [error["path"] for error in answer.json["errors"]] == [path]
+    assert [error["path"] for error in answer.json["errors"]] == paths.split()
+
+
+async def test_every_wrong_field_of_a_configuration_is_named(steady: Organization) -> None:
+    """Missing, unknown, ill-formed, unprintable, and an address that may not be called: in one answer."""
+    data = {key: value for key, value in GOOD.items() if key != "waba_id"}
+    data |= {"phone_number_id": "x y", "app_secret": "a\u202eb", "base_url": "ftp://127.0.0.1", "colour": "blue"}
+    problem = await refused(steady, "meta_business", data)
+    found = {error["path"].removeprefix("config_data."): error["detail"] for error in problem["errors"]}
+    assert set(found) == {"waba_id", "phone_number_id", "app_secret", "base_url", "colour"}
+    assert found["waba_id"] == "is missing"
+    assert found["phone_number_id"] == "must be text of 1 to 32 characters, like 109876543210987"
 
 
 async def test_a_name_that_cannot_be_stored(steady: Organization, gateway: Gateway) -> None:

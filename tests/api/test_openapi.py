@@ -5,9 +5,15 @@ from pathlib import Path
 
 import msgspec
 
-from ingress.api.openapi import BODIES, Envelope, envelope_schema, walk
+from ingress.api.openapi import walk
+from ingress.envelope import Envelope, envelope_schema
 
 from ..gateway import Gateway, Organization
+
+
+class Nothing(msgspec.Struct):
+    """No query."""
+
 
 ROOT = Path(__file__).parents[2]
 
@@ -21,14 +27,13 @@ async def test_every_route_is_described(gateway: Gateway) -> None:
     from ingress.app import ROUTES
 
     document = (await gateway.call("GET", "/openapi.json")).json
-    handlers = set()
-    for path, method, handler in walk(ROUTES):
+    for path, method, route in walk(ROUTES):
         operation = document["paths"][path][method.lower()]
         assert operation["summary"], path
-        handlers.add(handler.__name__)
-        if method in ("POST", "PUT") and handler.__name__ in BODIES:
-            assert "requestBody" in operation
-    assert set(BODIES) <= handlers
+        assert ("requestBody" in operation) == (route.body is not None or route.file == "body"), path
+        assert ("content" in operation["responses"]["2XX"]) == bool(route.answers or route.file == "answer"), path
+        queried = {each["name"] for each in operation["parameters"] if each["in"] == "query"}
+        assert queried == {field.encode_name for field in msgspec.structs.fields(route.query or Nothing)}, path
 
 
 async def test_events_are_as_the_schema_says(organization: Organization, samples: Path) -> None:

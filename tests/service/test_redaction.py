@@ -22,7 +22,7 @@ import redis.asyncio
 import ingress
 import providers
 from ingress import log
-from ingress.api import send as messages_api
+from ingress.api import messages
 from ingress.delivery import relay
 from ingress.dev.sandbox import (
     Bare5xx,
@@ -387,10 +387,10 @@ async def test_exceptions_are_told_without_their_words(
             (audit, "trail", "/integrations/whatsapp/audit"),
             (inbound, "quarantined", "/quarantine"),
             (manager.WhatsAppProviderManager, "configs", "/integrations/whatsapp/provider/configs"),
-            (messages_api, "_record", "/messages"),
+            (messages, "_shown", "/messages"),
         ):
             with monkeypatch.context() as patch:
-                patch.setattr(target, name, broken_later if name != "_record" else broken)
+                patch.setattr(target, name, broken_later if name != "_shown" else broken)
                 answer = await drama.call("GET", path)
                 assert (answer.status, answer.json["code"]) == (500, "internal"), path
         with monkeypatch.context() as patch:

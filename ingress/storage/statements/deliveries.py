@@ -8,6 +8,7 @@ from uuid import UUID
 import asyncpg
 import msgspec
 
+from ...validation import Unlogged
 from .columns import Big, arrays, given, names
 from .events import StoredEvent
 from .pages import within
@@ -332,14 +333,14 @@ async def disable(connection: asyncpg.Connection, organization_id: UUID, url: st
     return await connection.fetchval(DISABLE, organization_id, url, reason) is not None
 
 
-class ParkedEvent(NamedTuple):
+class ParkedEvent(Unlogged, frozen=True):
     """An event that was given up."""
 
     sequence: int
     conversation_id: UUID
     attempts: int
     last_error: str | None
-    finished_at: datetime
+    finished_at: datetime | None
 
 
 PARKED = f"""

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from datetime import datetime
 from functools import cache
 from typing import Any
 from uuid import UUID
@@ -9,16 +10,13 @@ from uuid import UUID
 import asyncpg
 import msgspec
 
+from ...validation import Unlogged
+from .columns import names
 from .events import EventRow, insert_events
 from .statuses import MERGE, StatusRow, columns
 
 
-class _Row(msgspec.Struct, frozen=True):
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}(…)"
-
-
-class KeyedEvent(_Row, frozen=True):
+class KeyedEvent(Unlogged, frozen=True):
     """An event with what makes it unique in its organization, and the status it reports, if it does."""
 
     key_hash: bytes
@@ -26,7 +24,7 @@ class KeyedEvent(_Row, frozen=True):
     status: StatusRow | None
 
 
-class QuarantineRow(_Row, frozen=True):
+class QuarantineRow(Unlogged, frozen=True):
     """Something put aside: a body that cannot be read, or (``foreign_item``) an item of somebody else's account."""
 
     id: UUID
@@ -36,7 +34,7 @@ class QuarantineRow(_Row, frozen=True):
     partly_taken: bool = False
 
 
-class WebhookRow(_Row, frozen=True):
+class WebhookRow(Unlogged, frozen=True):
     """One verified webhook with everything it says."""
 
     organization_id: UUID
@@ -181,6 +179,31 @@ def _runs(values: Sequence[tuple[object, ...]], width: int) -> list[list[Any]]:
 
 # ------------------------------------------------------------------ quarantine
 
+
+class QuarantinedItem(Unlogged, frozen=True):
+    """Something that was put aside, without its body."""
+
+    id: UUID
+    config_id: UUID
+    received_at: datetime
+    reason: str
+    size_bytes: int
+    state: str
+
+
+class QuarantinedBody(Unlogged, frozen=True):
+    """The same with what came in. ``partly_taken``: the rest of it was stored then."""
+
+    id: UUID
+    config_id: UUID
+    received_at: datetime
+    reason: str
+    headers: bytes
+    body: bytes
+    state: str
+    partly_taken: bool
+
+
 LIST = """
 select id, config_id, received_at, reason, length(body) as size_bytes, state
 from quarantine
@@ -190,21 +213,23 @@ order by id limit $4"""
 
 async def quarantined(
     connection: asyncpg.Connection, organization_id: UUID, state: str, after: UUID | None, limit: int, *, foreign: bool
-) -> list[asyncpg.Record]:
-    """What was put aside, oldest first, without the bodies (organization; worker where *foreign*)."""
-    return await connection.fetch(LIST, organization_id, state, after, limit, foreign)
+) -> list[QuarantinedItem]:
+    """What was put aside, oldest first (organization; worker where *foreign*)."""
+    rows = await connection.fetch(LIST, organization_id, state, after, limit, foreign)
+    return [QuarantinedItem(**row) for row in rows]
 
 
-GET = """
-select id, config_id, received_at, reason, headers, body, state, partly_taken
+GET = f"""
+select {names(QuarantinedBody)}
 from quarantine where organization_id = $1 and id = $2 and foreign_item = $3"""
 
 
 async def quarantine_item(
     connection: asyncpg.Connection, organization_id: UUID, quarantine_id: UUID, *, foreign: bool
-) -> asyncpg.Record | None:
+) -> QuarantinedBody | None:
     """One thing that was put aside (organization; worker where *foreign*)."""
-    return await connection.fetchrow(GET, organization_id, quarantine_id, foreign)
+    row = await connection.fetchrow(GET, organization_id, quarantine_id, foreign)
+    return QuarantinedBody(*row) if row else None
 
 
 CLOSE = """

@@ -5,10 +5,42 @@ from uuid import UUID
 
 import asyncpg
 
+from ...validation import Unlogged
+from .columns import names
+
+
+class Organization(Unlogged, frozen=True):
+    id: UUID
+    name: str
+    version: int
+    created_at: datetime
+
+
+class ApiKey(Unlogged, frozen=True):
+    """A key, without anything of its secret. ``made_by``: the key that made it, None: the platform."""
+
+    id: str
+    name: str
+    scopes: list[str]
+    created_at: datetime
+    expires_at: datetime | None
+    revoked_at: datetime | None
+    made_by: str | None
+
+
+class KeySecret(Unlogged, frozen=True):
+    """What a key is known again by, and what it may do."""
+
+    organization_id: UUID
+    id: str
+    secret_hash: bytes
+    scopes: list[str]
+    expires_at: datetime | None
+
+
 ADD = "insert into organizations (id, name) values ($1, $2)"
-LIST = (
-    "select id, name, version, created_at from organizations where ($1::uuid is null or id > $1) order by id limit $2"
-)
+LIST = f"""
+select {names(Organization)} from organizations where $1::uuid is null or id > $1 order by id limit $2"""
 # Beside what is changed then, not in one statement with it: what is read after the wait must be what the one waited for
 # wrote.
 LOCK = "select from organizations where id = $1 for no key update"
@@ -20,9 +52,9 @@ async def add(connection: asyncpg.Connection, organization_id: UUID, name: str) 
     await connection.execute(ADD, organization_id, name)
 
 
-async def page(connection: asyncpg.Connection, after: UUID | None, limit: int) -> list[asyncpg.Record]:
+async def page(connection: asyncpg.Connection, after: UUID | None, limit: int) -> list[Organization]:
     """Organizations, oldest first (worker, platform only)."""
-    return await connection.fetch(LIST, after, limit)
+    return [Organization(*row) for row in await connection.fetch(LIST, after, limit)]
 
 
 async def lock(connection: asyncpg.Connection, organization_id: UUID) -> None:
@@ -72,15 +104,16 @@ async def live_keys(connection: asyncpg.Connection, organization_id: UUID) -> in
     return count
 
 
-# Without an organization: the key is what tells it.
-KEY = """
-select organization_id, id, secret_hash, scopes, expires_at from api_keys
+# Without an organization: the key is what names it.
+KEY = f"""
+select {names(KeySecret)} from api_keys
 where id = $1 and revoked_at is null and (expires_at is null or expires_at > now())"""
 
 
-async def key(connection: asyncpg.Connection, key_id: str) -> asyncpg.Record | None:
+async def key(connection: asyncpg.Connection, key_id: str) -> KeySecret | None:
     """A key that is valid now (worker)."""
-    return await connection.fetchrow(KEY, key_id)
+    row = await connection.fetchrow(KEY, key_id)
+    return KeySecret(*row) if row else None
 
 
 REHASH = "update api_keys set secret_hash = $3 where organization_id = $1 and id = $2"
@@ -91,16 +124,14 @@ async def rehash_key(connection: asyncpg.Connection, organization_id: UUID, key_
     await connection.execute(REHASH, organization_id, key_id, secret_hash)
 
 
-KEYS = """
-select id, name, scopes, created_at, expires_at, revoked_at, made_by from api_keys
+KEYS = f"""
+select {names(ApiKey)} from api_keys
 where organization_id = $1 and ($2::text is null or id > $2) order by id limit $3"""
 
 
-async def keys(
-    connection: asyncpg.Connection, organization_id: UUID, after: str | None, limit: int
-) -> list[asyncpg.Record]:
-    """The organization's keys, without anything of their secrets (organization)."""
-    return await connection.fetch(KEYS, organization_id, after, limit)
+async def keys(connection: asyncpg.Connection, organization_id: UUID, after: str | None, limit: int) -> list[ApiKey]:
+    """(organization)"""
+    return [ApiKey(*row) for row in await connection.fetch(KEYS, organization_id, after, limit)]
 
 
 REVOKE = """

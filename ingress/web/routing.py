@@ -1,0 +1,193 @@
+"""Routes that carry the types of what they take and answer, and the requests that handlers get from them."""
+
+from collections.abc import Awaitable, Callable, Iterator
+from functools import cached_property
+from types import NoneType, UnionType
+from typing import Any, Generic, Literal, TypedDict, Union, get_args, get_origin, get_type_hints
+from uuid import UUID
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route as PathRoute
+from starlette.types import Receive, Scope, Send
+from typing_extensions import TypeVar
+
+from .. import metrics
+from ..audit import Actor
+from ..storage.vault import split_api_key
+from .auth import PLATFORM, Authenticator, Principal, Unauthenticated, key_in
+from .bodies import LargeBodies, body_of, decode, decode_query, text_of
+from .limits import Limiter
+from .problems import Problem, json_response, too_many
+from .refusals import Reason
+from .waiting import Page, Waiting, json_page
+
+# What a key must have; ``platform``: it must be the platform's.
+Needs = Literal["send", "read", "configure", "admin", "platform"]
+
+
+class WebState(TypedDict):
+    """What a request's own methods find in its state."""
+
+    authenticator: Authenticator
+    bodies: LargeBodies
+    connection_tests: Limiter
+    waiting: Waiting
+
+
+StateT = TypeVar("StateT", bound=WebState)
+Body = TypeVar("Body", default=None)
+Query = TypeVar("Query", default=None)
+Answer = TypeVar("Answer")
+
+
+class ApiRequest(Request[StateT], Generic[StateT, Body, Query]):
+    """A request of the API, from somebody who may make it."""
+
+    principal: Principal
+    _is_counted = False
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send, route: "Route") -> None:
+        super().__init__(scope, receive, send)
+        self._route = route
+        # By name in lower case, of a repeated one the first: Starlette walks through all for each that is wanted.
+        self.header = text_of(reversed(scope["headers"]))
+
+    @property
+    def organization_id(self) -> UUID:
+        """The organization that it acts for. Raises `Problem` 400."""
+        if self.principal.organization_id is None:
+            raise Problem(400, "organization_missing", "The platform key needs the header X-Org-Id.")
+        return self.principal.organization_id
+
+    @property
+    def id(self) -> str:
+        request_id: str = self.scope["state"]["request_id"]
+        return request_id
+
+    @property
+    def actor(self) -> Actor:
+        return Actor(self.principal.name, self.address)
+
+    @property
+    def address(self) -> str | None:
+        """Where it comes from."""
+        return self.state["authenticator"].address_of(self)
+
+    @cached_property
+    def query(self) -> Query:
+        """Its query as the route's type. Raises `Problem` 422, naming every parameter that is wrong."""
+        query: Query = decode_query(self.scope["query_string"], self._route.query)
+        return query
+
+    async def decoded(self) -> Body:
+        """Its body as the route's type. Raises `Problem` 413, 415 or 422, naming every field that is wrong."""
+        owner = self.principal.organization_id or PLATFORM
+        sent = await body_of(self, self.header, self.state["bodies"], owner)
+        body: Body = decode(sent, self._route.decoder, any_text=self._route.any_text)
+        return body
+
+    def check_calls_out(self, weight: float = 1.0) -> None:
+        """Before the service calls out to where the organization says. Raises `Problem` 429: it did so too often."""
+        if (wait_s := self.state["connection_tests"].take(self.organization_id, weight)) > 0:
+            raise too_many("The organization had this service call out too often: wait.", wait_s)
+
+    def page(self, read: Callable[[], Awaitable[Answer]], organization_id: UUID | None = None) -> Page[Answer]:
+        """What *read* gives as JSON, in the room that the organization has for it."""
+        return json_page(self.state["waiting"].room(organization_id or self.organization_id), read)
+
+    async def authorize(self) -> None:
+        """See who makes it, and whether they may (still). Raises `Problem` 401, 403, 404 or 429."""
+        authenticator, needs = self.state["authenticator"], self._route.needs
+        headers = self.header.get("authorization"), self.header.get("x-org-id")
+        try:
+            principal = await authenticator.principal(*headers, lambda: self.address)
+        except Unauthenticated as error:
+            raise self.refusal(error.reason, error) from None
+        self.principal = principal
+        if (scope := "admin" if needs == "platform" else needs) not in principal.scopes:
+            raise self.refusal("scope", Problem(403, "forbidden", f"This key lacks the scope {scope!r}."))
+        if not self._is_counted:  # a stream is authorized again and again
+            self._is_counted = True
+            if (wait_s := authenticator.requests.take((principal.name, principal.organization_id))) > 0:
+                raise self.refusal("too_many_requests", too_many("This key makes too many requests.", wait_s))
+        if needs == "platform":
+            self.check_platform()
+
+    def check_platform(self) -> None:
+        """Raises `Problem` 403 where it is made with an organization's key."""
+        if not self.principal.is_platform:
+            raise self.refusal("platform_only", Problem(403, "forbidden", "Only the platform key may do this."))
+
+    def refusal(self, reason: Reason, problem: Problem) -> Problem:
+        """*problem*, counted and logged with who asked, from where: of a key its id, and nothing that is not one."""
+        principal = getattr(self, "principal", None)
+        parts = split_api_key(key_in(self.header.get("authorization")) or "") if principal is None else None
+        self.state["authenticator"].refusals.note(
+            reason,
+            status=problem.status,
+            key=principal.name if principal else parts and parts[0],
+            organization=principal and principal.organization_id,
+            address=self.address,
+            route=self._route.path,
+            request_id=self.id,
+        )
+        return problem
+
+
+class Route(PathRoute):
+    """A route with the types of its body, its query and its answers, as its handler's signature has them.
+
+    *needs*: what a key must have; None: no key at all. *any_text*: its body may hold line breaks and the like.
+    A handler gives the answer itself, None for one without a body (204), or a `Response`. It is called as it is: what
+    it raises the middleware turns into answers; Starlette's own wrapper around each would be a tenth of a send.
+    """
+
+    def __init__(
+        self,
+        methods: str,
+        path: str,
+        endpoint: "Callable[[ApiRequest[Any, Any, Any]], Awaitable[object]]",
+        needs: Needs | None,
+        *,
+        status: int = 200,
+        any_text: bool = False,
+        file: Literal["body", "answer"] | None = None,
+    ) -> None:
+        super().__init__(path, endpoint, methods=methods.split(", "))
+        self.needs, self.any_text, self.file = needs, any_text, file
+        self.body, self.query, self.answers = _types(endpoint)
+        self.decoder = msgspec.json.Decoder(self.body or Any)
+        metrics.VALUES["route"].add(path)
+
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            scope["served"] = path, scope["method"]  # for the metric: what there is no route for is `other`
+            request = ApiRequest[Any, Any, Any](scope, receive, send, self)
+            if needs is not None:
+                await request.authorize()
+            answer = await endpoint(request)
+            if answer is None:
+                answer = Response(status_code=204)
+            elif not isinstance(answer, Response):
+                answer = json_response(answer, status)
+            await answer(scope, receive, send)
+
+        self.app = app
+
+
+def _types(endpoint: Callable[..., object]) -> tuple[Any, Any, list[Any]]:
+    """The types of the body, the query and the answers of a handler; None: it takes no body, or no query."""
+    kinds = get_type_hints(endpoint)
+    answer, request = kinds.pop("return"), *kinds.values()
+    body, query = (None if kind is NoneType or isinstance(kind, TypeVar) else kind for kind in get_args(request)[1:])
+    return body, query, list(_answers(answer))
+
+
+def _answers(kind: Any) -> Iterator[Any]:
+    origin = get_origin(kind)
+    if origin in (Union, UnionType) or (isinstance(origin, type) and issubclass(origin, Response)):
+        for part in get_args(kind):
+            yield from _answers(part)
+    elif kind is not NoneType and not issubclass(kind, Response):
+        yield kind
