@@ -218,7 +218,7 @@ async def test_each_server_can_be_killed_and_started_alone(data: Path) -> None:
         for pid in servers.pids.values():
             os.kill(pid, signal.SIGSTOP)
         started = time.monotonic()
-    assert time.monotonic() - started < 5, "a paused server was waited for"
+    assert time.monotonic() - started < 15, "a paused server was waited for"
 
 
 async def test_servers_end_with_a_launcher_that_is_killed(data: Path) -> None:
@@ -238,7 +238,7 @@ async def test_a_second_start_is_refused(data: Path) -> None:
         started = time.monotonic()
         with pytest.raises(ServersBusy, match=f"already in use by process {first['launcher']}$"):
             EmbeddedServers(data).start()
-        assert time.monotonic() - started < 0.5
+        assert time.monotonic() - started < 5  # not the ten seconds that a dead one is waited for
         assert all(map(status, first["pids"].values()))
     with EmbeddedServers(data) as servers:
         with pytest.raises(ServersBusy, match=f"already in use by process {os.getpid()}$"):

@@ -82,7 +82,7 @@ async def number(meta: MetaSimulator) -> MetaNumber:
 
 @pytest.fixture
 async def twilio() -> AsyncIterator[TwilioSimulator]:
-    async with TwilioSimulator(seed=7, pace=Pace(speed=50, backoff_s=0.001)) as twilio:
+    async with TwilioSimulator(seed=7, pace=Pace(speed=1, backoff_s=0.001)) as twilio:
         yield twilio
 
 

@@ -144,7 +144,7 @@ async def test_a_lost_answer_is_found_again(
             first.url,
             data=first.body,
             headers=first.headers,
-            timeout=aiohttp.ClientTimeout(sock_read=0.05),
+            timeout=aiohttp.ClientTimeout(sock_read=0.25),
         )
     found = await run(provider.find_message(data))
     assert found.provider_message_id == twilio.by_tracker("gw1:M1:1")[0].sid

@@ -19,7 +19,7 @@ from ingress.dev.sandbox import (
     example_sender,
 )
 
-from .test_sandbox_faults import ANSWERS, BREAKS
+from .test_sandbox_faults import ANSWERS, BREAKS, patience_s
 from .twilio_client import Client
 
 CALLBACK = "https://gw.example.com/x?ref=gw1:M1:1"
@@ -31,7 +31,7 @@ async def test_a_broken_answer_raises(
 ) -> None:
     await twilio.script(client.sender, fault)
     with pytest.raises(error):
-        await client.send(StatusCallback=CALLBACK, timeout=0.05)
+        await client.send(StatusCallback=CALLBACK, timeout=patience_s(error))
     await twilio.settled()
     assert len(twilio.by_tracker("gw1:M1:1")) == accepted
     assert (twilio.sends[0].sid is not None) is accepted

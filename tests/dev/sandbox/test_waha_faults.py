@@ -12,12 +12,8 @@ from ingress.dev.sandbox import (
     Bare5xxAfterAccept,
     EmptyAnswer,
     ErrorCode,
-    HalfAnswer,
-    Hang,
-    HangAfterAccept,
     Refuse,
     ResetAfterAccept,
-    ResetBeforeAccept,
     Slow,
     Throttle429,
     WahaSimulator,
@@ -25,17 +21,9 @@ from ingress.dev.sandbox import (
 )
 from providers import AccountBroken, Rejected, Restricted, SendError, Text, Throttled, Uncertain
 
+from .test_sandbox_faults import BREAKS, patience_s
 from .waha_kit import Phone
 
-RESET = aiohttp.ClientOSError
-BREAKS: list[tuple[AnyFault, type[Exception], bool]] = [
-    (Hang(), aiohttp.SocketTimeoutError, False),
-    (HangAfterAccept(), aiohttp.SocketTimeoutError, True),
-    (ResetBeforeAccept(), RESET, False),
-    (ResetAfterAccept(), RESET, True),
-    (HalfAnswer(), aiohttp.ClientPayloadError, True),
-    (Slow(seconds=0.15), aiohttp.SocketTimeoutError, True),
-]
 # The answer's status, and what the adapter takes it for; None: it is an acceptance.
 ANSWERS: list[tuple[AnyFault, int, type[SendError] | None, bool]] = [
     (Accept(), 201, None, True),
@@ -63,7 +51,7 @@ async def test_a_broken_answer(phone: Phone, fault: AnyFault, error: type[Except
     """The exact exception; whether the message went out is in the ground truth alone. One send uses it up."""
     await phone.waha.script(phone.session, fault)
     with pytest.raises(error) as raised:
-        await phone.post("sendText", timeout=0.05)
+        await phone.post("sendText", timeout=patience_s(error))
     if isinstance(raised.value, aiohttp.ClientOSError):
         assert raised.value.errno == errno.ECONNRESET
     await phone.waha.settled()
