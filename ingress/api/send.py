@@ -221,11 +221,11 @@ async def _quoted(request: AnyRequest, reply_to: str | None) -> str | None:
 
 
 def _none_ready(none_ready: NoneReady) -> Problem:
-    code, why = "providers_resting", "Every provider of the organization failed lately and is skipped for now."
+    wait_s = math.ceil(none_ready.wait_s)
+    code, why = "providers_resting", f"Every provider of the organization failed lately and is skipped for {wait_s} s."
     if none_ready.unusable is not None:
         code, why = none_ready.unusable.code, none_ready.unusable.why
-    headers = {"retry-after": str(math.ceil(none_ready.wait_s))}
-    return Problem(503, code, f"{why} Nothing was sent.", headers=headers)
+    return Problem(503, code, f"{why} Nothing was sent.", headers={"retry-after": str(wait_s)})
 
 
 async def _awaited(

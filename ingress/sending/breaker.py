@@ -21,7 +21,7 @@ JITTER = 0.2
 SUCCESSES_TO_CLOSE = 3
 
 State = Literal["closed", "open", "half_open"]
-# How a call ended: `neutral` says nothing about the provider, `broken` that the account cannot send at all.
+# How a call ended: `neutral` is no sign of the provider, `broken` means that the account cannot send at all.
 Ended = Literal["ok", "failed", "neutral", "broken"]
 Permit = Literal["call", "probe"]
 
@@ -60,7 +60,7 @@ class Breaker:
 
     @property
     def wait_s(self) -> float:
-        """Seconds until a call may be made; 0: now. While another call probes, as long as it may take to be told."""
+        """Seconds until a call may be made; 0: now. While another call probes, as long as that may take."""
         if self.state == "closed":
             return 0.0
         left_s = self._until - self._clock() if self.state == "open" else 0.0
@@ -78,7 +78,7 @@ class Breaker:
         return "probe"
 
     def end_rest(self) -> None:
-        """Half open where it has rested, though nobody calls: an account that is not sent through is not left alone."""
+        """Half open where it has rested, though nobody calls: an account that is not sent through is not skipped."""
         if self.state == "open" and self.wait_s <= 0:
             self._become("half_open")
 
@@ -90,7 +90,7 @@ class Breaker:
         elif self.state == "closed" and permit == "call":
             if ended != "neutral":
                 self._count(ended == "failed")
-        # What began before it opened is late news, no probe.
+        # What began before it opened is no probe.
         elif self.state == "half_open" and permit == "probe":
             if ended == "failed":
                 self.trip()

@@ -1,7 +1,7 @@
-"""The breaker of each account, and the word to all processes that an account cannot send.
+"""The breaker of each account, and how all processes learn that an account cannot send.
 
 A process finds out about failing calls by itself, and quickly. That an account is broken is no passing trouble, so the
-first process that is told writes it down, and the others stop calling too; the first one that gets through clears it.
+first process that finds it stores it, and the others stop calling too; the first one that gets through clears it.
 """
 
 import asyncio
@@ -42,10 +42,10 @@ class Breakers:
         self._redis = redis
         self._breakers: dict[UUID, Breaker] = {}
         self._providers: dict[UUID, str] = {}
-        self._broken: set[UUID] = set()  # configs that are broken by what the database says, or is being told
-        self._telling: set[UUID] = set()
+        self._broken: set[UUID] = set()  # configs that are broken by the database, or by what is being stored
+        self._storing: set[UUID] = set()
         self._order = asyncio.Lock()
-        self._news = asyncio.Event()
+        self._notified = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> "Breakers":
@@ -81,10 +81,10 @@ class Breakers:
         self._breakers[config.id].leave(permit, ended)
         if ended == "broken" and config.id not in self._broken:
             self._broken.add(config.id)
-            self._tell(config, configs.set_broken)
+            self._store(config, configs.set_broken)
         elif ended == "ok" and config.id in self._broken:
             self._broken.discard(config.id)
-            self._tell(config, configs.clear_broken)
+            self._store(config, configs.clear_broken)
 
     def close(self, config_id: UUID) -> None:
         """The account passed a test, or is switched to without: it is called again, whatever its calls did before."""
@@ -92,8 +92,8 @@ class Breakers:
             breaker.close()
 
     def notified(self) -> None:
-        """Another process has told the database something."""
-        self._news.set()
+        """Another process has stored something."""
+        self._notified.set()
 
     def look(self) -> None:
         """Show which have rested, whether they are called or not, and forget the ones that nobody uses."""
@@ -104,15 +104,15 @@ class Breakers:
                 metrics.child(metrics.breakers, self._providers.pop(config_id), breaker.state).dec()
 
     async def sync(self) -> None:
-        """Do as the database says."""
+        """Do as the database has it."""
         async with self._order:
             async with self._database.worker() as connection:
                 rows = await configs.broken(connection)
-            said = {row["id"]: row["provider_type"] for row in rows}
-            for config_id in said.keys() - self._broken - self._telling:
+            stored = {row["id"]: row["provider_type"] for row in rows}
+            for config_id in stored.keys() - self._broken - self._storing:
                 self._broken.add(config_id)
-                self._breaker(config_id, said[config_id]).trip(broken=True)
-            for config_id in self._broken - said.keys() - self._telling:
+                self._breaker(config_id, stored[config_id]).trip(broken=True)
+            for config_id in self._broken - stored.keys() - self._storing:
                 self._broken.discard(config_id)
                 if self._breakers[config_id].broken:
                     self._breakers[config_id].close()
@@ -132,11 +132,11 @@ class Breakers:
             breaker = self._breakers[config_id] = Breaker(changed=changed)
         return breaker
 
-    def _tell(self, config: Config, write: Callable[[Any, UUID, UUID], Awaitable[None]]) -> None:
-        self._telling.add(config.id)
-        self._start(self._told(config, write))
+    def _store(self, config: Config, write: Callable[[Any, UUID, UUID], Awaitable[None]]) -> None:
+        self._storing.add(config.id)
+        self._start(self._write(config, write))
 
-    async def _told(self, config: Config, write: Callable[[Any, UUID, UUID], Awaitable[None]]) -> None:
+    async def _write(self, config: Config, write: Callable[[Any, UUID, UUID], Awaitable[None]]) -> None:
         try:
             # One after the other: what is written must not be undone by what was read before.
             async with self._order, self._database.worker() as connection:
@@ -146,7 +146,7 @@ class Breakers:
         except StoreUnavailable:
             logger.warning("the database is away; other processes find out about config %s themselves", config.id)
         finally:
-            self._telling.discard(config.id)
+            self._storing.discard(config.id)
 
     async def _sync_forever(self) -> None:
         while True:
@@ -155,12 +155,12 @@ class Breakers:
                 await self.sync()
             except StoreUnavailable:
                 logger.warning("the database is away; accounts stay as they were")
-            except Exception:  # without this loop other processes' news would never be heard again
+            except Exception:  # without this loop nothing of other processes would arrive any more
                 logger.exception("accounts cannot be read")
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(SYNC_S):
-                    await self._news.wait()
-            self._news.clear()
+                    await self._notified.wait()
+            self._notified.clear()
 
     def _start(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)

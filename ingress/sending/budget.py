@@ -22,7 +22,8 @@ class RetryBudget:
         self._tokens: Cache[Hashable, tuple[float, float]] = Cache(KEPT, clock)  # of those that are not full
 
     def first_attempt(self, key: Hashable) -> None:
-        self._add(key, SHARE)
+        if self._tokens.get(key) is not None:  # else it is full, as that of who repeats nothing always is
+            self._add(key, SHARE)
 
     def take(self, key: Hashable) -> bool:
         """Whether one more repetition is within the budget, which is charged."""
@@ -60,5 +61,5 @@ class RetryBudgets:
 
 
 def _host(config: Config) -> tuple[str, str | None]:
-    """Where its calls go, as far as a configuration says it: accounts of one provider share its host."""
+    """Where its calls go, as far as a configuration shows it: accounts of one provider share its host."""
     return config.provider_type, getattr(config.provider, "base_url", None)

@@ -35,7 +35,7 @@ class LostAnswers:
             task.cancel()
 
     async def find(self, config: Config, dispatch: Dispatch) -> MessageResult | None:
-        """The message of the last attempt as its provider has it; None where nobody can tell."""
+        """The message of the last attempt as its provider has it; None where that is not known."""
         try:
             return await self._caller.run(config.provider.find_message(message_of(config, dispatch)))
         except SendError as error:
@@ -46,7 +46,7 @@ class LostAnswers:
         return None
 
     def ask_later(self, config: Config, dispatch: Dispatch) -> None:
-        """Ask a few times, until it is found. A status may tell before."""
+        """Ask a few times, until it is found. A status may settle it before."""
         task = asyncio.create_task(self._ask(config, dispatch))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)

@@ -30,7 +30,7 @@ KEPT = 50_000
 
 
 class Turn(NamedTuple):
-    """``wait_s`` until it; longer than was accepted: it is not reserved, and ``scope`` says which line is too long."""
+    """``wait_s`` until it; longer than was accepted: it is not reserved, and ``scope`` is the line that is too long."""
 
     wait_s: float
     scope: str | None = None
@@ -79,23 +79,23 @@ class Pacer:
         now = self._clock()
         limits = self._limits(config, pacing, contact, now)
         if self._take_at_once(limits, now):
-            return self._told(config, _AT_ONCE, at_most_s)
+            return self._counted(config, _AT_ONCE, at_most_s)
         known, beyond = [], []
         for limit in limits:
             if (wait_s := self._wait_s(limit, now)) is None:
                 beyond.append(limit)
             elif wait_s > at_most_s:
-                return self._told(config, Turn(wait_s, limit.scope), at_most_s)
+                return self._counted(config, Turn(wait_s, limit.scope), at_most_s)
             else:
                 known.append(limit)
         turn, alone = _AT_ONCE, False
         if beyond:
             turn, alone = await self._beyond_share(config, contact, beyond, at_most_s)
             if turn.wait_s > at_most_s:
-                return self._told(config, turn, at_most_s)
+                return self._counted(config, turn, at_most_s)
             now = self._clock()
         wait_s = max(turn.wait_s, *(self._take(limit, now) for limit in known), 0.0)
-        return self._told(config, Turn(wait_s), at_most_s, alone)
+        return self._counted(config, Turn(wait_s), at_most_s, alone)
 
     async def throttled(self, config: Config, contact: str, error: Throttled) -> None:
         """A provider refused for now: go slower, everywhere, for a while."""
@@ -108,7 +108,7 @@ class Pacer:
             _keep(self._shrunk, (config.id,), now + SHRUNK_S, now)
             await self._redis.slow_down(config.organization_id, config.id, SHRUNK_S)
 
-    def _told(self, config: Config, turn: Turn, at_most_s: float, alone: bool = False) -> Turn:
+    def _counted(self, config: Config, turn: Turn, at_most_s: float, alone: bool = False) -> Turn:
         waits = turn.wait_s > 0
         outcome = "rejected" if turn.wait_s > at_most_s else "degraded" if alone else "delayed" if waits else "allowed"
         metrics.child(metrics.rate_limits, config.provider_type, outcome).inc()
@@ -125,7 +125,7 @@ class Pacer:
         return limits
 
     def _limit(self, key: tuple[Any, ...], every_s: float, burst: int, now: float) -> _Limit:
-        slowness = 2 if self._shrunk.get(key) else 1
+        slowness = 2 if self._shrunk and self._shrunk.get(key) else 1
         processes = self._redis.processes
         # Half of it, or one each, as long as that leaves one for all.
         own = burst // (2 * processes) or int(processes < burst)
@@ -188,7 +188,7 @@ class Pacer:
         now = self._clock()
         if reserved is None:
             return self._alone(beyond, now, at_most_s), True
-        if reserved.shrunk and beyond[0].scope == "number":  # also where another process was told
+        if reserved.shrunk and beyond[0].scope == "number":  # also where another process was refused
             _keep(self._shrunk, beyond[0].key, max(now + 1.0, self._shrunk.get(beyond[0].key) or 0.0), now)
         if reserved.wait_s <= at_most_s:
             every_s = lines[0].every_s * (2 if reserved.shrunk else 1)

@@ -11,9 +11,9 @@ import asyncpg
 import msgspec
 
 from ...validation import Unlogged
-from .columns import names
+from .columns import arrays, names
 from .events import EventRow, insert_events
-from .statuses import MERGE, StatusRow, columns
+from .statuses import StatusRow, merge
 
 
 class KeyedEvent(Unlogged, frozen=True):
@@ -86,8 +86,8 @@ def _store(statuses: bool, quarantine: bool, placed: bool = False) -> str:
         events, next_parameter = insert_events("given", "select $14::bigint as start"), 15
     parts = [_WEBHOOKS, _EVENTS, events]
     if statuses:
-        parts.append(MERGE.format(*range(next_parameter, next_parameter + 10)))
-        next_parameter += 10
+        parts.append(merge(next_parameter))
+        next_parameter += len(StatusRow._fields)
     if quarantine:
         parts.append(_QUARANTINE.format(*range(next_parameter, next_parameter + 8)))
     answer = "select sequence from stored"
@@ -141,7 +141,7 @@ async def store(connection: asyncpg.Connection, rows: Sequence[WebhookRow], star
     if start:
         arguments.append(start)
     if statuses:
-        arguments += columns(statuses)
+        arguments += arrays(statuses)
     if aside:
         arguments += [
             [row.organization_id for row, _ in aside],

@@ -1,8 +1,8 @@
 """Sends: claimed with their first attempt, fenced by the organization's version, finished with their event."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar, cast
 from uuid import UUID
 
 import asyncpg
@@ -18,7 +18,7 @@ LEASE_S = 30
 _error = msgspec.json.Decoder(ErrorInfo).decode
 
 
-class SendState(msgspec.Struct, frozen=True, kw_only=True):
+class SendState(msgspec.Struct, frozen=True):
     """A message as it stands."""
 
     id: UUID
@@ -38,7 +38,7 @@ class SendState(msgspec.Struct, frozen=True, kw_only=True):
         return f"{type(self).__name__}({self.id}, {self.state})"
 
 
-class StoredMessage(SendState, frozen=True, kw_only=True):
+class StoredMessage(SendState, frozen=True):
     """The same, and what was asked for."""
 
     conversation_id: UUID
@@ -53,11 +53,12 @@ class StoredMessage(SendState, frozen=True, kw_only=True):
 State = TypeVar("State", bound=SendState)
 
 
-def _made(kind: type[State], row: asyncpg.Record) -> State:
-    columns: dict[str, Any] = {name: row[name] for name in kind.__struct_fields__}
-    if columns["error"]:
-        columns["error"] = _error(columns["error"])
-    return kind(**columns)
+def _made(kind: type[State], columns: Iterable[Any]) -> State:
+    """*columns* are those of `names(kind)`."""
+    state = kind(*columns)
+    if stored := cast("bytes | None", state.error):
+        return msgspec.structs.replace(state, error=_error(stored))
+    return state
 
 
 class Claim(NamedTuple):
@@ -280,7 +281,7 @@ given as (
     from outcome o join finished f on f.organization_id = o.organization_id and f.id = o.message_id
     join locked l on l.organization_id = o.organization_id and l.id = o.message_id
     -- A message ends once: what is stored again, for nobody confirmed the commit, makes no second event. And a status
-    -- that came before our own answer has told more already.
+    -- that came before our own answer has reported more already.
     where o.event_type is not null and l.state <> 'done' and (f.status = o.status or o.fallback_from is not null)
 ),
 {insert_events("given")}
@@ -411,7 +412,7 @@ async def page(
 ) -> tuple[list[StoredMessage], bool]:
     """Messages, newest first, below *before*: as many as make a page; and whether there are more (organization)."""
     rows = await connection.fetch(SENT, organization_id, conversation, before, limit)
-    return [_made(StoredMessage, row) for row in rows], bool(rows) and rows[-1]["followed"] is True
+    return [_made(StoredMessage, row[:-1]) for row in rows], bool(rows) and rows[-1]["followed"] is True
 
 
 # After its time is over. Lease, hold and recovery of a send that began in its last moment are over well before.

@@ -3,12 +3,13 @@
 Every one acknowledges its message (`messages.acknowledged`). `message_statuses` holds only those without our id.
 """
 
-from collections.abc import Sequence
 from datetime import datetime
 from typing import NamedTuple
 from uuid import UUID
 
 import asyncpg
+
+from .columns import Json, Small, given
 
 
 class StatusRow(NamedTuple):
@@ -19,15 +20,11 @@ class StatusRow(NamedTuple):
     account_id: UUID
     provider_message_id: str
     value: str
-    rank: int
+    rank: Small
     occurred_at: datetime | None
-    error: bytes | None
+    error: Json | None
     message_id: UUID | None
     attempt: int | None
-
-
-def columns(rows: Sequence[StatusRow]) -> list[Sequence[object]]:
-    return list(zip(*rows, strict=True))
 
 
 # `locked` takes the messages in the order of their ids, as every statement that changes several does. A failure
@@ -78,13 +75,10 @@ settled as (
         and a.number = best.attempt and (a.class is null or a.class = 'Uncertain')
 )"""
 
-# To be formatted with the numbers of ten array parameters, one a column of StatusRow.
-MERGE = (
-    """given_status as (
-    select * from unnest(${0}::uuid[], ${1}::uuid[], ${2}::uuid[], ${3}::text[], ${4}::text[], ${5}::smallint[],
-        ${6}::timestamptz[], ${7}::json[], ${8}::uuid[], ${9}::integer[])
-        as _(organization_id, config_id, account_id, provider_message_id, value, rank, occurred_at, error, message_id, attempt)
-),
+
+def merge(first: int) -> str:
+    """CTEs that merge the statuses in the parameters from *first* on, one for each field of StatusRow, into messages."""
+    return f"""given_status as (select * from {given(StatusRow, first)}),
 known as (
     select s.organization_id, coalesce(s.message_id, m.id) as id, s.config_id, s.account_id, s.provider_message_id, s.value,
         s.rank, s.occurred_at, s.error, s.attempt
@@ -100,9 +94,9 @@ parked as (
     from known where attempt is null
     order by organization_id, account_id, provider_message_id, value
     on conflict do nothing
-),"""
-    + _APPLY
-)
+),
+{_APPLY}"""
+
 
 # Our own answer may have been stored in the very moment a status came without our correlation id: each of the two
 # transactions missed the other. So look again for a while.
