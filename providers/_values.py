@@ -102,6 +102,14 @@ def number(holder: Object, key: str) -> float:
     return read
 
 
+def place(holder: Object, latitude: str, longitude: str) -> tuple[float, float]:
+    """The two numbers under these keys as a place on earth; `Unreadable` where they are none."""
+    found = number(holder, latitude), number(holder, longitude)
+    if abs(found[0]) > 90 or abs(found[1]) > 180:
+        raise Unreadable(latitude)
+    return found
+
+
 def decimal(value: Any) -> str | None:
     """A sum or a price as decimal text: they are never floats. A float's own text has the digits that were sent."""
     try:

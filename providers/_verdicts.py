@@ -11,7 +11,8 @@ import msgspec
 
 from ._values import mail_date
 from .base import Response
-from .errors import SendError, Unavailable, Uncertain
+from .content import Action, OutboundContent
+from .errors import SendError, Unavailable, Uncertain, Unsupported
 
 Secrets = Iterable[str | None]
 
@@ -71,6 +72,15 @@ def repeatable(error: SendError) -> SendError:
 
 def unexpected_answer() -> Unavailable:
     return Unavailable("the answer is not the one documented", code="unexpected_answer")
+
+
+def unsupported(code: str, detail: str) -> Unsupported:
+    return Unsupported(detail, code=f"{code}_unsupported")
+
+
+def unsupported_kind(provider: str, content: OutboundContent | Action) -> Unsupported:
+    kind = str(content.__struct_config__.tag)
+    return unsupported(kind, f"{provider} cannot send a message of the type {kind}")
 
 
 # ---------------------------------------------------------------- times to wait

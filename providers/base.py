@@ -232,7 +232,7 @@ class WhatsAppProvider(msgspec.Struct, frozen=True, kw_only=True, metaclass=_Pro
 
         Raises `Unsupported` where none is to be had.
         """
-        raise Unsupported("this provider has no webhook to try the address with", code="probe")
+        raise Unsupported("this provider has no webhook for testing the address", code="probe")
 
     # -- operations: flows. Each may raise any SendError.
 
@@ -271,19 +271,21 @@ class WhatsAppProvider(msgspec.Struct, frozen=True, kw_only=True, metaclass=_Pro
 
     def mark_read(self, message_id: str, chat: Recipient, *, typing: bool = False) -> Flow[None]:
         """Show an inbound message of *chat* as read, and, if *typing*, that an answer is being written."""
-        raise Unsupported("this provider shows nobody what was read", code="receipts")
+        raise Unsupported("this provider sends no read receipts", code="receipts")
 
     def stop_typing(self, chat: Recipient) -> Flow[None]:
         """Show in *chat* no longer that an answer is being written. May be repeated freely."""
-        raise Unsupported("here typing ends by itself, with the answer or after a while", code="stop_typing")
+        raise Unsupported(
+            "typing ends by itself here, with the answer or after a while", code="stop_typing"
+        )
 
     def upload(self, upload: Upload) -> Flow[str]:
         """Give the provider a file to send later: its id there. May be repeated: a lost answer costs a stray file."""
-        raise Unsupported("this provider takes files by their address only", code="uploads")
+        raise Unsupported("this provider takes files only by their URL", code="uploads")
 
     def delete_media(self, media_id: str) -> Flow[None]:
         """Have the provider forget a medium."""
-        raise Unsupported("this provider keeps no files for its accounts", code="uploads")
+        raise Unsupported("this provider stores no files", code="uploads")
 
     def list_templates(self, after: str | None = None) -> Flow[TemplatePage]:
         """A page of the account's message templates: the first, or the one after *after*, its ``next``."""
@@ -291,7 +293,7 @@ class WhatsAppProvider(msgspec.Struct, frozen=True, kw_only=True, metaclass=_Pro
 
     def find_message(self, message: MessageData) -> Flow[MessageResult | None]:
         """*message* as the provider has it, where its answer was lost; None where nobody can know."""
-        raise Unsupported("this provider cannot be asked for a message", code="find_message")
+        raise Unsupported("this provider cannot look a message up", code="find_message")
 
     def find_phone(self, lid: str) -> Flow[str | None]:
         """The number (E.164) behind the hidden one *lid*; None where the provider does not know it either."""

@@ -19,6 +19,7 @@ from .._values import (
     moment,
     number,
     phone,
+    place,
     required,
     safe_filename,
     text,
@@ -112,12 +113,9 @@ def _sticker(message: Object) -> Content:
 
 
 def _location(message: Object) -> Content:
-    place = message["location"]
-    latitude, longitude = number(place, "latitude"), number(place, "longitude")
-    # The comparison also refuses NaN.
-    if not (abs(latitude) <= 90 and abs(longitude) <= 180):
-        raise Unreadable("location")
-    labels = {name: text(place, name) for name in ("name", "address", "url")}
+    location = message["location"]
+    latitude, longitude = place(location, "latitude", "longitude")
+    labels = {name: text(location, name) for name in ("name", "address", "url")}
     return Location(latitude=latitude, longitude=longitude, **labels)
 
 

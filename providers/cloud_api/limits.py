@@ -67,7 +67,7 @@ def check_upload(upload: Upload) -> None:
 
 def check_medium(medium: MediaContent) -> None:
     if not (medium.id or medium.url):
-        raise Rejected("a medium needs an id or a url", code="media_missing")
+        raise Rejected("a medium needs an id or a URL", code="media_missing")
     if medium.size_bytes is not None:
         _at_most_bytes(_MAX_BYTES[type(medium)], medium.size_bytes)
 

@@ -7,6 +7,7 @@ Source: https://developers.facebook.com/docs/whatsapp/cloud-api/reference/messag
 from typing import Any, Literal, get_args
 
 from .._values import Object, listed, phone, present, text, word
+from .._verdicts import unsupported
 from ..base import Response
 from ..content import (
     Action,
@@ -32,7 +33,7 @@ from ..content import (
     Text,
     Video,
 )
-from ..errors import Rejected, SendError, Unsupported
+from ..errors import Rejected
 from ..messages import Contact, MessageData, MessageResult, Recipient
 from . import limits
 from .errors import answer, send_error
@@ -100,11 +101,11 @@ def _check_expressible(message: MessageData) -> None:
     to, content = message.to, message.content
     in_group = to.phone is None and to.user_id is None and to.group_id is not None
     if in_group and not isinstance(content, _IN_GROUPS):
-        raise _unsupported("content_in_group", "groups take text, media, templates and pins")
+        raise unsupported("content_in_group", "groups take text, media, templates and pins")
     if not in_group and isinstance(content, Pin):
-        raise _unsupported("pin_outside_group", "only messages of groups can be pinned")
+        raise unsupported("pin_outside_group", "only messages of groups can be pinned")
     if isinstance(content, Audio | Sticker) and content.caption:
-        raise _unsupported("caption", "neither audio nor stickers have a caption")
+        raise unsupported("caption", "neither audio nor stickers have a caption")
     if isinstance(content, Interactive):
         _check_parts(content)
 
@@ -112,11 +113,11 @@ def _check_expressible(message: MessageData) -> None:
 def _check_parts(interactive: Interactive) -> None:
     action, header = interactive.action, interactive.header
     if interactive.footer is not None and isinstance(action, _WITHOUT_FOOTER):
-        raise _unsupported("footer", "this kind of message has no footer")
+        raise unsupported("footer", "this kind of message has no footer")
     if header is not None and isinstance(action, _WITHOUT_HEADER):
-        raise _unsupported("header", "this kind of message has no header")
+        raise unsupported("header", "this kind of message has no header")
     if isinstance(action, _WITH_TEXT_HEADER) and isinstance(header, MediaContent):
-        raise _unsupported("header", "the header of this kind of message is a text")
+        raise unsupported("header", "the header of this kind of message is a text")
     if isinstance(action, ProductList) and header is None:
         raise Rejected("a product list needs a header", code="header_empty")
     if interactive.body is None and not isinstance(action, Product):
@@ -128,10 +129,6 @@ _WITHOUT_HEADER = (LocationRequest, Carousel, ProductCarousel, Product, Catalog)
 _WITH_TEXT_HEADER = (ListMenu, ProductList)
 
 
-def _unsupported(code: str, detail: str) -> SendError:
-    return Unsupported(detail, code=f"{code}_unsupported")
-
-
 def _address(to: Recipient) -> Object:
     """The phone is preferred: it keeps the number visible in webhooks."""
     if to.phone is not None:
@@ -140,7 +137,7 @@ def _address(to: Recipient) -> Object:
         return {"recipient_type": "individual", "recipient": to.user_id}
     if to.group_id is not None:
         return {"recipient_type": "group", "to": to.group_id}
-    raise _unsupported("recipient", "a phone, a business-scoped user id or a group is needed")
+    raise unsupported("recipient", "a phone, a business-scoped user id or a group is needed")
 
 
 # ---------------------------------------------------------------- content

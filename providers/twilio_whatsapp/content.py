@@ -8,7 +8,7 @@ import re
 from typing import Any
 
 from .. import _json
-from .._values import Object, Unreadable, number
+from .._values import Object, place
 from ..content import (
     Audio,
     ButtonReply,
@@ -86,11 +86,7 @@ def _button_reply(fields: Fields) -> Content:
 
 
 def _location(fields: Fields) -> Content:
-    place: Object = dict(fields)
-    latitude, longitude = number(place, "Latitude"), number(place, "Longitude")
-    # The comparison also refuses NaN.
-    if not (abs(latitude) <= 90 and abs(longitude) <= 180):
-        raise Unreadable("Latitude")
+    latitude, longitude = place(dict(fields), "Latitude", "Longitude")
     return Location(latitude=latitude, longitude=longitude, name=fields.get("Label"), address=fields.get("Address"))
 
 

@@ -8,9 +8,10 @@ import hashlib
 
 from .. import _json
 from .._values import Object, listed, present, word
+from .._verdicts import unsupported, unsupported_kind
 from ..base import Response
 from ..content import Buttons, CallToAction, Interactive, ListMenu, ListRow
-from ..errors import Rejected, Unsupported
+from ..errors import Rejected
 from .errors import answer
 
 # The body, which differs from message to message, is a variable, so that one resource serves all of a kind.
@@ -21,15 +22,15 @@ _PLACEHOLDER = f"{{{{{BODY}}}}}"
 def resource(message: Interactive) -> Object:
     """The content resource for *message*, named by its digest so that it is made once; or `Unsupported`."""
     if message.header is not None:
-        raise Unsupported("such messages have no header at Twilio", code="header_unsupported")
+        raise unsupported("header", "Twilio has no header for messages with buttons or lists")
     if message.footer is not None:
-        raise Unsupported("such messages have no footer at Twilio", code="footer_unsupported")
+        raise unsupported("footer", "Twilio has no footer for messages with buttons or lists")
     kind, parts = _type_of(message)
     if not message.body:
         raise Rejected("the message needs a body", code="text_empty")
     written = _json.canonical(parts)
     if b"{{" in written:
-        raise Unsupported("only the body may have double braces: they mark variables", code="braces_unsupported")
+        raise unsupported("braces", "only the body may have double braces: they mark variables")
     types = {f"twilio/{kind}": {"body": _PLACEHOLDER, **parts}}
     digest = hashlib.sha256(kind.encode() + written).hexdigest()[:32]
     return {"friendly_name": f"gw_{digest}", "language": "en", "variables": {BODY: "text"}, "types": types}
@@ -49,11 +50,10 @@ def _type_of(message: Interactive) -> tuple[str, Object]:
         case ListMenu(button=button, sections=[section]) if section.title is None:
             return "list-picker", {"button": button, "items": [_item(row) for row in section.rows]}
         case ListMenu():
-            raise Unsupported("a list has one section without a title at Twilio", code="sections_unsupported")
+            raise unsupported("sections", "a list at Twilio has exactly one section, without a title")
         case CallToAction(title=title, url=url):
             return "call-to-action", {"actions": [{"type": "URL", "title": title, "url": url}]}
-    kind = message.action.__struct_config__.tag
-    raise Unsupported(f"this kind of message cannot be made here: {kind}", code=f"{kind}_unsupported")
+    raise unsupported_kind("Twilio", message.action)
 
 
 def _item(row: ListRow) -> Object:

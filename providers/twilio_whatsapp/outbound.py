@@ -12,9 +12,10 @@ from typing import Any
 from urllib.parse import quote, urlsplit, urlunsplit
 
 from .._values import Object, decimal, is_user_id, listed, mail_date, phone, text, word
+from .._verdicts import unsupported, unsupported_kind
 from ..base import Response
 from ..content import Audio, Contacts, Location, MediaContent, OutboundContent, Sticker, Template, Text
-from ..errors import Rejected, Unsupported
+from ..errors import Rejected
 from ..messages import Contact, MessageResult, Recipient
 from .errors import answer, send_error
 from .inbound import REFERENCE
@@ -32,7 +33,7 @@ def address(to: Recipient) -> str:
     """*to* with the channel. The phone is preferred; an id has no plus. `Unsupported` for groups and others."""
     known = to.phone or to.user_id
     if known is None:
-        raise Unsupported("a phone or a business-scoped user id is needed", code="recipient_unsupported")
+        raise unsupported("recipient", "a phone or a business-scoped user id is needed")
     return f"{CHANNEL}{known}"
 
 
@@ -50,8 +51,7 @@ def content_fields(content: OutboundContent) -> Form:
             return _location(content)
         case Template():
             return _template(content)
-    kind = content.__struct_config__.tag
-    raise Unsupported(f"Twilio cannot send this kind of message: {kind}", code=f"{kind}_unsupported")
+    raise unsupported_kind("Twilio", content)
 
 
 def prepared(content_sid: str, variables: Object) -> Form:
@@ -81,8 +81,8 @@ def status_callback(callback_url: str | None, correlation_id: str) -> Form:
 def _medium(medium: MediaContent) -> Form:
     if medium.url is None:
         if medium.id is None:
-            raise Rejected("a medium needs a url", code="media_missing")
-        raise Unsupported("Twilio fetches media from a url and keeps none for sending", code="media_id_unsupported")
+            raise Rejected("a medium needs a URL", code="media_missing")
+        raise unsupported("media_id", "Twilio fetches media from a URL, and stores none for sending")
     # With these two a caption becomes a message of its own, or is lost.
     caption = None if isinstance(medium, Audio | Sticker) else medium.caption
     return [*([("Body", caption)] if caption else []), ("MediaUrl", medium.url)]
@@ -108,7 +108,7 @@ def _decimal(degrees: float) -> str:
 def _template(template: Template) -> Form:
     """An approved template is a content resource, and its name here is that resource's SID."""
     if not template.name.startswith("HX"):
-        raise Unsupported("Twilio knows a template by its ContentSid (HX…)", code="template_name_unsupported")
+        raise unsupported("template_name", "Twilio knows a template by its ContentSid (HX…)")
     return prepared(template.name, _variables(template.components))
 
 
@@ -126,9 +126,7 @@ def _variables(components: list[Object]) -> Object:
             if name is None and in_body:
                 name = str(index)
             if name is None:
-                raise Unsupported(
-                    "parameters outside of the body need a parameter_name", code="template_parameter_unsupported"
-                )
+                raise unsupported("template_parameter", "parameters outside of the body need a parameter_name")
             variables[name] = _value(parameter)
     return variables
 
@@ -140,9 +138,7 @@ def _value(parameter: Any) -> Any:
             return parameter.get(kind)
         case "currency" | "date_time":
             return (parameter.get(kind) or {}).get("fallback_value")
-    raise Unsupported(
-        f"Twilio's templates have no parameters of this kind: {kind}", code="template_parameter_unsupported"
-    )
+    raise unsupported("template_parameter", f"Twilio's templates have no parameters of this kind: {kind}")
 
 
 # ---------------------------------------------------------------- answers

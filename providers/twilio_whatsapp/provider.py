@@ -131,7 +131,7 @@ class TwilioWhatsApp(WhatsAppProvider, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         number = phone(self.phone_number) if self.phone_number else None
         if number is None and (self.phone_number is not None or self.messaging_service_sid is None):
-            raise ValueError("phone_number is no phone number, and needed without a messaging_service_sid")
+            raise ValueError("phone_number is not a phone number; only with a messaging_service_sid may it be left out")
         for pair in (("api_key_sid", "api_key_secret"), ("shared_key_id", "shared_key_secret")):
             if [getattr(self, name) for name in pair].count(None) == 1:
                 raise ValueError(f"{' and '.join(pair)} belong together")
@@ -223,7 +223,7 @@ class TwilioWhatsApp(WhatsAppProvider, frozen=True, kw_only=True):
         """The id, or Twilio's own url, of an inbound medium. It stays until it is deleted."""
         path = media_path(media_id)
         if path is None:
-            raise Rejected("this is no medium of Twilio's", code="media_id", scope="media")
+            raise Rejected("this is not the id or the URL of a medium at Twilio", code="media_id", scope="media")
         url = f"{self._api.root}{path}"
         response = yield Request(method="GET", url=url, headers=self._api.authorization)
         if is_missing(response):
@@ -310,7 +310,7 @@ class TwilioWhatsApp(WhatsAppProvider, frozen=True, kw_only=True):
         made = yield from self._api.call(self._api.post_json(f"{self._api.host('content')}/v1/Content", wanted))
         sid = word(made, "sid")
         if sid is None:
-            raise Unavailable("the content was not made", code="unexpected_answer")
+            raise Unavailable("Twilio answered without the SID of the new content", code="unexpected_answer")
         return sid
 
     def _nothing_sent_by(self, steps: Generator[Request, Response, Result]) -> Flow[Result]:

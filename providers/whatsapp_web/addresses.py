@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 
 from .._values import Object, phone, word
-from ..errors import Unsupported
+from .._verdicts import unsupported
 from ..messages import Contact, Recipient
 
 _DEVICE = re.compile(r"[.:].*")  # `:12` is a device, `.0` an agent
@@ -173,4 +173,4 @@ def chat_of(to: Recipient) -> str:
         return lid
     if to.group_id is not None and is_group(to.group_id):
         return to.group_id
-    raise Unsupported("a phone, a hidden number (lid) or a group is needed", code="recipient_unsupported")
+    raise unsupported("recipient", "a phone, a hidden number (lid) or a group is needed")

@@ -9,7 +9,7 @@ Source: https://waha.devlike.pro/docs/how-to/receive-messages, https://waha.devl
 from typing import Any, Literal
 
 from .. import _json
-from .._values import UNREADABLE, Object, Unreadable, flag, listed, mapping, number, safe_filename, text, word
+from .._values import UNREADABLE, Object, Unreadable, flag, listed, mapping, place, safe_filename, text, word
 from ..content import (
     Audio,
     ButtonReply,
@@ -118,9 +118,9 @@ def _content(payload: Object) -> Content | None:
     message = proto(payload)
     if reaction := mapping(payload, "reaction") or mapping(message, "reactionMessage"):
         return _reaction(reaction)
-    if place := mapping(payload, "location"):
+    if location := mapping(payload, "location"):
         # The body of a place is a picture in base64.
-        return _location(place)
+        return _location(location)
     if vcards := [vcard for vcard in listed(payload, "vCards") if isinstance(vcard, str)]:
         return Contacts(contacts=[card_of(vcard) for vcard in vcards])
     if payload.get("hasMedia") is True:
@@ -137,12 +137,9 @@ def _reaction(reaction: Object) -> Content:
     return Reaction(message_id=public_id(target), emoji=text(reaction, "text") or None)
 
 
-def _location(place: Object) -> Content:
-    labels = {name: text(place, name) or None for name in ("name", "address", "url")}
-    latitude, longitude = number(place, "latitude"), number(place, "longitude")
-    # The comparison also refuses NaN.
-    if not (abs(latitude) <= 90 and abs(longitude) <= 180):
-        raise Unreadable("location")
+def _location(location: Object) -> Content:
+    labels = {name: text(location, name) or None for name in ("name", "address", "url")}
+    latitude, longitude = place(location, "latitude", "longitude")
     return Location(latitude=latitude, longitude=longitude, **labels)
 
 

@@ -8,6 +8,7 @@ from typing import Literal
 from urllib.parse import urlsplit
 
 from .._values import Object, moment, present
+from .._verdicts import unsupported, unsupported_kind
 from ..base import Response
 from ..content import (
     Audio,
@@ -25,7 +26,7 @@ from ..content import (
     Text,
     Video,
 )
-from ..errors import Rejected, SendError, Unsupported
+from ..errors import Rejected
 from ..messages import MessageData, MessageResult
 from .addresses import chat_of, chosen_id, id_in, is_group, message_id, normalized, person, serialized_id
 from .cards import contact_of
@@ -136,8 +137,7 @@ def _content(message: MessageData, chat: str) -> tuple[str, Object]:
             return _interactive(interactive, chat)
         case Template(rendered=str() as rendered) if rendered:
             return "sendText", _text(Text(body=rendered), chat)
-    kind = type(message.content).__struct_config__.tag
-    raise _unsupported(str(kind), f"WhatsApp Web cannot send a message of the type {kind}")
+    raise unsupported_kind("WhatsApp Web", message.content)
 
 
 def _text(text: Text, chat: str) -> Object:
@@ -155,7 +155,7 @@ def _text(text: Text, chat: str) -> Object:
 def _file(content: MediaContent) -> Object:
     if content.url is None:
         if content.id is not None:
-            raise _unsupported("media_id", "WhatsApp Web keeps no files: a URL is needed")
+            raise unsupported("media_id", "WhatsApp Web stores no files: a URL is needed")
         raise Rejected("a medium needs a URL", code="media_missing")
     if not content.url.lower().startswith(("http://", "https://")):
         raise Rejected("a medium needs an http or https URL", code="media_url")
@@ -173,7 +173,7 @@ def _path(url: str) -> str:
     try:
         return urlsplit(url).path
     except ValueError:
-        raise Rejected("the URL of the medium is none", code="media_url") from None
+        raise Rejected("the URL of the medium is not valid", code="media_url") from None
 
 
 def _caption(content: MediaContent) -> Object:
@@ -183,7 +183,7 @@ def _caption(content: MediaContent) -> Object:
 def _audio(audio: Audio) -> tuple[str, Object]:
     """A voice note, which the server converts where it is no Opus; other audio goes as a file: there is no call."""
     if audio.caption:
-        raise _unsupported("caption", "audio has no caption")
+        raise unsupported("caption", "audio has no caption")
     file = _file(audio)
     if audio.voice:
         return "sendVoice", {"file": file, "convert": not file["mimetype"].startswith(_SPOKEN)}
@@ -192,7 +192,7 @@ def _audio(audio: Audio) -> tuple[str, Object]:
 
 def _contacts(cards: list[Object]) -> list[Object]:
     if any(card and card.keys() <= {"id", "url", "mime_type"} for card in cards):
-        raise _unsupported("contact_file", "WhatsApp Web sends no card that is in a file")
+        raise unsupported("contact_file", "WhatsApp Web cannot send a contact card from a file")
     contacts = [contact_of(card) for card in cards]
     known = [contact for contact in contacts if contact is not None]
     if not known or len(known) < len(contacts):
@@ -210,16 +210,15 @@ def _reaction(reaction: Reaction, session: str, chat: str, own_phone: str | None
 
 def _interactive(interactive: Interactive, chat: str) -> tuple[str, Object]:
     if isinstance(interactive.header, MediaContent):
-        raise _unsupported("header", "WhatsApp Web has no header but a text")
+        raise unsupported("header", "on WhatsApp Web a header is a text")
     match interactive.action:
         case Buttons(buttons=buttons):
             return "sendText", {"text": _numbered(interactive, buttons)}
         case ListMenu() as menu:
             if is_group(chat):
-                raise _unsupported("content_in_group", "WhatsApp Web has no lists in groups")
+                raise unsupported("content_in_group", "WhatsApp Web has no lists in groups")
             return "sendList", {"message": _list(interactive, menu)}
-    kind = type(interactive.action).__struct_config__.tag
-    raise _unsupported(str(kind), f"WhatsApp Web cannot send a message of the type {kind}")
+    raise unsupported_kind("WhatsApp Web", interactive.action)
 
 
 def _numbered(interactive: Interactive, buttons: list[Button]) -> str:
@@ -246,7 +245,3 @@ def _list(interactive: Interactive, menu: ListMenu) -> Object:
             for section in menu.sections
         ],
     )
-
-
-def _unsupported(code: str, detail: str) -> SendError:
-    return Unsupported(detail, code=f"{code}_unsupported")
