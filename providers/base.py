@@ -275,9 +275,7 @@ class WhatsAppProvider(msgspec.Struct, frozen=True, kw_only=True, metaclass=_Pro
 
     def stop_typing(self, chat: Recipient) -> Flow[None]:
         """Show in *chat* no longer that an answer is being written. May be repeated freely."""
-        raise Unsupported(
-            "typing ends by itself here, with the answer or after a while", code="stop_typing"
-        )
+        raise Unsupported("typing ends by itself here, with the answer or after a while", code="stop_typing")
 
     def upload(self, upload: Upload) -> Flow[str]:
         """Give the provider a file to send later: its id there. May be repeated: a lost answer costs a stray file."""

@@ -198,32 +198,23 @@ _STATUSES: dict[str, StatusValue] = {
 def _status(change: FieldChange, item: Object) -> Event:
     if item.get("type") == "payment":
         return people.payment_status(change, item)
-    message_id, word_ = required(item, "id"), required(item, "status")
-    value = _STATUSES.get(word_)
-    key = f"{message_id}|{word_}"
-    contact = group_id = member = None
-    if item.get("recipient_type") == "group":
-        group_id = word(item, "recipient_id")
-        number, user_id = _member_ids(item)
-        if number or user_id:
-            key = f"{key}|{user_id or number}"
-            member = change.person(number, user_id, item.get("recipient_participant_parent_user_id"))
-    else:
-        contact = _recipient(change, item)
-    errors = listed(item, "errors")
+    message_id, name = required(item, "id"), required(item, "status")
+    value = _STATUSES.get(name)
+    in_group = item.get("recipient_type") == "group"
+    member, who = _member(change, item) if in_group else (None, [])
     return change.event(
         # `deleted` and `warning` are old words that change nothing, as new ones do not either.
         "message.unknown" if value is None else "message.status",
         item,
-        key=key,
+        key="|".join((message_id, name, *who)),
         at=item.get("timestamp"),
-        contact=contact,
-        group_id=group_id,
+        contact=None if in_group else _recipient(change, item),
+        group_id=word(item, "recipient_id") if in_group else None,
         status=Status(
             provider_message_id=message_id,
             value=value,
-            raw_value=word_ if value is None else None,
-            error=reported(errors[0], "W") if errors and isinstance(errors[0], dict) else None,
+            raw_value=name if value is None else None,
+            error=_status_error(item),
             pricing=_pricing(item),
             conversation=_conversation(mapping(item, "conversation")),
             participant=member,
@@ -232,16 +223,24 @@ def _status(change: FieldChange, item: Object) -> Event:
     )
 
 
+def _status_error(item: Object) -> ErrorInfo | None:
+    errors = listed(item, "errors")
+    return reported(errors[0], "W") if errors and isinstance(errors[0], dict) else None
+
+
 def _recipient(change: FieldChange, item: Object) -> Contact | None:
     parents = ("recipient_parent_user_id", "parent_recipient_user_id", "parent_user_id")
     parent = next((item[name] for name in parents if name in item), None)
     return change.person(item.get("recipient_id"), item.get("recipient_user_id"), parent)
 
 
-def _member_ids(item: Object) -> tuple[str | None, str | None]:
-    """Number and business-scoped id of the member of a group; a status about the whole group names none."""
+def _member(change: FieldChange, item: Object) -> tuple[Contact | None, list[str]]:
+    """The member of a group, also as a part of a key; a status about the whole group names none."""
     number = word(item, "recipient_participant_id") or word(item, "participant_recipient_id")
-    return number, word(item, "recipient_participant_user_id")
+    user_id = word(item, "recipient_participant_user_id")
+    who = [known for known in (user_id, number) if known][:1]
+    parent = item.get("recipient_participant_parent_user_id")
+    return change.person(number, user_id, parent) if who else None, who
 
 
 def _pricing(item: Object) -> Object | None:

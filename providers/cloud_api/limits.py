@@ -10,7 +10,9 @@ from functools import cache
 
 from ..base import Pacing, Upload
 from ..content import (
+    Action,
     Audio,
+    Button,
     Buttons,
     CallToAction,
     Carousel,
@@ -85,14 +87,13 @@ def _check_interactive(interactive: Interactive) -> None:
         _text(60, interactive.header, "header")
     elif interactive.header is not None:
         check_medium(interactive.header)
-    match interactive.action:
+    _check_action(interactive.action)
+
+
+def _check_action(action: Action) -> None:
+    match action:
         case Buttons(buttons=buttons):
-            _count(1, 3, buttons, "buttons")
-            _distinct((button.id for button in buttons), "button_id")
-            _distinct((button.title for button in buttons), "button_title")
-            for button in buttons:
-                _text(256, button.id, "button_id")
-                _text(20, button.title, "button_title")
+            _check_buttons(buttons)
         case ListMenu() as menu:
             _check_list(menu)
         case CallToAction(title=title) | VoiceCall(title=title):
@@ -112,6 +113,15 @@ def _check_interactive(interactive: Interactive) -> None:
                 _at_most(160, card.text, "card_text")
         case OrderDetails(details=details):
             _at_most(35, str(details.get("reference_id", "")), "reference_id")
+
+
+def _check_buttons(buttons: Sequence[Button]) -> None:
+    _count(1, 3, buttons, "buttons")
+    _distinct((button.id for button in buttons), "button_id")
+    _distinct((button.title for button in buttons), "button_title")
+    for button in buttons:
+        _text(256, button.id, "button_id")
+        _text(20, button.title, "button_title")
 
 
 def _check_list(menu: ListMenu) -> None:

@@ -56,25 +56,30 @@ def identity_of(item: Object) -> MessageId:
     return parts
 
 
-def people_of(item: Object, identity: MessageId) -> tuple[Contact | None, str | None]:
-    """The person at the other end, and the group. In a group nobody in particular is at the end of an own message."""
+def people_of(item: Object, identity: MessageId) -> dict[str, Any]:
+    """The person at the other end and the group, as the parts of an event."""
+    if not is_group(identity.chat):
+        return {"contact": _partner(item, identity)}
+    # At the end of an own message in a group is nobody in particular.
+    return {"contact": None if identity.from_me else _author(item, identity), "group_id": identity.chat}
+
+
+def _partner(item: Object, identity: MessageId) -> Contact | None:
     data = mapping(item, "_data")
     key, info = mapping(data, "key"), mapping(data, "Info")
-    names: tuple[Any, ...]
-    twins: tuple[Any, ...]
-    if is_group(identity.chat):
-        if identity.from_me:
-            return None, identity.chat
-        names = (item.get("participant"), identity.raw_participant, item.get("author"), key.get("participant"))
-        twins = (key.get("participantAlt"), key.get("participantPn"), info.get("SenderAlt"))
-    else:
-        names = (identity.chat,)
-        # In an own message the sender's twin would be our own number.
-        ours = info.get("RecipientAlt") if identity.from_me else info.get("SenderAlt")
-        twins = (key.get("remoteJidAlt"), key.get("senderPn"), ours)
+    # In an own message the sender's twin would be our own number.
+    ours = info.get("RecipientAlt") if identity.from_me else info.get("SenderAlt")
+    twins = map(jid, (key.get("remoteJidAlt"), key.get("senderPn"), ours))
+    return person(jid(identity.chat), *twins, name=None if identity.from_me else _name(data))
+
+
+def _author(item: Object, identity: MessageId) -> Contact | None:
+    data = mapping(item, "_data")
+    key, info = mapping(data, "key"), mapping(data, "Info")
+    names = (item.get("participant"), identity.raw_participant, item.get("author"), key.get("participant"))
     shown = next((address for name in names if (address := jid(name))), None)
-    name = None if identity.from_me else _name(data)
-    return person(shown, *map(jid, twins), name=name), identity.chat if is_group(identity.chat) else None
+    twins = map(jid, (key.get("participantAlt"), key.get("participantPn"), info.get("SenderAlt")))
+    return person(shown, *twins, name=_name(data))
 
 
 def _name(data: Object) -> str | None:

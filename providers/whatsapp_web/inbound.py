@@ -4,13 +4,13 @@ Source: https://waha.devlike.pro/docs/how-to/events, https://waha.devlike.pro/do
     and the webhooks in tests/samples/whatsapp_web.
 """
 
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
 from .. import _json
 from .._values import UNREADABLE, Object, Unreadable, listed, mapping, moment, present, text, word
-from ..content import PollVote, UnknownContent
+from ..content import Content, PollVote, UnknownContent
 from ..errors import Malformed
 from ..messages import Event, EventType, Message
 from . import receipts, updates
@@ -58,15 +58,8 @@ def _message(delivery: Delivery) -> Event:
     item = delivery.item
     identity = identity_of(item)
     key = delivery.key("message", identity.bare)
-    if kind := _kind_of_chat(identity.chat):
-        details = present(message_id=identity.public, chat_id=identity.chat, text=text(item, "body") or None)
-        author = person(jid(item.get("participant")) or jid(identity.raw_participant))
-        return delivery.update(
-            kind, delivery.payload, key=key, at=item.get("timestamp"), details=details, contact=author
-        )
-    if is_protocol(item):
-        details = present(message_id=identity.public, raw_type=raw_type(item))
-        return delivery.update("protocol_message", delivery.payload, key=key, at=item.get("timestamp"), details=details)
+    if aside := _not_of_a_conversation(item, identity):
+        return delivery.update(item=delivery.payload, key=key, at=item.get("timestamp"), **aside)
     content = content_of(item)
     forwarded, frequently = forwarding(item)
     message = Message(
@@ -77,17 +70,31 @@ def _message(delivery: Delivery) -> Event:
         frequently_forwarded=frequently,
         errors=media_errors(item),
     )
-    type_: EventType = "message.unknown" if isinstance(content, UnknownContent) else "message.received"
-    event = _message_event(delivery, item, type_, message, key)
+    event = _message_event(delivery, item, _type_of(content), message, key)
     if identity.from_me and (correlation_id := correlation_in(identity.bare)) is not None:
         return msgspec.structs.replace(event, correlation_id=correlation_id)
     return event
 
 
+def _type_of(content: Content) -> EventType:
+    return "message.unknown" if isinstance(content, UnknownContent) else "message.received"
+
+
+def _not_of_a_conversation(item: Object, identity: MessageId) -> dict[str, Any] | None:
+    """What the account update of a story, a newsletter or a message among clients has; None for all others."""
+    if kind := _kind_of_chat(identity.chat):
+        details = present(message_id=identity.public, chat_id=identity.chat, text=text(item, "body") or None)
+        author = person(jid(item.get("participant")) or jid(identity.raw_participant))
+        return {"kind": kind, "details": details, "contact": author}
+    if is_protocol(item):
+        details = present(message_id=identity.public, raw_type=raw_type(item))
+        return {"kind": "protocol_message", "details": details}
+    return None
+
+
 def _message_event(delivery: Delivery, item: Object, type_: EventType, message: Message, key: str) -> Event:
     """An event of somebody who did something, which *item* describes; an echo where that was us."""
     identity = identity_of(item)
-    contact, group_id = people_of(item, identity)
     if identity.from_me:
         type_, message = "message.echo", msgspec.structs.replace(message, source=_source(item))
     return delivery.event(
@@ -95,8 +102,7 @@ def _message_event(delivery: Delivery, item: Object, type_: EventType, message: 
         delivery.payload,
         key=key,
         at=item.get("timestamp"),
-        contact=contact,
-        group_id=group_id,
+        **people_of(item, identity),
         reported_at=moment(delivery.time),
         message=message,
     )
@@ -129,8 +135,8 @@ def _reaction(delivery: Delivery) -> Event:
     identity = identity_of(item)
     content = content_of(item)
     message = Message(provider_message_id=identity.public, content=content)
-    type_: EventType = "message.unknown" if isinstance(content, UnknownContent) else "message.received"
-    return _message_event(delivery, item, type_, message, delivery.key("message.reaction", identity.bare))
+    key = delivery.key("message.reaction", identity.bare)
+    return _message_event(delivery, item, _type_of(content), message, key)
 
 
 def _edited(delivery: Delivery) -> Event:

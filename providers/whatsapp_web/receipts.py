@@ -8,7 +8,7 @@ from typing import Any
 
 from .._values import Object, mapping, text
 from ..messages import Contact, Event, Status, StatusValue
-from .addresses import MessageId, correlation_in, jid, person
+from .addresses import MessageId, correlation_in, is_group, jid, person
 from .delivery import Delivery, Reader, identity_of, people_of
 from .errors import reported
 
@@ -28,7 +28,6 @@ def _ack(delivery: Delivery) -> Event:
     item = delivery.item
     identity = identity_of(item)
     name = text(item, "ackName") or _ack_name(item.get("ack"))
-    contact, group_id = people_of(item, identity)
     if not identity.from_me:
         # We read it on another device: nothing that was sent changes.
         return delivery.update(
@@ -36,10 +35,9 @@ def _ack(delivery: Delivery) -> Event:
             delivery.payload,
             key=delivery.key("ack", identity.bare, name),
             details={"message_id": identity.public, "ack": name},
-            contact=contact,
-            group_id=group_id,
+            **people_of(item, identity),
         )
-    member = _member(delivery, item, identity) if group_id else None
+    member = _member(delivery, item, identity) if is_group(identity.chat) else None
     value = _STATUSES.get(name)
     error = mapping(item, "error")
     who = [member.phone or member.lid or ""] if member else []
@@ -48,8 +46,7 @@ def _ack(delivery: Delivery) -> Event:
         "message.unknown" if value is None else "message.status",
         delivery.payload,
         key=delivery.key("ack", identity.bare, name, *who),
-        contact=contact,
-        group_id=group_id,
+        **people_of(item, identity),
         status=Status(
             provider_message_id=identity.public,
             value=value,

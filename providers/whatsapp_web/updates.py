@@ -56,15 +56,13 @@ def _waiting(delivery: Delivery) -> Event:
     """A message that cannot be decrypted yet: the message itself may follow, with the same id."""
     item = delivery.item
     identity = identity_of(item)
-    contact, group_id = people_of(item, identity)
     return delivery.update(
         "message_waiting",
         delivery.payload,
         key=delivery.key("message.waiting", identity.bare),
         at=item.get("timestamp"),
         details={"message_id": identity.public},
-        contact=contact,
-        group_id=group_id,
+        **people_of(item, identity),
     )
 
 
@@ -72,7 +70,6 @@ def _failed_vote(delivery: Delivery) -> Event:
     """A vote that could not be decrypted: what was chosen is not known."""
     vote = mapping(delivery.item, "vote")
     identity = identity_of(vote)
-    contact, group_id = people_of(vote, identity)
     polled = id_in(mapping(delivery.item, "poll"))
     return delivery.update(
         "poll_vote_failed",
@@ -80,8 +77,7 @@ def _failed_vote(delivery: Delivery) -> Event:
         key=delivery.key(delivery.field, identity.bare),
         at=vote.get("timestamp"),
         details=present(message_id=identity.public, poll_id=public_id(polled) if polled else None),
-        contact=contact,
-        group_id=group_id,
+        **people_of(vote, identity),
     )
 
 
