@@ -137,6 +137,14 @@ class Check(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     fatal: bool = True
     checkable: bool = True  # False: it cannot be seen from here, and is taken as ``passed``
 
+    @classmethod
+    def ok(cls, name: str, detail: str | None = None) -> "Check":
+        return cls(name=name, passed=True, detail=detail, fatal=False)
+
+    @classmethod
+    def failed(cls, name: str, detail: str, fix: str, *, fatal: bool = False) -> "Check":
+        return cls(name=name, passed=False, detail=detail, fix=fix, fatal=fatal)
+
 
 class ConfigField(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One field of a provider's configuration, as a form or a schema needs it."""

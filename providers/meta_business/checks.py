@@ -23,7 +23,7 @@ def credentials_check(error: SendError) -> Check:
     }
     usual = "Create a new token of a system user with whatsapp_business_messaging, and save it here."
     fix = fixes.get(error.scope or "", usual)
-    return Check(name="credentials", passed=False, detail=error.detail, fix=fix, fatal=True)
+    return Check.failed("credentials", error.detail, fix, fatal=True)
 
 
 def account_check(graph: Graph, waba_id: str, phone_number_id: str) -> Flow[Check]:
@@ -33,11 +33,11 @@ def account_check(graph: Graph, waba_id: str, phone_number_id: str) -> Flow[Chec
         belongs = yield from _is_in_account(graph, waba_id, phone_number_id)
     except CONFIGURATION_ERRORS as error:
         access = "Give the system user access to it and the token whatsapp_business_management."
-        return Check(name="account", passed=False, detail=error.detail, fix=f"{fix} {access}", fatal=False)
+        return Check.failed("account", error.detail, f"{fix} {access}")
     if belongs:
         return Check(name="account", passed=True)
     detail = f"account {waba_id} does not have this number"
-    return Check(name="account", passed=False, detail=detail, fix=fix, fatal=False)
+    return Check.failed("account", detail, fix)
 
 
 def _is_in_account(graph: Graph, waba_id: str, phone_number_id: str) -> Flow[bool]:
@@ -59,13 +59,13 @@ def subscription_check(graph: Graph, waba_id: str, app_id: str | None) -> Flow[C
     try:
         apps = yield from graph.call(graph.get(f"{waba_id}/subscribed_apps"))
     except CONFIGURATION_ERRORS as error:
-        return Check(name="subscription", passed=False, detail=error.detail, fix=fix, fatal=False)
+        return Check.failed("subscription", error.detail, fix)
     if is_subscribed(apps, app_id):
         # Without `app_id` it takes a person to see whether their own app is among them.
         names = [name for app in _apps(apps) if (name := text(app, "name"))]
         return Check(name="subscription", passed=True, detail=", ".join(names) or None)
     detail = "the app is not subscribed to the account: real messages will not arrive"
-    return Check(name="subscription", passed=False, detail=detail, fix=fix, fatal=False)
+    return Check.failed("subscription", detail, fix)
 
 
 def is_subscribed(answer: Object, app_id: str | None) -> bool:
@@ -97,7 +97,7 @@ def permissions_check(graph: Graph, app_id: str, app_secret: str) -> Flow[Check]
         )
     except CONFIGURATION_ERRORS as error:
         fix = "Check app_id and app_secret: both are in the Meta app, Settings, Basic."
-        return Check(name="token", passed=False, detail=error.detail, fix=fix, fatal=False)
+        return Check.failed("token", error.detail, fix)
     return _token_check(mapping(answer, "data"))
 
 
@@ -115,9 +115,9 @@ def _token_check(token: Object) -> Check:
     else:
         # Whoever reads it has a clock.
         detail = f"the token expires at {expires_at}" if expires_at else "the token does not expire"
-        return Check(name="token", passed=True, detail=detail, fatal=False)
+        return Check.ok("token", detail)
     fix = f"Create a token of a system user with {' and '.join(sorted(_SCOPES))}, and save it here."
-    return Check(name="token", passed=False, detail=detail, fix=fix, fatal=False)
+    return Check.failed("token", detail, fix)
 
 
 def webhook_check(number: Object, callback_url: str) -> Check:
@@ -125,11 +125,11 @@ def webhook_check(number: Object, callback_url: str) -> Check:
     addresses = mapping(number, "webhook_configuration")
     used = next((url for name in _ADDRESSES if (url := text(addresses, name))), None)
     if used == callback_url:
-        return Check(name="webhook", passed=True, fatal=False)
+        return Check.ok("webhook")
     # Another address may hold another service's secret, so it is not shown.
     detail = "messages are posted to another address" if used else "messages are posted nowhere"
     fix = "Save the configuration again, which sets the address; or set it at the app by hand."
-    return Check(name="webhook", passed=False, detail=detail, fix=fix, fatal=False)
+    return Check.failed("webhook", detail, fix)
 
 
 _ADDRESSES = ("phone_number", "whatsapp_business_account", "application")

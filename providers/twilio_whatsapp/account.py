@@ -43,7 +43,7 @@ def account_check(account: Object) -> Check:
     state = word(account, "status")
     if state != "active":
         fix = _REPAIRS.get(state or "", f"See the account in {_CONSOLE}.")
-        return Check(name="account", passed=False, detail=f"the account is {state}", fix=fix)
+        return Check.failed("account", f"the account is {state}", fix, fatal=True)
     is_trial = word(account, "type") == "Trial"
     detail = "a trial account: it reaches verified numbers only" if is_trial else text(account, "friendly_name")
     return Check(name="account", passed=True, detail=detail)
@@ -52,17 +52,17 @@ def account_check(account: Object) -> Check:
 def sender_check(sender: Object) -> Check:
     state = word(sender, "status") or "unknown"
     if state in _WORKING:
-        return Check(name="sender", passed=True, detail=text(mapping(sender, "profile"), "name"), fatal=False)
+        return Check.ok("sender", text(mapping(sender, "profile"), "name"))
     fix = " ".join(_advice(sender)) or f"Bring the sender online in {_CONSOLE}, under Messaging, Senders, WhatsApp."
-    return Check(name="sender", passed=False, detail=f"the sender is {state}", fix=fix, fatal=False)
+    return Check.failed("sender", f"the sender is {state}", fix)
 
 
 def missing_sender(number: str) -> Check:
-    return Check(
-        name="sender",
-        passed=False,
-        detail=f"the account has no WhatsApp sender {number}",
-        fix=f"Put one of its senders into phone_number, or register {number} in {_CONSOLE}, under Messaging, Senders.",
+    return Check.failed(
+        "sender",
+        f"the account has no WhatsApp sender {number}",
+        f"Put one of its senders into phone_number, or register {number} in {_CONSOLE}, under Messaging, Senders.",
+        fatal=True,
     )
 
 
@@ -71,14 +71,14 @@ def sandbox_checks() -> list[Check]:
     fix = "Set it in the console: Messaging, Try it out, Send a WhatsApp message, Sandbox settings."
     detail = "the sandbox's webhook address is not known here"
     return [
-        Check(name="sender", passed=True, detail="the sandbox: it reaches people who joined it", fatal=False),
+        Check.ok("sender", "the sandbox: it reaches people who joined it"),
         Check(name="webhook", passed=True, detail=detail, fix=fix, fatal=False, checkable=False),
     ]
 
 
 def refused_account(error: SendError, base_url: str) -> Check:
     fix = f"Copy Account SID and Auth Token again; they must be of the region of {base_url}."
-    return Check(name="account", passed=False, detail=error.detail, fix=fix)
+    return Check.failed("account", error.detail, fix, fatal=True)
 
 
 def refused_sender(error: SendError, *, with_api_key: bool) -> Check:
@@ -86,41 +86,40 @@ def refused_sender(error: SendError, *, with_api_key: bool) -> Check:
     bad_key = with_api_key and error.scope == "token"
     fix = "Make a new API key in this account and region, and save its SID and secret here."
     allow = "Allow this account, or API key, to read senders; sending may work without."
-    return Check(name="sender", passed=False, detail=error.detail, fix=fix if bad_key else allow, fatal=bad_key)
+    return Check.failed("sender", error.detail, fix if bad_key else allow, fatal=bad_key)
 
 
 def refused_service(error: SendError) -> Check:
     fix = "Allow this account, or API key, to read Messaging Services."
-    return Check(name="messaging_service", passed=False, detail=error.detail, fix=fix, fatal=False)
+    return Check.failed("messaging_service", error.detail, fix)
 
 
 def missing_service() -> Check:
-    return Check(
-        name="messaging_service",
-        passed=False,
-        detail="the account has no such Messaging Service",
-        fix="Correct messaging_service_sid, or leave it empty.",
+    return Check.failed(
+        "messaging_service",
+        "the account has no such Messaging Service",
+        "Correct messaging_service_sid, or leave it empty.",
+        fatal=True,
     )
 
 
 def webhook_check(sender: Object, callback_url: str | None) -> Check:
     """Where messages go now, and whether that is *callback_url*, where it is given."""
     webhook = mapping(sender, "webhook")
-    inbound, statuses = text(webhook, "callback_url"), text(webhook, "status_callback_url")
+    inbound = text(webhook, "callback_url")
     fix = f"Set it in {_CONSOLE}, under Messaging, Senders, WhatsApp, or save this configuration."
-    if callback_url is not None and inbound != callback_url and word(sender, "status") == _CHANGING:
-        detail, fix = "the sender is being changed, which takes some seconds", "Test the connection again."
-        return Check(name="webhook", passed=False, detail=detail, fix=fix, fatal=False)
-    if inbound and callback_url is not None and inbound != callback_url:
-        detail = f"messages go to another address, at {_host(inbound)}"
-        return Check(name="webhook", passed=False, detail=detail, fix=fix, fatal=False)
-    if inbound:
-        # Only the host: the rest of an address often is a secret.
-        detail = f"messages go to {_host(inbound)}"
-        if not statuses:
-            detail += "; statuses only of messages sent from here"
-        return Check(name="webhook", passed=True, detail=detail, fatal=False)
-    return Check(name="webhook", passed=False, detail=_NO_ADDRESS, fix=fix, fatal=False)
+    is_other = callback_url is not None and inbound != callback_url
+    if is_other and word(sender, "status") == _CHANGING:
+        return Check.failed(
+            "webhook", "the sender is being changed, which takes some seconds", "Test the connection again."
+        )
+    if not inbound:
+        return Check.failed("webhook", _NO_ADDRESS, fix)
+    # Only the host: the rest of an address often is a secret.
+    if is_other:
+        return Check.failed("webhook", f"messages go to another address, at {_host(inbound)}", fix)
+    statuses = "" if text(webhook, "status_callback_url") else "; statuses only of messages sent from here"
+    return Check.ok("webhook", f"messages go to {_host(inbound)}{statuses}")
 
 
 def _host(address: str) -> str:
@@ -133,13 +132,11 @@ def _host(address: str) -> str:
 def service_check(service: Object) -> Check:
     """A service decides where messages of its senders go, unless it leaves that to them."""
     if service.get("use_inbound_webhook_on_number") is True:
-        return Check(name="messaging_service", passed=True, detail=text(service, "friendly_name"), fatal=False)
-    return Check(
-        name="messaging_service",
-        passed=False,
-        detail="the service takes inbound messages for its senders: their webhook address may not be used",
-        fix='Choose "Defer to sender\'s webhook" under Integration of the service.',
-        fatal=False,
+        return Check.ok("messaging_service", text(service, "friendly_name"))
+    return Check.failed(
+        "messaging_service",
+        "the service takes inbound messages for its senders: their webhook address may not be used",
+        'Choose "Defer to sender\'s webhook" under Integration of the service.',
     )
 
 
@@ -148,13 +145,11 @@ def receiving_service_check(service: Object, callback_url: str | None) -> Check:
     inbound = text(service, "inbound_request_url")
     taken = bool(inbound) and service.get("use_inbound_webhook_on_number") is not True
     if taken and callback_url in (None, inbound):
-        return Check(name="webhook", passed=True, detail=text(service, "friendly_name"), fatal=False)
-    return Check(
-        name="webhook",
-        passed=False,
-        detail=f"messages go to another address, at {_host(inbound)}" if taken and inbound else _NO_ADDRESS,
-        fix=f"Set it in {_CONSOLE}, under Messaging, Services, Integration, or save this configuration.",
-        fatal=False,
+        return Check.ok("webhook", text(service, "friendly_name"))
+    return Check.failed(
+        "webhook",
+        f"messages go to another address, at {_host(inbound)}" if taken and inbound else _NO_ADDRESS,
+        f"Set it in {_CONSOLE}, under Messaging, Services, Integration, or save this configuration.",
     )
 
 

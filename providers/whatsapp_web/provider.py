@@ -216,7 +216,7 @@ class WhatsAppWeb(WhatsAppProvider, frozen=True, kw_only=True):
             session = yield from self._session()
         except CONFIGURATION_ERRORS as error:
             fix = "Put a key into api_key that may use the session, and check base_url."
-            return [Check(name="credentials", passed=False, detail=error.detail, fix=fix)]
+            return [Check.failed("credentials", error.detail, fix, fatal=True)]
         found = [Check(name="credentials", passed=True), (yield from self._server_check())]
         if session is None:
             return [*found, sessions.missing_check()]

@@ -184,7 +184,7 @@ def checks(session: Object, *, key: str, own_phone: str | None, callback_url: st
         found.append(Check(name="number", passed=linked == own_phone, detail=detail, fix=fix, fatal=False))
     if punished := [reason for _, reason in restrictions(me)]:
         fix = "Start no new conversations until WhatsApp lifts it; answers still go out."
-        found.append(Check(name="restrictions", passed=False, detail=", ".join(punished), fix=fix, fatal=False))
+        found.append(Check.failed("restrictions", ", ".join(punished), fix))
     return found
 
 
@@ -202,12 +202,12 @@ def _webhook_check(session: Object, key: str, callback_url: str | None) -> Check
     ours = [entry for entry in webhooks_of(session) if is_signed_with(entry, key)]
     if not ours:
         detail = "no webhook of the session is signed with the HMAC key: real messages will not arrive"
-        return Check(name="webhook", passed=False, detail=detail, fix=fix, fatal=False)
+        return Check.failed("webhook", detail, fix)
     if callback_url is not None:
         ours = [entry for entry in ours if text(entry, "url") == callback_url]
         if not ours:
             detail = "the webhooks of the session go to another address"
-            return Check(name="webhook", passed=False, detail=detail, fix=fix, fatal=False)
+            return Check.failed("webhook", detail, fix)
     subscribed = {event for entry in ours for event in listed(entry, "events") if isinstance(event, str)}
     # With `*` everything comes.
     missing = [] if "*" in subscribed else [event for event in EVENTS if event not in subscribed]
