@@ -44,7 +44,7 @@ class Actor(NamedTuple):
 SYSTEM = Actor("system")
 
 
-class Verdict(msgspec.Struct, frozen=True):
+class Verification(msgspec.Struct, frozen=True):
     """What `verify` found: the trail's end, and the first entry that is wrong, with what is wrong about it."""
 
     entries: int
@@ -100,7 +100,7 @@ async def verify(
     noted: tuple[int, str] | None = None,
     *,
     background: bool = False,
-) -> Verdict:
+) -> Verification:
     """Walk through the whole trail. *noted* is an earlier end, (entries, hash), that must still be on the way.
 
     In the *background* none of the API's connections is taken.
@@ -112,8 +112,8 @@ async def verify(
         raise LookupError("there is no such organization")
     entries, last, known = extent["audit_entries"], extent["last"], extent["audit_hash"]
 
-    def broken(entry: int, reason: str) -> Verdict:
-        return Verdict(entries, (known or b"").hex(), entry, reason)
+    def broken(entry: int, reason: str) -> Verification:
+        return Verification(entries, (known or b"").hex(), entry, reason)
 
     former, number = None, 0
     while number < last:
@@ -139,7 +139,7 @@ async def verify(
         return broken(number, "the end that the organization's row tells is not this one")
     if noted and noted[0] > number:
         return broken(number + 1, "the entry was there when the end was noted")
-    return Verdict(entries, known.hex())
+    return Verification(entries, known.hex())
 
 
 async def check_keys(connection: asyncpg.Connection, vault: Vault) -> None:
@@ -165,7 +165,7 @@ async def verify_due(database: Database, vault: Vault) -> int:
             raise
         except Exception:  # what cannot even be read was not written here, and must hide nothing of the others
             logger.exception("the audit trail of organization %s cannot be read", organization_id)
-            verdict = Verdict(0, "", 0, "the trail cannot be read")
+            verdict = Verification(0, "", 0, "the trail cannot be read")
         async with database.worker() as connection:
             await audit.verified(connection, organization_id, verdict.broken, VERIFY_EVERY_S)
         end = {"organization": organization_id, "entries": verdict.entries, "hash": verdict.hash}

@@ -7,7 +7,7 @@ from uuid import UUID
 import msgspec
 
 from ..accounts.accounts import NewConfig
-from ..switching.dry_run import Gap, Template
+from ..switching.dry_run import Gap, MissingTemplate
 from ..switching.policy import FallbackPolicy
 from ..validation import Reason
 from ..web.bodies import RequestBody, Shown, invalid
@@ -67,7 +67,7 @@ class DryRunShown(Shown, frozen=True, kw_only=True):
     changed: bool
     checks: list[CheckShown]
     capability_gaps: list[Gap]
-    templates_missing: list[Template]
+    templates_missing: list[MissingTemplate]
     templates_unknown: str | None
     sends_since: datetime
     people_since: datetime

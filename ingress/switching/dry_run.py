@@ -28,7 +28,7 @@ class Gap(msgspec.Struct, frozen=True):
     sends: int
 
 
-class Template(msgspec.Struct, frozen=True):
+class MissingTemplate(msgspec.Struct, frozen=True):
     """A template that was sent, and that the other account cannot send, or nobody knows.
 
     ``status``: `missing`, the provider's word for one that is not approved, or `unknown` where nobody could be asked.
@@ -40,7 +40,7 @@ class Template(msgspec.Struct, frozen=True):
     status: str
 
     def __repr__(self) -> str:
-        return f"Template({self.language}, {self.sends} sends, {self.status})"
+        return f"MissingTemplate({self.language}, {self.sends} sends, {self.status})"
 
 
 class Outlook(msgspec.Struct, frozen=True, kw_only=True):
@@ -57,7 +57,7 @@ class Outlook(msgspec.Struct, frozen=True, kw_only=True):
     changed: bool  # False: it is the active one already
     checks: list[Check]
     capability_gaps: list[Gap]
-    templates_missing: list[Template]
+    templates_missing: list[MissingTemplate]
     templates_unknown: str | None  # why nobody knows which are there
     sends_since: datetime
     people_since: datetime
@@ -146,7 +146,7 @@ class Forecast:
 
     async def _templates(
         self, provider: WhatsAppProvider, kinds: list[asyncpg.Record]
-    ) -> tuple[list[Template], str | None]:
+    ) -> tuple[list[MissingTemplate], str | None]:
         """Which of the templates in *kinds* cannot be sent there, and why nobody knows, where that is so."""
         needed = {(kind["template"], kind["language"]): kind["sends"] for kind in kinds if kind["template"]}
         if not needed or "templates" not in provider.info.capabilities:
@@ -157,7 +157,7 @@ class Forecast:
             statuses = await self._accounts.run(_statuses(provider))
         except SendError as error:
             absent, why = "unknown", error.detail or error.code
-        found = [Template(*named, sends, statuses.get(named, absent)) for named, sends in needed.items()]
+        found = [MissingTemplate(*named, sends, statuses.get(named, absent)) for named, sends in needed.items()]
         return [template for template in found if template.status != APPROVED], why
 
 

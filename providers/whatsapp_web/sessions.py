@@ -34,7 +34,7 @@ EVENTS = (
 _RETRIES = {"policy": "exponential", "delaySeconds": 2, "attempts": 15}
 
 
-class State(msgspec.Struct, frozen=True, gc=False):
+class SessionState(msgspec.Struct, frozen=True, gc=False):
     """``word`` is ours, ``advice`` for people."""
 
     word: str
@@ -52,16 +52,20 @@ class State(msgspec.Struct, frozen=True, gc=False):
 
 _PASSKEY_ADVICE = "Confirm the link with the passkey, in the dashboard of the WAHA server."
 _STATES = {
-    "STOPPED": State("stopped", "down", "disconnected", "failed", "Set the account up again: that starts the session."),
+    "STOPPED": SessionState(
+        "stopped", "down", "disconnected", "failed", "Set the account up again: that starts the session."
+    ),
     # A reconnect takes seconds, and NOWEB makes one every half hour.
-    "STARTING": State("starting", "degraded", "poor", "starting", "The session is connecting: wait a minute."),
-    "SCAN_QR_CODE": State("scan_qr", "down", "disconnected", "scan", "Link a phone: scan the QR code with WhatsApp."),
-    "PASSKEY_REQUIRED": State("passkey_required", "down", "disconnected", "scan", _PASSKEY_ADVICE),
-    "PASSKEY_CONFIRMATION_REQUIRED": State(
+    "STARTING": SessionState("starting", "degraded", "poor", "starting", "The session is connecting: wait a minute."),
+    "SCAN_QR_CODE": SessionState(
+        "scan_qr", "down", "disconnected", "scan", "Link a phone: scan the QR code with WhatsApp."
+    ),
+    "PASSKEY_REQUIRED": SessionState("passkey_required", "down", "disconnected", "scan", _PASSKEY_ADVICE),
+    "PASSKEY_CONFIRMATION_REQUIRED": SessionState(
         "passkey_confirmation_required", "down", "disconnected", "scan", _PASSKEY_ADVICE
     ),
-    "WORKING": State("working", "retest", "excellent", "linked"),
-    "FAILED": State(
+    "WORKING": SessionState("working", "retest", "excellent", "linked"),
+    "FAILED": SessionState(
         "failed",
         "down",
         "disconnected",
@@ -69,10 +73,10 @@ _STATES = {
         "Logged out, banned, or the QR code expired: set the account up again, then link the phone anew.",
     ),
 }
-_UNKNOWN = State(
+_UNKNOWN = SessionState(
     "unknown", "down", "disconnected", "failed", "See the session in the WAHA dashboard.", repairable=False
 )
-MISSING = State(
+MISSING = SessionState(
     "missing", "down", "disconnected", "failed", "Set the account up: that creates the session at the WAHA server."
 )
 
@@ -83,7 +87,7 @@ _CAPPING: dict[str, tuple[Quality, str]] = {
 }
 
 
-def state_of(session: Object) -> State:
+def state_of(session: Object) -> SessionState:
     """The state in *session*, or in the payload of a ``session.status``. Words yet to come are not working."""
     return _STATES.get(text(session, "status") or "", _UNKNOWN)
 
@@ -192,7 +196,7 @@ def missing_check() -> Check:
     return _state_check(MISSING)
 
 
-def _state_check(state: State) -> Check:
+def _state_check(state: SessionState) -> Check:
     passed = state.word == "working"
     return Check(name="session", passed=passed, detail=state.word, fix=state.advice, fatal=not state.repairable)
 
