@@ -1,25 +1,20 @@
 """HTTP connections: all that touches uvicorn's private parts. One request at a time, and bounds for everything."""
 
 import asyncio
-import logging
-import re
 import sys
-from functools import partial
 from typing import Any, cast
-from urllib.parse import unquote
 
-from httptools import HttpParserError, HttpParserInvalidURLError, parse_url
+from httptools import HttpParserError
 from uvicorn.protocols.http.flow_control import CLOSE_HEADER
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from . import identifiers, metrics
 from .receiving.exchange import Exchange
-from .web.bodies import SMALL_BODY_BYTES
+from .web import http_requests
 from .web.connections import KEEPALIVE_S, Connections
+from .web.http_requests import BETWEEN, BODY, CHUNKED, HEADER, RequestBounds, body_of, target_of
 from .web.middleware import CAREFUL
-from .web.problems import UNEXPECTED, Problem, unavailable
-
-logger = logging.getLogger("ingress.protocol")
+from .web.problems import Problem, unavailable
 
 HEADER_DEADLINE_S = 10.0
 BODY_DEADLINE_S = 15.0
@@ -27,34 +22,11 @@ BODY_DEADLINE_S = 15.0
 WRITE_DEADLINE_S = 30.0
 # A connection that is closed while its client still sends is reset, and the client may never see the answer.
 LINGER_S = 2.0
-# The request's line and the empty one at the end included.
-MAX_HEADER_BYTES = 64 * 1024
-# Each costs more than its bytes do. Trailers count by themselves.
-MAX_HEADERS = 128
-# Of a chunked body all that is not its content: sizes, extensions, trailers.
-MAX_FRAMING_BYTES = 1024 * 1024
 # What waits behind a request that is not answered yet; more stays with its client.
 MAX_AHEAD_BYTES = 64 * 1024
 # Answered also where the API has all the connections it may take.
 RESERVED = ("/webhooks/", "/healthz", "/readyz")
 HEALTH = (b"/healthz", b"/readyz")
-
-# Where a connection is in its requests. The first is between two of them, before the first and behind the last.
-_BETWEEN, _HEADER, _BODY = range(3)
-_CHUNKED = -1
-_EMPTY_LINE = b"\r\n\r\n"
-_EMPTY_LINES = re.compile(rb"[\r\n]+")
-_OF_INTEREST = frozenset((b"host", b"content-length", b"expect", b"transfer-encoding"))
-
-# Each made anew: an exception that is raised twice keeps both tracebacks.
-_MALFORMED = partial(Problem, 400, "malformed_request", "This is no request of HTTP/1.1.")
-_HOST = partial(Problem, 400, "host_missing", "A request names its Host, once.")
-_UPGRADE = partial(Problem, 400, "upgrade_refused", "Only HTTP/1.1 is spoken here: no Upgrade, and no CONNECT.")
-_ENCODED = partial(Problem, 400, "transfer_encoding", "The only Transfer-Encoding is chunked, of HTTP/1.1.")
-_BODY_TOO_LARGE = partial(Problem, 413, "too_large", "The chunks of the body hold too much besides its content.")
-_HEADER_TOO_LARGE = partial(Problem, 431, "header_too_large", f"The header may have {MAX_HEADER_BYTES} bytes.")
-_TOO_MANY_HEADERS = partial(Problem, 431, "header_too_large", f"A request may have {MAX_HEADERS} headers.")
-_VERSION = partial(Problem, 505, "version_not_supported", "Only HTTP/1.1 and HTTP/1.0 are spoken here.")
 
 
 class BoundedProtocol(HttpToolsProtocol):
@@ -72,10 +44,8 @@ class BoundedProtocol(HttpToolsProtocol):
         self._unread, self._at = b"", 0  # what arrived, and how much of it was parsed
         self._advancing = False
         self._ending = False
-        self._part = self._timed = _BETWEEN
-        self._size_bytes = 0  # of the header; or, of a chunked body, what is no content
-        self._left_bytes = 0  # of the body; or _CHUNKED
-        self._tail = b""  # the last bytes of what was searched for an empty line in vain
+        self.bounds = RequestBounds()
+        self._timed = BETWEEN  # the part that the deadline is of
         self._unsent_bytes, self._progress_at = 0, self.loop.time()
         self._extended = self._beyond = self._is_due = False
         self.waiting_since, self._deadline = 0.0, 0.0
@@ -88,33 +58,36 @@ class BoundedProtocol(HttpToolsProtocol):
 
     @property
     def is_waiting(self) -> bool:
-        return not self._extended and (self._part != _BETWEEN or self._ending or not self._is_answering)
+        return not self._extended and (self.bounds.part != BETWEEN or self._ending or not self._is_answering)
 
     @property
     def _is_answering(self) -> bool:
         return self.cycle is not None and not self.cycle.response_complete
 
     def evict(self) -> None:
-        metrics.connections_ended.labels("evicted").inc()
-        self.transport.abort()
+        self._abort("evicted")
 
     def look(self, now: float) -> None:
-        unsent = self.transport.get_write_buffer_size()
-        if not unsent or unsent < self._unsent_bytes:
-            self._progress_at = now
-        self._unsent_bytes = unsent
-        if now - self._progress_at > WRITE_DEADLINE_S:
+        if now - self._last_progress(now) > WRITE_DEADLINE_S:
             self._abort("slow_reader")
         elif now < self._deadline or self.transport.is_closing():
             return
         elif self._ending:
             self.transport.abort()
-        elif self._part != _BETWEEN:
+        elif self.bounds.part != BETWEEN:
             self._abort("slow_sender")
         elif self.cycle is None:
             self._abort("silent")
-        elif self.cycle.response_complete and not unsent:
+        elif self.cycle.response_complete and not self._unsent_bytes:
             self.transport.close()
+
+    def _last_progress(self, now: float) -> float:
+        """When the client last read some of what is written, or all of it."""
+        unsent = self.transport.get_write_buffer_size()
+        if not unsent or unsent < self._unsent_bytes:
+            self._progress_at = now
+        self._unsent_bytes = unsent
+        return self._progress_at
 
     def _abort(self, reason: str) -> None:
         metrics.connections_ended.labels(reason).inc()
@@ -127,7 +100,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def extend_body_deadline(self, seconds: float) -> None:
         """Give the body that is under way *seconds* from now on."""
-        if self._part == _BODY:
+        if self.bounds.part == BODY:
             self._extended = True
             self._wait(seconds)
 
@@ -171,19 +144,15 @@ class BoundedProtocol(HttpToolsProtocol):
         except Problem as problem:
             self._refuse(problem)
         except HttpParserError as error:
-            ours = error.__context__
-            if ours is not None and not isinstance(ours, Problem):
-                logger.error("reading a request failed", exc_info=ours)
-                ours = UNEXPECTED
-            self._refuse(ours or _MALFORMED())
+            self._refuse(http_requests.problem_of(error.__context__))
         finally:
             self._advancing = False
         if self._ending or self._at == len(self._unread):
             self._unread, self._at = b"", 0
         if self._ending:
             return
-        if self._part != self._timed:
-            self._timed = self._part
+        if self.bounds.part != self._timed:
+            self._timed = self.bounds.part
             self._begin_wait()
         elif len(self._unread) - self._at > MAX_AHEAD_BYTES:
             self.flow.pause_reading()
@@ -202,7 +171,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def _begin_wait(self) -> None:
         if not self._beyond:
-            self._wait(HEADER_DEADLINE_S if self._part == _HEADER else BODY_DEADLINE_S)
+            self._wait(HEADER_DEADLINE_S if self.bounds.part == HEADER else BODY_DEADLINE_S)
 
     def _parse(self, data: bytes, at: int) -> int:
         """Parse *data* from *at* on; gives where that ends. At most one request begins.
@@ -211,96 +180,53 @@ class BoundedProtocol(HttpToolsProtocol):
         """
         has_begun = False
         while at < len(data) and not self._ending:
-            if self._part == _BETWEEN:
+            if self.bounds.part == BETWEEN:
                 if self.flow.write_paused or ((cycle := self.cycle) is not None and not cycle.response_complete):
                     break
                 if data[at] in b"\r\n":  # before a request they mean nothing, nor that one begins
-                    at = cast("re.Match[bytes]", _EMPTY_LINES.match(data, at)).end()
+                    at = http_requests.behind_empty_lines(data, at)
                     continue
                 if has_begun:  # it is answered already, and so may be thousands behind it
                     self._advance_soon()
                     break
                 has_begun = True
-                self._part, self._size_bytes = _HEADER, 0
-            if self._part == _BODY and (left := self._left_bytes) != _CHUNKED:
-                if not left:
-                    raise _MALFORMED()  # the parser waits for more of it than was declared
-                end = min(len(data), at + left)
-                self._left_bytes = left - (end - at)
-            else:
-                end = self._behind_empty_line(data, at)
+                self.bounds.part, self.bounds.size_bytes = HEADER, 0
+            end = self.bounds.end(data, at)
             self.parser.feed_data(data[at:end])
             at = end
-            if self._part == _BODY and self._size_bytes > MAX_FRAMING_BYTES:
-                raise _BODY_TOO_LARGE()
+            if self.bounds.part == BODY and self.bounds.size_bytes > http_requests.MAX_FRAMING_BYTES:
+                raise http_requests.BODY_TOO_LARGE()
         return at
-
-    def _behind_empty_line(self, data: bytes, at: int) -> int:
-        """Where in *data* the header ends that goes on at *at*, or all that is here of it does.
-
-        A chunked body ends like one; within its content there may be other empty lines.
-        """
-        found = data.find(_EMPTY_LINE, at)
-        end = found + 4 if found >= 0 else len(data)
-        tail = self._tail
-        if tail and (seam := (tail + data[at : at + 3]).find(_EMPTY_LINE)) >= 0:
-            found, end = at, at + seam + 4 - len(tail)
-        self._tail = b"" if found >= 0 else (tail + data[max(at, end - 3) :])[-3:]
-        self._size_bytes += end - at
-        if self._part == _HEADER and self._size_bytes > MAX_HEADER_BYTES:
-            raise _HEADER_TOO_LARGE()
-        return end
 
     # -- what the parser calls; of what it raises, the parser makes an error with that as its context
 
     def on_message_begin(self) -> None:
-        if self._part != _HEADER:
-            raise _MALFORMED()  # the parser and we disagree about where a request ends: one of them is deceived
+        if self.bounds.part != HEADER:
+            # The parser and we disagree about where a request ends: one of them is deceived.
+            raise http_requests.MALFORMED()
         self.url = b""
         self.headers = []
         self.expect_100_continue = False
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if len(self.headers) >= MAX_HEADERS:
-            raise _TOO_MANY_HEADERS()
+        if len(self.headers) >= http_requests.MAX_HEADERS:
+            raise http_requests.TOO_MANY_HEADERS()
         self.headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
         version = self.parser.get_http_version()
         # Whatever comes after the header is none: trailers go to a list that nobody reads.
         headers, self.headers = self.headers, []
-        self._part, self._left_bytes, self._size_bytes, self._extended = _BODY, 0, 0, False
-        hosts = 0
-        for name, value in headers:
-            if name not in _OF_INTEREST:
-                continue
-            if name == b"host":
-                hosts += 1
-            elif name == b"content-length":
-                self._left_bytes = int(value)  # the parser lets only digits pass, and one such header
-            elif name == b"expect":
-                self.expect_100_continue = value.lower() == b"100-continue"
-            else:
-                self._left_bytes = _CHUNKED
-                if value.strip().lower() != b"chunked" or version != "1.1":
-                    raise _ENCODED()
-        if self.parser.should_upgrade():
-            raise _UPGRADE()
-        if version not in ("1.1", "1.0"):
-            raise _VERSION()
-        if hosts != 1 and (hosts or version == "1.1"):
-            raise _HOST()
+        bounds = self.bounds
+        bounds.part, bounds.size_bytes, self._extended = BODY, 0, False
+        bounds.left_bytes, self.expect_100_continue = body_of(headers, version, upgrade=self.parser.should_upgrade())
         if self._beyond and not self.url.startswith(HEALTH):
             raise unavailable("There are too many connections.")
         self._begin(headers, version)
 
     def _begin(self, headers: list[tuple[bytes, bytes]], version: str) -> None:
         """Start the application for the request whose header is complete."""
-        try:
-            target = parse_url(self.url)
-            path = unquote(target.path.decode("ascii"))
-        except (HttpParserInvalidURLError, AttributeError, UnicodeError):  # no path: `*`, or a name only
-            raise _MALFORMED() from None
+        path, raw_path, query = target_of(self.url)
         if len(self.tasks) >= self._fence.most_api_requests and not path.startswith(RESERVED):
             raise unavailable("There are too many requests.")
         scope = {
@@ -313,8 +239,8 @@ class BoundedProtocol(HttpToolsProtocol):
             "root_path": self.root_path,
             "method": self.parser.get_method().decode("ascii"),
             "path": path,
-            "raw_path": target.path,
-            "query_string": target.query or b"",
+            "raw_path": raw_path,
+            "query_string": query,
             "headers": headers,
             # The last is for clients that have a key, and has much to send.
             "state": {**self.app_state, "extend_body_deadline": self.extend_body_deadline},
@@ -324,12 +250,12 @@ class BoundedProtocol(HttpToolsProtocol):
         self._start_asgi_task(self.cycle, self.app)
 
     def on_body(self, body: bytes) -> None:
-        if self._left_bytes == _CHUNKED:
-            self._size_bytes -= len(body)
+        if self.bounds.left_bytes == CHUNKED:
+            self.bounds.size_bytes -= len(body)
         super().on_body(body)
 
     def on_message_complete(self) -> None:
-        self._part = self._timed = _BETWEEN
+        self.bounds.part = self._timed = BETWEEN
         self._extended = False
         if self.cycle.response_complete:  # before its body was
             self._wait(KEEPALIVE_S)
@@ -338,11 +264,6 @@ class BoundedProtocol(HttpToolsProtocol):
             self.cycle.message_event.set()
 
     # -- answers
-
-    @property
-    def much_is_left(self) -> bool:
-        """More of the body than is worth waiting for, only to use the connection again."""
-        return not 0 <= self._left_bytes <= SMALL_BODY_BYTES
 
     def on_response_complete(self) -> None:
         if cast("_Cycle", self.cycle).ends:
@@ -353,7 +274,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def rest(self) -> None:
         """Go on after an answer, which may have been given while an exception is handled."""
         self.server_state.total_requests += 1
-        if self._part == _BETWEEN:
+        if self.bounds.part == BETWEEN:
             self.waiting_since = now = self.loop.time()
             self._deadline = now + KEEPALIVE_S
         if self._advancing:
@@ -378,18 +299,23 @@ class BoundedProtocol(HttpToolsProtocol):
     def _refuse(self, problem: Problem) -> None:
         """Answer, and end the connection: of what follows nothing is read."""
         metrics.connections_ended.labels(problem.code).inc()
-        if self._is_answering:  # its body breaks off here
-            self.cycle.disconnected = True
-            self.cycle.message_event.set()
-            if isinstance(self.cycle, _Cycle) and self.cycle.response_started:
-                self._ending = True
-                self.transport.abort()
-                return
+        if self._is_answering and self._break_off():
+            return
         request_id = identifiers.request_id()
         response = problem.response(request_id)
         head = b"".join(b"%b: %b\r\n" % header for header in (*response.raw_headers, *CAREFUL))
         self.write(problem.status, head, bytes(response.body), request_id, keep_alive=False)
         self.end()
+
+    def _break_off(self) -> bool:
+        """End the body that is under way here; and the connection, if the answer is under way too. Whether it is."""
+        self.cycle.disconnected = True
+        self.cycle.message_event.set()
+        if not (isinstance(self.cycle, _Cycle) and self.cycle.response_started):
+            return False
+        self._ending = True
+        self.transport.abort()
+        return True
 
     def end(self) -> None:
         """Close, but not before the client had time to see the answer; what it sends until then is dropped."""
@@ -423,7 +349,7 @@ class _Cycle(RequestResponseCycle):
     async def send(self, message: Any) -> None:
         if self.response_started or not self.more_body:
             await super().send(message)
-        elif not self.keep_alive or self._protocol.much_is_left:
+        elif not self.keep_alive or self._protocol.bounds.much_is_left:
             self.ends = True
             self.default_headers = [*self.default_headers, CLOSE_HEADER]
             await super().send(message)
@@ -453,13 +379,13 @@ class WebhookProtocol(BoundedProtocol):
 
     def _begin_wait(self) -> None:
         super()._begin_wait()
-        if self._part == _BODY and isinstance(self.cycle, Exchange):
-            self.cycle.foresee(self._left_bytes)
+        if self.bounds.part == BODY and isinstance(self.cycle, Exchange):
+            self.cycle.foresee(self.bounds.left_bytes)
 
     def on_body(self, body: bytes) -> None:
         if isinstance(self.cycle, Exchange):
-            if self._left_bytes == _CHUNKED:
-                self._size_bytes -= len(body)
+            if self.bounds.left_bytes == CHUNKED:
+                self.bounds.size_bytes -= len(body)
             self.cycle.feed(body)
         else:
             super().on_body(body)

@@ -15,7 +15,7 @@ from ingress.delivery.places import CONCURRENCY
 from ingress.sending.bulkhead import SLOTS
 from ingress.server import OPERATIONS_CONNECTIONS, listen
 from ingress.settings import MAX_DATABASE_CONNECTIONS, Settings
-from ingress.web import bodies, connections
+from ingress.web import bodies, connections, http_requests
 from ingress.web.connections import MAX_REFUSED, OTHER_FILES, Connections
 
 from ..conftest import serving
@@ -37,14 +37,14 @@ def _header(size_bytes: int, *, in_target: bool = False) -> bytes:
 
 
 def _many_headers(size_bytes: int) -> bytes:
-    lines = HEALTH[:-2] + (b"a:" + b"b" * 500 + b"\r\n") * (protocol.MAX_HEADERS - 2)
+    lines = HEALTH[:-2] + (b"a:" + b"b" * 500 + b"\r\n") * (http_requests.MAX_HEADERS - 2)
     return lines + b"c:" + b"d" * (size_bytes - len(lines) - 6) + b"\r\n\r\n"
 
 
 @pytest.mark.parametrize("step", [10**6, 5_000, 1], ids=["at-once", "in-pieces", "byte-by-byte"])
 async def test_a_header_has_64_kib_to_the_byte(connect: Any, step: int) -> None:
     for excess, header in itertools.product((0, 1), (_header, _many_headers)):
-        whole = header(protocol.MAX_HEADER_BYTES + excess)
+        whole = header(http_requests.MAX_HEADER_BYTES + excess)
         client = await connect()
         cut = len(whole) - 40 if step == 1 else 0  # the way there is the same
         pieces = [whole[at : at + step] for at in range(cut, len(whole), step)]
@@ -63,7 +63,7 @@ async def test_a_header_has_64_kib_to_the_byte(connect: Any, step: int) -> None:
 async def test_headers_are_counted(connect: Any, excess: int) -> None:
     """Thousands of tiny ones cost what no body does."""
     client = await connect()
-    await client.write(HEALTH[:-2] + b"a:\r\n" * (protocol.MAX_HEADERS - 1 + excess) + b"\r\n")
+    await client.write(HEALTH[:-2] + b"a:\r\n" * (http_requests.MAX_HEADERS - 1 + excess) + b"\r\n")
     answer = await client.answer()
     assert answer.status == (431 if excess else 200)
 
@@ -71,14 +71,14 @@ async def test_headers_are_counted(connect: Any, excess: int) -> None:
 async def test_an_address_counts_as_header(connect: Any) -> None:
     for excess in (0, 1):
         client = await connect()
-        await client.write(_header(protocol.MAX_HEADER_BYTES + excess, in_target=True))
+        await client.write(_header(http_requests.MAX_HEADER_BYTES + excess, in_target=True))
         assert (await client.answer()).status == (431 if excess else 200)
 
 
 async def test_each_header_has_its_own_bound(organization: Organization, connect: Any) -> None:
     """Neither what is before it nor its body counts."""
     client = await connect()
-    full = _header(protocol.MAX_HEADER_BYTES)
+    full = _header(http_requests.MAX_HEADER_BYTES)
     body = webhook(organization, b"x" * 200_000)
     await client.write(HEALTH + full + body + full)
     assert [(await client.answer()).status for _ in range(4)] == [200] * 4
