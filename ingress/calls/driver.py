@@ -106,7 +106,7 @@ class Caller:
         try:
             async with self.session.request(
                 request.method,
-                _url(request.url) if len(request.url) <= LONGEST_KEPT_URL else URL(request.url),
+                _address(request.url),
                 headers=request.headers,
                 data=body or request.body or None,
                 allow_redirects=False,  # a redirected POST would be repeated, or become a GET
@@ -115,11 +115,8 @@ class Caller:
                 received = await _cut(answer) if cut else await self._capped(answer)
         except TRANSPORT_ERRORS as error:
             raise transport_failure(error, request.method) from error
-        return Response(
-            status=answer.status,
-            headers={name.lower(): value for name, value in answer.headers.items()},
-            body=received,
-        )
+        headers = {name.lower(): value for name, value in answer.headers.items()}
+        return Response(status=answer.status, headers=headers, body=received)
 
     async def _capped(self, answer: aiohttp.ClientResponse) -> bytes:
         """The body, if it has MAX_ANSWER_BYTES at most, and all large ones under way MAX_ANSWERS_BYTES together."""
@@ -154,6 +151,10 @@ async def unhurried() -> AsyncIterator[None]:
 
 # Both cost as much to make as to use, and are alike for most calls: of the time that is left, tenths of a second count.
 _url = lru_cache(1024)(URL)
+
+
+def _address(url: str) -> URL:
+    return _url(url) if len(url) <= LONGEST_KEPT_URL else URL(url)
 
 
 @lru_cache(1024)

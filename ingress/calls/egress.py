@@ -49,15 +49,7 @@ class Egress:
 
     def check_url(self, url: str) -> None:
         """Refuse at once what the guard would refuse later, with a reason. Raises `InvalidUrl`."""
-        if any(character.isspace() or not character.isprintable() for character in url):
-            raise InvalidUrl("must not hold spaces or control characters")
-        try:
-            # By the parser of the client that will call it: another one might see another host.
-            parts = URL(url)
-            host = (parts.raw_host or "").partition("%")[0]
-            host.encode("idna")
-        except ValueError:
-            raise InvalidUrl("is not a valid URL") from None
+        parts, host = _parts(url)
         schemes = ("https", "http") if self._allowed else ("https",)
         if parts.scheme not in schemes:
             raise InvalidUrl(f"must start with {' or '.join(f'{scheme}://' for scheme in schemes)}")
@@ -108,6 +100,19 @@ class Egress:
         made = socket.socket(family, kind, protocol)
         made.setblocking(False)
         return made
+
+
+def _parts(url: str) -> tuple[URL, str]:
+    """*url* and its host, by the parser of the client that will call it: another one might see another host."""
+    if any(character.isspace() or not character.isprintable() for character in url):
+        raise InvalidUrl("must not hold spaces or control characters")
+    try:
+        parts = URL(url)
+        host = (parts.raw_host or "").partition("%")[0]
+        host.encode("idna")
+    except ValueError:
+        raise InvalidUrl("is not a valid URL") from None
+    return parts, host
 
 
 def _literal(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:

@@ -97,11 +97,14 @@ def safe_name(name: str | None, mime_type: str, otherwise: str) -> str:
     clean = clean.translate(_RESERVED).strip(" .")
     if not clean:
         return otherwise + _EXTENSIONS.get(mime_type.partition(";")[0], "")
-    if len(clean) > MAX_NAME_CHARACTERS:
-        stem, dot, extension = clean.rpartition(".")
-        tail = f".{extension}" if dot and len(extension) <= 10 else ""
-        clean = (stem if tail else clean)[: MAX_NAME_CHARACTERS - len(tail)] + tail
-    return clean
+    return clean if len(clean) <= MAX_NAME_CHARACTERS else _shortened(clean)
+
+
+def _shortened(name: str) -> str:
+    """The beginning of *name*, and its extension, if it has one."""
+    stem, dot, extension = name.rpartition(".")
+    tail = f".{extension}" if dot and len(extension) <= 10 else ""
+    return (stem if tail else name)[: MAX_NAME_CHARACTERS - len(tail)] + tail
 
 
 def attachment(name: str) -> str:

@@ -99,15 +99,17 @@ class Download:
             if held:
                 yield held
             held = chunk
-            try:
-                chunk = await self._answer.content.readany()
-            except TRANSPORT_ERRORS as error:
-                raise BrokenOff("broken") from error
-        computed = hasher.hexdigest()
-        if self._sha256 is not None and computed != self._sha256:
+            chunk = await self._next()
+        if self._sha256 not in (None, hasher.hexdigest()):
             raise BrokenOff("corrupt")
         if held:
             yield held
+
+    async def _next(self) -> bytes:
+        try:
+            return await self._answer.content.readany()
+        except TRANSPORT_ERRORS as error:
+            raise BrokenOff("broken") from error
 
 
 class File:
@@ -124,6 +126,11 @@ class File:
     @property
     def sha256(self) -> str:
         return self._hasher.hexdigest()
+
+    def sized(self, request: UploadRequest) -> UploadRequest:
+        """*request* with the length of its body, the file in it."""
+        length = len(request.body) + self.size_bytes + len(request.tail)
+        return msgspec.structs.replace(request, headers={**request.headers, "content-length": str(length)})
 
     async def within(self, request: UploadRequest) -> AsyncIterator[bytes]:
         """The body of *request*: what comes before the file, the file, what comes after it."""
@@ -174,12 +181,9 @@ class Transfers(Caller):
             answer.close()
             media, answer = await self._opened(locate)
         try:
-            _check(answer, media)
-            try:
-                start = await _start(answer)
-            except TRANSPORT_ERRORS as error:
-                raise transport_failure(error, "GET") from error
-            yield Download(media, answer, start)
+            _check_status(answer.status, media)
+            _check_medium(answer)
+            yield Download(media, answer, await _start(answer))
         finally:
             answer.close()  # what is unread costs the connection, which is cheaper than reading it
 
@@ -189,9 +193,7 @@ class Transfers(Caller):
         async def exchange(request: Request, remaining_s: float) -> Response:
             if not isinstance(request, UploadRequest):
                 return await self._exchange(request, remaining_s)
-            length = len(request.body) + file.size_bytes + len(request.tail)
-            sized = msgspec.structs.replace(request, headers={**request.headers, "content-length": str(length)})
-            return await self._exchange(sized, remaining_s, body=file.within(request))
+            return await self._exchange(file.sized(request), remaining_s, body=file.within(request))
 
         try:
             result = await self.run(flow, TRANSFER_TIMEOUT_S, exchange)
@@ -220,35 +222,43 @@ class Transfers(Caller):
         if len(url) > LONGEST_URL:
             raise Unusable("address", "the address of the medium is too long")
         for _ in range(REDIRECTS + 1):
-            try:
-                self._egress.check_url(url)
-            except InvalidUrl as error:
-                raise Unusable("address", f"the address of the medium {error}") from None
-            # As it is: to write a signed address differently breaks the signature.
-            place = URL(url, encoded=url.isascii())
+            place = self._place(url)
             answer = await self.session.get(place, headers=headers, allow_redirects=False, timeout=_TIMEOUT)
             if answer.status not in _REDIRECT or "location" not in answer.headers:
                 return answer
             answer.close()
-            try:
-                following = place.join(URL(answer.headers["location"], encoded=True))
-                same = following.origin() == place.origin()
-            except ValueError:
-                raise Unusable("redirect", "the host of the medium redirects to no address") from None
-            if not same:
+            following = _following(place, answer.headers["location"])
+            if following.origin() != place.origin():
                 headers = {}
-                if following.scheme != "https" and following.scheme != place.scheme:
-                    raise Unusable("redirect", "the host of the medium redirects to an open line")
             url = str(following)
         raise Unusable("redirect", "the host of the medium redirects without end")
+
+    def _place(self, url: str) -> URL:
+        """*url* as it is, for to write a signed address differently breaks the signature. Raises `Unusable`."""
+        try:
+            self._egress.check_url(url)
+        except InvalidUrl as error:
+            raise Unusable("address", f"the address of the medium {error}") from None
+        return URL(url, encoded=url.isascii())
 
 
 _TIMEOUT = aiohttp.ClientTimeout(total=TRANSFER_TIMEOUT_S, connect=CONNECT_TIMEOUT_S, sock_read=IDLE_TIMEOUT_S)
 
 
-def _check(answer: aiohttp.ClientResponse, media: Media) -> None:
-    """Return where *answer* is the medium. Raises `Rejected` (gone), another `SendError`, or `Unusable`."""
-    status = answer.status
+def _following(place: URL, location: str) -> URL:
+    """Where *location*, of an answer of *place*, leads to. Raises `Unusable`."""
+    try:
+        following = place.join(URL(location, encoded=True))
+        following.origin()
+    except ValueError:
+        raise Unusable("redirect", "the host of the medium redirects to no address") from None
+    if following.scheme not in ("https", place.scheme):
+        raise Unusable("redirect", "the host of the medium redirects to an open line")
+    return following
+
+
+def _check_status(status: int, media: Media) -> None:
+    """Raises `Rejected` (gone), or another `SendError`."""
     # A host that was shown no credentials means its address, which has run out.
     if status in _GONE or (status in _REFUSED and not media.headers):
         raise Rejected("the host of the medium does not have it any more", code=f"http_{status}", scope="media")
@@ -258,6 +268,10 @@ def _check(answer: aiohttp.ClientResponse, media: Media) -> None:
         raise Throttled("the host of the medium wants fewer calls", code="http_429", retry_after_s=30)
     if status != 200:
         raise Unavailable("the host of the medium did not give it", code=f"http_{status}")
+
+
+def _check_medium(answer: aiohttp.ClientResponse) -> None:
+    """Raises `Unusable`."""
     if answer.headers.get("content-encoding", "identity").lower() not in ("identity", ""):
         raise Unusable("encoded", "the medium comes compressed, which was not asked for")
     if (answer.content_length or 0) > MAX_MEDIUM_BYTES:
@@ -266,8 +280,11 @@ def _check(answer: aiohttp.ClientResponse, media: Media) -> None:
 
 async def _start(answer: aiohttp.ClientResponse) -> bytes:
     start = b""
-    while len(start) < SNIFF_BYTES and (chunk := await answer.content.readany()):
-        start += chunk
+    try:
+        while len(start) < SNIFF_BYTES and (chunk := await answer.content.readany()):
+            start += chunk
+    except TRANSPORT_ERRORS as error:
+        raise transport_failure(error, "GET") from error
     return start
 
 
