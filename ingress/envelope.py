@@ -101,13 +101,7 @@ def _unbounded(schema: Any) -> Any:
 
 def event_row(event: Event, organization_id: UUID, config_id: UUID, provider: str, message_id: UUID | None) -> EventRow:
     """*event* of a provider as it is stored; *message_id* is ours where the event is about a message we sent."""
-    conversation = None
-    conversation_id = config_id
-    if event.contact is not None or event.group_id is not None:
-        conversation_id = identifiers.conversation_id(
-            organization_id, event.sender or "", event.contact, event.group_id
-        )
-        conversation = Conversation(conversation_id, event.sender, event.contact, event.group_id)
+    conversation = _conversation(event, organization_id)
     # Written as it is: what EventMessage adds is absent from what a person wrote, and absent is left out.
     message = cast("EventMessage | None", event.message)
     if event.status is not None:
@@ -126,10 +120,17 @@ def event_row(event: Event, organization_id: UUID, config_id: UUID, provider: st
         organization_id,
         event.type,
         config_id,
-        conversation_id,
+        config_id if conversation is None else conversation.id,
         _encode(data),
         bytes(event.raw),
     )
+
+
+def _conversation(event: Event, organization_id: UUID) -> Conversation | None:
+    if event.contact is None and event.group_id is None:
+        return None
+    found = identifiers.conversation_id(organization_id, event.sender or "", event.contact, event.group_id)
+    return Conversation(found, event.sender, event.contact, event.group_id)
 
 
 def own_event(organization_id: UUID, config_id: UUID, type: str, data: Mapping[str, Any]) -> EventRow:

@@ -108,18 +108,16 @@ def conversation_id(organization_id: UUID, sender: str, contact: Contact | None,
 
     A person is known by the phone where there is one, else by the id the provider gives.
     """
+    person = ""
     if group_id:
         person = f"group:{group_id}"
     elif contact and contact.phone:
         person = f"phone:{phone_key(contact.phone)}"
     elif contact:
         person = f"id:{contact.user_id or contact.lid or contact.username or ''}"
-    else:
-        person = ""
     state = _keyed(organization_id).copy()
     state.update(f"{sender}\x1f{person}".encode())
-    identity: UUID = FastUUID(state.digest())
-    return identity
+    return FastUUID(state.digest())
 
 
 _CORRELATION = "gw1"

@@ -407,7 +407,7 @@ CACHES = {
     "ingress.calls.driver._url": "addresses of LONGEST_KEPT_URL characters at most",
     "ingress.identifiers._keyed": "ids of organizations",
     "ingress.receiving.answers.acknowledgement": "providers",
-    "ingress.receiving.webhooks._known_target": "addresses of LONGEST_KEPT_TARGET characters at most",
+    "ingress.receiving.ingestion._known_target": "addresses of LONGEST_KEPT_TARGET characters at most",
     "ingress.receiving.normalise._dropped": "64 of names of headers, which have 64 KiB at most",
     "ingress.metrics.child": "labels, from closed sets",
     "ingress.storage.statements.inbound._store": "two booleans",

@@ -379,8 +379,8 @@ def leaves(kind: type) -> Iterator[type]:
 
 # What is answered in another way than by the table of POST /send.
 ANSWERED_ELSEWHERE = {
-    "Unverified": "ingress/receiving/webhooks.py: 401, always the same body",
-    "Malformed": "ingress/receiving/webhooks.py: quarantined, 200",
+    "Unverified": "ingress/receiving/ingestion.py: 401, always the same body",
+    "Malformed": "ingress/receiving/normalise.py: quarantined, 200",
     "Uncertain": "ingress/api/send.py:_answer: 504",
 }
 

@@ -27,7 +27,7 @@ from ingress.dev.embedded.launcher import EmbeddedServers
 from ingress.dev.embedded.postgres import Postgres
 from ingress.dev.sandbox import MetaSimulator, Slow, StatusPolicy
 from ingress.dev.sandbox.meta.bodies import encode, signed_headers
-from ingress.receiving import webhooks
+from ingress.receiving import webhook_queue
 from ingress.receiving.exchange import Exchange
 from ingress.settings import Settings
 from ingress.storage.migration import migrate
@@ -247,15 +247,15 @@ async def test_each_webhook_is_answered_once_where_the_store_breaks_between_rows
                     raise ConnectionResetError
         return await store(connection, rows, start)
 
-    submit, submitted = webhooks.WebhookReceiver.submit, 0
+    enqueue, submitted = webhook_queue.WebhookQueue.enqueue, 0
 
     def counted(*arguments: Any) -> Any:
         nonlocal submitted
         submitted += 1
-        return submit(*arguments)
+        return enqueue(*arguments)
 
-    monkeypatch.setattr(webhooks, "store", breaking)
-    monkeypatch.setattr(webhooks.WebhookReceiver, "submit", counted)
+    monkeypatch.setattr(webhook_queue, "store", breaking)
+    monkeypatch.setattr(webhook_queue.WebhookQueue, "enqueue", counted)
     clients = [await connect() for _ in range(5)]
     for number, client in enumerate(clients):
         client.write(webhook(organization, gateway, str(number), version))
@@ -284,7 +284,7 @@ async def test_a_mistake_behind_an_answer_makes_no_second_one(
     def broken(*_: object) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(webhooks.WebhookReceiver, "notify", broken)
+    monkeypatch.setattr(webhook_queue.WebhookQueue, "notify", broken)
     client = await connect()
     client.write(webhook(organization, gateway, "1"))
     assert (await client.answer())[0] == 200

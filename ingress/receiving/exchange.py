@@ -8,7 +8,8 @@ from ..storage.group_commit import Overloaded
 from ..switching.manager import Config
 from ..web.bodies import SMALL_BODY_BYTES, TooLarge
 from .answers import NOT_FOUND, Header, WebhookAnswer
-from .webhooks import WebhookReceiver, target_of
+from .ingestion import target_of
+from .webhooks import WebhookReceiver
 
 
 class Channel(Protocol):

@@ -135,16 +135,19 @@ class LargeWebhooks:
             for organization_id in {self._turn, *reading.organizations}:
                 self._wakeups.notify(organization_id)
         except (StoreUnavailable, asyncio.CancelledError):
-            # For whoever comes next, at once; where the database is away, when the lease has run out.
-            with contextlib.suppress(StoreUnavailable, TimeoutError):
-                async with asyncio.timeout(GIVE_BACK_S), self._database.worker() as connection:
-                    await unread.give_back(connection, self._turn, found.sequence, lease_id)
+            await self._give_back(found, lease_id)
             raise
         except _Lost:
             logger.warning("a large webhook took too long, and another process reads it")
         except Exception:  # the next one may be readable, and this one is tried again when its lease has run out
             logger.exception("a large webhook cannot be read now")
         return True
+
+    async def _give_back(self, found: unread.UnreadWebhook, lease_id: UUID) -> None:
+        """For whoever comes next, at once; where the database is away, when the lease has run out."""
+        with contextlib.suppress(StoreUnavailable, TimeoutError):
+            async with asyncio.timeout(GIVE_BACK_S), self._database.worker() as connection:
+                await unread.give_back(connection, found.organization_id, found.sequence, lease_id)
 
 
 class _LargeWebhook:
@@ -167,9 +170,7 @@ class _LargeWebhook:
         self._config = config = await manager.receiver(organization_id, self._found.config_id)
         async for first, row in self._rows(manager, config):
             await self._write(first, row)
-        if (
-            self._is_refused and config is not None
-        ):  # the whole of it: the last slice says whether others' items are in it
+        if self._is_refused and config is not None:  # the last slice says whether others' items are in the whole of it
             whole = await refused(manager, config, row)
             quarantined = [msgspec.structs.replace(item, partly_taken=self._events > 0) for item in whole.quarantine]
             await self._write(first, msgspec.structs.replace(whole, quarantine=quarantined))
@@ -179,24 +180,22 @@ class _LargeWebhook:
             "webhook_read",
             organization=organization_id,
             config=self._found.config_id,
-            provider=config.provider_type if config else "other",
+            provider=self._provider_name,
             events=self._events,
             fresh=self._fresh,
             ms=round((monotonic() - started) * 1000, 1),
         )
+
+    @property
+    def _provider_name(self) -> str:
+        return self._config.provider_type if self._config else "other"
 
     async def _rows(
         self, manager: WhatsAppProviderManager, config: Config | None
     ) -> AsyncIterator[tuple[int, WebhookRow]]:
         found = self._found
         if config is None or found.tries > MAX_TRIES:
-            if config is None:  # who else has its secret, nobody can say any more
-                quarantined = quarantine_row(PARSER_FAILED, found.body, foreign_item=True)
-            else:
-                quarantined = await unreadable_body(manager, config, PARSER_FAILED, found.body)
-            quarantined = msgspec.structs.replace(quarantined, partly_taken=found.tries > 1)
-            whose = found.organization_id, found.config_id
-            yield 0, WebhookRow(*whose, found.headers, found.body, (), [quarantined], is_kept=True)
+            yield 0, await self._unreadable(manager, config)
             return
         config.usable()
         query = f"?{found.query}" if found.query else ""
@@ -205,19 +204,25 @@ class _LargeWebhook:
         async for first, row in read_slices(manager, config, hook, found.received_at):
             yield first, row
 
+    async def _unreadable(self, manager: WhatsAppProviderManager, config: Config | None) -> WebhookRow:
+        found = self._found
+        if config is None:  # who else has its secret, nobody can say any more
+            quarantined = quarantine_row(PARSER_FAILED, found.body, foreign_item=True)
+        else:
+            quarantined = await unreadable_body(manager, config, PARSER_FAILED, found.body)
+        quarantined = msgspec.structs.replace(quarantined, partly_taken=found.tries > 1)
+        whose = found.organization_id, found.config_id
+        return WebhookRow(*whose, found.headers, found.body, (), [quarantined], is_kept=True)
+
     async def _write(self, first: int, row: WebhookRow) -> None:
         """Store a slice, whose events come from the place *first* on; where the database refuses it, without them."""
-        config = self._config
         if first + len(row.events) > MAX_PLACES:
             self._is_refused, row = True, msgspec.structs.replace(row, events=())
-        # What came in at an app's address is of many organizations, and none of them waits for it: so it comes after
-        # what they have read already.
-        place = 0 if config is None or config.is_app else self._lease[1] + first
         try:
             async with self._database.worker() as connection, connection.transaction():
                 if not await unread.renew(connection, *self._lease):
                     raise _Lost
-                stored_webhook = await self._store(connection, config.provider_type if config else "other", row, place)
+                stored_webhook = await self._store(connection, self._provider_name, row, self._sequence(first))
         except (asyncpg.PostgresError, asyncpg.InterfaceError) as error:
             if not row.events or not is_data_error(error):
                 raise
@@ -228,3 +233,11 @@ class _LargeWebhook:
         self._events += stored_webhook.events
         self._fresh += len(stored_webhook.sequences)
         self.organizations.update(stored_webhook.organizations)
+
+    def _sequence(self, first: int) -> int:
+        """Where the event at the place *first* is stored: behind its webhook's own sequence.
+
+        What came in at an app's address is of many organizations, and none of them waits for it: 0, so that it comes
+        after what they have read already.
+        """
+        return 0 if self._config is None or self._config.is_app else self._lease[1] + first

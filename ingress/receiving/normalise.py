@@ -5,12 +5,13 @@ import logging
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from datetime import datetime
 from functools import lru_cache
+from typing import NamedTuple
 from uuid import UUID
 
 import msgspec
 
 from providers import Event, Malformed, Unverified, Webhook
-from providers.messages import STATUS_RANK, Status
+from providers.messages import STATUS_RANK, Message, Status
 
 from .. import identifiers, metrics
 from ..envelope import event_row
@@ -70,17 +71,13 @@ async def read(manager: WhatsAppProviderManager, config: Config, hook: Webhook, 
     try:
         events, strangers = _parsed(config, hook)
         owners = await _Owners(manager, config, hook).of(events, strangers) if strangers else _NOBODY
-        keyed, stale, foreign = _split(config, events, owners, at)
-        quarantine: Sequence[QuarantineRow] = ()
-        if stale or foreign:
-            quarantine = await _quarantined(
-                manager, config, hook, stale=stale, foreign=foreign, partly_taken=bool(keyed)
-            )
-        return _row(config, hook, keyed, quarantine)
+        found = _split(config, events, owners, at)
+        quarantine = await _quarantined(manager, config, hook, found) if found.stale or found.foreign else ()
+        return _row(config, hook, found.keyed, quarantine)
     except StoreUnavailable:
         raise
     except Exception as error:  # noqa: BLE001  (logged there)
-        return _row(config, hook, [], [await _unreadable(manager, config, hook, error)])
+        return _row(config, hook, (), [await _unreadable(manager, config, hook, error)])
 
 
 async def read_slices(
@@ -94,24 +91,22 @@ async def read_slices(
     """
     try:
         events, strangers = await asyncio.to_thread(_parsed, config, hook)
-        whose = _Owners(manager, config, hook)
-        some_stale = some_foreign = some_taken = False
+        whose, before = _Owners(manager, config, hook), _Found()
         for first in range(0, max(1, len(events)), SLICE_EVENTS):
             part = events[first : first + SLICE_EVENTS]
-            owners = await whose.of(part, strangers) if strangers else _NOBODY
-            keyed, is_stale, is_foreign = _split(config, part, owners, at, stale)
-            some_stale, some_foreign = some_stale or is_stale, some_foreign or is_foreign
-            some_taken = some_taken or bool(keyed)
-            quarantine: Sequence[QuarantineRow] = ()
-            if (some_stale or some_foreign) and first + SLICE_EVENTS >= len(events):
-                found = {"stale": some_stale, "foreign": some_foreign, "partly_taken": some_taken}
-                quarantine = await _quarantined(manager, config, hook, **found)
-            yield first, msgspec.structs.replace(_row(config, hook, keyed, quarantine), is_kept=True)
+            found = _split(config, part, await whose.of(part, strangers), at, stale, before)
+            is_last = first + SLICE_EVENTS >= len(events)
+            quarantine = await _quarantined(manager, config, hook, found) if is_last else ()
+            yield first, _kept(_row(config, hook, found.keyed, quarantine))
+            before = found
     except StoreUnavailable:
         raise
     except Exception as error:  # noqa: BLE001  (logged there)
-        quarantine = [await _unreadable(manager, config, hook, error)]
-        yield 0, msgspec.structs.replace(_row(config, hook, [], quarantine), is_kept=True)
+        yield 0, _kept(_row(config, hook, (), [await _unreadable(manager, config, hook, error)]))
+
+
+def _kept(row: WebhookRow) -> WebhookRow:
+    return msgspec.structs.replace(row, is_kept=True)
 
 
 def _parsed(config: Config, hook: Webhook) -> tuple[list[Event], Collection[str]]:
@@ -128,23 +123,31 @@ def _parsed(config: Config, hook: Webhook) -> tuple[list[Event], Collection[str]
 _NOBODY: dict[str, Config | None] = {}
 
 
+class _Found(NamedTuple):
+    """Events to be stored, and of a body as far as it was read whether it had any, stale ones, and somebody else's."""
+
+    keyed: Sequence[KeyedEvent] = ()
+    some: bool = False
+    stale: bool = False
+    foreign: bool = False
+
+
 def _split(
     config: Config,
     events: Sequence[Event],
     owners: Mapping[str, Config | None],
     at: datetime,
     stale: bool | None = False,
-) -> tuple[list[KeyedEvent], bool, bool]:
-    """What of *events* is the organization's and new enough, and whether others were stale, or somebody else's.
+    before: _Found = _Found(),  # noqa: B008  (cannot be changed)
+) -> _Found:
+    """What of *events* is the organization's and new enough, and what there was else, here or in the slices *before*.
 
     See `read_slices` for *at* and *stale*. Who is not in *owners* is *config*.
     """
-    keyed, some_stale, some_foreign = [], False, False
+    keyed, (_, some, some_stale, some_foreign) = [], before
     for event in events:
         owner = owners.get(event.key, config) if owners else config
-        when = event.reported_at or event.occurred_at
-        # Its age says that it may be a repetition whose key is not kept any more, or that its time is made up.
-        is_stale = when is not None and not MIN_AGE <= at - when <= MAX_AGE
+        is_stale = _is_stale(event, at)
         if owner is not None and (is_stale is stale or stale is None):
             keyed.append(_keyed(event, owner, at))
         elif stale:
@@ -153,19 +156,25 @@ def _split(
             some_foreign = True
         else:
             some_stale = True
-    return keyed, some_stale, some_foreign
+    return _Found(keyed, some or bool(keyed), some_stale, some_foreign)
+
+
+def _is_stale(event: Event, at: datetime) -> bool:
+    """Its age says that it may be a repetition whose key is not kept any more, or that its time is made up."""
+    when = event.reported_at or event.occurred_at
+    return when is not None and not MIN_AGE <= at - when <= MAX_AGE
 
 
 async def _quarantined(
-    manager: WhatsAppProviderManager, config: Config, hook: Webhook, *, stale: bool, foreign: bool, partly_taken: bool
+    manager: WhatsAppProviderManager, config: Config, hook: Webhook, found: _Found
 ) -> Sequence[QuarantineRow]:
     """What goes to quarantine, as a whole: an item by itself does not say whose it is, and could never be read again.
 
     Not all of a body need be an event, so where others share the secret it may hold what is theirs all the same.
     """
-    theirs = foreign or await manager.ownership.is_shared(config)
-    reasons = [reason for reason, some in ((FOREIGN, foreign), (STALE, stale)) if some]
-    return [quarantine_row(reason, hook.body, foreign_item=theirs, partly_taken=partly_taken) for reason in reasons]
+    reasons = [reason for reason, some in ((FOREIGN, found.foreign), (STALE, found.stale)) if some]
+    theirs = found.foreign or (bool(reasons) and await manager.ownership.is_shared(config))
+    return [quarantine_row(reason, hook.body, foreign_item=theirs, partly_taken=found.some) for reason in reasons]
 
 
 def _row(
@@ -227,13 +236,14 @@ class _Owners:
         return {event.key: await find(event) for event in events if event.key in keys}
 
     async def _of_organization(self, event: Event) -> Config | None:
-        owner: Config | None = self._config
-        if not self._config.provider.owns(event):
-            if self._siblings is None:
-                siblings = await self._manager.siblings(self._config)
-                self._siblings = [other for other in siblings if _verifies(other, self._hook)]
-            owner = next((other for other in self._siblings if other.provider.owns(event)), None)
+        owner = self._config if self._config.provider.owns(event) else await self._sibling(event)
         return owner if owner and await self._manager.ownership.holds(owner, event) else None
+
+    async def _sibling(self, event: Event) -> Config | None:
+        if self._siblings is None:
+            siblings = await self._manager.siblings(self._config)
+            self._siblings = [other for other in siblings if _verifies(other, self._hook)]
+        return next((other for other in self._siblings if other.provider.owns(event)), None)
 
     async def _of_app(self, event: Event) -> Config | None:
         account = self._config.provider.account_of(event)
@@ -264,17 +274,22 @@ def quarantine_row(
 def _keyed(event: Event, owner: Config, now: datetime) -> KeyedEvent:
     message_id, attempt = parse_correlation(event.correlation_id) if event.correlation_id else (None, None)
     if message_id is not None and event.message is not None:
-        # What we sent comes back among what others write in the account's name: nobody wrote it, but it is out.
-        sent = Status(provider_message_id=event.message.provider_message_id, value="sent")
-        event = msgspec.structs.replace(event, type="message.status", message=None, status=sent)
-    row = event_row(event, owner.organization_id, owner.id, owner.provider_type, message_id)
+        event = _as_status(event, event.message)
+    whose = owner.organization_id, owner.id, owner.provider_type
+    row = event_row(event, *whose, message_id)
     if len(row.data) > MAX_DATA_BYTES:
         event = without_excess(event)
-        row = event_row(event, owner.organization_id, owner.id, owner.provider_type, message_id)
+        row = event_row(event, *whose, message_id)
     if event.occurred_at is not None:
         metrics.observe(metrics.provider_lag, (now - event.occurred_at).total_seconds(), owner.provider_type)
-    status = _status_row(event, owner, message_id, attempt)
+    status = _status_row(event, owner, message_id, attempt) if event.status is not None else None
     return KeyedEvent(identifiers.key_hash(event.key, owner.account_id), row, status)
+
+
+def _as_status(event: Event, message: Message) -> Event:
+    """What we sent comes back among what others write in the account's name: nobody wrote it, but it is out."""
+    sent = Status(provider_message_id=message.provider_message_id, value="sent")
+    return msgspec.structs.replace(event, type="message.status", message=None, status=sent)
 
 
 def _status_row(event: Event, owner: Config, message_id: UUID | None, attempt: int | None) -> StatusRow | None:
@@ -283,9 +298,9 @@ def _status_row(event: Event, owner: Config, message_id: UUID | None, attempt: i
     In a group each member has a status of their own; none of them is the message's.
     """
     status = event.status
-    if status is None or status.value is None or not status.provider_message_id or status.participant is not None:
+    if status is None or status.value is None or status.participant is not None:
         return None
-    if len(status.provider_message_id) > MAX_ID_CHARACTERS:
+    if not status.provider_message_id or len(status.provider_message_id) > MAX_ID_CHARACTERS:
         return None
     return StatusRow(
         owner.organization_id,

@@ -21,7 +21,7 @@ from ingress import app, cache, metrics
 from ingress.dev.embedded.launcher import EmbeddedServers
 from ingress.dev.sandbox import ErrorCode, MetaSimulator, StatusPolicy
 from ingress.dev.sandbox.meta.bodies import envelope, status_item
-from ingress.receiving import webhooks as receiving
+from ingress.receiving import ingestion
 from ingress.sending import recovery
 from ingress.settings import Settings
 from ingress.storage.database import Database, StoreUnavailable, is_data_error, store_errors
@@ -593,8 +593,8 @@ async def test_a_webhook_has_a_request_id(
 ) -> None:
     """OBS-5: the same in the answer and in the log. And no answer is for a cache."""
     lines: list[dict[str, Any]] = []
-    monkeypatch.setattr(receiving.log, "is_wide", lambda: True)
-    monkeypatch.setattr(receiving.log, "put", lambda line: lines.append(msgspec.to_builtins(line)))
+    monkeypatch.setattr(ingestion.log, "is_wide", lambda: True)
+    monkeypatch.setattr(ingestion.log, "put", lambda line: lines.append(msgspec.to_builtins(line)))
     answers = [
         await organization.post_webhook(gateway.meta.inbound(organization.numbers[0]).text("x")),
         await gateway.call("POST", "/webhooks/meta_business/unknown", raw=b"{}"),
@@ -614,7 +614,7 @@ async def test_a_webhook_has_a_request_id(
     assert [list(line["sequences"]) for line in hooks] == [[event["sequence"]], [], []]
     assert [line["trace_id"] for line in hooks] == [None, None, "4bf92f3577b34da6a3ce929d0e0e4736"]
 
-    many = gateway.meta.inbound(organization.numbers[0]).batch(receiving.SEQUENCES_LOGGED)
+    many = gateway.meta.inbound(organization.numbers[0]).batch(ingestion.SEQUENCES_LOGGED)
     answer = await organization.post_webhook(many)
     [line] = [line for line in lines if line.get("request") == answer.headers["x-request-id"]]
     sequences = [event["sequence"] for event in await organization.events(after=event["sequence"])]
