@@ -6,6 +6,7 @@ import os
 import re
 import sys
 from datetime import UTC, datetime
+from types import TracebackType
 
 import msgspec
 
@@ -73,6 +74,15 @@ def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
+def _places(trace: TracebackType | None) -> str:
+    places: list[str] = []
+    while trace:
+        code = trace.tb_frame.f_code
+        places.append(f"{os.path.basename(code.co_filename)}:{trace.tb_lineno} {code.co_name}")
+        trace = trace.tb_next
+    return " < ".join(reversed(places))
+
+
 class _JsonHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         message = record.getMessage()
@@ -82,13 +92,7 @@ class _JsonHandler(logging.Handler):
         entry = {"at": _now(), "level": record.levelname.lower(), "logger": record.name, "message": message}
         if record.exc_info and record.exc_info[1] is not None:
             # The type and where; the text of an exception may hold what a person wrote.
-            error, trace = record.exc_info[1], record.exc_info[2]
-            places = []
-            while trace:
-                code = trace.tb_frame.f_code
-                places.append(f"{os.path.basename(code.co_filename)}:{trace.tb_lineno} {code.co_name}")
-                trace = trace.tb_next
-            entry |= {"error": type(error).__name__, "trace": " < ".join(reversed(places))}
+            entry |= {"error": type(record.exc_info[1]).__name__, "trace": _places(record.exc_info[2])}
         clean = {name: _STEERING.sub("�", value)[:MAX_FIELD_CHARACTERS] for name, value in entry.items()}
         flush()
         _write(_encode(clean) + b"\n")

@@ -40,13 +40,7 @@ def listen(host: str, port: int, name: str = "INGRESS_PORT") -> socket.socket:
 
     *name* is the variable that the port comes from.
     """
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    # With the protocol named: asyncio switches Nagle off only then, and an answer of two writes would take 40 ms.
-    made = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    for option, value in CONNECTION_OPTIONS.items():
-        if (number := getattr(socket, option, None)) is not None:  # not every system has each
-            made.setsockopt(socket.IPPROTO_TCP, number, value)
+    made = _socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
     try:
         made.bind((host, port))
     except OSError as error:
@@ -55,6 +49,16 @@ def listen(host: str, port: int, name: str = "INGRESS_PORT") -> socket.socket:
         raise PortTaken(f"cannot listen on {host}:{port} ({error.strerror}); set {name}") from None
     made.listen(BACKLOG)
     made.set_inheritable(True)
+    return made
+
+
+def _socket(family: socket.AddressFamily) -> socket.socket:
+    # With the protocol named: asyncio switches Nagle off only then, and an answer of two writes would take 40 ms.
+    made = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    for option, value in CONNECTION_OPTIONS.items():
+        if (number := getattr(socket, option, None)) is not None:  # not every system has each
+            made.setsockopt(socket.IPPROTO_TCP, number, value)
     return made
 
 
@@ -132,18 +136,9 @@ async def serve(
     application = Application(settings)
     server = _Server(configuration(application))
     watched = _Server(operations_configuration(application))
-    loop = asyncio.get_running_loop()
-
-    def stop() -> None:
-        if application.closing.is_set():  # asked twice: at once
-            server.force_exit = True
-            return
-        application.closing.set()
-        server.should_exit = True
-        loop.call_later(WATCHDOG_S, os._exit, 1)
-
+    stop = partial(_stop, application, server)
     for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop)
+        asyncio.get_running_loop().add_signal_handler(number, stop)
     serving = asyncio.create_task(server.serve(sockets=[listening]))
     while not server.started and not serving.done():  # noqa: ASYNC110  (uvicorn has a flag, no event)
         await asyncio.sleep(0.005)
@@ -152,10 +147,7 @@ async def serve(
     gc.freeze()
     gc.set_threshold(50_000, 20, 20)
     if server.started:
-        logger.info(
-            "WhatsApp Ingress %s serves at %s, metrics at %s; one process (%d), up to %d connections to PostgreSQL",
-            *(__version__, settings.address, settings.metrics_url, os.getpid(), settings.database_connections),
-        )
+        _announce(settings)
     try:
         if beside is not None and server.started:
             async with beside():
@@ -168,3 +160,19 @@ async def serve(
         await watching
     if not server.started:
         raise RuntimeError("the application could not start")
+
+
+def _stop(application: Application, server: _Server) -> None:
+    if application.closing.is_set():  # asked twice: at once
+        server.force_exit = True
+        return
+    application.closing.set()
+    server.should_exit = True
+    asyncio.get_running_loop().call_later(WATCHDOG_S, os._exit, 1)
+
+
+def _announce(settings: Settings) -> None:
+    logger.info(
+        "WhatsApp Ingress %s serves at %s, metrics at %s; one process (%d), up to %d connections to PostgreSQL",
+        *(__version__, settings.address, settings.metrics_url, os.getpid(), settings.database_connections),
+    )

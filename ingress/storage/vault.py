@@ -42,13 +42,7 @@ class Vault:
         self._peppers: list[bytes] = []  # newest first, as the keys they are derived from
         self._signers: dict[str, bytes] = {}
         for entry in filter(None, (part.strip() for part in keys.split(","))):
-            key_id, _, encoded = entry.partition(":")
-            try:
-                key = base64.b64decode(encoded, validate=True)
-            except ValueError:
-                key = b""
-            if not _ENCRYPTION_KEY_ID.fullmatch(key_id) or len(key) != 32:
-                raise VaultError("each encryption key is `id:base64 of 32 bytes`")
+            key_id, key = _encryption_key(entry)
             if key_id in self._keys:
                 raise VaultError("two encryption keys have the same id")
             self._keys[key_id] = AESGCM(key)
@@ -114,6 +108,18 @@ class Vault:
         parts = urlsplit(url)
         digest = hmac.digest(self._peppers[0], url.encode(), "sha256").hex()[:8]
         return f"{parts.scheme}://{parts.netloc}/… ({digest})"
+
+
+def _encryption_key(entry: str) -> tuple[str, bytes]:
+    """(id, key) of an entry of INGRESS_ENCRYPTION_KEYS. Raises `VaultError`."""
+    key_id, _, encoded = entry.partition(":")
+    try:
+        key = base64.b64decode(encoded, validate=True)
+    except ValueError:
+        key = b""
+    if not _ENCRYPTION_KEY_ID.fullmatch(key_id) or len(key) != 32:
+        raise VaultError("each encryption key is `id:base64 of 32 bytes`")
+    return key_id, key
 
 
 def _associated(place: Sequence[str]) -> bytes:
