@@ -19,6 +19,7 @@ from yarl import URL
 
 from ..storage.statements.deliveries import Callback
 from ..storage.vault import Vault
+from ..validation import Unlogged
 
 CONNECT_TIMEOUT_S, TOTAL_TIMEOUT_S = 3.0, 15.0
 MAX_ANSWER_BYTES = 16 * 1024
@@ -28,24 +29,18 @@ OVERLAP = timedelta(hours=24)
 MAX_SECRETS = 32
 
 
-class SigningSecret(msgspec.Struct, frozen=True):
+class SigningSecret(Unlogged, frozen=True):
     """``expires_at`` None: the current one."""
 
     secret: str
     expires_at: datetime | None = None
 
-    def __repr__(self) -> str:
-        return "SigningSecret(…)"
 
-
-class Endpoint(msgspec.Struct, frozen=True):
+class Endpoint(Unlogged, frozen=True):
     """Where an organization's events go."""
 
     url: str
     secrets: list[SigningSecret]
-
-    def __repr__(self) -> str:
-        return "Endpoint(…)"
 
 
 class PostAnswer(msgspec.Struct, frozen=True):

@@ -18,11 +18,12 @@ from ..identifiers import correlation
 from ..storage.statements.events import EventRow
 from ..switching.manager import Config, Route
 from ..switching.policy import OnUncertain
+from ..validation import Unlogged
 
 _encode = msgspec.json.Encoder().encode
 
 
-class SendIntent(msgspec.Struct, frozen=True, kw_only=True):
+class SendIntent(Unlogged, frozen=True, kw_only=True):
     """A send as it was asked for, and as it is kept for whoever has to go on with it."""
 
     to: Recipient
@@ -32,9 +33,6 @@ class SendIntent(msgspec.Struct, frozen=True, kw_only=True):
     fallback: bool = True
     on_uncertain: OnUncertain | None = None  # None: by the organization's policy
     expires_at: datetime | None = None  # None: only our own trying ends
-
-    def __repr__(self) -> str:
-        return f"SendIntent(content={type(self.content).__name__})"
 
     @property
     def may_fall_back(self) -> bool:

@@ -6,7 +6,6 @@ from typing import NamedTuple
 from uuid import UUID
 
 import asyncpg
-import msgspec
 
 from ...validation import Unlogged
 from .columns import Big, arrays, given, names
@@ -198,7 +197,7 @@ async def give_back(
 # ------------------------------------------------------------------ the organization's callback
 
 
-class Callback(msgspec.Struct, frozen=True):
+class Callback(Unlogged, frozen=True):
     """Where an organization's events go, and how that went. ``secrets`` are sealed."""
 
     url: str
@@ -209,9 +208,6 @@ class Callback(msgspec.Struct, frozen=True):
     last_error: str | None
     consecutive_failures: int
     paused_until: datetime | None
-
-    def __repr__(self) -> str:
-        return "Callback(…)"
 
 
 CALLBACK = f"select {names(Callback)} from callbacks where organization_id = $1"

@@ -10,6 +10,7 @@ import msgspec
 
 from providers.messages import ErrorInfo
 
+from ...validation import Unlogged
 from .columns import Big, Json, Small, arrays, given, names
 from .events import insert_events
 from .pages import within
@@ -315,7 +316,7 @@ async def set_leases(connection: asyncpg.Connection, leases: Sequence[Lease], *,
     await connection.execute(SET_LEASES, *arrays(leases), seconds)
 
 
-class LostSend(msgspec.Struct, frozen=True):
+class LostSend(Unlogged, frozen=True):
     """A message that its process left under way, or that is held and whose time is up."""
 
     organization_id: UUID
@@ -327,9 +328,6 @@ class LostSend(msgspec.Struct, frozen=True):
     fallback_reason: str | None
     created_at: datetime
     expires_at: datetime
-
-    def __repr__(self) -> str:
-        return f"LostSend({self.id}, {self.state})"
 
 
 RECLAIM = f"""
@@ -352,7 +350,7 @@ async def reclaim(connection: asyncpg.Connection, lease_id: UUID, limit: int, pe
     return [LostSend(*row) for row in await connection.fetch(RECLAIM, lease_id, limit, per_organization)]
 
 
-class Attempt(msgspec.Struct, frozen=True, rename={"class_": "class"}):
+class Attempt(Unlogged, frozen=True, rename={"class_": "class"}):
     """A call to a provider. ``class_`` of its error, or `ok`; None: it has no outcome yet, or lost it."""
 
     number: int
@@ -365,9 +363,6 @@ class Attempt(msgspec.Struct, frozen=True, rename={"class_": "class"}):
     detail: str | None
     duration_ms: int | None
     provider_message_id: str | None
-
-    def __repr__(self) -> str:
-        return f"Attempt({self.number}, {self.class_})"
 
 
 ATTEMPTS = f"select {names(Attempt)} from attempts where organization_id = $1 and message_id = $2 order by number"
