@@ -70,7 +70,7 @@ class Attempts:
             if not dispatch.repeats(error):
                 raise
             first = error
-        goes_on = dispatch.moves_on(first) and dispatch.has_fallback(config)
+        goes_on = dispatch.goes_on(first, config)
         async for attempt in AsyncRetrying(
             retry=retry_if_exception(lambda error: isinstance(error, SendError) and dispatch.repeats(error)),
             stop=stop_any(
@@ -128,7 +128,7 @@ class _StopWhenFutile(stop_base):
         config, dispatch = self._config, self._dispatch
         if state.upcoming_sleep >= dispatch.left_s:
             return True
-        goes_on = dispatch.moves_on(error) and dispatch.has_fallback(config)
+        goes_on = dispatch.goes_on(error, config)
         if error.code == BREAKER_OPEN:
             return goes_on  # nothing was called, so with no other provider it may as well wait
         if self._gate.breakers.wait_s(config) > 0 or (goes_on and state.upcoming_sleep > PATIENCE_S):

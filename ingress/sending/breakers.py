@@ -77,7 +77,9 @@ class Breakers:
         """Whether to call now. Whoever gets a permit gives it back with `leave`, whatever happens."""
         return self._breaker(config.id, config.provider_type).enter()
 
-    def leave(self, config: Config, permit: Permit, ended: Ended) -> None:
+    def leave(self, config: Config, permit: Permit, error: BaseException | None) -> None:
+        """The call has ended, with *error* or without one."""
+        ended = _ended_by(error)
         self._breakers[config.id].leave(permit, ended)
         if ended == "broken" and config.id not in self._broken:
             self._broken.add(config.id)
@@ -168,7 +170,7 @@ class Breakers:
         task.add_done_callback(self._tasks.discard)
 
 
-def ended_by(error: BaseException | None) -> Ended:
+def _ended_by(error: BaseException | None) -> Ended:
     """What the end of a call means for the account that made it."""
     if error is None:
         return "ok"

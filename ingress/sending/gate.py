@@ -8,7 +8,6 @@ import asyncio
 import random
 from time import monotonic
 from types import TracebackType
-from uuid import UUID
 
 from providers import AccountBroken, Rejected, SendError, Throttled, Unavailable
 
@@ -17,7 +16,7 @@ from ..accounts.unusable import MissingPlugin
 from ..switching.in_flight import InFlight
 from ..switching.manager import Config
 from .breaker import Permit
-from .breakers import Breakers, ended_by
+from .breakers import Breakers
 from .bulkhead import Bulkhead
 from .message import Dispatch, message_of
 from .outcomes import Outcomes
@@ -62,10 +61,6 @@ class Gate:
         Entering raises `SendError` where the call may not be made in time, and as `Outcomes.begin` does.
         """
         return Admission(self, config, dispatch)
-
-    def is_full(self, organization_id: UUID) -> bool:
-        """Whether no more sends of the organization should be accepted."""
-        return self.bulkhead.is_full(organization_id)
 
     def next_config(self, dispatch: Dispatch) -> Config | None:
         """The first config that can be called now and has not failed for this message."""
@@ -120,7 +115,7 @@ class Admission:
         assert self._permit is not None, "left before it was entered"
         gate.in_flight.leave(config.id)
         gate.bulkhead.leave(config.organization_id)
-        gate.breakers.leave(config, self._permit, ended_by(error))
+        gate.breakers.leave(config, self._permit, error)
         if isinstance(error, Throttled):
             await gate.pacer.throttled(config, self._dispatch.contact, error)
 
@@ -131,10 +126,13 @@ class Admission:
         has_turn = has_slot = False
         try:
             while True:
-                await gate.outcomes.begin(dispatch, config)
-                if dispatch.left_s <= 0:
+                if dispatch.begun:
+                    await gate.outcomes.begin(dispatch, config)
+                dispatch.begun = True
+                left_s = dispatch.left_s
+                if left_s <= 0:
                     raise expired()
-                wait_s = 0.0 if has_turn else await self._turn_s()
+                wait_s = 0.0 if has_turn else await self._turn_s(left_s)
                 if wait_s > MOMENT_S:
                     self._check_expressible()
                     if has_slot:
@@ -157,11 +155,10 @@ class Admission:
             if has_slot:
                 gate.bulkhead.leave(organization_id)
 
-    async def _turn_s(self) -> float:
+    async def _turn_s(self, at_most_s: float) -> float:
         """Seconds until the sender's turn, which is reserved. Raises `Throttled` where that is too late."""
         config, dispatch = self._config, self._dispatch
-        at_most_s = dispatch.left_s
-        if dispatch.has_fallback(config) and dispatch.moves_on(_TOO_LATE):
+        if dispatch.goes_on(_TOO_LATE, config):
             at_most_s = min(at_most_s, PATIENCE_S)
         turn = await self._gate.pacer.turn(config, dispatch.contact, at_most_s)
         if turn.wait_s > at_most_s:

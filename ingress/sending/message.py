@@ -1,21 +1,17 @@
 """The values of sending: what was asked for, and a message under way."""
 
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from time import monotonic
-from typing import Literal
 from uuid import UUID
 
 import msgspec
 
 from providers import Contact, MessageData, Recipient, SendError, Uncertain
 from providers.content import MediaContent, OutboundContent, Reaction
-from providers.messages import ErrorInfo, Status
 
 from .. import identifiers
-from ..envelope import Conversation, EventData, EventMessage
+from ..envelope import Conversation
 from ..identifiers import correlation
-from ..storage.statements.events import EventRow
 from ..switching.manager import Config, Route
 from ..switching.policy import OnUncertain
 from ..validation import Unlogged
@@ -72,14 +68,12 @@ class Dispatch(msgspec.Struct, eq=False, kw_only=True):
     def left_s(self) -> float:
         return (self.expires_at - datetime.now(UTC)).total_seconds()
 
-    def open_order(self) -> Iterator[Config]:
+    def open_order(self) -> list[Config]:
         """The configs that it may still go out through, in their order."""
-        order = self.route.order if self._may_fall_back else self.route.order[:1]
-        return (config for config in order if config.id not in self.exhausted)
-
-    @property
-    def _may_fall_back(self) -> bool:
-        return self.intent.may_fall_back and self.route.may_fall_back
+        order = self.route.order
+        if len(order) > 1 and not (self.intent.may_fall_back and self.route.may_fall_back):
+            order = order[:1]
+        return [config for config in order if config.id not in self.exhausted]
 
     @property
     def on_uncertain(self) -> OnUncertain:
@@ -112,11 +106,12 @@ class Dispatch(msgspec.Struct, eq=False, kw_only=True):
             return self.on_uncertain == "fallback"
         return self.route.policy.move(error) in ("retry_then_fallback", "fallback")
 
-    def has_fallback(self, config: Config) -> bool:
+    def goes_on(self, error: SendError, config: Config) -> bool:
+        """Whether another provider will be asked after *error* of *config*: it may be, and there is one."""
         return (
             len(self.route.order) > 1
-            and self._may_fall_back
-            and any(other.id != config.id and other.id not in self.exhausted for other in self.route.order)
+            and self.moves_on(error)
+            and any(other.id != config.id for other in self.open_order())
         )
 
 
@@ -134,30 +129,3 @@ def message_of(config: Config, dispatch: Dispatch) -> MessageData:
         created_at=dispatch.created_at,
         valid_for_s=None if dispatch.intent.expires_at is None else max(1, round(dispatch.left_s)),
     )
-
-
-def status_event(
-    dispatch: Dispatch,
-    config: Config,
-    status: Literal["accepted", "sent", "failed", "unknown"],
-    error: ErrorInfo | None,
-    provider_message_id: str | None,
-) -> EventRow:
-    """The end of a send, as the CRM reads it among the events."""
-    conversation = dispatch.conversation(config)
-    data = EventData(
-        dispatch.organization_id,
-        config.provider_type,
-        config.id,
-        conversation,
-        EventMessage(
-            id=dispatch.id,
-            provider_message_id=provider_message_id,
-            lead_id=dispatch.intent.lead_id,
-            attempts=dispatch.number,
-            fallback_from=dispatch.fallback_from,
-            fallback_reason=dispatch.fallback_reason,
-        ),
-        Status(provider_message_id=provider_message_id, value=status, error=error),
-    )
-    return EventRow(dispatch.organization_id, "message.status", config.id, conversation.id, _encode(data))

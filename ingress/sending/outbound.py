@@ -193,7 +193,7 @@ class Outbound:
 
     def _hold(self, dispatch: Dispatch, size_bytes: int) -> None:
         """Count the memory of a large request until its send ends. Raises `Overloaded`."""
-        if self._gate.is_full(dispatch.organization_id):
+        if self._gate.bulkhead.is_full(dispatch.organization_id):
             raise Overloaded
         if size_bytes > SMALL_REQUEST_BYTES:
             if not self._memory.take(dispatch.organization_id, size_bytes):

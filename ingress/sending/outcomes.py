@@ -12,17 +12,19 @@ import msgspec
 from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_fixed
 
 from providers import AccountBroken, MessageResult, SendError, Throttled, Unavailable, Uncertain, Unsupported
-from providers.messages import STATUS_RANK, ErrorInfo
+from providers.messages import STATUS_RANK, ErrorInfo, Status
 
 from .. import log, metrics
+from ..envelope import EventData, EventMessage
 from ..storage.database import WORKER, Database, StoreUnavailable
 from ..storage.group_commit import GroupCommit, Overloaded
 from ..storage.statements import sends
+from ..storage.statements.events import EventRow
 from ..storage.statements.sends import NextAttempt, Outcome, SendState
 from ..switching.manager import Config
 from ..tracing import trace_of
 from ..wakeups import Wakeups
-from .message import Dispatch, status_event
+from .message import Dispatch
 
 HOLD_S = 60
 STORE_RETRY_S = 0.2
@@ -74,13 +76,7 @@ class Outcomes:
     # -- attempts
 
     async def begin(self, dispatch: Dispatch, config: Config) -> None:
-        """Begin an attempt: the one that was claimed, or else the next.
-
-        Raises `AlreadyTaken`, `LeaseLost`, `VersionMoved`, `StoreUnavailable`.
-        """
-        if not dispatch.begun:
-            dispatch.begun = True
-            return
+        """Begin another attempt. Raises `AlreadyTaken`, `LeaseLost`, `VersionMoved`, `StoreUnavailable`."""
         attempt = NextAttempt(
             organization_id=dispatch.organization_id,
             id=dispatch.id,
@@ -200,7 +196,7 @@ def _outcome(
     provider_message_id = result.provider_message_id if result else None
     event = None
     if end.state == "done":
-        event = status_event(dispatch, config, end.status, info, provider_message_id)
+        event = _event(dispatch, config, end, info, provider_message_id)
     return Outcome(
         organization_id=dispatch.organization_id,
         message_id=dispatch.id,
@@ -227,3 +223,30 @@ def _outcome(
         conversation_id=event.conversation_id if event else None,
         data=event.data if event else None,
     )
+
+
+def _event(
+    dispatch: Dispatch,
+    config: Config,
+    end: _End,
+    error: ErrorInfo | None,
+    provider_message_id: str | None,
+) -> EventRow:
+    """The end of a send, as the CRM reads it among the events."""
+    conversation = dispatch.conversation(config)
+    data = EventData(
+        dispatch.organization_id,
+        config.provider_type,
+        config.id,
+        conversation,
+        EventMessage(
+            id=dispatch.id,
+            provider_message_id=provider_message_id,
+            lead_id=dispatch.intent.lead_id,
+            attempts=dispatch.number,
+            fallback_from=dispatch.fallback_from,
+            fallback_reason=dispatch.fallback_reason,
+        ),
+        Status(provider_message_id=provider_message_id, value=end.status, error=error),
+    )
+    return EventRow(dispatch.organization_id, "message.status", config.id, conversation.id, _encode(data))

@@ -13,6 +13,7 @@ from ingress.sending import breaker as breaker_module
 from ingress.sending import breakers as breakers_module
 from ingress.sending.breaker import Breaker, Ended, Permit, State
 from ingress.sending.breakers import Breakers
+from providers import Unavailable
 
 SEQUENCES = 2_000
 
@@ -209,7 +210,7 @@ def test_what_nobody_calls_any_more_is_not_said_to_be_open(monkeypatch: pytest.M
         return [metrics.REGISTRY.get_sample_value("whatsapp_ingress_breakers", each) for each in labels]
 
     for _ in range(10):
-        breakers.leave(config, breakers.enter(config) or "call", "failed")
+        breakers.leave(config, breakers.enter(config) or "call", Unavailable("down"))
     assert (breakers.state_of(config.id), shown()) == ("open", [0, 1, None])
     breakers.look()
     assert (breakers.state_of(config.id), shown()) == ("half_open", [0, 0, 1])

@@ -1,6 +1,5 @@
 """Columns by the names of a struct's fields: neither an argument nor a column is found by counting."""
 
-from collections.abc import Sequence
 from datetime import datetime, timedelta
 from types import NoneType, UnionType
 from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
@@ -26,15 +25,10 @@ def names(kind: Any, of: str = "") -> str:
 
 
 def given(kind: Any, first: int = 1) -> str:
-    """A table of the rows that `arrays` passes as the parameters from *first* on, with ``place``, from 1 on."""
+    """A table of rows whose columns are the parameters from *first* on, as `zip(*rows)` has them; ``place`` counts from 1."""
     types = map(_type, get_type_hints(kind, include_extras=True).values())
     parameters = ", ".join(f"${number}::{name}[]" for number, name in enumerate(types, first))
     return f"unnest({parameters}) with ordinality as _({names(kind)}, place)"
-
-
-def arrays(rows: Sequence[tuple[Any, ...]]) -> "zip[tuple[Any, ...]]":
-    """The arguments for `given`: an array for each field of *rows*, at least one."""
-    return zip(*rows, strict=True)
 
 
 def _type(hint: Any) -> str:

@@ -8,7 +8,7 @@ from uuid import UUID
 import asyncpg
 
 from ...validation import Unlogged
-from .columns import Big, arrays, given, names
+from .columns import Big, given, names
 from .events import StoredEvent
 from .pages import within
 
@@ -169,7 +169,7 @@ returning d.sequence"""
 
 async def finish(connection: asyncpg.Connection, result: PostResult) -> bool:
     """Count an attempt, and keep the conversation, or postpone it; False where the lease was lost (worker)."""
-    return await connection.fetchval(FINISH, *arrays([result])) is not None
+    return await connection.fetchval(FINISH, *zip(result, strict=True)) is not None
 
 
 # An arrival since the claim has changed `arrivals`, also where its transaction was not visible when we looked.

@@ -8,7 +8,7 @@ from uuid import UUID
 import asyncpg
 import msgspec
 
-from .columns import Json, arrays, given, names
+from .columns import Json, given, names
 from .pages import within
 
 # The horizon of readers and the place of writers: see schema.sql, `events`.
@@ -67,7 +67,7 @@ select organization_id, sequence from stored"""
 
 async def add(connection: asyncpg.Connection, events: Sequence[EventRow]) -> None:
     """Store *events* in *connection*'s transaction (worker)."""
-    await connection.execute(ADD, *arrays(events))
+    await connection.execute(ADD, *zip(*events, strict=True))
 
 
 class StoredEvent(msgspec.Struct, frozen=True):

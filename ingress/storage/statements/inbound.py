@@ -11,7 +11,7 @@ import asyncpg
 import msgspec
 
 from ...validation import Unlogged
-from .columns import arrays, names
+from .columns import names
 from .events import EventRow, insert_events
 from .statuses import StatusRow, merge
 
@@ -141,7 +141,7 @@ async def store(connection: asyncpg.Connection, rows: Sequence[WebhookRow], star
     if start:
         arguments.append(start)
     if statuses:
-        arguments += arrays(statuses)
+        arguments += zip(*statuses, strict=True)
     if aside:
         arguments += [
             [row.organization_id for row, _ in aside],

@@ -11,7 +11,7 @@ import msgspec
 from providers.messages import ErrorInfo
 
 from ...validation import Unlogged
-from .columns import Big, Json, Small, arrays, given, names
+from .columns import Big, Json, Small, given, names
 from .events import insert_events
 from .pages import within
 
@@ -110,7 +110,7 @@ class Claimed(NamedTuple):
 
 async def claim(connection: asyncpg.Connection, claims: Sequence[Claim]) -> list[Claimed]:
     """Insert each message and its first attempt, unless its version is stale or its key taken (worker)."""
-    return [Claimed(*row) for row in await connection.fetch(CLAIM, *arrays(claims))]
+    return [Claimed(*row) for row in await connection.fetch(CLAIM, *zip(*claims, strict=True))]
 
 
 class Lease(NamedTuple):
@@ -186,7 +186,7 @@ class Begun(NamedTuple):
 
 async def begin_attempt(connection: asyncpg.Connection, attempt: NextAttempt) -> Begun:
     """Record the intent to call, if nothing speaks against it; once more is as good as once (worker)."""
-    row = await connection.fetchrow(BEGIN_ATTEMPT, *arrays([attempt]))
+    row = await connection.fetchrow(BEGIN_ATTEMPT, *zip(attempt, strict=True))
     return Begun(*row) if row else Begun(True, False, False)
 
 
@@ -296,7 +296,7 @@ async def finish(connection: asyncpg.Connection, outcomes: Sequence[Outcome]) ->
 
     Once more is as good as once. None: the lease of the message was lost, and somebody else speaks for it (worker).
     """
-    rows = await connection.fetch(FINISH, *arrays(outcomes))
+    rows = await connection.fetch(FINISH, *zip(*outcomes, strict=True))
     return [_made(SendState, row) if row["id"] else None for row in rows]
 
 
@@ -313,7 +313,7 @@ from held where m.organization_id = held.organization_id and m.id = held.id"""
 
 async def set_leases(connection: asyncpg.Connection, leases: Sequence[Lease], *, seconds: int) -> None:
     """Hold messages for *seconds* more, or (0) give them back (worker)."""
-    await connection.execute(SET_LEASES, *arrays(leases), seconds)
+    await connection.execute(SET_LEASES, *zip(*leases, strict=True), seconds)
 
 
 class LostSend(Unlogged, frozen=True):
