@@ -39,6 +39,7 @@ HEALTH_LIMIT_MS = 500
 SERIES_LIMIT = 3_000
 QUIET_EVERY_S = 0.05
 HEALTH_EVERY_S = 0.25
+AGAIN_S = 0.5
 CALM_S = 0.5
 SLOW_CALLBACKS, SLOW_S = 4, 14.0
 # What the pages of `pages` are full of: events of 2 MiB.
@@ -57,7 +58,8 @@ class Seen(msgspec.Struct):
     """What was noticed while an attack went on."""
 
     latencies_ms: list[float] = []
-    refused: list[str] = []
+    refused: list[str] = []  # to come again
+    lost: list[str] = []  # of webhooks, what ended them without an answer, or without one that takes them
     health_ms: list[float] = []
     unhealthy: list[str] = []
     rss_mb: float = 0.0
@@ -110,15 +112,21 @@ class Watch:
                 signed = signed_headers(self._quiet.numbers[0].app_secret, raw)
                 url = f"{self._member.url}/webhooks{path}"
                 try:
-                    async with asyncio.timeout(15), session.post(url, data=raw, headers=signed) as answer:
-                        await answer.read()
-                        if answer.status != 200:
-                            self.seen.refused.append(str(answer.status))
-                            return
+                    async with asyncio.timeout(15):
+                        while not await taken(url, raw, signed):
+                            await asyncio.sleep(AGAIN_S)
                 except (aiohttp.ClientError, OSError, TimeoutError) as error:
-                    self.seen.refused.append(type(error).__name__)
+                    self.seen.lost.append(type(error).__name__)
                     return
                 self.seen.latencies_ms.append((monotonic() - due) * 1000)
+
+            async def taken(url: str, raw: bytes, signed: dict[str, str]) -> bool:
+                """False: it shall come again, as a provider's does."""
+                async with session.post(url, data=raw, headers=signed) as answer:
+                    await answer.read()
+                    if answer.status != 200:
+                        self.seen.refused.append(str(answer.status))
+                    return answer.status == 200
 
             await self._paced(QUIET_EVERY_S, post)
 
@@ -259,10 +267,11 @@ def _of(crm: CrmSimulator, endpoint: str) -> list[Any]:
 
 
 def judged(name: str, seen: Seen) -> list[Figure]:
-    asked = len(seen.latencies_ms) + len(seen.refused)
+    asked = len(seen.latencies_ms) + len(seen.lost)
     figures = [
         Figure(f"{name}: memory of the process", round(seen.rss_mb), RSS_LIMIT_MB, "MiB"),
         Figure(f"{name}: webhooks of a quiet tenant refused", len(seen.refused), 0, of=f"{asked}"),
+        Figure(f"{name}: webhooks of a quiet tenant lost", len(seen.lost), 0, of=f"{asked}"),
         Figure(f"{name}: their answer, p99", p99(seen.latencies_ms), QUIET_P99_LIMIT_MS, "ms"),
         Figure(f"{name}: health not answered", len(seen.unhealthy), 0, of=f"{len(seen.health_ms)}"),
         Figure(f"{name}: health, worst", round(max(seen.health_ms, default=0.0)), HEALTH_LIMIT_MS, "ms"),
@@ -299,6 +308,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 "machine": {"cores": os.cpu_count(), "load": round(os.getloadavg()[0], 1)},
                 "figures": msgspec.to_builtins(figures),
                 "refused": {name: seen.refused for name, seen in found.items()},
+                "lost": {name: seen.lost for name, seen in found.items()},
                 "unhealthy": {name: seen.unhealthy for name, seen in found.items()},
             },
             indent=2,
