@@ -17,11 +17,11 @@ class Activity:
         self._changes = Changes()
         self._tasks: set[asyncio.Task[Any]] = set()
 
-    async def wait_for(self, condition: Callable[[], T], timeout: float = 5.0) -> T:
+    async def wait_for(self, condition: Callable[[], T], timeout: float = 30.0) -> T:
         """The first true value of *condition*, looked at after each call, acceptance and webhook."""
         return await self._changes.wait_for(condition, timeout)
 
-    async def settled(self, timeout: float = 5.0) -> None:
+    async def settled(self, timeout: float = 30.0) -> None:
         """Wait until nothing is under way: no slow send, no status webhook."""
         await self.wait_for(lambda: not self._tasks, timeout)
 

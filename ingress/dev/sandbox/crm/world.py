@@ -103,11 +103,11 @@ class CrmWorld(DeliveryRecord, Startable):
 
     # ---------------------------------------------------------------- waiting
 
-    async def wait_for(self, condition: Callable[[], T], timeout: float = 5.0) -> T:
+    async def wait_for(self, condition: Callable[[], T], timeout: float = 30.0) -> T:
         """The first true value of *condition*, looked at after each arrival and each answer."""
         return await self._changes.wait_for(condition, timeout)
 
-    async def wait_received(self, count: int, timeout: float = 5.0) -> None:
+    async def wait_received(self, count: int, timeout: float = 30.0) -> None:
         """Wait until *count* different events have been received successfully."""
         await self.wait_for(lambda: len(self.received) >= count, timeout)
 
