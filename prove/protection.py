@@ -47,11 +47,12 @@ async def flooded(flooding: Organization, steady: Organization) -> tuple[float, 
     flood = [
         await flooding.send({"to": f"+55119{place:08d}", "body": "x"}, prefer="respond-async") for place in range(FLOOD)
     ]
-    await eventually(lambda: _waiting(flooding), lambda waiting: waiting == WAITING)
+    await eventually(lambda: waiting(flooding), lambda found: found == WAITING)
     return alone, await paced(steady), flood
 
 
-async def _waiting(organization: Organization) -> Any:
+async def waiting(organization: Organization) -> Any:
+    """How many sends wait for one of their provider's calls to end."""
     text = (await organization.gateway.metrics()).raw.decode()
     [line] = [line for line in text.splitlines() if line.startswith("whatsapp_ingress_bulkhead_waiting ")]
     return float(line.rpartition(" ")[2])

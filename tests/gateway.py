@@ -291,7 +291,7 @@ async def command(organization: Organization, *arguments: str) -> str:
     """What `ingress …` prints for the organization, as its user runs it; it must succeed."""
     key = ["--url", organization.gateway.url, "--key", organization.key]
     done = await asyncio.to_thread(
-        subprocess.run, [sys.executable, "-m", "ingress", *arguments, *key], capture_output=True, text=True, timeout=30
+        subprocess.run, [sys.executable, "-m", "ingress", *arguments, *key], capture_output=True, text=True, timeout=60
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -331,7 +331,7 @@ class Process:
                 except aiohttp.ClientError:
                     return False
 
-            await eventually(ready, timeout=20)
+            await eventually(ready)
 
     def kill(self) -> None:
         """SIGKILL, and reap."""

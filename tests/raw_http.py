@@ -14,7 +14,7 @@ from ingress.dev.sandbox.meta.bodies import encode
 from .gateway import Organization
 
 HEALTH = b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n"
-WAIT_S = 10
+WAIT_S = 60
 
 
 class Answered(msgspec.Struct):

@@ -161,7 +161,7 @@ async def test_no_route_answers_500(
         await behind.post_webhook(behind.gateway.meta.inbound(behind.numbers[0]).text(news))
         await behind.call("PATCH", f"{CONFIGS}/configs/{config}", {"name": news})
         for answer in opened:
-            await asyncio.wait_for(answer.content.readuntil(news.encode()), 10)
+            await asyncio.wait_for(answer.content.readuntil(news.encode()), 60)
     away = [record for record in caplog.records if record.levelno > logging.WARNING or record.exc_info]
     assert [record.getMessage() for record in away] == []
     of_requests = [record for record in caplog.records if record.name in ("ingress.web.middleware", "uvicorn.error")]

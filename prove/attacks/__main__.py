@@ -113,20 +113,17 @@ class Watch:
                 url = f"{self._member.url}/webhooks{path}"
                 try:
                     async with asyncio.timeout(15):
-                        while not await taken(url, raw, signed):
+                        while True:
+                            async with session.post(url, data=raw, headers=signed) as answer:
+                                await answer.read()
+                            if answer.status == 200:
+                                break
+                            self.seen.refused.append(str(answer.status))  # it shall come again
                             await asyncio.sleep(AGAIN_S)
                 except (aiohttp.ClientError, OSError, TimeoutError) as error:
                     self.seen.lost.append(type(error).__name__)
                     return
                 self.seen.latencies_ms.append((monotonic() - due) * 1000)
-
-            async def taken(url: str, raw: bytes, signed: dict[str, str]) -> bool:
-                """False: it shall come again, as a provider's does."""
-                async with session.post(url, data=raw, headers=signed) as answer:
-                    await answer.read()
-                    if answer.status != 200:
-                        self.seen.refused.append(str(answer.status))
-                    return answer.status == 200
 
             await self._paced(QUIET_EVERY_S, post)
 

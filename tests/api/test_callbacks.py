@@ -491,7 +491,7 @@ async def test_a_process_that_ends_begins_no_other_delivery(
         await asyncio.sleep(0)  # it has begun, and said so to everybody, when this goes on
         await events.add(own_database, [event(organization, uuid4())])
         crm.gate.set()
-        await asyncio.wait_for(ended, 5)
+        await asyncio.wait_for(ended, 60)
         assert await states(own_database, organization) == [("delivered", 1, None)] + [("pending", 0, None)] * 3
         assert len(crm.attempts) == 1
         assert await own_database.fetchval(LEASED) == 0

@@ -556,7 +556,7 @@ async def test_lengths(organization: Organization, gateway: Gateway) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", int(gateway.url.rpartition(":")[2]))
     sent = "\r\n".join(f"{name}: {value}" for name, value in headers.items())
     writer.write(f"POST /media HTTP/1.1\r\nHost: x\r\n{sent}\r\nContent-Length: 104857601\r\n\r\n".encode())
-    head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 5)
+    head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 60)
     assert head.split()[1] == b"413"
     writer.close()
 

@@ -104,7 +104,7 @@ class Run:
     def call(self, path: str, *, key: str = "api_key", method: str = "GET") -> tuple[int, Any]:
         headers = {"authorization": f"Bearer {self.facts[key]}"}
         try:
-            with urlopen(Request(self.facts["url"] + path, headers=headers, method=method), timeout=10) as answer:
+            with urlopen(Request(self.facts["url"] + path, headers=headers, method=method), timeout=60) as answer:
                 return answer.status, json.load(answer)
         except HTTPError as error:
             with error:
@@ -187,7 +187,7 @@ def test_from_nothing_and_back(tmp_path: Path, free_port: int) -> None:
         assert str(data / "dev.json") in first.printed
         assert first.call("/readyz") == (200, {"status": "ready"})
         [metrics] = re.findall(r"Metrics +(\S+)", first.printed)
-        with urlopen(metrics, timeout=10) as answer:
+        with urlopen(metrics, timeout=60) as answer:
             assert b"whatsapp_ingress_build_info" in answer.read()
         assert "owns the schema" not in first.printed  # there is nobody else who could
         assert processes_of(data) != []
@@ -235,14 +235,14 @@ def test_the_printed_commands_work_as_printed(tmp_path: Path, free_port: int) ->
     with running(tmp_path, free_port) as run:
         webhook, send, events = run.commands
         done = [
-            subprocess.run(["sh", "-c", command], capture_output=True, text=True, timeout=20)
+            subprocess.run(["sh", "-c", command], capture_output=True, text=True, timeout=60)
             for command in (webhook, send)
         ]
         for answer in done:
             assert answer.returncode == 0, answer.stderr
             assert answer.stdout.startswith("HTTP/1.1 200"), answer.stdout
         assert '"status":"sent"' in done[1].stdout
-        listed = subprocess.run(["sh", "-c", events], capture_output=True, text=True, timeout=20)
+        listed = subprocess.run(["sh", "-c", events], capture_output=True, text=True, timeout=60)
         shown = json.loads(listed.stdout)["events"]
         bodies = [event["data"]["message"]["content"] for event in shown if event["type"] == "message.received"]
         assert bodies == [{"type": "text", "body": "Hello from the sandbox"}]
@@ -398,7 +398,7 @@ def test_a_start_waits_for_the_database(own_postgres: EmbeddedServers, free_port
 
 def test_a_start_waits_for_the_database_no_longer_than_it_may(own_postgres: EmbeddedServers, free_port: int) -> None:
     with waiting(own_postgres, free_port, INGRESS_DATABASE_WAIT_S="1") as process:
-        printed, errors = process.communicate(timeout=30)
+        printed, errors = process.communicate(timeout=60)
         assert (process.returncode, printed) == (1, "")
         [line] = errors.splitlines()
         assert line.startswith("ingress: the database does not answer (")
@@ -409,7 +409,7 @@ def test_a_start_that_waits_can_be_stopped(own_postgres: EmbeddedServers, free_p
     """By the signal that ends containers, which the first process of one has to handle itself."""
     with waiting(own_postgres, free_port) as process:
         process.send_signal(signal.SIGTERM)
-        assert process.communicate(timeout=30) == ("", "")
+        assert process.communicate(timeout=60) == ("", "")
         assert process.returncode == 128 + signal.SIGTERM
 
 

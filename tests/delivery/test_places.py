@@ -181,7 +181,7 @@ async def test_crms_that_hang_hold_nobody_up(gateway: Gateway, database: asyncpg
             await prompt.wait_received(number + 1)
         assert hanging.attempts == []
         hanging.gate.set()
-        await hanging.wait_received(SLOW_ONES * CONVERSATIONS, timeout=20)
+        await hanging.wait_received(SLOW_ONES * CONVERSATIONS, timeout=60)
 
 
 async def test_slow_crms_share_a_part_and_lose_nothing(
@@ -204,7 +204,7 @@ async def test_slow_crms_share_a_part_and_lose_nothing(
         for organization in slow:
             conversations = [uuid4() for _ in range(CONVERSATIONS // 4)]
             await events.add(database, [event(organization, each) for each in conversations * 3])
-        received = asyncio.create_task(crm.wait_received(SLOW_ONES * (1 + 3 * (CONVERSATIONS // 4)), timeout=30))
+        received = asyncio.create_task(crm.wait_received(SLOW_ONES * (1 + 3 * (CONVERSATIONS // 4)), timeout=60))
         await text(quiet)
         await prompt.wait_received(1)
         await received

@@ -107,7 +107,7 @@ def family(pids: dict[str, int]) -> set[int]:
     return {*pids.values(), *(int(child) for line in children for child in line)}
 
 
-def until_gone(pids: set[int], limit_s: float = 10) -> None:
+def until_gone(pids: set[int], limit_s: float = 60) -> None:
     """Return once none of the processes is left. One that closed its files takes an instant to end."""
     deadline = time.monotonic() + limit_s
     while left := [pid for pid in pids if status(pid)]:
@@ -126,7 +126,7 @@ def changed(file: Path, text: str) -> Iterator[None]:
 
 async def query(url: str | None, *statements: str) -> Any:
     """Run statements in one connection; the first value of the last one."""
-    connection = await asyncpg.connect(url, timeout=5)
+    connection = await asyncpg.connect(url, timeout=60)
     try:
         for statement in statements[:-1]:
             await connection.execute(statement)

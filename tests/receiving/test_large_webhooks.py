@@ -260,7 +260,7 @@ async def test_nothing_overtakes_a_webhook_that_is_not_read(
         return [attempt.event_id for attempt in mine if attempt.type == "message.received"]
 
     wanted = [event["id"] for event in found]
-    await eventually(delivered, lambda ids: len(ids) >= len(wanted), timeout=30)
+    await eventually(delivered, lambda ids: len(ids) >= len(wanted))
     assert delivered() == wanted
     await organization.call("DELETE", "/callback")
 
@@ -337,7 +337,7 @@ async def test_a_process_ends_though_the_database_is_away(settings: Settings, mo
     monkeypatch.setattr(large_webhooks._LargeWebhook, "run", hanging)
     monkeypatch.setattr(unread, "claim", found_one)
     monkeypatch.setattr(unread, "give_back", away)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         async with reader._database:
             task = asyncio.create_task(reader._read_forever())
             await begun.wait()

@@ -114,7 +114,7 @@ async def test_a_claim_that_nobody_confirmed_is_taken_back(line: Line, meta: Met
     refused = await line.cut(organization.send(body, **headers), b"refused at first", committed="state = 'sending'")
     assert refused.status == 503
 
-    await eventually(lambda: line.count("true"), lambda count: count == 0, timeout=5)
+    await eventually(lambda: line.count("true"), lambda count: count == 0)
     assert len(meta.sends) == calls
     again = await organization.send(body, **headers)
     assert (again.status, again.headers.get("idempotency-replayed")) == (200, None)

@@ -313,7 +313,7 @@ async def test_a_storm_of_faults_doubles_nothing(account: Account) -> None:
         sent = account.sent(message_id)
         assert len(sent) <= 1
         if sent:
-            message = await account.organization.settled(message_id, "read", timeout=20)
+            message = await account.organization.settled(message_id, "read")
             assert message["provider_message_id"] == sent[0].sid
     mine = [message for message in account.twilio.accepted if message.phone_number == account.sender.phone_number]
     known = {message_id.replace("-", "") for message_id in ids}

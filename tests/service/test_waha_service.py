@@ -285,7 +285,6 @@ async def test_no_sequence_of_faults_makes_two_messages_of_one_send(
         lambda told: (
             all(message["state"] != "sending" for message in told) and sent(told) == sorted(one.id for one in accepted)
         ),
-        timeout=20,
     )
     assert linked.waha.duplicates() == {}
     # Some never arrived, which only WhatsApp knows: they are held, and not sent again.

@@ -99,7 +99,7 @@ async def test_processes_that_may_open_more_than_there_are_say_so(
             for expected in (0, 0, 1):
                 database = await stack.enter_async_context(Database(scratch, 30))
                 tasks.append(asyncio.create_task(listen(database)))
-                async with asyncio.timeout(10):
+                async with asyncio.timeout(60):
                     await begun.acquire()
                 assert len(caplog.messages) == expected
     finally:

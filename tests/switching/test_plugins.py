@@ -438,7 +438,7 @@ async def test_reloading_from_the_command_line(gateway: Gateway, service: Gatewa
     async def run(asked: Gateway, *options: str) -> "subprocess.CompletedProcess[str]":
         command = ["providers", "reload", "--url", asked.url, "--key", asked.platform_key, *options]
         return await asyncio.to_thread(
-            subprocess.run, [sys.executable, "-m", "ingress", *command], capture_output=True, text=True, timeout=30
+            subprocess.run, [sys.executable, "-m", "ingress", *command], capture_output=True, text=True, timeout=60
         )
 
     done = await run(gateway)

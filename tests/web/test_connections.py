@@ -254,8 +254,8 @@ async def test_empty_lines_are_no_sign_of_life(
     if before:
         assert (await client.answer()).status == 200
     dripping = asyncio.create_task(_drip(client, b"\r\n"))
-    assert await client.is_closed(10 * DEADLINE_S)
-    await asyncio.wait_for(dripping, 5)
+    assert await client.is_closed()
+    await asyncio.wait_for(dripping, 60)
 
 
 def _small_window(client: Client) -> None:
@@ -316,7 +316,7 @@ async def test_who_says_nothing_beyond_the_last_connection_is_let_go(
         first = await connect(url)
         assert await _health(first) == 200
         beyond = [await connect(url) for _ in range(5)]
-        assert all([await client.is_closed(10 * DEADLINE_S) for client in beyond])
+        assert all([await client.is_closed() for client in beyond])
         assert await _health(first) == 200
 
 
@@ -439,7 +439,7 @@ async def test_a_stream_whose_reader_is_gone_ends(small: str, connect: Any, orga
         for _ in range(2):
             client = await connect(small)
             await client.write(request("GET", "/events/stream", bearer(organization)) + behind)
-            await asyncio.wait_for(client.reader.readuntil(b"retry: 1000"), 5)
+            await asyncio.wait_for(client.reader.readuntil(b"retry: 1000"), 60)
             getattr(client.writer, how)()
 
         async def served() -> bool:
@@ -447,7 +447,7 @@ async def test_a_stream_whose_reader_is_gone_ends(small: str, connect: Any, orga
             await client.write(request("GET", "/messages", bearer(organization)))
             return bool((await client.answer()).status == 200)
 
-        await eventually(served, timeout=2)
+        await eventually(served, timeout=10)  # before the next comment would find out
 
 
 async def _asked(client: Client) -> int:

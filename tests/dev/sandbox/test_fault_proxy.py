@@ -86,7 +86,7 @@ async def test_reset_all(client: Client, echo: Echo, proxy: FaultProxy) -> None:
     proxy.reset_all()
     with pytest.raises(ConnectionResetError):
         await client.reader.readexactly(1)
-    await asyncio.wait_for(echo.ended.wait(), 2)
+    await asyncio.wait_for(echo.ended.wait(), 60)
     again = await Client.connect(proxy)
     assert await again.ask() == b"ping\n"
     again.writer.close()
@@ -96,10 +96,10 @@ async def test_half_close(client: Client, echo: Echo, proxy: FaultProxy) -> None
     """The client reads the end at once, and what it writes still arrives."""
     await client.ask()
     proxy.half_close_all()
-    assert await asyncio.wait_for(client.reader.read(), 2) == b""
+    assert await asyncio.wait_for(client.reader.read(), 60) == b""
     client.writer.write(b"more")
     client.writer.write_eof()
-    await asyncio.wait_for(echo.ended.wait(), 2)
+    await asyncio.wait_for(echo.ended.wait(), 60)
     assert echo.received == 9
 
 
@@ -110,7 +110,7 @@ async def test_the_answer_is_swallowed(client: Client, echo: Echo, proxy: FaultP
         await client.ask(timeout=0.05)
     assert echo.received == 5
     proxy.resume()
-    assert await asyncio.wait_for(client.reader.readexactly(5), 2) == b"ping\n"
+    assert await asyncio.wait_for(client.reader.readexactly(5), 60) == b"ping\n"
     proxy.pause()
     client.writer.write(b"lost")
     client.writer.close()
@@ -125,8 +125,8 @@ async def test_a_cut_after_so_many_bytes(
     proxy.cut_after.update(cut)  # type: ignore[arg-type]  # the keys are directions
     client.writer.write(b"ping\n")
     with pytest.raises(ConnectionResetError):
-        await asyncio.wait_for(client.reader.readexactly(100), 2)
-    await asyncio.wait_for(echo.ended.wait(), 2)
+        await asyncio.wait_for(client.reader.readexactly(100), 60)
+    await asyncio.wait_for(echo.ended.wait(), 60)
     assert echo.received <= arrived  # fewer where the reset overtakes them
     assert proxy.forwarded["up"] == arrived
     assert proxy.forwarded["down"] <= answered
@@ -151,7 +151,7 @@ async def test_an_upstream_may_be_a_unix_socket_or_absent(tmp_path: Path) -> Non
     path = str(tmp_path / ".s.PGSQL.5432")
     async with FaultProxy(path) as proxy:
         nobody = await Client.connect(proxy)
-        assert await asyncio.wait_for(nobody.reader.read(), 2) == b""
+        assert await asyncio.wait_for(nobody.reader.read(), 60) == b""
         nobody.writer.close()
         server = await asyncio.start_unix_server(Echo(), path)
         client = await Client.connect(proxy)

@@ -147,14 +147,14 @@ async def test_the_command_prints_its_urls_and_stops_on_sigterm(http: aiohttp.Cl
     )
     try:
         assert process.stdout is not None
-        urls = json.loads(await asyncio.wait_for(process.stdout.readline(), 10))
+        urls = json.loads(await asyncio.wait_for(process.stdout.readline(), 60))
         for one in ("meta", "waha", "crm"):
             assert (await Control(http, urls[one]["control_url"])("GET", ""))["url"] == urls[one]["url"]
         assert (await http.get(urls["meta"]["url"] + "/v25.0/1")).status == 401
         assert (await http.get(urls["waha"]["url"] + "/api/sessions")).status == 401
         assert (await http.post(urls["crm"]["url"])).status == 401
         process.send_signal(signal.SIGTERM)
-        assert await asyncio.wait_for(process.wait(), 5) == 0
+        assert await asyncio.wait_for(process.wait(), 60) == 0
     finally:
         if process.returncode is None:
             process.kill()
