@@ -7,8 +7,10 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from starlette.routing import BaseRoute, Mount, request_response
-from starlette.types import Receive, Scope, Send
+from starlette._exception_handler import wrap_app_handling_exceptions
+from starlette.requests import Request
+from starlette.routing import BaseRoute, Mount
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ingress import app, protocol
 from ingress.cli.main import main
@@ -45,13 +47,12 @@ def pacing_shares() -> None:
 def bare_handlers() -> None:
     """Handlers in Starlette's wrapper, which turns exceptions into answers."""
     for route in _routes(app.ROUTES):
-        _replace(route, "app", _wrapped(route.path, request_response(route.endpoint)))
+        _replace(route, "app", _wrapped(route.app))
 
 
-def _wrapped(path: str, handler: Any) -> Any:
+def _wrapped(bare: ASGIApp) -> ASGIApp:
     async def run(scope: Scope, receive: Receive, send: Send) -> None:
-        scope["served"] = path, scope["method"]
-        await handler(scope, receive, send)
+        await wrap_app_handling_exceptions(bare, Request(scope, receive, send))(scope, receive, send)
 
     return run
 

@@ -19,7 +19,7 @@ from providers import Registry
 from . import audit, log, metrics
 from .api import (
     ApiRequest,
-    State,
+    ApiState,
     apps,
     callback,
     configs,
@@ -69,7 +69,7 @@ from .wakeups import Wakeups
 from .web.auth import Authenticator
 from .web.limits import per_minute
 from .web.middleware import Middleware
-from .web.routing import Route
+from .web.routing import ApiRoute
 from .web.waiting import Waiting
 
 logger = logging.getLogger("ingress.app")
@@ -91,7 +91,7 @@ class Application:
         self._router = Router(routes=ROUTES, lifespan=self._lifespan, redirect_slashes=False)
         self._middleware = Middleware(self._router)
         self._operations = Middleware(Router(routes=OPERATIONS))
-        self._state: State | None = None  # what requests get, once it has started
+        self._state: ApiState | None = None  # what requests get, once it has started
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and scope["path"].startswith("/webhooks/"):
@@ -107,7 +107,7 @@ class Application:
         await self._operations(scope, receive, send)
 
     @contextlib.asynccontextmanager
-    async def _lifespan(self, _: object) -> AsyncIterator[State]:
+    async def _lifespan(self, _: object) -> AsyncIterator[ApiState]:
         settings = self.settings
         vault = Vault(settings.encryption_keys)
         egress = Egress(settings.allowed_networks)
@@ -153,7 +153,7 @@ class Application:
             await stack.enter_async_context(Relay(database, vault, egress, wakeups, self.closing))
             stack.callback(log.flush)
             process = Operations(database, manager, self.closing)
-            state: State = {
+            state: ApiState = {
                 "database": database,
                 "vault": vault,
                 "egress": egress,
@@ -247,8 +247,8 @@ async def _watch_gauges(database: Database) -> None:
     metrics.unread.set(unread_webhooks)
     metrics.unread_oldest.set((datetime.now(UTC) - unread_since).total_seconds() if unread_since else 0)
     metrics.quarantine_open.clear()
-    for row in quarantined:
-        metrics.quarantine_open.labels(row["provider"], row["reason"]).inc(row["items"])
+    for item in quarantined:
+        metrics.quarantine_open.labels(item.provider, item.reason).inc(item.items)
     metrics.troubled.clear()
     for row in troubled:
         metrics.troubled.labels(row["provider"], row["state"]).inc(row["configs"])
@@ -289,65 +289,65 @@ def _description() -> bytes:
 
 
 INTEGRATIONS: list[BaseRoute] = [
-    Route("GET", "/providers", providers.list_providers, "read"),
-    Route("POST", "/providers/reload", providers.reload_providers, "platform"),
-    Route("GET", "/provider/current", providers.current, "read"),
-    Route("POST", "/provider/configure", providers.configure, "configure"),
-    Route("GET", "/provider/fallback", switching.get_fallback, "read"),
-    Route("PUT, POST", "/provider/fallback", switching.put_fallback, "configure"),
-    Route("POST", "/provider/switch", switching.switch, "configure"),
-    Route("POST", "/provider/rollback", switching.rollback, "configure"),
-    Route("GET", "/provider/pairing", pairing.show_pairing, "configure"),
-    Route("POST", "/provider/pairing", pairing.start_pairing, "configure"),
-    Route("DELETE", "/provider/pairing", pairing.end_pairing, "configure"),
-    Route("POST", "/provider/test", providers.test_connection, "configure"),
-    Route("GET", "/provider/configs", configs.list_configs, "read"),
-    Route("PATCH", "/provider/configs/{config_id}", configs.edit_config, "configure"),
-    Route("DELETE", "/provider/configs/{config_id}", configs.delete_config, "configure"),
-    Route("GET", "/templates", configs.list_templates, "read"),
-    Route("GET", "/status", status.stream_status, "read"),
-    Route("GET", "/audit", audit_trail.list_audit, "admin"),
-    Route("GET", "/audit/verify", audit_trail.verify_audit, "admin"),
+    ApiRoute("GET", "/providers", providers.list_providers, "read"),
+    ApiRoute("POST", "/providers/reload", providers.reload_providers, "platform"),
+    ApiRoute("GET", "/provider/current", providers.current, "read"),
+    ApiRoute("POST", "/provider/configure", providers.configure, "configure"),
+    ApiRoute("GET", "/provider/fallback", switching.get_fallback, "read"),
+    ApiRoute("PUT, POST", "/provider/fallback", switching.put_fallback, "configure"),
+    ApiRoute("POST", "/provider/switch", switching.switch, "configure"),
+    ApiRoute("POST", "/provider/rollback", switching.rollback, "configure"),
+    ApiRoute("GET", "/provider/pairing", pairing.show_pairing, "configure"),
+    ApiRoute("POST", "/provider/pairing", pairing.start_pairing, "configure"),
+    ApiRoute("DELETE", "/provider/pairing", pairing.end_pairing, "configure"),
+    ApiRoute("POST", "/provider/test", providers.test_connection, "configure"),
+    ApiRoute("GET", "/provider/configs", configs.list_configs, "read"),
+    ApiRoute("PATCH", "/provider/configs/{config_id}", configs.edit_config, "configure"),
+    ApiRoute("DELETE", "/provider/configs/{config_id}", configs.delete_config, "configure"),
+    ApiRoute("GET", "/templates", configs.list_templates, "read"),
+    ApiRoute("GET", "/status", status.stream_status, "read"),
+    ApiRoute("GET", "/audit", audit_trail.list_audit, "admin"),
+    ApiRoute("GET", "/audit/verify", audit_trail.verify_audit, "admin"),
 ]
 ROUTES: list[BaseRoute] = [
-    Route("POST", "/send", send.send, "send", any_text=True),
-    Route("GET", "/messages", messages.list_messages, "read"),
-    Route("GET", "/messages/{message_id}", messages.get_message, "read"),
-    Route("POST", "/messages/{event_id}/read", inbound_messages.mark_read, "send"),
-    Route("POST", "/messages/{event_id}/typing", inbound_messages.show_typing, "send"),
-    Route("DELETE", "/messages/{event_id}/typing", inbound_messages.stop_typing, "send"),
-    Route("GET", "/messages/{event_id}/phone", inbound_messages.find_phone, "read"),
-    Route("POST", "/media", media.upload_media, "send", status=201, file="body"),
-    Route("DELETE", "/media", media.delete_media, "send"),
-    Route("GET", "/media/{event_id}", media.get_media, "read", file="answer"),
-    Route("GET", "/events", events.list_events, "read"),
-    Route("GET", "/events/stream", events.stream_events, "read"),
+    ApiRoute("POST", "/send", send.send, "send", any_text=True),
+    ApiRoute("GET", "/messages", messages.list_messages, "read"),
+    ApiRoute("GET", "/messages/{message_id}", messages.get_message, "read"),
+    ApiRoute("POST", "/messages/{event_id}/read", inbound_messages.mark_read, "send"),
+    ApiRoute("POST", "/messages/{event_id}/typing", inbound_messages.show_typing, "send"),
+    ApiRoute("DELETE", "/messages/{event_id}/typing", inbound_messages.stop_typing, "send"),
+    ApiRoute("GET", "/messages/{event_id}/phone", inbound_messages.find_phone, "read"),
+    ApiRoute("POST", "/media", media.upload_media, "send", status=201, file="body"),
+    ApiRoute("DELETE", "/media", media.delete_media, "send"),
+    ApiRoute("GET", "/media/{event_id}", media.get_media, "read", file="answer"),
+    ApiRoute("GET", "/events", events.list_events, "read"),
+    ApiRoute("GET", "/events/stream", events.stream_events, "read"),
     Mount("/integrations/whatsapp", Router(INTEGRATIONS, redirect_slashes=False)),
-    Route("GET", "/callback", callback.get_callback, "read"),
-    Route("PUT", "/callback", callback.put_callback, "configure"),
-    Route("DELETE", "/callback", callback.delete_callback, "configure"),
-    Route("POST", "/callback/test", callback.test_callback, "configure"),
-    Route("GET", "/callback/parked", callback.list_parked, "read"),
-    Route("POST", "/callback/replay", callback.replay_parked, "configure"),
-    Route("GET", "/quarantine", quarantine.list_quarantine, "read"),
-    Route("GET", "/quarantine/{quarantine_id}", quarantine.show_quarantine, "read"),
-    Route("POST", "/quarantine/{quarantine_id}/replay", quarantine.replay_quarantine, "configure"),
-    Route("POST", "/quarantine/{quarantine_id}/discard", quarantine.discard_quarantine, "configure"),
-    Route("GET", "/organizations", organizations.list_organizations, "platform"),
-    Route("POST", "/organizations", organizations.create_organization, "platform", status=201),
-    Route("GET", "/keys", organizations.list_keys, "admin"),
-    Route("POST", "/keys", organizations.create_key, "admin", status=201),
-    Route("DELETE", "/keys/{key_id}", organizations.revoke_key, "admin"),
-    Route("GET", "/apps", apps.list_apps, "platform"),
-    Route("POST", "/apps", apps.create_app, "platform", status=201),
-    Route("PATCH", "/apps/{app_id}", apps.edit_app, "platform"),
-    Route("DELETE", "/apps/{app_id}", apps.delete_app, "platform"),
-    Route("GET", "/healthz", operations.healthz, None),
-    Route("GET", "/readyz", operations.readyz, None),
-    Route("GET", "/openapi.json", openapi, None),
+    ApiRoute("GET", "/callback", callback.get_callback, "read"),
+    ApiRoute("PUT", "/callback", callback.put_callback, "configure"),
+    ApiRoute("DELETE", "/callback", callback.delete_callback, "configure"),
+    ApiRoute("POST", "/callback/test", callback.test_callback, "configure"),
+    ApiRoute("GET", "/callback/parked", callback.list_parked, "read"),
+    ApiRoute("POST", "/callback/replay", callback.replay_parked, "configure"),
+    ApiRoute("GET", "/quarantine", quarantine.list_quarantine, "read"),
+    ApiRoute("GET", "/quarantine/{quarantine_id}", quarantine.show_quarantine, "read"),
+    ApiRoute("POST", "/quarantine/{quarantine_id}/replay", quarantine.replay_quarantine, "configure"),
+    ApiRoute("POST", "/quarantine/{quarantine_id}/discard", quarantine.discard_quarantine, "configure"),
+    ApiRoute("GET", "/organizations", organizations.list_organizations, "platform"),
+    ApiRoute("POST", "/organizations", organizations.create_organization, "platform", status=201),
+    ApiRoute("GET", "/keys", organizations.list_keys, "admin"),
+    ApiRoute("POST", "/keys", organizations.create_key, "admin", status=201),
+    ApiRoute("DELETE", "/keys/{key_id}", organizations.revoke_key, "admin"),
+    ApiRoute("GET", "/apps", apps.list_apps, "platform"),
+    ApiRoute("POST", "/apps", apps.create_app, "platform", status=201),
+    ApiRoute("PATCH", "/apps/{app_id}", apps.edit_app, "platform"),
+    ApiRoute("DELETE", "/apps/{app_id}", apps.delete_app, "platform"),
+    ApiRoute("GET", "/healthz", operations.healthz, None),
+    ApiRoute("GET", "/readyz", operations.readyz, None),
+    ApiRoute("GET", "/openapi.json", openapi, None),
 ]
 OPERATIONS: list[BaseRoute] = [
-    Route("GET", "/healthz", operations.healthz, None),
-    Route("GET", "/readyz", operations.readyz, None),
-    Route("GET", "/metrics", operations.show_metrics, None),
+    ApiRoute("GET", "/healthz", operations.healthz, None),
+    ApiRoute("GET", "/readyz", operations.readyz, None),
+    ApiRoute("GET", "/metrics", operations.show_metrics, None),
 ]

@@ -68,15 +68,13 @@ def _wrong(value: object, kind: Any, path: str, strict: bool) -> Wrong:
     try:
         msgspec.convert(value, kind, strict=strict)
         return
-    except (msgspec.ValidationError, RecursionError) as error:
-        reason = error
+    except (msgspec.ValidationError, RecursionError) as error:  # not kept: it would keep this frame, and the value
+        rule = str(error.__cause__) if isinstance(error.__cause__, ValueError) else None  # of a `__post_init__`
     within = list(islice(_wrong_within(value, kind, path, strict), MAX_WRONG))
     if within:
         yield from within
-    elif isinstance(reason.__cause__, ValueError):  # a rule of ours, from `__post_init__`
-        yield path, str(reason.__cause__)
     else:
-        yield path, f"must be {described(inspect.type_info(kind))}"
+        yield path, rule or f"must be {described(inspect.type_info(kind))}"
 
 
 def _wrong_within(value: object, kind: Any, path: str, strict: bool) -> Wrong:
@@ -86,30 +84,30 @@ def _wrong_within(value: object, kind: Any, path: str, strict: bool) -> Wrong:
         structs = [each for each in kinds if isinstance(each, type) and issubclass(each, msgspec.Struct)]
         if structs:
             yield from _wrong_in_struct(value, structs, path, strict)
-        for each in kinds:
-            if get_origin(each) is dict:
-                name_kind, part_kind = get_args(each)
-                for name, part in value.items():
-                    if list(_wrong(name, name_kind, "", strict)):
-                        yield path, f"each name in it must be {described(inspect.type_info(name_kind))}"
-                    yield from _wrong(part, part_kind, _joined(path, name), strict)
+        for names, parts in (get_args(each) for each in kinds if get_origin(each) is dict):
+            yield from _wrong_in_dict(value, names, parts, path, strict)
     elif isinstance(value, list):
-        for each in kinds:
-            if get_origin(each) is list:
-                for place, part in enumerate(value):
-                    yield from _wrong(part, get_args(each)[0], f"{path}[{place}]", strict)
+        for [parts] in (get_args(each) for each in kinds if get_origin(each) is list):
+            for place, part in enumerate(value):
+                yield from _wrong(part, parts, f"{path}[{place}]", strict)
+
+
+def _wrong_in_dict(value: Mapping[str, object], names: Any, parts: Any, path: str, strict: bool) -> Wrong:
+    for name, part in value.items():
+        if list(_wrong(name, names, "", strict)):
+            yield path, f"each name in it must be {described(inspect.type_info(names))}"
+        yield from _wrong(part, parts, _joined(path, name), strict)
 
 
 def _wrong_in_struct(value: Mapping[str, object], kinds: list[Any], path: str, strict: bool) -> Wrong:
     """As one of *kinds*, which a tag tells apart."""
     tag_field = kinds[0].__struct_config__.tag_field
-    tags = {each.__struct_config__.tag: each for each in kinds}
-    if tag_field is not None and (not isinstance(tag := value.get(tag_field), str) or tag not in tags):
-        known = ", ".join(sorted(map(str, tags)))
-        wanted = f"one of {known}" if len(tags) > 1 else known
+    kind = kinds[0] if tag_field is None else _tagged(value.get(tag_field), kinds)
+    if kind is None:
+        known = [str(each.__struct_config__.tag) for each in kinds]
+        wanted = f"one of {', '.join(sorted(known))}" if len(known) > 1 else known[0]
         yield _joined(path, tag_field), f"must be {wanted}" if tag_field in value else f"is missing: {wanted}"
         return
-    kind = kinds[0] if tag_field is None else tags[value[tag_field]]
     fields = {field.encode_name: field for field in msgspec.structs.fields(kind)}
     for name, field in fields.items():
         if name in value:
@@ -117,9 +115,12 @@ def _wrong_in_struct(value: Mapping[str, object], kinds: list[Any], path: str, s
         elif field.required:
             yield _joined(path, name), "is missing"
     if kind.__struct_config__.forbid_unknown_fields:
-        for name in value:
-            if name not in fields and name != tag_field:
-                yield _joined(path, name), "is not a known field"
+        for name in [name for name in value if name not in fields and name != tag_field]:
+            yield _joined(path, name), "is not a known field"
+
+
+def _tagged(tag: object, kinds: list[Any]) -> Any:
+    return next((each for each in kinds if each.__struct_config__.tag == tag), None)
 
 
 def _alternatives(kind: Any) -> Iterator[Any]:

@@ -15,7 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 import ingress
 from ingress import app, metrics, protocol
 from ingress.accounts.accounts import ChangeRefused
-from ingress.api import operations
+from ingress.api import operations, send
 from ingress.metrics import OTHER, VALUES
 from ingress.server import OPERATIONS_CONNECTIONS
 from ingress.storage.database import Database
@@ -144,8 +144,10 @@ def test_what_the_code_counts_as_a_word_is_foreseen() -> None:
                     found += 1
                     if argument.value not in VALUES[label] | {OTHER}:
                         missing.append((path.name, name, argument.value))
-    assert found > 15
+    assert found > 10
     assert missing == []
+    [outcome] = names_of(metrics.send_requests)
+    assert {*send._REFUSED.values(), "shed"} <= VALUES[outcome]
 
 
 async def test_a_method_that_a_route_has_not_is_counted_apart(gateway: Gateway) -> None:

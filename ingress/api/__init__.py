@@ -12,7 +12,6 @@ from ..calls.egress import Egress
 from ..calls.transfers import Transfers
 from ..receiving.webhooks import WebhookReceiver
 from ..sending.outbound import Outbound
-from ..storage.database import Database
 from ..storage.vault import Vault
 from ..switching.manager import WhatsAppProviderManager
 from ..wakeups import Wakeups
@@ -21,10 +20,9 @@ from ..web.problems import Json
 from ..web.routing import Body, Query, WebState
 
 
-class State(WebState):
+class ApiState(WebState):
     """What lives as long as the process: made in app.py."""
 
-    database: Database
     vault: Vault
     egress: Egress
     session: aiohttp.ClientSession
@@ -40,5 +38,5 @@ class State(WebState):
     metrics_page: Callable[[str], Awaitable[Response]]
 
 
-ApiRequest: TypeAlias = routing.ApiRequest[State, Body, Query]
-AnyRequest: TypeAlias = routing.ApiRequest[State, Any, Any]
+ApiRequest: TypeAlias = routing.ApiRequest[ApiState, Body, Query]
+AnyRequest: TypeAlias = routing.ApiRequest[ApiState, Any, Any]

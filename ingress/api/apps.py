@@ -64,13 +64,15 @@ def _validated(
             raise InvalidConfiguration("the provider has no apps", [("provider_type", "its accounts share no app")])
         known = {field.name for field in config_fields(kind) if field.app}
         if unknown := sorted(set(given) - known):
-            errors = [(f"config_data.{name}", "is no field of an app") for name in unknown]
-            raise InvalidConfiguration("only the fields of an app are taken", errors)
+            errors = [(f"config_data.{name}", "is not a field of an app") for name in unknown]
+            raise InvalidConfiguration("only the fields of an app may be given", errors)
         data = {**kind.no_account, **former, **given}
         data = {name: value for name, value in data.items() if value is not None}
         return data, manager.accounts.validate(provider_type, data)
     except UnknownProvider as error:
-        raise Problem(422, "invalid_configuration", str(error), errors=[("provider_type", "unknown")]) from None
+        raise Problem(
+            422, "invalid_configuration", str(error), errors=[("provider_type", "is not a known provider")]
+        ) from None
     except InvalidConfiguration as error:
         raise Problem(422, error.code, str(error), errors=error.errors) from None
 
@@ -134,7 +136,11 @@ async def edit_app(request: ApiRequest[EditApp]) -> None:
         try:
             former = msgspec.json.decode(manager.accounts.data(row))
         except VaultError:
-            raise Problem(409, "cannot_be_opened", "Its encryption key is gone: delete it, and make it anew.") from None
+            raise Problem(
+                409,
+                "cannot_be_opened",
+                "The app cannot be decrypted: its encryption key is gone. Delete it and create it again.",
+            ) from None
         data, provider = _validated(manager, app.provider_type, body.config_data, former)
         await apps.edit(
             connection,

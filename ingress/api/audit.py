@@ -4,7 +4,6 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-import asyncpg
 import msgspec
 from msgspec import UNSET, UnsetType
 
@@ -12,6 +11,7 @@ from .. import log
 from ..audit import record, verify
 from ..identifiers import PLATFORM_ID
 from ..storage.statements import audit
+from ..storage.statements.audit import TrailEntry
 from ..web.bodies import Number, Paged, RequestQuery, Shown, page_of
 from ..web.waiting import Page
 from . import AnyRequest, ApiRequest
@@ -64,18 +64,16 @@ async def list_audit(request: ApiRequest[None, AuditQuery]) -> Page[Trail]:
     organization_id, query = request.organization_id, request.query
 
     async def read() -> Trail:
-        async with request.state["database"].organization(organization_id) as connection:
-            rows = await audit.trail(connection, organization_id, query.before or None, query.size + 1)
-        more = bool(rows) and rows[-1]["followed"]
-        return page_of(Trail, [_entry(row) for row in rows], query.size, more=more)
+        async with request.connection() as connection:
+            found, more = await audit.trail(connection, organization_id, query.before or None, query.size + 1)
+        return page_of(Trail, list(map(_entry, found)), query.size, more=more)
 
     return request.page(read)
 
 
-def _entry(row: asyncpg.Record) -> Entry:
-    values = {name: row[name] for name in Entry.__struct_fields__}
-    raw = {name: msgspec.Raw(row[name] or b"null") for name in ("before", "after")}
-    return Entry(**values | raw | {"hash": row["hash"].hex()})
+def _entry(entry: TrailEntry) -> Entry:
+    before, after = (msgspec.Raw(value or b"null") for value in (entry.before, entry.after))
+    return Entry(**msgspec.structs.asdict(entry) | {"before": before, "after": after, "hash": entry.hash.hex()})
 
 
 async def verify_audit(request: ApiRequest[None, VerifyQuery]) -> TrailVerdict:

@@ -15,7 +15,6 @@ from ..calls.driver import UNREACHED_AFTER_S
 from ..calls.egress import InvalidUrl
 from ..delivery.standard_webhooks import endpoint_of, post, rotated, sealed
 from ..envelope import timestamp
-from ..storage.database import Database
 from ..storage.statements import deliveries
 from ..storage.statements.deliveries import Callback, ParkedEvent
 from ..web.bodies import Number, Paged, RequestBody, Shown, invalid, page_of
@@ -90,10 +89,9 @@ async def put_callback(request: ApiRequest[NewCallback]) -> CallbackSet:
         request.state["egress"].check_url(body.url)
     except InvalidUrl as error:
         raise invalid(("url", str(error))) from None
-    database = request.state["database"]
-    # What a callback that was removed has left is for this one only if it is body for.
-    await _throughout(database, organization_id, deliveries.park)
-    async with database.organization(organization_id) as connection:
+    # What a callback that was removed has left is for this one only if it is asked for.
+    await _throughout(request, deliveries.park)
+    async with request.connection() as connection:
         await deliveries.lock_callback(connection, organization_id)
         former = await deliveries.callback(connection, organization_id)
         vault = request.state["vault"]
@@ -102,7 +100,7 @@ async def put_callback(request: ApiRequest[NewCallback]) -> CallbackSet:
         await deliveries.put_callback(connection, organization_id, body.url, sealed(vault, organization_id, secrets))
         await note(connection, request, organization_id, "callback_set", {"url": vault.masked_url(body.url)})
     # Who sets it has repaired it: what failed is not kept waiting for the hours it would be left alone.
-    await _throughout(database, organization_id, deliveries.due_now)
+    await _throughout(request, deliveries.due_now)
     request.state["wakeups"].notify(organization_id)
     return CallbackSet(body.url, secrets[0].secret)
 
@@ -125,12 +123,11 @@ async def get_callback(request: ApiRequest) -> CallbackShown:
 async def delete_callback(request: ApiRequest) -> None:
     """DELETE /callback: nothing is posted any more; events stay readable, and what was to be delivered is parked."""
     organization_id = request.organization_id
-    database = request.state["database"]
-    async with database.organization(organization_id) as connection:
+    async with request.connection() as connection:
         dropped = await deliveries.drop_callback(connection, organization_id)
         if dropped:
             await note(connection, request, organization_id, "callback_removed", None)
-    await _throughout(database, organization_id, deliveries.park)  # also the rest, where a former call broke off
+    await _throughout(request, deliveries.park)  # also the rest, where a former call broke off
     if not dropped:
         raise not_found()
 
@@ -148,8 +145,7 @@ async def test_callback(request: ApiRequest) -> CallbackTested:
         answer = await post(request.state["session"], endpoint, event_id, body)
     if answer.kind == "connection":  # how fast it fails would say whether there is such a name
         await asyncio.sleep(began + UNREACHED_AFTER_S - monotonic())
-    database = request.state["database"]
-    async with database.organization(organization_id) as connection:
+    async with request.connection() as connection:
         after = {"id": event_id, "outcome": answer.kind}
         await note(connection, request, organization_id, "callback_tested", after)
     return CallbackTested(answer.ok, answer.kind, answer.error, event_id)
@@ -158,7 +154,7 @@ async def test_callback(request: ApiRequest) -> CallbackTested:
 async def list_parked(request: ApiRequest[None, ParkedQuery]) -> ParkedEvents:
     """GET /callback/parked: events that were given up; `next` is the next page's `after`."""
     organization_id, query = request.organization_id, request.query
-    async with request.state["database"].organization(organization_id) as connection:
+    async with request.connection() as connection:
         found = await deliveries.parked(connection, organization_id, query.after, query.size + 1)
     return page_of(ParkedEvents, found, query.size, "sequence")
 
@@ -167,11 +163,10 @@ async def replay_parked(request: ApiRequest[Replay]) -> Replayed:
     """POST /callback/replay: deliver parked events after all."""
     organization_id = request.organization_id
     body = await request.decoded()
-    database = request.state["database"]
     replayed = 0
     after: int | None = 0
     while after is not None:
-        async with database.organization(organization_id) as connection:
+        async with request.connection() as connection:
             count, after = await deliveries.replay(connection, organization_id, body.sequences, after)
             if count and not replayed:  # once, with the first batch of them
                 wanted = {"sequences": body.sequences or "all"}
@@ -181,18 +176,16 @@ async def replay_parked(request: ApiRequest[Replay]) -> Replayed:
     return Replayed(replayed)
 
 
-async def _throughout(
-    database: Database, organization_id: UUID, part: Callable[[Any, UUID, UUID], Awaitable[UUID | None]]
-) -> None:
+async def _throughout(request: AnyRequest, part: Callable[[Any, UUID, UUID], Awaitable[UUID | None]]) -> None:
     """All of a backlog, a batch of conversations in a transaction: see `deliveries.BATCH_ROWS`."""
     after: UUID | None = UUID(int=0)
     while after is not None:
-        async with database.organization(organization_id) as connection:
-            after = await part(connection, organization_id, after)
+        async with request.connection() as connection:
+            after = await part(connection, request.organization_id, after)
 
 
 async def _callback_of(request: AnyRequest) -> Callback:
-    async with request.state["database"].organization(request.organization_id) as connection:
+    async with request.connection() as connection:
         callback = await deliveries.callback(connection, request.organization_id)
     if callback is None:
         raise not_found()

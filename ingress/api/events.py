@@ -7,7 +7,7 @@ from uuid import UUID
 
 from ..envelope import Envelope, render
 from ..identifiers import parse_event_id
-from ..storage.database import Database, StoreUnavailable
+from ..storage.database import StoreUnavailable
 from ..storage.statements import events as stored
 from ..storage.statements.events import RawEvent
 from ..web.bodies import Disconnected, Number, RequestQuery, Shown, invalid
@@ -44,13 +44,11 @@ class StreamQuery(RequestQuery, frozen=True):
     after: Number | None = None
 
 
-async def _page(
-    database: Database, organization_id: UUID, room: Room, after: int, limit: int, *, raw: bool = False
-) -> list[RawEvent]:
+async def _page(request: AnyRequest, room: Room, after: int, limit: int, *, raw: bool = False) -> list[RawEvent]:
     """The events of a page, in memory that *room* has for them; an empty one takes none."""
     await room.reserve()
-    async with database.organization(organization_id) as connection:
-        rows = await stored.read(connection, organization_id, after, limit, raw)
+    async with request.connection() as connection:
+        rows = await stored.read(connection, request.organization_id, after, limit, raw)
     room.holds(sum(len(row.data) + len(row.raw or b"") for row in rows))
     return rows
 
@@ -65,7 +63,7 @@ async def list_events(request: ApiRequest[None, EventsQuery]) -> Page[Events]:
     organization_id, query = request.organization_id, request.query
     room = request.state["waiting"].room(organization_id)
     limit = max(1, min(MAX_PAGE, query.limit))
-    page = partial(_page, request.state["database"], organization_id, room, query.after, limit, raw=query.raw)
+    page = partial(_page, request, room, query.after, limit, raw=query.raw)
 
     async def read() -> list[bytes]:
         rows = await _awaited(request, organization_id, page, min(MAX_WAIT_S, query.wait))
@@ -107,7 +105,7 @@ async def stream_events(request: ApiRequest[None, StreamQuery]) -> Stream:
     organization_id = request.organization_id
     after = _resume(request, organization_id)
     if after is None:
-        async with request.state["database"].organization(organization_id) as connection:
+        async with request.connection() as connection:
             after = await stored.last_sequence(connection, organization_id)
     room = request.state["waiting"].room(organization_id)
     return Stream(room, _stream(request, organization_id, after, room))
@@ -132,7 +130,6 @@ def _frame(event: RawEvent) -> bytes:
 
 
 async def _stream(request: AnyRequest, organization_id: UUID, after: int, room: Room) -> AsyncGenerator[bytes, None]:
-    database = request.state["database"]
     wakeups, closing = request.state["wakeups"], request.state["closing"]
     waiter = wakeups.subscribe(organization_id)
     quiet_since, pause = monotonic(), POLL_S
@@ -142,7 +139,7 @@ async def _stream(request: AnyRequest, organization_id: UUID, after: int, room: 
         while not closing.is_set():
             try:
                 await request.authorize()
-                rows = await _page(database, organization_id, room, after, STREAM_PAGE)
+                rows = await _page(request, room, after, STREAM_PAGE)
             except Problem:  # revoked, expired, or too slow a reader: the stream ends; who comes again learns why
                 return
             except StoreUnavailable:  # it goes on where it was when the database is back

@@ -53,8 +53,7 @@ async def received(request: AnyRequest) -> Received:
     sequence = parse_event_id(request.path_params["event_id"], organization_id)
     if sequence is None:
         raise not_found()
-    database = request.state["database"]
-    async with database.organization(organization_id) as connection:
+    async with request.connection() as connection:
         event = await events.at(connection, organization_id, sequence)
     if event is None:
         raise not_found()

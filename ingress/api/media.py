@@ -75,13 +75,13 @@ class _Transfer:
                 raise error
             case Unusable(code=code, detail=detail):
                 self.outcome = "unusable"
-                return Problem(502, "media_unusable", "The medium cannot be passed on.", reason=code, error=detail)
+                return Problem(502, "media_unusable", "The file cannot be passed on.", reason=code, error=detail)
             case Rejected(scope="media"):
                 self.outcome = "gone"
                 return media_gone()
             case Rejected(code="media_too_large", detail=detail):
                 self.outcome = "too_large"
-                return Problem(413, "too_large", f"The provider takes no such file: {detail}.")
+                return Problem(413, "too_large", f"The provider does not accept this file: {detail}.")
             case SendError():
                 self.outcome = type(error).__name__
                 return call_problem(error)
@@ -89,7 +89,7 @@ class _Transfer:
 
 
 def media_gone() -> Problem:
-    return Problem(404, "media_gone", "The provider does not have this medium, or not any more.")
+    return Problem(404, "media_gone", "The provider does not have this file, or no longer has it.")
 
 
 # ------------------------------------------------------------------ those that people sent
@@ -148,7 +148,7 @@ async def get_media(request: ApiRequest) -> Response:
     found = await received(request)
     content = found.data.message.content if found.data.message else None
     if not isinstance(content, MediaContent) or not (content.id or content.url):
-        raise Problem(404, "no_media", "This event came without a file.")
+        raise Problem(404, "no_media", "This event has no file.")
     return MediumAnswer(request.state["transfers"], found, content)
 
 
@@ -184,7 +184,7 @@ def _upload(request: AnyRequest) -> Upload:
     if not length.isascii() or not length.isdigit():
         raise Problem(411, "length_required", "The provider needs the length of the file: send Content-Length.")
     if len(length) > 12 or int(length) > MAX_MEDIUM_BYTES:
-        raise Problem(413, "too_large", f"A file may have {MAX_MEDIUM_BYTES} bytes.")
+        raise Problem(413, "too_large", f"A file must be at most {MAX_MEDIUM_BYTES} bytes.")
     if int(length) == 0:
         raise invalid(("", "must not be empty"))
     return Upload(
@@ -229,8 +229,7 @@ async def delete_media(request: ApiRequest[None, DeleteQuery]) -> None:
             await transfers.run(config.provider.delete_media(media_id))
     except Rejected as error:
         raise (media_gone() if error.scope == "media" else call_problem(error)) from error
-    database = request.state["database"]
-    async with database.organization(organization_id) as connection:
+    async with request.connection() as connection:
         actor = request.actor
         vault, after = request.state["vault"], {"id": media_id}
         await record(connection, vault, organization_id, actor, "media_deleted", config_id=config.id, after=after)

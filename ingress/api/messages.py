@@ -55,7 +55,7 @@ async def get_message(request: ApiRequest) -> MessageShown:
     organization_id, message_id = request.organization_id, parse_id(request.path_params["message_id"])
     if message_id is None:
         raise not_found()
-    async with request.state["database"].organization(organization_id) as connection:
+    async with request.connection() as connection:
         message = await sends.by_id(connection, organization_id, message_id)
         attempts = await sends.attempts(connection, organization_id, message_id)
     if message is None:
@@ -68,7 +68,7 @@ async def list_messages(request: ApiRequest[None, MessagesQuery]) -> Page[Messag
     organization_id, query = request.organization_id, request.query
 
     async def read() -> Messages:
-        async with request.state["database"].organization(organization_id) as connection:
+        async with request.connection() as connection:
             found, more = await sends.page(
                 connection, organization_id, query.conversation_id, query.before, query.size + 1
             )

@@ -9,7 +9,7 @@ from starlette.routing import BaseRoute, Mount
 
 from .. import __version__
 from ..envelope import Envelope
-from ..web.routing import Route
+from ..web.routing import ApiRoute
 
 FILE = {"*/*": {"schema": {"type": "string", "format": "binary"}}}
 
@@ -48,7 +48,7 @@ def document(routes: list[BaseRoute]) -> dict[str, Any]:
     }
 
 
-def _operation(path: str, route: Route, named: Mapping[type, Any]) -> dict[str, Any]:
+def _operation(path: str, route: ApiRoute, named: Mapping[type, Any]) -> dict[str, Any]:
     done: dict[str, Any] = {"description": "Done"}
     if route.answers:
         schemas = [named[kind] for kind in route.answers]
@@ -81,11 +81,11 @@ def _operation(path: str, route: Route, named: Mapping[type, Any]) -> dict[str, 
     return operation
 
 
-def walk(routes: list[BaseRoute], prefix: str = "") -> Iterator[tuple[str, str, Route]]:
+def walk(routes: list[BaseRoute], prefix: str = "") -> Iterator[tuple[str, str, ApiRoute]]:
     """(path, method, route) of every route, mounts included."""
     for route in routes:
         if isinstance(route, Mount):
             yield from walk(list(route.routes), prefix + route.path)
-        elif isinstance(route, Route):
+        elif isinstance(route, ApiRoute):
             for method in sorted((route.methods or set()) - {"HEAD"}):
                 yield prefix + route.path, method, route

@@ -83,8 +83,7 @@ async def create_organization(request: ApiRequest[NewOrganization]) -> Organizat
     """POST /organizations (platform key)."""
     body = await request.decoded()
     organization_id = identifiers.new_id()
-    database = request.state["database"]
-    async with database.worker() as connection, connection.transaction():
+    async with request.state["database"].worker() as connection, connection.transaction():
         await organizations.add(connection, organization_id, body.name)
         await note(connection, request, organization_id, "organization_created", {"name": body.name})
     return OrganizationMade(organization_id, body.name)
@@ -105,16 +104,15 @@ async def create_key(request: ApiRequest[NewKey]) -> KeyMade:
     scopes: list[str] = sorted(set(body.scopes))
     ends = request.principal.expires_at
     if not set(scopes) <= request.principal.scopes & SCOPES:
-        raise _more_than_it_has(request, "A key cannot give more than it has.")
+        raise _more_than_it_has(request, "A key cannot grant a scope that it lacks.")
     if ends is not None and (body.expires_at is None or body.expires_at > ends):
-        detail = f"This key ends, so expires_at must be given, and no later than {timestamp(ends)}."
+        detail = f"This key expires, so expires_at must be given, and be {timestamp(ends)} at the latest."
         raise _more_than_it_has(request, detail)
     if body.expires_at is not None and body.expires_at <= datetime.now(UTC):
         raise invalid(("expires_at", "is in the past"))
     vault = request.state["vault"]
     key_id, secret, key = new_api_key(KEY_ENVIRONMENT)
-    database = request.state["database"]
-    async with database.organization(organization_id) as connection:
+    async with request.connection() as connection:
         await organizations.lock(connection, organization_id)
         if await organizations.live_keys(connection, organization_id) >= MAX_KEYS:
             raise quota_reached(MAX_KEYS, "keys", "Revoke one first.")
@@ -140,7 +138,7 @@ async def list_keys(request: ApiRequest[None, KeysQuery]) -> Keys:
     organization_id, query = request.organization_id, request.query
     if query.after is not None and not is_key_id(query.after):
         raise invalid(("after", "must be the id of a key"), what="The query")
-    async with request.state["database"].organization(organization_id) as connection:
+    async with request.connection() as connection:
         found = await organizations.keys(connection, organization_id, query.after, query.size + 1)
     return page_of(Keys, found, query.size)
 
@@ -156,8 +154,7 @@ async def revoke_key(request: ApiRequest[None, RevokeQuery]) -> Revoked | None:
     made = request.query.made
     if not is_key_id(key_id):
         raise not_found()
-    database = request.state["database"]
-    async with database.organization(organization_id) as connection:
+    async with request.connection() as connection:
         await organizations.lock(connection, organization_id)
         if made:
             revoked = await organizations.revoke_made(connection, organization_id, key_id)

@@ -78,7 +78,7 @@ async def show_pairing(request: ApiRequest[None, PairingQuery]) -> PairingShown 
     if request.query.format != "png":
         return _shown(config, pairing)
     if pairing.qr_png is None:
-        raise Problem(409, "no_qr_code", f"There is no QR code to show: the link is {pairing.state}.")
+        raise Problem(409, "no_qr_code", f"There is no QR code to show: the pairing is {pairing.state}.")
     return Response(pairing.qr_png, media_type="image/png")
 
 
@@ -103,7 +103,7 @@ async def _ready(accounts: Accounts, config: Config) -> Pairing:
 async def _note(request: AnyRequest, config: Config, state: str, action: str | None = None) -> None:
     """Have every process know how it stands, and the account looked at until it is linked."""
     organization_id = config.organization_id
-    async with request.state["database"].organization(organization_id) as connection:
+    async with request.connection() as connection:
         if action is not None:
             vault = request.state["vault"]
             await audit.record(connection, vault, organization_id, request.actor, action, config_id=config.id)

@@ -68,8 +68,7 @@ def _whose(request: ApiRequest[None, Any]) -> UUID:
 
 def _connection(request: ApiRequest[None, Any]) -> AbstractAsyncContextManager[Any]:
     """One that sees the organization's, or, where foreign, what row-level security hides from it."""
-    database = request.state["database"]
-    return database.worker() if request.query.foreign else database.organization(request.organization_id)
+    return request.state["database"].worker() if request.query.foreign else request.connection()
 
 
 async def list_quarantine(request: ApiRequest[None, QuarantineQuery]) -> Quarantine:

@@ -211,7 +211,7 @@ async def _quoted(request: AnyRequest, reply_to: str | None) -> str | None:
     message_id = parse_id(reply_to) if reply_to else None
     if message_id is None:
         return reply_to
-    async with request.state["database"].organization(request.organization_id) as connection:
+    async with request.connection() as connection:
         quoted = await sends.by_id(connection, request.organization_id, message_id)
     if quoted is None:
         raise not_found()
@@ -260,13 +260,13 @@ async def _awaited(
 
 async def _settled(request: AnyRequest, organization_id: UUID, state: SendState, wait_s: float) -> SendState:
     """The state once a status has settled it, or as it is after SETTLE_WAIT_S."""
-    database, wakeups = request.state["database"], request.state["wakeups"]
+    wakeups = request.state["wakeups"]
     waiter = wakeups.subscribe(organization_id)
     deadline = monotonic() + min(SETTLE_WAIT_S, wait_s)
     try:
         while state.state == "uncertain" and (left := deadline - monotonic()) > 0:
             await wakeups.wait(waiter, min(left, SETTLE_POLL_S))
-            async with database.organization(organization_id) as connection:
+            async with request.connection() as connection:
                 state = await sends.by_id(connection, organization_id, state.id) or state
     finally:
         wakeups.unsubscribe(organization_id, waiter)
@@ -277,7 +277,7 @@ async def _repeated(request: AnyRequest, key: str | None, fingerprint: bytes, ot
     """The answer of the send that *key* names. Raises `Problem` where that was the answer, and *otherwise* for none."""
     if key is None:
         raise otherwise
-    async with request.state["database"].organization(request.organization_id) as connection:
+    async with request.connection() as connection:
         state = await sends.by_key(connection, request.organization_id, key)
     if state is None:
         raise otherwise

@@ -7,7 +7,7 @@ from uuid import UUID
 import asyncpg
 import msgspec
 
-from ..health.status import HealthShown, ProvidersStatus, changes, health_shown, status_of
+from ..health.status import HealthShown, ProvidersStatus, changes, health_by_config, status_of
 from ..storage.database import StoreUnavailable
 from ..storage.statements import health
 from ..web.problems import Problem
@@ -23,8 +23,7 @@ _encode = msgspec.json.Encoder().encode
 
 async def health_of(request: AnyRequest, organization_id: UUID) -> dict[UUID, HealthShown]:
     """How the account of each config is doing, with the time of the last look."""
-    rows = await _rows(request, organization_id)
-    return {row["config_id"]: health_shown(row, with_time=True) for row in rows if row["config_id"] is not None}
+    return health_by_config(await _rows(request, organization_id))
 
 
 async def stream_status(request: ApiRequest) -> Stream:
@@ -38,7 +37,7 @@ async def stream_status(request: ApiRequest) -> Stream:
 
 
 async def _rows(request: AnyRequest, organization_id: UUID) -> list[asyncpg.Record]:
-    async with request.state["database"].organization(organization_id) as connection:
+    async with request.connection() as connection:
         return await health.of_organization(connection, organization_id)
 
 

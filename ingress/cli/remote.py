@@ -27,7 +27,7 @@ Row = Mapping[str, Any]
 
 
 class Failed(Exception):
-    """The command ends with ``status``; the message is for people, ``problem`` what the service said."""
+    """The command ends with ``status``; the message is for people, ``problem`` the answer of the service."""
 
     def __init__(self, message: str, status: int = REFUSED, problem: Row | None = None) -> None:
         super().__init__(message)
@@ -55,29 +55,29 @@ class Client:
         target = self._url.path.rstrip("/") + path + (f"?{asked}" if asked else "")
         try:
             connection.request(method, target, None if body is None else json.dumps(body), self._headers)
-            answer = connection.getresponse()
-            raw = answer.read()
+            response = connection.getresponse()
+            raw = response.read()
         except (OSError, http.client.HTTPException, socket.gaierror) as error:
             where = f"{self._url.hostname}:{self._url.port or kind.default_port}"
             raise Failed(f"the service at {where} does not answer ({type(error).__name__})", UNAVAILABLE) from None
         finally:
             connection.close()
         try:
-            told = json.loads(raw) if raw else None
+            answer = json.loads(raw) if raw else None
         except ValueError:
-            raise Failed(f"what answers there is no WhatsApp Ingress (HTTP {answer.status})", UNAVAILABLE) from None
-        if answer.status >= 400:
-            problem = told if isinstance(told, dict) else {}
-            status = UNAVAILABLE if answer.status >= 500 else CONFLICT if _is_conflict(problem) else REFUSED
-            raise Failed(_said(problem, answer.status), status, problem)
-        return told
+            raise Failed(f"what answers there is no WhatsApp Ingress (HTTP {response.status})", UNAVAILABLE) from None
+        if response.status >= 400:
+            problem = answer if isinstance(answer, dict) else {}
+            status = UNAVAILABLE if response.status >= 500 else CONFLICT if _is_conflict(problem) else REFUSED
+            raise Failed(_message_of(problem, response.status), status, problem)
+        return answer
 
 
 def _is_conflict(problem: Row) -> bool:
     return problem.get("code") == "version_conflict"
 
 
-def _said(problem: Row, status: int) -> str:
+def _message_of(problem: Row, status: int) -> str:
     lines = [str(problem.get("detail") or f"HTTP {status}")]
     if status == 401:
         lines[0] += f" Give it by --key or {KEY}."
@@ -103,7 +103,7 @@ def add_commands(commands: Any, providers: Any) -> None:
         parser.add_argument("--url", help=f"the service ({URL}; in development from dev.json)")
         parser.add_argument("--key", help=f"an API key, or the platform key ({KEY}; in development from dev.json)")
         parser.add_argument("--org", metavar="ID", help=f"with the platform key: the organization ({ORGANIZATION})")
-        parser.add_argument("--json", action="store_true", help="print what the service said, for scripts")
+        parser.add_argument("--json", action="store_true", help="print the answer of the service, for scripts")
         parser.set_defaults(run=run, platform=False)
         return parser
 
@@ -144,13 +144,13 @@ def run(options: argparse.Namespace) -> int:
     """Run the command that was asked for: its exit status."""
     try:
         client = _client(options)
-        told, lines, status = options.run(client, options)
+        answer, lines, status = options.run(client, options)
     except Failed as failed:
         if options.json and failed.problem:
             sys.stdout.write(json.dumps(failed.problem, indent=2) + "\n")
         sys.stderr.write(f"ingress: {failed}\n")
         return failed.status
-    sys.stdout.write(json.dumps(told, indent=2) + "\n" if options.json else "".join(f"{line}\n" for line in lines))
+    sys.stdout.write(json.dumps(answer, indent=2) + "\n" if options.json else "".join(f"{line}\n" for line in lines))
     return int(status)
 
 
@@ -197,38 +197,37 @@ def _config_id(client: Client, named: str) -> str:
 def _changed(client: Client, options: argparse.Namespace, what: str, body: dict[str, Any]) -> Answer:
     body |= {name: value for name in ("dry_run", "force") if (value := getattr(options, name))}
     body |= {name: value for name in ("expected_version", "reason") if (value := getattr(options, name)) is not None}
-    told = client.call("POST", f"{BASE}/provider/{what}", body)
+    answer = client.call("POST", f"{BASE}/provider/{what}", body)
     if options.dry_run:
-        return told, _outlook(told), int(not told["ready"])
-    if until := told.get("waits_until"):
-        line = (
-            f"{told['provider']} {told['config_id']} waits until {until} for its phone: link one by provider/pairing."
-        )
-        return told, [line, *_checks(told["checks"])], 0
+        return answer, _dry_run(answer), int(not answer["ready"])
+    if until := answer.get("waits_until"):
+        config = f"{answer['provider']} {answer['config_id']}"
+        line = f"{config} waits until {until} for its phone: link one by provider/pairing."
+        return answer, [line, *_checks(answer["checks"])], 0
     lines = [
-        f"{told['provider']} {told['config_id']} is active at version {told['version']}"
-        + ("." if told["changed"] else ": it was before, nothing changed.")
+        f"{answer['provider']} {answer['config_id']} is active at version {answer['version']}"
+        + ("." if answer["changed"] else ": it was before, nothing changed.")
     ]
-    return told, [*lines, *_checks(told["checks"])], 0
+    return answer, [*lines, *_checks(answer["checks"])], 0
 
 
-def _outlook(told: Row) -> Iterable[str]:
-    yield f"A switch to {told['provider']} {told['to_config_id'] or ''} from version {told['version']} would"
-    yield ("  pass its tests" if told["ready"] else "  FAIL its tests, so nothing would change")
-    for gap in told["capability_gaps"]:
-        yield f"  not carry {gap['kind']}: {gap['sends']} sends since {told['sends_since'][:10]}"
-    for template in told["templates_missing"]:
+def _dry_run(answer: Row) -> Iterable[str]:
+    yield f"A switch to {answer['provider']} {answer['to_config_id'] or ''} from version {answer['version']} would"
+    yield ("  pass its tests" if answer["ready"] else "  FAIL its tests, so nothing would change")
+    for gap in answer["capability_gaps"]:
+        yield f"  not carry {gap['kind']}: {gap['sends']} sends since {answer['sends_since'][:10]}"
+    for template in answer["templates_missing"]:
         named = f"{template['name']} ({template['language']})"
         yield f"  need the template {named} there, where it is {template['status']}: {template['sends']} sends"
-    if told["templates_unknown"]:
-        yield f"  not tell which templates are there: {told['templates_unknown']}"
+    if answer["templates_unknown"]:
+        yield f"  not tell which templates are there: {answer['templates_unknown']}"
     yield (
-        f"  not reach by phone {told['people_without_phone']} people who wrote since {told['people_since'][:10]},"
-        f" {told['sends_without_phone']} sends"
+        f"  not reach by phone {answer['people_without_phone']} people who wrote since {answer['people_since'][:10]},"
+        f" {answer['sends_without_phone']} sends"
     )
-    yield f"  find {told['in_flight']} sends under way, which end where they began"
-    yield f"  fall back to {', then '.join(told['fallback_config_ids']) or 'nobody'}"
-    yield from _checks(told["checks"])
+    yield f"  find {answer['in_flight']} sends under way, which end where they began"
+    yield f"  fall back to {', then '.join(answer['fallback_config_ids']) or 'nobody'}"
+    yield from _checks(answer["checks"])
 
 
 def _checks(checks: Iterable[Row]) -> Iterable[str]:
@@ -241,7 +240,7 @@ def _checks(checks: Iterable[Row]) -> Iterable[str]:
 def _status(client: Client, options: argparse.Namespace) -> Answer:
     current = client.call("GET", f"{BASE}/provider/current")
     configs = client.call("GET", f"{BASE}/provider/configs")["configs"]
-    told = {**current, "configs": configs}
+    answer = {**current, "configs": configs}
     if current["provider"] is None:
         head = "No provider is active: nothing can be sent."
     else:
@@ -253,32 +252,38 @@ def _status(client: Client, options: argparse.Namespace) -> Answer:
         for config in configs
     ]
     table = _table(rows, "config_id", "provider", "name", "sender", "state", "fallback", "health")
-    return told, [head, *table, *_troubles(configs)], 0
+    return answer, [head, *table, *_troubles(configs)], 0
 
 
 def _troubles(configs: Iterable[Row]) -> Iterable[str]:
     for config in configs:
-        told = config["health"]
-        if told.get("reason"):
-            since = f"{told['state']} since {told['since']}: {told['reason']}."
-            yield " ".join(filter(None, [config["name"], since, told.get("detail"), told["what_to_do"]]))
+        answer = config["health"]
+        if answer.get("reason"):
+            since = f"{answer['state']} since {answer['since']}: {answer['reason']}."
+            yield " ".join(filter(None, [config["name"], since, answer.get("detail"), answer["what_to_do"]]))
 
 
 def _audit(client: Client, options: argparse.Namespace) -> Answer:
-    told = client.call("GET", f"{BASE}/audit", limit=options.limit)
-    return told, _table(told["entries"], "id", "at", "action", "actor", "address", "config_id", "version", "reason"), 0
+    answer = client.call("GET", f"{BASE}/audit", limit=options.limit)
+    return (
+        answer,
+        _table(answer["entries"], "id", "at", "action", "actor", "address", "config_id", "version", "reason"),
+        0,
+    )
 
 
 def _verify(client: Client, options: argparse.Namespace) -> Answer:
     entries, _, known = (options.noted or ":").partition(":")
     if options.noted and not (entries.isdigit() and known):
         raise Failed("--noted is ENTRIES:HASH, as this command prints it", 2)
-    told = client.call("GET", f"{BASE}/audit/verify", entries=entries or None, hash=known or None)
-    if told["intact"]:
-        line = f"{told['entries']} entries, all as they were written. Note the end: {told['entries']}:{told['hash']}"
+    answer = client.call("GET", f"{BASE}/audit/verify", entries=entries or None, hash=known or None)
+    if answer["intact"]:
+        line = (
+            f"{answer['entries']} entries, all as they were written. Note the end: {answer['entries']}:{answer['hash']}"
+        )
     else:
-        line = f"BROKEN at entry {told['first_broken']}: {told['reason']}"
-    return told, [line], int(not told["intact"])
+        line = f"BROKEN at entry {answer['first_broken']}: {answer['reason']}"
+    return answer, [line], int(not answer["intact"])
 
 
 def _reload_providers(client: Client, options: argparse.Namespace) -> Answer:
@@ -290,25 +295,25 @@ def _reload_providers(client: Client, options: argparse.Namespace) -> Answer:
 
 
 def _organizations(client: Client, options: argparse.Namespace) -> Answer:
-    told = _all(client, "/organizations", "organizations")
-    return told, _table(told, "id", "name", "version", "created_at"), 0
+    answer = _all(client, "/organizations", "organizations")
+    return answer, _table(answer, "id", "name", "version", "created_at"), 0
 
 
 def _create_organization(client: Client, options: argparse.Namespace) -> Answer:
-    told = client.call("POST", "/organizations", {"name": options.name})
-    return told, [told["id"]], 0
+    answer = client.call("POST", "/organizations", {"name": options.name})
+    return answer, [answer["id"]], 0
 
 
 def _keys(client: Client, options: argparse.Namespace) -> Answer:
-    told = _all(client, "/keys", "keys")
-    rows = [{**key, "scopes": ",".join(key["scopes"])} for key in told]
-    return told, _table(rows, "id", "name", "scopes", "created_at", "expires_at", "revoked_at"), 0
+    answer = _all(client, "/keys", "keys")
+    rows = [{**key, "scopes": ",".join(key["scopes"])} for key in answer]
+    return answer, _table(rows, "id", "name", "scopes", "created_at", "expires_at", "revoked_at"), 0
 
 
 def _create_key(client: Client, options: argparse.Namespace) -> Answer:
     scopes = [scope.strip() for scope in options.scopes.split(",")]
-    told = client.call("POST", "/keys", {"name": options.name, "scopes": scopes})
-    return told, [told["key"]], 0
+    answer = client.call("POST", "/keys", {"name": options.name, "scopes": scopes})
+    return answer, [answer["key"]], 0
 
 
 def _revoke_key(client: Client, options: argparse.Namespace) -> Answer:

@@ -78,6 +78,11 @@ def health_shown(row: asyncpg.Record, *, with_time: bool = False) -> HealthShown
     )
 
 
+def health_by_config(rows: Sequence[asyncpg.Record]) -> dict[UUID, HealthShown]:
+    """With the time of the last look."""
+    return {row["config_id"]: health_shown(row, with_time=True) for row in rows if row["config_id"] is not None}
+
+
 def status_of(rows: Sequence[asyncpg.Record], breaker_of: BreakerOf) -> ProvidersStatus:
     """The status out of an organization's configs, as the database has them: at least one row."""
     first = rows[0]

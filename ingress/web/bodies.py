@@ -113,7 +113,7 @@ async def body_of(request: Request[Any], header: dict[str, str], bodies: LargeBo
     try:
         return await read_body(request.receive, MAX_BODY_BYTES, bodies, owner)
     except TooLarge:
-        raise Problem(413, "too_large", f"The body may have {MAX_BODY_BYTES} bytes.") from None
+        raise Problem(413, "too_large", f"The body must be at most {MAX_BODY_BYTES} bytes.") from None
 
 
 def decode(body: bytes, decoder: "msgspec.json.Decoder[Value]", *, any_text: bool = False) -> Value:
@@ -131,7 +131,7 @@ def decode(body: bytes, decoder: "msgspec.json.Decoder[Value]", *, any_text: boo
         except msgspec.ValidationError:
             sent = msgspec.json.decode(body)
     except (msgspec.MsgspecError, RecursionError, UnicodeError) as error:
-        raise Problem(422, "invalid_json", f"The body is no JSON: {type(error).__name__}.") from None
+        raise Problem(422, "invalid_json", f"The body is not valid JSON: {type(error).__name__}.") from None
     errors = [] if sent is None else list(_unstorable(sent))
     if value is None:
         errors += wrong_fields(sent, decoder.type)

@@ -1,4 +1,4 @@
-"""How errors are told: RFC 9457, and which exception is which."""
+"""Errors as answers (RFC 9457), and which exception becomes which."""
 
 import logging
 import math
@@ -63,7 +63,7 @@ class Problem(Exception):
 
 
 def not_found() -> Problem:
-    return Problem(404, "not_found", "There is nothing here.")
+    return Problem(404, "not_found", "Nothing was found here.")
 
 
 def not_configured() -> Problem:
@@ -120,22 +120,24 @@ def call_problem(error: SendError) -> Problem:
 
 # A store, a lock or a peer that gave no answer.
 PASSING = (*CONNECTION_ERRORS, RedisError, aiohttp.ClientError)
-UNEXPECTED = Problem(500, "internal", "Something went wrong here.")
+UNEXPECTED = Problem(500, "internal", "An unexpected error occurred. It is in the log, with the request's id.")
 
 
 def _unanswered(error: Exception) -> Problem:
-    """One of PASSING, where nobody said what it is about."""
+    """One of PASSING, and nothing shows which store or peer it is about."""
     logger.warning("something that a request needs gave no answer", exc_info=error)
-    return unavailable("The service did not get an answer that it needs.")
+    return unavailable("Something that the service depends on did not answer. Try again.")
 
 
 def problem_of(error: Exception) -> Problem | None:
-    """What *error* is to whoever asked; None for one that nobody foresaw."""
+    """The answer to a request that ended with *error*; None for an error that is not expected."""
     match error:
         case Problem():
             return error
         case LockLost():
-            return unavailable("The database took back the right to change this provider: what was active stays so.")
+            return unavailable(
+                "The database ended the lock that this change needs. The active config stays active: try again."
+            )
         case StoreUnavailable() | Overloaded():
             return unavailable("The service cannot store anything at the moment.")
         case Busy():

@@ -1,20 +1,23 @@
 """Routes that carry the types of what they take and answer, and the requests that handlers get from them."""
 
 from collections.abc import Awaitable, Callable, Iterator
+from contextlib import AbstractAsyncContextManager
 from functools import cached_property
 from types import NoneType, UnionType
 from typing import Any, Generic, Literal, TypedDict, Union, get_args, get_origin, get_type_hints
 from uuid import UUID
 
+import asyncpg
 import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route as PathRoute
+from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 from typing_extensions import TypeVar
 
 from .. import metrics
 from ..audit import Actor
+from ..storage.database import Database
 from ..storage.vault import split_api_key
 from .auth import PLATFORM, Authenticator, Principal, Unauthenticated, key_in
 from .bodies import LargeBodies, body_of, decode, decode_query, text_of
@@ -33,6 +36,7 @@ class WebState(TypedDict):
     authenticator: Authenticator
     bodies: LargeBodies
     connection_tests: Limiter
+    database: Database
     waiting: Waiting
 
 
@@ -48,7 +52,7 @@ class ApiRequest(Request[StateT], Generic[StateT, Body, Query]):
     principal: Principal
     _is_counted = False
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send, route: "Route") -> None:
+    def __init__(self, scope: Scope, receive: Receive, send: Send, route: "ApiRoute") -> None:
         super().__init__(scope, receive, send)
         self._route = route
         # By name in lower case, of a repeated one the first: Starlette walks through all for each that is wanted.
@@ -88,10 +92,14 @@ class ApiRequest(Request[StateT], Generic[StateT, Body, Query]):
         body: Body = decode(sent, self._route.decoder, any_text=self._route.any_text)
         return body
 
+    def connection(self) -> AbstractAsyncContextManager[asyncpg.Connection]:
+        """A transaction that sees what is the organization's."""
+        return self.state["database"].organization(self.organization_id)
+
     def check_calls_out(self, weight: float = 1.0) -> None:
         """Before the service calls out to where the organization says. Raises `Problem` 429: it did so too often."""
         if (wait_s := self.state["connection_tests"].take(self.organization_id, weight)) > 0:
-            raise too_many("The organization had this service call out too often: wait.", wait_s)
+            raise too_many("The organization made too many connection tests and the like. Try again later.", wait_s)
 
     def page(self, read: Callable[[], Awaitable[Answer]], organization_id: UUID | None = None) -> Page[Answer]:
         """What *read* gives as JSON, in the room that the organization has for it."""
@@ -136,7 +144,7 @@ class ApiRequest(Request[StateT], Generic[StateT, Body, Query]):
         return problem
 
 
-class Route(PathRoute):
+class ApiRoute(Route):
     """A route with the types of its body, its query and its answers, as its handler's signature has them.
 
     *needs*: what a key must have; None: no key at all. *any_text*: its body may hold line breaks and the like.
@@ -163,7 +171,7 @@ class Route(PathRoute):
 
         async def app(scope: Scope, receive: Receive, send: Send) -> None:
             scope["served"] = path, scope["method"]  # for the metric: what there is no route for is `other`
-            request = ApiRequest[Any, Any, Any](scope, receive, send, self)
+            request: ApiRequest[Any, Any, Any] = ApiRequest(scope, receive, send, self)
             if needs is not None:
                 await request.authorize()
             answer = await endpoint(request)

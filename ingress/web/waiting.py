@@ -51,7 +51,7 @@ class Waiting:
         """The organization's turn to have a body read once more. Raises `Problem` 429."""
         with self.room(organization_id):
             if not await self.replays.taken(organization_id, 1, PATIENCE_S):
-                raise _turned_away("Other bodies are being replayed.")
+                raise _turned_away("Other items of the quarantine are being replayed. Try again.")
             try:
                 yield
             finally:
@@ -76,7 +76,7 @@ class Room:
 
     def __enter__(self) -> "Room":
         if not self._waiting.readers.take(self._organization_id):
-            raise _turned_away("Too many readers of the organization wait here already.")
+            raise _turned_away("The organization has too many readers waiting already.")
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -87,7 +87,7 @@ class Room:
         """Before a page is read: what it may take."""
         self.holds(0)
         if not await self._waiting.memory.taken(self._organization_id, PAGE_BYTES, PATIENCE_S):
-            raise _turned_away("Readers of the organization leave too many pages unread.")
+            raise _turned_away("The organization's readers leave too many pages unread.")
         self._held_bytes = PAGE_BYTES
 
     def holds(self, size_bytes: int) -> None:

@@ -112,7 +112,7 @@ async def test_a_refused_body_with_items_of_others_is_the_platforms(
 async def waiting(connection: asyncpg.Connection) -> Counter[tuple[str, str]]:
     """What the gauge shows, by provider and reason."""
     rows = await inbound.count_quarantined(connection)
-    return Counter({(row["provider"], row["reason"]): row["items"] for row in rows})
+    return Counter({(row.provider, row.reason): row.items for row in rows})
 
 
 async def test_items_of_others_wait_for_nobody(

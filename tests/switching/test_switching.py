@@ -205,7 +205,7 @@ async def test_another_version_than_expected(two: Organization) -> None:
 )
 async def test_bodies_that_are_refused(two: Organization, body: Any, status: int, path: str) -> None:
     answer = await switch(two, **body)
-    assert (answer.status, [error["path"] for error in answer.json["errors"]]) == (status, [path]), answer.raw
+    assert (answer.status, path in [error["path"] for error in answer.json["errors"]]) == (status, True), answer.raw
     assert (await switch(two, config_id=str(UUID(int=1)))).status == 404
     assert await trail(two, "rolled_back") == []
 
@@ -1022,7 +1022,7 @@ async def test_a_lock_that_is_lost_is_told_and_undone(
         patch.setattr(accounts.Accounts, "set_up", cut_off)
         answer = await switch(two, 1)
     assert (answer.status, answer.json["code"]) == (503, "unavailable"), answer.raw
-    assert "took back the right to change" in answer.json["detail"]
+    assert "ended the lock that this change needs" in answer.json["detail"]
     await unchanged(two, "lock_lost", "configured")
     assert (await switch(two, 1, expected_version=1)).status == 200
 

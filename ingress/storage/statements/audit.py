@@ -6,6 +6,8 @@ from uuid import UUID
 
 import asyncpg
 
+from ...validation import Unlogged
+from .columns import names
 from .pages import within
 
 # Locked until the transaction ends: the entries of one organization are written one after the other.
@@ -53,8 +55,25 @@ _COLUMNS = "action, actor, address, config_id, version, before, after, reason, h
 # NULL: a time that we write no entry at, and Python may have none for.
 _ENTRY = f"id, case when at between '0001-01-02' and '9999-12-30' then at end as at, {_COLUMNS}"
 
+
+class TrailEntry(Unlogged, frozen=True):
+    """One change. ``before`` and ``after`` are JSON; ``at`` None: a time that this service writes no entry at."""
+
+    id: int
+    at: datetime | None
+    action: str
+    actor: str
+    address: str | None
+    config_id: UUID | None
+    version: int | None
+    before: bytes | None
+    after: bytes | None
+    reason: str | None
+    hash: bytes
+
+
 TRAIL = within(
-    f"id, at, {_COLUMNS}, followed",
+    f"{names(TrailEntry)}, followed",
     f"""select {_ENTRY} from provider_audit_log
     where organization_id = $1 and ($2::bigint is null or id < $2) order by id desc limit $3""",
     size="500 + coalesce(octet_length(before::text), 0) + coalesce(octet_length(after::text), 0)",
@@ -64,9 +83,10 @@ TRAIL = within(
 
 async def trail(
     connection: asyncpg.Connection, organization_id: UUID, before: int | None, limit: int
-) -> Sequence[asyncpg.Record]:
-    """The organization's changes, newest first: as many as make a page. Whether the last is ``followed`` (organization)."""
-    return await connection.fetch(TRAIL, organization_id, before, limit)
+) -> tuple[list[TrailEntry], bool]:
+    """The organization's changes, newest first: as many as make a page; and whether there are more (organization)."""
+    rows = await connection.fetch(TRAIL, organization_id, before, limit)
+    return [TrailEntry(*row[:-1]) for row in rows], bool(rows) and rows[-1]["followed"] is True
 
 
 # In one statement, so that an entry that is written meanwhile is in both or in none.

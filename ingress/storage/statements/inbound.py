@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import asyncpg
@@ -252,6 +252,12 @@ left join whatsapp_provider_configs c on c.organization_id = q.organization_id a
 where q.state = 'open' and not q.foreign_item group by 1, 2"""
 
 
-async def count_quarantined(connection: asyncpg.Connection) -> list[asyncpg.Record]:
+class OpenItems(NamedTuple):
+    provider: str
+    reason: str
+    items: int
+
+
+async def count_quarantined(connection: asyncpg.Connection) -> list[OpenItems]:
     """Open ones of all organizations by provider and reason, without what belongs to somebody else (worker)."""
-    return await connection.fetch(COUNT_OPEN)
+    return [OpenItems(*row) for row in await connection.fetch(COUNT_OPEN)]
