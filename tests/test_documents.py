@@ -91,7 +91,7 @@ def problem_codes() -> set[str]:
     """The codes of every `Problem`, of exceptions that become one, and of refusals before there is a request."""
     found = set()
     for path in (ROOT / "ingress").rglob("*.py"):
-        if "dev" in path.parts:
+        if "dev" in path.relative_to(ROOT).parts:
             continue
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
             if isinstance(node, ast.Call) and getattr(node.func, "id", "") in ("Problem", "_refusal", "call_problem"):
