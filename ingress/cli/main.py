@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import asyncpg
 import msgspec
@@ -48,19 +48,24 @@ def parser() -> argparse.ArgumentParser:
     commands.add_parser("serve", help="serve")
     migration = commands.add_parser("migrate", help="bring the database to this release's schema")
     migration.add_argument("--login", help="the login of `ingress serve`; without it the one of DATABASE_URL")
+    remote.add_commands(commands, _add_providers(commands))
+    commands.add_parser("schema", help="print the JSON Schema of an event")
+    commands.add_parser("generate-key", help="print a new entry for INGRESS_ENCRYPTION_KEYS")
+    demo = commands.add_parser("demo", help="play a scene on a throw-away database, and check it")
+    demo.add_argument("--webhooks", type=int, default=2_000)
+    demo.add_argument("--sends", type=int, default=200)
+    return parser
+
+
+def _add_providers(commands: Any) -> Any:
+    """`ingress providers`; what it gets further actions from is given back."""
     providers = commands.add_parser("providers", help="list the provider plug-ins, or check one")
     providers.add_argument("--matrix", action="store_true", help="print who can do what, as a table in Markdown")
     actions = providers.add_subparsers(dest="action")
     check = actions.add_parser("check", help="hold a plug-in to the contract")
     check.add_argument("name")
     check.add_argument("--samples", type=Path, help="a folder of samples, with an account.json")
-    commands.add_parser("schema", help="print the JSON Schema of an event")
-    commands.add_parser("generate-key", help="print a new entry for INGRESS_ENCRYPTION_KEYS")
-    demo = commands.add_parser("demo", help="play a scene on a throw-away database, and check it")
-    demo.add_argument("--webhooks", type=int, default=2_000)
-    demo.add_argument("--sends", type=int, default=200)
-    remote.add_commands(commands, actions)
-    return parser
+    return actions
 
 
 def main() -> None:
@@ -68,38 +73,23 @@ def main() -> None:
     options = parser().parse_args()
     if hasattr(options, "run"):
         sys.exit(remote.run(options))
-    try:
+    with _reporting_mistakes(_source(options)):
         unless_set = UNLIMITED if options.command == "run" else {}
         settings = load({**unless_set, **os.environ}, CHECKS.get(options.command, lambda _: ()))
-        match options.command:
-            case "run":
-                _serve(msgspec.structs.replace(settings, sandbox=True))
-            case "serve":
-                _serve(settings)
-            case "migrate":
-                _migrate(settings, options.login)
-            case "providers" if options.action == "check":
-                sys.exit(_check_provider(options.name, options.samples))
-            case "providers" if options.matrix:
-                sys.stdout.write(matrix(Registry()))
-            case "providers":
-                _list_providers()
-            case "schema":
-                from ..envelope import envelope_schema  # what it imports, no other command needs
+        sys.exit(COMMANDS[options.command](settings, options))
 
-                sys.stdout.write(json.dumps(envelope_schema(), indent=2) + "\n")
-            case "generate-key":
-                sys.stdout.write(generate_key() + "\n")
-            case "demo":
-                with _from_dev("the demo is"):
-                    from ..dev.demo.scene import play
-                sys.exit(play(options.webhooks, options.sends))
+
+@contextlib.contextmanager
+def _reporting_mistakes(source: str) -> Iterator[None]:
+    """*source*: the setting that says where the database is."""
+    try:
+        yield
     except StoreUnavailable as error:
-        _fail(f"the database does not answer ({_cause(error)}): check {_source(options)}, and that it runs")
+        _fail(f"the database does not answer ({_cause(error)}): check {source}, and that it runs")
     except asyncpg.PostgresError as error:
-        _fail(f"the database refuses what {_source(options)} says: {error.args[0]}")
+        _fail(f"the database refuses what {source} says: {error.args[0]}")
     except asyncpg.ClientConfigurationError as error:
-        _fail(f"the database cannot be reached by what {_source(options)} says: {error}")
+        _fail(f"the database cannot be reached by what {source} says: {error}")
     except FATAL as error:
         _fail(str(error))
     except KeyboardInterrupt:
@@ -136,9 +126,13 @@ def _from_dev(what: str, instead: str = "") -> Iterator[None]:
         _fail(f'{what} not installed: pip install "whatsapp-ingress[dev]"{instead}')
 
 
-def _migrate(settings: Settings, login: str | None) -> None:
+def _run(settings: Settings, options: argparse.Namespace) -> None:
+    _serve(msgspec.structs.replace(settings, sandbox=True), options)
+
+
+def _migrate(settings: Settings, options: argparse.Namespace) -> None:
     """As the owner, who gives the login of the service what it needs, where there is one."""
-    field = _migrated_by(settings)
+    field, login = _migrated_by(settings), options.login
     if login is None and field == "database_owner_url":
         login = login_of(settings.database_url)
         if login is None:
@@ -151,7 +145,7 @@ def _migrate(settings: Settings, login: str | None) -> None:
     sys.stdout.write("schema created\n" if changed else "schema is current\n")
 
 
-def _serve(settings: Settings) -> None:
+def _serve(settings: Settings, _: argparse.Namespace) -> None:
     log.setup(settings.log_level)
     if settings.sandbox:
         with _from_dev("the simulators are"):
@@ -166,7 +160,7 @@ def _serve(settings: Settings) -> None:
             _stores(msgspec.structs.replace(settings, port=port, metrics_port=metrics_port)) as stored,
             asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
         ):
-            if runner.run(_prepare(stored)) and settings.database_url:
+            if runner.run(_prepared(stored)) and settings.database_url:
                 logger.warning(
                     "the login of DATABASE_URL owns the schema: for development only, see DATABASE_OWNER_URL"
                 )
@@ -174,34 +168,37 @@ def _serve(settings: Settings) -> None:
             runner.run(serve(stored, listening, operations, beside))
 
 
-async def _prepare(settings: Settings) -> bool:
+async def _prepared(settings: Settings) -> bool:
     """As `prepare`, once the database answers: it may start at the same time, or be away for a moment."""
-
-    def log_first(state: RetryCallState) -> None:
-        if state.attempt_number == 1 and state.outcome is not None:
-            logger.warning(
-                "the database does not answer (%s): check DATABASE_URL, and that it runs; waiting up to %g s for it",
-                *(_cause(state.outcome.exception()), settings.database_wait_s),
-            )
-
-    retrying = AsyncRetrying(
-        retry=retry_if_exception_type(StoreUnavailable),
-        wait=wait_fixed(DATABASE_RETRY_S),
-        stop=stop_after_delay(settings.database_wait_s),
-        before_sleep=log_first,
-        reraise=True,
-    )
     loop, task = asyncio.get_running_loop(), asyncio.current_task()
     assert task is not None
     # The first process of a container gets no signal that it does not handle.
     loop.add_signal_handler(signal.SIGTERM, task.cancel)
+    retrying = _retrying(settings.database_wait_s)
     try:
-        is_owner: bool = await retrying(prepare, settings.database_url)
+        owns_schema: bool = await retrying(prepare, settings.database_url)
     finally:
         loop.remove_signal_handler(signal.SIGTERM)
     if retrying.statistics["attempt_number"] > 1:
         logger.warning("the database answers")
-    return is_owner
+    return owns_schema
+
+
+def _retrying(wait_s: float) -> AsyncRetrying:
+    def log_first(state: RetryCallState) -> None:
+        if state.attempt_number == 1 and state.outcome is not None:
+            logger.warning(
+                "the database does not answer (%s): check DATABASE_URL, and that it runs; waiting up to %g s for it",
+                *(_cause(state.outcome.exception()), wait_s),
+            )
+
+    return AsyncRetrying(
+        retry=retry_if_exception_type(StoreUnavailable),
+        wait=wait_fixed(DATABASE_RETRY_S),
+        stop=stop_after_delay(wait_s),
+        before_sleep=log_first,
+        reraise=True,
+    )
 
 
 def _migrated_by(settings: Settings) -> str:
@@ -244,10 +241,16 @@ def _stores(settings: Settings) -> Iterator[Settings]:
         yield settings
 
 
-def _list_providers() -> None:
+def _providers(_: Settings, options: argparse.Namespace) -> int:
+    if options.action == "check":
+        return _check_provider(options.name, options.samples)
+    if options.matrix:
+        sys.stdout.write(matrix(Registry()))
+        return 0
     for entry in Registry().entries():
         about = entry.info.display_name if entry.info else entry.reason or ""
         sys.stdout.write(f"{entry.name:24} {entry.state:12} {entry.origin:40} {about}\n")
+    return 0
 
 
 def _check_provider(name: str, samples: Path | None) -> int:
@@ -267,3 +270,31 @@ def _check_provider(name: str, samples: Path | None) -> int:
     if samples is None and any(row.skipped for row in rows):
         sys.stdout.write("\nHow samples are written: `pydoc providers.testing.samples`, docs/writing-a-provider.md.\n")
     return int(any(row.broken for row in rows))
+
+
+def _schema(_: Settings, __: argparse.Namespace) -> None:
+    from ..envelope import envelope_schema  # what it imports, no other command needs
+
+    sys.stdout.write(json.dumps(envelope_schema(), indent=2) + "\n")
+
+
+def _generate_key(_: Settings, __: argparse.Namespace) -> None:
+    sys.stdout.write(generate_key() + "\n")
+
+
+def _demo(_: Settings, options: argparse.Namespace) -> int:
+    with _from_dev("the demo is"):
+        from ..dev.demo.scene import play
+    return play(options.webhooks, options.sends)
+
+
+# What each command does; it ends with the status that is given back.
+COMMANDS: dict[str, Callable[[Settings, argparse.Namespace], int | None]] = {
+    "run": _run,
+    "serve": _serve,
+    "migrate": _migrate,
+    "providers": _providers,
+    "schema": _schema,
+    "generate-key": _generate_key,
+    "demo": _demo,
+}
