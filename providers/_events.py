@@ -25,10 +25,6 @@ class Origin(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     def __repr__(self) -> str:
         return f"{type(self).__name__}(field={self.field!r})"
 
-    # msgspec gives a struct with its own __rich_repr__.
-    def __rich_repr__(self) -> Any:
-        yield "field", self.field
-
     def fact_key(self, item: Any) -> str:
         """A key for a fact without an id: the same however the items of a repeated webhook are grouped."""
         fact = (self.field, self.account_id, self.time, self.sender_id, item)

@@ -14,7 +14,7 @@ from email.utils import parsedate_to_datetime
 from functools import lru_cache
 from typing import Any
 
-from .messages import ErrorInfo
+from .messages import Contact, ErrorInfo
 
 Object = dict[str, Any]
 
@@ -163,6 +163,11 @@ def _phone(value: str) -> str | None:
 def is_user_id(value: Any) -> bool:
     """Whether *value* looks like a business-scoped user id: some bodies carry it where a number belongs."""
     return isinstance(value, str) and _BUSINESS_SCOPED.fullmatch(value) is not None
+
+
+def contact_of(phone: str | None, user_id: str | None, **details: str | None) -> Contact | None:
+    """A person with these ids; None where both are missing."""
+    return Contact(phone=phone, user_id=user_id, **details) if phone or user_id else None
 
 
 def error_info(error: Object, class_: str | None = None) -> ErrorInfo:

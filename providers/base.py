@@ -36,7 +36,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     body: bytes = b""
 
     def __repr__(self) -> str:
-        return f"Request({self.method} {urlsplit(self.url).hostname})"
+        return f"{type(self).__name__}({self.method} {urlsplit(self.url).hostname})"
 
 
 class Upload(msgspec.Struct, frozen=True, kw_only=True):
@@ -45,7 +45,7 @@ class Upload(msgspec.Struct, frozen=True, kw_only=True):
     mime_type: str
     filename: str
     size_bytes: int
-    boundary: str  # random and in no file: for a provider that wants a form, and has no dice to make one
+    boundary: str  # random and in no file: for a provider that takes a form: it has no random numbers of its own
 
     def __repr__(self) -> str:
         return f"Upload({self.mime_type}, {self.size_bytes} bytes)"
@@ -55,9 +55,6 @@ class UploadRequest(Request, frozen=True, kw_only=True):
     """A call whose body is ``body``, then the file, then ``tail``. The driver sends the file once, and the length."""
 
     tail: bytes = b""
-
-    def __repr__(self) -> str:  # a struct makes one of its own for each class
-        return f"UploadRequest({self.method} {urlsplit(self.url).hostname})"
 
 
 class Response(msgspec.Struct, frozen=True, kw_only=True):

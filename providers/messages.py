@@ -37,9 +37,6 @@ class Contact(Value, frozen=True):
     username: Line | None = None  # display only: it changes, and nothing can be sent to it
     name: Line | None = None
 
-    def __repr__(self) -> str:
-        return "Contact(…)"
-
 
 class Recipient(Value, frozen=True):
     """Where a message goes: exactly the addresses that are known. The phone wins where several are given."""
@@ -48,9 +45,6 @@ class Recipient(Value, frozen=True):
     user_id: Id | None = None
     lid: Id | None = None
     group_id: Id | None = None
-
-    def __repr__(self) -> str:
-        return "Recipient(…)"
 
 
 # ---------------------------------------------------------------- sending

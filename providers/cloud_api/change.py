@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from .._events import Origin
-from .._values import UNREADABLE, Object, is_user_id, listed, mapping, phone, short, text, word
+from .._values import UNREADABLE, Object, contact_of, is_user_id, listed, mapping, phone, short, text, word
 from ..messages import Contact, Event, phone_key
 
 
@@ -18,9 +18,6 @@ class FieldChange(Origin, frozen=True, gc=False, kw_only=True):
     value: Object
     only_card: Object  # where ``contacts`` has one, else empty
     cards: dict[str, Object]  # where it has more, by each id they have
-
-    def __repr__(self) -> str:
-        return f"FieldChange(field={self.field!r})"
 
     def person(self, number: Any, user_id: Any, parent_user_id: Any = None) -> Contact | None:
         """The person these ids name, completed from ``contacts``; None if there is nobody.
@@ -33,14 +30,13 @@ class FieldChange(Origin, frozen=True, gc=False, kw_only=True):
         profile = mapping(card, "profile")
         username = short(profile.get("username"))
         card_number, card_user_id = card.get("wa_id"), card.get("user_id")
-        contact = Contact(
+        return contact_of(
             phone=phone(number) or phone(card_number),
             user_id=short(user_id) or short(card_user_id),
             parent_user_id=short(parent_user_id) or short(card.get("parent_user_id")),
             username=username.removeprefix("@") or None if username else None,
             name=short(profile.get("name")),
         )
-        return contact if contact.phone or contact.user_id else None
 
     def _card(self, number: Any, user_id: Any) -> Object:
         """The contact with one of these ids, never by position; or the only one, if it may be the person."""

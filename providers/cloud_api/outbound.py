@@ -6,7 +6,7 @@ Source: https://developers.facebook.com/docs/whatsapp/cloud-api/reference/messag
 
 from typing import Any, Literal, get_args
 
-from .._values import Object, listed, phone, present, text, word
+from .._values import Object, contact_of, listed, phone, present, text, word
 from .._verdicts import unsupported
 from ..base import Response
 from ..content import (
@@ -34,7 +34,7 @@ from ..content import (
     Video,
 )
 from ..errors import Rejected
-from ..messages import Contact, MessageData, MessageResult, Recipient
+from ..messages import MessageData, MessageResult, Recipient
 from . import limits
 from .errors import answer, send_error
 from .interactive import file_of, interactive, kind_of
@@ -80,12 +80,11 @@ def message_result(response: Response, *, secrets: tuple[str | None, ...]) -> Me
     if message_id is None or not 200 <= response.status < 300:
         raise send_error(response, secrets=secrets)
     contact = _first(body, "contacts")
-    known = Contact(phone=phone(contact.get("wa_id")), user_id=word(contact, "user_id"))
     held = text(message, "message_status") in ("held_for_quality_assessment", "paused")
     return MessageResult(
         provider_message_id=message_id,
         status="held" if held else "sent",
-        contact=known if known.phone or known.user_id else None,
+        contact=contact_of(phone(contact.get("wa_id")), word(contact, "user_id")),
     )
 
 

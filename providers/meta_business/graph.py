@@ -17,9 +17,6 @@ class Graph(JsonApi, frozen=True, kw_only=True):
     access_token: str
     app_secret: str | None = None  # None: without proof of it
 
-    def __repr__(self) -> str:
-        return "Graph(…)"
-
     def url(self, path: str, query: Query) -> str:
         if self.app_secret is not None:
             query = {**query, "appsecret_proof": hmac_hex(self.app_secret, self.access_token.encode(), "sha256")}

@@ -13,11 +13,11 @@ from urllib.parse import parse_qs, urlsplit
 import msgspec
 
 from .. import _json
-from .._values import UNREADABLE, Object, bounded, is_user_id, mapping, phone, short, text, word
+from .._values import UNREADABLE, Object, bounded, contact_of, is_user_id, mapping, phone, short, text, word
 from ..base import Webhook
 from ..content import UnknownContent
 from ..errors import Malformed
-from ..messages import AccountUpdate, Contact, Event, Message, Status, StatusValue
+from ..messages import AccountUpdate, Contact, Event, EventType, Message, Status, StatusValue
 from . import errors
 from .content import Fields, content_of, referral_of
 from .form import is_form, pairs
@@ -54,6 +54,10 @@ class Fact(msgspec.Struct, frozen=True):
 
     def __repr__(self) -> str:
         return f"Fact(kind={self.kind!r})"
+
+    def event(self, type_: EventType, key: str, **parts: Any) -> Event:
+        account_id = self.fields.get("AccountSid")
+        return Event(type=type_, key=bounded(key), account_id=account_id, occurred_at=self.at, raw=self.raw, **parts)
 
 
 def events(hook: Webhook) -> list[Event]:
@@ -150,14 +154,8 @@ def _read(fact: Fact) -> Event:
 
 def _unread(fact: Fact, kind: Literal["malformed", "unknown_field"]) -> Event:
     """Something that is neither a message nor a status; the digest of it where it has no id."""
-    return Event(
-        type="message.unknown",
-        key=bounded(fact.id or hashlib.sha256(fact.raw).hexdigest()),
-        account_id=fact.fields.get("AccountSid"),
-        occurred_at=fact.at,
-        account=AccountUpdate(kind=kind, field=fact.kind),
-        raw=fact.raw,
-    )
+    key = fact.id or hashlib.sha256(fact.raw).hexdigest()
+    return fact.event("message.unknown", key, account=AccountUpdate(kind=kind, field=fact.kind))
 
 
 def _message(fact: Fact, sid: str) -> Event:
@@ -166,13 +164,11 @@ def _message(fact: Fact, sid: str) -> Event:
     # The same number and webhook may serve SMS, where nothing below means what it says.
     content = content_of(fields) if channel == "whatsapp" else UnknownContent(raw_type=channel)
     frequently = _flag(fields.get("FrequentlyForwarded"))
-    return Event(
-        type="message.unknown" if isinstance(content, UnknownContent) else "message.received",
-        key=bounded(sid),
+    return fact.event(
+        "message.unknown" if isinstance(content, UnknownContent) else "message.received",
+        sid,
         sender=phone(_address(fields.get("To", ""))[1]),
-        account_id=fields.get("AccountSid"),
         contact=_person(address, fields),
-        occurred_at=fact.at,
         message=Message(
             provider_message_id=sid,
             content=content,
@@ -181,7 +177,6 @@ def _message(fact: Fact, sid: str) -> Event:
             frequently_forwarded=frequently,
             referral=referral_of(fields),
         ),
-        raw=fact.raw,
     )
 
 
@@ -189,13 +184,11 @@ def _status(fact: Fact, sid: str, status: str) -> Event:
     fields = fact.fields
     channel, address = _address(fields.get("To", "whatsapp:"))
     value = _STATUSES.get(status) if channel == "whatsapp" else None
-    return Event(
-        type="message.unknown" if value is None else "message.status",
-        key=bounded(f"{sid}|{status}"),
+    return fact.event(
+        "message.unknown" if value is None else "message.status",
+        f"{sid}|{status}",
         sender=phone(_address(fields.get("From", ""))[1]),
-        account_id=fields.get("AccountSid"),
         contact=_person(address, {}),
-        occurred_at=fact.at,
         status=Status(
             provider_message_id=sid,
             value=value,
@@ -203,7 +196,6 @@ def _status(fact: Fact, sid: str, status: str) -> Event:
             error=errors.reported(fields) if value in (None, "failed") else None,
         ),
         correlation_id=fact.correlation_id,
-        raw=fact.raw,
     )
 
 
@@ -216,12 +208,11 @@ def _address(value: str) -> tuple[str, str]:
 def _person(address: str, fields: Fields) -> Contact | None:
     """Who has *address*, a number or a business-scoped id; *fields* may know the other one, and a name."""
     _, user_id = _address(fields.get("ExternalUserId", ""))
-    contact = Contact(
+    return contact_of(
         phone=phone(address) or phone(fields.get("WaId")),
         user_id=user_id or (address if is_user_id(address) else None),
         name=fields.get("ProfileName"),
     )
-    return contact if contact.phone or contact.user_id else None
 
 
 def _flag(value: str | None) -> bool | None:

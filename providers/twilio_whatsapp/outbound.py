@@ -11,12 +11,12 @@ from decimal import Decimal
 from typing import Any
 from urllib.parse import quote, urlsplit, urlunsplit
 
-from .._values import Object, decimal, is_user_id, listed, mail_date, phone, text, word
+from .._values import Object, contact_of, decimal, is_user_id, listed, mail_date, phone, text, word
 from .._verdicts import unsupported, unsupported_kind
 from ..base import Response
 from ..content import Audio, Contacts, Location, MediaContent, OutboundContent, Sticker, Template, Text
 from ..errors import Rejected
-from ..messages import Contact, MessageResult, Recipient
+from ..messages import MessageResult, Recipient
 from .errors import answer, send_error
 from .inbound import REFERENCE
 
@@ -190,12 +190,11 @@ def _is_since(message: Object, since: datetime) -> bool:
 
 def _result(message: Object) -> MessageResult:
     to = (text(message, "to") or "").removeprefix(CHANNEL)
-    contact = Contact(phone=phone(to), user_id=to if is_user_id(to) else None)
     return MessageResult(
         provider_message_id=word(message, "sid") or "",
         timestamp=mail_date(text(message, "date_created")),
         cost=_cost(message),
-        contact=contact if contact.phone or contact.user_id else None,
+        contact=contact_of(phone(to), to if is_user_id(to) else None),
     )
 
 

@@ -156,7 +156,7 @@ def phone_in(address: str | None) -> str | None:
 
 
 def person(*addresses: str | None, name: str | None = None) -> Contact | None:
-    """Whom these addresses, all of one person, show; None if nobody."""
+    """The person whose addresses these are; None where they show nobody."""
     number = next((known for address in addresses if (known := phone_in(address))), None)
     lid = next((address for address in addresses if address and _LID.fullmatch(address)), None)
     if number is None and lid is None:

@@ -20,9 +20,6 @@ class Delivery(Origin, frozen=True, gc=False, kw_only=True):
     id: str | None
     me: Object
 
-    def __repr__(self) -> str:
-        return f"Delivery(field={self.field!r})"
-
     @property
     def item(self) -> Object:
         if not isinstance(self.payload, dict):

@@ -59,7 +59,7 @@ _TABLE = (
     ),
 )  # fmt: skip
 _ROWS = tuple((status, re.compile(pattern, re.IGNORECASE), verdict) for status, pattern, verdict in _TABLE)
-# Fetching precedes sending, so these are refusals where there was a file to fetch, and riddles where there was none.
+# Fetching precedes sending, so these are refusals where there was a file to fetch, and uncertain where there was none.
 _FETCH = re.compile(r"Request failed with status code 4\d\d|ENOTFOUND|getaddrinfo")
 
 _LONGEST_QUOTE = 200

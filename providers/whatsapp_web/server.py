@@ -11,9 +11,6 @@ from .errors import answer, call_error
 
 
 class Server(JsonApi, frozen=True, kw_only=True):
-    def __repr__(self) -> str:
-        return "Server(…)"
-
     def call(self, request: Request) -> Flow[Any]:
         """One call that may be repeated freely, and its answer; many of them are empty."""
         return self.answered((yield request))
