@@ -1,13 +1,13 @@
 """Calls to the API of a provider as one account: how those are written that take JSON."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 from urllib.parse import urlencode
 
 import msgspec
 
 from ._values import Object
-from .base import Request
+from .base import Flow, Request, Response
 
 Query = Mapping[str, str]
 
@@ -18,6 +18,7 @@ class JsonApi(msgspec.Struct, frozen=True, kw_only=True):
     root: str  # the address under which all paths are found
     headers: dict[str, str]
     secrets: tuple[str | None, ...]
+    read: Callable[..., Any]  # (response, secrets=…): what an answer says to a call that may be repeated freely
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(…)"
@@ -25,6 +26,13 @@ class JsonApi(msgspec.Struct, frozen=True, kw_only=True):
     # msgspec gives a struct with its own __rich_repr__.
     def __rich_repr__(self) -> Any:
         yield from ()
+
+    def call(self, request: Request) -> Flow[Any]:
+        """One call that may be repeated freely, and its answer."""
+        return self.answered((yield request))
+
+    def answered(self, response: Response) -> Any:
+        return self.read(response, secrets=self.secrets)
 
     def get(self, path: str, query: Query | None = None) -> Request:
         return self.request("GET", path, query=query)

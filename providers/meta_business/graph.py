@@ -6,8 +6,6 @@ Source: https://developers.facebook.com/docs/graph-api/overview,
 
 from .._calls import JsonApi, Query
 from .._values import Object, mapping, text
-from ..base import Flow, Request, Response
-from ..cloud_api import answered
 from ..signing import hmac_hex
 
 
@@ -21,13 +19,6 @@ class Graph(JsonApi, frozen=True, kw_only=True):
         if self.app_secret is not None:
             query = {**query, "appsecret_proof": hmac_hex(self.app_secret, self.access_token.encode(), "sha256")}
         return JsonApi.url(self, path, query)
-
-    def call(self, request: Request) -> Flow[Object]:
-        """One call that may be repeated freely, and its answer."""
-        return self.answered((yield request))
-
-    def answered(self, response: Response) -> Object:
-        return answered(response, secrets=self.secrets)
 
 
 def next_cursor(page: Object) -> str | None:

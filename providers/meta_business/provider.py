@@ -317,13 +317,15 @@ class MetaBusiness(WhatsAppProvider, frozen=True, kw_only=True):
         response = yield graph.get(self.phone_number_id, {"fields": _NUMBER_FIELDS})
         if cloud_api.is_unknown_field(response):
             response = yield graph.get(self.phone_number_id, {"fields": _BASIC_NUMBER_FIELDS})
-        return graph.answered(response)
+        number: Object = graph.answered(response)
+        return number
 
     def _about_medium(self, response: Response) -> Object:
         """The answer about a medium. Code 100 is about it, too, and not about the account."""
         if cloud_api.is_missing_object(response):
             raise Rejected("the medium has expired or belongs to another number", code="100", scope="media")
-        return self._graph.answered(response)
+        medium: Object = self._graph.answered(response)
+        return medium
 
     @property
     def _subscriptions(self) -> str:
@@ -334,6 +336,7 @@ class MetaBusiness(WhatsAppProvider, frozen=True, kw_only=True):
         return Graph(
             root=f"{self.base_url.rstrip('/')}/{self.api_version}",
             headers={"authorization": f"Bearer {self.access_token}"},
+            read=cloud_api.answered,
             access_token=self.access_token,
             app_secret=self.app_secret if self.require_appsecret_proof else None,
             secrets=self._secrets,

@@ -111,6 +111,13 @@ def answer(response: Response) -> Any:
         return None
 
 
+def answered(response: Response, *, secrets: Secrets) -> Any:
+    """The answer to a call that may be repeated freely; many of them are empty."""
+    if not 200 <= response.status < 300:
+        raise call_error(response, secrets=secrets)
+    return answer(response)
+
+
 def answered_object(response: Response) -> Object:
     return _json.object_in(response.body) or {}
 

@@ -15,6 +15,7 @@ from urllib.parse import quote, urlsplit
 
 from msgspec import Meta
 
+from .._calls import JsonApi
 from .._fields import E164, NOT_EMPTY, Secret, about, secret
 from .._values import Object, text
 from .._verdicts import unexpected_answer
@@ -24,9 +25,8 @@ from ..messages import Event, Media, MessageData, MessageResult, Pairing, Provid
 from ..signing import hmac_hex, verify_hmac_hex
 from . import inbound, outbound, sessions
 from .addresses import chat_of, chosen_id, id_in, jid, message_id, phone_in, serialized_id
-from .errors import answered_object, is_missing_session, is_unresolved
+from .errors import answered, answered_object, is_missing_session, is_unresolved
 from .media import media_of
-from .server import Server
 
 _Url = Annotated[str, Meta(max_length=1024, pattern=r"^https?://[^\s?#@]+(?!\s)$")]
 _Session = Annotated[str, Meta(max_length=54, pattern=r"^[A-Za-z0-9_-]{1,54}(?!\s)$")]
@@ -357,9 +357,10 @@ class WhatsAppWeb(WhatsAppProvider, frozen=True, kw_only=True):
         return (self.api_key, *self._hmac_keys)
 
     @property
-    def _server(self) -> Server:
+    def _server(self) -> JsonApi:
         headers = {"x-api-key": self.api_key, "accept": "application/json"}
-        return Server(root=self.base_url.rstrip("/"), headers=headers, secrets=self._secrets)
+        root = self.base_url.rstrip("/")
+        return JsonApi(root=root, headers=headers, secrets=self._secrets, read=answered)
 
 
 def _quoted(part: str) -> str:
