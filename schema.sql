@@ -100,8 +100,6 @@ create table whatsapp_provider_configs (
 );
 create index on whatsapp_provider_configs (created_at);
 create index on whatsapp_provider_configs using gin (signing_keys);
--- What a process that died in the middle of a switch has left.
-create index on whatsapp_provider_configs (updated_at) where state = 'switching';
 create index on whatsapp_provider_configs (broken_at) where broken_at is not null;
 alter table organizations add foreign key (id, active_config_id)
     references whatsapp_provider_configs (organization_id, id) deferrable initially deferred;
@@ -132,6 +130,29 @@ create table provider_apps (
 );
 create index on provider_apps using gin (signing_keys);
 
+-- Switches that are neither made nor ended: what it takes to make one, or to take it back. A process that makes one holds
+-- the organization's lock; a row without a deadline that nobody holds the lock for was left by one that died.
+create table switches (
+    organization_id  uuid        not null,
+    -- To which; it is in the state `switching` meanwhile.
+    config_id        uuid        not null,
+    -- switch, rollback or fallback.
+    kind             text        not null,
+    -- As in provider_audit_log.
+    actor            text        not null,
+    address          text,
+    reason           text,
+    -- NULL: at any version.
+    expected_version bigint,
+    -- Of the config before, which it returns to where the switch is not made.
+    former_state     text        not null,
+    began_at         timestamptz not null default clock_timestamp(),
+    -- It waits for a phone to be linked until then. NULL: it is under way.
+    waits_until      timestamptz,
+    primary key (organization_id, config_id),
+    foreign key (organization_id, config_id) references whatsapp_provider_configs (organization_id, id) on delete cascade
+);
+
 -- How the account of a config is doing (ingress/health/judgement.py). Looked at by the process that leases the row: `due_at` is
 -- when the next look is due, and while one is under way when its lease ends.
 create table provider_health (
@@ -151,9 +172,6 @@ create table provider_health (
     pairing         text,
     -- Looked at again and again until then: somebody is linking a phone.
     watched_until   timestamptz,
-    -- A switch to it waits for its phone until then, and what is to be known to make it, as JSON.
-    waiting_until   timestamptz,
-    waiting         json,
     due_at          timestamptz not null default now() + interval '30 seconds',
     -- NULL: nobody is looking.
     lease_id        uuid,
@@ -448,7 +466,7 @@ do $$
 declare tab text;
 begin
     foreach tab in array array[
-        'whatsapp_provider_configs', 'account_owners', 'provider_health', 'provider_audit_log', 'api_keys', 'inbound_webhooks', 'unread_webhooks', 'inbound_dedup', 'quarantine',
+        'whatsapp_provider_configs', 'account_owners', 'switches', 'provider_health', 'provider_audit_log', 'api_keys', 'inbound_webhooks', 'unread_webhooks', 'inbound_dedup', 'quarantine',
         'events', 'callbacks', 'deliveries', 'delivery_queues', 'messages', 'attempts', 'message_statuses', 'organizations'
     ] loop
         execute format('alter table %I enable row level security', tab);

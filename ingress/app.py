@@ -62,8 +62,8 @@ from .storage.listener import notifications
 from .storage.redis_state import RedisState
 from .storage.statements import audit as trails
 from .storage.statements import deliveries, health, inbound, retention, sends, statuses, unread
+from .storage.statements.switches import CHANNEL
 from .storage.vault import Vault
-from .switching.change import CHANNEL
 from .switching.manager import WhatsAppProviderManager
 from .wakeups import Wakeups
 from .web.auth import Authenticator
@@ -123,8 +123,9 @@ class Application:
             wakeups, changes = Wakeups(redis), Wakeups(redis)
             stack.push_async_callback(wakeups.close)
             breakers = Breakers(database, redis)
-            manager.renewed = breakers.close
-            manager.after_change = breakers.sync  # an account that was edited or activated is not broken any more
+            manager.routes.renewed = breakers.close
+            # An account that was edited or activated is not broken any more.
+            manager.routes.after_change = breakers.sync
             authenticator = Authenticator(
                 database,
                 vault,
@@ -204,7 +205,7 @@ async def _follow_redis(
 ) -> None:
     async for topic, organization_id, version in redis.notifications():
         if topic == "provider":
-            manager.notified(organization_id, version, "redis")
+            manager.routes.notified(organization_id, version, "redis")
         elif topic == "accounts":
             breakers.notified()
         else:
@@ -217,10 +218,10 @@ async def _follow_database(
     """Follow the changes of providers and keys that the database notifies of, with Redis or without."""
     async for payload in notifications(database, CHANNEL):
         if not payload:
-            manager.forget_all(listening=payload is None)
+            manager.routes.forget_all(listening=payload is None)
         else:
             organization_id, _, version = payload.partition(":")
-            manager.notified(UUID(organization_id), int(version), "notify")
+            manager.routes.notified(UUID(organization_id), int(version), "notify")
             authenticator.forget(UUID(organization_id))
             changes.notified(UUID(organization_id))
         if payload is None or payload.startswith(str(PLATFORM_ID)):  # what was notified before was missed

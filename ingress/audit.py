@@ -10,10 +10,9 @@ They can delete the organization with everything. Who has the key can do anythin
 """
 
 import logging
-from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import UTC
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 from uuid import UUID
 
 import asyncpg
@@ -22,6 +21,7 @@ import msgspec
 from . import log
 from .storage.database import Database, StoreUnavailable
 from .storage.statements import audit
+from .storage.statements.audit import TrailEntry, TrailExtent
 from .storage.vault import Vault, VaultError
 
 logger = logging.getLogger("ingress.audit")
@@ -44,6 +44,21 @@ class Actor(NamedTuple):
 SYSTEM = Actor("system")
 
 
+class AuditEntry(msgspec.Struct, frozen=True, kw_only=True):
+    """A change. *before* and *after* are JSON, secrets as fingerprints."""
+
+    action: str
+    actor: Actor
+    config_id: UUID | None = None
+    version: int | None = None
+    before: object = None
+    after: object = None
+    reason: str | None = None
+
+    def __repr__(self) -> str:
+        return f"AuditEntry({self.action!r})"
+
+
 class Verification(msgspec.Struct, frozen=True):
     """What `verify` found: the trail's end, and the first entry that is wrong, with what is wrong about it."""
 
@@ -53,44 +68,29 @@ class Verification(msgspec.Struct, frozen=True):
     reason: str | None = None
 
 
-async def record(
-    connection: asyncpg.Connection,
-    vault: Vault,
-    organization_id: UUID,
-    actor: Actor,
-    action: str,
-    *,
-    config_id: UUID | None = None,
-    version: int | None = None,
-    before: object = None,
-    after: object = None,
-    reason: str | None = None,
-) -> None:
-    """Write down a change in the transaction that makes it. *before* and *after* are JSON, secrets as fingerprints."""
+async def record(connection: asyncpg.Connection, vault: Vault, organization_id: UUID, *entries: AuditEntry) -> None:
+    """Write down changes in the transaction that makes them."""
     end = await audit.end(connection, organization_id)
     if end is None:
         raise LookupError("there is no such organization")
-    number = end["audit_entries"] + 1
-    entry: dict[str, Any] = {
-        "action": action,
-        "actor": actor.name,
-        "address": actor.address,
-        "config_id": config_id,
-        "version": version,
-        "before": None if before is None else _encode(before),
-        "after": None if after is None else _encode(after),
-        "reason": reason,
-    }
-    entry_hash = vault.sign(_content(organization_id, end["audit_hash"], number, end["at"], entry))
-    await audit.append(
-        connection,
-        organization_id,
-        number,
-        end["at"],
-        **entry,
-        entry_hash=entry_hash,
-        seal=vault.sign(_end(organization_id, number, entry_hash)),
-    )
+    former = end.audit_hash
+    for number, entry in enumerate(entries, end.audit_entries + 1):
+        unsigned = TrailEntry(
+            id=number,
+            at=end.at,
+            action=entry.action,
+            actor=entry.actor.name,
+            address=entry.actor.address,
+            config_id=entry.config_id,
+            version=entry.version,
+            before=None if entry.before is None else _encode(entry.before),
+            after=None if entry.after is None else _encode(entry.after),
+            reason=entry.reason,
+            hash=b"",
+        )
+        former = vault.sign(_content(organization_id, former, unsigned))
+        signed = msgspec.structs.replace(unsigned, hash=former)
+        await audit.append(connection, organization_id, signed, vault.sign(_end(organization_id, number, former)))
 
 
 async def verify(
@@ -110,49 +110,78 @@ async def verify(
         extent = await audit.extent(connection, organization_id)
     if extent is None:
         raise LookupError("there is no such organization")
-    entries, last, known = extent["audit_entries"], extent["last"], extent["audit_hash"]
-
-    def broken(entry: int, reason: str) -> Verification:
-        return Verification(entries, (known or b"").hex(), entry, reason)
-
-    former, number = None, 0
-    while number < last:
+    walk = _Walk(vault, organization_id, extent, noted)
+    while walk.number < extent.last:
         async with connect() as connection:
-            rows = await audit.forward(connection, organization_id, number, last, PAGE)
-        for row in rows:
-            number += 1
-            if row["id"] != number:
-                return broken(number, "the entry is missing")
-            if number > entries:
-                return broken(number, "the entry was put there by somebody else")
-            try:
-                if not vault.signed(row["hash"], _content(organization_id, former, number, row["at"], row)):
-                    return broken(number, "the entry was changed, or those before it were")
-            except VaultError as error:
-                return broken(number, f"the entry was {error}")
-            former = row["hash"]
-            if noted and noted[0] == number and former.hex() != noted[1]:
-                return broken(number, "the entry is not the one that was noted")
-    if number < max(entries, 1):
-        return broken(number + 1, "the entry is missing, and all after it")
-    if former != known or not _sealed(vault, extent["audit_seal"], _end(organization_id, entries, known)):
-        return broken(number, "the end that the organization's row tells is not this one")
-    if noted and noted[0] > number:
-        return broken(number + 1, "the entry was there when the end was noted")
-    return Verification(entries, known.hex())
+            entries = await audit.forward(connection, organization_id, walk.number, extent.last, PAGE)
+        for entry in entries:
+            if wrong := walk.next(entry):
+                return walk.found(walk.number, wrong)
+    return walk.end()
+
+
+class _Walk:
+    """A walk through a trail, entry by entry: ``number`` is the last one, ``former`` its hash."""
+
+    def __init__(self, vault: Vault, organization_id: UUID, extent: TrailExtent, noted: tuple[int, str] | None) -> None:
+        self._vault = vault
+        self._organization_id = organization_id
+        self._extent = extent
+        self._noted = noted
+        self.number = 0
+        self._former: bytes | None = None
+
+    def next(self, entry: TrailEntry) -> str | None:
+        """What is wrong with the next one."""
+        self.number += 1
+        if entry.id != self.number:
+            return "the entry is missing"
+        if self.number > self._extent.audit_entries:
+            return "the entry was put there by somebody else"
+        try:
+            if not self._vault.signed(entry.hash, _content(self._organization_id, self._former, entry)):
+                return "the entry was changed, or those before it were"
+        except VaultError as error:
+            return f"the entry was {error}"
+        self._former = entry.hash
+        if self._noted and self._noted[0] == self.number and entry.hash.hex() != self._noted[1]:
+            return "the entry is not the one that was noted"
+        return None
+
+    def end(self) -> Verification:
+        """What is found after the last entry."""
+        entries, known = self._extent.audit_entries, self._extent.audit_hash
+        if self.number < max(entries, 1):
+            return self.found(self.number + 1, "the entry is missing, and all after it")
+        if self._former != known or not self._is_sealed(_end(self._organization_id, entries, known)):
+            return self.found(self.number, "the end in the organization's row is not this one")
+        if self._noted and self._noted[0] > self.number:
+            return self.found(self.number + 1, "the entry was there when the end was noted")
+        return self.found()
+
+    def found(self, broken: int | None = None, reason: str | None = None) -> Verification:
+        return Verification(self._extent.audit_entries, (self._extent.audit_hash or b"").hex(), broken, reason)
+
+    def _is_sealed(self, content: bytes) -> bool:
+        seal = self._extent.audit_seal
+        try:
+            return seal is not None and self._vault.signed(seal, content)
+        except VaultError:
+            return False
 
 
 async def check_keys(connection: asyncpg.Connection, vault: Vault) -> None:
     """Raise `VaultError` where the newest organization's trail was signed with a key that is none of ours (worker)."""
-    end = await audit.newest(connection)
-    if end is not None and not vault.signed(
-        end["audit_seal"], _end(end["id"], end["audit_entries"], end["audit_hash"])
-    ):
+    newest = await audit.newest(connection)
+    end = await audit.extent(connection, newest) if newest else None
+    if newest is None or end is None or end.audit_seal is None:
+        return
+    if not vault.signed(end.audit_seal, _end(newest, end.audit_entries, end.audit_hash)):
         raise VaultError("the audit trail was signed with other keys than those in INGRESS_ENCRYPTION_KEYS")
 
 
 async def verify_due(database: Database, vault: Vault) -> int:
-    """Verify the trails whose turn it is and tell their ends to the log; how many. Raises `StoreUnavailable`.
+    """Verify the trails whose turn it is and log their ends; how many. Raises `StoreUnavailable`.
 
     The log is the place where a noted end is out of the database's reach.
     """
@@ -160,41 +189,29 @@ async def verify_due(database: Database, vault: Vault) -> int:
         due = await audit.claim(connection, CLAIMED, LEASE_S, VERIFY_EVERY_S)
     for organization_id in due:
         try:
-            verdict = await verify(database, vault, organization_id, background=True)
+            check = await verify(database, vault, organization_id, background=True)
         except StoreUnavailable:
             raise
         except Exception:  # what cannot even be read was not written here, and must hide nothing of the others
             logger.exception("the audit trail of organization %s cannot be read", organization_id)
-            verdict = Verification(0, "", 0, "the trail cannot be read")
+            check = Verification(0, "", 0, "the trail cannot be read")
         async with database.worker() as connection:
-            await audit.verified(connection, organization_id, verdict.broken, VERIFY_EVERY_S)
-        end = {"organization": organization_id, "entries": verdict.entries, "hash": verdict.hash}
-        log.wide("audit_chain", **end, broken=verdict.broken)
-        if verdict.broken is not None:
-            where = (organization_id, verdict.broken, verdict.reason)
+            await audit.verified(connection, organization_id, check.broken, VERIFY_EVERY_S)
+        end = {"organization": organization_id, "entries": check.entries, "hash": check.hash}
+        log.wide("audit_chain", **end, broken=check.broken)
+        if check.broken is not None:
+            where = (organization_id, check.broken, check.reason)
             logger.error("the audit trail of organization %s is broken at entry %d: %s", *where)
     return len(due)
 
 
-def _sealed(vault: Vault, seal: bytes | None, content: bytes) -> bool:
-    try:
-        return seal is not None and vault.signed(seal, content)
-    except VaultError:
-        return False
-
-
-def _content(
-    organization_id: UUID,
-    former: bytes | None,
-    number: int,
-    at: datetime | None,  # None: a time that nobody can have signed
-    entry: "Mapping[str, Any] | asyncpg.Record",
-) -> bytes:
+def _content(organization_id: UUID, former: bytes | None, entry: TrailEntry) -> bytes:
     """An entry as it is signed: one JSON array, so that nothing can be moved from one column to its neighbour."""
-    names = ("action", "actor", "address", "config_id", "version")
-    texts = [None if entry[name] is None else bytes(entry[name]).decode() for name in ("before", "after")]
-    place = [organization_id, (former or b"").hex(), number, at and at.astimezone(UTC).isoformat()]
-    return _encode([*place, *(entry[name] for name in names), *texts, entry["reason"]])
+    at = entry.at and entry.at.astimezone(UTC).isoformat()
+    texts = [None if text is None else bytes(text).decode() for text in (entry.before, entry.after)]
+    place = [organization_id, (former or b"").hex(), entry.id, at]
+    what = [entry.action, entry.actor, entry.address, entry.config_id, entry.version]
+    return _encode([*place, *what, *texts, entry.reason])
 
 
 def _end(organization_id: UUID, entries: int, last_hash: bytes | None) -> bytes:

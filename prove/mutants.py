@@ -85,28 +85,30 @@ MUTANTS = (
     Mutant(
         "the audit entry of a switch, not written",
         "ingress/switching/switch.py",
-        '        await self._record(\n            connection, change, "activated",',
-        '        version and await self._record(\n            connection, change, "not_told",',
+        "made = _transitions(ready, version)",
+        "made = _transitions(ready, version)[:1]",
         ("tests/switching/test_switching.py::test_a_switch_to_a_config_that_is_there",),
     ),
     Mutant(
         "the audit entry of a switch in another transaction",
         "ingress/switching/switch.py",
-        "        if former is not None:\n            await audit.record(",
-        "        await connection.execute('commit')\n"
-        "        await connection.execute('begin')\n"
-        "        await connection.execute(\"select set_config('app.org_id', $1, true)\", str(organization_id))\n"
-        "        if former is not None:\n            await audit.record(",
+        "            made = _transitions(ready, version)\n",
+        "            made = _transitions(ready, version)\n"
+        "            await connection.execute('commit')\n"
+        "            await connection.execute('begin')\n"
+        "            organization = str(request.organization_id)\n"
+        "            await connection.execute(\"select set_config('app.org_id', $1, true)\", organization)\n",
         ("tests/switching/test_switching.py::test_a_failure_in_the_transaction_undoes_all_of_it",),
     ),
     Mutant(
         "the same, found by a process that dies",
         "ingress/switching/switch.py",
-        "        if former is not None:\n            await audit.record(",
-        "        await connection.execute('commit')\n"
-        "        await connection.execute('begin')\n"
-        "        await connection.execute(\"select set_config('app.org_id', $1, true)\", str(organization_id))\n"
-        "        if former is not None:\n            await audit.record(",
+        "            made = _transitions(ready, version)\n",
+        "            made = _transitions(ready, version)\n"
+        "            await connection.execute('commit')\n"
+        "            await connection.execute('begin')\n"
+        "            organization = str(request.organization_id)\n"
+        "            await connection.execute(\"select set_config('app.org_id', $1, true)\", organization)\n",
         (DEATHS,),
     ),
     Mutant(
@@ -147,8 +149,8 @@ MUTANTS = (
     Mutant(
         "the organization out of a look at an account, likewise",
         "ingress/storage/statements/health.py",
-        "and c.id = h.config_id\nwhere h.organization_id = $1 and h.config_id = $2",
-        "and c.id = h.config_id\nwhere $1::uuid is not null and h.config_id = $2",
+        "and w.config_id = h.config_id\nwhere h.organization_id = $1 and h.config_id = $2",
+        "and w.config_id = h.config_id\nwhere $1::uuid is not null and h.config_id = $2",
         (WORKER,),
     ),
     Mutant(

@@ -11,7 +11,7 @@ import pytest
 
 from ingress import app, log
 from ingress.api import audit as trail
-from ingress.audit import Actor, record, verify
+from ingress.audit import Actor, AuditEntry, record, verify
 from ingress.dev.sandbox import CrmSimulator
 from ingress.settings import Settings
 from ingress.storage.database import Database, StoreUnavailable
@@ -247,7 +247,12 @@ async def test_a_trail_survives_a_rotation_of_keys(settings: Settings, superuser
             await organizations.add(connection, organization_id, "Rotating")
         for keys in (old, f"{new},{old}"):
             async with database.organization(organization_id) as connection:
-                await record(connection, Vault(keys), organization_id, Actor("x"), "tested", after={"of": "é"})
+                await record(
+                    connection,
+                    Vault(keys),
+                    organization_id,
+                    AuditEntry(action="tested", actor=Actor("x"), after={"of": "é"}),
+                )
         assert (await verify(database, Vault(f"{new},{old}"), organization_id)).broken is None
         lost = await verify(database, Vault(new), organization_id)
         assert (lost.broken, "INGRESS_ENCRYPTION_KEYS" in (lost.reason or "")) == (1, True)

@@ -6,7 +6,7 @@ from uuid import UUID
 import pytest
 
 from ingress import cache
-from ingress.accounts.accounts import Config
+from ingress.accounts.config import Config
 from ingress.cache import Cache
 from ingress.settings import Settings
 

@@ -222,13 +222,7 @@ def budgets() -> Iterator[tuple[str, int, int]]:
 
 
 # What was above when the budgets were set, and may only shrink.
-TOO_LARGE = {
-    "arguments of ingress/audit.py:record": 10,
-    "arguments of ingress/storage/statements/audit.py:append": 14,
-    "arguments of ingress/storage/statements/configs.py:add": 12,
-    "arguments of ingress/storage/statements/health.py:store": 12,
-    "lines of ingress/switching/manager.py": 699,
-}
+TOO_LARGE = {}
 
 
 def test_budgets_are_kept(capsys: pytest.CaptureFixture[str]) -> None:

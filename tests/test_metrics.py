@@ -14,7 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 
 import ingress
 from ingress import app, metrics, protocol
-from ingress.accounts.accounts import ChangeRefused
+from ingress.accounts.config import ChangeRefused
 from ingress.api import operations, send
 from ingress.metrics import OTHER, VALUES
 from ingress.server import OPERATIONS_CONNECTIONS

@@ -2,13 +2,12 @@
 
 import asyncio
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 from time import monotonic
 from typing import Any, TypeVar
 from uuid import UUID
 
-import asyncpg
 import msgspec
 from yarl import URL
 
@@ -30,145 +29,23 @@ from .. import identifiers, metrics
 from ..cache import Cache
 from ..calls.driver import Caller
 from ..calls.egress import Egress, InvalidUrl
+from ..storage.statements.configs import StoredConfig
 from ..storage.vault import Vault, VaultError, new_webhook_token
 from ..validation import DETAIL, once, unprintable, wrong_fields
+from .config import Config, InvalidConfiguration, NewConfig, ProviderUnreachable, SecretsNeeded, TestFailed
 from .unusable import MissingPlugin, UnreadableConfig
 
 logger = logging.getLogger("ingress.accounts.accounts")
 
 # Organizations whose configs stay decrypted, and how long after they were: then it is done anew.
 KEPT, KEPT_S = 10_000, 60.0
-
+# What the token of an app's webhook address begins with.
+APP_PATH = "app/"
 # All of a test, so that who asked has an answer within six seconds.
 TEST_TIMEOUT_S = 5.0
 SET_UP_TIMEOUT_S = 5.0
-# Of an organization.
-MAX_CONFIGS = 20
 
 Result = TypeVar("Result")
-
-
-class NotFound(Exception):
-    """There is no such thing in this organization, or anywhere."""
-
-
-class ChangeRefused(Exception):
-    """Why a change was not made. ``code`` is one word, for the trail, events and metrics; the text is for people."""
-
-    code = "refused"
-    saved_as: UUID | None = None  # the config that a new configuration became, though it is not active
-
-
-class InvalidConfiguration(ChangeRefused):
-    """The configuration cannot be used; ``errors`` are (path, what is wrong) pairs."""
-
-    code = "invalid_configuration"
-
-    def __init__(self, detail: str, errors: Sequence[tuple[str, str]] = (), checks: Sequence[Check] = ()) -> None:
-        super().__init__(detail)
-        self.errors = errors
-        self.checks = checks
-
-
-class SecretsNeeded(InvalidConfiguration):
-    """A stored secret would go to another host: who changes where it goes has to know it."""
-
-    code = "secrets_needed"
-
-
-class TestFailed(InvalidConfiguration):
-    """Its provider refused it: sending is impossible until somebody does what ``checks`` say."""
-
-    __test__ = False  # not a class of tests
-    code = "test_failed"
-
-
-class ProviderUnreachable(ChangeRefused):
-    """The provider did not answer the test: says nothing about the configuration. ``timed_out``: it hung."""
-
-    code = "provider_unreachable"
-
-    def __init__(self, detail: str, *, timed_out: bool = False) -> None:
-        super().__init__(detail)
-        self.timed_out = timed_out
-        if timed_out:
-            self.code = "test_timed_out"
-
-
-class TooMany(ChangeRefused):
-    """The organization has as many as it may."""
-
-    code = "quota_reached"
-
-
-class WebhooksUnread(ChangeRefused):
-    """What came in at its address is not read yet, which takes it."""
-
-    code = "webhooks_unread"
-
-    def __init__(self) -> None:
-        super().__init__("Webhooks that came in at its address are not read yet. Try again in a moment.")
-
-
-class InUse(ChangeRefused):
-    """It is the active config."""
-
-    code = "config_active"
-
-
-class Config(msgspec.Struct, frozen=True):
-    """One organization's account at a provider, ready to use."""
-
-    organization_id: UUID
-    id: UUID
-    provider_type: str
-    name: str
-    state: str
-    sender: str | None
-    provider: WhatsAppProvider
-    callback_url: str  # where its provider reaches us, as the provider is to be given it
-    account_id: UUID  # of all configs of the account: what the provider's ids are unique in
-    claimed: frozenset[str] = frozenset()  # those of the provider's `accounts` that are the organization's for sure
-
-    @property
-    def is_unusable(self) -> bool:
-        """Its plug-in is not there, or it is damaged: nothing can be done with it here."""
-        return isinstance(self.provider, MissingPlugin)
-
-    @property
-    def is_app(self) -> bool:
-        """It is of no organization: what comes in at its address is about the accounts of many."""
-        return self.organization_id is identifiers.PLATFORM_ID
-
-    @property
-    def share(self) -> UUID:
-        """Whose part it takes of what organizations share: an app is one of its own."""
-        return self.id if self.organization_id is identifiers.PLATFORM_ID else self.organization_id
-
-    @property
-    def is_damaged(self) -> bool:
-        """What is stored of it cannot be opened."""
-        return isinstance(self.provider, UnreadableConfig)
-
-    def usable(self) -> "Config":
-        """It, where something can be done with it. Raises `InvalidConfiguration`, which says what to do."""
-        if isinstance(self.provider, MissingPlugin):
-            raise InvalidConfiguration(self.provider.why)
-        return self
-
-    def __repr__(self) -> str:
-        return f"Config({self.id})"
-
-
-class NewConfig(msgspec.Struct, frozen=True, kw_only=True):
-    """A configuration that is not stored yet."""
-
-    provider_type: str
-    name: str
-    config_data: dict[str, Any]
-
-    def __repr__(self) -> str:
-        return f"NewConfig({self.provider_type!r})"
 
 
 class Accounts:
@@ -220,10 +97,8 @@ class Accounts:
             return
         kept = [field.name for field in config_fields(type(provider)) if field.secret and not given.get(field.name)]
         if kept := [name for name in kept if getattr(provider, name)]:
-            raise SecretsNeeded(
-                "with another host, every secret is to be given anew",
-                [(f"config_data.{name}", "is needed again: it would go to another host") for name in kept],
-            )
+            wrong = [(f"config_data.{name}", "is needed again: it would go to another host") for name in kept]
+            raise SecretsNeeded("with another host, every secret is to be given anew", wrong)
 
     def masked(self, provider: WhatsAppProvider) -> dict[str, Any]:
         """The configuration with every secret replaced by its fingerprint: all that ever leaves the service."""
@@ -237,16 +112,10 @@ class Accounts:
         return f"{self.origin}/webhooks/{provider_type}/{token}"
 
     def made(
-        self,
-        organization_id: UUID,
-        new: NewConfig,
-        provider: WhatsAppProvider,
-        status: ProviderStatus | None,
-        *,
-        path: str = "",
+        self, organization_id: UUID, new: NewConfig, provider: WhatsAppProvider, status: ProviderStatus | None
     ) -> tuple[Config, str]:
-        """The config that *new* becomes, and the token of its webhook address, which begins with *path*."""
-        token = f"{path}{new_webhook_token()}"
+        """The config that *new* becomes, and the token of its webhook address; an app's begins with APP_PATH."""
+        token = f"{APP_PATH if organization_id == identifiers.PLATFORM_ID else ''}{new_webhook_token()}"
         config_id, sender = identifiers.new_id(), sender_of(provider, status)
         config = Config(
             organization_id,
@@ -263,48 +132,39 @@ class Accounts:
 
     # -- at rest
 
-    def open(self, row: asyncpg.Record) -> Config | None:
+    def open(self, row: StoredConfig) -> Config | None:
         """The config of a row. None, and a line in the log, where its plug-in is gone or the row cannot be opened."""
-        kind = self._kind(row["provider_type"])
+        kind = self._kind(row.provider_type)
         if kind is None:
-            logger.error("config %s needs the provider %s, which is not installed", row["id"], row["provider_type"])
+            logger.error("config %s needs the provider %s, which is not installed", row.id, row.provider_type)
             return None
-        place = (_owner_in(row), row["id"])
-        opened, claimed = self._opened.get(place[0]), frozenset(row["claimed"])
+        owner, claimed = _owner_in(row), frozenset(row.claimed)
+        opened = self._opened.get(owner)
         if opened is None:
-            self._opened.put(place[0], opened := {}, KEPT_S)
-        held = opened.get(place[1])
-        if held and held[0] == row["updated_at"] and held[1].claimed == claimed and type(held[1].provider) is kind:
+            self._opened.put(owner, opened := {}, KEPT_S)
+        held = opened.get(row.id)
+        if held and held[0] == row.updated_at and held[1].claimed == claimed and type(held[1].provider) is kind:
             return held[1]
         try:
             provider = msgspec.json.decode(self.data(row), type=kind)
-            webhook_url = self.webhook_url(row["provider_type"], self.token(row))
+            callback_url = provider.callback_url(self.webhook_url(row.provider_type, self.token(row)))
         except (VaultError, msgspec.MsgspecError) as error:
             # One config alone: the organization's others go on. The error's text may quote what is in it.
-            logger.error("config %s cannot be opened: %s", row["id"], type(error).__name__)
+            logger.error("config %s cannot be opened: %s", row.id, type(error).__name__)
             return None
-        config = Config(
-            *place,
-            row["provider_type"],
-            row["name"],
-            row["state"],
-            row["sender"],
-            provider,
-            provider.callback_url(webhook_url),
-            identifiers.account_id(*place, row["provider_type"], row["sender"]),
-            claimed,
-        )
-        opened[place[1]] = (row["updated_at"], config)
+        config = _config(row, row.state, provider, callback_url, claimed)
+        opened[row.id] = (row.updated_at, config)
         return config
 
-    def known(self, row: asyncpg.Record) -> Config:
+    def known(self, row: StoredConfig) -> Config:
         """As `open` has it; but where that is None, one that can do nothing, in the state `error`."""
         if (config := self.open(row)) is not None:
             return config
-        provider = UnreadableConfig() if self._kind(row["provider_type"]) else MissingPlugin()
-        place = _owner_in(row), row["id"], row["provider_type"]
-        account_id = identifiers.account_id(*place, row["sender"])
-        return Config(*place, row["name"], "error", row["sender"], provider, "", account_id)
+        return _config(row, "error", UnreadableConfig() if self._kind(row.provider_type) else MissingPlugin(), "")
+
+    def usable(self, row: StoredConfig) -> Config:
+        """The config of a row, where something can be done with it. Raises `InvalidConfiguration`."""
+        return self.known(row).usable()
 
     def is_current(self, config: Config) -> bool:
         """Whether its plug-in is there, or not, as when it was opened. A damaged one may be mended at any time."""
@@ -317,15 +177,13 @@ class Accounts:
     def forget_all(self) -> None:
         self._opened.clear()
 
-    def data(self, row: asyncpg.Record) -> bytes:
+    def data(self, row: StoredConfig) -> bytes:
         """The configuration in a row, as JSON. Raises `VaultError`."""
-        return self.vault.open(row["config_data"], str(row["organization_id"]), str(row["id"]), "config_data")
+        return self.vault.open(row.config_data, str(row.organization_id), str(row.id), "config_data")
 
-    def token(self, row: asyncpg.Record) -> str:
+    def token(self, row: StoredConfig) -> str:
         """The token of a row's webhook address. Raises `VaultError`."""
-        return self.vault.open(
-            row["webhook_token"], str(row["organization_id"]), str(row["id"]), "webhook_token"
-        ).decode()
+        return self.vault.open(row.webhook_token, str(row.organization_id), str(row.id), "webhook_token").decode()
 
     def seal(self, config: Config, field: str, plain: bytes) -> bytes:
         return self.vault.seal(plain, str(config.organization_id), str(config.id), field)
@@ -383,24 +241,14 @@ class Accounts:
         """Prepare the account, point its webhooks here, and test it as it is then: each check once.
 
         Failing leaves sending possible, so it is reported only. A `webhook` that failed and is fatal: what people write
-        does not arrive here, and the provider could not be told to post it here.
+        does not arrive here, and the provider could not be made to post it here.
         """
-        steps = []
         until = monotonic() + SET_UP_TIMEOUT_S
         by_hand = f"Set the webhook address at the provider by hand: {callback_url}"
-        for name, start, fix in (
-            ("setup", provider.setup, None),
-            ("webhook", lambda: provider.receive_messages(callback_url), by_hand),
-        ):
-            try:
-                await self._run(start(), max(0.1, until - monotonic()))
-            except Unsupported as error:
-                steps.append(Check(name=name, passed=True, detail=error.detail, fix=fix, fatal=False, checkable=False))
-            except SendError as error:
-                detail = error.detail or error.code
-                steps.append(Check(name=name, passed=False, detail=detail, fix=fix, fatal=name == "webhook"))
-            else:
-                steps.append(Check(name=name, passed=True, fatal=False))
+        steps = [
+            await self._step("setup", provider.setup, until, None),
+            await self._step("webhook", lambda: provider.receive_messages(callback_url), until, by_hand),
+        ]
         try:
             tested = await self.checks(provider, callback_url)
         except (TestFailed, ProviderUnreachable) as error:
@@ -412,6 +260,15 @@ class Accounts:
             if step.name not in checks or not (step.passed or checks[step.name].passed):
                 checks[step.name] = step
         return list(checks.values())
+
+    async def _step(self, name: str, start: Callable[[], Flow[None]], until: float, fix: str | None) -> Check:
+        try:
+            await self._run(start(), max(0.1, until - monotonic()))
+        except Unsupported as error:
+            return Check(name=name, passed=True, detail=error.detail, fix=fix, fatal=False, checkable=False)
+        except SendError as error:
+            return Check(name=name, passed=False, detail=error.detail or error.code, fix=fix, fatal=name == "webhook")
+        return Check(name=name, passed=True, fatal=False)
 
     async def disconnect(self, config: Config) -> None:
         """Have the provider post no more webhooks here. Failing is logged: the address ends all the same."""
@@ -432,7 +289,7 @@ class Accounts:
         try:
             return await self.status(provider)
         except SendError as error:
-            logger.warning("the provider tells no status: %s", error.code)
+            logger.warning("the provider reports no status: %s", error.code)
             return None
 
     async def _run(self, flow: "Flow[Result]", timeout_s: float) -> Result:
@@ -458,10 +315,32 @@ def _probe(provider: WhatsAppProvider, callback_url: str) -> Flow[tuple[int, int
     return taken.status, refused.status
 
 
-def _owner_in(row: asyncpg.Record) -> UUID:
+def _owner_in(row: StoredConfig) -> UUID:
     """Whose the config in a row is; the platform by the very constant, which is compared for each webhook."""
-    organization_id: UUID = row["organization_id"]
-    return identifiers.PLATFORM_ID if organization_id == identifiers.PLATFORM_ID else organization_id
+    return identifiers.PLATFORM_ID if row.organization_id == identifiers.PLATFORM_ID else row.organization_id
+
+
+def _config(
+    row: StoredConfig,
+    state: str,
+    provider: WhatsAppProvider,
+    callback_url: str,
+    claimed: frozenset[str] = frozenset(),
+) -> Config:
+    owner, sender = _owner_in(row), row.sender
+    return Config(
+        owner,
+        row.id,
+        row.provider_type,
+        row.name,
+        state,
+        sender,
+        provider,
+        callback_url,
+        identifiers.account_id(owner, row.id, row.provider_type, sender),
+        claimed,
+        row.updated_at,
+    )
 
 
 def sender_of(provider: WhatsAppProvider, status: ProviderStatus | None) -> str | None:

@@ -21,7 +21,8 @@ from providers.base import config_fields
 from ..cache import Cache
 from ..storage.database import Database, StoreUnavailable
 from ..storage.statements import owners
-from .accounts import Accounts, ChangeRefused, Config, addresses
+from .accounts import Accounts, addresses
+from .config import ChangeRefused, Config
 
 # What is asked for an unusual webhook is remembered so long: the next ones are alike.
 REMEMBERED_S = 1.0

@@ -14,11 +14,11 @@ from providers import UnknownProvider, WhatsAppProvider
 from providers.base import config_fields
 
 from .. import log
-from ..accounts.accounts import Config, InvalidConfiguration, NewConfig, WebhooksUnread
+from ..accounts.config import Config, InvalidConfiguration, NewConfig, WebhooksUnread
 from ..identifiers import PLATFORM_ID, parse_id
 from ..storage.statements import apps, unread
 from ..storage.vault import VaultError, token_hash
-from ..switching.manager import APP_PATH, WhatsAppProviderManager
+from ..switching.manager import WhatsAppProviderManager
 from ..validation import ConfigData, Name, ProviderType
 from ..web.bodies import RequestBody, Shown
 from ..web.problems import Problem, not_found
@@ -83,18 +83,18 @@ async def create_app(request: ApiRequest[NewApp]) -> AppShown:
     body = await request.decoded()
     data, provider = _validated(manager, body.provider_type, body.config_data, {})
     new = NewConfig(provider_type=body.provider_type, name=body.name, config_data=data)
-    app, token = manager.accounts.made(PLATFORM_ID, new, provider, None, path=APP_PATH)
+    app, token = manager.accounts.made(PLATFORM_ID, new, provider, None)
     async with database.worker() as connection:
-        await apps.add(
-            connection,
-            app.id,
+        columns = apps.NewAppColumns(
+            id=app.id,
             provider_type=app.provider_type,
             name=app.name,
             config_data=manager.accounts.seal(app, "config_data", msgspec.json.encode(data)),
             signing_keys=manager.ownership.signing_keys(provider),
-            token_hash=token_hash(token),
-            token=manager.accounts.seal(app, "webhook_token", token.encode()),
+            webhook_token_hash=token_hash(token),
+            webhook_token=manager.accounts.seal(app, "webhook_token", token.encode()),
         )
+        await apps.add(connection, columns)
     log.wide("app", outcome="created", app=app.id, provider=app.provider_type, actor=request.principal.name)
     return AppShown(id=app.id, provider=app.provider_type, name=app.name, webhook_url=app.callback_url)
 
@@ -148,7 +148,7 @@ async def edit_app(request: ApiRequest[EditApp]) -> None:
             config_data=manager.accounts.seal(app, "config_data", msgspec.json.encode(data)),
             signing_keys=manager.ownership.signing_keys(provider),
         )
-    manager.forget(PLATFORM_ID)
+    manager.routes.forget(PLATFORM_ID)
     log.wide("app", outcome="edited", app=app.id, provider=app.provider_type, actor=request.principal.name)
 
 
@@ -163,5 +163,5 @@ async def delete_app(request: ApiRequest) -> None:
             raise Problem(409, WebhooksUnread.code, str(WebhooksUnread()))
         if not await apps.remove(connection, app_id):
             raise not_found()
-    manager.forget(PLATFORM_ID)
+    manager.routes.forget(PLATFORM_ID)
     log.wide("app", outcome="removed", app=app_id, provider=None, actor=request.principal.name)

@@ -8,7 +8,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from .. import log
-from ..audit import record, verify
+from ..audit import AuditEntry, record, verify
 from ..identifiers import PLATFORM_ID
 from ..storage.statements import audit
 from ..storage.statements.audit import TrailEntry
@@ -80,11 +80,10 @@ async def verify_audit(request: ApiRequest[None, VerifyQuery]) -> TrailVerdict:
     """GET …/audit/verify: whether nobody changed the trail. ?entries=&hash= are an end that was noted before."""
     noted = (request.query.entries, request.query.hash.lower())
     state = request.state
-    verdict = await verify(state["database"], state["vault"], request.organization_id, noted if all(noted) else None)
-    broken = verdict.broken
-    if broken is None:
-        return TrailVerdict(True, verdict.entries, verdict.hash)
-    return TrailVerdict(False, verdict.entries, verdict.hash, broken, verdict.reason)
+    found = await verify(state["database"], state["vault"], request.organization_id, noted if all(noted) else None)
+    if found.broken is None:
+        return TrailVerdict(True, found.entries, found.hash)
+    return TrailVerdict(False, found.entries, found.hash, found.broken, found.reason)
 
 
 async def note(connection: Any, request: AnyRequest, organization_id: UUID, action: str, after: object) -> None:
@@ -93,4 +92,5 @@ async def note(connection: Any, request: AnyRequest, organization_id: UUID, acti
     if organization_id == PLATFORM_ID:  # what came in at the addresses of apps is in no organization's trail
         log.wide(action, actor=actor.name, address=actor.address, after=after)
         return
-    await record(connection, request.state["vault"], organization_id, actor, action, after=after)
+    entry = AuditEntry(action=action, actor=actor, after=after)
+    await record(connection, request.state["vault"], organization_id, entry)

@@ -7,7 +7,7 @@ import msgspec
 
 from providers import TemplatePage
 
-from ..accounts.accounts import Config
+from ..accounts.config import Config
 from ..health.status import HealthShown
 from ..identifiers import parse_id
 from ..validation import ConfigData, Name
@@ -66,10 +66,9 @@ async def edit_config(request: ApiRequest[EditRequest]) -> EditResult:
     if body.config_data:
         request.check_calls_out()
     with refused_as_problems():
-        config, version, checks = await manager.edit(
-            organization_id, config_id, request.actor, name=body.name, changes=body.config_data
-        )
-    return shown_config(EditResult, config, version, config.state, checks, name=config.name)
+        edited = await manager.edit(organization_id, config_id, request.actor, name=body.name, changes=body.config_data)
+    config = edited.config
+    return shown_config(EditResult, config, edited.version, config.state, edited.checks, name=config.name)
 
 
 async def delete_config(request: ApiRequest) -> None:

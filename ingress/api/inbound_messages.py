@@ -11,11 +11,11 @@ import msgspec
 from providers import Contact, Flow, Recipient, SendError
 
 from .. import metrics
+from ..accounts.config import Config
 from ..calls.transfers import TransfersBusy
 from ..envelope import Conversation, EventData
 from ..identifiers import parse_event_id
 from ..storage.statements import events
-from ..switching.manager import Config
 from ..web.bodies import Shown
 from ..web.problems import Problem, not_found
 from . import AnyRequest, ApiRequest

@@ -13,7 +13,8 @@ from starlette.types import Receive, Scope, Send
 from providers import Flow, Media, MediaContent, Rejected, SendError, Upload
 
 from .. import log, metrics
-from ..audit import record
+from ..accounts.config import Config
+from ..audit import AuditEntry, record
 from ..calls.media_types import attachment, declared_type, safe_name, served_type
 from ..calls.transfers import (
     MAX_MEDIUM_BYTES,
@@ -26,7 +27,6 @@ from ..calls.transfers import (
     Unusable,
     while_wanted,
 )
-from ..switching.manager import Config
 from ..web.bodies import Disconnected, Shown, invalid
 from ..web.problems import Problem, call_problem
 from . import AnyRequest, ApiRequest
@@ -232,4 +232,5 @@ async def delete_media(request: ApiRequest[None, DeleteQuery]) -> None:
     async with request.connection() as connection:
         actor = request.actor
         vault, after = request.state["vault"], {"id": media_id}
-        await record(connection, vault, organization_id, actor, "media_deleted", config_id=config.id, after=after)
+        deleted = AuditEntry(action="media_deleted", actor=actor, config_id=config.id, after=after)
+        await record(connection, vault, organization_id, deleted)

@@ -11,7 +11,6 @@ from .. import identifiers
 from ..envelope import timestamp
 from ..storage.statements import organizations, switches
 from ..storage.vault import is_key_id, new_api_key
-from ..switching.change import CHANNEL
 from ..validation import Name
 from ..web.auth import SCOPES, unauthorized
 from ..web.bodies import Paged, RequestBody, RequestQuery, Shown, invalid, page_of
@@ -165,5 +164,5 @@ async def revoke_key(request: ApiRequest[None, RevokeQuery]) -> Revoked | None:
         for one in revoked:
             after = {"id": one} if one == key_id else {"id": one, "made_by": key_id}
             await note(connection, request, organization_id, "key_revoked", after)
-        await switches.notify(connection, organization_id, CHANNEL, 0)
+        await switches.notify(connection, organization_id, 0)
     return Revoked(revoked) if made else None

@@ -12,10 +12,10 @@ from starlette.responses import Response
 from providers import Pairing
 from providers.messages import Phone
 
-from .. import audit
-from ..accounts.accounts import Accounts, Config
+from ..accounts.accounts import Accounts
+from ..accounts.config import Config
 from ..storage.statements import health, switches
-from ..switching.change import CHANNEL
+from ..switching.journal import Transition
 from ..web.bodies import RequestBody, Shown
 from ..web.limits import LOOK_WEIGHT
 from ..web.problems import Problem
@@ -104,13 +104,12 @@ async def _note(request: AnyRequest, config: Config, state: str, action: str | N
     """Have every process know how it stands, and the account looked at until it is linked."""
     organization_id = config.organization_id
     async with request.connection() as connection:
-        if action is not None:
-            vault = request.state["vault"]
-            await audit.record(connection, vault, organization_id, request.actor, action, config_id=config.id)
-        if action is not None or await health.pairing(connection, organization_id, config.id) != state:
-            await health.watch(connection, organization_id, config.id, WATCHED_S, state)
+        steps = [Transition(action=action, actor=request.actor, config_id=config.id)] if action else []
+        if steps or await health.pairing(connection, organization_id, config.id) != state:
             standing = await switches.standing(connection, organization_id)
-            await health.tell(connection, organization_id, CHANNEL, standing["version"] if standing else 0)
+            version = standing.version if standing else 0
+            await request.state["manager"].journal.write(connection, organization_id, version, *steps)
+            await health.watch(connection, organization_id, config.id, WATCHED_S, state)
 
 
 def _shown(config: Config, pairing: Pairing, code: str | None = None) -> PairingShown:

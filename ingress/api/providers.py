@@ -10,7 +10,7 @@ from providers import ConfigField, Pacing, ProviderStatus
 from providers.base import config_fields
 
 from .. import log
-from ..accounts.accounts import InvalidConfiguration, NewConfig
+from ..accounts.config import InvalidConfiguration, NewConfig
 from ..accounts.unusable import MissingPlugin
 from ..health.status import HealthShown
 from ..switching.manager import PluginsUnreadable, Reloaded

@@ -10,7 +10,7 @@ from msgspec import UNSET, UnsetType
 
 from providers import Check
 
-from ..accounts.accounts import (
+from ..accounts.config import (
     ChangeRefused,
     Config,
     InUse,

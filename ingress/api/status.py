@@ -4,13 +4,13 @@ from collections.abc import AsyncGenerator
 from time import monotonic
 from uuid import UUID
 
-import asyncpg
 import msgspec
 
 from ..health.status import HealthShown, ProvidersStatus, changes, health_by_config, status_of
 from ..storage.database import StoreUnavailable
 from ..storage.statements import health
-from ..web.problems import Problem
+from ..storage.statements.health import OrganizationHealth
+from ..web.problems import Problem, not_found
 from ..web.waiting import Stream
 from . import AnyRequest, ApiRequest
 from .events import HEARTBEAT_S
@@ -23,7 +23,7 @@ _encode = msgspec.json.Encoder().encode
 
 async def health_of(request: AnyRequest, organization_id: UUID) -> dict[UUID, HealthShown]:
     """How the account of each config is doing, with the time of the last look."""
-    return health_by_config(await _rows(request, organization_id))
+    return health_by_config(await _stored(request, organization_id))
 
 
 async def stream_status(request: ApiRequest) -> Stream:
@@ -36,13 +36,16 @@ async def stream_status(request: ApiRequest) -> Stream:
     return Stream(request.state["waiting"].room(organization_id), stream)
 
 
-async def _rows(request: AnyRequest, organization_id: UUID) -> list[asyncpg.Record]:
+async def _stored(request: AnyRequest, organization_id: UUID) -> OrganizationHealth:
     async with request.connection() as connection:
-        return await health.of_organization(connection, organization_id)
+        stored = await health.of_organization(connection, organization_id)
+    if stored is None:
+        raise not_found()
+    return stored
 
 
 async def _status(request: AnyRequest, organization_id: UUID) -> ProvidersStatus:
-    return status_of(await _rows(request, organization_id), request.state["breaker_of"])
+    return status_of(await _stored(request, organization_id), request.state["breaker_of"])
 
 
 async def _stream(request: AnyRequest, organization_id: UUID, known: ProvidersStatus) -> AsyncGenerator[bytes, None]:

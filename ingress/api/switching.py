@@ -6,7 +6,8 @@ from uuid import UUID
 
 import msgspec
 
-from ..accounts.accounts import NewConfig
+from ..accounts.config import NewConfig
+from ..switching.change import Requested, Switched
 from ..switching.dry_run import Gap, MissingTemplate
 from ..switching.policy import FallbackPolicy
 from ..validation import Reason
@@ -56,7 +57,7 @@ class SwitchResult(ConfigResult, frozen=True, kw_only=True):
 
 
 class DryRunShown(Shown, frozen=True, kw_only=True):
-    """What a switch would mean: `Outlook`, with its checks as they are shown."""
+    """What a switch would mean: `DryRun`, with its checks as they are shown."""
 
     dry_run: Literal[True] = True
     ready: bool
@@ -92,7 +93,12 @@ async def switch(request: ApiRequest[SwitchRequest]) -> SwitchAnswer:
     # One that is stored was tried when it was saved; and to switch to it is never refused.
     if isinstance(target := body.target, NewConfig) or body.dry_run:
         request.check_calls_out()
-    return await _switched(request, target, body, "switch")
+    wanted = _requested(request, target, body)
+    if body.dry_run:
+        return await _dry_run(request, wanted)
+    with refused_as_problems(can_force=True):
+        done = await request.state["manager"].switch(wanted)
+    return _shown(done)
 
 
 async def rollback(request: ApiRequest[RollbackRequest]) -> SwitchAnswer:
@@ -100,28 +106,35 @@ async def rollback(request: ApiRequest[RollbackRequest]) -> SwitchAnswer:
     body = await request.decoded()
     if body.dry_run:
         request.check_calls_out()
-    return await _switched(request, None, body, "rollback")
-
-
-async def _switched(
-    request: AnyRequest, target: UUID | NewConfig | None, body: SwitchRequest | RollbackRequest, kind: str
-) -> SwitchAnswer:
-    manager, organization_id = request.state["manager"], request.organization_id
-    expected, force = body.expected_version, body.force
+    wanted = _requested(request, None, body)
+    if body.dry_run:
+        return await _dry_run(request, wanted)
     with refused_as_problems(can_force=True):
-        if body.dry_run:
-            found = await manager.forecast(organization_id, target, expected_version=expected, force=force)
-            fields = {name: getattr(found, name) for name in found.__struct_fields__}
-            return json_response(DryRunShown(**fields | {"checks": shown_checks(found.checks)}))
-        done = await manager.switch(
-            organization_id,
-            target,
-            request.actor,
-            kind=kind,
-            expected_version=expected,
-            force=force,
-            reason=body.reason,
-        )
+        done = await request.state["manager"].rollback(wanted)
+    return _shown(done)
+
+
+def _requested(
+    request: AnyRequest, target: UUID | NewConfig | None, body: SwitchRequest | RollbackRequest
+) -> Requested:
+    return Requested(
+        organization_id=request.organization_id,
+        target=target,
+        actor=request.actor,
+        expected_version=body.expected_version,
+        force=body.force,
+        reason=body.reason,
+    )
+
+
+async def _dry_run(request: AnyRequest, wanted: Requested) -> SwitchAnswer:
+    with refused_as_problems(can_force=True):
+        found = await request.state["manager"].dry_run(wanted)
+    fields = {name: getattr(found, name) for name in found.__struct_fields__}
+    return json_response(DryRunShown(**fields | {"checks": shown_checks(found.checks)}))
+
+
+def _shown(done: Switched) -> SwitchAnswer:
     more = {"from_config_id": done.former_config_id, "fallback_config_ids": done.fallback_config_ids}
     return json_response(*shown_switch(SwitchResult, done, changed=done.changed, **more))
 
@@ -129,8 +142,8 @@ async def _switched(
 async def get_fallback(request: ApiRequest) -> Fallbacks:
     """GET …/provider/fallback: the order after the active config, and the policy."""
     with refused_as_problems():
-        version, order, policy = await request.state["manager"].fallbacks(request.organization_id)
-    return Fallbacks(order, policy, version)
+        now = await request.state["manager"].fallbacks(request.organization_id)
+    return Fallbacks(now.config_ids, now.policy, now.version)
 
 
 async def put_fallback(request: ApiRequest[FallbackRequest]) -> Fallbacks:
@@ -139,7 +152,7 @@ async def put_fallback(request: ApiRequest[FallbackRequest]) -> Fallbacks:
     if len(set(body.config_ids)) != len(body.config_ids):
         raise invalid(("config_ids", "must name each config once"))
     with refused_as_problems():
-        version, order, policy = await request.state["manager"].set_fallbacks(
+        now = await request.state["manager"].set_fallbacks(
             request.organization_id, body.config_ids, body.policy, request.actor
         )
-    return Fallbacks(order, policy, version)
+    return Fallbacks(now.config_ids, now.policy, now.version)

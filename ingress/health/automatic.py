@@ -52,7 +52,7 @@ class LastSwitch(msgspec.Struct, frozen=True):
     automatic: bool = False
 
 
-class Standing(msgspec.Struct, frozen=True):
+class Situation(msgspec.Struct, frozen=True):
     """Where an organization stands: its active config, then the fallbacks in their order."""
 
     version: int
@@ -73,17 +73,17 @@ class Step(msgspec.Struct, frozen=True):
     stand_in: StandIn | None = None
 
 
-def next_step(standing: Standing, policy: FallbackPolicy, now: datetime) -> Step | None:
+def next_step(situation: Situation, policy: FallbackPolicy, now: datetime) -> Step | None:
     """What the organization's policy asks for now, if it does."""
-    if not standing.route or standing.automatic_lately >= AT_MOST_AN_HOUR:
+    if not situation.route or situation.automatic_lately >= AT_MOST_AN_HOUR:
         return None
-    if standing.failed and now - standing.failed[0] < BACK_OFF * 2 ** (len(standing.failed) - 1):
+    if situation.failed and now - situation.failed[0] < BACK_OFF * 2 ** (len(situation.failed) - 1):
         return None
-    return _rolled_back(standing, policy, now) or _left(standing, policy, now) or _returned(standing, policy, now)
+    return _rolled_back(situation, policy, now) or _left(situation, policy, now) or _returned(situation, policy, now)
 
 
-def _rolled_back(standing: Standing, policy: FallbackPolicy, now: datetime) -> Step | None:
-    last = standing.last
+def _rolled_back(situation: Situation, policy: FallbackPolicy, now: datetime) -> Step | None:
+    last = situation.last
     # What the service did, a return to the primary too, or a rollback is never undone: that would go to and fro.
     if not policy.auto_rollback or last is None or last.kind != "switch" or last.automatic:
         return None
@@ -94,8 +94,8 @@ def _rolled_back(standing: Standing, policy: FallbackPolicy, now: datetime) -> S
     return Step("rollback", f"{last.failed} of {last.sends} sends after the switch failed")
 
 
-def _left(standing: Standing, policy: FallbackPolicy, now: datetime) -> Step | None:
-    active, *others = standing.route
+def _left(situation: Situation, policy: FallbackPolicy, now: datetime) -> Step | None:
+    active, *others = situation.route
     after_s = policy.auto_switch_after_s
     if after_s is None or active.health != "unhealthy" or active.since is None:
         return None
@@ -105,9 +105,9 @@ def _left(standing: Standing, policy: FallbackPolicy, now: datetime) -> Step | N
     if target is None:
         return None
     left = [other.config_id for other in others if other.config_id != target.config_id]
-    stand_in = standing.stand_in or StandIn(active.config_id, [other.config_id for other in others], now)
+    stand_in = situation.stand_in or StandIn(active.config_id, [other.config_id for other in others], now)
     if target.config_id == stand_in.primary:
-        return _back(standing, stand_in, "the stand-in is unhealthy, and the primary is not")
+        return _back(situation, stand_in, "the stand-in is unhealthy, and the primary is not")
     return Step(
         "fallback",
         f"unhealthy for {(now - active.since).total_seconds():.0f} s",
@@ -117,21 +117,21 @@ def _left(standing: Standing, policy: FallbackPolicy, now: datetime) -> Step | N
     )
 
 
-def _returned(standing: Standing, policy: FallbackPolicy, now: datetime) -> Step | None:
-    stand_in = standing.stand_in
+def _returned(situation: Situation, policy: FallbackPolicy, now: datetime) -> Step | None:
+    stand_in = situation.stand_in
     if stand_in is None or not policy.return_to_primary:
         return None
-    primary = next((one for one in standing.route[1:] if one.config_id == stand_in.primary), None)
+    primary = next((one for one in situation.route[1:] if one.config_id == stand_in.primary), None)
     if primary is None or primary.health != "healthy" or primary.since is None or not primary.usable:
         return None
     stay = timedelta(seconds=policy.min_stay_s or DEFAULT_STAY_S)
     if now - stand_in.at < stay or now - primary.since < timedelta(seconds=PROBATION_S):
         return None
-    return _back(standing, stand_in, "the primary is healthy again")
+    return _back(situation, stand_in, "the primary is healthy again")
 
 
-def _back(standing: Standing, stand_in: StandIn, reason: str) -> Step:
-    others = [one.config_id for one in standing.route if one.config_id != stand_in.primary]
+def _back(situation: Situation, stand_in: StandIn, reason: str) -> Step:
+    others = [one.config_id for one in situation.route if one.config_id != stand_in.primary]
     # Somebody may have changed the order meanwhile: then theirs stands, after the one that stood in.
     order = stand_in.order if set(stand_in.order) == set(others) else others
     return Step("switch", reason, stand_in.primary, order)

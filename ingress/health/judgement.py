@@ -5,7 +5,7 @@
     any of them ──three in a row, one where the traffic says the same──▶ unhealthy ──two in a row──▶ healthy, degraded
 
 A look is what the provider says of the account, or that it says nothing, held against what became of the last sends.
-Nobody who does not answer is said to have bad credentials.
+A provider that does not answer is no reason to call credentials bad.
 """
 
 from datetime import datetime
@@ -25,6 +25,7 @@ from providers import (
 from providers.base import refused_status
 
 from ..accounts.advice import Reason
+from ..storage.statements.health import StoredHealth
 
 State = Literal["unknown", "healthy", "degraded", "unhealthy"]
 STATES: tuple[State, ...] = get_args(State)
@@ -76,7 +77,7 @@ class Finding(msgspec.Struct, frozen=True):
         return f"Finding({self.state!r}, {self.reason!r})"  # the detail is the provider's own words
 
 
-class Health(msgspec.Struct, frozen=True):
+class Health(StoredHealth, frozen=True):
     """How an account is doing since when, why, and what is about to change: ``looks`` in a row found ``pending``."""
 
     state: State = "unknown"
@@ -85,9 +86,6 @@ class Health(msgspec.Struct, frozen=True):
     detail: str | None = None
     pending: State | None = None
     looks: int = 0
-
-    def __repr__(self) -> str:
-        return f"Health({self.state!r}, {self.reason!r})"
 
     def after(self, finding: Finding | None, now: datetime) -> "Health":
         """How it is doing with what a look at *now* found; None: it found nothing to go by."""
@@ -108,9 +106,9 @@ class Health(msgspec.Struct, frozen=True):
         return 1 if self.state == "unknown" else LOOKS_TO_CHANGE
 
 
-def judge(said: ProviderStatus | SendError, traffic: Traffic) -> Finding | None:
+def judge(answer: ProviderStatus | SendError, traffic: Traffic) -> Finding | None:
     """What a look finds: the provider's status, or why there is none, held against the traffic."""
-    finding = _of_provider(said)
+    finding = _of_provider(answer)
     is_down = finding is not None and finding.state == "unhealthy"
     if traffic.fails or traffic.is_broken:
         if finding is not None and is_down:
@@ -121,27 +119,27 @@ def judge(said: ProviderStatus | SendError, traffic: Traffic) -> Finding | None:
     if finding is None:
         return None
     if finding.reason == "unreachable" and traffic.flows:
-        return Finding("degraded", "unreachable", "It does not tell how it is doing, but takes messages.")
+        return Finding("degraded", "unreachable", "It does not say how it is doing, but takes messages.")
     if finding.state == "healthy" and traffic.is_silent:
         detail = f"{traffic.sent} messages were taken, and no status of any of them came."
         return Finding("degraded", "silent", detail)
     return finding
 
 
-def _of_provider(said: ProviderStatus | SendError) -> Finding | None:
-    match said:
+def _of_provider(answer: ProviderStatus | SendError) -> Finding | None:
+    match answer:
         case Throttled() | Unsupported():
             return None  # it answers, but not this
         case AccountBroken(code="plugin_missing" | "cannot_be_opened" as reason):
-            return Finding("unhealthy", reason, said.detail)
+            return Finding("unhealthy", reason, answer.detail)
         case AccountBroken() | Restricted() | Rejected():
-            return _of_provider(refused_status(said))
+            return _of_provider(refused_status(answer))
         case SendError():
-            return Finding("unhealthy", "unreachable", said.detail or said.code)
+            return Finding("unhealthy", "unreachable", answer.detail or answer.code)
         case ProviderStatus(is_connected=False):
-            return Finding("unhealthy", said.trouble or "session_lost", said.detail)
+            return Finding("unhealthy", answer.trouble or "session_lost", answer.detail)
         case ProviderStatus(trouble=str() as trouble):
-            return Finding("degraded", trouble, said.detail)
+            return Finding("degraded", trouble, answer.detail)
         case ProviderStatus(connection_quality="poor" | "disconnected"):
-            return Finding("degraded", "degraded", said.detail)
+            return Finding("degraded", "degraded", answer.detail)
     return Finding("healthy")

@@ -2,17 +2,17 @@
 
 A process leases the configs that are due; the row that says so is also where the outcome goes, so who lost the lease
 writes nothing, and what a process that died had leased is due again seconds later. Whatever follows from a change (the
-event, the entry in the trail, the news to all processes) is in the transaction that stores it: it happens once.
+event, the entry in the trail, the notification of all processes) is in the transaction that stores it: it happens once.
 """
 
 import asyncio
 import contextlib
 import logging
 import random
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime, timedelta
 from time import monotonic
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 
 import asyncpg
@@ -20,22 +20,23 @@ import msgspec
 
 from providers import ProviderStatus, SendError
 
-from .. import audit, identifiers, log, metrics
-from ..accounts.accounts import ChangeRefused, Config, NotFound
+from .. import identifiers, log, metrics
+from ..accounts.config import ChangeRefused, Config, NotFound
 from ..accounts.ownership import AccountInUse
 from ..audit import SYSTEM
 from ..cache import Cache
-from ..envelope import own_event
 from ..identifiers import id_at
 from ..storage.database import Busy, Database, StoreUnavailable
 from ..storage.redis_state import RedisState
-from ..storage.statements import events, health, switches
-from ..switching.change import CHANNEL, StandIn, VersionConflict
+from ..storage.statements import health, switches
+from ..storage.statements.health import Look, OrganizationHealth
+from ..switching.change import Requested, StandIn, VersionConflict
+from ..switching.journal import Transition
 from ..switching.manager import WhatsAppProviderManager
-from ..switching.policy import DEFAULT_POLICY, FallbackPolicy
+from ..switching.policy import FallbackPolicy, stored_policy
 from ..wakeups import Wakeups
-from .automatic import BACK_OFF, LastSwitch, Member, Standing, Step, next_step
-from .judgement import Finding, Health, Traffic, judge
+from .automatic import BACK_OFF, LastSwitch, Member, Situation, Step, next_step
+from .judgement import Finding, Health, State, Traffic, judge
 
 logger = logging.getLogger("ingress.health.prober")
 
@@ -106,7 +107,7 @@ class Prober:
             try:
                 claimed = await self.look_at_due()
             except StoreUnavailable:
-                logger.warning("the database is away; accounts are not looked at")
+                logger.warning("the database is away: no account is checked until it is back")
             except Exception:  # without this loop nobody would look any more
                 logger.exception("accounts cannot be looked at")
             await asyncio.sleep(0 if claimed == PROBES else min(POLL_S, self._interval_s))
@@ -138,57 +139,57 @@ class Prober:
         except (ChangeRefused, NotFound, Busy) as error:
             logger.warning("config %s: a switch failed: %s", config_id, type(error).__name__)
         except StoreUnavailable:
-            logger.warning("the database is away; config %s is due again later", config_id)
+            logger.warning("the database is away: config %s is checked again later", config_id)
         except Exception:  # it is due again later, and the others must not wait for it
             logger.exception("looking at config %s failed", config_id)
 
     async def _look_at(self, organization_id: UUID, config_id: UUID, lease_id: UUID) -> None:
         async with self._worker() as connection:
-            row = await health.look(connection, organization_id, config_id)
-        if row is None:
+            look = await health.look(connection, organization_id, config_id)
+        if look is None:
             return  # it was deleted just now
-        config = self._manager.accounts.known(row)
-        if not (row["in_use"] or row["watched"] or row["waiting"]):
+        config = self._manager.accounts.known(look.config)
+        if not (look.in_use or look.watched or look.waiting):
             async with self._worker() as connection:
                 await health.put_off(connection, organization_id, config_id, lease_id, self._interval_s)
             return
         started = monotonic()
-        said: ProviderStatus | SendError
+        answer: ProviderStatus | SendError
         try:
-            said = await self._manager.accounts.status(config.provider)
+            answer = await self._manager.accounts.status(config.provider)
         except SendError as error:
-            said = error
+            answer = error
         elapsed_s = monotonic() - started
-        finding = judge(said, await self._traffic(row))
-        now = self._clock()
-        former = Health(row["health"], row["since"], row["reason"], row["detail"], row["pending"], row["looks"])
-        found = former.after(finding, now)
-        policy = _policy_of(row["fallback_policy"])
-        pairing = _pairing(config, row["pairing"], said)
-        await self._store(row, lease_id, former, found, pairing, self._next_in_s(row, policy, found, said, now))
-        if isinstance(said, ProviderStatus):
-            await self._remember(row, said)
-            await self._claim(config, said)
+        finding = judge(answer, await self._traffic(look))
         _measure(config, finding, elapsed_s)
+        former = Health(**msgspec.structs.asdict(look.health))
+        found = former.after(finding, self._clock())
+        policy = stored_policy(look.fallback_policy)
+        status = answer if isinstance(answer, ProviderStatus) else None
+        next_in_s = self._next_in_s(look, policy, found, is_connected=status is not None and status.is_connected)
+        await self._store(look, lease_id, former, found, _pairing(config, look.pairing, status), next_in_s)
+        if status is not None:
+            await self._remember(look, status)
+            await self._claim(config, status)
         if found.state != former.state:
-            self._tell(row, former, found)
-        if row["waiting"] and isinstance(said, ProviderStatus) and said.is_connected:
+            self._report(look, former, found)
+        if look.waiting and status is not None and status.is_connected:
             await self._manager.resume(organization_id, config_id)
-        elif policy.acts_alone and row["in_use"]:
+        elif policy.acts_alone and look.in_use:
             await self._act(organization_id, policy)
 
-    async def _traffic(self, row: asyncpg.Record) -> Traffic:
+    async def _traffic(self, look: Look) -> Traffic:
         now = datetime.now(UTC)  # the ids that it is compared with were made by such a clock
         async with self._worker() as connection:
-            seen = await health.traffic(
+            sent = await health.traffic(
                 connection,
-                row["organization_id"],
-                row["id"],
+                look.config.organization_id,
+                look.config.id,
                 attempts_since=id_at(now - timedelta(seconds=EVIDENCE_S)),
                 sent_since=id_at(now - STATUS_WITHIN),
                 sent_until=id_at(now - STATUS_AFTER),
             )
-        return Traffic(**dict(seen), is_broken=row["broken"])
+        return Traffic(**msgspec.structs.asdict(sent), is_broken=look.broken)
 
     async def _claim(self, config: Config, status: ProviderStatus) -> None:
         """An account that answers is its organization's, where no test could show that: it was saved by force."""
@@ -200,95 +201,51 @@ class Prober:
             except AccountInUse:
                 logger.info("the account of config %s is another organization's", config.id)
 
-    async def _remember(self, row: asyncpg.Record, status: ProviderStatus) -> None:
+    async def _remember(self, look: Look, status: ProviderStatus) -> None:
         """What the provider says is the session of the config: in the database, and for the active one in Redis."""
         session = msgspec.json.encode(status)
-        if session == row["session"]:
+        if session == look.config.session:
             return
         async with self._worker() as connection:
-            await health.set_session(connection, row["organization_id"], row["id"], session)
-        if row["id"] == row["active_config_id"]:
-            await self._redis.set_session(row["organization_id"], row["version"], session)
+            await health.set_session(connection, look.config.organization_id, look.config.id, session)
+        if look.config.id == look.active_config_id:
+            await self._redis.set_session(look.config.organization_id, look.version, session)
 
     async def _store(
-        self,
-        row: asyncpg.Record,
-        lease_id: UUID,
-        former: Health,
-        found: Health,
-        pairing: str | None,
-        next_in_s: float,
+        self, look: Look, lease_id: UUID, former: Health, found: Health, pairing: str | None, next_in_s: float
     ) -> None:
-        organization_id, config_id = row["organization_id"], row["id"]
-        news = _news(former, found)
+        transition = _transition(look, former, found)
+        is_shown = (found.state, found.reason, found.detail) != (former.state, former.reason, former.detail)
         async with self._worker() as connection, connection.transaction():
-            if news is not None:  # before the row: who changes an organization takes them in this order
-                await audit.record(
-                    connection,
-                    self._manager.accounts.vault,
-                    organization_id,
-                    SYSTEM,
-                    news,
-                    config_id=config_id,
-                    before={"health": former.state},
-                    after={"health": found.state},
-                    reason=found.reason or former.reason,
-                )
-            held = await health.store(
-                connection,
-                organization_id,
-                config_id,
-                lease_id,
-                **{name: getattr(found, name) for name in Health.__struct_fields__},
-                pairing=pairing,
-                next_in_s=next_in_s,
-            )
-            if not held:
+            if transition or is_shown or pairing != look.pairing:
+                # Before the row: who changes an organization takes them in this order.
+                transitions = [transition] if transition else []
+                await self._manager.journal.write(connection, look.config.organization_id, look.version, *transitions)
+            if not await health.store(connection, look.config, lease_id, found, pairing, next_in_s):
                 raise Lost
-            if news is not None:
-                told = {
-                    "provider": row["provider_type"],
-                    "version": row["version"],
-                    "occurred_at": found.since,
-                    "reason": found.reason or former.reason,
-                    "detail": found.detail,
-                }
-                told = {name: value for name, value in told.items() if value is not None}
-                await events.add(connection, [own_event(organization_id, config_id, f"provider.{news}", told)])
-            if (found.state, found.reason, found.detail) != (former.state, former.reason, former.detail) or (
-                pairing != row["pairing"]
-            ):
-                await health.tell(connection, organization_id, CHANNEL, row["version"])
 
-    def _tell(self, row: asyncpg.Record, former: Health, found: Health) -> None:
-        metrics.health_changes.labels(row["provider_type"], found.state).inc()
+    def _report(self, look: Look, former: Health, found: Health) -> None:
+        config = look.config
+        metrics.health_changes.labels(config.provider_type, found.state).inc()
         log.wide(
             "provider_health",
-            organization=row["organization_id"],
-            config=row["id"],
-            provider=row["provider_type"],
+            organization=config.organization_id,
+            config=config.id,
+            provider=config.provider_type,
             former=former.state,
             state=found.state,
             reason=found.reason,
         )
-        self._wakeups.notify(row["organization_id"])
+        self._wakeups.notify(config.organization_id)
 
-    def _next_in_s(
-        self,
-        row: asyncpg.Record,
-        policy: FallbackPolicy,
-        found: Health,
-        said: ProviderStatus | SendError,
-        now: datetime,
-    ) -> float:
+    def _next_in_s(self, look: Look, policy: FallbackPolicy, found: Health, *, is_connected: bool) -> float:
         """Seconds to the next look, jittered: not all accounts are looked at in the same moment."""
         wanted = [self._interval_s]
-        is_connected = isinstance(said, ProviderStatus) and said.is_connected
-        if (row["watched"] or row["waiting"]) and not is_connected:
+        if (look.watched or look.waiting) and not is_connected:
             wanted.append(WATCH_S)
         if found.pending or (policy.acts_alone and found.state == "unhealthy"):
             wanted.append(self._interval_s * CONFIRM_SHARE)
-        if policy.auto_rollback and now - row["version_at"] < timedelta(minutes=5):
+        if policy.auto_rollback and self._clock() - look.version_at < timedelta(minutes=5):
             wanted.append(FRESH_S)
         return min(wanted) * random.uniform(1 - JITTER, 1 + JITTER)  # noqa: S311  (nothing secret)
 
@@ -297,21 +254,22 @@ class Prober:
         now = self._clock()
         if self._refused.get(organization_id):
             return
-        step = await self._step(organization_id, policy, now)
+        version, step = await self._step(organization_id, policy, now)
         if step is None:
             return
-        logger.warning("organization %s: %s, %s", organization_id, step[1].kind, step[1].reason)
+        logger.warning("organization %s: %s, %s", organization_id, step.kind, step.reason)
+        request = Requested(
+            organization_id=organization_id,
+            target=step.target,
+            actor=SYSTEM,
+            kind=step.kind,
+            expected_version=version,
+            reason=step.reason,
+            order=step.order,
+            stand_in=step.stand_in,
+        )
         try:
-            await self._manager.switch(
-                organization_id,
-                step[1].target,
-                SYSTEM,
-                kind=step[1].kind,
-                expected_version=step[0],
-                reason=step[1].reason,
-                order=step[1].order,
-                stand_in=step[1].stand_in,
-            )
+            await self._manager.switch(request)
         except VersionConflict:
             logger.info("organization %s: somebody else was faster", organization_id)
         except (ChangeRefused, NotFound, Busy):
@@ -319,56 +277,71 @@ class Prober:
             self._refused.put(organization_id, True, BACK_OFF.total_seconds())
             raise
 
-    async def _step(self, organization_id: UUID, policy: FallbackPolicy, now: datetime) -> tuple[int, Step] | None:
+    async def _step(self, organization_id: UUID, policy: FallbackPolicy, now: datetime) -> tuple[int, Step | None]:
+        """The organization's version, and what its policy asks for at that."""
         async with self._worker() as connection:
-            rows = await health.of_organization(connection, organization_id)
+            stored = await health.of_organization(connection, organization_id)
+            if stored is None:
+                return 0, None
             lately = await switches.made_lately(connection, organization_id, now - timedelta(hours=1))
-            made = [each for each in lately if each["action"] == "activated"]
-            standing = _standing(rows)
+            made = [switch for switch in lately if switch.action == "activated"]
             last = None
-            if made and standing.route and made[0]["config_id"] == standing.route[0].config_id:
-                at, kind = made[0]["at"], made[0]["kind"] or "switch"
-                sent = await switches.sent_since(connection, organization_id, made[0]["config_id"], at)
-                last = LastSwitch(at, kind, sent["sends"], sent["failed"], made[0]["actor"] == SYSTEM.name)
-        own = [each["at"] for each in lately if each["action"] == "switching" and each["actor"] == SYSTEM.name]
-        failed = [at for at in own if not made or at > made[0]["at"]]
-        standing = msgspec.structs.replace(standing, last=last, automatic_lately=len(own), failed=failed)
-        step = next_step(standing, policy, now)
-        return None if step is None else (standing.version, step)
+            if made and made[0].config_id == stored.active_config_id:
+                sent = await switches.sent_since(connection, organization_id, made[0].config_id, made[0].at)
+                is_automatic = made[0].actor == SYSTEM.name
+                last = LastSwitch(made[0].at, made[0].kind or "switch", sent.sends, sent.failed, is_automatic)
+        own = [switch.at for switch in lately if switch.action == "switching" and switch.actor == SYSTEM.name]
+        failed = [at for at in own if not made or at > made[0].at]
+        situation = Situation(stored.version, _route(stored), _stand_in(stored), last, len(own), failed)
+        return stored.version, next_step(situation, policy, now)
 
 
-def _standing(rows: Sequence[asyncpg.Record]) -> Standing:
-    """Where an organization stands, out of every config of it as the database has them; without its last switch."""
-    known, first = {row["config_id"]: row for row in rows}, rows[0]
-    route = [
-        Member(config_id, row["health"] or "unknown", row["since"], row["state"] != "error")
-        for config_id in (first["active_config_id"], *first["fallback_config_ids"])
-        if (row := known.get(config_id)) is not None
-    ]
-    stand_in = msgspec.json.decode(first["automatic"], type=StandIn) if first["automatic"] else None
-    return Standing(first["version"], route if first["active_config_id"] in known else [], stand_in)
+def _route(stored: OrganizationHealth) -> list[Member]:
+    """How the active config is doing, then the fallbacks in their order. Empty where there is no active one."""
+    known = {config.config_id: config for config in stored.configs}
+    if stored.active_config_id not in known:
+        return []
+    order = [stored.active_config_id, *stored.fallback_config_ids]
+    members = [known[config_id] for config_id in order if config_id in known]
+    return [Member(one.config_id, cast("State", one.health), one.since, one.state != "error") for one in members]
 
 
-def _policy_of(stored: bytes | None) -> FallbackPolicy:
-    return msgspec.json.decode(stored, type=FallbackPolicy) if stored else DEFAULT_POLICY
+def _stand_in(stored: OrganizationHealth) -> StandIn | None:
+    return msgspec.json.decode(stored.automatic, type=StandIn) if stored.automatic else None
 
 
-def _news(former: Health, found: Health) -> str | None:
-    """The change that everybody hears of: that an account cannot be sent through, and that it can again."""
-    if found.state == former.state:
+def _transition(look: Look, former: Health, found: Health) -> Transition | None:
+    """That an account cannot be sent through, or that it can again; None: neither."""
+    if found.state == former.state or "unhealthy" not in (found.state, former.state):
         return None
-    if found.state == "unhealthy":
-        return "unhealthy"
-    return "recovered" if former.state == "unhealthy" else None
+    action = "unhealthy" if found.state == "unhealthy" else "recovered"
+    reason = found.reason or former.reason
+    return Transition(
+        action=action,
+        actor=SYSTEM,
+        config_id=look.config.id,
+        before={"health": former.state},
+        after={"health": found.state},
+        reason=reason,
+        event=f"provider.{action}",
+        about=look.config.id,
+        data={
+            "provider": look.config.provider_type,
+            "version": look.version,
+            "occurred_at": found.since,
+            "reason": reason,
+            "detail": found.detail,
+        },
+    )
 
 
-def _pairing(config: Config, former: str | None, said: ProviderStatus | SendError) -> str | None:
-    """How a phone is linked, as far as a status tells."""
-    if "pairing" not in config.provider.info.capabilities or not isinstance(said, ProviderStatus):
+def _pairing(config: Config, former: str | None, status: ProviderStatus | None) -> str | None:
+    """How a phone is linked, as far as a status shows it."""
+    if "pairing" not in config.provider.info.capabilities or status is None:
         return former
-    if said.is_connected:
+    if status.is_connected:
         return "linked"
-    if said.trouble == "not_paired":
+    if status.trouble == "not_paired":
         return "scan"
     return former if former == "starting" else "failed"
 

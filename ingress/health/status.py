@@ -2,14 +2,14 @@
 
 from collections.abc import Callable, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 
-import asyncpg
 import msgspec
 
-from ..accounts.advice import WHAT_TO_DO
+from ..accounts.advice import WHAT_TO_DO, Reason
 from ..accounts.unusable import UNUSABLE
+from ..storage.statements.health import ConfigHealth, OrganizationHealth
 
 # The state of a config's circuit breaker in this process, None where nothing was sent through it yet.
 BreakerOf = Callable[[UUID], str | None]
@@ -66,68 +66,57 @@ class ProvidersStatus(msgspec.Struct, frozen=True, kw_only=True):
         return f"ProvidersStatus({self.version})"
 
 
-def health_shown(row: asyncpg.Record, *, with_time: bool = False) -> HealthShown:
-    reason = row["reason"]
-    return HealthShown(
-        row["health"] or "unknown",
-        row["since"],
-        reason,
-        row["detail"],
-        WHAT_TO_DO[reason] if reason else None,
-        row["checked_at"] if with_time else None,
-    )
+def health_shown(config: ConfigHealth, *, with_time: bool = False) -> HealthShown:
+    what_to_do = WHAT_TO_DO[cast("Reason", config.reason)] if config.reason else None
+    checked_at = config.checked_at if with_time else None
+    return HealthShown(config.health, config.since, config.reason, config.detail, what_to_do, checked_at)
 
 
-def health_by_config(rows: Sequence[asyncpg.Record]) -> dict[UUID, HealthShown]:
+def health_by_config(stored: OrganizationHealth) -> dict[UUID, HealthShown]:
     """With the time of the last look."""
-    return {row["config_id"]: health_shown(row, with_time=True) for row in rows if row["config_id"] is not None}
+    return {config.config_id: health_shown(config, with_time=True) for config in stored.configs}
 
 
-def status_of(rows: Sequence[asyncpg.Record], breaker_of: BreakerOf) -> ProvidersStatus:
-    """The status out of an organization's configs, as the database has them: at least one row."""
-    first = rows[0]
-    rows = [row for row in rows if row["config_id"] is not None]
-    active = next((row for row in rows if row["config_id"] == first["active_config_id"]), None)
-    # One may be tested while another waits for a phone: whatever comes of the one decides on the other.
-    moving = min(
-        (row for row in rows if row["state"] == "switching"),
-        key=lambda row: row["waiting_until"] is not None,
-        default=None,
-    )
-    primary = msgspec.json.decode(first["automatic"])["primary"] if first["automatic"] else None
-
-    def role(row: asyncpg.Record) -> str | None:
-        if row is active:
-            return "active"
-        if str(row["config_id"]) == primary:
-            return "primary"
-        return "fallback" if row["config_id"] in first["fallback_config_ids"] else None
-
+def status_of(stored: OrganizationHealth, breaker_of: BreakerOf) -> ProvidersStatus:
+    """The status out of an organization's configs, as the database has them."""
+    active = next((config for config in stored.configs if config.config_id == stored.active_config_id), None)
     return ProvidersStatus(
-        version=first["version"],
-        provider=active["provider"] if active else None,
-        config_id=active["config_id"] if active else None,
-        switching=None
-        if moving is None
-        else SwitchShown(
-            moving["config_id"],
-            "waiting_for_pairing" if moving["waiting_until"] else "testing",
-            moving["waiting_until"],
-        ),
+        version=stored.version,
+        provider=active.provider if active else None,
+        config_id=active.config_id if active else None,
+        switching=_switching(stored.configs),
         configs=[
             ConfigShown(
-                config_id=row["config_id"],
-                provider=row["provider"],
-                name=row["name"],
-                state="error" if row["reason"] in UNUSABLE else row["state"],
-                role=role(row),
-                health=health_shown(row),
-                pairing=row["pairing"],
-                breaker=breaker_of(row["config_id"]),
+                config_id=config.config_id,
+                provider=config.provider,
+                name=config.name,
+                state="error" if config.reason in UNUSABLE else config.state,
+                role=_role(config.config_id, stored),
+                health=health_shown(config),
+                pairing=config.pairing,
+                breaker=breaker_of(config.config_id),
             )
-            for row in rows
+            for config in stored.configs
         ],
     )
+
+
+def _role(config_id: UUID, stored: OrganizationHealth) -> str | None:
+    if config_id == stored.active_config_id:
+        return "active"
+    if stored.automatic and msgspec.json.decode(stored.automatic)["primary"] == str(config_id):
+        return "primary"
+    return "fallback" if config_id in stored.fallback_config_ids else None
+
+
+def _switching(configs: Sequence[ConfigHealth]) -> SwitchShown | None:
+    # One may be tested while another waits for a phone: whatever comes of the one decides on the other.
+    under_way = [config for config in configs if config.state == "switching"]
+    config = min(under_way, key=lambda config: config.waits_until is not None, default=None)
+    if config is None:
+        return None
+    phase = "waiting_for_pairing" if config.waits_until else "testing"
+    return SwitchShown(config.config_id, phase, config.waits_until)
 
 
 def changes(former: ProvidersStatus, now: ProvidersStatus) -> dict[str, Any]:

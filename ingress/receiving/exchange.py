@@ -4,8 +4,8 @@ from typing import Any, Protocol
 from uuid import UUID
 
 from .. import identifiers
+from ..accounts.config import Config
 from ..storage.group_commit import Overloaded
-from ..switching.manager import Config
 from ..web.bodies import SMALL_BODY_BYTES, TooLarge
 from .answers import NOT_FOUND, Header, WebhookAnswer
 from .ingestion import target_of

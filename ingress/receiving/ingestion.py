@@ -13,9 +13,10 @@ import msgspec
 from providers import Unverified, Webhook
 
 from .. import identifiers, log, metrics
+from ..accounts.config import Config
 from ..storage.database import StoreUnavailable
 from ..storage.group_commit import Overloaded, RowRefused
-from ..switching.manager import Config, WhatsAppProviderManager
+from ..switching.manager import WhatsAppProviderManager
 from ..tracing import HEADER, trace_of
 from ..web.bodies import LargeBodies, text_of
 from .answers import (
@@ -106,7 +107,7 @@ class Ingestion(msgspec.Struct, eq=False):
         size, token = len(self._body), self._target.token
         try:
             bodies.grow(size, size, token)
-            self.proceed(await self._manager.config_of_webhook(token))
+            self.proceed(await self._manager.routes.config_of_webhook(token))
         except Exception as error:  # noqa: BLE001  (logged by its kind, there)
             self._fail(error)
         finally:

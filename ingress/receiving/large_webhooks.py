@@ -14,11 +14,12 @@ import msgspec
 from providers import Webhook
 
 from .. import identifiers, log
+from ..accounts.config import Config
 from ..storage.database import INGEST, Database, StoreUnavailable, is_data_error
 from ..storage.group_commit import GroupCommit, Overloaded
 from ..storage.statements import unread
 from ..storage.statements.inbound import WebhookRow
-from ..switching.manager import Config, WhatsAppProviderManager
+from ..switching.manager import WhatsAppProviderManager
 from ..wakeups import Wakeups
 from .normalise import (
     NOTHING_STORED,

@@ -14,13 +14,14 @@ from providers import Event, Malformed, Unverified, Webhook
 from providers.messages import STATUS_RANK, Message, Status
 
 from .. import identifiers, metrics
+from ..accounts.config import Config
 from ..envelope import event_row
 from ..identifiers import parse_correlation
 from ..storage.database import StoreUnavailable
 from ..storage.statements.inbound import KeyedEvent, QuarantineRow, WebhookRow
 from ..storage.statements.retention import MAX_AGE, MAX_AHEAD
 from ..storage.statements.statuses import StatusRow
-from ..switching.manager import Config, WhatsAppProviderManager
+from ..switching.manager import WhatsAppProviderManager
 from .excess import MAX_DATA_BYTES, short_error, without_excess
 
 logger = logging.getLogger("ingress.receiving.normalise")
@@ -241,7 +242,7 @@ class _Owners:
 
     async def _sibling(self, event: Event) -> Config | None:
         if self._siblings is None:
-            siblings = await self._manager.siblings(self._config)
+            siblings = await self._manager.routes.siblings(self._config)
             self._siblings = [other for other in siblings if _verifies(other, self._hook)]
         return next((other for other in self._siblings if other.provider.owns(event)), None)
 

@@ -13,10 +13,11 @@ from starlette.types import Receive, Scope, Send
 from providers import Malformed, Webhook
 
 from .. import identifiers, metrics
+from ..accounts.config import Config
 from ..storage.database import Database, StoreUnavailable
 from ..storage.group_commit import Overloaded
 from ..storage.statements.inbound import QuarantinedBody
-from ..switching.manager import Config, WhatsAppProviderManager
+from ..switching.manager import WhatsAppProviderManager
 from ..wakeups import Wakeups
 from ..web.bodies import SMALL_BODY_BYTES, Disconnected, LargeBodies, TooLarge, read_body
 from .answers import TOO_LARGE, Header, WebhookAnswer, away
@@ -43,10 +44,10 @@ class WebhookReceiver:
         self._queue = WebhookQueue(database, manager, wakeups)
 
     def known_config(self, token: str) -> Config | None:
-        return self._manager.known_config_of_webhook(token)
+        return self._manager.routes.known_config_of_webhook(token)
 
     async def config_of_webhook(self, token: str) -> Config | None:
-        return await self._manager.config_of_webhook(token)
+        return await self._manager.routes.config_of_webhook(token)
 
     async def __aenter__(self) -> "WebhookReceiver":
         await self._queue.__aenter__()
@@ -130,7 +131,7 @@ class WebhookReceiver:
         401 always says the same; content never makes an error of ours.
         """
         ingestion = Ingestion(self._manager, self._queue, method, target, headers, body, reply, monotonic())
-        config = self._manager.known_config_of_webhook(target.token)
+        config = self._manager.routes.known_config_of_webhook(target.token)
         if config is not None:
             ingestion.proceed(config)
         else:

@@ -17,8 +17,8 @@ from tenacity.stop import stop_base
 from providers import MessageResult, SendError, Unavailable, Uncertain
 
 from .. import metrics
+from ..accounts.config import Config
 from ..calls.driver import CALL_TIMEOUT_S, Caller
-from ..switching.manager import Config
 from .budget import RetryBudgets
 from .gate import BREAKER_OPEN, PATIENCE_S, Gate
 from .message import Dispatch, message_of

@@ -15,10 +15,10 @@ from uuid import UUID
 from providers import AccountBroken, Unavailable, Uncertain
 
 from .. import metrics
+from ..accounts.config import Config
 from ..storage.database import Database, StoreUnavailable
 from ..storage.redis_state import RedisState
 from ..storage.statements import configs, health
-from ..switching.manager import Config
 from .breaker import Breaker, Ended, Permit, State
 
 logger = logging.getLogger("ingress.sending.breakers")
@@ -109,8 +109,7 @@ class Breakers:
         """Do as the database has it."""
         async with self._order:
             async with self._database.worker() as connection:
-                rows = await configs.broken(connection)
-            stored = {row["id"]: row["provider_type"] for row in rows}
+                stored = await configs.broken(connection)
             for config_id in stored.keys() - self._broken - self._storing:
                 self._broken.add(config_id)
                 self._breaker(config_id, stored[config_id]).trip(broken=True)

@@ -4,8 +4,8 @@ from collections.abc import Callable, Hashable
 from time import monotonic
 from typing import Literal
 
+from ..accounts.config import Config
 from ..cache import Cache
-from ..switching.manager import Config
 
 WINDOW_S = 10.0
 SHARE = 0.2

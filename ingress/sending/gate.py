@@ -12,9 +12,9 @@ from types import TracebackType
 from providers import AccountBroken, Rejected, SendError, Throttled, Unavailable
 
 from .. import metrics
+from ..accounts.config import Config
 from ..accounts.unusable import MissingPlugin
 from ..switching.in_flight import InFlight
-from ..switching.manager import Config
 from .breaker import Permit
 from .breakers import Breakers
 from .bulkhead import Bulkhead

@@ -5,10 +5,10 @@ import logging
 
 from providers import MessageResult, SendError, Unsupported
 
+from ..accounts.config import Config
 from ..calls.driver import Caller
 from ..storage.database import StoreUnavailable
 from ..storage.group_commit import Overloaded
-from ..switching.manager import Config
 from .message import Dispatch, message_of
 from .outcomes import LeaseLost, Outcomes
 

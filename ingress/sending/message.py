@@ -10,10 +10,11 @@ from providers import Contact, MessageData, Recipient, SendError, Uncertain
 from providers.content import MediaContent, OutboundContent, Reaction
 
 from .. import identifiers
+from ..accounts.config import Config
 from ..envelope import Conversation
 from ..identifiers import correlation
-from ..switching.manager import Config, Route
 from ..switching.policy import OnUncertain
+from ..switching.routes import Route
 from ..validation import Unlogged
 
 _encode = msgspec.json.Encoder().encode

@@ -23,13 +23,14 @@ import msgspec
 from providers import AccountBroken, Restricted, SendError
 
 from .. import identifiers, log, metrics
+from ..accounts.config import Config
 from ..accounts.unusable import MissingPlugin
 from ..shares import Shares
 from ..storage.database import WORKER, Database, StoreUnavailable
 from ..storage.group_commit import GroupCommit, Overloaded, Unconfirmed
 from ..storage.statements import sends
 from ..storage.statements.sends import Claim, Claimed, Lease, SendState
-from ..switching.manager import Config, WhatsAppProviderManager
+from ..switching.manager import WhatsAppProviderManager
 from ..tracing import trace_of
 from .attempts import Attempts
 from .gate import BREAKER_OPEN, Gate
@@ -135,7 +136,7 @@ class Outbound:
 
         Raises `NotConfigured`, `Duplicate`, `NoneReady`, `StoreUnavailable`, `Overloaded`.
         """
-        route = self._manager.known_route(organization_id) or await self._manager.route(organization_id)
+        route = self._manager.routes.known_route(organization_id) or await self._manager.routes.route(organization_id)
         now, request = datetime.now(UTC), _encode(intent)
         dispatch = Dispatch(
             organization_id=organization_id,
@@ -189,7 +190,7 @@ class Outbound:
                 raise Duplicate
             # The version only goes up, and the fresh one is the database's own: this ends.
             metrics.fence_rejections.labels("claim").inc()
-            dispatch.route = await self._manager.route(dispatch.organization_id, fresh=True, source="fence")
+            dispatch.route = await self._manager.routes.route(dispatch.organization_id, fresh=True, source="fence")
 
     def _hold(self, dispatch: Dispatch, size_bytes: int) -> None:
         """Count the memory of a large request until its send ends. Raises `Overloaded`."""
@@ -269,7 +270,9 @@ class Outbound:
                     return await self._outcomes.accepted(dispatch, config, None)
                 except VersionMoved:
                     metrics.fence_rejections.labels("attempt").inc()
-                    dispatch.route = await self._manager.route(dispatch.organization_id, fresh=True, source="fence")
+                    dispatch.route = await self._manager.routes.route(
+                        dispatch.organization_id, fresh=True, source="fence"
+                    )
                     last = None
                 except SendError as failed:
                     error = failed

@@ -15,13 +15,13 @@ from providers import AccountBroken, MessageResult, SendError, Throttled, Unavai
 from providers.messages import STATUS_RANK, ErrorInfo, Status
 
 from .. import log, metrics
+from ..accounts.config import Config
 from ..envelope import EventData, EventMessage
 from ..storage.database import WORKER, Database, StoreUnavailable
 from ..storage.group_commit import GroupCommit, Overloaded
 from ..storage.statements import sends
 from ..storage.statements.events import EventRow
 from ..storage.statements.sends import NextAttempt, Outcome, SendState
-from ..switching.manager import Config
 from ..tracing import trace_of
 from ..wakeups import Wakeups
 from .message import Dispatch

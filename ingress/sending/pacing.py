@@ -17,9 +17,9 @@ from providers import Throttled
 from providers.base import Pacing
 
 from .. import identifiers, metrics
+from ..accounts.config import Config
 from ..cache import Cache
 from ..storage.redis_state import Line, RedisState
-from ..switching.manager import Config
 
 # A provider that refuses for now is asked for half as much, for so long.
 SHRUNK_S = 60.0

@@ -11,12 +11,13 @@ from providers import Uncertain
 from providers.messages import STATUS_RANK
 
 from .. import identifiers, metrics
+from ..accounts.config import Config
 from ..accounts.unusable import MissingPlugin
 from ..storage.database import Database, StoreUnavailable
 from ..storage.statements import configs, sends
 from ..storage.statements.sends import Attempt, LostSend, SendState
 from ..storage.statements.statuses import sweep
-from ..switching.manager import Config, WhatsAppProviderManager
+from ..switching.manager import WhatsAppProviderManager
 from .gate import expired
 from .lost_answers import LostAnswers
 from .message import Dispatch, SendIntent
@@ -110,7 +111,7 @@ class Recovery:
 
     async def _resume(self, send: LostSend, lease_id: UUID) -> None:
         """Go on with a message of a process that died, or report a held one whose time is up."""
-        route = await self._manager.route(send.organization_id, fresh=True)
+        route = await self._manager.routes.route(send.organization_id, fresh=True)
         async with self._database.worker() as connection:
             attempts = await sends.attempts(connection, send.organization_id, send.id)
             last = attempts[-1]

@@ -1,18 +1,20 @@
-"""What a change of an organization's active config is, and why one is refused."""
+"""The stages of a change of an organization's active config, and why one is refused.
+
+Requested ──▶ Begun ──▶ Ready ──▶ Switched
+                └── the switch waits for a phone ──▶ Switched, with ``waits_until``
+"""
 
 from datetime import datetime
 from uuid import UUID
 
-import asyncpg
 import msgspec
 
 from providers import Check, ProviderStatus
 
-from ..accounts.accounts import ChangeRefused, Config
+from ..accounts.config import ChangeRefused, Config, NewConfig
 from ..audit import Actor
+from ..storage.statements.switches import OpenSwitch, Standing
 
-# What every process listens to.
-CHANNEL = "ingress_provider"
 NO_FORMER_CONFIG = "There is no former config to return to. Switch to one of provider/configs instead."
 
 
@@ -31,6 +33,9 @@ class NoFormerConfig(ChangeRefused):
     """There is none to return to."""
 
     code = "no_former_config"
+
+    def __init__(self) -> None:
+        super().__init__(NO_FORMER_CONFIG)
 
 
 class NotPaired(ChangeRefused):
@@ -63,6 +68,75 @@ class StandIn(msgspec.Struct, frozen=True):
     at: datetime
 
 
+class Requested(msgspec.Struct, frozen=True, kw_only=True):
+    """A change that somebody asks for: to a config that is stored, to a new one, or (None) to the one before this.
+
+    ``force``: without a test. ``order``: the fallbacks from then on, None: as `order_after` has them.
+    """
+
+    organization_id: UUID
+    target: UUID | NewConfig | None
+    actor: Actor
+    kind: str = "switch"
+    expected_version: int | None = None  # None: any
+    force: bool = False
+    reason: str | None = None
+    order: list[UUID] | None = None
+    stand_in: StandIn | None = None
+
+    def check_version(self, standing: Standing) -> None:
+        """Raises `VersionConflict` where the organization is at another version than is expected."""
+        if self.expected_version not in (None, standing.version):
+            raise VersionConflict(standing.version, standing.active_config_id)
+
+    def __repr__(self) -> str:
+        return f"Requested({self.organization_id}, {self.kind})"
+
+
+class Begun(msgspec.Struct, frozen=True):
+    """One whose config is in `switching`, for everybody to see; in ``former_state`` again where it is not made.
+
+    A new configuration was tested before it was saved: its ``checks``, None where it is to be tested yet.
+    """
+
+    request: Requested
+    standing: Standing
+    order: list[UUID]
+    config: Config
+    former_state: str
+    checks: list[Check] | None = None
+    status: ProviderStatus | None = None
+
+    @property
+    def others(self) -> list[OpenSwitch]:
+        """Switches that wait for a phone, whose place it takes once it is made, or waits itself."""
+        return [other for other in self.standing.open if other.config_id != self.config.id and other.is_waiting]
+
+    def __repr__(self) -> str:
+        return f"Begun({self.config!r})"
+
+
+class Ready(msgspec.Struct, frozen=True):
+    """One whose account was tested and set up, or is not to be: all that is left is the transaction that makes it."""
+
+    begun: Begun
+    checks: list[Check]
+    status: ProviderStatus | None
+
+    def __repr__(self) -> str:
+        return f"Ready({self.begun!r})"
+
+
+class Unpaired(msgspec.Struct, frozen=True):
+    """One whose account was set up, and has no phone linked to it."""
+
+    begun: Begun
+    checks: list[Check]
+
+    def __repr__(self) -> str:
+        return f"Unpaired({self.begun!r})"
+
+
 class Switched(msgspec.Struct, frozen=True):
     """What is in force now. ``changed`` False: it was before, or the switch waits for a phone until ``waits_until``."""
 
@@ -70,48 +144,17 @@ class Switched(msgspec.Struct, frozen=True):
     version: int
     former_config_id: UUID | None
     checks: list[Check]
-    changed: bool
+    fallback_config_ids: list[UUID]  # once it is made
+    changed: bool = False
     waits_until: datetime | None = None
-    fallback_config_ids: list[UUID] = []  # once it is made
 
 
-class Change(msgspec.Struct):
-    """A change under way: what is known of it so far."""
-
-    organization_id: UUID
-    actor: Actor
-    kind: str
-    reason: str | None
-    expected_version: int | None = None  # None: any
-    version: int = 0
-    active: UUID | None = None
-    config: Config | None = None
-    provider_type: str = ""
-    state: str = ""  # of the config before; empty: it is not stored
-    checks: list[Check] = []
-    status: ProviderStatus | None = None
-    order: list[UUID] | None = None  # the fallbacks from then on; None: as `order_after` has them
-    stand_in: StandIn | None = None
-
-    def check_version(self) -> None:
-        """Raises `VersionConflict` where the organization is at another version than was expected."""
-        if self.expected_version not in (None, self.version):
-            raise VersionConflict(self.version, self.active)
-
-    def ended(self, *, changed: bool = False, waits_until: datetime | None = None) -> Switched:
-        assert self.config is not None
-        return Switched(self.config, self.version, self.active, self.checks, changed, waits_until, self.order or [])
-
-    def __repr__(self) -> str:
-        return f"Change({self.organization_id}, {self.kind})"
-
-
-def order_after(standing: asyncpg.Record, target: UUID | None, *, back: bool) -> list[UUID]:
+def order_after(standing: Standing, target: UUID | None, *, back: bool) -> list[UUID]:
     """The fallback order once *target* (None: a new one) is the active config, whose place the one that is left takes.
 
     *back*: it is a rollback, to the order of then, unless somebody has set another since.
     """
-    former = standing["former_fallback_ids"] if back else None
-    order = standing["fallback_config_ids"] if former is None else former
-    order = [standing["active_config_id"] if config_id == target else config_id for config_id in order]
-    return [config_id for config_id in order if config_id is not None]
+    former = standing.former_fallback_ids if back else None
+    order = standing.fallback_config_ids if former is None else former
+    order_then = [standing.active_config_id if config_id == target else config_id for config_id in order]
+    return [config_id for config_id in order_then if config_id is not None]

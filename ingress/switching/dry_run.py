@@ -4,17 +4,19 @@ from collections import Counter
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
-import asyncpg
 import msgspec
 
 from providers import Check, Flow, SendError, WhatsAppProvider
 
-from ..accounts.accounts import Accounts, Config, NewConfig, NotFound, TestFailed
+from ..accounts.accounts import Accounts
+from ..accounts.config import Config, NewConfig, NotFound, TestFailed
 from ..accounts.ownership import Ownership
 from ..identifiers import id_at
 from ..storage.database import Database
 from ..storage.statements import configs, switches
-from .change import NO_FORMER_CONFIG, NoFormerConfig, VersionConflict, order_after
+from ..storage.statements.configs import StoredConfig
+from ..storage.statements.switches import SentKind, Standing
+from .change import NoFormerConfig, Requested, order_after
 
 TRAFFIC_DAYS = 30
 # The status of a template that can be sent.
@@ -43,7 +45,7 @@ class MissingTemplate(msgspec.Struct, frozen=True):
         return f"MissingTemplate({self.language}, {self.sends} sends, {self.status})"
 
 
-class Outlook(msgspec.Struct, frozen=True, kw_only=True):
+class DryRun(msgspec.Struct, frozen=True, kw_only=True):
     """What would happen. ``ready``: the tests pass.
 
     The numbers are of the last 30 days, of the last 50,000 sends and messages from people at most: those since then.
@@ -67,98 +69,113 @@ class Outlook(msgspec.Struct, frozen=True, kw_only=True):
     fallback_config_ids: list[UUID]  # once it is made
 
 
-class Forecast:
-    """Foretells switches."""
+class _Traffic(msgspec.Struct, frozen=True):
+    """What the organization sent, and who wrote to it without a phone, since the times that are with it."""
 
-    def __init__(self, database: Database, accounts: Accounts, ownership: Ownership) -> None:
-        self._database = database
-        self._accounts = accounts
-        self._ownership = ownership
+    standing: Standing
+    config: StoredConfig | None
+    kinds: list[SentKind]
+    sends_since: datetime
+    people: int
+    people_since: datetime
+    in_flight: int
 
-    async def of(
-        self,
-        organization_id: UUID,
-        target: UUID | NewConfig | None,
-        *,
-        expected_version: int | None = None,
-        force: bool = False,
-    ) -> Outlook:
-        """What a switch to *target* would mean. Raises `NotFound`, and `ChangeRefused` in its kinds."""
-        since = datetime.now(UTC) - timedelta(days=TRAFFIC_DAYS)
-        async with self._database.organization(organization_id) as connection:
-            standing = await switches.standing(connection, organization_id)
-            if standing is None:
-                raise NotFound
-            if expected_version not in (None, standing["version"]):
-                raise VersionConflict(standing["version"], standing["active_config_id"])
-            config_id = None if isinstance(target, NewConfig) else target or standing["former_config_id"]
-            if config_id is None and not isinstance(target, NewConfig):
-                raise NoFormerConfig(NO_FORMER_CONFIG)
-            row = await configs.by_id(connection, organization_id, config_id) if config_id else None
-            kinds = await switches.sent_kinds(connection, organization_id, id_at(since))
-            people, people_since = await switches.people_without_phone(connection, organization_id, since)
-            under_way = await switches.under_way(connection, organization_id)
-        config: Config | None = None
-        if isinstance(target, NewConfig):
-            provider: WhatsAppProvider = self._accounts.validate(target.provider_type, target.config_data)
-        else:
-            if row is None:
-                raise NotFound
-            config = self._accounts.known(row).usable()
-            provider = config.provider
-        checks: list[Check] = []
-        ready = True
-        if not force:
-            try:
-                checks, _ = await self._accounts.test(provider, config.callback_url if config else None)
-                checks += await self._ownership.check(organization_id, provider, checks)
-                ready = all(check.passed for check in checks if check.fatal)
-            except TestFailed as error:
-                checks, ready = list(error.checks), False
-        able = provider.info.capabilities
-        same = config is not None and config_id == standing["active_config_id"]
-        gaps: Counter[str] = Counter()
-        for kind in kinds:
-            needed = kind["action"] if kind["kind"] == "interactive" and "interactive" in able else kind["kind"]
-            if needed not in able:
-                gaps[needed] += kind["sends"]
-            if kind["to_groups"] and "groups" not in able:
-                gaps["groups"] += kind["to_groups"]
-        missing, unknown = ([], None) if same else await self._templates(provider, kinds)
-        return Outlook(
-            ready=ready,
-            version=standing["version"],
-            from_config_id=standing["active_config_id"],
-            to_config_id=config_id,
-            provider=provider.name,
-            changed=not same,
-            checks=checks,
-            capability_gaps=[Gap(kind, sends) for kind, sends in gaps.most_common()],
-            templates_missing=missing,
-            templates_unknown=unknown,
-            sends_since=(kinds[0]["since"] if kinds else None) or since,
-            people_since=people_since or since,
-            people_without_phone=0 if same else people,
-            sends_without_phone=0 if same else sum(kind["without_phone"] for kind in kinds),
-            in_flight=under_way,
-            fallback_config_ids=order_after(standing, config_id, back=target is None),
-        )
 
-    async def _templates(
-        self, provider: WhatsAppProvider, kinds: list[asyncpg.Record]
-    ) -> tuple[list[MissingTemplate], str | None]:
-        """Which of the templates in *kinds* cannot be sent there, and why nobody knows, where that is so."""
-        needed = {(kind["template"], kind["language"]): kind["sends"] for kind in kinds if kind["template"]}
-        if not needed or "templates" not in provider.info.capabilities:
-            return [], None  # without templates the whole kind is a gap
-        statuses: dict[tuple[str, str], str] = {}
-        absent, why = "missing", None
-        try:
-            statuses = await self._accounts.run(_statuses(provider))
-        except SendError as error:
-            absent, why = "unknown", error.detail or error.code
-        found = [MissingTemplate(*named, sends, statuses.get(named, absent)) for named, sends in needed.items()]
-        return [template for template in found if template.status != APPROVED], why
+async def dry_run(database: Database, accounts: Accounts, ownership: Ownership, request: Requested) -> DryRun:
+    """What the switch that is asked for would mean. Raises `NotFound`, and `ChangeRefused` in its kinds."""
+    traffic = await _traffic(database, request)
+    standing, kinds, config = traffic.standing, traffic.kinds, None
+    if isinstance(request.target, NewConfig):
+        provider = accounts.validate(request.target.provider_type, request.target.config_data)
+    elif traffic.config is None:
+        raise NotFound
+    else:
+        config = accounts.usable(traffic.config)
+        provider = config.provider
+    ready, checks = True, list[Check]()
+    if not request.force:
+        ready, checks = await _tested(accounts, ownership, request.organization_id, provider, config)
+    is_active = config is not None and config.id == standing.active_config_id
+    missing, unknown = ([], None) if is_active else await _missing_templates(accounts, provider, kinds)
+    return DryRun(
+        ready=ready,
+        version=standing.version,
+        from_config_id=standing.active_config_id,
+        to_config_id=config.id if config else None,
+        provider=provider.name,
+        changed=not is_active,
+        checks=checks,
+        capability_gaps=_gaps(kinds, provider.info.capabilities),
+        templates_missing=missing,
+        templates_unknown=unknown,
+        sends_since=traffic.sends_since,
+        people_since=traffic.people_since,
+        people_without_phone=0 if is_active else traffic.people,
+        sends_without_phone=0 if is_active else sum(kind.without_phone for kind in kinds),
+        in_flight=traffic.in_flight,
+        fallback_config_ids=order_after(standing, config.id if config else None, back=request.target is None),
+    )
+
+
+async def _traffic(database: Database, request: Requested) -> _Traffic:
+    organization_id, since = request.organization_id, datetime.now(UTC) - timedelta(days=TRAFFIC_DAYS)
+    async with database.organization(organization_id) as connection:
+        standing = await switches.standing(connection, organization_id)
+        if standing is None:
+            raise NotFound
+        request.check_version(standing)
+        config = None
+        if not isinstance(request.target, NewConfig):
+            config_id = request.target or standing.former_config_id
+            if config_id is None:
+                raise NoFormerConfig
+            config = await configs.by_id(connection, organization_id, config_id)
+        kinds = await switches.sent_kinds(connection, organization_id, id_at(since))
+        people, people_since = await switches.people_without_phone(connection, organization_id, since)
+        in_flight = await switches.under_way(connection, organization_id)
+    sends_since = (kinds[0].since if kinds else None) or since
+    return _Traffic(standing, config, kinds, sends_since, people, people_since or since, in_flight)
+
+
+async def _tested(
+    accounts: Accounts, ownership: Ownership, organization_id: UUID, provider: WhatsAppProvider, config: Config | None
+) -> tuple[bool, list[Check]]:
+    """Whether the test passes that a switch begins with, and what it finds."""
+    try:
+        checks, _ = await accounts.test(provider, config.callback_url if config else None)
+    except TestFailed as error:
+        return False, list(error.checks)
+    checks += await ownership.check(organization_id, provider, checks)
+    return all(check.passed for check in checks if check.fatal), checks
+
+
+def _gaps(kinds: list[SentKind], able: frozenset[str]) -> list[Gap]:
+    """What was sent that a provider of these capabilities cannot say, the most frequent first."""
+    gaps: Counter[str] = Counter()
+    for kind in kinds:
+        needed = kind.action if kind.kind == "interactive" and "interactive" in able else kind.kind
+        if needed is not None and needed not in able:
+            gaps[needed] += kind.sends
+        if kind.to_groups and "groups" not in able:
+            gaps["groups"] += kind.to_groups
+    return [Gap(kind, sends) for kind, sends in gaps.most_common()]
+
+
+async def _missing_templates(
+    accounts: Accounts, provider: WhatsAppProvider, kinds: list[SentKind]
+) -> tuple[list[MissingTemplate], str | None]:
+    """Which of the templates in *kinds* cannot be sent there, and why nobody knows, where that is so."""
+    needed = {(kind.template, kind.language or ""): kind.sends for kind in kinds if kind.template}
+    if not needed or "templates" not in provider.info.capabilities:
+        return [], None  # without templates the whole kind is a gap
+    statuses: dict[tuple[str, str], str] = {}
+    otherwise, why = "missing", None
+    try:
+        statuses = await accounts.run(_statuses(provider))
+    except SendError as error:
+        otherwise, why = "unknown", error.detail or error.code
+    found = [MissingTemplate(*template, sends, statuses.get(template, otherwise)) for template, sends in needed.items()]
+    return [template for template in found if template.status != APPROVED], why
 
 
 def _statuses(provider: WhatsAppProvider) -> Flow[dict[tuple[str, str], str]]:

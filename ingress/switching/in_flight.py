@@ -28,14 +28,13 @@ class InFlight:
             if (since := self._draining.pop(config_id, None)) is not None:
                 metrics.switch_phase_seconds.labels("drain").observe(monotonic() - since)
 
-    def left(self, config_id: UUID) -> None:
-        """This process sends through another config from now on: measure what is under way, and how long it takes."""
-        metrics.switch_in_flight.observe(self._calls[config_id])
-        if self._calls[config_id]:
-            self._draining[config_id] = monotonic()
-        else:
-            metrics.switch_phase_seconds.labels("drain").observe(0.0)
-
-    def taken_up(self, config_id: UUID) -> None:
-        """It is sent through again."""
-        self._draining.pop(config_id, None)
+    def flip(self, former: UUID | None, active: UUID | None) -> None:
+        """This process sends through *active* from now on: measure what is under way through *former*, and how long."""
+        if former is not None and former != active:
+            metrics.switch_in_flight.observe(self._calls[former])
+            if self._calls[former]:
+                self._draining[former] = monotonic()
+            else:
+                metrics.switch_phase_seconds.labels("drain").observe(0.0)
+        if active is not None:
+            self._draining.pop(active, None)  # it is sent through again

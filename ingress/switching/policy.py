@@ -57,3 +57,8 @@ class FallbackPolicy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 
 
 DEFAULT_POLICY = FallbackPolicy()
+
+
+def stored_policy(stored: bytes | None) -> FallbackPolicy:
+    """An organization's policy out of its row, where None is the default."""
+    return msgspec.json.decode(stored, type=FallbackPolicy) if stored else DEFAULT_POLICY

@@ -1,25 +1,23 @@
 """One change of an organization's active config, from the lock to the commit.
 
-    lock ─▶ (state `switching`) ─▶ test, set up ─▶ one transaction: compare and set, states, audit, event, NOTIFY
-              │                      │      │                ▲       │
-              │                      │   not linked to a phone:      │
-              │                      │   wait without the lock, then test again
-              └──────────────────────┴── what fails here ────────────┴─▶ former state, `rolled_back`, an event
+    Requested ─▶ lock ─▶ Begun ─▶ test, set up ─▶ Ready ─▶ one transaction: states, trail, event, NOTIFY ─▶ Switched
+                           │           │   │        ▲
+                           │           │   └── no phone linked: wait without the lock, then test again
+                           └───────────┴── what fails here ─▶ former state, `rolled_back`, an event
 
 Until the transaction the former config is in force, whatever happens; after it the new one is, whatever happens. A
-process that dies in between loses the lock with its connection, and what it left in `switching` is restored by whoever
-comes next: the next change, or within seconds `recover` in any process (ingress/switching/undo.py).
+process that dies in between loses the lock with its connection. What it has left is a row in `switches`, which whoever
+comes next takes back: the next change of it, or within seconds `recover` in any process (ingress/switching/undo.py).
 
-A switch that waits for a phone belongs to no process: it is in the database, and whichever process sees that the phone
+A switch that waits for a phone belongs to no process: its row has a deadline, and whichever process sees that the phone
 is linked makes it (`resume`). The next change that is made takes its place, in the transaction that makes it; `recover`
 ends it when its time is over.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from time import monotonic
-from typing import Any
 from uuid import UUID
 
 import asyncpg
@@ -27,39 +25,31 @@ import msgspec
 
 from providers import ProviderStatus, SendError, WhatsAppProvider
 
-from .. import audit, log, metrics
-from ..accounts.accounts import (
-    MAX_CONFIGS,
-    Accounts,
-    ChangeRefused,
-    Config,
-    NewConfig,
-    NotFound,
-    TooMany,
-    sender_of,
-    unreachable,
-)
+from .. import metrics
+from ..accounts.accounts import Accounts, sender_of, unreachable
+from ..accounts.config import ChangeRefused, Config, NewConfig, NotFound
 from ..accounts.ownership import Ownership
 from ..audit import SYSTEM, Actor
-from ..envelope import own_event
-from ..storage.database import Busy, Database, Exclusive, LockLost, StoreUnavailable
-from ..storage.statements import configs, health, switches
-from ..storage.statements.events import EventRow
-from ..storage.vault import token_hash
+from ..storage.database import Database, Exclusive, LockLost
+from ..storage.statements import configs, switches
+from ..storage.statements.switches import Activation, NewSwitch, OpenSwitch, Standing
 from .change import (
-    CHANNEL,
-    NO_FORMER_CONFIG,
-    Change,
+    Begun,
     NoFormerConfig,
     NotPaired,
     NotReceiving,
-    StandIn,
+    Ready,
+    Requested,
     Switched,
     TooSlow,
+    Unpaired,
     VersionConflict,
     order_after,
 )
-from .undo import Undoing
+from .config_store import ConfigStore
+from .journal import Journal, Transition
+from .report import Report, phase
+from .undo import Undo, count, stale
 
 # A session that was set up connects within a moment, or shows a QR code; a person needs some minutes to find the phone.
 CONNECTS_WITHIN_S, CONNECT_POLL_S = 3.0, 0.1
@@ -67,208 +57,222 @@ PAIRING_WITHIN_S = 300.0
 # All of a test and set-up under the lock: well below database.EXCLUSIVE_IDLE_S, after which the lock is taken away.
 TESTED_WITHIN_S = 12.0
 
-Announce = Callable[[UUID, int], Awaitable[None]]
-
-
-class _Waiting(msgspec.Struct, frozen=True):
-    """What is to be known of a switch that waits, to make it."""
-
-    actor: str
-    address: str | None
-    kind: str
-    reason: str | None
-    state: str
-    expected_version: int | None = None
-
-    def __repr__(self) -> str:
-        return f"_Waiting({self.kind})"
-
 
 class Switching:
-    """Makes changes. *announce* is told of each one that is committed."""
+    """Makes changes."""
 
-    def __init__(self, database: Database, accounts: Accounts, ownership: Ownership, announce: Announce) -> None:
+    def __init__(
+        self,
+        database: Database,
+        accounts: Accounts,
+        ownership: Ownership,
+        store: ConfigStore,
+        journal: Journal,
+        undo: Undo,
+    ) -> None:
         self._database = database
         self._accounts = accounts
         self._ownership = ownership
-        self._announce = announce
-        self.undoing = Undoing(database, accounts.vault)
-        self.recover = self.undoing.recover
+        self._store = store
+        self._journal = journal
+        self._undo = undo
 
-    async def switch(
-        self,
-        organization_id: UUID,
-        target: UUID | NewConfig | None,
-        actor: Actor,
-        *,
-        kind: str = "switch",
-        expected_version: int | None = None,
-        force: bool = False,
-        reason: str | None = None,
-        order: list[UUID] | None = None,
-        stand_in: StandIn | None = None,
-    ) -> Switched:
-        """Make *target* the active config: one that is stored, a new one, or (None) the one before this.
+    async def switch(self, request: Requested) -> Switched:
+        """Make the change. Raises `ChangeRefused` in its kinds, `NotFound`, `Busy`, `StoreUnavailable`.
 
-        With *force* it is not tested. *order* are the fallbacks from then on, None: as `order_after` has them. Raises
-        `ChangeRefused` in its kinds, `NotFound`, `Busy`, `StoreUnavailable`; then the former one is in force, but for a
-        `StoreUnavailable`, after which the version tells which is.
+        Then the former config is in force, but for a `StoreUnavailable`, after which the version says which is.
         """
-        change = Change(organization_id, actor, kind, reason, expected_version, order=order, stand_in=stand_in)
-        switched = await self._told(change, self._switch(change, target, force))
-        assert switched is not None
-        return switched
+        with Report(request) as report:
+            async with self._locked(request.organization_id) as (exclusive, until):
+                stage: Begun | Switched
+                if isinstance(request.target, NewConfig):
+                    stage = await self._begin_new(exclusive, request, request.target, until)
+                else:
+                    stage = await self._begin(exclusive, request)
+                report.stage = stage
+                if isinstance(stage, Begun):
+                    report.stage = stage = await self._complete(exclusive, stage, until)
+        return stage
 
-    async def resume(self, organization_id: UUID, config_id: UUID) -> None:
+    async def resume(self, organization_id: UUID, config_id: UUID) -> Switched | None:
         """The phone of a config is linked: make the switch that waits for it, if one does. Raises as `switch`."""
-        change = Change(organization_id, SYSTEM, "switch", None)
-        await self._told(change, self._resume(change, config_id))
-
-    async def _told(self, change: Change, making: Coroutine[Any, Any, Switched | None]) -> Switched | None:
-        """Make a change, and tell how it went in metrics, the log, and to all processes."""
-        started, outcome = monotonic(), "error"
-        try:
-            switched = await making
-            outcome = "unchanged"
-            if switched is not None and (switched.changed or switched.waits_until):
-                outcome = "switched" if switched.changed else "waiting"
-        except ChangeRefused as error:
-            outcome = error.code
-            raise
-        except LockLost:
-            outcome = "lock_lost"
-            await self.undoing.recover_one(change.organization_id, outcome)
-            raise
-        except (Busy, StoreUnavailable, NotFound) as error:
-            outcome = {Busy: "busy", StoreUnavailable: "unavailable"}.get(type(error), "not_found")
-            raise
-        finally:
-            elapsed = monotonic() - started
-            metrics.switch_seconds.labels(change.kind, outcome).observe(elapsed)
-            log.wide(
-                "switch",
-                organization=change.organization_id,
-                kind=change.kind,
-                outcome=outcome,
-                actor=change.actor.name,
-                config=change.config.id if change.config else None,
-                former=change.active,
-                version=change.version,
-                ms=round(elapsed * 1000, 1),
-            )
-        if switched is not None and switched.changed:
-            with _phase("propagate"):
-                await self._announce(change.organization_id, switched.version)
-            if change.kind == "rollback":
-                metrics.switch_rollbacks.labels("asked").inc()
+        request = Requested(organization_id=organization_id, target=config_id, actor=SYSTEM)
+        with Report(request) as report:
+            async with self._locked(organization_id) as (exclusive, until):
+                async with exclusive.transaction() as connection:
+                    begun = await self._take_up(connection, organization_id, config_id)
+                if begun is None:
+                    return None
+                report.stage = begun
+                report.stage = switched = await self._complete(exclusive, begun, until)
         return switched
 
-    # -- the steps
-
-    async def _switch(self, change: Change, target: UUID | NewConfig | None, force: bool) -> Switched:
-        new = target if isinstance(target, NewConfig) else None
-        if new is not None:
-            change.provider_type = new.provider_type
-            self._accounts.validate(new.provider_type, new.config_data)
+    @asynccontextmanager
+    async def _locked(self, organization_id: UUID) -> AsyncIterator[tuple[Exclusive, float]]:
+        """The lock, and until when, by the loop's time, the account is to be tested and set up."""
         waiting = monotonic()
-        async with self._database.exclusive(change.organization_id) as exclusive:
-            metrics.switch_phase_seconds.labels("lock").observe(monotonic() - waiting)
-            await self.undoing.restore(exclusive, change.organization_id)
-            async with exclusive.transaction() as connection:
-                row = await self._stand(connection, change, target)
-                waits = await health.waits(connection, change.organization_id, row["id"]) if row else None
-            if row is not None:
-                change.config = self._accounts.known(row).usable()
-                change.provider_type = change.config.provider_type
-                if row["id"] == change.active:
-                    return change.ended()
-                if waits is not None and not force and _is_the_same(change, waits["waiting"]):
-                    return change.ended(waits_until=waits["waiting_until"])
-                async with self.undoing.superseding(exclusive, change.organization_id, row["id"]) as (connection, _):
-                    await self._begin(connection, change)
-            return await self._make(exclusive, change, new, force)
-
-    async def _resume(self, change: Change, config_id: UUID) -> Switched | None:
-        async with self._database.exclusive(change.organization_id) as exclusive:
-            async with exclusive.transaction() as connection:
-                waiting = await health.take_up(connection, change.organization_id, config_id)
-                if waiting is None:
-                    return None
-                told = msgspec.json.decode(waiting, type=_Waiting)
-                change.actor, change.kind, change.reason = Actor(told.actor, told.address), told.kind, told.reason
-                # Of a rollback the former config is this one still, and the fallbacks of then are its own again.
-                row = await self._stand(connection, change, None if told.kind == "rollback" else config_id)
-            if row is None:
-                raise NotFound
-            change.config, change.state = self._accounts.known(row).usable(), told.state
-            change.provider_type = change.config.provider_type
-            change.expected_version = told.expected_version
-            return await self._make(exclusive, change, None, False)
-
-    async def _make(self, exclusive: Exclusive, change: Change, new: NewConfig | None, force: bool) -> Switched:
-        """Test, set up, commit; or leave it as it was."""
-        until = asyncio.get_running_loop().time() + TESTED_WITHIN_S
         try:
-            with _phase("validate"):
-                change.check_version()  # a switch that waited may have been overtaken
-                if new is not None:
-                    provider = self._accounts.validate(new.provider_type, new.config_data)
-                    async with exclusive.transaction() as connection:
-                        await check_quota(connection, change.organization_id)
-                    if not force:
-                        async with _within(until, "the connection test"):
-                            change.checks, change.status = await self._accounts.test(provider)
-                    config, token = self._accounts.made(change.organization_id, new, provider, change.status)
-                    async with exclusive.transaction() as connection:
-                        await save(
-                            connection, self._accounts, self._ownership, change.actor, new, config, token, change.status
-                        )
-                        await self._claim(connection, change, provider, force)
-                        change.config = config
-                        await self._begin(connection, change)
-                assert change.config is not None
-                provider, url = change.config.provider, change.config.callback_url
-                if not force:
-                    if new is None:
-                        async with _within(until, "the connection test"):
-                            change.checks, change.status = await self._accounts.test(provider, url)
-                        async with exclusive.transaction() as connection:
-                            await self._claim(connection, change, provider, force)
-                    async with _within(until, "the set-up"):
-                        change.checks = await self._accounts.set_up(provider, url)
-                    for check in change.checks:
-                        if check.name == "webhook" and check.fatal and not check.passed:
-                            raise NotReceiving(check, change.checks)
-                    async with _within(until, "connecting the session"):
-                        linked = await self._is_linked(change)
-                    if not linked:
-                        return await self._wait(exclusive, change)
-            with _phase("commit"):
-                async with self.undoing.superseding(exclusive, change.organization_id) as (connection, told):
-                    version = await self._commit(connection, change, force, told)
+            async with self._database.exclusive(organization_id) as exclusive:
+                metrics.switch_phase_seconds.labels("lock").observe(monotonic() - waiting)
+                yield exclusive, asyncio.get_running_loop().time() + TESTED_WITHIN_S
+        except LockLost:
+            await self._undo.recover_one(organization_id, "lock_lost")
+            raise
+
+    # -- Requested to Begun
+
+    async def _begin(self, exclusive: Exclusive, request: Requested) -> Begun | Switched:
+        """Begin a switch to a stored config, unless it is active already, or such a switch waits for its phone."""
+        organization_id = request.organization_id
+        async with exclusive.transaction() as connection:
+            standing = await self._standing(connection, request)
+            config = await self._target(connection, request, standing)
+            own = [switch for switch in standing.open if switch.config_id == config.id and switch.is_waiting]
+            same = next((switch for switch in own if _is_the_same(request, switch)), None)
+            if config.id == standing.active_config_id or same is not None:
+                order, until = _order(request, standing), same.waits_until if same else None
+                return Switched(config, standing.version, standing.active_config_id, [], order, waits_until=until)
+            rows = [*stale(standing), *own]
+            taken_back = await self._undo.put_back(connection, organization_id, standing, rows)
+            begun, switching = await self._enter(connection, request, standing, config)
+            await self._journal.write(connection, organization_id, standing.version, *taken_back, switching)
+        count(taken_back)
+        return begun
+
+    async def _target(self, connection: asyncpg.Connection, request: Requested, standing: Standing) -> Config:
+        """The config that is stored, or the one before. Raises `NotFound`, `NoFormerConfig`, `InvalidConfiguration`."""
+        config_id = request.target or standing.former_config_id
+        if config_id is None:
+            raise NoFormerConfig
+        assert isinstance(config_id, UUID)
+        row = await configs.by_id(connection, request.organization_id, config_id)
+        if row is None:
+            raise NotFound
+        return self._accounts.usable(row)
+
+    async def _begin_new(self, exclusive: Exclusive, request: Requested, new: NewConfig, until: float) -> Begun:
+        """Test a new configuration, save it, and begin a switch to it."""
+        organization_id = request.organization_id
+        provider = self._accounts.validate(new.provider_type, new.config_data)
+        async with exclusive.transaction() as connection:
+            standing = await self._standing(connection, request)
+        try:
+            checks, status = None, None
+            if not request.force:
+                async with _within(until, "the connection test"):
+                    checks, status = await self._accounts.test(provider)
+            async with exclusive.transaction() as connection:
+                taken_back = await self._undo.put_back(connection, organization_id, standing, stale(standing))
+                config, _, configured = await self._store.add(
+                    connection, organization_id, request.actor, new, provider, status
+                )
+                if checks is not None:
+                    await self._ownership.claim(connection, organization_id, provider, checks)
+                begun, switching = await self._enter(connection, request, standing, config)
+                await self._journal.write(
+                    connection, organization_id, standing.version, *taken_back, configured, switching
+                )
         except LockLost:
             raise  # nothing can be written here any more
         except Exception as error:
-            if isinstance(error, ChangeRefused) and new is not None and change.config is not None:
-                error.saved_as = change.config.id
-            await self.undoing.undo(exclusive, change, error)
+            await self._undo.abort(exclusive, request, standing, new, error)
             raise
-        change.version = version
-        return change.ended(changed=True)
+        count(taken_back)
+        return msgspec.structs.replace(begun, checks=checks, status=status)
 
-    async def _claim(
-        self, connection: asyncpg.Connection, change: Change, provider: WhatsAppProvider, force: bool
-    ) -> None:
-        """What was tested is the organization's. Without a test nothing is. Raises `AccountInUse`."""
-        if not force:
-            await self._ownership.claim(connection, change.organization_id, provider, change.checks)
+    async def _standing(self, connection: asyncpg.Connection, request: Requested) -> Standing:
+        standing = await switches.standing(connection, request.organization_id)
+        if standing is None:
+            raise NotFound
+        request.check_version(standing)
+        return standing
 
-    async def _is_linked(self, change: Change) -> bool:
-        """Whether a phone is linked to the account, where it needs one. A session that was set up takes a moment."""
-        assert change.config is not None
-        provider = change.config.provider
-        if "pairing" not in provider.info.capabilities:
-            return True
+    async def _enter(
+        self, connection: asyncpg.Connection, request: Requested, standing: Standing, config: Config
+    ) -> tuple[Begun, Transition]:
+        """Take the config into `switching`, and what is to be written down of it."""
+        switch = NewSwitch(
+            config_id=config.id,
+            kind=request.kind,
+            actor=request.actor.name,
+            address=request.actor.address,
+            reason=request.reason,
+            expected_version=request.expected_version,
+        )
+        state = await switches.begin(connection, request.organization_id, switch)
+        begun = Begun(request, standing, _order(request, standing), config, state)
+        return begun, Transition(
+            action="switching",
+            actor=request.actor,
+            config_id=config.id,
+            before={"state": state},
+            after={"state": "switching"},
+            reason=request.reason,
+        )
+
+    async def _take_up(self, connection: asyncpg.Connection, organization_id: UUID, config_id: UUID) -> Begun | None:
+        """The switch that waits for the config's phone, which is this process's to make from now on."""
+        waited = await switches.take_up(connection, organization_id, config_id)
+        standing = await switches.standing(connection, organization_id)
+        row = await configs.by_id(connection, organization_id, config_id)
+        if waited is None or standing is None or row is None:
+            return None
+        request = Requested(
+            organization_id=organization_id,
+            # Of a rollback the former config is this one still, and the fallbacks of then are its own again.
+            target=None if waited.kind == "rollback" else config_id,
+            actor=Actor(waited.actor, waited.address),
+            kind=waited.kind,
+            expected_version=waited.expected_version,
+            reason=waited.reason,
+        )
+        return Begun(request, standing, _order(request, standing), self._accounts.usable(row), waited.former_state)
+
+    # -- Begun to Switched
+
+    async def _complete(self, exclusive: Exclusive, begun: Begun, until: float) -> Switched:
+        """Test, set up, commit; or leave it as it was."""
+        try:
+            with phase("validate"):
+                stage = await self._prepare(exclusive, begun, until)
+            if isinstance(stage, Unpaired):
+                return await self._wait(exclusive, stage)
+            with phase("commit"):
+                return await self._commit(exclusive, stage)
+        except LockLost:
+            raise  # nothing can be written here any more
+        except Exception as error:
+            if isinstance(error, ChangeRefused) and isinstance(begun.request.target, NewConfig):
+                error.saved_as = begun.config.id
+            await self._undo.abort(exclusive, begun.request, begun.standing, begun, error)
+            raise
+
+    async def _prepare(self, exclusive: Exclusive, begun: Begun, until: float) -> Ready | Unpaired:
+        """Test the account and set it up, unless that is not wanted."""
+        request, config, provider = begun.request, begun.config, begun.config.provider
+        request.check_version(begun.standing)  # a switch that waited may have been overtaken
+        if request.force:
+            return Ready(begun, [], None)
+        status = begun.status
+        if begun.checks is None:
+            async with _within(until, "the connection test"):
+                checks, status = await self._accounts.test(provider, config.callback_url)
+            async with exclusive.transaction() as connection:
+                await self._ownership.claim(connection, request.organization_id, provider, checks)
+        async with _within(until, "the set-up"):
+            checks = await self._accounts.set_up(provider, config.callback_url)
+        for check in checks:
+            if check.name == "webhook" and check.fatal and not check.passed:
+                raise NotReceiving(check, checks)
+        if "pairing" in provider.info.capabilities:
+            async with _within(until, "connecting the session"):
+                status = await self._connected(provider)
+            if status is None:
+                return Unpaired(begun, checks)
+        return Ready(begun, checks, status)
+
+    async def _connected(self, provider: WhatsAppProvider) -> ProviderStatus | None:
+        """The account's status once a phone is linked; None: none is. A session that was set up takes a moment."""
         until = monotonic() + CONNECTS_WITHIN_S
         while True:
             try:
@@ -276,175 +280,102 @@ class Switching:
             except SendError as error:
                 raise unreachable(error) from error
             if status.is_connected:
-                change.status = status
-                return True
+                return status
             if status.trouble == "not_paired" or monotonic() > until:
-                return False
+                return None
             await asyncio.sleep(CONNECT_POLL_S)
 
-    async def _wait(self, exclusive: Exclusive, change: Change) -> Switched:
+    async def _wait(self, exclusive: Exclusive, unpaired: Unpaired) -> Switched:
         """Have the switch wait for a phone, in `switching`. Of the service's own no person knows: it is refused."""
-        assert change.config is not None
-        if change.actor == SYSTEM:
+        begun, organization_id = unpaired.begun, unpaired.begun.request.organization_id
+        if begun.request.actor == SYSTEM:
             raise NotPaired("no phone is linked to the account")
-        told = _Waiting(
-            change.actor.name, change.actor.address, change.kind, change.reason, change.state, change.expected_version
+        async with exclusive.transaction() as connection:
+            taken_back = await self._undo.put_back(connection, organization_id, begun.standing, begun.others)
+            until = await switches.wait(connection, organization_id, begun.config.id, PAIRING_WITHIN_S)
+            await self._journal.write(connection, organization_id, begun.standing.version, *taken_back)
+        count(taken_back)
+        standing = begun.standing
+        return Switched(
+            begun.config, standing.version, standing.active_config_id, unpaired.checks, begun.order, waits_until=until
         )
-        async with self.undoing.superseding(exclusive, change.organization_id) as (connection, _):
-            until = await health.wait(
-                connection, change.organization_id, change.config.id, PAIRING_WITHIN_S, msgspec.json.encode(told)
-            )
-            await health.tell(connection, change.organization_id, CHANNEL, change.version)
-        return change.ended(waits_until=until)
 
-    async def _stand(
-        self, connection: asyncpg.Connection, change: Change, target: UUID | NewConfig | None
-    ) -> asyncpg.Record | None:
-        """Where the organization stands; the row of the config that is asked for, None where it is a new one."""
-        standing = await switches.standing(connection, change.organization_id)
-        if standing is None:
-            raise NotFound
-        change.version, change.active = standing["version"], standing["active_config_id"]
-        change.check_version()
-        config_id = None if isinstance(target, NewConfig) else target or standing["former_config_id"]
-        if change.order is None:
-            change.order = order_after(standing, config_id, back=target is None)
-        if isinstance(target, NewConfig):
-            return None
-        if config_id is None:
-            raise NoFormerConfig(NO_FORMER_CONFIG)
-        row = await configs.by_id(connection, change.organization_id, config_id)
-        if row is None:
-            raise NotFound
-        return row
-
-    async def _begin(self, connection: asyncpg.Connection, change: Change) -> None:
-        assert change.config is not None
-        state = await switches.begin(connection, change.organization_id, change.config.id)
-        await self._record(connection, change, "switching", {"state": state}, {"state": "switching"}, change.reason)
-        await health.tell(connection, change.organization_id, CHANNEL, change.version)
-        change.state = state
-
-    async def _commit(self, connection: asyncpg.Connection, change: Change, force: bool, told: list[EventRow]) -> int:
-        """Everything that a switch is, or nothing: the new version. *told* gets its event. Raises `VersionConflict`."""
-        assert change.config is not None
-        organization_id, config_id, former = change.organization_id, change.config.id, change.active
-        version = await switches.activate(
-            connection,
-            organization_id,
-            config_id,
-            expected_version=change.version,
-            session=msgspec.json.encode(change.status) if change.status else None,
-            sender=sender_of(change.config.provider, change.status),
-            order=change.order or [],
-            stand_in=msgspec.json.encode(change.stand_in) if change.stand_in else None,
+    async def _commit(self, exclusive: Exclusive, ready: Ready) -> Switched:
+        """Everything that a switch is, or nothing. Raises `VersionConflict`."""
+        begun, request, standing = ready.begun, ready.begun.request, ready.begun.standing
+        activation = Activation(
+            config_id=begun.config.id,
+            expected_version=standing.version,
+            session=msgspec.json.encode(ready.status) if ready.status else None,
+            sender=sender_of(begun.config.provider, ready.status),
+            fallback_config_ids=begun.order,
+            stand_in=msgspec.json.encode(request.stand_in) if request.stand_in else None,
         )
-        if version is None:
-            standing = await switches.standing(connection, organization_id)
-            assert standing is not None
-            raise VersionConflict(standing["version"], standing["active_config_id"])
-        if former is not None:
-            await audit.record(
-                connection,
-                self._accounts.vault,
-                organization_id,
-                change.actor,
-                "deactivated",
-                config_id=former,
-                version=version,
-                before={"state": "active"},
-                after={"state": "inactive"},
-            )
-        tests = {"forced": True} if force else {"checks": {check.name: check.passed for check in change.checks}}
-        after = {"active_config_id": config_id, "kind": change.kind, **tests}
-        await self._record(
-            connection, change, "activated", {"active_config_id": former}, after, change.reason, version=version
-        )
-        news = {
-            "provider": change.provider_type,
+        async with exclusive.transaction() as connection:
+            taken_back = await self._undo.put_back(connection, request.organization_id, standing, begun.others)
+            version = await switches.activate(connection, request.organization_id, activation)
+            if version is None:
+                raise await self._conflict(connection, request.organization_id)
+            made = _transitions(ready, version)
+            await self._journal.write(connection, request.organization_id, version, *taken_back, *made)
+        count(taken_back)
+        return Switched(begun.config, version, standing.active_config_id, ready.checks, begun.order, changed=True)
+
+    async def _conflict(self, connection: asyncpg.Connection, organization_id: UUID) -> VersionConflict:
+        standing = await switches.standing(connection, organization_id)
+        assert standing is not None
+        return VersionConflict(standing.version, standing.active_config_id)
+
+
+def _order(request: Requested, standing: Standing) -> list[UUID]:
+    """The fallbacks once it is made."""
+    if request.order is not None:
+        return request.order
+    target = None if isinstance(request.target, NewConfig) else request.target or standing.former_config_id
+    return order_after(standing, target, back=request.target is None)
+
+
+def _is_the_same(request: Requested, waiting: OpenSwitch) -> bool:
+    """Whether the switch that waits is the one that is asked for, or it is the service that asks."""
+    if request.force:
+        return False
+    same = waiting.kind == request.kind and request.expected_version in (None, waiting.expected_version)
+    return same or request.actor == SYSTEM
+
+
+def _transitions(ready: Ready, version: int) -> list[Transition]:
+    """A switch that is made, as it is written down."""
+    begun, request = ready.begun, ready.begun.request
+    config_id, former = begun.config.id, begun.standing.active_config_id
+    deactivated = Transition(
+        action="deactivated",
+        actor=request.actor,
+        config_id=former,
+        version=version,
+        before={"state": "active"},
+        after={"state": "inactive"},
+    )
+    checks = {check.name: check.passed for check in ready.checks}
+    tests: dict[str, object] = {"forced": True} if request.force else {"checks": checks}
+    activated = Transition(
+        action="activated",
+        actor=request.actor,
+        config_id=config_id,
+        version=version,
+        before={"active_config_id": former},
+        after={"active_config_id": config_id, "kind": request.kind, **tests},
+        reason=request.reason,
+        event="provider.switched",
+        about=config_id,
+        data={
+            "provider": begun.config.provider_type,
             "version": version,
             "from_config_id": former,
-            "kind": change.kind,
-            "reason": change.reason,
-        }
-        news = {name: value for name, value in news.items() if value is not None}
-        told.append(own_event(organization_id, config_id, "provider.switched", news))
-        await switches.notify(connection, organization_id, CHANNEL, version)
-        return version
-
-    async def _record(
-        self,
-        connection: asyncpg.Connection,
-        change: Change,
-        action: str,
-        before: object,
-        after: object,
-        reason: str | None,
-        version: int | None = None,
-    ) -> None:
-        assert change.config is not None
-        await audit.record(
-            connection,
-            self._accounts.vault,
-            change.organization_id,
-            change.actor,
-            action,
-            config_id=change.config.id,
-            version=version,
-            before=before,
-            after=after,
-            reason=reason,
-        )
-
-
-def _is_the_same(change: Change, waiting: bytes) -> bool:
-    """Whether the switch that waits is the one that is asked for: who asks again is told so, as is the service."""
-    told = msgspec.json.decode(waiting, type=_Waiting)
-    is_told = told.kind == change.kind and change.expected_version in (None, told.expected_version)
-    return is_told or change.actor == SYSTEM
-
-
-async def check_quota(connection: asyncpg.Connection, organization_id: UUID) -> None:
-    """Raises `TooMany` where the organization may have no further config."""
-    if await configs.count(connection, organization_id) >= MAX_CONFIGS:
-        raise TooMany(f"An organization may have {MAX_CONFIGS} configs. Delete one first.")
-
-
-async def save(
-    connection: asyncpg.Connection,
-    accounts: Accounts,
-    ownership: Ownership,
-    actor: Actor,
-    new: NewConfig,
-    config: Config,
-    token: str,
-    status: ProviderStatus | None,
-) -> int:
-    """Store a new config, with its entry in the trail: the version of the organization, which stays."""
-    version = await configs.add(
-        connection,
-        config.organization_id,
-        config.id,
-        provider_type=config.provider_type,
-        name=config.name,
-        config_data=accounts.seal(config, "config_data", msgspec.json.encode(new.config_data)),
-        token_hash=token_hash(token),
-        token=accounts.seal(config, "webhook_token", token.encode()),
-        sender=config.sender,
-        session=msgspec.json.encode(status),
-        accounts=config.provider.accounts,
-        signing_keys=ownership.signing_keys(config.provider),
+            "kind": request.kind,
+            "reason": request.reason,
+        },
     )
-    await audit.record(
-        connection,
-        accounts.vault,
-        config.organization_id,
-        actor,
-        "configured",
-        config_id=config.id,
-        after=accounts.masked(config.provider),
-    )
-    return version
+    return [activated] if former is None else [deactivated, activated]
 
 
 @asynccontextmanager
@@ -455,12 +386,3 @@ async def _within(until: float, what: str) -> AsyncIterator[None]:
             yield
     except TimeoutError:
         raise TooSlow(f"{what} had not ended {TESTED_WITHIN_S:g} seconds after the change began") from None
-
-
-@contextmanager
-def _phase(name: str) -> Iterator[None]:
-    started = monotonic()
-    try:
-        yield
-    finally:
-        metrics.switch_phase_seconds.labels(name).observe(monotonic() - started)

@@ -1,140 +1,127 @@
-"""A change that is not made: the former state, the trail, the event; also after a process that died in the middle."""
+"""A switch that is not made: the former state, the trail, the event; also after a process that died in the middle."""
 
 import logging
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 from uuid import UUID
 
 import asyncpg
 
-from .. import audit, metrics
-from ..accounts.accounts import ChangeRefused, TestFailed
-from ..audit import SYSTEM
-from ..envelope import own_event
+from .. import metrics
+from ..accounts.config import ChangeRefused, NewConfig, TestFailed
+from ..audit import SYSTEM, Actor
 from ..storage.database import Busy, Database, Exclusive
-from ..storage.statements import events, health, switches
-from ..storage.statements.events import EventRow
-from ..storage.vault import Vault
-from .change import CHANNEL, Change
+from ..storage.statements import switches
+from ..storage.statements.switches import OpenSwitch, Standing
+from .change import Begun, Requested
+from .journal import Journal, Transition
 
 logger = logging.getLogger("ingress.switching.undo")
 
 
-class Undoing:
-    """Takes changes back."""
+class Undo:
+    """Takes switches back."""
 
-    def __init__(self, database: Database, vault: Vault) -> None:
+    def __init__(self, database: Database, journal: Journal) -> None:
         self._database = database
-        self._vault = vault
+        self._journal = journal
+
+    async def abort(
+        self, exclusive: Exclusive, request: Requested, standing: Standing, stage: Begun | NewConfig, error: Exception
+    ) -> None:
+        """Give the config its former state, and the reason to everybody; a new configuration is not stored yet.
+
+        What cannot be written now is put back by `recover`.
+        """
+        begun = stage if isinstance(stage, Begun) else None
+        provider_type = stage.config.provider_type if isinstance(stage, Begun) else stage.provider_type
+        code = error.code if isinstance(error, ChangeRefused) else "error"
+        about = {"provider": provider_type, "kind": request.kind, "reason": code}
+        failed, state = None, ""
+        try:
+            async with exclusive.transaction() as connection:
+                if begun is not None:
+                    failed = begun.config.id
+                    state = "error" if isinstance(error, TestFailed) else begun.former_state
+                    if not await switches.end(connection, request.organization_id, failed, state):
+                        return  # the commit that nobody confirmed was made
+                transition = _rolled_back(standing, request.actor, failed, state, about)
+                await self._journal.write(connection, request.organization_id, standing.version, transition)
+            count([transition])
+        except Exception:  # the caller gets why the switch failed, not why it could not be taken back here
+            logger.exception("a switch that failed is left to be put back")
 
     async def recover(self) -> None:
-        """Restore what processes that died have left in `switching`. Raises `StoreUnavailable`."""
+        """Put back what processes that died have left, and what waited too long. Raises `StoreUnavailable`."""
         async with self._database.worker() as connection:
-            left = await switches.broken_off(connection)
-        for organization_id in left:
+            broken_off = await switches.broken_off(connection)
+        for organization_id in broken_off:
             await self.recover_one(organization_id, "process_died")
 
     async def recover_one(self, organization_id: UUID, code: str) -> None:
         """The same of one organization, unless it is being changed; *code* is why. Raises `StoreUnavailable`."""
         try:
-            async with self._database.exclusive(organization_id, wait=False) as exclusive:
-                async with exclusive.transaction() as connection:
-                    if organization_id not in await switches.broken_off(connection):
-                        return  # it was one, and ended
-                await self.restore(exclusive, organization_id, code)
+            async with (
+                self._database.exclusive(organization_id, wait=False) as exclusive,
+                exclusive.transaction() as connection,
+            ):
+                standing = await switches.standing(connection, organization_id)
+                if standing is None or not (rows := stale(standing)):
+                    return  # it was one, and ended
+                transitions = await self.put_back(connection, organization_id, standing, rows, code)
+                await self._journal.write(connection, organization_id, standing.version, *transitions)
         except Busy:
-            return  # it is no rest of a switch, but one
+            return  # no rest of a switch, but one that is under way
+        count(transitions)
 
-    async def undo(self, exclusive: Exclusive, change: Change, error: Exception) -> None:
-        """The former state, and everybody told why. What cannot be written now is restored by whoever comes next."""
-        code = error.code if isinstance(error, ChangeRefused) else "error"
-        refused = isinstance(error, TestFailed) and change.state != ""
-        state = "error" if refused else change.state
-        try:
-            async with exclusive.transaction() as connection:
-                begun = change.config if change.state else None
-                if begun and not await switches.leave(connection, change.organization_id, begun.id, state):
-                    return  # the commit that nobody confirmed was made
-                if told := await self._told(connection, change, code, state):
-                    await events.add(connection, told)
-            _count([code])
-        except Exception:  # the caller is told why the switch failed, not why it could not be taken back here
-            logger.exception("a switch that failed is left to be restored")
+    async def put_back(
+        self,
+        connection: asyncpg.Connection,
+        organization_id: UUID,
+        standing: Standing,
+        rows: Sequence[OpenSwitch],
+        code: str = "process_died",
+    ) -> list[Transition]:
+        """Give the configs of these switches their former state: what the caller writes down with its own change.
 
-    async def restore(self, exclusive: Exclusive, organization_id: UUID, code: str = "process_died") -> None:
-        """Under the lock, what is in `switching` and waits for no phone belongs to nobody any more; *code* is why."""
-        async with exclusive.transaction() as connection:
-            rows = [row for row in await switches.moving(connection, organization_id) if not row["waiting"]]
-            codes = [code if row["waiting"] is None else "pairing_timed_out" for row in rows]
-            if rows:
-                await events.add(connection, await self._restore(connection, organization_id, rows, codes))
-        _count(codes)
-
-    @asynccontextmanager
-    async def superseding(
-        self, exclusive: Exclusive, organization_id: UUID, config_id: UUID | None = None
-    ) -> AsyncIterator[tuple[asyncpg.Connection, list[EventRow]]]:
-        """A transaction in which a change takes the place of the switch that waits for a phone, where one does.
-
-        With *config_id* only of a switch to that config. The events in the list are stored at its end, all at once.
+        Under the lock. *code* is the reason where a process has left one; another one waited for a phone too long, or
+        its place is taken by the caller's.
         """
-        async with exclusive.transaction() as connection:
-            rows = [
-                row
-                for row in await switches.moving(connection, organization_id)
-                if row["waiting"] and config_id in (None, row["id"])
-            ]
-            codes = ["superseded"] * len(rows)
-            told = await self._restore(connection, organization_id, rows, codes) if rows else []
-            yield connection, told
-            if told:
-                await events.add(connection, told)
-        _count(codes)
-
-    async def _restore(
-        self, connection: asyncpg.Connection, organization_id: UUID, rows: Sequence[asyncpg.Record], codes: list[str]
-    ) -> list[EventRow]:
-        """Give these configs the state they had before, each for the reason in its place: the events of it."""
-        standing = await switches.standing(connection, organization_id)
-        assert standing is not None
-        told: list[EventRow] = []
-        for row, code in zip(rows, codes, strict=True):
-            change = Change(organization_id, SYSTEM, "switch", None)
-            change.version, change.active = standing["version"], standing["active_config_id"]
-            change.provider_type, change.state = row["provider_type"], row["state"]
-            await switches.leave(connection, organization_id, row["id"], row["state"])
-            await health.stop_waiting(connection, organization_id, row["id"])
-            told += await self._told(connection, change, code, row["state"], row["id"])
-        return told
-
-    async def _told(
-        self, connection: asyncpg.Connection, change: Change, code: str, state: str, config_id: UUID | None = None
-    ) -> list[EventRow]:
-        """The entry, and the event to be stored. It is about the config in force, and names the other one."""
-        failed = config_id or (change.config.id if change.config and change.state else None)
-        await audit.record(
-            connection,
-            self._vault,
-            change.organization_id,
-            change.actor,
-            "rolled_back",
-            config_id=failed,
-            version=change.version,
-            before={"state": "switching"} if failed else None,
-            after={"state": state, "active_config_id": change.active} if failed else None,
-            reason=code,
-        )
-        await health.tell(connection, change.organization_id, CHANNEL, change.version)
-        about = change.active or failed
-        if about is None:
-            return []  # the organization has no config at all that an event could be about
-        news = {"provider": change.provider_type, "version": change.version, "kind": change.kind, "reason": code}
-        if failed:
-            news["failed_config_id"] = failed
-        return [own_event(change.organization_id, about, "provider.rolled_back", news)]
+        transitions = []
+        for row in rows:
+            if not await switches.end(connection, organization_id, row.config_id, row.former_state):
+                continue  # it was taken back before
+            reason = "superseded" if row.is_waiting else "pairing_timed_out" if row.waits_until else code
+            about = {"provider": row.provider_type, "kind": row.kind, "reason": reason}
+            transitions.append(_rolled_back(standing, SYSTEM, row.config_id, row.former_state, about))
+        return transitions
 
 
-def _count(codes: Sequence[str]) -> None:
-    """Once it is committed."""
-    for code in codes:
-        metrics.switch_rollbacks.labels(code).inc()
+def _rolled_back(
+    standing: Standing, actor: Actor, failed: UUID | None, state: str, about: dict[str, str]
+) -> Transition:
+    """The event is about the config in force, and names the other one; without any config there is none."""
+    data = {**about, "version": standing.version, "failed_config_id": failed}
+    return Transition(
+        action="rolled_back",
+        actor=actor,
+        config_id=failed,
+        version=standing.version,
+        before={"state": "switching"} if failed else None,
+        after={"state": state, "active_config_id": standing.active_config_id} if failed else None,
+        reason=about["reason"],
+        event="provider.rolled_back",
+        about=standing.active_config_id or failed,
+        data=data,
+    )
+
+
+def stale(standing: Standing) -> list[OpenSwitch]:
+    """Under the lock: what waits for no phone belongs to nobody any more."""
+    return [row for row in standing.open if not row.is_waiting]
+
+
+def count(transitions: Sequence[Transition]) -> None:
+    """Once they are committed."""
+    for transition in transitions:
+        if transition.action == "rolled_back":
+            metrics.switch_rollbacks.labels(transition.reason).inc()

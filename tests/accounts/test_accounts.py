@@ -158,7 +158,7 @@ async def test_acknowledgements_at_the_other_address_are_no_silence(
     found = await health.traffic(
         sql, UUID(renewed.id), UUID(told["config_id"]), attempts_since=ever[0], sent_since=ever[0], sent_until=ever[1]
     )
-    assert (found["sent"], found["acknowledged"]) == (1, 1)
+    assert (found.sent, found.acknowledged) == (1, 1)
 
 
 def test_what_an_account_is_known_by() -> None:

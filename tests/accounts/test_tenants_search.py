@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from ingress.accounts import ownership
 from ingress.dev.sandbox import MetaNumber, example_number, signed_headers
 from ingress.dev.sandbox.meta.bodies import encode, metadata
-from ingress.switching import manager
+from ingress.switching import routes
 
 from ..gateway import Gateway, Organization, _numbers
 
@@ -159,7 +159,7 @@ class World:
 
 
 async def test_no_organization_sees_what_is_anothers(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module, name in ((ownership, "REMEMBERED_S"), (manager, "CACHE_S"), (manager, "STALE_S")):
+    for module, name in ((ownership, "REMEMBERED_S"), (routes, "CACHE_S"), (routes, "STALE_S")):
         monkeypatch.setattr(module, name, -1.0)  # what is a second old does not count: every step is asked for anew
     loop = asyncio.get_running_loop()
 

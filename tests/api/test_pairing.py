@@ -156,7 +156,7 @@ async def test_a_switch_that_nobody_scans_for_is_undone(
     await unlinked.switch()
     connection = await asyncpg.connect(settings.database_url)
     await connection.execute(
-        "update provider_health set waiting_until = now() - interval '1 s' where config_id = $1",
+        "update switches set waits_until = now() - interval '1 s' where config_id = $1",
         UUID(unlinked.config_id),
     )
     await connection.close()
@@ -332,7 +332,7 @@ async def test_what_a_webhook_says_of_an_account_is_looked_into(
     connection = await asyncpg.connect(settings.database_url)
     await connection.execute(
         """update provider_health set due_at = now() + interval '1 h', checked_at = now() - interval '1 min',
-            lease_id = null where config_id = $1""",
+            lease_id = null, leased_until = null where config_id = $1""",
         UUID(unlinked.config_id),
     )
     await connection.close()

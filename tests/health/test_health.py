@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from ingress.accounts.advice import WHAT_TO_DO, Reason
-from ingress.health.automatic import LastSwitch, Member, Standing, Step, next_step
+from ingress.health.automatic import LastSwitch, Member, Situation, Step, next_step
 from ingress.health.judgement import Finding, Health, Traffic, judge
 from ingress.switching.change import StandIn
 from ingress.switching.policy import DEFAULT_POLICY, FallbackPolicy
@@ -181,7 +181,7 @@ def sick(config_id: UUID, since_s: float = 60) -> Member:
 
 
 def step(policy: FallbackPolicy, *route: Member, **more: Any) -> Step | None:
-    return next_step(Standing(7, route, **more), policy, NOW)
+    return next_step(Situation(7, route, **more), policy, NOW)
 
 
 def test_without_a_policy_nothing_is_done() -> None:
@@ -285,7 +285,7 @@ def test_accounts_that_come_and_go_do_not_make_the_service_do_so() -> None:
             since = NOW + seconds(now_s // 75 * 75)
             route.append(Member(config_id, "unhealthy" if is_down else "healthy", since, usable=place >= 0))
         lately = sum(1 for at in made if now_s - at < 3600)
-        found = next_step(Standing(1, route, stand_in, automatic_lately=lately), policy, now)
+        found = next_step(Situation(1, route, stand_in, automatic_lately=lately), policy, now)
         if found is not None:
             assert found.target is not None
             assert found.order is not None

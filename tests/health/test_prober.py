@@ -22,7 +22,9 @@ from ingress.health.judgement import Finding, Traffic, judge
 from ingress.identifiers import id_at, new_id
 from ingress.settings import Settings
 from ingress.storage.database import Database
-from ingress.storage.statements import health, switches
+from ingress.storage.statements import configs, health, switches
+from ingress.storage.statements.health import StoredHealth
+from ingress.storage.statements.switches import Activation
 from providers import ProviderStatus
 
 from ..conftest import serving
@@ -146,14 +148,16 @@ async def test_who_hangs_is_unreachable_and_delays_nobody(
     assert (told["reason"], "read_timeout" in told["detail"]) == ("unreachable", True)
 
 
-FOUND: Any = dict.fromkeys(("since", "reason", "detail", "pending", "pairing")) | {"state": "unhealthy", "looks": 0}
+FOUND = StoredHealth("unhealthy")
 
 
 async def test_a_look_whose_lease_was_lost_writes_nothing(account: Organization, settings: Settings) -> None:
     """Another process took it over: what the first one finds in the end is late news."""
     organization_id, config_id = UUID(account.id), UUID(account.configs[0]["config_id"])
     async with Database(settings.database_url) as database, database.organization(organization_id) as connection:
-        held = await health.store(connection, organization_id, config_id, new_id(), **FOUND, next_in_s=1)
+        config = await configs.by_id(connection, organization_id, config_id)
+        assert config is not None
+        held = await health.store(connection, config, new_id(), FOUND, None, 1)
     assert held is False
     assert (await current(account))["health"]["state"] == "healthy"
 
@@ -175,9 +179,19 @@ async def test_evidence_ends_no_look_and_asks_for_the_next(
         case "watched":
             await health.watch(sql, *pair, 300, None)
         case "switched":
-            assert await switches.activate(sql, *pair, expected_version=1, session=None, sender=None, order=[])
+            made = Activation(
+                config_id=pair[1],
+                expected_version=1,
+                session=None,
+                sender=None,
+                fallback_config_ids=[],
+                stand_in=None,
+            )
+            assert await switches.activate(sql, pair[0], made)
     assert pair not in map(tuple, await health.claim(sql, new_id(), 1_000_000, 20))
-    assert await health.store(sql, *pair, lease_id, **FOUND, next_in_s=3600)
+    config = await configs.by_id(sql, *pair)
+    assert config is not None
+    assert await health.store(sql, config, lease_id, FOUND, None, 3600)
     due_in = "select due_at - now() from provider_health where organization_id = $1"
     assert await sql.fetchval(due_in, pair[0]) == timedelta(seconds=3600 if evidence == "none" else 2)
     await transaction.rollback()
@@ -271,7 +285,7 @@ async def test_who_reports_any_status_is_not_silent(
     async def traffic() -> Traffic:
         async with database.worker() as connection:
             seen = await health.traffic(connection, *place, attempts_since=since, sent_since=since, sent_until=until)
-        return Traffic(**dict(seen))
+        return Traffic(**msgspec.structs.asdict(seen))
 
     async with Database(settings.database_url) as database:
         seen = await eventually(traffic, lambda seen: seen.acknowledged == 5)

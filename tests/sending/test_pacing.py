@@ -11,13 +11,13 @@ from uuid import UUID, uuid4
 
 import pytest
 
+from ingress.accounts.config import Config
 from ingress.dev.sandbox import ErrorCode
 from ingress.sending import pacing
 from ingress.sending.pacing import Pacer
 from ingress.settings import Settings
 from ingress.storage import redis_state
 from ingress.storage.redis_state import Line, RedisState, Reserved
-from ingress.switching.manager import Config
 from providers import Throttled
 from providers.base import Pacing
 from providers.meta_business import MetaBusiness

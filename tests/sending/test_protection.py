@@ -321,7 +321,7 @@ async def test_the_first_send_that_gets_through_ends_it_for_all(
     await database.close()
 
 
-@pytest.mark.parametrize("change", ["switch", "edit", "edit of a fallback"])
+@pytest.mark.parametrize("change", ["switch", "edit", "edit of a fallback", "edit of one that becomes a fallback"])
 async def test_a_test_that_passed_ends_it_for_all(
     pair: Organization, gateway: Gateway, other: Gateway, monkeypatch: pytest.MonkeyPatch, change: str
 ) -> None:
@@ -341,8 +341,12 @@ async def test_a_test_that_passed_ends_it_for_all(
         answer = await pair.call("POST", f"{PROVIDER}/switch", {"config_id": second})
     else:
         edited = first if change == "edit" else second
+        if change == "edit of one that becomes a fallback":
+            await pair.fall_back_to()
         answer = await pair.call("PATCH", f"{PROVIDER}/configs/{edited}", {"config_data": {"pin": "123456"}})
     assert answer.status == 200, answer.raw
+    if change == "edit of one that becomes a fallback":
+        await pair.fall_back_to(second)
     through = first if change == "edit" else second
     assert (await pair.send()).json["config_id"] == through
     sent = await eventually(there.send, lambda answer: answer.status == 200)

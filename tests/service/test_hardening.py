@@ -29,7 +29,7 @@ from ingress.storage.migration import migrate
 from ingress.storage.redis_state import RedisState
 from ingress.storage.statements import audit, configs, inbound, retention, sends, statuses, switches
 from ingress.storage.vault import Vault, generate_key
-from ingress.switching import manager as managing
+from ingress.switching import routes
 from ingress.switching.manager import WhatsAppProviderManager
 from ingress.web import auth
 from providers import Registry
@@ -442,7 +442,7 @@ async def test_not_ready_with_the_wrong_keys_though_nothing_is_configured(
 async def test_a_committed_change_is_not_told_as_failed(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
     """Reading it again may fail; it is in force all the same."""
     organization = await gateway.organization()
-    route = WhatsAppProviderManager.route
+    route = routes.Routes.route
 
     async def away(self: Any, organization_id: UUID, *, fresh: bool = False, source: str = "") -> Any:
         if fresh:
@@ -450,7 +450,7 @@ async def test_a_committed_change_is_not_told_as_failed(gateway: Gateway, monkey
         return await route(self, organization_id)
 
     with monkeypatch.context() as patch:
-        patch.setattr(WhatsAppProviderManager, "route", away)
+        patch.setattr(routes.Routes, "route", away)
         for version in (1, 2):
             assert (await organization.configure())["version"] == version
         await organization.fall_back_to(organization.configs[0]["config_id"])
@@ -483,7 +483,7 @@ async def test_changes_are_made_within_the_organization(gateway: Gateway, monkey
 
 def test_who_sends_is_part_of_the_contract() -> None:
     """The service knows no field of a provider."""
-    assert "display_phone_number" not in Path(managing.__file__).read_text()
+    assert "display_phone_number" not in Path(routes.__file__).read_text()
     fields = dict.fromkeys(("access_token", "phone_number_id", "waba_id", "app_secret", "verify_token"), "1")
     assert MetaBusiness(**fields).sender is None  # type: ignore[arg-type]
     assert MetaBusiness(**fields, display_phone_number="+15550001111").sender == "+15550001111"  # type: ignore[arg-type]
@@ -509,17 +509,17 @@ async def lookups(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> AsyncI
     vault = Vault(settings.encryption_keys)
     async with Database(settings.database_url) as database, RedisState(settings.redis_url) as redis:
         made: Lookups
-        for module in (managing, cache):
+        for module in (routes, cache):
             monkeypatch.setattr(module, "monotonic", lambda: time.monotonic() + made.later_s)
         manager = WhatsAppProviderManager(Registry(), database, redis, vault, None, None, "")  # type: ignore[arg-type]
-        made, load = Lookups(database, manager), manager._load_webhook
+        made, load = Lookups(database, manager), manager.routes._load_webhook
 
         async def counted(token: str) -> Any:
             made.count += 1
             await made.open.wait()
             return await load(token)
 
-        monkeypatch.setattr(manager, "_load_webhook", counted)
+        monkeypatch.setattr(manager.routes, "_load_webhook", counted)
         yield made
 
 
@@ -534,22 +534,22 @@ async def test_webhooks_do_not_wait_for_background_work(lookups: Lookups, organi
         for _ in range(6):
             await stack.enter_async_context(lookups.database.worker())
         async with asyncio.timeout(60):
-            found = await lookups.manager.config_of_webhook(token_of(organization))
+            found = await lookups.manager.routes.config_of_webhook(token_of(organization))
     assert found is not None
     assert str(found.id) == organization.configs[0]["config_id"]
 
 
 async def test_a_known_config_is_served_while_it_is_read_again(lookups: Lookups, organization: Organization) -> None:
     """For a few seconds, and not for ever."""
-    token, find = token_of(organization), lookups.manager.config_of_webhook
+    token, find = token_of(organization), lookups.manager.routes.config_of_webhook
     known = await find(token)
     lookups.open.clear()  # the database is slow from now on
-    lookups.later_s = managing.CACHE_S + 0.5
+    lookups.later_s = routes.CACHE_S + 0.5
     for _ in range(3):
         assert await find(token) is known
         await asyncio.sleep(0)
     assert lookups.count == 2, "one reads it again for all"
-    lookups.later_s = managing.CACHE_S + managing.STALE_S + 0.5
+    lookups.later_s = routes.CACHE_S + routes.STALE_S + 0.5
     assert lookups.later_s < 5
     waiting = asyncio.create_task(find(token))
     assert await asyncio.wait([waiting], timeout=0.1) == (set(), {waiting})
@@ -558,7 +558,7 @@ async def test_a_known_config_is_served_while_it_is_read_again(lookups: Lookups,
 
 
 async def test_a_removed_config_stops_within_five_seconds(lookups: Lookups, organization: Organization) -> None:
-    token, find = token_of(organization), lookups.manager.config_of_webhook
+    token, find = token_of(organization), lookups.manager.routes.config_of_webhook
     assert await find(token)
     with pytest.MonkeyPatch.context() as patch:
 
@@ -566,23 +566,23 @@ async def test_a_removed_config_stops_within_five_seconds(lookups: Lookups, orga
             return None
 
         patch.setattr(configs, "by_token", gone)
-        lookups.later_s = managing.CACHE_S + 0.5
+        lookups.later_s = routes.CACHE_S + 0.5
         await eventually(lambda: find(token), lambda found: found is None)
         assert await find(token) is None
 
 
 async def test_unknown_tokens_are_remembered_for_a_second(lookups: Lookups, monkeypatch: pytest.MonkeyPatch) -> None:
     """A flood of one is one query; a flood of many fills no memory."""
-    monkeypatch.setattr(lookups.manager._unknown_tokens, "_size", 10)
+    monkeypatch.setattr(lookups.manager.routes._unknown_tokens, "_size", 10)
     for _ in range(50):
-        assert await lookups.manager.config_of_webhook("unknown") is None
+        assert await lookups.manager.routes.config_of_webhook("unknown") is None
     assert lookups.count == 1
-    lookups.later_s = managing.CACHE_S + 0.1
-    assert await lookups.manager.config_of_webhook("unknown") is None
+    lookups.later_s = routes.CACHE_S + 0.1
+    assert await lookups.manager.routes.config_of_webhook("unknown") is None
     assert lookups.count == 2
     for number in range(50):
-        assert await lookups.manager.config_of_webhook(f"unknown {number}") is None
-    assert len(lookups.manager._unknown_tokens) <= 10
+        assert await lookups.manager.routes.config_of_webhook(f"unknown {number}") is None
+    assert len(lookups.manager.routes._unknown_tokens) <= 10
 
 
 # ---------------------------------------------------------------- what is told of a webhook

@@ -26,6 +26,7 @@ from ingress.dev.sandbox.meta.templates import example_template
 from ingress.identifiers import id_at
 from ingress.settings import Settings
 from ingress.storage import statements
+from ingress.storage.columns import values
 from ingress.storage.database import APP, INGEST, WORKER, Database
 from ingress.storage.statements import configs, health, sends, switches
 from ingress.storage.vault import new_api_key
@@ -632,6 +633,12 @@ async def test_queries_without_a_condition_see_one_organization(settings: Settin
             " values ($1, 1::bigint << 62, $1, '', '', '', 'infinity') on conflict do nothing",
             [(UUID(data.organization.id),) for data in pair],
         )
+        await owner.execute(  # waits for ever, and for nobody
+            "insert into switches (organization_id, config_id, kind, actor, former_state, waits_until)"
+            " select organization_id, id, 'switch', 'system', state, 'infinity' from whatsapp_provider_configs"
+            " where organization_id = any($1) and state = 'active' on conflict do nothing",
+            [UUID(data.organization.id) for data in pair],
+        )
         for table, column in tables.items():
             counts = {}
             hidden = " and not foreign_item" if table == "quarantine" else ""
@@ -831,10 +838,10 @@ async def looked_at(settings: Settings, own: Data, other: Data) -> None:
     config_id, since = UUID(other.ids["config_id"]), datetime(2020, 1, 1, tzinfo=UTC)
     async with connected(settings, APP) as connection, within(connection, own.organization.id):
         made = await switches.made_lately(connection, ids[0], since)
-        assert {str(row["config_id"]) for row in made} == {own.ids["config_id"], own.ids["fallback_id"]}
-        assert (await switches.sent_since(connection, ids[0], config_id, since))["sends"] == 0
+        assert {str(row.config_id) for row in made} == {own.ids["config_id"], own.ids["fallback_id"]}
+        assert (await switches.sent_since(connection, ids[0], config_id, since)).sends == 0
         assert await health.pairing(connection, ids[0], config_id) is None
-        assert await health.take_up(connection, ids[0], config_id) is None
+        assert await switches.take_up(connection, ids[0], config_id) is None
 
 
 async def test_who_sees_every_organization_asks_for_one(settings: Settings, pair: tuple[Data, Data]) -> None:
@@ -850,11 +857,11 @@ async def test_who_sees_every_organization_asks_for_one(settings: Settings, pair
             database.worker() as connection,
             untouched(settings, other.organization),
         ):
-            rows = await configs.route(connection, organization_id)
-            assert [str(row["id"]) for row in rows] == [own.ids["config_id"], own.ids["fallback_id"]]
+            route = await configs.route(connection, organization_id)
+            assert [str(config.id) for config in route.configs] == [own.ids["config_id"], own.ids["fallback_id"]]
             assert await configs.by_id(connection, organization_id, config_id) is None
             assert await health.look(connection, organization_id, config_id) is None
-            assert not any(dict(await health.traffic(connection, organization_id, config_id, **times)).values())
+            assert not any(values(await health.traffic(connection, organization_id, config_id, **times)))
             assert await sends.by_id(connection, organization_id, message_id) is None
             assert await sends.attempts(connection, organization_id, message_id) == []
             await health.set_session(connection, organization_id, config_id, b'{"is_connected": false}')

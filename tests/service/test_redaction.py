@@ -22,6 +22,7 @@ import redis.asyncio
 import ingress
 import providers
 from ingress import log
+from ingress.accounts.config import Config
 from ingress.api import messages
 from ingress.delivery import relay
 from ingress.dev.sandbox import (
@@ -486,7 +487,7 @@ HARMLESS = {
     "providers.registry.RegistryEntry": "about the plug-in, public",
     "providers._verdicts.Verdict": "a class of error",
     "ingress.web.auth.Principal": "the name is the id of a key",
-    "ingress.switching.manager._Active": "the name of a plug-in",
+    "ingress.switching.routes._Active": "the name of a plug-in",
     "ingress.delivery.standard_webhooks.PostAnswer": "error is a status or the name of an exception",
     "ingress.api.organizations.NewOrganization": "the organization's own name, which the platform gives",
     "ingress.api.organizations.NewKey": "the key's name, not the key",
@@ -513,6 +514,6 @@ def test_exceptions_tell_no_more_than_their_code() -> None:
     for kind in (providers.Rejected, providers.Uncertain, providers.AccountBroken, providers.Throttled):
         assert TEXT not in repr(kind(TEXT, code="1", scope="message"))
     nobody = cast("providers.WhatsAppProvider", None)
-    config = manager.Config(UUID(int=2), UUID(int=1), "p", TEXT, "active", PERSON, nobody, TEXT, UUID(int=3))
+    config = Config(UUID(int=2), UUID(int=1), "p", TEXT, "active", PERSON, nobody, TEXT, UUID(int=3))
     assert str(UUID(int=1)) in repr(config)
     assert TEXT not in repr(config)

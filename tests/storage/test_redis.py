@@ -20,7 +20,7 @@ from ingress.dev.sandbox import MetaSimulator
 from ingress.settings import Settings
 from ingress.storage import redis_state
 from ingress.storage.redis_state import ACTIVE_TTL_S, RedisState
-from ingress.switching import manager
+from ingress.switching import routes
 
 from ..conftest import serving
 from ..gateway import Gateway, Organization, eventually
@@ -158,7 +158,7 @@ async def test_what_cannot_be_read_is_overwritten(
 @pytest.fixture
 async def switched(organization: Organization, monkeypatch: pytest.MonkeyPatch) -> Organization:
     """Two configs, the second one active; each request asks Redis, as one in another second would."""
-    monkeypatch.setattr(manager, "CACHE_S", 0.0)
+    monkeypatch.setattr(routes, "CACHE_S", 0.0)
     await organization.configure()
     return organization
 
@@ -178,14 +178,14 @@ async def test_a_stale_value_is_mended(switched: Organization, client: redis.asy
 def stopped(organization: Organization, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Filled as the fence stops a send of the organization; the metric is of all services in this process."""
     found: list[str] = []
-    route = manager.WhatsAppProviderManager.route
+    route = routes.Routes.route
 
-    async def seen(self: manager.WhatsAppProviderManager, organization_id: UUID, **how: Any) -> manager.Route:
+    async def seen(self: routes.Routes, organization_id: UUID, **how: Any) -> routes.Route:
         if how.get("source") == "fence" and str(organization_id) == organization.id:
             found.append("fence")
         return await route(self, organization_id, **how)
 
-    monkeypatch.setattr(manager.WhatsAppProviderManager, "route", seen)
+    monkeypatch.setattr(routes.Routes, "route", seen)
     return found
 
 
@@ -199,21 +199,21 @@ async def test_a_stale_value_sends_nothing_the_old_way(
     patient: None,
 ) -> None:
     """Without notifications a process finds its belief confirmed, and is stopped by the fence. Then Redis is mended."""
-    monkeypatch.setattr(manager, "CACHE_S", 0.0)
-    listens, forget_all = asyncio.Event(), manager.WhatsAppProviderManager.forget_all
+    monkeypatch.setattr(routes, "CACHE_S", 0.0)
+    listens, forget_all = asyncio.Event(), routes.Routes.forget_all
 
-    def forget_and_tell(self: manager.WhatsAppProviderManager, *, listening: bool) -> None:
+    def forget_and_tell(self: routes.Routes, *, listening: bool) -> None:
         if not listens.is_set():  # should it break off later, nobody would be believed again
             forget_all(self, listening=listening)
         if listening:
             listens.set()
 
-    monkeypatch.setattr(manager.WhatsAppProviderManager, "forget_all", forget_and_tell)
+    monkeypatch.setattr(routes.Routes, "forget_all", forget_and_tell)
     async with service(settings, settings.redis_url, meta) as other:
         await asyncio.wait_for(listens.wait(), 30)  # before that it believes nobody, and is never refused
         there = at(other, organization)
         assert await accepted_by(there) == organization.numbers[0].phone_number_id
-        monkeypatch.setattr(manager.WhatsAppProviderManager, "notified", lambda *_: None)
+        monkeypatch.setattr(routes.Routes, "notified", lambda *_: None)
         await organization.configure()
         right = await held(client, organization)
         refused = await metric(other, STALE_CLAIMS)
@@ -241,7 +241,7 @@ async def test_the_session_that_is_shown_is_of_the_config_in_force(
     organization: Organization, client: redis.asyncio.Redis, monkeypatch: pytest.MonkeyPatch, active: str, session: str
 ) -> None:
     """Not the former one's, where a write was lost; the database has it at once, and Redis gets it back."""
-    monkeypatch.setattr(manager, "CACHE_S", 60.0)  # the route is known: nobody mends Redis on its account
+    monkeypatch.setattr(routes, "CACHE_S", 60.0)  # the route is known: nobody mends Redis on its account
     active_key, session_key = keys(organization)
     former = msgspec.json.decode(await client.get(session_key))
     former["session"]["connection_quality"] = "poor"
@@ -325,7 +325,7 @@ async def test_wake_ups_reach_other_processes(
 ) -> None:
     """A switch here is known there, an event stored here ends a long poll there: by no expiry, no second look."""
     monkeypatch.setattr(events, "POLL_S", 60.0)
-    monkeypatch.setattr(manager, "CACHE_S", 60.0)
+    monkeypatch.setattr(routes, "CACHE_S", 60.0)
     async with service(settings, settings.redis_url, meta) as other:
         listeners = [(redis_state.CHANNEL.encode(), 2)]
         await eventually(lambda: client.pubsub_numsub(redis_state.CHANNEL), lambda answer: answer == listeners)
@@ -352,10 +352,10 @@ async def test_a_process_that_heard_of_no_switch_uses_it_at_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """No Redis, no notification, a cache that is sure of the old config: the fence has the last word."""
-    monkeypatch.setattr(manager, "CACHE_S", 60.0)
-    monkeypatch.setattr(manager.WhatsAppProviderManager, "notified", lambda *_: None)
+    monkeypatch.setattr(routes, "CACHE_S", 60.0)
+    monkeypatch.setattr(routes.Routes, "notified", lambda *_: None)
     # Nor does it read all anew when it begins to listen, which may be before or after the switch.
-    monkeypatch.setattr(manager.WhatsAppProviderManager, "forget_all", lambda *_, **__: None)
+    monkeypatch.setattr(routes.Routes, "forget_all", lambda *_, **__: None)
     async with service(settings, NOBODY, meta) as other:
         there = at(other, organization)
         assert await accepted_by(there) == organization.numbers[0].phone_number_id
@@ -397,7 +397,7 @@ async def test_everything_goes_on_without_redis(
 ) -> None:
     """Webhooks, sends, a switch that is used at once. Back again, with its old data, Redis gets the new."""
     monkeypatch.setattr(redis_state, "PROBE_EVERY_S", 0.05)
-    monkeypatch.setattr(manager, "CACHE_S", 0.0)
+    monkeypatch.setattr(routes, "CACHE_S", 0.0)
     assert valkey.redis_url
     async with (
         service(settings, valkey.redis_url, meta) as gateway,

@@ -34,7 +34,7 @@ from ingress.dev.sandbox.twilio.bodies import example_sender
 from ingress.settings import Settings
 from ingress.storage import database, redis_state
 from ingress.storage.statements import switches
-from ingress.switching import manager
+from ingress.switching import manager, report, routes
 from ingress.switching import switch as switching
 from providers import Flow, Rejected
 from providers.meta_business import MetaBusiness
@@ -174,7 +174,7 @@ async def test_the_log_tells_the_version_that_was_made(two: Organization, monkey
         if event == "switch" and str(fields["organization"]) == two.id:
             told.append((fields["outcome"], fields["version"]))
 
-    monkeypatch.setattr(switching.log, "wide", noted)
+    monkeypatch.setattr(report.log, "wide", noted)
     for expected in (1, 1, None):
         await switch(two, 1, expected_version=expected)
     assert told == [("switched", 2), ("version_conflict", 2), ("unchanged", 2)]
@@ -418,9 +418,11 @@ async def test_a_failure_in_the_transaction_undoes_all_of_it(
     """At its first statement or after its last one."""
     statement = getattr(switches, step)
 
-    async def broken(*arguments: Any, **more: Any) -> Any:
-        await statement(*arguments, **more)
-        raise RuntimeError("broken")
+    async def broken(*arguments: Any) -> Any:
+        answer = await statement(*arguments)
+        if step == "activate" or arguments[-1] == 2:  # a switch that begins notifies, too, of the version that stays
+            raise RuntimeError("broken")
+        return answer
 
     with monkeypatch.context() as patch:
         patch.setattr(switches, step, broken)
@@ -432,10 +434,13 @@ async def test_a_failure_in_the_transaction_undoes_all_of_it(
 
 async def test_a_commit_that_nobody_confirmed(two: Organization, monkeypatch: pytest.MonkeyPatch) -> None:
     """The connection is lost with the answer: 503, and whoever looks sees one of the two, whole."""
-    terminated = asyncpg.Connection.terminate
+    notify = switches.notify
 
-    async def cut(connection: Any, *_: Any) -> None:
-        terminated(connection)
+    async def cut(connection: Any, organization_id: UUID, version: int) -> None:
+        if version == 2:
+            asyncpg.Connection.terminate(connection)
+        else:
+            await notify(connection, organization_id, version)
 
     with monkeypatch.context() as patch:
         patch.setattr(switches, "notify", cut)
@@ -461,9 +466,10 @@ async def test_a_commit_that_was_made_is_not_undone(
     notified = asyncio.Event()
     notify = switches.notify
 
-    async def noted(*arguments: Any) -> None:
-        await notify(*arguments)
-        notified.set()
+    async def noted(connection: Any, organization_id: UUID, version: int) -> None:
+        await notify(connection, organization_id, version)
+        if version == 2:
+            notified.set()
 
     @asynccontextmanager
     async def lossy(self: Any) -> AsyncIterator[Any]:
@@ -528,7 +534,9 @@ async def test_all_that_was_left_is_restored_at_once(
     left = [two.configs[1]["config_id"], third["config_id"]]
     connection = await asyncpg.connect(settings.database_url)
     await connection.execute(
-        "update whatsapp_provider_configs set state = 'switching', updated_at = now() where id = any($1)",
+        "with taken as (update whatsapp_provider_configs set state = 'switching', updated_at = now() where id = any($1)"
+        " returning organization_id, id) insert into switches (organization_id, config_id, kind, actor, former_state)"
+        " select organization_id, id, 'switch', 'platform', 'configured' from taken",
         [UUID(each) for each in left],
     )
     await connection.close()
@@ -657,7 +665,7 @@ async def test_every_process_hears_of_it(
     two: Organization, settings: Settings, meta: MetaSimulator, monkeypatch: pytest.MonkeyPatch, redis_there: bool
 ) -> None:
     """By no expiry: what they know would be good for a minute."""
-    monkeypatch.setattr(manager, "CACHE_S", 60.0)
+    monkeypatch.setattr(routes, "CACHE_S", 60.0)
     redis_url = None if redis_there else "unix:///nonexistent/redis.sock"
     async with service(settings, meta, redis_url) as one, service(settings, meta, redis_url) as other:
         doors = [at(one, two), at(other, two)]
@@ -672,7 +680,7 @@ async def test_a_change_is_used_before_redis_is_told(
     two: Organization, settings: Settings, meta: MetaSimulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A process that was notified does not wait for a Redis that hangs."""
-    monkeypatch.setattr(manager, "CACHE_S", 60.0)
+    monkeypatch.setattr(routes, "CACHE_S", 60.0)
     answers = asyncio.Event()
     remember = redis_state.RedisState.set_active
 
@@ -685,7 +693,7 @@ async def test_a_change_is_used_before_redis_is_told(
         monkeypatch.setattr(redis_state.RedisState, "set_active", late)
         try:
             switching = asyncio.create_task(switch(two, 1))
-            knowing = [held for held in managers(monkeypatch) if held.known_route(UUID(two.id))]
+            knowing = [held for held in routes_here() if held.known_route(UUID(two.id))]
             assert len(knowing) == 2
             await eventually(lambda: [held.known_route(UUID(two.id)) for held in knowing], _all_at(2))
         finally:
@@ -693,7 +701,7 @@ async def test_a_change_is_used_before_redis_is_told(
         assert (await switching).json["version"] == 2
 
 
-def _all_at(version: int) -> Callable[[list[manager.Route | None]], bool]:
+def _all_at(version: int) -> Callable[[list[routes.Route | None]], bool]:
     return lambda routes: all(route is not None and route.version == version for route in routes)
 
 
@@ -706,28 +714,28 @@ async def test_who_hears_of_nothing_looks_for_itself(
         there = at(other, two)
         assert (await current(there))["version"] == 1
         stale = await client.get(key)
-        for held in managers(monkeypatch):
+        for held in routes_here():
             held.forget_all(listening=False)
-        monkeypatch.setattr(manager.WhatsAppProviderManager, "notified", lambda *_: None)
+        monkeypatch.setattr(routes.Routes, "notified", lambda *_: None)
         assert (await current(there))["version"] == 1
         assert (await switch(two, 1)).status == 200
         await client.set(key, stale)
-        assert manager.CACHE_S <= 1
+        assert routes.CACHE_S <= 1
         await eventually(lambda: current(there), lambda told: told["version"] == 2)
 
 
-def managers(monkeypatch: pytest.MonkeyPatch) -> list[manager.WhatsAppProviderManager]:
-    """Every manager of this process."""
+def routes_here() -> list[routes.Routes]:
+    """What every service of this process knows."""
     import gc
 
-    return [found for found in gc.get_objects() if type(found) is manager.WhatsAppProviderManager]
+    return [found for found in gc.get_objects() if type(found) is routes.Routes]
 
 
 async def test_a_listener_that_was_cut_off_misses_nothing(
     two: Organization, settings: Settings, meta: MetaSimulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It listens again, and reads everything again: the news may have passed in between."""
-    monkeypatch.setattr(manager, "CACHE_S", 60.0)
+    monkeypatch.setattr(routes, "CACHE_S", 60.0)
     monkeypatch.setattr("ingress.storage.listener.LISTEN_RETRY_S", 0.01)
     async with service(settings, meta, "unix:///nonexistent/redis.sock") as other:
         there = at(other, two)
@@ -760,7 +768,7 @@ async def test_redis_goes_in_the_middle_of_a_switch(
     """The switch is made, sends and webhooks go on, the session is there, and Redis is mended when it is back."""
     assert valkey.redis_url
     monkeypatch.setattr(redis_state, "PROBE_EVERY_S", 0.05)
-    monkeypatch.setattr(manager, "CACHE_S", 0.0)
+    monkeypatch.setattr(routes, "CACHE_S", 0.0)
     async with (
         service(settings, meta, valkey.redis_url) as gateway,
         redis.asyncio.Redis.from_url(valkey.redis_url) as client,
@@ -798,7 +806,7 @@ async def test_redis_goes_in_the_middle_of_a_switch(
         elif moment == "committing":
             struck(switches, "notify")
         else:
-            struck(manager.WhatsAppProviderManager, "_take_up")
+            struck(routes.Routes, "_take_up")
         async with asyncio.timeout(60):
             answer = await switch(organization, 1)
         assert (answer.status, answer.json["version"]) == (200, 2), answer.raw
@@ -830,7 +838,7 @@ async def test_every_process_uses_a_change_within_two_seconds(
     valkey: EmbeddedServers, settings: Settings, meta: MetaSimulator, monkeypatch: pytest.MonkeyPatch, trouble: str
 ) -> None:
     """SW-2: whatever becomes of Redis and of the news. What comes late, the newest first, changes nothing."""
-    kind = manager.WhatsAppProviderManager
+    kind = routes.Routes
     hear, forget_all = kind.notified, kind.forget_all
     late: list[Callable[[], None]] = []
     if trouble in ("no-news", "late-news", "stale"):
@@ -1031,18 +1039,18 @@ async def test_late_news_change_nothing(
     two: Organization, settings: Settings, meta: MetaSimulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Messages that were delayed and reordered, and some that are none."""
-    monkeypatch.setattr(manager, "CACHE_S", 60.0)
+    monkeypatch.setattr(routes, "CACHE_S", 60.0)
     assert (await switch(two, 1)).status == 200
     async with redis.asyncio.Redis.from_url(settings.redis_url) as client:
         assert (await current(two))["version"] == 2
         loads = []
-        load = manager.WhatsAppProviderManager._load_route
+        load = routes.Routes._load_route
 
         async def counted(self: Any, *arguments: Any) -> Any:
             loads.append(arguments)
             return await load(self, *arguments)
 
-        monkeypatch.setattr(manager.WhatsAppProviderManager, "_load_route", counted)
+        monkeypatch.setattr(routes.Routes, "_load_route", counted)
         for version in (1, 2, 1):
             await client.publish(redis_state.CHANNEL, f"provider:{two.id}:{version}")
         assert await sent_through(two) == 1
@@ -1055,7 +1063,7 @@ async def test_late_news_change_nothing(
 @pytest.mark.parametrize(
     ("late", "module", "name"),
     [
-        pytest.param(True, manager.configs, "route", id="database"),
+        pytest.param(True, routes.configs, "route", id="database"),
         pytest.param(False, redis_state.RedisState, "active", id="redis"),
     ],
 )
@@ -1077,11 +1085,11 @@ async def test_a_late_answer_brings_no_old_version_back(
             managers.append(self)
 
     monkeypatch.setattr(app, "WhatsAppProviderManager", Kept)
-    monkeypatch.setattr(manager, "CACHE_S", 0.0)
+    monkeypatch.setattr(routes, "CACHE_S", 0.0)
     organization_id = UUID(two.id)
     async with service(settings, meta), asyncio.timeout(60):
-        [there] = managers
-        await eventually(lambda: there._listening)
+        [there] = [made.routes for made in managers]
+        await eventually(lambda: there._is_listening)
         assert (await there.route(organization_id)).version == 1
         answered, go_on, ask = asyncio.Event(), asyncio.Event(), getattr(module, name)
 
@@ -1111,7 +1119,7 @@ async def test_an_edit_of_a_config_that_nothing_is_sent_through_is_heard_of(
     two: Organization, gateway: Gateway, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its version is none of the organization's, and its webhooks are answered with what was edited all the same."""
-    monkeypatch.setattr("ingress.switching.manager.CACHE_S", 60.0)  # by the news, not because it was looked at again
+    monkeypatch.setattr("ingress.switching.routes.CACHE_S", 60.0)  # by the news, not because it was looked at again
     config = two.configs[1]
     address = URL(config["webhook_url"]).path
 

@@ -32,13 +32,13 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from ingress import app, cache
+from ingress import cache
 from ingress.dev.embedded.launcher import EmbeddedServers
 from ingress.dev.sandbox import MetaSimulator
 from ingress.settings import Settings
 from ingress.storage import redis_state
-from ingress.switching import manager
-from ingress.switching.manager import WhatsAppProviderManager
+from ingress.switching import manager, routes
+from ingress.switching.routes import Routes
 
 from ..conftest import serving
 from ..gateway import Answer, Gateway, Organization
@@ -56,22 +56,22 @@ places = st.integers(0, CONFIGS - 1)
 _sends = count()
 
 
-class Deaf(WhatsAppProviderManager):
-    """Hears nothing by itself: its news wait to be told, lost, or told in another order."""
+class Unnotified(Routes):
+    """Is notified of nothing by itself: its notifications wait to be delivered, lost, or delivered in another order."""
 
-    made: "list[Deaf]" = []  # noqa: RUF012  (by the application, one for each process)
+    made: "list[Unnotified]" = []  # noqa: RUF012  (by the application, one for each process)
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
-        self.news: list[tuple[UUID, int, str]] = []
-        Deaf.made.append(self)
+        self.waiting: list[tuple[UUID, int, str]] = []
+        Unnotified.made.append(self)
 
     def notified(self, organization_id: UUID, version: int, source: str) -> None:
-        self.news.append((organization_id, version, source))
+        self.waiting.append((organization_id, version, source))
 
-    def told(self, place: int) -> None:
-        if self.news:
-            super().notified(*self.news.pop(place % len(self.news)))
+    def deliver(self, place: int) -> None:
+        if self.waiting:
+            super().notified(*self.waiting.pop(place % len(self.waiting)))
 
 
 class World:
@@ -94,7 +94,7 @@ class World:
         self.database = await asyncpg.connect(self.settings.database_url)
         self.redis = redis.asyncio.Redis.from_url(self.settings.redis_url)
         self.doors: list[Organization] = []
-        self.managers: list[Deaf] = []
+        self.known: list[Unnotified] = []
         for _ in range(PROCESSES):
             await self._begin(len(self.doors))
         return self
@@ -112,7 +112,7 @@ class World:
         gateway = Gateway(url, self.settings.platform_key, session, self.meta)
         door = Organization(gateway, self.organization.id, self.organization.key)
         self.doors[place : place + 1] = [door]
-        self.managers[place : place + 1] = [Deaf.made.pop()]
+        self.known[place : place + 1] = [Unnotified.made.pop()]
         self._lives[place : place + 1] = [life]
 
     async def restart(self, place: int) -> None:
@@ -179,8 +179,8 @@ class Machine(RuleBasedStateMachine):
         self.first = self.version = answer.json["version"]
         self.active, self.former = self.world.configs[:2]
         self.config_of = {self.version: self.active}
-        for held in self.world.managers:
-            held.news.clear()
+        for held in self.world.known:
+            held.waiting.clear()
             held.forget_all(listening=True)
 
     def _made(self, answer: Answer, config: str) -> None:
@@ -286,13 +286,13 @@ class Machine(RuleBasedStateMachine):
         """A notification or message arrives, late and in any order."""
 
         async def told() -> None:
-            self.world.managers[process].told(place)
+            self.world.known[process].deliver(place)
 
         self.world.run(told())
 
     @rule(process=processes)
     def lost_news(self, process: int) -> None:
-        self.world.managers[process].news.clear()
+        self.world.known[process].waiting.clear()
 
     @rule(seconds=st.sampled_from([0.5, 1.5, 61.0]))
     def clock_jump(self, seconds: float) -> None:
@@ -358,7 +358,7 @@ class Machine(RuleBasedStateMachine):
             before = await self._held()
             value = self.values[place % len(self.values)]
             version = msgspec.json.decode(value)["version"]
-            state = self.world.managers[process]._redis
+            state = self.world.known[process]._redis
             await state.set_active(UUID(self.world.organization.id), version, value, b"null")
             return before, await self._held()
 
@@ -387,7 +387,7 @@ class Machine(RuleBasedStateMachine):
     @invariant()
     def no_process_goes_back(self) -> None:
         if hasattr(self, "seen"):
-            for process, held in enumerate(self.world.managers):
+            for process, held in enumerate(self.world.known):
                 if route := held.known_route(UUID(self.world.organization.id)):
                     self._saw(process, route.version)
                     assert str(route.order[0].id) == self.config_of[route.version]
@@ -407,9 +407,9 @@ async def world(
     valkey: EmbeddedServers,
     monkeypatch: pytest.MonkeyPatch,
 ) -> AsyncIterator[World]:
-    monkeypatch.setattr(app, "WhatsAppProviderManager", Deaf)
+    monkeypatch.setattr(manager, "Routes", Unnotified)
     made = World(gateway, settings, valkey)
-    for module in (manager, redis_state, cache):
+    for module in (routes, redis_state, cache):
         monkeypatch.setattr(module, "monotonic", lambda: made.now)
     async with made:
         yield made

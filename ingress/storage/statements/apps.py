@@ -6,53 +6,56 @@ from uuid import UUID
 import asyncpg
 
 from ...identifiers import PLATFORM_ID
+from ...validation import Unlogged
+from ..columns import names, parameters, read, read_or_none, values
+from .configs import StoredConfig
 
 # As `configs.CONFIG`, with what an app has none of: `Accounts.open` makes a config of it, which belongs to the platform.
 _APP = f"""'{PLATFORM_ID}'::uuid as organization_id, id, provider_type, name, 'active' as state, null::text as sender,
-    config_data, webhook_token, updated_at, '{{}}'::text[] as claimed"""
+    config_data, webhook_token, null::json as session, updated_at, '{{}}'::text[] as accounts, '{{}}'::text[] as claimed"""
 
 BY_TOKEN = f"select {_APP} from provider_apps where webhook_token_hash = $1"
 
 
-async def by_token(connection: asyncpg.Connection, token_hash: bytes) -> asyncpg.Record | None:
+async def by_token(connection: asyncpg.Connection, token_hash: bytes) -> StoredConfig | None:
     """The app that a webhook address belongs to (worker)."""
-    return await connection.fetchrow(BY_TOKEN, token_hash)
+    return read_or_none(StoredConfig, await connection.fetchrow(BY_TOKEN, token_hash))
 
 
 ALL = f"select {_APP} from provider_apps order by id"
 
 
-async def every_one(connection: asyncpg.Connection) -> list[asyncpg.Record]:
+async def every_one(connection: asyncpg.Connection) -> list[StoredConfig]:
     """Every app, oldest first (worker)."""
-    return await connection.fetch(ALL)
+    return [read(StoredConfig, row) for row in await connection.fetch(ALL)]
 
 
-ADD = """
-insert into provider_apps (id, provider_type, name, config_data, signing_keys, webhook_token_hash, webhook_token)
-values ($1, $2, $3, $4, $5, $6, $7)"""
+class NewAppColumns(Unlogged, frozen=True, kw_only=True):
+    """An app that is not stored yet. ``config_data`` and ``webhook_token`` are sealed."""
+
+    id: UUID
+    provider_type: str
+    name: str
+    config_data: bytes
+    signing_keys: Sequence[bytes]
+    webhook_token_hash: bytes
+    webhook_token: bytes
 
 
-async def add(
-    connection: asyncpg.Connection,
-    app_id: UUID,
-    *,
-    provider_type: str,
-    name: str,
-    config_data: bytes,
-    signing_keys: Sequence[bytes],
-    token_hash: bytes,
-    token: bytes,
-) -> None:
-    """Save an app; *config_data* and *token* are sealed (worker)."""
-    await connection.execute(ADD, app_id, provider_type, name, config_data, signing_keys, token_hash, token)
+ADD = f"insert into provider_apps ({names(NewAppColumns)}) values ({parameters(NewAppColumns, 1)})"
+
+
+async def add(connection: asyncpg.Connection, app: NewAppColumns) -> None:
+    """Save an app (worker)."""
+    await connection.execute(ADD, *values(app))
 
 
 LOCKED = f"select {_APP} from provider_apps where id = $1 for update"
 
 
-async def locked(connection: asyncpg.Connection, app_id: UUID) -> asyncpg.Record | None:
+async def locked(connection: asyncpg.Connection, app_id: UUID) -> StoredConfig | None:
     """An app that is about to be edited (worker)."""
-    return await connection.fetchrow(LOCKED, app_id)
+    return read_or_none(StoredConfig, await connection.fetchrow(LOCKED, app_id))
 
 
 EDIT = """

@@ -1,62 +1,35 @@
 """The audit trail: numbered in each organization, every entry's hash over the one before it (`ingress/audit.py`)."""
 
-from collections.abc import Sequence
 from datetime import datetime
 from uuid import UUID
 
 import asyncpg
+import msgspec
 
 from ...validation import Unlogged
-from .columns import names
+from ..columns import names, parameters, read, read_or_none, values
 from .pages import within
+
+
+class TrailEnd(msgspec.Struct, frozen=True):
+    """Where the next entry goes: how many there are, the hash of the last one, and the time."""
+
+    audit_entries: int
+    audit_hash: bytes | None
+    at: datetime
+
 
 # Locked until the transaction ends: the entries of one organization are written one after the other.
 END = """
 select audit_entries, audit_hash, clock_timestamp() as at from organizations where id = $1 for no key update"""
 
 
-async def end(connection: asyncpg.Connection, organization_id: UUID) -> asyncpg.Record | None:
-    """Where the next entry goes: audit_entries, audit_hash and the time, locked (organization)."""
-    return await connection.fetchrow(END, organization_id)
+async def end(connection: asyncpg.Connection, organization_id: UUID) -> TrailEnd | None:
+    """Where the next entry goes, locked (organization)."""
+    return read_or_none(TrailEnd, await connection.fetchrow(END, organization_id))
 
 
-APPEND = """
-with entry as (
-    insert into provider_audit_log (organization_id, id, at, action, actor, address, config_id, version, before, after,
-        reason, hash)
-    values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
-)
-update organizations set audit_entries = $2, audit_hash = $12, audit_seal = $13 where id = $1"""
-
-
-async def append(
-    connection: asyncpg.Connection,
-    organization_id: UUID,
-    number: int,
-    at: datetime,
-    *,
-    action: str,
-    actor: str,
-    address: str | None,
-    config_id: UUID | None,
-    version: int | None,
-    before: bytes | None,
-    after: bytes | None,
-    reason: str | None,
-    entry_hash: bytes,
-    seal: bytes,
-) -> None:
-    """Write an entry, and the new end, in the transaction of the change (organization)."""
-    columns = (action, actor, address, config_id, version, before, after, reason, entry_hash, seal)
-    await connection.execute(APPEND, organization_id, number, at, *columns)
-
-
-_COLUMNS = "action, actor, address, config_id, version, before, after, reason, hash"
-# NULL: a time that we write no entry at, and Python may have none for.
-_ENTRY = f"id, case when at between '0001-01-02' and '9999-12-30' then at end as at, {_COLUMNS}"
-
-
-class TrailEntry(Unlogged, frozen=True):
+class TrailEntry(Unlogged, frozen=True, kw_only=True):
     """One change. ``before`` and ``after`` are JSON; ``at`` None: a time that this service writes no entry at."""
 
     id: int
@@ -72,6 +45,21 @@ class TrailEntry(Unlogged, frozen=True):
     hash: bytes
 
 
+APPEND = f"""
+with entry as (
+    insert into provider_audit_log (organization_id, {names(TrailEntry)}) values ($1, {parameters(TrailEntry, 3)})
+)
+update organizations set audit_entries = $3, audit_hash = $13, audit_seal = $2 where id = $1"""
+
+
+async def append(connection: asyncpg.Connection, organization_id: UUID, entry: TrailEntry, seal: bytes) -> None:
+    """Write an entry, and the new end, in the transaction of the change (organization)."""
+    await connection.execute(APPEND, organization_id, seal, *values(entry))
+
+
+_ENTRY = names(TrailEntry).replace(", at,", ", case when at between '0001-01-02' and '9999-12-30' then at end as at,")
+
+
 TRAIL = within(
     f"{names(TrailEntry)}, followed",
     f"""select {_ENTRY} from provider_audit_log
@@ -84,9 +72,18 @@ TRAIL = within(
 async def trail(
     connection: asyncpg.Connection, organization_id: UUID, before: int | None, limit: int
 ) -> tuple[list[TrailEntry], bool]:
-    """The organization's changes, newest first: as many as make a page; and whether there are more (organization)."""
+    """The organization's changes, newest first: as many as make a page, and whether there are more (organization)."""
     rows = await connection.fetch(TRAIL, organization_id, before, limit)
-    return [TrailEntry(*row[:-1]) for row in rows], bool(rows) and rows[-1]["followed"] is True
+    return [read(TrailEntry, row) for row in rows], bool(rows) and rows[-1]["followed"]
+
+
+class TrailExtent(msgspec.Struct, frozen=True):
+    """The end as the organization's row has it, and the number of the last entry there is."""
+
+    audit_entries: int
+    audit_hash: bytes | None
+    audit_seal: bytes | None
+    last: int
 
 
 # In one statement, so that an entry that is written meanwhile is in both or in none.
@@ -96,19 +93,20 @@ select audit_entries, audit_hash, audit_seal,
 from organizations where id = $1"""
 
 
-async def extent(connection: asyncpg.Connection, organization_id: UUID) -> asyncpg.Record | None:
-    """The end as the organization's row has it, and the last entry there is (organization)."""
-    return await connection.fetchrow(EXTENT, organization_id)
+async def extent(connection: asyncpg.Connection, organization_id: UUID) -> TrailExtent | None:
+    """How far the trail goes (organization)."""
+    return read_or_none(TrailExtent, await connection.fetchrow(EXTENT, organization_id))
 
 
-NEWEST = """
-select id, audit_entries, audit_hash, audit_seal from organizations where audit_seal is not null
-order by id desc limit 1 /* every organization_id */"""
+NEWEST = (
+    "select id from organizations where audit_seal is not null order by id desc limit 1 /* every organization_id */"
+)
 
 
-async def newest(connection: asyncpg.Connection) -> asyncpg.Record | None:
-    """The end of the newest organization's trail (worker)."""
-    return await connection.fetchrow(NEWEST)
+async def newest(connection: asyncpg.Connection) -> UUID | None:
+    """The newest organization that has a trail (worker)."""
+    found: UUID | None = await connection.fetchval(NEWEST)
+    return found
 
 
 FORWARD = f"""
@@ -118,9 +116,9 @@ where organization_id = $1 and id > $2 and id <= $3 order by id limit $4"""
 
 async def forward(
     connection: asyncpg.Connection, organization_id: UUID, after: int, last: int, limit: int
-) -> Sequence[asyncpg.Record]:
+) -> list[TrailEntry]:
     """Entries above *after* up to *last*, oldest first (organization)."""
-    return await connection.fetch(FORWARD, organization_id, after, last, limit)
+    return [read(TrailEntry, row) for row in await connection.fetch(FORWARD, organization_id, after, last, limit)]
 
 
 # Due within the hour, always: nobody puts it off for longer by editing a row.

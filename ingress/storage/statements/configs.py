@@ -1,16 +1,68 @@
 """Configs, the fallback order, and what an organization sends through."""
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from uuid import UUID
 
 import asyncpg
+import msgspec
 
-# What `Accounts.open` makes a config of.
-CONFIG = """c.organization_id, c.id, c.provider_type, c.name, c.state, c.sender, c.config_data, c.webhook_token, c.session,
-    c.created_at, c.updated_at, c.accounts, array(
+from ...validation import Unlogged
+from ..columns import assignments, names, parameters, read, read_or_none, values
+
+
+class ConfigColumns(Unlogged, frozen=True, kw_only=True):
+    """What of a config can be edited. ``config_data`` is sealed."""
+
+    name: str
+    config_data: bytes
+    sender: str | None
+    session: bytes | None  # what its provider last said of the account, as JSON
+    accounts: Sequence[str]
+    signing_keys: Sequence[bytes]
+
+
+class NewConfigColumns(ConfigColumns, frozen=True, kw_only=True):
+    """A config that is not stored yet. ``webhook_token`` is sealed."""
+
+    id: UUID
+    provider_type: str
+    webhook_token_hash: bytes
+    webhook_token: bytes
+
+
+class StoredConfig(Unlogged, frozen=True):
+    """What `Accounts.open` makes a config of. ``claimed``: those of its accounts that are the organization's."""
+
+    organization_id: UUID
+    id: UUID
+    provider_type: str
+    name: str
+    state: str
+    sender: str | None
+    config_data: bytes
+    webhook_token: bytes
+    session: bytes | None
+    updated_at: datetime
+    accounts: list[str]
+    claimed: list[str]
+
+
+_CLAIMED = """array(
         select w.account from account_owners w
         where w.provider_type = c.provider_type and w.account = any(c.accounts) and w.organization_id = c.organization_id
     ) as claimed"""
+CONFIG = names(StoredConfig, "c.").replace("c.claimed", _CLAIMED)
+
+
+class StoredRoute(msgspec.Struct, frozen=True):
+    """What an organization sends through since ``version_at``: the active config and the fallbacks, in their order."""
+
+    version: int
+    version_at: datetime
+    fallback_policy: bytes | None
+    configs: list[StoredConfig]
+
 
 ROUTE = f"""
 select o.version, o.version_at, o.fallback_policy, {CONFIG}
@@ -21,61 +73,55 @@ left join whatsapp_provider_configs c on c.organization_id = o.id and c.id = ste
 where o.id = $1 order by step.place"""
 
 
-async def route(connection: asyncpg.Connection, organization_id: UUID) -> list[asyncpg.Record]:
-    """The active config and the fallbacks in their order, each with the version; one row of NULLs where none (worker)."""
-    return await connection.fetch(ROUTE, organization_id)
+async def route(connection: asyncpg.Connection, organization_id: UUID) -> StoredRoute:
+    """What the organization sends through; at version 0 through nothing, where there is no such one (worker)."""
+    rows = await connection.fetch(ROUTE, organization_id)
+    if not rows:
+        return StoredRoute(0, datetime.min.replace(tzinfo=UTC), None, [])
+    first = rows[0]
+    order = [read(StoredConfig, row) for row in rows if row["id"]]
+    return StoredRoute(first["version"], first["version_at"], first["fallback_policy"], order)
 
 
 OF_ORGANIZATION = f"select {CONFIG} from whatsapp_provider_configs c where organization_id = $1 order by id"
 
 
-async def of_organization(connection: asyncpg.Connection, organization_id: UUID) -> list[asyncpg.Record]:
+async def of_organization(connection: asyncpg.Connection, organization_id: UUID) -> list[StoredConfig]:
     """Every config of the organization, oldest first (organization)."""
-    return await connection.fetch(OF_ORGANIZATION, organization_id)
+    return [read(StoredConfig, row) for row in await connection.fetch(OF_ORGANIZATION, organization_id)]
 
 
 # The only lookup without an organization: the token is what finds it.
 BY_TOKEN = f"select {CONFIG} from whatsapp_provider_configs c where webhook_token_hash = $1"
 
 
-async def by_token(connection: asyncpg.Connection, token_hash: bytes) -> asyncpg.Record | None:
+async def by_token(connection: asyncpg.Connection, token_hash: bytes) -> StoredConfig | None:
     """The config that a webhook address belongs to (worker)."""
-    return await connection.fetchrow(BY_TOKEN, token_hash)
+    return read_or_none(StoredConfig, await connection.fetchrow(BY_TOKEN, token_hash))
 
 
 # Whether the keys fit is a question about no organization.
-NEWEST = """
-select organization_id, id, config_data from whatsapp_provider_configs order by created_at desc limit 1"""
+NEWEST = f"select {CONFIG} from whatsapp_provider_configs c order by created_at desc limit 1"
 
 
-async def newest(connection: asyncpg.Connection) -> asyncpg.Record | None:
+async def newest(connection: asyncpg.Connection) -> StoredConfig | None:
     """What was sealed last (worker)."""
-    return await connection.fetchrow(NEWEST)
+    return read_or_none(StoredConfig, await connection.fetchrow(NEWEST))
 
 
 BY_ID = f"select {CONFIG} from whatsapp_provider_configs c where organization_id = $1 and id = $2"
 
 
-async def by_id(connection: asyncpg.Connection, organization_id: UUID, config_id: UUID) -> asyncpg.Record | None:
+async def by_id(connection: asyncpg.Connection, organization_id: UUID, config_id: UUID) -> StoredConfig | None:
     """One config of the organization (organization, worker)."""
-    return await connection.fetchrow(BY_ID, organization_id, config_id)
-
-
-SESSION = "select session from whatsapp_provider_configs where organization_id = $1 and id = $2"
-
-
-async def session(connection: asyncpg.Connection, organization_id: UUID, config_id: UUID) -> bytes | None:
-    """What the provider last said of the account, as JSON (organization)."""
-    found: bytes | None = await connection.fetchval(SESSION, organization_id, config_id)
-    return found
+    return read_or_none(StoredConfig, await connection.fetchrow(BY_ID, organization_id, config_id))
 
 
 # It was asked how it is doing just now, as it was tested: the first look is due later.
-ADD = """
+ADD = f"""
 with added as (
-    insert into whatsapp_provider_configs (organization_id, id, provider_type, name, state, config_data, webhook_token_hash,
-        webhook_token, sender, session, accounts, signing_keys)
-    values ($1, $2, $3, $4, 'configured', $5, $6, $7, $8, $9, $10, $11) returning organization_id, id
+    insert into whatsapp_provider_configs (organization_id, state, {names(NewConfigColumns)})
+    values ($1, 'configured', {parameters(NewConfigColumns, 2)}) returning organization_id, id
 ),
 followed as (
     insert into provider_health (organization_id, config_id) select organization_id, id from added
@@ -83,36 +129,9 @@ followed as (
 select version from organizations where id = $1"""
 
 
-async def add(
-    connection: asyncpg.Connection,
-    organization_id: UUID,
-    config_id: UUID,
-    *,
-    provider_type: str,
-    name: str,
-    config_data: bytes,
-    token_hash: bytes,
-    token: bytes,
-    sender: str | None,
-    session: bytes,
-    accounts: Sequence[str],
-    signing_keys: Sequence[bytes],
-) -> int:
-    """Save a config; *config_data* and *token* are sealed. The organization's version, unchanged (organization)."""
-    version: int = await connection.fetchval(
-        ADD,
-        organization_id,
-        config_id,
-        provider_type,
-        name,
-        config_data,
-        token_hash,
-        token,
-        sender,
-        session,
-        accounts,
-        signing_keys,
-    )
+async def add(connection: asyncpg.Connection, organization_id: UUID, config: NewConfigColumns) -> int:
+    """Save a config. The organization's version, unchanged (organization)."""
+    version: int = await connection.fetchval(ADD, organization_id, *values(config))
     return version
 
 
@@ -125,13 +144,14 @@ async def count(connection: asyncpg.Connection, organization_id: UUID) -> int:
     return found
 
 
-FALLBACKS = """
-select version, fallback_config_ids as wanted, fallback_policy as policy from organizations where id = $1"""
+class ChangedFallbacks(msgspec.Struct, frozen=True):
+    """The order after the active config, and the policy as JSON, as they are now and as they were before."""
 
-
-async def fallbacks(connection: asyncpg.Connection, organization_id: UUID) -> asyncpg.Record | None:
-    """The order after the active config, whether or not there is one: version, wanted, policy as JSON (organization)."""
-    return await connection.fetchrow(FALLBACKS, organization_id)
+    version: int
+    order: list[UUID]
+    policy: bytes | None
+    former_order: list[UUID]
+    former_policy: bytes | None
 
 
 SET_FALLBACKS = """
@@ -146,18 +166,19 @@ update organizations o
 set fallback_config_ids = array_remove($2::uuid[], o.active_config_id), version = o.version + 1,
     former_fallback_ids = null, version_at = clock_timestamp(), fallback_policy = coalesce($3::json, o.fallback_policy)
 from before where o.id = before.id
-returning o.version, o.fallback_config_ids as wanted, before.fallback_config_ids as former, o.fallback_policy as policy,
-    before.fallback_policy as former_policy"""
+returning o.version, o.fallback_config_ids as order, o.fallback_policy as policy,
+    before.fallback_config_ids as former_order, before.fallback_policy as former_policy"""
 
 
 async def set_fallbacks(
     connection: asyncpg.Connection, organization_id: UUID, config_ids: list[UUID], policy: bytes | None
-) -> asyncpg.Record | None:
+) -> ChangedFallbacks | None:
     """Set the order, less the active config, and the policy as JSON; None: it stays as it is.
 
-    Version, wanted, former, policy, former_policy; None if a config is not the organization's (organization).
+    None if a config is not the organization's (organization).
     """
-    return await connection.fetchrow(SET_FALLBACKS, organization_id, config_ids, policy)
+    row = await connection.fetchrow(SET_FALLBACKS, organization_id, config_ids, policy)
+    return read_or_none(ChangedFallbacks, row)
 
 
 SET_BROKEN = """
@@ -182,18 +203,17 @@ async def clear_broken(connection: asyncpg.Connection, organization_id: UUID, co
 BROKEN = "select id, provider_type from whatsapp_provider_configs where broken_at is not null"
 
 
-async def broken(connection: asyncpg.Connection) -> list[asyncpg.Record]:
-    """Configs whose account cannot send: id, provider_type (worker, all organizations)."""
-    return await connection.fetch(BROKEN)
+async def broken(connection: asyncpg.Connection) -> dict[UUID, str]:
+    """The provider of each config whose account cannot send (worker, all organizations)."""
+    return {row["id"]: row["provider_type"] for row in await connection.fetch(BROKEN)}
 
 
 # One that is sent through, as the active one or a fallback, is another one for the fence from now on.
-EDIT = """
+EDIT = f"""
 with changed as (
-    update whatsapp_provider_configs
-    set name = $3, config_data = $4, accounts = $7, signing_keys = $8, sender = $5, session = coalesce($6, session), updated_at = clock_timestamp(),
-        state = case when state = 'error' and $6 is not null then 'configured' else state end,
-        broken_at = case when $6 is null then broken_at end
+    update whatsapp_provider_configs set {assignments(ConfigColumns, 4)}, updated_at = clock_timestamp(),
+        state = case when state = 'error' and $3 then 'configured' else state end,
+        broken_at = case when not $3 then broken_at end
     where organization_id = $1 and id = $2 returning id
 )
 update organizations o set
@@ -204,25 +224,13 @@ from changed where o.id = $1 returning o.version"""
 
 
 async def edit(
-    connection: asyncpg.Connection,
-    organization_id: UUID,
-    config_id: UUID,
-    *,
-    name: str,
-    config_data: bytes,
-    sender: str | None,
-    session: bytes | None,
-    accounts: Sequence[str],
-    signing_keys: Sequence[bytes],
+    connection: asyncpg.Connection, organization_id: UUID, config_id: UUID, config: ConfigColumns, *, tested: bool
 ) -> int:
-    """Change a config that is there, *session* None leaving what its provider said: the version (organization)."""
-    version: int = await connection.fetchval(
-        EDIT, organization_id, config_id, name, config_data, sender, session, accounts, signing_keys
-    )
+    """Change a config that is there, *tested* as it is now: the version (organization)."""
+    version: int = await connection.fetchval(EDIT, organization_id, config_id, tested, *values(config))
     return version
 
 
-# Not the active one. A fallback leaves the order, which is another version.
 # One account may be in use by several configs, of this organization or another. Where a sender is not known yet, it
 # may be the same.
 SHARED = """
@@ -232,14 +240,14 @@ select exists (select from whatsapp_provider_configs
     /* every organization_id */"""
 
 
-async def is_shared(
-    connection: asyncpg.Connection, organization_id: UUID, config_id: UUID, provider_type: str, sender: str | None
-) -> bool:
+async def is_shared(connection: asyncpg.Connection, config: StoredConfig) -> bool:
     """Whether another config may be of the same account (worker, all organizations)."""
-    shared: bool = await connection.fetchval(SHARED, organization_id, config_id, provider_type, sender)
+    of = (config.organization_id, config.id, config.provider_type, config.sender)
+    shared: bool = await connection.fetchval(SHARED, *of)
     return shared
 
 
+# Not the active one. A fallback leaves the order, which is another version.
 REMOVE = """
 with gone as (
     delete from whatsapp_provider_configs c using organizations o

@@ -8,7 +8,7 @@ from uuid import UUID
 import asyncpg
 
 from ...validation import Unlogged
-from .columns import Big, given, names
+from ..columns import Big, given, names
 from .events import StoredEvent
 from .pages import within
 

@@ -8,7 +8,7 @@ from uuid import UUID
 import asyncpg
 import msgspec
 
-from .columns import Json, given, names
+from ..columns import Json, given, names
 from .pages import within
 
 # The horizon of readers and the place of writers: see schema.sql, `events`.

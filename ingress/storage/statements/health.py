@@ -5,9 +5,46 @@ from datetime import datetime
 from uuid import UUID
 
 import asyncpg
+import msgspec
 
-from .configs import CONFIG
-from .switches import NOTIFY
+from ...validation import Unlogged
+from ..columns import assignments, read, values
+from .configs import CONFIG, StoredConfig
+
+
+class StoredHealth(msgspec.Struct, frozen=True):
+    """How an account is doing since when, why, and what it is about to become. ``detail`` is its provider's words."""
+
+    state: str = "unknown"
+    since: datetime | None = None
+    reason: str | None = None
+    detail: str | None = None
+    pending: str | None = None
+    looks: int = 0
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.state!r}, {self.reason!r})"
+
+
+class Look(msgspec.Struct, frozen=True, kw_only=True):
+    """A config that is looked at, how its account is doing, and what its organization does with it.
+
+    ``in_use``: it is sent through, or may be at any moment. ``waiting``: a switch waits for its phone. ``watched``:
+    somebody is linking its phone. ``broken``: its provider refused it within the last minutes.
+    """
+
+    version: int
+    version_at: datetime
+    active_config_id: UUID | None
+    fallback_policy: bytes | None
+    pairing: str | None
+    waiting: bool
+    watched: bool
+    in_use: bool
+    broken: bool
+    config: StoredConfig
+    health: StoredHealth
+
 
 # Whoever wants a look while one is under way sets `due_at` as ever: that ends no lease, and is due right after it.
 CLAIM = """
@@ -27,27 +64,32 @@ async def claim(connection: asyncpg.Connection, lease_id: UUID, limit: int, leas
     return await connection.fetch(CLAIM, lease_id, limit, lease_s)
 
 
-# `wanted`: it is sent through, or may be at any moment, or somebody waits for it.
 LOOK = f"""
-select o.version, o.version_at, o.active_config_id, o.automatic, o.fallback_policy,
+select o.version, o.version_at, o.active_config_id, o.fallback_policy,
     h.state as health, h.since, h.reason, h.detail, h.pending, h.looks, h.pairing,
-    h.waiting_until is not null as waiting, coalesce(h.watched_until > now(), false) as watched,
+    w.waits_until is not null as waiting, coalesce(h.watched_until > now(), false) as watched,
     coalesce(c.id = o.active_config_id or c.id = any (o.fallback_config_ids), false) as in_use,
     coalesce(c.broken_at > now() - interval '15 minutes', false) as broken,
     {CONFIG}
 from provider_health h
 join organizations o on o.id = h.organization_id
 join whatsapp_provider_configs c on c.organization_id = h.organization_id and c.id = h.config_id
+left join switches w on w.organization_id = h.organization_id and w.config_id = h.config_id
 where h.organization_id = $1 and h.config_id = $2"""
 
 
-async def look(connection: asyncpg.Connection, organization_id: UUID, config_id: UUID) -> asyncpg.Record | None:
+async def look(connection: asyncpg.Connection, organization_id: UUID, config_id: UUID) -> Look | None:
     """A config, how its account is doing, and what its organization does with it (worker)."""
-    return await connection.fetchrow(LOOK, organization_id, config_id)
+    row = await connection.fetchrow(LOOK, organization_id, config_id)
+    if row is None:
+        return None
+    health = StoredHealth(row["health"], *(row[name] for name in StoredHealth.__struct_fields__[1:]))
+    plain = {name: row[name] for name in Look.__struct_fields__[:-2]}
+    return Look(**plain, config=read(StoredConfig, row), health=health)
 
 
 LAST_SENDS, ACKNOWLEDGED_AMONG = 200, 50
-# Attempts and messages by their ids, which are times: no other index is needed. An open breaker is no news of the account.
+# Attempts and messages by their ids, which are times: no other index is needed. An open breaker says nothing of the account.
 TRAFFIC = f"""
 with recent as (
     select class from attempts where organization_id = $1 and message_id >= $3 and config_id = $2 and class is not null
@@ -66,6 +108,16 @@ select (select count(*) from recent) as attempts,
     (select count(*) from older where acknowledged) as acknowledged"""
 
 
+class SentLately(msgspec.Struct, frozen=True, kw_only=True):
+    """How the last attempts through a config ended, and how many of its messages some minutes old have a status."""
+
+    attempts: int
+    failed: int
+    refused: int
+    sent: int
+    acknowledged: int
+
+
 async def traffic(
     connection: asyncpg.Connection,
     organization_id: UUID,
@@ -74,11 +126,11 @@ async def traffic(
     attempts_since: UUID,
     sent_since: UUID,
     sent_until: UUID,
-) -> asyncpg.Record:
+) -> SentLately:
     """How the last sends through a config ended; times are given as ids of that moment (worker)."""
     found = await connection.fetchrow(TRAFFIC, organization_id, config_id, attempts_since, sent_since, sent_until)
     assert found is not None
-    return found
+    return read(SentLately, found)
 
 
 SOON_S = 2
@@ -91,29 +143,21 @@ def _released(next_in_s: str) -> str:
 
 
 STORE = f"""
-update provider_health set state = $4, since = $5, reason = $6, detail = $7, pending = $8, looks = $9, pairing = $10,
-    checked_at = clock_timestamp(), {_released("$11")}
+update provider_health set {assignments(StoredHealth, 6)}, pairing = $5, checked_at = clock_timestamp(), {_released("$4")}
 where organization_id = $1 and config_id = $2 and lease_id = $3 returning config_id"""
 
 
 async def store(
     connection: asyncpg.Connection,
-    organization_id: UUID,
-    config_id: UUID,
+    config: StoredConfig,
     lease_id: UUID,
-    *,
-    state: str,
-    since: datetime | None,
-    reason: str | None,
-    detail: str | None,
-    pending: str | None,
-    looks: int,
+    found: StoredHealth,
     pairing: str | None,
     next_in_s: float,
 ) -> bool:
-    """Write down what a look found, and when the next is due; False if the lease is another's by now (organization)."""
-    columns = (state, since, reason, detail, pending, looks, pairing, next_in_s)
-    return await connection.fetchval(STORE, organization_id, config_id, lease_id, *columns) is not None
+    """Write down what a look found, and when the next is due; False if the lease is another's by now (worker)."""
+    columns = (next_in_s, pairing, *values(found, StoredHealth))
+    return await connection.fetchval(STORE, config.organization_id, config.id, lease_id, *columns) is not None
 
 
 PUT_OFF = f"""
@@ -137,21 +181,21 @@ async def set_session(connection: asyncpg.Connection, organization_id: UUID, con
     await connection.execute(SESSION, organization_id, config_id, session)
 
 
-# Not more often than that, however much there is to hear; and no webhook waits for who is looking now.
+# Not more often than that, however much comes in; and no webhook waits for who is looking now.
 SOON = f"""
-with told as (
+with due as (
     select h.organization_id, h.config_id from provider_health h
     join unnest($1::uuid[], $2::uuid[]) as _(organization_id, config_id)
         on h.organization_id = _.organization_id and h.config_id = _.config_id
     for update of h skip locked
 )
 update provider_health h set due_at = least(h.due_at, coalesce(h.checked_at, '-infinity') + interval '{SOON_S} s')
-from told where h.organization_id = told.organization_id and h.config_id = told.config_id"""
+from due where h.organization_id = due.organization_id and h.config_id = due.config_id"""
 
 
-async def look_soon(connection: asyncpg.Connection, told: Sequence[tuple[UUID, UUID]]) -> None:
-    """Something was heard of these (organization, config) pairs: look at them now (ingest, worker)."""
-    await connection.execute(SOON, [pair[0] for pair in told], [pair[1] for pair in told])
+async def look_soon(connection: asyncpg.Connection, pairs: Sequence[tuple[UUID, UUID]]) -> None:
+    """Something came in about these (organization, config) pairs: look at them now (ingest, worker)."""
+    await connection.execute(SOON, [pair[0] for pair in pairs], [pair[1] for pair in pairs])
 
 
 WATCH = """
@@ -172,23 +216,55 @@ PAIRING = "select pairing from provider_health where organization_id = $1 and co
 
 async def pairing(connection: asyncpg.Connection, organization_id: UUID, config_id: UUID) -> str | None:
     """How the phone of a config is linked, as far as known (organization)."""
-    told: str | None = await connection.fetchval(PAIRING, organization_id, config_id)
-    return told
+    state: str | None = await connection.fetchval(PAIRING, organization_id, config_id)
+    return state
+
+
+class ConfigHealth(Unlogged, frozen=True, kw_only=True):
+    """A config and how it is doing. ``waits_until``: a switch to it waits for its phone."""
+
+    config_id: UUID
+    provider: str
+    name: str
+    state: str
+    health: str
+    since: datetime | None
+    reason: str | None
+    detail: str | None
+    checked_at: datetime | None
+    pairing: str | None
+    waits_until: datetime | None
+
+
+class OrganizationHealth(msgspec.Struct, frozen=True, kw_only=True):
+    """Where an organization stands, and how each of its configs is doing. ``automatic``: a stand-in, as JSON."""
+
+    version: int
+    active_config_id: UUID | None
+    fallback_config_ids: list[UUID]
+    automatic: bytes | None
+    configs: list[ConfigHealth]
 
 
 OF_ORGANIZATION = """
-select c.id as config_id, c.provider_type as provider, c.name, c.state, c.sender, c.broken_at,
-    h.state as health, h.since, h.reason, h.detail, h.checked_at, h.pairing, h.waiting_until,
+select c.id as config_id, c.provider_type as provider, c.name, c.state,
+    coalesce(h.state, 'unknown') as health, h.since, h.reason, h.detail, h.checked_at, h.pairing, w.waits_until,
     o.version, o.active_config_id, o.fallback_config_ids, o.automatic
 from organizations o
 left join whatsapp_provider_configs c on c.organization_id = o.id
 left join provider_health h on h.organization_id = c.organization_id and h.config_id = c.id
+left join switches w on w.organization_id = c.organization_id and w.config_id = c.id
 where o.id = $1 order by c.id"""
 
 
-async def of_organization(connection: asyncpg.Connection, organization_id: UUID) -> list[asyncpg.Record]:
-    """Every config with how it is doing; one row without a config where there is none (organization)."""
-    return await connection.fetch(OF_ORGANIZATION, organization_id)
+async def of_organization(connection: asyncpg.Connection, organization_id: UUID) -> OrganizationHealth | None:
+    """Every config with how it is doing; None if there is no such organization (organization)."""
+    rows = await connection.fetch(OF_ORGANIZATION, organization_id)
+    if not rows:
+        return None
+    configs = [read(ConfigHealth, row) for row in rows if row["config_id"]]
+    names = ("version", "active_config_id", "fallback_config_ids", "automatic")
+    return OrganizationHealth(**{name: rows[0][name] for name in names}, configs=configs)
 
 
 # By the index of those who are not well: as few as there are troubles.
@@ -201,55 +277,3 @@ where h.state in ('degraded', 'unhealthy') group by 1, 2"""
 async def troubled(connection: asyncpg.Connection) -> list[asyncpg.Record]:
     """How many configs are degraded or unhealthy, by provider (worker, all organizations)."""
     return await connection.fetch(TROUBLED)
-
-
-# ------------------------------------------------------------------ a switch that waits for a phone
-
-WAIT = """
-update provider_health set waiting_until = clock_timestamp() + make_interval(secs => $3), waiting = $4, due_at = now()
-where organization_id = $1 and config_id = $2 returning waiting_until"""
-
-
-async def wait(
-    connection: asyncpg.Connection, organization_id: UUID, config_id: UUID, seconds: float, waiting: bytes
-) -> datetime:
-    """Have the switch to a config wait, in `switching`, until its phone is linked: until when (organization)."""
-    until: datetime = await connection.fetchval(WAIT, organization_id, config_id, seconds, waiting)
-    return until
-
-
-TAKE_UP = """
-with held as (
-    select waiting from provider_health where organization_id = $1 and config_id = $2 and waiting_until > now() for update
-)
-update provider_health h set waiting_until = null, waiting = null from held
-where h.organization_id = $1 and h.config_id = $2 returning held.waiting"""
-
-
-async def take_up(connection: asyncpg.Connection, organization_id: UUID, config_id: UUID) -> bytes | None:
-    """The switch that waited for the config, whose it is to make now; None if none does any more (organization)."""
-    waiting: bytes | None = await connection.fetchval(TAKE_UP, organization_id, config_id)
-    return waiting
-
-
-WAITS = """
-select waiting, waiting_until from provider_health where organization_id = $1 and config_id = $2 and waiting_until > now()"""
-
-
-async def waits(connection: asyncpg.Connection, organization_id: UUID, config_id: UUID) -> asyncpg.Record | None:
-    """The switch that waits for the phone of a config, and until when (organization)."""
-    return await connection.fetchrow(WAITS, organization_id, config_id)
-
-
-STOP_WAITING = """
-update provider_health set waiting_until = null, waiting = null where organization_id = $1 and config_id = $2"""
-
-
-async def stop_waiting(connection: asyncpg.Connection, organization_id: UUID, config_id: UUID) -> None:
-    """No switch waits for the phone of the config any more (organization)."""
-    await connection.execute(STOP_WAITING, organization_id, config_id)
-
-
-async def tell(connection: asyncpg.Connection, organization_id: UUID, channel: str, version: int) -> None:
-    """Tell every process that something is new, if and when it is committed; the version stays (organization)."""
-    await connection.execute(NOTIFY, channel, f"{organization_id}:{version}")

@@ -11,7 +11,7 @@ import asyncpg
 import msgspec
 
 from ...validation import Unlogged
-from .columns import names
+from ..columns import names
 from .events import EventRow, insert_events
 from .statuses import StatusRow, merge
 

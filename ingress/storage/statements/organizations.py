@@ -6,7 +6,7 @@ from uuid import UUID
 import asyncpg
 
 from ...validation import Unlogged
-from .columns import names
+from ..columns import names
 
 
 class Organization(Unlogged, frozen=True):

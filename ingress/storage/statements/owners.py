@@ -4,7 +4,8 @@ from uuid import UUID
 
 import asyncpg
 
-from .configs import CONFIG
+from ..columns import read_or_none
+from .configs import CONFIG, StoredConfig
 
 # What another organization holds is not taken, and not seen: the key knows it where row-level security hides it. Locked,
 # so that a config which is being deleted or edited leaves no account behind that none of the organization's names.
@@ -71,6 +72,6 @@ join whatsapp_provider_configs c
 where o.provider_type = $1 and o.account = $2 order by c.state = 'active' desc, c.id desc limit 1"""
 
 
-async def config_of(connection: asyncpg.Connection, provider_type: str, account: str) -> asyncpg.Record | None:
+async def config_of(connection: asyncpg.Connection, provider_type: str, account: str) -> StoredConfig | None:
     """The config of an account, of the organization whose it is (worker, all organizations)."""
-    return await connection.fetchrow(CONFIG_OF, provider_type, account)
+    return read_or_none(StoredConfig, await connection.fetchrow(CONFIG_OF, provider_type, account))

@@ -11,7 +11,7 @@ import msgspec
 from providers.messages import ErrorInfo
 
 from ...validation import Unlogged
-from .columns import Big, Json, Small, given, names
+from ..columns import Big, Json, Small, given, names
 from .events import insert_events
 from .pages import within
 

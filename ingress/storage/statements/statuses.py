@@ -9,7 +9,7 @@ from uuid import UUID
 
 import asyncpg
 
-from .columns import Json, Small, given
+from ..columns import Json, Small, given
 
 
 class StatusRow(NamedTuple):

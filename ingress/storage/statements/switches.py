@@ -1,41 +1,134 @@
-"""Changes of the active config, what one that broke off has left, and what a change would mean for real traffic."""
+"""Changes of the active config: under way, made, and what one would mean for real traffic."""
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from uuid import UUID
 
 import asyncpg
+import msgspec
 
 from ...identifiers import id_at
-
-STANDING = """
-select version, active_config_id, former_config_id, former_fallback_ids, fallback_config_ids from organizations where id = $1"""
-
-
-async def standing(connection: asyncpg.Connection, organization_id: UUID) -> asyncpg.Record | None:
-    """The organization's version, active and former config, and fallback order (organization)."""
-    return await connection.fetchrow(STANDING, organization_id)
+from ...validation import Unlogged
+from ..columns import names, parameters, read, read_or_none, values
 
 
-BEGIN = """
-update whatsapp_provider_configs c set state = 'switching', updated_at = clock_timestamp()
-from (select state from whatsapp_provider_configs where organization_id = $1 and id = $2 for update) was
-where c.organization_id = $1 and c.id = $2 returning was.state"""
+class NewSwitch(Unlogged, frozen=True, kw_only=True):
+    """A switch to ``config_id`` that begins."""
+
+    config_id: UUID
+    kind: str
+    actor: str
+    address: str | None
+    reason: str | None
+    expected_version: int | None
 
 
-async def begin(connection: asyncpg.Connection, organization_id: UUID, config_id: UUID) -> str:
+class OpenSwitch(NewSwitch, frozen=True, kw_only=True):
+    """A switch that is neither made nor ended. Of a phone it waits for until then; None: a process is at work, or died.
+
+    ``former_state`` is the config's before it. ``is_waiting``: its time is not over.
+    """
+
+    former_state: str
+    provider_type: str
+    waits_until: datetime | None
+    is_waiting: bool
+
+
+class Standing(msgspec.Struct, frozen=True, kw_only=True):
+    """Where an organization stands. ``open``: its switches that are neither made nor ended."""
+
+    version: int
+    active_config_id: UUID | None
+    former_config_id: UUID | None
+    former_fallback_ids: list[UUID] | None
+    fallback_config_ids: list[UUID]
+    fallback_policy: bytes | None
+    open: list[OpenSwitch]
+
+
+_OPEN = f"""{names(NewSwitch, "s.")}, s.former_state, c.provider_type, s.waits_until,
+    coalesce(s.waits_until > now(), false) as is_waiting"""
+STANDING = f"""
+select o.version, o.active_config_id, o.former_config_id, o.former_fallback_ids, o.fallback_config_ids,
+    o.fallback_policy, {_OPEN}
+from organizations o
+left join switches s on s.organization_id = o.id
+left join whatsapp_provider_configs c on c.organization_id = s.organization_id and c.id = s.config_id
+where o.id = $1 order by s.began_at"""
+
+
+async def standing(connection: asyncpg.Connection, organization_id: UUID) -> Standing | None:
+    """Where the organization stands; None if there is no such one (organization)."""
+    rows = await connection.fetch(STANDING, organization_id)
+    if not rows:
+        return None
+    stands = {name: rows[0][name] for name in Standing.__struct_fields__[:-1]}
+    return Standing(**stands, open=[read(OpenSwitch, row) for row in rows if row["config_id"]])
+
+
+BEGIN = f"""
+with was as (select state from whatsapp_provider_configs where organization_id = $1 and id = $2 for update),
+taken as (
+    update whatsapp_provider_configs c set state = 'switching', updated_at = clock_timestamp()
+    from was where c.organization_id = $1 and c.id = $2
+)
+insert into switches (organization_id, {names(NewSwitch)}, former_state)
+select $1, {parameters(NewSwitch, 2)}, was.state from was returning former_state"""
+
+
+async def begin(connection: asyncpg.Connection, organization_id: UUID, switch: NewSwitch) -> str:
     """Take a config into `switching`: the state it had (organization)."""
-    state: str = await connection.fetchval(BEGIN, organization_id, config_id)
+    state: str = await connection.fetchval(BEGIN, organization_id, *values(switch))
     return state
 
 
-LEAVE = """
-update whatsapp_provider_configs set state = $3, updated_at = clock_timestamp()
-where organization_id = $1 and id = $2 and state = 'switching' returning id"""
+WAIT = """
+with due as (update provider_health set due_at = now() where organization_id = $1 and config_id = $2)
+update switches set waits_until = clock_timestamp() + make_interval(secs => $3)
+where organization_id = $1 and config_id = $2 returning waits_until"""
 
 
-async def leave(connection: asyncpg.Connection, organization_id: UUID, config_id: UUID, state: str) -> bool:
-    """Take a config back out of `switching`; False if it is not in it (organization)."""
-    return await connection.fetchval(LEAVE, organization_id, config_id, state) is not None
+async def wait(connection: asyncpg.Connection, organization_id: UUID, config_id: UUID, seconds: float) -> datetime:
+    """Have a switch wait until its phone is linked, and the account looked at meanwhile: until when (organization)."""
+    until: datetime = await connection.fetchval(WAIT, organization_id, config_id, seconds)
+    return until
+
+
+TAKE_UP = f"""
+update switches s set waits_until = null from whatsapp_provider_configs c
+where s.organization_id = $1 and s.config_id = $2 and s.waits_until > now()
+    and c.organization_id = $1 and c.id = $2 returning {_OPEN}"""
+
+
+async def take_up(connection: asyncpg.Connection, organization_id: UUID, config_id: UUID) -> OpenSwitch | None:
+    """The switch that waited for the config, which the caller is to make now; None if none does (organization)."""
+    return read_or_none(OpenSwitch, await connection.fetchrow(TAKE_UP, organization_id, config_id))
+
+
+END = """
+with ended as (delete from switches where organization_id = $1 and config_id = $2 returning config_id)
+update whatsapp_provider_configs c set state = $3, updated_at = clock_timestamp()
+from ended where c.organization_id = $1 and c.id = ended.config_id and c.state = 'switching' returning c.id"""
+
+
+async def end(connection: asyncpg.Connection, organization_id: UUID, config_id: UUID, state: str) -> bool:
+    """End a switch that is not made, its config in *state*; False if there is none any more (organization)."""
+    return await connection.fetchval(END, organization_id, config_id, state) is not None
+
+
+class Activation(msgspec.Struct, frozen=True, kw_only=True):
+    """What becomes the active config at ``expected_version``, with the fallbacks from then on.
+
+    ``session`` and ``sender`` None: as they are. ``stand_in``: whom it stands in for, as JSON.
+    """
+
+    config_id: UUID
+    expected_version: int
+    session: bytes | None
+    sender: str | None
+    fallback_config_ids: Sequence[UUID]
+    stand_in: bytes | None
 
 
 # The compare-and-set, by which of several changes that expect the same version one is made.
@@ -62,44 +155,31 @@ states as (
 ),
 looked_at as (
     update provider_health h set due_at = now() from before where h.organization_id = before.id and h.config_id = $2
+),
+made as (
+    delete from switches s using before where s.organization_id = before.id and s.config_id = $2
 )
 select version from changed"""
 
 
-async def activate(
-    connection: asyncpg.Connection,
-    organization_id: UUID,
-    config_id: UUID,
-    *,
-    expected_version: int,
-    session: bytes | None,
-    sender: str | None,
-    order: list[UUID],
-    stand_in: bytes | None = None,
-) -> int | None:
-    """Make a config the active one: the new version; None if the version is another, or it is gone (organization).
-
-    *order* are the fallbacks from now on. *stand_in* says whom it stands in for, as JSON.
-    """
-    version: int | None = await connection.fetchval(
-        ACTIVATE, organization_id, config_id, expected_version, session, sender, order, stand_in
-    )
+async def activate(connection: asyncpg.Connection, organization_id: UUID, activation: Activation) -> int | None:
+    """Make a config the active one: the new version; None if the version is another, or it is gone (organization)."""
+    version: int | None = await connection.fetchval(ACTIVATE, organization_id, *values(activation))
     return version
 
 
-NOTIFY = "select pg_notify($1, $2)"
+# What every process listens to.
+CHANNEL = "ingress_provider"
+NOTIFY = f"select pg_notify('{CHANNEL}', $1)"
 
 
-async def notify(connection: asyncpg.Connection, organization_id: UUID, channel: str, version: int) -> None:
-    """Tell every process that listens, if and when the transaction is committed (organization)."""
-    await connection.execute(NOTIFY, channel, f"{organization_id}:{version}")
+async def notify(connection: asyncpg.Connection, organization_id: UUID, version: int) -> None:
+    """Notify every process that listens, if and when the transaction is committed (organization)."""
+    await connection.execute(NOTIFY, f"{organization_id}:{version}")
 
 
 # One that waits for a phone to be linked belongs to no process, until its time is over.
-BROKEN_OFF = """
-select distinct organization_id from whatsapp_provider_configs c where state = 'switching' and not exists (
-    select from provider_health h
-    where h.organization_id = c.organization_id and h.config_id = c.id and h.waiting_until > now())"""
+BROKEN_OFF = "select distinct organization_id from switches where waits_until is null or waits_until <= now()"
 
 
 async def broken_off(connection: asyncpg.Connection) -> list[UUID]:
@@ -107,22 +187,14 @@ async def broken_off(connection: asyncpg.Connection) -> list[UUID]:
     return [row[0] for row in await connection.fetch(BROKEN_OFF)]
 
 
-MOVING = """
-select c.id, c.provider_type, coalesce((
-        select l.before ->> 'state' from provider_audit_log l
-        where l.organization_id = $1 and l.config_id = c.id and l.action = 'switching' order by l.id desc limit 1),
-    'configured') as state, (
-        select h.waiting_until > now() from provider_health h
-        where h.organization_id = $1 and h.config_id = c.id) as waiting
-from whatsapp_provider_configs c where c.organization_id = $1 and c.state = 'switching'"""
+class TrailedSwitch(msgspec.Struct, frozen=True):
+    """A switch in the trail: begun (`switching`), or made (`activated`, with its kind)."""
 
-
-async def moving(connection: asyncpg.Connection, organization_id: UUID) -> list[asyncpg.Record]:
-    """Configs in `switching`: id, provider_type, and the state each had before (organization).
-
-    ``waiting``: it waits for a phone; False: it did, too long; None: it does not.
-    """
-    return await connection.fetch(MOVING, organization_id)
+    at: datetime
+    actor: str
+    action: str
+    config_id: UUID
+    kind: str | None
 
 
 # The most recent entries only: a trail is long, and within an hour there are few.
@@ -133,9 +205,16 @@ where l.organization_id = $1 and l.action in ('switching', 'activated') and l.at
 order by l.id desc"""
 
 
-async def made_lately(connection: asyncpg.Connection, organization_id: UUID, since: datetime) -> list[asyncpg.Record]:
-    """Switches begun (`switching`) and made (`activated`, with its kind) since then, the last one first (organization)."""
-    return await connection.fetch(MADE_LATELY, organization_id, since)
+async def made_lately(connection: asyncpg.Connection, organization_id: UUID, since: datetime) -> list[TrailedSwitch]:
+    """Switches begun and made since then, the last one first (organization)."""
+    return [read(TrailedSwitch, row) for row in await connection.fetch(MADE_LATELY, organization_id, since)]
+
+
+class SentSince(msgspec.Struct, frozen=True):
+    """How many sends were tried through a config, and how many of them failed for its fault."""
+
+    sends: int
+    failed: int
 
 
 # A message that was sent in the end, by a repetition, is none that failed.
@@ -148,20 +227,35 @@ with ended as (
 select count(*) as sends, count(*) filter (where failed and not taken) as failed from ended"""
 
 
-async def sent_since(
-    connection: asyncpg.Connection, organization_id: UUID, config_id: UUID, at: datetime
-) -> asyncpg.Record:
-    """How many sends were tried through a config since then, and how many of them failed for its fault (organization)."""
+async def sent_since(connection: asyncpg.Connection, organization_id: UUID, config_id: UUID, at: datetime) -> SentSince:
+    """What became of the sends through a config since then (organization)."""
     # Messages may wait for some minutes before they are tried.
     found = await connection.fetchrow(SENT_SINCE, organization_id, config_id, at, id_at(at - timedelta(minutes=15)))
     assert found is not None
-    return found
+    return read(SentSince, found)
 
 
 # ------------------------------------------------------------------ what a switch would mean
 
 # The most recent sends and people stand for all: counting an organization's whole month would take as long as it sends.
 LOOKED_AT = 50_000
+
+
+class SentKind(msgspec.Struct, frozen=True):
+    """A kind of content that was sent, how often, and how often without a phone and to groups.
+
+    ``since``, the same in each: the time of the oldest of LOOKED_AT sends; None: there were fewer.
+    """
+
+    kind: str
+    action: str | None
+    template: str | None
+    language: str | None
+    sends: int
+    without_phone: int
+    to_groups: int
+    since: datetime | None
+
 
 SENT_KINDS = f"""
 with recent as (
@@ -175,12 +269,9 @@ select request -> 'content' ->> 'type' as kind, request -> 'content' -> 'action'
 from recent group by 1, 2, 3, 4 order by sends desc"""
 
 
-async def sent_kinds(connection: asyncpg.Connection, organization_id: UUID, since: UUID) -> list[asyncpg.Record]:
-    """What was sent since the time of the id *since*, by kind of content (organization).
-
-    ``since``, the same in each: the time of the oldest of LOOKED_AT sends; None: there were fewer.
-    """
-    return await connection.fetch(SENT_KINDS, organization_id, since)
+async def sent_kinds(connection: asyncpg.Connection, organization_id: UUID, since: UUID) -> list[SentKind]:
+    """What was sent since the time of the id *since*, by kind of content (organization)."""
+    return [read(SentKind, row) for row in await connection.fetch(SENT_KINDS, organization_id, since)]
 
 
 WITHOUT_PHONE = f"""

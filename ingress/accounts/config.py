@@ -1,0 +1,140 @@
+"""One organization's account at a provider, and why a change of it is refused."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import msgspec
+
+from providers import Check, WhatsAppProvider
+
+from .. import identifiers
+from .unusable import MissingPlugin, UnreadableConfig
+
+# Of an organization.
+MAX_CONFIGS = 20
+
+
+class NotFound(Exception):
+    """There is no such thing in this organization, or anywhere."""
+
+
+class ChangeRefused(Exception):
+    """Why a change was not made. ``code`` is one word, for the trail, events and metrics; the text is for people."""
+
+    code = "refused"
+    saved_as: UUID | None = None  # the config that a new configuration became, though it is not active
+
+
+class InvalidConfiguration(ChangeRefused):
+    """The configuration cannot be used; ``errors`` are (path, what is wrong) pairs."""
+
+    code = "invalid_configuration"
+
+    def __init__(self, detail: str, errors: Sequence[tuple[str, str]] = (), checks: Sequence[Check] = ()) -> None:
+        super().__init__(detail)
+        self.errors = errors
+        self.checks = checks
+
+
+class SecretsNeeded(InvalidConfiguration):
+    """A stored secret would go to another host: who changes where it goes has to know it."""
+
+    code = "secrets_needed"
+
+
+class TestFailed(InvalidConfiguration):
+    """Its provider refused it: sending is impossible until somebody does what ``checks`` say."""
+
+    __test__ = False  # not a class of tests
+    code = "test_failed"
+
+
+class ProviderUnreachable(ChangeRefused):
+    """The provider did not answer the test: says nothing about the configuration. ``timed_out``: it hung."""
+
+    code = "provider_unreachable"
+
+    def __init__(self, detail: str, *, timed_out: bool = False) -> None:
+        super().__init__(detail)
+        self.timed_out = timed_out
+        if timed_out:
+            self.code = "test_timed_out"
+
+
+class TooMany(ChangeRefused):
+    """The organization has as many as it may."""
+
+    code = "quota_reached"
+
+
+class WebhooksUnread(ChangeRefused):
+    """What came in at its address is not read yet, which takes it."""
+
+    code = "webhooks_unread"
+
+    def __init__(self) -> None:
+        super().__init__("Webhooks that came in at its address are not read yet. Try again in a moment.")
+
+
+class InUse(ChangeRefused):
+    """It is the active config."""
+
+    code = "config_active"
+
+
+class Config(msgspec.Struct, frozen=True):
+    """One organization's account at a provider, ready to use."""
+
+    organization_id: UUID
+    id: UUID
+    provider_type: str
+    name: str
+    state: str
+    sender: str | None
+    provider: WhatsAppProvider
+    callback_url: str  # where its provider reaches us, as the provider is to be given it
+    account_id: UUID  # of all configs of the account: what the provider's ids are unique in
+    claimed: frozenset[str] = frozenset()  # those of the provider's `accounts` that are the organization's for sure
+    updated_at: datetime | None = None  # when its state or its configuration last changed; None: it is not stored
+
+    @property
+    def is_unusable(self) -> bool:
+        """Its plug-in is not there, or it is damaged: nothing can be done with it here."""
+        return isinstance(self.provider, MissingPlugin)
+
+    @property
+    def is_app(self) -> bool:
+        """It is of no organization: what comes in at its address is about the accounts of many."""
+        return self.organization_id is identifiers.PLATFORM_ID
+
+    @property
+    def share(self) -> UUID:
+        """Whose part it takes of what organizations share: an app is one of its own."""
+        return self.id if self.organization_id is identifiers.PLATFORM_ID else self.organization_id
+
+    @property
+    def is_damaged(self) -> bool:
+        """What is stored of it cannot be opened."""
+        return isinstance(self.provider, UnreadableConfig)
+
+    def usable(self) -> "Config":
+        """It, where something can be done with it. Raises `InvalidConfiguration`, which says what to do."""
+        if isinstance(self.provider, MissingPlugin):
+            raise InvalidConfiguration(self.provider.why)
+        return self
+
+    def __repr__(self) -> str:
+        return f"Config({self.id})"
+
+
+class NewConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """A configuration that is not stored yet."""
+
+    provider_type: str
+    name: str
+    config_data: dict[str, Any]
+
+    def __repr__(self) -> str:
+        return f"NewConfig({self.provider_type!r})"

@@ -1,0 +1,78 @@
+"""What a change leaves in the log and in metrics: how far it came, and how long each phase took."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from time import monotonic
+from types import TracebackType
+from uuid import UUID
+
+from .. import log, metrics
+from ..accounts.config import ChangeRefused, NotFound
+from ..storage.database import Busy, LockLost, StoreUnavailable
+from .change import Begun, Requested, Switched, VersionConflict
+
+_OUTCOMES = {LockLost: "lock_lost", Busy: "busy", StoreUnavailable: "unavailable", NotFound: "not_found"}
+
+
+class Report:
+    """Of one change: ``stage`` is the last one that it reached. Logged when it ends, however it ends."""
+
+    def __init__(self, request: Requested) -> None:
+        self.stage: Requested | Begun | Switched = request
+        self._request = request
+        self._started = monotonic()
+
+    def __enter__(self) -> "Report":
+        return self
+
+    def __exit__(self, _: type[BaseException] | None, error: BaseException | None, __: TracebackType | None) -> None:
+        request = self.stage.request if isinstance(self.stage, Begun) else self._request
+        config_id, former, version = self._position(error)
+        outcome, elapsed = self._outcome(error), monotonic() - self._started
+        metrics.switch_seconds.labels(request.kind, outcome).observe(elapsed)
+        if (request.kind, outcome) == ("rollback", "switched"):
+            metrics.switch_rollbacks.labels("asked").inc()
+        log.wide(
+            "switch",
+            organization=request.organization_id,
+            kind=request.kind,
+            outcome=outcome,
+            actor=request.actor.name,
+            config=config_id,
+            former=former,
+            version=version,
+            ms=round(elapsed * 1000, 1),
+        )
+
+    def _outcome(self, error: BaseException | None) -> str:
+        if isinstance(error, ChangeRefused):
+            return error.code
+        if isinstance(error, Exception):
+            return _OUTCOMES.get(type(error), "error")
+        if error is not None:
+            return "error"
+        if isinstance(self.stage, Switched) and self.stage.changed:
+            return "switched"
+        return "waiting" if isinstance(self.stage, Switched) and self.stage.waits_until else "unchanged"
+
+    def _position(self, error: BaseException | None) -> tuple[UUID | None, UUID | None, int | None]:
+        """The config that it is about, the one before, and the version."""
+        match self.stage:
+            case Switched() as switched:
+                return switched.config.id, switched.former_config_id, switched.version
+            case Begun(config=config, standing=standing):
+                return config.id, standing.active_config_id, standing.version
+        target = self._request.target if isinstance(self._request.target, UUID) else None
+        if isinstance(error, VersionConflict):
+            return target, error.active_config_id, error.version
+        return target, None, None
+
+
+@contextmanager
+def phase(name: str) -> Iterator[None]:
+    """Measure one part of a change."""
+    started = monotonic()
+    try:
+        yield
+    finally:
+        metrics.switch_phase_seconds.labels(name).observe(monotonic() - started)
