@@ -24,7 +24,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 def read(body: bytes) -> Any:
-    """The value *body* holds; or `Malformed`: no JSON, no UTF-8, too deep, too many values."""
+    """The value that *body* holds. `Malformed`: not JSON or UTF-8, nested too deeply, or too many values."""
     if len(body) > 2 * MAX_VALUES:
         _check_outline(body)
     try:
@@ -49,7 +49,7 @@ def object_in(body: bytes | str) -> dict[str, Any] | None:
 
 
 def raw(value: Any) -> msgspec.Raw:
-    """*value*, which `read` returned, as JSON again."""
+    """*value*, which `read` returned, written as JSON again."""
     return msgspec.Raw(_encode(value))
 
 

@@ -122,7 +122,7 @@ def decimal(value: Any) -> str | None:
 
 
 def moment(value: Any) -> datetime | None:
-    """Unix seconds or milliseconds, as a number or as text. None where it is none of them."""
+    """Unix seconds or milliseconds, as a number or as text. None for anything else."""
     if isinstance(value, bool):
         return None
     try:
@@ -150,7 +150,7 @@ def written(value: Any) -> str | None:
 
 
 def phone(value: Any) -> str | None:
-    """E.164 with the plus, from digits or from a number formatted for people. Anything else is no phone."""
+    """E.164 with the plus, from digits or from a number formatted for people. None for anything else."""
     return _phone(value) if isinstance(value, str) and len(value) <= _LONGEST_PHONE else None
 
 
@@ -181,7 +181,7 @@ def error_info(error: Object, class_: str | None = None) -> ErrorInfo:
 
 
 def present(**details: Any) -> Object:
-    """The *details* that are there."""
+    """*details* without those that are None or an empty list."""
     return {name: value for name, value in details.items() if value is not None and value != []}
 
 

@@ -40,7 +40,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Upload(msgspec.Struct, frozen=True, kw_only=True):
-    """What a file is that shall be given to a provider; its bytes stay with the driver."""
+    """A file to give to a provider. The driver keeps its bytes."""
 
     mime_type: str
     filename: str
@@ -195,7 +195,7 @@ class WhatsAppProvider(msgspec.Struct, frozen=True, kw_only=True, metaclass=_Pro
         return ()
 
     def proven(self, checks: Sequence[Check]) -> tuple[str, ...]:
-        """Which of `accounts` a connection test that passed, with these *checks*, has shown to be in these hands."""
+        """Those of `accounts` that a passed connection test has proven, by its *checks*, to be this one's."""
         return ()
 
     @property
@@ -218,7 +218,7 @@ class WhatsAppProvider(msgspec.Struct, frozen=True, kw_only=True, metaclass=_Pro
         """Every item of *hook* as an event, in order; raises nothing but `Malformed`."""
 
     def callback_url(self, webhook_url: str) -> str:
-        """*webhook_url* as the provider is to be given it: some take instructions, as for retries, within it."""
+        """*webhook_url* as it is set at the provider: some take instructions in it, as for retries."""
         return webhook_url
 
     def owns(self, event: Event) -> bool:
@@ -226,7 +226,7 @@ class WhatsAppProvider(msgspec.Struct, frozen=True, kw_only=True, metaclass=_Pro
         return True
 
     def account_of(self, event: Event) -> str | None:
-        """The account that *event* names, as it is called in `accounts`, whoever's it is. None: it names none for sure.
+        """The account that *event* names, as it is called in `accounts`, this one or another. None: it names none.
 
         Where it is one of `accounts`, this account owns the event. Needs no field but those of the app.
         """
@@ -279,11 +279,11 @@ class WhatsAppProvider(msgspec.Struct, frozen=True, kw_only=True, metaclass=_Pro
         raise Unsupported("this provider sends no read receipts", code="receipts")
 
     def stop_typing(self, chat: Recipient) -> Flow[None]:
-        """Show in *chat* no longer that an answer is being written. May be repeated freely."""
+        """Stop showing in *chat* that an answer is being written. May be repeated freely."""
         raise Unsupported("typing ends by itself here, with the answer or after a while", code="stop_typing")
 
     def upload(self, upload: Upload) -> Flow[str]:
-        """Give the provider a file to send later: its id there. May be repeated: a lost answer costs a stray file."""
+        """Give the provider a file to send later: returns its id. May be repeated: a lost answer costs a stray file."""
         raise Unsupported("this provider takes files only by their URL", code="uploads")
 
     def delete_media(self, media_id: str) -> Flow[None]:

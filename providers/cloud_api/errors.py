@@ -107,7 +107,7 @@ def call_error(response: Response, *, secrets: Secrets = ()) -> SendError:
 
 
 def answered(response: Response, *, secrets: Secrets = ()) -> Object:
-    """The answer to a call that may be repeated freely, or what it means that there is none."""
+    """The answer to a call that may be repeated freely; raises the error that it is, where it is one."""
     body = answer(response)
     if not 200 <= response.status < 300 or "error" in body:
         raise call_error(response, secrets=secrets)

@@ -144,7 +144,7 @@ class TwilioWhatsApp(WhatsAppProvider, frozen=True, kw_only=True):
 
     @property
     def accounts(self) -> tuple[str, ...]:
-        """A service that picks its sender is named by no webhook for sure, but it is one account all the same."""
+        """Webhooks need not name a service that picks its sender, but it is one account all the same."""
         return (f"{self.account_sid}/{self.phone_number or self.messaging_service_sid}",)
 
     def proven(self, checks: Sequence[Check]) -> tuple[str, ...]:

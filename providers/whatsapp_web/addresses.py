@@ -94,7 +94,7 @@ def chosen_id(correlation_id: str) -> str:
 
 
 def correlation_in(bare: str) -> str | None:
-    """The correlation id that `chosen_id` made *bare* of; None where somebody else made it, or of a digest.
+    """The correlation id that `chosen_id` made *bare* of; None where *bare* is somebody else's, or a digest.
 
     One in 70 million of others' ids of this length passes for one of ours.
     """

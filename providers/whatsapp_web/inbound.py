@@ -168,7 +168,7 @@ def _revoked(delivery: Delivery) -> Event:
 
 
 def _revoked_key(item: Object) -> str | None:
-    """Where old servers have it."""
+    """The id of the revoked message, where old servers have it."""
     message = mapping(mapping(item, "_data"), "message") or mapping(mapping(item, "_data"), "Message")
     return word(mapping(mapping(message, "protocolMessage"), "key"), "id")
 

@@ -129,7 +129,7 @@ class WhatsAppWeb(WhatsAppProvider, frozen=True, kw_only=True):
         return event.sender_id == self.session
 
     def account_of(self, event: Event) -> str | None:
-        """No webhook names its server: whoever has the key of this one may be it."""
+        """A webhook names no server: it counts as from this one, whose key signed it."""
         return self._account(event.sender_id) if event.sender_id else None
 
     def probe(self, callback_url: str) -> Request:

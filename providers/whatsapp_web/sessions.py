@@ -46,7 +46,7 @@ class SessionState(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def trouble(self) -> Trouble:
-        """Of a session that does not work."""
+        """What is wrong with a session that does not work."""
         return "not_paired" if self.pairing == "scan" else "session_lost"
 
 
