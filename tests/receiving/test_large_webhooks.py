@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from itertools import count
+from statistics import median
 from time import monotonic
 from typing import Any, cast
 from uuid import uuid4
@@ -294,16 +295,18 @@ async def test_a_quiet_organization_notices_no_flood(gateway: Gateway, connectio
             await asyncio.sleep(0.01)  # that it takes to make them is no part of the service's work
         return taken
 
-    floods = [asyncio.create_task(flood()) for _ in range(8)]
-    waits = []
-    for number in range(100):
+    async def taken_s() -> float:
         began = monotonic()
-        assert (await quiet.post_webhook(hook.text(f"quiet {number}"))).status == 200
-        waits.append(monotonic() - began)
+        assert (await quiet.post_webhook(hook.text("quiet"))).status == 200
+        return monotonic() - began
+
+    alone = [await taken_s() for _ in range(9)]
+    floods = [asyncio.create_task(flood()) for _ in range(8)]
+    waits = [await taken_s() for _ in range(100)]
     ended.set()
     assert sum(await asyncio.gather(*floods)) >= 8
     await connection.execute("delete from unread_webhooks where organization_id = $1", flooding.id)
-    assert sorted(waits)[50] < 0.25
+    assert median(waits) < 0.25 + 10 * median(alone)  # the machine may be busy with other things
 
 
 async def test_how_many_may_wait(gateway: Gateway, organization: Organization, idle: pytest.MonkeyPatch) -> None:
