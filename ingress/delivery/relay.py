@@ -108,24 +108,30 @@ class Relay:
         async with asyncio.TaskGroup() as group:
             closing = group.create_task(self._closing.wait())
             while not self._closing.is_set():
-                claimed = 0
+                has_claimed = False
                 try:
-                    for limit in self._places.limits():
-                        lease_id = uuid4()  # one a claim, so that an older claim of this process is fenced as well
-                        async with self._database.worker() as connection:
-                            await self._give_back(connection)
-                            claims = await deliveries.claim(connection, lease_id, self._turn, limit)
-                        claimed += len(claims)
-                        for claim in claims:
-                            self._begin(group, claim)
+                    has_claimed = await self._claim(group)
                 except StoreUnavailable:
                     logger.warning("the database is away; deliveries wait")
                 except Exception:  # the loop must live on, for everybody's deliveries
                     logger.exception("claiming deliveries failed")
-                if not claimed:
+                if not has_claimed:
                     await self._idle(closing)
                 elif len(self._active) >= places.CONCURRENCY:
                     await asyncio.wait(self._active, return_when=asyncio.FIRST_COMPLETED)
+
+    async def _claim(self, group: asyncio.TaskGroup) -> bool:
+        """Claim what there is room for, and begin to deliver it; whether there was anything."""
+        has_claimed = False
+        for limit in self._places.limits():
+            lease_id = uuid4()  # one a claim, so that an older claim of this process is fenced as well
+            async with self._database.worker() as connection:
+                await self._give_back(connection)
+                claims = await deliveries.claim(connection, lease_id, self._turn, limit)
+            for claim in claims:
+                has_claimed = True
+                self._begin(group, claim)
+        return has_claimed
 
     def _begin(self, group: asyncio.TaskGroup, claim: ClaimedConversation) -> None:
         self._turn = claim.organization_id

@@ -16,7 +16,7 @@ from providers import Webhook
 from .. import identifiers, log
 from ..accounts.config import Config
 from ..storage.database import INGEST, Database, StoreUnavailable, is_data_error
-from ..storage.group_commit import GroupCommit, Overloaded
+from ..storage.group_commit import GroupCommit, Overloaded, Reply
 from ..storage.statements import unread
 from ..storage.statements.inbound import WebhookRow
 from ..switching.manager import WhatsAppProviderManager
@@ -92,7 +92,7 @@ class LargeWebhooks:
         self._reader.cancel()
         await asyncio.wait({self._reader})
 
-    def enqueue(self, verified: VerifiedWebhook, reply: Callable[[StoredWebhook | Exception], None]) -> None:
+    def enqueue(self, verified: VerifiedWebhook, reply: Reply[StoredWebhook]) -> None:
         """Queue *verified* to be stored as it came. Raises `Overloaded`."""
         size_bytes = len(verified.hook.body)
         self._commit.enqueue(verified, reply, organization=verified.config.share, size_bytes=size_bytes)

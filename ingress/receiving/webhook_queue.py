@@ -1,7 +1,7 @@
 """Verified webhooks on their way into the database, read where they are written: a batch at a time."""
 
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
 from uuid import UUID
 
@@ -11,7 +11,7 @@ from providers import Malformed
 
 from .. import metrics
 from ..storage.database import INGEST, Database, StoreUnavailable
-from ..storage.group_commit import GroupCommit, RowRefused
+from ..storage.group_commit import GroupCommit, Reply, RowRefused
 from ..storage.statements.health import look_soon
 from ..storage.statements.inbound import Stored, WebhookRow, store
 from ..switching.manager import WhatsAppProviderManager
@@ -50,7 +50,7 @@ class WebhookQueue:
         await self._large.__aexit__(*reason)
         await self._commit.__aexit__(*reason)
 
-    def enqueue(self, verified: VerifiedWebhook, reply: Callable[[StoredWebhook | Exception], None]) -> None:
+    def enqueue(self, verified: VerifiedWebhook, reply: Reply[StoredWebhook]) -> None:
         """Queue *verified*, and call *reply* once with what became of it. Raises `Overloaded`."""
         size_bytes = len(verified.hook.body)
         if verified.refused:

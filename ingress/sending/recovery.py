@@ -159,17 +159,8 @@ class Recovery:
 
 def _deleted(organization_id: UUID, attempt: Attempt) -> Config:
     """What stands for the config of *attempt*, which was deleted since."""
-    return Config(
-        organization_id,
-        attempt.config_id,
-        attempt.provider,
-        name="",
-        state="error",
-        sender=None,
-        provider=MissingPlugin(),
-        callback_url="",
-        account_id=attempt.config_id,
-    )
+    config_id = attempt.config_id
+    return Config(organization_id, config_id, attempt.provider, "", "error", None, MissingPlugin(), "", config_id)
 
 
 _intent = msgspec.json.Decoder(SendIntent).decode

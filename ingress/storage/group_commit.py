@@ -22,6 +22,7 @@ logger = logging.getLogger("ingress.storage.group_commit")
 
 Row = TypeVar("Row")
 Result = TypeVar("Result")
+Reply = Callable[[Result | Exception], None]
 
 MAX_BATCH_ROWS = 128
 # With a flush under way a second one begins for no less: small batches cost more than a short wait.
@@ -64,7 +65,7 @@ class _Pending(msgspec.Struct, Generic[Row, Result], eq=False):
     share: _Share
     weight: int
     size_bytes: int
-    reply: Callable[[Result | Exception], None]
+    reply: "Reply[Result]"
     since: float
     answered: bool = False
 
@@ -163,12 +164,7 @@ class GroupCommit(Generic[Row, Result]):
         return future
 
     def enqueue(
-        self,
-        row: Row,
-        reply: Callable[[Result | Exception], None],
-        organization: object,
-        weight: int = 1,
-        size_bytes: int = 0,
+        self, row: Row, reply: "Reply[Result]", organization: object, weight: int = 1, size_bytes: int = 0
     ) -> None:
         """Call *reply* once, with *row*'s result when it is committed, or with what went wrong.
 
