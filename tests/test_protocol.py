@@ -405,6 +405,9 @@ async def test_no_refused_request_is_left_for_the_collector(organization: Organi
         for raw in (body, quiet):
             answer = await organization.call("POST", "/send", raw=raw, content_type="application/json")
             assert answer.status == 422
+        late = {"to": "+5511987654321", "body": "x", "expires_at": "2001-01-01T00:00:00Z"}
+        assert (await organization.call("POST", "/send", late)).status == 422
+        assert (await organization.call("POST", "/send", late, idempotency_key="late")).status == 422
         assert (await organization.gateway.call("GET", "/keys")).status == 401
         assert (await organization.call("GET", "/nope")).status == 404
         assert (await organization.call("POST", "/callback/replay", {"sequences": 1})).status == 422

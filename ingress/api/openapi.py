@@ -1,7 +1,7 @@
 """The API's own description (OpenAPI 3.1) and the envelope's JSON Schema, both made from the types that do the work."""
 
 import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -49,36 +49,38 @@ def document(routes: list[BaseRoute]) -> dict[str, Any]:
 
 
 def _operation(path: str, route: ApiRoute, named: Mapping[type, Any]) -> dict[str, Any]:
-    done: dict[str, Any] = {"description": "Done"}
-    if route.answers:
-        schemas = [named[kind] for kind in route.answers]
-        done["content"] = {"application/json": {"schema": schemas[0] if len(schemas) == 1 else {"oneOf": schemas}}}
-    elif route.file == "answer":
-        done["content"] = FILE
     problem = {"application/problem+json": {"schema": named[ProblemDetails]}}
     operation: dict[str, Any] = {
         "operationId": route.name,
         "summary": " ".join((inspect.getdoc(route.endpoint) or "").split()),
-        "parameters": [
-            {"name": part[1:-1], "in": "path", "required": True, "schema": {"type": "string"}}
-            for part in path.split("/")
-            if part.startswith("{")
-        ],
-        "responses": {"2XX": done, "default": {"description": "What went wrong", "content": problem}},
+        "parameters": list(_parameters(path, route)),
+        "responses": {
+            "2XX": {"description": "Done"} | _content(route.answers, named, is_file=route.file == "answer"),
+            "default": {"description": "What went wrong", "content": problem},
+        },
     }
-    for field in msgspec.structs.fields(route.query) if route.query else ():
-        schema = msgspec.json.schema(field.type)
-        operation["parameters"].append(
-            {"name": field.encode_name, "in": "query", "required": field.required, "schema": schema}
-        )
-    if route.body:
-        content = {"application/json": {"schema": named[route.body]}}
-        operation["requestBody"] = {"required": True, "content": content}
-    elif route.file == "body":
-        operation["requestBody"] = {"required": True, "content": FILE}
+    if body := _content([route.body] if route.body else [], named, is_file=route.file == "body"):
+        operation["requestBody"] = {"required": True, **body}
     if route.needs is None:
         operation["security"] = []
     return operation
+
+
+def _parameters(path: str, route: ApiRoute) -> Iterator[dict[str, Any]]:
+    for part in path.split("/"):
+        if part.startswith("{"):
+            yield {"name": part[1:-1], "in": "path", "required": True, "schema": {"type": "string"}}
+    for field in msgspec.structs.fields(route.query) if route.query else ():
+        schema = msgspec.json.schema(field.type)
+        yield {"name": field.encode_name, "in": "query", "required": field.required, "schema": schema}
+
+
+def _content(kinds: Sequence[type], named: Mapping[type, Any], *, is_file: bool) -> dict[str, Any]:
+    if is_file:
+        return {"content": FILE}
+    schemas = [named[kind] for kind in kinds]
+    schema = schemas[0] if len(schemas) == 1 else {"oneOf": schemas}
+    return {"content": {"application/json": {"schema": schema}}} if schemas else {}
 
 
 def walk(routes: list[BaseRoute], prefix: str = "") -> Iterator[tuple[str, str, ApiRoute]]:

@@ -98,18 +98,10 @@ async def list_organizations(request: ApiRequest[None, OrganizationsQuery]) -> O
 
 async def create_key(request: ApiRequest[NewKey]) -> KeyMade:
     """POST /keys: a new key, shown this once. Nobody can give a scope that is not theirs."""
-    organization_id = request.organization_id
+    organization_id, principal = request.organization_id, request.principal
     body = await request.decoded()
+    _check_grant(request, body)
     scopes: list[str] = sorted(set(body.scopes))
-    ends = request.principal.expires_at
-    if not set(scopes) <= request.principal.scopes & SCOPES:
-        raise _more_than_it_has(request, "A key cannot grant a scope that it lacks.")
-    if ends is not None and (body.expires_at is None or body.expires_at > ends):
-        detail = f"This key expires, so expires_at must be given, and be {timestamp(ends)} at the latest."
-        raise _more_than_it_has(request, detail)
-    if body.expires_at is not None and body.expires_at <= datetime.now(UTC):
-        raise invalid(("expires_at", "is in the past"))
-    vault = request.state["vault"]
     key_id, secret, key = new_api_key(KEY_ENVIRONMENT)
     async with request.connection() as connection:
         await organizations.lock(connection, organization_id)
@@ -120,16 +112,27 @@ async def create_key(request: ApiRequest[NewKey]) -> KeyMade:
             organization_id,
             key_id,
             name=body.name,
-            secret_hash=vault.key_hash(secret),
+            secret_hash=request.state["vault"].key_hash(secret),
             scopes=scopes,
             expires_at=body.expires_at,
-            made_by=None if request.principal.is_platform else request.principal.name,
+            made_by=None if principal.is_platform else principal.name,
         )
         if not made:  # revoked while it was still known here: what it makes now would outlive it
             raise request.refusal("unknown_key", unauthorized())
-        after = {"id": key_id, "scopes": scopes}
-        await note(connection, request, organization_id, "key_created", after)
+        await note(connection, request, organization_id, "key_created", {"id": key_id, "scopes": scopes})
     return KeyMade(key_id, key, body.name, scopes)
+
+
+def _check_grant(request: AnyRequest, new: NewKey) -> None:
+    """Raises `Problem` where the key that makes the request may not make *new*."""
+    ends = request.principal.expires_at
+    if not set(new.scopes) <= request.principal.scopes & SCOPES:
+        raise _more_than_it_has(request, "A key cannot grant a scope that it lacks.")
+    if ends is not None and (new.expires_at is None or new.expires_at > ends):
+        detail = f"This key expires, so expires_at must be given, and be {timestamp(ends)} at the latest."
+        raise _more_than_it_has(request, detail)
+    if new.expires_at is not None and new.expires_at <= datetime.now(UTC):
+        raise invalid(("expires_at", "is in the past"))
 
 
 async def list_keys(request: ApiRequest[None, KeysQuery]) -> Keys:

@@ -13,16 +13,14 @@ from providers import Check
 from ..accounts.config import (
     ChangeRefused,
     Config,
-    InUse,
     InvalidConfiguration,
     NotFound,
     ProviderUnreachable,
     SecretsNeeded,
     TestFailed,
-    WebhooksUnread,
 )
 from ..accounts.ownership import AccountInUse
-from ..switching.change import NoFormerConfig, NotReceiving, Switched, TooSlow, VersionConflict
+from ..switching.change import NotReceiving, Switched, TooSlow, VersionConflict
 from ..web.bodies import Shown
 from ..web.problems import Problem, not_found
 
@@ -113,40 +111,46 @@ def _kept(error: ChangeRefused) -> str:
 def refusal(error: ChangeRefused, *, can_force: bool = False) -> Problem:
     """What failed, what is in force and saved, and what to do."""
     kept = _kept(error)
-    more: dict[str, Any] = {"config_id": error.saved_as} if error.saved_as else {}
-    again = "Try again; with force it is not tested." if can_force else "Try again."
     match error:
-        case VersionConflict():
-            more |= {"version": error.version, "active_config_id": error.active_config_id}
-            return Problem(409, error.code, f"{_capitalised(kept)}. {error}", **more)
-        case NoFormerConfig() | InUse() | WebhooksUnread():
-            return Problem(409, error.code, str(error))
+        case SecretsNeeded():
+            return Problem(422, error.code, f"Nothing was changed: {error}.", errors=error.errors)
+        case InvalidConfiguration() if not isinstance(error, TestFailed):
+            return invalid_configuration(error)
         case TestFailed():
             detail = f"The connection test failed, so {kept}. {error}"
             return Problem(422, error.code, detail, checks=shown_checks(error.checks))
         case NotReceiving():
             detail = f"Messages from people would not arrive here, so {kept}: {error}"
-            return Problem(422, error.code, detail, checks=shown_checks(error.checks), **more)
-        case SecretsNeeded():
-            return Problem(422, error.code, f"Nothing was changed: {error}.", errors=error.errors)
+            return Problem(422, error.code, detail, checks=shown_checks(error.checks), **_saved(error))
+        case ProviderUnreachable() | TooSlow():
+            return _no_answer(error, kept, can_force)
+    return _conflict(error, kept)
+
+
+def _conflict(error: ChangeRefused, kept: str) -> Problem:
+    kept = kept[0].upper() + kept[1:]
+    match error:
+        case VersionConflict():
+            now = _saved(error) | {"version": error.version, "active_config_id": error.active_config_id}
+            return Problem(409, error.code, f"{kept}. {error}", **now)
         case AccountInUse():
-            return Problem(409, error.code, f"{_capitalised(kept)}. {error}", checks=shown_checks(error.checks), **more)
-        case InvalidConfiguration():
-            return invalid_configuration(error)
-        case ProviderUnreachable():
-            detail = f"The provider did not answer the connection test, so {kept}: {error}."
-            hint = again if error.timed_out else "Try again."
-            return Problem(504 if error.timed_out else 502, error.code, f"{detail} {hint}", **more)
-        case TooSlow():
-            detail = f"The provider is too slow, so {kept}: {error}."
-            return Problem(504, error.code, f"{detail} {again}", **more)
+            return Problem(409, error.code, f"{kept}. {error}", checks=shown_checks(error.checks), **_saved(error))
     return Problem(409, error.code, str(error))
+
+
+def _no_answer(error: ProviderUnreachable | TooSlow, kept: str, can_force: bool) -> Problem:
+    again = "Try again; with force it is not tested." if can_force else "Try again."
+    if isinstance(error, TooSlow):
+        return Problem(504, error.code, f"The provider is too slow, so {kept}: {error}. {again}", **_saved(error))
+    status, again = (504, again) if error.timed_out else (502, "Try again.")
+    detail = f"The provider did not answer the connection test, so {kept}: {error}. {again}"
+    return Problem(status, error.code, detail, **_saved(error))
+
+
+def _saved(error: ChangeRefused) -> dict[str, Any]:
+    return {"config_id": error.saved_as} if error.saved_as else {}
 
 
 def invalid_configuration(error: InvalidConfiguration) -> Problem:
     more: dict[str, Any] = {"checks": shown_checks(error.checks)} if error.checks else {}
     return Problem(400, InvalidConfiguration.code, str(error), errors=error.errors, **more)
-
-
-def _capitalised(text: str) -> str:
-    return text[0].upper() + text[1:]

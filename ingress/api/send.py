@@ -5,8 +5,9 @@ import hashlib
 import logging
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from time import monotonic
 from typing import Annotated, Any, Literal
 from uuid import UUID
@@ -19,6 +20,7 @@ from providers.content import Audio, Document, Id, Image, Line, OutboundContent,
 from providers.messages import Phone
 
 from .. import metrics, tracing
+from ..accounts.unusable import MissingPlugin
 from ..identifiers import parse_id
 from ..sending.message import SendIntent
 from ..sending.outbound import EXPIRES_AT_MOST_S, Duplicate, NoneReady, NotConfigured
@@ -100,36 +102,49 @@ async def send(request: ApiRequest[SendRequest]) -> Json[SendResult]:
 
 
 async def _sent(request: ApiRequest[SendRequest]) -> Json[SendResult]:
-    organization_id = request.organization_id
     key, wait_s = _idempotency_key(request), _wait_s(request)
     body = await request.decoded()
     intent = await _intent(request, body)
     fingerprint = hashlib.sha256(_canonical(body)).digest()
-    if (expired := _expiry_error(body)) is not None:
-        # A repetition comes later than its original: what was sent in time is answered, whatever the clock says now.
-        return await _repeated(request, key, fingerprint, expired)
+    # How to make a problem, and no problem: one that a variable of its own traceback holds is left for the collector.
+    otherwise: Callable[[], Problem]
+    if (wrong := _expiry_error(body)) is not None:
+        otherwise = partial(invalid, ("expires_at", wrong))
+    else:
+        try:
+            message_id, task = await _accepted(request, intent, key, fingerprint)
+        except Duplicate:
+            otherwise = partial(unavailable, "The send with this Idempotency-Key is being changed.")
+        except NoneReady as none_ready:
+            otherwise = partial(_none_ready, none_ready.wait_s, none_ready.unusable)
+        else:
+            state = await _awaited(request, request.organization_id, message_id, task, wait_s)
+            return _pending(message_id) if state is None else _answer(state)
+    # Nothing was accepted, but a send from before may have the key: its answer does not change with the time that has
+    # passed since, nor with how the providers are now.
+    return await _repeated(request, key, fingerprint, otherwise)
+
+
+async def _accepted(
+    request: AnyRequest, intent: SendIntent, key: str | None, fingerprint: bytes
+) -> "tuple[UUID, asyncio.Task[SendState]]":
+    """The message's id, and the task that ends with its state. Raises `Problem`, `Duplicate` or `NoneReady`."""
     traceparent = request.header.get(tracing.HEADER)
     try:
-        message_id, task = await request.state["outbound"].send(
-            organization_id,
+        accepted = await request.state["outbound"].send(
+            request.organization_id,
             intent,
             idempotency_key=key,
             request_hash=fingerprint,
             request_id=request.id,
             traceparent=traceparent if tracing.trace_of(traceparent) else None,
         )
-    except Duplicate:
-        changing = unavailable("The send with this Idempotency-Key is being changed.")
-        return await _repeated(request, key, fingerprint, changing)
     except NotConfigured:
         raise not_configured() from None
-    except NoneReady as none_ready:  # nothing was accepted, so the key is free; but a send from before may have it
-        return await _repeated(request, key, fingerprint, _none_ready(none_ready))
     except Overloaded:
         raise unavailable("Too many sends are waiting.") from None
     metrics.child(metrics.send_requests, "accepted").inc()
-    state = await _awaited(request, organization_id, message_id, task, wait_s)
-    return _pending(message_id) if state is None else _answer(state)
+    return accepted
 
 
 async def _intent(request: AnyRequest, body: SendRequest) -> SendIntent:
@@ -180,13 +195,13 @@ def _content(body: SendRequest) -> OutboundContent:
     return Document(url=url, mime_type=mime_type, caption=caption, filename=attachment.filename)
 
 
-def _expiry_error(body: SendRequest) -> Problem | None:
+def _expiry_error(body: SendRequest) -> str | None:
     if body.expires_at is not None:
         now = datetime.now(UTC)
         if body.expires_at <= now:
-            return invalid(("expires_at", "is in the past"))
+            return "is in the past"
         if body.expires_at > now + timedelta(seconds=EXPIRES_AT_MOST_S):
-            return invalid(("expires_at", "must be at most 24 hours ahead"))
+            return "must be at most 24 hours ahead"
     return None
 
 
@@ -220,12 +235,12 @@ async def _quoted(request: AnyRequest, reply_to: str | None) -> str | None:
     return quoted.provider_message_id
 
 
-def _none_ready(none_ready: NoneReady) -> Problem:
-    wait_s = math.ceil(none_ready.wait_s)
-    code, why = "providers_resting", f"Every provider of the organization failed lately and is skipped for {wait_s} s."
-    if none_ready.unusable is not None:
-        code, why = none_ready.unusable.code, none_ready.unusable.why
-    return Problem(503, code, f"{why} Nothing was sent.", headers={"retry-after": str(wait_s)})
+def _none_ready(wait_s: float, unusable: MissingPlugin | None) -> Problem:
+    after_s = math.ceil(wait_s)
+    code, why = "providers_resting", f"Every provider of the organization failed lately and is skipped for {after_s} s."
+    if unusable is not None:
+        code, why = unusable.code, unusable.why
+    return Problem(503, code, f"{why} Nothing was sent.", headers={"retry-after": str(after_s)})
 
 
 async def _awaited(
@@ -273,14 +288,16 @@ async def _settled(request: AnyRequest, organization_id: UUID, state: SendState,
     return state
 
 
-async def _repeated(request: AnyRequest, key: str | None, fingerprint: bytes, otherwise: Problem) -> Json[SendResult]:
+async def _repeated(
+    request: AnyRequest, key: str | None, fingerprint: bytes, otherwise: Callable[[], Problem]
+) -> Json[SendResult]:
     """The answer of the send that *key* names. Raises `Problem` where that was the answer, and *otherwise* for none."""
     if key is None:
-        raise otherwise
+        raise otherwise()
     async with request.connection() as connection:
         state = await sends.by_key(connection, request.organization_id, key)
     if state is None:
-        raise otherwise
+        raise otherwise()
     if state.request_hash != fingerprint:
         raise Problem(422, "idempotency_mismatch", "This Idempotency-Key was used with another body.")
     if state.state == "sending":
