@@ -44,6 +44,8 @@ def unprintable(value: Any, path: str = "") -> Iterator[str]:
 # Of one answer; whoever has more wrong starts anew anyway.
 MAX_WRONG = 20
 _MAX_NAME = 64
+# Of a list: no type of ours allows more, and each is some microseconds.
+MAX_ITEMS = 1_000
 
 Wrong = Iterable[tuple[str, str]]
 
@@ -88,7 +90,7 @@ def _wrong_within(value: object, kind: Any, path: str, strict: bool) -> Wrong:
             yield from _wrong_in_dict(value, names, parts, path, strict)
     elif isinstance(value, list):
         for [parts] in (get_args(each) for each in kinds if get_origin(each) is list):
-            for place, part in enumerate(value):
+            for place, part in enumerate(value[:MAX_ITEMS]):
                 yield from _wrong(part, parts, f"{path}[{place}]", strict)
 
 
