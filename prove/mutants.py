@@ -123,7 +123,7 @@ MUTANTS = (
         "ingress/storage/statements/sends.py",
         "o.event_type is not null and l.state <> 'done'",
         "o.event_type is not null",
-        ("tests/sending/test_unconfirmed.py::test_an_outcome_that_is_stored_again_is_told_once",),
+        ("tests/sending/test_unconfirmed.py::test_an_outcome_that_is_stored_again_is_one_event",),
     ),
     Mutant(
         "the horizon out of deliveries",

@@ -188,9 +188,12 @@ class Outbound:
                 return first
             if claimed.current:
                 raise Duplicate
-            # The version only goes up, and the fresh one is the database's own: this ends.
-            metrics.fence_rejections.labels("claim").inc()
-            dispatch.route = await self._manager.routes.route(dispatch.organization_id, fresh=True, source="fence")
+            await self._follow_version(dispatch, "claim")
+
+    async def _follow_version(self, dispatch: Dispatch, what: str) -> None:
+        """Send as the database has it. The version only goes up: who repeats *what* because of it comes to an end."""
+        metrics.fence_rejections.labels(what).inc()
+        dispatch.route = await self._manager.routes.route(dispatch.organization_id, fresh=True, source="fence")
 
     def _hold(self, dispatch: Dispatch, size_bytes: int) -> None:
         """Count the memory of a large request until its send ends. Raises `Overloaded`."""
@@ -269,10 +272,7 @@ class Outbound:
                 except AlreadyTaken:
                     return await self._outcomes.accepted(dispatch, config, None)
                 except VersionMoved:
-                    metrics.fence_rejections.labels("attempt").inc()
-                    dispatch.route = await self._manager.routes.route(
-                        dispatch.organization_id, fresh=True, source="fence"
-                    )
+                    await self._follow_version(dispatch, "attempt")
                     last = None
                 except SendError as failed:
                     error = failed

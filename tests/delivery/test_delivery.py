@@ -189,8 +189,8 @@ async def test_twenty_conversations_of_ten_events_in_order(customer: Organizatio
     assert crm.missing([event["id"] for event in await customer.events(kind="message.received")]) == []
     for number in range(20):
         phone = f"+55119{number:08}"
-        told = [body for body in bodies(list(crm.received.values())) if body.startswith(phone)]
-        assert told == [f"{phone}:{place}" for place in range(10)]
+        shown = [body for body in bodies(list(crm.received.values())) if body.startswith(phone)]
+        assert shown == [f"{phone}:{place}" for place in range(10)]
 
 
 async def test_a_failing_event_holds_up_its_own_conversation_only(customer: Organization, crm: Crm) -> None:
@@ -236,20 +236,20 @@ async def test_only_2xx_is_taken_for_an_answer(customer: Organization, crm: Crm,
     assert [attempt.event_id for attempt in crm.attempts] == [event_id] * 4
     assert len({attempt.digest for attempt in crm.attempts}) == 1
     crm.assert_sound()
-    assert await eventually(lambda: health(customer), lambda told: told["state"] == "healthy")
+    assert await eventually(lambda: health(customer), lambda shown: shown["state"] == "healthy")
 
 
 async def test_a_refused_connection_is_tried_again(customer: Organization, crm: Crm) -> None:
     await crm.refuse()
     event_id = await text(customer)
-    failing = await eventually(lambda: health(customer), lambda told: told["consecutive_failures"] >= 6)
+    failing = await eventually(lambda: health(customer), lambda shown: shown["consecutive_failures"] >= 6)
     assert failing["state"] == "failing"
     assert failing["failing_since"]
     assert failing["paused_until"]  # the endpoint as a whole
     await crm.resume()
     await crm.wait_received(1)
     assert list(crm.received) == [event_id]
-    healthy = await eventually(lambda: health(customer), lambda told: told["state"] == "healthy")
+    healthy = await eventually(lambda: health(customer), lambda shown: shown["state"] == "healthy")
     assert (healthy["consecutive_failures"], healthy["failing_since"], healthy["paused_until"]) == (0, None, None)
 
 
@@ -361,7 +361,7 @@ async def test_an_event_that_alone_is_refused_is_parked_and_the_next_says_so(cus
     ]
     assert gaps == [None] * (1 + parked["attempts"]) + ["true", None]
     # The event was at fault, not the endpoint.
-    await eventually(lambda: health(customer), lambda told: (told["state"], told["last_error"]) == ("healthy", None))
+    await eventually(lambda: health(customer), lambda shown: (shown["state"], shown["last_error"]) == ("healthy", None))
 
     assert (await customer.call("POST", "/callback/replay", {})).json == {"replayed": 1}
     await crm.wait_for(lambda: bodies(crm.of(conversation))[-1] == "1")
@@ -389,7 +389,7 @@ async def test_a_crm_that_refuses_everything_loses_nothing(customer: Organizatio
     crm.set_default(CrmStatus(status=status), endpoint=ENDPOINT)
     for number in range(3):
         await text(customer, str(number), f"+551190000000{number}")
-    failing = await eventually(lambda: health(customer), lambda told: told["consecutive_failures"] > 30)
+    failing = await eventually(lambda: health(customer), lambda shown: shown["consecutive_failures"] > 30)
     assert (failing["state"], failing["last_error"]) == ("failing", f"HTTP {status}")
     assert failing["paused_until"]
     assert await parked_of(customer) == []
@@ -452,11 +452,11 @@ async def test_nobody_sees_or_replays_what_another_organization_parked(
 
 
 async def test_410_disables_the_callback(customer: Organization, crm: Crm) -> None:
-    """It is told as an event; nothing more is posted until the callback is set again, then nothing is missing."""
+    """It is an event; nothing more is posted until the callback is set again, then nothing is missing."""
     crm.script(CrmStatus(status=410), endpoint=ENDPOINT)
     first = await text(customer, "0")
-    told = await eventually(lambda: health(customer), lambda told: told["state"] == "disabled")
-    assert told["disabled_reason"] == "HTTP 410"
+    shown = await eventually(lambda: health(customer), lambda shown: shown["state"] == "disabled")
+    assert shown["disabled_reason"] == "HTTP 410"
     [news] = await eventually(lambda: customer.events(kind="account.updated"))
     assert news["data"]["account"] == {"kind": "callback_disabled", "details": {"reason": "HTTP 410"}}
     await text(customer, "1")
@@ -473,8 +473,8 @@ async def test_days_of_failure_disable_the_callback(
     monkeypatch.setattr(relay, "DISABLE_AFTER", timedelta(seconds=0.1))
     crm.set_default(CrmStatus(status=500), endpoint=ENDPOINT)
     await text(customer)
-    told = await eventually(lambda: health(customer), lambda told: told["state"] == "disabled")
-    assert told["disabled_reason"] == "failing for days"
+    shown = await eventually(lambda: health(customer), lambda shown: shown["state"] == "disabled")
+    assert shown["disabled_reason"] == "failing for days"
     assert len(await eventually(lambda: customer.events(kind="account.updated"))) == 1
 
 
@@ -531,17 +531,17 @@ async def test_a_deleted_callback_gets_nothing(customer: Organization, crm: Crm)
 
 async def test_a_test_event(customer: Organization, crm: Crm) -> None:
     """POST /callback/test says how it went; it is signed like any other and is no event."""
-    told = (await customer.call("POST", "/callback/test")).json
-    assert (told["delivered"], told["outcome"], told["error"]) == (True, "ok", None)
+    shown = (await customer.call("POST", "/callback/test")).json
+    assert (shown["delivered"], shown["outcome"], shown["error"]) == (True, "ok", None)
     [attempt] = crm.attempts
-    assert (attempt.verified, attempt.event_id, attempt.type) == (True, told["id"], "callback.test")
+    assert (attempt.verified, attempt.event_id, attempt.type) == (True, shown["id"], "callback.test")
     crm.script(CrmStatus(status=500), CrmStatus(status=404), endpoint=ENDPOINT)
     for outcome, error in (("5xx", "HTTP 500"), ("4xx", "HTTP 404")):
-        told = (await customer.call("POST", "/callback/test")).json
-        assert (told["delivered"], told["outcome"], told["error"]) == (False, outcome, error)
+        shown = (await customer.call("POST", "/callback/test")).json
+        assert (shown["delivered"], shown["outcome"], shown["error"]) == (False, outcome, error)
     await crm.refuse()
-    told = (await customer.call("POST", "/callback/test")).json
-    assert (told["delivered"], told["outcome"]) == (False, "connection")
+    shown = (await customer.call("POST", "/callback/test")).json
+    assert (shown["delivered"], shown["outcome"]) == (False, "connection")
     assert (await health(customer))["state"] == "healthy"
     assert await customer.events(kind="callback.test") == []
 

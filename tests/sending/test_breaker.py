@@ -198,7 +198,7 @@ def test_rests_get_longer_up_to_two_minutes_and_start_anew() -> None:
     assert breaker.wait_s <= 12
 
 
-def test_what_nobody_calls_any_more_is_not_said_to_be_open(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_nobody_calls_any_more_is_not_shown_as_open(monkeypatch: pytest.MonkeyPatch) -> None:
     """After a switch away from a dead provider: half open once it has rested, and forgotten with the account."""
     monkeypatch.setattr(breaker_module, "OPEN_S", 0.0)
     monkeypatch.setitem(metrics.VALUES, "provider", {"left"})

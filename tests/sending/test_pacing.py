@@ -291,7 +291,7 @@ def paced(monkeypatch: pytest.MonkeyPatch, of: Pacing) -> None:
 async def test_sends_of_a_paced_account_go_out_in_turns(
     organization: Organization, gateway: Gateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Five at once: each is accepted, the provider is called a distance apart, and waiting is told as it is."""
+    """Five at once: each is accepted, the provider is called a distance apart, and waiting is reported as it is."""
     paced(monkeypatch, BRISK)
     answers = await asyncio.gather(*(organization.send() for _ in range(5)))
     assert [answer.status for answer in answers] == [200] * 5
@@ -344,7 +344,7 @@ async def test_a_person_who_got_too_many_gets_none_from_another_number(
 async def test_waiting_for_a_turn_costs_no_retry(
     organization: Organization, gateway: Gateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A refusal after the wait is one: it is told by its class."""
+    """A refusal after the wait is one: it is reported by its class."""
     paced(monkeypatch, BRISK)
     assert (await organization.send()).status == 200
     await gateway.meta.script(organization.numbers[0], ErrorCode(code=131026))

@@ -92,8 +92,8 @@ async def test_a_policy_is_shown_kept_and_audited(pair: Organization) -> None:
         "return_to_primary": True,
         "auto_rollback": False,
     }
-    told = await set_policy(pair, **wanted)
-    assert (told.status, told.json["policy"], told.json["version"]) == (200, wanted, before["version"] + 1)
+    result = await set_policy(pair, **wanted)
+    assert (result.status, result.json["policy"], result.json["version"]) == (200, wanted, before["version"] + 1)
     await pair.fall_back_to(pair.configs[1]["config_id"])
     assert (await pair.call("GET", FALLBACK)).json["policy"] == wanted
     second, first, *_ = (await pair.call("GET", "/integrations/whatsapp/audit")).json["entries"]
@@ -146,7 +146,7 @@ async def test_what_a_policy_makes_of_an_error(
 
 
 async def test_a_broken_account_may_be_no_reason_to_move(pair: Organization, gateway: Gateway) -> None:
-    """Neither when it is told, nor for the sends that come while its breaker is open."""
+    """Neither when it is found, nor for the sends that come while its breaker is open."""
     await set_policy(pair, on_error={"AccountBroken": "stop"})
     await gateway.meta.script(pair.numbers[0], ErrorCode(code=190))
     assert (await pair.send()).status == 502
@@ -192,10 +192,10 @@ async def test_a_fallback_is_told_everywhere(pair: Organization, gateway: Gatewa
     counted = 'whatsapp_ingress_fallback_total{provider="meta_business",reason="AccountBroken"}'
     before = await metric(gateway, counted)
     await gateway.meta.script(pair.numbers[0], ErrorCode(code=190))
-    told = (await pair.send(idempotency_key="loud")).json
-    assert (told["fallback_from"], told["fallback_reason"]) == (pair.configs[0]["config_id"], "AccountBroken")
-    assert (await pair.send(idempotency_key="loud")).json == told
-    assert (await pair.message(told["id"]))["fallback_reason"] == "AccountBroken"
+    result = (await pair.send(idempotency_key="loud")).json
+    assert (result["fallback_from"], result["fallback_reason"]) == (pair.configs[0]["config_id"], "AccountBroken")
+    assert (await pair.send(idempotency_key="loud")).json == result
+    assert (await pair.message(result["id"]))["fallback_reason"] == "AccountBroken"
     reasons = {
         event["data"]["message"].get("fallback_reason")
         for event in await pair.events(kind="message.status")
@@ -215,10 +215,10 @@ async def test_a_dead_provider_is_left_alone(pair: Organization, gateway: Gatewa
         assert (await pair.send()).status == 200
     opened = await metric(gateway, 'whatsapp_ingress_breakers{provider="meta_business",state="open"}')
     assert opened >= 1
-    told = (await pair.send(idempotency_key="skipped")).json
-    assert (told["attempts"], told["fallback_reason"]) == (1, "breaker_open")
-    assert told["fallback_from"] == pair.configs[0]["config_id"]
-    [attempt] = (await pair.message(told["id"]))["attempts"]
+    result = (await pair.send(idempotency_key="skipped")).json
+    assert (result["attempts"], result["fallback_reason"]) == (1, "breaker_open")
+    assert result["fallback_from"] == pair.configs[0]["config_id"]
+    [attempt] = (await pair.message(result["id"]))["attempts"]
     assert (attempt["config_id"], attempt["class"]) == (pair.configs[1]["config_id"], "ok")
     counted = 'whatsapp_ingress_fallback_total{provider="meta_business",reason="breaker_open"}'
     assert await metric(gateway, counted) >= 1
@@ -247,7 +247,7 @@ async def test_a_provider_that_comes_back_is_used_again(
 async def test_when_all_rest_nothing_is_called_and_nothing_accepted(
     organization: Organization, gateway: Gateway
 ) -> None:
-    """503 with the time to come back; the key is free for then, and a send from before is told as it was."""
+    """503 with the time to come back; the key is free for then, and a send from before is answered as it was."""
     taken = await organization.send(idempotency_key="before")
     await gateway.meta.set_default(organization.numbers[0], DOWN)
     for _ in range(5):
@@ -289,17 +289,17 @@ async def test_a_broken_account_is_left_alone_by_every_process(
     assert (await pair.send()).json["fallback_reason"] == "AccountBroken"
     known = calls(pair)
 
-    async def told() -> Any:
+    async def result() -> Any:
         return (await there.send()).json["fallback_reason"]
 
-    await eventually(told, lambda reason: reason == "breaker_open")
+    await eventually(result, lambda reason: reason == "breaker_open")
     assert calls(pair) - known <= 3  # what was sent before the news came
 
 
 async def test_the_first_send_that_gets_through_ends_it_for_all(
     pair: Organization, gateway: Gateway, other: Gateway, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Repaired at the provider: found out by a probe, and told."""
+    """Repaired at the provider: found out by a probe, and passed on."""
     monkeypatch.setattr(breaker, "OPEN_S", 0.1)
     there = at(other, pair)
     await gateway.meta.script(pair.numbers[0], ErrorCode(code=190))

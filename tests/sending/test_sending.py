@@ -50,33 +50,33 @@ async def test_a_send_goes_out_through_the_active_provider(organization: Organiz
         {"to": "+5511987654321", "content": {"type": "text", "body": "Olá"}, "lead_id": "L1"}
     )
     assert answer.status == 200
-    told = answer.json
-    assert told["provider"] == "meta_business"
-    assert (told["status"], told["attempts"], told["fallback_from"], told["cost"]) == ("sent", 1, None, None)
-    accepted = gateway.meta.by_wamid(told["provider_message_id"])
+    result = answer.json
+    assert result["provider"] == "meta_business"
+    assert (result["status"], result["attempts"], result["fallback_from"], result["cost"]) == ("sent", 1, None, None)
+    accepted = gateway.meta.by_wamid(result["provider_message_id"])
     assert accepted is not None
     assert accepted.body["text"] == {"body": "Olá"}
-    assert accepted.tracker == f"gw1:{told['id'].replace('-', '')}:1"
+    assert accepted.tracker == f"gw1:{result['id'].replace('-', '')}:1"
 
 
 async def test_statuses_follow(organization: Organization) -> None:
     """The provider's statuses raise the message's, and are events that name our message."""
-    told = (await organization.send()).json
-    message = await organization.settled(told["id"], "read")
+    result = (await organization.send()).json
+    message = await organization.settled(result["id"], "read")
     assert message["attempts"][0]["class"] == "ok"
     statuses = [
         event["data"]["status"]["value"]
         for event in await organization.events(kind="message.status")
-        if event["data"]["message"]["id"] == told["id"]
+        if event["data"]["message"]["id"] == result["id"]
     ]
     assert {"sent", "delivered", "read"} <= set(statuses)
 
 
 async def test_statuses_that_come_before_our_own_answer_is_stored(organization: Organization, gateway: Gateway) -> None:
     gateway.meta.set_statuses(organization.numbers[0], StatusPolicy(before_answer=True, duplicates=2, reorder=True))
-    told = (await organization.send()).json
-    assert told["status"] == "sent"
-    assert (await organization.message(told["id"]))["status"] == "read"
+    result = (await organization.send()).json
+    assert result["status"] == "sent"
+    assert (await organization.message(result["id"]))["status"] == "read"
 
 
 @pytest.mark.parametrize("order", list(itertools.permutations(["sent", "delivered", "read", "failed"])), ids="-".join)
@@ -86,12 +86,12 @@ async def test_statuses_merge_by_rank_in_any_order(
     """24 orders, one final state; and again without our correlation id, by the provider's message id alone."""
     gateway.meta.set_statuses(organization.numbers[0], NO_STATUSES)
     for tracked in (True, False):
-        told = (await organization.send()).json
-        accepted = gateway.meta.by_wamid(told["provider_message_id"])
+        result = (await organization.send()).json
+        accepted = gateway.meta.by_wamid(result["provider_message_id"])
         assert accepted is not None
         for status in order:
             await organization.deliver(_status_body(organization, accepted, status, tracked))
-        message = await organization.message(told["id"])
+        message = await organization.message(result["id"])
         assert message["status"] == "read"
         assert message["error"] is None
 
@@ -105,11 +105,11 @@ def _status_body(organization: Organization, accepted: Any, status: str, tracked
     return envelope((organization.numbers[0], {"statuses": [item]}))
 
 
-async def test_a_failure_after_acceptance_is_told(organization: Organization, gateway: Gateway) -> None:
+async def test_a_failure_after_acceptance_is_reported(organization: Organization, gateway: Gateway) -> None:
     policy = StatusPolicy(statuses=("failed",), failed_code=131026)
     gateway.meta.set_statuses(organization.numbers[0], policy)
-    told = (await organization.send()).json
-    message = await organization.settled(told["id"], "failed")
+    result = (await organization.send()).json
+    message = await organization.settled(result["id"], "failed")
     assert (message["error"]["class"], message["error"]["code"]) == ("Rejected", "131026")
 
 
@@ -156,13 +156,13 @@ async def test_fallback_when_the_active_provider_is_down(pair: Organization, gat
     await gateway.meta.set_default(pair.numbers[0], Refuse())
     answer = await pair.send()
     assert answer.status == 200
-    told = answer.json
-    assert told["fallback_from"] == pair.configs[0]["config_id"]
-    assert told["config_id"] == pair.configs[1]["config_id"]
-    accepted = gateway.meta.by_wamid(told["provider_message_id"])
+    result = answer.json
+    assert result["fallback_from"] == pair.configs[0]["config_id"]
+    assert result["config_id"] == pair.configs[1]["config_id"]
+    accepted = gateway.meta.by_wamid(result["provider_message_id"])
     assert accepted is not None
     assert accepted.phone_number_id == pair.numbers[1].phone_number_id
-    classes = [attempt["class"] for attempt in (await pair.message(told["id"]))["attempts"]]
+    classes = [attempt["class"] for attempt in (await pair.message(result["id"]))["attempts"]]
     assert classes == ["Unavailable", "Unavailable", "ok"]
     [event] = [
         event
@@ -202,10 +202,10 @@ async def test_the_lines_of_a_send_name_its_request(
 
     monkeypatch.setattr(Caller, "_exchange", seen)
     answer = await pair.send(**headers)
-    told = [line for line in lines if str(line.get("message")) == answer.json["id"]]
-    assert [line["event"] for line in told] == ["send_attempt", "send_fallback", "send_attempt"]
-    assert {line["request"] for line in told} == {answer.headers["x-request-id"]}
-    assert {line["trace_id"] for line in told} == {trace}
+    result = [line for line in lines if str(line.get("message")) == answer.json["id"]]
+    assert [line["event"] for line in result] == ["send_attempt", "send_fallback", "send_attempt"]
+    assert {line["request"] for line in result} == {answer.headers["x-request-id"]}
+    assert {line["trace_id"] for line in result} == {trace}
     assert called == [headers["traceparent"] if trace else None] * 2
 
 
@@ -263,7 +263,7 @@ async def test_an_organization_without_a_provider(gateway: Gateway) -> None:
     ids=["reset", "half-answer", "bare-5xx", "empty"],
 )
 async def test_an_uncertain_send_is_settled_by_its_status(pair: Organization, gateway: Gateway, fault: Any) -> None:
-    """The answer was lost, the message was not: nothing is repeated, and the status tells."""
+    """The answer was lost, the message was not: nothing is repeated, and the status settles it."""
     await gateway.meta.script(pair.numbers[0], fault)
     answer = await pair.send()
     assert (answer.status, answer.json["status"]) == (200, "sent")
@@ -290,11 +290,11 @@ async def test_an_uncertain_send_that_nothing_settles(pair: Organization, gatewa
 async def test_who_accepts_duplicates_may_ask_for_them(pair: Organization, gateway: Gateway) -> None:
     """A one-time password rather twice than never: `on_uncertain` retries here, or goes on to the fallback."""
     await gateway.meta.script(pair.numbers[0], ResetBeforeAccept())
-    told = (await pair.send({"to": "+5511987654321", "body": "1234", "on_uncertain": "retry"})).json
-    assert (told["attempts"], told["config_id"]) == (2, pair.configs[0]["config_id"])
+    result = (await pair.send({"to": "+5511987654321", "body": "1234", "on_uncertain": "retry"})).json
+    assert (result["attempts"], result["config_id"]) == (2, pair.configs[0]["config_id"])
     await gateway.meta.script(pair.numbers[0], ResetBeforeAccept())
-    told = (await pair.send({"to": "+5511987654321", "body": "1234", "on_uncertain": "fallback"})).json
-    assert (told["attempts"], told["config_id"]) == (2, pair.configs[1]["config_id"])
+    result = (await pair.send({"to": "+5511987654321", "body": "1234", "on_uncertain": "fallback"})).json
+    assert (result["attempts"], result["config_id"]) == (2, pair.configs[1]["config_id"])
 
 
 async def test_a_slow_provider_is_waited_for(organization: Organization, gateway: Gateway) -> None:
@@ -450,14 +450,14 @@ async def test_an_attachment_is_a_medium_with_the_body_as_caption(organization: 
 async def test_a_reply_quotes_by_our_id_or_the_providers(organization: Organization, gateway: Gateway) -> None:
     first = (await organization.send()).json
     for reply_to in (first["id"], first["provider_message_id"]):
-        told = (await organization.send({"to": "+5511987654321", "body": "re", "reply_to": reply_to})).json
-        accepted = gateway.meta.by_wamid(told["provider_message_id"])
+        result = (await organization.send({"to": "+5511987654321", "body": "re", "reply_to": reply_to})).json
+        accepted = gateway.meta.by_wamid(result["provider_message_id"])
         assert accepted is not None
         assert accepted.body["context"] == {"message_id": first["provider_message_id"]}
 
 
 async def test_nothing_is_sent_after_it_expired(pair: Organization, gateway: Gateway) -> None:
-    """Both providers hang past the message's end: at most one call began, and the end is told."""
+    """Both providers hang past the message's end: at most one call began, and the end is reported."""
     await gateway.meta.set_default(pair.numbers[0], Throttle429(retry_after=1))
     await gateway.meta.set_default(pair.numbers[1], Throttle429(retry_after=1))
     expires_at = (datetime.now(UTC) + timedelta(seconds=0.4)).isoformat()
@@ -492,7 +492,7 @@ async def test_history_by_conversation(organization: Organization) -> None:
 
 
 async def test_a_repetition_after_the_end_gets_the_stored_answer(organization: Organization) -> None:
-    """What was sent in time is told, whatever the clock says when it is asked again."""
+    """What was sent in time is answered as it was, whatever the clock shows when it is asked again."""
     ends = datetime.now(UTC) + timedelta(seconds=0.3)
     body = {"to": "+5511987654321", "body": "x", "expires_at": ends.isoformat()}
     first = await organization.send(body, idempotency_key="in-time")
@@ -578,12 +578,12 @@ async def test_a_medium_by_its_id_does_not_fall_back(pair: Organization, gateway
 
 async def test_an_event_after_a_fallback_is_of_the_number_that_sent(pair: Organization, gateway: Gateway) -> None:
     await gateway.meta.script(pair.numbers[0], ErrorCode(code=190))
-    told = (await pair.send()).json
-    await pair.settled(told["id"], "read")
+    result = (await pair.send()).json
+    await pair.settled(result["id"], "read")
     conversations = {
         (event["data"]["conversation"]["id"], event["data"]["conversation"]["sender"])
         for event in await pair.events(kind="message.status")
-        if event["data"]["message"]["id"] == told["id"]
+        if event["data"]["message"]["id"] == result["id"]
     }
     assert {sender for _, sender in conversations} == {pair.numbers[1].display_phone_number}
     assert len(conversations) == 1
@@ -609,24 +609,24 @@ async def test_a_provider_that_can_be_asked_settles_a_lost_answer(
     monkeypatch.setattr(lost_answers, "ASK_AFTER_S", (0.01, 0.01))
     gateway.meta.set_statuses(pair.numbers[0], NO_STATUSES)
     await gateway.meta.script(pair.numbers[0], ResetAfterAccept())
-    told = await pair.send()
-    assert told.status == 200
-    message = await pair.message(told.json["id"])
+    result = await pair.send()
+    assert result.status == 200
+    message = await pair.message(result.json["id"])
     assert (message["state"], message["status"], message["attempts"][0]["class"]) == ("done", "sent", "ok")
     assert message["provider_message_id"] == message["attempts"][0]["provider_message_id"]
-    assert len(gateway.meta.by_message_id(told.json["id"].replace("-", ""))) == 1
+    assert len(gateway.meta.by_message_id(result.json["id"].replace("-", ""))) == 1
 
 
 async def test_a_provider_that_never_took_it_leaves_it_uncertain(
     pair: Organization, gateway: Gateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What is not found may still be on its way: nothing is repeated, nothing is said."""
+    """What is not found may still be on its way: nothing is repeated, nothing is reported."""
     monkeypatch.setattr(MetaBusiness, "find_message", _finds(gateway))
     monkeypatch.setattr(lost_answers, "ASK_AFTER_S", (0.01, 0.01))
     await gateway.meta.script(pair.numbers[0], ResetBeforeAccept())
-    told = await pair.send(prefer="wait=1")
-    assert (told.status, told.json["code"]) == (504, "uncertain")
-    assert gateway.meta.by_message_id(told.json["id"].replace("-", "")) == []
+    result = await pair.send(prefer="wait=1")
+    assert (result.status, result.json["code"]) == (504, "uncertain")
+    assert gateway.meta.by_message_id(result.json["id"].replace("-", "")) == []
 
 
 async def test_a_plug_in_that_breaks_when_asked_changes_nothing(
@@ -646,13 +646,13 @@ async def test_a_message_is_told_where_its_statuses_go(
     organization: Organization, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """For providers that want it with each message: the config's own webhook, as configure answered it."""
-    told: list[str | None] = []
+    result: list[str | None] = []
     send_message = MetaBusiness.send_message
 
     def noted(self: MetaBusiness, message: MessageData) -> Flow[MessageResult]:
-        told.append(message.callback_url)
+        result.append(message.callback_url)
         return send_message(self, message)
 
     monkeypatch.setattr(MetaBusiness, "send_message", noted)
     await organization.send()
-    assert told == [organization.configs[0]["webhook_url"]]
+    assert result == [organization.configs[0]["webhook_url"]]

@@ -79,7 +79,7 @@ async def line(servers: EmbeddedServers, settings: Settings, meta: MetaSimulator
     [(None, 200, "sent"), (ErrorCode(code=131026), 422, "failed")],
     ids=["accepted", "refused"],
 )
-async def test_an_outcome_that_is_stored_again_is_told_once(
+async def test_an_outcome_that_is_stored_again_is_one_event(
     line: Line, meta: MetaSimulator, fault: Any, status: int, value: str
 ) -> None:
     organization = line.organization
@@ -88,8 +88,8 @@ async def test_an_outcome_that_is_stored_again_is_told_once(
     assert answer.status == status
     message = await organization.message(answer.json["id"])
     assert (message["state"], message["status"], len(message["attempts"])) == ("done", value, 1)
-    told = [event["data"]["status"]["value"] for event in await organization.events(kind="message.status")]
-    assert told == [value]
+    result = [event["data"]["status"]["value"] for event in await organization.events(kind="message.status")]
+    assert result == [value]
 
 
 async def test_an_outcome_is_stored_again_by_who_lost_its_lease(line: Line, meta: MetaSimulator) -> None:

@@ -47,7 +47,7 @@ class Connection:
 
 
 class Store:
-    """A database that keeps what is written, and a write function that waits, refuses or breaks as told."""
+    """A database that keeps what is written, and a write function that waits, refuses or breaks as it should."""
 
     def __init__(self) -> None:
         self.connections: list[Connection] = []
@@ -398,10 +398,10 @@ async def test_what_was_too_much_for_one_write_goes_first_in_the_next(stored: St
     futures: list[asyncio.Future[str]] = []
 
     async def two(connection: Any, rows: Sequence[Any]) -> list[str]:
-        told = await stored.write(connection, rows[:2])
+        written = await stored.write(connection, rows[:2])
         if rows[0] == "flood 0":
             futures.append(commit.submit("quiet", organization="quiet"))
-        return told
+        return written
 
     async with GroupCommit[Any, str]("ingest", stored, INGEST, two) as commit:  # type: ignore[arg-type]
         await held(stored, commit)
@@ -541,7 +541,7 @@ async def test_one_percent_of_poisoned_rows_through_the_real_store(settings: Set
             Database(settings.database_url) as database,
             GroupCommit[WebhookRow, Stored]("ingest", database, INGEST, store) as commit,
         ):
-            told: dict[int, UUID] = {}
+            written: dict[int, UUID] = {}
             for wave in (rows[:450], rows[450:900], rows[900:1000], rows[1000:]):  # 500 of one organization may wait
                 outcomes = await asyncio.gather(
                     *[commit.submit(row, organization=organization) for row in wave], return_exceptions=True
@@ -549,7 +549,7 @@ async def test_one_percent_of_poisoned_rows_through_the_real_store(settings: Set
                 for row, outcome in zip(wave, outcomes, strict=True):
                     if row.body in good:
                         [sequence] = outcome.sequences
-                        told[sequence] = row.events[0].event.conversation_id
+                        written[sequence] = row.events[0].event.conversation_id
                         assert outcome.statuses == []
                     else:
                         assert isinstance(outcome, RowRefused), row.body
@@ -561,7 +561,7 @@ async def test_one_percent_of_poisoned_rows_through_the_real_store(settings: Set
         events = await connection.fetch(
             "select sequence, conversation_id from events where organization_id = $1", organization
         )
-        assert {event["sequence"]: event["conversation_id"] for event in events} == told
+        assert {event["sequence"]: event["conversation_id"] for event in events} == written
         keys = await connection.fetchval("select count(*) from inbound_dedup where organization_id = $1", organization)
         assert (len(events), keys) == (1090, 1090)
     finally:
