@@ -5,7 +5,7 @@ An entry's hash is an HMAC over the hash before it and everything in the entry, 
 
 Who can write to the database, and has no key, cannot edit, delete, insert or reorder entries, nor cut off the last
 ones, without `verify` naming the first entry that is wrong. They can put back an older copy of the whole: all entries
-after it gone, and the organization's row as it was. Only who noted the end somewhere else can tell: `verify` takes it.
+after it gone, and the organization's row as it was. Only an end that was noted elsewhere shows it: `verify` takes one.
 They can delete the organization with everything. Who has the key can do anything.
 """
 

@@ -75,7 +75,7 @@ VALUES: dict[str, set[str]] = {
         *_REFUSALS,
         *("switched", "unchanged", "waiting", "busy", "unavailable", "not_found"),
         # looks at accounts
-        *(*get_args(Trouble), *_UNUSABLE, "unsaid", "unreachable", "sends_refused", "silent", "healthy", "unhealthy"),
+        *(*get_args(Trouble), *_UNUSABLE, "unknown", "unreachable", "sends_refused", "silent", "healthy", "unhealthy"),
         # media
         *("ok", "unusable", "gone", "slow", "broken", "corrupt", "client_gone"),
     },

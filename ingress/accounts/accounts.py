@@ -147,7 +147,7 @@ class Accounts:
             return held[1]
         try:
             provider = msgspec.json.decode(self.data(row), type=kind)
-            callback_url = provider.callback_url(self.webhook_url(row.provider_type, self.token(row)))
+            callback_url = self.callback_url(row, provider)
         except (VaultError, msgspec.MsgspecError) as error:
             # One config alone: the organization's others go on. The error's text may quote what is in it.
             logger.error("config %s cannot be opened: %s", row.id, type(error).__name__)
@@ -181,9 +181,10 @@ class Accounts:
         """The configuration in a row, as JSON. Raises `VaultError`."""
         return self.vault.open(row.config_data, str(row.organization_id), str(row.id), "config_data")
 
-    def token(self, row: StoredConfig) -> str:
-        """The token of a row's webhook address. Raises `VaultError`."""
-        return self.vault.open(row.webhook_token, str(row.organization_id), str(row.id), "webhook_token").decode()
+    def callback_url(self, row: StoredConfig, provider: WhatsAppProvider) -> str:
+        """The webhook address of a row, as its provider is to be given it. Raises `VaultError`."""
+        token = self.vault.open(row.webhook_token, str(row.organization_id), str(row.id), "webhook_token")
+        return provider.callback_url(self.webhook_url(row.provider_type, token.decode()))
 
     def seal(self, config: Config, field: str, plain: bytes) -> bytes:
         return self.vault.seal(plain, str(config.organization_id), str(config.id), field)

@@ -34,7 +34,7 @@ Value = TypeVar("Value")
 
 
 class AccountInUse(ChangeRefused):
-    """Another organization has shown that the account is theirs. ``checks`` say so, and not whose it is."""
+    """Another organization has shown that the account is theirs. ``checks`` show that, and not whose it is."""
 
     code = "account_in_use"
 

@@ -1,4 +1,4 @@
-"""When the service itself changes an organization's provider, which it does only where it was told to. Pure.
+"""When the service itself changes an organization's provider, which it does only where a policy asks for it. Pure.
 
     active unhealthy for `auto_switch_after_s`  ──▶ the first healthy fallback
     primary healthy again, `min_stay_s` later   ──▶ back to it, with `return_to_primary`

@@ -42,7 +42,7 @@ class Traffic(msgspec.Struct, frozen=True, kw_only=True):
 
     Of the last ``attempts`` that ended, ``failed`` were surely or maybe not taken for the provider's fault, ``refused``
     of these because the account cannot send. Of ``sent`` messages some minutes old, ``acknowledged`` have a status.
-    ``is_broken``: the provider said lately that the account cannot send, and has taken nothing since.
+    ``is_broken``: the provider lately refused the account as such, and has taken nothing since.
     """
 
     attempts: int = 0

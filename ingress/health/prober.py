@@ -154,11 +154,7 @@ class Prober:
                 await health.put_off(connection, organization_id, config_id, lease_id, self._interval_s)
             return
         started = monotonic()
-        answer: ProviderStatus | SendError
-        try:
-            answer = await self._manager.accounts.status(config.provider)
-        except SendError as error:
-            answer = error
+        answer = await self._ask(config)
         elapsed_s = monotonic() - started
         finding = judge(answer, await self._traffic(look))
         _measure(config, finding, elapsed_s)
@@ -177,6 +173,13 @@ class Prober:
             await self._manager.resume(organization_id, config_id)
         elif policy.acts_alone and look.in_use:
             await self._act(organization_id, policy)
+
+    async def _ask(self, config: Config) -> ProviderStatus | SendError:
+        """How the account is doing, as its provider has it, or why that is not known."""
+        try:
+            return await self._manager.accounts.status(config.provider)
+        except SendError as error:
+            return error
 
     async def _traffic(self, look: Look) -> Traffic:
         now = datetime.now(UTC)  # the ids that it is compared with were made by such a clock
@@ -347,5 +350,5 @@ def _pairing(config: Config, former: str | None, status: ProviderStatus | None) 
 
 
 def _measure(config: Config, finding: Finding | None, elapsed_s: float) -> None:
-    outcome: Any = "unsaid" if finding is None else finding.reason or finding.state
+    outcome: Any = "unknown" if finding is None else finding.reason or finding.state
     metrics.probe_seconds.labels(config.provider_type, outcome).observe(elapsed_s)

@@ -102,7 +102,7 @@ class Outcomes:
         wait=wait_fixed(STORE_RETRY_S),
         reraise=True,
     )
-    async def _begin(self, attempt: NextAttempt) -> sends.Begun:
+    async def _begin(self, attempt: NextAttempt) -> sends.BegunAttempt:
         async with self._database.worker() as connection:
             return await sends.begin_attempt(connection, attempt)
 

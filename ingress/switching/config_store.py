@@ -58,20 +58,25 @@ class ConfigStore:
             raise TooMany(f"An organization may have {MAX_CONFIGS} configs. Delete one first.")
         config, token = self._accounts.made(organization_id, new, provider, status)
         columns = NewConfigColumns(
+            **msgspec.structs.asdict(self._columns(config, new.config_data, msgspec.json.encode(status))),
             id=config.id,
             provider_type=config.provider_type,
             webhook_token_hash=token_hash(token),
             webhook_token=self._accounts.seal(config, "webhook_token", token.encode()),
-            name=config.name,
-            config_data=self._accounts.seal(config, "config_data", msgspec.json.encode(new.config_data)),
-            sender=config.sender,
-            session=msgspec.json.encode(status),
-            accounts=provider.accounts,
-            signing_keys=self._ownership.signing_keys(provider),
         )
         version = await configs.add(connection, organization_id, columns)
         after = self._accounts.masked(provider)
         return config, version, Transition(action="configured", actor=actor, config_id=config.id, after=after)
+
+    def _columns(self, config: Config, data: Mapping[str, Any], session: bytes | None) -> ConfigColumns:
+        return ConfigColumns(
+            name=config.name,
+            config_data=self._accounts.seal(config, "config_data", msgspec.json.encode(data)),
+            sender=config.sender,
+            session=session,
+            accounts=config.provider.accounts,
+            signing_keys=self._ownership.signing_keys(config.provider),
+        )
 
     async def add_tested(self, organization_id: UUID, actor: Actor, new: NewConfig) -> tuple[Config, int]:
         """Test a new configuration and store it: the config, and the version of the organization, which stays.
@@ -99,36 +104,34 @@ class ConfigStore:
             if row is None:
                 raise NotFound
             former = self._accounts.usable(row)
-            data = _changed(msgspec.json.decode(self._accounts.data(row)), changes)
+            data = msgspec.json.decode(self._accounts.data(row))
+            data = {field: value for field, value in {**data, **changes}.items() if value is not None}
             provider = self._accounts.validate(row.provider_type, data)
             self._accounts.check_secrets(former.provider, provider, changes)
-            url = provider.callback_url(self._accounts.webhook_url(row.provider_type, self._accounts.token(row)))
-            checks, status = await self._accounts.test(provider, url) if changes else ([], None)
-            columns = ConfigColumns(
-                name=name or row.name,
-                config_data=self._accounts.seal(former, "config_data", msgspec.json.encode(data)),
-                sender=sender_of(provider, status) or row.sender,
-                session=msgspec.json.encode(status) if changes else row.session,
-                accounts=provider.accounts,
-                signing_keys=self._ownership.signing_keys(provider),
-            )
+            checks, status, session = list[Check](), None, row.session
+            if changes:
+                checks, status = await self._accounts.test(provider, self._accounts.callback_url(row, provider))
+                session = msgspec.json.encode(status)
+            sender = sender_of(provider, status) or row.sender
+            edited = msgspec.structs.replace(former, name=name or row.name, provider=provider, sender=sender)
             async with exclusive.transaction() as connection:
+                columns = self._columns(edited, data, session)
                 version = await configs.edit(connection, organization_id, config_id, columns, tested=bool(changes))
                 if changes:
                     await self._ownership.claim(connection, organization_id, provider, checks)
                 await owners.release(connection, organization_id, row.provider_type, row.accounts)
-                edited = await configs.by_id(connection, organization_id, config_id)
-                assert edited is not None
+                now = await configs.by_id(connection, organization_id, config_id)
+                assert now is not None
                 transition = Transition(
                     action="edited",
                     actor=actor,
                     config_id=config_id,
                     version=version,
-                    before=_shown(row) | self._accounts.masked(former.provider),
-                    after=_shown(edited) | self._accounts.masked(provider),
+                    before=self._shown(row, former),
+                    after=self._shown(now, edited),
                 )
                 await self._journal.write(connection, organization_id, version, transition)
-        return Edited(self._accounts.known(edited), version, checks)
+        return Edited(self._accounts.known(now), version, checks)
 
     async def remove(self, organization_id: UUID, config_id: UUID, actor: Actor) -> tuple[StoredConfig, int]:
         """Delete a config with its credentials: what it was, and the version.
@@ -151,11 +154,8 @@ class ConfigStore:
             if version is None:
                 raise InUse("The active config cannot be deleted. Switch to another one first.")
             await owners.release(connection, organization_id, row.provider_type, row.accounts)
-            config = self._accounts.open(row)
-            masked = self._accounts.masked(config.provider) if config else {}
-            removed = Transition(
-                action="removed", actor=actor, config_id=config_id, version=version, before=_shown(row) | masked
-            )
+            before = self._shown(row, self._accounts.open(row))
+            removed = Transition(action="removed", actor=actor, config_id=config_id, version=version, before=before)
             await self._journal.write(connection, organization_id, version, *taken_back, removed)
         count(taken_back)
         return row, version
@@ -174,10 +174,6 @@ class ConfigStore:
         if not shared:
             await self._accounts.disconnect(config)
 
-
-def _changed(data: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    return {field: value for field, value in {**data, **changes}.items() if value is not None}
-
-
-def _shown(row: StoredConfig) -> dict[str, Any]:
-    return {"name": row.name, "state": row.state}
+    def _shown(self, row: StoredConfig, config: Config | None) -> dict[str, Any]:
+        masked = self._accounts.masked(config.provider) if config else {}
+        return {"name": row.name, "state": row.state, **masked}

@@ -8,7 +8,7 @@ from .. import metrics
 
 
 class InFlight:
-    """Counts. A config that is left goes on being called until its last call ends; nobody waits for that."""
+    """Counts. Calls through a config that is left end where they began; nobody waits for that."""
 
     def __init__(self) -> None:
         self._calls: Counter[UUID] = Counter()

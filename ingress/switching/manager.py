@@ -211,7 +211,7 @@ class WhatsAppProviderManager:
         return FallbackOrder(standing.version, standing.fallback_config_ids, stored_policy(standing.fallback_policy))
 
     async def current(self, organization_id: UUID) -> tuple[Route, ProviderStatus | None]:
-        """The organization's route, and what its active provider last said of the account."""
+        """The organization's route, and the last status of its active account."""
         route = await self.routes.route(organization_id)
         if not route.order:
             return route, None

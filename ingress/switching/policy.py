@@ -24,7 +24,7 @@ class FallbackPolicy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """An organization's rules; the defaults are those of an organization that never set any."""
 
     on_error: OnError = OnError()
-    on_uncertain: OnUncertain = "hold"  # where a send does not say so itself
+    on_uncertain: OnUncertain = "hold"  # where a send does not decide it
     # Seconds an organization stays with a provider it was switched to automatically. None: five minutes.
     min_stay_s: Annotated[int, msgspec.Meta(ge=1, le=7 * 86400)] | None = None
     # Seconds the active provider may be unhealthy before the next one takes its place. None: never by itself.

@@ -161,7 +161,7 @@ class Routes:
             self.renewed(config.id)
 
     async def remember(self, organization_id: UUID, route: Route, session: bytes | None) -> None:
-        """Have Redis hold a route, and what its active provider last said of the account, as JSON."""
+        """Have Redis hold a route, and the last status of its active account, as JSON."""
         active = msgspec.json.encode(_active(route))
         await self._redis.set_active(organization_id, route.version, active, session or b"null")
 

@@ -335,12 +335,11 @@ async def fallbacks(organization: Organization) -> list[str]:
 
 async def pass_time(sql: asyncpg.Connection, organization: Organization, seconds: int) -> None:
     """As if all that is had been so for longer."""
-    await sql.execute(
-        """update provider_health set since = since - make_interval(secs => $2), due_at = now()
-        where organization_id = $1""",
-        UUID(organization.id),
-        seconds,
-    )
+    earlier = """update provider_health set since = since - make_interval(secs => $2), due_at = now()
+        where config_id = $1 and lease_id is null returning 1"""  # who is looking would write what it has read
+    for config in organization.configs:
+        config_id = UUID(config["config_id"])
+        await eventually(lambda config_id=config_id: sql.fetchval(earlier, config_id, seconds))
     await sql.execute(
         """update organizations set automatic = jsonb_set(automatic::jsonb, '{at}',
             to_jsonb((automatic ->> 'at')::timestamptz - make_interval(secs => $2)))::json
@@ -441,7 +440,10 @@ async def test_a_stand_in_that_fails_its_test_leaves_all_as_it_was(
     await meta.set_default(account.numbers[1], Bare5xx(), everything=True)
     await meta.set_default(account.numbers[0], Bare5xx(), everything=True)
     await health_of(account, "unhealthy")
-    await sql.execute("update provider_health set since = since - interval '1 h' where config_id = $1", UUID(first))
+    # While nobody is looking: who is would write what it has read.
+    earlier = """update provider_health set since = since - interval '1 h'
+        where config_id = $1 and lease_id is null returning 1"""
+    await eventually(lambda: sql.fetchval(earlier, UUID(first)))
     await eventually(lambda: trail(account, "rolled_back"))
     async with serving(msgspec.structs.replace(settings, health_interval_s=0.05)):
         await looks(sql, first, 12)

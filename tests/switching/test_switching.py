@@ -48,6 +48,9 @@ ROUNDS, CALLERS = int(os.environ.get("PROVE_ROUNDS", "4")), 32
 TROUBLES = int(os.environ.get("PROVE_TROUBLES", "2"))
 
 
+COMPLETE = {name: value for name, value in example_number(1).config_data("").items() if name != "base_url"}
+
+
 async def switch(organization: Organization, place: int | None = None, **more: Any) -> Answer:
     body = more if place is None else {"config_id": organization.configs[place]["config_id"], **more}
     return await organization.call("POST", f"{BASE}/provider/switch", body)
@@ -199,7 +202,11 @@ async def test_another_version_than_expected(two: Organization) -> None:
         ({"config_id": str(UUID(int=1)), "reason": "x" * 501}, 422, "reason"),
         ({"config_id": str(UUID(int=1)), "nobody": 1}, 422, "nobody"),
         ({"provider_type": "nobody", "config_data": {}}, 400, "provider_type"),
-        ({"provider_type": "meta_business", "config_data": {"x": 1}}, 400, "config_data.x"),
+        (
+            {"provider_type": "meta_business", "config_data": {**COMPLETE, "x": 1}},
+            400,
+            "config_data.x",
+        ),
     ],
     ids=str,
 )

@@ -17,7 +17,7 @@ class ConfigColumns(Unlogged, frozen=True, kw_only=True):
     name: str
     config_data: bytes
     sender: str | None
-    session: bytes | None  # what its provider last said of the account, as JSON
+    session: bytes | None  # the account's last ProviderStatus, as JSON
     accounts: Sequence[str]
     signing_keys: Sequence[bytes]
 
@@ -74,7 +74,7 @@ where o.id = $1 order by step.place"""
 
 
 async def route(connection: asyncpg.Connection, organization_id: UUID) -> StoredRoute:
-    """What the organization sends through; at version 0 through nothing, where there is no such one (worker)."""
+    """What the organization sends through; at version 0 through nothing: no such organization (worker)."""
     rows = await connection.fetch(ROUTE, organization_id)
     if not rows:
         return StoredRoute(0, datetime.min.replace(tzinfo=UTC), None, [])
@@ -186,7 +186,7 @@ update whatsapp_provider_configs set broken_at = now() where organization_id = $
 
 
 async def set_broken(connection: asyncpg.Connection, organization_id: UUID, config_id: UUID) -> None:
-    """The provider said that the account cannot send (worker)."""
+    """The provider refused the account: it cannot send (worker)."""
     await connection.execute(SET_BROKEN, organization_id, config_id)
 
 

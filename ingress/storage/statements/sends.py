@@ -176,7 +176,7 @@ select o.version = given.version as current, m.lease_id = given.lease_id and m.s
 from given join messages m using (organization_id, id) join organizations o on o.id = m.organization_id"""
 
 
-class Begun(NamedTuple):
+class BegunAttempt(NamedTuple):
     """The attempt is begun where the version is current, the lease held, and no status has settled the message."""
 
     current: bool
@@ -184,10 +184,10 @@ class Begun(NamedTuple):
     settled: bool
 
 
-async def begin_attempt(connection: asyncpg.Connection, attempt: NextAttempt) -> Begun:
+async def begin_attempt(connection: asyncpg.Connection, attempt: NextAttempt) -> BegunAttempt:
     """Record the intent to call, if nothing speaks against it; once more is as good as once (worker)."""
     row = await connection.fetchrow(BEGIN_ATTEMPT, *zip(attempt, strict=True))
-    return Begun(*row) if row else Begun(True, False, False)
+    return BegunAttempt(*row) if row else BegunAttempt(True, False, False)
 
 
 class Outcome(NamedTuple):

@@ -59,7 +59,7 @@ where o.id = $1 order by s.began_at"""
 
 
 async def standing(connection: asyncpg.Connection, organization_id: UUID) -> Standing | None:
-    """Where the organization stands; None if there is no such one (organization)."""
+    """Where the organization stands; None: no such organization (organization)."""
     rows = await connection.fetch(STANDING, organization_id)
     if not rows:
         return None
