@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any, Literal, cast
+from typing import Any, Literal
 from uuid import UUID
 
 import msgspec
@@ -103,16 +103,16 @@ def event_row(event: Event, organization_id: UUID, config_id: UUID, provider: st
     """*event* of a provider as it is stored; *message_id* is ours where the event is about a message we sent."""
     conversation = _conversation(event, organization_id)
     # Written as it is: what EventMessage adds is absent from what a person wrote, and absent is left out.
-    message = cast("EventMessage | None", event.message)
-    if event.status is not None:
-        message = EventMessage(id=message_id, provider_message_id=event.status.provider_message_id)
+    message: Any = event.message
+    if (status := event.status) is not None:
+        message = EventMessage(id=message_id, provider_message_id=status.provider_message_id)
     data = EventData(
         organization_id,
         provider,
         config_id,
         conversation,
         message,
-        event.status,
+        status,
         event.account,
         event.occurred_at,
     )
@@ -120,7 +120,7 @@ def event_row(event: Event, organization_id: UUID, config_id: UUID, provider: st
         organization_id,
         event.type,
         config_id,
-        config_id if conversation is None else conversation.id,
+        conversation.id if conversation else config_id,
         _encode(data),
         bytes(event.raw),
     )

@@ -88,10 +88,12 @@ def account_id(organization_id: UUID, config_id: UUID, provider_type: str, sende
 
     A config whose number is not known yet stands for itself.
     """
-    if sender is None:
-        return config_id
+    return config_id if sender is None else _digest(organization_id, f"{provider_type}\x1f{sender}")
+
+
+def _digest(organization_id: UUID, text: str) -> UUID:
     state = _keyed(organization_id).copy()
-    state.update(f"{provider_type}\x1f{sender}".encode())
+    state.update(text.encode())
     return FastUUID(state.digest())
 
 
@@ -115,9 +117,7 @@ def conversation_id(organization_id: UUID, sender: str, contact: Contact | None,
         person = f"phone:{phone_key(contact.phone)}"
     elif contact:
         person = f"id:{contact.user_id or contact.lid or contact.username or ''}"
-    state = _keyed(organization_id).copy()
-    state.update(f"{sender}\x1f{person}".encode())
-    return FastUUID(state.digest())
+    return _digest(organization_id, f"{sender}\x1f{person}")
 
 
 _CORRELATION = "gw1"

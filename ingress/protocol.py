@@ -9,6 +9,7 @@ from uvicorn.protocols.http.flow_control import CLOSE_HEADER
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from . import identifiers, metrics
+from .receiving.answers import Header
 from .receiving.exchange import Exchange
 from .web import http_requests
 from .web.connections import KEEPALIVE_S, Connections
@@ -224,12 +225,18 @@ class BoundedProtocol(HttpToolsProtocol):
             raise unavailable("There are too many connections.")
         self._begin(headers, version)
 
-    def _begin(self, headers: list[tuple[bytes, bytes]], version: str) -> None:
+    def _begin(self, headers: list[Header], version: str) -> None:
         """Start the application for the request whose header is complete."""
-        path, raw_path, query = target_of(self.url)
-        if len(self.tasks) >= self._fence.most_api_requests and not path.startswith(RESERVED):
+        scope = self._scope(headers, version)
+        if len(self.tasks) >= self._fence.most_api_requests and not scope["path"].startswith(RESERVED):
             raise unavailable("There are too many requests.")
-        scope = {
+        keep_alive = version != "1.0" and not self._beyond and self.parser.should_keep_alive()
+        self.cycle = _Cycle(self, scope, keep_alive)
+        self._start_asgi_task(self.cycle, self.app)
+
+    def _scope(self, headers: list[Header], version: str) -> Any:
+        path, raw_path, query = target_of(self.url)
+        return {
             "type": "http",
             "asgi": {"version": self.asgi_version, "spec_version": "2.3"},
             "http_version": version,
@@ -245,9 +252,6 @@ class BoundedProtocol(HttpToolsProtocol):
             # The last is for clients that have a key, and has much to send.
             "state": {**self.app_state, "extend_body_deadline": self.extend_body_deadline},
         }
-        keep_alive = version != "1.0" and not self._beyond and self.parser.should_keep_alive()
-        self.cycle = _Cycle(self, cast("Any", scope), keep_alive)
-        self._start_asgi_task(self.cycle, self.app)
 
     def on_body(self, body: bytes) -> None:
         if self.bounds.left_bytes == CHUNKED:
@@ -365,7 +369,7 @@ class WebhookProtocol(BoundedProtocol):
     each cost a third of the work. All else, and whatever is unusual about a request, takes uvicorn's own way.
     """
 
-    def _begin(self, headers: list[tuple[bytes, bytes]], version: str) -> None:
+    def _begin(self, headers: list[Header], version: str) -> None:
         usual = (
             self.url.startswith(b"/webhooks/")
             and self.parser.get_method() == b"POST"

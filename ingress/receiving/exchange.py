@@ -51,16 +51,13 @@ class Exchange:
         self._target = target_of(protocol.url)
         self._headers = headers
         self._chunks: list[bytes] = []
-        self._size_bytes = 0
-        self._begun = False
-        self._looking_up = False
+        self._size_bytes = self._limit_bytes = 0
+        self._begun = self._looking_up = False
         self._owner: UUID | None = None
-        self._limit_bytes = 0
         # What uvicorn reads and sets.
         self.keep_alive = protocol.parser.should_keep_alive()
         self.more_body = True
-        self.response_complete = False
-        self.disconnected = False
+        self.response_complete = self.disconnected = False
 
     @property
     def message_event(self) -> "Exchange":
@@ -86,14 +83,8 @@ class Exchange:
         """Count *held_bytes* more of a large body, which may have *size_bytes*. Nobody's is held."""
         if self._looking_up:
             return
-        if self._owner is None:
-            config = self._receiver.known_config(self._target.token)
-            if config is None:
-                self._looking_up = True
-                self._protocol.flow.pause_reading()
-                self._receiver.spawn(self._look_up(size_bytes))
-                return
-            self._own(config)
+        if self._owner is None and not self._find_owner(size_bytes):
+            return
         try:
             if held_bytes:
                 self._receiver.bodies.grow(self._size_bytes, held_bytes, self._owner)
@@ -101,6 +92,17 @@ class Exchange:
                 raise TooLarge
         except (TooLarge, Overloaded) as error:
             self._turn_away(self._receiver.turn_away(error))
+
+    def _find_owner(self, size_bytes: int) -> bool:
+        """Whether it is known whose the body is; else it goes on when that was looked up."""
+        config = self._receiver.known_config(self._target.token)
+        if config is None:
+            self._looking_up = True
+            self._protocol.flow.pause_reading()
+            self._receiver.spawn(self._look_up(size_bytes))
+            return False
+        self._own(config)
+        return True
 
     async def _look_up(self, size_bytes: int) -> None:
         try:
@@ -141,7 +143,7 @@ class Exchange:
             self._release()
         elif not self.more_body:
             self._begun = True
-            body = self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
+            body = b"".join(self._chunks)
             if self._size_bytes > SMALL_BODY_BYTES:
                 self._release()
             self._receiver.begin("POST", self._target, self._headers, body, self._answer)

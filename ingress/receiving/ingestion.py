@@ -127,17 +127,11 @@ class Ingestion(msgspec.Struct, eq=False):
         self._provider_name = config.provider_type
         hook = self._hook()
         self._verified = VerifiedWebhook(config, hook)
-        if hook.headers.get("content-encoding", "identity") != "identity":
-            self._end(ENCODED, "encoded")
-        elif len(self._body) > config.provider.info.max_webhook_bytes:
-            self._end(TOO_LARGE, "too_large")
-        elif (challenge := config.provider.challenge(hook)) is not None:
-            self._end(challenge_answer(challenge), "challenge")
-        elif self._method != "POST":
-            self._end(NO_METHOD, "method")
-        else:
-            config.provider.verify(hook)
-            self._queue.enqueue(self._verified, self._stored)
+        if answer := self._answer_at_once(config, hook):
+            self._end(*answer)
+            return
+        config.provider.verify(hook)
+        self._queue.enqueue(self._verified, self._stored)
 
     def _hook(self) -> Webhook:
         return Webhook(
@@ -147,6 +141,16 @@ class Ingestion(msgspec.Struct, eq=False):
             headers=text_of(self._headers),
             body=self._body,
         )
+
+    def _answer_at_once(self, config: Config, hook: Webhook) -> tuple[WebhookAnswer, str] | None:
+        """The answer to what is not to be stored, and its outcome in the log."""
+        if hook.headers.get("content-encoding", "identity") != "identity":
+            return ENCODED, "encoded"
+        if len(self._body) > config.provider.info.max_webhook_bytes:
+            return TOO_LARGE, "too_large"
+        if (challenge := config.provider.challenge(hook)) is not None:
+            return challenge_answer(challenge), "challenge"
+        return (NO_METHOD, "method") if self._method != "POST" else None
 
     def _stored(self, stored: StoredWebhook | Exception) -> None:
         if isinstance(stored, Exception):

@@ -130,10 +130,14 @@ class LargeWebhooks:
         if found is None:
             return False
         self._turn = found.organization_id
-        reading = _LargeWebhook(self._database, found, lease_id, self._store)
+        await self._read(found, lease_id)
+        return True
+
+    async def _read(self, found: unread.UnreadWebhook, lease_id: UUID) -> None:
+        webhook = _LargeWebhook(self._database, found, lease_id, self._store)
         try:
-            await reading.run(self._manager)
-            for organization_id in {self._turn, *reading.organizations}:
+            await webhook.run(self._manager)
+            for organization_id in {found.organization_id, *webhook.organizations}:
                 self._wakeups.notify(organization_id)
         except (StoreUnavailable, asyncio.CancelledError):
             await self._give_back(found, lease_id)
@@ -142,7 +146,6 @@ class LargeWebhooks:
             logger.warning("a large webhook took too long, and another process reads it")
         except Exception:  # the next one may be readable, and this one is tried again when its lease has run out
             logger.exception("a large webhook cannot be read now")
-        return True
 
     async def _give_back(self, found: unread.UnreadWebhook, lease_id: UUID) -> None:
         """For whoever comes next, at once; where the database is away, when the lease has run out."""
@@ -167,25 +170,32 @@ class _LargeWebhook:
     async def run(self, manager: WhatsAppProviderManager) -> None:
         """Raises `_Lost`, `StoreUnavailable`, `InvalidConfiguration`."""
         started = monotonic()
-        organization_id, sequence, _ = self._lease
-        self._config = config = await manager.receiver(organization_id, self._found.config_id)
+        found = self._found
+        self._config = config = await manager.receiver(found.organization_id, found.config_id)
         async for first, row in self._rows(manager, config):
             await self._write(first, row)
         if self._is_refused and config is not None:  # the last slice says whether others' items are in the whole of it
-            whole = await refused(manager, config, row)
-            quarantined = [msgspec.structs.replace(item, partly_taken=self._events > 0) for item in whole.quarantine]
-            await self._write(first, msgspec.structs.replace(whole, quarantine=quarantined))
+            await self._write(first, await self._whole(manager, config, row))
         async with self._database.worker() as connection:
-            await unread.finish(connection, organization_id, sequence)
+            await unread.finish(connection, found.organization_id, found.sequence)
+        self._log(started)
+
+    def _log(self, started: float) -> None:
         log.wide(
             "webhook_read",
-            organization=organization_id,
+            organization=self._found.organization_id,
             config=self._found.config_id,
             provider=self._provider_name,
             events=self._events,
             fresh=self._fresh,
             ms=round((monotonic() - started) * 1000, 1),
         )
+
+    async def _whole(self, manager: WhatsAppProviderManager, config: Config, last: WebhookRow) -> WebhookRow:
+        """All of the body as it goes to quarantine, given the *last* slice of it."""
+        whole = await refused(manager, config, last)
+        quarantined = [msgspec.structs.replace(item, partly_taken=self._events > 0) for item in whole.quarantine]
+        return msgspec.structs.replace(whole, quarantine=quarantined)
 
     @property
     def _provider_name(self) -> str:
@@ -198,12 +208,14 @@ class _LargeWebhook:
         if config is None or found.tries > MAX_TRIES:
             yield 0, await self._unreadable(manager, config)
             return
-        config.usable()
+        async for first, row in read_slices(manager, config, self._hook(config.usable()), found.received_at):
+            yield first, row
+
+    def _hook(self, config: Config) -> Webhook:
+        found = self._found
         query = f"?{found.query}" if found.query else ""
         url = config.callback_url.partition("#")[0] + query
-        hook = Webhook(method="POST", url=url, headers=json.loads(found.headers), body=found.body)
-        async for first, row in read_slices(manager, config, hook, found.received_at):
-            yield first, row
+        return Webhook(method="POST", url=url, headers=json.loads(found.headers), body=found.body)
 
     async def _unreadable(self, manager: WhatsAppProviderManager, config: Config | None) -> WebhookRow:
         found = self._found
@@ -220,20 +232,22 @@ class _LargeWebhook:
         if first + len(row.events) > MAX_PLACES:
             self._is_refused, row = True, msgspec.structs.replace(row, events=())
         try:
-            async with self._database.worker() as connection, connection.transaction():
-                if not await unread.renew(connection, *self._lease):
-                    raise _Lost
-                stored_webhook = await self._store(connection, self._provider_name, row, self._sequence(first))
+            await self._write_once(first, row)
         except (asyncpg.PostgresError, asyncpg.InterfaceError) as error:
             if not row.events or not is_data_error(error):
                 raise
             self._is_refused = True
             foreign = [item for item in row.quarantine if item.foreign_item]
-            await self._write(first, msgspec.structs.replace(row, events=(), quarantine=foreign))
-            return
-        self._events += stored_webhook.events
-        self._fresh += len(stored_webhook.sequences)
-        self.organizations.update(stored_webhook.organizations)
+            await self._write_once(first, msgspec.structs.replace(row, events=(), quarantine=foreign))
+
+    async def _write_once(self, first: int, row: WebhookRow) -> None:
+        async with self._database.worker() as connection, connection.transaction():
+            if not await unread.renew(connection, *self._lease):
+                raise _Lost
+            stored = await self._store(connection, self._provider_name, row, self._sequence(first))
+        self._events += stored.events
+        self._fresh += len(stored.sequences)
+        self.organizations.update(stored.organizations)
 
     def _sequence(self, first: int) -> int:
         """Where the event at the place *first* is stored: behind its webhook's own sequence.

@@ -78,7 +78,7 @@ async def read(manager: WhatsAppProviderManager, config: Config, hook: Webhook, 
     except StoreUnavailable:
         raise
     except Exception as error:  # noqa: BLE001  (logged there)
-        return _row(config, hook, (), [await _unreadable(manager, config, hook, error)])
+        return await _unreadable(manager, config, hook, error)
 
 
 async def read_slices(
@@ -91,23 +91,25 @@ async def read_slices(
     *at* is when it was received, and *stale* whether to take what was stale then, and nothing else; None takes all.
     """
     try:
-        events, strangers = await asyncio.to_thread(_parsed, config, hook)
-        whose, before = _Owners(manager, config, hook), _Found()
-        for first in range(0, max(1, len(events)), SLICE_EVENTS):
-            part = events[first : first + SLICE_EVENTS]
-            found = _split(config, part, await whose.of(part, strangers), at, stale, before)
-            is_last = first + SLICE_EVENTS >= len(events)
-            quarantine = await _quarantined(manager, config, hook, found) if is_last else ()
-            yield first, _kept(_row(config, hook, found.keyed, quarantine))
-            before = found
+        async for first, row in _slices(manager, config, hook, at, stale):
+            yield first, msgspec.structs.replace(row, is_kept=True)
     except StoreUnavailable:
         raise
     except Exception as error:  # noqa: BLE001  (logged there)
-        yield 0, _kept(_row(config, hook, (), [await _unreadable(manager, config, hook, error)]))
+        yield 0, msgspec.structs.replace(await _unreadable(manager, config, hook, error), is_kept=True)
 
 
-def _kept(row: WebhookRow) -> WebhookRow:
-    return msgspec.structs.replace(row, is_kept=True)
+async def _slices(
+    manager: WhatsAppProviderManager, config: Config, hook: Webhook, at: datetime, stale: bool | None
+) -> AsyncIterator[tuple[int, WebhookRow]]:
+    events, strangers = await asyncio.to_thread(_parsed, config, hook)
+    whose, found = _Owners(manager, config, hook), _Found()
+    for first in range(0, max(1, len(events)), SLICE_EVENTS):
+        part = events[first : first + SLICE_EVENTS]
+        found = _split(config, part, await whose.of(part, strangers), at, stale, found)
+        is_last = first + SLICE_EVENTS >= len(events)
+        quarantine = await _quarantined(manager, config, hook, found) if is_last else ()
+        yield first, _row(config, hook, found.keyed, quarantine)
 
 
 def _parsed(config: Config, hook: Webhook) -> tuple[list[Event], Collection[str]]:
@@ -184,14 +186,13 @@ def _row(
     return WebhookRow(config.organization_id, config.id, kept_headers(hook), hook.body, events, quarantine)
 
 
-async def _unreadable(
-    manager: WhatsAppProviderManager, config: Config, hook: Webhook, error: Exception
-) -> QuarantineRow:
-    if isinstance(error, Malformed):
-        return await unreadable_body(manager, config, MALFORMED, hook.body)
-    # A mistake of ours must neither make the provider repeat the body for a week, nor fail the rest of a batch.
-    logger.error("reading a webhook failed", exc_info=error)
-    return await unreadable_body(manager, config, PARSER_FAILED, hook.body)
+async def _unreadable(manager: WhatsAppProviderManager, config: Config, hook: Webhook, error: Exception) -> WebhookRow:
+    reason = MALFORMED
+    if not isinstance(error, Malformed):
+        # A mistake of ours must neither make the provider repeat the body for a week, nor fail the rest of a batch.
+        logger.error("reading a webhook failed", exc_info=error)
+        reason = PARSER_FAILED
+    return _row(config, hook, (), [await unreadable_body(manager, config, reason, hook.body)])
 
 
 def kept_headers(hook: Webhook) -> bytes:

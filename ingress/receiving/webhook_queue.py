@@ -13,7 +13,7 @@ from .. import metrics
 from ..storage.database import INGEST, Database, StoreUnavailable
 from ..storage.group_commit import GroupCommit, Reply, RowRefused
 from ..storage.statements.health import look_soon
-from ..storage.statements.inbound import Stored, WebhookRow, store
+from ..storage.statements.inbound import QuarantineRow, Stored, WebhookRow, store
 from ..switching.manager import WhatsAppProviderManager
 from ..wakeups import Wakeups
 from .large_webhooks import SMALL_BYTES, LargeWebhooks, is_large
@@ -62,7 +62,7 @@ class WebhookQueue:
             verified,
             reply,
             organization=verified.config.share,
-            weight=1 if size_bytes <= LIGHT_BYTES else 1 + (size_bytes - LIGHT_BYTES) // BYTES_A_ROW,
+            weight=1 + max(0, size_bytes - LIGHT_BYTES) // BYTES_A_ROW,
             size_bytes=size_bytes,
         )
 
@@ -83,12 +83,12 @@ class WebhookQueue:
         self, connection: asyncpg.Connection, batch: Sequence[VerifiedWebhook]
     ) -> Sequence[StoredWebhook | Exception]:
         rows = await self._read(batch)
-        readable = [row for row in rows if not isinstance(row, StoreUnavailable)]
-        names = [verified.config.provider_type for verified in batch[: len(rows)]]
-        if len(readable) == len(rows):
-            return await _store(connection, names, readable)
-        names = [name for name, row in zip(names, rows, strict=True) if not isinstance(row, StoreUnavailable)]
-        stored = iter(await _store(connection, names, readable) if readable else ())
+        readable = [
+            (verified.config.provider_type, row)
+            for verified, row in zip(batch, rows, strict=False)
+            if not isinstance(row, StoreUnavailable)
+        ]
+        stored = iter(await _store(connection, readable) if readable else ())
         return [row if isinstance(row, StoreUnavailable) else next(stored) for row in rows]
 
     async def _read(self, batch: Sequence[VerifiedWebhook]) -> list[WebhookRow | StoreUnavailable]:
@@ -111,15 +111,25 @@ class WebhookQueue:
 
 
 async def _store_slice(connection: asyncpg.Connection, provider: str, row: WebhookRow, start: int) -> StoredWebhook:
-    [stored] = await _store(connection, [provider], [row], start)
+    [stored] = await _store(connection, [(provider, row)], start)
     return stored
 
 
 async def _store(
-    connection: asyncpg.Connection, providers: Sequence[str], rows: Sequence[WebhookRow], start: int = 0
+    connection: asyncpg.Connection, read: Sequence[tuple[str, WebhookRow]], start: int = 0
 ) -> list[StoredWebhook]:
-    """Store *rows*, each of one of *providers* (see `inbound.store`). What became of each."""
+    """Store the rows of *read*, each with the name of its provider (see `inbound.store`). What became of each."""
+    rows = [row for _, row in read]
     stored = await store(connection, rows, start)
+    await _look_soon(connection, rows)
+    counts: Counter[tuple[str, str, str]] = Counter()  # for a counter costs more than a dictionary
+    became = [_counted(provider, row, each, counts) for (provider, row), each in zip(read, stored, strict=True)]
+    for labels, count in counts.items():
+        metrics.child(metrics.ingest_events, *labels).inc(count)
+    return became
+
+
+async def _look_soon(connection: asyncpg.Connection, rows: Sequence[WebhookRow]) -> None:
     updated = {
         (keyed.event.organization_id, keyed.event.config_id)
         for row in rows
@@ -128,11 +138,6 @@ async def _store(
     }
     if updated:
         await look_soon(connection, sorted(updated))
-    counts: Counter[tuple[str, str, str]] = Counter()  # for a counter costs more than a dictionary
-    became = [_counted(*each, counts) for each in zip(providers, rows, stored, strict=True)]
-    for labels, count in counts.items():
-        metrics.child(metrics.ingest_events, *labels).inc(count)
-    return became
 
 
 def _counted(provider: str, row: WebhookRow, stored: Stored, counts: Counter[tuple[str, str, str]]) -> StoredWebhook:
@@ -142,11 +147,15 @@ def _counted(provider: str, row: WebhookRow, stored: Stored, counts: Counter[tup
         counts[provider, keyed.event.type, outcome] += 1
     for value, became in stored.statuses:
         metrics.child(metrics.status_updates, provider, value, became).inc()
-    for item in row.quarantine:
-        metrics.child(metrics.quarantined, provider, item.reason).inc()
-    reasons = frozenset([item.reason for item in row.quarantine]) if row.quarantine else NOTHING_STORED.quarantined
+    reasons = _reasons(provider, row.quarantine) if row.quarantine else NOTHING_STORED.quarantined
     organizations = _organizations(row) if stored.sequences else ()
     return StoredWebhook(len(row.events), stored.sequences, reasons, organizations)
+
+
+def _reasons(provider: str, quarantine: Sequence[QuarantineRow]) -> frozenset[str]:
+    for item in quarantine:
+        metrics.child(metrics.quarantined, provider, item.reason).inc()
+    return frozenset([item.reason for item in quarantine])
 
 
 def _organizations(row: WebhookRow) -> Collection[UUID]:

@@ -16,7 +16,7 @@ from .. import identifiers, metrics
 from ..accounts.config import Config
 from ..storage.database import Database, StoreUnavailable
 from ..storage.group_commit import Overloaded
-from ..storage.statements.inbound import QuarantinedBody
+from ..storage.statements.inbound import QuarantinedBody, WebhookRow
 from ..switching.manager import WhatsAppProviderManager
 from ..wakeups import Wakeups
 from ..web.bodies import SMALL_BODY_BYTES, Disconnected, LargeBodies, TooLarge, read_body
@@ -28,6 +28,8 @@ from .webhook_queue import WebhookQueue
 logger = logging.getLogger("ingress.receiving.webhooks")
 
 MAX_BODY_BYTES = 4 * 1024 * 1024
+# Whether only what was stale when it came is read again, for a person may insist on it: it is in quarantine by itself.
+_TAKEN = {STALE: True, FOREIGN: False}
 
 
 class WebhookReceiver:
@@ -58,8 +60,8 @@ class WebhookReceiver:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The ASGI form of `begin`, for a server that has no shorter way (ingress/receiving/exchange.py is ours)."""
-        raw_query = scope["query_string"]
-        target = target_of(scope["raw_path"] + (b"?" + raw_query if raw_query else b""))
+        query = scope["query_string"]
+        target = target_of(b"%b?%b" % (scope["raw_path"], query) if query else scope["raw_path"])
         try:
             body = await self._body(target, receive)
         except Disconnected:
@@ -68,9 +70,7 @@ class WebhookReceiver:
             answer, request_id = self.turn_away(error), identifiers.request_id()
         else:
             answer, request_id = await self._answer(scope["method"], target, scope["headers"], body)
-        headers = [*answer.headers, (b"x-request-id", request_id.encode())]
-        await send({"type": "http.response.start", "status": answer.status, "headers": headers})
-        await send({"type": "http.response.body", "body": answer.body})
+        await _send(send, answer, request_id)
 
     async def _body(self, target: Target, receive: Receive) -> bytes:
         config = await self.config_of_webhook(target.token)
@@ -145,16 +145,43 @@ class WebhookReceiver:
         """
         url = self._manager.accounts.webhook_url(config.provider_type, "replayed")
         hook = Webhook(method="POST", url=url, headers=json.loads(item.headers), body=item.body)
-        events, fresh, is_whole = 0, 0, True
-        # What was stale when it came, a person may insist on: it is in quarantine by itself.
-        stale = {STALE: True, FOREIGN: False}.get(item.reason)
+        stale = _TAKEN.get(item.reason)
+        replay = _Replay(self._queue, config, hook, foreign)
         async for _, row in read_slices(self._manager, config, hook, item.received_at, stale=stale):
-            if foreign:
-                is_whole = is_whole and all(each.reason != FOREIGN for each in row.quarantine)
-                row = msgspec.structs.replace(row, quarantine=())
-            if row.events or (events and row.quarantine):
-                stored = await self._queue.submit(VerifiedWebhook(config, hook, row=row))
-                events, fresh = events + stored.events, fresh + len(stored.sequences)
-        if not events or not (is_whole or fresh):
+            await replay.store(row)
+        return replay.result()
+
+
+class _Replay(msgspec.Struct):
+    """What was stored of a body that is read again, and whether that is all of it."""
+
+    queue: WebhookQueue
+    config: Config
+    hook: Webhook
+    foreign: bool
+    events: int = 0
+    fresh: int = 0
+    is_whole: bool = True
+
+    def __repr__(self) -> str:
+        return f"_Replay({self.events})"
+
+    async def store(self, row: WebhookRow) -> None:
+        if self.foreign:
+            self.is_whole &= all(each.reason != FOREIGN for each in row.quarantine)
+            row = msgspec.structs.replace(row, quarantine=())
+        if row.events or (self.events and row.quarantine):
+            stored = await self.queue.submit(VerifiedWebhook(self.config, self.hook, row=row))
+            self.events += stored.events
+            self.fresh += len(stored.sequences)
+
+    def result(self) -> tuple[int, bool]:
+        if not self.events or not (self.is_whole or self.fresh):
             raise Malformed
-        return fresh, is_whole
+        return self.fresh, self.is_whole
+
+
+async def _send(send: Send, answer: WebhookAnswer, request_id: str) -> None:
+    headers = [*answer.headers, (b"x-request-id", request_id.encode())]
+    await send({"type": "http.response.start", "status": answer.status, "headers": headers})
+    await send({"type": "http.response.body", "body": answer.body})
