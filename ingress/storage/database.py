@@ -3,8 +3,9 @@
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from functools import partial
+from types import MappingProxyType
 from typing import Any
 from uuid import UUID
 from weakref import WeakValueDictionary
@@ -41,6 +42,8 @@ NO_ROLES = "the login of DATABASE_URL may not take the service's roles: run `ing
 
 # A row that others write is waited for longer than elsewhere: what is half done would have to be undone.
 _EXCLUSIVE = {"lock_timeout": f"{STATEMENT_TIMEOUT_S:.0f}s", "idle_session_timeout": f"{EXCLUSIVE_IDLE_S}s"}
+
+_NO_MORE: Mapping[str, str] = MappingProxyType({})
 
 # What a client sees of a server that was killed, restarts, or stopped answering: by experiment, more than
 # PostgresError. InternalClientError is asyncpg's own confusion when a connection dies mid-message.
@@ -139,20 +142,25 @@ class Database:
 
     async def __aenter__(self) -> "Database":
         for name, (role, size) in POOLS.items():
-            self._pools[name] = await self._pool(_session(role), role, size, POOLED_IDLE_S)
+            self._pools[name] = await self._pool(name, role, size)
         # Closed before the server ends it: `idle_session_timeout` is meant for who holds a lock.
         self._pools["exclusive"] = await self._pool(
-            _session(APP) | _EXCLUSIVE, APP, self._most_changes, EXCLUSIVE_IDLE_S / 2
+            "exclusive", APP, self._most_changes, idle_s=EXCLUSIVE_IDLE_S / 2, more=_EXCLUSIVE
         )
-        sizes = {name: pool.get_max_size() for name, pool in self._pools.items()}
-        for name, size in (sizes | SINGLE).items():
+        for name, size in SINGLE.items():
             metrics.db_connections_limit.labels(name).set(size)
-        for name, pool in self._pools.items():
-            metrics.watch_pool(name, pool)
         return self
 
-    async def _pool(self, session: dict[str, str], role: str, size: int, idle_s: float) -> asyncpg.Pool:
-        return await asyncpg.create_pool(
+    async def _pool(
+        self,
+        name: str,
+        role: str,
+        size: int,
+        *,
+        idle_s: float = POOLED_IDLE_S,
+        more: Mapping[str, str] = _NO_MORE,
+    ) -> asyncpg.Pool:
+        pool = await asyncpg.create_pool(
             self._url,
             init=partial(_prepare, role=role),
             min_size=0,
@@ -161,8 +169,11 @@ class Database:
             timeout=CONNECT_TIMEOUT_S,
             command_timeout=STATEMENT_TIMEOUT_S,
             max_inactive_connection_lifetime=idle_s,
-            server_settings=session,
+            server_settings={**_session(role), **more},
         )
+        metrics.watch_pool(name, pool)
+        metrics.db_connections_limit.labels(name).set(size)
+        return pool
 
     async def __aexit__(self, *_: object) -> None:
         for pool in self._pools.values():

@@ -41,8 +41,7 @@ async def _listen(database: Database, channel: str) -> AsyncGenerator[str | None
     notified: asyncio.Queue[str | None] = asyncio.Queue()
     connection = await database.connect(WORKER)
     try:
-        connection.add_termination_listener(lambda _: notified.put_nowait(None))
-        await connection.add_listener(channel, lambda *notification: notified.put_nowait(notification[3]))
+        await _pass_on(connection, channel, notified)
         await _count_in(connection, database.most_connections)
         yield None
         while not connection.is_closed():
@@ -50,6 +49,11 @@ async def _listen(database: Database, channel: str) -> AsyncGenerator[str | None
                 yield payload
     finally:
         connection.terminate()
+
+
+async def _pass_on(connection: asyncpg.Connection, channel: str, to: "asyncio.Queue[str | None]") -> None:
+    connection.add_termination_listener(lambda _: to.put_nowait(None))
+    await connection.add_listener(channel, lambda *notification: to.put_nowait(notification[3]))
 
 
 async def _next(connection: asyncpg.Connection, notified: "asyncio.Queue[str | None]") -> str | None:

@@ -72,17 +72,11 @@ async def migrate(url: str, login: str | None = None, service_url: str = "") -> 
     with store_errors("migrate"):
         connection = await asyncpg.connect(url, timeout=CONNECT_TIMEOUT_S)
         try:
-            if (major := connection.get_server_version().major) < 15:
-                raise SchemaError(f"PostgreSQL 15 or newer is needed, this is {major}")
+            _require_release(connection)
             if service_url:
                 await _require_same(connection, service_url)
             async with connection.transaction():
-                is_new = await _create(connection)
-                await require_version(connection)
-                if login is not None:
-                    await _admit(connection, login)
-                await _advance_clock(connection)
-            return is_new
+                return await _migrate(connection, login)
         except asyncpg.InsufficientPrivilegeError as error:
             raise SchemaError(
                 f"the login may not migrate ({error.args[0]}): it must own the database, and have CREATEROLE"
@@ -91,6 +85,15 @@ async def migrate(url: str, login: str | None = None, service_url: str = "") -> 
             ) from None
         finally:
             await connection.close()
+
+
+async def _migrate(connection: asyncpg.Connection, login: str | None) -> bool:
+    is_new = await _create(connection)
+    await require_version(connection)
+    if login is not None:
+        await _admit(connection, login)
+    await _advance_clock(connection)
+    return is_new
 
 
 async def _create(connection: asyncpg.Connection) -> bool:
@@ -112,6 +115,11 @@ async def _advance_clock(connection: asyncpg.Connection) -> None:
         "  from events where organization_id = o.id order by sequence desc limit 1) newest) last"
         " where last.sequence >= next_sequence(0)"
     )
+
+
+def _require_release(connection: asyncpg.Connection) -> None:
+    if (major := connection.get_server_version().major) < 15:
+        raise SchemaError(f"PostgreSQL 15 or newer is needed, this is {major}")
 
 
 async def _require_same(owner: asyncpg.Connection, url: str) -> None:

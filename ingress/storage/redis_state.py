@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Coroutine, Sequence
+from itertools import chain
 from time import monotonic
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -115,19 +116,10 @@ class RedisState:
     """Every method answers None, False or nothing where Redis is away; none raises, none waits longer than 50 ms."""
 
     def __init__(self, url: str) -> None:
-        # No retries of redis-py's own: ten of them by default, each able to charge a counter again.
-        self._client = redis.asyncio.Redis.from_url(
-            url,
-            socket_timeout=COMMAND_TIMEOUT_S,
-            socket_connect_timeout=COMMAND_TIMEOUT_S,
-            retry=Retry(NoBackoff(), 0),
-        )
-        self._listener = redis.asyncio.Redis.from_url(
-            url, socket_timeout=None, socket_connect_timeout=1.0, retry=Retry(NoBackoff(), 0)
-        )
-        self._set_if_newer = self._client.register_script(SET_IF_NEWER)
-        self._set_session = self._client.register_script(SET_SESSION)
-        self._reserve = self._client.register_script(RESERVE)
+        self._client = _client(url, COMMAND_TIMEOUT_S, COMMAND_TIMEOUT_S)
+        self._listener = _client(url, None, 1.0)
+        scripts = map(self._client.register_script, (SET_IF_NEWER, SET_SESSION, RESERVE))
+        self._set_if_newer, self._set_session, self._reserve = scripts
         self._failures = 0
         self._probe_at = 0.0
         self._is_up = self._has_answered = False
@@ -180,10 +172,9 @@ class RedisState:
         None: Redis cannot say.
         """
         turn = _key(organization_id, f"turn:{config_id}")
-        arguments: list[float] = [at_most_s * 1000]
-        for line in lines:
-            arguments += [line.every_s * 1000, line.burst, line.many]
-        answer = await self._try(self._reserve([*(turn + line.name for line in lines), f"{turn}:shrunk"], arguments))
+        keys = [*(turn + line.name for line in lines), f"{turn}:shrunk"]
+        arguments = chain.from_iterable((line.every_s * 1000, line.burst, line.many) for line in lines)
+        answer = await self._try(self._reserve(keys, [at_most_s * 1000, *arguments]))
         if answer is None:
             return None
         wait_ms, longest, shrunk, due_ms = answer
@@ -229,8 +220,7 @@ class RedisState:
                 elif message["type"] == "subscribe":
                     self._answers()
                 elif message["type"] == "message":
-                    topic, organization, version = f"{message['data'].decode()}:0".split(":")[:3]
-                    yield topic, UUID(organization), int(version)
+                    yield _notification(message["data"])
 
     async def _try(self, command: Awaitable[Any]) -> Any:
         """The command's answer, or None: at once while Redis is known to be away, but for a probe now and then."""
@@ -266,6 +256,21 @@ class RedisState:
             logger.warning("Redis answers again")
         self._failures = 0
         self._is_up = self._has_answered = True
+
+
+def _notification(data: bytes) -> tuple[str, UUID, int]:
+    topic, organization, version = f"{data.decode()}:0".split(":")[:3]
+    return topic, UUID(organization), int(version)
+
+
+def _client(url: str, timeout_s: float | None, connect_timeout_s: float) -> redis.asyncio.Redis:
+    return redis.asyncio.Redis.from_url(
+        url,
+        socket_timeout=timeout_s,
+        socket_connect_timeout=connect_timeout_s,
+        # None of redis-py's own: ten of them by default, each able to charge a counter again.
+        retry=Retry(NoBackoff(), 0),
+    )
 
 
 def _key(organization_id: UUID, what: str) -> str:

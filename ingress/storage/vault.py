@@ -7,11 +7,14 @@ import os
 import re
 import secrets
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import TypeVar
 from urllib.parse import urlsplit
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+Key = TypeVar("Key")
 
 RECORD_VERSION = 1
 NONCE_BYTES = 12
@@ -38,19 +41,12 @@ class Vault:
 
     def __init__(self, keys: str) -> None:
         """*keys* as in INGRESS_ENCRYPTION_KEYS; raises `VaultError` where it holds none or a malformed one."""
-        self._keys: dict[str, AESGCM] = {}
-        self._peppers: list[bytes] = []  # newest first, as the keys they are derived from
-        self._signers: dict[str, bytes] = {}
-        for entry in filter(None, (part.strip() for part in keys.split(","))):
-            key_id, key = _encryption_key(entry)
-            if key_id in self._keys:
-                raise VaultError("two encryption keys have the same id")
-            self._keys[key_id] = AESGCM(key)
-            self._peppers.append(hmac.digest(key, b"whatsapp-ingress pepper", "sha256"))
-            self._signers[key_id] = hmac.digest(key, b"whatsapp-ingress audit", "sha256")
-        if not self._keys:
-            raise VaultError("no encryption key")
-        self._newest = next(iter(self._keys))
+        given = _encryption_keys(keys)
+        self._newest = next(iter(given))
+        self._keys = {key_id: AESGCM(key) for key_id, key in given.items()}
+        # Newest first, as the keys they are derived from.
+        self._peppers = [hmac.digest(key, b"whatsapp-ingress pepper", "sha256") for key in given.values()]
+        self._signers = {key_id: hmac.digest(key, b"whatsapp-ingress audit", "sha256") for key_id, key in given.items()}
 
     def seal(self, plain: bytes, *place: str) -> bytes:
         """*plain*, to be opened only with the same *place* (organization, object, field)."""
@@ -64,9 +60,7 @@ class Vault:
         if len(record) < 2 or record[0] != RECORD_VERSION:
             raise VaultError("unknown record version")
         start = 2 + record[1]
-        key = self._keys.get(record[2:start].decode("ascii", "replace"))
-        if key is None:
-            raise VaultError("sealed with a key that is not in INGRESS_ENCRYPTION_KEYS")
+        key = _known(self._keys, record[2:start], "sealed")
         try:
             return key.decrypt(record[start : start + NONCE_BYTES], record[start + NONCE_BYTES :], _associated(place))
         except (InvalidTag, ValueError):  # ValueError: cut off before the end of its nonce
@@ -80,9 +74,7 @@ class Vault:
     def signed(self, record: bytes, content: bytes) -> bool:
         """Whether *record* is what `sign` made of *content*, with any key. Raises `VaultError` where it is gone."""
         start = 1 + record[0] if record else 0
-        signer = self._signers.get(record[1:start].decode("ascii", "replace"))
-        if signer is None:
-            raise VaultError("signed with a key that is not in INGRESS_ENCRYPTION_KEYS")
+        signer = _known(self._signers, record[1:start], "signed")
         return hmac.compare_digest(record[start:], hmac.digest(signer, content, "sha256"))
 
     def key_hash(self, secret: str) -> bytes:
@@ -110,8 +102,17 @@ class Vault:
         return f"{parts.scheme}://{parts.netloc}/… ({digest})"
 
 
+def _encryption_keys(text: str) -> dict[str, bytes]:
+    """INGRESS_ENCRYPTION_KEYS by their ids, the newest first. Raises `VaultError`."""
+    entries = [_encryption_key(entry.strip()) for entry in text.split(",") if entry.strip()]
+    if not entries:
+        raise VaultError("no encryption key")
+    if len(dict(entries)) < len(entries):
+        raise VaultError("two encryption keys have the same id")
+    return dict(entries)
+
+
 def _encryption_key(entry: str) -> tuple[str, bytes]:
-    """(id, key) of an entry of INGRESS_ENCRYPTION_KEYS. Raises `VaultError`."""
     key_id, _, encoded = entry.partition(":")
     try:
         key = base64.b64decode(encoded, validate=True)
@@ -120,6 +121,13 @@ def _encryption_key(entry: str) -> tuple[str, bytes]:
     if not _ENCRYPTION_KEY_ID.fullmatch(key_id) or len(key) != 32:
         raise VaultError("each encryption key is `id:base64 of 32 bytes`")
     return key_id, key
+
+
+def _known(keys: Mapping[str, Key], key_id: bytes, done: str) -> Key:
+    key = keys.get(key_id.decode("ascii", "replace"))
+    if key is None:
+        raise VaultError(f"{done} with a key that is not in INGRESS_ENCRYPTION_KEYS")
+    return key
 
 
 def _associated(place: Sequence[str]) -> bytes:
@@ -141,12 +149,12 @@ def is_key_id(text: str) -> bool:
 def split_api_key(key: str) -> tuple[str, str] | None:
     """(id, secret) of a key that is well-formed, else None."""
     head, checksum = key[:-6], key[-6:]
-    parts = head.split("_", 3)
-    if len(parts) != 4 or parts[0] != "ingress" or not is_key_id(parts[2]):
-        return None
     if not hmac.compare_digest(checksum.encode("utf-8", "replace"), _checksum(head).encode()):
         return None
-    return parts[2], parts[3]
+    match head.split("_", 3):
+        case ["ingress", _, key_id, secret] if is_key_id(key_id):
+            return key_id, secret
+    return None
 
 
 def _checksum(head: str) -> str:
