@@ -6,7 +6,6 @@ import os
 import re
 import sys
 from datetime import UTC, datetime
-from types import TracebackType
 
 import msgspec
 
@@ -74,25 +73,29 @@ def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def _places(trace: TracebackType | None) -> str:
+def _message(record: logging.LogRecord) -> str:
+    message = record.getMessage()
+    # What follows asyncio's first line is the repr of a task, and with it that of its exception.
+    return message.partition("\n")[0] if record.name == "asyncio" else message
+
+
+def _error(record: logging.LogRecord) -> dict[str, str]:
+    """Its type and where, if there is one; the text of an exception may hold what a person wrote."""
+    if not record.exc_info or record.exc_info[1] is None:
+        return {}
+    _, error, trace = record.exc_info
     places: list[str] = []
     while trace:
         code = trace.tb_frame.f_code
         places.append(f"{os.path.basename(code.co_filename)}:{trace.tb_lineno} {code.co_name}")
         trace = trace.tb_next
-    return " < ".join(reversed(places))
+    return {"error": type(error).__name__, "trace": " < ".join(reversed(places))}
 
 
 class _JsonHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
-        message = record.getMessage()
-        if record.name == "asyncio":
-            # What follows the first line is the repr of a task, and with it that of its exception.
-            message = message.partition("\n")[0]
-        entry = {"at": _now(), "level": record.levelname.lower(), "logger": record.name, "message": message}
-        if record.exc_info and record.exc_info[1] is not None:
-            # The type and where; the text of an exception may hold what a person wrote.
-            entry |= {"error": type(record.exc_info[1]).__name__, "trace": _places(record.exc_info[2])}
+        entry = {"at": _now(), "level": record.levelname.lower(), "logger": record.name, "message": _message(record)}
+        entry |= _error(record)
         clean = {name: _STEERING.sub("�", value)[:MAX_FIELD_CHARACTERS] for name, value in entry.items()}
         flush()
         _write(_encode(clean) + b"\n")

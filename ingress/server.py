@@ -40,7 +40,7 @@ def listen(host: str, port: int, name: str = "INGRESS_PORT") -> socket.socket:
 
     *name* is the variable that the port comes from.
     """
-    made = _socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    made = _socket(host)
     try:
         made.bind((host, port))
     except OSError as error:
@@ -52,7 +52,8 @@ def listen(host: str, port: int, name: str = "INGRESS_PORT") -> socket.socket:
     return made
 
 
-def _socket(family: socket.AddressFamily) -> socket.socket:
+def _socket(host: str) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     # With the protocol named: asyncio switches Nagle off only then, and an answer of two writes would take 40 ms.
     made = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -139,27 +140,37 @@ async def serve(
     stop = partial(_stop, application, server)
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop)
-    serving = asyncio.create_task(server.serve(sockets=[listening]))
-    while not server.started and not serving.done():  # noqa: ASYNC110  (uvicorn has a flag, no event)
-        await asyncio.sleep(0.005)
+    serving = await _begin(server, listening)
     watching = asyncio.create_task(watched.serve(sockets=[operations]))
-    # What was made until now stays; the collector need not look at it again.
-    gc.freeze()
-    gc.set_threshold(50_000, 20, 20)
-    if server.started:
-        _announce(settings)
     try:
-        if beside is not None and server.started:
-            async with beside():
-                await application.closing.wait()
+        if server.started:
+            _announce(settings)
+            await _stay(application, beside)
     finally:
-        if not application.closing.is_set() and beside is not None:
+        if beside is not None and not application.closing.is_set():
             stop()
         await serving
         watched.should_exit = True
         await watching
     if not server.started:
         raise RuntimeError("the application could not start")
+
+
+async def _begin(server: _Server, listening: socket.socket) -> asyncio.Task[None]:
+    """Have *server* started, or ended because it could not."""
+    serving = asyncio.create_task(server.serve(sockets=[listening]))
+    while not server.started and not serving.done():  # noqa: ASYNC110  (uvicorn has a flag, no event)
+        await asyncio.sleep(0.005)
+    # What was made until now stays; the collector need not look at it again.
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 20)
+    return serving
+
+
+async def _stay(application: Application, beside: Beside | None) -> None:
+    if beside is not None:
+        async with beside():
+            await application.closing.wait()
 
 
 def _stop(application: Application, server: _Server) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import math
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
 from functools import lru_cache
 from time import monotonic
 from typing import Self, TypeVar
@@ -104,19 +105,23 @@ class Caller:
         if remaining_s <= 0:
             raise Unavailable("no time left before the call", code="deadline")
         try:
-            async with self.session.request(
-                request.method,
-                _address(request.url),
-                headers=request.headers,
-                data=body or request.body or None,
-                allow_redirects=False,  # a redirected POST would be repeated, or become a GET
-                timeout=_timeout(math.ceil(remaining_s * 10) / 10),
-            ) as answer:
+            async with self._begun(request, body or request.body or None, remaining_s) as answer:
                 received = await _cut(answer) if cut else await self._capped(answer)
         except TRANSPORT_ERRORS as error:
             raise transport_failure(error, request.method) from error
-        headers = {name.lower(): value for name, value in answer.headers.items()}
-        return Response(status=answer.status, headers=headers, body=received)
+        return _response(answer, received)
+
+    def _begun(
+        self, request: Request, data: AsyncIterable[bytes] | bytes | None, remaining_s: float
+    ) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
+        return self.session.request(
+            request.method,
+            _address(request.url),
+            headers=request.headers,
+            data=data,
+            allow_redirects=False,  # a redirected POST would be repeated, or become a GET
+            timeout=_timeout(math.ceil(remaining_s * 10) / 10),
+        )
 
     async def _capped(self, answer: aiohttp.ClientResponse) -> bytes:
         """The body, if it has MAX_ANSWER_BYTES at most, and all large ones under way MAX_ANSWERS_BYTES together."""
@@ -127,9 +132,9 @@ class Caller:
             async for chunk in answer.content.iter_any():
                 size += len(chunk)
                 chunks.append(chunk)
-                grown = size - held if size > SMALL_ANSWER_BYTES else 0
-                held += grown
-                self._held_bytes += grown
+                if size > SMALL_ANSWER_BYTES:
+                    self._held_bytes += size - held
+                    held = size
                 if size > MAX_ANSWER_BYTES or self._held_bytes > MAX_ANSWERS_BYTES:
                     raise aiohttp.ClientPayloadError("answer too large")
             return b"".join(chunks)
@@ -172,6 +177,11 @@ def transport_failure(error: BaseException, method: str) -> Unavailable | Uncert
     # A lost answer to a read changes nothing at the provider; one to a write may have.
     kind = Unavailable if isinstance(error, unsent) or method == "GET" else Uncertain
     return kind(_reason(error), code=_code(error))
+
+
+def _response(answer: aiohttp.ClientResponse, body: bytes) -> Response:
+    headers = {name.lower(): value for name, value in answer.headers.items()}
+    return Response(status=answer.status, headers=headers, body=body)
 
 
 async def _cut(answer: aiohttp.ClientResponse) -> bytes:

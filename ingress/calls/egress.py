@@ -50,9 +50,8 @@ class Egress:
     def check_url(self, url: str) -> None:
         """Refuse at once what the guard would refuse later, with a reason. Raises `InvalidUrl`."""
         parts, host = _parts(url)
-        schemes = ("https", "http") if self._allowed else ("https",)
-        if parts.scheme not in schemes:
-            raise InvalidUrl(f"must start with {' or '.join(f'{scheme}://' for scheme in schemes)}")
+        if parts.scheme != "https" and not (parts.scheme == "http" and self._allowed):
+            raise InvalidUrl("must start with https://" + (" or http://" if self._allowed else ""))
         if not host:
             raise InvalidUrl("has no host")
         if parts.user or parts.password:

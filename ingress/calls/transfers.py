@@ -48,6 +48,7 @@ TRANSFERS, TRANSFERS_PER_ORGANIZATION = 200, 20
 _REDIRECT = (301, 302, 303, 307, 308)
 _GONE = (404, 410)
 _REFUSED = (401, 403)
+_EXPIRED = (*_GONE, *_REFUSED)
 
 
 class Unusable(Exception):
@@ -127,6 +128,10 @@ class File:
     def sha256(self) -> str:
         return self._hasher.hexdigest()
 
+    @property
+    def is_whole(self) -> bool:
+        return self.received_bytes == self.size_bytes
+
     def sized(self, request: UploadRequest) -> UploadRequest:
         """*request* with the length of its body, the file in it."""
         length = len(request.body) + self.size_bytes + len(request.tail)
@@ -140,17 +145,20 @@ class File:
         yield request.body
         more = True
         while more:
-            message = await self._receive()
-            if message["type"] != "http.request":
-                self.client_gone = True
-                raise Disconnected
-            chunk: bytes = message.get("body", b"")
-            more = message.get("more_body", False)
+            chunk, more = await self._next()
             if chunk:
                 self.received_bytes += len(chunk)
                 self._hasher.update(chunk)
                 yield chunk
         yield request.tail
+
+    async def _next(self) -> tuple[bytes, bool]:
+        """A piece of the file, and whether more follow. Raises `Disconnected`."""
+        message = await self._receive()
+        if message["type"] != "http.request":
+            self.client_gone = True
+            raise Disconnected
+        return message.get("body", b""), message.get("more_body", False)
 
 
 class Transfers(Caller):
@@ -177,7 +185,7 @@ class Transfers(Caller):
         Its address may have run out by the time it is used: then it is asked for once more.
         """
         media, answer = await self._opened(locate)
-        if answer.status in (*_GONE, *_REFUSED):
+        if answer.status in _EXPIRED:
             answer.close()
             media, answer = await self._opened(locate)
         try:
@@ -201,7 +209,7 @@ class Transfers(Caller):
             if file.client_gone:  # which is why the call failed
                 raise Disconnected from None
             raise
-        if file.received_bytes != file.size_bytes:
+        if not file.is_whole:
             raise Unavailable("the provider answered before it had the file", code="unexpected_answer")
         return result
 
@@ -219,8 +227,6 @@ class Transfers(Caller):
     async def _get(self, media: Media) -> aiohttp.ClientResponse:
         """The answer of the medium's host, whose credentials go to no other. Raises `Unusable`."""
         headers, url = media.headers, media.url
-        if len(url) > LONGEST_URL:
-            raise Unusable("address", "the address of the medium is too long")
         for _ in range(REDIRECTS + 1):
             place = self._place(url)
             answer = await self.session.get(place, headers=headers, allow_redirects=False, timeout=_TIMEOUT)
@@ -235,6 +241,8 @@ class Transfers(Caller):
 
     def _place(self, url: str) -> URL:
         """*url* as it is, for to write a signed address differently breaks the signature. Raises `Unusable`."""
+        if len(url) > LONGEST_URL:
+            raise Unusable("address", "the address of the medium is too long")
         try:
             self._egress.check_url(url)
         except InvalidUrl as error:
@@ -297,16 +305,14 @@ async def until_gone(receive: Receive) -> None:
 
 async def while_wanted(work: Coroutine[Any, Any, None], receive: Receive, timeout_s: float) -> None:
     """Do *work* for as long as the client is there. Raises what it raises, `Disconnected`, `TimeoutError`."""
-    working, gone = asyncio.create_task(work), asyncio.create_task(until_gone(receive))
+    tasks = working, gone = asyncio.create_task(work), asyncio.create_task(until_gone(receive))
     try:
-        await asyncio.wait((working, gone), timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait(tasks, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
         if working.done():
             working.result()
-            return
-        if gone.done():
-            raise Disconnected
-        raise TimeoutError
+        else:
+            raise Disconnected if gone.done() else TimeoutError
     finally:
-        for task in (working, gone):
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(working, gone, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
