@@ -5,6 +5,7 @@ import logging
 import os
 import re
 import sys
+import traceback
 from datetime import UTC, datetime
 
 import msgspec
@@ -84,11 +85,10 @@ def _error(record: logging.LogRecord) -> dict[str, str]:
     if not record.exc_info or record.exc_info[1] is None:
         return {}
     _, error, trace = record.exc_info
-    places: list[str] = []
-    while trace:
-        code = trace.tb_frame.f_code
-        places.append(f"{os.path.basename(code.co_filename)}:{trace.tb_lineno} {code.co_name}")
-        trace = trace.tb_next
+    places = [
+        f"{os.path.basename(frame.f_code.co_filename)}:{line} {frame.f_code.co_name}"
+        for frame, line in traceback.walk_tb(trace)
+    ]
     return {"error": type(error).__name__, "trace": " < ".join(reversed(places))}
 
 

@@ -138,8 +138,7 @@ async def serve(
     server = _Server(configuration(application))
     watched = _Server(operations_configuration(application))
     stop = partial(_stop, application, server)
-    for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, stop)
+    _on_signals(stop)
     serving = await _begin(server, listening)
     watching = asyncio.create_task(watched.serve(sockets=[operations]))
     try:
@@ -165,6 +164,11 @@ async def _begin(server: _Server, listening: socket.socket) -> asyncio.Task[None
     gc.freeze()
     gc.set_threshold(50_000, 20, 20)
     return serving
+
+
+def _on_signals(stop: Callable[[], None]) -> None:
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stop)
 
 
 async def _stay(application: Application, beside: Beside | None) -> None:

@@ -50,8 +50,7 @@ class Egress:
     def check_url(self, url: str) -> None:
         """Refuse at once what the guard would refuse later, with a reason. Raises `InvalidUrl`."""
         parts, host = _parts(url)
-        if parts.scheme != "https" and not (parts.scheme == "http" and self._allowed):
-            raise InvalidUrl("must start with https://" + (" or http://" if self._allowed else ""))
+        self._check_scheme(parts.scheme)
         if not host:
             raise InvalidUrl("has no host")
         if parts.user or parts.password:
@@ -61,6 +60,11 @@ class Egress:
         address = _literal(host)
         if address is not None and not self.allows(address):
             raise InvalidUrl("its address is not a public one")
+
+    def _check_scheme(self, scheme: str) -> None:
+        schemes = ("https", "http") if self._allowed else ("https",)
+        if scheme not in schemes:
+            raise InvalidUrl(f"must start with {' or '.join(f'{each}://' for each in schemes)}")
 
     def allows(self, address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
         if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped:

@@ -214,8 +214,12 @@ class Ingestion(msgspec.Struct, eq=False):
             outcome,
             stored.events,
             len(sequences),
-            sequences if len(sequences) < SEQUENCES_LOGGED else [min(sequences), max(sequences)],
+            _shown(sequences),
             trace_of(traceparent) if traceparent else None,
             int(elapsed * 10_000) / 10,
         )
         log.put(line)
+
+
+def _shown(sequences: Sequence[int]) -> Sequence[int]:
+    return sequences if len(sequences) < SEQUENCES_LOGGED else [min(sequences), max(sequences)]

@@ -5,7 +5,6 @@ import logging
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from datetime import datetime
 from functools import lru_cache
-from typing import NamedTuple
 from uuid import UUID
 
 import msgspec
@@ -69,16 +68,13 @@ async def read(manager: WhatsAppProviderManager, config: Config, hook: Webhook, 
 
     Raises `StoreUnavailable` where it cannot be asked whose its items are.
     """
+    reader = _Reader(manager, config, hook, at)
     try:
-        events, strangers = _parsed(config, hook)
-        owners = await _Owners(manager, config, hook).of(events, strangers) if strangers else _NOBODY
-        found = _split(config, events, owners, at)
-        quarantine = await _quarantined(manager, config, hook, found) if found.stale or found.foreign else ()
-        return _row(config, hook, found.keyed, quarantine)
+        return await reader.whole()
     except StoreUnavailable:
         raise
     except Exception as error:  # noqa: BLE001  (logged there)
-        return await _unreadable(manager, config, hook, error)
+        return await reader.unreadable(error)
 
 
 async def read_slices(
@@ -90,146 +86,101 @@ async def read_slices(
 
     *at* is when it was received, and *stale* whether to take what was stale then, and nothing else; None takes all.
     """
+    reader = _Reader(manager, config, hook, at, stale)
     try:
-        async for first, row in _slices(manager, config, hook, at, stale):
+        async for first, row in reader.slices():
             yield first, msgspec.structs.replace(row, is_kept=True)
     except StoreUnavailable:
         raise
     except Exception as error:  # noqa: BLE001  (logged there)
-        yield 0, msgspec.structs.replace(await _unreadable(manager, config, hook, error), is_kept=True)
+        yield 0, msgspec.structs.replace(await reader.unreadable(error), is_kept=True)
 
 
-async def _slices(
-    manager: WhatsAppProviderManager, config: Config, hook: Webhook, at: datetime, stale: bool | None
-) -> AsyncIterator[tuple[int, WebhookRow]]:
-    events, strangers = await asyncio.to_thread(_parsed, config, hook)
-    whose, found = _Owners(manager, config, hook), _Found()
-    for first in range(0, max(1, len(events)), SLICE_EVENTS):
-        part = events[first : first + SLICE_EVENTS]
-        found = _split(config, part, await whose.of(part, strangers), at, stale, found)
-        is_last = first + SLICE_EVENTS >= len(events)
-        quarantine = await _quarantined(manager, config, hook, found) if is_last else ()
-        yield first, _row(config, hook, found.keyed, quarantine)
-
-
-def _parsed(config: Config, hook: Webhook) -> tuple[list[Event], Collection[str]]:
-    """The events of *hook*, and the keys of those that name no account which is the organization's for sure.
-
-    What names one is most of what comes, and asks nobody.
-    """
-    account_of, claimed = config.provider.account_of, config.claimed
-    events = config.provider.parse(hook)
-    strangers = [event.key for event in events if account_of(event) not in claimed]
-    return events, frozenset(strangers) if strangers else ()
-
-
-_NOBODY: dict[str, Config | None] = {}
-
-
-class _Found(NamedTuple):
-    """Events to be stored, and of a body as far as it was read whether it had any, stale ones, and somebody else's."""
-
-    keyed: Sequence[KeyedEvent] = ()
-    some: bool = False
-    stale: bool = False
-    foreign: bool = False
-
-
-def _split(
-    config: Config,
-    events: Sequence[Event],
-    owners: Mapping[str, Config | None],
-    at: datetime,
-    stale: bool | None = False,
-    before: _Found = _Found(),  # noqa: B008  (cannot be changed)
-) -> _Found:
-    """What of *events* is the organization's and new enough, and what there was else, here or in the slices *before*.
-
-    See `read_slices` for *at* and *stale*. Who is not in *owners* is *config*.
-    """
-    keyed, (_, some, some_stale, some_foreign) = [], before
-    for event in events:
-        owner = owners.get(event.key, config) if owners else config
-        is_stale = _is_stale(event, at)
-        if owner is not None and (is_stale is stale or stale is None):
-            keyed.append(_keyed(event, owner, at))
-        elif stale:
-            continue  # it was stored, or put into quarantine, when it came
-        elif owner is None:
-            some_foreign = True
-        else:
-            some_stale = True
-    return _Found(keyed, some or bool(keyed), some_stale, some_foreign)
-
-
-def _is_stale(event: Event, at: datetime) -> bool:
-    """Its age says that it may be a repetition whose key is not kept any more, or that its time is made up."""
-    when = event.reported_at or event.occurred_at
-    return when is not None and not MIN_AGE <= at - when <= MAX_AGE
-
-
-async def _quarantined(
-    manager: WhatsAppProviderManager, config: Config, hook: Webhook, found: _Found
-) -> Sequence[QuarantineRow]:
-    """What goes to quarantine, as a whole: an item by itself does not say whose it is, and could never be read again.
-
-    Not all of a body need be an event, so where others share the secret it may hold what is theirs all the same.
-    """
-    reasons = [reason for reason, some in ((FOREIGN, found.foreign), (STALE, found.stale)) if some]
-    theirs = found.foreign or (bool(reasons) and await manager.ownership.is_shared(config))
-    return [quarantine_row(reason, hook.body, foreign_item=theirs, partly_taken=found.some) for reason in reasons]
-
-
-def _row(
-    config: Config, hook: Webhook, events: Sequence[KeyedEvent], quarantine: Sequence[QuarantineRow]
-) -> WebhookRow:
-    return WebhookRow(config.organization_id, config.id, kept_headers(hook), hook.body, events, quarantine)
-
-
-async def _unreadable(manager: WhatsAppProviderManager, config: Config, hook: Webhook, error: Exception) -> WebhookRow:
-    reason = MALFORMED
-    if not isinstance(error, Malformed):
-        # A mistake of ours must neither make the provider repeat the body for a week, nor fail the rest of a batch.
-        logger.error("reading a webhook failed", exc_info=error)
-        reason = PARSER_FAILED
-    return _row(config, hook, (), [await unreadable_body(manager, config, reason, hook.body)])
-
-
-def kept_headers(hook: Webhook) -> bytes:
-    headers = hook.headers.copy()
-    for name in _dropped(tuple(headers)):
-        del headers[name]
-    return _encode(headers)
-
-
-@lru_cache(64)  # a provider's requests have the same headers
-def _dropped(names: tuple[str, ...]) -> list[str]:
-    return [name for name in names if name not in _KEPT_HEADERS and not any(part in name for part in _KEPT_PARTS)]
-
-
-async def refused(manager: WhatsAppProviderManager, config: Config, row: WebhookRow) -> WebhookRow:
-    """*row* without its events, its body in quarantine: not the organization's where others' items are in it."""
-    quarantine = await unreadable_body(manager, config, REFUSED, row.body)
-    if any(item.foreign_item for item in row.quarantine):
-        quarantine = msgspec.structs.replace(quarantine, foreign_item=True)
-    return msgspec.structs.replace(row, events=(), quarantine=[quarantine])
-
-
-class _Owners:
-    """Whose the items of one webhook are.
+class _Reader(msgspec.Struct, eq=False):
+    """Reads one webhook: whose each of its items is, and what of it goes to quarantine.
 
     A signature may be shared by all tenants of one app, so it does not say whose an item is. Nor does it say that the
     provider wrote it: any tenant can sign what names another's account, and post it to an address that it knows. Only
     an app's address, which no tenant knows, is for every organization.
     """
 
-    def __init__(self, manager: WhatsAppProviderManager, config: Config, hook: Webhook) -> None:
-        self._manager = manager
-        self._config = config
-        self._hook = hook
-        self._siblings: list[Config] | None = None
+    _manager: WhatsAppProviderManager
+    _config: Config
+    _hook: Webhook
+    _at: datetime
+    _stale: bool | None = False
+    # Whether, as far as it was read, there is what is stored, what was stale, and what is somebody else's.
+    _some_taken: bool = False
+    _some_stale: bool = False
+    _some_foreign: bool = False
+    _siblings: list[Config] | None = None
 
-    async def of(self, events: Sequence[Event], keys: Collection[str]) -> dict[str, Config | None]:
+    def __repr__(self) -> str:
+        return f"_Reader({self._config.id})"
+
+    async def whole(self) -> WebhookRow:
+        events, strangers = self._parse()
+        keyed = self._take(events, await self._owners(events, strangers) if strangers else _NOBODY)
+        return self._row(keyed, await self._quarantined() if self._some_stale or self._some_foreign else ())
+
+    async def slices(self) -> AsyncIterator[tuple[int, WebhookRow]]:
+        events, strangers = await asyncio.to_thread(self._parse)
+        for first in range(0, max(1, len(events)), SLICE_EVENTS):
+            part = events[first : first + SLICE_EVENTS]
+            keyed = self._take(part, await self._owners(part, strangers))
+            is_last = first + SLICE_EVENTS >= len(events)
+            yield first, self._row(keyed, await self._quarantined() if is_last else ())
+
+    async def unreadable(self, error: Exception) -> WebhookRow:
+        reason = MALFORMED
+        if not isinstance(error, Malformed):
+            # A mistake of ours must neither make the provider repeat the body for a week, nor fail the rest of a batch.
+            logger.error("reading a webhook failed", exc_info=error)
+            reason = PARSER_FAILED
+        return self._row((), [await unreadable_body(self._manager, self._config, reason, self._hook.body)])
+
+    def _row(self, events: Sequence[KeyedEvent], quarantine: Sequence[QuarantineRow]) -> WebhookRow:
+        config, hook = self._config, self._hook
+        return WebhookRow(config.organization_id, config.id, kept_headers(hook), hook.body, events, quarantine)
+
+    def _parse(self) -> tuple[list[Event], Collection[str]]:
+        """The events, and the keys of those that name no account which is the organization's for sure.
+
+        What names one is most of what comes, and asks nobody.
+        """
+        config = self._config
+        account_of, claimed = config.provider.account_of, config.claimed
+        events = config.provider.parse(self._hook)
+        strangers = [event.key for event in events if account_of(event) not in claimed]
+        return events, frozenset(strangers) if strangers else ()
+
+    def _take(self, events: Sequence[Event], owners: Mapping[str, Config | None]) -> list[KeyedEvent]:
+        """What of *events* is the organization's and new enough. Who is not in *owners* is the config itself."""
+        keyed, config, at, stale = [], self._config, self._at, self._stale
+        for event in events:
+            owner = owners.get(event.key, config) if owners else config
+            if owner is not None and (stale is None or _is_stale(event, at) is stale):
+                keyed.append(_keyed(event, owner, at))
+            elif stale:
+                continue  # it was stored, or put into quarantine, when it came
+            elif owner is None:
+                self._some_foreign = True
+            else:
+                self._some_stale = True
+        self._some_taken = self._some_taken or bool(keyed)
+        return keyed
+
+    async def _quarantined(self) -> Sequence[QuarantineRow]:
+        """The whole body, for quarantine: an item by itself does not say whose it is, and could never be read again.
+
+        Not all of a body need be an event, so where others share the secret it may hold what is theirs all the same.
+        """
+        reasons = [reason for reason, some in ((FOREIGN, self._some_foreign), (STALE, self._some_stale)) if some]
+        theirs = self._some_foreign or (bool(reasons) and await self._manager.ownership.is_shared(self._config))
+        body, partly_taken = self._hook.body, self._some_taken
+        return [quarantine_row(reason, body, foreign_item=theirs, partly_taken=partly_taken) for reason in reasons]
+
+    async def _owners(self, events: Sequence[Event], keys: Collection[str]) -> dict[str, Config | None]:
         """By key whose each of *events* with one of *keys* is: this config's, a sibling's, or nobody's here.
 
         Raises `StoreUnavailable`.
@@ -252,6 +203,35 @@ class _Owners:
         if account is None:
             return None
         return await self._manager.ownership.config_of(self._config.provider_type, account)
+
+
+_NOBODY: dict[str, Config | None] = {}
+
+
+def _is_stale(event: Event, at: datetime) -> bool:
+    """Its age says that it may be a repetition whose key is not kept any more, or that its time is made up."""
+    when = event.reported_at or event.occurred_at
+    return when is not None and not MIN_AGE <= at - when <= MAX_AGE
+
+
+def kept_headers(hook: Webhook) -> bytes:
+    headers = hook.headers.copy()
+    for name in _dropped(tuple(headers)):
+        del headers[name]
+    return _encode(headers)
+
+
+@lru_cache(64)  # a provider's requests have the same headers
+def _dropped(names: tuple[str, ...]) -> list[str]:
+    return [name for name in names if name not in _KEPT_HEADERS and not any(part in name for part in _KEPT_PARTS)]
+
+
+async def refused(manager: WhatsAppProviderManager, config: Config, row: WebhookRow) -> WebhookRow:
+    """*row* without its events, its body in quarantine: not the organization's where others' items are in it."""
+    quarantine = await unreadable_body(manager, config, REFUSED, row.body)
+    if any(item.foreign_item for item in row.quarantine):
+        quarantine = msgspec.structs.replace(quarantine, foreign_item=True)
+    return msgspec.structs.replace(row, events=(), quarantine=[quarantine])
 
 
 def _verifies(config: Config, hook: Webhook) -> bool:

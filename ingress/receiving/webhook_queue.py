@@ -27,6 +27,10 @@ MAX_FLUSH_EVENTS = 500
 LIGHT_BYTES, BYTES_A_ROW = 16 * 1024, 2 * 1024
 
 
+# Of events, by provider, type and what became of them: for each one a counter of the metrics costs more than this.
+_Counts = Counter[tuple[str, str, str]]
+
+
 class WebhookQueue:
     """Queues webhooks and stores them. Enter it once a process.
 
@@ -122,7 +126,7 @@ async def _store(
     rows = [row for _, row in read]
     stored = await store(connection, rows, start)
     await _look_soon(connection, rows)
-    counts: Counter[tuple[str, str, str]] = Counter()  # for a counter costs more than a dictionary
+    counts: _Counts = Counter()
     became = [_counted(provider, row, each, counts) for (provider, row), each in zip(read, stored, strict=True)]
     for labels, count in counts.items():
         metrics.child(metrics.ingest_events, *labels).inc(count)
@@ -140,7 +144,7 @@ async def _look_soon(connection: asyncpg.Connection, rows: Sequence[WebhookRow])
         await look_soon(connection, sorted(updated))
 
 
-def _counted(provider: str, row: WebhookRow, stored: Stored, counts: Counter[tuple[str, str, str]]) -> StoredWebhook:
+def _counted(provider: str, row: WebhookRow, stored: Stored, counts: _Counts) -> StoredWebhook:
     """What became of *row*, counted in the metrics, and its events in *counts*."""
     outcome = "stored" if stored.sequences else "duplicate"
     for keyed in row.events:

@@ -60,8 +60,7 @@ class WebhookReceiver:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The ASGI form of `begin`, for a server that has no shorter way (ingress/receiving/exchange.py is ours)."""
-        query = scope["query_string"]
-        target = target_of(b"%b?%b" % (scope["raw_path"], query) if query else scope["raw_path"])
+        target = _target(scope)
         try:
             body = await self._body(target, receive)
         except Disconnected:
@@ -145,9 +144,8 @@ class WebhookReceiver:
         """
         url = self._manager.accounts.webhook_url(config.provider_type, "replayed")
         hook = Webhook(method="POST", url=url, headers=json.loads(item.headers), body=item.body)
-        stale = _TAKEN.get(item.reason)
         replay = _Replay(self._queue, config, hook, foreign)
-        async for _, row in read_slices(self._manager, config, hook, item.received_at, stale=stale):
+        async for _, row in read_slices(self._manager, config, hook, item.received_at, stale=_TAKEN.get(item.reason)):
             await replay.store(row)
         return replay.result()
 
@@ -179,6 +177,11 @@ class _Replay(msgspec.Struct):
         if not self.events or not (self.is_whole or self.fresh):
             raise Malformed
         return self.fresh, self.is_whole
+
+
+def _target(scope: Scope) -> Target:
+    path, query = scope["raw_path"], scope["query_string"]
+    return target_of(path + b"?" + query if query else path)
 
 
 async def _send(send: Send, answer: WebhookAnswer, request_id: str) -> None:

@@ -92,6 +92,11 @@ class Line(NamedTuple):
     burst: int
     many: int = 1
 
+    @property
+    def arguments(self) -> tuple[float, int, int]:
+        """As RESERVE takes it."""
+        return self.every_s * 1000, self.burst, self.many
+
 
 class Reserved(NamedTuple):
     """``wait_s`` until the turn, as the line at place ``longest`` has it; ``due_s`` until the first line's is due."""
@@ -100,6 +105,11 @@ class Reserved(NamedTuple):
     longest: int
     shrunk: bool
     due_s: float
+
+    @classmethod
+    def of(cls, wait_ms: str, longest: int, shrunk: int, due_ms: str) -> "Reserved":
+        """What RESERVE answers."""
+        return cls(float(wait_ms) / 1000, longest, bool(shrunk), float(due_ms) / 1000)
 
 
 class _Session(msgspec.Struct):
@@ -173,12 +183,9 @@ class RedisState:
         """
         turn = _key(organization_id, f"turn:{config_id}")
         keys = [*(turn + line.name for line in lines), f"{turn}:shrunk"]
-        arguments = chain.from_iterable((line.every_s * 1000, line.burst, line.many) for line in lines)
+        arguments = chain.from_iterable(line.arguments for line in lines)
         answer = await self._try(self._reserve(keys, [at_most_s * 1000, *arguments]))
-        if answer is None:
-            return None
-        wait_ms, longest, shrunk, due_ms = answer
-        return Reserved(float(wait_ms) / 1000, longest, bool(shrunk), float(due_ms) / 1000)
+        return None if answer is None else Reserved.of(*answer)
 
     async def slow_down(self, organization_id: UUID, config_id: UUID, seconds: float) -> None:
         """Halve the rate of the config's turns for *seconds*."""
