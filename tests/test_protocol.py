@@ -25,7 +25,7 @@ from uvicorn.server import ServerState
 
 from ingress import protocol
 from ingress.receiving.exchange import Exchange
-from ingress.switching.manager import WhatsAppProviderManager
+from ingress.switching.routes import Routes
 
 from .gateway import Gateway, Organization
 from .raw_http import HEALTH, Client, bearer, path_of, request, webhook
@@ -383,7 +383,7 @@ async def test_no_more_is_read_than_may_wait(
         return {(await client.answer()).status for _ in range(count)}
 
     monkeypatch.setattr(protocol.BoundedProtocol, "data_received", taken)
-    monkeypatch.setattr(WhatsAppProviderManager, "known_config_of_webhook", lambda *_: None)
+    monkeypatch.setattr(Routes, "known_config_of_webhook", lambda *_: None)
     client = await connect()
     one = request("POST", path_of(organization), "content-length: 0")
     writing = asyncio.create_task(client.write(one * count))

@@ -95,7 +95,7 @@ class Exchange:
 
     def _find_owner(self, size_bytes: int) -> bool:
         """Whether it is known whose the body is; else it goes on when that was looked up."""
-        config = self._receiver.known_config(self._target.token)
+        config = self._receiver.routes.known_config_of_webhook(self._target.token)
         if config is None:
             self._looking_up = True
             self._protocol.flow.pause_reading()
@@ -106,7 +106,7 @@ class Exchange:
 
     async def _look_up(self, size_bytes: int) -> None:
         try:
-            config = await self._receiver.config_of_webhook(self._target.token)
+            config = await self._receiver.routes.config_of_webhook(self._target.token)
         except Exception as error:  # noqa: BLE001  (which one, the answer says)
             self._looking_up = False
             self._turn_away(self._receiver.turn_away(error))

@@ -18,6 +18,7 @@ from ..storage.database import StoreUnavailable
 from ..storage.group_commit import Overloaded, RowRefused
 from ..switching.manager import WhatsAppProviderManager
 from ..tracing import HEADER, trace_of
+from ..validation import Unlogged
 from ..web.bodies import LargeBodies, text_of
 from .answers import (
     ENCODED,
@@ -64,7 +65,7 @@ def _target(raw: bytes) -> Target:
 _known_target = lru_cache(1024)(_target)  # a provider posts to the same address all day
 
 
-class _Line(msgspec.Struct, frozen=True):
+class _Line(Unlogged, frozen=True):
     """What the log says of a webhook."""
 
     at: datetime
@@ -79,9 +80,6 @@ class _Line(msgspec.Struct, frozen=True):
     sequences: Sequence[int]
     trace_id: str | None
     ms: float
-
-    def __repr__(self) -> str:
-        return "_Line(…)"
 
 
 class Ingestion(msgspec.Struct, eq=False):

@@ -17,6 +17,7 @@ from ..accounts.config import Config
 from ..envelope import event_row
 from ..identifiers import parse_correlation
 from ..storage.database import StoreUnavailable
+from ..storage.statements.events import EventRow
 from ..storage.statements.inbound import KeyedEvent, QuarantineRow, WebhookRow
 from ..storage.statements.retention import MAX_AGE, MAX_AHEAD
 from ..storage.statements.statuses import StatusRow
@@ -257,15 +258,18 @@ def _keyed(event: Event, owner: Config, now: datetime) -> KeyedEvent:
     message_id, attempt = parse_correlation(event.correlation_id) if event.correlation_id else (None, None)
     if message_id is not None and event.message is not None:
         event = _as_status(event, event.message)
-    whose = owner.organization_id, owner.id, owner.provider_type
-    row = event_row(event, *whose, message_id)
+    row = _row(event, owner, message_id)
     if len(row.data) > MAX_DATA_BYTES:
         event = without_excess(event)
-        row = event_row(event, *whose, message_id)
+        row = _row(event, owner, message_id)
     if event.occurred_at is not None:
         metrics.observe(metrics.provider_lag, (now - event.occurred_at).total_seconds(), owner.provider_type)
     status = _status_row(event, owner, message_id, attempt) if event.status is not None else None
     return KeyedEvent(identifiers.key_hash(event.key, owner.account_id), row, status)
+
+
+def _row(event: Event, owner: Config, message_id: UUID | None) -> EventRow:
+    return event_row(event, owner.organization_id, owner.id, owner.provider_type, message_id)
 
 
 def _as_status(event: Event, message: Message) -> Event:

@@ -41,15 +41,10 @@ class WebhookReceiver:
 
     def __init__(self, database: Database, manager: WhatsAppProviderManager, wakeups: Wakeups) -> None:
         self._manager = manager
+        self.routes = manager.routes
         self.bodies = LargeBodies()
         self._looking_up: set[asyncio.Task[None]] = set()
         self._queue = WebhookQueue(database, manager, wakeups)
-
-    def known_config(self, token: str) -> Config | None:
-        return self._manager.routes.known_config_of_webhook(token)
-
-    async def config_of_webhook(self, token: str) -> Config | None:
-        return await self._manager.routes.config_of_webhook(token)
 
     async def __aenter__(self) -> "WebhookReceiver":
         await self._queue.__aenter__()
@@ -72,7 +67,7 @@ class WebhookReceiver:
         await _send(send, answer, request_id)
 
     async def _body(self, target: Target, receive: Receive) -> bytes:
-        config = await self.config_of_webhook(target.token)
+        config = await self.routes.config_of_webhook(target.token)
         if config is None:
             return await read_body(receive, SMALL_BODY_BYTES, self.bodies, None)
         return await read_body(receive, self.limit_bytes(config), self.bodies, config.share)
@@ -130,7 +125,7 @@ class WebhookReceiver:
         401 always says the same; content never makes an error of ours.
         """
         ingestion = Ingestion(self._manager, self._queue, method, target, headers, body, reply, monotonic())
-        config = self._manager.routes.known_config_of_webhook(target.token)
+        config = self.routes.known_config_of_webhook(target.token)
         if config is not None:
             ingestion.proceed(config)
         else:

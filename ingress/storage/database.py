@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 from collections.abc import AsyncIterator, Mapping
+from contextlib import AbstractAsyncContextManager
 from functools import partial
 from types import MappingProxyType
 from typing import Any
@@ -212,23 +213,17 @@ class Database:
             finally:
                 await self._pools[name].release(connection)
 
-    @contextlib.asynccontextmanager
-    async def worker(self) -> AsyncIterator[asyncpg.Connection]:
+    def worker(self) -> AbstractAsyncContextManager[asyncpg.Connection]:
         """A connection that sees every organization. Raises `StoreUnavailable`."""
-        async with self._acquire("worker") as connection:
-            yield connection
+        return self._acquire("worker")
 
-    @contextlib.asynccontextmanager
-    async def lookup(self) -> AsyncIterator[asyncpg.Connection]:
+    def lookup(self) -> AbstractAsyncContextManager[asyncpg.Connection]:
         """As `worker`, from connections that nothing else takes. Raises `StoreUnavailable`."""
-        async with self._acquire("lookup") as connection:
-            yield connection
+        return self._acquire("lookup")
 
-    @contextlib.asynccontextmanager
-    async def owners(self) -> AsyncIterator[asyncpg.Connection]:
+    def owners(self) -> AbstractAsyncContextManager[asyncpg.Connection]:
         """As `lookup`, to ask whose an item of a webhook is. Raises `StoreUnavailable`."""
-        async with self._acquire("owners") as connection:
-            yield connection
+        return self._acquire("owners")
 
     @contextlib.asynccontextmanager
     async def organization(self, organization_id: UUID) -> AsyncIterator[asyncpg.Connection]:
