@@ -117,7 +117,7 @@ class _Reader(msgspec.Struct, eq=False):
     _siblings: list[Config] | None = None
 
     def __repr__(self) -> str:
-        return f"_Reader({self._config.id})"
+        return "_Reader(…)"
 
     async def whole(self) -> WebhookRow:
         events, strangers = self._parse()
