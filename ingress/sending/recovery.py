@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from uuid import UUID
 
 import msgspec
@@ -18,6 +18,7 @@ from ..storage.statements import configs, sends
 from ..storage.statements.sends import Attempt, LostSend, SendState
 from ..storage.statements.statuses import sweep
 from ..switching.manager import WhatsAppProviderManager
+from ..switching.routes import Route
 from .gate import expired
 from .lost_answers import LostAnswers
 from .message import Dispatch, SendIntent
@@ -117,44 +118,52 @@ class Recovery:
             last = attempts[-1]
             row = await configs.by_id(connection, send.organization_id, last.config_id)
         config = self._manager.accounts.known(row) if row else _deleted(send.organization_id, last)
+        dispatch = _dispatch(send, lease_id, route, attempts)
         lost = Uncertain("no answer came", code=last.code or "process_died")
-        dispatch = Dispatch(
-            organization_id=send.organization_id,
-            id=send.id,
-            lease_id=lease_id,
-            intent=_intent(send.request),
-            route=route,
-            created_at=send.created_at,
-            expires_at=send.expires_at,
-            number=last.number,
-            begun=True,
-            fallback_from=send.fallback_from,
-            fallback_reason=send.fallback_reason,
-            uncertain=lost if any(attempt.class_ in (None, "Uncertain") for attempt in attempts) else None,
-        )
+        if any(attempt.class_ in (None, "Uncertain") for attempt in attempts):
+            dispatch.uncertain = lost
         if send.state == "uncertain":
             self._outbound.own(self._given_up(dispatch, config, lost))
         elif send.status_rank > STATUS_RANK["unknown"]:
             self._outbound.own(self._outcomes.accepted(dispatch, config, None))
         elif last.class_ is None and dispatch.on_uncertain == "hold":
             self._outbound.own(self._outbound.failed(dispatch, config, lost))
-        elif all(other.is_unusable for other in dispatch.open_order()):
-            # Nobody can send it here. Another process may, or this one later, as long as there is time.
-            if dispatch.left_s <= 0:
-                self._outbound.own(self._outbound.failed(dispatch, config, expired()))
-        else:
-            for attempt in attempts:
-                if attempt.class_ in ("Unsupported", "AccountBroken"):
-                    dispatch.exhausted[attempt.config_id] = attempt.class_
-            if last.class_ is None and dispatch.on_uncertain == "fallback":
-                dispatch.exhausted[config.id] = "Uncertain"
+        elif not all(other.is_unusable for other in dispatch.open_order()):
+            dispatch.exhausted = _exhausted(dispatch, attempts)
             self._outbound.start(dispatch)
+        # Nobody can send it here. Another process may, or this one later, as long as there is time.
+        elif dispatch.left_s <= 0:
+            self._outbound.own(self._outbound.failed(dispatch, config, expired()))
 
     async def _given_up(self, dispatch: Dispatch, config: Config, lost: Uncertain) -> SendState:
         """The end of a held message, after its provider was asked a last time."""
         if not config.is_unusable and (result := await self._lost_answers.find(config, dispatch)) is not None:
             return await self._outcomes.accepted(dispatch, config, result)
         return await self._outcomes.unknown(dispatch, config, lost)
+
+
+def _dispatch(send: LostSend, lease_id: UUID, route: Route, attempts: Sequence[Attempt]) -> Dispatch:
+    return Dispatch(
+        organization_id=send.organization_id,
+        id=send.id,
+        lease_id=lease_id,
+        intent=_intent(send.request),
+        route=route,
+        created_at=send.created_at,
+        expires_at=send.expires_at,
+        number=attempts[-1].number,
+        begun=True,
+        fallback_from=send.fallback_from,
+        fallback_reason=send.fallback_reason,
+    )
+
+
+def _exhausted(dispatch: Dispatch, attempts: Sequence[Attempt]) -> dict[UUID, str]:
+    """The configs that cannot send the message, by what became of *attempts*."""
+    found = {each.config_id: each.class_ for each in attempts if each.class_ in ("Unsupported", "AccountBroken")}
+    if attempts[-1].class_ is None and dispatch.on_uncertain == "fallback":
+        found[attempts[-1].config_id] = "Uncertain"
+    return found
 
 
 def _deleted(organization_id: UUID, attempt: Attempt) -> Config:
