@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from ingress import log
-from ingress.accounts import accounts
+from ingress.accounts import config
 from ingress.api import organizations
 from ingress.metrics import REGISTRY
 from ingress.settings import Settings
@@ -268,9 +268,9 @@ async def test_templates_are_listed_sixty_times_a_minute(limited: Gateway, gatew
 
 async def test_an_organization_has_so_many_keys_and_configs(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
     """Revoked and deleted ones do not count."""
-    assert (organizations.MAX_KEYS, accounts.MAX_CONFIGS) == (50, 20)
+    assert (organizations.MAX_KEYS, config.MAX_CONFIGS) == (50, 20)
     monkeypatch.setattr(organizations, "MAX_KEYS", 3)
-    monkeypatch.setattr("ingress.switching.switch.MAX_CONFIGS", 2)
+    monkeypatch.setattr("ingress.switching.config_store.MAX_CONFIGS", 2)
     organization = await gateway.organization()
     made = [await organization.call("POST", "/keys", {"scopes": ["read"]}) for _ in range(3)]
     assert [answer.status for answer in made] == [201, 201, 409]
