@@ -85,6 +85,16 @@ def listed(holder: Object, key: str) -> list[Any]:
     return [] if value is None else [value]
 
 
+def objects(holder: Object, key: str) -> list[Object]:
+    """The objects of a list; what else is in it is left out."""
+    return [item for item in listed(holder, key) if isinstance(item, dict)]
+
+
+def texts(holder: Object, key: str) -> list[str]:
+    """The texts of a list; what else is in it is left out."""
+    return [item for item in listed(holder, key) if isinstance(item, str)]
+
+
 def flag(holder: Object, key: str) -> bool | None:
     """A boolean, which samples of groups also show as text."""
     value = holder.get(key)

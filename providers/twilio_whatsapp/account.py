@@ -6,7 +6,7 @@ Source: https://www.twilio.com/docs/iam/api/account, https://www.twilio.com/docs
 
 from urllib.parse import urlsplit
 
-from .._values import Object, listed, mapping, present, text, word
+from .._values import Object, mapping, objects, present, text, word
 from ..base import Check
 from ..errors import SendError
 from ..messages import ProviderStatus, Quality, Trouble
@@ -26,8 +26,7 @@ _REPAIRS = {
 
 
 def sender_in(page: Object, sender_id: str) -> Object | None:
-    senders = [sender for sender in listed(page, "senders") if isinstance(sender, dict)]
-    return next((sender for sender in senders if word(sender, "sender_id") == sender_id), None)
+    return next((sender for sender in objects(page, "senders") if word(sender, "sender_id") == sender_id), None)
 
 
 def next_query(page: Object) -> str | None:
@@ -185,6 +184,6 @@ def status_of(account: Object, sender: Object | None, number: str | None) -> Pro
 
 def _advice(sender: Object) -> list[str]:
     """Why the sender is offline, in Twilio's words."""
-    reasons = [reason for reason in listed(sender, "offline_reasons") if isinstance(reason, dict)]
+    reasons = objects(sender, "offline_reasons")
     sentences = [text(reason, name) for reason in reasons for name in ("message", "more_info")]
     return [sentence for sentence in sentences if sentence]

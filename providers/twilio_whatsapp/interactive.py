@@ -7,7 +7,7 @@ Source: https://www.twilio.com/docs/content/content-types-overview,
 import hashlib
 
 from .. import _json
-from .._values import Object, listed, present, word
+from .._values import Object, objects, present, word
 from .._verdicts import unsupported, unsupported_kind
 from ..base import Response
 from ..content import Buttons, CallToAction, Interactive, ListMenu, ListRow
@@ -38,7 +38,7 @@ def resource(message: Interactive) -> Object:
 
 def sid_in(response: Response, name: str) -> str | None:
     """The SID of the resource *name* in a list of resources, None where it is not there."""
-    contents = [content for content in listed(answer(response), "contents") if isinstance(content, dict)]
+    contents = objects(answer(response), "contents")
     return next((word(content, "sid") for content in contents if word(content, "friendly_name") == name), None)
 
 

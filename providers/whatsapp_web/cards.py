@@ -6,7 +6,7 @@ Source: RFC 6350, RFC 2426 (the phones write version 3), and the cards in tests/
 import re
 from typing import Any
 
-from .._values import Object, listed, mapping, present, text
+from .._values import Object, mapping, objects, present, text
 
 _FOLD = re.compile(r"\r?\n[ \t]")
 _ESCAPED = re.compile(r"\\(.)", re.DOTALL)
@@ -73,7 +73,7 @@ def contact_of(card: Object) -> Object | None:
     name = text(mapping(card, "name"), "formatted_name")
     if not name:
         return None
-    phones = [entry for entry in listed(card, "phones") if isinstance(entry, dict) and text(entry, "phone")]
+    phones = [entry for entry in objects(card, "phones") if text(entry, "phone")]
     if len(phones) == 1 and set(card) <= {"name", "phones", "org"}:
         return present(
             fullName=name,
@@ -92,7 +92,7 @@ def _lines(card: Object, name: str, phones: list[Any]) -> list[str]:
         waid = re.sub(r"\D", "", text(entry, "wa_id") or "")
         lines.append(f"TEL{f';waid={waid}' if waid else ''}:{_escaped(entry['phone'])}")
     for plural, singular in (("emails", "email"), ("urls", "url")):
-        values = [text(entry, singular) for entry in listed(card, plural) if isinstance(entry, dict)]
+        values = [text(entry, singular) for entry in objects(card, plural)]
         lines += [f"{singular.upper()}:{_escaped(value)}" for value in values if value]
     return [*lines, "END:VCARD"]
 

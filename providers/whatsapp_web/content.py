@@ -9,7 +9,7 @@ Source: https://waha.devlike.pro/docs/how-to/receive-messages, https://waha.devl
 from typing import Any, Literal
 
 from .. import _json
-from .._values import UNREADABLE, Object, Unreadable, flag, listed, mapping, place, safe_filename, text, word
+from .._values import UNREADABLE, Object, Unreadable, flag, mapping, place, safe_filename, text, texts, word
 from ..content import (
     Audio,
     ButtonReply,
@@ -121,7 +121,7 @@ def _content(payload: Object) -> Content | None:
     if location := mapping(payload, "location"):
         # The body of a place is a picture in base64.
         return _location(location)
-    if vcards := [vcard for vcard in listed(payload, "vCards") if isinstance(vcard, str)]:
+    if vcards := texts(payload, "vCards"):
         return Contacts(contacts=[card_of(vcard) for vcard in vcards])
     if payload.get("hasMedia") is True:
         return _medium(payload)

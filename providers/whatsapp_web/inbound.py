@@ -9,7 +9,7 @@ from typing import Any, Literal
 import msgspec
 
 from .. import _json
-from .._values import UNREADABLE, Object, Unreadable, listed, mapping, moment, present, text, word
+from .._values import UNREADABLE, Object, Unreadable, mapping, moment, present, text, texts, word
 from ..content import Content, PollVote, UnknownContent
 from ..errors import Malformed
 from ..messages import Event, EventType, Message
@@ -181,12 +181,14 @@ def _bare(identity: str) -> str:
 def _vote(delivery: Delivery) -> Event:
     vote, poll = mapping(delivery.item, "vote"), mapping(delivery.item, "poll")
     identity = identity_of(vote)
-    options = [option for option in listed(vote, "selectedOptions") if isinstance(option, str)]
     polled = id_in(poll)
     if polled is None:
         raise Unreadable("poll")
     key = delivery.key(delivery.field, identity.bare)
-    message = Message(provider_message_id=identity.public, content=PollVote(poll_id=public_id(polled), options=options))
+    message = Message(
+        provider_message_id=identity.public,
+        content=PollVote(poll_id=public_id(polled), options=texts(vote, "selectedOptions")),
+    )
     return _message_event(delivery, vote, "message.received", message, key)
 
 

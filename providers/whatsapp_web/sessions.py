@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from .._values import Object, listed, mapping, moment, present, text
+from .._values import Object, listed, mapping, moment, present, text, texts
 from ..base import Check
 from ..messages import Health, ProviderStatus, Quality, Trouble, worst
 from ..signing import same_secret
@@ -212,7 +212,7 @@ def _webhook_check(session: Object, key: str, callback_url: str | None) -> Check
         if not ours:
             detail = "the webhooks of the session go to another address"
             return Check.failed("webhook", detail, fix)
-    subscribed = {event for entry in ours for event in listed(entry, "events") if isinstance(event, str)}
+    subscribed = {event for entry in ours for event in texts(entry, "events")}
     # With `*` everything comes.
     missing = [] if "*" in subscribed else [event for event in EVENTS if event not in subscribed]
     left_out = f"the webhook leaves out {', '.join(missing)}" if missing else None
