@@ -306,8 +306,10 @@ async def test_a_storm_of_faults_doubles_nothing(account: Account) -> None:
     ]  # fmt: skip
     await account.twilio.script(account.sender, *faults * 4)
     answers = await asyncio.gather(*(account.organization.send(prefer="respond-async") for _ in range(40)))
-    assert {answer.status for answer in answers} == {202}
-    ids = [answer.json["id"] for answer in answers]
+    ids = [answer.json["id"] for answer in answers if answer.status == 202]
+    # The breaker may open before the last of them is accepted: then nothing is taken, and nothing goes out.
+    assert {answer.json["code"] for answer in answers if answer.status != 202} <= {"providers_resting"}
+    assert len(ids) >= 10
     await account.twilio.settled(20)
     for message_id in ids:
         sent = account.sent(message_id)
