@@ -2,8 +2,10 @@
 
 import argparse
 import ast
+import importlib
 import re
 from collections.abc import Iterator
+from functools import reduce
 from pathlib import Path
 
 import pytest
@@ -51,6 +53,17 @@ def test_files_that_are_named_are_there(document: Path) -> None:
         if test:
             names = {node.name for node in ast.walk(ast.parse(found[0].read_text())) if hasattr(node, "name")}
             assert test in names, f"{path}::{test}"
+
+
+def test_the_walks_name_what_is_there() -> None:
+    """`file`: `Class.method`, as the map of the code writes them."""
+    text = (ROOT / "docs" / "architecture.md").read_text("utf-8")
+    found = re.findall(r"`(ingress/[\w/]+)\.py`: ((?:`[\w.]+`(?:, )?)+)", text)
+    assert len(found) > 15
+    for path, names in found:
+        module = importlib.import_module(path.replace("/", "."))
+        for name in re.findall(r"`([\w.]+)`", names):
+            assert reduce(getattr, name.split("."), module)
 
 
 # ---------------------------------------------------------------- what is written down is what the code has, both ways
