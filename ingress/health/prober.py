@@ -30,6 +30,7 @@ from ..storage.database import Busy, Database, StoreUnavailable
 from ..storage.redis_state import RedisState
 from ..storage.statements import health, switches
 from ..storage.statements.health import Look, OrganizationHealth
+from ..storage.statements.switches import SentSince, TrailedSwitch
 from ..switching.change import Requested, StandIn, VersionConflict
 from ..switching.journal import Transition
 from ..switching.manager import WhatsAppProviderManager
@@ -291,12 +292,15 @@ class Prober:
             last = None
             if made and made[0].config_id == stored.active_config_id:
                 sent = await switches.sent_since(connection, organization_id, made[0].config_id, made[0].at)
-                is_automatic = made[0].actor == SYSTEM.name
-                last = LastSwitch(made[0].at, made[0].kind or "switch", sent.sends, sent.failed, is_automatic)
+                last = _last_switch(made[0], sent)
         own = [switch.at for switch in lately if switch.action == "switching" and switch.actor == SYSTEM.name]
         failed = [at for at in own if not made or at > made[0].at]
         situation = Situation(stored.version, _route(stored), _stand_in(stored), last, len(own), failed)
         return stored.version, next_step(situation, policy, now)
+
+
+def _last_switch(made: TrailedSwitch, sent: SentSince) -> LastSwitch:
+    return LastSwitch(made.at, made.kind or "switch", sent.sends, sent.failed, made.actor == SYSTEM.name)
 
 
 def _route(stored: OrganizationHealth) -> list[Member]:

@@ -104,10 +104,7 @@ class ConfigStore:
             if row is None:
                 raise NotFound
             former = self._accounts.usable(row)
-            data = msgspec.json.decode(self._accounts.data(row))
-            data = {field: value for field, value in {**data, **changes}.items() if value is not None}
-            provider = self._accounts.validate(row.provider_type, data)
-            self._accounts.check_secrets(former.provider, provider, changes)
+            data, provider = self._changed(row, former, changes)
             checks, status, session = list[Check](), None, row.session
             if changes:
                 checks, status = await self._accounts.test(provider, self._accounts.callback_url(row, provider))
@@ -132,6 +129,16 @@ class ConfigStore:
                 )
                 await self._journal.write(connection, organization_id, version, transition)
         return Edited(self._accounts.known(now), version, checks)
+
+    def _changed(
+        self, row: StoredConfig, former: Config, changes: Mapping[str, Any]
+    ) -> tuple[dict[str, Any], WhatsAppProvider]:
+        """What comes out of *changes*, and the provider that it makes. Raises `InvalidConfiguration`."""
+        data = msgspec.json.decode(self._accounts.data(row))
+        data = {field: value for field, value in {**data, **changes}.items() if value is not None}
+        provider = self._accounts.validate(row.provider_type, data)
+        self._accounts.check_secrets(former.provider, provider, changes)
+        return data, provider
 
     async def remove(self, organization_id: UUID, config_id: UUID, actor: Actor) -> tuple[StoredConfig, int]:
         """Delete a config with its credentials: what it was, and the version.
