@@ -285,7 +285,8 @@ class Outbound:
             return await self.failed(dispatch, last, error or self._gate.closed(dispatch))
         finally:
             self._running.pop(dispatch.id, None)
-            self._memory.add(dispatch.organization_id, -dispatch.held_bytes)
+            if dispatch.held_bytes:
+                self._memory.add(dispatch.organization_id, -dispatch.held_bytes)
 
     def _note_fallback(self, dispatch: Dispatch, config: Config, last: Config | None) -> None:
         """Record it, in all places, where *config* is not the one that should send."""
