@@ -13,7 +13,7 @@ from ..errors import Malformed, Unverified
 from ..signing import hmac_base64, same_secret, verify_hmac_base64
 from .form import is_form, pairs
 
-_URL = re.compile(r"(https?)://([^/?#@]*@)?(\[[^\]/?#]*\]|[^/?#:]*+)(?::([0-9]+))?([^#]*)", re.DOTALL)
+_URL = re.compile(r"((https?)://(?:[^/?#@]*@)?(?:\[[^\]/?#]*\]|[^/?#:]*+))(?::([0-9]+))?([^#]*)", re.DOTALL)
 _BODY_HASH = re.compile(r"[?&]bodySHA256=([0-9a-f]{64})(?=[&#]|$)")
 _DEFAULT_PORTS = {"https": "443", "http": "80"}
 _ALGORITHMS = {"HMAC_SHA1": "sha1", "HMAC_SHA256": "sha256"}
@@ -49,20 +49,15 @@ def spellings(url: str) -> list[str]:
     match = _URL.match(url)
     if match is None:
         return [url]
-    scheme, user, host, port, rest = match[1], match[2] or "", match[3], match[4], match[5].removesuffix("?")
-    with_port = f"{scheme}://{user}{host}:{port or _DEFAULT_PORTS[scheme]}{rest}"
-    return list(dict.fromkeys((match[0], f"{scheme}://{user}{host}{rest}", with_port)))
+    origin, scheme, port, rest = match.groups()
+    rest = rest.removesuffix("?")
+    with_port = f"{origin}:{port or _DEFAULT_PORTS[scheme]}{rest}"
+    return list(dict.fromkeys((match[0], f"{origin}{rest}", with_port)))
 
 
 def _settings(header: str | None) -> tuple[str, str | None]:
     """The hash, and the id of the shared key. A shared key signs with either hash, the Auth Token with SHA-1 only."""
-    settings: dict[str, str] = {}
-    for part in header.split(",") if header is not None else ():
-        name, separator, value = part.partition("=")
-        name = name.strip().lower()
-        if not separator or name in settings:
-            raise Unverified
-        settings[name] = value.strip()
+    settings = {} if header is None else _named(header)
     algorithm = _ALGORITHMS.get(settings.get("algorithm", "HMAC_SHA1").upper())
     key_id = settings.get("key")
     if algorithm is None or (key_id is None and algorithm != "sha1"):
@@ -70,18 +65,34 @@ def _settings(header: str | None) -> tuple[str, str | None]:
     return algorithm, key_id
 
 
+def _named(header: str) -> dict[str, str]:
+    """The values of ``name=value, …`` by their names; `Unverified` where one has no value, or two."""
+    values: dict[str, str] = {}
+    for part in header.split(","):
+        name, separator, value = part.partition("=")
+        name = name.strip().lower()
+        if not separator or name in values:
+            raise Unverified
+        values[name] = value.strip()
+    return values
+
+
 def _parameters(hook: Webhook) -> bytes:
     """What follows the URL in the signed text: a form's pairs; of any other body the URL has the digest."""
     if is_form(hook):
-        # Twilio writes `name=` where there is no value. Else `ab` would be signed as well as `a=b` is.
-        if any(field and b"=" not in field for field in hook.body.split(b"&")):
-            raise Unverified
-        try:
-            # UTF-8 keeps the order of code points, so bytes sort as Twilio sorts.
-            return b"".join(name + value for name, value in sorted(set(pairs(hook.body))))
-        except Malformed:
-            raise Unverified from None
+        return _signed_form(hook.body)
     claimed = _BODY_HASH.search(hook.url)
     if claimed is None or not same_secret(claimed[1], hashlib.sha256(hook.body).hexdigest()):
         raise Unverified
     return b""
+
+
+def _signed_form(body: bytes) -> bytes:
+    # Twilio writes `name=` where there is no value. Else `ab` would be signed as well as `a=b` is.
+    if any(field and b"=" not in field for field in body.split(b"&")):
+        raise Unverified
+    try:
+        # UTF-8 keeps the order of code points, so bytes sort as Twilio sorts.
+        return b"".join(name + value for name, value in sorted(set(pairs(body))))
+    except Malformed:
+        raise Unverified from None
