@@ -22,14 +22,18 @@ def media_of(response: Response, *, url: str, headers: dict[str, str]) -> Media:
     """
     if not is_redirect(response):
         return Media(url=url, headers=headers, mime_type=response.headers.get("content-type"))
+    place = _place(url, response.headers["location"])
+    return Media(url=place, headers=headers if urlsplit(place)[:2] == urlsplit(url)[:2] else {})
+
+
+def _place(url: str, location: str) -> str:
+    """The address that *url* redirects to. Never less secure than the way there, which TLS lacks on an own network."""
     try:
-        place = urljoin(url, response.headers["location"])
-        origin, here = urlsplit(place)[:2], urlsplit(url)[:2]
+        place = urljoin(url, location)
+        target, here = urlsplit(place), urlsplit(url)
+        is_trusted = target.netloc != "" and target.scheme in ("https", here.scheme)
     except ValueError:
-        origin, here = ("", ""), ("", "")
-    if origin == here and origin[1]:
-        return Media(url=place, headers=headers)
-    # Never less secure than the way here; an API address without TLS is one on the own network.
-    if origin[0] not in ("https", here[0]) or not origin[1]:
+        is_trusted = False
+    if not is_trusted:
         raise Rejected("the medium is not at an address that can be trusted", code="media_host", scope="media")
-    return Media(url=place)
+    return place
