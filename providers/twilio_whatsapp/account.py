@@ -106,19 +106,22 @@ def webhook_check(sender: Object, callback_url: str | None) -> Check:
     """Where messages go now, and whether that is *callback_url*, where it is given."""
     webhook = mapping(sender, "webhook")
     inbound = text(webhook, "callback_url")
-    fix = f"Set it in {_CONSOLE}, under Messaging, Senders, WhatsApp, or save this configuration."
     is_other = callback_url is not None and inbound != callback_url
     if is_other and word(sender, "status") == _CHANGING:
         return Check.failed(
             "webhook", "the sender is being changed, which takes some seconds", "Test the connection again."
         )
-    if not inbound:
-        return Check.failed("webhook", _NO_ADDRESS, fix)
-    # Only the host: the rest of an address often is a secret.
-    if is_other:
-        return Check.failed("webhook", f"messages go to another address, at {_host(inbound)}", fix)
+    if is_other or not inbound:
+        return _wrong_webhook(inbound, "Senders, WhatsApp")
     statuses = "" if text(webhook, "status_callback_url") else "; statuses only of messages sent from here"
     return Check.ok("webhook", f"messages go to {_host(inbound)}{statuses}")
+
+
+def _wrong_webhook(inbound: str | None, menu: str) -> Check:
+    """Of an address only its host is shown: the rest often is a secret."""
+    detail = f"messages go to another address, at {_host(inbound)}" if inbound else _NO_ADDRESS
+    fix = f"Set it in {_CONSOLE}, under Messaging, {menu}, or save this configuration."
+    return Check.failed("webhook", detail, fix)
 
 
 def _host(address: str) -> str:
@@ -145,11 +148,7 @@ def receiving_service_check(service: Object, callback_url: str | None) -> Check:
     taken = bool(inbound) and service.get("use_inbound_webhook_on_number") is not True
     if taken and callback_url in (None, inbound):
         return Check.ok("webhook", text(service, "friendly_name"))
-    return Check.failed(
-        "webhook",
-        f"messages go to another address, at {_host(inbound)}" if taken and inbound else _NO_ADDRESS,
-        f"Set it in {_CONSOLE}, under Messaging, Services, Integration, or save this configuration.",
-    )
+    return _wrong_webhook(inbound if taken else None, "Services, Integration")
 
 
 def status_of(account: Object, sender: Object | None, number: str | None) -> ProviderStatus:
