@@ -10,7 +10,13 @@ import msgspec
 
 from . import _json
 from ._values import Object, bounded, moment
+from .content import Content, UnknownContent
 from .messages import AccountUpdate, ErrorInfo, Event, EventType, Health
+
+
+def type_of(content: Content) -> EventType:
+    """What the event of a message with *content* is."""
+    return "message.unknown" if isinstance(content, UnknownContent) else "message.received"
 
 
 class Origin(msgspec.Struct, frozen=True, gc=False, kw_only=True):

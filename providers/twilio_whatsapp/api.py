@@ -67,10 +67,14 @@ class Api(msgspec.Struct, frozen=True, kw_only=True):
             *(header.removeprefix("Basic ") for header in headers),
         )
 
-    def account(self) -> Request:
+    @property
+    def messages(self) -> str:
+        return f"{self.root}/Messages.json"
+
+    def account(self) -> Flow[Object]:
         """Asked for with the Auth Token: API keys may not, and this way the token is tested, too."""
         headers = {**self.token_authorization, "accept": _JSON}
-        return Request(method="GET", url=f"{self.root}.json", headers=headers)
+        return self.call(Request(method="GET", url=f"{self.root}.json", headers=headers))
 
     def get(self, url: str, query: str = "") -> Request:
         headers = {**self.authorization, "accept": _JSON}

@@ -5,10 +5,9 @@ Source: https://www.twilio.com/docs/messaging/guides/webhook-request,
 """
 
 import re
-from typing import Any
 
 from .. import _json
-from .._values import Object, place
+from .._values import Object, place, present
 from ..content import (
     Audio,
     ButtonReply,
@@ -25,14 +24,15 @@ from ..content import (
     UnsupportedContent,
     Video,
 )
-from ..errors import Malformed
+from ..errors import Malformed, Rejected
+from .form import essence
 
 Fields = dict[str, str]  # parameters by name, blank ones left out
 
 _CARDS = ("text/vcard", "text/x-vcard")
 _MEDIA_URL = re.compile(r"/Messages/([A-Za-z0-9]{1,64})/Media/([A-Za-z0-9]{1,64})(?![\s\S])")
 _MEDIA_ID = re.compile(r"([A-Za-z0-9]{1,64})\.([A-Za-z0-9]{1,64})")
-_MEDIA: dict[str, type[Image | Video | Audio]] = {"image": Image, "video": Video, "audio": Audio}
+_MEDIA: dict[str, type[Image | Video | Audio | Document]] = {"image": Image, "video": Video, "audio": Audio}
 
 
 def content_of(fields: Fields) -> Content:
@@ -40,7 +40,7 @@ def content_of(fields: Fields) -> Content:
 
     A tap repeats its label in `Body`, and so does a place its name; nothing usable is `UnsupportedContent`.
     """
-    if (flow := fields.get("InteractiveData") or fields.get("FlowData")) is not None:
+    if (flow := first(fields, "InteractiveData", "FlowData")) is not None:
         return FlowReply(raw=flow, body=fields.get("Body"), data=_object_in(flow))
     if "ListId" in fields or "ListTitle" in fields:
         return _list_reply(fields)
@@ -53,13 +53,20 @@ def content_of(fields: Fields) -> Content:
     return _words(fields)
 
 
-def media_path(media_id: str) -> str | None:
-    """The path of a medium under its account, from the id or the url that `content_of` gave it.
+def first(fields: Fields, *names: str) -> str | None:
+    """The first of these parameters that is there."""
+    return next((fields[name] for name in names if name in fields), None)
 
-    None where it is neither. Of a url only the two SIDs count: it came out of a body.
+
+def media_path(media_id: str) -> str:
+    """The path of a medium under its account, from the id or the url that `content_of` gave it; or `Rejected`.
+
+    Of a url only the two SIDs count: it came out of a body.
     """
     match = _MEDIA_ID.fullmatch(media_id) or _MEDIA_ID.fullmatch(_media_id(media_id) or "")
-    return f"/Messages/{match[1]}/Media/{match[2]}" if match else None
+    if match is None:
+        raise Rejected("this is not the id or the URL of a medium at Twilio", code="media_id", scope="media")
+    return f"/Messages/{match[1]}/Media/{match[2]}"
 
 
 def _words(fields: Fields) -> Content:
@@ -86,24 +93,23 @@ def _button_reply(fields: Fields) -> Content:
 
 
 def _location(fields: Fields) -> Content:
-    latitude, longitude = place(dict(fields), "Latitude", "Longitude")
+    latitude, longitude = place(fields, "Latitude", "Longitude")
     return Location(latitude=latitude, longitude=longitude, name=fields.get("Label"), address=fields.get("Address"))
 
 
 def _medium(fields: Fields) -> Content:
     """The first medium: WhatsApp sends one a message. Further ones are in the event's raw form."""
-    url, mime_type = fields["MediaUrl0"], fields.get("MediaContentType0")
-    file: dict[str, Any] = {"id": _media_id(url), "url": url, "mime_type": mime_type}
-    kind = (mime_type or "").partition(";")[0].strip().lower()
-    caption = fields.get("Body")
+    url, mime_type, caption = fields["MediaUrl0"], fields.get("MediaContentType0"), fields.get("Body")
+    file = present(id=_media_id(url), url=url, mime_type=mime_type)
+    kind = essence(mime_type or "")
     if kind in _CARDS:
         # The card is in the file; Twilio does not read it out.
-        return Contacts(contacts=[{name: value for name, value in file.items() if value is not None}])
+        return Contacts(contacts=[file])
     if kind == "image/webp" and (caption is None or fields.get("MessageType") == "sticker"):
         return Sticker(**file)
     # What came without a type is a document until it is downloaded.
-    read = _MEDIA.get(kind.partition("/")[0])
-    return Document(**file, caption=caption) if read is None else read(**file, caption=caption)
+    read = _MEDIA.get(kind.partition("/")[0], Document)
+    return read(**file, caption=caption)
 
 
 def _media_id(url: str) -> str | None:

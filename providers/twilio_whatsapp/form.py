@@ -15,8 +15,12 @@ _MAX_FIELDS = 1000
 
 def is_form(hook: Webhook) -> bool:
     """Whether the body is a form. One without a content type, as of a GET, counts as one."""
-    kind = hook.headers.get("content-type", _FORM)
-    return kind.partition(";")[0].strip().lower() == _FORM
+    return essence(hook.headers.get("content-type", _FORM)) == _FORM
+
+
+def essence(content_type: str) -> str:
+    """*content_type* without its parameters, in lower case."""
+    return content_type.partition(";")[0].strip().lower()
 
 
 def pairs(body: bytes) -> list[tuple[bytes, bytes]]:

@@ -13,13 +13,14 @@ from urllib.parse import parse_qs, urlsplit
 import msgspec
 
 from .. import _json
-from .._values import UNREADABLE, Object, bounded, contact_of, is_user_id, mapping, phone, short, text, word
+from .._events import type_of
+from .._values import UNREADABLE, Object, bounded, contact_of, flag, is_user_id, mapping, phone, short, text, word
 from ..base import Webhook
 from ..content import UnknownContent
 from ..errors import Malformed
 from ..messages import AccountUpdate, Contact, Event, EventType, Message, Status, StatusValue
 from . import errors
-from .content import Fields, content_of, referral_of
+from .content import Fields, content_of, first, referral_of
 from .form import is_form, pairs
 
 REFERENCE = "ref"  # the query parameter of our status address that carries the correlation id
@@ -38,7 +39,7 @@ _STATUSES: dict[str, StatusValue] = {
     "failed": "failed",
     "canceled": "failed",
 }
-_INBOUND = ("receiving", "received")
+_INBOUND = ("", "receiving", "received")
 _SIDS = ("MessageSid", "SmsMessageSid", "SmsSid")
 
 
@@ -67,14 +68,18 @@ def events(hook: Webhook) -> list[Event]:
     """
     if is_form(hook):
         return [_event(_of_form(hook))]
-    items = _json.read(hook.body)
-    if not isinstance(items, dict | list):
-        raise Malformed("neither a form nor a batch of events")
     found: dict[str, Event] = {}
-    for item in items if isinstance(items, list) else [items]:
+    for item in _batch(hook.body):
         event = _event(_of_stream(item)) if isinstance(item, dict) else _unread(Fact({}, _json.raw(item)), "malformed")
         found.setdefault(event.key, event)
     return list(found.values())
+
+
+def _batch(body: bytes) -> list[Any]:
+    items = _json.read(body)
+    if not isinstance(items, dict | list):
+        raise Malformed("neither a form nor a batch of events")
+    return items if isinstance(items, list) else [items]
 
 
 def _of_form(hook: Webhook) -> Fact:
@@ -141,15 +146,13 @@ def _event(fact: Fact) -> Event:
 
 def _read(fact: Fact) -> Event:
     fields = fact.fields
-    sid = short(next((fields[name] for name in _SIDS if name in fields), None))
+    sid = short(first(fields, *_SIDS))
     if sid is None or (fact.kind is not None and not fact.kind.startswith(_STREAMED)):
         return _unread(fact, "unknown_field")
-    status = (fields.get("MessageStatus") or fields.get("SmsStatus") or "").lower()
-    if status and status not in _INBOUND:
+    status = (first(fields, "MessageStatus", "SmsStatus") or "").lower()
+    if status not in _INBOUND:
         return _status(fact, sid, status)
-    if "From" in fields:
-        return _message(fact, sid)
-    return _unread(fact, "unknown_field")
+    return _message(fact, sid) if "From" in fields else _unread(fact, "unknown_field")
 
 
 def _unread(fact: Fact, kind: Literal["malformed", "unknown_field"]) -> Event:
@@ -163,17 +166,17 @@ def _message(fact: Fact, sid: str) -> Event:
     channel, address = _address(fields["From"])
     # The same number and webhook may serve SMS, where nothing below means what it says.
     content = content_of(fields) if channel == "whatsapp" else UnknownContent(raw_type=channel)
-    frequently = _flag(fields.get("FrequentlyForwarded"))
+    frequently = flag(fields, "FrequentlyForwarded")
     return fact.event(
-        "message.unknown" if isinstance(content, UnknownContent) else "message.received",
+        type_of(content),
         sid,
-        sender=phone(_address(fields.get("To", ""))[1]),
+        sender=_sender(fields, "To"),
         contact=_person(address, fields),
         message=Message(
             provider_message_id=sid,
             content=content,
             reply_to=fields.get("OriginalRepliedMessageSid"),
-            forwarded=_flag(fields.get("Forwarded")) or frequently,
+            forwarded=flag(fields, "Forwarded") or frequently,
             frequently_forwarded=frequently,
             referral=referral_of(fields),
         ),
@@ -187,7 +190,7 @@ def _status(fact: Fact, sid: str, status: str) -> Event:
     return fact.event(
         "message.unknown" if value is None else "message.status",
         f"{sid}|{status}",
-        sender=phone(_address(fields.get("From", ""))[1]),
+        sender=_sender(fields, "From"),
         contact=_person(address, {}),
         status=Status(
             provider_message_id=sid,
@@ -205,6 +208,11 @@ def _address(value: str) -> tuple[str, str]:
     return (channel, address) if separator else ("sms", value)
 
 
+def _sender(fields: Fields, name: str) -> str | None:
+    """The business's own number, at the end that *name* says."""
+    return phone(_address(fields.get(name, ""))[1])
+
+
 def _person(address: str, fields: Fields) -> Contact | None:
     """Who has *address*, a number or a business-scoped id; *fields* may know the other one, and a name."""
     _, user_id = _address(fields.get("ExternalUserId", ""))
@@ -213,7 +221,3 @@ def _person(address: str, fields: Fields) -> Contact | None:
         user_id=user_id or (address if is_user_id(address) else None),
         name=fields.get("ProfileName"),
     )
-
-
-def _flag(value: str | None) -> bool | None:
-    return {"true": True, "false": False}.get((value or "").lower())

@@ -10,7 +10,7 @@ from .. import _json
 from .._values import Object, objects, present, word
 from .._verdicts import unsupported, unsupported_kind
 from ..base import Response
-from ..content import Buttons, CallToAction, Interactive, ListMenu, ListRow
+from ..content import Button, Buttons, CallToAction, Interactive, ListMenu, ListRow
 from ..errors import Rejected
 from .errors import answer
 
@@ -21,10 +21,7 @@ _PLACEHOLDER = f"{{{{{BODY}}}}}"
 
 def resource(message: Interactive) -> Object:
     """The content resource for *message*, named by its digest so that it is made once; or `Unsupported`."""
-    if message.header is not None:
-        raise unsupported("header", "Twilio has no header for messages with buttons or lists")
-    if message.footer is not None:
-        raise unsupported("footer", "Twilio has no footer for messages with buttons or lists")
+    _check_around(message)
     kind, parts = _type_of(message)
     if not message.body:
         raise Rejected("the message needs a body", code="text_empty")
@@ -36,6 +33,13 @@ def resource(message: Interactive) -> Object:
     return {"friendly_name": f"gw_{digest}", "language": "en", "variables": {BODY: "text"}, "types": types}
 
 
+def _check_around(message: Interactive) -> None:
+    if message.header is not None:
+        raise unsupported("header", "Twilio has no header for messages with buttons or lists")
+    if message.footer is not None:
+        raise unsupported("footer", "Twilio has no footer for messages with buttons or lists")
+
+
 def sid_in(response: Response, name: str) -> str | None:
     """The SID of the resource *name* in a list of resources, None where it is not there."""
     contents = objects(answer(response), "contents")
@@ -45,8 +49,7 @@ def sid_in(response: Response, name: str) -> str | None:
 def _type_of(message: Interactive) -> tuple[str, Object]:
     match message.action:
         case Buttons(buttons=buttons):
-            actions = [{"type": "QUICK_REPLY", "title": button.title, "id": button.id} for button in buttons]
-            return "quick-reply", {"actions": actions}
+            return "quick-reply", {"actions": [_reply(button) for button in buttons]}
         case ListMenu(button=button, sections=[section]) if section.title is None:
             return "list-picker", {"button": button, "items": [_item(row) for row in section.rows]}
         case ListMenu():
@@ -54,6 +57,10 @@ def _type_of(message: Interactive) -> tuple[str, Object]:
         case CallToAction(title=title, url=url):
             return "call-to-action", {"actions": [{"type": "URL", "title": title, "url": url}]}
     raise unsupported_kind("Twilio", message.action)
+
+
+def _reply(button: Button) -> Object:
+    return {"type": "QUICK_REPLY", "title": button.title, "id": button.id}
 
 
 def _item(row: ListRow) -> Object:

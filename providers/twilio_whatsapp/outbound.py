@@ -9,14 +9,14 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
-from urllib.parse import quote, urlsplit, urlunsplit
+from urllib.parse import quote, urlencode, urlsplit, urlunsplit
 
 from .._values import Object, contact_of, decimal, is_user_id, listed, mail_date, phone, text, word
 from .._verdicts import unsupported, unsupported_kind
 from ..base import Response
 from ..content import Audio, Contacts, Location, MediaContent, OutboundContent, Sticker, Template, Text
 from ..errors import Rejected
-from ..messages import MessageResult, Recipient
+from ..messages import MessageData, MessageResult, Recipient
 from .errors import answer, send_error
 from .inbound import REFERENCE
 
@@ -63,12 +63,17 @@ def prepared(content_sid: str, variables: Object) -> Form:
     return fields
 
 
-def validity(valid_for_s: int | None) -> Form:
+def beside(message: MessageData) -> Form:
+    """The fields that say neither what is sent nor to whom."""
+    return _validity(message.valid_for_s) + _status_callback(message.callback_url, message.correlation_id)
+
+
+def _validity(valid_for_s: int | None) -> Form:
     """How long Twilio may keep the message waiting: a code to log in with is of no use tomorrow."""
     return [] if valid_for_s is None else [("ValidityPeriod", str(min(valid_for_s, _MAX_VALIDITY_S)))]
 
 
-def status_callback(callback_url: str | None, correlation_id: str) -> Form:
+def _status_callback(callback_url: str | None, correlation_id: str) -> Form:
     """Where statuses go. The correlation id within it settles what became of a send whose answer was lost."""
     if callback_url is None:
         return []
@@ -153,6 +158,12 @@ def message_result(response: Response, *, secrets: Sequence[str | None]) -> Mess
     if not 200 <= response.status < 300 or word(message, "sid") is None:
         raise send_error(response, secrets=tuple(secrets))
     return _result(message)
+
+
+def search(fields: Form) -> str:
+    """The query for what was sent between the same two."""
+    ends = [field for field in fields if field[0] in ("To", "From")]
+    return urlencode([*ends, ("PageSize", "50")])
 
 
 def found(response: Response, fields: Form, since: datetime | None) -> MessageResult | None:

@@ -189,16 +189,11 @@ class TwilioWhatsApp(WhatsAppProvider, frozen=True, kw_only=True):
     def send_message(self, message: MessageData) -> Flow[MessageResult]:
         """One call; two or three for messages with something to tap, whose content is made first."""
         fields = self._addressed(message)
-        beside = outbound.validity(message.valid_for_s)
-        beside += outbound.status_callback(message.callback_url, message.correlation_id)
         if isinstance(message.content, Interactive):
-            wanted = interactive.resource(message.content)
-            content_sid = yield from self._nothing_sent_by(self._content_sid(wanted))
-            variables = {interactive.BODY: message.content.body}
-            fields += outbound.prepared(content_sid, variables)
+            fields += yield from self._prepared(message.content)
         else:
             fields += outbound.content_fields(message.content)
-        response = yield self._api.post_form(f"{self._api.root}/Messages.json", fields + beside)
+        response = yield self._api.post_form(self._api.messages, fields + outbound.beside(message))
         return outbound.message_result(response, secrets=self._api.secrets)
 
     def find_message(self, message: MessageData) -> Flow[MessageResult | None]:
@@ -206,8 +201,7 @@ class TwilioWhatsApp(WhatsAppProvider, frozen=True, kw_only=True):
         if isinstance(message.content, Template | Interactive):
             return None
         fields = self._addressed(message) + outbound.content_fields(message.content)
-        query = [field for field in fields if field[0] in ("To", "From")]
-        response = yield self._api.get(f"{self._api.root}/Messages.json", urlencode([*query, ("PageSize", "50")]))
+        response = yield self._api.get(self._api.messages, outbound.search(fields))
         self._api.answered(response)
         return outbound.found(response, fields, message.created_at)
 
@@ -221,10 +215,7 @@ class TwilioWhatsApp(WhatsAppProvider, frozen=True, kw_only=True):
 
     def media(self, media_id: str) -> Flow[Media]:
         """The id, or Twilio's own url, of an inbound medium. It stays until it is deleted."""
-        path = media_path(media_id)
-        if path is None:
-            raise Rejected("this is not the id or the URL of a medium at Twilio", code="media_id", scope="media")
-        url = f"{self._api.root}{path}"
+        url = f"{self._api.root}{media_path(media_id)}"
         response = yield Request(method="GET", url=url, headers=self._api.authorization)
         if is_missing(response):
             raise Rejected("the medium was deleted, or belongs to another account", code="20404", scope="media")
@@ -244,7 +235,7 @@ class TwilioWhatsApp(WhatsAppProvider, frozen=True, kw_only=True):
         Changes nothing and messages nobody.
         """
         try:
-            account = yield from self._api.call(self._api.account())
+            account = yield from self._api.account()
         except CONFIGURATION_ERRORS as error:
             return [twilio_account.refused_account(error, self.base_url)]
         checks = [twilio_account.account_check(account)]
@@ -256,7 +247,7 @@ class TwilioWhatsApp(WhatsAppProvider, frozen=True, kw_only=True):
 
     def get_status(self) -> Flow[ProviderStatus]:
         try:
-            account = yield from self._api.call(self._api.account())
+            account = yield from self._api.account()
             sender = None if self._is_sandbox or not self.phone_number else (yield from self._find_sender())
         except CONFIGURATION_ERRORS as error:
             return refused_status(error)
@@ -298,20 +289,28 @@ class TwilioWhatsApp(WhatsAppProvider, frozen=True, kw_only=True):
             *([("MessagingServiceSid", service)] if service else []),
         ]
 
+    def _prepared(self, content: Interactive) -> Flow[Form]:
+        """The fields that say *content*, whose content resource is made if it is not there."""
+        wanted = interactive.resource(content)
+        content_sid = yield from self._nothing_sent_by(self._content_sid(wanted))
+        return outbound.prepared(content_sid, {interactive.BODY: content.body})
+
     def _content_sid(self, wanted: Object) -> Flow[str]:
         """The content resource *wanted*, made if it is not there. Making one twice harms nobody."""
-        name = wanted["friendly_name"]
-        query = urlencode({"ContentName": name, "PageSize": "50"})
-        listed = yield self._api.get(f"{self._api.host('content')}/v2/Content", query)
-        if listed.status not in _NO_SEARCH:
-            self._api.answered(listed)
-        if (sid := interactive.sid_in(listed, name)) is not None:
+        if (sid := (yield from self._find_content(wanted["friendly_name"]))) is not None:
             return sid
         made = yield from self._api.call(self._api.post_json(f"{self._api.host('content')}/v1/Content", wanted))
         sid = word(made, "sid")
         if sid is None:
             raise Unavailable("Twilio answered without the SID of the new content", code="unexpected_answer")
         return sid
+
+    def _find_content(self, name: str) -> Flow[str | None]:
+        query = urlencode({"ContentName": name, "PageSize": "50"})
+        listed = yield self._api.get(f"{self._api.host('content')}/v2/Content", query)
+        if listed.status not in _NO_SEARCH:
+            self._api.answered(listed)
+        return interactive.sid_in(listed, name)
 
     def _nothing_sent_by(self, steps: Generator[Request, Response, Result]) -> Flow[Result]:
         """*steps* come before the message: whatever is lost there, the message surely was not sent."""
