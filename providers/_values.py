@@ -180,6 +180,11 @@ def contact_of(phone: str | None, user_id: str | None, **details: str | None) ->
     return Contact(phone=phone, user_id=user_id, **details) if phone or user_id else None
 
 
+def error_infos(holder: Object) -> list[ErrorInfo]:
+    """The ``errors`` of something that was not sent, so that they have no class."""
+    return [error_info(error) for error in objects(holder, "errors")]
+
+
 def error_info(error: Object, class_: str | None = None) -> ErrorInfo:
     """An error as webhooks carry it; ``error_data`` may be an object, a text, or missing."""
     return ErrorInfo(

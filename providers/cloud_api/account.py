@@ -5,7 +5,7 @@ Source: https://developers.facebook.com/docs/graph-api/webhooks/reference/whatsa
 
 from collections.abc import Callable, Iterator
 
-from .._values import Object, listed, mapping, phone, present, text, word, written
+from .._values import Object, mapping, objects, phone, present, text, word, written
 from ..messages import Event, Health
 from .change import FieldChange, Reader
 
@@ -47,8 +47,7 @@ def _account_update(change: FieldChange) -> Iterator[Event]:
 def _restrictions(value: Object) -> list[Object]:
     return [
         present(type=word(item, "restriction_type"), until=written(item.get("expiration")))
-        for item in listed(value, "restriction_info")
-        if isinstance(item, dict)
+        for item in objects(value, "restriction_info")
     ]
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from .._events import Origin
-from .._values import UNREADABLE, Object, contact_of, is_user_id, listed, mapping, phone, short, text, word
+from .._values import UNREADABLE, Object, contact_of, is_user_id, listed, mapping, objects, phone, short, text, word
 from ..messages import Contact, Event, phone_key
 
 
@@ -53,7 +53,7 @@ _IDS = ("wa_id", "user_id")
 
 def change_of(entry: Object, field: str, value: Object) -> FieldChange:
     metadata = mapping(value, "metadata")
-    contacts = [card for card in listed(value, "contacts") if isinstance(card, dict)]
+    contacts = objects(value, "contacts")
     return FieldChange(
         field=field,
         value=value,
@@ -63,10 +63,12 @@ def change_of(entry: Object, field: str, value: Object) -> FieldChange:
         sender=phone(metadata.get("display_phone_number") or value.get("display_phone_number")),
         sender_id=word(metadata, "phone_number_id"),
         only_card=contacts[0] if len(contacts) == 1 else {},
-        cards={known: card for card in contacts for key in _IDS if (known := text(card, key))}
-        if len(contacts) > 1
-        else {},
+        cards=_by_id(contacts) if len(contacts) > 1 else {},
     )
+
+
+def _by_id(cards: list[Object]) -> dict[str, Object]:
+    return {known: card for card in cards for key in _IDS if (known := text(card, key))}
 
 
 def items(change: FieldChange, key: str, read: Callable[[FieldChange, Object], Event]) -> Iterator[Event]:

@@ -4,7 +4,7 @@ Source: https://developers.facebook.com/docs/whatsapp/cloud-api/reference/phone-
     https://developers.facebook.com/docs/whatsapp/cloud-api/health-status.
 """
 
-from .._values import Object, listed, mapping, phone, present, text, word
+from .._values import Object, mapping, objects, phone, present, text, texts, word
 from ..base import Check
 from ..messages import ProviderStatus, Quality, Trouble, worst
 
@@ -69,12 +69,10 @@ def _judge(number: Object) -> list[tuple[Quality, str]]:
 def _advice(health: Object) -> list[str]:
     """What Meta advises people to do, for each part of the account that is not well."""
     sentences: list[str | None] = []
-    for entity in listed(health, "entities"):
-        if isinstance(entity, dict):
-            for error in listed(entity, "errors"):
-                if isinstance(error, dict):
-                    sentences += [text(error, "error_description"), text(error, "possible_solution")]
-            sentences += [line for line in listed(entity, "additional_info") if isinstance(line, str)]
+    for entity in objects(health, "entities"):
+        for error in objects(entity, "errors"):
+            sentences += [text(error, "error_description"), text(error, "possible_solution")]
+        sentences += texts(entity, "additional_info")
     return [sentence for sentence in sentences if sentence]
 
 

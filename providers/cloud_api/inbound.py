@@ -11,7 +11,7 @@ from .. import _json
 from .._values import (
     UNREADABLE,
     Object,
-    error_info,
+    error_infos,
     flag,
     listed,
     mapping,
@@ -160,13 +160,8 @@ def _detail(item: Object, message_id: str, content: Content | None, original: st
         product=mapping(context, "referred_product") or None,
         referral=mapping(item, "referral") or None,
         original_message_id=original,
-        errors=_errors(item),
+        errors=error_infos(item),
     )
-
-
-def _errors(item: Object) -> list[ErrorInfo]:
-    """Errors of an inbound message. They have no class: nothing was sent."""
-    return [error_info(error) for error in listed(item, "errors") if isinstance(error, dict)]
 
 
 def _echo(change: FieldChange, item: Object) -> Event:

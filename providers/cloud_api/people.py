@@ -9,7 +9,20 @@ from collections.abc import Callable, Iterator
 from decimal import Decimal
 from typing import Any
 
-from .._values import Object, decimal, error_info, listed, mapping, phone, present, required, text, word, written
+from .._values import (
+    Object,
+    decimal,
+    error_infos,
+    listed,
+    mapping,
+    objects,
+    phone,
+    present,
+    required,
+    text,
+    word,
+    written,
+)
 from ..messages import Contact, Event, Health
 from .change import FieldChange, Reader, items
 from .errors import reported
@@ -124,15 +137,8 @@ def _group(change: FieldChange, item: Object) -> Event:
         join_request_id=word(item, "join_request_id"),
         initiated_by=word(item, "initiated_by"),
     )
-    errors = [reported(error, "G") for error in listed(item, "errors") if isinstance(error, dict)]
-    return change.update(
-        "group",
-        item,
-        at=item.get("timestamp"),
-        details=details,
-        errors=errors,
-        group_id=group_id,
-    )
+    errors = [reported(error, "G") for error in objects(item, "errors")]
+    return change.update("group", item, at=item.get("timestamp"), details=details, errors=errors, group_id=group_id)
 
 
 def _participant(person: Any) -> str | None:
@@ -148,16 +154,14 @@ def _history(change: FieldChange) -> Iterator[Event]:
     """Old messages, imported quietly: none of them is a new message, whatever the list it comes in."""
     yield from items(change, "history", _history_chunk)
     if messages := listed(change.value, "messages"):
-        ids = [word(message, "id") for message in messages if isinstance(message, dict)]
+        ids = [word(message, "id") for message in objects(change.value, "messages")]
         yield change.update("history_media", messages, details={"provider_message_ids": ids})
 
 
 def _history_chunk(change: FieldChange, chunk: Object) -> Event:
-    if errors := listed(chunk, "errors"):
-        infos = [error_info(error) for error in errors if isinstance(error, dict)]
-        return change.update("history_declined", chunk, errors=infos)
-    metadata = mapping(chunk, "metadata")
-    threads = [thread for thread in listed(chunk, "threads") if isinstance(thread, dict)]
+    if listed(chunk, "errors"):
+        return change.update("history_declined", chunk, errors=error_infos(chunk))
+    metadata, threads = mapping(chunk, "metadata"), objects(chunk, "threads")
     details = present(
         phase=metadata.get("phase"),
         chunk_order=metadata.get("chunk_order"),

@@ -6,7 +6,7 @@ Source: https://developers.facebook.com/docs/whatsapp/cloud-api/get-started,
 
 from urllib.parse import urlencode
 
-from .._values import Object, flag, listed, mapping, text, word, written
+from .._values import Object, flag, listed, mapping, objects, text, word, written
 from ..base import Check, Flow, Request
 from ..errors import CONFIGURATION_ERRORS, SendError
 from .graph import Graph, next_cursor
@@ -44,8 +44,7 @@ def _is_in_account(graph: Graph, waba_id: str, phone_number_id: str) -> Flow[boo
     query = {"fields": "id,display_phone_number"}
     for _ in range(_MAX_PAGES):
         page = yield from graph.call(graph.get(f"{waba_id}/phone_numbers", query))
-        numbers = [number for number in listed(page, "data") if isinstance(number, dict)]
-        if any(word(number, "id") == phone_number_id for number in numbers):
+        if any(word(number, "id") == phone_number_id for number in objects(page, "data")):
             return True
         if (after := next_cursor(page)) is None:
             return False
@@ -83,8 +82,7 @@ _UNREGISTERED = {"PENDING", "DISCONNECTED"}
 
 
 def _apps(answer: Object) -> list[Object]:
-    entries = [app for app in listed(answer, "data") if isinstance(app, dict)]
-    return [mapping(app, "whatsapp_business_api_data") for app in entries]
+    return [mapping(app, "whatsapp_business_api_data") for app in objects(answer, "data")]
 
 
 def permissions_check(graph: Graph, app_id: str, app_secret: str) -> Flow[Check]:

@@ -3,7 +3,7 @@
 Source: https://developers.facebook.com/docs/graph-api/reference/whats-app-business-account/message_templates.
 """
 
-from .._values import Object, listed, mapping, text, word
+from .._values import Object, mapping, objects, text, word
 from ..messages import TemplateDefinition, TemplatePage
 from .graph import next_cursor
 
@@ -15,7 +15,7 @@ QUERY = {
 
 def template_page(answer: Object) -> TemplatePage:
     """One page of the list. What has no name, or no language, cannot be sent, and is left out."""
-    found = [_definition(item) for item in listed(answer, "data") if isinstance(item, dict)]
+    found = [_definition(item) for item in objects(answer, "data")]
     return TemplatePage(templates=[one for one in found if one], next=next_cursor(answer))
 
 
@@ -31,5 +31,5 @@ def _definition(item: Object) -> TemplateDefinition | None:
         category=word(item, "category"),
         parameter_format=word(item, "parameter_format"),
         quality=text(mapping(item, "quality_score"), "score"),
-        components=[part for part in listed(item, "components") if isinstance(part, dict)],
+        components=objects(item, "components"),
     )
