@@ -258,8 +258,8 @@ class Prober:
         now = self._clock()
         if self._refused.get(organization_id):
             return
-        version, step = await self._step(organization_id, policy, now)
-        if step is None:
+        stored, step = await self._step(organization_id, policy, now)
+        if stored is None or step is None:
             return
         logger.warning("organization %s: %s, %s", organization_id, step.kind, step.reason)
         request = Requested(
@@ -267,7 +267,8 @@ class Prober:
             target=step.target,
             actor=SYSTEM,
             kind=step.kind,
-            expected_version=version,
+            expected_version=stored.version,
+            expected_entries=stored.audit_entries,
             reason=step.reason,
             order=step.order,
             stand_in=step.stand_in,
@@ -281,12 +282,14 @@ class Prober:
             self._refused.put(organization_id, True, BACK_OFF.total_seconds())
             raise
 
-    async def _step(self, organization_id: UUID, policy: FallbackPolicy, now: datetime) -> tuple[int, Step | None]:
-        """The organization's version, and what its policy asks for at that."""
+    async def _step(
+        self, organization_id: UUID, policy: FallbackPolicy, now: datetime
+    ) -> tuple[OrganizationHealth | None, Step | None]:
+        """Where the organization stands, and what its policy asks for there."""
         async with self._worker() as connection:
             stored = await health.of_organization(connection, organization_id)
             if stored is None:
-                return 0, None
+                return None, None
             lately = await switches.made_lately(connection, organization_id, now - timedelta(hours=1))
             made = [switch for switch in lately if switch.action == "activated"]
             last = None
@@ -296,7 +299,7 @@ class Prober:
         own = [switch.at for switch in lately if switch.action == "switching" and switch.actor == SYSTEM.name]
         failed = [at for at in own if not made or at > made[0].at]
         situation = Situation(stored.version, _route(stored), _stand_in(stored), last, len(own), failed)
-        return stored.version, next_step(situation, policy, now)
+        return stored, next_step(situation, policy, now)
 
 
 def _last_switch(made: TrailedSwitch, sent: SentSince) -> LastSwitch:

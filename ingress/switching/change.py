@@ -83,10 +83,12 @@ class Requested(msgspec.Struct, frozen=True, kw_only=True):
     reason: str | None = None
     order: list[UUID] | None = None
     stand_in: StandIn | None = None
+    expected_entries: int | None = None  # of the trail: what failed meanwhile is in it, and changed no version
 
     def check_version(self, standing: Standing) -> None:
-        """Raises `VersionConflict` where the organization is at another version than is expected."""
-        if self.expected_version not in (None, standing.version):
+        """Raises `VersionConflict` where the organization is at another version, or entry, than is expected."""
+        is_at_version = self.expected_version in (None, standing.version)
+        if not is_at_version or self.expected_entries not in (None, standing.audit_entries):
             raise VersionConflict(standing.version, standing.active_config_id)
 
     def __repr__(self) -> str:

@@ -429,9 +429,24 @@ async def test_without_being_told_to_nothing_is_switched(
 
 
 async def test_a_stand_in_that_fails_its_test_leaves_all_as_it_was(
-    account: Organization, meta: MetaSimulator, settings: Settings, sql: asyncpg.Connection
+    account: Organization,
+    meta: MetaSimulator,
+    settings: Settings,
+    sql: asyncpg.Connection,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The trail says so, and it is not tried again and again: by no other process either, whatever the failure."""
+    """The trail says so, and it is not tried again and again: not by who found the same in the same moment either."""
+    decide, decided, both = prober.Prober._step, [], asyncio.Event()
+
+    async def at_once(*arguments: Any) -> Any:
+        found = await decide(*arguments)
+        if found[1] is not None:
+            decided.append(found)
+            if len(decided) > 1:
+                both.set()
+            await both.wait()
+        return found
+
     await account.configure(active=False)
     first, second = (config["config_id"] for config in account.configs)
     await policy(account, second, auto_switch_after_s=3600)
@@ -440,13 +455,15 @@ async def test_a_stand_in_that_fails_its_test_leaves_all_as_it_was(
     await meta.set_default(account.numbers[1], Bare5xx(), everything=True)
     await meta.set_default(account.numbers[0], Bare5xx(), everything=True)
     await health_of(account, "unhealthy")
+    monkeypatch.setattr(prober.Prober, "_step", at_once)
     # While nobody is looking: who is would write what it has read.
     earlier = """update provider_health set since = since - interval '1 h'
         where config_id = $1 and lease_id is null returning 1"""
-    await eventually(lambda: sql.fetchval(earlier, UUID(first)))
-    await eventually(lambda: trail(account, "rolled_back"))
     async with serving(msgspec.structs.replace(settings, health_interval_s=0.05)):
+        await eventually(lambda: sql.fetchval(earlier, UUID(first)))
+        await eventually(lambda: trail(account, "rolled_back"))
         await looks(sql, first, 12)
+    assert len(decided) >= 2
     [entry] = await trail(account, "rolled_back")
     assert (entry["actor"], entry["reason"]) == ("system", "provider_unreachable")
     assert (await current(account))["config_id"] == first

@@ -362,11 +362,11 @@ async def test_a_plugin_is_installed_and_uninstalled_without_a_restart(
         """`reloaded`, when both processes have seen the notification; who was asked has then looked twice."""
         looks.clear()
         found = await reloaded(gateway)
-        await eventually(lambda: len(looks) == 3)
+        await eventually(lambda: len(looks) >= 3)
         return found
 
     async with serving(settings) as url:
-        await eventually(lambda: len(looks) == 2)  # made, and listening
+        await eventually(lambda: len(looks) >= 2)  # made, and listening; the other listens again after some tests
         other = Gateway(url, settings.platform_key, gateway.session, gateway.meta)
         organization = await gateway.organization()
         there = Organization(other, organization.id, organization.key)

@@ -240,6 +240,7 @@ class OrganizationHealth(msgspec.Struct, frozen=True, kw_only=True):
     """Where an organization stands, and how each of its configs is doing. ``automatic``: a stand-in, as JSON."""
 
     version: int
+    audit_entries: int
     active_config_id: UUID | None
     fallback_config_ids: list[UUID]
     automatic: bytes | None
@@ -249,7 +250,7 @@ class OrganizationHealth(msgspec.Struct, frozen=True, kw_only=True):
 OF_ORGANIZATION = """
 select c.id as config_id, c.provider_type as provider, c.name, c.state,
     coalesce(h.state, 'unknown') as health, h.since, h.reason, h.detail, h.checked_at, h.pairing, w.waits_until,
-    o.version, o.active_config_id, o.fallback_config_ids, o.automatic
+    o.version, o.audit_entries, o.active_config_id, o.fallback_config_ids, o.automatic
 from organizations o
 left join whatsapp_provider_configs c on c.organization_id = o.id
 left join provider_health h on h.organization_id = c.organization_id and h.config_id = c.id
@@ -263,7 +264,7 @@ async def of_organization(connection: asyncpg.Connection, organization_id: UUID)
     if not rows:
         return None
     configs = [read(ConfigHealth, row) for row in rows if row["config_id"]]
-    names = ("version", "active_config_id", "fallback_config_ids", "automatic")
+    names = ("version", "audit_entries", "active_config_id", "fallback_config_ids", "automatic")
     return OrganizationHealth(**{name: rows[0][name] for name in names}, configs=configs)
 
 

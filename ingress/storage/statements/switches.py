@@ -39,6 +39,7 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
     """Where an organization stands. ``open``: its switches that are neither made nor ended."""
 
     version: int
+    audit_entries: int
     active_config_id: UUID | None
     former_config_id: UUID | None
     former_fallback_ids: list[UUID] | None
@@ -50,8 +51,8 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
 _OPEN = f"""{names(NewSwitch, "s.")}, s.former_state, c.provider_type, s.waits_until,
     coalesce(s.waits_until > now(), false) as is_waiting"""
 STANDING = f"""
-select o.version, o.active_config_id, o.former_config_id, o.former_fallback_ids, o.fallback_config_ids,
-    o.fallback_policy, {_OPEN}
+select o.version, o.audit_entries, o.active_config_id, o.former_config_id, o.former_fallback_ids,
+    o.fallback_config_ids, o.fallback_policy, {_OPEN}
 from organizations o
 left join switches s on s.organization_id = o.id
 left join whatsapp_provider_configs c on c.organization_id = s.organization_id and c.id = s.config_id
