@@ -152,8 +152,8 @@ class BoundedProtocol(HttpToolsProtocol):
             self._unread, self._at = b"", 0
         if self._ending:
             return
-        if self.bounds.part != self._timed:
-            self._timed = self.bounds.part
+        if (part := self.bounds.part) != self._timed:
+            self._timed = part
             self._begin_wait()
         elif len(self._unread) - self._at > MAX_AHEAD_BYTES:
             self.flow.pause_reading()
@@ -179,9 +179,9 @@ class BoundedProtocol(HttpToolsProtocol):
 
         Raises `Problem` and httptools' errors.
         """
-        has_begun = False
+        bounds, has_begun = self.bounds, False
         while at < len(data) and not self._ending:
-            if self.bounds.part == BETWEEN:
+            if bounds.part == BETWEEN:
                 if self.flow.write_paused or ((cycle := self.cycle) is not None and not cycle.response_complete):
                     break
                 if data[at] in b"\r\n":  # before a request they mean nothing, nor that one begins
@@ -191,11 +191,11 @@ class BoundedProtocol(HttpToolsProtocol):
                     self._advance_soon()
                     break
                 has_begun = True
-                self.bounds.part, self.bounds.size_bytes = HEADER, 0
-            end = self.bounds.end(data, at)
+                bounds.part, bounds.size_bytes = HEADER, 0
+            end = bounds.end(data, at)
             self.parser.feed_data(data[at:end])
             at = end
-            if self.bounds.part == BODY and self.bounds.size_bytes > http_requests.MAX_FRAMING_BYTES:
+            if bounds.part == BODY and bounds.size_bytes > http_requests.MAX_FRAMING_BYTES:
                 raise http_requests.BODY_TOO_LARGE()
         return at
 

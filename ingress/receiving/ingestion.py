@@ -212,12 +212,8 @@ class Ingestion(msgspec.Struct, eq=False):
             outcome,
             stored.events,
             len(sequences),
-            _shown(sequences),
+            sequences if len(sequences) < SEQUENCES_LOGGED else [min(sequences), max(sequences)],
             trace_of(traceparent) if traceparent else None,
             int(elapsed * 10_000) / 10,
         )
         log.put(line)
-
-
-def _shown(sequences: Sequence[int]) -> Sequence[int]:
-    return sequences if len(sequences) < SEQUENCES_LOGGED else [min(sequences), max(sequences)]

@@ -71,7 +71,9 @@ async def read(manager: WhatsAppProviderManager, config: Config, hook: Webhook, 
     """
     reader = _Reader(manager, config, hook, at)
     try:
-        return await reader.whole()
+        events, strangers = reader.parse()
+        keyed = reader.take(events, await reader.owners(events, strangers) if strangers else _NOBODY)
+        return reader.row(keyed, await reader.quarantined() if reader.some_stale or reader.some_foreign else ())
     except StoreUnavailable:
         raise
     except Exception as error:  # noqa: BLE001  (logged there)
@@ -111,26 +113,21 @@ class _Reader(msgspec.Struct, eq=False):
     _at: datetime
     _stale: bool | None = False
     # Whether, as far as it was read, there is what is stored, what was stale, and what is somebody else's.
-    _some_taken: bool = False
-    _some_stale: bool = False
-    _some_foreign: bool = False
+    some_taken: bool = False
+    some_stale: bool = False
+    some_foreign: bool = False
     _siblings: list[Config] | None = None
 
     def __repr__(self) -> str:
         return "_Reader(…)"
 
-    async def whole(self) -> WebhookRow:
-        events, strangers = self._parse()
-        keyed = self._take(events, await self._owners(events, strangers) if strangers else _NOBODY)
-        return self._row(keyed, await self._quarantined() if self._some_stale or self._some_foreign else ())
-
     async def slices(self) -> AsyncIterator[tuple[int, WebhookRow]]:
-        events, strangers = await asyncio.to_thread(self._parse)
+        events, strangers = await asyncio.to_thread(self.parse)
         for first in range(0, max(1, len(events)), SLICE_EVENTS):
             part = events[first : first + SLICE_EVENTS]
-            keyed = self._take(part, await self._owners(part, strangers))
+            keyed = self.take(part, await self.owners(part, strangers))
             is_last = first + SLICE_EVENTS >= len(events)
-            yield first, self._row(keyed, await self._quarantined() if is_last else ())
+            yield first, self.row(keyed, await self.quarantined() if is_last else ())
 
     async def unreadable(self, error: Exception) -> WebhookRow:
         reason = MALFORMED
@@ -138,13 +135,13 @@ class _Reader(msgspec.Struct, eq=False):
             # A mistake of ours must neither make the provider repeat the body for a week, nor fail the rest of a batch.
             logger.error("reading a webhook failed", exc_info=error)
             reason = PARSER_FAILED
-        return self._row((), [await unreadable_body(self._manager, self._config, reason, self._hook.body)])
+        return self.row((), [await unreadable_body(self._manager, self._config, reason, self._hook.body)])
 
-    def _row(self, events: Sequence[KeyedEvent], quarantine: Sequence[QuarantineRow]) -> WebhookRow:
+    def row(self, events: Sequence[KeyedEvent], quarantine: Sequence[QuarantineRow]) -> WebhookRow:
         config, hook = self._config, self._hook
         return WebhookRow(config.organization_id, config.id, kept_headers(hook), hook.body, events, quarantine)
 
-    def _parse(self) -> tuple[list[Event], Collection[str]]:
+    def parse(self) -> tuple[list[Event], Collection[str]]:
         """The events, and the keys of those that name no account which is the organization's for sure.
 
         What names one is most of what comes, and asks nobody.
@@ -155,7 +152,7 @@ class _Reader(msgspec.Struct, eq=False):
         strangers = [event.key for event in events if account_of(event) not in claimed]
         return events, frozenset(strangers) if strangers else ()
 
-    def _take(self, events: Sequence[Event], owners: Mapping[str, Config | None]) -> list[KeyedEvent]:
+    def take(self, events: Sequence[Event], owners: Mapping[str, Config | None]) -> list[KeyedEvent]:
         """What of *events* is the organization's and new enough. Who is not in *owners* is the config itself."""
         keyed, config, at, stale = [], self._config, self._at, self._stale
         for event in events:
@@ -165,23 +162,23 @@ class _Reader(msgspec.Struct, eq=False):
             elif stale:
                 continue  # it was stored, or put into quarantine, when it came
             elif owner is None:
-                self._some_foreign = True
+                self.some_foreign = True
             else:
-                self._some_stale = True
-        self._some_taken = self._some_taken or bool(keyed)
+                self.some_stale = True
+        self.some_taken = self.some_taken or bool(keyed)
         return keyed
 
-    async def _quarantined(self) -> Sequence[QuarantineRow]:
+    async def quarantined(self) -> Sequence[QuarantineRow]:
         """The whole body, for quarantine: an item by itself does not say whose it is, and could never be read again.
 
         Not all of a body need be an event, so where others share the secret it may hold what is theirs all the same.
         """
-        reasons = [reason for reason, some in ((FOREIGN, self._some_foreign), (STALE, self._some_stale)) if some]
-        theirs = self._some_foreign or (bool(reasons) and await self._manager.ownership.is_shared(self._config))
-        body, partly_taken = self._hook.body, self._some_taken
+        reasons = [reason for reason, some in ((FOREIGN, self.some_foreign), (STALE, self.some_stale)) if some]
+        theirs = self.some_foreign or (bool(reasons) and await self._manager.ownership.is_shared(self._config))
+        body, partly_taken = self._hook.body, self.some_taken
         return [quarantine_row(reason, body, foreign_item=theirs, partly_taken=partly_taken) for reason in reasons]
 
-    async def _owners(self, events: Sequence[Event], keys: Collection[str]) -> dict[str, Config | None]:
+    async def owners(self, events: Sequence[Event], keys: Collection[str]) -> dict[str, Config | None]:
         """By key whose each of *events* with one of *keys* is: this config's, a sibling's, or nobody's here.
 
         Raises `StoreUnavailable`.

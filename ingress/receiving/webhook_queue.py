@@ -13,7 +13,7 @@ from .. import metrics
 from ..storage.database import INGEST, Database, StoreUnavailable
 from ..storage.group_commit import GroupCommit, Reply, RowRefused
 from ..storage.statements.health import look_soon
-from ..storage.statements.inbound import QuarantineRow, Stored, WebhookRow, store
+from ..storage.statements.inbound import KeyedEvent, QuarantineRow, Stored, WebhookRow, store
 from ..switching.manager import WhatsAppProviderManager
 from ..wakeups import Wakeups
 from .large_webhooks import SMALL_BYTES, LargeWebhooks, is_large
@@ -29,6 +29,7 @@ LIGHT_BYTES, BYTES_A_ROW = 16 * 1024, 2 * 1024
 
 # Of events, by provider, type and what became of them: for each one a counter of the metrics costs more than this.
 _Counts = Counter[tuple[str, str, str]]
+_Rows = list[tuple[str, WebhookRow]]  # each with its provider
 
 
 class WebhookQueue:
@@ -66,7 +67,7 @@ class WebhookQueue:
             verified,
             reply,
             organization=verified.config.share,
-            weight=1 + max(0, size_bytes - LIGHT_BYTES) // BYTES_A_ROW,
+            weight=1 if size_bytes <= LIGHT_BYTES else 1 + (size_bytes - LIGHT_BYTES) // BYTES_A_ROW,
             size_bytes=size_bytes,
         )
 
@@ -86,32 +87,31 @@ class WebhookQueue:
     async def _write(
         self, connection: asyncpg.Connection, batch: Sequence[VerifiedWebhook]
     ) -> Sequence[StoredWebhook | Exception]:
-        rows = await self._read(batch)
-        readable = [
-            (verified.config.provider_type, row)
-            for verified, row in zip(batch, rows, strict=False)
-            if not isinstance(row, StoreUnavailable)
-        ]
-        stored = iter(await _store(connection, readable) if readable else ())
-        return [row if isinstance(row, StoreUnavailable) else next(stored) for row in rows]
+        rows, failed = await self._read(batch)
+        stored = await _store(connection, rows) if rows else []
+        if not failed:
+            return stored
+        succeeded = iter(stored)
+        return [failed.get(place) or next(succeeded) for place in range(len(rows) + len(failed))]
 
-    async def _read(self, batch: Sequence[VerifiedWebhook]) -> list[WebhookRow | StoreUnavailable]:
-        """The first of *batch* as rows, or why one is none yet: whose its items are cannot be asked."""
-        rows: list[WebhookRow | StoreUnavailable] = []
+    async def _read(self, batch: Sequence[VerifiedWebhook]) -> tuple[_Rows, dict[int, StoreUnavailable]]:
+        """The first of *batch* as rows, each with its provider; and, by place, why one is none yet."""
+        rows: _Rows = []
+        failed: dict[int, StoreUnavailable] = {}
         events, now = 0, datetime.now(UTC)
-        for verified in batch:
+        for place, verified in enumerate(batch):
             try:
                 row = verified.row or await read(self._manager, verified.config, verified.hook, now)
                 if verified.refused:
                     row = await refused(self._manager, verified.config, row)
-            except StoreUnavailable as error:  # its neighbours need not ask
-                rows.append(error.with_traceback(None))  # which holds this frame, and so the error
+            except StoreUnavailable as error:  # whose its items are cannot be asked: its neighbours need not
+                failed[place] = error.with_traceback(None)  # which holds this frame, and so the error
                 continue
-            rows.append(row)
+            rows.append((verified.config.provider_type, row))
             events += len(row.events) + len(row.quarantine)
             if events >= MAX_FLUSH_EVENTS:
                 break
-        return rows
+        return rows, failed
 
 
 async def _store_slice(connection: asyncpg.Connection, provider: str, row: WebhookRow, start: int) -> StoredWebhook:
@@ -119,9 +119,7 @@ async def _store_slice(connection: asyncpg.Connection, provider: str, row: Webho
     return stored
 
 
-async def _store(
-    connection: asyncpg.Connection, read: Sequence[tuple[str, WebhookRow]], start: int = 0
-) -> list[StoredWebhook]:
+async def _store(connection: asyncpg.Connection, read: _Rows, start: int = 0) -> list[StoredWebhook]:
     """Store the rows of *read*, each with the name of its provider (see `inbound.store`). What became of each."""
     rows = [row for _, row in read]
     stored = await store(connection, rows, start)
@@ -152,17 +150,17 @@ def _counted(provider: str, row: WebhookRow, stored: Stored, counts: _Counts) ->
     for value, became in stored.statuses:
         metrics.child(metrics.status_updates, provider, value, became).inc()
     reasons = _reasons(provider, row.quarantine) if row.quarantine else NOTHING_STORED.quarantined
-    organizations = _organizations(row) if stored.sequences else ()
+    organizations = _organizations(row.events) if stored.sequences else ()
     return StoredWebhook(len(row.events), stored.sequences, reasons, organizations)
+
+
+def _organizations(events: Sequence[KeyedEvent]) -> Collection[UUID]:
+    if len(events) == 1:
+        return (events[0].event.organization_id,)
+    return {keyed.event.organization_id for keyed in events}
 
 
 def _reasons(provider: str, quarantine: Sequence[QuarantineRow]) -> frozenset[str]:
     for item in quarantine:
         metrics.child(metrics.quarantined, provider, item.reason).inc()
     return frozenset([item.reason for item in quarantine])
-
-
-def _organizations(row: WebhookRow) -> Collection[UUID]:
-    if len(row.events) == 1:
-        return (row.events[0].event.organization_id,)
-    return {keyed.event.organization_id for keyed in row.events}
