@@ -13,12 +13,13 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
 import ingress
-from ingress import app, metrics, protocol
+from ingress import app, metrics
 from ingress.accounts.config import ChangeRefused
 from ingress.api import operations, send
 from ingress.metrics import OTHER, VALUES
 from ingress.server import OPERATIONS_CONNECTIONS
 from ingress.storage.database import Database
+from ingress.web import http_requests
 from ingress.web.refusals import Reason
 
 from .gateway import Gateway, Organization, eventually
@@ -215,7 +216,7 @@ def test_the_reasons_for_refusing_and_for_ending_a_connection_are_foreseen() -> 
     for kind in kinds:
         kinds += kind.__subclasses__()
     assert {kind.code for kind in kinds} <= VALUES["reason"] & VALUES["outcome"]
-    codes = {made().code for made in vars(protocol).values() if isinstance(made, partial)}
+    codes = {made().code for made in vars(http_requests).values() if isinstance(made, partial)}
     assert "upgrade_refused" in codes
     assert codes <= VALUES["reason"]
 

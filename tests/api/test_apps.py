@@ -118,8 +118,10 @@ async def test_what_is_nobodys_waits_for_its_owner(app: App) -> None:
         async def replayed() -> Any:
             return (await app.replay(item)).json
 
-        told = await eventually(replayed, lambda told: "events" in told)  # within the second that it is remembered
-        assert told == {"state": state, "events": 1}
+        answer = await eventually(
+            replayed, lambda answer: "events" in answer
+        )  # within the second that it is remembered
+        assert answer == {"state": state, "events": 1}
         assert await received(organizations[place]) == [f"early {place}"]
     assert await app.quarantine() == []
 

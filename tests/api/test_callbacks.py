@@ -163,8 +163,8 @@ async def test_a_late_answer_of_the_old_url_says_nothing_about_the_new(
     crm.gate.set()
     await crm.wait_received(1)
     assert (crm.attempts[-1].event_id, crm.attempts[-1].endpoint) == (event_id, ELSEWHERE)
-    told = await health(customer)
-    assert (told["state"], told["consecutive_failures"]) == ("healthy", 0)
+    answer = await health(customer)
+    assert (answer["state"], answer["consecutive_failures"]) == ("healthy", 0)
     assert await customer.events(kind="account.updated") == []
 
 
@@ -284,8 +284,8 @@ async def test_a_backlog_costs_the_others_nothing(customer: Organization, databa
 
     async def blocks() -> int:
         explain = f"explain (analyze, buffers, format json) {deliveries.CLAIM}"
-        told = msgspec.json.decode(await database.fetchval(explain, uuid4(), NOBODY, 64, 16, [], False))[0]["Plan"]
-        return int(told["Shared Hit Blocks"] + told["Shared Read Blocks"])
+        answer = msgspec.json.decode(await database.fetchval(explain, uuid4(), NOBODY, 64, 16, [], False))[0]["Plan"]
+        return int(answer["Shared Hit Blocks"] + answer["Shared Read Blocks"])
 
     async with rolled_back(database, customer):
         # What other tests have left is nobody's here.
@@ -308,7 +308,7 @@ async def test_a_backlog_costs_the_others_nothing(customer: Organization, databa
 
 
 def test_every_secret_in_force_is_kept() -> None:
-    """The CRM may have any of them: who repeats a PUT need not have heard the answer to the one before."""
+    """The CRM may have any of them: who repeats a PUT need not have had the answer to the one before."""
     now = datetime.now(UTC)
     secrets: list[standard_webhooks.SigningSecret] = []
     for hour in range(30):
@@ -345,16 +345,16 @@ async def test_the_news_of_a_disabled_callback_is_an_event_like_any_other(custom
     crm.script(CrmStatus(status=410), endpoint=ENDPOINT)
     await text(customer)
     [news] = await eventually(lambda: customer.events(kind="account.updated"))
-    told = msgspec.convert(news, Envelope)
-    assert told.data.provider == "meta_business"
-    assert str(told.data.config_id) == customer.configs[0]["config_id"]
+    answer = msgspec.convert(news, Envelope)
+    assert answer.data.provider == "meta_business"
+    assert str(answer.data.config_id) == customer.configs[0]["config_id"]
 
 
 async def test_what_comes_for_a_disabled_callback_can_be_replayed(customer: Organization, crm: Crm) -> None:
     """It is parked, so that nothing is missing without a word: the next event tells of the gap."""
     crm.script(CrmStatus(status=410), endpoint=ENDPOINT)
     await text(customer, "0")
-    await eventually(lambda: health(customer), lambda told: told["state"] == "disabled")
+    await eventually(lambda: health(customer), lambda answer: answer["state"] == "disabled")
     await text(customer, "1")
     parked = await eventually(lambda: parked_of(customer), lambda parked: len(parked) == 2)
     assert [(one["attempts"], one["last_error"]) for one in parked] == [(0, "callback disabled")] * 2

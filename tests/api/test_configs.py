@@ -69,17 +69,17 @@ async def two(organization: Organization) -> Organization:
 async def test_testing_saves_nothing(two: Organization, gateway: Gateway) -> None:
     """A config that is there, with its address, and a configuration that is not saved."""
     before = await listed(two), await last_entry(two)
-    told = (await post(two, "test", config_id=two.configs[1]["config_id"])).json
-    assert told["passed"] is True
-    assert told["webhook_url"] == two.configs[1]["webhook_url"]
-    assert {"credentials", "number", "account", "webhook"} <= {check["name"] for check in told["checks"]}
-    assert [check["passed"] for check in told["checks"] if check["name"] in ("webhook", "probe")] == [True, True]
+    answer = (await post(two, "test", config_id=two.configs[1]["config_id"])).json
+    assert answer["passed"] is True
+    assert answer["webhook_url"] == two.configs[1]["webhook_url"]
+    assert {"credentials", "number", "account", "webhook"} <= {check["name"] for check in answer["checks"]}
+    assert [check["passed"] for check in answer["checks"] if check["name"] in ("webhook", "probe")] == [True, True]
     number = example_number(7301)
     config_data = number.config_data(await gateway.meta.add_number(number))
-    told = (await post(two, "test", provider_type="meta_business", config_data=config_data)).json
-    assert told["passed"] is True
-    assert "webhook_url" not in told
-    [check] = [check for check in told["checks"] if check["name"] == "webhook"]
+    answer = (await post(two, "test", provider_type="meta_business", config_data=config_data)).json
+    assert answer["passed"] is True
+    assert "webhook_url" not in answer
+    [check] = [check for check in answer["checks"] if check["name"] == "webhook"]
     assert (check["passed"], check["checkable"]) == (True, False)
     assert gateway.url in check["detail"]
     assert (await listed(two), await last_entry(two)) == before
@@ -128,9 +128,9 @@ async def probed(settings: Settings, organization: Organization, public_url: str
     async with serving(msgspec.structs.replace(settings, public_url=public_url)) as url:
         gateway = Gateway(url, "", organization.gateway.session, organization.gateway.meta)
         there = Organization(gateway, organization.id, organization.key)
-        told = (await post(there, "test", config_id=organization.configs[0]["config_id"])).json
-    assert told["passed"] is True  # sending is possible
-    return next(check for check in told["checks"] if check["name"] == "probe")
+        answer = (await post(there, "test", config_id=organization.configs[0]["config_id"])).json
+    assert answer["passed"] is True  # sending is possible
+    return next(check for check in answer["checks"] if check["name"] == "probe")
 
 
 async def test_the_probe_goes_through_the_public_address(
@@ -155,8 +155,8 @@ async def test_a_public_address_that_is_not_ours(organization: Organization, set
 
 async def test_a_provider_without_a_probe(organization: Organization, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(MetaBusiness, "probe", WhatsAppProvider.probe)
-    told = (await post(organization, "test", config_id=organization.configs[0]["config_id"])).json
-    [check] = [check for check in told["checks"] if check["name"] == "probe"]
+    answer = (await post(organization, "test", config_id=organization.configs[0]["config_id"])).json
+    [check] = [check for check in answer["checks"] if check["name"] == "probe"]
     assert (check["passed"], check["checkable"]) == (True, False)
 
 
@@ -196,21 +196,21 @@ async def test_a_dry_run_tells_what_a_switch_would_mean(two: Organization, gatew
         before = await listed(two), await last_entry(two), (await current(two))["version"]
         answer = await post(two, "switch", config_id=two.configs[2]["config_id"], dry_run=True)
         assert answer.status == 200, answer.raw
-        told = answer.json
-        assert (told["dry_run"], told["ready"], told["changed"], told["provider"]) == (
+        shown = answer.json
+        assert (shown["dry_run"], shown["ready"], shown["changed"], shown["provider"]) == (
             True,
             True,
             True,
             "twilio_whatsapp",
         )
-        assert told["from_config_id"] == two.configs[0]["config_id"]
-        assert told["capability_gaps"] == [{"kind": "reaction", "sends": 1}]
+        assert shown["from_config_id"] == two.configs[0]["config_id"]
+        assert shown["capability_gaps"] == [{"kind": "reaction", "sends": 1}]
         # That account may have it. Nobody can ask.
         welcome = {"name": "welcome", "language": "pt_BR", "sends": 1, "status": "unknown"}
-        assert told["templates_missing"] == [welcome]
-        assert told["templates_unknown"] == "this provider lists no templates"
-        assert (told["people_without_phone"], told["sends_without_phone"]) == (1, 1)
-        assert told["fallback_config_ids"] == [told["from_config_id"]]
+        assert shown["templates_missing"] == [welcome]
+        assert shown["templates_unknown"] == "this provider lists no templates"
+        assert (shown["people_without_phone"], shown["sends_without_phone"]) == (1, 1)
+        assert shown["fallback_config_ids"] == [shown["from_config_id"]]
         assert (await listed(two), await last_entry(two), (await current(two))["version"]) == before
         same = (await post(two, "switch", config_id=two.configs[0]["config_id"], dry_run=True)).json
         assert (same["changed"], same["capability_gaps"], same["templates_missing"]) == (False, [], [])
@@ -224,8 +224,8 @@ async def test_a_dry_run_tells_since_when_it_counts(two: Organization, monkeypat
     await eventually(lambda: two.events(kind="message.received"), lambda found: len(found) == 3)
 
     async def counted() -> list[datetime]:
-        told = (await post(two, "switch", config_id=two.configs[1]["config_id"], dry_run=True)).json
-        return [datetime.fromisoformat(told[name]) for name in ("sends_since", "people_since")]
+        answer = (await post(two, "switch", config_id=two.configs[1]["config_id"], dry_run=True)).json
+        return [datetime.fromisoformat(answer[name]) for name in ("sends_since", "people_since")]
 
     lately = datetime.now(UTC) - timedelta(minutes=10)
     assert all(at < lately - timedelta(days=29) for at in await counted())
@@ -245,35 +245,35 @@ async def test_a_dry_run_tells_which_templates_are_missing(two: Organization, ga
     listed[1]["status"] = "PAUSED"
     listed[2]["language"] = "en_US"
     gateway.meta.set_templates(two.numbers[1], listed)
-    told = (await post(two, "switch", config_id=two.configs[1]["config_id"], dry_run=True)).json
-    assert told["templates_missing"] == [
+    answer = (await post(two, "switch", config_id=two.configs[1]["config_id"], dry_run=True)).json
+    assert answer["templates_missing"] == [
         {"name": "welcome", "language": "pt_BR", "sends": 4, "status": "missing"},
         {"name": "order_update_3", "language": "pt_BR", "sends": 3, "status": "missing"},
         {"name": "order_update_2", "language": "pt_BR", "sends": 2, "status": "PAUSED"},
     ]
-    assert told["templates_unknown"] is None
+    assert answer["templates_unknown"] is None
     await gateway.meta.set_default(two.numbers[1], EXPIRED, everything=True)
-    told = (await post(two, "switch", config_id=two.configs[1]["config_id"], dry_run=True)).json
+    answer = (await post(two, "switch", config_id=two.configs[1]["config_id"], dry_run=True)).json
     await gateway.meta.clear_faults(two.numbers[1])
-    assert [template["status"] for template in told["templates_missing"]] == ["unknown"] * 4
-    assert told["templates_unknown"]
+    assert [template["status"] for template in answer["templates_missing"]] == ["unknown"] * 4
+    assert answer["templates_unknown"]
 
 
 async def test_a_dry_run_expects_the_version_a_switch_would(two: Organization) -> None:
     for what, body in (("switch", {"config_id": two.configs[1]["config_id"]}), ("rollback", {})):
         answer = await post(two, what, **body, dry_run=True, expected_version=7)
         assert (answer.status, answer.json["code"], answer.json["version"]) == (409, "version_conflict", 1)
-    told = await post(two, "switch", config_id=two.configs[1]["config_id"], dry_run=True, expected_version=1)
-    assert told.status == 200
+    shown = await post(two, "switch", config_id=two.configs[1]["config_id"], dry_run=True, expected_version=1)
+    assert shown.status == 200
 
 
 async def test_a_dry_run_tells_that_the_test_fails(two: Organization, gateway: Gateway) -> None:
     """And leaves the state of the config as it is."""
     await gateway.meta.set_default(two.numbers[1], EXPIRED, everything=True)
-    told = (await post(two, "switch", config_id=two.configs[1]["config_id"], dry_run=True)).json
+    shown = (await post(two, "switch", config_id=two.configs[1]["config_id"], dry_run=True)).json
     await gateway.meta.clear_faults(two.numbers[1])
-    assert told["ready"] is False
-    assert not all(check["passed"] for check in told["checks"])
+    assert shown["ready"] is False
+    assert not all(check["passed"] for check in shown["checks"])
     assert [config["state"] for config in await listed(two)] == ["active", "configured"]
     answer = await post(two, "rollback", dry_run=True)
     assert (answer.status, answer.json["code"]) == (409, "no_former_config")
@@ -375,8 +375,8 @@ async def test_a_deleted_config_is_gone(two: Organization, gateway: Gateway) -> 
     assert gateway.meta.webhook_url(two.numbers[1]) == two.configs[1]["webhook_url"]
     assert (await delete(two, 1)).status == 204
     assert len(await listed(two)) == 1
-    told = await current(two)
-    assert (told["fallback"], told["version"]) == ([], 3)
+    answer = await current(two)
+    assert (answer["fallback"], answer["version"]) == ([], 3)
     assert (await two.post_webhook(hook, config=1)).status == 404
     assert gateway.meta.webhook_url(two.numbers[1]) != two.configs[1]["webhook_url"]
     entry = await last_entry(two)
@@ -411,9 +411,9 @@ async def test_a_rollback_brings_back_the_fallbacks_of_then(two: Organization) -
         assert (await post(two, "switch", config_id=second)).status == 200
         assert [config["config_id"] for config in (await current(two))["fallback"]] == [first]
         assert (await post(two, "rollback")).status == 200
-        told = await current(two)
-        assert told["config_id"] == first
-        assert [config["config_id"] for config in told["fallback"]] == [second]
+        answer = await current(two)
+        assert answer["config_id"] == first
+        assert [config["config_id"] for config in answer["fallback"]] == [second]
     assert (await post(two, "switch", config_id=second)).status == 200
     await two.fall_back_to()
     assert (await post(two, "rollback")).status == 200
@@ -547,10 +547,10 @@ async def test_organizations_and_keys_from_the_command_line(
     ids=lambda value: " ".join(value)[:40] if isinstance(value, list) else None,
 )
 async def test_mistakes_at_the_command_line(
-    command: Callable[..., Any], arguments: list[str], status: int, said: str
+    command: Callable[..., Any], arguments: list[str], status: int, answer: str
 ) -> None:
     """One clear line on standard error; a key is sent to nobody but the service it was written down for."""
     ended, out, err = await command(*arguments)
     assert (ended, out) == (status, ""), err
-    assert said in err
+    assert answer in err
     assert "Traceback" not in err

@@ -138,9 +138,9 @@ async def test_a_long_poll_ends_with_the_first_event(
     assert not waiting.done()
     started = monotonic()
     await text(organization, gateway)
-    told = await waiting
+    answer = await waiting
     assert monotonic() - started < 15
-    assert [event["type"] for event in told["events"]] == ["message.received"]
+    assert [event["type"] for event in answer["events"]] == ["message.received"]
 
 
 async def test_a_long_poll_without_events_ends_in_time(organization: Organization) -> None:
@@ -266,9 +266,9 @@ async def test_a_stream_is_one_organizations(organization: Organization, gateway
         for number in range(3):
             await asyncio.gather(text(organization, gateway, f"m{number}"), text(other, gateway, f"t{number}"))
         for frames, owner in ((mine, organization), (theirs, other)):
-            told = await frames.events(4)
-            assert {event["data"]["organization_id"] for event in told} == {owner.id}
-            assert told == await owner.events()
+            answer = await frames.events(4)
+            assert {event["data"]["organization_id"] for event in answer} == {owner.id}
+            assert answer == await owner.events()
 
 
 # ---------------------------------------------------------------- no event is passed by
@@ -292,14 +292,14 @@ async def test_readers_wait_for_older_transactions(
         assert await page(organization, f"after={after}") == {"events": [], "next": after}
         async with streaming(organization) as from_now:  # begins below the open transaction, not at the newest event
             await (transaction.commit() if ends == "commit" else transaction.rollback())
-            told = await organization.events(after, wait=5)
-            assert await live.events(len(told)) == told
-            assert await from_now.events(len(told)) == told
-    assert sequences(told) == sorted(set(sequences(told)))
-    texts = [event for event in told if event["type"] == "message.received"]
+            answer = await organization.events(after, wait=5)
+            assert await live.events(len(answer)) == answer
+            assert await from_now.events(len(answer)) == answer
+    assert sequences(answer) == sorted(set(sequences(answer)))
+    texts = [event for event in answer if event["type"] == "message.received"]
     assert [event["data"]["message"]["content"]["body"] for event in texts] == ["0", "1", "2"]
-    first, *_ = configs(told)
-    assert (first == str(late.config_id), len(told)) == ((True, 4) if ends == "commit" else (False, 3))
+    first, *_ = configs(answer)
+    assert (first == str(late.config_id), len(answer)) == ((True, 4) if ends == "commit" else (False, 3))
 
 
 async def test_what_becomes_readable_late_is_read_soon(
@@ -348,9 +348,9 @@ async def test_the_horizon_is_as_old_as_what_is_read(organization: Organization,
         await transaction.commit()
         found += [row async for row in rows]
     assert [row["config_id"] for row in found if row["type"] == "account.updated"] == [first.config_id]
-    told = [event for event in await organization.events() if event["type"] == "account.updated"]
-    assert configs(told) == [str(row.config_id) for row in (first, late, last)]
-    assert len(set(ids(told))) == 3
+    answer = [event for event in await organization.events() if event["type"] == "account.updated"]
+    assert configs(answer) == [str(row.config_id) for row in (first, late, last)]
+    assert len(set(ids(answer))) == 3
 
 
 async def test_concurrent_writers_and_a_reader(organization: Organization, settings: Settings) -> None:
@@ -382,11 +382,11 @@ async def test_concurrent_writers_and_a_reader(organization: Organization, setti
         cursor = after
         while True:
             finished = writers.done()
-            told = await page(organization, f"after={cursor}&limit={dice.randint(1, 9)}&wait={int(not finished)}")
-            assert not told["events"] or told["next"] > cursor
-            cursor = told["next"]
-            found += told["events"]
-            if finished and not told["events"]:
+            answer = await page(organization, f"after={cursor}&limit={dice.randint(1, 9)}&wait={int(not finished)}")
+            assert not answer["events"] or answer["next"] > cursor
+            cursor = answer["next"]
+            found += answer["events"]
+            if finished and not answer["events"]:
                 return found
 
     writers = asyncio.gather(*[write(seed) for seed in range(8)])

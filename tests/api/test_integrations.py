@@ -153,17 +153,17 @@ async def test_a_config_is_saved_tested_set_up_and_active(empty: Organization, g
     number, config_data = await number_at(gateway, 7700)
     answer = await configure(empty, "meta_business", config_data, name="Main number")
     assert answer.status == 200
-    told = answer.json
-    assert (told["provider"], told["state"], told["version"]) == ("meta_business", "active", 1)
-    assert told["sender"] == number.display_phone_number
-    assert told["webhook_url"].startswith(f"{gateway.url}/webhooks/meta_business/")
+    shown = answer.json
+    assert (shown["provider"], shown["state"], shown["version"]) == ("meta_business", "active", 1)
+    assert shown["sender"] == number.display_phone_number
+    assert shown["webhook_url"].startswith(f"{gateway.url}/webhooks/meta_business/")
     # As it is after set-up, each once: before, the app was not subscribed, and the webhook nowhere.
     names = ["credentials", "number", "account", "subscription", "webhook", "setup"]
-    assert [(check["name"], check["passed"]) for check in told["checks"]] == [(name, True) for name in names]
+    assert [(check["name"], check["passed"]) for check in shown["checks"]] == [(name, True) for name in names]
     # Set up: the provider posts to that very address.
-    assert gateway.meta.webhook_url(number) == told["webhook_url"]
+    assert gateway.meta.webhook_url(number) == shown["webhook_url"]
     [config] = await configs(empty)
-    assert (config["name"], config["state"], config["config_id"]) == ("Main number", "active", told["config_id"])
+    assert (config["name"], config["state"], config["config_id"]) == ("Main number", "active", shown["config_id"])
 
 
 async def test_saving_without_activating(organization: Organization, gateway: Gateway) -> None:
@@ -215,7 +215,7 @@ async def test_one_organization_with_two_configs_of_one_provider(gateway: Gatewa
 
 
 async def test_secrets_are_shown_as_fingerprints_only(steady: Organization) -> None:
-    """In every answer and every row of the trail; two different ones can be told apart."""
+    """In every answer and every row of the trail; two different ones differ."""
     number = steady.numbers[0]
     answers = [
         await steady.call("GET", f"{BASE}/{path}")
@@ -357,7 +357,7 @@ async def test_a_name_that_cannot_be_stored(steady: Organization, gateway: Gatew
 
 
 async def test_credentials_that_the_provider_refuses(steady: Organization, gateway: Gateway) -> None:
-    """The reason is told in words that help, the former provider goes on."""
+    """The reason is given in words that help, the former provider goes on."""
     _, config_data = await number_at(gateway, 7704)
     problem = await refused(steady, "meta_business", config_data | {"access_token": "EAAG-not-this-one"})
     assert "Create a new token" in problem["detail"]
@@ -380,7 +380,7 @@ async def test_a_number_of_somebody_else(steady: Organization, gateway: Gateway)
 async def test_a_provider_that_cannot_be_reached(
     steady: Organization, gateway: Gateway, monkeypatch: pytest.MonkeyPatch, trouble: str, active: bool
 ) -> None:
-    """502 or 504, nothing saved, and nobody is told that the credentials are bad, or to use a `force` there is not."""
+    """502 or 504, nothing saved, and no answer says that the credentials are bad, or to use a `force` there is not."""
     number, config_data = await number_at(gateway, 7706, own_port=True)
     if trouble == "refused":
         await gateway.meta.set_default(number, Refuse())
@@ -528,9 +528,9 @@ async def test_the_callback_is_set_shown_and_removed(organization: Organization,
         crm.set_secret(secret, endpoint="integrations")
         tested = (await organization.call("POST", "/callback/test")).json
         assert (tested["delivered"], tested["outcome"]) == (True, "ok")
-    told = json.dumps(await trail(organization))
-    assert "whsec_" not in told
-    assert "callback_set" in told
+    answer = json.dumps(await trail(organization))
+    assert "whsec_" not in answer
+    assert "callback_set" in answer
     assert (await organization.call("DELETE", "/callback")).status == 204
     assert (await organization.call("DELETE", "/callback")).status == 404
     assert (await organization.call("POST", "/callback/test")).status == 404

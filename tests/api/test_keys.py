@@ -41,7 +41,7 @@ async def read(gateway: Gateway, key: str | None, **headers: str) -> Answer:
 
 
 async def test_a_key_is_shown_once(owner: Organization) -> None:
-    """At its making; afterwards nothing of its secret is told."""
+    """At its making; afterwards nothing of its secret is shown."""
     made = await new_key(owner, "read", name="reporting")
     parts = split_api_key(made["key"])
     assert parts is not None
@@ -111,8 +111,8 @@ async def test_every_refused_key_is_told_the_same(owner: Organization, gateway: 
     assert {answer.status for answer in answers} == {401}
     for answer in answers:
         assert answer.headers["www-authenticate"].startswith("Bearer")
-    told = [{name: value for name, value in answer.json.items() if name != "request_id"} for answer in answers]
-    assert all(one == told[0] for one in told)
+    shown = [{name: value for name, value in answer.json.items() if name != "request_id"} for answer in answers]
+    assert all(one == shown[0] for one in shown)
 
 
 # ---------------------------------------------------------------- end of life

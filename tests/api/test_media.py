@@ -52,10 +52,10 @@ def host(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> Callable[..., lis
         asked: list[Any] = []
 
         def described(media_id: str, token: str) -> Any:
-            told = describe(media_id, token)
-            if told is not None:
-                told |= {"sha256": None if digest is None else hashlib.sha256(digest).hexdigest(), "file_size": None}
-            return told
+            shown = describe(media_id, token)
+            if shown is not None:
+                shown |= {"sha256": None if digest is None else hashlib.sha256(digest).hexdigest(), "file_size": None}
+            return shown
 
         def download(request: web.BaseRequest, token: str) -> Any:
             asked.append(request.headers)
@@ -96,7 +96,7 @@ async def test_a_medium_is_fetched_by_the_id_of_its_event(organization: Organiza
 
 
 @pytest.mark.parametrize(
-    ("filename", "told"),
+    ("filename", "shown"),
     [
         ("nota fiscal.pdf", "nota%20fiscal.pdf"),
         ("../../a\r\nSet-Cookie: x=y;.pdf", "aSet-Cookie_%20x%3Dy%3B.pdf"),
@@ -106,11 +106,11 @@ async def test_a_medium_is_fetched_by_the_id_of_its_event(organization: Organiza
     ids=["spaces", "line-break", "turned-round", "japanese"],
 )
 async def test_the_senders_name_of_a_file_is_told_and_harmless(
-    organization: Organization, gateway: Gateway, filename: str, told: str
+    organization: Organization, gateway: Gateway, filename: str, shown: str
 ) -> None:
     event_id, _ = await arrived(organization, gateway, "document", filename=filename, data=b"%PDF-1.7 ...")
     answer = await organization.call("GET", f"/media/{event_id}")
-    assert answer.headers["content-disposition"] == f"attachment; filename*=UTF-8''{told}"
+    assert answer.headers["content-disposition"] == f"attachment; filename*=UTF-8''{shown}"
     assert "set-cookie" not in answer.headers
     assert answer.headers["content-type"] == "application/pdf"
 
@@ -179,13 +179,13 @@ async def test_metas_own_samples_of_a_download(organization: Organization, gatew
         json.loads((SAMPLES / f"{name}.json").read_text())
         for name in ("api_media_download_expired", "api_media_download")
     )
-    told, outcome = sample["http_response"], sample["outcome"]
-    body = base64.b64decode(told["body_base64"])
+    shown, outcome = sample["http_response"], sample["outcome"]
+    body = base64.b64decode(shown["body_base64"])
     assert (len(body), hashlib.sha256(body).hexdigest()) == (outcome["size"], outcome["sha256_hex"])
     event_id, _ = await arrived(organization, gateway, "audio", data=body)
     answers = [
         web.Response(status=expired["http_response"]["status"], headers=expired["http_response"]["headers"]),
-        web.Response(body=body, status=told["status"], headers=told["headers"]),
+        web.Response(body=body, status=shown["status"], headers=shown["headers"]),
     ]
     before = gateway.meta.call_count("GET node")
     asked = host(lambda _: answers.pop(0), digest=body)
@@ -198,7 +198,7 @@ async def test_metas_own_samples_of_a_download(organization: Organization, gatew
 
 
 @pytest.mark.parametrize(
-    ("status", "told", "code"),
+    ("status", "shown", "code"),
     [
         (401, 502, "account_broken"),
         (429, 503, "throttled"),
@@ -208,12 +208,12 @@ async def test_metas_own_samples_of_a_download(organization: Organization, gatew
     ],
 )
 async def test_what_the_host_of_a_medium_may_answer(
-    organization: Organization, gateway: Gateway, host: Any, status: int, told: int, code: str
+    organization: Organization, gateway: Gateway, host: Any, status: int, shown: int, code: str
 ) -> None:
     event_id, _ = await arrived(organization, gateway)
     host(lambda _: web.Response(status=status, body=b"<html>internal"))
     answer = await organization.call("GET", f"/media/{event_id}")
-    assert (answer.status, answer.json["code"]) == (told, code)
+    assert (answer.status, answer.json["code"]) == (shown, code)
     assert b"internal" not in answer.raw
 
 
@@ -482,45 +482,45 @@ async def upload(organization: Organization, data: bytes = JPEG, query: str = ""
 async def test_a_file_is_uploaded_and_sent_by_its_id(organization: Organization, gateway: Gateway) -> None:
     answer = await upload(organization, query="?filename=foto.jpg")
     assert answer.status == 201
-    told = answer.json
-    assert told == {
-        "id": told["id"],
+    shown = answer.json
+    assert shown == {
+        "id": shown["id"],
         "config_id": organization.configs[0]["config_id"],
         "mime_type": "image/jpeg",
         "size_bytes": len(JPEG),
         "sha256": hashlib.sha256(JPEG).hexdigest(),
     }
-    kept = gateway.meta.media.medium(told["id"])
+    kept = gateway.meta.media.medium(shown["id"])
     assert kept is not None
     assert (kept.data, kept.mime_type) == (JPEG, "image/jpeg")
-    sent = await organization.send({"to": "+5511987654321", "content": {"type": "image", "id": told["id"]}})
+    sent = await organization.send({"to": "+5511987654321", "content": {"type": "image", "id": shown["id"]}})
     accepted = gateway.meta.by_wamid(sent.json["provider_message_id"])
     assert accepted is not None
-    assert accepted.body["image"] == {"id": told["id"]}
-    assert (await organization.call("DELETE", f"/media?id={told['id']}")).status == 204
-    assert gateway.meta.media.medium(told["id"]) is None
+    assert accepted.body["image"] == {"id": shown["id"]}
+    assert (await organization.call("DELETE", f"/media?id={shown['id']}")).status == 204
+    assert gateway.meta.media.medium(shown["id"]) is None
     key = (await organization.call("POST", "/keys", {"scopes": ["admin"]})).json["key"]
     entries = (await gateway.call("GET", "/integrations/whatsapp/audit?limit=2", key=key)).json["entries"]
     deleted = entries[1]
-    assert (deleted["action"], deleted["after"]) == ("media_deleted", {"id": told["id"]})
-    assert (deleted["config_id"], deleted["actor"]) == (told["config_id"], organization.key.split("_")[2])
-    again = await organization.call("DELETE", f"/media?id={told['id']}")
+    assert (deleted["action"], deleted["after"]) == ("media_deleted", {"id": shown["id"]})
+    assert (deleted["config_id"], deleted["actor"]) == (shown["config_id"], organization.key.split("_")[2])
+    again = await organization.call("DELETE", f"/media?id={shown['id']}")
     assert (again.status, again.json["code"]) == (404, "media_gone")
 
 
 async def test_an_upload_to_another_config(organization: Organization, gateway: Gateway) -> None:
     other = await organization.configure(active=False)
-    told = (await upload(organization, query=f"?config_id={other['config_id']}")).json
-    kept = gateway.meta.media.medium(told["id"])
+    answer = (await upload(organization, query=f"?config_id={other['config_id']}")).json
+    kept = gateway.meta.media.medium(answer["id"])
     assert kept is not None
-    assert (told["config_id"], kept.owner) == (other["config_id"], organization.numbers[1].phone_number_id)
+    assert (answer["config_id"], kept.owner) == (other["config_id"], organization.numbers[1].phone_number_id)
 
 
 async def test_any_bytes_arrive_as_they_are(organization: Organization, gateway: Gateway) -> None:
     """Line breaks, dashes, what looks like the end of a form, and more than one piece."""
     data = b"%PDF-\r\n--ingress-0--\r\n" + bytes(range(256)) * 30_000
-    told = (await upload(organization, data, kind="application/pdf")).json
-    kept = gateway.meta.media.medium(told["id"])
+    answer = (await upload(organization, data, kind="application/pdf")).json
+    kept = gateway.meta.media.medium(answer["id"])
     assert kept is not None
     assert kept.data == data
 
@@ -656,10 +656,10 @@ async def test_what_a_provider_cannot_do_besides_is_said(organization: Organizat
 
 async def test_what_was_sent_cannot_be_read_by_us(organization: Organization) -> None:
     """Neither by our id of a message nor by the id of its statuses' events."""
-    told = (await organization.send()).json
-    await organization.settled(told["id"], "read")
+    sent = (await organization.send()).json
+    await organization.settled(sent["id"], "read")
     status = (await organization.events(kind="message.status"))[0]
-    for name in (told["id"], status["id"], told["provider_message_id"]):
+    for name in (sent["id"], status["id"], sent["provider_message_id"]):
         answer = await organization.call("POST", f"/messages/{name}/read")
         assert (answer.status, answer.json["code"]) == (404, "not_found")
 

@@ -44,8 +44,8 @@ class Unlinked:
         return await self.organization.call("POST", f"{BASE}/provider/switch", body)
 
     async def rolled_back(self) -> Any:
-        [told] = await eventually(lambda: self.organization.events(kind="provider.rolled_back"))
-        return told["data"]
+        [answer] = await eventually(lambda: self.organization.events(kind="provider.rolled_back"))
+        return answer["data"]
 
     async def config_state(self) -> str:
         listed = (await self.organization.call("GET", f"{BASE}/provider/configs")).json["configs"]
@@ -71,14 +71,14 @@ async def unlinked(waha: WahaSimulator, gateway: Gateway) -> Unlinked:
 
 async def test_a_phone_is_linked_and_unlinked(unlinked: Unlinked, watching: Gateway, gateway: Gateway) -> None:
     """QR code as text and as a picture, the state as it changes, in the status of another process too."""
-    async with stream(gateway, unlinked.organization.key) as told:
-        await told()
+    async with stream(gateway, unlinked.organization.key) as shown:
+        await shown()
         started = await unlinked.pairing("POST", {"config_id": unlinked.config_id})
         assert (started.status, started.json["state"]) == (200, "scan"), started.raw
         assert started.json["qr"].startswith("2@")
         seen: list[str] = []
         while "scan" not in seen:
-            seen += [one["pairing"] for one in (await told())[1].get("configs", [])]
+            seen += [one["pairing"] for one in (await shown())[1].get("configs", [])]
         assert base64.b64decode(started.json["qr_png"]).startswith(b"\x89PNG")
         picture = await unlinked.pairing(query="&format=png")
         assert (picture.headers["content-type"], picture.headers["cache-control"]) == ("image/png", "no-store")
@@ -89,12 +89,12 @@ async def test_a_phone_is_linked_and_unlinked(unlinked: Unlinked, watching: Gate
         linked = await eventually(unlinked.pairing, lambda answer: answer.json["state"] == "linked")
         assert "qr" not in linked.json
         while seen[-1] != "linked":
-            seen += [one["pairing"] for one in (await told())[1].get("configs", [])]
+            seen += [one["pairing"] for one in (await shown())[1].get("configs", [])]
         no_code = await unlinked.pairing(query="&format=png")
         assert (no_code.status, no_code.json["code"]) == (409, "no_qr_code")
         assert (await unlinked.pairing("DELETE")).status == 204
         while seen[-1] != "scan":
-            seen += [one["pairing"] for one in (await told())[1].get("configs", [])]
+            seen += [one["pairing"] for one in (await shown())[1].get("configs", [])]
     assert not unlinked.waha.state_of(unlinked.session).is_linked
     actions = [entry["action"] for entry in await trail(unlinked.organization, "pairing_started", "unpaired")]
     assert actions == ["pairing_started", "unpaired"]
@@ -137,12 +137,12 @@ async def test_a_switch_waits_for_the_phone(unlinked: Unlinked, watching: Gatewa
     again = await unlinked.switch()
     assert (again.status, again.json["waits_until"]) == (202, answer.json["waits_until"])
     assert await unlinked.config_state() == "switching"
-    told = await current(unlinked.organization)
-    assert (told["provider"], told["version"]) == ("meta_business", 1)
+    shown = await current(unlinked.organization)
+    assert (shown["provider"], shown["version"]) == ("meta_business", 1)
     assert (await unlinked.organization.send()).status == 200
     unlinked.waha.scan(unlinked.session)
-    told = await eventually(lambda: current(unlinked.organization), lambda told: told["version"] == 2)
-    assert told["config_id"] == unlinked.config_id
+    shown = await eventually(lambda: current(unlinked.organization), lambda shown: shown["version"] == 2)
+    assert shown["config_id"] == unlinked.config_id
     [*_, made] = await trail(unlinked.organization, "activated")
     assert (made["reason"], made["actor"] not in ("system", "platform")) == ("cheaper", True)
     assert (await unlinked.organization.send()).json["provider"] == "whatsapp_web"
@@ -162,8 +162,8 @@ async def test_a_switch_that_nobody_scans_for_is_undone(
     await connection.close()
     monkeypatch.setattr(app, "RECOVER_EVERY_S", 0.05)
     async with serving(settings):
-        told = await unlinked.rolled_back()
-    assert (told["reason"], told["failed_config_id"]) == ("pairing_timed_out", unlinked.config_id)
+        answer = await unlinked.rolled_back()
+    assert (answer["reason"], answer["failed_config_id"]) == ("pairing_timed_out", unlinked.config_id)
     assert await unlinked.config_state() == "configured"
 
 
@@ -192,13 +192,13 @@ async def test_a_process_that_recovers_leaves_who_waits_alone(
 
 
 async def test_another_change_takes_its_place(unlinked: Unlinked, watching: Gateway) -> None:
-    """It is told that it was not made; the phone may be linked later, and changes nothing."""
+    """Its event says that it was not made; the phone may be linked later, and changes nothing."""
     await unlinked.switch()
     await unlinked.organization.configure(active=False)
     other = unlinked.organization.configs[1]["config_id"]
     assert (await unlinked.switch(other)).status == 200
-    told = await unlinked.rolled_back()
-    assert (told["reason"], told["failed_config_id"]) == ("superseded", unlinked.config_id)
+    shown = await unlinked.rolled_back()
+    assert (shown["reason"], shown["failed_config_id"]) == ("superseded", unlinked.config_id)
     unlinked.waha.scan(unlinked.session)
     await eventually(unlinked.pairing, lambda answer: answer.json["state"] == "linked")
     assert (await current(unlinked.organization))["config_id"] == other
@@ -232,14 +232,14 @@ async def test_what_changes_nothing_leaves_who_waits_alone(unlinked: Unlinked, g
     wanted = {"stale": 409, "unknown": 404, "active": 200, "no-former": 409, "failing": 422, "failing-new": 422}[asked]
     assert answer.status == wanted, answer.raw
     assert await unlinked.config_state() == "switching"
-    told = [event["data"]["reason"] for event in await organization.events(kind="provider.rolled_back")]
-    assert told == (["test_failed"] if asked.startswith("failing") else [])
+    shown = [event["data"]["reason"] for event in await organization.events(kind="provider.rolled_back")]
+    assert shown == (["test_failed"] if asked.startswith("failing") else [])
     again = await unlinked.switch()
     assert (again.status, again.json["waits_until"]) == (202, until)
 
 
 async def test_what_is_asked_for_otherwise_begins_anew(unlinked: Unlinked) -> None:
-    """At another version, or without a test: what waited is told that it was not made."""
+    """At another version, or without a test: an event says that what waited was not made."""
     until = (await unlinked.switch()).json["waits_until"]
     again = await unlinked.switch(expected_version=1)
     assert again.status == 202
@@ -247,17 +247,17 @@ async def test_what_is_asked_for_otherwise_begins_anew(unlinked: Unlinked) -> No
     same = await unlinked.switch(expected_version=1)
     assert same.json["waits_until"] == again.json["waits_until"]
     assert (await unlinked.switch(force=True)).status == 200
-    told = [event["data"]["reason"] for event in await unlinked.organization.events(kind="provider.rolled_back")]
-    assert told == ["superseded", "superseded"]
+    answer = [event["data"]["reason"] for event in await unlinked.organization.events(kind="provider.rolled_back")]
+    assert answer == ["superseded", "superseded"]
 
 
 async def test_a_config_whose_switch_waits_is_deleted(unlinked: Unlinked) -> None:
-    """The switch is undone, and told as such."""
+    """The switch is undone, and the event says so."""
     await unlinked.switch()
     path = f"{BASE}/provider/configs/{unlinked.config_id}"
     assert (await unlinked.organization.call("DELETE", path)).status == 204
-    told = await unlinked.rolled_back()
-    assert (told["reason"], told["failed_config_id"]) == ("superseded", unlinked.config_id)
+    answer = await unlinked.rolled_back()
+    assert (answer["reason"], answer["failed_config_id"]) == ("superseded", unlinked.config_id)
     undone, removed = await trail(unlinked.organization, "rolled_back", "removed")
     assert (undone["action"], undone["after"]["state"]) == ("rolled_back", "configured")
     assert (removed["action"], removed["before"]["state"]) == ("removed", "configured")
@@ -282,7 +282,7 @@ async def test_a_rollback_that_waited_brings_back_the_fallbacks_of_then(unlinked
     answer = await organization.call("POST", f"{BASE}/provider/rollback", {})
     assert (answer.status, answer.json["waits_for"]) == (202, "pairing"), answer.raw
     unlinked.waha.scan(unlinked.session)
-    await eventually(lambda: current(organization), lambda told: told["config_id"] == unlinked.config_id)
+    await eventually(lambda: current(organization), lambda shown: shown["config_id"] == unlinked.config_id)
     assert (await organization.call("GET", f"{BASE}/provider/fallback")).json["config_ids"] == [other]
     [*_, made] = await trail(organization, "activated")
     assert made["after"]["kind"] == "rollback"
@@ -294,8 +294,8 @@ async def test_a_switch_that_waited_is_made_at_the_version_it_was_for(unlinked: 
     assert (await unlinked.switch(expected_version=1)).status == 202
     await organization.fall_back_to(unlinked.config_id)
     unlinked.waha.scan(unlinked.session)
-    told = await unlinked.rolled_back()
-    assert (told["reason"], told["version"]) == ("version_conflict", 2)
+    answer = await unlinked.rolled_back()
+    assert (answer["reason"], answer["version"]) == ("version_conflict", 2)
     assert await unlinked.config_state() == "configured"
     assert (await current(organization))["version"] == 2
 
@@ -317,7 +317,7 @@ async def test_a_new_account_that_shall_be_active_waits_too(waha: WahaSimulator,
     pairing = await organization.call("POST", f"{BASE}/provider/pairing", {"config_id": answer.json["config_id"]})
     assert pairing.json["state"] == "scan"
     waha.scan(session)
-    await eventually(lambda: current(organization), lambda told: told.get("version") == 1)
+    await eventually(lambda: current(organization), lambda shown: shown.get("version") == 1)
     assert (await organization.send()).status == 200
 
 
@@ -327,8 +327,8 @@ async def test_what_a_webhook_says_of_an_account_is_looked_into(
     """Long before the next look is due."""
     await unlinked.switch()
     unlinked.waha.scan(unlinked.session)
-    await eventually(lambda: current(unlinked.organization), lambda told: told["version"] == 2)
-    await eventually(lambda: current(unlinked.organization), lambda told: told["health"]["state"] == "healthy")
+    await eventually(lambda: current(unlinked.organization), lambda answer: answer["version"] == 2)
+    await eventually(lambda: current(unlinked.organization), lambda answer: answer["health"]["state"] == "healthy")
     connection = await asyncpg.connect(settings.database_url)
     await connection.execute(
         """update provider_health set due_at = now() + interval '1 h', checked_at = now() - interval '1 min',
@@ -337,5 +337,7 @@ async def test_what_a_webhook_says_of_an_account_is_looked_into(
     )
     await connection.close()
     unlinked.waha.set_status(unlinked.session, "FAILED", unlinked=True)
-    told = await eventually(lambda: current(unlinked.organization), lambda told: told["health"]["state"] == "unhealthy")
-    assert told["health"]["reason"] == "session_lost"
+    answer = await eventually(
+        lambda: current(unlinked.organization), lambda answer: answer["health"]["state"] == "unhealthy"
+    )
+    assert answer["health"]["reason"] == "session_lost"

@@ -241,11 +241,11 @@ async def test_what_was_acknowledged_is_stored_and_delivered_once(service: Servi
         lost = [wamid for wamids in load.acked.values() for wamid in wamids if wamid not in times]
         doubled = [wamid for wamid, count in times.items() if count > 1]
         await crm.wait_for(lambda: len(crm.received) >= len(events), 60)
-        told = ", ".join(f"{victim} {max(times_s):.2f} s" for victim, times_s in recoveries.items())
+        slowest = ", ".join(f"{victim} {max(times_s):.2f} s" for victim, times_s in recoveries.items())
         tell(
             f"{CYCLES} kills: {load.count} webhooks acked, {len(lost)} lost, {len(doubled)} doubled, "
             f"{service.poster.answers[200]} answers 200, {service.poster.answers[503]} of 503, "
-            f"{service.poster.answers[None]} none; slowest recovery: {told}"
+            f"{service.poster.answers[None]} none; slowest recovery: {slowest}"
         )
         assert lost == []
         assert doubled == []
@@ -372,7 +372,7 @@ async def _insist(organization: Organization, key: str) -> int:
 async def test_no_send_goes_out_twice_when_its_process_dies(service: Service, cycle: int, tell: Any) -> None:
     """What the provider took is found out by its statuses, or ends as unknown; nothing is repeated blindly."""
     statuses = StatusPolicy()
-    told = await _sender(service, statuses, default=HangAfterAccept())
+    reported = await _sender(service, statuses, default=HangAfterAccept())
     slow = await _sender(service, statuses, default=Slow(seconds=0.3))
     silent = await _sender(service, NO_STATUSES, *[HangAfterAccept(), Hang()] * (SENDS // 2), default=HangAfterAccept())
     refused = await _sender(service, statuses, *[Throttle429(retry_after=20)] * 4)
@@ -380,7 +380,7 @@ async def test_no_send_goes_out_twice_when_its_process_dies(service: Service, cy
     ids = {
         name: await _accepted(organization, count)
         for name, organization, count in (
-            ("told", told, SENDS),
+            ("reported", reported, SENDS),
             ("slow", slow, SENDS),
             ("silent", silent, SENDS),
             ("refused", refused, 4),
@@ -388,7 +388,7 @@ async def test_no_send_goes_out_twice_when_its_process_dies(service: Service, cy
     }
     noted = "select count(*) from attempts where organization_id = $1 and class = 'Throttled'"
     await eventually(lambda: service.sql(noted, refused.id), lambda found: found[0][0] == 4)
-    arrived = [organization.numbers[0].phone_number_id for organization in (told, slow, silent)]
+    arrived = [organization.numbers[0].phone_number_id for organization in (reported, slow, silent)]
     await service.meta.wait_for(
         lambda: sum(call.phone_number_id in arrived for call in service.meta.sends) == 3 * SENDS, 60
     )
@@ -417,7 +417,7 @@ async def test_no_send_goes_out_twice_when_its_process_dies(service: Service, cy
     )
 
     ended = Counter()
-    for name, organization in (("told", told), ("slow", slow), ("silent", silent), ("refused", refused)):
+    for name, organization in (("reported", reported), ("slow", slow), ("silent", silent), ("refused", refused)):
         for id in ids[name]:
             message = await organization.message(id)
             ended[name, message["status"]] += 1
@@ -434,12 +434,12 @@ async def test_no_send_goes_out_twice_when_its_process_dies(service: Service, cy
         if event["data"]["status"]["value"] == "unknown"
     ]
     assert sorted(reported) == sorted(ids["silent"])
-    organizations = [organization.id for organization in (told, slow, silent, refused, keyed)]
+    organizations = [organization.id for organization in (reported, slow, silent, refused, keyed)]
     recorded = await service.sql(
         "select message_id, number from attempts where organization_id = any($1::uuid[])", organizations
     )
     intents = {f"gw1:{row['message_id'].hex}:{row['number']}" for row in recorded}
-    numbers = {organization.numbers[0].phone_number_id for organization in (told, slow, silent, refused, keyed)}
+    numbers = {organization.numbers[0].phone_number_id for organization in (reported, slow, silent, refused, keyed)}
     calls = [call.tracker for call in service.meta.sends if call.phone_number_id in numbers]
     went_out = Counter(
         message.body["text"]["body"] for message in service.meta.accepted if message.phone_number_id == number
@@ -476,7 +476,7 @@ async def test_sends_survive_the_end_of_postgresql(service: Service) -> None:
 
 
 async def test_no_send_is_uncertain_because_postgresql_ended(service: Service, tell: Any) -> None:
-    """Whoever got 503 asks again under the same key. Each send ends as sent, was sent once, and is told once."""
+    """Whoever got 503 asks again under the same key. Each send ends as sent, was sent once, and is one event."""
     organization = await _sender(service, NO_STATUSES)
     number, keys = organization.numbers[0].phone_number_id, itertools.count()
     ends: Counter[int] = Counter()
@@ -501,12 +501,12 @@ async def test_no_send_is_uncertain_because_postgresql_ended(service: Service, t
     open_ones = "select count(*) from messages where organization_id = $1 and state <> 'done'"
     await eventually(lambda: service.sql(open_ones, organization.id), lambda found: found[0][0] == 0)
     states = await service.sql("select status from messages where organization_id = $1", organization.id)
-    told = Counter(event["data"]["message"]["id"] for event in await organization.events(kind="message.status"))
+    ends_seen = Counter(event["data"]["message"]["id"] for event in await organization.events(kind="message.status"))
     statuses = Counter(row["status"] for row in states)
     tell(f"{CYCLES} kills: {ends.total()} sends, answers {dict(ends)}, ends {dict(statuses)}")
     assert set(statuses) == {"sent"}
-    assert len(told) == len(states) == len(accepted()) == len(set(accepted()))
-    assert set(told.values()) == {1}
+    assert len(ends_seen) == len(states) == len(accepted()) == len(set(accepted()))
+    assert set(ends_seen.values()) == {1}
 
 
 # ---------------------------------------------------------------- without PostgreSQL

@@ -195,10 +195,10 @@ async def test_a_revoked_key_stops_reading(gateway: Gateway, path: str, monkeypa
     assert (await organization.call("DELETE", f"/keys/{made['id']}")).status == 204
     answer = await asking
     async with asyncio.timeout(15):
-        told = await answer.read()
+        shown = await answer.read()
     assert time.monotonic() - began < 15
-    assert answer.status == (200 if "stream" in path else 401), told
-    assert b"data:" not in told
+    assert answer.status == (200 if "stream" in path else 401), shown
+    assert b"data:" not in shown
 
 
 # ---------------------------------------------------------------- configs that cannot be opened
@@ -243,8 +243,8 @@ async def test_one_unreadable_config_fails_itself_alone(settings: Settings, gate
             zip(ids, ["active", "error", "configured"], strict=True)
         )
         await gateway.meta.set_default(owner.numbers[0], ErrorCode(code=131016, http_status=503))
-        told = (await organization.send()).json
-        assert (told["status"], told["config_id"]) == ("sent", ids[2])
+        sent = (await organization.send()).json
+        assert (sent["status"], sent["config_id"]) == ("sent", ids[2])
         await gateway.meta.clear_faults(owner.numbers[0])
 
     async with AsyncExitStack() as stack:
@@ -301,28 +301,30 @@ async def test_an_unreadable_config_is_unhealthy_until_it_is_mended(settings: Se
 
     async def health(state: str) -> Any:
         current = "/integrations/whatsapp/provider/current"
-        told = await eventually(lambda: owner.call("GET", current), lambda told: told.json["health"]["state"] == state)
-        return told.json["health"]
+        answer = await eventually(
+            lambda: owner.call("GET", current), lambda answer: answer.json["health"]["state"] == state
+        )
+        return answer.json["health"]
 
     async def live_state() -> str:
-        async with stream(gateway, owner.key) as told:
-            _, whole = await told()
+        async with stream(gateway, owner.key) as answer:
+            _, whole = await answer()
         state: str = whole["configs"][0]["state"]
         return state
 
     async with serving(msgspec.structs.replace(settings, health_interval_s=0.1)):
         await health("healthy")
         async with unreadable(settings, owner, 0):
-            told = await health("unhealthy")
-            assert told["reason"] == "cannot_be_opened"
-            assert "INGRESS_ENCRYPTION_KEYS" in told["what_to_do"]
+            answer = await health("unhealthy")
+            assert answer["reason"] == "cannot_be_opened"
+            assert "INGRESS_ENCRYPTION_KEYS" in answer["what_to_do"]
             assert await live_state() == "error"
         await health("healthy")
         assert await live_state() == "active"
         for kind in ("unhealthy", "recovered"):
             [event] = await owner.events(kind=f"provider.{kind}")
             assert event["data"]["reason"] == "cannot_be_opened"
-        # Who wants an automatic switch has one: it is told, and hides nothing.
+        # Who wants an automatic switch has one: an event says so, and it hides nothing.
         fallback = (await owner.configure(active=False))["config_id"]
         body = {"config_ids": [fallback], "policy": {"auto_switch_after_s": 3600}}
         assert (await owner.call("PUT", "/integrations/whatsapp/provider/fallback", body)).status == 200
@@ -335,8 +337,8 @@ async def test_an_unreadable_config_is_unhealthy_until_it_is_mended(settings: Se
                 await connection.execute(ago, config_id)
                 return [event["data"] for event in await owner.events(kind="provider.switched")][1:]
 
-            [told] = await eventually(switched)
-            assert (told["from_config_id"], told["kind"]) == (str(config_id), "fallback")
+            [answer] = await eventually(switched)
+            assert (answer["from_config_id"], answer["kind"]) == (str(config_id), "fallback")
             assert (await owner.send()).json["config_id"] == fallback
 
 
@@ -466,8 +468,8 @@ async def test_changes_are_made_within_the_organization(gateway: Gateway, monkey
         statement = getattr(module, name)
 
         async def run(connection: asyncpg.Connection, *arguments: Any, **more: Any) -> Any:
-            told = await connection.fetchrow("select current_user::text, current_setting('app.org_id', true)")
-            seen[name] = tuple(told)
+            answer = await connection.fetchrow("select current_user::text, current_setting('app.org_id', true)")
+            seen[name] = tuple(answer)
             return await statement(connection, *arguments, **more)
 
         return run
@@ -585,7 +587,7 @@ async def test_unknown_tokens_are_remembered_for_a_second(lookups: Lookups, monk
     assert len(lookups.manager.routes._unknown_tokens) <= 10
 
 
-# ---------------------------------------------------------------- what is told of a webhook
+# ---------------------------------------------------------------- what is logged of a webhook
 
 
 async def test_a_webhook_has_a_request_id(
@@ -606,11 +608,11 @@ async def test_a_webhook_has_a_request_id(
         ),
     ]
     assert [answer.status for answer in answers] == [200, 404, 401]
-    told = [answer.headers["x-request-id"] for answer in answers]
-    assert len(set(told)) == 3
-    assert [line["request"] for line in lines if "request" in line][:3] == told
+    shown = [answer.headers["x-request-id"] for answer in answers]
+    assert len(set(shown)) == 3
+    assert [line["request"] for line in lines if "request" in line][:3] == shown
     [event] = await organization.events(kind="message.received")
-    hooks = [line for line in lines if line.get("request") in told]
+    hooks = [line for line in lines if line.get("request") in shown]
     assert [list(line["sequences"]) for line in hooks] == [[event["sequence"]], [], []]
     assert [line["trace_id"] for line in hooks] == [None, None, "4bf92f3577b34da6a3ce929d0e0e4736"]
 

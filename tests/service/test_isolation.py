@@ -165,8 +165,8 @@ async def populated(gateway: Gateway, settings: Settings, phone: str) -> Data:
     }
     names = [phone, *ids.values(), sent["provider_message_id"], number.phone_number_id, number.display_phone_number]
     names += [config["config_id"] for config in organization.configs] + [event["id"] for event in found]
-    told = [json.dumps(name)[1:-1].encode() for name in names]
-    return Data(organization, ids, told, [event["sequence"] for event in found])
+    answer = [json.dumps(name)[1:-1].encode() for name in names]
+    return Data(organization, ids, answer, [event["sequence"] for event in found])
 
 
 @pytest.fixture(scope="module")
@@ -260,7 +260,7 @@ async def weak_keys(gateway: Gateway) -> dict[str, str]:
 
 @pytest.mark.parametrize("endpoint", GUARDED, ids=str)
 async def test_one_scope_opens_a_route(gateway: Gateway, weak_keys: dict[str, str], endpoint: Endpoint) -> None:
-    """Exactly one; the others are told 403. What is the platform's no scope opens."""
+    """Exactly one; the others get 403. What is the platform's no scope opens."""
     opened = []
     for scope, key in weak_keys.items():
         url = gateway.url + filled(endpoint, random_ids())
@@ -319,14 +319,14 @@ async def test_the_platforms_routes(gateway: Gateway, pair: tuple[Data, Data], e
 
 async def shown(gateway: Gateway, organization: Organization, path: str) -> bytes:
     """Everything that *path* lists, page by page; of a stream, what is there already."""
-    url, told = gateway.url + path, b""
+    url, found = gateway.url + path, b""
     if path.startswith(("/events/stream", "/integrations/whatsapp/status")):
         headers = {"authorization": f"Bearer {organization.key}", "last-event-id": "0"}
         async with gateway.session.get(url, headers=headers) as answer:
             assert answer.status == 200
-            while b"data:" not in told:
-                told += await answer.content.readany()
-        return told
+            while b"data:" not in found:
+                found += await answer.content.readany()
+        return found
     answer = await organization.call("GET", path)
     # No phone is linked to the accounts of these organizations.
     assert answer.status == 422 if "/pairing" in path else answer.status in (200, 404), (path, answer.raw)
@@ -337,8 +337,8 @@ async def shown(gateway: Gateway, organization: Organization, path: str) -> byte
 async def test_lists_hold_ones_own_things_only(gateway: Gateway, pair: tuple[Data, Data], endpoint: Endpoint) -> None:
     """Both have a row in every table; neither sees a name of the other's."""
     for own, other in (pair, pair[::-1]):
-        told = await shown(gateway, own.organization, f"{filled(endpoint, own.ids)}?limit=200")
-        assert [name for name in other.names if name in told] == []
+        answer = await shown(gateway, own.organization, f"{filled(endpoint, own.ids)}?limit=200")
+        assert [name for name in other.names if name in answer] == []
 
 
 async def test_ones_own_medium_and_message(gateway: Gateway, pair: tuple[Data, Data]) -> None:
@@ -442,8 +442,8 @@ async def test_other_ids_in_bodies_and_queries(gateway: Gateway, pair: tuple[Dat
         await other.send({"to": "+5511987654321", "body": "x", "reply_to": one})
         for one in (ids["message_id"], str(uuid4()))
     ]
-    told = [{name: value for name, value in answer.json.items() if name != "request_id"} for answer in answers]
-    assert (answers[0].status, told[0]) == (404, told[1])
+    found = [{name: value for name, value in answer.json.items() if name != "request_id"} for answer in answers]
+    assert (answers[0].status, found[0]) == (404, found[1])
     assert (await other.call("POST", "/callback/replay", {"sequences": victim.sequences})).json == {"replayed": 0}
     for cursor in victim.sequences[:1]:
         answer = await other.call("GET", f"/events?after={cursor}&limit=1000")
@@ -481,9 +481,9 @@ async def test_what_one_organization_does_leaves_its_twin_as_it_was(
     # The second is further with its message: what it says of that would move the other's, too.
     for (doer, other), value in ((twins, "delivered"), (twins[::-1], "read")):
         async with untouched(settings, other):
-            told = (await doer.send(idempotency_key=key)).json
-            assert (await doer.send(idempotency_key=key)).json == told
-            sent.append(told["id"])
+            answer = (await doer.send(idempotency_key=key)).json
+            assert (await doer.send(idempotency_key=key)).json == answer
+            sent.append(answer["id"])
             async with connected(settings) as connection:
                 # From the second round on both have sent what the provider calls the same.
                 rename = "update messages set provider_message_id = 'wamid.SHARED' where organization_id = $1"
@@ -493,7 +493,7 @@ async def test_what_one_organization_does_leaves_its_twin_as_it_was(
             ]
             for body in (hook, hook, envelope((doer.numbers[0], {"statuses": statuses}))):
                 assert (await doer.post_webhook(body)).status == 200
-            assert (await doer.message(told["id"]))["status"] == value
+            assert (await doer.message(answer["id"]))["status"] == value
             assert len(await doer.events(kind="message.received")) == 1
             assert len(await doer.events(kind="message.status")) == 3
             first, second = (config["config_id"] for config in doer.configs)
@@ -526,8 +526,8 @@ async def test_webhooks_know_their_own_organization_only(organization: Organizat
     message = UUID(victim.ids["message_id"])
     item = status_item(before["provider_message_id"], "played", {"to": "+5511987654321"})
     for tracker in (f"gw1:{message.hex}:1", None):
-        said = item | ({"biz_opaque_callback_data": tracker} if tracker else {})
-        assert (await organization.post_webhook(envelope((number, {"statuses": [said]})))).status == 200
+        answer = item | ({"biz_opaque_callback_data": tracker} if tracker else {})
+        assert (await organization.post_webhook(envelope((number, {"statuses": [answer]})))).status == 200
     # Also with the victim's number in it: put aside, unseen by both.
     theirs = {"id": victim.organization.numbers[0].waba_id, "changes": [{"field": "messages"}]}
     value = metadata(victim.organization.numbers[0]) | {"statuses": [item]}
@@ -543,9 +543,9 @@ async def test_webhooks_know_their_own_organization_only(organization: Organizat
 
 
 async def test_metrics_name_no_organization(gateway: Gateway, pair: tuple[Data, Data]) -> None:
-    told = (await gateway.metrics()).raw
+    answer = (await gateway.metrics()).raw
     for data in pair:
-        assert [name for name in data.names if name in told] == []
+        assert [name for name in data.names if name in answer] == []
 
 
 # ---------------------------------------------------------------- the second wall: row-level security
@@ -794,8 +794,8 @@ async def test_without_their_conditions_the_statements_still_know_one_organizati
         organization, key = own.organization, own.organization.key
         async with untouched(settings, other.organization):
             for endpoint in READING:
-                told = await shown(gateway, organization, f"{filled(endpoint, own.ids)}?limit=200")
-                assert [name for name in other.names if name in told] == [], str(endpoint)
+                found = await shown(gateway, organization, f"{filled(endpoint, own.ids)}?limit=200")
+                assert [name for name in other.names if name in found] == [], str(endpoint)
             for endpoint in WITH_IDS:
                 assert (await asked(gateway, endpoint, other.ids, key)).status == 404, str(endpoint)
             for case in NAMING:

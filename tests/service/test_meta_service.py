@@ -32,9 +32,9 @@ async def configured(
     assert answer.status == 200, answer.raw
     organization.configs.append(answer.json)
     organization.numbers.append(number)
-    told = {check["name"]: check for check in answer.json["checks"]}
-    assert len(told) == len(answer.json["checks"])
-    return told
+    result = {check["name"]: check for check in answer.json["checks"]}
+    assert len(result) == len(answer.json["checks"])
+    return result
 
 
 # ---------------------------------------------------------------- registering
@@ -43,8 +43,8 @@ async def configured(
 async def test_a_number_is_registered_with_its_pin(organization: Organization, gateway: Gateway) -> None:
     """Then it can send, and the answer of configure says so."""
     number = msgspec.structs.replace(example_number(8100), registered=False, pin="123456")
-    told = await configured(organization, number)
-    assert [name for name, check in told.items() if not check["passed"]] == []
+    answer = await configured(organization, number)
+    assert [name for name, check in answer.items() if not check["passed"]] == []
     assert gateway.meta.state_of(number).registered
     assert (await organization.send()).status == 200
     assert gateway.meta.call_count("POST register", number.phone_number_id) == 1
@@ -55,11 +55,11 @@ async def test_a_number_is_registered_with_its_pin(organization: Organization, g
 async def test_a_wrong_pin_is_told_with_its_reason(organization: Organization, gateway: Gateway) -> None:
     """The number is not registered, which the answer says too; all else is set up; the PIN is nowhere."""
     number = msgspec.structs.replace(example_number(8101), registered=False, pin="123456")
-    told = await configured(organization, number, {"pin": "000000"})
-    assert [name for name, check in told.items() if not check["passed"]] == ["number", "setup"]
-    assert "PIN mismatch" in told["setup"]["detail"]
-    assert "PIN" in told["number"]["fix"]
-    assert "000000" not in str(told)
+    found = await configured(organization, number, {"pin": "000000"})
+    assert [name for name, check in found.items() if not check["passed"]] == ["number", "setup"]
+    assert "PIN mismatch" in found["setup"]["detail"]
+    assert "PIN" in found["number"]["fix"]
+    assert "000000" not in str(found)
     answer = await organization.send()
     assert (answer.status, answer.json["error"]["code"]) == (502, "133010"), answer.raw
     shown = (await organization.call("GET", f"{BASE}/provider/current")).json["config_data"]
@@ -76,8 +76,8 @@ async def test_the_whole_account_may_have_one_address(organization: Organization
         example_number(8111), **{name: getattr(number, name) for name in ("waba_id", "app_id", "access_token")}
     )
     await gateway.meta.add_number(second)
-    told = await configured(organization, number, {"account_webhook": True})
-    assert told["webhook"]["passed"]
+    answer = await configured(organization, number, {"account_webhook": True})
+    assert answer["webhook"]["passed"]
     url = organization.configs[0]["webhook_url"]
     assert [gateway.meta.webhook_url(one) for one in (number, second)] == [url, url]
     assert gateway.meta.state_of(number).override_url is None
@@ -88,10 +88,10 @@ async def test_an_address_that_another_one_overrides_is_told(organization: Organ
     number = example_number(8112)
     await gateway.meta.add_number(number)
     gateway.meta.state_of(number).override_url = "https://old.example.org/hook"
-    told = await configured(organization, number, {"account_webhook": True})
-    assert not told["webhook"]["passed"]
-    assert "another address" in told["webhook"]["detail"]
-    assert "old.example.org" not in str(told)
+    answer = await configured(organization, number, {"account_webhook": True})
+    assert not answer["webhook"]["passed"]
+    assert "another address" in answer["webhook"]["detail"]
+    assert "old.example.org" not in str(answer)
 
 
 async def test_a_set_up_that_fails_says_why(organization: Organization, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -102,8 +102,8 @@ async def test_a_set_up_that_fails_says_why(organization: Organization, monkeypa
         yield
 
     monkeypatch.setattr(MetaBusiness, "receive_messages", refused)
-    told = await configured(organization, example_number(8113), active=False)
-    assert (told["webhook"]["passed"], told["webhook"]["detail"]) == (False, "the handshake failed")
+    answer = await configured(organization, example_number(8113), active=False)
+    assert (answer["webhook"]["passed"], answer["webhook"]["detail"]) == (False, "the handshake failed")
 
 
 async def test_a_provider_that_goes_away_after_the_set_up(
@@ -118,8 +118,8 @@ async def test_a_provider_that_goes_away_after_the_set_up(
         return (yield from validate(self))
 
     monkeypatch.setattr(MetaBusiness, "validate_config", gone)
-    told = await configured(organization, example_number(8114))
-    assert {name: check["passed"] for name, check in told.items()} == {"test": False, "setup": True, "webhook": True}
+    answer = await configured(organization, example_number(8114))
+    assert {name: check["passed"] for name, check in answer.items()} == {"test": False, "setup": True, "webhook": True}
     assert (await organization.send()).status == 200
 
 

@@ -120,8 +120,8 @@ async def test_twilio_is_told_our_address_with_its_retries(twilio: tuple[Organiz
     """The same in the answer of configure and at the sender; no secret anywhere in what is shown."""
     organization, config, server = twilio
     assert config["webhook_url"].endswith("#rc=5&rp=all")
-    told = json.loads(server.bodies("POST", SENDER)[0])["webhook"]
-    assert told["callback_url"] == config["webhook_url"]
+    answer = json.loads(server.bodies("POST", SENDER)[0])["webhook"]
+    assert answer["callback_url"] == config["webhook_url"]
     current = await organization.call("GET", "/integrations/whatsapp/provider/current")
     assert TOKEN.encode() not in current.raw
     assert current.json["sender"] == "+15005550199"
@@ -152,19 +152,19 @@ async def test_a_send_through_twilio_is_settled_by_its_own_callback(
 ) -> None:
     """The callback's address carries our id, so a status finds its message whatever became of the answer."""
     organization, config, server = twilio
-    told = (await organization.send({"to": "+15005550100", "body": "Hi"})).json
-    assert (told["status"], told["provider"]) == ("sent", "twilio_whatsapp")
+    answer = (await organization.send({"to": "+15005550100", "body": "Hi"})).json
+    assert (answer["status"], answer["provider"]) == ("sent", "twilio_whatsapp")
     sent = dict(parse_qsl(server.bodies("POST", MESSAGES)[0].decode()))
     assert (sent["To"], sent["From"], sent["Body"]) == ("whatsapp:+15005550100", "whatsapp:+15005550199", "Hi")
     callback = sent["StatusCallback"]
     assert callback.startswith(config["webhook_url"].partition("#")[0])
-    assert told["id"].replace("-", "") in urlsplit(callback).query
+    assert answer["id"].replace("-", "") in urlsplit(callback).query
     form = [
-        [name, told["provider_message_id"] if name in ("MessageSid", "SmsSid") else value]
+        [name, answer["provider_message_id"] if name in ("MessageSid", "SmsSid") else value]
         for name, value in sample("twilio_whatsapp", "status_delivered")["form"]
     ]
     assert (await posted_by_twilio(gateway, callback, form)).status == 200
-    assert (await organization.message(told["id"]))["status"] == "delivered"
+    assert (await organization.message(answer["id"]))["status"] == "delivered"
     # An address is no authentication: the signature is over this very one.
     assert (
         await posted_by_twilio(gateway, callback, form, twilio_signature(config["webhook_url"], form))
@@ -242,13 +242,13 @@ async def test_whatsapp_web_both_ways(waha: tuple[Organization, Any, Recorded], 
         assert (await posted_by_waha(gateway, config["webhook_url"], received)).status == 200
     [event] = await organization.events(kind="message.received")
     assert event["data"]["conversation"]["contact"]["phone"] == "+15005550100"
-    told = (await organization.send({"to": "+15005550100", "body": "Hi"})).json
-    assert (told["status"], told["provider"]) == ("sent", "whatsapp_web")
+    sent = (await organization.send({"to": "+15005550100", "body": "Hi"})).json
+    assert (sent["status"], sent["provider"]) == ("sent", "whatsapp_web")
     ack = sample("whatsapp_web", "ack_device_gows")["body"].replace(
-        "3EB0F8796E3BBCCE81C20C", told["provider_message_id"]
+        "3EB0F8796E3BBCCE81C20C", sent["provider_message_id"]
     )
     assert (await posted_by_waha(gateway, config["webhook_url"], ack)).status == 200
-    assert (await organization.message(told["id"]))["status"] == "delivered"
+    assert (await organization.message(sent["id"]))["status"] == "delivered"
 
 
 async def test_a_lost_answer_of_whatsapp_web_is_found_by_the_id_we_chose(
@@ -279,22 +279,22 @@ async def test_media_of_twilio_come_from_a_store_that_gets_no_credentials(
     twilio: tuple[Organization, Any, Recorded],
     gateway: Gateway,
 ) -> None:
-    organization, config, told = twilio
+    organization, config, shown = twilio
     form = sample("twilio_whatsapp", "msg_image_caption")["form"]
     assert (await posted_by_twilio(gateway, config["webhook_url"], form)).status == 200
     [event] = await organization.events(kind="message.received")
     path = dict(form)["MediaUrl0"].removeprefix("https://api.twilio.com")
     async with elsewhere(lambda: web.Response(body=JPEG)) as (url, seen):
-        told.answers["GET", path] = lambda _: web.Response(status=307, headers={"location": url})
+        shown.answers["GET", path] = lambda _: web.Response(status=307, headers={"location": url})
         answer = await organization.call("GET", f"/media/{event['id']}")
         assert (answer.status, answer.raw) == (200, JPEG)
         assert [headers.get("authorization") for headers in seen] == [None]
     # What Twilio serves itself is fetched with the credentials, and however long it is.
-    told.answers["GET", path] = lambda _: web.Response(body=JPEG * 200, content_type="image/jpeg")
+    shown.answers["GET", path] = lambda _: web.Response(body=JPEG * 200, content_type="image/jpeg")
     answer = await organization.call("GET", f"/media/{event['id']}")
     assert (answer.status, answer.raw) == (200, JPEG * 200)
-    assert told.headers[-1]["authorization"].startswith("Basic ")
-    told.answers["GET", path] = (404, {"code": 20404, "message": "not found"})
+    assert shown.headers[-1]["authorization"].startswith("Basic ")
+    shown.answers["GET", path] = (404, {"code": 20404, "message": "not found"})
     assert (await organization.call("GET", f"/media/{event['id']}")).json["code"] == "media_gone"
 
 
@@ -303,17 +303,17 @@ async def test_media_of_whatsapp_web_come_from_its_server(
     gateway: Gateway,
 ) -> None:
     """By the server's address as we know it, with the key; the id in the event is an address, and never in ours."""
-    organization, config, told = waha
+    organization, config, shown = waha
     assert (
         await posted_by_waha(gateway, config["webhook_url"], sample("whatsapp_web", "msg_image_gows")["body"])
     ).status == 200
     [event] = await organization.events(kind="message.received")
     path = "/api/files/acme/3EB0C91746FB37804C5D4F.jpeg"
-    told.answers["GET", path] = lambda _: web.Response(body=JPEG)
+    shown.answers["GET", path] = lambda _: web.Response(body=JPEG)
     answer = await organization.call("GET", f"/media/{event['id']}")
     assert (answer.status, answer.raw, answer.headers["content-type"]) == (200, JPEG, "image/jpeg")
-    assert told.headers[-1]["x-api-key"] == "waha-key"
-    del told.answers["GET", path]
+    assert shown.headers[-1]["x-api-key"] == "waha-key"
+    del shown.answers["GET", path]
     assert (await organization.call("GET", f"/media/{event['id']}")).json["code"] == "media_gone"
 
 
@@ -323,32 +323,32 @@ async def test_receipts_of_the_others(
     gateway: Gateway,
 ) -> None:
     """Each as it can: Twilio knows no bare receipt, which is said before anything is called."""
-    organization, config, told = twilio
-    assert told is waha[2]
+    organization, config, shown = twilio
+    assert shown is waha[2]
     form = sample("twilio_whatsapp", "msg_text_basic")["form"]
     assert (await posted_by_twilio(gateway, config["webhook_url"], form)).status == 200
     [event] = await organization.events(kind="message.received")
-    asked = len(told.asked)
+    asked = len(shown.asked)
     for method, path in (("POST", "read"), ("DELETE", "typing")):
         answer = await organization.call(method, f"/messages/{event['id']}/{path}")
         assert (answer.status, answer.json["code"]) == (422, "unsupported")
     answer = await organization.call("GET", f"/messages/{event['id']}/phone")
     assert (answer.status, answer.json) == (200, {"phone": "+15005550100"})
-    assert len(told.asked) == asked
+    assert len(shown.asked) == asked
 
 
 async def test_receipts_of_whatsapp_web_name_the_chat(
     waha: tuple[Organization, Any, Recorded],
     gateway: Gateway,
 ) -> None:
-    organization, config, told = waha
+    organization, config, answer = waha
     body = sample("whatsapp_web", "msg_text_gows_unicode")["body"]
     assert (await posted_by_waha(gateway, config["webhook_url"], body)).status == 200
     [event] = await organization.events(kind="message.received")
     for path in ("/api/sendSeen", "/api/startTyping"):
-        told.answers["POST", path] = (201, {})
+        answer.answers["POST", path] = (201, {})
     assert (await organization.call("POST", f"/messages/{event['id']}/typing")).status == 204
-    seen, typing = (json.loads(told.bodies("POST", f"/api/{name}")[0]) for name in ("sendSeen", "startTyping"))
+    seen, typing = (json.loads(answer.bodies("POST", f"/api/{name}")[0]) for name in ("sendSeen", "startTyping"))
     assert (seen["session"], seen["chatId"]) == ("acme", "15005550100@c.us")
     assert typing == {"session": "acme", "chatId": "15005550100@c.us"}
 
@@ -358,8 +358,8 @@ async def test_providers_without_uploads(
     waha: tuple[Organization, Any, Recorded],
     method: str,
 ) -> None:
-    organization, _, told = waha
-    asked = len(told.asked)
+    organization, _, shown = waha
+    asked = len(shown.asked)
     answer = await organization.call(method, "/media?id=1", raw=JPEG, content_type="image/jpeg")
     assert (answer.status, answer.json["code"]) == (422, "unsupported")
-    assert len(told.asked) == asked
+    assert len(shown.asked) == asked

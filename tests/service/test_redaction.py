@@ -284,10 +284,10 @@ async def test_the_log_of_a_process(
             await drama.play()
     finally:
         assert await process.stop() == 0
-    told = path.read_bytes()
-    seen = {record.get("event") for record in records(told)}
+    answer = path.read_bytes()
+    seen = {record.get("event") for record in records(answer)}
     assert {"webhook", "send_attempt", "delivery"} <= seen
-    assert hits([*drama.secrets, *PERSONAL, *settings.encryption_keys.split(":")], told) == []
+    assert hits([*drama.secrets, *PERSONAL, *settings.encryption_keys.split(":")], answer) == []
     await check_answers(drama)
     await check_tables(drama, database, settings)
 
@@ -313,10 +313,10 @@ async def check_tables(drama: Drama, database: str, settings: Settings) -> None:
         for (table,) in names:
             for row in await connection.fetch(f"select * from {table}"):
                 for value in row:
-                    told = value.decode("latin-1") if isinstance(value, bytes) else str(value)
-                    assert hits(drama.secrets, told) == [], (table, told[:200])
+                    answer = value.decode("latin-1") if isinstance(value, bytes) else str(value)
+                    assert hits(drama.secrets, answer) == [], (table, answer[:200])
                     if table in ("provider_audit_log", "api_keys", "callbacks", "whatsapp_provider_configs"):
-                        assert hits(PERSONAL, told) == [], (table, told[:200])
+                        assert hits(PERSONAL, answer) == [], (table, answer[:200])
         kept = await connection.fetchval("select count(*) from events where data::text like $1", f"%{TEXT}%")
         assert kept > 0, "the events are there, or nothing was proved"
     finally:
@@ -413,10 +413,10 @@ async def test_exceptions_are_told_without_their_words(
         for answer in drama.problems:
             assert hits([*drama.secrets, *PERSONAL], answer.raw) == [], answer.raw
     log.flush()
-    told = b"".join(lines)
-    assert sum(record.get("error") == "Broken" for record in records(told)) >= 7
-    assert any("trace" in record and "test_redaction.py" in record["trace"] for record in records(told))
-    assert hits([*drama.secrets, *PERSONAL], told) == []
+    shown = b"".join(lines)
+    assert sum(record.get("error") == "Broken" for record in records(shown)) >= 7
+    assert any("trace" in record and "test_redaction.py" in record["trace"] for record in records(shown))
+    assert hits([*drama.secrets, *PERSONAL], shown) == []
 
 
 async def test_a_task_that_nobody_waits_for(lines: list[bytes]) -> None:
@@ -438,12 +438,12 @@ def test_a_log_line_cannot_be_steered(lines: list[bytes]) -> None:
     logging.getLogger(f"odd\n{hostile}").error("x")
     log.wide("webhook", outcome=hostile)
     log.flush()
-    told = b"".join(lines)
-    assert told.count(b"\n") == 3
-    assert len(records(told)) == 3
+    answer = b"".join(lines)
+    assert answer.count(b"\n") == 3
+    assert len(records(answer)) == 3
     for character in ("\r", "\x00", "\x1b", "\u202e", "\u2066", "\x85"):
-        assert character not in told.decode()
-    assert all(len(record.get("message", "")) <= 1024 for record in records(told))
+        assert character not in answer.decode()
+    assert all(len(record.get("message", "")) <= 1024 for record in records(answer))
 
 
 # ---------------------------------------------------------------- reprs

@@ -131,20 +131,20 @@ async def test_a_crowd_loses_and_doubles_nothing(account: Account) -> None:
 
 async def test_a_send_is_followed_to_the_end_by_its_statuses(account: Account) -> None:
     """They come to the address that the message carries, with our id in it."""
-    told = (await account.organization.send({"to": "+5511987654321", "body": "Olá 🚚"})).json
-    assert (told["status"], told["provider"], told["attempts"]) == ("sent", "twilio_whatsapp", 1)
-    [message] = account.sent(told["id"])
-    assert (message.sid, message.to) == (told["provider_message_id"], "+5511987654321")
+    answer = (await account.organization.send({"to": "+5511987654321", "body": "Olá 🚚"})).json
+    assert (answer["status"], answer["provider"], answer["attempts"]) == ("sent", "twilio_whatsapp", 1)
+    [message] = account.sent(answer["id"])
+    assert (message.sid, message.to) == (answer["provider_message_id"], "+5511987654321")
     assert message.parameter("Body") == "Olá 🚚"
     assert message.status_callback is not None
     assert message.status_callback.startswith(account.config["webhook_url"].partition("#")[0])
     assert message.status_callback.endswith("#rc=5&rp=all")
-    settled = await account.organization.settled(told["id"], "read")
+    settled = await account.organization.settled(answer["id"], "read")
     assert settled["attempts"][0]["class"] == "ok"
     statuses = [
         event["data"]["status"]["value"]
         for event in await account.organization.events(kind="message.status")
-        if event["data"]["message"]["id"] == told["id"]
+        if event["data"]["message"]["id"] == answer["id"]
     ]
     assert {"sent", "delivered", "read"} <= set(statuses)
 
@@ -161,23 +161,23 @@ async def test_a_send_is_followed_to_the_end_by_its_statuses(account: Account) -
 )
 async def test_statuses_may_come_in_any_way(account: Account, policy: TwilioStatusPolicy) -> None:
     account.twilio.set_statuses(account.sender, policy)
-    told = (await account.organization.send()).json
-    assert (await account.organization.settled(told["id"], "read"))["error"] is None
+    sent = (await account.organization.send()).json
+    assert (await account.organization.settled(sent["id"], "read"))["error"] is None
 
 
 async def test_delivered_may_be_the_last(account: Account) -> None:
     """`read` comes only from people who show that they have read."""
     account.twilio.set_statuses(account.sender, TwilioStatusPolicy(statuses=("queued", "sent", "delivered")))
-    told = (await account.organization.send()).json
-    await account.organization.settled(told["id"], "delivered")
+    sent = (await account.organization.send()).json
+    await account.organization.settled(sent["id"], "delivered")
 
 
 async def test_a_failure_after_acceptance_is_told(account: Account) -> None:
     """The window of 24 hours: the answer was 201 all the same."""
     account.twilio.set_statuses(account.sender, TwilioStatusPolicy(statuses=("undelivered",), failed_code=63016))
-    told = (await account.organization.send()).json
-    assert told["status"] == "sent"
-    message = await account.organization.settled(told["id"], "failed")
+    sent = (await account.organization.send()).json
+    assert sent["status"] == "sent"
+    message = await account.organization.settled(sent["id"], "failed")
     assert (message["error"]["class"], message["error"]["code"]) == ("Rejected", "63016")
 
 
@@ -247,8 +247,8 @@ async def test_something_to_tap_goes_out_by_its_content(account: Account) -> Non
     before = account.twilio.call_count("POST Content")
     for body in ("Confirma?", "E agora?"):
         content = {"type": "interactive", "body": body, "action": buttons}
-        told = (await account.organization.send({"to": "+5511987654321", "content": content})).json
-        [message] = account.sent(told["id"])
+        answer = (await account.organization.send({"to": "+5511987654321", "content": content})).json
+        [message] = account.sent(answer["id"])
         assert account.twilio.messages[message.sid]["body"] == body
     assert account.twilio.call_count("POST Content") == before + 1
     await account.deliver("button_reply", title="Sim", id="yes", phone="+5511987654321", reply_to=message.sid)
@@ -262,8 +262,8 @@ async def test_a_message_says_how_long_it_is_worth_delivering(account: Account) 
     """Twilio keeps it that long; where nobody said, as long as Twilio will."""
     expires_at = datetime.now(UTC) + timedelta(seconds=120)
     body = {"to": "+5511987654321", "body": "Código 1234"}
-    told = (await account.organization.send({**body, "expires_at": expires_at.isoformat()})).json
-    [message] = account.sent(told["id"])
+    answer = (await account.organization.send({**body, "expires_at": expires_at.isoformat()})).json
+    [message] = account.sent(answer["id"])
     assert 110 <= int(message.parameter("ValidityPeriod") or 0) <= 120
     [message] = account.sent((await account.organization.send(body)).json["id"])
     assert message.parameter("ValidityPeriod") is None
@@ -271,8 +271,8 @@ async def test_a_message_says_how_long_it_is_worth_delivering(account: Account) 
 
 async def test_a_card_goes_out_as_its_file(account: Account) -> None:
     content = {"type": "contacts", "contacts": [{"url": "https://files.example.com/ana.vcf"}]}
-    told = (await account.organization.send({"to": "+5511987654321", "content": content})).json
-    [message] = account.sent(told["id"])
+    answer = (await account.organization.send({"to": "+5511987654321", "content": content})).json
+    [message] = account.sent(answer["id"])
     assert message.parameter("MediaUrl") == "https://files.example.com/ana.vcf"
 
 
@@ -292,9 +292,9 @@ async def test_a_service_may_pick_the_sender(gateway: Gateway, twilio: TwilioSim
     sid = await account.deliver("text", phone="+5511987654321")
     [event] = await account.organization.events(kind="message.received")
     assert event["data"]["message"]["provider_message_id"] == sid
-    told = (await account.organization.send()).json
-    await account.organization.settled(told["id"], "read")
-    [message] = account.sent(told["id"])
+    shown = (await account.organization.send()).json
+    await account.organization.settled(shown["id"], "read")
+    [message] = account.sent(shown["id"])
     assert (message.parameter("From"), message.parameter("MessagingServiceSid")) == (None, service)
 
 

@@ -172,8 +172,8 @@ async def test_a_new_config_of_the_session_knows_what_the_old_one_sent(linked: L
     results = await linked.waha.post(linked.session, linked.waha.inbound(linked.session).text("Olá"))
     assert [result.delivered for result in results] == [True, True]
     assert len(await linked.organization.events(kind="message.received")) == 1
-    told = [event["data"]["status"]["value"] for event in await linked.organization.events(kind="message.status")]
-    assert sorted(value for value in told if value != "sent") == ["delivered", "read"]
+    answer = [event["data"]["status"]["value"] for event in await linked.organization.events(kind="message.status")]
+    assert sorted(value for value in answer if value != "sent") == ["delivered", "read"]
 
 
 async def test_an_ack_may_be_a_failure(linked: Linked) -> None:
@@ -262,7 +262,7 @@ async def test_what_comes_before_our_own_answer_names_our_message(linked: Linked
 async def test_no_sequence_of_faults_makes_two_messages_of_one_send(
     linked: Linked, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """40 sends at once: what is told as sent went out once, what is told as failed or held did not."""
+    """40 sends at once: what is sent went out once, what is failed or held did not."""
     monkeypatch.setattr("ingress.sending.lost_answers.ASK_AFTER_S", (0.02, 0.05))
     monkeypatch.setattr("ingress.sending.pacing._distance_s", lambda pacing: 0.0)
     monkeypatch.setattr("ingress.sending.breaker.LEAST_CALLS", 1000)  # else most would wait for it
@@ -277,18 +277,19 @@ async def test_no_sequence_of_faults_makes_two_messages_of_one_send(
     async def messages() -> list[Any]:
         return [await linked.organization.message(id) for id in ids]
 
-    def sent(told: list[Any]) -> list[str]:
-        return sorted(message["provider_message_id"] for message in told if message["provider_message_id"])
+    def sent(shown: list[Any]) -> list[str]:
+        return sorted(message["provider_message_id"] for message in shown if message["provider_message_id"])
 
-    told = await eventually(
+    shown = await eventually(
         messages,
-        lambda told: (
-            all(message["state"] != "sending" for message in told) and sent(told) == sorted(one.id for one in accepted)
+        lambda shown: (
+            all(message["state"] != "sending" for message in shown)
+            and sent(shown) == sorted(one.id for one in accepted)
         ),
     )
     assert linked.waha.duplicates() == {}
     # Some never arrived, which only WhatsApp knows: they are held, and not sent again.
-    assert "uncertain" in {message["state"] for message in told}
+    assert "uncertain" in {message["state"] for message in shown}
 
 
 async def test_the_phone_behind_a_hidden_number_is_found_once_it_is_known(linked: Linked) -> None:
@@ -347,7 +348,7 @@ async def test_the_key_of_webhooks_is_renewed_without_losing_one(linked: Linked,
     state = linked.waha.state_of(linked.session)
     [old_hook] = state.webhooks
 
-    async def told(hook: Any, words: str) -> int | None:
+    async def answer(hook: Any, words: str) -> int | None:
         state.config = {**state.config, "webhooks": [hook]}
         [result] = await linked.waha.post(linked.session, linked.waha.inbound(linked.session).text(words))
         return result.status
@@ -360,9 +361,9 @@ async def test_the_key_of_webhooks_is_renewed_without_losing_one(linked: Linked,
     new_hook = await edited(hmac_key="renewed", hmac_key_previous=former)
     assert (new_hook["url"], new_hook["hmac"]) == (old_hook["url"], {"key": "renewed"})
     old_hook = {**old_hook, "retries": {"attempts": 0}}
-    assert [await told(hook, "both") for hook in (new_hook, old_hook)] == [200, 200]
+    assert [await answer(hook, "both") for hook in (new_hook, old_hook)] == [200, 200]
     await edited(hmac_key_previous=None)
-    assert [await told(hook, "one") for hook in (new_hook, old_hook)] == [200, 401]
+    assert [await answer(hook, "one") for hook in (new_hook, old_hook)] == [200, 401]
     received = await linked.organization.events(kind="message.received")
     assert [event["data"]["message"]["content"]["body"] for event in received] == ["both", "both", "one"]
 
@@ -380,7 +381,7 @@ async def test_a_forged_webhook_is_refused(linked: Linked, gateway: Gateway) -> 
 
 @pytest.mark.parametrize("engine", ENGINES)
 async def test_a_phone_is_linked_through_the_service(waha: WahaSimulator, watching: Gateway, engine: Engine) -> None:
-    """The service creates the session; what the phone then says is told, and sends go out from there on."""
+    """The service creates the session; what the phone then says is an event, and sends go out from there on."""
     gateway = watching
     waha.engine = engine
     session = example_session(next(_sessions), engine)
