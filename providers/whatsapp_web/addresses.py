@@ -51,9 +51,9 @@ class MessageId(msgspec.Struct, frozen=True, gc=False):
         parts = ["true" if self.from_me else "false", self.raw_chat, self.bare, self.raw_participant]
         return "_".join(part for part in parts if part is not None)
 
-    def of(self, bare: str) -> "MessageId":
+    def of(self, other: str) -> "MessageId":
         """Another message of the same author in the same chat."""
-        return msgspec.structs.replace(self, bare=bare)
+        return msgspec.structs.replace(self, bare=bare_id(other))
 
     def __repr__(self) -> str:
         return "MessageId(…)"
@@ -71,6 +71,12 @@ def public_id(text: str) -> str:
     """The one id of the message that *text* names, be it serialized or bare."""
     parts = message_id(text)
     return text if parts is None else parts.public
+
+
+def bare_id(text: str) -> str:
+    """The bare id of the message that *text* names, be it serialized or bare."""
+    parts = message_id(text)
+    return text if parts is None else parts.bare
 
 
 def serialized_id(identity: str, chat: str, own_phone: str | None) -> str:
@@ -135,6 +141,11 @@ def jid(value: Any) -> str | None:
     return normalized(value) if isinstance(value, str) and "@" in value else None
 
 
+def first_jid(*values: Any) -> str | None:
+    """The first of *values* that is an address."""
+    return next((address for value in values if (address := jid(value))), None)
+
+
 def normalized(address: str) -> str:
     """``s.whatsapp.net`` and ``c.us`` are the same, and a device is not somebody else."""
     user, _, server = address.partition("@")
@@ -153,6 +164,11 @@ def phone_in(address: str | None) -> str | None:
     """E.164, where the address shows a phone. A hidden number is all digits as well and never is one."""
     user, _, server = (address or "").partition("@")
     return phone(user) if server == "c.us" else None
+
+
+def phone_of(me: Object) -> str | None:
+    """The number of the phone that is linked, which *me* describes."""
+    return phone_in(jid(me.get("id")))
 
 
 def person(*addresses: str | None, name: str | None = None) -> Contact | None:

@@ -10,7 +10,7 @@ from typing import Any
 from .._events import Origin
 from .._values import Object, Unreadable, mapping, text
 from ..messages import Contact, Event
-from .addresses import MessageId, id_in, is_group, jid, message_id, person, phone_in
+from .addresses import MessageId, first_jid, id_in, is_group, jid, message_id, person, phone_in, public_id
 
 
 class Delivery(Origin, frozen=True, gc=False, kw_only=True):
@@ -53,6 +53,12 @@ def identity_of(item: Object) -> MessageId:
     return parts
 
 
+def poll_of(item: Object) -> str | None:
+    """The one id of the poll that a vote is about."""
+    polled = id_in(mapping(item, "poll"))
+    return public_id(polled) if polled else None
+
+
 def people_of(item: Object, identity: MessageId) -> dict[str, Any]:
     """The person at the other end and the group, as the parts of an event."""
     if not is_group(identity.chat):
@@ -73,8 +79,7 @@ def _partner(item: Object, identity: MessageId) -> Contact | None:
 def _author(item: Object, identity: MessageId) -> Contact | None:
     data = mapping(item, "_data")
     key, info = mapping(data, "key"), mapping(data, "Info")
-    names = (item.get("participant"), identity.raw_participant, item.get("author"), key.get("participant"))
-    shown = next((address for name in names if (address := jid(name))), None)
+    shown = first_jid(item.get("participant"), identity.raw_participant, item.get("author"), key.get("participant"))
     twins = map(jid, (key.get("participantAlt"), key.get("participantPn"), info.get("SenderAlt")))
     return person(shown, *twins, name=_name(data))
 

@@ -10,7 +10,7 @@ import re
 from typing import Any
 
 from .. import _json
-from .._values import Object, mapping, text
+from .._values import Object, mapping, text, word
 from .._verdicts import Secrets, Verdict, error_of, repeatable, without_secrets
 from ..base import Response
 from ..errors import AccountBroken, Malformed, Rejected, Restricted, SendError, Throttled, Unavailable, Uncertain
@@ -91,9 +91,7 @@ def is_unresolved(response: Response) -> bool:
 
 def reported(error: Object) -> ErrorInfo:
     """Why a message failed after all, from an ``ERROR`` ack. It is definitive: nothing is uncertain here."""
-    code = error.get("code")
-    # Some builds write the code as a number.
-    code = str(code) if isinstance(code, int | str) and not isinstance(code, bool) else None
+    code = word(error, "code")  # which some builds write as a number
     until, kind = text(error, "until"), text(error, "enforcementType")
     return ErrorInfo(
         code=code,

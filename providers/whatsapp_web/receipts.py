@@ -8,7 +8,7 @@ from typing import Any
 
 from .._values import Object, mapping, text
 from ..messages import Contact, Event, Status, StatusValue
-from .addresses import MessageId, correlation_in, is_group, jid, person
+from .addresses import MessageId, correlation_in, first_jid, is_group, person
 from .delivery import Delivery, Reader, identity_of, people_of
 from .errors import reported
 
@@ -64,7 +64,7 @@ def _ack_name(ack: Any) -> str:
 
 def _member(delivery: Delivery, item: Object, identity: MessageId) -> Contact | None:
     """Whose receipt it is. WEBJS writes ourselves there, for the receipt of the whole group."""
-    address = jid(item.get("participant")) or jid(identity.raw_participant)
+    address = first_jid(item.get("participant"), identity.raw_participant)
     return None if delivery.is_me(address) else person(address)
 
 

@@ -7,8 +7,8 @@ Source: https://waha.devlike.pro/docs/how-to/events, https://waha.devlike.pro/do
 from .._values import mapping, present, text, word
 from ..messages import Event
 from . import sessions
-from .addresses import id_in, is_group, jid, person, public_id
-from .delivery import Delivery, Reader, identity_of, people_of
+from .addresses import first_jid, is_group, jid, person
+from .delivery import Delivery, Reader, identity_of, people_of, poll_of
 
 
 def _session(delivery: Delivery) -> Event:
@@ -41,7 +41,7 @@ def _call(delivery: Delivery) -> Event:
 def _other(delivery: Delivery) -> Event:
     """News that change nothing here; the payload may be missing. All of it is in the event's raw."""
     item = delivery.payload if isinstance(delivery.payload, dict) else {}
-    address = jid(mapping(item, "group").get("id")) or jid(item.get("id")) or jid(item.get("from"))
+    address = first_jid(mapping(item, "group").get("id"), item.get("id"), item.get("from"))
     group_id = address if is_group(address) else None
     return delivery.update(
         delivery.field.replace(".", "_"),
@@ -70,13 +70,12 @@ def _failed_vote(delivery: Delivery) -> Event:
     """A vote that could not be decrypted: what was chosen is not known."""
     vote = mapping(delivery.item, "vote")
     identity = identity_of(vote)
-    polled = id_in(mapping(delivery.item, "poll"))
     return delivery.update(
         "poll_vote_failed",
         delivery.payload,
         key=delivery.key(delivery.field, identity.bare),
         at=vote.get("timestamp"),
-        details=present(message_id=identity.public, poll_id=public_id(polled) if polled else None),
+        details=present(message_id=identity.public, poll_id=poll_of(delivery.item)),
         **people_of(vote, identity),
     )
 
