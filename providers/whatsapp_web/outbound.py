@@ -66,13 +66,17 @@ def message_request(message: MessageData, *, session: str, own_phone: str | None
     if isinstance(message.content, Reaction):
         return "PUT", "api/reaction", _reaction(message.content, session, chat, own_phone)
     call, parts = _content(message, chat)
-    body = {"session": session, "chatId": chat, **parts}
-    if message.reply_to is not None:
-        body["reply_to"] = serialized_id(message.reply_to, chat, own_phone)
-    if call in _WITH_ID:
-        # NOWEB and GOWS take it, WEBJS ignores it: by it the message is found where the answer is lost.
-        body["id"] = chosen_id(message.correlation_id)
-    return "POST", f"api/{call}", body
+    beside = _ids(message, call, chat, own_phone)
+    return "POST", f"api/{call}", {"session": session, "chatId": chat, **parts, **beside}
+
+
+def _ids(message: MessageData, call: str, chat: str, own_phone: str | None) -> Object:
+    """The message that is quoted, and the id that *call* takes from us.
+
+    NOWEB and GOWS take it, WEBJS ignores it: by it the message is found where the answer is lost.
+    """
+    quoted = None if message.reply_to is None else serialized_id(message.reply_to, chat, own_phone)
+    return present(reply_to=quoted, id=chosen_id(message.correlation_id) if call in _WITH_ID else None)
 
 
 def has_chosen_id(message: MessageData) -> bool:
@@ -80,16 +84,11 @@ def has_chosen_id(message: MessageData) -> bool:
     return not isinstance(message.content, Reaction) and _content(message, chat_of(message.to))[0] in _WITH_ID
 
 
-def is_by_url(message: MessageData) -> bool:
-    """Whether WAHA had to fetch a file for *message*."""
-    return isinstance(message.content, MediaContent)
-
-
-def message_result(response: Response, *, by_url: bool, secrets: tuple[str, ...]) -> MessageResult:
+def message_result(message: MessageData, response: Response, *, secrets: tuple[str, ...]) -> MessageResult:
     """The acceptance in *response*, or the `SendError` it means. Accepted is handed to the engine, no more."""
     body = answered_object(response)
     if id_in(body) is None or not 200 <= response.status < 300:
-        raise send_error(response, secrets=secrets, by_url=by_url)
+        raise send_error(response, secrets=secrets, by_url=isinstance(message.content, MediaContent))
     return result_of(body)
 
 

@@ -24,7 +24,7 @@ from ..errors import CONFIGURATION_ERRORS, AccountBroken, Rejected, Unavailable,
 from ..messages import Event, Media, MessageData, MessageResult, Pairing, ProviderStatus, Recipient
 from ..signing import hmac_hex, verify_hmac_hex
 from . import inbound, outbound, sessions
-from .addresses import chat_of, chosen_id, id_in, jid, message_id, phone_in, serialized_id
+from .addresses import bare_id, chat_of, chosen_id, id_in, jid, phone_in, serialized_id
 from .errors import answered, answered_object, is_missing_session, is_unresolved
 from .media import media_of
 
@@ -152,8 +152,7 @@ class WhatsAppWeb(WhatsAppProvider, frozen=True, kw_only=True):
             # itself be a sign of spam.
             chat = yield from self._known_chat(message.to.phone)
             response = yield self._server.request(method, path, {**body, "chatId": chat})
-        by_url = outbound.is_by_url(message)
-        return outbound.message_result(response, by_url=by_url, secrets=self._secrets)
+        return outbound.message_result(message, response, secrets=self._secrets)
 
     def find_message(self, message: MessageData) -> Flow[MessageResult | None]:
         """By the id that it was given; where the engine took none, nobody knows.
@@ -170,7 +169,7 @@ class WhatsAppWeb(WhatsAppProvider, frozen=True, kw_only=True):
             return outbound.result_of(found)
         # The engine may keep the chat under the hidden number, and so the message under another whole id.
         query = {"limit": str(_RECENT), "downloadMedia": "false", "filter.fromMe": "true"}
-        recent = yield from self._server.call(self._server.get(messages, query))
+        recent = yield from self._get(messages, query)
         ours = [one for one in recent if _is(one, bare)] if isinstance(recent, list) else []
         return outbound.result_of(ours[0]) if ours else None
 
@@ -180,7 +179,7 @@ class WhatsAppWeb(WhatsAppProvider, frozen=True, kw_only=True):
         May be repeated freely; a failure must not fail a send.
         """
         receipt = outbound.read_receipt(message_id, chat_of(chat))
-        yield from self._server.call(self._server.post("api/sendSeen", {"session": self.session, **receipt}))
+        yield from self._post("api/sendSeen", {"session": self.session, **receipt})
         if typing:
             yield from self._typing("startTyping", chat)
 
@@ -190,7 +189,7 @@ class WhatsAppWeb(WhatsAppProvider, frozen=True, kw_only=True):
     def find_phone(self, lid: str) -> Flow[str | None]:
         """Out of what the session has seen; WhatsApp may keep a number from it for good."""
         chat = chat_of(Recipient(lid=lid))
-        known = yield from self._server.call(self._server.get(f"api/{self.session}/lids/{chat.removesuffix('@lid')}"))
+        known = yield from self._get(f"api/{self.session}/lids/{chat.removesuffix('@lid')}")
         return phone_in(jid(known.get("pn"))) if isinstance(known, dict) else None
 
     def media(self, media_id: str) -> Flow[Media]:
@@ -208,15 +207,14 @@ class WhatsAppWeb(WhatsAppProvider, frozen=True, kw_only=True):
             return
         steps = {"stopped": "start", "failed": "restart"}
         if step := steps.get(sessions.state_of(session).word):
-            yield from self._server.call(self._server.post(f"{self._path}/{step}"))
+            yield from self._post(f"{self._path}/{step}")
 
     def validate_config(self, callback_url: str | None = None) -> Flow[list[Check]]:
         """A session that is not linked yet is no reason to refuse the configuration."""
         try:
             session = yield from self._session()
         except CONFIGURATION_ERRORS as error:
-            fix = "Put a key into api_key that may use the session, and check base_url."
-            return [Check.failed("credentials", error.detail, fix, fatal=True)]
+            return [sessions.refused_check(error)]
         found = [Check(name="credentials", passed=True), (yield from self._server_check())]
         if session is None:
             return [*found, sessions.missing_check()]
@@ -241,9 +239,8 @@ class WhatsAppWeb(WhatsAppProvider, frozen=True, kw_only=True):
             if (yield from self._create([ours])):
                 return
             session = (yield from self._session()) or {}
-        present = sessions.webhooks_of(session)
-        wanted = [*sessions.foreign(present, self._hmac_keys, callback_url), ours]
-        if not sessions.has_same(present, wanted):
+        wanted = [*sessions.foreign(session, self._hmac_keys, callback_url), ours]
+        if not sessions.has_same(session, wanted):
             yield from self._configure(session, wanted)
 
     def disconnect(self) -> Flow[None]:
@@ -251,10 +248,9 @@ class WhatsAppWeb(WhatsAppProvider, frozen=True, kw_only=True):
         session = yield from self._session()
         if session is None:
             return
-        yield from self._server.call(self._server.post(f"{self._path}/stop"))
-        present = sessions.webhooks_of(session)
-        others = sessions.foreign(present, self._hmac_keys, None)
-        if len(others) < len(present):
+        yield from self._post(f"{self._path}/stop")
+        others = sessions.foreign(session, self._hmac_keys, None)
+        if len(others) < len(sessions.webhooks_of(session)):
             yield from self._configure(session, others)
 
     # ------------------------------------------------------------ linking a phone
@@ -265,21 +261,24 @@ class WhatsAppWeb(WhatsAppProvider, frozen=True, kw_only=True):
         state = sessions.MISSING if session is None else sessions.state_of(session)
         if state.word != "scan_qr":
             return Pairing(state=state.pairing, detail=state.advice)
-        path = f"api/{self.session}/auth/qr"
         try:
-            written = yield from self._server.call(self._server.get(path, {"format": "raw"}))
-            drawn = yield from self._server.call(self._server.get(path))
+            return (yield from self._code(state.advice))
         except (Rejected, Unavailable, AccountBroken) as error:
             if error.scope not in ("message", "session"):
                 raise
             # It was scanned, or ran out, just now.
             return Pairing(state="starting", detail="The session is changing: ask again.")
-        return Pairing(state="scan", qr=_text_in(written, "value"), qr_png=_png(drawn), detail=state.advice)
+
+    def _code(self, advice: str | None) -> Flow[Pairing]:
+        path = f"api/{self.session}/auth/qr"
+        written = yield from self._get(path, {"format": "raw"})
+        drawn = yield from self._get(path)
+        return Pairing(state="scan", qr=_text_in(written, "value"), qr_png=_png(drawn), detail=advice)
 
     def pairing_code(self, phone: str) -> Flow[str]:
         """Not reliable, so the QR code is always offered too. Only while a QR code is shown."""
         body = {"phoneNumber": phone.removeprefix("+")}
-        answer = yield from self._server.call(self._server.post(f"api/{self.session}/auth/request-code", body))
+        answer = yield from self._post(f"api/{self.session}/auth/request-code", body)
         code = _text_in(answer, "code")
         if code is None:
             raise unexpected_answer()
@@ -295,7 +294,7 @@ class WhatsAppWeb(WhatsAppProvider, frozen=True, kw_only=True):
 
     def _typing(self, call: str, chat: Recipient) -> Flow[None]:
         body = {"session": self.session, "chatId": chat_of(chat)}
-        yield from self._server.call(self._server.post(f"api/{call}", body))
+        yield from self._post(f"api/{call}", body)
 
     def _session(self) -> Flow[Object | None]:
         """What the server says about the session; None where there is none."""
@@ -321,7 +320,7 @@ class WhatsAppWeb(WhatsAppProvider, frozen=True, kw_only=True):
     def _known_chat(self, phone: str) -> Flow[str]:
         """The chat under which WhatsApp knows *phone*, another than its digits say."""
         query = {"phone": phone[1:], "session": self.session}
-        answer = yield from self._server.call(self._server.get("api/contacts/check-exists", query))
+        answer = yield from self._get("api/contacts/check-exists", query)
         known = answer if isinstance(answer, dict) else {}
         if known.get("numberExists") is False:
             raise Rejected("the number is not on WhatsApp", code="not_on_whatsapp", scope="recipient")
@@ -338,6 +337,12 @@ class WhatsAppWeb(WhatsAppProvider, frozen=True, kw_only=True):
         return Check(name="server", passed=passed, detail=None if passed else "unhealthy", fix=fix, fatal=False)
 
     # ------------------------------------------------------------ requests and answers
+
+    def _get(self, path: str, query: dict[str, str] | None = None) -> Flow[Any]:
+        return self._server.call(self._server.get(path, query))
+
+    def _post(self, path: str, body: Object | None = None) -> Flow[Any]:
+        return self._server.call(self._server.post(path, body))
 
     def _account(self, session: str) -> str:
         server = urlsplit(self.base_url)
@@ -370,8 +375,7 @@ def _quoted(part: str) -> str:
 def _is(message: Any, bare: str) -> bool:
     """Whether *message*, of an engine, is the one with the id *bare*."""
     identity = id_in(message) if isinstance(message, dict) else None
-    parts = message_id(identity)
-    return bare == (identity if parts is None else parts.bare)
+    return identity is not None and bare_id(identity) == bare
 
 
 def _text_in(answer: Any, key: str) -> str | None:

@@ -10,9 +10,10 @@ import msgspec
 
 from .._values import Object, listed, mapping, moment, present, text, texts
 from ..base import Check
+from ..errors import SendError
 from ..messages import Health, ProviderStatus, Quality, Trouble, worst
 from ..signing import same_secret
-from .addresses import jid, phone_in
+from .addresses import phone_of
 
 PairingState = Literal["starting", "scan", "linked", "failed"]
 
@@ -117,7 +118,7 @@ def session_status(session: Object | None) -> ProviderStatus:
         session_info=present(
             state=state.word,
             reasons=[reason for _, reason in found],
-            sender=phone_in(jid(me.get("id"))),
+            sender=phone_of(me),
             name=text(me, "pushName"),
             engine=text(mapping(session, "engine"), "engine"),
         ),
@@ -156,18 +157,19 @@ def with_webhooks(session: Object, webhooks: list[Any]) -> Object:
     return present(config={**mapping(session, "config"), "webhooks": webhooks}, apps=session.get("apps"))
 
 
-def foreign(webhooks: list[Any], keys: tuple[str, ...], callback_url: str | None) -> list[Any]:
-    """Those of *webhooks* that are somebody else's: neither signed with one of *keys* nor posted to *callback_url*."""
+def foreign(session: Object, keys: tuple[str, ...], callback_url: str | None) -> list[Any]:
+    """The webhooks of *session* that are others': neither signed with one of *keys* nor posted to *callback_url*."""
     return [
         entry
-        for entry in webhooks
+        for entry in webhooks_of(session)
         if not any(is_signed_with(entry, key) for key in keys)
         and not (isinstance(entry, dict) and callback_url is not None and entry.get("url") == callback_url)
     ]
 
 
-def has_same(present: list[Any], wanted: list[Any]) -> bool:
-    """Whether a session has these webhooks already. WAHA adds fields of its own to them, absent or null."""
+def has_same(session: Object, wanted: list[Any]) -> bool:
+    """Whether *session* has these webhooks already. WAHA adds fields of its own to them, absent or null."""
+    present = webhooks_of(session)
     return len(present) == len(wanted) and all(
         isinstance(held, dict) and isinstance(entry, dict) and {**held, **entry} == held
         for held, entry in zip(present, wanted, strict=True)
@@ -181,14 +183,10 @@ def checks(session: Object, *, key: str, own_phone: str | None, callback_url: st
     """What is right and wrong with *session*, an answer about it."""
     found = [_state_check(state_of(session)), _webhook_check(session, key, callback_url)]
     me = mapping(session, "me")
-    linked = phone_in(jid(me.get("id")))
-    if own_phone and linked:
-        fix = "Correct the phone number of the configuration, or link the phone that has it."
-        detail = f"the session is linked to {linked}"
-        found.append(Check(name="number", passed=linked == own_phone, detail=detail, fix=fix, fatal=False))
+    if own_phone and (linked := phone_of(me)):
+        found.append(_number_check(linked, own_phone))
     if punished := [reason for _, reason in restrictions(me)]:
-        fix = "Start no new conversations until WhatsApp lifts it; answers still go out."
-        found.append(Check.failed("restrictions", ", ".join(punished), fix))
+        found.append(_restriction_check(punished))
     return found
 
 
@@ -196,9 +194,25 @@ def missing_check() -> Check:
     return _state_check(MISSING)
 
 
+def refused_check(error: SendError) -> Check:
+    fix = "Put a key into api_key that may use the session, and check base_url."
+    return Check.failed("credentials", error.detail, fix, fatal=True)
+
+
 def _state_check(state: SessionState) -> Check:
     passed = state.word == "working"
     return Check(name="session", passed=passed, detail=state.word, fix=state.advice, fatal=not state.repairable)
+
+
+def _number_check(linked: str, own_phone: str) -> Check:
+    fix = "Correct the phone number of the configuration, or link the phone that has it."
+    detail = f"the session is linked to {linked}"
+    return Check(name="number", passed=linked == own_phone, detail=detail, fix=fix, fatal=False)
+
+
+def _restriction_check(reasons: list[str]) -> Check:
+    fix = "Start no new conversations until WhatsApp lifts it; answers still go out."
+    return Check.failed("restrictions", ", ".join(reasons), fix)
 
 
 def _webhook_check(session: Object, key: str, callback_url: str | None) -> Check:
@@ -207,13 +221,11 @@ def _webhook_check(session: Object, key: str, callback_url: str | None) -> Check
     if not ours:
         detail = "no webhook of the session is signed with the HMAC key: real messages will not arrive"
         return Check.failed("webhook", detail, fix)
-    if callback_url is not None:
-        ours = [entry for entry in ours if text(entry, "url") == callback_url]
-        if not ours:
-            detail = "the webhooks of the session go to another address"
-            return Check.failed("webhook", detail, fix)
-    subscribed = {event for entry in ours for event in texts(entry, "events")}
+    reached = [entry for entry in ours if callback_url in (None, text(entry, "url"))]
+    if not reached:
+        return Check.failed("webhook", "the webhooks of the session go to another address", fix)
+    subscribed = {event for entry in reached for event in texts(entry, "events")}
     # With `*` everything comes.
-    missing = [] if "*" in subscribed else [event for event in EVENTS if event not in subscribed]
+    missing = [event for event in EVENTS if not {"*", event} & subscribed]
     left_out = f"the webhook leaves out {', '.join(missing)}" if missing else None
     return Check(name="webhook", passed=not missing, detail=left_out, fix=fix, fatal=False)
