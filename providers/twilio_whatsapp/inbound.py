@@ -16,7 +16,7 @@ from .. import _json
 from .._events import type_of
 from .._values import UNREADABLE, Object, bounded, contact_of, flag, is_user_id, mapping, phone, short, text, word
 from ..base import Webhook
-from ..content import UnknownContent
+from ..content import Content, UnknownContent
 from ..errors import Malformed
 from ..messages import AccountUpdate, Contact, Event, EventType, Message, Status, StatusValue
 from . import errors
@@ -164,8 +164,7 @@ def _unread(fact: Fact, kind: Literal["malformed", "unknown_field"]) -> Event:
 def _message(fact: Fact, sid: str) -> Event:
     fields = fact.fields
     channel, address = _address(fields["From"])
-    # The same number and webhook may serve SMS, where nothing below means what it says.
-    content = content_of(fields) if channel == "whatsapp" else UnknownContent(raw_type=channel)
+    content = _content(channel, fields)
     frequently = flag(fields, "FrequentlyForwarded")
     return fact.event(
         type_of(content),
@@ -181,6 +180,11 @@ def _message(fact: Fact, sid: str) -> Event:
             referral=referral_of(fields),
         ),
     )
+
+
+def _content(channel: str, fields: Fields) -> Content:
+    """The same number and webhook may serve SMS, where no field means what it says."""
+    return content_of(fields) if channel == "whatsapp" else UnknownContent(raw_type=channel)
 
 
 def _status(fact: Fact, sid: str, status: str) -> Event:

@@ -75,18 +75,18 @@ def contact_of(card: Object) -> Object | None:
         return None
     phones = [entry for entry in objects(card, "phones") if text(entry, "phone")]
     if len(phones) == 1 and set(card) <= {"name", "phones", "org"}:
-        return present(
-            fullName=name,
-            organization=text(mapping(card, "org"), "company"),
-            phoneNumber=phones[0]["phone"],
-            whatsappId=text(phones[0], "wa_id"),
-        )
+        number, wa_id = phones[0]["phone"], text(phones[0], "wa_id")
+        return present(fullName=name, organization=_company(card), phoneNumber=number, whatsappId=wa_id)
     return {"vcard": "\n".join(_lines(card, name, phones))}
+
+
+def _company(card: Object) -> str | None:
+    return text(mapping(card, "org"), "company")
 
 
 def _lines(card: Object, name: str, phones: list[Any]) -> list[str]:
     lines = ["BEGIN:VCARD", "VERSION:3.0", f"FN:{_escaped(name)}"]
-    if company := text(mapping(card, "org"), "company"):
+    if company := _company(card):
         lines.append(f"ORG:{_escaped(company)}")
     for entry in phones:
         waid = re.sub(r"\D", "", text(entry, "wa_id") or "")

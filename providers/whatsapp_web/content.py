@@ -125,6 +125,10 @@ def _content(payload: Object) -> Content | None:
         return Contacts(contacts=[card_of(vcard) for vcard in vcards])
     if payload.get("hasMedia") is True:
         return _medium(payload)
+    return _words(payload, message)
+
+
+def _words(payload: Object, message: Object) -> Content | None:
     body = text(payload, "body")
     return _reply(message, mapping(payload, "_data"), body) or (Text(body=body) if body else None)
 
@@ -171,16 +175,17 @@ def _medium(payload: Object) -> Content:
 
 
 def _media_kind(payload: Object, mime_type: str) -> MediaKind:
-    data = mapping(payload, "_data")
-    words = [*proto(payload), text(data, "type"), text(mapping(data, "Info"), "MediaType")]
-    kinds = [_MEDIA[kind] for kind in words if kind in _MEDIA]
-    kind = kinds[0] if kinds else _by_mime_type(mime_type)
-    if kind != "audio":
-        return kind
-    spoken = flag(mapping(proto(payload), "audioMessage"), "ptt")
-    if spoken is None:
-        spoken = "voice" in kinds or _by_mime_type(mime_type) == "voice"
-    return "voice" if spoken else "audio"
+    message, data = proto(payload), mapping(payload, "_data")
+    words = [*message, text(data, "type"), text(mapping(data, "Info"), "MediaType")]
+    kinds = [*(_MEDIA[kind] for kind in words if kind in _MEDIA), _by_mime_type(mime_type)]
+    if kinds[0] != "audio":
+        return kinds[0]
+    return "voice" if _is_voice(message, kinds) else "audio"
+
+
+def _is_voice(message: Object, kinds: list[MediaKind]) -> bool:
+    spoken = flag(mapping(message, "audioMessage"), "ptt")
+    return "voice" in kinds if spoken is None else spoken
 
 
 def _by_mime_type(mime_type: str) -> MediaKind:
@@ -245,9 +250,12 @@ def _flow(flow: Object, body: str | None) -> Content:
 
 def forwarding(payload: Object) -> tuple[bool | None, bool | None]:
     """Whether the message was forwarded, and many times; None where nothing says so."""
-    holders: list[Any] = [mapping(payload, "_data")]
-    holders += [mapping(part, "contextInfo") for part in proto(payload).values() if isinstance(part, dict)]
+    message = proto(payload)
+    holders = [mapping(payload, "_data"), *(mapping(mapping(message, key), "contextInfo") for key in message)]
     forwarded = any(flag(holder, "isForwarded") for holder in holders)
-    scores = [holder.get("forwardingScore") for holder in holders]
-    frequently = any(isinstance(score, int) and score >= _MANY_FORWARDS for score in scores)
+    frequently = any(_is_frequent(holder.get("forwardingScore")) for holder in holders)
     return forwarded or frequently or None, frequently or None
+
+
+def _is_frequent(score: Any) -> bool:
+    return isinstance(score, int) and score >= _MANY_FORWARDS

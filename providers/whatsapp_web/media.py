@@ -3,7 +3,7 @@
 Source: https://waha.devlike.pro/docs/how-to/receive-messages/#files.
 """
 
-from urllib.parse import unquote, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 from ..errors import Rejected
 from ..messages import Media
@@ -17,13 +17,7 @@ def media_of(media_id: str, *, base_url: str, session: str, api_key: str) -> Med
     WAHA writes its own address as it knows it, often http://localhost:3000: ours takes its place. Any other address
     (S3, presigned) stays, and never gets the key. `Rejected` where *media_id* is no address of a file.
     """
-    try:
-        url = urlsplit(media_id)
-        usable = url.scheme in ("http", "https") and bool(url.hostname) and "@" not in url.netloc
-    except ValueError:
-        usable = False
-    if not usable:
-        raise Rejected("the medium has no address", code="media_address", scope="media")
+    url = _address(media_id)
     # A server below a path of its own writes that path as well.
     path = url.path.removeprefix(urlsplit(base_url).path.rstrip("/"))
     if not path.startswith(_FILES):
@@ -31,6 +25,17 @@ def media_of(media_id: str, *, base_url: str, session: str, api_key: str) -> Med
     _check_path(path, session)
     query = f"?{url.query}" if url.query else ""
     return Media(url=f"{base_url.rstrip('/')}{path}{query}", headers={"x-api-key": api_key})
+
+
+def _address(media_id: str) -> SplitResult:
+    try:
+        url = urlsplit(media_id)
+        usable = url.scheme in ("http", "https") and bool(url.hostname) and "@" not in url.netloc
+    except ValueError:
+        usable = False
+    if not usable:
+        raise Rejected("the medium has no address", code="media_address", scope="media")
+    return url
 
 
 def _check_path(path: str, session: str) -> None:
