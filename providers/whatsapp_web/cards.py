@@ -12,6 +12,8 @@ _FOLD = re.compile(r"\r?\n[ \t]")
 _ESCAPED = re.compile(r"\\(.)", re.DOTALL)
 _BREAKS = re.compile(r"[\r\n]+")
 _SPECIAL = re.compile(r"([\\,;])")
+# What a card may have several of: the name in a vCard, the list, and the name in it.
+_LISTS = {"TEL": ("phones", "phone"), "EMAIL": ("emails", "email"), "URL": ("urls", "url")}
 
 
 def card_of(vcard: str) -> Object:
@@ -22,8 +24,8 @@ def card_of(vcard: str) -> Object:
         name, *parameters = head.split(";")
         # `item1.TEL`: the group ties a line to its label.
         name = name.rpartition(".")[2].upper()
-        if colon and name in _READERS:
-            _READERS[name](card, _plain(value.strip()), parameters)
+        if colon:
+            _add(card, name, _plain(value.strip()), parameters)
     return card
 
 
@@ -31,28 +33,15 @@ def _plain(value: str) -> str:
     return _ESCAPED.sub(lambda match: "\n" if match[1] in "nN" else match[1], value)
 
 
-def _formatted_name(card: Object, value: str, parameters: list[str]) -> None:
-    card["name"]["formatted_name"] = value
-
-
-def _phone(card: Object, value: str, parameters: list[str]) -> None:
-    entry = present(phone=value, type=_parameter(parameters, "type"), wa_id=_parameter(parameters, "waid"))
-    card.setdefault("phones", []).append(entry)
-
-
-def _email(card: Object, value: str, parameters: list[str]) -> None:
-    card.setdefault("emails", []).append(present(email=value, type=_parameter(parameters, "type")))
-
-
-def _url(card: Object, value: str, parameters: list[str]) -> None:
-    card.setdefault("urls", []).append(present(url=value, type=_parameter(parameters, "type")))
-
-
-def _organization(card: Object, value: str, parameters: list[str]) -> None:
-    card["org"] = {"company": value.rstrip(";")}
-
-
-_READERS = {"FN": _formatted_name, "TEL": _phone, "EMAIL": _email, "URL": _url, "ORG": _organization}
+def _add(card: Object, name: str, value: str, parameters: list[str]) -> None:
+    if name == "FN":
+        card["name"]["formatted_name"] = value
+    elif name == "ORG":
+        card["org"] = {"company": value.rstrip(";")}
+    elif name in _LISTS:
+        plural, singular = _LISTS[name]
+        details = {"type": _parameter(parameters, "type"), "wa_id": _parameter(parameters, "waid")}
+        card.setdefault(plural, []).append(present(**{singular: value}, **details))
 
 
 def _parameter(parameters: list[str], name: str) -> str | None:
@@ -91,9 +80,10 @@ def _lines(card: Object, name: str, phones: list[Any]) -> list[str]:
     for entry in phones:
         waid = re.sub(r"\D", "", text(entry, "wa_id") or "")
         lines.append(f"TEL{f';waid={waid}' if waid else ''}:{_escaped(entry['phone'])}")
-    for plural, singular in (("emails", "email"), ("urls", "url")):
+    for name in ("EMAIL", "URL"):
+        plural, singular = _LISTS[name]
         values = [text(entry, singular) for entry in objects(card, plural)]
-        lines += [f"{singular.upper()}:{_escaped(value)}" for value in values if value]
+        lines += [f"{name}:{_escaped(value)}" for value in values if value]
     return [*lines, "END:VCARD"]
 
 

@@ -9,7 +9,7 @@ Source: https://waha.devlike.pro/docs/how-to/receive-messages, https://waha.devl
 from typing import Any, Literal
 
 from .. import _json
-from .._values import UNREADABLE, Object, Unreadable, flag, mapping, place, safe_filename, text, texts, word
+from .._values import UNREADABLE, Object, Unreadable, flag, mapping, place, present, safe_filename, text, texts, word
 from ..content import (
     Audio,
     ButtonReply,
@@ -153,25 +153,21 @@ def _location(location: Object) -> Content:
 def _medium(payload: Object) -> Content:
     media = mapping(payload, "media")
     # The address is the id: where the file is to be fetched depends on the configuration.
-    url, mime_type = text(media, "url") or None, text(media, "mimetype")
+    file = present(id=text(media, "url") or None, mime_type=text(media, "mimetype"))
     caption = text(payload, "body") or None
-    match _media_kind(payload, mime_type or ""):
+    match _media_kind(payload, file.get("mime_type", "")):
         case "image":
-            return Image(id=url, mime_type=mime_type, caption=caption)
+            return Image(**file, caption=caption)
         case "video":
-            return Video(id=url, mime_type=mime_type, caption=caption)
+            return Video(**file, caption=caption)
         case "voice":
-            return Audio(id=url, mime_type=mime_type, voice=True)
+            return Audio(**file, voice=True)
         case "audio":
-            return Audio(id=url, mime_type=mime_type)
+            return Audio(**file)
         case "sticker":
-            return Sticker(
-                id=url, mime_type=mime_type, animated=flag(mapping(proto(payload), "stickerMessage"), "isAnimated")
-            )
+            return Sticker(**file, animated=flag(mapping(proto(payload), "stickerMessage"), "isAnimated"))
         case "document":
-            return Document(
-                id=url, mime_type=mime_type, filename=safe_filename(text(media, "filename")), caption=caption
-            )
+            return Document(**file, filename=safe_filename(text(media, "filename")), caption=caption)
 
 
 def _media_kind(payload: Object, mime_type: str) -> MediaKind:

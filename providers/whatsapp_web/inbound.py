@@ -17,7 +17,6 @@ from ..messages import Event, EventType, Message
 from . import receipts, updates
 from .addresses import (
     MessageId,
-    bare_id,
     correlation_in,
     first_jid,
     id_in,
@@ -121,12 +120,8 @@ def _message_event(
 
 
 def _source(item: Object) -> Literal["app", "api"] | None:
-    match item.get("source"):
-        case "app":
-            return "app"
-        case "api":
-            return "api"
-    return None
+    source = item.get("source")
+    return source if source in ("app", "api") else None
 
 
 def _quoted(delivery: Delivery, item: Object, identity: MessageId) -> str | None:
@@ -168,10 +163,11 @@ def _revoked(delivery: Delivery) -> Event:
     item = mapping(payload, "after") or mapping(payload, "before")
     identity = identity_of(item)
     before = id_in(mapping(payload, "before"))
-    original = word(payload, "revokedMessageId") or _revoked_key(item) or before or identity.bare
+    original = identity.of(word(payload, "revokedMessageId") or _revoked_key(item) or before or identity.bare)
     known = message_id(before)
-    same_author = known if known and known.bare == bare_id(original) else identity
-    message = Message(provider_message_id=identity.public, original_message_id=same_author.of(original).public)
+    if known is not None and known.bare == original.bare:
+        original = known
+    message = Message(provider_message_id=identity.public, original_message_id=original.public)
     return _message_event(delivery, item, "message.deleted", message, "message.revoked")
 
 
