@@ -34,6 +34,10 @@ class Delivery(Origin, frozen=True, gc=False, kw_only=True):
     def key(self, kind: str, *parts: str) -> str:
         return "|".join((self.sender_id or "", kind, *parts))
 
+    def news(self, kind: str, item: Object, **parts: Any) -> Event:
+        """An account update, at the time of *item*, which is the payload or what counts in it."""
+        return self.update(kind, self.payload, at=item.get("timestamp"), **parts)
+
     def fact_key(self, item: Any) -> str:
         """Of a fact without an id of its own: the webhook's id, which old servers do not give."""
         return self.key(self.field, self.id) if self.id is not None else Origin.fact_key(self, item)

@@ -15,12 +15,7 @@ def _session(delivery: Delivery) -> Event:
     item = delivery.item
     state = sessions.state_of(item)
     punished = [reason for _, reason in sessions.restrictions(delivery.me)]
-    details = present(
-        state=state.word,
-        status=text(item, "status"),
-        data=item.get("data"),
-        restrictions=punished,
-    )
+    details = present(state=state.word, status=text(item, "status"), data=item.get("data"), restrictions=punished)
     health = "degraded" if punished and state.word == "working" else state.health
     return delivery.update("session", delivery.payload, details=details, health=health)
 
@@ -28,11 +23,10 @@ def _session(delivery: Delivery) -> Event:
 def _call(delivery: Delivery) -> Event:
     item = delivery.item
     call_id = word(item, "id")
-    return delivery.update(
+    return delivery.news(
         delivery.field.replace(".", "_"),
-        delivery.payload,
+        item,
         key=delivery.key(delivery.field, call_id) if call_id else None,
-        at=item.get("timestamp"),
         details=present(call_id=call_id, video=item.get("isVideo"), group=item.get("isGroup")),
         contact=person(jid(item.get("from"))),
     )
@@ -43,24 +37,17 @@ def _other(delivery: Delivery) -> Event:
     item = delivery.payload if isinstance(delivery.payload, dict) else {}
     address = first_jid(mapping(item, "group").get("id"), item.get("id"), item.get("from"))
     group_id = address if is_group(address) else None
-    return delivery.update(
-        delivery.field.replace(".", "_"),
-        delivery.payload,
-        at=item.get("timestamp"),
-        contact=person(address),
-        group_id=group_id,
-    )
+    return delivery.news(delivery.field.replace(".", "_"), item, contact=person(address), group_id=group_id)
 
 
 def _waiting(delivery: Delivery) -> Event:
     """A message that cannot be decrypted yet: the message itself may follow, with the same id."""
     item = delivery.item
     identity = identity_of(item)
-    return delivery.update(
+    return delivery.news(
         "message_waiting",
-        delivery.payload,
+        item,
         key=delivery.key("message.waiting", identity.bare),
-        at=item.get("timestamp"),
         details={"message_id": identity.public},
         **people_of(item, identity),
     )
@@ -70,11 +57,10 @@ def _failed_vote(delivery: Delivery) -> Event:
     """A vote that could not be decrypted: what was chosen is not known."""
     vote = mapping(delivery.item, "vote")
     identity = identity_of(vote)
-    return delivery.update(
+    return delivery.news(
         "poll_vote_failed",
-        delivery.payload,
+        vote,
         key=delivery.key(delivery.field, identity.bare),
-        at=vote.get("timestamp"),
         details=present(message_id=identity.public, poll_id=poll_of(delivery.item)),
         **people_of(vote, identity),
     )
