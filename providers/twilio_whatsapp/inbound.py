@@ -39,7 +39,7 @@ _STATUSES: dict[str, StatusValue] = {
     "failed": "failed",
     "canceled": "failed",
 }
-_INBOUND = ("", "receiving", "received")
+_INBOUND = ("", "receiving", "received")  # statuses of messages that come in, which may have none
 _SIDS = ("MessageSid", "SmsMessageSid", "SmsSid")
 
 
@@ -213,7 +213,7 @@ def _address(value: str) -> tuple[str, str]:
 
 
 def _sender(fields: Fields, name: str) -> str | None:
-    """The business's own number, at the end that *name* says."""
+    """The business's own number, in the field *name*."""
     return phone(_address(fields.get(name, ""))[1])
 
 

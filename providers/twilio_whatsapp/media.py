@@ -27,7 +27,7 @@ def media_of(response: Response, *, url: str, headers: dict[str, str]) -> Media:
 
 
 def _place(url: str, location: str) -> str:
-    """The address that *url* redirects to. Never less secure than the way there, which TLS lacks on an own network."""
+    """The address that *url* redirects to: never less secure than *url*, which lacks TLS on one's own network only."""
     try:
         place = urljoin(url, location)
         target, here = urlsplit(place), urlsplit(url)

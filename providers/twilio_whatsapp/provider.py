@@ -5,9 +5,9 @@ Source: https://www.twilio.com/docs/whatsapp/api, https://www.twilio.com/docs/me
     https://www.twilio.com/docs/usage/webhooks/webhooks-connection-overrides.
 """
 
-from collections.abc import Generator, Sequence
+from collections.abc import Sequence
 from functools import cache
-from typing import Annotated, ClassVar, TypeVar
+from typing import Annotated, ClassVar
 from urllib.parse import quote, urlencode
 
 import msgspec
@@ -46,8 +46,6 @@ _RETRIES = "rc=5&rp=all"
 _MAX_PAGES = 20
 # Answers of an address that cannot search; then content is made anew.
 _NO_SEARCH = (400, 404, 405)
-
-Result = TypeVar("Result")
 
 
 class TwilioWhatsApp(WhatsAppProvider, frozen=True, kw_only=True):
@@ -290,9 +288,14 @@ class TwilioWhatsApp(WhatsAppProvider, frozen=True, kw_only=True):
         ]
 
     def _prepared(self, content: Interactive) -> Flow[Form]:
-        """The fields that say *content*, whose content resource is made if it is not there."""
-        wanted = interactive.resource(content)
-        content_sid = yield from self._nothing_sent_by(self._content_sid(wanted))
+        """The fields that say *content*, whose content resource is made if it is not there.
+
+        This comes before the message: whatever is lost here, the message surely was not sent.
+        """
+        try:
+            content_sid = yield from self._content_sid(interactive.resource(content))
+        except Uncertain as error:
+            raise repeatable(error) from error
         return outbound.prepared(content_sid, {interactive.BODY: content.body})
 
     def _content_sid(self, wanted: Object) -> Flow[str]:
@@ -311,13 +314,6 @@ class TwilioWhatsApp(WhatsAppProvider, frozen=True, kw_only=True):
         if listed.status not in _NO_SEARCH:
             self._api.answered(listed)
         return interactive.sid_in(listed, name)
-
-    def _nothing_sent_by(self, steps: Generator[Request, Response, Result]) -> Flow[Result]:
-        """*steps* come before the message: whatever is lost there, the message surely was not sent."""
-        try:
-            return (yield from steps)
-        except Uncertain as error:
-            raise repeatable(error) from error
 
     def _find_sender(self) -> Flow[Object | None]:
         senders = f"{self._api.host('messaging')}/v2/Channels/Senders"
