@@ -52,6 +52,10 @@ class Installed(NamedTuple):
     distribution: str
     version: str
 
+    @property
+    def name(self) -> str:
+        return self.point.name
+
 
 class Registry:
     """The providers by name. *entry_points* stands in for those of the installed distributions."""
@@ -105,27 +109,8 @@ class Registry:
         """
         found = list(installed)
         former, self._installed, self._repeated = self._installed, {}, []
-        here = {each.point.name for each in found}
-        gone = [name for name in former.keys() & self._entries.keys() - here if self._entries[name].origin != RUNTIME]
-        for name in gone:
-            self._forget(name)
-        discovered = []
-        for each in found:
-            name, known = each.point.name, former.get(each.point.name)
-            entry = self._entries.get(name)
-            if entry is not None and (name in self._installed or known is None or entry.origin == RUNTIME):
-                self._repeat(name, each.point.value)
-                continue
-            self._installed[name] = each
-            if known == each and (entry is None or entry.state != "failed"):
-                continue
-            if entry is not None and entry.state == "registered" and (reason := self._needs_restart(each)):
-                self._entries[name] = msgspec.structs.replace(entry, reason=reason)
-                continue
-            self._forget(name)
-            self._discover(name, each.point.value, partial(self._import, each))
-            discovered.append(name)
-        return discovered, gone
+        gone = self._forget_gone(former.keys() - {each.name for each in found})
+        return [each.name for each in found if self._take_up(each, former.get(each.name))], gone
 
     def register(self, provider: ProviderType) -> None:
         """Add *provider* while running. Raises ValueError where it is none, or its name is taken."""
@@ -143,14 +128,38 @@ class Registry:
             raise UnknownProvider(self._why_not(name))
         self._forget(name)
 
+    def _forget_gone(self, names: set[str]) -> list[str]:
+        """Forget those of *names* that nobody has registered by hand since, and return them."""
+        gone = [name for name in names & self._entries.keys() if self._entries[name].origin != RUNTIME]
+        for name in gone:
+            self._forget(name)
+        return gone
+
     def _forget(self, name: str) -> None:
         for kept in (self._entries, self._types, self._loaders):
             kept.pop(name, None)
 
-    def _repeat(self, name: str, origin: str) -> None:
-        reason = f"{self._entries[name].origin} already has the name {name!r}"
-        self._repeated.append(RegistryEntry(name=name, state="failed", origin=origin, reason=reason))
-        _log.error("provider %s from %s failed: %s", name, origin, reason)
+    def _take_up(self, each: Installed, known: Installed | None) -> bool:
+        """Whether *each* is to be imported anew. *known* is what had its name when it was last looked for."""
+        name, origin, entry = each.name, each.point.value, self._entries.get(each.name)
+        if entry is not None and (name in self._installed or known is None or entry.origin == RUNTIME):
+            self._repeated.append(_failed(name, origin, f"{entry.origin} already has the name {name!r}"))
+            return False
+        self._installed[name] = each
+        if self._stays(entry, each, known):
+            return False
+        self._forget(name)
+        self._discover(name, origin, partial(self._import, each))
+        return True
+
+    def _stays(self, entry: RegistryEntry | None, each: Installed, known: Installed | None) -> bool:
+        """Whether it is as it was, or was imported in another version: then its entry says so."""
+        if known == each:
+            return entry is None or entry.state != "failed"
+        if entry is None or entry.state != "registered" or not (reason := self._needs_restart(each)):
+            return False
+        self._entries[each.name] = msgspec.structs.replace(entry, reason=reason)
+        return True
 
     def _needs_restart(self, installed: Installed) -> str | None:
         """Why, where another version of its distribution was imported."""
@@ -176,19 +185,15 @@ class Registry:
     def _load(self, name: str) -> None:
         load, origin = self._loaders.pop(name), self._entries[name].origin
         try:
-            provider = load()
+            provider = _provider_in(load())
         except Exception as error:  # noqa: BLE001  # an import runs code we do not know: it may raise anything
-            self._fail(name, origin, f"{type(error).__name__}: {error}")
-            return
-        if isinstance(provider, ModuleType):
-            provider = getattr(provider, "PROVIDER", None)
-        flaw = _flaw(provider)
-        if flaw is None and provider.info.name != name:
-            flaw = f"it is found as {name!r} and calls itself {provider.info.name!r}"
+            flaw: str | None = f"{type(error).__name__}: {error}"
+        else:
+            flaw = _flaw(provider, name)
         if flaw is None:
             self._accept(provider, origin)
         else:
-            self._fail(name, origin, flaw)
+            self._entries[name] = _failed(name, origin, flaw)
 
     def _accept(self, provider: ProviderType, origin: str) -> None:
         name = provider.info.name
@@ -196,13 +201,14 @@ class Registry:
         self._types[name] = provider
         self._entries[name] = RegistryEntry(name=name, state="registered", origin=origin, info=provider.info)
 
-    def _fail(self, name: str, origin: str, reason: str) -> None:
-        self._entries[name] = RegistryEntry(name=name, state="failed", origin=origin, reason=reason)
-        _log.error("provider %s from %s failed: %s", name, origin, reason)
-
     def _why_not(self, name: str) -> str:
         entry = self._entries.get(name)
         return f"there is no provider {name!r}" if entry is None else f"{name!r} failed: {entry.reason}"
+
+
+def _failed(name: str, origin: str, reason: str) -> RegistryEntry:
+    _log.error("provider %s from %s failed: %s", name, origin, reason)
+    return RegistryEntry(name=name, state="failed", origin=origin, reason=reason)
 
 
 def _builtin_names() -> list[str]:
@@ -216,8 +222,13 @@ def _module_loader(module: str) -> Callable[[], ModuleType]:
     return lambda: importlib.import_module(module)
 
 
-def _flaw(provider: Any) -> str | None:
-    """What keeps *provider* from being one; None if nothing does."""
+def _provider_in(found: Any) -> Any:
+    """The class that was found, or that the module names which was."""
+    return getattr(found, "PROVIDER", None) if isinstance(found, ModuleType) else found
+
+
+def _flaw(provider: Any, name: str | None = None) -> str | None:
+    """What keeps *provider* from being one, or the one of this *name*; None if nothing does."""
     if not (isinstance(provider, type) and issubclass(provider, WhatsAppProvider)):
         return f"{provider!r} is no WhatsAppProvider"
     # msgspec makes values of an abstract struct without complaint, so nobody else asks.
@@ -225,4 +236,6 @@ def _flaw(provider: Any) -> str | None:
         return f"it does not implement {', '.join(missing)}"
     if not isinstance(getattr(provider, "info", None), ProviderInfo):
         return "it has no info"
+    if name not in (None, provider.info.name):
+        return f"it is found as {name!r} and calls itself {provider.info.name!r}"
     return None
