@@ -59,15 +59,20 @@ def everything(body: bytes) -> list[Event]:
 
 def _entry(entry: Any) -> Iterator[Event]:
     if not isinstance(entry, dict):
-        yield change_of({}, "", {}).unread("malformed", entry)
+        yield _malformed({}, "", entry)
         return
     for item in listed(entry, "changes"):
-        field = item.get("field") if isinstance(item, dict) else None
-        value = item.get("value") if isinstance(item, dict) else None
-        if isinstance(field, str) and isinstance(value, dict):
+        holder: Object = item if isinstance(item, dict) else {}
+        field = text(holder, "field")
+        value = holder.get("value")
+        if field is not None and isinstance(value, dict):
             yield from _change(change_of(entry, field, value))
         else:
-            yield change_of(entry, field if isinstance(field, str) else "", {}).unread("malformed", item)
+            yield _malformed(entry, field or "", item)
+
+
+def _malformed(entry: Object, field: str, item: Any) -> Event:
+    return change_of(entry, field, {}).unread("malformed", item)
 
 
 def _change(change: FieldChange) -> Iterator[Event]:
@@ -103,80 +108,81 @@ _READERS: dict[str, Reader] = {
 
 
 def _message(change: FieldChange, item: Object) -> Event:
-    message_id = required(item, "id")
-    key = f"{change.sender_id or ''}|{message_id}"
-    contact = change.person(item.get("from"), item.get("from_user_id"), item.get("from_parent_user_id"))
     if item.get("type") == "request_welcome":
-        return change.update(
-            "request_welcome",
-            item,
-            key=key,
-            at=item.get("timestamp"),
-            details={"message_id": message_id},
-            contact=contact,
-        )
-    type_, content, original = _change_in(item)
-    return change.event(
-        type_,
-        item,
-        key=key,
-        at=item.get("timestamp"),
-        contact=contact,
-        group_id=word(item, "group_id"),
-        message=_detail(item, message_id, content, original),
-    )
+        details = {"message_id": required(item, "id")}
+        return change.update("request_welcome", item, details=details, **_sent(change, item))
+    type_, message = _message_in(item)
+    return change.event(type_, item, group_id=word(item, "group_id"), message=message, **_sent(change, item))
 
 
-def _change_in(item: Object) -> tuple[EventType, Content | None, str | None]:
-    """What happened, its content, and the message it is about where it changes one."""
-    kind = item.get("type")
-    if kind in ("edit", "revoke"):
-        original = word(mapping(item, kind), "original_message_id")
-        if original is None:
-            return "message.unknown", UnknownContent(raw_type=kind), None
-        if kind == "revoke":
-            return "message.deleted", None, original
-        # Its context, {"id": "M0"}, is a placeholder.
-        return "message.edited", content_of(mapping(mapping(item, kind), "message")), original
-    content = content_of(item)
-    return "message.unknown" if isinstance(content, UnknownContent) else "message.received", content, None
-
-
-def _detail(item: Object, message_id: str, content: Content | None, original: str | None) -> Message:
-    context = item.get("context")
-    errors = item.get("errors")
-    if not context and not errors and "referral" not in item:
-        # Most messages: nothing to look for.
-        return Message(provider_message_id=message_id, content=content, original_message_id=original)
-    context = mapping(item, "context")
-    frequently = flag(context, "frequently_forwarded")
-    return Message(
-        provider_message_id=message_id,
-        content=content,
-        # A forwarded message has a context without an id: it is no reply.
-        reply_to=word(context, "id"),
-        forwarded=flag(context, "forwarded") or frequently,
-        frequently_forwarded=frequently,
-        product=mapping(context, "referred_product") or None,
-        referral=mapping(item, "referral") or None,
-        original_message_id=original,
-        errors=error_infos(item),
-    )
+def _sent(change: FieldChange, item: Object) -> Object:
+    """Which message it is, when it was sent and by whom, as fields of an event."""
+    return {
+        "key": f"{change.sender_id or ''}|{required(item, 'id')}",
+        "at": item.get("timestamp"),
+        "contact": change.person(item.get("from"), item.get("from_user_id"), item.get("from_parent_user_id")),
+    }
 
 
 def _echo(change: FieldChange, item: Object) -> Event:
     """What a person of the business wrote in the phone app. Never to be sent again."""
-    message_id = required(item, "id")
-    _, content, original = _change_in(item)
+    _, message = _message_in(item)
     return change.event(
         "message.echo",
         item,
-        key=f"echo|{message_id}",
+        key=f"echo|{message.provider_message_id}",
         at=item.get("timestamp"),
         contact=change.person(item.get("to"), item.get("to_user_id")),
         group_id=word(item, "group_id"),
-        message=_detail(item, message_id, content, original),
+        message=message,
     )
+
+
+def _message_in(item: Object) -> tuple[EventType, Message]:
+    """What happened, and the message: its content, the message it changes, and what stands around it."""
+    type_, content, original = _change_in(item)
+    around = {} if item.keys().isdisjoint(_AROUND) else _around(item)
+    message_id = required(item, "id")
+    return type_, Message(provider_message_id=message_id, content=content, original_message_id=original, **around)
+
+
+_AROUND = ("context", "errors", "referral")  # most messages have none of them
+
+
+def _around(item: Object) -> Object:
+    context = mapping(item, "context")
+    frequently = flag(context, "frequently_forwarded")
+    return {
+        # A forwarded message has a context without an id: it is no reply.
+        "reply_to": word(context, "id"),
+        "forwarded": flag(context, "forwarded") or frequently,
+        "frequently_forwarded": frequently,
+        "product": mapping(context, "referred_product") or None,
+        "referral": mapping(item, "referral") or None,
+        "errors": error_infos(item),
+    }
+
+
+_Change = tuple[EventType, Content | None, str | None]
+
+
+def _change_in(item: Object) -> _Change:
+    """What happened, its content, and the message it is about where it changes one."""
+    kind = item.get("type")
+    if kind in ("edit", "revoke"):
+        return _correction(kind, mapping(item, kind))
+    content = content_of(item)
+    return "message.unknown" if isinstance(content, UnknownContent) else "message.received", content, None
+
+
+def _correction(kind: str, value: Object) -> _Change:
+    original = word(value, "original_message_id")
+    if original is None:
+        return "message.unknown", UnknownContent(raw_type=kind), None
+    if kind == "revoke":
+        return "message.deleted", None, original
+    # Its context, {"id": "M0"}, is a placeholder.
+    return "message.edited", content_of(mapping(value, "message")), original
 
 
 # ---------------------------------------------------------------- statuses
@@ -193,28 +199,37 @@ _STATUSES: dict[str, StatusValue] = {
 def _status(change: FieldChange, item: Object) -> Event:
     if item.get("type") == "payment":
         return people.payment_status(change, item)
-    message_id, name = required(item, "id"), required(item, "status")
-    value = _STATUSES.get(name)
-    in_group = item.get("recipient_type") == "group"
-    member, who = _member(change, item) if in_group else (None, [])
+    if item.get("recipient_type") == "group":
+        member, who = _member(change, item)
+        return _status_event(change, item, _status_in(item, member), *who, group_id=word(item, "recipient_id"))
+    return _status_event(change, item, _status_in(item), contact=_recipient(change, item))
+
+
+def _status_event(change: FieldChange, item: Object, status: Status, *who: str, **whom: Any) -> Event:
+    """*who* is the part of the key that tells the members of a group apart, *whom* the fields of the recipient."""
     return change.event(
         # `deleted` and `warning` are old words that change nothing, as new ones do not either.
-        "message.unknown" if value is None else "message.status",
+        "message.unknown" if status.value is None else "message.status",
         item,
-        key="|".join((message_id, name, *who)),
+        key="|".join((required(item, "id"), required(item, "status"), *who)),
         at=item.get("timestamp"),
-        contact=None if in_group else _recipient(change, item),
-        group_id=word(item, "recipient_id") if in_group else None,
-        status=Status(
-            provider_message_id=message_id,
-            value=value,
-            raw_value=name if value is None else None,
-            error=_status_error(item),
-            pricing=_pricing(item),
-            conversation=_conversation(mapping(item, "conversation")),
-            participant=member,
-        ),
+        status=status,
         correlation_id=text(item, "biz_opaque_callback_data"),
+        **whom,
+    )
+
+
+def _status_in(item: Object, member: Contact | None = None) -> Status:
+    name = required(item, "status")
+    value = _STATUSES.get(name)
+    return Status(
+        provider_message_id=required(item, "id"),
+        value=value,
+        raw_value=name if value is None else None,
+        error=_status_error(item),
+        pricing=_pricing(item),
+        conversation=_conversation(mapping(item, "conversation")),
+        participant=member,
     )
 
 
