@@ -164,6 +164,11 @@ def phone(value: Any) -> str | None:
     return _phone(value) if isinstance(value, str) and len(value) <= _LONGEST_PHONE else None
 
 
+def first_phone(*values: Any) -> str | None:
+    """The first of *values* that is a number for `phone`."""
+    return next(filter(None, map(phone, values)), None)
+
+
 @lru_cache(1024)  # one number stands in a webhook several times, the business's own in all of them
 def _phone(value: str) -> str | None:
     digits = value if _E164.fullmatch(value) else _PUNCTUATION.sub("", value)

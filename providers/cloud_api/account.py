@@ -22,7 +22,7 @@ _HEALTH_OF_EVENT: dict[str, Health] = {
     "PARTNER_APP_INSTALLED": "retest",
     "ACCOUNT_RECONNECTED": "retest",
 }
-_HEALTH_OF_BAN: dict[str, Health] = {
+_HEALTH_OF_BAN: dict[str | None, Health] = {
     "DISABLE": "down",
     "SCHEDULE_FOR_DISABLE": "degraded",
     "REINSTATE": "retest",
@@ -32,10 +32,10 @@ _HEALTH_OF_BAN: dict[str, Health] = {
 def _account_update(change: FieldChange) -> Iterator[Event]:
     value = change.value
     event = word(value, "event") or ""
-    ban = word(mapping(value, "ban_info"), "waba_ban_state") or ""
+    ban = word(mapping(value, "ban_info"), "waba_ban_state")
     details = present(
         event=event,
-        ban=ban or None,
+        ban=ban,
         violation=word(mapping(value, "violation_info"), "violation_type"),
         restrictions=_restrictions(value),
         reason=word(mapping(value, "disconnection_info"), "reason"),

@@ -27,15 +27,11 @@ class FieldChange(Origin, frozen=True, gc=False, kw_only=True):
         if is_user_id(number):
             number, user_id = None, user_id or number
         card = self._card(number, user_id)
-        profile = mapping(card, "profile")
-        username = short(profile.get("username"))
-        card_number, card_user_id = card.get("wa_id"), card.get("user_id")
         return contact_of(
-            phone=phone(number) or phone(card_number),
-            user_id=short(user_id) or short(card_user_id),
-            parent_user_id=short(parent_user_id) or short(card.get("parent_user_id")),
-            username=username.removeprefix("@") or None if username else None,
-            name=short(profile.get("name")),
+            phone=phone(number) or phone(card.get("wa_id")),
+            user_id=_given(user_id, card, "user_id"),
+            parent_user_id=_given(parent_user_id, card, "parent_user_id"),
+            **_profile(mapping(card, "profile")),
         )
 
     def _card(self, number: Any, user_id: Any) -> Object:
@@ -63,11 +59,13 @@ def change_of(entry: Object, field: str, value: Object) -> FieldChange:
         sender=phone(metadata.get("display_phone_number") or value.get("display_phone_number")),
         sender_id=word(metadata, "phone_number_id"),
         only_card=contacts[0] if len(contacts) == 1 else {},
-        cards=_by_id(contacts) if len(contacts) > 1 else {},
+        cards=_by_id(contacts),
     )
 
 
 def _by_id(cards: list[Object]) -> dict[str, Object]:
+    if len(cards) < 2:
+        return {}
     return {known: card for card in cards for key in _IDS if (known := text(card, key))}
 
 
@@ -83,6 +81,15 @@ def items(change: FieldChange, key: str, read: Callable[[FieldChange, Object], E
 def _time(value: Any) -> Any:
     """*value* as it came, where it may be a time: all items of the entry have it."""
     return value if isinstance(value, int | float) else short(value)
+
+
+def _profile(profile: Object) -> dict[str, str | None]:
+    username = short(profile.get("username")) or ""
+    return {"username": username.removeprefix("@") or None, "name": short(profile.get("name"))}
+
+
+def _given(value: Any, card: Object, key: str) -> str | None:
+    return short(value) or short(card.get(key))
 
 
 def _is_other(card: Object, number: Any, user_id: Any) -> bool:

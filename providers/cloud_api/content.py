@@ -12,13 +12,13 @@ from .._values import (
     Object,
     Unreadable,
     decimal,
+    first_phone,
     flag,
     is_user_id,
     listed,
     mapping,
     moment,
     number,
-    phone,
     place,
     required,
     safe_filename,
@@ -210,14 +210,13 @@ _SYSTEM_EVENTS = {
 def _system(message: Object) -> Content:
     """News about the person. The body is English text for people: nothing is parsed out of it."""
     system = message["system"]
-    word_ = required(system, "type")
-    event = _SYSTEM_EVENTS.get(word_, word_)
-    old_phone = phone(message.get("from")) or phone(system.get("customer"))
+    event = required(system, "type")
+    event = _SYSTEM_EVENTS.get(event, event)
     return System(
         event=event,
         body=text(system, "body"),
-        old_phone=old_phone if event == "number_changed" else None,
-        new_phone=phone(system.get("new_wa_id")) or phone(system.get("wa_id")),
+        old_phone=first_phone(message.get("from"), system.get("customer")) if event == "number_changed" else None,
+        new_phone=first_phone(system.get("new_wa_id"), system.get("wa_id")),
         old_user_id=_user_id(system, "previous_user_id"),
         new_user_id=_user_id(system, "user_id"),
         identity_hash=word(mapping(message, "identity"), "hash"),

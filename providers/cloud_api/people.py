@@ -7,12 +7,12 @@ Source: https://developers.facebook.com/docs/whatsapp/cloud-api/webhooks/compone
 
 from collections.abc import Callable, Iterator
 from decimal import Decimal
-from typing import Any
 
 from .._values import (
     Object,
     decimal,
     error_infos,
+    first_phone,
     listed,
     mapping,
     objects,
@@ -53,7 +53,6 @@ def _address_book(change: FieldChange, item: Object) -> Event:
 def _call(change: FieldChange, item: Object) -> Event:
     call_id, event = required(item, "id"), required(item, "event")
     inbound = word(item, "direction") != "BUSINESS_INITIATED"
-    side = "from" if inbound else "to"
     details = present(
         call_id=call_id,
         event=event,
@@ -63,28 +62,12 @@ def _call(change: FieldChange, item: Object) -> Event:
         ended_at=written(item.get("end_time")),
         duration_s=word(item, "duration"),
     )
-    return change.update(
-        "call",
-        item,
-        key=f"{call_id}|{event}",
-        at=item.get("timestamp"),
-        details=details,
-        contact=change.person(item.get(side), item.get(f"{side}_user_id")),
-        correlation_id=text(item, "biz_opaque_callback_data"),
-    )
+    return _about(change, item, "call", f"{call_id}|{event}", details, person="from" if inbound else "to")
 
 
 def _call_status(change: FieldChange, item: Object) -> Event:
     call_id, event = required(item, "id"), required(item, "status")
-    return change.update(
-        "call_status",
-        item,
-        key=f"{call_id}|{event}",
-        at=item.get("timestamp"),
-        details={"call_id": call_id, "event": event},
-        contact=change.person(item.get("recipient_id"), item.get("recipient_user_id")),
-        correlation_id=text(item, "biz_opaque_callback_data"),
-    )
+    return _about(change, item, "call_status", f"{call_id}|{event}", {"call_id": call_id, "event": event})
 
 
 def payment_status(change: FieldChange, item: Object) -> Event:
@@ -97,13 +80,21 @@ def payment_status(change: FieldChange, item: Object) -> Event:
         amount=_amount(mapping(payment, "amount")),
         currency=word(payment, "currency"),
     )
+    key = f"{message_id}|payment|{status}|{item.get('timestamp')}"
+    return _about(change, item, "payment_status", key, {"message_id": message_id, "payment": details})
+
+
+def _about(
+    change: FieldChange, item: Object, kind: str, key: str, details: Object, *, person: str = "recipient_id"
+) -> Event:
+    """News of a call or a payment. *person* is where the number of whoever is at the other end stands."""
     return change.update(
-        "payment_status",
+        kind,
         item,
-        key=f"{message_id}|payment|{status}|{item.get('timestamp')}",
+        key=key,
         at=item.get("timestamp"),
-        details={"message_id": message_id, "payment": details},
-        contact=change.person(item.get("recipient_id"), item.get("recipient_user_id")),
+        details=details,
+        contact=change.person(item.get(person), item.get(f"{person.removesuffix('_id')}_user_id")),
         correlation_id=text(item, "biz_opaque_callback_data"),
     )
 
@@ -126,25 +117,25 @@ _GROUP_LISTS = ("added_participants", "removed_participants", "failed_participan
 
 def _group(change: FieldChange, item: Object) -> Event:
     group_id = word(item, "group_id")
-    people = [person for key in _GROUP_LISTS for person in listed(item, key)]
     details = present(
         event=required(item, "type"),
         group_id=group_id,
-        participants=[name for person in (*people, item) if (name := _participant(person))],
+        participants=_participants(item),
         subject=text(item, "subject"),
         reason=text(item, "reason"),
-        request_id=word(item, "request_id"),
-        join_request_id=word(item, "join_request_id"),
-        initiated_by=word(item, "initiated_by"),
+        **{name: word(item, name) for name in ("request_id", "join_request_id", "initiated_by")},
     )
     errors = [reported(error, "G") for error in objects(item, "errors")]
     return change.update("group", item, at=item.get("timestamp"), details=details, errors=errors, group_id=group_id)
 
 
-def _participant(person: Any) -> str | None:
-    if not isinstance(person, dict):
-        return None
-    return phone(person.get("wa_id")) or phone(person.get("input")) or word(person, "user_id")
+def _participants(item: Object) -> list[str]:
+    people = [*(person for key in _GROUP_LISTS for person in objects(item, key)), item]
+    return [*filter(None, map(_participant, people))]
+
+
+def _participant(person: Object) -> str | None:
+    return first_phone(person.get("wa_id"), person.get("input")) or word(person, "user_id")
 
 
 # ---------------------------------------------------------------- coexistence with the phone app
