@@ -24,6 +24,7 @@ _JUDGEMENTS: dict[tuple[str, str | None], tuple[Quality, str]] = {
     ("platform_type", "NOT_APPLICABLE"): ("disconnected", "platform_not_applicable"),
 }
 _PUNISHED = {"status_banned", "status_restricted", "health_blocked"}
+_SENDING = {"CONNECTED", "FLAGGED", "RATE_LIMITED"}
 _MESSAGES_PER_SECOND = {"STANDARD": 80, "HIGH": 1000}
 
 
@@ -36,40 +37,37 @@ def number_status(number: Object) -> ProviderStatus:
     return ProviderStatus(
         is_connected=quality != "disconnected",
         connection_quality=quality,
-        session_info=present(
-            reasons=reasons,
-            sender=phone(number.get("display_phone_number")),
-            verified_name=text(number, "verified_name"),
-            quality=word(number, "quality_rating"),
-            throughput_mps=_MESSAGES_PER_SECOND.get(word(mapping(number, "throughput"), "level") or ""),
-            messaging_limit=word(number, "whatsapp_business_manager_messaging_limit"),
-        ),
-        detail=" ".join(_advice(mapping(number, "health_status"))) or None,
+        session_info=present(reasons=reasons, **_session_info(number)),
+        detail=" ".join(_advice(number)) or None,
         trouble=trouble if quality == "disconnected" else None,
     )
 
 
-def _judge(number: Object) -> list[tuple[Quality, str]]:
-    words = {
-        "status": word(number, "status"),
-        "quality_rating": word(number, "quality_rating"),
-        "can_send_message": word(mapping(number, "health_status"), "can_send_message"),
-        "name_status": word(number, "name_status"),
-        "account_mode": word(number, "account_mode"),
-        "platform_type": word(number, "platform_type"),
+def _session_info(number: Object) -> Object:
+    return {
+        "sender": phone(number.get("display_phone_number")),
+        "verified_name": text(number, "verified_name"),
+        "quality": word(number, "quality_rating"),
+        "throughput_mps": _MESSAGES_PER_SECOND.get(word(mapping(number, "throughput"), "level") or ""),
+        "messaging_limit": word(number, "whatsapp_business_manager_messaging_limit"),
     }
+
+
+def _judge(number: Object) -> list[tuple[Quality, str]]:
+    health = mapping(number, "health_status")
+    words = {name: word(health if name == "can_send_message" else number, name) for name, _ in _JUDGEMENTS}
     judged = [_JUDGEMENTS[row] for row in words.items() if row in _JUDGEMENTS]
-    status = words["status"]
-    if status not in (None, "CONNECTED", "FLAGGED", "RATE_LIMITED"):
-        # BANNED, DISCONNECTED, MIGRATED, … and words yet to come.
-        judged.insert(0, ("disconnected", f"status_{status.lower()}"))
-    return judged
+    status = words["status"] or "CONNECTED"
+    if status in _SENDING:
+        return judged
+    # BANNED, DISCONNECTED, MIGRATED, … and words yet to come.
+    return [("disconnected", f"status_{status.lower()}"), *judged]
 
 
-def _advice(health: Object) -> list[str]:
+def _advice(number: Object) -> list[str]:
     """What Meta advises people to do, for each part of the account that is not well."""
     sentences: list[str | None] = []
-    for entity in objects(health, "entities"):
+    for entity in objects(mapping(number, "health_status"), "entities"):
         for error in objects(entity, "errors"):
             sentences += [text(error, "error_description"), text(error, "possible_solution")]
         sentences += texts(entity, "additional_info")
