@@ -4,7 +4,7 @@ Source: https://developers.facebook.com/docs/whatsapp/cloud-api/reference/media.
 """
 
 import base64
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import urlsplit
 
 from .._values import Object, text, word
 from ..base import Upload
@@ -22,12 +22,7 @@ def media_of(medium: Object, *, base_url: str, headers: dict[str, str]) -> Media
     The host comes out of a body, so it is not taken on trust: `Rejected` unless it is Meta's or *base_url*'s.
     """
     url = text(medium, "url") or ""
-    try:
-        # `urlsplit` keeps what it has read: nothing that is long.
-        trusted = len(url) <= _LONGEST_URL and _is_trusted(urlsplit(url), urlsplit(base_url))
-    except ValueError:
-        trusted = False
-    if not trusted:
+    if not _is_trusted(url, base_url):
         raise Rejected("the medium is not on a host of Meta", code="media_host", scope="media")
     return Media(
         url=url,
@@ -40,21 +35,27 @@ def media_of(medium: Object, *, base_url: str, headers: dict[str, str]) -> Media
 
 def upload_form(upload: Upload) -> tuple[bytes, bytes]:
     """What stands before and after the file in the form (multipart/form-data) that *upload* is sent as."""
-    fields = (("messaging_product", "whatsapp"), ("type", upload.mime_type))
-    parts = [
-        f'--{upload.boundary}\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n'
-        for name, value in fields
-    ]
-    # As browsers escape a name: RFC 7578 has no other way.
-    filename = upload.filename.translate({ord('"'): "%22", ord("\r"): "%0D", ord("\n"): "%0A"})
-    parts.append(
-        f'--{upload.boundary}\r\nContent-Disposition: form-data; name="file"; filename="{filename}"\r\n'
+    part = f"--{upload.boundary}\r\nContent-Disposition: form-data; name="
+    head = (
+        f'{part}"messaging_product"\r\n\r\nwhatsapp\r\n'
+        f'{part}"type"\r\n\r\n{upload.mime_type}\r\n'
+        f'{part}"file"; filename="{upload.filename.translate(_ESCAPED)}"\r\n'
         f"Content-Type: {upload.mime_type}\r\n\r\n"
     )
-    return "".join(parts).encode("utf-8", "replace"), f"\r\n--{upload.boundary}--\r\n".encode()
+    return head.encode("utf-8", "replace"), f"\r\n--{upload.boundary}--\r\n".encode()
 
 
-def _is_trusted(url: SplitResult, base: SplitResult) -> bool:
+# As browsers escape a name: RFC 7578 has no other way.
+_ESCAPED = str.maketrans({'"': "%22", "\r": "%0D", "\n": "%0A"})
+
+
+def _is_trusted(address: str, base_url: str) -> bool:
+    if len(address) > _LONGEST_URL:
+        return False  # `urlsplit` keeps what it has read: nothing that is long
+    try:
+        url, base = urlsplit(address), urlsplit(base_url)
+    except ValueError:
+        return False
     if url.scheme == "https" and f".{url.hostname}".endswith(_HOSTS):
         return True
     return (url.scheme, url.netloc) == (base.scheme, base.netloc)
