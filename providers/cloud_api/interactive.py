@@ -3,12 +3,16 @@
 Source: https://developers.facebook.com/docs/whatsapp/cloud-api/reference/messages#interactive-object.
 """
 
+from collections.abc import Iterable
 from typing import Any
+
+from msgspec.structs import asdict
 
 from .._values import Object, present
 from ..content import (
     Action,
     AddressRequest,
+    Button,
     Buttons,
     CallPermissionRequest,
     CallToAction,
@@ -16,10 +20,8 @@ from ..content import (
     CarouselCard,
     Catalog,
     ContactRequest,
-    Document,
     FlowAction,
     HeaderMedia,
-    Image,
     Interactive,
     ListMenu,
     LocationRequest,
@@ -29,7 +31,7 @@ from ..content import (
     Product,
     ProductCarousel,
     ProductList,
-    Video,
+    ProductSection,
     VoiceCall,
 )
 from ..errors import Rejected
@@ -60,35 +62,17 @@ def _action(action: Action) -> tuple[str, Object]:
     """Meta's type of the interactive message, and its action."""
     match action:
         case Buttons(buttons=buttons):
-            replies = [{"type": "reply", "reply": {"id": one.id, "title": one.title}} for one in buttons]
-            return "button", {"buttons": replies}
+            return "button", _buttons("reply", buttons)
         case ListMenu():
             return "list", _list(action)
         case CallToAction(title=title, url=url):
             return "cta_url", _named("cta_url", display_text=title, url=url)
         case FlowAction():
             return "flow", _flow(action)
-        case LocationRequest():
-            return "location_request_message", {"name": "send_location"}
-        case ContactRequest():
-            return "request_contact_info", {"name": "request_contact_info"}
-        case CallPermissionRequest():
-            return "call_permission_request", {"name": "call_permission_request"}
-        case AddressRequest():
-            return "address_message", _named(
-                "address_message",
-                country=action.country,
-                values=action.values,
-                saved_addresses=action.saved_addresses,
-                validation_errors=action.validation_errors,
-            )
-        case VoiceCall():
-            return "voice_call", _named(
-                "voice_call",
-                display_text=action.title,
-                ttl_minutes=action.ttl_minutes,
-                payload=action.payload,
-            )
+        case VoiceCall(title=title, ttl_minutes=minutes, payload=payload):
+            return "voice_call", _named("voice_call", display_text=title, ttl_minutes=minutes, payload=payload)
+        case LocationRequest() | ContactRequest() | CallPermissionRequest() | AddressRequest():
+            return _request(action)
         case OrderDetails(details=details):
             return "order_details", {"name": "review_and_pay", "parameters": details}
         case OrderStatus(details=details):
@@ -99,36 +83,47 @@ def _action(action: Action) -> tuple[str, Object]:
             return _shop(action)
 
 
+def _request(
+    action: LocationRequest | ContactRequest | CallPermissionRequest | AddressRequest,
+) -> tuple[str, Object]:
+    match action:
+        case LocationRequest():
+            return "location_request_message", {"name": "send_location"}
+        case ContactRequest():
+            return "request_contact_info", {"name": "request_contact_info"}
+        case CallPermissionRequest():
+            return "call_permission_request", {"name": "call_permission_request"}
+        case AddressRequest():
+            # Its fields have Meta's names.
+            return "address_message", _named("address_message", **asdict(action))
+
+
 def _shop(action: Product | ProductList | ProductCarousel | Catalog) -> tuple[str, Object]:
     match action:
         case Product(catalog_id=catalog, product_id=product):
             return "product", {"catalog_id": catalog, "product_retailer_id": product}
         case ProductList(catalog_id=catalog, sections=sections):
-            shelves = [
-                {
-                    "title": section.title,
-                    "product_items": [{"product_retailer_id": product} for product in section.products],
-                }
-                for section in sections
-            ]
-            return "product_list", {"catalog_id": catalog, "sections": shelves}
+            return "product_list", {"catalog_id": catalog, "sections": [_shelf(section) for section in sections]}
         case ProductCarousel(catalog_id=catalog, products=products):
-            cards = [
-                {
-                    "card_index": index,
-                    "type": "product",
-                    "action": {"product_retailer_id": product, "catalog_id": catalog},
-                }
-                for index, product in enumerate(products)
-            ]
+            shown = [{"product_retailer_id": product, "catalog_id": catalog} for product in products]
+            cards = [{"card_index": index, "type": "product", "action": one} for index, one in enumerate(shown)]
             return "carousel", {"cards": cards}
         case Catalog(thumbnail_product_id=thumbnail):
             return "catalog_message", _named("catalog_message", thumbnail_product_retailer_id=thumbnail)
 
 
+def _shelf(section: ProductSection) -> Object:
+    products = [{"product_retailer_id": product} for product in section.products]
+    return {"title": section.title, "product_items": products}
+
+
 def _named(name: str, **parameters: Any) -> Object:
     given = present(**parameters)
     return {"name": name, "parameters": given} if given else {"name": name}
+
+
+def _buttons(kind: str, buttons: Iterable[Button]) -> Object:
+    return {"buttons": [{"type": kind, kind: {"id": one.id, "title": one.title}} for one in buttons]}
 
 
 def _list(menu: ListMenu) -> Object:
@@ -161,11 +156,7 @@ def _card(index: int, card: CarouselCard) -> Object:
     """A card of a carousel. Its type is `cta_url` with quick replies too: so Meta's guide (UNCONFIRMED)."""
     if card.buttons:
         # Inside cards it is `quick_reply`, where a message of its own has `reply`.
-        action: Object = {
-            "buttons": [
-                {"type": "quick_reply", "quick_reply": {"id": one.id, "title": one.title}} for one in card.buttons
-            ]
-        }
+        action = _buttons("quick_reply", card.buttons)
     elif card.url and card.title:
         action = _named("cta_url", display_text=card.title, url=card.url)
     else:
@@ -179,14 +170,9 @@ def _card(index: int, card: CarouselCard) -> Object:
     )
 
 
-def kind_of(content: Image | Video | Document) -> str:
-    match content:
-        case Image():
-            return "image"
-        case Video():
-            return "video"
-        case Document():
-            return "document"
+def kind_of(content: MediaContent) -> str:
+    """Meta's word for it is ours."""
+    return str(content.__struct_config__.tag)
 
 
 def file_of(medium: MediaContent) -> Object:

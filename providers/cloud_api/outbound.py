@@ -7,7 +7,7 @@ Source: https://developers.facebook.com/docs/whatsapp/cloud-api/reference/messag
 from typing import Any, Literal, get_args
 
 from .._values import Object, contact_of, listed, phone, present, text, word
-from .._verdicts import unsupported
+from .._verdicts import Secrets, unsupported
 from ..base import Response
 from ..content import (
     Action,
@@ -16,6 +16,7 @@ from ..content import (
     Catalog,
     Contacts,
     Document,
+    HeaderMedia,
     Image,
     Interactive,
     ListMenu,
@@ -52,19 +53,22 @@ def message_request(message: MessageData) -> tuple[Edge, Object]:
 
     Raises `Unsupported` for what this API cannot express and `Rejected` for what it surely refuses.
     """
-    _check_expressible(message)
+    address = _address(message.to)
+    _check_expressible(message.content, in_group=address["recipient_type"] == "group")
     limits.check(message)
     kind, content = _content(message.content)
-    body: Object = {"messaging_product": "whatsapp", **_address(message.to), "type": kind, kind: content}
+    body: Object = {"messaging_product": "whatsapp", **address, "type": kind, kind: content}
     if message.reply_to is not None:
         body["context"] = {"message_id": message.reply_to}
     # Echoed in every status of this message: the only way to learn what became of a send without an answer.
     body["biz_opaque_callback_data"] = message.correlation_id
     if isinstance(message.content, Template) and message.content.marketing:
-        # An account that is not onboarded to the endpoint is served as by the plain one.
-        extras = {"product_policy": "CLOUD_API_FALLBACK", "message_activity_sharing": True}
-        return "marketing_messages", {**body, **extras}
+        return "marketing_messages", body | _MARKETING
     return "messages", body
+
+
+# An account that is not onboarded to the endpoint is served as by the plain one.
+_MARKETING = {"product_policy": "CLOUD_API_FALLBACK", "message_activity_sharing": True}
 
 
 def read_receipt(message_id: str, *, typing: bool) -> Object:
@@ -72,7 +76,7 @@ def read_receipt(message_id: str, *, typing: bool) -> Object:
     return {**body, "typing_indicator": {"type": "text"}} if typing else body
 
 
-def message_result(response: Response, *, secrets: tuple[str | None, ...]) -> MessageResult:
+def message_result(response: Response, *, secrets: Secrets) -> MessageResult:
     """The acceptance in *response*, or the `SendError` it means. Accepted is not delivered."""
     body = answer(response)
     message = _first(body, "messages")
@@ -80,12 +84,14 @@ def message_result(response: Response, *, secrets: tuple[str | None, ...]) -> Me
     if message_id is None or not 200 <= response.status < 300:
         raise send_error(response, secrets=secrets)
     contact = _first(body, "contacts")
-    held = text(message, "message_status") in ("held_for_quality_assessment", "paused")
     return MessageResult(
         provider_message_id=message_id,
-        status="held" if held else "sent",
+        status="held" if text(message, "message_status") in _HELD else "sent",
         contact=contact_of(phone(contact.get("wa_id")), word(contact, "user_id")),
     )
+
+
+_HELD = ("held_for_quality_assessment", "paused")
 
 
 def _first(body: Object, key: str) -> Object:
@@ -96,9 +102,7 @@ def _first(body: Object, key: str) -> Object:
 # ---------------------------------------------------------------- what can be expressed
 
 
-def _check_expressible(message: MessageData) -> None:
-    to, content = message.to, message.content
-    in_group = to.phone is None and to.user_id is None and to.group_id is not None
+def _check_expressible(content: OutboundContent, *, in_group: bool) -> None:
     if in_group and not isinstance(content, _IN_GROUPS):
         raise unsupported("content_in_group", "groups take text, media, templates and pins")
     if not in_group and isinstance(content, Pin):
@@ -106,21 +110,20 @@ def _check_expressible(message: MessageData) -> None:
     if isinstance(content, Audio | Sticker) and content.caption:
         raise unsupported("caption", "neither audio nor stickers have a caption")
     if isinstance(content, Interactive):
-        _check_parts(content)
+        if content.footer is not None and isinstance(content.action, _WITHOUT_FOOTER):
+            raise unsupported("footer", "this kind of message has no footer")
+        _check_header(content.action, content.header)
+        if content.body is None and not isinstance(content.action, Product):
+            raise Rejected("the message needs a body", code="text_empty")
 
 
-def _check_parts(interactive: Interactive) -> None:
-    action, header = interactive.action, interactive.header
-    if interactive.footer is not None and isinstance(action, _WITHOUT_FOOTER):
-        raise unsupported("footer", "this kind of message has no footer")
+def _check_header(action: Action, header: str | HeaderMedia | None) -> None:
     if header is not None and isinstance(action, _WITHOUT_HEADER):
         raise unsupported("header", "this kind of message has no header")
     if isinstance(action, _WITH_TEXT_HEADER) and isinstance(header, MediaContent):
         raise unsupported("header", "the header of this kind of message is a text")
     if isinstance(action, ProductList) and header is None:
         raise Rejected("a product list needs a header", code="header_empty")
-    if interactive.body is None and not isinstance(action, Product):
-        raise Rejected("the message needs a body", code="text_empty")
 
 
 _WITHOUT_FOOTER = (LocationRequest, Carousel, ProductCarousel)
@@ -147,37 +150,33 @@ def _content(content: OutboundContent) -> tuple[str, Any]:
     match content:
         case Text(body=body, preview_url=preview):
             return "text", {"body": body, "preview_url": True} if preview else {"body": body}
-        case Image() | Video():
-            return kind_of(content), {**file_of(content), **present(caption=content.caption)}
-        case Audio():
-            return "audio", {**file_of(content), **present(voice=content.voice or None)}
-        case Document():
-            return "document", _document(content)
-        case Sticker():
-            return "sticker", file_of(content)
+        case MediaContent():
+            return kind_of(content), file_of(content) | _label(content)
         case Location():
-            return "location", present(
-                latitude=content.latitude,
-                longitude=content.longitude,
-                name=content.name,
-                address=content.address,
-            )
+            return "location", present(**{name: getattr(content, name) for name in _PLACE})
         case Contacts(contacts=cards):
             return "contacts", cards
         case Reaction(message_id=message_id, emoji=emoji):
             return "reaction", {"message_id": message_id, "emoji": emoji or ""}
         case Interactive():
             return "interactive", interactive(content)
-        case Template():
-            language = {"code": content.language}
-            return "template", present(name=content.name, language=language, components=content.components)
-        case Pin():
-            return "pin", present(
-                type=content.action,
-                message_id=content.message_id,
-                expiration_days=content.expiration_days,
-            )
+        case Template(name=name, language=language, components=components):
+            return "template", present(name=name, language={"code": language}, components=components)
+        case Pin(action=action, message_id=message_id, expiration_days=days):
+            return "pin", present(type=action, message_id=message_id, expiration_days=days)
 
 
-def _document(document: Document) -> Object:
-    return {**file_of(document), **present(filename=document.filename, caption=document.caption)}
+_PLACE = ("latitude", "longitude", "name", "address")
+
+
+def _label(medium: MediaContent) -> Object:
+    """What stands beside a file; neither audio nor stickers have a caption."""
+    match medium:
+        case Image() | Video():
+            return present(caption=medium.caption)
+        case Document():
+            return present(filename=medium.filename, caption=medium.caption)
+        case Audio():
+            return present(voice=medium.voice or None)
+        case _:
+            return {}
