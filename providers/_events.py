@@ -62,9 +62,15 @@ class Origin(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     ) -> Event:
         """An event that is neither a message nor a status; *parts* as of `event`."""
         account = AccountUpdate(kind=kind, field=self.field, health=health, details=details or {}, errors=errors or [])
-        # What an item says of the past, as an address book does, is reported now all the same.
-        reported_at, key = moment(self.time), key or self.fact_key(item)
-        return self.event("account.updated", item, key=key, reported_at=reported_at, account=account, **parts)
+        return self.event(
+            "account.updated",
+            item,
+            key=key or self.fact_key(item),
+            # What an item says of the past, as an address book does, is reported now all the same.
+            reported_at=moment(self.time),
+            account=account,
+            **parts,
+        )
 
     def unread(self, kind: Literal["malformed", "unknown_field"], item: Any) -> Event:
         account = AccountUpdate(kind=kind, field=self.field)

@@ -98,15 +98,10 @@ def _check_size(value: Any) -> None:
         total += len(level)
         if total > MAX_VALUES:
             raise Malformed("too many values")
-        below: list[Any] = []
-        for item in level:
-            if isinstance(item, dict):
-                below.extend(item.values())
-            elif isinstance(item, list):
-                below.extend(item)
-        if not below:
+        holders = [item for item in level if isinstance(item, (dict, list))]
+        level = [part for holder in holders for part in (holder.values() if isinstance(holder, dict) else holder)]
+        if not level:
             return
-        level = below
     raise Malformed("nested too deeply")
 
 

@@ -254,13 +254,16 @@ class ProviderStatus(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
         # Kept, and shown with every look at the account; a provider's words are as long as it likes.
         if self.detail is not None and len(self.detail) > MAX_DETAIL:
             msgspec.structs.force_setattr(self, "detail", self.detail[:MAX_DETAIL])
-        if len(msgspec.json.encode(self.session_info)) > MAX_SESSION_BYTES:
-            facts = self.session_info.items()
-            short = {name: fact for name, fact in facts if len(msgspec.json.encode(fact)) <= MAX_ID}
+        if _size(self.session_info) > MAX_SESSION_BYTES:
+            short = {name: fact for name, fact in self.session_info.items() if _size(fact) <= MAX_ID}
             msgspec.structs.force_setattr(self, "session_info", short if len(short) <= MAX_SESSION_FACTS else {})
 
     def __repr__(self) -> str:
         return f"ProviderStatus(connection_quality={self.connection_quality!r})"
+
+
+def _size(value: Any) -> int:
+    return len(msgspec.json.encode(value))
 
 
 def worst(found: Set[Quality], otherwise: Quality) -> Quality:
