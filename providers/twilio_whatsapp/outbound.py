@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
-from urllib.parse import quote, urlencode, urlsplit, urlunsplit
+from urllib.parse import quote, urlencode, urlsplit
 
-from .._values import Object, contact_of, decimal, is_user_id, listed, mail_date, phone, text, word
+from .._values import Object, contact_of, decimal, is_user_id, listed, mail_date, objects, phone, text, word
 from .._verdicts import unsupported, unsupported_kind
 from ..base import Response
 from ..content import Audio, Contacts, Location, MediaContent, OutboundContent, Sticker, Template, Text
@@ -64,23 +64,20 @@ def prepared(content_sid: str, variables: Object) -> Form:
 
 
 def beside(message: MessageData) -> Form:
-    """The fields that say neither what is sent nor to whom."""
-    return _validity(message.valid_for_s) + _status_callback(message.callback_url, message.correlation_id)
+    """How long Twilio may keep the message waiting, and where its statuses go.
 
-
-def _validity(valid_for_s: int | None) -> Form:
-    """How long Twilio may keep the message waiting: a code to log in with is of no use tomorrow."""
-    return [] if valid_for_s is None else [("ValidityPeriod", str(min(valid_for_s, _MAX_VALIDITY_S)))]
-
-
-def _status_callback(callback_url: str | None, correlation_id: str) -> Form:
-    """Where statuses go. The correlation id within it settles what became of a send whose answer was lost."""
-    if callback_url is None:
-        return []
-    scheme, host, path, query, fragment = urlsplit(callback_url)
-    reference = f"{REFERENCE}={quote(correlation_id, safe=':')}"
-    query = f"{query}&{reference}" if query else reference
-    return [("StatusCallback", urlunsplit((scheme, host, path, query, fragment)))]
+    A code to log in with is of no use tomorrow. The correlation id in the address settles what became of a send whose
+    answer was lost.
+    """
+    fields = []
+    if message.valid_for_s is not None:
+        fields.append(("ValidityPeriod", str(min(message.valid_for_s, _MAX_VALIDITY_S))))
+    if message.callback_url is not None:
+        url = urlsplit(message.callback_url)
+        reference = f"{REFERENCE}={quote(message.correlation_id, safe=':')}"
+        query = f"{url.query}&{reference}" if url.query else reference
+        fields.append(("StatusCallback", url._replace(query=query).geturl()))
+    return fields
 
 
 def _medium(medium: MediaContent) -> Form:
@@ -175,11 +172,8 @@ def found(response: Response, fields: Form, since: datetime | None) -> MessageRe
     if since is None:
         return None
     wanted = dict(fields)
-    candidates = [
-        message
-        for message in listed(answer(response), "messages")
-        if isinstance(message, dict) and _is_same(message, wanted) and _is_since(message, since)
-    ]
+    messages = objects(answer(response), "messages")
+    candidates = [message for message in messages if _is_same(message, wanted) and _is_since(message, since)]
     return _result(candidates[0]) if len(candidates) == 1 else None
 
 

@@ -67,13 +67,10 @@ def _settings(header: str | None) -> tuple[str, str | None]:
 
 def _named(header: str) -> dict[str, str]:
     """The values of ``name=value, …`` by their names; `Unverified` where one has no value, or two."""
-    values: dict[str, str] = {}
-    for part in header.split(","):
-        name, separator, value = part.partition("=")
-        name = name.strip().lower()
-        if not separator or name in values:
-            raise Unverified
-        values[name] = value.strip()
+    parts = [part.partition("=") for part in header.split(",")]
+    values = {name.strip().lower(): value.strip() for name, _, value in parts}
+    if len(values) < len(parts) or not all(separator for _, separator, _ in parts):
+        raise Unverified
     return values
 
 

@@ -45,11 +45,8 @@ def _add(card: Object, name: str, value: str, parameters: list[str]) -> None:
 
 
 def _parameter(parameters: list[str], name: str) -> str | None:
-    for parameter in parameters:
-        key, _, value = parameter.partition("=")
-        if key.lower() == name and value:
-            return value
-    return None
+    pairs = (parameter.partition("=") for parameter in parameters)
+    return next((value for key, _, value in pairs if key.lower() == name and value), None)
 
 
 # ---------------------------------------------------------------- out
