@@ -457,8 +457,8 @@ async def test_410_disables_the_callback(customer: Organization, crm: Crm) -> No
     first = await text(customer, "0")
     shown = await eventually(lambda: health(customer), lambda shown: shown["state"] == "disabled")
     assert shown["disabled_reason"] == "HTTP 410"
-    [news] = await eventually(lambda: customer.events(kind="account.updated"))
-    assert news["data"]["account"] == {"kind": "callback_disabled", "details": {"reason": "HTTP 410"}}
+    [disabled] = await eventually(lambda: customer.events(kind="account.updated"))
+    assert disabled["data"]["account"] == {"kind": "callback_disabled", "details": {"reason": "HTTP 410"}}
     await text(customer, "1")
     assert len(crm.attempts) == 1
     crm.set_secret(await put_callback(customer, crm.url_for(ENDPOINT)), endpoint=ENDPOINT)

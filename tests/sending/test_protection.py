@@ -281,7 +281,7 @@ async def test_one_organizations_breaker_is_its_own(gateway: Gateway) -> None:
 async def test_a_broken_account_is_left_alone_by_every_process(
     pair: Organization, gateway: Gateway, other: Gateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Told by one, known to the other without a call of its own; the first one that gets through clears it."""
+    """Found by one, known to the other without a call of its own; the first one that gets through clears it."""
     monkeypatch.setattr(breakers, "SYNC_S", 60.0)  # by word of mouth, not by a second look
     there = at(other, pair)
     assert (await there.send()).json["fallback_from"] is None
@@ -293,7 +293,7 @@ async def test_a_broken_account_is_left_alone_by_every_process(
         return (await there.send()).json["fallback_reason"]
 
     await eventually(result, lambda reason: reason == "breaker_open")
-    assert calls(pair) - known <= 3  # what was sent before the news came
+    assert calls(pair) - known <= 3  # what was sent before the other knew
 
 
 async def test_the_first_send_that_gets_through_ends_it_for_all(
