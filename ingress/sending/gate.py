@@ -15,8 +15,7 @@ from .. import metrics
 from ..accounts.config import Config
 from ..accounts.unusable import MissingPlugin
 from ..switching.in_flight import InFlight
-from .breaker import Permit
-from .breakers import Breakers
+from .breakers import Breakers, Permit
 from .bulkhead import Bulkhead
 from .message import Dispatch, message_of
 from .outcomes import Outcomes

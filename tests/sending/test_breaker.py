@@ -9,10 +9,8 @@ import pytest
 from hypothesis import given, settings
 
 from ingress import metrics
-from ingress.sending import breaker as breaker_module
 from ingress.sending import breakers as breakers_module
-from ingress.sending.breaker import Breaker, Ended, Permit, State
-from ingress.sending.breakers import Breakers
+from ingress.sending.breakers import Breaker, Breakers, Ended, Permit, State
 from providers import Unavailable
 
 SEQUENCES = 2_000
@@ -200,7 +198,7 @@ def test_rests_get_longer_up_to_two_minutes_and_start_anew() -> None:
 
 def test_what_nobody_calls_any_more_is_not_shown_as_open(monkeypatch: pytest.MonkeyPatch) -> None:
     """After a switch away from a dead provider: half open once it has rested, and forgotten with the account."""
-    monkeypatch.setattr(breaker_module, "OPEN_S", 0.0)
+    monkeypatch.setattr(breakers_module, "OPEN_S", 0.0)
     monkeypatch.setitem(metrics.VALUES, "provider", {"left"})
     breakers = Breakers(cast(Any, None), cast(Any, None))
     config = cast(Any, SimpleNamespace(id=uuid4(), provider_type="left", is_unusable=False))

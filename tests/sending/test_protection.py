@@ -12,7 +12,7 @@ import pytest
 
 from ingress import app
 from ingress.dev.sandbox import ErrorCode, MetaSimulator, Refuse, ResetBeforeAccept, StatusPolicy, Throttle429
-from ingress.sending import breaker, breakers, bulkhead, outbound, recovery
+from ingress.sending import breakers, bulkhead, outbound, recovery
 from ingress.sending.attempts import Attempts
 from ingress.sending.budget import RetryBudgets
 from ingress.settings import Settings
@@ -228,7 +228,7 @@ async def test_a_provider_that_comes_back_is_used_again(
     pair: Organization, gateway: Gateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Three sends go through one after the other, then all of them."""
-    monkeypatch.setattr(breaker, "OPEN_S", 0.05)
+    monkeypatch.setattr(breakers, "OPEN_S", 0.05)
     await gateway.meta.set_default(pair.numbers[0], DOWN)
     for _ in range(10):
         await pair.send()
@@ -300,7 +300,7 @@ async def test_the_first_send_that_gets_through_ends_it_for_all(
     pair: Organization, gateway: Gateway, other: Gateway, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Repaired at the provider: found out by a probe, and passed on."""
-    monkeypatch.setattr(breaker, "OPEN_S", 0.1)
+    monkeypatch.setattr(breakers, "OPEN_S", 0.1)
     there = at(other, pair)
     await gateway.meta.script(pair.numbers[0], ErrorCode(code=190))
     await pair.send()
@@ -326,7 +326,7 @@ async def test_a_test_that_passed_ends_it_for_all(
     pair: Organization, gateway: Gateway, other: Gateway, monkeypatch: pytest.MonkeyPatch, change: str
 ) -> None:
     """Whatever the calls before it did, in every process: who switched or mended the account may send."""
-    monkeypatch.setattr(breaker, "OPEN_S", 100.0)
+    monkeypatch.setattr(breakers, "OPEN_S", 100.0)
     there = at(other, pair)
     first, second = (config["config_id"] for config in pair.configs)
     for number in pair.numbers:
@@ -380,7 +380,7 @@ async def test_a_provider_that_fails_altogether_is_hardly_called_more_often(
     organization: Organization, gateway: Gateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """503 to everything, 15 sends at once and 300 at 100 a second, and no breaker: at most 1.25 calls a send."""
-    monkeypatch.setattr(breaker, "LEAST_CALLS", 10**9)
+    monkeypatch.setattr(breakers, "LEAST_CALLS", 10**9)
     began = time.monotonic()
     calls_of_each, statuses = await protection.calls_per_send(organization)
     late_s = time.monotonic() - began - protection.SENDS * protection.EVERY_S
@@ -428,7 +428,7 @@ async def test_a_hanging_provider_of_one_organization_slows_down_no_other(
 
     How much longer B's take is for `make prove` to judge.
     """
-    monkeypatch.setattr(breaker, "LEAST_CALLS", 10**9)  # the breaker would end the flood: the bulkhead alone
+    monkeypatch.setattr(breakers, "LEAST_CALLS", 10**9)  # the breaker would end the flood: the bulkhead alone
     monkeypatch.setattr(outbound, "DRAIN_S", 0.1)
     async with serving(settings) as url, aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
         gateway = Gateway(url, settings.platform_key, session, meta)
@@ -453,8 +453,8 @@ async def test_what_was_accepted_waits_for_its_provider(
     settings: Settings, meta: MetaSimulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The breaker opens over the heads of those in the queue: they are sent when it is closed again."""
-    monkeypatch.setattr(breaker, "LEAST_CALLS", 4)
-    monkeypatch.setattr(breaker, "OPEN_S", 0.5)
+    monkeypatch.setattr(breakers, "LEAST_CALLS", 4)
+    monkeypatch.setattr(breakers, "OPEN_S", 0.5)
     monkeypatch.setattr(app, "Bulkhead", lambda: bulkhead.Bulkhead(4))
     accepted, through = asyncio.Event(), Attempts.through
 

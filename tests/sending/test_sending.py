@@ -25,7 +25,7 @@ from ingress.dev.sandbox import (
     StatusPolicy,
     Throttle429,
 )
-from ingress.sending import breaker, lost_answers
+from ingress.sending import breakers, lost_answers
 from providers import Flow, MessageData, MessageResult, Request
 from providers.meta_business import MetaBusiness
 
@@ -317,8 +317,8 @@ async def test_no_sequence_of_faults_makes_two_messages_of_one_send(
     """60 sends under scripted faults on both numbers: the simulator accepted each at most once."""
     import random
 
-    monkeypatch.setattr(breaker, "OPEN_S", 0.5)  # or all would wait for as long as the dice have an account rest
-    monkeypatch.setattr(breaker, "OPEN_AT_MOST_S", 1.0)
+    monkeypatch.setattr(breakers, "OPEN_S", 0.5)  # or all would wait for as long as the dice have an account rest
+    monkeypatch.setattr(breakers, "OPEN_AT_MOST_S", 1.0)
     faults = [
         ResetBeforeAccept(),
         ResetAfterAccept(),

@@ -300,7 +300,7 @@ async def test_a_service_may_pick_the_sender(gateway: Gateway, twilio: TwilioSim
 
 async def test_a_storm_of_faults_doubles_nothing(account: Account, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever the network does, each message goes out at most once, and what was sent is known as sent."""
-    monkeypatch.setattr("ingress.sending.breaker.LEAST_CALLS", 1000)  # else it may open before all are accepted
+    monkeypatch.setattr("ingress.sending.breakers.LEAST_CALLS", 1000)  # else it may open before all are accepted
     faults: list[AnyFault] = [
         ResetBeforeAccept(), ResetAfterAccept(), HalfAnswer(), EmptyAnswer(), EmptyAnswer(accepted=False),
         Bare5xxAfterAccept(), Throttle429(retry_after=0), ErrorCode(code=20409), ErrorCode(code=21610),

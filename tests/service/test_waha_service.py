@@ -265,7 +265,7 @@ async def test_no_sequence_of_faults_makes_two_messages_of_one_send(
     """40 sends at once: what is sent went out once, what is failed or held did not."""
     monkeypatch.setattr("ingress.sending.lost_answers.ASK_AFTER_S", (0.02, 0.05))
     monkeypatch.setattr("ingress.sending.pacing._distance_s", lambda pacing: 0.0)
-    monkeypatch.setattr("ingress.sending.breaker.LEAST_CALLS", 1000)  # else most would wait for it
+    monkeypatch.setattr("ingress.sending.breakers.LEAST_CALLS", 1000)  # else most would wait for it
     dice = random.Random(11)
     await linked.waha.script(linked.session, *[dice.choice(FAULTS) for _ in range(400)])
     linked.waha.set_acks(linked.session, AckPolicy(duplicates=1, reorder=True))
