@@ -137,7 +137,7 @@ async def _accepted(
             idempotency_key=key,
             request_hash=fingerprint,
             request_id=request.id,
-            traceparent=traceparent if tracing.trace_of(traceparent) else None,
+            traceparent=traceparent if traceparent and tracing.trace_of(traceparent) else None,
         )
     except NotConfigured:
         raise not_configured() from None

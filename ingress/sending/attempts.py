@@ -19,8 +19,9 @@ from providers import MessageResult, SendError, Unavailable, Uncertain
 from .. import metrics
 from ..accounts.config import Config
 from ..calls.driver import CALL_TIMEOUT_S, Caller
+from .breakers import BREAKER_OPEN
 from .budget import RetryBudgets
-from .gate import BREAKER_OPEN, PATIENCE_S, Gate
+from .gate import PATIENCE_S, Gate, goes_on
 from .message import Dispatch, message_of
 from .outcomes import Outcomes
 
@@ -70,14 +71,14 @@ class Attempts:
             if not dispatch.repeats(error):
                 raise
             first = error
-        goes_on = dispatch.goes_on(first, config)
+        has_next = goes_on(dispatch, first, config)
         async for attempt in AsyncRetrying(
             retry=retry_if_exception(lambda error: isinstance(error, SendError) and dispatch.repeats(error)),
             stop=stop_any(
-                stop_after_attempt(ATTEMPTS_WITH_FALLBACK if goes_on else ATTEMPTS),
+                stop_after_attempt(ATTEMPTS_WITH_FALLBACK if has_next else ATTEMPTS),
                 _StopWhenFutile(self._gate, self._budgets, config, dispatch),
             ),
-            wait=_wait_with_fallback if goes_on else _wait,
+            wait=_wait_with_fallback if has_next else _wait,
             reraise=True,
         ):
             state = attempt.retry_state
@@ -90,21 +91,18 @@ class Attempts:
 
     async def _attempt(self, config: Config, dispatch: Dispatch) -> MessageResult:
         """One call, its intent committed before."""
-        admission = self._gate.admitted(config, dispatch)
         try:
-            async with admission:
-                result = await self._call(config, dispatch)
+            async with self._gate.admitted(config, dispatch) as left_s:
+                return await self._call(config, dispatch, left_s)
         except SendError as error:
-            await self._outcomes.note(dispatch, config, error, admission.started)
+            await self._outcomes.note(dispatch, config, error)
             raise
-        self._outcomes.observe(dispatch, config, None, admission.started)
-        return result
 
-    async def _call(self, config: Config, dispatch: Dispatch) -> MessageResult:
+    async def _call(self, config: Config, dispatch: Dispatch, left_s: float) -> MessageResult:
         try:
             flow = config.provider.send_message(message_of(config, dispatch))
             exchange = self._caller.traced(dispatch.traceparent) if dispatch.traceparent else None
-            return await self._caller.run(flow, min(CALL_TIMEOUT_S, dispatch.left_s), exchange)
+            return await self._caller.run(flow, min(CALL_TIMEOUT_S, left_s), exchange)
         except SendError:
             raise
         except Exception as error:
@@ -128,10 +126,10 @@ class _StopWhenFutile(stop_base):
         config, dispatch = self._config, self._dispatch
         if state.upcoming_sleep >= dispatch.left_s:
             return True
-        goes_on = dispatch.goes_on(error, config)
+        has_next = goes_on(dispatch, error, config)
         if error.code == BREAKER_OPEN:
-            return goes_on  # nothing was called, so with no other provider it may as well wait
-        if self._gate.breakers.wait_s(config) > 0 or (goes_on and state.upcoming_sleep > PATIENCE_S):
+            return has_next  # nothing was called, so with no other provider it may as well wait
+        if self._gate.breakers.wait_s(config) > 0 or (has_next and state.upcoming_sleep > PATIENCE_S):
             return True
         if (reason := self._budgets.take(config)) is not None:
             metrics.child(metrics.retry_budget_exhausted, config.provider_type, reason).inc()

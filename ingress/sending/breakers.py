@@ -13,7 +13,7 @@ import contextlib
 import logging
 import random
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from time import monotonic
 from typing import Any, Literal
 from uuid import UUID
@@ -34,6 +34,7 @@ FAILING_SHARE = 0.5
 OPEN_S, OPEN_AT_MOST_S = 10.0, 120.0
 JITTER = 0.2
 SUCCESSES_TO_CLOSE = 3
+BREAKER_OPEN = "breaker_open"
 SYNC_S = 5.0
 # A breaker that nobody used for so long is forgotten: its account may be gone, and what it knew is too old.
 FORGET_AFTER_S = 3600.0
@@ -51,7 +52,7 @@ Permit = Literal["call", "probe"]
 
 
 class Breaker:
-    """Of one account; it asks the clock it was given. ``broken``: open because the account cannot send, not for failing calls."""
+    """Of one account. ``broken``: it is open because the account cannot send, not for failing calls."""
 
     __slots__ = (
         "_changed",
@@ -199,14 +200,24 @@ class Breakers:
         breaker = self._breakers.get(config.id)
         return config.is_unusable or (breaker is not None and breaker.broken)
 
-    def enter(self, config: Config) -> Permit | None:
-        """Whether to call now. Whoever gets a permit gives it back with `leave`, whatever happens."""
-        return self._breaker(config.id, config.provider_type).enter()
+    @contextlib.contextmanager
+    def permit(self, config: Config) -> Iterator[None]:
+        """The account is called in the block, and how that ends is counted. Raises `Unavailable`: not now."""
+        permit = self._breaker(config.id, config.provider_type).enter()
+        if permit is None:
+            raise breaker_open(self.wait_s(config))
+        ended: Ended = "ok"
+        try:
+            yield
+        except BaseException as error:
+            ended = _ended_by(error)
+            raise
+        finally:
+            self._breakers[config.id].leave(permit, ended)
+            self._note(config, ended)
 
-    def leave(self, config: Config, permit: Permit, error: BaseException | None) -> None:
-        """The call has ended, with *error* or without one."""
-        ended = _ended_by(error)
-        self._breakers[config.id].leave(permit, ended)
+    def _note(self, config: Config, ended: Ended) -> None:
+        """Store that the account cannot send, or that it can again."""
         if ended == "broken" and config.id not in self._broken:
             self._broken.add(config.id)
             self._store(config, configs.set_broken)
@@ -295,10 +306,14 @@ class Breakers:
         task.add_done_callback(self._tasks.discard)
 
 
-def _ended_by(error: BaseException | None) -> Ended:
-    """What the end of a call means for the account that made it."""
-    if error is None:
-        return "ok"
+def breaker_open(wait_s: float) -> Unavailable:
+    """The account is not called for the moment; nothing was sent. Jittered: not all who wait come back at once."""
+    retry_after_s = wait_s * random.uniform(1.0, 1.5)  # noqa: S311  (nothing secret)
+    return Unavailable("the provider failed lately and is skipped", code=BREAKER_OPEN, retry_after_s=retry_after_s)
+
+
+def _ended_by(error: BaseException) -> Ended:
+    """What a failed call means for the account that made it."""
     if isinstance(error, AccountBroken):
         return "neutral" if error.scope in NARROW else "broken"
     # A refusal, for good or for now, comes from a provider that works; who cancelled us is none.

@@ -17,8 +17,6 @@ from ..switching.policy import OnUncertain
 from ..switching.routes import Route
 from ..validation import Unlogged
 
-_encode = msgspec.json.Encoder().encode
-
 
 class SendIntent(Unlogged, frozen=True, kw_only=True):
     """A send as it was asked for, and as it is kept for whoever has to go on with it."""
@@ -59,6 +57,7 @@ class Dispatch(msgspec.Struct, eq=False, kw_only=True):
     fallback_reason: str | None = None  # class of the error that moved it on, or `breaker_open`
     uncertain: Uncertain | None = None  # an attempt that may have been taken
     since: float = msgspec.field(default_factory=monotonic)
+    started: float = 0.0  # when the attempt under way could begin; before that, when it was asked for
     held_bytes: int = 0  # of a large request, as it is counted among its organization's
     _conversation: Conversation | None = None
 
@@ -69,22 +68,9 @@ class Dispatch(msgspec.Struct, eq=False, kw_only=True):
     def left_s(self) -> float:
         return (self.expires_at - datetime.now(UTC)).total_seconds()
 
-    def open_order(self) -> list[Config]:
-        """The configs that it may still go out through, in their order."""
-        order = self.route.order
-        if len(order) > 1 and not (self.intent.may_fall_back and self.route.may_fall_back):
-            order = order[:1]
-        return [config for config in order if config.id not in self.exhausted]
-
     @property
     def on_uncertain(self) -> OnUncertain:
         return self.intent.on_uncertain or self.route.policy.on_uncertain
-
-    @property
-    def contact(self) -> str:
-        """Who gets it, as one text."""
-        to = self.intent.to
-        return to.phone or to.user_id or to.lid or to.group_id or ""
 
     def conversation(self, config: Config) -> Conversation:
         """The conversation that it is part of when it goes out through *config*."""
@@ -106,14 +92,6 @@ class Dispatch(msgspec.Struct, eq=False, kw_only=True):
         if isinstance(error, Uncertain):
             return self.on_uncertain == "fallback"
         return self.route.policy.move(error) in ("retry_then_fallback", "fallback")
-
-    def goes_on(self, error: SendError, config: Config) -> bool:
-        """Whether another provider will be asked after *error* of *config*: it may be, and there is one."""
-        return (
-            len(self.route.order) > 1
-            and self.moves_on(error)
-            and any(other.id != config.id for other in self.open_order())
-        )
 
 
 def message_of(config: Config, dispatch: Dispatch) -> MessageData:

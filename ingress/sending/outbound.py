@@ -33,7 +33,8 @@ from ..storage.statements.sends import Claim, Claimed, Lease, SendState
 from ..switching.manager import WhatsAppProviderManager
 from ..tracing import trace_of
 from .attempts import Attempts
-from .gate import BREAKER_OPEN, Gate
+from .breakers import BREAKER_OPEN
+from .gate import Gate
 from .lost_answers import LostAnswers
 from .message import Dispatch, SendIntent
 from .outcomes import AlreadyTaken, Outcomes, VersionMoved
@@ -266,9 +267,8 @@ class Outbound:
                 self._note_fallback(dispatch, config, last)
                 last = config
                 try:
-                    return await self._outcomes.accepted(
-                        dispatch, config, await self._attempts.through(config, dispatch)
-                    )
+                    result = await self._attempts.through(config, dispatch)
+                    return await self._outcomes.answered(dispatch, config, result)
                 except AlreadyTaken:
                     return await self._outcomes.accepted(dispatch, config, None)
                 except VersionMoved:
@@ -301,7 +301,7 @@ class Outbound:
         log.wide(
             "send_fallback",
             request=dispatch.request_id,
-            trace_id=trace_of(dispatch.traceparent),
+            trace_id=dispatch.traceparent and trace_of(dispatch.traceparent),
             organization=dispatch.organization_id,
             message=dispatch.id,
             former=former.id,

@@ -106,38 +106,23 @@ class Outcomes:
         async with self._database.worker() as connection:
             return await sends.begin_attempt(connection, attempt)
 
-    async def note(self, dispatch: Dispatch, config: Config, error: SendError, started: float) -> None:
+    async def note(self, dispatch: Dispatch, config: Config, error: SendError) -> None:
         """How an attempt failed that another one may follow: without it a crash would make it uncertain."""
-        self.observe(dispatch, config, error, started)
+        _observe(dispatch, config, error)
         if isinstance(error, Uncertain):
             dispatch.uncertain = error
             if dispatch.on_uncertain == "hold":
                 return
         elif not isinstance(error, PASSING):
             return
-        await self._store(_outcome(dispatch, config, _ANOTHER_FOLLOWS, error, None, started))
-
-    def observe(self, dispatch: Dispatch, config: Config, error: SendError | None, started: float) -> None:
-        """Log and count an attempt, which failed with *error* or was taken."""
-        elapsed, outcome = monotonic() - started, _class_of(error)
-        metrics.child(metrics.send_attempts, config.provider_type, outcome).inc()
-        metrics.observe(metrics.send_attempt_seconds, elapsed, config.provider_type, outcome)
-        log.wide(
-            "send_attempt",
-            request=dispatch.request_id,
-            trace_id=trace_of(dispatch.traceparent),
-            organization=dispatch.organization_id,
-            message=dispatch.id,
-            attempt=dispatch.number,
-            config=config.id,
-            provider=config.provider_type,
-            version=dispatch.route.version,
-            outcome=outcome,
-            code=error.code if error else None,
-            ms=round(elapsed * 1000, 1),
-        )
+        await self._store(_outcome(dispatch, config, _ANOTHER_FOLLOWS, error, started=dispatch.started))
 
     # -- ends
+
+    async def answered(self, dispatch: Dispatch, config: Config, result: MessageResult) -> SendState:
+        """A provider took the message, in the attempt under way."""
+        _observe(dispatch, config, None)
+        return await self.accepted(dispatch, config, result)
 
     async def accepted(self, dispatch: Dispatch, config: Config, result: MessageResult | None) -> SendState:
         """A provider took the message: by its own *result*, or by a status."""
@@ -181,6 +166,27 @@ class Outcomes:
 
 def _class_of(error: SendError | None) -> str:
     return type(error).__name__ if error else "ok"
+
+
+def _observe(dispatch: Dispatch, config: Config, error: SendError | None) -> None:
+    """Log and count an attempt, which failed with *error* or was taken."""
+    elapsed, outcome = monotonic() - dispatch.started, _class_of(error)
+    metrics.child(metrics.send_attempts, config.provider_type, outcome).inc()
+    metrics.observe(metrics.send_attempt_seconds, elapsed, config.provider_type, outcome)
+    log.wide(
+        "send_attempt",
+        request=dispatch.request_id,
+        trace_id=dispatch.traceparent and trace_of(dispatch.traceparent),
+        organization=dispatch.organization_id,
+        message=dispatch.id,
+        attempt=dispatch.number,
+        config=config.id,
+        provider=config.provider_type,
+        version=dispatch.route.version,
+        outcome=outcome,
+        code=error.code if error else None,
+        ms=round(elapsed * 1000, 1),
+    )
 
 
 def _outcome(

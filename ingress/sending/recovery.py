@@ -19,7 +19,7 @@ from ..storage.statements.sends import Attempt, LostSend, SendState
 from ..storage.statements.statuses import sweep
 from ..switching.manager import WhatsAppProviderManager
 from ..switching.routes import Route
-from .gate import expired
+from .gate import expired, open_order
 from .lost_answers import LostAnswers
 from .message import Dispatch, SendIntent
 from .outbound import Outbound
@@ -128,7 +128,7 @@ class Recovery:
             self._outbound.own(self._outcomes.accepted(dispatch, config, None))
         elif last.class_ is None and dispatch.on_uncertain == "hold":
             self._outbound.own(self._outbound.failed(dispatch, config, lost))
-        elif not all(other.is_unusable for other in dispatch.open_order()):
+        elif not all(other.is_unusable for other in open_order(dispatch)):
             dispatch.exhausted = _exhausted(dispatch, attempts)
             self._outbound.start(dispatch)
         # Nobody can send it here. Another process may, or this one later, as long as there is time.

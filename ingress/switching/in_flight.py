@@ -1,6 +1,8 @@
 """Calls to providers that are under way in this process, by config: what a switch finds at the flip, and waits out."""
 
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from time import monotonic
 from uuid import UUID
 
@@ -17,16 +19,18 @@ class InFlight:
     def of(self, config_id: UUID) -> int:
         return self._calls[config_id]  # of a Counter: nothing is added by looking
 
-    def enter(self, config_id: UUID) -> None:
-        """One call through the config begins; whatever happens, `leave` ends it."""
+    @contextmanager
+    def call(self, config_id: UUID) -> Iterator[None]:
+        """A call through the config is under way in the block."""
         self._calls[config_id] += 1
-
-    def leave(self, config_id: UUID) -> None:
-        self._calls[config_id] -= 1
-        if not self._calls[config_id]:
-            del self._calls[config_id]
-            if (since := self._draining.pop(config_id, None)) is not None:
-                metrics.switch_phase_seconds.labels("drain").observe(monotonic() - since)
+        try:
+            yield
+        finally:
+            self._calls[config_id] -= 1
+            if not self._calls[config_id]:
+                del self._calls[config_id]
+                if (since := self._draining.pop(config_id, None)) is not None:
+                    metrics.switch_phase_seconds.labels("drain").observe(monotonic() - since)
 
     def flip(self, former: UUID | None, active: UUID | None) -> None:
         """This process sends through *active* from now on: measure what is under way through *former*, and how long."""

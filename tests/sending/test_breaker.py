@@ -1,5 +1,6 @@
 """The circuit breaker, held against a model that says the same in other words."""
 
+from contextlib import suppress
 from types import SimpleNamespace
 from typing import Any, cast, get_args
 from uuid import uuid4
@@ -208,14 +209,16 @@ def test_what_nobody_calls_any_more_is_not_shown_as_open(monkeypatch: pytest.Mon
         return [metrics.REGISTRY.get_sample_value("whatsapp_ingress_breakers", each) for each in labels]
 
     for _ in range(10):
-        breakers.leave(config, breakers.enter(config) or "call", Unavailable("down"))
+        with suppress(Unavailable), breakers.permit(config):
+            raise Unavailable("down")
     assert (breakers.state_of(config.id), shown()) == ("open", [0, 1, None])
     breakers.look()
     assert (breakers.state_of(config.id), shown()) == ("half_open", [0, 0, 1])
     monkeypatch.setattr(breakers_module, "FORGET_AFTER_S", -1.0)
     breakers.look()
     assert (breakers.state_of(config.id), shown()) == (None, [0, 0, 0])
-    assert breakers.enter(config) == "call"
+    with breakers.permit(config):
+        assert breakers.state_of(config.id) == "closed"
 
 
 def test_refusals_never_open_it() -> None:
