@@ -4,6 +4,8 @@ A wake-up may be lost, so whoever waits looks again by itself after a while.
 """
 
 import asyncio
+import contextlib
+from collections.abc import Iterator
 from uuid import UUID
 
 from .storage.redis_state import RedisState
@@ -44,7 +46,7 @@ class Wakeups:
         self._any.clear()
 
     async def wait(self, waiter: asyncio.Event, timeout_s: float) -> bool:
-        """Wait at most *timeout_s* until *waiter*, of `subscribe`, is set; then clear it. Whether it was set."""
+        """Wait at most *timeout_s* until *waiter*, of `subscribed`, is set; then clear it. Whether it was set."""
         try:
             async with asyncio.timeout(timeout_s):
                 await waiter.wait()
@@ -53,16 +55,17 @@ class Wakeups:
         waiter.clear()
         return True
 
-    def subscribe(self, organization_id: UUID) -> asyncio.Event:
+    @contextlib.contextmanager
+    def subscribed(self, organization_id: UUID) -> Iterator[asyncio.Event]:
         waiter = asyncio.Event()
-        self._waiting.setdefault(organization_id, set()).add(waiter)
-        return waiter
-
-    def unsubscribe(self, organization_id: UUID, waiter: asyncio.Event) -> None:
-        waiting = self._waiting[organization_id]
-        waiting.discard(waiter)
-        if not waiting:
-            del self._waiting[organization_id]
+        waiting = self._waiting.setdefault(organization_id, set())
+        waiting.add(waiter)
+        try:
+            yield waiter
+        finally:
+            waiting.discard(waiter)
+            if not waiting:
+                del self._waiting[organization_id]
 
     async def close(self) -> None:
         """Send what is still to be sent: later nobody would."""

@@ -32,6 +32,10 @@ class EventsQuery(RequestQuery, frozen=True):
     wait: Number = 0
     raw: bool = False
 
+    @property
+    def size(self) -> int:
+        return max(1, min(MAX_PAGE, self.limit))
+
 
 class Events(Shown, frozen=True):
     """``next``: the cursor for the following ones."""
@@ -60,40 +64,34 @@ def _pause(pause: float, woken: bool) -> float:
 
 async def list_events(request: ApiRequest[None, EventsQuery]) -> Page[Events]:
     """GET /events?after=&limit=&wait=&raw=: events above the cursor, oldest first; waits up to *wait* s for one."""
-    organization_id, query = request.organization_id, request.query
-    room = request.state["waiting"].room(organization_id)
-    limit = max(1, min(MAX_PAGE, query.limit))
-    page = partial(_page, request, room, query.after, limit, raw=query.raw)
+    room, query = request.state["waiting"].room(request.organization_id), request.query
+    page = partial(_page, request, room, query.after, query.size, raw=query.raw)
 
     async def read() -> list[bytes]:
-        rows = await _awaited(request, organization_id, page, min(MAX_WAIT_S, query.wait))
-        following = rows[-1].sequence if rows else query.after
-        events = [part for row in rows for part in (b",", render(row, row.raw))]
-        return [b'{"events":[', *events[1:], b'],"next":%d}' % following]
+        return _json(await _awaited(request, page, min(MAX_WAIT_S, query.wait)), query.after)
 
     return Page(room, read)
 
 
-async def _awaited(
-    request: AnyRequest, organization_id: UUID, page: Callable[[], Awaitable[list[RawEvent]]], wait_s: float
-) -> list[RawEvent]:
+def _json(rows: list[RawEvent], after: int) -> list[bytes]:
+    """`Events`, in pieces."""
+    events = [part for row in rows for part in (b",", render(row, row.raw))]
+    return [b'{"events":[', *events[1:], b'],"next":%d}' % (rows[-1].sequence if rows else after)]
+
+
+async def _awaited(request: AnyRequest, page: Callable[[], Awaitable[list[RawEvent]]], wait_s: float) -> list[RawEvent]:
     """The events of *page* once there are some, or after *wait_s*. Raises `Problem`, `Disconnected`."""
     wakeups, closing = request.state["wakeups"], request.state["closing"]
     deadline = monotonic() + wait_s
-    waiter = wakeups.subscribe(organization_id)
-    try:
-        rows = await page()
-        pause = POLL_S
+    with wakeups.subscribed(request.organization_id) as waiter:
+        rows, pause = await page(), POLL_S
         # At the end of the process a poll is answered as it is: the client asks again, elsewhere.
         while not rows and (left := deadline - monotonic()) > 0 and not closing.is_set():
-            woken = await wakeups.wait(waiter, min(left, pause))
-            pause = _pause(pause, woken)
+            pause = _pause(pause, await wakeups.wait(waiter, min(left, pause)))
             if await request.is_disconnected():
                 raise Disconnected
             await request.authorize()  # the key may have been revoked meanwhile
             rows = await page()
-    finally:
-        wakeups.unsubscribe(organization_id, waiter)
     return rows
 
 
@@ -108,7 +106,7 @@ async def stream_events(request: ApiRequest[None, StreamQuery]) -> Stream:
         async with request.connection() as connection:
             after = await stored.last_sequence(connection, organization_id)
     room = request.state["waiting"].room(organization_id)
-    return Stream(room, _stream(request, organization_id, after, room))
+    return Stream(room, _stream(request, after, room))
 
 
 def _resume(request: AnyRequest, organization_id: UUID) -> int | None:
@@ -129,21 +127,27 @@ def _frame(event: RawEvent) -> bytes:
     return b"id: %d\nevent: %s\ndata: %s\n\n" % (event.sequence, event.type.encode(), render(event))
 
 
-async def _stream(request: AnyRequest, organization_id: UUID, after: int, room: Room) -> AsyncGenerator[bytes, None]:
-    wakeups, closing = request.state["wakeups"], request.state["closing"]
-    waiter = wakeups.subscribe(organization_id)
-    quiet_since, pause = monotonic(), POLL_S
+async def _following(request: AnyRequest, after: int, room: Room) -> list[RawEvent] | None:
+    """What a stream goes on with; None where its reader may not read it any more, or is too slow."""
     try:
+        await request.authorize()
+        return await _page(request, room, after, STREAM_PAGE)
+    except Problem:
+        return None
+    except StoreUnavailable:  # it goes on where it was when the database is back
+        return []
+
+
+async def _stream(request: AnyRequest, after: int, room: Room) -> AsyncGenerator[bytes, None]:
+    wakeups, closing = request.state["wakeups"], request.state["closing"]
+    quiet_since, pause = monotonic(), POLL_S
+    with wakeups.subscribed(request.organization_id) as waiter:
         # Where it begins is the client's to keep: its connection may break before the first event.
         yield b"retry: 1000\nid: %d\n\n" % after
         while not closing.is_set():
-            try:
-                await request.authorize()
-                rows = await _page(request, room, after, STREAM_PAGE)
-            except Problem:  # revoked, expired, or too slow a reader: the stream ends; who comes again learns why
+            rows = await _following(request, after, room)
+            if rows is None:  # the stream ends; who comes again learns why
                 return
-            except StoreUnavailable:  # it goes on where it was when the database is back
-                rows = []
             if rows:
                 after = rows[-1].sequence
                 quiet_since, pause = monotonic(), SETTLE_S  # the next one's wake-up may be over already
@@ -155,5 +159,3 @@ async def _stream(request: AnyRequest, organization_id: UUID, after: int, room: 
                 quiet_since = monotonic()
                 yield b": still here\n\n"
             pause = _pause(pause, await wakeups.wait(waiter, pause))
-    finally:
-        wakeups.unsubscribe(organization_id, waiter)

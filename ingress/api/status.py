@@ -21,9 +21,9 @@ LOOK_S = 1.0
 _encode = msgspec.json.Encoder().encode
 
 
-async def health_of(request: AnyRequest, organization_id: UUID) -> dict[UUID, HealthShown]:
+async def health_of(request: AnyRequest) -> dict[UUID, HealthShown]:
     """How the account of each config is doing, with the time of the last look."""
-    return health_by_config(await _stored(request, organization_id))
+    return health_by_config(await _stored(request))
 
 
 async def stream_status(request: ApiRequest) -> Stream:
@@ -31,43 +31,46 @@ async def stream_status(request: ApiRequest) -> Stream:
 
     `Last-Event-ID` is not needed: who comes back begins with the whole again.
     """
-    organization_id = request.organization_id
-    stream = _stream(request, organization_id, await _status(request, organization_id))
-    return Stream(request.state["waiting"].room(organization_id), stream)
+    stream = _stream(request, await _status(request))
+    return Stream(request.state["waiting"].room(request.organization_id), stream)
 
 
-async def _stored(request: AnyRequest, organization_id: UUID) -> OrganizationHealth:
+async def _stored(request: AnyRequest) -> OrganizationHealth:
     async with request.connection() as connection:
-        stored = await health.of_organization(connection, organization_id)
+        stored = await health.of_organization(connection, request.organization_id)
     if stored is None:
         raise not_found()
     return stored
 
 
-async def _status(request: AnyRequest, organization_id: UUID) -> ProvidersStatus:
-    return status_of(await _stored(request, organization_id), request.state["breaker_of"])
+async def _status(request: AnyRequest) -> ProvidersStatus:
+    return status_of(await _stored(request), request.state["breaker_of"])
 
 
-async def _stream(request: AnyRequest, organization_id: UUID, known: ProvidersStatus) -> AsyncGenerator[bytes, None]:
-    changed, closing = request.state["changes"], request.state["closing"]
-    waiter = changed.subscribe(organization_id)
-    quiet_since = monotonic()
+async def _status_now(request: AnyRequest, known: ProvidersStatus) -> ProvidersStatus | None:
+    """As `_status`; *known* while the database is away, and None where who asks may not see it any more."""
     try:
+        await request.authorize()
+        return await _status(request)
+    except Problem:
+        return None
+    except StoreUnavailable:
+        return known
+
+
+async def _stream(request: AnyRequest, known: ProvidersStatus) -> AsyncGenerator[bytes, None]:
+    changed, closing = request.state["changes"], request.state["closing"]
+    quiet_since = monotonic()
+    with changed.subscribed(request.organization_id) as waiter:
         yield b"retry: 1000\n\nevent: status\ndata: %s\n\n" % _encode(known)
         while not closing.is_set():
             await changed.wait(waiter, LOOK_S)
-            try:
-                await request.authorize()
-                now = await _status(request, organization_id)
-            except Problem:  # revoked or expired: the stream ends; who comes again learns why
+            now = await _status_now(request, known)
+            if now is None:  # the stream ends; who comes again learns why
                 return
-            except StoreUnavailable:
-                now = known  # it goes on where it was when the database is back
             if found := changes(known, now):
                 known, quiet_since = now, monotonic()
                 yield b"event: change\ndata: %s\n\n" % _encode(found)
             elif monotonic() - quiet_since > HEARTBEAT_S:
                 quiet_since = monotonic()
                 yield b": still here\n\n"
-    finally:
-        changed.unsubscribe(organization_id, waiter)
