@@ -86,11 +86,18 @@ async def verify_audit(request: ApiRequest[None, VerifyQuery]) -> TrailVerdict:
     return TrailVerdict(False, found.entries, found.hash, found.broken, found.reason)
 
 
-async def note(connection: Any, request: AnyRequest, organization_id: UUID, action: str, after: object) -> None:
+async def note(
+    connection: Any,
+    request: AnyRequest,
+    organization_id: UUID,
+    action: str,
+    after: object,
+    config_id: UUID | None = None,
+) -> None:
     """Write in the organization's trail who did what, in the transaction that does it."""
     actor = request.actor
     if organization_id == PLATFORM_ID:  # what came in at the addresses of apps is in no organization's trail
         log.wide(action, actor=actor.name, address=actor.address, after=after)
         return
-    entry = AuditEntry(action=action, actor=actor, after=after)
+    entry = AuditEntry(action=action, actor=actor, after=after, config_id=config_id)
     await record(connection, request.state["vault"], organization_id, entry)

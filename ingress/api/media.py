@@ -1,7 +1,9 @@
 """Media over HTTP: those that people sent, through the account that received them; those to send, to the account."""
 
+import contextlib
 import logging
 import secrets
+from collections.abc import Iterator
 from time import monotonic
 from typing import Annotated
 from uuid import UUID
@@ -14,7 +16,6 @@ from providers import Flow, Media, MediaContent, Rejected, SendError, Upload
 
 from .. import log, metrics
 from ..accounts.config import Config
-from ..audit import AuditEntry, record
 from ..calls.media_types import attachment, declared_type, safe_name, served_type
 from ..calls.transfers import (
     MAX_MEDIUM_BYTES,
@@ -30,6 +31,7 @@ from ..calls.transfers import (
 from ..web.bodies import Disconnected, Shown, invalid
 from ..web.problems import Problem, call_problem
 from . import AnyRequest, ApiRequest
+from .audit import note
 from .configs import ConfigQuery, chosen_config
 from .inbound_messages import Received, received
 
@@ -44,7 +46,7 @@ _HEADERS = (
 
 
 class _Transfer:
-    """One line, one count, for one medium in either direction, however it ends."""
+    """One line, one count, for one medium in either direction, however it ends. To be entered while it lasts."""
 
     def __init__(self, direction: str, config: Config) -> None:
         self._direction, self._config = direction, config
@@ -52,7 +54,22 @@ class _Transfer:
         self.size_bytes = 0
         self.outcome = "error"
 
-    def end(self) -> None:
+    @contextlib.contextmanager
+    def under_way(self) -> Iterator[None]:
+        """Raises for an error what it is to whoever waits for the medium."""
+        try:
+            yield
+            self.outcome = "ok"
+        except Disconnected:
+            if self.outcome == "error":  # else it was broken off here
+                self.outcome = "client_gone"
+            raise
+        except Exception as error:
+            raise self._problem(error) from error
+        finally:
+            self._end()
+
+    def _end(self) -> None:
         provider = self._config.provider_type
         metrics.media_transfers.labels(provider, self._direction, self.outcome).inc()
         metrics.media_bytes.labels(self._direction).inc(self.size_bytes)
@@ -67,7 +84,7 @@ class _Transfer:
             ms=round((monotonic() - self._started) * 1000, 1),
         )
 
-    def problem(self, error: Exception) -> Problem:
+    def _problem(self, error: Exception) -> Problem:
         """What *error* is to whoever waits for the medium, and the outcome that it makes."""
         match error:
             case TransfersBusy():
@@ -106,41 +123,41 @@ class MediumAnswer(Response):
         self._transfer = _Transfer("download", found.config)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        transfer, config = self._transfer, self._found.config
-        try:
-            with self._transfers.room(config.organization_id):
-                async with self._transfers.download(self._locate) as download:
-                    passing = self._pass_on(download, send, head_only=scope["method"] == "HEAD")
-                    await while_wanted(passing, receive, TRANSFER_TIMEOUT_S)
-            transfer.outcome = "ok"
-        except (BrokenOff, TimeoutError) as error:
-            # The answer has begun, so all that is left is not to end it well: the client sees that it is incomplete.
-            transfer.outcome = error.reason if isinstance(error, BrokenOff) else "slow"
-            logger.warning("a medium of event %d was broken off: %s", self._found.sequence, transfer.outcome)
-            raise Disconnected from error
-        except Disconnected:
-            transfer.outcome = "client_gone"
-            raise
-        except Exception as error:
-            raise transfer.problem(error) from error
-        finally:
-            transfer.end()
+        with self._transfer.under_way():
+            try:
+                await self._download(scope, receive, send)
+            except (BrokenOff, TimeoutError) as error:
+                # The answer has begun: all that is left is not to end it well, and the client sees that it is cut off.
+                outcome = error.reason if isinstance(error, BrokenOff) else "slow"
+                logger.warning("a medium of event %d was broken off: %s", self._found.sequence, outcome)
+                self._transfer.outcome = outcome
+                raise Disconnected from error
+
+    async def _download(self, scope: Scope, receive: Receive, send: Send) -> None:
+        with self._transfers.room(self._found.config.organization_id):
+            async with self._transfers.download(self._locate) as download:
+                passing = self._pass_on(download, send, head_only=scope["method"] == "HEAD")
+                await while_wanted(passing, receive, TRANSFER_TIMEOUT_S)
 
     def _locate(self) -> Flow[Media]:
         return self._found.config.provider.media(self._content.id or self._content.url or "")
 
     async def _pass_on(self, download: Download, send: Send, *, head_only: bool) -> None:
-        kind = served_type(download.start, self._content.mime_type or download.mime_type)
-        name = safe_name(self._content.filename, kind, f"media-{self._found.sequence:x}")
-        headers = [*_HEADERS, (b"content-type", kind.encode()), (b"content-disposition", attachment(name).encode())]
-        if download.size_bytes is not None:
-            headers.append((b"content-length", str(download.size_bytes).encode()))
-        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.start", "status": 200, "headers": self._head(download)})
         if not head_only:
             async for chunk in download.chunks():
                 await send({"type": "http.response.body", "body": chunk, "more_body": True})
                 self._transfer.size_bytes += len(chunk)
         await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    def _head(self, download: Download) -> list[tuple[bytes, bytes]]:
+        content = self._content
+        kind = served_type(download.start, content.mime_type or download.mime_type)
+        name = safe_name(content.filename, kind, f"media-{self._found.sequence:x}")
+        headers = [*_HEADERS, (b"content-type", kind.encode()), (b"content-disposition", attachment(name).encode())]
+        if download.size_bytes is not None:
+            headers.append((b"content-length", b"%d" % download.size_bytes))
+        return headers
 
 
 async def get_media(request: ApiRequest) -> Response:
@@ -180,48 +197,42 @@ def _upload(request: AnyRequest) -> Upload:
     if kind is None or kind.startswith("multipart/") or headers.get("content-encoding", "identity") != "identity":
         detail = "The body is the file itself, with its own Content-Type, neither in a form nor encoded."
         raise Problem(415, "unsupported_media_type", detail)
-    length = headers.get("content-length", "")
+    return Upload(
+        mime_type=kind,
+        filename=safe_name(request.query.filename, kind, "file"),
+        size_bytes=_size_bytes(headers.get("content-length", "")),
+        boundary=f"ingress-{secrets.token_hex(16)}",
+    )
+
+
+def _size_bytes(length: str) -> int:
+    """Of a file, by the *length* that is declared. Raises `Problem`."""
     if not length.isascii() or not length.isdigit():
         raise Problem(411, "length_required", "The provider needs the length of the file: send Content-Length.")
     if len(length) > 12 or int(length) > MAX_MEDIUM_BYTES:
         raise Problem(413, "too_large", f"A file must be at most {MAX_MEDIUM_BYTES} bytes.")
     if int(length) == 0:
         raise invalid(("", "must not be empty"))
-    return Upload(
-        mime_type=kind,
-        filename=safe_name(request.query.filename, kind, "file"),
-        size_bytes=int(length),
-        boundary=f"ingress-{secrets.token_hex(16)}",
-    )
+    return int(length)
 
 
 async def upload_media(request: ApiRequest[None, UploadQuery]) -> Uploaded:
     """POST /media: give the provider the file in the body; the answer's `id` is then a content's `id` in POST /send."""
-    organization_id = request.organization_id
-    upload = _upload(request)
+    organization_id, upload = request.organization_id, _upload(request)
     config = await chosen_config(request)
     if (extend := request.scope["state"].get("extend_body_deadline")) is not None:
         extend(TRANSFER_TIMEOUT_S)
     transfers = request.state["transfers"]
     file, transfer = File(request.receive, upload.size_bytes), _Transfer("upload", config)
-    try:
-        with transfers.room(organization_id):
-            media_id = await transfers.upload(config.provider.upload(upload), file)
-        transfer.outcome, transfer.size_bytes = "ok", file.received_bytes
-    except Disconnected:
-        transfer.outcome = "client_gone"
-        raise
-    except Exception as error:
-        raise transfer.problem(error) from error
-    finally:
-        transfer.end()
+    with transfer.under_way(), transfers.room(organization_id):
+        media_id = await transfers.upload(config.provider.upload(upload), file)
+        transfer.size_bytes = file.received_bytes
     return Uploaded(media_id, config.id, upload.mime_type, file.received_bytes, file.sha256)
 
 
 async def delete_media(request: ApiRequest[None, DeleteQuery]) -> None:
     """DELETE /media?id=&config_id=: have the provider forget a file that was uploaded."""
-    organization_id = request.organization_id
-    media_id = request.query.id
+    organization_id, media_id = request.organization_id, request.query.id
     config = await chosen_config(request)
     transfers = request.state["transfers"]
     try:
@@ -230,7 +241,4 @@ async def delete_media(request: ApiRequest[None, DeleteQuery]) -> None:
     except Rejected as error:
         raise (media_gone() if error.scope == "media" else call_problem(error)) from error
     async with request.connection() as connection:
-        actor = request.actor
-        vault, after = request.state["vault"], {"id": media_id}
-        deleted = AuditEntry(action="media_deleted", actor=actor, config_id=config.id, after=after)
-        await record(connection, vault, organization_id, deleted)
+        await note(connection, request, organization_id, "media_deleted", {"id": media_id}, config.id)
