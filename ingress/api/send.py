@@ -28,7 +28,7 @@ from ..sending.outcomes import LeaseLost
 from ..storage.database import StoreUnavailable
 from ..storage.group_commit import Overloaded
 from ..storage.statements import sends
-from ..storage.statements.sends import SendState
+from ..storage.statements.sends import SendState, StoredMessage
 from ..switching.policy import OnUncertain
 from ..web.bodies import RequestBody, Shown, invalid
 from ..web.problems import Json, Problem, json_response, not_configured, not_found, unavailable
@@ -43,12 +43,21 @@ _KEY = re.compile("[!-~]{1,255}")  # visible ASCII
 _Reference = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
 
 
+# By what a type of media begins with; another one is a document.
+_KINDS: dict[str, type[Image | Video | Audio]] = {"image": Image, "video": Video, "audio": Audio}
+
+
 class Attachment(RequestBody, frozen=True, kw_only=True):
     """A medium by its URL; what it is follows from its type."""
 
     url: Annotated[str, msgspec.Meta(min_length=1, max_length=2048)]
     mime_type: Id | None = None
     filename: Line | None = None
+
+    def content(self, caption: str | None) -> OutboundContent:
+        if kind := _KINDS.get((self.mime_type or "").partition("/")[0]):
+            return kind(url=self.url, mime_type=self.mime_type, caption=caption)
+        return Document(url=self.url, mime_type=self.mime_type, caption=caption, filename=self.filename)
 
 
 class SendRequest(RequestBody, frozen=True, kw_only=True):
@@ -97,8 +106,12 @@ async def send(request: ApiRequest[SendRequest]) -> Json[SendResult]:
     except Problem as problem:
         outcome = "shed" if problem.status == 503 else _REFUSED.get(problem.code)
         if outcome is not None:
-            metrics.child(metrics.send_requests, outcome).inc()
+            _count(outcome)
         raise
+
+
+def _count(outcome: str) -> None:
+    metrics.child(metrics.send_requests, outcome).inc()
 
 
 async def _sent(request: ApiRequest[SendRequest]) -> Json[SendResult]:
@@ -118,7 +131,7 @@ async def _sent(request: ApiRequest[SendRequest]) -> Json[SendResult]:
         except NoneReady as none_ready:
             otherwise = partial(_none_ready, none_ready.wait_s, none_ready.unusable)
         else:
-            state = await _awaited(request, request.organization_id, message_id, task, wait_s)
+            state = await _awaited(request, task, wait_s)
             return _pending(message_id) if state is None else _answer(state)
     # Nothing was accepted, but a send from before may have the key: its answer does not change with the time that has
     # passed since, nor with how the providers are now.
@@ -143,7 +156,7 @@ async def _accepted(
         raise not_configured() from None
     except Overloaded:
         raise unavailable("Too many sends are waiting.") from None
-    metrics.child(metrics.send_requests, "accepted").inc()
+    _count("accepted")
     return accepted
 
 
@@ -165,7 +178,7 @@ async def _intent(request: AnyRequest, body: SendRequest) -> SendIntent:
 def _wrong(body: SendRequest) -> Iterator[tuple[str, str]]:
     """What no type says."""
     to = body.to
-    if isinstance(to, Recipient) and not any((to.phone, to.user_id, to.lid, to.group_id)):
+    if isinstance(to, Recipient) and not any(msgspec.structs.astuple(to)):
         yield "to", "must have a phone, user_id, lid or group_id"
     if body.content is not None:
         if body.body is not None:
@@ -183,16 +196,7 @@ def _content(body: SendRequest) -> OutboundContent:
         return body.content
     if not body.attachments:
         return Text(body=body.body or "")
-    attachment, caption = body.attachments[0], body.body
-    url, mime_type = attachment.url, attachment.mime_type
-    match (mime_type or "").partition("/")[0]:
-        case "image":
-            return Image(url=url, mime_type=mime_type, caption=caption)
-        case "video":
-            return Video(url=url, mime_type=mime_type, caption=caption)
-        case "audio":
-            return Audio(url=url, mime_type=mime_type, caption=caption)
-    return Document(url=url, mime_type=mime_type, caption=caption, filename=attachment.filename)
+    return body.attachments[0].content(body.body)
 
 
 def _expiry_error(body: SendRequest) -> str | None:
@@ -243,28 +247,19 @@ def _none_ready(wait_s: float, unusable: MissingPlugin | None) -> Problem:
     return Problem(503, code, f"{why} Nothing was sent.", headers={"retry-after": str(after_s)})
 
 
-async def _awaited(
-    request: AnyRequest, organization_id: UUID, message_id: UUID, task: "asyncio.Task[SendState]", wait_s: float
-) -> SendState | None:
+async def _awaited(request: AnyRequest, task: "asyncio.Task[SendState]", wait_s: float) -> SendState | None:
     """How the send ended; None if it has not within *wait_s*, or nobody here can say: it is accepted all the same.
 
     At once where the organization has as many waiting for theirs as it may.
     """
+    organization_id = request.organization_id
     places = request.state["waiting"].sends
     if wait_s <= 0 or not places.take(organization_id):
         return None
     try:
-        try:
-            async with asyncio.timeout(wait_s):
-                state = await asyncio.shield(task)  # it goes on whatever happens here
-        except TimeoutError:
-            if not task.done():
-                return None
-            state = task.result()
-        return state if state.state != "uncertain" else await _settled(request, organization_id, state, wait_s)
-    except (LeaseLost, StoreUnavailable):
-        return None
-    except asyncio.CancelledError:  # the process ends, and whoever takes it over goes on
+        await asyncio.wait((task,), timeout=wait_s)  # it goes on whatever happens here
+        return await _settled(request, task.result(), wait_s) if task.done() else None
+    except (LeaseLost, StoreUnavailable, asyncio.CancelledError):  # also where the process ends, another goes on
         return None
     except Exception:  # an error would say that it was not accepted, and invite a second one
         logger.exception("an accepted send is left to whoever takes it over")
@@ -273,18 +268,17 @@ async def _awaited(
         places.add(organization_id, -1)
 
 
-async def _settled(request: AnyRequest, organization_id: UUID, state: SendState, wait_s: float) -> SendState:
-    """The state once a status has settled it, or as it is after SETTLE_WAIT_S."""
+async def _settled(request: AnyRequest, state: SendState, wait_s: float) -> SendState:
+    """The state; an uncertain one once a status has settled it, or as it is after SETTLE_WAIT_S."""
+    if state.state != "uncertain":
+        return state
     wakeups = request.state["wakeups"]
-    waiter = wakeups.subscribe(organization_id)
     deadline = monotonic() + min(SETTLE_WAIT_S, wait_s)
-    try:
+    with wakeups.subscribed(request.organization_id) as waiter:
         while state.state == "uncertain" and (left := deadline - monotonic()) > 0:
             await wakeups.wait(waiter, min(left, SETTLE_POLL_S))
             async with request.connection() as connection:
-                state = await sends.by_id(connection, organization_id, state.id) or state
-    finally:
-        wakeups.unsubscribe(organization_id, waiter)
+                state = await sends.by_id(connection, request.organization_id, state.id) or state
     return state
 
 
@@ -298,13 +292,8 @@ async def _repeated(
         state = await sends.by_key(connection, request.organization_id, key)
     if state is None:
         raise otherwise()
-    if state.request_hash != fingerprint:
-        raise Problem(422, "idempotency_mismatch", "This Idempotency-Key was used with another body.")
-    if state.state == "sending":
-        headers = {"retry-after": "1", "location": f"/messages/{state.id}"}
-        detail = "The send with this Idempotency-Key is still under way."
-        raise Problem(409, "in_flight", detail, headers=headers, id=state.id)
-    metrics.child(metrics.send_requests, "replayed").inc()
+    _check_same(state, fingerprint)
+    _count("replayed")
     try:
         answer = _answer(state)
     except Problem as problem:
@@ -312,6 +301,16 @@ async def _repeated(
         raise
     answer.headers["idempotency-replayed"] = "true"
     return answer
+
+
+def _check_same(state: StoredMessage, fingerprint: bytes) -> None:
+    """Raises `Problem` where it is another send, or is still under way."""
+    if state.request_hash != fingerprint:
+        raise Problem(422, "idempotency_mismatch", "This Idempotency-Key was used with another body.")
+    if state.state == "sending":
+        headers = {"retry-after": "1", "location": f"/messages/{state.id}"}
+        detail = "The send with this Idempotency-Key is still under way."
+        raise Problem(409, "in_flight", detail, headers=headers, id=state.id)
 
 
 def _pending(message_id: UUID) -> Json[SendResult]:
@@ -329,26 +328,23 @@ _FAILURES = {
 }
 
 
+# Of a message's state, what an answer has by the same name.
+_SAME = sorted({*SendResult.__struct_fields__} & {*SendState.__struct_fields__} - {"status"})
+
+
 def _answer(state: SendState) -> Json[SendResult]:
     """200 for a message that a provider took, whatever came after. Raises `Problem` for one it did not, or may have."""
-    result: dict[str, Any] = {
-        "id": state.id,
-        "provider": state.provider,
-        "config_id": state.config_id,
-        "provider_message_id": state.provider_message_id,
-        "timestamp": state.sent_at,
-        "cost": state.cost,
-        "fallback_from": state.fallback_from,
-        "fallback_reason": state.fallback_reason,
-        "attempts": state.attempts,
-    }
+    result: dict[str, Any] = {name: getattr(state, name) for name in _SAME} | {"timestamp": state.sent_at}
     if state.sent_at is not None:
         return json_response(SendResult(status="sent", **result))
-    more = {**result, "message_status": state.status, "error": state.error}
+    raise _failed(state, result | {"message_status": state.status, "error": state.error})
+
+
+def _failed(state: SendState, more: dict[str, Any]) -> Problem:
     if state.state == "uncertain" or state.status == "unknown":
         detail = (
             "The provider may have taken the message, so it was not sent again. GET /messages/{id} shows its status."
         )
-        raise Problem(504, "uncertain", detail, headers={"location": f"/messages/{state.id}"}, **more)
+        return Problem(504, "uncertain", detail, headers={"location": f"/messages/{state.id}"}, **more)
     status, code, detail = _FAILURES.get(state.error.class_ or "" if state.error else "", _FAILURES["Rejected"])
-    raise Problem(status, code, detail, **more)
+    return Problem(status, code, detail, **more)
