@@ -4,7 +4,7 @@ An app is kept as a config of no organization: it verifies and reads webhooks, a
 comes in at its address goes to the organization whose account it names.
 """
 
-from typing import Any
+from typing import Any, TypeAlias
 from uuid import UUID
 
 import msgspec
@@ -15,14 +15,17 @@ from providers.base import config_fields
 
 from .. import log
 from ..accounts.config import Config, InvalidConfiguration, NewConfig, WebhooksUnread
-from ..identifiers import PLATFORM_ID, parse_id
+from ..identifiers import PLATFORM_ID
 from ..storage.statements import apps, unread
+from ..storage.statements.configs import StoredConfig
 from ..storage.vault import VaultError, token_hash
 from ..switching.manager import WhatsAppProviderManager
 from ..validation import ConfigData, Name, ProviderType
 from ..web.bodies import RequestBody, Shown
 from ..web.problems import Problem, not_found
-from . import ApiRequest
+from . import AnyRequest, ApiRequest
+
+Data: TypeAlias = dict[str, Any]
 
 
 class NewApp(RequestBody, frozen=True, kw_only=True):
@@ -47,7 +50,7 @@ class AppShown(Shown, frozen=True, kw_only=True):
     name: str
     webhook_url: str | None
     state: str | UnsetType = UNSET
-    config_data: dict[str, Any] | UnsetType = UNSET
+    config_data: Data | UnsetType = UNSET
 
 
 class Apps(Shown, frozen=True):
@@ -55,113 +58,118 @@ class Apps(Shown, frozen=True):
 
 
 def _validated(
-    manager: WhatsAppProviderManager, provider_type: str, given: dict[str, Any], former: dict[str, Any]
-) -> tuple[dict[str, Any], WhatsAppProvider]:
+    manager: WhatsAppProviderManager, provider_type: str, given: Data, former: Data
+) -> tuple[Data, WhatsAppProvider]:
     """What is stored of an app, *given* in the place of what it was, and the provider it makes. Raises `Problem`."""
     try:
-        kind = manager.registry.get(provider_type)
-        if not kind.no_account:
-            raise InvalidConfiguration("the provider has no apps", [("provider_type", "its accounts share no app")])
-        known = {field.name for field in config_fields(kind) if field.app}
-        if unknown := sorted(set(given) - known):
-            errors = [(f"config_data.{name}", "is not a field of an app") for name in unknown]
-            raise InvalidConfiguration("only the fields of an app may be given", errors)
-        data = {**kind.no_account, **former, **given}
+        data = {**_no_account(manager, provider_type, given), **former, **given}
         data = {name: value for name, value in data.items() if value is not None}
         return data, manager.accounts.validate(provider_type, data)
-    except UnknownProvider as error:
-        raise Problem(
-            422, "invalid_configuration", str(error), errors=[("provider_type", "is not a known provider")]
-        ) from None
     except InvalidConfiguration as error:
         raise Problem(422, error.code, str(error), errors=error.errors) from None
 
 
+def _no_account(manager: WhatsAppProviderManager, provider_type: str, given: Data) -> Data:
+    """What an app of the provider has in the place of an account. Raises `InvalidConfiguration`, also about *given*."""
+    try:
+        kind = manager.registry.get(provider_type)
+    except UnknownProvider as error:
+        raise InvalidConfiguration(str(error), [("provider_type", "is not a known provider")]) from None
+    if not kind.no_account:
+        raise InvalidConfiguration("the provider has no apps", [("provider_type", "its accounts share no app")])
+    if unknown := sorted({*given} - _fields_of_app(kind)):
+        errors = [(f"config_data.{name}", "is not a field of an app") for name in unknown]
+        raise InvalidConfiguration("only the fields of an app may be given", errors)
+    return kind.no_account
+
+
 async def create_app(request: ApiRequest[NewApp]) -> AppShown:
     """POST /apps (platform key): an address for the webhooks of an app that several organizations share."""
-    manager, database = request.state["manager"], request.state["database"]
-    body = await request.decoded()
+    manager, body = request.state["manager"], await request.decoded()
     data, provider = _validated(manager, body.provider_type, body.config_data, {})
     new = NewConfig(provider_type=body.provider_type, name=body.name, config_data=data)
     app, token = manager.accounts.made(PLATFORM_ID, new, provider, None)
-    async with database.worker() as connection:
-        columns = apps.NewAppColumns(
-            id=app.id,
-            provider_type=app.provider_type,
-            name=app.name,
-            config_data=manager.accounts.seal(app, "config_data", msgspec.json.encode(data)),
-            signing_keys=manager.ownership.signing_keys(provider),
-            webhook_token_hash=token_hash(token),
-            webhook_token=manager.accounts.seal(app, "webhook_token", token.encode()),
-        )
+    columns = apps.NewAppColumns(
+        id=app.id,
+        provider_type=app.provider_type,
+        name=app.name,
+        webhook_token_hash=token_hash(token),
+        webhook_token=manager.accounts.seal(app, "webhook_token", token.encode()),
+        **_columns(manager, app, data),
+    )
+    async with request.state["database"].worker() as connection:
         await apps.add(connection, columns)
-    log.wide("app", outcome="created", app=app.id, provider=app.provider_type, actor=request.principal.name)
-    return AppShown(id=app.id, provider=app.provider_type, name=app.name, webhook_url=app.callback_url)
+    _log(request, "created", app.id, app.provider_type)
+    return _shown(app)
+
+
+def _columns(manager: WhatsAppProviderManager, app: Config, data: Data) -> Data:
+    """What is stored of *data*, and of *app*'s provider, which is made of it."""
+    return {
+        "config_data": manager.accounts.seal(app, "config_data", msgspec.json.encode(data)),
+        "signing_keys": manager.ownership.signing_keys(app.provider),
+    }
+
+
+def _log(request: AnyRequest, outcome: str, app_id: UUID, provider_type: str | None) -> None:
+    log.wide("app", outcome=outcome, app=app_id, provider=provider_type, actor=request.principal.name)
 
 
 async def list_apps(request: ApiRequest) -> Apps:
     """GET /apps (platform key): every app with its address, its secrets as fingerprints."""
-    manager, database = request.state["manager"], request.state["database"]
-    async with database.worker() as connection:
+    manager = request.state["manager"]
+    async with request.state["database"].worker() as connection:
         rows = await apps.every_one(connection)
-    return Apps([_shown(manager, manager.accounts.known(row)) for row in rows])
+    return Apps([_listed(manager, manager.accounts.known(row)) for row in rows])
 
 
-def _shown(manager: WhatsAppProviderManager, app: Config) -> AppShown:
-    of_app, masked = _names(app.provider), manager.masked(app.provider)
-    return AppShown(
-        id=app.id,
-        provider=app.provider_type,
-        name=app.name,
-        webhook_url=app.callback_url,
-        state=app.state,
-        config_data={name: value for name, value in masked.items() if name in of_app},
-    )
+def _listed(manager: WhatsAppProviderManager, app: Config) -> AppShown:
+    of_app, masked = _fields_of_app(type(app.provider)), manager.masked(app.provider)
+    data = {name: value for name, value in masked.items() if name in of_app}
+    return _shown(app, state=app.state, config_data=data)
 
 
-def _names(provider: WhatsAppProvider) -> set[str]:
-    return {field.name for field in config_fields(type(provider)) if field.app}
+def _shown(app: Config, **more: Any) -> AppShown:
+    return AppShown(id=app.id, provider=app.provider_type, name=app.name, webhook_url=app.callback_url, **more)
+
+
+def _fields_of_app(kind: type[WhatsAppProvider]) -> set[str]:
+    return {field.name for field in config_fields(kind) if field.app}
 
 
 async def edit_app(request: ApiRequest[EditApp]) -> None:
     """PATCH /apps/{app_id} (platform key): change its fields, as while its secret is renewed; its address stays."""
-    manager, database = request.state["manager"], request.state["database"]
-    body = await request.decoded()
-    app_id = parse_id(request.path_params["app_id"])
-    async with database.worker() as connection, connection.transaction():
-        row = await apps.locked(connection, app_id) if app_id else None
+    manager, body = request.state["manager"], await request.decoded()
+    app_id = request.id_in_path("app_id")
+    async with request.state["database"].worker() as connection, connection.transaction():
+        row = await apps.locked(connection, app_id)
         if row is None:
             raise not_found()
-        app = manager.accounts.known(row)
-        try:
-            former = msgspec.json.decode(manager.accounts.data(row))
-        except VaultError:
-            raise Problem(
-                409,
-                "cannot_be_opened",
-                "The app cannot be decrypted: its encryption key is gone. Delete it and create it again.",
-            ) from None
+        app, former = manager.accounts.known(row), _opened(manager, row)
         data, provider = _validated(manager, app.provider_type, body.config_data, former)
-        await apps.edit(
-            connection,
-            app.id,
-            config_data=manager.accounts.seal(app, "config_data", msgspec.json.encode(data)),
-            signing_keys=manager.ownership.signing_keys(provider),
-        )
+        app = msgspec.structs.replace(app, provider=provider)
+        await apps.edit(connection, app.id, **_columns(manager, app, data))
     manager.routes.forget(PLATFORM_ID)
-    log.wide("app", outcome="edited", app=app.id, provider=app.provider_type, actor=request.principal.name)
+    _log(request, "edited", app.id, app.provider_type)
+
+
+def _opened(manager: WhatsAppProviderManager, row: StoredConfig) -> Data:
+    """The configuration of a stored app. Raises `Problem` 409."""
+    try:
+        data: Data = msgspec.json.decode(manager.accounts.data(row))
+    except VaultError:
+        detail = "The app cannot be decrypted: its encryption key is gone. Delete it and create it again."
+        raise Problem(409, "cannot_be_opened", detail) from None
+    return data
 
 
 async def delete_app(request: ApiRequest) -> None:
     """DELETE /apps/{app_id} (platform key): its address ends, within seconds in every process."""
-    manager, database = request.state["manager"], request.state["database"]
-    app_id = parse_id(request.path_params["app_id"])
-    async with database.worker() as connection:
-        if app_id is None:
-            raise not_found()
+    app_id = request.id_in_path("app_id")
+    async with request.state["database"].worker() as connection:
         if await unread.is_waiting(connection, PLATFORM_ID, app_id):
             raise Problem(409, WebhooksUnread.code, str(WebhooksUnread()))
         if not await apps.remove(connection, app_id):
             raise not_found()
-    manager.routes.forget(PLATFORM_ID)
-    log.wide("app", outcome="removed", app=app_id, provider=None, actor=request.principal.name)
+    request.state["manager"].routes.forget(PLATFORM_ID)
+    _log(request, "removed", app_id, None)

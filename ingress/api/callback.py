@@ -13,7 +13,7 @@ from msgspec import UNSET, UnsetType
 from .. import identifiers
 from ..calls.driver import UNREACHED_AFTER_S
 from ..calls.egress import InvalidUrl
-from ..delivery.standard_webhooks import endpoint_of, post, rotated, sealed
+from ..delivery.standard_webhooks import PostAnswer, endpoint_of, post, rotated, sealed
 from ..envelope import timestamp
 from ..storage.statements import deliveries
 from ..storage.statements.deliveries import Callback, ParkedEvent
@@ -83,26 +83,31 @@ _encode = msgspec.json.Encoder().encode
 
 async def put_callback(request: ApiRequest[NewCallback]) -> CallbackSet:
     """PUT /callback: where events are posted; a new secret, shown this once. Former ones sign on for a day."""
-    organization_id = request.organization_id
-    body = await request.decoded()
+    url = (await request.decoded()).url
     try:
-        request.state["egress"].check_url(body.url)
+        request.state["egress"].check_url(url)
     except InvalidUrl as error:
         raise invalid(("url", str(error))) from None
     # What a callback that was removed has left is for this one only if it is asked for.
     await _throughout(request, deliveries.park)
+    secret = await _put(request, url)
+    # Who sets it has repaired it: what failed is not kept waiting for the hours it would be left alone.
+    await _throughout(request, deliveries.due_now)
+    request.state["wakeups"].notify(request.organization_id)
+    return CallbackSet(url, secret)
+
+
+async def _put(request: AnyRequest, url: str) -> str:
+    """Its new secret."""
+    organization_id, vault = request.organization_id, request.state["vault"]
     async with request.connection() as connection:
         await deliveries.lock_callback(connection, organization_id)
         former = await deliveries.callback(connection, organization_id)
-        vault = request.state["vault"]
         secrets = endpoint_of(vault, organization_id, former).secrets if former else []
         secrets = rotated(secrets, datetime.now(UTC))
-        await deliveries.put_callback(connection, organization_id, body.url, sealed(vault, organization_id, secrets))
-        await note(connection, request, organization_id, "callback_set", {"url": vault.masked_url(body.url)})
-    # Who sets it has repaired it: what failed is not kept waiting for the hours it would be left alone.
-    await _throughout(request, deliveries.due_now)
-    request.state["wakeups"].notify(organization_id)
-    return CallbackSet(body.url, secrets[0].secret)
+        await deliveries.put_callback(connection, organization_id, url, sealed(vault, organization_id, secrets))
+        await note(connection, request, organization_id, "callback_set", {"url": vault.masked_url(url)})
+    return secrets[0].secret
 
 
 async def get_callback(request: ApiRequest) -> CallbackShown:
@@ -136,19 +141,24 @@ async def test_callback(request: ApiRequest) -> CallbackTested:
     """POST /callback/test: post one signed test event now, and say how it went."""
     organization_id = request.organization_id
     request.check_calls_out()
-    endpoint = endpoint_of(request.state["vault"], organization_id, await _callback_of(request))
-    event_id = f"evt_{identifiers.new_id().hex}"
-    data = {"organization_id": organization_id}
+    callback, event_id = await _callback_of(request), f"evt_{identifiers.new_id().hex}"
+    answer = await _post_test(request, callback, event_id)
+    async with request.connection() as connection:
+        done = {"id": event_id, "outcome": answer.kind}
+        await note(connection, request, organization_id, "callback_tested", done)
+    return CallbackTested(answer.ok, answer.kind, answer.error, event_id)
+
+
+async def _post_test(request: AnyRequest, callback: Callback, event_id: str) -> PostAnswer:
+    endpoint = endpoint_of(request.state["vault"], request.organization_id, callback)
+    data = {"organization_id": request.organization_id}
     body = _encode({"type": "callback.test", "timestamp": timestamp(datetime.now(UTC)), "id": event_id, "data": data})
     began = monotonic()
-    with request.state["transfers"].room(organization_id):
+    with request.state["transfers"].room(request.organization_id):
         answer = await post(request.state["session"], endpoint, event_id, body)
     if answer.kind == "connection":  # how fast it fails would say whether there is such a name
         await asyncio.sleep(began + UNREACHED_AFTER_S - monotonic())
-    async with request.connection() as connection:
-        after = {"id": event_id, "outcome": answer.kind}
-        await note(connection, request, organization_id, "callback_tested", after)
-    return CallbackTested(answer.ok, answer.kind, answer.error, event_id)
+    return answer
 
 
 async def list_parked(request: ApiRequest[None, ParkedQuery]) -> ParkedEvents:
@@ -162,15 +172,14 @@ async def list_parked(request: ApiRequest[None, ParkedQuery]) -> ParkedEvents:
 async def replay_parked(request: ApiRequest[Replay]) -> Replayed:
     """POST /callback/replay: deliver parked events after all."""
     organization_id = request.organization_id
-    body = await request.decoded()
+    sequences = (await request.decoded()).sequences
     replayed = 0
     after: int | None = 0
     while after is not None:
         async with request.connection() as connection:
-            count, after = await deliveries.replay(connection, organization_id, body.sequences, after)
+            count, after = await deliveries.replay(connection, organization_id, sequences, after)
             if count and not replayed:  # once, with the first batch of them
-                wanted = {"sequences": body.sequences or "all"}
-                await note(connection, request, organization_id, "parked_replayed", wanted)
+                await note(connection, request, organization_id, "parked_replayed", {"sequences": sequences or "all"})
         replayed += count
     request.state["wakeups"].notify(organization_id)
     return Replayed(replayed)

@@ -58,31 +58,28 @@ class TemplatesQuery(ConfigQuery, frozen=True):
 
 async def edit_config(request: ApiRequest[EditRequest]) -> EditResult:
     """PATCH …/provider/configs/{config_id}: change it; what comes out is validated and tested before it is saved."""
-    manager, organization_id = request.state["manager"], request.organization_id
-    config_id = parse_id(request.path_params["config_id"])
-    if config_id is None or await manager.config(organization_id, config_id) is None:
-        raise not_found()
+    config_id = request.id_in_path("config_id")
+    await _config(request, config_id)
     body = await request.decoded()
     if body.config_data:
         request.check_calls_out()
     with refused_as_problems():
-        edited = await manager.edit(organization_id, config_id, request.actor, name=body.name, changes=body.config_data)
-    config = edited.config
-    return shown_config(EditResult, config, edited.version, config.state, edited.checks, name=config.name)
+        edited = await request.state["manager"].edit(
+            request.organization_id, config_id, request.actor, name=body.name, changes=body.config_data
+        )
+    return shown_config(EditResult, edited, edited.config.state, name=edited.config.name)
 
 
 async def delete_config(request: ApiRequest) -> None:
     """DELETE …/provider/configs/{config_id}: it, its credentials and its webhook address; 409 for the active one."""
-    config_id = parse_id(request.path_params["config_id"])
-    if config_id is None:
-        raise not_found()
+    config_id = request.id_in_path("config_id")
     with refused_as_problems():
         await request.state["manager"].remove(request.organization_id, config_id, request.actor)
 
 
 async def list_configs(request: ApiRequest) -> Configs:
     """GET …/provider/configs: every config, its secrets as fingerprints."""
-    manager, health = request.state["manager"], await health_of(request, request.organization_id)
+    manager, health = request.state["manager"], await health_of(request)
     return Configs(
         [
             ConfigEntry(
@@ -105,22 +102,26 @@ async def chosen_config(request: AnyRequest) -> Config:
     config_id = parse_id(text) if text else None
     if text and config_id is None:
         raise not_found()
-    return await named_config(request, request.organization_id, config_id)
+    return await named_config(request, config_id)
 
 
-async def named_config(request: AnyRequest, organization_id: UUID, config_id: UUID | None) -> Config:
+async def named_config(request: AnyRequest, config_id: UUID | None) -> Config:
     """That config of the organization, None being the active one. Raises `Problem`."""
-    manager = request.state["manager"]
     if config_id is not None:
-        config = await manager.config(organization_id, config_id)
-        if config is None:
-            raise not_found()
+        config = await _config(request, config_id)
+    elif (active := await request.state["manager"].provider_for(request.organization_id)) is not None:
+        config = active
     else:
-        config = await manager.provider_for(organization_id)
-        if config is None:
-            raise not_configured()
+        raise not_configured()
     with refused_as_problems():
         return config.usable()
+
+
+async def _config(request: AnyRequest, config_id: UUID) -> Config:
+    config = await request.state["manager"].config(request.organization_id, config_id)
+    if config is None:
+        raise not_found()
+    return config
 
 
 async def list_templates(request: ApiRequest[None, TemplatesQuery]) -> TemplatePage:

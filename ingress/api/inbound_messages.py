@@ -5,6 +5,7 @@ Costs no send anything.
 
 from collections.abc import Callable
 from typing import Literal, TypeVar
+from uuid import UUID
 
 import msgspec
 
@@ -57,15 +58,18 @@ async def received(request: AnyRequest) -> Received:
         event = await events.at(connection, organization_id, sequence)
     if event is None:
         raise not_found()
-    manager = request.state["manager"]
-    config = await manager.config(organization_id, event.config_id)
-    if config is None or config.is_unusable:
-        raise Problem(409, "provider_not_configured", "The account that received this cannot be used.")
+    config = await _receiver(request, event.config_id)
     try:
-        data = _decoder.decode(event.data)
+        return Received(sequence, event.type, _decoder.decode(event.data), config)
     except msgspec.ValidationError:  # an event of our own, or of another release
         raise not_found() from None
-    return Received(sequence, event.type, data, config)
+
+
+async def _receiver(request: AnyRequest, config_id: UUID) -> Config:
+    config = await request.state["manager"].config(request.organization_id, config_id)
+    if config is None or config.is_unusable:
+        raise Problem(409, "provider_not_configured", "The account that received this cannot be used.")
+    return config
 
 
 def _chat(conversation: Conversation | None) -> Recipient:

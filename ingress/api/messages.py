@@ -8,7 +8,6 @@ from msgspec import UNSET, UnsetType
 
 from providers.messages import ErrorInfo
 
-from ..identifiers import parse_id
 from ..storage.statements import sends
 from ..storage.statements.sends import Attempt, StoredMessage
 from ..web.bodies import Paged, Shown, page_of
@@ -52,9 +51,7 @@ class Messages(Shown, frozen=True):
 
 async def get_message(request: ApiRequest) -> MessageShown:
     """GET /messages/{id}: its state, and every attempt with provider, class, code and duration."""
-    organization_id, message_id = request.organization_id, parse_id(request.path_params["message_id"])
-    if message_id is None:
-        raise not_found()
+    organization_id, message_id = request.organization_id, request.id_in_path("message_id")
     async with request.connection() as connection:
         message = await sends.by_id(connection, organization_id, message_id)
         attempts = await sends.attempts(connection, organization_id, message_id)

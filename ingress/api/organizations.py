@@ -125,13 +125,13 @@ async def create_key(request: ApiRequest[NewKey]) -> KeyMade:
 
 def _check_grant(request: AnyRequest, new: NewKey) -> None:
     """Raises `Problem` where the key that makes the request may not make *new*."""
-    ends = request.principal.expires_at
+    expires_at, ends = new.expires_at, request.principal.expires_at
     if not set(new.scopes) <= request.principal.scopes & SCOPES:
         raise _more_than_it_has(request, "A key cannot grant a scope that it lacks.")
-    if ends is not None and (new.expires_at is None or new.expires_at > ends):
+    if ends and not (expires_at and expires_at <= ends):
         detail = f"This key expires, so expires_at must be given, and be {timestamp(ends)} at the latest."
         raise _more_than_it_has(request, detail)
-    if new.expires_at is not None and new.expires_at <= datetime.now(UTC):
+    if expires_at and expires_at <= datetime.now(UTC):
         raise invalid(("expires_at", "is in the past"))
 
 
@@ -151,21 +151,17 @@ def _more_than_it_has(request: AnyRequest, detail: str) -> Problem:
 
 async def revoke_key(request: ApiRequest[None, RevokeQuery]) -> Revoked | None:
     """DELETE /keys/{id}?made=1: refused everywhere within five seconds; with `made` also every key that it made."""
-    organization_id = request.organization_id
-    key_id = request.path_params["key_id"]
-    made = request.query.made
+    organization_id, key_id = request.organization_id, request.path_params["key_id"]
     if not is_key_id(key_id):
         raise not_found()
     async with request.connection() as connection:
         await organizations.lock(connection, organization_id)
-        if made:
-            revoked = await organizations.revoke_made(connection, organization_id, key_id)
-        else:
-            revoked = [key_id] if await organizations.revoke(connection, organization_id, key_id) else []
+        revoke = organizations.revoke_made if request.query.made else organizations.revoke
+        revoked = await revoke(connection, organization_id, key_id)
         if not revoked:
             raise not_found()
         for one in revoked:
-            after = {"id": one} if one == key_id else {"id": one, "made_by": key_id}
-            await note(connection, request, organization_id, "key_revoked", after)
+            by = {} if one == key_id else {"made_by": key_id}
+            await note(connection, request, organization_id, "key_revoked", {"id": one, **by})
         await switches.notify(connection, organization_id, 0)
-    return Revoked(revoked) if made else None
+    return Revoked(revoked) if request.query.made else None

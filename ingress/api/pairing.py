@@ -2,17 +2,16 @@
 
 import asyncio
 from time import monotonic
-from typing import Annotated
+from typing import Annotated, TypeVar
 from uuid import UUID
 
 import msgspec
 from msgspec import UNSET, UnsetType
 from starlette.responses import Response
 
-from providers import Pairing
+from providers import Flow, Pairing
 from providers.messages import Phone
 
-from ..accounts.accounts import Accounts
 from ..accounts.config import Config
 from ..storage.statements import health, switches
 from ..switching.journal import Transition
@@ -26,6 +25,8 @@ from .configs import ConfigQuery, chosen_config, named_config
 WATCHED_S = 300.0
 # A session that was started just now is not ready to be linked.
 READY_WITHIN_S, READY_POLL_S = 3.0, 0.1
+
+Result = TypeVar("Result")
 
 
 class PairingRequest(RequestBody, frozen=True, kw_only=True):
@@ -56,15 +57,9 @@ async def start_pairing(request: ApiRequest[PairingRequest]) -> PairingShown:
     """POST …/provider/pairing: link a phone to a config, or go on with it: the QR code as text and as a picture."""
     body = await request.decoded()
     request.check_calls_out()
-    config = await named_config(request, request.organization_id, body.config_id)
-    accounts = request.state["manager"].accounts
-    pairing = await _ready(accounts, config)
-    if pairing.state == "failed":
-        checks = await accounts.set_up(config.provider, config.callback_url)
-        if failed := next((check for check in checks if not check.passed and check.name == "setup"), None):
-            raise Problem(502, "provider_unreachable", f"The account could not be set up: {failed.detail}")
-        pairing = await _ready(accounts, config)
-    code = await accounts.run(config.provider.pairing_code(body.phone)) if body.phone else None
+    config = await named_config(request, body.config_id)
+    pairing = await _started(request, config)
+    code = await _run(request, config.provider.pairing_code(body.phone)) if body.phone else None
     await _note(request, config, pairing.state, "pairing_started")
     return _shown(config, pairing, code)
 
@@ -73,7 +68,7 @@ async def show_pairing(request: ApiRequest[None, PairingQuery]) -> PairingShown 
     """GET …/provider/pairing?config_id=&format=png: how it stands, with the QR code that is shown now."""
     request.check_calls_out(LOOK_WEIGHT)
     config = await chosen_config(request)
-    pairing = await request.state["manager"].accounts.run(config.provider.pairing())
+    pairing = await _run(request, config.provider.pairing())
     await _note(request, config, pairing.state)
     if request.query.format != "png":
         return _shown(config, pairing)
@@ -86,15 +81,30 @@ async def end_pairing(request: ApiRequest[None, ConfigQuery]) -> None:
     """DELETE …/provider/pairing?config_id=: log out: unlink the phone."""
     request.check_calls_out()
     config = await chosen_config(request)
-    await request.state["manager"].accounts.run(config.provider.unpair())
+    await _run(request, config.provider.unpair())
     await _note(request, config, "starting", "unpaired")
 
 
-async def _ready(accounts: Accounts, config: Config) -> Pairing:
+async def _run(request: AnyRequest, flow: Flow[Result]) -> Result:
+    return await request.state["manager"].accounts.run(flow)
+
+
+async def _started(request: AnyRequest, config: Config) -> Pairing:
+    """How a phone is linked; a session that has failed is started anew. Raises `Problem`."""
+    pairing = await _ready(request, config)
+    if pairing.state != "failed":
+        return pairing
+    checks = await request.state["manager"].accounts.set_up(config.provider, config.callback_url)
+    if failed := next((check for check in checks if not check.passed and check.name == "setup"), None):
+        raise Problem(502, "provider_unreachable", f"The account could not be set up: {failed.detail}")
+    return await _ready(request, config)
+
+
+async def _ready(request: AnyRequest, config: Config) -> Pairing:
     """How a phone is linked, once the session has come up or failed."""
     until = monotonic() + READY_WITHIN_S
     while True:
-        pairing = await accounts.run(config.provider.pairing())
+        pairing = await _run(request, config.provider.pairing())
         if pairing.state != "starting" or monotonic() > until:
             return pairing
         await asyncio.sleep(READY_POLL_S)

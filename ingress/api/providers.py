@@ -6,7 +6,7 @@ from uuid import UUID
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from providers import ConfigField, Pacing, ProviderStatus
+from providers import ConfigField, Pacing, ProviderStatus, Registry, RegistryEntry
 from providers.base import config_fields
 
 from .. import log
@@ -30,6 +30,11 @@ class ConfigureRequest(RequestBody, frozen=True, kw_only=True):
     name: Name | None = None
     is_active: bool = True
 
+    @property
+    def new(self) -> NewConfig:
+        kind = self.provider_type
+        return NewConfig(provider_type=kind, name=self.name or kind, config_data=self.config_data)
+
 
 class TestRequest(RequestBody, frozen=True, kw_only=True):
     """The body of provider/test: a config by its id, or a configuration as provider/configure takes it."""
@@ -45,17 +50,11 @@ class TestRequest(RequestBody, frozen=True, kw_only=True):
     @property
     def target(self) -> UUID | NewConfig:
         """Raises `Problem` where it is neither, or both."""
-        new = self.provider_type is not None and self.config_data is not None
-        if self.config_id is not None and self.provider_type is None and self.config_data is None:
+        kind, data = self.provider_type, self.config_data
+        if self.config_id is not None and kind is None and data is None:
             return self.config_id
-        if self.config_id is None and new and self.is_active:
-            assert self.provider_type is not None
-            assert self.config_data is not None
-            return NewConfig(
-                provider_type=self.provider_type,
-                name=self.name or self.provider_type,
-                config_data=self.config_data,
-            )
+        if self.config_id is None and kind is not None and data is not None and self.is_active:
+            return NewConfig(provider_type=kind, name=self.name or kind, config_data=data)
         raise invalid(("config_id", "must be given, or else provider_type and config_data"))
 
 
@@ -116,17 +115,16 @@ class ConnectionTest(Shown, frozen=True):
 
 async def list_providers(request: ApiRequest) -> Providers:
     """GET …/providers: every plug-in, with the fields of its configuration; failed ones with their reason."""
-    registry = request.state["manager"].registry
-    listed = []
-    for entry in request.state["manager"].list_providers():
-        info: dict[str, Any] = {}
-        if entry.info is not None:
-            info = msgspec.to_builtins(entry.info)
-            info |= {"capabilities": sorted(info["capabilities"]), "fields": config_fields(registry.get(entry.name))}
-        listed.append(
-            ProviderShown(**info | {"name": entry.name, "state": entry.state, "reason": entry.reason or UNSET})
-        )
-    return Providers(listed)
+    manager = request.state["manager"]
+    return Providers([_shown(manager.registry, entry) for entry in manager.list_providers()])
+
+
+def _shown(registry: Registry, entry: RegistryEntry) -> ProviderShown:
+    info: dict[str, Any] = {}
+    if entry.info is not None:
+        info = msgspec.to_builtins(entry.info)
+        info |= {"capabilities": sorted(info["capabilities"]), "fields": config_fields(registry.get(entry.name))}
+    return ProviderShown(**info | {"name": entry.name, "state": entry.state, "reason": entry.reason or UNSET})
 
 
 async def reload_providers(request: ApiRequest) -> Reloaded:
@@ -147,7 +145,7 @@ async def current(request: ApiRequest) -> Current:
     if not route.order:
         return Current(provider=None, status="not_configured")
     active, *fallbacks = route.order
-    health = await health_of(request, request.organization_id)
+    health = await health_of(request)
     return Current(
         provider=active.provider_type,
         config_id=active.id,
@@ -167,12 +165,10 @@ async def configure(request: ApiRequest[ConfigureRequest]) -> Json[ConfigResult]
     """POST …/provider/configure: validate, test against the provider, save encrypted, set up, activate."""
     body = await request.decoded()
     request.check_calls_out()
-    name = body.name or body.provider_type
-    new = NewConfig(provider_type=body.provider_type, name=name, config_data=body.config_data)
-    manager, activate = request.state["manager"], body.is_active
+    configure = request.state["manager"].configure
     with refused_as_problems():
         try:
-            done = await manager.configure(request.organization_id, request.actor, new, activate=activate)
+            done = await configure(request.organization_id, request.actor, body.new, activate=body.is_active)
         except InvalidConfiguration as error:  # also one that its provider refused: it is not saved
             raise invalid_configuration(error) from None
     return json_response(*shown_switch(ConfigResult, done))

@@ -9,7 +9,7 @@ from msgspec import UNSET, UnsetType
 
 from providers import Malformed
 
-from ..identifiers import PLATFORM_ID, parse_id
+from ..identifiers import PLATFORM_ID
 from ..storage.statements import inbound
 from ..storage.statements.inbound import QuarantinedBody, QuarantinedItem
 from ..storage.statements.retention import MAX_AGE
@@ -82,9 +82,7 @@ async def list_quarantine(request: ApiRequest[None, QuarantineQuery]) -> Quarant
 
 
 async def _item(request: ItemRequest, organization_id: UUID) -> QuarantinedBody:
-    quarantine_id = parse_id(request.path_params["quarantine_id"])
-    if quarantine_id is None:
-        raise not_found()
+    quarantine_id = request.id_in_path("quarantine_id")
     async with _connection(request) as connection:
         item = await inbound.quarantine_item(connection, organization_id, quarantine_id, foreign=request.query.foreign)
     if item is None:
@@ -114,23 +112,33 @@ async def replay_quarantine(request: ItemRequest) -> QuarantineState:
 
 async def _replayed(request: ItemRequest, organization_id: UUID) -> QuarantineState:
     item = await _item(request, organization_id)
-    if item.state != "open":
-        raise _not_open(item)
-    if item.partly_taken and datetime.now(UTC) - item.received_at > MAX_AGE:
-        detail = "Part of it was taken when it came, too long ago to recognise it now. The item stays here."
-        raise Problem(409, "too_old", detail)
-    config = await request.state["manager"].receiver(organization_id, item.config_id)
-    if config is None:
-        raise not_found()
-    try:
-        fresh, is_whole = await request.state["receiver"].replay(config, item, foreign=request.query.foreign)
-    except Malformed:
-        raise Problem(409, "still_unreadable", "This release cannot read it either. The item stays here.") from None
+    _check_replayable(item)
+    fresh, is_whole = await _read(request, organization_id, item)
     if not is_whole:  # in part it is about accounts that are nobody's yet
         await _note(request, organization_id, "quarantine_replayed", item, events=fresh)
         return QuarantineState("open", fresh)
     await _close(request, organization_id, item, "replayed")
     return QuarantineState("replayed", fresh)
+
+
+async def _read(request: ItemRequest, organization_id: UUID, item: QuarantinedBody) -> tuple[int, bool]:
+    """As `WebhookReceiver.replay`. Raises `Problem`."""
+    config = await request.state["manager"].receiver(organization_id, item.config_id)
+    if config is None:
+        raise not_found()
+    try:
+        return await request.state["receiver"].replay(config, item, foreign=request.query.foreign)
+    except Malformed:
+        raise Problem(409, "still_unreadable", "This release cannot read it either. The item stays here.") from None
+
+
+def _check_replayable(item: QuarantinedBody) -> None:
+    """Raises `Problem` 409."""
+    if item.state != "open":
+        raise _not_open(item)
+    if item.partly_taken and datetime.now(UTC) - item.received_at > MAX_AGE:
+        detail = "Part of it was taken when it came, too long ago to recognise it now. The item stays here."
+        raise Problem(409, "too_old", detail)
 
 
 async def discard_quarantine(request: ItemRequest) -> QuarantineState:

@@ -12,7 +12,6 @@ from providers import Check
 
 from ..accounts.config import (
     ChangeRefused,
-    Config,
     InvalidConfiguration,
     NotFound,
     ProviderUnreachable,
@@ -21,6 +20,7 @@ from ..accounts.config import (
 )
 from ..accounts.ownership import AccountInUse
 from ..switching.change import NotReceiving, Switched, TooSlow, VersionConflict
+from ..switching.config_store import Edited
 from ..web.bodies import Shown
 from ..web.problems import Problem, not_found
 
@@ -65,30 +65,28 @@ def shown_checks(checks: Sequence[Check]) -> list[CheckShown]:
     ]
 
 
-def shown_config(
-    kind: type[Result], config: Config, version: int, state: str, checks: Sequence[Check], **more: Any
-) -> Result:
-    """*config* as *kind*, with *more* of its fields."""
+def shown_config(kind: type[Result], done: Switched | Edited, state: str, **more: Any) -> Result:
+    """The config that was changed as *kind*, with *more* of its fields."""
+    config = done.config
     return kind(
         config_id=config.id,
         provider=config.provider_type,
         state=state,
-        version=version,
+        version=done.version,
         webhook_url=config.callback_url,
         sender=config.sender,
-        checks=shown_checks(checks),
+        checks=shown_checks(done.checks),
         **more,
     )
 
 
 def shown_switch(kind: type[Result], done: Switched, **more: Any) -> tuple[Result, int]:
     """What is in force now, and the status of the answer: 202 where the switch waits."""
-    config, version, checks = done.config, done.version, done.checks
-    if done.waits_until is None:
-        state = "active" if done.changed or kind is not ConfigResult else "configured"
-        return shown_config(kind, config, version, state, checks, **more), 200
-    more |= {"waits_for": "pairing", "waits_until": done.waits_until}
-    return shown_config(kind, config, version, "switching", checks, **more), 202
+    state, status = "active" if done.changed or kind is not ConfigResult else "configured", 200
+    if done.waits_until is not None:
+        state, status = "switching", 202
+        more |= {"waits_for": "pairing", "waits_until": done.waits_until}
+    return shown_config(kind, done, state, **more), status
 
 
 @contextmanager
@@ -114,28 +112,33 @@ def refusal(error: ChangeRefused, *, can_force: bool = False) -> Problem:
     match error:
         case SecretsNeeded():
             return Problem(422, error.code, f"Nothing was changed: {error}.", errors=error.errors)
-        case InvalidConfiguration() if not isinstance(error, TestFailed):
+        case TestFailed() | NotReceiving():
+            return _unfit(error, kept)
+        case InvalidConfiguration():
             return invalid_configuration(error)
-        case TestFailed():
-            detail = f"The connection test failed, so {kept}. {error}"
-            return Problem(422, error.code, detail, checks=shown_checks(error.checks))
-        case NotReceiving():
-            detail = f"Messages from people would not arrive here, so {kept}: {error}"
-            return Problem(422, error.code, detail, checks=shown_checks(error.checks), **_saved(error))
         case ProviderUnreachable() | TooSlow():
             return _no_answer(error, kept, can_force)
     return _conflict(error, kept)
 
 
+def _unfit(error: TestFailed | NotReceiving, kept: str) -> Problem:
+    checks = shown_checks(error.checks)
+    if isinstance(error, TestFailed):
+        return Problem(422, error.code, f"The connection test failed, so {kept}. {error}", checks=checks)
+    detail = f"Messages from people would not arrive here, so {kept}: {error}"
+    return Problem(422, error.code, detail, checks=checks, **_saved(error))
+
+
 def _conflict(error: ChangeRefused, kept: str) -> Problem:
-    kept = kept[0].upper() + kept[1:]
+    detail, more = f"{kept[0].upper()}{kept[1:]}. {error}", _saved(error)
     match error:
         case VersionConflict():
-            now = _saved(error) | {"version": error.version, "active_config_id": error.active_config_id}
-            return Problem(409, error.code, f"{kept}. {error}", **now)
+            more |= {"version": error.version, "active_config_id": error.active_config_id}
         case AccountInUse():
-            return Problem(409, error.code, f"{kept}. {error}", checks=shown_checks(error.checks), **_saved(error))
-    return Problem(409, error.code, str(error))
+            more |= {"checks": shown_checks(error.checks)}
+        case _:
+            detail, more = str(error), {}
+    return Problem(409, error.code, detail, **more)
 
 
 def _no_answer(error: ProviderUnreachable | TooSlow, kept: str, can_force: bool) -> Problem:

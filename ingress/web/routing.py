@@ -17,12 +17,13 @@ from typing_extensions import TypeVar
 
 from .. import metrics
 from ..audit import Actor
+from ..identifiers import parse_id
 from ..storage.database import Database
 from ..storage.vault import split_api_key
 from .auth import PLATFORM, Authenticator, Principal, Unauthenticated, key_in
 from .bodies import LargeBodies, body_of, decode, decode_query, text_of
 from .limits import Limiter
-from .problems import Problem, json_response, too_many
+from .problems import Problem, json_response, not_found, too_many
 from .refusals import Reason
 from .waiting import Page, Waiting, json_page
 
@@ -78,6 +79,13 @@ class ApiRequest(Request[StateT], Generic[StateT, Body, Query]):
     def address(self) -> str | None:
         """Where it comes from."""
         return self.state["authenticator"].address_of(self)
+
+    def id_in_path(self, name: str) -> UUID:
+        """Raises `Problem` 404 for what is no id: there is nothing that it names."""
+        found = parse_id(self.path_params[name])
+        if found is None:
+            raise not_found()
+        return found
 
     @cached_property
     def query(self) -> Query:

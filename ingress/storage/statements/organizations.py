@@ -138,9 +138,9 @@ REVOKE = """
 update api_keys set revoked_at = now() where organization_id = $1 and id = $2 and revoked_at is null returning id"""
 
 
-async def revoke(connection: asyncpg.Connection, organization_id: UUID, key_id: str) -> bool:
-    """False if there is no such key, or it was revoked before (organization)."""
-    return await connection.fetchval(REVOKE, organization_id, key_id) is not None
+async def revoke(connection: asyncpg.Connection, organization_id: UUID, key_id: str) -> list[str]:
+    """Revoke a key: its id, or none if there is no such key, or it was revoked before (organization)."""
+    return [row["id"] for row in await connection.fetch(REVOKE, organization_id, key_id)]
 
 
 # Also what a key made that was revoked before: its own were left.
