@@ -21,7 +21,7 @@ _PLACEHOLDER = f"{{{{{BODY}}}}}"
 
 def resource(message: Interactive) -> Object:
     """The content resource for *message*, named by its digest so that it is made once; or `Unsupported`."""
-    _check_around(message)
+    _check_header_and_footer(message)
     kind, parts = _type_of(message)
     if not message.body:
         raise Rejected("the message needs a body", code="text_empty")
@@ -33,7 +33,7 @@ def resource(message: Interactive) -> Object:
     return {"friendly_name": f"gw_{digest}", "language": "en", "variables": {BODY: "text"}, "types": types}
 
 
-def _check_around(message: Interactive) -> None:
+def _check_header_and_footer(message: Interactive) -> None:
     if message.header is not None:
         raise unsupported("header", "Twilio has no header for messages with buttons or lists")
     if message.footer is not None:

@@ -34,7 +34,7 @@ class Delivery(Origin, frozen=True, gc=False, kw_only=True):
     def key(self, kind: str, *parts: str) -> str:
         return "|".join((self.sender_id or "", kind, *parts))
 
-    def news(self, kind: str, item: Object, **parts: Any) -> Event:
+    def update_of(self, kind: str, item: Object, **parts: Any) -> Event:
         """An account update, at the time of *item*, which is the payload or what counts in it."""
         return self.update(kind, self.payload, at=item.get("timestamp"), **parts)
 

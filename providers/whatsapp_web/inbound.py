@@ -70,7 +70,7 @@ def _message(delivery: Delivery) -> Event:
     item = delivery.item
     identity = identity_of(item)
     if aside := _not_of_a_conversation(item, identity):
-        return delivery.news(item=item, key=delivery.key("message", identity.bare), **aside)
+        return delivery.update_of(item=item, key=delivery.key("message", identity.bare), **aside)
     content = content_of(item)
     forwarded, frequently = forwarding(item)
     message = Message(

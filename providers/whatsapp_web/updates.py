@@ -23,7 +23,7 @@ def _session(delivery: Delivery) -> Event:
 def _call(delivery: Delivery) -> Event:
     item = delivery.item
     call_id = word(item, "id")
-    return delivery.news(
+    return delivery.update_of(
         delivery.field.replace(".", "_"),
         item,
         key=delivery.key(delivery.field, call_id) if call_id else None,
@@ -37,14 +37,14 @@ def _other(delivery: Delivery) -> Event:
     item = delivery.payload if isinstance(delivery.payload, dict) else {}
     address = first_jid(mapping(item, "group").get("id"), item.get("id"), item.get("from"))
     group_id = address if is_group(address) else None
-    return delivery.news(delivery.field.replace(".", "_"), item, contact=person(address), group_id=group_id)
+    return delivery.update_of(delivery.field.replace(".", "_"), item, contact=person(address), group_id=group_id)
 
 
 def _waiting(delivery: Delivery) -> Event:
     """A message that cannot be decrypted yet: the message itself may follow, with the same id."""
     item = delivery.item
     identity = identity_of(item)
-    return delivery.news(
+    return delivery.update_of(
         "message_waiting",
         item,
         key=delivery.key("message.waiting", identity.bare),
@@ -57,7 +57,7 @@ def _failed_vote(delivery: Delivery) -> Event:
     """A vote that could not be decrypted: what was chosen is not known."""
     vote = mapping(delivery.item, "vote")
     identity = identity_of(vote)
-    return delivery.news(
+    return delivery.update_of(
         "poll_vote_failed",
         vote,
         key=delivery.key(delivery.field, identity.bare),
