@@ -70,7 +70,8 @@ class Registry:
         self._installed: dict[str, Installed] = {}  # those of the entries that are from an entry point
         self._imported: dict[str, str] = {}  # the version of each distribution of which something was imported
         for name in _builtin_names():
-            self._discover(name, f"{__package__}.{name}", _module_loader(f"{__package__}.{name}"))
+            module = f"{__package__}.{name}"
+            self._discover(name, module, partial(importlib.import_module, module))
         self.reload(self.scan())
 
     def get(self, name: str) -> ProviderType:
@@ -141,19 +142,26 @@ class Registry:
 
     def _take_up(self, each: Installed, known: Installed | None) -> bool:
         """Whether *each* is to be imported anew. *known* is what had its name when it was last looked for."""
-        name, origin, entry = each.name, each.point.value, self._entries.get(each.name)
-        if entry is not None and (name in self._installed or known is None or entry.origin == RUNTIME):
-            self._repeated.append(_failed(name, origin, f"{entry.origin} already has the name {name!r}"))
+        if self._is_repeated(each, known):
             return False
-        self._installed[name] = each
-        if self._stays(entry, each, known):
+        self._installed[each.name] = each
+        if self._stays(each, known):
             return False
-        self._forget(name)
-        self._discover(name, origin, partial(self._import, each))
+        self._forget(each.name)
+        self._discover(each.name, each.point.value, partial(self._import, each))
         return True
 
-    def _stays(self, entry: RegistryEntry | None, each: Installed, known: Installed | None) -> bool:
+    def _is_repeated(self, each: Installed, known: Installed | None) -> bool:
+        """Whether its name is another's: then it is remembered as failed."""
+        name, entry = each.name, self._entries.get(each.name)
+        if entry is None or (known is not None and name not in self._installed and entry.origin != RUNTIME):
+            return False
+        self._repeated.append(_failed(name, each.point.value, f"{entry.origin} already has the name {name!r}"))
+        return True
+
+    def _stays(self, each: Installed, known: Installed | None) -> bool:
         """Whether it is as it was, or was imported in another version: then its entry says so."""
+        entry = self._entries.get(each.name)
         if known == each:
             return entry is None or entry.state != "failed"
         if entry is None or entry.state != "registered" or not (reason := self._needs_restart(each)):
@@ -216,10 +224,6 @@ def _builtin_names() -> list[str]:
     places = spec.submodule_search_locations if spec is not None else None
     names = (module.name for module in pkgutil.iter_modules(places))
     return [name for name in names if not name.startswith("_") and name not in _CONTRACT]
-
-
-def _module_loader(module: str) -> Callable[[], ModuleType]:
-    return lambda: importlib.import_module(module)
 
 
 def _provider_in(found: Any) -> Any:
