@@ -72,7 +72,7 @@ def reported(error: Object, place: Literal["W", "I", "G"]) -> ErrorInfo:
     It is definitive: the message is dead and another one cannot duplicate it, so nothing is uncertain here.
     """
     code = code_of(error.get("code"))
-    verdict = _lookup(code, error, text(error, "message") or text(error, "title") or "")
+    verdict = _lookup(code, error)
     if verdict is None:
         return error_info(error, Rejected.__name__ if place == "W" else None)
     class_ = Unavailable if verdict.error is Uncertain else verdict.error
@@ -86,15 +86,11 @@ def send_error(response: Response, *, secrets: Secrets = ()) -> SendError:
     """
     error = _error_in(response)
     code = code_of(error.get("code"))
-    if code is None:
-        verdict, detail = _by_status(response.status), f"HTTP {response.status} without a readable error"
-    else:
-        verdict = _lookup(code, error, text(error, "message") or "") or _unknown(error, response.status)
-        detail = _detail(error)
+    verdict = _lookup(code, error) or _unknown(code, error, response.status)
     return error_of(
         verdict,
         response,
-        detail,
+        f"HTTP {response.status} without a readable error" if code is None else _detail(error),
         code=f"http_{response.status}" if code is None else str(code),
         secrets=secrets,
         wait_s=_wait_s(response, code, verdict),
@@ -119,7 +115,7 @@ def answered(response: Response, *, secrets: Secrets = ()) -> Object:
 def is_missing_object(response: Response) -> bool:
     """Whether the object in the path is gone, or not ours."""
     error = _error_in(response)
-    return _lookup(code_of(error.get("code")), error, text(error, "message") or "") is _MISSING_OBJECT
+    return _lookup(code_of(error.get("code")), error) is _MISSING_OBJECT
 
 
 def is_unknown_field(response: Response) -> bool:
@@ -137,8 +133,9 @@ def _error_in(response: Response) -> Object:
     return mapping(answer(response), "error")
 
 
-def _lookup(code: int | None, error: Object, message: str) -> Verdict | None:
+def _lookup(code: int | None, error: Object) -> Verdict | None:
     if code == _PARAMETER:
+        message = text(error, "message") or text(error, "title") or ""
         if "appsecret_proof" in message:
             return _MISSING_PROOF
         gone = "does not exist" in message or "missing permissions" in message
@@ -147,9 +144,9 @@ def _lookup(code: int | None, error: Object, message: str) -> Verdict | None:
     return None if code is None else _VERDICTS.get(code)
 
 
-def _unknown(error: Object, status: int) -> Verdict:
-    """A code that is not in the table."""
-    if error.get("is_transient") is True and 400 <= status < 500:
+def _unknown(code: int | None, error: Object, status: int) -> Verdict:
+    """A code that is not in the table, or none."""
+    if code is not None and error.get("is_transient") is True and 400 <= status < 500:
         return Verdict(Unavailable)
     return _by_status(status)
 
