@@ -36,8 +36,7 @@ def account_check(graph: Graph, waba_id: str, phone_number_id: str) -> Flow[Chec
         return Check.failed("account", error.detail, f"{fix} {access}")
     if belongs:
         return Check(name="account", passed=True)
-    detail = f"account {waba_id} does not have this number"
-    return Check.failed("account", detail, fix)
+    return Check.failed("account", f"account {waba_id} does not have this number", fix)
 
 
 def _is_in_account(graph: Graph, waba_id: str, phone_number_id: str) -> Flow[bool]:
@@ -59,12 +58,12 @@ def subscription_check(graph: Graph, waba_id: str, app_id: str | None) -> Flow[C
         apps = yield from graph.call(graph.get(f"{waba_id}/subscribed_apps"))
     except CONFIGURATION_ERRORS as error:
         return Check.failed("subscription", error.detail, fix)
-    if is_subscribed(apps, app_id):
-        # Without `app_id` it takes a person to see whether their own app is among them.
-        names = [name for app in _apps(apps) if (name := text(app, "name"))]
-        return Check(name="subscription", passed=True, detail=", ".join(names) or None)
-    detail = "the app is not subscribed to the account: real messages will not arrive"
-    return Check.failed("subscription", detail, fix)
+    if not is_subscribed(apps, app_id):
+        detail = "the app is not subscribed to the account: real messages will not arrive"
+        return Check.failed("subscription", detail, fix)
+    # Without `app_id` it takes a person to see whether their own app is among them.
+    names = filter(None, (text(app, "name") for app in _apps(apps)))
+    return Check(name="subscription", passed=True, detail=", ".join(names) or None)
 
 
 def is_subscribed(answer: Object, app_id: str | None) -> bool:
@@ -99,22 +98,19 @@ def permissions_check(graph: Graph, app_id: str, app_secret: str) -> Flow[Check]
     return _token_check(mapping(answer, "data"))
 
 
-_SCOPES = {"whatsapp_business_messaging", "whatsapp_business_management"}
+_SCOPES = ("whatsapp_business_management", "whatsapp_business_messaging")
 
 
 def _token_check(token: Object) -> Check:
     """Whether the access token may do its work, and until when: the answer of ``debug_token``."""
-    missing = sorted(_SCOPES - {scope for scope in listed(token, "scopes") if isinstance(scope, str)})
-    expires_at = written(token.get("expires_at")) if token.get("expires_at") else None
-    if not flag(token, "is_valid"):
-        detail = "the token is not valid any more"
-    elif missing:
-        detail = f"the token lacks {' and '.join(missing)}"
-    else:
+    missing = [scope for scope in _SCOPES if scope not in listed(token, "scopes")]
+    valid = flag(token, "is_valid")
+    if valid and not missing:
         # Whoever reads it has a clock.
-        detail = f"the token expires at {expires_at}" if expires_at else "the token does not expire"
-        return Check.ok("token", detail)
-    fix = f"Create a token of a system user with {' and '.join(sorted(_SCOPES))}, and save it here."
+        expires_at = written(token.get("expires_at") or None)
+        return Check.ok("token", f"the token expires at {expires_at}" if expires_at else "the token does not expire")
+    detail = f"the token lacks {' and '.join(missing)}" if valid else "the token is not valid any more"
+    fix = f"Create a token of a system user with {' and '.join(_SCOPES)}, and save it here."
     return Check.failed("token", detail, fix)
 
 

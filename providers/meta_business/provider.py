@@ -268,18 +268,12 @@ class MetaBusiness(WhatsAppProvider, frozen=True, kw_only=True):
             number = yield from self._number()
         except CONFIGURATION_ERRORS as error:
             return [checks.credentials_check(error)]
-        graph = self._graph
-        found = [
+        return [
             Check(name="credentials", passed=True, detail=text(number, "verified_name")),
             cloud_api.number_check(number, fix=_NUMBER_FIX),
-            (yield from checks.account_check(graph, self.waba_id, self.phone_number_id)),
-            (yield from checks.subscription_check(graph, self.waba_id, self.app_id)),
+            *(yield from self._account_checks()),
+            *([] if callback_url is None else [checks.webhook_check(number, callback_url)]),
         ]
-        if self.app_id:
-            found.append((yield from checks.permissions_check(graph, self.app_id, self.app_secret)))
-        if callback_url is not None:
-            found.append(checks.webhook_check(number, callback_url))
-        return found
 
     def get_status(self) -> Flow[ProviderStatus]:
         try:
@@ -311,6 +305,16 @@ class MetaBusiness(WhatsAppProvider, frozen=True, kw_only=True):
             # Of the account it is removed by subscribing without one.
             asked = graph.post(self._subscriptions, address if address["override_callback_uri"] else None)
         yield from graph.call(asked)
+
+    def _account_checks(self) -> Flow[list[Check]]:
+        graph = self._graph
+        found = [
+            (yield from checks.account_check(graph, self.waba_id, self.phone_number_id)),
+            (yield from checks.subscription_check(graph, self.waba_id, self.app_id)),
+        ]
+        if self.app_id:
+            found.append((yield from checks.permissions_check(graph, self.app_id, self.app_secret)))
+        return found
 
     def _number(self) -> Flow[Object]:
         graph = self._graph
