@@ -16,16 +16,19 @@ from ..content import (
     Buttons,
     CallToAction,
     Carousel,
+    CarouselCard,
     Contacts,
     Document,
     FlowAction,
     Image,
     Interactive,
     ListMenu,
+    ListSection,
     MediaContent,
     OrderDetails,
     ProductCarousel,
     ProductList,
+    ProductSection,
     Sticker,
     Text,
     Video,
@@ -98,19 +101,14 @@ def _check_action(action: Action) -> None:
             _check_list(menu)
         case CallToAction(title=title) | VoiceCall(title=title):
             _text(20, title, "button_title")
-        case FlowAction(cta=cta, flow_id=flow_id, flow_name=flow_name):
-            _text(20, cta, "button_title")
-            if not (flow_id or flow_name):
-                raise Rejected("a flow needs its id or its name", code="flow_missing")
+        case FlowAction() as flow:
+            _check_flow(flow)
         case ProductList(sections=sections):
-            _count(1, 10, sections, "sections")
-            _count(1, 30, [product for section in sections for product in section.products], "products")
+            _check_products(sections)
         case ProductCarousel(products=products):
             _count(2, 10, products, "cards")
         case Carousel(cards=cards):
-            _count(2, 10, cards, "cards")
-            for card in cards:
-                _at_most(160, card.text, "card_text")
+            _check_cards(cards)
         case OrderDetails(details=details):
             _at_most(35, str(details.get("reference_id", "")), "reference_id")
 
@@ -124,20 +122,41 @@ def _check_buttons(buttons: Sequence[Button]) -> None:
         _text(20, button.title, "button_title")
 
 
+def _check_flow(flow: FlowAction) -> None:
+    _text(20, flow.cta, "button_title")
+    if not (flow.flow_id or flow.flow_name):
+        raise Rejected("a flow needs its id or its name", code="flow_missing")
+
+
+def _check_products(sections: Sequence[ProductSection]) -> None:
+    _count(1, 10, sections, "sections")
+    _count(1, 30, [product for section in sections for product in section.products], "products")
+
+
+def _check_cards(cards: Sequence[CarouselCard]) -> None:
+    _count(2, 10, cards, "cards")
+    for card in cards:
+        _at_most(160, card.text, "card_text")
+
+
 def _check_list(menu: ListMenu) -> None:
     rows = [row for section in menu.sections for row in section.rows]
     _text(20, menu.button, "button_title")
     _count(1, 10, menu.sections, "sections")
     _count(1, 10, rows, "rows")
     _distinct((row.id for row in rows), "row_id")
-    for section in menu.sections:
-        if len(menu.sections) > 1:
-            _text(24, section.title or "", "section_title")
-        _at_most(24, section.title, "section_title")
+    _check_titles(menu.sections)
     for row in rows:
         _text(200, row.id, "row_id")
         _text(24, row.title, "row_title")
         _at_most(72, row.description, "row_description")
+
+
+def _check_titles(sections: Sequence[ListSection]) -> None:
+    for section in sections:
+        if len(sections) > 1:
+            _text(24, section.title or "", "section_title")
+        _at_most(24, section.title, "section_title")
 
 
 def _text(limit: int, value: str, name: str) -> None:
