@@ -353,18 +353,18 @@ def _config_field(field: msgspec.inspect.Field) -> ConfigField:
         extra = {**(kind.extra or {}), **extra}
         schema = {**(kind.extra_json_schema or {}), **schema}
         kind = kind.type
-    # msgspec takes a pattern on a str only, so an optional field has it inside its union with None.
-    parts = getattr(kind, "types", (kind,))
-    patterns, lengths = ([getattr(part, name, None) for part in parts] for name in ("pattern", "max_length"))
     return ConfigField(
         name=field.encode_name,
         title=schema.get("title", field.name),
         help=schema.get("description"),
         placeholder=extra.get("placeholder"),
-        secret=bool(extra.get("secret")),
-        signs=bool(extra.get("signs")),
-        app=bool(extra.get("app")),
         required=field.required,
-        pattern=next(filter(None, patterns), None),
-        max_length=next(filter(None, lengths), None),
+        pattern=_bound(kind, "pattern"),
+        max_length=_bound(kind, "max_length"),
+        **{name: bool(extra.get(name)) for name in ("secret", "signs", "app")},
     )
+
+
+def _bound(kind: msgspec.inspect.Type, name: str) -> Any:
+    """msgspec takes a pattern on a str only, so an optional field has it inside its union with None."""
+    return next(filter(None, (getattr(part, name, None) for part in getattr(kind, "types", (kind,)))), None)

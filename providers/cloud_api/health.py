@@ -8,8 +8,9 @@ from .._values import Object, mapping, objects, phone, present, text, texts, wor
 from ..base import Check
 from ..messages import ProviderStatus, Quality, Trouble, worst
 
+_Judgement = tuple[Quality, str]
 # (field, Meta's word): what it means, and our word for the reason.
-_JUDGEMENTS: dict[tuple[str, str | None], tuple[Quality, str]] = {
+_JUDGEMENTS: dict[tuple[str, str | None], _Judgement] = {
     ("status", "FLAGGED"): ("poor", "status_flagged"),
     ("status", "RATE_LIMITED"): ("poor", "status_rate_limited"),
     ("quality_rating", "RED"): ("poor", "quality_red"),
@@ -53,7 +54,7 @@ def _session_info(number: Object) -> Object:
     }
 
 
-def _judge(number: Object) -> list[tuple[Quality, str]]:
+def _judge(number: Object) -> list[_Judgement]:
     health = mapping(number, "health_status")
     words = {name: word(health if name == "can_send_message" else number, name) for name, _ in _JUDGEMENTS}
     judged = [_JUDGEMENTS[row] for row in words.items() if row in _JUDGEMENTS]

@@ -103,11 +103,9 @@ def _shop(action: Product | ProductList | ProductCarousel | Catalog) -> tuple[st
         case Product(catalog_id=catalog, product_id=product):
             return "product", {"catalog_id": catalog, "product_retailer_id": product}
         case ProductList(catalog_id=catalog, sections=sections):
-            return "product_list", {"catalog_id": catalog, "sections": [_shelf(section) for section in sections]}
+            return "product_list", {"catalog_id": catalog, "sections": [*map(_shelf, sections)]}
         case ProductCarousel(catalog_id=catalog, products=products):
-            shown = [{"product_retailer_id": product, "catalog_id": catalog} for product in products]
-            cards = [{"card_index": index, "type": "product", "action": one} for index, one in enumerate(shown)]
-            return "carousel", {"cards": cards}
+            return "carousel", {"cards": [_product_card(*card, catalog) for card in enumerate(products)]}
         case Catalog(thumbnail_product_id=thumbnail):
             return "catalog_message", _named("catalog_message", thumbnail_product_retailer_id=thumbnail)
 
@@ -115,6 +113,11 @@ def _shop(action: Product | ProductList | ProductCarousel | Catalog) -> tuple[st
 def _shelf(section: ProductSection) -> Object:
     products = [{"product_retailer_id": product} for product in section.products]
     return {"title": section.title, "product_items": products}
+
+
+def _product_card(index: int, product: str, catalog: str) -> Object:
+    action = {"product_retailer_id": product, "catalog_id": catalog}
+    return {"card_index": index, "type": "product", "action": action}
 
 
 def _named(name: str, **parameters: Any) -> Object:

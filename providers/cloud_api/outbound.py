@@ -53,16 +53,21 @@ def message_request(message: MessageData) -> tuple[Edge, Object]:
 
     Raises `Unsupported` for what this API cannot express and `Rejected` for what it surely refuses.
     """
-    address = _address(message.to)
-    _check_expressible(message.content, in_group=address["recipient_type"] == "group")
+    content, address = message.content, _address(message.to)
+    _check_expressible(content, address["recipient_type"])
     limits.check(message)
-    kind, content = _content(message.content)
-    body: Object = {"messaging_product": "whatsapp", **address, "type": kind, kind: content}
+    kind, described = _content(content)
+    body: Object = {
+        "messaging_product": "whatsapp",
+        **address,
+        "type": kind,
+        kind: described,
+        # Echoed in every status of this message: the only way to learn what became of a send without an answer.
+        "biz_opaque_callback_data": message.correlation_id,
+    }
     if message.reply_to is not None:
         body["context"] = {"message_id": message.reply_to}
-    # Echoed in every status of this message: the only way to learn what became of a send without an answer.
-    body["biz_opaque_callback_data"] = message.correlation_id
-    if isinstance(message.content, Template) and message.content.marketing:
+    if isinstance(content, Template) and content.marketing:
         return "marketing_messages", body | _MARKETING
     return "messages", body
 
@@ -102,7 +107,8 @@ def _first(body: Object, key: str) -> Object:
 # ---------------------------------------------------------------- what can be expressed
 
 
-def _check_expressible(content: OutboundContent, *, in_group: bool) -> None:
+def _check_expressible(content: OutboundContent, recipient_type: str) -> None:
+    in_group = recipient_type == "group"
     if in_group and not isinstance(content, _IN_GROUPS):
         raise unsupported("content_in_group", "groups take text, media, templates and pins")
     if not in_group and isinstance(content, Pin):
@@ -110,11 +116,15 @@ def _check_expressible(content: OutboundContent, *, in_group: bool) -> None:
     if isinstance(content, Audio | Sticker) and content.caption:
         raise unsupported("caption", "neither audio nor stickers have a caption")
     if isinstance(content, Interactive):
-        if content.footer is not None and isinstance(content.action, _WITHOUT_FOOTER):
-            raise unsupported("footer", "this kind of message has no footer")
-        _check_header(content.action, content.header)
-        if content.body is None and not isinstance(content.action, Product):
-            raise Rejected("the message needs a body", code="text_empty")
+        _check_parts(content)
+
+
+def _check_parts(interactive: Interactive) -> None:
+    if interactive.footer is not None and isinstance(interactive.action, _WITHOUT_FOOTER):
+        raise unsupported("footer", "this kind of message has no footer")
+    _check_header(interactive.action, interactive.header)
+    if interactive.body is None and not isinstance(interactive.action, Product):
+        raise Rejected("the message needs a body", code="text_empty")
 
 
 def _check_header(action: Action, header: str | HeaderMedia | None) -> None:

@@ -94,18 +94,22 @@ def texts(body: bytes) -> list[Event] | None:
         return None
 
 
+def _contact(card: _Card) -> Contact:
+    number = phone(card.wa_id)
+    if number is None or len(card.profile.name) > MAX_WORD:
+        raise _Unusual
+    return Contact(phone=number, user_id=card.user_id or None, name=card.profile.name or None)
+
+
 def _read(account_id: str, value: _Value, events: list[Event]) -> None:
     """Append what *value* says to *events*."""
     (card,) = value.contacts
-    number, sender_id = phone(card.wa_id), value.metadata.phone_number_id
-    contact = Contact(phone=number, user_id=card.user_id or None, name=card.profile.name or None)
+    contact, sender_id = _contact(card), value.metadata.phone_number_id
     sender = phone(value.metadata.display_phone_number)
     for raw in value.messages:
         message = _decode_message(raw)
         if (
-            number is None
-            or len(card.profile.name) > MAX_WORD
-            or message.sender != card.wa_id
+            message.sender != card.wa_id
             or message.from_user_id != card.user_id
             or not 0 < len(message.id) < MAX_KEY - len(sender_id)
         ):
