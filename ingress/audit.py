@@ -10,7 +10,8 @@ They can delete the organization with everything. Who has the key can do anythin
 """
 
 import logging
-from datetime import UTC
+from collections.abc import Sequence
+from datetime import UTC, datetime
 from functools import partial
 from typing import NamedTuple
 from uuid import UUID
@@ -22,6 +23,7 @@ from . import log
 from .storage.database import Database, StoreUnavailable
 from .storage.statements import audit
 from .storage.statements.audit import TrailEntry, TrailExtent
+from .storage.statements.events import EventRow
 from .storage.vault import Vault, VaultError
 
 logger = logging.getLogger("ingress.audit")
@@ -68,29 +70,45 @@ class Verification(msgspec.Struct, frozen=True):
     reason: str | None = None
 
 
-async def record(connection: asyncpg.Connection, vault: Vault, organization_id: UUID, *entries: AuditEntry) -> None:
-    """Write down changes in the transaction that makes them."""
+async def record(
+    connection: asyncpg.Connection,
+    vault: Vault,
+    organization_id: UUID,
+    *entries: AuditEntry,
+    events: Sequence[EventRow] = (),
+    version: int | None = None,
+) -> None:
+    """Write down changes in the transaction that makes them, with the *events* of them.
+
+    *version*: every process is notified that the organization is at that.
+    """
     end = await audit.end(connection, organization_id)
     if end is None:
         raise LookupError("there is no such organization")
-    former = end.audit_hash
+    former, signed = end.audit_hash, list[TrailEntry]()
     for number, entry in enumerate(entries, end.audit_entries + 1):
-        unsigned = TrailEntry(
-            id=number,
-            at=end.at,
-            action=entry.action,
-            actor=entry.actor.name,
-            address=entry.actor.address,
-            config_id=entry.config_id,
-            version=entry.version,
-            before=None if entry.before is None else _encode(entry.before),
-            after=None if entry.after is None else _encode(entry.after),
-            reason=entry.reason,
-            hash=b"",
-        )
+        unsigned = _unsigned(number, end.at, entry)
         former = vault.sign(_content(organization_id, former, unsigned))
-        signed = msgspec.structs.replace(unsigned, hash=former)
-        await audit.append(connection, organization_id, signed, vault.sign(_end(organization_id, number, former)))
+        signed.append(msgspec.structs.replace(unsigned, hash=former))
+    seal = vault.sign(_end(organization_id, signed[-1].id, former))
+    notice = None if version is None else f"{organization_id}:{version}"
+    await audit.append(connection, organization_id, signed, seal, events, notice)
+
+
+def _unsigned(number: int, at: datetime, entry: AuditEntry) -> TrailEntry:
+    return TrailEntry(
+        id=number,
+        at=at,
+        action=entry.action,
+        actor=entry.actor.name,
+        address=entry.actor.address,
+        config_id=entry.config_id,
+        version=entry.version,
+        before=None if entry.before is None else _encode(entry.before),
+        after=None if entry.after is None else _encode(entry.after),
+        reason=entry.reason,
+        hash=b"",
+    )
 
 
 async def verify(

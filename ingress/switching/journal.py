@@ -11,7 +11,7 @@ import asyncpg
 
 from .. import audit
 from ..envelope import own_event
-from ..storage.statements import events, switches
+from ..storage.statements import switches
 from ..storage.vault import Vault
 
 
@@ -39,18 +39,11 @@ class Journal:
 
         Once in a transaction: the events of one have their order by their places in it.
         """
-        if transitions:
-            await audit.record(connection, self._vault, organization_id, *transitions)
-        rows = [
-            own_event(
-                organization_id,
-                transition.about,
-                transition.event,
-                {name: value for name, value in transition.data.items() if value is not None},
-            )
-            for transition in transitions
-            if transition.event is not None and transition.about is not None
+        if not transitions:
+            return await switches.notify(connection, organization_id, version)
+        events = [
+            own_event(organization_id, each.about, each.event, {k: v for k, v in each.data.items() if v is not None})
+            for each in transitions
+            if each.event is not None and each.about is not None
         ]
-        if rows:
-            await events.add(connection, rows)
-        await switches.notify(connection, organization_id, version)
+        await audit.record(connection, self._vault, organization_id, *transitions, events=events, version=version)

@@ -33,7 +33,7 @@ from ingress.dev.sandbox import (
 from ingress.dev.sandbox.twilio.bodies import example_sender
 from ingress.settings import Settings
 from ingress.storage import database, redis_state
-from ingress.storage.statements import switches
+from ingress.storage.statements import audit, switches
 from ingress.switching import manager, report, routes
 from ingress.switching import switch as switching
 from providers import Flow, Rejected
@@ -418,21 +418,27 @@ async def test_force_is_without_a_test(two: Organization, gateway: Gateway) -> N
     }
 
 
-@pytest.mark.parametrize("step", ["activate", "notify"])
+def is_of_version_2(*arguments: Any) -> bool:
+    """Whether what is written to the trail notifies of a switch that is made."""
+    return str(arguments[-1]).endswith(":2")
+
+
+@pytest.mark.parametrize("step", ["activate", "append"])
 async def test_a_failure_in_the_transaction_undoes_all_of_it(
     two: Organization, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
     """At its first statement or after its last one."""
-    statement = getattr(switches, step)
+    module: Any = switches if step == "activate" else audit
+    statement = getattr(module, step)
 
     async def broken(*arguments: Any) -> Any:
         answer = await statement(*arguments)
-        if step == "activate" or arguments[-1] == 2:  # a switch that begins notifies, too, of the version that stays
+        if step == "activate" or is_of_version_2(*arguments):  # a switch that begins is written down, too
             raise RuntimeError("broken")
         return answer
 
     with monkeypatch.context() as patch:
-        patch.setattr(switches, step, broken)
+        patch.setattr(module, step, broken)
         assert (await switch(two, 1)).status == 500
     await unchanged(two, "error", "configured")
     assert [entry["version"] for entry in await trail(two, "activated")] == [1]
@@ -441,16 +447,16 @@ async def test_a_failure_in_the_transaction_undoes_all_of_it(
 
 async def test_a_commit_that_nobody_confirmed(two: Organization, monkeypatch: pytest.MonkeyPatch) -> None:
     """The connection is lost with the answer: 503, and whoever looks sees one of the two, whole."""
-    notify = switches.notify
+    append = audit.append
 
-    async def cut(connection: Any, organization_id: UUID, version: int) -> None:
-        if version == 2:
+    async def cut(connection: Any, *arguments: Any) -> None:
+        if is_of_version_2(connection, *arguments):
             asyncpg.Connection.terminate(connection)
         else:
-            await notify(connection, organization_id, version)
+            await append(connection, *arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(switches, "notify", cut)
+        patch.setattr(audit, "append", cut)
         assert (await switch(two, 1)).status == 503
     # The lock went with the connection. Who comes next puts right what is left of it.
     answer = await switch(two, 1, expected_version=1)
@@ -471,11 +477,11 @@ async def test_a_commit_that_was_made_is_not_undone(
     before = await metric(gateway, "whatsapp_ingress_rollbacks_total")
     transaction = database.Exclusive.transaction
     notified = asyncio.Event()
-    notify = switches.notify
+    append = audit.append
 
-    async def noted(connection: Any, organization_id: UUID, version: int) -> None:
-        await notify(connection, organization_id, version)
-        if version == 2:
+    async def noted(*arguments: Any) -> None:
+        await append(*arguments)
+        if is_of_version_2(*arguments):
             notified.set()
 
     @asynccontextmanager
@@ -487,7 +493,7 @@ async def test_a_commit_that_was_made_is_not_undone(
             raise RuntimeError("after the commit")
 
     with monkeypatch.context() as patch:
-        patch.setattr(switches, "notify", noted)
+        patch.setattr(audit, "append", noted)
         patch.setattr(database.Exclusive, "transaction", lossy)
         assert (await switch(two, 1)).status == 500
     assert await states(two) == ["inactive", "active"]

@@ -1,5 +1,6 @@
 """The audit trail: numbered in each organization, every entry's hash over the one before it (`ingress/audit.py`)."""
 
+from collections.abc import Sequence
 from datetime import datetime
 from uuid import UUID
 
@@ -7,8 +8,10 @@ import asyncpg
 import msgspec
 
 from ...validation import Unlogged
-from ..columns import names, parameters, read, read_or_none, values
+from ..columns import Big, Json, given, names, read, read_or_none
+from .events import EventRow, insert_events
 from .pages import within
+from .switches import CHANNEL
 
 
 class TrailEnd(msgspec.Struct, frozen=True):
@@ -26,35 +29,53 @@ select audit_entries, audit_hash, clock_timestamp() as at from organizations whe
 
 async def end(connection: asyncpg.Connection, organization_id: UUID) -> TrailEnd | None:
     """Where the next entry goes, locked (organization)."""
-    return read_or_none(TrailEnd, await connection.fetchrow(END, organization_id))
+    row = await connection.fetchrow(END, organization_id)
+    return TrailEnd(*row) if row else None
 
 
 class TrailEntry(Unlogged, frozen=True, kw_only=True):
     """One change. ``before`` and ``after`` are JSON; ``at`` None: a time that this service writes no entry at."""
 
-    id: int
+    id: Big
     at: datetime | None
     action: str
     actor: str
     address: str | None
     config_id: UUID | None
-    version: int | None
-    before: bytes | None
-    after: bytes | None
+    version: Big | None
+    before: Json | None
+    after: Json | None
     reason: str | None
     hash: bytes
 
 
+_ENTRIES, _EVENTS = len(TrailEntry.__struct_fields__), len(EventRow._fields)
 APPEND = f"""
-with entry as (
-    insert into provider_audit_log (organization_id, {names(TrailEntry)}) values ($1, {parameters(TrailEntry, 3)})
-)
-update organizations set audit_entries = $3, audit_hash = $13, audit_seal = $2 where id = $1"""
+with entries as (select * from {given(TrailEntry, 4)}),
+written as (
+    insert into provider_audit_log (organization_id, {names(TrailEntry)}) select $1, {names(TrailEntry)} from entries
+),
+ended as (
+    update organizations set audit_entries = last.id, audit_hash = last.hash, audit_seal = $2
+    from (select id, hash from entries order by place desc limit 1) last where organizations.id = $1
+),
+given as (select * from {given(EventRow, 4 + _ENTRIES)}),
+{insert_events("given")}
+select pg_notify('{CHANNEL}', $3) where $3::text is not null"""
 
 
-async def append(connection: asyncpg.Connection, organization_id: UUID, entry: TrailEntry, seal: bytes) -> None:
-    """Write an entry, and the new end, in the transaction of the change (organization)."""
-    await connection.execute(APPEND, organization_id, seal, *values(entry))
+async def append(
+    connection: asyncpg.Connection,
+    organization_id: UUID,
+    entries: Sequence[TrailEntry],
+    seal: bytes,
+    events: Sequence[EventRow],
+    notice: str | None,
+) -> None:
+    """Write entries, their events, the new end, and the notification of all processes: in one transaction (organization)."""
+    columns = list(zip(*map(msgspec.structs.astuple, entries), strict=True))
+    columns += zip(*events, strict=True) if events else [()] * _EVENTS
+    await connection.execute(APPEND, organization_id, seal, notice, *columns)
 
 
 _ENTRY = names(TrailEntry).replace(", at,", ", case when at between '0001-01-02' and '9999-12-30' then at end as at,")
