@@ -29,18 +29,13 @@ def names(kind: Any, of: str = "") -> str:
 
 
 def parameters(kind: type[msgspec.Struct], first: int) -> str:
-    """A parameter for each field, from *first* on: what `values` passes."""
+    """A parameter for each field, from *first* on: what `msgspec.structs.astuple` passes."""
     return ", ".join(f"${number}" for number in range(first, first + len(kind.__struct_fields__)))
 
 
 def assignments(kind: type[msgspec.Struct], first: int) -> str:
     """Each column set to its parameter."""
     return ", ".join(f"{name} = ${number}" for number, name in enumerate(kind.__struct_fields__, first))
-
-
-def values(row: msgspec.Struct, kind: type[msgspec.Struct] | None = None) -> list[Any]:
-    """What is in its fields, in their order; in those of *kind*, where it has more."""
-    return [getattr(row, name) for name in (kind or type(row)).__struct_fields__]
 
 
 def read(kind: type[Row], row: asyncpg.Record) -> Row:

@@ -13,7 +13,7 @@ from providers import Check, ProviderStatus
 
 from ..accounts.config import ChangeRefused, Config, NewConfig
 from ..audit import Actor
-from ..storage.statements.switches import OpenSwitch, Standing
+from ..storage.statements.switches import Standing
 
 NO_FORMER_CONFIG = "There is no former config to return to. Switch to one of provider/configs instead."
 
@@ -109,11 +109,6 @@ class Begun(msgspec.Struct, frozen=True):
     checks: list[Check] | None = None
     status: ProviderStatus | None = None
 
-    @property
-    def others(self) -> list[OpenSwitch]:
-        """Switches that wait for a phone, whose place it takes once it is made, or waits itself."""
-        return [other for other in self.standing.open if other.config_id != self.config.id and other.is_waiting]
-
     def __repr__(self) -> str:
         return f"Begun({self.config!r})"
 
@@ -151,12 +146,15 @@ class Switched(msgspec.Struct, frozen=True):
     waits_until: datetime | None = None
 
 
-def order_after(standing: Standing, target: UUID | None, *, back: bool) -> list[UUID]:
-    """The fallback order once *target* (None: a new one) is the active config, whose place the one that is left takes.
+def order_after(request: Requested, standing: Standing) -> list[UUID]:
+    """The fallbacks once it is made: where nothing else is asked for, the config that is left takes the other's place.
 
-    *back*: it is a rollback, to the order of then, unless somebody has set another since.
+    After a rollback they are those of then, unless somebody has set others since.
     """
-    former = standing.former_fallback_ids if back else None
+    if request.order is not None:
+        return request.order
+    former = standing.former_fallback_ids if request.target is None else None
     order = standing.fallback_config_ids if former is None else former
+    target = standing.former_config_id if request.target is None else request.target
     order_then = [standing.active_config_id if config_id == target else config_id for config_id in order]
     return [config_id for config_id in order_then if config_id is not None]

@@ -113,7 +113,7 @@ async def dry_run(database: Database, accounts: Accounts, ownership: Ownership, 
         people_without_phone=0 if is_active else traffic.people,
         sends_without_phone=0 if is_active else sum(kind.without_phone for kind in kinds),
         in_flight=traffic.in_flight,
-        fallback_config_ids=order_after(standing, config.id if config else None, back=request.target is None),
+        fallback_config_ids=order_after(request, standing),
     )
 
 

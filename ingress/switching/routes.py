@@ -168,31 +168,31 @@ class Routes:
     # -- changes
 
     async def announce(self, organization_id: UUID, version: int) -> None:
-        """After a commit: use it here at once, and notify the others, who would notice within a second anyway."""
-        await self._take_up(organization_id, version, "here")
+        """After a commit: from now on nothing older is used here; others, notified, notice within a second anyway."""
+        self._changed(organization_id, version, "here")
         await self._redis.notify("provider", organization_id, version)
         await self._redis.notify("events", organization_id)
 
     def notified(self, organization_id: UUID, version: int, source: str) -> None:
-        """Another process has the organization at *version* (0: it does not say). An old version changes nothing."""
+        """The organization is at *version* (0: who notifies does not say). An old version changes nothing."""
+        self._accounts.forget(organization_id)  # some of its credentials may not be needed any more
+        self._changed(organization_id, version, source)
+
+    def _changed(self, organization_id: UUID, version: int, source: str) -> None:
         held = self._routes.get(organization_id)
         if held is not None and version and held.route.version >= version:
             self._forget_configs(organization_id)  # one that nothing is sent through may have been edited or deleted
             return
-        self.forget(organization_id)
-        if held is not None:  # in use here: have it at hand before it is needed
+        self._doubt(organization_id, held)
+        if held is not None or source == "here":  # in use here: have it at hand before it is needed
             self._load(("notified", organization_id, version), self._take_up, organization_id, version, source)
 
     async def _take_up(self, organization_id: UUID, version: int, source: str) -> None:
-        held = self._routes.get(organization_id)
         try:
-            # In the process that made the change the database's notification may have been faster.
-            if held is None or held.doubtful or held.route.version < version:
-                self.forget(organization_id)
-                # A loading that was under way may have begun before the commit; the one after it has not.
-                for _ in range(2):
-                    if (await self.route(organization_id, fresh=True, source=source)).version >= version:
-                        break
+            # A loading that was under way may have begun before the commit; the one after it has not.
+            for _ in range(2):
+                if (await self.route(organization_id, fresh=True, source=source)).version >= version:
+                    break
             if self.after_change is not None:
                 await self.after_change()
         except StoreUnavailable:
@@ -200,7 +200,11 @@ class Routes:
 
     def forget(self, organization_id: UUID) -> None:
         """Something changed: read again at the next use."""
-        if held := self._routes.get(organization_id):
+        self._accounts.forget(organization_id)
+        self._doubt(organization_id, self._routes.get(organization_id))
+
+    def _doubt(self, organization_id: UUID, held: _Held | None) -> None:
+        if held is not None:
             # Kept to be compared with what comes next; Redis may hold the same old one, so it is not asked.
             self._routes.put(organization_id, _Held(0.0, held.route, doubtful=True), KEPT_S)
         self._forget_configs(organization_id)
@@ -208,7 +212,6 @@ class Routes:
     def _forget_configs(self, organization_id: UUID) -> None:
         self._configs.drop(organization_id)
         self._webhooks.drop_where(lambda held: held[1].organization_id == organization_id)
-        self._accounts.forget(organization_id)
 
     def forget_all(self, *, listening: bool | None = None) -> None:
         """Read everything again at its next use. *listening*: whether the database notifies us from now on."""

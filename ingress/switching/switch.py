@@ -49,7 +49,7 @@ from .change import (
 from .config_store import ConfigStore
 from .journal import Journal, Transition
 from .report import Report, phase
-from .undo import Undo, count, stale
+from .undo import Undo, count
 
 # A session that was set up connects within a moment, or shows a QR code; a person needs some minutes to find the phone.
 CONNECTS_WITHIN_S, CONNECT_POLL_S = 3.0, 0.1
@@ -130,13 +130,14 @@ class Switching:
             own = [switch for switch in standing.open if switch.config_id == config.id and switch.is_waiting]
             same = next((switch for switch in own if _is_the_same(request, switch)), None)
             if config.id == standing.active_config_id or same is not None:
-                order, until = _order(request, standing), same.waits_until if same else None
+                order, until = order_after(request, standing), same.waits_until if same else None
                 return Switched(config, standing.version, standing.active_config_id, [], order, waits_until=until)
-            rows = [*stale(standing), *own]
-            taken_back = await self._undo.put_back(connection, organization_id, standing, rows)
+            rows = [switch for switch in standing.open if switch in own or not switch.is_waiting]
+            taken_back = await self._put_back(connection, request, standing, rows)
             begun, switching = await self._enter(connection, request, standing, config)
             await self._journal.write(connection, organization_id, standing.version, *taken_back, switching)
-        count(taken_back)
+        if taken_back:
+            count(taken_back)
         return begun
 
     async def _target(self, connection: asyncpg.Connection, request: Requested, standing: Standing) -> Config:
@@ -162,7 +163,8 @@ class Switching:
                 async with _within(until, "the connection test"):
                     checks, status = await self._accounts.test(provider)
             async with exclusive.transaction() as connection:
-                taken_back = await self._undo.put_back(connection, organization_id, standing, stale(standing))
+                stale = [switch for switch in standing.open if not switch.is_waiting]
+                taken_back = await self._put_back(connection, request, standing, stale)
                 config, _, configured = await self._store.add(
                     connection, organization_id, request.actor, new, provider, status
                 )
@@ -177,7 +179,8 @@ class Switching:
         except Exception as error:
             await self._undo.abort(exclusive, request, standing, new, error)
             raise
-        count(taken_back)
+        if taken_back:
+            count(taken_back)
         return msgspec.structs.replace(begun, checks=checks, status=status)
 
     async def _standing(self, connection: asyncpg.Connection, request: Requested) -> Standing:
@@ -200,7 +203,7 @@ class Switching:
             expected_version=request.expected_version,
         )
         state = await switches.begin(connection, request.organization_id, switch)
-        begun = Begun(request, standing, _order(request, standing), config, state)
+        begun = Begun(request, standing, order_after(request, standing), config, state)
         return begun, Transition(
             action="switching",
             actor=request.actor,
@@ -226,7 +229,13 @@ class Switching:
             expected_version=waited.expected_version,
             reason=waited.reason,
         )
-        return Begun(request, standing, _order(request, standing), self._accounts.usable(row), waited.former_state)
+        return Begun(request, standing, order_after(request, standing), self._accounts.usable(row), waited.former_state)
+
+    async def _put_back(
+        self, connection: asyncpg.Connection, request: Requested, standing: Standing, rows: list[OpenSwitch]
+    ) -> list[Transition]:
+        """What was taken back, of the switches whose place this one takes: in most cases there is none."""
+        return await self._undo.put_back(connection, request.organization_id, standing, rows) if rows else []
 
     # -- Begun to Switched
 
@@ -257,8 +266,9 @@ class Switching:
         if begun.checks is None:
             async with _within(until, "the connection test"):
                 checks, status = await self._accounts.test(provider, config.callback_url)
-            async with exclusive.transaction() as connection:
-                await self._ownership.claim(connection, request.organization_id, provider, checks)
+            if not config.claimed.issuperset(provider.accounts):
+                async with exclusive.transaction() as connection:
+                    await self._ownership.claim(connection, request.organization_id, provider, checks)
         async with _within(until, "the set-up"):
             checks = await self._accounts.set_up(provider, config.callback_url)
         for check in checks:
@@ -291,10 +301,11 @@ class Switching:
         if begun.request.actor == SYSTEM:
             raise NotPaired("no phone is linked to the account")
         async with exclusive.transaction() as connection:
-            taken_back = await self._undo.put_back(connection, organization_id, begun.standing, begun.others)
+            taken_back = await self._put_back(connection, begun.request, begun.standing, _others(begun))
             until = await switches.wait(connection, organization_id, begun.config.id, PAIRING_WITHIN_S)
             await self._journal.write(connection, organization_id, begun.standing.version, *taken_back)
-        count(taken_back)
+        if taken_back:
+            count(taken_back)
         standing = begun.standing
         return Switched(
             begun.config, standing.version, standing.active_config_id, unpaired.checks, begun.order, waits_until=until
@@ -312,13 +323,14 @@ class Switching:
             stand_in=msgspec.json.encode(request.stand_in) if request.stand_in else None,
         )
         async with exclusive.transaction() as connection:
-            taken_back = await self._undo.put_back(connection, request.organization_id, standing, begun.others)
+            taken_back = await self._put_back(connection, request, standing, _others(begun))
             version = await switches.activate(connection, request.organization_id, activation)
             if version is None:
                 raise await self._conflict(connection, request.organization_id)
             made = _transitions(ready, version)
             await self._journal.write(connection, request.organization_id, version, *taken_back, *made)
-        count(taken_back)
+        if taken_back:
+            count(taken_back)
         return Switched(begun.config, version, standing.active_config_id, ready.checks, begun.order, changed=True)
 
     async def _conflict(self, connection: asyncpg.Connection, organization_id: UUID) -> VersionConflict:
@@ -327,12 +339,9 @@ class Switching:
         return VersionConflict(standing.version, standing.active_config_id)
 
 
-def _order(request: Requested, standing: Standing) -> list[UUID]:
-    """The fallbacks once it is made."""
-    if request.order is not None:
-        return request.order
-    target = None if isinstance(request.target, NewConfig) else request.target or standing.former_config_id
-    return order_after(standing, target, back=request.target is None)
+def _others(begun: Begun) -> list[OpenSwitch]:
+    """Switches that wait for a phone, whose place it takes once it is made, or waits itself."""
+    return [other for other in begun.standing.open if other.config_id != begun.config.id and other.is_waiting]
 
 
 def _is_the_same(request: Requested, waiting: OpenSwitch) -> bool:

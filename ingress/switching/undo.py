@@ -65,7 +65,7 @@ class Undo:
                 exclusive.transaction() as connection,
             ):
                 standing = await switches.standing(connection, organization_id)
-                if standing is None or not (rows := stale(standing)):
+                if standing is None or not (rows := _stale(standing)):
                     return  # it was one, and ended
                 transitions = await self.put_back(connection, organization_id, standing, rows, code)
                 await self._journal.write(connection, organization_id, standing.version, *transitions)
@@ -115,7 +115,7 @@ def _rolled_back(
     )
 
 
-def stale(standing: Standing) -> list[OpenSwitch]:
+def _stale(standing: Standing) -> list[OpenSwitch]:
     """Under the lock: what waits for no phone belongs to nobody any more."""
     return [row for row in standing.open if not row.is_waiting]
 

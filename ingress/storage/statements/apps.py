@@ -4,10 +4,11 @@ from collections.abc import Sequence
 from uuid import UUID
 
 import asyncpg
+import msgspec
 
 from ...identifiers import PLATFORM_ID
 from ...validation import Unlogged
-from ..columns import names, parameters, read, read_or_none, values
+from ..columns import names, parameters, read, read_or_none
 from .configs import StoredConfig
 
 # As `configs.CONFIG`, with what an app has none of: `Accounts.open` makes a config of it, which belongs to the platform.
@@ -47,7 +48,7 @@ ADD = f"insert into provider_apps ({names(NewAppColumns)}) values ({parameters(N
 
 async def add(connection: asyncpg.Connection, app: NewAppColumns) -> None:
     """Save an app (worker)."""
-    await connection.execute(ADD, *values(app))
+    await connection.execute(ADD, *msgspec.structs.astuple(app))
 
 
 LOCKED = f"select {_APP} from provider_apps where id = $1 for update"

@@ -8,7 +8,7 @@ import asyncpg
 import msgspec
 
 from ...validation import Unlogged
-from ..columns import assignments, names, parameters, read, read_or_none, values
+from ..columns import assignments, names, parameters, read, read_or_none
 
 
 class ConfigColumns(Unlogged, frozen=True, kw_only=True):
@@ -55,6 +55,11 @@ _CLAIMED = """array(
 CONFIG = names(StoredConfig, "c.").replace("c.claimed", _CLAIMED)
 
 
+def _config(row: asyncpg.Record | None) -> StoredConfig | None:
+    """That of a row which has CONFIG and nothing else."""
+    return None if row is None else StoredConfig(*row)
+
+
 class StoredRoute(msgspec.Struct, frozen=True):
     """What an organization sends through since ``version_at``: the active config and the fallbacks, in their order."""
 
@@ -97,7 +102,7 @@ BY_TOKEN = f"select {CONFIG} from whatsapp_provider_configs c where webhook_toke
 
 async def by_token(connection: asyncpg.Connection, token_hash: bytes) -> StoredConfig | None:
     """The config that a webhook address belongs to (worker)."""
-    return read_or_none(StoredConfig, await connection.fetchrow(BY_TOKEN, token_hash))
+    return _config(await connection.fetchrow(BY_TOKEN, token_hash))
 
 
 # Whether the keys fit is a question about no organization.
@@ -106,7 +111,7 @@ NEWEST = f"select {CONFIG} from whatsapp_provider_configs c order by created_at 
 
 async def newest(connection: asyncpg.Connection) -> StoredConfig | None:
     """What was sealed last (worker)."""
-    return read_or_none(StoredConfig, await connection.fetchrow(NEWEST))
+    return _config(await connection.fetchrow(NEWEST))
 
 
 BY_ID = f"select {CONFIG} from whatsapp_provider_configs c where organization_id = $1 and id = $2"
@@ -114,7 +119,7 @@ BY_ID = f"select {CONFIG} from whatsapp_provider_configs c where organization_id
 
 async def by_id(connection: asyncpg.Connection, organization_id: UUID, config_id: UUID) -> StoredConfig | None:
     """One config of the organization (organization, worker)."""
-    return read_or_none(StoredConfig, await connection.fetchrow(BY_ID, organization_id, config_id))
+    return _config(await connection.fetchrow(BY_ID, organization_id, config_id))
 
 
 # It was asked how it is doing just now, as it was tested: the first look is due later.
@@ -131,7 +136,7 @@ select version from organizations where id = $1"""
 
 async def add(connection: asyncpg.Connection, organization_id: UUID, config: NewConfigColumns) -> int:
     """Save a config. The organization's version, unchanged (organization)."""
-    version: int = await connection.fetchval(ADD, organization_id, *values(config))
+    version: int = await connection.fetchval(ADD, organization_id, *msgspec.structs.astuple(config))
     return version
 
 
@@ -227,7 +232,7 @@ async def edit(
     connection: asyncpg.Connection, organization_id: UUID, config_id: UUID, config: ConfigColumns, *, tested: bool
 ) -> int:
     """Change a config that is there, *tested* as it is now: the version (organization)."""
-    version: int = await connection.fetchval(EDIT, organization_id, config_id, tested, *values(config))
+    version: int = await connection.fetchval(EDIT, organization_id, config_id, tested, *msgspec.structs.astuple(config))
     return version
 
 

@@ -8,7 +8,7 @@ import asyncpg
 import msgspec
 
 from ...validation import Unlogged
-from ..columns import assignments, read, values
+from ..columns import assignments, read
 from .configs import CONFIG, StoredConfig
 
 
@@ -156,7 +156,7 @@ async def store(
     next_in_s: float,
 ) -> bool:
     """Write down what a look found, and when the next is due; False if the lease is another's by now (worker)."""
-    columns = (next_in_s, pairing, *values(found, StoredHealth))
+    columns = (next_in_s, pairing, *(getattr(found, name) for name in StoredHealth.__struct_fields__))
     return await connection.fetchval(STORE, config.organization_id, config.id, lease_id, *columns) is not None
 
 

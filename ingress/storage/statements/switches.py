@@ -9,7 +9,7 @@ import msgspec
 
 from ...identifiers import id_at
 from ...validation import Unlogged
-from ..columns import names, parameters, read, read_or_none, values
+from ..columns import names, parameters, read, read_or_none
 
 
 class NewSwitch(Unlogged, frozen=True, kw_only=True):
@@ -80,7 +80,7 @@ select $1, {parameters(NewSwitch, 2)}, was.state from was returning former_state
 
 async def begin(connection: asyncpg.Connection, organization_id: UUID, switch: NewSwitch) -> str:
     """Take a config into `switching`: the state it had (organization)."""
-    state: str = await connection.fetchval(BEGIN, organization_id, *values(switch))
+    state: str = await connection.fetchval(BEGIN, organization_id, *msgspec.structs.astuple(switch))
     return state
 
 
@@ -165,7 +165,7 @@ select version from changed"""
 
 async def activate(connection: asyncpg.Connection, organization_id: UUID, activation: Activation) -> int | None:
     """Make a config the active one: the new version; None if the version is another, or it is gone (organization)."""
-    version: int | None = await connection.fetchval(ACTIVATE, organization_id, *values(activation))
+    version: int | None = await connection.fetchval(ACTIVATE, organization_id, *msgspec.structs.astuple(activation))
     return version
 
 
