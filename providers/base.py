@@ -346,21 +346,17 @@ def config_fields(provider: type[WhatsAppProvider]) -> list[ConfigField]:
 
 
 def _config_field(field: msgspec.inspect.Field) -> ConfigField:
-    kind = field.type
-    extra: dict[str, Any] = {}
-    schema: dict[str, Any] = {}
-    while isinstance(kind, msgspec.inspect.Metadata):
-        extra = {**(kind.extra or {}), **extra}
-        schema = {**(kind.extra_json_schema or {}), **schema}
-        kind = kind.type
+    # msgspec makes one `Metadata` of all annotations of a type, and none of none.
+    noted = field.type if isinstance(field.type, msgspec.inspect.Metadata) else msgspec.inspect.Metadata(field.type)
+    extra, schema = noted.extra or {}, noted.extra_json_schema or {}
     return ConfigField(
         name=field.encode_name,
         title=schema.get("title", field.name),
         help=schema.get("description"),
         placeholder=extra.get("placeholder"),
         required=field.required,
-        pattern=_bound(kind, "pattern"),
-        max_length=_bound(kind, "max_length"),
+        pattern=_bound(noted.type, "pattern"),
+        max_length=_bound(noted.type, "max_length"),
         **{name: bool(extra.get(name)) for name in ("secret", "signs", "app")},
     )
 
