@@ -29,8 +29,8 @@ class FieldChange(Origin, frozen=True, gc=False, kw_only=True):
         card = self._card(number, user_id)
         return contact_of(
             phone=phone(number) or phone(card.get("wa_id")),
-            user_id=_given(user_id, card, "user_id"),
-            parent_user_id=_given(parent_user_id, card, "parent_user_id"),
+            user_id=short(user_id) or short(card.get("user_id")),
+            parent_user_id=short(parent_user_id) or short(card.get("parent_user_id")),
             **_profile(mapping(card, "profile")),
         )
 
@@ -86,10 +86,6 @@ def _time(value: Any) -> Any:
 def _profile(profile: Object) -> dict[str, str | None]:
     username = short(profile.get("username")) or ""
     return {"username": username.removeprefix("@") or None, "name": short(profile.get("name"))}
-
-
-def _given(value: Any, card: Object, key: str) -> str | None:
-    return short(value) or short(card.get(key))
 
 
 def _is_other(card: Object, number: Any, user_id: Any) -> bool:

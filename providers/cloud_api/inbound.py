@@ -7,6 +7,8 @@ Source: https://developers.facebook.com/docs/whatsapp/cloud-api/webhooks/compone
 from collections.abc import Iterator
 from typing import Any
 
+from msgspec.structs import replace
+
 from .. import _json
 from .._values import (
     UNREADABLE,
@@ -141,26 +143,26 @@ def _echo(change: FieldChange, item: Object) -> Event:
 def _message_in(item: Object) -> tuple[EventType, Message]:
     """What happened, and the message: its content, the message it changes, and what stands around it."""
     type_, content, original = _change_in(item)
-    around = {} if item.keys().isdisjoint(_AROUND) else _around(item)
-    message_id = required(item, "id")
-    return type_, Message(provider_message_id=message_id, content=content, original_message_id=original, **around)
+    message = Message(provider_message_id=required(item, "id"), content=content, original_message_id=original)
+    return type_, message if item.keys().isdisjoint(_AROUND) else _surrounded(message, item)
 
 
 _AROUND = ("context", "errors", "referral")  # most messages have none of them
 
 
-def _around(item: Object) -> Object:
+def _surrounded(message: Message, item: Object) -> Message:
     context = mapping(item, "context")
     frequently = flag(context, "frequently_forwarded")
-    return {
+    return replace(
+        message,
         # A forwarded message has a context without an id: it is no reply.
-        "reply_to": word(context, "id"),
-        "forwarded": flag(context, "forwarded") or frequently,
-        "frequently_forwarded": frequently,
-        "product": mapping(context, "referred_product") or None,
-        "referral": mapping(item, "referral") or None,
-        "errors": error_infos(item),
-    }
+        reply_to=word(context, "id"),
+        forwarded=flag(context, "forwarded") or frequently,
+        frequently_forwarded=frequently,
+        product=mapping(context, "referred_product") or None,
+        referral=mapping(item, "referral") or None,
+        errors=error_infos(item),
+    )
 
 
 _Change = tuple[EventType, Content | None, str | None]
