@@ -50,12 +50,7 @@ class SendError(ProviderError):
     """
 
     def __init__(
-        self,
-        detail: str = "",
-        *,
-        code: str | None = None,
-        retry_after_s: float | None = None,
-        scope: str | None = None,
+        self, detail: str = "", *, code: str | None = None, retry_after_s: float | None = None, scope: str | None = None
     ) -> None:
         self.detail = detail[:MAX_DETAIL].replace("\0", "\ufffd")
         super().__init__(self.detail)

@@ -95,17 +95,13 @@ def _number_name(value: Object) -> Object:
 
 def _security(value: Object) -> Object:
     return present(
-        event=word(value, "event"),
-        phone=phone(value.get("display_phone_number")),
-        requester=word(value, "requester"),
+        event=word(value, "event"), phone=phone(value.get("display_phone_number")), requester=word(value, "requester")
     )
 
 
 def _username(value: Object) -> Object:
     return present(
-        phone=phone(value.get("display_phone_number")),
-        username=text(value, "username"),
-        status=word(value, "status"),
+        phone=phone(value.get("display_phone_number")), username=text(value, "username"), status=word(value, "status")
     )
 
 
@@ -125,9 +121,7 @@ def _template(value: Object, **state: str | None) -> Object:
 
 def _template_quality(value: Object) -> Object:
     return _template(
-        value,
-        quality=word(value, "new_quality_score"),
-        previous_quality=word(value, "previous_quality_score"),
+        value, quality=word(value, "new_quality_score"), previous_quality=word(value, "previous_quality_score")
     )
 
 

@@ -10,19 +10,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from .. import _json
-from .._values import (
-    UNREADABLE,
-    Object,
-    error_infos,
-    flag,
-    listed,
-    mapping,
-    present,
-    required,
-    text,
-    word,
-    written,
-)
+from .._values import UNREADABLE, Object, error_infos, flag, listed, mapping, present, required, text, word, written
 from ..content import Content, UnknownContent
 from ..errors import Malformed
 from ..messages import Contact, ErrorInfo, Event, EventType, Message, Status, StatusValue

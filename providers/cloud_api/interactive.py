@@ -83,9 +83,7 @@ def _action(action: Action) -> tuple[str, Object]:
             return _shop(action)
 
 
-def _request(
-    action: LocationRequest | ContactRequest | CallPermissionRequest | AddressRequest,
-) -> tuple[str, Object]:
+def _request(action: LocationRequest | ContactRequest | CallPermissionRequest | AddressRequest) -> tuple[str, Object]:
     match action:
         case LocationRequest():
             return "location_request_message", {"name": "send_location"}

@@ -193,8 +193,5 @@ def pacing(messages_per_second: int) -> Pacing | None:
         return None
     burst = max(1, messages_per_second // 8)
     return Pacing(
-        messages_per_minute=60 * max(1, messages_per_second - burst),
-        burst=burst,
-        contact_every_s=6.0,
-        contact_burst=45,
+        messages_per_minute=60 * max(1, messages_per_second - burst), burst=burst, contact_every_s=6.0, contact_burst=45
     )

@@ -185,11 +185,7 @@ def notice(change: FieldChange, error: Object) -> Event:
     return change.update("error", error, errors=[info], health=health)
 
 
-_HEALTH_OF_CLASS: dict[str, Health] = {
-    "Throttled": "degraded",
-    "Restricted": "degraded",
-    "AccountBroken": "retest",
-}
+_HEALTH_OF_CLASS: dict[str, Health] = {"Throttled": "degraded", "Restricted": "degraded", "AccountBroken": "retest"}
 
 # ---------------------------------------------------------------- the table
 

@@ -7,10 +7,7 @@ from .._values import Object, mapping, objects, text, word
 from ..messages import TemplateDefinition, TemplatePage
 from .graph import next_cursor
 
-QUERY = {
-    "fields": "id,name,status,category,language,components,quality_score,parameter_format",
-    "limit": "100",
-}
+QUERY = {"fields": "id,name,status,category,language,components,quality_score,parameter_format", "limit": "100"}
 
 
 def template_page(answer: Object) -> TemplatePage:
