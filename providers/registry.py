@@ -141,26 +141,26 @@ class Registry:
             kept.pop(name, None)
 
     def _take_up(self, each: Installed, known: Installed | None) -> bool:
-        """Whether *each* is to be imported anew. *known* is what had its name when it was last looked for."""
-        if self._is_repeated(each, known):
+        """Take up one; whether it was discovered. *known* is what had its name when `reload` last looked."""
+        if self._repeat(each, known):
             return False
         self._installed[each.name] = each
-        if self._stays(each, known):
+        if self._keep(each, known):
             return False
         self._forget(each.name)
         self._discover(each.name, each.point.value, partial(self._import, each))
         return True
 
-    def _is_repeated(self, each: Installed, known: Installed | None) -> bool:
-        """Whether its name is another's: then it is remembered as failed."""
+    def _repeat(self, each: Installed, known: Installed | None) -> bool:
+        """Remember it as failed where its name is another's; whether it is."""
         name, entry = each.name, self._entries.get(each.name)
         if entry is None or (known is not None and name not in self._installed and entry.origin != RUNTIME):
             return False
         self._repeated.append(_failed(name, each.point.value, f"{entry.origin} already has the name {name!r}"))
         return True
 
-    def _stays(self, each: Installed, known: Installed | None) -> bool:
-        """Whether it is as it was, or was imported in another version: then its entry says so."""
+    def _keep(self, each: Installed, known: Installed | None) -> bool:
+        """Keep what has not changed, and what needs a restart, as its entry then says; whether that is so."""
         entry = self._entries.get(each.name)
         if known == each:
             return entry is None or entry.state != "failed"
