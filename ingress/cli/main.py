@@ -33,6 +33,8 @@ logger = logging.getLogger("ingress.cli.main")
 
 FATAL = (SettingsError, SchemaError, PortTaken)
 DATABASE_RETRY_S = 0.5
+# As a shell has it.
+INTERRUPTED, TERMINATED = 128 + signal.SIGINT, 128 + signal.SIGTERM
 
 
 # Of `run`, unless the environment says otherwise: who tries things out on one machine is no stranger.
@@ -46,15 +48,21 @@ def parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("run", help="serve with the sandbox on: everything on this machine, nothing to set up")
     commands.add_parser("serve", help="serve")
-    migration = commands.add_parser("migrate", help="bring the database to this release's schema")
-    migration.add_argument("--login", help="the login of `ingress serve`; without it the one of DATABASE_URL")
+    about = "the login of `ingress serve`; without it the one of DATABASE_URL"
+    commands.add_parser("migrate", help="bring the database to this release's schema").add_argument(
+        "--login", help=about
+    )
     remote.add_commands(commands, _add_providers(commands))
     commands.add_parser("schema", help="print the JSON Schema of an event")
     commands.add_parser("generate-key", help="print a new entry for INGRESS_ENCRYPTION_KEYS")
+    _add_demo(commands)
+    return parser
+
+
+def _add_demo(commands: Any) -> None:
     demo = commands.add_parser("demo", help="play a scene on a throw-away database, and check it")
     demo.add_argument("--webhooks", type=int, default=2_000)
     demo.add_argument("--sends", type=int, default=200)
-    return parser
 
 
 def _add_providers(commands: Any) -> Any:
@@ -93,9 +101,9 @@ def _reporting_mistakes(source: str) -> Iterator[None]:
     except FATAL as error:
         _fail(str(error))
     except KeyboardInterrupt:
-        sys.exit(128 + signal.SIGINT)
+        sys.exit(INTERRUPTED)
     except asyncio.CancelledError:
-        sys.exit(128 + signal.SIGTERM)
+        sys.exit(TERMINATED)
 
 
 def _cause(error: BaseException | None) -> str:
@@ -132,17 +140,22 @@ def _run(settings: Settings, options: argparse.Namespace) -> None:
 
 def _migrate(settings: Settings, options: argparse.Namespace) -> None:
     """As the owner, who gives the login of the service what it needs, where there is one."""
-    field, login = _migrated_by(settings), options.login
-    if login is None and field == "database_owner_url":
-        login = login_of(settings.database_url)
-        if login is None:
-            raise SettingsError("DATABASE_URL: it names no login to serve with; name it by `ingress migrate --login`")
+    login, service_url = options.login, ""
+    if settings.database_owner_url:
+        service_url = settings.database_url
+        login = login or _login_to_serve(service_url)
     # Redis has no part in it: none is started.
-    url, redis_url = getattr(settings, field), settings.redis_url or "redis://unused"
+    url, redis_url = getattr(settings, _migrated_by(settings)), settings.redis_url or "redis://unused"
     with _stores(msgspec.structs.replace(settings, database_url=url, redis_url=redis_url)) as stored:
-        service_url = settings.database_url if field == "database_owner_url" else ""
         changed = asyncio.run(migrate(stored.database_url, login, service_url))
     sys.stdout.write("schema created\n" if changed else "schema is current\n")
+
+
+def _login_to_serve(database_url: str) -> str:
+    login = login_of(database_url)
+    if login is None:
+        raise SettingsError("DATABASE_URL: it names no login to serve with; name it by `ingress migrate --login`")
+    return login
 
 
 def _serve(settings: Settings, _: argparse.Namespace) -> None:
@@ -150,6 +163,8 @@ def _serve(settings: Settings, _: argparse.Namespace) -> None:
     if settings.sandbox:
         with _from_dev("the simulators are"):
             from ..dev.sandbox.development import Development
+        if not settings.egress_allow:
+            settings = msgspec.structs.replace(settings, egress_allow="127.0.0.0/8", trusted_hosts="127.0.0.1")
     with (
         contextlib.closing(listen(settings.host, settings.port)) as listening,
         contextlib.closing(listen(settings.host, settings.metrics_port, variable("metrics_port"))) as operations,
@@ -226,8 +241,6 @@ CHECKS: dict[str, Callable[[Settings], list[str]]] = {
 @contextlib.contextmanager
 def _stores(settings: Settings) -> Iterator[Settings]:
     """*settings* with a database, a Redis and secrets: embedded ones and generated ones where none are given."""
-    if settings.sandbox and not settings.egress_allow:
-        settings = msgspec.structs.replace(settings, egress_allow="127.0.0.0/8", trusted_hosts="127.0.0.1")
     with contextlib.ExitStack() as stack:
         if not (settings.database_url and settings.redis_url):
             missing = variable("redis_url" if settings.database_url else "database_url")
@@ -246,10 +259,10 @@ def _providers(_: Settings, options: argparse.Namespace) -> int:
         return _check_provider(options.name, options.samples)
     if options.matrix:
         sys.stdout.write(matrix(Registry()))
-        return 0
-    for entry in Registry().entries():
-        about = entry.info.display_name if entry.info else entry.reason or ""
-        sys.stdout.write(f"{entry.name:24} {entry.state:12} {entry.origin:40} {about}\n")
+    else:
+        for entry in Registry().entries():
+            about = entry.info.display_name if entry.info else entry.reason or ""
+            sys.stdout.write(f"{entry.name:24} {entry.state:12} {entry.origin:40} {about}\n")
     return 0
 
 
@@ -257,19 +270,23 @@ def _check_provider(name: str, samples: Path | None) -> int:
     """The exit status: 1 where the provider is none, or breaks the contract."""
     from providers.testing import SampleError, report  # a server checks nothing
 
-    made = None
-    if samples is None and find_spec("ingress.dev"):
-        from ..dev.sandbox.examples import examples
-
-        made = examples(name)
     try:
-        rows = report.check(Registry().get(name), samples, made)
+        rows = report.check(Registry().get(name), samples, None if samples else _examples(name))
     except (UnknownProvider, SampleError) as error:
         _fail(str(error))
     sys.stdout.write(report.table(rows))
     if samples is None and any(row.skipped for row in rows):
         sys.stdout.write("\nHow samples are written: `pydoc providers.testing.samples`, docs/writing-a-provider.md.\n")
     return int(any(row.broken for row in rows))
+
+
+def _examples(name: str) -> Any:
+    """Of what the provider's simulator exchanges; None where there is none."""
+    if not find_spec("ingress.dev"):
+        return None
+    from ..dev.sandbox.examples import examples
+
+    return examples(name)
 
 
 def _schema(_: Settings, __: argparse.Namespace) -> None:

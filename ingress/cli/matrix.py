@@ -1,8 +1,9 @@
 """Which provider can say and do what, as a table: from what each declares, which tests hold against what it does."""
 
+from collections.abc import Callable
 from typing import Any, get_args
 
-from providers import Registry
+from providers import ProviderInfo, Registry
 from providers.content import Action, OutboundContent
 
 _OPERATIONS = {
@@ -19,25 +20,28 @@ _OPERATIONS = {
 }
 
 
+_ABOUT: dict[str, Callable[[ProviderInfo], str]] = {
+    "price": lambda info: info.pricing,
+    "official": lambda info: "yes" if info.official else "no",
+    "stability": lambda info: info.stability,
+    "messages a minute": lambda info: str(info.pacing.messages_per_minute) if info.pacing else "",
+}
+
+
 def matrix(registry: Registry) -> str:
     """Markdown: one row for each content type, tappable action and operation, one column for each provider."""
     infos = [entry.info for entry in registry.entries() if entry.info is not None]
     kinds = [tag for tag in _tags(OutboundContent) if tag != "interactive"]
-    rows = [
-        *((f"`{kind}`", kind) for kind in kinds),
-        *((f"`interactive`: `{action}`", action) for action in _tags(Action)),
-        *((about, name) for name, about in _OPERATIONS.items()),
-    ]
-    lines = [
-        ["", *(info.display_name for info in infos)],
-        ["---", *("---" for _ in infos)],
-        *([title, *("yes" if name in info.capabilities else "" for info in infos)] for title, name in rows),
-        ["price", *(info.pricing for info in infos)],
-        ["official", *("yes" if info.official else "no" for info in infos)],
-        ["stability", *(info.stability for info in infos)],
-        ["messages a minute", *(str(info.pacing.messages_per_minute) if info.pacing else "" for info in infos)],
-    ]
-    return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
+    capabilities = {
+        **{f"`{kind}`": kind for kind in kinds},
+        **{f"`interactive`: `{action}`": action for action in _tags(Action)},
+        **{about: name for name, about in _OPERATIONS.items()},
+    }
+    columns = [["", "---", *capabilities, *_ABOUT]]
+    for info in infos:
+        can = ["yes" if name in info.capabilities else "" for name in capabilities.values()]
+        columns.append([info.display_name, "---", *can, *(about(info) for about in _ABOUT.values())])
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in zip(*columns, strict=True))
 
 
 def _tags(union: Any) -> list[str]:

@@ -9,7 +9,6 @@ import contextlib
 import http.client
 import json
 import os
-import socket
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -48,48 +47,62 @@ class Client:
 
     def call(self, method: str, path: str, body: object = None, **query: object) -> Any:
         """The answer's JSON. Raises `Failed` with what the service says."""
-        kind = http.client.HTTPSConnection if self._url.scheme == "https" else http.client.HTTPConnection
-        assert self._url.hostname
-        connection = kind(self._url.hostname, self._url.port, timeout=TIMEOUT_S)
-        asked = urlencode({name: value for name, value in query.items() if value is not None})
-        target = self._url.path.rstrip("/") + path + (f"?{asked}" if asked else "")
-        try:
-            connection.request(method, target, None if body is None else json.dumps(body), self._headers)
-            response = connection.getresponse()
-            raw = response.read()
-        except (OSError, http.client.HTTPException, socket.gaierror) as error:
-            where = f"{self._url.hostname}:{self._url.port or kind.default_port}"
-            raise Failed(f"the service at {where} does not answer ({type(error).__name__})", UNAVAILABLE) from None
-        finally:
-            connection.close()
+        given = urlencode({name: value for name, value in query.items() if value is not None})
+        target = f"{path}?{given}" if given else path
+        status, raw = self._exchange(method, target, None if body is None else json.dumps(body))
         try:
             answer = json.loads(raw) if raw else None
         except ValueError:
-            raise Failed(f"what answers there is no WhatsApp Ingress (HTTP {response.status})", UNAVAILABLE) from None
-        if response.status >= 400:
-            problem = answer if isinstance(answer, dict) else {}
-            status = UNAVAILABLE if response.status >= 500 else CONFLICT if _is_conflict(problem) else REFUSED
-            raise Failed(_message_of(problem, response.status), status, problem)
+            raise Failed(f"what answers there is no WhatsApp Ingress (HTTP {status})", UNAVAILABLE) from None
+        if status >= 400:
+            raise _failed(status, answer if isinstance(answer, dict) else {})
         return answer
 
+    def _exchange(self, method: str, target: str, body: str | None) -> tuple[int, bytes]:
+        """The answer's status and body. Raises `Failed` where there is none."""
+        connection = self._connection()
+        try:
+            connection.request(method, self._url.path.rstrip("/") + target, body, self._headers)
+            response = connection.getresponse()
+            return response.status, response.read()
+        except (OSError, http.client.HTTPException) as error:
+            where = f"{connection.host}:{connection.port}"
+            raise Failed(f"the service at {where} does not answer ({type(error).__name__})", UNAVAILABLE) from None
+        finally:
+            connection.close()
 
-def _is_conflict(problem: Row) -> bool:
-    return problem.get("code") == "version_conflict"
+    def _connection(self) -> http.client.HTTPConnection:
+        kind = http.client.HTTPSConnection if self._url.scheme == "https" else http.client.HTTPConnection
+        assert self._url.hostname
+        return kind(self._url.hostname, self._url.port, timeout=TIMEOUT_S)
 
 
-def _message_of(problem: Row, status: int) -> str:
-    lines = [str(problem.get("detail") or f"HTTP {status}")]
-    if status == 401:
-        lines[0] += f" Give it by --key or {KEY}."
+def _failed(status: int, problem: Row) -> Failed:
+    """What the command says of an answer with a *problem*, and its exit status."""
+    refused = CONFLICT if problem.get("code") == "version_conflict" else REFUSED
+    message = "\n".join([_head_of(problem, status), *_lines_of(problem)])
+    return Failed(message, UNAVAILABLE if status >= 500 else refused, problem)
+
+
+def _head_of(problem: Row, status: int) -> str:
     if status == 404:
-        lines[0] = "There is no such thing in this organization."
-    lines += [f"  {error['path']}: {error['detail']}" for error in problem.get("errors", [])]
+        return "There is no such thing in this organization."
+    detail = str(problem.get("detail") or f"HTTP {status}")
+    return f"{detail} Give it by --key or {KEY}." if status == 401 else detail
+
+
+def _lines_of(problem: Row) -> Iterable[str]:
+    for error in problem.get("errors", []):
+        yield f"  {error['path']}: {error['detail']}"
     for check in problem.get("checks", []):
         if not check["passed"]:
-            lines.append("  " + " ".join(filter(None, [f"{check['name']}:", check.get("detail"), check.get("fix")])))
+            yield _line_of(check, f"{check['name']}:")
     if problem.get("request_id"):
-        lines.append(f"  ({problem['code']}, {problem['request_id']})")
-    return "\n".join(lines)
+        yield f"  ({problem['code']}, {problem['request_id']})"
+
+
+def _line_of(check: Row, head: str) -> str:
+    return "  " + " ".join(filter(None, [head, check.get("detail"), check.get("fix")]))
 
 
 # ------------------------------------------------------------------ the commands
@@ -97,80 +110,106 @@ def _message_of(problem: Row, status: int) -> str:
 
 def add_commands(commands: Any, providers: Any) -> None:
     """Add them to the parsers of `ingress` and of `ingress providers`; each sets ``run``."""
+    switch = _changing(commands, "switch", "make another config the active one", _switch)
+    switch.add_argument("config", help="its id or its name")
+    _changing(commands, "rollback", "return to the config that was active before", _rollback)
+    _command(commands, "status", "the active config, how it is doing, and the others", _status)
+    _add_audit(commands)
+    about = "take up plug-ins that were installed or uninstalled, in every process (platform key)"
+    _command(providers, "reload", about, _reload_providers, platform=True)
+    _add_organizations(commands)
+    _add_keys(commands)
 
-    def command(parent: Any, name: str, about: str, run: Callable[..., Any]) -> argparse.ArgumentParser:
-        parser: argparse.ArgumentParser = parent.add_parser(name, help=about, description=about)
-        parser.add_argument("--url", help=f"the service ({URL}; in development from dev.json)")
-        parser.add_argument("--key", help=f"an API key, or the platform key ({KEY}; in development from dev.json)")
-        parser.add_argument("--org", metavar="ID", help=f"with the platform key: the organization ({ORGANIZATION})")
-        parser.add_argument("--json", action="store_true", help="print the answer of the service, for scripts")
-        parser.set_defaults(run=run, platform=False)
-        return parser
 
-    def changing(name: str, about: str, run: Callable[..., Any]) -> argparse.ArgumentParser:
-        parser = command(commands, name, about, run)
-        parser.add_argument("--expected-version", type=int, metavar="N", help="only if the organization is at N")
-        parser.add_argument("--dry-run", action="store_true", help="tell what it would mean, change nothing")
-        parser.add_argument("--force", action="store_true", help="without the connection test")
-        parser.add_argument("--reason", help="for the audit trail")
-        return parser
+def _command(
+    parent: Any, name: str, about: str, run: Callable[..., Any], *, platform: bool = False
+) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = parent.add_parser(name, help=about, description=about)
+    parser.add_argument("--url", help=f"the service ({URL}; in development from dev.json)")
+    parser.add_argument("--key", help=f"an API key, or the platform key ({KEY}; in development from dev.json)")
+    parser.add_argument("--org", metavar="ID", help=f"with the platform key: the organization ({ORGANIZATION})")
+    parser.add_argument("--json", action="store_true", help="print the answer of the service, for scripts")
+    parser.set_defaults(run=run, platform=platform)
+    return parser
 
-    changing("switch", "make another config the active one", _switch).add_argument("config", help="its id or its name")
-    changing("rollback", "return to the config that was active before", _rollback)
-    command(commands, "status", "the active config, how it is doing, and the others", _status)
-    audit = command(commands, "audit", "who changed what, newest first", _audit)
+
+def _changing(commands: Any, name: str, about: str, run: Callable[..., Any]) -> argparse.ArgumentParser:
+    parser = _command(commands, name, about, run)
+    parser.add_argument("--expected-version", type=int, metavar="N", help="only if the organization is at N")
+    parser.add_argument("--dry-run", action="store_true", help="tell what it would mean, change nothing")
+    parser.add_argument("--force", action="store_true", help="without the connection test")
+    parser.add_argument("--reason", help="for the audit trail")
+    return parser
+
+
+def _add_audit(commands: Any) -> None:
+    audit = _command(commands, "audit", "who changed what, newest first", _audit)
     audit.add_argument("--limit", type=int, default=20)
     below = audit.add_subparsers(dest="audit_action", metavar="verify")
-    verify = command(below, "verify", "whether anybody changed the trail; names the first entry that is wrong", _verify)
-    verify.add_argument(
-        "--noted", metavar="ENTRIES:HASH", help="an end as it was printed before: it must still be there"
-    )
-    about = "take up plug-ins that were installed or uninstalled, in every process (platform key)"
-    command(providers, "reload", about, _reload_providers).set_defaults(platform=True)
+    about = "whether anybody changed the trail; names the first entry that is wrong"
+    verify = _command(below, "verify", about, _verify)
+    about = "an end as it was printed before: it must still be there"
+    verify.add_argument("--noted", metavar="ENTRIES:HASH", help=about)
+
+
+def _add_organizations(commands: Any) -> None:
     org = commands.add_parser("org", help="organizations (platform key)").add_subparsers(dest="action", required=True)
-    command(org, "list", "every organization", _organizations).set_defaults(platform=True)
-    made = command(org, "create", "a new organization", _create_organization)
-    made.set_defaults(platform=True)
+    _command(org, "list", "every organization", _organizations, platform=True)
+    made = _command(org, "create", "a new organization", _create_organization, platform=True)
     made.add_argument("name")
+
+
+def _add_keys(commands: Any) -> None:
     key = commands.add_parser("key", help="API keys of the organization").add_subparsers(dest="action", required=True)
-    command(key, "list", "every key, without its secret", _keys)
-    made = command(key, "create", "a new key, shown this once", _create_key)
+    _command(key, "list", "every key, without its secret", _keys)
+    made = _command(key, "create", "a new key, shown this once", _create_key)
     made.add_argument("--name", default="key")
     made.add_argument("--scopes", default="send,read", help="of send, read, configure, admin; comma-separated")
-    command(key, "revoke", "refused everywhere within five seconds", _revoke_key).add_argument("id")
+    _command(key, "revoke", "refused everywhere within five seconds", _revoke_key).add_argument("id")
 
 
 def run(options: argparse.Namespace) -> int:
     """Run the command that was asked for: its exit status."""
     try:
-        client = _client(options)
-        answer, lines, status = options.run(client, options)
+        answer, lines, status = options.run(_client(options), options)
     except Failed as failed:
         if options.json and failed.problem:
-            sys.stdout.write(json.dumps(failed.problem, indent=2) + "\n")
+            sys.stdout.write(_json(failed.problem))
         sys.stderr.write(f"ingress: {failed}\n")
         return failed.status
-    sys.stdout.write(json.dumps(answer, indent=2) + "\n" if options.json else "".join(f"{line}\n" for line in lines))
+    sys.stdout.write(_json(answer) if options.json else "".join(f"{line}\n" for line in lines))
     return int(status)
+
+
+def _json(answer: object) -> str:
+    return json.dumps(answer, indent=2) + "\n"
 
 
 def _client(options: argparse.Namespace) -> Client:
     """By option, by variable, or as `ingress run` wrote it down."""
-    facts: dict[str, str] = {}
     url, key = options.url or os.environ.get(URL), options.key or os.environ.get(KEY)
-    path = Path(os.environ.get("INGRESS_DATA_DIR", ".data")) / "dev.json"
-    if not (url and key) and path.exists():
-        facts = json.loads(path.read_text())
+    facts = {} if url and key else _facts()
     url = url or facts.get("url")
     # A key goes to the service that it was written down for, and to no other.
     if facts.get("url") == url:
         key = key or facts.get("platform_key" if options.platform else "api_key")
     if not url or not key:
-        missing = " and ".join(
-            f"--{name} or {variable}" for name, variable, given in (("url", URL, url), ("key", KEY, key)) if not given
-        )
-        raise Failed(f"which service, and as whom? Give {missing}", 2)
+        raise _missing(url, key)
     return Client(url, key, options.org or os.environ.get(ORGANIZATION))
+
+
+def _missing(url: str | None, key: str | None) -> Failed:
+    missing = [
+        f"--{name} or {variable}" for name, variable, given in (("url", URL, url), ("key", KEY, key)) if not given
+    ]
+    return Failed(f"which service, and as whom? Give {' and '.join(missing)}", 2)
+
+
+def _facts() -> dict[str, str]:
+    """What `ingress run` wrote down."""
+    path = Path(os.environ.get("INGRESS_DATA_DIR", ".data")) / "dev.json"
+    facts: dict[str, str] = json.loads(path.read_text()) if path.exists() else {}
+    return facts
 
 
 Answer = tuple[Any, Iterable[str], int]
@@ -195,20 +234,23 @@ def _config_id(client: Client, named: str) -> str:
 
 
 def _changed(client: Client, options: argparse.Namespace, what: str, body: dict[str, Any]) -> Answer:
-    body |= {name: value for name in ("dry_run", "force") if (value := getattr(options, name))}
-    body |= {name: value for name in ("expected_version", "reason") if (value := getattr(options, name)) is not None}
-    answer = client.call("POST", f"{BASE}/provider/{what}", body)
+    answer = client.call("POST", f"{BASE}/provider/{what}", body | _given(options))
     if options.dry_run:
         return answer, _dry_run(answer), int(not answer["ready"])
+    return answer, [_outcome(answer), *_checks(answer["checks"])], 0
+
+
+def _given(options: argparse.Namespace) -> dict[str, Any]:
+    given = {name: getattr(options, name) for name in ("dry_run", "force", "expected_version", "reason")}
+    return {name: value for name, value in given.items() if value is not None and value is not False}
+
+
+def _outcome(answer: Row) -> str:
+    config = f"{answer['provider']} {answer['config_id']}"
     if until := answer.get("waits_until"):
-        config = f"{answer['provider']} {answer['config_id']}"
-        line = f"{config} waits until {until} for its phone: link one by provider/pairing."
-        return answer, [line, *_checks(answer["checks"])], 0
-    lines = [
-        f"{answer['provider']} {answer['config_id']} is active at version {answer['version']}"
-        + ("." if answer["changed"] else ": it was before, nothing changed.")
-    ]
-    return answer, [*lines, *_checks(answer["checks"])], 0
+        return f"{config} waits until {until} for its phone: link one by provider/pairing."
+    now = f"{config} is active at version {answer['version']}"
+    return f"{now}." if answer["changed"] else f"{now}: it was before, nothing changed."
 
 
 def _dry_run(answer: Row) -> Iterable[str]:
@@ -234,25 +276,30 @@ def _checks(checks: Iterable[Row]) -> Iterable[str]:
     for check in checks:
         if not check["passed"] or not check.get("checkable", True):
             state = "cannot be checked" if check["passed"] else "failed"
-            yield "  " + " ".join(filter(None, [f"{check['name']} {state}:", check.get("detail"), check.get("fix")]))
+            yield _line_of(check, f"{check['name']} {state}:")
 
 
 def _status(client: Client, options: argparse.Namespace) -> Answer:
     current = client.call("GET", f"{BASE}/provider/current")
     configs = client.call("GET", f"{BASE}/provider/configs")["configs"]
-    answer = {**current, "configs": configs}
-    if current["provider"] is None:
-        head = "No provider is active: nothing can be sent."
-    else:
-        state = current["health"]["state"]
-        head = f"{current['provider']} ({current['name']}) is active at version {current['version']}: {state}"
-    order = {config["config_id"]: place for place, config in enumerate(current.get("fallback", []), 1)}
+    lines = [_standing(current), *_in_order(configs, current.get("fallback", [])), *_troubles(configs)]
+    return {**current, "configs": configs}, lines, 0
+
+
+def _in_order(configs: Iterable[Row], fallback: Iterable[Row]) -> list[str]:
+    order = {config["config_id"]: place for place, config in enumerate(fallback, 1)}
     rows = [
         {**config, "fallback": order.get(config["config_id"], ""), "health": config["health"]["state"]}
         for config in configs
     ]
-    table = _table(rows, "config_id", "provider", "name", "sender", "state", "fallback", "health")
-    return answer, [head, *table, *_troubles(configs)], 0
+    return _table(rows, "config_id", "provider", "name", "sender", "state", "fallback", "health")
+
+
+def _standing(current: Row) -> str:
+    if current["provider"] is None:
+        return "No provider is active: nothing can be sent."
+    active, state = f"{current['provider']} ({current['name']})", current["health"]["state"]
+    return f"{active} is active at version {current['version']}: {state}"
 
 
 def _troubles(configs: Iterable[Row]) -> Iterable[str]:
@@ -273,25 +320,32 @@ def _audit(client: Client, options: argparse.Namespace) -> Answer:
 
 
 def _verify(client: Client, options: argparse.Namespace) -> Answer:
-    entries, _, known = (options.noted or ":").partition(":")
-    if options.noted and not (entries.isdigit() and known):
+    answer = client.call("GET", f"{BASE}/audit/verify", **_noted(options.noted))
+    if not answer["intact"]:
+        return answer, [f"BROKEN at entry {answer['first_broken']}: {answer['reason']}"], 1
+    entries = answer["entries"]
+    return answer, [f"{entries} entries, all as they were written. Note the end: {entries}:{answer['hash']}"], 0
+
+
+def _noted(end: str | None) -> dict[str, str]:
+    if not end:
+        return {}
+    entries, _, known = end.partition(":")
+    if not (entries.isdigit() and known):
         raise Failed("--noted is ENTRIES:HASH, as this command prints it", 2)
-    answer = client.call("GET", f"{BASE}/audit/verify", entries=entries or None, hash=known or None)
-    if answer["intact"]:
-        line = (
-            f"{answer['entries']} entries, all as they were written. Note the end: {answer['entries']}:{answer['hash']}"
-        )
-    else:
-        line = f"BROKEN at entry {answer['first_broken']}: {answer['reason']}"
-    return answer, [line], int(not answer["intact"])
+    return {"entries": entries, "hash": known}
 
 
 def _reload_providers(client: Client, options: argparse.Namespace) -> Answer:
     found = client.call("POST", f"{BASE}/providers/reload")
-    lines = [f"{name} {what}." for what in ("added", "removed") for name in found[what]]
-    lines += [f"{name} failed: {reason}" for name, reason in found["failed"].items()]
-    lines += [f"{name} needs a restart: {reason}" for name, reason in found["needs_restart"].items()]
-    return found, lines or ["Nothing changed."], int(bool(found["failed"]))
+    return found, list(_reloaded(found)) or ["Nothing changed."], int(bool(found["failed"]))
+
+
+def _reloaded(found: Row) -> Iterable[str]:
+    for what in ("added", "removed"):
+        yield from (f"{name} {what}." for name in found[what])
+    for what, about in (("failed", "failed"), ("needs_restart", "needs a restart")):
+        yield from (f"{name} {about}: {reason}" for name, reason in found[what].items())
 
 
 def _organizations(client: Client, options: argparse.Namespace) -> Answer:
