@@ -220,10 +220,11 @@ async def _follow_database(
         if not payload:
             manager.routes.forget_all(listening=payload is None)
         else:
-            organization_id, _, version = payload.partition(":")
-            manager.routes.notified(UUID(organization_id), int(version), "notify")
-            authenticator.forget(UUID(organization_id))
-            changes.notified(UUID(organization_id))
+            named, _, version = payload.partition(":")
+            organization_id = UUID(named)
+            manager.routes.notified(organization_id, int(version), "notify")
+            authenticator.forget(organization_id)
+            changes.notified(organization_id)
         if payload is None or payload.startswith(str(PLATFORM_ID)):  # what was notified before was missed
             await manager.find_plugins()
 

@@ -2,7 +2,7 @@
 
 import ipaddress
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Annotated, Any, Literal
 from urllib.parse import parse_qs, unquote, urlsplit
 
@@ -237,23 +237,24 @@ def variable(field: str) -> str:
 
 def load(environment: Mapping[str, str], check: Callable[[Settings], Iterable[str]] = lambda _: ()) -> Settings:
     """Settings from *environment*; raises `SettingsError` with all that is wrong, and with what *check* finds."""
-    fields = {variable(field): field for field in Settings.__struct_fields__}
-    known = {*fields, *CLIENT_NAMES}
-    wrong = []
-    if unknown := sorted(name for name in environment if name.startswith(PREFIX) and name not in known):
-        wrong.append(f"unknown setting {', '.join(unknown)}; known are {', '.join(sorted(known))}")
+    fields = {variable(field.name): field for field in msgspec.structs.fields(Settings)}
+    wrong = list(_unknown(environment, {*fields, *CLIENT_NAMES}))
     values = {}
-    types = {field.name: field.type for field in msgspec.structs.fields(Settings)}
     for name, field in fields.items():
         try:
             if name in environment:
-                values[field] = _value(field, types[field], environment[name].strip())
+                values[field.name] = _value(field.name, field.type, environment[name].strip())
         except ValueError as error:
             wrong.append(f"{name}: {error}")
     settings = Settings(**values)
     if wrong := [*wrong, *check(settings)]:
         raise SettingsError("\n".join(wrong))
     return settings
+
+
+def _unknown(names: Iterable[str], known: set[str]) -> Iterator[str]:
+    if unknown := sorted(name for name in names if name.startswith(PREFIX) and name not in known):
+        yield f"unknown setting {', '.join(unknown)}; known are {', '.join(sorted(known))}"
 
 
 def _value(field: str, kind: Any, text: str) -> Any:

@@ -83,15 +83,18 @@ def _wrong_within(value: object, kind: Any, path: str, strict: bool) -> Wrong:
     """What is wrong in the parts of *value*."""
     kinds = list(_alternatives(kind))
     if isinstance(value, Mapping):
-        structs = [each for each in kinds if isinstance(each, type) and issubclass(each, msgspec.Struct)]
-        if structs:
+        if structs := [each for each in kinds if isinstance(each, type) and issubclass(each, msgspec.Struct)]:
             yield from _wrong_in_struct(value, structs, path, strict)
-        for names, parts in (get_args(each) for each in kinds if get_origin(each) is dict):
+        for names, parts in _arguments(kinds, dict):
             yield from _wrong_in_dict(value, names, parts, path, strict)
     elif isinstance(value, list):
-        for [parts] in (get_args(each) for each in kinds if get_origin(each) is list):
+        for [parts] in _arguments(kinds, list):
             for place, part in enumerate(value[:MAX_ITEMS]):
                 yield from _wrong(part, parts, f"{path}[{place}]", strict)
+
+
+def _arguments(kinds: list[Any], origin: type) -> Iterator[Any]:
+    return (get_args(each) for each in kinds if get_origin(each) is origin)
 
 
 def _wrong_in_dict(value: Mapping[str, object], names: Any, parts: Any, path: str, strict: bool) -> Wrong:
@@ -105,11 +108,15 @@ def _wrong_in_struct(value: Mapping[str, object], kinds: list[Any], path: str, s
     """As one of *kinds*, which a tag tells apart."""
     tag_field = kinds[0].__struct_config__.tag_field
     kind = kinds[0] if tag_field is None else _tagged(value.get(tag_field), kinds)
-    if kind is None:
+    if kind is not None:
+        yield from _wrong_in_fields(value, kind, path, strict)
+    else:
         known = [str(each.__struct_config__.tag) for each in kinds]
         wanted = f"one of {', '.join(sorted(known))}" if len(known) > 1 else known[0]
         yield _joined(path, tag_field), f"must be {wanted}" if tag_field in value else f"is missing: {wanted}"
-        return
+
+
+def _wrong_in_fields(value: Mapping[str, object], kind: Any, path: str, strict: bool) -> Wrong:
     fields = {field.encode_name: field for field in msgspec.structs.fields(kind)}
     for name, field in fields.items():
         if name in value:
@@ -117,7 +124,8 @@ def _wrong_in_struct(value: Mapping[str, object], kinds: list[Any], path: str, s
         elif field.required:
             yield _joined(path, name), "is missing"
     if kind.__struct_config__.forbid_unknown_fields:
-        for name in [name for name in value if name not in fields and name != tag_field]:
+        known = {*fields, kind.__struct_config__.tag_field}
+        for name in [name for name in value if name not in known]:
             yield _joined(path, name), "is not a known field"
 
 

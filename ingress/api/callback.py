@@ -151,14 +151,18 @@ async def test_callback(request: ApiRequest) -> CallbackTested:
 
 async def _post_test(request: AnyRequest, callback: Callback, event_id: str) -> PostAnswer:
     endpoint = endpoint_of(request.state["vault"], request.organization_id, callback)
-    data = {"organization_id": request.organization_id}
-    body = _encode({"type": "callback.test", "timestamp": timestamp(datetime.now(UTC)), "id": event_id, "data": data})
     began = monotonic()
     with request.state["transfers"].room(request.organization_id):
-        answer = await post(request.state["session"], endpoint, event_id, body)
+        event = _test_event(request.organization_id, event_id)
+        answer = await post(request.state["session"], endpoint, event_id, event)
     if answer.kind == "connection":  # how fast it fails would say whether there is such a name
         await asyncio.sleep(began + UNREACHED_AFTER_S - monotonic())
     return answer
+
+
+def _test_event(organization_id: UUID, event_id: str) -> bytes:
+    data = {"organization_id": organization_id}
+    return _encode({"type": "callback.test", "timestamp": timestamp(datetime.now(UTC)), "id": event_id, "data": data})
 
 
 async def list_parked(request: ApiRequest[None, ParkedQuery]) -> ParkedEvents:

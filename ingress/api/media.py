@@ -5,7 +5,7 @@ import logging
 import secrets
 from collections.abc import Iterator
 from time import monotonic
-from typing import Annotated
+from typing import Annotated, TypeAlias
 from uuid import UUID
 
 import msgspec
@@ -37,6 +37,8 @@ from .inbound_messages import Received, received
 
 logger = logging.getLogger("ingress.media")
 
+Headers: TypeAlias = list[tuple[bytes, bytes]]
+
 # With the ones of every answer: no-store and nosniff.
 _HEADERS = (
     (b"content-security-policy", b"sandbox; default-src 'none'"),
@@ -55,10 +57,10 @@ class _Transfer:
         self.outcome = "error"
 
     @contextlib.contextmanager
-    def under_way(self) -> Iterator[None]:
+    def under_way(self) -> "Iterator[_Transfer]":
         """Raises for an error what it is to whoever waits for the medium."""
         try:
-            yield
+            yield self
             self.outcome = "ok"
         except Disconnected:
             if self.outcome == "error":  # else it was broken off here
@@ -109,6 +111,10 @@ def media_gone() -> Problem:
     return Problem(404, "media_gone", "The provider does not have this file, or no longer has it.")
 
 
+def _refused(error: Rejected) -> Problem:
+    return media_gone() if error.scope == "media" else call_problem(error)
+
+
 # ------------------------------------------------------------------ those that people sent
 
 
@@ -150,7 +156,7 @@ class MediumAnswer(Response):
                 self._transfer.size_bytes += len(chunk)
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
-    def _head(self, download: Download) -> list[tuple[bytes, bytes]]:
+    def _head(self, download: Download) -> Headers:
         content = self._content
         kind = served_type(download.start, content.mime_type or download.mime_type)
         name = safe_name(content.filename, kind, f"media-{self._found.sequence:x}")
@@ -222,10 +228,9 @@ async def upload_media(request: ApiRequest[None, UploadQuery]) -> Uploaded:
     config = await chosen_config(request)
     if (extend := request.scope["state"].get("extend_body_deadline")) is not None:
         extend(TRANSFER_TIMEOUT_S)
-    transfers = request.state["transfers"]
-    file, transfer = File(request.receive, upload.size_bytes), _Transfer("upload", config)
-    with transfer.under_way(), transfers.room(organization_id):
-        media_id = await transfers.upload(config.provider.upload(upload), file)
+    file = File(request.receive, upload.size_bytes)
+    with _Transfer("upload", config).under_way() as transfer, request.state["transfers"].room(organization_id):
+        media_id = await request.state["transfers"].upload(config.provider.upload(upload), file)
         transfer.size_bytes = file.received_bytes
     return Uploaded(media_id, config.id, upload.mime_type, file.received_bytes, file.sha256)
 
@@ -239,6 +244,6 @@ async def delete_media(request: ApiRequest[None, DeleteQuery]) -> None:
         with transfers.room(organization_id):
             await transfers.run(config.provider.delete_media(media_id))
     except Rejected as error:
-        raise (media_gone() if error.scope == "media" else call_problem(error)) from error
+        raise _refused(error) from error
     async with request.connection() as connection:
         await note(connection, request, organization_id, "media_deleted", {"id": media_id}, config.id)

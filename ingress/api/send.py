@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from time import monotonic
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeAlias
 from uuid import UUID
 
 import msgspec
@@ -40,6 +40,8 @@ WAIT_S = 20.0
 SETTLE_WAIT_S = 3.0
 SETTLE_POLL_S = 0.25
 _KEY = re.compile("[!-~]{1,255}")  # visible ASCII
+# No problem itself: one that a variable of its own traceback holds is left for the collector.
+MakeProblem: TypeAlias = Callable[[], Problem]
 _Reference = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
 
 
@@ -119,8 +121,7 @@ async def _sent(request: ApiRequest[SendRequest]) -> Json[SendResult]:
     body = await request.decoded()
     intent = await _intent(request, body)
     fingerprint = hashlib.sha256(_canonical(body)).digest()
-    # How to make a problem, and no problem: one that a variable of its own traceback holds is left for the collector.
-    otherwise: Callable[[], Problem]
+    otherwise: MakeProblem
     if (wrong := _expiry_error(body)) is not None:
         otherwise = partial(invalid, ("expires_at", wrong))
     else:
@@ -180,6 +181,10 @@ def _wrong(body: SendRequest) -> Iterator[tuple[str, str]]:
     to = body.to
     if isinstance(to, Recipient) and not any(msgspec.structs.astuple(to)):
         yield "to", "must have a phone, user_id, lid or group_id"
+    yield from _wrong_content(body)
+
+
+def _wrong_content(body: SendRequest) -> Iterator[tuple[str, str]]:
     if body.content is not None:
         if body.body is not None:
             yield "body", "must be left out where content is given"
@@ -252,9 +257,8 @@ async def _awaited(request: AnyRequest, task: "asyncio.Task[SendState]", wait_s:
 
     At once where the organization has as many waiting for theirs as it may.
     """
-    organization_id = request.organization_id
     places = request.state["waiting"].sends
-    if wait_s <= 0 or not places.take(organization_id):
+    if not (wait_s and places.take(request.organization_id)):
         return None
     try:
         await asyncio.wait((task,), timeout=wait_s)  # it goes on whatever happens here
@@ -265,7 +269,7 @@ async def _awaited(request: AnyRequest, task: "asyncio.Task[SendState]", wait_s:
         logger.exception("an accepted send is left to whoever takes it over")
         return None
     finally:
-        places.add(organization_id, -1)
+        places.add(request.organization_id, -1)
 
 
 async def _settled(request: AnyRequest, state: SendState, wait_s: float) -> SendState:
@@ -283,7 +287,7 @@ async def _settled(request: AnyRequest, state: SendState, wait_s: float) -> Send
 
 
 async def _repeated(
-    request: AnyRequest, key: str | None, fingerprint: bytes, otherwise: Callable[[], Problem]
+    request: AnyRequest, key: str | None, fingerprint: bytes, otherwise: MakeProblem
 ) -> Json[SendResult]:
     """The answer of the send that *key* names. Raises `Problem` where that was the answer, and *otherwise* for none."""
     if key is None:

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
-from typing import Any
+from typing import Any, TypeAlias
 from uuid import UUID
 
 import msgspec
@@ -32,6 +32,9 @@ RIGHT_S = 24 * 3600.0
 PLATFORM = "platform"
 # An address of IPv6 costs nothing: who has one has all of its network.
 IPV6_PREFIX = 64
+
+
+Address: TypeAlias = Callable[[], str | None]
 
 
 class Principal(msgspec.Struct, frozen=True):
@@ -73,62 +76,69 @@ class Authenticator:
         self._cache_key = os.urandom(32)
 
     async def principal(
-        self, authorization: str | None, organization: str | None, address: Callable[[], str | None] = lambda: None
+        self, authorization: str | None, organization: str | None, address: Address = lambda: None
     ) -> Principal:
         """Whose key this is, in the organization named by X-Org-Id. Raises `Problem` 401, 404 or 429.
 
         *address*: where it comes from, asked for only where the key is not known here.
         """
-        if (key := key_in(authorization)) is None:
-            raise Unauthenticated("missing_key", unauthorized())
-        principal = await self._of_key(key, address)
+        principal = await self._authenticated(key_in(authorization), address)
         if organization is None:
             return principal
         organization_id = parse_id(organization)
         if organization_id is None:
             raise not_found()
         if principal.is_platform:
-            async with self._database.worker() as connection:
-                if not await organizations.exists(connection, organization_id):
-                    raise not_found()
+            await self._check_exists(organization_id)
             return Principal(PLATFORM, organization_id, SCOPES)
         if principal.organization_id != organization_id:
             raise Unauthenticated("other_organization", not_found())
         return principal
 
-    async def _of_key(self, key: str, address: Callable[[], str | None]) -> Principal:
+    async def _check_exists(self, organization_id: UUID) -> None:
+        async with self._database.worker() as connection:
+            if not await organizations.exists(connection, organization_id):
+                raise not_found()
+
+    async def _authenticated(self, key: str | None, address: Address) -> Principal:
+        """Whose *key* is, looked up unless it was a moment ago. Raises `Unauthenticated`."""
+        if key is None:
+            raise Unauthenticated("missing_key", unauthorized())
         cached = hashlib.blake2b(key.encode("utf-8", "replace"), key=self._cache_key).digest()
-        known = self._known.get(cached)
-        if known is not None:
+        if (known := self._known.get(cached)) is not None:
             return known
         origin = _origin(address())
         # A key that was right once is looked up all the same: strangers behind the same address lock nobody out.
         if not self._were_right.get(cached) and (wait_s := self._failures.wait_s(origin)) > 0:
-            raise Unauthenticated(
-                "too_many_failures", too_many("Too many invalid keys came from this address.", wait_s)
-            )
-        if same_secret(key, self._platform_key):
-            self._were_right.put(cached, True, RIGHT_S)
-            return Principal(PLATFORM, None, SCOPES)
-        parts = split_api_key(key)
-        if parts is None:
+            problem = too_many("Too many invalid keys came from this address.", wait_s)
+            raise Unauthenticated("too_many_failures", problem)
+        try:
+            principal = await self._of_key(key)
+        except Unauthenticated:
+            self._known.drop(cached)
+            self._were_right.drop(cached)
             self._failures.take(origin)
+            raise
+        self._were_right.put(cached, True, RIGHT_S)
+        if not principal.is_platform:
+            self._known.put(cached, principal, KEY_CACHE_S)
+        return principal
+
+    async def _of_key(self, key: str) -> Principal:
+        """Whose *key* is. Raises `Unauthenticated`."""
+        if same_secret(key, self._platform_key):
+            return Principal(PLATFORM, None, SCOPES)
+        if (parts := split_api_key(key)) is None:
             raise Unauthenticated("malformed_key", unauthorized())
         key_id, secret = parts
         digest = self._vault.key_hash(secret)
         async with self._database.worker() as connection:
             found = await organizations.key(connection, key_id)
             if found is None or not self._vault.is_key_hash(found.secret_hash, secret):
-                self._known.drop(cached)
-                self._were_right.drop(cached)
-                self._failures.take(origin)
                 raise Unauthenticated("unknown_key", unauthorized())
             if not hmac.compare_digest(found.secret_hash, digest):  # made with a key that is to be let go
                 await organizations.rehash_key(connection, found.organization_id, key_id, digest)
-        principal = Principal(key_id, found.organization_id, frozenset(found.scopes), found.expires_at)
-        self._were_right.put(cached, True, RIGHT_S)
-        self._known.put(cached, principal, KEY_CACHE_S)
-        return principal
+        return Principal(key_id, found.organization_id, frozenset(found.scopes), found.expires_at)
 
     def address_of(self, request: Request[Any]) -> str | None:
         """Where *request* comes from.
@@ -140,8 +150,8 @@ class Authenticator:
             return None
         address, named = request.client.host, _ip(request.client.host)
         hops = ",".join(request.headers.getlist("x-forwarded-for")).split(",")
-        while hops and named is not None and any(named in network for network in self._trusted):
-            if (named := _ip(hops.pop().strip())) is not None:
+        while hops and named and any(named in network for network in self._trusted):
+            if named := _ip(hops.pop().strip()):
                 address = str(named)
         return address
 

@@ -7,7 +7,7 @@ from urllib.parse import parse_qsl
 
 import msgspec
 from starlette.requests import Request
-from starlette.types import Receive
+from starlette.types import Message, Receive
 
 from ..storage.group_commit import Overloaded
 from ..validation import DETAIL, Unlogged, once, unprintable, wrong_fields
@@ -83,12 +83,17 @@ async def read_body(receive: Receive, limit_bytes: int, bodies: LargeBodies, own
     body: bytes = message.get("body", b"")
     if message["type"] == "http.request" and not message.get("more_body") and len(body) <= limit_bytes:
         return body  # nearly every request: all of it in one piece
+    return await _in_pieces(message, receive, limit_bytes, bodies, owner)
+
+
+async def _in_pieces(
+    message: Message, receive: Receive, limit_bytes: int, bodies: LargeBodies, owner: Hashable
+) -> bytes:
+    """As `read_body`, of a body that begins with *message*."""
     chunks, size = [], 0
     try:
-        while True:
-            if message["type"] == "http.disconnect":
-                raise Disconnected
-            body = message.get("body", b"")
+        while message["type"] != "http.disconnect":
+            body: bytes = message.get("body", b"")
             chunks.append(body)
             size += len(body)
             bodies.grow(size, len(body), owner)
@@ -97,6 +102,7 @@ async def read_body(receive: Receive, limit_bytes: int, bodies: LargeBodies, own
             if not message.get("more_body"):
                 return b"".join(chunks)
             message = await receive()
+        raise Disconnected
     finally:
         bodies.release(size, owner)
 
@@ -122,16 +128,11 @@ def decode(body: bytes, decoder: "msgspec.json.Decoder[Value]", *, any_text: boo
     Where not *any_text*, what is kept and shown to people has no control characters; but for a configuration, which is
     looked at with all else that may be wrong with it (`Accounts.validate`).
     """
-    value, sent = None, None
     try:
-        try:
-            value = decoder.decode(body)
-            if not any_text or len(body) > MAX_VALUES or b"\\u0000" in body:  # a value takes a byte or more
-                sent = msgspec.to_builtins(value)
-        except msgspec.ValidationError:
-            sent = msgspec.json.decode(body)
+        read = _read(body, decoder, any_text)
     except (msgspec.MsgspecError, RecursionError, UnicodeError) as error:
         raise Problem(422, "invalid_json", f"The body is not valid JSON: {type(error).__name__}.") from None
+    value, sent = read
     errors = [] if sent is None else list(_unstorable(sent))
     if value is None:
         errors += wrong_fields(sent, decoder.type)
@@ -140,6 +141,16 @@ def decode(body: bytes, decoder: "msgspec.json.Decoder[Value]", *, any_text: boo
     if errors or value is None:
         raise invalid(*errors)
     return value
+
+
+def _read(body: bytes, decoder: "msgspec.json.Decoder[Value]", any_text: bool) -> tuple[Value | None, Any]:
+    """*body* as *decoder*'s type, None where it is not; and as JSON has it, None where it need not be looked at."""
+    try:
+        value = decoder.decode(body)
+    except msgspec.ValidationError:
+        return None, msgspec.json.decode(body)
+    may_be_wrong = not any_text or len(body) > MAX_VALUES or b"\\u0000" in body  # a value takes a byte or more
+    return value, msgspec.to_builtins(value) if may_be_wrong else None
 
 
 def invalid(*errors: tuple[str, str], what: str = "The body") -> Problem:
@@ -154,13 +165,17 @@ def _unstorable(body: object) -> Iterator[tuple[str, str]]:
         count += 1
         if count > MAX_VALUES:
             raise invalid(("", f"must have at most {MAX_VALUES} values"))
-        if isinstance(value, dict):
-            left += [(path, key) for key in value]
-            left += [(f"{path}.{key}".lstrip("."), item) for key, item in value.items()]
-        elif isinstance(value, list):
-            left += [(f"{path}[{place}]", item) for place, item in enumerate(value)]
-        elif isinstance(value, str) and "\0" in value:  # which PostgreSQL has no text for
+        left += _parts(path, value)
+        if isinstance(value, str) and "\0" in value:  # which PostgreSQL has no text for
             yield path, "must not hold U+0000"
+
+
+def _parts(path: str, value: object) -> Iterator[tuple[str, object]]:
+    if isinstance(value, dict):
+        yield from ((path, key) for key in value)
+        yield from ((f"{path}.{key}".lstrip("."), item) for key, item in value.items())
+    elif isinstance(value, list):
+        yield from ((f"{path}[{place}]", item) for place, item in enumerate(value))
 
 
 def decode_query(query_string: bytes, kind: type[Value]) -> Value:

@@ -78,14 +78,18 @@ class Connections:
             self._sweeping = True
             asyncio.get_running_loop().call_later(SWEEP_S, self._sweep)
         client = self._client(connection.host)
-        full = client is not None and 0 < self._per_address <= self._of_client[client]
-        if full or (len(self._open) >= self._most and not self._make_room()):
+        if not self._has_room(client):
             self._refused.add(connection)
             return False
         self._open[connection] = client
         if client is not None:
             self._of_client[client] += 1
         return True
+
+    def _has_room(self, client: Hashable) -> bool:
+        if client is not None and 0 < self._per_address <= self._of_client[client]:
+            return False
+        return len(self._open) < self._most or self._make_room()
 
     def leave(self, connection: Connection) -> None:
         self._refused.discard(connection)

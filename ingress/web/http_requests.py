@@ -57,16 +57,19 @@ class RequestBounds:
 
     def end(self, data: bytes, at: int) -> int:
         """Where in *data* the piece ends that goes on at *at*, or all that is here of it does. Raises `Problem`."""
-        if self.part == BODY and (left := self.left_bytes) != CHUNKED:
-            if not left:
-                raise MALFORMED()  # the parser waits for more of it than was declared
-            end = min(len(data), at + left)
-            self.left_bytes = left - (end - at)
-            return end
+        if self.part == BODY and self.left_bytes != CHUNKED:
+            return self._end_of_body(data, at)
         end = self._behind_empty_line(data, at)
         self.size_bytes += end - at
         if self.part == HEADER and self.size_bytes > MAX_HEADER_BYTES:
             raise HEADER_TOO_LARGE()
+        return end
+
+    def _end_of_body(self, data: bytes, at: int) -> int:
+        if not self.left_bytes:
+            raise MALFORMED()  # the parser waits for more of it than was declared
+        end = min(len(data), at + self.left_bytes)
+        self.left_bytes -= end - at
         return end
 
     def _behind_empty_line(self, data: bytes, at: int) -> int:
@@ -103,13 +106,17 @@ def body_of(headers: list[tuple[bytes, bytes]], version: str, *, upgrade: bool) 
             body_bytes = CHUNKED
         else:
             raise ENCODED()
+    _check_kind(version, hosts, upgrade)
+    return body_bytes, expects_continue
+
+
+def _check_kind(version: str, hosts: int, upgrade: bool) -> None:
     if upgrade:
         raise UPGRADE()
     if version not in ("1.1", "1.0"):
         raise VERSION()
     if hosts != 1 and (hosts or version == "1.1"):
         raise HOST()
-    return body_bytes, expects_continue
 
 
 def target_of(url: bytes) -> tuple[str, bytes, bytes]:

@@ -4,7 +4,7 @@ import logging
 import math
 import secrets
 from collections.abc import Iterable
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 import aiohttp
 import asyncpg
@@ -46,7 +46,7 @@ class Problem(Exception):
         self.extra = extra
 
     def response(self, request_id: str) -> Response:
-        body: dict[str, Any] = {
+        body = {
             "type": f"urn:whatsapp-ingress:problem:{self.code}",
             "title": self.code.replace("_", " ").capitalize(),
             "status": self.status,
@@ -129,6 +129,19 @@ def _unanswered(error: Exception) -> Problem:
     return unavailable("Something that the service depends on did not answer. Try again.")
 
 
+def _not_storable(error: Exception) -> Problem:
+    # A NUL in a text, a number beyond 64 bits: whatever the decoders let through. It may be our mistake.
+    logger.warning("the database refused a value", exc_info=error)
+    return Problem(422, "invalid_request", "The request holds a value that cannot be stored.")
+
+
+def _of_router(error: HTTPException) -> Problem:
+    if error.status_code == 404:
+        return not_found()
+    code = error.detail.lower().replace(" ", "_")
+    return Problem(error.status_code, code, error.detail, headers=dict(error.headers or {}))
+
+
 def problem_of(error: Exception) -> Problem | None:
     """The answer to a request that ended with *error*; None for an error that is not expected."""
     match error:
@@ -147,14 +160,9 @@ def problem_of(error: Exception) -> Problem | None:
         case asyncpg.InterfaceError() if not is_data_error(error):
             return _unanswered(error)
         case asyncpg.DataError() | asyncpg.ProgramLimitExceededError() | asyncpg.InterfaceError() | RowRefused():
-            # A NUL in a text, a number beyond 64 bits: whatever the decoders let through. It may be our mistake.
-            logger.warning("the database refused a value", exc_info=error)
-            return Problem(422, "invalid_request", "The request holds a value that cannot be stored.")
+            return _not_storable(error)
         case _ if isinstance(error, PASSING):
             return _unanswered(error)
-        case HTTPException(status_code=404):
-            return not_found()
         case HTTPException():
-            code = error.detail.lower().replace(" ", "_")
-            return Problem(error.status_code, code, error.detail, headers=dict(error.headers or {}))
+            return _of_router(error)
     return None

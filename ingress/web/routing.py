@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager
 from functools import cached_property
 from types import NoneType, UnionType
-from typing import Any, Generic, Literal, TypedDict, Union, get_args, get_origin, get_type_hints
+from typing import Any, Generic, Literal, TypeAlias, TypedDict, Union, get_args, get_origin, get_type_hints
 from uuid import UUID
 
 import asyncpg
@@ -115,21 +115,27 @@ class ApiRequest(Request[StateT], Generic[StateT, Body, Query]):
 
     async def authorize(self) -> None:
         """See who makes it, and whether they may (still). Raises `Problem` 401, 403, 404 or 429."""
-        authenticator, needs = self.state["authenticator"], self._route.needs
-        headers = self.header.get("authorization"), self.header.get("x-org-id")
-        try:
-            principal = await authenticator.principal(*headers, lambda: self.address)
-        except Unauthenticated as error:
-            raise self.refusal(error.reason, error) from None
-        self.principal = principal
-        if (scope := "admin" if needs == "platform" else needs) not in principal.scopes:
+        needs = self._route.needs
+        await self._identify()
+        if (scope := "admin" if needs == "platform" else needs) not in self.principal.scopes:
             raise self.refusal("scope", Problem(403, "forbidden", f"This key lacks the scope {scope!r}."))
         if not self._is_counted:  # a stream is authorized again and again
-            self._is_counted = True
-            if (wait_s := authenticator.requests.take((principal.name, principal.organization_id))) > 0:
-                raise self.refusal("too_many_requests", too_many("This key makes too many requests.", wait_s))
+            self._count()
         if needs == "platform":
             self.check_platform()
+
+    async def _identify(self) -> None:
+        headers = self.header.get("authorization"), self.header.get("x-org-id")
+        try:
+            self.principal = await self.state["authenticator"].principal(*headers, lambda: self.address)
+        except Unauthenticated as error:
+            raise self.refusal(error.reason, error) from None
+
+    def _count(self) -> None:
+        self._is_counted = True
+        key = self.principal.name, self.principal.organization_id
+        if (wait_s := self.state["authenticator"].requests.take(key)) > 0:
+            raise self.refusal("too_many_requests", too_many("This key makes too many requests.", wait_s))
 
     def check_platform(self) -> None:
         """Raises `Problem` 403 where it is made with an organization's key."""
@@ -152,6 +158,9 @@ class ApiRequest(Request[StateT], Generic[StateT, Body, Query]):
         return problem
 
 
+AnyRequest: TypeAlias = ApiRequest[Any, Any, Any]
+
+
 class ApiRoute(Route):
     """A route with the types of its body, its query and its answers, as its handler's signature has them.
 
@@ -164,7 +173,7 @@ class ApiRoute(Route):
         self,
         methods: str,
         path: str,
-        endpoint: "Callable[[ApiRequest[Any, Any, Any]], Awaitable[object]]",
+        endpoint: Callable[[AnyRequest], Awaitable[object]],
         needs: Needs | None,
         *,
         status: int = 200,
@@ -173,23 +182,23 @@ class ApiRoute(Route):
     ) -> None:
         super().__init__(path, endpoint, methods=methods.split(", "))
         self.needs, self.any_text, self.file = needs, any_text, file
+        self._status = status
         self.body, self.query, self.answers = _types(endpoint)
         self.decoder = msgspec.json.Decoder(self.body or Any)
         metrics.VALUES["route"].add(path)
+        self.app = self._serve
 
-        async def app(scope: Scope, receive: Receive, send: Send) -> None:
-            scope["served"] = path, scope["method"]  # for the metric: what there is no route for is `other`
-            request: ApiRequest[Any, Any, Any] = ApiRequest(scope, receive, send, self)
-            if needs is not None:
-                await request.authorize()
-            answer = await endpoint(request)
-            if answer is None:
-                answer = Response(status_code=204)
-            elif not isinstance(answer, Response):
-                answer = json_response(answer, status)
-            await answer(scope, receive, send)
-
-        self.app = app
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        scope["served"] = self.path, scope["method"]  # for the metric: what there is no route for is `other`
+        request: AnyRequest = ApiRequest(scope, receive, send, self)
+        if self.needs is not None:
+            await request.authorize()
+        answer = await self.endpoint(request)
+        if answer is None:
+            answer = Response(status_code=204)
+        elif not isinstance(answer, Response):
+            answer = json_response(answer, self._status)
+        await answer(scope, receive, send)
 
 
 def _types(endpoint: Callable[..., object]) -> tuple[Any, Any, list[Any]]:
