@@ -13,6 +13,7 @@ import pkgutil
 import sys
 from collections.abc import Callable, Iterable
 from functools import partial
+from importlib.metadata import EntryPoint
 from types import ModuleType
 from typing import Any, Literal, NamedTuple
 
@@ -48,7 +49,7 @@ class RegistryEntry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
 class Installed(NamedTuple):
     """An entry point, and the distribution it is from: '' where none is known."""
 
-    point: importlib.metadata.EntryPoint
+    point: EntryPoint
     distribution: str
     version: str
 
@@ -60,15 +61,17 @@ class Installed(NamedTuple):
 class Registry:
     """The providers by name. *entry_points* stands in for those of the installed distributions."""
 
-    def __init__(self, entry_points: Iterable[importlib.metadata.EntryPoint] | None = None) -> None:
+    _entries: dict[str, RegistryEntry]
+    _loaders: dict[str, Callable[[], Any]]
+    _types: dict[str, ProviderType]
+    _repeated: list[RegistryEntry]  # two plug-ins of one name: the first stays, the others are only remembered
+    _installed: dict[str, Installed]  # those of the entries that are from an entry point
+    _imported: dict[str, str]  # the version of each distribution of which something was imported
+
+    def __init__(self, entry_points: Iterable[EntryPoint] | None = None) -> None:
         self._entry_points = None if entry_points is None else list(entry_points)
-        self._entries: dict[str, RegistryEntry] = {}
-        self._loaders: dict[str, Callable[[], Any]] = {}
-        self._types: dict[str, ProviderType] = {}
-        # Two plug-ins of one name: the first stays, the others are only remembered.
-        self._repeated: list[RegistryEntry] = []
-        self._installed: dict[str, Installed] = {}  # those of the entries that are from an entry point
-        self._imported: dict[str, str] = {}  # the version of each distribution of which something was imported
+        self._entries, self._loaders, self._types = {}, {}, {}
+        self._repeated, self._installed, self._imported = [], {}, {}
         for name in _builtin_names():
             module = f"{__package__}.{name}"
             self._discover(name, module, partial(importlib.import_module, module))
