@@ -346,9 +346,9 @@ def config_fields(provider: type[WhatsAppProvider]) -> list[ConfigField]:
 
 
 def _config_field(field: msgspec.inspect.Field) -> ConfigField:
-    # msgspec makes one `Metadata` of all annotations of a type, and none of none.
-    noted = field.type if isinstance(field.type, msgspec.inspect.Metadata) else msgspec.inspect.Metadata(field.type)
-    extra, schema = noted.extra or {}, noted.extra_json_schema or {}
+    noted = _noted(field.type)
+    extra = noted.extra or {}
+    schema = noted.extra_json_schema or {}
     return ConfigField(
         name=field.encode_name,
         title=schema.get("title", field.name),
@@ -359,6 +359,11 @@ def _config_field(field: msgspec.inspect.Field) -> ConfigField:
         max_length=_bound(noted.type, "max_length"),
         **{name: bool(extra.get(name)) for name in ("secret", "signs", "app")},
     )
+
+
+def _noted(kind: msgspec.inspect.Type) -> msgspec.inspect.Metadata:
+    """The type with its annotations, of which msgspec makes one `Metadata`, and none where there are none."""
+    return kind if isinstance(kind, msgspec.inspect.Metadata) else msgspec.inspect.Metadata(kind)
 
 
 def _bound(kind: msgspec.inspect.Type, name: str) -> Any:

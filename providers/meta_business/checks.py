@@ -51,19 +51,21 @@ def _is_in_account(graph: Graph, waba_id: str, phone_number_id: str) -> Flow[boo
     return False
 
 
-def subscription_check(graph: Graph, waba_id: str, app_id: str | None) -> Flow[Check]:
-    """Whether the account's webhooks are posted at all."""
-    fix = f"Subscribe the app to the account: POST {graph.root}/{waba_id}/subscribed_apps with this token and no body."
+def subscription_check(graph: Graph, path: str, app_id: str | None) -> Flow[Check]:
+    """Whether the account's webhooks are posted at all. *path* is that of its subscriptions."""
+    fix = f"Subscribe the app to the account: POST {graph.root}/{path} with this token and no body."
     try:
-        apps = yield from graph.call(graph.get(f"{waba_id}/subscribed_apps"))
+        apps = yield from graph.call(graph.get(path))
     except CONFIGURATION_ERRORS as error:
         return Check.failed("subscription", error.detail, fix)
     if not is_subscribed(apps, app_id):
-        detail = "the app is not subscribed to the account: real messages will not arrive"
-        return Check.failed("subscription", detail, fix)
+        return Check.failed("subscription", _UNSUBSCRIBED, fix)
     # Without `app_id` it takes a person to see whether their own app is among them.
     names = filter(None, (text(app, "name") for app in _apps(apps)))
     return Check(name="subscription", passed=True, detail=", ".join(names) or None)
+
+
+_UNSUBSCRIBED = "the app is not subscribed to the account: real messages will not arrive"
 
 
 def is_subscribed(answer: Object, app_id: str | None) -> bool:

@@ -310,7 +310,7 @@ class MetaBusiness(WhatsAppProvider, frozen=True, kw_only=True):
         graph = self._graph
         found = [
             (yield from checks.account_check(graph, self.waba_id, self.phone_number_id)),
-            (yield from checks.subscription_check(graph, self.waba_id, self.app_id)),
+            (yield from checks.subscription_check(graph, self._subscriptions, self.app_id)),
         ]
         if self.app_id:
             found.append((yield from checks.permissions_check(graph, self.app_id, self.app_secret)))
