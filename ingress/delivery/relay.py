@@ -23,6 +23,7 @@ from ..envelope import own_event, render
 from ..storage.database import Database, StoreUnavailable
 from ..storage.statements import deliveries, events
 from ..storage.statements.deliveries import ClaimedConversation, PendingDelivery, PostResult
+from ..storage.statements.events import EventRow
 from ..storage.vault import Vault, VaultError
 from ..wakeups import Wakeups
 from . import places
@@ -182,20 +183,26 @@ class Relay:
         False where it was left off before. Raises `StoreUnavailable`, `VaultError`.
         """
         looks = 0
-        while True:
-            async with self._database.worker() as connection:
-                pending = await deliveries.pending(connection, claim.organization_id, claim.conversation_id, BATCH)
-                if not pending:
-                    await deliveries.release(connection, claim)
-                    return True
-                looks = looks + 1 if pending[0].must_wait else 0
-                if looks == LOOKS:
-                    await deliveries.give_back(connection, claim, UNREAD_DELAY)
-                    return True
-            if looks:
+        while pending := await self._pending(claim, looks):
+            if pending[0].must_wait:
+                looks += 1
                 await asyncio.sleep(looks * LOOK_AGAIN_S)
-            elif (ended := await self._deliver_batch(claim, pending)) is not None:
+                continue
+            looks = 0
+            if (ended := await self._deliver_batch(claim, pending)) is not None:
                 return ended
+        return True
+
+    async def _pending(self, claim: ClaimedConversation, looks: int) -> Sequence[PendingDelivery]:
+        """What comes next. Nothing: the conversation is left, for good, or for now as it waited for all its *looks*."""
+        async with self._database.worker() as connection:
+            pending = await deliveries.pending(connection, claim.organization_id, claim.conversation_id, BATCH)
+            if not pending:
+                await deliveries.release(connection, claim)
+            elif pending[0].must_wait and looks + 1 == LOOKS:
+                await deliveries.give_back(connection, claim, UNREAD_DELAY)
+                return []
+            return pending
 
     async def _deliver_batch(self, claim: ClaimedConversation, pending: Sequence[PendingDelivery]) -> bool | None:
         """Deliver *pending* in order. None: what is pending is to be read again; else what `_drain` returns."""
@@ -236,17 +243,7 @@ class Relay:
             answer = await post(self._session, endpoint, event_id, body, gap=event.gap)
         finally:
             elapsed = self._places.end(under_way)
-        metrics.delivery_attempts.labels(answer.kind).inc()
-        metrics.delivery_seconds.labels(answer.kind).observe(elapsed)
-        log.wide(
-            "delivery",
-            organization=event.organization_id,
-            event_id=event_id,
-            sequence=event.sequence,
-            attempt=event.attempts + 1,
-            outcome=answer.kind,
-            ms=round(elapsed * 1000, 1),
-        )
+        _count(event, event_id, answer, elapsed)
         return answer
 
     async def _settle(
@@ -283,26 +280,45 @@ class Relay:
         async with connection.transaction():
             if not await deliveries.disable(connection, organization_id, endpoint.url, reason):
                 return
-            # Every event has a provider. The callback has none of its own, so it is that of the event refused.
-            data = {
-                "provider": msgspec.json.decode(event.data, type=_Origin).provider,
-                "account": {"kind": "callback_disabled", "details": {"reason": reason}},
-            }
-            await events.add(connection, [own_event(organization_id, event.config_id, "account.updated", data)])
+            await events.add(connection, [_disabled(event, reason)])
         self._endpoints.drop(organization_id)
         logger.error("the callback of organization %s is disabled: %s", organization_id, reason)
+
+
+def _count(event: PendingDelivery, event_id: str, answer: PostAnswer, elapsed: float) -> None:
+    """Count and log a post."""
+    metrics.delivery_attempts.labels(answer.kind).inc()
+    metrics.delivery_seconds.labels(answer.kind).observe(elapsed)
+    log.wide(
+        "delivery",
+        organization=event.organization_id,
+        event_id=event_id,
+        sequence=event.sequence,
+        attempt=event.attempts + 1,
+        outcome=answer.kind,
+        ms=round(elapsed * 1000, 1),
+    )
+
+
+def _disabled(event: PendingDelivery, reason: str) -> EventRow:
+    """That the callback is disabled since *event* was refused."""
+    # Every event has a provider. The callback has none of its own, so it is that of the event refused.
+    data = {
+        "provider": msgspec.json.decode(event.data, type=_Origin).provider,
+        "account": {"kind": "callback_disabled", "details": {"reason": reason}},
+    }
+    return own_event(event.organization_id, event.config_id, "account.updated", data)
 
 
 def _again_or_parked(
     result: PostResult, event: PendingDelivery, answer: PostAnswer, failing_since: datetime
 ) -> PostResult:
-    attempts = event.attempts + 1
     # Its own fault only if something else was taken since its last attempt: a bad deploy refuses everything.
     refused = answer.kind == "4xx" and failing_since > event.waits_since
-    if attempts > len(SCHEDULE_S) or (refused and event.refusals + 1 >= REFUSALS):
+    if event.attempts >= len(SCHEDULE_S) or (refused and event.refusals + 1 >= REFUSALS):
         return result._replace(state="parked")
     # Never earlier than scheduled: the CRM's wish would make days of retries hours.
-    delay_s = max(answer.retry_after_s or 0, _jittered(SCHEDULE_S[attempts - 1]))
+    delay_s = max(answer.retry_after_s or 0, _jittered(SCHEDULE_S[event.attempts]))
     return result._replace(refused=refused, delay=timedelta(seconds=delay_s))
 
 

@@ -99,6 +99,25 @@ async def post(
     session: aiohttp.ClientSession, endpoint: Endpoint, event_id: str, body: bytes, *, gap: bool = False
 ) -> PostAnswer:
     """Post one event, signed. Only 2xx is a success; redirects are not followed; the answer is read up to a limit."""
+    try:
+        async with session.post(
+            URL(endpoint.url),
+            data=body,
+            headers=_headers(endpoint, event_id, body, gap),
+            allow_redirects=False,
+            timeout=aiohttp.ClientTimeout(total=TOTAL_TIMEOUT_S, sock_connect=CONNECT_TIMEOUT_S),
+        ) as response:
+            await _drain(response)
+            return _meaning(response)
+    except TimeoutError:
+        return PostAnswer(False, "timeout", "no answer in time")
+    except (aiohttp.ClientError, OSError) as error:
+        # As in `calls`: not whether there is such a name.
+        unknown = isinstance(error, aiohttp.ClientConnectorDNSError)
+        return PostAnswer(False, "connection", "ClientConnectorError" if unknown else type(error).__name__)
+
+
+def _headers(endpoint: Endpoint, event_id: str, body: bytes, gap: bool) -> dict[str, str]:
     now = int(time())
     headers = {
         "content-type": "application/json",
@@ -108,27 +127,17 @@ async def post(
     }
     if gap:  # the event before it in this conversation was given up
         headers["ingress-gap"] = "true"
-    try:
-        async with session.post(
-            URL(endpoint.url),
-            data=body,
-            headers=headers,
-            allow_redirects=False,
-            timeout=aiohttp.ClientTimeout(total=TOTAL_TIMEOUT_S, sock_connect=CONNECT_TIMEOUT_S),
-        ) as response:
-            left = MAX_ANSWER_BYTES
-            async for chunk in response.content.iter_any():
-                left -= len(chunk)
-                if left <= 0:  # enough: beyond its status an answer is of no use
-                    response.close()
-                    break
-            return _meaning(response)
-    except TimeoutError:
-        return PostAnswer(False, "timeout", "no answer in time")
-    except (aiohttp.ClientError, OSError) as error:
-        # As in `calls`: not whether there is such a name.
-        unknown = isinstance(error, aiohttp.ClientConnectorDNSError)
-        return PostAnswer(False, "connection", "ClientConnectorError" if unknown else type(error).__name__)
+    return headers
+
+
+async def _drain(response: aiohttp.ClientResponse) -> None:
+    """Read the answer, so that its connection serves again; beyond a limit it is closed: only the status is of use."""
+    left = MAX_ANSWER_BYTES
+    async for chunk in response.content.iter_any():
+        left -= len(chunk)
+        if left <= 0:
+            response.close()
+            break
 
 
 def _meaning(response: aiohttp.ClientResponse) -> PostAnswer:

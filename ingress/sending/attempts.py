@@ -71,16 +71,7 @@ class Attempts:
             if not dispatch.repeats(error):
                 raise
             first = error
-        has_next = goes_on(dispatch, first, config)
-        async for attempt in AsyncRetrying(
-            retry=retry_if_exception(lambda error: isinstance(error, SendError) and dispatch.repeats(error)),
-            stop=stop_any(
-                stop_after_attempt(ATTEMPTS_WITH_FALLBACK if has_next else ATTEMPTS),
-                _StopWhenFutile(self._gate, self._budgets, config, dispatch),
-            ),
-            wait=_wait_with_fallback if has_next else _wait,
-            reraise=True,
-        ):
+        async for attempt in self._repetitions(config, dispatch, first):
             state = attempt.retry_state
             if state.attempt_number == 1:  # made above: nearly every send needs no other, and is spared these 20 us
                 state.set_exception((type(first), first, first.__traceback__))
@@ -88,6 +79,19 @@ class Attempts:
             with attempt:
                 return await self._attempt(config, dispatch)
         raise AssertionError("tenacity ends by returning or raising")
+
+    def _repetitions(self, config: Config, dispatch: Dispatch, first: SendError) -> AsyncRetrying:
+        """How attempts are repeated after *first* failed."""
+        has_next = goes_on(dispatch, first, config)
+        return AsyncRetrying(
+            retry=retry_if_exception(lambda error: isinstance(error, SendError) and dispatch.repeats(error)),
+            stop=stop_any(
+                stop_after_attempt(ATTEMPTS_WITH_FALLBACK if has_next else ATTEMPTS),
+                _StopWhenFutile(self._gate, self._budgets, config, dispatch),
+            ),
+            wait=_wait_with_fallback if has_next else _wait,
+            reraise=True,
+        )
 
     async def _attempt(self, config: Config, dispatch: Dispatch) -> MessageResult:
         """One call, its intent committed before."""
@@ -131,7 +135,10 @@ class _StopWhenFutile(stop_base):
             return has_next  # nothing was called, so with no other provider it may as well wait
         if self._gate.breakers.wait_s(config) > 0 or (has_next and state.upcoming_sleep > PATIENCE_S):
             return True
-        if (reason := self._budgets.take(config)) is not None:
-            metrics.child(metrics.retry_budget_exhausted, config.provider_type, reason).inc()
-            return True
-        return False
+        return self._is_over_budget()
+
+    def _is_over_budget(self) -> bool:
+        reason = self._budgets.take(self._config)
+        if reason is not None:
+            metrics.child(metrics.retry_budget_exhausted, self._config.provider_type, reason).inc()
+        return reason is not None

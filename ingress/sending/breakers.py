@@ -14,6 +14,7 @@ import logging
 import random
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from functools import partial
 from time import monotonic
 from typing import Any, Literal
 from uuid import UUID
@@ -117,12 +118,15 @@ class Breaker:
                 self._count(ended == "failed")
         # What began before it opened is no probe.
         elif self.state == "half_open" and permit == "probe":
-            if ended == "failed":
-                self.trip()
-            elif ended == "ok":
-                self._successes += 1
-                if self._successes >= SUCCESSES_TO_CLOSE:
-                    self.close()
+            self._probed(ended)
+
+    def _probed(self, ended: Ended) -> None:
+        if ended == "failed":
+            self.trip()
+        elif ended == "ok":
+            self._successes += 1
+            if self._successes >= SUCCESSES_TO_CLOSE:
+                self.close()
 
     def trip(self, *, broken: bool = False) -> None:
         """Open it, unless it is open for the same reason already."""
@@ -141,18 +145,22 @@ class Breaker:
             self._become("closed")
 
     def _count(self, failed: bool) -> None:
-        second = int(self._clock())
+        seconds = self._window(int(self._clock()))
+        seconds[-1][1] += 1
+        if failed:
+            seconds[-1][2] += 1
+            _, calls, failures = map(sum, zip(*seconds, strict=True))
+            if calls >= LEAST_CALLS and failures >= FAILING_SHARE * calls:
+                self.trip()
+
+    def _window(self, second: int) -> deque[list[int]]:
+        """The seconds that count, *second* the last of them."""
         seconds = self._seconds
         if not seconds or seconds[-1][0] != second:
             while seconds and seconds[0][0] <= second - WINDOW_S:
                 seconds.popleft()
             seconds.append([second, 0, 0])
-        seconds[-1][1] += 1
-        if failed:
-            seconds[-1][2] += 1
-            calls = sum(each[1] for each in seconds)
-            if calls >= LEAST_CALLS and sum(each[2] for each in seconds) >= FAILING_SHARE * calls:
-                self.trip()
+        return seconds
 
     def _become(self, state: State) -> None:
         former, self.state = self.state, state
@@ -169,8 +177,8 @@ class Breakers:
         self._redis = redis
         self._breakers: dict[UUID, Breaker] = {}
         self._providers: dict[UUID, str] = {}
-        self._broken: set[UUID] = set()  # configs that are broken by the database, or by what is being stored
-        self._storing: set[UUID] = set()
+        # Configs that are broken by the database, or by what is being stored; and those of which something is.
+        self._broken, self._storing = set[UUID](), set[UUID]()
         self._order = asyncio.Lock()
         self._notified = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -247,27 +255,24 @@ class Breakers:
         async with self._order:
             async with self._database.worker() as connection:
                 stored = await configs.broken(connection)
-            for config_id in stored.keys() - self._broken - self._storing:
-                self._broken.add(config_id)
-                self._breaker(config_id, stored[config_id]).trip(broken=True)
-            for config_id in self._broken - stored.keys() - self._storing:
-                self._broken.discard(config_id)
-                if self._breakers[config_id].broken:
-                    self._breakers[config_id].close()
+            self._follow(stored)
+
+    def _follow(self, stored: dict[UUID, str]) -> None:
+        """Trip those that are *stored* as broken, with their provider, and close those that are so no more."""
+        for config_id in stored.keys() - self._broken - self._storing:
+            self._broken.add(config_id)
+            self._breaker(config_id, stored[config_id]).trip(broken=True)
+        for config_id in self._broken - stored.keys() - self._storing:
+            self._broken.discard(config_id)
+            if self._breakers[config_id].broken:
+                self._breakers[config_id].close()
 
     def _breaker(self, config_id: UUID, provider: str) -> Breaker:
         breaker = self._breakers.get(config_id)
         if breaker is None:
-            self._providers[config_id] = provider
             metrics.child(metrics.breakers, provider, "closed").inc()
-
-            def changed(former: State, state: State) -> None:
-                metrics.child(metrics.breakers, provider, former).dec()
-                metrics.child(metrics.breakers, provider, state).inc()
-                metrics.child(metrics.breaker_transitions, provider, state).inc()
-                logger.warning("calls through config %s: %s", config_id, state)
-
-            breaker = self._breakers[config_id] = Breaker(changed=changed)
+            breaker = Breaker(changed=partial(_changed, config_id, provider))
+            self._breakers[config_id], self._providers[config_id] = breaker, provider
         return breaker
 
     def _store(self, config: Config, write: Callable[[Any, UUID, UUID], Awaitable[None]]) -> None:
@@ -304,6 +309,13 @@ class Breakers:
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+def _changed(config_id: UUID, provider: str, former: State, state: State) -> None:
+    metrics.child(metrics.breakers, provider, former).dec()
+    metrics.child(metrics.breakers, provider, state).inc()
+    metrics.child(metrics.breaker_transitions, provider, state).inc()
+    logger.warning("calls through config %s: %s", config_id, state)
 
 
 def breaker_open(wait_s: float) -> Unavailable:

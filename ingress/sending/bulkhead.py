@@ -32,6 +32,9 @@ class Bulkhead:
         if self._free > 0 and organization_id not in self._waiting and self._has_room(organization_id):
             self._take(organization_id)
             return True
+        return await self._wait(organization_id, at_most_s)
+
+    async def _wait(self, organization_id: UUID, at_most_s: float) -> bool:
         slot = asyncio.get_running_loop().create_future()
         self._waiting.setdefault(organization_id, deque()).append(slot)
         try:

@@ -12,7 +12,7 @@ begins after a switch was acknowledged uses the old provider, whatever is in any
 import asyncio
 import logging
 import math
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from datetime import UTC, datetime, timedelta
 from time import monotonic
 from typing import Any
@@ -93,8 +93,8 @@ class Outbound:
         self._claims: GroupCommit[Claim, Claimed] = GroupCommit("claims", database, WORKER, sends.claim)
         self._memory = Shares(HELD_BYTES, HELD_BYTES_EACH)
         self._running: dict[UUID, Dispatch] = {}
-        # By message: its organization, and until when a claim that nobody confirmed may turn up.
-        self._refused: dict[UUID, tuple[UUID, float]] = {}
+        # By organization and message: until when a claim that nobody confirmed may turn up.
+        self._refused: dict[tuple[UUID, UUID], float] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
 
     async def __aenter__(self) -> "Outbound":
@@ -111,15 +111,18 @@ class Outbound:
         except StoreUnavailable:
             logger.warning("%d refused sends may be stored, and end as unknown", len(self._refused))
         if left := self.leases():
-            # What goes on here from now on would go on elsewhere too.
-            for task in self._tasks:
-                task.cancel()
-            await asyncio.gather(*self._tasks, return_exceptions=True)
-            try:
-                async with self._database.worker() as connection:
-                    await sends.set_leases(connection, left, seconds=0)
-            except StoreUnavailable:
-                logger.warning("%d sends wait for their leases to run out", len(left))
+            await self._give_back(left)
+
+    async def _give_back(self, left: Sequence[Lease]) -> None:
+        # What goes on here from now on would go on elsewhere too.
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        try:
+            async with self._database.worker() as connection:
+                await sends.set_leases(connection, left, seconds=0)
+        except StoreUnavailable:
+            logger.warning("%d sends wait for their leases to run out", len(left))
 
     # -- claiming
 
@@ -156,7 +159,7 @@ class Outbound:
         except BaseException as error:
             self._memory.add(organization_id, -dispatch.held_bytes)
             if isinstance(error, Unconfirmed | asyncio.CancelledError):
-                self._refused[dispatch.id] = organization_id, math.inf
+                self._refused[organization_id, dispatch.id] = math.inf
             raise
         return dispatch.id, self.start(dispatch)
 
@@ -165,16 +168,11 @@ class Outbound:
     ) -> Config:
         """The config of the first attempt, which is stored with the message."""
         while True:
-            if not (order := dispatch.route.order):
-                raise NotConfigured
-            first = self._gate.next_config(dispatch)
-            if first is None:
-                active = order[0].provider
-                raise NoneReady(self._gate.rest_s(dispatch), active if isinstance(active, MissingPlugin) else None)
+            first = self._first_config(dispatch)
             claim = Claim(
                 organization_id=dispatch.organization_id,
                 id=dispatch.id,
-                conversation_id=dispatch.conversation(order[0]).id,
+                conversation_id=dispatch.conversation(dispatch.route.order[0]).id,
                 idempotency_key=idempotency_key,
                 request_hash=request_hash,
                 request=request,
@@ -190,6 +188,16 @@ class Outbound:
             if claimed.current:
                 raise Duplicate
             await self._follow_version(dispatch, "claim")
+
+    def _first_config(self, dispatch: Dispatch) -> Config:
+        """The first config that can be called now. Raises `NotConfigured`, `NoneReady`."""
+        if not dispatch.route.order:
+            raise NotConfigured
+        first = self._gate.next_config(dispatch)
+        if first is None:
+            active = dispatch.route.order[0].provider
+            raise NoneReady(self._gate.rest_s(dispatch), active if isinstance(active, MissingPlugin) else None)
+        return first
 
     async def _follow_version(self, dispatch: Dispatch, what: str) -> None:
         """Send as the database has it. The version only goes up: who repeats *what* because of it comes to an end."""
@@ -229,15 +237,14 @@ class Outbound:
         """
         if not self._refused:
             return
-        claimed = [(organization_id, message_id) for message_id, (organization_id, _) in self._refused.items()]
         async with self._database.worker() as connection:
-            withdrawn = await sends.withdraw(connection, claimed)
+            withdrawn = await sends.withdraw(connection, list(self._refused))
         # A server that stood still may commit after this what it was given before.
         now = monotonic()
         self._refused = {
-            message_id: (organization_id, min(until, now + sends.LEASE_S))
-            for message_id, (organization_id, until) in self._refused.items()
-            if message_id not in withdrawn and until > now
+            claim: min(until, now + sends.LEASE_S)
+            for claim, until in self._refused.items()
+            if claim[1] not in withdrawn and until > now
         }
 
     def leases(self, older_than_s: float = 0.0) -> list[Lease]:
@@ -312,7 +319,7 @@ class Outbound:
 
     async def failed(self, dispatch: Dispatch, config: Config | None, error: SendError) -> SendState:
         """The end without acceptance; held instead, where any attempt may have been taken."""
-        config = config or (dispatch.route.order[0] if dispatch.route.order else None)
+        config = config or next(iter(dispatch.route.order), None)
         if config is None:
             raise error
         if dispatch.uncertain is None:

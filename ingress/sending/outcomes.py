@@ -202,7 +202,7 @@ def _outcome(
     provider_message_id = result.provider_message_id if result else None
     event = None
     if end.state == "done":
-        event = _event(dispatch, config, end, info, provider_message_id)
+        event = _event(dispatch, config, Status(provider_message_id=provider_message_id, value=end.status, error=info))
     return Outcome(
         organization_id=dispatch.organization_id,
         message_id=dispatch.id,
@@ -231,13 +231,7 @@ def _outcome(
     )
 
 
-def _event(
-    dispatch: Dispatch,
-    config: Config,
-    end: _End,
-    error: ErrorInfo | None,
-    provider_message_id: str | None,
-) -> EventRow:
+def _event(dispatch: Dispatch, config: Config, status: Status) -> EventRow:
     """The end of a send, as the CRM reads it among the events."""
     conversation = dispatch.conversation(config)
     data = EventData(
@@ -247,12 +241,12 @@ def _event(
         conversation,
         EventMessage(
             id=dispatch.id,
-            provider_message_id=provider_message_id,
+            provider_message_id=status.provider_message_id,
             lead_id=dispatch.intent.lead_id,
             attempts=dispatch.number,
             fallback_from=dispatch.fallback_from,
             fallback_reason=dispatch.fallback_reason,
         ),
-        Status(provider_message_id=provider_message_id, value=end.status, error=error),
+        status,
     )
     return EventRow(dispatch.organization_id, "message.status", config.id, conversation.id, _encode(data))

@@ -29,6 +29,9 @@ MOST_TAKEN = 32
 KEPT = 50_000
 
 
+Key = tuple[Any, ...]  # of a line: a config, for a line of a contact also that
+
+
 class Turn(NamedTuple):
     """``wait_s`` until it; longer than was accepted: it is not reserved, and ``scope`` is the line that is too long."""
 
@@ -46,7 +49,7 @@ class _Limit(NamedTuple):
     Redis. ``own_patience_s``: how far ahead of its time a message may be, by that share.
     """
 
-    key: tuple[Any, ...]
+    key: Key
     every_s: float
     burst: int
     own: int
@@ -66,10 +69,10 @@ class Pacer:
         self._redis = redis
         self._clock = clock
         # When the next one is due by this process's share.
-        self._due: Cache[tuple[Any, ...], float] = Cache(KEPT, clock)
+        self._due: Cache[Key, float] = Cache(KEPT, clock)
         # Turns taken from Redis, (due, from when on); none is used after it is due, or it would be beyond the rate.
-        self._taken: Cache[tuple[Any, ...], deque[tuple[float, float]]] = Cache(KEPT, clock)
-        self._shrunk: Cache[tuple[Any, ...], float] = Cache(KEPT, clock)  # until when
+        self._taken: Cache[Key, deque[tuple[float, float]]] = Cache(KEPT, clock)
+        self._shrunk: Cache[Key, float] = Cache(KEPT, clock)  # until when
 
     async def turn(self, config: Config, contact: str, at_most_s: float) -> Turn:
         """The next turn of *config* to send to *contact*; it is reserved, if it is no more than *at_most_s* ahead."""
@@ -124,7 +127,7 @@ class Pacer:
             limits.append(self._limit((config.id, contact), pacing.contact_every_s, pacing.contact_burst, now))
         return limits
 
-    def _limit(self, key: tuple[Any, ...], every_s: float, burst: int, now: float) -> _Limit:
+    def _limit(self, key: Key, every_s: float, burst: int, now: float) -> _Limit:
         slowness = 2 if self._shrunk and self._shrunk.get(key) else 1
         processes = self._redis.processes
         # Half of it, or one each, as long as that leaves one for all.
@@ -152,8 +155,13 @@ class Pacer:
             if not limit.own or due - now > limit.own_patience_s:
                 return False
         for limit, due in zip(limits, dues, strict=True):
-            _keep(self._due, limit.key, max(now, due) + limit.own_every_s, now)
+            self._move_on(limit, due, now)
         return True
+
+    def _move_on(self, limit: _Limit, due: float, now: float) -> None:
+        """Have the next one by this process's share due after the one that is *due*."""
+        until = max(now, due) + limit.own_every_s
+        self._due.put(limit.key, until, until - now)
 
     def _take(self, limit: _Limit, now: float) -> float:
         """Take that turn; if others were faster, the next one of the share."""
@@ -161,8 +169,7 @@ class Pacer:
         if wait_s > 0 and (taken_s := self._wait_s(limit, now)) is not None and (taken := self._taken.get(limit.key)):
             taken.popleft()
             return taken_s
-        due = max(now, self._due.get(limit.key) or now)
-        _keep(self._due, limit.key, due + limit.own_every_s, now)
+        self._move_on(limit, self._due.get(limit.key) or now, now)
         return wait_s
 
     # -- all processes together
@@ -212,7 +219,7 @@ class Pacer:
         return Turn(wait_s, beyond[waits.index(wait_s)].scope)
 
 
-def _keep(kept: Cache[tuple[Any, ...], float], key: tuple[Any, ...], until: float, now: float) -> None:
+def _keep(kept: Cache[Key, float], key: Key, until: float, now: float) -> None:
     """Remember a time until it is there."""
     kept.put(key, until, until - now)
 

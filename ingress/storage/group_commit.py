@@ -253,17 +253,22 @@ class GroupCommit(Generic[Row, Result]):
         weight = size_bytes = 0
         self._taken_at = monotonic()
         while self._turns and weight < self._batch_weight and size_bytes < MAX_BATCH_BYTES:
-            queue = self._turns[0].queue
-            pending = queue.popleft()
+            pending = self._next()
             weight += pending.weight
             size_bytes += pending.size_bytes
             batch.append(pending)
-            if queue:
-                self._turns.rotate(-1)
-            else:
-                self._turns.popleft()
         self._waiting -= len(batch)
         return batch
+
+    def _next(self) -> "_Pending[Row, Result]":
+        """The first row of whose turn it is, who comes last then."""
+        queue = self._turns[0].queue
+        pending = queue.popleft()
+        if queue:
+            self._turns.rotate(-1)
+        else:
+            self._turns.popleft()
+        return pending
 
     def _put_back(self, rows: "list[_Pending[Row, Result]]") -> None:
         """What was not written goes before all that waits, in its order."""
@@ -288,9 +293,9 @@ class GroupCommit(Generic[Row, Result]):
                 raise
             if len(batch) == 1:
                 self._fail(batch, RowRefused(type(error).__name__))
-                return []
-            for pending in batch:
-                await self._flush(connection, [pending])
+            else:
+                for pending in batch:
+                    await self._flush(connection, [pending])
             return []
         for pending, result in zip(batch, results, strict=False):
             pending.answer(result)

@@ -183,9 +183,9 @@ class RedisState:
         """
         turn = _key(organization_id, f"turn:{config_id}")
         keys = [*(turn + line.name for line in lines), f"{turn}:shrunk"]
-        arguments = chain.from_iterable(line.arguments for line in lines)
-        answer = await self._try(self._reserve(keys, [at_most_s * 1000, *arguments]))
-        return None if answer is None else Reserved.of(*answer)
+        arguments = [at_most_s * 1000, *chain.from_iterable(line.arguments for line in lines)]
+        answer = await self._try(self._reserve(keys, arguments))
+        return Reserved.of(*answer) if answer else None
 
     async def slow_down(self, organization_id: UUID, config_id: UUID, seconds: float) -> None:
         """Halve the rate of the config's turns for *seconds*."""
