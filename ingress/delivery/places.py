@@ -61,20 +61,27 @@ class Places:
 
     def limits(self) -> list[ClaimLimit]:
         """What there is room for now: one claim, two where some are slow, none where all is taken."""
+        slow = self._slow()
+        free = CONCURRENCY - self._taken.total()
+        of_slow = self._room_of_slow(slow, free)
+        if free > RESERVE:
+            rest = ClaimLimit(free - max(0, of_slow.limit) - RESERVE, PER_ORGANIZATION, of_slow.slow, False)
+        else:
+            rest = ClaimLimit(free, 1, of_slow.slow, False)
+        return [limit for limit in (of_slow, rest) if limit.limit > 0]
+
+    def _slow(self) -> set[UUID]:
+        """Who is slow, by former posts or one under way; means that were not renewed for long are forgotten."""
         now = self._clock()
         for organization_id, (_, at) in list(self._means.items()):
             if now - at > FORGET_AFTER_S:
                 del self._means[organization_id]
         slow = {organization_id for organization_id in self._means if self.is_slow(organization_id)}
-        slow |= {organization_id for organization_id, since in self._posts.values() if now - since > SLOW_S}
-        free = CONCURRENCY - self._taken.total()
+        return slow | {organization_id for organization_id, since in self._posts.values() if now - since > SLOW_S}
+
+    def _room_of_slow(self, slow: set[UUID], free: int) -> ClaimLimit:
         held = [count for organization_id, count in self._taken.items() if organization_id in slow]
         # An equal part of the places for each, and for one more that may come.
         each = min(PER_ORGANIZATION, max(1, SLOW_PLACES // (len(held) + 1)))
         room = min(SLOW_PLACES - sum(held), free - RESERVE) if slow else 0
-        limits = [ClaimLimit(room, each, sorted(slow), True)]
-        if free > RESERVE:
-            limits.append(ClaimLimit(free - max(0, room) - RESERVE, PER_ORGANIZATION, sorted(slow), False))
-        else:
-            limits.append(ClaimLimit(free, 1, sorted(slow), False))
-        return [limit for limit in limits if limit.limit > 0]
+        return ClaimLimit(room, each, sorted(slow), True)

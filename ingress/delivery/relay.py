@@ -236,11 +236,10 @@ class Relay:
 
     async def _post(self, endpoint: Endpoint, event: PendingDelivery) -> PostAnswer:
         assert self._session is not None, "used outside `async with`"
-        body = render(event)
         event_id = identifiers.event_id(event.organization_id, event.sequence)
         under_way = self._places.begin(event.organization_id)
         try:
-            answer = await post(self._session, endpoint, event_id, body, gap=event.gap)
+            answer = await post(self._session, endpoint, event_id, render(event), gap=event.gap)
         finally:
             elapsed = self._places.end(under_way)
         _count(event, event_id, answer, elapsed)
@@ -252,28 +251,32 @@ class Relay:
         """Write down how a post ended; whether to go on with the conversation."""
         async with self._database.worker() as connection:
             if answer.ok:
-                if event.attempts == 0:
-                    metrics.delivery_dwell.observe((datetime.now(UTC) - event.created_at).total_seconds())
-                held = await deliveries.finish(connection, PostResult(*claim[:3], event.sequence, "delivered"))
                 await deliveries.endpoint_succeeded(connection, claim.organization_id, endpoint.url)
-                return held
-            soon = timedelta(seconds=SCHEDULE_S[0])
-            result = PostResult(*claim[:3], event.sequence, "pending", answer.error, delay=soon)
-            if answer.kind == "gone":
-                await self._disable(connection, endpoint, event, "HTTP 410")
-            elif since := await deliveries.endpoint_failed(
-                connection,
-                claim.organization_id,
-                endpoint.url,
-                answer.error or "",
-                PAUSE_AFTER_FAILURES,
-                timedelta(seconds=PAUSE_S),
-            ):
-                if datetime.now(UTC) - since > DISABLE_AFTER:
-                    await self._disable(connection, endpoint, event, "failing for days")
-                result = _again_or_parked(result, event, answer, since)
-            # Else the callback was set anew, for all to be tried there at once.
-            return await deliveries.finish(connection, result) and result.state == "parked"
+                result = PostResult(*claim[:3], event.sequence, "delivered")
+            else:
+                result = _after_failure(
+                    claim, event, answer, await self._count_failure(connection, event, endpoint, answer)
+                )
+            return await deliveries.finish(connection, result) and result.state != "pending"
+
+    async def _count_failure(
+        self, connection: Any, event: PendingDelivery, endpoint: Endpoint, answer: PostAnswer
+    ) -> datetime | None:
+        """Since when the endpoint takes nothing; None: it is gone, or the callback was set anew meanwhile."""
+        if answer.kind == "gone":
+            await self._disable(connection, endpoint, event, "HTTP 410")
+            return None
+        since = await deliveries.endpoint_failed(
+            connection,
+            event.organization_id,
+            endpoint.url,
+            answer.error or "",
+            PAUSE_AFTER_FAILURES,
+            timedelta(seconds=PAUSE_S),
+        )
+        if since and datetime.now(UTC) - since > DISABLE_AFTER:
+            await self._disable(connection, endpoint, event, "failing for days")
+        return since
 
     async def _disable(self, connection: Any, endpoint: Endpoint, event: PendingDelivery, reason: str) -> None:
         organization_id = event.organization_id
@@ -287,8 +290,14 @@ class Relay:
 
 def _count(event: PendingDelivery, event_id: str, answer: PostAnswer, elapsed: float) -> None:
     """Count and log a post."""
+    if answer.ok and event.attempts == 0:
+        metrics.delivery_dwell.observe((datetime.now(UTC) - event.created_at).total_seconds())
     metrics.delivery_attempts.labels(answer.kind).inc()
     metrics.delivery_seconds.labels(answer.kind).observe(elapsed)
+    _log(event, event_id, answer, elapsed)
+
+
+def _log(event: PendingDelivery, event_id: str, answer: PostAnswer, elapsed: float) -> None:
     log.wide(
         "delivery",
         organization=event.organization_id,
@@ -308,6 +317,15 @@ def _disabled(event: PendingDelivery, reason: str) -> EventRow:
         "account": {"kind": "callback_disabled", "details": {"reason": reason}},
     }
     return own_event(event.organization_id, event.config_id, "account.updated", data)
+
+
+def _after_failure(
+    claim: ClaimedConversation, event: PendingDelivery, answer: PostAnswer, failing_since: datetime | None
+) -> PostResult:
+    """What becomes of the event: again, ever later, or parked; soon where the callback is another by now."""
+    soon = timedelta(seconds=SCHEDULE_S[0])
+    result = PostResult(*claim[:3], event.sequence, "pending", answer.error, delay=soon)
+    return _again_or_parked(result, event, answer, failing_since) if failing_since else result
 
 
 def _again_or_parked(

@@ -112,9 +112,7 @@ async def post(
     except TimeoutError:
         return PostAnswer(False, "timeout", "no answer in time")
     except (aiohttp.ClientError, OSError) as error:
-        # As in `calls`: not whether there is such a name.
-        unknown = isinstance(error, aiohttp.ClientConnectorDNSError)
-        return PostAnswer(False, "connection", "ClientConnectorError" if unknown else type(error).__name__)
+        return PostAnswer(False, "connection", _shown(error))
 
 
 def _headers(endpoint: Endpoint, event_id: str, body: bytes, gap: bool) -> dict[str, str]:
@@ -138,6 +136,11 @@ async def _drain(response: aiohttp.ClientResponse) -> None:
         if left <= 0:
             response.close()
             break
+
+
+def _shown(error: Exception) -> str:
+    """What went wrong; as in `calls`, not whether there is such a name."""
+    return "ClientConnectorError" if isinstance(error, aiohttp.ClientConnectorDNSError) else type(error).__name__
 
 
 def _meaning(response: aiohttp.ClientResponse) -> PostAnswer:

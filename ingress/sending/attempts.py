@@ -72,9 +72,8 @@ class Attempts:
                 raise
             first = error
         async for attempt in self._repetitions(config, dispatch, first):
-            state = attempt.retry_state
-            if state.attempt_number == 1:  # made above: nearly every send needs no other, and is spared these 20 us
-                state.set_exception((type(first), first, first.__traceback__))
+            if attempt.retry_state.attempt_number == 1:  # made above: nearly every send is spared these 20 us
+                attempt.retry_state.set_exception((type(first), first, first.__traceback__))
                 continue
             with attempt:
                 return await self._attempt(config, dispatch)
@@ -127,15 +126,13 @@ class _StopWhenFutile(stop_base):
     def __call__(self, state: RetryCallState) -> bool:
         error = state.outcome.exception() if state.outcome else None
         assert isinstance(error, SendError)
-        config, dispatch = self._config, self._dispatch
-        if state.upcoming_sleep >= dispatch.left_s:
+        if state.upcoming_sleep >= self._dispatch.left_s:
             return True
-        has_next = goes_on(dispatch, error, config)
+        has_next = goes_on(self._dispatch, error, self._config)
         if error.code == BREAKER_OPEN:
             return has_next  # nothing was called, so with no other provider it may as well wait
-        if self._gate.breakers.wait_s(config) > 0 or (has_next and state.upcoming_sleep > PATIENCE_S):
-            return True
-        return self._is_over_budget()
+        is_too_late = has_next and state.upcoming_sleep > PATIENCE_S
+        return is_too_late or self._gate.breakers.wait_s(self._config) > 0 or self._is_over_budget()
 
     def _is_over_budget(self) -> bool:
         reason = self._budgets.take(self._config)

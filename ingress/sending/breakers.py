@@ -181,7 +181,7 @@ class Breakers:
         self._broken, self._storing = set[UUID](), set[UUID]()
         self._order = asyncio.Lock()
         self._notified = asyncio.Event()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = set[asyncio.Task[None]]()
 
     async def __aenter__(self) -> "Breakers":
         self._start(self._sync_forever())

@@ -169,19 +169,7 @@ class Outbound:
         """The config of the first attempt, which is stored with the message."""
         while True:
             first = self._first_config(dispatch)
-            claim = Claim(
-                organization_id=dispatch.organization_id,
-                id=dispatch.id,
-                conversation_id=dispatch.conversation(dispatch.route.order[0]).id,
-                idempotency_key=idempotency_key,
-                request_hash=request_hash,
-                request=request,
-                expires_at=dispatch.expires_at,
-                lease_id=dispatch.lease_id,
-                config_id=first.id,
-                provider=first.provider_type,
-                version=dispatch.route.version,
-            )
+            claim = _claim(dispatch, first, request, idempotency_key, request_hash)
             claimed = await self._claims.submit(claim, organization=dispatch.organization_id, size_bytes=len(request))
             if claimed.claimed:
                 return first
@@ -300,31 +288,57 @@ class Outbound:
         former = last or dispatch.route.order[0]
         if former.id == config.id:
             return
-        passed_over = former.provider.code if isinstance(former.provider, MissingPlugin) else BREAKER_OPEN
-        reason = dispatch.exhausted.get(former.id, passed_over)
+        reason = dispatch.exhausted.get(former.id) or _passed_over(former)
         dispatch.fallback_from = dispatch.fallback_from or former.id
         dispatch.fallback_reason = dispatch.fallback_reason or reason
-        metrics.child(metrics.fallbacks, config.provider_type, reason).inc()
-        log.wide(
-            "send_fallback",
-            request=dispatch.request_id,
-            trace_id=dispatch.traceparent and trace_of(dispatch.traceparent),
-            organization=dispatch.organization_id,
-            message=dispatch.id,
-            former=former.id,
-            config=config.id,
-            provider=config.provider_type,
-            reason=reason,
-        )
+        _count_fallback(dispatch, former, config, reason)
 
     async def failed(self, dispatch: Dispatch, config: Config | None, error: SendError) -> SendState:
         """The end without acceptance; held instead, where any attempt may have been taken."""
         config = config or next(iter(dispatch.route.order), None)
         if config is None:
             raise error
-        if dispatch.uncertain is None:
+        if not dispatch.uncertain:
             return await self._outcomes.failed(dispatch, config, error)
         state = await self._outcomes.held(dispatch, config, dispatch.uncertain)
         if state.state == "uncertain" and not config.is_unusable:
             self._lost_answers.ask_later(config, dispatch)
         return state
+
+
+def _claim(
+    dispatch: Dispatch, first: Config, request: bytes, idempotency_key: str | None, request_hash: bytes
+) -> Claim:
+    return Claim(
+        organization_id=dispatch.organization_id,
+        id=dispatch.id,
+        conversation_id=dispatch.conversation(dispatch.route.order[0]).id,
+        idempotency_key=idempotency_key,
+        request_hash=request_hash,
+        request=request,
+        expires_at=dispatch.expires_at,
+        lease_id=dispatch.lease_id,
+        config_id=first.id,
+        provider=first.provider_type,
+        version=dispatch.route.version,
+    )
+
+
+def _passed_over(config: Config) -> str:
+    """Why it was not called."""
+    return config.provider.code if isinstance(config.provider, MissingPlugin) else BREAKER_OPEN
+
+
+def _count_fallback(dispatch: Dispatch, former: Config, config: Config, reason: str) -> None:
+    metrics.child(metrics.fallbacks, config.provider_type, reason).inc()
+    log.wide(
+        "send_fallback",
+        request=dispatch.request_id,
+        trace_id=dispatch.traceparent and trace_of(dispatch.traceparent),
+        organization=dispatch.organization_id,
+        message=dispatch.id,
+        former=former.id,
+        config=config.id,
+        provider=config.provider_type,
+        reason=reason,
+    )

@@ -173,6 +173,10 @@ def _observe(dispatch: Dispatch, config: Config, error: SendError | None) -> Non
     elapsed, outcome = monotonic() - dispatch.started, _class_of(error)
     metrics.child(metrics.send_attempts, config.provider_type, outcome).inc()
     metrics.observe(metrics.send_attempt_seconds, elapsed, config.provider_type, outcome)
+    _log_attempt(dispatch, config, error, elapsed)
+
+
+def _log_attempt(dispatch: Dispatch, config: Config, error: SendError | None, elapsed: float) -> None:
     log.wide(
         "send_attempt",
         request=dispatch.request_id,
@@ -183,7 +187,7 @@ def _observe(dispatch: Dispatch, config: Config, error: SendError | None) -> Non
         config=config.id,
         provider=config.provider_type,
         version=dispatch.route.version,
-        outcome=outcome,
+        outcome=_class_of(error),
         code=error.code if error else None,
         ms=round(elapsed * 1000, 1),
     )

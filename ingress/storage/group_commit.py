@@ -282,24 +282,27 @@ class GroupCommit(Generic[Row, Result]):
     async def _flush(
         self, connection: asyncpg.Connection, batch: "list[_Pending[Row, Result]]"
     ) -> "list[_Pending[Row, Result]]":
-        """Write *batch*, and return what is left of it.
-
-        A row that the database refuses must not fail its neighbours, so then one by one.
-        """
+        """Write *batch*, and return what is left of it."""
         try:
             results = await self._write(connection, [pending.row for pending in batch])
         except (asyncpg.PostgresError, asyncpg.InterfaceError) as error:
             if not is_data_error(error):
                 raise
-            if len(batch) == 1:
-                self._fail(batch, RowRefused(type(error).__name__))
-            else:
-                for pending in batch:
-                    await self._flush(connection, [pending])
+            await self._flush_singly(connection, batch, error)
             return []
         for pending, result in zip(batch, results, strict=False):
             pending.answer(result)
         return batch[len(results) :]
+
+    async def _flush_singly(
+        self, connection: asyncpg.Connection, batch: "list[_Pending[Row, Result]]", error: Exception
+    ) -> None:
+        """A row that the database refuses, with *error*, must not fail its neighbours."""
+        if len(batch) == 1:
+            self._fail(batch, RowRefused(type(error).__name__))
+            return
+        for pending in batch:
+            await self._flush(connection, [pending])
 
     def _fail(self, batch: "list[_Pending[Row, Result]]", error: Exception) -> None:
         for pending in batch:

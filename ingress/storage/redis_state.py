@@ -183,8 +183,9 @@ class RedisState:
         """
         turn = _key(organization_id, f"turn:{config_id}")
         keys = [*(turn + line.name for line in lines), f"{turn}:shrunk"]
-        arguments = [at_most_s * 1000, *chain.from_iterable(line.arguments for line in lines)]
-        answer = await self._try(self._reserve(keys, arguments))
+        answer = await self._try(
+            self._reserve(keys, [at_most_s * 1000, *chain.from_iterable(line.arguments for line in lines)])
+        )
         return Reserved.of(*answer) if answer else None
 
     async def slow_down(self, organization_id: UUID, config_id: UUID, seconds: float) -> None:
