@@ -220,13 +220,18 @@ async def _follow_database(
         if not payload:
             manager.routes.forget_all(listening=payload is None)
         else:
-            named, _, version = payload.partition(":")
-            organization_id = UUID(named)
-            manager.routes.notified(organization_id, int(version), "notify")
+            organization_id, version = _change_in(payload)
+            manager.routes.notified(organization_id, version, "notify")
             authenticator.forget(organization_id)
             changes.notified(organization_id)
         if payload is None or payload.startswith(str(PLATFORM_ID)):  # what was notified before was missed
             await manager.find_plugins()
+
+
+def _change_in(payload: str) -> tuple[UUID, int]:
+    """Whose change it is, and the version it made."""
+    organization_id, _, version = payload.partition(":")
+    return UUID(organization_id), int(version)
 
 
 async def _watch_lag() -> None:

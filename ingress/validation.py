@@ -83,7 +83,7 @@ def _wrong_within(value: object, kind: Any, path: str, strict: bool) -> Wrong:
     """What is wrong in the parts of *value*."""
     kinds = list(_alternatives(kind))
     if isinstance(value, Mapping):
-        if structs := [each for each in kinds if isinstance(each, type) and issubclass(each, msgspec.Struct)]:
+        if structs := list(filter(_is_struct, kinds)):
             yield from _wrong_in_struct(value, structs, path, strict)
         for names, parts in _arguments(kinds, dict):
             yield from _wrong_in_dict(value, names, parts, path, strict)
@@ -91,6 +91,10 @@ def _wrong_within(value: object, kind: Any, path: str, strict: bool) -> Wrong:
         for [parts] in _arguments(kinds, list):
             for place, part in enumerate(value[:MAX_ITEMS]):
                 yield from _wrong(part, parts, f"{path}[{place}]", strict)
+
+
+def _is_struct(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, msgspec.Struct)
 
 
 def _arguments(kinds: list[Any], origin: type) -> Iterator[Any]:
@@ -111,22 +115,29 @@ def _wrong_in_struct(value: Mapping[str, object], kinds: list[Any], path: str, s
     if kind is not None:
         yield from _wrong_in_fields(value, kind, path, strict)
     else:
-        known = [str(each.__struct_config__.tag) for each in kinds]
-        wanted = f"one of {', '.join(sorted(known))}" if len(known) > 1 else known[0]
-        yield _joined(path, tag_field), f"must be {wanted}" if tag_field in value else f"is missing: {wanted}"
+        yield _joined(path, tag_field), _wanted_tag(kinds, is_given=tag_field in value)
 
 
 def _wrong_in_fields(value: Mapping[str, object], kind: Any, path: str, strict: bool) -> Wrong:
-    fields = {field.encode_name: field for field in msgspec.structs.fields(kind)}
-    for name, field in fields.items():
+    for field in msgspec.structs.fields(kind):
+        name = field.encode_name
         if name in value:
             yield from _wrong(value[name], field.type, _joined(path, name), strict)
         elif field.required:
             yield _joined(path, name), "is missing"
     if kind.__struct_config__.forbid_unknown_fields:
-        known = {*fields, kind.__struct_config__.tag_field}
-        for name in [name for name in value if name not in known]:
-            yield _joined(path, name), "is not a known field"
+        yield from _unknown(value, kind, path)
+
+
+def _unknown(names: Iterable[str], kind: Any, path: str) -> Wrong:
+    known = {field.encode_name for field in msgspec.structs.fields(kind)} | {kind.__struct_config__.tag_field}
+    return ((_joined(path, name), "is not a known field") for name in names if name not in known)
+
+
+def _wanted_tag(kinds: list[Any], *, is_given: bool) -> str:
+    known = [str(each.__struct_config__.tag) for each in kinds]
+    wanted = f"one of {', '.join(sorted(known))}" if len(known) > 1 else known[0]
+    return f"must be {wanted}" if is_given else f"is missing: {wanted}"
 
 
 def _tagged(tag: object, kinds: list[Any]) -> Any:

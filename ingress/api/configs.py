@@ -1,5 +1,6 @@
 """The configs of an organization, and the templates of their accounts."""
 
+from collections.abc import Mapping
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -82,18 +83,22 @@ async def list_configs(request: ApiRequest) -> Configs:
     manager, health = request.state["manager"], await health_of(request)
     return Configs(
         [
-            ConfigEntry(
-                config_id=config.id,
-                provider=config.provider_type,
-                name=config.name,
-                state=config.state,
-                sender=config.sender,
-                health=health.get(config.id),
-                config_data=manager.masked(config.provider),
-            )
+            ConfigEntry(**shown_fields(config, health), config_data=manager.masked(config.provider))
             for config in await manager.configs(request.organization_id)
         ]
     )
+
+
+def shown_fields(config: Config, health: Mapping[UUID, HealthShown]) -> dict[str, Any]:
+    """What is shown of every config."""
+    return {
+        "config_id": config.id,
+        "provider": config.provider_type,
+        "name": config.name,
+        "state": config.state,
+        "sender": config.sender,
+        "health": health.get(config.id),
+    }
 
 
 async def chosen_config(request: AnyRequest) -> Config:

@@ -18,6 +18,7 @@ from ..validation import ConfigData, Name, ProviderType
 from ..web.bodies import RequestBody, Shown, invalid
 from ..web.problems import Json, json_response, unavailable
 from . import ApiRequest
+from .configs import shown_fields
 from .refusals import CheckShown, ConfigResult, invalid_configuration, refused_as_problems, shown_checks, shown_switch
 from .status import health_of
 
@@ -145,16 +146,10 @@ async def current(request: ApiRequest) -> Current:
     if not route.order:
         return Current(provider=None, status="not_configured")
     active, *fallbacks = route.order
-    health = await health_of(request)
     return Current(
-        provider=active.provider_type,
-        config_id=active.id,
-        name=active.name,
-        state=active.state,
-        sender=active.sender,
+        **shown_fields(active, await health_of(request)),
         version=route.version,
         status="error" if active.is_damaged else status or "unknown",
-        health=health.get(active.id),
         fallback=[FallbackShown(config.id, config.provider_type, config.name) for config in fallbacks],
         config_data=manager.masked(active.provider),
         detail=active.provider.why if isinstance(active.provider, MissingPlugin) else UNSET,

@@ -261,7 +261,7 @@ async def _awaited(request: AnyRequest, task: "asyncio.Task[SendState]", wait_s:
     if not (wait_s and places.take(request.organization_id)):
         return None
     try:
-        await asyncio.wait((task,), timeout=wait_s)  # it goes on whatever happens here
+        await asyncio.wait({task}, timeout=wait_s)  # it goes on whatever happens here
         return await _settled(request, task.result(), wait_s) if task.done() else None
     except (LeaseLost, StoreUnavailable, asyncio.CancelledError):  # also where the process ends, another goes on
         return None

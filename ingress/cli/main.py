@@ -37,6 +37,7 @@ DATABASE_RETRY_S = 0.5
 INTERRUPTED, TERMINATED = 128 + signal.SIGINT, 128 + signal.SIGTERM
 
 
+SAMPLES_HINT = "\nHow samples are written: `pydoc providers.testing.samples`, docs/writing-a-provider.md.\n"
 # Of `run`, unless the environment says otherwise: who tries things out on one machine is no stranger.
 UNLIMITED = {"INGRESS_REQUESTS_PER_KEY": "0", "INGRESS_CONNECTION_TESTS_PER_MINUTE": "0"}
 
@@ -48,15 +49,17 @@ def parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("run", help="serve with the sandbox on: everything on this machine, nothing to set up")
     commands.add_parser("serve", help="serve")
-    about = "the login of `ingress serve`; without it the one of DATABASE_URL"
-    commands.add_parser("migrate", help="bring the database to this release's schema").add_argument(
-        "--login", help=about
-    )
+    _add_migrate(commands)
     remote.add_commands(commands, _add_providers(commands))
     commands.add_parser("schema", help="print the JSON Schema of an event")
     commands.add_parser("generate-key", help="print a new entry for INGRESS_ENCRYPTION_KEYS")
     _add_demo(commands)
     return parser
+
+
+def _add_migrate(commands: Any) -> None:
+    migration = commands.add_parser("migrate", help="bring the database to this release's schema")
+    migration.add_argument("--login", help="the login of `ingress serve`; without it the one of DATABASE_URL")
 
 
 def _add_demo(commands: Any) -> None:
@@ -144,11 +147,15 @@ def _migrate(settings: Settings, options: argparse.Namespace) -> None:
     if settings.database_owner_url:
         service_url = settings.database_url
         login = login or _login_to_serve(service_url)
-    # Redis has no part in it: none is started.
-    url, redis_url = getattr(settings, _migrated_by(settings)), settings.redis_url or "redis://unused"
-    with _stores(msgspec.structs.replace(settings, database_url=url, redis_url=redis_url)) as stored:
+    with _stores(_as_owner(settings)) as stored:
         changed = asyncio.run(migrate(stored.database_url, login, service_url))
     sys.stdout.write("schema created\n" if changed else "schema is current\n")
+
+
+def _as_owner(settings: Settings) -> Settings:
+    # Redis has no part in it: none is started.
+    url, redis_url = getattr(settings, _migrated_by(settings)), settings.redis_url or "redis://unused"
+    return msgspec.structs.replace(settings, database_url=url, redis_url=redis_url)
 
 
 def _login_to_serve(database_url: str) -> str:
@@ -274,9 +281,8 @@ def _check_provider(name: str, samples: Path | None) -> int:
         rows = report.check(Registry().get(name), samples, None if samples else _examples(name))
     except (UnknownProvider, SampleError) as error:
         _fail(str(error))
-    sys.stdout.write(report.table(rows))
-    if samples is None and any(row.skipped for row in rows):
-        sys.stdout.write("\nHow samples are written: `pydoc providers.testing.samples`, docs/writing-a-provider.md.\n")
+    hint = SAMPLES_HINT if samples is None and any(row.skipped for row in rows) else ""
+    sys.stdout.write(report.table(rows) + hint)
     return int(any(row.broken for row in rows))
 
 

@@ -47,8 +47,7 @@ class Client:
 
     def call(self, method: str, path: str, body: object = None, **query: object) -> Any:
         """The answer's JSON. Raises `Failed` with what the service says."""
-        given = urlencode({name: value for name, value in query.items() if value is not None})
-        target = f"{path}?{given}" if given else path
+        target = path + _query(query)
         status, raw = self._exchange(method, target, None if body is None else json.dumps(body))
         try:
             answer = json.loads(raw) if raw else None
@@ -66,8 +65,7 @@ class Client:
             response = connection.getresponse()
             return response.status, response.read()
         except (OSError, http.client.HTTPException) as error:
-            where = f"{connection.host}:{connection.port}"
-            raise Failed(f"the service at {where} does not answer ({type(error).__name__})", UNAVAILABLE) from None
+            raise _no_answer(connection, error) from None
         finally:
             connection.close()
 
@@ -75,6 +73,16 @@ class Client:
         kind = http.client.HTTPSConnection if self._url.scheme == "https" else http.client.HTTPConnection
         assert self._url.hostname
         return kind(self._url.hostname, self._url.port, timeout=TIMEOUT_S)
+
+
+def _no_answer(connection: http.client.HTTPConnection, error: Exception) -> Failed:
+    where = f"{connection.host}:{connection.port}"
+    return Failed(f"the service at {where} does not answer ({type(error).__name__})", UNAVAILABLE)
+
+
+def _query(given: Row) -> str:
+    query = urlencode({name: value for name, value in given.items() if value is not None})
+    return query and f"?{query}"
 
 
 def _failed(status: int, problem: Row) -> Failed:

@@ -25,6 +25,9 @@ MAX_SHARE_BYTES = MAX_HELD_BYTES // 4
 MAX_VALUES = 10_000
 
 
+_UNREADABLE = (msgspec.MsgspecError, RecursionError, UnicodeError)
+
+
 class RequestBody(Unlogged, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What a body is decoded as."""
 
@@ -128,29 +131,35 @@ def decode(body: bytes, decoder: "msgspec.json.Decoder[Value]", *, any_text: boo
     Where not *any_text*, what is kept and shown to people has no control characters; but for a configuration, which is
     looked at with all else that may be wrong with it (`Accounts.validate`).
     """
-    try:
-        read = _read(body, decoder, any_text)
-    except (msgspec.MsgspecError, RecursionError, UnicodeError) as error:
-        raise Problem(422, "invalid_json", f"The body is not valid JSON: {type(error).__name__}.") from None
+    read = _read(body, decoder, any_text)
     value, sent = read
-    errors = [] if sent is None else list(_unstorable(sent))
+    errors = list(_unstorable(sent))
     if value is None:
         errors += wrong_fields(sent, decoder.type)
-    if isinstance(sent, dict) and not any_text:
-        errors += [(path, DETAIL) for path in unprintable({**sent, "config_data": None})]
+    if not any_text:
+        errors += _unprintable(sent)
     if errors or value is None:
         raise invalid(*errors)
     return value
 
 
+def _unprintable(body: object) -> Iterator[tuple[str, str]]:
+    if isinstance(body, dict):
+        yield from ((path, DETAIL) for path in unprintable({**body, "config_data": None}))
+
+
 def _read(body: bytes, decoder: "msgspec.json.Decoder[Value]", any_text: bool) -> tuple[Value | None, Any]:
     """*body* as *decoder*'s type, None where it is not; and as JSON has it, None where it need not be looked at."""
     try:
-        value = decoder.decode(body)
-    except msgspec.ValidationError:
-        return None, msgspec.json.decode(body)
-    may_be_wrong = not any_text or len(body) > MAX_VALUES or b"\\u0000" in body  # a value takes a byte or more
-    return value, msgspec.to_builtins(value) if may_be_wrong else None
+        try:
+            value = decoder.decode(body)
+        except msgspec.ValidationError:
+            return None, msgspec.json.decode(body)
+        if any_text and len(body) <= MAX_VALUES and b"\\u0000" not in body:  # a value takes a byte or more
+            return value, None
+        return value, msgspec.to_builtins(value)
+    except _UNREADABLE as error:
+        raise Problem(422, "invalid_json", f"The body is not valid JSON: {type(error).__name__}.") from None
 
 
 def invalid(*errors: tuple[str, str], what: str = "The body") -> Problem:

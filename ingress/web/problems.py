@@ -129,7 +129,9 @@ def _unanswered(error: Exception) -> Problem:
     return unavailable("Something that the service depends on did not answer. Try again.")
 
 
-def _not_storable(error: Exception) -> Problem:
+def _of_database(error: Exception) -> Problem:
+    if isinstance(error, asyncpg.InterfaceError) and not is_data_error(error):
+        return _unanswered(error)
     # A NUL in a text, a number beyond 64 bits: whatever the decoders let through. It may be our mistake.
     logger.warning("the database refused a value", exc_info=error)
     return Problem(422, "invalid_request", "The request holds a value that cannot be stored.")
@@ -157,10 +159,8 @@ def problem_of(error: Exception) -> Problem | None:
             return unavailable("Other changes of this provider, or of many others, are under way. Nothing was changed.")
         case SendError():
             return call_problem(error)
-        case asyncpg.InterfaceError() if not is_data_error(error):
-            return _unanswered(error)
         case asyncpg.DataError() | asyncpg.ProgramLimitExceededError() | asyncpg.InterfaceError() | RowRefused():
-            return _not_storable(error)
+            return _of_database(error)
         case _ if isinstance(error, PASSING):
             return _unanswered(error)
         case HTTPException():
