@@ -533,7 +533,7 @@ async def test_organizations_and_keys_from_the_command_line(
 
 
 @pytest.mark.parametrize(
-    ("arguments", "status", "said"),
+    ("arguments", "status", "answer"),
     [
         (["switch", "nothing-is-called-so"], 1, "ingress status"),
         (["switch", "01a202b3-6905-7e00-bf87-8a05ab56d744"], 1, "no such thing"),
