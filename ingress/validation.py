@@ -83,14 +83,18 @@ def _wrong_within(value: object, kind: Any, path: str, strict: bool) -> Wrong:
     """What is wrong in the parts of *value*."""
     kinds = list(_alternatives(kind))
     if isinstance(value, Mapping):
-        if structs := list(filter(_is_struct, kinds)):
-            yield from _wrong_in_struct(value, structs, path, strict)
-        for names, parts in _arguments(kinds, dict):
-            yield from _wrong_in_dict(value, names, parts, path, strict)
+        yield from _wrong_in_mapping(value, kinds, path, strict)
     elif isinstance(value, list):
         for [parts] in _arguments(kinds, list):
             for place, part in enumerate(value[:MAX_ITEMS]):
                 yield from _wrong(part, parts, f"{path}[{place}]", strict)
+
+
+def _wrong_in_mapping(value: Mapping[str, object], kinds: list[Any], path: str, strict: bool) -> Wrong:
+    if structs := list(filter(_is_struct, kinds)):
+        yield from _wrong_in_struct(value, structs, path, strict)
+    for names, parts in _arguments(kinds, dict):
+        yield from _wrong_in_dict(value, names, parts, path, strict)
 
 
 def _is_struct(kind: Any) -> bool:

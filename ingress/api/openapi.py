@@ -1,8 +1,8 @@
 """The API's own description (OpenAPI 3.1) and the envelope's JSON Schema, both made from the types that do the work."""
 
 import inspect
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, TypeAlias
 
 import msgspec
 from starlette.routing import BaseRoute, Mount
@@ -11,6 +11,10 @@ from .. import __version__
 from ..envelope import Envelope
 from ..web.routing import ApiRoute
 
+Part: TypeAlias = dict[str, Any]
+Schemas: TypeAlias = Mapping[type, Any]
+
+SECURITY = {"key": {"type": "http", "scheme": "bearer"}}
 FILE = {"*/*": {"schema": {"type": "string", "format": "binary"}}}
 
 
@@ -26,14 +30,11 @@ class ProblemDetails(msgspec.Struct):
     request_id: str = ""
 
 
-def document(routes: list[BaseRoute]) -> dict[str, Any]:
+def document(routes: list[BaseRoute]) -> Part:
     """The OpenAPI document of *routes*; a route's summary is its handler's docstring."""
     every = list(walk(routes))
-    types = dict.fromkeys(kind for *_, route in every for kind in (route.body, *route.answers) if kind is not None)
-    types |= dict.fromkeys((ProblemDetails, Envelope))
-    schemas, components = msgspec.json.schema_components(types, ref_template="#/components/schemas/{name}")
-    named = dict(zip(types, schemas, strict=True))
-    paths: dict[str, Any] = {}
+    named, components = _schemas(route for *_, route in every)
+    paths: Part = {}
     for path, method, route in every:
         paths.setdefault(path, {})[method.lower()] = _operation(path, route, named)
     return {
@@ -43,21 +44,25 @@ def document(routes: list[BaseRoute]) -> dict[str, Any]:
         "paths": paths,
         "components": {
             "schemas": components,
-            "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
+            "securitySchemes": SECURITY,
         },
     }
 
 
-def _operation(path: str, route: ApiRoute, named: Mapping[type, Any]) -> dict[str, Any]:
-    problem = {"application/problem+json": {"schema": named[ProblemDetails]}}
-    operation: dict[str, Any] = {
+def _schemas(routes: Iterable[ApiRoute]) -> tuple[Schemas, Part]:
+    """Of every type that *routes* take or answer, and the components that those refer to."""
+    types = dict.fromkeys(kind for route in routes for kind in (route.body, *route.answers) if kind is not None)
+    types |= dict.fromkeys((ProblemDetails, Envelope))
+    schemas, components = msgspec.json.schema_components(types, ref_template="#/components/schemas/{name}")
+    return dict(zip(types, schemas, strict=True)), components
+
+
+def _operation(path: str, route: ApiRoute, named: Schemas) -> Part:
+    operation: Part = {
         "operationId": route.name,
-        "summary": " ".join((inspect.getdoc(route.endpoint) or "").split()),
+        "summary": _summary(route),
         "parameters": list(_parameters(path, route)),
-        "responses": {
-            "2XX": {"description": "Done"} | _content(route.answers, named, is_file=route.file == "answer"),
-            "default": {"description": "What went wrong", "content": problem},
-        },
+        "responses": _responses(route, named),
     }
     if body := _content([route.body] if route.body else [], named, is_file=route.file == "body"):
         operation["requestBody"] = {"required": True, **body}
@@ -66,7 +71,19 @@ def _operation(path: str, route: ApiRoute, named: Mapping[type, Any]) -> dict[st
     return operation
 
 
-def _parameters(path: str, route: ApiRoute) -> Iterator[dict[str, Any]]:
+def _summary(route: ApiRoute) -> str:
+    return " ".join((inspect.getdoc(route.endpoint) or "").split())
+
+
+def _responses(route: ApiRoute, named: Schemas) -> Part:
+    problem = {"application/problem+json": {"schema": named[ProblemDetails]}}
+    return {
+        "2XX": {"description": "Done"} | _content(route.answers, named, is_file=route.file == "answer"),
+        "default": {"description": "What went wrong", "content": problem},
+    }
+
+
+def _parameters(path: str, route: ApiRoute) -> Iterator[Part]:
     for part in path.split("/"):
         if part.startswith("{"):
             yield {"name": part[1:-1], "in": "path", "required": True, "schema": {"type": "string"}}
@@ -75,7 +92,7 @@ def _parameters(path: str, route: ApiRoute) -> Iterator[dict[str, Any]]:
         yield {"name": field.encode_name, "in": "query", "required": field.required, "schema": schema}
 
 
-def _content(kinds: Sequence[type], named: Mapping[type, Any], *, is_file: bool) -> dict[str, Any]:
+def _content(kinds: Sequence[type], named: Schemas, *, is_file: bool) -> Part:
     if is_file:
         return {"content": FILE}
     schemas = [named[kind] for kind in kinds]

@@ -4,6 +4,7 @@ from datetime import UTC, datetime
 from typing import Annotated, Literal
 from uuid import UUID
 
+import asyncpg
 import msgspec
 from msgspec import UNSET, UnsetType
 
@@ -155,13 +156,19 @@ async def revoke_key(request: ApiRequest[None, RevokeQuery]) -> Revoked | None:
     if not is_key_id(key_id):
         raise not_found()
     async with request.connection() as connection:
-        await organizations.lock(connection, organization_id)
-        revoke = organizations.revoke_made if request.query.made else organizations.revoke
-        revoked = await revoke(connection, organization_id, key_id)
-        if not revoked:
-            raise not_found()
+        revoked = await _revoke(connection, request, key_id)
         for one in revoked:
             by = {} if one == key_id else {"made_by": key_id}
             await note(connection, request, organization_id, "key_revoked", {"id": one, **by})
         await switches.notify(connection, organization_id, 0)
     return Revoked(revoked) if request.query.made else None
+
+
+async def _revoke(connection: asyncpg.Connection, request: AnyRequest, key_id: str) -> list[str]:
+    """The ids of the keys that were not yet. Raises `Problem` 404 for none."""
+    await organizations.lock(connection, request.organization_id)
+    revoke = organizations.revoke_made if request.query.made else organizations.revoke
+    revoked = await revoke(connection, request.organization_id, key_id)
+    if not revoked:
+        raise not_found()
+    return revoked

@@ -5,6 +5,7 @@ from time import monotonic
 from typing import Annotated, TypeVar
 from uuid import UUID
 
+import asyncpg
 import msgspec
 from msgspec import UNSET, UnsetType
 from starlette.responses import Response
@@ -114,12 +115,17 @@ async def _note(request: AnyRequest, config: Config, state: str, action: str | N
     """Have every process know how it stands, and the account looked at until it is linked."""
     organization_id = config.organization_id
     async with request.connection() as connection:
-        steps = [Transition(action=action, actor=request.actor, config_id=config.id)] if action else []
-        if steps or await health.pairing(connection, organization_id, config.id) != state:
-            standing = await switches.standing(connection, organization_id)
-            version = standing.version if standing else 0
-            await request.state["manager"].journal.write(connection, organization_id, version, *steps)
+        if action or await health.pairing(connection, organization_id, config.id) != state:
+            await _write(connection, request, config, action)
             await health.watch(connection, organization_id, config.id, WATCHED_S, state)
+
+
+async def _write(connection: asyncpg.Connection, request: AnyRequest, config: Config, action: str | None) -> None:
+    """In the journal, which notifies every process."""
+    standing = await switches.standing(connection, config.organization_id)
+    version = standing.version if standing else 0
+    steps = [Transition(action=action, actor=request.actor, config_id=config.id)] if action else []
+    await request.state["manager"].journal.write(connection, config.organization_id, version, *steps)
 
 
 def _shown(config: Config, pairing: Pairing, code: str | None = None) -> PairingShown:

@@ -107,7 +107,9 @@ class Authenticator:
         cached = hashlib.blake2b(key.encode("utf-8", "replace"), key=self._cache_key).digest()
         if (known := self._known.get(cached)) is not None:
             return known
-        origin = _origin(address())
+        return await self._looked_up(key, cached, _origin(address()))
+
+    async def _looked_up(self, key: str, cached: bytes, origin: object) -> Principal:
         # A key that was right once is looked up all the same: strangers behind the same address lock nobody out.
         if not self._were_right.get(cached) and (wait_s := self._failures.wait_s(origin)) > 0:
             problem = too_many("Too many invalid keys came from this address.", wait_s)
@@ -130,7 +132,10 @@ class Authenticator:
             return Principal(PLATFORM, None, SCOPES)
         if (parts := split_api_key(key)) is None:
             raise Unauthenticated("malformed_key", unauthorized())
-        key_id, secret = parts
+        found = await self._stored(*parts)
+        return Principal(parts[0], found.organization_id, frozenset(found.scopes), found.expires_at)
+
+    async def _stored(self, key_id: str, secret: str) -> organizations.KeySecret:
         digest = self._vault.key_hash(secret)
         async with self._database.worker() as connection:
             found = await organizations.key(connection, key_id)
@@ -138,7 +143,7 @@ class Authenticator:
                 raise Unauthenticated("unknown_key", unauthorized())
             if not hmac.compare_digest(found.secret_hash, digest):  # made with a key that is to be let go
                 await organizations.rehash_key(connection, found.organization_id, key_id, digest)
-        return Principal(key_id, found.organization_id, frozenset(found.scopes), found.expires_at)
+        return found
 
     def address_of(self, request: Request[Any]) -> str | None:
         """Where *request* comes from.

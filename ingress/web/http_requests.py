@@ -74,13 +74,13 @@ class RequestBounds:
 
     def _behind_empty_line(self, data: bytes, at: int) -> int:
         """A chunked body ends like a header; within its content there may be other empty lines."""
-        found = data.find(_EMPTY_LINE, at)
-        end = found + 4 if found >= 0 else len(data)
-        tail = self._tail
+        tail, self._tail = self._tail, b""
         if tail and (seam := (tail + data[at : at + 3]).find(_EMPTY_LINE)) >= 0:
-            found, end = at, at + seam + 4 - len(tail)
-        self._tail = b"" if found >= 0 else (tail + data[max(at, end - 3) :])[-3:]
-        return end
+            return at + seam + 4 - len(tail)
+        if (found := data.find(_EMPTY_LINE, at)) >= 0:
+            return found + 4
+        self._tail = (tail + data[max(at, len(data) - 3) :])[-3:]
+        return len(data)
 
 
 def behind_empty_lines(data: bytes, at: int) -> int:
