@@ -315,7 +315,7 @@ EVERY_ORGANIZATION = {
     "deliveries.GAUGES": "a metric, which names no organization",
     "inbound.COUNT_OPEN": "a metric, which names no organization",
     "sends.GAUGES": "a metric, which names no organization",
-    "sends.RECLAIM": "a worker takes over what its process left, whoever it belongs to",
+    "leases.RECLAIM": "a worker takes over what its process left, whoever it belongs to",
     "retention": "what is old is deleted, whoever it belongs to",
     "switches.BROKEN_OFF": "a worker restores what its process left, whoever it belongs to",
     "unread.GAUGES": "a metric, which names no organization",

@@ -15,8 +15,9 @@ from ..calls.driver import UNREACHED_AFTER_S
 from ..calls.egress import InvalidUrl
 from ..delivery.standard_webhooks import PostAnswer, endpoint_of, post, rotated, sealed
 from ..envelope import timestamp
-from ..storage.statements import deliveries
-from ..storage.statements.deliveries import Callback, ParkedEvent
+from ..storage.statements import deliveries, organizations
+from ..storage.statements.deliveries import ParkedEvent
+from ..storage.statements.organizations import Callback
 from ..web.bodies import Number, Paged, RequestBody, Shown, invalid, page_of
 from ..web.problems import not_found
 from . import AnyRequest, ApiRequest
@@ -101,11 +102,11 @@ async def _put(request: AnyRequest, url: str) -> str:
     """Its new secret."""
     organization_id, vault = request.organization_id, request.state["vault"]
     async with request.connection() as connection:
-        await deliveries.lock_callback(connection, organization_id)
-        former = await deliveries.callback(connection, organization_id)
+        await organizations.lock_callback(connection, organization_id)
+        former = await organizations.callback(connection, organization_id)
         secrets = endpoint_of(vault, organization_id, former).secrets if former else []
         secrets = rotated(secrets, datetime.now(UTC))
-        await deliveries.put_callback(connection, organization_id, url, sealed(vault, organization_id, secrets))
+        await organizations.put_callback(connection, organization_id, url, sealed(vault, organization_id, secrets))
         await note(connection, request, organization_id, "callback_set", {"url": vault.masked_url(url)})
     return secrets[0].secret
 
@@ -129,7 +130,7 @@ async def delete_callback(request: ApiRequest) -> None:
     """DELETE /callback: nothing is posted any more; events stay readable, and what was to be delivered is parked."""
     organization_id = request.organization_id
     async with request.connection() as connection:
-        dropped = await deliveries.drop_callback(connection, organization_id)
+        dropped = await organizations.drop_callback(connection, organization_id)
         if dropped:
             await note(connection, request, organization_id, "callback_removed", None)
     await _throughout(request, deliveries.park)  # also the rest, where a former call broke off
@@ -199,7 +200,7 @@ async def _throughout(request: AnyRequest, part: Callable[[Any, UUID, UUID], Awa
 
 async def _callback_of(request: AnyRequest) -> Callback:
     async with request.connection() as connection:
-        callback = await deliveries.callback(connection, request.organization_id)
+        callback = await organizations.callback(connection, request.organization_id)
     if callback is None:
         raise not_found()
     return callback

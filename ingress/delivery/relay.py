@@ -21,7 +21,7 @@ from ..cache import Cache
 from ..calls.egress import Egress
 from ..envelope import own_event, render
 from ..storage.database import Database, StoreUnavailable
-from ..storage.statements import deliveries, events
+from ..storage.statements import deliveries, events, organizations
 from ..storage.statements.deliveries import ClaimedConversation, PendingDelivery, PostResult
 from ..storage.statements.events import EventRow
 from ..storage.vault import Vault, VaultError
@@ -227,7 +227,7 @@ class Relay:
         if held is not None:
             return held
         async with self._database.worker() as connection:
-            callback = await deliveries.callback(connection, organization_id)
+            callback = await organizations.callback(connection, organization_id)
         if callback is None or callback.disabled_at:
             return None
         endpoint = endpoint_of(self._vault, organization_id, callback)
@@ -251,7 +251,7 @@ class Relay:
         """Write down how a post ended; whether to go on with the conversation."""
         async with self._database.worker() as connection:
             if answer.ok:
-                await deliveries.endpoint_succeeded(connection, claim.organization_id, endpoint.url)
+                await organizations.endpoint_succeeded(connection, claim.organization_id, endpoint.url)
                 result = PostResult(*claim[:3], event.sequence, "delivered")
             else:
                 result = _after_failure(
@@ -266,7 +266,7 @@ class Relay:
         if answer.kind == "gone":
             await self._disable(connection, endpoint, event, "HTTP 410")
             return None
-        since = await deliveries.endpoint_failed(
+        since = await organizations.endpoint_failed(
             connection,
             event.organization_id,
             endpoint.url,
@@ -281,7 +281,7 @@ class Relay:
     async def _disable(self, connection: Any, endpoint: Endpoint, event: PendingDelivery, reason: str) -> None:
         organization_id = event.organization_id
         async with connection.transaction():
-            if not await deliveries.disable(connection, organization_id, endpoint.url, reason):
+            if not await organizations.disable_callback(connection, organization_id, endpoint.url, reason):
                 return
             await events.add(connection, [_disabled(event, reason)])
         self._endpoints.drop(organization_id)

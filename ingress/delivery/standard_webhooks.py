@@ -17,7 +17,7 @@ import aiohttp
 import msgspec
 from yarl import URL
 
-from ..storage.statements.deliveries import Callback
+from ..storage.statements.organizations import Callback
 from ..storage.vault import Vault
 from ..validation import Unlogged
 

@@ -28,8 +28,9 @@ from ..accounts.unusable import MissingPlugin
 from ..shares import Shares
 from ..storage.database import WORKER, Database, StoreUnavailable
 from ..storage.group_commit import GroupCommit, Overloaded, Unconfirmed
-from ..storage.statements import sends
-from ..storage.statements.sends import Claim, Claimed, Lease, SendState
+from ..storage.statements import leases, sends
+from ..storage.statements.leases import Lease
+from ..storage.statements.sends import Claim, Claimed, SendState
 from ..switching.manager import WhatsAppProviderManager
 from ..tracing import trace_of
 from .attempts import Attempts
@@ -120,7 +121,7 @@ class Outbound:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         try:
             async with self._database.worker() as connection:
-                await sends.set_leases(connection, left, seconds=0)
+                await leases.set_leases(connection, left, seconds=0)
         except StoreUnavailable:
             logger.warning("%d sends wait for their leases to run out", len(left))
 
@@ -226,11 +227,11 @@ class Outbound:
         if not self._refused:
             return
         async with self._database.worker() as connection:
-            withdrawn = await sends.withdraw(connection, list(self._refused))
+            withdrawn = await leases.withdraw(connection, list(self._refused))
         # A server that stood still may commit after this what it was given before.
         now = monotonic()
         self._refused = {
-            claim: min(until, now + sends.LEASE_S)
+            claim: min(until, now + leases.LEASE_S)
             for claim, until in self._refused.items()
             if claim[1] not in withdrawn and until > now
         }

@@ -19,7 +19,7 @@ from ..accounts.config import Config
 from ..envelope import EventData, EventMessage
 from ..storage.database import WORKER, Database, StoreUnavailable
 from ..storage.group_commit import GroupCommit, Overloaded
-from ..storage.statements import sends
+from ..storage.statements import leases, sends
 from ..storage.statements.events import EventRow
 from ..storage.statements.sends import NextAttempt, Outcome, SendState
 from ..tracing import trace_of
@@ -98,7 +98,7 @@ class Outcomes:
 
     @retry(
         retry=retry_if_exception_type(StoreUnavailable),
-        stop=stop_after_delay(sends.LEASE_S),
+        stop=stop_after_delay(leases.LEASE_S),
         wait=wait_fixed(STORE_RETRY_S),
         reraise=True,
     )
@@ -154,7 +154,7 @@ class Outcomes:
 
     async def _store(self, outcome: Outcome) -> SendState | None:
         """Store an outcome, as long as the lease lasts: what a provider did must not be forgotten for a hiccup."""
-        until = monotonic() + sends.LEASE_S
+        until = monotonic() + leases.LEASE_S
         while True:
             try:
                 return await self._queue.submit(outcome, organization=outcome.organization_id)

@@ -14,8 +14,9 @@ from .. import identifiers, metrics
 from ..accounts.config import Config
 from ..accounts.unusable import MissingPlugin
 from ..storage.database import Database, StoreUnavailable
-from ..storage.statements import configs, sends
-from ..storage.statements.sends import Attempt, LostSend, SendState
+from ..storage.statements import configs, leases, sends
+from ..storage.statements.leases import LostSend
+from ..storage.statements.sends import Attempt, SendState
 from ..storage.statements.statuses import sweep
 from ..switching.manager import WhatsAppProviderManager
 from ..switching.routes import Route
@@ -74,7 +75,7 @@ class Recovery:
     async def _renew_leases(self) -> None:
         if old := self._outbound.leases(older_than_s=HEARTBEAT_S):
             async with self._database.worker() as connection:
-                await sends.set_leases(connection, old, seconds=sends.LEASE_S)
+                await leases.set_leases(connection, old, seconds=leases.LEASE_S)
 
     async def _match_statuses(self) -> None:
         async with self._database.worker() as connection:
@@ -97,7 +98,7 @@ class Recovery:
     async def _round(self) -> int:
         lease_id = identifiers.new_id()
         async with self._database.worker() as connection:
-            lost = await sends.reclaim(connection, lease_id, ROUND_ROWS, ROUND_ROWS_PER_ORGANIZATION)
+            lost = await leases.reclaim(connection, lease_id, ROUND_ROWS, ROUND_ROWS_PER_ORGANIZATION)
         for send in lost:
             if self._outbound.is_ours(send.id, lease_id):
                 continue  # all along; we were only too slow to renew its lease

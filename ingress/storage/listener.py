@@ -9,7 +9,7 @@ import asyncpg
 
 from .. import metrics
 from .database import CONNECTION_ERRORS, WORKER, Database
-from .statements import connections
+from .statements import logins
 
 logger = logging.getLogger("ingress.database")
 
@@ -71,7 +71,7 @@ async def _count_in(connection: asyncpg.Connection, most_connections: int) -> No
 
     Nothing is refused: they open what they need, and while one release replaces another both are there.
     """
-    asked, available = await connections.declare(connection, _CONNECTIONS_LOCK, most_connections)
+    asked, available = await logins.declare_connections(connection, _CONNECTIONS_LOCK, most_connections)
     if asked > available:
         logger.warning(
             "the processes of this database may open %d connections to PostgreSQL, this one %d of them, and the"

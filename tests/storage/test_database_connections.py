@@ -18,7 +18,7 @@ from ingress.storage.database import CONNECTIONS_BEFORE_CHANGES, SINGLE, Busy, D
 from ingress.storage.group_commit import GroupCommit
 from ingress.storage.listener import notifications
 from ingress.storage.migration import migrate
-from ingress.storage.statements import connections
+from ingress.storage.statements import logins
 
 from ..conftest import serving
 
@@ -119,7 +119,7 @@ async def test_what_the_server_keeps_for_others_is_not_there(settings: Settings)
         "select current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int"
     )
     elsewhere = await asyncpg.connect(settings.database_url, database="template1")
-    _, available = await connections.declare(connection, 1, 30)
+    _, available = await logins.declare_connections(connection, 1, 30)
     assert 0 < available < most
     await elsewhere.close()
     await connection.close()

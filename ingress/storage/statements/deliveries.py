@@ -194,61 +194,6 @@ async def give_back(
     await connection.execute(KEEP, *claim[:3], delay)
 
 
-# ------------------------------------------------------------------ the organization's callback
-
-
-class Callback(Unlogged, frozen=True):
-    """Where an organization's events go, and how that went. ``secrets`` are sealed."""
-
-    url: str
-    secrets: bytes
-    disabled_at: datetime | None
-    disabled_reason: str | None
-    failing_since: datetime | None
-    last_error: str | None
-    consecutive_failures: int
-    paused_until: datetime | None
-
-
-CALLBACK = f"select {names(Callback)} from callbacks where organization_id = $1"
-
-
-async def callback(connection: asyncpg.Connection, organization_id: UUID) -> Callback | None:
-    """Where the organization's events go (organization, worker)."""
-    row = await connection.fetchrow(CALLBACK, organization_id)
-    return Callback(*row) if row else None
-
-
-# The organization's row, for there may be no callback yet. Beside it, not in one statement with it: what is read after
-# the wait must be what the one waited for wrote.
-LOCK = "select from organizations where id = $1 for no key update"
-
-
-async def lock_callback(connection: asyncpg.Connection, organization_id: UUID) -> None:
-    """Have changes of the callback follow one another, until the transaction ends (organization)."""
-    await connection.execute(LOCK, organization_id)
-
-
-PUT_CALLBACK = """
-insert into callbacks (organization_id, url, secrets) values ($1, $2, $3)
-on conflict (organization_id) do update set url = excluded.url, secrets = excluded.secrets, disabled_at = null,
-    disabled_reason = null, failing_since = null, last_error = null, consecutive_failures = 0, paused_until = null,
-    updated_at = now()"""
-
-
-async def put_callback(connection: asyncpg.Connection, organization_id: UUID, url: str, secrets: bytes) -> None:
-    """Set the callback, enabled and with a clean record (organization)."""
-    await connection.execute(PUT_CALLBACK, organization_id, url, secrets)
-
-
-DROP_CALLBACK = "delete from callbacks where organization_id = $1 returning url"
-
-
-async def drop_callback(connection: asyncpg.Connection, organization_id: UUID) -> bool:
-    """Stop delivering; events stay readable (organization)."""
-    return await connection.fetchval(DROP_CALLBACK, organization_id) is not None
-
-
 # A backlog of days is more than one statement can write in its time, and would hold up the readers of `/events`
 # meanwhile. So `due_now`, `park` and `replay` do a part of it and return where they ended: the next part, in the next
 # transaction, begins there. Once through, so that what fails again in the meantime is not met again.
@@ -295,38 +240,6 @@ async def park(connection: asyncpg.Connection, organization_id: UUID, after: UUI
     """Give up what conversations above *after* have to deliver, if no callback is set; the last (organization)."""
     last: UUID | None = await connection.fetchval(PARK, organization_id, after)
     return last
-
-
-# What became of a post is about the URL that was posted to, which may have been replaced meanwhile.
-SUCCEEDED = """
-update callbacks set failing_since = null, last_error = null, consecutive_failures = 0, paused_until = null
-where organization_id = $1 and url = $2 and failing_since is not null"""
-FAILED = """
-update callbacks set failing_since = coalesce(failing_since, now()), last_error = $3,
-    consecutive_failures = consecutive_failures + 1,
-    paused_until = case when consecutive_failures + 1 >= $4 then now() + $5::interval else paused_until end
-where organization_id = $1 and url = $2 returning failing_since"""
-DISABLE = """
-update callbacks set disabled_at = now(), disabled_reason = $3
-where organization_id = $1 and url = $2 and disabled_at is null returning organization_id"""
-
-
-async def endpoint_succeeded(connection: asyncpg.Connection, organization_id: UUID, url: str) -> None:
-    """(worker)"""
-    await connection.execute(SUCCEEDED, organization_id, url)
-
-
-async def endpoint_failed(
-    connection: asyncpg.Connection, organization_id: UUID, url: str, error: str, pause_after: int, pause: timedelta
-) -> datetime | None:
-    """Count a failure; since when the endpoint takes nothing, None if it is another by now (worker)."""
-    since: datetime | None = await connection.fetchval(FAILED, organization_id, url, error, pause_after, pause)
-    return since
-
-
-async def disable(connection: asyncpg.Connection, organization_id: UUID, url: str, reason: str) -> bool:
-    """Stop trying until somebody sets the callback again; False if it is so already, or another (worker)."""
-    return await connection.fetchval(DISABLE, organization_id, url, reason) is not None
 
 
 class ParkedEvent(Unlogged, frozen=True):

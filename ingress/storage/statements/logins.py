@@ -1,4 +1,5 @@
-"""Logins of the database: the owner of the schema, and the service's, which owns nothing and sees nothing of its own.
+"""Logins of the database: the owner of the schema, and the service's, which owns nothing and sees nothing of its own;
+how many connections the server has for them, and how many the processes of this database may ask for.
 
 A role that a login has without `inherit` gives it nothing until `set role`, which each connection of ours begins with.
 """
@@ -60,3 +61,29 @@ select format('grant %I to %I', $1::text, $2::text)
 async def grant(connection: asyncpg.Connection, role: str, login: str) -> None:
     """Let *login* take *role*. Before PostgreSQL 16 whether it inherits is the login's own attribute."""
     await connection.execute(await connection.fetchval(GRANT, role, login))
+
+
+# By a lock that everybody may hold, and everybody sees: of the sessions of another login a role sees only how many.
+DECLARE = "select pg_advisory_lock_shared($1, $2)"
+
+COUNT = """
+select
+    (select coalesce(sum(objid::bigint), 0) from pg_locks
+        where locktype = 'advisory' and classid = $1 and objsubid = 2 and database = own.oid)::int as asked,
+    -- least() leaves out what is NULL: no limit.
+    least(
+        current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int
+            -- Since PostgreSQL 16.
+            - coalesce(current_setting('reserved_connections', true)::int, 0)
+            - (select coalesce(sum(numbackends), 0) from pg_stat_database where datid <> own.oid),
+        nullif(own.datconnlimit, -1),
+        (select nullif(rolconnlimit, -1) from pg_roles where rolname = session_user)
+    )::int as available
+from pg_database own where datname = current_database()"""
+
+
+async def declare_connections(connection: asyncpg.Connection, lock: int, most: int) -> tuple[int, int]:
+    """Say that this process may open *most*. What all such processes may open, and what the server has for them."""
+    await connection.execute(DECLARE, lock, most)
+    [row] = await connection.fetch(COUNT, lock)
+    return row["asked"], row["available"]

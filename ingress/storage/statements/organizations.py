@@ -1,6 +1,6 @@
-"""Organizations and their API keys."""
+"""Organizations, their API keys, and where their events go."""
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from uuid import UUID
 
 import asyncpg
@@ -43,7 +43,7 @@ LIST = f"""
 select {names(Organization)} from organizations where $1::uuid is null or id > $1 order by id limit $2"""
 # Beside what is changed then, not in one statement with it: what is read after the wait must be what the one waited for
 # wrote.
-LOCK = "select from organizations where id = $1 for no key update"
+LOCK_CALLBACK = "select from organizations where id = $1 for no key update"
 EXISTS = "select exists (select from organizations where id = $1)"
 
 
@@ -59,7 +59,7 @@ async def page(connection: asyncpg.Connection, after: UUID | None, limit: int) -
 
 async def lock(connection: asyncpg.Connection, organization_id: UUID) -> None:
     """Have changes of the organization's keys follow one another, until the transaction ends (organization)."""
-    await connection.execute(LOCK, organization_id)
+    await connection.execute(LOCK_CALLBACK, organization_id)
 
 
 async def exists(connection: asyncpg.Connection, organization_id: UUID) -> bool:
@@ -156,3 +156,90 @@ where organization_id = $1 and id in (select id from made) and revoked_at is nul
 async def revoke_made(connection: asyncpg.Connection, organization_id: UUID, key_id: str) -> list[str]:
     """Revoke a key with all that it made, and that those made: the ids of those that were not yet (organization)."""
     return sorted(row["id"] for row in await connection.fetch(REVOKE_MADE, organization_id, key_id))
+
+
+# ------------------------------------------------------------------ the organization's callback
+
+
+class Callback(Unlogged, frozen=True):
+    """Where an organization's events go, and how that went. ``secrets`` are sealed."""
+
+    url: str
+    secrets: bytes
+    disabled_at: datetime | None
+    disabled_reason: str | None
+    failing_since: datetime | None
+    last_error: str | None
+    consecutive_failures: int
+    paused_until: datetime | None
+
+
+CALLBACK = f"select {names(Callback)} from callbacks where organization_id = $1"
+
+
+async def callback(connection: asyncpg.Connection, organization_id: UUID) -> Callback | None:
+    """Where the organization's events go (organization, worker)."""
+    row = await connection.fetchrow(CALLBACK, organization_id)
+    return Callback(*row) if row else None
+
+
+# The organization's row, for there may be no callback yet. Beside it, not in one statement with it: what is read after
+# the wait must be what the one waited for wrote.
+LOCK_CALLBACK = "select from organizations where id = $1 for no key update"
+
+
+async def lock_callback(connection: asyncpg.Connection, organization_id: UUID) -> None:
+    """Have changes of the callback follow one another, until the transaction ends (organization)."""
+    await connection.execute(LOCK_CALLBACK, organization_id)
+
+
+PUT_CALLBACK = """
+insert into callbacks (organization_id, url, secrets) values ($1, $2, $3)
+on conflict (organization_id) do update set url = excluded.url, secrets = excluded.secrets, disabled_at = null,
+    disabled_reason = null, failing_since = null, last_error = null, consecutive_failures = 0, paused_until = null,
+    updated_at = now()"""
+
+
+async def put_callback(connection: asyncpg.Connection, organization_id: UUID, url: str, secrets: bytes) -> None:
+    """Set the callback, enabled and with a clean record (organization)."""
+    await connection.execute(PUT_CALLBACK, organization_id, url, secrets)
+
+
+DROP_CALLBACK = "delete from callbacks where organization_id = $1 returning url"
+
+
+async def drop_callback(connection: asyncpg.Connection, organization_id: UUID) -> bool:
+    """Stop delivering; events stay readable (organization)."""
+    return await connection.fetchval(DROP_CALLBACK, organization_id) is not None
+
+
+# What became of a post is about the URL that was posted to, which may have been replaced meanwhile.
+SUCCEEDED = """
+update callbacks set failing_since = null, last_error = null, consecutive_failures = 0, paused_until = null
+where organization_id = $1 and url = $2 and failing_since is not null"""
+FAILED = """
+update callbacks set failing_since = coalesce(failing_since, now()), last_error = $3,
+    consecutive_failures = consecutive_failures + 1,
+    paused_until = case when consecutive_failures + 1 >= $4 then now() + $5::interval else paused_until end
+where organization_id = $1 and url = $2 returning failing_since"""
+DISABLE = """
+update callbacks set disabled_at = now(), disabled_reason = $3
+where organization_id = $1 and url = $2 and disabled_at is null returning organization_id"""
+
+
+async def endpoint_succeeded(connection: asyncpg.Connection, organization_id: UUID, url: str) -> None:
+    """(worker)"""
+    await connection.execute(SUCCEEDED, organization_id, url)
+
+
+async def endpoint_failed(
+    connection: asyncpg.Connection, organization_id: UUID, url: str, error: str, pause_after: int, pause: timedelta
+) -> datetime | None:
+    """Count a failure; since when the endpoint takes nothing, None if it is another by now (worker)."""
+    since: datetime | None = await connection.fetchval(FAILED, organization_id, url, error, pause_after, pause)
+    return since
+
+
+async def disable_callback(connection: asyncpg.Connection, organization_id: UUID, url: str, reason: str) -> bool:
+    """Stop trying until somebody sets the callback again; False if it is so already, or another (worker)."""
+    return await connection.fetchval(DISABLE, organization_id, url, reason) is not None

@@ -1,0 +1,90 @@
+"""Who speaks for a send under way, as long as its lease lasts, and who takes over what a dead process left."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import NamedTuple
+from uuid import UUID
+
+import asyncpg
+
+from ...validation import Unlogged
+from ..columns import given, names
+
+LEASE_S = 30
+
+
+class Lease(NamedTuple):
+    """The right of a process to speak for a message."""
+
+    organization_id: UUID
+    id: UUID
+    lease_id: UUID
+
+
+# Ordered like every statement that changes several messages; one that is being changed needs no new lease.
+SET_LEASES = f"""
+with held as (
+    select m.organization_id, m.id
+    from messages m join {given(Lease)} using (organization_id, id, lease_id)
+    where m.state = 'sending' order by m.organization_id, m.id for update of m skip locked
+)
+update messages m set leased_until = now() + make_interval(secs => $4)
+from held where m.organization_id = held.organization_id and m.id = held.id"""
+
+
+async def set_leases(connection: asyncpg.Connection, leases: Sequence[Lease], *, seconds: int) -> None:
+    """Hold messages for *seconds* more, or (0) give them back (worker)."""
+    await connection.execute(SET_LEASES, *zip(*leases, strict=True), seconds)
+
+
+class LostSend(Unlogged, frozen=True):
+    """A message that its process left under way, or that is held and whose time is up."""
+
+    organization_id: UUID
+    id: UUID
+    request: bytes
+    state: str
+    status_rank: int
+    fallback_from: UUID | None
+    fallback_reason: str | None
+    created_at: datetime
+    expires_at: datetime
+
+
+RECLAIM = f"""
+with due as (
+    select organization_id, id, row_number() over (partition by organization_id order by leased_until) as place
+    from messages where state <> 'done' and leased_until < now()
+),
+lost as (
+    select m.organization_id, m.id from messages m join due using (organization_id, id)
+    where due.place <= $3 and m.state <> 'done' and m.leased_until < now()
+    order by m.leased_until limit $2 for update of m skip locked
+)
+update messages m set lease_id = $1, leased_until = now() + interval '{LEASE_S} s'
+from lost where m.organization_id = lost.organization_id and m.id = lost.id
+returning {names(LostSend, "m.")}"""
+
+
+async def reclaim(connection: asyncpg.Connection, lease_id: UUID, limit: int, per_organization: int) -> list[LostSend]:
+    """Take over messages whose process died, and held ones whose time is up (worker, all organizations)."""
+    return [LostSend(*row) for row in await connection.fetch(RECLAIM, lease_id, limit, per_organization)]
+
+
+# Ordered as above; one that is being changed is met again.
+WITHDRAW = """
+with claimed as (
+    select m.organization_id, m.id
+    from messages m join unnest($1::uuid[], $2::uuid[]) as given(organization_id, id) using (organization_id, id)
+    where m.state = 'sending' and m.attempts = 1 order by m.organization_id, m.id for update of m skip locked
+),
+attempted as (
+    delete from attempts a using claimed where a.organization_id = claimed.organization_id and a.message_id = claimed.id
+)
+delete from messages m using claimed where m.organization_id = claimed.organization_id and m.id = claimed.id
+returning m.id"""
+
+
+async def withdraw(connection: asyncpg.Connection, claimed: Sequence[tuple[UUID, UUID]]) -> list[UUID]:
+    """Forget messages, (organization, message) of each, whose first attempt never was: those that there were (worker)."""
+    return [row["id"] for row in await connection.fetch(WITHDRAW, *zip(*claimed, strict=True))]
