@@ -9,7 +9,6 @@ import contextlib
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Coroutine, Sequence
 from itertools import chain
-from secrets import token_hex
 from time import monotonic
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -135,7 +134,6 @@ class RedisState:
         self._probe_at = 0.0
         self._is_up = self._has_answered = False
         metrics.redis_up.set_function(lambda: self._is_up)
-        self._own = token_hex(4)  # what this process's notifications are marked with
         # Processes that share this Redis, as far as this one knows: the most that a wake-up has reached lately.
         self.processes = PROCESSES
         self._counted_at = 0.0
@@ -197,7 +195,7 @@ class RedisState:
 
     async def notify(self, topic: str, organization_id: UUID, version: int = 0) -> None:
         """Notify every process of something new in *topic*: `events`, `provider` or `accounts`, of the organization."""
-        reached = await self._try(self._client.publish(CHANNEL, f"{topic}:{organization_id}:{version}:{self._own}"))
+        reached = await self._try(self._client.publish(CHANNEL, f"{topic}:{organization_id}:{version}"))
         now = monotonic()
         if reached and (reached >= self.processes or now - self._counted_at > COUNT_S):
             self.processes, self._counted_at = reached, now
@@ -205,8 +203,7 @@ class RedisState:
     async def notifications(self) -> AsyncIterator[tuple[str, UUID, int]]:
         """(topic, organization, version) of every wake-up, for ever; silent while Redis is away. Wake-ups may be lost.
 
-        They may also come late, and in any order. Version 0: it names none. Of `events` this process's own are left
-        out: it has acted on them.
+        They may also come late, and in any order. Version 0: it names none.
         """
         while True:
             try:
@@ -230,11 +227,8 @@ class RedisState:
                     await self._try(self._client.ping())
                 elif message["type"] == "subscribe":
                     self._answers()
-                elif message["type"] == "message" and not self._is_own(message["data"]):
+                elif message["type"] == "message":
                     yield _notification(message["data"])
-
-    def _is_own(self, data: bytes) -> bool:
-        return data.startswith(b"events:") and data.endswith(self._own.encode())
 
     async def _try(self, command: Awaitable[Any]) -> Any:
         """The command's answer, or None: at once while Redis is known to be away, but for a probe now and then."""

@@ -542,28 +542,3 @@ async def test_an_absent_redis_is_asked_now_and_then_only(
         await state.set_active(organization_id, 1, b'{"version":1}', b"null")
         assert state._failures == 0
         assert await state.active(organization_id) == b'{"version":1}'
-
-
-async def test_a_process_is_not_woken_by_its_own_events(settings: Settings) -> None:
-    """Another one's wake it, and everybody's of a provider."""
-    mine, others, both = uuid4(), uuid4(), uuid4()
-    woken: list[tuple[str, UUID]] = []
-
-    async def listen(state: RedisState) -> None:
-        async for topic, organization_id, _ in state.notifications():
-            if organization_id in (mine, others, both):
-                woken.append((topic, organization_id))
-
-    async with RedisState(settings.redis_url) as state, RedisState(settings.redis_url) as other:
-        task = asyncio.create_task(listen(state))
-        try:
-            await eventually(lambda: state._has_answered)
-            await state.notify("events", mine)
-            await other.notify("events", others)
-            await state.notify("provider", both, 1)
-            await eventually(lambda: len(woken) >= 2)
-        finally:
-            task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
-    assert woken == [("events", others), ("provider", both)]
