@@ -36,14 +36,9 @@ class Wakeups:
         for waiter in self._waiting.get(organization_id, ()):
             waiter.set()
 
-    async def wait_for_any(self, timeout_s: float) -> None:
-        """Wait until something new is stored for anybody, at most *timeout_s*."""
-        try:
-            async with asyncio.timeout(timeout_s):
-                await self._any.wait()
-        except TimeoutError:
-            return
-        self._any.clear()
+    async def wait_for_any(self, timeout_s: float) -> bool:
+        """Wait until something new is stored for anybody, at most *timeout_s*; whether it was."""
+        return await self.wait(self._any, timeout_s)
 
     async def wait(self, waiter: asyncio.Event, timeout_s: float) -> bool:
         """Wait at most *timeout_s* until *waiter*, of `subscribed`, is set; then clear it. Whether it was set."""

@@ -43,7 +43,8 @@ DISABLE_AFTER = timedelta(days=5)
 PER_HOST = places.CONCURRENCY
 BATCH = 50
 POLL_S = 1.0
-LOOK_EVERY_S = 0.03
+# Between two looks; longer after each that was woken for nothing, up to the second.
+LOOK_EVERY_S, LOOK_AT_LEAST_EVERY_S = 0.03, 0.25
 ENDPOINT_CACHE_S, KEPT = 1.0, 10_000
 # Another process may have the key, or this one after its next start.
 KEYLESS_DELAY = timedelta(seconds=60)
@@ -78,6 +79,7 @@ class Relay:
         self._places = Places()
         self._active: set[asyncio.Task[None]] = set()
         self._loop: asyncio.Task[None] | None = None
+        self._look_s = LOOK_EVERY_S
         self._turn = UUID(int=0)  # the organization served last
         # Conversations that were not emptied, and how long they are to wait: given back when the store answers.
         self._unfinished: list[tuple[ClaimedConversation, timedelta]] = []
@@ -118,7 +120,9 @@ class Relay:
                     logger.exception("claiming deliveries failed")
                 if not has_claimed:
                     await self._idle(closing)
-                elif len(self._active) >= places.CONCURRENCY:
+                    continue
+                self._look_s = LOOK_EVERY_S
+                if len(self._active) >= places.CONCURRENCY:
                     await asyncio.wait(self._active, return_when=asyncio.FIRST_COMPLETED)
 
     async def _claim(self, group: asyncio.TaskGroup) -> bool:
@@ -149,10 +153,12 @@ class Relay:
         """Until something new is stored, or a delivery ends, whose organization may have more; at most POLL_S."""
         active = len(self._active)
         # Most wake-ups are for readers, not for callbacks: a look for each would cost more than it finds.
-        await asyncio.sleep(LOOK_EVERY_S)
+        await asyncio.sleep(self._look_s)
         if len(self._active) == active:
             waking = asyncio.create_task(self._wakeups.wait_for_any(POLL_S))
             await asyncio.wait({waking, closing, *self._active}, return_when=asyncio.FIRST_COMPLETED)
+            is_woken = waking.done() and waking.result()
+            self._look_s = min(self._look_s * 2, LOOK_AT_LEAST_EVERY_S) if is_woken else LOOK_EVERY_S
             waking.cancel()
 
     async def _give_back(self, connection: Any) -> None:

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from email.utils import formatdate
-from typing import Any
+from typing import Any, cast
 from uuid import UUID, uuid4
 
 import asyncpg
@@ -24,6 +24,7 @@ from ingress.storage.database import WORKER, Database
 from ingress.storage.statements import deliveries, events
 from ingress.storage.statements.deliveries import ClaimedConversation, PostResult
 from ingress.storage.statements.events import EventRow
+from ingress.wakeups import Wakeups
 
 from ..gateway import Gateway, Organization, eventually
 
@@ -720,3 +721,26 @@ async def test_an_event_that_comes_while_the_queue_is_emptied_is_not_left_behind
         await arriving.close()
     await crm.wait_received(1)
     assert msgspec.json.decode(crm.attempts[0].body or b"")["data"] == msgspec.json.decode(late.data)
+
+
+async def test_who_is_woken_for_nothing_looks_less_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ever less, down to a bound; a quiet second makes it as quick as before."""
+    slept: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        slept.append(seconds)
+
+    wakeups = Wakeups(cast(Any, None))
+    unused = cast(Any, None)
+    looking = relay.Relay(unused, unused, unused, wakeups, asyncio.Event())
+    closing = asyncio.create_task(asyncio.Event().wait())
+    monkeypatch.setattr(relay, "POLL_S", 0.001)
+    with monkeypatch.context() as without:
+        without.setattr(asyncio, "sleep", sleep)
+        for _ in range(5):
+            wakeups.notified(uuid4())
+            await looking._idle(closing)
+        for _ in range(2):
+            await looking._idle(closing)
+    closing.cancel()
+    assert slept == [0.03, 0.06, 0.12, 0.24, 0.25, 0.25, 0.03]
