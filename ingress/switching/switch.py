@@ -23,7 +23,7 @@ from uuid import UUID
 import asyncpg
 import msgspec
 
-from providers import ProviderStatus, SendError, WhatsAppProvider
+from providers import Check, ProviderStatus, SendError, WhatsAppProvider
 
 from .. import metrics
 from ..accounts.accounts import Accounts, sender_of, unreachable
@@ -84,12 +84,9 @@ class Switching:
         """
         with Report(request) as report:
             async with self._locked(request.organization_id) as (exclusive, until):
-                stage: Begun | Switched
-                if isinstance(request.target, NewConfig):
-                    stage = await self._begin_new(exclusive, request, request.target, until)
-                else:
-                    stage = await self._begin(exclusive, request)
-                report.stage = stage
+                new = request.target if isinstance(request.target, NewConfig) else None
+                begin = self._begin_new(exclusive, request, new, until) if new else self._begin(exclusive, request)
+                report.stage = stage = await begin
                 if isinstance(stage, Begun):
                     report.stage = stage = await self._complete(exclusive, stage, until)
         return stage
@@ -123,19 +120,12 @@ class Switching:
 
     async def _begin(self, exclusive: Exclusive, request: Requested) -> Begun | Switched:
         """Begin a switch to a stored config, unless it is active already, or such a switch waits for its phone."""
-        organization_id = request.organization_id
         async with exclusive.transaction() as connection:
             standing = await self._standing(connection, request)
             config = await self._target(connection, request, standing)
-            own = [switch for switch in standing.open if switch.config_id == config.id and switch.is_waiting]
-            same = next((switch for switch in own if _is_the_same(request, switch)), None)
-            if config.id == standing.active_config_id or same is not None:
-                order, until = order_after(request, standing), same.waits_until if same else None
-                return Switched(config, standing.version, standing.active_config_id, [], order, waits_until=until)
-            rows = [switch for switch in standing.open if switch in own or not switch.is_waiting]
-            taken_back = await self._put_back(connection, request, standing, rows)
-            begun, switching = await self._enter(connection, request, standing, config)
-            await self._journal.write(connection, organization_id, standing.version, *taken_back, switching)
+            if (unchanged := _unchanged(request, standing, config)) is not None:
+                return unchanged
+            begun, taken_back = await self._enter(connection, request, standing, config)
         if taken_back:
             count(taken_back)
         return begun
@@ -153,32 +143,18 @@ class Switching:
 
     async def _begin_new(self, exclusive: Exclusive, request: Requested, new: NewConfig, until: float) -> Begun:
         """Test a new configuration, save it, and begin a switch to it."""
-        organization_id = request.organization_id
         provider = self._accounts.validate(new.provider_type, new.config_data)
         async with exclusive.transaction() as connection:
             standing = await self._standing(connection, request)
-        try:
-            checks, status = None, None
-            if not request.force:
-                async with _within(until, "the connection test"):
-                    checks, status = await self._accounts.test(provider)
+        async with self._or_undone(exclusive, request, standing, new):
+            checks, status = (None, None) if request.force else await self._tested(provider, None, until)
             async with exclusive.transaction() as connection:
-                stale = [switch for switch in standing.open if not switch.is_waiting]
-                taken_back = await self._put_back(connection, request, standing, stale)
                 config, _, configured = await self._store.add(
-                    connection, organization_id, request.actor, new, provider, status
+                    connection, request.organization_id, request.actor, new, provider, status
                 )
                 if checks is not None:
-                    await self._ownership.claim(connection, organization_id, provider, checks)
-                begun, switching = await self._enter(connection, request, standing, config)
-                await self._journal.write(
-                    connection, organization_id, standing.version, *taken_back, configured, switching
-                )
-        except LockLost:
-            raise  # nothing can be written here any more
-        except Exception as error:
-            await self._undo.abort(exclusive, request, standing, new, error)
-            raise
+                    await self._ownership.claim(connection, request.organization_id, provider, checks)
+                begun, taken_back = await self._enter(connection, request, standing, config, configured)
         if taken_back:
             count(taken_back)
         return msgspec.structs.replace(begun, checks=checks, status=status)
@@ -191,20 +167,13 @@ class Switching:
         return standing
 
     async def _enter(
-        self, connection: asyncpg.Connection, request: Requested, standing: Standing, config: Config
-    ) -> tuple[Begun, Transition]:
-        """Take the config into `switching`, and what is to be written down of it."""
-        switch = NewSwitch(
-            config_id=config.id,
-            kind=request.kind,
-            actor=request.actor.name,
-            address=request.actor.address,
-            reason=request.reason,
-            expected_version=request.expected_version,
-        )
-        state = await switches.begin(connection, request.organization_id, switch)
-        begun = Begun(request, standing, order_after(request, standing), config, state)
-        return begun, Transition(
+        self, connection: asyncpg.Connection, request: Requested, standing: Standing, config: Config, *first: Transition
+    ) -> tuple[Begun, list[Transition]]:
+        """Take the config into `switching`, after what came *first*; and what was taken back for that."""
+        rows = [switch for switch in standing.open if switch.config_id == config.id or not switch.is_waiting]
+        taken_back = await self._put_back(connection, request, standing, rows)
+        state = await switches.begin(connection, request.organization_id, _row(request, config))
+        switching = Transition(
             action="switching",
             actor=request.actor,
             config_id=config.id,
@@ -212,6 +181,8 @@ class Switching:
             after={"state": "switching"},
             reason=request.reason,
         )
+        await self._journal.write(connection, request.organization_id, standing.version, *taken_back, *first, switching)
+        return Begun(request, standing, order_after(request, standing), config, state), taken_back
 
     async def _take_up(self, connection: asyncpg.Connection, organization_id: UUID, config_id: UUID) -> Begun | None:
         """The switch that waits for the config's phone, which is this process's to make from now on."""
@@ -220,15 +191,7 @@ class Switching:
         row = await configs.by_id(connection, organization_id, config_id)
         if waited is None or standing is None or row is None:
             return None
-        request = Requested(
-            organization_id=organization_id,
-            # Of a rollback the former config is this one still, and the fallbacks of then are its own again.
-            target=None if waited.kind == "rollback" else config_id,
-            actor=Actor(waited.actor, waited.address),
-            kind=waited.kind,
-            expected_version=waited.expected_version,
-            reason=waited.reason,
-        )
+        request = _as_asked(organization_id, waited)
         return Begun(request, standing, order_after(request, standing), self._accounts.usable(row), waited.former_state)
 
     async def _put_back(
@@ -241,36 +204,39 @@ class Switching:
 
     async def _complete(self, exclusive: Exclusive, begun: Begun, until: float) -> Switched:
         """Test, set up, commit; or leave it as it was."""
-        try:
+        async with self._or_undone(exclusive, begun.request, begun.standing, begun):
             with phase("validate"):
                 stage = await self._prepare(exclusive, begun, until)
             if isinstance(stage, Unpaired):
                 return await self._wait(exclusive, stage)
             with phase("commit"):
                 return await self._commit(exclusive, stage)
+
+    @asynccontextmanager
+    async def _or_undone(
+        self, exclusive: Exclusive, request: Requested, standing: Standing, stage: Begun | NewConfig
+    ) -> AsyncIterator[None]:
+        """What fails in the block leaves all as it was."""
+        try:
+            yield
         except LockLost:
             raise  # nothing can be written here any more
         except Exception as error:
-            if isinstance(error, ChangeRefused) and isinstance(begun.request.target, NewConfig):
-                error.saved_as = begun.config.id
-            await self._undo.abort(exclusive, begun.request, begun.standing, begun, error)
+            if isinstance(error, ChangeRefused) and isinstance(request.target, NewConfig) and isinstance(stage, Begun):
+                error.saved_as = stage.config.id
+            await self._undo.abort(exclusive, request, standing, stage, error)
             raise
 
     async def _prepare(self, exclusive: Exclusive, begun: Begun, until: float) -> Ready | Unpaired:
         """Test the account and set it up, unless that is not wanted."""
-        request, config, provider = begun.request, begun.config, begun.config.provider
-        request.check_version(begun.standing)  # a switch that waited may have been overtaken
-        if request.force:
+        begun.request.check_version(begun.standing)  # a switch that waited may have been overtaken
+        if begun.request.force:
             return Ready(begun, [], None)
-        status = begun.status
+        provider, status = begun.config.provider, begun.status
         if begun.checks is None:
-            async with _within(until, "the connection test"):
-                checks, status = await self._accounts.test(provider, config.callback_url)
-            if not config.claimed.issuperset(provider.accounts):
-                async with exclusive.transaction() as connection:
-                    await self._ownership.claim(connection, request.organization_id, provider, checks)
+            status = await self._tested_and_claimed(exclusive, begun, until)
         async with _within(until, "the set-up"):
-            checks = await self._accounts.set_up(provider, config.callback_url)
+            checks = await self._accounts.set_up(provider, begun.config.callback_url)
         for check in checks:
             if check.name == "webhook" and check.fatal and not check.passed:
                 raise NotReceiving(check, checks)
@@ -280,6 +246,21 @@ class Switching:
             if status is None:
                 return Unpaired(begun, checks)
         return Ready(begun, checks, status)
+
+    async def _tested_and_claimed(self, exclusive: Exclusive, begun: Begun, until: float) -> ProviderStatus | None:
+        """Before it is set up: an account of another organization is left as it is."""
+        config, provider = begun.config, begun.config.provider
+        checks, status = await self._tested(provider, config.callback_url, until)
+        if not config.claimed.issuperset(provider.accounts):
+            async with exclusive.transaction() as connection:
+                await self._ownership.claim(connection, config.organization_id, provider, checks)
+        return status
+
+    async def _tested(
+        self, provider: WhatsAppProvider, callback_url: str | None, until: float
+    ) -> tuple[list[Check], ProviderStatus | None]:
+        async with _within(until, "the connection test"):
+            return await self._accounts.test(provider, callback_url)
 
     async def _connected(self, provider: WhatsAppProvider) -> ProviderStatus | None:
         """The account's status once a phone is linked; None: none is. A session that was set up takes a moment."""
@@ -297,34 +278,25 @@ class Switching:
 
     async def _wait(self, exclusive: Exclusive, unpaired: Unpaired) -> Switched:
         """Have the switch wait for a phone, in `switching`. Of the service's own no person knows: it is refused."""
-        begun, organization_id = unpaired.begun, unpaired.begun.request.organization_id
+        begun, standing = unpaired.begun, unpaired.begun.standing
         if begun.request.actor == SYSTEM:
             raise NotPaired("no phone is linked to the account")
+        organization_id = begun.request.organization_id
         async with exclusive.transaction() as connection:
-            taken_back = await self._put_back(connection, begun.request, begun.standing, _others(begun))
+            taken_back = await self._put_back(connection, begun.request, standing, _others(begun))
             until = await switches.wait(connection, organization_id, begun.config.id, PAIRING_WITHIN_S)
-            await self._journal.write(connection, organization_id, begun.standing.version, *taken_back)
+            await self._journal.write(connection, organization_id, standing.version, *taken_back)
         if taken_back:
             count(taken_back)
-        standing = begun.standing
-        return Switched(
-            begun.config, standing.version, standing.active_config_id, unpaired.checks, begun.order, waits_until=until
-        )
+        former, checks = standing.active_config_id, unpaired.checks
+        return Switched(begun.config, standing.version, former, checks, begun.order, waits_until=until)
 
     async def _commit(self, exclusive: Exclusive, ready: Ready) -> Switched:
         """Everything that a switch is, or nothing. Raises `VersionConflict`."""
         begun, request, standing = ready.begun, ready.begun.request, ready.begun.standing
-        activation = Activation(
-            config_id=begun.config.id,
-            expected_version=standing.version,
-            session=msgspec.json.encode(ready.status) if ready.status else None,
-            sender=sender_of(begun.config.provider, ready.status),
-            fallback_config_ids=begun.order,
-            stand_in=msgspec.json.encode(request.stand_in) if request.stand_in else None,
-        )
         async with exclusive.transaction() as connection:
             taken_back = await self._put_back(connection, request, standing, _others(begun))
-            version = await switches.activate(connection, request.organization_id, activation)
+            version = await switches.activate(connection, request.organization_id, _activation(ready))
             if version is None:
                 raise await self._conflict(connection, request.organization_id)
             made = _transitions(ready, version)
@@ -337,6 +309,52 @@ class Switching:
         standing = await switches.standing(connection, organization_id)
         assert standing is not None
         return VersionConflict(standing.version, standing.active_config_id)
+
+
+def _unchanged(request: Requested, standing: Standing, config: Config) -> Switched | None:
+    """Where there is nothing to begin: it is active already, or such a switch waits for its phone."""
+    own = [switch for switch in standing.open if switch.config_id == config.id and switch.is_waiting]
+    same = next((switch for switch in own if _is_the_same(request, switch)), None)
+    if config.id != standing.active_config_id and same is None:
+        return None
+    order, until = order_after(request, standing), same.waits_until if same else None
+    return Switched(config, standing.version, standing.active_config_id, [], order, waits_until=until)
+
+
+def _row(request: Requested, config: Config) -> NewSwitch:
+    return NewSwitch(
+        config_id=config.id,
+        kind=request.kind,
+        actor=request.actor.name,
+        address=request.actor.address,
+        reason=request.reason,
+        expected_version=request.expected_version,
+    )
+
+
+def _as_asked(organization_id: UUID, waited: OpenSwitch) -> Requested:
+    """The request that a switch which waits was begun with."""
+    return Requested(
+        organization_id=organization_id,
+        # Of a rollback the former config is this one still, and the fallbacks of then are its own again.
+        target=None if waited.kind == "rollback" else waited.config_id,
+        actor=Actor(waited.actor, waited.address),
+        kind=waited.kind,
+        expected_version=waited.expected_version,
+        reason=waited.reason,
+    )
+
+
+def _activation(ready: Ready) -> Activation:
+    begun, stand_in = ready.begun, ready.begun.request.stand_in
+    return Activation(
+        config_id=begun.config.id,
+        expected_version=begun.standing.version,
+        session=msgspec.json.encode(ready.status) if ready.status else None,
+        sender=sender_of(begun.config.provider, ready.status),
+        fallback_config_ids=begun.order,
+        stand_in=msgspec.json.encode(stand_in) if stand_in else None,
+    )
 
 
 def _others(begun: Begun) -> list[OpenSwitch]:
@@ -354,8 +372,7 @@ def _is_the_same(request: Requested, waiting: OpenSwitch) -> bool:
 
 def _transitions(ready: Ready, version: int) -> list[Transition]:
     """A switch that is made, as it is written down."""
-    begun, request = ready.begun, ready.begun.request
-    config_id, former = begun.config.id, begun.standing.active_config_id
+    request, former = ready.begun.request, ready.begun.standing.active_config_id
     deactivated = Transition(
         action="deactivated",
         actor=request.actor,
@@ -364,9 +381,17 @@ def _transitions(ready: Ready, version: int) -> list[Transition]:
         before={"state": "active"},
         after={"state": "inactive"},
     )
+    activated = _activated(ready, version)
+    return [activated] if former is None else [deactivated, activated]
+
+
+def _activated(ready: Ready, version: int) -> Transition:
+    begun, request = ready.begun, ready.begun.request
+    config_id, former = begun.config.id, begun.standing.active_config_id
+    about = {"kind": request.kind, "reason": request.reason}
     checks = {check.name: check.passed for check in ready.checks}
-    tests: dict[str, object] = {"forced": True} if request.force else {"checks": checks}
-    activated = Transition(
+    tests = {"forced": True} if request.force else {"checks": checks}
+    return Transition(
         action="activated",
         actor=request.actor,
         config_id=config_id,
@@ -376,15 +401,8 @@ def _transitions(ready: Ready, version: int) -> list[Transition]:
         reason=request.reason,
         event="provider.switched",
         about=config_id,
-        data={
-            "provider": begun.config.provider_type,
-            "version": version,
-            "from_config_id": former,
-            "kind": request.kind,
-            "reason": request.reason,
-        },
+        data={"provider": begun.config.provider_type, "version": version, "from_config_id": former, **about},
     )
-    return [activated] if former is None else [deactivated, activated]
 
 
 @asynccontextmanager

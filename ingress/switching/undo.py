@@ -32,23 +32,31 @@ class Undo:
 
         What cannot be written now is put back by `recover`.
         """
-        begun = stage if isinstance(stage, Begun) else None
-        provider_type = stage.config.provider_type if isinstance(stage, Begun) else stage.provider_type
-        code = error.code if isinstance(error, ChangeRefused) else "error"
-        about = {"provider": provider_type, "kind": request.kind, "reason": code}
-        failed, state = None, ""
         try:
             async with exclusive.transaction() as connection:
-                if begun is not None:
-                    failed = begun.config.id
-                    state = "error" if isinstance(error, TestFailed) else begun.former_state
-                    if not await switches.end(connection, request.organization_id, failed, state):
-                        return  # the commit that nobody confirmed was made
-                transition = _rolled_back(standing, request.actor, failed, state, about)
+                transition = await self._ended(connection, request, standing, stage, error)
+                if transition is None:
+                    return  # the commit that nobody confirmed was made
                 await self._journal.write(connection, request.organization_id, standing.version, transition)
             count([transition])
         except Exception:  # the caller gets why the switch failed, not why it could not be taken back here
             logger.exception("a switch that failed is left to be put back")
+
+    async def _ended(
+        self,
+        connection: asyncpg.Connection,
+        request: Requested,
+        standing: Standing,
+        stage: Begun | NewConfig,
+        error: Exception,
+    ) -> Transition | None:
+        about = {"kind": request.kind, "reason": error.code if isinstance(error, ChangeRefused) else "error"}
+        if not isinstance(stage, Begun):
+            return _rolled_back(standing, request.actor, None, "", {"provider": stage.provider_type, **about})
+        failed, state = stage.config, "error" if isinstance(error, TestFailed) else stage.former_state
+        if not await switches.end(connection, request.organization_id, failed.id, state):
+            return None
+        return _rolled_back(standing, request.actor, failed.id, state, {"provider": failed.provider_type, **about})
 
     async def recover(self) -> None:
         """Put back what processes that died have left, and what waited too long. Raises `StoreUnavailable`."""
@@ -86,14 +94,16 @@ class Undo:
         Under the lock. *code* is the reason where a process has left one; another one waited for a phone too long, or
         its place is taken by the caller's.
         """
-        transitions = []
-        for row in rows:
-            if not await switches.end(connection, organization_id, row.config_id, row.former_state):
-                continue  # it was taken back before
-            reason = "superseded" if row.is_waiting else "pairing_timed_out" if row.waits_until else code
-            about = {"provider": row.provider_type, "kind": row.kind, "reason": reason}
-            transitions.append(_rolled_back(standing, SYSTEM, row.config_id, row.former_state, about))
-        return transitions
+        ended = [
+            row for row in rows if await switches.end(connection, organization_id, row.config_id, row.former_state)
+        ]  # any other was taken back before
+        return [_put_back(standing, row, code) for row in ended]
+
+
+def _put_back(standing: Standing, row: OpenSwitch, code: str) -> Transition:
+    reason = "superseded" if row.is_waiting else "pairing_timed_out" if row.waits_until else code
+    about = {"provider": row.provider_type, "kind": row.kind, "reason": reason}
+    return _rolled_back(standing, SYSTEM, row.config_id, row.former_state, about)
 
 
 def _rolled_back(
