@@ -209,7 +209,7 @@ async def test_an_end_that_was_cut_off(kept: Organization, superuser: asyncpg.Co
     assert (result["intact"], result["first_broken"]) == (False, last - 2 if mended else last - 1), result
 
 
-async def test_the_whole_put_back_is_told_by_who_noted_the_end(
+async def test_the_whole_put_back_is_found_by_who_noted_the_end(
     kept: Organization, superuser: asyncpg.Connection
 ) -> None:
     """What the database alone cannot tell."""
@@ -283,7 +283,7 @@ select count(*) from organizations where id = any($1::uuid[])
     and audit_due_at between now() + interval '50 minutes' and now() + interval '1 hour'"""
 
 
-async def test_every_hour_the_ends_are_told_and_a_broken_trail_is_an_alarm(
+async def test_every_hour_the_ends_are_logged_and_a_broken_trail_is_an_alarm(
     kept: Organization,
     settings: Settings,
     superuser: asyncpg.Connection,

@@ -1,4 +1,4 @@
-"""One account in two configs, as while its credentials are renewed: wherever it is heard of, it is one account."""
+"""One account in two configs, as while its credentials are renewed: wherever it appears, it is one account."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -57,12 +57,12 @@ async def values(organization: Organization) -> list[Any]:
 @pytest.mark.parametrize("address", [OLD, NEW], ids=["old", "new"])
 async def test_a_status_moves_the_message_at_whichever_address_it_comes_in(renewed: Organization, address: int) -> None:
     """And repeated at the other one it is no second event."""
-    told = (await renewed.send()).json
-    assert told["config_id"] == renewed.configs[OLD]["config_id"]
+    sent = (await renewed.send()).json
+    assert sent["config_id"] == renewed.configs[OLD]["config_id"]
     for config in (address, NEW - address):
-        await acknowledge(renewed, told["provider_message_id"], "delivered", config=config)
-    message = await renewed.message(told["id"])
-    assert (message["status"], message["config_id"]) == ("delivered", told["config_id"])
+        await acknowledge(renewed, sent["provider_message_id"], "delivered", config=config)
+    message = await renewed.message(sent["id"])
+    assert (message["status"], message["config_id"]) == ("delivered", sent["config_id"])
     assert await values(renewed) == ["delivered"]
 
 
@@ -74,8 +74,8 @@ async def test_a_status_that_comes_before_our_own_answer(
 
     monkeypatch.setattr(gateway.meta, "post_statuses", at_the_other_address)
     gateway.meta.set_statuses(renewed.numbers[OLD], StatusPolicy(before_answer=True))
-    told = (await renewed.send()).json
-    message = await renewed.message(told["id"])
+    sent = (await renewed.send()).json
+    message = await renewed.message(sent["id"])
     assert (message["status"], message["config_id"]) == ("read", renewed.configs[OLD]["config_id"])
 
 
@@ -83,12 +83,12 @@ async def test_a_status_that_came_in_the_moment_of_our_answer(renewed: Organizat
     """Neither saw the other: the sweep finds them, as a message of the config that sent it."""
     organization = UUID(renewed.id)
     await acknowledge(renewed, "wamid.AT_ONCE", "read", config=NEW)
-    told = (await renewed.send()).json
+    sent = (await renewed.send()).json
     rename = "update messages set provider_message_id = 'wamid.AT_ONCE' where organization_id = $1"
     await sql.execute(rename, organization)
     await statuses.sweep(sql)
-    message = await renewed.message(told["id"])
-    assert (message["status"], message["config_id"]) == ("read", told["config_id"])
+    message = await renewed.message(sent["id"])
+    assert (message["status"], message["config_id"]) == ("read", sent["config_id"])
 
 
 async def test_a_lost_answer_is_settled_for_the_config_that_was_called(renewed: Organization, gateway: Gateway) -> None:
@@ -97,8 +97,8 @@ async def test_a_lost_answer_is_settled_for_the_config_that_was_called(renewed: 
     assert gateway.meta.webhook_url(number) == renewed.configs[NEW]["webhook_url"]
     gateway.meta.set_statuses(number, StatusPolicy(statuses=("delivered",)))
     await gateway.meta.script(number, ResetAfterAccept())
-    told = (await renewed.send(prefer="wait=5")).json
-    message = await renewed.settled(told["id"], "delivered")
+    sent = (await renewed.send(prefer="wait=5")).json
+    message = await renewed.settled(sent["id"], "delivered")
     assert message["config_id"] == renewed.configs[OLD]["config_id"]
 
 
@@ -132,31 +132,31 @@ async def test_a_replay_of_what_the_other_address_has_received(
 
 async def test_another_account_is_another(renewed: Organization) -> None:
     """The same id of a message, or of a fact, at another number of the organization names something else."""
-    told = (await renewed.send()).json
+    sent = (await renewed.send()).json
     for config in (OTHER, NEW):
-        await acknowledge(renewed, told["provider_message_id"], "delivered", config=config)
-        moved = (await renewed.message(told["id"]))["status"]
+        await acknowledge(renewed, sent["provider_message_id"], "delivered", config=config)
+        moved = (await renewed.message(sent["id"]))["status"]
         assert moved == {OTHER: "sent", NEW: "delivered"}[config]
     assert await values(renewed) == ["delivered", "delivered"]
 
 
 async def test_a_message_from_before_accounts_were_known(renewed: Organization, sql: asyncpg.Connection) -> None:
     """Or before the number was: it is the config's own."""
-    told = (await renewed.send()).json
+    sent = (await renewed.send()).json
     await sql.execute("update messages set account_id = null where organization_id = $1", UUID(renewed.id))
-    await acknowledge(renewed, told["provider_message_id"], "delivered", config=OLD)
-    assert (await renewed.message(told["id"]))["status"] == "delivered"
+    await acknowledge(renewed, sent["provider_message_id"], "delivered", config=OLD)
+    assert (await renewed.message(sent["id"]))["status"] == "delivered"
 
 
 async def test_acknowledgements_at_the_other_address_are_no_silence(
     renewed: Organization, sql: asyncpg.Connection
 ) -> None:
     """Or the account would be taken for one whose messages arrive nowhere."""
-    told = (await renewed.send()).json
-    await acknowledge(renewed, told["provider_message_id"], "delivered", config=NEW)
+    sent = (await renewed.send()).json
+    await acknowledge(renewed, sent["provider_message_id"], "delivered", config=NEW)
     ever = UUID(int=0), UUID(int=2**128 - 1)
     found = await health.traffic(
-        sql, UUID(renewed.id), UUID(told["config_id"]), attempts_since=ever[0], sent_since=ever[0], sent_until=ever[1]
+        sql, UUID(renewed.id), UUID(sent["config_id"]), attempts_since=ever[0], sent_since=ever[0], sent_until=ever[1]
     )
     assert (found.sent, found.acknowledged) == (1, 1)
 

@@ -163,7 +163,7 @@ async def test_a_number_that_nobody_has_shown_to_be_theirs_is_nobodys_where_the_
     assert [item["reason"] for item in await of_the_platform(first)] == ["foreign"]
 
 
-async def test_the_news_of_an_account_belong_to_who_has_shown_a_number_of_it(
+async def test_what_becomes_of_an_account_belongs_to_who_has_shown_a_number_of_it(
     tenants: tuple[Organization, Organization], gateway: Gateway, secret: str
 ) -> None:
     """A number of one's own beside the id of another's business account: its templates are not one's own."""
@@ -172,11 +172,14 @@ async def test_the_news_of_an_account_belong_to_who_has_shown_a_number_of_it(
     data = number.config_data(gateway.meta.url) | {"waba_id": owner.numbers[0].waba_id}
     answer = await intruder.call("POST", CONFIGURE, {"provider_type": "meta_business", "config_data": data})
     assert answer.status == 200, answer.raw
-    news = {"event": "APPROVED", "message_template_id": 1, "message_template_name": "offer"}
+    approved = {"event": "APPROVED", "message_template_id": 1, "message_template_name": "offer"}
     body = {
         "object": "whatsapp_business_account",
         "entry": [
-            {"id": owner.numbers[0].waba_id, "changes": [{"field": "message_template_status_update", "value": news}]}
+            {
+                "id": owner.numbers[0].waba_id,
+                "changes": [{"field": "message_template_status_update", "value": approved}],
+            }
         ],
     }
     intruder.configs.append(answer.json)

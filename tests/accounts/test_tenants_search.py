@@ -2,7 +2,7 @@
 
 TENANTS_EXAMPLES (10) times up to 12 steps: configs of either number, saved after a test, by force, at a host of one's
 own; deleted; webhooks of every kind at every address. What one organization sees never holds a word of the other's
-people, and who has shown that a number is theirs gets what is said to it.
+people, and who has shown that a number is theirs gets what is written to it.
 """
 
 import asyncio
@@ -40,7 +40,7 @@ steps = st.one_of(
         st.just("post"),
         st.sampled_from([0, 1, "app"]),
         st.sampled_from([0, 1, 0, 2]),
-        st.lists(st.tuples(st.sampled_from(["text", "history", "news", "refused", "nameless"]), who), max_size=3),
+        st.lists(st.tuples(st.sampled_from(["text", "history", "notice", "refused", "nameless"]), who), max_size=3),
         st.sampled_from([None, "cut", "deep"]),
     ),
 )
@@ -130,7 +130,7 @@ class World:
         if kind == "history":
             thread = {"id": "5511987654321", "messages": [message]}
             field, value = "history", {**metadata(number), "history": [{"metadata": {"phase": 0}, "threads": [thread]}]}
-        elif kind == "news":
+        elif kind == "notice":
             field, value = "message_template_status_update", {"event": "APPROVED", "message_template_name": words}
         elif kind == "nameless":
             del value["metadata"]

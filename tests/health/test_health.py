@@ -43,7 +43,7 @@ def seconds(many: float) -> timedelta:
 
 
 @pytest.mark.parametrize(
-    ("said", "state", "reason"),
+    ("answer", "state", "reason"),
     [
         (status(), "healthy", None),
         (status("good"), "healthy", None),
@@ -58,8 +58,8 @@ def seconds(many: float) -> timedelta:
         (Restricted("spam"), "unhealthy", "account_restricted"),
     ],
 )
-def test_what_the_provider_says(said: ProviderStatus | SendError, state: str, reason: str | None) -> None:
-    found = judge(said, QUIET)
+def test_what_the_provider_says(answer: ProviderStatus | SendError, state: str, reason: str | None) -> None:
+    found = judge(answer, QUIET)
     assert found is not None
     assert (found.state, found.reason, found.confirmed) == (state, reason, False)
 
@@ -88,7 +88,7 @@ def test_an_answer_that_says_nothing_changes_nothing(error: SendError) -> None:
 
 
 @pytest.mark.parametrize(
-    ("said", "traffic", "state", "reason", "confirmed"),
+    ("answer", "traffic", "state", "reason", "confirmed"),
     [
         # Sends fail though the account looks well.
         (status(), Traffic(attempts=6, failed=3), "unhealthy", "unreachable", False),
@@ -102,7 +102,7 @@ def test_an_answer_that_says_nothing_changes_nothing(error: SendError) -> None:
         # It does not say how it is doing, and takes messages.
         (Unavailable("timed out"), Traffic(attempts=6, failed=1), "degraded", "unreachable", False),
         (AccountBroken("no"), Traffic(attempts=6), "unhealthy", "credentials", False),
-        # Nothing is heard of what was sent.
+        # No status of what was sent has come.
         (status(), Traffic(sent=5), "degraded", "silent", False),
         (status(), Traffic(sent=4), "healthy", None, False),
         (status(), Traffic(sent=5, acknowledged=1), "healthy", None, False),
@@ -111,9 +111,9 @@ def test_an_answer_that_says_nothing_changes_nothing(error: SendError) -> None:
     ],
 )
 def test_what_the_traffic_says(
-    said: ProviderStatus | SendError, traffic: Traffic, state: str, reason: str | None, confirmed: bool
+    answer: ProviderStatus | SendError, traffic: Traffic, state: str, reason: str | None, confirmed: bool
 ) -> None:
-    found = judge(said, traffic)
+    found = judge(answer, traffic)
     assert found is not None
     assert (found.state, found.reason, found.confirmed) == (state, reason, confirmed)
 

@@ -1,4 +1,4 @@
-"""Looking at accounts through the service: who is told of what, how often, and what the service does by itself."""
+"""Looking at accounts through the service: who learns what, how often, and what the service does by itself."""
 
 import asyncio
 import json
@@ -56,8 +56,8 @@ async def current(organization: Organization) -> Any:
 
 async def health_of(organization: Organization, state: str) -> Any:
     """How its active account is doing, once it is *state*."""
-    told = await eventually(lambda: current(organization), lambda told: told["health"]["state"] == state)
-    return told["health"]
+    answer = await eventually(lambda: current(organization), lambda answer: answer["health"]["state"] == state)
+    return answer["health"]
 
 
 async def trail(organization: Organization, *actions: str) -> list[Any]:
@@ -80,30 +80,30 @@ async def look_now(sql: asyncpg.Connection, organization: Organization) -> None:
     await sql.execute("update provider_health set due_at = now() where organization_id = $1", UUID(organization.id))
 
 
-# ---------------------------------------------------------------- what is told
+# ---------------------------------------------------------------- what is reported
 
 
-async def test_a_change_is_told_once_by_however_many_processes(
+async def test_a_change_is_reported_once_by_however_many_processes(
     account: Organization, meta: MetaSimulator, settings: Settings, sql: asyncpg.Connection
 ) -> None:
     """An event, an entry in the trail, and the answer to whoever asks: what, since when, why, what to do."""
     config_id = account.configs[0]["config_id"]
     async with serving(msgspec.structs.replace(settings, health_interval_s=0.1)):
         await meta.set_default(account.numbers[0], Bare5xx(), everything=True)
-        told = await health_of(account, "unhealthy")
-        assert told["reason"] == "unreachable"
-        assert told["what_to_do"].startswith("See whether the provider")
+        answer = await health_of(account, "unhealthy")
+        assert answer["reason"] == "unreachable"
+        assert answer["what_to_do"].startswith("See whether the provider")
         await looks(sql, config_id, 5)
         await meta.clear_faults(account.numbers[0])
         well = await health_of(account, "healthy")
-        assert well["since"] > told["since"]
+        assert well["since"] > answer["since"]
         assert "reason" not in well
         await looks(sql, config_id, 5)
     [unhealthy] = await account.events(kind="provider.unhealthy")
     [recovered] = await account.events(kind="provider.recovered")
     assert unhealthy["data"]["config_id"] == config_id
     assert (unhealthy["data"]["reason"], unhealthy["data"]["version"]) == ("unreachable", 1)
-    assert unhealthy["data"]["occurred_at"][:19] == told["since"][:19]
+    assert unhealthy["data"]["occurred_at"][:19] == answer["since"][:19]
     assert recovered["data"]["reason"] == "unreachable"
     entries = await trail(account, "unhealthy", "recovered")
     assert [(entry["action"], entry["actor"], entry["reason"]) for entry in entries] == [
@@ -114,16 +114,16 @@ async def test_a_change_is_told_once_by_however_many_processes(
     assert (await account.call("GET", f"{BASE}/audit/verify")).json["intact"] is True
 
 
-async def test_bad_credentials_are_told_as_such(account: Organization, meta: MetaSimulator) -> None:
+async def test_bad_credentials_are_reported_as_such(account: Organization, meta: MetaSimulator) -> None:
     await meta.set_default(account.numbers[0], EXPIRED, everything=True)
-    told = await health_of(account, "unhealthy")
-    assert told["reason"] == "credentials"
+    answer = await health_of(account, "unhealthy")
+    assert answer["reason"] == "credentials"
     shown = await current(account)
     assert shown["status"]["trouble"] == "credentials"
     printed = await command(account, "status")
     assert "unhealthy since" in printed
     assert "credentials" in printed
-    assert told["what_to_do"] in printed
+    assert answer["what_to_do"] in printed
 
 
 async def test_who_hangs_is_unreachable_and_delays_nobody(
@@ -144,15 +144,15 @@ async def test_who_hangs_is_unreachable_and_delays_nobody(
     if lease is not None:
         await looks(sql, other.configs[0]["config_id"], 3)
         assert await sql.fetchval("select lease_id from provider_health where config_id = $1", hanging) == lease
-    told = await health_of(account, "unhealthy")
-    assert (told["reason"], "read_timeout" in told["detail"]) == ("unreachable", True)
+    answer = await health_of(account, "unhealthy")
+    assert (answer["reason"], "read_timeout" in answer["detail"]) == ("unreachable", True)
 
 
 FOUND = StoredHealth("unhealthy")
 
 
 async def test_a_look_whose_lease_was_lost_writes_nothing(account: Organization, settings: Settings) -> None:
-    """Another process took it over: what the first one finds in the end is late news."""
+    """Another process took it over: what the first one finds in the end comes too late."""
     organization_id, config_id = UUID(account.id), UUID(account.configs[0]["config_id"])
     async with Database(settings.database_url) as database, database.organization(organization_id) as connection:
         config = await configs.by_id(connection, organization_id, config_id)
@@ -162,7 +162,7 @@ async def test_a_look_whose_lease_was_lost_writes_nothing(account: Organization,
     assert (await current(account))["health"]["state"] == "healthy"
 
 
-@pytest.mark.parametrize("evidence", ["none", "heard", "watched", "switched"])
+@pytest.mark.parametrize("evidence", ["none", "webhook", "watched", "switched"])
 async def test_evidence_ends_no_look_and_asks_for_the_next(
     organization: Organization, sql: asyncpg.Connection, evidence: str
 ) -> None:
@@ -174,7 +174,7 @@ async def test_evidence_ends_no_look_and_asks_for_the_next(
     lease_id = new_id()
     assert pair in map(tuple, await health.claim(sql, lease_id, 1_000_000, 20))
     match evidence:
-        case "heard":
+        case "webhook":
             await health.look_soon(sql, [pair])
         case "watched":
             await health.watch(sql, *pair, 300, None)
@@ -223,8 +223,8 @@ async def test_what_the_provider_says_is_the_session(
     await sql.execute(
         "update whatsapp_provider_configs set session = 'null' where organization_id = $1", UUID(account.id)
     )
-    told = await eventually(lambda: client.get(key), lambda held: held and json.loads(held)["session"])
-    assert json.loads(told)["session"]["is_connected"] is True
+    kept = await eventually(lambda: client.get(key), lambda held: held and json.loads(held)["session"])
+    assert json.loads(kept)["session"]["is_connected"] is True
     await client.delete(key, key.replace("session", "active"))
     assert (await current(account))["status"]["is_connected"] is True
     await client.aclose()
@@ -237,8 +237,8 @@ async def test_an_account_that_refuses_sends_is_unhealthy_at_once(account: Organ
     """Though it says of itself that it is well."""
     await meta.set_default(account.numbers[0], EXPIRED)
     assert (await account.send()).status == 502
-    told = await health_of(account, "unhealthy")
-    assert told["reason"] == "sends_refused"
+    answer = await health_of(account, "unhealthy")
+    assert answer["reason"] == "sends_refused"
     assert (await current(account))["status"]["is_connected"] is True
 
 
@@ -250,8 +250,8 @@ async def test_silence_after_sends_is_degraded(
     meta.set_statuses(account.numbers[0], StatusPolicy(statuses=()))
     for _ in range(5):
         assert (await account.send()).status == 200
-    told = await health_of(account, "degraded")
-    assert told["reason"] == "silent"
+    answer = await health_of(account, "degraded")
+    assert answer["reason"] == "silent"
     assert await account.events(kind="provider.unhealthy") == []
 
 
@@ -299,8 +299,8 @@ async def test_a_status_counts_that_comes_while_our_own_answer_is_stored(
     """It waits for the message, and finds that it says no more than that does by then."""
     number = meta.state_of(organization.numbers[0])
     meta.set_statuses(organization.numbers[0], StatusPolicy(statuses=()))
-    told = (await organization.send()).json
-    message_id, accepted = UUID(told["id"]), meta.by_wamid(told["provider_message_id"])
+    sent = (await organization.send()).json
+    message_id, accepted = UUID(sent["id"]), meta.by_wamid(sent["provider_message_id"])
     assert accepted is not None
     meta.set_statuses(organization.numbers[0], StatusPolicy(statuses=("sent",)))
     set_status = "update messages set status = $2, status_rank = $3 where id = $1"
@@ -372,16 +372,16 @@ async def test_an_unhealthy_provider_is_replaced_and_returned_to(
         await looks(sql, first, 3)
         assert (await current(account))["config_id"] == first
         await pass_time(sql, account, 3600)
-        await eventually(lambda: current(account), lambda told: told["config_id"] == second)
+        await eventually(lambda: current(account), lambda answer: answer["config_id"] == second)
         assert await fallbacks(account) == [first]
         assert (await account.send()).json["config_id"] == second
         await meta.clear_faults(account.numbers[0])
         await all_healthy(sql, account)
         await pass_time(sql, account, 7100)
         await looks(sql, first, 3)
-        assert (await current(account))["config_id"] == second, "it stays for as long as it was told to"
+        assert (await current(account))["config_id"] == second, "it stays for as long as its policy says"
         await pass_time(sql, account, 200)
-        await eventually(lambda: current(account), lambda told: told["config_id"] == first)
+        await eventually(lambda: current(account), lambda answer: answer["config_id"] == first)
         assert await fallbacks(account) == [second]
         await meta.set_default(account.numbers[0], EXPIRED)
         await asyncio.gather(*(account.send(prefer="respond-async") for _ in range(12)))
@@ -392,7 +392,7 @@ async def test_an_unhealthy_provider_is_replaced_and_returned_to(
     made = await trail(account, "activated")
     assert [(entry["actor"], entry["version"]) for entry in made[1:]] == [("system", 3), ("system", 4)]
     switched = [event["data"] for event in await account.events(kind="provider.switched")]
-    assert [told["kind"] for told in switched[1:]] == ["fallback", "switch"]
+    assert [event["kind"] for event in switched[1:]] == ["fallback", "switch"]
     assert switched[1]["reason"].startswith("unhealthy for 36")
 
 
@@ -408,7 +408,7 @@ async def test_a_rollback_of_a_stand_in_brings_back_the_order_of_then(
     await meta.set_default(account.numbers[0], Bare5xx(), everything=True)
     await health_of(account, "unhealthy")
     await pass_time(sql, account, 3600)
-    await eventually(lambda: current(account), lambda told: told["config_id"] == second)
+    await eventually(lambda: current(account), lambda shown: shown["config_id"] == second)
     assert await fallbacks(account) == [third, first]
     await meta.clear_faults(account.numbers[0])
     answer = await account.call("POST", f"{BASE}/provider/rollback", {})
@@ -416,7 +416,7 @@ async def test_a_rollback_of_a_stand_in_brings_back_the_order_of_then(
     assert await fallbacks(account) == [second, third]
 
 
-async def test_without_being_told_to_nothing_is_switched(
+async def test_without_a_policy_nothing_is_switched(
     account: Organization, meta: MetaSimulator, sql: asyncpg.Connection
 ) -> None:
     await account.configure(active=False)
@@ -480,7 +480,7 @@ async def test_a_switch_after_which_sends_fail_is_undone(
     answer = await account.call("POST", f"{BASE}/provider/switch", {"config_id": second})
     assert answer.status == 200, answer.raw
     await asyncio.gather(*(account.send(prefer="respond-async") for _ in range(12)))
-    await eventually(lambda: current(account), lambda told: told["config_id"] == first)
+    await eventually(lambda: current(account), lambda shown: shown["config_id"] == first)
     assert (await account.send()).status == 200
     await looks(sql, first, 3)
     made = await trail(account, "activated")
@@ -500,7 +500,7 @@ async def stream(gateway: Gateway, key: str, **headers: str) -> AsyncIterator[An
         assert answer.status == 200, await answer.read()
         assert answer.headers["content-type"].startswith("text/event-stream")
 
-        async def told() -> Any:
+        async def next_event() -> Any:
             event, data = "", None
             async with asyncio.timeout(60):
                 while line := await answer.content.readline():
@@ -511,24 +511,24 @@ async def stream(gateway: Gateway, key: str, **headers: str) -> AsyncIterator[An
                         return event, data
             return None
 
-        yield told
+        yield next_event
 
 
-async def test_the_status_is_told_whole_and_then_as_it_changes(
+async def test_the_status_is_sent_whole_and_then_as_it_changes(
     account: Organization, gateway: Gateway, meta: MetaSimulator, sql: asyncpg.Connection
 ) -> None:
-    """In a process that looks at nothing itself: another one's news arrive."""
+    """In a process that looks at nothing itself: what another one finds arrives."""
     await account.configure(active=False)
     first, second = (config["config_id"] for config in account.configs)
     key = (await account.call("POST", "/keys", {"scopes": ["read"]})).json["key"]
-    async with stream(gateway, key, **{"last-event-id": "no number"}) as told:
-        event, whole = await told()
+    async with stream(gateway, key, **{"last-event-id": "no number"}) as next_event:
+        event, whole = await next_event()
         assert event == "status"
         assert (whole["version"], whole["config_id"], whole["switching"]) == (1, first, None)
         assert [(one["config_id"], one["role"]) for one in whole["configs"]] == [(first, "active"), (second, None)]
         assert whole["configs"][0]["health"]["state"] == "healthy"
         await meta.set_default(account.numbers[0], Bare5xx(), everything=True)
-        event, change = await told()
+        event, change = await next_event()
         assert event == "change"
         assert [one["health"]["reason"] for one in change["configs"]] == ["unreachable"]
         assert change["configs"][0]["health"]["what_to_do"]
@@ -536,21 +536,21 @@ async def test_the_status_is_told_whole_and_then_as_it_changes(
         await account.call("POST", f"{BASE}/provider/switch", {"config_id": second})
         seen: dict[str, Any] = {}
         while seen.get("version") != 2:
-            seen |= (await told())[1]
+            seen |= (await next_event())[1]
         assert seen["config_id"] == second
         await account.call("DELETE", f"{BASE}/provider/configs/{first}")
         while first not in seen.get("removed", []):
-            seen |= (await told())[1]
+            seen |= (await next_event())[1]
 
 
 async def test_breakers_are_part_of_the_status(account: Organization, gateway: Gateway, meta: MetaSimulator) -> None:
-    async with stream(gateway, account.key) as told:
-        assert (await told())[1]["configs"][0]["breaker"] is None
+    async with stream(gateway, account.key) as next_event:
+        assert (await next_event())[1]["configs"][0]["breaker"] is None
         await meta.set_default(account.numbers[0], EXPIRED)
         await account.send()
         breaker = None
         while breaker != "open":
-            breaker = (await told())[1].get("configs", [{}])[0].get("breaker")
+            breaker = (await next_event())[1].get("configs", [{}])[0].get("breaker")
 
 
 async def test_the_stream_needs_the_scope_and_ends_with_the_process(
@@ -562,9 +562,9 @@ async def test_the_stream_needs_the_scope_and_ends_with_the_process(
         async with serving(settings) as url:
             there = Gateway(url, settings.platform_key, session, meta)
             opened = stream(there, account.key)
-            told = await opened.__aenter__()
-            assert (await told())[0] == "status"
-        assert await told() is None
+            next_event = await opened.__aenter__()
+            assert (await next_event())[0] == "status"
+        assert await next_event() is None
         await opened.__aexit__(None, None, None)
 
 

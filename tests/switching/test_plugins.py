@@ -105,7 +105,7 @@ async def configured(organization: Organization, provider: str) -> Answer:
 
 
 async def listed(organization: Organization) -> dict[str, list[Any]]:
-    """What is told of each name; two plug-ins may want the same."""
+    """What is listed of each name; two plug-ins may want the same."""
     found: dict[str, list[Any]] = {}
     for entry in (await organization.call("GET", PROVIDERS)).json["providers"]:
         found.setdefault(entry["name"], []).append(entry)
@@ -191,9 +191,9 @@ async def test_a_plugin_that_leaves_is_passed_over_until_it_comes_back(
     for _ in range(2):
         manager.unregister("visiting")
         assert [entry.name for entry in manager.list_providers()].count("visiting") == 0
-        told = (await visiting.send()).json
-        assert (told["config_id"], told["fallback_from"]) == (second, first)
-        assert told["fallback_reason"] == "plugin_missing"
+        sent = (await visiting.send()).json
+        assert (sent["config_id"], sent["fallback_from"]) == (second, first)
+        assert sent["fallback_reason"] == "plugin_missing"
         refused = await visiting.send({"to": "+5511987654321", "body": "x", "fallback": False})
         assert (refused.status, "retry-after" in refused.headers) == (503, True)
         answer = await visiting.post_webhook(hook)
@@ -269,7 +269,7 @@ async def test_who_takes_a_plugin_from_the_registry_itself_is_noticed(
     await eventually(visiting.send, lambda answer: answer.status == 422)
 
 
-async def test_organizations_are_told_of_a_plugin_that_leaves_and_comes_back(
+async def test_organizations_are_notified_when_a_plugin_leaves_and_comes_back(
     managers: list[WhatsAppProviderManager], settings: Settings, meta: MetaSimulator
 ) -> None:
     """Each whose config it is, once: an event and an entry in its trail, as of any account that fails."""
@@ -286,16 +286,16 @@ async def test_organizations_are_told_of_a_plugin_that_leaves_and_comes_back(
 
         async def health(state: str) -> Any:
             current = f"{BASE}/provider/current"
-            told = await eventually(
-                lambda: organization.call("GET", current), lambda told: told.json["health"]["state"] == state
+            answer = await eventually(
+                lambda: organization.call("GET", current), lambda answer: answer.json["health"]["state"] == state
             )
-            return told.json["health"]
+            return answer.json["health"]
 
         await health("healthy")
         manager.unregister("visiting")
-        told = await health("unhealthy")
-        assert told["reason"] == "plugin_missing"
-        assert "ingress providers" in told["what_to_do"]
+        answer = await health("unhealthy")
+        assert answer["reason"] == "plugin_missing"
+        assert "ingress providers" in answer["what_to_do"]
         manager.register(Visiting)
         await health("healthy")
         for kind in ("unhealthy", "recovered"):

@@ -1,7 +1,7 @@
 """kill -9 of a process at four moments of a switch: what it leaves is the old or the new, and a client learns which.
 
 PROVE_DEATHS (1) of each. The process talks to PostgreSQL, to Redis and to its client through proxies; the one that sees
-the moment pass by kills it there and then, and passes on, or does not, what the process has said last.
+the moment pass by kills it there and then, and passes on, or does not, what the process has sent last.
 """
 
 import os
@@ -125,7 +125,7 @@ async def test_a_process_that_dies_in_a_switch(dying: Dying, gateway: Gateway, s
                 await door.call("POST", f"{BASE}/provider/switch", wanted)
             assert dying.is_dead
             if moment == "published":
-                await _heard(channel, f"provider:{organization.id}:2")
+                await _received(channel, f"provider:{organization.id}:2")
             await _is_old_or_new(organization, database, made=moment != "before-commit")
             # The client asks again, at another process, and learns how things stand.
             answer = await organization.call("POST", f"{BASE}/provider/switch", wanted)
@@ -134,12 +134,12 @@ async def test_a_process_that_dies_in_a_switch(dying: Dying, gateway: Gateway, s
             await _is_old_or_new(organization, database, made=True)
 
 
-async def _heard(channel: redis.asyncio.client.PubSub, told: str) -> None:
+async def _received(channel: redis.asyncio.client.PubSub, expected: str) -> None:
     async def message() -> object:
         found = await channel.get_message(ignore_subscribe_messages=True, timeout=0.01)
         return found and found["data"].decode()
 
-    await eventually(message, lambda data: data == told)
+    await eventually(message, lambda data: data == expected)
 
 
 async def _is_old_or_new(organization: Organization, database: asyncpg.Connection, *, made: bool) -> None:

@@ -116,11 +116,11 @@ async def test_a_switch_to_a_config_that_is_there(two: Organization) -> None:
     answer = await switch(two, 1, expected_version=1, reason="cheaper")
     assert answer.status == 200, answer.raw
     first, second = (config["config_id"] for config in two.configs)
-    told = answer.json
-    assert (told["config_id"], told["from_config_id"], told["version"]) == (second, first, 2)
-    assert (told["state"], told["changed"], told["provider"]) == ("active", True, "meta_business")
-    assert told["webhook_url"] == two.configs[1]["webhook_url"]
-    assert {check["name"]: check["passed"] for check in told["checks"]}["credentials"] is True
+    shown = answer.json
+    assert (shown["config_id"], shown["from_config_id"], shown["version"]) == (second, first, 2)
+    assert (shown["state"], shown["changed"], shown["provider"]) == ("active", True, "meta_business")
+    assert shown["webhook_url"] == two.configs[1]["webhook_url"]
+    assert {check["name"]: check["passed"] for check in shown["checks"]}["credentials"] is True
     assert await states(two) == ["inactive", "active"]
     assert await sent_through(two) == 1
     entries = await trail(two, "switching", "deactivated", "activated")
@@ -171,16 +171,16 @@ async def test_a_repeated_switch_changes_nothing(two: Organization) -> None:
 
 async def test_the_log_tells_the_version_that_was_made(two: Organization, monkeypatch: pytest.MonkeyPatch) -> None:
     """Or the one that it stayed at."""
-    told: list[Any] = []
+    reported: list[Any] = []
 
     def noted(event: str, **fields: Any) -> None:
         if event == "switch" and str(fields["organization"]) == two.id:
-            told.append((fields["outcome"], fields["version"]))
+            reported.append((fields["outcome"], fields["version"]))
 
     monkeypatch.setattr(report.log, "wide", noted)
     for expected in (1, 1, None):
         await switch(two, 1, expected_version=expected)
-    assert told == [("switched", 2), ("version_conflict", 2), ("unchanged", 2)]
+    assert reported == [("switched", 2), ("version_conflict", 2), ("unchanged", 2)]
 
 
 async def test_another_version_than_expected(two: Organization) -> None:
@@ -246,8 +246,8 @@ async def test_of_those_who_expect_the_same_version_one_wins(
     await connection.close()
     assert [row["version"] for row in rows] == made
     assert [event["data"]["version"] for event in await two.events(kind="provider.switched")] == made
-    told = await current(two)
-    assert (told["version"], told["config_id"]) == (made[-1], active)
+    shown = await current(two)
+    assert (shown["version"], shown["config_id"]) == (made[-1], active)
 
 
 async def test_who_expects_nothing_waits_for_the_others(
@@ -275,7 +275,7 @@ async def test_one_organization_does_not_wait_for_another(
     await gateway.meta.set_default(two.numbers[1], Hang(), everything=True)
     try:
         waiting = asyncio.create_task(switch(two, 1))
-        await eventually(lambda: states(two), lambda told: told == ["active", "switching"])
+        await eventually(lambda: states(two), lambda found: found == ["active", "switching"])
         assert (await switch(other, 1)).status == 200
         assert await sent_through(two) == 0
         assert not waiting.done()
@@ -290,8 +290,8 @@ async def test_one_organization_does_not_wait_for_another(
 
 async def unchanged(organization: Organization, code: str, state: str) -> None:
     """The first config is in force, the second in *state*; the trail and an event say why."""
-    told = await current(organization)
-    assert (told["config_id"], told["version"]) == (organization.configs[0]["config_id"], 1)
+    answer = await current(organization)
+    assert (answer["config_id"], answer["version"]) == (organization.configs[0]["config_id"], 1)
     assert await states(organization) == ["active", state]
     assert await sent_through(organization) == 0
     entry = (await trail(organization))[-1]
@@ -341,7 +341,7 @@ async def test_a_provider_that_refuses_connections(two: Organization, gateway: G
 async def test_a_new_configuration_that_does_not_work(
     organization: Organization, gateway: Gateway, route: str, status: int
 ) -> None:
-    """Nothing is saved; that it was tried is told all the same."""
+    """Nothing is saved; that it was tried is reported all the same."""
     number = example_number(7202)
     config_data = number.config_data(await gateway.meta.add_number(number)) | {"access_token": "EAAG-not-this-one"}
     body = {"provider_type": "meta_business", "config_data": config_data}
@@ -368,8 +368,8 @@ def no_address(two: Organization, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("no_address")
-async def test_an_account_that_would_not_be_heard(two: Organization, gateway: Gateway) -> None:
-    """Its messages go elsewhere, and it cannot be told otherwise: refused with what to do, unless it is forced."""
+async def test_an_account_whose_webhooks_would_not_arrive(two: Organization, gateway: Gateway) -> None:
+    """Its messages go elsewhere, and it cannot be set otherwise: refused with what to do, unless it is forced."""
     before = await metric(gateway, 'whatsapp_ingress_rollbacks_total{reason="webhook_not_set"}')
     gateway.meta.state_of(two.numbers[1]).override_url = "https://old.example.org/hook"
     answer = await switch(two, 1)
@@ -384,7 +384,7 @@ async def test_an_account_that_would_not_be_heard(two: Organization, gateway: Ga
 
 
 @pytest.mark.usefixtures("no_address")
-async def test_an_account_that_is_heard_already_need_not_be_told(two: Organization) -> None:
+async def test_an_account_whose_webhooks_arrive_already_need_not_be_set(two: Organization) -> None:
     """That its address cannot be set again stops nobody."""
     answer = await switch(two, 1)
     assert answer.status == 200, answer.raw
@@ -392,7 +392,7 @@ async def test_an_account_that_is_heard_already_need_not_be_told(two: Organizati
 
 
 async def test_an_account_that_only_people_can_set_up(two: Organization) -> None:
-    """Whether it is heard cannot be checked: that is said, with what to look at, and stops nobody."""
+    """Whether its webhooks arrive cannot be checked: that is shown, with what to look at, and stops nobody."""
     async with TwilioSimulator() as twilio:
         sender = msgspec.structs.replace(example_sender(802), phone_number="+14155238886")
         config_data = sender.config_data(await twilio.add_number(sender))
@@ -473,7 +473,7 @@ async def test_a_commit_that_nobody_confirmed(two: Organization, monkeypatch: py
 async def test_a_commit_that_was_made_is_not_undone(
     two: Organization, gateway: Gateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whatever goes wrong after it: the new config is in force, and nobody is told otherwise, no metric either."""
+    """Whatever goes wrong after it: the new config is in force, and nobody reads otherwise, in no metric either."""
     before = await metric(gateway, "whatsapp_ingress_rollbacks_total")
     transaction = database.Exclusive.transaction
     notified = asyncio.Event()
@@ -526,7 +526,7 @@ async def test_a_process_that_dies_in_the_middle(
     await gateway.meta.set_default(two.numbers[1], Hang(), everything=True)
     try:
         under_way = asyncio.create_task(switch(dying, 1))
-        await eventually(lambda: states(two), lambda told: told == ["active", "switching"])
+        await eventually(lambda: states(two), lambda found: found == ["active", "switching"])
         process.kill()
         with pytest.raises(aiohttp.ClientError):
             await under_way
@@ -534,7 +534,7 @@ async def test_a_process_that_dies_in_the_middle(
         await gateway.meta.clear_faults(two.numbers[1])
     monkeypatch.setattr(app, "RECOVER_EVERY_S", 0.05)
     async with service(settings, gateway.meta):
-        await eventually(lambda: states(two), lambda told: told == ["active", "configured"])
+        await eventually(lambda: states(two), lambda found: found == ["active", "configured"])
     await unchanged(two, "process_died", "configured")
     assert (await switch(two, 1)).status == 200
 
@@ -555,10 +555,10 @@ async def test_all_that_was_left_is_restored_at_once(
     await connection.close()
     monkeypatch.setattr(app, "RECOVER_EVERY_S", 0.05)
     async with service(settings, gateway.meta):
-        await eventually(lambda: states(two), lambda told: told == ["active", "configured", "configured"])
-    told = [event["data"] for event in await two.events(kind="provider.rolled_back")]
-    assert [each["reason"] for each in told] == ["process_died", "process_died"]
-    assert sorted(each["failed_config_id"] for each in told) == sorted(left)
+        await eventually(lambda: states(two), lambda found: found == ["active", "configured", "configured"])
+    rolled_back = [event["data"] for event in await two.events(kind="provider.rolled_back")]
+    assert [each["reason"] for each in rolled_back] == ["process_died", "process_died"]
+    assert sorted(each["failed_config_id"] for each in rolled_back) == sorted(left)
 
 
 async def test_a_switch_under_way_is_nothing_to_recover(
@@ -602,14 +602,14 @@ async def test_the_config_that_is_left_takes_the_place_of_the_new_one_in_the_ord
 
     await two.fall_back_to(ids[1], ids[2])
     for place, becomes in ((2, [1, 0]), (1, [2, 0]), (0, [2, 1]), (3, [2, 1]), (2, [3, 1])):
-        foretold = (await switch(two, place, dry_run=True)).json
-        told = (await switch(two, place)).json
-        assert foretold["fallback_config_ids"] == told["fallback_config_ids"] == [ids[other] for other in becomes]
+        foreseen = (await switch(two, place, dry_run=True)).json
+        answer = (await switch(two, place)).json
+        assert foreseen["fallback_config_ids"] == answer["fallback_config_ids"] == [ids[other] for other in becomes]
         assert await order() == becomes
     same = (await switch(two, 2)).json
     assert (same["changed"], same["fallback_config_ids"]) == (False, [ids[3], ids[1]])
-    foretold = (await rollback(two, dry_run=True)).json
-    assert foretold["fallback_config_ids"] == (await rollback(two)).json["fallback_config_ids"] == [ids[2], ids[1]]
+    foreseen = (await rollback(two, dry_run=True)).json
+    assert foreseen["fallback_config_ids"] == (await rollback(two)).json["fallback_config_ids"] == [ids[2], ids[1]]
     await two.fall_back_to()
     assert (await switch(two, 0)).json["fallback_config_ids"] == []  # who has none gets none by a switch
 
@@ -684,12 +684,12 @@ async def test_every_process_hears_of_it(
         doors = [at(one, two), at(other, two)]
         for version in range(1, 6):
             for door in doors:
-                told = await eventually(lambda: current(door), lambda told, v=version: told["version"] == v)  # noqa: B023
-                assert told["config_id"] == two.configs[(version - 1) % 2]["config_id"]
+                answer = await eventually(lambda: current(door), lambda answer, v=version: answer["version"] == v)  # noqa: B023
+                assert answer["config_id"] == two.configs[(version - 1) % 2]["config_id"]
             assert (await switch(doors[version % 2], version % 2)).status == 200
 
 
-async def test_a_change_is_used_before_redis_is_told(
+async def test_a_change_is_used_before_redis_has_it(
     two: Organization, settings: Settings, meta: MetaSimulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A process that was notified does not wait for a Redis that hangs."""
@@ -734,7 +734,7 @@ async def test_who_hears_of_nothing_looks_for_itself(
         assert (await switch(two, 1)).status == 200
         await client.set(key, stale)
         assert routes.CACHE_S <= 1
-        await eventually(lambda: current(there), lambda told: told["version"] == 2)
+        await eventually(lambda: current(there), lambda answer: answer["version"] == 2)
 
 
 def routes_here() -> list[routes.Routes]:
@@ -747,7 +747,7 @@ def routes_here() -> list[routes.Routes]:
 async def test_a_listener_that_was_cut_off_misses_nothing(
     two: Organization, settings: Settings, meta: MetaSimulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It listens again, and reads everything again: the news may have passed in between."""
+    """It listens again, and reads everything again: the notification may have passed in between."""
     monkeypatch.setattr(routes, "CACHE_S", 60.0)
     monkeypatch.setattr("ingress.storage.listener.LISTEN_RETRY_S", 0.01)
     async with service(settings, meta, "unix:///nonexistent/redis.sock") as other:
@@ -755,7 +755,7 @@ async def test_a_listener_that_was_cut_off_misses_nothing(
         assert (await current(there))["version"] == 1
         await cut_off_listeners(settings.database_url)
         assert (await switch(two, 1)).status == 200
-        await eventually(lambda: current(there), lambda told: told["version"] == 2)
+        await eventually(lambda: current(there), lambda answer: answer["version"] == 2)
 
 
 # ---------------------------------------------------------------- Redis, at any moment of a switch
@@ -827,9 +827,9 @@ async def test_redis_goes_in_the_middle_of_a_switch(
             hook = meta.inbound(organization.numbers[place]).text("x")
             assert (await organization.post_webhook(hook, config=place)).status == 200
         assert await sent_through(organization) == 1
-        told = await current(organization)
-        assert (told["config_id"], told["version"]) == (organization.configs[1]["config_id"], 2)
-        assert told["status"] != "unknown"  # the session, out of the database
+        shown = await current(organization)
+        assert (shown["config_id"], shown["version"]) == (organization.configs[1]["config_id"], 2)
+        assert shown["status"] != "unknown"  # the session, out of the database
         if trouble == "killed":
             valkey.valkey.start()
         elif trouble == "paused":
@@ -846,16 +846,16 @@ async def test_redis_goes_in_the_middle_of_a_switch(
             assert await mended()
 
 
-@pytest.mark.parametrize("trouble", ["redis-down", "no-news", "late-news", "flushed", "stale"])
+@pytest.mark.parametrize("trouble", ["redis-down", "no-notices", "late-notices", "flushed", "stale"])
 async def test_every_process_uses_a_change_within_two_seconds(
     valkey: EmbeddedServers, settings: Settings, meta: MetaSimulator, monkeypatch: pytest.MonkeyPatch, trouble: str
 ) -> None:
-    """SW-2: whatever becomes of Redis and of the news. What comes late, the newest first, changes nothing."""
+    """SW-2: whatever becomes of Redis and of the notifications. What comes late, the newest first, changes nothing."""
     kind = routes.Routes
     hear, forget_all = kind.notified, kind.forget_all
     late: list[Callable[[], None]] = []
-    if trouble in ("no-news", "late-news", "stale"):
-        monkeypatch.setattr(kind, "notified", lambda *news: late.append(lambda: hear(*news)))
+    if trouble in ("no-notices", "late-notices", "stale"):
+        monkeypatch.setattr(kind, "notified", lambda *notice: late.append(lambda: hear(*notice)))
         monkeypatch.setattr(kind, "forget_all", lambda self, *, listening: forget_all(self, listening=False))
     assert valkey.redis_url
     async with (
@@ -879,15 +879,15 @@ async def test_every_process_uses_a_change_within_two_seconds(
                 await client.flushall()
             elif old is not None:
                 await client.set(key, old)
-            await eventually(lambda: current(there), lambda told, version=version: told["version"] == version)  # type: ignore[misc]  # mypy infers no lambda with a default
+            await eventually(lambda: current(there), lambda answer, version=version: answer["version"] == version)  # type: ignore[misc]  # mypy infers no lambda with a default
             assert monotonic() - started < 2
             assert await sent_through(there) == place
             if trouble == "redis-down":
                 valkey.valkey.start()
-            elif trouble == "late-news":
+            elif trouble == "late-notices":
                 assert len(late) > former
-                for news in reversed(late):
-                    news()
+                for deliver in reversed(late):
+                    deliver()
                 late = late[former:]  # some of it comes again, and later than what followed
                 assert (await current(there))["version"] == version
 
@@ -921,7 +921,7 @@ async def test_the_commit_compares_what_it_sets(two: Organization) -> None:
 
 @pytest.mark.usefixtures("overtaken")
 @pytest.mark.parametrize("route", ["configure", "switch"])
-async def test_a_new_configuration_that_is_saved_and_refused_is_told_as_saved(
+async def test_a_new_configuration_that_is_saved_and_refused_is_answered_as_saved(
     two: Organization, gateway: Gateway, route: str
 ) -> None:
     """Under which id, so that it is not made a second time."""
@@ -944,7 +944,7 @@ async def test_a_new_configuration_that_is_saved_and_refused_is_told_as_saved(
 
 
 @pytest.mark.parametrize("where", ["here", "there"])
-async def test_who_waits_for_too_long_is_told(
+async def test_who_waits_for_too_long_is_answered(
     two: Organization, settings: Settings, meta: MetaSimulator, monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:
     """In the queue of its own process, or among processes: 503, and nothing was changed."""
@@ -953,7 +953,7 @@ async def test_who_waits_for_too_long_is_told(
     await meta.set_default(two.numbers[1], Hang(), everything=True)
     async with service(settings, meta) as one, service(settings, meta) as other:
         under_way = asyncio.create_task(switch(at(one, two), 1))
-        await eventually(lambda: states(two), lambda told: told == ["active", "switching"])
+        await eventually(lambda: states(two), lambda found: found == ["active", "switching"])
         answer = await switch(at(one if where == "here" else other, two), 1)
         assert (answer.status, answer.json["code"]) == (503, "unavailable"), answer.raw
         assert "Nothing was changed" in answer.json["detail"]
@@ -972,13 +972,13 @@ async def test_a_process_that_hangs_loses_the_lock_and_the_right_to_commit(
     await meta.set_default(two.numbers[1], Slow(seconds=0.3), everything=True)
     async with service(settings, meta) as hanging:
         under_way = asyncio.create_task(switch(at(hanging, two), 1))
-        await eventually(lambda: states(two), lambda told: "switching" in told)
+        await eventually(lambda: states(two), lambda found: "switching" in found)
         answer = await switch(two, 2)
         assert (answer.status, answer.json["version"]) == (200, 2), answer.raw
         assert (await under_way).status == 503
     await meta.clear_faults(two.numbers[1])
-    told = await current(two)
-    assert (told["config_id"], told["version"]) == (third["config_id"], 2)
+    shown = await current(two)
+    assert (shown["config_id"], shown["version"]) == (third["config_id"], 2)
     assert await states(two) == ["inactive", "configured", "active"]
     assert [entry["version"] for entry in await trail(two, "activated")] == [1, 2]
 
@@ -1017,14 +1017,14 @@ async def test_hanging_switches_of_others_are_waited_for(
     few = msgspec.structs.replace(settings, database_connections=database.CONNECTIONS_BEFORE_CHANGES + 1)
     async with service(few, gateway.meta) as one:
         hanging = asyncio.create_task(switch(at(one, two), 1))
-        await eventually(lambda: states(two), lambda told: told == ["active", "switching"])
+        await eventually(lambda: states(two), lambda found: found == ["active", "switching"])
         answer = await switch(at(one, other), 1)
         assert (await hanging).status == 504
     await gateway.meta.clear_faults(two.numbers[1])
     assert (answer.status, answer.json["version"]) == (200, 2), answer.raw
 
 
-async def test_a_lock_that_is_lost_is_told_and_undone(
+async def test_a_lock_that_is_lost_is_reported_and_undone(
     two: Organization, gateway: Gateway, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """By the process that lost it: 503 that says so, and no wait for whoever comes next."""
@@ -1048,7 +1048,7 @@ async def test_a_lock_that_is_lost_is_told_and_undone(
     assert (await switch(two, 1, expected_version=1)).status == 200
 
 
-async def test_late_news_change_nothing(
+async def test_late_notifications_change_nothing(
     two: Organization, settings: Settings, meta: MetaSimulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Messages that were delayed and reordered, and some that are none."""
@@ -1128,11 +1128,13 @@ async def test_a_late_answer_brings_no_old_version_back(
         assert held.route.version == 2
 
 
-async def test_an_edit_of_a_config_that_nothing_is_sent_through_is_heard_of(
+async def test_an_edit_of_a_config_that_nothing_is_sent_through_is_notified(
     two: Organization, gateway: Gateway, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its version is none of the organization's, and its webhooks are answered with what was edited all the same."""
-    monkeypatch.setattr("ingress.switching.routes.CACHE_S", 60.0)  # by the news, not because it was looked at again
+    monkeypatch.setattr(
+        "ingress.switching.routes.CACHE_S", 60.0
+    )  # by the notification, not because it was looked at again
     config = two.configs[1]
     address = URL(config["webhook_url"]).path
 

@@ -185,14 +185,14 @@ class Machine(RuleBasedStateMachine):
 
     def _made(self, answer: Answer, config: str) -> None:
         """A switch to *config* was acknowledged."""
-        told = answer.json
+        shown = answer.json
         assert answer.status == 200, answer.raw
-        assert told["config_id"] == config
-        assert told["changed"] == (config != self.active)
+        assert shown["config_id"] == config
+        assert shown["changed"] == (config != self.active)
         if config != self.active:
             self.version, self.former, self.active = self.version + 1, self.active, config
             self.config_of[self.version] = config
-        assert told["version"] == self.version
+        assert shown["version"] == self.version
 
     async def _switch(self, process: int, place: int, **more: Any) -> Answer:
         body = {"config_id": self.world.configs[place], **more}
@@ -270,10 +270,10 @@ class Machine(RuleBasedStateMachine):
 
     @rule(process=processes)
     def look(self, process: int) -> None:
-        """What a process says may be old, never older than what it said, and never a mixture."""
-        told = self.world.run(self.world.doors[process].call("GET", f"{BASE}/current")).json
-        self._saw(process, told["version"])
-        assert told["config_id"] == self.config_of[told["version"]]
+        """What a process says may be old, never older than its last answer, and never a mixture."""
+        answer = self.world.run(self.world.doors[process].call("GET", f"{BASE}/current")).json
+        self._saw(process, answer["version"])
+        assert answer["config_id"] == self.config_of[answer["version"]]
 
     def _saw(self, process: int, version: int) -> None:
         assert self.seen[process] <= version <= self.version
@@ -282,16 +282,16 @@ class Machine(RuleBasedStateMachine):
     # ---------------------------------------------------------------- what happens to them
 
     @rule(process=processes, place=st.integers(0, 9))
-    def news(self, process: int, place: int) -> None:
+    def notice(self, process: int, place: int) -> None:
         """A notification or message arrives, late and in any order."""
 
-        async def told() -> None:
+        async def deliver() -> None:
             self.world.known[process].deliver(place)
 
-        self.world.run(told())
+        self.world.run(deliver())
 
     @rule(process=processes)
-    def lost_news(self, process: int) -> None:
+    def lost_notice(self, process: int) -> None:
         self.world.known[process].waiting.clear()
 
     @rule(seconds=st.sampled_from([0.5, 1.5, 61.0]))
