@@ -10,7 +10,7 @@ They can delete the organization with everything. Who has the key can do anythin
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from typing import NamedTuple
@@ -22,7 +22,7 @@ import msgspec
 from . import log
 from .storage.database import Database, StoreUnavailable
 from .storage.statements import audit
-from .storage.statements.audit import TrailEntry, TrailExtent
+from .storage.statements.audit import TrailEnd, TrailEntry, TrailExtent
 from .storage.statements.events import EventRow
 from .storage.vault import Vault, VaultError
 
@@ -85,14 +85,18 @@ async def record(
     end = await audit.end(connection, organization_id)
     if end is None:
         raise LookupError("there is no such organization")
-    former, signed = end.audit_hash, list[TrailEntry]()
+    signed = list(_signed(vault, organization_id, end, entries))
+    seal = vault.sign(_end(organization_id, signed[-1].id, signed[-1].hash))
+    notice = None if version is None else f"{organization_id}:{version}"
+    await audit.append(connection, organization_id, signed, seal, events, notice)
+
+
+def _signed(vault: Vault, organization_id: UUID, end: TrailEnd, entries: Sequence[AuditEntry]) -> Iterator[TrailEntry]:
+    former = end.audit_hash
     for number, entry in enumerate(entries, end.audit_entries + 1):
         unsigned = _unsigned(number, end.at, entry)
         former = vault.sign(_content(organization_id, former, unsigned))
-        signed.append(msgspec.structs.replace(unsigned, hash=former))
-    seal = vault.sign(_end(organization_id, signed[-1].id, former))
-    notice = None if version is None else f"{organization_id}:{version}"
-    await audit.append(connection, organization_id, signed, seal, events, notice)
+        yield msgspec.structs.replace(unsigned, hash=former)
 
 
 def _unsigned(number: int, at: datetime, entry: AuditEntry) -> TrailEntry:
@@ -156,22 +160,25 @@ class _Walk:
             return "the entry is missing"
         if self.number > self._extent.audit_entries:
             return "the entry was put there by somebody else"
-        try:
-            if not self._vault.signed(entry.hash, _content(self._organization_id, self._former, entry)):
-                return "the entry was changed, or those before it were"
-        except VaultError as error:
-            return f"the entry was {error}"
+        if wrong := self._changed(entry):
+            return wrong
         self._former = entry.hash
-        if self._noted and self._noted[0] == self.number and entry.hash.hex() != self._noted[1]:
+        if self._noted and self._noted[0] == entry.id and self._noted[1] != entry.hash.hex():
             return "the entry is not the one that was noted"
         return None
 
+    def _changed(self, entry: TrailEntry) -> str | None:
+        try:
+            is_signed = self._vault.signed(entry.hash, _content(self._organization_id, self._former, entry))
+        except VaultError as error:
+            return f"the entry was {error}"
+        return None if is_signed else "the entry was changed, or those before it were"
+
     def end(self) -> Verification:
         """What is found after the last entry."""
-        entries, known = self._extent.audit_entries, self._extent.audit_hash
-        if self.number < max(entries, 1):
+        if self.number < max(self._extent.audit_entries, 1):
             return self.found(self.number + 1, "the entry is missing, and all after it")
-        if self._former != known or not self._is_sealed(_end(self._organization_id, entries, known)):
+        if self._former != self._extent.audit_hash or not self._is_sealed():
             return self.found(self.number, "the end in the organization's row is not this one")
         if self._noted and self._noted[0] > self.number:
             return self.found(self.number + 1, "the entry was there when the end was noted")
@@ -180,10 +187,11 @@ class _Walk:
     def found(self, broken: int | None = None, reason: str | None = None) -> Verification:
         return Verification(self._extent.audit_entries, (self._extent.audit_hash or b"").hex(), broken, reason)
 
-    def _is_sealed(self, content: bytes) -> bool:
-        seal = self._extent.audit_seal
+    def _is_sealed(self) -> bool:
+        extent = self._extent
+        content = _end(self._organization_id, extent.audit_entries, extent.audit_hash)
         try:
-            return seal is not None and self._vault.signed(seal, content)
+            return extent.audit_seal is not None and self._vault.signed(extent.audit_seal, content)
         except VaultError:
             return False
 
@@ -206,30 +214,41 @@ async def verify_due(database: Database, vault: Vault) -> int:
     async with database.worker() as connection:
         due = await audit.claim(connection, CLAIMED, LEASE_S, VERIFY_EVERY_S)
     for organization_id in due:
-        try:
-            check = await verify(database, vault, organization_id, background=True)
-        except StoreUnavailable:
-            raise
-        except Exception:  # what cannot even be read was not written here, and must hide nothing of the others
-            logger.exception("the audit trail of organization %s cannot be read", organization_id)
-            check = Verification(0, "", 0, "the trail cannot be read")
+        check = await _verified(database, vault, organization_id)
         async with database.worker() as connection:
             await audit.verified(connection, organization_id, check.broken, VERIFY_EVERY_S)
-        end = {"organization": organization_id, "entries": check.entries, "hash": check.hash}
-        log.wide("audit_chain", **end, broken=check.broken)
-        if check.broken is not None:
-            where = (organization_id, check.broken, check.reason)
-            logger.error("the audit trail of organization %s is broken at entry %d: %s", *where)
+        _report(organization_id, check)
     return len(due)
+
+
+def _report(organization_id: UUID, check: Verification) -> None:
+    end = {"organization": organization_id, "entries": check.entries, "hash": check.hash}
+    log.wide("audit_chain", **end, broken=check.broken)
+    if check.broken is not None:
+        where = (organization_id, check.broken, check.reason)
+        logger.error("the audit trail of organization %s is broken at entry %d: %s", *where)
+
+
+async def _verified(database: Database, vault: Vault, organization_id: UUID) -> Verification:
+    try:
+        return await verify(database, vault, organization_id, background=True)
+    except StoreUnavailable:
+        raise
+    except Exception:  # what cannot even be read was not written here, and must hide nothing of the others
+        logger.exception("the audit trail of organization %s cannot be read", organization_id)
+        return Verification(0, "", 0, "the trail cannot be read")
 
 
 def _content(organization_id: UUID, former: bytes | None, entry: TrailEntry) -> bytes:
     """An entry as it is signed: one JSON array, so that nothing can be moved from one column to its neighbour."""
     at = entry.at and entry.at.astimezone(UTC).isoformat()
-    texts = [None if text is None else bytes(text).decode() for text in (entry.before, entry.after)]
-    place = [organization_id, (former or b"").hex(), entry.id, at]
     what = [entry.action, entry.actor, entry.address, entry.config_id, entry.version]
-    return _encode([*place, *what, *texts, entry.reason])
+    texts = [_text(entry.before), _text(entry.after), entry.reason]
+    return _encode([organization_id, (former or b"").hex(), entry.id, at, *what, *texts])
+
+
+def _text(json: bytes | None) -> str | None:
+    return None if json is None else bytes(json).decode()
 
 
 def _end(organization_id: UUID, entries: int, last_hash: bytes | None) -> bytes:
