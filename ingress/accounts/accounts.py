@@ -66,21 +66,16 @@ class Accounts:
         """The provider with this configuration. Raises `InvalidConfiguration` naming what is wrong."""
         kind = self._kind(provider_type)
         if kind is None:
-            known = ", ".join(entry.name for entry in self.registry.entries() if entry.state == "registered")
-            raise InvalidConfiguration(
-                f"there is no provider {provider_type!r}; known are {known}", [("provider_type", "unknown provider")]
-            )
+            raise self._unknown(provider_type)
         data = dict(config_data)
-        wrong = [(f"config_data.{path}", DETAIL) for path in unprintable(data)]
-        wrong += wrong_fields(data, kind, "config_data")
-        wrong += [
-            (f"config_data.{name}", "is not a field of this provider")
-            for name in sorted(set(data) - set(kind.__struct_fields__))
-        ]
-        wrong += self._wrong_addresses(data)
-        if wrong:
+        if wrong := [*_wrong(data, kind), *self._wrong_addresses(data)]:
             raise InvalidConfiguration("the configuration is not valid", once(wrong))
         return msgspec.convert(data, kind)
+
+    def _unknown(self, provider_type: str) -> InvalidConfiguration:
+        known = ", ".join(entry.name for entry in self.registry.entries() if entry.state == "registered")
+        detail = f"there is no provider {provider_type!r}; known are {known}"
+        return InvalidConfiguration(detail, [("provider_type", "unknown provider")])
 
     def _wrong_addresses(self, config_data: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         for name, value in config_data.items():
@@ -93,10 +88,8 @@ class Accounts:
     def check_secrets(self, former: WhatsAppProvider, provider: WhatsAppProvider, given: Mapping[str, Any]) -> None:
         """Raise `SecretsNeeded` where *provider* is at another host than *former*, and a secret is not *given*."""
         before, now = ([(name, url.origin()) for name, url in addresses(each)] for each in (former, provider))
-        if before == now:
-            return
-        kept = [field.name for field in config_fields(type(provider)) if field.secret and not given.get(field.name)]
-        if kept := [name for name in kept if getattr(provider, name)]:
+        kept = [name for name in _secrets(provider) if not given.get(name)]
+        if kept and before != now:
             wrong = [(f"config_data.{name}", "is needed again: it would go to another host") for name in kept]
             raise SecretsNeeded("with another host, every secret is to be given anew", wrong)
 
@@ -115,7 +108,7 @@ class Accounts:
         self, organization_id: UUID, new: NewConfig, provider: WhatsAppProvider, status: ProviderStatus | None
     ) -> tuple[Config, str]:
         """The config that *new* becomes, and the token of its webhook address; an app's begins with APP_PATH."""
-        token = f"{APP_PATH if organization_id == identifiers.PLATFORM_ID else ''}{new_webhook_token()}"
+        token = (APP_PATH if organization_id == identifiers.PLATFORM_ID else "") + new_webhook_token()
         config_id, sender = identifiers.new_id(), sender_of(provider, status)
         config = Config(
             organization_id,
@@ -145,16 +138,19 @@ class Accounts:
         held = opened.get(row.id)
         if held and held[0] == row.updated_at and held[1].claimed == claimed and type(held[1].provider) is kind:
             return held[1]
+        config = self._decrypted(row, kind, claimed)
+        if config is not None:
+            opened[row.id] = (row.updated_at, config)
+        return config
+
+    def _decrypted(self, row: StoredConfig, kind: type[WhatsAppProvider], claimed: frozenset[str]) -> Config | None:
         try:
             provider = msgspec.json.decode(self.data(row), type=kind)
-            callback_url = self.callback_url(row, provider)
+            return _config(row, row.state, provider, self.callback_url(row, provider), claimed)
         except (VaultError, msgspec.MsgspecError) as error:
             # One config alone: the organization's others go on. The error's text may quote what is in it.
             logger.error("config %s cannot be opened: %s", row.id, type(error).__name__)
             return None
-        config = _config(row, row.state, provider, callback_url, claimed)
-        opened[row.id] = (row.updated_at, config)
-        return config
 
     def known(self, row: StoredConfig) -> Config:
         """As `open` has it; but where that is None, one that can do nothing, in the state `error`."""
@@ -214,11 +210,7 @@ class Accounts:
         Raises `TestFailed` where sending is impossible, `ProviderUnreachable`.
         """
         checks, status = await asyncio.gather(self.checks(provider, callback_url), self._status(provider))
-        if failed := [check for check in checks if check.fatal and not check.passed]:
-            first = failed[0]
-            raise TestFailed(
-                " ".join(filter(None, [first.detail or f"the check {first.name} failed", first.fix])), checks=checks
-            )
+        _require(checks)
         return checks, status
 
     async def probe(self, provider: WhatsAppProvider, callback_url: str) -> Check:
@@ -250,17 +242,14 @@ class Accounts:
             await self._step("setup", provider.setup, until, None),
             await self._step("webhook", lambda: provider.receive_messages(callback_url), until, by_hand),
         ]
+        return _each_once(steps, await self._tested(provider, callback_url))
+
+    async def _tested(self, provider: WhatsAppProvider, callback_url: str) -> list[Check]:
         try:
-            tested = await self.checks(provider, callback_url)
+            return await self.checks(provider, callback_url)
         except (TestFailed, ProviderUnreachable) as error:
             fix = "Test the connection again."
-            tested = [Check(name="test", passed=False, detail=str(error), fix=fix, fatal=False)]
-        checks = {check.name: check for check in tested}
-        for step in steps:
-            # Where both failed the step knows why; else what became of it, the test knows.
-            if step.name not in checks or not (step.passed or checks[step.name].passed):
-                checks[step.name] = step
-        return list(checks.values())
+            return [Check(name="test", passed=False, detail=str(error), fix=fix, fatal=False)]
 
     async def _step(self, name: str, start: Callable[[], Flow[None]], until: float, fix: str | None) -> Check:
         try:
@@ -307,6 +296,30 @@ class Accounts:
             raise Unavailable("the provider plug-in failed", code="plugin_failed") from error
 
 
+def _wrong(data: dict[str, Any], kind: type[WhatsAppProvider]) -> Iterator[tuple[str, str]]:
+    yield from ((f"config_data.{path}", DETAIL) for path in unprintable(data))
+    yield from wrong_fields(data, kind, "config_data")
+    for name in sorted(set(data) - set(kind.__struct_fields__)):
+        yield f"config_data.{name}", "is not a field of this provider"
+
+
+def _each_once(steps: list[Check], tested: list[Check]) -> list[Check]:
+    checks = {check.name: check for check in tested}
+    for step in steps:
+        # Where both failed the step knows why; else what became of it, the test knows.
+        if step.name not in checks or not (step.passed or checks[step.name].passed):
+            checks[step.name] = step
+    return list(checks.values())
+
+
+def _require(checks: list[Check]) -> None:
+    """Raises `TestFailed` with what to do about the first that makes sending impossible."""
+    for check in checks:
+        if check.fatal and not check.passed:
+            why = filter(None, [check.detail or f"the check {check.name} failed", check.fix])
+            raise TestFailed(" ".join(why), checks=checks)
+
+
 def _probe(provider: WhatsAppProvider, callback_url: str) -> Flow[tuple[int, int]]:
     """What a signed webhook is answered with, and what one that is not: who takes both is not this service."""
     signed = provider.probe(callback_url)
@@ -347,6 +360,12 @@ def _config(
 def sender_of(provider: WhatsAppProvider, status: ProviderStatus | None) -> str | None:
     """The business number, as configured or as the provider says."""
     return provider.sender or (status.session_info.get("sender") if status else None)
+
+
+def _secrets(provider: WhatsAppProvider) -> list[str]:
+    """The names of its secrets that are set."""
+    named = [field.name for field in config_fields(type(provider)) if field.secret]
+    return [name for name in named if getattr(provider, name)]
 
 
 def addresses(provider: WhatsAppProvider) -> list[tuple[str, URL]]:
