@@ -99,11 +99,15 @@ def _left(situation: Situation, policy: FallbackPolicy, now: datetime) -> Step |
     after_s = policy.auto_switch_after_s
     if after_s is None or active.health != "unhealthy" or active.since is None:
         return None
-    if now - active.since < timedelta(seconds=after_s):
-        return None
     target = next((other for other in others if other.health == "healthy" and other.usable), None)
-    if target is None:
-        return None
+    is_time = now - active.since >= timedelta(seconds=after_s)
+    return _to(target, situation, now) if is_time and target is not None else None
+
+
+def _to(target: Member, situation: Situation, now: datetime) -> Step:
+    """To the one that stands in for the active config, which is unhealthy."""
+    active, *others = situation.route
+    assert active.since is not None
     left = [other.config_id for other in others if other.config_id != target.config_id]
     stand_in = situation.stand_in or StandIn(active.config_id, [other.config_id for other in others], now)
     if target.config_id == stand_in.primary:
@@ -122,12 +126,16 @@ def _returned(situation: Situation, policy: FallbackPolicy, now: datetime) -> St
     if stand_in is None or not policy.return_to_primary:
         return None
     primary = next((one for one in situation.route[1:] if one.config_id == stand_in.primary), None)
-    if primary is None or primary.health != "healthy" or primary.since is None or not primary.usable:
-        return None
     stay = timedelta(seconds=policy.min_stay_s or DEFAULT_STAY_S)
-    if now - stand_in.at < stay or now - primary.since < timedelta(seconds=PROBATION_S):
+    if primary is None or now - stand_in.at < stay or not _has_recovered(primary, now):
         return None
     return _back(situation, stand_in, "the primary is healthy again")
+
+
+def _has_recovered(member: Member, now: datetime) -> bool:
+    if member.health != "healthy" or member.since is None or not member.usable:
+        return False
+    return now - member.since >= timedelta(seconds=PROBATION_S)
 
 
 def _back(situation: Situation, stand_in: StandIn, reason: str) -> Step:

@@ -109,21 +109,27 @@ class Health(StoredHealth, frozen=True):
 def judge(answer: ProviderStatus | SendError, traffic: Traffic) -> Finding | None:
     """What a look finds: the provider's status, or why there is none, held against the traffic."""
     finding = _of_provider(answer)
-    is_down = finding is not None and finding.state == "unhealthy"
     if traffic.fails or traffic.is_broken:
-        if finding is not None and is_down:
+        if finding is not None and finding.state == "unhealthy":
             return msgspec.structs.replace(finding, confirmed=True)
-        if traffic.is_broken or traffic.refused >= FAILING_SHARE * traffic.failed:
-            return Finding("unhealthy", "sends_refused", "The provider refuses what is sent.", traffic.is_broken)
-        return Finding("unhealthy", "unreachable", f"{traffic.failed} of the last {traffic.attempts} sends failed.")
-    if finding is None:
-        return None
+        return _of_traffic(traffic)
+    return finding and _against(finding, traffic)
+
+
+def _against(finding: Finding, traffic: Traffic) -> Finding:
+    """What the provider says, where sends do not fail."""
     if finding.reason == "unreachable" and traffic.flows:
         return Finding("degraded", "unreachable", "It does not say how it is doing, but takes messages.")
     if finding.state == "healthy" and traffic.is_silent:
         detail = f"{traffic.sent} messages were taken, and no status of any of them came."
         return Finding("degraded", "silent", detail)
     return finding
+
+
+def _of_traffic(traffic: Traffic) -> Finding:
+    if traffic.is_broken or traffic.refused >= FAILING_SHARE * traffic.failed:
+        return Finding("unhealthy", "sends_refused", "The provider refuses what is sent.", traffic.is_broken)
+    return Finding("unhealthy", "unreachable", f"{traffic.failed} of the last {traffic.attempts} sends failed.")
 
 
 def _of_provider(answer: ProviderStatus | SendError) -> Finding | None:

@@ -11,6 +11,7 @@ import logging
 import random
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime, timedelta
+from operator import attrgetter
 from time import monotonic
 from typing import Any, cast
 from uuid import UUID
@@ -57,6 +58,8 @@ JITTER = 0.1
 EVIDENCE_S = 60
 # Statuses come within seconds; older messages tell whether they come at all.
 STATUS_AFTER, STATUS_WITHIN = timedelta(minutes=2), timedelta(minutes=15)
+
+_SHOWN = attrgetter("state", "reason", "detail")
 
 
 class Lost(Exception):
@@ -115,8 +118,7 @@ class Prober:
 
     async def look_at_due(self) -> int:
         """Begin to look at every account that is due, as far as there is room; how many. Raises `StoreUnavailable`."""
-        room = PROBES - len(self._looking)
-        if room == 0:
+        if not (room := PROBES - len(self._looking)):
             return 0
         lease_id = identifiers.new_id()
         async with self._worker() as connection:
@@ -151,29 +153,42 @@ class Prober:
             return  # it was deleted just now
         config = self._manager.accounts.known(look.config)
         if not (look.in_use or look.watched or look.waiting):
-            async with self._worker() as connection:
-                await health.put_off(connection, organization_id, config_id, lease_id, self._interval_s)
-            return
-        started = monotonic()
-        answer = await self._ask(config)
-        elapsed_s = monotonic() - started
-        finding = judge(answer, await self._traffic(look))
-        _measure(config, finding, elapsed_s)
+            return await self._put_off(look, lease_id)
+        policy = stored_policy(look.fallback_policy)
+        is_connected = await self._ask_and_store(look, config, policy, lease_id)
+        if look.waiting and is_connected:
+            await self._manager.resume(organization_id, config_id)
+        elif policy.acts_alone and look.in_use:
+            await self._act(organization_id, policy)
+
+    async def _ask_and_store(self, look: Look, config: Config, policy: FallbackPolicy, lease_id: UUID) -> bool:
+        """Whether the account is connected."""
+        answer, finding = await self._judged(look, config)
+        status = answer if isinstance(answer, ProviderStatus) else None
+        is_connected = status is not None and status.is_connected
         former = Health(**msgspec.structs.asdict(look.health))
         found = former.after(finding, self._clock())
-        policy = stored_policy(look.fallback_policy)
-        status = answer if isinstance(answer, ProviderStatus) else None
-        next_in_s = self._next_in_s(look, policy, found, is_connected=status is not None and status.is_connected)
+        next_in_s = self._next_in_s(look, policy, found, is_connected=is_connected)
         await self._store(look, lease_id, former, found, _pairing(config, look.pairing, status), next_in_s)
         if status is not None:
             await self._remember(look, status)
             await self._claim(config, status)
         if found.state != former.state:
             self._report(look, former, found)
-        if look.waiting and status is not None and status.is_connected:
-            await self._manager.resume(organization_id, config_id)
-        elif policy.acts_alone and look.in_use:
-            await self._act(organization_id, policy)
+        return is_connected
+
+    async def _judged(self, look: Look, config: Config) -> tuple[ProviderStatus | SendError, Finding | None]:
+        started = monotonic()
+        answer = await self._ask(config)
+        elapsed_s = monotonic() - started
+        finding = judge(answer, await self._traffic(look))
+        _measure(config, finding, elapsed_s)
+        return answer, finding
+
+    async def _put_off(self, look: Look, lease_id: UUID) -> None:
+        of = (look.config.organization_id, look.config.id, lease_id)
+        async with self._worker() as connection:
+            await health.put_off(connection, *of, self._interval_s)
 
     async def _ask(self, config: Config) -> ProviderStatus | SendError:
         """How the account is doing, as its provider has it, or why that is not known."""
@@ -218,12 +233,11 @@ class Prober:
     async def _store(
         self, look: Look, lease_id: UUID, former: Health, found: Health, pairing: str | None, next_in_s: float
     ) -> None:
-        transition = _transition(look, former, found)
-        is_shown = (found.state, found.reason, found.detail) != (former.state, former.reason, former.detail)
+        transitions = _transitions(look, former, found)
+        is_shown = _SHOWN(found) != _SHOWN(former)
         async with self._worker() as connection, connection.transaction():
-            if transition or is_shown or pairing != look.pairing:
+            if transitions or is_shown or pairing != look.pairing:
                 # Before the row: who changes an organization takes them in this order.
-                transitions = [transition] if transition else []
                 await self._manager.journal.write(connection, look.config.organization_id, look.version, *transitions)
             if not await health.store(connection, look.config, lease_id, found, pairing, next_in_s):
                 raise Lost
@@ -262,17 +276,10 @@ class Prober:
         if stored is None or step is None:
             return
         logger.warning("organization %s: %s, %s", organization_id, step.kind, step.reason)
-        request = Requested(
-            organization_id=organization_id,
-            target=step.target,
-            actor=SYSTEM,
-            kind=step.kind,
-            expected_version=stored.version,
-            expected_entries=stored.audit_entries,
-            reason=step.reason,
-            order=step.order,
-            stand_in=step.stand_in,
-        )
+        await self._make(_request(organization_id, stored, step))
+
+    async def _make(self, request: Requested) -> None:
+        organization_id = request.organization_id
         try:
             await self._manager.switch(request)
         except VersionConflict:
@@ -291,15 +298,34 @@ class Prober:
             if stored is None:
                 return None, None
             lately = await switches.made_lately(connection, organization_id, now - timedelta(hours=1))
-            made = [switch for switch in lately if switch.action == "activated"]
+            made = next((switch for switch in lately if switch.action == "activated"), None)
             last = None
-            if made and made[0].config_id == stored.active_config_id:
-                sent = await switches.sent_since(connection, organization_id, made[0].config_id, made[0].at)
-                last = _last_switch(made[0], sent)
-        own = [switch.at for switch in lately if switch.action == "switching" and switch.actor == SYSTEM.name]
-        failed = [at for at in own if not made or at > made[0].at]
-        situation = Situation(stored.version, _route(stored), _stand_in(stored), last, len(own), failed)
-        return stored, next_step(situation, policy, now)
+            if made is not None and made.config_id == stored.active_config_id:
+                sent = await switches.sent_since(connection, organization_id, made.config_id, made.at)
+                last = _last_switch(made, sent)
+        return stored, next_step(_situation(stored, lately, made, last), policy, now)
+
+
+def _request(organization_id: UUID, stored: OrganizationHealth, step: Step) -> Requested:
+    return Requested(
+        organization_id=organization_id,
+        target=step.target,
+        actor=SYSTEM,
+        kind=step.kind,
+        expected_version=stored.version,
+        expected_entries=stored.audit_entries,
+        reason=step.reason,
+        order=step.order,
+        stand_in=step.stand_in,
+    )
+
+
+def _situation(
+    stored: OrganizationHealth, lately: list[TrailedSwitch], made: TrailedSwitch | None, last: LastSwitch | None
+) -> Situation:
+    own = [switch.at for switch in lately if switch.action == "switching" and switch.actor == SYSTEM.name]
+    failed = [at for at in own if made is None or at > made.at]
+    return Situation(stored.version, _route(stored), _stand_in(stored), last, len(own), failed)
 
 
 def _last_switch(made: TrailedSwitch, sent: SentSince) -> LastSwitch:
@@ -320,10 +346,14 @@ def _stand_in(stored: OrganizationHealth) -> StandIn | None:
     return msgspec.json.decode(stored.automatic, type=StandIn) if stored.automatic else None
 
 
-def _transition(look: Look, former: Health, found: Health) -> Transition | None:
-    """That an account cannot be sent through, or that it can again; None: neither."""
+def _transitions(look: Look, former: Health, found: Health) -> list[Transition]:
+    """That an account cannot be sent through, or that it can again; or neither."""
     if found.state == former.state or "unhealthy" not in (found.state, former.state):
-        return None
+        return []
+    return [_transition(look, former, found)]
+
+
+def _transition(look: Look, former: Health, found: Health) -> Transition:
     action = "unhealthy" if found.state == "unhealthy" else "recovered"
     reason = found.reason or former.reason
     return Transition(
@@ -335,14 +365,18 @@ def _transition(look: Look, former: Health, found: Health) -> Transition | None:
         reason=reason,
         event=f"provider.{action}",
         about=look.config.id,
-        data={
-            "provider": look.config.provider_type,
-            "version": look.version,
-            "occurred_at": found.since,
-            "reason": reason,
-            "detail": found.detail,
-        },
+        data=_data(look, found, reason),
     )
+
+
+def _data(look: Look, found: Health, reason: str | None) -> dict[str, Any]:
+    return {
+        "provider": look.config.provider_type,
+        "version": look.version,
+        "occurred_at": found.since,
+        "reason": reason,
+        "detail": found.detail,
+    }
 
 
 def _pairing(config: Config, former: str | None, status: ProviderStatus | None) -> str | None:

@@ -85,19 +85,20 @@ def status_of(stored: OrganizationHealth, breaker_of: BreakerOf) -> ProvidersSta
         provider=active.provider if active else None,
         config_id=active.config_id if active else None,
         switching=_switching(stored.configs),
-        configs=[
-            ConfigShown(
-                config_id=config.config_id,
-                provider=config.provider,
-                name=config.name,
-                state="error" if config.reason in UNUSABLE else config.state,
-                role=_role(config.config_id, stored),
-                health=health_shown(config),
-                pairing=config.pairing,
-                breaker=breaker_of(config.config_id),
-            )
-            for config in stored.configs
-        ],
+        configs=[_config(config, stored, breaker_of(config.config_id)) for config in stored.configs],
+    )
+
+
+def _config(config: ConfigHealth, stored: OrganizationHealth, breaker: str | None) -> ConfigShown:
+    return ConfigShown(
+        config_id=config.config_id,
+        provider=config.provider,
+        name=config.name,
+        state="error" if config.reason in UNUSABLE else config.state,
+        role=_role(config.config_id, stored),
+        health=health_shown(config),
+        pairing=config.pairing,
+        breaker=breaker,
     )
 
 
