@@ -57,16 +57,19 @@ class ConfigStore:
         if await configs.count(connection, organization_id) >= MAX_CONFIGS:
             raise TooMany(f"An organization may have {MAX_CONFIGS} configs. Delete one first.")
         config, token = self._accounts.made(organization_id, new, provider, status)
-        columns = NewConfigColumns(
-            **msgspec.structs.asdict(self._columns(config, new.config_data, msgspec.json.encode(status))),
+        columns = self._columns(config, new.config_data, msgspec.json.encode(status))
+        version = await configs.add(connection, organization_id, self._new_columns(config, token, columns))
+        after = self._accounts.masked(provider)
+        return config, version, Transition(action="configured", actor=actor, config_id=config.id, after=after)
+
+    def _new_columns(self, config: Config, token: str, columns: ConfigColumns) -> NewConfigColumns:
+        return NewConfigColumns(
+            **msgspec.structs.asdict(columns),
             id=config.id,
             provider_type=config.provider_type,
             webhook_token_hash=token_hash(token),
             webhook_token=self._accounts.seal(config, "webhook_token", token.encode()),
         )
-        version = await configs.add(connection, organization_id, columns)
-        after = self._accounts.masked(provider)
-        return config, version, Transition(action="configured", actor=actor, config_id=config.id, after=after)
 
     def _columns(self, config: Config, data: Mapping[str, Any], session: bytes | None) -> ConfigColumns:
         return ConfigColumns(
@@ -134,8 +137,8 @@ class ConfigStore:
         self, row: StoredConfig, former: Config, changes: Mapping[str, Any]
     ) -> tuple[dict[str, Any], WhatsAppProvider]:
         """What comes out of *changes*, and the provider that it makes. Raises `InvalidConfiguration`."""
-        data = msgspec.json.decode(self._accounts.data(row))
-        data = {field: value for field, value in {**data, **changes}.items() if value is not None}
+        changed = {**msgspec.json.decode(self._accounts.data(row)), **changes}
+        data = {field: value for field, value in changed.items() if value is not None}
         provider = self._accounts.validate(row.provider_type, data)
         self._accounts.check_secrets(former.provider, provider, changes)
         return data, provider

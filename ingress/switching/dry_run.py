@@ -153,12 +153,15 @@ def _gaps(kinds: list[SentKind], able: frozenset[str]) -> list[Gap]:
     """What was sent that a provider of these capabilities cannot say, the most frequent first."""
     gaps: Counter[str] = Counter()
     for kind in kinds:
-        needed = kind.action if kind.kind == "interactive" and "interactive" in able else kind.kind
-        if needed is not None and needed not in able:
+        if (needed := _needed(kind, able)) is not None and needed not in able:
             gaps[needed] += kind.sends
         if kind.to_groups and "groups" not in able:
             gaps["groups"] += kind.to_groups
     return [Gap(kind, sends) for kind, sends in gaps.most_common()]
+
+
+def _needed(kind: SentKind, able: frozenset[str]) -> str | None:
+    return kind.action if kind.kind == "interactive" and "interactive" in able else kind.kind
 
 
 async def _missing_templates(
@@ -168,14 +171,19 @@ async def _missing_templates(
     needed = {(kind.template, kind.language or ""): kind.sends for kind in kinds if kind.template}
     if not needed or "templates" not in provider.info.capabilities:
         return [], None  # without templates the whole kind is a gap
-    statuses: dict[tuple[str, str], str] = {}
-    otherwise, why = "missing", None
-    try:
-        statuses = await accounts.run(_statuses(provider))
-    except SendError as error:
-        otherwise, why = "unknown", error.detail or error.code
+    statuses, why = await _known_statuses(accounts, provider)
+    otherwise = "unknown" if why else "missing"
     found = [MissingTemplate(*template, sends, statuses.get(template, otherwise)) for template, sends in needed.items()]
     return [template for template in found if template.status != APPROVED], why
+
+
+async def _known_statuses(
+    accounts: Accounts, provider: WhatsAppProvider
+) -> tuple[dict[tuple[str, str], str], str | None]:
+    try:
+        return await accounts.run(_statuses(provider)), None
+    except SendError as error:
+        return {}, error.detail or error.code
 
 
 def _statuses(provider: WhatsAppProvider) -> Flow[dict[tuple[str, str], str]]:

@@ -12,6 +12,7 @@ import asyncpg
 from .. import audit
 from ..envelope import own_event
 from ..storage.statements import switches
+from ..storage.statements.events import EventRow
 from ..storage.vault import Vault
 
 
@@ -41,9 +42,12 @@ class Journal:
         """
         if not transitions:
             return await switches.notify(connection, organization_id, version)
-        events = [
-            own_event(organization_id, each.about, each.event, {k: v for k, v in each.data.items() if v is not None})
-            for each in transitions
-            if each.event is not None and each.about is not None
-        ]
+        events = [event for each in transitions if (event := _event(organization_id, each)) is not None]
         await audit.record(connection, self._vault, organization_id, *transitions, events=events, version=version)
+
+
+def _event(organization_id: UUID, transition: Transition) -> EventRow | None:
+    if transition.event is None or transition.about is None:
+        return None
+    data = {name: value for name, value in transition.data.items() if value is not None}
+    return own_event(organization_id, transition.about, transition.event, data)

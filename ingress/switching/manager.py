@@ -39,10 +39,11 @@ from uuid import UUID
 import msgspec
 
 from providers import Check, ProviderStatus, Registry, RegistryEntry, WhatsAppProvider
+from providers.registry import Installed
 
 from .. import metrics
 from ..accounts.accounts import Accounts
-from ..accounts.advice import WHAT_TO_DO
+from ..accounts.advice import WHAT_TO_DO, Reason
 from ..accounts.config import Config, NewConfig, NotFound, ProviderUnreachable, TestFailed
 from ..accounts.ownership import Ownership
 from ..accounts.unusable import MissingPlugin
@@ -53,6 +54,7 @@ from ..identifiers import PLATFORM_ID
 from ..storage.database import Database
 from ..storage.redis_state import RedisState
 from ..storage.statements import apps, configs, switches
+from ..storage.statements.configs import ChangedFallbacks
 from ..storage.vault import Vault
 from .change import Requested, Switched
 from .config_store import ConfigStore, Edited
@@ -146,13 +148,13 @@ class WhatsAppProviderManager:
             async with self._database.worker() as connection:
                 await switches.notify(connection, PLATFORM_ID, 0)
             discovered, gone = await self._find_plugins()
-        entries = self.registry.entries()
-        return Reloaded(
-            [entry.name for entry in entries if entry.name in discovered and entry.state == "registered"],
-            gone,
-            {entry.name: entry.reason for entry in entries if entry.reason and entry.state == "failed"},
-            {entry.name: entry.reason for entry in entries if entry.reason and entry.state == "registered"},
-        )
+        added = [
+            entry.name for entry in self.registry.entries() if entry.name in discovered and entry.state == "registered"
+        ]
+        return Reloaded(added, gone, self._reasons("failed"), self._reasons("registered"))
+
+    def _reasons(self, state: str) -> dict[str, str]:
+        return {entry.name: entry.reason for entry in self.registry.entries() if entry.reason and entry.state == state}
 
     async def find_plugins(self) -> None:
         """Find those that were installed or uninstalled, in this process; a failure is logged."""
@@ -161,17 +163,19 @@ class WhatsAppProviderManager:
                 await self._find_plugins()
 
     async def _find_plugins(self) -> tuple[list[str], list[str]]:
+        discovered, gone = found = self.registry.reload(await self._installed())
+        if discovered or gone:
+            logger.info("plug-ins discovered: %s; gone: %s", *(", ".join(names) or "none" for names in found))
+            metrics.VALUES["provider"].update(discovered)
+            self.routes.forget_all()
+        return found
+
+    async def _installed(self) -> list[Installed]:
         try:
-            installed = await asyncio.to_thread(self.registry.scan)
+            return await asyncio.to_thread(self.registry.scan)
         except Exception as error:  # of any kind: somebody is changing the environment, or has broken it
             logger.exception("what is installed cannot be read")
             raise PluginsUnreadable(f"What is installed cannot be read: {type(error).__name__}: {error}") from None
-        discovered, gone = self.registry.reload(installed)
-        if discovered or gone:
-            logger.info("plug-ins discovered: %s; gone: %s", ", ".join(discovered) or "none", ", ".join(gone) or "none")
-            metrics.VALUES["provider"].update(discovered)
-            self.routes.forget_all()
-        return discovered, gone
 
     def list_providers(self) -> list[RegistryEntry]:
         """All plug-ins by name, broken ones with their reason."""
@@ -219,14 +223,15 @@ class WhatsAppProviderManager:
             return route, provider.status
         session = await self._redis.session(organization_id, route.version)
         if session is None:  # lost, or of another version: the database has it, and Redis gets it back
-            async with self._database.organization(organization_id) as connection:
-                row = await configs.by_id(connection, organization_id, route.order[0].id)
-            session = row.session if row else None
-            await self.routes.remember(organization_id, route, session)
-        try:
-            return route, msgspec.json.decode(session or b"null", type=ProviderStatus | None)
-        except msgspec.MsgspecError:
-            return route, None
+            session = await self._stored_session(organization_id, route)
+        return route, _status_in(session)
+
+    async def _stored_session(self, organization_id: UUID, route: Route) -> bytes | None:
+        async with self._database.organization(organization_id) as connection:
+            row = await configs.by_id(connection, organization_id, route.order[0].id)
+        session = row.session if row else None
+        await self.routes.remember(organization_id, route, session)
+        return session
 
     def masked(self, provider: WhatsAppProvider) -> dict[str, Any]:
         """The configuration with every secret replaced by its fingerprint: all that ever leaves the service."""
@@ -297,13 +302,11 @@ class WhatsAppProviderManager:
         Raises `InvalidConfiguration`, `NotFound`.
         """
         if isinstance(target, NewConfig):
-            provider = self.accounts.validate(target.provider_type, target.config_data)
-            checks = await self._checks(organization_id, provider)
-            if all(check.name != "webhook" for check in checks):
-                detail = f"saving it makes an address below {self.origin}, and has the provider post there"
-                checks += [Check(name="webhook", passed=True, detail=detail, fatal=False, checkable=False)]
-            return checks, None
-        config = await self.config(organization_id, target)
+            return await self._test_new(organization_id, target), None
+        return await self._test_stored(organization_id, target)
+
+    async def _test_stored(self, organization_id: UUID, config_id: UUID) -> tuple[list[Check], str]:
+        config = await self.config(organization_id, config_id)
         if config is None:
             raise NotFound
         config = config.usable()
@@ -312,6 +315,13 @@ class WhatsAppProviderManager:
             self.accounts.probe(config.provider, config.callback_url),
         )
         return [*checks, probe], config.callback_url
+
+    async def _test_new(self, organization_id: UUID, new: NewConfig) -> list[Check]:
+        checks = await self._checks(organization_id, self.accounts.validate(new.provider_type, new.config_data))
+        if all(check.name != "webhook" for check in checks):
+            detail = f"saving it makes an address below {self.origin}, and has the provider post there"
+            checks += [Check(name="webhook", passed=True, detail=detail, fatal=False, checkable=False)]
+        return checks
 
     async def _checks(
         self, organization_id: UUID, provider: WhatsAppProvider, callback_url: str | None = None
@@ -322,9 +332,9 @@ class WhatsAppProviderManager:
                 checks += await self.ownership.check(organization_id, provider, checks)
             return checks
         except TestFailed as error:
-            return [Check(name="account", passed=False, detail=str(error), fix=WHAT_TO_DO["account_restricted"])]
+            return [_failed("account", error, "account_restricted")]
         except ProviderUnreachable as error:
-            return [Check(name="provider", passed=False, detail=str(error), fix=WHAT_TO_DO["unreachable"])]
+            return [_failed("provider", error, "unreachable")]
 
     async def edit(
         self, organization_id: UUID, config_id: UUID, actor: Actor, *, name: str | None, changes: Mapping[str, Any]
@@ -363,13 +373,28 @@ class WhatsAppProviderManager:
             if change is None:
                 raise NotFound
             now = FallbackOrder(change.version, change.order, stored_policy(change.policy))
-            transition = Transition(
-                action="fallback_changed",
-                actor=actor,
-                version=now.version,
-                before={"fallback_config_ids": change.former_order, "policy": stored_policy(change.former_policy)},
-                after={"fallback_config_ids": now.config_ids, "policy": now.policy},
-            )
+            transition = _fallback_changed(actor, change, now)
             await self.journal.write(connection, organization_id, now.version, transition)
         await self.routes.announce(organization_id, now.version)
         return now
+
+
+def _failed(name: str, error: Exception, reason: Reason) -> Check:
+    return Check(name=name, passed=False, detail=str(error), fix=WHAT_TO_DO[reason])
+
+
+def _status_in(session: bytes | None) -> ProviderStatus | None:
+    try:
+        return msgspec.json.decode(session or b"null", type=ProviderStatus | None)
+    except msgspec.MsgspecError:
+        return None
+
+
+def _fallback_changed(actor: Actor, change: ChangedFallbacks, now: FallbackOrder) -> Transition:
+    return Transition(
+        action="fallback_changed",
+        actor=actor,
+        version=now.version,
+        before={"fallback_config_ids": change.former_order, "policy": stored_policy(change.former_policy)},
+        after={"fallback_config_ids": now.config_ids, "policy": now.policy},
+    )

@@ -11,6 +11,7 @@ from ..accounts.config import ChangeRefused, NotFound
 from ..storage.database import Busy, LockLost, StoreUnavailable
 from .change import Begun, Requested, Switched, VersionConflict
 
+_Position = tuple[UUID | None, UUID | None, int | None]
 _OUTCOMES = {LockLost: "lock_lost", Busy: "busy", StoreUnavailable: "unavailable", NotFound: "not_found"}
 
 
@@ -27,11 +28,14 @@ class Report:
 
     def __exit__(self, _: type[BaseException] | None, error: BaseException | None, __: TracebackType | None) -> None:
         request = self.stage.request if isinstance(self.stage, Begun) else self._request
-        config_id, former, version = self._position(error)
         outcome, elapsed = self._outcome(error), monotonic() - self._started
         metrics.switch_seconds.labels(request.kind, outcome).observe(elapsed)
         if (request.kind, outcome) == ("rollback", "switched"):
             metrics.switch_rollbacks.labels("asked").inc()
+        self._log(request, outcome, self._position(error), elapsed)
+
+    def _log(self, request: Requested, outcome: str, position: _Position, elapsed: float) -> None:
+        config_id, former, version = position
         log.wide(
             "switch",
             organization=request.organization_id,
@@ -55,14 +59,15 @@ class Report:
             return "switched"
         return "waiting" if isinstance(self.stage, Switched) and self.stage.waits_until else "unchanged"
 
-    def _position(self, error: BaseException | None) -> tuple[UUID | None, UUID | None, int | None]:
+    def _position(self, error: BaseException | None) -> _Position:
         """The config that it is about, the one before, and the version."""
         match self.stage:
             case Switched() as switched:
                 return switched.config.id, switched.former_config_id, switched.version
             case Begun(config=config, standing=standing):
                 return config.id, standing.active_config_id, standing.version
-        target = self._request.target if isinstance(self._request.target, UUID) else None
+        target = self._request.target
+        target = target if isinstance(target, UUID) else None
         if isinstance(error, VersionConflict):
             return target, error.active_config_id, error.version
         return target, None, None

@@ -21,6 +21,7 @@ from ..cache import Cache
 from ..storage.database import Database, StoreUnavailable
 from ..storage.redis_state import RedisState
 from ..storage.statements import apps, configs
+from ..storage.statements.configs import StoredConfig
 from ..storage.vault import token_hash
 from .in_flight import InFlight
 from .policy import DEFAULT_POLICY, FallbackPolicy, stored_policy
@@ -265,9 +266,7 @@ class Routes:
 
     async def _load_webhook(self, token: str) -> Config | None:
         digest = token_hash(token)
-        by_token = apps.by_token if token.startswith(APP_PATH) else configs.by_token
-        async with self._database.lookup() as connection:
-            row = await by_token(connection, digest)
+        row = await self._webhook_row(token, digest)
         if row is None:
             self._webhooks.drop(token)
             self._unknown_tokens.put(digest, True, CACHE_S)
@@ -277,6 +276,11 @@ class Routes:
             raise StoreUnavailable("the config cannot be opened")
         self._webhooks.put(token, (monotonic() + CACHE_S, config), CACHE_S + STALE_S)
         return config
+
+    async def _webhook_row(self, token: str, digest: bytes) -> StoredConfig | None:
+        by_token = apps.by_token if token.startswith(APP_PATH) else configs.by_token
+        async with self._database.lookup() as connection:
+            return await by_token(connection, digest)
 
     def _load(self, key: object, load: Callable[..., Coroutine[Any, Any, Any]], *arguments: Any) -> "asyncio.Task[Any]":
         """One loading at a time for *key*: a burst of requests asks the database once."""

@@ -17,6 +17,7 @@ ends it when its time is over.
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import datetime
 from time import monotonic
 from uuid import UUID
 
@@ -84,9 +85,7 @@ class Switching:
         """
         with Report(request) as report:
             async with self._locked(request.organization_id) as (exclusive, until):
-                new = request.target if isinstance(request.target, NewConfig) else None
-                begin = self._begin_new(exclusive, request, new, until) if new else self._begin(exclusive, request)
-                report.stage = stage = await begin
+                report.stage = stage = await self._first(exclusive, request, until)
                 if isinstance(stage, Begun):
                     report.stage = stage = await self._complete(exclusive, stage, until)
         return stage
@@ -118,6 +117,11 @@ class Switching:
 
     # -- Requested to Begun
 
+    async def _first(self, exclusive: Exclusive, request: Requested, until: float) -> Begun | Switched:
+        if isinstance(request.target, NewConfig):
+            return await self._begin_new(exclusive, request, request.target, until)
+        return await self._begin(exclusive, request)
+
     async def _begin(self, exclusive: Exclusive, request: Requested) -> Begun | Switched:
         """Begin a switch to a stored config, unless it is active already, or such a switch waits for its phone."""
         async with exclusive.transaction() as connection:
@@ -136,7 +140,10 @@ class Switching:
         if config_id is None:
             raise NoFormerConfig
         assert isinstance(config_id, UUID)
-        row = await configs.by_id(connection, request.organization_id, config_id)
+        return await self._config(connection, request.organization_id, config_id)
+
+    async def _config(self, connection: asyncpg.Connection, organization_id: UUID, config_id: UUID) -> Config:
+        row = await configs.by_id(connection, organization_id, config_id)
         if row is None:
             raise NotFound
         return self._accounts.usable(row)
@@ -173,14 +180,7 @@ class Switching:
         rows = [switch for switch in standing.open if switch.config_id == config.id or not switch.is_waiting]
         taken_back = await self._put_back(connection, request, standing, rows)
         state = await switches.begin(connection, request.organization_id, _row(request, config))
-        switching = Transition(
-            action="switching",
-            actor=request.actor,
-            config_id=config.id,
-            before={"state": state},
-            after={"state": "switching"},
-            reason=request.reason,
-        )
+        switching = _switching(request, config, state)
         await self._journal.write(connection, request.organization_id, standing.version, *taken_back, *first, switching)
         return Begun(request, standing, order_after(request, standing), config, state), taken_back
 
@@ -188,11 +188,10 @@ class Switching:
         """The switch that waits for the config's phone, which is this process's to make from now on."""
         waited = await switches.take_up(connection, organization_id, config_id)
         standing = await switches.standing(connection, organization_id)
-        row = await configs.by_id(connection, organization_id, config_id)
-        if waited is None or standing is None or row is None:
+        if waited is None or standing is None:
             return None
-        request = _as_asked(organization_id, waited)
-        return Begun(request, standing, order_after(request, standing), self._accounts.usable(row), waited.former_state)
+        config, request = await self._config(connection, organization_id, config_id), _as_asked(organization_id, waited)
+        return Begun(request, standing, order_after(request, standing), config, waited.former_state)
 
     async def _put_back(
         self, connection: asyncpg.Connection, request: Requested, standing: Standing, rows: list[OpenSwitch]
@@ -232,20 +231,12 @@ class Switching:
         begun.request.check_version(begun.standing)  # a switch that waited may have been overtaken
         if begun.request.force:
             return Ready(begun, [], None)
-        provider, status = begun.config.provider, begun.status
-        if begun.checks is None:
-            status = await self._tested_and_claimed(exclusive, begun, until)
-        async with _within(until, "the set-up"):
-            checks = await self._accounts.set_up(provider, begun.config.callback_url)
-        for check in checks:
-            if check.name == "webhook" and check.fatal and not check.passed:
-                raise NotReceiving(check, checks)
-        if "pairing" in provider.info.capabilities:
-            async with _within(until, "connecting the session"):
-                status = await self._connected(provider)
-            if status is None:
-                return Unpaired(begun, checks)
-        return Ready(begun, checks, status)
+        status = await self._tested_and_claimed(exclusive, begun, until) if begun.checks is None else begun.status
+        checks = await self._set_up(begun.config, until)
+        if "pairing" not in begun.config.provider.info.capabilities:
+            return Ready(begun, checks, status)
+        status = await self._connected(begun.config.provider, until)
+        return Unpaired(begun, checks) if status is None else Ready(begun, checks, status)
 
     async def _tested_and_claimed(self, exclusive: Exclusive, begun: Begun, until: float) -> ProviderStatus | None:
         """Before it is set up: an account of another organization is left as it is."""
@@ -256,14 +247,27 @@ class Switching:
                 await self._ownership.claim(connection, config.organization_id, provider, checks)
         return status
 
+    async def _set_up(self, config: Config, until: float) -> list[Check]:
+        async with _within(until, "the set-up"):
+            checks = await self._accounts.set_up(config.provider, config.callback_url)
+        for check in checks:
+            if check.name == "webhook" and check.fatal and not check.passed:
+                raise NotReceiving(check, checks)
+        return checks
+
     async def _tested(
         self, provider: WhatsAppProvider, callback_url: str | None, until: float
     ) -> tuple[list[Check], ProviderStatus | None]:
         async with _within(until, "the connection test"):
             return await self._accounts.test(provider, callback_url)
 
-    async def _connected(self, provider: WhatsAppProvider) -> ProviderStatus | None:
-        """The account's status once a phone is linked; None: none is. A session that was set up takes a moment."""
+    async def _connected(self, provider: WhatsAppProvider, until: float) -> ProviderStatus | None:
+        """The account's status once a phone is linked; None: none is."""
+        async with _within(until, "connecting the session"):
+            return await self._once_connected(provider)
+
+    async def _once_connected(self, provider: WhatsAppProvider) -> ProviderStatus | None:
+        """A session that was set up takes a moment."""
         until = monotonic() + CONNECTS_WITHIN_S
         while True:
             try:
@@ -288,8 +292,7 @@ class Switching:
             await self._journal.write(connection, organization_id, standing.version, *taken_back)
         if taken_back:
             count(taken_back)
-        former, checks = standing.active_config_id, unpaired.checks
-        return Switched(begun.config, standing.version, former, checks, begun.order, waits_until=until)
+        return _in_force(begun.config, standing, unpaired.checks, begun.order, until)
 
     async def _commit(self, exclusive: Exclusive, ready: Ready) -> Switched:
         """Everything that a switch is, or nothing. Raises `VersionConflict`."""
@@ -313,12 +316,18 @@ class Switching:
 
 def _unchanged(request: Requested, standing: Standing, config: Config) -> Switched | None:
     """Where there is nothing to begin: it is active already, or such a switch waits for its phone."""
-    own = [switch for switch in standing.open if switch.config_id == config.id and switch.is_waiting]
+    own = (switch for switch in standing.open if switch.config_id == config.id)
     same = next((switch for switch in own if _is_the_same(request, switch)), None)
     if config.id != standing.active_config_id and same is None:
         return None
-    order, until = order_after(request, standing), same.waits_until if same else None
-    return Switched(config, standing.version, standing.active_config_id, [], order, waits_until=until)
+    return _in_force(config, standing, [], order_after(request, standing), same.waits_until if same else None)
+
+
+def _in_force(
+    config: Config, standing: Standing, checks: list[Check], order: list[UUID], until: datetime | None
+) -> Switched:
+    """What a change that is not made, or not yet, leaves."""
+    return Switched(config, standing.version, standing.active_config_id, checks, order, waits_until=until)
 
 
 def _row(request: Requested, config: Config) -> NewSwitch:
@@ -329,6 +338,17 @@ def _row(request: Requested, config: Config) -> NewSwitch:
         address=request.actor.address,
         reason=request.reason,
         expected_version=request.expected_version,
+    )
+
+
+def _switching(request: Requested, config: Config, state: str) -> Transition:
+    return Transition(
+        action="switching",
+        actor=request.actor,
+        config_id=config.id,
+        before={"state": state},
+        after={"state": "switching"},
+        reason=request.reason,
     )
 
 
@@ -364,7 +384,7 @@ def _others(begun: Begun) -> list[OpenSwitch]:
 
 def _is_the_same(request: Requested, waiting: OpenSwitch) -> bool:
     """Whether the switch that waits is the one that is asked for, or it is the service that asks."""
-    if request.force:
+    if request.force or not waiting.is_waiting:
         return False
     same = waiting.kind == request.kind and request.expected_version in (None, waiting.expected_version)
     return same or request.actor == SYSTEM
