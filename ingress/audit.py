@@ -10,7 +10,7 @@ They can delete the organization with everything. Who has the key can do anythin
 """
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import partial
 from typing import NamedTuple
@@ -85,18 +85,21 @@ async def record(
     end = await audit.end(connection, organization_id)
     if end is None:
         raise LookupError("there is no such organization")
-    signed = list(_signed(vault, organization_id, end, entries))
-    seal = vault.sign(_end(organization_id, signed[-1].id, signed[-1].hash))
+    signed, seal = _signed(vault, organization_id, end, entries)
     notice = None if version is None else f"{organization_id}:{version}"
     await audit.append(connection, organization_id, signed, seal, events, notice)
 
 
-def _signed(vault: Vault, organization_id: UUID, end: TrailEnd, entries: Sequence[AuditEntry]) -> Iterator[TrailEntry]:
-    former = end.audit_hash
+def _signed(
+    vault: Vault, organization_id: UUID, end: TrailEnd, entries: Sequence[AuditEntry]
+) -> tuple[list[TrailEntry], bytes]:
+    """The entries, each signed with the one before it, and the seal of the end."""
+    former, signed = end.audit_hash, list[TrailEntry]()
     for number, entry in enumerate(entries, end.audit_entries + 1):
         unsigned = _unsigned(number, end.at, entry)
         former = vault.sign(_content(organization_id, former, unsigned))
-        yield msgspec.structs.replace(unsigned, hash=former)
+        signed.append(msgspec.structs.replace(unsigned, hash=former))
+    return signed, vault.sign(_end(organization_id, end.audit_entries + len(signed), former))
 
 
 def _unsigned(number: int, at: datetime, entry: AuditEntry) -> TrailEntry:

@@ -100,6 +100,8 @@ class Switching:
                 if begun is None:
                     return None
                 report.stage = begun
+                async with self._or_undone(exclusive, begun.request, begun.standing, begun):
+                    begun.request.check_version(begun.standing)  # it may have been overtaken while it waited
                 report.stage = switched = await self._complete(exclusive, begun, until)
         return switched
 
@@ -228,7 +230,6 @@ class Switching:
 
     async def _prepare(self, exclusive: Exclusive, begun: Begun, until: float) -> Ready | Unpaired:
         """Test the account and set it up, unless that is not wanted."""
-        begun.request.check_version(begun.standing)  # a switch that waited may have been overtaken
         if begun.request.force:
             return Ready(begun, [], None)
         status = await self._tested_and_claimed(exclusive, begun, until) if begun.checks is None else begun.status
