@@ -428,12 +428,12 @@ async def test_no_send_goes_out_twice_when_its_process_dies(service: Service, cy
             )
             # Only a refusal in plain words allows a second call.
             assert len(message["attempts"]) == (2 if name == "refused" else 1)
-    reported = [
+    unknown = [
         event["data"]["message"]["id"]
         for event in await silent.events(kind="message.status")
         if event["data"]["status"]["value"] == "unknown"
     ]
-    assert sorted(reported) == sorted(ids["silent"])
+    assert sorted(unknown) == sorted(ids["silent"])
     organizations = [organization.id for organization in (reported, slow, silent, refused, keyed)]
     recorded = await service.sql(
         "select message_id, number from attempts where organization_id = any($1::uuid[])", organizations
