@@ -120,9 +120,7 @@ class Relay:
                     logger.exception("claiming deliveries failed")
                 if not has_claimed:
                     await self._idle(closing)
-                    continue
-                self._look_s = LOOK_EVERY_S
-                if len(self._active) >= places.CONCURRENCY:
+                elif len(self._active) >= places.CONCURRENCY:
                     await asyncio.wait(self._active, return_when=asyncio.FIRST_COMPLETED)
 
     async def _claim(self, group: asyncio.TaskGroup) -> bool:
@@ -139,6 +137,7 @@ class Relay:
         return has_claimed
 
     def _begin(self, group: asyncio.TaskGroup, claim: ClaimedConversation) -> None:
+        self._look_s = LOOK_EVERY_S
         self._turn = claim.organization_id
         self._places.take(self._turn)
         task = group.create_task(self._deliver(claim))
@@ -155,11 +154,15 @@ class Relay:
         # Most wake-ups are for readers, not for callbacks: a look for each would cost more than it finds.
         await asyncio.sleep(self._look_s)
         if len(self._active) == active:
-            waking = asyncio.create_task(self._wakeups.wait_for_any(POLL_S))
-            await asyncio.wait({waking, closing, *self._active}, return_when=asyncio.FIRST_COMPLETED)
-            is_woken = waking.done() and waking.result()
+            is_woken = await self._woken(closing)
             self._look_s = min(self._look_s * 2, LOOK_AT_LEAST_EVERY_S) if is_woken else LOOK_EVERY_S
-            waking.cancel()
+
+    async def _woken(self, closing: asyncio.Task[Any]) -> bool:
+        """Wait as `_idle` does; whether it ended because something new is stored."""
+        waking = asyncio.create_task(self._wakeups.wait_for_any(POLL_S))
+        await asyncio.wait({waking, closing, *self._active}, return_when=asyncio.FIRST_COMPLETED)
+        waking.cancel()
+        return waking.done() and waking.result()
 
     async def _give_back(self, connection: Any) -> None:
         while self._unfinished:
