@@ -8,6 +8,7 @@ import pkgutil
 import re
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -233,6 +234,25 @@ def test_budgets_are_kept(capsys: pytest.CaptureFixture[str]) -> None:
             sys.stdout.writelines(f"\n{what}: {has}, aim {aim}" for what, (has, aim) in above.items())
     assert {what: has for what, (has, aim) in above.items() if has > max(aim * 1.5, TOO_LARGE.get(what, 0))} == {}
     assert [what for what in TOO_LARGE if what not in above or above[what][0] <= above[what][1] * 1.5] == []
+
+
+def test_no_class_name_stands_twice_in_the_product() -> None:
+    """Who looks for a class by its name finds one. Private ones are their file's."""
+    names = Counter(
+        node.name
+        for path in PRODUCT
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ClassDef) and not node.name.startswith("_")
+    )
+    assert {name for name, count in names.items() if count > 1} == set()
+
+
+def test_no_word_means_many_things() -> None:
+    """A message, an event, a status, an answer and a line of the log each have their own word; one word meant all."""
+    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
+    texts = [ROOT / name for name in tracked if name.endswith((".py", ".md", ".sql", ".toml", ".yaml"))]
+    word = re.compile(r"\b" + "to" + "ld" + r"\b", re.IGNORECASE)
+    assert [name_of(path) for path in texts if path.exists() and word.search(path.read_text())] == []
 
 
 # ---------------------------------------------------------------- SQL
