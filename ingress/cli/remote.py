@@ -15,7 +15,7 @@ from typing import Any
 from urllib.parse import quote
 from uuid import UUID
 
-from .client import KEY, ORGANIZATION, UNAVAILABLE, URL, Client, Failed, Row, line_of
+from .client import KEY, ORGANIZATION, URL, Client, Failed, Row, line_of
 
 BASE = "/integrations/whatsapp"
 
