@@ -169,8 +169,9 @@ class Routes:
     # -- changes
 
     async def announce(self, organization_id: UUID, version: int) -> None:
-        """After a commit: from now on nothing older is used here; others, notified, notice within a second anyway."""
-        self._changed(organization_id, version, "here")
+        """After a commit: use it here and in Redis at once; others, notified, notice within a second anyway."""
+        if (taking_up := self._changed(organization_id, version, "here")) is not None:
+            await asyncio.shield(taking_up)
         await self._redis.notify("provider", organization_id, version)
         await self._redis.notify("events", organization_id)
 
@@ -179,14 +180,17 @@ class Routes:
         self._accounts.forget(organization_id)  # some of its credentials may not be needed any more
         self._changed(organization_id, version, source)
 
-    def _changed(self, organization_id: UUID, version: int, source: str) -> None:
+    def _changed(self, organization_id: UUID, version: int, source: str) -> "asyncio.Task[Any] | None":
+        """From now on nothing older is used; what takes it up, if anything has to."""
         held = self._routes.get(organization_id)
         if held is not None and version and held.route.version >= version:
             self._forget_configs(organization_id)  # one that nothing is sent through may have been edited or deleted
-            return
+            return None
         self._doubt(organization_id, held)
-        if held is not None or source == "here":  # in use here: have it at hand before it is needed
-            self._load(("notified", organization_id, version), self._take_up, organization_id, version, source)
+        if held is None and source != "here":
+            return None
+        # In use here: have it at hand before it is needed.
+        return self._load(("notified", organization_id, version), self._take_up, organization_id, version, source)
 
     async def _take_up(self, organization_id: UUID, version: int, source: str) -> None:
         try:
