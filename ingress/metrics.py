@@ -290,7 +290,7 @@ switch_seconds = _histogram(
 )
 switch_phase_seconds = _histogram(
     "whatsapp_ingress_provider_switch_phase_seconds",
-    "Parts of a change: lock, validate, commit, propagate (notices by Redis), drain (of this process's calls)",
+    "Parts of a change: lock, validate, commit, propagate (to this process and Redis), drain (of this process's calls)",
     ("phase",),
     (0.001, *_LATENCY, 20),
 )
