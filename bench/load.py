@@ -17,7 +17,7 @@ from .pool import Pool
 from .processes import ServerProcess
 
 TIMEOUT_S = 10
-UNKNOWN_RPS = 40_000  # requests made for each second of a server's first run; later ones know its pace
+UNKNOWN_RPS = 100_000  # requests made for each second of a server's first run; later ones know its pace
 LEAST_RPS = 2_000  # and for a server that was slow so far
 WRK = shutil.which("wrk")
 SCRIPT = Path(__file__).with_name("wrk.lua")
