@@ -200,7 +200,7 @@ class _Walk:
 
 
 async def check_keys(connection: asyncpg.Connection, vault: Vault) -> None:
-    """Raise `VaultError` where the newest organization's trail was signed with a key that is none of ours (worker)."""
+    """Raise `VaultError` where the newest organization's trail was signed with a key that we do not have (worker)."""
     newest = await audit.newest(connection)
     end = await audit.extent(connection, newest) if newest else None
     if newest is None or end is None or end.audit_seal is None:

@@ -8,9 +8,11 @@ import pkgutil
 import re
 import subprocess
 import sys
+import tomllib
 from collections import Counter
 from collections.abc import Iterator
 from graphlib import TopologicalSorter
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -107,6 +109,30 @@ def test_the_service_does_without_what_is_for_development() -> None:
     """None of its modules imports `dev`, but inside of a function that was asked for it."""
     found = {name_of(path) for path in SERVICE for name in imported(path) if name.startswith("ingress.dev")}
     assert found == set()
+
+
+def test_what_the_product_imports_is_a_dependency_of_it() -> None:
+    """Not of something else that happens to bring it along, today, for this Python."""
+    dependencies = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    declared = {re.split(r"[^\w-]", dependency)[0] for dependency in dependencies}
+    distributions = {
+        package: {name.replace("_", "-") for name in names} for package, names in packages_distributions().items()
+    }
+    ours = {*sys.stdlib_module_names, "ingress", "providers"}
+    found = {
+        name.partition(".")[0]
+        for path in PRODUCT
+        for node in ast.walk(ast.parse(path.read_text()))
+        for name in _absolute(node)
+    }
+    assert "starlette" in found
+    assert {package for package in found - ours if not declared & distributions[package]} == set()
+
+
+def _absolute(node: ast.AST) -> list[str]:
+    if isinstance(node, ast.Import):
+        return [alias.name for alias in node.names]
+    return [node.module or ""] if isinstance(node, ast.ImportFrom) and not node.level else []
 
 
 def test_providers_do_not_know_the_service() -> None:

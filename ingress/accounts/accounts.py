@@ -306,7 +306,7 @@ def _wrong(data: dict[str, Any], kind: type[WhatsAppProvider]) -> Iterator[tuple
 def _each_once(steps: list[Check], tested: list[Check]) -> list[Check]:
     checks = {check.name: check for check in tested}
     for step in steps:
-        # Where both failed the step knows why; else what became of it, the test knows.
+        # Where both failed, the step has the reason; else the test, which came later, has the result.
         if step.name not in checks or not (step.passed or checks[step.name].passed):
             checks[step.name] = step
     return list(checks.values())

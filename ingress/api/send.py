@@ -1,4 +1,4 @@
-"""POST /send: decoding what a CRM wants sent, and answering with what became of it."""
+"""POST /send: decoding what a CRM wants sent, and answering with its outcome."""
 
 import asyncio
 import hashlib
@@ -102,7 +102,7 @@ _REFUSED = {
 
 
 async def send(request: ApiRequest[SendRequest]) -> Json[SendResult]:
-    """POST /send: accept a message durably, send it, and answer with what became of it."""
+    """POST /send: accept a message durably, send it, and answer with its outcome."""
     try:
         return await _sent(request)
     except Problem as problem:

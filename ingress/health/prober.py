@@ -265,7 +265,7 @@ class Prober:
             wanted.append(self._interval_s * CONFIRM_SHARE)
         if policy.auto_rollback and self._clock() - look.version_at < timedelta(minutes=5):
             wanted.append(FRESH_S)
-        return min(wanted) * random.uniform(1 - JITTER, 1 + JITTER)  # noqa: S311  (nothing secret)
+        return min(wanted) * random.uniform(1 - JITTER, 1 + JITTER)  # noqa: S311  (spreads load, protects nothing)
 
     async def _act(self, organization_id: UUID, policy: FallbackPolicy) -> None:
         """Switch as the organization's policy asks for, if it does now."""

@@ -106,7 +106,7 @@ class Ingestion(msgspec.Struct, eq=False):
         try:
             bodies.grow(size, size, token)
             self.proceed(await self._manager.routes.config_of_webhook(token))
-        except Exception as error:  # noqa: BLE001  (logged by its kind, there)
+        except Exception as error:  # noqa: BLE001  (`_fail` answers and logs it)
             self._fail(error)
         finally:
             bodies.release(size, token)
@@ -115,7 +115,7 @@ class Ingestion(msgspec.Struct, eq=False):
         """Answer, or queue what is to be stored first."""
         try:
             self._judge(config)
-        except Exception as error:  # noqa: BLE001  (logged by its kind, there)
+        except Exception as error:  # noqa: BLE001  (`_fail` answers and logs it)
             self._fail(error)
 
     def _judge(self, config: Config | None) -> None:
@@ -160,7 +160,7 @@ class Ingestion(msgspec.Struct, eq=False):
         try:
             self._end(acknowledgement(type(self._verified.config.provider)), outcome, stored)
             self._queue.notify(stored)
-        except Exception as error:  # noqa: BLE001  (logged by its kind, there)
+        except Exception as error:  # noqa: BLE001  (`_fail` answers and logs it)
             self._fail(error)
 
     def _fail(self, error: Exception) -> None:

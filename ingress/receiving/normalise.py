@@ -76,7 +76,7 @@ async def read(manager: WhatsAppProviderManager, config: Config, hook: Webhook, 
         return reader.row(keyed, await reader.quarantined() if reader.some_stale or reader.some_foreign else ())
     except StoreUnavailable:
         raise
-    except Exception as error:  # noqa: BLE001  (logged there)
+    except Exception as error:  # noqa: BLE001  (a fault of ours: `unreadable` logs it)
         return await reader.unreadable(error)
 
 
@@ -95,7 +95,7 @@ async def read_slices(
             yield first, msgspec.structs.replace(row, is_kept=True)
     except StoreUnavailable:
         raise
-    except Exception as error:  # noqa: BLE001  (logged there)
+    except Exception as error:  # noqa: BLE001  (a fault of ours: `unreadable` logs it)
         yield 0, msgspec.structs.replace(await reader.unreadable(error), is_kept=True)
 
 

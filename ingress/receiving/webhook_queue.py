@@ -56,7 +56,7 @@ class WebhookQueue:
         await self._commit.__aexit__(*reason)
 
     def enqueue(self, verified: VerifiedWebhook, reply: Reply[StoredWebhook]) -> None:
-        """Queue *verified*, and call *reply* once with what became of it. Raises `Overloaded`."""
+        """Queue *verified*, and call *reply* once with its outcome. Raises `Overloaded`."""
         size_bytes = len(verified.hook.body)
         if verified.refused:
             size_bytes = 0  # one at a time, and in no need of reading

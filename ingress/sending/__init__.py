@@ -1,1 +1,1 @@
-"""One message to one person: attempts, retries, fallback, and what became of it."""
+"""One message to one person: attempts, retries, fallback, and the outcome."""

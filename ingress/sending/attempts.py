@@ -40,7 +40,7 @@ def _asked_s(error: BaseException) -> float:
 
 def _quick_s(error: BaseException) -> float:
     """As asked, else a moment; but a provider that is not there is asked again at once, or not at all."""
-    wait_s = _asked_s(error) or random.uniform(0, RETRY_BASE_S)  # noqa: S311  (nothing secret)
+    wait_s = _asked_s(error) or random.uniform(0, RETRY_BASE_S)  # noqa: S311  (spreads load)
     return min(wait_s, RETRY_CAP_WITH_FALLBACK_S) if isinstance(error, Unavailable) else wait_s
 
 

@@ -134,7 +134,7 @@ class Breaker:
             return
         # The longer it was of no use, the longer it rests; jittered, or all processes would ask in the same moment.
         self._open_s = min(self._open_s * 2, OPEN_AT_MOST_S) if self.state == "half_open" else OPEN_S
-        self._until = self._clock() + self._open_s * random.uniform(1 - JITTER, 1 + JITTER)  # noqa: S311  (nothing secret)
+        self._until = self._clock() + self._open_s * random.uniform(1 - JITTER, 1 + JITTER)  # noqa: S311  (spreads load)
         self.broken = broken or (self.broken and self.state == "half_open")
         self._become("open")
 
@@ -320,7 +320,7 @@ def _changed(config_id: UUID, provider: str, former: State, state: State) -> Non
 
 def breaker_open(wait_s: float) -> Unavailable:
     """The account is not called for the moment; nothing was sent. Jittered: not all who wait come back at once."""
-    retry_after_s = wait_s * random.uniform(1.0, 1.5)  # noqa: S311  (nothing secret)
+    retry_after_s = wait_s * random.uniform(1.0, 1.5)  # noqa: S311  (spreads load)
     return Unavailable("the provider failed lately and is skipped", code=BREAKER_OPEN, retry_after_s=retry_after_s)
 
 

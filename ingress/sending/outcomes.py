@@ -1,4 +1,4 @@
-"""What is written down of a send: attempts before they are made, what became of them, its end with the CRM's event.
+"""What is written down of a send: attempts before they are made, their outcomes, its end with the CRM's event.
 
 The first attempt is written down with the claim. All else but the beginning of another one is group-committed.
 """

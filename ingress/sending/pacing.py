@@ -232,4 +232,4 @@ def _name(config: Config, contact: str) -> str:
 def _distance_s(pacing: Pacing) -> float:
     """Between two messages: never less than the rate allows, and never twice the same where that gives one away."""
     distance_s = 60 / pacing.messages_per_minute
-    return distance_s + random.uniform(0, pacing.jitter_s) if pacing.jitter_s else distance_s  # noqa: S311  (nothing secret)
+    return distance_s + random.uniform(0, pacing.jitter_s) if pacing.jitter_s else distance_s  # noqa: S311  (spreads load)

@@ -160,7 +160,7 @@ def _dispatch(send: LostSend, lease_id: UUID, route: Route, attempts: Sequence[A
 
 
 def _exhausted(dispatch: Dispatch, attempts: Sequence[Attempt]) -> dict[UUID, str]:
-    """The configs that cannot send the message, by what became of *attempts*."""
+    """The configs that cannot send the message, by the outcomes of *attempts*."""
     found = {each.config_id: each.class_ for each in attempts if each.class_ in ("Unsupported", "AccountBroken")}
     if attempts[-1].class_ is None and dispatch.on_uncertain == "fallback":
         found[attempts[-1].config_id] = "Uncertain"

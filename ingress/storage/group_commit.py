@@ -80,7 +80,7 @@ class _Pending(msgspec.Struct, Generic[Row, Result], eq=False):
         try:
             self.reply(result)
         except Exception:  # its neighbours wait for theirs, and the flusher must live on
-            logger.exception("what became of a row could not be passed on")
+            logger.exception("the outcome of a row could not be passed on")
 
 
 def _settle(future: "asyncio.Future[Result]", result: Result | Exception) -> None:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from contextlib import suppress
 from importlib.util import find_spec
@@ -34,7 +35,7 @@ class ServerUser(NamedTuple):
     namespace: bool = False  # take them on in a user namespace: seen from outside, it stays who we are
 
 
-class Server:
+class Server(ABC):
     """One server: its process, its folder, its log."""
 
     name: ClassVar[str]
@@ -98,13 +99,13 @@ class Server:
             os.kill(pid, signal.SIGKILL)
         self._ended(STOP_S)
 
+    @abstractmethod
     def _command(self) -> tuple[ServerUser, list[str], dict[str, str]]:
         """Make the folders ready; return who runs what, and what to add to the environment."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _ready(self, pid: int) -> bool:
         """Whether the server with this process id answers."""
-        raise NotImplementedError
 
     def _spawn(
         self, argv: list[str], account: ServerUser, death: signal.Signals, *keep: int, env: Mapping[str, str]
