@@ -4,15 +4,10 @@ Each takes the place of the short way with what everybody else would do there.
 """
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
-from starlette._exception_handler import wrap_app_handling_exceptions
-from starlette.requests import Request
-from starlette.routing import BaseRoute, Mount
-from starlette.types import ASGIApp, Receive, Scope, Send
-
-from ingress import app, protocol
+from ingress import protocol
 from ingress.cli.main import main
 from ingress.sending.pacing import Pacer
 from providers.cloud_api import inbound
@@ -44,33 +39,11 @@ def pacing_shares() -> None:
     _replace(Pacer, "_limit", shared)
 
 
-def bare_handlers() -> None:
-    """Handlers in Starlette's wrapper, which turns exceptions into answers."""
-    for route in _routes(app.ROUTES):
-        _replace(route, "app", _wrapped(route.app))
-
-
-def _wrapped(bare: ASGIApp) -> ASGIApp:
-    async def run(scope: Scope, receive: Receive, send: Send) -> None:
-        await wrap_app_handling_exceptions(bare, Request(scope, receive, send))(scope, receive, send)
-
-    return run
-
-
-def _routes(routes: list[BaseRoute]) -> Iterator[Any]:
-    for route in routes:
-        if isinstance(route, Mount):
-            yield from _routes(route.routes)
-        else:
-            yield route
-
-
 # By name, with the part of the benchmark that shows it.
 PATHS: dict[str, tuple[Callable[[], None], tuple[str, ...]]] = {
     "asgi": (asgi, ("ingest",)),
     "text_reader": (text_reader, ("ingest",)),
     "pacing_shares": (pacing_shares, ("send",)),
-    "bare_handlers": (bare_handlers, ("send",)),
 }
 
 if __name__ == "__main__":

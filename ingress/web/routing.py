@@ -165,8 +165,8 @@ class ApiRoute(Route):
     """A route with the types of its body, its query and its answers, as its handler's signature has them.
 
     *needs*: what a key must have; None: no key at all. *any_text*: its body may hold line breaks and the like.
-    A handler gives the answer itself, None for one without a body (204), or a `Response`. It is called as it is: what
-    it raises the middleware turns into answers; Starlette's own wrapper around each would be a tenth of a send.
+    A handler gives the answer itself, None for one without a body (204), or a `Response`. What it raises the middleware
+    turns into answers, so there is no handling of exceptions around each of them.
     """
 
     def __init__(
