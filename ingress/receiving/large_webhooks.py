@@ -24,12 +24,14 @@ from ..wakeups import Wakeups
 from .normalise import (
     NOTHING_STORED,
     PARSER_FAILED,
+    REFUSED,
+    ReadWebhook,
     StoredWebhook,
     VerifiedWebhook,
     kept_headers,
     quarantine_row,
     read_slices,
-    refused,
+    set_aside,
     unreadable_body,
 )
 
@@ -52,7 +54,7 @@ def is_large(body: bytes) -> bool:
     return len(body) > LARGE_BYTES or body.count(b",") > LARGE_COMMAS
 
 
-Store = Callable[[asyncpg.Connection, str, WebhookRow, int], Awaitable[StoredWebhook]]
+Store = Callable[[asyncpg.Connection, ReadWebhook, int], Awaitable[StoredWebhook]]
 
 
 class _Lost(Exception):
@@ -174,8 +176,8 @@ class _LargeWebhook:
         self._config = config = await manager.receiver(found.organization_id, found.config_id)
         async for first, row in self._rows(manager, config):
             await self._write(first, row)
-        if self._is_refused and config is not None:  # the last slice says whether others' items are in the whole of it
-            await self._write(first, await self._whole(manager, config, row))
+        if self._is_refused:  # the last slice says whether others' items are in the whole of it
+            await self._write(first, await self._whole(manager, row))
         async with self._database.worker() as connection:
             await unread.finish(connection, found.organization_id, found.sequence)
         self._log(started)
@@ -191,9 +193,9 @@ class _LargeWebhook:
             ms=round((monotonic() - started) * 1000, 1),
         )
 
-    async def _whole(self, manager: WhatsAppProviderManager, config: Config, last: WebhookRow) -> WebhookRow:
+    async def _whole(self, manager: WhatsAppProviderManager, last: ReadWebhook) -> ReadWebhook:
         """All of the body as it goes to quarantine, given the *last* slice of it."""
-        whole = await refused(manager, config, last)
+        whole = await set_aside(manager, last, REFUSED)
         quarantined = [msgspec.structs.replace(item, partly_taken=self._events > 0) for item in whole.quarantine]
         return msgspec.structs.replace(whole, quarantine=quarantined)
 
@@ -203,7 +205,7 @@ class _LargeWebhook:
 
     async def _rows(
         self, manager: WhatsAppProviderManager, config: Config | None
-    ) -> AsyncIterator[tuple[int, WebhookRow]]:
+    ) -> AsyncIterator[tuple[int, ReadWebhook]]:
         found = self._found
         if config is None or found.tries > MAX_TRIES:
             yield 0, await self._unreadable(manager, config)
@@ -217,7 +219,7 @@ class _LargeWebhook:
         url = config.callback_url.partition("#")[0] + query
         return Webhook(method="POST", url=url, headers=json.loads(found.headers), body=found.body)
 
-    async def _unreadable(self, manager: WhatsAppProviderManager, config: Config | None) -> WebhookRow:
+    async def _unreadable(self, manager: WhatsAppProviderManager, config: Config | None) -> ReadWebhook:
         found = self._found
         if config is None:  # who else has its secret, nobody can say any more
             quarantined = quarantine_row(PARSER_FAILED, found.body, foreign_item=True)
@@ -225,9 +227,9 @@ class _LargeWebhook:
             quarantined = await unreadable_body(manager, config, PARSER_FAILED, found.body)
         quarantined = msgspec.structs.replace(quarantined, partly_taken=found.tries > 1)
         whose = found.organization_id, found.config_id
-        return WebhookRow(*whose, found.headers, found.body, (), [quarantined], is_kept=True)
+        return ReadWebhook(config, *whose, found.headers, found.body, (), [quarantined], is_kept=True)
 
-    async def _write(self, first: int, row: WebhookRow) -> None:
+    async def _write(self, first: int, row: ReadWebhook) -> None:
         """Store a slice, whose events come from the place *first* on; where the database refuses it, without them."""
         if first + len(row.events) > MAX_PLACES:
             self._is_refused, row = True, msgspec.structs.replace(row, events=())
@@ -240,11 +242,11 @@ class _LargeWebhook:
             foreign = [item for item in row.quarantine if item.foreign_item]
             await self._write_once(first, msgspec.structs.replace(row, events=(), quarantine=foreign))
 
-    async def _write_once(self, first: int, row: WebhookRow) -> None:
+    async def _write_once(self, first: int, row: ReadWebhook) -> None:
         async with self._database.worker() as connection, connection.transaction():
             if not await unread.renew(connection, *self._lease):
                 raise _Lost
-            stored = await self._store(connection, self._provider_name, row, self._sequence(first))
+            stored = await self._store(connection, row, self._sequence(first))
         self._events += stored.events
         self._fresh += len(stored.sequences)
         self.organizations.update(stored.organizations)

@@ -10,19 +10,14 @@ from uuid import UUID
 import msgspec
 
 from providers import Event, Malformed, Unverified, Webhook
-from providers.messages import STATUS_RANK, Message, Status
 
 from .. import identifiers, metrics
 from ..accounts.config import Config
-from ..envelope import event_row
-from ..identifiers import parse_correlation
 from ..storage.database import StoreUnavailable
-from ..storage.statements.events import EventRow
-from ..storage.statements.inbound import KeyedEvent, QuarantineRow, WebhookRow
+from ..storage.statements.inbound import QuarantineRow
 from ..storage.statements.retention import MAX_AGE, MAX_AHEAD
-from ..storage.statements.statuses import StatusRow
 from ..switching.manager import WhatsAppProviderManager
-from .excess import MAX_DATA_BYTES, short_error, without_excess
+from ..validation import Unlogged
 
 logger = logging.getLogger("ingress.receiving.normalise")
 _encode = msgspec.json.Encoder().encode
@@ -32,12 +27,34 @@ MALFORMED, PARSER_FAILED, REFUSED, FOREIGN, STALE = "malformed", "parser_failed"
 MIN_AGE = -MAX_AHEAD
 # So many events of a large webhook are made rows of at once: a few milliseconds of the event loop.
 SLICE_EVENTS = 500
-# A longer id is none that we sent, and too long for an index.
-MAX_ID_CHARACTERS = 512
 # Of a webhook's headers these are kept: what it is verified and read by, and what finds it in the provider's own log.
 # No others: a proxy's or a provider's credentials may be among them.
 _KEPT_HEADERS = frozenset({"content-type", "content-length", "user-agent", "traceparent", "tracestate", "webhook-id"})
 _KEPT_PARTS = ("signature", "hmac", "idempotency", "request-id", "timestamp")
+
+
+class OwnedEvent(Unlogged, frozen=True):
+    """An event, and the config that it belongs to."""
+
+    event: Event
+    owner: Config
+
+
+class ReadWebhook(Unlogged, frozen=True):
+    """A verified webhook with everything it says. ``receiver``: whose address it came to; None: that is gone."""
+
+    receiver: Config | None
+    organization_id: UUID
+    config_id: UUID
+    headers: bytes
+    body: bytes
+    events: Sequence[OwnedEvent]
+    quarantine: Sequence[QuarantineRow]
+    is_kept: bool = False  # its headers and body are stored already
+
+    @property
+    def provider(self) -> str:
+        return self.receiver.provider_type if self.receiver else metrics.OTHER
 
 
 class VerifiedWebhook(msgspec.Struct, frozen=True):
@@ -46,7 +63,7 @@ class VerifiedWebhook(msgspec.Struct, frozen=True):
     config: Config
     hook: Webhook
     refused: bool = False  # the database refused it: now its body goes to quarantine
-    row: WebhookRow | None = None  # where it was read already
+    read: ReadWebhook | None = None  # where it was read already
 
 
 class StoredWebhook(msgspec.Struct, frozen=True):
@@ -64,16 +81,16 @@ class StoredWebhook(msgspec.Struct, frozen=True):
 NOTHING_STORED = StoredWebhook(0, (), frozenset())
 
 
-async def read(manager: WhatsAppProviderManager, config: Config, hook: Webhook, at: datetime) -> WebhookRow:
-    """*hook*, received *at*, as a row, whatever is in it.
+async def read(manager: WhatsAppProviderManager, config: Config, hook: Webhook, at: datetime) -> ReadWebhook:
+    """*hook*, received *at*, whatever is in it.
 
     Raises `StoreUnavailable` where it cannot be asked whose its items are.
     """
     reader = _Reader(manager, config, hook, at)
     try:
         events, strangers = reader.parse()
-        keyed = reader.take(events, await reader.owners(events, strangers) if strangers else _NOBODY)
-        return reader.row(keyed, await reader.quarantined() if reader.some_stale or reader.some_foreign else ())
+        taken = reader.take(events, await reader.owners(events, strangers) if strangers else _NOBODY)
+        return reader.webhook(taken, await reader.quarantined() if reader.some_stale or reader.some_foreign else ())
     except StoreUnavailable:
         raise
     except Exception as error:  # noqa: BLE001  (a fault of ours: `unreadable` logs it)
@@ -82,7 +99,7 @@ async def read(manager: WhatsAppProviderManager, config: Config, hook: Webhook, 
 
 async def read_slices(
     manager: WhatsAppProviderManager, config: Config, hook: Webhook, at: datetime, *, stale: bool | None = False
-) -> AsyncIterator[tuple[int, WebhookRow]]:
+) -> AsyncIterator[tuple[int, ReadWebhook]]:
     """A *hook* that was stored, as `read` reads one, but in slices and without holding up the event loop.
 
     Each with the place of its first event among all of them, which is the same whoever reads it and when.
@@ -91,8 +108,8 @@ async def read_slices(
     """
     reader = _Reader(manager, config, hook, at, stale)
     try:
-        async for first, row in reader.slices():
-            yield first, msgspec.structs.replace(row, is_kept=True)
+        async for first, webhook in reader.slices():
+            yield first, msgspec.structs.replace(webhook, is_kept=True)
     except StoreUnavailable:
         raise
     except Exception as error:  # noqa: BLE001  (a fault of ours: `unreadable` logs it)
@@ -121,25 +138,26 @@ class _Reader(msgspec.Struct, eq=False):
     def __repr__(self) -> str:
         return "_Reader(…)"
 
-    async def slices(self) -> AsyncIterator[tuple[int, WebhookRow]]:
+    async def slices(self) -> AsyncIterator[tuple[int, ReadWebhook]]:
         events, strangers = await asyncio.to_thread(self.parse)
         for first in range(0, max(1, len(events)), SLICE_EVENTS):
             part = events[first : first + SLICE_EVENTS]
-            keyed = self.take(part, await self.owners(part, strangers))
+            taken = self.take(part, await self.owners(part, strangers))
             is_last = first + SLICE_EVENTS >= len(events)
-            yield first, self.row(keyed, await self.quarantined() if is_last else ())
+            yield first, self.webhook(taken, await self.quarantined() if is_last else ())
 
-    async def unreadable(self, error: Exception) -> WebhookRow:
+    async def unreadable(self, error: Exception) -> ReadWebhook:
         reason = MALFORMED
         if not isinstance(error, Malformed):
             # A mistake of ours must neither make the provider repeat the body for a week, nor fail the rest of a batch.
             logger.error("reading a webhook failed", exc_info=error)
             reason = PARSER_FAILED
-        return self.row((), [await unreadable_body(self._manager, self._config, reason, self._hook.body)])
+        return self.webhook((), [await unreadable_body(self._manager, self._config, reason, self._hook.body)])
 
-    def row(self, events: Sequence[KeyedEvent], quarantine: Sequence[QuarantineRow]) -> WebhookRow:
+    def webhook(self, events: Sequence[OwnedEvent], quarantine: Sequence[QuarantineRow]) -> ReadWebhook:
         config, hook = self._config, self._hook
-        return WebhookRow(config.organization_id, config.id, kept_headers(hook), hook.body, events, quarantine)
+        headers = kept_headers(hook)
+        return ReadWebhook(config, config.organization_id, config.id, headers, hook.body, events, quarantine)
 
     def parse(self) -> tuple[list[Event], Collection[str]]:
         """The events, and the keys of those that name no account which is the organization's for sure.
@@ -152,21 +170,23 @@ class _Reader(msgspec.Struct, eq=False):
         strangers = [event.key for event in events if account_of(event) not in claimed]
         return events, frozenset(strangers) if strangers else ()
 
-    def take(self, events: Sequence[Event], owners: Mapping[str, Config | None]) -> list[KeyedEvent]:
+    def take(self, events: Sequence[Event], owners: Mapping[str, Config | None]) -> list[OwnedEvent]:
         """What of *events* is the organization's and new enough. Who is not in *owners* is the config itself."""
-        keyed, config, at, stale = [], self._config, self._at, self._stale
+        taken, config, at, stale = [], self._config, self._at, self._stale
         for event in events:
             owner = owners.get(event.key, config) if owners else config
             if owner is not None and (stale is None or _is_stale(event, at) is stale):
-                keyed.append(_keyed(event, owner, at))
+                if event.occurred_at is not None:
+                    metrics.observe(metrics.provider_lag, (at - event.occurred_at).total_seconds(), owner.provider_type)
+                taken.append(OwnedEvent(event, owner))
             elif stale:
                 continue  # it was stored, or put into quarantine, when it came
             elif owner is None:
                 self.some_foreign = True
             else:
                 self.some_stale = True
-        self.some_taken = self.some_taken or bool(keyed)
-        return keyed
+        self.some_taken = self.some_taken or bool(taken)
+        return taken
 
     async def quarantined(self) -> Sequence[QuarantineRow]:
         """The whole body, for quarantine: an item by itself does not say whose it is, and could never be read again.
@@ -224,12 +244,13 @@ def _dropped(names: tuple[str, ...]) -> list[str]:
     return [name for name in names if name not in _KEPT_HEADERS and not any(part in name for part in _KEPT_PARTS)]
 
 
-async def refused(manager: WhatsAppProviderManager, config: Config, row: WebhookRow) -> WebhookRow:
-    """*row* without its events, its body in quarantine: not the organization's where others' items are in it."""
-    quarantine = await unreadable_body(manager, config, REFUSED, row.body)
-    if any(item.foreign_item for item in row.quarantine):
+async def set_aside(manager: WhatsAppProviderManager, webhook: ReadWebhook, reason: str) -> ReadWebhook:
+    """*webhook* without its events, its body in quarantine: not the organization's where others' items are in it."""
+    assert webhook.receiver is not None, "only what its config has read has events"
+    quarantine = await unreadable_body(manager, webhook.receiver, reason, webhook.body)
+    if any(item.foreign_item for item in webhook.quarantine):
         quarantine = msgspec.structs.replace(quarantine, foreign_item=True)
-    return msgspec.structs.replace(row, events=(), quarantine=[quarantine])
+    return msgspec.structs.replace(webhook, events=(), quarantine=[quarantine])
 
 
 def _verifies(config: Config, hook: Webhook) -> bool:
@@ -249,51 +270,3 @@ def quarantine_row(
     reason: str, body: bytes, *, foreign_item: bool = False, partly_taken: bool = False
 ) -> QuarantineRow:
     return QuarantineRow(identifiers.new_id(), reason, body, foreign_item, partly_taken)
-
-
-def _keyed(event: Event, owner: Config, now: datetime) -> KeyedEvent:
-    message_id, attempt = parse_correlation(event.correlation_id) if event.correlation_id else (None, None)
-    if message_id is not None and event.message is not None:
-        event = _as_status(event, event.message)
-    row = _row(event, owner, message_id)
-    if len(row.data) > MAX_DATA_BYTES:
-        event = without_excess(event)
-        row = _row(event, owner, message_id)
-    if event.occurred_at is not None:
-        metrics.observe(metrics.provider_lag, (now - event.occurred_at).total_seconds(), owner.provider_type)
-    status = _status_row(event, owner, message_id, attempt) if event.status is not None else None
-    return KeyedEvent(identifiers.key_hash(event.key, owner.account_id), row, status)
-
-
-def _row(event: Event, owner: Config, message_id: UUID | None) -> EventRow:
-    return event_row(event, owner.organization_id, owner.id, owner.provider_type, message_id)
-
-
-def _as_status(event: Event, message: Message) -> Event:
-    """What we sent comes back among what others write in the account's name: nobody wrote it, but it is out."""
-    sent = Status(provider_message_id=message.provider_message_id, value="sent")
-    return msgspec.structs.replace(event, type="message.status", message=None, status=sent)
-
-
-def _status_row(event: Event, owner: Config, message_id: UUID | None, attempt: int | None) -> StatusRow | None:
-    """What *event* says of a message that may be ours.
-
-    In a group each member has a status of their own; none of them is the message's.
-    """
-    status = event.status
-    if status is None or status.value is None or status.participant is not None:
-        return None
-    if not status.provider_message_id or len(status.provider_message_id) > MAX_ID_CHARACTERS:
-        return None
-    return StatusRow(
-        owner.organization_id,
-        owner.id,
-        owner.account_id,
-        status.provider_message_id,
-        status.value,
-        STATUS_RANK[status.value],
-        event.occurred_at,
-        _encode(short_error(status.error)) if status.error else None,
-        message_id,
-        attempt,
-    )

@@ -16,8 +16,9 @@ from ..storage.statements.health import look_soon
 from ..storage.statements.inbound import KeyedEvent, QuarantineRow, Stored, WebhookRow, store
 from ..switching.manager import WhatsAppProviderManager
 from ..wakeups import Wakeups
+from .completion import complete
 from .large_webhooks import SMALL_BYTES, LargeWebhooks, is_large
-from .normalise import NOTHING_STORED, StoredWebhook, VerifiedWebhook, read, refused
+from .normalise import NOTHING_STORED, REFUSED, ReadWebhook, StoredWebhook, VerifiedWebhook, read, set_aside
 
 # What may say that an account does better, or worse.
 ACCOUNT_UPDATED = "account.updated"
@@ -29,7 +30,6 @@ LIGHT_BYTES, BYTES_A_ROW = 16 * 1024, 2 * 1024
 
 # Of events, by provider, type and what became of them: for each one a counter of the metrics costs more than this.
 _Counts = Counter[tuple[str, str, str]]
-_Rows = list[tuple[str, WebhookRow]]  # each with its provider
 
 
 class WebhookQueue:
@@ -44,7 +44,7 @@ class WebhookQueue:
         self._commit: GroupCommit[VerifiedWebhook, StoredWebhook] = GroupCommit(
             "ingest", database, INGEST, self._write, flushers=2
         )
-        self._large = LargeWebhooks(database, manager, wakeups, _store_slice)
+        self._large = LargeWebhooks(database, manager, wakeups, self._store_slice)
 
     async def __aenter__(self) -> "WebhookQueue":
         await self._commit.__aenter__()
@@ -87,48 +87,51 @@ class WebhookQueue:
     async def _write(
         self, connection: asyncpg.Connection, batch: Sequence[VerifiedWebhook]
     ) -> Sequence[StoredWebhook | Exception]:
-        rows, failed = await self._read(batch)
-        stored = await _store(connection, rows) if rows else []
+        webhooks, failed = await self._read(batch)
+        stored = await self._store(connection, webhooks) if webhooks else []
         if not failed:
             return stored
         succeeded = iter(stored)
-        return [failed.get(place) or next(succeeded) for place in range(len(rows) + len(failed))]
+        return [failed.get(place) or next(succeeded) for place in range(len(webhooks) + len(failed))]
 
-    async def _read(self, batch: Sequence[VerifiedWebhook]) -> tuple[_Rows, dict[int, StoreUnavailable]]:
-        """The first of *batch* as rows, each with its provider; and, by place, why one is none yet."""
-        rows: _Rows = []
+    async def _read(self, batch: Sequence[VerifiedWebhook]) -> tuple[list[ReadWebhook], dict[int, StoreUnavailable]]:
+        """What the first of *batch* say; and, by place, why one cannot be read yet."""
+        webhooks: list[ReadWebhook] = []
         failed: dict[int, StoreUnavailable] = {}
         events, now = 0, datetime.now(UTC)
         for place, verified in enumerate(batch):
             try:
-                row = verified.row or await read(self._manager, verified.config, verified.hook, now)
+                webhook = verified.read or await read(self._manager, verified.config, verified.hook, now)
                 if verified.refused:
-                    row = await refused(self._manager, verified.config, row)
+                    webhook = await set_aside(self._manager, webhook, REFUSED)
             except StoreUnavailable as error:  # whose its items are cannot be asked: its neighbours need not
                 failed[place] = error.with_traceback(None)  # which holds this frame, and so the error
                 continue
-            rows.append((verified.config.provider_type, row))
-            events += len(row.events) + len(row.quarantine)
+            webhooks.append(webhook)
+            events += len(webhook.events) + len(webhook.quarantine)
             if events >= MAX_FLUSH_EVENTS:
                 break
-        return rows, failed
+        return webhooks, failed
 
+    async def _store_slice(self, connection: asyncpg.Connection, webhook: ReadWebhook, start: int) -> StoredWebhook:
+        [stored] = await self._store(connection, [webhook], start)
+        return stored
 
-async def _store_slice(connection: asyncpg.Connection, provider: str, row: WebhookRow, start: int) -> StoredWebhook:
-    [stored] = await _store(connection, [(provider, row)], start)
-    return stored
-
-
-async def _store(connection: asyncpg.Connection, read: _Rows, start: int = 0) -> list[StoredWebhook]:
-    """Store the rows of *read*, each with the name of its provider (see `inbound.store`). What became of each."""
-    rows = [row for _, row in read]
-    stored = await store(connection, rows, start)
-    await _look_soon(connection, rows)
-    counts: _Counts = Counter()
-    became = [_counted(provider, row, each, counts) for (provider, row), each in zip(read, stored, strict=True)]
-    for labels, count in counts.items():
-        metrics.child(metrics.ingest_events, *labels).inc(count)
-    return became
+    async def _store(
+        self, connection: asyncpg.Connection, webhooks: Sequence[ReadWebhook], start: int = 0
+    ) -> list[StoredWebhook]:
+        """Store *webhooks* (see `inbound.store`). What became of each."""
+        rows = await complete(self._manager, webhooks)
+        stored = await store(connection, rows, start)
+        await _look_soon(connection, rows)
+        counts: _Counts = Counter()
+        became = [
+            _counted(webhook.provider, row, each, counts)
+            for webhook, row, each in zip(webhooks, rows, stored, strict=True)
+        ]
+        for labels, count in counts.items():
+            metrics.child(metrics.ingest_events, *labels).inc(count)
+        return became
 
 
 async def _look_soon(connection: asyncpg.Connection, rows: Sequence[WebhookRow]) -> None:

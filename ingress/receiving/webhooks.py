@@ -16,13 +16,13 @@ from .. import identifiers, metrics
 from ..accounts.config import Config
 from ..storage.database import Database, StoreUnavailable
 from ..storage.group_commit import Overloaded
-from ..storage.statements.inbound import QuarantinedBody, WebhookRow
+from ..storage.statements.inbound import QuarantinedBody
 from ..switching.manager import WhatsAppProviderManager
 from ..wakeups import Wakeups
 from ..web.bodies import SMALL_BODY_BYTES, Disconnected, LargeBodies, TooLarge, read_body
 from .answers import TOO_LARGE, Header, WebhookAnswer, away
 from .ingestion import Ingestion, Target, target_of
-from .normalise import FOREIGN, STALE, VerifiedWebhook, read_slices
+from .normalise import FOREIGN, STALE, ReadWebhook, VerifiedWebhook, read_slices
 from .webhook_queue import WebhookQueue
 
 logger = logging.getLogger("ingress.receiving.webhooks")
@@ -140,8 +140,10 @@ class WebhookReceiver:
         url = self._manager.accounts.webhook_url(config.provider_type, "replayed")
         hook = Webhook(method="POST", url=url, headers=json.loads(item.headers), body=item.body)
         replay = _Replay(self._queue, config, hook, foreign)
-        async for _, row in read_slices(self._manager, config, hook, item.received_at, stale=_TAKEN.get(item.reason)):
-            await replay.store(row)
+        async for _, webhook in read_slices(
+            self._manager, config, hook, item.received_at, stale=_TAKEN.get(item.reason)
+        ):
+            await replay.store(webhook)
         return replay.result()
 
 
@@ -159,12 +161,12 @@ class _Replay(msgspec.Struct):
     def __repr__(self) -> str:
         return f"_Replay({self.events})"
 
-    async def store(self, row: WebhookRow) -> None:
+    async def store(self, webhook: ReadWebhook) -> None:
         if self.foreign:
-            self.is_whole &= all(each.reason != FOREIGN for each in row.quarantine)
-            row = msgspec.structs.replace(row, quarantine=())
-        if row.events or (self.events and row.quarantine):
-            stored = await self.queue.submit(VerifiedWebhook(self.config, self.hook, row=row))
+            self.is_whole &= all(each.reason != FOREIGN for each in webhook.quarantine)
+            webhook = msgspec.structs.replace(webhook, quarantine=())
+        if webhook.events or (self.events and webhook.quarantine):
+            stored = await self.queue.submit(VerifiedWebhook(self.config, self.hook, read=webhook))
             self.events += stored.events
             self.fresh += len(stored.sequences)
 

@@ -15,7 +15,7 @@ import pytest
 from ingress import app, metrics
 from ingress.dev.sandbox import CrmSimulator
 from ingress.dev.sandbox.meta.bodies import encode
-from ingress.receiving import large_webhooks, normalise
+from ingress.receiving import completion, large_webhooks, normalise
 from ingress.settings import Settings
 from ingress.storage.database import Database, StoreUnavailable
 from ingress.storage.statements import unread
@@ -187,7 +187,7 @@ async def test_a_slice_that_the_database_refuses_costs_no_other(
 ) -> None:
     """The body is put aside, as that of a small webhook is, for what was in that slice."""
     monkeypatch.setattr(normalise, "SLICE_EVENTS", 500)
-    monkeypatch.setattr(normalise, "MAX_ID_CHARACTERS", 100_000)
+    monkeypatch.setattr(completion, "MAX_ID_CHARACTERS", 100_000)
     monkeypatch.setattr(_values, "MAX_WORD", 100_000)
     items = [{"id": f"wamid.{number}", "status": "read"} for number in range(1_200)]
     items[700]["id"] = "".join(chr(0x4E00 + 7 * number % 20_000) for number in range(5_000))

@@ -12,6 +12,11 @@ import pytest
 from ingress.dev.embedded.launcher import EmbeddedServers
 from ingress.dev.sandbox import signed_headers
 from ingress.dev.sandbox.meta.bodies import encode
+from ingress.envelope import event_row
+from ingress.receiving import completion
+from ingress.storage.statements.events import EventRow
+from providers import Event
+from providers.content import Location
 from providers.meta_business import MetaBusiness
 
 from ..gateway import Gateway, Organization, eventually
@@ -116,6 +121,28 @@ async def test_unreadable_bodies_are_quarantined(organization: Organization, raw
     import base64
 
     assert base64.b64decode(shown["body"]) == raw
+
+
+async def test_what_cannot_be_completed_is_quarantined(
+    organization: Organization, gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A mistake of ours between reading and storing costs neither the webhook nor its neighbours."""
+
+    def broken(event: Event, *whose: Any) -> EventRow:
+        if isinstance(event.message and event.message.content, Location):
+            raise ZeroDivisionError
+        return event_row(event, *whose)
+
+    inbound = gateway.meta.inbound(organization.numbers[0])
+    with monkeypatch.context() as patch:
+        patch.setattr(completion, "event_row", broken)
+        posts = [organization.post_webhook(body) for body in (inbound.location(), inbound.text("fine"))]
+        assert [answer.status for answer in await asyncio.gather(*posts)] == [200, 200]
+    assert len(await organization.events(kind="message.received")) == 1
+    [item] = (await organization.call("GET", "/quarantine")).json["quarantine"]
+    assert item["reason"] == "parser_failed"
+    replayed = await organization.call("POST", f"/quarantine/{item['id']}/replay")
+    assert replayed.json == {"state": "replayed", "events": 1}
 
 
 async def test_quarantine_is_replayed_or_discarded(

@@ -38,7 +38,7 @@ from ingress.dev.sandbox import (
     encode,
     signature,
 )
-from ingress.receiving import normalise
+from ingress.receiving import completion
 from ingress.settings import Settings
 from ingress.storage.statements import audit, inbound, sends
 from ingress.switching import manager
@@ -395,7 +395,7 @@ async def test_exceptions_are_told_without_their_words(
                 answer = await drama.call("GET", path)
                 assert (answer.status, answer.json["code"]) == (500, "internal"), path
         with monkeypatch.context() as patch:
-            patch.setattr(normalise, "_keyed", broken)  # put aside, so that the provider does not come again
+            patch.setattr(completion, "_keyed", broken)  # put aside, so that the provider does not come again
             assert (await drama.post(good)).status == 200
         with monkeypatch.context() as patch:
             patch.setattr(inbound, "_store", broken)
