@@ -20,7 +20,7 @@ from ingress.app import Application
 from ingress.delivery import relay
 from ingress.dev.embedded.launcher import EmbeddedServers
 from ingress.dev.sandbox import CrmSimulator, MetaSimulator, RetryPolicy
-from ingress.receiving import completion
+from ingress.receiving import completion, normalise
 from ingress.server import configuration, listen, operations_configuration
 from ingress.settings import Settings
 from ingress.storage import redis_state
@@ -163,8 +163,8 @@ def samples() -> Path:
 @pytest.fixture
 def any_age(monkeypatch: pytest.MonkeyPatch) -> None:
     """No webhook is stale: captured ones are of other years."""
-    monkeypatch.setattr(completion, "MAX_AGE", timedelta.max)
-    monkeypatch.setattr(completion, "MIN_AGE", timedelta.min)
+    monkeypatch.setattr(normalise, "MAX_AGE", timedelta.max)
+    monkeypatch.setattr(normalise, "MIN_AGE", timedelta.min)
 
 
 @pytest.fixture
