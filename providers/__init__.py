@@ -45,6 +45,7 @@ from .base import (
     ProviderInfo,
     Request,
     Response,
+    TimeLimits,
     Upload,
     UploadRequest,
     Webhook,
@@ -151,7 +152,7 @@ __all__ = [
     "ProductSection", "ProviderConfig", "ProviderError", "ProviderInfo", "ProviderStatus", "Reaction", "Recipient",
     "Registry", "RegistryEntry", "Rejected", "Request", "Response", "Restricted", "SendError", "Status",
     "StatusValue", "Sticker", "System", "Template", "TemplateDefinition", "TemplatePage", "Text", "Throttled",
-    "Unavailable", "Uncertain", "UnknownContent", "UnknownProvider", "Unsupported", "UnsupportedContent",
+    "TimeLimits", "Unavailable", "Uncertain", "UnknownContent", "UnknownProvider", "Unsupported", "UnsupportedContent",
     "Unverified", "Upload", "UploadRequest", "Video", "VoiceCall", "Webhook", "WebhookError", "WhatsAppProvider",
     "config_fields", "phone_key", "refused_status",
 ]  # fmt: skip

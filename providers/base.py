@@ -13,6 +13,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 import msgspec
 
+from .content import MediaContent, OutboundContent
 from .errors import AccountBroken, Rejected, Restricted, Unsupported
 from .messages import (
     Event,
@@ -106,6 +107,38 @@ class Pacing(msgspec.Struct, frozen=True, kw_only=True):
     contact_burst: int = 1
 
 
+# What WhatsApp takes of each kind, in MiB: the size of a file that nobody says. Any other kind is a document.
+_LARGEST_MIB, _LARGEST_DOCUMENT_MIB = {"image": 16, "audio": 16, "video": 64, "sticker": 1}, 100
+_MIB = 1024 * 1024
+
+
+class TimeLimits(msgspec.Struct, frozen=True, kw_only=True):
+    """Within how many seconds a provider answers a call, by its kind. An answer that comes later is lost.
+
+    Each is at most as long as what rests on it allows: a change of an organization, a look at an account. ``mib_per_s``
+    is of a provider that answers a send with a file only once it has fetched and passed on all of it.
+    """
+
+    call_s: float = 10.0  # a send, or anything else about a chat
+    test_s: float = 5.0  # a test of the connection, the account's status, pairing: somebody waits for it
+    set_up_s: float = 5.0  # all of `setup` and `receive_messages`; `disconnect`, `unpair`
+    mib_per_s: float | None = None
+
+    def __post_init__(self) -> None:
+        if not (0 < self.call_s <= 30 and 0 < self.test_s <= 10 and 0 < self.set_up_s <= 15):
+            raise ValueError("a provider has at most 30 s for a call, 10 s for a test, 15 s to be set up")
+        if self.mib_per_s is not None and self.mib_per_s < 0.5:
+            raise ValueError("a provider takes at least half a MiB of a file in a second")
+
+    def send_s(self, content: OutboundContent) -> float:
+        """Of a send with *content*."""
+        if self.mib_per_s is None or not isinstance(content, MediaContent):
+            return self.call_s
+        largest = _LARGEST_MIB.get(str(content.__struct_config__.tag), _LARGEST_DOCUMENT_MIB)
+        size = largest if content.size_bytes is None else content.size_bytes / _MIB
+        return self.call_s + min(max(size, 0), _LARGEST_DOCUMENT_MIB) / self.mib_per_s
+
+
 class ProviderInfo(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What a person needs to choose a provider, and what the service may ask of it."""
 
@@ -119,6 +152,7 @@ class ProviderInfo(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     # typing, stop_typing, pairing, find_message, find_phone.
     capabilities: frozenset[str]
     pacing: Pacing | None = None  # None: as fast as the provider takes it
+    time_limits: TimeLimits = TimeLimits()
     max_webhook_bytes: int = 4 * 1024 * 1024  # a longer body is none of the provider's
     # The provider's own hosts, all below one where it begins with a dot: what is tested there is shown to be so.
     hosts: tuple[str, ...] = ()
@@ -202,6 +236,10 @@ class WhatsAppProvider(msgspec.Struct, frozen=True, kw_only=True, metaclass=_Pro
     def pacing(self) -> Pacing | None:
         """How fast this account may send; None: as fast as the provider takes it."""
         return self.info.pacing
+
+    @property
+    def time_limits(self) -> TimeLimits:
+        return self.info.time_limits
 
     # -- inbound, pure
 

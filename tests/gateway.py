@@ -20,6 +20,7 @@ from uuid import UUID
 import aiohttp
 import asyncpg
 import msgspec
+import pytest
 from aiohttp import web
 from starlette.routing import compile_path
 
@@ -27,6 +28,7 @@ from ingress.api.openapi import walk
 from ingress.app import ROUTES
 from ingress.dev.sandbox import MetaNumber, MetaSimulator, PostResult, example_number, signed_headers
 from ingress.dev.sandbox.meta.bodies import encode
+from providers import Registry
 
 # By the name of the operation: what it takes.
 BODIES = {route.name: route.body for _, _, route in walk(ROUTES) if route.body is not None}
@@ -39,6 +41,13 @@ UNLIMITED = {
 }
 # Every test has numbers of its own, as it has organizations of its own.
 _numbers = count(1)
+
+
+def limit(monkeypatch: pytest.MonkeyPatch, provider: str = "meta_business", **seconds: float) -> None:
+    """Have *provider* answer within these time limits."""
+    kind = Registry().get(provider)
+    limits = msgspec.structs.replace(kind.info.time_limits, **seconds)
+    monkeypatch.setattr(kind, "info", msgspec.structs.replace(kind.info, time_limits=limits))
 
 
 class Answer(msgspec.Struct):

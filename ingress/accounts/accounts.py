@@ -41,9 +41,8 @@ logger = logging.getLogger("ingress.accounts.accounts")
 KEPT, KEPT_S = 10_000, 60.0
 # What the token of an app's webhook address begins with.
 APP_PATH = "app/"
-# All of a test, so that who asked has an answer within six seconds.
-TEST_TIMEOUT_S = 5.0
-SET_UP_TIMEOUT_S = 5.0
+# Of a webhook that we post to ourselves.
+PROBE_TIMEOUT_S = 5.0
 
 Result = TypeVar("Result")
 
@@ -196,7 +195,7 @@ class Accounts:
     async def checks(self, provider: WhatsAppProvider, callback_url: str | None = None) -> list[Check]:
         """The connection test, whatever comes of it. Raises `TestFailed`, `ProviderUnreachable` where there is none."""
         try:
-            return await self._run(provider.validate_config(callback_url), TEST_TIMEOUT_S)
+            return await self.run(provider.validate_config(callback_url), provider.time_limits.test_s)
         except (Unavailable, Uncertain) as error:
             raise unreachable(error) from error
         except SendError as error:
@@ -216,7 +215,7 @@ class Accounts:
     async def probe(self, provider: WhatsAppProvider, callback_url: str) -> Check:
         """Whether a webhook that is signed as the provider's arrives at *callback_url*: posted from here."""
         try:
-            taken, refused = await self._run(_probe(provider, callback_url), TEST_TIMEOUT_S)
+            taken, refused = await self.run(_probe(provider, callback_url), PROBE_TIMEOUT_S)
             found = f"a signed webhook was answered {taken}, one that was not {refused}"
             if (taken, refused) == (provider.acknowledgement.status, 401):
                 return Check(name="probe", passed=True, detail=found, fatal=False)
@@ -236,7 +235,7 @@ class Accounts:
         Failing leaves sending possible, so it is reported only. A `webhook` that failed and is fatal: what people write
         does not arrive here, and the provider could not be made to post it here.
         """
-        until = monotonic() + SET_UP_TIMEOUT_S
+        until = monotonic() + provider.time_limits.set_up_s
         by_hand = f"Set the webhook address at the provider by hand: {callback_url}"
         steps = [
             await self._step("setup", provider.setup, until, None),
@@ -253,7 +252,7 @@ class Accounts:
 
     async def _step(self, name: str, start: Callable[[], Flow[None]], until: float, fix: str | None) -> Check:
         try:
-            await self._run(start(), max(0.1, until - monotonic()))
+            await self.run(start(), max(0.1, until - monotonic()))
         except Unsupported as error:
             return Check(name=name, passed=True, detail=error.detail, fix=fix, fatal=False, checkable=False)
         except SendError as error:
@@ -263,17 +262,13 @@ class Accounts:
     async def disconnect(self, config: Config) -> None:
         """Have the provider post no more webhooks here. Failing is logged: the address ends all the same."""
         try:
-            await self._run(config.provider.disconnect(), SET_UP_TIMEOUT_S)
+            await self.run(config.provider.disconnect(), config.provider.time_limits.set_up_s)
         except SendError as error:
             logger.warning("config %s stays connected at its provider: %s", config.id, error.code)
 
     async def status(self, provider: WhatsAppProvider) -> ProviderStatus:
         """How the account is doing, as its provider says. Raises `SendError`."""
-        return await self.run(provider.get_status())
-
-    async def run(self, flow: "Flow[Result]") -> Result:
-        """A call that a person waits for. Raises `SendError`."""
-        return await self._run(flow, TEST_TIMEOUT_S)
+        return await self.run(provider.get_status(), provider.time_limits.test_s)
 
     async def _status(self, provider: WhatsAppProvider) -> ProviderStatus | None:
         try:
@@ -282,8 +277,8 @@ class Accounts:
             logger.warning("the provider reports no status: %s", error.code)
             return None
 
-    async def _run(self, flow: "Flow[Result]", timeout_s: float) -> Result:
-        """Raises `SendError`, also where the plug-in itself breaks."""
+    async def run(self, flow: "Flow[Result]", timeout_s: float) -> Result:
+        """A call that a person waits for. Raises `SendError`, also where the plug-in itself breaks."""
         try:
             async with asyncio.timeout(timeout_s + 0.5):  # the driver's own limit fires first, and says more
                 return await self._caller.run(flow, timeout_s, self._caller.unhurried)

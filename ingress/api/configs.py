@@ -136,4 +136,4 @@ async def list_templates(request: ApiRequest[None, TemplatesQuery]) -> TemplateP
     config = await chosen_config(request)
     transfers = request.state["transfers"]
     with transfers.room(request.organization_id):
-        return await transfers.run(config.provider.list_templates(after))
+        return await transfers.run(config.provider.list_templates(after), config.provider.time_limits.call_s)

@@ -21,9 +21,6 @@ from ..web.bodies import Shown
 from ..web.problems import Problem, not_found
 from . import AnyRequest, ApiRequest
 
-# Shorter than a send's: who waits for this waits to answer a person.
-RECEIPT_TIMEOUT_S = 8.0
-
 Kind = Literal["read", "typing", "stop_typing", "find_phone"]
 Result = TypeVar("Result")
 
@@ -97,7 +94,7 @@ async def _run(request: AnyRequest, found: Received, kind: Kind, start: Callable
     outcome = "ok"
     try:
         with transfers.room(found.config.organization_id):
-            return await transfers.run(start(), RECEIPT_TIMEOUT_S)
+            return await transfers.run(start(), found.config.provider.time_limits.call_s)
     except TransfersBusy:
         outcome = "busy"
         raise

@@ -140,8 +140,9 @@ class MediumAnswer(Response):
                 raise Disconnected from error
 
     async def _download(self, scope: Scope, receive: Receive, send: Send) -> None:
+        provider = self._found.config.provider
         with self._transfers.room(self._found.config.organization_id):
-            async with self._transfers.download(self._locate) as download:
+            async with self._transfers.download(self._locate, provider.time_limits.call_s) as download:
                 passing = self._pass_on(download, send, head_only=scope["method"] == "HEAD")
                 await while_wanted(passing, receive, TRANSFER_TIMEOUT_S)
 
@@ -242,7 +243,7 @@ async def delete_media(request: ApiRequest[None, DeleteQuery]) -> None:
     transfers = request.state["transfers"]
     try:
         with transfers.room(organization_id):
-            await transfers.run(config.provider.delete_media(media_id))
+            await transfers.run(config.provider.delete_media(media_id), config.provider.time_limits.call_s)
     except Rejected as error:
         raise _refused(error) from error
     async with request.connection() as connection:

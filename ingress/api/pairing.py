@@ -60,7 +60,7 @@ async def start_pairing(request: ApiRequest[PairingRequest]) -> PairingShown:
     request.check_calls_out()
     config = await named_config(request, body.config_id)
     pairing = await _started(request, config)
-    code = await _run(request, config.provider.pairing_code(body.phone)) if body.phone else None
+    code = await _run(request, config, config.provider.pairing_code(body.phone)) if body.phone else None
     await _note(request, config, pairing.state, "pairing_started")
     return _shown(config, pairing, code)
 
@@ -69,7 +69,7 @@ async def show_pairing(request: ApiRequest[None, PairingQuery]) -> PairingShown 
     """GET …/provider/pairing?config_id=&format=png: how it stands, with the QR code that is shown now."""
     request.check_calls_out(LOOK_WEIGHT)
     config = await chosen_config(request)
-    pairing = await _run(request, config.provider.pairing())
+    pairing = await _run(request, config, config.provider.pairing())
     await _note(request, config, pairing.state)
     if request.query.format != "png":
         return _shown(config, pairing)
@@ -82,12 +82,12 @@ async def end_pairing(request: ApiRequest[None, ConfigQuery]) -> None:
     """DELETE …/provider/pairing?config_id=: log out: unlink the phone."""
     request.check_calls_out()
     config = await chosen_config(request)
-    await _run(request, config.provider.unpair())
+    await request.state["manager"].accounts.run(config.provider.unpair(), config.provider.time_limits.set_up_s)
     await _note(request, config, "starting", "unpaired")
 
 
-async def _run(request: AnyRequest, flow: Flow[Result]) -> Result:
-    return await request.state["manager"].accounts.run(flow)
+async def _run(request: AnyRequest, config: Config, flow: Flow[Result]) -> Result:
+    return await request.state["manager"].accounts.run(flow, config.provider.time_limits.test_s)
 
 
 async def _started(request: AnyRequest, config: Config) -> Pairing:
@@ -105,7 +105,7 @@ async def _ready(request: AnyRequest, config: Config) -> Pairing:
     """How a phone is linked, once the session has come up or failed."""
     until = monotonic() + READY_WITHIN_S
     while True:
-        pairing = await _run(request, config.provider.pairing())
+        pairing = await _run(request, config, config.provider.pairing())
         if pairing.state != "starting" or monotonic() > until:
             return pairing
         await asyncio.sleep(READY_POLL_S)

@@ -22,7 +22,6 @@ Result = TypeVar("Result")
 Exchange = Callable[[Request, float], Awaitable[Response]]
 
 CONNECT_TIMEOUT_S = 3.0
-CALL_TIMEOUT_S = 10.0
 MAX_ANSWER_BYTES = 1024 * 1024
 # A few are this large, as pages of templates. Together they take so much at most: who has a server of their own as a
 # provider may let all their calls have a large answer, and be slow with it.
@@ -54,9 +53,7 @@ class Caller:
         if self._session:
             await self._session.close()
 
-    async def run(
-        self, flow: Flow[Result], timeout_s: float = CALL_TIMEOUT_S, exchange: Exchange | None = None
-    ) -> Result:
+    async def run(self, flow: Flow[Result], timeout_s: float, exchange: Exchange | None = None) -> Result:
         """Drive *flow* to its result within *timeout_s*, over all its requests. Raises any `SendError`.
 
         *exchange* makes the calls in place of our own. A transport failure is thrown into the flow at its yield, so

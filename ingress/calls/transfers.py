@@ -179,15 +179,15 @@ class Transfers(Caller):
             self._places.add(organization_id, -1)
 
     @contextlib.asynccontextmanager
-    async def download(self, locate: Callable[[], Flow[Media]]) -> AsyncIterator[Download]:
-        """The medium that the flow of *locate* finds. Raises any `SendError`, `Unusable`.
+    async def download(self, locate: Callable[[], Flow[Media]], timeout_s: float) -> AsyncIterator[Download]:
+        """The medium that the flow of *locate* finds within *timeout_s*. Raises any `SendError`, `Unusable`.
 
         Its address may have run out by the time it is used: then it is asked for once more.
         """
-        media, answer = await self._opened(locate)
+        media, answer = await self._opened(locate, timeout_s)
         if answer.status in _EXPIRED:
             answer.close()
-            media, answer = await self._opened(locate)
+            media, answer = await self._opened(locate, timeout_s)
         try:
             _check_status(answer.status, media)
             _check_medium(answer)
@@ -213,12 +213,14 @@ class Transfers(Caller):
             raise Unavailable("the provider answered before it had the file", code="unexpected_answer")
         return result
 
-    async def _opened(self, locate: Callable[[], Flow[Media]]) -> tuple[Media, aiohttp.ClientResponse]:
+    async def _opened(
+        self, locate: Callable[[], Flow[Media]], timeout_s: float
+    ) -> tuple[Media, aiohttp.ClientResponse]:
         async def exchange(request: Request, remaining_s: float) -> Response:
             # Some answer with the medium itself, of which the head is enough.
             return await self._exchange(request, remaining_s, cut=True)
 
-        media = await self.run(locate(), exchange=exchange)
+        media = await self.run(locate(), timeout_s, exchange)
         try:
             return media, await self._get(media)
         except TRANSPORT_ERRORS as error:

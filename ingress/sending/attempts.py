@@ -18,7 +18,7 @@ from providers import MessageResult, SendError, Unavailable, Uncertain
 
 from .. import metrics
 from ..accounts.config import Config
-from ..calls.driver import CALL_TIMEOUT_S, Caller
+from ..calls.driver import Caller
 from .breakers import BREAKER_OPEN
 from .budget import RetryBudgets
 from .gate import PATIENCE_S, Gate, goes_on
@@ -104,8 +104,9 @@ class Attempts:
     async def _call(self, config: Config, dispatch: Dispatch, left_s: float) -> MessageResult:
         try:
             flow = config.provider.send_message(message_of(config, dispatch))
+            limit_s = config.provider.time_limits.send_s(dispatch.intent.content)
             exchange = self._caller.traced(dispatch.traceparent) if dispatch.traceparent else None
-            return await self._caller.run(flow, min(CALL_TIMEOUT_S, left_s), exchange)
+            return await self._caller.run(flow, min(limit_s, left_s), exchange)
         except SendError:
             raise
         except Exception as error:

@@ -37,7 +37,8 @@ class LostAnswers:
     async def find(self, config: Config, dispatch: Dispatch) -> MessageResult | None:
         """The message of the last attempt as its provider has it; None where that is not known."""
         try:
-            return await self._caller.run(config.provider.find_message(message_of(config, dispatch)))
+            flow = config.provider.find_message(message_of(config, dispatch))
+            return await self._caller.run(flow, config.provider.time_limits.call_s)
         except SendError as error:
             if not isinstance(error, Unsupported):
                 logger.warning("config %s cannot be asked for a message: %s", config.id, error.code)

@@ -46,7 +46,8 @@ EXPIRES_AFTER_S, EXPIRES_AT_MOST_S = 600, 24 * 3600
 # What large requests of sends under way may take; a small one is not counted, as a thousand of them are little.
 SMALL_REQUEST_BYTES = 4 * 1024
 HELD_BYTES, HELD_BYTES_EACH = 16 * 1024 * 1024, 4 * 1024 * 1024
-DRAIN_S = 10.0
+# A call without a file ends within it, whichever provider is called.
+DRAIN_S = 15.0
 
 _encode = msgspec.json.Encoder().encode
 

@@ -29,7 +29,7 @@ ACQUIRE_TIMEOUT_S = 5.0
 # Who waits for others that change the same organization gives up after this.
 EXCLUSIVE_WAIT_S = 20.0
 # The server takes the lock from a process that says nothing for so long: longer than a change may take (switching.py).
-EXCLUSIVE_IDLE_S = 20
+EXCLUSIVE_IDLE_S = 30
 # All connections of a process: what each pool may open, and the single ones of those that write queues
 # (group_commit.py) and of who listens. Each has its own, so that none takes another's. What is left of the process's
 # number is for changes of organizations, one a connection, which is opened when it is needed and soon closed.

@@ -181,7 +181,7 @@ async def _known_statuses(
     accounts: Accounts, provider: WhatsAppProvider
 ) -> tuple[dict[tuple[str, str], str], str | None]:
     try:
-        return await accounts.run(_statuses(provider)), None
+        return await accounts.run(_statuses(provider), provider.time_limits.test_s), None
     except SendError as error:
         return {}, error.detail or error.code
 

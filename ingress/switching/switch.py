@@ -55,8 +55,9 @@ from .undo import Undo, count
 # A session that was set up connects within a moment, or shows a QR code; a person needs some minutes to find the phone.
 CONNECTS_WITHIN_S, CONNECT_POLL_S = 3.0, 0.1
 PAIRING_WITHIN_S = 300.0
-# All of a test and set-up under the lock: well below database.EXCLUSIVE_IDLE_S, after which the lock is taken away.
-TESTED_WITHIN_S = 12.0
+# All of a test and set-up under the lock, by the longest time limits that a provider may have: well below
+# database.EXCLUSIVE_IDLE_S, after which the lock is taken away.
+TESTED_WITHIN_S = 22.0
 
 
 class Switching:

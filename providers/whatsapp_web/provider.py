@@ -19,7 +19,7 @@ from .._calls import JsonApi
 from .._fields import E164, NOT_EMPTY, Secret, about, secret
 from .._values import Object, text
 from .._verdicts import unexpected_answer
-from ..base import Check, Flow, Pacing, ProviderInfo, Request, Webhook, WhatsAppProvider, refused_status
+from ..base import Check, Flow, Pacing, ProviderInfo, Request, TimeLimits, Webhook, WhatsAppProvider, refused_status
 from ..errors import CONFIGURATION_ERRORS, AccountBroken, Rejected, Unavailable, Unverified
 from ..messages import Event, Media, MessageData, MessageResult, Pairing, ProviderStatus, Recipient
 from ..signing import hmac_hex, verify_hmac_hex
@@ -65,6 +65,9 @@ class WhatsAppWeb(WhatsAppProvider, frozen=True, kw_only=True):
             | {"pairing", "media", "receipts", "typing", "stop_typing", "groups", "find_message", "find_phone"}
         ),
         pacing=Pacing(messages_per_minute=20, jitter_s=3.0),
+        # A session that is not linked is waited for: the answer comes after 10 s, to which the way there is added. A
+        # file is fetched and passed on before there is one, and a session restarts when it is configured.
+        time_limits=TimeLimits(call_s=15, set_up_s=15, mib_per_s=1),
     )
 
     base_url: Annotated[

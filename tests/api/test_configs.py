@@ -15,7 +15,6 @@ import msgspec
 import pytest
 from aiohttp import web
 
-from ingress.accounts import accounts
 from ingress.dev.sandbox import ErrorCode, Hang, Refuse, TwilioSimulator, example_number
 from ingress.dev.sandbox.meta.templates import example_template
 from ingress.dev.sandbox.twilio.bodies import example_sender
@@ -25,7 +24,7 @@ from providers import WhatsAppProvider
 from providers.meta_business import MetaBusiness
 
 from ..conftest import serving
-from ..gateway import Answer, Gateway, Organization, elsewhere, eventually
+from ..gateway import Answer, Gateway, Organization, elsewhere, eventually, limit
 
 BASE = "/integrations/whatsapp"
 EXPIRED = ErrorCode(code=190)
@@ -107,7 +106,7 @@ async def test_a_provider_that_does_not_answer_is_a_check_that_failed(
 ) -> None:
     """With what to do, and beside it what else is known."""
     config = await organization.configure(active=False, own_port=True)
-    monkeypatch.setattr(accounts, "TEST_TIMEOUT_S", 0.5)
+    limit(monkeypatch, test_s=0.5)
     await gateway.meta.set_default(organization.numbers[1], trouble, everything=True)
     saved = await post(organization, "test", config_id=config["config_id"])
     config_data = organization.numbers[1].config_data(gateway.meta.url_for(organization.numbers[1]))

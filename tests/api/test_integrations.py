@@ -9,14 +9,13 @@ import aiohttp
 import asyncpg
 import pytest
 
-from ingress.accounts import accounts
 from ingress.dev.sandbox import Bare5xx, CrmSimulator, Hang, MetaNumber, MetaSimulator, Refuse, example_number
 from ingress.settings import Settings
 from providers import Registry
 from providers.meta_business import MetaBusiness
 
 from ..conftest import serving
-from ..gateway import Answer, Gateway, Organization
+from ..gateway import Answer, Gateway, Organization, limit
 
 BASE = "/integrations/whatsapp"
 SECRETS = {"access_token", "app_secret", "verify_token", "app_secret_previous", "pin"}
@@ -387,7 +386,7 @@ async def test_a_provider_that_cannot_be_reached(
     elif trouble == "broken":
         await gateway.meta.set_default(number, Bare5xx(), everything=True)
     elif trouble == "hanging":
-        monkeypatch.setattr(accounts, "TEST_TIMEOUT_S", 0.2)
+        limit(monkeypatch, test_s=0.2)
         await gateway.meta.set_default(number, Hang(), everything=True)
     else:
         config_data |= {"base_url": "http://127.0.0.1:1"}

@@ -17,7 +17,7 @@ from ingress import metrics, protocol
 from ingress.calls import transfers
 from ingress.dev.sandbox import ErrorCode, Refuse, Slow, Throttle429
 
-from ..gateway import Answer, Gateway, Organization, elsewhere, eventually
+from ..gateway import Answer, Gateway, Organization, elsewhere, eventually, limit
 
 SAMPLES = Path(__file__).parents[1] / "samples" / "meta_business"
 JPEG = b"\xff\xd8\xff\xe0" + bytes(range(256)) * 40
@@ -668,7 +668,7 @@ async def test_a_receipt_that_hangs_holds_up_no_send(
     organization: Organization, gateway: Gateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Receipts have connections of their own."""
-    monkeypatch.setattr("ingress.api.inbound_messages.RECEIPT_TIMEOUT_S", 0.5)
+    limit(monkeypatch, call_s=0.5)
     event_id, _ = await arrived(organization, gateway)
     await gateway.meta.set_default(organization.numbers[0], Slow(seconds=5), everything=True)
     waiting = [asyncio.create_task(organization.call("POST", f"/messages/{event_id}/read")) for _ in range(19)]

@@ -293,12 +293,12 @@ async def test_a_provider_call_to_a_forbidden_address(canary: Canary) -> None:
 
     async with Caller(STRICT) as caller:
         with pytest.raises(Unavailable) as caught:
-            await caller.run(flow(f"http://127.0.0.1:{canary.port}/?access_token=canary"))
+            await caller.run(flow(f"http://127.0.0.1:{canary.port}/?access_token=canary"), 10)
     assert "canary" not in f"{caught.value} {caught.value!r}"
     assert "127.0.0.1" not in str(caught.value)
     egress = Egress([ipaddress.ip_network("127.0.0.2/32")])
     async with Caller(egress) as caller, redirector(f"http://127.0.0.1:{canary.port}/") as url:
-        response: Response = await caller.run(flow(url))
+        response: Response = await caller.run(flow(url), 10)
         assert response.status == 307
 
 
@@ -343,7 +343,7 @@ async def test_answers_are_read_up_to_a_limit(monkeypatch: pytest.MonkeyPatch) -
 
         async with Caller(egress) as caller:
             with pytest.raises(Unavailable):
-                await caller.run(flow())
+                await caller.run(flow(), 10)
         async with egress.session(per_host=0) as session:
             assert (await post(session, Endpoint(url, [new_secret()]), "evt_1", b"{}")).ok
     assert sent < 32 * 1024 * 1024
@@ -370,14 +370,14 @@ async def test_large_answers_together_are_bounded(monkeypatch: pytest.MonkeyPatc
         def flow(path: str) -> Any:
             return (yield Request(method="GET", url=url + path))
 
-        asking = [asyncio.create_task(caller.run(flow("large"))) for _ in range(10)]
+        asking = [asyncio.create_task(caller.run(flow("large"), 10)) for _ in range(10)]
         await eventually(lambda: sum(task.done() for task in asking), lambda refused: refused == 8)
-        assert len((await caller.run(flow("small"))).body) == 1_000
+        assert len((await caller.run(flow("small"), 10)).body) == 1_000
         release.set()
         ended = await asyncio.gather(*asking, return_exceptions=True)
         assert sorted(len(end.body) if isinstance(end, Response) else 0 for end in ended) == [0] * 8 + [200_000] * 2
         assert [end.code for end in ended if isinstance(end, Unavailable)] == ["incomplete_body"] * 8
-        assert len((await caller.run(flow("large"))).body) == 200_000
+        assert len((await caller.run(flow("large"), 10)).body) == 200_000
 
 
 # ---------------------------------------------------------------- through the API

@@ -14,7 +14,6 @@ import msgspec
 import pytest
 import redis.asyncio
 
-from ingress.accounts import accounts
 from ingress.dev.sandbox import Bare5xx, ErrorCode, Hang, MetaSimulator, StatusPolicy
 from ingress.dev.sandbox.meta import bodies as meta_bodies
 from ingress.health import prober
@@ -28,7 +27,7 @@ from ingress.storage.statements.switches import Activation
 from providers import ProviderStatus
 
 from ..conftest import serving
-from ..gateway import Gateway, Organization, command, eventually
+from ..gateway import Gateway, Organization, command, eventually, limit
 
 BASE = "/integrations/whatsapp"
 EXPIRED = ErrorCode(code=190)
@@ -134,7 +133,7 @@ async def test_who_hangs_is_unreachable_and_delays_nobody(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Other accounts are looked at again and again while one look at this one lasts."""
-    monkeypatch.setattr(accounts, "TEST_TIMEOUT_S", 1.0)
+    limit(monkeypatch, test_s=1.0)
     other = await gateway.organization()
     await other.configure()
     await meta.set_default(account.numbers[0], Hang(), everything=True)

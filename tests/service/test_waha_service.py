@@ -30,7 +30,7 @@ from ingress.dev.sandbox import (
 )
 from ingress.dev.sandbox.waha.bodies import Engine
 
-from ..gateway import Gateway, Organization, eventually
+from ..gateway import Gateway, Organization, eventually, limit
 
 ENGINES = get_args(Engine)
 BASE = "/integrations/whatsapp"
@@ -327,6 +327,19 @@ async def test_a_template_goes_out_as_the_text_that_is_given_for_it(linked: Link
     answer = await linked.organization.send({"to": PEER, "content": template})
     assert (answer.status, answer.json["code"]) == (422, "unsupported")
     assert len(linked.waha.accepted) == 1
+
+
+@pytest.mark.parametrize("linked", ["WEBJS"], indirect=True)
+async def test_a_file_may_take_longer_than_a_text(linked: Linked, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The server answers once it has fetched the file and passed it on."""
+    limit(monkeypatch, "whatsapp_web", call_s=0.5, mib_per_s=16)
+    await linked.waha.set_default(linked.session, Slow(seconds=0.9))
+    linked.waha.set_acks(linked.session, NO_ACKS)
+    image = {"type": "image", "url": "https://files.example.com/16-mib.jpg"}
+    sent = await linked.organization.send({"to": PEER, "content": image})
+    assert (sent.status, sent.json["status"]) == (200, "sent"), sent.raw
+    slow = await linked.send()
+    assert (slow.status, slow.json["error"]["code"]) == (504, "read_timeout"), slow.raw
 
 
 @pytest.mark.parametrize("linked", ["GOWS"], indirect=True)

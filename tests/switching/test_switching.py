@@ -36,11 +36,11 @@ from ingress.storage import database, redis_state
 from ingress.storage.statements import audit, switches
 from ingress.switching import manager, report, routes
 from ingress.switching import switch as switching
-from providers import Flow, Rejected
+from providers import Flow, Rejected, TimeLimits
 from providers.meta_business import MetaBusiness
 
 from ..conftest import serving
-from ..gateway import Answer, Gateway, Organization, Process, cut_off_listeners, eventually
+from ..gateway import Answer, Gateway, Organization, Process, cut_off_listeners, eventually, limit
 
 BASE = "/integrations/whatsapp"
 EXPIRED = ErrorCode(code=190)
@@ -268,7 +268,7 @@ async def test_one_organization_does_not_wait_for_another(
     two: Organization, gateway: Gateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whose provider hangs."""
-    monkeypatch.setattr(accounts, "TEST_TIMEOUT_S", 1.0)
+    limit(monkeypatch, test_s=1.0)
     other = await gateway.organization()
     await other.configure()
     await other.configure(active=False)
@@ -320,8 +320,8 @@ async def test_credentials_that_do_not_work_any_more(two: Organization, gateway:
 
 async def test_a_test_that_hangs(two: Organization, gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
     """504, and nobody says that the credentials are bad."""
-    assert accounts.TEST_TIMEOUT_S + 0.5 < 6
-    monkeypatch.setattr(accounts, "TEST_TIMEOUT_S", 0.2)
+    assert TimeLimits().test_s + 0.5 < 6
+    limit(monkeypatch, test_s=0.2)
     await gateway.meta.set_default(two.numbers[1], Hang(), everything=True)
     answer = await switch(two, 1)
     await gateway.meta.clear_faults(two.numbers[1])
@@ -948,7 +948,7 @@ async def test_who_waits_for_too_long_is_answered(
     two: Organization, settings: Settings, meta: MetaSimulator, monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:
     """In the queue of its own process, or among processes: 503, and nothing was changed."""
-    monkeypatch.setattr(accounts, "TEST_TIMEOUT_S", 2.0)
+    limit(monkeypatch, test_s=2.0)
     monkeypatch.setattr(database, "EXCLUSIVE_WAIT_S", 0.1)
     await meta.set_default(two.numbers[1], Hang(), everything=True)
     async with service(settings, meta) as one, service(settings, meta) as other:
@@ -988,7 +988,7 @@ async def test_a_provider_that_is_slow_does_not_cost_the_lock(
 ) -> None:
     """Each step may take its time, all of them together may not: 504 that says what took so long."""
     assert switching.TESTED_WITHIN_S < database.EXCLUSIVE_IDLE_S - database.STATEMENT_TIMEOUT_S
-    assert accounts.SET_UP_TIMEOUT_S > 1
+    assert TimeLimits().set_up_s > 1
     set_up = accounts.Accounts.set_up
 
     async def hanging(*arguments: Any) -> Any:
@@ -1008,7 +1008,7 @@ async def test_hanging_switches_of_others_are_waited_for(
     two: Organization, gateway: Gateway, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As many as a process makes at once: one more is late, and is made."""
-    monkeypatch.setattr(accounts, "TEST_TIMEOUT_S", 1.5)
+    limit(monkeypatch, test_s=1.5)
     monkeypatch.setattr(database, "ACQUIRE_TIMEOUT_S", 0.2)
     other = await gateway.organization()
     await other.configure()
