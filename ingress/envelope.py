@@ -84,7 +84,7 @@ def envelope_schema() -> dict[str, Any]:
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "WhatsApp Ingress event",
-        "version": 1,
+        "version": 2,
         **_unbounded(msgspec.json.schema(Envelope)),
     }
 

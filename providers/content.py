@@ -323,6 +323,8 @@ class UnknownContent(Value, frozen=True, tag="unknown", tag_field="type"):
     raw_type: str
 
 
+# What arrives as a file of its own.
+File = Image | Video | Audio | Document | Sticker | Contacts
 OutboundContent = (
     Text | Image | Video | Audio | Document | Sticker | Location | Contacts | Reaction | Interactive | Template | Pin
 )

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from .content import MAX_ID, Content, Id, Interactive, Line, MediaContent, OutboundContent, Template, Text, Value
+from .content import MAX_ID, Content, File, Id, Interactive, Line, MediaContent, OutboundContent, Template, Text, Value
 from .errors import MAX_DETAIL, Uncertain
 
 # ---------------------------------------------------------------- people
@@ -139,17 +139,36 @@ class ErrorInfo(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, r
         return f"ErrorInfo(class_={self.class_!r}, code={self.code!r})"
 
 
+By = Literal["contact", "business"]
+
+
+class ReplyTo(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The message that is quoted, as far as the provider tells."""
+
+    id: str | None = None  # the provider's; it may be unknown here
+    text: str | None = None  # its words as they were then
+    type: str | None = None  # of its content, in our words
+    author: Contact | None = None  # who wrote it, which may be the business
+
+    def __repr__(self) -> str:
+        return "ReplyTo(…)"
+
+
 class Message(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What a person wrote (or, in an echo, what the business wrote from another device)."""
 
     provider_message_id: str | None = None
     content: Content | None = None
-    reply_to: str | None = None  # the provider's id of the quoted message; it may be unknown here
+    more_media: list[File] = []  # the further files of a message with several
+    reply_to: ReplyTo | None = None
+    mentions: list[Contact] = []  # who is named in the text, which may be the business
     forwarded: bool | None = None
     frequently_forwarded: bool | None = None
     product: dict[str, Any] | None = None  # the product a question is about
     referral: dict[str, Any] | None = None  # the ad or post the person came from
-    original_message_id: str | None = None  # what an edit or a deletion is about
+    # Of an edit or a deletion: what it is about, None where the provider does not name it, and who did it.
+    original_message_id: str | None = None
+    by: By | None = None
     errors: list[ErrorInfo] = []
     # Of an echo, where the provider knows: a person wrote it in an app, or a program did, which may have been us.
     source: Literal["app", "api"] | None = None

@@ -46,6 +46,7 @@ def _message(message: Message) -> Message:
         provider_message_id=message.provider_message_id and bounded(message.provider_message_id),
         original_message_id=message.original_message_id and bounded(message.original_message_id),
         content=UnknownContent(raw_type=TOO_LARGE),
+        by=message.by,
         source=message.source,
     )
 

@@ -10,10 +10,25 @@ from typing import Any
 from msgspec.structs import replace
 
 from .. import _json
-from .._values import UNREADABLE, Object, error_infos, flag, listed, mapping, present, required, text, word, written
-from ..content import Content, UnknownContent
+from .._events import type_of
+from .._values import (
+    UNREADABLE,
+    Object,
+    contact_of,
+    error_infos,
+    flag,
+    is_user_id,
+    listed,
+    mapping,
+    phone,
+    present,
+    required,
+    text,
+    word,
+    written,
+)
 from ..errors import Malformed
-from ..messages import Contact, ErrorInfo, Event, EventType, Message, Status, StatusValue
+from ..messages import By, Contact, ErrorInfo, Event, EventType, Message, ReplyTo, Status, StatusValue
 from . import account, people
 from .change import FieldChange, Reader, change_of, items
 from .content import content_of
@@ -99,9 +114,9 @@ _READERS: dict[str, Reader] = {
 
 def _message(change: FieldChange, item: Object) -> Event:
     if item.get("type") == "request_welcome":
-        details = {"message_id": required(item, "id")}
+        details = present(message_id=required(item, "id"), referral=_referral(item))
         return change.update("request_welcome", item, details=details, **_sent(change, item))
-    type_, message = _message_in(item)
+    type_, message = _message_in(change, item, "contact")
     return change.event(type_, item, group_id=word(item, "group_id"), message=message, **_sent(change, item))
 
 
@@ -115,10 +130,10 @@ def _sent(change: FieldChange, item: Object) -> Object:
 
 
 def _echo(change: FieldChange, item: Object) -> Event:
-    """What a person of the business wrote in the phone app. Never to be sent again."""
-    _, message = _message_in(item)
+    """What a person of the business wrote or changed in the phone app. Never to be sent again."""
+    type_, message = _message_in(change, item, "business")
     return change.event(
-        "message.echo",
+        "message.echo" if message.by is None else type_,
         item,
         key=f"echo|{message.provider_message_id}",
         at=item.get("timestamp"),
@@ -128,51 +143,60 @@ def _echo(change: FieldChange, item: Object) -> Event:
     )
 
 
-def _message_in(item: Object) -> tuple[EventType, Message]:
+def _message_in(change: FieldChange, item: Object, by: By) -> tuple[EventType, Message]:
     """What happened, and the message: its content, the message it changes, and what stands around it."""
-    type_, content, original = _change_in(item)
-    message = Message(provider_message_id=required(item, "id"), content=content, original_message_id=original)
-    return type_, message if item.keys().isdisjoint(_AROUND) else _surrounded(message, item)
+    type_, message = _correction(item, by) if item.get("type") in ("edit", "revoke") else _new(item)
+    return type_, message if item.keys().isdisjoint(_AROUND) else _surrounded(change, item, message)
+
+
+def _new(item: Object) -> tuple[EventType, Message]:
+    content = content_of(item)
+    return type_of(content), Message(provider_message_id=required(item, "id"), content=content)
+
+
+def _correction(item: Object, by: By) -> tuple[EventType, Message]:
+    """An edit, or a deletion, which is not refused for what it does not name."""
+    value = mapping(item, item["type"])
+    message = Message(
+        provider_message_id=required(item, "id"), original_message_id=word(value, "original_message_id"), by=by
+    )
+    if item["type"] == "revoke":
+        return "message.deleted", message
+    # The context of the new content, {"id": "M0"}, is a placeholder.
+    content = mapping(value, "message")
+    return "message.edited", replace(message, content=content_of(content) if content else None)
 
 
 _AROUND = ("context", "errors", "referral")  # most messages have none of them
 
 
-def _surrounded(message: Message, item: Object) -> Message:
+def _surrounded(change: FieldChange, item: Object, message: Message) -> Message:
     context = mapping(item, "context")
     frequently = flag(context, "frequently_forwarded")
     return replace(
         message,
-        # A forwarded message has a context without an id: it is no reply.
-        reply_to=word(context, "id"),
+        reply_to=_quoted(change, context),
         forwarded=flag(context, "forwarded") or frequently,
         frequently_forwarded=frequently,
         product=mapping(context, "referred_product") or None,
-        referral=mapping(item, "referral") or None,
+        referral=_referral(item),
         errors=error_infos(item),
     )
 
 
-_Change = tuple[EventType, Content | None, str | None]
+def _quoted(change: FieldChange, context: Object) -> ReplyTo | None:
+    """The quoted message. A forwarded message has a context without an id: it is no reply."""
+    identity, author = word(context, "id"), word(context, "from")
+    if identity is None:
+        return None
+    # The business is named by its number, and in some bodies by the id of that.
+    own = author is not None and author == change.sender_id
+    number = change.sender if own else phone(author)
+    return ReplyTo(id=identity, author=contact_of(phone=number, user_id=author if is_user_id(author) else None))
 
 
-def _change_in(item: Object) -> _Change:
-    """What happened, its content, and the message it is about where it changes one."""
-    kind = item.get("type")
-    if kind in ("edit", "revoke"):
-        return _correction(kind, mapping(item, kind))
-    content = content_of(item)
-    return "message.unknown" if isinstance(content, UnknownContent) else "message.received", content, None
-
-
-def _correction(kind: str, value: Object) -> _Change:
-    original = word(value, "original_message_id")
-    if original is None:
-        return "message.unknown", UnknownContent(raw_type=kind), None
-    if kind == "revoke":
-        return "message.deleted", None, original
-    # Its context, {"id": "M0"}, is a placeholder.
-    return "message.edited", content_of(mapping(value, "message")), original
+def _referral(item: Object) -> Object | None:
+    return mapping(item, "referral") or None
 
 
 # ---------------------------------------------------------------- statuses

@@ -14,6 +14,7 @@ from ..content import (
     Contacts,
     Content,
     Document,
+    File,
     FlowReply,
     Image,
     ListReply,
@@ -97,9 +98,14 @@ def _location(fields: Fields) -> Content:
     return Location(latitude=latitude, longitude=longitude, name=fields.get("Label"), address=fields.get("Address"))
 
 
-def _medium(fields: Fields) -> Content:
-    """The first medium: WhatsApp sends one a message. Further ones are in the event's raw form."""
-    url, mime_type, caption = fields["MediaUrl0"], fields.get("MediaContentType0"), fields.get("Body")
+def more_media(fields: Fields) -> list[File]:
+    """The files after the first, which is the content. WhatsApp sends one a message; a form has room for ten."""
+    return [_medium(fields, index) for index in range(1, 10) if f"MediaUrl{index}" in fields]
+
+
+def _medium(fields: Fields, index: int = 0) -> File:
+    url, mime_type = fields[f"MediaUrl{index}"], fields.get(f"MediaContentType{index}")
+    caption = fields.get("Body") if index == 0 else None
     file = present(id=_media_id(url), url=url, mime_type=mime_type)
     kind = essence(mime_type or "")
     if kind in _CARDS:

@@ -18,9 +18,9 @@ from .._values import UNREADABLE, Object, bounded, contact_of, flag, is_user_id,
 from ..base import Webhook
 from ..content import Content, UnknownContent
 from ..errors import Malformed
-from ..messages import AccountUpdate, Contact, Event, EventType, Message, Status, StatusValue
+from ..messages import AccountUpdate, Contact, Event, EventType, Message, ReplyTo, Status, StatusValue
 from . import errors
-from .content import Fields, content_of, first, referral_of
+from .content import Fields, content_of, first, more_media, referral_of
 from .form import is_form, pairs
 
 REFERENCE = "ref"  # the query parameter of our status address that carries the correlation id
@@ -174,12 +174,20 @@ def _message(fact: Fact, sid: str) -> Event:
         message=Message(
             provider_message_id=sid,
             content=content,
-            reply_to=fields.get("OriginalRepliedMessageSid"),
+            more_media=more_media(fields),
+            reply_to=_quoted(fields),
             forwarded=flag(fields, "Forwarded") or frequently,
             frequently_forwarded=frequently,
             referral=referral_of(fields),
         ),
     )
+
+
+def _quoted(fields: Fields) -> ReplyTo | None:
+    """The quoted message; Twilio may know its author alone."""
+    _, author = _address(fields.get("OriginalRepliedMessageSender", ""))
+    quoted = ReplyTo(id=short(fields.get("OriginalRepliedMessageSid")), author=_person(author, {}))
+    return None if quoted == ReplyTo() else quoted
 
 
 def _content(channel: str, fields: Fields) -> Content:

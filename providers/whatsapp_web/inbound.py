@@ -13,7 +13,7 @@ from .._events import type_of
 from .._values import UNREADABLE, Object, Unreadable, mapping, moment, present, text, texts, word
 from ..content import PollVote
 from ..errors import Malformed
-from ..messages import Event, EventType, Message
+from ..messages import Event, EventType, Message, ReplyTo
 from . import receipts, updates
 from .addresses import (
     MessageId,
@@ -106,8 +106,12 @@ def _message_event(
     Its key is of *kind*, the message, and *more*.
     """
     identity = identity_of(item)
+    if type_ in ("message.edited", "message.deleted"):
+        message = msgspec.structs.replace(message, by="business" if identity.from_me else "contact")
+    elif identity.from_me:
+        type_ = "message.echo"
     if identity.from_me:
-        type_, message = "message.echo", msgspec.structs.replace(message, source=_source(item))
+        message = msgspec.structs.replace(message, source=_source(item))
     return delivery.event(
         type_,
         delivery.payload,
@@ -124,10 +128,19 @@ def _source(item: Object) -> Literal["app", "api"] | None:
     return source if source in ("app", "api") else None
 
 
-def _quoted(delivery: Delivery, item: Object, identity: MessageId) -> str | None:
-    """The one id of the quoted message: some engines name it by its bare id, beside who wrote it."""
+def _quoted(delivery: Delivery, item: Object, identity: MessageId) -> ReplyTo | None:
     quoted = mapping(item, "replyTo")
-    named, author = word(quoted, "id"), jid(quoted.get("participant"))
+    author = jid(quoted.get("participant"))
+    found = ReplyTo(
+        id=_quoted_id(delivery, word(quoted, "id"), author, identity),
+        text=text(quoted, "body") or None,
+        author=person(author),
+    )
+    return None if found == ReplyTo() else found
+
+
+def _quoted_id(delivery: Delivery, named: str | None, author: str | None, identity: MessageId) -> str | None:
+    """The one id of the quoted message: some engines name it by its bare id, beside who wrote it."""
     if named is None:
         return None
     if message_id(named) is not None or author is None or delivery.is_me(author):

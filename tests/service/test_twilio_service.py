@@ -255,7 +255,7 @@ async def test_something_to_tap_goes_out_by_its_content(account: Account) -> Non
     [event] = await account.organization.events(kind="message.received")
     answered = event["data"]["message"]
     assert (answered["content"]["type"], answered["content"]["id"]) == ("button_reply", "yes")
-    assert answered["reply_to"] == message.sid
+    assert answered["reply_to"]["id"] == message.sid
 
 
 async def test_a_message_says_how_long_it_is_worth_delivering(account: Account) -> None:

@@ -96,7 +96,8 @@ async def test_what_the_owner_writes_edits_and_takes_back(phone: Phone, waha_hoo
     assert echo is not None
     assert echo.source == "app"
     assert received is not None
-    assert received.reply_to == "3EB0AAAA"
+    assert received.reply_to is not None
+    assert received.reply_to.id == "3EB0AAAA"
     for later in (edited, deleted):
         assert later is not None
         assert later.original_message_id == received.provider_message_id

@@ -43,7 +43,7 @@ CLASSES = {
 
 
 def project(event: Event) -> Flat:
-    if event.type == "message.echo":
+    if event.type == "message.echo" or (event.message and event.message.by == "business"):
         return {**_common(event), **_echo(event)}
     if event.message is not None:
         return {**_common(event), **_message(event, event.message)}
@@ -128,7 +128,7 @@ def _context(event: Event, message: Message) -> Flat | None:
     if "context" not in json.loads(bytes(event.raw)):
         return None
     return {
-        "message_id": message.reply_to,
+        "message_id": message.reply_to and message.reply_to.id,
         "forwarded": bool(message.forwarded),
         "frequently_forwarded": bool(message.frequently_forwarded),
         "product": message.product,

@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from providers import Event, Malformed, _json
+from providers import Contact, Event, Malformed, ReplyTo, _json
 from providers.content import Text
 
 from .samples import ACCOUNT, body, compact, facts, names, sample, signed
@@ -249,6 +249,69 @@ def test_no_item_of_a_batch_is_lost() -> None:
     odd: list[Any] = [None, 1, "x", [], {}, {"id": None}, {"id": "w1"}, {"id": 7, "type": 7}]
     assert len(parse(envelope(messages(*odd)))) == len(odd)
     assert len(parse(envelope(None, 1, {}, {"field": "messages"}, {"value": {}}))) == 5
+
+
+# ---------------------------------------------------------------- what stands around a message
+
+
+def test_an_opened_chat_keeps_the_ad_it_came_from() -> None:
+    referral = {"source_type": "ad", "source_id": "1202", "ctwa_clid": "ARx"}
+    item = {"id": "w1", "from": "15550002222", "type": "request_welcome", "referral": referral}
+    (event,) = parse(envelope(messages(item)))
+    assert event.account is not None
+    assert event.account.details == {"message_id": "w1", "referral": referral}
+
+
+@pytest.mark.parametrize("kind", ["edit", "revoke"])
+@pytest.mark.parametrize("original", ["wamid.A", None])
+@pytest.mark.parametrize("by", ["contact", "business"])
+def test_an_edit_and_a_deletion_say_who_made_them(kind: str, original: str | None, by: str) -> None:
+    """Whoever it was, also on the business' phone; nothing stands in for a message that is not named."""
+    value = {"original_message_id": original, "message": {"type": "text", "text": {"body": "new"}}}
+    item = {"id": "w1", "from": "15550002222", "to": "15550002222", "type": kind, kind: value}
+    change = messages(item)
+    if by == "business":
+        change["field"], change["value"]["message_echoes"] = "smb_message_echoes", [item]
+    (event,) = parse(envelope(change))
+    assert event.message is not None
+    assert event.type == ("message.edited" if kind == "edit" else "message.deleted")
+    assert (event.message.by, event.message.original_message_id) == (by, original)
+    assert event.message.content == (Text(body="new") if kind == "edit" else None)
+
+
+def test_an_edit_without_words_has_no_content() -> None:
+    """Nobody wrote an empty message."""
+    (event,) = parse(envelope(messages({"id": "w1", "type": "edit", "edit": {"original_message_id": "wamid.A"}})))
+    assert event.message is not None
+    assert (event.type, event.message.content) == ("message.edited", None)
+
+
+@pytest.mark.parametrize(
+    ("written", "author"),
+    [
+        ("15550001111", Contact(phone="+15550001111")),
+        ("109876543210987", Contact(phone="+15550001111")),
+        ("15550002222", Contact(phone="+15550002222")),
+        ("BR.1", Contact(user_id="BR.1")),
+        (None, None),
+    ],
+    ids=["business", "id of its number", "person", "user id", "nobody"],
+)
+def test_a_quotation_names_the_author(written: str | None, author: Contact | None) -> None:
+    item = {"id": "w1", "from": "15550002222", "type": "text", "text": {"body": "x"}}
+    card = {"wa_id": "15550002222", "profile": {"name": "N"}}
+    context = {"id": "wamid.A", "from": written}
+    (event,) = parse(envelope(messages({**item, "context": context}, contacts=[card])))
+    assert event.message is not None
+    assert event.message.reply_to == ReplyTo(id="wamid.A", author=author)
+
+
+def test_nobody_is_the_author_where_nobody_is_named() -> None:
+    """Nor is the number known that the message came to."""
+    item = {"id": "w1", "type": "text", "text": {"body": "x"}, "context": {"id": "wamid.A"}}
+    (event,) = parse(envelope({"field": "messages", "value": {"messages": [item]}}))
+    assert event.message is not None
+    assert event.message.reply_to == ReplyTo(id="wamid.A")
 
 
 # ---------------------------------------------------------------- bodies that are made to cost much

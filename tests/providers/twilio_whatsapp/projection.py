@@ -1,7 +1,7 @@
 """Our events in the flat form in which Twilio's samples state what they expect.
 
-Each expected key is read off the event; three that the common vocabulary has no place for come out of the event's
-own `raw`: the Messaging Service, the author of a quoted message, and media after the first.
+Each expected key is read off the event; one that the common vocabulary has no place for, the Messaging Service,
+comes out of the event's own `raw`.
 """
 
 import json
@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from providers import Contact, Event, Message
+from providers import Contact, Event, Message, ReplyTo
 from providers.content import (
     ButtonReply,
     Contacts,
@@ -73,7 +73,7 @@ def _address(contact: Contact | None) -> str | None:
 
 
 def _message(event: Event, message: Message) -> Flat:
-    raw, contact = _raw(event), event.contact or Contact()
+    raw, contact, quoted = _raw(event), event.contact or Contact(), message.reply_to or ReplyTo()
     assert message.content is not None
     return {
         "kind": "message",
@@ -87,14 +87,14 @@ def _message(event: Event, message: Message) -> Flat:
         "wa_id": contact.phone.removeprefix("+") if contact.phone else None,
         "messaging_service_id": raw.get("MessagingServiceSid"),
         "context": {
-            "message_id": message.reply_to,
+            "message_id": quoted.id,
             "forwarded": bool(message.forwarded),
             "frequently_forwarded": bool(message.frequently_forwarded),
-            "from": raw.get("OriginalRepliedMessageSender", "").removeprefix("whatsapp:") or None,
+            "from": _address(quoted.author),
         },
         "referral": message.referral,
         **_content(message.content),
-        "more_media": _more_media(raw),
+        "more_media": [_content(more)["media"] for more in message.more_media],
     }
 
 
@@ -117,14 +117,6 @@ def _content(content: Any) -> Flat:
         case UnsupportedContent(kind=kind):
             return {"raw_type": kind}
     return {}
-
-
-def _more_media(raw: Flat) -> list[Flat]:
-    found = []
-    for index in range(1, 10):
-        if f"MediaUrl{index}" in raw:
-            found.append({"url": raw[f"MediaUrl{index}"], "mime_type": raw.get(f"MediaContentType{index}")})
-    return found
 
 
 # ---------------------------------------------------------------- statuses

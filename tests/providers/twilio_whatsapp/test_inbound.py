@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from providers import Event, Malformed, Webhook
+from providers import Contact, Event, Malformed, ReplyTo, Webhook
 from providers.twilio_whatsapp.inbound import Fact
 
 from .samples import ACCOUNT, FORM, URL, batch, form, hook, names, sample
@@ -73,6 +73,24 @@ def test_a_status_tells_which_send_it_is_about() -> None:
     data = {"messageSid": "SM1", "messageStatus": "SENT", "statusCallBackUrl": f"{URL}?ref=gw1:abc:1#rc=5"}
     (streamed,) = ACCOUNT.parse(batch({"id": "EZ1", "type": "com.twilio.messaging.message.sent", "data": data}))
     assert streamed.correlation_id == "gw1:abc:1"
+
+
+@pytest.mark.parametrize(
+    ("sender", "author"),
+    [
+        ("whatsapp:+15005550199", Contact(phone="+15005550199")),
+        ("whatsapp:US.1", Contact(user_id="US.1")),
+        ("x", None),
+    ],
+)
+def test_a_quotation_names_the_author(sender: str, author: Contact | None) -> None:
+    """Also where Twilio does not know the message."""
+    fields = {**MESSAGE, "Body": "x", "OriginalRepliedMessageSender": sender}
+    quoted = [read({**fields, **more}).message for more in ({}, {"OriginalRepliedMessageSid": "SM2"})]
+    assert [message and message.reply_to for message in quoted] == [
+        author and ReplyTo(author=author),
+        ReplyTo(id="SM2", author=author),
+    ]
 
 
 def test_one_token_serves_all_senders_of_an_account() -> None:

@@ -2,8 +2,7 @@
 
 The samples give a message two ids: the serialized one as received, and the bare one, by which everything is
 correlated. We give it one: of our own messages the bare id, of others' the serialized one. So the serialized id
-of our own, the text of a quoted message, and whether a place is a live one, are read off the event's `raw`, the only
-place that has them.
+of our own, and whether a place is a live one, are read off the event's `raw`, the only place that has them.
 """
 
 import json
@@ -78,7 +77,7 @@ def _serialized(event: Event, identity: str | None) -> Any:
 
 def _message(event: Event, message: Message, media: dict[str, Media]) -> Flat:
     types = {"message.edited": "edit", "message.deleted": "revoke"}
-    outbound = event.type == "message.echo"
+    outbound = event.type == "message.echo" or message.by == "business"
     person = _address(event.contact)
     serialized = _serialized(event, message.provider_message_id)
     flat = {
@@ -94,7 +93,7 @@ def _message(event: Event, message: Message, media: dict[str, Media]) -> Flat:
         "chat_id": re.sub(r":\d+@s\.whatsapp\.net", "@c.us", serialized.split("_")[1]),
         "source": message.source,
         **_content(event, message, media),
-        "context": _context(event, message),
+        "context": _context(message),
     }
     if event.type == "message.edited":
         flat["edit"] = {"original_message_id": bare(message.original_message_id)}
@@ -109,17 +108,15 @@ def _content_type(message: Message) -> str | None:
     return tag
 
 
-def _context(event: Event, message: Message) -> Flat | None:
-    if message.reply_to is None:
+def _context(message: Message) -> Flat | None:
+    if (quoted := message.reply_to) is None:
         return None
-    quoted = _raw(event)["replyTo"]
-    author = quoted.get("participant")
     return {
-        "message_id": bare(message.reply_to),
+        "message_id": bare(quoted.id),
         "forwarded": bool(message.forwarded),
         "frequently_forwarded": bool(message.frequently_forwarded),
-        "from": f"+{author.partition('@')[0]}" if author else None,
-        "text": quoted.get("body"),
+        "from": _address(quoted.author),
+        "text": quoted.text,
     }
 
 

@@ -42,6 +42,12 @@ def content_of(event: Event) -> Any:
     return msgspec.to_builtins(message_of(event).content)
 
 
+def quoted_id(event: Event) -> str | None:
+    quoted = message_of(event).reply_to
+    assert quoted is not None
+    return quoted.id
+
+
 def media_of(event: Event) -> dict[str, Media]:
     content = event.message.content if event.message else None
     if not isinstance(content, MediaContent) or content.id is None:
@@ -185,8 +191,8 @@ def test_what_we_sent_has_its_bare_id_wherever_it_is_named() -> None:
     assert {status.provider_message_id for status in statuses if status} == {"3EB0F8796E3BBCCE81C20C"}
     assert content_of(event_of("msg_reaction_removed_gows"))["message_id"] == "3EB00E50D8A0F64960DFBC"
     assert content_of(event_of("msg_poll_vote"))["poll_id"] == "3A9EB42491185ABB588A"
-    assert message_of(event_of("msg_reply_bare_id")).reply_to == "3EB001655239BF17B0EE80"
-    assert message_of(event_of("msg_reply_serialized_id")).reply_to == "3096BC4F489387231E93ECA2EC059AE5"
+    assert quoted_id(event_of("msg_reply_bare_id")) == "3EB001655239BF17B0EE80"
+    assert quoted_id(event_of("msg_reply_serialized_id")) == "3096BC4F489387231E93ECA2EC059AE5"
 
 
 def test_what_others_wrote_is_named_by_the_id_it_came_with() -> None:
@@ -194,14 +200,26 @@ def test_what_others_wrote_is_named_by_the_id_it_came_with() -> None:
     assert message_of(event_of("msg_edited")).original_message_id == "false_15005550100@c.us_3EB0BF3B116557F8012960"
     assert message_of(event_of("msg_revoked")).original_message_id == "false_15005550100@c.us_3AB22E86EEB3F5AE0FDE"
     quoted = {"id": "3EB0AA", "participant": "15005550100@s.whatsapp.net", "body": "mine"}
-    assert message_of(changed("msg_reply_bare_id", replyTo=quoted)).reply_to == "false_15005550100@c.us_3EB0AA"
+    assert quoted_id(changed("msg_reply_bare_id", replyTo=quoted)) == "false_15005550100@c.us_3EB0AA"
 
 
 def test_a_quotation_in_a_group_names_the_author() -> None:
     """As the id of the quoted message did."""
     quoted = {"id": "3EB0AA", "participant": "15005550177@c.us"}
     event = changed("msg_group_noweb", replyTo=quoted)
-    assert message_of(event).reply_to == "false_120363000000000042@g.us_3EB0AA_15005550177@c.us"
+    assert quoted_id(event) == "false_120363000000000042@g.us_3EB0AA_15005550177@c.us"
+
+
+@pytest.mark.parametrize(("own", "by"), [("true", "business"), ("false", "contact")])
+@pytest.mark.parametrize("name", ["msg_edited", "msg_revoked"])
+def test_an_edit_and_a_deletion_say_who_made_them(name: str, own: str, by: str) -> None:
+    """Also where it was somebody of the business, on the phone."""
+    envelope = json.loads(sample(name)["body"])
+    item = envelope["payload"].get("after") or envelope["payload"]
+    item["id"] = item["id"].replace("false", own)
+    (event,) = parse(json.dumps(envelope).encode())
+    assert event.type == ("message.edited" if name == "msg_edited" else "message.deleted")
+    assert message_of(event).by == by
 
 
 def test_nobody_is_taken_for_us_where_we_are_not_known() -> None:
@@ -210,7 +228,7 @@ def test_nobody_is_taken_for_us_where_we_are_not_known() -> None:
     del envelope["me"]
     envelope["payload"]["replyTo"]["participant"] = "98765432101234@lid"
     (event,) = parse(json.dumps(envelope).encode())
-    assert message_of(event).reply_to == "false_15005550100@c.us_3EB001655239BF17B0EE80"
+    assert quoted_id(event) == "false_15005550100@c.us_3EB001655239BF17B0EE80"
 
 
 def test_two_edits_of_one_message_are_two_facts() -> None:
