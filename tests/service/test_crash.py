@@ -309,7 +309,7 @@ async def test_commits_that_nobody_confirmed(own_servers: EmbeddedServers, own_s
             before = await rows()
             # Nothing of what PostgreSQL answers reaches the service any more, yet a statement still gets through.
             with contextlib.suppress(AssertionError):  # its flusher had no connection at the moment
-                await eventually(rows, lambda count, before=before: count > before, timeout=0.1, every=0.001)
+                await eventually(rows, lambda count, before=before: count > before, timeout=1, every=0.001)
                 unconfirmed += 1
             proxy.reset_all()
             proxy.resume()
