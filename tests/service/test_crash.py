@@ -48,7 +48,7 @@ from ..gateway import Gateway, Organization, Process, eventually
 CYCLES = int(os.environ.get("CRASH_CYCLES", "6"))
 EVENTS = int(os.environ.get("CRASH_EVENTS", "150"))
 WRITERS = 24
-CUTS = 100
+CUTS = int(os.environ.get("CRASH_CUTS", "25"))
 SENDS = 8
 NO_STATUSES = StatusPolicy(statuses=())
 PATIENT = RetryPolicy(tries=400, backoff_s=0.02, cap_s=0.2, timeout_s=10)
@@ -309,7 +309,7 @@ async def test_commits_that_nobody_confirmed(own_servers: EmbeddedServers, own_s
             before = await rows()
             # Nothing of what PostgreSQL answers reaches the service any more, yet a statement still gets through.
             with contextlib.suppress(AssertionError):  # its flusher had no connection at the moment
-                await eventually(rows, lambda count, before=before: count > before, timeout=1, every=0.001)
+                await eventually(rows, lambda count, before=before: count > before, timeout=0.1, every=0.001)
                 unconfirmed += 1
             proxy.reset_all()
             proxy.resume()
