@@ -182,7 +182,7 @@ create table provider_health (
 create index on provider_health (due_at);
 create index on provider_health (state) where state in ('degraded', 'unhealthy');
 
--- Every change of a provider, in the transaction that makes it. Append-only: see the trigger below.
+-- Every change of a provider, in the transaction that makes it, and what was refused. Append-only: see the trigger below.
 create table provider_audit_log (
     organization_id uuid        not null references organizations (id),
     -- 1, 2, 3 … in each organization: a gap is a deletion.
@@ -193,6 +193,10 @@ create table provider_audit_log (
     actor           text        not null,
     address         text,
     config_id       uuid,
+    -- Of that config, or of the configuration that was refused. NULL: it is about none.
+    provider        text,
+    -- Whether it was made; undone: begun and taken back.
+    outcome         text        not null check (outcome in ('done', 'refused', 'undone')),
     version         bigint,
     -- Secrets appear as fingerprints only.
     before          json,

@@ -47,6 +47,8 @@ from .delivery.relay import Relay
 from .health.prober import Prober
 from .identifiers import PLATFORM_ID
 from .receiving.webhooks import WebhookReceiver
+from .refused_changes import EVERY_S as SUM_UP_EVERY_S
+from .refused_changes import RefusedChanges
 from .sending.attempts import Attempts
 from .sending.breakers import Breakers
 from .sending.bulkhead import Bulkhead
@@ -57,7 +59,7 @@ from .sending.outcomes import Outcomes
 from .sending.pacing import Pacer
 from .sending.recovery import Recovery, forever
 from .settings import Settings
-from .storage.database import Database
+from .storage.database import Database, StoreUnavailable
 from .storage.listener import notifications
 from .storage.redis_state import RedisState
 from .storage.statements import audit as trails
@@ -134,6 +136,7 @@ class Application:
                 requests_per_s=settings.requests_per_key,
                 failures_per_minute=settings.sign_in_failures_per_minute,
             )
+            refused_changes = RefusedChanges(database, vault, manager)
             for work in (
                 _follow_redis(redis, manager, wakeups, breakers),
                 _follow_database(database, manager, authenticator, changes),
@@ -143,6 +146,7 @@ class Application:
                 forever(partial(_watch_gauges, database), GAUGES_EVERY_S),
                 forever(partial(_purge, database), PURGE_EVERY_S),
                 forever(partial(_verify_trails, database, vault), TRAILS_POLL_S),
+                forever(refused_changes.sum_up, SUM_UP_EVERY_S),
                 _watch_lag(),
             ):
                 task = asyncio.create_task(work)
@@ -153,6 +157,7 @@ class Application:
             await stack.enter_async_context(Prober(database, manager, redis, wakeups, settings.health_interval_s))
             await stack.enter_async_context(Relay(database, vault, egress, wakeups, self.closing))
             stack.callback(log.flush)
+            stack.push_async_callback(_sum_up_last, refused_changes)
             process = Operations(database, manager, self.closing)
             state: ApiState = {
                 "database": database,
@@ -168,6 +173,7 @@ class Application:
                 "outbound": outbound,
                 "transfers": transfers,
                 "authenticator": authenticator,
+                "refused_changes": refused_changes,
                 "connection_tests": per_minute(settings.connection_tests_per_minute),
                 "waiting": Waiting(),
                 "closing": self.closing,
@@ -198,6 +204,11 @@ class Application:
         outbound = await stack.enter_async_context(Outbound(database, manager, attempts, outcomes, lost_answers, gate))
         await stack.enter_async_context(Recovery(database, manager, outbound, outcomes, lost_answers, self.closing))
         return outbound
+
+
+async def _sum_up_last(refused_changes: RefusedChanges) -> None:
+    with contextlib.suppress(StoreUnavailable):  # logged where it was found
+        await refused_changes.sum_up()
 
 
 async def _follow_redis(
@@ -307,7 +318,7 @@ INTEGRATIONS: list[BaseRoute] = [
     ApiRoute("GET", "/provider/pairing", pairing.show_pairing, "configure"),
     ApiRoute("POST", "/provider/pairing", pairing.start_pairing, "configure"),
     ApiRoute("DELETE", "/provider/pairing", pairing.end_pairing, "configure"),
-    ApiRoute("POST", "/provider/test", providers.test_connection, "configure"),
+    ApiRoute("POST", "/provider/test", providers.test_connection, "configure", changes=False),
     ApiRoute("GET", "/provider/configs", configs.list_configs, "read"),
     ApiRoute("PATCH", "/provider/configs/{config_id}", configs.edit_config, "configure"),
     ApiRoute("DELETE", "/provider/configs/{config_id}", configs.delete_config, "configure"),

@@ -1,4 +1,4 @@
-"""The audit trail of an organization: written with each change, chained by hashes, verified.
+"""The audit trail of an organization: written with each change, and for what was refused; chained by hashes, verified.
 
 An entry's hash is an HMAC over the hash before it and everything in the entry, with a key that is not in the database
 (`ingress/storage/vault.py`). The organization's row has the number and hash of the last entry, and a seal of both.
@@ -11,9 +11,9 @@ They can delete the organization with everything. Who has the key can do anythin
 
 import logging
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import UTC
 from functools import partial
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 from uuid import UUID
 
 import asyncpg
@@ -44,14 +44,21 @@ class Actor(NamedTuple):
 
 
 SYSTEM = Actor("system")
+# Added to the error of a change that was taken back: its entry is there.
+RECORDED = "The audit trail has it."
 
 
 class AuditEntry(msgspec.Struct, frozen=True, kw_only=True):
-    """A change. *before* and *after* are JSON, secrets as fingerprints."""
+    """A change, or one that was not made. *before* and *after* are JSON, secrets as fingerprints.
+
+    *provider* None: that of the config, where it is stored.
+    """
 
     action: str
     actor: Actor
     config_id: UUID | None = None
+    provider: str | None = None
+    outcome: Literal["done", "refused", "undone"] = "done"
     version: int | None = None
     before: object = None
     after: object = None
@@ -82,7 +89,8 @@ async def record(
 
     *version*: every process is notified that the organization is at that.
     """
-    end = await audit.end(connection, organization_id)
+    named = [entry.config_id for entry in entries if entry.config_id and entry.provider is None]
+    end = await audit.end(connection, organization_id, named)
     if end is None:
         raise LookupError("there is no such organization")
     signed, seal = _signed(vault, organization_id, end, entries)
@@ -96,20 +104,23 @@ def _signed(
     """The entries, each signed with the one before it, and the seal of the end."""
     former, signed = end.audit_hash, list[TrailEntry]()
     for number, entry in enumerate(entries, end.audit_entries + 1):
-        unsigned = _unsigned(number, end.at, entry)
+        unsigned = _unsigned(number, end, entry)
         former = vault.sign(_content(organization_id, former, unsigned))
         signed.append(msgspec.structs.replace(unsigned, hash=former))
     return signed, vault.sign(_end(organization_id, end.audit_entries + len(signed), former))
 
 
-def _unsigned(number: int, at: datetime, entry: AuditEntry) -> TrailEntry:
+def _unsigned(number: int, end: TrailEnd, entry: AuditEntry) -> TrailEntry:
+    provider = entry.provider or (end.provider_of.get(entry.config_id) if entry.config_id else None)
     return TrailEntry(
         id=number,
-        at=at,
+        at=end.at,
         action=entry.action,
         actor=entry.actor.name,
         address=entry.actor.address,
         config_id=entry.config_id,
+        provider=provider,
+        outcome=entry.outcome,
         version=entry.version,
         before=None if entry.before is None else _encode(entry.before),
         after=None if entry.after is None else _encode(entry.after),
@@ -245,7 +256,7 @@ async def _verified(database: Database, vault: Vault, organization_id: UUID) -> 
 def _content(organization_id: UUID, former: bytes | None, entry: TrailEntry) -> bytes:
     """An entry as it is signed: one JSON array, so that nothing can be moved from one column to its neighbour."""
     at = entry.at and entry.at.astimezone(UTC).isoformat()
-    what = [entry.action, entry.actor, entry.address, entry.config_id, entry.version]
+    what = [entry.action, entry.actor, entry.address, entry.config_id, entry.provider, entry.outcome, entry.version]
     texts = [_text(entry.before), _text(entry.after), entry.reason]
     return _encode([organization_id, (former or b"").hex(), entry.id, at, *what, *texts])
 

@@ -49,6 +49,7 @@ class EventData(msgspec.Struct, frozen=True, omit_defaults=True):
     version: int | None = None
     from_config_id: UUID | None = None
     failed_config_id: UUID | None = None
+    failed_provider: str | None = None
     kind: str | None = None
     reason: str | None = None
     detail: str | None = None

@@ -9,10 +9,10 @@ import asyncpg
 import msgspec
 import pytest
 
-from ingress import app, log
+from ingress import app, log, refused_changes
 from ingress.api import audit as trail
 from ingress.audit import Actor, AuditEntry, record, verify
-from ingress.dev.sandbox import CrmSimulator
+from ingress.dev.sandbox import CrmSimulator, example_number
 from ingress.settings import Settings
 from ingress.storage.database import Database, StoreUnavailable
 from ingress.storage.statements import organizations
@@ -100,6 +100,8 @@ CHANGES = {
     "actor": "'nobody'",
     "address": "'192.0.2.1'",
     "config_id": "'01a202b3-6905-7e00-bf87-8a05ab56d744'",
+    "provider": "'other'",
+    "outcome": "case outcome when 'done' then 'undone' else 'done' end",
     "version": "coalesce(version, 0) + 1",
     "before": "'{}'",
     "after": "'{\"fallback_config_ids\": []}'",
@@ -138,7 +140,8 @@ async def test_a_time_that_cannot_be_read(kept: Organization, superuser: asyncpg
 
 COPY = """
 insert into provider_audit_log
-select organization_id, {number}, at, action, actor, address, config_id, version, before, after, reason, hash
+select organization_id, {number}, at, action, actor, address, config_id, provider, outcome, version, before, after,
+    reason, hash
 from provider_audit_log where organization_id = $1 and id = 6"""
 
 
@@ -267,7 +270,7 @@ async def test_one_organizations_entries_prove_nothing_in_another(
     moved = """
         with taken as (delete from provider_audit_log where organization_id = $2)
         insert into provider_audit_log
-        select $2, id, at, action, actor, address, config_id, version, before, after, reason, hash
+        select $2, id, at, action, actor, address, config_id, provider, outcome, version, before, after, reason, hash
         from provider_audit_log where organization_id = $1 and id <= 2"""
     rows = await superuser.fetch("select id from provider_audit_log where organization_id = $1", UUID(other.id))
     await superuser.execute("delete from provider_audit_log where organization_id = $1", UUID(other.id))
@@ -355,16 +358,18 @@ async def actions(organization: Organization, count: int) -> list[tuple[str, Any
 
 
 async def test_what_is_done_with_the_quarantine_is_written_down(organization: Organization, gateway: Gateway) -> None:
-    """Reading again, letting go; and that the platform looked at what belongs to nobody here. Nothing else of it."""
+    """Reading again, letting go; who looked at a body, and what could not be read again. Nothing else of it."""
     me = organization.key.split("_")[2]
     for _ in range(2):
         assert (await organization.post_webhook(b"unreadable")).status == 200
     items = (await organization.call("GET", "/quarantine")).json["quarantine"]
     about = [{name: item[name] for name in ("id", "config_id", "reason")} for item in items]
-    before = await actions(organization, 1)
     assert (await organization.call("POST", f"/quarantine/{items[0]['id']}/replay")).status == 409
     assert (await organization.call("GET", f"/quarantine/{items[0]['id']}")).status == 200
-    assert await actions(organization, 1) == before, "nothing was changed"
+    assert await actions(organization, 2) == [
+        ("replay_quarantine", {"status": 409}, me, True),
+        ("quarantine_shown", about[0], me, True),
+    ]
     for item in items:
         assert (await organization.call("POST", f"/quarantine/{item['id']}/discard")).status == 200
     assert await actions(organization, 2) == [("quarantine_discarded", item, me, True) for item in about]
@@ -419,8 +424,8 @@ async def test_callbacks_are_audited_without_their_path(organization: Organizati
     assert (await organization.call("PUT", "/callback", {"url": url})).status == 200
     answer = await organization.call("POST", "/callback/test")
     assert (await organization.call("POST", "/callback/replay", {})).json == {"replayed": 0}
-    (put, after, *_), (tested, outcome, *_) = await actions(organization, 2)
-    assert (put, tested) == ("callback_set", "callback_tested")
+    (put, after, *_), (tested, outcome, *_), (replayed, *_) = await actions(organization, 3)
+    assert (put, tested, replayed) == ("callback_set", "callback_tested", "parked_replayed")
     assert outcome == {name: answer.json[name] for name in ("id", "outcome")}
     origin = "/".join(url.split("/")[:3])
     assert after["url"].startswith(f"{origin}/… (")
@@ -430,3 +435,139 @@ async def test_callbacks_are_audited_without_their_path(organization: Organizati
     assert shown.json["url"] == after["url"]
     assert (await organization.call("GET", "/callback")).json["url"] == url, "whole for who may set it"
     assert (await organization.call("DELETE", "/callback")).status == 204
+
+
+# ---------------------------------------------------------------- what was not made
+
+
+async def newest(organization: Organization) -> Any:
+    return (await organization.call("GET", f"{BASE}/audit?limit=1")).json["entries"][0]
+
+
+SECRET = "EAAG-a-secret-that-nobody-may-read"
+CONFIG = {"phone_number_id": "123", "access_token": SECRET, "app_secret": 17, "waba_id": [SECRET], SECRET: SECRET}
+REFUSED: dict[str, tuple[str, str, Any, str, str]] = {
+    "a configuration": ("POST", f"{BASE}/provider/configure", CONFIG, "configure", "invalid_configuration"),
+    "a switch": ("POST", f"{BASE}/provider/switch", CONFIG, "switch", "invalid_configuration"),
+    "a body that is none": ("POST", f"{BASE}/provider/switch", {SECRET: SECRET}, "switch", "invalid_request"),
+    "a policy": (
+        "PUT",
+        f"{BASE}/provider/fallback",
+        {"config_ids": [], "policy": {"min_stay_s": SECRET}},
+        "put_fallback",
+        "invalid_request",
+    ),
+    "a callback": ("PUT", "/callback", {"url": f"http://127.0.0.1/{SECRET}\0"}, "put_callback", "invalid_request"),
+    "a key": ("POST", "/keys", {"scopes": [SECRET]}, "create_key", "invalid_request"),
+    "a replay": ("POST", "/callback/replay", {"sequences": [0]}, "replay_parked", "invalid_request"),
+    "a discard": ("POST", f"/quarantine/{UUID(int=1)}/discard", None, "discard_quarantine", "not_found"),
+    "an organization": ("POST", "/organizations", {"name": SECRET}, "create_organization", "forbidden"),
+}
+
+
+@pytest.mark.parametrize("what", REFUSED)
+async def test_what_was_refused_is_an_entry(organization: Organization, what: str) -> None:
+    """With who asked for what and why not, in one chain with the rest, and nothing of what was wrong in the request."""
+    method, path, body, action, reason = REFUSED[what]
+    if body is CONFIG:
+        body = {"provider_type": "meta_business", "config_data": CONFIG}
+    answer = await organization.call(method, path, body)
+    assert answer.status >= 400, answer.raw
+    entry = await newest(organization)
+    assert (entry["action"], entry["outcome"], entry["reason"]) == (action, "refused", reason), entry
+    assert entry["actor"] not in ("system", "platform")
+    assert entry["after"]["status"] == answer.status
+    assert SECRET not in str(entry)
+    assert (await verdict(organization))["intact"]
+    if "config_data" in str(body):
+        assert entry["provider"] == "meta_business"
+        shown = entry["after"]["config_data"]
+        assert shown["phone_number_id"] == "123"
+        assert set(shown) == set(CONFIG) - {SECRET}
+        assert "config_data.app_secret" in entry["after"]["errors"]
+
+
+async def test_a_change_of_a_config_that_was_refused_names_it(organization: Organization) -> None:
+    """And nobody else's: what another organization has is not there."""
+    config_id = organization.configs[0]["config_id"]
+    change = {"config_data": {"phone_number_id": ""}}
+    assert (await organization.call("PATCH", f"{BASE}/provider/configs/{config_id}", change)).status == 400
+    entry = await newest(organization)
+    assert (entry["action"], entry["config_id"], entry["provider"]) == ("edit_config", config_id, "meta_business")
+    other = await organization.gateway.organization()
+    assert (await other.call("DELETE", f"{BASE}/provider/configs/{config_id}")).status == 404
+    entry = await newest(other)
+    assert (entry["action"], entry["config_id"], entry["provider"]) == ("delete_config", None, None)
+
+
+async def test_a_key_that_may_not_change_anything_tried_to(organization: Organization) -> None:
+    made = (await organization.call("POST", "/keys", {"scopes": ["read"]})).json
+    answer = await organization.gateway.call("POST", "/keys", {"scopes": ["admin"]}, key=made["key"])
+    assert answer.status == 403
+    entry = await newest(organization)
+    assert (entry["action"], entry["actor"], entry["reason"]) == ("create_key", made["id"], "forbidden")
+
+
+async def test_what_changes_nothing_leaves_no_entry(organization: Organization) -> None:
+    """A test, a dry run, a message, and what cannot be read."""
+    before = await newest(organization)
+    wrong = {"provider_type": "meta_business", "config_data": {}}
+    for method, path, body in (
+        ("POST", f"{BASE}/provider/test", wrong),
+        ("POST", f"{BASE}/provider/switch", wrong | {"dry_run": True}),
+        ("POST", "/send", {"to": 1}),
+        ("GET", f"{BASE}/audit?limit=x", None),
+    ):
+        assert (await organization.call(method, path, body)).status >= 400
+    assert await newest(organization) == before
+
+
+async def test_a_switch_that_is_undone_leaves_one_entry_for_that(organization: Organization) -> None:
+    """Which names the configuration that was tried, and the event the provider of the config that it is about."""
+    number = example_number(7301)
+    data = number.config_data(await organization.gateway.meta.add_number(number)) | {"access_token": SECRET}
+    body = {"provider_type": "meta_business", "config_data": data}
+    before = (await newest(organization))["id"]
+    assert (await organization.call("POST", f"{BASE}/provider/switch", body)).status >= 400
+    entry = await newest(organization)
+    assert (entry["id"], entry["action"], entry["outcome"]) == (before + 1, "rolled_back", "undone")
+    assert (entry["provider"], entry["after"]["config_data"]["phone_number_id"]) == (
+        "meta_business",
+        number.phone_number_id,
+    )
+    assert SECRET not in str(entry)
+    [event] = await organization.events(kind="provider.rolled_back")
+    assert (event["data"]["provider"], event["data"]["failed_provider"]) == ("meta_business", "meta_business")
+
+
+async def test_refusals_without_end_grow_the_trail_little(
+    settings: Settings, organization: Organization, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first ones have an entry each; the others are counted, and the count is written, at the end at the latest."""
+    monkeypatch.setattr(refused_changes, "AT_ONCE", 3)
+    before = (await newest(organization))["id"]
+    async with serving(settings) as url:
+        for _ in range(20):
+            answer = await organization.gateway.call("PUT", f"{url}/callback", {"url": 1}, key=organization.key)
+            assert answer.status == 422
+        assert (await newest(organization))["id"] == before + 3
+    entry = await newest(organization)
+    assert (entry["id"], entry["action"], entry["outcome"]) == (before + 4, "more_refused", "refused")
+    assert entry["after"] == {"requests": 17, "by_operation": {"put_callback invalid_request": 17}}
+    assert (await verdict(organization))["intact"]
+
+
+async def test_what_cannot_be_written_is_counted(
+    organization: Organization, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The answer is why the change was refused, and the trail has it later."""
+
+    async def away(*_: object, **__: object) -> None:
+        raise StoreUnavailable
+
+    async with serving(settings) as url:
+        with monkeypatch.context() as patch:
+            patch.setattr(refused_changes, "record", away)
+            answer = await organization.gateway.call("PUT", f"{url}/callback", {"url": 1}, key=organization.key)
+        assert answer.status == 422
+    assert (await newest(organization))["after"]["requests"] == 1

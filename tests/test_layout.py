@@ -150,7 +150,7 @@ LAYERS = (
     "protocol",
     "app",
     "api",
-    "receiving sending health",
+    "receiving sending health refused_changes",
     "switching",
     "accounts delivery",
     "calls",

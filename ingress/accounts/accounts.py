@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import re
 from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 from time import monotonic
@@ -99,6 +100,21 @@ class Accounts:
             value = getattr(provider, field.name)
             shown[field.name] = self.vault.fingerprint(value) if field.secret and value else value
         return shown
+
+    def masked_data(self, provider_type: str, config_data: Mapping[str, Any]) -> dict[str, Any]:
+        """As `masked`, of what need not be valid: whatever is wrong may be a secret in the wrong place."""
+        kind = self._kind(provider_type)
+        if kind is None:
+            return {}
+        data = dict(config_data)
+        # The path of what is wrong within a field begins with the field's.
+        wrong = {re.split(r"[.\[]", path)[1] for path, _ in (*_wrong(data, kind), *self._wrong_addresses(data))}
+        plain = {field.name for field in config_fields(kind) if not field.secret} - wrong
+        given = {field.name: data[field.name] for field in config_fields(kind) if data.get(field.name) is not None}
+        return {name: value if name in plain else self._fingerprint(value) for name, value in given.items()}
+
+    def _fingerprint(self, value: object) -> str:
+        return self.vault.fingerprint(value if isinstance(value, str) else msgspec.json.encode(value).decode())
 
     def webhook_url(self, provider_type: str, token: str) -> str:
         return f"{self.origin}/webhooks/{provider_type}/{token}"

@@ -30,6 +30,8 @@ class Entry(Shown, frozen=True, kw_only=True):
     actor: str
     address: str | None
     config_id: UUID | None
+    provider: str | None
+    outcome: str
     version: int | None
     reason: str | None
     before: msgspec.Raw

@@ -182,8 +182,9 @@ async def replay_parked(request: ApiRequest[Replay]) -> Replayed:
     after: int | None = 0
     while after is not None:
         async with request.connection() as connection:
+            is_first = after == 0
             count, after = await deliveries.replay(connection, organization_id, sequences, after)
-            if count and not replayed:  # once, with the first batch of them
+            if is_first:  # once, with the first batch of them
                 await note(connection, request, organization_id, "parked_replayed", {"sequences": sequences or "all"})
         replayed += count
     request.state["wakeups"].notify(organization_id)

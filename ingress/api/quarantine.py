@@ -96,8 +96,7 @@ async def show_quarantine(request: ItemRequest) -> Page[QuarantineShown]:
 
     async def read() -> QuarantineShown:
         item = await _item(request, organization_id)
-        if request.query.foreign:  # nobody else sees it, so who looks at it is written down
-            await _note(request, organization_id, "quarantine_shown", item)
+        await _note(request, organization_id, "quarantine_shown", item)  # people wrote it, so who reads it is known
         return QuarantineShown(item.id, item.config_id, item.received_at, item.reason, item.state, item.body)
 
     return request.page(read, organization_id)
@@ -161,7 +160,7 @@ async def _close(request: ItemRequest, organization_id: UUID, item: QuarantinedB
             connection, organization_id, item.id, state, foreign=request.query.foreign
         )
         if closed:
-            await note(connection, request, organization_id, f"quarantine_{state}", _named(item))
+            await note(connection, request, organization_id, f"quarantine_{state}", _named(item), item.config_id)
     return closed
 
 
@@ -169,7 +168,7 @@ async def _note(
     request: ItemRequest, organization_id: UUID, action: str, item: QuarantinedBody, **more: object
 ) -> None:
     async with _connection(request) as connection, connection.transaction():
-        await note(connection, request, organization_id, action, _named(item) | more)
+        await note(connection, request, organization_id, action, _named(item) | more, item.config_id)
 
 
 def _named(item: QuarantinedBody) -> dict[str, object]:

@@ -227,11 +227,8 @@ def _troubles(configs: Iterable[Row]) -> Iterable[str]:
 
 def _audit(client: Client, options: argparse.Namespace) -> Answer:
     answer = client.call("GET", f"{BASE}/audit", limit=options.limit)
-    return (
-        answer,
-        _table(answer["entries"], "id", "at", "action", "actor", "address", "config_id", "version", "reason"),
-        0,
-    )
+    columns = ("id", "at", "action", "outcome", "actor", "address", "provider", "config_id", "version", "reason")
+    return answer, _table(answer["entries"], *columns), 0
 
 
 def _verify(client: Client, options: argparse.Namespace) -> Answer:

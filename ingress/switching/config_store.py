@@ -165,7 +165,14 @@ class ConfigStore:
                 raise InUse("The active config cannot be deleted. Switch to another one first.")
             await owners.release(connection, organization_id, row.provider_type, row.accounts)
             before = self._shown(row, self._accounts.open(row))
-            removed = Transition(action="removed", actor=actor, config_id=config_id, version=version, before=before)
+            removed = Transition(
+                action="removed",
+                actor=actor,
+                config_id=config_id,
+                provider=row.provider_type,
+                version=version,
+                before=before,
+            )
             await self._journal.write(connection, organization_id, version, *taken_back, removed)
         count(taken_back)
         return row, version

@@ -118,7 +118,7 @@ class WhatsAppProviderManager:
         self.journal = Journal(vault)
         self._database = database
         self._redis = redis
-        self._undo = Undo(database, self.journal)
+        self._undo = Undo(database, self.accounts, self.journal)
         self._store = ConfigStore(database, self.accounts, self.ownership, self.journal, self._undo)
         self._switching = Switching(database, self.accounts, self.ownership, self._store, self.journal, self._undo)
         self._reloading = asyncio.Lock()

@@ -19,6 +19,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import datetime
 from time import monotonic
+from typing import Any
 from uuid import UUID
 
 import asyncpg
@@ -183,7 +184,7 @@ class Switching:
         rows = [switch for switch in standing.open if switch.config_id == config.id or not switch.is_waiting]
         taken_back = await self._put_back(connection, request, standing, rows)
         state = await switches.begin(connection, request.organization_id, _row(request, config))
-        switching = _switching(request, config, state)
+        switching = _switching(request, config, state, self._accounts.masked(config.provider))
         await self._journal.write(connection, request.organization_id, standing.version, *taken_back, *first, switching)
         return Begun(request, standing, order_after(request, standing), config, state), taken_back
 
@@ -343,13 +344,13 @@ def _row(request: Requested, config: Config) -> NewSwitch:
     )
 
 
-def _switching(request: Requested, config: Config, state: str) -> Transition:
+def _switching(request: Requested, config: Config, state: str, masked: dict[str, Any]) -> Transition:
     return Transition(
         action="switching",
         actor=request.actor,
         config_id=config.id,
         before={"state": state},
-        after={"state": "switching"},
+        after={"state": "switching", "config_data": masked},
         reason=request.reason,
     )
 

@@ -2,13 +2,15 @@
 
 import logging
 from collections.abc import Sequence
+from typing import Any
 from uuid import UUID
 
 import asyncpg
 
 from .. import metrics
+from ..accounts.accounts import Accounts
 from ..accounts.config import ChangeRefused, NewConfig, TestFailed
-from ..audit import SYSTEM, Actor
+from ..audit import RECORDED, SYSTEM, Actor
 from ..storage.database import Busy, Database, Exclusive
 from ..storage.statements import switches
 from ..storage.statements.switches import OpenSwitch, Standing
@@ -21,8 +23,9 @@ logger = logging.getLogger("ingress.switching.undo")
 class Undo:
     """Takes switches back."""
 
-    def __init__(self, database: Database, journal: Journal) -> None:
+    def __init__(self, database: Database, accounts: Accounts, journal: Journal) -> None:
         self._database = database
+        self._accounts = accounts
         self._journal = journal
 
     async def abort(
@@ -38,6 +41,7 @@ class Undo:
                 if transition is None:
                     return  # the commit that nobody confirmed was made
                 await self._journal.write(connection, request.organization_id, standing.version, transition)
+            error.add_note(RECORDED)
             count([transition])
         except Exception:  # the caller gets why the switch failed, not why it could not be taken back here
             logger.exception("a switch that failed is left to be put back")
@@ -52,11 +56,12 @@ class Undo:
     ) -> Transition | None:
         about = {"kind": request.kind, "reason": error.code if isinstance(error, ChangeRefused) else "error"}
         if not isinstance(stage, Begun):
-            return _rolled_back(standing, request.actor, None, "", {"provider": stage.provider_type, **about})
+            masked = self._accounts.masked_data(stage.provider_type, stage.config_data)
+            return _rolled_back(standing, request.actor, None, stage.provider_type, about, {"config_data": masked})
         failed, state = stage.config, "error" if isinstance(error, TestFailed) else stage.former_state
         if not await switches.end(connection, request.organization_id, failed.id, state):
             return None
-        return _rolled_back(standing, request.actor, failed.id, state, {"provider": failed.provider_type, **about})
+        return _rolled_back(standing, request.actor, failed.id, failed.provider_type, about, {"state": state})
 
     async def recover(self) -> None:
         """Put back what processes that died have left, and what waited too long. Raises `StoreUnavailable`."""
@@ -102,26 +107,28 @@ class Undo:
 
 def _put_back(standing: Standing, row: OpenSwitch, code: str) -> Transition:
     reason = "superseded" if row.is_waiting else "pairing_timed_out" if row.waits_until else code
-    about = {"provider": row.provider_type, "kind": row.kind, "reason": reason}
-    return _rolled_back(standing, SYSTEM, row.config_id, row.former_state, about)
+    about = {"kind": row.kind, "reason": reason}
+    return _rolled_back(standing, SYSTEM, row.config_id, row.provider_type, about, {"state": row.former_state})
 
 
 def _rolled_back(
-    standing: Standing, actor: Actor, failed: UUID | None, state: str, about: dict[str, str]
+    standing: Standing, actor: Actor, failed: UUID | None, provider: str, about: dict[str, str], after: dict[str, Any]
 ) -> Transition:
     """The event is about the config in force, and names the other one; without any config there is none."""
-    data = {**about, "version": standing.version, "failed_config_id": failed}
+    names = {"provider": standing.active_provider or provider, "failed_config_id": failed, "failed_provider": provider}
     return Transition(
         action="rolled_back",
+        outcome="undone",
         actor=actor,
         config_id=failed,
+        provider=provider,
         version=standing.version,
         before={"state": "switching"} if failed else None,
-        after={"state": state, "active_config_id": standing.active_config_id} if failed else None,
+        after={**after, "active_config_id": standing.active_config_id},
         reason=about["reason"],
         event="provider.rolled_back",
         about=standing.active_config_id or failed,
-        data=data,
+        data={**names, **about, "version": standing.version},
     )
 
 

@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager
 from functools import cached_property
 from types import NoneType, UnionType
-from typing import Any, Generic, Literal, TypeAlias, TypedDict, Union, get_args, get_origin, get_type_hints
+from typing import Any, Generic, Literal, Protocol, TypeAlias, TypedDict, Union, get_args, get_origin, get_type_hints
 from uuid import UUID
 
 import asyncpg
@@ -36,9 +36,14 @@ class WebState(TypedDict):
 
     authenticator: Authenticator
     bodies: LargeBodies
+    refused_changes: "_RefusedChanges"
     connection_tests: Limiter
     database: Database
     waiting: Waiting
+
+
+class _RefusedChanges(Protocol):
+    async def note(self, request: "AnyRequest", error: Exception) -> None: ...
 
 
 StateT = TypeVar("StateT", bound=WebState)
@@ -51,6 +56,7 @@ class ApiRequest(Request[StateT], Generic[StateT, Body, Query]):
     """A request of the API, from somebody who may make it."""
 
     principal: Principal
+    sent = b""  # its body, once it was read
     _is_counted = False
 
     def __init__(self, scope: Scope, receive: Receive, send: Send, route: "ApiRoute") -> None:
@@ -70,6 +76,11 @@ class ApiRequest(Request[StateT], Generic[StateT, Body, Query]):
     def id(self) -> str:
         request_id: str = self.scope["state"]["request_id"]
         return request_id
+
+    @property
+    def operation(self) -> str:
+        """As the description of the API names it."""
+        return self._route.name
 
     @property
     def actor(self) -> Actor:
@@ -96,8 +107,8 @@ class ApiRequest(Request[StateT], Generic[StateT, Body, Query]):
     async def decoded(self) -> Body:
         """Its body as the route's type. Raises `Problem` 413, 415 or 422, naming every field that is wrong."""
         owner = self.principal.organization_id or PLATFORM
-        sent = await body_of(self, self.header, self.state["bodies"], owner)
-        body: Body = decode(sent, self._route.decoder, any_text=self._route.any_text)
+        self.sent = await body_of(self, self.header, self.state["bodies"], owner)
+        body: Body = decode(self.sent, self._route.decoder, any_text=self._route.any_text)
         return body
 
     def connection(self) -> AbstractAsyncContextManager[asyncpg.Connection]:
@@ -165,6 +176,7 @@ class ApiRoute(Route):
     """A route with the types of its body, its query and its answers, as its handler's signature has them.
 
     *needs*: what a key must have; None: no key at all. *any_text*: its body may hold line breaks and the like.
+    *changes*: what it refuses is in the trail; by default where more than reading and sending is needed.
     A handler gives the answer itself, None for one without a body (204), or a `Response`. What it raises the middleware
     turns into answers, so there is no handling of exceptions around each of them.
     """
@@ -179,10 +191,12 @@ class ApiRoute(Route):
         status: int = 200,
         any_text: bool = False,
         file: Literal["body", "answer"] | None = None,
+        changes: bool = True,
     ) -> None:
         super().__init__(path, endpoint, methods=methods.split(", "))
         self.needs, self.any_text, self.file = needs, any_text, file
         self._status = status
+        self._changes = changes and "GET" not in methods and needs in ("configure", "admin", "platform")
         self.body, self.query, self.answers = _types(endpoint)
         self.decoder = msgspec.json.Decoder(self.body or Any)
         metrics.VALUES["route"].add(path)
@@ -191,9 +205,14 @@ class ApiRoute(Route):
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         scope["served"] = self.path, scope["method"]  # for the metric: what there is no route for is `other`
         request: AnyRequest = ApiRequest(scope, receive, send, self)
-        if self.needs is not None:
-            await request.authorize()
-        answer = await self.endpoint(request)
+        try:
+            if self.needs is not None:
+                await request.authorize()
+            answer = await self.endpoint(request)
+        except Exception as error:
+            if self._changes:
+                await request.state["refused_changes"].note(request, error)
+            raise
         if answer is None:
             answer = Response(status_code=204)
         elif not isinstance(answer, Response):

@@ -15,7 +15,7 @@ from starlette.types import Receive, Scope, Send
 
 from .. import metrics
 from ..shares import Shares
-from ..storage.statements.pages import PAGE_BYTES
+from ..storage.pages import PAGE_BYTES
 from .problems import Answer, Problem, unavailable
 
 # Streams, polls and pages; and sends whose clients wait for the result. Together 600 of the 1,000 connections.

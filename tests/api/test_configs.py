@@ -328,7 +328,7 @@ async def test_the_handshake_is_answered_with_what_was_edited(two: Organization)
 
 
 async def test_an_edit_that_does_not_work_changes_nothing(two: Organization) -> None:
-    before = await listed(two), await last_entry(two)
+    before = await listed(two)
     for change, status in (
         ({"access_token": "EAAG-not-this-one"}, 422),
         ({"access_token": None}, 400),
@@ -337,7 +337,10 @@ async def test_an_edit_that_does_not_work_changes_nothing(two: Organization) -> 
     ):
         answer = await edit(two, 0, config_data=change)
         assert answer.status == status, answer.raw
-    assert (await listed(two), await last_entry(two)) == before
+        entry = await last_entry(two)
+        assert (entry["action"], entry["outcome"]) == ("edit_config", "refused")
+        assert entry["config_id"] == two.configs[0]["config_id"]
+    assert await listed(two) == before
     assert (await two.send()).status == 200
 
 

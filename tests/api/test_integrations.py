@@ -390,7 +390,7 @@ async def test_a_provider_that_cannot_be_reached(
         await gateway.meta.set_default(number, Hang(), everything=True)
     else:
         config_data |= {"base_url": "http://127.0.0.1:1"}
-    before, newest = (await current(steady), await configs(steady)), (await trail(steady))[0]
+    before = await current(steady), await configs(steady)
     answer = await configure(steady, "meta_business", config_data, is_active=active)
     await gateway.meta.clear_faults(number)
     wanted = (504, "test_timed_out") if trouble == "hanging" else (502, "provider_unreachable")
@@ -400,7 +400,9 @@ async def test_a_provider_that_cannot_be_reached(
         assert word not in answer.raw.decode().lower()
     assert (await current(steady), await configs(steady)) == before
     entry = (await trail(steady))[0]
-    assert ((entry["action"], entry["reason"]) == ("rolled_back", wanted[1])) if active else (entry == newest)
+    assert (entry["action"], entry["outcome"]) == (("rolled_back", "undone") if active else ("configure", "refused"))
+    assert (entry["provider"], entry["reason"]) == ("meta_business", wanted[1])
+    assert entry["after"]["config_data"]["phone_number_id"] == number.phone_number_id
 
 
 # ---------------------------------------------------------------- the fallback order

@@ -183,7 +183,10 @@ RESTLESS = {"callbacks", "deliveries", "delivery_queues"}
 
 @asynccontextmanager
 async def untouched(settings: Settings, *organizations: Organization) -> AsyncIterator[None]:
-    """Fails where afterwards any row of *organizations* is another than before, was added, or is gone."""
+    """Fails where afterwards any row of *organizations* is another than before, was added, or is gone.
+
+    But for what the trail has of their own requests that were refused.
+    """
     ids = [UUID(organization.id) for organization in organizations]
 
     async def rows() -> dict[str, list[str]]:
@@ -191,7 +194,12 @@ async def untouched(settings: Settings, *organizations: Organization) -> AsyncIt
             tables = await tables_of(owner)
             return {
                 table: [
-                    row[0] for row in await owner.fetch(f"select t::text from {table} t where {column} = any($1)", ids)
+                    row[0]
+                    for row in await owner.fetch(
+                        f"select t::text from {table} t where {column} = any($1)"
+                        " and to_jsonb(t) ->> 'outcome' is distinct from 'refused'",
+                        ids,
+                    )
                 ]
                 for table, column in tables.items()
                 if table not in RESTLESS

@@ -167,7 +167,8 @@ async def test_a_repeated_switch_changes_nothing(two: Organization) -> None:
     conflict = await switch(two, 1, expected_version=1)
     assert (conflict.status, conflict.json["code"]) == (409, "version_conflict")
     assert (conflict.json["version"], conflict.json["active_config_id"]) == (2, two.configs[1]["config_id"])
-    assert len(await trail(two)) == before
+    [refused] = (await trail(two))[before:]
+    assert (refused["action"], refused["outcome"], refused["reason"]) == ("switch", "refused", "version_conflict")
     assert len(await two.events(kind="provider.switched")) == 2
 
 
@@ -296,8 +297,8 @@ async def unchanged(organization: Organization, code: str, state: str) -> None:
     assert (answer["config_id"], answer["version"]) == (organization.configs[0]["config_id"], 1)
     assert await states(organization) == ["active", state]
     assert await sent_through(organization) == 0
-    entry = (await trail(organization))[-1]
-    assert (entry["action"], entry["reason"], entry["version"]) == ("rolled_back", code, 1)
+    entry = (await trail(organization, "rolled_back"))[-1]
+    assert (entry["outcome"], entry["reason"], entry["version"]) == ("undone", code, 1)
     assert entry["after"] == {"state": state, "active_config_id": organization.configs[0]["config_id"]}
     event = (await organization.events(kind="provider.rolled_back"))[-1]
     assert event["data"]["reason"] == code

@@ -19,9 +19,9 @@ from ingress.receiving.webhooks import WebhookReceiver
 from ingress.settings import Settings
 from ingress.shares import Shares
 from ingress.storage.database import EXCLUSIVE_QUEUE_EACH, Busy, Database
+from ingress.storage.pages import PAGE_BYTES
 from ingress.storage.statements import deliveries
 from ingress.storage.statements import events as stored
-from ingress.storage.statements.pages import PAGE_BYTES
 from ingress.web import auth, waiting
 from ingress.web.waiting import gathered
 
@@ -350,8 +350,8 @@ async def test_a_page_of_the_trail_is_bounded_by_its_bytes(
     organization = await gateway.organization()
     async with database.worker() as connection:
         await connection.execute(
-            """insert into provider_audit_log (organization_id, id, at, action, actor, after, hash)
-            select $1, 100 + n, now(), 'x', 'system', json_build_object('x', repeat('x', 300000)), ''::bytea
+            """insert into provider_audit_log (organization_id, id, at, action, actor, outcome, after, hash)
+            select $1, 100 + n, now(), 'x', 'system', 'done', json_build_object('x', repeat('x', 300000)), ''::bytea
             from generate_series(1, 40) n""",
             UUID(organization.id),
         )
@@ -366,7 +366,8 @@ async def test_a_page_of_the_trail_is_bounded_by_its_bytes(
     assert found == sorted(set(found), reverse=True)
     assert len(found) >= 41
     assert {*answer.json["entries"][0]} == {
-        "id", "at", "action", "actor", "address", "config_id", "version", "before", "after", "reason", "hash"
+        "id", "at", "action", "actor", "address", "config_id", "provider", "outcome", "version", "before", "after",
+        "reason", "hash"
     }  # fmt: skip
 
 

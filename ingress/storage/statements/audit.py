@@ -9,28 +9,37 @@ import msgspec
 
 from ...validation import Unlogged
 from ..columns import Big, Json, given, names, read, read_or_none
+from ..pages import within
 from .events import EventRow, insert_events
-from .pages import within
 from .switches import CHANNEL
 
 
 class TrailEnd(msgspec.Struct, frozen=True):
-    """Where the next entry goes: how many there are, the hash of the last one, and the time."""
+    """Where the next entry goes: how many there are, the hash of the last one, and the time; and configs' providers."""
 
     audit_entries: int
     audit_hash: bytes | None
     at: datetime
+    provider_of: dict[UUID, str]
 
 
 # Locked until the transaction ends: the entries of one organization are written one after the other.
 END = """
-select audit_entries, audit_hash, clock_timestamp() as at from organizations where id = $1 for no key update"""
+select audit_entries, audit_hash, clock_timestamp() as at, (
+    select json_object_agg(c.id, c.provider_type) from whatsapp_provider_configs c
+    where c.organization_id = $1 and c.id = any ($2)
+) as provider_of
+from organizations where id = $1 for no key update"""
+_providers = msgspec.json.Decoder(dict[UUID, str])
 
 
-async def end(connection: asyncpg.Connection, organization_id: UUID) -> TrailEnd | None:
-    """Where the next entry goes, locked (organization)."""
-    row = await connection.fetchrow(END, organization_id)
-    return TrailEnd(*row) if row else None
+async def end(connection: asyncpg.Connection, organization_id: UUID, config_ids: Sequence[UUID]) -> TrailEnd | None:
+    """Where the next entry goes, locked, and the providers of these configs (organization)."""
+    row = await connection.fetchrow(END, organization_id, config_ids)
+    if row is None:
+        return None
+    audit_entries, audit_hash, at, provider_of = row
+    return TrailEnd(audit_entries, audit_hash, at, _providers.decode(provider_of or b"{}"))
 
 
 class TrailEntry(Unlogged, frozen=True, kw_only=True):
@@ -42,6 +51,8 @@ class TrailEntry(Unlogged, frozen=True, kw_only=True):
     actor: str
     address: str | None
     config_id: UUID | None
+    provider: str | None
+    outcome: str
     version: Big | None
     before: Json | None
     after: Json | None

@@ -9,8 +9,8 @@ import asyncpg
 
 from ...validation import Unlogged
 from ..columns import Big, given, names
+from ..pages import within
 from .events import StoredEvent
-from .pages import within
 
 LEASE_S = 30
 

@@ -9,7 +9,7 @@ import asyncpg
 import msgspec
 
 from ..columns import Json, given, names
-from .pages import within
+from ..pages import within
 
 # The horizon of readers and the place of writers: see schema.sql, `events`.
 _NOW = "select base + (pg_current_xact_id()::text::bigint << 16) as start from event_clock"

@@ -12,9 +12,9 @@ from providers.messages import ErrorInfo
 
 from ...validation import Unlogged
 from ..columns import Big, Json, Small, given, names
+from ..pages import within
 from .events import insert_events
 from .leases import LEASE_S
-from .pages import within
 
 _error = msgspec.json.Decoder(ErrorInfo).decode
 

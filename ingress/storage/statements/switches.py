@@ -41,6 +41,7 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
     version: int
     audit_entries: int
     active_config_id: UUID | None
+    active_provider: str | None
     former_config_id: UUID | None
     former_fallback_ids: list[UUID] | None
     fallback_config_ids: list[UUID]
@@ -51,9 +52,10 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
 _OPEN = f"""{names(NewSwitch, "s.")}, s.former_state, c.provider_type, s.waits_until,
     coalesce(s.waits_until > now(), false) as is_waiting"""
 STANDING = f"""
-select o.version, o.audit_entries, o.active_config_id, o.former_config_id, o.former_fallback_ids,
-    o.fallback_config_ids, o.fallback_policy, {_OPEN}
+select o.version, o.audit_entries, o.active_config_id, a.provider_type as active_provider, o.former_config_id,
+    o.former_fallback_ids, o.fallback_config_ids, o.fallback_policy, {_OPEN}
 from organizations o
+left join whatsapp_provider_configs a on a.organization_id = o.id and a.id = o.active_config_id
 left join switches s on s.organization_id = o.id
 left join whatsapp_provider_configs c on c.organization_id = s.organization_id and c.id = s.config_id
 where o.id = $1 order by s.began_at"""
@@ -202,7 +204,7 @@ class TrailedSwitch(msgspec.Struct, frozen=True):
 MADE_LATELY = """
 select l.at, l.actor, l.action, l.config_id, l.after ->> 'kind' as kind from provider_audit_log l
 where l.organization_id = $1 and l.action in ('switching', 'activated') and l.at >= $2
-    and l.id > (select o.audit_entries - 500 from organizations o where o.id = $1)
+    and l.id > (select o.audit_entries - 5000 from organizations o where o.id = $1)
 order by l.id desc"""
 
 

@@ -11,6 +11,7 @@ def within(columns: str, rows: str, size: str, order: str, most_bytes: int = PAG
     """
     return f"""
 select {columns} from (
-    select page.*, sum({size}) over counted as so_far, {size} as size_bytes, lead(true) over counted is not null as followed
+    select page.*, sum({size}) over counted as so_far, {size} as size_bytes,
+        lead(true) over counted is not null as followed
     from ({rows}) page window counted as (order by {order} rows unbounded preceding)
-) measured where so_far <= {most_bytes} or so_far = size_bytes order by {order}"""
+) measured where so_far <= {most_bytes} or so_far = size_bytes order by {order}"""  # noqa: S608  (parts of statements, none from outside)

@@ -1,0 +1,137 @@
+"""What was asked to change and was not changed, in the trail of whose key asked: written here, and nowhere else.
+
+A key that asks for nonsense all day makes AT_ONCE entries, then one in EVERY_S; the requests between are counted, and
+the counts are an entry of their own, once in EVERY_S. That is of each process.
+"""
+
+import logging
+import re
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+from uuid import UUID
+
+import msgspec
+
+from . import log
+from .audit import RECORDED, Actor, AuditEntry, record
+from .identifiers import parse_id
+from .storage.database import Database
+from .storage.vault import Vault
+from .switching.manager import WhatsAppProviderManager
+from .web.bodies import Disconnected
+from .web.limits import Limiter
+from .web.problems import UNEXPECTED, Problem, problem_of
+from .web.routing import AnyRequest
+
+logger = logging.getLogger("ingress.refused_changes")
+
+AT_ONCE, EVERY_S = 20, 60.0
+# A path as our own types have them. A field that they do not know is named as somebody likes, and so is left out.
+_PATH = re.compile(r"[a-z_]{1,64}(\.[a-z_]{1,64}|\[\d{1,4}\]){0,8}")
+
+Who = tuple[UUID, str]  # an organization, and the name of who asked
+
+
+class RefusedChanges:
+    """Those of one process."""
+
+    def __init__(self, database: Database, vault: Vault, manager: WhatsAppProviderManager) -> None:
+        self._database = database
+        self._vault = vault
+        self._manager = manager
+        self._turns = Limiter(EVERY_S, AT_ONCE)
+        self._counted: dict[Who, Counter[str]] = {}  # by operation and code, since they were last written
+
+    async def note(self, request: AnyRequest, error: Exception) -> None:
+        """Write down that *request* ended with *error*, unless a change that was taken back has left its entry."""
+        principal = getattr(request, "principal", None)  # a stranger has no trail
+        if principal is None or isinstance(error, Disconnected) or _is_recorded(error) or _is_dry(request):
+            return
+        problem, organization_id = problem_of(error) or UNEXPECTED, principal.organization_id
+        if organization_id is None:
+            log.wide("change_refused", operation=request.operation, reason=problem.code, **request.actor._asdict())
+            return
+        if self._turns.take((organization_id, principal.name)) > 0:
+            return self._count((organization_id, principal.name), request, problem)
+        try:
+            await self._write(organization_id, await self._entry(request, organization_id, problem))
+        except Exception as failed:  # noqa: BLE001  (the answer is why it was refused, not why that was not written)
+            logger.warning("a refused change has no entry yet: %s", type(failed).__name__)
+            self._count((organization_id, principal.name), request, problem)
+
+    def _count(self, who: Who, request: AnyRequest, problem: Problem) -> None:
+        self._counted.setdefault(who, Counter())[f"{request.operation} {problem.code}"] += 1
+
+    async def sum_up(self) -> None:
+        """Write the counts of what had no entry of its own. Raises `StoreUnavailable`; then they are kept."""
+        for who in [*self._counted]:
+            counts = self._counted.pop(who)
+            try:
+                await self._write(who[0], _summary(who, counts))
+            except BaseException:
+                self._counted.setdefault(who, Counter()).update(counts)
+                raise
+
+    async def _write(self, organization_id: UUID, entry: AuditEntry) -> None:
+        async with self._database.organization(organization_id) as connection:
+            await record(connection, self._vault, organization_id, entry)
+
+    async def _entry(self, request: AnyRequest, organization_id: UUID, problem: Problem) -> AuditEntry:
+        body = _object_in(request.sent)
+        config_id, kind = await self._config(request, organization_id, body)
+        kind = kind or body.get("provider_type")
+        provider = kind if isinstance(kind, str) and kind in self._manager.registry.names() else None
+        after: dict[str, Any] = {"status": problem.status}
+        if wrong := [path for path, _ in problem.errors if _PATH.fullmatch(path)]:
+            after["errors"] = wrong
+        if provider is not None and isinstance(data := body.get("config_data"), dict):
+            after["config_data"] = self._manager.accounts.masked_data(provider, data)
+        return AuditEntry(
+            action=request.operation,
+            actor=request.actor,
+            config_id=config_id,
+            provider=provider,
+            outcome="refused",
+            after=after,
+            reason=problem.code,
+        )
+
+    async def _config(
+        self, request: AnyRequest, organization_id: UUID, body: Mapping[str, Any]
+    ) -> tuple[UUID | None, str | None]:
+        """The config that was to be changed, and its provider: one of its own. Nobody's else is named."""
+        named = request.path_params.get("config_id") or body.get("config_id")
+        config_id = parse_id(named) if isinstance(named, str) else None
+        config = await self._manager.config(organization_id, config_id) if config_id else None
+        return (config.id, config.provider_type) if config else (None, None)
+
+
+def _summary(who: Who, counts: Counter[str]) -> AuditEntry:
+    return AuditEntry(
+        action="more_refused",
+        actor=Actor(who[1]),
+        outcome="refused",
+        after={"requests": counts.total(), "by_operation": dict(counts.most_common())},
+    )
+
+
+def _is_recorded(error: BaseException | None) -> bool:
+    """Whether the trail has it already, also where it was made a problem of."""
+    while error is not None:
+        if RECORDED in getattr(error, "__notes__", ()):
+            return True
+        error = error.__context__
+    return False
+
+
+def _is_dry(request: AnyRequest) -> bool:
+    return _object_in(request.sent).get("dry_run") is True
+
+
+def _object_in(body: bytes) -> dict[str, Any]:
+    """*body* where it is a JSON object, else an empty one."""
+    try:
+        return msgspec.json.decode(body, type=dict[str, Any])
+    except (msgspec.MsgspecError, RecursionError, UnicodeError):
+        return {}
