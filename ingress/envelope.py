@@ -8,10 +8,11 @@ from uuid import UUID
 import msgspec
 
 from providers import Contact, Event
-from providers.messages import AccountUpdate, Message, Status
+from providers.messages import AccountUpdate, Message, ReplyTo, Status
 
 from . import identifiers
 from .storage.statements.events import EventRow, StoredEvent
+from .storage.statements.own_messages import OwnMessage
 from .validation import Unlogged
 
 _encode = msgspec.json.Encoder().encode
@@ -24,14 +25,35 @@ class Conversation(msgspec.Struct, frozen=True, omit_defaults=True):
     group_id: str | None = None
 
 
+class QuotedMessage(ReplyTo, frozen=True, kw_only=True):
+    """The message that is quoted; ``message_id`` is ours where we sent it."""
+
+    message_id: UUID | None = None
+
+
 class EventMessage(Message, frozen=True, kw_only=True):
-    """A message as the CRM sees it. Where we sent it, ``id`` is ours and the last four are set."""
+    """A message as the CRM sees it. Where it is about one that we sent, ``id`` is ours, and the last four are its."""
 
     id: UUID | None = None
+    reply_to: QuotedMessage | None = None
     lead_id: str | None = None
     attempts: int | None = None
     fallback_from: UUID | None = None
     fallback_reason: str | None = None
+
+
+class Ours(Unlogged, frozen=True):
+    """Messages that we sent, of an event: the one that it is about, and the one that it quotes.
+
+    ``came_back``: it is that message itself, which nobody wrote.
+    """
+
+    message: OwnMessage | None = None
+    quoted: OwnMessage | None = None
+    came_back: bool = False
+
+
+NOT_OURS = Ours()
 
 
 class EventData(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -100,13 +122,16 @@ def _unbounded(schema: Any) -> Any:
     return schema
 
 
-def event_row(event: Event, organization_id: UUID, config_id: UUID, provider: str, message_id: UUID | None) -> EventRow:
-    """*event* of a provider as it is stored; *message_id* is ours where the event is about a message we sent."""
+def event_row(event: Event, organization_id: UUID, config_id: UUID, provider: str, ours: Ours) -> EventRow:
+    """*event* of a provider as it is stored; *ours* is what is known of the messages of ours that it names."""
     conversation = _conversation(event, organization_id)
     # Written as it is: what EventMessage adds is absent from what a person wrote, and absent is left out.
     message: Any = event.message
-    if (status := event.status) is not None:
-        message = EventMessage(id=message_id, provider_message_id=status.provider_message_id)
+    status = event.status
+    if status is not None:
+        message = EventMessage(provider_message_id=status.provider_message_id)
+    if ours is not NOT_OURS:
+        message = _completed(message, ours)
     data = EventData(
         organization_id,
         provider,
@@ -125,6 +150,16 @@ def event_row(event: Event, organization_id: UUID, config_id: UUID, provider: st
         _encode(data),
         bytes(event.raw),
     )
+
+
+def _completed(message: Message, ours: Ours) -> EventMessage:
+    fields = msgspec.structs.asdict(message)
+    if ours.quoted is not None and message.reply_to is not None:
+        quoted = msgspec.structs.asdict(message.reply_to) | {"message_id": ours.quoted.id}
+        fields["reply_to"] = QuotedMessage(**quoted)
+    if ours.message is not None:
+        fields |= msgspec.structs.asdict(ours.message)
+    return EventMessage(**fields)
 
 
 def _conversation(event: Event, organization_id: UUID) -> Conversation | None:

@@ -179,7 +179,8 @@ def test_imports_never_point_up(path: Path) -> None:
 
 
 # What is aimed at. Passed by half it is a defect.
-FOLDER_LINES, FOLDER_FILES, LISTS_FILES = 2000, 12, 18
+FOLDER_LINES, FOLDER_FILES = 2000, 12
+LISTS_LINES, LISTS_FILES = 3000, 18
 PROVIDER_LINES, FILE_LINES = 1800, 400
 FUNCTION_LINES_P90, FUNCTION_NODES_P90 = 20, 110
 NESTING, ARGUMENTS = 4, 6
@@ -229,10 +230,10 @@ def p90(numbers: list[int]) -> int:
 def budgets() -> Iterator[tuple[str, int, int]]:
     """(what, how much it has, what is aimed at): the largest of each kind."""
     for folder, files in folders().items():
-        own = max(FOLDER_FILES, LISTS_FILES if folder in LISTS else 0)
+        lines, own = (LISTS_LINES, LISTS_FILES) if folder in LISTS else (FOLDER_LINES, FOLDER_FILES)
         yield f"files in {folder}", sum(file.name != "__init__.py" for file in files), own
         provider = folder.startswith("providers/")
-        yield f"lines in {folder}", sum(map(lines_of, files)), PROVIDER_LINES if provider else FOLDER_LINES
+        yield f"lines in {folder}", sum(map(lines_of, files)), PROVIDER_LINES if provider else lines
     for path in PRODUCT:
         yield f"lines of {name_of(path)}", lines_of(path), FILE_LINES
     every = list(functions())

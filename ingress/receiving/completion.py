@@ -2,8 +2,8 @@
 
 import logging
 from collections.abc import Sequence
-from uuid import UUID
 
+import asyncpg
 import msgspec
 
 from providers import Event
@@ -11,61 +11,64 @@ from providers.messages import STATUS_RANK, Message, Status
 
 from .. import identifiers
 from ..accounts.config import Config
-from ..envelope import event_row
+from ..envelope import Ours, event_row
 from ..identifiers import parse_correlation
 from ..storage.statements.events import EventRow
 from ..storage.statements.inbound import KeyedEvent, WebhookRow
+from ..storage.statements.own_messages import OwnMessage
 from ..storage.statements.statuses import StatusRow
 from ..switching.manager import WhatsAppProviderManager
+from . import own_messages
 from .excess import MAX_DATA_BYTES, short_error, without_excess
 from .normalise import PARSER_FAILED, ReadWebhook, set_aside
+from .own_messages import MAX_ID_CHARACTERS, Found
 
 logger = logging.getLogger("ingress.receiving.completion")
 _encode = msgspec.json.Encoder().encode
 
-# A longer id is none that we sent, and too long for an index.
-MAX_ID_CHARACTERS = 512
 
-
-async def complete(manager: WhatsAppProviderManager, webhooks: Sequence[ReadWebhook]) -> list[WebhookRow]:
+async def complete(
+    connection: asyncpg.Connection, manager: WhatsAppProviderManager, webhooks: Sequence[ReadWebhook]
+) -> list[WebhookRow]:
     """*webhooks* as they are stored. Raises `StoreUnavailable`."""
+    found = await own_messages.find(connection, webhooks)
     rows = []
     for webhook in webhooks:
         try:
-            rows.append(_row_of(webhook))
+            rows.append(_row_of(webhook, found))
         except Exception as error:
             # A mistake of ours must neither make the provider repeat the body for a week, nor fail the rest of a batch.
             logger.error("completing a webhook failed", exc_info=error)
-            rows.append(_row_of(await set_aside(manager, webhook, PARSER_FAILED)))
+            rows.append(_row_of(await set_aside(manager, webhook, PARSER_FAILED), found))
     return rows
 
 
-def _row_of(webhook: ReadWebhook) -> WebhookRow:
+def _row_of(webhook: ReadWebhook, found: Found) -> WebhookRow:
     return WebhookRow(
         webhook.organization_id,
         webhook.config_id,
         webhook.headers,
         webhook.body,
-        [_keyed(owned.event, owned.owner) for owned in webhook.events],
+        [_keyed(owned.event, owned.owner, found) for owned in webhook.events],
         webhook.quarantine,
         webhook.is_kept,
     )
 
 
-def _keyed(event: Event, owner: Config) -> KeyedEvent:
-    message_id, attempt = parse_correlation(event.correlation_id) if event.correlation_id else (None, None)
-    if message_id is not None and event.message is not None:
+def _keyed(event: Event, owner: Config, found: Found) -> KeyedEvent:
+    ours = own_messages.of(event, owner, found)
+    if ours.came_back and event.message is not None:
         event = _as_status(event, event.message)
-    row = _row(event, owner, message_id)
+    row = _row(event, owner, ours)
     if len(row.data) > MAX_DATA_BYTES:
         event = without_excess(event)
-        row = _row(event, owner, message_id)
-    status = _status_row(event, owner, message_id, attempt) if event.status is not None else None
+        row = _row(event, owner, ours)
+    status = _status_row(event, owner, ours.message) if event.status is not None else None
     return KeyedEvent(identifiers.key_hash(event.key, owner.account_id), row, status)
 
 
-def _row(event: Event, owner: Config, message_id: UUID | None) -> EventRow:
-    return event_row(event, owner.organization_id, owner.id, owner.provider_type, message_id)
+def _row(event: Event, owner: Config, ours: Ours) -> EventRow:
+    return event_row(event, owner.organization_id, owner.id, owner.provider_type, ours)
 
 
 def _as_status(event: Event, message: Message) -> Event:
@@ -74,8 +77,8 @@ def _as_status(event: Event, message: Message) -> Event:
     return msgspec.structs.replace(event, type="message.status", message=None, status=sent)
 
 
-def _status_row(event: Event, owner: Config, message_id: UUID | None, attempt: int | None) -> StatusRow | None:
-    """What *event* says of a message that may be ours.
+def _status_row(event: Event, owner: Config, own: OwnMessage | None) -> StatusRow | None:
+    """What *event* says of a message that may be ours, *own* where it is.
 
     In a group each member has a status of their own; none of them is the message's.
     """
@@ -93,6 +96,6 @@ def _status_row(event: Event, owner: Config, message_id: UUID | None, attempt: i
         STATUS_RANK[status.value],
         event.occurred_at,
         _encode(short_error(status.error)) if status.error else None,
-        message_id,
-        attempt,
+        own.id if own else None,
+        parse_correlation(event.correlation_id)[1],
     )

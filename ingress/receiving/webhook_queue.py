@@ -121,7 +121,7 @@ class WebhookQueue:
         self, connection: asyncpg.Connection, webhooks: Sequence[ReadWebhook], start: int = 0
     ) -> list[StoredWebhook]:
         """Store *webhooks* (see `inbound.store`). What became of each."""
-        rows = await complete(self._manager, webhooks)
+        rows = await complete(connection, self._manager, webhooks)
         stored = await store(connection, rows, start)
         await _look_soon(connection, rows)
         counts: _Counts = Counter()

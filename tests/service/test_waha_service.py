@@ -414,3 +414,35 @@ async def test_a_phone_is_linked_through_the_service(waha: WahaSimulator, watchi
     headers = {"X-Api-Key": session.api_key}
     async with gateway.session.get(f"{waha.url}{path}", headers=headers) as answer:
         assert (answer.status, len(await answer.json())) == (200, 1)
+
+
+PHOTO = {"type": "image", "url": "https://files.example.com/1.jpg", "caption": "Nota"}
+
+
+@pytest.mark.parametrize("content", [{"type": "text", "body": "Olá"}, PHOTO], ids=["text", "image"])
+async def test_what_happens_to_our_message_names_it(linked: Linked, content: Any) -> None:
+    """Echo, acks, a reaction, an edit and a deletion on the phone, an answer: each has our id and the CRM's."""
+    linked.waha.set_acks(linked.session, NO_ACKS)
+    sent = (await linked.organization.send({"to": PEER, "content": content, "lead_id": "L1"})).json
+    people, state = linked.waha.inbound(linked.session), linked.waha.state_of(linked.session)
+    [message] = state.messages
+    linked.waha.set_acks(linked.session, AckPolicy())
+    await linked.waha.post_acks(state, message)
+    for news in (
+        people.reaction("👍", message_id=message.id, phone=PEER),
+        people.edited(message.bare, phone=PEER, from_me=True),
+        people.revoked(message.bare, phone=PEER, from_me=True),
+        people.text("Obrigado", reply_to=message.bare, phone=PEER),
+    ):
+        await linked.waha.post(linked.session, news)
+    *ours, answer = [event for event in await linked.organization.events() if "message" in event["data"]]
+    known = [{"id": sent["id"], "lead_id": "L1"}] * len(ours)
+    assert [{name: event["data"]["message"].get(name) for name in ("id", "lead_id")} for event in ours] == known
+    statuses, others = ours[:-3], ours[-3:]
+    assert {event["type"] for event in statuses} == {"message.status"}
+    assert {event["data"]["status"]["value"] for event in statuses} == {"sent", "delivered", "read"}
+    kinds = [(event["type"], event["data"]["message"].get("by")) for event in others]
+    expected = [("message.received", None), ("message.edited", "business"), ("message.deleted", "business")]
+    assert kinds == expected
+    assert answer["data"]["message"]["reply_to"]["message_id"] == sent["id"]
+    assert "id" not in answer["data"]["message"]
