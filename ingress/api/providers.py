@@ -6,7 +6,7 @@ from uuid import UUID
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from providers import ConfigField, Pacing, ProviderStatus, Registry, RegistryEntry
+from providers import ConfigField, Pacing, ProviderStatus, Registry, RegistryEntry, TimeLimits
 from providers.base import config_fields
 
 from .. import log
@@ -72,6 +72,7 @@ class ProviderShown(Shown, frozen=True, kw_only=True):
     official: bool | UnsetType = UNSET
     capabilities: list[str] | UnsetType = UNSET
     pacing: Pacing | UnsetType = UNSET
+    time_limits: TimeLimits | UnsetType = UNSET
     max_webhook_bytes: int | UnsetType = UNSET
     hosts: list[str] | UnsetType = UNSET
     fields: list[ConfigField] | UnsetType = UNSET
