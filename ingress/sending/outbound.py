@@ -290,7 +290,7 @@ class Outbound:
         former = last or dispatch.route.order[0]
         if former.id == config.id:
             return
-        reason = dispatch.exhausted.get(former.id) or _passed_over(former)
+        reason = _fallback_reason(dispatch, former)
         dispatch.fallback_from = dispatch.fallback_from or former.id
         dispatch.fallback_reason = dispatch.fallback_reason or reason
         _count_fallback(dispatch, former, config, reason)
@@ -311,10 +311,12 @@ class Outbound:
 def _claim(
     dispatch: Dispatch, first: Config, request: bytes, idempotency_key: str | None, request_hash: bytes
 ) -> Claim:
+    active = dispatch.route.order[0]
+    falls_back = first.id != active.id
     return Claim(
         organization_id=dispatch.organization_id,
         id=dispatch.id,
-        conversation_id=dispatch.conversation(dispatch.route.order[0]).id,
+        conversation_id=dispatch.conversation(active).id,
         idempotency_key=idempotency_key,
         request_hash=request_hash,
         request=request,
@@ -323,7 +325,13 @@ def _claim(
         config_id=first.id,
         provider=first.provider_type,
         version=dispatch.route.version,
+        fallback_from=active.id if falls_back else None,
+        fallback_reason=_fallback_reason(dispatch, active) if falls_back else None,
     )
+
+
+def _fallback_reason(dispatch: Dispatch, former: Config) -> str:
+    return dispatch.exhausted.get(former.id) or _passed_over(former)
 
 
 def _passed_over(config: Config) -> str:

@@ -85,6 +85,8 @@ class Outcomes:
             config_id=config.id,
             provider=config.provider_type,
             version=dispatch.route.version,
+            fallback_from=dispatch.fallback_from,
+            fallback_reason=dispatch.fallback_reason,
         )
         # Again, also where it may be committed: an attempt that was begun and never made would be uncertain.
         begun = await self._begin(attempt)

@@ -589,6 +589,29 @@ async def test_an_event_after_a_fallback_is_of_the_number_that_sent(pair: Organi
     assert len(conversations) == 1
 
 
+@pytest.mark.parametrize("refused", [True, False], ids=["refused", "skipped"])
+@pytest.mark.parametrize("before_answer", [True, False], ids=["early", "late"])
+async def test_every_event_after_a_fallback_says_so(
+    pair: Organization, gateway: Gateway, refused: bool, before_answer: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Statuses that come before our own answer, too; and a reaction, of which the provider knows its own id alone."""
+    gateway.meta.set_statuses(pair.numbers[1], StatusPolicy(before_answer=before_answer))
+    await gateway.meta.script(pair.numbers[0], ErrorCode(code=190))
+    if not refused:
+        assert (await pair.send({"to": "+5511900000001", "body": "the breaker opens"})).status == 200
+    sent = (await pair.send({"to": "+5511987654321", "body": "x", "lead_id": "L1"})).json
+    await pair.settled(sent["id"], "read")
+    people = gateway.meta.inbound(pair.numbers[1])
+    await pair.deliver(people.reaction(message_id=sent["provider_message_id"], phone="+5511987654321"), config=1)
+    found = [event["data"] for event in await pair.events() if event["data"].get("message", {}).get("id") == sent["id"]]
+    assert [data["message"]["content"]["type"] for data in found if "status" not in data] == ["reaction"]
+    assert {data["status"]["value"] for data in found if "status" in data} == {"sent", "delivered", "read"}
+    names = ("lead_id", "fallback_from", "fallback_reason")
+    reason = "AccountBroken" if refused else "breaker_open"
+    expected = {("L1", pair.configs[0]["config_id"], reason)}
+    assert {tuple(data["message"].get(name) for name in names) for data in found} == expected
+
+
 def _finds(gateway: Gateway) -> Any:
     """What a provider does that can be asked for a message: here, in the books of the simulator."""
 

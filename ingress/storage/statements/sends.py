@@ -76,6 +76,9 @@ class Claim(NamedTuple):
     config_id: UUID
     provider: str
     version: Big
+    # Where that is not the config that should send it. Statuses may come before the outcome is stored.
+    fallback_from: UUID | None
+    fallback_reason: str | None
 
 
 CLAIM = f"""
@@ -85,9 +88,9 @@ fenced as (
 ),
 claimed as (
     insert into messages (organization_id, id, conversation_id, idempotency_key, request_hash, request, state, expires_at,
-        lease_id, leased_until)
+        lease_id, leased_until, fallback_from, fallback_reason)
     select organization_id, id, conversation_id, idempotency_key, request_hash, request, 'sending', expires_at, lease_id,
-        now() + interval '{LEASE_S} s'
+        now() + interval '{LEASE_S} s', fallback_from, fallback_reason
     from fenced order by organization_id, idempotency_key
     on conflict (organization_id, idempotency_key) do nothing
     returning organization_id, id
@@ -123,13 +126,16 @@ class NextAttempt(NamedTuple):
     config_id: UUID
     provider: str
     version: Big
+    fallback_from: UUID | None
+    fallback_reason: str | None
 
 
 BEGIN_ATTEMPT = f"""
 with given as (select * from {given(NextAttempt)}),
 renewed as (
     update messages m set attempts = greatest(m.attempts, given.number), leased_until = now() + interval '{LEASE_S} s',
-        updated_at = now()
+        fallback_from = coalesce(given.fallback_from, m.fallback_from),
+        fallback_reason = coalesce(given.fallback_reason, m.fallback_reason), updated_at = now()
     from given join organizations o on o.version = given.version and o.id = given.organization_id
     where m.organization_id = given.organization_id and m.id = given.id and m.lease_id = given.lease_id
         and m.state = 'sending' and m.status_rank <= 1
