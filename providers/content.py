@@ -287,6 +287,11 @@ class FlowReply(Value, frozen=True, tag="flow_reply", tag_field="type"):
     data: dict[str, Any] | None = None  # None where ``raw`` is not a JSON object
 
 
+class Poll(Value, frozen=True, tag="poll", tag_field="type"):
+    question: str
+    options: list[str] = []
+
+
 class PollVote(Value, frozen=True, tag="poll_vote", tag_field="type"):
     poll_id: str  # the provider's id of the message with the poll
     options: list[str] = []  # all that are chosen now, by their text; none where the vote was withdrawn
@@ -334,6 +339,7 @@ Content = (
     | ButtonReply
     | ListReply
     | FlowReply
+    | Poll
     | PollVote
     | CallPermissionReply
     | System

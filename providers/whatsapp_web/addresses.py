@@ -121,13 +121,14 @@ def id_in(answer: Object) -> str | None:
     """
     identity, key = answer.get("id"), answer.get("key")
     if isinstance(identity, dict):
-        return word(identity, "_serialized") or word(identity, "$1") or _joined(identity, "remote")
+        return word(identity, "_serialized") or word(identity, "$1") or joined(identity, "remote")
     if isinstance(identity, str) and identity:
         return identity
-    return _joined(key, "remoteJid") if isinstance(key, dict) else None
+    return joined(key, "remoteJid") if isinstance(key, dict) else None
 
 
-def _joined(key: Object, chat_name: str) -> str | None:
+def joined(key: Object, chat_name: str) -> str | None:
+    """The id that a message's *key* says in parts, the chat under *chat_name*."""
     chat, bare, participant = jid(key.get(chat_name)), word(key, "id"), jid(key.get("participant"))
     if chat is None or bare is None:
         return None

@@ -6,10 +6,23 @@ Source: https://waha.devlike.pro/docs/how-to/receive-messages, https://waha.devl
     and the webhooks in tests/samples/whatsapp_web.
 """
 
-from typing import Any, Literal
+from typing import Literal
 
 from .. import _json
-from .._values import UNREADABLE, Object, Unreadable, flag, mapping, place, present, safe_filename, text, texts, word
+from .._values import (
+    UNREADABLE,
+    Object,
+    Unreadable,
+    flag,
+    mapping,
+    objects,
+    place,
+    present,
+    safe_filename,
+    text,
+    texts,
+    word,
+)
 from ..content import (
     Audio,
     ButtonReply,
@@ -20,6 +33,7 @@ from ..content import (
     Image,
     ListReply,
     Location,
+    Poll,
     Reaction,
     Sticker,
     Text,
@@ -30,6 +44,7 @@ from ..content import (
 from ..messages import ErrorInfo
 from .addresses import id_in, public_id
 from .cards import card_of
+from .raw import is_written, proto, raw_type, spelled, unwrapped
 
 MediaKind = Literal["image", "video", "voice", "audio", "document", "sticker"]
 
@@ -51,85 +66,44 @@ _MEDIA: dict[str, MediaKind] = {
     "stickerMessage": "sticker",
     "lottieStickerMessage": "sticker",
 }
-# What the protocol wraps a message in.
-_WRAPPERS = (
-    "ephemeralMessage",
-    "viewOnceMessage",
-    "viewOnceMessageV2",
-    "viewOnceMessageV2Extension",
-    "documentWithCaptionMessage",
-    "editedMessage",
-    "deviceSentMessage",
-)
-# Keys beside a message that are no content.
-_BESIDE = {"messageContextInfo", "senderKeyDistributionMessage"}
-# What clients exchange among themselves, which nobody wrote.
-_PROTOCOL = {
-    "protocolMessage",
-    "senderKeyDistributionMessage",
-    "encReactionMessage",
-    "keepInChatMessage",
-    "ciphertext",
-    "e2e_notification",
-    "notification",
-    "notification_template",
-    "protocol",
-    "gp2",
-    "call_log",
-}
-# WhatsApp labels a message "forwarded many times" from its fifth forward on.
-_MANY_FORWARDS = 5
-
-
-def proto(payload: Object) -> Object:
-    """The protocol's message of NOWEB and GOWS, out of what it is wrapped in; empty for WEBJS."""
-    data = mapping(payload, "_data")
-    message = mapping(data, "message") or mapping(data, "Message")
-    for _ in _WRAPPERS:
-        inner = next((mapping(mapping(message, key), "message") for key in _WRAPPERS if key in message), {})
-        if not inner:
-            break
-        message = inner
-    return message
-
-
-def raw_type(payload: Object) -> str | None:
-    """The engine's own word for the kind of *payload*."""
-    keys = list(proto(payload))
-    kinds = [key for key in keys if key not in _BESIDE] or keys
-    return kinds[0] if kinds else text(mapping(payload, "_data"), "type")
-
-
-def is_protocol(payload: Object) -> bool:
-    """Whether nobody wrote this: keys, receipts, notices of the clients among themselves."""
-    return raw_type(payload) in _PROTOCOL and not payload.get("body") and payload.get("hasMedia") is not True
 
 
 def content_of(payload: Object) -> Content:
-    """The content of *payload*; `UnknownContent` where it is not readable, `UnsupportedContent` where it is new."""
+    """The content of *payload*; `UnsupportedContent` where somebody wrote it and nothing of it can be read.
+
+    `UnknownContent` is what is not readable, and what nobody is known to have written.
+    """
     kind = raw_type(payload)
     try:
-        return _content(payload) or UnsupportedContent(kind=kind)
+        if (content := _content(payload)) is not None:
+            return content
     except UNREADABLE:
         return UnknownContent(raw_type=kind or "")
+    return UnsupportedContent(kind=kind) if is_written(kind) else UnknownContent(raw_type=kind or "")
 
 
 def _content(payload: Object) -> Content | None:
     message = proto(payload)
+    # What the words are now, in an edit.
+    message = unwrapped(mapping(mapping(message, "protocolMessage"), "editedMessage")) or message
     if reaction := mapping(payload, "reaction") or mapping(message, "reactionMessage"):
         return _reaction(reaction)
-    if location := mapping(payload, "location"):
+    if location := _location_in(payload, message):
         # The body of a place is a picture in base64.
         return _location(location)
-    if vcards := texts(payload, "vCards"):
+    if vcards := _vcards_in(payload, message):
         return Contacts(contacts=[card_of(vcard) for vcard in vcards])
-    if payload.get("hasMedia") is True:
+    if poll := _poll(payload, message):
+        return poll
+    if payload.get("hasMedia") is True or raw_type(payload) in _MEDIA:
         return _medium(payload)
     return _words(payload, message)
 
 
 def _words(payload: Object, message: Object) -> Content | None:
-    body = text(payload, "body")
+    body = (
+        text(payload, "body") or text(message, "conversation") or text(mapping(message, "extendedTextMessage"), "text")
+    )
     return _reply(message, mapping(payload, "_data"), body) or (Text(body=body) if body else None)
 
 
@@ -141,20 +115,66 @@ def _reaction(reaction: Object) -> Content:
     return Reaction(message_id=public_id(target), emoji=text(reaction, "text") or None)
 
 
+def _poll(payload: Object, message: Object) -> Poll | None:
+    data = mapping(payload, "_data")
+    found = next((mapping(message, key) for key in message if key.startswith("pollCreationMessage")), {})
+    if not found and text(data, "pollName") is None:
+        return None
+    options = objects(found, "options") or objects(data, "pollOptions")
+    return Poll(
+        question=text(found, "name") or text(data, "pollName") or "",
+        options=[name for option in options if (name := text(option, "optionName") or text(option, "name"))],
+    )
+
+
+# ---------------------------------------------------------------- places and cards
+
+
+def _location_in(payload: Object, message: Object) -> Object:
+    """WAHA's own field, or what NOWEB (until 2025.11) and WPP have in its place."""
+    data = mapping(payload, "_data")
+    if location := mapping(payload, "location"):
+        return location
+    if place := mapping(message, "locationMessage") or mapping(message, "liveLocationMessage"):
+        return {**place, "latitude": place.get("degreesLatitude"), "longitude": place.get("degreesLongitude")}
+    if data.get("type") == "location":
+        return {"latitude": data.get("lat"), "longitude": data.get("lng"), "description": data.get("loc")}
+    return {}
+
+
 def _location(location: Object) -> Content:
     labels = {name: text(location, name) or None for name in ("name", "address", "url")}
+    if labels["name"] is None and labels["address"] is None:
+        # WhatsApp Web writes both as one: the name, and the address below it.
+        name, _, address = (text(location, "description") or "").partition("\n")
+        labels |= {"name": name or None, "address": address or None}
     latitude, longitude = place(location, "latitude", "longitude")
     return Location(latitude=latitude, longitude=longitude, **labels)
+
+
+def _vcards_in(payload: Object, message: Object) -> list[str]:
+    data = mapping(payload, "_data")
+    if vcards := texts(payload, "vCards"):
+        return vcards
+    cards = [
+        mapping(message, "contactMessage"),
+        *objects(mapping(message, "contactsArrayMessage"), "contacts"),
+        *objects(data, "vcardList"),
+    ]
+    if data.get("type") == "vcard":
+        cards.append({"vcard": payload.get("body")})
+    return [vcard for card in cards if (vcard := text(card, "vcard"))]
 
 
 # ---------------------------------------------------------------- media
 
 
 def _medium(payload: Object) -> Content:
-    media = mapping(payload, "media")
+    media, message = mapping(payload, "media"), proto(payload)
+    raw = next((mapping(message, key) for key in message if key in _MEDIA), mapping(payload, "_data"))
     # The address is the id: where the file is to be fetched depends on the configuration.
     file = present(id=text(media, "url") or None, mime_type=text(media, "mimetype"))
-    caption = text(payload, "body") or None
+    caption = text(payload, "body") or text(raw, "caption") or None
     match _media_kind(payload, file.get("mime_type", "")):
         case "image":
             return Image(**file, caption=caption)
@@ -165,9 +185,11 @@ def _medium(payload: Object) -> Content:
         case "audio":
             return Audio(**file)
         case "sticker":
-            return Sticker(**file, animated=flag(mapping(proto(payload), "stickerMessage"), "isAnimated"))
+            return Sticker(**file, animated=flag(raw, "isAnimated"))
         case "document":
-            return Document(**file, filename=safe_filename(text(media, "filename")), caption=caption)
+            name = text(media, "filename") or text(raw, "fileName") or text(raw, "filename")
+            # WhatsApp Web writes the name where there is no caption.
+            return Document(**file, filename=safe_filename(name), caption=None if caption == name else caption)
 
 
 def _media_kind(payload: Object, mime_type: str) -> MediaKind:
@@ -176,11 +198,11 @@ def _media_kind(payload: Object, mime_type: str) -> MediaKind:
     kinds = [*(_MEDIA[kind] for kind in words if kind in _MEDIA), _by_mime_type(mime_type)]
     if kinds[0] != "audio":
         return kinds[0]
-    return "voice" if _is_voice(message, kinds) else "audio"
+    return "voice" if _is_voice(mapping(message, "audioMessage"), kinds) else "audio"
 
 
-def _is_voice(message: Object, kinds: list[MediaKind]) -> bool:
-    spoken = flag(mapping(message, "audioMessage"), "ptt")
+def _is_voice(audio: Object, kinds: list[MediaKind]) -> bool:
+    spoken = flag(audio, "PTT" if "PTT" in audio else "ptt")
     return "voice" in kinds if spoken is None else spoken
 
 
@@ -195,9 +217,14 @@ def _by_mime_type(mime_type: str) -> MediaKind:
 def media_errors(payload: Object) -> list[ErrorInfo]:
     """Why WAHA has no file, where it tried to fetch one. There is no use in trying again."""
     error = mapping(payload, "media").get("error")
-    if isinstance(error, dict):
-        return [ErrorInfo(title=text(error, "message"), detail=text(error, "details"))]
-    return [ErrorInfo(title=error)] if isinstance(error, str) and error else []
+    holder = error if isinstance(error, dict) else {"message": error}
+    # What follows the first line is a trace with the server's paths.
+    title, detail = (_first_line(text(holder, name)) for name in ("message", "details"))
+    return [ErrorInfo(title=title, detail=detail)] if title or detail else []
+
+
+def _first_line(written: str | None) -> str | None:
+    return written.split("\n", 1)[0].strip() or None if written else None
 
 
 # ---------------------------------------------------------------- what was tapped
@@ -210,48 +237,38 @@ def _reply(message: Object, data: Object, body: str | None) -> Content | None:
         return _button(button, "selectedButtonId", body, "interactive")
     if choice := mapping(message, "listResponseMessage") or mapping(data, "listResponse"):
         return _choice(choice, body)
-    if flow := mapping(mapping(message, "interactiveResponseMessage"), "nativeFlowResponseMessage"):
-        return _flow(flow, body)
+    if answer := mapping(message, "interactiveResponseMessage"):
+        return _flow(answer, body)
     if word(data, "selectedButtonId"):
         return _button(data, "selectedButtonId", body, "interactive")
+    if word(data, "selectedId"):
+        return _button(data, "selectedId", body, "template")
     return None
 
 
 def _button(button: Object, key: str, body: str | None, source: Literal["template", "interactive"]) -> Content:
-    # GOWS writes the protocol's names in its own way: selectedID.
-    identity = word(button, key) or word(button, f"{key[:-2]}ID")
-    title = text(button, "selectedDisplayText") or body or identity or ""
+    identity = spelled(button, key)
+    title = text(button, "selectedDisplayText") or text(mapping(button, "Response"), "SelectedDisplayText")
+    title = title or body or identity or ""
     return ButtonReply(id=identity or title, title=title, source=source)
 
 
 def _choice(choice: Object, body: str | None) -> Content:
-    chosen = mapping(choice, "singleSelectReply")
     title = text(choice, "title") or body or ""
-    identity = word(chosen, "selectedRowId") or word(chosen, "selectedRowID") or title
+    identity = spelled(mapping(choice, "singleSelectReply"), "selectedRowId") or title
     return ListReply(id=identity, title=title, description=text(choice, "description") or None)
 
 
-def _flow(flow: Object, body: str | None) -> Content:
+def _flow(answer: Object, body: str | None) -> Content | None:
     """The answer to a flow, or the tap on a newer kind of button: that has an id."""
+    native = mapping(mapping(answer, "InteractiveResponseMessage"), "NativeFlowResponseMessage")  # GOWS
+    flow = mapping(answer, "nativeFlowResponseMessage") or native
+    if not flow:
+        return None
+    body = text(mapping(answer, "body"), "text") or body
     written = text(flow, "paramsJson") or text(flow, "paramsJSON") or ""
     data = _json.object_in(written)
     identity = word(data or {}, "id")
     if identity is not None:
         return ButtonReply(id=identity, title=body or identity, source="interactive")
     return FlowReply(raw=written, name=text(flow, "name"), body=body, data=data)
-
-
-# ---------------------------------------------------------------- about the message
-
-
-def forwarding(payload: Object) -> tuple[bool | None, bool | None]:
-    """Whether the message was forwarded, and many times; None where nothing says so."""
-    message = proto(payload)
-    holders = [mapping(payload, "_data"), *(mapping(mapping(message, key), "contextInfo") for key in message)]
-    forwarded = any(flag(holder, "isForwarded") for holder in holders)
-    frequently = any(_is_frequent(holder.get("forwardingScore")) for holder in holders)
-    return forwarded or frequently or None, frequently or None
-
-
-def _is_frequent(score: Any) -> bool:
-    return isinstance(score, int) and score >= _MANY_FORWARDS

@@ -10,7 +10,7 @@ from typing import Any
 from .._events import Origin
 from .._values import Object, Unreadable, mapping, text
 from ..messages import Contact, Event
-from .addresses import MessageId, first_jid, id_in, is_group, jid, message_id, person, phone_in, public_id
+from .addresses import MessageId, first_jid, id_in, is_group, jid, joined, message_id, person, phone_in, public_id
 
 
 class Delivery(Origin, frozen=True, gc=False, kw_only=True):
@@ -51,7 +51,8 @@ Reader = Callable[[Delivery], Event]
 
 def identity_of(item: Object) -> MessageId:
     """The id of a message. Its chat is the one thing that all engines agree on."""
-    parts = message_id(id_in(item))
+    # WPP names the two messages of a deletion by their keys alone.
+    parts = message_id(id_in(item)) or message_id(joined(item, "remoteJid"))
     if parts is None:
         raise Unreadable("id")
     return parts

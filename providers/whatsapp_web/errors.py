@@ -10,7 +10,7 @@ import re
 from typing import Any
 
 from .. import _json
-from .._values import Object, mapping, text, word
+from .._values import Object, flag, mapping, text, word
 from .._verdicts import Secrets, Verdict, error_of, repeatable, without_secrets
 from ..base import Response
 from ..errors import AccountBroken, Malformed, Rejected, Restricted, SendError, Throttled, Unavailable, Uncertain
@@ -95,7 +95,7 @@ def reported(error: Object) -> ErrorInfo:
     until, kind = text(error, "until"), text(error, "enforcementType")
     return ErrorInfo(
         code=code,
-        class_=(Restricted if code == "463" else Rejected).__name__,
+        class_=(Restricted if code == "463" or flag(error, "blocked") else Rejected).__name__,
         title=text(error, "reason"),
         detail=", ".join(filter(None, [until and f"until {until}", kind])) or None,
     )

@@ -4,31 +4,22 @@ Source: https://waha.devlike.pro/docs/how-to/events, https://waha.devlike.pro/do
     and the webhooks in tests/samples/whatsapp_web.
 """
 
-from typing import Any, Literal
+from typing import Literal
 
 import msgspec
 
 from .. import _json
 from .._events import type_of
 from .._values import UNREADABLE, Object, Unreadable, mapping, moment, present, text, texts, word
-from ..content import PollVote
+from ..content import PollVote, UnknownContent, UnsupportedContent
 from ..errors import Malformed
-from ..messages import Event, EventType, Message, ReplyTo
+from ..messages import By, Event, EventType, Message
 from . import receipts, updates
-from .addresses import (
-    MessageId,
-    correlation_in,
-    first_jid,
-    id_in,
-    is_group,
-    jid,
-    message_id,
-    person,
-    phone_of,
-    public_id,
-)
-from .content import content_of, forwarding, is_protocol, media_errors, proto, raw_type
+from .addresses import MessageId, bare_id, correlation_in, first_jid, id_in, is_group, jid, person, phone_of
+from .content import content_of, media_errors
+from .context import forwarding, mentions, quoted, referral
 from .delivery import Delivery, Reader, identity_of, people_of, poll_of
+from .raw import change_in, is_protocol, is_waiting, raw_type, spelled
 
 # Of no WAHA: we post it to ourselves, to see that it arrives.
 PROBE = "ingress.probe"
@@ -69,16 +60,25 @@ def events(body: bytes, own_phone: str | None = None) -> list[Event]:
 def _message(delivery: Delivery) -> Event:
     item = delivery.item
     identity = identity_of(item)
-    if aside := _not_of_a_conversation(item, identity):
-        return delivery.update_of(item=item, key=delivery.key("message", identity.bare), **aside)
+    if (change := change_in(item)) is not None:
+        # Of servers that have no event for it, or cannot decrypt it.
+        return _edited(delivery) if change[0] == "edited" else _deleted(delivery, item, None)
+    if is_waiting(item):
+        return updates.waiting(delivery)
+    if is_protocol(item):
+        details = present(message_id=identity.public, raw_type=raw_type(item))
+        key = delivery.key("message", identity.bare)
+        return delivery.update_of("protocol_message", item, key=key, details=details)
     content = content_of(item)
     forwarded, frequently = forwarding(item)
     message = Message(
         provider_message_id=identity.public,
         content=content,
-        reply_to=_quoted(delivery, item, identity),
+        reply_to=quoted(delivery, item, identity),
+        mentions=mentions(item),
         forwarded=forwarded,
         frequently_forwarded=frequently,
+        referral=referral(item),
         errors=media_errors(item),
     )
     event = _message_event(delivery, item, type_of(content), message, "message")
@@ -87,35 +87,27 @@ def _message(delivery: Delivery) -> Event:
     return event
 
 
-def _not_of_a_conversation(item: Object, identity: MessageId) -> dict[str, Any] | None:
-    """What the account update of a story, a newsletter or a message among clients has; None for all others."""
-    if kind := _kind_of_chat(identity.chat):
-        details = present(message_id=identity.public, chat_id=identity.chat, text=text(item, "body") or None)
-        author = person(first_jid(item.get("participant"), identity.raw_participant))
-        return {"kind": kind, "details": details, "contact": author}
-    if is_protocol(item):
-        return {"kind": "protocol_message", "details": present(message_id=identity.public, raw_type=raw_type(item))}
-    return None
-
-
 def _message_event(
     delivery: Delivery, item: Object, type_: EventType, message: Message, kind: str, *more: str
 ) -> Event:
     """An event of somebody who did something, which *item* describes; an echo where that was us.
 
-    Its key is of *kind*, the message, and *more*.
+    Its key is of *kind*, the message, and *more*. Stories and channels are no conversations: an account update.
     """
     identity = identity_of(item)
-    if type_ in ("message.edited", "message.deleted"):
-        message = msgspec.structs.replace(message, by="business" if identity.from_me else "contact")
-    elif identity.from_me:
-        type_ = "message.echo"
+    key = delivery.key(kind, identity.bare, *more)
+    if (place := _KINDS_OF_CHATS.get(identity.chat.rpartition("@")[2])) is not None:
+        place = "status_broadcast" if identity.chat == "status@broadcast" else place
+        details = present(message_id=identity.public, chat_id=identity.chat, text=text(item, "body") or None)
+        author = person(first_jid(item.get("participant"), identity.raw_participant))
+        return delivery.update_of(place, item, key=key, details=details, contact=author)
     if identity.from_me:
+        type_ = type_ if message.by is not None else "message.echo"
         message = msgspec.structs.replace(message, source=_source(item))
     return delivery.event(
         type_,
         delivery.payload,
-        key=delivery.key(kind, identity.bare, *more),
+        key=key,
         at=item.get("timestamp"),
         **people_of(item, identity),
         reported_at=moment(delivery.time),
@@ -123,30 +115,12 @@ def _message_event(
     )
 
 
+_KINDS_OF_CHATS = {"newsletter": "newsletter", "broadcast": "broadcast"}
+
+
 def _source(item: Object) -> Literal["app", "api"] | None:
     source = item.get("source")
     return source if source in ("app", "api") else None
-
-
-def _quoted(delivery: Delivery, item: Object, identity: MessageId) -> ReplyTo | None:
-    quoted = mapping(item, "replyTo")
-    author = jid(quoted.get("participant"))
-    found = ReplyTo(
-        id=_quoted_id(delivery, word(quoted, "id"), author, identity),
-        text=text(quoted, "body") or None,
-        author=person(author),
-    )
-    return None if found == ReplyTo() else found
-
-
-def _quoted_id(delivery: Delivery, named: str | None, author: str | None, identity: MessageId) -> str | None:
-    """The one id of the quoted message: some engines name it by its bare id, beside who wrote it."""
-    if named is None:
-        return None
-    if message_id(named) is not None or author is None or delivery.is_me(author):
-        return public_id(named)
-    participant = author if is_group(identity.chat) else None
-    return MessageId(False, identity.raw_chat, named, participant).public
 
 
 def _reaction(delivery: Delivery) -> Event:
@@ -160,52 +134,78 @@ def _reaction(delivery: Delivery) -> Event:
 def _edited(delivery: Delivery) -> Event:
     item = delivery.item
     identity = identity_of(item)
-    original = word(item, "editedMessageId") or identity.bare
-    # WEBJS names the edit as the message, so that a second edit would be taken for the first.
-    again = [delivery.id or delivery.fact_key(item)] if original == identity.bare else []
+    _, key = change_in(item) or (None, {})
+    named = word(item, "editedMessageId")
+    original = identity.of(named) if named else _target(delivery, identity, key)
+    content = content_of(item)
+    read = not isinstance(content, UnknownContent | UnsupportedContent)
+    # WEBJS names the edit as the message, so that a second edit would be taken for the first; and an edit that could
+    # not be read may come again with its words.
+    distinct = original is not None and original.bare != identity.bare
+    again = [] if distinct else [delivery.id or delivery.fact_key(item)]
     message = Message(
         provider_message_id=identity.public,
-        content=content_of(item),
-        original_message_id=identity.of(original).public,
+        content=content if read else None,
+        original_message_id=original.public if original else None,
+        by=_by(identity.from_me),
     )
-    return _message_event(delivery, item, "message.edited", message, "message.edited", *again)
+    return _message_event(
+        delivery, item, "message.edited", message, "message.edited", *again, *([] if read else ["unread"])
+    )
 
 
 def _revoked(delivery: Delivery) -> Event:
     payload = delivery.item
     item = mapping(payload, "after") or mapping(payload, "before")
+    return _deleted(delivery, item, word(payload, "revokedMessageId") or id_in(mapping(payload, "before")))
+
+
+def _deleted(delivery: Delivery, item: Object, named: str | None) -> Event:
+    """The deletion *item*, of the message *named* where the webhook has a field for it."""
     identity = identity_of(item)
-    before = id_in(mapping(payload, "before"))
-    original = identity.of(word(payload, "revokedMessageId") or _revoked_key(item) or before or identity.bare)
-    known = message_id(before)
-    if known is not None and known.bare == original.bare:
-        original = known
-    message = Message(provider_message_id=identity.public, original_message_id=original.public)
+    _, key = change_in(item) or (None, {})
+    original = _target(delivery, identity, key) or (identity.of(named) if named else None)
+    data = mapping(item, "_data")
+    if original is None and data.get("type") == "revoked":
+        # Of WEBJS the message itself has turned into its deletion.
+        original = identity
+    revoker = jid(data.get("revokeSender"))  # not the author, where an admin of a group deletes
+    message = Message(
+        provider_message_id=identity.public,
+        original_message_id=original.public if original else None,
+        by=_by(delivery.is_me(revoker) if revoker else identity.from_me),
+    )
     return _message_event(delivery, item, "message.deleted", message, "message.revoked")
 
 
-def _revoked_key(item: Object) -> str | None:
-    """The id of the revoked message, where old servers have it."""
-    return word(mapping(mapping(proto(item), "protocolMessage"), "key"), "id")
+def _target(delivery: Delivery, identity: MessageId, key: Object) -> MessageId | None:
+    """The message that *key* names, out of the message *identity*: of the same author, where it says no other."""
+    bare, author = spelled(key, "id") or word(key, "ID"), jid(key.get("participant"))
+    if bare is None:
+        return None
+    if author is None or not is_group(identity.chat) or author == jid(identity.raw_participant):
+        return identity.of(bare)
+    return MessageId(delivery.is_me(author), identity.raw_chat, bare, author)
+
+
+def _by(business: bool) -> By:
+    return "business" if business else "contact"
 
 
 def _vote(delivery: Delivery) -> Event:
-    vote, poll_id = mapping(delivery.item, "vote"), poll_of(delivery.item)
-    identity = identity_of(vote)
+    poll_id = poll_of(delivery.item)
+    # Who votes may be in the engine's object alone.
+    vote = {**mapping(delivery.item, "vote"), "_data": delivery.item.get("_data")}
     if poll_id is None:
         raise Unreadable("poll")
-    message = Message(
-        provider_message_id=identity.public,
-        content=PollVote(poll_id=poll_id, options=texts(vote, "selectedOptions")),
-    )
-    return _message_event(delivery, vote, "message.received", message, delivery.field)
-
-
-def _kind_of_chat(chat: str) -> str | None:
-    """Our word for a chat that is no conversation; None for those that are."""
-    if chat == "status@broadcast":
-        return "status_broadcast"
-    return {"newsletter": "newsletter", "broadcast": "broadcast"}.get(chat.rpartition("@")[2])
+    identity, more = identity_of(vote), []
+    content = PollVote(poll_id=poll_id, options=texts(vote, "selectedOptions"))
+    message = Message(provider_message_id=identity.public, content=content)
+    if identity.bare == bare_id(poll_id):
+        # WPP has no id of the vote: it names the poll, which somebody else sent, in its place.
+        message, more = Message(content=content), [delivery.id or delivery.fact_key(vote)]
+        vote["id"] = msgspec.structs.replace(identity, from_me=vote.get("fromMe") is True).serialized
+    return _message_event(delivery, vote, "message.received", message, delivery.field, *more)
 
 
 _READERS: dict[str, Reader] = {

@@ -15,20 +15,28 @@ def _session(delivery: Delivery) -> Event:
     item = delivery.item
     state = sessions.state_of(item)
     punished = [reason for _, reason in sessions.restrictions(delivery.me)]
-    details = present(state=state.word, status=text(item, "status"), data=item.get("data"), restrictions=punished)
+    details = present(
+        state=state.word,
+        status=text(item, "status"),
+        data=item.get("data"),
+        restrictions=punished,
+        statuses=item.get("statuses"),
+    )
     health = "degraded" if punished and state.word == "working" else state.health
     return delivery.update("session", delivery.payload, details=details, health=health)
 
 
 def _call(delivery: Delivery) -> Event:
     item = delivery.item
-    call_id = word(item, "id")
+    call_id, data = word(item, "id"), mapping(item, "_data")
+    # The phone behind a hidden number: of NOWEB, and of GOWS.
+    twins = map(jid, (data.get("callerPn"), mapping(mapping(data, "Data"), "Attrs").get("caller_pn")))
     return delivery.update_of(
         delivery.field.replace(".", "_"),
         item,
         key=delivery.key(delivery.field, call_id) if call_id else None,
         details=present(call_id=call_id, video=item.get("isVideo"), group=item.get("isGroup")),
-        contact=person(jid(item.get("from"))),
+        contact=person(jid(item.get("from")), *twins),
     )
 
 
@@ -40,7 +48,7 @@ def _other(delivery: Delivery) -> Event:
     return delivery.update_of(delivery.field.replace(".", "_"), item, contact=person(address), group_id=group_id)
 
 
-def _waiting(delivery: Delivery) -> Event:
+def waiting(delivery: Delivery) -> Event:
     """A message that cannot be decrypted yet: the message itself may follow, with the same id."""
     item = delivery.item
     identity = identity_of(item)
@@ -68,7 +76,7 @@ def _failed_vote(delivery: Delivery) -> Event:
 
 READERS: dict[str, Reader] = {
     "session.status": _session,
-    "message.waiting": _waiting,
+    "message.waiting": waiting,
     "poll.vote.failed": _failed_vote,
     "call.received": _call,
     "call.accepted": _call,

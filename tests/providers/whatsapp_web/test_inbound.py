@@ -69,7 +69,7 @@ def test_what_happened(name: str) -> None:
     if expected["kind"] == "message" and expected["direction"] == "outbound":
         assert event.type == "message.echo"
     elif expected["kind"] == "message":
-        wanted = {"edit": "message.edited", "revoke": "message.deleted"}
+        wanted = {"edit": "message.edited", "revoke": "message.deleted", "unknown": "message.unknown"}
         assert event.type == wanted.get(expected["type"], "message.received")
     elif expected["kind"] == "status":
         assert event.type == "message.status"
@@ -371,7 +371,6 @@ def test_forwarding_is_where_the_engine_has_it() -> None:
     "data",
     [
         {"type": "e2e_notification"},
-        {"type": "ciphertext"},
         {"message": {"protocolMessage": {"type": 5}}},
         {"Message": {"senderKeyDistributionMessage": {}}},
     ],
@@ -452,6 +451,14 @@ def test_a_punished_account_is_degraded() -> None:
     assert event.account.details["restrictions"] == ["reachout_timelock", "message_capping_capped"]
 
 
+def test_the_states_before_are_told() -> None:
+    """With their times: how long it has been down."""
+    event = event_of("session_working")
+    assert event.account is not None
+    states = [state["status"] for state in event.account.details["statuses"]]
+    assert states == ["STARTING", "SCAN_QR_CODE", "WORKING"]
+
+
 def test_a_rotated_code_is_a_fact_of_its_own() -> None:
     """The same state again: the QR code has to be fetched anew."""
     assert event_of("session_scan_qr").key != event_of("session_scan_qr_rotated").key
@@ -473,11 +480,18 @@ def test_a_receipt_of_the_whole_group_is_the_messages() -> None:
 
 
 @pytest.mark.parametrize(
-    ("code", "class_"), [(463, "Restricted"), ("463", "Restricted"), ("1", "Rejected"), (None, "Rejected")]
+    ("error", "class_"),
+    [
+        ({"code": 463}, "Restricted"),
+        ({"code": "463"}, "Restricted"),
+        ({"code": "500", "blocked": True}, "Restricted"),
+        ({"code": "1", "blocked": False}, "Rejected"),
+        ({"code": None}, "Rejected"),
+    ],
 )
-def test_why_a_message_failed(code: Any, class_: str) -> None:
-    """463 is a punishment of the account, anything else is about the message."""
-    event = changed("ack_error_463_noweb", error={"code": code})
+def test_why_a_message_failed(error: dict[str, Any], class_: str) -> None:
+    """463 is a punishment of the account, and so is what the server calls blocked; all else is about the message."""
+    event = changed("ack_error_463_noweb", error=error)
     assert event.status is not None
     assert event.status.error is not None
     assert event.status.error.class_ == class_
