@@ -66,6 +66,16 @@ def once(wrong: Wrong) -> list[tuple[str, str]]:
     return list(found.items())[:MAX_WRONG]
 
 
+def sentence(text: str) -> str:
+    """*text* as a sentence, for people."""
+    return text[:1].upper() + text[1:] + ("" if text.endswith((".", "!", "?")) else ".")
+
+
+def listed(wrong: Wrong) -> str:
+    """All of it in one sentence, for whoever is shown nothing else."""
+    return "; ".join(f"{path} {detail}".lstrip() for path, detail in wrong)
+
+
 def _wrong(value: object, kind: Any, path: str, strict: bool) -> Wrong:
     try:
         msgspec.convert(value, kind, strict=strict)

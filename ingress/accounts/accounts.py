@@ -32,12 +32,14 @@ from ..calls.driver import Caller
 from ..calls.egress import Egress, InvalidUrl
 from ..storage.statements.configs import StoredConfig
 from ..storage.vault import Vault, VaultError, new_webhook_token
-from ..validation import DETAIL, once, unprintable, wrong_fields
+from ..validation import DETAIL, ConfigData, Wrong, listed, once, unprintable, wrong_fields
+from .advice import WHAT_TO_DO
 from .config import Config, InvalidConfiguration, NewConfig, ProviderUnreachable, SecretsNeeded, TestFailed
 from .unusable import MissingPlugin, UnreadableConfig
 
 logger = logging.getLogger("ingress.accounts.accounts")
 
+_UNKNOWN = ("provider_type", "unknown provider")
 # Organizations whose configs stay decrypted, and how long after they were: then it is done anew.
 KEPT, KEPT_S = 10_000, 60.0
 # What the token of an app's webhook address begins with.
@@ -68,14 +70,33 @@ class Accounts:
         if kind is None:
             raise self._unknown(provider_type)
         data = dict(config_data)
-        if wrong := [*_wrong(data, kind), *self._wrong_addresses(data)]:
-            raise InvalidConfiguration("the configuration is not valid", once(wrong))
+        if wrong := once(self._wrong_in(data, kind)):
+            fields = ((path.removeprefix("config_data."), detail) for path, detail in wrong)
+            raise InvalidConfiguration(f"The configuration is not valid: {listed(fields)}.", wrong)
         return msgspec.convert(data, kind)
+
+    def wrong_fields(self, provider_type: object, config_data: object) -> Wrong:
+        """What is wrong with a configuration in a body of which something else is wrong, too."""
+        kind = self._kind(provider_type) if isinstance(provider_type, str) else None
+        if kind is not None and isinstance(config_data, dict) and not wrong_fields(config_data, ConfigData):
+            yield from self._wrong_in(config_data, kind)
+        elif kind is None and provider_type is not None:
+            yield _UNKNOWN
+
+    def wrong_changes(self, config: Config, changes: object) -> Wrong:
+        """The same of what is to change in the configuration of *config*."""
+        if isinstance(changes, dict) and not config.is_unusable:
+            changed = {**msgspec.to_builtins(config.provider), **changes}
+            data = {name: value for name, value in changed.items() if value is not None}
+            yield from self.wrong_fields(config.provider_type, data)
+
+    def _wrong_in(self, config_data: dict[str, Any], kind: type[WhatsAppProvider]) -> Wrong:
+        yield from _wrong(config_data, kind)
+        yield from self._wrong_addresses(config_data)
 
     def _unknown(self, provider_type: str) -> InvalidConfiguration:
         known = ", ".join(entry.name for entry in self.registry.entries() if entry.state == "registered")
-        detail = f"there is no provider {provider_type!r}; known are {known}"
-        return InvalidConfiguration(detail, [("provider_type", "unknown provider")])
+        return InvalidConfiguration(f"There is no provider {provider_type!r}. Known are {known}.", [_UNKNOWN])
 
     def _wrong_addresses(self, config_data: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         for name, value in config_data.items():
@@ -108,7 +129,7 @@ class Accounts:
             return {}
         data = dict(config_data)
         # The path of what is wrong within a field begins with the field's.
-        wrong = {re.split(r"[.\[]", path)[1] for path, _ in (*_wrong(data, kind), *self._wrong_addresses(data))}
+        wrong = {re.split(r"[.\[]", path)[1] for path, _ in self._wrong_in(data, kind)}
         plain = {field.name for field in config_fields(kind) if not field.secret} - wrong
         given = {field.name: data[field.name] for field in config_fields(kind) if data.get(field.name) is not None}
         return {name: value if name in plain else self._fingerprint(value) for name, value in given.items()}
@@ -215,7 +236,10 @@ class Accounts:
         except (Unavailable, Uncertain) as error:
             raise unreachable(error) from error
         except SendError as error:
-            raise TestFailed(error.detail or "the provider refused the configuration") from error
+            check = Check(
+                name="account", passed=False, detail=error.detail or error.code, fix=WHAT_TO_DO["account_restricted"]
+            )
+            raise TestFailed([check]) from error
 
     async def test(
         self, provider: WhatsAppProvider, callback_url: str | None = None
@@ -225,7 +249,7 @@ class Accounts:
         Raises `TestFailed` where sending is impossible, `ProviderUnreachable`.
         """
         checks, status = await asyncio.gather(self.checks(provider, callback_url), self._status(provider))
-        _require(checks)
+        TestFailed.unless_passed(checks)
         return checks, status
 
     async def probe(self, provider: WhatsAppProvider, callback_url: str) -> Check:
@@ -321,14 +345,6 @@ def _each_once(steps: list[Check], tested: list[Check]) -> list[Check]:
         if step.name not in checks or not (step.passed or checks[step.name].passed):
             checks[step.name] = step
     return list(checks.values())
-
-
-def _require(checks: list[Check]) -> None:
-    """Raises `TestFailed` with what to do about the first that makes sending impossible."""
-    for check in checks:
-        if check.fatal and not check.passed:
-            why = filter(None, [check.detail or f"the check {check.name} failed", check.fix])
-            raise TestFailed(" ".join(why), checks=checks)
 
 
 def _probe(provider: WhatsAppProvider, callback_url: str) -> Flow[tuple[int, int]]:

@@ -10,6 +10,7 @@ import msgspec
 from providers import Check, WhatsAppProvider
 
 from .. import identifiers
+from ..validation import sentence
 from .unusable import MissingPlugin, UnreadableConfig
 
 # Of an organization.
@@ -49,6 +50,17 @@ class TestFailed(InvalidConfiguration):
 
     __test__ = False  # not a class of tests
     code = "test_failed"
+
+    def __init__(self, checks: Sequence[Check]) -> None:
+        first = next(check for check in checks if check.fatal and not check.passed)
+        found = first.detail or f"the check {first.name} failed"
+        super().__init__(" ".join(map(sentence, filter(None, [found, first.fix]))), checks=checks)
+
+    @classmethod
+    def unless_passed(cls, checks: Sequence[Check]) -> None:
+        """Raises it where one of them makes sending impossible."""
+        if not all(check.passed for check in checks if check.fatal):
+            raise cls(checks)
 
 
 class ProviderUnreachable(ChangeRefused):

@@ -12,7 +12,7 @@ from ..accounts.config import Config
 from ..health.status import HealthShown
 from ..identifiers import parse_id
 from ..validation import ConfigData, Name
-from ..web.bodies import RequestBody, RequestQuery, Shown
+from ..web.bodies import OrganizationBody, RequestQuery, Shown
 from ..web.limits import LOOK_WEIGHT
 from ..web.problems import not_configured, not_found
 from . import AnyRequest, ApiRequest
@@ -20,7 +20,7 @@ from .refusals import ConfigResult, refused_as_problems, shown_config
 from .status import health_of
 
 
-class EditRequest(RequestBody, frozen=True, kw_only=True):
+class EditRequest(OrganizationBody, frozen=True, kw_only=True):
     """The body of PATCH provider/configs/{config_id}: what changes. null takes a field out, absent ones stay."""
 
     name: Name | None = None
@@ -60,15 +60,16 @@ class TemplatesQuery(ConfigQuery, frozen=True):
 async def edit_config(request: ApiRequest[EditRequest]) -> EditResult:
     """PATCH …/provider/configs/{config_id}: change it; what comes out is validated and tested before it is saved."""
     config_id = request.id_in_path("config_id")
-    await _config(request, config_id)
-    body = await request.decoded()
+    config, accounts = await _config(request, config_id), request.state["manager"].accounts
+    body = await request.decoded(lambda sent: accounts.wrong_changes(config, sent.get("config_data")))
     if body.config_data:
         request.check_calls_out()
     with refused_as_problems():
         edited = await request.state["manager"].edit(
             request.organization_id, config_id, request.actor, name=body.name, changes=body.config_data
         )
-    return shown_config(EditResult, edited, edited.config.state, name=edited.config.name)
+    message = "The configuration of {} is changed."
+    return shown_config(EditResult, edited, edited.config.state, message, name=edited.config.name)
 
 
 async def delete_config(request: ApiRequest) -> None:

@@ -16,7 +16,7 @@ from providers.messages import Phone
 from ..accounts.config import Config
 from ..storage.statements import health, switches
 from ..switching.journal import Transition
-from ..web.bodies import RequestBody, Shown
+from ..web.bodies import OrganizationBody, Shown
 from ..web.limits import LOOK_WEIGHT
 from ..web.problems import Problem
 from . import AnyRequest, ApiRequest
@@ -30,7 +30,7 @@ READY_WITHIN_S, READY_POLL_S = 3.0, 0.1
 Result = TypeVar("Result")
 
 
-class PairingRequest(RequestBody, frozen=True, kw_only=True):
+class PairingRequest(OrganizationBody, frozen=True, kw_only=True):
     """The body of POST provider/pairing. ``phone``: also answer a code to type into WhatsApp on that phone."""
 
     config_id: UUID | None = None  # None: the active one

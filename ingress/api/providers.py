@@ -1,61 +1,67 @@
 """Providers: every plug-in, the one in use, configuring one and testing it."""
 
-from typing import Any
+from datetime import datetime
+from typing import Any, Literal
 from uuid import UUID
 
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from providers import ConfigField, Pacing, ProviderStatus, Registry, RegistryEntry, TimeLimits
+from providers import ConfigField, Pacing, Registry, RegistryEntry, TimeLimits
 from providers.base import config_fields
 
 from .. import log
-from ..accounts.config import InvalidConfiguration, NewConfig
+from ..accounts.config import NewConfig
 from ..accounts.unusable import MissingPlugin
-from ..health.status import HealthShown
+from ..health.status import HealthShown, StatusShown, status_shown
 from ..switching.manager import PluginsUnreadable, Reloaded
 from ..validation import ConfigData, Name, ProviderType
-from ..web.bodies import RequestBody, Shown, invalid
+from ..web.bodies import MoreWrong, OrganizationBody, RequestQuery, Shown, invalid
 from ..web.problems import Json, json_response, unavailable
-from . import ApiRequest
+from . import AnyRequest, ApiRequest
 from .configs import shown_fields
-from .refusals import CheckShown, ConfigResult, invalid_configuration, refused_as_problems, shown_checks, shown_switch
+from .refusals import CheckShown, ConfigResult, refused_as_problems, shown_checks, shown_switch
 from .status import health_of
 
 
-class ConfigureRequest(RequestBody, frozen=True, kw_only=True):
-    """The body of provider/configure."""
+class _Configuration(OrganizationBody, frozen=True, kw_only=True):
+    """A configuration that may be saved."""
 
-    provider_type: ProviderType
-    config_data: ConfigData
-    name: Name | None = None
-    is_active: bool = True
-
-    @property
-    def new(self) -> NewConfig:
-        kind = self.provider_type
-        return NewConfig(provider_type=kind, name=self.name or kind, config_data=self.config_data)
-
-
-class TestRequest(RequestBody, frozen=True, kw_only=True):
-    """The body of provider/test: a config by its id, or a configuration as provider/configure takes it."""
-
-    __test__ = False  # not a class of tests
-
-    config_id: UUID | None = None
     provider_type: ProviderType | None = None
     config_data: ConfigData | None = None
     name: Name | None = None
     is_active: bool = True
 
     @property
+    def new(self) -> NewConfig | None:
+        """None where it is incomplete."""
+        kind, data = self.provider_type, self.config_data
+        if kind is None or data is None:
+            return None
+        return NewConfig(provider_type=kind, name=self.name or kind, config_data=data)
+
+
+class ConfigureRequest(_Configuration, frozen=True, kw_only=True):
+    """The body of provider/configure. Where not ``is_active`` it is saved, and the active config stays."""
+
+    provider_type: ProviderType
+    config_data: ConfigData
+
+
+class TestRequest(_Configuration, frozen=True, kw_only=True):
+    """The body of provider/test: a config by its id, or a configuration as provider/configure takes it."""
+
+    __test__ = False  # not a class of tests
+
+    config_id: UUID | None = None
+
+    @property
     def target(self) -> UUID | NewConfig:
         """Raises `Problem` where it is neither, or both."""
-        kind, data = self.provider_type, self.config_data
-        if self.config_id is not None and kind is None and data is None:
+        if self.config_id is not None and self.provider_type is None and self.config_data is None:
             return self.config_id
-        if self.config_id is None and kind is not None and data is not None and self.is_active:
-            return NewConfig(provider_type=kind, name=self.name or kind, config_data=data)
+        if self.config_id is None and (new := self.new) is not None:
+            return new
         raise invalid(("config_id", "must be given, or else provider_type and config_data"))
 
 
@@ -78,6 +84,12 @@ class ProviderShown(Shown, frozen=True, kw_only=True):
     fields: list[ConfigField] | UnsetType = UNSET
 
 
+class ProvidersQuery(RequestQuery, frozen=True):
+    """``details``: with their fields, what they can, and why one failed."""
+
+    details: bool = False
+
+
 class Providers(Shown, frozen=True):
     providers: list[ProviderShown]
 
@@ -91,11 +103,13 @@ class FallbackShown(Shown, frozen=True):
 class Current(Shown, frozen=True, kw_only=True):
     """The active config; without one only ``provider`` (null) and ``status`` (`not_configured`).
 
-    ``status`` is the provider's last word on the account, ``detail`` why its plug-in cannot be used.
+    ``last_activity`` and ``session_info`` are those of ``status``; ``detail`` is why its plug-in cannot be used.
     """
 
     provider: str | None
-    status: ProviderStatus | str
+    status: StatusShown | Literal["not_configured"]
+    last_activity: datetime | UnsetType | None = UNSET
+    session_info: dict[str, Any] | UnsetType = UNSET
     config_id: UUID | UnsetType = UNSET
     name: str | UnsetType = UNSET
     state: str | UnsetType = UNSET
@@ -108,17 +122,24 @@ class Current(Shown, frozen=True, kw_only=True):
 
 
 class ConnectionTest(Shown, frozen=True):
-    """``passed``: messages can be sent. ``webhook_url``: where the provider has to post its webhooks."""
+    """``passed``: messages can be sent. ``webhook_url``: where the provider has to post its webhooks.
+
+    Not passed where the provider does not answer, or the account is another organization's; what it refuses is a
+    problem, as in provider/configure.
+    """
 
     passed: bool
     checks: list[CheckShown]
     webhook_url: str | UnsetType = UNSET
 
 
-async def list_providers(request: ApiRequest) -> Providers:
-    """GET …/providers: every plug-in, with the fields of its configuration; failed ones with their reason."""
+async def list_providers(request: ApiRequest[None, ProvidersQuery]) -> list[str] | Providers:
+    """GET …/providers: the names that provider/configure takes; with details=true every plug-in, also failed ones."""
     manager = request.state["manager"]
-    return Providers([_shown(manager.registry, entry) for entry in manager.list_providers()])
+    entries = manager.list_providers()
+    if not request.query.details:
+        return [entry.name for entry in entries if entry.state == "registered"]
+    return Providers([_shown(manager.registry, entry) for entry in entries])
 
 
 def _shown(registry: Registry, entry: RegistryEntry) -> ProviderShown:
@@ -147,32 +168,40 @@ async def current(request: ApiRequest) -> Current:
     if not route.order:
         return Current(provider=None, status="not_configured")
     active, *fallbacks = route.order
+    shown = status_shown(status)
     return Current(
         **shown_fields(active, await health_of(request)),
         version=route.version,
-        status="error" if active.is_damaged else status or "unknown",
+        status=shown,
+        last_activity=shown.last_activity,
+        session_info=shown.session_info,
         fallback=[FallbackShown(config.id, config.provider_type, config.name) for config in fallbacks],
         config_data=manager.masked(active.provider),
         detail=active.provider.why if isinstance(active.provider, MissingPlugin) else UNSET,
     )
 
 
+def wrong_configuration(request: AnyRequest) -> MoreWrong:
+    """What is wrong with the configuration in a body, besides what is wrong with the body."""
+    wrong_fields = request.state["manager"].accounts.wrong_fields
+    return lambda sent: wrong_fields(sent.get("provider_type"), sent.get("config_data"))
+
+
 async def configure(request: ApiRequest[ConfigureRequest]) -> Json[ConfigResult]:
     """POST …/provider/configure: validate, test against the provider, save encrypted, set up, activate."""
-    body = await request.decoded()
+    body = await request.decoded(wrong_configuration(request))
     request.check_calls_out()
+    new = body.new
+    assert new is not None
     configure = request.state["manager"].configure
     with refused_as_problems():
-        try:
-            done = await configure(request.organization_id, request.actor, body.new, activate=body.is_active)
-        except InvalidConfiguration as error:  # also one that its provider refused: it is not saved
-            raise invalid_configuration(error) from None
+        done = await configure(request.organization_id, request.actor, new, activate=body.is_active)
     return json_response(*shown_switch(ConfigResult, done))
 
 
 async def test_connection(request: ApiRequest[TestRequest]) -> ConnectionTest:
     """POST …/provider/test: every check of a config or configuration, with what to do about it; nothing is saved."""
-    body = await request.decoded()
+    body = await request.decoded(wrong_configuration(request))
     request.check_calls_out()
     with refused_as_problems():
         checks, webhook_url = await request.state["manager"].test(request.organization_id, body.target)

@@ -36,8 +36,12 @@ class CheckShown(Shown, frozen=True, omit_defaults=True):
 
 
 class ConfigResult(Shown, frozen=True, kw_only=True):
-    """A config after a change. One that waits for a phone is ``switching`` until ``waits_until``."""
+    """A config after a change; ``message`` says it to people.
 
+    One that waits for a phone is ``switching`` until ``waits_until``.
+    """
+
+    message: str
     config_id: UUID
     provider: str
     state: str
@@ -65,10 +69,11 @@ def shown_checks(checks: Sequence[Check]) -> list[CheckShown]:
     ]
 
 
-def shown_config(kind: type[Result], done: Switched | Edited, state: str, **more: Any) -> Result:
+def shown_config(kind: type[Result], done: Switched | Edited, state: str, message: str, **more: Any) -> Result:
     """The config that was changed as *kind*, with *more* of its fields."""
     config = done.config
     return kind(
+        message=message.format(config.provider.info.display_name),
         config_id=config.id,
         provider=config.provider_type,
         state=state,
@@ -82,11 +87,13 @@ def shown_config(kind: type[Result], done: Switched | Edited, state: str, **more
 
 def shown_switch(kind: type[Result], done: Switched, **more: Any) -> tuple[Result, int]:
     """What is in force now, and the status of the answer: 202 where the switch waits."""
-    state, status = "active" if done.changed or kind is not ConfigResult else "configured", 200
     if done.waits_until is not None:
-        state, status = "switching", 202
         more |= {"waits_for": "pairing", "waits_until": done.waits_until}
-    return shown_config(kind, done, state, **more), status
+        return shown_config(kind, done, "switching", "{} waits for a phone: link one to make it active.", **more), 202
+    if done.changed:
+        return shown_config(kind, done, "active", "{} is active: messages go out through it now.", **more), 200
+    message = "{} was active already: nothing changed." if done.config.state == "active" else "{} is saved, not active."
+    return shown_config(kind, done, done.config.state, message, **more), 200
 
 
 @contextmanager
@@ -112,21 +119,16 @@ def refusal(error: ChangeRefused, *, can_force: bool = False) -> Problem:
     match error:
         case SecretsNeeded():
             return Problem(422, error.code, f"Nothing was changed: {error}.", errors=error.errors)
-        case TestFailed() | NotReceiving():
-            return _unfit(error, kept)
+        case TestFailed():
+            return _invalid(error, f"The connection test failed, so {kept}. {error}")
         case InvalidConfiguration():
-            return invalid_configuration(error)
+            return _invalid(error, str(error))
+        case NotReceiving():
+            detail = f"Messages from people would not arrive here, so {kept}. {error}"
+            return Problem(422, error.code, detail, checks=shown_checks(error.checks), **_saved(error))
         case ProviderUnreachable() | TooSlow():
             return _no_answer(error, kept, can_force)
     return _conflict(error, kept)
-
-
-def _unfit(error: TestFailed | NotReceiving, kept: str) -> Problem:
-    checks = shown_checks(error.checks)
-    if isinstance(error, TestFailed):
-        return Problem(422, error.code, f"The connection test failed, so {kept}. {error}", checks=checks)
-    detail = f"Messages from people would not arrive here, so {kept}: {error}"
-    return Problem(422, error.code, detail, checks=checks, **_saved(error))
 
 
 def _conflict(error: ChangeRefused, kept: str) -> Problem:
@@ -154,6 +156,7 @@ def _saved(error: ChangeRefused) -> dict[str, Any]:
     return {"config_id": error.saved_as} if error.saved_as else {}
 
 
-def invalid_configuration(error: InvalidConfiguration) -> Problem:
+def _invalid(error: InvalidConfiguration, detail: str) -> Problem:
+    """Alike for whatever asks for it: fields that are wrong, and credentials that the provider refuses."""
     more: dict[str, Any] = {"checks": shown_checks(error.checks)} if error.checks else {}
-    return Problem(400, InvalidConfiguration.code, str(error), errors=error.errors, **more)
+    return Problem(400, InvalidConfiguration.code, detail, errors=error.errors, **more)

@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from time import monotonic
 from typing import Annotated, Any, Literal, TypeAlias
+from urllib.parse import unquote
 from uuid import UUID
 
 import msgspec
@@ -21,6 +22,7 @@ from providers.messages import Phone
 
 from .. import metrics, tracing
 from ..accounts.unusable import MissingPlugin
+from ..calls.media_types import named_type, safe_name
 from ..identifiers import parse_id
 from ..sending.message import SendIntent
 from ..sending.outbound import EXPIRES_AT_MOST_S, Duplicate, NoneReady, NotConfigured
@@ -30,7 +32,7 @@ from ..storage.group_commit import Overloaded
 from ..storage.statements import sends
 from ..storage.statements.sends import SendState, StoredMessage
 from ..switching.policy import OnUncertain
-from ..web.bodies import RequestBody, Shown, invalid
+from ..web.bodies import OrganizationBody, RequestBody, Shown, invalid
 from ..web.problems import Json, Problem, json_response, not_configured, not_found, unavailable
 from . import AnyRequest, ApiRequest
 
@@ -47,28 +49,44 @@ _Reference = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
 
 # By what a type of media begins with; another one is a document.
 _KINDS: dict[str, type[Image | Video | Audio]] = {"image": Image, "video": Video, "audio": Audio}
+# Of those that are known by a name alone, the ones that every app shows as such: any other is sure as a document only.
+_SURE = frozenset({
+    *("image/jpeg", "image/png", "video/mp4", "video/3gpp"),
+    *("audio/aac", "audio/amr", "audio/mpeg", "audio/mp4", "audio/ogg"),
+})  # fmt: skip
+_Address = Annotated[str, msgspec.Meta(min_length=1, max_length=2048)]
 
 
 class Attachment(RequestBody, frozen=True, kw_only=True):
-    """A medium by its URL; what it is follows from its type."""
+    """A medium by its URL; what it is follows from its type, else from the extension of its name."""
 
-    url: Annotated[str, msgspec.Meta(min_length=1, max_length=2048)]
+    url: _Address
     mime_type: Id | None = None
     filename: Line | None = None
 
     def content(self, caption: str | None) -> OutboundContent:
-        if kind := _KINDS.get((self.mime_type or "").partition("/")[0]):
-            return kind(url=self.url, mime_type=self.mime_type, caption=caption)
-        return Document(url=self.url, mime_type=self.mime_type, caption=caption, filename=self.filename)
+        name = self.filename or _name_in(self.url)
+        mime_type = self.mime_type or named_type(name or "")
+        sure = mime_type if self.mime_type or mime_type in _SURE else None
+        if kind := _KINDS.get((sure or "").partition("/")[0]):
+            return kind(url=self.url, mime_type=mime_type, caption=caption)
+        return Document(url=self.url, mime_type=mime_type, caption=caption, filename=name)
 
 
-class SendRequest(RequestBody, frozen=True, kw_only=True):
+def _name_in(url: str) -> str | None:
+    """The name of the file there, where it has one with an extension."""
+    path = url.partition("#")[0].partition("?")[0].partition("://")[2].partition("/")[2]
+    name = safe_name(unquote(path).rpartition("/")[2], "", "")
+    return name if "." in name else None
+
+
+class SendRequest(OrganizationBody, frozen=True, kw_only=True):
     """The body of POST /send. ``body`` is short for a text; with an attachment it is its caption."""
 
     to: Phone | Recipient
     content: OutboundContent | None = None
     body: Words | None = None
-    attachments: Annotated[list[Attachment], msgspec.Meta(max_length=100)] = msgspec.field(default_factory=list)
+    attachments: Annotated[list[Attachment | _Address], msgspec.Meta(max_length=100)] | None = None
     lead_id: _Reference | None = None
     reply_to: _Reference | None = None
     fallback: bool = True
@@ -77,7 +95,7 @@ class SendRequest(RequestBody, frozen=True, kw_only=True):
 
 
 class SendResult(Shown, frozen=True, kw_only=True):
-    """``sent``: a provider took it; ``accepted``: still under way, so only its id."""
+    """``sent``: a provider took it; ``accepted``: still under way, so all that is known is its id."""
 
     id: UUID
     status: Literal["sent", "accepted"]
@@ -190,10 +208,12 @@ def _wrong_content(body: SendRequest) -> Iterator[tuple[str, str]]:
             yield "body", "must be left out where content is given"
         if body.attachments:
             yield "attachments", "must be left out where content is given"
-    elif len(body.attachments) > 1:
+    elif len(body.attachments or ()) > 1:
         yield "attachments", "must be one at most: WhatsApp has no message with several, so send one each"
     elif body.body is None and not body.attachments:
         yield "content", "must be given, or else body"
+    elif isinstance(content := _content(body), Audio) and content.caption:
+        yield "body", "must be left out: audio has no caption, so send the text as a message of its own"
 
 
 def _content(body: SendRequest) -> OutboundContent:
@@ -201,7 +221,10 @@ def _content(body: SendRequest) -> OutboundContent:
         return body.content
     if not body.attachments:
         return Text(body=body.body or "")
-    return body.attachments[0].content(body.body)
+    [medium] = body.attachments
+    if isinstance(medium, str):
+        medium = Attachment(url=medium)
+    return medium.content(body.body or None)
 
 
 def _expiry_error(body: SendRequest) -> str | None:
@@ -318,7 +341,8 @@ def _check_same(state: StoredMessage, fingerprint: bytes) -> None:
 
 
 def _pending(message_id: UUID) -> Json[SendResult]:
-    return json_response(SendResult(id=message_id, status="accepted"), 202, {"location": f"/messages/{message_id}"})
+    result = SendResult(id=message_id, status="accepted", provider_message_id=None, timestamp=None, cost=None)
+    return json_response(result, 202, {"location": f"/messages/{message_id}"})
 
 
 # The end of a send as an answer: the class of its last error decides.

@@ -1,6 +1,5 @@
 """Which config is active: switch, rollback, and the order of the fallbacks."""
 
-from datetime import datetime
 from typing import Annotated, Literal, TypeAlias
 from uuid import UUID
 
@@ -8,13 +7,13 @@ import msgspec
 
 from ..accounts.config import NewConfig
 from ..switching.change import Requested, Switched
-from ..switching.dry_run import Gap, MissingTemplate
+from ..switching.dry_run import DryRun
 from ..switching.policy import FallbackPolicy
 from ..validation import Reason
-from ..web.bodies import RequestBody, Shown, invalid
+from ..web.bodies import OrganizationBody, Shown, invalid
 from ..web.problems import Json, json_response
 from . import AnyRequest, ApiRequest
-from .providers import TestRequest
+from .providers import TestRequest, wrong_configuration
 from .refusals import CheckShown, ConfigResult, refused_as_problems, shown_checks, shown_switch
 
 Version = Annotated[int, msgspec.Meta(ge=0)]
@@ -29,7 +28,7 @@ class SwitchRequest(TestRequest, frozen=True, kw_only=True):
     reason: Reason | None = None
 
 
-class RollbackRequest(RequestBody, frozen=True, kw_only=True):
+class RollbackRequest(OrganizationBody, frozen=True, kw_only=True):
     """The body of provider/rollback; an empty one will do."""
 
     expected_version: Version | None = None
@@ -38,7 +37,7 @@ class RollbackRequest(RequestBody, frozen=True, kw_only=True):
     reason: Reason | None = None
 
 
-class FallbackRequest(RequestBody, frozen=True, kw_only=True):
+class FallbackRequest(OrganizationBody, frozen=True, kw_only=True):
     """The body of provider/fallback: configs in the order they are tried after the active one, and the rules.
 
     A policy takes the place of the former one as a whole; None: that stays.
@@ -56,26 +55,11 @@ class SwitchResult(ConfigResult, frozen=True, kw_only=True):
     fallback_config_ids: list[UUID]
 
 
-class DryRunShown(Shown, frozen=True, kw_only=True):
-    """What a switch would mean: `DryRun`, with its checks as they are shown."""
+class DryRunShown(DryRun, frozen=True, kw_only=True):
+    """What a switch would mean, with its checks as they are shown."""
 
     dry_run: Literal[True] = True
-    ready: bool
-    version: int
-    from_config_id: UUID | None
-    to_config_id: UUID | None
-    provider: str
-    changed: bool
     checks: list[CheckShown]
-    capability_gaps: list[Gap]
-    templates_missing: list[MissingTemplate]
-    templates_unknown: str | None
-    sends_since: datetime
-    people_since: datetime
-    people_without_phone: int
-    sends_without_phone: int
-    in_flight: int
-    fallback_config_ids: list[UUID]
 
 
 SwitchAnswer: TypeAlias = Json[SwitchResult | DryRunShown]
@@ -89,7 +73,11 @@ class Fallbacks(Shown, frozen=True):
 
 async def switch(request: ApiRequest[SwitchRequest]) -> SwitchAnswer:
     """POST …/provider/switch: make another config the active one, without a message lost; or, dry, what that means."""
-    body = await request.decoded()
+    wrong = wrong_configuration(request)
+    body = await request.decoded(wrong)
+    if not body.is_active:
+        more = wrong({"provider_type": body.provider_type, "config_data": body.config_data})
+        raise invalid(("is_active", "must be true: provider/configure saves without activating"), *more)
     # One that is stored was tried when it was saved; and to switch to it is never refused.
     if isinstance(target := body.target, NewConfig) or body.dry_run:
         request.check_calls_out()
@@ -129,9 +117,8 @@ def _requested(
 
 async def _dry_run(request: AnyRequest, wanted: Requested) -> SwitchAnswer:
     with refused_as_problems(can_force=True):
-        found = await request.state["manager"].dry_run(wanted)
-    fields = {name: getattr(found, name) for name in found.__struct_fields__}
-    return json_response(DryRunShown(**fields | {"checks": shown_checks(found.checks)}))
+        found, checks = await request.state["manager"].dry_run(wanted)
+    return json_response(DryRunShown(**msgspec.structs.asdict(found), checks=shown_checks(checks)))
 
 
 def _shown(done: Switched) -> SwitchAnswer:

@@ -64,6 +64,10 @@ _EXTENSIONS = {
     "audio/wav": ".wav", "application/pdf": ".pdf", "application/zip": ".zip", "text/plain": ".txt", "text/csv": ".csv",
     "text/vcard": ".vcf", "text/x-vcard": ".vcf",
 }  # fmt: skip
+_NAMED = {
+    **{extension: kind for kind, extension in _EXTENSIONS.items()},
+    **{".jpeg": "image/jpeg", ".oga": "audio/ogg", ".opus": "audio/ogg", ".3gpp": "video/3gpp", ".vcf": "text/vcard"},
+}
 _DECLARED = re.compile(r"[a-z0-9][a-z0-9!#$&^_.+-]{0,99}/[a-z0-9][a-z0-9!#$&^_.+-]{0,99}")
 _PARAMETERS = re.compile(r"(?:; ?[a-z0-9-]{1,40}=[A-Za-z0-9_.+-]{1,80})*")
 # Control and format characters, which can turn a name round, line breaks, and what no file system takes.
@@ -89,6 +93,11 @@ def served_type(start: bytes, declared: str | None) -> str:
     if _PLAIN.fullmatch(claimed) and b"\x00" not in start and not start.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<"):
         return claimed
     return UNKNOWN
+
+
+def named_type(name: str) -> str | None:
+    """What a file of that *name* is, as far as its extension says it for sure."""
+    return _NAMED.get(f".{name.rpartition('.')[2].lower()}")
 
 
 def safe_name(name: str | None, mime_type: str, otherwise: str) -> str:

@@ -6,6 +6,10 @@ from typing import Any, cast
 from uuid import UUID
 
 import msgspec
+from msgspec import UNSET, UnsetType
+
+from providers import ProviderStatus
+from providers.messages import Quality, Trouble
 
 from ..accounts.advice import WHAT_TO_DO, Reason
 from ..accounts.unusable import UNUSABLE
@@ -27,6 +31,20 @@ class HealthShown(msgspec.Struct, frozen=True, omit_defaults=True):
 
     def __repr__(self) -> str:
         return f"HealthShown({self.state!r})"
+
+
+class StatusShown(msgspec.Struct, frozen=True, kw_only=True):
+    """The provider's last word on the account. ``detail``, for people: what is wrong, and what to do."""
+
+    is_connected: bool
+    connection_quality: Quality
+    last_activity: datetime | None
+    session_info: dict[str, Any]
+    detail: str | UnsetType = UNSET
+    trouble: Trouble | UnsetType = UNSET
+
+    def __repr__(self) -> str:
+        return f"StatusShown({self.connection_quality!r})"
 
 
 class ConfigShown(msgspec.Struct, frozen=True, kw_only=True):
@@ -70,6 +88,20 @@ def health_shown(config: ConfigHealth, *, with_time: bool = False) -> HealthShow
     what_to_do = WHAT_TO_DO[cast("Reason", config.reason)] if config.reason else None
     checked_at = config.checked_at if with_time else None
     return HealthShown(config.health, config.since, config.reason, config.detail, what_to_do, checked_at)
+
+
+def status_shown(status: ProviderStatus | None) -> StatusShown:
+    if status is None:
+        detail = "Nothing is known of the account yet: its provider has not answered."
+        status = ProviderStatus(is_connected=False, connection_quality="disconnected", detail=detail)
+    return StatusShown(
+        is_connected=status.is_connected,
+        connection_quality=status.connection_quality,
+        last_activity=status.last_activity,
+        session_info=status.session_info,
+        detail=status.detail or UNSET,
+        trouble=status.trouble or UNSET,
+    )
 
 
 def health_by_config(stored: OrganizationHealth) -> dict[UUID, HealthShown]:

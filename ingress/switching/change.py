@@ -14,6 +14,7 @@ from providers import Check, ProviderStatus
 from ..accounts.config import ChangeRefused, Config, NewConfig
 from ..audit import Actor
 from ..storage.statements.switches import Standing
+from ..validation import sentence
 
 NO_FORMER_CONFIG = "There is no former config to return to. Switch to one of provider/configs instead."
 
@@ -56,7 +57,7 @@ class NotReceiving(ChangeRefused):
     code = "webhook_not_set"
 
     def __init__(self, failed: Check, checks: list[Check]) -> None:
-        super().__init__(" ".join(filter(None, [f"{failed.detail}.", failed.fix])))
+        super().__init__(" ".join(map(sentence, filter(None, [failed.detail, failed.fix]))))
         self.checks = checks
 
 

@@ -16,6 +16,7 @@ from ..storage.database import Database
 from ..storage.statements import configs, switches
 from ..storage.statements.configs import StoredConfig
 from ..storage.statements.switches import SentKind, Standing
+from ..validation import Unlogged
 from .change import NoFormerConfig, Requested, order_after
 
 TRAFFIC_DAYS = 30
@@ -45,7 +46,7 @@ class MissingTemplate(msgspec.Struct, frozen=True):
         return f"MissingTemplate({self.language}, {self.sends} sends, {self.status})"
 
 
-class DryRun(msgspec.Struct, frozen=True, kw_only=True):
+class DryRun(Unlogged, frozen=True, kw_only=True):
     """What would happen. ``ready``: the tests pass.
 
     The numbers are of the last 30 days, of the last 50,000 sends and messages from people at most: those since then.
@@ -57,7 +58,6 @@ class DryRun(msgspec.Struct, frozen=True, kw_only=True):
     to_config_id: UUID | None  # None: a configuration that is not saved
     provider: str
     changed: bool  # False: it is the active one already
-    checks: list[Check]
     capability_gaps: list[Gap]
     templates_missing: list[MissingTemplate]
     templates_unknown: str | None  # why nobody knows which are there
@@ -81,8 +81,10 @@ class _Traffic(msgspec.Struct, frozen=True):
     in_flight: int
 
 
-async def dry_run(database: Database, accounts: Accounts, ownership: Ownership, request: Requested) -> DryRun:
-    """What the switch that is asked for would mean. Raises `NotFound`, and `ChangeRefused` in its kinds."""
+async def dry_run(
+    database: Database, accounts: Accounts, ownership: Ownership, request: Requested
+) -> tuple[DryRun, list[Check]]:
+    """What the switch that is asked for would mean, and its test. Raises `NotFound`, `ChangeRefused` in its kinds."""
     traffic = await _traffic(database, request)
     standing, kinds, config = traffic.standing, traffic.kinds, None
     if isinstance(request.target, NewConfig):
@@ -97,14 +99,13 @@ async def dry_run(database: Database, accounts: Accounts, ownership: Ownership, 
         ready, checks = await _tested(accounts, ownership, request.organization_id, provider, config)
     is_active = config is not None and config.id == standing.active_config_id
     missing, unknown = ([], None) if is_active else await _missing_templates(accounts, provider, kinds)
-    return DryRun(
+    found = DryRun(
         ready=ready,
         version=standing.version,
         from_config_id=standing.active_config_id,
         to_config_id=config.id if config else None,
         provider=provider.name,
         changed=not is_active,
-        checks=checks,
         capability_gaps=_gaps(kinds, provider.info.capabilities),
         templates_missing=missing,
         templates_unknown=unknown,
@@ -115,6 +116,7 @@ async def dry_run(database: Database, accounts: Accounts, ownership: Ownership, 
         in_flight=traffic.in_flight,
         fallback_config_ids=order_after(request, standing),
     )
+    return found, checks
 
 
 async def _traffic(database: Database, request: Requested) -> _Traffic:

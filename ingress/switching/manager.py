@@ -43,7 +43,7 @@ from providers.registry import Installed
 
 from .. import metrics
 from ..accounts.accounts import Accounts
-from ..accounts.advice import WHAT_TO_DO, Reason
+from ..accounts.advice import WHAT_TO_DO
 from ..accounts.config import Config, NewConfig, NotFound, ProviderUnreachable, TestFailed
 from ..accounts.ownership import Ownership
 from ..accounts.unusable import MissingPlugin
@@ -264,8 +264,8 @@ class WhatsAppProviderManager:
         """Return to the config that was active before, which is a new version. Raises as `switch`."""
         return await self.switch(msgspec.structs.replace(request, target=None, kind="rollback"))
 
-    async def dry_run(self, request: Requested) -> DryRun:
-        """What a switch would mean. Raises `NotFound`, and `ChangeRefused` in its kinds."""
+    async def dry_run(self, request: Requested) -> tuple[DryRun, list[Check]]:
+        """What a switch would mean, and its test. Raises `NotFound`, and `ChangeRefused` in its kinds."""
         return await dry_run(self._database, self.accounts, self.ownership, request)
 
     async def resume(self, organization_id: UUID, config_id: UUID) -> None:
@@ -299,7 +299,7 @@ class WhatsAppProviderManager:
         """Every check of a config or configuration, and the address that its webhooks must be posted to, if it has one.
 
         Where the provider does not answer, that is a check that failed. Nothing is saved, but for the probe's webhook.
-        Raises `InvalidConfiguration`, `NotFound`.
+        Raises `InvalidConfiguration`, also `TestFailed` where it refuses the account, and `NotFound`.
         """
         if isinstance(target, NewConfig):
             return await self._test_new(organization_id, target), None
@@ -310,11 +310,13 @@ class WhatsAppProviderManager:
         if config is None:
             raise NotFound
         config = config.usable()
-        checks, probe = await asyncio.gather(
-            self._checks(organization_id, config.provider, config.callback_url),
-            self.accounts.probe(config.provider, config.callback_url),
-        )
-        return [*checks, probe], config.callback_url
+        probing = asyncio.create_task(self.accounts.probe(config.provider, config.callback_url))
+        try:
+            checks = await self._checks(organization_id, config.provider, config.callback_url)
+        except TestFailed as error:
+            error.checks = [*error.checks, await probing]
+            raise
+        return [*checks, await probing], config.callback_url
 
     async def _test_new(self, organization_id: UUID, new: NewConfig) -> list[Check]:
         checks = await self._checks(organization_id, self.accounts.validate(new.provider_type, new.config_data))
@@ -328,13 +330,11 @@ class WhatsAppProviderManager:
     ) -> list[Check]:
         try:
             checks = await self.accounts.checks(provider, callback_url)
-            if all(check.passed for check in checks if check.fatal):
-                checks += await self.ownership.check(organization_id, provider, checks)
-            return checks
-        except TestFailed as error:
-            return [_failed("account", error, "account_restricted")]
         except ProviderUnreachable as error:
-            return [_failed("provider", error, "unreachable")]
+            fix = WHAT_TO_DO["unreachable"]
+            return [Check(name="provider", passed=False, detail=str(error), fix=fix)]
+        TestFailed.unless_passed(checks)
+        return checks + await self.ownership.check(organization_id, provider, checks)
 
     async def edit(
         self, organization_id: UUID, config_id: UUID, actor: Actor, *, name: str | None, changes: Mapping[str, Any]
@@ -377,10 +377,6 @@ class WhatsAppProviderManager:
             await self.journal.write(connection, organization_id, now.version, transition)
         await self.routes.announce(organization_id, now.version)
         return now
-
-
-def _failed(name: str, error: Exception, reason: Reason) -> Check:
-    return Check(name=name, passed=False, detail=str(error), fix=WHAT_TO_DO[reason])
 
 
 def _status_in(session: bytes | None) -> ProviderStatus | None:

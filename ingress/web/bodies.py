@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, TypeAlias, TypeVar
 from urllib.parse import parse_qsl
 
 import msgspec
@@ -10,11 +10,13 @@ from starlette.requests import Request
 from starlette.types import Message, Receive
 
 from ..storage.group_commit import Overloaded
-from ..validation import DETAIL, Unlogged, once, unprintable, wrong_fields
+from ..validation import DETAIL, Unlogged, Wrong, listed, once, unprintable, wrong_fields
 from .problems import Problem
 
 Value = TypeVar("Value")
 Page = TypeVar("Page")
+# What else is wrong in a body as JSON has it, of which something is wrong: so that all is named at once.
+MoreWrong: TypeAlias = Callable[[dict[str, Any]], Wrong]
 
 MAX_BODY_BYTES = 256 * 1024
 SMALL_BODY_BYTES = 64 * 1024
@@ -30,6 +32,12 @@ _UNREADABLE = (msgspec.MsgspecError, RecursionError, UnicodeError)
 
 class RequestBody(Unlogged, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What a body is decoded as."""
+
+
+class OrganizationBody(RequestBody, frozen=True, kw_only=True):
+    """One that may name the organization, as X-Org-Id does: it is the request's, or there is nothing here (404)."""
+
+    organization_id: Annotated[str, msgspec.Meta(max_length=64)] | None = None
 
 
 class RequestQuery(Unlogged, frozen=True):
@@ -125,8 +133,10 @@ async def body_of(request: Request[Any], header: dict[str, str], bodies: LargeBo
         raise Problem(413, "too_large", f"The body must be at most {MAX_BODY_BYTES} bytes.") from None
 
 
-def decode(body: bytes, decoder: "msgspec.json.Decoder[Value]", *, any_text: bool = False) -> Value:
-    """*body* as *decoder*'s type. Raises `Problem` 422, naming every field that is wrong by its path.
+def decode(
+    body: bytes, decoder: "msgspec.json.Decoder[Value]", more: MoreWrong | None = None, *, any_text: bool = False
+) -> Value:
+    """*body* as *decoder*'s type. Raises `Problem` 422, naming every field that is wrong by its path, *more* too.
 
     Where not *any_text*, what is kept and shown to people has no control characters; but for a configuration, which is
     looked at with all else that may be wrong with it (`Accounts.validate`).
@@ -139,6 +149,8 @@ def decode(body: bytes, decoder: "msgspec.json.Decoder[Value]", *, any_text: boo
     if not any_text:
         errors += _unprintable(sent)
     if errors or value is None:
+        if more is not None and isinstance(sent, dict):
+            errors += more(sent)
         raise invalid(*errors)
     return value
 
@@ -163,7 +175,8 @@ def _read(body: bytes, decoder: "msgspec.json.Decoder[Value]", any_text: bool) -
 
 
 def invalid(*errors: tuple[str, str], what: str = "The body") -> Problem:
-    return Problem(422, "invalid_request", f"{what} is not valid.", errors=once(errors))
+    found = once(errors)
+    return Problem(422, "invalid_request", f"{what} is not valid: {listed(found)}.", errors=found)
 
 
 def _unstorable(body: object) -> Iterator[tuple[str, str]]:

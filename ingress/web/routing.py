@@ -21,7 +21,7 @@ from ..identifiers import parse_id
 from ..storage.database import Database
 from ..storage.vault import split_api_key
 from .auth import PLATFORM, Authenticator, Principal, Unauthenticated, key_in
-from .bodies import LargeBodies, body_of, decode, decode_query, text_of
+from .bodies import LargeBodies, MoreWrong, OrganizationBody, body_of, decode, decode_query, text_of
 from .limits import Limiter
 from .problems import Problem, json_response, not_found, too_many
 from .refusals import Reason
@@ -104,12 +104,19 @@ class ApiRequest(Request[StateT], Generic[StateT, Body, Query]):
         query: Query = decode_query(self.scope["query_string"], self._route.query)
         return query
 
-    async def decoded(self) -> Body:
-        """Its body as the route's type. Raises `Problem` 413, 415 or 422, naming every field that is wrong."""
+    async def decoded(self, more: MoreWrong | None = None) -> Body:
+        """Its body as the route's type. Raises `Problem` 404, 413, 415 or 422, naming every field that is wrong."""
         owner = self.principal.organization_id or PLATFORM
         self.sent = await body_of(self, self.header, self.state["bodies"], owner)
-        body: Body = decode(self.sent, self._route.decoder, any_text=self._route.any_text)
+        body: Body = decode(self.sent, self._route.decoder, more, any_text=self._route.any_text)
+        if isinstance(body, OrganizationBody) and body.organization_id is not None:
+            self._check_organization(body.organization_id)
         return body
+
+    def _check_organization(self, named: str) -> None:
+        """Raises `Problem` 404 where *named* is any other than the request's organization, or none at all."""
+        if parse_id(named) != self.organization_id:
+            raise self.refusal("other_organization", not_found())
 
     def connection(self) -> AbstractAsyncContextManager[asyncpg.Connection]:
         """A transaction that sees what is the organization's."""
@@ -233,5 +240,5 @@ def _answers(kind: Any) -> Iterator[Any]:
     if origin in (Union, UnionType) or (isinstance(origin, type) and issubclass(origin, Response)):
         for part in get_args(kind):
             yield from _answers(part)
-    elif kind is not NoneType and not issubclass(kind, Response):
+    elif kind is not NoneType and not (isinstance(kind, type) and issubclass(kind, Response)):
         yield kind

@@ -86,11 +86,11 @@ async def test_testing_saves_nothing(two: Organization, gateway: Gateway) -> Non
 
 
 async def test_what_fails_is_told_with_its_fix(two: Organization, gateway: Gateway) -> None:
-    """As an answer, no error: that is what was asked for."""
+    """As the problem that saving it would be."""
     number = example_number(7302)
     config_data = number.config_data(await gateway.meta.add_number(number)) | {"access_token": "EAAG-not-this-one"}
     answer = await post(two, "test", provider_type="meta_business", config_data=config_data)
-    assert (answer.status, answer.json["passed"]) == (200, False), answer.raw
+    assert (answer.status, answer.json["code"]) == (400, "invalid_configuration"), answer.raw
     [check] = [check for check in answer.json["checks"] if not check["passed"]]
     assert check["name"] == "credentials"
     assert check["fix"]
@@ -330,7 +330,7 @@ async def test_the_handshake_is_answered_with_what_was_edited(two: Organization)
 async def test_an_edit_that_does_not_work_changes_nothing(two: Organization) -> None:
     before = await listed(two)
     for change, status in (
-        ({"access_token": "EAAG-not-this-one"}, 422),
+        ({"access_token": "EAAG-not-this-one"}, 400),
         ({"access_token": None}, 400),
         ({"access_token": "two words"}, 400),
         ({"nobody": "x"}, 400),
@@ -357,7 +357,7 @@ async def test_a_name_is_changed_without_a_test(two: Organization, gateway: Gate
 async def test_an_edit_that_mends_a_config_is_a_transition_in_the_trail(two: Organization, gateway: Gateway) -> None:
     """From `error` to `configured`; a new name mends nothing."""
     await gateway.meta.set_default(two.numbers[1], EXPIRED, everything=True)
-    assert (await post(two, "switch", config_id=two.configs[1]["config_id"])).status == 422
+    assert (await post(two, "switch", config_id=two.configs[1]["config_id"])).status == 400
     await gateway.meta.clear_faults(two.numbers[1])
     for change, state in (({"name": "x"}, "error"), ({"config_data": {"verify_token": "another"}}, "configured")):
         answer = await edit(two, 1, **change)

@@ -70,7 +70,7 @@ async def number_at(gateway: Gateway, index: int, *, own_port: bool = False) -> 
 
 async def test_providers_are_listed_with_their_fields(empty: Organization) -> None:
     """All that a form needs comes from the provider itself."""
-    listed = (await empty.call("GET", f"{BASE}/providers")).json["providers"]
+    listed = (await empty.call("GET", f"{BASE}/providers?details=true")).json["providers"]
     by_name = {provider["name"]: provider for provider in listed}
     meta = by_name["meta_business"]
     assert meta["state"] == "registered"
@@ -108,7 +108,7 @@ async def test_a_broken_plug_in_is_listed_with_its_reason(
     monkeypatch.setattr("ingress.app.Registry", lambda: Registry(points))
     async with serving(settings) as url, aiohttp.ClientSession() as session:
         organization = await Gateway(url, settings.platform_key, session, meta).organization()
-        listed = (await organization.call("GET", f"{BASE}/providers")).json["providers"]
+        listed = (await organization.call("GET", f"{BASE}/providers?details=true")).json["providers"]
         failed = {provider["name"]: provider for provider in listed if provider["state"] == "failed"}
         assert set(failed) == {"broken", "not_one", "meta_business"}
         assert "ModuleNotFoundError" in failed["broken"]["reason"]
@@ -272,6 +272,7 @@ async def test_an_unknown_provider(steady: Organization) -> None:
 
 
 GOOD = example_number(7702).config_data("https://graph.example")
+WRONG = GOOD | {"api_version": "latest"}
 
 
 @pytest.mark.parametrize(
@@ -323,9 +324,12 @@ async def test_a_missing_field_is_named(steady: Organization, name: str) -> None
         ({"provider_type": 1, "config_data": 7, "is_active": "yes"}, "provider_type config_data is_active"),
         ({"provider_type": 1, "config_data": {}}, "provider_type"),
         ({"provider_type": "meta_business", "config_data": []}, "config_data"),
-        ({"provider_type": "meta_business", "config_data": {}, "is_active": "yes"}, "is_active"),
-        ({"provider_type": "meta_business", "config_data": {}, "name": ""}, "name"),
-        ({"provider_type": "meta_business", "config_data": {}, "nobody": 1}, "nobody"),
+        ({"provider_type": "meta_business", "config_data": GOOD, "is_active": "yes"}, "is_active"),
+        ({"provider_type": "meta_business", "config_data": GOOD, "name": ""}, "name"),
+        ({"provider_type": "meta_business", "config_data": GOOD, "nobody": 1}, "nobody"),
+        ({"provider_type": "nobody", "config_data": {}, "name": ""}, "name provider_type"),
+        ({"provider_type": "meta_business", "config_data": WRONG, "nobody": 1}, "nobody config_data.api_version"),
+        ({"provider_type": "meta_business", "config_data": WRONG, "name": ""}, "name config_data.api_version"),
     ],
     ids=str,
 )
@@ -333,6 +337,50 @@ async def test_a_body_of_another_shape(steady: Organization, body: Any, paths: s
     answer = await steady.call("POST", f"{BASE}/provider/configure", body)
     assert (answer.status, answer.json["code"]) == (422, "invalid_request")
     assert [error["path"] for error in answer.json["errors"]] == paths.split()
+
+
+async def test_what_is_wrong_is_named_at_once_wherever_a_configuration_is_taken(steady: Organization) -> None:
+    """The body's own fields and those of the configuration, also of one that is edited."""
+    config_id = steady.configs[0]["config_id"]
+    new = {"provider_type": "meta_business", "config_data": WRONG}
+    for method, path, body, own in (
+        ("POST", "configure", new | {"name": ""}, "name"),
+        ("POST", "switch", new | {"reason": ""}, "reason"),
+        ("POST", "switch", new | {"is_active": False}, "is_active"),
+        ("POST", "test", new | {"config_id": "x"}, "config_id"),
+        ("PATCH", f"configs/{config_id}", {"config_data": {"api_version": "latest"}, "name": ""}, "name"),
+    ):
+        answer = await steady.call(method, f"{BASE}/provider/{path}", body)
+        assert (answer.status, answer.json["code"]) == (422, "invalid_request"), answer.raw
+        assert [error["path"] for error in answer.json["errors"]] == [own, "config_data.api_version"]
+        assert all(f"{error['path']} {error['detail']}" in answer.json["detail"] for error in answer.json["errors"])
+
+
+@pytest.mark.parametrize("saved", [False, True], ids=["new", "saved"])
+async def test_credentials_that_fail_have_one_answer(gateway: Gateway, saved: bool) -> None:
+    """The same status and code, the same check with its fix, whatever was asked for."""
+    organization = await gateway.organization()
+    number, config_data = await number_at(gateway, 7720 + saved)
+    body: dict[str, Any] = {"provider_type": "meta_business", "config_data": config_data}
+    if saved:
+        body = {"config_id": (await organization.configure(number, active=False))["config_id"]}
+        renewed = {name: getattr(number, name) for name in number.__struct_fields__} | {"access_token": "EAAG-renewed"}
+        await gateway.meta.add_number(type(number)(**renewed))
+    else:
+        config_data["access_token"] = "EAAG-not-this-one"
+    asked = [("POST", "test", body), ("POST", "switch", body)]
+    if saved:
+        change = {"config_data": {"verify_token": "another"}}
+        asked.append(("PATCH", f"configs/{body['config_id']}", change))
+    else:
+        asked += [("POST", "configure", body), ("POST", "configure", body | {"is_active": False})]
+    for method, path, sent in asked:
+        answer = await organization.call(method, f"{BASE}/provider/{path}", sent)
+        assert (answer.status, answer.json["code"]) == (400, "invalid_configuration"), answer.raw
+        failed = [check for check in answer.json["checks"] if not check["passed"]]
+        assert [check["name"] for check in failed] == ["credentials"]
+        assert failed[0]["fix"]
+        assert "Create a new token" in answer.json["detail"]
 
 
 async def test_every_wrong_field_of_a_configuration_is_named(steady: Organization) -> None:

@@ -229,7 +229,7 @@ async def test_what_changes_nothing_leaves_who_waits_alone(unlinked: Unlinked, g
         config_data = number.config_data(gateway.meta.url_for(number)) | {"access_token": "EAAG-not-this-one"}
         body = {"provider_type": "meta_business", "config_data": config_data}
         answer = await organization.call("POST", f"{BASE}/provider/switch", body)
-    wanted = {"stale": 409, "unknown": 404, "active": 200, "no-former": 409, "failing": 422, "failing-new": 422}[asked]
+    wanted = {"stale": 409, "unknown": 404, "active": 200, "no-former": 409, "failing": 400, "failing-new": 400}[asked]
     assert answer.status == wanted, answer.raw
     assert await unlinked.config_state() == "switching"
     shown = [event["data"]["reason"] for event in await organization.events(kind="provider.rolled_back")]

@@ -256,7 +256,8 @@ async def test_one_unreadable_config_fails_itself_alone(settings: Settings, gate
         assert (answer.status, answer.json["code"]) == (503, "cannot_be_opened")
         assert ("INGRESS_ENCRYPTION_KEYS" in answer.json["detail"], "retry-after" in answer.headers) == (True, True)
         current = (await organization.call("GET", "/integrations/whatsapp/provider/current")).json
-        assert (current["config_id"], current["state"], current["status"]) == (ids[0], "error", "error")
+        assert (current["config_id"], current["state"]) == (ids[0], "error")
+        assert (current["status"]["is_connected"], "cannot be opened" in current["status"]["detail"]) == (False, True)
         assert [config["config_id"] for config in current["fallback"]] == [ids[1]]
         assert "INGRESS_ENCRYPTION_KEYS" in current["detail"]
         body = gateway.meta.inbound(owner.numbers[0]).text("x")

@@ -107,7 +107,7 @@ async def configured(organization: Organization, provider: str) -> Answer:
 async def listed(organization: Organization) -> dict[str, list[Any]]:
     """What is listed of each name; two plug-ins may want the same."""
     found: dict[str, list[Any]] = {}
-    for entry in (await organization.call("GET", PROVIDERS)).json["providers"]:
+    for entry in (await organization.call("GET", f"{PROVIDERS}?details=true")).json["providers"]:
         found.setdefault(entry["name"], []).append(entry)
     return found
 
