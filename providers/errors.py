@@ -5,7 +5,7 @@
     │   ├── Unverified       the signature or token does not match
     │   └── Malformed        not the provider's outer envelope
     └── SendError            the message is not known to be out
-        ├── Unsupported      this provider cannot say it; nothing was called
+        ├── Unsupported      this provider cannot say it; nothing was sent
         ├── Rejected         refused for good: recipient, policy, consent, content
         ├── Restricted       the account is being punished; moving the traffic spreads the punishment
         ├── AccountBroken    credentials, payment, permission, session lost
@@ -66,7 +66,7 @@ class SendError(ProviderError):
 
 
 class Unsupported(SendError):
-    """This provider cannot express the message. Raised before anything is called."""
+    """This provider cannot express the message. Raised before anything is called, or by an answer that says so."""
 
 
 class Rejected(SendError):

@@ -86,10 +86,11 @@ class MessageData(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
 class MessageResult(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A provider took the message. ``timestamp`` and ``cost`` only where the provider gives them.
 
+    ``provider_message_id`` is None where it took the message and does not say under which id: then no status names it.
     Raises `Uncertain` where its id of the message is none that can be kept.
     """
 
-    provider_message_id: str
+    provider_message_id: str | None
     status: Literal["sent", "held"] = "sent"  # held: taken, but the provider keeps it back for a review
     timestamp: datetime | None = None
     cost: str | None = None
@@ -97,7 +98,7 @@ class MessageResult(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
 
     def __post_init__(self) -> None:
         identity = self.provider_message_id
-        if not 0 < len(identity) <= MAX_ID or "\0" in identity:
+        if identity is not None and (not 0 < len(identity) <= MAX_ID or "\0" in identity):
             raise Uncertain("the answer has no id of the message that can be kept", code="unexpected_answer")
 
 

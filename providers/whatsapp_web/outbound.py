@@ -86,6 +86,9 @@ def has_chosen_id(message: MessageData) -> bool:
 
 def message_result(message: MessageData, response: Response, *, secrets: tuple[str, ...]) -> MessageResult:
     """The acceptance in *response*, or the `SendError` it means. Accepted is handed to the engine, no more."""
+    if response.status == 201 and not response.body:
+        # As 2024.10 answers cards. A server in front of it that lost the answer would not say 201.
+        return MessageResult(provider_message_id=None)
     body = answered_object(response)
     if id_in(body) is None or not 200 <= response.status < 300:
         raise send_error(response, secrets=secrets, by_url=isinstance(message.content, MediaContent))
@@ -238,7 +241,8 @@ def _list(interactive: Interactive, menu: ListMenu) -> Object:
         button=menu.button,
         sections=[
             {
-                "title": section.title or "",
+                # An empty one is refused: where there is none, what opens the list stands there.
+                "title": section.title or menu.button,
                 "rows": [present(title=row.title, rowId=row.id, description=row.description) for row in section.rows],
             }
             for section in menu.sections

@@ -28,7 +28,7 @@ from ingress.dev.sandbox import (
     WahaSimulator,
     example_session,
 )
-from ingress.dev.sandbox.waha.bodies import Engine
+from ingress.dev.sandbox.waha.bodies import IN_BROWSER, Engine
 
 from ..gateway import Gateway, Organization, eventually, limit
 
@@ -297,7 +297,7 @@ async def test_the_phone_behind_a_hidden_number_is_found_once_it_is_known(linked
     people = linked.waha.inbound(linked.session)
     await linked.waha.post(linked.session, people.text("Olá", phone=PEER, hidden=True))
     [event] = await linked.organization.events(kind="message.received")
-    known = linked.session.engine != "WEBJS"
+    known = linked.session.engine not in IN_BROWSER
     assert ("phone" in event["data"]["conversation"]["contact"]) == known
     path = f"/messages/{event['id']}/phone"
     answer = await linked.organization.call("GET", path)

@@ -32,6 +32,7 @@ from .waha import bodies as waha_bodies
 from .waha.errors import WahaError
 from .waha.inbound import WahaInbound
 from .waha.messages import ChatMessage, ack_payload, sent
+from .waha.server import NEWEST, WahaServer
 
 _META, _TWILIO, _WAHA = "https://graph.facebook.com", "https://api.twilio.com", "http://127.0.0.1:3000"
 _URL = "https://gw.example.org/webhooks/provider/token"
@@ -167,6 +168,7 @@ def _waha() -> tuple[dict[str, Any], Samples]:
             waha_bodies.waha_envelope(
                 news.events[0],
                 news.payload,
+                WahaServer(),
                 event_id=waha_bodies.new_event_id(random.Random(_SEED)),  # noqa: S311  it makes an id, not a key
                 session=session.name,
                 engine=session.engine,
@@ -175,7 +177,7 @@ def _waha() -> tuple[dict[str, Any], Samples]:
             )
         )
         key = waha_bodies.example_session(index).hmac_key
-        return _hook(_URL, waha_bodies.waha_headers(raw, request_id="req_1", key=key), raw)
+        return _hook(_URL, waha_bodies.waha_headers(raw, NEWEST, request_id="req_1", key=key), raw)
 
     people.own(_WORDS, phone=_PERSON)
     statuses = {
@@ -195,7 +197,8 @@ def _waha() -> tuple[dict[str, Any], Samples]:
             _sent("template", template, answer, kept[0].bare),
         ],
         errors=[
-            _error(error.body(request={}, engine=session.engine), error.status, name) for name, error in errors.items()
+            _error(error.body(request={}, server=WahaServer(), engine=session.engine), error.status, name)
+            for name, error in errors.items()
         ],
     )
     return session.config_data(_WAHA), samples

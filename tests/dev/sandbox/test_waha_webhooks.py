@@ -7,7 +7,7 @@ import aiohttp
 import pytest
 
 from ingress.dev.sandbox import AckPolicy, WahaSimulator, example_session, waha_signature
-from ingress.dev.sandbox.waha.bodies import Engine, News, lid_of
+from ingress.dev.sandbox.waha.bodies import IN_BROWSER, Engine, News, lid_of
 from providers import (
     Audio,
     ButtonReply,
@@ -78,7 +78,7 @@ async def test_hidden_people(phone: Phone, waha_hooks: Hooks) -> None:
     [event] = waha_hooks.of("message.received")
     assert event.contact is not None
     assert event.contact.lid == lid_of(PEER)
-    assert event.contact.phone == (None if phone.session.engine == "WEBJS" else PEER)
+    assert event.contact.phone == (None if phone.session.engine in IN_BROWSER else PEER)
 
 
 @every_engine

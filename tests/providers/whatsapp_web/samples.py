@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from providers import Webhook
+from providers import Response, Webhook
 from providers.whatsapp_web import WhatsAppWeb
 
 SAMPLES = Path(__file__).parents[2] / "samples" / "whatsapp_web"
@@ -25,6 +25,13 @@ def names(pattern: str) -> list[str]:
 
 def sample(name: str) -> Any:
     return json.loads((SAMPLES / f"{name}.json").read_bytes())
+
+
+def answers_of(name: str) -> list[Response]:
+    """What real servers answered, as it was recorded: one file may have the answers to several calls."""
+    case = json.loads((SAMPLES / "recorded" / f"{name}.json").read_bytes())
+    bodies = case["body"] if isinstance(case["body"], list) else [case["body"]]
+    return [Response(status=case["status"], body=json.dumps(body).encode()) for body in bodies]
 
 
 def body(name: str) -> bytes:

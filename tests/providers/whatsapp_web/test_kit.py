@@ -20,9 +20,9 @@ from ..flows import answered
 from ..kit_cases import answer_of, asked, expected_error, send_case
 from .envelopes import message_data, recipient
 from .projection import project
-from .samples import ACCOUNT, hook, names, sample
+from .samples import ACCOUNT, answers_of, hook, names, sample
 from .test_inbound import WEBHOOKS, media_of
-from .test_outbound import ANSWER_ONLY, ERROR_ANSWERS, SENDS
+from .test_outbound import ANSWER_ONLY, ERROR_ANSWERS, RECORDED, SENDS
 
 DONE = answered({}, 201)
 
@@ -85,6 +85,10 @@ class TestWhatsAppWeb(ProviderContract):
         errors=[
             DocumentedError(name=code, answer=answer, error=ExpectedError(class_=name, code=code))
             for answer, name, code in ERROR_ANSWERS
+        ]
+        + [
+            DocumentedError(name=name, answer=answers_of(name)[0], error=ExpectedError(class_=class_, code=code))
+            for name, (class_, code) in RECORDED.items()
         ],
     )
 

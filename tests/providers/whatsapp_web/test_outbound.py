@@ -32,7 +32,7 @@ from providers.content import Template
 from providers.whatsapp_web.addresses import chosen_id, correlation_in
 
 from ..flows import answered, drive, first
-from .samples import ACCOUNT, API_KEY, HMAC_KEY, ROOT, names, sample
+from .samples import ACCOUNT, API_KEY, HMAC_KEY, ROOT, answers_of, names, sample
 
 # What our vocabulary has no word for: no MessageData says it, so nothing asks for the call.
 WITHOUT_A_WORD = {
@@ -291,7 +291,7 @@ def test_a_list_needs_a_title() -> None:
     )
     found = sent(Interactive(action=action, body="B"))["message"]
     rows = [{"title": "t", "rowId": "1"}]
-    assert found == {"title": "B", "button": "b", "sections": [{"title": "", "rows": rows}]}
+    assert found == {"title": "B", "button": "b", "sections": [{"title": "b", "rows": rows}]}
 
 
 # ---------------------------------------------------------------- what can be expressed
@@ -397,14 +397,19 @@ ERROR_ANSWERS = [
     (answered({"message": "Unauthorized"}, 401), "AccountBroken", "unauthorized"),
     (answered({"message": "Forbidden resource"}, 403), "AccountBroken", "forbidden"),
     (answered({"message": "Session not found"}, 404), "AccountBroken", "session_missing"),
-    (answered({"message": "Cannot POST /api/sendText"}, 404), "AccountBroken", "path_missing"),
+    (answered({"message": "Cannot POST /api/sendList"}, 404), "Unsupported", "path_missing"),
+    (answered({"message": "Cannot PUT /waha/api/reaction"}, 404), "Unsupported", "path_missing"),
+    (answered({"message": "Cannot GET /elsewhere/api/sessions/acme"}, 404), "AccountBroken", "path_missing"),
     (answered({"message": "Cannot GET /api/sessions/acme"}, 404), "AccountBroken", "path_missing"),
     (Response(status=404, body=b"<html>"), "AccountBroken", "path_missing"),
     (Response(status=413), "Rejected", "too_large"),
     (answered({"status": "STARTING", "expected": ["WORKING"]}, 422), "Unavailable", "session_starting"),
     (answered({"status": "SCAN_QR_CODE", "expected": ["WORKING"]}, 422), "AccountBroken", "session_not_working"),
     (answered({"status": "HIBERNATING", "expected": ["WORKING"]}, 422), "AccountBroken", "session_not_working"),
-    (answered({"message": "The method is not implemented by the engine."}, 422), "Rejected", "not_implemented"),
+    (answered({"error": 'Session "acme" does not exist', "session": "acme"}, 422), "AccountBroken", "session_missing"),
+    (answered({"message": "Session acme is none that exists"}, 422), "Rejected", "unprocessable"),
+    (answered({"message": "The method is not implemented by the engine."}, 422), "Unsupported", "not_implemented"),
+    (Response(status=501), "Unsupported", "not_implemented"),
     (answered({"message": "other"}, 422), "Rejected", "unprocessable"),
     (Response(status=429), "Throttled", "too_many_requests"),
     (exception("server returned error 463"), "Restricted", "463"),
@@ -419,6 +424,7 @@ ERROR_ANSWERS = [
     (exception("Session closed."), "Uncertain", "browser_gone"),
     (exception("Execution context was destroyed"), "Uncertain", "browser_gone"),
     (exception("Attempted to use detached Frame"), "Uncertain", "browser_gone"),
+    (exception("14 UNAVAILABLE: Connection Closed by the engine"), "Uncertain", "http_500"),
     (exception("something new"), "Uncertain", "http_500"),
     (exception("rate-overlimit", 503), "Uncertain", "http_503"),
     (Response(status=502, body=b"<html>"), "Uncertain", "http_502"),
@@ -428,18 +434,60 @@ ERROR_ANSWERS = [
 ]
 
 
+# What real servers answered, as it was recorded.
+RECORDED = {
+    "connection_closed_500": ("Unavailable", "connection_closed"),
+    "events_400": ("Rejected", "http_400"),
+    "list_section_title_400": ("Rejected", "http_400"),
+    "no_key_401": ("AccountBroken", "unauthorized"),
+    "not_implemented_501": ("Unsupported", "not_implemented"),
+    "noweb_store_400": ("Rejected", "http_400"),
+    "other_session_422": ("AccountBroken", "only_default_session"),
+    "plus_only_422": ("Unsupported", "plus_only"),
+    "request_code_not_started_404": ("AccountBroken", "session_missing"),
+    "scan_qr_422_after_10s": ("AccountBroken", "session_not_working"),
+    "session_deleted_422_after_5s": ("AccountBroken", "session_missing"),
+    "stopped_422_after_5s": ("AccountBroken", "session_not_working"),
+}
+
+
 def test_errors_show_nothing_that_a_person_wrote() -> None:
     """A 500 repeats our request."""
     for answer, _, _ in ERROR_ANSWERS:
         assert "what a person wrote" not in failure(answer).detail
 
 
-@pytest.mark.parametrize("text", ["Request failed with status code 404", "getaddrinfo ENOTFOUND files.example.com"])
-def test_a_file_that_cannot_be_fetched_was_not_sent(text: str) -> None:
-    """Fetching comes first. Of a message without a file the same words are a riddle."""
-    fetched = failure(exception(text), content(type="image", url="https://files.example.com/a"))
-    assert (type(fetched), fetched.code) == (Rejected, "file_unreachable")
-    assert isinstance(failure(exception(text)), Uncertain)
+def test_a_file_that_cannot_be_fetched_was_not_sent() -> None:
+    """Fetching comes first: it may be there later, or never. Without a file the same words are a riddle."""
+    wanted = [Unavailable, Rejected, Rejected, Unavailable, Unavailable, Unavailable, Rejected, Rejected, Rejected]
+    for answer, kind in zip(answers_of("file_fetch_500"), wanted, strict=True):
+        fetched = failure(answer, content(type="image", url="https://files.example.com/a"))
+        assert (type(fetched), fetched.code, fetched.scope) == (kind, "file_unreachable", "media"), answer.body
+        assert isinstance(failure(answer), Uncertain)
+    for text in ("14 UNAVAILABLE: read ECONNRESET", "Protocol error: Request failed with status code 404 in the page"):
+        assert isinstance(failure(exception(text), content(type="image", url="https://files.example.com/a")), Uncertain)
+
+
+def test_an_empty_201_is_an_acceptance_without_an_id() -> None:
+    """As 2024.10 answers a card. An empty 200 is none of WAHA's."""
+    card = content(type="contacts", contacts=[{"name": {"formatted_name": "Ana"}, "phones": [{"phone": PHONE}]}])
+    result, _ = drive(ACCOUNT.send_message(message(card)), [Response(status=201)])
+    assert (result.provider_message_id, result.status) == (None, "sent")
+    assert isinstance(failure(Response(status=200), card), Uncertain)
+
+
+def test_a_section_of_a_list_has_a_title() -> None:
+    """An empty one is refused: what opens the list stands where there is none."""
+    sections = [{"rows": [{"id": "1", "title": "Um"}]}, {"title": "B", "rows": [{"id": "2", "title": "Dois"}]}]
+    action = {"type": "list", "button": "Ver", "sections": sections}
+    body = sent(content(type="interactive", body="Escolha", action=action))
+    assert [section["title"] for section in body["message"]["sections"]] == ["Ver", "B"]
+
+
+def test_what_a_real_server_answered_to_a_text() -> None:
+    """By NOWEB, which took no id of ours."""
+    result, _ = drive(ACCOUNT.send_message(message(Text(body="x"))), answers_of("send_text_201"))
+    assert result.provider_message_id == "3EB0DC702C83926D3C1039"
 
 
 @pytest.mark.parametrize(

@@ -8,14 +8,16 @@ from aiohttp import web
 from ..faults import ErrorCode
 from .bodies import Body, Engine, waha_encode
 from .errors import WahaError, scripted_error
+from .server import WahaServer
 
 
 class WahaAnswers:
     """The answers to one request. *body* is what it says, where it says something."""
 
-    def __init__(self, request: web.BaseRequest, body: Any, engine: Engine) -> None:
+    def __init__(self, request: web.BaseRequest, body: Any, server: WahaServer, engine: Engine) -> None:
         self._request = request
         self._body = body
+        self._server = server
         self._engine = engine
 
     def answer(self, content: Any) -> web.Response:
@@ -33,7 +35,8 @@ class WahaAnswers:
             "body": self._body,
             "query": dict(request.query),
         }
-        return waha_response(error.body(request=asked, engine=self._engine), error.status, headers)
+        content = error.body(request=asked, server=self._server, engine=self._engine)
+        return waha_response(content, error.status, headers)
 
     def throttled(self, headers: dict[str, str]) -> web.Response:
         return self.error(WahaError(429, "Too Many Requests"), headers)

@@ -13,17 +13,31 @@ from aiohttp import web
 from ..faulty_answers import perform
 from ..routes import Routes
 from .answers import WahaAnswers, body_of
-from .bodies import Body, chat_of, environment, new_bare_id
-from .errors import NO_STORE, NOT_IMPLEMENTED, WahaError
+from .bodies import IN_BROWSER, Body, chat_of, environment, new_bare_id
+from .errors import NO_SESSION, NO_STORE, WahaError, not_implemented, not_started, other_session, unexpected_status
 from .messages import payload
 from .qr import qr_png, qr_text
-from .records import WahaReceipt
+from .records import WahaKey, WahaReceipt
 from .rules import check
-from .send import existing, expect, send
+from .send import send
+from .server import LOGOUT_S, RESTART_S
 from .session import SessionState
-from .validation import CHAT, NEW_SESSION, PAIRING, SEEN, SENDS, TYPING, UPDATE, check_query
+from .validation import (
+    CHAT,
+    NEW_SESSION,
+    PAIRING,
+    SEEN,
+    SEEN_ONE,
+    SENDS,
+    TYPING,
+    UPDATE,
+    check_query,
+    check_session,
+)
 from .world import WahaWorld
 
+# What the answer to a version without it is "Cannot POST …".
+UNKNOWN_BEFORE = {"POST /api/sendList": "sendList", "GET /api/{session}/lids/{lid}": "lids"}
 OPEN_TO_ALL = {"GET /ping", "GET /health"}
 FILTERS = ("filter.fromMe", "filter.timestamp.gte", "filter.timestamp.lte")
 LISTED = ("limit", "offset", "downloadMedia", "sortBy", "sortOrder", "merge", *FILTERS)
@@ -75,13 +89,13 @@ class WahaApi:
             body = await body_of(request)
             return await self._route(request, body)
         except WahaError as error:
-            return WahaAnswers(request, body, self._world.engine).error(error)
+            return WahaAnswers(request, body, self._world.server, self._world.engine).error(error)
         finally:
             self._world.changed()
 
     async def _route(self, request: web.BaseRequest, body: Any) -> web.StreamResponse:
         found = self._routes.find(request)
-        if found is None:
+        if found is None or not self._world.server.has(UNKNOWN_BEFORE.get(found[0], "")):
             self._world.calls["", "unknown"] += 1
             raise WahaError(404, f"Cannot {request.method} {request.path}")
         route, function, names = found
@@ -90,20 +104,24 @@ class WahaApi:
         state = self._world.numbers.get(name) if isinstance(name, str) else None
         self._world.calls[state.name if state else "", route.replace("/api/", "").replace(" /", " ")] += 1
         if route not in OPEN_TO_ALL:
-            self._check_key(request, name)
+            self._check_key(request, route, name)
+            if self._world.server.is_limited and isinstance(name, str) and name != "default":
+                raise other_session(name)
         if route in self._sends:
             return await send(self._world, request, self._sends[route], body)
-        dialect = WahaAnswers(request, body, state.engine if state else self._world.engine)
+        dialect = WahaAnswers(request, body, self._world.server, state.engine if state else self._world.engine)
         fault = state.script.standing if state else None
         return await perform(self._world, dialect, fault, request, partial(function, request, body, **names))
 
-    def _check_key(self, request: web.BaseRequest, session: Any) -> None:
-        key = request.headers.get("X-Api-Key")
-        if key == self._world.api_key:
-            return
-        if key not in self._world.keys:
+    def _check_key(self, request: web.BaseRequest, route: str, session: Any) -> None:
+        """A key for one session sees the server too, and creates nothing (casl.rules.ts of 2026.7.1)."""
+        given = request.headers.get("X-Api-Key", "")
+        key = WahaKey(None) if given == self._world.api_key else self._world.keys.get(given)
+        if key is None:
             raise WahaError(401, "Unauthorized")
-        if session != self._world.keys[key]:
+        if key.session is None or route.startswith("GET /api/server/"):
+            return
+        if session != key.session or _scope_of(route) not in key.may:
             raise WahaError(403, "Forbidden resource")
 
     # ---------------------------------------------------------------- the server
@@ -118,7 +136,7 @@ class WahaApi:
         raise WahaError(503, "low space", {"status": "error", "info": {}, "error": trouble, "details": trouble})
 
     async def _version(self, request: web.BaseRequest, body: Any) -> Body:
-        return environment(self._world.engine)
+        return environment(self._world.server, self._world.engine)
 
     async def _server_status(self, request: web.BaseRequest, body: Any) -> Body:
         return {"startTimestamp": int(time.time() * 1000), "uptime": 1000, "worker": {"id": None}}
@@ -131,7 +149,7 @@ class WahaApi:
         return [state.info() for state in known if everything or state.is_running]
 
     async def _create(self, request: web.BaseRequest, body: Any) -> Body:
-        check(NEW_SESSION, body)
+        check_session(NEW_SESSION, body, self._world.server)
         state = await self._world.session(body["name"])
         if state.exists:
             raise WahaError(422, f"Session '{state.name}' already exists. Use PUT to update it.")
@@ -139,12 +157,14 @@ class WahaApi:
         return state.info()
 
     async def _session(self, request: web.BaseRequest, body: Any, session: str) -> Body:
-        return existing(self._world, session).info()
+        return self._existing(session).info()
 
     async def _update(self, request: web.BaseRequest, body: Any, session: str) -> Body:
-        check(UPDATE, body)
-        state = existing(self._world, session)
+        check_session(UPDATE, body, self._world.server)
+        state = self._existing(session)
+        runs = state.is_running
         self._world.configure(state, body)
+        await self._world.pause(RESTART_S if runs else 0)
         return state.info()
 
     async def _delete(self, request: web.BaseRequest, body: Any, session: str) -> None:
@@ -152,33 +172,35 @@ class WahaApi:
             self._world.delete(state)
 
     async def _me(self, request: web.BaseRequest, body: Any, session: str) -> web.Response | Body:
-        return existing(self._world, session).me or web.json_response(None)
+        return self._existing(session).me or web.json_response(None)
 
     async def _start(self, request: web.BaseRequest, body: Any, session: str) -> Body:
-        state = existing(self._world, session)
-        if state.status in ("STOPPED", "FAILED"):
+        state = self._existing(session)
+        if not state.is_running:  # one that failed is: it has to be restarted
             self._world.begin(state)
         return state.info()
 
     async def _stop(self, request: web.BaseRequest, body: Any, session: str) -> Body:
-        state = existing(self._world, session)
+        state = self._existing(session)
         self._world.stop(state)
         return state.info()
 
     async def _restart(self, request: web.BaseRequest, body: Any, session: str) -> Body:
-        state = existing(self._world, session)
+        state = self._existing(session)
         self._world.restart(state)
+        await self._world.pause(RESTART_S)
         return state.info()
 
     async def _logout(self, request: web.BaseRequest, body: Any, session: str) -> Body:
-        state = existing(self._world, session)
+        state = self._existing(session)
         self._world.log_out(state)
+        await self._world.pause(LOGOUT_S)
         return state.info()
 
     # ---------------------------------------------------------------- linking
 
     async def _qr(self, request: web.BaseRequest, body: Any, session: str) -> web.Response | Body:
-        state = self._expected(session, "SCAN_QR_CODE")
+        state = self._showing_a_code(session)
         text = qr_text(session, state.qr)
         if request.query.get("format") == "raw":
             return {"value": text}
@@ -188,7 +210,7 @@ class WahaApi:
 
     async def _pairing_code(self, request: web.BaseRequest, body: Any, session: str) -> Body:
         check(PAIRING, body)
-        self._expected(session, "SCAN_QR_CODE")
+        self._showing_a_code(session)
         letters = "".join(self._world.rng.choices("ABCDEFGHJKLMNPQRSTVWXYZ123456789", k=8))
         return {"code": f"{letters[:4]}-{letters[4:]}"}
 
@@ -199,32 +221,33 @@ class WahaApi:
         check_query(query, "phone", "session")
         if not query.get("phone", "").isdecimal():
             raise WahaError(400, ["phone must be digits"])
-        self._expected(query.get("session", ""), "WORKING")
+        await self._world.working(query.get("session", ""))
         chat = self._world.chat_known_as(chat_of(query["phone"]))
         return {"numberExists": False} if chat is None else {"numberExists": True, "chatId": chat}
 
     async def _shown(self, call: str, request: web.BaseRequest, body: Any) -> Body:
-        check(SEEN if call == "sendSeen" else TYPING, body)
-        state = self._expected(body["session"], "WORKING")
+        several = self._world.server.has("message_ids_seen")
+        check(TYPING if call != "sendSeen" else SEEN if several else SEEN_ONE, body)
+        state = await self._world.working(body["session"])
         ids = body.get("messageIds") or []
         receipt = WahaReceipt(session=state.name, chat=body["chatId"], call=call, message_ids=ids)
         self._world.receipts.append(receipt)
         return {} if call == "sendSeen" else {"result": True}
 
     async def _new_message_id(self, request: web.BaseRequest, body: Any, session: str) -> Body:
-        state = self._expected(session, "WORKING")
-        if state.engine == "WEBJS":
-            raise WahaError(422, NOT_IMPLEMENTED)
+        state = await self._world.working(session)
+        if state.engine in IN_BROWSER:
+            raise not_implemented(self._world.server, state.engine)
         return {"id": new_bare_id(state.engine, self._world.rng)}
 
     async def _lid(self, request: web.BaseRequest, body: Any, session: str, lid: str) -> Body:
         whole = f"{lid.removesuffix('@lid')}@lid"
-        return {"lid": whole, "pn": self._expected(session, "WORKING").phone_of(whole)}
+        return {"lid": whole, "pn": (await self._world.working(session)).phone_of(whole)}
 
     async def _messages(self, request: web.BaseRequest, body: Any, session: str, chat: str) -> list[Body]:
         query = dict(request.query)
         check_query(query, *LISTED)
-        state = self._chats(session, chat)
+        state = await self._chats(session, chat)
         since = int(query.get("filter.timestamp.gte", 0))
         until = int(query.get("filter.timestamp.lte", 10**12))
         mine = query.get("filter.fromMe")
@@ -240,7 +263,7 @@ class WahaApi:
         return shown
 
     async def _message(self, request: web.BaseRequest, body: Any, session: str, chat: str, message_id: str) -> Body:
-        state = self._chats(session, chat)
+        state = await self._chats(session, chat)
         found = [message for message in state.chat(chat) if message.id == message_id]
         if not found:
             raise WahaError(404, "Message not found")
@@ -249,14 +272,39 @@ class WahaApi:
     async def _file(self, request: web.BaseRequest, body: Any, session: str, name: str) -> web.Response:
         return self._world.files.download(session, name)
 
-    def _chats(self, session: str, chat: str) -> SessionState:
+    async def _chats(self, session: str, chat: str) -> SessionState:
         check(CHAT, chat)
-        state = self._expected(session, "WORKING")
+        state = await self._world.working(session)
         if not state.has_store:
             raise WahaError(400, NO_STORE)
         return state
 
-    def _expected(self, session: str, status: str) -> SessionState:
-        state = existing(self._world, session)
-        expect(state, status)
+    def _existing(self, session: str) -> SessionState:
+        state = self._world.numbers.get(session)
+        if state is None or not state.exists:
+            raise WahaError(404, NO_SESSION)
         return state
+
+    def _showing_a_code(self, session: str) -> SessionState:
+        state = self._world.numbers.get(session)
+        if state is None or not (state.exists and state.is_running):
+            raise not_started(session)
+        if state.status != "SCAN_QR_CODE":
+            raise unexpected_status(session, state.status, "SCAN_QR_CODE")
+        return state
+
+
+def _scope_of(route: str) -> str:
+    """What a key for one session must be allowed, as in `POST /api/keys`."""
+    match route.split():
+        case ["POST", "/api/sessions"]:
+            return "create"  # which no such key may
+        case ["PUT", "/api/sessions/{session}"]:
+            return "setting"
+        case ["DELETE", _]:
+            return "delete"
+        case ["POST", path] if path.startswith("/api/sessions/"):
+            return "control"
+        case ["GET", _]:
+            return "read"
+    return "send"

@@ -14,10 +14,13 @@ from typing import Any, Literal
 
 import msgspec
 
-Body = dict[str, Any]
-Engine = Literal["WEBJS", "NOWEB", "GOWS"]
+from .server import WahaServer
 
-VERSION = "2026.7.1"
+Body = dict[str, Any]
+# WPP (WPPConnect) drives a browser as WEBJS does, and is taken to answer as it does: nobody has recorded it.
+Engine = Literal["WEBJS", "WPP", "NOWEB", "GOWS"]
+IN_BROWSER = ("WEBJS", "WPP")
+
 _CROCKFORD = "0123456789abcdefghjkmnpqrstvwxyz"
 
 
@@ -96,7 +99,7 @@ def serialized(from_me: bool, chat: str, bare: str, participant: str | None = No
 
 def new_bare_id(engine: Engine, rng: random.Random) -> str:
     """An id of a message as the engine's library makes them."""
-    if engine == "WEBJS":
+    if engine in IN_BROWSER:
         return rng.randbytes(16).hex().upper()
     return ("3EB0" if engine == "GOWS" else "3A3B") + rng.randbytes(9).hex().upper()
 
@@ -117,19 +120,27 @@ class News(msgspec.Struct, frozen=True):
     payload: Body
 
 
-def environment(engine: Engine) -> Body:
+def environment(server: WahaServer, engine: Engine) -> Body:
     return {
-        "version": VERSION,
+        "version": server.version,
         "engine": engine,
-        "tier": "PLUS",
-        "browser": "/usr/bin/chromium" if engine == "WEBJS" else None,
+        "tier": server.tier,
+        "browser": "/usr/bin/chromium" if engine in IN_BROWSER else None,
         "platform": "linux/x64",
         "worker": {"id": None},
     }
 
 
 def waha_envelope(
-    event: str, payload: Body, *, event_id: str, session: str, engine: Engine, me: Body | None, metadata: Body | None
+    event: str,
+    payload: Body,
+    server: WahaServer,
+    *,
+    event_id: str,
+    session: str,
+    engine: Engine,
+    me: Body | None,
+    metadata: Body | None,
 ) -> Body:
     """The whole body of one webhook. What is not known is left out."""
     about = {"metadata": metadata, "me": me}
@@ -141,7 +152,7 @@ def waha_envelope(
         **{name: value for name, value in about.items() if value},
         "payload": payload,
         "engine": engine,
-        "environment": environment(engine),
+        "environment": environment(server, engine),
     }
 
 
@@ -156,14 +167,14 @@ def waha_signature(key: str, raw: bytes) -> str:
 
 
 def waha_headers(
-    raw: bytes, *, request_id: str, key: str | None, custom: Iterable[tuple[str, str]] = ()
+    raw: bytes, version: str, *, request_id: str, key: str | None, custom: Iterable[tuple[str, str]] = ()
 ) -> dict[str, str]:
     """Those of one delivery, the same for all its tries. Without *key* nothing is signed."""
     signed = {"X-Webhook-Hmac": waha_signature(key, raw), "X-Webhook-Hmac-Algorithm": "sha512"} if key else {}
     return {
         **dict(custom),
         "Content-Type": "application/json",
-        "User-Agent": f"WAHA/{VERSION}",
+        "User-Agent": f"WAHA/{version}",
         "X-Webhook-Request-Id": request_id,
         "X-Webhook-Timestamp": str(int(time.time() * 1000)),
         **signed,

@@ -1,7 +1,8 @@
 """The control API of the WAHA simulator: what a test in another process can do and see. All JSON.
 
     GET    /_control                           url, sessions with their URLs, counts
-    PUT    /_control/server                    {"healthy", "fetches", "engine"}, each where given
+    PUT    /_control/server                    {"healthy", "fetches", "engine", "version", "tier", "waits"}, each where
+                                               given (`waha/server.py`); {"restart": true}: it ends and comes back
     POST   /_control/sessions                  a WahaSession; "own_port", "exists", "linked" -> {"url"}
     GET    /_control/sessions                  what the API shows of each, and its "url", "webhooks" and "open"
     POST   /_control/sessions/{name}/scan      {"phone": its own} links a phone by the QR code that is shown
@@ -42,6 +43,7 @@ from ..control import Control, InboundRequest
 from ..routes import Routes, decoded
 from .bodies import Engine, News, WahaSession
 from .records import WahaMessage, WahaReceipt, WahaSend
+from .server import Tier, WahaServer
 from .session import AckPolicy, SessionState
 from .world import WahaWorld
 
@@ -60,6 +62,10 @@ class ServerChange(Given, frozen=True, kw_only=True):
     healthy: bool | None = None
     fetches: bool | None = None
     engine: Engine | None = None
+    version: str | None = None
+    tier: Tier | None = None
+    waits: float | None = None
+    restart: bool = False
 
 
 class Behaviour(Given, frozen=True, kw_only=True):
@@ -126,9 +132,12 @@ class WahaControl(Control[WahaSession, SessionState, WahaMessage, WahaSend]):
 
     async def set_server(self, request: web.BaseRequest) -> dict[str, Any]:
         given = await decoded(request, ServerChange)
-        for name in ServerChange.__struct_fields__:
+        for name in ("healthy", "fetches", "engine", "version", "tier", "waits"):
             if (value := getattr(given, name)) is not None:
-                setattr(self._world, name, value)
+                owner = self._world.server if name in WahaServer.__struct_fields__ else self._world
+                setattr(owner, name, value)
+        if given.restart:
+            self._world.restart_server()
         return {}
 
     async def add_session(self, request: web.BaseRequest) -> dict[str, str]:

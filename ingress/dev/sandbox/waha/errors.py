@@ -4,10 +4,12 @@ Source: https://waha.devlike.pro/docs/how-to/send-messages, and reports in
     https://github.com/devlikeapro/waha/issues
 """
 
+import base64
 from datetime import UTC, datetime
 
 from ..faults import ErrorCode
 from .bodies import Body, Engine, environment
+from .server import WahaServer
 
 NAMES = {
     400: "Bad Request",
@@ -16,13 +18,15 @@ NAMES = {
     413: "Payload Too Large",
     422: "Unprocessable Entity",
     429: "Too Many Requests",
+    501: "Not Implemented",
 }
-NOT_IMPLEMENTED = "The method is not implemented by the engine. Read more about engines in the documentation"
+# Each as it was recorded (tests/samples/whatsapp_web/recorded), on 2026.2.1 under NOWEB.
 NO_STORE = (
-    'Enable NOWEB store "config.noweb.store.enabled=True" and "config.noweb.store.full_sync=True" '
-    "when starting a new session."
+    'Enable NOWEB store "config.noweb.store.enabled=True" and "config.noweb.store.full_sync=True" when starting a new '
+    "session. Read more: https://waha.devlike.pro/docs/engines/noweb#store"
 )
 NO_SESSION = "Session not found"
+SITE = "https://waha.devlike.pro/"
 # What a fault `error_code` says: HTTP statuses in their usual words, and codes of WhatsApp's own server, which come
 # as a crash.
 WAHA_DOCUMENTED: dict[int, tuple[int, str]] = {
@@ -31,7 +35,7 @@ WAHA_DOCUMENTED: dict[int, tuple[int, str]] = {
     403: (403, "Forbidden resource"),
     404: (404, NO_SESSION),
     413: (413, "request entity too large"),
-    422: (422, NOT_IMPLEMENTED),
+    422: (422, "Unprocessable Entity"),
     429: (429, "Too Many Requests"),
     463: (500, "2 UNKNOWN: server returned error 463"),
     479: (500, "2 UNKNOWN: server returned error 479"),
@@ -48,7 +52,7 @@ class WahaError(Exception):
         self.message = message
         self._body = body
 
-    def body(self, *, request: Body, engine: Engine) -> Body:
+    def body(self, *, request: Body, server: WahaServer, engine: Engine) -> Body:
         """*request* is what a crash repeats, with all that was written in it."""
         if self._body is not None:
             return self._body
@@ -61,7 +65,7 @@ class WahaError(Exception):
             "timestamp": datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
             "exception": {"message": self.message, "name": "Error", "stack": f"Error: {self.message}\n    at …"},
             "request": request,
-            "version": environment(engine),
+            "version": environment(server, engine),
         }
 
 
@@ -69,6 +73,37 @@ def scripted_error(fault: ErrorCode) -> WahaError:
     """What *fault* says: ``details`` and ``subcode`` have no place in WAHA's errors."""
     status, words = WAHA_DOCUMENTED.get(fault.code, (500, f"2 UNKNOWN: server returned error {fault.code}"))
     return WahaError(fault.http_status or status, fault.message or words)
+
+
+def not_implemented(server: WahaServer, engine: Engine) -> WahaError:
+    words = f"The method is not implemented by '{engine}' engine. Check the docs and try another engine: {SITE}"
+    return WahaError(501 if server.has("status_501") else 422, words)
+
+
+def plus_only(engine: Engine) -> WahaError:
+    words = f"The feature is available only in Plus version for '{engine}' engine. Check this out: {SITE}"
+    return WahaError(422, words)
+
+
+def other_session(name: str) -> WahaError:
+    encoded = base64.b64encode(name.encode()).decode()
+    words = (
+        f"WAHA Core support only 'default' session. You tried to access '{name}' session (base64: {encoded}). If you "
+        f"want to run more then one WhatsApp account - please get WAHA PLUS version. Check this out: {SITE}"
+    )
+    return WahaError(422, words)
+
+
+def missing_session(name: str) -> WahaError:
+    """What a call says that needs a session which works."""
+    words = f'Session "{name}" does not exist'
+    return WahaError(422, words, {"error": words, "session": name})
+
+
+def not_started(name: str) -> WahaError:
+    """What linking a phone says, of a session that does not run."""
+    ask = f"Please start it first by using POST /api/sessions/{name}/start request"
+    return WahaError(404, f"We didn't find a session with name '{name}'.\n{ask}")
 
 
 def unexpected_status(session: str, status: str, expected: str) -> WahaError:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ..people import People, name_of
-from .bodies import Body, Engine, News, chat_of, lid_of, new_bare_id, serialized
+from .bodies import IN_BROWSER, Body, Engine, News, chat_of, lid_of, new_bare_id, serialized
 from .messages import ChatMessage, payload, reaction_payload
 
 RECEIVED = ("message", "message.any")
@@ -63,7 +63,7 @@ class WahaInbound(People):
 
     def location(self, **about: Any) -> News:
         place: Body = {"latitude": -23.561414, "longitude": -46.655881, "name": "MASP", "address": "Av. Paulista, 1578"}
-        if self._engine == "WEBJS":
+        if self._engine in IN_BROWSER:
             place |= {"latitude": "-23.561414", "longitude": "-46.655881"}
         return self._received(self._message("location", None, place=place, **about))
 
@@ -129,7 +129,7 @@ class WahaInbound(People):
             body=body,
             author=None if group is None else self._own if from_me else person,
             name=name_of(phone),
-            twin=chat_of(phone) if hidden and self._engine != "WEBJS" else None,
+            twin=chat_of(phone) if hidden and self._engine not in IN_BROWSER else None,
             **more,
         )
         self._remember(message)

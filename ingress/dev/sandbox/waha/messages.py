@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from .bodies import Body, Engine, is_group, serialized, wire
+from .bodies import IN_BROWSER, Body, Engine, is_group, serialized, wire
 
 ACKS = {"ERROR": -1, "PENDING": 0, "SERVER": 1, "DEVICE": 2, "READ": 3, "PLAYED": 4}
 _WORDS = {number: word for word, number in ACKS.items()}
@@ -69,7 +69,7 @@ def sent(engine: Engine, message: ChatMessage, own: str) -> Body:
                 "messageTimestamp": str(message.timestamp),
                 "status": "PENDING",
             }
-        case "WEBJS":
+        case "WEBJS" | "WPP":
             raw = _webjs(message, own)
             return {
                 "_data": raw,
@@ -95,7 +95,7 @@ def payload(engine: Engine, message: ChatMessage, own: str) -> Body:
         "media": message.media,
         "ack": message.ack,
         "ackName": _WORDS[message.ack],
-        "vCards": message.vcards if message.vcards or engine == "WEBJS" else None,
+        "vCards": message.vcards if message.vcards or engine in IN_BROWSER else None,
         "replyTo": message.reply_to,
         "_data": _raw(engine, message, own),
     }
@@ -108,7 +108,7 @@ def payload(engine: Engine, message: ChatMessage, own: str) -> Body:
 
 def reaction_payload(engine: Engine, message: ChatMessage, own: str, *, target: str, emoji: str) -> Body:
     body = {**_head(engine, message, own), "reaction": {"text": emoji, "messageId": target}}
-    if engine == "WEBJS":
+    if engine in IN_BROWSER:
         return {**body, "timestamp": message.timestamp + 0.853}
     return {**body, "_data": _raw(engine, message, own)}
 
@@ -118,7 +118,7 @@ def ack_payload(
 ) -> Body:
     """A receipt; WEBJS repeats the message in it. *reader* is who has it, in a group."""
     about = {"ack": ACKS[ack], "ackName": ack, **({"error": error} if error else {})}
-    if engine == "WEBJS":
+    if engine in IN_BROWSER:
         return {**payload(engine, message, own), **about}
     return {
         "id": serialized(True, message.chat, message.bare, reader),
@@ -137,7 +137,7 @@ def ack_payload(
 def _head(engine: Engine, message: ChatMessage, own: str) -> Body:
     """Who wrote to whom: WEBJS has two ends, the others the chat."""
     ends: Body
-    if engine != "WEBJS":
+    if engine not in IN_BROWSER:
         ends = {"from": message.chat, "to": None, "participant": message.author}
     else:
         ends = {"from": own, "to": message.chat} if message.from_me else {"from": message.chat, "to": own}
@@ -155,7 +155,7 @@ def _head(engine: Engine, message: ChatMessage, own: str) -> Body:
 def _raw(engine: Engine, message: ChatMessage, own: str) -> Body:
     """The engine's own object, as far as anybody looks into it."""
     match engine:
-        case "WEBJS":
+        case "WEBJS" | "WPP":
             return _webjs(message, own)
         case "NOWEB":
             return {

@@ -35,6 +35,13 @@ class WahaReceipt(msgspec.Struct, frozen=True, kw_only=True):
     message_ids: list[str] = []
 
 
+class WahaKey(msgspec.Struct, frozen=True):
+    """A key for one session, which may do these things; for *session* None it is a server's own and may do all."""
+
+    session: str | None
+    may: frozenset[str] = frozenset({"read", "send", "control", "setting"})
+
+
 class WahaTruth(Ledger[WahaMessage, WahaSend]):
     """The tracker of a message is the id that was chosen for it, or else its content and who gets it.
 

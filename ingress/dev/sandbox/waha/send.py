@@ -7,8 +7,8 @@ from aiohttp import web
 
 from ..faulty_answers import perform
 from .answers import WahaAnswers
-from .bodies import Body, News, digits_of, is_group, new_bare_id, wire
-from .errors import NO_SESSION, NOT_IMPLEMENTED, WahaError, unexpected_status
+from .bodies import IN_BROWSER, Body, Engine, News, digits_of, is_group, new_bare_id, wire
+from .errors import WahaError, not_implemented, plus_only
 from .messages import ChatMessage, reaction_payload, sent
 from .records import WahaSend
 from .rules import check
@@ -16,11 +16,10 @@ from .session import SessionState
 from .validation import REACTION, check_send
 from .world import WahaWorld
 
-# What one engine cannot do.
-NOT_ON_WEBJS = {
-    "sendList": NOT_IMPLEMENTED,
-    "sendVideo": 'Use "devlikeapro/waha:chrome" docker image to send video in WEBJS',
-}
+# What the usual image of those engines that drive a browser lacks.
+NO_VIDEO = 'Use "devlikeapro/waha:chrome" docker image to send video in WEBJS'
+FILES = ("sendImage", "sendFile", "sendVoice", "sendVideo")
+CARDS = "sendContactVcard"
 KINDS = {
     "sendText": "text",
     "sendImage": "image",
@@ -40,51 +39,56 @@ async def send(world: WahaWorld, request: web.BaseRequest, call: str, body: Any)
     name = body.get("session") if isinstance(body, dict) else None
     record = world.arrived(name if isinstance(name, str) else "", call, body)
     try:
-        state = _judged(world, call, body)
+        state = await _judged(world, call, body)
     except WahaError as error:
         record.status = error.status
         raise
     fault = await world.meet(state, record)
-    dialect = WahaAnswers(request, body, state.engine)
+    dialect = WahaAnswers(request, body, world.server, state.engine)
     return await perform(world, dialect, fault, request, lambda: _accept(world, state, record, body))
 
 
-def existing(world: WahaWorld, name: str) -> SessionState:
-    state = world.numbers.get(name)
-    if state is None or not state.exists:
-        raise WahaError(404, NO_SESSION)
-    return state
-
-
-def expect(state: SessionState, status: str) -> None:
-    if state.status != status:
-        raise unexpected_status(state.name, state.status, status)
-
-
-def _judged(world: WahaWorld, call: str, body: Any) -> SessionState:
+async def _judged(world: WahaWorld, call: str, body: Any) -> SessionState:
     """The session of a send that WAHA takes."""
     if call == "reaction":
         check(REACTION, body)
     else:
         check_send(call, body)
-    state = existing(world, body["session"])
-    expect(state, "WORKING")
-    if call == "sendButtons":
-        raise WahaError(422, NOT_IMPLEMENTED)
-    if state.engine == "WEBJS" and call in NOT_ON_WEBJS:
-        raise WahaError(422, NOT_ON_WEBJS[call])
+    state = await world.working(body["session"])
+    _check_possible(world, state.engine, call)
+    if state.engine == "NOWEB" and not world.server.has("group_ids_of_four_parts") and _parts(body) > 3:
+        raise WahaError(400, "the id of a message has three parts")  # its words are not known
     if call == "sendList" and is_group(body["chatId"]):
         raise WahaError(422, "Lists are for direct chats only")
     chat = body.get("chatId")
     if chat is not None and world.chat_known_as(chat) != chat:
-        words = "Lid is missing in chat table" if state.engine == "WEBJS" else f"no LID found for {wire(chat)}"
+        words = "Lid is missing in chat table" if state.engine in IN_BROWSER else f"no LID found for {wire(chat)}"
         raise WahaError(500, f"2 UNKNOWN: {words} from server")
     return state
 
 
-async def _accept(world: WahaWorld, state: SessionState, record: WahaSend, body: Body) -> Body:
+def _parts(body: Body) -> int:
+    """Of the id of the message that is quoted, or reacted to."""
+    return str(body.get("reply_to") or body.get("messageId")).count("_") + 1
+
+
+def _check_possible(world: WahaWorld, engine: Engine, call: str) -> None:
+    """Raise `WahaError` for what the engine, the version or the tier cannot do."""
+    in_browser, limited = engine in IN_BROWSER, world.server.is_limited
+    if call == "sendVideo" and in_browser:
+        raise WahaError(422, NO_VIDEO)
+    # NOWEB under 2026.2.1 Core answers a video so, and any other file with "Plus only" (recorded).
+    lacks_video = call == "sendVideo" and engine == "NOWEB" and limited
+    if call == "sendButtons" or (call == "sendList" and in_browser) or lacks_video:
+        raise not_implemented(world.server, engine)
+    if limited and call in (*FILES, "sendList"):
+        raise plus_only(engine)
+
+
+async def _accept(world: WahaWorld, state: SessionState, record: WahaSend, body: Body) -> Body | None:
     """Take the message: from here on a person has it. Returns the engine's answer."""
-    heeded = None if state.engine == "WEBJS" else record.chosen_id
+    heeds = state.engine not in IN_BROWSER and world.server.has("chosen_ids")
+    heeded = record.chosen_id if heeds else None
     if heeded is not None and (known := state.sent_as(heeded)) is not None:
         record.id, record.repeated = heeded, True
         return sent(state.engine, known, state.own)
@@ -103,7 +107,8 @@ async def _accept(world: WahaWorld, state: SessionState, record: WahaSend, body:
         world.announce(state, News(("message.reaction",), reacted))
     else:
         await world.post_after(state.policy, world.post_acks(state, kept))
-    return sent(state.engine, message, state.own)
+    is_silent = record.call == CARDS and not world.server.has("answers_to_cards")
+    return None if is_silent else sent(state.engine, message, state.own)
 
 
 async def _fetch(world: WahaWorld, body: Body) -> None:
@@ -113,7 +118,7 @@ async def _fetch(world: WahaWorld, body: Body) -> None:
         return
     status, _ = await world.webhooks.get(url, {})
     if status is None:
-        raise WahaError(500, f"getaddrinfo ENOTFOUND {url.split('/')[2]}")
+        raise WahaError(500, f"connect ECONNREFUSED {url.split('/')[2]}")
     if status >= 400:
         raise WahaError(500, f"Request failed with status code {status}")
 

@@ -74,6 +74,10 @@ class SessionState(ScriptedAccount):
         return {**account_of(self.phone), **self.me_fields} if self.is_linked and self.phone else None
 
     @property
+    def is_working(self) -> bool:
+        return self.exists and self.status == "WORKING"
+
+    @property
     def webhooks(self) -> list[Body]:
         return self.config.get("webhooks") or []
 
@@ -88,7 +92,7 @@ class SessionState(ScriptedAccount):
         return {
             "name": self.name,
             "status": self.status,
-            "config": {**self.config, "webhooks": hooks} if "webhooks" in self.config else self.config,
+            "config": ({**self.config, "webhooks": hooks} if "webhooks" in self.config else self.config) or None,
             "me": self.me,
             "engine": {"engine": self.engine},
             **({"apps": self.apps} if self.apps is not None else {}),

@@ -13,6 +13,7 @@ from ..webhook_post import RetryPolicy
 from .api import WahaApi
 from .bodies import Engine
 from .control import waha_control
+from .server import WahaServer
 from .world import WahaWorld
 
 # What a server without a configured address takes for its own.
@@ -23,7 +24,8 @@ class WahaSimulator(WahaWorld):
     """Start with ``async with``. Ports given as 0 are chosen by the system.
 
     *engine* is that of sessions which the API creates; *api_key* opens all sessions, as a server's own does. A *seed*
-    makes the ids the same in each run, so only where nothing remembers those of the last one.
+    makes the ids the same in each run, so only where nothing remembers those of the last one. *server* says the version
+    and the tier, and what share of the time it takes that a real one does.
     """
 
     def __init__(
@@ -36,6 +38,7 @@ class WahaSimulator(WahaWorld):
         engine: Engine = "GOWS",
         api_key: str = "waha-sandbox-key",
         public_url: str = USUAL_URL,
+        server: WahaServer | None = None,
     ) -> None:
         super().__init__(
             port=port,
@@ -44,6 +47,7 @@ class WahaSimulator(WahaWorld):
             engine=engine,
             api_key=api_key,
             public_url=public_url,
+            server=server or WahaServer(),
         )
         self._api = WahaApi(self)
         self._control = Listener(waha_control(self), control_port)

@@ -22,14 +22,16 @@ from .rules import (
     struct,
     texts,
 )
+from .server import WahaServer
 
+# In the order in which a server lists them (recorded/events_400.json).
 EVENTS = (
-    "session.status", "message", "message.any", "message.reaction", "message.ack", "message.ack.group",
-    "message.waiting", "message.edited", "message.revoked", "state.change", "group.join", "group.leave",
+    "session.status", "message", "message.reaction", "message.any", "message.ack", "message.ack.group",
+    "message.waiting", "message.revoked", "message.edited", "state.change", "group.join", "group.leave",
     "group.v2.join", "group.v2.leave", "group.v2.update", "group.v2.participants", "presence.update", "poll.vote",
     "poll.vote.failed", "chat.archive", "call.received", "call.accepted", "call.rejected", "label.upsert",
     "label.deleted", "label.chat.added", "label.chat.deleted", "event.response", "event.response.failed",
-    "engine.event",
+    "engine.event", "*",
 )  # fmt: skip
 
 NAME = matching(r"[A-Za-z0-9_-]{1,54}", "a name of letters, digits, - and _")
@@ -58,7 +60,7 @@ CARD = one_of(
     "fullName",
 )
 ROW = struct({"title": filled, "rowId": filled}, {"description": string})
-SECTION = struct({"title": string, "rows": array(ROW, 1, 10)})
+SECTION = struct({"title": filled, "rows": array(ROW, 1, 10)})
 LIST = struct(
     {"title": filled, "button": filled, "sections": array(SECTION, 1, 10)}, {"description": string, "footer": string}
 )
@@ -88,6 +90,8 @@ SENDS: dict[str, tuple[dict[str, Rule], dict[str, Rule]]] = {
 }
 REACTION = struct({"session": NAME, "messageId": WHOLE_ID, "reaction": string})
 SEEN = struct(TO, {"messageIds": array(WHOLE_ID, 1), "participant": CHAT})
+# Before versions knew of several.
+SEEN_ONE = struct({**TO, "messageId": WHOLE_ID}, {"participant": CHAT})
 TYPING = struct(TO)
 PAIRING = struct({"phoneNumber": matching(r"[1-9][0-9]{6,14}", "digits")})
 
@@ -100,7 +104,7 @@ RETRIES = struct(
     },
 )
 WEBHOOK = struct(
-    {"url": URL, "events": array(choice(*EVENTS, "*"), 1)},
+    {"url": URL, "events": array(string, 1)},
     {
         "hmac": struct({}, {"key": filled}),
         "retries": RETRIES,
@@ -123,6 +127,16 @@ CONFIG = struct(
 )
 NEW_SESSION = struct({"name": NAME}, {"start": flag, "config": CONFIG, "apps": anything})
 UPDATE = struct({}, {"config": CONFIG, "apps": anything})
+
+
+def check_session(rule: Rule, body: Any, server: WahaServer) -> None:
+    """Raise `WahaError` with all that is wrong with the *body* of a session: an unknown event refuses all of it."""
+    check(rule, body)
+    known = [event for event in EVENTS if server.has(event)]
+    words = f"each value in events must be one of the following values: {', '.join(known)}"
+    hooks = (body.get("config") or {}).get("webhooks") or []
+    if wrong := [place for place, hook in enumerate(hooks) if not set(known).issuperset(hook["events"])]:
+        raise WahaError(400, [f"config.webhooks.{place}.{words}" for place in wrong])
 
 
 def check_send(call: str, body: Any) -> None:

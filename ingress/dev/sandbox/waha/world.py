@@ -2,6 +2,7 @@
 
 import abc
 import asyncio
+import contextlib
 from functools import partial
 from typing import Any
 
@@ -22,10 +23,12 @@ from .bodies import (
     waha_envelope,
     waha_headers,
 )
+from .errors import missing_session, unexpected_status
 from .files import WahaFiles
 from .inbound import WahaInbound
 from .messages import ACKS, ChatMessage, ack_payload, payload
-from .records import WahaMessage, WahaSend, WahaTruth
+from .records import WahaKey, WahaMessage, WahaSend, WahaTruth
+from .server import WAIT_NOT_RUNNING_S, WAIT_NOT_WORKING_S, WahaServer
 from .session import QR_CODES, AckPolicy, SessionState
 
 
@@ -42,12 +45,22 @@ class WahaWorld(World[WahaSession, SessionState, WahaMessage, WahaSend], WahaTru
     """Everything but the API's own answers, which a subclass gives. ``numbers`` are the sessions, by name."""
 
     def __init__(
-        self, *, port: int, seed: int | None, retry: RetryPolicy, engine: Engine, api_key: str, public_url: str
+        self,
+        *,
+        port: int,
+        seed: int | None,
+        retry: RetryPolicy,
+        engine: Engine,
+        api_key: str,
+        public_url: str,
+        server: WahaServer,
     ) -> None:
         # WAHA takes any 2xx for an answer, and repeats after everything else.
         super().__init__(port=port, seed=seed, retry=msgspec.structs.replace(retry, any_2xx=True))
         self.engine = engine  # of sessions that the API creates
         self.api_key = api_key  # for all sessions
+        self._first = server
+        self.server = msgspec.structs.replace(server)
         self.healthy = True
         self.fetches = False  # files that a send names by their URL are really fetched
         self.files = WahaFiles(public_url)
@@ -57,7 +70,7 @@ class WahaWorld(World[WahaSession, SessionState, WahaMessage, WahaSend], WahaTru
 
     def forget(self) -> None:
         super().forget()
-        self.keys: dict[str, str] = {}  # narrow ones, each with the session that it is for
+        self.keys: dict[str, WahaKey] = {}
         # Digits -> the chat under which WhatsApp knows them, None where it does not; all others as they are.
         self.known_as: dict[str, str | None] = {}
 
@@ -65,6 +78,7 @@ class WahaWorld(World[WahaSession, SessionState, WahaMessage, WahaSend], WahaTru
         await super().reset()
         self.files.expire()
         self.healthy, self.fetches = True, False
+        self.server = msgspec.structs.replace(self._first)
 
     # ---------------------------------------------------------------- sessions
 
@@ -74,9 +88,10 @@ class WahaWorld(World[WahaSession, SessionState, WahaMessage, WahaSend], WahaTru
         """Make *session* known, or replace what is known of it, with a key of its own; returns its base URL.
 
         It works already where it is *linked*, shows a QR code where it only *exists*, and else waits for the gateway
-        to create it. With *own_port* its connections can be refused while other sessions live.
+        to create it, which takes a key of the server's. With *own_port* its connections can be refused while other
+        sessions live.
         """
-        self.keys[session.api_key] = session.name
+        self.keys[session.api_key] = WahaKey(session.name if exists else None)
         state = await self.session(session.name, own_port=own_port)
         state.engine, state.phone = session.engine, session.phone
         if exists and not state.exists:
@@ -104,6 +119,32 @@ class WahaWorld(World[WahaSession, SessionState, WahaMessage, WahaSend], WahaTru
         state.config, state.apps = body.get("config") or {}, body.get("apps")
         if state.is_running:
             self.restart(state)
+
+    def restart_server(self) -> None:
+        """All of it ends and comes back; a Core of before 2026.6.1 has forgotten the configurations then."""
+        for state in self.numbers.values():
+            if self.server.is_limited:
+                state.config, state.apps = {}, None
+            if state.is_running:
+                self.restart(state)
+
+    async def pause(self, seconds: float) -> None:
+        """As long as a real server takes *seconds* for, by the setting."""
+        await asyncio.sleep(seconds * self.server.waits)
+
+    async def working(self, name: str) -> SessionState:
+        """The session, once it works; a call that needs one waits for that. Raises `WahaError`."""
+        state = self.numbers.get(name)
+        runs = state is not None and state.exists and state.is_running
+        wait_s = (WAIT_NOT_WORKING_S if runs else WAIT_NOT_RUNNING_S) * self.server.waits
+        with contextlib.suppress(TimeoutError):
+            await self.wait_for(lambda: (found := self.numbers.get(name)) is not None and found.is_working, wait_s)
+        state = self.numbers.get(name)
+        if state is None or not state.exists:
+            raise missing_session(name)
+        if not state.is_working:
+            raise unexpected_status(name, state.status, "WORKING")
+        return state
 
     def begin(self, state: SessionState) -> None:
         self._turn(state, "STARTING")
@@ -243,7 +284,8 @@ class WahaWorld(World[WahaSession, SessionState, WahaMessage, WahaSend], WahaTru
             raw = waha_encode(
                 waha_envelope(
                     event,
-                    news.payload,
+                    self._payload(state, news.payload),
+                    self.server,
                     event_id=new_event_id(self.rng),
                     session=state.name,
                     engine=state.engine,
@@ -256,11 +298,18 @@ class WahaWorld(World[WahaSession, SessionState, WahaMessage, WahaSend], WahaTru
             self.undeliverable += 1
         return deliveries
 
+    def _payload(self, state: SessionState, payload: Body) -> Body:
+        if state.engine != "NOWEB" or self.server.has("places"):
+            return payload
+        return {name: value for name, value in payload.items() if name not in ("location", "vCards")}
+
     def _delivery(self, hook: Body, raw: bytes) -> WahaDelivery:
         """With as many tries as the webhook's own configuration allows, at the pace of the sandbox."""
         custom = [(one["name"], one["value"]) for one in hook.get("customHeaders") or ()]
-        key = (hook.get("hmac") or {}).get("key")
-        headers = waha_headers(raw, request_id=f"req_{self.rng.randbytes(13).hex()}", key=key, custom=custom)
+        key = (hook.get("hmac") or {}).get("key") if self.server.signs else None
+        headers = waha_headers(
+            raw, self.server.version, request_id=f"req_{self.rng.randbytes(13).hex()}", key=key, custom=custom
+        )
         attempts = (hook.get("retries") or {}).get("attempts")
         retry = self.webhooks.retry
         if attempts is not None:
