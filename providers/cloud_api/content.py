@@ -228,8 +228,13 @@ def _user_id(holder: Object, key: str) -> str | None:
     return value if is_user_id(value) else None
 
 
+# What a person does to a message, and writes nothing.
+_NOT_WRITTEN = ("keep_in_chat", "pin")
+
+
 def _unsupported(message: Object) -> Content:
-    return UnsupportedContent(kind=text(mapping(message, "unsupported"), "type"))
+    kind = text(mapping(message, "unsupported"), "type")
+    return UnknownContent(raw_type=f"unsupported.{kind}") if kind in _NOT_WRITTEN else UnsupportedContent(kind=kind)
 
 
 def _ephemeral(message: Object) -> Content:

@@ -145,7 +145,11 @@ def _echo(change: FieldChange, item: Object) -> Event:
 
 def _message_in(change: FieldChange, item: Object, by: By) -> tuple[EventType, Message]:
     """What happened, and the message: its content, the message it changes, and what stands around it."""
-    type_, message = _correction(item, by) if item.get("type") in ("edit", "revoke") else _new(item)
+    kind = item.get("type")
+    if kind == "unsupported":
+        # So a number that is in no phone gets edits: nothing says of what.
+        kind = mapping(item, "unsupported").get("type")
+    type_, message = _correction(item, kind, by) if kind in ("edit", "revoke") else _new(item)
     return type_, message if item.keys().isdisjoint(_AROUND) else _surrounded(change, item, message)
 
 
@@ -154,13 +158,13 @@ def _new(item: Object) -> tuple[EventType, Message]:
     return type_of(content), Message(provider_message_id=required(item, "id"), content=content)
 
 
-def _correction(item: Object, by: By) -> tuple[EventType, Message]:
+def _correction(item: Object, kind: str, by: By) -> tuple[EventType, Message]:
     """An edit, or a deletion, which is not refused for what it does not name."""
-    value = mapping(item, item["type"])
+    value = mapping(item, kind)
     message = Message(
         provider_message_id=required(item, "id"), original_message_id=word(value, "original_message_id"), by=by
     )
-    if item["type"] == "revoke":
+    if kind == "revoke":
         return "message.deleted", message
     # The context of the new content, {"id": "M0"}, is a placeholder.
     content = mapping(value, "message")

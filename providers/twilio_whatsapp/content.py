@@ -22,6 +22,7 @@ from ..content import (
     Reaction,
     Sticker,
     Text,
+    UnknownContent,
     UnsupportedContent,
     Video,
 )
@@ -39,10 +40,11 @@ _MEDIA: dict[str, type[Image | Video | Audio | Document]] = {"image": Image, "vi
 def content_of(fields: Fields) -> Content:
     """The content of a message. `MessageType` is a hint only, so what is there decides, in this order.
 
-    A tap repeats its label in `Body`, and so does a place its name; nothing usable is `UnsupportedContent`.
+    A tap repeats its label in `Body`, and so does a place its name; nothing usable is `UnsupportedContent`, and of a
+    type that nobody is known to write `UnknownContent`.
     """
     if (flow := first(fields, "InteractiveData", "FlowData")) is not None:
-        return FlowReply(raw=flow, body=fields.get("Body"), data=_object_in(flow))
+        return FlowReply(raw=flow, body=fields.get("Body"), data=object_in(flow))
     if "ListId" in fields or "ListTitle" in fields:
         return _list_reply(fields)
     if "ButtonText" in fields or "ButtonPayload" in fields:
@@ -52,6 +54,13 @@ def content_of(fields: Fields) -> Content:
     if "MediaUrl0" in fields:
         return _medium(fields)
     return _words(fields)
+
+
+# What somebody writes, where nothing of it is in the form. The list is closed: what is not on it is unknown.
+_WRITTEN = {
+    *(None, "audio", "button", "contacts", "document", "event", "flow", "group_invite", "image", "interactive", "list"),
+    *("location", "order", "poll", "poll_creation", "product", "sticker", "text", "unsupported", "video"),
+}
 
 
 def first(fields: Fields, *names: str) -> str | None:
@@ -75,7 +84,9 @@ def _words(fields: Fields) -> Content:
     target = fields.get("OriginalRepliedMessageSid")
     if kind == "reaction" and target is not None:
         return Reaction(message_id=target, emoji=body)
-    return UnsupportedContent(kind=kind) if body is None else Text(body=body)
+    if body is not None:
+        return Text(body=body)
+    return UnsupportedContent(kind=kind) if kind in _WRITTEN else UnknownContent(raw_type=kind or "")
 
 
 def _list_reply(fields: Fields) -> Content:
@@ -124,7 +135,7 @@ def _media_id(url: str) -> str | None:
     return f"{match[1]}.{match[2]}" if match else None
 
 
-def _object_in(written: str) -> Object | None:
+def object_in(written: str) -> Object | None:
     """The object in *written*, which may be encoded twice."""
     try:
         data = _json.read(written.encode())

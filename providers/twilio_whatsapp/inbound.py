@@ -20,7 +20,7 @@ from ..content import Content, UnknownContent
 from ..errors import Malformed
 from ..messages import AccountUpdate, Contact, Event, EventType, Message, ReplyTo, Status, StatusValue
 from . import errors
-from .content import Fields, content_of, first, more_media, referral_of
+from .content import Fields, content_of, first, more_media, object_in, referral_of
 from .form import is_form, pairs
 
 REFERENCE = "ref"  # the query parameter of our status address that carries the correlation id
@@ -90,7 +90,18 @@ def _of_form(hook: Webhook) -> Fact:
     for name, value in decoded:
         if value:
             fields.setdefault(name, value)
+    fields = {**_copies(fields), **fields}
     return Fact(fields, _json.raw(decoded), correlation_id=_reference(hook.url))
+
+
+def _copies(fields: Fields) -> Fields:
+    """What `ChannelMetadata` has of the message: copies of parameters, of which some may be missing."""
+    metadata = object_in(fields.get("ChannelMetadata", "")) or {}
+    context = mapping(mapping(metadata, "data"), "context")
+    return {name: value for name in _COPIED if (value := text(context, name))}
+
+
+_COPIED = ("ButtonPayload", "ButtonText", "Forwarded", "FrequentlyForwarded", "ProfileName", "WaId")
 
 
 def _text(part: bytes) -> str:

@@ -279,6 +279,26 @@ def test_an_edit_and_a_deletion_say_who_made_them(kind: str, original: str | Non
     assert event.message.content == (Text(body="new") if kind == "edit" else None)
 
 
+@pytest.mark.parametrize(
+    ("kind", "type_"),
+    [
+        ("edit", "message.edited"),
+        ("revoke", "message.deleted"),
+        ("pin", "message.unknown"),
+        ("keep_in_chat", "message.unknown"),
+        ("poll_creation", "message.received"),
+        (None, "message.received"),
+    ],
+)
+def test_what_is_not_supported_is_what_it_is(kind: str | None, type_: str) -> None:
+    """An edit of a message that is not named, as numbers without a phone get it; a pin is nothing that was written."""
+    (event,) = parse(envelope(messages({"id": "w1", "type": "unsupported", "unsupported": {"type": kind}})))
+    assert event.type == type_
+    assert event.message is not None
+    assert event.message.by == ("contact" if kind in ("edit", "revoke") else None)
+    assert event.message.original_message_id is None
+
+
 def test_an_edit_without_words_has_no_content() -> None:
     """Nobody wrote an empty message."""
     (event,) = parse(envelope(messages({"id": "w1", "type": "edit", "edit": {"original_message_id": "wamid.A"}})))

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from providers import Contact, Event, Malformed, ReplyTo, Webhook
+from providers import ButtonReply, Contact, Contacts, Document, Event, Image, Malformed, ReplyTo, Webhook
 from providers.twilio_whatsapp.inbound import Fact
 
 from .samples import ACCOUNT, FORM, URL, batch, form, hook, names, sample
@@ -91,6 +91,42 @@ def test_a_quotation_names_the_author(sender: str, author: Contact | None) -> No
         author and ReplyTo(author=author),
         ReplyTo(id="SM2", author=author),
     ]
+
+
+@pytest.mark.parametrize(
+    ("fields", "type_", "expected"),
+    [
+        ({"MessageType": "never_seen"}, "message.unknown", {"type": "unknown", "raw_type": "never_seen"}),
+        ({"MessageType": "never_seen", "Body": "x"}, "message.received", {"type": "text", "body": "x"}),
+        ({"MessageType": "order"}, "message.received", {"type": "unsupported", "kind": "order"}),
+        ({}, "message.received", {"type": "unsupported"}),
+    ],
+)
+def test_nothing_becomes_a_message_that_nobody_wrote(fields: dict[str, str], type_: str, expected: Any) -> None:
+    """The list of what somebody writes is closed."""
+    assert (read({**MESSAGE, **fields}).type, content(**fields)) == (type_, expected)
+
+
+def test_the_copies_in_the_metadata_fill_gaps() -> None:
+    """And nothing else: parameters of their own count."""
+    context = {"ProfileName": "Ana", "Forwarded": "true", "ButtonText": "Sim", "Body": "x", "WaId": 7}
+    metadata = json.dumps({"type": "whatsapp", "data": {"context": context}})
+    event = read({**MESSAGE, "ButtonText": "Yes", "ChannelMetadata": metadata})
+    assert event.contact == Contact(phone="+15005550100", name="Ana")
+    assert event.message is not None
+    assert event.message.forwarded
+    assert event.message.content == ButtonReply(id="Yes", title="Yes", source="template")
+
+
+def test_all_files_of_a_form_are_read() -> None:
+    """The first is the content, which has the caption."""
+    files = {f"MediaUrl{index}": f"https://x/{index}" for index in range(3)}
+    types = {"MediaContentType0": "image/jpeg", "MediaContentType1": "text/vcard"}
+    event = read({**MESSAGE, **files, **types, "NumMedia": "3", "Body": "c"})
+    assert event.message is not None
+    assert event.message.content == Image(url="https://x/0", mime_type="image/jpeg", caption="c")
+    card = Contacts(contacts=[{"url": "https://x/1", "mime_type": "text/vcard"}])
+    assert event.message.more_media == [card, Document(url="https://x/2")]
 
 
 def test_one_token_serves_all_senders_of_an_account() -> None:
