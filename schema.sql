@@ -168,6 +168,8 @@ create table provider_health (
     pending         text,
     looks           integer     not null default 0,
     checked_at      timestamptz,
+    -- When something last went in or out through it, some seconds late. NULL: nothing did.
+    active_at       timestamptz,
     -- How a phone is linked: starting, scan, linked, failed. NULL: not known, or its provider links none.
     pairing         text,
     -- Looked at again and again until then: somebody is linking a phone.

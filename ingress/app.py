@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime
 from functools import cache, partial
 from time import monotonic
@@ -17,6 +17,7 @@ from starlette.types import Receive, Scope, Send
 from providers import Registry
 
 from . import audit, log, metrics
+from .accounts.activity import WRITE_EVERY_S
 from .api import (
     ApiRequest,
     ApiState,
@@ -147,17 +148,18 @@ class Application:
                 forever(partial(_purge, database), PURGE_EVERY_S),
                 forever(partial(_verify_trails, database, vault), TRAILS_POLL_S),
                 forever(refused_changes.sum_up, SUM_UP_EVERY_S),
+                forever(manager.activity.write, WRITE_EVERY_S),
                 _watch_lag(),
             ):
                 task = asyncio.create_task(work)
                 stack.callback(task.cancel)
             # Left in reverse: deliveries first, then sends, then webhooks, whose rows the others may still write.
+            stack.push_async_callback(_write_last, manager.activity.write, refused_changes.sum_up)
             receiver = await stack.enter_async_context(WebhookReceiver(database, manager, wakeups))
             outbound = await self._sending(stack, database, redis, manager, caller, wakeups, breakers)
             await stack.enter_async_context(Prober(database, manager, redis, wakeups, settings.health_interval_s))
             await stack.enter_async_context(Relay(database, vault, egress, wakeups, self.closing))
             stack.callback(log.flush)
-            stack.push_async_callback(_sum_up_last, refused_changes)
             process = Operations(database, manager, self.closing)
             state: ApiState = {
                 "database": database,
@@ -194,7 +196,7 @@ class Application:
         breakers: Breakers,
     ) -> Outbound:
         """All that sending takes. What is left last stores what the others still have to say."""
-        outcomes = await stack.enter_async_context(Outcomes(database, wakeups))
+        outcomes = await stack.enter_async_context(Outcomes(database, wakeups, manager.activity))
         lost_answers = await stack.enter_async_context(LostAnswers(caller, outcomes))
         await stack.enter_async_context(breakers)
         bulkhead = Bulkhead()
@@ -206,9 +208,11 @@ class Application:
         return outbound
 
 
-async def _sum_up_last(refused_changes: RefusedChanges) -> None:
-    with contextlib.suppress(StoreUnavailable):  # logged where it was found
-        await refused_changes.sum_up()
+async def _write_last(*writes: Callable[[], Awaitable[None]]) -> None:
+    """What is only written now and then, for the last time."""
+    for write in writes:
+        with contextlib.suppress(StoreUnavailable):  # it is away, and the process ends
+            await write()
 
 
 async def _follow_redis(

@@ -1,6 +1,7 @@
 """The configs of an organization, and the templates of their accounts."""
 
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -9,8 +10,9 @@ import msgspec
 from providers import TemplatePage
 
 from ..accounts.config import Config
-from ..health.status import HealthShown
+from ..health.status import HealthShown, health_shown
 from ..identifiers import parse_id
+from ..storage.statements.health import ConfigHealth
 from ..validation import ConfigData, Name
 from ..web.bodies import OrganizationBody, RequestQuery, Shown
 from ..web.limits import LOOK_WEIGHT
@@ -40,6 +42,7 @@ class ConfigEntry(Shown, frozen=True, kw_only=True):
     state: str
     sender: str | None
     health: HealthShown | None
+    last_activity: datetime | None
     config_data: dict[str, Any]
 
 
@@ -90,15 +93,17 @@ async def list_configs(request: ApiRequest) -> Configs:
     )
 
 
-def shown_fields(config: Config, health: Mapping[UUID, HealthShown]) -> dict[str, Any]:
+def shown_fields(config: Config, health: Mapping[UUID, ConfigHealth]) -> dict[str, Any]:
     """What is shown of every config."""
+    known = health.get(config.id)
     return {
         "config_id": config.id,
         "provider": config.provider_type,
         "name": config.name,
         "state": config.state,
         "sender": config.sender,
-        "health": health.get(config.id),
+        "health": health_shown(known, with_time=True) if known else None,
+        "last_activity": known.last_activity if known else None,
     }
 
 

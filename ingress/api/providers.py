@@ -168,12 +168,12 @@ async def current(request: ApiRequest) -> Current:
     if not route.order:
         return Current(provider=None, status="not_configured")
     active, *fallbacks = route.order
-    shown = status_shown(status)
+    fields = shown_fields(active, await health_of(request))
+    shown = status_shown(status, fields["last_activity"])
     return Current(
-        **shown_fields(active, await health_of(request)),
+        **fields,
         version=route.version,
         status=shown,
-        last_activity=shown.last_activity,
         session_info=shown.session_info,
         fallback=[FallbackShown(config.id, config.provider_type, config.name) for config in fallbacks],
         config_data=manager.masked(active.provider),

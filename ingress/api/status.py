@@ -6,10 +6,10 @@ from uuid import UUID
 
 import msgspec
 
-from ..health.status import HealthShown, ProvidersStatus, changes, health_by_config, status_of
+from ..health.status import ProvidersStatus, changes, status_of
 from ..storage.database import StoreUnavailable
 from ..storage.statements import health
-from ..storage.statements.health import OrganizationHealth
+from ..storage.statements.health import ConfigHealth, OrganizationHealth
 from ..web.problems import Problem, not_found
 from ..web.waiting import Stream
 from . import AnyRequest, ApiRequest
@@ -21,9 +21,9 @@ LOOK_S = 1.0
 _encode = msgspec.json.Encoder().encode
 
 
-async def health_of(request: AnyRequest) -> dict[UUID, HealthShown]:
-    """How the account of each config is doing, with the time of the last look."""
-    return health_by_config(await _stored(request))
+async def health_of(request: AnyRequest) -> dict[UUID, ConfigHealth]:
+    """How the account of each config is doing."""
+    return {config.config_id: config for config in (await _stored(request)).configs}
 
 
 async def stream_status(request: ApiRequest) -> Stream:
@@ -40,7 +40,14 @@ async def _stored(request: AnyRequest) -> OrganizationHealth:
         stored = await health.of_organization(connection, request.organization_id)
     if stored is None:
         raise not_found()
-    return stored
+    latest = request.state["manager"].activity.latest
+    configs = [
+        msgspec.structs.replace(
+            config, last_activity=latest(request.organization_id, config.config_id, config.last_activity)
+        )
+        for config in stored.configs
+    ]
+    return msgspec.structs.replace(stored, configs=configs)
 
 
 async def _status(request: AnyRequest) -> ProvidersStatus:

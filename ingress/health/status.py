@@ -58,6 +58,7 @@ class ConfigShown(msgspec.Struct, frozen=True, kw_only=True):
     health: HealthShown
     pairing: str | None
     breaker: str | None
+    last_activity: datetime | None
 
     def __repr__(self) -> str:
         return f"ConfigShown({self.config_id})"
@@ -90,23 +91,18 @@ def health_shown(config: ConfigHealth, *, with_time: bool = False) -> HealthShow
     return HealthShown(config.health, config.since, config.reason, config.detail, what_to_do, checked_at)
 
 
-def status_shown(status: ProviderStatus | None) -> StatusShown:
+def status_shown(status: ProviderStatus | None, last_activity: datetime | None) -> StatusShown:
     if status is None:
         detail = "Nothing is known of the account yet: its provider has not answered."
         status = ProviderStatus(is_connected=False, connection_quality="disconnected", detail=detail)
     return StatusShown(
         is_connected=status.is_connected,
         connection_quality=status.connection_quality,
-        last_activity=status.last_activity,
+        last_activity=last_activity,
         session_info=status.session_info,
         detail=status.detail or UNSET,
         trouble=status.trouble or UNSET,
     )
-
-
-def health_by_config(stored: OrganizationHealth) -> dict[UUID, HealthShown]:
-    """With the time of the last look."""
-    return {config.config_id: health_shown(config, with_time=True) for config in stored.configs}
 
 
 def status_of(stored: OrganizationHealth, breaker_of: BreakerOf) -> ProvidersStatus:
@@ -131,6 +127,7 @@ def _config(config: ConfigHealth, stored: OrganizationHealth, breaker: str | Non
         health=health_shown(config),
         pairing=config.pairing,
         breaker=breaker,
+        last_activity=config.last_activity,
     )
 
 
@@ -153,15 +150,23 @@ def _switching(configs: Sequence[ConfigHealth]) -> SwitchShown | None:
 
 
 def changes(former: ProvidersStatus, now: ProvidersStatus) -> dict[str, Any]:
-    """What is not as it was: fields by name; configs that changed, whole; `removed`, those that are gone."""
+    """What is not as it was: fields by name; configs that changed, whole; `removed`, those that are gone.
+
+    A message is no change: who looks at the configs learns when the last one was.
+    """
     found: dict[str, Any] = {
         name: value
         for name in ("version", "provider", "config_id", "switching")
         if (value := getattr(now, name)) != getattr(former, name)
     }
-    if configs := [config for config in now.configs if config not in former.configs]:
+    known = [_lasting(config) for config in former.configs]
+    if configs := [config for config in now.configs if _lasting(config) not in known]:
         found["configs"] = configs
     here = {config.config_id for config in now.configs}
     if removed := [config.config_id for config in former.configs if config.config_id not in here]:
         found["removed"] = removed
     return found
+
+
+def _lasting(config: ConfigShown) -> ConfigShown:
+    return msgspec.structs.replace(config, last_activity=None)

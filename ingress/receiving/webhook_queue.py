@@ -124,6 +124,12 @@ class WebhookQueue:
         rows = await complete(connection, self._manager, webhooks)
         stored = await store(connection, rows, start)
         await _look_soon(connection, rows)
+        self._manager.activity.note(
+            (keyed.event.organization_id, keyed.event.config_id)
+            for row, each in zip(rows, stored, strict=True)
+            if each.sequences
+            for keyed in row.events
+        )
         counts: _Counts = Counter()
         became = [
             _counted(webhook.provider, row, each, counts)

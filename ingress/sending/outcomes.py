@@ -15,6 +15,7 @@ from providers import AccountBroken, MessageResult, SendError, Throttled, Unavai
 from providers.messages import STATUS_RANK, ErrorInfo, Status
 
 from .. import log, metrics
+from ..accounts.activity import Activity
 from ..accounts.config import Config
 from ..envelope import EventData, EventMessage
 from ..storage.database import WORKER, Database, StoreUnavailable
@@ -61,8 +62,9 @@ _HELD, _ANOTHER_FOLLOWS = _End("uncertain", "accepted"), _End("sending", "accept
 class Outcomes:
     """Writes it down. Enter it once a process."""
 
-    def __init__(self, database: Database, wakeups: Wakeups) -> None:
+    def __init__(self, database: Database, wakeups: Wakeups, activity: Activity) -> None:
         self._database = database
+        self._activity = activity
         self._wakeups = wakeups
         self._queue: GroupCommit[Outcome, SendState | None] = GroupCommit("outcomes", database, WORKER, sends.finish)
 
@@ -128,6 +130,7 @@ class Outcomes:
 
     async def accepted(self, dispatch: Dispatch, config: Config, result: MessageResult | None) -> SendState:
         """A provider took the message: by its own *result*, or by a status."""
+        self._activity.note([(config.organization_id, config.id)])
         return await self._finish(dispatch, _outcome(dispatch, config, _SENT, None, result))
 
     async def failed(self, dispatch: Dispatch, config: Config, error: SendError) -> SendState:

@@ -43,6 +43,7 @@ from providers.registry import Installed
 
 from .. import metrics
 from ..accounts.accounts import Accounts
+from ..accounts.activity import Activity
 from ..accounts.advice import WHAT_TO_DO
 from ..accounts.config import Config, NewConfig, NotFound, ProviderUnreachable, TestFailed
 from ..accounts.ownership import Ownership
@@ -113,6 +114,7 @@ class WhatsAppProviderManager:
         self.origin = origin
         self.accounts = Accounts(registry, vault, caller, egress, origin)
         self.ownership = Ownership(database, self.accounts, trusted_hosts)
+        self.activity = Activity(database)
         self.in_flight = InFlight()
         self.routes = Routes(database, redis, self.accounts, self.in_flight)
         self.journal = Journal(vault)

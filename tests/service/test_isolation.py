@@ -196,7 +196,8 @@ async def untouched(settings: Settings, *organizations: Organization) -> AsyncIt
                 table: [
                     row[0]
                     for row in await owner.fetch(
-                        f"select t::text from {table} t where {column} = any($1)"
+                        f"select (to_jsonb(t) - '{{audit_entries,audit_hash,audit_seal}}'::text[])::text"
+                        f" from {table} t where {column} = any($1)"
                         " and to_jsonb(t) ->> 'outcome' is distinct from 'refused'",
                         ids,
                     )

@@ -198,6 +198,23 @@ async def look_soon(connection: asyncpg.Connection, pairs: Sequence[tuple[UUID, 
     await connection.execute(SOON, [pair[0] for pair in pairs], [pair[1] for pair in pairs])
 
 
+# In order, so that two processes never wait for each other.
+ACTIVE = """
+with seen as (
+    select h.organization_id, h.config_id, _.at from provider_health h
+    join unnest($1::uuid[], $2::uuid[], $3::timestamptz[]) as _(organization_id, config_id, at)
+        on h.organization_id = _.organization_id and h.config_id = _.config_id
+    order by 1, 2 for update of h
+)
+update provider_health h set active_at = greatest(h.active_at, seen.at)
+from seen where h.organization_id = seen.organization_id and h.config_id = seen.config_id"""
+
+
+async def active(connection: asyncpg.Connection, seen: Sequence[tuple[UUID, UUID, datetime]]) -> None:
+    """When something last went through these (organization, config) pairs (worker)."""
+    await connection.execute(ACTIVE, *zip(*seen, strict=True))
+
+
 WATCH = """
 update provider_health set watched_until = now() + make_interval(secs => $3), due_at = now(),
     pairing = coalesce($4, pairing)
@@ -221,7 +238,10 @@ async def pairing(connection: asyncpg.Connection, organization_id: UUID, config_
 
 
 class ConfigHealth(Unlogged, frozen=True, kw_only=True):
-    """A config and how it is doing. ``waits_until``: a switch to it waits for its phone."""
+    """A config and how it is doing. ``waits_until``: a switch to it waits for its phone.
+
+    ``last_activity``: of our traffic, or as its provider says, whichever is later.
+    """
 
     config_id: UUID
     provider: str
@@ -234,6 +254,7 @@ class ConfigHealth(Unlogged, frozen=True, kw_only=True):
     checked_at: datetime | None
     pairing: str | None
     waits_until: datetime | None
+    last_activity: datetime | None
 
 
 class OrganizationHealth(msgspec.Struct, frozen=True, kw_only=True):
@@ -250,6 +271,7 @@ class OrganizationHealth(msgspec.Struct, frozen=True, kw_only=True):
 OF_ORGANIZATION = """
 select c.id as config_id, c.provider_type as provider, c.name, c.state,
     coalesce(h.state, 'unknown') as health, h.since, h.reason, h.detail, h.checked_at, h.pairing, w.waits_until,
+    greatest(h.active_at, (c.session ->> 'last_activity')::timestamptz) as last_activity,
     o.version, o.audit_entries, o.active_config_id, o.fallback_config_ids, o.automatic
 from organizations o
 left join whatsapp_provider_configs c on c.organization_id = o.id

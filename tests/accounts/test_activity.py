@@ -1,0 +1,106 @@
+"""When something last went through a config, as our own traffic shows it."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+import msgspec
+import pytest
+
+from ingress import app
+from ingress.settings import Settings
+
+from ..conftest import serving
+from ..gateway import Gateway, Organization, eventually
+
+BASE = "/integrations/whatsapp"
+
+
+async def shown(organization: Organization, gateway: Gateway | None = None) -> list[datetime | None]:
+    """Of each config, as a process shows it; of the active one everywhere the same, but for what came in between."""
+    call = (gateway or organization.gateway).call
+    configs = (await call("GET", f"{BASE}/provider/configs", key=organization.key)).json["configs"]
+    current = (await call("GET", f"{BASE}/provider/current", key=organization.key)).json
+    [active] = [config for config in configs if config["state"] == "active"]
+    assert current["status"].get("last_activity") == current["last_activity"]
+    if current["last_activity"] != active["last_activity"]:
+        assert moment(current["last_activity"]) > moment(active["last_activity"])
+    return [moment(config["last_activity"]) for config in configs]
+
+
+def moment(text: str | None) -> Any:
+    return datetime.fromisoformat(text) if text else None
+
+
+async def live(organization: Organization) -> Any:
+    """The first event of the status, which is the whole."""
+    session, url = organization.gateway.session, f"{organization.gateway.url}{BASE}/status"
+    async with session.get(url, headers={"authorization": f"Bearer {organization.key}"}) as answer:
+        async for line in answer.content:
+            if line.startswith(b"data: "):
+                return msgspec.json.decode(line[6:])
+    return None
+
+
+async def test_what_comes_in_and_what_is_taken(organization: Organization) -> None:
+    """Each config by its own; a send that nobody takes is none, nor is a webhook that says nothing new."""
+    await organization.configure(active=False)
+    assert await shown(organization) == [None, None]
+
+    message = organization.gateway.meta.inbound(organization.numbers[1]).text("hello")
+    assert (await organization.post_webhook(message, config=1)).status == 200
+    idle, received = await shown(organization)
+    assert (idle, received is not None) == (None, True)
+    assert (await organization.post_webhook(message, config=1)).status == 200
+    assert (await shown(organization))[1] == received
+
+    before = datetime.now(UTC)
+    assert (await organization.send()).status == 200
+    [sent, _] = await shown(organization)
+    assert sent is not None
+    assert before <= sent <= datetime.now(UTC)
+    in_status = [moment(config["last_activity"]) for config in (await live(organization))["configs"]]
+    assert in_status[1] == received
+    assert in_status[0] is not None
+    assert in_status[0] >= sent
+
+
+async def test_other_processes_know_it_without_a_write_for_each_message(
+    organization: Organization, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One row for each config, now and then, and at the end."""
+    monkeypatch.setattr(app, "WRITE_EVERY_S", 3600.0)
+    connection = await asyncpg.connect(settings.database_url)
+    row = "select xmin::text, active_at from provider_health where organization_id = $1"
+    before = await connection.fetchrow(row, UUID(organization.id))
+    async with serving(settings) as url:
+        first = Gateway(url, settings.platform_key, organization.gateway.session, organization.gateway.meta)
+        body = {"to": "+5511987654321", "body": "Hello"}
+        for _ in range(5):
+            assert (await first.call("POST", "/send", body, key=organization.key)).status == 200
+        [known] = await shown(organization, first)
+        assert await connection.fetchrow(row, UUID(organization.id)) == before
+    after = await connection.fetchrow(row, UUID(organization.id))
+    await connection.close()
+    assert after is not None
+    assert after["active_at"] == known
+    [elsewhere] = await shown(organization)
+    assert elsewhere is not None
+    assert known is not None
+    assert elsewhere >= known
+
+
+async def test_what_a_provider_says_counts_too(organization: Organization, settings: Settings) -> None:
+    """Whichever is later: it may know of what did not come this way."""
+    said = datetime.now(UTC).replace(microsecond=0) + timedelta(minutes=1)
+    connection = await asyncpg.connect(settings.database_url)
+    await connection.execute(
+        "update whatsapp_provider_configs set session = json_build_object('is_connected', true,"
+        " 'connection_quality', 'good', 'last_activity', $2::text) where organization_id = $1",
+        UUID(organization.id),
+        said.isoformat(),
+    )
+    await connection.close()
+    assert (await organization.send()).status == 200
+    assert await eventually(lambda: shown(organization)) == [said]
