@@ -44,7 +44,7 @@ from ..content import (
 from ..messages import ErrorInfo
 from .addresses import id_in, public_id
 from .cards import card_of
-from .raw import is_written, proto, raw_type, spelled, unwrapped
+from .raw import Raw, is_written, spelled
 
 MediaKind = Literal["image", "video", "voice", "audio", "document", "sticker"]
 
@@ -68,43 +68,38 @@ _MEDIA: dict[str, MediaKind] = {
 }
 
 
-def content_of(payload: Object) -> Content:
-    """The content of *payload*; `UnsupportedContent` where somebody wrote it and nothing of it can be read.
+def content_of(raw: Raw) -> Content:
+    """The content of *raw*; `UnsupportedContent` where somebody wrote it and nothing of it can be read.
 
     `UnknownContent` is what is not readable, and what nobody is known to have written.
     """
-    kind = raw_type(payload)
     try:
-        if (content := _content(payload)) is not None:
+        if (content := _content(raw)) is not None:
             return content
     except UNREADABLE:
-        return UnknownContent(raw_type=kind or "")
-    return UnsupportedContent(kind=kind) if is_written(kind) else UnknownContent(raw_type=kind or "")
+        return UnknownContent(raw_type=raw.kind or "")
+    return UnsupportedContent(kind=raw.kind) if is_written(raw.kind) else UnknownContent(raw_type=raw.kind or "")
 
 
-def _content(payload: Object) -> Content | None:
-    message = proto(payload)
-    # What the words are now, in an edit.
-    message = unwrapped(mapping(mapping(message, "protocolMessage"), "editedMessage")) or message
-    if reaction := mapping(payload, "reaction") or mapping(message, "reactionMessage"):
+def _content(raw: Raw) -> Content | None:
+    payload = raw.payload
+    if reaction := mapping(payload, "reaction") or mapping(raw.said, "reactionMessage"):
         return _reaction(reaction)
-    if location := _location_in(payload, message):
+    if location := _location_in(raw):
         # The body of a place is a picture in base64.
         return _location(location)
-    if vcards := _vcards_in(payload, message):
+    if vcards := _vcards_in(raw):
         return Contacts(contacts=[card_of(vcard) for vcard in vcards])
-    if poll := _poll(payload, message):
+    if poll := _poll(raw):
         return poll
-    if payload.get("hasMedia") is True or raw_type(payload) in _MEDIA:
-        return _medium(payload)
-    return _words(payload, message)
-
-
-def _words(payload: Object, message: Object) -> Content | None:
+    if payload.get("hasMedia") is True or raw.kind in _MEDIA or not _MEDIA.keys().isdisjoint(raw.said):
+        return _medium(raw)
     body = (
-        text(payload, "body") or text(message, "conversation") or text(mapping(message, "extendedTextMessage"), "text")
+        text(payload, "body")
+        or text(raw.said, "conversation")
+        or text(mapping(raw.said, "extendedTextMessage"), "text")
     )
-    return _reply(message, mapping(payload, "_data"), body) or (Text(body=body) if body else None)
+    return _reply(raw, body) or (Text(body=body) if body else None)
 
 
 def _reaction(reaction: Object) -> Content:
@@ -115,9 +110,9 @@ def _reaction(reaction: Object) -> Content:
     return Reaction(message_id=public_id(target), emoji=text(reaction, "text") or None)
 
 
-def _poll(payload: Object, message: Object) -> Poll | None:
-    data = mapping(payload, "_data")
-    found = next((mapping(message, key) for key in message if key.startswith("pollCreationMessage")), {})
+def _poll(raw: Raw) -> Poll | None:
+    data = raw.data
+    found = next((mapping(raw.said, key) for key in raw.said if key.startswith("pollCreationMessage")), {})
     if not found and text(data, "pollName") is None:
         return None
     options = objects(found, "options") or objects(data, "pollOptions")
@@ -130,12 +125,12 @@ def _poll(payload: Object, message: Object) -> Poll | None:
 # ---------------------------------------------------------------- places and cards
 
 
-def _location_in(payload: Object, message: Object) -> Object:
+def _location_in(raw: Raw) -> Object:
     """WAHA's own field, or what NOWEB (until 2025.11) and WPP have in its place."""
-    data = mapping(payload, "_data")
-    if location := mapping(payload, "location"):
+    data = raw.data
+    if location := mapping(raw.payload, "location"):
         return location
-    if place := mapping(message, "locationMessage") or mapping(message, "liveLocationMessage"):
+    if place := mapping(raw.said, "locationMessage") or mapping(raw.said, "liveLocationMessage"):
         return {**place, "latitude": place.get("degreesLatitude"), "longitude": place.get("degreesLongitude")}
     if data.get("type") == "location":
         return {"latitude": data.get("lat"), "longitude": data.get("lng"), "description": data.get("loc")}
@@ -152,30 +147,25 @@ def _location(location: Object) -> Content:
     return Location(latitude=latitude, longitude=longitude, **labels)
 
 
-def _vcards_in(payload: Object, message: Object) -> list[str]:
-    data = mapping(payload, "_data")
-    if vcards := texts(payload, "vCards"):
+def _vcards_in(raw: Raw) -> list[str]:
+    if vcards := texts(raw.payload, "vCards"):
         return vcards
-    cards = [
-        mapping(message, "contactMessage"),
-        *objects(mapping(message, "contactsArrayMessage"), "contacts"),
-        *objects(data, "vcardList"),
-    ]
-    if data.get("type") == "vcard":
-        cards.append({"vcard": payload.get("body")})
-    return [vcard for card in cards if (vcard := text(card, "vcard"))]
+    cards = objects(mapping(raw.said, "contactsArrayMessage"), "contacts") or objects(raw.data, "vcardList")
+    cards = cards or [mapping(raw.said, "contactMessage")]
+    found = [vcard for card in cards if (vcard := text(card, "vcard"))]
+    return texts(raw.payload, "body") if raw.kind == "vcard" else found
 
 
 # ---------------------------------------------------------------- media
 
 
-def _medium(payload: Object) -> Content:
-    media, message = mapping(payload, "media"), proto(payload)
-    raw = next((mapping(message, key) for key in message if key in _MEDIA), mapping(payload, "_data"))
+def _medium(raw: Raw) -> Content:
+    media = mapping(raw.payload, "media")
+    theirs = next((mapping(raw.said, key) for key in raw.said if key in _MEDIA), raw.data)
     # The address is the id: where the file is to be fetched depends on the configuration.
     file = present(id=text(media, "url") or None, mime_type=text(media, "mimetype"))
-    caption = text(payload, "body") or text(raw, "caption") or None
-    match _media_kind(payload, file.get("mime_type", "")):
+    caption = text(raw.payload, "body") or text(theirs, "caption") or None
+    match _media_kind(raw, file.get("mime_type", "")):
         case "image":
             return Image(**file, caption=caption)
         case "video":
@@ -185,20 +175,19 @@ def _medium(payload: Object) -> Content:
         case "audio":
             return Audio(**file)
         case "sticker":
-            return Sticker(**file, animated=flag(raw, "isAnimated"))
+            return Sticker(**file, animated=flag(theirs, "isAnimated"))
         case "document":
-            name = text(media, "filename") or text(raw, "fileName") or text(raw, "filename")
+            name = text(media, "filename") or text(theirs, "fileName") or text(theirs, "filename")
             # WhatsApp Web writes the name where there is no caption.
             return Document(**file, filename=safe_filename(name), caption=None if caption == name else caption)
 
 
-def _media_kind(payload: Object, mime_type: str) -> MediaKind:
-    message, data = proto(payload), mapping(payload, "_data")
-    words = [*message, text(data, "type"), text(mapping(data, "Info"), "MediaType")]
+def _media_kind(raw: Raw, mime_type: str) -> MediaKind:
+    words = [*raw.said, text(raw.data, "type"), text(mapping(raw.data, "Info"), "MediaType")]
     kinds = [*(_MEDIA[kind] for kind in words if kind in _MEDIA), _by_mime_type(mime_type)]
     if kinds[0] != "audio":
         return kinds[0]
-    return "voice" if _is_voice(mapping(message, "audioMessage"), kinds) else "audio"
+    return "voice" if _is_voice(mapping(raw.said, "audioMessage"), kinds) else "audio"
 
 
 def _is_voice(audio: Object, kinds: list[MediaKind]) -> bool:
@@ -230,7 +219,8 @@ def _first_line(written: str | None) -> str | None:
 # ---------------------------------------------------------------- what was tapped
 
 
-def _reply(message: Object, data: Object, body: str | None) -> Content | None:
+def _reply(raw: Raw, body: str | None) -> Content | None:
+    message, data = raw.said, raw.data
     if template := mapping(message, "templateButtonReplyMessage"):
         return _button(template, "selectedId", body, "template")
     if button := mapping(message, "buttonsResponseMessage"):

@@ -22,23 +22,31 @@ from ..content import (
 )
 from ..messages import Contact, ReplyTo
 from .addresses import MessageId, is_group, jid, message_id, person, public_id
-from .content import content_of
+from .content import content_of, media_errors
 from .delivery import Delivery
-from .raw import proto, spelled
+from .raw import Raw, raw_of, spelled
 
 # WhatsApp labels a message "forwarded many times" from its fifth forward on.
 _MANY_FORWARDS = 5
 
 
-def _contexts(payload: Object) -> list[Object]:
-    """Where NOWEB and GOWS keep it, beside the content."""
-    message = proto(payload)
-    return [mapping(mapping(message, key), "contextInfo") for key in message]
+def around(delivery: Delivery, raw: Raw, identity: MessageId) -> Object:
+    """The fields of a `Message` that are not what *raw*, whose id is *identity*, says itself."""
+    contexts = raw.contexts
+    forwarded, frequently = _forwarding(raw, contexts)
+    return {
+        "reply_to": _quoted(delivery, raw, contexts, identity),
+        "mentions": _mentions(raw, contexts),
+        "forwarded": forwarded,
+        "frequently_forwarded": frequently,
+        "referral": _referral(raw, contexts),
+        "errors": media_errors(raw.payload),
+    }
 
 
-def forwarding(payload: Object) -> tuple[bool | None, bool | None]:
+def _forwarding(raw: Raw, contexts: list[Object]) -> tuple[bool | None, bool | None]:
     """Whether the message was forwarded, and many times; None where nothing says so."""
-    holders = [mapping(payload, "_data"), *_contexts(payload)]
+    holders = [raw.data, *contexts]
     forwarded = any(flag(holder, "isForwarded") for holder in holders)
     frequently = any(_is_frequent(holder.get("forwardingScore")) for holder in holders)
     return forwarded or frequently or None, frequently or None
@@ -48,12 +56,14 @@ def _is_frequent(score: Any) -> bool:
     return isinstance(score, int) and score >= _MANY_FORWARDS
 
 
-def mentions(payload: Object) -> list[Contact]:
+def _mentions(raw: Raw, contexts: list[Object]) -> list[Contact]:
     """Who is named in the text, each once."""
-    names = ("mentionedJid", "mentionedJID", "mentionedJidList")
-    holders = [payload, mapping(payload, "_data"), *_contexts(payload)]
-    found = dict.fromkeys(jid(one) for holder in holders for name in names for one in listed(holder, name))
+    holders = [raw.payload, raw.data, *contexts]
+    found = dict.fromkeys(jid(one) for holder in holders for name in _MENTIONED for one in listed(holder, name))
     return [contact for address in found if (contact := person(address)) is not None]
+
+
+_MENTIONED = ("mentionedJid", "mentionedJID", "mentionedJidList")
 
 
 # ---------------------------------------------------------------- ads
@@ -75,10 +85,10 @@ _MEDIA_TYPES = {1: "image", "IMAGE": "image", 2: "video", "VIDEO": "video"}
 _OF_AN_AD = ("source_url", "source_type", "source_id", "ctwa_clid")
 
 
-def referral(payload: Object) -> Object | None:
+def _referral(raw: Raw, contexts: list[Object]) -> Object | None:
     """The ad or post the person came from, in the words that Meta and Twilio have for it."""
-    cards = [mapping(context, "externalAdReply") for context in _contexts(payload)]
-    for card in (*cards, mapping(mapping(payload, "_data"), "ctwaContext")):
+    cards = [mapping(raw.data, "ctwaContext"), *(mapping(context, "externalAdReply") for context in contexts)]
+    for card in filter(None, cards):
         found = {ours: value for theirs, ours in _REFERRAL.items() if (value := spelled(card, theirs))}
         if not found.keys().isdisjoint(_OF_AN_AD):
             kind, greeting = card.get("mediaType"), text(card, "greetingMessageBody")
@@ -90,9 +100,11 @@ def referral(payload: Object) -> Object | None:
 # ---------------------------------------------------------------- quotations
 
 
-def quoted(delivery: Delivery, payload: Object, identity: MessageId) -> ReplyTo | None:
-    """The message that *payload*, whose id is *identity*, answers."""
-    given = _quotation(payload)
+def _quoted(delivery: Delivery, raw: Raw, contexts: list[Object], identity: MessageId) -> ReplyTo | None:
+    """The message that *raw* answers."""
+    given = _quotation(raw, contexts)
+    if not given:
+        return None
     author = jid(given.get("participant"))
     found = ReplyTo(
         id=_quoted_id(delivery, word(given, "id"), author, identity),
@@ -102,19 +114,20 @@ def quoted(delivery: Delivery, payload: Object, identity: MessageId) -> ReplyTo 
     return None if found == ReplyTo() else found
 
 
-def _quotation(payload: Object) -> Object:
+def _quotation(raw: Raw, contexts: list[Object]) -> Object:
     """WAHA's own field, completed from where the engine has it: in groups WEBJS leaves out the id."""
-    data = mapping(payload, "_data")
-    raw: Object = {"id": data.get("quotedStanzaID"), "participant": data.get("quotedParticipant")}
-    for context in _contexts(payload):
+    found: Object = {}
+    if (identity := word(raw.data, "quotedStanzaID")) is not None:
+        found = {"id": identity, "participant": raw.data.get("quotedParticipant")}
+    for context in contexts:
         if (identity := spelled(context, "stanzaId")) is not None:
             quoted = {"message": mapping(context, "quotedMessage")}
-            raw = {"id": identity, "participant": context.get("participant"), "_data": quoted}
-    given = mapping(payload, "replyTo")
+            found = {"id": identity, "participant": context.get("participant"), "_data": quoted}
+    given = mapping(raw.payload, "replyTo")
     if theirs := mapping(given, "_data"):
         # Of WEBJS and WPP it is an object as `_data` itself is, of the others the protocol's message.
         given = {**given, "_data": theirs if "type" in theirs or "id" in theirs else {"message": theirs}}
-    return raw | {key: value for key, value in given.items() if value not in (None, "", {})}
+    return found | {key: value for key, value in given.items() if value not in (None, "", {})}
 
 
 def _quoted_id(delivery: Delivery, named: str | None, author: str | None, identity: MessageId) -> str | None:
@@ -129,7 +142,7 @@ def _quoted_id(delivery: Delivery, named: str | None, author: str | None, identi
 
 def _said(given: Object) -> Object:
     """What the quoted message says: its words, and of what kind its content is, where there is more than words."""
-    content = content_of(given)
+    content = content_of(raw_of(given))
     known = not isinstance(content, UnknownContent | UnsupportedContent) and not given.keys().isdisjoint(_KINDS)
     return present(text=_words(content), type=content.__struct_config__.tag if known else None)
 

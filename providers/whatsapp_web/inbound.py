@@ -16,10 +16,10 @@ from ..errors import Malformed
 from ..messages import By, Event, EventType, Message
 from . import receipts, updates
 from .addresses import MessageId, bare_id, correlation_in, first_jid, id_in, is_group, jid, person, phone_of
-from .content import content_of, media_errors
-from .context import forwarding, mentions, quoted, referral
+from .content import content_of
+from .context import around
 from .delivery import Delivery, Reader, identity_of, people_of, poll_of
-from .raw import change_in, is_protocol, is_waiting, raw_type, spelled
+from .raw import change_in, is_protocol, is_waiting, raw_of, spelled
 
 # Of no WAHA: we post it to ourselves, to see that it arrives.
 PROBE = "ingress.probe"
@@ -59,28 +59,18 @@ def events(body: bytes, own_phone: str | None = None) -> list[Event]:
 
 def _message(delivery: Delivery) -> Event:
     item = delivery.item
-    identity = identity_of(item)
-    if (change := change_in(item)) is not None:
+    identity, raw = identity_of(item), raw_of(item)
+    if (change := change_in(raw)) is not None:
         # Of servers that have no event for it, or cannot decrypt it.
         return _edited(delivery) if change[0] == "edited" else _deleted(delivery, item, None)
-    if is_waiting(item):
+    if is_waiting(raw):
         return updates.waiting(delivery)
-    if is_protocol(item):
-        details = present(message_id=identity.public, raw_type=raw_type(item))
+    if is_protocol(raw):
+        details = present(message_id=identity.public, raw_type=raw.kind)
         key = delivery.key("message", identity.bare)
         return delivery.update_of("protocol_message", item, key=key, details=details)
-    content = content_of(item)
-    forwarded, frequently = forwarding(item)
-    message = Message(
-        provider_message_id=identity.public,
-        content=content,
-        reply_to=quoted(delivery, item, identity),
-        mentions=mentions(item),
-        forwarded=forwarded,
-        frequently_forwarded=frequently,
-        referral=referral(item),
-        errors=media_errors(item),
-    )
+    content = content_of(raw)
+    message = Message(provider_message_id=identity.public, content=content, **around(delivery, raw, identity))
     event = _message_event(delivery, item, type_of(content), message, "message")
     if identity.from_me and (correlation_id := correlation_in(identity.bare)) is not None:
         return msgspec.structs.replace(event, correlation_id=correlation_id)
@@ -126,18 +116,18 @@ def _source(item: Object) -> Literal["app", "api"] | None:
 def _reaction(delivery: Delivery) -> Event:
     item = delivery.item
     identity = identity_of(item)
-    content = content_of(item)
+    content = content_of(raw_of(item))
     message = Message(provider_message_id=identity.public, content=content)
     return _message_event(delivery, item, type_of(content), message, "message.reaction")
 
 
 def _edited(delivery: Delivery) -> Event:
     item = delivery.item
-    identity = identity_of(item)
-    _, key = change_in(item) or (None, {})
+    identity, raw = identity_of(item), raw_of(item)
+    _, key = change_in(raw) or (None, {})
     named = word(item, "editedMessageId")
     original = identity.of(named) if named else _target(delivery, identity, key)
-    content = content_of(item)
+    content = content_of(raw)
     read = not isinstance(content, UnknownContent | UnsupportedContent)
     # WEBJS names the edit as the message, so that a second edit would be taken for the first; and an edit that could
     # not be read may come again with its words.
@@ -162,14 +152,13 @@ def _revoked(delivery: Delivery) -> Event:
 
 def _deleted(delivery: Delivery, item: Object, named: str | None) -> Event:
     """The deletion *item*, of the message *named* where the webhook has a field for it."""
-    identity = identity_of(item)
-    _, key = change_in(item) or (None, {})
+    identity, raw = identity_of(item), raw_of(item)
+    _, key = change_in(raw) or (None, {})
     original = _target(delivery, identity, key) or (identity.of(named) if named else None)
-    data = mapping(item, "_data")
-    if original is None and data.get("type") == "revoked":
+    if original is None and raw.kind == "revoked":
         # Of WEBJS the message itself has turned into its deletion.
         original = identity
-    revoker = jid(data.get("revokeSender"))  # not the author, where an admin of a group deletes
+    revoker = jid(raw.data.get("revokeSender"))  # not the author, where an admin of a group deletes
     message = Message(
         provider_message_id=identity.public,
         original_message_id=original.public if original else None,

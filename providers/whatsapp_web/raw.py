@@ -7,6 +7,8 @@ Source: https://github.com/WhiskeySockets/Baileys/blob/master/WAProto/WAProto.pr
 
 from typing import Literal
 
+import msgspec
+
 from .._values import Object, mapping, text, word
 
 # Keys beside a message that are no content.
@@ -34,26 +36,62 @@ _PROTOCOL = {
     *("newsletter_notification", "notification", "notification_template", "pinned_message", "poll_update"),
     *("protocol", "reaction_enc"),
 }
-# What cannot be decrypted yet: the message may follow.
 _WAITING = {"ciphertext", "placeholderMessage"}
 _CIPHERTEXT_STUBS = ("2", "CIPHERTEXT")
 _DEEPEST = 5
 
 
-def proto(payload: Object) -> Object:
-    """The protocol's message of NOWEB and GOWS, out of what it is wrapped in; empty for WEBJS."""
+class Raw(msgspec.Struct, frozen=True, gc=False):
+    """A message as WAHA posts it, *payload*, and what its engine has of it.
+
+    The protocol's *message* of NOWEB and GOWS is out of what it is wrapped in; *said* is the same, and of an edit what
+    the message says now. Both are empty for WEBJS and WPP. *kind* is the engine's own word.
+    """
+
+    payload: Object
+    data: Object
+    message: Object
+    said: Object
+    kind: str | None
+
+    @property
+    def contexts(self) -> list[Object]:
+        """What stands around the content, in NOWEB and GOWS."""
+        return [
+            found for part in self.said.values() if isinstance(part, dict) and (found := mapping(part, "contextInfo"))
+        ]
+
+    def __repr__(self) -> str:
+        return f"Raw(kind={self.kind!r})"
+
+
+def raw_of(payload: Object) -> Raw:
     data = mapping(payload, "_data")
-    return unwrapped(mapping(data, "message") or mapping(data, "Message"))
+    message = _unwrapped(mapping(data, "message") or mapping(data, "Message"))
+    said = message
+    if protocol := mapping(message, "protocolMessage"):
+        said = _unwrapped(mapping(protocol, "editedMessage")) or message
+    return Raw(payload, data, message, said, _kind(data, message))
 
 
-def unwrapped(message: Object) -> Object:
+def _unwrapped(message: Object) -> Object:
     """*message* out of what it is wrapped in, as it disappears, may be seen once, was sent by another device, …"""
     for _ in range(_DEEPEST):
-        inner = next(filter(None, (mapping(mapping(message, key), "message") for key in message)), None)
+        inner = next(
+            (found for part in message.values() if isinstance(part, dict) and (found := mapping(part, "message"))), None
+        )
         if inner is None:
             break
         message = inner
     return message
+
+
+def _kind(data: Object, message: Object) -> str | None:
+    keys = [key for key, value in message.items() if value is not None]
+    if len(keys) > 1:
+        # What nobody wrote may stand beside what somebody did.
+        keys.sort(key=lambda key: (key in _BESIDE, key in _PROTOCOL))
+    return keys[0] if keys else text(data, "type") or word(data, "messageStubType")
 
 
 def spelled(holder: Object, key: str) -> str | None:
@@ -64,28 +102,21 @@ def spelled(holder: Object, key: str) -> str | None:
     return word(holder, key)
 
 
-def raw_type(payload: Object) -> str | None:
-    """The engine's own word for the kind of *payload*."""
-    data = mapping(payload, "_data")
-    keys = [key for key, value in proto(payload).items() if value is not None]
-    # What nobody wrote may stand beside what somebody did.
-    ranked = sorted(keys, key=lambda key: (key in _BESIDE, key in _PROTOCOL))
-    return ranked[0] if ranked else text(data, "type") or word(data, "messageStubType")
+def is_protocol(raw: Raw) -> bool:
+    """Whether nobody wrote this: keys, receipts, notices of the clients among themselves.
+
+    Stubs are NOWEB's notices, which have no message: somebody joined, a call was missed.
+    """
+    return raw.kind in _PROTOCOL or (not raw.message and _stub(raw) not in (None, "0", "UNKNOWN"))
 
 
-def is_protocol(payload: Object) -> bool:
-    """Whether nobody wrote this: keys, receipts, notices of the clients among themselves."""
-    return raw_type(payload) in _PROTOCOL or _is_stub(payload)
+def is_waiting(raw: Raw) -> bool:
+    """Whether this cannot be decrypted yet: the message may follow."""
+    return raw.kind in _WAITING or (not raw.message and _stub(raw) in _CIPHERTEXT_STUBS)
 
 
-def _is_stub(payload: Object) -> bool:
-    """A notice of NOWEB, which has no message: somebody joined, a call was missed."""
-    return not proto(payload) and word(mapping(payload, "_data"), "messageStubType") not in (None, "0", "UNKNOWN")
-
-
-def is_waiting(payload: Object) -> bool:
-    stub = word(mapping(payload, "_data"), "messageStubType")
-    return raw_type(payload) in _WAITING or (not proto(payload) and stub in _CIPHERTEXT_STUBS)
+def _stub(raw: Raw) -> str | None:
+    return word(raw.data, "messageStubType")
 
 
 def is_written(kind: str | None) -> bool:
@@ -98,16 +129,13 @@ _REVOKED, _EDITED = (0, "REVOKE"), (14, "MESSAGE_EDIT")
 _ENCRYPTED_EDIT = (2, "MESSAGE_EDIT")
 
 
-def change_in(payload: Object) -> tuple[Literal["edited", "deleted"], Object] | None:
-    """Whether *payload* edits or deletes a message, and the key of that one."""
-    message, data = proto(payload), mapping(payload, "_data")
-    protocol, secret = mapping(message, "protocolMessage"), mapping(message, "secretEncryptedMessage")
-    if protocol.get("type") in _EDITED:
-        return "edited", mapping(protocol, "key")
-    if protocol and protocol.get("type") in _REVOKED:
-        return "deleted", mapping(protocol, "key")
+def change_in(raw: Raw) -> tuple[Literal["edited", "deleted"], Object] | None:
+    """Whether *raw* edits or deletes a message, and the key of that one."""
+    if protocol := mapping(raw.message, "protocolMessage"):
+        if protocol.get("type") in _EDITED:
+            return "edited", mapping(protocol, "key")
+        return ("deleted", mapping(protocol, "key")) if protocol.get("type") in _REVOKED else None
+    secret = mapping(raw.message, "secretEncryptedMessage")
     if secret.get("secretEncType") in _ENCRYPTED_EDIT:
         return "edited", mapping(secret, "targetMessageKey")
-    if data.get("type") == "revoked":
-        return "deleted", mapping(data, "protocolMessageKey")
-    return None
+    return ("deleted", mapping(raw.data, "protocolMessageKey")) if raw.kind == "revoked" else None
