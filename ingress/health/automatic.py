@@ -89,9 +89,18 @@ def _rolled_back(situation: Situation, policy: FallbackPolicy, now: datetime) ->
         return None
     if now - last.at > timedelta(seconds=ROLLBACK_WITHIN_S):
         return None
-    if last.sends < ROLLBACK_LEAST_SENDS or last.failed < ROLLBACK_SHARE * last.sends:
+    if last.sends < _enough_sends(situation.route[0], last) or last.failed < ROLLBACK_SHARE * last.sends:
         return None
     return Step("rollback", f"{last.failed} of {last.sends} sends after the switch failed")
+
+
+def _enough_sends(active: Member, last: LastSwitch) -> int:
+    """How many sends say that the switch was a mistake: one, where the account has become unhealthy since.
+
+    Then its breaker is open, and what is refused for that is no send: there would never be more.
+    """
+    became_unhealthy = active.health == "unhealthy" and active.since is not None and active.since >= last.at
+    return 1 if became_unhealthy else ROLLBACK_LEAST_SENDS
 
 
 def _left(situation: Situation, policy: FallbackPolicy, now: datetime) -> Step | None:

@@ -273,6 +273,18 @@ def test_a_switch_after_which_most_sends_fail_is_undone(
         assert (found.kind, found.target) == ("rollback", None)
 
 
+@pytest.mark.parametrize(
+    ("since_s", "sends", "failed", "undone"),
+    [(60, 1, 1, True), (60, 9, 4, False), (60, 0, 0, False), (61, 9, 9, False)],
+    ids=["one", "a-few", "none", "it-was-before"],
+)
+def test_a_switch_to_what_becomes_unhealthy_is_undone(since_s: float, sends: int, failed: int, undone: bool) -> None:
+    """Few sends are enough then: its breaker is open, so that no more are made through it."""
+    last = LastSwitch(NOW - seconds(60), "switch", sends, failed)
+    found = step(FallbackPolicy(auto_rollback=True), sick(A, since_s), member(B), last=last)
+    assert (found is not None) == undone
+
+
 def test_accounts_that_come_and_go_do_not_make_the_service_do_so() -> None:
     """Simulated, second by second for two hours: both accounts fail and recover all the time."""
     policy = FallbackPolicy(auto_switch_after_s=10, min_stay_s=1, return_to_primary=True)
