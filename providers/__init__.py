@@ -119,6 +119,7 @@ from .errors import (
     Unverified,
     WebhookError,
 )
+from .limits import Limits
 from .messages import (
     STATUS_RANK,
     AccountUpdate,
@@ -148,13 +149,13 @@ __all__ = [
     "STATUS_RANK", "AccountBroken", "AccountUpdate", "Action", "AddressRequest", "Audio", "Button", "ButtonReply",
     "Buttons", "CallPermissionReply", "CallPermissionRequest", "CallToAction", "Carousel", "CarouselCard", "Catalog",
     "Check", "ConfigField", "Contact", "ContactRequest", "Contacts", "Content", "Document", "ErrorInfo", "Event",
-    "EventType", "File", "Flow", "FlowAction", "FlowReply", "HeaderMedia", "Image", "Interactive", "ListMenu",
-    "ListReply", "ListRow", "ListSection", "Location", "LocationRequest", "Malformed", "Media", "MediaContent",
-    "Message", "MessageData", "MessageResult", "Order", "OrderDetails", "OrderItem", "OrderStatus", "OutboundContent",
-    "Pacing", "Pairing", "Phone", "Pin", "Poll", "PollVote", "Product", "ProductCarousel", "ProductList",
-    "ProductSection", "ProviderConfig", "ProviderError", "ProviderInfo", "ProviderStatus", "Reaction", "Recipient",
-    "Registry", "RegistryEntry", "Rejected", "ReplyTo", "Request", "Response", "Restricted", "SendError", "Status",
-    "StatusValue", "Sticker", "System", "Template", "TemplateDefinition", "TemplatePage", "Text", "Throttled",
+    "EventType", "File", "Flow", "FlowAction", "FlowReply", "HeaderMedia", "Image", "Interactive", "Limits",
+    "ListMenu", "ListReply", "ListRow", "ListSection", "Location", "LocationRequest", "Malformed", "Media",
+    "MediaContent", "Message", "MessageData", "MessageResult", "Order", "OrderDetails", "OrderItem", "OrderStatus",
+    "OutboundContent", "Pacing", "Pairing", "Phone", "Pin", "Poll", "PollVote", "Product", "ProductCarousel",
+    "ProductList", "ProductSection", "ProviderConfig", "ProviderError", "ProviderInfo", "ProviderStatus", "Reaction",
+    "Recipient", "Registry", "RegistryEntry", "Rejected", "ReplyTo", "Request", "Response", "Restricted", "SendError",
+    "Status", "StatusValue", "Sticker", "System", "Template", "TemplateDefinition", "TemplatePage", "Text", "Throttled",
     "TimeLimits", "Unavailable", "Uncertain", "UnknownContent", "UnknownProvider", "Unsupported", "UnsupportedContent",
     "Unverified", "Upload", "UploadRequest", "Video", "VoiceCall", "Webhook", "WebhookError", "WhatsAppProvider",
     "config_fields", "phone_key", "refused_status",

@@ -13,8 +13,10 @@ from urllib.parse import parse_qsl, urlsplit
 
 import msgspec
 
+from . import limits
 from .content import MediaContent, OutboundContent
 from .errors import AccountBroken, Rejected, Restricted, Unsupported
+from .limits import Limits
 from .messages import (
     Event,
     Media,
@@ -151,6 +153,8 @@ class ProviderInfo(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     # Content types and actions by their tags, plus: templates, list_templates, groups, media, uploads, receipts,
     # typing, stop_typing, pairing, find_message, find_phone.
     capabilities: frozenset[str]
+    # What the provider takes at most, by the kinds among the capabilities, `voice` (of `audio`) and `static_sticker`.
+    limits: dict[str, Limits] = {}
     pacing: Pacing | None = None  # None: as fast as the provider takes it
     time_limits: TimeLimits = TimeLimits()
     max_webhook_bytes: int = 4 * 1024 * 1024  # a longer body is none of the provider's
@@ -276,6 +280,13 @@ class WhatsAppProvider(msgspec.Struct, frozen=True, kw_only=True, metaclass=_Pro
         Raises `Unsupported` where none is to be had.
         """
         raise Unsupported("this provider has no webhook for testing the address", code="probe")
+
+    def check_limits(self, content: OutboundContent) -> None:
+        """Return where *content* is within `info.limits`, else raise `Unsupported`, which names the limit.
+
+        For `send_message` to begin with: then another provider, which may take it, is asked.
+        """
+        limits.check(content, self.info.limits, self.info.display_name)
 
     # -- operations: flows. Each may raise any SendError.
 

@@ -25,7 +25,7 @@ ENTRY_POINT_GROUP = "whatsapp_ingress.providers"
 RUNTIME = "runtime"  # the origin of what was registered by hand
 
 # The modules of this package that are no provider: the contract, and a dialect that several speak.
-_CONTRACT = {"base", "cloud_api", "content", "errors", "messages", "registry", "signing", "testing"}
+_CONTRACT = {"base", "cloud_api", "content", "errors", "limits", "messages", "registry", "signing", "testing"}
 
 _log = logging.getLogger("providers")
 

@@ -21,7 +21,7 @@ import ingress
 import ingress.storage.statements
 import providers
 from ingress.api import send
-from ingress.cli.matrix import matrix
+from ingress.cli.matrix import limits_matrix, matrix
 from ingress.settings import Settings, variable
 from providers import ProviderError, Registry
 
@@ -509,6 +509,8 @@ def test_importing_the_service_does_nothing() -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
-def test_the_table_of_providers_is_current() -> None:
+def test_the_tables_of_providers_are_current() -> None:
     """As `ingress providers --matrix` prints it."""
-    assert matrix(Registry()) in (ROOT / "docs" / "providers.md").read_text()
+    page = (ROOT / "docs" / "providers.md").read_text()
+    assert matrix(Registry()) in page
+    assert limits_matrix(Registry()) in page

@@ -42,6 +42,7 @@ class ThreeSixty(WhatsAppProvider, frozen=True, kw_only=True):
         stability="stable",
         official=True,
         capabilities=cloud_api.KINDS | {"templates", "media", "receipts", "typing", "groups"},
+        limits=cloud_api.LIMITS,
     )
 
     api_key: Annotated[
@@ -109,6 +110,7 @@ class ThreeSixty(WhatsAppProvider, frozen=True, kw_only=True):
     # ------------------------------------------------------------ sending
 
     def send_message(self, message: MessageData) -> Flow[MessageResult]:
+        self.check_limits(message.content)
         edge, body = cloud_api.message_request(message)
         response = yield self._request("POST", edge, body)
         return cloud_api.message_result(response, secrets=self._secrets)

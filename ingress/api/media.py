@@ -12,7 +12,7 @@ import msgspec
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from providers import Flow, Media, MediaContent, Rejected, SendError, Upload
+from providers import Flow, Media, MediaContent, Rejected, SendError, Unsupported, Upload
 
 from .. import log, metrics
 from ..accounts.config import Config
@@ -98,7 +98,7 @@ class _Transfer:
             case Rejected(scope="media"):
                 self.outcome = "gone"
                 return media_gone()
-            case Rejected(code="media_too_large", detail=detail):
+            case Rejected(code="media_too_large", detail=detail) | Unsupported(code="media_too_large", detail=detail):
                 self.outcome = "too_large"
                 return Problem(413, "too_large", f"The provider does not accept this file: {detail}.")
             case SendError():

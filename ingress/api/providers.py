@@ -7,7 +7,7 @@ from uuid import UUID
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from providers import ConfigField, Pacing, Registry, RegistryEntry, TimeLimits
+from providers import ConfigField, Limits, Pacing, Registry, RegistryEntry, TimeLimits
 from providers.base import config_fields
 
 from .. import log
@@ -77,6 +77,7 @@ class ProviderShown(Shown, frozen=True, kw_only=True):
     stability: str | UnsetType = UNSET
     official: bool | UnsetType = UNSET
     capabilities: list[str] | UnsetType = UNSET
+    limits: dict[str, Limits] | UnsetType = UNSET
     pacing: Pacing | UnsetType = UNSET
     time_limits: TimeLimits | UnsetType = UNSET
     max_webhook_bytes: int | UnsetType = UNSET

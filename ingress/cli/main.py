@@ -27,7 +27,7 @@ from ..storage.database import SchemaError, StoreUnavailable
 from ..storage.migration import migrate, prepare
 from ..storage.vault import Vault, VaultError, generate_key
 from . import remote
-from .matrix import matrix
+from .matrix import limits_matrix, matrix
 
 logger = logging.getLogger("ingress.cli.main")
 
@@ -71,7 +71,9 @@ def _add_demo(commands: Any) -> None:
 def _add_providers(commands: Any) -> Any:
     """`ingress providers`; what it gets further actions from is given back."""
     providers = commands.add_parser("providers", help="list the provider plug-ins, or check one")
-    providers.add_argument("--matrix", action="store_true", help="print who can do what, as a table in Markdown")
+    providers.add_argument(
+        "--matrix", action="store_true", help="print who can do what, and how much, as tables in Markdown"
+    )
     actions = providers.add_subparsers(dest="action")
     check = actions.add_parser("check", help="hold a plug-in to the contract")
     check.add_argument("name")
@@ -265,7 +267,7 @@ def _providers(_: Settings, options: argparse.Namespace) -> int:
     if options.action == "check":
         return _check_provider(options.name, options.samples)
     if options.matrix:
-        sys.stdout.write(matrix(Registry()))
+        sys.stdout.write(f"{matrix(Registry())}\n{limits_matrix(Registry())}")
     else:
         for entry in Registry().entries():
             about = entry.info.display_name if entry.info else entry.reason or ""

@@ -1,9 +1,9 @@
-"""Which provider can say and do what, as a table: from what each declares, which tests hold against what it does."""
+"""Which provider can say and do what, and how much, as tables: from what each declares, which tests hold to be true."""
 
 from collections.abc import Callable
 from typing import Any, get_args
 
-from providers import ProviderInfo, Registry
+from providers import Limits, ProviderInfo, Registry
 from providers.content import Action, OutboundContent
 
 _OPERATIONS = {
@@ -41,6 +41,40 @@ def matrix(registry: Registry) -> str:
     for info in infos:
         can = ["yes" if name in info.capabilities else "" for name in capabilities.values()]
         columns.append([info.display_name, "---", *can, *(about(info) for about in _ABOUT.values())])
+    return _table(columns)
+
+
+def limits_matrix(registry: Registry) -> str:
+    """Markdown: what each provider takes at most of each kind of message, with its source."""
+    infos = [entry.info for entry in registry.entries() if entry.info is not None]
+    kinds = dict.fromkeys(kind for info in infos for kind in info.limits)
+    columns = [["", "---", *(f"`{kind}`" for kind in kinds)]]
+    for info in infos:
+        cells = (_cell(info.limits[kind]) if kind in info.limits else "" for kind in kinds)
+        columns.append([info.display_name, "---", *cells])
+    return _table(columns)
+
+
+def _cell(limits: Limits) -> str:
+    """Numbers first, then what else there is; each source is a link."""
+    parts = [_number(part, most, limits.at_least.get(part)) for part, most in limits.at_most.items()]
+    if limits.headers is not None:
+        parts.append(f"header: {', '.join(limits.headers) or 'none'}")
+    if limits.mime_types is not None:
+        parts.append(", ".join(f"`{name}`" for name in limits.mime_types))
+    return f"{'; '.join(parts)} ([source]({limits.source}))"
+
+
+def _number(part: str, most: int, least: int | None) -> str:
+    name = part.removesuffix("_characters").removesuffix("_bytes").replace("_", " ")
+    if most == 0:
+        return f"no {name}"
+    if part.endswith("_bytes"):
+        return f"{name} {most // 1024**2} MiB" if most >= 1024**2 else f"{name} {most // 1024} KiB"
+    return f"{name} {most:,}" if least is None else f"{name} {least} to {most:,}"
+
+
+def _table(columns: list[list[str]]) -> str:
     return "".join(f"| {' | '.join(cells)} |\n" for cells in zip(*columns, strict=True))
 
 

@@ -7,14 +7,15 @@ provider's business. `examples/threesixty` is one of them. What is not named her
 from .errors import answered, is_missing_object, is_unknown_field
 from .health import number_check, number_status
 from .inbound import events
-from .limits import check_upload, pacing
+from .limits import LIMITS, content_of, pacing
 from .media import media_of, upload_form
 from .outbound import KINDS, message_request, message_result, read_receipt
 
 __all__ = [
     "KINDS",
+    "LIMITS",
     "answered",
-    "check_upload",
+    "content_of",
     "events",
     "is_missing_object",
     "is_unknown_field",

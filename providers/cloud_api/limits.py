@@ -1,180 +1,156 @@
-"""What Meta refuses for certain, refused before anything is called.
+"""What Meta takes at most, and what it refuses for certain, whoever else were asked.
 
 Lengths count code points. Where Meta's pages disagree, the smaller limit counts.
-Source: https://developers.facebook.com/docs/whatsapp/cloud-api/reference/messages,
-    https://developers.facebook.com/docs/whatsapp/cloud-api/reference/media (limits).
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from functools import cache
 
 from ..base import Pacing, Upload
 from ..content import (
     Action,
     Audio,
-    Button,
     Buttons,
-    CallToAction,
-    Carousel,
-    CarouselCard,
-    Contacts,
     Document,
     FlowAction,
     Image,
     Interactive,
     ListMenu,
-    ListSection,
     MediaContent,
-    OrderDetails,
-    ProductCarousel,
-    ProductList,
-    ProductSection,
     Sticker,
-    Text,
     Video,
-    VoiceCall,
 )
-from ..errors import Rejected
+from ..errors import Rejected, Unsupported
+from ..limits import OPUS, Limits
 from ..messages import MessageData
 
-_MB = 1024 * 1024
-_MAX_BYTES: dict[type[MediaContent], int] = {
-    Image: 5 * _MB,
-    Video: 16 * _MB,
-    Audio: 16 * _MB,
-    Document: 100 * _MB,
-    Sticker: 500 * 1024,
+_KB, _MB = 1024, 1024 * 1024
+_PAGES = "https://developers.facebook.com/documentation/business-messaging/whatsapp/messages"
+_STICKERS = f"{_PAGES}/sticker-messages"
+_MESSAGES = "https://developers.facebook.com/docs/whatsapp/cloud-api/reference/messages"
+_MEDIA = "https://developers.facebook.com/docs/whatsapp/cloud-api/reference/media#supported-media-types"
+_TEMPLATES = "https://developers.facebook.com/docs/whatsapp/cloud-api/guides/send-message-templates"
+
+_MAX_TRACKER = 512
+_ANY_HEADER = ("text", "image", "video", "document")
+# Of what the pages call interactive, and of what has neither header nor footer.
+_TAPPED = {"text_characters": 1024, "header_characters": 60, "footer_characters": 60}
+_PLAIN = {"text_characters": 1024, "footer_characters": 0}
+_TITLE = {"button_title_characters": 20}
+
+
+def _interactive(
+    most: dict[str, int] | None = None, headers: tuple[str, ...] | None = None, source: str = _MESSAGES
+) -> Limits:
+    tapped = {part: size for part, size in _TAPPED.items() if part != "header_characters" or headers != ()}
+    return Limits(source=source, at_most=tapped | (most or {}), headers=headers)
+
+
+LIMITS: dict[str, Limits] = {
+    "text": Limits(source=_MESSAGES, at_most={"text_characters": 4096}),
+    "image": Limits(
+        source=_MEDIA,
+        at_most={"caption_characters": 1024, "file_bytes": 5 * _MB},
+        mime_types=("image/jpeg", "image/png"),
+    ),
+    "video": Limits(
+        source=_MEDIA,
+        at_most={"caption_characters": 1024, "file_bytes": 16 * _MB},
+        mime_types=("video/mp4", "video/3gpp"),
+    ),
+    "audio": Limits(
+        source=_MEDIA,
+        at_most={"caption_characters": 0, "file_bytes": 16 * _MB},
+        mime_types=("audio/aac", "audio/amr", "audio/mpeg", "audio/mp4", OPUS),
+    ),
+    "voice": Limits(source=_MESSAGES, mime_types=(OPUS,)),
+    "document": Limits(source=_MEDIA, at_most={"caption_characters": 1024, "file_bytes": 100 * _MB}),
+    "sticker": Limits(
+        source=_STICKERS, at_most={"caption_characters": 0, "file_bytes": 500 * _KB}, mime_types=("image/webp",)
+    ),
+    "static_sticker": Limits(source=_STICKERS, at_most={"file_bytes": 100 * _KB}),
+    "contacts": Limits(source=_MESSAGES, at_most={"contacts": 5}),
+    "template": Limits(
+        source=_TEMPLATES,
+        at_most={
+            "header_text_characters": 60,
+            "body_text_characters": 1024,
+            "button_payload_characters": 256,
+            "button_coupon_code_characters": 20,
+        },
+        headers=("text", "image", "video", "document", "location", "product"),
+    ),
+    "buttons": _interactive(_TITLE | {"buttons": 3, "button_id_characters": 256}, _ANY_HEADER),
+    "list": _interactive(
+        _TITLE
+        | {"sections": 10, "section_title_characters": 24, "rows": 10}
+        | {"row_id_characters": 200, "row_title_characters": 24, "row_description_characters": 72},
+        ("text",),
+        f"{_PAGES}/interactive-list-messages",
+    ),
+    "cta_url": _interactive(_TITLE, _ANY_HEADER, f"{_PAGES}/interactive-cta-url-messages"),
+    "flow": _interactive(_TITLE),
+    "location_request": Limits(source=_MESSAGES, at_most=_PLAIN, headers=()),
+    "contact_request": _interactive(),
+    "call_permission_request": _interactive(),
+    "address_request": _interactive(),
+    "voice_call": _interactive(_TITLE | {"ttl_minutes": 43_200}),
+    "product": _interactive(headers=()),
+    "product_list": _interactive({"sections": 10, "products": 30}, ("text",)),
+    "product_carousel": Limits(source=_MESSAGES, at_most=_PLAIN | {"cards": 10}, at_least={"cards": 2}, headers=()),
+    "catalog": _interactive(headers=()),
+    "carousel": Limits(
+        source=f"{_PAGES}/interactive-media-carousel-messages",
+        at_most=_PLAIN | _TITLE | {"cards": 10, "card_text_characters": 160},
+        at_least={"cards": 2},
+        headers=(),
+    ),
+    "order_details": _interactive({"reference_id_characters": 35}),
+    "order_status": _interactive(),
 }
+
+# What a file of a type is sent as: a WebP is a sticker, all else a document.
+_File = Image | Video | Audio | Document | Sticker
+_KINDS: dict[str, type[_File]] = {"image": Image, "video": Video, "audio": Audio}
+
+
+def content_of(upload: Upload) -> _File:
+    """The content that the file is sent as, by whose limits it is taken."""
+    main, _, rest = upload.mime_type.partition("/")
+    kind = Sticker if (main, rest) == ("image", "webp") else _KINDS.get(main, Document)
+    return kind(size_bytes=upload.size_bytes)
 
 
 def check(message: MessageData) -> None:
-    """Return, or raise `Rejected` with a code that names the limit."""
-    _at_most(512, message.correlation_id, "tracker")
+    """Return, or raise an error with a code that says what is wrong besides sizes."""
+    if len(message.correlation_id) > _MAX_TRACKER:
+        raise Rejected(f"tracker has more than {_MAX_TRACKER} characters", code="tracker_too_long")
     match message.content:
-        case Text(body=body):
-            _text(4096, body, "text")
         case MediaContent() as medium:
-            check_medium(medium)
-            _at_most(1024, medium.caption, "caption")
-        case Contacts(contacts=cards):
-            _count(1, 5, cards, "contacts")
-        case Interactive() as interactive:
-            _check_interactive(interactive)
+            _check_place(medium)
+        case Interactive(header=header, action=action):
+            if isinstance(header, MediaContent):
+                _check_place(header)
+            _check_action(action)
 
 
-def check_upload(upload: Upload) -> None:
-    """The limit of the content that a file of this type is sent as. A WebP is a sticker, all else a document."""
-    main, _, rest = upload.mime_type.partition("/")
-    kinds: dict[str, type[MediaContent]] = {"image": Image, "video": Video, "audio": Audio}
-    kind = Sticker if (main, rest) == ("image", "webp") else kinds.get(main, Document)
-    _at_most_bytes(_MAX_BYTES[kind], upload.size_bytes)
-
-
-def check_medium(medium: MediaContent) -> None:
+def _check_place(medium: MediaContent) -> None:
     if not (medium.id or medium.url):
         raise Rejected("a medium needs an id or a URL", code="media_missing")
-    if medium.size_bytes is not None:
-        _at_most_bytes(_MAX_BYTES[type(medium)], medium.size_bytes)
-
-
-def _at_most_bytes(limit: int, size: int) -> None:
-    if size > limit:
-        raise Rejected(f"the medium has more than {limit} bytes", code="media_too_large")
-
-
-def _check_interactive(interactive: Interactive) -> None:
-    if interactive.body is not None:
-        _text(1024, interactive.body, "text")
-    _at_most(60, interactive.footer, "footer")
-    if isinstance(interactive.header, str):
-        _text(60, interactive.header, "header")
-    elif interactive.header is not None:
-        check_medium(interactive.header)
-    _check_action(interactive.action)
 
 
 def _check_action(action: Action) -> None:
     match action:
         case Buttons(buttons=buttons):
-            _check_buttons(buttons)
-        case ListMenu() as menu:
-            _check_list(menu)
-        case CallToAction(title=title) | VoiceCall(title=title):
-            _text(20, title, "button_title")
-        case FlowAction() as flow:
-            _check_flow(flow)
-        case ProductList(sections=sections):
-            _check_products(sections)
-        case ProductCarousel(products=products):
-            _count(2, 10, products, "cards")
-        case Carousel(cards=cards):
-            _check_cards(cards)
-        case OrderDetails(details=details):
-            _at_most(35, str(details.get("reference_id", "")), "reference_id")
-
-
-def _check_buttons(buttons: Sequence[Button]) -> None:
-    _count(1, 3, buttons, "buttons")
-    _distinct((button.id for button in buttons), "button_id")
-    _distinct((button.title for button in buttons), "button_title")
-    for button in buttons:
-        _text(256, button.id, "button_id")
-        _text(20, button.title, "button_title")
-
-
-def _check_flow(flow: FlowAction) -> None:
-    _text(20, flow.cta, "button_title")
-    if not (flow.flow_id or flow.flow_name):
-        raise Rejected("a flow needs its id or its name", code="flow_missing")
-
-
-def _check_products(sections: Sequence[ProductSection]) -> None:
-    _count(1, 10, sections, "sections")
-    _count(1, 30, [product for section in sections for product in section.products], "products")
-
-
-def _check_cards(cards: Sequence[CarouselCard]) -> None:
-    _count(2, 10, cards, "cards")
-    for card in cards:
-        _at_most(160, card.text, "card_text")
-
-
-def _check_list(menu: ListMenu) -> None:
-    rows = [row for section in menu.sections for row in section.rows]
-    _text(20, menu.button, "button_title")
-    _count(1, 10, menu.sections, "sections")
-    _count(1, 10, rows, "rows")
-    _distinct((row.id for row in rows), "row_id")
-    _check_titles(menu.sections)
-    for row in rows:
-        _text(200, row.id, "row_id")
-        _text(24, row.title, "row_title")
-        _at_most(72, row.description, "row_description")
-
-
-def _check_titles(sections: Sequence[ListSection]) -> None:
-    for section in sections:
-        if len(sections) > 1:
-            _text(24, section.title or "", "section_title")
-        _at_most(24, section.title, "section_title")
-
-
-def _text(limit: int, value: str, name: str) -> None:
-    if not value:
-        raise Rejected(f"{name} is empty", code=f"{name}_empty")
-    _at_most(limit, value, name)
-
-
-def _at_most(limit: int, value: str | None, name: str) -> None:
-    if value is not None and len(value) > limit:
-        raise Rejected(f"{name} has more than {limit} characters", code=f"{name}_too_long")
-
-
-def _count(least: int, most: int, values: Sequence[object], name: str) -> None:
-    if len(values) < least:
-        raise Rejected(f"{name}: at least {least}", code=f"too_few_{name}")
-    if len(values) > most:
-        raise Rejected(f"{name}: at most {most}", code=f"too_many_{name}")
+            _distinct((button.id for button in buttons), "button_id")
+            _distinct((button.title for button in buttons), "button_title")
+        case ListMenu(sections=sections):
+            _distinct((row.id for section in sections for row in section.rows), "row_id")
+            if len(sections) > 1 and not all(section.title for section in sections):
+                # Elsewhere a section may do without.
+                raise Unsupported("each of several sections needs a title", code="section_title_empty")
+        case FlowAction(flow_id=None, flow_name=None):
+            raise Rejected("a flow needs its id or its name", code="flow_missing")
 
 
 def _distinct(values: Iterable[str], name: str) -> None:

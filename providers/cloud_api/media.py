@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 from .._values import Object, text, word
 from ..base import Upload
 from ..errors import Rejected
+from ..limits import named
 from ..messages import Media
 
 _HOSTS = (".fbsbx.com", ".facebook.com", ".fbcdn.net", ".whatsapp.net")
@@ -35,12 +36,13 @@ def media_of(medium: Object, *, base_url: str, headers: dict[str, str]) -> Media
 
 def upload_form(upload: Upload) -> tuple[bytes, bytes]:
     """What stands before and after the file in the form (multipart/form-data) that *upload* is sent as."""
+    kind = named(upload.mime_type)
     part = f"--{upload.boundary}\r\nContent-Disposition: form-data; name="
     head = (
         f'{part}"messaging_product"\r\n\r\nwhatsapp\r\n'
-        f'{part}"type"\r\n\r\n{upload.mime_type}\r\n'
+        f'{part}"type"\r\n\r\n{kind}\r\n'
         f'{part}"file"; filename="{upload.filename.translate(_ESCAPED)}"\r\n'
-        f"Content-Type: {upload.mime_type}\r\n\r\n"
+        f"Content-Type: {kind}\r\n\r\n"
     )
     return head.encode("utf-8", "replace"), f"\r\n--{upload.boundary}--\r\n".encode()
 

@@ -12,24 +12,17 @@ from ..base import Response
 from ..content import (
     Action,
     Audio,
-    Carousel,
-    Catalog,
     Contacts,
     Document,
-    HeaderMedia,
     Image,
     Interactive,
-    ListMenu,
     Location,
-    LocationRequest,
     MediaContent,
     OutboundContent,
     Pin,
     Product,
-    ProductCarousel,
     ProductList,
     Reaction,
-    Sticker,
     Template,
     Text,
     Video,
@@ -51,7 +44,8 @@ _IN_GROUPS = (Text, MediaContent, Template, Pin)
 def message_request(message: MessageData) -> tuple[Edge, Object]:
     """Where *message* is posted, under the number, and the body.
 
-    Raises `Unsupported` for what this API cannot express and `Rejected` for what it surely refuses.
+    Raises `Unsupported` for what this API cannot express and `Rejected` for what nobody can send. The provider holds
+    its content against `LIMITS` before.
     """
     content, address = message.content, _address(message.to)
     _check_expressible(content, address["recipient_type"])
@@ -113,32 +107,11 @@ def _check_expressible(content: OutboundContent, recipient_type: str) -> None:
         raise unsupported("content_in_group", "groups take text, media, templates and pins")
     if not in_group and isinstance(content, Pin):
         raise unsupported("pin_outside_group", "only messages of groups can be pinned")
-    if isinstance(content, Audio | Sticker) and content.caption:
-        raise unsupported("caption", "neither audio nor stickers have a caption")
     if isinstance(content, Interactive):
-        _check_parts(content)
-
-
-def _check_parts(interactive: Interactive) -> None:
-    if interactive.footer is not None and isinstance(interactive.action, _WITHOUT_FOOTER):
-        raise unsupported("footer", "this kind of message has no footer")
-    _check_header(interactive.action, interactive.header)
-    if interactive.body is None and not isinstance(interactive.action, Product):
-        raise Rejected("the message needs a body", code="text_empty")
-
-
-def _check_header(action: Action, header: str | HeaderMedia | None) -> None:
-    if header is not None and isinstance(action, _WITHOUT_HEADER):
-        raise unsupported("header", "this kind of message has no header")
-    if isinstance(action, _WITH_TEXT_HEADER) and isinstance(header, MediaContent):
-        raise unsupported("header", "the header of this kind of message is a text")
-    if isinstance(action, ProductList) and header is None:
-        raise Rejected("a product list needs a header", code="header_empty")
-
-
-_WITHOUT_FOOTER = (LocationRequest, Carousel, ProductCarousel)
-_WITHOUT_HEADER = (LocationRequest, Carousel, ProductCarousel, Product, Catalog)
-_WITH_TEXT_HEADER = (ListMenu, ProductList)
+        if isinstance(content.action, ProductList) and content.header is None:
+            raise Rejected("a product list needs a header", code="header_empty")
+        if content.body is None and not isinstance(content.action, Product):
+            raise Rejected("the message needs a body", code="text_empty")
 
 
 def _address(to: Recipient) -> Object:

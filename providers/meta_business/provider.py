@@ -66,6 +66,7 @@ class MetaBusiness(WhatsAppProvider, frozen=True, kw_only=True):
         official=True,
         capabilities=cloud_api.KINDS
         | {"templates", "list_templates", "media", "uploads", "receipts", "typing", "groups"},
+        limits=cloud_api.LIMITS,
         hosts=("graph.facebook.com",),
     )
     no_account: ClassVar[dict[str, Any]] = {"access_token": "none", "phone_number_id": "0", "waba_id": "0"}
@@ -203,6 +204,7 @@ class MetaBusiness(WhatsAppProvider, frozen=True, kw_only=True):
     # ------------------------------------------------------------ sending
 
     def send_message(self, message: MessageData) -> Flow[MessageResult]:
+        self.check_limits(message.content)
         edge, body = cloud_api.message_request(message)
         response = yield self._graph.post(f"{self.phone_number_id}/{edge}", body)
         return cloud_api.message_result(response, secrets=self._secrets)
@@ -223,7 +225,7 @@ class MetaBusiness(WhatsAppProvider, frozen=True, kw_only=True):
 
     def upload(self, upload: Upload) -> Flow[str]:
         """Section 13.1. The id is this number's, for 30 days."""
-        cloud_api.check_upload(upload)
+        self.check_limits(cloud_api.content_of(upload))
         graph, (head, tail) = self._graph, cloud_api.upload_form(upload)
         request = UploadRequest(
             method="POST",

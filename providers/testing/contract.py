@@ -2,22 +2,23 @@
 
 import itertools
 from collections.abc import Mapping
-from functools import cached_property
+from functools import cached_property, partial
 from random import Random
 from typing import Any, ClassVar
 
 import msgspec
 
 from ..base import ProviderInfo, Request, Response, Upload, Webhook, WhatsAppProvider, config_fields
-from ..content import MediaContent
+from ..content import Document, Image, Interactive, MediaContent, Video
 from ..errors import Malformed, Rejected, SendError, Unsupported, Unverified
+from ..limits import VARIANTS, kind_of
 from ..messages import Event, MessageData, Recipient
 from ..registry import ENTRY_POINT_GROUP, Registry, UnknownProvider
 from . import mutations
 from .bounds import slow, unbounded
 from .comparing import ContractBroken, ask, ask_error, ask_request, ask_same, difference, ending, shown
 from .driving import Start, Unanswered, run
-from .messages import ACTIONS, KINDS, PHONE, example, kind_of
+from .messages import ACTIONS, KINDS, PHONE, example, sized
 from .samples import DocumentedError, FlowCase, Samples, WebhookCase
 
 # What can be asked for besides sending; `templates` says the same as the content type.
@@ -39,6 +40,8 @@ _URL = "https://gw.example.org/webhooks/provider/token"
 _LID = "98765432101234@lid"
 _MAX_KEY = 512  # it goes into an index
 _FILE = Upload(mime_type="image/png", filename="a.png", size_bytes=3, boundary="b0")
+_HEADERS: dict[str, type[MediaContent]] = {"image": Image, "video": Video, "document": Document}
+_HEADER_URL = "https://files.example.com/file"
 # Headers that say how to read a request, and prove nothing.
 _DESCRIBING = {"content-type", "content-length", "host", "user-agent"}
 
@@ -94,6 +97,8 @@ class Contract:
         ask(taps == ("interactive" in info.capabilities), "capabilities: 'interactive' and an action come together")
         sends = "template" in info.capabilities
         ask(sends == ("templates" in info.capabilities), "capabilities: 'template' and 'templates' come together")
+        beyond = sorted({VARIANTS.get(kind, kind) for kind in info.limits} - info.capabilities)
+        ask(not beyond, f"info.limits has kinds that are not among the capabilities: {beyond}")
         untitled = [field.name for field in fields if field.title == field.name]
         ask(not untitled, f"fields without a title, which forms need, as in msgspec.Meta(title=...): {untitled}")
         endless = unbounded(type(self.provider))
@@ -270,6 +275,49 @@ class Contract:
         """A kind of content among the capabilities gives a request; any other is Unsupported before there is one."""
         first = run(lambda: self.provider.send_message(self.message(kind))).first
         self._ask_agreement(kind, first, "Where this example of it is refused, add a sample that is not.")
+
+    def limits(self) -> list[tuple[str, str]]:
+        """The kinds of message, and their parts, that have a number in `info.limits`."""
+        return [(kind, part) for kind, limits in self.provider.info.limits.items() for part in limits.at_most]
+
+    def check_limit(self, kind: str, part: str) -> None:
+        """A message one above a limit is Unsupported before any request, and says so; one at the limit is not."""
+        most = self.provider.info.limits[kind].at_most[part]
+        above, within = (self._sent_sized(kind, part, size) for size in (most + 1, most))
+        where = f"info.limits[{kind!r}].at_most[{part!r}] is {most}"
+        ask(
+            isinstance(above, Unsupported) and (not most or f"{most:,}" in above.detail),
+            f"{where}; one more must raise Unsupported before any request, and name the limit; it gives "
+            f"{ending(above)}. `send_message` begins with self.check_limits(message.content).",
+        )
+        same = isinstance(within, SendError) and within.code == above.code
+        ask(not same, f"{where}; a message of just that size ends with {ending(within)}")
+
+    def check_headers_and_types(self, kind: str) -> None:
+        """What is no header and no type of file in `info.limits` is Unsupported before any request."""
+        limits, message = self.provider.info.limits[kind], self._of(kind)
+        others: list[dict[str, Any]] = [] if limits.mime_types is None else [{"mime_type": "application/x-unknown"}]
+        if limits.headers is not None and isinstance(message.content, Interactive):
+            headers = {"text": "Hello"} | {tag: _HEADERS[tag](url=_HEADER_URL) for tag in _HEADERS}
+            others += [{"header": header} for tag, header in headers.items() if tag not in limits.headers]
+        for other in others:
+            changed = msgspec.structs.replace(message, content=msgspec.structs.replace(message.content, **other))
+            first = run(partial(self.provider.send_message, changed)).first
+            ask(isinstance(first, Unsupported), f"{kind} with {[*other]} beyond info.limits gives {ending(first)}")
+
+    def _sent_sized(self, kind: str, part: str, size: int) -> Any:
+        """The first request of a message of *kind* whose *part* has that *size*, or how it ends without one."""
+        message = sized(self._of(kind), part, size)
+        if message is None:
+            raise ContractBroken(f"info.limits[{kind!r}] has a part that no message of this kind has: {part!r}")
+        return run(lambda: self.provider.send_message(message)).first
+
+    def _of(self, kind: str) -> MessageData:
+        message = self.message(VARIANTS.get(kind, kind))
+        if kind not in VARIANTS:
+            return message
+        variant = {"voice": True} if kind == "voice" else {"animated": False}
+        return msgspec.structs.replace(message, content=msgspec.structs.replace(message.content, **variant))
 
     def check_feature(self, feature: str) -> None:
         """What is among the capabilities can be asked for; what is not raises Unsupported before there is a request."""

@@ -1,10 +1,12 @@
 """One message of every kind there is, for trying what a provider can express."""
 
+from collections.abc import Iterator
 from typing import Any, get_args
 
 import msgspec
 
-from ..content import Action, Interactive, OutboundContent
+from ..content import Action, OutboundContent
+from ..limits import measured
 from ..messages import MessageData, Recipient
 
 PHONE = "+5511987654321"
@@ -68,7 +70,56 @@ def example(kind: str) -> MessageData:
     return MessageData(to=to, content=content, organization_id="org-1", correlation_id="send-1")
 
 
-def kind_of(content: OutboundContent) -> str:
-    """Among `KINDS`."""
-    part = content.action if isinstance(content, Interactive) else content
-    return str(part.__struct_config__.tag)
+# ---------------------------------------------------------------- of a certain size
+
+# What may be missing in an example, and has a limit.
+_TEXTS = ("caption", "header", "footer", "title", "description", "name", "address", "payload")
+_NUMBERS = ("size_bytes", "ttl_minutes")
+
+
+def sized(message: MessageData, part: str, size: int) -> MessageData | None:
+    """*message* with one *part*, as `limits.measured` calls it, of that *size*. None where it cannot have one."""
+    flat: dict[str, Any] = msgspec.to_builtins(message.content)
+    if flat["type"] == "template":
+        where, _, kind = part.removesuffix("_characters").partition("_")
+        parameter = {"type": kind, kind: "x" * size, "parameter_name": "1"}
+        flat["components"] = [{"type": where, "parameters": [parameter]}]
+        found: Iterator[Any] = iter([flat])
+    elif part.endswith("_characters"):
+        found = _replaced(flat, str, _TEXTS, "x" * size)
+    elif part in ("file_bytes", "ttl_minutes"):
+        found = _replaced(flat, int, _NUMBERS, size)
+    else:
+        found = _replaced(flat, list, (), size)
+    for changed in found:
+        try:
+            content: Any = msgspec.convert(changed, OutboundContent)
+        except msgspec.ValidationError:
+            continue
+        if (part, size) in measured(content):
+            return msgspec.structs.replace(message, content=content)
+    return None
+
+
+def _replaced(value: Any, kind: type, missing: tuple[str, ...], by: Any) -> Iterator[Any]:
+    """*value* with one of *kind* in it replaced, or one of *missing* added: each in turn, the inner ones first."""
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, item in items:
+        for changed in _replaced(item, kind, missing, by):
+            copy = value.copy()
+            copy[key] = changed
+            yield copy
+    if isinstance(value, dict):
+        yield from ({**value, key: by} for key in missing if key not in value)
+    if isinstance(value, list) and kind is list:
+        yield [_numbered(value[0], number) for number in range(by)]
+    elif isinstance(value, kind):
+        yield by
+
+
+def _numbered(value: Any, number: int) -> Any:
+    """*value* as one of several, which differ in ids and titles."""
+    if isinstance(value, dict):
+        names = {key: f"{number}" for key in ("id", "title") if key in value}
+        return {key: _numbered(item, number) for key, item in value.items()} | names
+    return [_numbered(item, number) for item in value] if isinstance(value, list) else value

@@ -48,6 +48,8 @@ class ProviderContract(Contract):
             "flow": self.samples.flows,
             "documented": self.samples.errors,
             "kind": KINDS,
+            "limit": self.limits(),
+            "limited": list(self.provider.info.limits),
             "feature": list(FEATURES),
             "operation": list(self.operations()),
         }
@@ -128,6 +130,14 @@ class ProviderContract(Contract):
     def test_capabilities_say_what_can_be_sent(self, kind: str) -> None:
         """The one is a request, the other Unsupported before any."""
         self.check_kind(kind)
+
+    def test_what_is_above_a_limit_is_unsupported(self, limit: tuple[str, str]) -> None:
+        """Before any request, and with the number, so that another provider is asked and people see why."""
+        self.check_limit(*limit)
+
+    def test_no_other_headers_and_files_are_sent(self, limited: str) -> None:
+        """Unsupported before any request, too."""
+        self.check_headers_and_types(limited)
 
     def test_capabilities_say_what_can_be_asked_for(self, feature: str) -> None:
         """Reading, typing, pairing, media, groups, lost messages."""

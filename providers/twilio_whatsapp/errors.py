@@ -7,7 +7,7 @@ from .. import _json
 from .._values import Object, text, word
 from .._verdicts import Secrets, Verdict, by_code, code_of, error_of, repeatable
 from ..base import Response
-from ..errors import AccountBroken, Rejected, Restricted, SendError, Throttled, Unavailable, Uncertain
+from ..errors import AccountBroken, Rejected, Restricted, SendError, Throttled, Unavailable, Uncertain, Unsupported
 from ..messages import ErrorInfo
 from .content import Fields
 
@@ -36,9 +36,11 @@ _TABLE: dict[tuple[type[SendError], str], tuple[int, ...]] = {
         21211, 21604, 21610, 21612, 21614, 30003, 30004, 30005, 30006, 63003, 63014, 63015, 63016, 63024, 63031, 63032,
         63033, 63049, 63050,
     ),
+    # Longer than Twilio takes, by its own way of counting characters.
+    (Unsupported, "message"): (21617,),
     (Rejected, "template"): (21654, 21655, 21656, 63027, 63028, 63029, 63040, 63041),
     (Rejected, "message"): (
-        20001, 20422, 21602, 21617, 21618, 21619, 21620, 21623, 21624, 30007, 30010, 30015, 30016, 63005, 63006, 63011,
+        20001, 20422, 21602, 21618, 21619, 21620, 21623, 21624, 30007, 30010, 30015, 30016, 63005, 63006, 63011,
         63013, 63019, 63021, 63030, 63034, 63035, 63036,
     ),
 }  # fmt: skip

@@ -21,7 +21,6 @@ _PLACEHOLDER = f"{{{{{BODY}}}}}"
 
 def resource(message: Interactive) -> Object:
     """The content resource for *message*, named by its digest so that it is made once; or `Unsupported`."""
-    _check_header_and_footer(message)
     kind, parts = _type_of(message)
     if not message.body:
         raise Rejected("the message needs a body", code="text_empty")
@@ -31,13 +30,6 @@ def resource(message: Interactive) -> Object:
     types = {f"twilio/{kind}": {"body": _PLACEHOLDER, **parts}}
     digest = hashlib.sha256(kind.encode() + written).hexdigest()[:32]
     return {"friendly_name": f"gw_{digest}", "language": "en", "variables": {BODY: "text"}, "types": types}
-
-
-def _check_header_and_footer(message: Interactive) -> None:
-    if message.header is not None:
-        raise unsupported("header", "Twilio has no header for messages with buttons or lists")
-    if message.footer is not None:
-        raise unsupported("footer", "Twilio has no footer for messages with buttons or lists")
 
 
 def sid_in(response: Response, name: str) -> str | None:
@@ -50,10 +42,8 @@ def _type_of(message: Interactive) -> tuple[str, Object]:
     match message.action:
         case Buttons(buttons=buttons):
             return "quick-reply", {"actions": [_reply(button) for button in buttons]}
-        case ListMenu(button=button, sections=[section]) if section.title is None:
-            return "list-picker", {"button": button, "items": [_item(row) for row in section.rows]}
-        case ListMenu():
-            raise unsupported("sections", "a list at Twilio has exactly one section, without a title")
+        case ListMenu(button=button, sections=sections):
+            return "list-picker", {"button": button, "items": [_item(row) for one in sections for row in one.rows]}
         case CallToAction(title=title, url=url):
             return "call-to-action", {"actions": [{"type": "URL", "title": title, "url": url}]}
     raise unsupported_kind("Twilio", message.action)

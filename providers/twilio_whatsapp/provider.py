@@ -25,6 +25,7 @@ from . import inbound, interactive, outbound, signature
 from .api import Api
 from .content import media_path
 from .errors import call_error, is_missing
+from .limits import LIMITS
 from .media import is_redirect, media_of
 from .outbound import CHANNEL, Form
 
@@ -64,6 +65,7 @@ class TwilioWhatsApp(WhatsAppProvider, frozen=True, kw_only=True):
             {"text", "image", "video", "audio", "document", "sticker", "location", "contacts", "interactive", "buttons"}
             | {"list", "cta_url", "template", "templates", "media", "typing", "find_message"}
         ),
+        limits=LIMITS,
     )
     # Anything but an empty TwiML document has a price: text is sent to the person, other types raise alarms.
     acknowledgement: ClassVar[Response] = Response(
@@ -186,6 +188,7 @@ class TwilioWhatsApp(WhatsAppProvider, frozen=True, kw_only=True):
 
     def send_message(self, message: MessageData) -> Flow[MessageResult]:
         """One call; two or three for messages with something to tap, whose content is made first."""
+        self.check_limits(message.content)
         fields = self._addressed(message)
         if isinstance(message.content, Interactive):
             fields += yield from self._prepared(message.content)

@@ -13,7 +13,20 @@ import pytest
 
 from ingress.cli.main import main
 from ingress.dev.sandbox.examples import examples
-from providers import Event, Flow, MessageData, MessageResult, Rejected, Request, Unverified, Webhook
+from providers import (
+    Event,
+    Flow,
+    Limits,
+    MessageData,
+    MessageResult,
+    OutboundContent,
+    Rejected,
+    Request,
+    Text,
+    Unsupported,
+    Unverified,
+    Webhook,
+)
 from providers.meta_business import MetaBusiness
 from providers.signing import same_secret
 from providers.testing import Contract, ContractBroken, SampleError, Samples, WebhookCase, report
@@ -103,6 +116,29 @@ class Modest(MetaBusiness, frozen=True, kw_only=True):
     info = msgspec.structs.replace(MetaBusiness.info, capabilities=frozenset({"texts", "image"}))
 
 
+class Careless(MetaBusiness, frozen=True, kw_only=True):
+    def check_limits(self, content: OutboundContent) -> None:
+        return
+
+
+class Vague(MetaBusiness, frozen=True, kw_only=True):
+    def check_limits(self, content: OutboundContent) -> None:
+        try:
+            super().check_limits(content)
+        except Unsupported as error:
+            raise Unsupported("too much", code=error.code) from None
+
+
+class Stingy(MetaBusiness, frozen=True, kw_only=True):
+    info = msgspec.structs.replace(
+        MetaBusiness.info, limits=MetaBusiness.info.limits | {"poll": Limits(source="https://x")}
+    )
+
+    def check_limits(self, content: OutboundContent) -> None:
+        if isinstance(content, Text) and len(content.body) >= 4096:
+            raise Unsupported("text: at most 4,096", code="text_too_long")
+
+
 class Boundless(MetaBusiness, frozen=True, kw_only=True):
     note: Annotated[str, msgspec.Meta(title="Note")] = ""
 
@@ -134,6 +170,12 @@ def often(check: Callable[[Random], object]) -> None:
         (Boasting, lambda held: held.check_feature("pairing"), "is among the capabilities"),
         (Modest, lambda held: held.check_kind("text"), "is not among the capabilities"),
         (Modest, lambda held: held.check_description(), "mean nothing: .'texts'"),
+        (Careless, lambda held: held.check_limit("text", "text_characters"), "one more must raise Unsupported"),
+        (Careless, lambda held: held.check_headers_and_types("image"), "mime_type.* beyond info.limits"),
+        (Careless, lambda held: held.check_headers_and_types("list"), "header.* beyond info.limits"),
+        (Vague, lambda held: held.check_limit("list", "rows"), "name the limit"),
+        (Stingy, lambda held: held.check_limit("text", "text_characters"), "a message of just that size"),
+        (Stingy, lambda held: held.check_description(), "not among the capabilities: .'poll'"),
         (Boundless, lambda held: held.check_description(), "of any length.*note"),
         (Slow, lambda held: held.check_description(), "take seconds.*note"),
         (Modest, lambda held: held.check_registered(), "has another class"),

@@ -20,6 +20,7 @@ from providers import (
     Throttled,
     Unavailable,
     Uncertain,
+    Unsupported,
     Upload,
     UploadRequest,
     config_fields,
@@ -537,9 +538,16 @@ def test_a_file_name_stays_in_its_quotes() -> None:
 def test_a_file_that_is_too_large_is_refused_before_any_call(mime_type: str, limit: int) -> None:
     """Each by the limit of what it would be sent as; up to it, it is."""
     first(ACCOUNT.upload(msgspec.structs.replace(UPLOAD, mime_type=mime_type, size_bytes=limit)))
-    with pytest.raises(Rejected) as caught:
+    with pytest.raises(Unsupported) as caught:
         first(ACCOUNT.upload(msgspec.structs.replace(UPLOAD, mime_type=mime_type, size_bytes=limit + 1)))
     assert caught.value.code == "media_too_large"
+
+
+@pytest.mark.parametrize("mime_type", ["audio/ogg", "audio/opus", "application/ogg", "audio/ogg; codecs=opus"])
+def test_a_voice_note_is_uploaded_by_the_name_that_meta_takes(mime_type: str) -> None:
+    """Of the file itself nothing changes: its length is that of what is sent."""
+    asked = first(ACCOUNT.upload(msgspec.structs.replace(UPLOAD, mime_type=mime_type)))
+    assert asked.body.count(b"audio/ogg; codecs=opus\r\n") == 2
 
 
 def test_a_medium_is_deleted() -> None:

@@ -73,16 +73,23 @@ def test_what_the_api_cannot_say_is_unsupported(content: dict[str, Any], recipie
             Unsupported,
             "header_unsupported",
         ),
-        ({"type": "product_list", "catalog_id": "c", "sections": []}, {}, Rejected, "header_empty"),
+        ({"type": "product_list", "catalog_id": "c", "sections": []}, {}, Rejected, "too_few_sections"),
+        (
+            {"type": "product_list", "catalog_id": "c", "sections": [{"title": "t", "products": ["p"]}]},
+            {},
+            Rejected,
+            "header_empty",
+        ),
         ({"type": "buttons", "buttons": []}, {}, Rejected, "too_few_buttons"),
         ({"type": "buttons", "buttons": [{"id": "1", "title": ""}]}, {}, Rejected, "button_title_empty"),
-        ({"type": "cta_url", "title": "t" * 21, "url": "https://x"}, {}, Rejected, "button_title_too_long"),
+        ({"type": "cta_url", "title": "t" * 21, "url": "https://x"}, {}, Unsupported, "button_title_too_long"),
         ({"type": "flow", "cta": "go"}, {}, Rejected, "flow_missing"),
         ({"type": "carousel", "cards": [{"image_url": "https://x"}] * 2}, {}, Rejected, "card_without_action"),
         ({"type": "carousel", "cards": []}, {}, Rejected, "too_few_cards"),
+        ({"type": "carousel", "cards": [{"image_url": "https://x"}]}, {}, Unsupported, "too_few_cards"),
         ({"type": "contact_request"}, {"body": None}, Rejected, "text_empty"),
-        ({"type": "contact_request"}, {"body": "b" * 1025}, Rejected, "text_too_long"),
-        ({"type": "contact_request"}, {"footer": "f" * 61}, Rejected, "footer_too_long"),
+        ({"type": "contact_request"}, {"body": "b" * 1025}, Unsupported, "text_too_long"),
+        ({"type": "contact_request"}, {"footer": "f" * 61}, Unsupported, "footer_too_long"),
         (
             {
                 "type": "list",
@@ -90,7 +97,7 @@ def test_what_the_api_cannot_say_is_unsupported(content: dict[str, Any], recipie
                 "sections": [{"rows": [{"id": "1", "title": "t"}]}, {"rows": [{"id": "2", "title": "t"}]}],
             },
             {},
-            Rejected,
+            Unsupported,
             "section_title_empty",
         ),
     ],
@@ -98,7 +105,7 @@ def test_what_the_api_cannot_say_is_unsupported(content: dict[str, Any], recipie
 def test_parts_and_limits_of_interactive_messages(
     action: dict[str, Any], parts: dict[str, Any], error: type[SendError], code: str
 ) -> None:
-    """Refused before any call: Unsupported where the API has no such part, Rejected where it is too much."""
+    """Refused before any call: Unsupported where another provider might take it, Rejected where none could."""
     header = parts.get("header")
     content = Interactive(
         action=msgspec.convert(action, Action),

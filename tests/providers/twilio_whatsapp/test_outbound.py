@@ -176,6 +176,9 @@ def test_a_message_that_failed_at_once_was_taken() -> None:
 
 # ---------------------------------------------------------------- what can be expressed
 
+BUTTONS = {"type": "buttons", "buttons": [{"id": "1", "title": "t"}]}
+ROWS = [{"id": "1", "title": "t"}]
+
 
 @pytest.mark.parametrize(
     ("content", "code"),
@@ -205,11 +208,11 @@ def test_a_message_that_failed_at_once_was_taken() -> None:
             "template_parameter_unsupported",
         ),
         (
-            {"type": "interactive", "body": "b", "header": "h", "action": {"type": "buttons", "buttons": []}},
+            {"type": "interactive", "body": "b", "header": "h", "action": BUTTONS},
             "header_unsupported",
         ),
         (
-            {"type": "interactive", "body": "b", "footer": "f", "action": {"type": "buttons", "buttons": []}},
+            {"type": "interactive", "body": "b", "footer": "f", "action": BUTTONS},
             "footer_unsupported",
         ),
         (
@@ -224,17 +227,17 @@ def test_a_message_that_failed_at_once_was_taken() -> None:
             {
                 "type": "interactive",
                 "body": "b",
-                "action": {"type": "list", "button": "b", "sections": [{"rows": [], "title": "t"}]},
+                "action": {"type": "list", "button": "b", "sections": [{"rows": ROWS, "title": "t"}]},
             },
-            "sections_unsupported",
+            "section_title_unsupported",
         ),
         (
             {
                 "type": "interactive",
                 "body": "b",
-                "action": {"type": "list", "button": "b", "sections": [{"rows": []}, {"rows": []}]},
+                "action": {"type": "list", "button": "b", "sections": [{"rows": ROWS}, {"rows": ROWS}]},
             },
-            "sections_unsupported",
+            "too_many_sections",
         ),
     ],
 )
@@ -255,10 +258,11 @@ def test_only_people_with_a_number_or_an_id_can_be_reached(recipient: dict[str, 
 
 def test_a_message_without_its_essence_is_rejected() -> None:
     """A medium without a place, a question without words: no provider could send it."""
-    buttons = {"type": "buttons", "buttons": [{"id": "1", "title": "t"}]}
     for content, code in (
         ({"type": "image"}, "media_missing"),
-        ({"type": "interactive", "action": buttons}, "text_empty"),
+        ({"type": "text", "body": ""}, "text_empty"),
+        ({"type": "contacts", "contacts": []}, "too_few_contacts"),
+        ({"type": "interactive", "action": BUTTONS}, "text_empty"),
     ):
         with pytest.raises(Rejected) as caught:
             first(ACCOUNT.send_message(message(content)))
@@ -315,14 +319,18 @@ def test_how_long_a_message_may_wait_at_twilio(valid_for_s: int | None, period: 
 
 
 @pytest.mark.parametrize(
-    "cards",
-    [[], [{"name": {"formatted_name": "Ana"}}], [{"url": "https://x/a.vcf"}, {"url": "https://x/b.vcf"}], [{"url": 1}]],
+    ("cards", "code"),
+    [
+        ([{"name": {"formatted_name": "Ana"}}], "contacts_unsupported"),
+        ([{"url": "https://x/a.vcf"}, {"url": "https://x/b.vcf"}], "too_many_contacts"),
+        ([{"url": 1}], "contacts_unsupported"),
+    ],
 )
-def test_a_card_goes_out_as_the_one_file_it_is_in(cards: list[Any]) -> None:
+def test_a_card_goes_out_as_the_one_file_it_is_in(cards: list[Any], code: str) -> None:
     """Twilio has no words for one; another provider may have some."""
     with pytest.raises(Unsupported) as caught:
         first(ACCOUNT.send_message(message({"type": "contacts", "contacts": cards})))
-    assert caught.value.code == "contacts_unsupported"
+    assert caught.value.code == code
 
 
 @pytest.mark.parametrize(
