@@ -22,11 +22,13 @@ from ..content import (
     Location,
     MediaContent,
     Reaction,
+    Sticker,
     Template,
     Text,
     Video,
 )
 from ..errors import Rejected
+from ..limits import OPUS, named
 from ..messages import MessageData, MessageResult
 from .addresses import chat_of, chosen_id, id_in, is_group, message_id, normalized, person, serialized_id
 from .cards import contact_of
@@ -48,13 +50,12 @@ _MIME_TYPES = {
     "mp4": "video/mp4",
     "mp3": "audio/mpeg",
     "m4a": "audio/mp4",
-    "ogg": "audio/ogg; codecs=opus",
-    "oga": "audio/ogg; codecs=opus",
-    "opus": "audio/ogg; codecs=opus",
+    "ogg": OPUS,
+    "oga": OPUS,
+    "opus": OPUS,
     "pdf": "application/pdf",
 }
-_USUAL_MIME_TYPES = {Image: "image/jpeg", Video: "video/mp4", Audio: "audio/mpeg"}
-_SPOKEN = "audio/ogg"
+_USUAL_MIME_TYPES = {Image: "image/jpeg", Video: "video/mp4", Audio: "audio/mpeg", Sticker: "image/webp"}
 
 
 def message_request(message: MessageData, *, session: str, own_phone: str | None) -> tuple[Method, str, Object]:
@@ -128,6 +129,8 @@ def _content(message: MessageData, chat: str) -> tuple[str, Object]:
             return "sendVideo", {"file": _file(video), **_caption(video), "asNote": False, "convert": False}
         case Audio() as audio:
             return _audio(audio)
+        case Sticker() as sticker:
+            return "sendSticker", {"file": _file(sticker)}
         case Document() as document:
             return "sendFile", {"file": _file(document), **_caption(document)}
         case Location(latitude=latitude, longitude=longitude) as place:
@@ -161,7 +164,7 @@ def _file(content: MediaContent) -> Object:
         raise Rejected("a medium needs a URL", code="media_missing")
     if not content.url.lower().startswith(("http://", "https://")):
         raise Rejected("a medium needs an http or https URL", code="media_url")
-    mime_type = content.mime_type or _mime_type(content)
+    mime_type = named(content.mime_type or _mime_type(content))
     return present(mimetype=mime_type, url=content.url, filename=content.filename)
 
 
@@ -184,11 +187,9 @@ def _caption(content: MediaContent) -> Object:
 
 def _audio(audio: Audio) -> tuple[str, Object]:
     """A voice note, which the server converts where it is no Opus; other audio goes as a file: there is no call."""
-    if audio.caption:
-        raise unsupported("caption", "audio has no caption")
     file = _file(audio)
     if audio.voice:
-        return "sendVoice", {"file": file, "convert": not file["mimetype"].startswith(_SPOKEN)}
+        return "sendVoice", {"file": file, "convert": file["mimetype"] != OPUS}
     return "sendFile", {"file": file}
 
 
@@ -211,8 +212,6 @@ def _reaction(reaction: Reaction, session: str, chat: str, own_phone: str | None
 
 
 def _interactive(interactive: Interactive, chat: str) -> tuple[str, Object]:
-    if isinstance(interactive.header, MediaContent):
-        raise unsupported("header", "on WhatsApp Web a header is a text")
     match interactive.action:
         case Buttons(buttons=buttons):
             return "sendText", {"text": _numbered(interactive, buttons)}

@@ -26,6 +26,7 @@ from ..signing import hmac_hex, verify_hmac_hex
 from . import inbound, outbound, sessions
 from .addresses import bare_id, chat_of, chosen_id, id_in, jid, phone_in, serialized_id
 from .errors import answered, answered_object, is_missing_session, is_unresolved
+from .limits import LIMITS
 from .media import media_of
 
 _Url = Annotated[str, Meta(max_length=1024, pattern=r"^https?://[^\s?#@]+(?!\s)$")]
@@ -60,10 +61,11 @@ class WhatsAppWeb(WhatsAppProvider, frozen=True, kw_only=True):
         max_webhook_bytes=2 * 1024 * 1024,
         capabilities=frozenset(
             {"text", "image", "audio", "video", "document", "location", "contacts", "reaction", "interactive"}
-            | {"buttons", "list"}
+            | {"sticker", "buttons", "list"}
             | {"template", "templates"}
             | {"pairing", "media", "receipts", "typing", "stop_typing", "groups", "find_message", "find_phone"}
         ),
+        limits=LIMITS,
         pacing=Pacing(messages_per_minute=20, jitter_s=3.0),
         # A session that is not linked is waited for: the answer comes after 10 s, to which the way there is added. A
         # file is fetched and passed on before there is one, and a session restarts when it is configured.
@@ -148,6 +150,7 @@ class WhatsAppWeb(WhatsAppProvider, frozen=True, kw_only=True):
     # ------------------------------------------------------------ sending
 
     def send_message(self, message: MessageData) -> Flow[MessageResult]:
+        self.check_limits(message.content)
         method, path, body = outbound.message_request(message, session=self.session, own_phone=self.phone_number)
         response = yield self._server.request(method, path, body)
         if message.to.phone is not None and "chatId" in body and is_unresolved(response):

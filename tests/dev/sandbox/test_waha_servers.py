@@ -156,6 +156,8 @@ async def lacks(phone: Phone, feature: str) -> bool:
         case "sendList":
             full = {**LIST, "sections": [{"title": "t", "rows": [{"title": "c", "rowId": "d"}]}]}
             return (await phone.post("sendList", text=None, message=full)).status == 404
+        case "sendSticker":
+            return (await phone.post("sendSticker", **FILE)).status == 404
         case "places":
             [(_, raw)] = await posted(phone, waha.inbound(DEFAULT).location())
             return "location" not in json.loads(raw)["payload"]

@@ -196,7 +196,7 @@ async def test_headers_and_envelope(phone: Phone, waha_hooks: Hooks) -> None:
     [(headers, body)] = waha_hooks.raw
     assert headers["x-webhook-hmac"] == waha_signature(phone.session.hmac_key, body)
     assert headers["x-webhook-hmac-algorithm"] == "sha512"
-    assert headers["user-agent"] == "WAHA/2026.7.1"
+    assert headers["user-agent"] == "WAHA/2026.8.2"
     assert headers["content-type"] == "application/json"
     assert len(headers["x-webhook-timestamp"]) == 13
     assert b"Ol\xc3\xa1" in body

@@ -29,6 +29,7 @@ from providers import (
     Unsupported,
 )
 from providers.content import Template
+from providers.limits import OPUS
 from providers.whatsapp_web.addresses import chosen_id, correlation_in
 
 from ..flows import answered, drive, first
@@ -217,11 +218,14 @@ def test_what_a_text_asks_for(body: str, preview: bool, group: bool, expected: d
         ({"type": "document", "url": "https://x/a", "filename": "A.PDF"}, "sendFile", {"mimetype": "application/pdf"}),
         ({"type": "document", "url": "https://x/a"}, "sendFile", {"mimetype": "application/octet-stream"}),
         ({"type": "audio", "url": "https://x/a.mp3"}, "sendFile", {"mimetype": "audio/mpeg"}),
+        ({"type": "audio", "url": "https://x/a.oga", "voice": True}, "sendVoice", {"mimetype": OPUS}),
         (
-            {"type": "audio", "url": "https://x/a.oga", "voice": True},
+            {"type": "audio", "url": "https://x/a", "voice": True, "mime_type": "audio/ogg"},
             "sendVoice",
-            {"mimetype": "audio/ogg; codecs=opus"},
+            {"mimetype": OPUS},
         ),
+        ({"type": "audio", "url": "https://x/a", "mime_type": "audio/opus"}, "sendFile", {"mimetype": OPUS}),
+        ({"type": "sticker", "url": "https://x/a"}, "sendSticker", {"mimetype": "image/webp"}),
     ],
 )
 def test_how_a_medium_is_sent(fields: dict[str, Any], call: str, file: dict[str, str]) -> None:
@@ -231,6 +235,13 @@ def test_how_a_medium_is_sent(fields: dict[str, Any], call: str, file: dict[str,
     body = json.loads(request.body)
     assert file.items() <= body["file"].items()
     assert body.get("convert", False) is False
+
+
+def test_what_is_no_opus_is_converted_to_a_voice_note_by_the_server() -> None:
+    """A voice note was asked for; Vorbis is in Ogg, too, and says so."""
+    for mime_type in ("audio/mpeg", "audio/ogg; codecs=vorbis"):
+        body = sent(content(type="audio", url="https://x/a", voice=True, mime_type=mime_type))
+        assert (body["convert"], body["file"]["mimetype"]) == (True, mime_type)
 
 
 def test_a_card_with_more_than_a_number_goes_as_a_vcard() -> None:

@@ -37,7 +37,11 @@ from .validation import (
 from .world import WahaWorld
 
 # What the answer to a version without it is "Cannot POST …".
-UNKNOWN_BEFORE = {"POST /api/sendList": "sendList", "GET /api/{session}/lids/{lid}": "lids"}
+UNKNOWN_BEFORE = {
+    "POST /api/sendList": "sendList",
+    "POST /api/sendSticker": "sendSticker",
+    "GET /api/{session}/lids/{lid}": "lids",
+}
 OPEN_TO_ALL = {"GET /ping", "GET /health"}
 FILTERS = ("filter.fromMe", "filter.timestamp.gte", "filter.timestamp.lte")
 LISTED = ("limit", "offset", "downloadMedia", "sortBy", "sortOrder", "merge", *FILTERS)

@@ -19,6 +19,7 @@ KINDS: dict[str, tuple[str, str, str]] = {
     "image": ("image", "imageMessage", "image"),
     "video": ("video", "videoMessage", "video"),
     "voice": ("ptt", "audioMessage", "ptt"),
+    "sticker": ("sticker", "stickerMessage", "sticker"),
     "document": ("document", "documentMessage", "document"),
     "location": ("location", "locationMessage", "location"),
     "contacts": ("vcard", "contactMessage", "vcard"),

@@ -26,6 +26,7 @@ KINDS = {
     "sendFile": "document",
     "sendVoice": "voice",
     "sendVideo": "video",
+    "sendSticker": "sticker",
     "sendLocation": "location",
     "sendContactVcard": "contacts",
     "sendPoll": "poll",

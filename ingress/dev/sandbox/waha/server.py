@@ -1,7 +1,8 @@
 """What a WAHA server has by its version and tier, and how long it takes: where WAHA itself, not a phone, decides.
 
 Source: recorded on 2024.10.8 Core and 2026.2.1 Core, both under NOWEB (tests/samples/whatsapp_web/recorded has the
-    answers), and read in the OpenAPI description and the source of 2026.7.1, https://github.com/devlikeapro/waha
+    answers), and read in the OpenAPI description and the source of 2026.7.1, https://github.com/devlikeapro/waha;
+    stickers: https://github.com/devlikeapro/waha/pull/2240
 """
 
 from typing import Literal
@@ -10,7 +11,7 @@ import msgspec
 
 Tier = Literal["CORE", "PLUS"]
 
-NEWEST = "2026.7.1"
+NEWEST = "2026.8.2"
 # The version that brought it. Where it came is not known of the first one: it was not there on 2024.10.8.
 SINCE = {
     "answers_to_cards": "2024.11.1",
@@ -25,6 +26,7 @@ SINCE = {
     "message.ack.group": "2025.12.2",
     "chosen_ids": "2026.4.3",
     "one_edition": "2026.6.1",  # files, lists, any session and stored configurations were Plus only
+    "sendSticker": "2026.8.2",
 }
 # Seconds before the answer. Recorded: a call that needs a session which works, about one that is missing or stopped,
 # and about one in another state; PUT and restart of a session, and its logout.

@@ -79,6 +79,7 @@ SENDS: dict[str, tuple[dict[str, Rule], dict[str, Rule]]] = {
     "sendFile": ({"file": FILE}, CAPTION),
     "sendVoice": ({"file": FILE}, {"convert": flag}),
     "sendVideo": ({"file": FILE}, {**CAPTION, "asNote": flag, "convert": flag}),
+    "sendSticker": ({"file": FILE}, {}),
     "sendLocation": (
         {"latitude": number(-90, 90), "longitude": number(-180, 180)},
         {"title": string, "id": CHOSEN_ID},
