@@ -138,6 +138,7 @@ def _edited(delivery: Delivery) -> Event:
         content=content if read else None,
         original_message_id=original.public if original else None,
         by=_by(identity.from_me),
+        **around(delivery, raw, identity),
     )
     return _message_event(
         delivery, item, "message.edited", message, "message.edited", *again, *([] if read else ["unread"])
