@@ -312,7 +312,7 @@ create table events (
     sequence            bigint      not null,
     type                text        not null,
     config_id           uuid        not null,
-    -- Sender and contact, hashed (ingress/envelope.py); the config's own id where the event is about no contact.
+    -- As in `conversations`; the config's own id where the event is about no contact.
     conversation_id     uuid        not null,
     created_at          timestamptz not null default now(),
     -- The envelope's `data`, as it is delivered, without `raw`.
@@ -324,6 +324,68 @@ create table events (
     -- Also what the CRM knows it by: see `event_id` in ingress/identifiers.py.
     primary key (organization_id, sequence)
 );
+
+-- ------------------------------------------------------------------ people
+
+-- Who writes to an organization, or is written to. Whoever adds or changes one holds a lock on the organization's bucket
+-- (ingress/storage/statements/contacts.py), so that two processes that meet somebody make one contact.
+create table contacts (
+    organization_id uuid        not null,
+    id              uuid        not null,
+    -- As they last called themselves, and since when. NULL: they never did.
+    name            text,
+    name_since      timestamptz,
+    username        text,
+    username_since  timestamptz,
+    -- Goes up when it is merged, or an address moves on to somebody else: what a process remembers of it is wrong then.
+    version         integer     not null default 1,
+    -- The older contact that it turned out to be. NULL: it stands for itself.
+    merged_into     uuid,
+    created_at      timestamptz not null default now(),
+    updated_at      timestamptz not null default now(),
+    primary key (organization_id, id)
+);
+create index on contacts (merged_into) where merged_into is not null;
+
+-- What people are known by. Of several of a kind and scope the newest is theirs, and the others were.
+create table contact_addresses (
+    organization_id uuid        not null,
+    -- Kind, scope and value, as they are compared (ingress/people/addresses.py).
+    address         text        not null,
+    contact_id      uuid        not null,
+    -- phone, lid, user, or parent.
+    kind            text        not null,
+    -- What the value is unique in, beside the organization.
+    scope           text        not null,
+    -- As the provider spells it.
+    value           text        not null,
+    since           timestamptz not null default now(),
+    primary key (organization_id, address)
+);
+create index on contact_addresses (contact_id);
+
+-- What an account and a person, or a group, say to each other.
+create table conversations (
+    organization_id uuid        not null,
+    -- Of the account and the contact or group, hashed (ingress/identifiers.py).
+    id              uuid        not null,
+    -- The business number as it is compared; the config's id where it has none.
+    account         text        not null,
+    -- NULL: a group's.
+    contact_id      uuid,
+    group_id        text,
+    -- The one that it became when its contact was merged: its events and messages stay under its own id, and are read and
+    -- delivered with that one's. NULL: itself.
+    canonical_id    uuid,
+    created_at      timestamptz not null default now(),
+    primary key (organization_id, id)
+);
+create index on conversations (contact_id) where contact_id is not null;
+create index on conversations (canonical_id) where canonical_id is not null;
+
+-- For a statement that was given what a process remembers of contacts, and must not be.
+create function refuse_outdated_contacts() returns boolean language plpgsql as
+$$ begin raise exception 'a contact was merged, or has lost an address' using errcode = 'WI001'; end $$;
 
 -- ------------------------------------------------------------------ delivery to the CRM
 
@@ -473,7 +535,8 @@ declare tab text;
 begin
     foreach tab in array array[
         'whatsapp_provider_configs', 'account_owners', 'switches', 'provider_health', 'provider_audit_log', 'api_keys', 'inbound_webhooks', 'unread_webhooks', 'inbound_dedup', 'quarantine',
-        'events', 'callbacks', 'deliveries', 'delivery_queues', 'messages', 'attempts', 'message_statuses', 'organizations'
+        'events', 'callbacks', 'deliveries', 'delivery_queues', 'messages', 'attempts', 'message_statuses', 'organizations',
+        'contacts', 'contact_addresses', 'conversations'
     ] loop
         execute format('alter table %I enable row level security', tab);
         execute format('alter table %I force row level security', tab);
@@ -488,7 +551,8 @@ begin
         execute format('grant select, insert, update, delete on %I to ingress_app', tab);
     end loop;
     foreach tab in array array['inbound_webhooks', 'unread_webhooks', 'inbound_dedup', 'quarantine', 'events', 'deliveries', 'delivery_queues',
-                               'messages', 'attempts', 'message_statuses', 'callbacks', 'provider_health'] loop
+                               'messages', 'attempts', 'message_statuses', 'callbacks', 'provider_health', 'contacts',
+                               'contact_addresses', 'conversations'] loop
         execute format('create policy ingest on %I to ingress_ingest using (true) with check (true)', tab);
     end loop;
 end $$;
@@ -505,7 +569,7 @@ grant select (organization_id, sequence, config_id) on unread_webhooks to ingres
 
 grant insert on inbound_webhooks, unread_webhooks, quarantine to ingress_ingest;
 grant insert, select on inbound_dedup, events, deliveries, message_statuses to ingress_ingest;
-grant insert, select, update on delivery_queues to ingress_ingest;
+grant insert, select, update on delivery_queues, contacts, contact_addresses, conversations to ingress_ingest;
 grant select (organization_id, disabled_at) on callbacks to ingress_ingest;
 grant select, update on messages, attempts to ingress_ingest;
 grant select (organization_id, config_id, due_at, checked_at), update (due_at) on provider_health to ingress_ingest;

@@ -47,6 +47,7 @@ from .calls.transfers import Transfers
 from .delivery.relay import Relay
 from .health.prober import Prober
 from .identifiers import PLATFORM_ID
+from .people.directory import Directory
 from .receiving.webhooks import WebhookReceiver
 from .refused_changes import EVERY_S as SUM_UP_EVERY_S
 from .refused_changes import RefusedChanges
@@ -155,8 +156,9 @@ class Application:
                 stack.callback(task.cancel)
             # Left in reverse: deliveries first, then sends, then webhooks, whose rows the others may still write.
             stack.push_async_callback(_write_last, manager.activity.write, refused_changes.sum_up)
-            receiver = await stack.enter_async_context(WebhookReceiver(database, manager, wakeups))
-            outbound = await self._sending(stack, database, redis, manager, caller, wakeups, breakers)
+            directory = await stack.enter_async_context(Directory(database))
+            receiver = await stack.enter_async_context(WebhookReceiver(database, manager, directory, wakeups))
+            outbound = await self._sending(stack, database, redis, manager, directory, caller, wakeups, breakers)
             await stack.enter_async_context(Prober(database, manager, redis, wakeups, settings.health_interval_s))
             await stack.enter_async_context(Relay(database, vault, egress, wakeups, self.closing))
             stack.callback(log.flush)
@@ -191,6 +193,7 @@ class Application:
         database: Database,
         redis: RedisState,
         manager: WhatsAppProviderManager,
+        directory: Directory,
         caller: Caller,
         wakeups: Wakeups,
         breakers: Breakers,
@@ -203,8 +206,12 @@ class Application:
         metrics.bulkhead_waiting.set_function(lambda: bulkhead.waiting)
         gate = Gate(outcomes, breakers, Pacer(redis), bulkhead, manager.in_flight)
         attempts = Attempts(caller, outcomes, gate)
-        outbound = await stack.enter_async_context(Outbound(database, manager, attempts, outcomes, lost_answers, gate))
-        await stack.enter_async_context(Recovery(database, manager, outbound, outcomes, lost_answers, self.closing))
+        outbound = await stack.enter_async_context(
+            Outbound(database, manager, directory, attempts, outcomes, lost_answers, gate)
+        )
+        await stack.enter_async_context(
+            Recovery(database, manager, directory, outbound, outcomes, lost_answers, self.closing)
+        )
         return outbound
 
 

@@ -18,10 +18,16 @@ from .validation import Unlogged
 _encode = msgspec.json.Encoder().encode
 
 
+class Person(Contact, frozen=True):
+    """A contact with our ``id``; absent where nothing is known that somebody could be known by."""
+
+    id: UUID | None = None
+
+
 class Conversation(msgspec.Struct, frozen=True, omit_defaults=True):
     id: UUID
     sender: str | None = None
-    contact: Contact | None = None
+    contact: Person | None = None
     group_id: str | None = None
 
 
@@ -122,9 +128,15 @@ def _unbounded(schema: Any) -> Any:
     return schema
 
 
-def event_row(event: Event, organization_id: UUID, config_id: UUID, provider: str, ours: Ours) -> EventRow:
+def event_row(
+    event: Event,
+    organization_id: UUID,
+    config_id: UUID,
+    provider: str,
+    conversation: Conversation | None,
+    ours: Ours,
+) -> EventRow:
     """*event* of a provider as it is stored; *ours* is what is known of the messages of ours that it names."""
-    conversation = _conversation(event, organization_id)
     # Written as it is: what EventMessage adds is absent from what a person wrote, and absent is left out.
     message: Any = event.message
     status = event.status
@@ -160,13 +172,6 @@ def _completed(message: Message, ours: Ours) -> EventMessage:
     if ours.message is not None:
         fields |= msgspec.structs.asdict(ours.message)
     return EventMessage(**fields)
-
-
-def _conversation(event: Event, organization_id: UUID) -> Conversation | None:
-    if event.contact is None and event.group_id is None:
-        return None
-    found = identifiers.conversation_id(organization_id, event.sender or "", event.contact, event.group_id)
-    return Conversation(found, event.sender, event.contact, event.group_id)
 
 
 def own_event(organization_id: UUID, config_id: UUID, type: str, data: Mapping[str, Any]) -> EventRow:

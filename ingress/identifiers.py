@@ -11,9 +11,6 @@ from uuid import UUID
 # asyncpg's own subclass of UUID: made, hashed and written in C, ten times as fast where there are several a webhook.
 from asyncpg.pgproto.pgproto import UUID as FastUUID
 
-from providers import Contact
-from providers.messages import phone_key
-
 # What is the platform's own is stored under it, where a table wants an organization. None has it: theirs are UUIDv7.
 PLATFORM_ID: UUID = FastUUID(bytes(16))
 
@@ -105,19 +102,13 @@ def key_hash(key: str, account_id: UUID) -> bytes:
     return state.digest()
 
 
-def conversation_id(organization_id: UUID, sender: str, contact: Contact | None, group_id: str | None) -> UUID:
-    """The conversation of a business number with a person or group: the same for every provider that carries it.
+def conversation_id(organization_id: UUID, account: str, contact_id: UUID | None, group_id: str | None) -> UUID:
+    """The conversation of a business *account* with a person or group: the same for every provider that carries it.
 
-    A person is known by the phone where there is one, else by the id the provider gives.
+    *account* is the number's key, or the config's id. Who has no address shares one with all such people.
     """
-    person = ""
-    if group_id:
-        person = f"group:{group_id}"
-    elif contact and contact.phone:
-        person = f"phone:{phone_key(contact.phone)}"
-    elif contact:
-        person = f"id:{contact.user_id or contact.lid or contact.username or ''}"
-    return _digest(organization_id, f"{sender}\x1f{person}")
+    other = f"group:{group_id}" if group_id else f"contact:{contact_id}"
+    return _digest(organization_id, f"{account}\x1f{other}")
 
 
 _CORRELATION = "gw1"

@@ -202,7 +202,7 @@ status_orphans = _gauge(
     "Statuses that no message of ours was found for in 24 hours, counted up to 10,000",
 )
 
-# -- group commit: `ingest` and `large` are the webhooks' queues, `claims` and `outcomes` the sends'
+# -- group commit: `ingest` and `large` are the webhooks' queues, `contacts`, `claims` and `outcomes` the sends'
 _batch_rows = _histogram(
     "whatsapp_ingress_ingest_batch_rows", "Rows written by one statement", ("pool",), (1, 2, 4, 8, 16, 32, 64, 128)
 )
@@ -212,7 +212,7 @@ _flush_seconds = _histogram(
     ("pool",),
     (0.001, 0.0025, *_LATENCY),
 )
-_QUEUES = ("ingest", "large", "claims", "outcomes")
+_QUEUES = ("ingest", "large", "contacts", "claims", "outcomes")
 batch_rows = {name: _batch_rows.labels(name) for name in _QUEUES}
 flush_seconds = {name: _flush_seconds.labels(name) for name in _QUEUES}
 _queue_events = _gauge("whatsapp_ingress_ingest_queue_events", "Rows waiting for a flush", "pool")

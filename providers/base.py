@@ -232,6 +232,14 @@ class WhatsAppProvider(msgspec.Struct, frozen=True, kw_only=True, metaclass=_Pro
         """
         return ()
 
+    @property
+    def people_scope(self) -> str:
+        """Within what this account's ``user_id`` of a person is theirs alone, as far as the configuration says it.
+
+        Accounts with the same one see the same ids; empty: all of the provider's do.
+        """
+        return ""
+
     def proven(self, checks: Sequence[Check]) -> tuple[str, ...]:
         """Those of `accounts` that a passed connection test has proven, by its *checks*, to be this one's."""
         return ()

@@ -361,9 +361,9 @@ class Media(msgspec.Struct, frozen=True, kw_only=True):
 def phone_key(phone: str) -> str:
     """The digits that stand for one person, however the number was written.
 
-    Brazil put a 9 before its mobile numbers, Mexico dropped a 1 and Argentina a 9 after the country code;
-    WhatsApp's ids kept the older form for older accounts, and both reach the same person. A key, never an
-    address.
+    Brazil put a 9 before its mobile numbers, Ivory Coast 01, 05 or 07 before all of its numbers; Mexico dropped a 1 and
+    Argentina a 9 after the country code. WhatsApp's ids kept the older form for older accounts, and both reach the same
+    person. A key, never an address.
     """
     digits = phone[1:] if phone.startswith("+") and phone[1:].isdigit() else re.sub(r"\D", "", phone)
     if len(digits) == 13:
@@ -371,4 +371,6 @@ def phone_key(phone: str) -> str:
             return f"55{digits[2:4]}{digits[5:]}"
         if digits.startswith(("521", "549")):
             return f"{digits[:2]}{digits[3:]}"
+        if digits.startswith(("22501", "22505", "22507")):
+            return f"225{digits[5:]}"
     return digits

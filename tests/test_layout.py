@@ -152,6 +152,7 @@ LAYERS = (
     "api",
     "receiving sending health refused_changes",
     "switching",
+    "people",
     "accounts delivery",
     "calls",
     "web",

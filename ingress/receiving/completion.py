@@ -1,7 +1,8 @@
 """What was read of webhooks, completed with what the database knows of the people and messages it is about: rows."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import islice
 
 import asyncpg
 import msgspec
@@ -11,7 +12,7 @@ from providers.messages import STATUS_RANK, Message, Status
 
 from .. import identifiers
 from ..accounts.config import Config
-from ..envelope import Ours, event_row
+from ..envelope import Conversation, Ours, event_row
 from ..identifiers import parse_correlation
 from ..storage.statements.events import EventRow
 from ..storage.statements.inbound import KeyedEvent, WebhookRow
@@ -19,7 +20,7 @@ from ..storage.statements.own_messages import OwnMessage
 from ..storage.statements.statuses import StatusRow
 from ..switching.manager import WhatsAppProviderManager
 from . import own_messages
-from .excess import MAX_DATA_BYTES, short_error, without_excess
+from .excess import MAX_DATA_BYTES, short_conversation, short_error, without_excess
 from .normalise import PARSER_FAILED, ReadWebhook, set_aside
 from .own_messages import MAX_ID_CHARACTERS, Found
 
@@ -28,47 +29,54 @@ _encode = msgspec.json.Encoder().encode
 
 
 async def complete(
-    connection: asyncpg.Connection, manager: WhatsAppProviderManager, webhooks: Sequence[ReadWebhook]
+    connection: asyncpg.Connection,
+    manager: WhatsAppProviderManager,
+    webhooks: Sequence[ReadWebhook],
+    conversations: Iterator[Conversation | None],
 ) -> list[WebhookRow]:
-    """*webhooks* as they are stored. Raises `StoreUnavailable`."""
+    """*webhooks* as they are stored; *conversations* are those of their events. Raises `StoreUnavailable`."""
     found = await own_messages.find(connection, webhooks)
     rows = []
     for webhook in webhooks:
+        of_it = list(islice(conversations, len(webhook.events)))
         try:
-            rows.append(_row_of(webhook, found))
+            rows.append(_row_of(webhook, of_it, found))
         except Exception as error:
             # A mistake of ours must neither make the provider repeat the body for a week, nor fail the rest of a batch.
             logger.error("completing a webhook failed", exc_info=error)
-            rows.append(_row_of(await set_aside(manager, webhook, PARSER_FAILED), found))
+            rows.append(_row_of(await set_aside(manager, webhook, PARSER_FAILED), (), found))
     return rows
 
 
-def _row_of(webhook: ReadWebhook, found: Found) -> WebhookRow:
+def _row_of(webhook: ReadWebhook, conversations: Sequence[Conversation | None], found: Found) -> WebhookRow:
     return WebhookRow(
         webhook.organization_id,
         webhook.config_id,
         webhook.headers,
         webhook.body,
-        [_keyed(owned.event, owned.owner, found) for owned in webhook.events],
+        [
+            _keyed(owned.event, owned.owner, conversation, found)
+            for owned, conversation in zip(webhook.events, conversations, strict=True)
+        ],
         webhook.quarantine,
         webhook.is_kept,
     )
 
 
-def _keyed(event: Event, owner: Config, found: Found) -> KeyedEvent:
+def _keyed(event: Event, owner: Config, conversation: Conversation | None, found: Found) -> KeyedEvent:
     ours = own_messages.of(event, owner, found)
     if ours.came_back and event.message is not None:
         event = _as_status(event, event.message)
-    row = _row(event, owner, ours)
+    row = _row(event, owner, conversation, ours)
     if len(row.data) > MAX_DATA_BYTES:
         event = without_excess(event)
-        row = _row(event, owner, ours)
+        row = _row(event, owner, conversation and short_conversation(conversation), ours)
     status = _status_row(event, owner, ours.message) if event.status is not None else None
     return KeyedEvent(identifiers.key_hash(event.key, owner.account_id), row, status)
 
 
-def _row(event: Event, owner: Config, ours: Ours) -> EventRow:
-    return event_row(event, owner.organization_id, owner.id, owner.provider_type, ours)
+def _row(event: Event, owner: Config, conversation: Conversation | None, ours: Ours) -> EventRow:
+    return event_row(event, owner.organization_id, owner.id, owner.provider_type, conversation, ours)
 
 
 def _as_status(event: Event, message: Message) -> Event:

@@ -5,6 +5,8 @@ import msgspec
 from providers import AccountUpdate, Contact, ErrorInfo, Event, Message, Status, UnknownContent
 from providers._values import bounded
 
+from ..envelope import Conversation, Person
+
 # Of an event's `data`. The longest text that WhatsApp's apps take, 65,536 characters, is never more than 196,608 bytes.
 MAX_DATA_BYTES = 256 * 1024
 TOO_LARGE = "too_large"
@@ -22,6 +24,14 @@ def without_excess(event: Event) -> Event:
         status=event.status and _status(event.status),
         account=event.account and _account(event.account),
     )
+
+
+def short_conversation(conversation: Conversation) -> Conversation:
+    """*conversation* as it is shown with such an event."""
+    contact = conversation.contact
+    person = contact and Person(**msgspec.structs.asdict(_who(contact) or Contact()), id=contact.id)
+    group_id = conversation.group_id and bounded(conversation.group_id)
+    return Conversation(conversation.id, conversation.sender, person, group_id)
 
 
 def short_error(error: ErrorInfo) -> ErrorInfo:

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Collection, Sequence
+from contextlib import nullcontext
 from datetime import UTC, datetime
 from uuid import UUID
 
@@ -10,8 +11,10 @@ import asyncpg
 from providers import Malformed
 
 from .. import metrics
-from ..storage.database import INGEST, Database, StoreUnavailable
+from ..people.directory import Directory, Encounter, encounter_of, introduce
+from ..storage.database import INGEST, Database, StoreUnavailable, atomic
 from ..storage.group_commit import GroupCommit, Reply, RowRefused
+from ..storage.statements.contacts import ContactsOutdated
 from ..storage.statements.health import look_soon
 from ..storage.statements.inbound import KeyedEvent, QuarantineRow, Stored, WebhookRow, store
 from ..switching.manager import WhatsAppProviderManager
@@ -38,8 +41,11 @@ class WebhookQueue:
     Read in a row, thirty take two thirds of the time they take each on its own, between two calls of the system.
     """
 
-    def __init__(self, database: Database, manager: WhatsAppProviderManager, wakeups: Wakeups) -> None:
+    def __init__(
+        self, database: Database, manager: WhatsAppProviderManager, directory: Directory, wakeups: Wakeups
+    ) -> None:
         self._manager = manager
+        self._directory = directory
         self._wakeups = wakeups
         self._commit: GroupCommit[VerifiedWebhook, StoredWebhook] = GroupCommit(
             "ingest", database, INGEST, self._write, flushers=2
@@ -121,9 +127,12 @@ class WebhookQueue:
         self, connection: asyncpg.Connection, webhooks: Sequence[ReadWebhook], start: int = 0
     ) -> list[StoredWebhook]:
         """Store *webhooks* (see `inbound.store`). What became of each."""
-        rows = await complete(connection, self._manager, webhooks)
-        stored = await store(connection, rows, start)
-        await _look_soon(connection, rows)
+        encounters = [encounter_of(owned.event, owned.owner) for webhook in webhooks for owned in webhook.events]
+        try:
+            rows, stored = await self._store_once(connection, webhooks, encounters, start)
+        except ContactsOutdated:
+            self._directory.forget(filter(None, encounters))
+            rows, stored = await self._store_once(connection, webhooks, encounters, start)
         self._manager.activity.note(
             (keyed.event.organization_id, keyed.event.config_id)
             for row, each in zip(rows, stored, strict=True)
@@ -138,6 +147,34 @@ class WebhookQueue:
         for labels, count in counts.items():
             metrics.child(metrics.ingest_events, *labels).inc(count)
         return became
+
+    async def _store_once(
+        self,
+        connection: asyncpg.Connection,
+        webhooks: Sequence[ReadWebhook],
+        encounters: Sequence[Encounter | None],
+        start: int,
+    ) -> tuple[list[WebhookRow], list[Stored]]:
+        """In one statement, where all people are remembered; else in a transaction that introduces the others first.
+
+        Raises `ContactsOutdated`: what is remembered of people is wrong.
+        """
+        known = [self._directory.known(each) if each is not None else None for each in encounters]
+        contacts = {each.contact for each in known if each is not None and each.contact is not None}
+        new = [place for place, each in enumerate(encounters) if each is not None and known[place] is None]
+        is_slice = connection.is_in_transaction()
+        async with atomic(connection) if new or is_slice else nullcontext():
+            strangers = [each for place in new if (each := encounters[place]) is not None]
+            met = await introduce(connection, strangers) if new else []
+            for place, found in zip(new, met, strict=True):
+                known[place] = found
+            conversations = (found.conversation if found is not None else None for found in known)
+            rows = await complete(connection, self._manager, webhooks, conversations)
+            stored = await store(connection, rows, contacts, start)
+            await _look_soon(connection, rows)
+        if not is_slice:  # which is not committed yet
+            self._directory.remember(zip(strangers, met, strict=True))
+        return rows, stored
 
 
 async def _look_soon(connection: asyncpg.Connection, rows: Sequence[WebhookRow]) -> None:

@@ -14,6 +14,7 @@ from providers import Malformed, Webhook
 
 from .. import identifiers, metrics
 from ..accounts.config import Config
+from ..people.directory import Directory
 from ..storage.database import Database, StoreUnavailable
 from ..storage.group_commit import Overloaded
 from ..storage.statements.inbound import QuarantinedBody
@@ -39,12 +40,14 @@ class WebhookReceiver:
     as much as the work itself.
     """
 
-    def __init__(self, database: Database, manager: WhatsAppProviderManager, wakeups: Wakeups) -> None:
+    def __init__(
+        self, database: Database, manager: WhatsAppProviderManager, directory: Directory, wakeups: Wakeups
+    ) -> None:
         self._manager = manager
         self.routes = manager.routes
         self.bodies = LargeBodies()
         self._looking_up: set[asyncio.Task[None]] = set()
-        self._queue = WebhookQueue(database, manager, wakeups)
+        self._queue = WebhookQueue(database, manager, directory, wakeups)
 
     async def __aenter__(self) -> "WebhookReceiver":
         await self._queue.__aenter__()

@@ -6,13 +6,13 @@ from uuid import UUID
 
 import msgspec
 
-from providers import Contact, MessageData, Recipient, SendError, Uncertain
+from providers import MessageData, Recipient, SendError, Uncertain
 from providers.content import MediaContent, OutboundContent, Reaction
 
-from .. import identifiers
 from ..accounts.config import Config
 from ..envelope import Conversation
 from ..identifiers import correlation
+from ..people.directory import KnownConversation
 from ..switching.policy import OnUncertain
 from ..switching.routes import Route
 from ..validation import Unlogged
@@ -59,7 +59,7 @@ class Dispatch(msgspec.Struct, eq=False, kw_only=True):
     since: float = msgspec.field(default_factory=monotonic)
     started: float = 0.0  # when the attempt under way could begin; before that, when it was asked for
     held_bytes: int = 0  # of a large request, as it is counted among its organization's
-    _conversation: Conversation | None = None
+    conversations: dict[UUID, KnownConversation] = {}  # by the configs that may send it
 
     def __repr__(self) -> str:
         return f"Dispatch({self.id}, attempt {self.number})"
@@ -74,12 +74,7 @@ class Dispatch(msgspec.Struct, eq=False, kw_only=True):
 
     def conversation(self, config: Config) -> Conversation:
         """The conversation that it is part of when it goes out through *config*."""
-        if self._conversation is None or self._conversation.sender != config.sender:
-            to = self.intent.to
-            contact = None if to.group_id else Contact(phone=to.phone, user_id=to.user_id, lid=to.lid)
-            identity = identifiers.conversation_id(self.organization_id, config.sender or "", contact, to.group_id)
-            self._conversation = Conversation(identity, config.sender, contact, to.group_id)
-        return self._conversation
+        return self.conversations[config.id].conversation
 
     def repeats(self, error: SendError) -> bool:
         """Whether the same provider may be asked again after *error*."""

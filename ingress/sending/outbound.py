@@ -25,6 +25,7 @@ from providers import AccountBroken, Restricted, SendError
 from .. import identifiers, log, metrics
 from ..accounts.config import Config
 from ..accounts.unusable import MissingPlugin
+from ..people.directory import Directory
 from ..shares import Shares
 from ..storage.database import WORKER, Database, StoreUnavailable
 from ..storage.group_commit import GroupCommit, Overloaded, Unconfirmed
@@ -81,6 +82,7 @@ class Outbound:
         self,
         database: Database,
         manager: WhatsAppProviderManager,
+        directory: Directory,
         attempts: Attempts,
         outcomes: Outcomes,
         lost_answers: LostAnswers,
@@ -88,6 +90,7 @@ class Outbound:
     ) -> None:
         self._database = database
         self._manager = manager
+        self._directory = directory
         self._attempts = attempts
         self._outcomes = outcomes
         self._lost_answers = lost_answers
@@ -157,6 +160,7 @@ class Outbound:
         )
         self._hold(dispatch, len(request))
         try:
+            dispatch.conversations = await self._directory.conversations(route.order, intent.to)
             dispatch.claimed = await self._claim(dispatch, request, idempotency_key, request_hash)
         except BaseException as error:
             self._memory.add(organization_id, -dispatch.held_bytes)
@@ -192,7 +196,10 @@ class Outbound:
     async def _follow_version(self, dispatch: Dispatch, what: str) -> None:
         """Send as the database has it. The version only goes up: who repeats *what* because of it comes to an end."""
         metrics.fence_rejections.labels(what).inc()
-        dispatch.route = await self._manager.routes.route(dispatch.organization_id, fresh=True, source="fence")
+        route = await self._manager.routes.route(dispatch.organization_id, fresh=True, source="fence")
+        # Configs that it has left behind have had their part in it.
+        dispatch.conversations |= await self._directory.conversations(route.order, dispatch.intent.to, fresh=True)
+        dispatch.route = route
 
     def _hold(self, dispatch: Dispatch, size_bytes: int) -> None:
         """Count the memory of a large request until its send ends. Raises `Overloaded`."""
@@ -313,10 +320,13 @@ def _claim(
 ) -> Claim:
     active = dispatch.route.order[0]
     falls_back = first.id != active.id
+    known = dispatch.conversations[active.id]
     return Claim(
         organization_id=dispatch.organization_id,
         id=dispatch.id,
-        conversation_id=dispatch.conversation(active).id,
+        conversation_id=known.conversation.id,
+        contact_id=known.contact and known.contact.id,
+        contact_version=known.contact and known.contact.version,
         idempotency_key=idempotency_key,
         request_hash=request_hash,
         request=request,

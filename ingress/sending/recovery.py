@@ -13,6 +13,7 @@ from providers.messages import STATUS_RANK
 from .. import identifiers, metrics
 from ..accounts.config import Config
 from ..accounts.unusable import MissingPlugin
+from ..people.directory import Directory
 from ..storage.database import Database, StoreUnavailable
 from ..storage.statements import configs, leases, sends
 from ..storage.statements.leases import LostSend
@@ -42,6 +43,7 @@ class Recovery:
         self,
         database: Database,
         manager: WhatsAppProviderManager,
+        directory: Directory,
         outbound: Outbound,
         outcomes: Outcomes,
         lost_answers: LostAnswers,
@@ -49,6 +51,7 @@ class Recovery:
     ) -> None:
         self._database = database
         self._manager = manager
+        self._directory = directory
         self._outbound = outbound
         self._outcomes = outcomes
         self._lost_answers = lost_answers
@@ -120,6 +123,7 @@ class Recovery:
             row = await configs.by_id(connection, send.organization_id, last.config_id)
         config = self._manager.accounts.known(row) if row else _deleted(send.organization_id, last)
         dispatch = _dispatch(send, lease_id, route, attempts)
+        dispatch.conversations = await self._directory.conversations([*route.order, config], dispatch.intent.to)
         lost = Uncertain("no answer came", code=last.code or "process_died")
         if any(attempt.class_ in (None, "Uncertain") for attempt in attempts):
             dispatch.uncertain = lost

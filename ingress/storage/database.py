@@ -312,6 +312,25 @@ class Exclusive:
             yield self._connection
 
 
+@contextlib.asynccontextmanager
+async def atomic(connection: asyncpg.Connection) -> AsyncIterator[None]:
+    """A transaction; where *connection* is in one, a part of it that is made as a whole or not at all.
+
+    What is broken off in the middle takes the connection with it, whose server may not answer to a rollback either.
+    """
+    transaction = connection.transaction()
+    await transaction.start()
+    try:
+        yield
+    except (TimeoutError, asyncio.CancelledError):
+        connection.terminate()
+        raise
+    except BaseException:
+        await transaction.rollback()
+        raise
+    await transaction.commit()
+
+
 async def _lock(connection: asyncpg.Connection, organization_id: UUID, until: float, *, wait: bool) -> None:
     """Take the lock of the organization, for as long as *connection* is not given back. Raises `Busy`."""
     kind = "pg_advisory_lock" if wait else "pg_try_advisory_lock"

@@ -145,6 +145,11 @@ class MetaBusiness(WhatsAppProvider, frozen=True, kw_only=True):
     def accounts(self) -> tuple[str, ...]:
         return (self.phone_number_id, self.waba_id)
 
+    @property
+    def people_scope(self) -> str:
+        """Section 6.1: ids are a portfolio's, which no webhook names. Its accounts are the nearest to that."""
+        return self.waba_id
+
     def proven(self, checks: Sequence[Check]) -> tuple[str, ...]:
         """The number, which was asked for; its account where that was seen to hold the number."""
         in_account = any(check.name == "account" and check.passed for check in checks)

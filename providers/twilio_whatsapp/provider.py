@@ -147,6 +147,10 @@ class TwilioWhatsApp(WhatsAppProvider, frozen=True, kw_only=True):
         """Webhooks need not name a service that picks its sender, but it is one account all the same."""
         return (f"{self.account_sid}/{self.phone_number or self.messaging_service_sid}",)
 
+    @property
+    def people_scope(self) -> str:
+        return self.account_sid
+
     def proven(self, checks: Sequence[Check]) -> tuple[str, ...]:
         """The Auth Token is the whole account's."""
         return self.accounts

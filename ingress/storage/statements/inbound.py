@@ -1,7 +1,7 @@
 """Webhooks: raw body, deduplication keys, events and statuses in one statement; and the quarantine."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from functools import cache
 from typing import Any, NamedTuple
@@ -12,6 +12,7 @@ import msgspec
 
 from ...validation import Unlogged
 from ..columns import names
+from .contacts import OUTDATED, ContactsOutdated, ContactVersion, are_current
 from .events import EventRow, insert_events
 from .statuses import StatusRow, merge
 
@@ -56,12 +57,13 @@ _WEBHOOKS = """kept as (
 )"""
 # JSON arrives as bytes here and below: asyncpg passes those on in C, and calls Python for each value of a json array.
 # Keys are taken in their order: two transactions that share some never wait for each other in a circle.
-_EVENTS = """received as materialized (
+_EVENTS = f"""received as materialized (
     select place, ($7::uuid[])[run] as organization_id, ($8::uuid[])[run] as config_id, ($9::text[])[run] as type,
         key_hash, conversation_id, data, raw
     from unnest($10::bytea[], $11::uuid[], $12::bytea[], $13::bytea[])
         with ordinality as given(key_hash, conversation_id, data, raw, place)
     cross join lateral width_bucket(place::integer, $6::integer[]) as run
+    where {are_current(14)}
 ),
 fresh as (
     insert into inbound_dedup (organization_id, key_hash)
@@ -81,9 +83,10 @@ _QUARANTINE = """aside as (
 
 @cache
 def _store(statuses: bool, quarantine: bool, placed: bool = False) -> str:
-    events, next_parameter = insert_events("given"), 14
+    events, next_parameter = insert_events("given"), 14 + len(ContactVersion._fields)
     if placed:
-        events, next_parameter = insert_events("given", "select $14::bigint as start"), 15
+        events = insert_events("given", f"select ${next_parameter}::bigint as start")
+        next_parameter += 1
     parts = [_WEBHOOKS, _EVENTS, events]
     if statuses:
         parts.append(merge(next_parameter))
@@ -108,10 +111,16 @@ class Stored(msgspec.Struct, frozen=True):
     statuses: Sequence[tuple[str, str]]
 
 
-async def store(connection: asyncpg.Connection, rows: Sequence[WebhookRow], start: int = 0) -> list[Stored]:
+async def store(
+    connection: asyncpg.Connection,
+    rows: Sequence[WebhookRow],
+    contacts: Collection[ContactVersion] = (),
+    start: int = 0,
+) -> list[Stored]:
     """Store *rows* and what is new in them, in one statement (ingest, worker).
 
-    Their events follow the sequence *start*; at 0, all that was stored before.
+    Their events follow the sequence *start*; at 0, all that was stored before. Raises `ContactsOutdated`, where *contacts*
+    are not as they were found.
     """
     seen: set[tuple[UUID, bytes]] = set()
     events: list[KeyedEvent] = []
@@ -137,6 +146,7 @@ async def store(connection: asyncpg.Connection, rows: Sequence[WebhookRow], star
         [row.conversation_id for row in event_rows],
         [row.data for row in event_rows],
         [row.raw for row in event_rows],
+        *(zip(*contacts, strict=True) if contacts else _NO_CONTACTS),
     ]
     if start:
         arguments.append(start)
@@ -155,7 +165,7 @@ async def store(connection: asyncpg.Connection, rows: Sequence[WebhookRow], star
         ]
     sequences: list[list[int]] = [[] for _ in rows]
     outcomes: Counter[tuple[UUID, str, str]] = Counter()
-    for record in await connection.fetch(_store(bool(statuses), bool(aside), bool(start)), *arguments):
+    for record in await _stored(connection, _store(bool(statuses), bool(aside), bool(start)), arguments):
         if sequence := record[0]:
             sequences[owners[(sequence - start & 0xFFFF) - 1]].append(sequence)
         else:
@@ -169,6 +179,18 @@ async def store(connection: asyncpg.Connection, rows: Sequence[WebhookRow], star
             outcomes[one] -= 1
             statuses_of[owner].append((status.value, one[2]))
     return [Stored(*each) for each in zip(sequences, statuses_of, strict=True)]
+
+
+_NO_CONTACTS: Sequence[Sequence[object]] = [()] * len(ContactVersion._fields)
+
+
+async def _stored(connection: asyncpg.Connection, statement: str, arguments: Sequence[object]) -> list[asyncpg.Record]:
+    try:
+        return await connection.fetch(statement, *arguments)
+    except asyncpg.PostgresError as error:
+        if error.sqlstate == OUTDATED:
+            raise ContactsOutdated from None
+        raise
 
 
 def _runs(values: Sequence[tuple[object, ...]], width: int) -> list[list[Any]]:

@@ -63,11 +63,13 @@ def _made(kind: type[State], columns: Iterable[Any]) -> State:
 
 
 class Claim(NamedTuple):
-    """A new message and its first attempt, valid while the organization is at ``version``."""
+    """A new message and its first attempt, valid while the organization and the contact are at these versions."""
 
     organization_id: UUID
     id: UUID
     conversation_id: UUID
+    contact_id: UUID | None  # None: it is for a group
+    contact_version: int | None
     idempotency_key: str | None
     request_hash: bytes
     request: Json
@@ -85,6 +87,8 @@ CLAIM = f"""
 with given as (select * from {given(Claim)}),
 fenced as (
     select given.* from given join organizations o on o.id = given.organization_id and o.version = given.version
+    where given.contact_id is null or exists (select from contacts c where c.organization_id = given.organization_id
+        and c.id = given.contact_id and c.version = given.contact_version)
 ),
 claimed as (
     insert into messages (organization_id, id, conversation_id, idempotency_key, request_hash, request, state, expires_at,
@@ -105,7 +109,7 @@ order by given.place"""
 
 
 class Claimed(NamedTuple):
-    """``current``: the version was right. ``claimed``: the key was free, and the attempt may begin."""
+    """``current``: the versions were right. ``claimed``: the key was free, and the attempt may begin."""
 
     current: bool
     claimed: bool

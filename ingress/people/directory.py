@@ -1,0 +1,268 @@
+"""Which contact, and so which conversation, an event or a send is about; remembered, so that it is asked for once.
+
+What is remembered may be outdated, for another process has merged two contacts meanwhile. So whoever writes down what
+is said of a contact has the statement compare its version, and comes again where it is another.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+
+from providers import Contact, Event, Recipient, phone_key
+from providers.content import System
+
+from ..accounts.config import Config
+from ..cache import Cache
+from ..envelope import Conversation, Person
+from ..identifiers import conversation_id
+from ..storage.database import WORKER, Database, atomic
+from ..storage.group_commit import GroupCommit
+from ..storage.statements import contacts as stored
+from ..storage.statements.contacts import (
+    AddressAsked,
+    AddressKnown,
+    AddressRow,
+    ContactRow,
+    ContactVersion,
+    ConversationMerged,
+    ConversationRow,
+    Merged,
+)
+from ..validation import Unlogged
+from .addresses import MAX_CHARACTERS, Address, addressee, addresses_of
+from .register import KnownContact, Register
+
+# A kilobyte or two each.
+REMEMBERED, REMEMBERED_S = 20_000, 3600.0
+# What WhatsApp says of a person who is known by something else from then on.
+MOVES = frozenset({"number_changed", "user_id_changed"})
+
+
+class Encounter(Unlogged, frozen=True):
+    """A config meets a person, a group, or somebody in one: by an event, or a send. Of equal ``key`` are the same."""
+
+    key: Any
+    config: Config
+    sender: str | None
+    contact: Contact | None  # as it is shown
+    group_id: str | None
+    known_by: tuple[Contact, ...]  # what is known of the person for sure, the newest last
+    is_news: bool = False  # of what the person is known by: never remembered
+
+    def addresses(self) -> list[Address]:
+        provider_type, scope = self.config.provider_type, self.config.provider.people_scope
+        return [address for contact in self.known_by for address in addresses_of(contact, provider_type, scope)]
+
+    def conversation_id(self, contact_id: UUID | None) -> UUID:
+        return conversation_id(self.config.organization_id, self.account, contact_id, self.group_id)
+
+    @property
+    def account(self) -> str:
+        """The business account: the config's own number, however a body spells it; the config, where it has none."""
+        sender = self.config.sender
+        return phone_key(sender) if sender else str(self.config.id)
+
+
+def encounter_of(event: Event, config: Config) -> Encounter | None:
+    """Whom *event* of *config* is about; None: nobody."""
+    contact, group_id = event.contact, event.group_id
+    content = event.message.content if event.message else None
+    if isinstance(content, System) and content.event in MOVES:
+        return _news(content, event, config)
+    if contact is None and group_id is None:
+        return None
+    # A config without a number may be of a pool of several, and each body says which.
+    sender = config.sender or event.sender
+    return Encounter(
+        (config.id, sender, contact, group_id), config, sender, contact, group_id, (contact,) if contact else ()
+    )
+
+
+def _news(content: System, event: Event, config: Config) -> Encounter | None:
+    """Somebody who has another number or id now: both are theirs."""
+    before = event.contact or _contact(content.old_phone, content.old_user_id)
+    if before is None:
+        return None
+    known_by = before, Contact(phone=content.old_phone, user_id=content.old_user_id)
+    now = Contact(phone=content.new_phone, user_id=content.new_user_id)
+    return Encounter(
+        None, config, config.sender or event.sender, before, event.group_id, (*known_by, now), is_news=True
+    )
+
+
+def _contact(phone: str | None, user_id: str | None) -> Contact | None:
+    return Contact(phone=phone, user_id=user_id) if phone or user_id else None
+
+
+def _recipient(to: Recipient, config: Config) -> Encounter:
+    contact = None if to.group_id else Contact(phone=to.phone, user_id=to.user_id, lid=to.lid)
+    known_by = () if to.group_id else (addressee(to),)
+    return Encounter((config.id, config.sender, to), config, config.sender, contact, to.group_id, known_by)
+
+
+class KnownConversation(Unlogged, frozen=True):
+    """The conversation of an encounter, and its contact as it was found; None: it is a group's."""
+
+    conversation: Conversation
+    contact: ContactVersion | None
+
+
+class Directory:
+    """The contacts of all organizations, as far as this process has met them. Enter it once a process."""
+
+    def __init__(self, database: Database) -> None:
+        self._known: Cache[Any, KnownConversation] = Cache(REMEMBERED)
+        self._queue: GroupCommit[Encounter, KnownConversation] = GroupCommit(
+            "contacts", database, WORKER, self._introduce
+        )
+
+    async def __aenter__(self) -> "Directory":
+        await self._queue.__aenter__()
+        return self
+
+    async def __aexit__(self, *reason: object) -> None:
+        await self._queue.__aexit__(*reason)
+
+    def known(self, encounter: Encounter) -> KnownConversation | None:
+        """What is remembered of *encounter*; None: it has to be introduced."""
+        return None if encounter.is_news else self._known.get(encounter.key)
+
+    def remember(self, encounters: Iterable[tuple[Encounter, KnownConversation]]) -> None:
+        """Keep what `introduce` found, once it is committed."""
+        for encounter, known in encounters:
+            if not encounter.is_news and _is_small(encounter.contact):
+                self._known.put(encounter.key, known, REMEMBERED_S)
+
+    def forget(self, encounters: Iterable[Encounter]) -> None:
+        for encounter in encounters:
+            self._known.drop(encounter.key)
+
+    # -- sends
+
+    async def conversations(
+        self, configs: Iterable[Config], to: Recipient, *, fresh: bool = False
+    ) -> dict[UUID, KnownConversation]:
+        """The conversation with *to* of each of *configs*, by its id. Raises `StoreUnavailable`, `Overloaded`.
+
+        *fresh*: what was remembered is outdated.
+        """
+        encounters = [_recipient(to, config) for config in configs]
+        if fresh:
+            self.forget(encounters)
+        return {each.config.id: self.known(each) or await self._met(each) for each in encounters}
+
+    async def _met(self, encounter: Encounter) -> KnownConversation:
+        known = await self._queue.submit(encounter, organization=encounter.config.organization_id)
+        self.remember([(encounter, known)])
+        return known
+
+    async def _introduce(
+        self, connection: asyncpg.Connection, encounters: Sequence[Encounter]
+    ) -> list[KnownConversation]:
+        async with atomic(connection):
+            return await introduce(connection, encounters)
+
+
+def _is_small(contact: Contact | None) -> bool:
+    """Whether it is as people are: what strangers make up may be of any length, and is not kept in memory."""
+    values = (contact.user_id, contact.parent_user_id, contact.lid, contact.username, contact.name) if contact else ()
+    return all(value is None or len(value) <= MAX_CHARACTERS for value in values)
+
+
+# ------------------------------------------------------------------ who is not remembered
+
+
+async def introduce(connection: asyncpg.Connection, encounters: Sequence[Encounter]) -> list[KnownConversation]:
+    """The conversation of each of *encounters*, in *connection*'s transaction: contacts are found, made, merged."""
+    await stored.lock(connection, {each.config.organization_id for each in encounters})
+    addresses = [each.addresses() for each in encounters]
+    register = Register(_contacts(await stored.find(connection, _asked(encounters, addresses))))
+    met = []
+    conversations: dict[tuple[UUID, UUID], ConversationRow] = {}
+    for encounter, known_by in zip(encounters, addresses, strict=True):
+        contact = None
+        if known_by:
+            contact, _ = register.meet(encounter.config.organization_id, known_by, encounter.contact or Contact())
+        row = _conversation_row(encounter, contact.id if contact else None)
+        conversations[row.organization_id, row.id] = row
+        met.append(_known(encounter, row.id, contact))
+    await _write(connection, register, list(conversations.values()))
+    return met
+
+
+def _asked(encounters: Sequence[Encounter], addresses: Sequence[Sequence[Address]]) -> set[AddressAsked]:
+    return {
+        AddressAsked(encounter.config.organization_id, address.key)
+        for encounter, known_by in zip(encounters, addresses, strict=True)
+        for address in known_by
+    }
+
+
+def _contacts(rows: Sequence[AddressKnown]) -> Iterable[KnownContact]:
+    contacts: dict[tuple[UUID, UUID], KnownContact] = {}
+    for row in rows:
+        contact = contacts.setdefault((row.organization_id, row.contact_id), KnownContact(*row[:7]))
+        contact.addresses[row.address] = Address(row.address, row.kind, row.scope, row.value, row.since)
+    return contacts.values()
+
+
+def _known(encounter: Encounter, identity: UUID, contact: KnownContact | None) -> KnownConversation:
+    shown = encounter.contact
+    person = None
+    if shown is not None:
+        fields = {name: getattr(shown, name) for name in Contact.__struct_fields__}
+        person = Person(**fields, id=contact.id if contact else None)
+    version = ContactVersion(contact.organization_id, contact.id, contact.version) if contact else None
+    return KnownConversation(Conversation(identity, encounter.sender, person, encounter.group_id), version)
+
+
+def _conversation_row(encounter: Encounter, contact_id: UUID | None) -> ConversationRow:
+    config, group_id = encounter.config, encounter.group_id
+    return ConversationRow(
+        config.organization_id,
+        encounter.conversation_id(contact_id),
+        encounter.account,
+        None if group_id else contact_id,
+        group_id,
+        conversation_id(config.organization_id, str(config.id), contact_id, group_id),
+    )
+
+
+async def _write(connection: asyncpg.Connection, register: Register, conversations: Sequence[ConversationRow]) -> None:
+    contacts = [
+        ContactRow(
+            each.organization_id,
+            each.id,
+            each.name,
+            each.name_since,
+            each.username,
+            each.username_since,
+            each.version,
+            each.now.id if each.merged_into else None,
+        )
+        for each in register.changed.values()
+    ]
+    addresses = [
+        AddressRow(organization_id, key, contact.now.id, *address[1:])
+        for (organization_id, key), (contact, address) in register.addressed.items()
+    ]
+    await stored.write(connection, contacts, addresses, conversations)
+    if register.merged:
+        await _merge(connection, [Merged(each.organization_id, each.id, each.now.id) for each in register.merged])
+
+
+async def _merge(connection: asyncpg.Connection, merged: Sequence[Merged]) -> None:
+    found = await stored.conversations_of(connection, merged)
+    moved = [
+        ConversationMerged(
+            each.organization_id,
+            each.id,
+            conversation_id(each.organization_id, each.account, each.contact_id, None),
+            each.account,
+            each.contact_id,
+        )
+        for each in found
+    ]
+    await stored.merge(connection, merged, moved)

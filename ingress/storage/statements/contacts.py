@@ -1,0 +1,235 @@
+"""Contacts, what they are known by, and the conversations they are part of.
+
+Whoever is to add or change some locks the buckets of their organizations first, sorted, and finds them after that: one
+transaction after the other meets somebody new, and none waits for another in a circle.
+"""
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import NamedTuple
+from uuid import UUID
+
+import asyncpg
+
+from ..columns import given, names
+
+# Fewer than the locks that a server has room for, where a batch is of as many organizations.
+BUCKETS = 256
+_LOCK = 0x70_65_6F_70
+# What `refuse_outdated_contacts` in schema.sql raises.
+OUTDATED = "WI001"
+
+LOCK = f"select pg_advisory_xact_lock({_LOCK}, bucket) from unnest($1::integer[]) as bucket"
+
+
+async def lock(connection: asyncpg.Connection, organization_ids: Iterable[UUID]) -> None:
+    """Be alone in changing the contacts of *organization_ids*, to the end of the transaction (ingest, worker)."""
+    buckets = {organization_id.bytes[15] % BUCKETS for organization_id in organization_ids}
+    await connection.execute(LOCK, sorted(buckets))
+
+
+class ContactVersion(NamedTuple):
+    """A contact as it was found."""
+
+    organization_id: UUID
+    id: UUID
+    version: int
+
+
+def are_current(first: int) -> str:
+    """A condition, of once a statement: that the contacts in the parameters from *first* on are as they were found.
+
+    Where they are not, the statement fails with OUTDATED.
+    """
+    return f"""case when not exists (
+        select from {given(ContactVersion, first)} where not exists (select from contacts c
+            where c.organization_id = _.organization_id and c.id = _.id and c.version = _.version)
+    ) then true else refuse_outdated_contacts() end"""
+
+
+class ContactsOutdated(Exception):
+    """Contacts were merged since they were found."""
+
+
+class AddressAsked(NamedTuple):
+    organization_id: UUID
+    address: str
+
+
+class AddressKnown(NamedTuple):
+    """An address of a contact, who has others."""
+
+    organization_id: UUID
+    contact_id: UUID
+    name: str | None
+    name_since: datetime | None
+    username: str | None
+    username_since: datetime | None
+    version: int
+    address: str
+    kind: str
+    scope: str
+    value: str
+    since: datetime
+
+
+FIND = f"""
+with found as materialized (
+    select distinct a.organization_id, a.contact_id
+    from {given(AddressAsked)} join contact_addresses a on a.organization_id = _.organization_id and a.address = _.address
+)
+select {names(AddressKnown)}
+from found join contact_addresses using (organization_id, contact_id)
+join (select organization_id, id as contact_id, name, name_since, username, username_since, version from contacts) c
+    using (organization_id, contact_id)
+order by since, address"""
+
+
+async def find(connection: asyncpg.Connection, asked: Iterable[AddressAsked]) -> list[AddressKnown]:
+    """All addresses of every contact that is known by one of *asked*, the older ones first (ingest, worker)."""
+    rows = await connection.fetch(FIND, *_columns(AddressAsked, list(asked)))
+    return [AddressKnown(*row) for row in rows]
+
+
+class ContactRow(NamedTuple):
+    organization_id: UUID
+    id: UUID
+    name: str | None
+    name_since: datetime | None
+    username: str | None
+    username_since: datetime | None
+    version: int
+    merged_into: UUID | None
+
+
+class AddressRow(NamedTuple):
+    organization_id: UUID
+    address: str
+    contact_id: UUID
+    kind: str
+    scope: str
+    value: str
+    since: datetime
+
+
+class ConversationRow(NamedTuple):
+    """``nameless_id``: what it was while the config had no number; its own id where it has none."""
+
+    organization_id: UUID
+    id: UUID
+    account: str
+    contact_id: UUID | None
+    group_id: str | None
+    nameless_id: UUID
+
+
+_ADDRESSES = 1 + len(ContactRow._fields)
+_CONVERSATIONS = _ADDRESSES + len(AddressRow._fields)
+WRITE = f"""
+with written as (
+    insert into contacts ({names(ContactRow)}) select {names(ContactRow)} from {given(ContactRow)}
+    on conflict (organization_id, id) do update set name = excluded.name, name_since = excluded.name_since,
+        username = excluded.username, username_since = excluded.username_since, version = excluded.version,
+        merged_into = excluded.merged_into, updated_at = now()
+),
+addressed as (
+    insert into contact_addresses ({names(AddressRow)}) select {names(AddressRow)} from {given(AddressRow, _ADDRESSES)}
+    on conflict (organization_id, address) do update set contact_id = excluded.contact_id, value = excluded.value,
+        since = excluded.since
+),
+begun as materialized (select * from {given(ConversationRow, _CONVERSATIONS)}),
+renamed as (
+    update conversations c set canonical_id = begun.id from begun
+    where c.organization_id = begun.organization_id and c.id = begun.nameless_id and c.id <> begun.id
+        and c.canonical_id is null
+)
+insert into conversations (organization_id, id, account, contact_id, group_id)
+select organization_id, id, account, contact_id, group_id from begun
+on conflict (organization_id, id) do nothing"""
+
+
+async def write(
+    connection: asyncpg.Connection,
+    contacts: Sequence[ContactRow],
+    addresses: Sequence[AddressRow],
+    conversations: Sequence[ConversationRow],
+) -> None:
+    """Add or change *contacts* and *addresses*, no one twice, and add *conversations* (ingest, worker)."""
+    await connection.execute(
+        WRITE,
+        *_columns(ContactRow, contacts),
+        *_columns(AddressRow, addresses),
+        *_columns(ConversationRow, conversations),
+    )
+
+
+def _columns(kind: type[tuple[object, ...]], rows: Sequence[tuple[object, ...]]) -> Iterable[Sequence[object]]:
+    return zip(*rows, strict=True) if rows else [()] * len(names(kind).split(","))
+
+
+class ConversationFound(NamedTuple):
+    organization_id: UUID
+    id: UUID
+    account: str
+    contact_id: UUID
+
+
+class Merged(NamedTuple):
+    """A contact that is another one now."""
+
+    organization_id: UUID
+    merged_id: UUID
+    contact_id: UUID
+
+
+class ConversationMerged(NamedTuple):
+    """A conversation of a contact that was merged, and the one that it is now."""
+
+    organization_id: UUID
+    id: UUID
+    canonical_id: UUID
+    account: str
+    contact_id: UUID
+
+
+CONVERSATIONS = f"""
+with given as (select * from {given(Merged)})
+select c.organization_id, c.id, coalesce(canonical.account, c.account) as account, given.contact_id
+from given
+join conversations c on c.organization_id = given.organization_id and c.contact_id = given.merged_id
+left join conversations canonical on canonical.organization_id = c.organization_id and canonical.id = c.canonical_id"""
+MERGE = f"""
+with given as materialized (select * from {given(Merged)}),
+followed as (
+    update contacts c set merged_into = given.contact_id from given
+    where c.organization_id = given.organization_id and c.merged_into = given.merged_id
+),
+moved as (
+    update contact_addresses a set contact_id = given.contact_id from given
+    where a.organization_id = given.organization_id and a.contact_id = given.merged_id
+)
+select"""
+MERGE_CONVERSATIONS = f"""
+with given as materialized (select * from {given(ConversationMerged)}),
+moved as (
+    update conversations c set canonical_id = given.canonical_id, contact_id = given.contact_id from given
+    where c.organization_id = given.organization_id and c.id = given.id
+)
+insert into conversations (organization_id, id, account, contact_id)
+select distinct organization_id, canonical_id, account, contact_id from given
+on conflict (organization_id, id) do nothing"""
+
+
+async def conversations_of(connection: asyncpg.Connection, merged: Sequence[Merged]) -> list[ConversationFound]:
+    """Conversations of those who were merged, each with whose it is now, and the account of that (ingest, worker)."""
+    rows = await connection.fetch(CONVERSATIONS, *zip(*merged, strict=True))
+    return [ConversationFound(*row) for row in rows]
+
+
+async def merge(
+    connection: asyncpg.Connection, merged: Sequence[Merged], conversations: Sequence[ConversationMerged]
+) -> None:
+    """Give all that contacts have to those who they are now (ingest, worker)."""
+    await connection.execute(MERGE, *zip(*merged, strict=True))
+    if conversations:
+        await connection.execute(MERGE_CONVERSATIONS, *zip(*conversations, strict=True))
