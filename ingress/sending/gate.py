@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from time import monotonic
 
 from providers import AccountBroken, Rejected, SendError, Throttled, Unavailable
+from providers.limits import kind_of
 
 from .. import metrics
 from ..accounts.config import Config
@@ -43,12 +44,22 @@ def open_order(dispatch: Dispatch) -> list[Config]:
 
 
 def goes_on(dispatch: Dispatch, error: SendError, config: Config) -> bool:
-    """Whether another provider will be asked after *error* of *config*: it may be, and there is one."""
+    """Whether another provider will be asked after *error* of *config*: it may be, and there is one that could send."""
     return (
         len(dispatch.route.order) > 1
         and dispatch.moves_on(error)
-        and any(other.id != config.id for other in open_order(dispatch))
+        and any(other.id != config.id and _can_carry(other, dispatch) for other in open_order(dispatch))
     )
+
+
+def _can_carry(config: Config, dispatch: Dispatch) -> bool:
+    """Whether the message is of a kind, and of a size, that the provider declares to take."""
+    content = dispatch.intent.content
+    try:
+        config.provider.check_limits(content)
+    except SendError:
+        return False
+    return kind_of(content) in config.provider.info.capabilities
 
 
 class Gate:

@@ -20,7 +20,7 @@ from uuid import UUID
 
 import msgspec
 
-from providers import AccountBroken, Restricted, SendError
+from providers import AccountBroken, Restricted, SendError, Unsupported
 
 from .. import identifiers, log, metrics
 from ..accounts.config import Config
@@ -36,7 +36,7 @@ from ..switching.manager import WhatsAppProviderManager
 from ..tracing import trace_of
 from .attempts import Attempts
 from .breakers import BREAKER_OPEN
-from .gate import Gate
+from .gate import Gate, open_order
 from .lost_answers import LostAnswers
 from .message import Dispatch, SendIntent
 from .outcomes import AlreadyTaken, Outcomes, VersionMoved
@@ -263,7 +263,7 @@ class Outbound:
     # -- sending
 
     async def _run(self, dispatch: Dispatch) -> SendState:
-        error: SendError | None = None
+        error = reason = None
         last: Config | None = None
         config = dispatch.claimed or self._gate.next_config(dispatch)
         try:
@@ -280,13 +280,18 @@ class Outbound:
                     last = None
                 except SendError as failed:
                     error = failed
+                    # What one cannot carry is not the end of what another may carry later.
+                    reason = reason if isinstance(failed, Unsupported) else failed
                     if isinstance(error, ALARMING):
                         logger.error("config %s cannot send: %s, code %s", config.id, type(error).__name__, error.code)
                     if not dispatch.moves_on(error):
                         break
                     dispatch.exhausted[config.id] = BREAKER_OPEN if error.code == BREAKER_OPEN else type(error).__name__
                 config = self._gate.next_config(dispatch)
-            return await self.failed(dispatch, last, error or self._gate.closed(dispatch))
+            closed = self._gate.closed(dispatch)
+            if config is None and open_order(dispatch):
+                reason = reason or closed
+            return await self.failed(dispatch, last, error or closed, reason)
         finally:
             self._running.pop(dispatch.id, None)
             if dispatch.held_bytes:
@@ -302,13 +307,15 @@ class Outbound:
         dispatch.fallback_reason = dispatch.fallback_reason or reason
         _count_fallback(dispatch, former, config, reason)
 
-    async def failed(self, dispatch: Dispatch, config: Config | None, error: SendError) -> SendState:
-        """The end without acceptance; held instead, where any attempt may have been taken."""
+    async def failed(
+        self, dispatch: Dispatch, config: Config | None, error: SendError, reason: SendError | None = None
+    ) -> SendState:
+        """The end without acceptance, by *reason* or the last *error*; held, where an attempt may have been taken."""
         config = config or next(iter(dispatch.route.order), None)
         if config is None:
             raise error
         if not dispatch.uncertain:
-            return await self._outcomes.failed(dispatch, config, error)
+            return await self._outcomes.failed(dispatch, config, error, reason or error)
         state = await self._outcomes.held(dispatch, config, dispatch.uncertain)
         if state.state == "uncertain" and not config.is_unusable:
             self._lost_answers.ask_later(config, dispatch)

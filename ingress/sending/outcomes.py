@@ -133,9 +133,9 @@ class Outcomes:
         self._activity.note([(config.organization_id, config.id)])
         return await self._finish(dispatch, _outcome(dispatch, config, _SENT, None, result))
 
-    async def failed(self, dispatch: Dispatch, config: Config, error: SendError) -> SendState:
-        """Nobody took the message, and nobody will be asked again."""
-        return await self._finish(dispatch, _outcome(dispatch, config, _FAILED, error))
+    async def failed(self, dispatch: Dispatch, config: Config, error: SendError, reason: SendError) -> SendState:
+        """Nobody took the message, for that *reason*, and nobody will be asked again; *error* is the last attempt's."""
+        return await self._finish(dispatch, _outcome(dispatch, config, _FAILED, error, reason=reason))
 
     async def held(self, dispatch: Dispatch, config: Config, error: Uncertain) -> SendState:
         """It may have been taken: to be settled by a status, or by the provider when it is asked."""
@@ -205,9 +205,11 @@ def _outcome(
     error: SendError | None,
     result: MessageResult | None = None,
     started: float | None = None,
+    reason: SendError | None = None,
 ) -> Outcome:
     now = datetime.now(UTC)
-    info = ErrorInfo(class_=_class_of(error), code=error.code, detail=error.detail or None) if error else None
+    why = reason or error
+    info = ErrorInfo(class_=_class_of(why), code=why.code, detail=why.detail or None) if why else None
     provider_message_id = result.provider_message_id if result else None
     event = None
     if end.state == "done":

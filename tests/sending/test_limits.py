@@ -12,6 +12,7 @@ from ingress.dev.sandbox import (
     example_sender,
     example_session,
 )
+from prove.protection import DOWN
 
 from ..gateway import Answer, Gateway, Organization
 
@@ -164,6 +165,29 @@ async def test_a_limit_is_no_reason_to_stop_elsewhere(trio: Trio) -> None:
     answer = await trio.send({"type": "text", "body": ""})
     assert (answer.status, answer.json["code"], answer.json["attempts"]) == (422, "rejected", 1)
     assert trio.calls() == before
+
+
+async def test_a_fallback_that_cannot_carry_it_is_none(trio: Trio, gateway: Gateway) -> None:
+    """The provider that can is tried as often as an only one, and what the other cannot is not the message's end."""
+    await trio.use(META, TWILIO)
+    await gateway.meta.set_default(trio.organization.numbers[0], DOWN)
+    answer = await trio.send(text(1_700))
+    assert (answer.status, answer.json["code"]) == (502, "no_provider_left"), answer.raw
+    assert answer.json["error"]["class"] == "Unavailable"
+    attempts = (await trio.organization.message(answer.json["id"]))["attempts"]
+    assert [attempt["class"] for attempt in attempts] == [*["Unavailable"] * 3, "Unsupported"]
+
+
+async def test_what_only_a_resting_provider_can_carry_is_not_refused_for_good(trio: Trio, gateway: Gateway) -> None:
+    """Its breaker is open: nobody could take the message now, which is what is said."""
+    await trio.use(META, TWILIO)
+    await gateway.meta.set_default(trio.organization.numbers[0], DOWN)
+    for _ in range(10):
+        assert (await trio.send(text(5))).json["provider"] == TWILIO
+    answer = await trio.send(text(1_700))
+    assert (answer.status, answer.json["code"]) == (502, "no_provider_left"), answer.raw
+    attempts = (await trio.organization.message(answer.json["id"]))["attempts"]
+    assert [attempt["class"] for attempt in attempts] == ["Unsupported"]
 
 
 async def test_a_sticker_goes_out_by_a_linked_phone(trio: Trio) -> None:
