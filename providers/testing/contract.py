@@ -165,6 +165,13 @@ class Contract:
         ask(0 < len(event.key) <= _MAX_KEY, f"a key has {len(event.key)} characters, on {shown(hook)}")
         about = sum(one is not None for one in (event.message, event.status, event.account))
         ask(about == 1, f"an event has {about} of message, status and account, not one, on {shown(hook)}")
+        changes = event.type in ("message.edited", "message.deleted")
+        by = event.message.by if event.message else None
+        ask(
+            changes == (by is not None),
+            f"message.edited and message.deleted say who did it, by='contact' or by='business', and nothing else "
+            f"does: a {event.type} has {by!r}, on {shown(hook)}",
+        )
         try:
             stored = msgspec.json.encode(event)
             msgspec.json.decode(stored)

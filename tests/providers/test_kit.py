@@ -79,6 +79,11 @@ class Repeating(MetaBusiness, frozen=True, kw_only=True):
         return super().parse(hook) * 2
 
 
+class Discreet(MetaBusiness, frozen=True, kw_only=True):
+    def parse(self, hook: Webhook) -> list[Event]:
+        return [msgspec.structs.replace(event, type="message.deleted") for event in super().parse(hook)]
+
+
 class Greedy(MetaBusiness, frozen=True, kw_only=True):
     def owns(self, event: Event) -> bool:
         return True
@@ -162,6 +167,7 @@ def often(check: Callable[[Random], object]) -> None:
         (Crashing, lambda held: held.verifies(msgspec.structs.replace(CASE.hook, headers={})), "but Unverified"),
         (Forgetful, lambda held: held.check_stable(CASE), "other keys"),
         (Repeating, lambda held: held.check_reading(CASE), "the same key"),
+        (Discreet, lambda held: held.check_reading(CASE), "say who did it"),
         (Greedy, lambda held: held.check_ownership(CASE), "about another number"),
         (Leaking, lambda held: held.check_secrets(), "a secret is in an address"),
         (Quoting, lambda held: held.check_secrets(), "an error quotes a secret"),
