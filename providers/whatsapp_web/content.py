@@ -6,6 +6,7 @@ Source: https://waha.devlike.pro/docs/how-to/receive-messages, https://waha.devl
     and the webhooks in tests/samples/whatsapp_web.
 """
 
+from functools import reduce
 from typing import Literal
 
 from .. import _json
@@ -94,12 +95,26 @@ def _content(raw: Raw) -> Content | None:
         return poll
     if payload.get("hasMedia") is True or raw.kind in _MEDIA or not _MEDIA.keys().isdisjoint(raw.said):
         return _medium(raw)
-    body = (
-        text(payload, "body")
-        or text(raw.said, "conversation")
-        or text(mapping(raw.said, "extendedTextMessage"), "text")
-    )
+    body = text(payload, "body") or _words_in(raw.said)
     return _reply(raw, body) or (Text(body=body) if body else None)
+
+
+# Where the words are that WAHA leaves out of the body, as those of other businesses' templates.
+_WORDS = (
+    ("conversation",),
+    ("extendedTextMessage", "text"),
+    ("templateMessage", "hydratedTemplate", "hydratedContentText"),
+    ("interactiveMessage", "body", "text"),
+    ("buttonsMessage", "contentText"),
+    ("listMessage", "description"),
+)
+
+
+def _words_in(message: Object) -> str | None:
+    for *path, name in _WORDS:
+        if words := text(reduce(mapping, path, message), name):
+            return words
+    return None
 
 
 def _reaction(reaction: Object) -> Content:

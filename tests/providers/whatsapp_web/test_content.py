@@ -378,6 +378,23 @@ def test_nothing_is_made_up_about_what_is_quoted() -> None:
 
 
 @pytest.mark.parametrize(
+    "message",
+    [
+        {"conversation": "x"},
+        {"ephemeralMessage": {"message": {"extendedTextMessage": {"text": "x"}}}},
+        {"templateMessage": {"hydratedTemplate": {"hydratedContentText": "x"}}},
+        {"viewOnceMessage": {"message": {"interactiveMessage": {"body": {"text": "x"}}}}},
+        {"buttonsMessage": {"contentText": "x", "buttons": []}},
+        {"listMessage": {"title": "t", "description": "x"}},
+    ],
+    ids=lambda message: str(next(iter(message))),
+)
+def test_words_are_read_wherever_they_are(message: dict[str, Any]) -> None:
+    """Also of what another business sent, which WAHA may leave without a body."""
+    assert content_of(read({"message": message})) == Text(body="x")
+
+
+@pytest.mark.parametrize(
     ("data", "payload"),
     [
         ({}, {"location": {"latitude": "1.5", "longitude": 2, "description": "Office\nRua 1"}}),
