@@ -325,6 +325,27 @@ create table events (
     primary key (organization_id, sequence)
 );
 
+-- What came about an id of the provider's that is nobody's yet, while sends that may have it are open: it may be about one
+-- of them. An event when those have ended, or when it has waited for long (ingress/receiving/held_events.py). Its
+-- deduplication key is stored already.
+create table held_events (
+    organization_id     uuid        not null,
+    -- Of its transaction, as an event's: they become events in this order.
+    sequence            bigint      not null,
+    type                text        not null,
+    config_id           uuid        not null,
+    conversation_id     uuid        not null,
+    account_id          uuid        not null,
+    provider_message_id text        not null,
+    -- The sends that were open when it came. Empty: it only comes after others of the same id.
+    candidates          uuid[]      not null,
+    received_at         timestamptz not null default now(),
+    -- As in events.
+    data                json        not null,
+    raw                 bytea,
+    primary key (organization_id, sequence)
+);
+
 -- ------------------------------------------------------------------ people
 
 -- Who writes to an organization, or is written to. Whoever adds or changes one holds a lock on the organization's bucket
@@ -535,7 +556,7 @@ declare tab text;
 begin
     foreach tab in array array[
         'whatsapp_provider_configs', 'account_owners', 'switches', 'provider_health', 'provider_audit_log', 'api_keys', 'inbound_webhooks', 'unread_webhooks', 'inbound_dedup', 'quarantine',
-        'events', 'callbacks', 'deliveries', 'delivery_queues', 'messages', 'attempts', 'message_statuses', 'organizations',
+        'events', 'held_events', 'callbacks', 'deliveries', 'delivery_queues', 'messages', 'attempts', 'message_statuses', 'organizations',
         'contacts', 'contact_addresses', 'conversations'
     ] loop
         execute format('alter table %I enable row level security', tab);
@@ -550,7 +571,7 @@ begin
         execute format('grant select, insert, update, delete on %I to ingress_worker', tab);
         execute format('grant select, insert, update, delete on %I to ingress_app', tab);
     end loop;
-    foreach tab in array array['inbound_webhooks', 'unread_webhooks', 'inbound_dedup', 'quarantine', 'events', 'deliveries', 'delivery_queues',
+    foreach tab in array array['inbound_webhooks', 'unread_webhooks', 'inbound_dedup', 'quarantine', 'events', 'held_events', 'deliveries', 'delivery_queues',
                                'messages', 'attempts', 'message_statuses', 'callbacks', 'provider_health', 'contacts',
                                'contact_addresses', 'conversations'] loop
         execute format('create policy ingest on %I to ingress_ingest using (true) with check (true)', tab);
@@ -563,12 +584,12 @@ grant select, insert, update, delete on provider_apps to ingress_worker;
 -- As restrictive policy: what belongs to somebody else stays unseen even by a query that forgot to say so.
 create policy no_foreign_items on quarantine as restrictive to ingress_app using (not foreign_item);
 
--- Bodies may hold items of several organizations, and no request of the API needs them.
-revoke all on inbound_webhooks, unread_webhooks from ingress_app;
+-- Bodies may hold items of several organizations, and no request of the API needs them, nor what waits.
+revoke all on inbound_webhooks, unread_webhooks, held_events from ingress_app;
 grant select (organization_id, sequence, config_id) on unread_webhooks to ingress_app, ingress_ingest;
 
 grant insert on inbound_webhooks, unread_webhooks, quarantine to ingress_ingest;
-grant insert, select on inbound_dedup, events, deliveries, message_statuses to ingress_ingest;
+grant insert, select on inbound_dedup, events, held_events, deliveries, message_statuses to ingress_ingest;
 grant insert, select, update on delivery_queues, contacts, contact_addresses, conversations to ingress_ingest;
 grant select (organization_id, disabled_at) on callbacks to ingress_ingest;
 grant select, update on messages, attempts to ingress_ingest;

@@ -48,6 +48,7 @@ from .delivery.relay import Relay
 from .health.prober import Prober
 from .identifiers import PLATFORM_ID
 from .people.directory import Directory
+from .receiving.held_events import HeldEvents
 from .receiving.webhooks import WebhookReceiver
 from .refused_changes import EVERY_S as SUM_UP_EVERY_S
 from .refused_changes import RefusedChanges
@@ -157,8 +158,12 @@ class Application:
             # Left in reverse: deliveries first, then sends, then webhooks, whose rows the others may still write.
             stack.push_async_callback(_write_last, manager.activity.write, refused_changes.sum_up)
             directory = await stack.enter_async_context(Directory(database))
-            receiver = await stack.enter_async_context(WebhookReceiver(database, manager, directory, wakeups))
-            outbound = await self._sending(stack, database, redis, manager, directory, caller, wakeups, breakers)
+            held = await stack.enter_async_context(HeldEvents(database, manager, wakeups))
+            receiver = await stack.enter_async_context(
+                WebhookReceiver(database, manager, directory, wakeups, held.arrived)
+            )
+            outcomes = await stack.enter_async_context(Outcomes(database, wakeups, manager.activity, held.arrived))
+            outbound = await self._sending(stack, database, redis, manager, directory, caller, outcomes, breakers)
             await stack.enter_async_context(Prober(database, manager, redis, wakeups, settings.health_interval_s))
             await stack.enter_async_context(Relay(database, vault, egress, wakeups, self.closing))
             stack.callback(log.flush)
@@ -195,11 +200,10 @@ class Application:
         manager: WhatsAppProviderManager,
         directory: Directory,
         caller: Caller,
-        wakeups: Wakeups,
+        outcomes: Outcomes,
         breakers: Breakers,
     ) -> Outbound:
-        """All that sending takes. What is left last stores what the others still have to say."""
-        outcomes = await stack.enter_async_context(Outcomes(database, wakeups, manager.activity))
+        """All that sending takes, but *outcomes*, which store what the others still have to say."""
         lost_answers = await stack.enter_async_context(LostAnswers(caller, outcomes))
         await stack.enter_async_context(breakers)
         bulkhead = Bulkhead()

@@ -164,6 +164,17 @@ def event_row(
     )
 
 
+def completed(event_type: str, data: EventData, ours: Ours) -> tuple[str, EventData]:
+    """Type and data of an event that was made before it was known that it is about *ours*."""
+    message, status = data.message, data.status
+    if message is None or ours is NOT_OURS:
+        return event_type, data
+    if ours.came_back:
+        event_type, status = "message.status", Status(provider_message_id=message.provider_message_id, value="sent")
+        message = EventMessage(provider_message_id=message.provider_message_id)
+    return event_type, msgspec.structs.replace(data, message=_completed(message, ours), status=status)
+
+
 def _completed(message: Message, ours: Ours) -> EventMessage:
     fields = msgspec.structs.asdict(message)
     if ours.quoted is not None and message.reply_to is not None:

@@ -20,6 +20,7 @@ from .limits import Limits
 from .messages import (
     Event,
     Media,
+    Message,
     MessageData,
     MessageResult,
     Pairing,
@@ -354,6 +355,13 @@ class WhatsAppProvider(msgspec.Struct, frozen=True, kw_only=True, metaclass=_Pro
     def find_message(self, message: MessageData) -> Flow[MessageResult | None]:
         """*message* as the provider has it, where its answer was lost; None where nobody can know."""
         raise Unsupported("this provider cannot look a message up", code="find_message")
+
+    def is_echo(self, echo: Message, sent: MessageData) -> bool:
+        """Whether *echo*, which a program sent through the account, says what *sent* does, as far as it can be seen.
+
+        Asked where the answer to *sent* was lost, of messages in its chat that no other answer has named.
+        """
+        return False
 
     def find_phone(self, lid: str) -> Flow[str | None]:
         """The number (E.164) behind the hidden one *lid*; None where the provider does not know it either."""

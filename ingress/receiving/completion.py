@@ -1,7 +1,7 @@
 """What was read of webhooks, completed with what the database knows of the people and messages it is about: rows."""
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import islice
 
 import asyncpg
@@ -12,17 +12,17 @@ from providers.messages import STATUS_RANK, Message, Status
 
 from .. import identifiers
 from ..accounts.config import Config
-from ..envelope import Conversation, Ours, event_row
+from ..envelope import NOT_OURS, Conversation, Ours, event_row
 from ..identifiers import parse_correlation
 from ..storage.statements.events import EventRow
-from ..storage.statements.inbound import KeyedEvent, WebhookRow
+from ..storage.statements.inbound import Held, KeyedEvent, WebhookRow
 from ..storage.statements.own_messages import OwnMessage
 from ..storage.statements.statuses import StatusRow
 from ..switching.manager import WhatsAppProviderManager
 from . import own_messages
 from .excess import MAX_DATA_BYTES, short_conversation, short_error, without_excess
 from .normalise import PARSER_FAILED, ReadWebhook, set_aside
-from .own_messages import MAX_ID_CHARACTERS, Found
+from .own_messages import MAX_ID_CHARACTERS, Known
 
 logger = logging.getLogger("ingress.receiving.completion")
 _encode = msgspec.json.Encoder().encode
@@ -32,30 +32,31 @@ async def complete(
     connection: asyncpg.Connection,
     manager: WhatsAppProviderManager,
     webhooks: Sequence[ReadWebhook],
-    conversations: Iterator[Conversation | None],
+    conversations: Sequence[Conversation | None],
 ) -> list[WebhookRow]:
     """*webhooks* as they are stored; *conversations* are those of their events. Raises `StoreUnavailable`."""
-    found = await own_messages.find(connection, webhooks)
+    known = await own_messages.find(connection, webhooks, conversations)
+    rest = iter(conversations)
     rows = []
     for webhook in webhooks:
-        of_it = list(islice(conversations, len(webhook.events)))
+        of_it = list(islice(rest, len(webhook.events)))
         try:
-            rows.append(_row_of(webhook, of_it, found))
+            rows.append(_row_of(webhook, of_it, known))
         except Exception as error:
             # A mistake of ours must neither make the provider repeat the body for a week, nor fail the rest of a batch.
             logger.error("completing a webhook failed", exc_info=error)
-            rows.append(_row_of(await set_aside(manager, webhook, PARSER_FAILED), (), found))
+            rows.append(_row_of(await set_aside(manager, webhook, PARSER_FAILED), (), known))
     return rows
 
 
-def _row_of(webhook: ReadWebhook, conversations: Sequence[Conversation | None], found: Found) -> WebhookRow:
+def _row_of(webhook: ReadWebhook, conversations: Sequence[Conversation | None], known: Known) -> WebhookRow:
     return WebhookRow(
         webhook.organization_id,
         webhook.config_id,
         webhook.headers,
         webhook.body,
         [
-            _keyed(owned.event, owned.owner, conversation, found)
+            _keyed(owned.event, owned.owner, conversation, known)
             for owned, conversation in zip(webhook.events, conversations, strict=True)
         ],
         webhook.quarantine,
@@ -63,8 +64,9 @@ def _row_of(webhook: ReadWebhook, conversations: Sequence[Conversation | None], 
     )
 
 
-def _keyed(event: Event, owner: Config, conversation: Conversation | None, found: Found) -> KeyedEvent:
-    ours = own_messages.of(event, owner, found)
+def _keyed(event: Event, owner: Config, conversation: Conversation | None, known: Known) -> KeyedEvent:
+    named = own_messages.of(event, owner, conversation, known)
+    ours, waiting = (NOT_OURS, named) if isinstance(named, Held) else (named, None)
     if ours.came_back and event.message is not None:
         event = _as_status(event, event.message)
     row = _row(event, owner, conversation, ours)
@@ -72,7 +74,7 @@ def _keyed(event: Event, owner: Config, conversation: Conversation | None, found
         event = without_excess(event)
         row = _row(event, owner, conversation and short_conversation(conversation), ours)
     status = _status_row(event, owner, ours.message) if event.status is not None else None
-    return KeyedEvent(identifiers.key_hash(event.key, owner.account_id), row, status)
+    return KeyedEvent(identifiers.key_hash(event.key, owner.account_id), row, status, waiting)
 
 
 def _row(event: Event, owner: Config, conversation: Conversation | None, ours: Ours) -> EventRow:

@@ -1,5 +1,6 @@
 """Verified webhooks on their way into the database, read where they are written: a batch at a time."""
 
+import asyncio
 from collections import Counter
 from collections.abc import Collection, Sequence
 from contextlib import nullcontext
@@ -42,11 +43,17 @@ class WebhookQueue:
     """
 
     def __init__(
-        self, database: Database, manager: WhatsAppProviderManager, directory: Directory, wakeups: Wakeups
+        self,
+        database: Database,
+        manager: WhatsAppProviderManager,
+        directory: Directory,
+        wakeups: Wakeups,
+        held: asyncio.Event,
     ) -> None:
         self._manager = manager
         self._directory = directory
         self._wakeups = wakeups
+        self._held = held
         self._commit: GroupCommit[VerifiedWebhook, StoredWebhook] = GroupCommit(
             "ingest", database, INGEST, self._write, flushers=2
         )
@@ -139,6 +146,8 @@ class WebhookQueue:
             if each.sequences
             for keyed in row.events
         )
+        if any(keyed.waiting is not None for row in rows for keyed in row.events):
+            self._held.set()
         counts: _Counts = Counter()
         became = [
             _counted(webhook.provider, row, each, counts)
@@ -168,7 +177,7 @@ class WebhookQueue:
             met = await introduce(connection, strangers) if new else []
             for place, found in zip(new, met, strict=True):
                 known[place] = found
-            conversations = (found.conversation if found is not None else None for found in known)
+            conversations = [found.conversation if found is not None else None for found in known]
             rows = await complete(connection, self._manager, webhooks, conversations)
             stored = await store(connection, rows, contacts, start)
             await _look_soon(connection, rows)

@@ -41,13 +41,18 @@ class WebhookReceiver:
     """
 
     def __init__(
-        self, database: Database, manager: WhatsAppProviderManager, directory: Directory, wakeups: Wakeups
+        self,
+        database: Database,
+        manager: WhatsAppProviderManager,
+        directory: Directory,
+        wakeups: Wakeups,
+        held: asyncio.Event,
     ) -> None:
         self._manager = manager
         self.routes = manager.routes
         self.bodies = LargeBodies()
         self._looking_up: set[asyncio.Task[None]] = set()
-        self._queue = WebhookQueue(database, manager, directory, wakeups)
+        self._queue = WebhookQueue(database, manager, directory, wakeups, held)
 
     async def __aenter__(self) -> "WebhookReceiver":
         await self._queue.__aenter__()

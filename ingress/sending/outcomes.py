@@ -22,7 +22,7 @@ from ..storage.database import WORKER, Database, StoreUnavailable
 from ..storage.group_commit import GroupCommit, Overloaded
 from ..storage.statements import leases, sends
 from ..storage.statements.events import EventRow
-from ..storage.statements.sends import NextAttempt, Outcome, SendState
+from ..storage.statements.sends import Finished, NextAttempt, Outcome, SendState
 from ..tracing import trace_of
 from ..wakeups import Wakeups
 from .message import Dispatch
@@ -60,13 +60,14 @@ _HELD, _ANOTHER_FOLLOWS = _End("uncertain", "accepted"), _End("sending", "accept
 
 
 class Outcomes:
-    """Writes it down. Enter it once a process."""
+    """Writes it down. Enter it once a process. It sets *held* where events wait for sends to end."""
 
-    def __init__(self, database: Database, wakeups: Wakeups, activity: Activity) -> None:
+    def __init__(self, database: Database, wakeups: Wakeups, activity: Activity, held: asyncio.Event) -> None:
         self._database = database
         self._activity = activity
         self._wakeups = wakeups
-        self._queue: GroupCommit[Outcome, SendState | None] = GroupCommit("outcomes", database, WORKER, sends.finish)
+        self._held = held
+        self._queue: GroupCommit[Outcome, Finished] = GroupCommit("outcomes", database, WORKER, sends.finish)
 
     async def __aenter__(self) -> "Outcomes":
         await self._queue.__aenter__()
@@ -162,11 +163,15 @@ class Outcomes:
         until = monotonic() + leases.LEASE_S
         while True:
             try:
-                return await self._queue.submit(outcome, organization=outcome.organization_id)
+                finished = await self._queue.submit(outcome, organization=outcome.organization_id)
             except (StoreUnavailable, Overloaded):
                 if monotonic() > until:
                     raise
                 await asyncio.sleep(STORE_RETRY_S)
+            else:
+                if finished.has_held:
+                    self._held.set()
+                return finished.state
 
 
 def _class_of(error: SendError | None) -> str:

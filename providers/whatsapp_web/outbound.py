@@ -66,7 +66,7 @@ def message_request(message: MessageData, *, session: str, own_phone: str | None
     chat = chat_of(message.to)
     if isinstance(message.content, Reaction):
         return "PUT", "api/reaction", _reaction(message.content, session, chat, own_phone)
-    call, parts = _content(message, chat)
+    call, parts = call_of(message, chat)
     beside = _ids(message, call, chat, own_phone)
     return "POST", f"api/{call}", {"session": session, "chatId": chat, **parts, **beside}
 
@@ -82,7 +82,7 @@ def _ids(message: MessageData, call: str, chat: str, own_phone: str | None) -> O
 
 def has_chosen_id(message: MessageData) -> bool:
     """Whether *message* went out under an id that is made of its correlation id."""
-    return not isinstance(message.content, Reaction) and _content(message, chat_of(message.to))[0] in _WITH_ID
+    return not isinstance(message.content, Reaction) and call_of(message, chat_of(message.to))[0] in _WITH_ID
 
 
 def message_result(message: MessageData, response: Response, *, secrets: tuple[str, ...]) -> MessageResult:
@@ -118,7 +118,7 @@ def read_receipt(identity: str, chat: str) -> Object:
 # ---------------------------------------------------------------- content
 
 
-def _content(message: MessageData, chat: str) -> tuple[str, Object]:
+def call_of(message: MessageData, chat: str) -> tuple[str, Object]:
     """The call for the content of *message*, and its part of the body."""
     match message.content:
         case Text() as text:

@@ -21,9 +21,9 @@ from .._values import Object, text
 from .._verdicts import unexpected_answer
 from ..base import Check, Flow, Pacing, ProviderInfo, Request, TimeLimits, Webhook, WhatsAppProvider, refused_status
 from ..errors import CONFIGURATION_ERRORS, AccountBroken, Rejected, Unavailable, Unverified
-from ..messages import Event, Media, MessageData, MessageResult, Pairing, ProviderStatus, Recipient
+from ..messages import Event, Media, Message, MessageData, MessageResult, Pairing, ProviderStatus, Recipient
 from ..signing import hmac_hex, verify_hmac_hex
-from . import inbound, outbound, sessions
+from . import echoes, inbound, outbound, sessions
 from .addresses import bare_id, chat_of, chosen_id, id_in, jid, phone_in, serialized_id
 from .errors import answered, answered_object, is_missing_session, is_unresolved
 from .limits import LIMITS
@@ -178,6 +178,9 @@ class WhatsAppWeb(WhatsAppProvider, frozen=True, kw_only=True):
         recent = yield from self._get(messages, query)
         ours = [one for one in recent if _is(one, bare)] if isinstance(recent, list) else []
         return outbound.result_of(ours[0]) if ours else None
+
+    def is_echo(self, echo: Message, sent: MessageData) -> bool:
+        return echoes.is_echo(echo.content, sent)
 
     def mark_read(self, message_id: str, chat: Recipient, *, typing: bool = False) -> Flow[None]:
         """Show the message as read, and, if *typing*, that an answer is being written.

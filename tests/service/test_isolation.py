@@ -635,7 +635,7 @@ async def test_queries_without_a_condition_see_one_organization(settings: Settin
     """In every table: nothing without the setting, one's own rows with it, nothing again after it."""
     async with connected(settings) as owner, connected(settings, APP) as connection:
         tables = await tables_of(owner)
-        del tables["inbound_webhooks"]  # not even one's own: see below
+        del tables["inbound_webhooks"], tables["held_events"]  # not even one's own: see below
         await owner.executemany(  # leased, and in nobody's way
             "insert into unread_webhooks (organization_id, sequence, config_id, query, headers, body, leased_until)"
             " values ($1, 1::bigint << 62, $1, '', '', '', 'infinity') on conflict do nothing",
@@ -687,7 +687,7 @@ async def test_nothing_can_be_put_into_another_organization(settings: Settings, 
                 async with within(connection, own):
                     with pytest.raises(asyncpg.InsufficientPrivilegeError):
                         await connection.execute(statement)
-            if table not in ("provider_audit_log", "inbound_webhooks", "unread_webhooks"):
+            if table not in ("provider_audit_log", "inbound_webhooks", "unread_webhooks", "held_events"):
                 async with within(connection, own):
                     changed = await connection.execute(f"update {table} set {column} = {column}")
                     assert changed == f"UPDATE {await connection.fetchval(f'select count(*) from {table}')}"
@@ -697,10 +697,10 @@ async def test_nothing_can_be_put_into_another_organization(settings: Settings, 
 
 async def test_the_api_does_not_read_raw_bodies(settings: Settings, pair: tuple[Data, Data]) -> None:
     """The tenants of one app share a signature, so a body may hold items of several organizations."""
-    for table in ("inbound_webhooks", "unread_webhooks"):
+    for table, body in (("inbound_webhooks", "body"), ("unread_webhooks", "body"), ("held_events", "raw")):
         async with connected(settings, APP) as connection, within(connection, pair[0].organization.id):
             with pytest.raises(asyncpg.InsufficientPrivilegeError):
-                await connection.fetch(f"select body from {table}")
+                await connection.fetch(f"select {body} from {table}")
 
 
 async def test_items_of_somebody_else_are_seen_by_nobody(settings: Settings, pair: tuple[Data, Data]) -> None:

@@ -139,12 +139,12 @@ async def test_a_send_goes_out_and_its_acks_come_back(linked: Linked) -> None:
     assert (accepted.call, accepted.body["text"]) == ("sendText", "Olá 🚚")
     message = await linked.organization.settled(answer.json["id"], "read")
     assert [attempt["class"] for attempt in message["attempts"]] == ["ok"]
-    values = {
-        event["data"]["status"]["value"]
-        for event in await linked.organization.events(kind="message.status")
-        if event["data"]["message"]["provider_message_id"] == accepted.id
-    }
-    assert {"delivered", "read"} <= values
+    await eventually(
+        lambda: linked.organization.events(kind="message.status"),
+        lambda events: {"delivered", "read"} <= {event["data"]["status"]["value"] for event in events},
+    )
+    events = await linked.organization.events(kind="message.status")
+    assert {event["data"]["message"]["provider_message_id"] for event in events} == {accepted.id}
     assert len(linked.waha.accepted) == 1
 
 
@@ -446,3 +446,55 @@ async def test_what_happens_to_our_message_names_it(linked: Linked, content: Any
     assert kinds == expected
     assert answer["data"]["message"]["reply_to"]["message_id"] == sent["id"]
     assert "id" not in answer["data"]["message"]
+
+
+DOCUMENT = {"type": "document", "url": "https://files.example.com/1.pdf", "filename": "nota.pdf"}
+TEXT = {"type": "text", "body": "Olá 🚚"}
+PLACE = {"type": "location", "latitude": -23.56135, "longitude": -46.65653, "name": "Loja"}
+CARD = {"type": "contacts", "contacts": [{"name": {"formatted_name": "Ana"}, "phones": [{"phone": "+5511900000000"}]}]}
+VOICE = {"type": "audio", "url": "https://files.example.com/1.ogg", "voice": True}
+CONTENTS = [TEXT, PHOTO, DOCUMENT, PLACE, CARD, VOICE]
+each_content = pytest.mark.parametrize("content", CONTENTS, ids=[str(each["type"]) for each in CONTENTS])
+
+
+async def ends_as_read(linked: Linked, message_id: str) -> None:
+    """Nobody wrote it; its statuses have our id and the CRM's, and come out in their order."""
+    assert (await linked.organization.settled(message_id, "read"))["state"] == "done"
+    await linked.waha.settled()
+    statuses = await eventually(
+        lambda: linked.organization.events(kind="message.status"),
+        lambda events: "read" in [event["data"]["status"]["value"] for event in events],
+    )
+    assert await linked.organization.events(kind="message.echo") == []
+    assert {(event["data"]["message"].get("id"), event["data"]["message"].get("lead_id")) for event in statuses} == {
+        (message_id, "L1")
+    }
+    values = [event["data"]["status"]["value"] for event in statuses]
+    assert [value for value in values if value != "sent"] == ["delivered", "read"]
+    assert values.index("sent") < values.index("delivered")
+    assert len({event["data"]["message"]["provider_message_id"] for event in statuses}) == 1
+
+
+@each_content
+async def test_what_comes_before_our_own_answer_waits_for_it(linked: Linked, content: Any) -> None:
+    """The message comes back, arrives and is read, and then the call that sent it is answered."""
+    linked.waha.set_acks(linked.session, AckPolicy(before_answer=True, duplicates=1))
+    sent = (await linked.organization.send({"to": PEER, "content": content, "lead_id": "L1"})).json
+    await ends_as_read(linked, sent["id"])
+
+
+@each_content
+async def test_an_answer_that_comes_too_late_is_not_needed(
+    linked: Linked, content: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server took it and answers long after our limit; what came back of it meanwhile settles it."""
+    limit(monkeypatch, "whatsapp_web", call_s=1.0, mib_per_s=None)
+    monkeypatch.setattr("ingress.sending.lost_answers.ASK_AFTER_S", ())
+    linked.waha.set_acks(linked.session, AckPolicy(before_answer=True, duplicates=1))
+    await linked.waha.script(linked.session, HangAfterAccept())
+    sent = (await linked.organization.send({"to": PEER, "content": content, "lead_id": "L1"})).json
+    assert sent["status"] == "sent"
+    await ends_as_read(linked, sent["id"])
+    message = await linked.organization.message(sent["id"])
+    assert [attempt["class"] for attempt in message["attempts"]] == ["ok"]
+    assert message["provider_message_id"] == linked.waha.accepted[0].id

@@ -14,15 +14,28 @@ from ...validation import Unlogged
 from ..columns import names
 from .contacts import OUTDATED, ContactsOutdated, ContactVersion, are_current
 from .events import EventRow, insert_events
+from .held_events import HOLD
 from .statuses import StatusRow, merge
 
 
+class Held(NamedTuple):
+    """What a held event is about, and the sends that may turn out to be that."""
+
+    account_id: UUID
+    provider_message_id: str
+    candidates: Sequence[UUID]
+
+
 class KeyedEvent(Unlogged, frozen=True):
-    """An event with what makes it unique in its organization, and the status it reports, if it does."""
+    """An event with what makes it unique in its organization, and the status it reports, if it does.
+
+    ``waiting``: it is not known yet whether it is about a message of ours, so it is held.
+    """
 
     key_hash: bytes
     event: EventRow
     status: StatusRow | None
+    waiting: Held | None = None
 
 
 class QuarantineRow(Unlogged, frozen=True):
@@ -82,20 +95,25 @@ _QUARANTINE = """aside as (
 
 
 @cache
-def _store(statuses: bool, quarantine: bool, placed: bool = False) -> str:
+def _store(statuses: bool, quarantine: bool, placed: bool = False, held: bool = False) -> str:
     events, next_parameter = insert_events("given"), 14 + len(ContactVersion._fields)
     if placed:
         events = insert_events("given", f"select ${next_parameter}::bigint as start")
         next_parameter += 1
     parts = [_WEBHOOKS, _EVENTS, events]
+    answer = "select sequence from stored"
+    if held:
+        parts = [_WEBHOOKS, f"{_EVENTS[:-2]} where place <> all(${next_parameter}::integer[])\n)", events]
+        parts.append(HOLD.format(*range(next_parameter, next_parameter + 4)))
+        next_parameter += 4
+        answer = "select sequence from (select sequence from stored union all select sequence from held) stored"
     if statuses:
         parts.append(merge(next_parameter))
         next_parameter += len(StatusRow._fields)
     if quarantine:
         parts.append(_QUARANTINE.format(*range(next_parameter, next_parameter + 8)))
-    answer = "select sequence from stored"
     if statuses:
-        answer = """select sequence, null::uuid as config_id, null as value, null as outcome from stored
+        answer = f"""select sequence, null::uuid as config_id, null as value, null as outcome from ({answer}) stored
         union all select 0, best.config_id, best.value, 'applied' from merged join best using (id)
         union all select 0, config_id, value, 'orphan' from known where id is null"""
     return f"with {', '.join(parts)} {answer}"
@@ -150,6 +168,13 @@ async def store(
     ]
     if start:
         arguments.append(start)
+    if waiting := [(place, keyed.waiting) for place, keyed in enumerate(events, 1) if keyed.waiting is not None]:
+        arguments += [
+            [place for place, _ in waiting],
+            [each.account_id for _, each in waiting],
+            [each.provider_message_id for _, each in waiting],
+            [f"{{{','.join(map(str, each.candidates))}}}" for _, each in waiting],
+        ]
     if statuses:
         arguments += zip(*statuses, strict=True)
     if aside:
@@ -165,7 +190,8 @@ async def store(
         ]
     sequences: list[list[int]] = [[] for _ in rows]
     outcomes: Counter[tuple[UUID, str, str]] = Counter()
-    for record in await _stored(connection, _store(bool(statuses), bool(aside), bool(start)), arguments):
+    statement = _store(bool(statuses), bool(aside), bool(start), bool(waiting))
+    for record in await _stored(connection, statement, arguments):
         if sequence := record[0]:
             sequences[owners[(sequence - start & 0xFFFF) - 1]].append(sequence)
         else:

@@ -9,6 +9,13 @@ import asyncpg
 from ...validation import Unlogged
 from ..columns import given
 
+# A send that is held as uncertain has ended before, and so has one that takes an hour to be tried.
+OPEN_HOURS = 25
+# So long after it was asked for a send may still come back though its answer was lost.
+EVIDENCE_MINUTES = 10
+# Held at a time of one organization, and sends that one of them may be about: more are none of a person's doing.
+MAX_HELD, MAX_CANDIDATES = 1_000, 20
+
 
 class NamedMessage(NamedTuple):
     """A message as an event names it: by our own id, which came back, or else by the provider's at an account."""
@@ -18,6 +25,10 @@ class NamedMessage(NamedTuple):
     config_id: UUID
     provider_message_id: str | None
     message_id: UUID | None
+    # The event's, where it may wait for a send to end. None: it is about none that is under way.
+    conversation_id: UUID | None = None
+    is_hidden: bool = False  # the conversation is with a hidden number, behind which may be one that we know
+    came_back: bool = False  # it is the message itself, and a program sent it
 
 
 class OwnMessage(Unlogged, frozen=True):
@@ -29,23 +40,83 @@ class OwnMessage(Unlogged, frozen=True):
     fallback_reason: str | None = None
 
 
+def own(messages: str) -> str:
+    """The columns of an OwnMessage, out of those of *messages*."""
+    return f"{messages}.id, {messages}.request ->> 'lead_id' as lead_id, {messages}.fallback_from, {messages}.fallback_reason"
+
+
+def chats(organization_id: str, conversation_id: str) -> str:
+    """The conversations with the person of this one, whichever account has them, and what they were before a merge."""
+    return f"""select {conversation_id} as id
+        union all select other.id from conversations mine join conversations other
+            on other.organization_id = mine.organization_id and other.contact_id = mine.contact_id
+        where mine.organization_id = {organization_id} and mine.id = {conversation_id}
+        union all select alias.id from conversations alias
+        where alias.organization_id = {organization_id} and alias.canonical_id = {conversation_id}"""
+
+
+class KnownMessage(Unlogged, frozen=True):
+    """What is known of a message that an event names: it is ours, or it may become one of the sends *candidates*."""
+
+    own: OwnMessage | None
+    candidates: list[UUID] | None  # None: nothing is to be waited for
+
+
+# An attempt may be what an event is about as long as nobody knows what became of it.
 FIND = f"""
-with named as (select * from {given(NamedMessage)})
-select named.place, own.id, own.request ->> 'lead_id' as lead_id, own.fallback_from, own.fallback_reason
-from named cross join lateral (
-    select m.id, m.request, m.fallback_from, m.fallback_reason from messages m
+with named as (select * from {given(NamedMessage)}),
+-- Of all organizations: few, and found without reading any one's.
+unended as materialized (
+    select organization_id, id from messages where state <> 'done' and provider_message_id is null
+)
+select named.place, own.*, held.candidates
+from named
+left join lateral (
+    select {own("m")} from messages m
     where m.organization_id = named.organization_id and m.id = named.message_id
     union all
-    select m.id, m.request, m.fallback_from, m.fallback_reason from messages m
+    select {own("m")} from messages m
     where m.organization_id = named.organization_id and m.provider_message_id = named.provider_message_id
         -- The config itself, too: its number may have become known since the message was sent.
         and (m.account_id = named.account_id or m.config_id = named.config_id)
     limit 1
-) own"""
+) own on true
+left join lateral (
+    select array(
+        select m.id from ({chats("named.organization_id", "named.conversation_id")}) chat
+        join messages m on m.conversation_id = chat.id and m.organization_id = named.organization_id
+        where own.id is null
+            and m.created_at > now() - interval '{OPEN_HOURS} hours'
+            and (m.state <> 'done' and m.provider_message_id is null
+                or named.came_back and m.created_at > now() - interval '{EVIDENCE_MINUTES} minutes')
+            and exists (
+                select from attempts a where a.organization_id = m.organization_id and a.message_id = m.id
+                    and (a.class is null or a.class = 'Uncertain') and a.provider_message_id is null)
+        union
+        select u.id from unended u
+        where own.id is null and named.is_hidden and u.organization_id = named.organization_id
+            and exists (
+                select from attempts a where a.organization_id = u.organization_id and a.message_id = u.id
+                    and a.config_id = named.config_id and (a.class is null or a.class = 'Uncertain'))
+        order by 1 limit {MAX_CANDIDATES}
+    ) as candidates
+    where named.conversation_id is not null
+        and (select count(*) from held_events h where h.organization_id = named.organization_id) < {MAX_HELD}
+) open on true
+left join lateral (
+    select open.candidates where open.candidates <> '{{}}'
+        -- What came before it is held still: it comes after that.
+        or exists (
+            select from held_events h where h.organization_id = named.organization_id
+                and h.account_id = named.account_id and h.provider_message_id = named.provider_message_id)
+) held on true
+where own.id is not null or held.candidates is not null"""
 
 
-async def find(connection: asyncpg.Connection, named: Collection[NamedMessage]) -> dict[NamedMessage, OwnMessage]:
-    """Those of *named* that we sent (ingest, worker)."""
+async def find(connection: asyncpg.Connection, named: Collection[NamedMessage]) -> dict[NamedMessage, KnownMessage]:
+    """What is known of those of *named* that we sent, or may have sent (ingest, worker)."""
     places = list(named)
-    rows = await connection.fetch(FIND, *zip(*places, strict=True)) if places else []
-    return {places[row["place"] - 1]: OwnMessage(*row[1:]) for row in rows}
+    known = {}
+    for place, *own, candidates in await connection.fetch(FIND, *zip(*places, strict=True)):
+        known[places[place - 1]] = KnownMessage(OwnMessage(*own) if own[0] else None, candidates)
+    return known

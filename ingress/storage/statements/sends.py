@@ -265,22 +265,33 @@ given as (
     from outcome o join finished f on f.organization_id = o.organization_id and f.id = o.message_id
     join locked l on l.organization_id = o.organization_id and l.id = o.message_id
     -- A message ends once: what is stored again, for nobody confirmed the commit, makes no second event. And a status
-    -- that came before our own answer has reported more already.
-    where o.event_type is not null and l.state <> 'done' and (f.status = o.status or o.fallback_from is not null)
+    -- with our id that came before our own answer has reported more already.
+    where o.event_type is not null and l.state <> 'done' and (f.status = o.status or o.fallback_from is not null
+        or exists (select from early e where e.organization_id = o.organization_id and e.message_id = o.message_id))
 ),
 {insert_events("given")}
-select {names(SendState, "f.")}
+select {names(SendState, "f.")}, exists (select from held_events h where h.organization_id = o.organization_id) as has_held
 from outcome o left join finished f on f.organization_id = o.organization_id and f.id = o.message_id
 order by o.place"""
 
 
-async def finish(connection: asyncpg.Connection, outcomes: Sequence[Outcome]) -> list[SendState | None]:
-    """Store what became of attempts and messages, statuses that came early merged in: the messages as they stand now.
+class Finished(NamedTuple):
+    """A message as it stands now; None: its lease was lost, and somebody else speaks for it.
 
-    Once more is as good as once. None: the lease of the message was lost, and somebody else speaks for it (worker).
+    ``has_held``: events of the organization wait for sends to end.
+    """
+
+    state: SendState | None
+    has_held: bool
+
+
+async def finish(connection: asyncpg.Connection, outcomes: Sequence[Outcome]) -> list[Finished]:
+    """Store what became of attempts and messages, statuses that came early merged in.
+
+    Once more is as good as once (worker).
     """
     rows = await connection.fetch(FINISH, *zip(*outcomes, strict=True))
-    return [_made(SendState, row) if row["id"] else None for row in rows]
+    return [Finished(_made(SendState, row[:-1]) if row["id"] else None, row["has_held"]) for row in rows]
 
 
 class Attempt(Unlogged, frozen=True, rename={"class_": "class"}):

@@ -1,0 +1,79 @@
+"""What comes back of a message, held against what was sent: where no id tells whose it is, its content does.
+
+The engine may take a file anew, and the phone write a text a little differently, so what people see is compared.
+"""
+
+from .._values import Object, mapping, safe_filename, text
+from ..content import Audio, Contacts, Content, Document, Image, Location, MediaContent, Reaction, Sticker, Text, Video
+from ..errors import SendError
+from ..messages import MessageData
+from .addresses import bare_id, chat_of
+from .cards import card_of
+from .outbound import call_of
+
+# Below a metre: some engines write them as text, others round them.
+_DEGREES = 1e-5
+_KINDS: dict[str, tuple[type[MediaContent], ...]] = {
+    "sendImage": (Image,),
+    "sendVideo": (Video,),
+    "sendVoice": (Audio,),
+    "sendSticker": (Sticker, Image),
+    "sendFile": (Document, Audio),
+}
+
+
+def is_echo(content: Content | None, sent: MessageData) -> bool:
+    """Whether *content*, of a message in the chat of *sent* that came out of our account, is what *sent* says."""
+    if isinstance(sent.content, Reaction):
+        return isinstance(content, Reaction) and _same_reaction(content, sent.content)
+    try:
+        call, parts = call_of(sent, chat_of(sent.to))
+    except SendError:  # it was never sent
+        return False
+    match content:
+        case Text(body=body):
+            return call == "sendText" and body.strip() == parts["text"].strip()
+        case MediaContent():
+            asked = sent.content
+            return (
+                isinstance(asked, MediaContent)
+                and isinstance(content, _KINDS.get(call, ()))
+                and _same_file(content, asked)
+            )
+        case Location():
+            return call == "sendLocation" and all(
+                abs(getattr(content, name) - parts[name]) < _DEGREES for name in ("latitude", "longitude")
+            )
+        case Contacts(contacts=cards):
+            return call == "sendContactVcard" and list(map(_name, cards)) == list(map(_name_of, parts["contacts"]))
+    return False
+
+
+def _same_reaction(seen: Reaction, sent: Reaction) -> bool:
+    return (bare_id(seen.message_id), seen.emoji or "") == (bare_id(sent.message_id), sent.emoji or "")
+
+
+def _same_file(seen: MediaContent, sent: MediaContent) -> bool:
+    """By its caption, and the name and type of a document, as far as both say them."""
+    if (seen.caption or "").strip() != (sent.caption or "").strip():
+        return False
+    return not isinstance(seen, Document) or (
+        _agree(seen.filename, safe_filename(sent.filename)) and _agree(_bare(seen.mime_type), _bare(sent.mime_type))
+    )
+
+
+def _bare(mime_type: str | None) -> str | None:
+    return mime_type.partition(";")[0].strip().lower() if mime_type else None
+
+
+def _agree(seen: str | None, sent: str | None) -> bool:
+    return seen is None or sent is None or seen == sent
+
+
+def _name(card: Object) -> str | None:
+    return text(mapping(card, "name"), "formatted_name")
+
+
+def _name_of(contact: Object) -> str | None:
+    """Of a card as the server takes it."""
+    return _name(card_of(contact["vcard"])) if "vcard" in contact else text(contact, "fullName")
