@@ -124,6 +124,7 @@ VALUES: dict[str, set[str]] = {
         *("InvalidPasswordError", "InvalidAuthorizationSpecificationError", "SSLError", "SSLCertVerificationError"),
         *("DiskFullError", "OutOfMemoryError", "ReadOnlySQLTransactionError", "FileNotFoundError"),
         *("ResponseError", "ReadOnlyError", "BusyLoadingError", "AuthenticationError", "MaxConnectionsError"),
+        *("RedisClusterException", "ClusterError", "ClusterDownError", "SlotNotCoveredError", "TryAgainError"),
     },
 }
 

@@ -13,6 +13,8 @@ from redis.exceptions import RedisError
 from .validation import described
 
 PREFIX = "INGRESS_"
+# What the scheme of a cluster's address ends with.
+REDIS_CLUSTER = "+cluster"
 # Set by the platforms the service runs on, hence without our prefix.
 PLAIN_NAMES = {
     "database_url": "DATABASE_URL",
@@ -48,7 +50,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     database_connections: Annotated[int, msgspec.Meta(ge=21, le=MAX_DATABASE_CONNECTIONS)] = 30
     # How long the start waits for a database that does not answer.
     database_wait_s: Annotated[float, msgspec.Meta(ge=0, le=3600)] = 60
-    # Redis 7 or Valkey 8 or newer. Empty: an embedded one in data_dir.
+    # Redis 7 or Valkey 8 or newer, or a cluster of them (redis+cluster://). Empty: an embedded one in data_dir.
     redis_url: str = ""
     # Address and port to listen on.
     host: str = "127.0.0.1"
@@ -167,13 +169,29 @@ def _check_database_url(text: str) -> None:
         raise ValueError("must be like postgresql://user:password@host:5432/database")
 
 
+def redis_nodes(url: str) -> list[str] | None:
+    """The address of each node that the *url* of a cluster names; None: it is of a single server."""
+    scheme, _, rest = url.partition("://")
+    if not scheme.endswith(REDIS_CLUSTER):
+        return None
+    authority = re.split("[/?#]", rest, maxsplit=1)[0]
+    options = rest.removeprefix(authority)
+    login, at, hosts = authority.rpartition("@")
+    return [f"{scheme.removesuffix(REDIS_CLUSTER)}://{login}{at}{host}{options}" for host in hosts.split(",")]
+
+
 def _check_redis_url(text: str) -> None:
     try:
-        if text:
-            pool = redis.asyncio.ConnectionPool.from_url(text)
+        for url in filter(None, redis_nodes(text) or [text]):
+            pool = redis.asyncio.ConnectionPool.from_url(url)
             pool.connection_class(**pool.connection_kwargs)  # it connects when it is used
+            if url != text and (not pool.connection_kwargs.get("host") or pool.connection_kwargs.get("db")):
+                raise ValueError  # a cluster has one database, and no socket of a file
     except (TypeError, ValueError, RedisError):
-        raise ValueError("must be like redis://:password@host:6379, or rediss:// for TLS, with their options") from None
+        raise ValueError(
+            "must be like redis://:password@host:6379, or rediss:// for TLS, with their options; of a cluster like"
+            " redis+cluster://:password@host:6379,host:6379, or rediss+cluster://"
+        ) from None
 
 
 def _check_platform_key(text: str) -> None:
@@ -205,7 +223,7 @@ def login_of(database_url: str) -> str | None:
 _WANTED = {
     "database_url": "sslmode=verify-full",
     "database_owner_url": "sslmode=verify-full",
-    "redis_url": "rediss://, and no option about certificates or host names that are not verified",
+    "redis_url": "rediss:// or rediss+cluster://, and no option about certificates or host names that are not verified",
     "public_url": "https://",
 }
 
@@ -217,7 +235,8 @@ def _is_verified(field: str, url: str) -> bool:
     if field == "public_url":
         return parts.scheme == "https"
     if field == "redis_url":
-        return parts.scheme == "rediss" and not query.keys() & {"ssl_cert_reqs", "ssl_check_hostname"}
+        unverified = query.keys() & {"ssl_cert_reqs", "ssl_check_hostname"}
+        return parts.scheme.removesuffix(REDIS_CLUSTER) == "rediss" and not unverified
     # With `require` asyncpg verifies nothing, unless it finds a certificate somewhere.
     return query.get("sslmode", [""])[-1] in ("verify-full", "verify-ca")
 

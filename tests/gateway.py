@@ -227,6 +227,14 @@ class Organization:
         )
 
 
+def until(is_so: Callable[[], bool], *, timeout: float = 60) -> None:
+    """Look until something is so, where nothing else goes on; fails after *timeout* seconds."""
+    deadline = time.monotonic() + timeout
+    while not is_so():
+        assert time.monotonic() < deadline, f"not within {timeout} s"
+        time.sleep(0.01)
+
+
 async def eventually(
     ask: Callable[[], Any], right: Callable[[Any], bool] = bool, *, timeout: float = 60, every: float = 0.02
 ) -> Any:

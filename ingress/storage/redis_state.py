@@ -1,13 +1,16 @@
 """What Redis is used for: the active provider at hand for every process, and wake-ups. Losing it costs speed only.
 
 Keys of an organization share a hash slot: `org_{<id>}:provider:active` and `org_{<id>}:provider:session`, the
-braces literal.
+braces literal. So a script finds all its keys at one node of a cluster. Wake-ups go by way of the node that has the
+slot of their channel, which knows how many processes listen.
 """
 
 import asyncio
 import contextlib
+import hashlib
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Coroutine, Sequence
+from functools import cache
 from itertools import chain
 from time import monotonic
 from typing import Any, NamedTuple
@@ -15,15 +18,20 @@ from uuid import UUID
 
 import msgspec
 import redis.asyncio
+from redis.asyncio.cluster import ClusterNode, RedisCluster
+from redis.asyncio.connection import parse_url
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
+from redis.exceptions import NoScriptError, RedisClusterException, RedisError
 
 from .. import metrics
+from ..settings import redis_nodes
 
 logger = logging.getLogger("ingress.redis")
 
 COMMAND_TIMEOUT_S = 0.05
+# Who finds out which nodes a cluster has now takes longer than a command; nobody waits for that.
+DISCOVERY_TIMEOUT_S = 1.0
 OPEN_AFTER_FAILURES = 5
 PROBE_EVERY_S = 2.0
 ACTIVE_TTL_S = 60
@@ -126,10 +134,11 @@ class RedisState:
     """Every method answers None, False or nothing where Redis is away; none raises, none waits longer than 50 ms."""
 
     def __init__(self, url: str) -> None:
-        self._client = _client(url, COMMAND_TIMEOUT_S, COMMAND_TIMEOUT_S)
-        self._listener = _client(url, None, 1.0)
-        scripts = map(self._client.register_script, (SET_IF_NEWER, SET_SESSION, RESERVE))
-        self._set_if_newer, self._set_session, self._reserve = scripts
+        self._url = url
+        self._is_cluster = redis_nodes(url) is not None
+        timeout_s = DISCOVERY_TIMEOUT_S if self._is_cluster else COMMAND_TIMEOUT_S
+        self._client = _client(url, timeout_s)
+        self._late: set[asyncio.Future[Any]] = set()  # what nobody waits for any more
         self._failures = 0
         self._probe_at = 0.0
         self._is_up = self._has_answered = False
@@ -142,8 +151,9 @@ class RedisState:
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        for command in [*self._late]:
+            command.cancel()
         await self._client.aclose()
-        await self._listener.aclose()
 
     async def active(self, organization_id: UUID) -> bytes | None:
         """The organization's active provider as `set_active` stored it, if Redis has it."""
@@ -166,13 +176,13 @@ class RedisState:
         """
         keys = [_key(organization_id, "active"), _key(organization_id, "session")]
         kept = msgspec.json.encode(_Session(version, msgspec.Raw(session)))
-        await self._try(self._set_if_newer(keys, [version, active, ACTIVE_TTL_S, kept]))
+        await self._try(self._run(SET_IF_NEWER, keys, [version, active, ACTIVE_TTL_S, kept]))
 
     async def set_session(self, organization_id: UUID, version: int, session: bytes) -> None:
         """Remember the session of the provider that is active at *version*; another version's is left as it is."""
         keys = [_key(organization_id, "active"), _key(organization_id, "session")]
         kept = msgspec.json.encode(_Session(version, msgspec.Raw(session)))
-        await self._try(self._set_session(keys, [version, kept]))
+        await self._try(self._run(SET_SESSION, keys, [version, kept]))
 
     async def reserve(
         self, organization_id: UUID, config_id: UUID, lines: Sequence[Line], at_most_s: float
@@ -184,7 +194,7 @@ class RedisState:
         turn = _key(organization_id, f"turn:{config_id}")
         keys = [*(turn + line.name for line in lines), f"{turn}:shrunk"]
         answer = await self._try(
-            self._reserve(keys, [at_most_s * 1000, *chain.from_iterable(line.arguments for line in lines)])
+            self._run(RESERVE, keys, [at_most_s * 1000, *chain.from_iterable(line.arguments for line in lines)])
         )
         return Reserved.of(*answer) if answer else None
 
@@ -210,7 +220,7 @@ class RedisState:
                 async with contextlib.aclosing(self._listen()) as listened:
                     async for notification in listened:
                         yield notification
-            except (RedisError, OSError, TimeoutError) as error:
+            except _FAILURES as error:
                 if not self._has_answered:  # a wrong address or password is logged at once
                     self._failures = max(self._failures, OPEN_AFTER_FAILURES - 1)
                 self._failed(error)
@@ -219,7 +229,8 @@ class RedisState:
             await asyncio.sleep(PROBE_EVERY_S)
 
     async def _listen(self) -> AsyncGenerator[tuple[str, UUID, int], None]:
-        async with self._listener.pubsub() as channel:
+        # A client of its own, which looks anew at which nodes a cluster has.
+        async with _client(self._url, DISCOVERY_TIMEOUT_S) as client, client.pubsub() as channel:
             await channel.subscribe(CHANNEL)
             while True:
                 message = await channel.get_message(timeout=PROBE_EVERY_S)
@@ -239,12 +250,35 @@ class RedisState:
                 return None
             self._probe_at = monotonic() + PROBE_EVERY_S
         try:
-            answer = await command
-        except (RedisError, OSError, TimeoutError) as error:
+            answer = await (self._in_time(command) if self._is_cluster else command)
+        except _FAILURES as error:
             self._failed(error)
             return None
         self._answers()
         return answer
+
+    async def _in_time(self, command: Awaitable[Any]) -> Any:
+        """The answer of a cluster. Where it takes longer, it is found out meanwhile which nodes there are."""
+        running = asyncio.ensure_future(command)
+        self._late.add(running)
+        running.add_done_callback(self._ended)
+        done, _ = await asyncio.wait([running], timeout=COMMAND_TIMEOUT_S)
+        if not done:
+            raise TimeoutError
+        return running.result()
+
+    def _ended(self, command: "asyncio.Future[Any]") -> None:
+        self._late.discard(command)
+        if not command.cancelled():
+            command.exception()  # asked for, or asyncio would log it
+
+    async def _run(self, script: str, keys: Sequence[str], arguments: Sequence[Any]) -> Any:
+        """What a script answers, sent whole only to a server that does not have it yet."""
+        sent = len(keys), *keys, *arguments
+        try:
+            return await self._client.evalsha(_digest(script), *sent)
+        except NoScriptError:
+            return await self._client.eval(script, *sent)
 
     def _failed(self, error: Exception) -> None:
         metrics.redis_errors.labels(type(error).__name__).inc()
@@ -271,14 +305,29 @@ def _notification(data: bytes) -> tuple[str, UUID, int]:
     return topic, UUID(organization), int(version)
 
 
-def _client(url: str, timeout_s: float | None, connect_timeout_s: float) -> redis.asyncio.Redis:
-    return redis.asyncio.Redis.from_url(
-        url,
-        socket_timeout=timeout_s,
-        socket_connect_timeout=connect_timeout_s,
+# Of a cluster that has no such node, too, which redis-py derives from nothing else.
+_FAILURES = (RedisError, RedisClusterException, OSError, TimeoutError)
+
+
+@cache
+def _digest(script: str) -> str:
+    return hashlib.sha1(script.encode()).hexdigest()  # noqa: S324  (Redis' own name for it)
+
+
+def _client(url: str, timeout_s: float) -> Any:
+    """A client of the server or cluster at *url*: both take the same commands."""
+    options: dict[str, Any] = {
+        "socket_timeout": timeout_s,
+        "socket_connect_timeout": timeout_s,
         # None of redis-py's own: ten of them by default, each able to charge a counter again.
-        retry=Retry(NoBackoff(), 0),
-    )
+        "retry": Retry(NoBackoff(), 0),
+    }
+    nodes = redis_nodes(url)
+    if nodes is None:
+        return redis.asyncio.Redis.from_url(url, **options)
+    others = [ClusterNode(at["host"], at.get("port", 6379)) for at in map(parse_url, nodes[1:])]
+    # Where a node is down, those that are left do what they can.
+    return RedisCluster.from_url(nodes[0], startup_nodes=others, require_full_coverage=False, **options)
 
 
 def _key(organization_id: UUID, what: str) -> str:
