@@ -1,7 +1,7 @@
 """What a provider takes at most, in numbers: shown to people, and held against a message before anything is called.
 
 Lengths count Unicode code points, as far as anybody knows how these providers count. Where Twilio counts an emoji as
-two, its own refusal (21617) is no more the message's fault than ours.
+two, its own refusal (21617) means the same.
 """
 
 from collections.abc import Iterator, Mapping

@@ -36,8 +36,8 @@ _TABLE: dict[tuple[type[SendError], str], tuple[int, ...]] = {
         21211, 21604, 21610, 21612, 21614, 30003, 30004, 30005, 30006, 63003, 63014, 63015, 63016, 63024, 63031, 63032,
         63033, 63049, 63050,
     ),
-    # Longer than Twilio takes, by its own way of counting characters.
-    (Unsupported, "message"): (21617,),
+    # Longer than Twilio takes, by its own way of counting characters: the body, and any other part.
+    (Unsupported, "message"): (21617, 21658),
     (Rejected, "template"): (21654, 21655, 21656, 63027, 63028, 63029, 63040, 63041),
     (Rejected, "message"): (
         20001, 20422, 21602, 21618, 21619, 21620, 21623, 21624, 30007, 30010, 30015, 30016, 63005, 63006, 63011,

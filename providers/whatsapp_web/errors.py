@@ -48,7 +48,8 @@ _TABLE = (
         Verdict(Unsupported, "version", "path_missing", "the version of the WAHA server has no such call"),
     ),
     (404, "", Verdict(AccountBroken, "server", "path_missing", "this is no WAHA server, or one that is too old")),
-    (413, "", Verdict(Rejected, "message", "too_large", "the message is too large for the WAHA server")),
+    # Its own limit, or that of a proxy before it.
+    (413, "", Verdict(Unsupported, "message", "too_large", "the message is too large for the WAHA server")),
     (422, _MISSING, _NO_SESSION),
     (422, "^session STARTING$", Verdict(Unavailable, "session", "session_starting", "the session is connecting", 10)),
     (

@@ -19,7 +19,7 @@ from ingress.dev.sandbox import (
     WahaSimulator,
     example_session,
 )
-from providers import AccountBroken, Rejected, Restricted, SendError, Text, Throttled, Uncertain
+from providers import AccountBroken, Rejected, Restricted, SendError, Text, Throttled, Uncertain, Unsupported
 
 from .test_sandbox_faults import BREAKS, patience_s
 from .waha_kit import Phone
@@ -36,7 +36,7 @@ ANSWERS: list[tuple[AnyFault, int, type[SendError] | None, bool]] = [
     (Throttle429(body=False), 429, Throttled, False),
     (ErrorCode(code=401), 401, AccountBroken, False),
     (ErrorCode(code=404), 404, AccountBroken, False),
-    (ErrorCode(code=413), 413, Rejected, False),
+    (ErrorCode(code=413), 413, Unsupported, False),
     (ErrorCode(code=422, message="no"), 422, Rejected, False),
     (ErrorCode(code=463), 500, Restricted, False),
     (ErrorCode(code=479), 500, Uncertain, False),

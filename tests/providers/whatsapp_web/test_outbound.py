@@ -413,7 +413,7 @@ ERROR_ANSWERS = [
     (answered({"message": "Cannot GET /elsewhere/api/sessions/acme"}, 404), "AccountBroken", "path_missing"),
     (answered({"message": "Cannot GET /api/sessions/acme"}, 404), "AccountBroken", "path_missing"),
     (Response(status=404, body=b"<html>"), "AccountBroken", "path_missing"),
-    (Response(status=413), "Rejected", "too_large"),
+    (Response(status=413), "Unsupported", "too_large"),
     (answered({"status": "STARTING", "expected": ["WORKING"]}, 422), "Unavailable", "session_starting"),
     (answered({"status": "SCAN_QR_CODE", "expected": ["WORKING"]}, 422), "AccountBroken", "session_not_working"),
     (answered({"status": "HIBERNATING", "expected": ["WORKING"]}, 422), "AccountBroken", "session_not_working"),
