@@ -28,7 +28,7 @@ _UNUSABLE = {"plugin_missing", "cannot_be_opened"}
 # Why a switch was not made.
 _REFUSALS = {
     *("refused", "invalid_configuration", "test_failed", "test_timed_out", "provider_unreachable", "config_active"),
-    *("secrets_needed", "account_in_use", "quota_reached", "webhooks_unread"),
+    *("secrets_needed", "account_in_use", "account_exists", "quota_reached", "webhooks_unread"),
     *("version_conflict", "no_former_config", "not_paired", "too_slow", "webhook_not_set", "lock_lost"),
 }
 VALUES: dict[str, set[str]] = {

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from time import monotonic
 from typing import Any, TypeVar
@@ -141,11 +141,11 @@ class Accounts:
         return f"{self.origin}/webhooks/{provider_type}/{token}"
 
     def made(
-        self, organization_id: UUID, new: NewConfig, provider: WhatsAppProvider, status: ProviderStatus | None
+        self, organization_id: UUID, new: NewConfig, provider: WhatsAppProvider, sender: str | None
     ) -> tuple[Config, str]:
         """The config that *new* becomes, and the token of its webhook address; an app's begins with APP_PATH."""
         token = (APP_PATH if organization_id == identifiers.PLATFORM_ID else "") + new_webhook_token()
-        config_id, sender = identifiers.new_id(), sender_of(provider, status)
+        config_id = identifiers.new_id()
         config = Config(
             organization_id,
             config_id,
@@ -155,7 +155,7 @@ class Accounts:
             sender,
             provider,
             provider.callback_url(self.webhook_url(new.provider_type, token)),
-            identifiers.account_id(organization_id, config_id, new.provider_type, sender),
+            identifiers.account_id(organization_id, config_id, new.provider_type, _number(sender, provider.accounts)),
         )
         return config, token
 
@@ -378,10 +378,15 @@ def _config(
         sender,
         provider,
         callback_url,
-        identifiers.account_id(owner, row.id, row.provider_type, sender),
+        identifiers.account_id(owner, row.id, row.provider_type, _number(sender, row.accounts)),
         claimed,
         row.updated_at,
     )
+
+
+def _number(sender: str | None, accounts: Sequence[str]) -> str | None:
+    """What tells the account from others: its number, and while that is not known what webhooks call it."""
+    return sender or next(iter(accounts), None)
 
 
 def sender_of(provider: WhatsAppProvider, status: ProviderStatus | None) -> str | None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 from uuid import UUID
 
 import msgspec
@@ -81,6 +81,19 @@ class TooMany(ChangeRefused):
     code = "quota_reached"
 
 
+class AccountExists(ChangeRefused):
+    """Another config of the organization, ``config_id``, is of the same account, and a second one was not asked for."""
+
+    code = "account_exists"
+
+    def __init__(self, config_id: UUID, name: str) -> None:
+        super().__init__(
+            f"The account is saved already, as the config {name!r}. Switch to that one, or edit it;"
+            " with allow_second the account gets a second config."
+        )
+        self.config_id = config_id
+
+
 class WebhooksUnread(ChangeRefused):
     """What came in at its address is not read yet, which takes it."""
 
@@ -142,11 +155,15 @@ class Config(msgspec.Struct, frozen=True):
 
 
 class NewConfig(msgspec.Struct, frozen=True, kw_only=True):
-    """A configuration that is not stored yet."""
+    """A configuration that is not stored yet.
+
+    ``if_saved``: what becomes of one whose account has a config; `use`: that is meant, where it is the very same.
+    """
 
     provider_type: str
     name: str
     config_data: dict[str, Any]
+    if_saved: Literal["refuse", "use", "add"] = "refuse"
 
     def __repr__(self) -> str:
         return f"NewConfig({self.provider_type!r})"

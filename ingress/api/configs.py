@@ -13,6 +13,7 @@ from ..accounts.config import Config
 from ..health.status import HealthShown, health_shown
 from ..identifiers import parse_id
 from ..storage.statements.health import ConfigHealth
+from ..switching.config_store import ConfigEdit
 from ..validation import ConfigData, Name
 from ..web.bodies import OrganizationBody, RequestQuery, Shown
 from ..web.limits import LOOK_WEIGHT
@@ -23,10 +24,14 @@ from .status import health_of
 
 
 class EditRequest(OrganizationBody, frozen=True, kw_only=True):
-    """The body of PATCH provider/configs/{config_id}: what changes. null takes a field out, absent ones stay."""
+    """The body of PATCH provider/configs/{config_id}: what changes. null takes a field out, absent ones stay.
+
+    ``allow_second``: it may become another account, which has a config.
+    """
 
     name: Name | None = None
     config_data: ConfigData = msgspec.field(default_factory=dict)
+    allow_second: bool = False
 
 
 class EditResult(ConfigResult, frozen=True, kw_only=True):
@@ -68,9 +73,8 @@ async def edit_config(request: ApiRequest[EditRequest]) -> EditResult:
     if body.config_data:
         request.check_calls_out()
     with refused_as_problems():
-        edited = await request.state["manager"].edit(
-            request.organization_id, config_id, request.actor, name=body.name, changes=body.config_data
-        )
+        change = ConfigEdit(body.name, body.config_data, body.allow_second)
+        edited = await request.state["manager"].edit(request.organization_id, config_id, request.actor, change)
     message = "The configuration of {} is changed."
     return shown_config(EditResult, edited, edited.config.state, message, name=edited.config.name)
 

@@ -31,18 +31,22 @@ class _Configuration(OrganizationBody, frozen=True, kw_only=True):
     config_data: ConfigData | None = None
     name: Name | None = None
     is_active: bool = True
+    allow_second: bool = False
 
-    @property
-    def new(self) -> NewConfig | None:
+    def new(self, if_saved: Literal["refuse", "use"]) -> NewConfig | None:
         """None where it is incomplete."""
         kind, data = self.provider_type, self.config_data
         if kind is None or data is None:
             return None
-        return NewConfig(provider_type=kind, name=self.name or kind, config_data=data)
+        saved = "add" if self.allow_second else if_saved
+        return NewConfig(provider_type=kind, name=self.name or kind, config_data=data, if_saved=saved)
 
 
 class ConfigureRequest(_Configuration, frozen=True, kw_only=True):
-    """The body of provider/configure. Where not ``is_active`` it is saved, and the active config stays."""
+    """The body of provider/configure. Where not ``is_active`` it is saved, and the active config stays.
+
+    ``allow_second``: also where the account has a config.
+    """
 
     provider_type: ProviderType
     config_data: ConfigData
@@ -60,7 +64,7 @@ class TestRequest(_Configuration, frozen=True, kw_only=True):
         """Raises `Problem` where it is neither, or both."""
         if self.config_id is not None and self.provider_type is None and self.config_data is None:
             return self.config_id
-        if self.config_id is None and (new := self.new) is not None:
+        if self.config_id is None and (new := self.new("use")) is not None:
             return new
         raise invalid(("config_id", "must be given, or else provider_type and config_data"))
 
@@ -192,7 +196,7 @@ async def configure(request: ApiRequest[ConfigureRequest]) -> Json[ConfigResult]
     """POST …/provider/configure: validate, test against the provider, save encrypted, set up, activate."""
     body = await request.decoded(wrong_configuration(request))
     request.check_calls_out()
-    new = body.new
+    new = body.new("refuse")
     assert new is not None
     configure = request.state["manager"].configure
     with refused_as_problems():

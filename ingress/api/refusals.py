@@ -11,6 +11,7 @@ from msgspec import UNSET, UnsetType
 from providers import Check
 
 from ..accounts.config import (
+    AccountExists,
     ChangeRefused,
     InvalidConfiguration,
     NotFound,
@@ -136,6 +137,8 @@ def _conflict(error: ChangeRefused, kept: str) -> Problem:
     match error:
         case VersionConflict():
             more |= {"version": error.version, "active_config_id": error.active_config_id}
+        case AccountExists():
+            more |= {"config_id": error.config_id}
         case AccountInUse():
             more |= {"checks": shown_checks(error.checks)}
         case _:

@@ -8,15 +8,18 @@ import asyncpg
 import msgspec
 
 from providers import Check, ProviderStatus, WhatsAppProvider
+from providers.messages import phone_key
 
 from ..accounts.accounts import Accounts, sender_of
-from ..accounts.config import MAX_CONFIGS, Config, InUse, NewConfig, NotFound, TooMany, WebhooksUnread
+from ..accounts.config import MAX_CONFIGS, AccountExists, Config, InUse, NewConfig, NotFound, TooMany, WebhooksUnread
 from ..accounts.ownership import Ownership
 from ..audit import Actor
 from ..storage.database import Database
 from ..storage.statements import configs, owners, switches, unread
 from ..storage.statements.configs import ConfigColumns, NewConfigColumns, StoredConfig
 from ..storage.vault import token_hash
+from ..validation import Unlogged
+from .change import Requested
 from .journal import Journal, Transition
 from .undo import Undo, count
 
@@ -27,6 +30,14 @@ class Edited(msgspec.Struct, frozen=True):
     config: Config
     version: int
     checks: list[Check]
+
+
+class ConfigEdit(Unlogged, frozen=True):
+    """What becomes of a config: its fields, None taking one out; and whether it may be a second one of an account."""
+
+    name: str | None
+    config_data: Mapping[str, Any]
+    allow_second: bool = False
 
 
 class ConfigStore:
@@ -52,15 +63,54 @@ class ConfigStore:
     ) -> tuple[Config, int, Transition]:
         """Store a new config: it, the organization's version, which stays, and what the caller writes down.
 
-        Raises `TooMany` where the organization may have no further one.
+        Raises `TooMany` where the organization may have no further one, and `AccountExists`.
         """
         if await configs.count(connection, organization_id) >= MAX_CONFIGS:
             raise TooMany(f"An organization may have {MAX_CONFIGS} configs. Delete one first.")
-        config, token = self._accounts.made(organization_id, new, provider, status)
+        # Looked at again: under the lock, and with the number that the provider says the account has.
+        sender = sender_of(provider, status)
+        same = await self._of_account(connection, organization_id, provider, sender)
+        if same and new.if_saved != "add":
+            raise AccountExists(same[0].id, same[0].name)
+        sender = sender or next((config.sender for config in same if config.sender), None)
+        config, token = self._accounts.made(organization_id, new, provider, sender)
         columns = self._columns(config, new.config_data, msgspec.json.encode(status))
         version = await configs.add(connection, organization_id, self._new_columns(config, token, columns))
         after = self._accounts.masked(provider)
         return config, version, Transition(action="configured", actor=actor, config_id=config.id, after=after)
+
+    async def saved_as(
+        self, connection: asyncpg.Connection, organization_id: UUID, new: NewConfig, provider: WhatsAppProvider
+    ) -> UUID | None:
+        """The config that *new* is saved as already, where that may be meant. Raises `AccountExists`."""
+        same = await self._of_account(connection, organization_id, provider, provider.sender)
+        if new.if_saved == "use" and (used := next((each for each in same if each.provider == provider), None)):
+            return used.id
+        if same and new.if_saved != "add":
+            raise AccountExists(same[0].id, same[0].name)
+        return None
+
+    async def resolved(self, request: Requested) -> Requested:
+        """*request*, about the stored config where it brings the configuration of one. Raises `ChangeRefused`."""
+        if not isinstance(new := request.target, NewConfig):
+            return request
+        provider = self._accounts.validate(new.provider_type, new.config_data)
+        async with self._database.organization(request.organization_id) as connection:
+            saved = await self.saved_as(connection, request.organization_id, new, provider)
+        return msgspec.structs.replace(request, target=saved) if saved else request
+
+    async def _of_account(
+        self, connection: asyncpg.Connection, organization_id: UUID, provider: WhatsAppProvider, sender: str | None
+    ) -> list[Config]:
+        """The configs of that account, by its fields or its number. One that cannot be opened is to be replaced."""
+        named, number = list(provider.accounts[:1]), sender and phone_key(sender)
+        same = (
+            self._accounts.known(row)
+            for row in await configs.of_organization(connection, organization_id)
+            if row.provider_type == provider.name
+            and ((named and named == row.accounts[:1]) or (number and row.sender and number == phone_key(row.sender)))
+        )
+        return [config for config in same if not config.is_damaged]
 
     def _new_columns(self, config: Config, token: str, columns: ConfigColumns) -> NewConfigColumns:
         return NewConfigColumns(
@@ -87,6 +137,8 @@ class ConfigStore:
         Raises `ChangeRefused` in its kinds.
         """
         provider = self._accounts.validate(new.provider_type, new.config_data)
+        async with self._database.organization(organization_id) as connection:
+            await self.saved_as(connection, organization_id, new, provider)
         checks, status = await self._accounts.test(provider)
         async with self._database.exclusive(organization_id) as exclusive, exclusive.transaction() as connection:
             config, version, added = await self.add(connection, organization_id, actor, new, provider, status)
@@ -94,13 +146,12 @@ class ConfigStore:
             await self._journal.write(connection, organization_id, version, added)
         return config, version
 
-    async def edit(
-        self, organization_id: UUID, config_id: UUID, actor: Actor, *, name: str | None, changes: Mapping[str, Any]
-    ) -> Edited:
-        """Change fields of a config, None taking one out. What comes out is validated and tested as a new one is.
+    async def edit(self, organization_id: UUID, config_id: UUID, actor: Actor, change: ConfigEdit) -> Edited:
+        """Change a config. What comes out is validated and tested as a new one is.
 
-        Raises `InvalidConfiguration`, `NotFound` or `ProviderUnreachable`; then nothing was changed.
+        Raises `ChangeRefused` in its kinds, and `NotFound`; then nothing was changed.
         """
+        changes = change.config_data
         async with self._database.exclusive(organization_id) as exclusive:
             async with exclusive.transaction() as connection:
                 row = await configs.by_id(connection, organization_id, config_id)
@@ -113,8 +164,12 @@ class ConfigStore:
                 checks, status = await self._accounts.test(provider, self._accounts.callback_url(row, provider))
                 session = msgspec.json.encode(status)
             sender = sender_of(provider, status) or row.sender
-            edited = msgspec.structs.replace(former, name=name or row.name, provider=provider, sender=sender)
+            edited = msgspec.structs.replace(former, name=change.name or row.name, provider=provider, sender=sender)
             async with exclusive.transaction() as connection:
+                same = await self._of_account(connection, organization_id, provider, sender)
+                others = [config for config in same if config.id != config_id]
+                if others and not change.allow_second and _is_another(row, edited):
+                    raise AccountExists(others[0].id, others[0].name)
                 columns = self._columns(edited, data, session)
                 version = await configs.edit(connection, organization_id, config_id, columns, tested=bool(changes))
                 if changes:
@@ -194,3 +249,8 @@ class ConfigStore:
     def _shown(self, row: StoredConfig, config: Config | None) -> dict[str, Any]:
         masked = self._accounts.masked(config.provider) if config else {}
         return {"name": row.name, "state": row.state, **masked}
+
+
+def _is_another(row: StoredConfig, edited: Config) -> bool:
+    """Whether a config is of another account now."""
+    return row.accounts[:1] != list(edited.provider.accounts[:1]) or row.sender not in (None, edited.sender)

@@ -32,7 +32,7 @@ order, or a configuration among them. `Switching` (switch.py) makes a change of 
 import asyncio
 import contextlib
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
@@ -58,7 +58,7 @@ from ..storage.statements import apps, configs, switches
 from ..storage.statements.configs import ChangedFallbacks
 from ..storage.vault import Vault
 from .change import Requested, Switched
-from .config_store import ConfigStore, Edited
+from .config_store import ConfigEdit, ConfigStore, Edited
 from .dry_run import DryRun, dry_run
 from .in_flight import InFlight
 from .journal import Journal, Transition
@@ -268,7 +268,7 @@ class WhatsAppProviderManager:
 
     async def dry_run(self, request: Requested) -> tuple[DryRun, list[Check]]:
         """What a switch would mean, and its test. Raises `NotFound`, and `ChangeRefused` in its kinds."""
-        return await dry_run(self._database, self.accounts, self.ownership, request)
+        return await dry_run(self._database, self.accounts, self.ownership, await self._store.resolved(request))
 
     async def resume(self, organization_id: UUID, config_id: UUID) -> None:
         """The phone of a config is linked: make the switch that waits for it, if one does. Raises as `switch`."""
@@ -338,16 +338,14 @@ class WhatsAppProviderManager:
         TestFailed.unless_passed(checks)
         return checks + await self.ownership.check(organization_id, provider, checks)
 
-    async def edit(
-        self, organization_id: UUID, config_id: UUID, actor: Actor, *, name: str | None, changes: Mapping[str, Any]
-    ) -> Edited:
-        """Change fields of a config, None taking one out; what comes out is tested and set up as a new one is.
+    async def edit(self, organization_id: UUID, config_id: UUID, actor: Actor, change: ConfigEdit) -> Edited:
+        """Change a config; what comes out is tested and set up as a new one is.
 
-        Raises `InvalidConfiguration`, `NotFound` or `ProviderUnreachable`; then nothing was changed.
+        Raises `ChangeRefused` in its kinds, and `NotFound`; then nothing was changed.
         """
-        edited = await self._store.edit(organization_id, config_id, actor, name=name, changes=changes)
+        edited = await self._store.edit(organization_id, config_id, actor, change)
         await self.routes.announce(organization_id, edited.version)
-        if not changes:
+        if not change.config_data:
             return edited
         # Now that its provider's handshake is answered with what was edited.
         checks = await self.accounts.set_up(edited.config.provider, edited.config.callback_url)

@@ -152,11 +152,16 @@ class Switching:
             raise NotFound
         return self._accounts.usable(row)
 
-    async def _begin_new(self, exclusive: Exclusive, request: Requested, new: NewConfig, until: float) -> Begun:
-        """Test a new configuration, save it, and begin a switch to it."""
+    async def _begin_new(
+        self, exclusive: Exclusive, request: Requested, new: NewConfig, until: float
+    ) -> Begun | Switched:
+        """Test a new configuration, save it, and begin a switch to it; or to the config that it is saved as."""
         provider = self._accounts.validate(new.provider_type, new.config_data)
         async with exclusive.transaction() as connection:
             standing = await self._standing(connection, request)
+            saved = await self._store.saved_as(connection, request.organization_id, new, provider)
+        if saved is not None:
+            return await self._begin(exclusive, msgspec.structs.replace(request, target=saved))
         async with self._or_undone(exclusive, request, standing, new):
             checks, status = (None, None) if request.force else await self._tested(provider, None, until)
             async with exclusive.transaction() as connection:

@@ -227,7 +227,7 @@ async def test_what_changes_nothing_leaves_who_waits_alone(unlinked: Unlinked, g
     else:
         number = organization.numbers[1]
         config_data = number.config_data(gateway.meta.url_for(number)) | {"access_token": "EAAG-not-this-one"}
-        body = {"provider_type": "meta_business", "config_data": config_data}
+        body = {"provider_type": "meta_business", "config_data": config_data, "allow_second": True}
         answer = await organization.call("POST", f"{BASE}/provider/switch", body)
     wanted = {"stale": 409, "unknown": 404, "active": 200, "no-former": 409, "failing": 400, "failing-new": 400}[asked]
     assert answer.status == wanted, answer.raw

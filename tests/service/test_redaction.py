@@ -200,7 +200,7 @@ class Drama:
             good | {"base_url": self.gateway.meta.url_for(NUMBER), "access_token": f"{NUMBER.access_token}x"},
         ]
         for config_data in bad:
-            body = {"provider_type": "meta_business", "config_data": config_data}
+            body = {"provider_type": "meta_business", "config_data": config_data, "allow_second": True}
             answer = await self.call("POST", "/integrations/whatsapp/provider/configure", body)
             assert answer.status in (400, 502)
         body = {"provider_type": "meta_business", "config_data": [NUMBER.access_token]}

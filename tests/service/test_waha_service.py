@@ -62,6 +62,7 @@ class Linked:
         """As its users do. The service writes its address into the session, which restarts."""
         config_data = self.session.config_data(self.waha.url_for(self.session))
         body = {"provider_type": "whatsapp_web", "config_data": config_data, "is_active": True}
+        body["allow_second"] = self.config is not None
         answer = await self.organization.call("POST", f"{BASE}/provider/configure", body)
         assert answer.status == (202 if unlinked else 200), answer.raw
         self.config = answer.json
