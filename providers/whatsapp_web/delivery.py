@@ -51,11 +51,15 @@ Reader = Callable[[Delivery], Event]
 
 def identity_of(item: Object) -> MessageId:
     """The id of a message. Its chat is the one thing that all engines agree on."""
-    # WPP names the two messages of a deletion by their keys alone.
-    parts = message_id(id_in(item)) or message_id(joined(item, "remoteJid"))
+    parts = key_of(item)
     if parts is None:
         raise Unreadable("id")
     return parts
+
+
+def key_of(item: Object) -> MessageId | None:
+    """The same, where there is one. WPP names the two messages of a deletion by their keys alone."""
+    return message_id(id_in(item)) or message_id(joined(item, "remoteJid"))
 
 
 def poll_of(item: Object) -> str | None:

@@ -13,13 +13,13 @@ from .._events import type_of
 from .._values import UNREADABLE, Object, Unreadable, mapping, moment, present, text, texts, word
 from ..content import PollVote, UnknownContent, UnsupportedContent
 from ..errors import Malformed
-from ..messages import By, Event, EventType, Message
+from ..messages import By, Contact, Event, EventType, Message
 from . import receipts, updates
-from .addresses import MessageId, bare_id, correlation_in, first_jid, id_in, is_group, jid, person, phone_of
+from .addresses import MessageId, bare_id, correlation_in, first_jid, is_group, jid, person, phone_of
 from .content import content_of
 from .context import around
-from .delivery import Delivery, Reader, identity_of, people_of, poll_of
-from .raw import change_in, is_protocol, is_waiting, raw_of, spelled
+from .delivery import Delivery, Reader, identity_of, key_of, people_of, poll_of
+from .raw import change_in, is_protocol, is_waiting, raw_of
 
 # Of no WAHA: we post it to ourselves, to see that it arrives.
 PROBE = "ingress.probe"
@@ -62,7 +62,7 @@ def _message(delivery: Delivery) -> Event:
     identity, raw = identity_of(item), raw_of(item)
     if (change := change_in(raw)) is not None:
         # Of servers that have no event for it, or cannot decrypt it.
-        return _edited(delivery) if change[0] == "edited" else _deleted(delivery, item, None)
+        return _edited(delivery) if change[0] == "edited" else _deleted(delivery, item, {}, None)
     if is_waiting(raw):
         return updates.waiting(delivery)
     if is_protocol(raw):
@@ -125,8 +125,8 @@ def _edited(delivery: Delivery) -> Event:
     item = delivery.item
     identity, raw = identity_of(item), raw_of(item)
     _, key = change_in(raw) or (None, {})
-    named = word(item, "editedMessageId")
-    original = identity.of(named) if named else _target(delivery, identity, key)
+    named = word(item, "editedMessageId") or _bare(key)
+    original = identity.of(named) if named else None
     content = content_of(raw)
     read = not isinstance(content, UnknownContent | UnsupportedContent)
     # WEBJS names the edit as the message, so that a second edit would be taken for the first; and an edit that could
@@ -146,20 +146,22 @@ def _edited(delivery: Delivery) -> Event:
 
 
 def _revoked(delivery: Delivery) -> Event:
-    payload = delivery.item
-    item = mapping(payload, "after") or mapping(payload, "before")
-    return _deleted(delivery, item, word(payload, "revokedMessageId") or id_in(mapping(payload, "before")))
+    before, after = mapping(delivery.item, "before"), mapping(delivery.item, "after")
+    return _deleted(delivery, after or before, before, word(delivery.item, "revokedMessageId"))
 
 
-def _deleted(delivery: Delivery, item: Object, named: str | None) -> Event:
-    """The deletion *item*, of the message *named* where the webhook has a field for it."""
+def _deleted(delivery: Delivery, item: Object, before: Object, named: str | None) -> Event:
+    """The deletion *item*, of the message *named*, which was *before*, where the webhook says so."""
     identity, raw = identity_of(item), raw_of(item)
     _, key = change_in(raw) or (None, {})
-    original = _target(delivery, identity, key) or (identity.of(named) if named else None)
+    revoker = jid(raw.data.get("revokeSender"))  # not the author, where an admin of a group deletes
+    named = named or _bare(key)
+    original = key_of(before)
+    if named is not None and (original is None or original.bare != bare_id(named)):
+        original = _named_by(delivery, item, jid(key.get("participant")), named)
     if original is None and raw.kind == "revoked":
         # Of WEBJS the message itself has turned into its deletion.
         original = identity
-    revoker = jid(raw.data.get("revokeSender"))  # not the author, where an admin of a group deletes
     message = Message(
         provider_message_id=identity.public,
         original_message_id=original.public if original else None,
@@ -168,14 +170,20 @@ def _deleted(delivery: Delivery, item: Object, named: str | None) -> Event:
     return _message_event(delivery, item, "message.deleted", message, "message.revoked")
 
 
-def _target(delivery: Delivery, identity: MessageId, key: Object) -> MessageId | None:
-    """The message that *key* names, out of the message *identity*: of the same author, where it says no other."""
-    bare, author = spelled(key, "id") or word(key, "ID"), jid(key.get("participant"))
-    if bare is None:
-        return None
-    if author is None or not is_group(identity.chat) or author == jid(identity.raw_participant):
-        return identity.of(bare)
-    return MessageId(delivery.is_me(author), identity.raw_chat, bare, author)
+def _named_by(delivery: Delivery, item: Object, author: str | None, named: str) -> MessageId:
+    """The message *named* that the deletion *item* is about: of the same person, unless it is another *author*'s."""
+    identity, whose = identity_of(item), person(author)
+    if whose is None or not is_group(identity.chat):
+        return identity.of(named)
+    who, mine = people_of(item, identity)["contact"] or Contact(), delivery.is_me(author)
+    same = {who.phone, who.lid} & {whose.phone, whose.lid} - {None}
+    if same or (mine and identity.from_me):
+        return identity.of(named)
+    return MessageId(mine, identity.raw_chat, named, author)
+
+
+def _bare(key: Object) -> str | None:
+    return word(key, "id") or word(key, "ID")
 
 
 def _by(business: bool) -> By:

@@ -227,6 +227,24 @@ def test_an_admin_deletes_what_others_wrote(author: str, original: str) -> None:
     assert (message_of(found).original_message_id, message_of(found).by) == (original, "contact")
 
 
+def test_who_deletes_may_be_named_in_two_ways() -> None:
+    """By the phone in the key and by the hidden number in the id, or as it was before: it is one message."""
+    lid = "98765432101234@lid"
+    key = {"remoteJid": GROUP, "id": "A0A0", "participant": CHAT}
+    data = {"key": {"participantAlt": CHAT}, "message": {"protocolMessage": {"key": key, "type": 0}}}
+    item = {"id": f"false_{GROUP}_B2B2_{lid}", "_data": data}
+    found = webhook({"after": item, "revokedMessageId": "A0A0"}, "message.revoked")
+    assert message_of(found).original_message_id == f"false_{GROUP}_A0A0_{lid}"
+    before = {"id": f"false_{GROUP}_A0A0_{CHAT}"}
+    found = webhook({"after": item, "before": before, "revokedMessageId": "A0A0"}, "message.revoked")
+    assert message_of(found).original_message_id == before["id"]
+    own = {"id": f"true_{GROUP}_B2B2_{OWN}", "_data": {"message": {"protocolMessage": {"key": key, "type": 0}}}}
+    found = webhook({"after": own}, "message.revoked")
+    assert (message_of(found).original_message_id, message_of(found).by) == (before["id"], "business")
+    key["participant"] = OWN
+    assert message_of(webhook({"after": own}, "message.revoked")).original_message_id == "A0A0"
+
+
 @pytest.mark.parametrize(("revoker", "by"), [(OWN, "business"), (OWN_LID, "business"), (CHAT, "contact")])
 def test_who_deleted_is_not_always_the_author(revoker: str, by: str) -> None:
     """WEBJS has the message, and beside it who deleted it."""
