@@ -334,6 +334,7 @@ INTEGRATIONS: list[BaseRoute] = [
     ApiRoute("POST", "/provider/pairing", pairing.start_pairing, "configure"),
     ApiRoute("DELETE", "/provider/pairing", pairing.end_pairing, "configure"),
     ApiRoute("POST", "/provider/test", providers.test_connection, "configure", changes=False),
+    ApiRoute("POST", "/provider/repair", providers.repair, "configure"),
     ApiRoute("GET", "/provider/configs", configs.list_configs, "read"),
     ApiRoute("PATCH", "/provider/configs/{config_id}", configs.edit_config, "configure"),
     ApiRoute("DELETE", "/provider/configs/{config_id}", configs.delete_config, "configure"),

@@ -213,6 +213,8 @@ class WhatsAppProvider(msgspec.Struct, frozen=True, kw_only=True, metaclass=_Pro
     info: ClassVar[ProviderInfo]
     # What a webhook is answered with once its events are stored.
     acknowledgement: ClassVar[Response] = Response(status=200)
+    # Whether writing the webhook also starts the account anew, so that it comes before `setup`, which then finds it so.
+    webhook_first: ClassVar[bool] = False
     # What stands for an account's own fields where there is none, only the app behind it. Empty: there are no apps.
     no_account: ClassVar[dict[str, Any]] = {}
 
@@ -317,6 +319,11 @@ class WhatsAppProvider(msgspec.Struct, frozen=True, kw_only=True, metaclass=_Pro
     @abc.abstractmethod
     def receive_messages(self, callback_url: str) -> Flow[None]:
         """Have the provider post its webhooks to *callback_url*. `Unsupported` where only people can."""
+
+    def repair(self, callback_url: str) -> Flow[None]:
+        """Set at the provider what a test finds missing there, also where `receive_messages` leaves it to people."""
+        yield from self.receive_messages(callback_url)
+        yield from self.setup()
 
     @abc.abstractmethod
     def disconnect(self) -> Flow[None]:

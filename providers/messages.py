@@ -252,14 +252,14 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 MAX_SESSION_BYTES, MAX_SESSION_FACTS = 16 * 1024, 30
 Quality = Literal["excellent", "good", "poor", "disconnected"]
 # Why an account cannot send: each is repaired in another way.
-Trouble = Literal["credentials", "account_restricted", "session_lost", "not_paired"]
+Trouble = Literal["credentials", "account_restricted", "session_lost", "not_paired", "webhook_missing"]
 
 
 class ProviderStatus(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """How an account is doing, as its provider says.
 
-    ``trouble`` is set where it is not connected, and where it is restricted. An answer that does not come says nothing
-    about the account: the flow lets what was thrown into it pass.
+    ``trouble`` is set where it is not connected, where it is restricted, and where its webhooks do not come here any
+    more. An answer that does not come says nothing about the account: the flow lets what was thrown into it pass.
     ``session_info`` holds no secrets; ``sender`` in it is the business number in E.164, where the provider shows it.
     """
 

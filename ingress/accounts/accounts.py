@@ -46,6 +46,8 @@ KEPT, KEPT_S = 10_000, 60.0
 APP_PATH = "app/"
 # Of a webhook that we post to ourselves.
 PROBE_TIMEOUT_S = 5.0
+# Of the webhook that a switch by force writes: its provider may not answer at all. What it has read it writes anyway.
+FORCED_WITHIN_S = 3.0
 
 Result = TypeVar("Result")
 
@@ -277,11 +279,29 @@ class Accounts:
         """
         until = monotonic() + provider.time_limits.set_up_s
         by_hand = f"Set the webhook address at the provider by hand: {callback_url}"
-        steps = [
-            await self._step("setup", provider.setup, until, None),
-            await self._step("webhook", lambda: provider.receive_messages(callback_url), until, by_hand),
-        ]
-        return _each_once(steps, await self._tested(provider, callback_url))
+        starts: dict[str, Callable[[], Flow[None]]] = {
+            "setup": provider.setup,
+            "webhook": lambda: provider.receive_messages(callback_url),
+        }
+        names = reversed(starts) if provider.webhook_first else starts
+        checks = [await self._step(name, starts[name], until, by_hand if name == "webhook" else None) for name in names]
+        return _each_once(checks, await self._tested(provider, callback_url))
+
+    async def repair(self, provider: WhatsAppProvider, callback_url: str) -> list[Check]:
+        """Have what a test finds missing at the provider set there, and test it as it is then: each check once."""
+        until = monotonic() + provider.time_limits.set_up_s
+        repaired = await self._step("repair", lambda: provider.repair(callback_url), until, None)
+        return _each_once([repaired], await self._tested(provider, callback_url))
+
+    async def write_webhook(self, config: Config, timeout_s: float | None = None) -> None:
+        """Have the provider post here, where it does not do so already. Failing is logged: health says so, too."""
+        limit_s = config.provider.time_limits.set_up_s if timeout_s is None else timeout_s
+        try:
+            await self.run(config.provider.receive_messages(config.callback_url), limit_s)
+        except Unsupported:
+            return  # only people can
+        except SendError as error:
+            logger.warning("the webhook of config %s cannot be written: %s", config.id, error.code)
 
     async def _tested(self, provider: WhatsAppProvider, callback_url: str) -> list[Check]:
         try:

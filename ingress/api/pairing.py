@@ -91,11 +91,16 @@ async def _run(request: AnyRequest, config: Config, flow: Flow[Result]) -> Resul
 
 
 async def _started(request: AnyRequest, config: Config) -> Pairing:
-    """How a phone is linked; a session that has failed is started anew. Raises `Problem`."""
+    """How a phone is linked; a session that has failed is started anew. Raises `Problem`.
+
+    The webhook is written first, where the provider has lost it: a session restarts by it, and shows another code.
+    """
+    accounts = request.state["manager"].accounts
+    await accounts.write_webhook(config)
     pairing = await _ready(request, config)
     if pairing.state != "failed":
         return pairing
-    checks = await request.state["manager"].accounts.set_up(config.provider, config.callback_url)
+    checks = await accounts.set_up(config.provider, config.callback_url)
     if failed := next((check for check in checks if not check.passed and check.name == "setup"), None):
         raise Problem(502, "provider_unreachable", f"The account could not be set up: {failed.detail}")
     return await _ready(request, config)

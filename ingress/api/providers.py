@@ -19,7 +19,8 @@ from ..validation import ConfigData, Name, ProviderType
 from ..web.bodies import MoreWrong, OrganizationBody, RequestQuery, Shown, invalid
 from ..web.problems import Json, json_response, unavailable
 from . import AnyRequest, ApiRequest
-from .configs import shown_fields
+from .audit import note
+from .configs import named_config, shown_fields
 from .refusals import CheckShown, ConfigResult, refused_as_problems, shown_checks, shown_switch
 from .status import health_of
 
@@ -67,6 +68,12 @@ class TestRequest(_Configuration, frozen=True, kw_only=True):
         if self.config_id is None and (new := self.new("use")) is not None:
             return new
         raise invalid(("config_id", "must be given, or else provider_type and config_data"))
+
+
+class RepairRequest(OrganizationBody, frozen=True, kw_only=True):
+    """The body of provider/repair."""
+
+    config_id: UUID | None = None  # None: the active one
 
 
 class ProviderShown(Shown, frozen=True, kw_only=True):
@@ -212,3 +219,16 @@ async def test_connection(request: ApiRequest[TestRequest]) -> ConnectionTest:
         checks, webhook_url = await request.state["manager"].test(request.organization_id, body.target)
     passed = all(check.passed for check in checks if check.fatal)
     return ConnectionTest(passed, shown_checks(checks), webhook_url or UNSET)
+
+
+async def repair(request: ApiRequest[RepairRequest]) -> ConnectionTest:
+    """POST …/provider/repair: have what a config's test finds missing set at its provider, and test it again."""
+    body = await request.decoded()
+    request.check_calls_out()
+    config = await named_config(request, body.config_id)
+    checks = await request.state["manager"].accounts.repair(config.provider, config.callback_url)
+    async with request.connection() as connection:
+        found = {check.name: check.passed for check in checks}
+        await note(connection, request, request.organization_id, "repaired", {"checks": found}, config.id)
+    passed = all(check.passed for check in checks if check.fatal)
+    return ConnectionTest(passed, shown_checks(checks), config.callback_url)

@@ -48,6 +48,8 @@ POLL_S = 1.0
 PROBES = 64
 LEASE_S = 20.0
 ENDS_WITHIN_S = 0.5
+# How often the webhook of an account is written again: who takes it away all the time is not fought with.
+REPAIRED_EVERY_S = 600.0
 # Of those for background work: sends need the others.
 CONNECTIONS = 2
 # Organizations whose switch was refused lately.
@@ -86,6 +88,7 @@ class Prober:
         self._clock = clock
         self._looking: set[asyncio.Task[None]] = set()
         self._refused: Cache[UUID, bool] = Cache(KEPT, lambda: clock().timestamp())  # for BACK_OFF
+        self._repaired: Cache[UUID, bool] = Cache(KEPT)
         self._gate = asyncio.Semaphore(CONNECTIONS)
         self._loop: asyncio.Task[None] | None = None
 
@@ -155,14 +158,26 @@ class Prober:
         if not (look.in_use or look.watched or look.waiting):
             return await self._put_off(look, lease_id)
         policy = stored_policy(look.fallback_policy)
-        is_connected = await self._ask_and_store(look, config, policy, lease_id)
+        status = await self._ask_and_store(look, config, policy, lease_id)
+        is_connected = status is not None and status.is_connected
+        if status is not None and status.trouble == "webhook_missing" and look.in_use:
+            await self._repair(config)
         if look.waiting and is_connected:
             await self._manager.resume(organization_id, config_id)
         elif policy.acts_alone and look.in_use:
             await self._act(organization_id, policy)
 
-    async def _ask_and_store(self, look: Look, config: Config, policy: FallbackPolicy, lease_id: UUID) -> bool:
-        """Whether the account is connected."""
+    async def _repair(self, config: Config) -> None:
+        """Have the provider post here again: what people write is lost meanwhile."""
+        if not self._repaired.get(config.id):
+            self._repaired.put(config.id, True, REPAIRED_EVERY_S)
+            logger.warning("config %s: its webhook is gone at the provider, and is written again", config.id)
+            await self._manager.accounts.write_webhook(config)
+
+    async def _ask_and_store(
+        self, look: Look, config: Config, policy: FallbackPolicy, lease_id: UUID
+    ) -> ProviderStatus | None:
+        """What the provider says of the account, if it does."""
         answer, finding = await self._judged(look, config)
         status = answer if isinstance(answer, ProviderStatus) else None
         is_connected = status is not None and status.is_connected
@@ -175,7 +190,7 @@ class Prober:
             await self._claim(config, status)
         if found.state != former.state:
             self._report(look, former, found)
-        return is_connected
+        return status
 
     async def _judged(self, look: Look, config: Config) -> tuple[ProviderStatus | SendError, Finding | None]:
         started = monotonic()

@@ -28,7 +28,7 @@ import msgspec
 from providers import Check, ProviderStatus, SendError, WhatsAppProvider
 
 from .. import metrics
-from ..accounts.accounts import Accounts, sender_of, unreachable
+from ..accounts.accounts import FORCED_WITHIN_S, Accounts, sender_of, unreachable
 from ..accounts.config import ChangeRefused, Config, NewConfig, NotFound
 from ..accounts.ownership import Ownership
 from ..audit import SYSTEM, Actor
@@ -238,6 +238,7 @@ class Switching:
     async def _prepare(self, exclusive: Exclusive, begun: Begun, until: float) -> Ready | Unpaired:
         """Test the account and set it up, unless that is not wanted."""
         if begun.request.force:
+            await self._accounts.write_webhook(begun.config, FORCED_WITHIN_S)
             return Ready(begun, [], None)
         status = await self._tested_and_claimed(exclusive, begun, until) if begun.checks is None else begun.status
         checks = await self._set_up(begun.config, until)

@@ -32,9 +32,8 @@ _NO_FILE_NOW = Verdict(Unavailable, "media", "file_unreachable", "the WAHA serve
 _NO_SESSION = Verdict(AccountBroken, "session", "session_missing", "the WAHA server has no such session")
 # The server's words: for calls about it, for those to link it, and (422) for sends.
 _MISSING = r'session not found|find a session|^session ".*" does not exist'
-_OTHER_SESSION = Verdict(
-    AccountBroken, "session", "only_default_session", "the WAHA server runs no session but `default`"
-)
+ONLY_DEFAULT = "only_default_session"
+_OTHER_SESSION = Verdict(AccountBroken, "session", ONLY_DEFAULT, "the WAHA server runs no session but `default`")
 _NOT_IMPLEMENTED = Verdict(Unsupported, "engine", "not_implemented", "the engine of the WAHA server cannot do this")
 
 # (status, what the answer says, verdict). A session that is not ready says `session <STATUS>`.

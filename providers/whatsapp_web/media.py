@@ -8,7 +8,8 @@ from urllib.parse import SplitResult, unquote, urlsplit
 from ..errors import Rejected
 from ..messages import Media
 
-_FILES = "/api/files/"
+# With S3 for a storage whose files it passes on itself (WAHA_S3_PROXY_FILES), the bucket comes before the session.
+_FILES, _S3 = "/api/files/", "/api/s3/"
 
 
 def media_of(media_id: str, *, base_url: str, session: str, api_key: str) -> Media:
@@ -20,7 +21,7 @@ def media_of(media_id: str, *, base_url: str, session: str, api_key: str) -> Med
     url = _address(media_id)
     # A server below a path of its own writes that path as well.
     path = url.path.removeprefix(urlsplit(base_url).path.rstrip("/"))
-    if not path.startswith(_FILES):
+    if not path.startswith((_FILES, _S3)):
         return Media(url=media_id)
     _check_path(path, session)
     query = f"?{url.query}" if url.query else ""
@@ -40,6 +41,7 @@ def _address(media_id: str) -> SplitResult:
 
 def _check_path(path: str, session: str) -> None:
     """The key opens more than files, and files of other sessions: the address came from outside."""
-    parts = unquote(path.removeprefix(_FILES)).replace("\\", "/").split("/")
-    if parts[0] != session or {".", ".."} & set(parts):
+    parts = unquote(path).replace("\\", "/").split("/")
+    place = 4 if path.startswith(_S3) else 3
+    if parts[place : place + 1] != [session] or {".", ".."} & set(parts):
         raise Rejected("the medium belongs to another session", code="media_session", scope="media")

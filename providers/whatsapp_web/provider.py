@@ -1,7 +1,8 @@
 """WhatsApp Web, through a WAHA server of one's own.
 
 WAHA runs a WhatsApp Web client as a linked device of a phone, with one of several libraries, its *engines*:
-whatsapp-web.js (WEBJS), Baileys (NOWEB), whatsmeow (GOWS). Each webhook says which; no configuration does.
+whatsapp-web.js (WEBJS), WPPConnect (WPP), Baileys (NOWEB), whatsmeow (GOWS). Each webhook says which; no configuration
+does.
 
 Source: https://waha.devlike.pro/docs (July 2026, WAHA 2026.7)
         https://github.com/devlikeapro/waha
@@ -19,13 +20,26 @@ from .._calls import JsonApi
 from .._fields import E164, NOT_EMPTY, Secret, about, secret
 from .._values import Object, text
 from .._verdicts import unexpected_answer
-from ..base import Check, Flow, Pacing, ProviderInfo, Request, TimeLimits, Webhook, WhatsAppProvider, refused_status
-from ..errors import CONFIGURATION_ERRORS, AccountBroken, Rejected, Unavailable, Unverified
+from ..base import (
+    Check,
+    Flow,
+    Pacing,
+    ProviderInfo,
+    Request,
+    Response,
+    TimeLimits,
+    Webhook,
+    WhatsAppProvider,
+    refused_status,
+)
+from ..errors import CONFIGURATION_ERRORS, AccountBroken, Rejected, SendError, Unavailable, Unverified
 from ..messages import Event, Media, Message, MessageData, MessageResult, Pairing, ProviderStatus, Recipient
 from ..signing import hmac_hex, verify_hmac_hex
-from . import echoes, inbound, outbound, sessions
+from . import echoes, inbound, outbound
+from .account import sessions
+from .account.server import Server, server_in
 from .addresses import bare_id, chat_of, chosen_id, id_in, jid, phone_in, serialized_id
-from .errors import answered, answered_object, is_missing_session, is_unresolved
+from .errors import answered, answered_object, is_conflict, is_missing_session, is_unresolved, known_events
 from .limits import LIMITS
 from .media import media_of
 
@@ -33,8 +47,6 @@ _Url = Annotated[str, Meta(max_length=1024, pattern=r"^https?://[^\s?#@]+(?!\s)$
 _Session = Annotated[str, Meta(max_length=54, pattern=r"^[A-Za-z0-9_-]{1,54}(?!\s)$")]
 
 _ALGORITHM = "sha512"
-# Creating what is there: WAHA answers 422, a server in front of it may say 409.
-_CONFLICTS = (409, 422)
 # How many of the last messages of a chat are looked through for one whose answer was lost.
 _RECENT = 10
 
@@ -51,9 +63,9 @@ class WhatsAppWeb(WhatsAppProvider, frozen=True, kw_only=True):
         name="whatsapp_web",
         display_name="WhatsApp Web",
         description=(
-            "A phone linked by QR code, through a WAHA server of your own with the engine whatsapp-web.js, Baileys or "
-            "whatsmeow. Free and unofficial: WhatsApp may restrict or ban the number at any time. Buttons go out as "
-            "numbered text, templates as the text that is given for them."
+            "A phone linked by QR code, through a WAHA server of your own with the engine whatsapp-web.js, WPPConnect, "
+            "Baileys or whatsmeow. Free and unofficial: WhatsApp may restrict or ban the number at any time. Buttons "
+            "go out as numbered text, templates as the text that is given for them."
         ),
         pricing="free",
         stability="unstable",
@@ -72,13 +84,19 @@ class WhatsAppWeb(WhatsAppProvider, frozen=True, kw_only=True):
         time_limits=TimeLimits(call_s=15, set_up_s=15, mib_per_s=1),
     )
 
+    webhook_first: ClassVar[bool] = True
+
     base_url: Annotated[
         _Url, about("WAHA address", "Of your WAHA server, as it is reached from here.", "https://waha.example.com")
     ]
     api_key: Annotated[
         Secret,
         NOT_EMPTY,
-        secret("API key", "Of the server, or better one for this session alone that may read, send and control."),
+        secret(
+            "API key",
+            "Of the server, or better one for this session alone with the scopes read, send, control and setting; then "
+            "the session must exist, as only a key of the server creates one.",
+        ),
     ]
     hmac_key: Annotated[
         Secret,
@@ -87,7 +105,12 @@ class WhatsAppWeb(WhatsAppProvider, frozen=True, kw_only=True):
     ]
     session: Annotated[
         _Session,
-        about("Session", "The name of the session at the server; it is created where it is missing.", "default"),
+        about(
+            "Session",
+            "The name of the session at the server; it is created where it is missing. A Core of before 2026.6.1 has "
+            "only `default`.",
+            "default",
+        ),
     ] = "default"
     phone_number: Annotated[
         E164 | None,
@@ -212,7 +235,9 @@ class WhatsAppWeb(WhatsAppProvider, frozen=True, kw_only=True):
         """Have the session exist and run. A session that failed is restarted, which asks for a new QR code."""
         session = yield from self._session()
         if session is None:
-            yield from self._create([])
+            response = yield self._server.post("api/sessions", sessions.new_session(self.session, []))
+            if not is_conflict(response):
+                self._server.answered(response)
             return
         steps = {"stopped": "start", "failed": "restart"}
         if step := steps.get(sessions.state_of(session).word):
@@ -223,8 +248,9 @@ class WhatsAppWeb(WhatsAppProvider, frozen=True, kw_only=True):
         try:
             session = yield from self._session()
         except CONFIGURATION_ERRORS as error:
-            return [sessions.refused_check(error)]
-        found = [Check(name="credentials", passed=True), (yield from self._server_check())]
+            return sessions.refused_checks(error)
+        server = yield from self._server_check()
+        found = [Check.ok("credentials"), server, (yield from self._server_version()).check()]
         if session is None:
             return [*found, sessions.missing_check()]
         checks = sessions.checks(session, key=self.hmac_key, own_phone=self.phone_number, callback_url=callback_url)
@@ -235,22 +261,20 @@ class WhatsAppWeb(WhatsAppProvider, frozen=True, kw_only=True):
             session = yield from self._session()
         except CONFIGURATION_ERRORS as error:
             return refused_status(error)
-        return sessions.session_status(session)
+        server = Server() if session is None else (yield from self._server_version())
+        return sessions.session_status(session, server, self._hmac_keys)
 
     def receive_messages(self, callback_url: str) -> Flow[None]:
         """Write the webhook into the session, in the place of an older one of ours; those of others stay.
 
         Only where something changes: a session restarts when it is configured.
         """
-        ours = sessions.webhook(callback_url, self.hmac_key)
-        session = yield from self._session()
-        if session is None:
-            if (yield from self._create([ours])):
-                return
-            session = (yield from self._session()) or {}
-        wanted = [*sessions.foreign(session, self._hmac_keys, callback_url), ours]
-        if not sessions.has_same(session, wanted):
-            yield from self._configure(session, wanted)
+        yield from self._write(callback_url, repair=False)
+
+    def repair(self, callback_url: str) -> Flow[None]:
+        """Switch on, too, what the engine of an existing session needs for what we promise. The session restarts."""
+        yield from self._write(callback_url, repair=True)
+        yield from self.setup()
 
     def disconnect(self) -> Flow[None]:
         """Stop the session and take our webhook out. The phone stays linked: to start again needs no QR code."""
@@ -260,7 +284,8 @@ class WhatsAppWeb(WhatsAppProvider, frozen=True, kw_only=True):
         yield from self._post(f"{self._path}/stop")
         others = sessions.foreign(session, self._hmac_keys, None)
         if len(others) < len(sessions.webhooks_of(session)):
-            yield from self._configure(session, others)
+            body = sessions.with_webhooks(session, others)
+            yield from self._server.call(self._server.request("PUT", self._path, body))
 
     # ------------------------------------------------------------ linking a phone
 
@@ -315,16 +340,34 @@ class WhatsAppWeb(WhatsAppProvider, frozen=True, kw_only=True):
             raise unexpected_answer()
         return session
 
-    def _create(self, webhooks: list[Any]) -> Flow[bool]:
-        """Create and start the session; False where it is there already."""
-        response = yield self._server.post("api/sessions", sessions.new_session(self.session, webhooks))
-        if response.status in _CONFLICTS:
-            return False
-        self._server.answered(response)
-        return True
+    def _write(self, callback_url: str, *, repair: bool) -> Flow[None]:
+        response = yield from self._written(sessions.webhook(callback_url, self.hmac_key), repair=repair)
+        if response is not None and (known := known_events(response)) is not None:
+            # A server refuses all of it for one event that it does not know.
+            response = yield from self._written(sessions.webhook(callback_url, self.hmac_key, known), repair=repair)
+        if response is not None:
+            self._server.answered(response)
 
-    def _configure(self, session: Object, webhooks: list[Any]) -> Flow[None]:
-        yield from self._server.call(self._server.request("PUT", self._path, sessions.with_webhooks(session, webhooks)))
+    def _written(self, ours: Object, *, repair: bool) -> Flow[Response | None]:
+        """The answer to writing *ours* into the session, which is created where it is missing; None: it is there."""
+        session = yield from self._session()
+        if session is None:
+            response = yield self._server.post("api/sessions", sessions.new_session(self.session, [ours]))
+            if not is_conflict(response):
+                return response
+            session = (yield from self._session()) or {}
+        wanted = sessions.repaired(session) if repair else session
+        webhooks = [*sessions.foreign(session, self._hmac_keys, ours["url"]), ours]
+        if wanted is session and sessions.has_same(session, webhooks):
+            return None
+        return (yield self._server.request("PUT", self._path, sessions.with_webhooks(wanted, webhooks)))
+
+    def _server_version(self) -> Flow[Server]:
+        """A key may be too narrow to see it: nothing is wrong with the account for that."""
+        try:
+            return server_in((yield from self._get("api/server/version")))
+        except SendError:
+            return Server()
 
     def _known_chat(self, phone: str) -> Flow[str]:
         """The chat under which WhatsApp knows *phone*, another than its digits say."""

@@ -6,7 +6,7 @@ Source: https://waha.devlike.pro/docs/how-to/events, https://waha.devlike.pro/do
 
 from .._values import mapping, present, text, word
 from ..messages import Event
-from . import sessions
+from .account import sessions
 from .addresses import first_jid, is_group, jid, person
 from .delivery import Delivery, Reader, identity_of, people_of, poll_of
 

@@ -10,8 +10,10 @@ import msgspec
 import pytest
 
 from ingress.dev.sandbox import ErrorCode, WahaSimulator, example_session
+from ingress.dev.sandbox.waha.records import WahaKey
 from ingress.dev.sandbox.waha.server import SINCE, WahaServer
 from providers import AccountBroken, Text, Unverified, Webhook
+from providers.whatsapp_web.account.sessions import EVENTS as EVENTS_ASKED
 
 from ...providers.whatsapp_web.samples import SAMPLES
 from .waha_kit import CHAT, Hooks, Phone
@@ -200,3 +202,38 @@ async def test_webhooks_of_an_old_core_are_not_signed(old: Phone) -> None:
     [(headers, raw)] = await posted(old, old.waha.inbound(DEFAULT).text())
     with pytest.raises(Unverified):
         old.adapter.verify(Webhook(method="POST", url="https://gw.example", headers=headers, body=raw))
+
+
+@pytest.mark.parametrize("version", ["2025.12.2", "2025.12.1", "2025.6.2"])
+async def test_the_adapter_gets_its_webhook_from_every_server(old: Phone, version: str) -> None:
+    """Where one event is not known, with those that are; and no second time."""
+    old.waha.server.version = version
+    state, turns = old.waha.state_of(DEFAULT), []
+    for _ in range(2):
+        await old.run(old.adapter.receive_messages("https://gw.example/webhooks/whatsapp_web/t0ken"))
+        turns.append(state.turns)
+    [hook] = state.webhooks
+    assert turns[0] == turns[1]
+    late = ["message.ack.group", "message.edited"]
+    missing = {"2025.12.2": [], "2025.12.1": late[:1], "2025.6.2": late}
+    assert sorted(event for event in EVENTS_ASKED if event not in hook["events"]) == missing[version]
+
+
+async def test_a_key_for_one_session_sets_it_and_creates_none(old: Phone) -> None:
+    """Its scopes are checked; what the server is, it may see."""
+    old.waha.server.version = "2026.7.1"
+    waha, key, path = old.waha, old.session.api_key, "/api/sessions/default"
+    assert (await old.call("GET", "/api/server/version"))[1]["version"] == "2026.7.1"
+    assert (await old.call("POST", "/api/sessions", {"name": "new"}))[0] == 403
+    assert (await old.call("DELETE", path))[0] == 403
+    for scope, method, call, body in (
+        ("setting", "PUT", path, {"config": {}}),
+        ("control", "POST", f"{path}/restart", None),
+        ("read", "GET", path, None),
+        ("send", "POST", "/api/sendText", {"session": "default", "chatId": CHAT, "text": "x"}),
+    ):
+        waha.keys[key] = WahaKey("default", frozenset({"read", "send", "control", "setting"}) - {scope})
+        assert (await old.call(method, call, body))[0] == 403
+        waha.keys[key] = WahaKey("default")
+        assert (await old.call(method, call, body))[0] in (200, 201)
+        await old.working()

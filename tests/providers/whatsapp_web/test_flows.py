@@ -28,7 +28,7 @@ from providers.content import OutboundContent, Reaction
 from providers.whatsapp_web import WhatsAppWeb
 
 from ..flows import answered, drive, first
-from .samples import ACCOUNT, API_KEY, CALLBACK, HMAC_KEY, ROOT, names, sample
+from .samples import ACCOUNT, API_KEY, CALLBACK, HMAC_KEY, ROOT, answers_of, names, sample
 from .test_outbound import recorded
 
 # A call of no operation. An id that is asked for is known to nobody once the process dies that asked. Ours is made of
@@ -38,6 +38,7 @@ UNASKED = {"ops_new_message_id"}
 MISSING = answered({"message": "Session not found", "error": "Not Found", "statusCode": 404}, 404)
 OK = answered({}, 201)
 HEALTHY = answered({"status": "ok"})
+NEWEST = answered({"version": "2026.7.1", "engine": "GOWS", "tier": "CORE"})
 WORKING = recorded("ops_session_get_working")
 SCAN = recorded("ops_session_get_qr")
 ASKED = MessageData(to=Recipient(phone="+15005550100"), content=Text(body="x"), organization_id="o", correlation_id="c")
@@ -118,7 +119,16 @@ def test_setup_creates_what_is_missing() -> None:
     assert asked_for(asked) == ("GET", "/api/sessions/acme")
     assert asked_for(created) == ("POST", "/api/sessions")
     noweb = {"markOnline": False, "store": {"enabled": True, "fullSync": False}}
-    assert json.loads(created.body) == {"name": "acme", "start": True, "config": {"noweb": noweb}}
+    wanted = {"noweb": noweb, "webjs": {"tagsEventsOn": True}}
+    assert json.loads(created.body) == {"name": "acme", "start": True, "config": wanted}
+
+
+@pytest.mark.parametrize("name", ["plus_only_422", "other_session_422"])
+def test_no_other_refusal_is_taken_for_a_session_that_is_there(name: str) -> None:
+    """A 422 may say anything."""
+    for flow in (ACCOUNT.setup(), ACCOUNT.receive_messages(CALLBACK)):
+        with pytest.raises((Unsupported, AccountBroken)):
+            drive(flow, [MISSING, *answers_of(name)])
 
 
 @pytest.mark.parametrize("conflict", [recorded("ops_session_create_exists"), Response(status=409)])
@@ -165,7 +175,13 @@ def test_the_webhook_is_written_into_the_session() -> None:
     assert (kept, body) == (other, {"config": {"debug": True, "metadata": {"a": "b"}}, "apps": [{"app": "calls"}]})
     wanted = sample("ops_session_create_exists")["http_request"]["json"]["config"]["webhooks"][0]
     assert set(wanted.pop("events")) < set(ours.pop("events"))
+    retries = ours.pop("retries")
+    assert retries.keys() == wanted.pop("retries").keys()
     assert ours == {key: value for key, value in wanted.items() if value is not None}
+    # An hour, and after an hour's outage the next one comes within minutes.
+    assert retries["policy"] == "linear"
+    pauses = [retries["delaySeconds"] * (number + 1) for number in range(retries["attempts"])]
+    assert (sum(pauses) > 3_000, max(pauses) < 300) == (True, True)
 
 
 def test_a_webhook_with_the_previous_key_is_replaced() -> None:
@@ -204,6 +220,65 @@ def test_an_older_webhook_of_ours_is_replaced(change: dict[str, Any]) -> None:
     ours = body["config"]["webhooks"][0]
     _, body = written(session(config=config(ours | change)), OK)
     assert body["config"]["webhooks"] == [ours]
+
+
+def test_events_that_a_server_does_not_know_are_left_out() -> None:
+    """One of them, and the server refuses the whole configuration; it says which it knows."""
+    refused = msgspec.json.decode(answers_of("events_400")[0].body)
+    refused["message"][0] = refused["message"][0].replace("message.ack.group, ", "")
+    older = answered(refused, 400)
+    _, body = written(session(config={}), older, session(config={}), OK)
+    asked = body["config"]["webhooks"][0]["events"]
+    assert ("message.ack.group" in asked, "message.edited" in asked) == (False, True)
+    # It is there already, without them: nothing to restart for.
+    requests, _ = written(
+        session(config=body["config"] | {"webhooks": [{**body["config"]["webhooks"][0]}]}),
+        older,
+        session(config=body["config"]),
+    )
+    assert [request.method for request in requests] == ["GET", "PUT", "GET"]
+    # Another refusal is one, and so is a second.
+    for answers in ([session(config={}), answered({"message": "no"}, 400)], [session(config={}), older] * 2):
+        with pytest.raises(Rejected):
+            written(*answers)
+
+
+def test_a_missing_session_is_created_without_the_events_that_are_not_known() -> None:
+    requests, body = written(MISSING, *answers_of("events_400"), MISSING, OK)
+    assert [asked_for(request)[0] for request in requests] == ["GET", "POST", "GET", "POST"]
+    assert "message.ack.group" in body["config"]["webhooks"][0]["events"]
+
+
+@pytest.mark.parametrize(
+    ("engine", "config", "wanted"),
+    [
+        ("WEBJS", {"debug": True}, {"debug": True, "webjs": {"tagsEventsOn": True}}),
+        ("WEBJS", {"webjs": {"tagsEventsOn": False, "a": 1}}, {"webjs": {"tagsEventsOn": True, "a": 1}}),
+        ("NOWEB", None, {"noweb": {"store": {"enabled": True}}}),
+        ("NOWEB", {"noweb": {"store": {"enabled": False, "fullSync": True}, "markOnline": False}},
+         {"noweb": {"store": {"enabled": True, "fullSync": True}, "markOnline": False}}),
+        ("GOWS", {"debug": True}, None),
+        ("WPP", {"debug": True}, None),
+        ("NOWEB", {"noweb": {"store": {"enabled": True}}}, None),
+    ],
+)  # fmt: skip
+def test_what_a_session_lacks_is_found_and_switched_on_when_it_is_asked_for(
+    engine: str, config: Any, wanted: Any
+) -> None:
+    """By whoever sets the webhook alone it is left as people have it."""
+    _, body = written(session(config={}), OK)
+    ours = body["config"]["webhooks"][0]
+    held = session(engine={"engine": engine}, config={**(config or {}), "webhooks": [ours]})
+    found = checks(held, HEALTHY)
+    assert ("settings" in found) == (wanted is not None)
+    requests, _ = written(held)
+    assert len(requests) == 1
+    after = session(config={"webhooks": [ours]})
+    _, requests = drive(ACCOUNT.repair(CALLBACK), [held, OK, after] if wanted else [held, after])
+    if wanted is not None:
+        assert (found["settings"].passed, found["settings"].fatal) == (False, False)
+        assert "provider/repair" in (found["settings"].fix or "")
+        assert json.loads(requests[1].body)["config"] == {**wanted, "webhooks": [ours]}
 
 
 def test_a_missing_session_is_created_with_its_webhook() -> None:
@@ -246,7 +321,7 @@ def test_disconnecting_what_is_not_there_is_done() -> None:
 
 
 def checks(*answers: Response, account: WhatsAppWeb = ACCOUNT) -> dict[str, Check]:
-    found, _ = drive(account.validate_config(), answers)
+    found, _ = drive(account.validate_config(), [*answers, NEWEST] if len(answers) > 1 else answers)
     return {check.name: check for check in found}
 
 
@@ -254,8 +329,8 @@ def test_a_good_session_passes() -> None:
     """With a webhook for all events; nothing is changed and nobody messaged."""
     _, body = written(session(config={}), OK)
     account = msgspec.structs.replace(ACCOUNT, phone_number="+15005550199")
-    found, requests = drive(account.validate_config(), [session(config=body["config"]), HEALTHY])
-    assert [check.name for check in found] == ["credentials", "server", "session", "webhook", "number"]
+    found, requests = drive(account.validate_config(), [session(config=body["config"]), HEALTHY, NEWEST])
+    assert [check.name for check in found] == ["credentials", "server", "version", "session", "webhook", "number"]
     assert all(check.passed for check in found)
     assert (requests[0].method, requests[0].url) == ("GET", sample("ops_session_get_working")["http_request"]["url"])
     assert {request.method for request in requests} == {"GET"}
@@ -265,7 +340,7 @@ def test_a_good_session_passes() -> None:
 def test_the_address_of_webhooks_is_ours_or_not(url: str, passed: bool) -> None:
     """Where ours is known. Signed with our key and posted elsewhere is of no use."""
     _, body = written(session(config={}), OK)
-    found, _ = drive(ACCOUNT.validate_config(url), [session(config=body["config"]), HEALTHY])
+    found, _ = drive(ACCOUNT.validate_config(url), [session(config=body["config"]), HEALTHY, NEWEST])
     check = next(check for check in found if check.name == "webhook")
     assert (check.passed, check.fatal, bool(check.fix)) == (passed, False, True)
 
@@ -312,7 +387,7 @@ def test_what_setup_repairs_is_not_fatal(status: str, fatal: bool) -> None:
 def test_a_session_that_is_missing_is_not_fatal() -> None:
     """Setup creates it."""
     found = checks(MISSING, HEALTHY)
-    assert list(found) == ["credentials", "server", "session"]
+    assert list(found) == ["credentials", "server", "version", "session"]
     assert (found["session"].passed, found["session"].fatal) == (False, False)
 
 
@@ -349,6 +424,78 @@ def test_a_server_without_space_is_reported() -> None:
     assert flow.send(WORKING).url == request["url"]
 
 
+@pytest.mark.parametrize(
+    ("version", "tier", "passed", "fatal", "words"),
+    [
+        ("2026.7.1", "CORE", True, False, "WAHA 2026.7.1"),
+        ("2026.6.1", "CORE", True, False, "WAHA 2026.6.1"),
+        ("2026.12", "PLUS", True, False, "WAHA 2026.12"),
+        ("2026.6.0", "CORE", False, False, "forgets the webhook"),
+        ("2026.4.3", "PLUS", True, False, "WAHA 2026.4.3"),
+        ("2026.4.2", "PLUS", False, False, "not found by its id"),
+        ("2026.2.1", "CORE", False, False, "Plus only"),
+        ("2025.12.2", "PLUS", False, False, "not found by its id"),
+        ("2025.12.1", "PLUS", False, True, "too old"),
+        ("2024.10.8", "CORE", False, True, "too old"),
+    ],
+)
+def test_the_version_of_the_server(version: str, tier: str, passed: bool, fatal: bool, words: str) -> None:
+    """What does not work is named; below 2025.12.2 that is too much."""
+    flow = ACCOUNT.validate_config()
+    found, requests = drive(flow, [WORKING, HEALTHY, answered({"version": version, "tier": tier, "engine": "NOWEB"})])
+    check = next(check for check in found if check.name == "version")
+    assert asked_for(requests[-1]) == ("GET", "/api/server/version")
+    assert (check.passed, check.fatal, words in (check.detail or "")) == (passed, fatal, True)
+    assert passed or "2026.6.1" in (check.fix or "")
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        Response(status=403),
+        Response(status=404),
+        Response(status=502),
+        answered([]),
+        answered({}),
+        answered({"version": "x"}),
+    ],
+)
+def test_a_version_that_is_not_known_is_nothing_wrong(answer: Response) -> None:
+    """The key may not see it."""
+    found, _ = drive(ACCOUNT.validate_config(), [WORKING, HEALTHY, answer])
+    check = next(check for check in found if check.name == "version")
+    assert (check.passed, check.checkable, check.fatal) == (True, False, False)
+    assert drive(ACCOUNT.get_status(), [WORKING, answer])[0].trouble is None
+
+
+def test_a_core_that_signs_nothing_is_no_source_of_webhooks() -> None:
+    """Each of them is refused here, though all that can be asked of the session is as it should be."""
+    for version, trouble in (("2024.11.5", "webhook_missing"), ("2024.11.6", None)):
+        server = answered({"version": version, "tier": "CORE"})
+        assert drive(ACCOUNT.get_status(), [WORKING, server])[0].trouble == trouble
+
+
+def test_the_only_session_of_an_old_core_is_named() -> None:
+    """The key is good; the name of the session is not."""
+    [credentials, named] = drive(ACCOUNT.validate_config(), answers_of("other_session_422"))[0]
+    assert (credentials.name, credentials.passed) == ("credentials", True)
+    assert (named.name, named.passed, named.fatal, "default" in (named.fix or "")) == ("session", False, True, True)
+    status, _ = drive(ACCOUNT.get_status(), answers_of("other_session_422"))
+    assert (status.trouble, status.session_info) == ("session_lost", {"error_code": "only_default_session"})
+
+
+def test_a_session_whose_server_forgot_everything() -> None:
+    """As it was recorded: it is linked, it works, and nothing that people write arrives here."""
+    status, _ = drive(ACCOUNT.get_status(), [*answers_of("session_working"), NEWEST])
+    assert (status.is_connected, status.trouble, status.session_info["sender"]) == (
+        True,
+        "webhook_missing",
+        "+15550001111",
+    )
+    requests, body = written(*answers_of("session_working"), OK)
+    assert (requests[-1].method, [hook["url"] for hook in body["config"]["webhooks"]]) == ("PUT", [CALLBACK])
+
+
 def test_a_punishment_is_reported() -> None:
     """Sending goes on, to those who wrote before."""
     me = {"id": "15005550199@c.us", "reachoutTimelock": {"isActive": True}}
@@ -376,7 +523,7 @@ def test_a_punishment_is_reported() -> None:
 )
 def test_how_an_account_is_doing(fields: dict[str, Any], connected: bool, quality: str) -> None:
     """By its state, and by what WhatsApp punishes."""
-    status, _ = drive(ACCOUNT.get_status(), [session(**fields)])
+    status, _ = drive(ACCOUNT.get_status(), [session(**fields), NEWEST])
     assert (status.is_connected, status.connection_quality) == (connected, quality)
     assert (status.trouble is None) == (quality == "excellent")
     assert (status.detail is None) == connected
@@ -384,12 +531,14 @@ def test_how_an_account_is_doing(fields: dict[str, Any], connected: bool, qualit
 
 def test_what_is_known_of_the_account() -> None:
     """Number, name and engine, and when it was last active; no secret of its configuration."""
-    status, _ = drive(ACCOUNT.get_status(), [WORKING])
+    status, _ = drive(ACCOUNT.get_status(), [WORKING, NEWEST])
     assert status.session_info == {
         "state": "working",
         "sender": "+15005550199",
         "name": "Acme 🧱",
         "engine": "GOWS",
+        "version": "2026.7.1",
+        "tier": "CORE",
     }
     assert status.last_activity is not None
     assert HMAC_KEY not in repr(msgspec.to_builtins(status))
@@ -412,11 +561,17 @@ def test_a_missing_session_and_a_bad_key_are_states() -> None:
         ({"status": "PASSKEY_REQUIRED"}, "not_paired"),
         ({"status": "FAILED"}, "session_lost"),
         ({"me": {"reachoutTimelock": {"isActive": True}}}, "account_restricted"),
+        ({"config": None}, "webhook_missing"),
+        (
+            {"config": {"webhooks": [{"url": CALLBACK, "events": ["*"], "hmac": {"key": "somebody's"}}]}},
+            "webhook_missing",
+        ),
+        ({"config": None, "status": "FAILED"}, "session_lost"),
     ],
 )
 def test_why_an_account_is_in_trouble(fields: dict[str, Any], trouble: str) -> None:
     """A phone that must be linked is another matter than a session that was lost."""
-    assert drive(ACCOUNT.get_status(), [session(**fields)])[0].trouble == trouble
+    assert drive(ACCOUNT.get_status(), [session(**fields), NEWEST])[0].trouble == trouble
 
 
 def test_a_phone_is_unlinked() -> None:
@@ -617,6 +772,12 @@ def test_a_file_of_the_server_is_fetched_from_it() -> None:
     assert medium.headers == {"x-api-key": API_KEY}
 
 
+def test_a_file_in_a_storage_that_the_server_passes_on_needs_the_key() -> None:
+    """S3, by way of the server: the bucket comes before the session."""
+    medium, _ = drive(ACCOUNT.media("http://localhost:3000/api/s3/waha-media/acme/a.jpeg"), [])
+    assert (medium.url, medium.headers) == (f"{ROOT}/api/s3/waha-media/acme/a.jpeg", {"x-api-key": API_KEY})
+
+
 @pytest.mark.parametrize("path", ["/api/files/acme/a", "/waha/api/files/acme/a"])
 def test_a_server_may_be_below_a_path(path: str) -> None:
     """Which it writes into its addresses, or does not."""
@@ -649,6 +810,9 @@ def test_no_other_address_gets_the_key(address: str) -> None:
         "https://[x/a",
         "https://user:pass@localhost/api/files/acme/a",
         "http://localhost:3000/api/files/umbrella/a.jpeg",
+        "http://localhost:3000/api/s3/acme/umbrella/a.jpeg",
+        "http://localhost:3000/api/s3/acme",
+        "http://localhost:3000/api/s3/bucket/acme/../umbrella/a",
         "http://localhost:3000/api/files/acme/../../sessions/acme",
         "http://localhost:3000/api/files/acme/%2e%2e/%2e%2e/sessions",
         "http://localhost:3000/api/files/acme/..\\..\\sessions",
@@ -724,6 +888,7 @@ def test_what_a_person_needs_to_choose_it() -> None:
     assert (info.pricing, info.stability, info.official) == ("free", "unstable", False)
     assert "whatsapp-web.js" in info.description
     assert "Baileys" in info.description
+    assert "WPPConnect" in info.description
     assert "ban" in info.description
     assert info.pacing is not None
     assert info.pacing.messages_per_minute > 0

@@ -8,12 +8,14 @@ from typing import Any, Literal
 
 import msgspec
 
-from .._values import Object, listed, mapping, moment, present, text, texts
-from ..base import Check
-from ..errors import SendError
-from ..messages import Health, ProviderStatus, Quality, Trouble, worst
-from ..signing import same_secret
-from .addresses import phone_of
+from ..._values import Object, listed, mapping, moment, present, text, texts
+from ...base import Check
+from ...errors import SendError
+from ...messages import Health, ProviderStatus, Quality, Trouble, worst
+from ...signing import same_secret
+from ..addresses import phone_of
+from ..errors import ONLY_DEFAULT
+from .server import Server
 
 PairingState = Literal["starting", "scan", "linked", "failed"]
 
@@ -30,9 +32,18 @@ EVENTS = (
     "poll.vote",
     "poll.vote.failed",
     "call.received",
+    "call.accepted",
+    "call.rejected",
+    "event.response",
+    "event.response.failed",
+    "group.v2.join",
+    "group.v2.leave",
+    "group.v2.update",
+    "group.v2.participants",
 )
-# WAHA repeats 4xx as well, and forgets what it has not delivered when it restarts.
-_RETRIES = {"policy": "exponential", "delaySeconds": 2, "attempts": 15}
+# WAHA repeats 4xx as well, and forgets what it has not delivered when it restarts. An hour, and never more than minutes
+# apart: pauses that double would leave a webhook for another hour after an outage of an hour.
+_RETRIES = {"policy": "linear", "delaySeconds": 10, "attempts": 25}
 
 
 class SessionState(msgspec.Struct, frozen=True, gc=False):
@@ -103,14 +114,14 @@ def restrictions(me: Object) -> list[tuple[Quality, str]]:
     return [*found, capping] if capping else found
 
 
-def session_status(session: Object | None) -> ProviderStatus:
+def session_status(session: Object | None, server: Server, keys: tuple[str, ...]) -> ProviderStatus:
     """How the account of *session*, an answer about it, is doing; None where there is no session."""
     state = MISSING if session is None else state_of(session)
     session = session or {}
     me = mapping(session, "me")
     is_working, punished = state.word == "working", restrictions(me)
     found = [*([(state.quality, state.word)] if session and not is_working else []), *punished]
-    restricted: Trouble | None = "account_restricted" if punished else None
+    trouble, advice = (_trouble(session, server, keys, punished) or (None, None)) if is_working else (None, None)
     return ProviderStatus(
         is_connected=is_working,
         connection_quality=worst({quality for quality, _ in found}, state.quality),
@@ -121,10 +132,26 @@ def session_status(session: Object | None) -> ProviderStatus:
             sender=phone_of(me),
             name=text(me, "pushName"),
             engine=text(mapping(session, "engine"), "engine"),
+            version=server.version,
+            tier=server.tier,
         ),
-        detail=state.advice,
-        trouble=restricted if is_working else state.trouble,
+        detail=advice or state.advice,
+        trouble=trouble if is_working else state.trouble,
     )
+
+
+def _trouble(
+    session: Object, server: Server, keys: tuple[str, ...], punished: list[Any]
+) -> tuple[Trouble, str | None] | None:
+    """What is wrong with a session that works."""
+    if punished:
+        return "account_restricted", None
+    if not any(is_signed_with(entry, key) for entry in webhooks_of(session) for key in keys):
+        # A Core of before 2026.6.1 forgets it when it restarts, and the dashboard writes all anew.
+        return "webhook_missing", "The session posts nothing here: set the account up again."
+    if not server.signs:
+        return "webhook_missing", f"The WAHA server ({server.version}) does not sign webhooks: update it."
+    return None
 
 
 # ---------------------------------------------------------------- configuration
@@ -136,11 +163,46 @@ def new_session(name: str, webhooks: list[Any]) -> Object:
     NOWEB keeps messages only where it is configured to, and only what is kept can be asked for when an answer was lost.
     """
     noweb = {"markOnline": False, "store": {"enabled": True, "fullSync": False}}
-    return {"name": name, "start": True, "config": present(noweb=noweb, webhooks=webhooks)}
+    config = present(noweb=noweb, webjs={"tagsEventsOn": True}, webhooks=webhooks)
+    return {"name": name, "start": True, "config": config}
 
 
-def webhook(url: str, key: str) -> Object:
-    return {"url": url, "events": list(EVENTS), "hmac": {"key": key}, "retries": _RETRIES}
+# Engine -> what its configuration needs for what is promised, and what does not work without.
+_NEEDED: dict[str, tuple[Object, str]] = {
+    "WEBJS": (
+        {"webjs": {"tagsEventsOn": True}},
+        "receipts of messages to groups do not come: webjs.tagsEventsOn is off",
+    ),
+    "NOWEB": (
+        {"noweb": {"store": {"enabled": True}}},
+        "the session keeps no messages to be asked for: noweb.store is off",
+    ),
+}
+
+
+def _needed(session: Object) -> tuple[Object, str]:
+    return _NEEDED.get(text(mapping(session, "engine"), "engine") or "", ({}, ""))
+
+
+def repaired(session: Object) -> Object:
+    """*session* as its engine needs it, all else as it is; the very same where it lacks nothing."""
+    config = mapping(session, "config")
+    better = _laid_over(config, _needed(session)[0])
+    return session if better == config else {**session, "config": better}
+
+
+def _laid_over(config: Object, needed: Object) -> Object:
+    below = {
+        name: _laid_over(mapping(config, name), item) if isinstance(item, dict) else item
+        for name, item in needed.items()
+    }
+    return {**config, **below}
+
+
+def webhook(url: str, key: str, known: list[str] | None = None) -> Object:
+    """The webhook of ours, with those events that are *known* to the server."""
+    events = [event for event in EVENTS if known is None or event in known]
+    return {"url": url, "events": events, "hmac": {"key": key}, "retries": _RETRIES}
 
 
 def webhooks_of(session: Object) -> list[Any]:
@@ -182,6 +244,9 @@ def has_same(session: Object, wanted: list[Any]) -> bool:
 def checks(session: Object, *, key: str, own_phone: str | None, callback_url: str | None) -> list[Check]:
     """What is right and wrong with *session*, an answer about it."""
     found = [_state_check(state_of(session)), _webhook_check(session, key, callback_url)]
+    if repaired(session) is not session:
+        fix = "Repair the account (provider/repair): that switches it on, and the session restarts."
+        found.append(Check.failed("settings", _needed(session)[1], fix))
     me = mapping(session, "me")
     if own_phone and (linked := phone_of(me)):
         found.append(_number_check(linked, own_phone))
@@ -194,9 +259,13 @@ def missing_check() -> Check:
     return _state_check(MISSING)
 
 
-def refused_check(error: SendError) -> Check:
+def refused_checks(error: SendError) -> list[Check]:
+    """What a test finds that is refused: the key opened the server where only the name of the session is wrong."""
+    if error.code == ONLY_DEFAULT:
+        fix = "Put `default` into session, or update the server to 2026.6.1."
+        return [Check.ok("credentials"), Check.failed("session", error.detail, fix, fatal=True)]
     fix = "Put a key into api_key that may use the session, and check base_url."
-    return Check.failed("credentials", error.detail, fix, fatal=True)
+    return [Check.failed("credentials", error.detail, fix, fatal=True)]
 
 
 def _state_check(state: SessionState) -> Check:
@@ -228,4 +297,6 @@ def _webhook_check(session: Object, key: str, callback_url: str | None) -> Check
     # With `*` everything comes.
     missing = [event for event in EVENTS if not {"*", event} & subscribed]
     left_out = f"the webhook leaves out {', '.join(missing)}" if missing else None
+    if missing:
+        fix += " A server that does not know them refuses them, and has to be updated first."
     return Check(name="webhook", passed=not missing, detail=left_out, fix=fix, fatal=False)

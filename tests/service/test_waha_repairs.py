@@ -1,0 +1,196 @@
+"""WAHA servers that forget, refuse and lack things: the service notices, repairs what it can, and falls back."""
+
+import itertools
+from collections.abc import AsyncIterator
+from typing import Any
+
+import msgspec
+import pytest
+
+from ingress.dev.sandbox import ErrorCode, RetryPolicy, WahaSession, WahaSimulator, example_session
+from ingress.dev.sandbox.waha.bodies import Engine
+from ingress.dev.sandbox.waha.server import WahaServer
+
+from ..gateway import Gateway, Organization, eventually
+from ..health.test_prober import health_of, trail
+
+BASE = "/integrations/whatsapp"
+PEER = "+5511987654321"
+LIST = {
+    "type": "interactive",
+    "body": "Escolha",
+    "action": {"type": "list", "button": "Ver", "sections": [{"rows": [{"id": "1", "title": "Um"}]}]},
+}
+_sessions = itertools.count(9001)
+
+
+class Account:
+    """An organization whose active account is a session, with Meta as its fallback."""
+
+    def __init__(self, waha: WahaSimulator, session: WahaSession, organization: Organization) -> None:
+        self.waha = waha
+        self.session = session
+        self.organization = organization
+        self.state = waha.state_of(session)
+        self.config_id = ""
+
+    async def configure(self) -> None:
+        config_data = self.session.config_data(self.waha.url_for(self.session))
+        body = {"provider_type": "whatsapp_web", "config_data": config_data, "is_active": True}
+        answer = await self.organization.call("POST", f"{BASE}/provider/configure", body)
+        assert answer.status == 200, answer.raw
+        self.config_id = answer.json["config_id"]
+        other = await self.organization.configure(active=False)
+        order = {"config_ids": [other["config_id"]]}
+        assert (await self.organization.call("PUT", f"{BASE}/provider/fallback", order)).status == 200
+        await self.waha.wait_for(lambda: self.state.status == "WORKING" and self.state.webhooks)
+
+    async def post(self, path: str, **body: Any) -> Any:
+        answer = await self.organization.call("POST", f"{BASE}/provider/{path}", {"config_id": self.config_id, **body})
+        assert answer.status == 200, answer.raw
+        return answer.json
+
+    async def write_and_arrive(self) -> None:
+        """A person writes, and it comes out."""
+        await self.waha.wait_for(lambda: self.state.status == "WORKING")
+        await self.waha.post(self.session, self.waha.inbound(self.session).text("Olá", phone=PEER))
+        await eventually(lambda: self.organization.events(kind="message.received"))
+
+
+async def account(waha: WahaSimulator, gateway: Gateway, engine: Engine, **session: str) -> Account:
+    """A session that was linked before, as somebody made it."""
+    made = msgspec.structs.replace(example_session(next(_sessions), engine), **session)
+    await waha.add_session(made, own_port=True)
+    account = Account(waha, made, await gateway.organization())
+    await account.configure()
+    return account
+
+
+@pytest.fixture
+async def waha() -> AsyncIterator[WahaSimulator]:
+    async with WahaSimulator(retry=RetryPolicy(tries=40)) as waha:
+        yield waha
+
+
+@pytest.fixture
+async def core() -> AsyncIterator[WahaSimulator]:
+    """Before the editions were merged: it runs one session, and forgets how that was configured."""
+    async with WahaSimulator(retry=RetryPolicy(tries=40), server=WahaServer(version="2026.2.1")) as waha:
+        yield waha
+
+
+async def test_a_webhook_that_a_server_forgot_is_written_again(core: WahaSimulator, watching: Gateway) -> None:
+    """The session works, and would post nothing any more. Health says so, and repairs it."""
+    forgetful = await account(core, watching, "NOWEB", name="default")
+    await health_of(forgetful.organization, "healthy")
+    core.restart_server()
+    await core.wait_for(lambda: forgetful.state.webhooks)
+    await forgetful.write_and_arrive()
+    await health_of(forgetful.organization, "healthy")
+
+
+async def test_what_nobody_repairs_is_said(core: WahaSimulator, watching: Gateway) -> None:
+    """A key that may not write it: degraded, with what to do."""
+    forgetful = await account(core, watching, "NOWEB", name="default")
+    key = core.keys[forgetful.session.api_key]
+    core.keys[forgetful.session.api_key] = msgspec.structs.replace(key, may=key.may - {"setting"})
+    core.restart_server()
+    answer = await health_of(forgetful.organization, "degraded")
+    assert answer["reason"] == "webhook_missing"
+    assert "provider/repair" in answer["what_to_do"]
+    assert core.call_count("PUT sessions/{session}", "default") == 2  # once to configure it: it is not asked each time
+
+
+@pytest.mark.parametrize("how", ["force", "pairing", "repair"])
+async def test_the_webhook_is_written_again_where_somebody_asks(
+    core: WahaSimulator, gateway: Gateway, how: str
+) -> None:
+    forgetful = await account(core, gateway, "NOWEB", name="default")
+    other = forgetful.organization.configs[-1]["config_id"]
+    assert (await forgetful.organization.call("POST", f"{BASE}/provider/switch", {"config_id": other})).status == 200
+    core.restart_server()
+    assert forgetful.state.webhooks == []
+    await core.wait_for(lambda: forgetful.state.status == "WORKING")
+    if how == "force":
+        assert (await forgetful.post("switch", force=True))["changed"] is True
+    else:
+        await forgetful.post(how)
+    await forgetful.write_and_arrive()
+
+
+@pytest.mark.parametrize("engine", ["WEBJS", "NOWEB"])
+async def test_what_an_engine_needs_is_missed_and_switched_on(
+    waha: WahaSimulator, gateway: Gateway, engine: Engine
+) -> None:
+    """In a session that somebody made: by a test it is found, by a repair it is mended, and the trail has it."""
+    made = await account(waha, gateway, engine)
+    assert "webjs" not in made.state.config
+    assert "noweb" not in made.state.config
+    [found] = [check for check in (await made.post("test"))["checks"] if check["name"] == "settings"]
+    assert (found["passed"], "provider/repair" in found["fix"]) == (False, True)
+    repaired = await made.post("repair")
+    assert repaired["passed"] is True
+    assert [check["name"] for check in repaired["checks"] if not check["passed"]] in ([], ["session"])
+    wanted = {"webjs": {"tagsEventsOn": True}} if engine == "WEBJS" else {"noweb": {"store": {"enabled": True}}}
+    assert made.state.config.items() >= wanted.items()
+    assert [entry["config_id"] for entry in await trail(made.organization, "repaired")] == [made.config_id]
+    await made.write_and_arrive()
+
+
+async def test_a_session_that_somebody_deleted(waha: WahaSimulator, gateway: Gateway) -> None:
+    """Its messages go out by the fallback, and it is not called for each."""
+    lost = await account(waha, gateway, "GOWS")
+    waha.delete(lost.state)
+    sent = await lost.organization.send({"to": PEER, "body": "Olá"})
+    assert (sent.status, sent.json["provider"], sent.json["fallback_from"]) == (200, "meta_business", lost.config_id)
+    message = await lost.organization.message(sent.json["id"])
+    assert (message["attempts"][0]["class"], message["attempts"][0]["code"]) == ("AccountBroken", "session_missing")
+
+
+async def test_a_list_that_the_engine_cannot_send(waha: WahaSimulator, gateway: Gateway) -> None:
+    """Nor one that the version has no call for: nothing was sent, and the fallback can say it."""
+    usual = await account(waha, gateway, "WEBJS")
+    for version in ("2026.7.1", "2025.8.1"):
+        waha.server.version = version
+        sent = await usual.organization.send({"to": PEER, "content": LIST})
+        assert (sent.status, sent.json["provider"], sent.json["fallback_reason"]) == (
+            200,
+            "meta_business",
+            "Unsupported",
+        )
+    assert waha.accepted == []
+
+
+async def test_a_socket_that_is_closed_for_a_moment(waha: WahaSimulator, gateway: Gateway) -> None:
+    """Nothing was written: it goes out all the same, by the next provider."""
+    usual = await account(waha, gateway, "NOWEB")
+    await waha.script(usual.session, *[ErrorCode(code=500, message="Connection Closed")] * 3)
+    sent = await usual.organization.send({"to": PEER, "body": "Olá"})
+    assert (sent.status, sent.json["provider"]) == (200, "meta_business"), sent.raw
+    first = (await usual.organization.message(sent.json["id"]))["attempts"][0]
+    assert (first["class"], first["code"]) == ("Unavailable", "connection_closed")
+
+
+async def test_two_configs_of_one_session_are_one_account(waha: WahaSimulator, gateway: Gateway) -> None:
+    """Each has its webhook there, and what people write comes out once, also where nobody says the number."""
+    session = example_session(next(_sessions))
+    await waha.add_session(session, linked=False, own_port=True)
+    organization = await gateway.organization()
+    config_data = session.config_data(waha.url_for(session))
+    del config_data["phone_number"]
+    for number in range(2):
+        body = {"provider_type": "whatsapp_web", "name": f"{number}", "is_active": False}
+        body |= {"config_data": {**config_data, "hmac_key": f"{session.hmac_key}{number}"}}
+        answer = await organization.call("POST", f"{BASE}/provider/configure", body)
+        if answer.status == 409:  # a second config has to be asked for
+            answer = await organization.call("POST", f"{BASE}/provider/configure", {**body, "allow_second": True})
+        assert answer.status == 200, answer.raw
+    state = waha.state_of(session)
+    assert len(state.webhooks) == 2
+    await waha.wait_for(lambda: state.status == "SCAN_QR_CODE")
+    waha.scan(session)
+    assert [post.status for post in await waha.post(session, waha.inbound(session).text("Olá", phone=PEER))] == [
+        200,
+        200,
+    ]
+    assert len(await organization.events(kind="message.received")) == 1
