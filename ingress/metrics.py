@@ -55,7 +55,10 @@ VALUES: dict[str, set[str]] = {
     },
     "phase": {"lock", "validate", "commit", "propagate", "drain"},
     "source": {"here", "read", "redis", "notify", "fence"},
-    "state": {"closed", "open", "half_open", "unknown", "healthy", "degraded", "unhealthy"},
+    "state": {
+        *("closed", "open", "half_open", "unknown", "healthy", "degraded", "unhealthy"),
+        *("discovered", "registered", "failed"),
+    },
     "kind": {
         *(*get_args(EventType), *get_args(StatusValue)),
         *("switch", "fallback", "rollback"),
@@ -76,6 +79,8 @@ VALUES: dict[str, set[str]] = {
         *("switched", "unchanged", "waiting", "busy", "unavailable", "not_found"),
         # looks at accounts
         *(*get_args(Trouble), *_UNUSABLE, "unknown", "unreachable", "sends_refused", "silent", "healthy", "unhealthy"),
+        # looks for plug-ins
+        *("found", "unchanged", "failed"),
         # media
         *("ok", "unusable", "gone", "slow", "broken", "corrupt", "client_gone"),
     },
@@ -311,6 +316,15 @@ switch_rollbacks = _counter(
     "whatsapp_ingress_rollbacks_total",
     "Changes that were undone before they were made, and returns to the former config",
     "reason",
+)
+
+# -- plug-ins
+plugins = _gauge("whatsapp_ingress_plugins", "Providers that are installed, by what became of them", "state")
+plugin_discovery_seconds = _histogram(
+    "whatsapp_ingress_plugin_discovery_seconds",
+    "Looking for plug-ins that came or went, and what was found",
+    ("outcome",),
+    _LATENCY,
 )
 
 # -- health of accounts

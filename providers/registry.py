@@ -90,6 +90,10 @@ class Registry:
         """All names, of broken ones too. Imports nothing."""
         return list(self._entries)
 
+    def count(self, state: str) -> int:
+        """How many are in that *state*, repeated names too. Imports nothing."""
+        return sum(entry.state == state for entry in (*self._entries.values(), *self._repeated))
+
     def entries(self) -> list[RegistryEntry]:
         """All providers by name, broken ones and repeated names too. Imports what is not imported yet."""
         for name in list(self._loaders):

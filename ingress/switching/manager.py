@@ -33,6 +33,8 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Sequence
+from functools import partial
+from time import monotonic
 from typing import Any
 from uuid import UUID
 
@@ -69,6 +71,8 @@ from .switch import Switching
 from .undo import Undo
 
 logger = logging.getLogger("ingress.switching.manager")
+
+PLUGIN_STATES = ("discovered", "registered", "failed")
 
 
 class PluginsUnreadable(Exception):
@@ -124,6 +128,8 @@ class WhatsAppProviderManager:
         self._store = ConfigStore(database, self.accounts, self.ownership, self.journal, self._undo)
         self._switching = Switching(database, self.accounts, self.ownership, self._store, self.journal, self._undo)
         self._reloading = asyncio.Lock()
+        for state in PLUGIN_STATES:
+            metrics.plugins.labels(state).set_function(partial(registry.count, state))
 
     # -- plug-ins
 
@@ -165,7 +171,12 @@ class WhatsAppProviderManager:
                 await self._find_plugins()
 
     async def _find_plugins(self) -> tuple[list[str], list[str]]:
-        discovered, gone = found = self.registry.reload(await self._installed())
+        started, outcome = monotonic(), "failed"
+        try:
+            discovered, gone = found = self.registry.reload(await self._installed())
+            outcome = "found" if discovered or gone else "unchanged"
+        finally:
+            metrics.observe(metrics.plugin_discovery_seconds, monotonic() - started, outcome)
         if discovered or gone:
             logger.info("plug-ins discovered: %s; gone: %s", *(", ".join(names) or "none" for names in found))
             metrics.VALUES["provider"].update(discovered)

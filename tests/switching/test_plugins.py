@@ -21,7 +21,7 @@ from ingress import app
 from ingress.dev.sandbox import MetaSimulator, Slow, StatusPolicy, example_number
 from ingress.sending import recovery
 from ingress.settings import Settings
-from ingress.switching.manager import WhatsAppProviderManager
+from ingress.switching.manager import PLUGIN_STATES, WhatsAppProviderManager
 from providers import Flow, MessageData, MessageResult, ProviderInfo, Registry, Rejected
 from providers.meta_business import MetaBusiness
 from providers.registry import ENTRY_POINT_GROUP, Installed
@@ -104,6 +104,11 @@ async def configured(organization: Organization, provider: str) -> Answer:
     return answer
 
 
+async def metric(gateway: Gateway, name: str) -> float:
+    lines = (await gateway.metrics()).raw.decode().splitlines()
+    return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith(f"whatsapp_ingress_{name}"))
+
+
 async def listed(organization: Organization) -> dict[str, list[Any]]:
     """What is listed of each name; two plug-ins may want the same."""
     found: dict[str, list[Any]] = {}
@@ -121,6 +126,8 @@ async def test_broken_plugins_are_listed_with_their_reason_and_the_others_go_on(
         assert reason in failed["reason"]
         assert "fields" not in failed
     assert {entry["state"] for entry in found["meta_business"]} == {"registered", "failed"}
+    counted = {state: await metric(service, f'plugins{{state="{state}"}}') for state in PLUGIN_STATES}
+    assert counted == {"discovered": 0, "registered": len(found) - 2, "failed": len(BROKEN)}
     assert (await configured(organization, "meta_business")).status == 200
     assert (await organization.send()).status == 200
     refused = await configured(organization, "unimportable")
@@ -426,9 +433,12 @@ async def test_reloading_is_for_the_platform_and_needs_an_environment_that_can_b
         raise OSError("half of it is there")
 
     monkeypatch.setattr(registry, "scan", unreadable)
+    looked = 'plugin_discovery_seconds_count{outcome="failed"}'
+    before = await metric(service, looked)
     answer = await service.call("POST", RELOAD, key=service.platform_key)
     assert (answer.status, answer.json["code"]) == (503, "unavailable")
     assert "half of it is there" in answer.json["detail"]
+    assert await metric(service, looked) > before
     assert (await listed(organization))["meta_business"]
 
 
