@@ -17,16 +17,20 @@ from rich.console import Console
 from ingress.dev.demo.checks import (
     CheckResult,
     CrashRecord,
+    LiveSwitch,
     OtherRecord,
     Posted,
     ReplayedSend,
     SeenEvent,
     SendOutcome,
     SendRecord,
+    SwitchRecord,
+    TimedSend,
     WebhookRecord,
     check_crash,
     check_others,
     check_sends,
+    check_switches,
     check_webhooks,
     seen,
 )
@@ -245,6 +249,48 @@ def test_the_table_shows_what_is_wrong() -> None:
     Screen(Console(file=out)).table([("Receiving", check_webhooks(record))], 1.5)
     assert "1 missing (ana-5)" in out.getvalue()
     assert "2 of 9 checks failed after 1.5 s." in out.getvalue()
+
+
+# ---------------------------------------------------------------- switching
+
+
+def switch_record() -> SwitchRecord:
+    """One switch to number B at 2 s, with a send before it, one across it and one after it."""
+    ids = [str(UUID(int=number)) for number in range(1, 4)]
+    outcomes = [SendOutcome(index=index, outage=False, status=200, answer={"id": id}) for index, id in enumerate(ids)]
+    return SwitchRecord(
+        outcomes=outcomes,
+        times=[TimedSend(0.0, 1.0), TimedSend(1.5, 2.5), TimedSend(3.0, 4.0)],
+        switches=[LiveSwitch(2.0, 2.2, True, "B")],
+        accepted={UUID(id).hex: 1 for id in ids},
+        numbers={UUID(id).hex: number for id, number in zip(ids, "AAB", strict=True)},
+        posted=posted(),
+        stored=events(),
+    )
+
+
+def test_a_switch_that_was_made_under_load_is_right() -> None:
+    assert failures(check_switches(switch_record())) == []
+
+
+@pytest.mark.parametrize(
+    ("tamper", "wrong"),
+    [
+        (lambda r: r.numbers.update({r.outcomes[2].message_id: "A"}), {"went out the former way": "1 too many"}),
+        (lambda r: r.switches.append(LiveSwitch(5.0, 6.0, False, "A")), {"made": "switch 1", "under way": "switch 1"}),
+        (lambda r: r.accepted.pop(r.outcomes[0].message_id), {"accepted exactly once": "1 lost"}),
+        (lambda r: r.accepted.update({r.outcomes[1].message_id: 2}), {"accepted exactly once": "1 doubled"}),
+        (
+            lambda r: r.outcomes.append(msgspec.structs.replace(r.outcomes.pop(0), status=503)),
+            {"sends answered 200": "send 0: 503"},
+        ),
+        (lambda r: r.stored.pop(4), {STORED: "1 missing (ana-5)"}),
+    ],
+)
+def test_what_a_switch_lost_shows(tamper: Callable[[SwitchRecord], Any], wrong: dict[str, str]) -> None:
+    record = switch_record()
+    tamper(record)
+    assert_reported(check_switches(record), wrong)
 
 
 # ---------------------------------------------------------------- the other providers

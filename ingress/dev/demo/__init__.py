@@ -7,6 +7,7 @@ The service runs as a process of its own on throw-away servers; provider and CRM
     webhooks.py         people write, with duplicates, and once more around a SIGKILL
     sends.py            messages go out while the active provider refuses connections for a while
     other_providers.py  messages in and out, for an organization at each of the other two
+    switches.py         the active provider is switched back and forth, under load
     checks.py           what was seen against what is true: pure, and the only judge
     screen.py           what a person watches
 """

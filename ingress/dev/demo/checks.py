@@ -7,7 +7,7 @@ got. What the service says of itself is only ever the other side of a comparison
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import msgspec
@@ -258,7 +258,7 @@ def check_sends(record: SendRecord) -> list[CheckResult]:
     ]
 
 
-def _accepted_once(record: SendRecord) -> CheckResult:
+def _accepted_once(record: "SendRecord | SwitchRecord") -> CheckResult:
     asked = {outcome.message_id for outcome in record.outcomes}
     once = [message_id for message_id in asked if record.accepted.get(message_id) == 1]
     reasons = (
@@ -294,6 +294,64 @@ def _replayed(record: SendRecord) -> CheckResult:
         seen=f"{len(record.replays) - len(other):,}",
         reason=_listed("answered differently", other),
     )
+
+
+# ---------------------------------------------------------------- switching
+
+
+class TimedSend(NamedTuple):
+    """When a send was asked for, and answered."""
+
+    began: float
+    ended: float
+
+
+class LiveSwitch(NamedTuple):
+    """A switch to a number: when it was asked for, and answered; and whether it was made."""
+
+    began: float
+    ended: float
+    changed: bool
+    phone_number_id: str
+
+
+class SwitchRecord(msgspec.Struct, kw_only=True):
+    outcomes: list[SendOutcome]
+    times: list[TimedSend]  # by the index of the send
+    switches: list[LiveSwitch]
+    accepted: dict[str, int]  # message id -> how often a provider accepted it
+    numbers: dict[str, str]  # message id -> the number that it went out from
+    posted: Posted
+    stored: list[SeenEvent]
+
+
+def check_switches(record: SwitchRecord) -> list[CheckResult]:
+    under_way = [
+        any(sent.began < switch.ended and switch.began < sent.ended for sent in record.times)
+        for switch in record.switches
+    ]
+    return [
+        _all("switches made", [switch.changed for switch in record.switches]),
+        _all("of these while sends were under way", under_way),
+        _each("sends answered 200", record.outcomes, [o for o in record.outcomes if o.status == 200]),
+        _accepted_once(record),
+        _none("sends begun after a switch that went out the former way", len(_late(record))),
+        _answered(record.posted),
+        _once("in GET /events", record.posted, record.stored),
+    ]
+
+
+def _late(record: SwitchRecord) -> list[SendOutcome]:
+    """Sends that began after a switch was answered, and ended before the next, from another number than that one's."""
+    ends = [*(switch.began for switch in record.switches[1:]), float("inf")]
+    return [
+        outcome
+        for switch, until in zip(record.switches, ends, strict=True)
+        for outcome in record.outcomes
+        if switch.ended <= record.times[outcome.index].began
+        and record.times[outcome.index].ended <= until
+        and record.numbers.get(outcome.message_id) != switch.phone_number_id
+    ]
 
 
 # ---------------------------------------------------------------- the other providers
@@ -350,6 +408,11 @@ def _each(what: str, wanted: Sequence[SendOutcome], right: Sequence[SendOutcome]
         if outcome.index not in fine
     ]
     return CheckResult(what=what, expected=f"{len(wanted):,}", seen=f"{len(right):,}", reason=_listed("wrong", wrong))
+
+
+def _all(what: str, right: Sequence[bool]) -> CheckResult:
+    wrong = [f"switch {place}" for place, is_right in enumerate(right) if not is_right]
+    return CheckResult(what=what, expected=f"{len(right):,}", seen=f"{sum(right):,}", reason=_listed("not", wrong))
 
 
 def _none(what: str, count: int) -> CheckResult:

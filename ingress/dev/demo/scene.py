@@ -15,12 +15,13 @@ import uvloop
 
 from ..embedded.folder import ServersError
 from ..embedded.launcher import EmbeddedServers
-from .checks import CheckResult, check_crash, check_others, check_sends, check_webhooks
+from .checks import CheckResult, check_crash, check_others, check_sends, check_switches, check_webhooks
 from .other_providers import play_others
 from .screen import Screen
 from .sends import play_sends
 from .service import Service
 from .stage import staged
+from .switches import play_switches
 from .webhooks import play_crash, play_webhooks
 
 # Of the inbound messages, how many more come while the service is killed; enough for a middle in any case.
@@ -74,6 +75,7 @@ async def _scenes(
             ("Sending", check_sends(await play_sends(screen, stage, sends))),
             ("A crash", check_crash(await play_crash(screen, stage, service, crash))),
             ("Others", check_others(await play_others(screen, stage, service))),
+            ("Switching", check_switches(await play_switches(screen, stage, crash))),
         ]
 
 

@@ -44,7 +44,7 @@ async def play_webhooks(screen: Screen, stage: Stage, messages: int) -> WebhookR
             tasks.create_task(_show_inbox(inbox, posting, delivered_bar))
     return WebhookRecord(
         posted=posting.result(),
-        stored=_messages(await stage.api.events()),
+        stored=messages_of(await stage.api.events()),
         received=inbox.events,
         repeated=len(stage.crm.duplicates()),
         changed=len(stage.crm.changed_bytes()),
@@ -87,7 +87,7 @@ async def play_crash(screen: Screen, stage: Stage, service: Service, messages: i
         posted = await post_all(stage, messages, seed=2, took=took)
     return CrashRecord(
         posted=posted,
-        stored=_messages(await stage.api.events(after)),
+        stored=messages_of(await stage.api.events(after)),
         killed=killed.is_set(),
         acked_before_kill=acked_before_kill,
     )
@@ -153,7 +153,7 @@ class Inbox:
         """Read what is new; how many messages there are by now."""
         fresh = list(islice(self._crm.received.values(), self._looked_at, None))
         self._looked_at += len(fresh)
-        self.events += _messages([seen(attempt.body) for attempt in fresh if attempt.body is not None])
+        self.events += messages_of([seen(attempt.body) for attempt in fresh if attempt.body is not None])
         return len(self.events)
 
 
@@ -171,6 +171,6 @@ async def _show_inbox(inbox: Inbox, posting: "asyncio.Task[Posted]", bar: Bar) -
         await asyncio.sleep(LOOK_EVERY_S)
 
 
-def _messages(events: list[SeenEvent]) -> list[SeenEvent]:
+def messages_of(events: list[SeenEvent]) -> list[SeenEvent]:
     """What people wrote, of all *events*."""
     return [event for event in events if event.type == "message.received"]
