@@ -40,8 +40,13 @@ _URL = "https://gw.example.org/webhooks/provider/token"
 _LID = "98765432101234@lid"
 _MAX_KEY = 512  # it goes into an index
 _FILE = Upload(mime_type="image/png", filename="a.png", size_bytes=3, boundary="b0")
-_HEADERS: dict[str, type[MediaContent]] = {"image": Image, "video": Video, "document": Document}
-_HEADER_URL = "https://files.example.com/file"
+_FILE_URL = "https://files.example.com/file"
+_HEADERS: dict[str, str | MediaContent] = {
+    "text": "Hello",
+    "image": Image(url=_FILE_URL),
+    "video": Video(url=_FILE_URL),
+    "document": Document(url=_FILE_URL),
+}
 # Headers that say how to read a request, and prove nothing.
 _DESCRIBING = {"content-type", "content-length", "host", "user-agent"}
 
@@ -304,9 +309,11 @@ class Contract:
         """What is no header and no type of file in `info.limits` is Unsupported before any request."""
         limits, message = self.provider.info.limits[kind], self._of(kind)
         others: list[dict[str, Any]] = [] if limits.mime_types is None else [{"mime_type": "application/x-unknown"}]
-        if limits.headers is not None and isinstance(message.content, Interactive):
-            headers = {"text": "Hello"} | {tag: _HEADERS[tag](url=_HEADER_URL) for tag in _HEADERS}
-            others += [{"header": header} for tag, header in headers.items() if tag not in limits.headers]
+        beyond = [tag for tag in _HEADERS if tag not in limits.headers] if limits.headers is not None else []
+        if isinstance(message.content, Interactive):
+            others += [{"header": _HEADERS[tag]} for tag in beyond]
+        elif kind == "template":
+            others += [{"components": [{"type": "header", "parameters": [{"type": tag, tag: {}}]}]} for tag in beyond]
         for other in others:
             changed = msgspec.structs.replace(message, content=msgspec.structs.replace(message.content, **other))
             first = run(partial(self.provider.send_message, changed)).first
