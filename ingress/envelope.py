@@ -24,6 +24,13 @@ class Person(Contact, frozen=True):
     id: UUID | None = None
 
 
+class ContactChange(Unlogged, frozen=True, omit_defaults=True):
+    """What is new of the contact of a conversation: who else it is, or by what they are not known any more."""
+
+    merged_id: UUID | None = None
+    former: Contact | None = None
+
+
 class Conversation(msgspec.Struct, frozen=True, omit_defaults=True):
     id: UUID
     sender: str | None = None
@@ -72,6 +79,7 @@ class EventData(msgspec.Struct, frozen=True, omit_defaults=True):
     message: EventMessage | None = None
     status: Status | None = None
     account: AccountUpdate | None = None
+    contact: ContactChange | None = None
     occurred_at: datetime | None = None
     # Of provider.* events, where ``config_id`` is the config in force.
     version: int | None = None
@@ -97,6 +105,8 @@ class Envelope(Unlogged, frozen=True):
         "message.status",
         "message.unknown",
         "account.updated",
+        "contact.merged",
+        "contact.updated",
         "provider.switched",
         "provider.unhealthy",
         "provider.recovered",
@@ -152,7 +162,7 @@ def event_row(
         message,
         status,
         event.account,
-        event.occurred_at,
+        occurred_at=event.occurred_at,
     )
     return EventRow(
         organization_id,

@@ -1,7 +1,7 @@
 """What a person is known by, as it is compared. A username is no such thing: it changes, and another may take it."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from typing import NamedTuple
 
@@ -48,6 +48,14 @@ def _address(kind: str, scope: str, compared: str, value: str) -> Address:
     if len(key) > MAX_CHARACTERS:
         key = f"{kind}#{hashlib.blake2b(key.encode('utf-8', 'surrogatepass'), digest_size=32).hexdigest()}"
     return Address(key, kind, scope, value[:MAX_CHARACTERS])
+
+
+FIELDS = {PHONE: "phone", LID: "lid", USER: "user_id", PARENT: "parent_user_id"}
+
+
+def shown(addresses: Iterable[Address]) -> dict[str, str]:
+    """*addresses* as the fields of a `Contact`; of several of a kind, the last."""
+    return {FIELDS[address.kind]: address.value for address in addresses}
 
 
 def addressee(to: Recipient) -> Contact:

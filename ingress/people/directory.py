@@ -9,13 +9,15 @@ from typing import Any
 from uuid import UUID
 
 import asyncpg
+import msgspec
+from msgspec.structs import asdict
 
 from providers import Contact, Event, Recipient, phone_key
 from providers.content import System
 
 from ..accounts.config import Config
 from ..cache import Cache
-from ..envelope import Conversation, Person
+from ..envelope import ContactChange, Conversation, EventData, Person
 from ..identifiers import conversation_id
 from ..storage.database import WORKER, Database, atomic
 from ..storage.group_commit import GroupCommit
@@ -30,9 +32,12 @@ from ..storage.statements.contacts import (
     ConversationRow,
     Merged,
 )
+from ..storage.statements.events import EventRow
 from ..validation import Unlogged
-from .addresses import MAX_CHARACTERS, Address, addressee, addresses_of
-from .register import KnownContact, Register
+from .addresses import MAX_CHARACTERS, Address, addressee, addresses_of, shown
+from .register import Change, KnownContact, Register
+
+_encode = msgspec.json.Encoder().encode
 
 # A kilobyte or two each.
 REMEMBERED, REMEMBERED_S = 20_000, 3600.0
@@ -54,9 +59,6 @@ class Encounter(Unlogged, frozen=True):
     def addresses(self) -> list[Address]:
         provider_type, scope = self.config.provider_type, self.config.provider.people_scope
         return [address for contact in self.known_by for address in addresses_of(contact, provider_type, scope)]
-
-    def conversation_id(self, contact_id: UUID | None) -> UUID:
-        return conversation_id(self.config.organization_id, self.account, contact_id, self.group_id)
 
     @property
     def account(self) -> str:
@@ -162,7 +164,8 @@ class Directory:
         self, connection: asyncpg.Connection, encounters: Sequence[Encounter]
     ) -> list[KnownConversation]:
         async with atomic(connection):
-            return await introduce(connection, encounters)
+            met = await introduce(connection, encounters)
+        return [each.known for each in met]  # by one address alone nothing is learned that others have to know
 
 
 def _is_small(contact: Contact | None) -> bool:
@@ -174,20 +177,31 @@ def _is_small(contact: Contact | None) -> bool:
 # ------------------------------------------------------------------ who is not remembered
 
 
-async def introduce(connection: asyncpg.Connection, encounters: Sequence[Encounter]) -> list[KnownConversation]:
-    """The conversation of each of *encounters*, in *connection*'s transaction: contacts are found, made, merged."""
+class Introduction(Unlogged, frozen=True):
+    """What somebody turned out to be; ``events``: what the CRM has to know of it."""
+
+    known: KnownConversation
+    events: Sequence[EventRow]
+
+
+async def introduce(connection: asyncpg.Connection, encounters: Sequence[Encounter]) -> list[Introduction]:
+    """Who is met in each of *encounters*, in *connection*'s transaction: contacts are found, made, merged."""
     await stored.lock(connection, {each.config.organization_id for each in encounters})
     addresses = [each.addresses() for each in encounters]
     register = Register(_contacts(await stored.find(connection, _asked(encounters, addresses))))
     met = []
     conversations: dict[tuple[UUID, UUID], ConversationRow] = {}
     for encounter, known_by in zip(encounters, addresses, strict=True):
-        contact = None
+        contact, changes = None, list[Change]()
         if known_by:
-            contact, _ = register.meet(encounter.config.organization_id, known_by, encounter.contact or Contact())
-        row = _conversation_row(encounter, contact.id if contact else None)
+            contact, changes = register.meet(encounter.config.organization_id, known_by, encounter.contact or Contact())
+        row = _conversation_row(encounter, contact.id if contact else None, encounter.group_id)
         conversations[row.organization_id, row.id] = row
-        met.append(_known(encounter, row.id, contact))
+        for change in changes:
+            of_change = _conversation_row(encounter, change.contact.id, None)
+            conversations[row.organization_id, of_change.id] = of_change
+        events = [_event(encounter, change) for change in changes]
+        met.append(Introduction(_known(encounter, row.id, contact), events))
     await _write(connection, register, list(conversations.values()))
     return met
 
@@ -209,20 +223,40 @@ def _contacts(rows: Sequence[AddressKnown]) -> Iterable[KnownContact]:
 
 
 def _known(encounter: Encounter, identity: UUID, contact: KnownContact | None) -> KnownConversation:
-    shown = encounter.contact
     person = None
-    if shown is not None:
-        fields = {name: getattr(shown, name) for name in Contact.__struct_fields__}
-        person = Person(**fields, id=contact.id if contact else None)
+    if encounter.contact is not None:
+        person = Person(**asdict(encounter.contact), id=contact.id if contact else None)
     version = ContactVersion(contact.organization_id, contact.id, contact.version) if contact else None
     return KnownConversation(Conversation(identity, encounter.sender, person, encounter.group_id), version)
 
 
-def _conversation_row(encounter: Encounter, contact_id: UUID | None) -> ConversationRow:
-    config, group_id = encounter.config, encounter.group_id
+def _event(encounter: Encounter, change: Change) -> EventRow:
+    """*change* in the person's own conversation with the account."""
+    config, contact = encounter.config, change.contact
+    person = Person(**shown(contact.addresses.values()), username=contact.username, name=contact.name, id=contact.id)
+    identity = conversation_id(config.organization_id, encounter.account, contact.id, None)
+    data = EventData(
+        config.organization_id,
+        config.provider_type,
+        config.id,
+        Conversation(identity, encounter.sender, person),
+        contact=ContactChange(change.merged.id)
+        if change.merged
+        else ContactChange(None, Contact(**shown(change.former))),
+    )
+    type_ = "contact.merged" if change.merged else "contact.updated"
+    return EventRow(config.organization_id, type_, config.id, identity, _encode(data))
+
+
+def _change(change: Change) -> ContactChange:
+    return ContactChange(change.merged.id) if change.merged else ContactChange(former=Contact(**shown(change.former)))
+
+
+def _conversation_row(encounter: Encounter, contact_id: UUID | None, group_id: str | None) -> ConversationRow:
+    config = encounter.config
     return ConversationRow(
         config.organization_id,
-        encounter.conversation_id(contact_id),
+        conversation_id(config.organization_id, encounter.account, contact_id, group_id),
         encounter.account,
         None if group_id else contact_id,
         group_id,

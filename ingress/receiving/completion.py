@@ -1,7 +1,7 @@
 """What was read of webhooks, completed with what the database knows of the people and messages it is about: rows."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import islice
 
 import asyncpg
@@ -47,6 +47,22 @@ async def complete(
             logger.error("completing a webhook failed", exc_info=error)
             rows.append(_row_of(await set_aside(manager, webhook, PARSER_FAILED), (), known))
     return rows
+
+
+def with_contact_events(
+    rows: Sequence[WebhookRow], webhooks: Sequence[ReadWebhook], contact_events: Mapping[int, Sequence[EventRow]]
+) -> list[WebhookRow]:
+    """*rows* with what their events showed of contacts, before these events. *contact_events* are by their places."""
+    completed, first = [], 0
+    for row, webhook in zip(rows, webhooks, strict=True):
+        events = list(row.events)  # none, where the webhook was put aside
+        for place in reversed(range(len(webhook.events))):
+            events[place:place] = [
+                KeyedEvent(identifiers.new_id().bytes, event, None) for event in contact_events.get(first + place, ())
+            ]
+        first += len(webhook.events)
+        completed.append(msgspec.structs.replace(row, events=events))
+    return completed
 
 
 def _row_of(webhook: ReadWebhook, conversations: Sequence[Conversation | None], known: Known) -> WebhookRow:

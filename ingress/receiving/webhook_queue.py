@@ -16,11 +16,12 @@ from ..people.directory import Directory, Encounter, encounter_of, introduce
 from ..storage.database import INGEST, Database, StoreUnavailable, atomic
 from ..storage.group_commit import GroupCommit, Reply, RowRefused
 from ..storage.statements.contacts import ContactsOutdated
+from ..storage.statements.events import add
 from ..storage.statements.health import look_soon
 from ..storage.statements.inbound import KeyedEvent, QuarantineRow, Stored, WebhookRow, store
 from ..switching.manager import WhatsAppProviderManager
 from ..wakeups import Wakeups
-from .completion import complete
+from .completion import complete, with_contact_events
 from .large_webhooks import SMALL_BYTES, LargeWebhooks, is_large
 from .normalise import NOTHING_STORED, REFUSED, ReadWebhook, StoredWebhook, VerifiedWebhook, read, set_aside
 
@@ -176,13 +177,18 @@ class WebhookQueue:
             strangers = [each for place in new if (each := encounters[place]) is not None]
             met = await introduce(connection, strangers) if new else []
             for place, found in zip(new, met, strict=True):
-                known[place] = found
+                known[place] = found.known
             conversations = [found.conversation if found is not None else None for found in known]
             rows = await complete(connection, self._manager, webhooks, conversations)
+            if contact_events := {place: found.events for place, found in zip(new, met, strict=True) if found.events}:
+                if start:  # the places of a large webhook are all taken: these come after it
+                    await add(connection, [event for events in contact_events.values() for event in events])
+                else:
+                    rows = with_contact_events(rows, webhooks, contact_events)
             stored = await store(connection, rows, contacts, start)
             await _look_soon(connection, rows)
         if not is_slice:  # which is not committed yet
-            self._directory.remember(zip(strangers, met, strict=True))
+            self._directory.remember((each, found.known) for each, found in zip(strangers, met, strict=True))
         return rows, stored
 
 

@@ -24,7 +24,7 @@ from ingress.storage.database import Database, atomic
 from providers import Contact, Event
 
 from ..conftest import serving
-from ..gateway import Answer, Gateway, Organization
+from ..gateway import Answer, Gateway, Organization, eventually
 from ..service.test_waha_service import Linked
 
 PHONE, LID, USER, PARENT = "+5511960003333", "88234567890123@lid", "BR.13491208655302741918", "BR.ENT.11815799212886"
@@ -77,6 +77,11 @@ async def met(organization: Organization, kind: str = "message.received") -> lis
     return [event["data"]["conversation"] for event in await organization.events(kind=kind)]
 
 
+async def of_people(organization: Organization) -> list[Any]:
+    """Their events, and those of their messages."""
+    return [event for event in await organization.events() if event["type"].startswith(("message", "contact"))]
+
+
 def ids(conversations: list[Any]) -> list[str]:
     return [conversation["id"] for conversation in conversations]
 
@@ -113,6 +118,45 @@ async def test_two_contacts_turn_out_to_be_one(organization: Organization, table
         UUID(ids(conversations)[1]): canonical,
     }
     assert {owner for (owner,) in await table("contact_id from contact_addresses")} == {UUID(older)}
+    # The CRM learns of it before the event that showed it, which it has everything of that is known.
+    kinds = [event["type"] for event in await of_people(organization)]
+    assert kinds == ["message.received"] * 2 + ["contact.merged"] + ["message.received"] * 3
+    [merged] = await organization.events(kind="contact.merged")
+    assert merged["data"]["contact"] == {"merged_id": younger}
+    of = merged["data"]["conversation"]
+    assert (of["id"], of["sender"]) == (ids(conversations)[0], organization.numbers[0].display_phone_number)
+    assert of["contact"] == {"id": older, "phone": PHONE, "user_id": USER}
+    assert merged["data"]["config_id"] == organization.configs[0]["config_id"]
+
+
+async def test_what_shows_it_twice_is_one_merge(organization: Organization) -> None:
+    """A webhook that is repeated, and another one that says the same."""
+    again = text(**BY_BOTH)
+    for message in (text(**BY_USER), text(**BY_PHONE), again, again, text(**BY_BOTH)):
+        await write(organization, message)
+    assert len(await organization.events(kind="contact.merged")) == 1
+
+
+async def test_all_in_one_webhook(organization: Organization, table: Table) -> None:
+    """Both are met and turn out to be one within a transaction."""
+    await write(organization, text(**BY_USER), text(**BY_PHONE), text(**BY_BOTH), text(**BY_PHONE))
+    kinds = [event["type"] for event in await of_people(organization)]
+    assert kinds == ["message.received"] * 2 + ["contact.merged"] + ["message.received"] * 2
+    older = min(contacts(await met(organization)))
+    assert contacts(await met(organization))[2:] == [older] * 2
+    await write(organization, text(**BY_USER), text(**BY_PHONE))
+    assert contacts(await met(organization))[4:] == [older] * 2
+
+
+async def test_in_a_large_webhook_the_events_keep_their_places(organization: Organization) -> None:
+    """It is read in slices, each of which has its sequences: what they show of contacts comes after it."""
+    rest = [text(**{"from": f"55119700{number:05}"}) for number in range(600)]
+    joining = [text(**BY_USER), text(**BY_PHONE), text(**BY_BOTH)]
+    await write(organization, *joining, *rest, *joining)
+    await eventually(lambda: organization.events(kind="message.received"), lambda found: len(found) == 603)
+    events = await of_people(organization)
+    assert [event["type"] for event in events] == ["message.received"] * 603 + ["contact.merged"]
+    assert len({event["sequence"] for event in events}) == 604
 
 
 async def test_a_parent_id_joins_accounts(organization: Organization, table: Table) -> None:
@@ -272,6 +316,9 @@ async def test_a_person_with_another_number_is_the_same(organization: Organizati
     conversations = await met(organization)
     assert len(set(ids(conversations))) == len(set(contacts(conversations))) == 1
     assert await table("id from contacts") == [(UUID(contacts(conversations)[0]),)]
+    [updated] = await organization.events(kind="contact.updated")
+    assert updated["data"]["contact"] == {"former": {"phone": PHONE}}
+    assert updated["data"]["conversation"]["contact"] == {"id": contacts(conversations)[0], "phone": f"+{new}"}
 
 
 async def test_a_person_with_another_user_id_is_the_same(organization: Organization, table: Table) -> None:
@@ -282,6 +329,19 @@ async def test_a_person_with_another_user_id_is_the_same(organization: Organizat
     conversations = await met(organization)
     assert len(set(contacts(conversations))) == 1
     assert len(await table("id from contacts")) == 1
+    [updated] = await organization.events(kind="contact.updated")
+    assert updated["data"]["contact"] == {"former": {"user_id": USER}}
+
+
+async def test_a_hidden_person_with_another_phone_is_the_same(linked: Linked) -> None:
+    """WhatsApp Web tells of no change: the hidden number stays, and the one beside it is another."""
+    new = "5521970001111"
+    await chat(linked, LID, remoteJidAlt=f"{PHONE[1:]}@s.whatsapp.net")
+    await chat(linked, LID, remoteJidAlt=f"{new}@s.whatsapp.net")
+    await chat(linked, f"{new}@c.us")
+    assert len(set(contacts(await met(linked.organization)))) == 1
+    [updated] = await linked.organization.events(kind="contact.updated")
+    assert updated["data"]["contact"] == {"former": {"phone": PHONE}}
 
 
 # ---------------------------------------------------------------- several processes
@@ -324,7 +384,7 @@ async def test_many_processes_meet_the_same_people_at_once(settings: Settings, o
         encounters = [each for each in found if each is not None]
         async with database.worker() as connection, atomic(connection):
             met = await introduce(connection, encounters)
-        return [(each.contact.organization_id, each.contact.id) for each in met if each.contact]
+        return [(each.known.contact.organization_id, each.known.contact.id) for each in met if each.known.contact]
 
     async with Database(settings.database_url) as database:
         rounds = await asyncio.gather(*[meet_all(database) for _ in range(4)])

@@ -108,17 +108,29 @@ class PendingDelivery(StoredEvent, frozen=True):
     must_wait: bool
 
 
+# A conversation whose contact was merged has nothing by itself any more: what it has is its canonical one's, which waits
+# while somebody still delivers what they claimed before.
 PENDING = within(
     names(PendingDelivery),
-    """select organization_id, sequence, d.attempts, d.refusals, coalesce(d.failed_at, e.created_at) as waits_since, e.type, e.config_id,
+    """with one as materialized (
+        select $2::uuid as id where not exists (
+            select from conversations where organization_id = $1 and id = $2 and canonical_id is not null)
+        union all select id from conversations where organization_id = $1 and canonical_id = $2
+    )
+    select organization_id, sequence, d.attempts, d.refusals, coalesce(d.failed_at, e.created_at) as waits_since, e.type, e.config_id,
         e.created_at, e.data, e.data_bytes,
-        coalesce((select before.state = 'parked' from deliveries before
-            where before.organization_id = d.organization_id and before.conversation_id = d.conversation_id
-                and before.sequence < d.sequence order by before.sequence desc limit 1), false) as gap,
+        coalesce((select before.state = 'parked' from one cross join lateral (
+            select state, sequence from deliveries
+            where organization_id = $1 and conversation_id = one.id and sequence < d.sequence order by sequence desc limit 1
+        ) before order by before.sequence desc limit 1), false) as gap,
         d.sequence >= (select sequence_horizon()) or exists (select from unread_webhooks u
-            where u.organization_id = d.organization_id and u.sequence < d.sequence) as must_wait
-    from deliveries d join events e using (organization_id, sequence)
-    where d.organization_id = $1 and d.conversation_id = $2 and d.state = 'pending'
+            where u.organization_id = d.organization_id and u.sequence < d.sequence)
+            or exists (select from one join delivery_queues q on q.organization_id = $1 and q.conversation_id = one.id
+                where one.id <> $2 and q.leased_until >= now()) as must_wait
+    from one cross join lateral (
+        select * from deliveries where organization_id = $1 and conversation_id = one.id and state = 'pending'
+        order by sequence limit $3
+    ) d join events e using (organization_id, sequence)
     order by d.sequence limit $3""",
     size="data_bytes",
     order="sequence",
@@ -129,7 +141,7 @@ PENDING = within(
 async def pending(
     connection: asyncpg.Connection, organization_id: UUID, conversation_id: UUID, limit: int
 ) -> list[PendingDelivery]:
-    """The next undelivered events of a conversation, in order, as many as make a batch (worker)."""
+    """The next undelivered events of a conversation and of those merged into it, in order, as many as make a batch (worker)."""
     rows = await connection.fetch(PENDING, organization_id, conversation_id, limit)
     return [PendingDelivery(*row) for row in rows]
 
@@ -173,17 +185,30 @@ async def finish(connection: asyncpg.Connection, result: PostResult) -> bool:
 
 
 # An arrival since the claim has changed `arrivals`, also where its transaction was not visible when we looked.
-RELEASE = """
+_DROP = """
 delete from delivery_queues
-where organization_id = $1 and conversation_id = $2 and lease_id = $3 and arrivals = $4 returning arrivals"""
+where organization_id = $1 and conversation_id = $2 and lease_id = $3 and arrivals = $4"""
+_IS_MERGED = "exists (select from conversations where organization_id = $1 and id = $2 and canonical_id is not null)"
+RELEASE = f"{_DROP} and not {_IS_MERGED} returning arrivals"
+RELEASE_MERGED = f"{_DROP} and {_IS_MERGED} returning arrivals"
+# Before that, in a transaction of its own: who stores events locks the queues of both in the order of their ids.
+FORWARD = """
+insert into delivery_queues (organization_id, conversation_id)
+select organization_id, canonical_id from conversations
+where organization_id = $1 and id = $2 and canonical_id is not null
+on conflict (organization_id, conversation_id) do update set arrivals = delivery_queues.arrivals + 1
+returning conversation_id"""
 KEEP = """
 update delivery_queues set lease_id = null, leased_until = null, due_at = now() + $4::interval
 where organization_id = $1 and conversation_id = $2 and lease_id = $3"""
 
 
 async def release(connection: asyncpg.Connection, claim: ClaimedConversation) -> None:
-    """The conversation's queue is empty, unless something came meanwhile (worker)."""
-    if await connection.fetchval(RELEASE, *claim) is None:
+    """The conversation's queue is empty, or another one's since it was merged, unless something came meanwhile (worker)."""
+    if await connection.fetchval(RELEASE, *claim) is not None:
+        return
+    is_forwarded = await connection.fetchval(FORWARD, *claim[:2]) is not None
+    if not is_forwarded or await connection.fetchval(RELEASE_MERGED, *claim) is None:
         await give_back(connection, claim)
 
 
@@ -227,7 +252,12 @@ with queues as (
 ),
 parked as (
     update deliveries d set state = 'parked', last_error = 'no callback', finished_at = now()
-    from queues where d.organization_id = $1 and d.conversation_id = queues.conversation_id and d.state = 'pending'
+    from (
+        select conversation_id from queues
+        union all
+        select c.id from conversations c join queues on c.organization_id = $1 and c.canonical_id = queues.conversation_id
+    ) given_up
+    where d.organization_id = $1 and d.conversation_id = given_up.conversation_id and d.state = 'pending'
 ),
 dropped as (
     delete from delivery_queues q
