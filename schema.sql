@@ -476,6 +476,9 @@ create table messages (
     request_hash        bytea       not null,
     -- The body of POST /send, as decoded.
     request             json        not null,
+    -- In the order of acceptance, built as a sequence of `events` is: what a claim can see of its conversation has smaller
+    -- ones. NULL: it waits for no other send, and none waits for it.
+    queue_place         bigint,
     -- sending: a process works on it, or did when it died. uncertain: held until a status settles it.
     -- done: nothing more is tried. sending -> uncertain -> done, sending -> done.
     state               text        not null check (state in ('sending', 'uncertain', 'done')),
@@ -494,6 +497,7 @@ create table messages (
     fallback_from       uuid,
     -- Why: the class of the error, or `breaker_open`. NULL: no other did.
     fallback_reason     text,
+    -- 0: it waits for an earlier send of its conversation, and never was first.
     attempts            integer     not null default 1,
     -- NULL: no error so far. {class, code, detail}
     error               json,
@@ -510,6 +514,8 @@ create table messages (
 );
 create unique index on messages (idempotency_key, organization_id);
 create index on messages (conversation_id, created_at);
+-- The queue of a conversation: who is first in it may be called for. What asks for `sending` alone cannot take it for its own.
+create index on messages (conversation_id, queue_place) where state = 'sending' and queue_place is not null;
 create index on messages (provider_message_id, organization_id);
 create index on messages (leased_until) where state <> 'done';
 

@@ -55,6 +55,7 @@ from .refused_changes import RefusedChanges
 from .sending.attempts import Attempts
 from .sending.breakers import Breakers
 from .sending.bulkhead import Bulkhead
+from .sending.conversation_order import LOOK_EVERY_S, ConversationOrder
 from .sending.gate import Gate
 from .sending.lost_answers import LostAnswers
 from .sending.outbound import Outbound
@@ -127,7 +128,8 @@ class Application:
             )
             wakeups, changes = Wakeups(redis), Wakeups(redis)
             stack.push_async_callback(wakeups.close)
-            breakers = Breakers(database, redis)
+            breakers, order = Breakers(database, redis), ConversationOrder(database, redis)
+            stack.push_async_callback(order.close)
             manager.routes.renewed = breakers.close
             # An account that was edited or activated is not broken any more.
             manager.routes.after_change = breakers.sync
@@ -141,7 +143,7 @@ class Application:
             )
             refused_changes = RefusedChanges(database, vault, manager)
             for work in (
-                _follow_redis(redis, manager, wakeups, breakers),
+                _follow_redis(redis, manager, wakeups, breakers, order),
                 _follow_database(database, manager, authenticator, changes),
                 sweep_forever(),
                 # What a process that died in the middle of a switch has left.
@@ -151,6 +153,7 @@ class Application:
                 forever(partial(_verify_trails, database, vault), TRAILS_POLL_S),
                 forever(refused_changes.sum_up, SUM_UP_EVERY_S),
                 forever(manager.activity.write, WRITE_EVERY_S),
+                forever(order.look, LOOK_EVERY_S),
                 _watch_lag(),
             ):
                 task = asyncio.create_task(work)
@@ -162,8 +165,12 @@ class Application:
             receiver = await stack.enter_async_context(
                 WebhookReceiver(database, manager, directory, wakeups, held.arrived)
             )
-            outcomes = await stack.enter_async_context(Outcomes(database, wakeups, manager.activity, held.arrived))
-            outbound = await self._sending(stack, database, redis, manager, directory, caller, outcomes, breakers)
+            outcomes = await stack.enter_async_context(
+                Outcomes(database, wakeups, manager.activity, held.arrived, order)
+            )
+            outbound = await self._sending(
+                stack, database, redis, manager, directory, caller, outcomes, breakers, order
+            )
             await stack.enter_async_context(Prober(database, manager, redis, wakeups, settings.health_interval_s))
             await stack.enter_async_context(Relay(database, vault, egress, wakeups, self.closing))
             stack.callback(log.flush)
@@ -202,13 +209,15 @@ class Application:
         caller: Caller,
         outcomes: Outcomes,
         breakers: Breakers,
+        order: ConversationOrder,
     ) -> Outbound:
         """All that sending takes, but *outcomes*, which store what the others still have to say."""
         lost_answers = await stack.enter_async_context(LostAnswers(caller, outcomes))
         await stack.enter_async_context(breakers)
         bulkhead = Bulkhead()
         metrics.bulkhead_waiting.set_function(lambda: bulkhead.waiting)
-        gate = Gate(outcomes, breakers, Pacer(redis), bulkhead, manager.in_flight)
+        metrics.order_waiting.set_function(lambda: order.waiting)
+        gate = Gate(outcomes, order, breakers, Pacer(redis), bulkhead, manager.in_flight)
         attempts = Attempts(caller, outcomes, gate)
         outbound = await stack.enter_async_context(
             Outbound(database, manager, directory, attempts, outcomes, lost_answers, gate)
@@ -227,15 +236,21 @@ async def _write_last(*writes: Callable[[], Awaitable[None]]) -> None:
 
 
 async def _follow_redis(
-    redis: RedisState, manager: WhatsAppProviderManager, wakeups: Wakeups, breakers: Breakers
+    redis: RedisState,
+    manager: WhatsAppProviderManager,
+    wakeups: Wakeups,
+    breakers: Breakers,
+    order: ConversationOrder,
 ) -> None:
-    async for topic, organization_id, version in redis.notifications():
+    async for topic, id, version in redis.notifications():
         if topic == "provider":
-            manager.routes.notified(organization_id, version, "redis")
+            manager.routes.notified(id, version, "redis")
         elif topic == "accounts":
             breakers.notified()
+        elif topic == "turn":
+            order.notified(id)
         else:
-            wakeups.notified(organization_id)
+            wakeups.notified(id)
 
 
 async def _follow_database(

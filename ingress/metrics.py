@@ -277,6 +277,9 @@ bulkhead_wait = _histogram(
     ("provider",),
     (0.01, 0.1, 0.5, 1, 5, 30, 600),
 )
+order_waiting = _gauge(
+    "whatsapp_ingress_order_waiting", "Sends that wait for an earlier one of their conversation to end"
+)
 fence_rejections = _counter(
     "whatsapp_ingress_fence_rejections_total", "Attempts refused: the version had moved on", "reason"
 )

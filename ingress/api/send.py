@@ -24,7 +24,7 @@ from .. import metrics, tracing
 from ..accounts.unusable import MissingPlugin
 from ..calls.media_types import named_type, safe_name
 from ..identifiers import parse_id
-from ..sending.message import SendIntent
+from ..sending.message import SendIntent, SendOrder
 from ..sending.outbound import EXPIRES_AT_MOST_S, Duplicate, NoneReady, NotConfigured
 from ..sending.outcomes import LeaseLost
 from ..storage.database import StoreUnavailable
@@ -92,6 +92,7 @@ class SendRequest(OrganizationBody, frozen=True, kw_only=True):
     fallback: bool = True
     on_uncertain: OnUncertain | None = None  # None: as the organization's policy says
     expires_at: Annotated[datetime, msgspec.Meta(tz=True)] | None = None
+    order: SendOrder = "accepted"
 
 
 class SendResult(Shown, frozen=True, kw_only=True):
@@ -191,6 +192,7 @@ async def _intent(request: AnyRequest, body: SendRequest) -> SendIntent:
         fallback=body.fallback,
         on_uncertain=body.on_uncertain,
         expires_at=body.expires_at,
+        order=body.order,
     )
 
 

@@ -1,13 +1,15 @@
-"""May I call now? The sender's turn, the organization's slot, the account's permit: asked here, in this order.
+"""May I call now? The conversation, the sender's turn, the organization's slot, the account's permit: in this order.
 
 What has to be waited for longer than a moment is noted first, so that a process that dies while it waits leaves a
 message that was surely not taken; after the wait the attempt is begun anew, under the fence.
 """
 
 import asyncio
+import math
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from time import monotonic
+from uuid import UUID
 
 from providers import AccountBroken, Rejected, SendError, Throttled, Unavailable
 from providers.limits import kind_of
@@ -18,8 +20,9 @@ from ..accounts.unusable import MissingPlugin
 from ..switching.in_flight import InFlight
 from .breakers import Breakers, breaker_open
 from .bulkhead import Bulkhead
+from .conversation_order import CROSSED_S, ConversationOrder
 from .message import Dispatch, message_of
-from .outcomes import Outcomes
+from .outcomes import NotFirst, Outcomes
 from .pacing import Pacer
 
 # A provider that asks for more than this is left for the next one, where there is one.
@@ -66,10 +69,17 @@ class Gate:
     """Which config may be called for a message, and when. One a process."""
 
     def __init__(
-        self, outcomes: Outcomes, breakers: Breakers, pacer: Pacer, bulkhead: Bulkhead, in_flight: InFlight
+        self,
+        outcomes: Outcomes,
+        order: ConversationOrder,
+        breakers: Breakers,
+        pacer: Pacer,
+        bulkhead: Bulkhead,
+        in_flight: InFlight,
     ) -> None:
+        self.order = order
         self.breakers = breakers
-        self.bulkhead = bulkhead
+        self._bulkhead = bulkhead
         self._outcomes = outcomes
         self._pacer = pacer
         self._in_flight = in_flight
@@ -82,7 +92,7 @@ class Gate:
         and as `Outcomes.begin` does.
         """
         dispatch.started = monotonic()
-        left_s = await self._take_turn_and_slot(config, dispatch)
+        left_s = await self._begin_in_order(config, dispatch)
         try:
             dispatch.started = monotonic()
             with self.breakers.permit(config), self._in_flight.call(config.id):
@@ -91,7 +101,11 @@ class Gate:
             await self._pacer.throttled(config, _contact(dispatch), error)
             raise
         finally:
-            self.bulkhead.leave(config.organization_id)
+            self._bulkhead.leave(config.organization_id)
+
+    def is_full(self, organization_id: UUID) -> bool:
+        """Whether no more sends of the organization should be accepted."""
+        return self._bulkhead.is_full(organization_id) or self.order.is_full(organization_id)
 
     def next_config(self, dispatch: Dispatch) -> Config | None:
         """The first config that can be called now and has not failed for this message."""
@@ -117,6 +131,18 @@ class Gate:
             return AccountBroken(active.detail, code=active.code)
         return breaker_open(self.rest_s(dispatch))
 
+    async def _begin_in_order(self, config: Config, dispatch: Dispatch) -> float:
+        """As `_take_turn_and_slot`, once no earlier send of the conversation is under way. Who waits holds neither."""
+        look_s = CROSSED_S
+        while True:
+            try:
+                return await self._take_turn_and_slot(config, dispatch)
+            except NotFirst:
+                if (left_s := dispatch.left_s) <= 0:
+                    raise expired() from None
+            await self.order.wait(config.organization_id, dispatch.id, min(look_s, left_s))
+            look_s = math.inf
+
     async def _take_turn_and_slot(self, config: Config, dispatch: Dispatch) -> float:
         """Begin the attempt, and return with a slot to make it in: the seconds that are left for it."""
         organization_id = config.organization_id
@@ -128,7 +154,7 @@ class Gate:
                 if wait_s > MOMENT_S:
                     if has_slot:
                         has_slot = False
-                        self.bulkhead.leave(organization_id)
+                        self._bulkhead.leave(organization_id)
                     _check_expressible(config, dispatch)
                     await self._note_wait(config, dispatch, "pacing", wait_s)
                     await asyncio.sleep(wait_s)
@@ -136,16 +162,16 @@ class Gate:
                     continue
                 if wait_s:
                     await asyncio.sleep(wait_s)
-                if has_slot or await self.bulkhead.enter(organization_id, MOMENT_S):
+                if has_slot or await self._bulkhead.enter(organization_id, MOMENT_S):
                     has_slot = False  # whoever asked has it now
                     return left_s
                 await self._note_wait(config, dispatch, "bulkhead")
                 with metrics.child(metrics.bulkhead_wait, config.provider_type).time():
-                    has_slot = await self.bulkhead.enter(organization_id, max(0.0, dispatch.left_s))
+                    has_slot = await self._bulkhead.enter(organization_id, max(0.0, dispatch.left_s))
                 has_turn = False  # it was for then, not for now
         finally:
             if has_slot:
-                self.bulkhead.leave(organization_id)
+                self._bulkhead.leave(organization_id)
 
     async def _begin(self, config: Config, dispatch: Dispatch) -> float:
         """Begin the attempt, the first one aside, which began with the claim; the seconds that are left for it."""

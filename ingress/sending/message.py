@@ -2,6 +2,7 @@
 
 from datetime import UTC, datetime
 from time import monotonic
+from typing import Literal
 from uuid import UUID
 
 import msgspec
@@ -17,6 +18,9 @@ from ..switching.policy import OnUncertain
 from ..switching.routes import Route
 from ..validation import Unlogged
 
+# `accepted`: after what was accepted before it for its conversation. `any`: whenever it can.
+SendOrder = Literal["accepted", "any"]
+
 
 class SendIntent(Unlogged, frozen=True, kw_only=True):
     """A send as it was asked for, and as it is kept for whoever has to go on with it."""
@@ -28,6 +32,7 @@ class SendIntent(Unlogged, frozen=True, kw_only=True):
     fallback: bool = True
     on_uncertain: OnUncertain | None = None  # None: by the organization's policy
     expires_at: datetime | None = None  # None: only our own trying ends
+    order: SendOrder = "accepted"
 
     @property
     def may_fall_back(self) -> bool:
@@ -49,7 +54,7 @@ class Dispatch(msgspec.Struct, eq=False, kw_only=True):
     expires_at: datetime
     request_id: str | None = None  # None: another process's
     traceparent: str | None = None  # None: it has no valid one, or came to another process
-    number: int = 1  # of the attempt that is claimed, running or last ended
+    number: int = 1  # of the attempt that is claimed, running or last ended; 0: none has begun
     begun: bool = False  # whether that attempt was already used for a call
     exhausted: dict[UUID, str] = {}  # configs that cannot send this message, and why: see fallback_reason
     claimed: Config | None = None  # for the first attempt; None: it is over, or another process's

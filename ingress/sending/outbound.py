@@ -98,8 +98,8 @@ class Outbound:
         self._claims: GroupCommit[Claim, Claimed] = GroupCommit("claims", database, WORKER, sends.claim)
         self._memory = Shares(HELD_BYTES, HELD_BYTES_EACH)
         self._running: dict[UUID, Dispatch] = {}
-        # By organization and message: until when a claim that nobody confirmed may turn up.
-        self._refused: dict[tuple[UUID, UUID], float] = {}
+        # Until when a claim that nobody confirmed may turn up.
+        self._refused: dict[Lease, float] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
 
     async def __aenter__(self) -> "Outbound":
@@ -165,19 +165,21 @@ class Outbound:
         except BaseException as error:
             self._memory.add(organization_id, -dispatch.held_bytes)
             if isinstance(error, Unconfirmed | asyncio.CancelledError):
-                self._refused[organization_id, dispatch.id] = math.inf
+                self._refused[_lease(dispatch)] = math.inf
             raise
         return dispatch.id, self.start(dispatch)
 
     async def _claim(
         self, dispatch: Dispatch, request: bytes, idempotency_key: str | None, request_hash: bytes
     ) -> Config:
-        """The config of the first attempt, which is stored with the message."""
+        """The config of the first attempt, which is stored with the message, unless an earlier one is under way."""
         while True:
             first = self._first_config(dispatch)
             claim = _claim(dispatch, first, request, idempotency_key, request_hash)
             claimed = await self._claims.submit(claim, organization=dispatch.organization_id, size_bytes=len(request))
             if claimed.claimed:
+                if not claimed.is_first:
+                    dispatch.number, dispatch.begun = 0, True
                 return first
             if claimed.current:
                 raise Duplicate
@@ -203,7 +205,7 @@ class Outbound:
 
     def _hold(self, dispatch: Dispatch, size_bytes: int) -> None:
         """Count the memory of a large request until its send ends. Raises `Overloaded`."""
-        if self._gate.bulkhead.is_full(dispatch.organization_id):
+        if self._gate.is_full(dispatch.organization_id):
             raise Overloaded
         if size_bytes > SMALL_REQUEST_BYTES:
             if not self._memory.take(dispatch.organization_id, size_bytes):
@@ -241,17 +243,13 @@ class Outbound:
         self._refused = {
             claim: min(until, now + leases.LEASE_S)
             for claim, until in self._refused.items()
-            if claim[1] not in withdrawn and until > now
+            if claim.id not in withdrawn and until > now
         }
 
     def leases(self, older_than_s: float = 0.0) -> list[Lease]:
         """Of sends under way for longer than *older_than_s*."""
         before = monotonic() - older_than_s
-        return [
-            Lease(dispatch.organization_id, dispatch.id, dispatch.lease_id)
-            for dispatch in self._running.values()
-            if dispatch.since <= before
-        ]
+        return [_lease(dispatch) for dispatch in self._running.values() if dispatch.since <= before]
 
     def is_ours(self, message_id: UUID, lease_id: UUID) -> bool:
         """Whether a message is under way here; it is held by *lease_id* from now on."""
@@ -322,6 +320,10 @@ class Outbound:
         return state
 
 
+def _lease(dispatch: Dispatch) -> Lease:
+    return Lease(dispatch.organization_id, dispatch.id, dispatch.lease_id)
+
+
 def _claim(
     dispatch: Dispatch, first: Config, request: bytes, idempotency_key: str | None, request_hash: bytes
 ) -> Claim:
@@ -332,6 +334,7 @@ def _claim(
         organization_id=dispatch.organization_id,
         id=dispatch.id,
         conversation_id=known.conversation.id,
+        in_order=dispatch.intent.order == "accepted",
         contact_id=known.contact and known.contact.id,
         contact_version=known.contact and known.contact.version,
         idempotency_key=idempotency_key,

@@ -25,6 +25,7 @@ from ..storage.statements.events import EventRow
 from ..storage.statements.sends import Finished, NextAttempt, Outcome, SendState
 from ..tracing import trace_of
 from ..wakeups import Wakeups
+from .conversation_order import ConversationOrder
 from .message import Dispatch
 
 HOLD_S = 60
@@ -38,6 +39,10 @@ _encode = msgspec.json.Encoder().encode
 
 class LeaseLost(Exception):
     """Another process took the message over, and reports what becomes of it."""
+
+
+class NotFirst(Exception):
+    """An earlier send of the conversation is under way."""
 
 
 class VersionMoved(Exception):
@@ -62,11 +67,19 @@ _HELD, _ANOTHER_FOLLOWS = _End("uncertain", "accepted"), _End("sending", "accept
 class Outcomes:
     """Writes it down. Enter it once a process. It sets *held* where events wait for sends to end."""
 
-    def __init__(self, database: Database, wakeups: Wakeups, activity: Activity, held: asyncio.Event) -> None:
+    def __init__(
+        self,
+        database: Database,
+        wakeups: Wakeups,
+        activity: Activity,
+        held: asyncio.Event,
+        order: ConversationOrder,
+    ) -> None:
         self._database = database
         self._activity = activity
         self._wakeups = wakeups
         self._held = held
+        self._order = order
         self._queue: GroupCommit[Outcome, Finished] = GroupCommit("outcomes", database, WORKER, sends.finish)
 
     async def __aenter__(self) -> "Outcomes":
@@ -79,7 +92,7 @@ class Outcomes:
     # -- attempts
 
     async def begin(self, dispatch: Dispatch, config: Config) -> None:
-        """Begin another attempt. Raises `AlreadyTaken`, `LeaseLost`, `VersionMoved`, `StoreUnavailable`."""
+        """Begin another attempt. Raises `AlreadyTaken`, `LeaseLost`, `NotFirst`, `VersionMoved`, `StoreUnavailable`."""
         attempt = NextAttempt(
             organization_id=dispatch.organization_id,
             id=dispatch.id,
@@ -97,6 +110,8 @@ class Outcomes:
             raise AlreadyTaken
         if not begun.held:
             raise LeaseLost
+        if not begun.is_first:
+            raise NotFirst
         if not begun.current:
             raise VersionMoved
         dispatch.number += 1
@@ -171,6 +186,8 @@ class Outcomes:
             else:
                 if finished.has_held:
                     self._held.set()
+                if finished.next_id is not None:
+                    self._order.ended(finished.next_id)
                 return finished.state
 
 

@@ -119,10 +119,14 @@ class Recovery:
         route = await self._manager.routes.route(send.organization_id, fresh=True)
         async with self._database.worker() as connection:
             attempts = await sends.attempts(connection, send.organization_id, send.id)
-            last = attempts[-1]
-            row = await configs.by_id(connection, send.organization_id, last.config_id)
-        config = self._manager.accounts.known(row) if row else _deleted(send.organization_id, last)
+            last = attempts[-1] if attempts else None
+            row = last and await configs.by_id(connection, send.organization_id, last.config_id)
         dispatch = _dispatch(send, lease_id, route, attempts)
+        if last is None:  # it waited for an earlier one: nobody was called for it
+            dispatch.conversations = await self._directory.conversations(route.order, dispatch.intent.to)
+            self._go_on(dispatch, route.order[0])
+            return
+        config = self._manager.accounts.known(row) if row else _deleted(send.organization_id, last)
         dispatch.conversations = await self._directory.conversations([*route.order, config], dispatch.intent.to)
         lost = Uncertain("no answer came", code=last.code or "process_died")
         if any(attempt.class_ in (None, "Uncertain") for attempt in attempts):
@@ -133,8 +137,13 @@ class Recovery:
             self._outbound.own(self._outcomes.accepted(dispatch, config, None))
         elif last.class_ is None and dispatch.on_uncertain == "hold":
             self._outbound.own(self._outbound.failed(dispatch, config, lost))
-        elif not all(other.is_unusable for other in open_order(dispatch)):
+        else:
             dispatch.exhausted = _exhausted(dispatch, attempts)
+            self._go_on(dispatch, config)
+
+    def _go_on(self, dispatch: Dispatch, config: Config) -> None:
+        """Send a message that was surely not taken; *config* is the one that did not take it."""
+        if not all(other.is_unusable for other in open_order(dispatch)):
             self._outbound.start(dispatch)
         # Nobody can send it here. Another process may, or this one later, as long as there is time.
         elif dispatch.left_s <= 0:
@@ -156,7 +165,7 @@ def _dispatch(send: LostSend, lease_id: UUID, route: Route, attempts: Sequence[A
         route=route,
         created_at=send.created_at,
         expires_at=send.expires_at,
-        number=attempts[-1].number,
+        number=attempts[-1].number if attempts else 0,
         begun=True,
         fallback_from=send.fallback_from,
         fallback_reason=send.fallback_reason,

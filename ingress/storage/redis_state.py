@@ -203,15 +203,17 @@ class RedisState:
         key = _key(organization_id, f"turn:{config_id}:shrunk")
         await self._try(self._client.set(key, b"1", px=round(seconds * 1000)))
 
-    async def notify(self, topic: str, organization_id: UUID, version: int = 0) -> None:
-        """Notify every process of something new in *topic*: `events`, `provider` or `accounts`, of the organization."""
-        reached = await self._try(self._client.publish(CHANNEL, f"{topic}:{organization_id}:{version}"))
+    async def notify(self, topic: str, id: UUID, version: int = 0) -> None:
+        """Notify every process of something new in *topic*: `events`, `provider` or `accounts` of an organization, or
+        the `turn` of a message, which may be the first of its conversation now. The *id* is that of either.
+        """
+        reached = await self._try(self._client.publish(CHANNEL, f"{topic}:{id}:{version}"))
         now = monotonic()
         if reached and (reached >= self.processes or now - self._counted_at > COUNT_S):
             self.processes, self._counted_at = reached, now
 
     async def notifications(self) -> AsyncIterator[tuple[str, UUID, int]]:
-        """(topic, organization, version) of every wake-up, for ever; silent while Redis is away. Wake-ups may be lost.
+        """(topic, id, version) of every wake-up, for ever; silent while Redis is away. Wake-ups may be lost.
 
         They may also come late, and in any order. Version 0: it names none.
         """

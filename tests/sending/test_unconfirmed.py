@@ -17,6 +17,8 @@ from ingress.dev.sandbox import ErrorCode, FaultProxy, MetaSimulator, ResetBefor
 from ingress.sending.recovery import Recovery
 from ingress.settings import Settings
 from ingress.storage.database import StoreUnavailable
+from ingress.storage.statements import leases
+from ingress.storage.statements.leases import Lease
 from tests.conftest import serving
 from tests.gateway import Answer, Gateway, Organization, eventually
 
@@ -122,6 +124,36 @@ async def test_a_claim_that_nobody_confirmed_is_taken_back(line: Line, meta: Met
     assert await line.count("true") == 1
     events = await organization.events(kind="message.status")
     assert [event["data"]["message"]["id"] for event in events] == [again.json["id"]]
+
+
+async def test_a_claim_that_waits_and_nobody_confirmed_is_taken_back(line: Line, meta: MetaSimulator) -> None:
+    """Nobody is called for it, and who comes after it does not wait for it."""
+    organization, to = line.organization, "+5511987654321"
+    await meta.script(organization.numbers[0], Throttle429(retry_after=3))
+    first = await organization.send({"to": to, "body": "first"}, prefer="respond-async")
+    await eventually(
+        lambda: organization.message(first.json["id"]), lambda message: message["attempts"][0].get("class")
+    )
+    body = {"to": to, "body": "refused at first"}
+    refused = await line.cut(organization.send(body), b"refused at first", committed="attempts = 0")
+    assert refused.status == 503
+
+    last = await organization.send({"to": to, "body": "last"})
+    assert last.status == 200
+    number = organization.numbers[0].phone_number_id
+    sent = [message.body["text"]["body"] for message in meta.accepted if message.phone_number_id == number]
+    assert sent == ["first", "last"]
+    assert await line.count("true") == 2
+
+
+async def test_a_claim_that_somebody_took_over_is_not_taken_back(line: Line) -> None:
+    organization = line.organization
+    ids = UUID(organization.id), UUID((await organization.send()).json["id"])
+    taken = "update messages set state = 'sending', lease_id = gen_random_uuid() where id = $1 returning lease_id"
+    async with line.database.acquire() as connection:
+        lease_id = await connection.fetchval(taken, ids[1])
+        assert await leases.withdraw(connection, [Lease(*ids, UUID(int=1))]) == []
+        assert await leases.withdraw(connection, [Lease(*ids, lease_id)]) == [ids[1]]
 
 
 @pytest.mark.parametrize(

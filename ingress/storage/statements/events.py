@@ -12,10 +12,10 @@ from ..columns import Json, given, names
 from ..pages import within
 
 # The horizon of readers and the place of writers: see schema.sql, `events`.
-_NOW = "select base + (pg_current_xact_id()::text::bigint << 16) as start from event_clock"
+NOW = "select base + (pg_current_xact_id()::text::bigint << 16) as start from event_clock"
 
 
-def insert_events(source: str, clock: str = _NOW) -> str:
+def insert_events(source: str, clock: str = NOW) -> str:
     """CTEs that store the rows of the CTE *source* as events and queue them for the organization's callback, if it has one.
 
     *source* has the columns place, organization_id, type, config_id, conversation_id, data, raw.

@@ -53,7 +53,8 @@ class LostSend(Unlogged, frozen=True):
 
 RECLAIM = f"""
 with due as (
-    select organization_id, id, row_number() over (partition by organization_id order by leased_until) as place
+    select organization_id, id,
+        row_number() over (partition by organization_id order by leased_until, queue_place) as place
     from messages where state <> 'done' and leased_until < now()
 ),
 lost as (
@@ -72,11 +73,11 @@ async def reclaim(connection: asyncpg.Connection, lease_id: UUID, limit: int, pe
 
 
 # Ordered as above; one that is being changed is met again.
-WITHDRAW = """
+WITHDRAW = f"""
 with claimed as (
     select m.organization_id, m.id
-    from messages m join unnest($1::uuid[], $2::uuid[]) as given(organization_id, id) using (organization_id, id)
-    where m.state = 'sending' and m.attempts = 1 order by m.organization_id, m.id for update of m skip locked
+    from messages m join {given(Lease)} using (organization_id, id, lease_id)
+    where m.state = 'sending' and m.attempts <= 1 order by m.organization_id, m.id for update of m skip locked
 ),
 attempted as (
     delete from attempts a using claimed where a.organization_id = claimed.organization_id and a.message_id = claimed.id
@@ -85,6 +86,6 @@ delete from messages m using claimed where m.organization_id = claimed.organizat
 returning m.id"""
 
 
-async def withdraw(connection: asyncpg.Connection, claimed: Sequence[tuple[UUID, UUID]]) -> list[UUID]:
-    """Forget messages, (organization, message) of each, whose first attempt never was: those that there were (worker)."""
+async def withdraw(connection: asyncpg.Connection, claimed: Sequence[Lease]) -> list[UUID]:
+    """Forget messages whose first attempt never was, and that nobody took over: those that there were (worker)."""
     return [row["id"] for row in await connection.fetch(WITHDRAW, *zip(*claimed, strict=True))]

@@ -1,4 +1,7 @@
-"""Sends: claimed with their first attempt, fenced by the organization's version, finished with their event."""
+"""Sends: claimed with their first attempt, fenced by the organization's version, finished with their event.
+
+Those of one conversation are a queue, by `queue_place`: only the first one that is `sending` is called for.
+"""
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime
@@ -13,7 +16,7 @@ from providers.messages import ErrorInfo
 from ...validation import Unlogged
 from ..columns import Big, Json, Small, given, names
 from ..pages import within
-from .events import insert_events
+from .events import NOW, insert_events
 from .leases import LEASE_S
 
 _error = msgspec.json.Decoder(ErrorInfo).decode
@@ -62,12 +65,26 @@ def _made(kind: type[State], columns: Iterable[Any]) -> State:
     return state
 
 
+def _first(of: str, placed: str) -> str:
+    """The first send under way in the conversation of the row *of*, among those *placed* so in its queue; else NULL."""
+    return f"""(
+        select queue.id from messages queue
+        where queue.organization_id = {of}.organization_id and queue.conversation_id = {of}.conversation_id
+            and queue.state = 'sending' and queue.queue_place {placed}
+        order by queue.queue_place limit 1
+    )"""
+
+
+_EARLIER = _first("m", "< m.queue_place")
+
+
 class Claim(NamedTuple):
     """A new message and its first attempt, valid while the organization and the contact are at these versions."""
 
     organization_id: UUID
     id: UUID
     conversation_id: UUID
+    in_order: bool
     contact_id: UUID | None  # None: it is for a group
     contact_version: int | None
     idempotency_key: str | None
@@ -84,40 +101,48 @@ class Claim(NamedTuple):
 
 
 CLAIM = f"""
-with given as (select * from {given(Claim)}),
+with given as (select *, (${len(Claim._fields) + 1}::boolean[])[place] as heads_batch from {given(Claim)}),
 fenced as (
-    select given.* from given join organizations o on o.id = given.organization_id and o.version = given.version
+    select given.*, case when in_order then ({NOW}) + given.place end as queue_place,
+        not in_order or heads_batch and {_first("given", "is not null")} is null as is_first
+    from given join organizations o on o.id = given.organization_id and o.version = given.version
     where given.contact_id is null or exists (select from contacts c where c.organization_id = given.organization_id
         and c.id = given.contact_id and c.version = given.contact_version)
 ),
 claimed as (
-    insert into messages (organization_id, id, conversation_id, idempotency_key, request_hash, request, state, expires_at,
-        lease_id, leased_until, fallback_from, fallback_reason)
-    select organization_id, id, conversation_id, idempotency_key, request_hash, request, 'sending', expires_at, lease_id,
-        now() + interval '{LEASE_S} s', fallback_from, fallback_reason
+    insert into messages (organization_id, id, conversation_id, idempotency_key, request_hash, request, queue_place, state,
+        attempts, expires_at, lease_id, leased_until, fallback_from, fallback_reason)
+    select organization_id, id, conversation_id, idempotency_key, request_hash, request, queue_place, 'sending',
+        is_first::integer, expires_at, lease_id, now() + interval '{LEASE_S} s', fallback_from, fallback_reason
     from fenced order by organization_id, idempotency_key
     on conflict (organization_id, idempotency_key) do nothing
     returning organization_id, id
 ),
 attempted as (
     insert into attempts (organization_id, message_id, number, config_id, provider, version, started_at)
-    select organization_id, id, 1, config_id, provider, version, now() from fenced join claimed using (organization_id, id)
+    select organization_id, id, 1, config_id, provider, version, now()
+    from fenced join claimed using (organization_id, id) where is_first
 )
-select fenced.id is not null as current, claimed.id is not null as claimed
+select fenced.id is not null as current, claimed.id is not null as claimed, fenced.is_first
 from given left join fenced using (organization_id, id) left join claimed using (organization_id, id)
 order by given.place"""
 
 
 class Claimed(NamedTuple):
-    """``current``: the versions were right. ``claimed``: the key was free, and the attempt may begin."""
+    """``current``: the versions were right. ``claimed``: the key was free. ``is_first``: the attempt has begun, for no
+    earlier send of the conversation is under way.
+    """
 
     current: bool
     claimed: bool
+    is_first: bool | None  # None: it is not claimed
 
 
 async def claim(connection: asyncpg.Connection, claims: Sequence[Claim]) -> list[Claimed]:
-    """Insert each message and its first attempt, unless its version is stale or its key taken (worker)."""
-    return [Claimed(*row) for row in await connection.fetch(CLAIM, *zip(*claims, strict=True))]
+    """Insert each message, unless its version is stale or its key taken, and its first attempt if it is first (worker)."""
+    heads = {claim.conversation_id: claim.id for claim in reversed(claims) if claim.in_order}
+    heads_batch = [heads.get(claim.conversation_id) == claim.id for claim in claims]
+    return [Claimed(*row) for row in await connection.fetch(CLAIM, *zip(*claims, strict=True), heads_batch)]
 
 
 class NextAttempt(NamedTuple):
@@ -142,7 +167,7 @@ renewed as (
         fallback_reason = coalesce(given.fallback_reason, m.fallback_reason), updated_at = now()
     from given join organizations o on o.version = given.version and o.id = given.organization_id
     where m.organization_id = given.organization_id and m.id = given.id and m.lease_id = given.lease_id
-        and m.state = 'sending' and m.status_rank <= 1
+        and m.state = 'sending' and m.status_rank <= 1 and {_EARLIER} is null
     returning m.organization_id, m.id
 ),
 begun as (
@@ -155,22 +180,41 @@ begun as (
         where attempts.class is null
 )
 select o.version = given.version as current, m.lease_id = given.lease_id and m.state = 'sending' as held,
-    m.status_rank > 1 as settled
+    m.status_rank > 1 as settled, {_EARLIER} is null as is_first
 from given join messages m using (organization_id, id) join organizations o on o.id = m.organization_id"""
 
 
 class BegunAttempt(NamedTuple):
-    """The attempt is begun where the version is current, the lease held, and no status has settled the message."""
+    """The attempt is begun where the version is current, the lease held, no status has settled the message, and no earlier
+    send of its conversation is under way.
+    """
 
     current: bool
     held: bool
     settled: bool
+    is_first: bool
 
 
 async def begin_attempt(connection: asyncpg.Connection, attempt: NextAttempt) -> BegunAttempt:
     """Record the intent to call, if nothing speaks against it; once more is as good as once (worker)."""
     row = await connection.fetchrow(BEGIN_ATTEMPT, *zip(attempt, strict=True))
-    return BegunAttempt(*row) if row else BegunAttempt(True, False, False)
+    return BegunAttempt(*row) if row else BegunAttempt(True, False, False, True)
+
+
+class WaitingSend(NamedTuple):
+    """A message that waits for an earlier one of its conversation."""
+
+    organization_id: UUID
+    id: UUID
+
+
+FIRST = f"""
+select m.id from {given(WaitingSend)} join messages m using (organization_id, id) where {_EARLIER} is null"""
+
+
+async def first_of(connection: asyncpg.Connection, waiting: Sequence[WaitingSend]) -> list[UUID]:
+    """Those of *waiting* that nothing is before any more (worker)."""
+    return [row["id"] for row in await connection.fetch(FIRST, *zip(*waiting, strict=True))]
 
 
 class Outcome(NamedTuple):
@@ -209,7 +253,8 @@ early as (
     from outcome o join message_statuses s using (organization_id, account_id, provider_message_id)
 ),
 locked as (
-    select m.organization_id, m.id, m.state, m.status_rank, m.status, m.error
+    select m.organization_id, m.id, m.state, m.status_rank, m.status, m.error,
+        case when o.state <> 'sending' then {_first("m", "> m.queue_place")} end as next_id
     from messages m join outcome o on m.organization_id = o.organization_id and m.id = o.message_id
     order by m.organization_id, m.id for update of m
 ),
@@ -257,7 +302,7 @@ finished as (
         -- The same id of the provider's: it was stored before, by a commit that nobody confirmed.
         and (m.lease_id = o.lease_id
             or (o.attempt_class = 'ok' and (m.state <> 'done' or m.provider_message_id = o.provider_message_id)))
-    returning m.organization_id, {names(SendState, "m.")}
+    returning m.organization_id, {names(SendState, "m.")}, locked.next_id
 ),
 given as (
     select o.place, o.organization_id, o.event_type as type, o.config_id, o.conversation_id,
@@ -270,7 +315,8 @@ given as (
         or exists (select from early e where e.organization_id = o.organization_id and e.message_id = o.message_id))
 ),
 {insert_events("given")}
-select {names(SendState, "f.")}, exists (select from held_events h where h.organization_id = o.organization_id) as has_held
+select {names(SendState, "f.")}, f.next_id,
+    exists (select from held_events h where h.organization_id = o.organization_id) as has_held
 from outcome o left join finished f on f.organization_id = o.organization_id and f.id = o.message_id
 order by o.place"""
 
@@ -278,10 +324,12 @@ order by o.place"""
 class Finished(NamedTuple):
     """A message as it stands now; None: its lease was lost, and somebody else speaks for it.
 
+    ``next_id``: what comes after it in the queue of its conversation, where it has ended; None: nothing that is known yet.
     ``has_held``: events of the organization wait for sends to end.
     """
 
     state: SendState | None
+    next_id: UUID | None
     has_held: bool
 
 
@@ -291,7 +339,9 @@ async def finish(connection: asyncpg.Connection, outcomes: Sequence[Outcome]) ->
     Once more is as good as once (worker).
     """
     rows = await connection.fetch(FINISH, *zip(*outcomes, strict=True))
-    return [Finished(_made(SendState, row[:-1]) if row["id"] else None, row["has_held"]) for row in rows]
+    return [
+        Finished(_made(SendState, row[:-2]) if row["id"] else None, row["next_id"], row["has_held"]) for row in rows
+    ]
 
 
 class Attempt(Unlogged, frozen=True, rename={"class_": "class"}):
