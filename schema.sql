@@ -170,6 +170,8 @@ create table provider_health (
     checked_at      timestamptz,
     -- When something last went in or out through it, some seconds late. NULL: nothing did.
     active_at       timestamptz,
+    -- When a webhook at its address was last refused, as its signature is not the config's, some seconds late. NULL: none.
+    refused_at      timestamptz,
     -- How a phone is linked: starting, scan, linked, failed. NULL: not known, or its provider links none.
     pairing         text,
     -- Looked at again and again until then: somebody is linking a phone.

@@ -78,7 +78,8 @@ VALUES: dict[str, set[str]] = {
         *_REFUSALS,
         *("switched", "unchanged", "waiting", "busy", "unavailable", "not_found"),
         # looks at accounts
-        *(*get_args(Trouble), *_UNUSABLE, "unknown", "unreachable", "sends_refused", "silent", "healthy", "unhealthy"),
+        *(*get_args(Trouble), *_UNUSABLE, "unknown", "unreachable", "sends_refused", "webhooks_refused", "silent"),
+        *("healthy", "unhealthy"),
         # looks for plug-ins
         *("found", "unchanged", "failed"),
         # media

@@ -42,6 +42,7 @@ class Traffic(msgspec.Struct, frozen=True, kw_only=True):
 
     Of the last ``attempts`` that ended, ``failed`` were surely or maybe not taken for the provider's fault, ``refused``
     of these because the account cannot send. Of ``sent`` messages some minutes old, ``acknowledged`` have a status.
+    ``only_refused``: webhooks came lately, and none that is signed with the config's secret.
     ``is_broken``: the provider lately refused the account as such, and has taken nothing since.
     """
 
@@ -50,6 +51,7 @@ class Traffic(msgspec.Struct, frozen=True, kw_only=True):
     refused: int = 0
     sent: int = 0
     acknowledged: int = 0
+    only_refused: bool = False
     is_broken: bool = False
 
     @property
@@ -120,6 +122,8 @@ def _against(finding: Finding, traffic: Traffic) -> Finding:
     """What the provider says, where sends do not fail."""
     if finding.reason == "unreachable" and traffic.flows:
         return Finding("degraded", "unreachable", "It does not say how it is doing, but takes messages.")
+    if finding.state == "healthy" and traffic.only_refused:
+        return Finding("degraded", "webhooks_refused", "Each webhook lately was refused for its signature.")
     if finding.state == "healthy" and traffic.is_silent:
         detail = f"{traffic.sent} messages were taken, and no status of any of them came."
         return Finding("degraded", "silent", detail)

@@ -167,7 +167,8 @@ class Ingestion(msgspec.Struct, eq=False):
         match error:
             case RowRefused() if self._verified is not None and not self._verified.refused:
                 self._store_refused(self._verified)
-            case Unverified():
+            case Unverified() if self._verified is not None:
+                self._manager.activity.note_refused(self._verified.config, self._verified.hook)
                 metrics.auth_failures.labels("webhook").inc()
                 self._end(UNVERIFIED, "unauthorized")
             case StoreUnavailable():

@@ -105,6 +105,9 @@ def test_an_answer_that_says_nothing_changes_nothing(error: SendError) -> None:
         # No status of what was sent has come.
         (status(), Traffic(sent=5), "degraded", "silent", False),
         (status(), Traffic(sent=4), "healthy", None, False),
+        # Webhooks come, and none of them is the provider's.
+        (status(), Traffic(only_refused=True, sent=5), "degraded", "webhooks_refused", False),
+        (status("poor"), Traffic(only_refused=True), "degraded", "degraded", False),
         (status(), Traffic(sent=5, acknowledged=1), "healthy", None, False),
         (status("poor"), Traffic(sent=5), "degraded", "degraded", False),
         (Throttled("slow"), Traffic(attempts=6, failed=6), "unhealthy", "unreachable", False),

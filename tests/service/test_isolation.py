@@ -391,6 +391,7 @@ NAMING = [
     'POST /integrations/whatsapp/provider/switch {"config_id": "*", "force": true, "reason": "mine"}',
     'POST /integrations/whatsapp/provider/switch {"config_id": "*", "dry_run": true, "force": true}',
     'POST /integrations/whatsapp/provider/test {"config_id": "*"}',
+    'POST /integrations/whatsapp/provider/repair {"config_id": "*"}',
     'POST /integrations/whatsapp/provider/pairing {"config_id": "*"}',
     "GET /integrations/whatsapp/provider/pairing?config_id=*",
     "GET /integrations/whatsapp/provider/pairing?config_id=*&format=png",

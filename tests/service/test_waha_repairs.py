@@ -3,15 +3,18 @@
 import itertools
 from collections.abc import AsyncIterator
 from typing import Any
+from uuid import UUID
 
+import asyncpg
 import msgspec
 import pytest
 
 from ingress.dev.sandbox import ErrorCode, RetryPolicy, WahaSession, WahaSimulator, example_session
 from ingress.dev.sandbox.waha.bodies import Engine
 from ingress.dev.sandbox.waha.server import WahaServer
+from ingress.settings import Settings
 
-from ..gateway import Gateway, Organization, eventually
+from ..gateway import Gateway, Organization, eventually, limit
 from ..health.test_prober import health_of, trail
 
 BASE = "/integrations/whatsapp"
@@ -99,6 +102,29 @@ async def test_what_nobody_repairs_is_said(core: WahaSimulator, watching: Gatewa
     assert answer["reason"] == "webhook_missing"
     assert "provider/repair" in answer["what_to_do"]
     assert core.call_count("PUT sessions/{session}", "default") == 2  # once to configure it: it is not asked each time
+
+
+async def test_webhooks_that_are_not_signed_are_missed(
+    waha: WahaSimulator, watching: Gateway, settings: Settings
+) -> None:
+    """Each is refused, though the session is as it should be: health says so, until one comes that is signed."""
+    unsigned = await account(waha, watching, "NOWEB")
+    assert await unsigned.organization.probe(unsigned.config_id) is True  # what it posts unsigned is our own
+    await health_of(unsigned.organization, "healthy")
+    signed = unsigned.state.config
+    [hook] = unsigned.state.webhooks
+    unsigned.state.config = {**signed, "webhooks": [{**hook, "retries": {"attempts": 0}, "hmac": {"key": "another"}}]}
+    [post] = await waha.post(unsigned.session, waha.inbound(unsigned.session).text("Olá", phone=PEER))
+    assert post.status == 401
+    unsigned.state.config = signed
+    connection = await asyncpg.connect(settings.database_url)
+    before = "update inbound_webhooks set received_at = received_at - interval '1 hour' where config_id = $1"
+    await connection.execute(before, UUID(unsigned.config_id))  # those of setting it up were signed
+    await connection.close()
+    answer = await health_of(unsigned.organization, "degraded")
+    assert (answer["reason"], "signs" in answer["what_to_do"]) == ("webhooks_refused", True)
+    await unsigned.write_and_arrive()
+    await health_of(unsigned.organization, "healthy")
 
 
 @pytest.mark.parametrize("how", ["force", "pairing", "repair"])
@@ -190,3 +216,17 @@ async def test_two_configs_of_one_session_are_one_account(waha: WahaSimulator, g
         200,
     ]
     assert len(await organization.events(kind="message.received")) == 1
+
+
+async def test_who_is_not_linked_is_not_waited_for_in_vain(
+    waha: WahaSimulator, gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The answer comes after ten seconds, here after one, within the limit: the message was surely not sent."""
+    unlinked = await account(waha, gateway, "NOWEB")
+    limit(monkeypatch, "whatsapp_web", call_s=1.5)
+    waha.server.waits = 0.1
+    waha.set_status(unlinked.session, "SCAN_QR_CODE", unlinked=True)
+    sent = await unlinked.organization.send({"to": PEER, "body": "Olá"})
+    assert (sent.status, sent.json["provider"], sent.json["fallback_reason"]) == (200, "meta_business", "AccountBroken")
+    attempt = (await unlinked.organization.message(sent.json["id"]))["attempts"][0]
+    assert (attempt["code"], attempt["duration_ms"] >= 1000) == ("session_not_working", True)

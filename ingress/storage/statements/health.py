@@ -89,6 +89,7 @@ async def look(connection: asyncpg.Connection, organization_id: UUID, config_id:
 
 
 LAST_SENDS, ACKNOWLEDGED_AMONG = 200, 50
+REFUSED_WITHIN_S = 600
 # Attempts and messages by their ids, which are times: no other index is needed. An open breaker says nothing of the account.
 TRAFFIC = f"""
 with recent as (
@@ -105,17 +106,28 @@ select (select count(*) from recent) as attempts,
     (select count(*) from recent where class in ('AccountBroken', 'Unavailable', 'Uncertain')) as failed,
     (select count(*) from recent where class = 'AccountBroken') as refused,
     (select count(*) from older) as sent,
-    (select count(*) from older where acknowledged) as acknowledged"""
+    (select count(*) from older where acknowledged) as acknowledged,
+    coalesce((
+        select case when h.refused_at > now() - interval '{REFUSED_WITHIN_S} s' then not exists (
+            select from inbound_webhooks w where w.received_at > now() - interval '{REFUSED_WITHIN_S} s'
+                and w.organization_id = $1 and w.config_id = $2
+        ) end
+        from provider_health h where h.organization_id = $1 and h.config_id = $2
+    ), false) as only_refused"""
 
 
 class SentLately(msgspec.Struct, frozen=True, kw_only=True):
-    """How the last attempts through a config ended, and how many of its messages some minutes old have a status."""
+    """How the last attempts through a config ended, and how many of its messages some minutes old have a status.
+
+    ``only_refused``: webhooks came lately, and the signature of each of them was not the config's.
+    """
 
     attempts: int
     failed: int
     refused: int
     sent: int
     acknowledged: int
+    only_refused: bool
 
 
 async def traffic(
@@ -198,21 +210,30 @@ async def look_soon(connection: asyncpg.Connection, pairs: Sequence[tuple[UUID, 
     await connection.execute(SOON, [pair[0] for pair in pairs], [pair[1] for pair in pairs])
 
 
-# In order, so that two processes never wait for each other.
-ACTIVE = """
+def _noted(column: str) -> str:
+    """When something last happened, in *column*; in order, so that two processes never wait for each other."""
+    return f"""
 with seen as (
     select h.organization_id, h.config_id, _.at from provider_health h
     join unnest($1::uuid[], $2::uuid[], $3::timestamptz[]) as _(organization_id, config_id, at)
         on h.organization_id = _.organization_id and h.config_id = _.config_id
     order by 1, 2 for update of h
 )
-update provider_health h set active_at = greatest(h.active_at, seen.at)
+update provider_health h set {column} = greatest(h.{column}, seen.at)
 from seen where h.organization_id = seen.organization_id and h.config_id = seen.config_id"""
+
+
+ACTIVE, REFUSED = _noted("active_at"), _noted("refused_at")
 
 
 async def active(connection: asyncpg.Connection, seen: Sequence[tuple[UUID, UUID, datetime]]) -> None:
     """When something last went through these (organization, config) pairs (worker)."""
     await connection.execute(ACTIVE, *zip(*seen, strict=True))
+
+
+async def refused(connection: asyncpg.Connection, seen: Sequence[tuple[UUID, UUID, datetime]]) -> None:
+    """When a webhook was last refused at the address of these (organization, config) pairs (worker)."""
+    await connection.execute(REFUSED, *zip(*seen, strict=True))
 
 
 WATCH = """
