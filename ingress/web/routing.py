@@ -56,7 +56,7 @@ class ApiRequest(Request[StateT], Generic[StateT, Body, Query]):
     """A request of the API, from somebody who may make it."""
 
     principal: Principal
-    sent = b""  # its body, once it was read
+    sent = b""  # its body, once it was read, where it is to change something
     _is_counted = False
 
     def __init__(self, scope: Scope, receive: Receive, send: Send, route: "ApiRoute") -> None:
@@ -107,8 +107,10 @@ class ApiRequest(Request[StateT], Generic[StateT, Body, Query]):
     async def decoded(self, more: MoreWrong | None = None) -> Body:
         """Its body as the route's type. Raises `Problem` 404, 413, 415 or 422, naming every field that is wrong."""
         owner = self.principal.organization_id or PLATFORM
-        self.sent = await body_of(self, self.header, self.state["bodies"], owner)
-        body: Body = decode(self.sent, self._route.decoder, more, any_text=self._route.any_text)
+        sent = await body_of(self, self.header, self.state["bodies"], owner)
+        if self._route.changes:  # a send that waits holds no more than what was read of it
+            self.sent = sent
+        body: Body = decode(sent, self._route.decoder, more, any_text=self._route.any_text)
         if isinstance(body, OrganizationBody) and body.organization_id is not None:
             self._check_organization(body.organization_id)
         return body
@@ -203,7 +205,7 @@ class ApiRoute(Route):
         super().__init__(path, endpoint, methods=methods.split(", "))
         self.needs, self.any_text, self.file = needs, any_text, file
         self._status = status
-        self._changes = changes and "GET" not in methods and needs in ("configure", "admin", "platform")
+        self.changes = changes and "GET" not in methods and needs in ("configure", "admin", "platform")
         self.body, self.query, self.answers = _types(endpoint)
         self.decoder = msgspec.json.Decoder(self.body or Any)
         metrics.VALUES["route"].add(path)
@@ -217,7 +219,7 @@ class ApiRoute(Route):
                 await request.authorize()
             answer = await self.endpoint(request)
         except Exception as error:
-            if self._changes:
+            if self.changes:
                 await request.state["refused_changes"].note(request, error)
             raise
         if answer is None:

@@ -185,7 +185,7 @@ RESTLESS = {"callbacks", "deliveries", "delivery_queues"}
 async def untouched(settings: Settings, *organizations: Organization) -> AsyncIterator[None]:
     """Fails where afterwards any row of *organizations* is another than before, was added, or is gone.
 
-    But for what the trail has of their own requests that were refused.
+    But for what the trail has of their own requests that were refused, and when a message last went through a config.
     """
     ids = [UUID(organization.id) for organization in organizations]
 
@@ -196,7 +196,7 @@ async def untouched(settings: Settings, *organizations: Organization) -> AsyncIt
                 table: [
                     row[0]
                     for row in await owner.fetch(
-                        f"select (to_jsonb(t) - '{{audit_entries,audit_hash,audit_seal}}'::text[])::text"
+                        f"select (to_jsonb(t) - '{{audit_entries,audit_hash,audit_seal,active_at}}'::text[])::text"
                         f" from {table} t where {column} = any($1)"
                         " and to_jsonb(t) ->> 'outcome' is distinct from 'refused'",
                         ids,
