@@ -92,6 +92,9 @@ create table whatsapp_provider_configs (
     sender             text,
     -- What the provider last said of the account: ProviderStatus as JSON. NULL: never asked.
     session            json,
+    -- It was saved to become active: once it is, it has joined the fallback order at its end, so that is where the config
+    -- goes that it takes over from. FALSE: it has been active, has its place already, or shall have none.
+    joins_order        boolean     not null default false,
     -- When the provider first said that the account cannot send. NULL: it took its last message, or nobody asked yet.
     broken_at          timestamptz,
     created_at         timestamptz not null default now(),

@@ -144,7 +144,12 @@ class Cluster:
     async def add_twilio(self, organization: Organization) -> str:
         sender = example_sender()
         config_data = sender.config_data(await self.twilio.add_number(sender))
-        body = {"provider_type": "twilio_whatsapp", "config_data": config_data, "is_active": False}
+        body = {
+            "provider_type": "twilio_whatsapp",
+            "config_data": config_data,
+            "is_active": False,
+            "as_fallback": False,
+        }
         answer = await organization.call("POST", f"{SWITCH}/configure", body)
         assert answer.status == 200, answer.raw
         self.twilio.set_statuses(sender, TwilioStatusPolicy(statuses=("delivered",)))

@@ -165,13 +165,14 @@ class Organization:
     ) -> dict[str, Any]:
         """A config of a new simulated number, or of *number*. At the *host* `localhost` nobody vouches for it.
 
-        Of a number that it has already a second one.
+        Of a number that it has already a second one. It joins no order of fallbacks: tests set theirs.
         """
         if number is None:
             number = msgspec.structs.replace(example_number(next(_numbers)), **changes)
             await self.gateway.meta.add_number(number, own_port=own_port)
         base_url = self.gateway.meta.url_for(number).replace("127.0.0.1", host)
         body = {"provider_type": "meta_business", "config_data": number.config_data(base_url), "is_active": active}
+        body["as_fallback"] = False
         body["allow_second"] = number.phone_number_id in {own.phone_number_id for own in self.numbers}
         answer = await self.call("POST", "/integrations/whatsapp/provider/configure", body)
         assert answer.status == 200, answer.raw

@@ -401,6 +401,7 @@ def _config(
         identifiers.account_id(owner, row.id, row.provider_type, _number(sender, row.accounts)),
         claimed,
         row.updated_at,
+        row.joins_order,
     )
 
 

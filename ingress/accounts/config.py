@@ -123,6 +123,7 @@ class Config(msgspec.Struct, frozen=True):
     account_id: UUID  # of all configs of the account: what the provider's ids are unique in
     claimed: frozenset[str] = frozenset()  # those of the provider's `accounts` that are the organization's for sure
     updated_at: datetime | None = None  # when its state or its configuration last changed; None: it is not stored
+    joins_order: bool = False  # the fallbacks, once it is active
 
     @property
     def is_unusable(self) -> bool:
@@ -155,7 +156,7 @@ class Config(msgspec.Struct, frozen=True):
 
 
 class NewConfig(msgspec.Struct, frozen=True, kw_only=True):
-    """A configuration that is not stored yet.
+    """A configuration that is not stored yet. ``as_fallback``: it joins the fallback order, at its end.
 
     ``if_saved``: what becomes of one whose account has a config; `use`: that is meant, where it is the very same.
     """
@@ -164,6 +165,7 @@ class NewConfig(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     config_data: dict[str, Any]
     if_saved: Literal["refuse", "use", "add"] = "refuse"
+    as_fallback: bool = True
 
     def __repr__(self) -> str:
         return f"NewConfig({self.provider_type!r})"

@@ -21,7 +21,7 @@ from ..web.problems import Json, json_response, unavailable
 from . import AnyRequest, ApiRequest
 from .audit import note
 from .configs import named_config, shown_fields
-from .refusals import CheckShown, ConfigResult, refused_as_problems, shown_checks, shown_switch
+from .refusals import CheckShown, ConfigureResult, refused_as_problems, shown_checks, shown_switch
 from .status import health_of
 
 
@@ -32,6 +32,7 @@ class _Configuration(OrganizationBody, frozen=True, kw_only=True):
     config_data: ConfigData | None = None
     name: Name | None = None
     is_active: bool = True
+    as_fallback: bool = True
     allow_second: bool = False
 
     def new(self, if_saved: Literal["refuse", "use"]) -> NewConfig | None:
@@ -40,13 +41,14 @@ class _Configuration(OrganizationBody, frozen=True, kw_only=True):
         if kind is None or data is None:
             return None
         saved = "add" if self.allow_second else if_saved
-        return NewConfig(provider_type=kind, name=self.name or kind, config_data=data, if_saved=saved)
+        name, as_fallback = self.name or kind, self.as_fallback
+        return NewConfig(provider_type=kind, name=name, config_data=data, if_saved=saved, as_fallback=as_fallback)
 
 
 class ConfigureRequest(_Configuration, frozen=True, kw_only=True):
     """The body of provider/configure. Where not ``is_active`` it is saved, and the active config stays.
 
-    ``allow_second``: also where the account has a config.
+    ``as_fallback`` False: it does not join the fallback order. ``allow_second``: also where the account has a config.
     """
 
     provider_type: ProviderType
@@ -199,7 +201,7 @@ def wrong_configuration(request: AnyRequest) -> MoreWrong:
     return lambda sent: wrong_fields(sent.get("provider_type"), sent.get("config_data"))
 
 
-async def configure(request: ApiRequest[ConfigureRequest]) -> Json[ConfigResult]:
+async def configure(request: ApiRequest[ConfigureRequest]) -> Json[ConfigureResult]:
     """POST …/provider/configure: validate, test against the provider, save encrypted, set up, activate."""
     body = await request.decoded(wrong_configuration(request))
     request.check_calls_out()
@@ -208,7 +210,7 @@ async def configure(request: ApiRequest[ConfigureRequest]) -> Json[ConfigResult]
     configure = request.state["manager"].configure
     with refused_as_problems():
         done = await configure(request.organization_id, request.actor, new, activate=body.is_active)
-    return json_response(*shown_switch(ConfigResult, done))
+    return json_response(*shown_switch(ConfigureResult, done))
 
 
 async def test_connection(request: ApiRequest[TestRequest]) -> ConnectionTest:

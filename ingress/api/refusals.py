@@ -54,7 +54,14 @@ class ConfigResult(Shown, frozen=True, kw_only=True):
     waits_until: datetime | UnsetType = UNSET
 
 
+class ConfigureResult(ConfigResult, frozen=True, kw_only=True):
+    """``fallback_config_ids``: the order from then on."""
+
+    fallback_config_ids: list[UUID]
+
+
 Result = TypeVar("Result", bound=ConfigResult)
+Made = TypeVar("Made", bound=ConfigureResult)
 
 
 def shown_checks(checks: Sequence[Check]) -> list[CheckShown]:
@@ -86,8 +93,9 @@ def shown_config(kind: type[Result], done: Switched | Edited, state: str, messag
     )
 
 
-def shown_switch(kind: type[Result], done: Switched, **more: Any) -> tuple[Result, int]:
+def shown_switch(kind: type[Made], done: Switched, **more: Any) -> tuple[Made, int]:
     """What is in force now, and the status of the answer: 202 where the switch waits."""
+    more["fallback_config_ids"] = done.fallback_config_ids
     if done.waits_until is not None:
         more |= {"waits_for": "pairing", "waits_until": done.waits_until}
         return shown_config(kind, done, "switching", "{} waits for a phone: link one to make it active.", **more), 202

@@ -14,7 +14,7 @@ from ..web.bodies import OrganizationBody, Shown, invalid
 from ..web.problems import Json, json_response
 from . import AnyRequest, ApiRequest
 from .providers import TestRequest, wrong_configuration
-from .refusals import CheckShown, ConfigResult, refused_as_problems, shown_checks, shown_switch
+from .refusals import CheckShown, ConfigureResult, refused_as_problems, shown_checks, shown_switch
 
 Version = Annotated[int, msgspec.Meta(ge=0)]
 
@@ -47,12 +47,11 @@ class FallbackRequest(OrganizationBody, frozen=True, kw_only=True):
     policy: FallbackPolicy | None = None
 
 
-class SwitchResult(ConfigResult, frozen=True, kw_only=True):
-    """``changed`` False: it was active before, or it is not yet. ``fallback_config_ids``: from then on."""
+class SwitchResult(ConfigureResult, frozen=True, kw_only=True):
+    """``changed`` False: it was active before, or it is not yet."""
 
     changed: bool
     from_config_id: UUID | None
-    fallback_config_ids: list[UUID]
 
 
 class DryRunShown(DryRun, frozen=True, kw_only=True):
@@ -122,8 +121,7 @@ async def _dry_run(request: AnyRequest, wanted: Requested) -> SwitchAnswer:
 
 
 def _shown(done: Switched) -> SwitchAnswer:
-    more = {"from_config_id": done.former_config_id, "fallback_config_ids": done.fallback_config_ids}
-    return json_response(*shown_switch(SwitchResult, done, changed=done.changed, **more))
+    return json_response(*shown_switch(SwitchResult, done, changed=done.changed, from_config_id=done.former_config_id))
 
 
 async def get_fallback(request: ApiRequest) -> Fallbacks:

@@ -148,7 +148,11 @@ def _has_recovered(member: Member, now: datetime) -> bool:
 
 
 def _back(situation: Situation, stand_in: StandIn, reason: str) -> Step:
-    others = [one.config_id for one in situation.route if one.config_id != stand_in.primary]
-    # Somebody may have changed the order meanwhile: then theirs stands, after the one that stood in.
-    order = stand_in.order if set(stand_in.order) == set(others) else others
-    return Step("switch", reason, stand_in.primary, order)
+    active, *others = [one.config_id for one in situation.route if one.config_id != stand_in.primary]
+    kept = [config_id for config_id in stand_in.order if config_id in (active, *others)]
+    joined = [config_id for config_id in others if config_id not in kept]
+    # Configs may have come and gone. Who has changed the order meanwhile has theirs, after the one that stood in.
+    is_as_it_was = {active, *others} == set(stand_in.order) or (
+        active in kept and others == [*(one for one in kept if one != active), *joined]
+    )
+    return Step("switch", reason, stand_in.primary, [*kept, *joined] if is_as_it_was else [active, *others])

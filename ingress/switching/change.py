@@ -147,15 +147,22 @@ class Switched(msgspec.Struct, frozen=True):
     waits_until: datetime | None = None
 
 
-def order_after(request: Requested, standing: Standing) -> list[UUID]:
+def order_after(request: Requested, standing: Standing, config: Config | None) -> list[UUID]:
     """The fallbacks once it is made: where nothing else is asked for, the config that is left takes the other's place.
 
-    After a rollback they are those of then, unless somebody has set others since.
+    That of a further config is the end, unless it shall have none; *config* None: it is not stored. After a rollback
+    they are those of then, unless somebody has set others since.
     """
     if request.order is not None:
         return request.order
     former = standing.former_fallback_ids if request.target is None else None
-    order = standing.fallback_config_ids if former is None else former
-    target = standing.former_config_id if request.target is None else request.target
+    order: list[UUID | None] = [*(standing.fallback_config_ids if former is None else former)]
+    target = config.id if config else None
+    if _joins(request, config) and target not in order:
+        order.append(target)
     order_then = [standing.active_config_id if config_id == target else config_id for config_id in order]
     return [config_id for config_id in order_then if config_id is not None]
+
+
+def _joins(request: Requested, config: Config | None) -> bool:
+    return request.target.as_fallback if isinstance(request.target, NewConfig) else bool(config and config.joins_order)

@@ -16,7 +16,7 @@ from ..accounts.ownership import Ownership
 from ..audit import Actor
 from ..storage.database import Database
 from ..storage.statements import configs, owners, switches, unread
-from ..storage.statements.configs import ConfigColumns, NewConfigColumns, StoredConfig
+from ..storage.statements.configs import ConfigColumns, NewConfigColumns, StoredConfig, StoredOrder
 from ..storage.vault import token_hash
 from ..validation import Unlogged
 from .change import Requested
@@ -60,9 +60,12 @@ class ConfigStore:
         new: NewConfig,
         provider: WhatsAppProvider,
         status: ProviderStatus | None,
-    ) -> tuple[Config, int, Transition]:
-        """Store a new config: it, the organization's version, which stays, and what the caller writes down.
+        *,
+        activate: bool = True,
+    ) -> tuple[Config, StoredOrder, Transition]:
+        """Store a new config: it, the fallback order, and what the caller writes down.
 
+        It joins that order at its end, at once, or (*activate*) when it becomes the active one: then the version stays.
         Raises `TooMany` where the organization may have no further one, and `AccountExists`.
         """
         if await configs.count(connection, organization_id) >= MAX_CONFIGS:
@@ -74,10 +77,15 @@ class ConfigStore:
             raise AccountExists(same[0].id, same[0].name)
         sender = sender or next((config.sender for config in same if config.sender), None)
         config, token = self._accounts.made(organization_id, new, provider, sender)
+        config = msgspec.structs.replace(config, joins_order=new.as_fallback and activate)
         columns = self._columns(config, new.config_data, msgspec.json.encode(status))
-        version = await configs.add(connection, organization_id, self._new_columns(config, token, columns))
-        after = self._accounts.masked(provider)
-        return config, version, Transition(action="configured", actor=actor, config_id=config.id, after=after)
+        order = await configs.add(connection, organization_id, self._new_columns(config, token, columns))
+        after, version = self._accounts.masked(provider), None
+        if new.as_fallback and not activate:
+            order = await configs.join(connection, organization_id, config.id)
+            after, version = {**after, "fallback_config_ids": order.config_ids}, order.version
+        configured = Transition(action="configured", actor=actor, config_id=config.id, version=version, after=after)
+        return config, order, configured
 
     async def saved_as(
         self, connection: asyncpg.Connection, organization_id: UUID, new: NewConfig, provider: WhatsAppProvider
@@ -119,6 +127,7 @@ class ConfigStore:
             provider_type=config.provider_type,
             webhook_token_hash=token_hash(token),
             webhook_token=self._accounts.seal(config, "webhook_token", token.encode()),
+            joins_order=config.joins_order,
         )
 
     def _columns(self, config: Config, data: Mapping[str, Any], session: bytes | None) -> ConfigColumns:
@@ -131,8 +140,8 @@ class ConfigStore:
             signing_keys=self._ownership.signing_keys(config.provider),
         )
 
-    async def add_tested(self, organization_id: UUID, actor: Actor, new: NewConfig) -> tuple[Config, int]:
-        """Test a new configuration and store it: the config, and the version of the organization, which stays.
+    async def add_tested(self, organization_id: UUID, actor: Actor, new: NewConfig) -> tuple[Config, StoredOrder]:
+        """Test a new configuration and store it: the config, and the fallback order, which it joins.
 
         Raises `ChangeRefused` in its kinds.
         """
@@ -141,10 +150,12 @@ class ConfigStore:
             await self.saved_as(connection, organization_id, new, provider)
         checks, status = await self._accounts.test(provider)
         async with self._database.exclusive(organization_id) as exclusive, exclusive.transaction() as connection:
-            config, version, added = await self.add(connection, organization_id, actor, new, provider, status)
+            config, order, added = await self.add(
+                connection, organization_id, actor, new, provider, status, activate=False
+            )
             await self._ownership.claim(connection, organization_id, provider, checks)
-            await self._journal.write(connection, organization_id, version, added)
-        return config, version
+            await self._journal.write(connection, organization_id, order.version, added)
+        return config, order
 
     async def edit(self, organization_id: UUID, config_id: UUID, actor: Actor, change: ConfigEdit) -> Edited:
         """Change a config. What comes out is validated and tested as a new one is.

@@ -114,7 +114,7 @@ async def dry_run(
         people_without_phone=0 if is_active else traffic.people,
         sends_without_phone=0 if is_active else sum(kind.without_phone for kind in kinds),
         in_flight=traffic.in_flight,
-        fallback_config_ids=order_after(request, standing),
+        fallback_config_ids=order_after(request, standing, config),
     )
     return found, checks
 

@@ -304,9 +304,10 @@ class WhatsAppProviderManager:
         """
         if activate:
             return await self.set_provider(organization_id, actor, new)
-        config, version = await self._store.add_tested(organization_id, actor, new)
+        config, order = await self._store.add_tested(organization_id, actor, new)
+        await self.routes.announce(organization_id, order.version)
         checks = await self.accounts.set_up(config.provider, config.callback_url)
-        return Switched(config, version, None, checks, [])
+        return Switched(config, order.version, None, checks, order.config_ids)
 
     async def test(self, organization_id: UUID, target: UUID | NewConfig) -> tuple[list[Check], str | None]:
         """Every check of a config or configuration, and the address that its webhooks must be posted to, if it has one.

@@ -191,7 +191,7 @@ class Switching:
         state = await switches.begin(connection, request.organization_id, _row(request, config))
         switching = _switching(request, config, state, self._accounts.masked(config.provider))
         await self._journal.write(connection, request.organization_id, standing.version, *taken_back, *first, switching)
-        return Begun(request, standing, order_after(request, standing), config, state), taken_back
+        return Begun(request, standing, order_after(request, standing, config), config, state), taken_back
 
     async def _take_up(self, connection: asyncpg.Connection, organization_id: UUID, config_id: UUID) -> Begun | None:
         """The switch that waits for the config's phone, which is this process's to make from now on."""
@@ -200,7 +200,7 @@ class Switching:
         if waited is None or standing is None:
             return None
         config, request = await self._config(connection, organization_id, config_id), _as_asked(organization_id, waited)
-        return Begun(request, standing, order_after(request, standing), config, waited.former_state)
+        return Begun(request, standing, order_after(request, standing, config), config, waited.former_state)
 
     async def _put_back(
         self, connection: asyncpg.Connection, request: Requested, standing: Standing, rows: list[OpenSwitch]
@@ -329,7 +329,8 @@ def _unchanged(request: Requested, standing: Standing, config: Config) -> Switch
     same = next((switch for switch in own if _is_the_same(request, switch)), None)
     if config.id != standing.active_config_id and same is None:
         return None
-    return _in_force(config, standing, [], order_after(request, standing), same.waits_until if same else None)
+    order = order_after(request, standing, config)
+    return _in_force(config, standing, [], order, same.waits_until if same else None)
 
 
 def _in_force(

@@ -168,7 +168,7 @@ async def test_a_config_is_saved_tested_set_up_and_active(empty: Organization, g
 async def test_saving_without_activating(organization: Organization, gateway: Gateway) -> None:
     _, config_data = await number_at(gateway, 7701)
     answer = await configure(organization, "meta_business", config_data, is_active=False)
-    assert (answer.status, answer.json["state"], answer.json["version"]) == (200, "configured", 1)
+    assert (answer.status, answer.json["state"], answer.json["version"]) == (200, "configured", 2)
     assert (await current(organization))["config_id"] == organization.configs[0]["config_id"]
     assert [config["state"] for config in await configs(organization)] == ["active", "configured"]
     assert (await trail(organization))[0]["action"] == "configured"

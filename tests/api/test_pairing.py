@@ -59,7 +59,7 @@ async def unlinked(waha: WahaSimulator, gateway: Gateway) -> Unlinked:
     await organization.configure()
     session = example_session(next(_sessions), "GOWS")
     config_data = session.config_data(await waha.add_session(session, exists=False))
-    body = {"provider_type": "whatsapp_web", "config_data": config_data, "is_active": False}
+    body = {"provider_type": "whatsapp_web", "config_data": config_data, "is_active": False, "as_fallback": False}
     answer = await organization.call("POST", f"{BASE}/provider/configure", body)
     assert answer.status == 200, answer.raw
     await waha.wait_for(lambda: waha.state_of(session).status == "SCAN_QR_CODE")

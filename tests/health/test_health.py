@@ -171,7 +171,7 @@ def test_since_is_when_it_became_so() -> None:
 
 # ---------------------------------------------------------------- what the service does by itself
 
-A, B, C = (UUID(int=number) for number in (1, 2, 3))
+A, B, C, D = (UUID(int=number) for number in (1, 2, 3, 4))
 SWITCHES = FallbackPolicy(auto_switch_after_s=60, min_stay_s=600, return_to_primary=True)
 
 
@@ -233,6 +233,26 @@ def test_it_returns_only_where_it_was_asked_to() -> None:
     assert step(asked, member(B), member(A), stand_in=stood) is None
     assert step(SWITCHES, member(B), member(A, "degraded"), stand_in=stood) is None
     assert step(SWITCHES, member(B), stand_in=stood) is None, "the primary is no fallback any more"
+
+
+@pytest.mark.parametrize(
+    ("then", "now", "order"),
+    [
+        ([C, B], [B, C, A], [C, B]),
+        ([C, B], [B, C, A, D], [C, B, D]),
+        ([C, B, D], [B, D, A], [B, D]),
+        ([D, C, B], [B, D, A], [D, B]),
+        ([C, B], [B, D, C, A], [B, D, C]),
+    ],
+    ids=["as it was", "one joined", "one is gone", "the first is there", "people put one first"],
+)
+def test_the_order_of_then_without_who_is_gone_and_with_who_has_joined(
+    then: list[UUID], now: list[UUID], order: list[UUID]
+) -> None:
+    stood = StandIn(A, then, NOW - seconds(9999))
+    found = step(SWITCHES, *map(member, now), stand_in=stood)
+    assert found is not None
+    assert (found.target, found.order) == (A, order)
 
 
 def test_an_order_that_people_changed_meanwhile_is_theirs() -> None:

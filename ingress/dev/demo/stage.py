@@ -116,8 +116,7 @@ async def staged(service: Service) -> AsyncIterator[Stage]:
         await found_organization(api, service.platform_key)
         active, fallback = example_number(1), example_number(2)
         await _configure(api, meta, active, is_active=True)
-        spare = await _configure(api, meta, fallback, is_active=False)
-        await api.must("PUT", "/integrations/whatsapp/provider/fallback", {"config_ids": [spare]})
+        await _configure(api, meta, fallback, is_active=False)
         callback = await api.must("PUT", "/callback", {"url": crm.url})
         crm.set_secret(callback["secret"])
         yield Stage(meta, crm, api, session, active, fallback)
@@ -131,8 +130,8 @@ async def found_organization(api: ServiceApi, platform_key: str) -> None:
     api.act_as((await api.must("POST", "/keys", {"name": "demo", "scopes": SCOPES}))["key"])
 
 
-async def _configure(api: ServiceApi, meta: MetaSimulator, number: MetaNumber, *, is_active: bool) -> str:
-    """The config id of *number*, which has a port of its own, so that it alone can refuse connections."""
+async def _configure(api: ServiceApi, meta: MetaSimulator, number: MetaNumber, *, is_active: bool) -> None:
+    """A config of *number*, which has a port of its own, so that it alone can refuse connections."""
     base_url = await meta.add_number(number, own_port=True)
     body = {
         "provider_type": PROVIDER,
@@ -143,4 +142,3 @@ async def _configure(api: ServiceApi, meta: MetaSimulator, number: MetaNumber, *
     configured = await api.must("POST", "/integrations/whatsapp/provider/configure", body)
     if meta.webhook_url(number) != configured["webhook_url"]:
         raise SceneBroken("the service did not point the number's webhooks to itself")
-    return str(configured["config_id"])

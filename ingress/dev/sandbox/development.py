@@ -118,12 +118,7 @@ class Development:
                 await account.point_to(config["webhook_url"])
             return kept
         headers = {"x-org-id": facts["organization_id"]}
-        made = [await self._configure(session, headers, account, account is accounts[0]) for account in accounts]
-        order = {"config_ids": [config["config_id"] for config in made[1:]]}
-        path = f"{self._url}/integrations/whatsapp/provider/fallback"
-        async with session.put(path, json=order, headers=headers) as answer:
-            answer.raise_for_status()
-        return made
+        return [await self._configure(session, headers, account, account is accounts[0]) for account in accounts]
 
     async def _configure(
         self, session: aiohttp.ClientSession, headers: dict[str, str], account: SimulatedAccount, active: bool

@@ -13,7 +13,8 @@ from .configs import StoredConfig
 
 # As `configs.CONFIG`, with what an app has none of: `Accounts.open` makes a config of it, which belongs to the platform.
 _APP = f"""'{PLATFORM_ID}'::uuid as organization_id, id, provider_type, name, 'active' as state, null::text as sender,
-    config_data, webhook_token, null::json as session, updated_at, '{{}}'::text[] as accounts, '{{}}'::text[] as claimed"""
+    config_data, webhook_token, null::json as session, updated_at, '{{}}'::text[] as accounts, false as joins_order,
+    '{{}}'::text[] as claimed"""
 
 BY_TOKEN = f"select {_APP} from provider_apps where webhook_token_hash = $1"
 

@@ -23,12 +23,13 @@ class ConfigColumns(Unlogged, frozen=True, kw_only=True):
 
 
 class NewConfigColumns(ConfigColumns, frozen=True, kw_only=True):
-    """A config that is not stored yet. ``webhook_token`` is sealed."""
+    """A config that is not stored yet. ``webhook_token`` is sealed; ``joins_order``: when it becomes active."""
 
     id: UUID
     provider_type: str
     webhook_token_hash: bytes
     webhook_token: bytes
+    joins_order: bool
 
 
 class StoredConfig(Unlogged, frozen=True):
@@ -45,6 +46,7 @@ class StoredConfig(Unlogged, frozen=True):
     session: bytes | None
     updated_at: datetime
     accounts: list[str]
+    joins_order: bool
     claimed: list[str]
 
 
@@ -122,6 +124,13 @@ async def by_id(connection: asyncpg.Connection, organization_id: UUID, config_id
     return _config(await connection.fetchrow(BY_ID, organization_id, config_id))
 
 
+class StoredOrder(msgspec.Struct, frozen=True):
+    """The fallbacks of an organization at a version."""
+
+    version: int
+    config_ids: list[UUID]
+
+
 # It was asked how it is doing just now, as it was tested: the first look is due later.
 ADD = f"""
 with added as (
@@ -131,13 +140,29 @@ with added as (
 followed as (
     insert into provider_health (organization_id, config_id) select organization_id, id from added
 )
-select version from organizations where id = $1"""
+select version, fallback_config_ids as config_ids from organizations where id = $1"""
 
 
-async def add(connection: asyncpg.Connection, organization_id: UUID, config: NewConfigColumns) -> int:
-    """Save a config. The organization's version, unchanged (organization)."""
-    version: int = await connection.fetchval(ADD, organization_id, *msgspec.structs.astuple(config))
-    return version
+async def add(connection: asyncpg.Connection, organization_id: UUID, config: NewConfigColumns) -> StoredOrder:
+    """Save a config. The order, unchanged (organization)."""
+    row = await connection.fetchrow(ADD, organization_id, *msgspec.structs.astuple(config))
+    assert row is not None
+    return read(StoredOrder, row)
+
+
+# Who returns to the former config finds it at the end of the order of then, too.
+JOIN = """
+update organizations set fallback_config_ids = fallback_config_ids || $2::uuid, version = version + 1,
+    version_at = clock_timestamp(),
+    former_fallback_ids = case when former_fallback_ids is not null then former_fallback_ids || $2::uuid end
+where id = $1 returning version, fallback_config_ids as config_ids"""
+
+
+async def join(connection: asyncpg.Connection, organization_id: UUID, config_id: UUID) -> StoredOrder:
+    """Have a new config join the fallback order at its end (organization)."""
+    row = await connection.fetchrow(JOIN, organization_id, config_id)
+    assert row is not None
+    return read(StoredOrder, row)
 
 
 COUNT = "select count(*) from whatsapp_provider_configs where organization_id = $1"

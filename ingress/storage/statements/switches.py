@@ -137,20 +137,22 @@ class Activation(msgspec.Struct, frozen=True, kw_only=True):
 # The compare-and-set, by which of several changes that expect the same version one is made.
 ACTIVATE = """
 with before as (
-    select o.id, o.active_config_id from organizations o
+    select o.id, o.active_config_id, o.fallback_config_ids || case
+        when c.joins_order and $2 <> all(o.fallback_config_ids) then array[$2::uuid] else '{}' end as order
+    from organizations o join whatsapp_provider_configs c on c.organization_id = o.id and c.id = $2
     where o.id = $1 and o.version = $3
-        and exists (select from whatsapp_provider_configs c where c.organization_id = $1 and c.id = $2)
-    for no key update
+    for no key update of o
 ),
 changed as (
     update organizations o set active_config_id = $2, former_config_id = before.active_config_id,
-        former_fallback_ids = o.fallback_config_ids, fallback_config_ids = $6, version = o.version + 1,
+        former_fallback_ids = before.order, fallback_config_ids = $6, version = o.version + 1,
         version_at = clock_timestamp(), automatic = $7
     from before where o.id = before.id returning o.version
 ),
 states as (
     update whatsapp_provider_configs c
     set state = case when c.id = $2 then 'active' else 'inactive' end, updated_at = clock_timestamp(),
+        joins_order = c.joins_order and c.id <> $2,
         broken_at = case when c.id <> $2 then c.broken_at end,
         session = case when c.id = $2 then coalesce($4, c.session) else c.session end,
         sender = case when c.id = $2 then coalesce($5, c.sender) else c.sender end
