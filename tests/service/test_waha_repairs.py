@@ -230,3 +230,18 @@ async def test_who_is_not_linked_is_not_waited_for_in_vain(
     assert (sent.status, sent.json["provider"], sent.json["fallback_reason"]) == (200, "meta_business", "AccountBroken")
     attempt = (await unlinked.organization.message(sent.json["id"]))["attempts"][0]
     assert (attempt["code"], attempt["duration_ms"] >= 1000) == ("session_not_working", True)
+
+
+async def test_a_session_that_failed_restarts_once(waha: WahaSimulator, gateway: Gateway) -> None:
+    """Writing the webhook starts it anew: nothing is left to do for the set-up."""
+    session = example_session(next(_sessions))
+    await waha.add_session(session, own_port=True)
+    waha.set_status(session, "FAILED")
+    made = Account(waha, session, await gateway.organization())
+    await made.configure()
+    assert made.state.status == "WORKING"
+    calls = {
+        call: waha.call_count(call, session.name)
+        for call in ("PUT sessions/{session}", "POST sessions/{session}/restart")
+    }
+    assert list(calls.values()) == [1, 0]

@@ -17,6 +17,7 @@ _VERSION = re.compile(r"([0-9]{4})\.([0-9]{1,2})(?:\.([0-9]{1,3}))?")
 _OLDEST, _OLDEST_NAME = (2025, 12, 2), "2025.12.2"
 # The editions were merged: what was Plus only is everybody's.
 _MERGED = (2026, 6, 1)
+_STICKERS = (2026, 8, 2)
 _TAKES_IDS = (2026, 4, 3)
 _SIGNS = (2024, 11, 6)
 _UPDATE = "Update the WAHA server, to 2026.6.1 or newer."
@@ -41,9 +42,10 @@ class Server(msgspec.Struct, frozen=True, kw_only=True):
         if numbers < _OLDEST:
             detail = f"WAHA {self.version} is too old: {_OLDEST_NAME} is needed"
             return Check.failed("version", detail, _UPDATE, fatal=True)
+        named = f"WAHA {self.version}" + (" (no stickers)" if numbers < _STICKERS else "")
         if losses := "; ".join(self._losses(numbers)):
-            return Check.failed("version", f"WAHA {self.version}: {losses}", _UPDATE)
-        return Check.ok("version", f"WAHA {self.version}")
+            return Check.failed("version", f"{named}: {losses}", _UPDATE)
+        return Check.ok("version", named)
 
     def _losses(self, numbers: tuple[int, ...]) -> list[str]:
         losses = []

@@ -427,7 +427,8 @@ def test_a_server_without_space_is_reported() -> None:
 @pytest.mark.parametrize(
     ("version", "tier", "passed", "fatal", "words"),
     [
-        ("2026.7.1", "CORE", True, False, "WAHA 2026.7.1"),
+        ("2026.8.2", "CORE", True, False, "WAHA 2026.8.2"),
+        ("2026.7.1", "CORE", True, False, "WAHA 2026.7.1 (no stickers)"),
         ("2026.6.1", "CORE", True, False, "WAHA 2026.6.1"),
         ("2026.12", "PLUS", True, False, "WAHA 2026.12"),
         ("2026.6.0", "CORE", False, False, "forgets the webhook"),

@@ -16,9 +16,10 @@ from .session import SessionState
 from .validation import REACTION, check_send
 from .world import WahaWorld
 
-# What the usual image of those engines that drive a browser lacks.
+# What the usual image of those engines that drive a browser lacks: from reports in WAHA's tracker, as are lists in
+# groups and unknown people below. What is recorded is in errors.py.
 NO_VIDEO = 'Use "devlikeapro/waha:chrome" docker image to send video in WEBJS'
-FILES = ("sendImage", "sendFile", "sendVoice", "sendVideo")
+FILES = ("sendImage", "sendFile", "sendVoice", "sendVideo", "sendSticker")
 CARDS = "sendContactVcard"
 KINDS = {
     "sendText": "text",
