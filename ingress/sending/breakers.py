@@ -45,6 +45,8 @@ NARROW = frozenset(
 )
 # Failures that happen before a call could be made.
 UNCALLED = frozenset({"deadline"})
+# Whose fault they are is another: the host of a file that is to be sent does not answer the provider.
+ELSEWHERE = "media"
 
 State = Literal["closed", "open", "half_open"]
 # How a call ended: `neutral` is no sign of the provider, `broken` means that the account cannot send at all.
@@ -329,4 +331,6 @@ def _ended_by(error: BaseException) -> Ended:
     if isinstance(error, AccountBroken):
         return "neutral" if error.scope in NARROW else "broken"
     # A refusal, for good or for now, comes from a provider that works; who cancelled us is none.
-    return "failed" if isinstance(error, Unavailable | Uncertain) and error.code not in UNCALLED else "neutral"
+    if not isinstance(error, Unavailable | Uncertain) or error.code in UNCALLED or error.scope == ELSEWHERE:
+        return "neutral"
+    return "failed"

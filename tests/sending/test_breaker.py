@@ -221,6 +221,17 @@ def test_what_nobody_calls_any_more_is_not_shown_as_open(monkeypatch: pytest.Mon
         assert breakers.state_of(config.id) == "closed"
 
 
+def test_a_host_of_files_that_is_down_closes_no_account(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Texts go out all the same."""
+    monkeypatch.setitem(metrics.VALUES, "provider", {"fetching"})
+    breakers = Breakers(cast(Any, None), cast(Any, None))
+    config = cast(Any, SimpleNamespace(id=uuid4(), provider_type="fetching", is_unusable=False))
+    for _ in range(20):
+        with suppress(Unavailable), breakers.permit(config):
+            raise Unavailable("down", scope="media")
+    assert breakers.state_of(config.id) == "closed"
+
+
 def test_refusals_never_open_it() -> None:
     breaker = Breaker(Clock())
     for _ in range(1000):

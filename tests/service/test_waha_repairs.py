@@ -245,3 +245,15 @@ async def test_a_session_that_failed_restarts_once(waha: WahaSimulator, gateway:
         for call in ("PUT sessions/{session}", "POST sessions/{session}/restart")
     }
     assert list(calls.values()) == [1, 0]
+
+
+async def test_an_acceptance_without_an_id(waha: WahaSimulator, gateway: Gateway) -> None:
+    """As an old server answers a card: it was sent, nobody knows under which id, and nothing is made up."""
+    usual = await account(waha, gateway, "NOWEB")
+    waha.server.version, waha.server.tier = "2024.10.8", "PLUS"
+    card = {"type": "contacts", "contacts": [{"name": {"formatted_name": "Ana"}, "phones": [{"phone": PEER}]}]}
+    sent = await usual.organization.send({"to": PEER, "content": card})
+    assert (sent.status, sent.json["status"], sent.json["provider"]) == (200, "sent", "whatsapp_web"), sent.raw
+    assert (sent.json["provider_message_id"], len(waha.accepted)) == (None, 1)
+    message = await usual.organization.message(sent.json["id"])
+    assert (message["state"], message["attempts"][0]["class"]) == ("done", "ok")
