@@ -40,6 +40,8 @@ from .api import (
 from .api import audit as audit_trail
 from .api.openapi import document
 from .api.operations import Operations
+from .api.refused_changes import EVERY_S as SUM_UP_EVERY_S
+from .api.refused_changes import RefusedChanges
 from .cache import sweep_forever
 from .calls.driver import Caller
 from .calls.egress import Egress
@@ -50,8 +52,6 @@ from .identifiers import PLATFORM_ID
 from .people.directory import Directory
 from .receiving.held_events import HeldEvents
 from .receiving.webhooks import WebhookReceiver
-from .refused_changes import EVERY_S as SUM_UP_EVERY_S
-from .refused_changes import RefusedChanges
 from .sending.attempts import Attempts
 from .sending.breakers import Breakers
 from .sending.bulkhead import Bulkhead
@@ -73,7 +73,7 @@ from .storage.vault import Vault
 from .switching.manager import WhatsAppProviderManager
 from .wakeups import Wakeups
 from .web.auth import Authenticator
-from .web.limits import per_minute
+from .web.limits import Limiter, per_minute
 from .web.middleware import Middleware
 from .web.routing import ApiRoute
 from .web.waiting import Waiting
@@ -85,6 +85,7 @@ GAUGES_EVERY_S = 5.0
 PURGE_EVERY_S = 600.0
 TRAILS_POLL_S = 5.0
 RECOVER_EVERY_S = 5.0
+LOOK_NOTED_EVERY_S = 3600.0
 
 
 class Application:
@@ -191,6 +192,7 @@ class Application:
                 "authenticator": authenticator,
                 "refused_changes": refused_changes,
                 "connection_tests": per_minute(settings.connection_tests_per_minute),
+                "looks": Limiter(LOOK_NOTED_EVERY_S, 1),
                 "waiting": Waiting(),
                 "closing": self.closing,
                 "readiness": process.readiness,

@@ -9,8 +9,9 @@ import asyncpg
 import msgspec
 import pytest
 
-from ingress import app, log, refused_changes
+from ingress import app, log
 from ingress.api import audit as trail
+from ingress.api import refused_changes
 from ingress.audit import Actor, AuditEntry, record, verify
 from ingress.dev.sandbox import CrmSimulator, example_number
 from ingress.settings import Settings
@@ -365,7 +366,8 @@ async def test_what_is_done_with_the_quarantine_is_written_down(organization: Or
     items = (await organization.call("GET", "/quarantine")).json["quarantine"]
     about = [{name: item[name] for name in ("id", "config_id", "reason")} for item in items]
     assert (await organization.call("POST", f"/quarantine/{items[0]['id']}/replay")).status == 409
-    assert (await organization.call("GET", f"/quarantine/{items[0]['id']}")).status == 200
+    for _ in range(3):  # which is one entry
+        assert (await organization.call("GET", f"/quarantine/{items[0]['id']}")).status == 200
     assert await actions(organization, 2) == [
         ("replay_quarantine", {"status": 409}, me, True),
         ("quarantine_shown", about[0], me, True),
@@ -461,6 +463,13 @@ REFUSED: dict[str, tuple[str, str, Any, str, str]] = {
     "a key": ("POST", "/keys", {"scopes": [SECRET]}, "create_key", "invalid_request"),
     "a replay": ("POST", "/callback/replay", {"sequences": [0]}, "replay_parked", "invalid_request"),
     "a discard": ("POST", f"/quarantine/{UUID(int=1)}/discard", None, "discard_quarantine", "not_found"),
+    "what is called dry": (
+        "POST",
+        f"{BASE}/provider/configure",
+        {"provider_type": "meta_business", "config_data": {}, "dry_run": True},
+        "configure",
+        "invalid_request",
+    ),
     "an organization": ("POST", "/organizations", {"name": SECRET}, "create_organization", "forbidden"),
 }
 
@@ -479,7 +488,7 @@ async def test_what_was_refused_is_an_entry(organization: Organization, what: st
     assert entry["after"]["status"] == answer.status
     assert SECRET not in str(entry)
     assert (await verdict(organization))["intact"]
-    if "config_data" in str(body):
+    if SECRET in str(body.get("config_data") if isinstance(body, dict) else None):
         assert entry["provider"] == "meta_business"
         shown = entry["after"]["config_data"]
         assert shown["phone_number_id"] == "123"

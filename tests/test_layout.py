@@ -150,7 +150,7 @@ LAYERS = (
     "protocol",
     "app",
     "api",
-    "receiving sending health refused_changes",
+    "receiving sending health",
     "switching",
     "people",
     "accounts delivery",

@@ -16,6 +16,7 @@ from ..storage.vault import Vault
 from ..switching.manager import WhatsAppProviderManager
 from ..wakeups import Wakeups
 from ..web import routing
+from ..web.limits import Limiter
 from ..web.problems import Json
 from ..web.routing import Body, Query, WebState
 
@@ -30,6 +31,7 @@ class ApiState(WebState):
     outbound: Outbound
     receiver: WebhookReceiver
     transfers: Transfers
+    looks: Limiter  # at a quarantined body: an entry of the trail
     wakeups: Wakeups  # of events
     changes: Wakeups  # of providers
     breaker_of: Callable[[UUID], str | None]  # None: nothing was sent through the config yet, by this process

@@ -96,10 +96,18 @@ async def show_quarantine(request: ItemRequest) -> Page[QuarantineShown]:
 
     async def read() -> QuarantineShown:
         item = await _item(request, organization_id)
-        await _note(request, organization_id, "quarantine_shown", item)  # people wrote it, so who reads it is known
+        await _note_look(request, organization_id, item)
         return QuarantineShown(item.id, item.config_id, item.received_at, item.reason, item.state, item.body)
 
     return request.page(read, organization_id)
+
+
+async def _note_look(request: ItemRequest, organization_id: UUID, item: QuarantinedBody) -> None:
+    """People wrote it, so who reads it is written down; not each time, or who reads it all day would fill the trail."""
+    looks, who = request.state["looks"], (request.principal.name, item.id)
+    if looks.wait_s(who) == 0:
+        await _note(request, organization_id, "quarantine_shown", item)
+        looks.take(who)
 
 
 async def replay_quarantine(request: ItemRequest) -> QuarantineState:

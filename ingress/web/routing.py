@@ -82,6 +82,10 @@ class ApiRequest(Request[StateT], Generic[StateT, Body, Query]):
         """As the description of the API names it."""
         return self._route.name
 
+    def takes(self, field: str) -> bool:
+        """Whether its body has such a field."""
+        return field in getattr(self._route.body, "__struct_fields__", ())
+
     @property
     def actor(self) -> Actor:
         return Actor(self.principal.name, self.address)

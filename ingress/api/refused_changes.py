@@ -13,18 +13,18 @@ from uuid import UUID
 
 import msgspec
 
-from . import log
-from .audit import RECORDED, Actor, AuditEntry, record
-from .identifiers import parse_id
-from .storage.database import Database
-from .storage.vault import Vault
-from .switching.manager import WhatsAppProviderManager
-from .web.bodies import Disconnected
-from .web.limits import Limiter
-from .web.problems import UNEXPECTED, Problem, problem_of
-from .web.routing import AnyRequest
+from .. import log
+from ..audit import RECORDED, Actor, AuditEntry, record
+from ..identifiers import parse_id
+from ..storage.database import Database
+from ..storage.vault import Vault
+from ..switching.manager import WhatsAppProviderManager
+from ..web.bodies import Disconnected
+from ..web.limits import Limiter
+from ..web.problems import UNEXPECTED, Problem, problem_of
+from ..web.routing import AnyRequest
 
-logger = logging.getLogger("ingress.refused_changes")
+logger = logging.getLogger("ingress.api.refused_changes")
 
 AT_ONCE, EVERY_S = 20, 60.0
 # A path as our own types have them. A field that they do not know is named as somebody likes, and so is left out.
@@ -126,7 +126,8 @@ def _is_recorded(error: BaseException | None) -> bool:
 
 
 def _is_dry(request: AnyRequest) -> bool:
-    return _object_in(request.sent).get("dry_run") is True
+    """Whether it only asked what a change would mean, where that can be asked."""
+    return request.takes("dry_run") and _object_in(request.sent).get("dry_run") is True
 
 
 def _object_in(body: bytes) -> dict[str, Any]:
