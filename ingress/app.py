@@ -214,7 +214,7 @@ class Application:
         order: ConversationOrder,
     ) -> Outbound:
         """All that sending takes, but *outcomes*, which store what the others still have to say."""
-        lost_answers = await stack.enter_async_context(LostAnswers(caller, outcomes))
+        lost_answers = await stack.enter_async_context(LostAnswers(database, caller, outcomes))
         await stack.enter_async_context(breakers)
         bulkhead = Bulkhead()
         metrics.bulkhead_waiting.set_function(lambda: bulkhead.waiting)

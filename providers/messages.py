@@ -50,6 +50,13 @@ class Recipient(Value, frozen=True):
 # ---------------------------------------------------------------- sending
 
 
+class Lookalikes(msgspec.Struct, frozen=True, kw_only=True):
+    """What a message must not be taken for, where it is looked for by what it says."""
+
+    known_ids: frozenset[str] = frozenset()  # the provider's, of our other messages in the chat
+    before: int = 0  # so many that say the same were sent before it, and are looked for, too
+
+
 class MessageData(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One message to send, on behalf of one organization."""
 
@@ -63,6 +70,8 @@ class MessageData(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     reply_to: str | None = None  # the provider's id of the message that is quoted
     callback_url: str | None = None  # our webhook's address, for a provider that takes it with each message
     created_at: datetime | None = None  # when it was requested: older ones are others, where it is looked for
+    # Of a message that is looked for. None: one that says the same may come out now, and nobody could tell them apart.
+    lookalikes: Lookalikes | None = None
     valid_for_s: int | None = None  # how long from now it is worth delivering, for a provider that takes a limit
 
     @property

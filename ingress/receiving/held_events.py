@@ -109,46 +109,46 @@ class _Resolution:
 
     async def resolve(self, held: Sequence[HeldEvent]) -> None:
         events = [(each, _data(each.data)) for each in held]
+        # Before it is asked what is known: a send whose answer is stored in between is seen by one of the two.
+        lost = [await self._lost(each, data.message) for each, data in events]
         names = {name for each, data in events for name in _names(each, data)}
         found = await own_messages.find(self._connection, names)
         self._known = {name: known.own for name, known in found.items() if known.own is not None}
-        for each, data in events:
-            await self._resolve(each, data)
+        for (each, data), attempts in zip(events, lost, strict=True):
+            self._resolve(each, data, attempts)
 
-    async def _resolve(self, each: HeldEvent, data: EventData) -> None:
+    async def _lost(self, each: HeldEvent, echo: Message | None) -> list[OpenAttempt]:
+        """The attempts that *echo* may be evidence of, in their order: what a person may have typed is none."""
+        if echo is None or echo.source != "api" or not is_itself(each.type, echo, each.provider_message_id):
+            return []
+        config = await self._manager.config(each.organization_id, each.config_id)
+        if config is None or config.is_unusable:
+            return []
+        attempts = await held_events.attempts(self._connection, each)
+        return [attempt for attempt in attempts if _is_echo(config, echo, attempt)]
+
+    def _resolve(self, each: HeldEvent, data: EventData, lost: Sequence[OpenAttempt]) -> None:
         first, *others = _names(each, data)
-        came_back = is_itself(each.type, data.message, each.provider_message_id)
-        attempt = None
-        if first not in self._known and came_back and (attempt := await self._attempt(each, data.message)):
+        attempt = None if first in self._known else self._claim(lost)
+        if attempt is not None:
             self._known[first] = attempt.message
         own = self._known.get(first)
         if own is None and not each.is_over:
             return
         subject = own or next((self._known[other] for other in others if other in self._known), None)
-        kind, data = completed(each.type, data, Ours(subject, came_back=came_back and own is not None))
+        came_back = own is not None and is_itself(each.type, data.message, each.provider_message_id)
+        kind, data = completed(each.type, data, Ours(subject, came_back=came_back))
         self.released.append(Release(each.organization_id, each.sequence, kind, _encode(data)))
         if own is not None and (status := _status(each, data, own, attempt)) is not None:
             self.statuses.append(status)
 
-    async def _attempt(self, each: HeldEvent, echo: Message | None) -> OpenAttempt | None:
-        """The lost attempt that *echo* is evidence of: of several alike the first, each for one echo.
-
-        None as long as one alike is under way, whose answer may say so.
-        """
-        if echo is None or echo.source != "api":  # else a person may have typed the same words
+    def _claim(self, alike: Sequence[OpenAttempt]) -> OpenAttempt | None:
+        """The first that no other echo is of; None as long as one is under way, whose answer may say so."""
+        unclaimed = [attempt for attempt in alike if (attempt.message, attempt.number) not in self._claimed]
+        if not unclaimed or any(attempt.is_under_way for attempt in unclaimed):
             return None
-        config = await self._manager.config(each.organization_id, each.config_id)
-        if config is None or config.is_unusable:
-            return None
-        alike = [
-            attempt
-            for attempt in await held_events.attempts(self._connection, each)
-            if (attempt.message, attempt.number) not in self._claimed and _is_echo(config, echo, attempt)
-        ]
-        if not alike or any(attempt.is_under_way for attempt in alike):
-            return None
-        self._claimed.add((alike[0].message, alike[0].number))
-        return alike[0]
+        self._claimed.add((unclaimed[0].message, unclaimed[0].number))
+        return unclaimed[0]
 
 
 def _names(each: HeldEvent, data: EventData) -> list[NamedMessage]:

@@ -3,14 +3,19 @@
 import asyncio
 import logging
 
-from providers import MessageResult, SendError, Unsupported
+import msgspec
+
+from providers import Lookalikes, MessageResult, SendError, Unsupported
 
 from ..accounts.config import Config
 from ..calls.driver import Caller
-from ..storage.database import StoreUnavailable
+from ..storage.database import Database, StoreUnavailable
 from ..storage.group_commit import Overloaded
-from .message import Dispatch, message_of
+from ..storage.statements import own_messages
+from .message import Dispatch, SendIntent, message_of
 from .outcomes import LeaseLost, Outcomes
+
+_intent = msgspec.json.Decoder(SendIntent).decode
 
 logger = logging.getLogger("ingress.sending.lost_answers")
 
@@ -21,7 +26,8 @@ ASK_AFTER_S = (1.0, 5.0, 20.0)
 class LostAnswers:
     """Asks in the background. Enter it once a process."""
 
-    def __init__(self, caller: Caller, outcomes: Outcomes) -> None:
+    def __init__(self, database: Database, caller: Caller, outcomes: Outcomes) -> None:
+        self._database = database
         self._caller = caller
         self._outcomes = outcomes
         self._tasks: set[asyncio.Task[None]] = set()
@@ -37,14 +43,28 @@ class LostAnswers:
     async def find(self, config: Config, dispatch: Dispatch) -> MessageResult | None:
         """The message of the last attempt as its provider has it; None where that is not known."""
         try:
-            flow = config.provider.find_message(message_of(config, dispatch))
+            message = msgspec.structs.replace(message_of(config, dispatch), lookalikes=await self._lookalikes(dispatch))
+            flow = config.provider.find_message(message)
             return await self._caller.run(flow, config.provider.time_limits.call_s)
+        except StoreUnavailable:
+            logger.warning("the database is away; message %s is looked for later", dispatch.id)
         except SendError as error:
             if not isinstance(error, Unsupported):
                 logger.warning("config %s cannot be asked for a message: %s", config.id, error.code)
         except Exception:  # a plug-in that breaks here leaves the message as uncertain as it was
             logger.exception("the provider plug-in failed")
         return None
+
+    async def _lookalikes(self, dispatch: Dispatch) -> Lookalikes | None:
+        async with self._database.worker() as connection:
+            others = await own_messages.in_chat(connection, dispatch.organization_id, dispatch.id)
+        alike = [other for other in others if _intent(other.request).content == dispatch.intent.content]
+        if any(other.is_under_way for other in alike):
+            return None
+        return Lookalikes(
+            known_ids=frozenset(other.provider_message_id for other in others if other.provider_message_id),
+            before=sum(other.is_lost and other.id < dispatch.id for other in alike),
+        )
 
     def ask_later(self, config: Config, dispatch: Dispatch) -> None:
         """Ask a few times, until it is found. A status may settle it before."""

@@ -3,13 +3,17 @@
 The engine may take a file anew, and the phone write a text a little differently, so what people see is compared.
 """
 
+from typing import Any
+
 from .._values import Object, mapping, safe_filename, text
 from ..content import Audio, Contacts, Content, Document, Image, Location, MediaContent, Reaction, Sticker, Text, Video
 from ..errors import SendError
-from ..messages import MessageData
-from .addresses import bare_id, chat_of
+from ..messages import MessageData, MessageResult
+from .addresses import bare_id, chat_of, id_in
 from .cards import card_of
-from .outbound import call_of
+from .content import content_of
+from .outbound import call_of, result_of
+from .raw import raw_of
 
 # Below a metre: some engines write them as text, others round them.
 _DEGREES = 1e-5
@@ -47,6 +51,26 @@ def is_echo(content: Content | None, sent: MessageData) -> bool:
         case Contacts(contacts=cards):
             return call == "sendContactVcard" and list(map(_name, cards)) == list(map(_name_of, parts["contacts"]))
     return False
+
+
+def found_in(recent: list[Any], sent: MessageData) -> MessageResult | None:
+    """*sent* among the messages of its chat, newest first: what a program sent since then, and none of our others."""
+    lookalikes, since = sent.lookalikes, sent.created_at
+    if lookalikes is None or since is None:
+        return None
+    results = [result_of(one) for one in reversed(recent) if isinstance(one, dict) and _is_alike(one, sent)]
+    alike = [
+        result
+        for result in results
+        if result.provider_message_id not in lookalikes.known_ids
+        # Phones count in seconds.
+        and (result.timestamp is None or result.timestamp >= since.replace(microsecond=0))
+    ]
+    return alike[lookalikes.before] if lookalikes.before < len(alike) else None
+
+
+def _is_alike(one: Object, sent: MessageData) -> bool:
+    return one.get("source") == "api" and id_in(one) is not None and is_echo(content_of(raw_of(one)), sent)
 
 
 def _same_reaction(seen: Reaction, sent: Reaction) -> bool:

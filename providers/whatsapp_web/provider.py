@@ -184,23 +184,39 @@ class WhatsAppWeb(WhatsAppProvider, frozen=True, kw_only=True):
         return outbound.message_result(message, response, secrets=self._secrets)
 
     def find_message(self, message: MessageData) -> Flow[MessageResult | None]:
-        """By the id that it was given; where the engine took none, nobody knows.
+        """By the id that it was given; where the engine took none, by what it says.
 
         Not found is not unsent: an engine that reconnects may send later.
         """
-        if not outbound.has_chosen_id(message):
-            return None
+        if outbound.has_chosen_id(message):
+            found = yield from self._find_chosen(message)
+            if found is not None:
+                return found
+        return (yield from self._find_alike(message)) if message.lookalikes is not None else None
+
+    def _find_chosen(self, message: MessageData) -> Flow[MessageResult | None]:
         chat, bare = chat_of(message.to), chosen_id(message.correlation_id)
-        messages = f"api/{self.session}/chats/{_quoted(chat)}/messages"
-        response = yield self._server.get(f"{messages}/{_quoted(serialized_id(bare, chat, self.phone_number))}")
+        path = f"{self._messages_path(chat)}/{_quoted(serialized_id(bare, chat, self.phone_number))}"
+        response = yield self._server.get(path)
         found = answered_object(response)
         if 200 <= response.status < 300 and _is(found, bare):
             return outbound.result_of(found)
         # The engine may keep the chat under the hidden number, and so the message under another whole id.
+        recent = yield from self._recent(chat)
+        return next((outbound.result_of(one) for one in recent if _is(one, bare)), None)
+
+    def _find_alike(self, message: MessageData) -> Flow[MessageResult | None]:
+        recent = yield from self._recent(chat_of(message.to))
+        return echoes.found_in(recent, message)
+
+    def _recent(self, chat: str) -> Flow[list[Any]]:
+        """What was last sent to *chat*, newest first."""
         query = {"limit": str(_RECENT), "downloadMedia": "false", "filter.fromMe": "true"}
-        recent = yield from self._get(messages, query)
-        ours = [one for one in recent if _is(one, bare)] if isinstance(recent, list) else []
-        return outbound.result_of(ours[0]) if ours else None
+        recent = yield from self._get(self._messages_path(chat), query)
+        return recent if isinstance(recent, list) else []
+
+    def _messages_path(self, chat: str) -> str:
+        return f"api/{self.session}/chats/{_quoted(chat)}/messages"
 
     def is_echo(self, echo: Message, sent: MessageData) -> bool:
         return echoes.is_echo(echo.content, sent)

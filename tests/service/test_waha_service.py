@@ -5,6 +5,7 @@ import itertools
 import random
 from collections.abc import AsyncIterator
 from typing import Any, get_args
+from unittest.mock import AsyncMock
 
 import msgspec
 import pytest
@@ -28,7 +29,7 @@ from ingress.dev.sandbox import (
     WahaSimulator,
     example_session,
 )
-from ingress.dev.sandbox.waha.bodies import IN_BROWSER, Engine
+from ingress.dev.sandbox.waha.bodies import IN_BROWSER, Engine, News
 
 from ..gateway import Gateway, Organization, eventually, limit
 
@@ -333,6 +334,7 @@ async def test_a_template_goes_out_as_the_text_that_is_given_for_it(linked: Link
 @pytest.mark.parametrize("linked", ["WEBJS"], indirect=True)
 async def test_a_file_may_take_longer_than_a_text(linked: Linked, monkeypatch: pytest.MonkeyPatch) -> None:
     """The server answers once it has fetched the file and passed it on."""
+    monkeypatch.setattr("ingress.sending.lost_answers.ASK_AFTER_S", ())
     limit(monkeypatch, "whatsapp_web", call_s=0.5, mib_per_s=16)
     await linked.waha.set_default(linked.session, Slow(seconds=0.9))
     linked.waha.set_acks(linked.session, NO_ACKS)
@@ -477,8 +479,10 @@ async def ends_as_read(linked: Linked, message_id: str) -> None:
 
 
 @each_content
-async def test_what_comes_before_our_own_answer_waits_for_it(linked: Linked, content: Any) -> None:
+@pytest.mark.parametrize("hides", [False, True], ids=["phone", "hidden"])
+async def test_what_comes_before_our_own_answer_waits_for_it(linked: Linked, content: Any, hides: bool) -> None:
     """The message comes back, arrives and is read, and then the call that sent it is answered."""
+    linked.waha.state_of(linked.session).hides = hides
     linked.waha.set_acks(linked.session, AckPolicy(before_answer=True, duplicates=1))
     sent = (await linked.organization.send({"to": PEER, "content": content, "lead_id": "L1"})).json
     await ends_as_read(linked, sent["id"])
@@ -499,3 +503,133 @@ async def test_an_answer_that_comes_too_late_is_not_needed(
     message = await linked.organization.message(sent["id"])
     assert [attempt["class"] for attempt in message["attempts"]] == ["ok"]
     assert message["provider_message_id"] == linked.waha.accepted[0].id
+
+
+@pytest.mark.parametrize("content", [TEXT, PHOTO], ids=["text", "image"])
+@pytest.mark.parametrize("hides", [False, True], ids=["phone", "hidden"])
+async def test_a_lost_answer_is_found_by_what_the_message_says(
+    linked: Linked, content: Any, hides: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing came back of it, and most engines take no id: of what the chat has, none of our other messages."""
+    monkeypatch.setattr("ingress.sending.lost_answers.ASK_AFTER_S", (0.02, 0.05))
+    linked.waha.state_of(linked.session).hides = hides
+    linked.waha.set_acks(linked.session, NO_ACKS)
+    body = {"to": PEER, "content": content}
+    before = (await linked.organization.send(body)).json
+    await linked.waha.script(linked.session, ResetAfterAccept())
+    sent = (await linked.organization.send(body)).json
+    after = (await linked.organization.send(body)).json
+    assert [sent["status"], after["status"]] == ["sent", "sent"]
+    found = [each["provider_message_id"] for each in (before, sent, after)]
+    assert found == [accepted.id for accepted in linked.waha.accepted]
+
+
+@pytest.fixture
+def lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Answers do not come, and the server does not know what was sent."""
+    limit(monkeypatch, "whatsapp_web", call_s=0.5, mib_per_s=None)
+    monkeypatch.setattr("ingress.sending.lost_answers.LostAnswers.find", AsyncMock(return_value=None))
+    monkeypatch.setattr("ingress.api.send.SETTLE_WAIT_S", 0.0)
+
+
+async def unanswered(linked: Linked, body: str) -> str:
+    """Send a text whose answer is lost, and of which nothing comes back yet; our id of it."""
+    linked.waha.set_acks(linked.session, NO_ACKS)
+    await linked.waha.script(linked.session, HangAfterAccept())
+    answer = await linked.organization.send({"to": PEER, "body": body, "lead_id": "L1"})
+    assert answer.status == 504
+    return str(answer.json["id"])
+
+
+only_by_content = pytest.mark.parametrize("linked", ["WEBJS"], indirect=True)
+
+
+@only_by_content
+@pytest.mark.usefixtures("lost")
+@pytest.mark.parametrize("source", ["app", None], ids=["phone", "unknown"])
+async def test_the_same_words_by_somebody_else_settle_nothing(linked: Linked, source: str | None) -> None:
+    """A colleague types them into the phone in the moment in which our answer is lost."""
+    sent = await unanswered(linked, "Olá")
+    people = linked.waha.inbound(linked.session)
+    await linked.waha.post(
+        linked.session, News(("message.any",), {**people.own("Olá", phone=PEER).payload, "source": source})
+    )
+    if source == "app":  # it is nobody's but theirs; else it waits until the send has ended
+        await eventually(lambda: linked.organization.events(kind="message.echo"))
+    await linked.waha.post(linked.session, people.text("Oi", phone=PEER))
+    await eventually(lambda: linked.organization.events(kind="message.received"))
+    message = await linked.organization.message(sent)
+    assert (message["state"], message["provider_message_id"]) == ("uncertain", None)
+
+
+@only_by_content
+@pytest.mark.usefixtures("lost")
+async def test_each_echo_is_of_one_send(linked: Linked) -> None:
+    """Two texts alike whose answers were lost: the first that comes back is the first one's."""
+    first, second = [await unanswered(linked, "Olá") for _ in range(2)]
+    state = linked.waha.state_of(linked.session)
+    linked.waha.set_acks(linked.session, AckPolicy())
+    for message in state.messages:
+        await linked.waha.post_acks(state, message)
+    shown = [await linked.organization.settled(each, "read") for each in (first, second)]
+    assert [each["provider_message_id"] for each in shown] == [message.bare for message in state.messages]
+    assert await linked.organization.events(kind="message.echo") == []
+
+
+@only_by_content
+@pytest.mark.usefixtures("lost")
+async def test_an_echo_of_the_next_send_does_not_settle_the_last(linked: Linked) -> None:
+    """Of two texts alike the first never went out; the second comes back before its own answer."""
+    linked.waha.set_acks(linked.session, NO_ACKS)
+    await linked.waha.script(linked.session, Bare5xx())
+    lost_id = (await linked.organization.send({"to": PEER, "body": "Olá"})).json["id"]
+    linked.waha.set_acks(linked.session, AckPolicy(before_answer=True))
+    answer = await linked.organization.send({"to": PEER, "body": "Olá", "lead_id": "L1"})
+    await ends_as_read(linked, answer.json["id"])
+    message = await linked.organization.message(lost_id)
+    assert (message["state"], message["provider_message_id"]) == ("uncertain", None)
+
+
+@only_by_content
+@pytest.mark.usefixtures("lost")
+async def test_what_comes_back_after_it_was_given_up_is_reported_again(
+    linked: Linked, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Unknown after its time; then the engine reconnects, and the message comes back."""
+    monkeypatch.setattr("ingress.sending.outcomes.HOLD_S", 0)
+    sent = await unanswered(linked, "Olá")
+    await linked.organization.settled(sent, "unknown")
+    state = linked.waha.state_of(linked.session)
+    linked.waha.set_acks(linked.session, AckPolicy())
+    await linked.waha.post_acks(state, state.messages[0])
+    message = await linked.organization.settled(sent, "read")
+    assert [attempt["class"] for attempt in message["attempts"]] == ["ok"]
+    events = await eventually(
+        lambda: linked.organization.events(kind="message.status"),
+        lambda events: events[-1]["data"]["status"]["value"] == "read",
+    )
+    values = [event["data"]["status"]["value"] for event in events]
+    assert list(dict.fromkeys(values)) == ["unknown", "sent", "delivered", "read"]
+    assert {event["data"]["message"]["id"] for event in events} == {sent}
+    assert {event["data"]["message"]["lead_id"] for event in events} == {"L1"}
+
+
+@only_by_content
+@pytest.mark.usefixtures("lost")
+async def test_what_belongs_to_no_send_is_an_event_once_they_have_ended(
+    linked: Linked, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another program sends through the account: its message, posted twice, is one echo, before what came later."""
+    monkeypatch.setattr("ingress.sending.outcomes.HOLD_S", 1)
+    sent = await unanswered(linked, "Olá")
+    news = linked.waha.inbound(linked.session).own("Promoção", phone=PEER)
+    shown = News(("message.any",), {**news.payload, "source": "api"})
+    for _ in range(2):
+        await linked.waha.post(linked.session, shown)
+    assert await linked.organization.events(kind="message.echo") == []
+    await linked.organization.settled(sent, "unknown")
+    await eventually(lambda: linked.organization.events(kind="message.echo"))
+    await linked.waha.post(linked.session, shown)
+    [echo] = await linked.organization.events(kind="message.echo")
+    assert "id" not in echo["data"]["message"]
+    assert echo["data"]["message"]["content"] == {"type": "text", "body": "Promoção"}

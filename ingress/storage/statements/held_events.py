@@ -84,11 +84,11 @@ join whatsapp_provider_configs c on c.organization_id = a.organization_id and c.
 where m.organization_id = $1 and m.id = any($2) and m.conversation_id in ({chats("$1", "$3::uuid")})
     and (c.id = asked.id or (c.provider_type = asked.provider_type and c.sender = asked.sender))
     and (a.class is null or a.class = 'Uncertain') and a.provider_message_id is null
-order by m.id, a.number"""
+order by m.state = 'done', m.id, a.number"""
 
 
 async def attempts(connection: asyncpg.Connection, event: HeldEvent) -> list[OpenAttempt]:
-    """Attempts that may have been taken in the chat of *event*, in the order in which they were asked for (worker)."""
+    """Attempts that may have been taken in the chat of *event*, in the order in which they were asked for; what was given up last (worker)."""
     whose = event.organization_id, event.candidates, event.conversation_id, event.config_id
     return [OpenAttempt(OwnMessage(*row[3:]), *row[:3]) for row in await connection.fetch(ATTEMPTS, *whose)]
 

@@ -120,3 +120,27 @@ async def find(connection: asyncpg.Connection, named: Collection[NamedMessage]) 
     for place, *own, candidates in await connection.fetch(FIND, *zip(*places, strict=True)):
         known[places[place - 1]] = KnownMessage(OwnMessage(*own) if own[0] else None, candidates)
     return known
+
+
+class ChatMessage(Unlogged, frozen=True):
+    """A message in the chat of another, with what is known of it; ``is_lost``: its answer was."""
+
+    id: UUID
+    provider_message_id: str | None
+    is_under_way: bool
+    is_lost: bool
+    request: bytes
+
+
+IN_CHAT = f"""
+select m.id, m.provider_message_id, m.state = 'sending' as is_under_way, m.state = 'uncertain' as is_lost, m.request
+from messages self cross join lateral ({chats("$1", "self.conversation_id")}) chat
+join messages m on m.organization_id = $1 and m.conversation_id = chat.id
+where self.organization_id = $1 and self.id = $2 and m.id <> self.id
+    and m.created_at > self.created_at - interval '{EVIDENCE_MINUTES} minutes'
+order by m.id desc limit 100"""
+
+
+async def in_chat(connection: asyncpg.Connection, organization_id: UUID, message_id: UUID) -> list[ChatMessage]:
+    """What else was lately sent to whom this message was, newest first (worker)."""
+    return [ChatMessage(*row) for row in await connection.fetch(IN_CHAT, organization_id, message_id)]

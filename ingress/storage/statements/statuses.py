@@ -71,7 +71,7 @@ settled as (
         code = 'settled_by_status',
         provider_message_id = best.provider_message_id
     from best
-    where best.was = 'uncertain' and a.organization_id = best.organization_id and a.message_id = best.id
+    where best.was <> 'sending' and a.organization_id = best.organization_id and a.message_id = best.id
         and a.number = best.attempt and (a.class is null or a.class = 'Uncertain')
 )"""
 
