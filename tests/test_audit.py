@@ -447,15 +447,16 @@ async def newest(organization: Organization) -> Any:
 
 
 SECRET = "EAAG-a-secret-that-nobody-may-read"
-CONFIG = {"phone_number_id": "123", "access_token": SECRET, "app_secret": 17, "waba_id": [SECRET], SECRET: SECRET}
+UNKNOWN = "a_secret_in_the_place_of_a_name"
+CONFIG = {"phone_number_id": "123", "access_token": SECRET, "app_secret": 17, "waba_id": [SECRET], UNKNOWN: SECRET}
 REFUSED: dict[str, tuple[str, str, Any, str, str]] = {
     "a configuration": ("POST", f"{BASE}/provider/configure", CONFIG, "configure", "invalid_configuration"),
     "a switch": ("POST", f"{BASE}/provider/switch", CONFIG, "switch", "invalid_configuration"),
-    "a body that is none": ("POST", f"{BASE}/provider/switch", {SECRET: SECRET}, "switch", "invalid_request"),
+    "a body that is none": ("POST", f"{BASE}/provider/switch", {UNKNOWN: "\u200e"}, "switch", "invalid_request"),
     "a policy": (
         "PUT",
         f"{BASE}/provider/fallback",
-        {"config_ids": [], "policy": {"min_stay_s": SECRET}},
+        {"config_ids": [], "policy": {"min_stay_s": SECRET, UNKNOWN: 1}},
         "put_fallback",
         "invalid_request",
     ),
@@ -487,12 +488,13 @@ async def test_what_was_refused_is_an_entry(organization: Organization, what: st
     assert entry["actor"] not in ("system", "platform")
     assert entry["after"]["status"] == answer.status
     assert SECRET not in str(entry)
+    assert UNKNOWN not in str(entry)
     assert (await verdict(organization))["intact"]
     if SECRET in str(body.get("config_data") if isinstance(body, dict) else None):
         assert entry["provider"] == "meta_business"
         shown = entry["after"]["config_data"]
         assert shown["phone_number_id"] == "123"
-        assert set(shown) == set(CONFIG) - {SECRET}
+        assert set(shown) == set(CONFIG) - {UNKNOWN}
         assert "config_data.app_secret" in entry["after"]["errors"]
 
 

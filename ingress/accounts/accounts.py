@@ -124,6 +124,11 @@ class Accounts:
             shown[field.name] = self.vault.fingerprint(value) if field.secret and value else value
         return shown
 
+    def field_names(self, provider_type: str) -> set[str]:
+        """The fields of a configuration; none of a provider that cannot be used."""
+        kind = self._kind(provider_type)
+        return {field.name for field in config_fields(kind)} if kind else set()
+
     def masked_data(self, provider_type: str, config_data: Mapping[str, Any]) -> dict[str, Any]:
         """As `masked`, of what need not be valid: whatever is wrong may be a secret in the wrong place."""
         kind = self._kind(provider_type)

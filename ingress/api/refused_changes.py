@@ -7,7 +7,8 @@ the counts are an entry of their own, once in EVERY_S. That is of each process.
 import logging
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
+from itertools import takewhile
 from typing import Any
 from uuid import UUID
 
@@ -27,9 +28,6 @@ from ..web.routing import AnyRequest
 logger = logging.getLogger("ingress.api.refused_changes")
 
 AT_ONCE, EVERY_S = 20, 60.0
-# A path as our own types have them. A field that they do not know is named as somebody likes, and so is left out.
-_PATH = re.compile(r"[a-z_]{1,64}(\.[a-z_]{1,64}|\[\d{1,4}\]){0,8}")
-
 Who = tuple[UUID, str]  # an organization, and the name of who asked
 
 
@@ -82,11 +80,12 @@ class RefusedChanges:
         config_id, kind = await self._config(request, organization_id, body)
         kind = kind or body.get("provider_type")
         provider = kind if isinstance(kind, str) and kind in self._manager.registry.names() else None
-        after: dict[str, Any] = {"status": problem.status}
-        if wrong := [path for path, _ in problem.errors if _PATH.fullmatch(path)]:
-            after["errors"] = wrong
+        accounts, after = self._manager.accounts, dict[str, Any](status=problem.status)
+        names = {*request.field_names, *(accounts.field_names(provider) if provider else ())}
+        if wrong := {_known_part(path, names) for path, _ in problem.errors} - {""}:
+            after["errors"] = sorted(wrong)
         if provider is not None and isinstance(data := body.get("config_data"), dict):
-            after["config_data"] = self._manager.accounts.masked_data(provider, data)
+            after["config_data"] = accounts.masked_data(provider, data)
         return AuditEntry(
             action=request.operation,
             actor=request.actor,
@@ -105,6 +104,11 @@ class RefusedChanges:
         config_id = parse_id(named) if isinstance(named, str) else None
         config = await self._manager.config(organization_id, config_id) if config_id else None
         return (config.id, config.provider_type) if config else (None, None)
+
+
+def _known_part(path: str, names: Set[str]) -> str:
+    """*path* as far as it has *names*: what nobody knows is named as somebody likes, and may be a secret."""
+    return ".".join(takewhile(names.__contains__, re.split(r"[.\[]", path)))
 
 
 def _summary(who: Who, counts: Counter[str]) -> AuditEntry:
@@ -127,7 +131,7 @@ def _is_recorded(error: BaseException | None) -> bool:
 
 def _is_dry(request: AnyRequest) -> bool:
     """Whether it only asked what a change would mean, where that can be asked."""
-    return request.takes("dry_run") and _object_in(request.sent).get("dry_run") is True
+    return "dry_run" in request.field_names and _object_in(request.sent).get("dry_run") is True
 
 
 def _object_in(body: bytes) -> dict[str, Any]:

@@ -82,9 +82,11 @@ class ApiRequest(Request[StateT], Generic[StateT, Body, Query]):
         """As the description of the API names it."""
         return self._route.name
 
-    def takes(self, field: str) -> bool:
-        """Whether its body has such a field."""
-        return field in getattr(self._route.body, "__struct_fields__", ())
+    @property
+    def field_names(self) -> tuple[str, ...]:
+        """Those that its body may have."""
+        names: tuple[str, ...] = getattr(self._route.body, "__struct_fields__", ())
+        return names
 
     @property
     def actor(self) -> Actor:
