@@ -269,6 +269,8 @@ create table inbound_dedup (
     organization_id uuid        not null,
     -- Of the account and the provider's key: what comes in under the address of another config of it is known.
     key_hash        bytea       not null,
+    -- Of its event, for what names the message by another id. NULL: it is no message.
+    sequence        bigint,
     first_seen      timestamptz not null default now(),
     primary key (organization_id, key_hash)
 );
@@ -342,6 +344,8 @@ create table held_events (
     conversation_id     uuid        not null,
     account_id          uuid        not null,
     provider_message_id text        not null,
+    -- As in messages.
+    message_key         text        not null,
     -- The sends that were open when it came. Empty: it only comes after others of the same id.
     candidates          uuid[]      not null,
     received_at         timestamptz not null default now(),
@@ -498,6 +502,8 @@ create table messages (
     -- Of the config (`account_id` in ingress/identifiers.py): what the provider's id is unique in.
     account_id          uuid,
     provider_message_id text,
+    -- What all of the provider's ids of it have in common: the id itself, where there is one. Matched by this one.
+    message_key         text,
     -- The config that should have sent it, where another did.
     fallback_from       uuid,
     -- Why: the class of the error, or `breaker_open`. NULL: no other did.
@@ -521,7 +527,7 @@ create unique index on messages (idempotency_key, organization_id);
 create index on messages (conversation_id, created_at);
 -- The queue of a conversation: who is first in it may be called for. What asks for `sending` alone cannot take it for its own.
 create index on messages (conversation_id, queue_place) where state = 'sending' and queue_place is not null;
-create index on messages (provider_message_id, organization_id);
+create index on messages (message_key, organization_id);
 create index on messages (leased_until) where state <> 'done';
 
 -- Written before the provider is called: a row without a class is a call that may have happened.
@@ -547,7 +553,8 @@ create table attempts (
 create table message_statuses (
     organization_id     uuid        not null,
     account_id          uuid        not null,
-    provider_message_id text        not null,
+    -- As in messages.
+    message_key         text        not null,
     value               text        not null,
     status_rank         smallint    not null,
     occurred_at         timestamptz,
@@ -555,7 +562,7 @@ create table message_statuses (
     received_at         timestamptz not null default now(),
     -- False: no message of ours had this id yet. The sweep looks again for a while.
     matched             boolean     not null,
-    primary key (organization_id, account_id, provider_message_id, value)
+    primary key (organization_id, account_id, message_key, value)
 );
 create index on message_statuses (received_at);
 create index on message_statuses (received_at) where not matched;

@@ -337,6 +337,22 @@ class WhatsAppProvider(msgspec.Struct, frozen=True, kw_only=True, metaclass=_Pro
     def media(self, media_id: str) -> Flow[Media]:
         """Where the bytes of an inbound medium are."""
 
+    # -- one message with several ids
+
+    def message_key(self, message_id: str) -> str:
+        """What all ids of one message have in common, where the provider has several for it; else *message_id* itself.
+
+        Equal keys of an account are one message.
+        """
+        return message_id
+
+    def event_key(self, event: Event, message_id: str) -> str | None:
+        """The ``key`` of the event that the message came in with which *event*, about it, calls *message_id*.
+
+        For the CRM to get the id that it knows. None where the provider has only one for it.
+        """
+        return None
+
     # -- what not every provider can: `info.capabilities` says so beforehand
 
     def mark_read(self, message_id: str, chat: Recipient, *, typing: bool = False) -> Flow[None]:

@@ -262,7 +262,8 @@ async def leave(connection: asyncpg.Connection, message_id: UUID, *, minutes: fl
     )
     await connection.execute(
         """update messages set state = 'sending', status = 'accepted', status_rank = 0, provider_message_id = null,
-        leased_until = now() - interval '1 s', lease_id = null, expires_at = now() + $2 where id = $1""",
+        message_key = null, leased_until = now() - interval '1 s', lease_id = null, expires_at = now() + $2
+        where id = $1""",
         message_id,
         timedelta(minutes=minutes),
     )

@@ -107,6 +107,12 @@ class ThreeSixty(WhatsAppProvider, frozen=True, kw_only=True):
         """One secret signs for all numbers of a platform. News of the account name none of them."""
         return event.sender in (None, self.phone_number)
 
+    def message_key(self, message_id: str) -> str:
+        return cloud_api.message_key(message_id)
+
+    def event_key(self, event: Event, message_id: str) -> str | None:
+        return cloud_api.event_key(event, message_id)
+
     # ------------------------------------------------------------ sending
 
     def send_message(self, message: MessageData) -> Flow[MessageResult]:

@@ -1,5 +1,6 @@
 """One organization's account at a provider, and why a change of it is refused."""
 
+import logging
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, Literal
@@ -8,10 +9,13 @@ from uuid import UUID
 import msgspec
 
 from providers import Check, WhatsAppProvider
+from providers.content import MAX_ID
 
 from .. import identifiers
 from ..validation import sentence
 from .unusable import MissingPlugin, UnreadableConfig
+
+logger = logging.getLogger("ingress.accounts.config")
 
 # Of an organization.
 MAX_CONFIGS = 20
@@ -144,6 +148,15 @@ class Config(msgspec.Struct, frozen=True):
     def is_damaged(self) -> bool:
         """What is stored of it cannot be opened."""
         return isinstance(self.provider, UnreadableConfig)
+
+    def message_key(self, provider_message_id: str) -> str:
+        """What all of the provider's ids of one message have in common (see `WhatsAppProvider.message_key`)."""
+        try:
+            key = self.provider.message_key(provider_message_id)
+        except Exception:  # a plug-in that breaks here must not lose what became of a message
+            logger.exception("the provider plug-in failed")
+            return provider_message_id
+        return key if len(key) <= MAX_ID else provider_message_id
 
     def usable(self) -> "Config":
         """It, where something can be done with it. Raises `InvalidConfiguration`, which says what to do."""

@@ -83,6 +83,7 @@ def _row_of(webhook: ReadWebhook, conversations: Sequence[Conversation | None], 
 def _keyed(event: Event, owner: Config, conversation: Conversation | None, known: Known) -> KeyedEvent:
     named = own_messages.of(event, owner, conversation, known)
     ours, waiting = (NOT_OURS, named) if isinstance(named, Held) else (named, None)
+    event = own_messages.as_known(event, owner, conversation, known)
     if ours.came_back and event.message is not None:
         event = _as_status(event, event.message)
     row = _row(event, owner, conversation, ours)
@@ -118,6 +119,7 @@ def _status_row(event: Event, owner: Config, own: OwnMessage | None) -> StatusRo
         owner.id,
         owner.account_id,
         status.provider_message_id,
+        owner.message_key(status.provider_message_id),
         status.value,
         STATUS_RANK[status.value],
         event.occurred_at,

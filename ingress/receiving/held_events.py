@@ -28,7 +28,7 @@ from ..switching.manager import WhatsAppProviderManager
 from ..validation import Unlogged
 from ..wakeups import Wakeups
 from .excess import short_error
-from .own_messages import about, is_itself
+from .own_messages import about, is_itself, renamed
 
 logger = logging.getLogger("ingress.receiving.held_events")
 _encode = msgspec.json.Encoder().encode
@@ -103,19 +103,36 @@ class _Resolution:
         self._connection = connection
         self._manager = manager
         self._known: dict[NamedMessage, OwnMessage] = {}
+        self._ids: dict[NamedMessage, str] = {}  # by which the CRM knows them
         self._claimed: set[tuple[OwnMessage, int]] = set()  # attempts that an echo was found to be of
         self.released: list[Release] = []
         self.statuses: list[StatusRow] = []
 
     async def resolve(self, held: Sequence[HeldEvent]) -> None:
-        events = [(each, _data(each.data)) for each in held]
+        events = [(each, data := _data(each.data), await self._names(each, data)) for each in held]
         # Before it is asked what is known: a send whose answer is stored in between is seen by one of the two.
-        lost = [await self._lost(each, data.message) for each, data in events]
-        names = {name for each, data in events for name in _names(each, data)}
-        found = await own_messages.find(self._connection, names)
+        lost = [await self._lost(each, data.message) for each, data, _ in events]
+        found = await own_messages.find(self._connection, {name for *_, names in events for name in names})
         self._known = {name: known.own for name, known in found.items() if known.own is not None}
-        for (each, data), attempts in zip(events, lost, strict=True):
-            self._resolve(each, data, attempts)
+        self._ids = {name: known.known_as for name, known in found.items() if known.known_as is not None}
+        for (each, data, names), attempts in zip(events, lost, strict=True):
+            self._resolve(each, data, names, attempts)
+
+    async def _names(self, each: HeldEvent, data: EventData) -> list[NamedMessage]:
+        """What the event names, what it waits for first."""
+        identities = dict.fromkeys([each.provider_message_id, *about(each.type, data.message, data.status)])
+        config = await self._manager.config(each.organization_id, each.config_id)
+        return [
+            NamedMessage(
+                each.organization_id,
+                each.account_id,
+                each.config_id,
+                identity,
+                None,
+                message_key=config.message_key(identity) if config else identity,
+            )
+            for identity in identities
+        ]
 
     async def _lost(self, each: HeldEvent, echo: Message | None) -> list[OpenAttempt]:
         """The attempts that *echo* may be evidence of, in their order: what a person may have typed is none."""
@@ -127,8 +144,10 @@ class _Resolution:
         attempts = await held_events.attempts(self._connection, each)
         return [attempt for attempt in attempts if _is_echo(config, echo, attempt)]
 
-    def _resolve(self, each: HeldEvent, data: EventData, lost: Sequence[OpenAttempt]) -> None:
-        first, *others = _names(each, data)
+    def _resolve(
+        self, each: HeldEvent, data: EventData, names: Sequence[NamedMessage], lost: Sequence[OpenAttempt]
+    ) -> None:
+        first, *others = names
         attempt = None if first in self._known else self._claim(lost)
         if attempt is not None:
             self._known[first] = attempt.message
@@ -137,6 +156,9 @@ class _Resolution:
             return
         subject = own or next((self._known[other] for other in others if other in self._known), None)
         came_back = own is not None and is_itself(each.type, data.message, each.provider_message_id)
+        ids = {name.provider_message_id: self._ids[name] for name in names if name in self._ids}
+        message, reported = renamed(data.message, data.status, ids)
+        data = msgspec.structs.replace(data, message=message, status=reported)
         kind, data = completed(each.type, data, Ours(subject, came_back=came_back))
         self.released.append(Release(each.organization_id, each.sequence, kind, _encode(data)))
         if own is not None and (status := _status(each, data, own, attempt)) is not None:
@@ -149,14 +171,6 @@ class _Resolution:
             return None
         self._claimed.add((unclaimed[0].message, unclaimed[0].number))
         return unclaimed[0]
-
-
-def _names(each: HeldEvent, data: EventData) -> list[NamedMessage]:
-    """What the event names, what it waits for first."""
-    identities = dict.fromkeys([each.provider_message_id, *about(each.type, data.message, data.status)])
-    return [
-        NamedMessage(each.organization_id, each.account_id, each.config_id, identity, None) for identity in identities
-    ]
 
 
 def _is_echo(config: Config, echo: Message, attempt: OpenAttempt) -> bool:
@@ -184,6 +198,7 @@ def _status(each: HeldEvent, data: EventData, own: OwnMessage, attempt: OpenAtte
         each.config_id,
         each.account_id,
         each.provider_message_id,
+        each.message_key,
         status.value,
         STATUS_RANK[status.value],
         data.occurred_at,

@@ -1,9 +1,11 @@
 """Events about messages that we sent: found by our id where it came back, else by the provider's own."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from typing import TypeVar
 from uuid import UUID
 
 import asyncpg
+import msgspec
 
 from providers import Contact, Event
 from providers.content import Reaction
@@ -11,7 +13,7 @@ from providers.messages import Message, Status
 
 from ..accounts.config import Config
 from ..envelope import NOT_OURS, Conversation, Ours
-from ..identifiers import parse_correlation
+from ..identifiers import key_hash, parse_correlation
 from ..storage.statements import own_messages
 from ..storage.statements.inbound import Held
 from ..storage.statements.own_messages import KnownMessage, NamedMessage, OwnMessage
@@ -45,13 +47,60 @@ def of(event: Event, owner: Config, conversation: Conversation | None, known: Kn
         found = known.get(_by_our_id(owner, message_id))
         return Ours(found.own if found and found.own else OwnMessage(message_id), came_back=event.message is not None)
     for name in _about(event, owner, conversation):
-        if found := known.get(name):
+        found = known.get(name)
+        if found is not None and not (found.own is None and found.candidates is None):
             if found.candidates is not None and name.provider_message_id is not None:
-                return Held(name.account_id, name.provider_message_id, found.candidates)
+                assert name.message_key is not None, "it was named by the provider's id"
+                return Held(name.account_id, name.provider_message_id, name.message_key, found.candidates)
             return Ours(found.own, came_back=is_itself(event.type, event.message, name.provider_message_id))
     quoted = _quoted(event, owner)
     found = known.get(quoted) if quoted else None
-    return Ours(quoted=found.own) if found else NOT_OURS
+    return Ours(quoted=found.own) if found and found.own else NOT_OURS
+
+
+def as_known(event: Event, owner: Config, conversation: Conversation | None, known: Known) -> Event:
+    """*event* with the ids by which the CRM knows the messages that it names."""
+    if not known:
+        return event
+    ids: dict[str | None, str] = {}
+    for name in _names(event, owner, conversation):
+        found, named = known.get(name), name.provider_message_id or _reported(event)
+        if found is None or found.known_as is None or named is None or named == found.known_as:
+            continue
+        # Found by our id it may have been another attempt, with an id of its own.
+        if name.message_id is None or owner.message_key(named) == owner.message_key(found.known_as):
+            ids[named] = found.known_as
+    if not ids:
+        return event
+    message, status = renamed(event.message, event.status, ids)
+    return msgspec.structs.replace(event, message=message, status=status)
+
+
+def _reported(event: Event) -> str | None:
+    return event.status.provider_message_id if event.status is not None else None
+
+
+AnyMessage = TypeVar("AnyMessage", bound=Message | None)
+
+
+def renamed(
+    message: AnyMessage, status: Status | None, ids: Mapping[str | None, str]
+) -> tuple[AnyMessage, Status | None]:
+    """What an event says, with the other names that *ids* has for messages."""
+    if status is not None and status.provider_message_id in ids:
+        status = msgspec.structs.replace(status, provider_message_id=ids[status.provider_message_id])
+    if message is None:
+        return message, status
+    changes: dict[str, object] = {
+        field: ids[identity]
+        for field in ("provider_message_id", "original_message_id")
+        if (identity := getattr(message, field)) in ids
+    }
+    if (quoted := message.reply_to) is not None and quoted.id in ids:
+        changes["reply_to"] = msgspec.structs.replace(quoted, id=ids[quoted.id])
+    if isinstance(content := message.content, Reaction) and content.message_id in ids:
+        changes["content"] = msgspec.structs.replace(content, message_id=ids[content.message_id])
+    return msgspec.structs.replace(message, **changes), status
 
 
 def about(type_: str, message: Message | None, status: Status | None) -> Iterator[str]:
@@ -78,6 +127,8 @@ def _names(event: Event, owner: Config, conversation: Conversation | None) -> It
         yield _by_our_id(owner, message_id)
         return
     yield from _about(event, owner, conversation)
+    if event.message is not None and event.message.by == "contact":
+        yield from (_by_its_id(event, owner, identity) for identity in _kept(event.message.original_message_id))
     if quoted := _quoted(event, owner):
         yield quoted
 
@@ -85,7 +136,7 @@ def _names(event: Event, owner: Config, conversation: Conversation | None) -> It
 def _about(event: Event, owner: Config, conversation: Conversation | None) -> Iterator[NamedMessage]:
     for identity in about(event.type, event.message, event.status):
         source = event.message.source if is_itself(event.type, event.message, identity) and event.message else None
-        name = _by_its_id(owner, identity)
+        name = _by_its_id(event, owner, identity)
         # What a person typed on the phone was not sent by us, however it is called.
         if conversation is None or source == "app":
             yield name
@@ -100,15 +151,24 @@ def _is_hidden(contact: Contact | None) -> bool:
 
 def _quoted(event: Event, owner: Config) -> NamedMessage | None:
     quoted = event.message and event.message.reply_to
-    return next((_by_its_id(owner, identity) for identity in _kept(quoted.id)), None) if quoted else None
+    return next((_by_its_id(event, owner, identity) for identity in _kept(quoted.id)), None) if quoted else None
 
 
 def _by_our_id(owner: Config, message_id: UUID) -> NamedMessage:
     return NamedMessage(owner.organization_id, owner.account_id, owner.id, None, message_id)
 
 
-def _by_its_id(owner: Config, provider_message_id: str) -> NamedMessage:
-    return NamedMessage(owner.organization_id, owner.account_id, owner.id, provider_message_id, None)
+def _by_its_id(event: Event, owner: Config, identity: str) -> NamedMessage:
+    event_key = owner.provider.event_key(event, identity)
+    return NamedMessage(
+        owner.organization_id,
+        owner.account_id,
+        owner.id,
+        identity,
+        None,
+        message_key=owner.message_key(identity),
+        event_key_hash=None if event_key is None else key_hash(event_key, owner.account_id),
+    )
 
 
 def _kept(identity: str | None) -> Iterator[str]:

@@ -248,6 +248,7 @@ def _outcome(
         config_id=config.id,
         provider=config.provider_type,
         provider_message_id=provider_message_id,
+        message_key=config.message_key(provider_message_id) if provider_message_id else None,
         state=end.state,
         status=end.status,
         rank=STATUS_RANK[end.status],

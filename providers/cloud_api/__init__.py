@@ -6,7 +6,8 @@ provider's business. `examples/threesixty` is one of them. What is not named her
 
 from .errors import answered, is_missing_object, is_unknown_field
 from .health import number_check, number_status
-from .inbound import events
+from .ids import message_key
+from .inbound import event_key, events
 from .limits import LIMITS, content_of, pacing
 from .media import media_of, upload_form
 from .outbound import KINDS, message_request, message_result, read_receipt
@@ -16,10 +17,12 @@ __all__ = [
     "LIMITS",
     "answered",
     "content_of",
+    "event_key",
     "events",
     "is_missing_object",
     "is_unknown_field",
     "media_of",
+    "message_key",
     "message_request",
     "message_result",
     "number_check",

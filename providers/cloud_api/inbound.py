@@ -14,6 +14,7 @@ from .._events import type_of
 from .._values import (
     UNREADABLE,
     Object,
+    bounded,
     contact_of,
     error_infos,
     flag,
@@ -33,6 +34,7 @@ from . import account, people
 from .change import FieldChange, Reader, change_of, items
 from .content import content_of
 from .errors import reported
+from .ids import message_key
 from .text import texts
 
 _OBJECT = "whatsapp_business_account"
@@ -123,10 +125,20 @@ def _message(change: FieldChange, item: Object) -> Event:
 def _sent(change: FieldChange, item: Object) -> Object:
     """Which message it is, when it was sent and by whom, as fields of an event."""
     return {
-        "key": f"{change.sender_id or ''}|{required(item, 'id')}",
+        "key": _message_key(change.sender_id, required(item, "id")),
         "at": item.get("timestamp"),
         "contact": change.person(item.get("from"), item.get("from_user_id"), item.get("from_parent_user_id")),
     }
+
+
+def event_key(event: Event, message_id: str) -> str:
+    """The key of the event that a person's message came in with, which *event* calls *message_id*."""
+    return bounded(_message_key(event.sender_id, message_id))
+
+
+def _message_key(sender_id: str | None, message_id: str) -> str:
+    """Of a message that a person sent to the number *sender_id*."""
+    return f"{sender_id or ''}|{message_key(message_id)}"
 
 
 def _echo(change: FieldChange, item: Object) -> Event:
@@ -135,7 +147,7 @@ def _echo(change: FieldChange, item: Object) -> Event:
     return change.event(
         "message.echo" if message.by is None else type_,
         item,
-        key=f"echo|{message.provider_message_id}",
+        key=f"echo|{message_key(required(item, 'id'))}",
         at=item.get("timestamp"),
         contact=change.person(item.get("to"), item.get("to_user_id")),
         group_id=word(item, "group_id"),
@@ -229,7 +241,7 @@ def _status_event(change: FieldChange, item: Object, status: Status, *who: str, 
         # `deleted` and `warning` are old words that change nothing, as new ones do not either.
         "message.unknown" if status.value is None else "message.status",
         item,
-        key="|".join((required(item, "id"), required(item, "status"), *who)),
+        key="|".join((message_key(required(item, "id")), required(item, "status"), *who)),
         at=item.get("timestamp"),
         status=status,
         correlation_id=text(item, "biz_opaque_callback_data"),

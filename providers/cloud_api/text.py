@@ -12,6 +12,7 @@ from .. import _json
 from .._values import MAX_KEY, MAX_WORD, moment, phone
 from ..content import Text
 from ..messages import Contact, Event, Message
+from .ids import message_key
 
 
 class _Exact(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -117,7 +118,7 @@ def _read(account_id: str, value: _Value, events: list[Event]) -> None:
         events.append(
             Event(
                 type="message.received",
-                key=f"{sender_id}|{message.id}",
+                key=f"{sender_id}|{message_key(message.id)}",
                 sender=sender,
                 sender_id=sender_id or None,
                 account_id=account_id or None,

@@ -197,6 +197,12 @@ class MetaBusiness(WhatsAppProvider, frozen=True, kw_only=True):
             return event.sender_id
         return event.account_id if event.type == "account.updated" else None
 
+    def message_key(self, message_id: str) -> str:
+        return cloud_api.message_key(message_id)
+
+    def event_key(self, event: Event, message_id: str) -> str | None:
+        return cloud_api.event_key(event, message_id)
+
     def probe(self, callback_url: str) -> Request:
         """A batch without an entry."""
         body = b'{"object":"whatsapp_business_account","entry":[]}'

@@ -10,12 +10,12 @@ import msgspec
 
 from .. import _json
 from .._events import type_of
-from .._values import UNREADABLE, Object, Unreadable, mapping, moment, present, text, texts, word
+from .._values import UNREADABLE, Object, Unreadable, bounded, mapping, moment, present, text, texts, word
 from ..content import PollVote, UnknownContent, UnsupportedContent
 from ..errors import Malformed
 from ..messages import By, Contact, Event, EventType, Message
 from . import receipts, updates
-from .addresses import MessageId, bare_id, correlation_in, first_jid, is_group, jid, person, phone_of
+from .addresses import MessageId, bare_id, correlation_in, first_jid, is_group, jid, message_id, person, phone_of
 from .content import content_of
 from .context import around
 from .delivery import Delivery, Reader, identity_of, key_of, people_of, poll_of
@@ -75,6 +75,14 @@ def _message(delivery: Delivery) -> Event:
     if identity.from_me and (correlation_id := correlation_in(identity.bare)) is not None:
         return msgspec.structs.replace(event, correlation_id=correlation_id)
     return event
+
+
+def event_key(event: Event, identity: str) -> str | None:
+    """The key of the event that a message came in with, which *event* calls *identity*; None for one of ours."""
+    parts = message_id(identity)
+    if parts is None or parts.from_me:
+        return None
+    return bounded("|".join((event.sender_id or "", "message", parts.bare)))
 
 
 def _message_event(

@@ -160,6 +160,10 @@ class WhatsAppWeb(WhatsAppProvider, frozen=True, kw_only=True):
         """A webhook names no server: it counts as from this one, whose key signed it."""
         return self._account(event.sender_id) if event.sender_id else None
 
+    def event_key(self, event: Event, message_id: str) -> str | None:
+        """The id of what a person wrote holds the chat, which has a phone or a hidden number. Ours are bare ones."""
+        return inbound.event_key(event, message_id)
+
     def probe(self, callback_url: str) -> Request:
         """Under a name of ours: every webhook of WAHA says that something happened."""
         body = f'{{"event":"{inbound.PROBE}","session":"{self.session}"}}'.encode()

@@ -10,7 +10,7 @@ import msgspec
 from ...validation import Unlogged
 from ..columns import Big, Json, given, names, read, read_or_none
 from ..pages import within
-from .events import EventRow, insert_events
+from .events import EventRow, clock, insert_events
 from .switches import CHANNEL
 
 
@@ -71,6 +71,7 @@ ended as (
     from (select id, hash from entries order by place desc limit 1) last where organizations.id = $1
 ),
 given as (select * from {given(EventRow, 4 + _ENTRIES)}),
+{clock()},
 {insert_events("given")}
 select pg_notify('{CHANNEL}', $3) where $3::text is not null"""
 

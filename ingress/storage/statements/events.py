@@ -15,16 +15,19 @@ from ..pages import within
 NOW = "select base + (pg_current_xact_id()::text::bigint << 16) as start from event_clock"
 
 
-def insert_events(source: str, clock: str = NOW) -> str:
+def clock(start: str = NOW) -> str:
+    """The CTE that sequences are counted from: a multiple of 65536, or within a large webhook that and its slice's place."""
+    return f"clock as materialized ({start})"
+
+
+def insert_events(source: str) -> str:
     """CTEs that store the rows of the CTE *source* as events and queue them for the organization's callback, if it has one.
 
-    *source* has the columns place, organization_id, type, config_id, conversation_id, data, raw.
-    The CTE ``stored`` returns the sequence: the start that *clock* selects and the place. The start is a multiple of
-    65536, or within a large webhook that much and the place of its slice. Queues are touched in the order of their keys,
-    so that two transactions never wait for each other.
+    *source* has the columns place, organization_id, type, config_id, conversation_id, data, raw. They come after `clock`.
+    The CTE ``stored`` returns the sequence: the start and the place. Queues are touched in the order of their keys, so
+    that two transactions never wait for each other.
     """
-    return f"""clock as materialized ({clock}),
-stored as (
+    return f"""stored as (
     insert into events (organization_id, sequence, type, config_id, conversation_id, data, raw)
     select organization_id, clock.start + place, type, config_id, conversation_id, data, raw
     from {source} cross join clock
@@ -61,6 +64,7 @@ class EventRow(NamedTuple):
 
 ADD = f"""
 with given as (select * from {given(EventRow)}),
+{clock()},
 {insert_events("given")}
 select organization_id, sequence from stored"""
 

@@ -9,7 +9,7 @@ import asyncpg
 
 from ...validation import Unlogged
 from ..columns import Big, given, names
-from .events import insert_events
+from .events import clock, insert_events
 from .own_messages import OwnMessage, chats, own
 from .statuses import StatusRow, merge
 
@@ -20,12 +20,12 @@ ROUND_ROWS = 100
 # Rows that $n names by their places in `received` (ingress/storage/statements/inbound.py).
 HOLD = """held as (
     insert into held_events (organization_id, sequence, type, config_id, conversation_id, account_id, provider_message_id,
-        candidates, data, raw)
+        message_key, candidates, data, raw)
     select organization_id, clock.start + place, type, config_id, conversation_id, account_id, provider_message_id,
-        candidates::uuid[], convert_from(data, 'UTF8')::json, raw
+        message_key, candidates::uuid[], convert_from(data, 'UTF8')::json, raw
     from received join fresh using (organization_id, key_hash)
-    join unnest(${0}::integer[], ${1}::uuid[], ${2}::text[], ${3}::text[])
-        as waiting(place, account_id, provider_message_id, candidates) using (place)
+    join unnest(${0}::integer[], ${1}::uuid[], ${2}::text[], ${3}::text[], ${4}::text[])
+        as waiting(place, account_id, provider_message_id, message_key, candidates) using (place)
     cross join clock
     returning sequence
 )"""
@@ -41,6 +41,7 @@ class HeldEvent(Unlogged, frozen=True):
     conversation_id: UUID
     account_id: UUID
     provider_message_id: str
+    message_key: str
     candidates: list[UUID]
     received_at: datetime
     data: bytes
@@ -57,7 +58,7 @@ from held_events h cross join lateral (
     ) as is_over
 ) waiting
 where is_over or type = 'message.echo' or exists (
-    select from messages m where m.organization_id = h.organization_id and m.provider_message_id = h.provider_message_id
+    select from messages m where m.organization_id = h.organization_id and m.message_key = h.message_key
 )
 order by organization_id, sequence limit {ROUND_ROWS} for update of h"""
 
@@ -108,6 +109,7 @@ with released as (
     where h.organization_id = _.organization_id and h.sequence = _.sequence
     returning _.place, h.organization_id, _.type, h.config_id, h.conversation_id, convert_from(_.data, 'UTF8')::json as data, h.raw
 ),
+{clock()},
 {insert_events("released")},
 {merge(len(Release._fields) + 1)}
 select count(*) from stored"""

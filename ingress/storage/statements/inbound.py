@@ -13,7 +13,7 @@ import msgspec
 from ...validation import Unlogged
 from ..columns import names
 from .contacts import OUTDATED, ContactsOutdated, ContactVersion, are_current
-from .events import EventRow, insert_events
+from .events import EventRow, clock, insert_events
 from .held_events import HOLD
 from .statuses import StatusRow, merge
 
@@ -23,6 +23,7 @@ class Held(NamedTuple):
 
     account_id: UUID
     provider_message_id: str
+    message_key: str
     candidates: Sequence[UUID]
 
 
@@ -79,8 +80,9 @@ _EVENTS = f"""received as materialized (
     where {are_current(14)}
 ),
 fresh as (
-    insert into inbound_dedup (organization_id, key_hash)
-    select organization_id, key_hash from received order by 1, 2
+    insert into inbound_dedup (organization_id, key_hash, sequence)
+    select organization_id, key_hash, case when type in ('message.received', 'message.echo') then clock.start + place end
+    from received cross join clock order by 1, 2
     on conflict do nothing returning organization_id, key_hash
 ),
 given as (
@@ -96,16 +98,16 @@ _QUARANTINE = """aside as (
 
 @cache
 def _store(statuses: bool, quarantine: bool, placed: bool = False, held: bool = False) -> str:
-    events, next_parameter = insert_events("given"), 14 + len(ContactVersion._fields)
+    start, next_parameter = clock(), 14 + len(ContactVersion._fields)
     if placed:
-        events = insert_events("given", f"select ${next_parameter}::bigint as start")
+        start = clock(f"select ${next_parameter}::bigint as start")
         next_parameter += 1
-    parts = [_WEBHOOKS, _EVENTS, events]
+    parts = [_WEBHOOKS, start, _EVENTS, insert_events("given")]
     answer = "select sequence from stored"
     if held:
-        parts = [_WEBHOOKS, f"{_EVENTS[:-2]} where place <> all(${next_parameter}::integer[])\n)", events]
-        parts.append(HOLD.format(*range(next_parameter, next_parameter + 4)))
-        next_parameter += 4
+        parts[2] = f"{_EVENTS[:-2]} where place <> all(${next_parameter}::integer[])\n)"
+        parts.append(HOLD.format(*range(next_parameter, next_parameter + 5)))
+        next_parameter += 5
         answer = "select sequence from (select sequence from stored union all select sequence from held) stored"
     if statuses:
         parts.append(merge(next_parameter))
@@ -173,6 +175,7 @@ async def store(
             [place for place, _ in waiting],
             [each.account_id for _, each in waiting],
             [each.provider_message_id for _, each in waiting],
+            [each.message_key for _, each in waiting],
             [f"{{{','.join(map(str, each.candidates))}}}" for _, each in waiting],
         ]
     if statuses:

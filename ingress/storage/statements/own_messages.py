@@ -27,6 +27,10 @@ class NamedMessage(NamedTuple):
     message_id: UUID | None
     # The event's, where it may wait for a send to end. None: it is about none that is under way.
     conversation_id: UUID | None = None
+    # Matched by this one: what all of the provider's ids of the message have in common.
+    message_key: str | None = None
+    # Of the event that it came in with, if a person wrote it. None: the provider has one id for it.
+    event_key_hash: bytes | None = None
     is_hidden: bool = False  # the conversation is with a hidden number, behind which may be one that we know
     came_back: bool = False  # it is the message itself, and a program sent it
 
@@ -56,10 +60,11 @@ def chats(organization_id: str, conversation_id: str) -> str:
 
 
 class KnownMessage(Unlogged, frozen=True):
-    """What is known of a message that an event names: it is ours, or it may become one of the sends *candidates*."""
+    """What is known of a message that an event names: it is ours, or it may become one of the sends ``candidates``."""
 
     own: OwnMessage | None
     candidates: list[UUID] | None  # None: nothing is to be waited for
+    known_as: str | None  # the provider's id of it that the CRM has seen; None: none
 
 
 # An attempt may be what an event is about as long as nobody knows what became of it.
@@ -69,14 +74,14 @@ with named as (select * from {given(NamedMessage)}),
 unended as materialized (
     select organization_id, id from messages where state <> 'done' and provider_message_id is null
 )
-select named.place, own.*, held.candidates
+select named.place, own.*, held.candidates, came_in.known_as
 from named
 left join lateral (
-    select {own("m")} from messages m
+    select {own("m")}, m.provider_message_id as known_as from messages m
     where m.organization_id = named.organization_id and m.id = named.message_id
     union all
-    select {own("m")} from messages m
-    where m.organization_id = named.organization_id and m.provider_message_id = named.provider_message_id
+    select {own("m")}, m.provider_message_id from messages m
+    where m.organization_id = named.organization_id and m.message_key = named.message_key
         -- The config itself, too: its number may have become known since the message was sent.
         and (m.account_id = named.account_id or m.config_id = named.config_id)
     limit 1
@@ -108,17 +113,22 @@ left join lateral (
         -- What came before it is held still: it comes after that.
         or exists (
             select from held_events h where h.organization_id = named.organization_id
-                and h.account_id = named.account_id and h.provider_message_id = named.provider_message_id)
+                and h.account_id = named.account_id and h.message_key = named.message_key)
 ) held on true
-where own.id is not null or held.candidates is not null"""
+left join lateral (
+    select e.data #>> '{{message,provider_message_id}}' as known_as
+    from inbound_dedup d join events e on e.organization_id = d.organization_id and e.sequence = d.sequence
+    where own.id is null and d.organization_id = named.organization_id and d.key_hash = named.event_key_hash
+) came_in on true
+where own.id is not null or held.candidates is not null or came_in.known_as is not null"""
 
 
 async def find(connection: asyncpg.Connection, named: Collection[NamedMessage]) -> dict[NamedMessage, KnownMessage]:
     """What is known of those of *named* that we sent, or may have sent (ingest, worker)."""
     places = list(named)
     known = {}
-    for place, *own, candidates in await connection.fetch(FIND, *zip(*places, strict=True)):
-        known[places[place - 1]] = KnownMessage(OwnMessage(*own) if own[0] else None, candidates)
+    for place, *own, ours, candidates, came_in in await connection.fetch(FIND, *zip(*places, strict=True)):
+        known[places[place - 1]] = KnownMessage(OwnMessage(*own) if own[0] else None, candidates, ours or came_in)
     return known
 
 

@@ -17,8 +17,8 @@ delete from inbound_dedup where (organization_id, key_hash) in (
     select organization_id, key_hash from inbound_dedup
     where first_seen < now() - interval '{KEYS_KEPT.days} days' limit {BATCH_ROWS} for update skip locked)"""
 DROP_STATUSES = f"""
-delete from message_statuses where (organization_id, account_id, provider_message_id, value) in (
-    select organization_id, account_id, provider_message_id, value from message_statuses
+delete from message_statuses where (organization_id, account_id, message_key, value) in (
+    select organization_id, account_id, message_key, value from message_statuses
     where received_at < now() - interval '30 days' limit {BATCH_ROWS} for update skip locked)"""
 
 

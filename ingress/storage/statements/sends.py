@@ -16,7 +16,7 @@ from providers.messages import ErrorInfo
 from ...validation import Unlogged
 from ..columns import Big, Json, Small, given, names
 from ..pages import within
-from .events import NOW, insert_events
+from .events import NOW, clock, insert_events
 from .leases import LEASE_S
 
 _error = msgspec.json.Decoder(ErrorInfo).decode
@@ -231,6 +231,7 @@ class Outcome(NamedTuple):
     config_id: UUID
     provider: str
     provider_message_id: str | None
+    message_key: str | None
     state: str
     status: str
     rank: Small
@@ -250,7 +251,7 @@ FINISH = f"""
 with outcome as (select * from {given(Outcome)}),
 early as (
     select o.organization_id, o.message_id, s.value, s.status_rank as rank, s.error
-    from outcome o join message_statuses s using (organization_id, account_id, provider_message_id)
+    from outcome o join message_statuses s using (organization_id, account_id, message_key)
 ),
 locked as (
     select m.organization_id, m.id, m.state, m.status_rank, m.status, m.error,
@@ -280,6 +281,7 @@ finished as (
         config_id = case when o.provider_message_id is not null or m.config_id is null then o.config_id else m.config_id end,
         account_id = case when o.provider_message_id is not null or m.config_id is null then o.account_id else m.account_id end,
         provider_message_id = coalesce(o.provider_message_id, m.provider_message_id),
+        message_key = coalesce(o.message_key, m.message_key),
         fallback_from = coalesce(o.fallback_from, m.fallback_from),
         fallback_reason = coalesce(o.fallback_reason, m.fallback_reason),
         -- The time that POST /send answers with, also where a status with the provider's own time was faster: who asks
@@ -301,7 +303,7 @@ finished as (
     where m.organization_id = o.organization_id and m.id = o.message_id
         -- The same id of the provider's: it was stored before, by a commit that nobody confirmed.
         and (m.lease_id = o.lease_id
-            or (o.attempt_class = 'ok' and (m.state <> 'done' or m.provider_message_id = o.provider_message_id)))
+            or (o.attempt_class = 'ok' and (m.state <> 'done' or m.message_key = o.message_key)))
     returning m.organization_id, {names(SendState, "m.")}, locked.next_id
 ),
 given as (
@@ -314,6 +316,7 @@ given as (
     where o.event_type is not null and l.state <> 'done' and (f.status = o.status or o.fallback_from is not null
         or exists (select from early e where e.organization_id = o.organization_id and e.message_id = o.message_id))
 ),
+{clock()},
 {insert_events("given")}
 select {names(SendState, "f.")}, f.next_id,
     exists (select from held_events h where h.organization_id = o.organization_id) as has_held

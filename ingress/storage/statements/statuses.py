@@ -19,6 +19,7 @@ class StatusRow(NamedTuple):
     config_id: UUID
     account_id: UUID
     provider_message_id: str
+    message_key: str
     value: str
     rank: Small
     occurred_at: datetime | None
@@ -47,6 +48,7 @@ merged as (
         status_rank = best.rank,
         acknowledged = true,
         provider_message_id = coalesce(m.provider_message_id, best.provider_message_id),
+        message_key = coalesce(m.message_key, best.message_key),
         provider = coalesce(m.provider, attempt.provider),
         config_id = coalesce(m.config_id, attempt.config_id, best.config_id),
         account_id = coalesce(m.account_id, best.account_id),
@@ -80,19 +82,19 @@ def merge(first: int) -> str:
     """CTEs that merge the statuses in the parameters from *first* on, one for each field of StatusRow, into messages."""
     return f"""given_status as (select * from {given(StatusRow, first)}),
 known as (
-    select s.organization_id, coalesce(s.message_id, m.id) as id, s.config_id, s.account_id, s.provider_message_id, s.value,
-        s.rank, s.occurred_at, s.error, s.attempt
+    select s.organization_id, coalesce(s.message_id, m.id) as id, s.config_id, s.account_id, s.provider_message_id,
+        s.message_key, s.value, s.rank, s.occurred_at, s.error, s.attempt
     from given_status s left join messages m
         on s.message_id is null and m.organization_id = s.organization_id
-        and m.provider_message_id = s.provider_message_id
+        and m.message_key = s.message_key
         -- The config itself, too: its number may have become known since the message was sent.
         and (m.account_id = s.account_id or m.config_id = s.config_id)
 ),
 parked as (
-    insert into message_statuses (organization_id, account_id, provider_message_id, value, status_rank, occurred_at, error, matched)
-    select organization_id, account_id, provider_message_id, value, rank, occurred_at, error, id is not null
+    insert into message_statuses (organization_id, account_id, message_key, value, status_rank, occurred_at, error, matched)
+    select organization_id, account_id, message_key, value, rank, occurred_at, error, id is not null
     from known where attempt is null
-    order by organization_id, account_id, provider_message_id, value
+    order by organization_id, account_id, message_key, value
     on conflict do nothing
 ),
 {_APPLY}"""
@@ -102,8 +104,8 @@ parked as (
 # transactions missed the other. So look again for a while.
 SWEEP = (
     """with unmatched as (
-    select s.organization_id, s.account_id, s.provider_message_id, s.value, m.id, m.config_id
-    from message_statuses s join messages m using (organization_id, account_id, provider_message_id)
+    select s.organization_id, s.account_id, s.message_key, s.value, m.id, m.config_id, m.provider_message_id
+    from message_statuses s join messages m using (organization_id, account_id, message_key)
     where not s.matched and s.received_at > now() - interval '10 minutes'
     limit 1000 for update of s skip locked
 ),
@@ -111,9 +113,9 @@ found as (
     update message_statuses s set matched = true
     from unmatched u
     where s.organization_id = u.organization_id and s.account_id = u.account_id
-        and s.provider_message_id = u.provider_message_id and s.value = u.value
-    returning u.organization_id, u.id, u.config_id, s.account_id, s.provider_message_id, s.value, s.status_rank as rank,
-        s.occurred_at, s.error, null::integer as attempt
+        and s.message_key = u.message_key and s.value = u.value
+    returning u.organization_id, u.id, u.config_id, s.account_id, u.provider_message_id, s.message_key, s.value,
+        s.status_rank as rank, s.occurred_at, s.error, null::integer as attempt
 ),
 known as (select * from found),"""
     + _APPLY

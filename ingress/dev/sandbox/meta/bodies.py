@@ -88,8 +88,14 @@ def signed_headers(app_secret: str, raw: bytes) -> dict[str, str]:
 
 
 def new_wamid(rng: random.Random) -> str:
-    """``wamid.`` and base64 with all of its alphabet, as opaque as Meta's own."""
-    return "wamid.HBgN" + base64.b64encode(rng.randbytes(27) + b"\x00").decode()
+    """The id of a message of a random person."""
+    return wamid_of(f"55119{rng.randrange(10**8):08}", rng.randbytes(10).hex().upper())
+
+
+def wamid_of(address: str, token: str) -> str:
+    """The id of the message *token* that names a person by *address*, made as Meta's are: one that was sent to us."""
+    parts = b"\x1c\x18%c%b\x15\x02\x00\x12\x18%c%b\x00" % (len(address), address.encode(), len(token), token.encode())
+    return f"wamid.{base64.b64encode(parts).decode()}"
 
 
 def user_id_of(phone: str) -> str:
