@@ -89,6 +89,7 @@ def requests_of(organization: Organization, event_id: str) -> dict[tuple[str, st
         ("POST", f"{CONFIGS}/rollback"): {},
         ("POST", f"{CONFIGS}/test"): {"config_id": config},
         ("POST", f"{CONFIGS}/pairing"): {},
+        ("POST", f"{CONFIGS}/repair"): {},
         ("PATCH", f"{CONFIGS}/configs/{{config_id}}"): {"name": "x"},
         ("PUT", "/callback"): {"url": "http://127.0.0.1:9/"},
         ("POST", "/callback/replay"): {},

@@ -4,6 +4,7 @@ An app is kept as a config of no organization: it verifies and reads webhooks, a
 comes in at its address goes to the organization whose account it names.
 """
 
+from functools import partial
 from typing import Any, TypeAlias
 from uuid import UUID
 
@@ -20,7 +21,7 @@ from ..storage.statements import apps, unread
 from ..storage.statements.configs import StoredConfig
 from ..storage.vault import VaultError, token_hash
 from ..switching.manager import WhatsAppProviderManager
-from ..validation import ConfigData, Name, ProviderType
+from ..validation import ConfigData, Name, ProviderType, Wrong, listed, sentence, wrong_fields
 from ..web.bodies import RequestBody, Shown
 from ..web.problems import Problem, not_found
 from . import AnyRequest, ApiRequest
@@ -62,30 +63,42 @@ def _validated(
 ) -> tuple[Data, WhatsAppProvider]:
     """What is stored of an app, *given* in the place of what it was, and the provider it makes. Raises `Problem`."""
     try:
-        data = {**_no_account(manager, provider_type, given), **former, **given}
-        data = {name: value for name, value in data.items() if value is not None}
-        return data, manager.accounts.validate(provider_type, data)
-    except InvalidConfiguration as error:
-        raise Problem(422, error.code, str(error), errors=error.errors) from None
-
-
-def _no_account(manager: WhatsAppProviderManager, provider_type: str, given: Data) -> Data:
-    """What an app of the provider has in the place of an account. Raises `InvalidConfiguration`, also about *given*."""
-    try:
         kind = manager.registry.get(provider_type)
     except UnknownProvider as error:
-        raise InvalidConfiguration(str(error), [("provider_type", "is not a known provider")]) from None
+        raise _refused(str(error), ("provider_type", "is not a known provider")) from None
     if not kind.no_account:
-        raise InvalidConfiguration("the provider has no apps", [("provider_type", "its accounts share no app")])
-    if unknown := sorted({*given} - _fields_of_app(kind)):
-        errors = [(f"config_data.{name}", "is not a field of an app") for name in unknown]
-        raise InvalidConfiguration("only the fields of an app may be given", errors)
-    return kind.no_account
+        raise _refused("The provider has no apps", ("provider_type", "its accounts share no app"))
+    of_app = _fields_of_app(kind)
+    wrong = [(f"config_data.{name}", "is not a field of an app") for name in sorted({*given} - of_app)]
+    changed = {**kind.no_account, **former, **{name: value for name, value in given.items() if name in of_app}}
+    data = {name: value for name, value in changed.items() if value is not None}
+    try:
+        provider = manager.accounts.validate(provider_type, data)
+    except InvalidConfiguration as error:
+        wrong += error.errors
+    if wrong:
+        raise _refused(f"The configuration of the app is not valid: {listed(wrong)}", *wrong)
+    return data, provider
+
+
+def _refused(detail: str, *errors: tuple[str, str]) -> Problem:
+    return Problem(422, InvalidConfiguration.code, sentence(detail), errors=errors)
+
+
+def _wrong_app(manager: WhatsAppProviderManager, sent: Data) -> Wrong:
+    """What is wrong with the configuration in a body, besides what is wrong with the body."""
+    kind, given = sent.get("provider_type"), sent.get("config_data")
+    if isinstance(kind, str) and isinstance(given, dict) and not wrong_fields(given, ConfigData):
+        try:
+            _validated(manager, kind, given, {})
+        except Problem as problem:
+            yield from problem.errors
 
 
 async def create_app(request: ApiRequest[NewApp]) -> AppShown:
     """POST /apps (platform key): an address for the webhooks of an app that several organizations share."""
-    manager, body = request.state["manager"], await request.decoded()
+    manager = request.state["manager"]
+    body = await request.decoded(partial(_wrong_app, manager))
     data, provider = _validated(manager, body.provider_type, body.config_data, {})
     new = NewConfig(provider_type=body.provider_type, name=body.name, config_data=data)
     app, token = manager.accounts.made(PLATFORM_ID, new, provider, None)

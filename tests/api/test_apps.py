@@ -228,6 +228,18 @@ async def test_what_is_no_app_is_refused(gateway: Gateway, change: dict[str, Any
     assert [error["path"] for error in answer.json["errors"]] == [path]
 
 
+async def test_everything_that_is_wrong_with_an_app_is_named_at_once(gateway: Gateway) -> None:
+    body = {"provider_type": "meta_business", "config_data": {"verify_token": "", "access_token": "z"}}
+    wrong = ["config_data.access_token", "config_data.app_secret", "config_data.verify_token"]
+    for more, code, own in (
+        ({"name": "App"}, "invalid_configuration", []),
+        ({"name": ""}, "invalid_request", ["name"]),
+    ):
+        answer = await platform(gateway, "POST", "/apps", body | more)
+        assert (answer.status, answer.json["code"]) == (422, code), answer.raw
+        assert sorted(error["path"] for error in answer.json["errors"]) == [*wrong, *own]
+
+
 async def mixed(app: App, organization: Organization) -> tuple[Any, Any]:
     """What makes bodies for a number of the organization, and for one that is nobody's."""
     number = msgspec.structs.replace(example_number(next(_numbers)), app_secret=app.secret)
