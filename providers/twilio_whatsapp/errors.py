@@ -113,7 +113,8 @@ def _detail(problem: Object, response: Response) -> str:
     parts = [text(problem, name) for name in ("message", "title", "detail")]
     if not any(parts):
         parts = [f"HTTP {response.status} without a readable error"]
-    # Twilio's support asks for the request id.
-    if request_id := response.headers.get("twilio-request-id") or word(problem, "instance"):
+    # Twilio's support asks for the request id. The newer hosts have another header for it.
+    headers = (response.headers.get(name) for name in ("twilio-request-id", "t-request-id"))
+    if request_id := next(filter(None, headers), None) or word(problem, "instance"):
         parts.append(f"request {request_id}")
     return "; ".join(dict.fromkeys(part for part in parts if part))

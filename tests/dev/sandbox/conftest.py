@@ -1,6 +1,6 @@
 """The simulators under test, a plain client, and a plain webhook endpoint: none of the service."""
 
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from typing import Any
 
 import aiohttp
@@ -26,6 +26,7 @@ from ingress.dev.sandbox import (
 from ingress.dev.sandbox.conditions import Changes
 from ingress.dev.sandbox.listener import Listener
 
+from .published import Published
 from .twilio_client import Client, Endpoint
 from .waha_kit import Hooks as WahaHooks
 from .waha_kit import Phone
@@ -55,6 +56,33 @@ class Hooks:
         self.posts.append((dict(request.headers), await request.read()))
         self.changes.notify()
         return web.Response(status=self.statuses.pop(0) if self.statuses else 200)
+
+
+CONTRACTS = {TwilioSimulator: Published("twilio_whatsapp")}
+
+
+@pytest.fixture(autouse=True)
+def answered_calls(monkeypatch: pytest.MonkeyPatch) -> Iterator[set[str]]:
+    """The published calls that were answered well. Every answer of JSON is held against what is published of it."""
+    calls: set[str] = set()
+    problems: list[str] = []
+    for simulator, contract in CONTRACTS.items():
+        monkeypatch.setattr(simulator, "answer", _held(simulator.answer, contract, calls, problems))
+    yield calls
+    assert problems == []
+
+
+def _held(answer: Callable[..., Any], contract: Published, calls: set[str], problems: list[str]) -> Callable[..., Any]:
+    async def held(simulator: Any, request: web.BaseRequest) -> web.StreamResponse:
+        response: web.StreamResponse = await answer(simulator, request)
+        assert isinstance(response, web.Response)
+        body = response.body if isinstance(response.body, bytes) else b""
+        if response.status in (204, 307) or (response.content_type.endswith("json") and body):
+            problems.extend(contract.problems(request.method, request.path, response.status, body))
+            calls.update({contract.call(request.method, request.path) or ""} if response.status < 400 else ())
+        return response
+
+    return held
 
 
 @pytest.fixture

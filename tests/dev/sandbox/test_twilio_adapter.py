@@ -165,9 +165,10 @@ async def test_the_account_is_checked_and_its_webhook_set(
     assert twilio.state_of(sender).webhook["status_callback_url"] == f"{url}#rc=5&rp=all"
     assert all(check.passed for check in await run(provider.validate_config(provider.callback_url(url))))
     assert (await run(provider.get_status())).is_connected
-    twilio.set_fields(sender, status="OFFLINE", offline_reasons=[{"code": "63020", "message": "Pay first."}])
+    reason = {"code": "63020", "message": "Pay first.", "more_info": "https://www.twilio.com/docs/api/errors/63020"}
+    twilio.set_fields(sender, status="OFFLINE", offline_reasons=[reason])
     status = await run(provider.get_status())
-    assert (status.is_connected, status.detail) == (False, "Pay first.")
+    assert (status.is_connected, status.detail) == (False, f"Pay first. {reason['more_info']}")
     await run(provider.disconnect())
     assert twilio.webhook_url(sender) is None
     twilio.set_account(sender.account_sid, status="suspended")

@@ -162,8 +162,8 @@ async def test_credentials_accounts_and_paths_are_checked(
         answer = await client.send()
         assert (answer.status, (await answer.json())["code"]) == (401, 20003)
         assert answer.headers["WWW-Authenticate"].startswith("Basic")
-        status, problem = await client.json("GET", "/v2/Channels/Senders?Channel=whatsapp")
-        assert (status, problem["code"], problem["title"]) == (401, 20003, "Authenticate")
+        status, error = await client.json("GET", "/v2/Channels/Senders?Channel=whatsapp")
+        assert (status, error["code"], error["message"]) == (401, 20003, "Authenticate")
     assert twilio.sends == []
     garbage = {"Authorization": "Basic not base64"}
     async with http.get(twilio.url_for(client.sender) + messages, headers=garbage) as answer:
@@ -210,6 +210,11 @@ async def test_messages_are_listed_newest_first_and_page_by_page(twilio: TwilioS
     _, second = await client.json("GET", first["next_page_uri"])
     assert [message["sid"] for message in second["messages"]] == sids[:1]
     assert second["next_page_uri"] is None
+    _, back = await client.json("GET", second["previous_page_uri"])
+    assert back["messages"] == first["messages"]
+    _, counted = await client.json("GET", path, params={**query, "Page": "1"})
+    assert counted["messages"] == first["messages"]  # a token leads on, not a number
+    assert (await client.json("GET", path, params={"PageToken": "x"}))[0] == 400
     _, all_of_them = await client.json("GET", path)
     assert [message["direction"] for message in all_of_them["messages"]] == ["inbound", *["outbound-api"] * 4]
     for wrong in ({"PageSize": "0"}, {"PageSize": "1001"}, {"Page": "x"}, {"Colour": "red"}):
@@ -242,8 +247,11 @@ async def test_senders_are_listed_fetched_and_given_a_webhook(twilio: TwilioSimu
     assert twilio.webhook_url(client.sender) is None
     twilio.set_fields(client.sender, status="OFFLINE")
     assert (await client.json("GET", path))[1]["status"] == "OFFLINE"
-    status, problem = await client.json("GET", "/v2/Channels/Senders/XE0")
-    assert (status, problem["code"], problem["errors"]) == (404, 20404, [])
+    missing = await client.call("GET", "/v2/Channels/Senders/XE0")
+    error = await missing.json()
+    assert (missing.status, error["code"]) == (404, 20404)
+    assert error["message"] == "The requested resource /v2/Channels/Senders/XE0 was not found"
+    assert missing.headers["T-Request-Id"].startswith("RQ")
 
 
 async def test_many_senders_have_more_than_one_page(twilio: TwilioSimulator, client: Client) -> None:

@@ -367,6 +367,14 @@ def test_an_error_quotes_no_secret() -> None:
     assert "RQ1" in caught.value.detail
 
 
+@pytest.mark.parametrize("header", ["twilio-request-id", "t-request-id"])
+def test_an_error_names_the_request_that_support_asks_for(header: str) -> None:
+    """Each of Twilio's hosts has a header of its own for it."""
+    with pytest.raises(SendError) as caught:
+        drive(ACCOUNT.send_message(TEXT), [answered({"code": 20003, "message": "Authenticate"}, 401, {header: "RQ1"})])
+    assert caught.value.detail == "Authenticate; request RQ1"
+
+
 def test_no_repr_shows_a_secret() -> None:
     """Neither the account, nor its requests and errors, show a field that is marked as secret."""
     secrets = {field.name: f"SECRET-{field.name}" for field in config_fields(TwilioWhatsApp) if field.secret}

@@ -172,17 +172,92 @@ def message_resource(
     }
 
 
+def account_resource(sid: str, auth_token: str) -> Body:
+    """The account, its secret included.
+
+    Source: https://github.com/twilio/twilio-oai, spec/json/twilio_api_v2010.json (`api.v2010.account`)
+    """
+    path = f"/{API_VERSION}/Accounts/{sid}"
+    return {
+        "auth_token": auth_token,
+        "date_created": "Mon, 01 Jun 2026 08:00:00 +0000",
+        "date_updated": "Mon, 01 Jun 2026 08:00:00 +0000",
+        "friendly_name": "Sandbox",
+        "owner_account_sid": sid,
+        "sid": sid,
+        "status": "active",
+        "subresource_uris": {"messages": f"{path}/Messages.json"},
+        "type": "Full",
+        "uri": f"{path}.json",
+    }
+
+
 def sender_resource(sender: TwilioSender, webhook: Body, base_url: str) -> Body:
+    """A WhatsApp sender as it is fetched and listed.
+
+    Source: https://github.com/twilio/twilio-oai, spec/json/twilio_messaging_v2.json (the example `whatsapp_fetch`)
+    """
+    unset = ("verification_method", "verification_code", "voice_application_sid", "account_type")
     return {
         "sid": sender.sender_sid,
         "status": "ONLINE",
         "sender_id": sender.address,
-        "configuration": {"waba_id": "123456789012345"},
+        "configuration": {"waba_id": "123456789012345", **dict.fromkeys(unset)},
         "webhook": webhook,
-        "profile": {"name": "Sandbox"},
+        "profile": {**dict.fromkeys(_PROFILE), "name": "Sandbox"},
+        "compliance": None,
         "properties": {"quality_rating": "HIGH", "messaging_limit": "10K Customers/24hr"},
         "offline_reasons": None,
         "url": f"{base_url}/v2/Channels/Senders/{sender.sender_sid}",
+    }
+
+
+_PROFILE = (
+    "name", "about", "address", "description", "logo_url", "banner_url", "privacy_url", "terms_of_service_url",
+    "accent_color", "use_case", "vertical", "websites", "emails", "phone_numbers",
+)  # fmt: skip
+
+
+def updated_sender(sender: Body) -> Body:
+    """What an update of *sender* answers: less than a fetch. Which status it shows is our judgement.
+
+    Source: https://github.com/twilio/twilio-oai, spec/json/twilio_messaging_v2.json (`UpdateChannelsSender`)
+    """
+    left_out = {"properties", "offline_reasons", "url"}
+    shown = {name: value for name, value in sender.items() if name not in left_out}
+    return {**shown, "friendly_name": None, "status": "ONLINE:UPDATING"}
+
+
+def service_resource(sid: str, account_sid: str, base_url: str) -> Body:
+    """A Messaging Service that leaves it to its senders where messages go.
+
+    Source: https://github.com/twilio/twilio-oai, spec/json/twilio_messaging_v1.json (`messaging.v1.service`)
+    """
+    url = f"{base_url}/v1/Services/{sid}"
+    return {
+        "sid": sid,
+        "account_sid": account_sid,
+        "friendly_name": "Sandbox",
+        "date_created": "2026-06-01T08:00:00Z",
+        "date_updated": "2026-06-01T08:00:00Z",
+        "inbound_request_url": None,
+        "inbound_method": "POST",
+        "fallback_url": None,
+        "fallback_method": "POST",
+        "status_callback": None,
+        "sticky_sender": True,
+        "mms_converter": True,
+        "smart_encoding": True,
+        "scan_message_content": "inherit",
+        "fallback_to_long_code": True,
+        "area_code_geomatch": True,
+        "synchronous_validation": False,
+        "validity_period": 14400,
+        "url": url,
+        "links": {"phone_numbers": f"{url}/PhoneNumbers"},
+        "usecase": "undeclared",
+        "us_app_to_person_registered": False,
+        "use_inbound_webhook_on_number": True,
     }
 
 

@@ -3,7 +3,6 @@
 Source: https://www.twilio.com/docs/api/errors, https://www.twilio.com/docs/usage/twilios-response
 """
 
-import secrets
 from typing import Any
 
 # Codes that an answer may carry: (HTTP status, words).
@@ -69,6 +68,8 @@ _IN_STATUSES: dict[int, str] = {
     63051: "WhatsApp Business Account is locked",
 }
 
+_NOT_FOUND = 20404
+
 
 class TwilioError(Exception):
     """An error answer. What is None is as documented for *code*."""
@@ -80,20 +81,14 @@ class TwilioError(Exception):
         self.message = message or words
         super().__init__(self.message)
 
-    def json(self, *, is_problem: bool = False) -> dict[str, Any]:
-        """The classic shape, or the one of RFC 9457 that the newer APIs use."""
-        if not is_problem:
-            url = f"https://www.twilio.com/docs/errors/{self.code}"
-            return {"code": self.code, "message": self.message, "more_info": url, "status": self.http_status}
-        return {
-            "type": f"https://www.twilio.com/docs/api/errors/{self.code}",
-            "title": words_of(self.code),
-            "status": self.http_status,
-            "code": self.code,
-            "detail": self.message,
-            "instance": f"/RQ{secrets.token_hex(16)}",
-            "errors": [],
-        }
+    def json(self, path: str = "") -> dict[str, Any]:
+        """The same on every host; RFC 9457, which newer APIs are said to use, is recorded of none of these calls.
+
+        Source: https://github.com/twilio/twilio-csharp/issues/790, https://github.com/freescout-help-desk/freescout/issues/3595
+        """
+        message = f"The requested resource {path} was not found" if self.code == _NOT_FOUND and path else self.message
+        url = f"https://www.twilio.com/docs/errors/{self.code}"
+        return {"code": self.code, "message": message, "more_info": url, "status": self.http_status}
 
 
 def words_of(code: int) -> str:

@@ -12,14 +12,14 @@ import hmac
 import re
 from collections.abc import Awaitable, Callable
 from typing import Any
-from urllib.parse import urlencode
 
 import msgspec
 from aiohttp import web
 
 from ..faults import AnyFault
-from .bodies import Body, sender_resource
+from .bodies import Body, account_resource, sender_resource, service_resource, updated_sender
 from .errors import TwilioError
+from .paging import PARAMETERS, Page
 from .records import Indicator
 from .rules import is_callback
 from .send import form_of, perform, send, twilio_response
@@ -37,7 +37,6 @@ _SERVICE_FIELDS = {
     "StatusCallback": "status_callback",
     _DEFERS: "use_inbound_webhook_on_number",
 }
-_MAX_PAGE = 1000
 
 
 class TwilioRest:
@@ -67,13 +66,17 @@ class TwilioRest:
 
     async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
         try:
-            return await self._route(request)
+            response = await self._route(request)
         except TwilioError as error:
-            is_problem = request.path.startswith("/v2/")
-            headers = {"WWW-Authenticate": 'Basic realm="Twilio API"'} if error.http_status == 401 else {}
-            return twilio_response(error.json(is_problem=is_problem), error.http_status, headers)
+            response = twilio_response(error.json(request.path), error.http_status)
+            if error.http_status == 401:
+                response.headers["WWW-Authenticate"] = 'Basic realm="Twilio API"'
         finally:
             self._world.changed()
+        if request.path.startswith("/v2/Channels/"):
+            # Source: https://github.com/twilio/twilio-oai, spec/json/twilio_messaging_v2.json
+            response.headers["T-Request-Id"] = response.headers.pop("Twilio-Request-Id", "")
+        return response
 
     async def _route(self, request: web.BaseRequest) -> web.StreamResponse:
         sending = self._send_path.fullmatch(request.path)
@@ -133,14 +136,8 @@ class TwilioRest:
     # ---------------------------------------------------------------- accounts and messages
 
     async def _account(self, request: web.BaseRequest, account_sid: str) -> web.Response:
-        known = {
-            "sid": account_sid,
-            "friendly_name": "Sandbox",
-            "status": "active",
-            "type": "Full",
-            "date_created": "Mon, 01 Jun 2026 08:00:00 +0000",
-            "uri": f"/2010-04-01/Accounts/{account_sid}.json",
-        }
+        token = self._world.senders_of(account_sid)[0].sender.auth_token
+        known = account_resource(account_sid, token)
         return twilio_response({**known, **self._world.account_fields.get(account_sid, {})})
 
     async def _messages(self, request: web.BaseRequest, account_sid: str) -> web.Response:
@@ -151,25 +148,7 @@ class TwilioRest:
             for message in reversed(self._world.messages.values())
             if message["account_sid"] == account_sid and all(message[name] == wanted[name] for name in wanted)
         ]
-        page, size = _page(query)
-        shown = found[page * size : (page + 1) * size]
-
-        def uri(number: int) -> str:
-            return f"{request.path}?{urlencode({**query, 'PageSize': size, 'Page': number})}"
-
-        return twilio_response(
-            {
-                "messages": shown,
-                "page": page,
-                "page_size": size,
-                "start": page * size,
-                "end": max(page * size + len(shown) - 1, 0),
-                "first_page_uri": uri(0),
-                "next_page_uri": uri(page + 1) if len(found) > (page + 1) * size else None,
-                "previous_page_uri": uri(page - 1) if page else None,
-                "uri": uri(page),
-            }
-        )
+        return twilio_response(Page(found, query, request.path).classic("messages"))
 
     async def _message(self, request: web.BaseRequest, account_sid: str, sid: str) -> web.Response:
         return twilio_response(self._known_message(account_sid, sid))
@@ -221,7 +200,8 @@ class TwilioRest:
         if query.get("Channel") != "whatsapp":
             raise TwilioError(20001, "Channel is mandatory")
         found = [self._shown(request, state) for state in self._world.senders_of(account_sid)]
-        return _page_of(request, query, "senders", found)
+        page = Page(found, query, _base(request) + request.path, default_size=20)  # of WhatsApp; 50 elsewhere
+        return twilio_response(page.newer("senders"))
 
     async def _sender(self, request: web.BaseRequest, account_sid: str, sid: str) -> web.Response:
         return twilio_response(self._shown(request, self._known_sender(account_sid, sid)))
@@ -243,7 +223,7 @@ class TwilioRest:
             if not is_right:
                 raise TwilioError(20422, f"Invalid Parameter: webhook.{name}")
         state.webhook = {**state.webhook, **{name: value or None for name, value in webhook.items()}}
-        return twilio_response({**self._shown(request, state), "status": "ONLINE:UPDATING"}, 202)
+        return twilio_response(updated_sender(self._shown(request, state)), 202)
 
     def _known_sender(self, account_sid: str, sid: str) -> SenderState:
         for state in self._world.senders_of(account_sid):
@@ -257,18 +237,8 @@ class TwilioRest:
     async def _service(self, request: web.BaseRequest, account_sid: str, sid: str) -> web.Response:
         if all(state.sender.messaging_service_sid != sid for state in self._world.senders_of(account_sid)):
             raise TwilioError(20404)
-        return twilio_response(
-            {
-                "sid": sid,
-                "account_sid": account_sid,
-                "friendly_name": "Sandbox",
-                "inbound_request_url": None,
-                "status_callback": None,
-                "use_inbound_webhook_on_number": True,
-                "url": f"{_base(request)}/v1/Services/{sid}",
-                **self._world.services.get(sid, {}),
-            }
-        )
+        known = service_resource(sid, account_sid, _base(request))
+        return twilio_response({**known, **self._world.services.get(sid, {})})
 
     async def _update_service(self, request: web.BaseRequest, account_sid: str, sid: str) -> web.Response:
         """Where its messages and statuses go, and whether it or its senders decide."""
@@ -307,7 +277,7 @@ class TwilioRest:
             for content in self._world.contents_of(account_sid).values()
             if pattern.search(content.friendly_name)
         ]
-        return _page_of(request, query, "contents", found)
+        return twilio_response(Page(found, query, _base(request) + request.path).newer("contents"))
 
 
 def _basic(request: web.BaseRequest) -> tuple[str, str]:
@@ -326,35 +296,9 @@ def _base(request: web.BaseRequest) -> str:
 def _query(request: web.BaseRequest, *names: str) -> dict[str, str]:
     """The query, which may have *names* and those of pages; what else Twilio knows no gateway needs."""
     for name in request.query:
-        if name not in {*names, "PageSize", "Page", "PageToken"}:
+        if name not in {*names, *PARAMETERS}:
             raise TwilioError(20001, f"Unknown parameter: {name}")
     return dict(request.query)
-
-
-def _page(query: dict[str, str]) -> tuple[int, int]:
-    page, size = query.get("Page", "0"), query.get("PageSize", "50")
-    if not (page.isdecimal() and size.isdecimal() and 1 <= int(size) <= _MAX_PAGE):
-        raise TwilioError(20422, "Invalid Parameter: PageSize")
-    return int(page), int(size)
-
-
-def _page_of(request: web.BaseRequest, query: dict[str, str], key: str, found: list[Body]) -> web.Response:
-    """One page of *found*, as the newer APIs have it."""
-    page, size = _page(query)
-
-    def url(number: int) -> str:
-        return f"{_base(request)}{request.path}?{urlencode({**query, 'PageSize': size, 'Page': number})}"
-
-    meta = {
-        "page": page,
-        "page_size": size,
-        "first_page_url": url(0),
-        "previous_page_url": url(page - 1) if page else None,
-        "url": url(page),
-        "next_page_url": url(page + 1) if len(found) > (page + 1) * size else None,
-        "key": key,
-    }
-    return twilio_response({key: found[page * size : (page + 1) * size], "meta": meta})
 
 
 async def _json(request: web.BaseRequest) -> dict[str, Any]:

@@ -100,6 +100,6 @@ def twilio_response(body: Body, status: int = 200, headers: dict[str, str] | Non
     return web.Response(
         body=msgspec.json.encode(body),
         status=status,
-        content_type="application/problem+json" if "instance" in body else "application/json",
+        content_type="application/json",
         headers={**trace, **(headers or {})},
     )
