@@ -3,9 +3,11 @@
 import asyncio
 import itertools
 import os
+import time
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import msgspec
 import pytest
 
 from ingress import log
@@ -25,8 +27,9 @@ from ingress.dev.sandbox import (
     StatusPolicy,
     Throttle429,
 )
+from ingress.dev.sandbox.meta.bodies import metadata
 from ingress.sending import breakers, lost_answers
-from providers import Flow, MessageData, MessageResult, Request
+from providers import Event, Flow, MessageData, MessageResult, Request, Webhook
 from providers.meta_business import MetaBusiness
 
 from ..gateway import Gateway, Organization, eventually
@@ -610,6 +613,47 @@ async def test_every_event_after_a_fallback_says_so(
     reason = "AccountBroken" if refused else "breaker_open"
     expected = {("L1", pair.configs[0]["config_id"], reason)}
     assert {tuple(data["message"].get(name) for name in names) for data in found} == expected
+
+
+@pytest.mark.parametrize("forgets", [False, True], ids=["with-our-id", "without"])
+async def test_every_event_about_a_send_names_it(
+    organization: Organization, gateway: Gateway, forgets: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Statuses before our own answer, also where the provider names its id alone; and the message itself, come back."""
+    if forgets:
+        parse = MetaBusiness.parse
+
+        def parsed(self: MetaBusiness, hook: Webhook) -> list[Event]:
+            return [msgspec.structs.replace(event, correlation_id=None) for event in parse(self, hook)]
+
+        monkeypatch.setattr(MetaBusiness, "parse", parsed)
+    number = organization.numbers[0]
+    gateway.meta.set_statuses(number, StatusPolicy(before_answer=True, duplicates=1))
+    sent = (await organization.send({"to": "+5511987654321", "body": "x", "lead_id": "L1"})).json
+    await organization.settled(sent["id"], "read")
+    wamid, now = sent["provider_message_id"], str(int(time.time()))
+    around = {"from": number.digits, "to": "5511987654321", "timestamp": now}
+    echoes = [
+        {**around, "id": wamid, "type": "text", "text": {"body": "x"}},
+        {**around, "id": "wamid.E", "type": "revoke", "revoke": {"original_message_id": wamid}},
+    ]
+    change = {"field": "smb_message_echoes", "value": {**metadata(number), "message_echoes": echoes}}
+    await organization.deliver(
+        {"object": "whatsapp_business_account", "entry": [{"id": number.waba_id, "changes": [change]}]}
+    )
+    events = await eventually(
+        organization.events, lambda events: {"delivered", "read"} <= {_value(event) for event in events}
+    )
+    events = [event for event in events if "message" in event["data"]]
+    assert {(event["data"]["message"].get("id"), event["data"]["message"].get("lead_id")) for event in events} == {
+        (sent["id"], "L1")
+    }
+    assert {event["type"] for event in events} == {"message.status", "message.deleted"}
+    assert {_value(event) for event in events} == {"sent", "delivered", "read", None}
+
+
+def _value(event: Any) -> str | None:
+    return event["data"].get("status", {}).get("value")
 
 
 def _finds(gateway: Gateway) -> Any:

@@ -15,6 +15,7 @@ from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import aiohttp
 import asyncpg
@@ -35,7 +36,7 @@ from ingress.dev.sandbox import (
     message_ids,
 )
 from ingress.dev.sandbox.conditions import Changes
-from ingress.dev.sandbox.meta.bodies import Body, encode
+from ingress.dev.sandbox.meta.bodies import Body, encode, envelope, status_item, statuses_value
 from ingress.dev.sandbox.webhook_post import Try, WebhookPoster
 from ingress.settings import Settings
 from ingress.storage.group_commit import COALESCE_ROWS
@@ -452,6 +453,32 @@ async def test_no_send_goes_out_twice_when_its_process_dies(service: Service, cy
     assert service.meta.duplicates() == {}
     assert set(went_out.values()) <= {1}
     assert set(ends) <= {200, 202, 504}
+
+
+async def test_held_events_outlive_the_process_that_took_them(service: Service) -> None:
+    """Statuses of a message that may be a send under way are answered, wait through kill -9, and are events once."""
+    organization = await _sender(service, NO_STATUSES, default=HangAfterAccept())
+    number, to = organization.numbers[0], "+5511987654321"
+    sent = (await organization.send({"to": to, "body": "x"}, prefer="respond-async")).json["id"]
+    await service.meta.wait_for(
+        lambda: any(call.phone_number_id == number.phone_number_id for call in service.meta.sends)
+    )
+    for value in ("sent", "delivered", "read"):
+        body = envelope((number, statuses_value([status_item("wamid.OTHERS", value, {"to": to})])))
+        results = await asyncio.gather(*[service.meta.post(number, body) for _ in range(3)])
+        assert all(result is not None and result.delivered for result in results)
+    held = "select count(*) from held_events where organization_id = $1"
+    assert (await service.sql(held, UUID(organization.id)))[0][0] == 3
+    await service.restart("update messages set leased_until = now() - interval '1 s' where state = 'sending'")
+    await eventually(lambda: organization.message(sent), lambda message: message["state"] == "uncertain")
+    assert await organization.events(kind="message.status") == []
+    await service.restart("update messages set leased_until = now() - interval '1 s' where state = 'uncertain'")
+    await organization.settled(sent, "unknown")
+    await eventually(lambda: service.sql(held, UUID(organization.id)), lambda found: found[0][0] == 0)
+    ended, *others = await organization.events(kind="message.status")
+    assert (ended["data"]["message"]["id"], ended["data"]["status"]["value"]) == (sent, "unknown")
+    assert [event["data"]["status"]["value"] for event in others] == ["sent", "delivered", "read"]
+    assert not any("id" in event["data"]["message"] for event in others)
 
 
 async def test_sends_survive_the_end_of_postgresql(service: Service) -> None:

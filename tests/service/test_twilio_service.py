@@ -27,8 +27,10 @@ from ingress.dev.sandbox import (
     message_sid_of,
 )
 from ingress.sending import lost_answers
+from providers import Event, Webhook
+from providers.twilio_whatsapp import TwilioWhatsApp
 
-from ..gateway import Gateway, Organization
+from ..gateway import Gateway, Organization, eventually
 
 NO_STATUSES = TwilioStatusPolicy(statuses=())
 # Every test has a sender of its own, as it has an organization of its own.
@@ -164,6 +166,33 @@ async def test_statuses_may_come_in_any_way(account: Account, policy: TwilioStat
     account.twilio.set_statuses(account.sender, policy)
     sent = (await account.organization.send()).json
     assert (await account.organization.settled(sent["id"], "read"))["error"] is None
+
+
+@pytest.mark.parametrize("forgets", [False, True], ids=["with-our-id", "without"])
+@pytest.mark.parametrize("fault", [None, ResetAfterAccept()], ids=["answered", "lost"])
+async def test_every_event_about_a_send_names_it(
+    account: Account, forgets: bool, fault: AnyFault | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Statuses before our own answer, or without one; also where they name the provider's id alone."""
+    monkeypatch.setattr(lost_answers, "ASK_AFTER_S", (0.02, 0.1))
+    if forgets:
+        parse = TwilioWhatsApp.parse
+
+        def parsed(self: TwilioWhatsApp, hook: Webhook) -> list[Event]:
+            return [msgspec.structs.replace(event, correlation_id=None) for event in parse(self, hook)]
+
+        monkeypatch.setattr(TwilioWhatsApp, "parse", parsed)
+    account.twilio.set_statuses(account.sender, TwilioStatusPolicy(before_answer=True))
+    await account.twilio.script(account.sender, *[fault] if fault else [])
+    sent = (await account.organization.send({"to": "+5511987654321", "body": "x", "lead_id": "L1"})).json
+    await account.organization.settled(sent["id"], "read")
+    events = await eventually(
+        lambda: account.organization.events(kind="message.status"),
+        lambda events: "read" in [event["data"]["status"]["value"] for event in events],
+    )
+    assert {(event["data"]["message"].get("id"), event["data"]["message"].get("lead_id")) for event in events} == {
+        (sent["id"], "L1")
+    }
 
 
 async def test_delivered_may_be_the_last(account: Account) -> None:
