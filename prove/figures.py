@@ -14,6 +14,8 @@ from ingress.dev.sandbox import Refuse
 from .cluster import Cluster, cluster
 from .history import History, check
 from .load import CLIENTS, LoadRun, Plan
+from .order import Plan as OrderPlan
+from .order import ordered, queued
 from .propagation import quantile_s, shown
 from .protection import calls_per_send, flooded
 
@@ -56,8 +58,9 @@ async def measured(folder: Path, plan: Plan, *, whole: bool = True) -> tuple[His
         found["violations"] = check(run.history)  # before anything else is sent that is not in it
         fallbacks = [await _fallback_s(playing) for _ in range(FALLBACKS if whole else 2)]
         found["fallback_ms"] = _spread(fallbacks)
+        found |= await ordered(playing, OrderPlan() if whole else OrderPlan(sends=60, kills=1))
         if whole:
-            found |= await _protection(playing)
+            found |= await queued(playing) | await _protection(playing)
     found["seconds"] = round(time() - started, 1)
     return run.history, found
 
@@ -194,6 +197,22 @@ def judged(found: dict[str, Any], plan: Plan) -> list[Figure]:
             200,
             "ms",
             of=f"to {found.get('flooded_ms')} ms",
+        ),
+        Figure(
+            "sends to one person out of order",
+            found["order_inversions"],
+            0,
+            of=f"{found['order_sends']}, {found['order_retried']} repeated, {found['order_failed']} refused for good, "
+            f"{found['order_kills']} kills",
+        ),
+        Figure("of them lost", found["order_lost"], found["order_unknown"], of="killed in the call"),
+        Figure("of them delivered twice", found["order_doubled"], 0),
+        Figure(
+            "p99 beside a queue of one person grows by",
+            found.get("queued_growth_ms"),
+            20,
+            "ms",
+            of=f"to {found.get('queued_ms')} ms",
         ),
     ]
 

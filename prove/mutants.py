@@ -31,6 +31,7 @@ MACHINE = "tests/switching/test_switching_machine.py"
 RACE = "tests/switching/test_switching.py::test_of_those_who_expect_the_same_version_one_wins"
 TROUBLES = "tests/switching/test_switching.py::test_every_process_uses_a_change_within_two_seconds"
 WORKER = "tests/service/test_isolation.py::test_who_sees_every_organization_asks_for_one"
+ORDER = "tests/sending/test_order.py"
 DEATHS = "tests/switching/test_switch_deaths.py"
 MUTANTS = (
     Mutant(
@@ -60,6 +61,20 @@ MUTANTS = (
         "select o.version = given.version as current, m.lease_id",
         "select true as current, m.lease_id",
         ("tests/switching/test_switching.py::test_a_repetition_after_a_switch_goes_the_new_way",),
+    ),
+    Mutant(
+        "the order out of the claim",
+        "ingress/storage/statements/sends.py",
+        """heads_batch and {_first("given", "is not null")} is null as is_first""",
+        "true as is_first",
+        (f"{ORDER}::test_another_conversation_is_not_held_up",),
+    ),
+    Mutant(
+        "the order out of a repetition",
+        "ingress/storage/statements/sends.py",
+        "m.status_rank > 1 as settled, {_EARLIER} is null as is_first",
+        "m.status_rank > 1 as settled, true as is_first",
+        (f"{ORDER}::test_processes_keep_one_order",),
     ),
     Mutant(
         "the compare out of the Lua script",

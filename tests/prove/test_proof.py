@@ -57,6 +57,16 @@ GOOD: dict[str, Any] = {
     "calls_per_send": 1.25,
     "flood_growth_ms": 200.0,
     "flooded_ms": 210.0,
+    "order_sends": 1000,
+    "order_kills": 5,
+    "order_retried": 100,
+    "order_failed": 1,
+    "order_unknown": 1,
+    "order_lost": 1,
+    "order_doubled": 0,
+    "order_inversions": 0,
+    "queued_ms": 30.0,
+    "queued_growth_ms": 20.0,
     "seconds": 1.0,
     "machine": {"load": 0.0},
 }
@@ -78,6 +88,10 @@ MISSED: list[tuple[str, dict[str, Any]]] = [
     ("first send through the fallback, worst", {"fallback_ms": TIMES | {"max": 1000.1}}),
     ("calls per send at a provider that answers 503", {"calls_per_send": 1.26}),
     ("p99 beside a flood at a hanging provider grows by", {"flood_growth_ms": 200.1}),
+    ("sends to one person out of order", {"order_inversions": 1}),
+    ("of them lost", {"order_lost": 2}),
+    ("of them delivered twice", {"order_doubled": 1}),
+    ("p99 beside a queue of one person grows by", {"queued_growth_ms": 20.1}),
 ]
 
 
