@@ -9,7 +9,9 @@ import msgspec
 import pytest
 
 from ingress import app
+from ingress.accounts.activity import Activity
 from ingress.settings import Settings
+from ingress.storage.database import Database
 
 from ..conftest import serving
 from ..gateway import Gateway, Organization, eventually
@@ -67,24 +69,41 @@ async def test_what_comes_in_and_what_is_taken(organization: Organization) -> No
 
 
 async def test_other_processes_know_it_without_a_write_for_each_message(
-    organization: Organization, settings: Settings, monkeypatch: pytest.MonkeyPatch
+    organization: Organization, settings: Settings
 ) -> None:
-    """One row for each config, now and then, and at the end."""
-    monkeypatch.setattr(app, "WRITE_EVERY_S", 3600.0)
+    """One row for each config, now and then; what came meanwhile is written the next time."""
+    config = UUID(organization.id), UUID(organization.configs[0]["config_id"])
     connection = await asyncpg.connect(settings.database_url)
     row = "select xmin::text, active_at from provider_health where organization_id = $1"
-    before = await connection.fetchrow(row, UUID(organization.id))
+    before = await connection.fetchrow(row, config[0])
+    async with Database(settings.database_url) as database:
+        process = Activity(database)
+        for _ in range(5):
+            process.note([config])
+        assert await connection.fetchrow(row, config[0]) == before
+        known = process.latest(*config, None)
+        await process.write()
+        assert await shown(organization) == [known]
+        process.note([config])
+        await process.write()
+        [later] = await shown(organization)
+        assert later is not None
+        assert known is not None
+        assert later > known
+        assert process.latest(*config, later) == later
+    await connection.close()
+
+
+async def test_what_is_not_written_yet_is_at_the_end(
+    organization: Organization, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a process that ends as it should."""
+    monkeypatch.setattr(app, "WRITE_EVERY_S", 3600.0)
     async with serving(settings) as url:
         first = Gateway(url, settings.platform_key, organization.gateway.session, organization.gateway.meta)
         body = {"to": "+5511987654321", "body": "Hello"}
-        for _ in range(5):
-            assert (await first.call("POST", "/send", body, key=organization.key)).status == 200
+        assert (await first.call("POST", "/send", body, key=organization.key)).status == 200
         [known] = await shown(organization, first)
-        assert await connection.fetchrow(row, UUID(organization.id)) == before
-    after = await connection.fetchrow(row, UUID(organization.id))
-    await connection.close()
-    assert after is not None
-    assert after["active_at"] == known
     [elsewhere] = await shown(organization)
     assert elsewhere is not None
     assert known is not None
