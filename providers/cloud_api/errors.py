@@ -50,8 +50,10 @@ _TABLE: dict[tuple[type[SendError], str], tuple[int, ...]] = {
 }  # fmt: skip
 _VERDICTS = by_code(_TABLE)
 
-# Code 100 is a bad parameter of the message, unless it is about the object in the path or about the app.
+# Code 100 is a bad parameter of the message, unless it is about the object in the path or about the app. Meta's
+# OpenAPI file (https://github.com/facebook/openapi) has 803 for that object, and other words for a missing field.
 _PARAMETER = 100
+_NOT_FOUND = 803
 _MISSING_OBJECT = Verdict(AccountBroken, "number")
 _MISSING_PROOF = Verdict(AccountBroken, "app")
 
@@ -121,7 +123,9 @@ def is_missing_object(response: Response) -> bool:
 def is_unknown_field(response: Response) -> bool:
     """Whether a field was asked for that this version or account does not have: that fails the whole call."""
     error = _error_in(response)
-    return code_of(error.get("code")) == _PARAMETER and "nonexisting field" in (text(error, "message") or "")
+    message = text(error, "message") or ""
+    named = any(words in message for words in ("nonexisting field", "fields are not available"))
+    return named and code_of(error.get("code")) == _PARAMETER
 
 
 def answer(response: Response) -> Object:
@@ -134,6 +138,8 @@ def _error_in(response: Response) -> Object:
 
 
 def _lookup(code: int | None, error: Object) -> Verdict | None:
+    if code == _NOT_FOUND:
+        return _MISSING_OBJECT
     if code == _PARAMETER:
         message = text(error, "message") or text(error, "title") or ""
         if "appsecret_proof" in message:

@@ -58,7 +58,7 @@ class Hooks:
         return web.Response(status=self.statuses.pop(0) if self.statuses else 200)
 
 
-CONTRACTS = {TwilioSimulator: Published("twilio_whatsapp")}
+CONTRACTS = {MetaSimulator: Published("meta_business"), TwilioSimulator: Published("twilio_whatsapp")}
 
 
 @pytest.fixture(autouse=True)

@@ -3,15 +3,17 @@
 import json
 from typing import Any
 
+import aiohttp
 import msgspec
 import pytest
 
-from ingress.dev.sandbox import TwilioSimulator
+from ingress.dev.sandbox import ErrorCode, MetaNumber, MetaSimulator, TwilioSimulator
 
-from .conftest import CONTRACTS
+from .conftest import CONTRACTS, Hooks, Send, bearer, text_body
 from .test_twilio_api import CONTENT
 from .twilio_client import Client
 
+META = CONTRACTS[MetaSimulator]
 TWILIO = CONTRACTS[TwilioSimulator]
 
 
@@ -44,6 +46,63 @@ async def test_each_of_twilios_calls_is_answered_as_published(
     for path in ("/v1/Content", f"/v1/Content/{content['sid']}", "/v2/Content?ContentName=gw"):
         await client.call("GET", path)
     assert answered_calls == set(TWILIO.calls)
+
+
+ALL_FIELDS = (
+    "id,display_phone_number,verified_name,quality_rating,name_status,code_verification_status,throughput,"
+    "platform_type,status,account_mode,is_official_business_account,webhook_configuration,health_status,"
+    "whatsapp_business_manager_messaging_limit"
+)
+
+
+async def test_each_of_metas_calls_is_answered_as_published(
+    meta: MetaSimulator,
+    number: MetaNumber,
+    send: Send,
+    http: aiohttp.ClientSession,
+    hooks: Hooks,
+    answered_calls: set[str],
+) -> None:
+    root, account = f"{meta.url_for(number)}/v25.0", number.waba_id
+
+    async def call(method: str, path: str, token: str = "", **more: Any) -> Any:
+        headers = {"Authorization": f"Bearer {token}"} if token else bearer(number)
+        async with http.request(method, f"{root}/{path}", headers=headers, **more) as answer:
+            return await answer.json()
+
+    await send()
+    await send(to=None, recipient="BR.13491208655302741918")
+    await send(recipient_type="group", to="Y2FwaV9ncm91cDox")
+    template = {"type": "template", "text": None, "template": {"name": "a", "language": {"code": "en"}}}
+    await send(edge="marketing_messages", **template)
+    await send(**{**dict.fromkeys(text_body()), "messaging_product": "whatsapp", "status": "read", "message_id": "w"})
+    callback = {"override_callback_uri": hooks.url, "verify_token": hooks.verify_token}
+    await call("POST", f"{account}/subscribed_apps", json=callback)
+    await call("GET", f"{account}/subscribed_apps")
+    await call("POST", number.phone_number_id, json={"webhook_configuration": callback})
+    for path in (number.phone_number_id, f"{account}/phone_numbers"):
+        await call("GET", f"{path}?fields={ALL_FIELDS}")
+    await call("GET", f"{account}/message_templates")
+    await call("DELETE", f"{account}/subscribed_apps")
+    await call("POST", f"{number.phone_number_id}/register", json={"messaging_product": "whatsapp", "pin": "123456"})
+    form = aiohttp.FormData({"messaging_product": "whatsapp", "type": "text/plain"})
+    form.add_field("file", b"?", filename="a.txt", content_type="text/plain")
+    uploaded = await call("POST", f"{number.phone_number_id}/media", data=form)
+    await call("GET", f"{uploaded['id']}?phone_number_id={number.phone_number_id}")
+    await call("DELETE", uploaded["id"])
+    for token in (number.access_token, "old"):
+        await call("GET", f"debug_token?input_token={token}", f"{number.app_id}|{number.app_secret}")
+    assert answered_calls == set(META.calls)
+
+
+@pytest.mark.parametrize("code", [4, 190, 803, 131026])
+async def test_scripted_errors_are_as_published(meta: MetaSimulator, number: MetaNumber, send: Send, code: int) -> None:
+    """With the version that was asked for, and what Meta's support asks for."""
+    await meta.script(number, ErrorCode(code=code, details="Why."))
+    answer = await send()
+    error = (await answer.json())["error"]
+    assert (error["code"], error.get("is_transient", False)) == (code, code == 4)
+    assert answer.headers["facebook-api-version"] == "v25.0"
 
 
 GOOD = {"code": 20404, "message": "?", "more_info": "https://www.twilio.com/docs/errors/20404", "status": 404}

@@ -166,7 +166,7 @@ async def test_marketing_messages_takes_templates_only(meta: MetaSimulator, send
 async def test_tokens_ids_versions_and_paths_are_checked(
     meta: MetaSimulator, number: MetaNumber, http: aiohttp.ClientSession
 ) -> None:
-    """Unknown token 190; unknown id, or one of another token, 100 with subcode 33; anything else 404."""
+    """Unknown token 190; unknown id, or one of another token, 100 with subcode 33; anything else 2500."""
     other = example_number(2)
     await meta.add_number(other)
 
@@ -176,14 +176,15 @@ async def test_tokens_ids_versions_and_paths_are_checked(
             return answer.status, body.get("error", body)
 
     mine = f"/v25.0/{number.phone_number_id}"
-    assert (await get(mine))[1]["display_phone_number"] == number.display_phone_number
+    assert (await get(mine))[1]["display_phone_number"] == "+1 555-000-0001"
     status, error = await get(mine, "wrong")
     assert (status, error["code"], error["type"]) == (401, 190, "OAuthException")
     for unseen in ("/v25.0/999", f"/v25.0/{other.phone_number_id}", f"/v25.0/{other.waba_id}/phone_numbers"):
         status, error = await get(unseen)
         assert (status, error["code"], error["error_subcode"]) == (400, 100, 33)
     for path in (number.phone_number_id, "/v9.0/1", f"{mine}/nonsense", f"{mine}/messages/more"):
-        assert (await get("/" + path.lstrip("/")))[0] == 404
+        status, error = await get("/" + path.lstrip("/"))
+        assert (status, error["code"]) == (400, 2500)
     status, error = await get(f"{mine}?fields=id,colour")
     assert (status, error["code"]) == (400, 100)
     assert "nonexisting field (colour)" in error["message"]
@@ -194,9 +195,13 @@ async def test_tokens_ids_versions_and_paths_are_checked(
     assert (await get(f"{mine}?fields=status"))[1] == {"status": "BANNED", "id": number.phone_number_id}
     numbers = (await get(f"/v25.0/{number.waba_id}/phone_numbers"))[1]["data"]
     assert [one["id"] for one in numbers] == [number.phone_number_id]
+    numbers = (await get(f"/v25.0/{number.waba_id}/phone_numbers?fields=status"))[1]["data"]
+    assert numbers == [{"status": "BANNED", "id": number.phone_number_id}]
     debug = f"/v25.0/debug_token?input_token={number.access_token}"
     assert (await get(debug, f"{number.app_id}|{number.app_secret}"))[1]["data"]["is_valid"] is True
     assert (await get(debug))[1]["code"] == 190
+    stale = await get("/v25.0/debug_token?input_token=old", f"{number.app_id}|{number.app_secret}")
+    assert (stale[1]["data"]["is_valid"], stale[1]["data"]["error"]["code"]) == (False, 190)
 
 
 async def test_webhooks_need_a_handshake_and_a_subscription(
@@ -287,6 +292,9 @@ async def test_templates_are_listed_by_cursor(
     last = await listed(fields="name", limit="2", after=second["paging"]["cursors"]["after"])
     assert [one["name"] for one in last["data"]] == ["order_update_5"]
     assert "next" not in last["paging"]
+    back = await listed(fields="name", limit="2", before=last["paging"]["cursors"]["before"])
+    assert back["data"] == second["data"]
+    assert {"previous", "next"} < set(back["paging"])
     assert len((await listed())["data"]) == 5
     for wrong in ({"fields": "colour"}, {"limit": "0"}, {"limit": "x"}, {"after": "x"}, {"after": "bm8="}):
         assert (await listed(**wrong))["error"]["code"] == 100

@@ -146,6 +146,7 @@ def test_a_medium_needs_a_place() -> None:
         (504, None, "Uncertain"),
         (400, {"code": True}, "Rejected"),
         (400, {"code": 100, "message": "Object does not exist"}, "AccountBroken"),
+        (404, {"code": 803, "message": "Phone number not found"}, "AccountBroken"),
     ],
 )
 def test_the_code_decides_and_then_the_status(status: int, error: dict[str, Any] | None, name: str) -> None:

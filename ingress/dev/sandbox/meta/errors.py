@@ -28,6 +28,7 @@ DOCUMENTED: dict[int, tuple[int, str]] = {
     368: (403, "Temporarily blocked for policies violations"),
     506: (400, "Duplicate post"),
     613: (400, "Calls to this api have exceeded the rate limit."),
+    803: (404, "Some of the aliases you requested do not exist"),
     2500: (400, "An active access token must be used to query information about the current user."),
     80007: (400, "There have been too many calls to this WhatsApp Business account"),
     130429: (400, "Rate limit hit"),
@@ -86,7 +87,10 @@ DOCUMENTED: dict[int, tuple[int, str]] = {
     138000: (401, "Calling is not enabled on this phone number"),
     138009: (400, "Too many call permission requests"),
 }
-SAYS_TRANSIENT = {2, 4}  # the codes that Meta marks `is_transient`
+SAYS_TRANSIENT = {2, 4}  # Source: https://github.com/facebook/openapi (its examples of 429 and 500)
+# Meta writes the code before the words of those that WhatsApp itself refuses, not of what the Graph API does.
+# Source: https://github.com/facebook/openapi (its examples of 401 and 404)
+_WITHOUT_CODE = {190, 803}
 
 
 class GraphError(Exception):
@@ -107,7 +111,7 @@ class GraphError(Exception):
         self.details = details
         self.http_status = http_status or documented_status
         self.subcode = subcode
-        self.message = message or f"(#{code}) {words}"
+        self.message = message or (words if code in _WITHOUT_CODE else f"(#{code}) {words}")
         self.is_transient = code in SAYS_TRANSIENT if is_transient is None else is_transient
         super().__init__(self.message)
 
@@ -115,7 +119,7 @@ class GraphError(Exception):
         error: dict[str, Any] = {
             "message": self.message,
             # Meta calls nearly everything an OAuthException, but not what it cannot find.
-            "type": "GraphMethodException" if self.subcode == 33 else "OAuthException",
+            "type": "GraphMethodException" if self.subcode == 33 or self.code == 803 else "OAuthException",
             "code": self.code,
         }
         if self.subcode is not None:
@@ -128,12 +132,16 @@ class GraphError(Exception):
 
 
 def not_found(object_id: str, method: str) -> GraphError:
-    """An id that does not exist, or that the token cannot see: Meta answers both alike."""
+    """An id that does not exist, or that the token cannot see: Meta answers both alike.
+
+    Source: https://github.com/aws-samples/amazon-connect-whatsapp-chat/issues/3. Its OpenAPI file has 404 with 803.
+    """
     return GraphError(
         100,
         subcode=33,
-        message=f"(#100) Unsupported {method.lower()} request. Object with ID '{object_id}' does not exist, "
-        "cannot be loaded due to missing permissions, or does not support this operation",
+        message=f"Unsupported {method.lower()} request. Object with ID '{object_id}' does not exist, cannot be loaded "
+        "due to missing permissions, or does not support this operation. Please read the Graph API documentation at "
+        "https://developers.facebook.com/docs/graph-api",
     )
 
 

@@ -14,12 +14,14 @@ from aiohttp import web
 from .bodies import Body, MetaNumber
 from .errors import GraphError, not_found
 from .media import DOWNLOAD_PATH, read_form
+from .paging import page_of
 from .send import graph_response, perform, send
 from .templates import list_templates
 from .validation import check_product
 from .world import MetaWorld, NumberState
 
-VERSIONS = {"v21.0", "v22.0", "v23.0", "v24.0", "v25.0", "v26.0"}
+# Source: https://developers.facebook.com/docs/graph-api/reference (which has pages of v27.0)
+VERSIONS = {"v21.0", "v22.0", "v23.0", "v24.0", "v25.0", "v26.0", "v27.0"}
 DEFAULT_FIELDS = "id,verified_name,code_verification_status,display_phone_number,quality_rating,platform_type"
 SCOPES = ["whatsapp_business_management", "whatsapp_business_messaging"]
 MAX_CALLBACK_URL = 200  # characters
@@ -34,11 +36,14 @@ class GraphApi:
 
     async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
         try:
-            return await self._route(request)
+            response = await self._route(request)
         except GraphError as error:
-            return graph_response(error.json(), error.http_status)
+            response = graph_response(error.json(), error.http_status)
         finally:
             self._world.changed()
+        if (version := request.path.split("/")[1]) in VERSIONS:
+            response.headers["facebook-api-version"] = version
+        return response
 
     async def _route(self, request: web.BaseRequest) -> web.StreamResponse:
         if request.path == DOWNLOAD_PATH:
@@ -65,7 +70,8 @@ class GraphApi:
                 request,
                 lambda: self._account(request, member.number, edge),
             )
-        medium = None if edge else self._world.media.describe(node, _token(request))
+        owner = request.query.get("phone_number_id")
+        medium = None if edge else self._world.media.describe(node, _token(request), owner)
         if medium is None or request.method not in ("GET", "DELETE"):
             raise not_found(node, request.method)
         if request.method == "DELETE":
@@ -83,7 +89,7 @@ class GraphApi:
         token = _token(request)
         owners = [state.number for state in self._world.numbers.values() if state.number.access_token == token]
         if not owners:
-            raise GraphError(190, message="(#190) Invalid OAuth access token - Cannot parse access token")
+            raise GraphError(190)
         proof = request.query.get("appsecret_proof")
         if proof is not None and proof not in {_proof(number) for number in owners}:
             raise GraphError(100, message="(#100) Invalid appsecret_proof provided in the API argument")
@@ -101,16 +107,21 @@ class GraphApi:
             raise GraphError(190)
         token = request.query.get("input_token")
         numbers = [state.number for state in self._world.numbers.values() if state.number.access_token == token]
+        if not numbers:
+            error = {"code": 190, "message": "Malformed access token"}
+            return {"data": {"error": error, "is_valid": False, "scopes": []}}
         accounts = sorted({number.waba_id for number in numbers})
         return {
             "data": {
                 "app_id": _token(request).partition("|")[0],
                 "type": "SYSTEM_USER",
                 "application": "Gateway",
-                "is_valid": bool(numbers),
-                "expires_at": 0,  # never
-                "scopes": SCOPES if numbers else [],
-                "granular_scopes": [{"scope": scope, "target_ids": accounts} for scope in SCOPES if numbers],
+                "data_access_expires_at": 0,  # never
+                "expires_at": 0,
+                "is_valid": True,
+                "scopes": SCOPES,
+                "granular_scopes": [{"scope": scope, "target_ids": accounts} for scope in SCOPES],
+                "user_id": "122100000000001",
             }
         }
 
@@ -132,16 +143,7 @@ class GraphApi:
 
     async def _number_fields(self, request: web.BaseRequest, state: NumberState) -> Body:
         known = self._all_fields(state)
-        answer = {}
-        for name in request.query.get("fields", DEFAULT_FIELDS).split(","):
-            if name not in known:
-                raise GraphError(
-                    100,
-                    message=f"(#100) Tried accessing nonexisting field ({name}) on node type "
-                    "(WhatsAppBusinessPhoneNumber)",
-                )
-            answer[name] = known[name]
-        return {**answer, "id": state.number.phone_number_id}
+        return {name: known[name] for name in [*_fields(request, known), "id"]}
 
     def _all_fields(self, state: NumberState) -> Body:
         number = state.number
@@ -153,7 +155,7 @@ class GraphApi:
         able = {"can_send_message": "AVAILABLE" if state.registered else "BLOCKED"}
         return {
             "id": number.phone_number_id,
-            "display_phone_number": number.display_phone_number,
+            "display_phone_number": _shown(number.display_phone_number),
             "verified_name": "Sandbox",
             "quality_rating": "GREEN",
             "name_status": "APPROVED",
@@ -170,6 +172,7 @@ class GraphApi:
                 "entities": [
                     {"entity_type": "PHONE_NUMBER", "id": number.phone_number_id, **able},
                     {"entity_type": "WABA", "id": number.waba_id, **able},
+                    {"entity_type": "BUSINESS", "id": "330987654321098", **able},
                     {"entity_type": "APP", "id": number.app_id, **able},
                 ],
             },
@@ -211,7 +214,7 @@ class GraphApi:
         apps = self._world.subscriptions[number.waba_id]
         match request.method, edge:
             case "GET", "phone_numbers":
-                return self._phone_numbers(number.waba_id)
+                return self._phone_numbers(request, number.waba_id)
             case "GET", "message_templates":
                 return list_templates(
                     self._world.templates[number.waba_id], request.query, str(request.url.with_query(None))
@@ -228,15 +231,9 @@ class GraphApi:
                 return {"success": True}
         raise _unknown_path(request)
 
-    def _phone_numbers(self, waba_id: str) -> Body:
-        numbers = [state.number for state in self._world.numbers.values() if state.number.waba_id == waba_id]
-        return {
-            "data": [
-                {"id": number.phone_number_id, "display_phone_number": number.display_phone_number}
-                for number in numbers
-            ],
-            "paging": {"cursors": {"before": "QVFI", "after": "QVFJ"}},
-        }
+    def _phone_numbers(self, request: web.BaseRequest, waba_id: str) -> Body:
+        numbers = [self._all_fields(state) for state in self._world.numbers.values() if state.number.waba_id == waba_id]
+        return page_of(numbers, _fields(request, numbers[0]), request.query, str(request.url.with_query(None)))
 
     async def _checked_callback(self, configuration: dict[str, Any]) -> str | None:
         """The override URL once its handshake succeeded, None where there is none to set."""
@@ -254,6 +251,21 @@ class GraphApi:
         if await self._world.webhooks.get(url, query) != (200, challenge.encode()):
             raise GraphError(100, "The URL could not be validated. Response does not match challenge.")
         return url
+
+
+def _fields(request: web.BaseRequest, known: Body) -> list[str]:
+    """The fields of a number that are asked for, all of which must be *known*."""
+    names = request.query.get("fields", DEFAULT_FIELDS).split(",")
+    if unknown := [name for name in names if name not in known]:
+        node = "(WhatsAppBusinessPhoneNumber)"
+        raise GraphError(100, message=f"(#100) Tried accessing nonexisting field ({unknown[0]}) on node type {node}")
+    return names
+
+
+def _shown(phone: str) -> str:
+    """As Meta shows a phone: with blanks and hyphens, where they are the same for all of a country's."""
+    parts = re.fullmatch(r"\+1([0-9]{3})([0-9]{3})([0-9]{4})", phone)
+    return f"+1 {parts[1]}-{parts[2]}-{parts[3]}" if parts else f"{phone[:3]} {phone[3:]}"
 
 
 def _token(request: web.BaseRequest) -> str:
@@ -279,5 +291,5 @@ def _subscribed_app(app_id: str, override: str | None) -> Body:
 
 
 def _unknown_path(request: web.BaseRequest) -> GraphError:
-    message = f"Unknown path components: {request.path}"
-    return GraphError(2500, http_status=404, message=message)
+    # Source: https://github.com/arsduo/koala/issues/611 (400, and no code before the words)
+    return GraphError(2500, message=f"Unknown path components: {request.path}")

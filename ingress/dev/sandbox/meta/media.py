@@ -59,17 +59,20 @@ class MetaMedia:
     def clear(self) -> None:
         self._media.clear()
 
-    def describe(self, media_id: str, token: str) -> dict[str, Any] | None:
-        """The answer of GET /{media_id}, or None where it does not exist for *token*."""
+    def describe(self, media_id: str, token: str, owner: str | None = None) -> dict[str, Any] | None:
+        """The answer of GET /{media_id}, or None where it does not exist for *token*, or is not of *owner*.
+
+        Source: https://github.com/facebook/openapi (`retrieveMediaUrl`)
+        """
         medium = self._media.get(media_id)
-        if medium is None or not self._may_read(medium, token):
+        if medium is None or not self._may_read(medium, token) or owner not in (None, medium.owner):
             return None
         return {
             "messaging_product": "whatsapp",
             "url": self._url(media_id),
             "mime_type": medium.mime_type,
             "sha256": hashlib.sha256(medium.data).hexdigest(),
-            "file_size": str(len(medium.data)),  # Meta gives text here
+            "file_size": str(len(medium.data)),  # text
             "id": media_id,
         }
 

@@ -4,12 +4,11 @@ Source: https://developers.facebook.com/docs/graph-api/reference/whats-app-busin
     https://developers.facebook.com/docs/graph-api/results.
 """
 
-import base64
 from collections.abc import Mapping, Sequence
-from urllib.parse import urlencode
 
 from .bodies import Body
 from .errors import GraphError
+from .paging import page_of
 
 # What every template has, so that a field of none is refused, as Meta does.
 FIELDS = {
@@ -17,7 +16,6 @@ FIELDS = {
     "rejected_reason", "previous_category", "message_send_ttl_seconds", "library_template_name",
 }  # fmt: skip
 DEFAULT_FIELDS = "name,parameter_format,components,language,status,category,id"
-DEFAULT_LIMIT = 25
 
 
 def example_template(index: int = 1, **fields: object) -> Body:
@@ -42,37 +40,9 @@ def example_template(index: int = 1, **fields: object) -> Body:
 
 
 def list_templates(templates: Sequence[Body], query: Mapping[str, str], url: str) -> Body:
-    """One page. The address of the next one carries the token, as Meta's may, so nobody should follow or log it."""
+    """One page, with the fields that are asked for."""
     names = query.get("fields", DEFAULT_FIELDS).split(",")
     if unknown := [name for name in names if name not in FIELDS]:
         message = f"(#100) Tried accessing nonexisting field ({unknown[0]}) on node type (WhatsAppMessageTemplate)"
         raise GraphError(100, message=message)
-    limit = query.get("limit", str(DEFAULT_LIMIT))
-    if not limit.isdecimal() or int(limit) == 0:
-        raise GraphError(100, message="(#100) Param limit must be a positive integer")
-    start = _offset(query.get("after"), len(templates))
-    shown = templates[start : start + int(limit)]
-    page: Body = {"data": [{name: one[name] for name in {*names, "id"} if name in one} for one in shown]}
-    if shown:
-        end = start + len(shown)
-        page["paging"] = {"cursors": {"before": _cursor(start), "after": _cursor(end)}}
-        if end < len(templates):
-            page["paging"]["next"] = f"{url}?{urlencode({**query, 'access_token': 'EAAG', 'after': _cursor(end)})}"
-    return page
-
-
-def _cursor(offset: int) -> str:
-    return base64.urlsafe_b64encode(f"templates:{offset}".encode()).decode()
-
-
-def _offset(cursor: str | None, count: int) -> int:
-    """Where the page after *cursor* begins; only what was given out is taken."""
-    if cursor is None:
-        return 0
-    try:
-        kind, _, offset = base64.urlsafe_b64decode(cursor).decode().partition(":")
-    except ValueError:
-        kind, offset = "", ""
-    if kind != "templates" or not offset.isdecimal() or int(offset) > count:
-        raise GraphError(100, message="(#100) Invalid parameter: the cursor is not valid")
-    return int(offset)
+    return page_of(templates, names, query, url)
