@@ -331,6 +331,8 @@ create table events (
     -- Also what the CRM knows it by: see `event_id` in ingress/identifiers.py.
     primary key (organization_id, sequence)
 );
+create index on events (conversation_id, type, sequence);
+create index on events (type, organization_id, sequence);
 
 -- What came about an id of the provider's that is nobody's yet, while sends that may have it are open: it may be about one
 -- of them. An event when those have ended, or when it has waited for long (ingress/receiving/held_events.py). Its
@@ -367,6 +369,10 @@ create table contacts (
     name_since      timestamptz,
     username        text,
     username_since  timestamptz,
+    -- What they are looked for by. As columns: a condition on what a function makes of one is kept from indexes by
+    -- row-level security. Compared byte by byte, a prefix is a range.
+    name_key        text        collate "C" generated always as (lower(name)) stored,
+    username_key    text        collate "C" generated always as (lower(username)) stored,
     -- Goes up when it is merged, or an address moves on to somebody else: what a process remembers of it is wrong then.
     version         integer     not null default 1,
     -- The older contact that it turned out to be. NULL: it stands for itself.
@@ -376,6 +382,9 @@ create table contacts (
     primary key (organization_id, id)
 );
 create index on contacts (merged_into) where merged_into is not null;
+-- Partial, here and below, as all that begins with the organization and is no key.
+create index on contacts (organization_id, name_key, id) where name_key is not null and merged_into is null;
+create index on contacts (organization_id, username_key, id) where username_key is not null and merged_into is null;
 
 -- What people are known by. Of several of a kind and scope the newest is theirs, and the others were.
 create table contact_addresses (
@@ -393,6 +402,7 @@ create table contact_addresses (
     primary key (organization_id, address)
 );
 create index on contact_addresses (contact_id);
+create index on contact_addresses (organization_id, value) where kind in ('user', 'parent');
 
 -- What an account and a person, or a group, say to each other.
 create table conversations (

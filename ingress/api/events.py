@@ -3,13 +3,14 @@
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from functools import partial
 from time import monotonic
+from typing import get_args, get_type_hints
 from uuid import UUID
 
 from ..envelope import Envelope, render
 from ..identifiers import parse_event_id
 from ..storage.database import StoreUnavailable
 from ..storage.statements import events as stored
-from ..storage.statements.events import RawEvent
+from ..storage.statements.events import EventFilter, RawEvent
 from ..web.bodies import Disconnected, Number, RequestQuery, Shown, invalid
 from ..web.problems import Problem
 from ..web.waiting import Page, Room, Stream, gathered
@@ -22,9 +23,28 @@ SETTLE_S = 0.01
 HEARTBEAT_S = 15.0
 STREAM_PAGE = 200
 MAX_PAGE = 1000
+TYPES: tuple[str, ...] = get_args(get_type_hints(Envelope)["type"])
 
 
-class EventsQuery(RequestQuery, frozen=True):
+class Selection(RequestQuery, frozen=True):
+    """With one person, over all senders; of a conversation; of one ``type``, or several with commas between."""
+
+    contact_id: UUID | None = None
+    conversation_id: UUID | None = None
+    type: str | None = None
+
+    @property
+    def filter(self) -> EventFilter | None:
+        """None: all events. Raises `Problem` 422."""
+        types = TYPES if self.type is None else self.type.split(",")
+        if unknown := set(types) - set(TYPES):
+            raise invalid(("type", f"{len(unknown)} of them are no types of events"), what="The query")
+        if self.type is None and self.contact_id is None and self.conversation_id is None:
+            return None
+        return EventFilter(sorted(set(types)), self.contact_id, self.conversation_id)
+
+
+class EventsQuery(Selection, frozen=True):
     """Events above ``after``; ``wait``: seconds to wait for one, ``raw``: with what the provider posted."""
 
     after: Number = 0
@@ -44,15 +64,21 @@ class Events(Shown, frozen=True):
     next: int
 
 
-class StreamQuery(RequestQuery, frozen=True):
+class StreamQuery(Selection, frozen=True):
     after: Number | None = None
 
 
 async def _page(request: AnyRequest, room: Room, after: int, limit: int, *, raw: bool = False) -> list[RawEvent]:
     """The events of a page, in memory that *room* has for them; an empty one takes none."""
     await room.reserve()
+    only, page = request.query.filter, (request.organization_id, after, limit, raw)
     async with request.connection() as connection:
-        rows = await stored.read(connection, request.organization_id, after, limit, raw)
+        if only is None:
+            rows = await stored.read(connection, *page)
+        elif only.contact_id is None and only.conversation_id is None:
+            rows = await stored.read_types(connection, *page, only.types)
+        else:
+            rows = await stored.read_of(connection, *page, only)
     room.holds(sum(len(row.data) + len(row.raw or b"") for row in rows))
     return rows
 
@@ -63,7 +89,10 @@ def _pause(pause: float, woken: bool) -> float:
 
 
 async def list_events(request: ApiRequest[None, EventsQuery]) -> Page[Events]:
-    """GET /events?after=&limit=&wait=&raw=: events above the cursor, oldest first; waits up to *wait* s for one."""
+    """GET /events?contact_id=&conversation_id=&type=&after=&limit=&wait=&raw=: events above the cursor, oldest first.
+
+    Waits up to *wait* s for one.
+    """
     room, query = request.state["waiting"].room(request.organization_id), request.query
     page = partial(_page, request, room, query.after, query.size, raw=query.raw)
 
@@ -101,6 +130,7 @@ async def stream_events(request: ApiRequest[None, StreamQuery]) -> Stream:
     `id` is the sequence. `Last-Event-ID` may be an event's own id, too.
     """
     organization_id = request.organization_id
+    _ = request.query.filter  # what is wrong with it is said at once
     after = _resume(request, organization_id)
     if after is None:
         async with request.connection() as connection:

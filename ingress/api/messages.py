@@ -17,6 +17,7 @@ from . import ApiRequest
 
 
 class MessagesQuery(Paged, frozen=True):
+    contact_id: UUID | None = None
     conversation_id: UUID | None = None
     before: UUID | None = None
 
@@ -57,23 +58,25 @@ async def get_message(request: ApiRequest) -> MessageShown:
         attempts = await sends.attempts(connection, organization_id, message_id)
     if message is None:
         raise not_found()
-    return _shown(message, attempts)
+    return shown(message, attempts)
 
 
 async def list_messages(request: ApiRequest[None, MessagesQuery]) -> Page[Messages]:
-    """GET /messages?conversation_id=&before=&limit=: newest first; `next` is the next page's `before`."""
+    """GET /messages?contact_id=&conversation_id=&before=&limit=: newest first; `next` is the next page's `before`."""
     organization_id, query = request.organization_id, request.query
 
     async def read() -> Messages:
         async with request.connection() as connection:
-            found, more = await sends.page(
-                connection, organization_id, query.conversation_id, query.before, query.size + 1
-            )
-        return page_of(Messages, [_shown(message, message.attempts) for message in found], query.size, more=more)
+            of = query.contact_id, query.conversation_id
+            if any(of):
+                found, more = await sends.page_to(connection, organization_id, *of, query.before, query.size + 1)
+            else:
+                found, more = await sends.page(connection, organization_id, query.before, query.size + 1)
+        return page_of(Messages, [shown(message, message.attempts) for message in found], query.size, more=more)
 
     return request.page(read)
 
 
-def _shown(message: StoredMessage, attempts: int | list[Attempt]) -> MessageShown:
+def shown(message: StoredMessage, attempts: int | list[Attempt]) -> MessageShown:
     values = {name: getattr(message, name) for name in MessageShown.__struct_fields__}
     return MessageShown(**values | {"request": msgspec.Raw(message.request), "attempts": attempts})

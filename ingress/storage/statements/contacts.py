@@ -47,6 +47,24 @@ def are_current(first: int) -> str:
     ) then true else refuse_outdated_contacts() end"""
 
 
+def conversations_with(contact: str, conversation: str) -> str:
+    """A query of the ids of all conversations with *contact*, or of *conversation* alone, where one of them is no null;
+    each with those that were merged into it. *contact* may be one who was merged; $1 is the organization.
+
+    Row-level security keeps conditions with a `coalesce` from indexes, so each stands in a query of its own.
+    """
+    person = f"(select coalesce(merged_into, id) from contacts where organization_id = $1 and id = {contact})"
+    canonical = f"""(select coalesce(
+        (select canonical_id from conversations where organization_id = $1 and id = {conversation}), {conversation}))"""
+    return f"""select c.id from conversations c
+        where c.organization_id = $1 and c.contact_id = {person}
+            and ({conversation} is null or {canonical} in (c.id, c.canonical_id))
+        -- What is about no contact has a conversation of its own that stands in no table.
+        union all select {canonical} where {contact} is null
+        union all select c.id from conversations c
+        where {contact} is null and c.organization_id = $1 and c.canonical_id = {canonical}"""
+
+
 class ContactsOutdated(Exception):
     """Contacts were merged since they were found."""
 

@@ -10,6 +10,7 @@ import msgspec
 
 from ..columns import Json, given, names
 from ..pages import within
+from .contacts import conversations_with
 
 # The horizon of readers and the place of writers: see schema.sql, `events`.
 NOW = "select base + (pg_current_xact_id()::text::bigint << 16) as start from event_clock"
@@ -115,6 +116,79 @@ async def read(
     As many as make a page.
     """
     return [RawEvent(*row) for row in await connection.fetch(READ, organization_id, after, limit, raw)]
+
+
+def _following(conditions: str, sources: str) -> str:
+    """As READ, by some steps in an index for each of *sources*, whose types are called ``kind``."""
+    return within(
+        names(RawEvent),
+        f"""select organization_id, sequence, type, config_id, created_at, data, data_bytes, case when $4 then raw end as raw
+        from {sources} cross join lateral (
+            select * from events where organization_id = $1 and {conditions} and type = kind and sequence > $2 and {_FINAL}
+            order by sequence limit $3
+        ) found order by sequence limit $3""",
+        size="data_bytes + coalesce(octet_length(raw), 0)",
+        order="sequence",
+    )
+
+
+READ_TYPES = _following("true", "unnest($5::text[]) as kind")
+READ_OF = _following(
+    "conversation_id = one.id",
+    f"unnest($5::text[]) as kind cross join ({conversations_with('$6::uuid', '$7::uuid')}) as one (id)",
+)
+
+
+class EventFilter(NamedTuple):
+    """Events of *types*; with one person, over all senders, or of a conversation, where they are given."""
+
+    types: Sequence[str]
+    contact_id: UUID | None
+    conversation_id: UUID | None
+
+
+async def read_types(
+    connection: asyncpg.Connection, organization_id: UUID, after: int, limit: int, raw: bool, types: Sequence[str]
+) -> list[RawEvent]:
+    """As `read`, of some types (organization)."""
+    return [RawEvent(*row) for row in await connection.fetch(READ_TYPES, organization_id, after, limit, raw, types)]
+
+
+async def read_of(
+    connection: asyncpg.Connection, organization_id: UUID, after: int, limit: int, raw: bool, only: EventFilter
+) -> list[RawEvent]:
+    """As `read`, with a person or of a conversation (organization)."""
+    return [RawEvent(*row) for row in await connection.fetch(READ_OF, organization_id, after, limit, raw, *only)]
+
+
+BEFORE = within(
+    f"{names(StoredEvent)}, followed",
+    f"""select organization_id, sequence, type, config_id, created_at, data, data_bytes
+    from unnest($5::text[]) as kind cross join ({conversations_with("$2::uuid", "null::uuid")}) as one (id)
+    cross join lateral (
+        select * from events
+        where organization_id = $1 and conversation_id = one.id and type = kind and sequence < $3
+        order by sequence desc limit $4
+    ) found order by sequence desc limit $4""",
+    size="data_bytes",
+    order="sequence desc",
+)
+
+
+async def before(
+    connection: asyncpg.Connection,
+    organization_id: UUID,
+    contact_id: UUID,
+    below: int,
+    limit: int,
+    types: Sequence[str],
+) -> tuple[list[StoredEvent], bool]:
+    """The last events with a contact below a sequence, newest first, as many as make a page; whether there are more.
+
+    (organization)
+    """
+    rows = await connection.fetch(BEFORE, organization_id, contact_id, below, limit, types)
+    return [StoredEvent(*row[:-1]) for row in rows], bool(rows) and rows[-1]["followed"] is True
 
 
 AT = f"select {names(StoredEvent)} from events where organization_id = $1 and sequence = $2"

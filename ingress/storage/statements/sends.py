@@ -16,6 +16,7 @@ from providers.messages import ErrorInfo
 from ...validation import Unlogged
 from ..columns import Big, Json, Small, given, names
 from ..pages import within
+from .contacts import conversations_with
 from .events import NOW, clock, insert_events
 from .leases import LEASE_S
 
@@ -392,18 +393,45 @@ async def by_key(connection: asyncpg.Connection, organization_id: UUID, key: str
 SENT = within(
     f"{_MESSAGE}, followed",
     f"""select {_MESSAGE} from messages
-    where organization_id = $1 and ($2::uuid is null or conversation_id = $2) and ($3::uuid is null or id < $3)
-    order by id desc limit $4""",
+    where organization_id = $1 and id < (select coalesce($2, 'ffffffff-ffff-ffff-ffff-ffffffffffff'::uuid))
+    order by id desc limit $3""",
     size="octet_length(request::text)",
     order="id desc",
 )
 
 
 async def page(
-    connection: asyncpg.Connection, organization_id: UUID, conversation: UUID | None, before: UUID | None, limit: int
+    connection: asyncpg.Connection, organization_id: UUID, before: UUID | None, limit: int
 ) -> tuple[list[StoredMessage], bool]:
     """Messages, newest first, below *before*: as many as make a page; and whether there are more (organization)."""
-    rows = await connection.fetch(SENT, organization_id, conversation, before, limit)
+    rows = await connection.fetch(SENT, organization_id, before, limit)
+    return [_made(StoredMessage, row[:-1]) for row in rows], bool(rows) and rows[-1]["followed"] is True
+
+
+SENT_TO = within(
+    f"{_MESSAGE}, followed",
+    f"""select found.* from ({conversations_with("$2::uuid", "$3::uuid")}) as one (id) cross join lateral (
+        select * from messages
+        where organization_id = $1 and conversation_id = one.id and (created_at, id) < (
+            (select coalesce((select b.created_at from messages b where b.organization_id = $1 and b.id = $4), 'infinity')),
+            (select coalesce($4, 'ffffffff-ffff-ffff-ffff-ffffffffffff'::uuid)))
+        order by created_at desc, id desc limit $5
+    ) found order by created_at desc, id desc limit $5""",
+    size="octet_length(request::text)",
+    order="created_at desc, id desc",
+)
+
+
+async def page_to(
+    connection: asyncpg.Connection,
+    organization_id: UUID,
+    contact: UUID | None,
+    conversation: UUID | None,
+    before: UUID | None,
+    limit: int,
+) -> tuple[list[StoredMessage], bool]:
+    """As `page`, to a person over all senders, or in a conversation (organization)."""
+    rows = await connection.fetch(SENT_TO, organization_id, contact, conversation, before, limit)
     return [_made(StoredMessage, row[:-1]) for row in rows], bool(rows) and rows[-1]["followed"] is True
 
 
