@@ -15,7 +15,7 @@ import pytest
 
 from ingress.accounts.config import Config
 from ingress.accounts.unusable import MissingPlugin
-from ingress.dev.sandbox import WahaSimulator, example_number, example_session
+from ingress.dev.sandbox import WahaSession, WahaSimulator, example_number, example_session
 from ingress.dev.sandbox.meta.bodies import envelope, new_wamid
 from ingress.identifiers import new_id
 from ingress.people.directory import encounter_of, introduce
@@ -202,20 +202,19 @@ async def linked(gateway: Gateway) -> AsyncIterator[Linked]:
         yield made
 
 
-async def chat(linked: Linked, chat: str, **key: str) -> None:
-    """A message of whom *chat* names, with *key* of the engine beside it."""
+def from_web(session: WahaSession, chat: str, **key: str) -> tuple[bytes, dict[str, str]]:
+    """A message of whom *chat* names, with *key* of the engine beside it: a body and its headers."""
     bare = f"3EB0{next(_ids):016X}"
-    payload = {
-        "id": f"false_{chat}_{bare}",
-        "timestamp": int(time.time()),
-        "from": chat,
-        "fromMe": False,
-        "body": "Olá",
-    }
+    payload: dict[str, Any] = {"id": f"false_{chat}_{bare}", "timestamp": int(time.time()), "body": "Olá"}
+    payload |= {"from": chat, "fromMe": False}
     payload["_data"] = {"key": {"remoteJid": chat, "id": bare, **key}, "message": {"conversation": "Olá"}}
-    raw = msgspec.json.encode({"event": "message", "session": linked.session.name, "payload": payload})
-    signature = hmac.digest(linked.session.hmac_key.encode(), raw, "sha512").hex()
-    headers = {"x_webhook_hmac": signature, "x_webhook_hmac_algorithm": "sha512"}
+    raw = msgspec.json.encode({"event": "message", "session": session.name, "payload": payload})
+    signature = hmac.digest(session.hmac_key.encode(), raw, "sha512").hex()
+    return raw, {"x_webhook_hmac": signature, "x_webhook_hmac_algorithm": "sha512"}
+
+
+async def chat(linked: Linked, chat: str, **key: str) -> None:
+    raw, headers = from_web(linked.session, chat, **key)
     answer = await linked.organization.gateway.call("POST", linked.config["webhook_url"], raw=raw, **headers)
     assert answer.status == 200, answer.raw
 
