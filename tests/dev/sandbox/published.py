@@ -41,6 +41,7 @@ def _iso_date(value: str) -> bool:
 TEXTS: dict[str, Callable[[str], Any]] = {
     "text": lambda value: True,
     "digits": re.compile(r"[0-9]+").fullmatch,
+    "base64_digest": re.compile(r"[A-Za-z0-9+/]{43}=").fullmatch,
     "sid": re.compile(r"[A-Z]{2}[0-9a-f]{32}").fullmatch,
     "shown_phone": re.compile(r"\+[1-9][0-9]*( [0-9-]+)+").fullmatch,
     "url": _url,
@@ -59,6 +60,7 @@ class Published:
         contract = json.loads((SAMPLES / f"{name}.json").read_text("utf-8"))
         self.calls: dict[str, dict[str, Any]] = contract["calls"]
         self._error: str = contract["error"]
+        self._webhooks: dict[str, dict[str, str]] = contract["webhooks"]
         self._shapes: dict[str, Any] = contract["shapes"]
 
     def call(self, method: str, path: str) -> str | None:
@@ -76,6 +78,10 @@ class Published:
             return [f"{where}: nobody published this answer"]
         shape = answers[str(status)]
         return self._judge(shape, json.loads(body), where, status) if shape else [f"{where}: a body"] if body else []
+
+    def webhook_problems(self, kind: str, webhook: Any) -> list[str]:
+        """The same of a webhook, the value of a body or the fields of a form."""
+        return self._judge(self._webhooks[kind]["shape"], webhook, kind, 0)
 
     def _judge(self, kind: Any, value: Any, where: str, status: int) -> list[str]:
         if isinstance(kind, dict):

@@ -1,13 +1,26 @@
 """The simulators answer as the platforms publish it: each call of their APIs, and what an answer may not have."""
 
 import json
+import re
+from pathlib import Path
 from typing import Any
 
 import aiohttp
 import msgspec
 import pytest
 
-from ingress.dev.sandbox import ErrorCode, MetaNumber, MetaSimulator, TwilioSimulator
+from ingress.dev.sandbox import (
+    ErrorCode,
+    MetaNumber,
+    MetaSimulator,
+    TwilioSimulator,
+    example_number,
+    example_sender,
+)
+from ingress.dev.sandbox.meta.bodies import envelope, status_item, statuses_value
+from ingress.dev.sandbox.meta.inbound import MetaInbound
+from ingress.dev.sandbox.twilio.bodies import status_form
+from ingress.dev.sandbox.twilio.inbound import TwilioInbound
 
 from .conftest import CONTRACTS, Hooks, Send, bearer, text_body
 from .test_twilio_api import CONTENT
@@ -103,6 +116,44 @@ async def test_scripted_errors_are_as_published(meta: MetaSimulator, number: Met
     error = (await answer.json())["error"]
     assert (error["code"], error.get("is_transient", False)) == (code, code == 4)
     assert answer.headers["facebook-api-version"] == "v25.0"
+
+
+@pytest.mark.parametrize("status", ["accepted", "queued", "sent", "delivered", "read", "undelivered", "failed"])
+@pytest.mark.parametrize("to", ["+5511987654321", "BR.13491208655302741918"])
+def test_statuses_say_what_is_published(status: str, to: str) -> None:
+    """Of a message to a phone and to a user id, and why one failed."""
+    code = 63016 if status in ("undelivered", "failed") else None
+    sender = msgspec.structs.replace(example_sender(1), messaging_service_sid=f"MG{'1' * 32}")
+    form = status_form(sender, f"SM{'2' * 32}", to, status, error_code=code, has_service=True)
+    assert TWILIO.webhook_problems("status", dict(form)) == []
+    if status in ("sent", "delivered", "read", "failed"):
+        address = {"to": to} if to.startswith("+") else {"recipient": to}
+        value = statuses_value([status_item("wamid.A", status, {**address, "biz_opaque_callback_data": "M1"})])
+        assert META.webhook_problems("messages", envelope((example_number(1), value))) == []
+
+
+KINDS = (
+    "text image audio video document sticker contacts location button_reply list_reply template_button flow_reply "
+    "reaction unsupported"
+)
+
+
+@pytest.mark.parametrize("kind", KINDS.split())
+def test_what_people_write_is_as_published(kind: str) -> None:
+    """Each kind that a simulator has."""
+    number, sender = example_number(1), example_sender(1)
+    makers = (MetaInbound(number, seed=7), TwilioInbound(sender, seed=7, keep=lambda *_: "https://api.twilio.com/m"))
+    if make := getattr(makers[0], kind, None):
+        assert META.webhook_problems("messages", make()) == []
+    if make := getattr(makers[1], kind, None):
+        assert TWILIO.webhook_problems("inbound", dict(make())) == []
+
+
+def test_the_document_has_each_answer() -> None:
+    """Each call that is published, and none that is not."""
+    text = (Path(__file__).parents[3] / "docs" / "simulators.md").read_text("utf-8")
+    rows = re.findall(r"^\| `((?:GET|POST|DELETE) [^`]+)`", text, re.MULTILINE)
+    assert set(rows) == set(META.calls) | set(TWILIO.calls)
 
 
 GOOD = {"code": 20404, "message": "?", "more_info": "https://www.twilio.com/docs/errors/20404", "status": 404}

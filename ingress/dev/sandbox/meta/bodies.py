@@ -125,7 +125,10 @@ def metadata(number: MetaNumber) -> Body:
 def status_item(
     wamid: str, status: str, sent_body: Body, *, at: float | None = None, failed_code: int = 131026
 ) -> Body:
-    """One status of the message that was sent with *sent_body*."""
+    """One status of the message that was sent with *sent_body*.
+
+    Source: https://developers.facebook.com/documentation/business-messaging/whatsapp/webhooks/reference/messages/status
+    """
     item: Body = {"id": wamid, "status": status, "timestamp": str(int(at or time.time()))}
     if sent_body.get("recipient_type") == "group":
         item |= {"recipient_id": sent_body["to"], "recipient_type": "group"}

@@ -102,6 +102,7 @@ class GraphApi:
         return None
 
     def _debug_token(self, request: web.BaseRequest) -> Body:
+        # Source: https://developers.facebook.com/docs/graph-api/reference/debug_token
         apps = {f"{state.number.app_id}|{state.number.app_secret}" for state in self._world.numbers.values()}
         if _token(request) not in apps:
             raise GraphError(190)
@@ -146,6 +147,8 @@ class GraphApi:
         return {name: known[name] for name in [*_fields(request, known), "id"]}
 
     def _all_fields(self, state: NumberState) -> Body:
+        # Source: https://github.com/facebook/openapi (`PhoneNumberInfo`, `WhatsAppBusinessAccountPhoneNumber`), and
+        # https://developers.facebook.com/documentation/business-messaging/whatsapp/support/health-status
         number = state.number
         configuration = {
             "phone_number": state.override_url,
@@ -180,11 +183,13 @@ class GraphApi:
         }
 
     async def _upload(self, request: web.BaseRequest, state: NumberState) -> Body:
+        # Source: https://github.com/facebook/openapi (`uploadImage`)
         mime_type, data = await read_form(request)
         media_id, _ = self._world.media.add(state.number, data, mime_type)
         return {"id": media_id}
 
     async def _register(self, request: web.BaseRequest, state: NumberState) -> Body:
+        # Source: https://github.com/facebook/openapi (`WhatsAppBusinessPhoneNumberRegistrationResponse`)
         body = await _json(request)
         check_product(body)
         if unknown := sorted(set(body) - {"messaging_product", "pin", "data_localization_region"}):
@@ -201,6 +206,7 @@ class GraphApi:
         return {"success": True}
 
     async def _configure_webhook(self, request: web.BaseRequest, state: NumberState) -> Body:
+        # Source: https://developers.facebook.com/documentation/business-messaging/whatsapp/webhooks/override
         body = await _json(request)
         configuration = body.get("webhook_configuration")
         if not isinstance(configuration, dict) or set(body) != {"webhook_configuration"}:
@@ -285,6 +291,7 @@ async def _json(request: web.BaseRequest) -> dict[str, Any]:
 
 
 def _subscribed_app(app_id: str, override: str | None) -> Body:
+    # Source: https://github.com/facebook/openapi (`SubscribedApp`)
     link = f"https://www.facebook.com/games/?app_id={app_id}"
     app: Body = {"whatsapp_business_api_data": {"id": app_id, "link": link, "name": "Gateway"}}
     return {**app, "override_callback_uri": override} if override else app

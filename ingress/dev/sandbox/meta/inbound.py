@@ -1,4 +1,7 @@
-"""People who write to a business number: realistic webhook bodies of every common kind."""
+"""People who write to a business number: realistic webhook bodies of every common kind.
+
+Source: https://developers.facebook.com/documentation/business-messaging/whatsapp/webhooks/reference/messages
+"""
 
 import base64
 import hashlib

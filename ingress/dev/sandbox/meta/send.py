@@ -43,7 +43,10 @@ async def send(
 async def accept(
     world: MetaWorld, state: NumberState, call: SendCall, fault: faults.AnyFault | None, body: Body
 ) -> Body:
-    """Take the message: from here on a person has it. Returns Meta's answer."""
+    """Take the message: from here on a person has it. Returns Meta's answer.
+
+    Source: https://github.com/facebook/openapi (`MessageResponsePayload`)
+    """
     message = world.accept(call, new_wamid(world.rng), body)
     world.changed()
     if state.policy.statuses:
@@ -62,6 +65,7 @@ class GraphAnswers:
         return graph_response(content)
 
     def throttled(self, headers: dict[str, str]) -> web.Response:
+        # Source: https://github.com/facebook/openapi has 429, with code 4 alone; the error codes' page has 400.
         return graph_response(GraphError(130429).json(), 429, headers)
 
     def refused(self, fault: faults.ErrorCode) -> web.Response:
@@ -83,7 +87,10 @@ async def perform(
 
 
 def graph_response(body: Body, status: int = 200, headers: dict[str, str] | None = None) -> web.Response:
-    """JSON with the headers that Graph answers carry."""
+    """JSON with the headers that Graph answers carry.
+
+    Source: https://github.com/facebook/openapi (the headers of `sendMessage`), of which these are some
+    """
     trace = {
         "facebook-api-version": "v25.0",
         "x-fb-trace-id": secrets.token_urlsafe(8),
@@ -115,6 +122,7 @@ async def _body(request: web.BaseRequest) -> dict[str, Any]:
 
 
 def _contact(body: Body) -> Body:
+    # Source: https://developers.facebook.com/documentation/business-messaging/whatsapp/business-scoped-user-ids
     if body["recipient_type"] == "group":
         return {"input": body["to"]}
     if "to" in body:

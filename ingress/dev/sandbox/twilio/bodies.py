@@ -107,7 +107,10 @@ def twilio_headers(sender: TwilioSender, url: str, form: Form, token: str | None
 def status_form(
     sender: TwilioSender, sid: str, to: str, status: str, *, error_code: int | None = None, has_service: bool = False
 ) -> Form:
-    """The callback that says *status* of message *sid*, which went to *to* (without its channel)."""
+    """The callback that says *status* of message *sid*, which went to *to* (without its channel).
+
+    Source: https://www.twilio.com/docs/messaging/guides/track-outbound-message-status; `StructuredMessage` is judgement
+    """
     form = [
         ("SmsSid", sid),
         ("SmsStatus", status),
@@ -144,7 +147,10 @@ def message_sid_of(form: Form) -> str:
 def message_resource(
     sender: TwilioSender, sid: str, form: Form, *, status: str, body: str, at: float, is_picked: bool = True
 ) -> Body:
-    """A message as an answer shows it; without *is_picked* the service has not chosen its sender yet."""
+    """A message as an answer shows it; without *is_picked* the service has not chosen its sender yet.
+
+    Source: https://github.com/twilio/twilio-oai, spec/json/twilio_api_v2010.json (`api.v2010.account.message`)
+    """
     fields = dict(form)
     moment = rfc2822(at)
     path = f"/{API_VERSION}/Accounts/{sender.account_sid}/Messages/{sid}"

@@ -1,4 +1,7 @@
-"""People who write to a sender of Twilio's: realistic webhook forms of every common kind."""
+"""People who write to a sender of Twilio's: realistic webhook forms of every common kind.
+
+Source: https://www.twilio.com/docs/messaging/guides/webhook-request
+"""
 
 import json
 from collections.abc import Callable

@@ -1,4 +1,7 @@
-"""Media that people sent: behind the API's credentials a redirect, behind that a store that wants none."""
+"""Media that people sent: behind the API's credentials a redirect, behind that a store that wants none.
+
+Source: https://www.twilio.com/docs/messaging/api/media-resource. How the store refuses is judgement.
+"""
 
 import secrets
 import time
@@ -65,6 +68,7 @@ class TwilioMedia:
         return f"{self._store_url()}/{medium.account_sid}/{media_sid}?Expires=1790680000&Signature={medium.key}"
 
     def describe(self, media_sid: str) -> Body:
+        # Source: https://github.com/twilio/twilio-oai, spec/json/twilio_api_v2010.json (`…account.message.media`)
         medium = self._media[media_sid]
         path = f"/{API_VERSION}/Accounts/{medium.account_sid}/Messages/{medium.message_sid}/Media/{media_sid}.json"
         moment = rfc2822(medium.created)

@@ -69,6 +69,7 @@ class TwilioAnswers:
         return response
 
     def throttled(self, headers: dict[str, str]) -> web.Response:
+        # Source: https://www.twilio.com/docs/api/errors/20429
         return twilio_response(TwilioError(20429).json(), 429, headers)
 
     def refused(self, fault: faults.ErrorCode) -> web.Response:
@@ -95,7 +96,7 @@ async def form_of(request: web.BaseRequest) -> Form:
 
 
 def twilio_response(body: Body, status: int = 200, headers: dict[str, str] | None = None) -> web.Response:
-    """JSON with the headers that Twilio's answers carry."""
+    """JSON with the headers of Twilio's answers. Their names are judgement: `T-Request-Id` alone is published."""
     trace = {"Twilio-Request-Id": f"RQ{secrets.token_hex(16)}", "Twilio-Concurrent-Requests": "1"}
     return web.Response(
         body=msgspec.json.encode(body),
