@@ -50,12 +50,16 @@ _TABLE: dict[tuple[type[SendError], str], tuple[int, ...]] = {
 }  # fmt: skip
 _VERDICTS = by_code(_TABLE)
 
-# Code 100 is a bad parameter of the message, unless it is about the object in the path or about the app. Meta's
-# OpenAPI file (https://github.com/facebook/openapi) has 803 for that object, and other words for a missing field.
+# Code 100 is a bad parameter of the message, unless it is about the object in the path, about the app, or for a while.
+# What Meta's OpenAPI file (https://github.com/facebook/openapi) has is not what people report: 803 for that object,
+# other words for a missing field. Nothing but the words tells the cases of 100 apart.
 _PARAMETER = 100
 _NOT_FOUND = 803
+_UNKNOWN_FIELD = ("nonexisting field", "Invalid field requested", "fields are not available")
+_FOR_A_WHILE = "temporarily unavailable"
 _MISSING_OBJECT = Verdict(AccountBroken, "number")
 _MISSING_PROOF = Verdict(AccountBroken, "app")
+_LATER = Verdict(Unavailable, "number")
 
 # Seconds to wait first, where the answer does not say. 130429 starts within the usual backoff.
 _WAIT_S: dict[int, float] = {
@@ -124,8 +128,7 @@ def is_unknown_field(response: Response) -> bool:
     """Whether a field was asked for that this version or account does not have: that fails the whole call."""
     error = _error_in(response)
     message = text(error, "message") or ""
-    named = any(words in message for words in ("nonexisting field", "fields are not available"))
-    return named and code_of(error.get("code")) == _PARAMETER
+    return code_of(error.get("code")) == _PARAMETER and any(words in message for words in _UNKNOWN_FIELD)
 
 
 def answer(response: Response) -> Object:
@@ -144,6 +147,8 @@ def _lookup(code: int | None, error: Object) -> Verdict | None:
         message = text(error, "message") or text(error, "title") or ""
         if "appsecret_proof" in message:
             return _MISSING_PROOF
+        if _FOR_A_WHILE in message:
+            return _LATER
         gone = "does not exist" in message or "missing permissions" in message
         if gone or code_of(error.get("error_subcode")) == 33:
             return _MISSING_OBJECT

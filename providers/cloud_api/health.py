@@ -25,7 +25,8 @@ _JUDGEMENTS: dict[tuple[str, str | None], _Judgement] = {
     ("platform_type", "NOT_APPLICABLE"): ("disconnected", "platform_not_applicable"),
 }
 _PUNISHED = {"status_banned", "status_restricted", "health_blocked"}
-_SENDING = {"CONNECTED", "FLAGGED", "RATE_LIMITED"}
+# LINKED is what Meta's OpenAPI file (https://github.com/facebook/openapi) has for CONNECTED in lists of numbers.
+_SENDING = {"CONNECTED", "LINKED", "FLAGGED", "RATE_LIMITED"}
 _MESSAGES_PER_SECOND = {"STANDARD": 80, "HIGH": 1000}
 
 

@@ -87,7 +87,7 @@ DOCUMENTED: dict[int, tuple[int, str]] = {
     138000: (401, "Calling is not enabled on this phone number"),
     138009: (400, "Too many call permission requests"),
 }
-SAYS_TRANSIENT = {2, 4}  # Source: https://github.com/facebook/openapi (its examples of 429 and 500)
+SAYS_TRANSIENT = {2, 4, 17, 80007}  # Source: https://github.com/facebook/openapi (its examples of 429 and 500)
 # Meta writes the code before the words of those that WhatsApp itself refuses, not of what the Graph API does.
 # Source: https://github.com/facebook/openapi (its examples of 401 and 404)
 _WITHOUT_CODE = {190, 803}

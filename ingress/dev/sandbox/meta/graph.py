@@ -22,7 +22,8 @@ from .world import MetaWorld, NumberState
 
 # Source: https://developers.facebook.com/docs/graph-api/reference (which has pages of v27.0)
 VERSIONS = {"v21.0", "v22.0", "v23.0", "v24.0", "v25.0", "v26.0", "v27.0"}
-DEFAULT_FIELDS = "id,verified_name,code_verification_status,display_phone_number,quality_rating,platform_type"
+# Source: https://github.com/facebook/openapi (`getPhoneNumberById`)
+DEFAULT_FIELDS = "id,display_phone_number,verified_name,quality_rating"
 SCOPES = ["whatsapp_business_management", "whatsapp_business_messaging"]
 MAX_CALLBACK_URL = 200  # characters
 MAX_REGISTRATIONS = 10  # in 72 hours, which are longer than any simulator lives
