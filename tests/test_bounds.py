@@ -410,6 +410,7 @@ CACHES = {
     "ingress.receiving.ingestion._known_target": "addresses of LONGEST_KEPT_TARGET characters at most",
     "ingress.receiving.normalise._dropped": "64 of names of headers, which have 64 KiB at most",
     "ingress.metrics.child": "labels, from closed sets",
+    "ingress.storage.redis_state._digest": "scripts",
     "ingress.storage.statements.inbound._store": "two booleans",
     "providers.cloud_api.limits.pacing": "a number of a configuration",
     "providers._values._phone": "texts of _LONGEST_PHONE characters at most",

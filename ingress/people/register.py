@@ -53,7 +53,7 @@ class Change(msgspec.Struct, frozen=True):
     former: Sequence[Address] = ()
 
     def __repr__(self) -> str:
-        return f"Change({self.contact.id})"
+        return "Change(…)"
 
 
 class Register:

@@ -34,7 +34,7 @@ EXCLUSIVE_IDLE_S = 30
 # (group_commit.py) and of who listens. Each has its own, so that none takes another's. What is left of the process's
 # number is for changes of organizations, one a connection, which is opened when it is needed and soon closed.
 POOLS = {"app": (APP, 4), "worker": (WORKER, 6), "lookup": (WORKER, 2), "owners": (WORKER, 2)}
-SINGLE = {"ingest": 2, "large": 1, "claims": 1, "outcomes": 1, "listen": 1}
+SINGLE = {"ingest": 2, "large": 1, "contacts": 1, "claims": 1, "outcomes": 1, "listen": 1}
 CONNECTIONS_BEFORE_CHANGES = sum(size for _, size in POOLS.values()) + sum(SINGLE.values())
 # How many changes wait here, and of one organization: each holds its caller's connection.
 EXCLUSIVE_QUEUE, EXCLUSIVE_QUEUE_EACH = 200, 50

@@ -180,7 +180,7 @@ async def test_what_is_left_is_not_taken_over_in_the_moment_the_store_is_back(mo
     rounds, looks = AsyncMock(side_effect=[StoreUnavailable("away"), 0]), AsyncMock(side_effect=[OSError, None])
     monkeypatch.setattr(Recovery, "_round", rounds)
     monkeypatch.setattr(Recovery, "_match_statuses", looks)
-    recovery = Recovery(AsyncMock(), AsyncMock(), AsyncMock(), AsyncMock(), AsyncMock(), asyncio.Event())
+    recovery = Recovery(*(AsyncMock() for _ in range(6)), asyncio.Event())
     for error in (StoreUnavailable, OSError):
         with pytest.raises(error):
             await recovery._recover()

@@ -504,7 +504,8 @@ async def test_what_one_organization_does_leaves_its_twin_as_it_was(
             sent.append(answer["id"])
             async with connected(settings) as connection:
                 # From the second round on both have sent what the provider calls the same.
-                rename = "update messages set provider_message_id = 'wamid.SHARED' where organization_id = $1"
+                rename = """update messages set provider_message_id = 'wamid.SHARED', message_key = 'wamid.SHARED'
+                    where organization_id = $1"""
                 await connection.execute(rename, UUID(doer.id))
             statuses = [
                 status_item(wamid, value, {"to": "+5511987654321"}) for wamid in ("wamid.SHARED", "wamid.EARLY")

@@ -27,7 +27,7 @@ async def configured(
     """What configure says of each check; none is there twice."""
     base_url = await organization.gateway.meta.add_number(number)
     config_data = number.config_data(base_url) | (config_data or {})
-    body = {"provider_type": "meta_business", "config_data": config_data, "is_active": active}
+    body = {"provider_type": "meta_business", "config_data": config_data, "is_active": active, "allow_second": True}
     answer = await organization.call("POST", f"{BASE}/provider/configure", body)
     assert answer.status == 200, answer.raw
     organization.configs.append(answer.json)

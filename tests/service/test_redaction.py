@@ -388,10 +388,10 @@ async def test_exceptions_are_told_without_their_words(
             (audit, "trail", "/integrations/whatsapp/audit"),
             (inbound, "quarantined", "/quarantine"),
             (manager.WhatsAppProviderManager, "configs", "/integrations/whatsapp/provider/configs"),
-            (messages, "_shown", "/messages"),
+            (messages, "shown", "/messages"),
         ):
             with monkeypatch.context() as patch:
-                patch.setattr(target, name, broken_later if name != "_shown" else broken)
+                patch.setattr(target, name, broken_later if name != "shown" else broken)
                 answer = await drama.call("GET", path)
                 assert (answer.status, answer.json["code"]) == (500, "internal"), path
         with monkeypatch.context() as patch:
@@ -483,6 +483,7 @@ TELLING = set(
 HARMLESS = {
     "providers.base.ProviderInfo": "about the plug-in, public",
     "providers.base.ConfigField": "about a field, public",
+    "providers.limits.Limits": "about a provider, public",
     "providers.base.Check": "the outcome of a connection test, shown to the organization; never logged",
     "providers.registry.RegistryEntry": "about the plug-in, public",
     "providers._verdicts.Verdict": "a class of error",

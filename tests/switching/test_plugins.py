@@ -143,7 +143,8 @@ async def test_a_plugin_that_leaves_takes_no_send_with_it(service: Gateway, mana
     [number] = organization.numbers
     await service.meta.set_default(number, Slow(seconds=0.5))
     before = service.meta.call_count(owner=number.phone_number_id)
-    sends = [asyncio.create_task(organization.send()) for _ in range(5)]
+    people = [{"to": f"+551198765432{place}", "body": "Hello"} for place in range(5)]  # to one they would go in order
+    sends = [asyncio.create_task(organization.send(message)) for message in people]
     await eventually(lambda: service.meta.call_count(owner=number.phone_number_id) >= before + 5)
     assert not any(send.done() for send in sends)
     manager.unregister("visiting")

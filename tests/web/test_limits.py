@@ -281,7 +281,8 @@ async def test_an_organization_has_so_many_keys_and_configs(gateway: Gateway, mo
     for active in (True, False):
         await organization.configure(active=active)
     number = organization.numbers[0]
-    body = {"provider_type": "meta_business", "config_data": number.config_data(gateway.meta.url_for(number))}
+    data = number.config_data(gateway.meta.url_for(number))
+    body = {"provider_type": "meta_business", "config_data": data, "allow_second": True}
     for path, more in (("configure", {"is_active": True}), ("configure", {"is_active": False}), ("switch", {})):
         answer = await organization.call("POST", f"{CONFIG}/{path}", body | more)
         assert (answer.status, answer.json["code"]) == (409, "quota_reached"), path
