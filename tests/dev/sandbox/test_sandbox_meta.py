@@ -315,6 +315,9 @@ async def test_media_want_the_token_and_urls_expire(
         described = await answer.json()
     assert described["sha256"] == hashlib.sha256(b"jpeg").hexdigest()
     assert (await http.get(described["url"], headers=bearer(number))).status == 200
+    theirs = {"phone_number_id": "1"}
+    async with http.get(f"{meta.url_for(number)}/v25.0/{image['id']}", params=theirs, headers=bearer(number)) as answer:
+        assert (await answer.json())["error"]["error_subcode"] == 33
     meta.media.remove(image["id"])
     async with http.get(f"{meta.url_for(number)}/v25.0/{image['id']}", headers=bearer(number)) as answer:
         assert (await answer.json())["error"]["error_subcode"] == 33

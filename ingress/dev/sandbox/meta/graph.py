@@ -71,8 +71,9 @@ class GraphApi:
                 request,
                 lambda: self._account(request, member.number, edge),
             )
-        owner = request.query.get("phone_number_id")
-        medium = None if edge else self._world.media.describe(node, _token(request), owner)
+        kept = self._world.media.medium(node)
+        seen = kept is not None and request.query.get("phone_number_id", kept.owner) == kept.owner and not edge
+        medium = self._world.media.describe(node, _token(request)) if seen else None
         if medium is None or request.method not in ("GET", "DELETE"):
             raise not_found(node, request.method)
         if request.method == "DELETE":

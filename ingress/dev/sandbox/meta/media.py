@@ -62,13 +62,13 @@ class MetaMedia:
     def clear(self) -> None:
         self._media.clear()
 
-    def describe(self, media_id: str, token: str, owner: str | None = None) -> dict[str, Any] | None:
-        """The answer of GET /{media_id}, or None where it does not exist for *token*, or is not of *owner*.
+    def describe(self, media_id: str, token: str) -> dict[str, Any] | None:
+        """The answer of GET /{media_id}, or None where it does not exist for *token*.
 
         Source: https://github.com/facebook/openapi (`retrieveMediaUrl`)
         """
         medium = self._media.get(media_id)
-        if medium is None or not self._may_read(medium, token) or owner not in (None, medium.owner):
+        if medium is None or not self._may_read(medium, token):
             return None
         return {
             "messaging_product": "whatsapp",
@@ -110,6 +110,8 @@ async def read_form(request: web.BaseRequest) -> tuple[str, bytes]:
             fields[part.name or ""] = await part.text()
     if fields.get("messaging_product") != "whatsapp":
         raise GraphError(100, message="(#100) The parameter messaging_product is required.")
+    if not fields.get("type"):
+        raise GraphError(100, message="(#100) The parameter type is required.")
     if not kind or len(data) > MAX_UPLOAD_BYTES or not UPLOADED_TYPES.fullmatch(kind.partition(";")[0].strip()):
         raise GraphError(100, "Param file must be a file with one of the following types: ...")
     return kind, data
