@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Sequence
+from uuid import UUID
 
 import asyncpg
 import msgspec
@@ -71,8 +72,7 @@ class HeldEvents:
         while True:
             self.arrived.clear()
             try:
-                while await self._round():
-                    continue
+                await self._look()
             except StoreUnavailable:
                 logger.warning("the database is away; held events wait")
             except Exception:  # the loop must live on, for everybody's
@@ -81,19 +81,27 @@ class HeldEvents:
                 async with asyncio.timeout(POLL_S):
                     await self.arrived.wait()
 
-    async def _round(self) -> bool:
-        """Release what can be; whether there may be more."""
+    async def _look(self) -> None:
+        """Release what can be, of one organization after the other."""
+        turn: UUID | None = UUID(int=0)
+        while turn is not None:
+            turn = await self._release(turn)
+
+    async def _release(self, after: UUID) -> UUID | None:
+        """Release what can be of the next organization; whose turn that was, None: nobody's."""
         async with self._database.worker() as connection, connection.transaction():
-            held = await held_events.take(connection)
+            held = await held_events.take(connection, after)
             if not held:
-                return False
+                return None
             resolution = _Resolution(connection, self._manager)
             await resolution.resolve(held)
             if resolution.released:
                 await held_events.release(connection, resolution.released, resolution.statuses)
-        for organization_id in {each.organization_id for each in resolution.released}:
-            self._wakeups.notify(organization_id)
-        return len(held) == ROUND_ROWS and bool(resolution.released)
+        if resolution.released:
+            self._wakeups.notify(held[0].organization_id)
+            if len(held) == ROUND_ROWS:  # there may be more
+                self.arrived.set()
+        return held[0].organization_id
 
 
 class _Resolution:
@@ -109,7 +117,7 @@ class _Resolution:
         self.statuses: list[StatusRow] = []
 
     async def resolve(self, held: Sequence[HeldEvent]) -> None:
-        events = [(each, data := _data(each.data), await self._names(each, data)) for each in held]
+        events = [(each, data, await self._names(each, data)) for each in held if (data := self._read(each))]
         # Before it is asked what is known: a send whose answer is stored in between is seen by one of the two.
         lost = [await self._lost(each, data.message) for each, data, _ in events]
         found = await own_messages.find(self._connection, {name for *_, names in events for name in names})
@@ -117,6 +125,15 @@ class _Resolution:
         self._ids = {name: known.known_as for name, known in found.items() if known.known_as is not None}
         for (each, data, names), attempts in zip(events, lost, strict=True):
             self._resolve(each, data, names, attempts)
+
+    def _read(self, each: HeldEvent) -> EventData | None:
+        """What was written; None where it cannot be read again: then it is an event as it is, and holds up nobody."""
+        try:
+            return _data(each.data)
+        except msgspec.MsgspecError:
+            logger.warning("a held event of organization %s cannot be read again", each.organization_id)
+            self.released.append(Release(each.organization_id, each.sequence, each.type, each.data))
+            return None
 
     async def _names(self, each: HeldEvent, data: EventData) -> list[NamedMessage]:
         """What the event names, what it waits for first."""

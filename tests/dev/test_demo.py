@@ -139,6 +139,7 @@ def send_record() -> SendRecord:
         replays=[ReplayedSend(index=0, marked=True, same=True)],
         calls_of_replays=0,
         repeated=0,
+        unnamed=0,
     )
 
 
@@ -304,6 +305,7 @@ def other(**changes: Any) -> list[CheckResult]:
         "sent": ["SM3"],
         "accepted": ["SM3"],
         "statuses": ["read"],
+        "unnamed": 0,
     }
     return check_others([OtherRecord(**record | changes)])
 
@@ -323,8 +325,9 @@ def test_what_another_provider_carried_is_right() -> None:
         ({"accepted": ["SM3", "SM4"]}, 1),
         ({"statuses": ["sent"]}, 2),
         ({"statuses": []}, 2),
+        ({"unnamed": 1}, 3),
     ],
-    ids=["lost", "doubled", "strange", "not-sent", "sent-twice", "sent-by-nobody", "on-its-way", "unknown"],
+    ids=["lost", "doubled", "strange", "not-sent", "sent-twice", "sent-by-nobody", "on-its-way", "unknown", "unnamed"],
 )
 def test_what_another_provider_did_wrong_shows(changes: dict[str, Any], wrong: int) -> None:
     assert [number for number, check in enumerate(other(**changes)) if not check.ok] == [wrong]

@@ -633,3 +633,32 @@ async def test_what_belongs_to_no_send_is_an_event_once_they_have_ended(
     [echo] = await linked.organization.events(kind="message.echo")
     assert "id" not in echo["data"]["message"]
     assert echo["data"]["message"]["content"] == {"type": "text", "body": "Promoção"}
+
+
+async def test_a_reaction_of_ours_is_no_echo(linked: Linked) -> None:
+    """It comes back like every message, and names two: itself, and what it is a reaction to."""
+    first = (await linked.organization.send({"to": PEER, "body": "Olá", "lead_id": "L0"})).json
+    reaction = {"type": "reaction", "message_id": first["provider_message_id"], "emoji": "👍"}
+    sent = (await linked.organization.send({"to": PEER, "content": reaction, "lead_id": "L1"})).json
+    await linked.waha.settled()
+    status = await eventually(
+        lambda: linked.organization.events(kind="message.status"),
+        lambda events: sum(event["data"]["message"].get("id") == sent["id"] for event in events) >= 2,
+    )
+    assert await linked.organization.events(kind="message.echo") == []
+    assert {event["data"]["message"].get("lead_id") for event in status} == {"L0", "L1"}
+
+
+@only_by_content
+@pytest.mark.usefixtures("lost")
+async def test_what_cannot_be_read_again_holds_up_nobody(linked: Linked) -> None:
+    """Longer than anybody may send it: it is an event as it came; what came with it is settled."""
+    sent = await unanswered(linked, "Olá")
+    people, state = linked.waha.inbound(linked.session), linked.waha.state_of(linked.session)
+    shown = {**people.own("x" * 70_000, phone=PEER).payload, "source": "api"}
+    await linked.waha.post(linked.session, News(("message.any",), shown))
+    linked.waha.set_acks(linked.session, AckPolicy())
+    await linked.waha.post_acks(state, state.messages[0])
+    await linked.organization.settled(sent, "read")
+    [echo] = await eventually(lambda: linked.organization.events(kind="message.echo"))
+    assert "id" not in echo["data"]["message"]

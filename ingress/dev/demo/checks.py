@@ -39,10 +39,12 @@ class SeenEvent(msgspec.Struct, frozen=True, kw_only=True):
     type: str
     provider_message_id: str | None
     body: bytes
+    names_ours: bool = False  # a message that was sent here, by our id of it
 
 
 class _EventMessage(msgspec.Struct):
     provider_message_id: str | None = None
+    id: str | None = None
 
 
 class _EventData(msgspec.Struct):
@@ -62,8 +64,15 @@ _decoder = msgspec.json.Decoder(_Event)
 def seen(body: bytes) -> SeenEvent:
     """The event in *body*. Raises `msgspec.MsgspecError` where there is none."""
     event = _decoder.decode(body)
-    message_id = event.data.message.provider_message_id if event.data.message else None
-    return SeenEvent(id=event.id, sequence=event.sequence, type=event.type, provider_message_id=message_id, body=body)
+    message = event.data.message or _EventMessage()
+    return SeenEvent(
+        id=event.id,
+        sequence=event.sequence,
+        type=event.type,
+        provider_message_id=message.provider_message_id,
+        body=body,
+        names_ours=message.id is not None,
+    )
 
 
 # ---------------------------------------------------------------- receiving
@@ -239,6 +248,7 @@ class SendRecord(msgspec.Struct, kw_only=True):
     replays: list[ReplayedSend]
     calls_of_replays: int  # sends that reached the provider because of them
     repeated: int  # events the CRM received more than once
+    unnamed: int  # statuses and echoes without our id of their message
 
 
 def check_sends(record: SendRecord) -> list[CheckResult]:
@@ -255,6 +265,7 @@ def check_sends(record: SendRecord) -> list[CheckResult]:
         _replayed(record),
         _none("calls to the provider caused by these", record.calls_of_replays),
         _none("events delivered to the CRM twice", record.repeated),
+        _none("events about these that do not name them", record.unnamed),
     ]
 
 
@@ -366,6 +377,7 @@ class OtherRecord(msgspec.Struct, kw_only=True):
     sent: list[str]  # as POST /send answered them
     accepted: list[str]  # as the provider knows them
     statuses: list[str]  # of the messages that were sent, from GET /messages
+    unnamed: int  # events about these without our id of it
 
 
 def check_others(records: Iterable[OtherRecord]) -> list[CheckResult]:
@@ -383,6 +395,7 @@ def _check_other(record: OtherRecord) -> list[CheckResult]:
             seen=f"{len(reached):,}",
             reason="" if len(reached) == len(record.sent) else f"statuses are {sorted(set(record.statuses))}",
         ),
+        _none(f"{record.provider}: events about these that do not name them", record.unnamed),
     ]
 
 

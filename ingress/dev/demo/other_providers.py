@@ -117,8 +117,9 @@ async def _play(stage: Stage, service: Service, other: Other, bar: Bar) -> Other
             return written
 
     async def send(index: int) -> dict[str, Any]:
-        message = {"to": f"+55117{index:08d}", "body": f"Your order {index} is on its way."}
-        answer = await api.call("POST", "/send", message)
+        text = {"type": "text", "body": f"Your order {index} is on its way."}
+        image = {"type": "image", "url": "https://shop.example/parcel.jpg", "caption": "Your parcel"}
+        answer = await api.call("POST", "/send", {"to": f"+55117{index:08d}", "content": image if index % 2 else text})
         if answer.status != 200:
             raise SceneBroken(f"{other.name}: POST /send was answered {answer.status}")
         bar.advance(1)
@@ -128,15 +129,16 @@ async def _play(stage: Stage, service: Service, other: Other, bar: Bar) -> Other
     posted, sent = await asyncio.gather(
         asyncio.gather(*(write() for _ in range(INBOUND))), asyncio.gather(*(send(n) for n in range(other.sends)))
     )
+    statuses, accepted = await _settled(api, len(sent)), other.accepted()
+    events = await api.events()
     return OtherRecord(
         provider=other.name,
         posted=[message_id for message_id in posted if message_id is not None],
-        statuses=await _settled(api, len(sent)),
-        stored=[
-            event.provider_message_id or "none" for event in await api.events() if event.type == "message.received"
-        ],
+        statuses=statuses,
+        stored=[event.provider_message_id or "none" for event in events if event.type == "message.received"],
         sent=[answer["provider_message_id"] for answer in sent],
-        accepted=other.accepted(),
+        accepted=accepted,
+        unnamed=sum(event.provider_message_id in accepted and not event.names_ours for event in events),
     )
 
 

@@ -52,6 +52,10 @@ async def play_sends(screen: Screen, stage: Stage, sends: int) -> SendRecord:
         replays=replays,
         calls_of_replays=len(stage.meta.sends) - calls,
         repeated=len(stage.crm.duplicates()),
+        unnamed=sum(
+            event.type in ("message.status", "message.echo") and not event.names_ours
+            for event in await stage.api.events()
+        ),
     )
 
 

@@ -48,24 +48,26 @@ class HeldEvent(Unlogged, frozen=True):
     is_over: bool
 
 
-# Those of which something may be known now. In their order, and each waits for who has it: what is about one message
-# comes out in the order in which it came.
-TAKE = f"""
-select {names(HeldEvent)}
-from held_events h cross join lateral (
+_DUE = f"""cross join lateral (
     select h.received_at < now() - interval '{HELD_MINUTES} minutes' or not exists (
         select from messages m where m.organization_id = h.organization_id and m.id = any(h.candidates) and m.state <> 'done'
     ) as is_over
 ) waiting
-where is_over or type = 'message.echo' or exists (
+where (is_over or type = 'message.echo' or exists (
     select from messages m where m.organization_id = h.organization_id and m.message_key = h.message_key
+))"""
+# Of which something may be known now. In their order, and each waits for who has it: what is about one message comes out
+# in the order in which it came. One organization's at a time, so that nobody's have to be passed over for another's.
+TAKE = f"""
+select {names(HeldEvent)} from held_events h {_DUE} and h.organization_id = (
+    select h.organization_id from held_events h {_DUE} and h.organization_id > $1 order by h.organization_id limit 1
 )
-order by organization_id, sequence limit {ROUND_ROWS} for update of h"""
+order by sequence limit {ROUND_ROWS} for update of h"""
 
 
-async def take(connection: asyncpg.Connection) -> list[HeldEvent]:
-    """Held events to be looked at, until the end of the transaction (worker, all organizations)."""
-    return [HeldEvent(*row) for row in await connection.fetch(TAKE)]
+async def take(connection: asyncpg.Connection, after: UUID) -> list[HeldEvent]:
+    """The next organization's held events to be looked at, until the end of the transaction (worker)."""
+    return [HeldEvent(*row) for row in await connection.fetch(TAKE, after)]
 
 
 class OpenAttempt(Unlogged, frozen=True):

@@ -314,8 +314,7 @@ given as (
     join locked l on l.organization_id = o.organization_id and l.id = o.message_id
     -- A message ends once: what is stored again, for nobody confirmed the commit, makes no second event. And a status
     -- with our id that came before our own answer has reported more already.
-    where o.event_type is not null and l.state <> 'done' and (f.status = o.status or o.fallback_from is not null
-        or exists (select from early e where e.organization_id = o.organization_id and e.message_id = o.message_id))
+    where o.event_type is not null and l.state <> 'done' and (f.status = o.status or f.status <> l.status or o.fallback_from is not null)
 ),
 {clock()},
 {insert_events("given")}
