@@ -135,7 +135,7 @@ class Outcomes:
                 return
         elif not isinstance(error, PASSING):
             return
-        await self._store(_outcome(dispatch, config, _ANOTHER_FOLLOWS, error, started=dispatch.started))
+        await self._store(_outcome(dispatch, config, _ANOTHER_FOLLOWS, error))
 
     # -- ends
 
@@ -226,7 +226,6 @@ def _outcome(
     end: _End,
     error: SendError | None,
     result: MessageResult | None = None,
-    started: float | None = None,
     reason: SendError | None = None,
 ) -> Outcome:
     now = datetime.now(UTC)
@@ -244,7 +243,7 @@ def _outcome(
         attempt_class=_class_of(error),
         code=error.code if error else None,
         detail=error.detail if error else None,
-        duration_ms=round((monotonic() - (started or dispatch.since)) * 1000),
+        duration_ms=round((monotonic() - (dispatch.started or dispatch.since)) * 1000),
         config_id=config.id,
         provider=config.provider_type,
         provider_message_id=provider_message_id,

@@ -278,14 +278,16 @@ async def test_a_group_is_a_conversation(organization: Organization) -> None:
 
 
 async def test_who_repeats_a_key_while_it_waits_is_told_so(organization: Organization) -> None:
-    await script(organization, Throttle429(retry_after=1))
+    await script(organization, Throttle429(retry_after=2))
     await refused_once(organization, await post(organization, "1"))
     body = {"to": PERSON, "body": "2"}
     first = await organization.send(body, idempotency_key="waits", **AT_ONCE)
     again = await organization.send(body, idempotency_key="waits")
     assert (first.status, again.status, again.json["code"]) == (202, 409, "in_flight")
-    await organization.settled(first.json["id"], "sent", "delivered", "read")
+    message = await organization.settled(first.json["id"], "sent", "delivered", "read")
     assert meta_words(organization) == ["1", "2"]
+    [attempt] = message["attempts"]
+    assert attempt["duration_ms"] < 1_500, "the wait is no part of the attempt"
 
 
 async def test_who_comes_when_too_many_wait_is_refused(
