@@ -5,7 +5,7 @@ Times are aware datetimes in UTC. Phone numbers are E.164 with the plus. What a 
 """
 
 import re
-from collections.abc import Set
+from collections.abc import Sequence, Set
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
@@ -54,7 +54,14 @@ class Lookalikes(msgspec.Struct, frozen=True, kw_only=True):
     """What a message must not be taken for, where it is looked for by what it says."""
 
     known_ids: frozenset[str] = frozenset()  # the provider's, of our other messages in the chat
-    before: int = 0  # so many that say the same were sent before it, and are looked for, too
+    # So many that say the same were sent before it, and after it, and are looked for, too.
+    before: int = 0
+    after: int = 0
+
+    def pick(self, results: "Sequence[MessageResult]") -> "MessageResult | None":
+        """The message among *results*, which all say the same, oldest first; None where nobody can tell which it is."""
+        unknown = [result for result in results if result.provider_message_id not in self.known_ids]
+        return unknown[self.before] if self.before < len(unknown) <= self.before + 1 + self.after else None
 
 
 class MessageData(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -71,7 +78,7 @@ class MessageData(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     callback_url: str | None = None  # our webhook's address, for a provider that takes it with each message
     created_at: datetime | None = None  # when it was requested: older ones are others, where it is looked for
     # Of a message that is looked for. None: one that says the same may come out now, and nobody could tell them apart.
-    lookalikes: Lookalikes | None = None
+    lookalikes: Lookalikes | None = Lookalikes()
     valid_for_s: int | None = None  # how long from now it is worth delivering, for a provider that takes a limit
 
     @property

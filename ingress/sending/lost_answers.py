@@ -64,6 +64,7 @@ class LostAnswers:
         return Lookalikes(
             known_ids=frozenset(other.provider_message_id for other in others if other.provider_message_id),
             before=sum(other.is_lost and other.id < dispatch.id for other in alike),
+            after=sum(other.is_lost and other.id > dispatch.id for other in alike),
         )
 
     def ask_later(self, config: Config, dispatch: Dispatch) -> None:

@@ -163,18 +163,19 @@ def search(fields: Form) -> str:
     return urlencode([*ends, ("PageSize", "50")])
 
 
-def found(response: Response, fields: Form, since: datetime | None) -> MessageResult | None:
-    """The one message of the list in *response* that a send of *fields* made; None unless it is exactly one.
+def found(response: Response, fields: Form, sent: MessageData) -> MessageResult | None:
+    """*sent* in the list in *response*, newest first, which a send of *fields* made; None where others say the same.
 
     Twilio cannot be asked for our own id, so it is recognised by recipient, words and number of media, and by not being
-    older than *since*, when the send was asked for: where that is not known, nothing is found.
+    older than the send: where that is not known, nothing is found.
     """
-    if since is None:
+    since, lookalikes = sent.created_at, sent.lookalikes
+    if since is None or lookalikes is None:
         return None
     wanted = dict(fields)
-    messages = objects(answer(response), "messages")
-    candidates = [message for message in messages if _is_same(message, wanted) and _is_since(message, since)]
-    return _result(candidates[0]) if len(candidates) == 1 else None
+    messages = reversed(objects(answer(response), "messages"))
+    alike = [message for message in messages if _is_same(message, wanted) and _is_since(message, since)]
+    return lookalikes.pick([_result(message) for message in alike])
 
 
 def _is_same(message: Object, wanted: dict[str, str]) -> bool:

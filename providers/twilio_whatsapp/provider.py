@@ -208,7 +208,7 @@ class TwilioWhatsApp(WhatsAppProvider, frozen=True, kw_only=True):
         fields = self._addressed(message) + outbound.content_fields(message.content)
         response = yield self._api.get(self._api.messages, outbound.search(fields))
         self._api.answered(response)
-        return outbound.found(response, fields, message.created_at)
+        return outbound.found(response, fields, message)
 
     def mark_read(self, message_id: str, chat: Recipient, *, typing: bool = False) -> Flow[None]:
         """Show that an answer is being written, for up to 25 seconds, which also marks the message as read."""

@@ -53,20 +53,20 @@ def is_echo(content: Content | None, sent: MessageData) -> bool:
     return False
 
 
+def is_recognisable(sent: MessageData) -> bool:
+    """Whether *sent* can be found among the messages of its chat, of which reactions are none."""
+    return sent.created_at is not None and sent.lookalikes is not None and not isinstance(sent.content, Reaction)
+
+
 def found_in(recent: list[Any], sent: MessageData) -> MessageResult | None:
     """*sent* among the messages of its chat, newest first: what a program sent since then, and none of our others."""
     lookalikes, since = sent.lookalikes, sent.created_at
     if lookalikes is None or since is None:
         return None
     results = [result_of(one) for one in reversed(recent) if isinstance(one, dict) and _is_alike(one, sent)]
-    alike = [
-        result
-        for result in results
-        if result.provider_message_id not in lookalikes.known_ids
-        # Phones count in seconds.
-        and (result.timestamp is None or result.timestamp >= since.replace(microsecond=0))
-    ]
-    return alike[lookalikes.before] if lookalikes.before < len(alike) else None
+    # Phones count in seconds.
+    since = since.replace(microsecond=0)
+    return lookalikes.pick([result for result in results if result.timestamp is None or result.timestamp >= since])
 
 
 def _is_alike(one: Object, sent: MessageData) -> bool:

@@ -192,35 +192,23 @@ class WhatsAppWeb(WhatsAppProvider, frozen=True, kw_only=True):
 
         Not found is not unsent: an engine that reconnects may send later.
         """
+        chat, chosen = chat_of(message.to), None
+        messages = f"api/{self.session}/chats/{_quoted(chat)}/messages"
         if outbound.has_chosen_id(message):
-            found = yield from self._find_chosen(message)
-            if found is not None:
-                return found
-        return (yield from self._find_alike(message)) if message.lookalikes is not None else None
-
-    def _find_chosen(self, message: MessageData) -> Flow[MessageResult | None]:
-        chat, bare = chat_of(message.to), chosen_id(message.correlation_id)
-        path = f"{self._messages_path(chat)}/{_quoted(serialized_id(bare, chat, self.phone_number))}"
-        response = yield self._server.get(path)
-        found = answered_object(response)
-        if 200 <= response.status < 300 and _is(found, bare):
-            return outbound.result_of(found)
+            chosen = chosen_id(message.correlation_id)
+            response = yield self._server.get(f"{messages}/{_quoted(serialized_id(chosen, chat, self.phone_number))}")
+            found = answered_object(response)
+            if 200 <= response.status < 300 and _is(found, chosen):
+                return outbound.result_of(found)
+        elif not echoes.is_recognisable(message):
+            return None
         # The engine may keep the chat under the hidden number, and so the message under another whole id.
-        recent = yield from self._recent(chat)
-        return next((outbound.result_of(one) for one in recent if _is(one, bare)), None)
-
-    def _find_alike(self, message: MessageData) -> Flow[MessageResult | None]:
-        recent = yield from self._recent(chat_of(message.to))
-        return echoes.found_in(recent, message)
-
-    def _recent(self, chat: str) -> Flow[list[Any]]:
-        """What was last sent to *chat*, newest first."""
         query = {"limit": str(_RECENT), "downloadMedia": "false", "filter.fromMe": "true"}
-        recent = yield from self._get(self._messages_path(chat), query)
-        return recent if isinstance(recent, list) else []
-
-    def _messages_path(self, chat: str) -> str:
-        return f"api/{self.session}/chats/{_quoted(chat)}/messages"
+        recent = yield from self._get(messages, query)
+        if not isinstance(recent, list):
+            return None
+        ours = [one for one in recent if chosen is not None and _is(one, chosen)]
+        return outbound.result_of(ours[0]) if ours else echoes.found_in(recent, message)
 
     def is_echo(self, echo: Message, sent: MessageData) -> bool:
         return echoes.is_echo(echo.content, sent)

@@ -30,7 +30,9 @@ from ingress.dev.sandbox import (
     example_session,
 )
 from ingress.dev.sandbox.waha.bodies import IN_BROWSER, Engine, News
+from ingress.settings import Settings
 
+from ..conftest import serving
 from ..gateway import Gateway, Organization, eventually, limit
 
 ENGINES = get_args(Engine)
@@ -662,3 +664,44 @@ async def test_what_cannot_be_read_again_holds_up_nobody(linked: Linked) -> None
     await linked.organization.settled(sent, "read")
     [echo] = await eventually(lambda: linked.organization.events(kind="message.echo"))
     assert "id" not in echo["data"]["message"]
+
+
+TAKEN: list[AnyFault] = [
+    Accept(), Slow(seconds=0.01), HangAfterAccept(), ResetAfterAccept(), HalfAnswer(), EmptyAnswer(),
+    Bare5xxAfterAccept(status=500),
+]  # fmt: skip
+
+
+async def test_whatever_becomes_of_answers_each_message_is_known_by_what_comes_back(
+    linked: Linked, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two processes, 24 sends, two alike to each person, most without an answer; the last receipt comes first."""
+    limit(monkeypatch, "whatsapp_web", call_s=1.0, mib_per_s=None)
+    monkeypatch.setattr("ingress.sending.lost_answers.ASK_AFTER_S", ())
+    monkeypatch.setattr("ingress.sending.pacing._distance_s", lambda pacing: 0.0)
+    monkeypatch.setattr("ingress.sending.breakers.LEAST_CALLS", 1000)
+    dice = random.Random(7)
+    await linked.waha.script(linked.session, *[dice.choice(TAKEN) for _ in range(24)])
+    linked.waha.set_acks(linked.session, AckPolicy(before_answer=True, duplicates=1, reorder=True))
+    organization = linked.organization
+    async with serving(settings) as url:
+        elsewhere = Gateway(url, settings.platform_key, organization.gateway.session, organization.gateway.meta)
+
+        async def send(index: int) -> str:
+            body = {"to": f"+55119{index // 2:08d}", "body": "Olá", "lead_id": "L1"}
+            gateway = (organization.gateway, elsewhere)[index % 2]
+            answer = await gateway.call("POST", "/send", body, key=organization.key, prefer="respond-async")
+            return str(answer.json["id"])
+
+        ids = await asyncio.gather(*[send(index) for index in range(24)])
+        shown = [await organization.settled(id, "read", timeout=120) for id in ids]
+        await linked.waha.settled()
+        statuses = await eventually(
+            lambda: organization.events(kind="message.status"),
+            lambda events: sum(event["data"]["status"]["value"] == "read" for event in events) == 24,
+        )
+    assert sorted(each["provider_message_id"] for each in shown) == sorted(one.id for one in linked.waha.accepted)
+    assert await organization.events(kind="message.echo") == []
+    assert {event["data"]["message"].get("lead_id") for event in statuses} == {"L1"}
+    found = {(event["data"]["message"]["id"], event["data"]["message"]["provider_message_id"]) for event in statuses}
+    assert found == {(each["id"], each["provider_message_id"]) for each in shown}

@@ -13,6 +13,7 @@ from providers import (
     Check,
     Event,
     Flow,
+    Lookalikes,
     MessageData,
     MessageResult,
     Recipient,
@@ -540,6 +541,23 @@ def test_what_cannot_be_recognised_is_not_guessed() -> None:
     assert found(listing()) is None
     assert found(LISTED, msgspec.structs.replace(probe(), created_at=None)) is None
     assert found(answered({"messages": [None, 1], "x": 1})) is None
+
+
+def test_several_alike_are_each_their_own() -> None:
+    """None of ours that was answered; of several that are looked for each its own; nothing while one is under way."""
+    newest_first = [{"sid": f"SM{number:032x}"} for number in (3, 2, 1)]
+    sids = [each["sid"] for each in reversed(newest_first)]
+    for number, sid in enumerate(sids):
+        lost = msgspec.structs.replace(probe(), lookalikes=Lookalikes(before=number, after=2 - number))
+        result = found(listing(*newest_first), lost)
+        assert result is not None
+        assert result.provider_message_id == sid
+    known = Lookalikes(known_ids=frozenset(sids[1:]))
+    result = found(listing(*newest_first), msgspec.structs.replace(probe(), lookalikes=known))
+    assert result is not None
+    assert result.provider_message_id == sids[0]
+    assert found(listing(*newest_first[:2]), msgspec.structs.replace(probe(), lookalikes=known)) is None
+    assert found(LISTED, msgspec.structs.replace(probe(), lookalikes=None)) is None
 
 
 def test_a_clock_that_is_behind_and_a_late_question_do_not_matter() -> None:
