@@ -373,8 +373,6 @@ create table contacts (
     -- row-level security. Compared byte by byte, a prefix is a range.
     name_key        text        collate "C" generated always as (lower(name)) stored,
     username_key    text        collate "C" generated always as (lower(username)) stored,
-    -- Goes up when it is merged, or an address moves on to somebody else: what a process remembers of it is wrong then.
-    version         integer     not null default 1,
     -- The older contact that it turned out to be. NULL: it stands for itself.
     merged_into     uuid,
     created_at      timestamptz not null default now(),
@@ -423,9 +421,9 @@ create table conversations (
 create index on conversations (contact_id) where contact_id is not null;
 create index on conversations (canonical_id) where canonical_id is not null;
 
--- For a statement that was given what a process remembers of contacts, and must not be.
-create function refuse_outdated_contacts() returns boolean language plpgsql as
-$$ begin raise exception 'a contact was merged, or has lost an address' using errcode = 'WI001'; end $$;
+-- For a statement that was given a conversation which a process remembers, and which was merged into another.
+create function refuse_merged_conversations() returns boolean language plpgsql as
+$$ begin raise exception 'a contact was merged' using errcode = 'WI001'; end $$;
 
 -- ------------------------------------------------------------------ delivery to the CRM
 

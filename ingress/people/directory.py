@@ -1,7 +1,7 @@
 """Which contact, and so which conversation, an event or a send is about; remembered, so that it is asked for once.
 
 What is remembered may be outdated, for another process has merged two contacts meanwhile. So whoever writes down what
-is said of a contact has the statement compare its version, and comes again where it is another.
+is said of a contact has the statement look whether its conversation was merged, and comes again where it was.
 """
 
 from collections.abc import Iterable, Sequence
@@ -27,7 +27,6 @@ from ..storage.statements.contacts import (
     AddressKnown,
     AddressRow,
     ContactRow,
-    ContactVersion,
     ConversationMerged,
     ConversationRow,
     Merged,
@@ -39,8 +38,9 @@ from .register import Change, KnownContact, Register
 
 _encode = msgspec.json.Encoder().encode
 
-# A kilobyte or two each.
-REMEMBERED, REMEMBERED_S = 20_000, 3600.0
+# A kilobyte or two each. What was merged is found out at once; that a number is somebody else's now, so much later by
+# other processes.
+REMEMBERED, REMEMBERED_S = 20_000, 600.0
 # What WhatsApp says of a person who is known by something else from then on.
 MOVES = frozenset({"number_changed", "user_id_changed"})
 
@@ -104,21 +104,12 @@ def _recipient(to: Recipient, config: Config) -> Encounter:
     return Encounter((config.id, config.sender, to), config, config.sender, contact, to.group_id, known_by)
 
 
-class KnownConversation(Unlogged, frozen=True):
-    """The conversation of an encounter, and its contact as it was found; None: it is a group's."""
-
-    conversation: Conversation
-    contact: ContactVersion | None
-
-
 class Directory:
     """The contacts of all organizations, as far as this process has met them. Enter it once a process."""
 
     def __init__(self, database: Database) -> None:
-        self._known: Cache[Any, KnownConversation] = Cache(REMEMBERED)
-        self._queue: GroupCommit[Encounter, KnownConversation] = GroupCommit(
-            "contacts", database, WORKER, self._introduce
-        )
+        self._known: Cache[Any, Conversation] = Cache(REMEMBERED)
+        self._queue: GroupCommit[Encounter, Conversation] = GroupCommit("contacts", database, WORKER, self._introduce)
 
     async def __aenter__(self) -> "Directory":
         await self._queue.__aenter__()
@@ -127,11 +118,11 @@ class Directory:
     async def __aexit__(self, *reason: object) -> None:
         await self._queue.__aexit__(*reason)
 
-    def known(self, encounter: Encounter) -> KnownConversation | None:
+    def known(self, encounter: Encounter) -> Conversation | None:
         """What is remembered of *encounter*; None: it has to be introduced."""
         return None if encounter.is_news else self._known.get(encounter.key)
 
-    def remember(self, encounters: Iterable[tuple[Encounter, KnownConversation]]) -> None:
+    def remember(self, encounters: Iterable[tuple[Encounter, Conversation]]) -> None:
         """Keep what `introduce` found, once it is committed."""
         for encounter, known in encounters:
             if not encounter.is_news and _is_small(encounter.contact):
@@ -145,7 +136,7 @@ class Directory:
 
     async def conversations(
         self, configs: Iterable[Config], to: Recipient, *, fresh: bool = False
-    ) -> dict[UUID, KnownConversation]:
+    ) -> dict[UUID, Conversation]:
         """The conversation with *to* of each of *configs*, by its id. Raises `StoreUnavailable`, `Overloaded`.
 
         *fresh*: what was remembered is outdated.
@@ -155,17 +146,15 @@ class Directory:
             self.forget(encounters)
         return {each.config.id: self.known(each) or await self._met(each) for each in encounters}
 
-    async def _met(self, encounter: Encounter) -> KnownConversation:
+    async def _met(self, encounter: Encounter) -> Conversation:
         known = await self._queue.submit(encounter, organization=encounter.config.organization_id)
         self.remember([(encounter, known)])
         return known
 
-    async def _introduce(
-        self, connection: asyncpg.Connection, encounters: Sequence[Encounter]
-    ) -> list[KnownConversation]:
+    async def _introduce(self, connection: asyncpg.Connection, encounters: Sequence[Encounter]) -> list[Conversation]:
         async with atomic(connection):
             met = await introduce(connection, encounters)
-        return [each.known for each in met]  # by one address alone nothing is learned that others have to know
+        return [each.conversation for each in met]  # by one address alone nothing is learned that others have to know
 
 
 def _is_small(contact: Contact | None) -> bool:
@@ -178,9 +167,9 @@ def _is_small(contact: Contact | None) -> bool:
 
 
 class Introduction(Unlogged, frozen=True):
-    """What somebody turned out to be; ``events``: what the CRM has to know of it."""
+    """The conversation of an encounter; ``events``: what the CRM has to know of whom it is with."""
 
-    known: KnownConversation
+    conversation: Conversation
     events: Sequence[EventRow]
 
 
@@ -217,17 +206,16 @@ def _asked(encounters: Sequence[Encounter], addresses: Sequence[Sequence[Address
 def _contacts(rows: Sequence[AddressKnown]) -> Iterable[KnownContact]:
     contacts: dict[tuple[UUID, UUID], KnownContact] = {}
     for row in rows:
-        contact = contacts.setdefault((row.organization_id, row.contact_id), KnownContact(*row[:7]))
+        contact = contacts.setdefault((row.organization_id, row.contact_id), KnownContact(*row[:6]))
         contact.addresses[row.address] = Address(row.address, row.kind, row.scope, row.value, row.since)
     return contacts.values()
 
 
-def _known(encounter: Encounter, identity: UUID, contact: KnownContact | None) -> KnownConversation:
+def _known(encounter: Encounter, identity: UUID, contact: KnownContact | None) -> Conversation:
     person = None
     if encounter.contact is not None:
         person = Person(**asdict(encounter.contact), id=contact.id if contact else None)
-    version = ContactVersion(contact.organization_id, contact.id, contact.version) if contact else None
-    return KnownConversation(Conversation(identity, encounter.sender, person, encounter.group_id), version)
+    return Conversation(identity, encounter.sender, person, encounter.group_id)
 
 
 def _event(encounter: Encounter, change: Change) -> EventRow:
@@ -260,7 +248,6 @@ def _conversation_row(encounter: Encounter, contact_id: UUID | None, group_id: s
         encounter.account,
         None if group_id else contact_id,
         group_id,
-        conversation_id(config.organization_id, str(config.id), contact_id, group_id),
     )
 
 
@@ -273,7 +260,6 @@ async def _write(connection: asyncpg.Connection, register: Register, conversatio
             each.name_since,
             each.username,
             each.username_since,
-            each.version,
             each.now.id if each.merged_into else None,
         )
         for each in register.changed.values()

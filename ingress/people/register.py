@@ -29,7 +29,6 @@ class KnownContact(msgspec.Struct, eq=False):
     name_since: datetime | None = None
     username: str | None = None
     username_since: datetime | None = None
-    version: int = 1
     addresses: dict[str, Address] = {}
     merged_into: "KnownContact | None" = None
 
@@ -92,15 +91,12 @@ class Register:
             if _has_passed_on(owner, address, by_id.values()):
                 del owner.addresses[address.key]
                 del self._owners[organization_id, address.key]
-                owner.version += 1
-                self.changed[owner.id] = owner
             else:
                 by_id[owner.id] = owner
         return list(by_id.values())
 
     def _merge(self, contact: KnownContact, other: KnownContact) -> Change:
         other.merged_into = contact
-        other.version += 1
         self.changed[other.id] = other
         self.merged.append(other)
         for key in other.addresses:

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import nullcontext
 from datetime import UTC, datetime
 from uuid import UUID
@@ -12,10 +12,11 @@ import asyncpg
 from providers import Malformed
 
 from .. import metrics
+from ..envelope import Conversation
 from ..people.directory import Directory, Encounter, encounter_of, introduce
 from ..storage.database import INGEST, Database, StoreUnavailable, atomic
 from ..storage.group_commit import GroupCommit, Reply, RowRefused
-from ..storage.statements.contacts import ContactsOutdated
+from ..storage.statements.contacts import ContactsOutdated, ConversationNamed, are_merged
 from ..storage.statements.events import add
 from ..storage.statements.health import look_soon
 from ..storage.statements.inbound import KeyedEvent, QuarantineRow, Stored, WebhookRow, store
@@ -170,26 +171,40 @@ class WebhookQueue:
         Raises `ContactsOutdated`: what is remembered of people is wrong.
         """
         known = [self._directory.known(each) if each is not None else None for each in encounters]
-        contacts = {each.contact for each in known if each is not None and each.contact is not None}
         new = [place for place, each in enumerate(encounters) if each is not None and known[place] is None]
         is_slice = connection.is_in_transaction()
         async with atomic(connection) if new or is_slice else nullcontext():
             strangers = [each for place in new if (each := encounters[place]) is not None]
             met = await introduce(connection, strangers) if new else []
+            if new:
+                await self._check(connection, zip(encounters, known, strict=True))
             for place, found in zip(new, met, strict=True):
-                known[place] = found.known
-            conversations = [found.conversation if found is not None else None for found in known]
-            rows = await complete(connection, self._manager, webhooks, conversations)
+                known[place] = found.conversation
+            rows = await complete(connection, self._manager, webhooks, known)
             if contact_events := {place: found.events for place, found in zip(new, met, strict=True) if found.events}:
                 if start:  # the places of a large webhook are all taken: these come after it
                     await add(connection, [event for events in contact_events.values() for event in events])
                 else:
                     rows = with_contact_events(rows, webhooks, contact_events)
-            stored = await store(connection, rows, contacts, start)
+            # Of those who were met just now, one may be another by now, and known to be.
+            stored = await store(connection, rows, start, remembered=not new)
             await _look_soon(connection, rows)
         if not is_slice:  # which is not committed yet
-            self._directory.remember((each, found.known) for each, found in zip(strangers, met, strict=True))
+            self._directory.remember((each, found.conversation) for each, found in zip(strangers, met, strict=True))
         return rows, stored
+
+    @staticmethod
+    async def _check(
+        connection: asyncpg.Connection, known: Iterable[tuple[Encounter | None, Conversation | None]]
+    ) -> None:
+        """Raise `ContactsOutdated` where what is remembered is wrong."""
+        named = {
+            ConversationNamed(encounter.config.organization_id, conversation.id)
+            for encounter, conversation in known
+            if encounter is not None and conversation is not None
+        }
+        if named and await are_merged(connection, named):
+            raise ContactsOutdated
 
 
 async def _look_soon(connection: asyncpg.Connection, rows: Sequence[WebhookRow]) -> None:

@@ -13,7 +13,6 @@ from providers.content import MediaContent, OutboundContent, Reaction
 from ..accounts.config import Config
 from ..envelope import Conversation
 from ..identifiers import correlation
-from ..people.directory import KnownConversation
 from ..switching.policy import OnUncertain
 from ..switching.routes import Route
 from ..validation import Unlogged
@@ -64,7 +63,7 @@ class Dispatch(msgspec.Struct, eq=False, kw_only=True):
     since: float = msgspec.field(default_factory=monotonic)
     started: float = 0.0  # when the attempt under way could begin; before that, when it was asked for
     held_bytes: int = 0  # of a large request, as it is counted among its organization's
-    conversations: dict[UUID, KnownConversation] = {}  # by the configs that may send it
+    conversations: dict[UUID, Conversation] = {}  # by the configs that may send it
 
     def __repr__(self) -> str:
         return f"Dispatch({self.id}, attempt {self.number})"
@@ -79,7 +78,7 @@ class Dispatch(msgspec.Struct, eq=False, kw_only=True):
 
     def conversation(self, config: Config) -> Conversation:
         """The conversation that it is part of when it goes out through *config*."""
-        return self.conversations[config.id].conversation
+        return self.conversations[config.id]
 
     def repeats(self, error: SendError) -> bool:
         """Whether the same provider may be asked again after *error*."""

@@ -329,14 +329,11 @@ def _claim(
 ) -> Claim:
     active = dispatch.route.order[0]
     falls_back = first.id != active.id
-    known = dispatch.conversations[active.id]
     return Claim(
         organization_id=dispatch.organization_id,
         id=dispatch.id,
-        conversation_id=known.conversation.id,
+        conversation_id=dispatch.conversation(active).id,
         in_order=dispatch.intent.order == "accepted",
-        contact_id=known.contact and known.contact.id,
-        contact_version=known.contact and known.contact.version,
         idempotency_key=idempotency_key,
         request_hash=request_hash,
         request=request,

@@ -4,7 +4,7 @@ Whoever is to add or change some locks the buckets of their organizations first,
 transaction after the other meets somebody new, and none waits for another in a circle.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime
 from typing import NamedTuple
 from uuid import UUID
@@ -16,7 +16,7 @@ from ..columns import given, names
 # Fewer than the locks that a server has room for, where a batch is of as many organizations.
 BUCKETS = 256
 _LOCK = 0x70_65_6F_70
-# What `refuse_outdated_contacts` in schema.sql raises.
+# What `refuse_merged_conversations` in schema.sql raises.
 OUTDATED = "WI001"
 
 LOCK = f"select pg_advisory_xact_lock({_LOCK}, bucket) from unnest($1::integer[]) as bucket"
@@ -28,23 +28,13 @@ async def lock(connection: asyncpg.Connection, organization_ids: Iterable[UUID])
     await connection.execute(LOCK, sorted(buckets))
 
 
-class ContactVersion(NamedTuple):
-    """A contact as it was found."""
-
-    organization_id: UUID
-    id: UUID
-    version: int
-
-
-def are_current(first: int) -> str:
-    """A condition, of once a statement: that the contacts in the parameters from *first* on are as they were found.
-
-    Where they are not, the statement fails with OUTDATED.
-    """
-    return f"""case when not exists (
-        select from {given(ContactVersion, first)} where not exists (select from contacts c
-            where c.organization_id = _.organization_id and c.id = _.id and c.version = _.version)
-    ) then true else refuse_outdated_contacts() end"""
+# For the rows of `received`, once a statement: a process remembers conversations, and another one may have merged one of
+# them. Then it fails with OUTDATED.
+ARE_CURRENT = """case when not exists (
+        select from received join conversations c
+            on c.organization_id = received.organization_id and c.id = received.conversation_id
+        where c.canonical_id is not null
+    ) then true else refuse_merged_conversations() end"""
 
 
 def conversations_with(contact: str, conversation: str) -> str:
@@ -65,8 +55,24 @@ def conversations_with(contact: str, conversation: str) -> str:
         where {contact} is null and c.organization_id = $1 and c.canonical_id = {canonical}"""
 
 
+class ConversationNamed(NamedTuple):
+    organization_id: UUID
+    id: UUID
+
+
 class ContactsOutdated(Exception):
     """Contacts were merged since they were found."""
+
+
+ARE_MERGED = f"""
+select exists (
+    select from {given(ConversationNamed)} join conversations c using (organization_id, id) where c.canonical_id is not null)"""
+
+
+async def are_merged(connection: asyncpg.Connection, conversations: Collection[ConversationNamed]) -> bool:
+    """Whether one of *conversations* was merged into another (ingest, worker)."""
+    found: bool = await connection.fetchval(ARE_MERGED, *_columns(ConversationNamed, list(conversations)))
+    return found
 
 
 class AddressAsked(NamedTuple):
@@ -83,7 +89,6 @@ class AddressKnown(NamedTuple):
     name_since: datetime | None
     username: str | None
     username_since: datetime | None
-    version: int
     address: str
     kind: str
     scope: str
@@ -98,7 +103,7 @@ with found as materialized (
 )
 select {names(AddressKnown)}
 from found join contact_addresses using (organization_id, contact_id)
-join (select organization_id, id as contact_id, name, name_since, username, username_since, version from contacts) c
+join (select organization_id, id as contact_id, name, name_since, username, username_since from contacts) c
     using (organization_id, contact_id)
 order by since, address"""
 
@@ -116,7 +121,6 @@ class ContactRow(NamedTuple):
     name_since: datetime | None
     username: str | None
     username_since: datetime | None
-    version: int
     merged_into: UUID | None
 
 
@@ -131,14 +135,11 @@ class AddressRow(NamedTuple):
 
 
 class ConversationRow(NamedTuple):
-    """``nameless_id``: what it was while the config had no number; its own id where it has none."""
-
     organization_id: UUID
     id: UUID
     account: str
     contact_id: UUID | None
     group_id: str | None
-    nameless_id: UUID
 
 
 _ADDRESSES = 1 + len(ContactRow._fields)
@@ -147,22 +148,16 @@ WRITE = f"""
 with written as (
     insert into contacts ({names(ContactRow)}) select {names(ContactRow)} from {given(ContactRow)}
     on conflict (organization_id, id) do update set name = excluded.name, name_since = excluded.name_since,
-        username = excluded.username, username_since = excluded.username_since, version = excluded.version,
+        username = excluded.username, username_since = excluded.username_since,
         merged_into = excluded.merged_into, updated_at = now()
 ),
 addressed as (
     insert into contact_addresses ({names(AddressRow)}) select {names(AddressRow)} from {given(AddressRow, _ADDRESSES)}
     on conflict (organization_id, address) do update set contact_id = excluded.contact_id, value = excluded.value,
         since = excluded.since
-),
-begun as materialized (select * from {given(ConversationRow, _CONVERSATIONS)}),
-renamed as (
-    update conversations c set canonical_id = begun.id from begun
-    where c.organization_id = begun.organization_id and c.id = begun.nameless_id and c.id <> begun.id
-        and c.canonical_id is null
 )
-insert into conversations (organization_id, id, account, contact_id, group_id)
-select organization_id, id, account, contact_id, group_id from begun
+insert into conversations ({names(ConversationRow)})
+select {names(ConversationRow)} from {given(ConversationRow, _CONVERSATIONS)}
 on conflict (organization_id, id) do nothing"""
 
 

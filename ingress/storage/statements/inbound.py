@@ -1,7 +1,7 @@
 """Webhooks: raw body, deduplication keys, events and statuses in one statement; and the quarantine."""
 
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from functools import cache
 from typing import Any, NamedTuple
@@ -12,7 +12,7 @@ import msgspec
 
 from ...validation import Unlogged
 from ..columns import names
-from .contacts import OUTDATED, ContactsOutdated, ContactVersion, are_current
+from .contacts import ARE_CURRENT, OUTDATED, ContactsOutdated
 from .events import EventRow, clock, insert_events
 from .held_events import HOLD
 from .statuses import StatusRow, merge
@@ -71,18 +71,17 @@ _WEBHOOKS = """kept as (
 )"""
 # JSON arrives as bytes here and below: asyncpg passes those on in C, and calls Python for each value of a json array.
 # Keys are taken in their order: two transactions that share some never wait for each other in a circle.
-_EVENTS = f"""received as materialized (
+_EVENTS = """received as materialized (
     select place, ($7::uuid[])[run] as organization_id, ($8::uuid[])[run] as config_id, ($9::text[])[run] as type,
         key_hash, conversation_id, data, raw
     from unnest($10::bytea[], $11::uuid[], $12::bytea[], $13::bytea[])
         with ordinality as given(key_hash, conversation_id, data, raw, place)
     cross join lateral width_bucket(place::integer, $6::integer[]) as run
-    where {are_current(14)}
 ),
 fresh as (
     insert into inbound_dedup (organization_id, key_hash, sequence)
     select organization_id, key_hash, case when type in ('message.received', 'message.echo') then clock.start + place end
-    from received cross join clock order by 1, 2
+    from received cross join clock where {current} order by 1, 2
     on conflict do nothing returning organization_id, key_hash
 ),
 given as (
@@ -97,15 +96,16 @@ _QUARANTINE = """aside as (
 
 
 @cache
-def _store(statuses: bool, quarantine: bool, placed: bool = False, held: bool = False) -> str:
-    start, next_parameter = clock(), 14 + len(ContactVersion._fields)
+def _store(statuses: bool, quarantine: bool, placed: bool = False, held: bool = False, remembered: bool = True) -> str:
+    start, next_parameter = clock(), 14
+    events = _EVENTS.format(current=ARE_CURRENT if remembered else "true")
     if placed:
         start = clock(f"select ${next_parameter}::bigint as start")
         next_parameter += 1
-    parts = [_WEBHOOKS, start, _EVENTS, insert_events("given")]
+    parts = [_WEBHOOKS, start, events, insert_events("given")]
     answer = "select sequence from stored"
     if held:
-        parts[2] = f"{_EVENTS[:-2]} where place <> all(${next_parameter}::integer[])\n)"
+        parts[2] = f"{events[:-2]} where place <> all(${next_parameter}::integer[])\n)"
         parts.append(HOLD.format(*range(next_parameter, next_parameter + 5)))
         next_parameter += 5
         answer = "select sequence from (select sequence from stored union all select sequence from held) stored"
@@ -134,13 +134,14 @@ class Stored(msgspec.Struct, frozen=True):
 async def store(
     connection: asyncpg.Connection,
     rows: Sequence[WebhookRow],
-    contacts: Collection[ContactVersion] = (),
     start: int = 0,
+    *,
+    remembered: bool = True,
 ) -> list[Stored]:
     """Store *rows* and what is new in them, in one statement (ingest, worker).
 
-    Their events follow the sequence *start*; at 0, all that was stored before. Raises `ContactsOutdated`, where *contacts*
-    are not as they were found.
+    Their events follow the sequence *start*; at 0, all that was stored before. Raises `ContactsOutdated` where their
+    conversations are *remembered*, and one was merged into another.
     """
     seen: set[tuple[UUID, bytes]] = set()
     events: list[KeyedEvent] = []
@@ -166,7 +167,6 @@ async def store(
         [row.conversation_id for row in event_rows],
         [row.data for row in event_rows],
         [row.raw for row in event_rows],
-        *(zip(*contacts, strict=True) if contacts else _NO_CONTACTS),
     ]
     if start:
         arguments.append(start)
@@ -193,7 +193,7 @@ async def store(
         ]
     sequences: list[list[int]] = [[] for _ in rows]
     outcomes: Counter[tuple[UUID, str, str]] = Counter()
-    statement = _store(bool(statuses), bool(aside), bool(start), bool(waiting))
+    statement = _store(bool(statuses), bool(aside), bool(start), bool(waiting), remembered)
     for record in await _stored(connection, statement, arguments):
         if sequence := record[0]:
             sequences[owners[(sequence - start & 0xFFFF) - 1]].append(sequence)
@@ -208,9 +208,6 @@ async def store(
             outcomes[one] -= 1
             statuses_of[owner].append((status.value, one[2]))
     return [Stored(*each) for each in zip(sequences, statuses_of, strict=True)]
-
-
-_NO_CONTACTS: Sequence[Sequence[object]] = [()] * len(ContactVersion._fields)
 
 
 async def _stored(connection: asyncpg.Connection, statement: str, arguments: Sequence[object]) -> list[asyncpg.Record]:

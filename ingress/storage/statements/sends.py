@@ -80,14 +80,12 @@ _EARLIER = _first("m", "< m.queue_place")
 
 
 class Claim(NamedTuple):
-    """A new message and its first attempt, valid while the organization and the contact are at these versions."""
+    """A new message and its first attempt, valid while the organization is at ``version`` and the conversation its own."""
 
     organization_id: UUID
     id: UUID
     conversation_id: UUID
     in_order: bool
-    contact_id: UUID | None  # None: it is for a group
-    contact_version: int | None
     idempotency_key: str | None
     request_hash: bytes
     request: Json
@@ -107,8 +105,8 @@ fenced as (
     select given.*, case when in_order then ({NOW}) + given.place end as queue_place,
         not in_order or heads_batch and {_first("given", "is not null")} is null as is_first
     from given join organizations o on o.id = given.organization_id and o.version = given.version
-    where given.contact_id is null or exists (select from contacts c where c.organization_id = given.organization_id
-        and c.id = given.contact_id and c.version = given.contact_version)
+    where not exists (select from conversations c where c.organization_id = given.organization_id
+        and c.id = given.conversation_id and c.canonical_id is not null)
 ),
 claimed as (
     insert into messages (organization_id, id, conversation_id, idempotency_key, request_hash, request, queue_place, state,
