@@ -18,7 +18,7 @@ from providers.content import System
 from ..accounts.config import Config
 from ..cache import Cache
 from ..envelope import ContactChange, Conversation, EventData, Person
-from ..identifiers import conversation_id
+from ..identifiers import conversation_id, new_id
 from ..storage.database import WORKER, Database, atomic
 from ..storage.group_commit import GroupCommit
 from ..storage.statements import contacts as stored
@@ -30,6 +30,7 @@ from ..storage.statements.contacts import (
     ConversationMerged,
     ConversationRow,
     Merged,
+    Newcomer,
 )
 from ..storage.statements.events import EventRow
 from ..validation import Unlogged
@@ -152,9 +153,35 @@ class Directory:
         return known
 
     async def _introduce(self, connection: asyncpg.Connection, encounters: Sequence[Encounter]) -> list[Conversation]:
-        async with atomic(connection):
-            met = await introduce(connection, encounters)
-        return [each.conversation for each in met]  # by one address alone nothing is learned that others have to know
+        known = await _welcomed(connection, encounters)
+        rest = [each for each in encounters if each.key not in known]
+        if rest:
+            async with atomic(connection):
+                met = await introduce(connection, rest)
+            # By one address alone nothing is learned that the CRM has to know.
+            known |= {each.key: found.conversation for each, found in zip(rest, met, strict=True)}
+        return [known[each.key] for each in encounters]
+
+
+async def _welcomed(connection: asyncpg.Connection, encounters: Sequence[Encounter]) -> dict[Any, Conversation]:
+    """By key, the conversations of those whom nobody knew: what a campaign is for costs one statement."""
+    newcomers: dict[AddressAsked, Newcomer] = {}
+    conversations: dict[UUID, tuple[Any, Conversation]] = {}
+    for encounter in encounters:
+        organization_id, addresses = encounter.config.organization_id, encounter.addresses()
+        if encounter.contact is None or len(addresses) != 1:
+            continue
+        [address] = addresses
+        contact_id, asked = new_id(), AddressAsked(organization_id, address.key)
+        if asked in newcomers:
+            continue
+        identity = conversation_id(organization_id, encounter.account, contact_id, None)
+        newcomers[asked] = Newcomer(*asked, contact_id, *address[1:4], identity, encounter.account)
+        person = Person(**asdict(encounter.contact), id=contact_id)
+        conversations[contact_id] = encounter.key, Conversation(identity, encounter.sender, person)
+    if not newcomers:
+        return {}
+    return dict([conversations[each] for each in await stored.welcome(connection, list(newcomers.values()))])
 
 
 def _is_small(contact: Contact | None) -> bool:

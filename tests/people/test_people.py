@@ -4,6 +4,7 @@ import asyncio
 import hmac
 import random
 import time
+from collections import Counter
 from collections.abc import AsyncIterator
 from itertools import count
 from typing import Any
@@ -393,3 +394,22 @@ async def test_many_processes_meet_the_same_people_at_once(settings: Settings, o
 def config_of(organization_id: UUID) -> Config:
     one = organization_id
     return Config(one, one, "a_provider", "", "active", "+15550001111", MissingPlugin(), "", one)
+
+
+async def test_sends_to_new_people_at_once(organization: Organization, settings: Settings, table: Table) -> None:
+    """From two processes, in either spelling: one contact and conversation each. Who is known stays who they are."""
+    await write(organization, text(**BY_PHONE))
+    people = [f"+5511960004{number:03}" for number in range(20)] + [PHONE]
+    short = [phone[:5] + phone[6:] for phone in people]  # without the ninth digit
+    async with serving(settings) as url:
+        gateway = organization.gateway
+        process = Gateway(url, settings.platform_key, gateway.session, gateway.meta)
+        elsewhere = Organization(process, organization.id, organization.key)
+        answers = await asyncio.gather(
+            *[organization.send({"to": phone, "body": "Olá"}) for phone in people],
+            *[elsewhere.send({"to": phone, "body": "Olá"}) for phone in short],
+        )
+    assert {answer.status for answer in answers} == {200}
+    assert len(await table("id from contacts")) == len(await table("id from conversations")) == len(people)
+    of_messages = Counter(await table("conversation_id from messages"))
+    assert of_messages == dict.fromkeys(await table("id from conversations"), 2)

@@ -24,8 +24,11 @@ LOCK = f"select pg_advisory_xact_lock({_LOCK}, bucket) from unnest($1::integer[]
 
 async def lock(connection: asyncpg.Connection, organization_ids: Iterable[UUID]) -> None:
     """Be alone in changing the contacts of *organization_ids*, to the end of the transaction (ingest, worker)."""
-    buckets = {organization_id.bytes[15] % BUCKETS for organization_id in organization_ids}
-    await connection.execute(LOCK, sorted(buckets))
+    await connection.execute(LOCK, _buckets(organization_ids))
+
+
+def _buckets(organization_ids: Iterable[UUID]) -> list[int]:
+    return sorted({organization_id.bytes[15] % BUCKETS for organization_id in organization_ids})
 
 
 # For the rows of `received`, once a statement: a process remembers conversations, and another one may have merged one of
@@ -66,7 +69,8 @@ class ContactsOutdated(Exception):
 
 ARE_MERGED = f"""
 select exists (
-    select from {given(ConversationNamed)} join conversations c using (organization_id, id) where c.canonical_id is not null)"""
+    select from {given(ConversationNamed)} join conversations c on c.organization_id = _.organization_id and c.id = _.id
+    where c.canonical_id is not null)"""
 
 
 async def are_merged(connection: asyncpg.Connection, conversations: Collection[ConversationNamed]) -> bool:
@@ -178,6 +182,47 @@ async def write(
 
 def _columns(kind: type[tuple[object, ...]], rows: Sequence[tuple[object, ...]]) -> Iterable[Sequence[object]]:
     return zip(*rows, strict=True) if rows else [()] * len(names(kind).split(","))
+
+
+class Newcomer(NamedTuple):
+    """Who may be new: by one address, with what they would be called, and their conversation."""
+
+    organization_id: UUID
+    address: str
+    contact_id: UUID
+    kind: str
+    scope: str
+    value: str
+    conversation_id: UUID
+    account: str
+
+
+# One statement, which holds the lock to its end: an address that somebody else has taken meanwhile is seen by its conflict.
+# In the order of addresses, as all that changes several.
+WELCOME = f"""
+with locked as materialized (
+    select count(*) from (
+        select pg_advisory_xact_lock({_LOCK}, bucket) from unnest(${len(Newcomer._fields) + 1}::integer[]) as bucket) taken
+),
+given as materialized (select * from {given(Newcomer)}),
+fresh as (
+    insert into contact_addresses (organization_id, address, contact_id, kind, scope, value)
+    select organization_id, address, contact_id, kind, scope, value from given cross join locked
+    order by organization_id, address
+    on conflict (organization_id, address) do nothing returning organization_id, address
+),
+welcomed as (select given.* from given join fresh using (organization_id, address)),
+added as (insert into contacts (organization_id, id) select organization_id, contact_id from welcomed)
+insert into conversations (organization_id, id, account, contact_id)
+select organization_id, conversation_id, account, contact_id from welcomed
+returning contact_id"""
+
+
+async def welcome(connection: asyncpg.Connection, newcomers: Sequence[Newcomer]) -> set[UUID]:
+    """Add those of *newcomers* whom nobody knows, no address twice: the ids of their contacts (worker)."""
+    buckets = _buckets(each.organization_id for each in newcomers)
+    rows = await connection.fetch(WELCOME, *zip(*newcomers, strict=True), buckets)
+    return {row["contact_id"] for row in rows}
 
 
 class ConversationFound(NamedTuple):
