@@ -24,6 +24,7 @@ from ingress.dev.sandbox import (
     ResetBeforeAccept,
     RetryPolicy,
     Slow,
+    SlowAnswer,
     Throttle429,
     WahaSession,
     WahaSimulator,
@@ -484,6 +485,7 @@ async def ends_as_read(linked: Linked, message_id: str) -> None:
 @pytest.mark.parametrize("hides", [False, True], ids=["phone", "hidden"])
 async def test_what_comes_before_our_own_answer_waits_for_it(linked: Linked, content: Any, hides: bool) -> None:
     """The message comes back, arrives and is read, and then the call that sent it is answered."""
+    await linked.waha.script(linked.session, SlowAnswer(seconds=0.1))
     linked.waha.state_of(linked.session).hides = hides
     linked.waha.set_acks(linked.session, AckPolicy(before_answer=True, duplicates=1))
     sent = (await linked.organization.send({"to": PEER, "content": content, "lead_id": "L1"})).json
@@ -497,8 +499,8 @@ async def test_an_answer_that_comes_too_late_is_not_needed(
     """The server took it and answers long after our limit; what came back of it meanwhile settles it."""
     limit(monkeypatch, "whatsapp_web", call_s=1.0, mib_per_s=None)
     monkeypatch.setattr("ingress.sending.lost_answers.ASK_AFTER_S", ())
-    linked.waha.set_acks(linked.session, AckPolicy(before_answer=True, duplicates=1))
-    await linked.waha.script(linked.session, HangAfterAccept())
+    linked.waha.set_acks(linked.session, AckPolicy(duplicates=1))
+    await linked.waha.script(linked.session, SlowAnswer(seconds=14))
     sent = (await linked.organization.send({"to": PEER, "content": content, "lead_id": "L1"})).json
     assert sent["status"] == "sent"
     await ends_as_read(linked, sent["id"])

@@ -18,6 +18,7 @@ from .faults import (
     ResetAfterAccept,
     ResetBeforeAccept,
     Slow,
+    SlowAnswer,
     Throttle429,
 )
 from .ledger import message_id_of
@@ -79,6 +80,7 @@ __all__ = [
     "RetryPolicy",
     "SendCall",
     "Slow",
+    "SlowAnswer",
     "StatusPolicy",
     "Throttle429",
     "TwilioInbound",

@@ -3,6 +3,7 @@
 fault                  what the caller sees                                       was it accepted
 accept                 the normal answer; `message_status` as the provider has it  yes
 slow                   the normal answer after `seconds`                           yes, even if nobody waits
+slow_answer            the same                                                    yes, at once: statuses go before it
 refuse                 connections refused (TCP) for `seconds`, or until cleared   no, it never arrives
 hang                   no answer, ever                                             no
 hang_after_accept      no answer, ever                                             yes
@@ -41,6 +42,12 @@ class Accept(AcceptingFault, frozen=True, kw_only=True, tag="accept"):
 
 
 class Slow(AcceptingFault, frozen=True, kw_only=True, tag="slow"):
+    seconds: float
+
+
+class SlowAnswer(AcceptingFault, frozen=True, kw_only=True, tag="slow_answer"):
+    """As a server that takes a file, passes it on, and answers once all of it is through."""
+
     seconds: float
 
 
@@ -109,6 +116,7 @@ class Bare5xxAfterAccept(AcceptingFault, frozen=True, kw_only=True, tag="bare_5x
 AnyFault = (
     Accept
     | Slow
+    | SlowAnswer
     | Refuse
     | Hang
     | HangAfterAccept

@@ -39,8 +39,10 @@ async def perform(
     if fault is None or fault.accepts:
         delay_s = fault.seconds if isinstance(fault, faults.Slow) else 0.0
         content = await asyncio.shield(activity.spawn(_after(delay_s, work)))
+    if isinstance(fault, faults.SlowAnswer):
+        await asyncio.sleep(fault.seconds)
     match fault:
-        case None | faults.Accept() | faults.Slow():
+        case None | faults.Accept() | faults.Slow() | faults.SlowAnswer():
             return dialect.answer(content)
         case faults.Hang() | faults.HangAfterAccept() | faults.Refuse():
             await vanish()
