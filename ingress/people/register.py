@@ -88,7 +88,7 @@ class Register:
             owner = found[address.key]
             if address.kind != PHONE or owner is None or owner.id in by_id:
                 continue
-            if _has_passed_on(owner, address, by_id.values()):
+            if _has_passed_on(owner, address, addresses, by_id.values()):
                 del owner.addresses[address.key]
                 del self._owners[organization_id, address.key]
             else:
@@ -133,19 +133,22 @@ class Register:
         self.changed[contact.id] = contact
 
 
-def _has_passed_on(owner: KnownContact, phone: Address, others: Iterable[KnownContact]) -> bool:
-    """Whether the number that *owner* had is one of *others*' now: who have other ids, and had another number before.
+def _has_passed_on(
+    owner: KnownContact, phone: Address, shown: Sequence[Address], others: Iterable[KnownContact]
+) -> bool:
+    """Whether *owner*'s number is somebody else's now: who is known by *shown*, and is one of *others* if any.
 
-    Networks give numbers that are not used any more to somebody else. Without another number there is nothing to say
-    that it is not one person whose id has changed.
+    Networks give numbers that are not used any more to somebody else. They have other ids, and one of the two has had
+    another number: else there is nothing to say that it is not one person whose id has changed.
     """
-    return any(other.within(phone.slot) and _differ(owner, other) for other in others)
-
-
-def _differ(one: KnownContact, other: KnownContact) -> bool:
-    """Whether both have an id of a kind that a person has one of, and none of it in common."""
-    slots = {address.slot for address in one.addresses.values() if address.kind != PHONE}
-    return any(
-        other.within(slot) and not {address.key for address in one.within(slot)} & other.addresses.keys()
-        for slot in slots
+    is_former = owner.within(phone.slot)[-1].key != phone.key
+    return (is_former and _differ(owner, shown)) or any(
+        other.within(phone.slot) and _differ(owner, other.addresses.values()) for other in others
     )
+
+
+def _differ(contact: KnownContact, shown: Iterable[Address]) -> bool:
+    """Whether *contact* has an id of a kind that a person has one of, and *shown* others of it."""
+    ids = [address for address in shown if address.kind != PHONE]
+    common = {address.slot for address in ids if address.key in contact.addresses}
+    return any(address.slot not in common and contact.within(address.slot) for address in ids)

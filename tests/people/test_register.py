@@ -96,6 +96,19 @@ def test_a_number_that_was_given_to_somebody_else_joins_nobody() -> None:
     assert meet(register, part(ANA, "lid")) is ana
 
 
+def test_a_former_number_under_another_id_is_somebody_else() -> None:
+    """Nobody knew who has it now; who had it before keeps the other number, and all that they wrote."""
+    register = Register(())
+    ana = meet(register, part(ANA, "phone", "lid"))
+    moved = Contact(phone="+5521970001111", lid=ANA.lid)
+    assert meet(register, moved) is ana
+    bia = meet(register, Contact(phone=ANA.phone, lid="99234567890123@lid"))
+    assert bia is not ana
+    assert meet(register, part(ANA, "phone")) is bia
+    assert meet(register, moved) is ana
+    assert not register.merged
+
+
 def test_ids_of_another_scope_are_other_ids() -> None:
     register = Register(())
     ana = meet(register, part(ANA, "user_id"))
