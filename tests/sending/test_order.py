@@ -32,6 +32,7 @@ from ingress.storage.statements import sends
 
 from ..conftest import serving
 from ..gateway import Answer, Gateway, Organization, eventually, unused_port
+from ..people.test_people import text, write
 
 PERSON, OTHER = "+5511987654321", "+5511912345678"
 AT_ONCE = {"prefer": "respond-async"}
@@ -275,6 +276,21 @@ async def test_a_group_is_a_conversation(organization: Organization) -> None:
         await post(organization, str(place), to=group)
     words = await eventually(lambda: meta_words(organization), lambda words: len(words) == 3)
     assert words == ["0", "1", "2"]
+
+
+async def test_what_is_under_way_to_two_who_are_one_keeps_its_order(organization: Organization) -> None:
+    """Sent to a user id, which turns out to be the number's in between: the number's next one waits for them."""
+    by_phone, by_user = {"from": PERSON[1:]}, {"from_user_id": "BR.1"}
+    await write(organization, text(**by_phone), text(**by_user))
+    await script(organization, Throttle429(retry_after=2))
+    to = {"user_id": "BR.1"}
+    ids = [await post(organization, "1", to), await post(organization, "2", to)]
+    await refused_once(organization, ids[0])
+    await write(organization, text(**by_phone, **by_user))
+    ids.append(await post(organization, "3"))
+    for id in ids:
+        await organization.settled(id, "read")
+    assert meta_words(organization) == ["1", "2", "3"]
 
 
 async def test_who_repeats_a_key_while_it_waits_is_told_so(organization: Organization) -> None:

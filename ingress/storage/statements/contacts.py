@@ -272,6 +272,11 @@ with given as materialized (select * from {given(ConversationMerged)}),
 moved as (
     update conversations c set canonical_id = given.canonical_id, contact_id = given.contact_id from given
     where c.organization_id = given.organization_id and c.id = given.id
+),
+-- Whoever is sent something from now on waits for what is under way to the same person.
+under_way as (
+    update messages m set conversation_id = given.canonical_id from given
+    where m.organization_id = given.organization_id and m.conversation_id = given.id and m.state = 'sending'
 )
 insert into conversations (organization_id, id, account, contact_id)
 select distinct organization_id, canonical_id, account, contact_id from given
