@@ -707,3 +707,18 @@ async def test_whatever_becomes_of_answers_each_message_is_known_by_what_comes_b
     assert {event["data"]["message"].get("lead_id") for event in statuses} == {"L1"}
     found = {(event["data"]["message"]["id"], event["data"]["message"]["provider_message_id"]) for event in statuses}
     assert found == {(each["id"], each["provider_message_id"]) for each in shown}
+
+
+@only_by_content
+@pytest.mark.usefixtures("lost")
+async def test_an_answer_lost_after_a_fallback_is_settled_where_it_went(linked: Linked, gateway: Gateway) -> None:
+    """The send was accepted for another number, so the conversation in which its message comes back is another one."""
+    active = await linked.organization.configure(own_port=True)
+    await linked.organization.fall_back_to(linked.config["config_id"])
+    await gateway.meta.script(linked.organization.numbers[0], ErrorCode(code=190))
+    await linked.waha.script(linked.session, SlowAnswer(seconds=14))
+    answer = await linked.organization.send({"to": PEER, "content": PHOTO, "lead_id": "L1"})
+    await ends_as_read(linked, answer.json["id"])
+    statuses = await linked.organization.events(kind="message.status")
+    assert {event["data"]["message"]["fallback_from"] for event in statuses} == {active["config_id"]}
+    assert {event["data"]["message"]["fallback_reason"] for event in statuses} == {"AccountBroken"}

@@ -49,9 +49,11 @@ merged as (
         acknowledged = true,
         provider_message_id = coalesce(m.provider_message_id, best.provider_message_id),
         message_key = coalesce(m.message_key, best.message_key),
-        provider = coalesce(m.provider, attempt.provider),
-        config_id = coalesce(m.config_id, attempt.config_id, best.config_id),
-        account_id = coalesce(m.account_id, best.account_id),
+        -- Of who took it. An attempt that failed before may have left its own there.
+        provider = case when m.provider_message_id is null then coalesce(attempt.provider, m.provider) else m.provider end,
+        config_id = case when m.provider_message_id is null then coalesce(attempt.config_id, m.config_id, best.config_id)
+            else m.config_id end,
+        account_id = case when m.provider_message_id is null then best.account_id else m.account_id end,
         error = case when best.value = 'failed' then best.error end,
         state = case m.state when 'uncertain' then 'done' else m.state end,
         leased_until = case m.state when 'uncertain' then null else m.leased_until end,
