@@ -23,6 +23,7 @@ from providers import (
     UnknownProvider,
     Unsupported,
     WhatsAppProvider,
+    phone_key,
 )
 from providers.base import config_fields
 
@@ -411,8 +412,8 @@ def _config(
 
 
 def _number(sender: str | None, accounts: Sequence[str]) -> str | None:
-    """What tells the account from others: its number, and while that is not known what webhooks call it."""
-    return sender or next(iter(accounts), None)
+    """What tells the account from others: its number, however it is spelled, and else what webhooks call it."""
+    return f"+{phone_key(sender)}" if sender else next(iter(accounts), None)
 
 
 def sender_of(provider: WhatsAppProvider, status: ProviderStatus | None) -> str | None:

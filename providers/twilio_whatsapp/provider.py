@@ -19,7 +19,7 @@ from .._verdicts import repeatable
 from ..base import Check, Flow, Pacing, ProviderInfo, Request, Response, Webhook, WhatsAppProvider, refused_status
 from ..content import Interactive, Template
 from ..errors import CONFIGURATION_ERRORS, Rejected, Unavailable, Uncertain, Unsupported
-from ..messages import Event, Media, MessageData, MessageResult, ProviderStatus, Recipient
+from ..messages import Event, Media, MessageData, MessageResult, ProviderStatus, Recipient, phone_key
 from . import account as twilio_account
 from . import inbound, interactive, outbound, signature
 from .api import Api
@@ -179,11 +179,16 @@ class TwilioWhatsApp(WhatsAppProvider, frozen=True, kw_only=True):
 
     def owns(self, event: Event) -> bool:
         """One token signs for all senders of its account. The smallest statuses name neither of them."""
-        is_sender = self.phone_number is None or event.sender in (None, self.phone_number)
+        is_sender = self.phone_number is None or event.sender is None or self._is_own(event.sender)
         return is_sender and event.account_id in (None, self.account_sid)
 
     def account_of(self, event: Event) -> str | None:
-        return f"{event.account_id}/{event.sender}" if event.account_id and event.sender else None
+        if not event.account_id or not event.sender:
+            return None
+        return f"{event.account_id}/{self.phone_number if self._is_own(event.sender) else event.sender}"
+
+    def _is_own(self, number: str) -> bool:
+        return self.phone_number is not None and phone_key(number) == phone_key(self.phone_number)
 
     def probe(self, callback_url: str) -> Request:
         return signature.probe(callback_url, self.auth_token)

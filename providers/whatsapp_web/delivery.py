@@ -9,7 +9,7 @@ from typing import Any
 
 from .._events import Origin
 from .._values import Object, Unreadable, mapping, text
-from ..messages import Contact, Event
+from ..messages import Contact, Event, phone_key
 from .addresses import MessageId, first_jid, id_in, is_group, jid, joined, message_id, person, phone_in, public_id
 
 
@@ -29,7 +29,9 @@ class Delivery(Origin, frozen=True, gc=False, kw_only=True):
     def is_me(self, address: str | None) -> bool:
         own = {jid(self.me.get(key)) for key in ("id", "lid", "jid")}
         number = phone_in(address)
-        return address is not None and (address in own or (number is not None and number == self.sender))
+        if number is not None and self.sender is not None and phone_key(number) == phone_key(self.sender):
+            return True
+        return address is not None and address in own
 
     def key(self, kind: str, *parts: str) -> str:
         return "|".join((self.sender_id or "", kind, *parts))

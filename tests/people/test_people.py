@@ -266,6 +266,18 @@ async def test_the_account_is_the_configs_number_however_a_body_spells_it(
     assert [message["id"] for message in page["messages"]] == [sent["id"]]
 
 
+async def test_two_configs_of_a_number_are_one_account_however_each_spells_it(gateway: Gateway) -> None:
+    """What comes to both is one event."""
+    organization = await gateway.organization()
+    await organization.configure(display_phone_number="+5554996634363")
+    number = msgspec.structs.replace(organization.numbers[0], display_phone_number="+555496634363")
+    await organization.configure(number, active=False)
+    written = text(**BY_PHONE)
+    for config in range(2):
+        await write(organization, written, config=config)
+    assert len(await met(organization)) == 1
+
+
 async def test_a_send_without_the_ninth_digit_reaches_the_same_conversation(organization: Organization) -> None:
     await write(organization, text(**BY_PHONE))
     for phone in ("+5511960003333", "+551160003333"):

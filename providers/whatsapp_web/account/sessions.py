@@ -11,7 +11,7 @@ import msgspec
 from ..._values import Object, listed, mapping, moment, present, text, texts
 from ...base import Check
 from ...errors import SendError
-from ...messages import Health, ProviderStatus, Quality, Trouble, worst
+from ...messages import Health, ProviderStatus, Quality, Trouble, phone_key, worst
 from ...signing import same_secret
 from ..addresses import phone_of
 from ..errors import ONLY_DEFAULT
@@ -276,7 +276,7 @@ def _state_check(state: SessionState) -> Check:
 def _number_check(linked: str, own_phone: str) -> Check:
     fix = "Correct the phone number of the configuration, or link the phone that has it."
     detail = f"the session is linked to {linked}"
-    return Check(name="number", passed=linked == own_phone, detail=detail, fix=fix, fatal=False)
+    return Check(name="number", passed=phone_key(linked) == phone_key(own_phone), detail=detail, fix=fix, fatal=False)
 
 
 def _restriction_check(reasons: list[str]) -> Check:

@@ -134,6 +134,10 @@ def test_one_token_serves_all_senders_of_an_account() -> None:
     (event,) = ACCOUNT.parse(hook("msg_text_basic"))
     assert not ACCOUNT.owns(msgspec.structs.replace(event, sender="+15005550198"))
     assert not ACCOUNT.owns(msgspec.structs.replace(event, account_id="AC0"))
+    brazilian = msgspec.structs.replace(ACCOUNT, phone_number="+5554996634363")
+    spelled = msgspec.structs.replace(event, sender="+555496634363")
+    assert brazilian.owns(spelled)
+    assert brazilian.account_of(spelled) in brazilian.accounts
     (smallest,) = ACCOUNT.parse(hook("status_minimal_delivered"))
     assert (smallest.sender, smallest.account_id) == (None, None)
 

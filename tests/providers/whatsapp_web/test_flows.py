@@ -413,6 +413,12 @@ def test_another_phone_is_reported() -> None:
     assert "+15005550199" in (found.detail or "")
 
 
+def test_a_number_is_the_same_however_it_is_spelled() -> None:
+    """Configured with Brazil's ninth digit, linked without."""
+    account = msgspec.structs.replace(ACCOUNT, phone_number="+5554996634363")
+    assert checks(session(me={"id": "555496634363@c.us"}), HEALTHY, account=account)["number"].passed
+
+
 def test_a_server_without_space_is_reported() -> None:
     """Text still goes out. An old server has no such call."""
     found = checks(WORKING, recorded("ops_health_down"))["server"]

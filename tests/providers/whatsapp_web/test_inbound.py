@@ -479,6 +479,17 @@ def test_a_receipt_of_the_whole_group_is_the_messages() -> None:
     assert event.status.participant is None
 
 
+def test_ourselves_in_a_group_however_the_number_is_spelled() -> None:
+    """Configured with Brazil's ninth digit, and the webhook does not say who is linked."""
+    envelope = json.loads(sample("ack_group_read")["body"])
+    envelope["payload"]["participant"] = "555496634363@c.us"
+    del envelope["me"]
+    account = msgspec.structs.replace(ACCOUNT, phone_number="+5554996634363")
+    (event,) = account.parse(signed(json.dumps(envelope).encode()))
+    assert event.status is not None
+    assert event.status.participant is None
+
+
 @pytest.mark.parametrize(
     ("error", "class_"),
     [
