@@ -110,6 +110,7 @@ class _Resolution:
     def __init__(self, connection: asyncpg.Connection, manager: WhatsAppProviderManager) -> None:
         self._connection = connection
         self._manager = manager
+        self._configs: dict[UUID, Config | None] = {}  # all of one organization
         self._known: dict[NamedMessage, OwnMessage] = {}
         self._ids: dict[NamedMessage, str] = {}  # by which the CRM knows them
         self._claimed: set[tuple[OwnMessage, int]] = set()  # attempts that an echo was found to be of
@@ -138,7 +139,7 @@ class _Resolution:
     async def _names(self, each: HeldEvent, data: EventData) -> list[NamedMessage]:
         """What the event names, what it waits for first."""
         identities = dict.fromkeys([each.provider_message_id, *about(each.type, data.message, data.status)])
-        config = await self._manager.config(each.organization_id, each.config_id)
+        config = await self._config(each)
         return [
             NamedMessage(
                 each.organization_id,
@@ -151,11 +152,16 @@ class _Resolution:
             for identity in identities
         ]
 
+    async def _config(self, each: HeldEvent) -> Config | None:
+        if each.config_id not in self._configs:
+            self._configs[each.config_id] = await self._manager.config(each.organization_id, each.config_id)
+        return self._configs[each.config_id]
+
     async def _lost(self, each: HeldEvent, echo: Message | None) -> list[OpenAttempt]:
         """The attempts that *echo* may be evidence of, in their order: what a person may have typed is none."""
         if echo is None or echo.source != "api" or not is_itself(each.type, echo, each.provider_message_id):
             return []
-        config = await self._manager.config(each.organization_id, each.config_id)
+        config = await self._config(each)
         if config is None or config.is_unusable:
             return []
         attempts = await held_events.attempts(self._connection, each)
@@ -191,17 +197,17 @@ class _Resolution:
 
 
 def _is_echo(config: Config, echo: Message, attempt: OpenAttempt) -> bool:
-    asked = _asked(attempt.request)
-    sent = MessageData(
-        to=asked.to,
-        content=asked.content,
-        organization_id=str(config.organization_id),
-        correlation_id=correlation(attempt.message.id, attempt.number),
-    )
     try:
+        asked = _asked(attempt.request)
+        sent = MessageData(
+            to=asked.to,
+            content=asked.content,
+            organization_id=str(config.organization_id),
+            correlation_id=correlation(attempt.message.id, attempt.number),
+        )
         return config.provider.is_echo(echo, sent)
     except Exception:  # a plug-in that breaks here leaves the message as uncertain as it was
-        logger.exception("the provider plug-in failed")
+        logger.exception("an echo cannot be compared")
         return False
 
 
