@@ -397,6 +397,11 @@ create table contact_addresses (
     -- As the provider spells it.
     value           text        not null,
     since           timestamptz not null default now(),
+    -- Of a number, how WhatsApp itself has it, which is how it is sent to: in its spelling, or a lid; empty where it is not on
+    -- WhatsApp. NULL: nobody knows, and it is sent to as it is asked for.
+    reached_by      text,
+    -- When a provider was asked for that, which is good for a while. NULL: the person was seen there, which is better.
+    asked_at        timestamptz,
     primary key (organization_id, address)
 );
 create index on contact_addresses (contact_id);

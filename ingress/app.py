@@ -24,6 +24,7 @@ from .api import (
     apps,
     callback,
     configs,
+    contact_lookups,
     contacts,
     events,
     inbound_messages,
@@ -58,6 +59,7 @@ from .sending.breakers import Breakers
 from .sending.bulkhead import Bulkhead
 from .sending.conversation_order import LOOK_EVERY_S, ConversationOrder
 from .sending.gate import Gate
+from .sending.lookups import Lookups
 from .sending.lost_answers import LostAnswers
 from .sending.outbound import Outbound
 from .sending.outcomes import Outcomes
@@ -170,7 +172,7 @@ class Application:
             outcomes = await stack.enter_async_context(
                 Outcomes(database, wakeups, manager.activity, held.arrived, order)
             )
-            outbound = await self._sending(
+            outbound, lookups = await self._sending(
                 stack, database, redis, manager, directory, caller, outcomes, breakers, order
             )
             await stack.enter_async_context(Prober(database, manager, redis, wakeups, settings.health_interval_s))
@@ -189,6 +191,7 @@ class Application:
                 "receiver": receiver,
                 "bodies": receiver.bodies,
                 "outbound": outbound,
+                "lookups": lookups,
                 "transfers": transfers,
                 "authenticator": authenticator,
                 "refused_changes": refused_changes,
@@ -213,22 +216,24 @@ class Application:
         outcomes: Outcomes,
         breakers: Breakers,
         order: ConversationOrder,
-    ) -> Outbound:
+    ) -> tuple[Outbound, Lookups]:
         """All that sending takes, but *outcomes*, which store what the others still have to say."""
         lost_answers = await stack.enter_async_context(LostAnswers(database, caller, outcomes))
         await stack.enter_async_context(breakers)
         bulkhead = Bulkhead()
         metrics.bulkhead_waiting.set_function(lambda: bulkhead.waiting)
         metrics.order_waiting.set_function(lambda: order.waiting)
-        gate = Gate(outcomes, order, breakers, Pacer(redis), bulkhead, manager.in_flight)
-        attempts = Attempts(caller, outcomes, gate)
+        pacer = Pacer(redis)
+        lookups = Lookups(database, directory, caller, pacer)
+        gate = Gate(outcomes, order, breakers, pacer, bulkhead, manager.in_flight)
+        attempts = Attempts(caller, lookups, outcomes, gate)
         outbound = await stack.enter_async_context(
-            Outbound(database, manager, directory, attempts, outcomes, lost_answers, gate)
+            Outbound(database, manager, directory, lookups, attempts, outcomes, lost_answers, gate)
         )
         await stack.enter_async_context(
             Recovery(database, manager, directory, outbound, outcomes, lost_answers, self.closing)
         )
-        return outbound
+        return outbound, lookups
 
 
 async def _write_last(*writes: Callable[[], Awaitable[None]]) -> None:
@@ -369,6 +374,7 @@ ROUTES: list[BaseRoute] = [
     ApiRoute("POST", "/messages/{event_id}/typing", inbound_messages.show_typing, "send"),
     ApiRoute("DELETE", "/messages/{event_id}/typing", inbound_messages.stop_typing, "send"),
     ApiRoute("GET", "/messages/{event_id}/phone", inbound_messages.find_phone, "read"),
+    ApiRoute("GET", "/contacts/lookup", contact_lookups.look_up, "send"),
     ApiRoute("POST", "/media", media.upload_media, "send", status=201, file="body"),
     ApiRoute("DELETE", "/media", media.delete_media, "send"),
     ApiRoute("GET", "/media/{event_id}", media.get_media, "read", file="answer"),

@@ -63,7 +63,7 @@ VALUES: dict[str, set[str]] = {
         *(*get_args(EventType), *get_args(StatusValue)),
         *("switch", "fallback", "rollback"),
         *("sending", "uncertain", "download", "upload"),
-        *("read", "typing", "stop_typing", "find_phone"),
+        *("read", "typing", "stop_typing", "find_phone", "find_contact"),
         *("readers", "sends"),
     },
     "outcome": {

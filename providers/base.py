@@ -18,6 +18,7 @@ from .content import MediaContent, OutboundContent
 from .errors import AccountBroken, Rejected, Restricted, Unsupported
 from .limits import Limits
 from .messages import (
+    Contact,
     Event,
     Media,
     Message,
@@ -152,7 +153,7 @@ class ProviderInfo(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     stability: Literal["stable", "unstable"]
     official: bool
     # Content types and actions by their tags, plus: templates, list_templates, groups, media, uploads, receipts,
-    # typing, stop_typing, pairing, find_message, find_phone.
+    # typing, stop_typing, pairing, find_message, find_phone, find_contact.
     capabilities: frozenset[str]
     # What the provider takes at most, by the kinds among the capabilities, `voice` (of `audio`) and `static_sticker`.
     limits: dict[str, Limits] = {}
@@ -389,6 +390,10 @@ class WhatsAppProvider(msgspec.Struct, frozen=True, kw_only=True, metaclass=_Pro
     def find_phone(self, lid: str) -> Flow[str | None]:
         """The number (E.164) behind the hidden one *lid*; None where the provider does not know it either."""
         raise Unsupported("this provider knows no hidden numbers", code="find_phone")
+
+    def find_contact(self, phone: str) -> Flow[Contact | None]:
+        """Who has the number *phone* (E.164), spelled as WhatsApp spells it; None: it is not on WhatsApp."""
+        raise Unsupported("this provider does not say whether a number is on WhatsApp", code="find_contact")
 
     def pairing(self) -> Flow[Pairing]:
         """How to link a phone to the account now."""

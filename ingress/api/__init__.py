@@ -11,6 +11,7 @@ from starlette.responses import Response
 from ..calls.egress import Egress
 from ..calls.transfers import Transfers
 from ..receiving.webhooks import WebhookReceiver
+from ..sending.lookups import Lookups
 from ..sending.outbound import Outbound
 from ..storage.vault import Vault
 from ..switching.manager import WhatsAppProviderManager
@@ -29,6 +30,7 @@ class ApiState(WebState):
     session: aiohttp.ClientSession
     manager: WhatsAppProviderManager
     outbound: Outbound
+    lookups: Lookups
     receiver: WebhookReceiver
     transfers: Transfers
     looks: Limiter  # at a quarantined body: an entry of the trail

@@ -17,6 +17,7 @@ _OPERATIONS = {
     "list_templates": "message templates can be listed",
     "find_message": "a message whose answer was lost can be asked for",
     "find_phone": "the phone behind a hidden number (lid) can be asked for",
+    "find_contact": "whether a number is on WhatsApp, and in which spelling, can be asked for",
 }
 
 

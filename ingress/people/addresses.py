@@ -20,6 +20,9 @@ class Address(NamedTuple):
     scope: str
     value: str
     since: datetime = datetime.max.replace(tzinfo=UTC)  # for one that nobody is known by yet
+    # As in contact_addresses.
+    reached_by: str | None = None
+    asked_at: datetime | None = None
 
     @property
     def slot(self) -> tuple[str, str]:
@@ -40,7 +43,11 @@ def _addresses(contact: Contact, provider_type: str, people_scope: str) -> Itera
     if contact.lid:
         yield _address(LID, "", contact.lid.partition("@")[0].partition(":")[0], contact.lid)
     if contact.phone:
-        yield _address(PHONE, "", phone_key(contact.phone), contact.phone)
+        yield phone_address(contact.phone)
+
+
+def phone_address(phone: str) -> Address:
+    return _address(PHONE, "", phone_key(phone), phone)
 
 
 def _address(kind: str, scope: str, compared: str, value: str) -> Address:

@@ -23,6 +23,7 @@ from ..storage.database import WORKER, Database, atomic
 from ..storage.group_commit import GroupCommit
 from ..storage.statements import contacts as stored
 from ..storage.statements.contacts import (
+    NOBODY_KNOWS,
     AddressAsked,
     AddressKnown,
     AddressRow,
@@ -31,10 +32,11 @@ from ..storage.statements.contacts import (
     ConversationRow,
     Merged,
     Newcomer,
+    Reached,
 )
 from ..storage.statements.events import EventRow
 from ..validation import Unlogged
-from .addresses import MAX_CHARACTERS, Address, addressee, addresses_of, shown
+from .addresses import MAX_CHARACTERS, Address, addressee, addresses_of, phone_address, shown
 from .register import Change, KnownContact, Register
 
 _encode = msgspec.json.Encoder().encode
@@ -55,6 +57,7 @@ class Encounter(Unlogged, frozen=True):
     contact: Contact | None  # as it is shown
     group_id: str | None
     known_by: tuple[Contact, ...]  # what is known of the person for sure, the newest last
+    seen_at: str | None = None  # the number where the person was seen: as WhatsApp itself spells it
     is_news: bool = False  # of what the person is known by: never remembered
 
     def addresses(self) -> list[Address]:
@@ -78,9 +81,26 @@ def encounter_of(event: Event, config: Config) -> Encounter | None:
         return None
     # A config without a number may be of a pool of several, and each body says which.
     sender = config.sender or event.sender
+    seen_at = contact.phone if contact and _was_there(event) else None
     return Encounter(
-        (config.id, sender, contact, group_id), config, sender, contact, group_id, (contact,) if contact else ()
+        (config.id, sender, contact, group_id, seen_at is None),
+        config,
+        sender,
+        contact,
+        group_id,
+        (contact,) if contact else (),
+        seen_at,
     )
+
+
+def _was_there(event: Event) -> bool:
+    """Whether the person did something, or got something: then the number is spelled as WhatsApp has it."""
+    if event.status is not None:
+        return event.status.value in _THERE
+    return event.type == "message.received" or (event.message is not None and event.message.by == "contact")
+
+
+_THERE = ("delivered", "read", "played")
 
 
 def _news(content: System, event: Event, config: Config) -> Encounter | None:
@@ -90,9 +110,8 @@ def _news(content: System, event: Event, config: Config) -> Encounter | None:
         return None
     known_by = before, Contact(phone=content.old_phone, user_id=content.old_user_id)
     now = Contact(phone=content.new_phone, user_id=content.new_user_id)
-    return Encounter(
-        None, config, config.sender or event.sender, before, event.group_id, (*known_by, now), is_news=True
-    )
+    sender = config.sender or event.sender
+    return Encounter(None, config, sender, before, event.group_id, (*known_by, now), content.new_phone, is_news=True)
 
 
 def _contact(phone: str | None, user_id: str | None) -> Contact | None:
@@ -110,6 +129,7 @@ class Directory:
 
     def __init__(self, database: Database) -> None:
         self._known: Cache[Any, Conversation] = Cache(REMEMBERED)
+        self._numbers: Cache[tuple[UUID, str], Reached] = Cache(REMEMBERED)
         self._queue: GroupCommit[Encounter, Conversation] = GroupCommit("contacts", database, WORKER, self._introduce)
 
     async def __aenter__(self) -> "Directory":
@@ -126,6 +146,8 @@ class Directory:
     def remember(self, encounters: Iterable[tuple[Encounter, Conversation]]) -> None:
         """Keep what `introduce` found, once it is committed."""
         for encounter, known in encounters:
+            if (seen_at := encounter.seen_at) is not None:
+                self.remember_number(encounter.config.organization_id, seen_at, Reached(seen_at, None))
             if not encounter.is_news and _is_small(encounter.contact):
                 self._known.put(encounter.key, known, REMEMBERED_S)
 
@@ -147,6 +169,14 @@ class Directory:
             self.forget(encounters)
         return {each.config.id: self.known(each) or await self._met(each) for each in encounters}
 
+    def number(self, organization_id: UUID, to: Recipient) -> Reached:
+        """What is remembered of how the number that *to* is, if it is one, is reached."""
+        known = self._numbers.get((organization_id, phone_address(to.phone).key)) if to.phone else None
+        return known or NOBODY_KNOWS
+
+    def remember_number(self, organization_id: UUID, phone: str, reached: Reached) -> None:
+        self._numbers.put((organization_id, phone_address(phone).key), reached, REMEMBERED_S)
+
     async def _met(self, encounter: Encounter) -> Conversation:
         known = await self._queue.submit(encounter, organization=encounter.config.organization_id)
         self.remember([(encounter, known)])
@@ -158,6 +188,9 @@ class Directory:
         if rest:
             async with atomic(connection):
                 met = await introduce(connection, rest)
+            for each, found in zip(rest, met, strict=True):
+                if each.contact is not None and each.contact.phone is not None and found.number is not None:
+                    self.remember_number(each.config.organization_id, each.contact.phone, found.number)
             # By one address alone nothing is learned that the CRM has to know.
             known |= {each.key: found.conversation for each, found in zip(rest, met, strict=True)}
         return [known[each.key] for each in encounters]
@@ -194,10 +227,14 @@ def _is_small(contact: Contact | None) -> bool:
 
 
 class Introduction(Unlogged, frozen=True):
-    """The conversation of an encounter; ``events``: what the CRM has to know of whom it is with."""
+    """The conversation of an encounter; ``events``: what the CRM has to know of whom it is with.
+
+    ``number``: how the number that the person is shown by is reached.
+    """
 
     conversation: Conversation
     events: Sequence[EventRow]
+    number: Reached | None
 
 
 async def introduce(connection: asyncpg.Connection, encounters: Sequence[Encounter]) -> list[Introduction]:
@@ -210,14 +247,15 @@ async def introduce(connection: asyncpg.Connection, encounters: Sequence[Encount
     for encounter, known_by in zip(encounters, addresses, strict=True):
         contact, changes = None, list[Change]()
         if known_by:
-            contact, changes = register.meet(encounter.config.organization_id, known_by, encounter.contact or Contact())
+            organization_id, shown_as = encounter.config.organization_id, encounter.contact or Contact()
+            contact, changes = register.meet(organization_id, known_by, shown_as, encounter.seen_at)
         row = _conversation_row(encounter, contact.id if contact else None, encounter.group_id)
         conversations[row.organization_id, row.id] = row
         for change in changes:
             of_change = _conversation_row(encounter, change.contact.id, None)
             conversations[row.organization_id, of_change.id] = of_change
         events = [_event(encounter, change) for change in changes]
-        met.append(Introduction(_known(encounter, row.id, contact), events))
+        met.append(Introduction(_known(encounter, row.id, contact), events, _number(encounter, contact)))
     await _write(connection, register, list(conversations.values()))
     return met
 
@@ -234,7 +272,7 @@ def _contacts(rows: Sequence[AddressKnown]) -> Iterable[KnownContact]:
     contacts: dict[tuple[UUID, UUID], KnownContact] = {}
     for row in rows:
         contact = contacts.setdefault((row.organization_id, row.contact_id), KnownContact(*row[:6]))
-        contact.addresses[row.address] = Address(row.address, row.kind, row.scope, row.value, row.since)
+        contact.addresses[row.address] = Address(*row[6:])
     return contacts.values()
 
 
@@ -243,6 +281,13 @@ def _known(encounter: Encounter, identity: UUID, contact: KnownContact | None) -
     if encounter.contact is not None:
         person = Person(**asdict(encounter.contact), id=contact.id if contact else None)
     return Conversation(identity, encounter.sender, person, encounter.group_id)
+
+
+def _number(encounter: Encounter, contact: KnownContact | None) -> Reached | None:
+    if contact is None or encounter.contact is None or encounter.contact.phone is None:
+        return None
+    number = contact.addresses.get(phone_address(encounter.contact.phone).key)
+    return Reached(number.reached_by, number.asked_at) if number else None
 
 
 def _event(encounter: Encounter, change: Change) -> EventRow:

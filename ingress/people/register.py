@@ -17,7 +17,7 @@ import msgspec
 from providers import Contact
 
 from .. import identifiers
-from .addresses import MAX_CHARACTERS, PHONE, Address
+from .addresses import MAX_CHARACTERS, PHONE, Address, phone_address
 
 
 class KnownContact(msgspec.Struct, eq=False):
@@ -65,9 +65,9 @@ class Register:
         self.merged: list[KnownContact] = []
 
     def meet(
-        self, organization_id: UUID, addresses: Sequence[Address], shown: Contact
+        self, organization_id: UUID, addresses: Sequence[Address], shown: Contact, seen_at: str | None = None
     ) -> tuple[KnownContact, list[Change]]:
-        """Whom all of *addresses* name, and what is new about them."""
+        """Whom all of *addresses* name, and what is new about them. *seen_at*: the number where they were seen."""
         owners = self._persons(organization_id, addresses)
         if not owners:
             contact = KnownContact(organization_id, identifiers.new_id())
@@ -77,6 +77,8 @@ class Register:
         changes = [self._merge(contact, other) for other in owners if other is not contact]
         if former := self._add(contact, addresses):
             changes.append(Change(contact, former=former))
+        if seen_at is not None:
+            self._reach(contact, seen_at)
         self._name(contact, shown)
         return contact, changes
 
@@ -120,6 +122,15 @@ class Register:
             self._owners[contact.organization_id, address.key] = contact
             self.addressed[contact.organization_id, address.key] = contact, address
         return former
+
+    def _reach(self, contact: KnownContact, phone: str) -> None:
+        """Send to *contact*'s number as it is spelled in *phone* from now on."""
+        key = phone_address(phone).key
+        known = contact.addresses.get(key)
+        if known is None or (known.reached_by == phone and known.asked_at is None):
+            return
+        contact.addresses[key] = reached = known._replace(reached_by=phone, asked_at=None)
+        self.addressed[contact.organization_id, key] = contact, reached
 
     def _name(self, contact: KnownContact, shown: Contact) -> None:
         for name in ("name", "username"):

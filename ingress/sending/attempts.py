@@ -22,6 +22,7 @@ from ..calls.driver import Caller
 from .breakers import BREAKER_OPEN
 from .budget import RetryBudgets
 from .gate import PATIENCE_S, Gate, goes_on
+from .lookups import Lookups
 from .message import Dispatch, message_of
 from .outcomes import Outcomes
 
@@ -52,8 +53,9 @@ _wait_with_fallback = wait_exception(_quick_s)
 class Attempts:
     """Makes the calls. One a process."""
 
-    def __init__(self, caller: Caller, outcomes: Outcomes, gate: Gate) -> None:
+    def __init__(self, caller: Caller, lookups: Lookups, outcomes: Outcomes, gate: Gate) -> None:
         self._caller = caller
+        self._lookups = lookups
         self._outcomes = outcomes
         self._gate = gate
         self._budgets = RetryBudgets()
@@ -102,11 +104,12 @@ class Attempts:
             raise
 
     async def _call(self, config: Config, dispatch: Dispatch, left_s: float) -> MessageResult:
+        await self._lookups.address(config, dispatch, left_s)
         try:
             flow = config.provider.send_message(message_of(config, dispatch))
             limit_s = config.provider.time_limits.send_s(dispatch.intent.content)
             exchange = self._caller.traced(dispatch.traceparent) if dispatch.traceparent else None
-            return await self._caller.run(flow, min(limit_s, left_s), exchange)
+            return await self._caller.run(flow, min(limit_s, dispatch.left_s), exchange)
         except SendError:
             raise
         except Exception as error:

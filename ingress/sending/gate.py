@@ -21,7 +21,7 @@ from ..switching.in_flight import InFlight
 from .breakers import Breakers, breaker_open
 from .bulkhead import Bulkhead
 from .conversation_order import CROSSED_S, ConversationOrder
-from .message import Dispatch, message_of
+from .message import Dispatch, check_expressible
 from .outcomes import NotFirst, Outcomes
 from .pacing import Pacer
 
@@ -155,7 +155,7 @@ class Gate:
                     if has_slot:
                         has_slot = False
                         self._bulkhead.leave(organization_id)
-                    _check_expressible(config, dispatch)
+                    check_expressible(config, dispatch)
                     await self._note_wait(config, dispatch, "pacing", wait_s)
                     await asyncio.sleep(wait_s)
                     has_turn = True
@@ -196,15 +196,6 @@ class Gate:
         waits = Throttled("the message waits for its turn to be sent", code=code, retry_after_s=wait_s)
         dispatch.started = monotonic()
         await self._outcomes.note(dispatch, config, waits)
-
-
-def _check_expressible(config: Config, dispatch: Dispatch) -> None:
-    """Raise before a long wait what would be raised after it, before anything is called."""
-    flow = config.provider.send_message(message_of(config, dispatch))
-    try:
-        next(flow, None)
-    finally:
-        flow.close()
 
 
 def _contact(dispatch: Dispatch) -> str:

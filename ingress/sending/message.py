@@ -13,10 +13,13 @@ from providers.content import MediaContent, OutboundContent, Reaction
 from ..accounts.config import Config
 from ..envelope import Conversation
 from ..identifiers import correlation
+from ..storage.statements.contacts import NOBODY_KNOWS, Reached
 from ..switching.policy import OnUncertain
 from ..switching.routes import Route
 from ..validation import Unlogged
 
+# Of a provider that says who has a number.
+FIND_CONTACT = "find_contact"
 # `accepted`: after what was accepted before it for its conversation. `any`: whenever it can.
 SendOrder = Literal["accepted", "any"]
 
@@ -64,6 +67,7 @@ class Dispatch(msgspec.Struct, eq=False, kw_only=True):
     started: float = 0.0  # when the attempt under way could begin; before that, when it was asked for
     held_bytes: int = 0  # of a large request, as it is counted among its organization's
     conversations: dict[UUID, Conversation] = {}  # by the configs that may send it
+    reached: Reached = NOBODY_KNOWS  # how the number that it is for is sent to
 
     def __repr__(self) -> str:
         return f"Dispatch({self.id}, attempt {self.number})"
@@ -93,10 +97,30 @@ class Dispatch(msgspec.Struct, eq=False, kw_only=True):
         return self.route.policy.move(error) in ("retry_then_fallback", "fallback")
 
 
+def recipient_of(config: Config, dispatch: Dispatch) -> Recipient:
+    """Whom the message goes to as WhatsApp has them, as far as that is known; else as it was asked for."""
+    to, reached_by = dispatch.intent.to, dispatch.reached.reached_by
+    if not reached_by or to.phone is None:
+        return to
+    if reached_by.startswith("+"):
+        return msgspec.structs.replace(to, phone=reached_by)
+    # Who says so by a hidden number also sends to it.
+    return Recipient(lid=reached_by) if FIND_CONTACT in config.provider.info.capabilities else to
+
+
+def check_expressible(config: Config, dispatch: Dispatch) -> None:
+    """Raise what sending would raise before it calls anything."""
+    flow = config.provider.send_message(message_of(config, dispatch))
+    try:
+        next(flow, None)
+    finally:
+        flow.close()
+
+
 def message_of(config: Config, dispatch: Dispatch) -> MessageData:
     """What the attempt under way passes to the provider."""
     return MessageData(
-        to=dispatch.intent.to,
+        to=recipient_of(config, dispatch),
         content=dispatch.intent.content,
         organization_id=str(dispatch.organization_id),
         correlation_id=correlation(dispatch.id, dispatch.number),

@@ -37,6 +37,7 @@ from ..tracing import trace_of
 from .attempts import Attempts
 from .breakers import BREAKER_OPEN
 from .gate import Gate, open_order
+from .lookups import Lookups
 from .lost_answers import LostAnswers
 from .message import Dispatch, SendIntent
 from .outcomes import AlreadyTaken, Outcomes, VersionMoved
@@ -83,6 +84,7 @@ class Outbound:
         database: Database,
         manager: WhatsAppProviderManager,
         directory: Directory,
+        lookups: Lookups,
         attempts: Attempts,
         outcomes: Outcomes,
         lost_answers: LostAnswers,
@@ -91,6 +93,7 @@ class Outbound:
         self._database = database
         self._manager = manager
         self._directory = directory
+        self._lookups = lookups
         self._attempts = attempts
         self._outcomes = outcomes
         self._lost_answers = lost_answers
@@ -161,6 +164,7 @@ class Outbound:
         self._hold(dispatch, len(request))
         try:
             dispatch.conversations = await self._directory.conversations(route.order, intent.to)
+            dispatch.reached = self._directory.number(organization_id, intent.to)
             dispatch.claimed = await self._claim(dispatch, request, idempotency_key, request_hash)
         except BaseException as error:
             self._memory.add(organization_id, -dispatch.held_bytes)
@@ -270,7 +274,9 @@ class Outbound:
                 last = config
                 try:
                     result = await self._attempts.through(config, dispatch)
-                    return await self._outcomes.answered(dispatch, config, result)
+                    state = await self._outcomes.answered(dispatch, config, result)
+                    await self._lookups.answered(config, dispatch, result)
+                    return state
                 except AlreadyTaken:
                     return await self._outcomes.accepted(dispatch, config, None)
                 except VersionMoved:

@@ -124,10 +124,12 @@ class Recovery:
         dispatch = _dispatch(send, lease_id, route, attempts)
         if last is None:  # it waited for an earlier one: nobody was called for it
             dispatch.conversations = await self._directory.conversations(route.order, dispatch.intent.to)
+            dispatch.reached = self._directory.number(dispatch.organization_id, dispatch.intent.to)
             self._go_on(dispatch, route.order[0])
             return
         config = self._manager.accounts.known(row) if row else _deleted(send.organization_id, last)
         dispatch.conversations = await self._directory.conversations([*route.order, config], dispatch.intent.to)
+        dispatch.reached = self._directory.number(dispatch.organization_id, dispatch.intent.to)
         lost = Uncertain("no answer came", code=last.code or "process_died")
         if any(attempt.class_ in (None, "Uncertain") for attempt in attempts):
             dispatch.uncertain = lost

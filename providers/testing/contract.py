@@ -23,6 +23,7 @@ from .samples import DocumentedError, FlowCase, Samples, WebhookCase
 
 # What can be asked for besides sending; `templates` says the same as the content type.
 FEATURES = (
+    "find_contact",
     "find_message",
     "find_phone",
     "groups",
@@ -418,6 +419,7 @@ class Contract:
             "stop_typing": lambda: one.stop_typing(chat),
             "find_message": lambda: one.find_message(self.message("text")),
             "find_phone": lambda: one.find_phone(_LID),
+            "find_contact": lambda: one.find_contact(PHONE),
             "list_templates": lambda: one.list_templates("cursor"),
             "upload": lambda: one.upload(_FILE),
             "delete_media": lambda: one.delete_media(medium),

@@ -33,12 +33,22 @@ from ..base import (
     refused_status,
 )
 from ..errors import CONFIGURATION_ERRORS, AccountBroken, Rejected, SendError, Unavailable, Unverified
-from ..messages import Event, Media, Message, MessageData, MessageResult, Pairing, ProviderStatus, Recipient
+from ..messages import (
+    Contact,
+    Event,
+    Media,
+    Message,
+    MessageData,
+    MessageResult,
+    Pairing,
+    ProviderStatus,
+    Recipient,
+)
 from ..signing import hmac_hex, verify_hmac_hex
 from . import echoes, inbound, outbound
 from .account import sessions
 from .account.server import Server, server_in
-from .addresses import bare_id, chat_of, chosen_id, id_in, jid, phone_in, serialized_id
+from .addresses import bare_id, chat_of, chosen_id, id_in, jid, person, phone_in, serialized_id
 from .errors import answered, answered_object, is_conflict, is_missing_session, is_unresolved, known_events
 from .limits import LIMITS
 from .media import media_of
@@ -75,7 +85,8 @@ class WhatsAppWeb(WhatsAppProvider, frozen=True, kw_only=True):
             {"text", "image", "audio", "video", "document", "location", "contacts", "reaction", "interactive"}
             | {"sticker", "buttons", "list"}
             | {"template", "templates"}
-            | {"pairing", "media", "receipts", "typing", "stop_typing", "groups", "find_message", "find_phone"}
+            | {"pairing", "media", "receipts", "typing", "stop_typing", "groups", "find_message"}
+            | {"find_phone", "find_contact"}
         ),
         limits=LIMITS,
         pacing=Pacing(messages_per_minute=20, jitter_s=3.0),
@@ -181,8 +192,7 @@ class WhatsAppWeb(WhatsAppProvider, frozen=True, kw_only=True):
         method, path, body = outbound.message_request(message, session=self.session, own_phone=self.phone_number)
         response = yield self._server.request(method, path, body)
         if message.to.phone is not None and "chatId" in body and is_unresolved(response):
-            # Nothing was sent. The number may live under an older form of it; a look-up before each message would
-            # itself be a sign of spam.
+            # Nothing was sent. The number may live under an older form of it.
             chat = yield from self._known_chat(message.to.phone)
             response = yield self._server.request(method, path, {**body, "chatId": chat})
         return outbound.message_result(message, response, secrets=self._secrets)
@@ -231,6 +241,18 @@ class WhatsAppWeb(WhatsAppProvider, frozen=True, kw_only=True):
         chat = chat_of(Recipient(lid=lid))
         known = yield from self._get(f"api/{self.session}/lids/{chat.removesuffix('@lid')}")
         return phone_in(jid(known.get("pn"))) if isinstance(known, dict) else None
+
+    def find_contact(self, phone: str) -> Flow[Contact | None]:
+        """As the server of WhatsApp has it. A sign of spam where it is asked for each message; 429 where too often."""
+        query = {"phone": phone[1:], "session": self.session}
+        answer = yield from self._get("api/contacts/check-exists", query)
+        known = answer if isinstance(answer, dict) else {}
+        if known.get("numberExists") is False:
+            return None
+        if known.get("numberExists") is not True:
+            raise unexpected_answer()
+        # GOWS has `pn` beside what may be a hidden number.
+        return person(jid(known.get("chatId")), jid(known.get("pn"))) or Contact(phone=phone)
 
     def media(self, media_id: str) -> Flow[Media]:
         """*media_id* is the address in the webhook. The file is kept for three minutes by default."""
@@ -379,13 +401,11 @@ class WhatsAppWeb(WhatsAppProvider, frozen=True, kw_only=True):
 
     def _known_chat(self, phone: str) -> Flow[str]:
         """The chat under which WhatsApp knows *phone*, another than its digits say."""
-        query = {"phone": phone[1:], "session": self.session}
-        answer = yield from self._get("api/contacts/check-exists", query)
-        known = answer if isinstance(answer, dict) else {}
-        if known.get("numberExists") is False:
+        contact = yield from self.find_contact(phone)
+        if contact is None:
             raise Rejected("the number is not on WhatsApp", code="not_on_whatsapp", scope="recipient")
-        chat = jid(known.get("chatId"))
-        if chat is None or chat == f"{phone[1:]}@c.us":
+        chat = chat_of(Recipient(phone=contact.phone, lid=contact.lid))
+        if chat == f"{phone[1:]}@c.us":
             raise Unavailable("the session does not know the recipient yet", code="recipient_unresolved")
         return chat
 

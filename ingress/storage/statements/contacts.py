@@ -98,6 +98,8 @@ class AddressKnown(NamedTuple):
     scope: str
     value: str
     since: datetime
+    reached_by: str | None
+    asked_at: datetime | None
 
 
 FIND = f"""
@@ -136,6 +138,8 @@ class AddressRow(NamedTuple):
     scope: str
     value: str
     since: datetime
+    reached_by: str | None
+    asked_at: datetime | None
 
 
 class ConversationRow(NamedTuple):
@@ -158,7 +162,7 @@ with written as (
 addressed as (
     insert into contact_addresses ({names(AddressRow)}) select {names(AddressRow)} from {given(AddressRow, _ADDRESSES)}
     on conflict (organization_id, address) do update set contact_id = excluded.contact_id, value = excluded.value,
-        since = excluded.since
+        since = excluded.since, reached_by = excluded.reached_by, asked_at = excluded.asked_at
 )
 insert into conversations ({names(ConversationRow)})
 select {names(ConversationRow)} from {given(ConversationRow, _CONVERSATIONS)}
@@ -178,6 +182,36 @@ async def write(
         *_columns(AddressRow, addresses),
         *_columns(ConversationRow, conversations),
     )
+
+
+class Reached(NamedTuple):
+    """How a number is sent to (see contact_addresses in schema.sql)."""
+
+    reached_by: str | None
+    asked_at: datetime | None
+
+
+NOBODY_KNOWS = Reached(None, None)
+
+
+REACHED = f"select {names(Reached)} from contact_addresses where organization_id = $1 and address = $2"
+
+
+async def reached(connection: asyncpg.Connection, organization_id: UUID, address: str) -> Reached | None:
+    """How a number is sent to; None: it is nobody's (organization, worker)."""
+    row = await connection.fetchrow(REACHED, organization_id, address)
+    return Reached(*row) if row else None
+
+
+# What the person was seen by is not changed by what somebody says of them.
+SET_REACHED = """
+update contact_addresses set reached_by = $3, asked_at = $4
+where organization_id = $1 and address = $2 and (reached_by is null or asked_at is not null)"""
+
+
+async def set_reached(connection: asyncpg.Connection, organization_id: UUID, address: str, reached: Reached) -> None:
+    """Keep what a provider says of a number, if it is somebody's (organization, worker)."""
+    await connection.execute(SET_REACHED, organization_id, address, *reached)
 
 
 def _columns(kind: type[tuple[object, ...]], rows: Sequence[tuple[object, ...]]) -> Iterable[Sequence[object]]:

@@ -11,6 +11,7 @@ import pytest
 from providers import (
     AccountBroken,
     Check,
+    Contact,
     Flow,
     Image,
     MessageData,
@@ -56,7 +57,10 @@ FLOWS: dict[str, Callable[[], Flow[Any]]] = {
     "stop_typing": lambda: ACCOUNT.stop_typing(Recipient(phone="+15005550100")),
     "find_message": lambda: ACCOUNT.find_message(ASKED),
     "find_phone": lambda: ACCOUNT.find_phone("1@lid"),
+    "find_contact": lambda: ACCOUNT.find_contact("+15005550100"),
 }
+
+BOTH = Contact(phone="+555491112222", lid="88@lid")
 
 
 def session(**fields: Any) -> Response:
@@ -729,6 +733,32 @@ def test_what_is_no_phone_is_none(answer: Any) -> None:
 def test_what_is_no_hidden_number_is_not_asked_for(lid: str) -> None:
     with pytest.raises(Unsupported):
         first(ACCOUNT.find_phone(lid))
+
+
+# ---------------------------------------------------------------- who has a number
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        ({"numberExists": True, "chatId": "555491112222@c.us"}, Contact(phone="+555491112222")),
+        ({"numberExists": True, "chatId": "88@lid", "pn": "555491112222@s.whatsapp.net"}, BOTH),
+        ({"numberExists": True, "chatId": "88@lid"}, Contact(lid="88@lid")),
+        ({"numberExists": True}, Contact(phone="+5554991112222")),
+        ({"numberExists": False}, None),
+    ],
+)
+def test_who_has_a_number(answer: Any, expected: Contact | None) -> None:
+    found, (asked,) = drive(ACCOUNT.find_contact("+5554991112222"), [answered(answer)])
+    assert asked_for(asked) == ("GET", "/api/contacts/check-exists?phone=5554991112222&session=acme")
+    assert found == expected
+
+
+@pytest.mark.parametrize("answer", [[], {}, {"numberExists": None}, {"numberExists": "yes"}])
+def test_what_does_not_say_who_has_a_number(answer: Any) -> None:
+    """It is not taken for a number that is not on WhatsApp."""
+    with pytest.raises(Unavailable):
+        drive(ACCOUNT.find_contact("+5554991112222"), [answered(answer)])
 
 
 # ---------------------------------------------------------------- receipts

@@ -34,6 +34,7 @@ class GroundTruth(Ledger[AcceptedMessage, SendCall]):
     def forget(self) -> None:
         super().forget()
         self.receipts: list[MetaReceipt] = []
+        self.wa_ids: dict[str, str] = {}  # of numbers that WhatsApp has in another spelling, which are taken in both
 
     def arrived(self, phone_number_id: str, tracker: str | None) -> SendCall:
         call = SendCall(phone_number_id=phone_number_id, tracker=tracker)

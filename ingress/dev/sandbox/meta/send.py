@@ -55,7 +55,7 @@ async def accept(
     held = fault.message_status if isinstance(fault, faults.Accept) else None
     if held or body["type"] == "template":
         answer["message_status"] = held or "accepted"
-    return {"messaging_product": "whatsapp", "contacts": [_contact(body)], "messages": [answer]}
+    return {"messaging_product": "whatsapp", "contacts": [_contact(world, body)], "messages": [answer]}
 
 
 class GraphAnswers:
@@ -121,10 +121,10 @@ async def _body(request: web.BaseRequest) -> dict[str, Any]:
     return body
 
 
-def _contact(body: Body) -> Body:
+def _contact(world: MetaWorld, body: Body) -> Body:
     # Source: https://developers.facebook.com/documentation/business-messaging/whatsapp/business-scoped-user-ids
     if body["recipient_type"] == "group":
         return {"input": body["to"]}
     if "to" in body:
-        return {"input": body["to"], "wa_id": body["to"][1:]}
+        return {"input": body["to"], "wa_id": world.wa_id(body["to"])}
     return {"input": body["recipient"], "user_id": body["recipient"]}

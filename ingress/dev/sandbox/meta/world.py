@@ -110,11 +110,16 @@ class MetaWorld(World[MetaNumber, NumberState, AcceptedMessage, SendCall], Groun
         self.changed()
         return result
 
+    def wa_id(self, phone: str) -> str:
+        return self.wa_ids.get(phone, phone[1:])
+
     async def post_statuses(self, state: NumberState, message: AcceptedMessage) -> None:
         """All status webhooks of *message*, as the number's policy has them."""
-        policy = state.policy
+        policy, body = state.policy, message.body
+        if body["recipient_type"] != "group" and "to" in body:
+            body = body | {"to": f"+{self.wa_id(body['to'])}"}
         items = [
-            bodies.status_item(message.wamid, status, message.body, failed_code=policy.failed_code)
+            bodies.status_item(message.wamid, status, body, failed_code=policy.failed_code)
             for status in policy.in_order
         ]
         values = [

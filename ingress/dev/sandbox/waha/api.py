@@ -226,6 +226,7 @@ class WahaApi:
         if not query.get("phone", "").isdecimal():
             raise WahaError(400, ["phone must be digits"])
         await self._world.working(query.get("session", ""))
+        self._world.lookups.append(query["phone"])
         chat = self._world.chat_known_as(chat_of(query["phone"]))
         return {"numberExists": False} if chat is None else {"numberExists": True, "chatId": chat}
 

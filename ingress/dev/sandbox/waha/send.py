@@ -63,7 +63,7 @@ async def _judged(world: WahaWorld, call: str, body: Any) -> SessionState:
     if call == "sendList" and is_group(body["chatId"]):
         raise WahaError(422, "Lists are for direct chats only")
     chat = body.get("chatId")
-    if chat is not None and world.chat_known_as(chat) != chat:
+    if chat is not None and world.chat_known_as(chat) != chat and not world.takes_strangers:
         words = "Lid is missing in chat table" if state.engine in IN_BROWSER else f"no LID found for {wire(chat)}"
         raise WahaError(500, f"2 UNKNOWN: {words} from server")
     return state
@@ -101,6 +101,8 @@ async def _accept(world: WahaWorld, state: SessionState, record: WahaSend, body:
             record.status = error.status
             raise
     message = _message(state, record.call, heeded or new_bare_id(state.engine, world.rng), body)
+    if world.chat_known_as(message.chat) != message.chat:
+        return sent(state.engine, message, state.own)  # and nobody gets it
     world.accept(record, message.bare, body)
     kept = state.keep(message)
     world.changed()

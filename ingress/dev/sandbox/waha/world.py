@@ -73,6 +73,9 @@ class WahaWorld(World[WahaSession, SessionState, WahaMessage, WahaSend], WahaTru
         self.keys: dict[str, WahaKey] = {}
         # Digits -> the chat under which WhatsApp knows them, None where it does not; all others as they are.
         self.known_as: dict[str, str | None] = {}
+        # A text to another form of a number is answered as if somebody got it (seen on NOWEB and GOWS); else refused.
+        self.takes_strangers = False
+        self.lookups: list[str] = []  # numbers that were asked for
 
     async def reset(self) -> None:
         await super().reset()
