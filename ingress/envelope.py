@@ -18,7 +18,7 @@ from .validation import Unlogged
 _encode = msgspec.json.Encoder().encode
 
 
-class Person(Contact, frozen=True):
+class Person(Contact, frozen=True, gc=False):
     """A contact with our ``id``; absent where nothing is known that somebody could be known by."""
 
     id: UUID | None = None
@@ -31,7 +31,7 @@ class ContactChange(Unlogged, frozen=True, omit_defaults=True):
     former: Contact | None = None
 
 
-class Conversation(msgspec.Struct, frozen=True, omit_defaults=True):
+class Conversation(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     id: UUID
     sender: str | None = None
     contact: Person | None = None

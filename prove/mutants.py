@@ -162,6 +162,20 @@ MUTANTS = (
         (WORKER,),
     ),
     Mutant(
+        "the lock out of meeting people",
+        "ingress/storage/statements/contacts.py",
+        "    await connection.execute(LOCK, _buckets(organization_ids))",
+        "    _buckets(organization_ids)",
+        ("tests/people/test_one_person.py",),
+    ),
+    Mutant(
+        "what another process has merged out of the claim",
+        "ingress/storage/statements/sends.py",
+        "c.id = given.conversation_id and c.canonical_id is not null",
+        "c.id = given.conversation_id and false",
+        ("tests/people/test_people.py::test_what_another_process_has_merged_is_found_out",),
+    ),
+    Mutant(
         "the organization out of a look at an account, likewise",
         "ingress/storage/statements/health.py",
         "and w.config_id = h.config_id\nwhere h.organization_id = $1 and h.config_id = $2",
