@@ -183,7 +183,8 @@ class Message(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     frequently_forwarded: bool | None = None
     product: dict[str, Any] | None = None  # the product a question is about
     referral: dict[str, Any] | None = None  # the ad or post the person came from
-    # Of an edit or a deletion: what it is about, None where the provider does not name it, and who did it.
+    # Of an edit or a deletion: what it is about, None where the provider does not name it, and who did it. The latter
+    # also of something unknown that came out of the business' own devices.
     original_message_id: str | None = None
     by: By | None = None
     errors: list[ErrorInfo] = []

@@ -9,6 +9,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from providers import Contact
+from providers.messages import By
 
 from ..envelope import Envelope, render
 from ..people.addresses import addresses_of
@@ -165,4 +166,14 @@ def _history(came: Past[StoredEvent], went: Past[StoredMessage], cursor: _Cursor
 
 def _came(event: StoredEvent) -> Said:
     envelope = cast(Envelope, msgspec.Raw(render(event)))  # as it is stored, whatever release wrote it
-    return Said(event.created_at, "outbound" if event.type == "message.echo" else "inbound", event=envelope)
+    by = msgspec.json.decode(event.data, type=_Data).message.by
+    outbound = event.type == "message.echo" or by == "business"
+    return Said(event.created_at, "outbound" if outbound else "inbound", event=envelope)
+
+
+class _Actor(msgspec.Struct, frozen=True):
+    by: By | None = None
+
+
+class _Data(msgspec.Struct, frozen=True):
+    message: _Actor = _Actor()

@@ -228,13 +228,17 @@ def _user_id(holder: Object, key: str) -> str | None:
     return value if is_user_id(value) else None
 
 
-# What a person does to a message, and writes nothing.
-_NOT_WRITTEN = ("keep_in_chat", "pin")
+# What somebody writes, beside the types that are read. The list is closed: who pins or keeps a message writes nothing.
+_WRITTEN = {
+    *(None, "errors", "gif", "group_invite", "hsm", "link_preview", "list", "media_placeholder", "poll"),
+    *("poll_creation", "poll_update", "product"),
+}
 
 
 def _unsupported(message: Object) -> Content:
     kind = text(mapping(message, "unsupported"), "type")
-    return UnknownContent(raw_type=f"unsupported.{kind}") if kind in _NOT_WRITTEN else UnsupportedContent(kind=kind)
+    is_written = kind in _WRITTEN or kind in _READERS
+    return UnsupportedContent(kind=kind) if is_written else UnknownContent(raw_type=f"unsupported.{kind}")
 
 
 def _ephemeral(message: Object) -> Content:

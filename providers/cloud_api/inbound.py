@@ -144,6 +144,8 @@ def _message_key(sender_id: str | None, message_id: str) -> str:
 def _echo(change: FieldChange, item: Object) -> Event:
     """What a person of the business wrote or changed in the phone app. Never to be sent again."""
     type_, message = _message_in(change, item, "business")
+    if type_ == "message.unknown":
+        message = replace(message, by="business")
     return change.event(
         "message.echo" if message.by is None else type_,
         item,

@@ -174,9 +174,9 @@ class Contract:
         changes = event.type in ("message.edited", "message.deleted")
         by = event.message.by if event.message else None
         ask(
-            changes == (by is not None),
+            changes == (by is not None) or (event.type, by) == ("message.unknown", "business"),
             f"message.edited and message.deleted say who did it, by='contact' or by='business', and nothing else "
-            f"does: a {event.type} has {by!r}, on {shown(hook)}",
+            f"does but a message.unknown of the business: a {event.type} has {by!r}, on {shown(hook)}",
         )
         try:
             stored = msgspec.json.encode(event)

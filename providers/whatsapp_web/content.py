@@ -168,7 +168,7 @@ def _vcards_in(raw: Raw) -> list[str]:
     cards = objects(mapping(raw.said, "contactsArrayMessage"), "contacts") or objects(raw.data, "vcardList")
     cards = cards or [mapping(raw.said, "contactMessage")]
     found = [vcard for card in cards if (vcard := text(card, "vcard"))]
-    return texts(raw.payload, "body") if raw.kind == "vcard" else found
+    return [*filter(None, texts(raw.payload, "body"))] if raw.kind == "vcard" else found
 
 
 # ---------------------------------------------------------------- media
@@ -179,7 +179,10 @@ def _medium(raw: Raw) -> Content:
     theirs = next((mapping(raw.said, key) for key in raw.said if key in _MEDIA), raw.data)
     # The address is the id: where the file is to be fetched depends on the configuration.
     file = present(id=text(media, "url") or None, mime_type=text(media, "mimetype"))
-    caption = text(raw.payload, "body") or text(theirs, "caption") or None
+    # In WEBJS the body of what cannot be fetched is a preview of it in base64.
+    body = text(raw.payload, "body")
+    is_preview = raw.payload.get("hasMedia") is not True and body == text(raw.data, "body")
+    caption = (None if is_preview else body) or text(theirs, "caption") or None
     match _media_kind(raw, file.get("mime_type", "")):
         case "image":
             return Image(**file, caption=caption)

@@ -100,8 +100,12 @@ def _message_event(
         author = person(first_jid(item.get("participant"), identity.raw_participant))
         return delivery.update_of(place, item, key=key, details=details, contact=author)
     if identity.from_me:
+        source = _source(item)
+        if type_ == "message.unknown" and source != "api":
+            # Nobody is known to have written it. What a program sent is evidence of a lost send, whatever it is.
+            message = msgspec.structs.replace(message, by="business")
         type_ = type_ if message.by is not None else "message.echo"
-        message = msgspec.structs.replace(message, source=_source(item))
+        message = msgspec.structs.replace(message, source=source)
     return delivery.event(
         type_,
         delivery.payload,

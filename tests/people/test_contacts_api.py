@@ -5,6 +5,8 @@ from typing import Any
 import msgspec
 import pytest
 
+from ingress.dev.sandbox.meta.bodies import envelope
+
 from ..gateway import Gateway, Organization
 from .test_people import BY_BOTH, BY_PHONE, BY_USER, PARENT, PHONE, USER, contacts, ids, met, text, write
 
@@ -122,6 +124,22 @@ async def test_a_whole_history_over_all_senders(organization: Organization, gate
     sent = [name for name in said if not name.startswith("wamid")]
     listed = await pages(organization, f"/messages?contact_id={contact}&", "messages", "before")
     assert [message["id"] for message in listed] == sent[::-1]
+
+
+@pytest.mark.parametrize(("by", "direction"), [("contact", "inbound"), ("business", "outbound")])
+async def test_who_edits_and_deletes_is_in_the_history(organization: Organization, by: str, direction: str) -> None:
+    """What the business changes on its phone went out, as what it writes there."""
+    field, items = ("messages", "messages") if by == "contact" else ("smb_message_echoes", "message_echoes")
+    who = {"from": PHONE[1:]} if by == "contact" else {"from": organization.numbers[0].digits, "to": PHONE[1:]}
+    for kind in ("edit", "revoke", "text"):
+        value = {"original_message_id": "wamid.x", "message": {"type": "text", "text": {"body": "new"}}}
+        body = envelope((organization.numbers[0], {items: [text() | who | {"type": kind, kind: value}]}))
+        body["entry"][0]["changes"][0]["field"] = field
+        assert (await organization.post_webhook(body)).status == 200
+    [contact] = (await get(organization, f"/contacts?phone={PHONE[1:]}"))["contacts"]
+    said = (await get(organization, f"/contacts/{contact['id']}/messages"))["messages"]
+    assert [each["event"]["type"] for each in said[1:]] == ["message.deleted", "message.edited"]
+    assert {each["direction"] for each in said} == {direction}
 
 
 def _name(said: Any) -> str:

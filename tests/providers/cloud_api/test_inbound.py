@@ -279,6 +279,15 @@ def test_an_edit_and_a_deletion_say_who_made_them(kind: str, original: str | Non
     assert event.message.content == (Text(body="new") if kind == "edit" else None)
 
 
+def test_what_nobody_is_known_to_have_written_is_no_echo() -> None:
+    """A new type out of the phone app is as unknown as one out of a person's."""
+    change = messages()
+    item = {"id": "w1", "from": "15550001111", "to": "15550002222", "type": "hologram"}
+    change["field"], change["value"]["message_echoes"] = "smb_message_echoes", [item]
+    (event,) = parse(envelope(change))
+    assert event.type == "message.unknown"
+
+
 @pytest.mark.parametrize(
     ("kind", "type_"),
     [
@@ -287,6 +296,9 @@ def test_an_edit_and_a_deletion_say_who_made_them(kind: str, original: str | Non
         ("pin", "message.unknown"),
         ("keep_in_chat", "message.unknown"),
         ("poll_creation", "message.received"),
+        ("media_placeholder", "message.received"),
+        ("video", "message.received"),
+        ("something_new", "message.unknown"),
         (None, "message.received"),
     ],
 )

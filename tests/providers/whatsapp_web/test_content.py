@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from providers import Contact, Event, Location, Message, PollVote, ReplyTo, Text
+from providers import Contact, Event, Image, Location, Message, PollVote, ReplyTo, Text, UnsupportedContent
 from providers.content import Content
 
 from .samples import ACCOUNT, sample, signed
@@ -92,6 +92,16 @@ WRAPPERS = ["ephemeralMessage", "viewOnceMessage", "viewOnceMessageV2Extension",
 def test_nothing_becomes_a_message_that_nobody_wrote(field: str, message: dict[str, Any], kind: str) -> None:
     """The list of what somebody writes is closed: what is new is unknown, and not an empty message."""
     assert kind_of(read({field: message})) == kind
+
+
+@pytest.mark.parametrize(
+    ("source", "kind"), [("app", "message.unknown"), (None, "message.unknown"), ("api", "message.echo")]
+)
+def test_nor_does_an_echo_that_nobody_wrote(source: str | None, kind: str) -> None:
+    """Of what came out of a program it is evidence all the same: it may be a lost send of ours."""
+    mine = {"id": f"true_{CHAT}_B2B2", "fromMe": True, "source": source}
+    assert kind_of(read({"message": {"neverSeenMessage": {"x": 1}}}, **mine)) == kind
+    assert kind_of(read({"message": {"productMessage": {}}}, **mine)) == "message.echo"
 
 
 @pytest.mark.parametrize(
@@ -451,6 +461,17 @@ def test_a_place_is_read_wherever_it_is(data: dict[str, Any], payload: dict[str,
 def test_a_card_is_read_wherever_it_is(data: dict[str, Any], payload: dict[str, Any]) -> None:
     content = msgspec.to_builtins(content_of(read(data, **payload)))
     assert [card["name"] for card in content["contacts"]] == [{"formatted_name": "Bo"}]
+
+
+def test_a_card_without_anything_on_it_is_none() -> None:
+    assert content_of(read({"type": "vcard"}, body="")) == UnsupportedContent(kind="vcard")
+
+
+@pytest.mark.parametrize("caption", [None, "Look"])
+def test_a_preview_of_a_picture_is_no_caption(caption: str | None) -> None:
+    """WEBJS has it in the body of what cannot be fetched, as of a picture that may be seen once."""
+    data = {"type": "image", "body": "/9j/4AAQSkZJRg", "caption": caption}
+    assert content_of(read(data, body="/9j/4AAQSkZJRg")) == Image(caption=caption)
 
 
 def test_a_vote_without_an_id_of_its_own_is_the_voters() -> None:
