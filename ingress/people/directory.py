@@ -64,6 +64,10 @@ class Encounter(Unlogged, frozen=True):
         provider_type, scope = self.config.provider_type, self.config.provider.people_scope
         return [address for contact in self.known_by for address in addresses_of(contact, provider_type, scope)]
 
+    def joined(self, other: Contact) -> "Encounter":
+        """With *other*, who is the same person."""
+        return msgspec.structs.replace(self, known_by=(other, *self.known_by), is_news=True)
+
     @property
     def account(self) -> str:
         """The business account: the config's own number, however a body spells it; the config, where it has none."""

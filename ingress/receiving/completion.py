@@ -33,9 +33,16 @@ async def complete(
     manager: WhatsAppProviderManager,
     webhooks: Sequence[ReadWebhook],
     conversations: Sequence[Conversation | None],
+    *,
+    joined: bool = False,
 ) -> list[WebhookRow]:
-    """*webhooks* as they are stored; *conversations* are those of their events. Raises `StoreUnavailable`."""
+    """*webhooks* as they are stored; *conversations* are those of their events.
+
+    Raises `StoreUnavailable`; and `OnePerson`, unless whom that names is *joined* already.
+    """
     known = await own_messages.find(connection, webhooks, conversations)
+    if not joined and (sent_to := own_messages.sent_to_others(webhooks, conversations, known)):
+        raise own_messages.OnePerson(sent_to)
     rest = iter(conversations)
     rows = []
     for webhook in webhooks:

@@ -7,13 +7,14 @@ from uuid import UUID
 import asyncpg
 import msgspec
 
-from providers import Contact, Event
+from providers import Contact, Event, Recipient
 from providers.content import Reaction
 from providers.messages import Message, Status
 
 from ..accounts.config import Config
 from ..envelope import NOT_OURS, Conversation, Ours
 from ..identifiers import key_hash, parse_correlation
+from ..people.addresses import addressee
 from ..storage.statements import own_messages
 from ..storage.statements.inbound import Held
 from ..storage.statements.own_messages import KnownMessage, NamedMessage, OwnMessage
@@ -23,6 +24,7 @@ from .normalise import ReadWebhook
 MAX_ID_CHARACTERS = 512
 
 Known = Mapping[NamedMessage, KnownMessage]
+_recipient = msgspec.json.Decoder(Recipient).decode
 
 
 async def find(
@@ -56,6 +58,44 @@ def of(event: Event, owner: Config, conversation: Conversation | None, known: Kn
     quoted = _quoted(event, owner)
     found = known.get(quoted) if quoted else None
     return Ours(quoted=found.own) if found and found.own else NOT_OURS
+
+
+class OnePerson(Exception):
+    """Events about messages of ours show somebody else than these were sent to, who so is the same person.
+
+    ``sent_to``: who that is, by the places of the events.
+    """
+
+    def __init__(self, sent_to: Mapping[int, Contact]) -> None:
+        super().__init__()
+        self.sent_to = sent_to
+
+
+def sent_to_others(
+    webhooks: Sequence[ReadWebhook], conversations: Sequence[Conversation | None], known: Known
+) -> dict[int, Contact]:
+    """By the places of events, to whom the message of each was sent, where that is another contact than it shows.
+
+    By an address of another kind: that a number, say, is another one may have other reasons.
+    """
+    events = (owned for webhook in webhooks for owned in webhook.events) if known else ()
+    found = (
+        (place, _sent_to(owned.event, owned.owner, conversation, known))
+        for place, (owned, conversation) in enumerate(zip(events, conversations, strict=False))
+    )
+    return {place: contact for place, contact in found if contact is not None}
+
+
+def _sent_to(event: Event, owner: Config, conversation: Conversation | None, known: Known) -> Contact | None:
+    if conversation is None or conversation.contact is None or conversation.group_id is not None:
+        return None
+    for name in _subjects(event, owner, conversation):
+        found = known.get(name)
+        if found and found.sent_to and found.contact_id not in (None, conversation.contact.id):
+            addressed, shown = addressee(_recipient(found.sent_to)), conversation.contact
+            kinds = ("phone", "user_id", "lid")
+            return None if any(getattr(addressed, kind) and getattr(shown, kind) for kind in kinds) else addressed
+    return None
 
 
 def as_known(event: Event, owner: Config, conversation: Conversation | None, known: Known) -> Event:
@@ -122,15 +162,19 @@ def is_itself(type_: str, message: Message | None, provider_message_id: str | No
 
 
 def _names(event: Event, owner: Config, conversation: Conversation | None) -> Iterator[NamedMessage]:
-    message_id, _ = parse_correlation(event.correlation_id) if event.correlation_id else (None, None)
-    if message_id is not None:
-        yield _by_our_id(owner, message_id)
-        return
-    yield from _about(event, owner, conversation)
+    yield from _subjects(event, owner, conversation)
     if event.message is not None and event.message.by == "contact":
         yield from (_by_its_id(event, owner, identity) for identity in _kept(event.message.original_message_id))
     if quoted := _quoted(event, owner):
         yield quoted
+
+
+def _subjects(event: Event, owner: Config, conversation: Conversation | None) -> Iterator[NamedMessage]:
+    message_id, _ = parse_correlation(event.correlation_id) if event.correlation_id else (None, None)
+    if message_id is not None:
+        yield _by_our_id(owner, message_id)
+    else:
+        yield from _about(event, owner, conversation)
 
 
 def _about(event: Event, owner: Config, conversation: Conversation | None) -> Iterator[NamedMessage]:

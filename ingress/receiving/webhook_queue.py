@@ -25,6 +25,7 @@ from ..wakeups import Wakeups
 from .completion import complete, with_contact_events
 from .large_webhooks import SMALL_BYTES, LargeWebhooks, is_large
 from .normalise import NOTHING_STORED, REFUSED, ReadWebhook, StoredWebhook, VerifiedWebhook, read, set_aside
+from .own_messages import OnePerson
 
 # What may say that an account does better, or worse.
 ACCOUNT_UPDATED = "account.updated"
@@ -138,10 +139,10 @@ class WebhookQueue:
         """Store *webhooks* (see `inbound.store`). What became of each."""
         encounters = [encounter_of(owned.event, owned.owner) for webhook in webhooks for owned in webhook.events]
         try:
-            rows, stored = await self._store_once(connection, webhooks, encounters, start)
+            rows, stored = await self._store_people(connection, webhooks, encounters, start)
         except ContactsOutdated:
             self._directory.forget(filter(None, encounters))
-            rows, stored = await self._store_once(connection, webhooks, encounters, start)
+            rows, stored = await self._store_people(connection, webhooks, encounters, start)
         self._manager.activity.note(
             (keyed.event.organization_id, keyed.event.config_id)
             for row, each in zip(rows, stored, strict=True)
@@ -159,16 +160,35 @@ class WebhookQueue:
             metrics.child(metrics.ingest_events, *labels).inc(count)
         return became
 
-    async def _store_once(
+    async def _store_people(
         self,
         connection: asyncpg.Connection,
         webhooks: Sequence[ReadWebhook],
         encounters: Sequence[Encounter | None],
         start: int,
     ) -> tuple[list[WebhookRow], list[Stored]]:
+        try:
+            return await self._store_once(connection, webhooks, encounters, start)
+        except OnePerson as found:
+            known_by = found.sent_to
+            encounters = [
+                each.joined(known_by[place]) if each is not None and place in known_by else each
+                for place, each in enumerate(encounters)
+            ]
+            return await self._store_once(connection, webhooks, encounters, start, joined=True)
+
+    async def _store_once(
+        self,
+        connection: asyncpg.Connection,
+        webhooks: Sequence[ReadWebhook],
+        encounters: Sequence[Encounter | None],
+        start: int,
+        *,
+        joined: bool = False,
+    ) -> tuple[list[WebhookRow], list[Stored]]:
         """In one statement, where all people are remembered; else in a transaction that introduces the others first.
 
-        Raises `ContactsOutdated`: what is remembered of people is wrong.
+        Raises `ContactsOutdated`: what is remembered of people is wrong; and `OnePerson`, unless that is *joined*.
         """
         known = [self._directory.known(each) if each is not None else None for each in encounters]
         new = [place for place, each in enumerate(encounters) if each is not None and known[place] is None]
@@ -180,7 +200,7 @@ class WebhookQueue:
                 await self._check(connection, zip(encounters, known, strict=True))
             for place, found in zip(new, met, strict=True):
                 known[place] = found.conversation
-            rows = await complete(connection, self._manager, webhooks, known)
+            rows = await complete(connection, self._manager, webhooks, known, joined=joined)
             if contact_events := {place: found.events for place, found in zip(new, met, strict=True) if found.events}:
                 if start:  # the places of a large webhook are all taken: these come after it
                     await add(connection, [event for events in contact_events.values() for event in events])

@@ -16,7 +16,7 @@ import pytest
 
 from ingress.accounts.config import Config
 from ingress.accounts.unusable import MissingPlugin
-from ingress.dev.sandbox import WahaSession, WahaSimulator, example_number, example_session
+from ingress.dev.sandbox import StatusPolicy, WahaSession, WahaSimulator, example_number, example_session
 from ingress.dev.sandbox.meta.bodies import envelope, new_wamid
 from ingress.identifiers import new_id
 from ingress.people.directory import encounter_of, introduce
@@ -283,6 +283,34 @@ async def test_a_send_without_the_ninth_digit_reaches_the_same_conversation(orga
     for phone in ("+5511960003333", "+551160003333"):
         sent = (await organization.send({"to": phone, "body": "Olá"})).json
         assert [(await organization.message(sent["id"]))["conversation_id"]] == ids(await met(organization))
+
+
+@pytest.mark.parametrize("known", [False, True], ids=["new", "known"])
+async def test_a_status_of_our_message_that_shows_another_address_joins_both(
+    organization: Organization, known: bool
+) -> None:
+    """Who it was sent to by number has it by user id, as nobody had said before."""
+    organization.gateway.meta.set_statuses(organization.numbers[0], StatusPolicy(statuses=()))
+    if known:
+        await write(organization, text(**BY_USER))
+    sent = (await organization.send({"to": PHONE, "body": "Olá"})).json
+    await report(organization, sent, "delivered", recipient_user_id=USER)
+    await report(organization, sent, "read", recipient_user_id=USER)
+    await write(organization, text(**BY_PHONE), text(**BY_USER))
+    written, statuses = await met(organization), await met(organization, "message.status")
+    assert len(set(ids(written[known:]) + ids(statuses[1:]))) == 1
+    assert len(set(contacts(written[known:]))) == 1
+    assert len(await organization.events(kind="contact.merged")) == known
+    path = f"/contacts/{contacts(written)[-1]}/messages"
+    page = (await organization.call("GET", path)).json
+    assert len(page["messages"]) == 3 + known
+
+
+async def report(organization: Organization, sent: Any, status: str, **recipient: str) -> None:
+    number, at = organization.numbers[0], str(int(time.time()))
+    item = {"id": sent["provider_message_id"], "status": status, "timestamp": at, **recipient}
+    answer = await organization.post_webhook(envelope((number, {"statuses": [item]})))
+    assert answer.status == 200
 
 
 async def test_what_a_send_names_together_joins_nobody(organization: Organization, table: Table) -> None:

@@ -72,7 +72,7 @@ async def test_what_happens_to_our_message_names_it_as_we_sent_it(organization: 
     """Statuses without our correlation id, an answer and a reaction, by the other id."""
     number = organization.numbers[0]
     organization.gateway.meta.set_statuses(number, StatusPolicy(statuses=()))
-    sent = (await organization.send()).json
+    sent = (await organization.send({"to": f"+{PHONE}", "body": "Olá"})).json
     ours = sent["provider_message_id"]
     other = wamid_of(USER, message_key(ours))
     assert other != ours

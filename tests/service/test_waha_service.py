@@ -492,6 +492,19 @@ async def test_what_comes_before_our_own_answer_waits_for_it(linked: Linked, con
     await ends_as_read(linked, sent["id"])
 
 
+async def test_acks_under_the_hidden_number_are_of_whom_it_was_sent_to(linked: Linked) -> None:
+    """Nothing else says whose hidden number that is."""
+    linked.waha.state_of(linked.session).hides = True
+    linked.waha.set_acks(linked.session, AckPolicy(echo=False))
+    sent = (await linked.send()).json
+    await linked.organization.settled(sent["id"], "read")
+    await linked.waha.settled()
+    message = await linked.organization.message(sent["id"])
+    events = await linked.organization.events(kind="message.status")
+    assert {event["data"]["conversation"]["id"] for event in events} == {message["conversation_id"]}
+    assert "lid" in events[-1]["data"]["conversation"]["contact"]
+
+
 @each_content
 async def test_an_answer_that_comes_too_late_is_not_needed(
     linked: Linked, content: Any, monkeypatch: pytest.MonkeyPatch

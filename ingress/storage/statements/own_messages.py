@@ -65,7 +65,15 @@ class KnownMessage(Unlogged, frozen=True):
     own: OwnMessage | None
     candidates: list[UUID] | None  # None: nothing is to be waited for
     known_as: str | None  # the provider's id of it that the CRM has seen; None: none
+    # Of ours, to whom it was sent: a `Recipient`, and that contact. None: to a group.
+    sent_to: bytes | None = None
+    contact_id: UUID | None = None
 
+
+_OURS = f"""{own("m")}, m.provider_message_id as known_as, m.request -> 'to' as sent_to, (
+        select c.contact_id from conversations c
+        where c.organization_id = m.organization_id and c.id = m.conversation_id
+    ) as contact_id"""
 
 # An attempt may be what an event is about as long as nobody knows what became of it.
 FIND = f"""
@@ -77,10 +85,10 @@ unended as materialized (
 select named.place, own.*, held.candidates, came_in.known_as
 from named
 left join lateral (
-    select {own("m")}, m.provider_message_id as known_as from messages m
+    select {_OURS} from messages m
     where m.organization_id = named.organization_id and m.id = named.message_id
     union all
-    select {own("m")}, m.provider_message_id from messages m
+    select {_OURS} from messages m
     where m.organization_id = named.organization_id and m.message_key = named.message_key
         -- The config itself, too: its number may have become known since the message was sent.
         and (m.account_id = named.account_id or m.config_id = named.config_id)
@@ -127,8 +135,9 @@ async def find(connection: asyncpg.Connection, named: Collection[NamedMessage]) 
     """What is known of those of *named* that we sent, or may have sent (ingest, worker)."""
     places = list(named)
     known = {}
-    for place, *own, ours, candidates, came_in in await connection.fetch(FIND, *zip(*places, strict=True)):
-        known[places[place - 1]] = KnownMessage(OwnMessage(*own) if own[0] else None, candidates, ours or came_in)
+    for place, *own, ours, to, contact, candidates, came_in in await connection.fetch(FIND, *zip(*places, strict=True)):
+        message = OwnMessage(*own) if own[0] else None
+        known[places[place - 1]] = KnownMessage(message, candidates, ours or came_in, to, contact)
     return known
 
 
