@@ -25,6 +25,7 @@ import pytest
 from ingress import __version__
 from ingress.cli.main import main
 from ingress.dev.embedded.launcher import EmbeddedServers
+from ingress.settings import Settings
 from ingress.storage.database import SCHEMA_VERSION
 from ingress.storage.vault import Vault, generate_key
 
@@ -390,7 +391,7 @@ def test_a_start_waits_for_the_database(own_postgres: EmbeddedServers, free_port
         assert messages[0] == "the database answers"
         assert messages[-1] == (
             f"WhatsApp Ingress {__version__} serves at http://127.0.0.1:{free_port}, metrics at {metrics}; one process"
-            f" ({process.pid}), up to 30 connections to PostgreSQL"
+            f" ({process.pid}), up to {Settings().database_connections} connections to PostgreSQL"
         )
         process.send_signal(signal.SIGTERM)
         assert process.wait(40) == 0

@@ -94,8 +94,9 @@ async def chat(gateway: Gateway, request: pytest.FixtureRequest) -> AsyncIterato
             )
 
 
-async def test_a_send_that_is_repeated_is_not_overtaken(chat: Chat) -> None:
+async def test_a_send_that_is_repeated_is_not_overtaken(chat: Chat, monkeypatch: pytest.MonkeyPatch) -> None:
     """An image and two texts, one after the other, of which the provider refuses the first one for now."""
+    monkeypatch.setattr("ingress.sending.pacing._distance_s", lambda pacing: 0.0)
     await chat.script()
     image = {"url": "https://example.com/1.jpg", "mime_type": "image/jpeg"}
     for body in ({"attachments": [image], "body": "1"}, {"body": "2"}, {"body": "3"}):
@@ -109,8 +110,9 @@ async def test_a_send_that_is_repeated_is_not_overtaken(chat: Chat) -> None:
 
 
 @pytest.fixture
-async def other(settings: Settings, meta: MetaSimulator) -> AsyncIterator[Gateway]:
-    """Another process of the same service."""
+async def other(settings: Settings, meta: MetaSimulator, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Gateway]:
+    """Another process of the same service; it does not wait for its sends when it ends."""
+    monkeypatch.setattr("ingress.sending.outbound.DRAIN_S", 0.1)
     async with serving(settings) as url, aiohttp.ClientSession() as session:
         yield Gateway(url, settings.platform_key, session, meta)
 

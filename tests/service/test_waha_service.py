@@ -529,6 +529,7 @@ async def test_a_lost_answer_is_found_by_what_the_message_says(
 ) -> None:
     """Nothing came back of it, and most engines take no id: of what the chat has, none of our other messages."""
     monkeypatch.setattr("ingress.sending.lost_answers.ASK_AFTER_S", (0.02, 0.05))
+    monkeypatch.setattr("ingress.sending.pacing._distance_s", lambda pacing: 0.0)
     linked.waha.state_of(linked.session).hides = hides
     linked.waha.set_acks(linked.session, NO_ACKS)
     body = {"to": PEER, "content": content}

@@ -634,7 +634,8 @@ async def test_calls_that_began_before_end_where_they_began(two: Organization, g
     drained = 'whatsapp_ingress_provider_switch_phase_seconds_count{phase="drain"}'
     before = await metric(gateway, counted), await metric(gateway, drained)
     await gateway.meta.set_default(two.numbers[0], Slow(seconds=0.6))
-    sends = [asyncio.create_task(two.send()) for _ in range(3)]
+    people = [{"to": f"+551198765432{place}", "body": "Hello"} for place in range(3)]  # to one they would go in order
+    sends = [asyncio.create_task(two.send(message)) for message in people]
     number_id = two.numbers[0].phone_number_id
     arrived = lambda: sum(call.phone_number_id == number_id for call in gateway.meta.sends)  # noqa: E731
     await eventually(arrived, lambda count: count == 3)

@@ -20,15 +20,9 @@ CONTENT = {"friendly_name": "greeting", "language": "pt_BR", "types": {"twilio/t
 
 
 LEFT_OUT = {
-    "account": {"auth_token", "date_updated", "owner_account_sid", "subresource_uris"},
     "sender": {
-        "compliance", "display_name_status", "friendly_name", "pending_display_name", "pending_display_name_status",
+        "display_name_status", "friendly_name", "pending_display_name", "pending_display_name_status",
         "pending_display_name_status_date",
-    },
-    "service": {
-        "area_code_geomatch", "date_created", "date_updated", "fallback_method", "fallback_to_long_code",
-        "fallback_url", "inbound_method", "links", "mms_converter", "scan_message_content", "smart_encoding",
-        "sticky_sender", "synchronous_validation", "us_app_to_person_registered", "usecase", "validity_period",
     },
 }  # fmt: skip
 
