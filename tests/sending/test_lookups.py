@@ -6,16 +6,18 @@ import asyncpg
 import msgspec
 import pytest
 
-from ingress.dev.sandbox import AckPolicy, StatusPolicy
+from ingress.dev.sandbox import AckPolicy, StatusPolicy, example_session
 from ingress.settings import Settings
 from providers import Contact, Flow, Unavailable, Uncertain
 from providers.whatsapp_web import WhatsAppWeb
 
 from ..conftest import serving
 from ..gateway import Gateway, Organization
+from ..people.test_people import chat
+from ..service.test_twilio_service import Account, account, twilio
 from ..service.test_waha_service import Linked, linked, waha
 
-__all__ = ["linked", "waha"]
+__all__ = ["account", "linked", "twilio", "waha"]
 
 # As people write them, and as WhatsApp knows them.
 PAIRS = {
@@ -192,6 +194,46 @@ async def test_the_answer_of_meta_corrects_us(
     ]
 
 
+@pytest.mark.parametrize("kind", PAIRS)
+async def test_meta_and_twilio_send_to_where_people_were_seen(
+    organization: Organization, gateway: Gateway, account: Account, kind: str
+) -> None:
+    """In the spelling in which they wrote."""
+    asked, known = PAIRS[kind]
+    number = organization.numbers[0]
+    await organization.deliver(gateway.meta.inbound(number).text("Oi", phone=f"+{known}"))
+    assert (await organization.send({"to": asked, "body": "Olá"})).status == 200
+    sent = [one.body["to"] for one in gateway.meta.accepted if one.phone_number_id == number.phone_number_id]
+    await account.deliver("text", phone=f"+{known}")
+    message = (await account.organization.send({"to": asked, "body": "Olá"})).json
+    assert [*sent, *(one.to for one in account.sent(message["id"]))] == [f"+{known}", f"+{known}"]
+
+
+# ---------------------------------------------------------------- hidden numbers
+
+
+@only
+async def test_who_shows_a_hidden_number(line: Linked) -> None:
+    """Alone, they are sent to there; with the number behind it, each is sent to as it is, and nobody is asked."""
+    lid = "88234567890123@lid"
+    await chat(line, lid)
+    assert (await line.organization.send({"to": {"lid": lid}, "body": "Olá"})).status == 200
+    await chat(line, lid, remoteJidAlt=f"{KNOWN}@s.whatsapp.net")
+    for to in ({"lid": lid}, ASKED):
+        assert (await line.organization.send({"to": to, "body": "Olá"})).status == 200
+    assert reached(line) == [lid, lid, f"{KNOWN}@c.us"]
+    assert line.waha.lookups == []
+
+
+@only
+async def test_a_look_up_that_finds_a_hidden_number(line: Linked) -> None:
+    """It is sent to there."""
+    line.waha.set_person(ASKED, "88234567890123@lid")
+    for _ in range(2):
+        assert (await send(line)).status == 200
+    assert (reached(line), line.waha.lookups) == (["88234567890123@lid"] * 2, [ASKED[1:]])
+
+
 # ---------------------------------------------------------------- for whoever asks
 
 
@@ -210,9 +252,19 @@ async def test_whether_a_number_is_on_whatsapp(line: Linked) -> None:
 
 
 @only
-async def test_what_one_organization_asked_for_another_does_not_see(line: Linked, organization: Organization) -> None:
-    """Its own provider is asked, or nobody."""
-    await line.organization.call("GET", f"/contacts/lookup?phone={ASKED[1:]}")
+async def test_what_one_organization_asked_for_another_does_not_see(
+    line: Linked, organization: Organization, gateway: Gateway
+) -> None:
+    """Its own account is asked, or nobody."""
+    session = example_session(7_001, "NOWEB")
+    await line.waha.add_session(session, own_port=True)
+    other = Linked(line.waha, session, await gateway.organization())
+    await other.configure()
+    await other.working()
+    for asking in (line, other):
+        found = (await asking.organization.call("GET", f"/contacts/lookup?phone={ASKED[1:]}")).json
+        assert (found["on_whatsapp"], found["config_id"]) == (True, asking.config["config_id"])
+    assert line.waha.lookups == [ASKED[1:]] * 2
     answer = await organization.call("GET", f"/contacts/lookup?phone={ASKED[1:]}")
     assert (answer.status, answer.json["code"]) == (422, "unsupported")
 
