@@ -45,7 +45,9 @@ class Activity:
     async def write(self) -> None:
         """Write down what is not yet. Raises `StoreUnavailable`; then it is kept."""
         for kept, statement in ((self._unwritten, health.active), (self._refused, health.refused)):
-            while seen := dict(islice(kept.items(), WRITTEN_AT_ONCE)):
+            # What comes meanwhile waits for the next time: a busy config would be written for ever.
+            due = iter([*kept.items()])
+            while seen := dict(islice(due, WRITTEN_AT_ONCE)):
                 async with self._database.worker() as connection:
                     await statement(connection, [(*config, at) for config, at in seen.items()])
                 for config, at in seen.items():

@@ -12,6 +12,7 @@ from ingress import app
 from ingress.accounts.activity import Activity
 from ingress.settings import Settings
 from ingress.storage.database import Database
+from ingress.storage.statements import health
 
 from ..conftest import serving
 from ..gateway import Gateway, Organization, eventually
@@ -123,3 +124,23 @@ async def test_what_a_provider_says_counts_too(organization: Organization, setti
     await connection.close()
     assert (await organization.send()).status == 200
     assert await eventually(lambda: shown(organization)) == [said]
+
+
+async def test_a_config_that_is_always_busy_is_written_once_a_time(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What comes while it is written is for the next time: else the writing never ended."""
+    config, written = (UUID(int=1), UUID(int=2)), 0
+
+    async def busy(*_: object) -> None:
+        nonlocal written
+        written += 1
+        if written < 10:
+            process.note([config])
+
+    monkeypatch.setattr(health, "active", busy)
+    async with Database(settings.database_url) as database:
+        process = Activity(database)
+        process.note([config])
+        await process.write()
+    assert written == 1
