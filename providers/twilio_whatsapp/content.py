@@ -7,7 +7,7 @@ Source: https://www.twilio.com/docs/messaging/guides/webhook-request,
 import re
 
 from .. import _json
-from .._values import Object, place, present
+from .._values import UNREADABLE, Object, place, present
 from ..content import (
     Audio,
     ButtonReply,
@@ -50,7 +50,10 @@ def content_of(fields: Fields) -> Content:
     if "ButtonText" in fields or "ButtonPayload" in fields:
         return _button_reply(fields)
     if "Latitude" in fields and "Longitude" in fields:
-        return _location(fields)
+        try:
+            return _location(fields)
+        except UNREADABLE:
+            return UnknownContent(raw_type="location")
     if "MediaUrl0" in fields:
         return _medium(fields)
     return _words(fields)

@@ -16,7 +16,7 @@ from .. import _json
 from .._events import type_of
 from .._values import UNREADABLE, Object, bounded, contact_of, flag, is_user_id, mapping, phone, short, text, word
 from ..base import Webhook
-from ..content import Content, UnknownContent
+from ..content import Content, Reaction, UnknownContent
 from ..errors import Malformed
 from ..messages import AccountUpdate, Contact, Event, EventType, Message, ReplyTo, Status, StatusValue
 from . import errors
@@ -186,7 +186,8 @@ def _message(fact: Fact, sid: str) -> Event:
             provider_message_id=sid,
             content=content,
             more_media=more_media(fields),
-            reply_to=_quoted(fields),
+            # A reaction names its message by itself.
+            reply_to=None if isinstance(content, Reaction) else _quoted(fields),
             forwarded=flag(fields, "Forwarded") or frequently,
             frequently_forwarded=frequently,
             referral=referral_of(fields),

@@ -234,6 +234,9 @@ def test_a_place_that_is_none_is_unread(latitude: str, longitude: str) -> None:
     """It does not become another place, and does not vanish."""
     event = read({**MESSAGE, "Latitude": latitude, "Longitude": longitude})
     assert event.type == "message.unknown"
+    assert event.message is not None
+    assert event.message.provider_message_id == "SM1"
+    assert event.contact == Contact(phone="+15005550100")
     assert "Latitude" in dict(json.loads(bytes(event.raw)))
 
 
@@ -243,6 +246,10 @@ def test_a_reaction() -> None:
     assert content(**target, Body="👍") == {"type": "reaction", "message_id": "SM0", "emoji": "👍"}
     assert content(**target) == {"type": "reaction", "message_id": "SM0"}
     assert content(MessageType="reaction", Body="👍")["type"] == "text"
+    # It is no answer to the message, as at the other providers.
+    event = read({**MESSAGE, **target, "Body": "👍"})
+    assert event.message is not None
+    assert event.message.reply_to is None
 
 
 def test_another_channel_of_the_same_number_is_unknown() -> None:
