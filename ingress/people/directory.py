@@ -304,9 +304,7 @@ def _event(encounter: Encounter, change: Change) -> EventRow:
         config.provider_type,
         config.id,
         Conversation(identity, encounter.sender, person),
-        contact=ContactChange(change.merged.id)
-        if change.merged
-        else ContactChange(None, Contact(**shown(change.former))),
+        contact=_change(change),
     )
     type_ = "contact.merged" if change.merged else "contact.updated"
     return EventRow(config.organization_id, type_, config.id, identity, _encode(data))

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import json
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager
 from functools import partial
@@ -389,7 +388,3 @@ async def require_version(connection: asyncpg.Connection) -> None:
     if (version or 0) > SCHEMA_VERSION:
         raise SchemaError(f"{what}: a newer release has changed it, so run that one")
     raise SchemaError(f"{what}, and cannot upgrade it: make the database anew, or run the release that made it")
-
-
-def encode_json(value: Any) -> bytes:
-    return json.dumps(value, separators=(",", ":"), default=str).encode()
