@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import msgspec
 
 from ..base import ProviderInfo, Request, Response, Upload, Webhook, WhatsAppProvider, config_fields
-from ..content import Document, Image, Interactive, MediaContent, Video
+from ..content import Document, Image, Interactive, MediaContent, PollVote, Reaction, Video
 from ..errors import Malformed, Rejected, SendError, Unsupported, Unverified
 from ..limits import VARIANTS, kind_of
 from ..messages import Event, MessageData, Recipient
@@ -48,6 +48,8 @@ _HEADERS: dict[str, str | MediaContent] = {
     "video": Video(url=_FILE_URL),
     "document": Document(url=_FILE_URL),
 }
+# Content that nobody quotes or edits: its key may be made in another way.
+_ABOUT_OTHERS = (Reaction, PollVote)
 # Headers that say how to read a request, and prove nothing.
 _DESCRIBING = {"content-type", "content-length", "host", "user-agent"}
 
@@ -178,6 +180,7 @@ class Contract:
             f"message.edited and message.deleted say who did it, by='contact' or by='business', and nothing else "
             f"does but a message.unknown of the business: a {event.type} has {by!r}, on {shown(hook)}",
         )
+        self._check_ids(event, hook)
         try:
             stored = msgspec.json.encode(event)
             msgspec.json.decode(stored)
@@ -187,6 +190,20 @@ class Contract:
         nul = b"\\u0000" in stored.replace(b"\\\\", b"")
         ask(not nul, f"an event has U+0000, which PostgreSQL does not store, on {shown(hook)}")
         self.provider.owns(event)
+
+    def _check_ids(self, event: Event, hook: Webhook) -> None:
+        """By them events find the message that they are about, and the one that it came in with."""
+        identity = event.message.provider_message_id if event.message else None
+        if not identity:
+            return
+        key = self.provider.message_key(identity)
+        ask(isinstance(key, str) and key != "", f"message_key gives {key!r} for the id of a message, on {shown(hook)}")
+        if event.type == "message.received" and event.message and not isinstance(event.message.content, _ABOUT_OTHERS):
+            came_in = self.provider.event_key(event, identity)
+            ask(
+                came_in in (None, event.key),
+                f"event_key of the id that a message came in with is not the key of its event, on {shown(hook)}",
+            )
 
     def check_stable(self, case: WebhookCase) -> None:
         """The same webhook again gives the same events under the same keys."""

@@ -84,6 +84,16 @@ class Discreet(MetaBusiness, frozen=True, kw_only=True):
         return [msgspec.structs.replace(event, type="message.deleted") for event in super().parse(hook)]
 
 
+class Confused(MetaBusiness, frozen=True, kw_only=True):
+    def event_key(self, event: Event, message_id: str) -> str | None:
+        return message_id
+
+
+class Blank(MetaBusiness, frozen=True, kw_only=True):
+    def message_key(self, message_id: str) -> str:
+        return ""
+
+
 class Greedy(MetaBusiness, frozen=True, kw_only=True):
     def owns(self, event: Event) -> bool:
         return True
@@ -167,6 +177,8 @@ def often(check: Callable[[Random], object]) -> None:
         (Crashing, lambda held: held.verifies(msgspec.structs.replace(CASE.hook, headers={})), "but Unverified"),
         (Forgetful, lambda held: held.check_stable(CASE), "other keys"),
         (Repeating, lambda held: held.check_reading(CASE), "the same key"),
+        (Confused, lambda held: held.check_reading(CASE), "event_key of the id"),
+        (Blank, lambda held: held.check_reading(CASE), "message_key gives ''"),
         (Discreet, lambda held: held.check_reading(CASE), "say who did it"),
         (Greedy, lambda held: held.check_ownership(CASE), "about another number"),
         (Leaking, lambda held: held.check_secrets(), "a secret is in an address"),
