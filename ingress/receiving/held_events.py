@@ -113,7 +113,7 @@ class _Resolution:
         self._configs: dict[UUID, Config | None] = {}  # all of one organization
         self._known: dict[NamedMessage, OwnMessage] = {}
         self._ids: dict[NamedMessage, str] = {}  # by which the CRM knows them
-        self._claimed: set[tuple[OwnMessage, int]] = set()  # attempts that an echo was found to be of
+        self._attempts: dict[NamedMessage, OpenAttempt] = {}  # that an echo was found to be of
         self.released: list[Release] = []
         self.statuses: list[StatusRow] = []
 
@@ -171,9 +171,11 @@ class _Resolution:
         self, each: HeldEvent, data: EventData, names: Sequence[NamedMessage], lost: Sequence[OpenAttempt]
     ) -> None:
         first, *others = names
-        attempt = None if first in self._known else self._claim(lost)
-        if attempt is not None:
+        # What came after an echo is about the same attempt.
+        attempt = self._attempts.get(first)
+        if first not in self._known and (attempt := self._unclaimed(lost)) is not None:
             self._known[first] = attempt.message
+            self._attempts[first] = attempt
         own = self._known.get(first)
         if own is None and not each.is_over:
             return
@@ -187,13 +189,11 @@ class _Resolution:
         if own is not None and (status := _status(each, data, own, attempt)) is not None:
             self.statuses.append(status)
 
-    def _claim(self, alike: Sequence[OpenAttempt]) -> OpenAttempt | None:
+    def _unclaimed(self, alike: Sequence[OpenAttempt]) -> OpenAttempt | None:
         """The first that no other echo is of; None as long as one is under way, whose answer may say so."""
-        unclaimed = [attempt for attempt in alike if (attempt.message, attempt.number) not in self._claimed]
-        if not unclaimed or any(attempt.is_under_way for attempt in unclaimed):
-            return None
-        self._claimed.add((unclaimed[0].message, unclaimed[0].number))
-        return unclaimed[0]
+        claimed = {(attempt.message, attempt.number) for attempt in self._attempts.values()}
+        unclaimed = [attempt for attempt in alike if (attempt.message, attempt.number) not in claimed]
+        return None if not unclaimed or any(attempt.is_under_way for attempt in unclaimed) else unclaimed[0]
 
 
 def _is_echo(config: Config, echo: Message, attempt: OpenAttempt) -> bool:

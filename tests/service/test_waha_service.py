@@ -31,6 +31,7 @@ from ingress.dev.sandbox import (
     example_session,
 )
 from ingress.dev.sandbox.waha.bodies import IN_BROWSER, Engine, News
+from ingress.receiving.held_events import HeldEvents
 from ingress.settings import Settings
 
 from ..conftest import serving
@@ -610,16 +611,23 @@ async def test_an_echo_of_the_next_send_does_not_settle_the_last(linked: Linked)
 
 @only_by_content
 @pytest.mark.usefixtures("lost")
+@pytest.mark.parametrize("together", [False, True], ids=["one-by-one", "together"])
 async def test_what_comes_back_after_it_was_given_up_is_reported_again(
-    linked: Linked, monkeypatch: pytest.MonkeyPatch
+    linked: Linked, together: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Unknown after its time; then the engine reconnects, and the message comes back."""
+    """Unknown after its time; then the engine reconnects, and the message comes back with all that became of it."""
+    look = HeldEvents._look
     monkeypatch.setattr("ingress.sending.outcomes.HOLD_S", 0)
     sent = await unanswered(linked, "Olá")
     await linked.organization.settled(sent, "unknown")
     state = linked.waha.state_of(linked.session)
     linked.waha.set_acks(linked.session, AckPolicy())
+    if together:
+        monkeypatch.setattr(HeldEvents, "_look", AsyncMock())
     await linked.waha.post_acks(state, state.messages[0])
+    await linked.waha.settled()
+    if together:
+        monkeypatch.setattr(HeldEvents, "_look", look)
     message = await linked.organization.settled(sent, "read")
     assert [attempt["class"] for attempt in message["attempts"]] == ["ok"]
     events = await eventually(
