@@ -181,7 +181,9 @@ def described(kind: inspect.Type) -> str:
         case inspect.Metadata(type=inner):
             return described(inner)
         case inspect.UnionType(types=types):
-            return " or ".join(dict.fromkeys(map(described, types)))
+            words = [*dict.fromkeys(map(described, types))]
+            # After an example the next one would be taken for a part of it.
+            return (", or " if any(", like " in each for each in words) else " or ").join(words)
         case inspect.LiteralType(values=values):
             return f"one of {', '.join(map(str, values))}" if len(values) > 1 else str(values[0])
         case inspect.IntType(ge=least, le=most) | inspect.FloatType(ge=least, le=most):

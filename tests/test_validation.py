@@ -28,9 +28,9 @@ def errors(body: bytes) -> dict[str, str]:
     [
         (b'{"to":"+5511987654321","nobody":1}', {"nobody": "is not a known field"}),
         (b'{"body":"x"}', {"to": "is missing"}),
-        (b'{"to":{"phone":"12"}}', {"to.phone": "must be text, like +5511987654321 or null"}),
-        (b'{"to":"12"}', {"to": "must be text, like +5511987654321 or an object"}),
-        (b'{"to":7}', {"to": "must be text, like +5511987654321 or an object"}),
+        (b'{"to":{"phone":"12"}}', {"to.phone": "must be text, like +5511987654321, or null"}),
+        (b'{"to":"12"}', {"to": "must be text, like +5511987654321, or an object"}),
+        (b'{"to":7}', {"to": "must be text, like +5511987654321, or an object"}),
         (b'{"to":"+5511987654321","content":{"type":"text"}}', {"content.body": "is missing"}),
         (
             b'{"to":"+5511987654321","content":{"type":"text","body":"x","nobody":1}}',
@@ -38,7 +38,7 @@ def errors(body: bytes) -> dict[str, str]:
         ),
         (
             b'{"to":"+5511987654321","expires_at":"tomorrow"}',
-            {"expires_at": "must be a time with its zone, like 2030-01-31T12:00:00Z or null"},
+            {"expires_at": "must be a time with its zone, like 2030-01-31T12:00:00Z, or null"},
         ),
         (b"[]", {"": "must be an object"}),
         (b"7", {"": "must be an object"}),

@@ -38,7 +38,10 @@ class Selection(RequestQuery, frozen=True):
         """None: all events. Raises `Problem` 422."""
         types = TYPES if self.type is None else self.type.split(",")
         if unknown := set(types) - set(TYPES):
-            raise invalid(("type", f"{len(unknown)} of them are no types of events"), what="The query")
+            raise invalid(
+                ("type", f"must be types of events, with commas between them: {len(unknown)} are none"),
+                what="The query",
+            )
         if self.type is None and self.contact_id is None and self.conversation_id is None:
             return None
         return EventFilter(sorted(set(types)), self.contact_id, self.conversation_id)

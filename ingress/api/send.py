@@ -377,6 +377,6 @@ def _failed(state: SendState, more: dict[str, Any]) -> Problem:
         )
         return Problem(504, "uncertain", detail, headers={"location": f"/messages/{state.id}"}, **more)
     status, code, detail = _FAILURES.get(state.error.class_ or "" if state.error else "", _FAILURES["Rejected"])
-    if code == "unsupported" and state.error and state.error.detail:
-        detail = f"{detail[:-1]}: {state.error.detail}."  # the limit, and by how much
+    if state.error and state.error.detail:
+        detail = f"{detail.removesuffix('.')}: {state.error.detail.removesuffix('.')}."
     return Problem(status, code, detail, **more)

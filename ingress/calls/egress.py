@@ -59,7 +59,7 @@ class Egress:
             raise InvalidUrl("port 0 is none")
         address = _literal(host)
         if address is not None and not self.allows(address):
-            raise InvalidUrl("its address is not a public one")
+            raise InvalidUrl("must have a public address")
 
     def _check_scheme(self, scheme: str) -> None:
         schemes = ("https", "http") if self._allowed else ("https",)

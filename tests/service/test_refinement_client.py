@@ -7,6 +7,7 @@ from uuid import uuid4
 import pytest
 
 from ingress.dev.sandbox import TwilioSimulator, example_number
+from ingress.dev.sandbox.faults import ErrorCode
 from ingress.dev.sandbox.twilio.bodies import example_sender
 
 from ..gateway import Answer, Gateway, Organization, _numbers
@@ -129,6 +130,17 @@ async def test_what_is_refused_is_shown_as_a_sentence(client: RefinementClient, 
         assert is_sentence(str(caught.value))
         assert "Create a new token" in str(caught.value)
     assert await client.current() == {"provider": None, "status": "not_configured"}
+
+
+async def test_why_a_message_was_refused_is_shown_as_a_sentence(organization: Organization, gateway: Gateway) -> None:
+    """By the provider, or before it was asked: also where there is no other one."""
+    await gateway.meta.script(organization.numbers[0], ErrorCode(code=131026))
+    for message, why in ({}, "Message undeliverable"), ({"body": "", "attachments": []}, "text: 0 characters"):
+        answer = await send(organization, **message)
+        assert answer.status == 422, answer.raw
+        assert is_sentence(answer.json["detail"])
+        assert why in answer.json["detail"]
+        assert ".." not in answer.json["detail"]
 
 
 # ---------------------------------------------------------------- its organization
