@@ -4,7 +4,7 @@ What is remembered may be outdated, for another process has merged two contacts 
 is said of a contact has the statement look whether its conversation was merged, and comes again where it was.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -159,6 +159,11 @@ class Directory:
         for encounter in encounters:
             self._known.drop(encounter.key)
 
+    def forget_contacts(self, contact_ids: Collection[UUID]) -> None:
+        """Forget by what they were met: some of it is somebody else's now."""
+        if contact_ids:
+            self._known.drop_where(lambda known: known.contact is not None and known.contact.id in contact_ids)
+
     # -- sends
 
     async def conversations(
@@ -233,12 +238,13 @@ def _is_small(contact: Contact | None) -> bool:
 class Introduction(Unlogged, frozen=True):
     """The conversation of an encounter; ``events``: what the CRM has to know of whom it is with.
 
-    ``number``: how the number that the person is shown by is reached.
+    ``number``: how the number that the person is shown by is reached. ``bereft``: the contacts whose number that was.
     """
 
     conversation: Conversation
     events: Sequence[EventRow]
     number: Reached | None
+    bereft: Sequence[UUID]
 
 
 async def introduce(connection: asyncpg.Connection, encounters: Sequence[Encounter]) -> list[Introduction]:
@@ -249,7 +255,7 @@ async def introduce(connection: asyncpg.Connection, encounters: Sequence[Encount
     met = []
     conversations: dict[tuple[UUID, UUID], ConversationRow] = {}
     for encounter, known_by in zip(encounters, addresses, strict=True):
-        contact, changes = None, list[Change]()
+        contact, changes, bereft = None, list[Change](), len(register.bereft)
         if known_by:
             organization_id, shown_as = encounter.config.organization_id, encounter.contact or Contact()
             contact, changes = register.meet(organization_id, known_by, shown_as, encounter.seen_at)
@@ -259,7 +265,8 @@ async def introduce(connection: asyncpg.Connection, encounters: Sequence[Encount
             of_change = _conversation_row(encounter, change.contact.id, None)
             conversations[row.organization_id, of_change.id] = of_change
         events = [_event(encounter, change) for change in changes]
-        met.append(Introduction(_known(encounter, row.id, contact), events, _number(encounter, contact)))
+        known = _known(encounter, row.id, contact)
+        met.append(Introduction(known, events, _number(encounter, contact), register.bereft[bereft:]))
     await _write(connection, register, list(conversations.values()))
     return met
 

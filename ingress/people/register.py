@@ -63,6 +63,7 @@ class Register:
         self.changed: dict[UUID, KnownContact] = {}  # or added
         self.addressed: dict[tuple[UUID, str], tuple[KnownContact, Address]] = {}
         self.merged: list[KnownContact] = []
+        self.bereft: list[UUID] = []  # contacts whose number somebody else has now
 
     def meet(
         self, organization_id: UUID, addresses: Sequence[Address], shown: Contact, seen_at: str | None = None
@@ -93,6 +94,7 @@ class Register:
             if _has_passed_on(owner, address, addresses, by_id.values()):
                 del owner.addresses[address.key]
                 del self._owners[organization_id, address.key]
+                self.bereft.append(owner.id)
             else:
                 by_id[owner.id] = owner
         return list(by_id.values())

@@ -209,6 +209,7 @@ class WebhookQueue:
             # Of those who were met just now, one may be another by now, and known to be.
             stored = await store(connection, rows, start, remembered=not new)
             await _look_soon(connection, rows)
+        self._directory.forget_contacts({contact_id for found in met for contact_id in found.bereft})
         if not is_slice:  # which is not committed yet
             self._directory.remember((each, found.conversation) for each, found in zip(strangers, met, strict=True))
         return rows, stored

@@ -384,6 +384,23 @@ async def test_a_hidden_person_with_another_phone_is_the_same(linked: Linked) ->
     assert updated["data"]["contact"] == {"former": {"phone": PHONE}}
 
 
+async def test_a_former_number_that_somebody_else_has_now(linked: Linked) -> None:
+    """Met before by that number alone, and sent to: what comes and goes there now is with the other person."""
+    organization, number = linked.organization, f"{PHONE[1:]}@s.whatsapp.net"
+    await chat(linked, LID, remoteJidAlt=number)
+    await chat(linked, f"{PHONE[1:]}@c.us")
+    await organization.send({"to": PHONE, "body": "Olá"})
+    await chat(linked, LID, remoteJidAlt="5521970001111@s.whatsapp.net")
+    await chat(linked, "99234567890123@lid", remoteJidAlt=number)
+    await chat(linked, f"{PHONE[1:]}@c.us")
+    await chat(linked, LID)
+    ana, *_, bia, same, last = await met(organization)
+    assert contacts([bia, last]) == contacts([same, ana])
+    assert bia["id"] != ana["id"]
+    sent = (await organization.send({"to": PHONE, "body": "Olá"})).json
+    assert (await organization.message(sent["id"]))["conversation_id"] == bia["id"]
+
+
 # ---------------------------------------------------------------- several processes
 
 
