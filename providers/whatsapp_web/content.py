@@ -107,6 +107,7 @@ _WORDS = (
     ("interactiveMessage", "body", "text"),
     ("buttonsMessage", "contentText"),
     ("listMessage", "description"),
+    ("listMessage", "title"),
 )
 
 

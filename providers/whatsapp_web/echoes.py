@@ -36,7 +36,8 @@ def is_echo(content: Content | None, sent: MessageData) -> bool:
         return False
     match content:
         case Text(body=body):
-            return call == "sendText" and body.strip() == parts["text"].strip()
+            said = {"sendText": parts.get("text"), "sendList": _words(mapping(parts, "message"))}.get(call)
+            return said is not None and body.strip() == said.strip()
         case MediaContent():
             asked = sent.content
             return (
@@ -51,6 +52,10 @@ def is_echo(content: Content | None, sent: MessageData) -> bool:
         case Contacts(contacts=cards):
             return call == "sendContactVcard" and list(map(_name, cards)) == list(map(_name_of, parts["contacts"]))
     return False
+
+
+def _words(menu: Object) -> str | None:
+    return text(menu, "description") or text(menu, "title")
 
 
 def is_recognisable(sent: MessageData) -> bool:

@@ -523,6 +523,14 @@ async def test_an_answer_that_comes_too_late_is_not_needed(
     assert message["provider_message_id"] == linked.waha.accepted[0].id
 
 
+@only
+async def test_nor_is_that_to_a_list(linked: Linked, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which WEBJS does not have."""
+    rows = [{"rows": [{"id": "1", "title": "Sim"}]}]
+    menu = {"type": "interactive", "body": "Confirma?", "action": {"type": "list", "button": "Ver", "sections": rows}}
+    await test_an_answer_that_comes_too_late_is_not_needed(linked, menu, monkeypatch)
+
+
 @pytest.mark.parametrize("content", [TEXT, PHOTO], ids=["text", "image"])
 @pytest.mark.parametrize("hides", [False, True], ids=["phone", "hidden"])
 async def test_a_lost_answer_is_found_by_what_the_message_says(

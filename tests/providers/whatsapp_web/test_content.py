@@ -414,6 +414,7 @@ def test_nothing_is_made_up_about_what_is_quoted() -> None:
         {"viewOnceMessage": {"message": {"interactiveMessage": {"body": {"text": "x"}}}}},
         {"buttonsMessage": {"contentText": "x", "buttons": []}},
         {"listMessage": {"title": "t", "description": "x"}},
+        {"viewOnceMessage": {"message": {"listMessage": {"title": "x", "buttonText": "b"}}}},
     ],
     ids=lambda message: str(next(iter(message))),
 )

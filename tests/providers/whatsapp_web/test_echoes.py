@@ -15,6 +15,9 @@ from providers.content import (
     Document,
     Image,
     Interactive,
+    ListMenu,
+    ListRow,
+    ListSection,
     Location,
     OutboundContent,
     Reaction,
@@ -27,6 +30,7 @@ from providers.whatsapp_web.echoes import found_in, is_echo
 AT = datetime(2026, 11, 30, 10, 0, 0, 500_000, tzinfo=UTC)
 PDF = Document(url="https://x/a.pdf", mime_type="application/pdf", filename="nota.pdf", caption="Nota")
 ASK = Interactive(body="Confirma?", action=Buttons(buttons=[Button(id="1", title="Sim"), Button(id="2", title="Não")]))
+MENU = ListMenu(button="Ver", sections=[ListSection(rows=[ListRow(id="1", title="Sim")])])
 ANA = Contacts(contacts=[{"name": {"formatted_name": "Ana"}, "phones": [{"phone": "+5511900000000"}]}])
 
 
@@ -47,6 +51,8 @@ def sent(content: OutboundContent, **more: Any) -> MessageData:
         (Text(body="Olá 🚚"), Text(body="Olá 🚚")),
         (Text(body=" Olá\n"), Text(body="Olá")),
         (ASK, Text(body="Confirma?\n1. Sim\n2. Não")),
+        (Interactive(body="Confirma?", action=MENU), Text(body="Confirma?")),
+        (Interactive(header="Pedido", body="Confirma?", action=MENU), Text(body="Confirma?")),
         (Image(url="https://x/a.png", mime_type="image/png"), Image(id="https://waha/1", mime_type="image/jpeg")),
         (Video(url="https://x/a.mp4", caption="Veja"), Video(id="https://waha/1", caption="Veja")),
         (Audio(url="https://x/a.ogg", voice=True), Audio(id="https://waha/1", voice=True)),
@@ -70,6 +76,7 @@ def test_what_says_the_same_is_an_echo(asked: OutboundContent, seen: Content) ->
         (Text(body="Olá"), Image(id="1", caption="Olá")),
         (Text(body="Olá"), None),
         (ASK, Text(body="Confirma?")),
+        (Interactive(header="Pedido", body="Confirma?", action=MENU), Text(body="Pedido")),
         (Image(url="https://x/a.png", caption="A"), Image(id="1", caption="B")),
         (Image(url="https://x/a.png"), Video(id="1")),
         (PDF, Document(id="1", filename="outra.pdf", caption="Nota")),

@@ -149,7 +149,12 @@ def _message(state: SessionState, call: str, bare: str, body: Body) -> ChatMessa
         case "sendPoll":
             message.proto = {"name": body["poll"]["name"]}
         case "sendList":
-            message.proto = {"title": body["message"]["title"], "buttonText": body["message"]["button"]}
+            menu = body["message"]
+            message.proto = {
+                "title": menu["title"],
+                "description": menu.get("description"),
+                "buttonText": menu["button"],
+            }
         case "reaction":
             message.proto = {"text": body["reaction"]}
     if file := body.get("file"):
