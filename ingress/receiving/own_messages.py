@@ -35,9 +35,22 @@ async def find(
     named = {
         name
         for owned, conversation in zip(events, conversations, strict=True)
+        if not _is_plain(owned.event)
         for name in _names(owned.event, owned.owner, conversation)
     }
     return await own_messages.find(connection, named) if named else {}
+
+
+def _is_plain(event: Event) -> bool:
+    """Whether it is what somebody wrote, about no other message: as most is."""
+    message = event.message
+    return (
+        message is not None
+        and event.type == "message.received"
+        and message.reply_to is None
+        and event.correlation_id is None
+        and not isinstance(message.content, Reaction)
+    )
 
 
 def of(event: Event, owner: Config, conversation: Conversation | None, known: Known) -> Ours | Held:

@@ -23,7 +23,7 @@ def message_key(message_id: str) -> str:
     if not message_id.startswith(_PREFIX) or len(message_id) > _LONGEST:
         return message_id
     try:
-        decoded = binascii.a2b_base64(message_id[len(_PREFIX) :].encode() + b"==")  # also where there is no padding
+        decoded = binascii.a2b_base64(message_id[len(_PREFIX) :] + "==")  # also where there is no padding
     except ValueError:
         return message_id
     found = _TOKEN.match(decoded)
