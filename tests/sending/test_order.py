@@ -256,6 +256,18 @@ async def test_a_send_through_the_fallback_keeps_its_place(pair: Organization) -
     assert words == [str(place) for place in range(5)]
 
 
+async def test_a_send_through_the_fallback_is_of_the_account_that_it_went_out_by(pair: Organization) -> None:
+    """As are its statuses, and what the person answers to it."""
+    await script(pair, Refuse())
+    sent = (await pair.send({"to": PERSON, "body": "1"})).json
+    assert sent["config_id"] == pair.configs[1]["config_id"]
+    await pair.settled(sent["id"], "read")
+    await write(pair, text(**{"from": PERSON[1:]}), config=1)
+    [answer] = [event["data"]["conversation"]["id"] for event in await pair.events(kind="message.received")]
+    page = (await pair.call("GET", f"/messages?conversation_id={answer}")).json
+    assert [message["id"] for message in page["messages"]] == [sent["id"]]
+
+
 async def test_a_switch_finds_who_waits_in_their_order(pair: Organization) -> None:
     """They go out through the new account: none is called by the old one after the switch."""
     await script(pair, Throttle429(retry_after=3))

@@ -279,6 +279,8 @@ finished as (
         provider = case when o.provider_message_id is not null or m.provider is null then o.provider else m.provider end,
         config_id = case when o.provider_message_id is not null or m.config_id is null then o.config_id else m.config_id end,
         account_id = case when o.provider_message_id is not null or m.config_id is null then o.account_id else m.account_id end,
+        -- With the account that it went out by.
+        conversation_id = coalesce(case when o.provider_message_id is not null then o.conversation_id end, m.conversation_id),
         provider_message_id = coalesce(o.provider_message_id, m.provider_message_id),
         message_key = coalesce(o.message_key, m.message_key),
         fallback_from = coalesce(o.fallback_from, m.fallback_from),
