@@ -142,6 +142,7 @@ from .messages import (
     StatusValue,
     TemplateDefinition,
     TemplatePage,
+    may_be_spellings,
     phone_key,
 )
 from .registry import Registry, RegistryEntry, UnknownProvider
@@ -159,5 +160,5 @@ __all__ = [
     "Status", "StatusValue", "Sticker", "System", "Template", "TemplateDefinition", "TemplatePage", "Text", "Throttled",
     "TimeLimits", "Unavailable", "Uncertain", "UnknownContent", "UnknownProvider", "Unsupported", "UnsupportedContent",
     "Unverified", "Upload", "UploadRequest", "Video", "VoiceCall", "Webhook", "WebhookError", "WhatsAppProvider",
-    "config_fields", "phone_key", "refused_status",
+    "config_fields", "may_be_spellings", "phone_key", "refused_status",
 ]  # fmt: skip

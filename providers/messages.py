@@ -391,3 +391,13 @@ def phone_key(phone: str) -> str:
         if digits.startswith(("22501", "22505", "22507")):
             return f"225{digits[5:]}"
     return digits
+
+
+def may_be_spellings(one: str, other: str) -> bool:
+    """Whether two numbers can be one in two spellings: equal by `phone_key`, or else alike where they begin and end.
+
+    Rules of countries that are not known here change digits after the country code, and no subscriber's last six.
+    """
+    if phone_key(one) == phone_key(other):
+        return True
+    return one[:3] == other[:3] and one[-6:] == other[-6:]

@@ -11,7 +11,7 @@ import logging
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
-from providers import MessageResult, Rejected, SendError, Throttled, Unavailable
+from providers import Contact, MessageResult, Rejected, SendError, Throttled, Unavailable, may_be_spellings
 
 from .. import metrics
 from ..accounts.config import Config
@@ -82,8 +82,10 @@ class Lookups:
     async def answered(self, config: Config, dispatch: Dispatch, result: MessageResult) -> None:
         """Learn from a provider's answer to a send, where it spells the number in another way than it was sent to."""
         phone, spelled = dispatch.intent.to.phone, result.contact.phone if result.contact else None
-        if phone is None or spelled in (None, recipient_of(config, dispatch).phone):
+        if phone is None or spelled is None or spelled == recipient_of(config, dispatch).phone:
             return
+        if not may_be_spellings(phone, spelled):
+            return  # of somebody else: what is written to one person never goes to another for an answer
         if dispatch.reached.reached_by is not None and dispatch.reached.asked_at is None:
             return  # there the person was seen
         reached = Reached(spelled, datetime.now(UTC))
@@ -129,7 +131,7 @@ class Lookups:
             raise error from None
         finally:
             metrics.receipts.labels(config.provider_type, FIND_CONTACT, outcome).inc()
-        reached = Reached((contact.phone or contact.lid or phone) if contact else "", datetime.now(UTC))
+        reached = Reached(_reached_by(contact, phone) if contact else "", datetime.now(UTC))
         key = phone_address(phone).key
         self._strangers.put((config.organization_id, key), reached, REMEMBERED_S)
         await self._keep(config.organization_id, key, reached)
@@ -141,6 +143,13 @@ class Lookups:
                 await contacts.set_reached(connection, organization_id, address, reached)
         except StoreUnavailable:
             logger.warning("the database is away; a number is looked up again")
+
+
+def _reached_by(contact: Contact, phone: str) -> str:
+    """The address of *contact*, whom a provider found by *phone*."""
+    if contact.phone is not None and may_be_spellings(contact.phone, phone):
+        return contact.phone
+    return contact.lid or phone
 
 
 def is_known(number: Reached, now: datetime) -> bool:

@@ -194,6 +194,17 @@ async def test_the_answer_of_meta_corrects_us(
     ]
 
 
+async def test_an_answer_that_names_somebody_else_is_not_believed(organization: Organization, gateway: Gateway) -> None:
+    """As that of a mock with one answer for all: what is written to one person never goes to another."""
+    number = organization.numbers[0]
+    gateway.meta.set_statuses(number, StatusPolicy(statuses=()))
+    gateway.meta.wa_ids[ASKED] = "5511960009999"
+    for _ in range(2):
+        assert (await organization.send({"to": ASKED, "body": "Olá"})).status == 200
+    sent = [one.body["to"] for one in gateway.meta.accepted if one.phone_number_id == number.phone_number_id]
+    assert sent == [ASKED, ASKED]
+
+
 @pytest.mark.parametrize("kind", PAIRS)
 async def test_meta_and_twilio_send_to_where_people_were_seen(
     organization: Organization, gateway: Gateway, account: Account, kind: str
