@@ -67,7 +67,8 @@ def _message(delivery: Delivery) -> Event:
         return updates.waiting(delivery)
     if is_protocol(raw):
         details = present(message_id=identity.public, raw_type=raw.kind)
-        key = delivery.key("message", identity.bare)
+        # It may precede the message whose id it has: keys come with somebody's first one to a group.
+        key = delivery.key("message.protocol", identity.bare)
         return delivery.update_of("protocol_message", item, key=key, details=details)
     content = content_of(raw)
     message = Message(provider_message_id=identity.public, content=content, **around(delivery, raw, identity))

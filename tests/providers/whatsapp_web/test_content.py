@@ -128,6 +128,21 @@ def test_nor_do_the_notices_of_the_other_engines(data: dict[str, Any], payload: 
     assert kind_of(read(data, **payload)) == kind
 
 
+@pytest.mark.parametrize(
+    "before",
+    [
+        {"senderKeyDistributionMessage": {"groupId": GROUP}, "messageContextInfo": {}},
+        {"messageContextInfo": {}},
+        {"protocolMessage": {"type": 3}},
+    ],
+    ids=["keys", "context", "protocol"],
+)
+@pytest.mark.parametrize("field", ["message", "Message"])
+def test_what_nobody_wrote_keeps_no_message_away(field: str, before: dict[str, Any]) -> None:
+    """The first message of a member of a group comes in two parts with one id, of which GOWS may report each."""
+    assert read({field: before}).key != read({field: {"conversation": "x"}}).key
+
+
 def test_what_cannot_be_decrypted_yet_keeps_no_message_away() -> None:
     """The message may follow under the same id: it is another fact."""
     waiting = read({"type": "ciphertext"})
