@@ -21,6 +21,7 @@ from ingress.delivery import relay
 from ingress.dev.embedded.launcher import EmbeddedServers
 from ingress.dev.sandbox import CrmSimulator, MetaSimulator, RetryPolicy
 from ingress.receiving import completion, normalise
+from ingress.sending import outbound
 from ingress.server import configuration, listen, operations_configuration
 from ingress.settings import Settings
 from ingress.storage import redis_state
@@ -115,12 +116,15 @@ async def crm() -> AsyncIterator[CrmSimulator]:
 @pytest.fixture(scope="session")
 async def gateway(settings: Settings, meta: MetaSimulator) -> AsyncIterator[Gateway]:
     """The service, shared by tests: each makes organizations of its own."""
+    ending = pytest.MonkeyPatch()
     async with AsyncExitStack() as stack:
         with pytest.MonkeyPatch.context() as patch:  # what is looked for in Redis is there, however busy the machine is
             patch.setattr(redis_state, "COMMAND_TIMEOUT_S", 2.0)
             url = await stack.enter_async_context(serving(settings))
         session = await stack.enter_async_context(aiohttp.ClientSession())
         yield Gateway(url, settings.platform_key, session, meta)
+        ending.setattr(outbound, "DRAIN_S", 0.1)  # some tests leave sends that hang
+    ending.undo()
 
 
 @pytest.fixture

@@ -256,7 +256,7 @@ async def test_each_webhook_is_answered_once_where_the_store_breaks_between_rows
     """A refused batch goes row by row: one is stored, one refused and put aside, and then the connection is lost."""
     gathered, tries = asyncio.Event(), 0
 
-    async def breaking(connection: Any, rows: Any, *more: Any) -> Any:
+    async def breaking(connection: Any, rows: Any, *more: Any, **named: Any) -> Any:
         nonlocal tries
         if any(str(row.organization_id) == organization.id for row in rows):
             tries += 1
@@ -267,7 +267,7 @@ async def test_each_webhook_is_answered_once_where_the_store_breaks_between_rows
                     raise asyncpg.exceptions.InvalidTextRepresentationError("invalid input syntax")
                 case 5:
                     raise ConnectionResetError
-        return await store(connection, rows, *more)
+        return await store(connection, rows, *more, **named)
 
     enqueue, submitted = webhook_queue.WebhookQueue.enqueue, 0
 

@@ -35,6 +35,7 @@ SERVED = {
     "/healthz",
     "/openapi.json",
     "/media",
+    "/contacts/lookup",
     "/integrations/whatsapp/providers",
     "/integrations/whatsapp/templates",
     f"{CONFIGS}/pairing",
@@ -74,6 +75,9 @@ async def behind(
         yield made
 
 
+QUERIES = {"/media": "?id=1", "/events/stream": "?after=0", "/contacts/lookup": "?phone=%2B5511987654321"}
+
+
 def requests_of(organization: Organization, event_id: str) -> dict[tuple[str, str], tuple[str, Any]]:
     """The address and the body of a request to every route, by method and path."""
     config, number = organization.configs[0]["config_id"], organization.numbers[0]
@@ -103,7 +107,7 @@ def requests_of(organization: Organization, event_id: str) -> dict[tuple[str, st
     for path, method, _ in walk(ROUTES):
         names = [part.partition("}")[0] for part in path.split("{")[1:]]
         address = path.format(**{name: ids.get(name, uuid4()) for name in names})
-        query = {"/media": "?id=1", "/events/stream": "?after=0"}.get(path, "")
+        query = QUERIES.get(path, "")
         found[method, path] = address + query, bodies.get((method, path))
     return found
 
