@@ -133,7 +133,6 @@ from .messages import (
     MessageData,
     MessageResult,
     Pairing,
-    Phone,
     ProviderConfig,
     ProviderStatus,
     Recipient,
@@ -142,9 +141,8 @@ from .messages import (
     StatusValue,
     TemplateDefinition,
     TemplatePage,
-    may_be_spellings,
-    phone_key,
 )
+from .phones import Phone, may_be_spellings, phone_key
 from .registry import Registry, RegistryEntry, UnknownProvider
 
 __all__ = [

@@ -11,7 +11,7 @@ from msgspec import UNSET, UnsetType
 from starlette.responses import Response
 
 from providers import Flow, Pairing
-from providers.messages import Phone
+from providers.phones import Phone
 
 from ..accounts.config import Config
 from ..storage.statements import health, switches

@@ -18,7 +18,7 @@ from msgspec import UNSET, UnsetType
 
 from providers import Recipient
 from providers.content import Audio, Document, Id, Image, Line, OutboundContent, Text, Video, Words
-from providers.messages import Phone
+from providers.phones import Phone
 
 from .. import metrics, tracing
 from ..accounts.unusable import MissingPlugin

@@ -8,7 +8,7 @@ import asyncpg
 import msgspec
 
 from providers import Check, ProviderStatus, WhatsAppProvider
-from providers.messages import phone_key
+from providers.phones import phone_key
 
 from ..accounts.accounts import Accounts, sender_of
 from ..accounts.config import MAX_CONFIGS, AccountExists, Config, InUse, NewConfig, NotFound, TooMany, WebhooksUnread

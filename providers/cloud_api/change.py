@@ -9,7 +9,8 @@ from typing import Any
 
 from .._events import Origin
 from .._values import UNREADABLE, Object, contact_of, is_user_id, listed, mapping, objects, phone, short, text, word
-from ..messages import Contact, Event, phone_key
+from ..messages import Contact, Event
+from ..phones import phone_key
 
 
 class FieldChange(Origin, frozen=True, gc=False, kw_only=True):

@@ -19,7 +19,8 @@ from .._verdicts import repeatable
 from ..base import Check, Flow, Pacing, ProviderInfo, Request, Response, Webhook, WhatsAppProvider, refused_status
 from ..content import Interactive, Template
 from ..errors import CONFIGURATION_ERRORS, Rejected, Unavailable, Uncertain, Unsupported
-from ..messages import Event, Media, MessageData, MessageResult, ProviderStatus, Recipient, phone_key
+from ..messages import Event, Media, MessageData, MessageResult, ProviderStatus, Recipient
+from ..phones import phone_key
 from . import account as twilio_account
 from . import inbound, interactive, outbound, signature
 from .api import Api

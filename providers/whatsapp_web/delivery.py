@@ -9,7 +9,8 @@ from typing import Any
 
 from .._events import Origin
 from .._values import Object, Unreadable, mapping, text
-from ..messages import Contact, Event, phone_key
+from ..messages import Contact, Event
+from ..phones import phone_key
 from .addresses import MessageId, first_jid, id_in, is_group, jid, joined, message_id, person, phone_in, public_id
 
 

@@ -11,7 +11,8 @@ import msgspec
 from ..._values import Object, listed, mapping, moment, present, text, texts
 from ...base import Check
 from ...errors import SendError
-from ...messages import Health, ProviderStatus, Quality, Trouble, phone_key, worst
+from ...messages import Health, ProviderStatus, Quality, Trouble, worst
+from ...phones import phone_key
 from ...signing import same_secret
 from ..addresses import phone_of
 from ..errors import ONLY_DEFAULT
