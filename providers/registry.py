@@ -24,8 +24,8 @@ from .base import ProviderInfo, WhatsAppProvider
 ENTRY_POINT_GROUP = "whatsapp_ingress.providers"
 RUNTIME = "runtime"  # the origin of what was registered by hand
 
-# The modules of this package that are no provider: the contract, and a dialect that several speak.
-_CONTRACT = {"base", "cloud_api", "content", "errors", "limits", "messages", "registry", "signing", "testing"}
+# The folders of this package that are no provider: a dialect that several speak, and the contract as tests.
+_NO_PROVIDERS = {"cloud_api", "testing"}
 
 _log = logging.getLogger("providers")
 
@@ -229,8 +229,8 @@ def _failed(name: str, origin: str, reason: str) -> RegistryEntry:
 def _builtin_names() -> list[str]:
     spec = importlib.util.find_spec(__package__)
     places = spec.submodule_search_locations if spec is not None else None
-    names = (module.name for module in pkgutil.iter_modules(places))
-    return [name for name in names if not name.startswith("_") and name not in _CONTRACT]
+    found = pkgutil.iter_modules(places)
+    return [module.name for module in found if module.ispkg and module.name not in _NO_PROVIDERS]
 
 
 def _provider_in(found: Any) -> Any:
