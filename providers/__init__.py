@@ -37,22 +37,7 @@ operations are generators that yield HTTP requests, so any client can make them:
         result = done.value  # MessageResult; what went wrong is raised as a SendError
 """
 
-from .base import (
-    Check,
-    ConfigField,
-    Flow,
-    Pacing,
-    ProviderInfo,
-    Request,
-    Response,
-    TimeLimits,
-    Upload,
-    UploadRequest,
-    Webhook,
-    WhatsAppProvider,
-    config_fields,
-    refused_status,
-)
+from .base import Check, Flow, Request, Response, Upload, UploadRequest, Webhook, WhatsAppProvider, refused_status
 from .content import (
     Action,
     AddressRequest,
@@ -105,6 +90,7 @@ from .content import (
     Video,
     VoiceCall,
 )
+from .description import ConfigField, Pacing, ProviderInfo, TimeLimits, config_fields
 from .errors import (
     AccountBroken,
     Malformed,

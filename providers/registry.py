@@ -19,7 +19,8 @@ from typing import Any, Literal, NamedTuple
 
 import msgspec
 
-from .base import ProviderInfo, WhatsAppProvider
+from .base import WhatsAppProvider
+from .description import ProviderInfo
 
 ENTRY_POINT_GROUP = "whatsapp_ingress.providers"
 RUNTIME = "runtime"  # the origin of what was registered by hand

@@ -17,7 +17,7 @@ import providers
 from ingress.dev.sandbox import example_number
 from ingress.validation import DETAIL
 from providers import MessageData, Registry
-from providers.base import config_fields
+from providers.description import config_fields
 from providers.testing.bounds import patterns_of, slow, unbounded
 
 from .gateway import BODIES, Gateway, Organization

@@ -25,7 +25,7 @@ from providers import (
     WhatsAppProvider,
     phone_key,
 )
-from providers.base import config_fields
+from providers.description import config_fields
 
 from .. import identifiers, metrics
 from ..cache import Cache

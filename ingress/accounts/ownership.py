@@ -16,7 +16,7 @@ from uuid import UUID
 import asyncpg
 
 from providers import Check, Event, WhatsAppProvider
-from providers.base import config_fields
+from providers.description import config_fields
 
 from ..cache import Cache
 from ..storage.database import Database, StoreUnavailable

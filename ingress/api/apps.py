@@ -12,7 +12,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from providers import UnknownProvider, WhatsAppProvider
-from providers.base import config_fields
+from providers.description import config_fields
 
 from .. import log
 from ..accounts.config import Config, InvalidConfiguration, NewConfig, WebhooksUnread

@@ -8,7 +8,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from providers import ConfigField, Limits, Pacing, Registry, RegistryEntry, TimeLimits
-from providers.base import config_fields
+from providers.description import config_fields
 
 from .. import log
 from ..accounts.config import NewConfig

@@ -14,7 +14,7 @@ from time import monotonic
 from typing import Any, NamedTuple
 
 from providers import Throttled
-from providers.base import Pacing
+from providers.description import Pacing
 
 from .. import identifiers, metrics
 from ..accounts.config import Config

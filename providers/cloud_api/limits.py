@@ -6,7 +6,7 @@ Lengths count code points. Where Meta's pages disagree, the smaller limit counts
 from collections.abc import Iterable
 from functools import cache
 
-from ..base import Pacing, Upload
+from ..base import Upload
 from ..content import (
     Action,
     Audio,
@@ -20,6 +20,7 @@ from ..content import (
     Sticker,
     Video,
 )
+from ..description import Pacing
 from ..errors import Rejected, Unsupported
 from ..limits import OPUS, Limits
 from ..messages import MessageData

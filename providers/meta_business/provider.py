@@ -14,19 +14,8 @@ from .. import cloud_api
 from .._fields import DIGITS, E164, NO_SPACES, NOT_EMPTY, Rate, Url, about, secret
 from .._values import Object, text, word
 from .._verdicts import unexpected_answer
-from ..base import (
-    Check,
-    Flow,
-    Pacing,
-    ProviderInfo,
-    Request,
-    Response,
-    Upload,
-    UploadRequest,
-    Webhook,
-    WhatsAppProvider,
-    refused_status,
-)
+from ..base import Check, Flow, Request, Response, Upload, UploadRequest, Webhook, WhatsAppProvider, refused_status
+from ..description import Pacing, ProviderInfo
 from ..errors import CONFIGURATION_ERRORS, Rejected, Unverified
 from ..messages import Event, Media, MessageData, MessageResult, ProviderStatus, Recipient, TemplatePage
 from ..signing import hmac_hex, same_secret, verify_hmac_hex

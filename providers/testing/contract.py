@@ -8,8 +8,9 @@ from typing import Any, ClassVar
 
 import msgspec
 
-from ..base import ProviderInfo, Request, Response, Upload, Webhook, WhatsAppProvider, config_fields
+from ..base import Request, Response, Upload, Webhook, WhatsAppProvider
 from ..content import Document, Image, Interactive, MediaContent, PollVote, Reaction, Video
+from ..description import ProviderInfo, config_fields
 from ..errors import Malformed, Rejected, SendError, Unsupported, Unverified
 from ..limits import VARIANTS, kind_of
 from ..messages import Event, MessageData, Recipient

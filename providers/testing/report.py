@@ -11,7 +11,8 @@ from typing import Any
 
 import msgspec
 
-from ..base import Webhook, config_fields
+from ..base import Webhook
+from ..description import config_fields
 from ..errors import Malformed
 from ..registry import ProviderType
 from . import mutations

@@ -16,8 +16,9 @@ from msgspec import Meta
 from .._fields import NOT_EMPTY, Rate, Secret, Url, about, secret
 from .._values import Object, phone, word
 from .._verdicts import repeatable
-from ..base import Check, Flow, Pacing, ProviderInfo, Request, Response, Webhook, WhatsAppProvider, refused_status
+from ..base import Check, Flow, Request, Response, Webhook, WhatsAppProvider, refused_status
 from ..content import Interactive, Template
+from ..description import Pacing, ProviderInfo
 from ..errors import CONFIGURATION_ERRORS, Rejected, Unavailable, Uncertain, Unsupported
 from ..messages import Event, Media, MessageData, MessageResult, ProviderStatus, Recipient
 from ..phones import phone_key

@@ -20,18 +20,8 @@ from .._calls import JsonApi
 from .._fields import E164, NOT_EMPTY, Secret, about, secret
 from .._values import Object, text
 from .._verdicts import unexpected_answer
-from ..base import (
-    Check,
-    Flow,
-    Pacing,
-    ProviderInfo,
-    Request,
-    Response,
-    TimeLimits,
-    Webhook,
-    WhatsAppProvider,
-    refused_status,
-)
+from ..base import Check, Flow, Request, Response, Webhook, WhatsAppProvider, refused_status
+from ..description import Pacing, ProviderInfo, TimeLimits
 from ..errors import CONFIGURATION_ERRORS, AccountBroken, Rejected, SendError, Unavailable, Unverified
 from ..messages import (
     Contact,

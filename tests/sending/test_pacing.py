@@ -19,7 +19,7 @@ from ingress.settings import Settings
 from ingress.storage import redis_state
 from ingress.storage.redis_state import Line, RedisState, Reserved
 from providers import Throttled
-from providers.base import Pacing
+from providers.description import Pacing
 from providers.meta_business import MetaBusiness
 
 from ..gateway import Gateway, Organization

@@ -481,8 +481,8 @@ TELLING = set(
 )
 # Structs whose fields of such a name hold something else.
 HARMLESS = {
-    "providers.base.ProviderInfo": "about the plug-in, public",
-    "providers.base.ConfigField": "about a field, public",
+    "providers.description.ProviderInfo": "about the plug-in, public",
+    "providers.description.ConfigField": "about a field, public",
     "providers.limits.Limits": "about a provider, public",
     "providers.base.Check": "the outcome of a connection test, shown to the organization; never logged",
     "providers.registry.RegistryEntry": "about the plug-in, public",
