@@ -8,18 +8,17 @@ Source: https://www.twilio.com/docs/whatsapp/api, https://www.twilio.com/docs/me
 from collections.abc import Sequence
 from functools import cache
 from typing import Annotated, ClassVar
-from urllib.parse import quote, urlencode
+from urllib.parse import quote
 
 import msgspec
 from msgspec import Meta
 
 from .._fields import NOT_EMPTY, Rate, Secret, Url, about, secret
 from .._values import Object, phone, word
-from .._verdicts import repeatable
 from ..base import Check, Flow, Request, Response, Webhook, WhatsAppProvider, refused_status
 from ..content import Interactive, Template
 from ..description import Pacing, ProviderInfo
-from ..errors import CONFIGURATION_ERRORS, Rejected, Unavailable, Uncertain, Unsupported
+from ..errors import CONFIGURATION_ERRORS, Rejected, Unsupported
 from ..messages import Event, Media, MessageData, MessageResult, ProviderStatus, Recipient
 from ..phones import phone_key
 from . import account as twilio_account
@@ -47,8 +46,6 @@ _Number = Annotated[str, Meta(max_length=40, pattern=_NUMBER)]
 _RETRIES = "rc=5&rp=all"
 # An account has some dozens of senders, fifty to a page.
 _MAX_PAGES = 20
-# Answers of an address that cannot search; then content is made anew.
-_NO_SEARCH = (400, 404, 405)
 
 
 class TwilioWhatsApp(WhatsAppProvider, frozen=True, kw_only=True):
@@ -202,7 +199,7 @@ class TwilioWhatsApp(WhatsAppProvider, frozen=True, kw_only=True):
         self.check_limits(message.content)
         fields = self._addressed(message)
         if isinstance(message.content, Interactive):
-            fields += yield from self._prepared(message.content)
+            fields += yield from interactive.fields(self._api, message.content)
         else:
             fields += outbound.content_fields(message.content)
         response = yield self._api.post_form(self._api.messages, fields + outbound.beside(message))
@@ -300,34 +297,6 @@ class TwilioWhatsApp(WhatsAppProvider, frozen=True, kw_only=True):
             *([("From", f"{CHANNEL}{number}")] if number else []),
             *([("MessagingServiceSid", service)] if service else []),
         ]
-
-    def _prepared(self, content: Interactive) -> Flow[Form]:
-        """The fields that say *content*, whose content resource is made if it is not there.
-
-        This comes before the message: whatever is lost here, the message surely was not sent.
-        """
-        try:
-            content_sid = yield from self._content_sid(interactive.resource(content))
-        except Uncertain as error:
-            raise repeatable(error) from error
-        return outbound.prepared(content_sid, {interactive.BODY: content.body})
-
-    def _content_sid(self, wanted: Object) -> Flow[str]:
-        """The content resource *wanted*, made if it is not there. Making one twice harms nobody."""
-        if (sid := (yield from self._find_content(wanted["friendly_name"]))) is not None:
-            return sid
-        made = yield from self._api.call(self._api.post_json(f"{self._api.host('content')}/v1/Content", wanted))
-        sid = word(made, "sid")
-        if sid is None:
-            raise Unavailable("Twilio answered without the SID of the new content", code="unexpected_answer")
-        return sid
-
-    def _find_content(self, name: str) -> Flow[str | None]:
-        query = urlencode({"ContentName": name, "PageSize": "50"})
-        listed = yield self._api.get(f"{self._api.host('content')}/v2/Content", query)
-        if listed.status not in _NO_SEARCH:
-            self._api.answered(listed)
-        return interactive.sid_in(listed, name)
 
     def _find_sender(self) -> Flow[Object | None]:
         senders = f"{self._api.host('messaging')}/v2/Channels/Senders"
