@@ -8,8 +8,6 @@ Source: https://waha.devlike.pro/docs (July 2026, WAHA 2026.7)
         https://github.com/devlikeapro/waha
 """
 
-import base64
-import binascii
 from collections.abc import Sequence
 from typing import Annotated, Any, ClassVar
 from urllib.parse import quote, urlsplit
@@ -18,11 +16,11 @@ from msgspec import Meta
 
 from .._calls import JsonApi
 from .._fields import E164, NOT_EMPTY, Secret, about, secret
-from .._values import Object, text
+from .._values import Object
 from .._verdicts import unexpected_answer
-from ..base import Check, Flow, Request, Response, Webhook, WhatsAppProvider, refused_status
+from ..base import Check, Flow, Request, Webhook, WhatsAppProvider, refused_status
 from ..description import Pacing, ProviderInfo, TimeLimits
-from ..errors import CONFIGURATION_ERRORS, AccountBroken, Rejected, SendError, Unavailable, Unverified
+from ..errors import CONFIGURATION_ERRORS, Rejected, Unavailable, Unverified
 from ..messages import (
     Contact,
     Event,
@@ -36,10 +34,10 @@ from ..messages import (
 )
 from ..signing import hmac_hex, verify_hmac_hex
 from . import echoes, inbound, outbound
-from .account import sessions
-from .account.server import Server, server_in
+from .account import pairing, sessions
+from .account.server import Server, health_check, server_of
 from .addresses import bare_id, chat_of, chosen_id, id_in, jid, person, phone_in, serialized_id
-from .errors import answered, answered_object, is_conflict, is_missing_session, is_unresolved, known_events
+from .errors import answered, answered_object, is_conflict, is_missing_session, is_unresolved
 from .limits import LIMITS
 from .media import media_of
 
@@ -253,7 +251,7 @@ class WhatsAppWeb(WhatsAppProvider, frozen=True, kw_only=True):
 
     def setup(self) -> Flow[None]:
         """Have the session exist and run. A session that failed is restarted, which asks for a new QR code."""
-        session = yield from self._session()
+        session = yield from sessions.find(self._server, self.session)
         if session is None:
             response = yield self._server.post("api/sessions", sessions.new_session(self.session, []))
             if not is_conflict(response):
@@ -266,11 +264,11 @@ class WhatsAppWeb(WhatsAppProvider, frozen=True, kw_only=True):
     def validate_config(self, callback_url: str | None = None) -> Flow[list[Check]]:
         """A session that is not linked yet is no reason to refuse the configuration."""
         try:
-            session = yield from self._session()
+            session = yield from sessions.find(self._server, self.session)
         except CONFIGURATION_ERRORS as error:
             return sessions.refused_checks(error)
-        server = yield from self._server_check()
-        found = [Check.ok("credentials"), server, (yield from self._server_version()).check()]
+        server = yield from health_check(self._server)
+        found = [Check.ok("credentials"), server, (yield from server_of(self._server)).check()]
         if session is None:
             return [*found, sessions.missing_check()]
         checks = sessions.checks(session, key=self.hmac_key, own_phone=self.phone_number, callback_url=callback_url)
@@ -278,10 +276,10 @@ class WhatsAppWeb(WhatsAppProvider, frozen=True, kw_only=True):
 
     def get_status(self) -> Flow[ProviderStatus]:
         try:
-            session = yield from self._session()
+            session = yield from sessions.find(self._server, self.session)
         except CONFIGURATION_ERRORS as error:
             return refused_status(error)
-        server = Server() if session is None else (yield from self._server_version())
+        server = Server() if session is None else (yield from server_of(self._server))
         return sessions.session_status(session, server, self._hmac_keys)
 
     def receive_messages(self, callback_url: str) -> Flow[None]:
@@ -289,16 +287,16 @@ class WhatsAppWeb(WhatsAppProvider, frozen=True, kw_only=True):
 
         Only where something changes: a session restarts when it is configured.
         """
-        yield from self._write(callback_url, repair=False)
+        yield from sessions.write_webhook(self._server, self.session, callback_url, self._hmac_keys, repair=False)
 
     def repair(self, callback_url: str) -> Flow[None]:
         """Switch on, too, what the engine of an existing session needs for what we promise. The session restarts."""
-        yield from self._write(callback_url, repair=True)
+        yield from sessions.write_webhook(self._server, self.session, callback_url, self._hmac_keys, repair=True)
         yield from self.setup()
 
     def disconnect(self) -> Flow[None]:
         """Stop the session and take our webhook out. The phone stays linked: to start again needs no QR code."""
-        session = yield from self._session()
+        session = yield from sessions.find(self._server, self.session)
         if session is None:
             return
         yield from self._post(f"{self._path}/stop")
@@ -311,32 +309,11 @@ class WhatsAppWeb(WhatsAppProvider, frozen=True, kw_only=True):
 
     def pairing(self) -> Flow[Pairing]:
         """The first code lives for a minute, each next one for 20 seconds, and there are six."""
-        session = yield from self._session()
-        state = sessions.MISSING if session is None else sessions.state_of(session)
-        if state.word != "scan_qr":
-            return Pairing(state=state.pairing, detail=state.advice)
-        try:
-            return (yield from self._code(state.advice))
-        except (Rejected, Unavailable, AccountBroken) as error:
-            if error.scope not in ("message", "session"):
-                raise
-            # It was scanned, or ran out, just now.
-            return Pairing(state="starting", detail="The session is changing: ask again.")
-
-    def _code(self, advice: str | None) -> Flow[Pairing]:
-        path = f"api/{self.session}/auth/qr"
-        written = yield from self._get(path, {"format": "raw"})
-        drawn = yield from self._get(path)
-        return Pairing(state="scan", qr=_text_in(written, "value"), qr_png=_png(drawn), detail=advice)
+        return pairing.current(self._server, self.session)
 
     def pairing_code(self, phone: str) -> Flow[str]:
         """Not reliable, so the QR code is always offered too. Only while a QR code is shown."""
-        body = {"phoneNumber": phone.removeprefix("+")}
-        answer = yield from self._post(f"api/{self.session}/auth/request-code", body)
-        code = _text_in(answer, "code")
-        if code is None:
-            raise unexpected_answer()
-        return code
+        return pairing.code(self._server, self.session, phone)
 
     def unpair(self) -> Flow[None]:
         """The session stays, and shows a QR code again."""
@@ -350,45 +327,6 @@ class WhatsAppWeb(WhatsAppProvider, frozen=True, kw_only=True):
         body = {"session": self.session, "chatId": chat_of(chat)}
         yield from self._post(f"api/{call}", body)
 
-    def _session(self) -> Flow[Object | None]:
-        """What the server says about the session; None where there is none."""
-        response = yield self._server.get(self._path)
-        if is_missing_session(response):
-            return None
-        session = self._server.answered(response)
-        if not isinstance(session, dict) or text(session, "status") is None:
-            raise unexpected_answer()
-        return session
-
-    def _write(self, callback_url: str, *, repair: bool) -> Flow[None]:
-        response = yield from self._written(sessions.webhook(callback_url, self.hmac_key), repair=repair)
-        if response is not None and (known := known_events(response)) is not None:
-            # A server refuses all of it for one event that it does not know.
-            response = yield from self._written(sessions.webhook(callback_url, self.hmac_key, known), repair=repair)
-        if response is not None:
-            self._server.answered(response)
-
-    def _written(self, ours: Object, *, repair: bool) -> Flow[Response | None]:
-        """The answer to writing *ours* into the session, which is created where it is missing; None: it is there."""
-        session = yield from self._session()
-        if session is None:
-            response = yield self._server.post("api/sessions", sessions.new_session(self.session, [ours]))
-            if not is_conflict(response):
-                return response
-            session = (yield from self._session()) or {}
-        wanted = sessions.repaired(session) if repair else session
-        webhooks = [*sessions.foreign(session, self._hmac_keys, ours["url"]), ours]
-        if wanted is session and sessions.has_same(session, webhooks):
-            return None
-        return (yield self._server.request("PUT", self._path, sessions.with_webhooks(wanted, webhooks)))
-
-    def _server_version(self) -> Flow[Server]:
-        """A key may be too narrow to see it: nothing is wrong with the account for that."""
-        try:
-            return server_in((yield from self._get("api/server/version")))
-        except SendError:
-            return Server()
-
     def _known_chat(self, phone: str) -> Flow[str]:
         """The chat under which WhatsApp knows *phone*, another than its digits say."""
         contact = yield from self.find_contact(phone)
@@ -398,13 +336,6 @@ class WhatsAppWeb(WhatsAppProvider, frozen=True, kw_only=True):
         if chat == f"{phone[1:]}@c.us":
             raise Unavailable("the session does not know the recipient yet", code="recipient_unresolved")
         return chat
-
-    def _server_check(self) -> Flow[Check]:
-        """Old servers have no such call; a server that is short of space still sends text."""
-        response = yield self._server.get("health")
-        passed = response.status != 503
-        fix = "See the health of the WAHA server: it may be short of space for media."
-        return Check(name="server", passed=passed, detail=None if passed else "unhealthy", fix=fix, fatal=False)
 
     # ------------------------------------------------------------ requests and answers
 
@@ -421,7 +352,7 @@ class WhatsAppWeb(WhatsAppProvider, frozen=True, kw_only=True):
 
     @property
     def _path(self) -> str:
-        return f"api/sessions/{self.session}"
+        return sessions.path_of(self.session)
 
     @property
     def _hmac_keys(self) -> tuple[str, ...]:
@@ -446,14 +377,3 @@ def _is(message: Any, bare: str) -> bool:
     """Whether *message*, of an engine, is the one with the id *bare*."""
     identity = id_in(message) if isinstance(message, dict) else None
     return identity is not None and bare_id(identity) == bare
-
-
-def _text_in(answer: Any, key: str) -> str | None:
-    return text(answer, key) if isinstance(answer, dict) else None
-
-
-def _png(drawn: Any) -> bytes | None:
-    try:
-        return base64.b64decode(_text_in(drawn, "data") or "", validate=True) or None
-    except (binascii.Error, ValueError):
-        return None

@@ -5,12 +5,13 @@ Source: https://waha.devlike.pro/docs/how-to/observability/#server-version, and 
 """
 
 import re
-from typing import Any
 
 import msgspec
 
+from ..._calls import JsonApi
 from ..._values import text
-from ...base import Check
+from ...base import Check, Flow
+from ...errors import SendError
 
 _VERSION = re.compile(r"([0-9]{4})\.([0-9]{1,2})(?:\.([0-9]{1,3}))?")
 # Below it the names of events are refused that we ask for, and more fails the older it is.
@@ -65,6 +66,19 @@ class Server(msgspec.Struct, frozen=True, kw_only=True):
         return tuple(int(number or 0) for number in found.groups()) if found else None
 
 
-def server_in(answer: Any) -> Server:
+def server_of(api: JsonApi) -> Flow[Server]:
+    """A key may be too narrow to see it: nothing is wrong with the account for that."""
+    try:
+        answer = yield from api.call(api.get("api/server/version"))
+    except SendError:
+        return Server()
     known = answer if isinstance(answer, dict) else {}
     return Server(version=text(known, "version"), tier=text(known, "tier"))
+
+
+def health_check(api: JsonApi) -> Flow[Check]:
+    """Old servers have no such call; a server that is short of space still sends text."""
+    response = yield api.get("health")
+    passed = response.status != 503
+    fix = "See the health of the WAHA server: it may be short of space for media."
+    return Check(name="server", passed=passed, detail=None if passed else "unhealthy", fix=fix, fatal=False)

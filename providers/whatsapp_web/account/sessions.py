@@ -8,14 +8,16 @@ from typing import Any, Literal
 
 import msgspec
 
+from ..._calls import JsonApi
 from ..._values import Object, listed, mapping, moment, present, text, texts
-from ...base import Check
+from ..._verdicts import unexpected_answer
+from ...base import Check, Flow, Response
 from ...errors import SendError
 from ...messages import Health, ProviderStatus, Quality, Trouble, worst
 from ...phones import phone_key
 from ...signing import same_secret
 from ..addresses import phone_of
-from ..errors import ONLY_DEFAULT
+from ..errors import ONLY_DEFAULT, is_conflict, is_missing_session, known_events
 from .server import Server
 
 PairingState = Literal["starting", "scan", "linked", "failed"]
@@ -98,6 +100,21 @@ _CAPPING: dict[str, tuple[Quality, str]] = {
     "SECOND_WARNING": ("good", "message_capping_second_warning"),
     "CAPPED": ("poor", "message_capping_capped"),
 }
+
+
+def path_of(name: str) -> str:
+    return f"api/sessions/{name}"
+
+
+def find(api: JsonApi, name: str) -> Flow[Object | None]:
+    """What the server says about the session; None where there is none."""
+    response = yield api.get(path_of(name))
+    if is_missing_session(response):
+        return None
+    session = api.answered(response)
+    if not isinstance(session, dict) or text(session, "status") is None:
+        raise unexpected_answer()
+    return session
 
 
 def state_of(session: Object) -> SessionState:
@@ -237,6 +254,31 @@ def has_same(session: Object, wanted: list[Any]) -> bool:
         isinstance(held, dict) and isinstance(entry, dict) and {**held, **entry} == held
         for held, entry in zip(present, wanted, strict=True)
     )
+
+
+def write_webhook(api: JsonApi, name: str, callback_url: str, keys: tuple[str, ...], *, repair: bool) -> Flow[None]:
+    """Have the session post to *callback_url*, signed with the first of *keys*, its other webhooks of ours gone."""
+    response = yield from _written(api, name, webhook(callback_url, keys[0]), keys, repair=repair)
+    if response is not None and (known := known_events(response)) is not None:
+        # A server refuses all of it for one event that it does not know.
+        response = yield from _written(api, name, webhook(callback_url, keys[0], known), keys, repair=repair)
+    if response is not None:
+        api.answered(response)
+
+
+def _written(api: JsonApi, name: str, ours: Object, keys: tuple[str, ...], *, repair: bool) -> Flow[Response | None]:
+    """The answer to writing *ours* into the session, which is created where it is missing; None: it is there."""
+    session = yield from find(api, name)
+    if session is None:
+        response = yield api.post("api/sessions", new_session(name, [ours]))
+        if not is_conflict(response):
+            return response
+        session = (yield from find(api, name)) or {}
+    wanted = repaired(session) if repair else session
+    webhooks = [*foreign(session, keys, ours["url"]), ours]
+    if wanted is session and has_same(session, webhooks):
+        return None
+    return (yield api.request("PUT", path_of(name), with_webhooks(wanted, webhooks)))
 
 
 # ---------------------------------------------------------------- connection test
