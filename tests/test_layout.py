@@ -149,6 +149,7 @@ LAYERS = (
     "server",
     "protocol",
     "app",
+    "console",
     "api",
     "receiving sending health",
     "switching",

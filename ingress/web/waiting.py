@@ -132,10 +132,10 @@ def json_page(room: Room, read: Callable[[], Awaitable[Answer]]) -> Page[Answer]
 
 
 class Stream(StreamingResponse):
-    """Server-sent events, for as long as their reader has its place."""
+    """Server-sent events, or what else is sent piece by piece, for as long as its reader has its place."""
 
-    def __init__(self, room: Room, events: AsyncGenerator[bytes, None]) -> None:
-        super().__init__(events, media_type="text/event-stream", headers={"x-accel-buffering": "no"})
+    def __init__(self, room: Room, events: AsyncGenerator[bytes, None], media_type: str = "text/event-stream") -> None:
+        super().__init__(events, media_type=media_type, headers={"x-accel-buffering": "no"})
         self._room = room
         self._events = events
 
