@@ -37,7 +37,19 @@ operations are generators that yield HTTP requests, so any client can make them:
         result = done.value  # MessageResult; what went wrong is raised as a SendError
 """
 
-from .base import Check, Flow, Request, Response, Upload, UploadRequest, Webhook, WhatsAppProvider, refused_status
+from .base import (
+    Check,
+    ChecksFlow,
+    Flow,
+    Request,
+    Response,
+    Upload,
+    UploadRequest,
+    Webhook,
+    WhatsAppProvider,
+    refused_status,
+    reported,
+)
 from .content import (
     Action,
     AddressRequest,
@@ -134,15 +146,16 @@ from .registry import Registry, RegistryEntry, UnknownProvider
 __all__ = [
     "STATUS_RANK", "AccountBroken", "AccountUpdate", "Action", "AddressRequest", "Audio", "Button", "ButtonReply",
     "Buttons", "CallPermissionReply", "CallPermissionRequest", "CallToAction", "Carousel", "CarouselCard", "Catalog",
-    "Check", "ConfigField", "Contact", "ContactRequest", "Contacts", "Content", "Document", "ErrorInfo", "Event",
-    "EventType", "File", "Flow", "FlowAction", "FlowReply", "HeaderMedia", "Image", "Interactive", "Limits", "ListMenu",
-    "ListReply", "ListRow", "ListSection", "Location", "LocationRequest", "Lookalikes", "Malformed", "Media",
-    "MediaContent", "Message", "MessageData", "MessageResult", "Order", "OrderDetails", "OrderItem", "OrderStatus",
-    "OutboundContent", "Pacing", "Pairing", "Phone", "Pin", "Poll", "PollVote", "Product", "ProductCarousel",
-    "ProductList", "ProductSection", "ProviderConfig", "ProviderError", "ProviderInfo", "ProviderStatus", "Reaction",
-    "Recipient", "Registry", "RegistryEntry", "Rejected", "ReplyTo", "Request", "Response", "Restricted", "SendError",
-    "Status", "StatusValue", "Sticker", "System", "Template", "TemplateDefinition", "TemplatePage", "Text", "Throttled",
-    "TimeLimits", "Unavailable", "Uncertain", "UnknownContent", "UnknownProvider", "Unsupported", "UnsupportedContent",
-    "Unverified", "Upload", "UploadRequest", "Video", "VoiceCall", "Webhook", "WebhookError", "WhatsAppProvider",
-    "config_fields", "may_be_spellings", "phone_key", "refused_status",
+    "Check", "ChecksFlow", "ConfigField", "Contact", "ContactRequest", "Contacts", "Content", "Document", "ErrorInfo",
+    "Event", "EventType", "File", "Flow", "FlowAction", "FlowReply", "HeaderMedia", "Image", "Interactive", "Limits",
+    "ListMenu", "ListReply", "ListRow", "ListSection", "Location", "LocationRequest", "Lookalikes", "Malformed",
+    "Media", "MediaContent", "Message", "MessageData", "MessageResult", "Order", "OrderDetails", "OrderItem",
+    "OrderStatus", "OutboundContent", "Pacing", "Pairing", "Phone", "Pin", "Poll", "PollVote", "Product",
+    "ProductCarousel", "ProductList", "ProductSection", "ProviderConfig", "ProviderError", "ProviderInfo",
+    "ProviderStatus", "Reaction", "Recipient", "Registry", "RegistryEntry", "Rejected", "ReplyTo", "Request",
+    "Response", "Restricted", "SendError", "Status", "StatusValue", "Sticker", "System", "Template",
+    "TemplateDefinition", "TemplatePage", "Text", "Throttled", "TimeLimits", "Unavailable", "Uncertain",
+    "UnknownContent", "UnknownProvider", "Unsupported", "UnsupportedContent", "Unverified", "Upload", "UploadRequest",
+    "Video", "VoiceCall", "Webhook", "WebhookError", "WhatsAppProvider", "config_fields", "may_be_spellings",
+    "phone_key", "refused_status", "reported",
 ]  # fmt: skip

@@ -115,6 +115,16 @@ class Check(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         return cls(name=name, passed=False, detail=detail, fix=fix, fatal=fatal)
 
 
+# It may also yield each check as soon as that is done, for the person who waits; what is sent for one says nothing.
+ChecksFlow = Generator[Request | Check, Response, Result]
+
+
+def reported(check: Check) -> ChecksFlow[Check]:
+    """*check*, which is shown before the test goes on."""
+    yield check
+    return check
+
+
 class _ProviderMeta(msgspec.StructMeta, abc.ABCMeta):
     """msgspec's structs do not know abstract methods by themselves."""
 
@@ -224,10 +234,11 @@ class WhatsAppProvider(msgspec.Struct, frozen=True, kw_only=True, metaclass=_Pro
         """Prepare the account for use. May be run again at any time."""
 
     @abc.abstractmethod
-    def validate_config(self, callback_url: str | None = None) -> Flow[list[Check]]:
+    def validate_config(self, callback_url: str | None = None) -> ChecksFlow[list[Check]]:
         """Test the configuration against the provider without changing anything or messaging anybody.
 
-        With *callback_url*, also that its webhooks are posted there: the check `webhook`.
+        With *callback_url*, also that its webhooks are posted there: the check `webhook`. Those that are done before
+        the next call may be `reported`; all of them are in the result.
         """
 
     @abc.abstractmethod

@@ -14,6 +14,7 @@ from yarl import URL
 
 from providers import (
     Check,
+    ChecksFlow,
     Flow,
     ProviderStatus,
     Registry,
@@ -36,6 +37,7 @@ from ..storage.vault import Vault, VaultError, new_webhook_token
 from ..validation import DETAIL, ConfigData, Wrong, listed, once, unprintable, wrong_fields
 from .advice import WHAT_TO_DO
 from .config import Config, InvalidConfiguration, NewConfig, ProviderUnreachable, SecretsNeeded, TestFailed
+from .progress import ShowCheck, ShownChecks
 from .unusable import MissingPlugin, UnreadableConfig
 
 logger = logging.getLogger("ingress.accounts.accounts")
@@ -237,10 +239,15 @@ class Accounts:
 
     # -- at its provider
 
-    async def checks(self, provider: WhatsAppProvider, callback_url: str | None = None) -> list[Check]:
-        """The connection test, whatever comes of it. Raises `TestFailed`, `ProviderUnreachable` where there is none."""
+    async def checks(
+        self, provider: WhatsAppProvider, callback_url: str | None = None, show: ShowCheck | None = None
+    ) -> list[Check]:
+        """The connection test, whatever comes of it; *show* gets each check as it is done.
+
+        Raises `TestFailed`, `ProviderUnreachable` where there is none.
+        """
         try:
-            return await self.run(provider.validate_config(callback_url), provider.time_limits.test_s)
+            return await self.run(provider.validate_config(callback_url), provider.time_limits.test_s, show)
         except (Unavailable, Uncertain) as error:
             raise unreachable(error) from error
         except SendError as error:
@@ -250,13 +257,15 @@ class Accounts:
             raise TestFailed([check]) from error
 
     async def test(
-        self, provider: WhatsAppProvider, callback_url: str | None = None
+        self, provider: WhatsAppProvider, callback_url: str | None = None, show: ShowCheck | None = None
     ) -> tuple[list[Check], ProviderStatus | None]:
-        """The connection test of an account that shall be used, and how it is doing.
+        """The connection test of an account that shall be used, and how it is doing; *show* gets each check when done.
 
         Raises `TestFailed` where sending is impossible, `ProviderUnreachable`.
         """
-        checks, status = await asyncio.gather(self.checks(provider, callback_url), self._status(provider))
+        shown = ShownChecks(show)
+        checks, status = await asyncio.gather(self.checks(provider, callback_url, shown), self._status(provider))
+        shown.all(checks)
         TestFailed.unless_passed(checks)
         return checks, status
 
@@ -343,11 +352,11 @@ class Accounts:
             logger.warning("the provider reports no status: %s", error.code)
             return None
 
-    async def run(self, flow: "Flow[Result]", timeout_s: float) -> Result:
+    async def run(self, flow: "ChecksFlow[Result]", timeout_s: float, show: ShowCheck | None = None) -> Result:
         """A call that a person waits for. Raises `SendError`, also where the plug-in itself breaks."""
         try:
             async with asyncio.timeout(timeout_s + 0.5):  # the driver's own limit fires first, and says more
-                return await self._caller.run(flow, timeout_s, self._caller.unhurried)
+                return await self._caller.run(flow, timeout_s, self._caller.unhurried, show)
         except SendError:
             raise
         except TimeoutError:

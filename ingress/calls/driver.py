@@ -13,7 +13,7 @@ import aiohttp
 import msgspec
 from yarl import URL
 
-from providers import Flow, Request, Response, SendError, Unavailable, Uncertain
+from providers import Check, ChecksFlow, Request, Response, SendError, Unavailable, Uncertain
 
 from ..tracing import HEADER
 from .egress import Egress
@@ -53,17 +53,28 @@ class Caller:
         if self._session:
             await self._session.close()
 
-    async def run(self, flow: Flow[Result], timeout_s: float, exchange: Exchange | None = None) -> Result:
+    async def run(
+        self,
+        flow: ChecksFlow[Result],
+        timeout_s: float,
+        exchange: Exchange | None = None,
+        report: Callable[[Check], None] | None = None,
+    ) -> Result:
         """Drive *flow* to its result within *timeout_s*, over all its requests. Raises any `SendError`.
 
-        *exchange* makes the calls in place of our own. A transport failure is thrown into the flow at its yield, so
-        that a flow of several steps may handle it.
+        *exchange* makes the calls in place of our own; *report* gets each check that the flow yields. A transport
+        failure is thrown into the flow at its yield, so that a flow of several steps may handle it.
         """
         exchange = exchange or self._exchange
         deadline = monotonic() + timeout_s
         try:
             request = next(flow)
             while True:
+                if isinstance(request, Check):
+                    if report is not None:
+                        report(request)
+                    request = next(flow)
+                    continue
                 try:
                     response = await exchange(request, deadline - monotonic())
                 except SendError as error:

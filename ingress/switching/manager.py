@@ -49,6 +49,7 @@ from ..accounts.activity import Activity
 from ..accounts.advice import WHAT_TO_DO
 from ..accounts.config import Config, NewConfig, NotFound, ProviderUnreachable, TestFailed
 from ..accounts.ownership import Ownership
+from ..accounts.progress import ShowCheck, ShownChecks
 from ..accounts.unusable import MissingPlugin
 from ..audit import Actor, check_keys
 from ..calls.driver import Caller
@@ -309,41 +310,52 @@ class WhatsAppProviderManager:
         checks = await self.accounts.set_up(config.provider, config.callback_url)
         return Switched(config, order.version, None, checks, order.config_ids)
 
-    async def test(self, organization_id: UUID, target: UUID | NewConfig) -> tuple[list[Check], str | None]:
+    async def test(
+        self, organization_id: UUID, target: UUID | NewConfig, show: ShowCheck | None = None
+    ) -> tuple[list[Check], str | None]:
         """Every check of a config or configuration, and the address that its webhooks must be posted to, if it has one.
 
+        *show* gets each check as it is done.
         Where the provider does not answer, that is a check that failed. Nothing is saved, but for the probe's webhook.
         Raises `InvalidConfiguration`, also `TestFailed` where it refuses the account, and `NotFound`.
         """
-        if isinstance(target, NewConfig):
-            return await self._test_new(organization_id, target), None
-        return await self._test_stored(organization_id, target)
+        shown, callback_url = ShownChecks(show), None
+        try:
+            if isinstance(target, NewConfig):
+                checks = await self._test_new(organization_id, target, shown)
+            else:
+                checks, callback_url = await self._test_stored(organization_id, target, shown)
+        except TestFailed as error:
+            shown.all(error.checks)
+            raise
+        shown.all(checks)
+        return checks, callback_url
 
-    async def _test_stored(self, organization_id: UUID, config_id: UUID) -> tuple[list[Check], str]:
+    async def _test_stored(self, organization_id: UUID, config_id: UUID, show: ShowCheck) -> tuple[list[Check], str]:
         config = await self.config(organization_id, config_id)
         if config is None:
             raise NotFound
         config = config.usable()
         probing = asyncio.create_task(self.accounts.probe(config.provider, config.callback_url))
         try:
-            checks = await self._checks(organization_id, config.provider, config.callback_url)
+            checks = await self._checks(organization_id, config.provider, show, config.callback_url)
         except TestFailed as error:
             error.checks = [*error.checks, await probing]
             raise
         return [*checks, await probing], config.callback_url
 
-    async def _test_new(self, organization_id: UUID, new: NewConfig) -> list[Check]:
-        checks = await self._checks(organization_id, self.accounts.validate(new.provider_type, new.config_data))
+    async def _test_new(self, organization_id: UUID, new: NewConfig, show: ShowCheck) -> list[Check]:
+        checks = await self._checks(organization_id, self.accounts.validate(new.provider_type, new.config_data), show)
         if all(check.name != "webhook" for check in checks):
             detail = f"saving it makes an address below {self.origin}, and has the provider post there"
             checks += [Check(name="webhook", passed=True, detail=detail, fatal=False, checkable=False)]
         return checks
 
     async def _checks(
-        self, organization_id: UUID, provider: WhatsAppProvider, callback_url: str | None = None
+        self, organization_id: UUID, provider: WhatsAppProvider, show: ShowCheck, callback_url: str | None = None
     ) -> list[Check]:
         try:
-            checks = await self.accounts.checks(provider, callback_url)
+            checks = await self.accounts.checks(provider, callback_url, show)
         except ProviderUnreachable as error:
             fix = WHAT_TO_DO["unreachable"]
             return [Check(name="provider", passed=False, detail=str(error), fix=fix)]

@@ -14,7 +14,19 @@ from .. import cloud_api
 from .._fields import DIGITS, E164, NO_SPACES, NOT_EMPTY, Rate, Url, about, secret
 from .._values import Object, text, word
 from .._verdicts import unexpected_answer
-from ..base import Check, Flow, Request, Response, Upload, UploadRequest, Webhook, WhatsAppProvider, refused_status
+from ..base import (
+    Check,
+    ChecksFlow,
+    Flow,
+    Request,
+    Response,
+    Upload,
+    UploadRequest,
+    Webhook,
+    WhatsAppProvider,
+    refused_status,
+    reported,
+)
 from ..description import Pacing, ProviderInfo
 from ..errors import CONFIGURATION_ERRORS, Rejected, Unverified
 from ..messages import Event, Media, MessageData, MessageResult, ProviderStatus, Recipient, TemplatePage
@@ -264,15 +276,15 @@ class MetaBusiness(WhatsAppProvider, frozen=True, kw_only=True):
             body = {"messaging_product": "whatsapp", "pin": self.pin}
             yield from graph.call(graph.post(f"{self.phone_number_id}/register", body))
 
-    def validate_config(self, callback_url: str | None = None) -> Flow[list[Check]]:
+    def validate_config(self, callback_url: str | None = None) -> ChecksFlow[list[Check]]:
         """Section 14.1. Messages nobody, so receiving is only checked as far as settings go."""
         try:
             number = yield from self._number()
         except CONFIGURATION_ERRORS as error:
             return [checks.credentials_check(error)]
         return [
-            Check(name="credentials", passed=True, detail=text(number, "verified_name")),
-            cloud_api.number_check(number, fix=_NUMBER_FIX),
+            (yield from reported(Check(name="credentials", passed=True, detail=text(number, "verified_name")))),
+            (yield from reported(cloud_api.number_check(number, fix=_NUMBER_FIX))),
             *(yield from self._account_checks()),
             *([] if callback_url is None else [checks.webhook_check(number, callback_url)]),
         ]
@@ -308,12 +320,13 @@ class MetaBusiness(WhatsAppProvider, frozen=True, kw_only=True):
             asked = graph.post(self._subscriptions, address if address["override_callback_uri"] else None)
         yield from graph.call(asked)
 
-    def _account_checks(self) -> Flow[list[Check]]:
+    def _account_checks(self) -> ChecksFlow[list[Check]]:
         graph = self._graph
-        found = [
-            (yield from checks.account_check(graph, self.waba_id, self.phone_number_id)),
-            (yield from checks.subscription_check(graph, self._subscriptions, self.app_id)),
-        ]
+        account = yield from checks.account_check(graph, self.waba_id, self.phone_number_id)
+        yield account
+        subscription = yield from checks.subscription_check(graph, self._subscriptions, self.app_id)
+        yield subscription
+        found = [account, subscription]
         if self.app_id:
             found.append((yield from checks.permissions_check(graph, self.app_id, self.app_secret)))
         return found

@@ -6,11 +6,11 @@ from typing import Any
 
 import msgspec
 
-from ..base import Flow, Request, Response
+from ..base import Check, ChecksFlow, Request, Response
 from ..errors import SendError
 from .comparing import ContractBroken, ask
 
-Start = Callable[[], Flow[Any]]
+Start = Callable[[], ChecksFlow[Any]]
 
 # More calls than any operation needs; whatever asks for more would ask for ever.
 _MAX_CALLS = 100
@@ -45,13 +45,11 @@ def run(start: Start, answers: Iterable[Response | SendError] = ()) -> Run:
     try:
         flow = start()
         ask(inspect.isgenerator(flow), f"an operation returns {type(flow).__name__}, no generator: does it yield?")
-        request = next(flow)
-        _check(request)
+        request = _request(flow, next(flow))
         for answer in answers:
             asked.append(request)
             ask(len(asked) <= _MAX_CALLS, f"after {_MAX_CALLS} answers it still asks")
-            request = flow.throw(answer) if isinstance(answer, SendError) else flow.send(answer)
-            _check(request)
+            request = _request(flow, flow.throw(answer) if isinstance(answer, SendError) else flow.send(answer))
         return Run(asked, Unanswered(request))
     except StopIteration as done:
         return Run(asked, done.value)
@@ -63,8 +61,13 @@ def run(start: Start, answers: Iterable[Response | SendError] = ()) -> Run:
         raise ContractBroken(f"it raises {type(error).__name__} ({error}), which is no SendError") from error
 
 
-def _check(request: Any) -> None:
-    ask(isinstance(request, Request), f"a flow yields {type(request).__name__}, no Request")
+def _request(flow: ChecksFlow[Any], request: Any) -> Request:
+    """*request*, or the next one of *flow* where it is a check that is reported."""
+    while isinstance(request, Check):
+        request = next(flow)
+    if not isinstance(request, Request):
+        raise ContractBroken(f"a flow yields {type(request).__name__}, no Request")
     wrong = [name for name in request.headers if name != name.lower()]
     ask(not wrong, f"header names are written in lower case: {wrong}")
     ask(request.url.startswith(("https://", "http://")), "the address of a request is not http")
+    return request

@@ -15,7 +15,7 @@ from msgspec import Meta
 
 from .._fields import NOT_EMPTY, Rate, Secret, Url, about, secret
 from .._values import Object, phone, word
-from ..base import Check, Flow, Request, Response, Webhook, WhatsAppProvider, refused_status
+from ..base import Check, ChecksFlow, Flow, Request, Response, Webhook, WhatsAppProvider, refused_status, reported
 from ..content import Interactive, Template
 from ..description import Pacing, ProviderInfo
 from ..errors import CONFIGURATION_ERRORS, Rejected, Unsupported
@@ -238,7 +238,7 @@ class TwilioWhatsApp(WhatsAppProvider, frozen=True, kw_only=True):
         """Nothing to prepare: a sender is registered by people, in the console."""
         yield from ()
 
-    def validate_config(self, callback_url: str | None = None) -> Flow[list[Check]]:
+    def validate_config(self, callback_url: str | None = None) -> ChecksFlow[list[Check]]:
         """The account, which also proves the Auth Token, the sender with its webhook, and the service if there is one.
 
         Changes nothing and messages nobody.
@@ -247,7 +247,7 @@ class TwilioWhatsApp(WhatsAppProvider, frozen=True, kw_only=True):
             account = yield from self._api.account()
         except CONFIGURATION_ERRORS as error:
             return [twilio_account.refused_account(error, self.base_url)]
-        checks = [twilio_account.account_check(account)]
+        checks = [(yield from reported(twilio_account.account_check(account)))]
         if self.phone_number is not None:
             checks += yield from self._sender_checks(self.phone_number, callback_url)
         if self.messaging_service_sid is not None:

@@ -18,7 +18,7 @@ from .._calls import JsonApi
 from .._fields import E164, NOT_EMPTY, Secret, about, secret
 from .._values import Object
 from .._verdicts import unexpected_answer
-from ..base import Check, Flow, Request, Webhook, WhatsAppProvider, refused_status
+from ..base import Check, ChecksFlow, Flow, Request, Webhook, WhatsAppProvider, refused_status, reported
 from ..description import Pacing, ProviderInfo, TimeLimits
 from ..errors import CONFIGURATION_ERRORS, Rejected, Unavailable, Unverified
 from ..messages import (
@@ -261,14 +261,15 @@ class WhatsAppWeb(WhatsAppProvider, frozen=True, kw_only=True):
         if step := steps.get(sessions.state_of(session).word):
             yield from self._post(f"{self._path}/{step}")
 
-    def validate_config(self, callback_url: str | None = None) -> Flow[list[Check]]:
+    def validate_config(self, callback_url: str | None = None) -> ChecksFlow[list[Check]]:
         """A session that is not linked yet is no reason to refuse the configuration."""
         try:
             session = yield from sessions.find(self._server, self.session)
         except CONFIGURATION_ERRORS as error:
             return sessions.refused_checks(error)
-        server = yield from health_check(self._server)
-        found = [Check.ok("credentials"), server, (yield from server_of(self._server)).check()]
+        found = [(yield from reported(Check.ok("credentials")))]
+        found.append((yield from reported((yield from health_check(self._server)))))
+        found.append((yield from server_of(self._server)).check())
         if session is None:
             return [*found, sessions.missing_check()]
         checks = sessions.checks(session, key=self.hmac_key, own_phone=self.phone_number, callback_url=callback_url)

@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterable
 from typing import Any, TypeVar
 
-from providers import Flow, Request, Response
+from providers import Check, ChecksFlow, Flow, Request, Response
 
 Result = TypeVar("Result")
 
@@ -13,13 +13,16 @@ def first(flow: Flow[Any]) -> Request:
     return next(flow)
 
 
-def drive(flow: Flow[Result], answers: Iterable[Response]) -> tuple[Result, list[Request]]:
+def drive(flow: ChecksFlow[Result], answers: Iterable[Response]) -> tuple[Result, list[Request]]:
     """The result of *flow* and its requests; fails where it asks for more or fewer than *answers*."""
     requests = []
     left = list(answers)
     try:
         request = next(flow)
         while True:
+            if isinstance(request, Check):
+                request = next(flow)
+                continue
             requests.append(request)
             assert left, f"no answer left for {request.url}"
             request = flow.send(left.pop(0))

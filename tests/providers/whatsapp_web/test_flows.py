@@ -429,9 +429,8 @@ def test_a_server_without_space_is_reported() -> None:
     assert (found.passed, found.fatal) == (False, False)
     assert checks(WORKING, Response(status=404))["server"].passed
     request = sample("ops_health_down")["http_request"]
-    flow = ACCOUNT.validate_config()
-    first(flow)
-    assert flow.send(WORKING).url == request["url"]
+    _, requests = drive(ACCOUNT.validate_config(), [WORKING, HEALTHY, NEWEST])
+    assert requests[1].url == request["url"]
 
 
 @pytest.mark.parametrize(
