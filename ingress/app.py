@@ -4,9 +4,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
-from datetime import UTC, datetime
 from functools import cache, partial
-from time import monotonic
 from uuid import UUID
 
 import msgspec
@@ -41,7 +39,7 @@ from .api import (
 )
 from .api import audit as audit_trail
 from .api.openapi import document
-from .api.operations import Operations
+from .api.operations import Operations, watch_gauges, watch_lag
 from .api.refused_changes import EVERY_S as SUM_UP_EVERY_S
 from .api.refused_changes import RefusedChanges
 from .cache import sweep_forever
@@ -69,8 +67,7 @@ from .settings import Settings
 from .storage.database import Database, StoreUnavailable
 from .storage.listener import notifications
 from .storage.redis_state import RedisState
-from .storage.statements import audit as trails
-from .storage.statements import deliveries, health, inbound, retention, sends, statuses, unread
+from .storage.statements import retention
 from .storage.statements.switches import CHANNEL
 from .storage.vault import Vault
 from .switching.manager import WhatsAppProviderManager
@@ -83,7 +80,6 @@ from .web.waiting import Waiting
 
 logger = logging.getLogger("ingress.app")
 
-LAG_EVERY_S = 0.5
 GAUGES_EVERY_S = 5.0
 PURGE_EVERY_S = 600.0
 TRAILS_POLL_S = 5.0
@@ -152,13 +148,13 @@ class Application:
                 sweep_forever(),
                 # What a process that died in the middle of a switch has left.
                 forever(manager.recover, RECOVER_EVERY_S),
-                forever(partial(_watch_gauges, database), GAUGES_EVERY_S),
+                forever(partial(watch_gauges, database), GAUGES_EVERY_S),
                 forever(partial(_purge, database), PURGE_EVERY_S),
                 forever(partial(_verify_trails, database, vault), TRAILS_POLL_S),
                 forever(refused_changes.sum_up, SUM_UP_EVERY_S),
                 forever(manager.activity.write, WRITE_EVERY_S),
                 forever(order.look, LOOK_EVERY_S),
-                _watch_lag(),
+                watch_lag(),
             ):
                 task = asyncio.create_task(work)
                 stack.callback(task.cancel)
@@ -281,40 +277,6 @@ def _change_in(payload: str) -> tuple[UUID, int]:
     """Whose change it is, and the version it made."""
     organization_id, _, version = payload.partition(":")
     return UUID(organization_id), int(version)
-
-
-async def _watch_lag() -> None:
-    while True:
-        before = monotonic()
-        await asyncio.sleep(LAG_EVERY_S)
-        metrics.loop_lag.observe(max(0.0, monotonic() - before - LAG_EVERY_S))
-
-
-async def _watch_gauges(database: Database) -> None:
-    """Numbers that only the database knows."""
-    async with database.worker() as connection:
-        delivery = await deliveries.gauges(connection)
-        sending = await sends.gauges(connection)
-        quarantined = await inbound.count_quarantined(connection)
-        unread_webhooks, unread_since = await unread.gauges(connection)
-        metrics.status_orphans.set(await statuses.orphans(connection))
-        troubled = await health.troubled(connection)
-        metrics.audit_chain_valid.set(await trails.valid(connection))
-    metrics.unread.set(unread_webhooks)
-    metrics.unread_oldest.set((datetime.now(UTC) - unread_since).total_seconds() if unread_since else 0)
-    metrics.quarantine_open.clear()
-    for item in quarantined:
-        metrics.quarantine_open.labels(item.provider, item.reason).inc(item.items)
-    metrics.troubled.clear()
-    for row in troubled:
-        metrics.troubled.labels(row["provider"], row["state"]).inc(row["configs"])
-    metrics.delivery_pending.set(delivery.pending)
-    metrics.deliveries_parked.set(delivery.parked)
-    metrics.delivery_oldest.set(delivery.oldest_s)
-    metrics.send_pending.set(sending.pending)
-    metrics.send_ambiguous_open.set(sending.uncertain)
-    metrics.send_lost.set(sending.lost)
-    metrics.send_oldest.set(sending.oldest_s)
 
 
 async def _purge(database: Database) -> None:
