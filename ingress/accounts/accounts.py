@@ -3,14 +3,13 @@
 import asyncio
 import logging
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 from time import monotonic
 from typing import Any, TypeVar
 from uuid import UUID
 
 import msgspec
-from yarl import URL
 
 from providers import (
     Check,
@@ -24,7 +23,6 @@ from providers import (
     UnknownProvider,
     Unsupported,
     WhatsAppProvider,
-    phone_key,
 )
 from providers.description import config_fields
 
@@ -34,10 +32,22 @@ from ..calls.driver import Caller
 from ..calls.egress import Egress, InvalidUrl
 from ..storage.statements.configs import StoredConfig
 from ..storage.vault import Vault, VaultError, new_webhook_token
-from ..validation import DETAIL, ConfigData, Wrong, listed, once, unprintable, wrong_fields
+from ..validation import ConfigData, Wrong, listed, once, wrong_fields
 from .advice import WHAT_TO_DO
-from .config import Config, InvalidConfiguration, NewConfig, ProviderUnreachable, SecretsNeeded, TestFailed
-from .progress import ShowCheck, ShownChecks
+from .config import (
+    Config,
+    InvalidConfiguration,
+    NewConfig,
+    ProviderUnreachable,
+    SecretsNeeded,
+    TestFailed,
+    account_number,
+    config_in,
+    owner_in,
+    unreachable,
+)
+from .fields import addresses, is_url, secrets_of, wrong_data
+from .progress import ShowCheck, ShownChecks, each_once
 from .unusable import MissingPlugin, UnreadableConfig
 
 logger = logging.getLogger("ingress.accounts.accounts")
@@ -96,7 +106,7 @@ class Accounts:
             yield from self.wrong_fields(config.provider_type, data)
 
     def _wrong_in(self, config_data: dict[str, Any], kind: type[WhatsAppProvider]) -> Wrong:
-        yield from _wrong(config_data, kind)
+        yield from wrong_data(config_data, kind)
         yield from self._wrong_addresses(config_data)
 
     def _unknown(self, provider_type: str) -> InvalidConfiguration:
@@ -105,7 +115,7 @@ class Accounts:
 
     def _wrong_addresses(self, config_data: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         for name, value in config_data.items():
-            if isinstance(value, str) and (name == "base_url" or _is_url(value)):
+            if isinstance(value, str) and (name == "base_url" or is_url(value)):
                 try:
                     self._egress.check_url(value)
                 except InvalidUrl as error:
@@ -114,7 +124,7 @@ class Accounts:
     def check_secrets(self, former: WhatsAppProvider, provider: WhatsAppProvider, given: Mapping[str, Any]) -> None:
         """Raise `SecretsNeeded` where *provider* is at another host than *former*, and a secret is not *given*."""
         before, now = ([(name, url.origin()) for name, url in addresses(each)] for each in (former, provider))
-        kept = [name for name in _secrets(provider) if not given.get(name)]
+        kept = [name for name in secrets_of(provider) if not given.get(name)]
         if kept and before != now:
             wrong = [(f"config_data.{name}", "is needed again: it would go to another host") for name in kept]
             raise SecretsNeeded("with another host, every secret is to be given anew", wrong)
@@ -165,7 +175,9 @@ class Accounts:
             sender,
             provider,
             provider.callback_url(self.webhook_url(new.provider_type, token)),
-            identifiers.account_id(organization_id, config_id, new.provider_type, _number(sender, provider.accounts)),
+            identifiers.account_id(
+                organization_id, config_id, new.provider_type, account_number(sender, provider.accounts)
+            ),
         )
         return config, token
 
@@ -177,7 +189,7 @@ class Accounts:
         if kind is None:
             logger.error("config %s needs the provider %s, which is not installed", row.id, row.provider_type)
             return None
-        owner, claimed = _owner_in(row), frozenset(row.claimed)
+        owner, claimed = owner_in(row), frozenset(row.claimed)
         opened = self._opened.get(owner)
         if opened is None:
             self._opened.put(owner, opened := {}, KEPT_S)
@@ -192,7 +204,7 @@ class Accounts:
     def _decrypted(self, row: StoredConfig, kind: type[WhatsAppProvider], claimed: frozenset[str]) -> Config | None:
         try:
             provider = msgspec.json.decode(self.data(row), type=kind)
-            return _config(row, row.state, provider, self.callback_url(row, provider), claimed)
+            return config_in(row, row.state, provider, self.callback_url(row, provider), claimed)
         except (VaultError, msgspec.MsgspecError) as error:
             # One config alone: the organization's others go on. The error's text may quote what is in it.
             logger.error("config %s cannot be opened: %s", row.id, type(error).__name__)
@@ -202,7 +214,7 @@ class Accounts:
         """As `open` has it; but where that is None, one that can do nothing, in the state `error`."""
         if (config := self.open(row)) is not None:
             return config
-        return _config(row, "error", UnreadableConfig() if self._kind(row.provider_type) else MissingPlugin(), "")
+        return config_in(row, "error", UnreadableConfig() if self._kind(row.provider_type) else MissingPlugin(), "")
 
     def usable(self, row: StoredConfig) -> Config:
         """The config of a row, where something can be done with it. Raises `InvalidConfiguration`."""
@@ -300,13 +312,13 @@ class Accounts:
         }
         names = reversed(starts) if provider.webhook_first else starts
         checks = [await self._step(name, starts[name], until, by_hand if name == "webhook" else None) for name in names]
-        return _each_once(checks, await self._tested(provider, callback_url))
+        return each_once(checks, await self._tested(provider, callback_url))
 
     async def repair(self, provider: WhatsAppProvider, callback_url: str) -> list[Check]:
         """Have what a test finds missing at the provider set there, and test it as it is then: each check once."""
         until = monotonic() + provider.time_limits.set_up_s
         repaired = await self._step("repair", lambda: provider.repair(callback_url), until, None)
-        return _each_once([repaired], await self._tested(provider, callback_url))
+        return each_once([repaired], await self._tested(provider, callback_url))
 
     async def write_webhook(self, config: Config, timeout_s: float | None = None) -> None:
         """Have the provider post here, where it does not do so already. Failing is logged: health says so, too."""
@@ -366,22 +378,6 @@ class Accounts:
             raise Unavailable("the provider plug-in failed", code="plugin_failed") from error
 
 
-def _wrong(data: dict[str, Any], kind: type[WhatsAppProvider]) -> Iterator[tuple[str, str]]:
-    yield from ((f"config_data.{path}", DETAIL) for path in unprintable(data))
-    yield from wrong_fields(data, kind, "config_data")
-    for name in sorted(set(data) - set(kind.__struct_fields__)):
-        yield f"config_data.{name}", "is not a field of this provider"
-
-
-def _each_once(steps: list[Check], tested: list[Check]) -> list[Check]:
-    checks = {check.name: check for check in tested}
-    for step in steps:
-        # Where both failed, the step has the reason; else the test, which came later, has the result.
-        if step.name not in checks or not (step.passed or checks[step.name].passed):
-            checks[step.name] = step
-    return list(checks.values())
-
-
 def _probe(provider: WhatsAppProvider, callback_url: str) -> Flow[tuple[int, int]]:
     """What a signed webhook is answered with, and what one that is not: who takes both is not this service."""
     signed = provider.probe(callback_url)
@@ -389,65 +385,3 @@ def _probe(provider: WhatsAppProvider, callback_url: str) -> Flow[tuple[int, int
     taken = yield signed
     refused = yield msgspec.structs.replace(signed, headers=bare)
     return taken.status, refused.status
-
-
-def _owner_in(row: StoredConfig) -> UUID:
-    """Whose the config in a row is; the platform by the very constant, which is compared for each webhook."""
-    return identifiers.PLATFORM_ID if row.organization_id == identifiers.PLATFORM_ID else row.organization_id
-
-
-def _config(
-    row: StoredConfig,
-    state: str,
-    provider: WhatsAppProvider,
-    callback_url: str,
-    claimed: frozenset[str] = frozenset(),
-) -> Config:
-    owner, sender = _owner_in(row), row.sender
-    return Config(
-        owner,
-        row.id,
-        row.provider_type,
-        row.name,
-        state,
-        sender,
-        provider,
-        callback_url,
-        identifiers.account_id(owner, row.id, row.provider_type, _number(sender, row.accounts)),
-        claimed,
-        row.updated_at,
-        row.joins_order,
-    )
-
-
-def _number(sender: str | None, accounts: Sequence[str]) -> str | None:
-    """What tells the account from others: its number, however it is spelled, and else what webhooks call it."""
-    return f"+{phone_key(sender)}" if sender else next(iter(accounts), None)
-
-
-def sender_of(provider: WhatsAppProvider, status: ProviderStatus | None) -> str | None:
-    """The business number, as configured or as the provider says."""
-    return provider.sender or (status.session_info.get("sender") if status else None)
-
-
-def _secrets(provider: WhatsAppProvider) -> list[str]:
-    """The names of its secrets that are set."""
-    named = [field.name for field in config_fields(type(provider)) if field.secret]
-    return [name for name in named if getattr(provider, name)]
-
-
-def addresses(provider: WhatsAppProvider) -> list[tuple[str, URL]]:
-    """Each field that says where calls go, and what is in it, as the client that calls reads it."""
-    values = [(field.name, getattr(provider, field.name)) for field in config_fields(type(provider))]
-    return [(name, URL(value)) for name, value in values if _is_url(value)]
-
-
-def _is_url(value: object) -> bool:
-    return isinstance(value, str) and value.lower().startswith(("https://", "http://"))
-
-
-_TIMED_OUT = ("read_timeout", "connect_timeout", "deadline")
-
-
-def unreachable(error: SendError) -> ProviderUnreachable:
-    return ProviderUnreachable(error.detail, timed_out=error.code in _TIMED_OUT)

@@ -1,4 +1,4 @@
-"""One organization's account at a provider, and why a change of it is refused."""
+"""One organization's account at a provider, made of its row, and why a change of it is refused."""
 
 import logging
 from collections.abc import Sequence
@@ -8,10 +8,11 @@ from uuid import UUID
 
 import msgspec
 
-from providers import Check, WhatsAppProvider
+from providers import Check, ProviderStatus, SendError, WhatsAppProvider, phone_key
 from providers.content import MAX_ID
 
 from .. import identifiers
+from ..storage.statements.configs import StoredConfig
 from ..validation import sentence
 from .unusable import MissingPlugin, UnreadableConfig
 
@@ -77,6 +78,14 @@ class ProviderUnreachable(ChangeRefused):
         self.timed_out = timed_out
         if timed_out:
             self.code = "test_timed_out"
+
+
+_TIMED_OUT = ("read_timeout", "connect_timeout", "deadline")
+
+
+def unreachable(error: SendError) -> ProviderUnreachable:
+    """What a test that ended with *error* says."""
+    return ProviderUnreachable(error.detail, timed_out=error.code in _TIMED_OUT)
 
 
 class TooMany(ChangeRefused):
@@ -166,6 +175,46 @@ class Config(msgspec.Struct, frozen=True):
 
     def __repr__(self) -> str:
         return f"Config({self.id})"
+
+
+def owner_in(row: StoredConfig) -> UUID:
+    """Whose the config in a row is; the platform by the very constant, which is compared for each webhook."""
+    return identifiers.PLATFORM_ID if row.organization_id == identifiers.PLATFORM_ID else row.organization_id
+
+
+def config_in(
+    row: StoredConfig,
+    state: str,
+    provider: WhatsAppProvider,
+    callback_url: str,
+    claimed: frozenset[str] = frozenset(),
+) -> Config:
+    """The config of a row, as far as it could be opened."""
+    owner, sender = owner_in(row), row.sender
+    return Config(
+        owner,
+        row.id,
+        row.provider_type,
+        row.name,
+        state,
+        sender,
+        provider,
+        callback_url,
+        identifiers.account_id(owner, row.id, row.provider_type, account_number(sender, row.accounts)),
+        claimed,
+        row.updated_at,
+        row.joins_order,
+    )
+
+
+def account_number(sender: str | None, accounts: Sequence[str]) -> str | None:
+    """What tells the account from others: its number, however it is spelled, and else what webhooks call it."""
+    return f"+{phone_key(sender)}" if sender else next(iter(accounts), None)
+
+
+def sender_of(provider: WhatsAppProvider, status: ProviderStatus | None) -> str | None:
+    """The business number, as configured or as the provider says."""
+    return provider.sender or (status.session_info.get("sender") if status else None)
 
 
 class NewConfig(msgspec.Struct, frozen=True, kw_only=True):

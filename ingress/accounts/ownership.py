@@ -21,8 +21,9 @@ from providers.description import config_fields
 from ..cache import Cache
 from ..storage.database import Database, StoreUnavailable
 from ..storage.statements import owners
-from .accounts import Accounts, addresses
+from .accounts import Accounts
 from .config import ChangeRefused, Config
+from .fields import addresses
 
 # What is asked for an unusual webhook is remembered so long: the next ones are alike.
 REMEMBERED_S = 1.0

@@ -1,4 +1,4 @@
-"""What a test has found so far, for whoever waits for it."""
+"""What a test has found so far, for whoever waits for it, and all of it in the end."""
 
 from collections.abc import Callable, Iterable
 
@@ -23,3 +23,13 @@ class ShownChecks:
         """Those of *checks* that were not shown yet."""
         for check in checks:
             self(check)
+
+
+def each_once(steps: list[Check], tested: list[Check]) -> list[Check]:
+    """The checks of the *steps* before a test and of what was *tested*, by name."""
+    checks = {check.name: check for check in tested}
+    for step in steps:
+        # Where both failed, the step has the reason; else the test, which came later, has the result.
+        if step.name not in checks or not (step.passed or checks[step.name].passed):
+            checks[step.name] = step
+    return list(checks.values())

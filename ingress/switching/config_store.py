@@ -10,8 +10,18 @@ import msgspec
 from providers import Check, ProviderStatus, WhatsAppProvider
 from providers.phones import phone_key
 
-from ..accounts.accounts import Accounts, sender_of
-from ..accounts.config import MAX_CONFIGS, AccountExists, Config, InUse, NewConfig, NotFound, TooMany, WebhooksUnread
+from ..accounts.accounts import Accounts
+from ..accounts.config import (
+    MAX_CONFIGS,
+    AccountExists,
+    Config,
+    InUse,
+    NewConfig,
+    NotFound,
+    TooMany,
+    WebhooksUnread,
+    sender_of,
+)
 from ..accounts.ownership import Ownership
 from ..audit import Actor
 from ..storage.database import Database

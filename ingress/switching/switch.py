@@ -28,8 +28,8 @@ import msgspec
 from providers import Check, ProviderStatus, SendError, WhatsAppProvider
 
 from .. import metrics
-from ..accounts.accounts import FORCED_WITHIN_S, Accounts, sender_of, unreachable
-from ..accounts.config import ChangeRefused, Config, NewConfig, NotFound
+from ..accounts.accounts import FORCED_WITHIN_S, Accounts
+from ..accounts.config import ChangeRefused, Config, NewConfig, NotFound, sender_of, unreachable
 from ..accounts.ownership import Ownership
 from ..audit import SYSTEM, Actor
 from ..storage.database import Database, Exclusive, LockLost
