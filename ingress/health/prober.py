@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime, timedelta
 from operator import attrgetter
 from time import monotonic
-from typing import Any, cast
+from typing import Any
 from uuid import UUID
 
 import asyncpg
@@ -31,14 +31,14 @@ from ..storage.database import Busy, Database, StoreUnavailable
 from ..storage.redis_state import RedisState
 from ..storage.statements import health, switches
 from ..storage.statements.health import Look, OrganizationHealth
-from ..storage.statements.switches import SentSince, TrailedSwitch
-from ..switching.change import Requested, StandIn, VersionConflict
+from ..switching.change import Requested, VersionConflict
 from ..switching.journal import Transition
 from ..switching.manager import WhatsAppProviderManager
 from ..switching.policy import FallbackPolicy, stored_policy
 from ..wakeups import Wakeups
-from .automatic import BACK_OFF, LastSwitch, Member, Situation, Step, next_step
-from .judgement import Finding, Health, State, Traffic, judge
+from .automatic import BACK_OFF, Step, next_step
+from .judgement import Finding, Health, Traffic, judge
+from .situation import last_switch_of, request_for, situation_of
 
 logger = logging.getLogger("ingress.health.prober")
 
@@ -291,7 +291,7 @@ class Prober:
         if stored is None or step is None:
             return
         logger.warning("organization %s: %s, %s", organization_id, step.kind, step.reason)
-        await self._make(_request(organization_id, stored, step))
+        await self._make(request_for(organization_id, stored, step))
 
     async def _make(self, request: Requested) -> None:
         organization_id = request.organization_id
@@ -317,48 +317,8 @@ class Prober:
             last = None
             if made is not None and made.config_id == stored.active_config_id:
                 sent = await switches.sent_since(connection, organization_id, made.config_id, made.at)
-                last = _last_switch(made, sent)
-        return stored, next_step(_situation(stored, lately, made, last), policy, now)
-
-
-def _request(organization_id: UUID, stored: OrganizationHealth, step: Step) -> Requested:
-    return Requested(
-        organization_id=organization_id,
-        target=step.target,
-        actor=SYSTEM,
-        kind=step.kind,
-        expected_version=stored.version,
-        expected_entries=stored.audit_entries,
-        reason=step.reason,
-        order=step.order,
-        stand_in=step.stand_in,
-    )
-
-
-def _situation(
-    stored: OrganizationHealth, lately: list[TrailedSwitch], made: TrailedSwitch | None, last: LastSwitch | None
-) -> Situation:
-    own = [switch.at for switch in lately if switch.action == "switching" and switch.actor == SYSTEM.name]
-    failed = [at for at in own if made is None or at > made.at]
-    return Situation(stored.version, _route(stored), _stand_in(stored), last, len(own), failed)
-
-
-def _last_switch(made: TrailedSwitch, sent: SentSince) -> LastSwitch:
-    return LastSwitch(made.at, made.kind or "switch", sent.sends, sent.failed, made.actor == SYSTEM.name)
-
-
-def _route(stored: OrganizationHealth) -> list[Member]:
-    """How the active config is doing, then the fallbacks in their order. Empty where there is no active one."""
-    known = {config.config_id: config for config in stored.configs}
-    if stored.active_config_id not in known:
-        return []
-    order = [stored.active_config_id, *stored.fallback_config_ids]
-    members = [known[config_id] for config_id in order if config_id in known]
-    return [Member(one.config_id, cast("State", one.health), one.since, one.state != "error") for one in members]
-
-
-def _stand_in(stored: OrganizationHealth) -> StandIn | None:
-    return msgspec.json.decode(stored.automatic, type=StandIn) if stored.automatic else None
+                last = last_switch_of(made, sent)
+        return stored, next_step(situation_of(stored, lately, made, last), policy, now)
 
 
 def _transitions(look: Look, former: Health, found: Health) -> list[Transition]:
