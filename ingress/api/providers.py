@@ -14,7 +14,7 @@ from .. import log
 from ..accounts.config import NewConfig
 from ..accounts.unusable import MissingPlugin
 from ..health.status import HealthShown, StatusShown, status_shown
-from ..switching.manager import PluginsUnreadable, Reloaded
+from ..switching.plugins import PluginsUnreadable, Reloaded
 from ..validation import ConfigData, Name, ProviderType
 from ..web.bodies import MoreWrong, OrganizationBody, RequestQuery, Shown, invalid
 from ..web.problems import Json, json_response, unavailable

@@ -25,25 +25,19 @@ A config, in the database; every arrow is an entry of the audit trail in the tra
 A rollback is a switch to the config that was active before. Whatever its state, a config's webhooks are received. The
 organization's `version` goes up by one with each change of what it sends through: the active config, the fallback
 order, or a configuration among them. `Switching` (switch.py) makes a change of the active config, `ConfigStore`
-(config_store.py) changes what is stored, `Routes` (routes.py) is what this process knows of it all, and `Accounts`
-(ingress/accounts/accounts.py) deals with one account.
+(config_store.py) changes what is stored, `Routes` (routes.py) is what this process knows of it all, `Plugins`
+(plugins.py) keeps the registry, and `Accounts` (ingress/accounts/accounts.py) deals with one account.
 """
 
 import asyncio
-import contextlib
-import logging
 from collections.abc import Sequence
-from functools import partial
-from time import monotonic
 from typing import Any
 from uuid import UUID
 
 import msgspec
 
 from providers import Check, ProviderStatus, Registry, RegistryEntry, WhatsAppProvider
-from providers.registry import Installed
 
-from .. import metrics
 from ..accounts.accounts import Accounts
 from ..accounts.activity import Activity
 from ..accounts.advice import WHAT_TO_DO
@@ -65,28 +59,12 @@ from .config_store import ConfigEdit, ConfigStore, Edited
 from .dry_run import DryRun, dry_run
 from .in_flight import InFlight
 from .journal import Journal, Transition
+from .plugins import Plugins, Reloaded
 from .policy import FallbackPolicy, stored_policy
 from .report import phase
 from .routes import Route, Routes
 from .switch import Switching
 from .undo import Undo
-
-logger = logging.getLogger("ingress.switching.manager")
-
-PLUGIN_STATES = ("discovered", "registered", "failed")
-
-
-class PluginsUnreadable(Exception):
-    """Python's environment cannot be read; the text says why. Plug-ins stay as they are."""
-
-
-class Reloaded(msgspec.Struct, frozen=True):
-    """What came and went; with their reasons, those that failed and those that a restart would replace."""
-
-    added: list[str]
-    removed: list[str]
-    failed: dict[str, str]
-    needs_restart: dict[str, str]
 
 
 class FallbackOrder(msgspec.Struct, frozen=True):
@@ -128,9 +106,7 @@ class WhatsAppProviderManager:
         self._undo = Undo(database, self.accounts, self.journal)
         self._store = ConfigStore(database, self.accounts, self.ownership, self.journal, self._undo)
         self._switching = Switching(database, self.accounts, self.ownership, self._store, self.journal, self._undo)
-        self._reloading = asyncio.Lock()
-        for state in PLUGIN_STATES:
-            metrics.plugins.labels(state).set_function(partial(registry.count, state))
+        self._plugins = Plugins(registry, database, self.routes.forget_all)
 
     # -- plug-ins
 
@@ -139,57 +115,22 @@ class WhatsAppProviderManager:
 
         Raises ValueError where it is none, or its name is taken.
         """
-        self.registry.register(provider)
-        metrics.VALUES["provider"].add(provider.info.name)
-        self.routes.forget_all()
+        self._plugins.register(provider)
 
     def unregister(self, name: str) -> None:
         """Forget a plug-in; calls under way end as they would have. Raises `UnknownProvider`."""
-        self.registry.unregister(name)
-        self.routes.forget_all()
+        self._plugins.unregister(name)
 
     async def reload_plugins(self) -> Reloaded:
         """Find plug-ins that were installed or uninstalled: here, and in all other processes, which log what they find.
 
         Raises `StoreUnavailable` and `PluginsUnreadable`; then nothing was changed here.
         """
-        async with self._reloading:  # our own notification finds nothing new
-            async with self._database.worker() as connection:
-                await switches.notify(connection, PLATFORM_ID, 0)
-            discovered, gone = await self._find_plugins()
-        added = [
-            entry.name for entry in self.registry.entries() if entry.name in discovered and entry.state == "registered"
-        ]
-        return Reloaded(added, gone, self._reasons("failed"), self._reasons("registered"))
-
-    def _reasons(self, state: str) -> dict[str, str]:
-        return {entry.name: entry.reason for entry in self.registry.entries() if entry.reason and entry.state == state}
+        return await self._plugins.reload()
 
     async def find_plugins(self) -> None:
         """Find those that were installed or uninstalled, in this process; a failure is logged."""
-        async with self._reloading:
-            with contextlib.suppress(PluginsUnreadable):
-                await self._find_plugins()
-
-    async def _find_plugins(self) -> tuple[list[str], list[str]]:
-        started, outcome = monotonic(), "failed"
-        try:
-            discovered, gone = found = self.registry.reload(await self._installed())
-            outcome = "found" if discovered or gone else "unchanged"
-        finally:
-            metrics.observe(metrics.plugin_discovery_seconds, monotonic() - started, outcome)
-        if discovered or gone:
-            logger.info("plug-ins discovered: %s; gone: %s", *(", ".join(names) or "none" for names in found))
-            metrics.VALUES["provider"].update(discovered)
-            self.routes.forget_all()
-        return found
-
-    async def _installed(self) -> list[Installed]:
-        try:
-            return await asyncio.to_thread(self.registry.scan)
-        except Exception as error:  # of any kind: somebody is changing the environment, or has broken it
-            logger.exception("what is installed cannot be read")
-            raise PluginsUnreadable(f"What is installed cannot be read: {type(error).__name__}: {error}") from None
+        await self._plugins.find()
 
     def list_providers(self) -> list[RegistryEntry]:
         """All plug-ins by name, broken ones with their reason."""

@@ -21,7 +21,8 @@ from ingress import app
 from ingress.dev.sandbox import MetaSimulator, Slow, StatusPolicy, example_number
 from ingress.sending import recovery
 from ingress.settings import Settings
-from ingress.switching.manager import PLUGIN_STATES, WhatsAppProviderManager
+from ingress.switching.manager import WhatsAppProviderManager
+from ingress.switching.plugins import PLUGIN_STATES
 from providers import Flow, MessageData, MessageResult, ProviderInfo, Registry, Rejected
 from providers.meta_business import MetaBusiness
 from providers.registry import ENTRY_POINT_GROUP, Installed
