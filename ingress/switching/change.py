@@ -13,7 +13,7 @@ from providers import Check, ProviderStatus
 
 from ..accounts.config import ChangeRefused, Config, NewConfig
 from ..audit import Actor
-from ..storage.statements.switches import Standing
+from ..storage.statements.switches import OpenSwitch, Standing
 from ..validation import sentence
 
 NO_FORMER_CONFIG = "There is no former config to return to. Switch to one of provider/configs instead."
@@ -94,6 +94,19 @@ class Requested(msgspec.Struct, frozen=True, kw_only=True):
 
     def __repr__(self) -> str:
         return f"Requested({self.organization_id}, {self.kind})"
+
+
+def as_asked(organization_id: UUID, waited: OpenSwitch) -> Requested:
+    """The request that a switch which waits was begun with."""
+    return Requested(
+        organization_id=organization_id,
+        # Of a rollback the former config is this one still, and the fallbacks of then are its own again.
+        target=None if waited.kind == "rollback" else waited.config_id,
+        actor=Actor(waited.actor, waited.address),
+        kind=waited.kind,
+        expected_version=waited.expected_version,
+        reason=waited.reason,
+    )
 
 
 class Begun(msgspec.Struct, frozen=True):

@@ -1,6 +1,7 @@
 """What a change leaves behind: the entry of the trail, the event for the CRM, the notification of every process.
 
-All three are of the change's transaction: they are there if it is, and the trail's order is that of the changes.
+All three are of the change's transaction: they are there if it is, and the trail's order is that of the changes. Those
+of a switch are made here; those of other changes beside what makes them.
 """
 
 from collections.abc import Mapping
@@ -10,10 +11,12 @@ from uuid import UUID
 import asyncpg
 
 from .. import audit
+from ..accounts.config import Config
 from ..envelope import own_event
 from ..storage.statements import switches
 from ..storage.statements.events import EventRow
 from ..storage.vault import Vault
+from .change import Ready, Requested
 
 
 class Transition(audit.AuditEntry, frozen=True, kw_only=True):
@@ -51,3 +54,50 @@ def _event(organization_id: UUID, transition: Transition) -> EventRow | None:
         return None
     data = {name: value for name, value in transition.data.items() if value is not None}
     return own_event(organization_id, transition.about, transition.event, data)
+
+
+def switch_begun(request: Requested, config: Config, state: str, masked: dict[str, Any]) -> Transition:
+    """A config that is taken into `switching`, out of *state*; *masked* is its configuration."""
+    return Transition(
+        action="switching",
+        actor=request.actor,
+        config_id=config.id,
+        before={"state": state},
+        after={"state": "switching", "config_data": masked},
+        reason=request.reason,
+    )
+
+
+def switch_made(ready: Ready, version: int) -> list[Transition]:
+    """A switch that is made: what is active now, after what was."""
+    request, former = ready.begun.request, ready.begun.standing.active_config_id
+    deactivated = Transition(
+        action="deactivated",
+        actor=request.actor,
+        config_id=former,
+        version=version,
+        before={"state": "active"},
+        after={"state": "inactive"},
+    )
+    activated = _activated(ready, version)
+    return [activated] if former is None else [deactivated, activated]
+
+
+def _activated(ready: Ready, version: int) -> Transition:
+    begun, request = ready.begun, ready.begun.request
+    config_id, former = begun.config.id, begun.standing.active_config_id
+    about = {"kind": request.kind, "reason": request.reason}
+    checks = {check.name: check.passed for check in ready.checks}
+    tests = {"forced": True} if request.force else {"checks": checks}
+    return Transition(
+        action="activated",
+        actor=request.actor,
+        config_id=config_id,
+        version=version,
+        before={"active_config_id": former},
+        after={"active_config_id": config_id, "kind": request.kind, **tests},
+        reason=request.reason,
+        event="provider.switched",
+        about=config_id,
+        data={"provider": begun.config.provider_type, "version": version, "from_config_id": former, **about},
+    )

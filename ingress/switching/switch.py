@@ -19,7 +19,6 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import datetime
 from time import monotonic
-from typing import Any
 from uuid import UUID
 
 import asyncpg
@@ -31,7 +30,7 @@ from .. import metrics
 from ..accounts.accounts import FORCED_WITHIN_S, Accounts
 from ..accounts.config import ChangeRefused, Config, NewConfig, NotFound, sender_of, unreachable
 from ..accounts.ownership import Ownership
-from ..audit import SYSTEM, Actor
+from ..audit import SYSTEM
 from ..storage.database import Database, Exclusive, LockLost
 from ..storage.statements import configs, switches
 from ..storage.statements.switches import Activation, NewSwitch, OpenSwitch, Standing
@@ -46,10 +45,11 @@ from .change import (
     TooSlow,
     Unpaired,
     VersionConflict,
+    as_asked,
     order_after,
 )
 from .config_store import ConfigStore
-from .journal import Journal, Transition
+from .journal import Journal, Transition, switch_begun, switch_made
 from .report import Report, phase
 from .undo import Undo, count
 
@@ -189,7 +189,7 @@ class Switching:
         rows = [switch for switch in standing.open if switch.config_id == config.id or not switch.is_waiting]
         taken_back = await self._put_back(connection, request, standing, rows)
         state = await switches.begin(connection, request.organization_id, _row(request, config))
-        switching = _switching(request, config, state, self._accounts.masked(config.provider))
+        switching = switch_begun(request, config, state, self._accounts.masked(config.provider))
         await self._journal.write(connection, request.organization_id, standing.version, *taken_back, *first, switching)
         return Begun(request, standing, order_after(request, standing, config), config, state), taken_back
 
@@ -199,7 +199,7 @@ class Switching:
         standing = await switches.standing(connection, organization_id)
         if waited is None or standing is None:
             return None
-        config, request = await self._config(connection, organization_id, config_id), _as_asked(organization_id, waited)
+        config, request = await self._config(connection, organization_id, config_id), as_asked(organization_id, waited)
         return Begun(request, standing, order_after(request, standing, config), config, waited.former_state)
 
     async def _put_back(
@@ -311,7 +311,7 @@ class Switching:
             version = await switches.activate(connection, request.organization_id, _activation(ready))
             if version is None:
                 raise await self._conflict(connection, request.organization_id)
-            made = _transitions(ready, version)
+            made = switch_made(ready, version)
             await self._journal.write(connection, request.organization_id, version, *taken_back, *made)
         if taken_back:
             count(taken_back)
@@ -351,30 +351,6 @@ def _row(request: Requested, config: Config) -> NewSwitch:
     )
 
 
-def _switching(request: Requested, config: Config, state: str, masked: dict[str, Any]) -> Transition:
-    return Transition(
-        action="switching",
-        actor=request.actor,
-        config_id=config.id,
-        before={"state": state},
-        after={"state": "switching", "config_data": masked},
-        reason=request.reason,
-    )
-
-
-def _as_asked(organization_id: UUID, waited: OpenSwitch) -> Requested:
-    """The request that a switch which waits was begun with."""
-    return Requested(
-        organization_id=organization_id,
-        # Of a rollback the former config is this one still, and the fallbacks of then are its own again.
-        target=None if waited.kind == "rollback" else waited.config_id,
-        actor=Actor(waited.actor, waited.address),
-        kind=waited.kind,
-        expected_version=waited.expected_version,
-        reason=waited.reason,
-    )
-
-
 def _activation(ready: Ready) -> Activation:
     begun, stand_in = ready.begun, ready.begun.request.stand_in
     return Activation(
@@ -398,41 +374,6 @@ def _is_the_same(request: Requested, waiting: OpenSwitch) -> bool:
         return False
     same = waiting.kind == request.kind and request.expected_version in (None, waiting.expected_version)
     return same or request.actor == SYSTEM
-
-
-def _transitions(ready: Ready, version: int) -> list[Transition]:
-    """A switch that is made, as it is written down."""
-    request, former = ready.begun.request, ready.begun.standing.active_config_id
-    deactivated = Transition(
-        action="deactivated",
-        actor=request.actor,
-        config_id=former,
-        version=version,
-        before={"state": "active"},
-        after={"state": "inactive"},
-    )
-    activated = _activated(ready, version)
-    return [activated] if former is None else [deactivated, activated]
-
-
-def _activated(ready: Ready, version: int) -> Transition:
-    begun, request = ready.begun, ready.begun.request
-    config_id, former = begun.config.id, begun.standing.active_config_id
-    about = {"kind": request.kind, "reason": request.reason}
-    checks = {check.name: check.passed for check in ready.checks}
-    tests = {"forced": True} if request.force else {"checks": checks}
-    return Transition(
-        action="activated",
-        actor=request.actor,
-        config_id=config_id,
-        version=version,
-        before={"active_config_id": former},
-        after={"active_config_id": config_id, "kind": request.kind, **tests},
-        reason=request.reason,
-        event="provider.switched",
-        about=config_id,
-        data={"provider": begun.config.provider_type, "version": version, "from_config_id": former, **about},
-    )
 
 
 @asynccontextmanager
