@@ -38,7 +38,6 @@ from .api import (
     switching,
 )
 from .api import audit as audit_trail
-from .api.openapi import document
 from .api.operations import Operations, watch_gauges, watch_lag
 from .api.refused_changes import EVERY_S as SUM_UP_EVERY_S
 from .api.refused_changes import RefusedChanges
@@ -75,6 +74,7 @@ from .wakeups import Wakeups
 from .web.auth import Authenticator
 from .web.limits import Limiter, per_minute
 from .web.middleware import Middleware
+from .web.openapi import document
 from .web.routing import ApiRoute
 from .web.waiting import Waiting
 

@@ -24,10 +24,10 @@ import pytest
 from aiohttp import web
 from starlette.routing import compile_path
 
-from ingress.api.openapi import walk
 from ingress.app import ROUTES
 from ingress.dev.sandbox import MetaNumber, MetaSimulator, PostResult, example_number, signed_headers
 from ingress.dev.sandbox.meta.bodies import encode
+from ingress.web.openapi import walk
 from providers import Registry
 
 # By the name of the operation: what it takes.

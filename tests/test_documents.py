@@ -12,10 +12,10 @@ import pytest
 from prometheus_client.metrics import MetricWrapperBase
 
 from ingress import metrics
-from ingress.api.openapi import walk
 from ingress.app import ROUTES
 from ingress.cli.main import parser
 from ingress.settings import CLIENT_NAMES, Settings, variable
+from ingress.web.openapi import walk
 from providers import messages
 
 ROOT = Path(__file__).parent.parent

@@ -13,7 +13,6 @@ import msgspec
 import pytest
 
 from ingress.api import events, operations
-from ingress.api.openapi import walk
 from ingress.app import ROUTES
 from ingress.dev.embedded.launcher import EmbeddedServers
 from ingress.dev.sandbox import FaultProxy, MetaSimulator
@@ -22,6 +21,7 @@ from ingress.settings import Settings
 from ingress.storage import database, group_commit
 from ingress.web import auth, problems
 from ingress.web.middleware import Middleware
+from ingress.web.openapi import walk
 from ingress.web.problems import problem_of
 
 from .conftest import serving

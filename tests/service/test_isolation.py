@@ -18,7 +18,6 @@ import msgspec
 import pytest
 from starlette.routing import BaseRoute, Mount, Route
 
-from ingress.api.openapi import walk
 from ingress.app import ROUTES
 from ingress.dev.sandbox import ErrorCode, StatusPolicy, encode
 from ingress.dev.sandbox.meta.bodies import envelope, metadata, status_item
@@ -29,6 +28,7 @@ from ingress.storage import statements
 from ingress.storage.database import APP, INGEST, WORKER, Database
 from ingress.storage.statements import configs, health, sends, switches
 from ingress.storage.vault import new_api_key
+from ingress.web.openapi import walk
 
 from ..gateway import SCOPES, Answer, Gateway, Organization, eventually
 

@@ -9,7 +9,7 @@ from starlette.routing import BaseRoute, Mount
 
 from .. import __version__
 from ..envelope import Envelope
-from ..web.routing import ApiRoute
+from .routing import ApiRoute
 
 Part: TypeAlias = dict[str, Any]
 Schemas: TypeAlias = Mapping[type, Any]

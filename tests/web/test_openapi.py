@@ -5,8 +5,8 @@ from pathlib import Path
 
 import msgspec
 
-from ingress.api.openapi import walk
 from ingress.envelope import Envelope, envelope_schema
+from ingress.web.openapi import walk
 
 from ..gateway import Gateway, Organization
 
