@@ -1,18 +1,21 @@
-"""People: who they are, what they are known by, and all that was said with them, over all senders and providers."""
+"""People: who they are, what they are known by, all that was said with them, and whether a number is on WhatsApp."""
 
+import re
 from collections import deque
 from datetime import datetime
-from typing import Any, Literal, TypeVar, cast
+from typing import Annotated, Any, Literal, TypeVar, cast
 from uuid import UUID
 
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from providers import Contact
+from providers import Contact, Unsupported
 from providers.messages import By
 
+from ..accounts.config import Config
 from ..envelope import Envelope, render
 from ..people.addresses import addresses_of
+from ..sending.message import FIND_CONTACT
 from ..storage.statements import contact_pages, events, sends
 from ..storage.statements.contact_pages import ContactRecord
 from ..storage.statements.events import StoredEvent
@@ -20,12 +23,14 @@ from ..storage.statements.sends import StoredMessage
 from ..web.bodies import Paged, Shown, invalid, page_of
 from ..web.problems import not_found
 from ..web.waiting import Page
-from . import ApiRequest
+from . import AnyRequest, ApiRequest
+from .configs import ConfigQuery, chosen_config
 from .messages import MessageShown, shown
 
 # What was said; statuses are what became of it.
 SAID = ["message.received", "message.echo", "message.edited", "message.deleted", "message.unknown"]
 NEWEST = 2**63 - 1
+_PHONE = re.compile(r"\+[1-9][0-9]{6,14}")
 One = TypeVar("One")
 Past = tuple[list[One], bool]  # the newest first, and whether there are older ones
 
@@ -177,3 +182,61 @@ class _Actor(msgspec.Struct, frozen=True):
 
 class _Data(msgspec.Struct, frozen=True):
     message: _Actor = _Actor()
+
+
+# ------------------------------------------------------------------ whether a number is on WhatsApp
+
+
+class LookupQuery(ConfigQuery, frozen=True):
+    """``config_id``: whom to ask; none: the first that can say, of those that messages may go out through."""
+
+    phone: Annotated[str, msgspec.Meta(max_length=32)] = ""
+
+
+class ContactFound(Shown, frozen=True, kw_only=True):
+    """``phone`` as WhatsApp spells it, which may be in another length; ``lid`` where it says that.
+
+    ``asked_at``: when the provider was asked; absent where the person was seen there.
+    """
+
+    on_whatsapp: bool
+    phone: str | UnsetType = UNSET
+    lid: str | UnsetType = UNSET
+    asked_at: datetime | UnsetType = UNSET
+    provider: str
+    config_id: UUID
+
+
+async def look_up(request: ApiRequest[None, LookupQuery]) -> ContactFound:
+    """GET /contacts/lookup?phone=&config_id=: whether a number is on WhatsApp. What is known is not asked for again."""
+    # A plus that is not encoded is a space in a query.
+    phone = f"+{request.query.phone.strip().removeprefix('+')}"
+    if _PHONE.fullmatch(phone) is None:
+        raise invalid(("phone", "must be a number in E.164"))
+    request.check_calls_out()
+    config = await _asked(request)
+    reached = await request.state["lookups"].look_up(config, phone)
+    by = reached.reached_by or ""
+    return ContactFound(
+        on_whatsapp=bool(by),
+        phone=by if by.startswith("+") else UNSET,
+        lid=by if by.endswith("@lid") else UNSET,
+        asked_at=reached.asked_at or UNSET,
+        provider=config.provider_type,
+        config_id=config.id,
+    )
+
+
+async def _asked(request: AnyRequest) -> Config:
+    """The config that is asked. Raises `Problem`, and `Unsupported` where none can say."""
+    config = await chosen_config(request)
+    if request.query.config_id is None:
+        route = await request.state["manager"].routes.route(request.organization_id)
+        config = next((each for each in route.order if _can_say(each)), config)
+    if not _can_say(config):
+        raise Unsupported("no provider at hand says whether a number is on WhatsApp", code="find_contact")
+    return config
+
+
+def _can_say(config: Config) -> bool:
+    return FIND_CONTACT in config.provider.info.capabilities
