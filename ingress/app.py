@@ -37,9 +37,8 @@ from .api import (
     switching,
 )
 from .api import audit as audit_trail
+from .api.audit import REFUSALS_EVERY_S, RefusedChanges
 from .api.operations import Operations, watch_gauges, watch_lag
-from .api.refused_changes import EVERY_S as SUM_UP_EVERY_S
-from .api.refused_changes import RefusedChanges
 from .cache import sweep_forever
 from .calls.driver import Caller
 from .calls.egress import Egress
@@ -150,7 +149,7 @@ class Application:
                 forever(partial(watch_gauges, database), GAUGES_EVERY_S),
                 forever(partial(_purge, database), PURGE_EVERY_S),
                 forever(partial(_verify_trails, database, vault), TRAILS_POLL_S),
-                forever(refused_changes.sum_up, SUM_UP_EVERY_S),
+                forever(refused_changes.sum_up, REFUSALS_EVERY_S),
                 forever(manager.activity.write, WRITE_EVERY_S),
                 forever(order.look, LOOK_EVERY_S),
                 watch_lag(),

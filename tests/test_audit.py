@@ -11,7 +11,7 @@ import pytest
 
 from ingress import app, log
 from ingress.api import audit as trail
-from ingress.api import refused_changes
+from ingress.api import quarantine
 from ingress.audit import Actor, AuditEntry, record, verify
 from ingress.dev.sandbox import CrmSimulator, example_number
 from ingress.settings import Settings
@@ -409,7 +409,7 @@ async def test_a_body_that_is_read_after_all_is_written_down(
         raise StoreUnavailable("away")
 
     with monkeypatch.context() as patched:
-        patched.setattr(trail, "record", unwritten)
+        patched.setattr(quarantine, "note", unwritten)
         assert (await organization.call("POST", f"/quarantine/{item['id']}/replay")).status == 503
         assert (await organization.call("POST", f"/quarantine/{item['id']}/discard")).status == 503
     assert (await organization.call("GET", "/quarantine")).json["quarantine"] == [item]
@@ -555,7 +555,7 @@ async def test_refusals_without_end_grow_the_trail_little(
     settings: Settings, organization: Organization, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The first ones have an entry each; the others are counted, and the count is written, at the end at the latest."""
-    monkeypatch.setattr(refused_changes, "AT_ONCE", 3)
+    monkeypatch.setattr(trail, "REFUSALS_AT_ONCE", 3)
     before = (await newest(organization))["id"]
     async with serving(settings) as url:
         for _ in range(20):
@@ -578,7 +578,7 @@ async def test_what_cannot_be_written_is_counted(
 
     async with serving(settings) as url:
         with monkeypatch.context() as patch:
-            patch.setattr(refused_changes, "record", away)
+            patch.setattr(trail, "record", away)
             answer = await organization.gateway.call("PUT", f"{url}/callback", {"url": 1}, key=organization.key)
         assert answer.status == 422
     assert (await newest(organization))["after"]["requests"] == 1

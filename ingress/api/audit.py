@@ -1,6 +1,11 @@
-"""The audit trail: what handlers write in it, reading it, and whether it is whole."""
+"""The audit trail: what handlers write in it, also of what they refuse, reading it, and whether it is whole."""
 
+import logging
+import re
+from collections import Counter
+from collections.abc import Mapping, Set
 from datetime import datetime
+from itertools import takewhile
 from typing import Any
 from uuid import UUID
 
@@ -8,13 +13,24 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from .. import log
-from ..audit import AuditEntry, record, verify
-from ..identifiers import PLATFORM_ID
+from ..audit import RECORDED, Actor, AuditEntry, record, verify
+from ..identifiers import PLATFORM_ID, parse_id
+from ..storage.database import Database
 from ..storage.statements import audit
 from ..storage.statements.audit import TrailEntry
-from ..web.bodies import Number, Paged, RequestQuery, Shown, page_of
+from ..storage.vault import Vault
+from ..switching.manager import WhatsAppProviderManager
+from ..web import routing
+from ..web.bodies import Disconnected, Number, Paged, RequestQuery, Shown, page_of
+from ..web.limits import Limiter
+from ..web.problems import UNEXPECTED, Problem, problem_of
 from ..web.waiting import Page
 from . import AnyRequest, ApiRequest
+
+logger = logging.getLogger("ingress.api.audit")
+
+REFUSALS_AT_ONCE, REFUSALS_EVERY_S = 20, 60.0
+Who = tuple[UUID, str]  # an organization, and the name of who asked
 
 
 class AuditQuery(Paged, frozen=True):
@@ -103,3 +119,121 @@ async def note(
         return
     entry = AuditEntry(action=action, actor=actor, after=after, config_id=config_id)
     await record(connection, request.state["vault"], organization_id, entry)
+
+
+# ------------------------------------------------------------------ changes that were refused
+
+
+class RefusedChanges:
+    """What was asked to change and was not changed, in the trail of whose key asked: written here, and nowhere else.
+
+    A key that asks for nonsense all day makes REFUSALS_AT_ONCE entries, then one in REFUSALS_EVERY_S; the requests
+    between are counted, and the counts are an entry of their own, once in REFUSALS_EVERY_S. That is of each process.
+    """
+
+    def __init__(self, database: Database, vault: Vault, manager: WhatsAppProviderManager) -> None:
+        self._database = database
+        self._vault = vault
+        self._manager = manager
+        self._turns = Limiter(REFUSALS_EVERY_S, REFUSALS_AT_ONCE)
+        self._counted: dict[Who, Counter[str]] = {}  # by operation and code, since they were last written
+
+    async def note(self, request: routing.AnyRequest, error: Exception) -> None:
+        """Write down that *request* ended with *error*, unless a change that was taken back has left its entry."""
+        principal = getattr(request, "principal", None)  # a stranger has no trail
+        if principal is None or isinstance(error, Disconnected) or _is_recorded(error) or _is_dry(request):
+            return
+        problem, organization_id = problem_of(error) or UNEXPECTED, principal.organization_id
+        if organization_id is None:
+            log.wide("change_refused", operation=request.operation, reason=problem.code, **request.actor._asdict())
+            return
+        if self._turns.take((organization_id, principal.name)) > 0:
+            return self._count((organization_id, principal.name), request, problem)
+        try:
+            await self._write(organization_id, await self._entry(request, organization_id, problem))
+        except Exception as failed:  # noqa: BLE001  (the answer is why it was refused, not why that was not written)
+            logger.warning("a refused change has no entry yet: %s", type(failed).__name__)
+            self._count((organization_id, principal.name), request, problem)
+
+    def _count(self, who: Who, request: routing.AnyRequest, problem: Problem) -> None:
+        self._counted.setdefault(who, Counter())[f"{request.operation} {problem.code}"] += 1
+
+    async def sum_up(self) -> None:
+        """Write the counts of what had no entry of its own. Raises `StoreUnavailable`; then they are kept."""
+        for who in [*self._counted]:
+            counts = self._counted.pop(who)
+            try:
+                await self._write(who[0], _summary(who, counts))
+            except BaseException:
+                self._counted.setdefault(who, Counter()).update(counts)
+                raise
+
+    async def _write(self, organization_id: UUID, entry: AuditEntry) -> None:
+        async with self._database.organization(organization_id) as connection:
+            await record(connection, self._vault, organization_id, entry)
+
+    async def _entry(self, request: routing.AnyRequest, organization_id: UUID, problem: Problem) -> AuditEntry:
+        body = _object_in(request.sent)
+        config_id, kind = await self._config(request, organization_id, body)
+        kind = kind or body.get("provider_type")
+        provider = kind if isinstance(kind, str) and kind in self._manager.registry.names() else None
+        accounts, after = self._manager.accounts, dict[str, Any](status=problem.status)
+        names = {*request.field_names, *(accounts.field_names(provider) if provider else ())}
+        if wrong := {_known_part(path, names) for path, _ in problem.errors} - {""}:
+            after["errors"] = sorted(wrong)
+        if provider is not None and isinstance(data := body.get("config_data"), dict):
+            after["config_data"] = accounts.masked_data(provider, data)
+        return AuditEntry(
+            action=request.operation,
+            actor=request.actor,
+            config_id=config_id,
+            provider=provider,
+            outcome="refused",
+            after=after,
+            reason=problem.code,
+        )
+
+    async def _config(
+        self, request: routing.AnyRequest, organization_id: UUID, body: Mapping[str, Any]
+    ) -> tuple[UUID | None, str | None]:
+        """The config that was to be changed, and its provider: one of its own. Nobody's else is named."""
+        named = request.path_params.get("config_id") or body.get("config_id")
+        config_id = parse_id(named) if isinstance(named, str) else None
+        config = await self._manager.config(organization_id, config_id) if config_id else None
+        return (config.id, config.provider_type) if config else (None, None)
+
+
+def _known_part(path: str, names: Set[str]) -> str:
+    """*path* as far as it has *names*: what nobody knows is named as somebody likes, and may be a secret."""
+    return ".".join(takewhile(names.__contains__, re.split(r"[.\[]", path)))
+
+
+def _summary(who: Who, counts: Counter[str]) -> AuditEntry:
+    return AuditEntry(
+        action="more_refused",
+        actor=Actor(who[1]),
+        outcome="refused",
+        after={"requests": counts.total(), "by_operation": dict(counts.most_common())},
+    )
+
+
+def _is_recorded(error: BaseException | None) -> bool:
+    """Whether the trail has it already, also where it was made a problem of."""
+    while error is not None:
+        if RECORDED in getattr(error, "__notes__", ()):
+            return True
+        error = error.__context__
+    return False
+
+
+def _is_dry(request: routing.AnyRequest) -> bool:
+    """Whether it only asked what a change would mean, where that can be asked."""
+    return "dry_run" in request.field_names and _object_in(request.sent).get("dry_run") is True
+
+
+def _object_in(body: bytes) -> dict[str, Any]:
+    """*body* where it is a JSON object, else an empty one."""
+    try:
+        return msgspec.json.decode(body, type=dict[str, Any])
+    except (msgspec.MsgspecError, RecursionError, UnicodeError):
+        return {}
