@@ -64,7 +64,7 @@ from .settings import Settings
 from .storage.database import Database, StoreUnavailable
 from .storage.listener import notifications
 from .storage.redis_state import RedisState
-from .storage.statements import retention
+from .storage.statements import inbound
 from .storage.statements.switches import CHANNEL
 from .storage.vault import Vault
 from .switching.manager import WhatsAppProviderManager
@@ -282,7 +282,7 @@ async def _purge(database: Database) -> None:
     dropped = 1
     while dropped:
         async with database.worker() as connection:
-            dropped = await retention.purge(connection)
+            dropped = await inbound.purge(connection)
 
 
 async def _verify_trails(database: Database, vault: Vault) -> None:

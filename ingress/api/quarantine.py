@@ -11,8 +11,7 @@ from providers import Malformed
 
 from ..identifiers import PLATFORM_ID
 from ..storage.statements import inbound
-from ..storage.statements.inbound import QuarantinedBody, QuarantinedItem
-from ..storage.statements.retention import MAX_AGE
+from ..storage.statements.inbound import MAX_AGE, QuarantinedBody, QuarantinedItem
 from ..web.bodies import Paged, RequestQuery, Shown, page_of
 from ..web.problems import Problem, not_found
 from ..web.waiting import Page

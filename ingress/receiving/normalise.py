@@ -14,8 +14,7 @@ from providers import Event, Malformed, Unverified, Webhook
 from .. import identifiers, metrics
 from ..accounts.config import Config
 from ..storage.database import StoreUnavailable
-from ..storage.statements.inbound import QuarantineRow
-from ..storage.statements.retention import MAX_AGE, MAX_AHEAD
+from ..storage.statements.inbound import MAX_AGE, MAX_AHEAD, QuarantineRow
 from ..switching.manager import WhatsAppProviderManager
 from ..validation import Unlogged
 

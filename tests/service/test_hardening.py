@@ -27,7 +27,7 @@ from ingress.settings import Settings
 from ingress.storage.database import Database, StoreUnavailable, is_data_error, store_errors
 from ingress.storage.migration import migrate
 from ingress.storage.redis_state import RedisState
-from ingress.storage.statements import audit, configs, inbound, retention, sends, statuses, switches
+from ingress.storage.statements import audit, configs, inbound, sends, statuses, switches
 from ingress.storage.vault import Vault, generate_key
 from ingress.switching import routes
 from ingress.switching.manager import WhatsAppProviderManager
@@ -173,7 +173,7 @@ async def test_background_work_lives_on(settings: Settings, monkeypatch: pytest.
         return times
 
     monkeypatch.setattr(app, "PURGE_EVERY_S", 0.01)
-    monkeypatch.setattr(retention, "purge", purge)
+    monkeypatch.setattr(inbound, "purge", purge)
     async with serving(settings):
         await eventually(done, lambda count: count > 2)
 
