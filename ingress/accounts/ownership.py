@@ -20,7 +20,7 @@ from providers.description import config_fields
 
 from ..cache import Cache
 from ..storage.database import Database, StoreUnavailable
-from ..storage.statements import owners
+from ..storage.statements import configs
 from .accounts import Accounts
 from .config import ChangeRefused, Config
 from .fields import addresses
@@ -84,7 +84,7 @@ class Ownership:
         """Make an account that was tested the organization's. Raises `AccountInUse`, and nothing is claimed."""
         if proven := self.proven(provider, checks):
             # The first is the number itself. Of what it shares with others, such as a business account, who was first.
-            held = await owners.claim(connection, organization_id, provider.name, proven)
+            held = await configs.claim_accounts(connection, organization_id, provider.name, proven)
             if proven[0] not in held:
                 raise AccountInUse(checks)
 
@@ -96,7 +96,7 @@ class Ownership:
         if not proven:
             return [_UNPROVEN]
         async with self._database.worker() as connection:
-            owner = await owners.owner(connection, provider.name, proven[0])
+            owner = await configs.owner_of(connection, provider.name, proven[0])
         return [Check(name="ownership", passed=True) if owner in (None, organization_id) else _OTHERS]
 
     def signing_keys(self, provider: WhatsAppProvider) -> list[bytes]:
@@ -127,7 +127,7 @@ class Ownership:
             secrets = _signing_secrets(config.provider)
             keys = [key for secret in secrets for key in self._vault.lookup_hashes(secret)]
             async with self._database.owners() as connection:
-                return await owners.others_behind(connection, config.organization_id, keys)
+                return await configs.others_behind(connection, config.organization_id, keys)
 
         return await self._once(("shared", config.organization_id, config.id), ask)
 
@@ -139,7 +139,7 @@ class Ownership:
 
         async def ask() -> Config | None:
             async with self._database.owners() as connection:
-                row = await owners.config_of(connection, provider_type, account)
+                row = await configs.by_account(connection, provider_type, account)
             return self._accounts.open(row) if row is not None else None
 
         return await self._once(("config", provider_type, account), ask)
@@ -147,7 +147,7 @@ class Ownership:
     async def _owner(self, provider_type: str, account: str) -> UUID | None:
         async def ask() -> UUID | None:
             async with self._database.owners() as connection:
-                return await owners.owner(connection, provider_type, account)
+                return await configs.owner_of(connection, provider_type, account)
 
         return await self._once(("owner", provider_type, account), ask)
 

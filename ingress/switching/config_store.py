@@ -25,7 +25,7 @@ from ..accounts.config import (
 from ..accounts.ownership import Ownership
 from ..audit import Actor
 from ..storage.database import Database
-from ..storage.statements import configs, owners, switches, unread
+from ..storage.statements import configs, switches, unread
 from ..storage.statements.configs import ConfigColumns, NewConfigColumns, StoredConfig, StoredOrder
 from ..storage.vault import token_hash
 from ..validation import Unlogged
@@ -195,7 +195,7 @@ class ConfigStore:
                 version = await configs.edit(connection, organization_id, config_id, columns, tested=bool(changes))
                 if changes:
                     await self._ownership.claim(connection, organization_id, provider, checks)
-                await owners.release(connection, organization_id, row.provider_type, row.accounts)
+                await configs.release_accounts(connection, organization_id, row.provider_type, row.accounts)
                 now = await configs.by_id(connection, organization_id, config_id)
                 assert now is not None
                 transition = Transition(
@@ -239,7 +239,7 @@ class ConfigStore:
             version = await configs.remove(connection, organization_id, config_id)
             if version is None:
                 raise InUse("The active config cannot be deleted. Switch to another one first.")
-            await owners.release(connection, organization_id, row.provider_type, row.accounts)
+            await configs.release_accounts(connection, organization_id, row.provider_type, row.accounts)
             before = self._shown(row, self._accounts.open(row))
             removed = Transition(
                 action="removed",

@@ -12,7 +12,7 @@ from ingress.dev.sandbox import MetaNumber, example_number
 from ingress.dev.sandbox.meta.bodies import encode
 from ingress.dev.sandbox.twilio.bodies import example_sender
 from ingress.dev.sandbox.waha.bodies import example_session
-from ingress.storage.statements import owners
+from ingress.storage.statements import configs
 from ingress.storage.vault import Vault, generate_key
 from providers import Registry, WhatsAppProvider
 from providers.meta_business import MetaBusiness
@@ -346,8 +346,8 @@ async def test_whose_an_item_is_cannot_be_asked_and_its_neighbours_are_taken_all
         await asyncio.sleep(60)
         return True
 
-    monkeypatch.setattr(owners, "others_behind", hanging)
-    monkeypatch.setattr(owners, "owner", hanging)
+    monkeypatch.setattr(configs, "others_behind", hanging)
+    monkeypatch.setattr(configs, "owner_of", hanging)
     bodies = [gateway.meta.inbound(one.numbers[0]) for one in (first, other)]
     posts = [first.post_webhook(bodies[0].text("asked")) for _ in range(8)]
     posts += [other.post_webhook(bodies[1].text("neighbour")) for _ in range(8)]
