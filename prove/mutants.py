@@ -149,7 +149,7 @@ MUTANTS = (
     ),
     Mutant(
         "the organization out of a query of the API",
-        "ingress/storage/statements/sends.py",
+        "ingress/storage/statements/messages.py",
         'BY_ID = f"select {_MESSAGE} from messages where organization_id = $1 and id = $2"',
         'BY_ID = f"select {_MESSAGE} from messages where $1::uuid is not null and id = $2"',
         ("tests/test_layout.py::test_every_statement_names_its_organization",),

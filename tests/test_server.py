@@ -507,12 +507,12 @@ async def test_webhook_answers_are_not_sniffed(organization: Organization) -> No
 async def test_a_mistake_of_ours_is_told_without_details(
     gateway: Gateway, organization: Organization, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from ingress.storage.statements import sends
+    from ingress.storage.statements import messages
 
     async def broken(*_: object) -> None:
         raise ZeroDivisionError("secret detail")
 
-    monkeypatch.setattr(sends, "page", broken)
+    monkeypatch.setattr(messages, "page", broken)
     answer = await organization.call("GET", "/messages")
     assert (answer.status, answer.json["code"]) == (500, "internal")
     assert b"secret" not in answer.raw

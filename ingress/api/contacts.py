@@ -16,10 +16,10 @@ from ..accounts.config import Config
 from ..envelope import Envelope, render
 from ..people.addresses import addresses_of
 from ..sending.message import FIND_CONTACT
-from ..storage.statements import contact_pages, events, sends
+from ..storage.statements import contact_pages, events, messages
 from ..storage.statements.contact_pages import ContactRecord
 from ..storage.statements.events import StoredEvent
-from ..storage.statements.sends import StoredMessage
+from ..storage.statements.messages import StoredMessage
 from ..web.bodies import Paged, Shown, invalid, page_of
 from ..web.problems import not_found
 from ..web.waiting import Page
@@ -146,7 +146,7 @@ async def list_said(request: ApiRequest[None, HistoryQuery]) -> Page[History]:
     async def read() -> History:
         async with request.connection() as connection:
             came = await events.before(connection, organization_id, contact.id, cursor.sequence, size + 1, SAID)
-            went = await sends.page_to(connection, organization_id, contact.id, None, cursor.message_id, size + 1)
+            went = await messages.page_to(connection, organization_id, contact.id, None, cursor.message_id, size + 1)
         return _history(came, went, cursor, size)
 
     return request.page(read)

@@ -8,8 +8,8 @@ from msgspec import UNSET, UnsetType
 
 from providers.messages import ErrorInfo
 
-from ..storage.statements import sends
-from ..storage.statements.sends import Attempt, StoredMessage
+from ..storage.statements import messages
+from ..storage.statements.messages import Attempt, StoredMessage
 from ..web.bodies import Paged, Shown, page_of
 from ..web.problems import not_found
 from ..web.waiting import Page
@@ -54,8 +54,8 @@ async def get_message(request: ApiRequest) -> MessageShown:
     """GET /messages/{id}: its state, and every attempt with provider, class, code and duration."""
     organization_id, message_id = request.organization_id, request.id_in_path("message_id")
     async with request.connection() as connection:
-        message = await sends.by_id(connection, organization_id, message_id)
-        attempts = await sends.attempts(connection, organization_id, message_id)
+        message = await messages.by_id(connection, organization_id, message_id)
+        attempts = await messages.attempts(connection, organization_id, message_id)
     if message is None:
         raise not_found()
     return shown(message, attempts)
@@ -69,9 +69,9 @@ async def list_messages(request: ApiRequest[None, MessagesQuery]) -> Page[Messag
         async with request.connection() as connection:
             of = query.contact_id, query.conversation_id
             if any(of):
-                found, more = await sends.page_to(connection, organization_id, *of, query.before, query.size + 1)
+                found, more = await messages.page_to(connection, organization_id, *of, query.before, query.size + 1)
             else:
-                found, more = await sends.page(connection, organization_id, query.before, query.size + 1)
+                found, more = await messages.page(connection, organization_id, query.before, query.size + 1)
         return page_of(Messages, [shown(message, message.attempts) for message in found], query.size, more=more)
 
     return request.page(read)

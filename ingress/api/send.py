@@ -29,8 +29,8 @@ from ..sending.outbound import EXPIRES_AT_MOST_S, Duplicate, NoneReady, NotConfi
 from ..sending.outcomes import LeaseLost
 from ..storage.database import StoreUnavailable
 from ..storage.group_commit import Overloaded
-from ..storage.statements import sends
-from ..storage.statements.sends import SendState, StoredMessage
+from ..storage.statements import messages
+from ..storage.statements.messages import SendState, StoredMessage
 from ..switching.policy import OnUncertain
 from ..web.bodies import OrganizationBody, RequestBody, Shown, invalid
 from ..web.problems import Json, Problem, json_response, not_configured, not_found, unavailable
@@ -261,7 +261,7 @@ async def _quoted(request: AnyRequest, reply_to: str | None) -> str | None:
     if message_id is None:
         return reply_to
     async with request.connection() as connection:
-        quoted = await sends.by_id(connection, request.organization_id, message_id)
+        quoted = await messages.by_id(connection, request.organization_id, message_id)
     if quoted is None:
         raise not_found()
     if quoted.provider_message_id is None:
@@ -307,7 +307,7 @@ async def _settled(request: AnyRequest, state: SendState, wait_s: float) -> Send
         while state.state == "uncertain" and (left := deadline - monotonic()) > 0:
             await wakeups.wait(waiter, min(left, SETTLE_POLL_S))
             async with request.connection() as connection:
-                state = await sends.by_id(connection, request.organization_id, state.id) or state
+                state = await messages.by_id(connection, request.organization_id, state.id) or state
     return state
 
 
@@ -318,7 +318,7 @@ async def _repeated(
     if key is None:
         raise otherwise()
     async with request.connection() as connection:
-        state = await sends.by_key(connection, request.organization_id, key)
+        state = await messages.by_key(connection, request.organization_id, key)
     if state is None:
         raise otherwise()
     _check_same(state, fingerprint)

@@ -16,7 +16,7 @@ from ..envelope import NOT_OURS, Conversation, Ours, event_row
 from ..identifiers import parse_correlation
 from ..storage.statements.events import EventRow
 from ..storage.statements.inbound import Held, KeyedEvent, WebhookRow
-from ..storage.statements.own_messages import OwnMessage
+from ..storage.statements.messages import OwnMessage
 from ..storage.statements.statuses import StatusRow
 from ..switching.manager import WhatsAppProviderManager
 from . import own_messages

@@ -21,9 +21,9 @@ from ..accounts.config import Config
 from ..envelope import EventData, Ours, completed
 from ..identifiers import correlation
 from ..storage.database import Database, StoreUnavailable
-from ..storage.statements import held_events, own_messages
+from ..storage.statements import held_events, messages
 from ..storage.statements.held_events import ROUND_ROWS, HeldEvent, OpenAttempt, Release
-from ..storage.statements.own_messages import NamedMessage, OwnMessage
+from ..storage.statements.messages import NamedMessage, OwnMessage
 from ..storage.statements.statuses import StatusRow
 from ..switching.manager import WhatsAppProviderManager
 from ..validation import Unlogged
@@ -121,7 +121,7 @@ class _Resolution:
         events = [(each, data, await self._names(each, data)) for each in held if (data := self._read(each))]
         # Before it is asked what is known: a send whose answer is stored in between is seen by one of the two.
         lost = [await self._lost(each, data.message) for each, data, _ in events]
-        found = await own_messages.find(self._connection, {name for *_, names in events for name in names})
+        found = await messages.find(self._connection, {name for *_, names in events for name in names})
         self._known = {name: known.own for name, known in found.items() if known.own is not None}
         self._ids = {name: known.known_as for name, known in found.items() if known.known_as is not None}
         for (each, data, names), attempts in zip(events, lost, strict=True):

@@ -15,9 +15,9 @@ from ..accounts.config import Config
 from ..envelope import NOT_OURS, Conversation, Ours
 from ..identifiers import key_hash, parse_correlation
 from ..people.addresses import addressee
-from ..storage.statements import own_messages
+from ..storage.statements import messages
 from ..storage.statements.inbound import Held
-from ..storage.statements.own_messages import KnownMessage, NamedMessage, OwnMessage
+from ..storage.statements.messages import KnownMessage, NamedMessage, OwnMessage
 from .normalise import ReadWebhook
 
 # A longer id is none that we sent, and too long for an index.
@@ -38,7 +38,7 @@ async def find(
         if not _is_plain(owned.event)
         for name in _names(owned.event, owned.owner, conversation)
     }
-    return await own_messages.find(connection, named) if named else {}
+    return await messages.find(connection, named) if named else {}
 
 
 def _is_plain(event: Event) -> bool:

@@ -11,7 +11,7 @@ from ..accounts.config import Config
 from ..calls.driver import Caller
 from ..storage.database import Database, StoreUnavailable
 from ..storage.group_commit import Overloaded
-from ..storage.statements import own_messages
+from ..storage.statements import messages
 from .message import Dispatch, SendIntent, message_of
 from .outcomes import LeaseLost, Outcomes
 
@@ -57,7 +57,7 @@ class LostAnswers:
 
     async def _lookalikes(self, dispatch: Dispatch) -> Lookalikes | None:
         async with self._database.worker() as connection:
-            others = await own_messages.in_chat(connection, dispatch.organization_id, dispatch.id)
+            others = await messages.in_chat(connection, dispatch.organization_id, dispatch.id)
         alike = [other for other in others if _intent(other.request).content == dispatch.intent.content]
         if any(other.is_under_way for other in alike):
             return None

@@ -31,7 +31,8 @@ from ..storage.database import WORKER, Database, StoreUnavailable
 from ..storage.group_commit import GroupCommit, Overloaded, Unconfirmed
 from ..storage.statements import leases, sends
 from ..storage.statements.leases import Lease
-from ..storage.statements.sends import Claim, Claimed, SendState
+from ..storage.statements.messages import SendState
+from ..storage.statements.sends import Claim, Claimed
 from ..switching.manager import WhatsAppProviderManager
 from ..tracing import trace_of
 from .attempts import Attempts

@@ -15,9 +15,9 @@ from ..accounts.config import Config
 from ..accounts.unusable import MissingPlugin
 from ..people.directory import Directory
 from ..storage.database import Database, StoreUnavailable
-from ..storage.statements import configs, leases, sends
+from ..storage.statements import configs, leases, messages
 from ..storage.statements.leases import LostSend
-from ..storage.statements.sends import Attempt, SendState
+from ..storage.statements.messages import Attempt, SendState
 from ..storage.statements.statuses import sweep
 from ..switching.manager import WhatsAppProviderManager
 from ..switching.routes import Route
@@ -118,7 +118,7 @@ class Recovery:
         """Go on with a message of a process that died, or report a held one whose time is up."""
         route = await self._manager.routes.route(send.organization_id, fresh=True)
         async with self._database.worker() as connection:
-            attempts = await sends.attempts(connection, send.organization_id, send.id)
+            attempts = await messages.attempts(connection, send.organization_id, send.id)
             last = attempts[-1] if attempts else None
             row = last and await configs.by_id(connection, send.organization_id, last.config_id)
         dispatch = _dispatch(send, lease_id, route, attempts)

@@ -26,7 +26,7 @@ from ingress.identifiers import id_at
 from ingress.settings import Settings
 from ingress.storage import statements
 from ingress.storage.database import APP, INGEST, WORKER, Database
-from ingress.storage.statements import configs, health, sends, switches
+from ingress.storage.statements import configs, health, messages, switches
 from ingress.storage.vault import new_api_key
 from ingress.web.openapi import walk
 
@@ -890,8 +890,8 @@ async def test_who_sees_every_organization_asks_for_one(settings: Settings, pair
             assert not any(
                 msgspec.structs.astuple(await health.traffic(connection, organization_id, config_id, **times))
             )
-            assert await sends.by_id(connection, organization_id, message_id) is None
-            assert await sends.attempts(connection, organization_id, message_id) == []
+            assert await messages.by_id(connection, organization_id, message_id) is None
+            assert await messages.attempts(connection, organization_id, message_id) == []
             await health.set_session(connection, organization_id, config_id, b'{"is_connected": false}')
             await configs.set_broken(connection, organization_id, config_id)
 

@@ -40,7 +40,8 @@ from ingress.dev.sandbox import (
 )
 from ingress.receiving import completion
 from ingress.settings import Settings
-from ingress.storage.statements import audit, inbound, sends
+from ingress.storage.statements import audit, inbound
+from ingress.storage.statements import messages as stored_messages
 from ingress.switching import manager
 from providers.meta_business import MetaBusiness
 
@@ -384,7 +385,7 @@ async def test_exceptions_are_told_without_their_words(
             assert answer.status == 504
             assert answer.json["error"]["code"] == "plugin_failed"
         for target, name, path in (
-            (sends, "by_id", f"/messages/{uuid4()}"),
+            (stored_messages, "by_id", f"/messages/{uuid4()}"),
             (audit, "trail", "/integrations/whatsapp/audit"),
             (inbound, "quarantined", "/quarantine"),
             (manager.WhatsAppProviderManager, "configs", "/integrations/whatsapp/provider/configs"),

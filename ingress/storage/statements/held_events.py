@@ -10,7 +10,7 @@ import asyncpg
 from ...validation import Unlogged
 from ..columns import Big, given, names
 from .events import clock, insert_events
-from .own_messages import OwnMessage, chats, own
+from .messages import OwnMessage, chats, own
 from .statuses import StatusRow, merge
 
 # What has waited for so long is an event as it is.

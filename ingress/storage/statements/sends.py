@@ -3,67 +3,17 @@
 Those of one conversation are a queue, by `queue_place`: only the first one that is `sending` is called for.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import datetime
-from typing import Any, NamedTuple, TypeVar, cast
+from typing import NamedTuple
 from uuid import UUID
 
 import asyncpg
-import msgspec
 
-from providers.messages import ErrorInfo
-
-from ...validation import Unlogged
 from ..columns import Big, Json, Small, given, names
-from ..pages import within
-from .contacts import conversations_with
 from .events import NOW, clock, insert_events
 from .leases import LEASE_S
-
-_error = msgspec.json.Decoder(ErrorInfo).decode
-
-
-class SendState(msgspec.Struct, frozen=True):
-    """A message as it stands."""
-
-    id: UUID
-    state: str
-    status: str
-    attempts: int
-    provider: str | None
-    config_id: UUID | None
-    provider_message_id: str | None
-    fallback_from: UUID | None
-    fallback_reason: str | None
-    error: ErrorInfo | None
-    sent_at: datetime | None  # None: no provider is known to have taken it
-    cost: str | None
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.id}, {self.state})"
-
-
-class StoredMessage(SendState, frozen=True):
-    """The same, and what was asked for."""
-
-    conversation_id: UUID
-    idempotency_key: str | None
-    request_hash: bytes
-    request: bytes
-    created_at: datetime
-    updated_at: datetime
-    expires_at: datetime
-
-
-State = TypeVar("State", bound=SendState)
-
-
-def _made(kind: type[State], columns: Iterable[Any]) -> State:
-    """*columns* are those of `names(kind)`."""
-    state = kind(*columns)
-    if stored := cast("bytes | None", state.error):
-        return msgspec.structs.replace(state, error=_error(stored))
-    return state
+from .messages import SendState, state_of
 
 
 def _first(of: str, placed: str) -> str:
@@ -343,95 +293,8 @@ async def finish(connection: asyncpg.Connection, outcomes: Sequence[Outcome]) ->
     """
     rows = await connection.fetch(FINISH, *zip(*outcomes, strict=True))
     return [
-        Finished(_made(SendState, row[:-2]) if row["id"] else None, row["next_id"], row["has_held"]) for row in rows
+        Finished(state_of(SendState, row[:-2]) if row["id"] else None, row["next_id"], row["has_held"]) for row in rows
     ]
-
-
-class Attempt(Unlogged, frozen=True, rename={"class_": "class"}):
-    """A call to a provider. ``class_`` of its error, or `ok`; None: it has no outcome yet, or lost it."""
-
-    number: int
-    config_id: UUID
-    provider: str
-    version: int
-    started_at: datetime
-    class_: str | None
-    code: str | None
-    detail: str | None
-    duration_ms: int | None
-    provider_message_id: str | None
-
-
-ATTEMPTS = f"select {names(Attempt)} from attempts where organization_id = $1 and message_id = $2 order by number"
-
-
-async def attempts(connection: asyncpg.Connection, organization_id: UUID, message_id: UUID) -> list[Attempt]:
-    """Every call that was made for a message, or begun (organization, worker)."""
-    return [Attempt(*row) for row in await connection.fetch(ATTEMPTS, organization_id, message_id)]
-
-
-_MESSAGE = names(StoredMessage)
-BY_ID = f"select {_MESSAGE} from messages where organization_id = $1 and id = $2"
-
-
-async def by_id(connection: asyncpg.Connection, organization_id: UUID, message_id: UUID) -> StoredMessage | None:
-    """One message (organization, worker)."""
-    row = await connection.fetchrow(BY_ID, organization_id, message_id)
-    return _made(StoredMessage, row) if row else None
-
-
-BY_KEY = f"select {_MESSAGE} from messages where organization_id = $1 and idempotency_key = $2"
-
-
-async def by_key(connection: asyncpg.Connection, organization_id: UUID, key: str) -> StoredMessage | None:
-    """The message that an idempotency key names (organization)."""
-    row = await connection.fetchrow(BY_KEY, organization_id, key)
-    return _made(StoredMessage, row) if row else None
-
-
-SENT = within(
-    f"{_MESSAGE}, followed",
-    f"""select {_MESSAGE} from messages
-    where organization_id = $1 and id < (select coalesce($2, 'ffffffff-ffff-ffff-ffff-ffffffffffff'::uuid))
-    order by id desc limit $3""",
-    size="octet_length(request::text)",
-    order="id desc",
-)
-
-
-async def page(
-    connection: asyncpg.Connection, organization_id: UUID, before: UUID | None, limit: int
-) -> tuple[list[StoredMessage], bool]:
-    """Messages, newest first, below *before*: as many as make a page; and whether there are more (organization)."""
-    rows = await connection.fetch(SENT, organization_id, before, limit)
-    return [_made(StoredMessage, row[:-1]) for row in rows], bool(rows) and rows[-1]["followed"] is True
-
-
-SENT_TO = within(
-    f"{_MESSAGE}, followed",
-    f"""select found.* from ({conversations_with("$2::uuid", "$3::uuid")}) as one (id) cross join lateral (
-        select * from messages
-        where organization_id = $1 and conversation_id = one.id and (created_at, id) < (
-            (select coalesce((select b.created_at from messages b where b.organization_id = $1 and b.id = $4), 'infinity')),
-            (select coalesce($4, 'ffffffff-ffff-ffff-ffff-ffffffffffff'::uuid)))
-        order by created_at desc, id desc limit $5
-    ) found order by created_at desc, id desc limit $5""",
-    size="octet_length(request::text)",
-    order="created_at desc, id desc",
-)
-
-
-async def page_to(
-    connection: asyncpg.Connection,
-    organization_id: UUID,
-    contact: UUID | None,
-    conversation: UUID | None,
-    before: UUID | None,
-    limit: int,
-) -> tuple[list[StoredMessage], bool]:
-    """As `page`, to a person over all senders, or in a conversation (organization)."""
-    rows = await connection.fetch(SENT_TO, organization_id, contact, conversation, before, limit)
-    return [_made(StoredMessage, row[:-1]) for row in rows], bool(rows) and rows[-1]["followed"] is True
 
 
 # After its time is over. Lease, hold and recovery of a send that began in its last moment are over well before.

@@ -1,13 +1,19 @@
-"""Which messages of ours events are about."""
+"""The messages that sends made: one with its attempts, pages of them, and which of them events are about."""
 
-from collections.abc import Collection
-from typing import NamedTuple
+from collections.abc import Collection, Iterable
+from datetime import datetime
+from typing import Any, NamedTuple, TypeVar, cast
 from uuid import UUID
 
 import asyncpg
+import msgspec
+
+from providers.messages import ErrorInfo
 
 from ...validation import Unlogged
-from ..columns import given
+from ..columns import given, names
+from ..pages import within
+from .contacts import conversations_with
 
 # A send that is held as uncertain has ended before, and so has one that takes an hour to be tried.
 OPEN_HOURS = 25
@@ -15,6 +21,141 @@ OPEN_HOURS = 25
 EVIDENCE_MINUTES = 10
 # Held at a time of one organization, and sends that one of them may be about: more are none of a person's doing.
 MAX_HELD, MAX_CANDIDATES = 1_000, 20
+
+_decode_error = msgspec.json.Decoder(ErrorInfo).decode
+
+
+class SendState(msgspec.Struct, frozen=True):
+    """A message as it stands."""
+
+    id: UUID
+    state: str
+    status: str
+    attempts: int
+    provider: str | None
+    config_id: UUID | None
+    provider_message_id: str | None
+    fallback_from: UUID | None
+    fallback_reason: str | None
+    error: ErrorInfo | None
+    sent_at: datetime | None  # None: no provider is known to have taken it
+    cost: str | None
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.id}, {self.state})"
+
+
+class StoredMessage(SendState, frozen=True):
+    """The same, and what was asked for."""
+
+    conversation_id: UUID
+    idempotency_key: str | None
+    request_hash: bytes
+    request: bytes
+    created_at: datetime
+    updated_at: datetime
+    expires_at: datetime
+
+
+State = TypeVar("State", bound=SendState)
+
+
+def state_of(kind: type[State], columns: Iterable[Any]) -> State:
+    """*columns* are those of `names(kind)`."""
+    state = kind(*columns)
+    if stored := cast("bytes | None", state.error):
+        return msgspec.structs.replace(state, error=_decode_error(stored))
+    return state
+
+
+class Attempt(Unlogged, frozen=True, rename={"class_": "class"}):
+    """A call to a provider. ``class_`` of its error, or `ok`; None: it has no outcome yet, or lost it."""
+
+    number: int
+    config_id: UUID
+    provider: str
+    version: int
+    started_at: datetime
+    class_: str | None
+    code: str | None
+    detail: str | None
+    duration_ms: int | None
+    provider_message_id: str | None
+
+
+ATTEMPTS = f"select {names(Attempt)} from attempts where organization_id = $1 and message_id = $2 order by number"
+
+
+async def attempts(connection: asyncpg.Connection, organization_id: UUID, message_id: UUID) -> list[Attempt]:
+    """Every call that was made for a message, or begun (organization, worker)."""
+    return [Attempt(*row) for row in await connection.fetch(ATTEMPTS, organization_id, message_id)]
+
+
+_MESSAGE = names(StoredMessage)
+BY_ID = f"select {_MESSAGE} from messages where organization_id = $1 and id = $2"
+
+
+async def by_id(connection: asyncpg.Connection, organization_id: UUID, message_id: UUID) -> StoredMessage | None:
+    """One message (organization, worker)."""
+    row = await connection.fetchrow(BY_ID, organization_id, message_id)
+    return state_of(StoredMessage, row) if row else None
+
+
+BY_KEY = f"select {_MESSAGE} from messages where organization_id = $1 and idempotency_key = $2"
+
+
+async def by_key(connection: asyncpg.Connection, organization_id: UUID, key: str) -> StoredMessage | None:
+    """The message that an idempotency key names (organization)."""
+    row = await connection.fetchrow(BY_KEY, organization_id, key)
+    return state_of(StoredMessage, row) if row else None
+
+
+SENT = within(
+    f"{_MESSAGE}, followed",
+    f"""select {_MESSAGE} from messages
+    where organization_id = $1 and id < (select coalesce($2, 'ffffffff-ffff-ffff-ffff-ffffffffffff'::uuid))
+    order by id desc limit $3""",
+    size="octet_length(request::text)",
+    order="id desc",
+)
+
+
+async def page(
+    connection: asyncpg.Connection, organization_id: UUID, before: UUID | None, limit: int
+) -> tuple[list[StoredMessage], bool]:
+    """Messages, newest first, below *before*: as many as make a page; and whether there are more (organization)."""
+    rows = await connection.fetch(SENT, organization_id, before, limit)
+    return [state_of(StoredMessage, row[:-1]) for row in rows], bool(rows) and rows[-1]["followed"] is True
+
+
+SENT_TO = within(
+    f"{_MESSAGE}, followed",
+    f"""select found.* from ({conversations_with("$2::uuid", "$3::uuid")}) as one (id) cross join lateral (
+        select * from messages
+        where organization_id = $1 and conversation_id = one.id and (created_at, id) < (
+            (select coalesce((select b.created_at from messages b where b.organization_id = $1 and b.id = $4), 'infinity')),
+            (select coalesce($4, 'ffffffff-ffff-ffff-ffff-ffffffffffff'::uuid)))
+        order by created_at desc, id desc limit $5
+    ) found order by created_at desc, id desc limit $5""",
+    size="octet_length(request::text)",
+    order="created_at desc, id desc",
+)
+
+
+async def page_to(
+    connection: asyncpg.Connection,
+    organization_id: UUID,
+    contact: UUID | None,
+    conversation: UUID | None,
+    before: UUID | None,
+    limit: int,
+) -> tuple[list[StoredMessage], bool]:
+    """As `page`, to a person over all senders, or in a conversation (organization)."""
+    rows = await connection.fetch(SENT_TO, organization_id, contact, conversation, before, limit)
+    return [state_of(StoredMessage, row[:-1]) for row in rows], bool(rows) and rows[-1]["followed"] is True
+
+
+# ------------------------------------------------------------------ which of them events are about
 
 
 class NamedMessage(NamedTuple):
