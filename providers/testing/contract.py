@@ -13,7 +13,7 @@ from ..content import Document, Image, Interactive, MediaContent, PollVote, Reac
 from ..description import ProviderInfo, config_fields
 from ..errors import Malformed, Rejected, SendError, Unsupported, Unverified
 from ..limits import VARIANTS, kind_of
-from ..messages import Event, MessageData, Recipient
+from ..messages import Event, MessageData, MessageResult, Recipient
 from ..registry import ENTRY_POINT_GROUP, Registry, UnknownProvider
 from . import mutations
 from .bounds import slow, unbounded
@@ -51,6 +51,8 @@ _HEADERS: dict[str, str | MediaContent] = {
 }
 # Content that nobody quotes or edits: its key may be made in another way.
 _ABOUT_OTHERS = (Reaction, PollVote)
+# Events about messages that were sent. The service finds which one by its id.
+_OF_OURS = ("message.status", "message.echo")
 # Headers that say how to read a request, and prove nothing.
 _DESCRIBING = {"content-type", "content-length", "host", "user-agent"}
 
@@ -153,6 +155,22 @@ class Contract:
         if case.owned is not None:
             owned = [self.provider.owns(event) for event in events]
             ask(owned == [case.owned] * len(events), f"owns() says {owned} of the events, not {case.owned}")
+        if case.about is not None:
+            self._check_about(case.about, events)
+
+    def _check_about(self, name: str, events: list[Event]) -> None:
+        """What *events* report, or show, is the message that the sample *name* sends."""
+        flows = [flow for flow in self.samples.flows if flow.name == name]
+        ends = [run(partial(one.start, self.provider), [each.answer for each in one.exchanges]).end for one in flows]
+        sent = [end.provider_message_id for end in ends if isinstance(end, MessageResult) and end.provider_message_id]
+        if not sent:
+            raise ContractBroken(f"it is about {name!r}, and no sample of that name sends a message and gets an id")
+        named = [identity for event in events if event.type in _OF_OURS and (identity := _identity(event))]
+        ask(
+            {self.provider.message_key(one) for one in named} == {self.provider.message_key(sent[0])},
+            f"its statuses and echoes name {named}, and {name!r} sent {sent[0]!r}: the service finds a message by its "
+            f"message_key, which all its ids have in common",
+        )
 
     def read(self, hook: Webhook) -> list[Event]:
         """The events of *hook*, or Malformed. What else is raised, or cannot be stored, breaks the contract."""
@@ -194,8 +212,9 @@ class Contract:
 
     def _check_ids(self, event: Event, hook: Webhook) -> None:
         """By them events find the message that they are about, and the one that it came in with."""
-        identity = event.message.provider_message_id if event.message else None
+        identity = _identity(event)
         if not identity:
+            ask(event.type not in _OF_OURS, f"a {event.type} names no message (provider_message_id), on {shown(hook)}")
             return
         key = self.provider.message_key(identity)
         ask(isinstance(key, str) and key != "", f"message_key gives {key!r} for the id of a message, on {shown(hook)}")
@@ -510,6 +529,12 @@ class Contract:
         except ValueError:
             # Secrets that have a form of their own, as keys: then these very ones are looked for.
             return self.provider, list(known.values())
+
+
+def _identity(event: Event) -> str | None:
+    """The provider's id of the message that came in *event*, or that it reports."""
+    holder = event.message or event.status
+    return holder.provider_message_id if holder else None
 
 
 def _found(hidden: list[str], text: str) -> bool:

@@ -7,8 +7,9 @@
 
 A ``body`` that is a text is taken byte for byte; any other JSON value is written without spaces. ``events`` names
 as many events as there are, in their order, and of each what matters: what is not named is not compared, null is
-absent. ``"owned": false`` says that they are about another account. ``"error": "Unverified"`` is a forged request;
-all others are signed by the contract's `sign` before they are verified.
+absent. ``"owned": false`` says that they are about another account, ``"about": "send_text"`` that its statuses and
+echoes are about the message of that sample: they name the id that the send got, or one with the same `message_key`.
+``"error": "Unverified"`` is a forged request; all others are signed by the contract's `sign` before they are verified.
 
 **A flow** is a message to send, or another operation with its arguments, what it asks for, and how it ends::
 
@@ -84,6 +85,7 @@ class WebhookCase(msgspec.Struct, frozen=True, kw_only=True):
     answer: dict[str, Any] | None = None
     error: str | None = None  # Unverified or Malformed
     owned: bool | None = None  # None: not compared
+    about: str | None = None  # the flow that sent the message of its statuses and echoes
 
     def __str__(self) -> str:
         return self.name
@@ -208,6 +210,7 @@ class _WebhookFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     answer: dict[str, Any] | None = None
     error: str | None = None
     owned: bool = True
+    about: str | None = None
 
     def case(self, name: str) -> WebhookCase:
         hook = Webhook(
@@ -217,7 +220,15 @@ class _WebhookFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             body=octets(self.request.body),
         )
         owned = None if self.events is None else self.owned
-        return WebhookCase(name=name, hook=hook, events=self.events, answer=self.answer, error=self.error, owned=owned)
+        return WebhookCase(
+            name=name,
+            hook=hook,
+            events=self.events,
+            answer=self.answer,
+            error=self.error,
+            owned=owned,
+            about=self.about,
+        )
 
 
 class _AnswerFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -17,11 +17,13 @@ from providers import (
     Event,
     Flow,
     Limits,
+    Message,
     MessageData,
     MessageResult,
     OutboundContent,
     Rejected,
     Request,
+    Status,
     Text,
     Unsupported,
     Unverified,
@@ -92,6 +94,25 @@ class Confused(MetaBusiness, frozen=True, kw_only=True):
 class Blank(MetaBusiness, frozen=True, kw_only=True):
     def message_key(self, message_id: str) -> str:
         return ""
+
+
+class Anonymous(MetaBusiness, frozen=True, kw_only=True):
+    def parse(self, hook: Webhook) -> list[Event]:
+        return [msgspec.structs.replace(event, type="message.echo", message=Message()) for event in super().parse(hook)]
+
+
+class Nameless(MetaBusiness, frozen=True, kw_only=True):
+    def parse(self, hook: Webhook) -> list[Event]:
+        return [
+            msgspec.structs.replace(event, status=event.status and Status(value=event.status.value))
+            for event in super().parse(hook)
+        ]
+
+
+class Renaming(MetaBusiness, frozen=True, kw_only=True):
+    def send_message(self, message: MessageData) -> Flow[MessageResult]:
+        result = yield from super().send_message(message)
+        return msgspec.structs.replace(result, provider_message_id=f"sent-{result.provider_message_id}")
 
 
 class Greedy(MetaBusiness, frozen=True, kw_only=True):
@@ -180,6 +201,7 @@ def often(check: Callable[[Random], object]) -> None:
         (Confused, lambda held: held.check_reading(CASE), "event_key of the id"),
         (Blank, lambda held: held.check_reading(CASE), "message_key gives ''"),
         (Discreet, lambda held: held.check_reading(CASE), "say who did it"),
+        (Anonymous, lambda held: held.check_reading(CASE), "a message.echo names no message"),
         (Greedy, lambda held: held.check_ownership(CASE), "about another number"),
         (Leaking, lambda held: held.check_secrets(), "a secret is in an address"),
         (Quoting, lambda held: held.check_secrets(), "an error quotes a secret"),
@@ -276,6 +298,7 @@ def test_a_file_that_is_no_sample_is_named(folder: Callable[..., Samples], file:
         ),
         ({"request": HOOK, "events": [{}], "owned": False}, r"owns\(\) says"),
         ({"request": HOOK, "error": "Malformed"}, "was to raise Malformed"),
+        ({"request": HOOK, "about": "send"}, "no sample of that name"),
     ],
 )
 def test_a_webhook_that_gives_something_else_is_named(folder: Callable[..., Samples], file: Any, reason: str) -> None:
@@ -356,6 +379,13 @@ def test_the_command_checks_a_provider(
 def test_the_sandbox_samples_find_what_is_wrong(kind: type[MetaBusiness], title: str) -> None:
     [row] = [row for row in report.check(kind, None, examples("meta_business")) if row.title == title]
     assert row.broken
+
+
+@pytest.mark.parametrize(("kind", "reason"), [(Nameless, "names no message"), (Renaming, "'text' sent 'sent-wamid.A'")])
+def test_a_status_that_does_not_name_what_was_sent_is_found(kind: type[MetaBusiness], reason: str) -> None:
+    """The service would never find the message that it is about."""
+    rows = report.check(kind, None, examples("meta_business"))
+    assert reason in next(row for row in rows if row.title == "webhooks give what they say").broken[0]
 
 
 def test_a_provider_that_refuses_what_is_genuine_is_found() -> None:

@@ -213,7 +213,8 @@ def _cases(people: Any, sign: _Sign, statuses: Mapping[str, Any]) -> list[Webhoo
             found.append(_message(method, sign(make(phone=_PERSON), 1), {"type": kind}))
     for value, body in statuses.items():
         events = [{"type": "message.status", "status": {"value": value}}]
-        found.append(WebhookCase(name=f"status {value}", hook=sign(body, 1), events=events, owned=True))
+        hook = sign(body, 1)
+        found.append(WebhookCase(name=f"status {value}", hook=hook, events=events, owned=True, about="text"))
     return [*found, WebhookCase(name="signed by another account", hook=sign(text, 2), error="Unverified")]
 
 
