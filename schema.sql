@@ -459,6 +459,8 @@ create table deliveries (
     attempts        integer     not null default 0,
     -- Attempts that failed by this event's own fault: with 4xx, while the endpoint took others.
     refusals        integer     not null default 0,
+    -- The HTTP status of the last attempt. NULL: no answer came, or none was made.
+    answer          smallint,
     last_error      text,
     -- The last attempt, if that failed. NULL: none was made.
     failed_at       timestamptz,

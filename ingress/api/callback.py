@@ -16,8 +16,9 @@ from ..calls.egress import InvalidUrl
 from ..delivery.standard_webhooks import PostAnswer, endpoint_of, post, rotated, sealed
 from ..envelope import timestamp
 from ..storage.statements import deliveries, organizations
-from ..storage.statements.deliveries import ParkedEvent
+from ..storage.statements.deliveries import ParkedEvent, ParkedFilter, ParkedGroup
 from ..storage.statements.organizations import Callback
+from ..storage.vault import VaultError
 from ..web.bodies import Number, Paged, RequestBody, Shown, invalid, page_of
 from ..web.problems import not_found
 from . import AnyRequest, ApiRequest
@@ -28,12 +29,16 @@ class NewCallback(RequestBody, frozen=True, kw_only=True):
     url: Annotated[str, msgspec.Meta(min_length=1, max_length=2048)]
 
 
-class Replay(RequestBody, frozen=True, kw_only=True):
-    """Which parked events: those of ``sequences``, or all."""
+_Sequence = Annotated[int, msgspec.Meta(ge=1, le=2**63 - 1)]
 
-    sequences: (
-        Annotated[list[Annotated[int, msgspec.Meta(ge=1, le=2**63 - 1)]], msgspec.Meta(max_length=1000)] | None
-    ) = None
+
+class Replay(RequestBody, frozen=True, kw_only=True):
+    """Which parked events: all, but for what is given. ``through``: as GET /callback/parked/count says."""
+
+    sequences: Annotated[list[_Sequence], msgspec.Meta(max_length=1000)] | None = None
+    last_error: Annotated[str, msgspec.Meta(max_length=256)] | None = None
+    type: Annotated[str, msgspec.Meta(max_length=64)] | None = None
+    through: _Sequence | None = None
 
 
 class CallbackSet(Shown, frozen=True):
@@ -43,8 +48,15 @@ class CallbackSet(Shown, frozen=True):
     secret: str
 
 
+class SecretShown(Shown, frozen=True):
+    """A secret that signs. ``expires_at`` None: the newest."""
+
+    fingerprint: str
+    expires_at: datetime | None
+
+
 class CallbackShown(Shown, frozen=True):
-    """``url``: masked for who may not set it."""
+    """``url``: masked for who may not set it. ``secrets`` None: they cannot be opened."""
 
     url: str
     state: str
@@ -53,15 +65,44 @@ class CallbackShown(Shown, frozen=True):
     last_error: str | None
     consecutive_failures: int
     paused_until: datetime | None
+    secrets: list[SecretShown] | None
 
 
 class CallbackTested(Shown, frozen=True):
-    """How the test event ``id`` went."""
+    """How the test event ``id`` went. ``answer`` is the HTTP status, ``body`` what the answer began with."""
 
     delivered: bool
     outcome: str
     error: str | None
     id: str
+    answer: int | None
+    ms: int | None
+    body: str
+
+
+class DeliveryShown(Shown, frozen=True):
+    """``id``: of the event. ``answer``: the HTTP status of the last attempt."""
+
+    id: str
+    sequence: int
+    type: str
+    conversation_id: UUID
+    state: str
+    attempts: int
+    answer: int | None
+    last_error: str | None
+    created_at: datetime
+    failed_at: datetime | None
+    finished_at: datetime | None
+
+
+class Deliveries(Shown, frozen=True):
+    deliveries: list[DeliveryShown]
+    next: int | UnsetType = UNSET
+
+
+class DeliveriesQuery(Paged, frozen=True):
+    before: Number = 0
 
 
 class ParkedEvents(Shown, frozen=True):
@@ -71,6 +112,15 @@ class ParkedEvents(Shown, frozen=True):
 
 class ParkedQuery(Paged, frozen=True):
     after: Number = 0
+
+
+class ParkedCounted(Shown, frozen=True):
+    """The oldest ``events`` of those that were given up. ``more``: there are others, behind ``through``."""
+
+    events: int
+    groups: list[ParkedGroup]
+    through: int | None
+    more: bool
 
 
 class Replayed(Shown, frozen=True):
@@ -84,7 +134,11 @@ _encode = msgspec.json.Encoder().encode
 
 async def put_callback(request: ApiRequest[NewCallback]) -> CallbackSet:
     """PUT /callback: where events are posted; a new secret, shown this once. Former ones sign on for a day."""
-    url = (await request.decoded()).url
+    return await set_callback(request, (await request.decoded()).url)
+
+
+async def set_callback(request: AnyRequest, url: str) -> CallbackSet:
+    """Have events posted to *url*. Raises `Problem` 422."""
     try:
         request.state["egress"].check_url(url)
     except InvalidUrl as error:
@@ -123,7 +177,33 @@ async def get_callback(request: ApiRequest) -> CallbackShown:
         callback.last_error,
         callback.consecutive_failures,
         callback.paused_until,
+        _secrets_of(request, callback),
     )
+
+
+def _secrets_of(request: AnyRequest, callback: Callback) -> list[SecretShown] | None:
+    vault, now = request.state["vault"], datetime.now(UTC)
+    try:
+        secrets = endpoint_of(vault, request.organization_id, callback).secrets
+    except VaultError:  # the rest is of use all the same
+        return None
+    return [
+        SecretShown(vault.fingerprint(each.secret), each.expires_at)
+        for each in secrets
+        if each.expires_at is None or each.expires_at > now
+    ]
+
+
+async def enable_callback(request: ApiRequest) -> CallbackShown:
+    """POST /callback/enable: post to it again, as it is; what failed is tried at once."""
+    organization_id = request.organization_id
+    async with request.connection() as connection:
+        if not await organizations.enable_callback(connection, organization_id):
+            raise not_found()
+        await note(connection, request, organization_id, "callback_enabled", None)
+    await _throughout(request, deliveries.due_now)
+    request.state["wakeups"].notify(organization_id)
+    return await get_callback(request)
 
 
 async def delete_callback(request: ApiRequest) -> None:
@@ -143,27 +223,51 @@ async def test_callback(request: ApiRequest) -> CallbackTested:
     organization_id = request.organization_id
     request.check_calls_out()
     callback, event_id = await _callback_of(request), f"evt_{identifiers.new_id().hex}"
-    answer = await _post_test(request, callback, event_id)
+    answer, elapsed_s = await _post_test(request, callback, event_id)
     async with request.connection() as connection:
         done = {"id": event_id, "outcome": answer.kind}
         await note(connection, request, organization_id, "callback_tested", done)
-    return CallbackTested(answer.ok, answer.kind, answer.error, event_id)
+    # What it was with no answer would say whether there is such a name.
+    ms = None if answer.status is None else round(elapsed_s * 1000)
+    body = answer.body.decode(errors="replace")
+    return CallbackTested(answer.ok, answer.kind, answer.error, event_id, answer.status, ms, body)
 
 
-async def _post_test(request: AnyRequest, callback: Callback, event_id: str) -> PostAnswer:
+async def _post_test(request: AnyRequest, callback: Callback, event_id: str) -> tuple[PostAnswer, float]:
+    """How it went, and how long it took."""
     endpoint = endpoint_of(request.state["vault"], request.organization_id, callback)
     began = monotonic()
     with request.state["transfers"].room(request.organization_id):
         event = _test_event(request.organization_id, event_id)
         answer = await post(request.state["session"], endpoint, event_id, event)
+    elapsed_s = monotonic() - began
     if answer.kind == "connection":  # how fast it fails would say whether there is such a name
         await asyncio.sleep(began + UNREACHED_AFTER_S - monotonic())
-    return answer
+    return answer, elapsed_s
 
 
 def _test_event(organization_id: UUID, event_id: str) -> bytes:
     data = {"organization_id": organization_id}
     return _encode({"type": "callback.test", "timestamp": timestamp(datetime.now(UTC)), "id": event_id, "data": data})
+
+
+async def list_deliveries(request: ApiRequest[None, DeliveriesQuery]) -> Deliveries:
+    """GET /callback/deliveries: what became of events at the callback, newest first; `next` is the next `before`."""
+    organization_id, query = request.organization_id, request.query
+    async with request.connection() as connection:
+        found = await deliveries.latest(connection, organization_id, query.before or None, query.size + 1)
+    shown = [
+        DeliveryShown(identifiers.event_id(organization_id, each.sequence), *msgspec.structs.astuple(each))
+        for each in found
+    ]
+    return page_of(Deliveries, shown, query.size, "sequence")
+
+
+async def count_parked(request: ApiRequest) -> ParkedCounted:
+    """GET /callback/parked/count: how many events were given up, by type and reason, up to 10,000 of them."""
+    async with request.connection() as connection:
+        found = await deliveries.count_parked(connection, request.organization_id)
+    return ParkedCounted(sum(group.events for group in found.groups), *found)
 
 
 async def list_parked(request: ApiRequest[None, ParkedQuery]) -> ParkedEvents:
@@ -176,16 +280,21 @@ async def list_parked(request: ApiRequest[None, ParkedQuery]) -> ParkedEvents:
 
 async def replay_parked(request: ApiRequest[Replay]) -> Replayed:
     """POST /callback/replay: deliver parked events after all."""
-    organization_id = request.organization_id
-    sequences = (await request.decoded()).sequences
-    replayed = 0
+    body = await request.decoded()
+    return await replay(request, ParkedFilter(body.sequences, body.last_error, body.type, body.through))
+
+
+async def replay(request: AnyRequest, wanted: ParkedFilter) -> Replayed:
+    """Deliver the parked events that are *wanted*."""
+    organization_id, replayed = request.organization_id, 0
+    noted = {name: value for name, value in wanted._asdict().items() if value is not None}
     after: int | None = 0
     while after is not None:
         async with request.connection() as connection:
             is_first = after == 0
-            count, after = await deliveries.replay(connection, organization_id, sequences, after)
+            count, after = await deliveries.replay(connection, organization_id, wanted, after)
             if is_first:  # once, with the first batch of them
-                await note(connection, request, organization_id, "parked_replayed", {"sequences": sequences or "all"})
+                await note(connection, request, organization_id, "parked_replayed", {"sequences": "all"} | noted)
         replayed += count
     request.state["wakeups"].notify(organization_id)
     return Replayed(replayed)

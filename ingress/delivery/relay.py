@@ -261,7 +261,7 @@ class Relay:
         async with self._database.worker() as connection:
             if answer.ok:
                 await organizations.endpoint_succeeded(connection, claim.organization_id, endpoint.url)
-                result = PostResult(*claim[:3], event.sequence, "delivered")
+                result = PostResult(*claim[:3], event.sequence, "delivered", answer.status)
             else:
                 result = _after_failure(
                     claim, event, answer, await self._count_failure(connection, event, endpoint, answer)
@@ -333,7 +333,7 @@ def _after_failure(
 ) -> PostResult:
     """What becomes of the event: again, ever later, or parked; soon where the callback is another by now."""
     soon = timedelta(seconds=SCHEDULE_S[0])
-    result = PostResult(*claim[:3], event.sequence, "pending", answer.error, delay=soon)
+    result = PostResult(*claim[:3], event.sequence, "pending", answer.status, answer.error, delay=soon)
     return _again_or_parked(result, event, answer, failing_since) if failing_since else result
 
 

@@ -23,6 +23,8 @@ from ..validation import Unlogged
 
 CONNECT_TIMEOUT_S, TOTAL_TIMEOUT_S = 3.0, 15.0
 MAX_ANSWER_BYTES = 16 * 1024
+# What is kept of it, for who tests the endpoint.
+SHOWN_BYTES = 1024
 MAX_RETRY_AFTER_S = 3600
 OVERLAP = timedelta(hours=24)
 # As many signatures fit into a header of 2 KiB; servers refuse more than 4 to 8 KiB.
@@ -43,13 +45,15 @@ class Endpoint(Unlogged, frozen=True):
     secrets: list[SigningSecret]
 
 
-class PostAnswer(msgspec.Struct, frozen=True):
-    """How a post ended."""
+class PostAnswer(Unlogged, frozen=True):
+    """How a post ended. ``body``: the first SHOWN_BYTES of the answer's."""
 
     ok: bool
     kind: str  # for metrics: ok, 4xx, 5xx, 3xx, gone, timeout, connection
+    status: int | None = None  # None: no answer came
     error: str | None = None
     retry_after_s: float | None = None
+    body: bytes = b""
 
 
 _secrets = msgspec.json.Decoder(list[SigningSecret])
@@ -107,12 +111,12 @@ async def post(
             allow_redirects=False,
             timeout=aiohttp.ClientTimeout(total=TOTAL_TIMEOUT_S, sock_connect=CONNECT_TIMEOUT_S),
         ) as response:
-            await _drain(response)
-            return _meaning(response)
+            body = await _drained(response)
+            return msgspec.structs.replace(_meaning(response), body=body)
     except TimeoutError:
-        return PostAnswer(False, "timeout", "no answer in time")
+        return PostAnswer(False, "timeout", error="no answer in time")
     except (aiohttp.ClientError, OSError) as error:
-        return PostAnswer(False, "connection", _shown(error))
+        return PostAnswer(False, "connection", error=_shown(error))
 
 
 def _headers(endpoint: Endpoint, event_id: str, body: bytes, gap: bool) -> dict[str, str]:
@@ -128,14 +132,16 @@ def _headers(endpoint: Endpoint, event_id: str, body: bytes, gap: bool) -> dict[
     return headers
 
 
-async def _drain(response: aiohttp.ClientResponse) -> None:
-    """Read the answer, so that its connection serves again; beyond a limit it is closed: only the status is of use."""
-    left = MAX_ANSWER_BYTES
+async def _drained(response: aiohttp.ClientResponse) -> bytes:
+    """The first SHOWN_BYTES. All is read, so that its connection serves again, but beyond a limit it is closed."""
+    left, shown = MAX_ANSWER_BYTES, b""
     async for chunk in response.content.iter_any():
+        shown += chunk[: SHOWN_BYTES - len(shown)]
         left -= len(chunk)
         if left <= 0:
             response.close()
             break
+    return shown
 
 
 def _shown(error: Exception) -> str:
@@ -146,13 +152,13 @@ def _shown(error: Exception) -> str:
 def _meaning(response: aiohttp.ClientResponse) -> PostAnswer:
     status = response.status
     if 200 <= status < 300:
-        return PostAnswer(True, "ok")
+        return PostAnswer(True, "ok", status)
     if status == 410:
-        return PostAnswer(False, "gone", "HTTP 410")
+        return PostAnswer(False, "gone", status, "HTTP 410")
     retry_after_s = _wanted_s(response.headers.get("retry-after", ""))
     # 429 and 408 are about the moment, not about the event.
     kind = "5xx" if status >= 500 or status in (408, 429) else "3xx" if status < 400 else "4xx"
-    return PostAnswer(False, kind, f"HTTP {status}", retry_after_s)
+    return PostAnswer(False, kind, status, f"HTTP {status}", retry_after_s)
 
 
 def _wanted_s(retry_after: str) -> float | None:

@@ -115,7 +115,8 @@ async def test_a_key_that_does_not_fit_disables_nothing(
     await database.execute(change, UUID(customer.id), sealed[:-1] + b"?")
     event_id = await text(customer)
     assert 50 < await postponed(database, customer) <= 60
-    assert (await health(customer))["state"] == "healthy"
+    shown = await health(customer)
+    assert (shown["state"], shown["secrets"]) == ("healthy", None)
     assert await states(database, customer) == [("pending", 0, None)]
     assert crm.attempts == []
     await database.execute(change, UUID(customer.id), sealed)
@@ -382,6 +383,86 @@ async def test_a_repaired_callback_is_tried_at_once(
     assert await postponed(database, customer) > 3600
     await point(customer, crm)
     await crm.wait_received(1)
+
+
+async def test_a_callback_is_enabled_again_with_its_secrets(
+    customer: Organization, crm: Crm, database: asyncpg.Connection
+) -> None:
+    """What is kept for it is tried at once; only who may set it may do so, and only where there is one."""
+    crm.script(CrmStatus(status=410), endpoint=ENDPOINT)
+    event_id = await text(customer)
+    disabled = await eventually(lambda: health(customer), lambda answer: answer["state"] == "disabled")
+    assert await states(database, customer) == [("pending", 1, "HTTP 410"), ("parked", 0, "callback disabled")]
+    enabled = (await customer.call("POST", "/callback/enable")).json
+    assert (enabled["state"], enabled["disabled_reason"], enabled["last_error"]) == ("healthy", None, None)
+    assert enabled["secrets"] == disabled["secrets"]
+    await crm.wait_received(1)
+    assert (crm.attempts[-1].event_id, crm.attempts[-1].verified) == (event_id, True)
+    [entry] = (await customer.call("GET", "/integrations/whatsapp/audit?limit=1")).json["entries"]
+    assert entry["action"] == "callback_enabled"
+
+
+async def test_there_is_no_callback_to_enable(gateway: Gateway) -> None:
+    organization = await gateway.organization()
+    assert (await organization.call("POST", "/callback/enable")).status == 404
+
+
+async def test_the_last_deliveries_are_shown_with_their_answers(
+    customer: Organization, crm: Crm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Newest first, page by page: what was answered, how often it was tried, and what became of it."""
+    monkeypatch.setattr(relay, "SCHEDULE_S", (0.01,))
+    taken = await text(customer, "0")
+    await crm.wait_received(1)
+    crm.set_default(CrmStatus(status=503), endpoint=ENDPOINT)
+    given_up = await text(customer, "1")
+    await eventually(lambda: parked_of(customer))
+    crm.set_default(None, endpoint=ENDPOINT)
+    page = (await customer.call("GET", "/callback/deliveries?limit=1")).json
+    rest = (await customer.call("GET", f"/callback/deliveries?before={page['next']}")).json
+    assert [
+        (one["id"], one["type"], one["state"], one["attempts"], one["answer"], one["last_error"])
+        for one in page["deliveries"] + rest["deliveries"]
+    ] == [
+        (given_up, "message.received", "parked", 2, 503, "HTTP 503"),
+        (taken, "message.received", "delivered", 1, 200, None),
+    ]
+    assert all(one["finished_at"] > one["created_at"] for one in page["deliveries"] + rest["deliveries"])
+    assert "next" not in rest
+
+
+async def test_what_is_replayed_is_what_was_counted(
+    customer: Organization, database: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Parked events are counted by type and reason; those of one such group are replayed, and none that came later."""
+    monkeypatch.setattr(deliveries, "COUNT_PARKED", deliveries.COUNT_PARKED.replace("limit 10000", "limit 3"))
+    own = UUID(customer.id)
+    pause = "update callbacks set paused_until = now() + interval '1 h' where organization_id = $1"
+    await database.execute(pause, own)
+    for kind in ("received", "status", "received", "received"):
+        await events.add(database, [event(customer, uuid4())._replace(type=f"message.{kind}")])
+    await database.execute(
+        "update deliveries set state = 'parked', last_error = 'HTTP 500' where organization_id = $1", own
+    )
+    counted = (await customer.call("GET", "/callback/parked/count")).json
+    assert counted == {
+        "events": 3,
+        "groups": [
+            {"type": "message.received", "last_error": "HTTP 500", "events": 2},
+            {"type": "message.status", "last_error": "HTTP 500", "events": 1},
+        ],
+        "through": (await parked_of(customer))[2]["sequence"],
+        "more": True,
+    }
+    group = {"type": "message.received", "last_error": "HTTP 400", "through": counted["through"]}
+    assert (await customer.call("POST", "/callback/replay", group)).json == {"replayed": 0}
+    group["last_error"] = "HTTP 500"
+    assert (await customer.call("POST", "/callback/replay", group)).json == {"replayed": 2}
+    [entry] = (await customer.call("GET", "/integrations/whatsapp/audit?limit=1")).json["entries"]
+    assert entry["after"] == {"sequences": "all", **group}
+    left = (await customer.call("GET", "/callback/parked/count")).json
+    assert [one["type"] for one in left["groups"]] == ["message.received", "message.status"]
+    assert (left["events"], left["more"]) == (2, False)
 
 
 async def test_a_removed_callback_leaves_nothing_to_be_posted_later(

@@ -3,6 +3,7 @@
 import importlib.metadata
 import json
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import aiohttp
@@ -576,10 +577,16 @@ async def test_the_callback_is_set_shown_and_removed(organization: Organization,
         "last_error": None,
         "consecutive_failures": 0,
         "paused_until": None,
+        "secrets": [{"fingerprint": shown.json["secrets"][0]["fingerprint"], "expires_at": None}],
     }
+    assert made["secret"] not in shown.json["secrets"][0]["fingerprint"]
     again = (await organization.call("PUT", "/callback", {"url": url})).json
     assert again["secret"] != made["secret"]
     # Both sign while the old one is being replaced.
+    newest, former = (await organization.call("GET", "/callback")).json["secrets"]
+    assert (former["fingerprint"], newest["expires_at"]) == (shown.json["secrets"][0]["fingerprint"], None)
+    left = datetime.fromisoformat(former["expires_at"]) - datetime.now(UTC)
+    assert timedelta(hours=23, minutes=59) < left <= timedelta(hours=24)
     for secret in (made["secret"], again["secret"]):
         crm.set_secret(secret, endpoint="integrations")
         tested = (await organization.call("POST", "/callback/test")).json

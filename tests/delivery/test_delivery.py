@@ -444,6 +444,8 @@ async def test_nobody_sees_or_replays_what_another_organization_parked(
     [parked] = await eventually(lambda: parked_of(customer))
     other = await gateway.organization()
     assert await parked_of(other) == []
+    assert (await other.call("GET", "/callback/parked/count")).json["groups"] == []
+    assert (await other.call("GET", "/callback/deliveries")).json == {"deliveries": []}
     stolen = await other.call("POST", "/callback/replay", {"sequences": [parked["sequence"]]})
     assert stolen.json == {"replayed": 0}
     assert await parked_of(customer) == [parked]
@@ -533,7 +535,8 @@ async def test_a_deleted_callback_gets_nothing(customer: Organization, crm: Crm)
 async def test_a_test_event(customer: Organization, crm: Crm) -> None:
     """POST /callback/test says how it went; it is signed like any other and is no event."""
     shown = (await customer.call("POST", "/callback/test")).json
-    assert (shown["delivered"], shown["outcome"], shown["error"]) == (True, "ok", None)
+    assert (shown["delivered"], shown["outcome"], shown["error"], shown["answer"]) == (True, "ok", None, 200)
+    assert 0 <= shown["ms"] < 15_000
     [attempt] = crm.attempts
     assert (attempt.verified, attempt.event_id, attempt.type) == (True, shown["id"], "callback.test")
     crm.script(CrmStatus(status=500), CrmStatus(status=404), endpoint=ENDPOINT)
@@ -543,8 +546,16 @@ async def test_a_test_event(customer: Organization, crm: Crm) -> None:
     await crm.refuse()
     shown = (await customer.call("POST", "/callback/test")).json
     assert (shown["delivered"], shown["outcome"]) == (False, "connection")
+    assert (shown["answer"], shown["ms"], shown["body"]) == (None, None, "")
     assert (await health(customer))["state"] == "healthy"
     assert await customer.events(kind="callback.test") == []
+
+
+async def test_a_test_shows_what_an_answer_begins_with(customer: Organization, crm: Crm) -> None:
+    """A kilobyte of it, whatever bytes they are and however long it goes on."""
+    crm.script(CrmFlood(size_bytes=100_000), endpoint=ENDPOINT)
+    shown = (await customer.call("POST", "/callback/test")).json
+    assert (shown["answer"], len(shown["body"])) == (200, standard_webhooks.SHOWN_BYTES)
 
 
 async def test_nothing_to_test(gateway: Gateway) -> None:

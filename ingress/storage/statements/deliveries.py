@@ -8,7 +8,7 @@ from uuid import UUID
 import asyncpg
 
 from ...validation import Unlogged
-from ..columns import Big, given, names
+from ..columns import Big, Small, given, names
 from ..pages import within
 from .events import StoredEvent
 
@@ -154,6 +154,7 @@ class PostResult(NamedTuple):
     lease_id: UUID
     sequence: Big
     state: str
+    answer: Small | None = None  # the HTTP status; None: no answer came
     error: str | None = None
     refused: bool = False
     delay: timedelta = timedelta(0)
@@ -172,7 +173,7 @@ held as (
     returning given.*
 )
 update deliveries d set state = held.state, attempts = attempts + 1, refusals = refusals + held.refused::int,
-    last_error = held.error,
+    answer = held.answer, last_error = held.error,
     failed_at = case held.state when 'pending' then now() else failed_at end,
     finished_at = case held.state when 'pending' then finished_at else now() end
 from held where d.organization_id = held.organization_id and d.sequence = held.sequence and d.state = 'pending'
@@ -292,11 +293,22 @@ async def parked(connection: asyncpg.Connection, organization_id: UUID, after: i
     return [ParkedEvent(*row) for row in await connection.fetch(PARKED, organization_id, after, limit)]
 
 
+class ParkedFilter(NamedTuple):
+    """Which parked events; None: whichever. ``through``: the last of those that were counted."""
+
+    sequences: list[int] | None = None
+    last_error: str | None = None
+    type: str | None = None
+    through: int | None = None
+
+
 REPLAY = f"""
 with page as (
-    select sequence from deliveries
-    where organization_id = $1 and state = 'parked' and sequence > $3 and ($2::bigint[] is null or sequence = any($2))
-        and exists (select from callbacks where organization_id = $1)
+    select sequence from deliveries d
+    where organization_id = $1 and state = 'parked' and sequence > $2 and ($3::bigint[] is null or sequence = any($3))
+        and ($4::text is null or last_error = $4) and ($5::text is null or exists (
+            select from events e where e.organization_id = $1 and e.sequence = d.sequence and e.type = $5))
+        and ($6::bigint is null or sequence <= $6) and exists (select from callbacks where organization_id = $1)
     order by sequence limit {BATCH_ROWS} for update
 ),
 again as (
@@ -314,14 +326,80 @@ select count(*), max(sequence) from again"""
 
 
 async def replay(
-    connection: asyncpg.Connection, organization_id: UUID, sequences: list[int] | None, after: int
+    connection: asyncpg.Connection, organization_id: UUID, wanted: ParkedFilter, after: int
 ) -> tuple[int, int | None]:
-    """Deliver a batch of the parked events above *after* after all, those of *sequences* or every one (organization).
+    """Deliver a batch of the parked events above *after* that are *wanted* after all (organization).
 
     How many, and the last of them; None: there was none, or there is no callback.
     """
-    count, last = (await connection.fetch(REPLAY, organization_id, sequences, after))[0]
+    count, last = (await connection.fetch(REPLAY, organization_id, after, *wanted))[0]
     return count, last
+
+
+class ParkedGroup(Unlogged, frozen=True):
+    """How many parked events are of a type and were given up for the same reason."""
+
+    type: str
+    last_error: str | None
+    events: int
+
+
+class ParkedCount(NamedTuple):
+    """Parked events by type and reason, the largest group first. ``through``: the last counted; ``more``: behind it."""
+
+    groups: list[ParkedGroup]
+    through: int | None = None
+    more: bool = False
+
+
+COUNTED_AT_MOST = 10_000
+COUNT_PARKED = f"""
+with counted as materialized (
+    select sequence, last_error from deliveries
+    where organization_id = $1 and state = 'parked' order by sequence limit {COUNTED_AT_MOST}
+),
+span as (select max(sequence) as through from counted)
+select type, last_error, count(*) as events, through, exists (
+        select from deliveries where organization_id = $1 and state = 'parked' and sequence > through) as more
+from counted join events using (sequence) cross join span where organization_id = $1
+group by type, last_error, through order by events desc, type, last_error"""
+
+
+async def count_parked(connection: asyncpg.Connection, organization_id: UUID) -> ParkedCount:
+    """The oldest COUNTED_AT_MOST events that were given up (organization)."""
+    rows = await connection.fetch(COUNT_PARKED, organization_id)
+    groups = [ParkedGroup(*row[:3]) for row in rows]
+    return ParkedCount(groups, rows[0]["through"], rows[0]["more"]) if rows else ParkedCount(groups)
+
+
+class StoredDelivery(Unlogged, frozen=True):
+    """What has become of an event at the callback. ``answer``: the HTTP status of the last attempt, None: none came."""
+
+    sequence: int
+    type: str
+    conversation_id: UUID
+    state: str
+    attempts: int
+    answer: int | None
+    last_error: str | None
+    created_at: datetime
+    failed_at: datetime | None
+    finished_at: datetime | None
+
+
+LATEST = f"""
+select {names(StoredDelivery)} from (
+    select * from deliveries
+    where organization_id = $1 and sequence < (select coalesce($2, {2**63 - 1})) order by sequence desc limit $3
+) latest join (select organization_id, sequence, type, created_at from events) e using (organization_id, sequence)
+order by sequence desc"""
+
+
+async def latest(
+    connection: asyncpg.Connection, organization_id: UUID, before: int | None, limit: int
+) -> list[StoredDelivery]:
+    """Deliveries, newest first, below *before* (organization)."""
+    return [StoredDelivery(*row) for row in await connection.fetch(LATEST, organization_id, before, limit)]
 
 
 # Counted up to a bound, and the oldest is the first of an index: a backlog is when nothing else may become slow. What a

@@ -205,6 +205,17 @@ async def put_callback(connection: asyncpg.Connection, organization_id: UUID, ur
     await connection.execute(PUT_CALLBACK, organization_id, url, secrets)
 
 
+ENABLE = """
+update callbacks set disabled_at = null, disabled_reason = null, failing_since = null, last_error = null,
+    consecutive_failures = 0, paused_until = null, updated_at = now()
+where organization_id = $1 returning organization_id"""
+
+
+async def enable_callback(connection: asyncpg.Connection, organization_id: UUID) -> bool:
+    """Enable the callback as it is, with a clean record; False where there is none (organization)."""
+    return await connection.fetchval(ENABLE, organization_id) is not None
+
+
 DROP_CALLBACK = "delete from callbacks where organization_id = $1 returning url"
 
 
