@@ -224,6 +224,8 @@ create table api_keys (
     -- NULL: never expires, not revoked.
     expires_at      timestamptz,
     revoked_at      timestamptz,
+    -- To within minutes. NULL: never.
+    last_used_at    timestamptz,
     -- The key that made it. NULL: the platform's.
     made_by         text,
     primary key (organization_id, id)

@@ -69,7 +69,7 @@ from .storage.statements.switches import CHANNEL
 from .storage.vault import Vault
 from .switching.manager import WhatsAppProviderManager
 from .wakeups import Wakeups
-from .web.auth import Authenticator
+from .web.auth import WRITE_USES_EVERY_S, Authenticator
 from .web.limits import Limiter, per_minute
 from .web.middleware import Middleware
 from .web.openapi import document
@@ -151,13 +151,16 @@ class Application:
                 forever(partial(_verify_trails, database, vault), TRAILS_POLL_S),
                 forever(refused_changes.sum_up, REFUSALS_EVERY_S),
                 forever(manager.activity.write, WRITE_EVERY_S),
+                forever(authenticator.write_uses, WRITE_USES_EVERY_S),
                 forever(order.look, LOOK_EVERY_S),
                 watch_lag(),
             ):
                 task = asyncio.create_task(work)
                 stack.callback(task.cancel)
             # Left in reverse: deliveries first, then sends, then webhooks, whose rows the others may still write.
-            stack.push_async_callback(_write_last, manager.activity.write, refused_changes.sum_up)
+            stack.push_async_callback(
+                _write_last, manager.activity.write, authenticator.write_uses, refused_changes.sum_up
+            )
             directory = await stack.enter_async_context(Directory(database))
             held = await stack.enter_async_context(HeldEvents(database, manager, wakeups))
             receiver = await stack.enter_async_context(
@@ -359,6 +362,8 @@ ROUTES: list[BaseRoute] = [
     ApiRoute("POST", "/quarantine/{quarantine_id}/discard", quarantine.discard_quarantine, "configure"),
     ApiRoute("GET", "/organizations", organizations.list_organizations, "platform"),
     ApiRoute("POST", "/organizations", organizations.create_organization, "platform", status=201),
+    ApiRoute("GET", "/organization", organizations.show_organization, "read"),
+    ApiRoute("PATCH", "/organization", organizations.rename_organization, "configure"),
     ApiRoute("GET", "/keys", organizations.list_keys, "admin"),
     ApiRoute("POST", "/keys", organizations.create_key, "admin", status=201),
     ApiRoute("DELETE", "/keys/{key_id}", organizations.revoke_key, "admin"),

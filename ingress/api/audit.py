@@ -111,13 +111,15 @@ async def note(
     action: str,
     after: object,
     config_id: UUID | None = None,
+    *,
+    before: object = None,
 ) -> None:
     """Write in the organization's trail who did what, in the transaction that does it."""
     actor = request.actor
     if organization_id == PLATFORM_ID:  # what came in at the addresses of apps is in no organization's trail
         log.wide(action, actor=actor.name, address=actor.address, after=after)
         return
-    entry = AuditEntry(action=action, actor=actor, after=after, config_id=config_id)
+    entry = AuditEntry(action=action, actor=actor, before=before, after=after, config_id=config_id)
     await record(connection, request.state["vault"], organization_id, entry)
 
 

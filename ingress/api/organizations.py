@@ -4,13 +4,12 @@ from datetime import UTC, datetime
 from typing import Annotated, Literal
 from uuid import UUID
 
-import asyncpg
 import msgspec
 from msgspec import UNSET, UnsetType
 
 from .. import identifiers
 from ..envelope import timestamp
-from ..storage.statements import organizations, switches
+from ..storage.statements import inbound, organizations, switches
 from ..storage.vault import is_key_id, new_api_key
 from ..validation import Name
 from ..web.auth import SCOPES, unauthorized
@@ -33,6 +32,25 @@ class NewKey(RequestBody, frozen=True, kw_only=True):
     scopes: Annotated[list[Literal["send", "read", "configure", "admin"]], msgspec.Meta(min_length=1, max_length=16)]
     name: Name = "key"
     expires_at: Annotated[datetime, msgspec.Meta(tz=True)] | None = None
+
+
+class Retention(Shown, frozen=True):
+    """Days that each is kept. None: for good."""
+
+    messages: int | None
+    audit_trail: int | None
+    deduplication_keys: int
+    unmatched_statuses: int
+
+
+RETENTION = Retention(None, None, inbound.KEYS_KEPT.days, inbound.STATUSES_KEPT.days)
+
+
+class OrganizationShown(Shown, frozen=True):
+    id: UUID
+    name: str
+    created_at: datetime
+    retention: Retention
 
 
 class OrganizationMade(Shown, frozen=True):
@@ -70,7 +88,10 @@ class OrganizationsQuery(Paged, frozen=True):
 
 
 class KeysQuery(Paged, frozen=True):
+    """``live``: only keys that are valid now, or only those that are not any more."""
+
     after: Annotated[str, msgspec.Meta(max_length=64)] | None = None
+    live: bool | None = None
 
 
 class RevokeQuery(RequestQuery, frozen=True):
@@ -97,10 +118,37 @@ async def list_organizations(request: ApiRequest[None, OrganizationsQuery]) -> O
     return page_of(Organizations, found, query.size)
 
 
+async def show_organization(request: ApiRequest) -> OrganizationShown:
+    """GET /organization: the organization of the key, and how long what is stored of it is kept."""
+    async with request.connection() as connection:
+        found = await organizations.by_id(connection, request.organization_id)
+    return OrganizationShown(found.id, found.name, found.created_at, RETENTION)
+
+
+async def rename_organization(request: ApiRequest[NewOrganization]) -> OrganizationShown:
+    """PATCH /organization."""
+    return await rename(request, (await request.decoded()).name)
+
+
+async def rename(request: AnyRequest, name: str) -> OrganizationShown:
+    """The organization, called *name* from now on."""
+    organization_id = request.organization_id
+    async with request.connection() as connection:
+        former = await organizations.rename(connection, organization_id, name)
+        if former != name:
+            before, after = {"name": former}, {"name": name}
+            await note(connection, request, organization_id, "organization_renamed", after, before=before)
+    return await show_organization(request)
+
+
 async def create_key(request: ApiRequest[NewKey]) -> KeyMade:
     """POST /keys: a new key, shown this once. Nobody can give a scope that is not theirs."""
+    return await make_key(request, await request.decoded())
+
+
+async def make_key(request: AnyRequest, body: NewKey) -> KeyMade:
+    """A key as *body* says. Raises `Problem` 403, 409 or 422."""
     organization_id, principal = request.organization_id, request.principal
-    body = await request.decoded()
     _check_grant(request, body)
     scopes: list[str] = sorted(set(body.scopes))
     key_id, secret, key = new_api_key(KEY_ENVIRONMENT)
@@ -142,7 +190,7 @@ async def list_keys(request: ApiRequest[None, KeysQuery]) -> Keys:
     if query.after is not None and not is_key_id(query.after):
         raise invalid(("after", "must be the id of a key"), what="The query")
     async with request.connection() as connection:
-        found = await organizations.keys(connection, organization_id, query.after, query.size + 1)
+        found = await organizations.keys(connection, organization_id, query.after, query.size + 1, live=query.live)
     return page_of(Keys, found, query.size)
 
 
@@ -152,23 +200,23 @@ def _more_than_it_has(request: AnyRequest, detail: str) -> Problem:
 
 async def revoke_key(request: ApiRequest[None, RevokeQuery]) -> Revoked | None:
     """DELETE /keys/{id}?made=1: refused everywhere within five seconds; with `made` also every key that it made."""
-    organization_id, key_id = request.organization_id, request.path_params["key_id"]
+    revoked = await revoke(request, request.path_params["key_id"], made=request.query.made)
+    return Revoked(revoked) if request.query.made else None
+
+
+async def revoke(request: AnyRequest, key_id: str, *, made: bool) -> list[str]:
+    """The ids of the keys that are not valid any more: *made* also those that it made. Raises `Problem` 404."""
+    organization_id = request.organization_id
     if not is_key_id(key_id):
         raise not_found()
     async with request.connection() as connection:
-        revoked = await _revoke(connection, request, key_id)
+        await organizations.lock(connection, organization_id)
+        statement = organizations.revoke_made if made else organizations.revoke
+        revoked = await statement(connection, organization_id, key_id)
+        if not revoked:
+            raise not_found()
         for one in revoked:
             by = {} if one == key_id else {"made_by": key_id}
             await note(connection, request, organization_id, "key_revoked", {"id": one, **by})
         await switches.notify(connection, organization_id, 0)
-    return Revoked(revoked) if request.query.made else None
-
-
-async def _revoke(connection: asyncpg.Connection, request: AnyRequest, key_id: str) -> list[str]:
-    """The ids of the keys that were not yet. Raises `Problem` 404 for none."""
-    await organizations.lock(connection, request.organization_id)
-    revoke = organizations.revoke_made if request.query.made else organizations.revoke
-    revoked = await revoke(connection, request.organization_id, key_id)
-    if not revoked:
-        raise not_found()
     return revoked

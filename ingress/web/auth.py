@@ -4,7 +4,7 @@ import hashlib
 import hmac
 import os
 from collections.abc import Callable, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
 from typing import Any, TypeAlias
 from uuid import UUID
@@ -19,6 +19,7 @@ from ..identifiers import parse_id
 from ..settings import Network
 from ..storage.database import Database
 from ..storage.statements import organizations
+from ..storage.statements.organizations import KeyUse
 from ..storage.vault import Vault, split_api_key
 from .limits import Limiter, per_minute
 from .problems import Problem, not_found, too_many
@@ -27,6 +28,7 @@ from .refusals import Reason, Refusals
 SCOPES = frozenset({"send", "read", "configure", "admin"})
 KEY_CACHE_S = 5.0
 MAX_CACHED_KEYS = 10_000
+WRITE_USES_EVERY_S = 60.0
 # A key that was right is asked for so long whatever strangers at its address do.
 RIGHT_S = 24 * 3600.0
 PLATFORM = "platform"
@@ -74,6 +76,7 @@ class Authenticator:
         self._known: Cache[bytes, Principal] = Cache(MAX_CACHED_KEYS)
         self._were_right: Cache[bytes, bool] = Cache(MAX_CACHED_KEYS)
         self._cache_key = os.urandom(32)
+        self._used: dict[tuple[UUID, str], datetime] = {}
 
     async def principal(
         self, authorization: str | None, organization: str | None, address: Address = lambda: None
@@ -133,7 +136,9 @@ class Authenticator:
         if (parts := split_api_key(key)) is None:
             raise Unauthenticated("malformed_key", unauthorized())
         found = await self._stored(*parts)
-        return Principal(parts[0], found.organization_id, frozenset(found.scopes), found.expires_at)
+        # Here, once in KEY_CACHE_S, and not for each request.
+        self._used[found.organization_id, found.id] = datetime.now(UTC)
+        return Principal(found.id, found.organization_id, frozenset(found.scopes), found.expires_at)
 
     async def _stored(self, key_id: str, secret: str) -> organizations.KeySecret:
         digest = self._vault.key_hash(secret)
@@ -144,6 +149,14 @@ class Authenticator:
             if not hmac.compare_digest(found.secret_hash, digest):  # made with a key that is to be let go
                 await organizations.rehash_key(connection, found.organization_id, key_id, digest)
         return found
+
+    async def write_uses(self) -> None:
+        """Write down which keys were used. Raises `StoreUnavailable`; then it is lost, and the next use is not."""
+        if used := self._used:
+            self._used = {}
+            async with self._database.worker() as connection:
+                # In one order: two processes that write the same keys wait for one another, and no longer.
+                await organizations.used(connection, [KeyUse(*key, at) for key, at in sorted(used.items())])
 
     def address_of(self, request: Request[Any]) -> str | None:
         """Where *request* comes from.

@@ -11,8 +11,9 @@ import pytest
 
 from ingress import cache
 from ingress.settings import Settings
+from ingress.storage.database import Database
 from ingress.storage.statements import organizations
-from ingress.storage.vault import generate_key, new_api_key, split_api_key
+from ingress.storage.vault import Vault, generate_key, new_api_key, split_api_key
 from ingress.web import auth
 from ingress.web.auth import Authenticator
 from ingress.web.problems import Problem
@@ -49,7 +50,7 @@ async def test_a_key_is_shown_once(owner: Organization) -> None:
     assert (made["name"], made["scopes"]) == ("reporting", ["read"])
     listed = await owner.call("GET", "/keys")
     [shown] = [key for key in listed.json["keys"] if key["id"] == made["id"]]
-    assert set(shown) == {"id", "name", "scopes", "created_at", "expires_at", "revoked_at", "made_by"}
+    assert set(shown) == {"id", "name", "scopes", "created_at", "expires_at", "revoked_at", "last_used_at", "made_by"}
     assert parts[1].encode() not in listed.raw
 
 
@@ -77,6 +78,16 @@ async def test_the_database_holds_only_a_hash(owner: Organization, gateway: Gate
         assert (await read(gateway, forged)).status == 401
 
 
+class Clock:
+    """`datetime` at a moment of the test's."""
+
+    def __init__(self, at: datetime) -> None:
+        self._at = at
+
+    def now(self, _: object) -> datetime:
+        return self._at
+
+
 class NoDatabase:
     """Fails the test that asks it."""
 
@@ -86,8 +97,6 @@ class NoDatabase:
 
 async def test_a_mistyped_key_is_refused_before_the_database_is_asked() -> None:
     """A checksum keeps guesses and typing errors from costing a query."""
-    from ingress.storage.vault import Vault, generate_key
-
     authenticator = Authenticator(NoDatabase(), Vault(generate_key()), "platform_x")  # type: ignore[arg-type]
     _, _, key = new_api_key("live")
     wrong = [key[:-1] + ("0" if key[-1] != "0" else "1"), key[1:], key[:-1], key.upper(), key.replace("live", "test")]
@@ -285,6 +294,91 @@ async def test_keys_are_listed_in_pages(gateway: Gateway) -> None:
     assert sorted(found) == sorted(made)
 
 
+async def test_live_keys_and_others_are_listed_by_themselves(gateway: Gateway, settings: Settings) -> None:
+    owner = await gateway.organization()
+    live, over, revoked = [(await new_key(owner, "read"))["id"] for _ in range(3)]
+    connection = await asyncpg.connect(settings.database_url)
+    await connection.execute("update api_keys set expires_at = now() where id = $1", over)
+    await connection.close()
+    await owner.call("DELETE", f"/keys/{revoked}")
+    for query, expected in (("true", {live, owner.key.split("_")[2]}), ("false", {over, revoked})):
+        listed = (await owner.call("GET", f"/keys?live={query}")).json["keys"]
+        assert {key["id"] for key in listed} == expected
+
+
+# ---------------------------------------------------------------- when it was used
+
+
+async def last_use(settings: Settings, key_id: str) -> Any:
+    """When that was, and which version of the row says so."""
+    connection = await asyncpg.connect(settings.database_url)
+    try:
+        return await connection.fetchrow("select last_used_at, xmin::text from api_keys where id = $1", key_id)
+    finally:
+        await connection.close()
+
+
+async def test_the_last_use_of_a_key_is_written_now_and_then(
+    owner: Organization, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not for each request, and no row is written again within five minutes. A key that is refused was not used."""
+    made, unused = await new_key(owner, "read"), await new_key(owner, "read")
+    async with Database(settings.database_url) as database:
+        authenticator = Authenticator(database, Vault(settings.encryption_keys), "x" * 40)
+        authorization = f"Bearer {made['key']}"
+        before = datetime.now(UTC)
+        await authenticator.principal(authorization, None)
+        assert (await last_use(settings, made["id"]))["last_used_at"] is None
+        await authenticator.write_uses()
+        first = await last_use(settings, made["id"])
+        assert before <= first["last_used_at"] <= datetime.now(UTC)
+
+        authenticator.forget(UUID(owner.id))
+        await authenticator.principal(authorization, None)
+        await authenticator.write_uses()
+        assert await last_use(settings, made["id"]) == first
+
+        later = before + timedelta(minutes=6)
+        monkeypatch.setattr(auth, "datetime", Clock(later))
+        authenticator.forget(UUID(owner.id))
+        await authenticator.principal(authorization, None)
+        await authenticator.write_uses()
+        assert (await last_use(settings, made["id"]))["last_used_at"] == later
+
+        with pytest.raises(Problem):
+            await authenticator.principal(f"Bearer {unused['key'][:-1]}x", None)
+        await authenticator.write_uses()
+    listed = {key["id"]: key["last_used_at"] for key in (await owner.call("GET", "/keys?limit=200")).json["keys"]}
+    assert datetime.fromisoformat(listed[made["id"]]) == later
+    assert listed[unused["id"]] is None
+
+
+# ---------------------------------------------------------------- the organization itself
+
+
+async def test_an_organization_is_renamed(gateway: Gateway) -> None:
+    owner = await gateway.organization("Former")
+    shown = (await owner.call("GET", "/organization")).json
+    assert (shown["id"], shown["name"]) == (owner.id, "Former")
+    assert shown["retention"] == {
+        "messages": None,
+        "audit_trail": None,
+        "deduplication_keys": 30,
+        "unmatched_statuses": 30,
+    }
+    assert (await owner.call("PATCH", "/organization", {"name": "Later"})).json == {**shown, "name": "Later"}
+    assert (await owner.call("PATCH", "/organization", {"name": "Later"})).json["name"] == "Later"
+    entries = (await owner.call("GET", "/integrations/whatsapp/audit")).json["entries"]
+    assert [(each["action"], each["before"], each["after"]) for each in entries[:2]] == [
+        ("organization_renamed", {"name": "Former"}, {"name": "Later"}),
+        ("key_created", None, {"id": owner.key.split("_")[2], "scopes": sorted(SCOPES)}),
+    ]
+    assert (await owner.call("PATCH", "/organization", {"name": ""})).status == 422
+    reader = (await new_key(owner, "read"))["key"]
+    assert (await gateway.call("GET", "/organization", key=reader)).status == 200
+    assert (await gateway.call("PATCH", "/organization", {"name": "x"}, key=reader)).status == 403
+
+
 # ---------------------------------------------------------------- the platform's key
 
 
@@ -326,8 +420,6 @@ async def test_organizations_are_the_platforms(owner: Organization, gateway: Gat
 
 async def test_without_a_platform_key_nobody_is_the_platform() -> None:
     """An empty setting matches nothing, and certainly not an empty key."""
-    from ingress.storage.vault import Vault, generate_key
-
     authenticator = Authenticator(NoDatabase(), Vault(generate_key()), "")  # type: ignore[arg-type]
     for given in ("Bearer ", "Bearer", "", "Bearer  ", None):
         with pytest.raises(Problem) as caught:

@@ -313,7 +313,7 @@ async def count_quarantined(connection: asyncpg.Connection) -> list[OpenItems]:
 
 # Of keys and statuses, which are kept for a while only.
 BATCH_ROWS = 5_000
-KEYS_KEPT = timedelta(days=30)
+KEYS_KEPT = STATUSES_KEPT = timedelta(days=30)
 # A fact that is older when it is received may be a repetition whose key is let go already; one that claims to be of the
 # future would pass for new when its key is. Providers repeat for a week; their clocks and ours are minutes apart at most.
 MAX_AGE = KEYS_KEPT - timedelta(days=1)
@@ -327,7 +327,7 @@ delete from inbound_dedup where (organization_id, key_hash) in (
 DROP_STATUSES = f"""
 delete from message_statuses where (organization_id, account_id, message_key, value) in (
     select organization_id, account_id, message_key, value from message_statuses
-    where received_at < now() - interval '30 days' limit {BATCH_ROWS} for update skip locked)"""
+    where received_at < now() - interval '{STATUSES_KEPT.days} days' limit {BATCH_ROWS} for update skip locked)"""
 
 
 async def purge(connection: asyncpg.Connection) -> int:

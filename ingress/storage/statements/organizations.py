@@ -1,12 +1,14 @@
 """Organizations, their API keys, and where their events go."""
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta
+from typing import NamedTuple
 from uuid import UUID
 
 import asyncpg
 
 from ...validation import Unlogged
-from ..columns import names
+from ..columns import given, names
 
 
 class Organization(Unlogged, frozen=True):
@@ -17,7 +19,10 @@ class Organization(Unlogged, frozen=True):
 
 
 class ApiKey(Unlogged, frozen=True):
-    """A key, without anything of its secret. ``made_by``: the key that made it, None: the platform."""
+    """A key, without anything of its secret. ``made_by``: the key that made it, None: the platform.
+
+    ``last_used_at`` is written every few minutes.
+    """
 
     id: str
     name: str
@@ -25,6 +30,7 @@ class ApiKey(Unlogged, frozen=True):
     created_at: datetime
     expires_at: datetime | None
     revoked_at: datetime | None
+    last_used_at: datetime | None
     made_by: str | None
 
 
@@ -44,6 +50,11 @@ select {names(Organization)} from organizations where $1::uuid is null or id > $
 # Beside what is changed then, not in one statement with it: what is read after the wait must be what the one waited for
 # wrote.
 LOCK_CALLBACK = "select from organizations where id = $1 for no key update"
+BY_ID = f"select {names(Organization)} from organizations where id = $1"
+RENAME = """
+update organizations o set name = $2
+from (select id, name from organizations where id = $1 for no key update) former
+where o.id = former.id returning former.name"""
 EXISTS = "select exists (select from organizations where id = $1)"
 
 
@@ -55,6 +66,17 @@ async def add(connection: asyncpg.Connection, organization_id: UUID, name: str) 
 async def page(connection: asyncpg.Connection, after: UUID | None, limit: int) -> list[Organization]:
     """Organizations, oldest first (worker, platform only)."""
     return [Organization(*row) for row in await connection.fetch(LIST, after, limit)]
+
+
+async def by_id(connection: asyncpg.Connection, organization_id: UUID) -> Organization:
+    """(organization)"""
+    return Organization(*(await connection.fetch(BY_ID, organization_id))[0])
+
+
+async def rename(connection: asyncpg.Connection, organization_id: UUID, name: str) -> str:
+    """The former name (organization)."""
+    former: str = await connection.fetchval(RENAME, organization_id, name)
+    return former
 
 
 async def lock(connection: asyncpg.Connection, organization_id: UUID) -> None:
@@ -124,14 +146,36 @@ async def rehash_key(connection: asyncpg.Connection, organization_id: UUID, key_
     await connection.execute(REHASH, organization_id, key_id, secret_hash)
 
 
+class KeyUse(NamedTuple):
+    organization_id: UUID
+    id: str
+    at: datetime
+
+
+# No more often: it is for people who wonder whether anybody needs the key.
+USED = f"""
+update api_keys k set last_used_at = at from {given(KeyUse)}
+where k.organization_id = _.organization_id and k.id = _.id
+    and (last_used_at is null or last_used_at < at - interval '5 minutes')"""
+
+
+async def used(connection: asyncpg.Connection, uses: Sequence[KeyUse]) -> None:
+    """When these keys were used last (worker)."""
+    await connection.execute(USED, *zip(*uses, strict=True))
+
+
 KEYS = f"""
 select {names(ApiKey)} from api_keys
-where organization_id = $1 and ($2::text is null or id > $2) order by id limit $3"""
+where organization_id = $1 and ($2::text is null or id > $2)
+    and ($3::boolean is null or (revoked_at is null and (expires_at is null or expires_at > now())) = $3)
+order by id limit $4"""
 
 
-async def keys(connection: asyncpg.Connection, organization_id: UUID, after: str | None, limit: int) -> list[ApiKey]:
-    """(organization)"""
-    return [ApiKey(*row) for row in await connection.fetch(KEYS, organization_id, after, limit)]
+async def keys(
+    connection: asyncpg.Connection, organization_id: UUID, after: str | None, limit: int, *, live: bool | None = None
+) -> list[ApiKey]:
+    """*live*: only those that are valid now, or (False) are not any more (organization)."""
+    return [ApiKey(*row) for row in await connection.fetch(KEYS, organization_id, after, live, limit)]
 
 
 REVOKE = """
@@ -151,6 +195,22 @@ with recursive made as (
 )
 update api_keys set revoked_at = now()
 where organization_id = $1 and id in (select id from made) and revoked_at is null returning id"""
+
+
+MADE = f"""
+with recursive made as (
+    select id from api_keys where organization_id = $1 and made_by = $2
+    union select k.id from api_keys k join made on k.made_by = made.id where k.organization_id = $1
+)
+select {names(ApiKey)} from api_keys
+where organization_id = $1 and id in (select id from made) and revoked_at is null
+    and (expires_at is null or expires_at > now())
+order by id"""
+
+
+async def made_by(connection: asyncpg.Connection, organization_id: UUID, key_id: str) -> list[ApiKey]:
+    """The keys that a key made, and that those made, as far as they are valid now (organization)."""
+    return [ApiKey(*row) for row in await connection.fetch(MADE, organization_id, key_id)]
 
 
 async def revoke_made(connection: asyncpg.Connection, organization_id: UUID, key_id: str) -> list[str]:
