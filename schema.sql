@@ -231,6 +231,21 @@ create table api_keys (
     primary key (organization_id, id)
 );
 
+-- Who is signed in to the console. A session acts for a key: what ends the key ends it.
+create table console_sessions (
+    -- SHA-256 of what the browser's cookie holds.
+    id_hash         bytea       primary key,
+    -- NULL: of the platform's key, and no organization is chosen yet.
+    organization_id uuid        references organizations (id),
+    -- `platform` for the platform's key; then the hash of that, so that another one ends the session.
+    key_id          text        not null,
+    platform_hash   bytea,
+    created_at      timestamptz not null default now(),
+    seen_at         timestamptz not null default now()
+);
+create index on console_sessions (key_id);
+create index on console_sessions (seen_at);
+
 -- ------------------------------------------------------------------ receiving
 
 -- What a provider posted, byte for byte: the meaning of a 200 is that a row is here.
@@ -590,7 +605,7 @@ do $$
 declare tab text;
 begin
     foreach tab in array array[
-        'whatsapp_provider_configs', 'account_owners', 'switches', 'provider_health', 'provider_audit_log', 'api_keys', 'inbound_webhooks', 'unread_webhooks', 'inbound_dedup', 'quarantine',
+        'whatsapp_provider_configs', 'account_owners', 'switches', 'provider_health', 'provider_audit_log', 'api_keys', 'console_sessions', 'inbound_webhooks', 'unread_webhooks', 'inbound_dedup', 'quarantine',
         'events', 'held_events', 'callbacks', 'deliveries', 'delivery_queues', 'messages', 'attempts', 'message_statuses', 'organizations',
         'contacts', 'contact_addresses', 'conversations'
     ] loop

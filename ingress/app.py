@@ -43,6 +43,7 @@ from .cache import sweep_forever
 from .calls.driver import Caller
 from .calls.egress import Egress
 from .calls.transfers import Transfers
+from .console.routes import ROUTES as CONSOLE
 from .delivery.relay import Relay
 from .health.prober import Prober
 from .identifiers import PLATFORM_ID
@@ -74,6 +75,7 @@ from .web.limits import Limiter, per_minute
 from .web.middleware import Middleware
 from .web.openapi import document
 from .web.routing import ApiRoute
+from .web.sessions import Sessions
 from .web.waiting import Waiting
 
 logger = logging.getLogger("ingress.app")
@@ -92,7 +94,7 @@ class Application:
         self.settings = settings
         self.closing = asyncio.Event()
         # No redirects: they would be built from the request's Host.
-        self._router = Router(routes=ROUTES, lifespan=self._lifespan, redirect_slashes=False)
+        self._router = Router(routes=[*ROUTES, *CONSOLE], lifespan=self._lifespan, redirect_slashes=False)
         self._middleware = Middleware(self._router)
         self._operations = Middleware(Router(routes=OPERATIONS))
         self._state: ApiState | None = None  # what requests get, once it has started
@@ -193,6 +195,8 @@ class Application:
                 "authenticator": authenticator,
                 "refused_changes": refused_changes,
                 "connection_tests": per_minute(settings.connection_tests_per_minute),
+                "sessions": Sessions(database, vault, settings.platform_key),
+                "console_links": settings.links,
                 "looks": Limiter(LOOK_NOTED_EVERY_S, 1),
                 "waiting": Waiting(),
                 "closing": self.closing,

@@ -90,6 +90,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     # Connection tests, configurations, pairings and test events a minute of an organization in each process: each calls
     # out. 0: no limit.
     connection_tests_per_minute: Annotated[int, msgspec.Meta(ge=0, le=1_000_000)] = 10
+    # Comma-separated name=address of the console's entries that are other systems' (VoIP, Email).
+    console_links: str = ""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
     @property
@@ -116,6 +118,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         return _networks(self.egress_allow)
 
     @property
+    def links(self) -> dict[str, str]:
+        """The console's entries of other systems: addresses by name, in lower case."""
+        return _links(self.console_links)
+
+    @property
     def vouching_hosts(self) -> frozenset[str]:
         return frozenset(_hosts(self.trusted_hosts))
 
@@ -139,6 +146,22 @@ def _networks(text: str) -> list[Network]:
                 " prefix"
             ) from None
     return networks
+
+
+# The entries of the console that this service has nothing behind.
+LINKS = ("voip", "email")
+
+
+def _links(text: str) -> dict[str, str]:
+    """Raises `ValueError` where a part of it is no name with an address."""
+    links = {}
+    for part in filter(None, map(str.strip, text.split(","))):
+        name, _, address = part.partition("=")
+        _check_url(address)
+        if name.strip().lower() not in LINKS or not address:
+            raise ValueError("must be like voip=https://voip.example.com,email=https://mail.example.com")
+        links[name.strip().lower()] = address.strip()
+    return links
 
 
 def _hosts(text: str) -> list[str]:
@@ -209,6 +232,7 @@ _CHECKS: dict[str, Callable[[str], object]] = {
     "egress_allow": _networks,
     "trusted_proxies": _networks,
     "trusted_hosts": _hosts,
+    "console_links": _links,
     "public_url": _check_url,
     "platform_key": _check_platform_key,
 }

@@ -118,7 +118,7 @@ class Gateway:
         if data is not None and len(data) > 1_000_000:
             data = io.BytesIO(data)  # aiohttp wants large bodies as files
         url = path if path.startswith("http") else self.url + path
-        async with self.session.request(method, url, data=data, headers=sent) as answer:
+        async with self.session.request(method, url, data=data, headers=sent, allow_redirects=False) as answer:
             answered = Answer(answer.status, answer.headers, await answer.read())
         if answered.status < 300 and path.startswith("/") and answer.content_type == "application/json":
             assert is_as_described(method, path, answered.raw), f"{method} {path}: {answered.raw[:500]!r}"

@@ -20,6 +20,7 @@ from ..web import routing
 from ..web.limits import Limiter
 from ..web.problems import Json
 from ..web.routing import Body, Query, WebState
+from ..web.sessions import Sessions
 
 
 class ApiState(WebState):
@@ -33,6 +34,8 @@ class ApiState(WebState):
     lookups: Lookups
     receiver: WebhookReceiver
     transfers: Transfers
+    sessions: Sessions  # of the console
+    console_links: dict[str, str]
     looks: Limiter  # at a quarantined body: an entry of the trail
     wakeups: Wakeups  # of events
     changes: Wakeups  # of providers

@@ -13,8 +13,10 @@ from .problems import UNEXPECTED, problem_of, unavailable
 
 logger = logging.getLogger("ingress.web.middleware")
 
-# Of every answer.
-CAREFUL = ((b"x-content-type-options", b"nosniff"), (b"cache-control", b"no-store"))
+# Of every answer; the second not of what says itself how long it may be kept.
+NO_SNIFFING, NO_STORING = (b"x-content-type-options", b"nosniff"), (b"cache-control", b"no-store")
+CAREFUL = (NO_SNIFFING, NO_STORING)
+CAREFUL = (NO_SNIFFING, NO_STORING)
 
 
 def _response_to(error: Exception, request_id: str, *, is_begun: bool) -> Response:
@@ -51,8 +53,10 @@ class Middleware:
                 message["headers"] = [
                     *message["headers"],
                     (b"x-request-id", request_id.encode()),
-                    *CAREFUL,
+                    NO_SNIFFING,
                 ]
+                if "keeps_cache_control" not in scope:
+                    message["headers"].append(NO_STORING)
             await send(message)
 
         response = None

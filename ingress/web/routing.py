@@ -27,8 +27,8 @@ from .problems import Problem, json_response, not_found, too_many
 from .refusals import Reason
 from .waiting import Page, Waiting, json_page
 
-# What a key must have; ``platform``: it must be the platform's.
-Needs = Literal["send", "read", "configure", "admin", "platform"]
+# What a key must have; ``platform``: it must be the platform's; ``any``: any key will do.
+Needs = Literal["send", "read", "configure", "admin", "platform", "any"]
 
 
 class WebState(TypedDict):
@@ -143,7 +143,8 @@ class ApiRequest(Request[StateT], Generic[StateT, Body, Query]):
         """See who makes it, and whether they may (still). Raises `Problem` 401, 403, 404 or 429."""
         needs = self._route.needs
         await self._identify()
-        if (scope := "admin" if needs == "platform" else needs) not in self.principal.scopes:
+        scope = "admin" if needs == "platform" else needs
+        if scope not in ("any", *self.principal.scopes):
             raise self.refusal("scope", Problem(403, "forbidden", f"This key lacks the scope {scope!r}."))
         if not self._is_counted:  # a stream is authorized again and again
             self._count()

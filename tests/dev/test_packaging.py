@@ -76,10 +76,13 @@ def run(folder: Path, *arguments: str, **settings: str) -> subprocess.CompletedP
 
 
 def test_the_service_comes_without_simulators(wheels: tuple[Path, Path]) -> None:
-    """Every module but theirs, the types of both packages, and the schema."""
+    """Every module but theirs, what the console shows, the types of both packages, and the schema."""
     service, _ = wheels
     schema = f"{service.name.removesuffix('-py3-none-any.whl')}.data/data/share/whatsapp-ingress/schema.sql"
     modules = sources(ROOT / "ingress") - sources(DEV) | sources(ROOT / "providers")
+    kinds = {".html", ".css", ".js", ".svg", ".mo"}
+    pages = {path for path in (ROOT / "ingress" / "console").rglob("*") if path.suffix in kinds}
+    modules |= {path.relative_to(ROOT).as_posix() for path in pages}
     assert content(service) == modules | {"ingress/py.typed", "providers/py.typed", schema}
 
 

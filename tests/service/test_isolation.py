@@ -30,6 +30,7 @@ from ingress.storage.statements import configs, health, messages, switches
 from ingress.storage.vault import new_api_key
 from ingress.web.openapi import walk
 
+from ..console.browsing import signed_in
 from ..gateway import SCOPES, Answer, Gateway, Organization, eventually
 
 # ---------------------------------------------------------------- the routes, as the application has them
@@ -140,6 +141,7 @@ async def populated(gateway: Gateway, settings: Settings, phone: str) -> Data:
     assert (await organization.post_webhook(envelope((number, {"statuses": [stray]})))).status == 200
     sent = (await organization.send({"to": phone, "body": "hello"}, idempotency_key=f"key-{phone[-1]}")).json
     await organization.settled(sent["id"], "read")
+    await signed_in(organization)
     [aside] = (await organization.call("GET", "/quarantine")).json["quarantine"]
     found = await organization.events()
     received = [event for event in found if event["type"] == "message.received"]

@@ -1,0 +1,65 @@
+"""GET /console/live: what changed of the organization, by topic. A page that shows it asks for itself again."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator
+from time import monotonic
+
+from ..storage.database import StoreUnavailable
+from ..web.problems import Problem
+from ..web.waiting import Stream
+from .rendering import HEADERS
+from .requests import ConsoleRequest, SignedOut
+
+# Between two notices: a busy organization has its pages look again no more often than so.
+EVERY_S = 1.0
+# What changes without a notice (a breaker, the age of a figure) is looked for by pages that show it.
+TICK_S = 10.0
+
+
+async def follow(request: ConsoleRequest) -> Stream:
+    """Events `changed` with the topics that did, separated by blanks: events, providers, notifications, tick."""
+    stream = Stream(request.state["waiting"].room(request.organization_id), _notices(request))
+    stream.headers.update(HEADERS)
+    return stream
+
+
+async def _notices(request: ConsoleRequest) -> AsyncGenerator[bytes, None]:
+    state, organization_id = request.state, request.organization_id
+    with (
+        state["wakeups"].subscribed(organization_id) as events,
+        state["changes"].subscribed(organization_id) as providers,
+    ):
+        yield b"retry: 2000\n\nevent: open\ndata: \n\n"
+        while not state["closing"].is_set():
+            began = monotonic()
+            topics = await _changed({"events": events, "providers": providers})
+            if not await _is_signed_in(request):
+                yield b"event: ended\ndata: \n\n"
+                return
+            yield b"event: changed\ndata: %s\n\n" % " ".join(topics).encode()
+            await asyncio.sleep(max(0.0, EVERY_S - (monotonic() - began)))
+
+
+async def _changed(waiters: dict[str, asyncio.Event]) -> list[str]:
+    """The topics of which something changed; after TICK_S without any `tick`."""
+    waiting = [asyncio.create_task(waiter.wait()) for waiter in waiters.values()]
+    try:
+        await asyncio.wait(waiting, timeout=TICK_S, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in waiting:
+            task.cancel()
+    topics = [topic for topic, waiter in waiters.items() if waiter.is_set()]
+    for topic in topics:
+        waiters[topic].clear()
+    return [*topics, "notifications"] if topics else ["tick"]
+
+
+async def _is_signed_in(request: ConsoleRequest) -> bool:
+    """Whether the session may still see this; while the database is away it is not known, and the stream stays."""
+    with contextlib.suppress(StoreUnavailable):
+        try:
+            await request.authorize()
+        except (SignedOut, Problem):
+            return False
+    return True

@@ -1,0 +1,118 @@
+"""Signing in with an API key, and out; the language and the appearance, which a browser keeps."""
+
+from typing import Literal
+from urllib.parse import urlsplit
+
+from starlette.responses import Response
+
+from ... import log
+from ...storage.vault import split_api_key
+from ...web.bodies import RequestQuery
+from ...web.limits import Limiter, per_minute
+from ...web.problems import Problem, not_found, too_many
+from ...web.sessions import COOKIE
+from ..languages import LANGUAGES
+from ..rendering import page, redirect, static_file
+from ..requests import LANGUAGE_COOKIE, THEME_COOKIE, THEMES, AnyConsoleRequest, ConsoleRequest, Form
+
+HOME = "/console/whatsapp"
+YEAR_S = 365 * 24 * 3600
+# Of one key, from wherever: who guesses at its secret is slowed down, and its owner signs in rarely.
+KEY_SIGN_INS_PER_MINUTE = 10
+_by_key: Limiter = per_minute(KEY_SIGN_INS_PER_MINUTE)
+
+
+class SignInQuery(RequestQuery, frozen=True):
+    """``next``: the page to go to."""
+
+    next: str = HOME
+
+
+async def show(request: ConsoleRequest[SignInQuery]) -> Response:
+    """The form to sign in with."""
+    return page(request, "sign_in.html", next=_own_page(request.query.next), works_here=_works_here(request))
+
+
+async def sign_in(request: ConsoleRequest) -> Response:
+    """Begin a session for whoever shows a key."""
+    form = await request.posted()
+    target = _own_page(form.get("next"))
+    try:
+        token = await _begin(request, form)
+    except Problem as problem:
+        context = {"next": target, "works_here": _works_here(request), "problem": problem}
+        answer = page(request, "sign_in.html", status=problem.status, **context)
+        if wait := problem.headers.get("retry-after"):
+            answer.headers["retry-after"] = wait
+        return answer
+    answer = redirect(target)
+    answer.set_cookie(COOKIE, token, path="/", secure=True, httponly=True, samesite="strict")
+    return answer
+
+
+async def _begin(request: ConsoleRequest, form: Form) -> str:
+    key = form["key"]
+    parts = split_api_key(key)
+    if parts is not None and (wait_s := _by_key.take(parts[0])) > 0:
+        raise too_many("Too many sign-ins with this key.", wait_s)
+    authenticator = request.state["authenticator"]
+    principal = await authenticator.principal(
+        f"Bearer {key}", form.get("organization") or None, lambda: request.address
+    )
+    token = await request.state["sessions"].begin(principal)
+    log.wide("console_sign_in", actor=principal.name, organization=principal.organization_id, address=request.address)
+    return token
+
+
+async def sign_out(request: ConsoleRequest) -> Response:
+    """End the session; ``everywhere``: all of its key."""
+    everywhere = (await request.posted()).get("everywhere") == "1"
+    await request.state["sessions"].end(request.signed_in, everywhere=everywhere)
+    answer = redirect("/console/sign-in", done="signed_out_everywhere" if everywhere else "signed_out")
+    answer.delete_cookie(COOKIE, path="/", secure=True, httponly=True, samesite="strict")
+    return answer
+
+
+async def prefer(request: ConsoleRequest) -> Response:
+    """Keep a language or an appearance in the browser, and come back."""
+    form, done = await request.posted(), "theme"
+    back = _own_page(form.get("next"))
+    language, theme = form.get("language"), form.get("theme")
+    kept: list[tuple[str, str]] = []
+    if language in LANGUAGES:
+        kept, done = [(LANGUAGE_COOKIE, language)], "language"
+    elif theme in THEMES:
+        kept = [(THEME_COOKIE, theme)]
+    answer = redirect(back, done=done if kept else None)
+    for name, value in kept:
+        samesite: Literal["lax"] = "lax"  # neither is a secret, and a page that is come to from elsewhere has them
+        answer.set_cookie(name, value, path="/", max_age=YEAR_S, secure=True, httponly=True, samesite=samesite)
+    return answer
+
+
+async def home(request: ConsoleRequest) -> Response:
+    """Where one begins."""
+    return redirect(HOME)
+
+
+async def static(request: ConsoleRequest) -> Response:
+    """A static file."""
+    found = static_file(request)
+    if found is None:
+        raise not_found()
+    return found
+
+
+def _own_page(target: str) -> str:
+    """*target* where it is a page of the console, else where one begins."""
+    parts = urlsplit(target)
+    is_ours = not parts.scheme and not parts.netloc and target.startswith("/console/") and "\\" not in target
+    return target if is_ours and target.isprintable() else HOME
+
+
+def _works_here(request: AnyConsoleRequest) -> bool:
+    """Whether the browser keeps the session's cookie: over TLS, or on the machine itself."""
+    host = (request.url.hostname or "").lower()
+    secure = request.url.scheme == "https" or request.header.get("x-forwarded-proto") == "https"
+    secure = secure or request.header.get("sec-fetch-site") is not None  # sent to nobody else
+    return secure or host in ("localhost", "127.0.0.1", "::1") or host.endswith(".localhost")
