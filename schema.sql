@@ -156,6 +156,19 @@ create table switches (
     foreign key (organization_id, config_id) references whatsapp_provider_configs (organization_id, id) on delete cascade
 );
 
+-- Which processes a switch was announced to, each by its connection that listens, and since when it is used there.
+create table switch_processes (
+    organization_id uuid        not null references organizations (id) on delete cascade,
+    version         bigint      not null,
+    -- The server's number of that connection.
+    process         integer     not null,
+    -- NULL: it has not confirmed it.
+    used_at         timestamptz,
+    primary key (organization_id, version, process)
+);
+-- What a process has not confirmed yet.
+create index on switch_processes (process, organization_id) where used_at is null;
+
 -- How the account of a config is doing (ingress/health/judgement.py). Looked at by the process that leases the row: `due_at` is
 -- when the next look is due, and while one is under way when its lease ends.
 create table provider_health (
@@ -605,7 +618,7 @@ do $$
 declare tab text;
 begin
     foreach tab in array array[
-        'whatsapp_provider_configs', 'account_owners', 'switches', 'provider_health', 'provider_audit_log', 'api_keys', 'console_sessions', 'inbound_webhooks', 'unread_webhooks', 'inbound_dedup', 'quarantine',
+        'whatsapp_provider_configs', 'account_owners', 'switches', 'switch_processes', 'provider_health', 'provider_audit_log', 'api_keys', 'console_sessions', 'inbound_webhooks', 'unread_webhooks', 'inbound_dedup', 'quarantine',
         'events', 'held_events', 'callbacks', 'deliveries', 'delivery_queues', 'messages', 'attempts', 'message_statuses', 'organizations',
         'contacts', 'contact_addresses', 'conversations'
     ] loop

@@ -44,7 +44,7 @@ VALUES: dict[str, set[str]] = {
         *("app", "worker", "lookup", "owners", "exclusive", "ingest"),
         *("large", "claims", "outcomes", "listen", "migrate"),
     },
-    "phase": {"lock", "validate", "commit", "propagate", "drain"},
+    "phase": {"lock", "test", "set_up", "commit", "propagate", "drain"},
     "source": {"here", "read", "redis", "notify", "fence"},
     "state": {
         *("closed", "open", "half_open", "unknown", "healthy", "degraded", "unhealthy"),
@@ -269,7 +269,7 @@ switch_seconds = _histogram(
 )
 switch_phase_seconds = _histogram(
     "whatsapp_ingress_provider_switch_phase_seconds",
-    "Parts of a change: lock, validate, commit, propagate (to this process and Redis), drain (of this process's calls)",
+    "Parts of a change: lock, test, set_up, commit, propagate (to this process and Redis), drain (of its calls)",
     ("phase",),
     (0.001, *_LATENCY, 20),
 )

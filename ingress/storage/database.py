@@ -139,6 +139,8 @@ class Database:
         self._places = asyncio.Semaphore(self._most_changes)
         self._queue = Shares(EXCLUSIVE_QUEUE, EXCLUSIVE_QUEUE_EACH)
         self._is_app_proven = False
+        # The server's number of the connection that this process listens on; None: it does not listen.
+        self.process: int | None = None
 
     async def __aenter__(self) -> "Database":
         for name, (role, size) in POOLS.items():

@@ -10,14 +10,13 @@ import asyncpg
 from .. import metrics
 from .database import CONNECTION_ERRORS, WORKER, Database
 from .statements import logins
+from .statements.switches import PROCESSES_LOCK
 
 logger = logging.getLogger("ingress.database")
 
 LISTEN_RETRY_S = 0.5
 # A connection that only listens does not notice that its other end is gone.
 LISTEN_PROBE_S = 1.0
-# Held by each process, with the number of connections that it may open.
-_CONNECTIONS_LOCK = 0x63_6F_6E_6E
 
 
 async def notifications(database: Database, channel: str) -> AsyncIterator[str | None]:
@@ -43,11 +42,13 @@ async def _listen(database: Database, channel: str) -> AsyncGenerator[str | None
     try:
         await _pass_on(connection, channel, notified)
         await _count_in(connection, database.most_connections)
+        database.process = connection.get_server_pid()
         yield None
         while not connection.is_closed():
             if (payload := await _next(connection, notified)) is not None:
                 yield payload
     finally:
+        database.process = None
         connection.terminate()
 
 
@@ -71,7 +72,7 @@ async def _count_in(connection: asyncpg.Connection, most_connections: int) -> No
 
     Nothing is refused: they open what they need, and while one release replaces another both are there.
     """
-    asked, available = await logins.declare_connections(connection, _CONNECTIONS_LOCK, most_connections)
+    asked, available = await logins.declare_connections(connection, PROCESSES_LOCK, most_connections)
     if asked > available:
         logger.warning(
             "the processes of this database may open %d connections to PostgreSQL, this one %d of them, and the"

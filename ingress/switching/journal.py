@@ -68,8 +68,8 @@ def switch_begun(request: Requested, config: Config, state: str, masked: dict[st
     )
 
 
-def switch_made(ready: Ready, version: int) -> list[Transition]:
-    """A switch that is made: what is active now, after what was."""
+def switch_made(ready: Ready, version: int, phases: Mapping[str, float]) -> list[Transition]:
+    """A switch that is made: what is active now, after what was; and what its parts took, in milliseconds."""
     request, former = ready.begun.request, ready.begun.standing.active_config_id
     deactivated = Transition(
         action="deactivated",
@@ -79,11 +79,11 @@ def switch_made(ready: Ready, version: int) -> list[Transition]:
         before={"state": "active"},
         after={"state": "inactive"},
     )
-    activated = _activated(ready, version)
+    activated = _activated(ready, version, phases)
     return [activated] if former is None else [deactivated, activated]
 
 
-def _activated(ready: Ready, version: int) -> Transition:
+def _activated(ready: Ready, version: int, phases: Mapping[str, float]) -> Transition:
     begun, request = ready.begun, ready.begun.request
     config_id, former = begun.config.id, begun.standing.active_config_id
     about = {"kind": request.kind, "reason": request.reason}
@@ -95,7 +95,7 @@ def _activated(ready: Ready, version: int) -> Transition:
         config_id=config_id,
         version=version,
         before={"active_config_id": former},
-        after={"active_config_id": config_id, "kind": request.kind, **tests},
+        after={"active_config_id": config_id, "kind": request.kind, **tests, "phases_ms": phases},
         reason=request.reason,
         event="provider.switched",
         about=config_id,

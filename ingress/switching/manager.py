@@ -31,6 +31,7 @@ order, or a configuration among them. `Switching` (switch.py) makes a change of 
 
 import asyncio
 from collections.abc import Sequence
+from time import monotonic
 from typing import Any
 from uuid import UUID
 
@@ -53,6 +54,7 @@ from ..storage.database import Database
 from ..storage.redis_state import RedisState
 from ..storage.statements import apps, configs, switches
 from ..storage.statements.configs import ChangedFallbacks
+from ..storage.statements.switches import Confirmed
 from ..storage.vault import Vault
 from .change import Requested, Switched
 from .config_store import ConfigEdit, ConfigStore, Edited
@@ -61,10 +63,13 @@ from .in_flight import InFlight
 from .journal import Journal, Transition
 from .plugins import Plugins, Reloaded
 from .policy import FallbackPolicy, stored_policy
-from .report import phase
+from .report import Show, phase
 from .routes import Route, Routes
 from .switch import Switching
 from .undo import Undo
+
+# Whoever watches a switch waits so long for all processes to say that they use it: they do within a moment.
+CONFIRMED_WITHIN_S, CONFIRMED_POLL_S = 2.0, 0.02
 
 
 class FallbackOrder(msgspec.Struct, frozen=True):
@@ -205,19 +210,35 @@ class WhatsAppProviderManager:
         """Make a new config the active one, as `switch`."""
         return await self.switch(Requested(organization_id=organization_id, target=new, actor=actor))
 
-    async def switch(self, request: Requested) -> Switched:
-        """Make another config the active one.
+    async def switch(self, request: Requested, show: Show | None = None) -> Switched:
+        """Make another config the active one; *show* gets each step as it is done, and at last which processes use it.
 
         Raises `ChangeRefused` in its kinds, `NotFound`, `Busy`, `StoreUnavailable`. Then the former one is in force,
         but for a `StoreUnavailable`, after which the version says which is.
         """
-        switched = await self._switching.switch(request)
-        await self._use(request.organization_id, switched)
+        switched = await self._switching.switch(request, show)
+        await self._use(request.organization_id, switched, show)
+        if switched.changed and show is not None:
+            show(await self._confirmed_by_all(request.organization_id, switched.version))
         return switched
 
-    async def rollback(self, request: Requested) -> Switched:
+    async def _confirmed_by_all(self, organization_id: UUID, version: int) -> Confirmed:
+        """Which processes use a switch that was made just now: once all do, or after CONFIRMED_WITHIN_S."""
+        until = monotonic() + CONFIRMED_WITHIN_S
+        while True:
+            found = await self.confirmed(organization_id, version)
+            if found.confirmed == found.processes or monotonic() > until:
+                return found
+            await asyncio.sleep(CONFIRMED_POLL_S)
+
+    async def confirmed(self, organization_id: UUID, version: int) -> Confirmed:
+        """Which processes use the switch that made *version*, as far as they have confirmed it."""
+        async with self._database.organization(organization_id) as connection:
+            return await switches.confirmed(connection, organization_id, version)
+
+    async def rollback(self, request: Requested, show: Show | None = None) -> Switched:
         """Return to the config that was active before, which is a new version. Raises as `switch`."""
-        return await self.switch(msgspec.structs.replace(request, target=None, kind="rollback"))
+        return await self.switch(msgspec.structs.replace(request, target=None, kind="rollback"), show)
 
     async def dry_run(self, request: Requested) -> tuple[DryRun, list[Check]]:
         """What a switch would mean, and its test. Raises `NotFound`, and `ChangeRefused` in its kinds."""
@@ -232,9 +253,9 @@ class WhatsAppProviderManager:
         """Take back switches that broke off with their process, or waited too long. Raises `StoreUnavailable`."""
         await self._undo.recover()
 
-    async def _use(self, organization_id: UUID, switched: Switched) -> None:
+    async def _use(self, organization_id: UUID, switched: Switched, show: Show | None = None) -> None:
         if switched.changed:
-            with phase("propagate"):
+            with phase("propagate", show):
                 await self.routes.announce(organization_id, switched.version)
 
     # -- configs

@@ -1,33 +1,72 @@
-"""What a change leaves in the log and in metrics: how far it came, and how long each phase took."""
+"""What a change leaves in the log and in metrics, and shows meanwhile: how far it came, how long each phase took."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from time import monotonic
 from types import TracebackType
+from typing import TypeAlias
 from uuid import UUID
+
+import msgspec
+
+from providers import Check
 
 from .. import log, metrics
 from ..accounts.config import ChangeRefused, NotFound
 from ..storage.database import Busy, LockLost, StoreUnavailable
+from ..storage.statements.switches import Confirmed
 from .change import Begun, Requested, Switched, VersionConflict
 
 _Position = tuple[UUID | None, UUID | None, int | None]
 _OUTCOMES = {LockLost: "lock_lost", Busy: "busy", StoreUnavailable: "unavailable", NotFound: "not_found"}
 
 
-class Report:
-    """Of one change: ``stage`` is the last one that it reached. Logged when it ends, however it ends."""
+class Phase(msgspec.Struct, frozen=True):
+    """A part of a change that has ended: lock, test, set_up, commit or propagate; and how long it took."""
 
-    def __init__(self, request: Requested) -> None:
+    name: str
+    ms: float
+
+
+# What a change shows while it is made: phases that ended, checks that are done, which processes use it.
+Step: TypeAlias = Phase | Check | Confirmed
+Show: TypeAlias = Callable[[Step], None]
+
+
+class Report:
+    """Of one change: ``stage`` is the last one that it reached. Logged when it ends, however it ends.
+
+    ``phases`` that have ended, in milliseconds; *show* gets each of them.
+    """
+
+    def __init__(self, request: Requested, show: Show | None = None) -> None:
         self.stage: Requested | Begun | Switched = request
+        self.phases: dict[str, float] = {}
+        self.show = show
         self._request = request
         self._started = monotonic()
+
+    @property
+    def request(self) -> Requested:
+        """The request; of a switch that waited, the one that it was begun with."""
+        return self.stage.request if isinstance(self.stage, Begun) else self._request
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """Measure one part of the change."""
+        with phase(name, self._ended):
+            yield
+
+    def _ended(self, phase: Phase) -> None:
+        self.phases[phase.name] = phase.ms
+        if self.show is not None:
+            self.show(phase)
 
     def __enter__(self) -> "Report":
         return self
 
     def __exit__(self, _: type[BaseException] | None, error: BaseException | None, __: TracebackType | None) -> None:
-        request = self.stage.request if isinstance(self.stage, Begun) else self._request
+        request = self.request
         outcome, elapsed = self._outcome(error), monotonic() - self._started
         metrics.switch_seconds.labels(request.kind, outcome).observe(elapsed)
         if (request.kind, outcome) == ("rollback", "switched"):
@@ -74,10 +113,13 @@ class Report:
 
 
 @contextmanager
-def phase(name: str) -> Iterator[None]:
-    """Measure one part of a change."""
+def phase(name: str, ended: Callable[[Phase], None] | None = None) -> Iterator[None]:
+    """Measure one part of a change; *ended* gets it."""
     started = monotonic()
     try:
         yield
     finally:
-        metrics.switch_phase_seconds.labels(name).observe(monotonic() - started)
+        elapsed = monotonic() - started
+        metrics.switch_phase_seconds.labels(name).observe(elapsed)
+        if ended is not None:
+            ended(Phase(name, round(elapsed * 1000, 1)))

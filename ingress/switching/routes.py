@@ -23,6 +23,7 @@ from ..storage.redis_state import RedisState
 from ..storage.statements import apps, configs
 from ..storage.statements.configs import StoredConfig
 from ..storage.vault import token_hash
+from .confirmations import Confirmations
 from .in_flight import InFlight
 from .policy import DEFAULT_POLICY, FallbackPolicy, stored_policy
 
@@ -82,6 +83,8 @@ class Routes:
         self._configs: Cache[UUID, list[Config]] = Cache(KEPT)
         self._webhooks: Cache[str, tuple[float, Config]] = Cache(KEPT)
         self._unknown_tokens: Cache[bytes, bool] = Cache(MAX_UNKNOWN_TOKENS)
+        self._confirmations = Confirmations(database)
+        self._confirmed: Cache[UUID, int] = Cache(KEPT)  # versions, lately
         self._loading: dict[object, asyncio.Task[Any]] = {}
         # Awaited when a change of an organization is taken up: what else in this process depends on it.
         self.after_change: Callable[[], Awaitable[None]] | None = None
@@ -178,7 +181,20 @@ class Routes:
     def notified(self, organization_id: UUID, version: int, source: str) -> None:
         """The organization is at *version* (0: who notifies does not say). An old version changes nothing."""
         self._accounts.forget(organization_id)  # some of its credentials may not be needed any more
-        self._changed(organization_id, version, source)
+        taking_up = self._changed(organization_id, version, source)
+        if source != "notify" or version <= (self._confirmed.get(organization_id) or 0):
+            return  # every process is notified by the database, which counts those that are
+        if taking_up is None:
+            self._confirm(organization_id, version)
+        else:
+            taking_up.add_done_callback(lambda _: self._confirm(organization_id, version))
+
+    def _confirm(self, organization_id: UUID, version: int) -> None:
+        """Confirm that *version* is used here, unless an older one is held still."""
+        held = self._routes.get(organization_id)
+        if held is None or held.route.version >= version:
+            self._confirmed.put(organization_id, version, KEPT_S)
+            self._confirmations.add(organization_id, version)
 
     def _changed(self, organization_id: UUID, version: int, source: str) -> "asyncio.Task[Any] | None":
         """From now on nothing older is used; what takes it up, if anything has to."""

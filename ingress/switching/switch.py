@@ -15,8 +15,8 @@ ends it when its time is over.
 """
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import datetime
 from time import monotonic
 from uuid import UUID
@@ -26,7 +26,6 @@ import msgspec
 
 from providers import Check, ProviderStatus, SendError, WhatsAppProvider
 
-from .. import metrics
 from ..accounts.accounts import FORCED_WITHIN_S, Accounts
 from ..accounts.config import ChangeRefused, Config, NewConfig, NotFound, sender_of, unreachable
 from ..accounts.ownership import Ownership
@@ -50,7 +49,7 @@ from .change import (
 )
 from .config_store import ConfigStore
 from .journal import Journal, Transition, switch_begun, switch_made
-from .report import Report, phase
+from .report import Report, Show
 from .undo import Undo, count
 
 # A session that was set up connects within a moment, or shows a QR code; a person needs some minutes to find the phone.
@@ -80,40 +79,41 @@ class Switching:
         self._journal = journal
         self._undo = undo
 
-    async def switch(self, request: Requested) -> Switched:
+    async def switch(self, request: Requested, show: Show | None = None) -> Switched:
         """Make the change. Raises `ChangeRefused` in its kinds, `NotFound`, `Busy`, `StoreUnavailable`.
 
+        *show* gets each phase as it ends, and each check of the test as it is done.
         Then the former config is in force, but for a `StoreUnavailable`, after which the version says which is.
         """
-        with Report(request) as report:
-            async with self._locked(request.organization_id) as (exclusive, until):
-                report.stage = stage = await self._first(exclusive, request, until)
+        with Report(request, show) as report:
+            async with self._locked(request.organization_id, report) as (exclusive, until):
+                report.stage = stage = await self._first(exclusive, request, until, report)
                 if isinstance(stage, Begun):
-                    report.stage = stage = await self._complete(exclusive, stage, until)
+                    report.stage = stage = await self._complete(exclusive, stage, until, report)
         return stage
 
     async def resume(self, organization_id: UUID, config_id: UUID) -> Switched | None:
         """The phone of a config is linked: make the switch that waits for it, if one does. Raises as `switch`."""
         request = Requested(organization_id=organization_id, target=config_id, actor=SYSTEM)
         with Report(request) as report:
-            async with self._locked(organization_id) as (exclusive, until):
+            async with self._locked(organization_id, report) as (exclusive, until):
                 async with exclusive.transaction() as connection:
                     begun = await self._take_up(connection, organization_id, config_id)
                 if begun is None:
                     return None
                 report.stage = begun
-                async with self._or_undone(exclusive, begun.request, begun.standing, begun):
+                async with self._or_undone(exclusive, begun.standing, begun, report):
                     begun.request.check_version(begun.standing)  # it may have been overtaken while it waited
-                report.stage = switched = await self._complete(exclusive, begun, until)
+                report.stage = switched = await self._complete(exclusive, begun, until, report)
         return switched
 
     @asynccontextmanager
-    async def _locked(self, organization_id: UUID) -> AsyncIterator[tuple[Exclusive, float]]:
+    async def _locked(self, organization_id: UUID, report: Report) -> AsyncIterator[tuple[Exclusive, float]]:
         """The lock, and until when, by the loop's time, the account is to be tested and set up."""
-        waiting = monotonic()
         try:
-            async with self._database.exclusive(organization_id) as exclusive:
-                metrics.switch_phase_seconds.labels("lock").observe(monotonic() - waiting)
+            async with AsyncExitStack() as held:
+                with report.phase("lock"):
+                    exclusive = await held.enter_async_context(self._database.exclusive(organization_id))
                 yield exclusive, asyncio.get_running_loop().time() + TESTED_WITHIN_S
         except LockLost:
             await self._undo.recover_one(organization_id, "lock_lost")
@@ -121,9 +121,9 @@ class Switching:
 
     # -- Requested to Begun
 
-    async def _first(self, exclusive: Exclusive, request: Requested, until: float) -> Begun | Switched:
+    async def _first(self, exclusive: Exclusive, request: Requested, until: float, report: Report) -> Begun | Switched:
         if isinstance(request.target, NewConfig):
-            return await self._begin_new(exclusive, request, request.target, until)
+            return await self._begin_new(exclusive, request, request.target, until, report)
         return await self._begin(exclusive, request)
 
     async def _begin(self, exclusive: Exclusive, request: Requested) -> Begun | Switched:
@@ -153,7 +153,7 @@ class Switching:
         return self._accounts.usable(row)
 
     async def _begin_new(
-        self, exclusive: Exclusive, request: Requested, new: NewConfig, until: float
+        self, exclusive: Exclusive, request: Requested, new: NewConfig, until: float, report: Report
     ) -> Begun | Switched:
         """Test a new configuration, save it, and begin a switch to it; or to the config that it is saved as."""
         provider = self._accounts.validate(new.provider_type, new.config_data)
@@ -162,8 +162,8 @@ class Switching:
             saved = await self._store.saved_as(connection, request.organization_id, new, provider)
         if saved is not None:
             return await self._begin(exclusive, msgspec.structs.replace(request, target=saved))
-        async with self._or_undone(exclusive, request, standing, new):
-            checks, status = (None, None) if request.force else await self._tested(provider, None, until)
+        async with self._or_undone(exclusive, standing, new, report):
+            checks, status = (None, None) if request.force else await self._tested(provider, None, until, report)
             async with exclusive.transaction() as connection:
                 config, _, configured = await self._store.add(
                     connection, request.organization_id, request.actor, new, provider, status
@@ -210,19 +210,21 @@ class Switching:
 
     # -- Begun to Switched
 
-    async def _complete(self, exclusive: Exclusive, begun: Begun, until: float) -> Switched:
+    async def _complete(self, exclusive: Exclusive, begun: Begun, until: float, report: Report) -> Switched:
         """Test, set up, commit; or leave it as it was."""
-        async with self._or_undone(exclusive, begun.request, begun.standing, begun):
-            with phase("validate"):
-                stage = await self._prepare(exclusive, begun, until)
+        async with self._or_undone(exclusive, begun.standing, begun, report):
+            if begun.checks is None and not begun.request.force:
+                begun = await self._tested_and_claimed(exclusive, begun, until, report)
+            with report.phase("set_up"):
+                stage = await self._set_up(begun, until)
             if isinstance(stage, Unpaired):
                 return await self._wait(exclusive, stage)
-            with phase("commit"):
-                return await self._commit(exclusive, stage)
+            with report.phase("commit"):
+                return await self._commit(exclusive, stage, report.phases)
 
     @asynccontextmanager
     async def _or_undone(
-        self, exclusive: Exclusive, request: Requested, standing: Standing, stage: Begun | NewConfig
+        self, exclusive: Exclusive, standing: Standing, stage: Begun | NewConfig, report: Report
     ) -> AsyncIterator[None]:
         """What fails in the block leaves all as it was."""
         try:
@@ -230,33 +232,34 @@ class Switching:
         except LockLost:
             raise  # nothing can be written here any more
         except Exception as error:
+            request = report.request
             if isinstance(error, ChangeRefused) and isinstance(request.target, NewConfig) and isinstance(stage, Begun):
                 error.saved_as = stage.config.id
-            await self._undo.abort(exclusive, request, standing, stage, error)
+            await self._undo.abort(exclusive, standing, stage, error, report)
             raise
 
-    async def _prepare(self, exclusive: Exclusive, begun: Begun, until: float) -> Ready | Unpaired:
-        """Test the account and set it up, unless that is not wanted."""
-        if begun.request.force:
-            await self._accounts.write_webhook(begun.config, FORCED_WITHIN_S)
-            return Ready(begun, [], None)
-        status = await self._tested_and_claimed(exclusive, begun, until) if begun.checks is None else begun.status
-        checks = await self._set_up(begun.config, until)
-        if "pairing" not in begun.config.provider.info.capabilities:
-            return Ready(begun, checks, status)
-        status = await self._connected(begun.config.provider, until)
-        return Unpaired(begun, checks) if status is None else Ready(begun, checks, status)
-
-    async def _tested_and_claimed(self, exclusive: Exclusive, begun: Begun, until: float) -> ProviderStatus | None:
+    async def _tested_and_claimed(self, exclusive: Exclusive, begun: Begun, until: float, report: Report) -> Begun:
         """Before it is set up: an account of another organization is left as it is."""
         config, provider = begun.config, begun.config.provider
-        checks, status = await self._tested(provider, config.callback_url, until)
+        checks, status = await self._tested(provider, config.callback_url, until, report)
         if not config.claimed.issuperset(provider.accounts):
             async with exclusive.transaction() as connection:
                 await self._ownership.claim(connection, config.organization_id, provider, checks)
-        return status
+        return msgspec.structs.replace(begun, checks=checks, status=status)
 
-    async def _set_up(self, config: Config, until: float) -> list[Check]:
+    async def _set_up(self, begun: Begun, until: float) -> Ready | Unpaired:
+        """Set the account up, as it was tested; where that is not wanted, its webhook is written at most."""
+        if begun.request.force:
+            await self._accounts.write_webhook(begun.config, FORCED_WITHIN_S)
+            return Ready(begun, [], None)
+        checks = await self._received(begun.config, until)
+        if "pairing" not in begun.config.provider.info.capabilities:
+            return Ready(begun, checks, begun.status)
+        status = await self._connected(begun.config.provider, until)
+        return Unpaired(begun, checks) if status is None else Ready(begun, checks, status)
+
+    async def _received(self, config: Config, until: float) -> list[Check]:
+        """What people write to the account arrives here from now on. Raises `NotReceiving`."""
         async with _within(until, "the set-up"):
             checks = await self._accounts.set_up(config.provider, config.callback_url)
         for check in checks:
@@ -265,10 +268,11 @@ class Switching:
         return checks
 
     async def _tested(
-        self, provider: WhatsAppProvider, callback_url: str | None, until: float
+        self, provider: WhatsAppProvider, callback_url: str | None, until: float, report: Report
     ) -> tuple[list[Check], ProviderStatus | None]:
-        async with _within(until, "the connection test"):
-            return await self._accounts.test(provider, callback_url)
+        with report.phase("test"):
+            async with _within(until, "the connection test"):
+                return await self._accounts.test(provider, callback_url, report.show)
 
     async def _connected(self, provider: WhatsAppProvider, until: float) -> ProviderStatus | None:
         """The account's status once a phone is linked; None: none is."""
@@ -303,7 +307,7 @@ class Switching:
             count(taken_back)
         return _in_force(begun.config, standing, unpaired.checks, begun.order, until)
 
-    async def _commit(self, exclusive: Exclusive, ready: Ready) -> Switched:
+    async def _commit(self, exclusive: Exclusive, ready: Ready, phases: Mapping[str, float]) -> Switched:
         """Everything that a switch is, or nothing. Raises `VersionConflict`."""
         begun, request, standing = ready.begun, ready.begun.request, ready.begun.standing
         async with exclusive.transaction() as connection:
@@ -311,7 +315,7 @@ class Switching:
             version = await switches.activate(connection, request.organization_id, _activation(ready))
             if version is None:
                 raise await self._conflict(connection, request.organization_id)
-            made = switch_made(ready, version)
+            made = switch_made(ready, version, phases)
             await self._journal.write(connection, request.organization_id, version, *taken_back, *made)
         if taken_back:
             count(taken_back)

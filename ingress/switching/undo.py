@@ -14,8 +14,9 @@ from ..audit import RECORDED, SYSTEM, Actor
 from ..storage.database import Busy, Database, Exclusive
 from ..storage.statements import switches
 from ..storage.statements.switches import OpenSwitch, Standing
-from .change import Begun, Requested
+from .change import Begun
 from .journal import Journal, Transition
+from .report import Report
 
 logger = logging.getLogger("ingress.switching.undo")
 
@@ -29,7 +30,7 @@ class Undo:
         self._journal = journal
 
     async def abort(
-        self, exclusive: Exclusive, request: Requested, standing: Standing, stage: Begun | NewConfig, error: Exception
+        self, exclusive: Exclusive, standing: Standing, stage: Begun | NewConfig, error: Exception, report: Report
     ) -> None:
         """Give the config its former state, and the reason to everybody; a new configuration is not stored yet.
 
@@ -37,10 +38,10 @@ class Undo:
         """
         try:
             async with exclusive.transaction() as connection:
-                transition = await self._ended(connection, request, standing, stage, error)
+                transition = await self._ended(connection, report, standing, stage, error)
                 if transition is None:
                     return  # the commit that nobody confirmed was made
-                await self._journal.write(connection, request.organization_id, standing.version, transition)
+                await self._journal.write(connection, report.request.organization_id, standing.version, transition)
             error.add_note(RECORDED)
             count([transition])
         except Exception:  # the caller gets why the switch failed, not why it could not be taken back here
@@ -49,19 +50,21 @@ class Undo:
     async def _ended(
         self,
         connection: asyncpg.Connection,
-        request: Requested,
+        report: Report,
         standing: Standing,
         stage: Begun | NewConfig,
         error: Exception,
     ) -> Transition | None:
+        request = report.request
+        after: dict[str, Any] = {**_failed(error), "phases_ms": report.phases}
         about = {"kind": request.kind, "reason": error.code if isinstance(error, ChangeRefused) else "error"}
         if not isinstance(stage, Begun):
-            masked = self._accounts.masked_data(stage.provider_type, stage.config_data)
-            return _rolled_back(standing, request.actor, None, stage.provider_type, about, {"config_data": masked})
+            after["config_data"] = self._accounts.masked_data(stage.provider_type, stage.config_data)
+            return _rolled_back(standing, request.actor, None, stage.provider_type, about, after)
         failed, state = stage.config, "error" if isinstance(error, TestFailed) else stage.former_state
         if not await switches.end(connection, request.organization_id, failed.id, state):
             return None
-        return _rolled_back(standing, request.actor, failed.id, failed.provider_type, about, {"state": state})
+        return _rolled_back(standing, request.actor, failed.id, failed.provider_type, about, {"state": state, **after})
 
     async def recover(self) -> None:
         """Put back what processes that died have left, and what waited too long. Raises `StoreUnavailable`."""
@@ -103,6 +106,12 @@ class Undo:
             row for row in rows if await switches.end(connection, organization_id, row.config_id, row.former_state)
         ]  # any other was taken back before
         return [_put_back(standing, row, code) for row in ended]
+
+
+def _failed(error: Exception) -> dict[str, Any]:
+    """Which checks refused it."""
+    failed = [check.name for check in getattr(error, "checks", ()) if check.fatal and not check.passed]
+    return {"failed_checks": failed} if failed else {}
 
 
 def _put_back(standing: Standing, row: OpenSwitch, code: str) -> Transition:

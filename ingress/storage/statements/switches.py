@@ -1,6 +1,6 @@
 """Changes of the active config: under way, made, and what one would mean for real traffic."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from uuid import UUID
 
@@ -134,11 +134,14 @@ class Activation(msgspec.Struct, frozen=True, kw_only=True):
     stand_in: bytes | None
 
 
+# Held, shared, on the connection that a process listens on, with the number of connections that it may open
+# (storage/listener.py): by these locks all see which processes there are.
+PROCESSES_LOCK = 0x63_6F_6E_6E
 # The compare-and-set, by which of several changes that expect the same version one is made.
-ACTIVATE = """
+ACTIVATE = f"""
 with before as (
     select o.id, o.active_config_id, o.fallback_config_ids || case
-        when c.joins_order and $2 <> all(o.fallback_config_ids) then array[$2::uuid] else '{}' end as order
+        when c.joins_order and $2 <> all(o.fallback_config_ids) then array[$2::uuid] else '{{}}' end as order
     from organizations o join whatsapp_provider_configs c on c.organization_id = o.id and c.id = $2
     where o.id = $1 and o.version = $3
     for no key update of o
@@ -163,6 +166,11 @@ looked_at as (
 ),
 made as (
     delete from switches s using before where s.organization_id = before.id and s.config_id = $2
+),
+announced as (
+    insert into switch_processes (organization_id, version, process)
+    select $1, changed.version, l.pid from changed, pg_locks l join pg_database d on d.oid = l.database
+    where l.locktype = 'advisory' and l.classid = {PROCESSES_LOCK} and l.objsubid = 2 and d.datname = current_database()
 )
 select version from changed"""
 
@@ -171,6 +179,37 @@ async def activate(connection: asyncpg.Connection, organization_id: UUID, activa
     """Make a config the active one: the new version; None if the version is another, or it is gone (organization)."""
     version: int | None = await connection.fetchval(ACTIVATE, organization_id, *msgspec.structs.astuple(activation))
     return version
+
+
+CONFIRM = """
+update switch_processes p set used_at = clock_timestamp()
+from unnest($2::uuid[], $3::bigint[]) as used (organization_id, version)
+where p.process = $1 and p.used_at is null and p.organization_id = used.organization_id and p.version <= used.version"""
+
+
+async def confirm(connection: asyncpg.Connection, process: int, used: Mapping[UUID, int]) -> None:
+    """Note that *process* uses these versions of organizations from now on (worker)."""
+    await connection.execute(CONFIRM, process, [*used], [*used.values()])
+
+
+class Confirmed(msgspec.Struct, frozen=True):
+    """How many processes a switch was announced to, how many confirmed that they use it, and when the last one did."""
+
+    processes: int
+    confirmed: int
+    last_at: datetime | None
+
+
+CONFIRMED = """
+select count(*) as processes, count(used_at) as confirmed, max(used_at) as last_at from switch_processes
+where organization_id = $1 and version = $2"""
+
+
+async def confirmed(connection: asyncpg.Connection, organization_id: UUID, version: int) -> Confirmed:
+    """Which processes use the switch that made *version* (organization)."""
+    found = await connection.fetchrow(CONFIRMED, organization_id, version)
+    assert found is not None
+    return read(Confirmed, found)
 
 
 # What every process listens to.

@@ -1,0 +1,34 @@
+"""That this process uses a switch, noted in the database: so whoever made it can say how many do."""
+
+import asyncio
+import logging
+from uuid import UUID
+
+from ..storage.database import Database, StoreUnavailable
+from ..storage.statements import switches
+
+logger = logging.getLogger("ingress.switching.confirmations")
+
+
+class Confirmations:
+    """Those of one process; what comes while one is being written is written together."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._pending: dict[UUID, int] = {}
+        self._writing: asyncio.Task[None] | None = None
+
+    def add(self, organization_id: UUID, version: int) -> None:
+        """The organization's *version* is used here from now on."""
+        self._pending[organization_id] = version
+        if self._writing is None or self._writing.done():
+            self._writing = asyncio.create_task(self._write())
+
+    async def _write(self) -> None:
+        while self._pending and (process := self._database.process) is not None:
+            used, self._pending = self._pending, {}
+            try:
+                async with self._database.worker() as connection:
+                    await switches.confirm(connection, process, used)
+            except StoreUnavailable:
+                logger.warning("the database is away; that %d switches are used here stays unconfirmed", len(used))
