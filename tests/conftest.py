@@ -15,6 +15,7 @@ import msgspec
 import pytest
 import uvicorn
 
+from ingress import app
 from ingress.api import operations
 from ingress.app import Application
 from ingress.delivery import relay
@@ -128,8 +129,9 @@ async def gateway(settings: Settings, meta: MetaSimulator) -> AsyncIterator[Gate
 
 
 @pytest.fixture
-async def watching(settings: Settings, gateway: Gateway) -> AsyncIterator[Gateway]:
-    """A second process, which looks at the accounts that are made from now on, and often."""
+async def watching(settings: Settings, gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Gateway]:
+    """A second process, which looks often at the accounts that are made from now on, and soon stores what it saw."""
+    monkeypatch.setattr(app, "WRITE_EVERY_S", 0.1)
     connection = await asyncpg.connect(settings.database_url)
     await connection.execute("update provider_health set due_at = 'infinity'")
     await connection.close()
