@@ -52,7 +52,7 @@ def run(installed: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Python where the example is installed beside the service."""
     return subprocess.run(
         [sys.executable, *arguments],
-        env={**os.environ, "PYTHONPATH": f"{installed}{os.pathsep}{ROOT}"},
+        env={"CONTRACT_EXAMPLES": "50", **os.environ, "PYTHONPATH": f"{installed}{os.pathsep}{ROOT}"},
         capture_output=True,
         text=True,
         timeout=120,
