@@ -6,7 +6,7 @@ BENCH_VENV := .venv-bench
 BENCH_STAMP := $(BENCH_VENV)/.installed
 PIP := -m pip --quiet --disable-pip-version-check install
 
-.PHONY: run demo test check prove attack bench lock clean
+.PHONY: run demo test check prove attack bench lock catalogues clean
 run: $(STAMP)
 	@exec $(BIN)/ingress run
 demo: $(STAMP)
@@ -49,5 +49,14 @@ lock:
 		--generate-hashes --no-emit-index-url --no-header --no-annotate -o requirements-serve.lock
 	uv pip compile --group bench -c requirements.lock --universal --python-version 3.11 \
 		--generate-hashes --no-emit-index-url --no-header --no-annotate -o requirements-bench.lock
+# Take the console's texts into its catalogues, and compile those: after that, translate what is new in the .po files and
+# run it again. Nothing is guessed (fuzzy).
+catalogues: $(STAMP)
+	@mkdir -p build
+	@$(BIN)/pybabel -q extract -F pyproject.toml -k N_ -k NN_:1,2 --no-location --sort-output \
+		--project whatsapp-ingress --version 1 --msgid-bugs-address "" -o build/console.pot ingress
+	@$(BIN)/pybabel -q update -D console -i build/console.pot -d ingress/console/locale --no-fuzzy-matching --no-wrap \
+		--ignore-obsolete
+	@$(BIN)/pybabel -q compile -D console -d ingress/console/locale
 clean:
 	rm -rf $(VENV) $(BENCH_VENV) .data build *.egg-info
