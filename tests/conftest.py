@@ -31,6 +31,7 @@ from ingress.storage.vault import generate_key
 from providers import _values
 
 from .gateway import Gateway, Organization, Served, unused_port
+from .populated import Data, populated_pair
 from .raw_http import Client
 
 
@@ -145,6 +146,12 @@ async def organization(gateway: Gateway) -> Organization:
     made = await gateway.organization()
     await made.configure()
     return made
+
+
+@pytest.fixture(scope="module")
+async def pair(gateway: Gateway, settings: Settings) -> tuple[Data, Data]:
+    """Two organizations with rows in every table, for a module."""
+    return await populated_pair(gateway, settings)
 
 
 @pytest.fixture
