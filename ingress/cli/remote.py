@@ -171,6 +171,8 @@ def _outcome(answer: Row) -> str:
 def _dry_run(answer: Row) -> Iterable[str]:
     yield f"A switch to {answer['provider']} {answer['to_config_id'] or ''} from version {answer['version']} would"
     yield ("  pass its tests" if answer["ready"] else "  FAIL its tests, so nothing would change")
+    if answer["another_number"]:
+        yield f"  have people see ANOTHER NUMBER: {answer['to_sender']}, now {answer['from_sender']}"
     for gap in answer["capability_gaps"]:
         yield f"  not carry {gap['kind']}: {gap['sends']} sends since {answer['sends_since'][:10]}"
     for template in answer["templates_missing"]:

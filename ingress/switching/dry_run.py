@@ -6,11 +6,12 @@ from uuid import UUID
 
 import msgspec
 
-from providers import Check, Flow, SendError, WhatsAppProvider
+from providers import Check, Flow, ProviderStatus, SendError, WhatsAppProvider, phone_key
 
 from ..accounts.accounts import Accounts
-from ..accounts.config import Config, NewConfig, NotFound, TestFailed
+from ..accounts.config import Config, NewConfig, NotFound, TestFailed, sender_of
 from ..accounts.ownership import Ownership
+from ..accounts.progress import ShowCheck, ShownChecks
 from ..identifiers import id_at
 from ..storage.database import Database
 from ..storage.statements import configs, switches
@@ -47,9 +48,10 @@ class MissingTemplate(msgspec.Struct, frozen=True):
 
 
 class DryRun(Unlogged, frozen=True, kw_only=True):
-    """What would happen. ``ready``: the tests pass.
+    """What would happen. ``ready``: the tests pass. ``another_number``: people see another than now; None where
+    that of the account is not known, as before a phone is linked.
 
-    The numbers are of the last 30 days, of the last 50,000 sends and messages from people at most: those since then.
+    The counts are of the last 30 days, of the last 50,000 sends and messages from people at most: those since then.
     """
 
     ready: bool
@@ -57,6 +59,9 @@ class DryRun(Unlogged, frozen=True, kw_only=True):
     from_config_id: UUID | None
     to_config_id: UUID | None  # None: a configuration that is not saved
     provider: str
+    from_sender: str | None
+    to_sender: str | None
+    another_number: bool | None
     changed: bool  # False: it is the active one already
     capability_gaps: list[Gap]
     templates_missing: list[MissingTemplate]
@@ -79,12 +84,20 @@ class _Traffic(msgspec.Struct, frozen=True):
     people: int
     people_since: datetime
     in_flight: int
+    sender: str | None  # of the active config
 
 
 async def dry_run(
-    database: Database, accounts: Accounts, ownership: Ownership, request: Requested
+    database: Database,
+    accounts: Accounts,
+    ownership: Ownership,
+    request: Requested,
+    show: ShowCheck | None = None,
 ) -> tuple[DryRun, list[Check]]:
-    """What the switch that is asked for would mean, and its test. Raises `NotFound`, `ChangeRefused` in its kinds."""
+    """What the switch that is asked for would mean, and its test, of which *show* gets each check as it is done.
+
+    Raises `NotFound`, `ChangeRefused` in its kinds.
+    """
     traffic = await _traffic(database, request)
     standing, kinds, config = traffic.standing, traffic.kinds, None
     if isinstance(request.target, NewConfig):
@@ -94,17 +107,21 @@ async def dry_run(
     else:
         config = accounts.usable(traffic.config)
         provider = config.provider
-    ready, checks = True, list[Check]()
+    ready, checks, status = True, list[Check](), None
     if not request.force:
-        ready, checks = await _tested(accounts, ownership, request.organization_id, provider, config)
+        ready, checks, status = await _tested(accounts, ownership, request.organization_id, provider, config, show)
     is_active = config is not None and config.id == standing.active_config_id
     missing, unknown = ([], None) if is_active else await _missing_templates(accounts, provider, kinds)
+    to_sender = sender_of(provider, status) or (config.sender if config else None)
     found = DryRun(
         ready=ready,
         version=standing.version,
         from_config_id=standing.active_config_id,
         to_config_id=config.id if config else None,
         provider=provider.name,
+        from_sender=traffic.sender,
+        to_sender=to_sender,
+        another_number=another_number(traffic.sender, to_sender),
         changed=not is_active,
         capability_gaps=_gaps(kinds, provider.info.capabilities),
         templates_missing=missing,
@@ -135,20 +152,47 @@ async def _traffic(database: Database, request: Requested) -> _Traffic:
         kinds = await switches.sent_kinds(connection, organization_id, id_at(since))
         people, people_since = await switches.people_without_phone(connection, organization_id, since)
         in_flight = await switches.under_way(connection, organization_id)
+        active = standing.active_config_id and await configs.by_id(
+            connection, organization_id, standing.active_config_id
+        )
     sends_since = (kinds[0].since if kinds else None) or since
-    return _Traffic(standing, config, kinds, sends_since, people, people_since or since, in_flight)
+    return _Traffic(
+        standing,
+        config,
+        kinds,
+        sends_since,
+        people,
+        people_since or since,
+        in_flight,
+        active.sender if active else None,
+    )
 
 
 async def _tested(
-    accounts: Accounts, ownership: Ownership, organization_id: UUID, provider: WhatsAppProvider, config: Config | None
-) -> tuple[bool, list[Check]]:
-    """Whether the test passes that a switch begins with, and what it finds."""
+    accounts: Accounts,
+    ownership: Ownership,
+    organization_id: UUID,
+    provider: WhatsAppProvider,
+    config: Config | None,
+    show: ShowCheck | None,
+) -> tuple[bool, list[Check], ProviderStatus | None]:
+    """Whether the test passes that a switch begins with, what it finds, and how the account is doing."""
+    shown = ShownChecks(show)
     try:
-        checks, _ = await accounts.test(provider, config.callback_url if config else None)
+        checks, status = await accounts.test(provider, config.callback_url if config else None, shown)
     except TestFailed as error:
-        return False, list(error.checks)
+        shown.all(error.checks)
+        return False, list(error.checks), None
     checks += await ownership.check(organization_id, provider, checks)
-    return all(check.passed for check in checks if check.fatal), checks
+    shown.all(checks)
+    return all(check.passed for check in checks if check.fatal), checks, status
+
+
+def another_number(former: str | None, sender: str | None) -> bool | None:
+    """Whether people will see another number than before, however they are spelled; None: nobody knows yet."""
+    if former is None:
+        return False
+    return phone_key(former) != phone_key(sender) if sender else None
 
 
 def _gaps(kinds: list[SentKind], able: frozenset[str]) -> list[Gap]:

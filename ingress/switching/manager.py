@@ -54,7 +54,7 @@ from ..storage.database import Database
 from ..storage.redis_state import RedisState
 from ..storage.statements import apps, configs, switches
 from ..storage.statements.configs import ChangedFallbacks
-from ..storage.statements.switches import Confirmed
+from ..storage.statements.switches import Confirmed, Standing
 from ..storage.vault import Vault
 from .change import Requested, Switched
 from .config_store import ConfigEdit, ConfigStore, Edited
@@ -166,12 +166,17 @@ class WhatsAppProviderManager:
             rows = await apps.every_one(connection)
         return next((self.accounts.known(row) for row in rows if row.id == config_id), None)
 
-    async def fallbacks(self, organization_id: UUID) -> FallbackOrder:
-        """The organization's fallbacks. Raises `NotFound`."""
+    async def standing(self, organization_id: UUID) -> Standing:
+        """Where the organization stands: the active config, the one before, what is open. Raises `NotFound`."""
         async with self._database.organization(organization_id) as connection:
             standing = await switches.standing(connection, organization_id)
         if standing is None:
             raise NotFound
+        return standing
+
+    async def fallbacks(self, organization_id: UUID) -> FallbackOrder:
+        """The organization's fallbacks. Raises `NotFound`."""
+        standing = await self.standing(organization_id)
         return FallbackOrder(standing.version, standing.fallback_config_ids, stored_policy(standing.fallback_policy))
 
     async def current(self, organization_id: UUID) -> tuple[Route, ProviderStatus | None]:
@@ -240,9 +245,12 @@ class WhatsAppProviderManager:
         """Return to the config that was active before, which is a new version. Raises as `switch`."""
         return await self.switch(msgspec.structs.replace(request, target=None, kind="rollback"), show)
 
-    async def dry_run(self, request: Requested) -> tuple[DryRun, list[Check]]:
-        """What a switch would mean, and its test. Raises `NotFound`, and `ChangeRefused` in its kinds."""
-        return await dry_run(self._database, self.accounts, self.ownership, await self._store.resolved(request))
+    async def dry_run(self, request: Requested, show: ShowCheck | None = None) -> tuple[DryRun, list[Check]]:
+        """What a switch would mean, and its test, of which *show* gets each check as it is done.
+
+        Raises `NotFound`, and `ChangeRefused` in its kinds.
+        """
+        return await dry_run(self._database, self.accounts, self.ownership, await self._store.resolved(request), show)
 
     async def resume(self, organization_id: UUID, config_id: UUID) -> None:
         """The phone of a config is linked: make the switch that waits for it, if one does. Raises as `switch`."""

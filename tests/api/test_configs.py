@@ -203,6 +203,8 @@ async def test_a_dry_run_tells_what_a_switch_would_mean(two: Organization, gatew
             "twilio_whatsapp",
         )
         assert shown["from_config_id"] == two.configs[0]["config_id"]
+        assert (shown["from_sender"], shown["to_sender"]) == (two.configs[0]["sender"], sender.phone_number)
+        assert shown["another_number"] is True
         assert shown["capability_gaps"] == [{"kind": "reaction", "sends": 1}]
         # That account may have it. Nobody can ask.
         welcome = {"name": "welcome", "language": "pt_BR", "sends": 1, "status": "unknown"}
@@ -213,6 +215,10 @@ async def test_a_dry_run_tells_what_a_switch_would_mean(two: Organization, gatew
         assert (await listed(two), await last_entry(two), (await current(two))["version"]) == before
         same = (await post(two, "switch", config_id=two.configs[0]["config_id"], dry_run=True)).json
         assert (same["changed"], same["capability_gaps"], same["templates_missing"]) == (False, [], [])
+        assert (same["another_number"], same["to_sender"]) == (False, same["from_sender"])
+        new = {"provider_type": "twilio_whatsapp", "config_data": {**config_data, "phone_number": "+15550008999"}}
+        unsaved = (await post(two, "switch", dry_run=True, **new)).json
+        assert (unsaved["ready"], unsaved["to_sender"], unsaved["another_number"]) == (False, "+15550008999", True)
 
 
 async def test_a_dry_run_tells_since_when_it_counts(two: Organization, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,7 @@ import pytest
 from ingress.dev.sandbox import ErrorCode, MetaSimulator
 from ingress.settings import Settings
 from ingress.storage.statements.switches import Confirmed
+from ingress.switching.dry_run import another_number
 from ingress.switching.manager import WhatsAppProviderManager
 from ingress.switching.report import Phase, Step
 from providers import Check
@@ -97,3 +98,19 @@ async def test_every_process_confirms_a_switch(two: Organization, settings: Sett
 async def all_confirmed(settings: Settings, organization: Organization, version: int) -> bool:
     processes, used = await confirmed(settings, organization, version)
     return 0 < processes == used
+
+
+@pytest.mark.parametrize(
+    ("former", "sender", "another"),
+    [
+        ("+5511987654321", "+551187654321", False),  # with and without the ninth digit
+        ("+15550001111", "+15550001111", False),
+        ("+15550001111", "+15550002222", True),
+        ("+15550001111", None, None),
+        (None, "+15550001111", False),
+        (None, None, False),
+    ],
+)
+def test_people_see_another_number(former: str | None, sender: str | None, another: bool | None) -> None:
+    """Not where it is only spelled otherwise; before a phone is linked nobody knows."""
+    assert another_number(former, sender) is another
