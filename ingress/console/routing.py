@@ -26,7 +26,7 @@ class ConsoleRoute(Route):
     """A page, or a form's action, below /console. *needs*: what the key in use must have; None: nobody is signed in.
 
     Every POST is held against where it comes from, and against the session's token, before its handler is called.
-    *organization* False: also for the platform's key that has chosen none.
+    *organization* False: also for the platform's key that has chosen none. *is_file*: it is downloaded.
     """
 
     body = None
@@ -40,9 +40,10 @@ class ConsoleRoute(Route):
         needs: Needs | None,
         *,
         organization: bool = True,
+        is_file: bool = False,
     ) -> None:
         super().__init__(PREFIX + path, endpoint, methods=[method], include_in_schema=False)
-        self.needs, self.organization = needs, organization
+        self.needs, self.organization, self.is_file = needs, organization, is_file
         self.changes = method != "GET" and needs in ("configure", "admin", "platform")
         self.query = _query_of(endpoint)
         metrics.VALUES["route"].add(self.path)
