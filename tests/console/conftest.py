@@ -1,5 +1,6 @@
 """A browser for the tests that need one."""
 
+import os
 import shutil
 from collections.abc import AsyncIterator
 
@@ -21,6 +22,7 @@ async def console(organization: Organization) -> Console:
 @pytest.fixture(scope="session")
 async def browser() -> AsyncIterator[Browser]:
     if CHROMIUM is None:
+        assert "NEEDS_CHROMIUM" not in os.environ, "no Chromium on this machine"
         pytest.skip("no Chromium on this machine: install the package chromium")
     async with async_playwright() as playwright:
         running = await playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
