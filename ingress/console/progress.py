@@ -1,8 +1,9 @@
 """What takes a while, shown as it is done: pieces of a page, each sent when there is something to see."""
 
+import asyncio
 import logging
-from collections.abc import AsyncGenerator
-from typing import TypeAlias
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from typing import Generic, TypeAlias, TypeVar
 
 import msgspec
 
@@ -14,6 +15,11 @@ from .requests import AnyConsoleRequest, Redirected
 logger = logging.getLogger("ingress.console.progress")
 
 _encode = msgspec.json.Encoder().encode
+# What goes on although nobody watches any more.
+_unwatched: set["asyncio.Task[object]"] = set()
+
+Shown = TypeVar("Shown")
+Result = TypeVar("Result")
 
 
 class Fragment(msgspec.Struct, frozen=True):
@@ -36,6 +42,38 @@ class Go(msgspec.Struct, frozen=True):
 Step: TypeAlias = Fragment | Go
 # Where a form's script shows what went wrong.
 PROBLEM_TARGET = "problem"
+
+
+class Followed(Generic[Shown, Result]):
+    """What *start* shows, by the function that it is given, while it is at work: to be iterated over.
+
+        following = Followed[Check, list[Check]](lambda show: manager.test(organization_id, target, show))
+        async for check in following:
+            yield Fragment(...)
+        checks = following.result()  # or what it raised
+
+    It goes on to its end where nobody watches any more: a change is not broken off because a tab was closed.
+    """
+
+    def __init__(self, start: Callable[[Callable[[Shown], None]], Awaitable[Result]]) -> None:
+        self._shown: asyncio.Queue[Shown | None] = asyncio.Queue()
+        self._work = asyncio.ensure_future(start(self._shown.put_nowait))
+        _unwatched.add(self._work)
+        self._work.add_done_callback(self._ended)
+
+    def _ended(self, work: "asyncio.Task[Result]") -> None:
+        _unwatched.discard(work)
+        if not work.cancelled():
+            work.exception()  # asked for, or asyncio would log it where nobody watches
+        self._shown.put_nowait(None)
+
+    async def __aiter__(self) -> AsyncIterator[Shown]:
+        while (shown := await self._shown.get()) is not None:
+            yield shown
+
+    def result(self) -> Result:
+        """What came of it, once there is nothing more to show."""
+        return self._work.result()
 
 
 def progress(request: AnyConsoleRequest, steps: AsyncGenerator[Step, None]) -> Stream:
