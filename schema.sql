@@ -612,6 +612,61 @@ create table message_statuses (
 create index on message_statuses (received_at);
 create index on message_statuses (received_at) where not matched;
 
+-- ------------------------------------------------------------------ figures
+
+-- How far an organization's events are counted in the two tables below (ingress/health/counting.py), in the transaction
+-- that writes what they count. So who dies in between, or is overtaken, counts nothing twice and leaves nothing out.
+create table figures_progress (
+    organization_id uuid        primary key references organizations (id),
+    -- Of the last event that is counted.
+    sequence        bigint      not null default 0,
+    -- When that was: of sends that were accepted later, or shortly before, not all are counted.
+    counted_at      timestamptz not null default now(),
+    -- When somebody looks again, also if who looks now dies.
+    due_at          timestamptz not null default now() + interval '1 minute'
+);
+create index on figures_progress (due_at);
+
+-- What went through a config in a minute, by when its messages were accepted; kept for two days. In an hour: for 13 months.
+create table provider_figures (
+    organization_id uuid        not null,
+    config_id       uuid        not null,
+    -- 1 or 60.
+    minutes         smallint    not null,
+    since           timestamptz not null,
+    -- Of the config. NULL: it was deleted before anything was counted.
+    provider        text,
+    -- Messages that were tried through it, that it took, and that it should have taken and another one was given.
+    tried           integer     not null default 0,
+    sent            integer     not null default 0,
+    fallbacks       integer     not null default 0,
+    -- Messages of people, by when they came.
+    received        integer     not null default 0,
+    -- Attempts that failed, by their classes (ingress/storage/statements/figures.py: CLASSES).
+    errors          integer[]   not null,
+    -- What it took, and reported as failed after all, by class and by when the report came.
+    undelivered     integer[]   not null,
+    -- How long it took to take a message, by bounds (BOUNDS_MS in the same file).
+    durations       integer[]   not null,
+    -- As it said. NULL: it said nothing, or in several currencies.
+    cost            numeric,
+    currency        text,
+    primary key (organization_id, minutes, since, config_id)
+);
+
+-- Messages of a month that a provider delivered and priced, by its words; empty where it said nothing.
+create table provider_usage (
+    organization_id uuid        not null,
+    month           timestamptz not null,
+    config_id       uuid        not null,
+    category        text        not null,
+    kind            text        not null,
+    -- true or false.
+    billable        text        not null,
+    messages        bigint      not null,
+    primary key (organization_id, month, config_id, category, kind, billable)
+);
+
 -- ------------------------------------------------------------------ the second wall
 
 do $$
@@ -620,7 +675,7 @@ begin
     foreach tab in array array[
         'whatsapp_provider_configs', 'account_owners', 'switches', 'switch_processes', 'provider_health', 'provider_audit_log', 'api_keys', 'console_sessions', 'inbound_webhooks', 'unread_webhooks', 'inbound_dedup', 'quarantine',
         'events', 'held_events', 'callbacks', 'deliveries', 'delivery_queues', 'messages', 'attempts', 'message_statuses', 'organizations',
-        'contacts', 'contact_addresses', 'conversations'
+        'contacts', 'contact_addresses', 'conversations', 'figures_progress', 'provider_figures', 'provider_usage'
     ] loop
         execute format('alter table %I enable row level security', tab);
         execute format('alter table %I force row level security', tab);

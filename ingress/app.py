@@ -24,6 +24,7 @@ from .api import (
     configs,
     contacts,
     events,
+    figures,
     inbound_messages,
     media,
     messages,
@@ -45,6 +46,7 @@ from .calls.egress import Egress
 from .calls.transfers import Transfers
 from .console.routes import ROUTES as CONSOLE
 from .delivery.relay import Relay
+from .health.counting import count_due
 from .health.prober import Prober
 from .identifiers import PLATFORM_ID
 from .people.directory import Directory
@@ -83,6 +85,7 @@ logger = logging.getLogger("ingress.app")
 GAUGES_EVERY_S = 5.0
 PURGE_EVERY_S = 600.0
 TRAILS_POLL_S = 5.0
+COUNT_EVERY_S = 10.0
 RECOVER_EVERY_S = 5.0
 LOOK_NOTED_EVERY_S = 3600.0
 
@@ -151,6 +154,7 @@ class Application:
                 forever(partial(watch_gauges, database), GAUGES_EVERY_S),
                 forever(partial(_purge, database), PURGE_EVERY_S),
                 forever(partial(_verify_trails, database, vault), TRAILS_POLL_S),
+                forever(partial(count_due, database), COUNT_EVERY_S),
                 forever(refused_changes.sum_up, REFUSALS_EVERY_S),
                 forever(manager.activity.write, WRITE_EVERY_S),
                 forever(authenticator.write_uses, WRITE_USES_EVERY_S),
@@ -324,6 +328,8 @@ INTEGRATIONS: list[BaseRoute] = [
     ApiRoute("POST", "/provider/pairing", pairing.start_pairing, "configure"),
     ApiRoute("DELETE", "/provider/pairing", pairing.end_pairing, "configure"),
     ApiRoute("POST", "/provider/test", providers.test_connection, "configure", changes=False),
+    ApiRoute("GET", "/provider/figures", figures.show_figures, "read"),
+    ApiRoute("GET", "/provider/usage", figures.show_usage, "read"),
     ApiRoute("POST", "/provider/repair", providers.repair, "configure"),
     ApiRoute("GET", "/provider/configs", configs.list_configs, "read"),
     ApiRoute("PATCH", "/provider/configs/{config_id}", configs.edit_config, "configure"),

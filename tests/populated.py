@@ -11,10 +11,12 @@ import asyncpg
 
 from ingress.dev.sandbox.meta.bodies import envelope, status_item
 from ingress.dev.sandbox.meta.templates import example_template
+from ingress.health.counting import count_due
 from ingress.settings import Settings
+from ingress.storage.database import Database
 
 from .console.browsing import signed_in
-from .gateway import Gateway, Organization
+from .gateway import Gateway, Organization, eventually
 
 
 class Data(NamedTuple):
@@ -110,11 +112,26 @@ async def populated_pair(gateway: Gateway, settings: Settings) -> tuple[Data, Da
         populated(gateway, settings, "+5511900000001"), populated(gateway, settings, "+5511900000002")
     )
     assert not set(first.names) & set(second.names)
+    await all_counted(settings, first.organization, second.organization)
     return first, second
 
 
-# What goes on by itself: deliveries to a callback where nobody listens.
-RESTLESS = {"callbacks", "deliveries", "delivery_queues"}
+async def all_counted(settings: Settings, *organizations: Organization) -> None:
+    """Until the figures have all that is stored of *organizations*, by whichever process."""
+    ids = [UUID(organization.id) for organization in organizations]
+    async with connected(settings) as owner, Database(settings.database_url) as database:
+
+        async def are_counted() -> bool:
+            await owner.execute("update figures_progress set due_at = now() where organization_id = any($1)", ids)
+            await count_due(database)
+            left = "select from events e join figures_progress p using (organization_id) where e.sequence > p.sequence"
+            return not await owner.fetchval(f"select exists ({left} and organization_id = any($1))", ids)
+
+        await eventually(are_counted)
+
+
+# What goes on by itself: deliveries to a callback where nobody listens, and counting.
+RESTLESS = {"callbacks", "deliveries", "delivery_queues", "figures_progress", "provider_figures", "provider_usage"}
 
 
 @asynccontextmanager

@@ -183,7 +183,7 @@ def test_imports_never_point_up(path: Path) -> None:
 
 # What is aimed at. Passed by half it is a defect.
 FOLDER_LINES, FOLDER_FILES = 2000, 12
-LISTS_LINES, LISTS_FILES = 3000, 18
+LISTS_LINES, LISTS_FILES = 3600, 20
 PROVIDER_LINES, FILE_LINES = 1800, 400
 FUNCTION_LINES_P90, FUNCTION_NODES_P90 = 20, 110
 NESTING, ARGUMENTS = 4, 6
@@ -357,6 +357,7 @@ EVERY_ORGANIZATION = {
     "configs.BY_ACCOUNT": "the same; only what came in at an app's address, or the platform replays, asks it",
     "configs.OTHERS_BEHIND": "whether anybody else has a secret, whoever it is",
     "configs.NEWEST": "whether the encryption keys fit is a question about no organization",
+    "figures.CLAIM": "a worker counts what is due, whoever it belongs to",
     "health.CLAIM": "a worker looks at the accounts that are due, whoever they belong to",
     "health.TROUBLED": "a metric, which names no organization",
     "organizations.KEY": "the API key is what finds the organization",

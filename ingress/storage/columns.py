@@ -1,6 +1,7 @@
 """Columns by the names of a struct's fields: neither an argument nor a column is found by counting."""
 
 from datetime import datetime, timedelta
+from decimal import Decimal
 from types import NoneType, UnionType
 from typing import Annotated, Any, TypeVar, Union, get_args, get_origin, get_type_hints
 from uuid import UUID
@@ -16,6 +17,7 @@ _TYPES = {
     UUID: "uuid",
     str: "text",
     int: "integer",
+    Decimal: "numeric",
     bool: "boolean",
     bytes: "bytea",
     datetime: "timestamptz",

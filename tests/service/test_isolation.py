@@ -239,6 +239,8 @@ LISTS = {
     "/integrations/whatsapp/provider/configs": "config_id",
     "/integrations/whatsapp/provider/current": "config_id",
     "/integrations/whatsapp/provider/fallback": "fallback_id",
+    "/integrations/whatsapp/provider/figures": "config_id",
+    "/integrations/whatsapp/provider/usage": "config_id",
     "/integrations/whatsapp/templates": "template",
 }
 

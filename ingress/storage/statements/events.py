@@ -96,12 +96,12 @@ class RawEvent(StoredEvent, frozen=True):
 
 
 # A webhook that is stored but not read yet has its place here already: nobody reads past it.
-_FINAL = """sequence < least(sequence_horizon(),
+FINAL = """sequence < least(sequence_horizon(),
     (select min(unread.sequence) from unread_webhooks unread where unread.organization_id = $1))"""
 READ = within(
     names(RawEvent),
     f"""select organization_id, sequence, type, config_id, created_at, data, data_bytes, case when $4 then raw end as raw
-    from events where organization_id = $1 and sequence > $2 and {_FINAL}
+    from events where organization_id = $1 and sequence > $2 and {FINAL}
     order by sequence limit $3""",
     size="data_bytes + coalesce(octet_length(raw), 0)",
     order="sequence",
@@ -124,7 +124,7 @@ def _following(conditions: str, sources: str) -> str:
         names(RawEvent),
         f"""select organization_id, sequence, type, config_id, created_at, data, data_bytes, case when $4 then raw end as raw
         from {sources} cross join lateral (
-            select * from events where organization_id = $1 and {conditions} and type = kind and sequence > $2 and {_FINAL}
+            select * from events where organization_id = $1 and {conditions} and type = kind and sequence > $2 and {FINAL}
             order by sequence limit $3
         ) found order by sequence limit $3""",
         size="data_bytes + coalesce(octet_length(raw), 0)",
@@ -200,7 +200,7 @@ async def at(connection: asyncpg.Connection, organization_id: UUID, sequence: in
     return StoredEvent(*row) if row else None
 
 
-LAST = f"select coalesce(max(sequence), 0) from events where organization_id = $1 and {_FINAL}"
+LAST = f"select coalesce(max(sequence), 0) from events where organization_id = $1 and {FINAL}"
 
 
 async def last_sequence(connection: asyncpg.Connection, organization_id: UUID) -> int:

@@ -44,7 +44,9 @@ class KeySecret(Unlogged, frozen=True):
     expires_at: datetime | None
 
 
-ADD = "insert into organizations (id, name) values ($1, $2)"
+ADD = """
+with added as (insert into organizations (id, name) values ($1, $2) returning id)
+insert into figures_progress (organization_id) select id from added"""
 LIST = f"""
 select {names(Organization)} from organizations where $1::uuid is null or id > $1 order by id limit $2"""
 # Beside what is changed then, not in one statement with it: what is read after the wait must be what the one waited for

@@ -14,7 +14,7 @@ LEASE_S = 30
 MOST = 64
 
 # One a transaction: what the webhook says is stored at the sequences that follow the transaction's own, later. So it
-# stands before all that was received after it, and readers wait for it (`_FINAL` in ingress/storage/statements/events.py, PENDING
+# stands before all that was received after it, and readers wait for it (`FINAL` in ingress/storage/statements/events.py, PENDING
 # in deliveries.py).
 KEEP = f"""
 insert into unread_webhooks (organization_id, sequence, config_id, query, headers, body)
