@@ -17,11 +17,19 @@ Rate = Annotated[int, Meta(ge=0, le=1_000_000)]
 NOT_EMPTY = Meta(min_length=1)
 
 
-def about(title: str, help: str | None = None, placeholder: str | None = None, **marks: bool) -> Meta:
-    """What a form shows of a field. *marks*: ``secret``, ``signs`` and ``app``, as `WhatsAppProvider` has them."""
-    extra: dict[str, Any] = {**marks, "placeholder": placeholder} if placeholder else {**marks}
+def about(
+    title: str, help: str | None = None, placeholder: str | None = None, *, link: str | None = None, **marks: bool
+) -> Meta:
+    """What a form shows of a field; *link*: the provider's page on which its value is found.
+
+    *marks*: ``secret``, ``signs`` and ``app``, as `WhatsAppProvider` has them.
+    """
+    texts = {"placeholder": placeholder, "link": link}
+    extra: dict[str, Any] = {**marks, **{name: text for name, text in texts.items() if text}}
     return Meta(title=title, description=help, extra=extra)
 
 
-def secret(title: str, help: str | None = None, placeholder: str | None = None, **marks: bool) -> Meta:
-    return about(title, help, placeholder, secret=True, **marks)
+def secret(
+    title: str, help: str | None = None, placeholder: str | None = None, *, link: str | None = None, **marks: bool
+) -> Meta:
+    return about(title, help, placeholder, link=link, secret=True, **marks)

@@ -83,6 +83,10 @@ class ConfigField(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     title: str
     help: str | None = None
     placeholder: str | None = None
+    link: str | None = None  # the provider's page on which the value is found
+    type: Literal["string", "integer", "boolean"] = "string"
+    choices: tuple[str, ...] = ()  # the only values that it takes; empty: any
+    default: str | int | None = None  # what it is where none is given
     secret: bool = False
     signs: bool = False  # a secret that webhooks are signed with
     app: bool = False  # of the provider's app, which several accounts may share
@@ -98,15 +102,28 @@ def config_fields(provider: type[msgspec.Struct]) -> list[ConfigField]:
     return [_config_field(field) for field in described.fields]
 
 
+_TYPES: dict[type, Literal["integer", "boolean"]] = {
+    msgspec.inspect.IntType: "integer",
+    msgspec.inspect.BoolType: "boolean",
+}
+
+
 def _config_field(field: msgspec.inspect.Field) -> ConfigField:
     noted = _noted(field.type)
     extra = noted.extra or {}
     schema = noted.extra_json_schema or {}
+    kinds = getattr(noted.type, "types", (noted.type,))
     return ConfigField(
         name=field.encode_name,
         title=schema.get("title", field.name),
         help=schema.get("description"),
         placeholder=extra.get("placeholder"),
+        link=extra.get("link"),
+        type=next((word for kind in kinds if (word := _TYPES.get(type(kind)))), "string"),
+        choices=tuple(
+            str(value) for kind in kinds if isinstance(kind, msgspec.inspect.LiteralType) for value in kind.values
+        ),
+        default=field.default if isinstance(field.default, str | int) else None,
         required=field.required,
         pattern=_bound(noted.type, "pattern"),
         max_length=_bound(noted.type, "max_length"),

@@ -52,7 +52,7 @@ class ThreeSixty(WhatsAppProvider, frozen=True, kw_only=True):
             description="Of the number: 360dialog Hub, WhatsApp Accounts.",
             max_length=256,
             pattern=r"^\S+(?!\s)$",
-            extra={"secret": True},
+            extra={"secret": True, "link": "https://hub.360dialog.com"},
         ),
     ]
     platform_secret: Annotated[

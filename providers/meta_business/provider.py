@@ -42,6 +42,11 @@ _Id = Annotated[str, Meta(max_length=32, pattern=DIGITS)]
 _Pin = Annotated[str, Meta(max_length=6, pattern=r"^[0-9]{6}(?!\s)$")]
 _Version = Annotated[str, Meta(max_length=5, pattern=r"^v[0-9]{2}\.[0-9](?!\s)$")]
 
+# Where people find the values.
+_TOKENS = "https://developers.facebook.com/documentation/business-messaging/whatsapp/access-tokens"
+_NUMBERS = "https://business.facebook.com/latest/whatsapp_manager/phone_numbers"
+_APPS = "https://developers.facebook.com/apps"
+
 # Asking for one field that an account does not have fails the whole call; the short list always works.
 _NUMBER_FIELDS = (
     "id,display_phone_number,verified_name,quality_rating,name_status,code_verification_status,throughput,"
@@ -78,6 +83,7 @@ class MetaBusiness(WhatsAppProvider, frozen=True, kw_only=True):
             "Access token",
             "Of a system user with whatsapp_business_messaging and whatsapp_business_management.",
             "EAAG…",
+            link=_TOKENS,
         ),
     ]
     phone_number_id: Annotated[
@@ -87,13 +93,14 @@ class MetaBusiness(WhatsAppProvider, frozen=True, kw_only=True):
             "Phone number ID",
             "The id of the number, which is not the number itself: WhatsApp Manager, API setup.",
             "109876543210987",
+            link=_NUMBERS,
         ),
     ]
-    waba_id: Annotated[_Id, NOT_EMPTY, about("WhatsApp Business Account ID", None, "210987654321098")]
+    waba_id: Annotated[_Id, NOT_EMPTY, about("WhatsApp Business Account ID", None, "210987654321098", link=_NUMBERS)]
     app_secret: Annotated[
         _AppSecret,
         NOT_EMPTY,
-        secret("App secret", "Signs the webhooks: Meta app, Settings, Basic.", app=True, signs=True),
+        secret("App secret", "Signs the webhooks: Meta app, Settings, Basic.", link=_APPS, app=True, signs=True),
     ]
     verify_token: Annotated[
         _VerifyToken,
@@ -105,7 +112,12 @@ class MetaBusiness(WhatsAppProvider, frozen=True, kw_only=True):
     ] = None
     app_id: Annotated[
         _Id | None,
-        about("App ID", "Tells this app from others that are subscribed to the same account.", "550987654321098"),
+        about(
+            "App ID",
+            "Tells this app from others that are subscribed to the same account.",
+            "550987654321098",
+            link=_APPS,
+        ),
     ] = None
     display_phone_number: Annotated[
         E164 | None, about("Phone number", "The business number in E.164.", "+15550001111")

@@ -35,6 +35,12 @@ def _sid(prefix: str) -> Meta:
     return Meta(max_length=34, pattern=rf"^{prefix}[0-9a-fA-F]{{32}}(?!\s)$")
 
 
+# Where people find the values.
+_CONSOLE = "https://console.twilio.com"
+_SENDERS = "https://console.twilio.com/us1/develop/sms/senders/whatsapp-senders"
+_SERVICES = "https://console.twilio.com/us1/develop/sms/services"
+_KEYS = "https://www.twilio.com/docs/iam/api-keys/keys-in-console"
+
 _AccountSid = Annotated[str, _sid("AC")]
 _KeySid = Annotated[str, _sid("SK")]
 _ServiceSid = Annotated[str, _sid("MG")]
@@ -75,12 +81,19 @@ class TwilioWhatsApp(WhatsAppProvider, frozen=True, kw_only=True):
 
     account_sid: Annotated[
         _AccountSid,
-        about("Account SID", "On the console's first page. Of the account, or subaccount, that has the sender.", "AC…"),
+        about(
+            "Account SID",
+            "On the console's first page. Of the account, or subaccount, that has the sender.",
+            "AC…",
+            link=_CONSOLE,
+        ),
     ]
     auth_token: Annotated[
         Secret,
         NOT_EMPTY,
-        secret("Auth Token", "Signs the webhooks and, without an API key, authorizes sending.", signs=True),
+        secret(
+            "Auth Token", "Signs the webhooks and, without an API key, authorizes sending.", link=_CONSOLE, signs=True
+        ),
     ]
     phone_number: Annotated[
         _Number | None,
@@ -88,6 +101,7 @@ class TwilioWhatsApp(WhatsAppProvider, frozen=True, kw_only=True):
             "WhatsApp phone number",
             "The sender, with its country code. Only a Messaging Service can do without: it picks one.",
             "+55 11 99999-9999",
+            link=_SENDERS,
         ),
     ] = None
     auth_token_secondary: Annotated[
@@ -98,7 +112,9 @@ class TwilioWhatsApp(WhatsAppProvider, frozen=True, kw_only=True):
     ] = None
     api_key_sid: Annotated[
         _KeySid | None,
-        about("API key SID", "Authorizes sending in place of the Auth Token; it can be revoked alone.", "SK…"),
+        about(
+            "API key SID", "Authorizes sending in place of the Auth Token; it can be revoked alone.", "SK…", link=_KEYS
+        ),
     ] = None
     api_key_secret: Annotated[Secret | None, secret("API key secret", "Shown once, when the key is made.")] = None
     messaging_service_sid: Annotated[
@@ -107,6 +123,7 @@ class TwilioWhatsApp(WhatsAppProvider, frozen=True, kw_only=True):
             "Messaging Service SID",
             "Sends through this service, which must have the sender, or picks one of its own.",
             "MG…",
+            link=_SERVICES,
         ),
     ] = None
     shared_key_id: Annotated[

@@ -44,6 +44,9 @@ from .media import media_of
 _Url = Annotated[str, Meta(max_length=1024, pattern=r"^https?://[^\s?#@]+(?!\s)$")]
 _Session = Annotated[str, Meta(max_length=54, pattern=r"^[A-Za-z0-9_-]{1,54}(?!\s)$")]
 
+# Where people find the values.
+_GUIDES = "https://waha.devlike.pro/docs/how-to"
+
 _ALGORITHM = "sha512"
 # How many of the last messages of a chat are looked through for one whose answer was lost.
 _RECENT = 10
@@ -86,7 +89,13 @@ class WhatsAppWeb(WhatsAppProvider, frozen=True, kw_only=True):
     webhook_first: ClassVar[bool] = True
 
     base_url: Annotated[
-        _Url, about("WAHA address", "Of your WAHA server, as it is reached from here.", "https://waha.example.com")
+        _Url,
+        about(
+            "WAHA address",
+            "Of your WAHA server, as it is reached from here.",
+            "https://waha.example.com",
+            link=f"{_GUIDES}/install/",
+        ),
     ]
     api_key: Annotated[
         Secret,
@@ -95,12 +104,18 @@ class WhatsAppWeb(WhatsAppProvider, frozen=True, kw_only=True):
             "API key",
             "Of the server, or better one for this session alone with the scopes read, send, control and setting; then "
             "the session must exist, as only a key of the server creates one.",
+            link=f"{_GUIDES}/security/",
         ),
     ]
     hmac_key: Annotated[
         Secret,
         NOT_EMPTY,
-        secret("HMAC key", "A long random text of your own: WAHA signs the webhooks with it.", signs=True),
+        secret(
+            "HMAC key",
+            "A long random text of your own: WAHA signs the webhooks with it.",
+            link=f"{_GUIDES}/events/",
+            signs=True,
+        ),
     ]
     session: Annotated[
         _Session,
@@ -109,6 +124,7 @@ class WhatsAppWeb(WhatsAppProvider, frozen=True, kw_only=True):
             "The name of the session at the server; it is created where it is missing. A Core of before 2026.6.1 has "
             "only `default`.",
             "default",
+            link=f"{_GUIDES}/sessions/",
         ),
     ] = "default"
     phone_number: Annotated[

@@ -1,18 +1,23 @@
 """Fields of configurations, as forms and schemas have them."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 import pytest
 
-from providers import ConfigField, config_fields
+from providers import ConfigField, Registry, RegistryEntry, config_fields
 from providers._fields import E164, NOT_EMPTY, Secret, about, secret
 from providers.meta_business import MetaBusiness
 
+LINK = "https://provider.example/keys"
+
 
 class Described(MetaBusiness, frozen=True, kw_only=True):
-    key: Annotated[Secret, NOT_EMPTY, secret("Key", "Of the account.", "K…", signs=True, app=True)]
+    key: Annotated[Secret, NOT_EMPTY, secret("Key", "Of the account.", "K…", link=LINK, signs=True, app=True)]
     number: Annotated[E164 | None, about("Number", None, "+15550001111")] = None
+    rate: Annotated[int | None, about("Rate")] = 7
+    proof: Annotated[bool, about("Proof")] = True
+    region: Annotated[Literal["eu", "us"] | None, about("Region")] = "us"
 
 
 FIELDS = {field.name: field for field in config_fields(Described)}
@@ -21,7 +26,7 @@ FIELDS = {field.name: field for field in config_fields(Described)}
 def test_a_form_gets_all_that_is_written_about_a_field() -> None:
     """Also of a text within a union with None, where msgspec has the pattern."""
     assert FIELDS["key"] == ConfigField(
-        name="key", title="Key", help="Of the account.", placeholder="K…", secret=True, signs=True, app=True,
+        name="key", title="Key", help="Of the account.", placeholder="K…", link=LINK, secret=True, signs=True, app=True,
         pattern=r"^\S+(?!\s)$", max_length=512,
     )  # fmt: skip
     number = FIELDS["number"]
@@ -32,6 +37,21 @@ def test_a_form_gets_all_that_is_written_about_a_field() -> None:
         False,
     )
     assert number.max_length == 16
+
+
+def test_a_form_gets_the_type_the_choices_and_what_it_is_if_nothing_is_given() -> None:
+    types = {name: (field.type, field.choices, field.default) for name, field in FIELDS.items()}
+    assert types["key"] == ("string", (), None)
+    assert types["rate"] == ("integer", (), 7)
+    assert types["proof"] == ("boolean", (), True)
+    assert types["region"] == ("string", ("eu", "us"), "us")
+
+
+@pytest.mark.parametrize("entry", Registry().entries(), ids=lambda entry: entry.name)
+def test_what_only_the_provider_knows_has_a_link_to_where_it_is_found(entry: RegistryEntry) -> None:
+    """People type credentials in that they have to fetch somewhere."""
+    required = [field for field in config_fields(Registry().get(entry.name)) if field.required]
+    assert [field.name for field in required if field.link is None and field.secret] in ([], ["verify_token"])
 
 
 def test_the_schema_has_the_same() -> None:
