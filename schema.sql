@@ -184,8 +184,11 @@ create table provider_health (
     pending         text,
     looks           integer     not null default 0,
     checked_at      timestamptz,
-    -- When something last went in or out through it, some seconds late. NULL: nothing did.
-    active_at       timestamptz,
+    -- When a webhook of it last said something new, when a person's message last came in, and when its provider last took
+    -- a message; each some seconds late. NULL: that never was.
+    webhook_at      timestamptz,
+    received_at     timestamptz,
+    sent_at         timestamptz,
     -- When a webhook at its address was last refused, as its signature is not the config's, some seconds late. NULL: none.
     refused_at      timestamptz,
     -- How a phone is linked: starting, scan, linked, failed. NULL: not known, or its provider links none.

@@ -149,7 +149,8 @@ async def untouched(settings: Settings, *organizations: Organization) -> AsyncIt
                 table: [
                     row[0]
                     for row in await owner.fetch(
-                        f"select (to_jsonb(t) - '{{audit_entries,audit_hash,audit_seal,active_at}}'::text[])::text"
+                        "select (to_jsonb(t) - '{audit_entries,audit_hash,audit_seal}'::text[]"
+                        " - '{webhook_at,received_at,sent_at}'::text[])::text"
                         f" from {table} t where {column} = any($1)"
                         " and to_jsonb(t) ->> 'outcome' is distinct from 'refused'",
                         ids,

@@ -39,7 +39,10 @@ class EditResult(ConfigResult, frozen=True, kw_only=True):
 
 
 class ConfigEntry(Shown, frozen=True, kw_only=True):
-    """``config_data``: the secrets as fingerprints."""
+    """``webhook_at``, ``received_at``, ``sent_at``: the last webhook, message of a person, message that was taken.
+
+    ``config_data``: the secrets as fingerprints.
+    """
 
     config_id: UUID
     provider: str
@@ -48,6 +51,9 @@ class ConfigEntry(Shown, frozen=True, kw_only=True):
     sender: str | None
     health: HealthShown | None
     last_activity: datetime | None
+    webhook_at: datetime | None
+    received_at: datetime | None
+    sent_at: datetime | None
     config_data: dict[str, Any]
 
 
@@ -91,7 +97,11 @@ async def list_configs(request: ApiRequest) -> Configs:
     manager, health = request.state["manager"], await health_of(request)
     return Configs(
         [
-            ConfigEntry(**shown_fields(config, health), config_data=manager.masked(config.provider))
+            ConfigEntry(
+                **shown_fields(config, health),
+                **_last_times(health.get(config.id)),
+                config_data=manager.masked(config.provider),
+            )
             for config in await manager.configs(request.organization_id)
         ]
     )
@@ -109,6 +119,10 @@ def shown_fields(config: Config, health: Mapping[UUID, ConfigHealth]) -> dict[st
         "health": health_shown(known, with_time=True) if known else None,
         "last_activity": known.last_activity if known else None,
     }
+
+
+def _last_times(known: ConfigHealth | None) -> dict[str, Any]:
+    return {name: getattr(known, name, None) for name in ("webhook_at", "received_at", "sent_at")}
 
 
 async def chosen_config(request: AnyRequest) -> Config:

@@ -23,7 +23,7 @@ _encode = msgspec.json.Encoder().encode
 
 async def health_of(request: AnyRequest) -> dict[UUID, ConfigHealth]:
     """How the account of each config is doing."""
-    return {config.config_id: config for config in (await _stored(request)).configs}
+    return {config.config_id: config for config in (await stored_health(request)).configs}
 
 
 async def stream_status(request: ApiRequest) -> Stream:
@@ -35,23 +35,19 @@ async def stream_status(request: ApiRequest) -> Stream:
     return Stream(request.state["waiting"].room(request.organization_id), stream)
 
 
-async def _stored(request: AnyRequest) -> OrganizationHealth:
+async def stored_health(request: AnyRequest) -> OrganizationHealth:
+    """Where the organization stands, and how each of its configs is doing."""
     async with request.connection() as connection:
         stored = await health.of_organization(connection, request.organization_id)
     if stored is None:
         raise not_found()
     latest = request.state["manager"].activity.latest
-    configs = [
-        msgspec.structs.replace(
-            config, last_activity=latest(request.organization_id, config.config_id, config.last_activity)
-        )
-        for config in stored.configs
-    ]
+    configs = [latest(request.organization_id, config) for config in stored.configs]
     return msgspec.structs.replace(stored, configs=configs)
 
 
 async def _status(request: AnyRequest) -> ProvidersStatus:
-    return status_of(await _stored(request), request.state["breaker_of"])
+    return status_of(await stored_health(request), request.state["breaker_of"])
 
 
 async def _status_now(request: AnyRequest, known: ProvidersStatus) -> ProvidersStatus | None:

@@ -143,12 +143,10 @@ class WebhookQueue:
         except ContactsOutdated:
             self._directory.forget(filter(None, encounters))
             rows, stored = await self._store_people(connection, webhooks, encounters, start)
-        self._manager.activity.note(
-            (keyed.event.organization_id, keyed.event.config_id)
-            for row, each in zip(rows, stored, strict=True)
-            if each.sequences
-            for keyed in row.events
-        )
+        new = [keyed.event for row, each in zip(rows, stored, strict=True) if each.sequences for keyed in row.events]
+        self._manager.activity.note("webhook", ((event.organization_id, event.config_id) for event in new))
+        written = ((event.organization_id, event.config_id) for event in new if event.type == "message.received")
+        self._manager.activity.note("received", written)
         if any(keyed.waiting is not None for row in rows for keyed in row.events):
             self._held.set()
         counts: _Counts = Counter()

@@ -147,7 +147,7 @@ class Outcomes:
 
     async def accepted(self, dispatch: Dispatch, config: Config, result: MessageResult | None) -> SendState:
         """A provider took the message: by its own *result*, or by a status."""
-        self._activity.note([(config.organization_id, config.id)])
+        self._activity.note("sent", [(config.organization_id, config.id)])
         return await self._finish(dispatch, _outcome(dispatch, config, _SENT, None, result))
 
     async def failed(self, dispatch: Dispatch, config: Config, error: SendError, reason: SendError) -> SendState:

@@ -13,6 +13,7 @@ from ingress.accounts.activity import Activity
 from ingress.settings import Settings
 from ingress.storage.database import Database
 from ingress.storage.statements import health
+from ingress.storage.statements.health import ConfigHealth
 
 from ..conftest import serving
 from ..gateway import Gateway, Organization, eventually
@@ -34,6 +35,12 @@ async def shown(organization: Organization, gateway: Gateway | None = None) -> l
 
 def moment(text: str | None) -> Any:
     return datetime.fromisoformat(text) if text else None
+
+
+def unseen(config_id: UUID) -> ConfigHealth:
+    """A config of which the database knows nothing yet."""
+    nothing = dict.fromkeys(ConfigHealth.__struct_fields__)
+    return ConfigHealth(**{**nothing, "config_id": config_id})
 
 
 async def live(organization: Organization) -> Any:
@@ -69,29 +76,46 @@ async def test_what_comes_in_and_what_is_taken(organization: Organization) -> No
     assert in_status[0] >= sent
 
 
+async def test_what_came_is_told_from_what_people_wrote_and_what_was_taken(organization: Organization) -> None:
+    async def times() -> list[Any]:
+        [config] = (await organization.call("GET", f"{BASE}/provider/configs")).json["configs"]
+        return [config[name] for name in ("webhook_at", "received_at", "sent_at")]
+
+    assert await times() == [None, None, None]
+    sent = (await organization.send()).json
+    _, received_at, sent_at = await times()
+    assert (received_at, sent_at is not None) == (None, True)
+    await organization.settled(sent["id"], "read")  # the simulator posts its statuses
+    webhook_at, received_at, _ = await times()
+    assert (webhook_at is not None, received_at) == (True, None)
+    await organization.post_webhook(organization.gateway.meta.inbound(organization.numbers[0]).text("hello"))
+    assert (await times())[1] >= webhook_at
+
+
 async def test_other_processes_know_it_without_a_write_for_each_message(
     organization: Organization, settings: Settings
 ) -> None:
     """One row for each config, now and then; what came meanwhile is written the next time."""
     config = UUID(organization.id), UUID(organization.configs[0]["config_id"])
     connection = await asyncpg.connect(settings.database_url)
-    row = "select xmin::text, active_at from provider_health where organization_id = $1"
+    row = "select xmin::text, sent_at from provider_health where organization_id = $1"
     before = await connection.fetchrow(row, config[0])
     async with Database(settings.database_url) as database:
         process = Activity(database)
         for _ in range(5):
-            process.note([config])
+            process.note("sent", [config])
         assert await connection.fetchrow(row, config[0]) == before
-        known = process.latest(*config, None)
+        known = process.latest(config[0], unseen(config[1])).last_activity
         await process.write()
         assert await shown(organization) == [known]
-        process.note([config])
+        process.note("sent", [config])
         await process.write()
         [later] = await shown(organization)
         assert later is not None
         assert known is not None
         assert later > known
-        assert process.latest(*config, later) == later
+        stored = msgspec.structs.replace(unseen(config[1]), sent_at=later)
+        assert process.latest(config[0], stored).sent_at == later
     await connection.close()
 
 
@@ -136,11 +160,11 @@ async def test_a_config_that_is_always_busy_is_written_once_a_time(
         nonlocal written
         written += 1
         if written < 10:
-            process.note([config])
+            process.note("sent", [config])
 
-    monkeypatch.setattr(health, "active", busy)
+    monkeypatch.setattr(health, "noted", busy)
     async with Database(settings.database_url) as database:
         process = Activity(database)
-        process.note([config])
+        process.note("sent", [config])
         await process.write()
     assert written == 1

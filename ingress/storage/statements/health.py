@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import datetime
+from typing import Literal, get_args
 from uuid import UUID
 
 import asyncpg
@@ -223,17 +224,14 @@ update provider_health h set {column} = greatest(h.{column}, seen.at)
 from seen where h.organization_id = seen.organization_id and h.config_id = seen.config_id"""
 
 
-ACTIVE, REFUSED = _noted("active_at"), _noted("refused_at")
+# A webhook that says something new, a message of a person, a message that was taken, a webhook that was refused.
+Trace = Literal["webhook", "received", "sent", "refused"]
+NOTED: dict[Trace, str] = {trace: _noted(f"{trace}_at") for trace in get_args(Trace)}
 
 
-async def active(connection: asyncpg.Connection, seen: Sequence[tuple[UUID, UUID, datetime]]) -> None:
-    """When something last went through these (organization, config) pairs (worker)."""
-    await connection.execute(ACTIVE, *zip(*seen, strict=True))
-
-
-async def refused(connection: asyncpg.Connection, seen: Sequence[tuple[UUID, UUID, datetime]]) -> None:
-    """When a webhook was last refused at the address of these (organization, config) pairs (worker)."""
-    await connection.execute(REFUSED, *zip(*seen, strict=True))
+async def noted(connection: asyncpg.Connection, trace: Trace, seen: Sequence[tuple[UUID, UUID, datetime]]) -> None:
+    """When that was last seen of these (organization, config) pairs (worker)."""
+    await connection.execute(NOTED[trace], *zip(*seen, strict=True))
 
 
 WATCH = """
@@ -261,7 +259,9 @@ async def pairing(connection: asyncpg.Connection, organization_id: UUID, config_
 class ConfigHealth(Unlogged, frozen=True, kw_only=True):
     """A config and how it is doing. ``waits_until``: a switch to it waits for its phone.
 
-    ``last_activity``: of our traffic, or as its provider says, whichever is later.
+    ``webhook_at``, ``received_at``, ``sent_at``: when a webhook or a person's message last came in, and when one was last
+    taken. ``last_activity``: of our traffic, or as its provider says, whichever is later. ``session``: what its
+    provider last said of the account, as JSON.
     """
 
     config_id: UUID
@@ -275,7 +275,11 @@ class ConfigHealth(Unlogged, frozen=True, kw_only=True):
     checked_at: datetime | None
     pairing: str | None
     waits_until: datetime | None
+    webhook_at: datetime | None
+    received_at: datetime | None
+    sent_at: datetime | None
     last_activity: datetime | None
+    session: str | None
 
 
 class OrganizationHealth(msgspec.Struct, frozen=True, kw_only=True):
@@ -292,7 +296,8 @@ class OrganizationHealth(msgspec.Struct, frozen=True, kw_only=True):
 OF_ORGANIZATION = """
 select c.id as config_id, c.provider_type as provider, c.name, c.state,
     coalesce(h.state, 'unknown') as health, h.since, h.reason, h.detail, h.checked_at, h.pairing, w.waits_until,
-    greatest(h.active_at, (c.session ->> 'last_activity')::timestamptz) as last_activity,
+    h.webhook_at, h.received_at, h.sent_at, c.session,
+    greatest(h.webhook_at, h.sent_at, (c.session ->> 'last_activity')::timestamptz) as last_activity,
     o.version, o.audit_entries, o.active_config_id, o.fallback_config_ids, o.automatic
 from organizations o
 left join whatsapp_provider_configs c on c.organization_id = o.id
