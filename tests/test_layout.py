@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from graphlib import TopologicalSorter
 from importlib.metadata import packages_distributions
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -307,7 +308,7 @@ def constants(tree: ast.AST) -> Iterator[ast.Constant]:
             yield node
 
 
-@pytest.mark.parametrize("path", [path for path in SERVICE if path.parent.name != "statements"], ids=name_of)
+@pytest.mark.parametrize("path", [path for path in SERVICE if "statements" not in path.parts], ids=name_of)
 def test_statements_live_in_storage(path: Path) -> None:
     """Who looks for what touches a table looks in one folder."""
     if name_of(path) in SQL_AT_HOME:
@@ -332,15 +333,24 @@ def tables_of_organizations() -> set[str]:
     return {table for table, columns in created if re.search(r"^\s+organization_id\s", columns, re.M)}
 
 
+def statement_modules() -> Iterator[ModuleType]:
+    package = ingress.storage.statements
+    for found in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+        yield importlib.import_module(found.name)
+
+
+def own_name(module: ModuleType) -> str:
+    return module.__name__.rpartition(".")[2]
+
+
 def statements() -> Iterator[tuple[str, str]]:
     """(module.NAME, text without comments) of every statement in storage, put together as it runs."""
-    for found in pkgutil.iter_modules(ingress.storage.statements.__path__):
-        module = importlib.import_module(f"ingress.storage.statements.{found.name}")
+    for module in statement_modules():
         for name, value in vars(module).items():
             if isinstance(value, str) and not name.startswith("__"):
                 text = re.sub(r"/\*.*?\*/|--[^\n]*", "", value, flags=re.S)
                 if STATEMENT.match(text):
-                    yield f"{found.name}.{name}", text
+                    yield f"{own_name(module)}.{name}", text
     from ingress.storage.statements.inbound import _store
 
     yield "inbound._store", _store(statuses=True, quarantine=True)
@@ -405,12 +415,13 @@ def test_every_statement_names_its_organization() -> None:
 
 def test_every_statement_has_a_function_that_takes_the_organization_first() -> None:
     """A function of storage that is for the API takes the organization right after the connection."""
-    for found in pkgutil.iter_modules(ingress.storage.statements.__path__):
-        module = importlib.import_module(f"ingress.storage.statements.{found.name}")
+    for module in statement_modules():
         for name, function in inspect.getmembers(module, inspect.iscoroutinefunction):
             about = inspect.getdoc(function) or ""
             if function.__module__ == module.__name__ and "(organization)" in about:
-                assert list(inspect.signature(function).parameters)[1] == "organization_id", f"{found.name}.{name}"
+                assert list(inspect.signature(function).parameters)[1] == "organization_id", (
+                    f"{own_name(module)}.{name}"
+                )
 
 
 # ---------------------------------------------------------------- errors

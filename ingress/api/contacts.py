@@ -16,10 +16,11 @@ from ..accounts.config import Config
 from ..envelope import Envelope, render
 from ..people.addresses import addresses_of
 from ..sending.message import FIND_CONTACT
-from ..storage.statements import contact_pages, events, messages
-from ..storage.statements.contact_pages import ContactRecord
+from ..storage.statements import events, messages
 from ..storage.statements.events import StoredEvent
 from ..storage.statements.messages import StoredMessage
+from ..storage.statements.reports import contact_pages
+from ..storage.statements.reports.contact_pages import ContactRecord
 from ..web.bodies import Paged, Shown, invalid, page_of
 from ..web.problems import not_found
 from ..web.waiting import Page

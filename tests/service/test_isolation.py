@@ -643,8 +643,8 @@ async def test_the_trail_is_append_only(settings: Settings, pair: tuple[Data, Da
 
 def forgetful() -> Iterator[tuple[ModuleType, str, str]]:
     """Every statement that is run for one organization, in its role, with the condition that says so taken out."""
-    for found in pkgutil.iter_modules(statements.__path__):
-        module = importlib.import_module(f"{statements.__name__}.{found.name}")
+    for found in pkgutil.walk_packages(statements.__path__, f"{statements.__name__}."):
+        module = importlib.import_module(found.name)
         for name, function in inspect.getmembers(module, inspect.iscoroutinefunction):
             if function.__module__ == module.__name__ and re.search(
                 r"\(organization(, worker|; worker where \*foreign\*)?\)", inspect.getdoc(function) or ""

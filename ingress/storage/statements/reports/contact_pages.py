@@ -7,7 +7,7 @@ from uuid import UUID
 import asyncpg
 import msgspec
 
-from ...validation import Unlogged
+from ....validation import Unlogged
 
 
 class ContactAddress(Unlogged, frozen=True):
