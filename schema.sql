@@ -229,6 +229,11 @@ create table provider_audit_log (
     hash            bytea       not null,
     primary key (organization_id, id)
 );
+-- What it is looked through by; an organization's entries of each follow one another.
+create index on provider_audit_log (action, organization_id, id);
+create index on provider_audit_log (actor, organization_id, id);
+create index on provider_audit_log (outcome, organization_id, id);
+create index on provider_audit_log (config_id, organization_id, id) where config_id is not null;
 
 create table api_keys (
     organization_id uuid        not null references organizations (id),

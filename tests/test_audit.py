@@ -95,6 +95,41 @@ async def test_entries_of_many_changes_at_once_are_one_chain(kept: Organization)
     assert result["entries"] >= 18 + 8
 
 
+async def test_a_trail_is_looked_through(kept: Organization, superuser: asyncpg.Connection) -> None:
+    """By what was done, by whom, to which config, how it ended, and when; in pages like the whole."""
+    await kept.call("POST", "/keys", {"scopes": ["nonsense"]})
+    config_id = kept.configs[0]["config_id"]
+    entries = (await kept.call("GET", f"{BASE}/audit?limit=200")).json["entries"]
+
+    async def found(query: str) -> list[int]:
+        answer = await kept.call("GET", f"{BASE}/audit?{query}")
+        assert answer.status == 200, answer.raw
+        return [entry["id"] for entry in answer.json["entries"]]
+
+    def those(**fields: str) -> list[int]:
+        return [entry["id"] for entry in entries if fields.items() <= entry.items()]
+
+    changes = those(action="fallback_changed")
+    assert len(changes) == 4
+    assert await found("action=fallback_changed") == changes
+    assert await found(f"action=fallback_changed&limit=2&before={changes[1]}") == changes[2:]
+    assert await found("actor=platform") == those(actor="platform")
+    assert await found(f"config_id={config_id}") == those(config_id=config_id) != []
+    assert await found("outcome=refused") == those(outcome="refused", action="create_key") != []
+    both = those(action="fallback_changed", outcome="done", actor=entries[1]["actor"])
+    assert await found(f"action=fallback_changed&outcome=done&actor={entries[1]['actor']}") == both != []
+    assert await found("action=nothing") == []
+    middle = entries[3]
+    assert await found(f"since={middle['at']}") == [entry["id"] for entry in entries[:4]]
+    assert await found(f"until={middle['at']}") == [entry["id"] for entry in entries[4:]]
+    assert await found(f"since={middle['at']}&until={entries[1]['at']}") == [entries[2]["id"], middle["id"]]
+    assert await found("since=2999-01-01T00:00:00Z") == await found("until=1999-01-01T00:00:00Z") == []
+    for wrong in ("since=2026-11-30", "outcome=lost", "config_id=1", f"action={'a' * 65}"):
+        assert (await kept.call("GET", f"{BASE}/audit?{wrong}")).status == 422
+    await superuser.execute("delete from provider_audit_log where organization_id = $1 and id = 4", UUID(kept.id))
+    assert await found(f"since={middle['at']}") == [entry["id"] for entry in entries[:4]], "a gap hides nothing"
+
+
 CHANGES = {
     "at": "at + interval '1 microsecond'",
     "action": "'other'",

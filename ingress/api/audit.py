@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Set
 from datetime import datetime
 from itertools import takewhile
-from typing import Any
+from typing import Annotated, Any, Literal
 from uuid import UUID
 
 import msgspec
@@ -17,7 +17,7 @@ from ..audit import RECORDED, Actor, AuditEntry, record, verify
 from ..identifiers import PLATFORM_ID, parse_id
 from ..storage.database import Database
 from ..storage.statements import audit
-from ..storage.statements.audit import TrailEntry
+from ..storage.statements.audit import TrailEntry, TrailFilter
 from ..storage.vault import Vault
 from ..switching.manager import WhatsAppProviderManager
 from ..web import routing
@@ -32,9 +32,20 @@ logger = logging.getLogger("ingress.api.audit")
 REFUSALS_AT_ONCE, REFUSALS_EVERY_S = 20, 60.0
 Who = tuple[UUID, str]  # an organization, and the name of who asked
 
+Word = Annotated[str, msgspec.Meta(max_length=64)]
+Moment = Annotated[datetime, msgspec.Meta(tz=True)]
+
 
 class AuditQuery(Paged, frozen=True):
+    """Entries below the number ``before``, from ``since`` on and before ``until``, with all else that is given."""
+
     before: Number = 0
+    action: Word | None = None
+    actor: Word | None = None
+    config_id: UUID | None = None
+    outcome: Literal["done", "refused", "undone"] | None = None
+    since: Moment | None = None
+    until: Moment | None = None
 
 
 class Entry(Shown, frozen=True, kw_only=True):
@@ -79,14 +90,29 @@ class TrailVerdict(Shown, frozen=True):
 
 async def list_audit(request: ApiRequest[None, AuditQuery]) -> Page[Trail]:
     """GET …/audit: every change of a provider, newest first; `next` is the next page's `before`."""
-    organization_id, query = request.organization_id, request.query
 
     async def read() -> Trail:
-        async with request.connection() as connection:
-            found, more = await audit.trail(connection, organization_id, query.before or None, query.size + 1)
-        return page_of(Trail, list(map(_entry, found)), query.size, more=more)
+        return await trail_page(request, request.query)
 
     return request.page(read)
+
+
+async def trail_page(request: AnyRequest, query: AuditQuery) -> Trail:
+    """The entries that *query* is about."""
+    organization_id = request.organization_id
+    async with request.connection() as connection:
+        only = await _filter(connection, organization_id, query)
+        found, more = await audit.trail(connection, organization_id, only, query.size + 1)
+    return page_of(Trail, list(map(_entry, found)), query.size, more=more)
+
+
+async def _filter(connection: Any, organization_id: UUID, query: AuditQuery) -> TrailFilter:
+    only = TrailFilter(query.action, query.actor, query.config_id, query.outcome)
+    if query.since:
+        only = only._replace(first=await audit.first_at(connection, organization_id, query.since))
+    if query.until:
+        only = only._replace(end=await audit.first_at(connection, organization_id, query.until))
+    return only._replace(end=min(only.end, query.before or only.end))
 
 
 def _entry(entry: TrailEntry) -> Entry:

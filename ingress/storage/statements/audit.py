@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 from datetime import datetime
+from functools import cache
+from typing import NamedTuple
 from uuid import UUID
 
 import asyncpg
@@ -93,21 +95,61 @@ async def append(
 _ENTRY = names(TrailEntry).replace(", at,", ", case when at between '0001-01-02' and '9999-12-30' then at end as at,")
 
 
-TRAIL = within(
-    f"{names(TrailEntry)}, followed",
-    f"""select {_ENTRY} from provider_audit_log
-    where organization_id = $1 and ($2::bigint is null or id < $2) order by id desc limit $3""",
-    size="500 + coalesce(octet_length(before::text), 0) + coalesce(octet_length(after::text), 0)",
-    order="id desc",
-)
+class TrailFilter(NamedTuple):
+    """Which entries: those that have all of these, None: whatever it is; from number ``first`` on, below ``end``."""
+
+    action: str | None = None
+    actor: str | None = None
+    config_id: UUID | None = None
+    outcome: str | None = None
+    first: int = 1
+    end: int = 2**63 - 1
+
+
+@cache
+def _trail(*columns: str) -> str:
+    """Each of *columns* has an index of its own, in which an organization's entries follow one another."""
+    alike = "".join(f" and {column} = ${number}" for number, column in enumerate(columns, 5))
+    return within(
+        f"{names(TrailEntry)}, followed",
+        f"""select {_ENTRY} from provider_audit_log
+        where organization_id = $1 and id >= $2 and id < $3{alike} order by id desc limit $4""",
+        size="500 + coalesce(octet_length(before::text), 0) + coalesce(octet_length(after::text), 0)",
+        order="id desc",
+    )
+
+
+TRAIL = _trail()
 
 
 async def trail(
-    connection: asyncpg.Connection, organization_id: UUID, before: int | None, limit: int
+    connection: asyncpg.Connection, organization_id: UUID, only: TrailFilter, limit: int
 ) -> tuple[list[TrailEntry], bool]:
     """The organization's changes, newest first: as many as make a page, and whether there are more (organization)."""
-    rows = await connection.fetch(TRAIL, organization_id, before, limit)
+    alike = {name: value for name, value in zip(only._fields[:4], only, strict=False) if value is not None}
+    rows = await connection.fetch(_trail(*alike), organization_id, only.first, only.end, limit, *alike.values())
     return [read(TrailEntry, row) for row in rows], bool(rows) and rows[-1]["followed"]
+
+
+# By halves: an entry's time is never before that of the one above it, as long as the database's clock goes forward.
+FIRST_AT = """
+with recursive search (low, high) as (
+    select 1::bigint, audit_entries + 1 from organizations where id = $1
+    union all
+    select case when at < $2 then middle + 1 else low end, case when at < $2 then high else middle end
+    from search cross join lateral (select (low + high) / 2 as middle) as half
+    cross join lateral (
+        select at from provider_audit_log where organization_id = $1 and id >= middle order by id limit 1
+    ) as entry
+    where low < high
+)
+select coalesce(max(low), 1) from search"""
+
+
+async def first_at(connection: asyncpg.Connection, organization_id: UUID, moment: datetime) -> int:
+    """The number of the first entry that was written then or later, or that the next one will have (organization)."""
+    number: int = await connection.fetchval(FIRST_AT, organization_id, moment)
+    return number
 
 
 class TrailExtent(msgspec.Struct, frozen=True):
