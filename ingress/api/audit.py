@@ -107,7 +107,7 @@ async def trail_page(request: AnyRequest, query: AuditQuery) -> Trail:
 
 
 async def _filter(connection: Any, organization_id: UUID, query: AuditQuery) -> TrailFilter:
-    only = TrailFilter(query.action, query.actor, query.config_id, query.outcome)
+    only = TrailFilter(query.config_id, query.actor, query.outcome, query.action)
     if query.since:
         only = only._replace(first=await audit.first_at(connection, organization_id, query.since))
     if query.until:

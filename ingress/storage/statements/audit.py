@@ -98,36 +98,45 @@ _ENTRY = names(TrailEntry).replace(", at,", ", case when at between '0001-01-02'
 class TrailFilter(NamedTuple):
     """Which entries: those that have all of these, None: whatever it is; from number ``first`` on, below ``end``."""
 
-    action: str | None = None
-    actor: str | None = None
     config_id: UUID | None = None
+    actor: str | None = None
     outcome: str | None = None
+    action: str | None = None
     first: int = 1
     end: int = 2**63 - 1
 
 
+_PLACE = "id >= $2 and id < $3 order by id"
+TRAIL = within(
+    f"{names(TrailEntry)}, followed",
+    f"""select {_ENTRY} from provider_audit_log where organization_id = $1 and {_PLACE} desc limit $4""",
+    size="500 + coalesce(octet_length(before::text), 0) + coalesce(octet_length(after::text), 0)",
+    order="id desc",
+)
+
+
 @cache
-def _trail(*columns: str) -> str:
-    """Each of *columns* has an index of its own, in which an organization's entries follow one another."""
-    alike = "".join(f" and {column} = ${number}" for number, column in enumerate(columns, 5))
-    return within(
-        f"{names(TrailEntry)}, followed",
-        f"""select {_ENTRY} from provider_audit_log
-        where organization_id = $1 and id >= $2 and id < $3{alike} order by id desc limit $4""",
-        size="500 + coalesce(octet_length(before::text), 0) + coalesce(octet_length(after::text), 0)",
-        order="id desc",
-    )
+def _by(statement: str, first: str, *others: str) -> str:
+    """*statement* where these columns have the values from $5 on, by the index of the first of them.
 
-
-TRAIL = _trail()
+    As rows are compared, no index serves but that. Where values are, any looks as good to a plan that is for all values,
+    and the key's would be read through whole for what is rare.
+    """
+    key = f"({first}, organization_id, id)"
+    alike = "".join(f" and {column} = ${number}" for number, column in enumerate(others, 6))
+    place = f"{key} >= ($5, $1, $2) and {key} < ($5, $1, $3){alike} order by {first} desc, id"
+    return statement.replace(_PLACE, place)
 
 
 async def trail(
     connection: asyncpg.Connection, organization_id: UUID, only: TrailFilter, limit: int
 ) -> tuple[list[TrailEntry], bool]:
     """The organization's changes, newest first: as many as make a page, and whether there are more (organization)."""
-    alike = {name: value for name, value in zip(only._fields[:4], only, strict=False) if value is not None}
-    rows = await connection.fetch(_trail(*alike), organization_id, only.first, only.end, limit, *alike.values())
+    alike = {name: value for name, value in zip(only._fields, only[:4], strict=False) if value is not None}
+    columns = sorted(alike, key=lambda name: alike[name] == "done")  # what most are is looked by last
+    statement = _by(TRAIL, *columns) if columns else TRAIL
+    values = map(alike.__getitem__, columns)
+    rows = await connection.fetch(statement, organization_id, only.first, only.end, limit, *values)
     return [read(TrailEntry, row) for row in rows], bool(rows) and rows[-1]["followed"]
 
 

@@ -118,23 +118,32 @@ async def read(
     return [RawEvent(*row) for row in await connection.fetch(READ, organization_id, after, limit, raw)]
 
 
-def _following(conditions: str, sources: str) -> str:
+def _following(conditions: str, sources: str, order: str = "sequence") -> str:
     """As READ, by some steps in an index for each of *sources*, whose types are called ``kind``."""
     return within(
         names(RawEvent),
         f"""select organization_id, sequence, type, config_id, created_at, data, data_bytes, case when $4 then raw end as raw
         from {sources} cross join lateral (
-            select * from events where organization_id = $1 and {conditions} and type = kind and sequence > $2 and {FINAL}
-            order by sequence limit $3
+            select * from events where organization_id = $1 and {conditions} and {FINAL}
+            order by {order} limit $3
         ) found order by sequence limit $3""",
         size="data_bytes + coalesce(octet_length(raw), 0)",
         order="sequence",
     )
 
 
-READ_TYPES = _following("true", "unnest($5::text[]) as kind")
+def of_type(kind: str, after: str = "0") -> str:
+    """Events of that type above a sequence, by the index of types: to be ordered by type and sequence.
+
+    As rows are compared, no other index serves. With `=` the key's looks as good, and is read through whole for a rare type.
+    """
+    key = "(type, organization_id, sequence)"
+    return f"{key} > ({kind}, $1, {after}) and {key} < ({kind}, $1, {2**63 - 1})"
+
+
+READ_TYPES = _following(of_type("kind", "$2"), "unnest($5::text[]) as kind", "type, sequence")
 READ_OF = _following(
-    "conversation_id = one.id",
+    "conversation_id = one.id and type = kind and sequence > $2",
     f"unnest($5::text[]) as kind cross join ({conversations_with('$6::uuid', '$7::uuid')}) as one (id)",
 )
 
