@@ -40,6 +40,8 @@ insert into schema_version values (3);
 create table organizations (
     id                  uuid        primary key,
     name                text        not null,
+    -- What it is looked for by: see contacts.
+    name_key            text        collate "C" not null generated always as (lower(name)) stored,
     -- NULL: no provider configured yet.
     active_config_id    uuid,
     -- Tried in this order when the active config cannot send.
@@ -68,6 +70,7 @@ create table organizations (
     audit_broken        bigint,
     created_at          timestamptz not null default now()
 );
+create index on organizations (name_key, id);
 create index on organizations (audit_due_at);
 create index on organizations (audit_broken) where audit_broken is not null;
 
@@ -233,7 +236,7 @@ create table provider_audit_log (
 create index on provider_audit_log (action, organization_id, id);
 create index on provider_audit_log (actor, organization_id, id);
 create index on provider_audit_log (outcome, organization_id, id);
-create index on provider_audit_log (config_id, organization_id, id) where config_id is not null;
+create index on provider_audit_log (config_id, organization_id, id);
 
 create table api_keys (
     organization_id uuid        not null references organizations (id),
@@ -266,6 +269,15 @@ create table console_sessions (
 );
 create index on console_sessions (key_id);
 create index on console_sessions (seen_at);
+
+-- Until when the users of a key have seen what the console calls attention to.
+create table notification_marks (
+    organization_id uuid        not null references organizations (id),
+    -- `platform` for the platform's.
+    key_id          text        not null,
+    seen_at         timestamptz not null,
+    primary key (organization_id, key_id)
+);
 
 -- ------------------------------------------------------------------ receiving
 
@@ -331,6 +343,7 @@ create table quarantine (
     primary key (organization_id, id)
 );
 create index on quarantine (received_at) where state = 'open' and not foreign_item;
+create index on quarantine (organization_id, state, id) where not foreign_item;
 
 -- ------------------------------------------------------------------ events
 
@@ -681,7 +694,7 @@ do $$
 declare tab text;
 begin
     foreach tab in array array[
-        'whatsapp_provider_configs', 'account_owners', 'switches', 'switch_processes', 'provider_health', 'provider_audit_log', 'api_keys', 'console_sessions', 'inbound_webhooks', 'unread_webhooks', 'inbound_dedup', 'quarantine',
+        'whatsapp_provider_configs', 'account_owners', 'switches', 'switch_processes', 'provider_health', 'provider_audit_log', 'api_keys', 'notification_marks', 'console_sessions', 'inbound_webhooks', 'unread_webhooks', 'inbound_dedup', 'quarantine',
         'events', 'held_events', 'callbacks', 'deliveries', 'delivery_queues', 'messages', 'attempts', 'message_statuses', 'organizations',
         'contacts', 'contact_addresses', 'conversations', 'figures_progress', 'provider_figures', 'provider_usage'
     ] loop

@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from typing import NamedTuple
 from uuid import UUID, uuid4
 
@@ -14,6 +15,7 @@ from ingress.dev.sandbox.meta.templates import example_template
 from ingress.health.counting import count_due
 from ingress.settings import Settings
 from ingress.storage.database import Database
+from ingress.storage.statements.reports import notifications
 
 from .console.browsing import signed_in
 from .gateway import Gateway, Organization, eventually
@@ -87,6 +89,7 @@ async def populated(gateway: Gateway, settings: Settings, phone: str) -> Data:
             UUID(organization.id),
             received[0]["sequence"],
         )
+        await notifications.mark(connection, UUID(organization.id), "platform", datetime.now(UTC))
     key_id = organization.key.split("_")[2]
     ids = {
         "message_id": sent["id"],

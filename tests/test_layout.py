@@ -373,6 +373,7 @@ EVERY_ORGANIZATION = {
     "organizations.KEY": "the API key is what finds the organization",
     "organizations.LIST": "the platform's list of organizations",
     "console_sessions": "the session is what finds the organization, and the platform's has chosen none",
+    "organizations.SEARCH": "the platform looks for one in it",
     "deliveries.CLAIM": "a worker takes what is due, whoever it belongs to",
     "deliveries.GAUGES": "a metric, which names no organization",
     "inbound.COUNT_OPEN": "a metric, which names no organization",

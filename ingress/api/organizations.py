@@ -84,6 +84,9 @@ class Revoked(Shown, frozen=True):
 
 
 class OrganizationsQuery(Paged, frozen=True):
+    """``search``: a part of the name, or the id; then they are in the order of names, else the oldest is first."""
+
+    search: Annotated[str, msgspec.Meta(max_length=200)] = ""
     after: UUID | None = None
 
 
@@ -114,7 +117,10 @@ async def list_organizations(request: ApiRequest[None, OrganizationsQuery]) -> O
     """GET /organizations (platform key); `next` is the next page's `after`."""
     query = request.query
     async with request.state["database"].worker() as connection:
-        found = await organizations.page(connection, query.after, query.size + 1)
+        if query.search:
+            found = await organizations.search(connection, query.search, query.after, query.size + 1)
+        else:
+            found = await organizations.page(connection, query.after, query.size + 1)
     return page_of(Organizations, found, query.size)
 
 

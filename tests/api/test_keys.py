@@ -1,5 +1,6 @@
 """API keys: their form, what they may do, and when they stop working."""
 
+import secrets
 import time
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -416,6 +417,28 @@ async def test_organizations_are_the_platforms(owner: Organization, gateway: Gat
     assert owner.id in found
     assert len(set(found)) == len(found)
     assert (await gateway.call("GET", "/organizations?after=x", key=gateway.platform_key)).status == 422
+
+
+async def test_the_platform_finds_an_organization_by_a_part_of_its_name(gateway: Gateway) -> None:
+    """In whatever case, or by its id, in pages by name; what a pattern would mean, means itself."""
+    mark = secrets.token_hex(8)
+    names = [f"Zoë {mark} %_", f"acme {mark}", f"ÁGUA {mark}", f"Beta {mark.upper()}"]
+    made = {name: (await gateway.organization(name)).id for name in names}
+
+    async def found(query: str) -> Any:
+        answer = await gateway.call("GET", f"/organizations?{query}", key=gateway.platform_key)
+        assert answer.status == 200, answer.raw
+        return answer.json
+
+    by_name = [names[1], names[3], names[0], names[2]]
+    assert [one["name"] for one in (await found(f"search={mark}"))["organizations"]] == by_name
+    first = await found(f"search={mark}&limit=3")
+    assert [one["name"] for one in first["organizations"]] == by_name[:3]
+    last = await found(f"search={mark}&limit=3&after={first['next']}")
+    assert ([one["name"] for one in last["organizations"]], "next" in last) == (by_name[3:], False)
+    assert [one["id"] for one in (await found(f"search={made[names[2]]}"))["organizations"]] == [made[names[2]]]
+    assert [one["id"] for one in (await found(f"search={mark}+%25_"))["organizations"]] == [made[names[0]]]
+    assert (await found(f"search={mark}%25"))["organizations"] == []
 
 
 async def test_without_a_platform_key_nobody_is_the_platform() -> None:

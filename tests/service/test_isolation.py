@@ -658,7 +658,7 @@ def forgetful() -> Iterator[tuple[ModuleType, str, str]]:
                     r"\b(\w+\.)?(organization_id|id) = \$1\b", "$1::uuid is not null", getattr(module, constant)
                 )
                 # What has none names its organization in the row it puts in, or the one that it is about.
-                assert forgot != getattr(module, constant) or name in ("put_callback", "add_key", "notify", "tell")
+                assert forgot != getattr(module, constant) or name in ("put_callback", "add_key", "notify", "mark")
                 yield module, constant, forgot
 
 

@@ -7,6 +7,7 @@ from uuid import UUID
 
 import asyncpg
 
+from ...identifiers import parse_id
 from ...validation import Unlogged
 from ..columns import given, names
 
@@ -79,6 +80,21 @@ async def rename(connection: asyncpg.Connection, organization_id: UUID, name: st
     """The former name (organization)."""
     former: str = await connection.fetchval(RENAME, organization_id, name)
     return former
+
+
+# All of an index, nothing of the table but what is shown: a hundred thousand names are some 10 ms.
+SEARCH = f"""
+select {names(Organization, "o.")} from (
+    select id, name_key from organizations
+    where (position(lower($1) in name_key) > 0 or id = $2) and (name_key, id) > (
+        coalesce((select name_key from organizations where id = $3), ''), coalesce($3, '{UUID(int=0)}'::uuid))
+    order by name_key, id limit $4
+) found join organizations o using (id) order by found.name_key, id"""
+
+
+async def search(connection: asyncpg.Connection, text: str, after: UUID | None, limit: int) -> list[Organization]:
+    """Organizations with *text* in their name, in whatever case, or as their id, by name (worker, platform only)."""
+    return [Organization(*row) for row in await connection.fetch(SEARCH, text, parse_id(text), after, limit)]
 
 
 async def lock(connection: asyncpg.Connection, organization_id: UUID) -> None:
