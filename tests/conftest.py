@@ -25,7 +25,7 @@ from ingress.receiving import completion, normalise
 from ingress.sending import outbound
 from ingress.server import configuration, listen, operations_configuration
 from ingress.settings import Settings
-from ingress.storage import redis_state
+from ingress.storage import database, group_commit, redis_state
 from ingress.storage.migration import migrate
 from ingress.storage.vault import generate_key
 from providers import _values
@@ -100,6 +100,16 @@ def fresh_metrics() -> Iterator[None]:
     """What a scrape shows has been counted until then, not until a second ago."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(operations, "KEEP_S", 0.0)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def patient() -> Iterator[None]:
+    """A database on a busy machine is slow, and not away; tests of one that is away are not so patient."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("CONNECT_TIMEOUT_S", "STATEMENT_TIMEOUT_S", "ACQUIRE_TIMEOUT_S"):
+            patch.setattr(database, name, 30.0)
+        patch.setattr(group_commit, "WRITE_TIMEOUT_S", 30.0)
         yield
 
 

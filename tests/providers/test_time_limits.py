@@ -4,7 +4,7 @@ import pytest
 
 from ingress.health import prober
 from ingress.sending import outbound
-from ingress.storage import database
+from ingress.storage.database import EXCLUSIVE_IDLE_S, STATEMENT_TIMEOUT_S
 from ingress.switching import switch
 from providers import Audio, Document, Image, Sticker, Text, TimeLimits, Video
 from providers.meta_business import MetaBusiness
@@ -39,4 +39,4 @@ def test_what_rests_on_the_limits_holds(kind: type[MetaBusiness | TwilioWhatsApp
     assert limits.call_s <= outbound.DRAIN_S
     assert limits.test_s < prober.LEASE_S
     assert limits.test_s + limits.set_up_s < switch.TESTED_WITHIN_S
-    assert switch.TESTED_WITHIN_S < database.EXCLUSIVE_IDLE_S - database.STATEMENT_TIMEOUT_S
+    assert switch.TESTED_WITHIN_S < EXCLUSIVE_IDLE_S - STATEMENT_TIMEOUT_S

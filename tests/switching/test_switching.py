@@ -33,6 +33,7 @@ from ingress.dev.sandbox import (
 from ingress.dev.sandbox.twilio.bodies import example_sender
 from ingress.settings import Settings
 from ingress.storage import database, redis_state
+from ingress.storage.database import EXCLUSIVE_IDLE_S, STATEMENT_TIMEOUT_S
 from ingress.storage.statements import audit, switches
 from ingress.switching import manager, report, routes
 from ingress.switching import switch as switching
@@ -994,7 +995,7 @@ async def test_a_provider_that_is_slow_does_not_cost_the_lock(
     two: Organization, gateway: Gateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each step may take its time, all of them together may not: 504 that says what took so long."""
-    assert switching.TESTED_WITHIN_S < database.EXCLUSIVE_IDLE_S - database.STATEMENT_TIMEOUT_S
+    assert switching.TESTED_WITHIN_S < EXCLUSIVE_IDLE_S - STATEMENT_TIMEOUT_S
     assert TimeLimits().set_up_s > 1
     set_up = accounts.Accounts.set_up
 
