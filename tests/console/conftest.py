@@ -7,10 +7,19 @@ from collections.abc import AsyncIterator
 import pytest
 from playwright.async_api import Browser, BrowserContext, Page, async_playwright
 
+from ingress.console.pages import sign_in
+from ingress.web.limits import per_minute
+
 from ..gateway import Gateway, Organization
 from .browsing import Console, signed_in
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+
+@pytest.fixture(autouse=True)
+def _sign_ins(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As many as there are tests."""
+    monkeypatch.setattr(sign_in, "_by_key", per_minute(0))
 
 
 @pytest.fixture
