@@ -253,7 +253,12 @@ def _test_event(organization_id: UUID, event_id: str) -> bytes:
 
 async def list_deliveries(request: ApiRequest[None, DeliveriesQuery]) -> Deliveries:
     """GET /callback/deliveries: what became of events at the callback, newest first; `next` is the next `before`."""
-    organization_id, query = request.organization_id, request.query
+    return await latest_deliveries(request, request.query)
+
+
+async def latest_deliveries(request: AnyRequest, query: DeliveriesQuery) -> Deliveries:
+    """A page of them."""
+    organization_id = request.organization_id
     async with request.connection() as connection:
         found = await deliveries.latest(connection, organization_id, query.before or None, query.size + 1)
     shown = [

@@ -3,7 +3,7 @@
 from starlette.routing import BaseRoute
 
 from . import live
-from .pages import components, sign_in
+from .pages import components, general, sign_in
 from .routing import ConsoleRoute, nothing_here
 
 ROUTES: list[BaseRoute] = [
@@ -15,6 +15,18 @@ ROUTES: list[BaseRoute] = [
     ConsoleRoute("POST", "/sign-out", sign_in.sign_out, "any", organization=False),
     ConsoleRoute("POST", "/preferences", sign_in.prefer, None),
     ConsoleRoute("GET", "/live", live.follow, "any"),
+    ConsoleRoute("GET", "/general", general.show, "read"),
+    ConsoleRoute("POST", "/general/name", general.name, "configure"),
+    ConsoleRoute("POST", "/general/callback", general.put_callback, "configure"),
+    ConsoleRoute("POST", "/general/test", general.test, "configure"),
+    ConsoleRoute("POST", "/general/enable", general.enable, "configure"),
+    ConsoleRoute("GET", "/general/secret", general.confirm_secret, "configure"),
+    ConsoleRoute("POST", "/general/secret", general.rotate, "configure"),
+    ConsoleRoute("GET", "/general/remove", general.confirm_removal, "configure"),
+    ConsoleRoute("POST", "/general/remove", general.remove, "configure"),
+    ConsoleRoute("GET", "/general/replay", general.confirm_replay, "configure"),
+    ConsoleRoute("POST", "/general/replay", general.replay, "configure"),
+    ConsoleRoute("GET", "/general/{form}", general.back, "any"),
     ConsoleRoute("GET", "/_components", components.show, "any"),
 ]
 # Behind all others.

@@ -8,6 +8,10 @@ DONE = {
     "signed_out_everywhere": N_("All sessions of this key are ended."),
     "language": N_("The language is changed."),
     "theme": N_("The appearance is changed."),
+    "renamed": N_("The organization is renamed."),
+    "callback_enabled": N_("The callback is enabled, and what failed is tried now."),
+    "callback_removed": N_("The callback is removed."),
+    "replayed": N_("The events are being delivered again."),
 }
 
 SCOPES = {
@@ -62,8 +66,51 @@ FIXES = {
     "internal": N_("If it happens again, give the request id below to who runs this service."),
 }
 
+# Of the CRM's callback, and of a delivery there.
+CALLBACKS = {
+    "healthy": N_("Healthy"),
+    "failing": N_("Failing"),
+    "disabled": N_("Disabled"),
+}
+DELIVERIES = {
+    "pending": N_("Waiting"),
+    "delivered": N_("Delivered"),
+    "parked": N_("Given up"),
+}
+# What is no HTTP status.
+DELIVERY_ERRORS = {
+    "no answer in time": N_("No answer within 15 seconds"),
+    "no callback": N_("No callback was set"),
+    "callback disabled": N_("The callback was disabled"),
+    "failing for days": N_("It took nothing for five days"),
+    "ClientConnectorError": N_("No connection could be made"),
+    "ServerDisconnectedError": N_("The connection was closed without an answer"),
+}
+TEST_OUTCOMES = {
+    "ok": N_("Your CRM took the event."),
+    "3xx": N_("Your CRM answered with a redirect, which is not followed."),
+    "4xx": N_("Your CRM refused the event."),
+    "5xx": N_("Your CRM failed on the event."),
+    "gone": N_("Your CRM says that the address is gone."),
+    "timeout": N_("Your CRM did not answer within 15 seconds."),
+    "connection": N_("No connection could be made."),
+}
+TEST_FIXES = {
+    "3xx": N_("Set the address that it leads to."),
+    "4xx": N_("Check the path, and that it verifies the signature over the very bytes with the newest secret."),
+    "5xx": N_("Look into its log: what it answered is below."),
+    "gone": N_("A real event would have disabled the callback. Set the address that is served now."),
+    "timeout": N_("Answer first, and work on the event afterwards."),
+    "connection": N_("Check the address, its certificate, and that a firewall lets this service in."),
+}
+
 WORDS = {
     "done": DONE,
+    "callback": CALLBACKS,
+    "delivery": DELIVERIES,
+    "delivery_error": DELIVERY_ERRORS,
+    "test_outcome": TEST_OUTCOMES,
+    "test_fix": TEST_FIXES,
     "scope": SCOPES,
     "state": STATES,
     "status": STATUSES,

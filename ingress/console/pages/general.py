@@ -1,0 +1,158 @@
+"""General: the organization, where its events are delivered and how that goes, and what is kept for how long."""
+
+from starlette.responses import Response
+
+from ...api import callback
+from ...api.callback import CallbackSet, CallbackShown, CallbackTested, DeliveriesQuery
+from ...api.organizations import NewOrganization, rename, show_organization
+from ...storage.statements.deliveries import ParkedFilter
+from ...web.bodies import Number, RequestQuery
+from ...web.problems import Problem
+from .. import snippets
+from ..forms import decoded
+from ..rendering import by_field, page, redirect
+from ..requests import AnyConsoleRequest, ConsoleRequest
+
+PATH = "/console/general"
+SHOWN = 10
+GROUPED_BY = ("type", "last_error")
+# What a program to copy has where no callback is set yet.
+EXAMPLE_URL = "https://crm.example.com/hooks/whatsapp"
+
+
+class GeneralQuery(RequestQuery, frozen=True):
+    """``before``: of the deliveries."""
+
+    before: Number = 0
+
+
+async def show(request: ConsoleRequest[GeneralQuery]) -> Response:
+    """All of it."""
+    return await _shown(request, before=request.query.before)
+
+
+async def _shown(
+    request: AnyConsoleRequest,
+    *,
+    status: int = 200,
+    before: int = 0,
+    tested: CallbackTested | None = None,
+    made: CallbackSet | None = None,
+    wrong: Problem | None = None,
+    **typed: str,
+) -> Response:
+    """The page, with what a form of it has done, or with what is *wrong* in what was *typed*."""
+    current = await _callback(request)
+    return page(
+        request,
+        "general.html",
+        status=status,
+        organization=await show_organization(request),
+        callback=current,
+        deliveries=await callback.latest_deliveries(request, DeliveriesQuery(limit=SHOWN, before=before)),
+        before=before,
+        parked=await callback.count_parked(request),
+        programs=snippets.verification(current.url if current and request.can("configure") else EXAMPLE_URL),
+        secret_name=snippets.SECRET,
+        tested=tested,
+        made=made,
+        problem=wrong,
+        errors=by_field(wrong) if wrong else {},
+        typed=typed,
+    )
+
+
+async def _callback(request: AnyConsoleRequest) -> CallbackShown | None:
+    try:
+        return await callback.get_callback(request)
+    except Problem as problem:
+        if problem.status == 404:
+            return None
+        raise
+
+
+async def name(request: ConsoleRequest) -> Response:
+    """Rename the organization."""
+    given = (await request.posted()).get("name")
+    try:
+        await rename(request, decoded({"name": given}, NewOrganization).name)
+    except Problem as problem:
+        return await _shown(request, status=problem.status, wrong=problem, name=given)
+    return redirect(PATH, done="renamed")
+
+
+async def put_callback(request: ConsoleRequest) -> Response:
+    """Have events posted to the address in the form; its secret is shown this once."""
+    url = (await request.posted()).get("url")
+    try:
+        made = await callback.set_callback(request, decoded({"url": url}, callback.NewCallback).url)
+    except Problem as problem:
+        return await _shown(request, status=problem.status, wrong=problem, url=url)
+    return await _shown(request, made=made)
+
+
+async def confirm_secret(request: ConsoleRequest) -> Response:
+    """Ask before another secret is made."""
+    await callback.get_callback(request)
+    return page(request, "general_secret.html")
+
+
+async def rotate(request: ConsoleRequest) -> Response:
+    """Another secret, shown this once."""
+    current = await callback.get_callback(request)
+    return await _shown(request, made=await callback.set_callback(request, current.url))
+
+
+async def test(request: ConsoleRequest) -> Response:
+    """Post a test event, and show how it went."""
+    return await _shown(request, tested=await callback.test_callback(request))
+
+
+async def enable(request: ConsoleRequest) -> Response:
+    """Post to a disabled callback again."""
+    await callback.enable_callback(request)
+    return redirect(PATH, done="callback_enabled")
+
+
+async def confirm_removal(request: ConsoleRequest) -> Response:
+    """Ask before the callback is removed."""
+    return page(request, "general_remove.html", callback=await callback.get_callback(request))
+
+
+async def remove(request: ConsoleRequest) -> Response:
+    """Post nothing any more."""
+    await callback.delete_callback(request)
+    return redirect(PATH, done="callback_removed")
+
+
+async def confirm_replay(request: ConsoleRequest) -> Response:
+    """Ask before parked events are delivered after all, naming how many they are: those of a group, or all."""
+    counted, current = await callback.count_parked(request), await _callback(request)
+    chosen = {name: request.query_params[name] for name in GROUPED_BY if name in request.query_params}
+    groups = [one for one in counted.groups if all(getattr(one, name) == chosen[name] for name in chosen)]
+    if not groups:
+        return redirect(f"{PATH}#parked")
+    return page(
+        request,
+        "general_replay.html",
+        counted=counted,
+        chosen=chosen,
+        groups=groups,
+        events=sum(group.events for group in groups),
+        callback=current,
+    )
+
+
+async def replay(request: ConsoleRequest) -> Response:
+    """Deliver them, and none that came after the count."""
+    form = await request.posted()
+    through = form["through"]
+    named = {name: form[name] for name in GROUPED_BY if name in form}
+    body = decoded({**named, "through": int(through) if through.isdecimal() else through}, callback.Replay)
+    await callback.replay(request, ParkedFilter(None, body.last_error, body.type, body.through))
+    return redirect(PATH, done="replayed")
+
+
+async def back(_: ConsoleRequest) -> Response:
+    """Where a form of it has led, asked for again."""
+    return redirect(PATH)
