@@ -551,6 +551,10 @@ create table messages (
     request_hash        bytea       not null,
     -- The body of POST /send, as decoded.
     request             json        not null,
+    -- The CRM's own reference of it.
+    lead_id             text        generated always as (request ->> 'lead_id') stored,
+    -- What the request is called in its answer and in the log.
+    request_id          text,
     -- In the order of acceptance, built as a sequence of `events` is: what a claim can see of its conversation has smaller
     -- ones. NULL: it waits for no other send, and none waits for it.
     queue_place         bigint,
@@ -578,6 +582,11 @@ create table messages (
     attempts            integer     not null default 1,
     -- NULL: no error so far. {class, code, detail}
     error               json,
+    -- What it is looked for by. They change with its error alone: an index on the status would make every status of every
+    -- message write all of the table's indexes.
+    error_class         text        generated always as
+        (coalesce(error ->> 'class', case status when 'failed' then 'Rejected' end)) stored,
+    error_code          text        generated always as (error ->> 'code') stored,
     created_at          timestamptz not null default now(),
     updated_at          timestamptz not null default now(),
     sent_at             timestamptz,
@@ -595,6 +604,12 @@ create index on messages (conversation_id, created_at);
 create index on messages (conversation_id, queue_place) where state = 'sending' and queue_place is not null;
 create index on messages (message_key, organization_id);
 create index on messages (leased_until) where state <> 'done';
+-- What people look for messages by; none of the error's grows with what goes well.
+create index on messages (lead_id, organization_id, id) where lead_id is not null;
+create index on messages (request_id, organization_id) where request_id is not null;
+create index on messages (config_id, id) where config_id is not null;
+create index on messages (error_class, organization_id, id) where error_class is not null;
+create index on messages (error_code, organization_id, id) where error_code is not null;
 
 -- Written before the provider is called: a row without a class is a call that may have happened.
 create table attempts (
@@ -611,8 +626,12 @@ create table attempts (
     detail              text,
     duration_ms         integer,
     provider_message_id text,
+    -- Its class, where that is an error: as in messages.
+    failure             text        generated always as (nullif(class, 'ok')) stored,
     primary key (organization_id, message_id, number)
 );
+create index on attempts (failure, organization_id, message_id) where failure is not null;
+create index on attempts (code, organization_id, message_id) where code is not null;
 
 -- Statuses that came without our id, as they came: what they are about may become known later. One that carries our id
 -- goes into its message alone. Whether any came at all: messages.acknowledged.

@@ -36,6 +36,7 @@ from .api import (
     send,
     status,
     switching,
+    timelines,
 )
 from .api import audit as audit_trail
 from .api.audit import REFUSALS_EVERY_S, RefusedChanges
@@ -343,6 +344,7 @@ ROUTES: list[BaseRoute] = [
     ApiRoute("POST", "/send", send.send, "send", any_text=True),
     ApiRoute("GET", "/messages", messages.list_messages, "read"),
     ApiRoute("GET", "/messages/{message_id}", messages.get_message, "read"),
+    ApiRoute("GET", "/messages/{message_id}/timeline", timelines.get_message_timeline, "read"),
     ApiRoute("POST", "/messages/{event_id}/read", inbound_messages.mark_read, "send"),
     ApiRoute("POST", "/messages/{event_id}/typing", inbound_messages.show_typing, "send"),
     ApiRoute("DELETE", "/messages/{event_id}/typing", inbound_messages.stop_typing, "send"),
@@ -356,6 +358,7 @@ ROUTES: list[BaseRoute] = [
     ApiRoute("GET", "/contacts/{contact_id}/messages", contacts.list_said, "read"),
     ApiRoute("GET", "/events", events.list_events, "read"),
     ApiRoute("GET", "/events/stream", events.stream_events, "read"),
+    ApiRoute("GET", "/events/{event_id}/timeline", timelines.get_event_timeline, "read"),
     Mount("/integrations/whatsapp", Router(INTEGRATIONS, redirect_slashes=False)),
     ApiRoute("GET", "/callback", callback.get_callback, "read"),
     ApiRoute("PUT", "/callback", callback.put_callback, "configure"),

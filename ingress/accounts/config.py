@@ -8,7 +8,7 @@ from uuid import UUID
 
 import msgspec
 
-from providers import Check, ProviderStatus, SendError, WhatsAppProvider, phone_key
+from providers import Check, Event, ProviderStatus, SendError, WhatsAppProvider, phone_key
 from providers.content import MAX_ID
 
 from .. import identifiers
@@ -166,6 +166,14 @@ class Config(msgspec.Struct, frozen=True):
             logger.exception("the provider plug-in failed")
             return provider_message_id
         return key if len(key) <= MAX_ID else provider_message_id
+
+    def received_key_hash(self, provider_message_id: str) -> bytes:
+        """What a message that came in under this id is found by among the deduplication keys."""
+        # The first account is the number's name, behind the host where it is at one.
+        sender_id = next(iter(self.provider.accounts), "").rpartition("/")[2]
+        about = Event(type="message.received", key="", sender_id=sender_id)
+        key = self.provider.event_key(about, provider_message_id) or provider_message_id
+        return identifiers.key_hash(key, self.account_id)
 
     def usable(self) -> "Config":
         """It, where something can be done with it. Raises `InvalidConfiguration`, which says what to do."""

@@ -1,39 +1,29 @@
 """People: who they are, what they are known by, all that was said with them, and whether a number is on WhatsApp."""
 
 import re
-from collections import deque
 from datetime import datetime
-from typing import Annotated, Any, Literal, TypeVar, cast
+from typing import Annotated, Any
 from uuid import UUID
 
 import msgspec
 from msgspec import UNSET, UnsetType
 
 from providers import Contact, Unsupported
-from providers.messages import By
 
 from ..accounts.config import Config
-from ..envelope import Envelope, render
 from ..people.addresses import addresses_of
 from ..sending.message import FIND_CONTACT
-from ..storage.statements import events, messages
-from ..storage.statements.events import StoredEvent
-from ..storage.statements.messages import StoredMessage
 from ..storage.statements.reports import contact_pages
 from ..storage.statements.reports.contact_pages import ContactRecord
+from ..storage.statements.reports.search import MessageFilter
 from ..web.bodies import Paged, Shown, invalid, page_of
 from ..web.problems import not_found
 from ..web.waiting import Page
 from . import AnyRequest, ApiRequest
 from .configs import ConfigQuery, chosen_config
-from .messages import MessageShown, shown
+from .history import History, history_page
 
-# What was said; statuses are what became of it.
-SAID = ["message.received", "message.echo", "message.edited", "message.deleted", "message.unknown"]
-NEWEST = 2**63 - 1
 _PHONE = re.compile(r"\+[1-9][0-9]{6,14}")
-One = TypeVar("One")
-Past = tuple[list[One], bool]  # the newest first, and whether there are older ones
 
 
 class ContactsQuery(Paged, frozen=True):
@@ -54,22 +44,6 @@ class ContactPage(Shown, frozen=True):
 
 class HistoryQuery(Paged, frozen=True):
     before: str | None = None
-
-
-class Said(Shown, frozen=True):
-    """``event``: what came in, or was written on another device. ``message``: what was sent here."""
-
-    at: datetime
-    direction: Literal["inbound", "outbound"]
-    event: Envelope | UnsetType = UNSET
-    message: MessageShown | UnsetType = UNSET
-
-
-class History(Shown, frozen=True):
-    """``next``: the cursor for what was said before."""
-
-    messages: list[Said]
-    next: str | UnsetType = UNSET
 
 
 async def get_contact(request: ApiRequest) -> ContactRecord:
@@ -118,71 +92,10 @@ def _compared(query: ContactsQuery) -> str:
 # ------------------------------------------------------------------ what was said
 
 
-class _Cursor(msgspec.Struct, frozen=True):
-    """The last event, and the last message of ours, that were shown."""
-
-    sequence: int = NEWEST
-    message_id: UUID | None = None
-
-    def __str__(self) -> str:
-        return f"{self.sequence}.{self.message_id or ''}"
-
-
-def _cursor(text: str | None) -> _Cursor:
-    """Raises `Problem` 422."""
-    if text is None:
-        return _Cursor()
-    sequence, _, message_id = text.partition(".")
-    try:
-        return _Cursor(min(int(sequence), NEWEST), UUID(message_id) if message_id else None)
-    except ValueError:
-        raise invalid(("before", "must be the next of another page"), what="The query") from None
-
-
 async def list_said(request: ApiRequest[None, HistoryQuery]) -> Page[History]:
     """GET /contacts/{contact_id}/messages?before=&limit=: in both directions, the newest first."""
-    cursor, contact = _cursor(request.query.before), await _contact(request)
-    organization_id, size = request.organization_id, request.query.size
-
-    async def read() -> History:
-        async with request.connection() as connection:
-            came = await events.before(connection, organization_id, contact.id, cursor.sequence, size + 1, SAID)
-            went = await messages.page_to(connection, organization_id, contact.id, None, cursor.message_id, size + 1)
-        return _history(came, went, cursor, size)
-
-    return request.page(read)
-
-
-def _history(came: Past[StoredEvent], went: Past[StoredMessage], cursor: _Cursor, size: int) -> History:
-    """A page of both, each in its own order. It ends where one ends that has more: what comes next is not known."""
-    events_, messages_ = deque(came[0]), deque(went[0])
-    said: list[Said] = []
-    while len(said) < size and (events_ or not came[1]) and (messages_ or not went[1]) and (events_ or messages_):
-        if not messages_ or (events_ and events_[0].created_at >= messages_[0].created_at):
-            event = events_.popleft()
-            cursor = _Cursor(event.sequence, cursor.message_id)
-            said.append(_came(event))
-        else:
-            message = messages_.popleft()
-            cursor = _Cursor(cursor.sequence, message.id)
-            said.append(Said(message.created_at, "outbound", message=shown(message, message.attempts)))
-    is_end = not (events_ or messages_ or came[1] or went[1])
-    return History(said) if is_end else History(said, str(cursor))
-
-
-def _came(event: StoredEvent) -> Said:
-    envelope = cast(Envelope, msgspec.Raw(render(event)))  # as it is stored, whatever release wrote it
-    by = msgspec.json.decode(event.data, type=_Data).message.by
-    outbound = event.type == "message.echo" or by == "business"
-    return Said(event.created_at, "outbound" if outbound else "inbound", event=envelope)
-
-
-class _Actor(msgspec.Struct, frozen=True):
-    by: By | None = None
-
-
-class _Data(msgspec.Struct, frozen=True):
-    message: _Actor = _Actor()
+    query, contact = request.query, await _contact(request)
+    return request.page(lambda: history_page(request, MessageFilter(contact_id=contact.id), query.before, query.size))
 
 
 # ------------------------------------------------------------------ whether a number is on WhatsApp

@@ -1,24 +1,44 @@
 """The messages that sends made: one with its attempts, and pages of them."""
 
 from datetime import datetime
+from typing import Annotated
 from uuid import UUID
 
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from providers.messages import ErrorInfo
+from providers.messages import ErrorInfo, StatusValue
 
 from ..storage.statements import messages
 from ..storage.statements.messages import Attempt, StoredMessage
-from ..web.bodies import Paged, Shown, page_of
+from ..storage.statements.reports import search
+from ..storage.statements.reports.search import MessageFilter
+from ..web.bodies import Paged, Shown, invalid
 from ..web.problems import not_found
 from ..web.waiting import Page
-from . import ApiRequest
+from . import AnyRequest, ApiRequest
+
+Moment = Annotated[datetime, msgspec.Meta(tz=True)]
+# One of them at a time, but for a contact within a conversation.
+FOUND_BY = ("contact_id", "conversation_id", "provider_message_id", "lead_id", "request_id", "error")
 
 
 class MessagesQuery(Paged, frozen=True):
+    """All, or those that are found by one of the first six; and of these the ones that have what the others say.
+
+    ``error``: the code or the class of an error, of the message or of one of its attempts.
+    """
+
     contact_id: UUID | None = None
     conversation_id: UUID | None = None
+    provider_message_id: str | None = None
+    lead_id: str | None = None
+    request_id: str | None = None
+    error: str | None = None
+    status: StatusValue | None = None
+    config_id: UUID | None = None
+    since: Moment | None = None
+    until: Moment | None = None
     before: UUID | None = None
 
 
@@ -38,6 +58,7 @@ class MessageShown(Shown, frozen=True, kw_only=True):
     error: ErrorInfo | None
     cost: str | None
     idempotency_key: str | None
+    request_id: str | None
     request: msgspec.Raw
     created_at: datetime
     updated_at: datetime
@@ -62,19 +83,42 @@ async def get_message(request: ApiRequest) -> MessageShown:
 
 
 async def list_messages(request: ApiRequest[None, MessagesQuery]) -> Page[Messages]:
-    """GET /messages?contact_id=&conversation_id=&before=&limit=: newest first; `next` is the next page's `before`."""
-    organization_id, query = request.organization_id, request.query
+    """GET /messages?contact_id=&error=&status=&before=&limit= …: newest first; `next` is the next page's `before`."""
+    query = request.query
+    given = [name for name in FOUND_BY if getattr(query, name) is not None]
+    if len(given) > 1 and set(given) != {"contact_id", "conversation_id"}:
+        raise invalid(*[(name, "only one of them may be asked for") for name in given], what="The query")
+    wanted = await _wanted(request)
 
     async def read() -> Messages:
         async with request.connection() as connection:
-            of = query.contact_id, query.conversation_id
-            if any(of):
-                found, more = await messages.page_to(connection, organization_id, *of, query.before, query.size + 1)
-            else:
-                found, more = await messages.page(connection, organization_id, query.before, query.size + 1)
-        return page_of(Messages, [shown(message, message.attempts) for message in found], query.size, more=more)
+            found = await search.sent(connection, request.organization_id, wanted, query.before, query.size)
+        rows = [shown(message, message.attempts) for message in found.rows]
+        return Messages(rows) if found.next is None else Messages(rows, found.next)
 
     return request.page(read)
+
+
+async def _wanted(request: ApiRequest[None, MessagesQuery]) -> MessageFilter:
+    query = request.query
+    return MessageFilter(
+        contact_id=query.contact_id,
+        conversation_id=query.conversation_id,
+        lead_id=query.lead_id,
+        request_id=query.request_id,
+        error=query.error,
+        keys=(await message_keys(request, query.provider_message_id)) if query.provider_message_id else (),
+        statuses=[query.status] if query.status else (),
+        config_ids=[query.config_id] if query.config_id else (),
+        since=query.since or search.BEGIN,
+        until=query.until or search.END,
+    )
+
+
+async def message_keys(request: AnyRequest, provider_message_id: str) -> list[str]:
+    """What the organization's accounts may know a message of ours by, which a provider calls so."""
+    configs = await request.state["manager"].configs(request.organization_id)
+    return sorted({provider_message_id, *[config.message_key(provider_message_id) for config in configs]})
 
 
 def shown(message: StoredMessage, attempts: int | list[Attempt]) -> MessageShown:

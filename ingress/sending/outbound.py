@@ -344,6 +344,7 @@ def _claim(
         idempotency_key=idempotency_key,
         request_hash=request_hash,
         request=request,
+        request_id=dispatch.request_id,
         expires_at=dispatch.expires_at,
         lease_id=dispatch.lease_id,
         config_id=first.id,

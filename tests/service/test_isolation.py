@@ -649,17 +649,25 @@ def forgetful() -> Iterator[tuple[ModuleType, str, str]]:
             if function.__module__ == module.__name__ and re.search(
                 r"\(organization(, worker|; worker where \*foreign\*)?\)", inspect.getdoc(function) or ""
             ):
-                [constant] = [
-                    one
-                    for one in function.__code__.co_names
-                    if re.fullmatch("[A-Z][A-Z_]*", one) and hasattr(module, one)
-                ]
-                forgot = re.sub(
-                    r"\b(\w+\.)?(organization_id|id) = \$1\b", "$1::uuid is not null", getattr(module, constant)
-                )
-                # What has none names its organization in the row it puts in, or the one that it is about.
-                assert forgot != getattr(module, constant) or name in ("put_callback", "add_key", "notify", "mark")
-                yield module, constant, forgot
+                constants = set(_statements_of(module, function))
+                assert constants, name
+                for constant in constants:
+                    forgot = re.sub(
+                        r"\b(\w+\.)?(organization_id|id) = \$1\b", "$1::uuid is not null", getattr(module, constant)
+                    )
+                    # What has none names its organization in the row it puts in, or the one that it is about.
+                    assert forgot != getattr(module, constant) or name in ("put_callback", "add_key", "notify", "mark")
+                    yield module, constant, forgot
+
+
+def _statements_of(module: ModuleType, function: Any) -> Iterator[str]:
+    """The names of the statements that it runs, or one that it calls."""
+    for name in function.__code__.co_names:
+        value = getattr(module, name, None)
+        if isinstance(value, str) and re.fullmatch("[A-Z][A-Z_]*", name):
+            yield name
+        elif inspect.isfunction(value) and value.__module__ == module.__name__:
+            yield from _statements_of(module, value)
 
 
 async def test_without_their_conditions_the_statements_still_know_one_organization(

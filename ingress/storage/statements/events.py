@@ -170,36 +170,6 @@ async def read_of(
     return [RawEvent(*row) for row in await connection.fetch(READ_OF, organization_id, after, limit, raw, *only)]
 
 
-BEFORE = within(
-    f"{names(StoredEvent)}, followed",
-    f"""select organization_id, sequence, type, config_id, created_at, data, data_bytes
-    from unnest($5::text[]) as kind cross join ({conversations_with("$2::uuid", "null::uuid")}) as one (id)
-    cross join lateral (
-        select * from events
-        where organization_id = $1 and conversation_id = one.id and type = kind and sequence < $3
-        order by sequence desc limit $4
-    ) found order by sequence desc limit $4""",
-    size="data_bytes",
-    order="sequence desc",
-)
-
-
-async def before(
-    connection: asyncpg.Connection,
-    organization_id: UUID,
-    contact_id: UUID,
-    below: int,
-    limit: int,
-    types: Sequence[str],
-) -> tuple[list[StoredEvent], bool]:
-    """The last events with a contact below a sequence, newest first, as many as make a page; whether there are more.
-
-    (organization)
-    """
-    rows = await connection.fetch(BEFORE, organization_id, contact_id, below, limit, types)
-    return [StoredEvent(*row[:-1]) for row in rows], bool(rows) and rows[-1]["followed"] is True
-
-
 AT = f"select {names(StoredEvent)} from events where organization_id = $1 and sequence = $2"
 
 

@@ -1,4 +1,4 @@
-"""The messages that sends made: one with its attempts, pages of them, and which of them events are about."""
+"""The messages that sends made: one with its attempts, and which of them events are about."""
 
 from collections.abc import Collection, Iterable
 from datetime import datetime
@@ -12,8 +12,6 @@ from providers.messages import ErrorInfo
 
 from ...validation import Unlogged
 from ..columns import given, names
-from ..pages import within
-from .contacts import conversations_with
 
 # A send that is held as uncertain has ended before, and so has one that takes an hour to be tried.
 OPEN_HOURS = 25
@@ -52,9 +50,11 @@ class StoredMessage(SendState, frozen=True):
     idempotency_key: str | None
     request_hash: bytes
     request: bytes
+    request_id: str | None
     created_at: datetime
     updated_at: datetime
     expires_at: datetime
+    leased_until: datetime | None  # of an uncertain one: when it is reported as unknown
 
 
 State = TypeVar("State", bound=SendState)
@@ -110,51 +110,6 @@ async def by_key(connection: asyncpg.Connection, organization_id: UUID, key: str
     return state_of(StoredMessage, row) if row else None
 
 
-SENT = within(
-    f"{_MESSAGE}, followed",
-    f"""select {_MESSAGE} from messages
-    where organization_id = $1 and id < (select coalesce($2, 'ffffffff-ffff-ffff-ffff-ffffffffffff'::uuid))
-    order by id desc limit $3""",
-    size="octet_length(request::text)",
-    order="id desc",
-)
-
-
-async def page(
-    connection: asyncpg.Connection, organization_id: UUID, before: UUID | None, limit: int
-) -> tuple[list[StoredMessage], bool]:
-    """Messages, newest first, below *before*: as many as make a page; and whether there are more (organization)."""
-    rows = await connection.fetch(SENT, organization_id, before, limit)
-    return [state_of(StoredMessage, row[:-1]) for row in rows], bool(rows) and rows[-1]["followed"] is True
-
-
-SENT_TO = within(
-    f"{_MESSAGE}, followed",
-    f"""select found.* from ({conversations_with("$2::uuid", "$3::uuid")}) as one (id) cross join lateral (
-        select * from messages
-        where organization_id = $1 and conversation_id = one.id and (created_at, id) < (
-            (select coalesce((select b.created_at from messages b where b.organization_id = $1 and b.id = $4), 'infinity')),
-            (select coalesce($4, 'ffffffff-ffff-ffff-ffff-ffffffffffff'::uuid)))
-        order by created_at desc, id desc limit $5
-    ) found order by created_at desc, id desc limit $5""",
-    size="octet_length(request::text)",
-    order="created_at desc, id desc",
-)
-
-
-async def page_to(
-    connection: asyncpg.Connection,
-    organization_id: UUID,
-    contact: UUID | None,
-    conversation: UUID | None,
-    before: UUID | None,
-    limit: int,
-) -> tuple[list[StoredMessage], bool]:
-    """As `page`, to a person over all senders, or in a conversation (organization)."""
-    rows = await connection.fetch(SENT_TO, organization_id, contact, conversation, before, limit)
-    return [state_of(StoredMessage, row[:-1]) for row in rows], bool(rows) and rows[-1]["followed"] is True
-
-
 # ------------------------------------------------------------------ which of them events are about
 
 
@@ -187,7 +142,7 @@ class OwnMessage(Unlogged, frozen=True):
 
 def own(messages: str) -> str:
     """The columns of an OwnMessage, out of those of *messages*."""
-    return f"{messages}.id, {messages}.request ->> 'lead_id' as lead_id, {messages}.fallback_from, {messages}.fallback_reason"
+    return f"{messages}.id, {messages}.lead_id, {messages}.fallback_from, {messages}.fallback_reason"
 
 
 def chats(organization_id: str, conversation_id: str) -> str:

@@ -39,6 +39,7 @@ class Claim(NamedTuple):
     idempotency_key: str | None
     request_hash: bytes
     request: Json
+    request_id: str | None
     expires_at: datetime
     lease_id: UUID
     config_id: UUID
@@ -59,10 +60,10 @@ fenced as (
         and c.id = given.conversation_id and c.canonical_id is not null)
 ),
 claimed as (
-    insert into messages (organization_id, id, conversation_id, idempotency_key, request_hash, request, queue_place, state,
-        attempts, expires_at, lease_id, leased_until, fallback_from, fallback_reason)
-    select organization_id, id, conversation_id, idempotency_key, request_hash, request, queue_place, 'sending',
-        is_first::integer, expires_at, lease_id, now() + interval '{LEASE_S} s', fallback_from, fallback_reason
+    insert into messages (organization_id, id, conversation_id, idempotency_key, request_hash, request, request_id,
+        queue_place, state, attempts, expires_at, lease_id, leased_until, fallback_from, fallback_reason)
+    select organization_id, id, conversation_id, idempotency_key, request_hash, request, request_id,
+        queue_place, 'sending', is_first::integer, expires_at, lease_id, now() + interval '{LEASE_S} s', fallback_from, fallback_reason
     from fenced order by organization_id, idempotency_key
     on conflict (organization_id, idempotency_key) do nothing
     returning organization_id, id
