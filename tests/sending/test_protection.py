@@ -398,8 +398,8 @@ async def test_with_its_breaker_it_is_called_until_that_opens(
     organization: Organization, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The same sends: what opens it, and a look now and then."""
-    for name in ("OPEN_S", "OPEN_AT_MOST_S"):  # sends that were under way when it opened wait so long, twice
-        monkeypatch.setattr(breakers, name, 1.0)
+    for name in ("OPEN_S", "OPEN_AT_MOST_S"):  # those under way when it opens look one after the other, so far apart
+        monkeypatch.setattr(breakers, name, 0.2)
     calls_of_each, statuses = await protection.calls_per_send(organization)
     assert statuses <= {502, 503}
     assert 0 < calls_of_each <= 0.25
