@@ -84,8 +84,8 @@ async def record(
     *entries: AuditEntry,
     events: Sequence[EventRow] = (),
     version: int | None = None,
-) -> None:
-    """Write down changes in the transaction that makes them, with the *events* of them.
+) -> int:
+    """Write down changes in the transaction that makes them, with the *events* of them: the number of the last entry.
 
     *version*: every process is notified that the organization is at that.
     """
@@ -96,6 +96,7 @@ async def record(
     signed, seal = _signed(vault, organization_id, end, entries)
     notice = None if version is None else f"{organization_id}:{version}"
     await audit.append(connection, organization_id, signed, seal, events, notice)
+    return end.audit_entries + len(signed)
 
 
 def _signed(

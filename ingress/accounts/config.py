@@ -31,6 +31,7 @@ class ChangeRefused(Exception):
 
     code = "refused"
     saved_as: UUID | None = None  # the config that a new configuration became, though it is not active
+    entry: int | None = None  # its number in the trail, where something was taken back
 
 
 class InvalidConfiguration(ChangeRefused):

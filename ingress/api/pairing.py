@@ -69,8 +69,7 @@ async def show_pairing(request: ApiRequest[None, PairingQuery]) -> PairingShown 
     """GET …/provider/pairing?config_id=&format=png: how it stands, with the QR code that is shown now."""
     request.check_calls_out(LOOK_WEIGHT)
     config = await chosen_config(request)
-    pairing = await _run(request, config, config.provider.pairing())
-    await _note(request, config, pairing.state)
+    pairing = await pairing_of(request, config)
     if request.query.format != "png":
         return _shown(config, pairing)
     if pairing.qr_png is None:
@@ -114,6 +113,13 @@ async def _ready(request: AnyRequest, config: Config) -> Pairing:
         if pairing.state != "starting" or monotonic() > until:
             return pairing
         await asyncio.sleep(READY_POLL_S)
+
+
+async def pairing_of(request: AnyRequest, config: Config) -> Pairing:
+    """How it stands now, which every process is notified of. Raises `SendError`."""
+    pairing = await _run(request, config, config.provider.pairing())
+    await _note(request, config, pairing.state)
+    return pairing
 
 
 async def _note(request: AnyRequest, config: Config, state: str, action: str | None = None) -> None:

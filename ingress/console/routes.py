@@ -3,7 +3,7 @@
 from starlette.routing import BaseRoute
 
 from . import live
-from .pages import components, general, sign_in
+from .pages import components, general, sign_in, switch
 from .routing import ConsoleRoute, nothing_here
 
 ROUTES: list[BaseRoute] = [
@@ -27,6 +27,13 @@ ROUTES: list[BaseRoute] = [
     ConsoleRoute("GET", "/general/replay", general.confirm_replay, "configure"),
     ConsoleRoute("POST", "/general/replay", general.replay, "configure"),
     ConsoleRoute("GET", "/general/{form}", general.back, "any"),
+    ConsoleRoute("GET", "/switch", switch.show, "read"),
+    ConsoleRoute("POST", "/switch", switch.switch, "configure"),
+    ConsoleRoute("POST", "/switch/check", switch.check_switch, "configure"),
+    ConsoleRoute("GET", "/rollback", switch.show_rollback, "read"),
+    ConsoleRoute("POST", "/rollback", switch.rollback, "configure"),
+    ConsoleRoute("POST", "/rollback/check", switch.check_rollback, "configure"),
+    ConsoleRoute("GET", "/switches/{entry}", switch.show_result, "read"),
     ConsoleRoute("GET", "/_components", components.show, "any"),
 ]
 # Behind all others.

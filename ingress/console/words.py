@@ -47,6 +47,7 @@ PROBLEMS = {
     "foreign_form": N_("This was not sent by a page of this console, or its session is over. Nothing was changed."),
     "internal": N_("An unexpected error occurred. Nothing is known to be changed; try again."),
     "invalid_request": N_("Something in the form is not valid. Nothing was changed."),
+    "no_former_config": N_("There is no config to return to: this organization has had one active config only."),
     "not_found": N_("There is nothing here, or it belongs to another organization."),
     "signed_out": N_("The session is over: sign in again."),
     "too_large": N_("That is too large."),
@@ -104,6 +105,74 @@ TEST_FIXES = {
     "connection": N_("Check the address, its certificate, and that a firewall lets this service in."),
 }
 
+# The checks of a connection test.
+CHECKS = {
+    "credentials": N_("Credentials"),
+    "account": N_("Account"),
+    "number": N_("Number"),
+    "sender": N_("Sender"),
+    "messaging_service": N_("Messaging service"),
+    "restrictions": N_("Restrictions"),
+    "subscription": N_("Subscription to webhooks"),
+    "permissions": N_("Permissions"),
+    "token": N_("Token"),
+    "settings": N_("Settings"),
+    "server": N_("Server"),
+    "version": N_("Version of the server"),
+    "session": N_("Session"),
+    "setup": N_("Set-up"),
+    "webhook": N_("Webhook"),
+    "repair": N_("Repair"),
+    "probe": N_("A webhook posted to ourselves"),
+    "ownership": N_("Whose account it is"),
+    "provider": N_("The provider answers"),
+    "test": N_("Test after the set-up"),
+}
+
+# The parts of a switch.
+PHASES = {
+    "lock": N_("Lock: nobody else changes the provider meanwhile"),
+    "test": N_("Test: the account can send"),
+    "set_up": N_("Set up: what people write arrives here"),
+    "commit": N_("Commit: messages go the new way"),
+    "processes": N_("Every process uses it"),
+}
+
+# Why a switch was not made, by the code of the error or of the entry in the trail.
+REFUSALS = {
+    "test_failed": N_("The connection test failed."),
+    "webhook_not_set": N_("What people write would not arrive here."),
+    "provider_unreachable": N_("The provider did not answer the connection test."),
+    "test_timed_out": N_("The provider did not answer the connection test in time."),
+    "too_slow": N_("The test and the set-up took too long."),
+    "version_conflict": N_("Somebody has changed the provider since this page was opened."),
+    "account_in_use": N_("Another organization of this service uses the account."),
+    "account_exists": N_("The account is saved already, as another config."),
+    "invalid_configuration": N_("The configuration cannot be used as it is."),
+    "secrets_needed": N_("A secret has to be given again."),
+    "no_former_config": N_("There is no config to return to."),
+    "not_paired": N_("No phone is linked to the account."),
+    "pairing_timed_out": N_("No phone was linked in time."),
+    "superseded": N_("Another switch took its place while it waited for a phone."),
+    "process_died": N_("The process that made it ended in the middle, and it was taken back."),
+    "lock_lost": N_("The database ended the connection that made it, and it was taken back."),
+    "error": N_("An unexpected error occurred, and it was taken back."),
+}
+
+# How a phone is linked.
+PAIRINGS = {
+    "starting": N_("The session is starting: the code comes in a moment."),
+    "scan": N_("Scan the code with the phone."),
+    "linked": N_("A phone is linked."),
+    "failed": N_("The session has failed."),
+}
+
+# Of a template at another account.
+TEMPLATES = {
+    "missing": N_("missing"),
+    "unknown": N_("not known"),
+}
+
 WORDS = {
     "done": DONE,
     "callback": CALLBACKS,
@@ -116,4 +185,9 @@ WORDS = {
     "status": STATUSES,
     "problem": PROBLEMS,
     "fix": FIXES,
+    "check": CHECKS,
+    "phase": PHASES,
+    "refusal": REFUSALS,
+    "pairing": PAIRINGS,
+    "template": TEMPLATES,
 }

@@ -149,7 +149,10 @@ class Unpaired(msgspec.Struct, frozen=True):
 
 
 class Switched(msgspec.Struct, frozen=True):
-    """What is in force now. ``changed`` False: it was before, or the switch waits for a phone until ``waits_until``."""
+    """What is in force now. ``changed`` False: it was before, or the switch waits for a phone until ``waits_until``.
+
+    ``entry`` is its number in the trail.
+    """
 
     config: Config
     version: int
@@ -158,6 +161,7 @@ class Switched(msgspec.Struct, frozen=True):
     fallback_config_ids: list[UUID]  # once it is made
     changed: bool = False
     waits_until: datetime | None = None
+    entry: int | None = None
 
 
 def order_after(request: Requested, standing: Standing, config: Config | None) -> list[UUID]:

@@ -38,15 +38,19 @@ class Journal:
 
     async def write(
         self, connection: asyncpg.Connection, organization_id: UUID, version: int, *transitions: Transition
-    ) -> None:
+    ) -> int | None:
         """Write down all that a transaction changes, which leaves the organization at *version*.
 
-        Once in a transaction: the events of one have their order by their places in it.
+        The number of the last entry, None where there is none. Once in a transaction: the events of one have their
+        order by their places in it.
         """
         if not transitions:
-            return await switches.notify(connection, organization_id, version)
+            await switches.notify(connection, organization_id, version)
+            return None
         events = [event for each in transitions if (event := _event(organization_id, each)) is not None]
-        await audit.record(connection, self._vault, organization_id, *transitions, events=events, version=version)
+        return await audit.record(
+            connection, self._vault, organization_id, *transitions, events=events, version=version
+        )
 
 
 def _event(organization_id: UUID, transition: Transition) -> EventRow | None:

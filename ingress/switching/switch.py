@@ -316,10 +316,12 @@ class Switching:
             if version is None:
                 raise await self._conflict(connection, request.organization_id)
             made = switch_made(ready, version, phases)
-            await self._journal.write(connection, request.organization_id, version, *taken_back, *made)
+            entry = await self._journal.write(connection, request.organization_id, version, *taken_back, *made)
         if taken_back:
             count(taken_back)
-        return Switched(begun.config, version, standing.active_config_id, ready.checks, begun.order, changed=True)
+        return Switched(
+            begun.config, version, standing.active_config_id, ready.checks, begun.order, changed=True, entry=entry
+        )
 
     async def _conflict(self, connection: asyncpg.Connection, organization_id: UUID) -> VersionConflict:
         standing = await switches.standing(connection, organization_id)

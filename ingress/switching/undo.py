@@ -41,7 +41,11 @@ class Undo:
                 transition = await self._ended(connection, report, standing, stage, error)
                 if transition is None:
                     return  # the commit that nobody confirmed was made
-                await self._journal.write(connection, report.request.organization_id, standing.version, transition)
+                entry = await self._journal.write(
+                    connection, report.request.organization_id, standing.version, transition
+                )
+            if isinstance(error, ChangeRefused):
+                error.entry = entry
             error.add_note(RECORDED)
             count([transition])
         except Exception:  # the caller gets why the switch failed, not why it could not be taken back here

@@ -10,6 +10,7 @@ from playwright.async_api import Browser, BrowserContext, Page, async_playwright
 from ingress.console.pages import sign_in
 from ingress.web.limits import per_minute
 
+from ..api.test_pairing import unlinked, waha  # noqa: F401  (fixtures)
 from ..gateway import Gateway, Organization
 from .browsing import Console, signed_in
 

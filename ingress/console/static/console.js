@@ -145,6 +145,7 @@ async function openDrawer(address, push = true) {
   if (push) history.pushState({ drawer: address, from: location.href }, "", address);
   if (!drawer.open) drawer.showModal();
   announce(drawer);
+  page.querySelectorAll("script[type=module]").forEach((script) => import(script.src));
 }
 
 drawer?.addEventListener("close", () => {

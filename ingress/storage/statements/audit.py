@@ -198,6 +198,12 @@ select {_ENTRY} from provider_audit_log
 where organization_id = $1 and id > $2 and id <= $3 order by id limit $4"""
 
 
+async def entry(connection: asyncpg.Connection, organization_id: UUID, number: int) -> TrailEntry | None:
+    """One entry (organization)."""
+    found = await forward(connection, organization_id, number - 1, number, 1)
+    return found[0] if found else None
+
+
 async def forward(
     connection: asyncpg.Connection, organization_id: UUID, after: int, last: int, limit: int
 ) -> list[TrailEntry]:

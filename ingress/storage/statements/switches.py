@@ -193,15 +193,17 @@ async def confirm(connection: asyncpg.Connection, process: int, used: Mapping[UU
 
 
 class Confirmed(msgspec.Struct, frozen=True):
-    """How many processes a switch was announced to, how many confirmed that they use it, and when the last one did."""
+    """How many processes a switch was announced to, how many confirmed that they use it, the first and the last when."""
 
     processes: int
     confirmed: int
+    first_at: datetime | None
     last_at: datetime | None
 
 
 CONFIRMED = """
-select count(*) as processes, count(used_at) as confirmed, max(used_at) as last_at from switch_processes
+select count(*) as processes, count(used_at) as confirmed, min(used_at) as first_at, max(used_at) as last_at
+from switch_processes
 where organization_id = $1 and version = $2"""
 
 
