@@ -3,7 +3,7 @@
 from starlette.routing import BaseRoute
 
 from . import live
-from .pages import components, general, sign_in, switch
+from .pages import components, general, sign_in, switch, team
 from .routing import ConsoleRoute, nothing_here
 
 ROUTES: list[BaseRoute] = [
@@ -34,6 +34,10 @@ ROUTES: list[BaseRoute] = [
     ConsoleRoute("POST", "/rollback", switch.rollback, "configure"),
     ConsoleRoute("POST", "/rollback/check", switch.check_rollback, "configure"),
     ConsoleRoute("GET", "/switches/{entry}", switch.show_result, "read"),
+    ConsoleRoute("GET", "/team", team.show, "any"),
+    ConsoleRoute("POST", "/team", team.make, "admin"),
+    ConsoleRoute("GET", "/team/{key_id}/revoke", team.confirm_revoke, "admin"),
+    ConsoleRoute("POST", "/team/{key_id}/revoke", team.revoke, "admin"),
     ConsoleRoute("GET", "/_components", components.show, "any"),
 ]
 # Behind all others.

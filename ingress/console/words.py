@@ -11,6 +11,7 @@ DONE = {
     "renamed": N_("The organization is renamed."),
     "callback_enabled": N_("The callback is enabled, and what failed is tried now."),
     "callback_removed": N_("The callback is removed."),
+    "key_revoked": N_("The key is revoked: within five seconds it is refused everywhere."),
     "replayed": N_("The events are being delivered again."),
 }
 
@@ -46,6 +47,7 @@ PROBLEMS = {
     "forbidden": N_("This key may not do that."),
     "foreign_form": N_("This was not sent by a page of this console, or its session is over. Nothing was changed."),
     "internal": N_("An unexpected error occurred. Nothing is known to be changed; try again."),
+    "quota_reached": N_("The organization has as many of these as it may."),
     "invalid_request": N_("Something in the form is not valid. Nothing was changed."),
     "no_former_config": N_("There is no config to return to: this organization has had one active config only."),
     "not_found": N_("There is nothing here, or it belongs to another organization."),

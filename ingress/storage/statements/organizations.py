@@ -196,6 +196,15 @@ async def keys(
     return [ApiKey(*row) for row in await connection.fetch(KEYS, organization_id, after, live, limit)]
 
 
+ONE_KEY = f"select {names(ApiKey)} from api_keys where organization_id = $1 and id = $2"
+
+
+async def one_key(connection: asyncpg.Connection, organization_id: UUID, key_id: str) -> ApiKey | None:
+    """Valid or not (organization)."""
+    row = await connection.fetchrow(ONE_KEY, organization_id, key_id)
+    return ApiKey(*row) if row else None
+
+
 REVOKE = """
 update api_keys set revoked_at = now() where organization_id = $1 and id = $2 and revoked_at is null returning id"""
 
