@@ -8,6 +8,7 @@ from datetime import datetime
 
 from ..envelope import timestamp
 from ..web.waiting import Room, Stream, gathered
+from .rendering import HEADERS
 
 # What a spreadsheet takes for a formula, which may send elsewhere what stands beside it. A quote is its sign for text.
 # https://owasp.org/www-community/attacks/CSV_Injection
@@ -19,6 +20,7 @@ def csv_export(
 ) -> Stream:
     """*pages* of rows below *columns* as a file of that *name*. Room for each page is taken before it is read."""
     answer = Stream(room, _pieces(room, columns, pages), media_type="text/csv; charset=utf-8")
+    answer.headers.update(HEADERS)
     answer.headers["content-disposition"] = f'attachment; filename="{name}.csv"'
     return answer
 

@@ -3,7 +3,7 @@
 from starlette.routing import BaseRoute
 
 from . import live
-from .pages import components, general, sign_in, switch, team
+from .pages import audit, components, general, sign_in, switch, team
 from .routing import ConsoleRoute, nothing_here
 
 ROUTES: list[BaseRoute] = [
@@ -38,6 +38,10 @@ ROUTES: list[BaseRoute] = [
     ConsoleRoute("POST", "/team", team.make, "admin"),
     ConsoleRoute("GET", "/team/{key_id}/revoke", team.confirm_revoke, "admin"),
     ConsoleRoute("POST", "/team/{key_id}/revoke", team.revoke, "admin"),
+    ConsoleRoute("GET", "/audit", audit.show, "admin"),
+    ConsoleRoute("GET", "/audit.csv", audit.export, "admin"),
+    ConsoleRoute("GET", "/audit/verify", audit.verify, "admin"),
+    ConsoleRoute("GET", "/audit/{entry_id:int}", audit.show_entry, "admin"),
     ConsoleRoute("GET", "/_components", components.show, "any"),
 ]
 # Behind all others.

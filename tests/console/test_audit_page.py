@@ -1,0 +1,131 @@
+"""The page of the audit trail: looking through it, an entry as a difference, whether it is whole, and the file."""
+
+import csv
+import io
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from ingress.console.differences import Difference, differences
+from ingress.console.pages import audit
+
+from ..gateway import Organization
+from .browsing import Console, signed_in
+
+AUDIT = "/integrations/whatsapp/audit"
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "found"),
+    [
+        (b"null", b"null", []),
+        (b"null", b'{"a":{"b":1}}', [("a.b", None, "1")]),
+        (b'{"a":"x"}', b"null", [("a", "x", None)]),
+        (b'{"a":"x","b":[1,2],"c":true}', b'{"a":"y","b":[2,1],"c":true}', [("a", "x", "y"), ("b", "[1,2]", "[2,1]")]),
+        (b'{"a":null}', b'{"a":"x"}', [("a", None, "x")]),
+        (b'{"a":{"b":1,"c":2}}', b'{"a":{"b":1}}', [("a.c", "2", None)]),
+        (b'"x"', b'"y"', [("", "x", "y")]),
+    ],
+)
+def test_what_a_change_changed(before: bytes, after: bytes, found: list[tuple[str, str | None, str | None]]) -> None:
+    assert differences(before, after) == [Difference(*each) for each in found]
+
+
+async def entries_of(organization: Organization) -> list[dict[str, object]]:
+    found: list[dict[str, object]] = (await organization.call("GET", f"{AUDIT}?limit=200")).json["entries"]
+    return found
+
+
+async def test_the_trail_is_listed_and_each_entry_has_its_page(console: Console, organization: Organization) -> None:
+    page = await console.get("/console/audit")
+    assert page.status == 200
+    assert "Made active" in page.text
+    assert "Configuration saved" in page.text
+    newest = (await entries_of(organization))[0]
+    links = [link["href"] for link in page.all("a") if link["href"].startswith("/console/audit/")]
+    assert f"/console/audit/{newest['id']}" in links
+    entry = await console.get(f"/console/audit/{newest['id']}")
+    assert (entry.status, str(newest["hash"]) in entry.text) == (200, True)
+    for nothing in ("0", "999", str(10**30), "-1", "x"):
+        assert (await console.get(f"/console/audit/{nothing}")).status == 404
+
+
+async def test_before_and_after_are_a_difference(console: Console, organization: Organization) -> None:
+    """Secrets are fingerprints there, a config is named."""
+    other = await organization.configure(active=False)
+    await organization.fall_back_to(other["config_id"])
+    [changed] = [entry for entry in await entries_of(organization) if entry["action"] == "fallback_changed"][:1]
+    page = await console.get(f"/console/audit/{changed['id']}")
+    assert other["config_id"] in page.text
+    assert "Changed" in page.text
+    [saved] = [entry for entry in await entries_of(organization) if entry["action"] == "configured"][:1]
+    page = await console.get(f"/console/audit/{saved['id']}")
+    assert "Added" in page.text
+    for secret in (organization.numbers[-1].access_token, organization.numbers[-1].app_secret):
+        assert secret not in page.html
+
+
+async def test_filters_are_in_the_address(console: Console, organization: Organization) -> None:
+    await organization.call("POST", "/keys", {"scopes": ["nonsense"]})
+    today = datetime.now(UTC).date()
+    page = await console.get("/console/audit?outcome=refused&action=&actor=&since=&until=")
+    assert "Refused" in page.text
+    assert "Made active" not in [text.strip() for text in page.html.split("data-drawer>")[1:]]
+    assert len(page.all("tr", **{"data-row": ""})) == 1
+    assert len((await console.get(f"/console/audit?since={today}&until={today}")).all("tr", **{"data-row": ""})) > 2
+    for nothing in (f"until={today - timedelta(days=1)}", f"since={today + timedelta(days=1)}", "action=whatever"):
+        page = await console.get(f"/console/audit?{nothing}")
+        assert "Nothing matches" in page.text
+        assert "/console/audit" in [link["href"] for link in page.all("a")], "a way to clear the filters"
+    assert (await console.get("/console/audit?since=yesterday")).status == 422
+
+
+async def test_older_entries_are_a_link_away(
+    console: Console, organization: Organization, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for _ in range(51):
+        await organization.fall_back_to()
+    page = await console.get("/console/audit?action=fallback_changed")
+    [older] = page.all("a", rel="next")
+    assert "action=fallback_changed" in older["href"]
+    assert len((await console.get(older["href"])).all("tr", **{"data-row": ""})) == 1
+
+
+async def test_the_trail_is_verified_with_its_count_and_hash(console: Console, organization: Organization) -> None:
+    newest = (await entries_of(organization))[0]
+    page = await console.get("/console/audit/verify")
+    assert f"Intact: {newest['id']} entries, none changed, none missing." in page.text
+    assert str(newest["hash"]) in page.text
+    page = await console.get(f"/console/audit/verify?entries={newest['id']}&hash={newest['hash']}")
+    assert "The end that you noted is one of them." in page.text
+    page = await console.get(f"/console/audit/verify?entries={newest['id']}&hash={'0' * 64}")
+    assert f"Broken at entry {newest['id']}" in page.text
+    assert "the entry is not the one that was noted" in page.text
+
+
+async def test_the_file_has_all_that_the_filters_leave(
+    console: Console, organization: Organization, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Page by page, and nothing in it is a formula."""
+    monkeypatch.setattr(audit, "EXPORTED", 2)
+    await organization.call("POST", "/integrations/whatsapp/provider/rollback", {"reason": "=1+1"})
+    config_id = organization.configs[0]["config_id"]
+    switch = {"config_id": config_id, "force": True, "reason": "=HYPERLINK(1)"}
+    await organization.configure(active=True)
+    assert (await organization.call("POST", "/integrations/whatsapp/provider/switch", switch)).status == 200
+    page = await console.get("/console/audit.csv")
+    assert page.headers["content-type"] == "text/csv; charset=utf-8"
+    assert page.headers["x-content-type-options"] == "nosniff"
+    rows = list(csv.DictReader(io.StringIO(page.html)))
+    assert [row["id"] for row in rows] == [str(entry["id"]) for entry in await entries_of(organization)]
+    assert "'=HYPERLINK(1)" in {row["reason"] for row in rows}
+    assert not any(cell.startswith(("=", "+", "-", "@")) for row in rows for cell in row.values())
+    page = await console.get(f"/console/audit.csv?config={config_id}&outcome=done")
+    assert {row["config_id"] for row in csv.DictReader(io.StringIO(page.html))} == {config_id}
+
+
+async def test_who_may_not_read_the_trail_sees_why(organization: Organization) -> None:
+    console = await signed_in(organization, "read", "configure")
+    page = await console.get("/console/audit")
+    assert page.status == 403
+    assert "This key may not do that." in page.text
