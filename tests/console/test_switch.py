@@ -7,10 +7,13 @@ from typing import Any
 
 import msgspec
 import pytest
+from axe_playwright_python.async_playwright import Axe
 from playwright.async_api import Page as Tab
 from playwright.async_api import expect
 
+from ingress.accounts.accounts import Accounts
 from ingress.dev.sandbox import ErrorCode
+from ingress.storage.database import StoreUnavailable
 from ingress.switching import manager
 
 from ..api.test_pairing import Unlinked
@@ -53,6 +56,11 @@ async def current(organization: Organization) -> tuple[str, int]:
 
 def form_of(organization: Organization, version: int = 1, place: int = 1) -> dict[str, Any]:
     return {"to": organization.configs[place]["config_id"], "version": version, "reason": ""}
+
+
+def page_version(page: Page) -> int:
+    """The version at which what the page shows would be made."""
+    return int(page.one("input", name="version")["value"])
 
 
 def events(page: Page) -> list[tuple[str, Any]]:
@@ -167,6 +175,20 @@ async def test_nothing_to_switch_to(console: Console, two: Organization, gateway
     assert (await console.get("/console/rollback")).status == 409
 
 
+async def test_the_first_switch_has_nothing_to_leave(gateway: Gateway) -> None:
+    """And nothing to return to."""
+    organization = await gateway.organization()
+    await organization.configure(active=False)
+    console = await signed_in(organization)
+    page = await console.get(address(organization, 0))
+    assert "Nothing is active" in page.text
+    assert "another number" not in page.text
+    made = await console.post("/console/switch", form_of(organization, version=page_version(page), place=0))
+    page = await console.get(made.location)
+    assert "Switched to" in page.text
+    assert not [link for link in page.all("a") if link.get("href") == "/console/rollback"]
+
+
 # ---------------------------------------------------------------- as it is made
 
 
@@ -269,6 +291,50 @@ async def test_a_switch_by_keyboard_while_messages_go_out(
     assert await current(two) == (two.configs[0]["config_id"], 3)
 
 
+async def test_phases_are_shown_live(
+    browser_page: Tab, gateway: Gateway, two: Organization, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While the account is being set up the page says so, with what the test took."""
+    go_on, set_up = asyncio.Event(), Accounts.set_up
+
+    async def held(*arguments: Any) -> Any:
+        await go_on.wait()
+        return await set_up(*arguments)
+
+    monkeypatch.setattr(Accounts, "set_up", held)
+    await browser_page.goto(gateway.url + address(two))
+    await browser_page.get_by_role("button", name="Confirm Switch").click()
+    await expect(browser_page.locator(".phase.done", has_text="Test")).to_contain_text(" ms")
+    await expect(browser_page.locator("[aria-current=step]")).to_contain_text("Set up")
+    assert await current(two) == (two.configs[0]["config_id"], 1)
+    go_on.set()
+    await expect(browser_page.get_by_role("heading", name="Switched to")).to_be_visible()
+    await expect(browser_page.locator(".phase.done")).to_have_count(5)
+
+
+async def test_everybody_can_use_what_is_shown(browser_page: Tab, gateway: Gateway, refusing: Organization) -> None:
+    """Axe finds nothing in a dry run, a refused switch and its result, and nothing scrolls sideways."""
+    await browser_page.emulate_media(reduced_motion="reduce")
+    await browser_page.goto(gateway.url + address(refusing))
+    await expect(browser_page.get_by_text("The test fails: the switch would be refused")).to_be_visible()
+    await browser_page.get_by_role("button", name="Confirm Switch").click()
+    await expect(browser_page.get_by_text("The switch was refused: nothing was changed")).to_be_visible()
+    await is_usable(browser_page)
+    await browser_page.get_by_role("link", name="of the audit trail").click()
+    await expect(browser_page.get_by_role("heading", name="Nothing was changed")).to_be_visible()
+    await is_usable(browser_page)
+
+
+async def is_usable(page: Tab) -> None:
+    for theme in ("light", "dark"):
+        await page.emulate_media(color_scheme="dark" if theme == "dark" else "light")
+        for width in (320, 768, 1280):
+            await page.set_viewport_size({"width": width, "height": 900})
+            assert await page.evaluate("document.documentElement.scrollWidth") <= width
+            found = await Axe().run(page)
+            assert found.violations_count == 0, f"{theme}, {width} px: {found.generate_report()}"
+
+
 async def test_cancel_closes_the_drawer_and_changes_nothing(
     browser_page: Tab, gateway: Gateway, two: Organization, console: Console
 ) -> None:
@@ -282,6 +348,26 @@ async def test_cancel_closes_the_drawer_and_changes_nothing(
     await expect(drawer).to_be_hidden()
     await expect(browser_page).to_have_url(gateway.url + made.location)
     assert await current(two) == (two.configs[1]["config_id"], 2)
+
+
+async def test_what_goes_wrong_in_the_drawer_is_shown_there(
+    browser_page: Tab, gateway: Gateway, two: Organization, console: Console, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The page behind it cannot be seen: as a piece of the page, and as a whole one."""
+
+    async def away(*_: Any) -> Any:
+        raise StoreUnavailable("away")
+
+    await console.get(address(two))
+    made = await console.post("/console/switch", form_of(two))
+    monkeypatch.setattr(manager.WhatsAppProviderManager, "dry_run", away)
+    await browser_page.goto(gateway.url + made.location)
+    await browser_page.get_by_role("link", name="Roll back").click()
+    drawer = browser_page.get_by_role("dialog")
+    await expect(drawer.get_by_text("Something that the service depends on does not answer.")).to_be_visible()
+    monkeypatch.setattr(manager.WhatsAppProviderManager, "standing", away)
+    await drawer.get_by_role("button", name="Roll back").click()
+    await expect(drawer.get_by_role("heading", name="Not available")).to_be_visible()
 
 
 async def test_a_refused_switch_stays_on_its_page(browser_page: Tab, gateway: Gateway, refusing: Organization) -> None:

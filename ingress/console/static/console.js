@@ -82,7 +82,7 @@ async function stream(event) {
   event.preventDefault();
   form.dataset.sent = "1";
   event.submitter?.setAttribute("aria-busy", "true");
-  document.getElementById("problem").replaceChildren();
+  placeOf("problem").replaceChildren();
   form.querySelectorAll("[data-stream-target]").forEach((target) => target.replaceChildren());
   const body = new URLSearchParams(new FormData(form, event.submitter));
   try {
@@ -113,7 +113,7 @@ async function* eventsOf(body) {
 }
 
 function put({ target, html, replace }) {
-  const place = document.getElementById(target);
+  const place = placeOf(target);
   const piece = parse(html);
   if (replace) place.replaceChildren(piece);
   else place.append(piece);
@@ -121,9 +121,18 @@ function put({ target, html, replace }) {
   if (target === "problem") place.scrollIntoView({ block: "center" });
 }
 
+/** The element of that id: of the page in the drawer, where one is open. */
+function placeOf(id) {
+  return (drawer?.open && drawer.querySelector(`#${CSS.escape(id)}`)) || document.getElementById(id);
+}
+
 /** The answer is a whole page (a form with what is wrong, or a problem): its content takes the place of this one's. */
 function showAnswer(html) {
   const content = parse(html).querySelector("#content");
+  if (drawer?.open) {
+    fillDrawer(content);
+    return announce(drawer);
+  }
   document.getElementById("content").replaceWith(content);
   announce(content);
   content.focus();
@@ -132,14 +141,17 @@ function showAnswer(html) {
 // ---------------------------------------------------------------- a page in a drawer, with its own address
 const drawer = document.getElementById("drawer");
 
+function fillDrawer(page) {
+  const close = make("button", { class: "icon-button close", type: "button", "data-close": "", "aria-label": texts.close }, "×");
+  const content = make("div", { class: "drawer-content" });
+  content.append(...page.childNodes);
+  drawer.replaceChildren(close, content);
+}
+
 async function openDrawer(address, push = true) {
   const page = await fetchPage(address).catch(() => null);
   if (!page) return location.assign(address);
-  const close = make("button", { class: "icon-button close", type: "button", "data-close": "", "aria-label": texts.close }, "×");
-  const content = make("div", { class: "drawer-content" });
-  content.append(...page.getElementById("content").childNodes);
-  content.querySelector("#problem")?.remove();
-  drawer.replaceChildren(close, content);
+  fillDrawer(page.getElementById("content"));
   drawer.dataset.title ??= document.title;
   document.title = page.title;
   if (push) history.pushState({ drawer: address, from: location.href }, "", address);
