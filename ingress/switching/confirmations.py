@@ -15,18 +15,18 @@ class Confirmations:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._pending: dict[UUID, int] = {}
+        self._pending: set[tuple[UUID, int]] = set()
         self._writing: asyncio.Task[None] | None = None
 
     def add(self, organization_id: UUID, version: int) -> None:
         """The organization's *version* is used here from now on."""
-        self._pending[organization_id] = version
+        self._pending.add((organization_id, version))
         if self._writing is None or self._writing.done():
             self._writing = asyncio.create_task(self._write())
 
     async def _write(self) -> None:
         while self._pending and (process := self._database.process) is not None:
-            used, self._pending = self._pending, {}
+            used, self._pending = self._pending, set()
             try:
                 async with self._database.worker() as connection:
                     await switches.confirm(connection, process, used)

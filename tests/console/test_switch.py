@@ -114,10 +114,14 @@ async def test_a_switch_and_the_way_back(console: Console, two: Organization) ->
     made = await console.post("/console/rollback", {"version": "2"})
     assert made.status == 303, made.text
     assert await current(two) == (two.configs[0]["config_id"], 3)
-    assert "Rolled back to" in (await console.get(made.location)).text
+    page = await console.get(made.location)
+    assert "Rolled back to" in page.text
+    assert "Made by" in page.text
     trail = (await two.call("GET", "/integrations/whatsapp/audit")).json["entries"]
     assert trail[0]["after"]["kind"] == "rollback"
     assert f"/console/switches/{trail[0]['id']}" == made.location
+    reader = await signed_in(two, "read")
+    assert "Made by" not in (await reader.get(made.location)).text, "the trail is for who may administer"
 
 
 async def test_a_refused_switch_says_which_check_failed_and_what_to_do(

@@ -297,8 +297,8 @@ async def show_result(request: ConsoleRequest) -> Response:
         phases=_rows(phases, has_failed=not is_made),
         total_ms=sum(phases.values()),
         used=used,
-        is_latest=is_made and entry.version == standing.version,
-        can_return=standing.former_config_id is not None and standing.active_config_id == entry.config_id,
+        is_active=standing.active_config_id == entry.config_id,
+        can_return=standing.former_config_id is not None,
     )
 
 

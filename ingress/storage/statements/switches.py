@@ -1,6 +1,6 @@
 """Changes of the active config: under way, made, and what one would mean for real traffic."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
 from uuid import UUID
 
@@ -184,12 +184,12 @@ async def activate(connection: asyncpg.Connection, organization_id: UUID, activa
 CONFIRM = """
 update switch_processes p set used_at = clock_timestamp()
 from unnest($2::uuid[], $3::bigint[]) as used (organization_id, version)
-where p.process = $1 and p.used_at is null and p.organization_id = used.organization_id and p.version <= used.version"""
+where p.process = $1 and p.used_at is null and p.organization_id = used.organization_id and p.version = used.version"""
 
 
-async def confirm(connection: asyncpg.Connection, process: int, used: Mapping[UUID, int]) -> None:
+async def confirm(connection: asyncpg.Connection, process: int, used: Collection[tuple[UUID, int]]) -> None:
     """Note that *process* uses these versions of organizations from now on (worker)."""
-    await connection.execute(CONFIRM, process, [*used], [*used.values()])
+    await connection.execute(CONFIRM, process, *zip(*used, strict=True))
 
 
 class Confirmed(msgspec.Struct, frozen=True):
