@@ -1,6 +1,6 @@
 """One message or event as one timeline: from the request or the webhook to each delivery to the CRM."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from typing import TypeAlias, cast
 from uuid import UUID
@@ -120,12 +120,12 @@ async def get_event_timeline(request: ApiRequest) -> Timeline:
     return await event_timeline(request, await narrator(request))
 
 
-async def narrator(request: AnyRequest) -> Narrator:
-    """It calls providers and accounts as people do."""
+async def narrator(request: AnyRequest, gettext: Callable[[str], str] = str) -> Narrator:
+    """It calls providers as people do, and speaks their language."""
     manager = request.state["manager"]
     shown = {entry.name: entry.info.display_name for entry in manager.list_providers() if entry.info}
     configs: list[Config] = await manager.configs(request.organization_id)
-    return Narrator(shown, {config.id: config.provider_type for config in configs})
+    return Narrator(shown, {config.id: config.provider_type for config in configs}, gettext)
 
 
 async def message_timeline(request: AnyRequest, narrator: Narrator) -> Timeline:

@@ -3,12 +3,15 @@
 import contextlib
 import csv
 import io
-from collections.abc import AsyncGenerator, Iterable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from datetime import datetime
+from typing import TypeVar
 
 from ..envelope import timestamp
 from ..web.waiting import Room, Stream, gathered
 from .rendering import HEADERS
+
+Row = TypeVar("Row")
 
 # What a spreadsheet takes for a formula, which may send elsewhere what stands beside it. A quote is its sign for text.
 # https://owasp.org/www-community/attacks/CSV_Injection
@@ -19,22 +22,31 @@ def csv_export(
     room: Room, name: str, columns: Sequence[str], pages: AsyncGenerator[Iterable[Sequence[object]], None]
 ) -> Stream:
     """*pages* of rows below *columns* as a file of that *name*. Room for each page is taken before it is read."""
-    answer = Stream(room, _pieces(room, columns, pages), media_type="text/csv; charset=utf-8")
+    return _file(room, f"{name}.csv", "text/csv; charset=utf-8", _pieces(room, pages, csv_line, csv_line(columns)))
+
+
+def ndjson_export(room: Room, name: str, pages: AsyncGenerator[Iterable[bytes], None]) -> Stream:
+    """The same of *pages* of lines that are JSON."""
+    return _file(room, f"{name}.ndjson", "application/x-ndjson", _pieces(room, pages, bytes))
+
+
+def _file(room: Room, name: str, media_type: str, pieces: AsyncGenerator[bytes, None]) -> Stream:
+    answer = Stream(room, pieces, media_type=media_type)
     answer.headers.update(HEADERS)
-    answer.headers["content-disposition"] = f'attachment; filename="{name}.csv"'
+    answer.headers["content-disposition"] = f'attachment; filename="{name}"'
     return answer
 
 
 async def _pieces(
-    room: Room, columns: Sequence[str], pages: AsyncGenerator[Iterable[Sequence[object]], None]
+    room: Room, pages: AsyncGenerator[Iterable[Row], None], line: Callable[[Row], bytes], first: bytes = b""
 ) -> AsyncGenerator[bytes, None]:
-    yield csv_line(columns)
+    yield first
     async with contextlib.aclosing(pages):
         while True:
             await room.reserve()
             if (page := await anext(pages, None)) is None:
                 return
-            lines = [csv_line(row) for row in page]
+            lines = list(map(line, page))
             room.holds(sum(map(len, lines)))
             for piece in gathered(lines):
                 yield piece

@@ -3,7 +3,7 @@
 from starlette.routing import BaseRoute
 
 from . import live
-from .pages import audit, components, general, sign_in, switch, team
+from .pages import audit, components, contacts, general, messages, sign_in, switch, team
 from .routing import ConsoleRoute, nothing_here
 
 ROUTES: list[BaseRoute] = [
@@ -42,6 +42,12 @@ ROUTES: list[BaseRoute] = [
     ConsoleRoute("GET", "/audit.csv", audit.export, "admin"),
     ConsoleRoute("GET", "/audit/verify", audit.verify, "admin"),
     ConsoleRoute("GET", "/audit/{entry_id:int}", audit.show_entry, "admin"),
+    ConsoleRoute("GET", "/messages", messages.show, "read"),
+    ConsoleRoute("GET", "/messages/export", messages.export, "read", is_file=True),
+    ConsoleRoute("GET", "/messages/{message_id}", messages.show_message, "read"),
+    ConsoleRoute("GET", "/events/{event_id}", messages.show_event, "read"),
+    ConsoleRoute("GET", "/events/{event_id}/raw", messages.show_raw, "read"),
+    ConsoleRoute("GET", "/contacts/{contact_id}", contacts.show, "read"),
     ConsoleRoute("GET", "/_components", components.show, "any"),
 ]
 # Behind all others.

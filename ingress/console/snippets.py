@@ -176,6 +176,11 @@ def sending(origin: str, body: dict[str, Any]) -> dict[str, str]:
     }
 
 
+def reading(origin: str, path: str) -> str:
+    """GET *path* of the service at *origin*, with curl."""
+    return f'curl -sS {shlex.quote(origin + path)} -H "authorization: Bearer ${KEY}"\n'
+
+
 def calling(origin: str, key: str) -> dict[str, str]:
     """What *key* is used with, for who keeps it now: it is shown once."""
     url = f"{origin}/organization"

@@ -58,10 +58,12 @@ ACTIONS = {
     "configured": N_("Configuration saved"),
     "deactivated": N_("Not active any more"),
     "edited": N_("Configuration edited"),
+    "event_raw_shown": N_("What a provider posted looked at"),
     "fallback_changed": N_("Fallback order changed"),
     "key_created": N_("API key made"),
     "key_revoked": N_("API key revoked"),
     "media_deleted": N_("Media deleted"),
+    "messages_exported": N_("Messages exported to a file"),
     "more_refused": N_("More changes refused"),
     "organization_created": N_("Organization created"),
     "organization_renamed": N_("Organization renamed"),
@@ -280,6 +282,71 @@ TEMPLATES = {
     "unknown": N_("not known"),
 }
 
+DIRECTIONS = {
+    "inbound": N_("Received"),
+    "outbound": N_("Sent"),
+}
+
+# What was typed in the search field for messages.
+SEARCHED = {
+    "phone": N_("Everything with this phone number"),
+    "conversation": N_("Everything of this conversation"),
+    "request": N_("Sent by this request"),
+    "lead": N_("Sent for this lead"),
+    "provider_message_id": N_("The message with this id of its provider"),
+    "error": N_("Sent with this error, or an attempt of it"),
+}
+
+PERIODS = {
+    "1h": N_("Last hour"),
+    "24h": N_("24 hours"),
+    "7d": N_("7 days"),
+    "30d": N_("30 days"),
+}
+
+# Types of contents, and of the events that stand for one.
+CONTENTS = {
+    "text": N_("Text"),
+    "image": N_("Image"),
+    "video": N_("Video"),
+    "audio": N_("Audio"),
+    "document": N_("Document"),
+    "sticker": N_("Sticker"),
+    "location": N_("Location"),
+    "contacts": N_("Contact card"),
+    "reaction": N_("Reaction"),
+    "template": N_("Template"),
+    "interactive": N_("Interactive message"),
+    "message.echo": N_("Written on another device"),
+    "message.edited": N_("A message was edited"),
+    "message.deleted": N_("A message was deleted"),
+    "message.unknown": N_("Of an unknown type"),
+    "message.status": N_("Status of a message"),
+}
+
+# What a contact is known by.
+ADDRESSES = {
+    "phone": N_("Phone"),
+    "lid": N_("Hidden number"),
+    "user": N_("User id"),
+    "parent": N_("Parent user id"),
+}
+
+# Of an attempt to send, or why an account was not called.
+ERROR_CLASSES = {
+    "ok": N_("The provider took it."),
+    "Unsupported": N_("This provider cannot express the message; nothing was sent."),
+    "Rejected": N_("Refused for good: the recipient, the content or a policy."),
+    "Restricted": N_("The provider restricts the account; nothing else was tried."),
+    "AccountBroken": N_("The account cannot send until somebody repairs it."),
+    "Throttled": N_("Refused for now: too many messages."),
+    "Unavailable": N_("The provider could not be reached; nothing was sent."),
+    "Uncertain": N_("The answer was lost: it may have been taken."),
+    "breaker_open": N_("It failed so often lately that it was not called."),
+    "plugin_missing": N_("Its plug-in is not installed."),
+    "cannot_be_opened": N_("What is stored of it cannot be opened."),
+}
+
 WORDS = {
     "done": DONE,
     "callback": CALLBACKS,
@@ -297,6 +364,12 @@ WORDS = {
     "quarantine_fix": QUARANTINE_FIXES,
     "quarantine_state": QUARANTINE_STATES,
     "notification": NOTIFICATIONS,
+    "direction": DIRECTIONS,
+    "searched": SEARCHED,
+    "period": PERIODS,
+    "content": CONTENTS,
+    "address": ADDRESSES,
+    "error_class": ERROR_CLASSES,
     "problem": PROBLEMS,
     "fix": FIXES,
     "check": CHECKS,

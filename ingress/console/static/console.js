@@ -14,8 +14,9 @@ function showTime(time) {
   const passed = (Date.now() - at) / 1000;
   const utc = `${at.toISOString().replace("T", " ").slice(0, 19)} UTC`;
   time.title = `${utc}\n${local.format(at)}`;
-  if (passed < -60 || passed >= 30 * 86400) return;
-  const [unit, seconds] = units.find(([, size]) => passed >= size) ?? ["second", 1];
+  const fitting = units.find(([, size]) => passed >= size);
+  if (!fitting || passed >= 30 * 86400) return;  // as the server says it: nothing moves
+  const [unit, seconds] = fitting;
   time.textContent = relative.format(-Math.floor(Math.max(0, passed) / seconds), unit);
 }
 

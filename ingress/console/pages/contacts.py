@@ -1,0 +1,41 @@
+"""A contact: what they are known by, and all that was said with them, over all senders and providers."""
+
+from msgspec import UNSET
+from starlette.responses import Response
+
+from ...api import contacts
+from ...api.history import history_page
+from ...api.timelines import narrator
+from ...storage.statements.reports.contact_pages import ContactRecord
+from ...storage.statements.reports.search import MessageFilter
+from ...web.bodies import RequestQuery
+from ..rendering import page
+from ..requests import AnyConsoleRequest, ConsoleRequest
+from ..said_rows import rows_of
+
+SHOWN = 50
+
+
+class ContactQuery(RequestQuery, frozen=True):
+    """``before``: of the messages."""
+
+    before: str | None = None
+
+
+async def show(request: ConsoleRequest[ContactQuery]) -> Response:
+    """The contact in the path."""
+    contact = await _contact(request)
+    wanted = MessageFilter(contact_id=contact.id)
+    found = await history_page(request, wanted, request.query.before, SHOWN)
+    return page(
+        request,
+        "contact.html",
+        contact=contact,
+        rows=list(rows_of(found.messages)),
+        next=None if found.next is UNSET else found.next,
+        names=(await narrator(request)).names,
+    )
+
+
+async def _contact(request: AnyConsoleRequest) -> ContactRecord:
+    return await contacts.get_contact(request)
