@@ -15,7 +15,7 @@ from ..storage.statements.inbound import MAX_AGE, QuarantinedBody, QuarantinedIt
 from ..web.bodies import Paged, RequestQuery, Shown, page_of
 from ..web.problems import Problem, not_found
 from ..web.waiting import Page
-from . import ApiRequest
+from . import AnyRequest, ApiRequest
 from .audit import note
 
 
@@ -80,10 +80,14 @@ async def list_quarantine(request: ApiRequest[None, QuarantineQuery]) -> Quarant
     return page_of(Quarantine, found, query.size)
 
 
-async def _item(request: ItemRequest, organization_id: UUID) -> QuarantinedBody:
-    quarantine_id = request.id_in_path("quarantine_id")
+async def item_of(
+    request: AnyRequest, organization_id: UUID, quarantine_id: UUID, most_bytes: int = 2**31 - 1
+) -> QuarantinedBody:
+    """One of it, with the first bytes of its body. Raises `Problem` 404."""
     async with _connection(request) as connection:
-        item = await inbound.quarantine_item(connection, organization_id, quarantine_id, foreign=request.query.foreign)
+        item = await inbound.quarantine_item(
+            connection, organization_id, quarantine_id, foreign=request.query.foreign, most_bytes=most_bytes
+        )
     if item is None:
         raise not_found()
     return item
@@ -94,14 +98,14 @@ async def show_quarantine(request: ItemRequest) -> Page[QuarantineShown]:
     organization_id = _whose(request)
 
     async def read() -> QuarantineShown:
-        item = await _item(request, organization_id)
-        await _note_look(request, organization_id, item)
+        item = await item_of(request, organization_id, request.id_in_path("quarantine_id"))
+        await note_look(request, organization_id, item)
         return QuarantineShown(item.id, item.config_id, item.received_at, item.reason, item.state, item.body)
 
     return request.page(read, organization_id)
 
 
-async def _note_look(request: ItemRequest, organization_id: UUID, item: QuarantinedBody) -> None:
+async def note_look(request: AnyRequest, organization_id: UUID, item: QuarantinedBody) -> None:
     """People wrote it, so who reads it is written down; not each time, or who reads it all day would fill the trail."""
     looks, who = request.state["looks"], (request.principal.name, item.id)
     if looks.wait_s(who) == 0:
@@ -111,13 +115,18 @@ async def _note_look(request: ItemRequest, organization_id: UUID, item: Quaranti
 
 async def replay_quarantine(request: ItemRequest) -> QuarantineState:
     """POST /quarantine/{id}/replay: read the body again; 409 if still nothing can be read in it."""
+    return await replay(request, request.id_in_path("quarantine_id"))
+
+
+async def replay(request: AnyRequest, quarantine_id: UUID) -> QuarantineState:
+    """Read that one again. Raises `Problem` 404, 409 or 429."""
     organization_id = _whose(request)
     async with request.state["waiting"].replay(organization_id):
-        return await _replayed(request, organization_id)
+        return await _replayed(request, organization_id, quarantine_id)
 
 
-async def _replayed(request: ItemRequest, organization_id: UUID) -> QuarantineState:
-    item = await _item(request, organization_id)
+async def _replayed(request: AnyRequest, organization_id: UUID, quarantine_id: UUID) -> QuarantineState:
+    item = await item_of(request, organization_id, quarantine_id)
     _check_replayable(item)
     fresh, is_whole = await _read(request, organization_id, item)
     if not is_whole:  # in part it is about accounts that are nobody's yet
@@ -127,7 +136,7 @@ async def _replayed(request: ItemRequest, organization_id: UUID) -> QuarantineSt
     return QuarantineState("replayed", fresh)
 
 
-async def _read(request: ItemRequest, organization_id: UUID, item: QuarantinedBody) -> tuple[int, bool]:
+async def _read(request: AnyRequest, organization_id: UUID, item: QuarantinedBody) -> tuple[int, bool]:
     """As `WebhookReceiver.replay`. Raises `Problem`."""
     config = await request.state["manager"].receiver(organization_id, item.config_id)
     if config is None:
@@ -149,8 +158,13 @@ def _check_replayable(item: QuarantinedBody) -> None:
 
 async def discard_quarantine(request: ItemRequest) -> QuarantineState:
     """POST /quarantine/{id}/discard: nobody needs it."""
+    return await discard(request, request.id_in_path("quarantine_id"))
+
+
+async def discard(request: AnyRequest, quarantine_id: UUID) -> QuarantineState:
+    """Let go of that one. Raises `Problem` 404, or 409 where it is not open."""
     organization_id = _whose(request)
-    item = await _item(request, organization_id)
+    item = await item_of(request, organization_id, quarantine_id, 0)
     if not await _close(request, organization_id, item, "discarded"):
         raise _not_open(item)
     return QuarantineState("discarded")
@@ -160,7 +174,7 @@ def _not_open(item: QuarantinedBody) -> Problem:
     return Problem(409, "not_open", f"The item was {item.state} already.")
 
 
-async def _close(request: ItemRequest, organization_id: UUID, item: QuarantinedBody, state: str) -> bool:
+async def _close(request: AnyRequest, organization_id: UUID, item: QuarantinedBody, state: str) -> bool:
     """False: somebody else was faster."""
     async with _connection(request) as connection, connection.transaction():
         closed = await inbound.close_quarantined(
@@ -171,9 +185,7 @@ async def _close(request: ItemRequest, organization_id: UUID, item: QuarantinedB
     return closed
 
 
-async def _note(
-    request: ItemRequest, organization_id: UUID, action: str, item: QuarantinedBody, **more: object
-) -> None:
+async def _note(request: AnyRequest, organization_id: UUID, action: str, item: QuarantinedBody, **more: object) -> None:
     async with _connection(request) as connection, connection.transaction():
         await note(connection, request, organization_id, action, _named(item) | more, item.config_id)
 

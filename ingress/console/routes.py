@@ -3,7 +3,7 @@
 from starlette.routing import BaseRoute
 
 from . import live
-from .pages import audit, components, contacts, general, messages, sign_in, switch, team
+from .pages import audit, components, contacts, general, messages, quarantine, sign_in, switch, team
 from .routing import ConsoleRoute, nothing_here
 
 ROUTES: list[BaseRoute] = [
@@ -48,6 +48,11 @@ ROUTES: list[BaseRoute] = [
     ConsoleRoute("GET", "/events/{event_id}", messages.show_event, "read"),
     ConsoleRoute("GET", "/events/{event_id}/raw", messages.show_raw, "read"),
     ConsoleRoute("GET", "/contacts/{contact_id}", contacts.show, "read"),
+    ConsoleRoute("GET", "/quarantine", quarantine.show, "read"),
+    ConsoleRoute("GET", "/quarantine/discard", quarantine.confirm_discard, "configure"),
+    ConsoleRoute("POST", "/quarantine/discard", quarantine.discard, "configure"),
+    ConsoleRoute("GET", "/quarantine/{quarantine_id}", quarantine.show_item, "read"),
+    ConsoleRoute("POST", "/quarantine/{quarantine_id}/replay", quarantine.replay, "configure"),
     ConsoleRoute("GET", "/_components", components.show, "any"),
 ]
 # Behind all others.

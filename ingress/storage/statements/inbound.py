@@ -11,7 +11,6 @@ import asyncpg
 import msgspec
 
 from ...validation import Unlogged
-from ..columns import names
 from .contacts import ARE_CURRENT, OUTDATED, ContactsOutdated
 from .events import EventRow, clock, insert_events
 from .held_events import HOLD
@@ -239,21 +238,17 @@ class QuarantinedItem(Unlogged, frozen=True):
     state: str
 
 
-class QuarantinedBody(Unlogged, frozen=True):
-    """The same with what came in. ``partly_taken``: the rest of it was stored then."""
+class QuarantinedBody(QuarantinedItem, frozen=True):
+    """The same with what came in, as far as it was asked for. ``partly_taken``: the rest of it was stored then."""
 
-    id: UUID
-    config_id: UUID
-    received_at: datetime
-    reason: str
     headers: bytes
     body: bytes
-    state: str
     partly_taken: bool
 
 
-LIST = """
-select id, config_id, received_at, reason, length(body) as size_bytes, state
+_ITEM = "id, config_id, received_at, reason, length(body) as size_bytes, state"
+LIST = f"""
+select {_ITEM}
 from quarantine
 where organization_id = $1 and state = $2 and ($3::uuid is null or id > $3) and foreign_item = $5
 order by id limit $4"""
@@ -268,16 +263,21 @@ async def quarantined(
 
 
 GET = f"""
-select {names(QuarantinedBody)}
+select {_ITEM}, headers, substring(body for $4) as body, partly_taken
 from quarantine where organization_id = $1 and id = $2 and foreign_item = $3"""
 
 
 async def quarantine_item(
-    connection: asyncpg.Connection, organization_id: UUID, quarantine_id: UUID, *, foreign: bool
+    connection: asyncpg.Connection,
+    organization_id: UUID,
+    quarantine_id: UUID,
+    *,
+    foreign: bool,
+    most_bytes: int = 2**31 - 1,
 ) -> QuarantinedBody | None:
-    """One thing that was put aside (organization; worker where *foreign*)."""
-    row = await connection.fetchrow(GET, organization_id, quarantine_id, foreign)
-    return QuarantinedBody(*row) if row else None
+    """One thing that was put aside, and the first bytes of it (organization; worker where *foreign*)."""
+    row = await connection.fetchrow(GET, organization_id, quarantine_id, foreign, most_bytes)
+    return QuarantinedBody(**row) if row else None
 
 
 CLOSE = """
