@@ -91,6 +91,7 @@ class ConfigField(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     signs: bool = False  # a secret that webhooks are signed with
     app: bool = False  # of the provider's app, which several accounts may share
     required: bool = True
+    usual: bool = False  # most people give it, though they need not: no form hides it
     pattern: str | None = None
     max_length: int | None = None
 
@@ -127,7 +128,7 @@ def _config_field(field: msgspec.inspect.Field) -> ConfigField:
         required=field.required,
         pattern=_bound(noted.type, "pattern"),
         max_length=_bound(noted.type, "max_length"),
-        **{name: bool(extra.get(name)) for name in ("secret", "signs", "app")},
+        **{name: bool(extra.get(name)) for name in ("secret", "signs", "app", "usual")},
     )
 
 

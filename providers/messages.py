@@ -305,6 +305,7 @@ class Pairing(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     state: Literal["starting", "scan", "linked", "failed"]
     qr: str | None = None  # what the QR code says
     qr_png: bytes | None = None  # the same as a picture
+    qr_lives_s: int | None = None  # for how long at least, from when it is first shown; None: nobody knows
     detail: str | None = None  # for people: what to do
 
     def __repr__(self) -> str:

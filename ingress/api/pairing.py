@@ -59,10 +59,7 @@ async def start_pairing(request: ApiRequest[PairingRequest]) -> PairingShown:
     body = await request.decoded()
     request.check_calls_out()
     config = await named_config(request, body.config_id)
-    pairing = await _started(request, config)
-    code = await _run(request, config, config.provider.pairing_code(body.phone)) if body.phone else None
-    await _note(request, config, pairing.state, "pairing_started")
-    return _shown(config, pairing, code)
+    return _shown(config, *await begin_pairing(request, config, body.phone))
 
 
 async def show_pairing(request: ApiRequest[None, PairingQuery]) -> PairingShown | Response:
@@ -80,7 +77,19 @@ async def show_pairing(request: ApiRequest[None, PairingQuery]) -> PairingShown 
 async def end_pairing(request: ApiRequest[None, ConfigQuery]) -> None:
     """DELETE …/provider/pairing?config_id=: log out: unlink the phone."""
     request.check_calls_out()
-    config = await chosen_config(request)
+    await unpair(request, await chosen_config(request))
+
+
+async def begin_pairing(request: AnyRequest, config: Config, phone: str | None = None) -> tuple[Pairing, str | None]:
+    """Link a phone to *config*, or go on with it: how it stands; with a *phone* also the code to type in there."""
+    pairing = await _started(request, config)
+    code = await _run(request, config, config.provider.pairing_code(phone)) if phone else None
+    await _note(request, config, pairing.state, "pairing_started")
+    return pairing, code
+
+
+async def unpair(request: AnyRequest, config: Config) -> None:
+    """Unlink the phone."""
     await request.state["manager"].accounts.run(config.provider.unpair(), config.provider.time_limits.set_up_s)
     await _note(request, config, "starting", "unpaired")
 

@@ -7,11 +7,11 @@ from uuid import UUID
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from providers import ConfigField, Limits, Pacing, Registry, RegistryEntry, TimeLimits
+from providers import Check, ConfigField, Limits, Pacing, Registry, RegistryEntry, TimeLimits
 from providers.description import config_fields
 
 from .. import log
-from ..accounts.config import NewConfig
+from ..accounts.config import Config, NewConfig
 from ..accounts.unusable import MissingPlugin
 from ..health.status import HealthShown, StatusShown, status_shown
 from ..switching.plugins import PluginsUnreadable, Reloaded
@@ -228,9 +228,15 @@ async def repair(request: ApiRequest[RepairRequest]) -> ConnectionTest:
     body = await request.decoded()
     request.check_calls_out()
     config = await named_config(request, body.config_id)
-    checks = await request.state["manager"].accounts.repair(config.provider, config.callback_url)
+    checks = await repaired(request, config)
+    passed = all(check.passed for check in checks if check.fatal)
+    return ConnectionTest(passed, shown_checks(checks), config.callback_url)
+
+
+async def repaired(request: AnyRequest, config: Config) -> list[Check]:
+    """Every check of *config* after what they find missing was set at its provider, as far as that can be."""
+    checks: list[Check] = await request.state["manager"].accounts.repair(config.provider, config.callback_url)
     async with request.connection() as connection:
         found = {check.name: check.passed for check in checks}
         await note(connection, request, request.organization_id, "repaired", {"checks": found}, config.id)
-    passed = all(check.passed for check in checks if check.fatal)
-    return ConnectionTest(passed, shown_checks(checks), config.callback_url)
+    return checks

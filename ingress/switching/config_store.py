@@ -179,7 +179,7 @@ class ConfigStore:
             if row is None:
                 raise NotFound
             former = self._accounts.usable(row)
-            data, provider = self._changed(row, former, changes)
+            data, provider = self.changed(row, former, changes)
             checks, status, session = list[Check](), None, row.session
             if changes:
                 checks, status = await self._accounts.test(provider, self._accounts.callback_url(row, provider))
@@ -209,7 +209,7 @@ class ConfigStore:
                 await self._journal.write(connection, organization_id, version, transition)
         return Edited(self._accounts.known(now), version, checks)
 
-    def _changed(
+    def changed(
         self, row: StoredConfig, former: Config, changes: Mapping[str, Any]
     ) -> tuple[dict[str, Any], WhatsAppProvider]:
         """What comes out of *changes*, and the provider that it makes. Raises `InvalidConfiguration`."""

@@ -30,7 +30,7 @@ order, or a configuration among them. `Switching` (switch.py) makes a change of 
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from time import monotonic
 from typing import Any
 from uuid import UUID
@@ -281,11 +281,15 @@ class WhatsAppProviderManager:
         return Switched(config, order.version, None, checks, order.config_ids)
 
     async def test(
-        self, organization_id: UUID, target: UUID | NewConfig, show: ShowCheck | None = None
+        self,
+        organization_id: UUID,
+        target: UUID | NewConfig,
+        show: ShowCheck | None = None,
+        changes: Mapping[str, Any] | None = None,
     ) -> tuple[list[Check], str | None]:
         """Every check of a config or configuration, and the address that its webhooks must be posted to, if it has one.
 
-        *show* gets each check as it is done.
+        *show* gets each check as it is done; *changes*: of a config as `edit` would make it of its configuration.
         Where the provider does not answer, that is a check that failed. Nothing is saved, but for the probe's webhook.
         Raises `InvalidConfiguration`, also `TestFailed` where it refuses the account, and `NotFound`.
         """
@@ -294,18 +298,17 @@ class WhatsAppProviderManager:
             if isinstance(target, NewConfig):
                 checks = await self._test_new(organization_id, target, shown)
             else:
-                checks, callback_url = await self._test_stored(organization_id, target, shown)
+                checks, callback_url = await self._test_stored(organization_id, target, shown, changes or {})
         except TestFailed as error:
             shown.all(error.checks)
             raise
         shown.all(checks)
         return checks, callback_url
 
-    async def _test_stored(self, organization_id: UUID, config_id: UUID, show: ShowCheck) -> tuple[list[Check], str]:
-        config = await self.config(organization_id, config_id)
-        if config is None:
-            raise NotFound
-        config = config.usable()
+    async def _test_stored(
+        self, organization_id: UUID, config_id: UUID, show: ShowCheck, changes: Mapping[str, Any]
+    ) -> tuple[list[Check], str]:
+        config = await self.edited(organization_id, config_id, changes)
         probing = asyncio.create_task(self.accounts.probe(config.provider, config.callback_url))
         try:
             checks = await self._checks(organization_id, config.provider, show, config.callback_url)
@@ -331,6 +334,21 @@ class WhatsAppProviderManager:
             return [Check(name="provider", passed=False, detail=str(error), fix=fix)]
         TestFailed.unless_passed(checks)
         return checks + await self.ownership.check(organization_id, provider, checks)
+
+    async def edited(self, organization_id: UUID, config_id: UUID, changes: Mapping[str, Any]) -> Config:
+        """A config as these changes of its configuration would make it; nothing is tested or saved.
+
+        Raises `NotFound` and `InvalidConfiguration`.
+        """
+        async with self._database.organization(organization_id) as connection:
+            row = await configs.by_id(connection, organization_id, config_id)
+        if row is None:
+            raise NotFound
+        config = self.accounts.usable(row)
+        if not changes:
+            return config
+        _, provider = self._store.changed(row, config, changes)
+        return msgspec.structs.replace(config, provider=provider)
 
     async def edit(self, organization_id: UUID, config_id: UUID, actor: Actor, change: ConfigEdit) -> Edited:
         """Change a config; what comes out is tested and set up as a new one is.

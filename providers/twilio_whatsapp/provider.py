@@ -102,6 +102,7 @@ class TwilioWhatsApp(WhatsAppProvider, frozen=True, kw_only=True):
             "The sender, with its country code. Only a Messaging Service can do without: it picks one.",
             "+55 11 99999-9999",
             link=_SENDERS,
+            usual=True,
         ),
     ] = None
     auth_token_secondary: Annotated[

@@ -125,6 +125,7 @@ class WhatsAppWeb(WhatsAppProvider, frozen=True, kw_only=True):
             "only `default`.",
             "default",
             link=f"{_GUIDES}/sessions/",
+            usual=True,
         ),
     ] = "default"
     phone_number: Annotated[

@@ -15,6 +15,9 @@ from ...errors import AccountBroken, Rejected, Unavailable
 from ...messages import Pairing
 from . import sessions
 
+# The first code of a session lives longer; which one it is nobody says.
+_LIVES_S = 20
+
 
 def current(api: JsonApi, name: str) -> Flow[Pairing]:
     """How to link a phone to the session now."""
@@ -35,7 +38,7 @@ def _scan(api: JsonApi, name: str, advice: str | None) -> Flow[Pairing]:
     path = f"api/{name}/auth/qr"
     written = yield from api.call(api.get(path, {"format": "raw"}))
     drawn = yield from api.call(api.get(path))
-    return Pairing(state="scan", qr=_text_in(written, "value"), qr_png=_png(drawn), detail=advice)
+    return Pairing(state="scan", qr=_text_in(written, "value"), qr_png=_png(drawn), qr_lives_s=_LIVES_S, detail=advice)
 
 
 def code(api: JsonApi, name: str, phone: str) -> Flow[str]:
