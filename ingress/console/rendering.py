@@ -15,6 +15,7 @@ from markupsafe import Markup
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from ..validation import sentence
 from ..web.problems import Problem
 from . import words
 from .languages import LANGUAGES, N_, NN_, catalogue
@@ -107,6 +108,7 @@ def _templates() -> jinja2.Environment:
     environment.install_gettext_callables(_gettext, _ngettext, newstyle=True)  # type: ignore[attr-defined]
     environment.globals |= {"static": static_url, "csrf": _csrf, "url": _url, "word": _word}
     environment.filters |= {"ago": _ago, "utc": _utc, "iso": _iso, "size": _size, "number": _number}
+    environment.filters |= {"sentence": sentence, "worded": _worded}
     return environment
 
 
@@ -133,6 +135,12 @@ def _word(context: Context, kind: str, code: str) -> str:
     """The sentence or the name of *code*, one of `words.WORDS[kind]`; of an unknown one itself."""
     known = words.WORDS[kind].get(code)
     return _gettext(context, known) if known else code.replace("_", " ")
+
+
+@jinja2.pass_context
+def _worded(context: Context, code: str, kind: str) -> str:
+    """As `word`, for lists: `codes | map("worded", "capability")`."""
+    return _word(context, kind, code)
 
 
 @jinja2.pass_context

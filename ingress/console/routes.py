@@ -3,7 +3,20 @@
 from starlette.routing import BaseRoute
 
 from . import live
-from .pages import audit, components, contacts, general, messages, quarantine, sign_in, switch, team
+from .pages import (
+    audit,
+    components,
+    configuration,
+    contacts,
+    general,
+    messages,
+    pairing,
+    quarantine,
+    sign_in,
+    switch,
+    team,
+    whatsapp,
+)
 from .routing import ConsoleRoute, nothing_here
 
 ROUTES: list[BaseRoute] = [
@@ -14,6 +27,21 @@ ROUTES: list[BaseRoute] = [
     ConsoleRoute("POST", "/sign-in", sign_in.sign_in, None),
     ConsoleRoute("POST", "/sign-out", sign_in.sign_out, "any", organization=False),
     ConsoleRoute("POST", "/preferences", sign_in.prefer, None),
+    ConsoleRoute("GET", "/whatsapp", whatsapp.show, "read"),
+    ConsoleRoute("POST", "/whatsapp/test", configuration.test, "configure"),
+    ConsoleRoute("POST", "/whatsapp/save", configuration.save, "configure"),
+    ConsoleRoute("POST", "/whatsapp/fallback", whatsapp.reorder, "configure"),
+    ConsoleRoute("POST", "/whatsapp/{config_id}/test", configuration.test, "configure"),
+    ConsoleRoute("POST", "/whatsapp/{config_id}/save", configuration.save, "configure"),
+    ConsoleRoute("POST", "/whatsapp/{config_id}/check", configuration.check, "configure"),
+    ConsoleRoute("POST", "/whatsapp/{config_id}/repair", configuration.repair, "configure"),
+    ConsoleRoute("POST", "/whatsapp/{config_id}/name", whatsapp.rename, "configure"),
+    ConsoleRoute("POST", "/whatsapp/{config_id}/delete", whatsapp.delete, "configure"),
+    ConsoleRoute("GET", "/whatsapp/{config_id}/pairing", pairing.show, "configure"),
+    ConsoleRoute("POST", "/whatsapp/{config_id}/pairing", pairing.begin, "configure"),
+    ConsoleRoute("POST", "/whatsapp/{config_id}/pairing/end", pairing.end, "configure"),
+    ConsoleRoute("GET", "/whatsapp/{form}", whatsapp.back, "any"),
+    ConsoleRoute("GET", "/whatsapp/{config_id}/{form}", whatsapp.back, "any"),
     ConsoleRoute("GET", "/live", live.follow, "any"),
     ConsoleRoute("GET", "/general", general.show, "read"),
     ConsoleRoute("POST", "/general/name", general.name, "configure"),

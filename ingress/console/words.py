@@ -19,6 +19,15 @@ DONE = {
     "notifications_read": N_("All notifications are marked as read."),
     "organization_chosen": N_("You act for this organization now."),
     "organization_created": N_("The organization is created. You act for it now."),
+    "config_saved": N_("The configuration is saved."),
+    "config_active": N_("The configuration is saved and active: messages go out through it now."),
+    "config_incomplete": N_(
+        "The configuration is saved. Something is left to be done at the provider: see the webhook."
+    ),
+    "config_renamed": N_("The account has its new name."),
+    "config_deleted": N_("The account is deleted here, with its credentials and its webhook address."),
+    "fallback_order": N_("The fallback order is changed."),
+    "unpaired": N_("The phone is unlinked."),
 }
 
 SCOPES = {
@@ -144,6 +153,99 @@ NOTIFICATIONS = {
     "deliveries_parked": N_("Deliveries to your system were given up"),
     "quarantine_open": N_("Content waits in the quarantine"),
     "audit_broken": N_("The audit trail was changed by somebody"),
+}
+
+# How an account is doing.
+HEALTH = {
+    "unknown": N_("Not known yet"),
+    "healthy": N_("Healthy"),
+    "degraded": N_("Degraded"),
+    "unhealthy": N_("Unhealthy"),
+}
+
+# Why it is not healthy.
+REASONS = {
+    "unreachable": N_("The provider does not answer."),
+    "credentials": N_("The provider refuses the credentials."),
+    "account_restricted": N_("The provider restricts the account."),
+    "session_lost": N_("The session with the provider is lost."),
+    "not_paired": N_("No phone is linked."),
+    "webhook_missing": N_("What people write does not arrive here: the webhook is missing."),
+    "webhooks_refused": N_("Webhooks are refused: they are signed with another secret."),
+    "sends_refused": N_("The provider refuses most messages."),
+    "silent": N_("Messages are taken, but nothing is heard of them: webhooks seem not to arrive."),
+    "degraded": N_("The provider says that the account is doing badly."),
+    "plugin_missing": N_("The plug-in of the provider is not installed."),
+    "cannot_be_opened": N_("The configuration cannot be opened: its encryption key is missing."),
+}
+
+# What to do about an account that is not healthy.
+REMEDIES = {
+    "unreachable": N_("See whether the provider has an outage, and whether its address is right."),
+    "credentials": N_("Renew the credentials at the provider, and save them here."),
+    "account_restricted": N_("See at the provider what it demands; switch to another account meanwhile."),
+    "session_lost": N_("Repair the account, or link the phone again."),
+    "not_paired": N_("Link a phone: its code is shown here."),
+    "webhook_missing": N_("Repair the webhook: until then what people write is lost."),
+    "webhooks_refused": N_("Save the secret that the provider signs with now."),
+    "sends_refused": N_("See the last messages for the errors: payment, permissions, or a block of the account."),
+    "silent": N_("Check the webhook: it may lead elsewhere."),
+    "degraded": N_("See the account at the provider, and send less through it until it has recovered."),
+    "plugin_missing": N_("Ask the people who run this service to install it."),
+    "cannot_be_opened": N_("Ask the people who run this service for its encryption key, or save the account anew."),
+}
+
+# What a provider says of an account as a whole.
+QUALITIES = {
+    "excellent": N_("Excellent"),
+    "good": N_("Good"),
+    "poor": N_("Poor"),
+    "disconnected": N_("Disconnected"),
+}
+
+# What there is to know of a provider before it is chosen.
+KINDS_OF_PROVIDER = {
+    "free": N_("Free"),
+    "paid": N_("Paid"),
+    "stable": N_("Stable"),
+    "unstable": N_("Unstable"),
+}
+
+# What one provider can do, and another may not: what people know best first. The rest is no business of a message.
+CAPABILITIES = {
+    "text": N_("texts"),
+    "image": N_("pictures"),
+    "video": N_("videos"),
+    "audio": N_("audio and voice messages"),
+    "document": N_("documents"),
+    "template": N_("templates"),
+    "interactive": N_("interactive messages"),
+    "buttons": N_("buttons"),
+    "list": N_("lists"),
+    "groups": N_("groups"),
+    "reaction": N_("reactions"),
+    "receipts": N_("read receipts"),
+    "typing": N_("showing that somebody types"),
+    "location": N_("locations"),
+    "contacts": N_("contact cards"),
+    "sticker": N_("stickers"),
+    "media": N_("received files"),
+    "uploads": N_("uploaded files"),
+    "cta_url": N_("links as buttons"),
+    "voice_call": N_("buttons to call"),
+    "flow": N_("flows"),
+    "catalog": N_("catalogs"),
+    "product": N_("products"),
+    "product_list": N_("lists of products"),
+    "product_carousel": N_("carousels of products"),
+    "carousel": N_("carousels"),
+    "order_details": N_("orders to be paid"),
+    "order_status": N_("the state of an order"),
+    "address_request": N_("asking for an address"),
+    "contact_request": N_("asking for a contact"),
+    "location_request": N_("asking for a location"),
+    "call_permission_request": N_("asking whether one may call"),
+    "pin": N_("pinned messages"),
 }
 
 # What happened, by the code of a problem; what is not here is said by the problem's own detail.
@@ -370,6 +472,12 @@ WORDS = {
     "content": CONTENTS,
     "address": ADDRESSES,
     "error_class": ERROR_CLASSES,
+    "health": HEALTH,
+    "reason": REASONS,
+    "remedy": REMEDIES,
+    "quality": QUALITIES,
+    "provider": KINDS_OF_PROVIDER,
+    "capability": CAPABILITIES,
     "problem": PROBLEMS,
     "fix": FIXES,
     "check": CHECKS,

@@ -67,7 +67,7 @@ async function refresh() {
 /** Nobody's input is taken away: what is being used is not renewed. */
 function isBusy(wanted) {
   const focus = document.activeElement;
-  return wanted.some((part) => part.contains(focus) && focus.matches("input, select, textarea")) || document.querySelector("dialog[open]:not(.drawer) form");
+  return wanted.some((part) => part.contains(focus) && focus.matches("input:not([type=radio]), select, textarea")) || document.querySelector("dialog[open]:not(.drawer) form");
 }
 
 function renew(part, fresh) {

@@ -1,0 +1,26 @@
+// The page of providers: another card's form without a reload, and a save that waits for its test.
+import { announce, fetchPage } from "./base.js";
+import "./by_itself.js";
+
+document.addEventListener("change", async (event) => {
+  if (!event.target.matches("[data-choose]")) return;
+  const address = new URL(event.target.dataset.choose, location);
+  history.replaceState(history.state, "", address);
+  const panel = document.getElementById("panel");
+  panel.classList.add("busy");
+  const page = await fetchPage(address).catch(() => null);
+  const fresh = page?.getElementById("panel");
+  if (!fresh) return location.assign(address);
+  if (location.href !== address.href) return; // another one was chosen meanwhile
+  document.getElementById("panel").replaceWith(fresh);
+  document.title = page.title;
+  announce(fresh);
+});
+
+// What was tested is what is saved: who changes a field tests again.
+document.addEventListener("input", (event) => {
+  const form = event.target.closest(".config-form");
+  if (!form) return;
+  form.querySelector("#review").replaceChildren();
+  form.querySelector("#save").replaceChildren(form.querySelector("#unsaved").content.cloneNode(true));
+});
