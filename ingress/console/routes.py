@@ -67,7 +67,7 @@ ROUTES: list[BaseRoute] = [
     ConsoleRoute("GET", "/team/{key_id}/revoke", team.confirm_revoke, "admin"),
     ConsoleRoute("POST", "/team/{key_id}/revoke", team.revoke, "admin"),
     ConsoleRoute("GET", "/audit", audit.show, "admin"),
-    ConsoleRoute("GET", "/audit.csv", audit.export, "admin"),
+    ConsoleRoute("GET", "/audit.csv", audit.export, "admin", is_file=True),
     ConsoleRoute("GET", "/audit/verify", audit.verify, "admin"),
     ConsoleRoute("GET", "/audit/{entry_id:int}", audit.show_entry, "admin"),
     ConsoleRoute("GET", "/messages", messages.show, "read"),
