@@ -28,8 +28,8 @@ def new_id() -> UUID:
 
 
 def id_at(moment: datetime) -> UUID:
-    """The first UUIDv7 of *moment* (RFC 9562: 48 bits of milliseconds at its front)."""
-    return UUID(int=int(moment.timestamp() * 1000) << 80)
+    """The first UUIDv7 of *moment* (RFC 9562: 48 bits of milliseconds at its front), or, of one before 1970, of all."""
+    return UUID(int=max(int(moment.timestamp() * 1000), 0) << 80)
 
 
 def request_id() -> str:
