@@ -4,21 +4,20 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from uuid import UUID
 
-import msgspec
-
 from providers.messages import ErrorInfo
 
 from ..envelope import EventData
 from ..storage.statements.events import StoredEvent
 from ..storage.statements.messages import Attempt, StoredMessage
 from ..storage.statements.reports.timelines import DeliveryState
+from ..validation import Unlogged
 
 
 def _utc(moment: datetime) -> str:
     return f"{moment.astimezone(UTC):%H:%M} UTC"
 
 
-class Narrator(msgspec.Struct, frozen=True):
+class Narrator(Unlogged, frozen=True):
     """Says it. ``names``: what people call providers; ``providers``: by account; then a language, and its times."""
 
     names: Mapping[str, str]

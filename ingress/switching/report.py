@@ -7,21 +7,20 @@ from types import TracebackType
 from typing import TypeAlias
 from uuid import UUID
 
-import msgspec
-
 from providers import Check
 
 from .. import log, metrics
 from ..accounts.config import ChangeRefused, NotFound
 from ..storage.database import Busy, LockLost, StoreUnavailable
 from ..storage.statements.switches import Confirmed
+from ..validation import Unlogged
 from .change import Begun, Requested, Switched, VersionConflict
 
 _Position = tuple[UUID | None, UUID | None, int | None]
 _OUTCOMES = {LockLost: "lock_lost", Busy: "busy", StoreUnavailable: "unavailable", NotFound: "not_found"}
 
 
-class Phase(msgspec.Struct, frozen=True):
+class Phase(Unlogged, frozen=True):
     """A part of a change that has ended: lock, test, set_up, commit or propagate; and how long it took."""
 
     name: str

@@ -21,6 +21,7 @@ from ...storage.statements.switches import Confirmed, OpenSwitch, Standing
 from ...switching.change import NoFormerConfig, Requested, Switched, order_after
 from ...switching.dry_run import DryRun, another_number
 from ...switching.report import Phase, Step
+from ...validation import Unlogged
 from ...web.bodies import RequestQuery
 from ...web.limits import LOOK_WEIGHT
 from ...web.problems import Problem, not_found
@@ -212,7 +213,7 @@ def _phases(request: AnyConsoleRequest, phases: dict[str, float], *, has_failed:
     return Fragment("phases", html, replace=True)
 
 
-class PhaseRow(msgspec.Struct, frozen=True):
+class PhaseRow(Unlogged, frozen=True):
     """A phase as it is shown: done, running, failed, skipped or to_come."""
 
     name: str
