@@ -100,15 +100,15 @@ MUTANTS = (
     Mutant(
         "the audit entry of a switch, not written",
         "ingress/switching/switch.py",
-        "made = switch_made(ready, version)",
-        "made = switch_made(ready, version)[:1]",
+        "made = switch_made(ready, version, phases)",
+        "made = switch_made(ready, version, phases)[:1]",
         ("tests/switching/test_switching.py::test_a_switch_to_a_config_that_is_there",),
     ),
     Mutant(
         "the audit entry of a switch in another transaction",
         "ingress/switching/switch.py",
-        "            made = switch_made(ready, version)\n",
-        "            made = switch_made(ready, version)\n"
+        "            made = switch_made(ready, version, phases)\n",
+        "            made = switch_made(ready, version, phases)\n"
         "            await connection.execute('commit')\n"
         "            await connection.execute('begin')\n"
         "            organization = str(request.organization_id)\n"
@@ -118,8 +118,8 @@ MUTANTS = (
     Mutant(
         "the same, found by a process that dies",
         "ingress/switching/switch.py",
-        "            made = switch_made(ready, version)\n",
-        "            made = switch_made(ready, version)\n"
+        "            made = switch_made(ready, version, phases)\n",
+        "            made = switch_made(ready, version, phases)\n"
         "            await connection.execute('commit')\n"
         "            await connection.execute('begin')\n"
         "            organization = str(request.organization_id)\n"
