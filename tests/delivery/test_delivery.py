@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import re
 import time
 from collections.abc import AsyncIterator
 from contextlib import suppress
@@ -504,8 +505,15 @@ async def test_a_flood_of_an_answer_is_cut(customer: Organization, crm: Crm) -> 
 
 
 async def test_the_health_of_a_callback_shows_no_secret(customer: Organization, crm: Crm) -> None:
+    """A fingerprint of each, and what else there is to see of it."""
     answer = await customer.call("GET", "/callback")
-    assert answer.json == {
+    [secret] = [secret.removeprefix("whsec_") for secret in crm.secrets[ENDPOINT]]
+    assert secret[:-4].encode() not in answer.raw
+    shown = answer.json
+    [signing] = shown.pop("secrets")
+    assert re.fullmatch(rf"…{re.escape(secret[-4:])} \([0-9a-f]{{8}}\)", signing.pop("fingerprint"))
+    assert signing == {"expires_at": None}
+    assert shown == {
         "url": crm.url_for(ENDPOINT),
         "state": "healthy",
         "disabled_reason": None,
@@ -514,8 +522,6 @@ async def test_the_health_of_a_callback_shows_no_secret(customer: Organization, 
         "consecutive_failures": 0,
         "paused_until": None,
     }
-    for secret in crm.secrets[ENDPOINT]:
-        assert secret.removeprefix("whsec_").encode() not in answer.raw
 
 
 async def test_a_deleted_callback_gets_nothing(customer: Organization, crm: Crm) -> None:
