@@ -98,6 +98,7 @@ def requests_of(organization: Organization, event_id: str) -> dict[tuple[str, st
         ("PUT", "/callback"): {"url": "http://127.0.0.1:9/"},
         ("POST", "/callback/replay"): {},
         ("POST", "/organizations"): {"name": "x"},
+        ("PATCH", "/organization"): {"name": "x"},
         ("POST", "/keys"): {"scopes": ["read"]},
         ("POST", "/apps"): account | {"name": "x", "config_data": secrets},
         ("PATCH", "/apps/{app_id}"): {"config_data": secrets},
