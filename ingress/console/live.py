@@ -13,7 +13,7 @@ from .requests import ConsoleRequest, SignedOut
 
 # Between two notices: a busy organization has its pages look again no more often than so.
 EVERY_S = 1.0
-# What changes without a notice (a breaker, the age of a figure) is looked for by pages that show it.
+# What changes without a notice (a breaker, a figure) is looked for by pages that show it.
 TICK_S = 10.0
 
 
@@ -31,9 +31,13 @@ async def _notices(request: ConsoleRequest) -> AsyncGenerator[bytes, None]:
         state["changes"].subscribed(organization_id) as providers,
     ):
         yield b"retry: 2000\n\nevent: open\ndata: \n\n"
+        ticked = monotonic()
         while not state["closing"].is_set():
             began = monotonic()
-            topics = await _changed({"events": events, "providers": providers})
+            topics = await _changed({"events": events, "providers": providers}, ticked + TICK_S - began)
+            if not topics or monotonic() - ticked >= TICK_S:
+                ticked = monotonic()
+                topics.append("tick")
             if not await _is_signed_in(request):
                 yield b"event: ended\ndata: \n\n"
                 return
@@ -41,18 +45,18 @@ async def _notices(request: ConsoleRequest) -> AsyncGenerator[bytes, None]:
             await asyncio.sleep(max(0.0, EVERY_S - (monotonic() - began)))
 
 
-async def _changed(waiters: dict[str, asyncio.Event]) -> list[str]:
-    """The topics of which something changed; after TICK_S without any `tick`."""
+async def _changed(waiters: dict[str, asyncio.Event], within_s: float) -> list[str]:
+    """The topics of which something changes, none where nothing does."""
     waiting = [asyncio.create_task(waiter.wait()) for waiter in waiters.values()]
     try:
-        await asyncio.wait(waiting, timeout=TICK_S, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait(waiting, timeout=max(0.0, within_s), return_when=asyncio.FIRST_COMPLETED)
     finally:
         for task in waiting:
             task.cancel()
     topics = [topic for topic, waiter in waiters.items() if waiter.is_set()]
     for topic in topics:
         waiters[topic].clear()
-    return [*topics, "notifications"] if topics else ["tick"]
+    return [*topics, "notifications"] if topics else []
 
 
 async def _is_signed_in(request: ConsoleRequest) -> bool:

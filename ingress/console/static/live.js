@@ -5,6 +5,9 @@ const state = document.querySelector("[data-live-state]");
 let source = null;
 let paused = false;
 let refreshing = null;
+let heard = 0;
+// The server says something every ten seconds: what is silent for longer is gone, though nobody closed it.
+const SILENT_MS = 25000;
 const changed = new Set();
 
 function say(text, lost = false) {
@@ -26,8 +29,10 @@ function parts() {
 function connect() {
   if (source || document.hidden || !document.body.hasAttribute("data-signed-in") || !parts().length) return;
   source = new EventSource("/console/live");
-  source.addEventListener("open", () => { changed.add("tick"); refresh(); });
+  heard = Date.now();
+  source.addEventListener("open", () => { heard = Date.now(); changed.add("tick"); refresh(); });
   source.addEventListener("changed", (event) => {
+    heard = Date.now();
     event.data.split(" ").forEach((topic) => changed.add(topic));
     refresh();
   });
@@ -36,6 +41,13 @@ function connect() {
     say(texts.lost, true);
     if (source?.readyState === EventSource.CLOSED) { disconnect(); setTimeout(connect, 3000); }
   });
+}
+
+function watch() {
+  if (!source || Date.now() - heard < SILENT_MS) return;
+  say(texts.lost, true);
+  disconnect();
+  connect();
 }
 
 function disconnect() {
@@ -80,6 +92,7 @@ function renew(part, fresh) {
   announce(fresh);
 }
 
+setInterval(watch, 5000);
 document.addEventListener("visibilitychange", () => (document.hidden ? disconnect() : connect()));
 document.addEventListener("click", (event) => {
   const button = event.target.closest("[data-live-pause]");
