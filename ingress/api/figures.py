@@ -9,7 +9,7 @@ from uuid import UUID
 import msgspec
 
 from ..health.figures import Figures, WindowName, figures_of
-from ..storage.statements import figures
+from ..storage.statements.reports import figures
 from ..web.bodies import RequestQuery, Shown
 from . import AnyRequest, ApiRequest
 

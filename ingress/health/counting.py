@@ -28,8 +28,8 @@ from ..storage.statements.figures import (
     NewEvents,
     Priced,
     Span,
-    StepCounts,
 )
+from ..storage.statements.reports.figures import StepCounts
 
 logger = logging.getLogger("ingress.health.counting")
 

@@ -10,6 +10,7 @@ import asyncpg
 
 from ..storage.statements import figures
 from ..storage.statements.figures import BOUNDS_MS, CLASSES, Span
+from ..storage.statements.reports import figures as counted
 from ..validation import Unlogged
 from .counting import Cell, Tally, add_up, span
 
@@ -94,11 +95,11 @@ async def figures_of(connection: asyncpg.Connection, organization_id: UUID, wind
     now = datetime.now(UTC)
     length, step = WINDOWS[window]
     start = _floor(now, step) - length + step
-    counted_at = await figures.counted_at(connection, organization_id)
+    counted_at = await counted.counted_at(connection, organization_id)
     live_from = max(start, _floor(counted_at or now, timedelta(minutes=1)) - LATE)
     minutes_from = _floor(live_from, step) if window == "7d" else start
     tallies: defaultdict[Cell, Tally] = defaultdict(Tally)
-    for row in await figures.steps(connection, organization_id, step, start, minutes_from, live_from):
+    for row in await counted.steps(connection, organization_id, step, start, minutes_from, live_from):
         tallies[row.config_id, row.since].add(row)
     live = _spans(live_from, now, step)
     add_up(
