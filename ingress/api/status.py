@@ -31,7 +31,7 @@ async def stream_status(request: ApiRequest) -> Stream:
 
     `Last-Event-ID` is not needed: who comes back begins with the whole again.
     """
-    stream = _stream(request, await _status(request))
+    stream = _stream(request, await current_status(request))
     return Stream(request.state["waiting"].room(request.organization_id), stream)
 
 
@@ -46,7 +46,8 @@ async def stored_health(request: AnyRequest) -> OrganizationHealth:
     return msgspec.structs.replace(stored, configs=configs)
 
 
-async def _status(request: AnyRequest) -> ProvidersStatus:
+async def current_status(request: AnyRequest) -> ProvidersStatus:
+    """How all of the organization's providers are doing."""
     return status_of(await stored_health(request), request.state["breaker_of"])
 
 
@@ -54,7 +55,7 @@ async def _status_now(request: AnyRequest, known: ProvidersStatus) -> ProvidersS
     """As `_status`; *known* while the database is away, and None where who asks may not see it any more."""
     try:
         await request.authorize()
-        return await _status(request)
+        return await current_status(request)
     except Problem:
         return None
     except StoreUnavailable:

@@ -18,6 +18,7 @@ from starlette.types import Receive, Scope, Send
 from ..validation import sentence
 from ..web.problems import Problem
 from . import words
+from .charts import sparkline
 from .languages import LANGUAGES, N_, NN_, catalogue
 from .requests import BOUNCED, AnyConsoleRequest
 
@@ -106,7 +107,7 @@ def _templates() -> jinja2.Environment:
     )
     # newstyle: values are put in by the call, escaped.
     environment.install_gettext_callables(_gettext, _ngettext, newstyle=True)  # type: ignore[attr-defined]
-    environment.globals |= {"static": static_url, "csrf": _csrf, "url": _url, "word": _word}
+    environment.globals |= {"static": static_url, "csrf": _csrf, "url": _url, "word": _word, "sparkline": sparkline}
     environment.filters |= {"ago": _ago, "utc": _utc, "iso": _iso, "size": _size, "number": _number}
     environment.filters |= {"sentence": sentence, "worded": _worded}
     return environment

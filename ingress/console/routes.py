@@ -5,6 +5,7 @@ from starlette.routing import BaseRoute
 from . import live
 from .pages import (
     audit,
+    billing,
     components,
     configuration,
     contacts,
@@ -13,6 +14,7 @@ from .pages import (
     pairing,
     quarantine,
     sign_in,
+    status,
     switch,
     team,
     whatsapp,
@@ -81,6 +83,8 @@ ROUTES: list[BaseRoute] = [
     ConsoleRoute("POST", "/quarantine/discard", quarantine.discard, "configure"),
     ConsoleRoute("GET", "/quarantine/{quarantine_id}", quarantine.show_item, "read"),
     ConsoleRoute("POST", "/quarantine/{quarantine_id}/replay", quarantine.replay, "configure"),
+    ConsoleRoute("GET", "/status", status.show, "read"),
+    ConsoleRoute("GET", "/billing", billing.show, "read"),
     ConsoleRoute("GET", "/_components", components.show, "any"),
 ]
 # Behind all others.

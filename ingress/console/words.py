@@ -248,6 +248,33 @@ CAPABILITIES = {
     "pin": N_("pinned messages"),
 }
 
+# What a config is to its organization.
+ROLES = {
+    "active": N_("Active"),
+    "fallback": N_("Fallback"),
+    "primary": N_("Primary, another one stands in"),
+}
+
+# Of a circuit breaker.
+BREAKERS = {
+    "closed": N_("Closed: calls are made"),
+    "open": N_("Open: calls are skipped for a while"),
+    "half_open": N_("Half open: one call at a time"),
+}
+
+# Of attempts that failed, in few words: they are counted.
+FAILURES = {
+    "Unsupported": N_("The provider cannot say it"),
+    "Rejected": N_("Refused for good"),
+    "Restricted": N_("The account is being punished"),
+    "AccountBroken": N_("The account cannot send"),
+    "Throttled": N_("Refused for now: too many"),
+    "Unavailable": N_("The provider could not be reached"),
+    "Uncertain": N_("May have been taken"),
+    "breaker_open": N_("Not tried: the provider failed lately"),
+    "other": N_("Another error"),
+}
+
 # What happened, by the code of a problem; what is not here is said by the problem's own detail.
 PROBLEMS = {
     "forbidden": N_("This key may not do that."),
@@ -471,9 +498,12 @@ WORDS = {
     "period": PERIODS,
     "content": CONTENTS,
     "address": ADDRESSES,
-    "error_class": ERROR_CLASSES,
     "health": HEALTH,
     "reason": REASONS,
+    "role": ROLES,
+    "breaker": BREAKERS,
+    "failure": FAILURES,
+    "error_class": ERROR_CLASSES,
     "remedy": REMEDIES,
     "quality": QUALITIES,
     "provider": KINDS_OF_PROVIDER,
