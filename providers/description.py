@@ -86,7 +86,7 @@ class ConfigField(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     link: str | None = None  # the provider's page on which the value is found
     type: Literal["string", "integer", "boolean"] = "string"
     choices: tuple[str, ...] = ()  # the only values that it takes; empty: any
-    default: str | int | None = None  # what it is where none is given
+    default: bool | int | str | None = None  # what it is where none is given
     secret: bool = False
     signs: bool = False  # a secret that webhooks are signed with
     app: bool = False  # of the provider's app, which several accounts may share
