@@ -224,6 +224,20 @@ async def test_who_was_overtaken_writes_nothing(
     assert (await shown(organization))[organization.configs[0]["config_id"]]["received"] == 1
 
 
+async def test_where_nothing_is_new_all_is_counted(
+    organization: Organization, past: Past, settings: Settings, owner: asyncpg.Connection
+) -> None:
+    """Who looks at a month of a quiet organization is not shown hours ago as if something were left out."""
+    await all_counted(settings, organization)
+    long_ago = datetime.now(UTC) - timedelta(hours=5)
+    await owner.execute(
+        "update figures_progress set counted_at = $2 where organization_id = $1", past.organization_id, long_ago
+    )
+    await all_counted(settings, organization)
+    answer = await organization.call("GET", f"{BASE}/usage")
+    assert datetime.fromisoformat(answer.json["counted_at"]) > long_ago + timedelta(hours=4)
+
+
 async def test_what_is_old_goes(
     organization: Organization, past: Past, settings: Settings, owner: asyncpg.Connection
 ) -> None:

@@ -42,14 +42,15 @@ CLAIM = f"""
 with due as (
     select organization_id from figures_progress where due_at <= now() order by due_at limit 100 for update skip locked
 ),
-claimed as (
-    update figures_progress p set due_at = now() + interval '{EVERY_S} s' from due
-    where p.organization_id = due.organization_id returning p.organization_id, p.sequence
+found as materialized (
+    select p.organization_id, p.sequence, exists (
+        select from events e where e.organization_id = p.organization_id and e.sequence > p.sequence
+    ) as has_more from due join figures_progress p using (organization_id)
 )
-select c.organization_id, c.sequence, exists (
-    select from events e where e.organization_id = c.organization_id and e.sequence > c.sequence
-) as has_more
-from claimed c /* every organization_id */"""
+update figures_progress p set due_at = now() + interval '{EVERY_S} s',
+    counted_at = case when has_more then counted_at else now() end
+from found where p.organization_id = found.organization_id
+returning p.organization_id, p.sequence, has_more /* every organization_id */"""
 
 
 class Progress(NamedTuple):
