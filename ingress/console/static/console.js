@@ -6,7 +6,7 @@ document.documentElement.classList.add("scripted");
 
 // ---------------------------------------------------------------- times: relative, with UTC and local on hover
 const units = [["day", 86400], ["hour", 3600], ["minute", 60]];
-const relative = new Intl.RelativeTimeFormat(document.documentElement.lang, { numeric: "auto" });
+const relative = new Intl.RelativeTimeFormat(document.documentElement.lang, { numeric: "always" });
 const local = new Intl.DateTimeFormat(document.documentElement.lang, { dateStyle: "medium", timeStyle: "long" });
 
 function showTime(time) {
