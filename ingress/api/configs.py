@@ -155,9 +155,12 @@ async def _config(request: AnyRequest, config_id: UUID) -> Config:
 
 async def list_templates(request: ApiRequest[None, TemplatesQuery]) -> TemplatePage:
     """GET …/templates?after=&config_id=: the account's message templates; `next` is the next page's `after`."""
-    after = request.query.after
     request.check_calls_out(LOOK_WEIGHT)
-    config = await chosen_config(request)
+    return await templates_of(request, await chosen_config(request), request.query.after)
+
+
+async def templates_of(request: AnyRequest, config: Config, after: str | None) -> TemplatePage:
+    """A page of the templates of that config's account."""
     transfers = request.state["transfers"]
     with transfers.room(request.organization_id):
         return await transfers.run(config.provider.list_templates(after), config.provider.time_limits.call_s)

@@ -6,6 +6,7 @@ import logging
 import math
 import re
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from time import monotonic
@@ -122,8 +123,16 @@ _REFUSED = {
 
 async def send(request: ApiRequest[SendRequest]) -> Json[SendResult]:
     """POST /send: accept a message durably, send it, and answer with its outcome."""
+    with refusals_counted():
+        key, wait_s = checked_key(request.header.get("idempotency-key")), _wait_s(request)
+        return await accept(request, await request.decoded(), key, wait_s)
+
+
+@contextmanager
+def refusals_counted() -> Iterator[None]:
+    """Count what is refused before it is a message."""
     try:
-        return await _sent(request)
+        yield
     except Problem as problem:
         outcome = "shed" if problem.status == 503 else _REFUSED.get(problem.code)
         if outcome is not None:
@@ -135,9 +144,8 @@ def _count(outcome: str) -> None:
     metrics.child(metrics.send_requests, outcome).inc()
 
 
-async def _sent(request: ApiRequest[SendRequest]) -> Json[SendResult]:
-    key, wait_s = _idempotency_key(request), _wait_s(request)
-    body = await request.decoded()
+async def accept(request: AnyRequest, body: SendRequest, key: str | None, wait_s: float) -> Json[SendResult]:
+    """Have *body* sent, and wait for the outcome for *wait_s* at most. Raises `Problem`."""
     intent = await _intent(request, body)
     fingerprint = hashlib.sha256(_canonical(body)).digest()
     otherwise: MakeProblem
@@ -239,8 +247,8 @@ def _expiry_error(body: SendRequest) -> str | None:
     return None
 
 
-def _idempotency_key(request: AnyRequest) -> str | None:
-    key = request.header.get("idempotency-key")
+def checked_key(key: str | None) -> str | None:
+    """An idempotency key, or none. Raises `Problem` 400."""
     if key is not None and not _KEY.fullmatch(key):
         raise Problem(400, "invalid_idempotency_key", "Idempotency-Key must be 1 to 255 visible ASCII characters.")
     return key

@@ -5,7 +5,6 @@ Secrets they take from the environment.
 
 import json
 import shlex
-from pprint import pformat
 from textwrap import indent
 from typing import Any
 
@@ -169,10 +168,11 @@ def verification(url: str) -> dict[str, str]:
 
 def sending(origin: str, body: dict[str, Any]) -> dict[str, str]:
     """POST /send of the service at *origin*, by language."""
-    url, literal = f"{origin}/send", pformat(body, width=90, sort_dicts=False)
+    # Of texts, lists and objects alone JSON is Python, too.
+    url, literal = f"{origin}/send", json.dumps(body, indent=4, ensure_ascii=False)
     return {
         "curl": _filled(_SEND_CURL, shlex.quote(url), shlex.quote(json.dumps(body, ensure_ascii=False))),
-        "Python": _filled(_SEND_PYTHON, json.dumps(url), indent(literal, " " * 15).lstrip()),
+        "Python": _filled(_SEND_PYTHON, json.dumps(url), indent(literal, " " * 4).lstrip()),
     }
 
 

@@ -9,7 +9,7 @@ from ...storage.statements.deliveries import ParkedFilter
 from ...web.bodies import Number, RequestQuery
 from ...web.problems import Problem
 from .. import snippets
-from ..forms import decoded
+from ..forms.bodies import decoded
 from ..rendering import by_field, page, redirect
 from ..requests import AnyConsoleRequest, ConsoleRequest
 

@@ -14,7 +14,7 @@ from ...storage.vault import is_key_id
 from ...web.bodies import RequestQuery, invalid
 from ...web.problems import Problem, not_found
 from .. import snippets
-from ..forms import decoded
+from ..forms.bodies import decoded
 from ..languages import N_
 from ..rendering import by_field, page, redirect
 from ..requests import AnyConsoleRequest, ConsoleRequest, Form

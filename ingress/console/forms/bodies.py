@@ -5,7 +5,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from ..web.bodies import decode
+from ...web.bodies import decode
 
 Body = TypeVar("Body")
 
