@@ -150,13 +150,17 @@ function fillDrawer(page) {
 }
 
 async function openDrawer(address, push = true) {
+  const waiting = make("div");
+  waiting.append(parse('<div class="skeleton" aria-hidden="true"><span></span><span></span><span></span><span></span><span></span></div>'));
+  fillDrawer(waiting);
+  if (!drawer.open) drawer.showModal();
   const page = await fetchPage(address).catch(() => null);
   if (!page) return location.assign(address);
   fillDrawer(page.getElementById("content"));
+  drawer.querySelector("[autofocus]")?.focus();
   drawer.dataset.title ??= document.title;
   document.title = page.title;
   if (push) history.pushState({ drawer: address, from: location.href }, "", address);
-  if (!drawer.open) drawer.showModal();
   announce(drawer);
   page.querySelectorAll("script[type=module]").forEach((script) => import(script.src));
 }
