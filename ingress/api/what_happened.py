@@ -59,8 +59,8 @@ class Narrator(Unlogged, frozen=True):
         _ = self.gettext
         what = {
             "delivered": _("Delivered by %(provider)s"),
-            "read": _("Delivered by %(provider)s, and read"),
-            "played": _("Delivered by %(provider)s, and played"),
+            "read": _("Read; delivered by %(provider)s"),
+            "played": _("Played; delivered by %(provider)s"),
         }.get(message.status, _("Taken by %(provider)s")) % by
         former = message.fallback_from
         failed = [each for each in attempts if each.class_ not in (None, "ok")]

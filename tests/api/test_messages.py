@@ -191,6 +191,7 @@ async def test_the_timeline_of_a_message(pair: Organization, gateway: Gateway, c
     )
     events = steps(timeline, "event")
     assert {"sent", "delivered", "read"} <= {event["status"] for event in events}
+    assert len({event["event_id"] for event in events}) == len(events)
     assert not events[0].get("is_reported")
     assert events[-1]["is_reported"]
     answers = steps(timeline, "delivery")
@@ -200,7 +201,7 @@ async def test_the_timeline_of_a_message(pair: Organization, gateway: Gateway, c
     assert times == sorted(times)
     assert timeline["message"]["id"] == sent["id"]
     assert timeline["summary"].startswith(
-        f"Delivered by {META}, and read after the account at {META} could not send: 190, "
+        f"Read; delivered by {META} after the account at {META} could not send: 190, "
     )
     await pair.call("DELETE", "/callback")
 

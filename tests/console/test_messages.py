@@ -7,6 +7,8 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
+from playwright.async_api import Page as Tab
+from playwright.async_api import expect
 
 from ingress.console.pages import messages as pages
 from ingress.dev.sandbox import ErrorCode
@@ -132,7 +134,7 @@ async def test_the_page_of_a_message_that_was_sent(
     sent = await send(organization, "Olá 'a'", lead_id="L1")
     await organization.settled(sent["id"], "read")
     page = await console.get(f"/console/messages/{sent['id']}")
-    assert "Delivered by WhatsApp Business (Meta Cloud API), and read." in page.text
+    assert "Read; delivered by WhatsApp Business (Meta Cloud API)." in page.text
     assert "Attempt 1" in page.text
     assert "Reported by the provider." in page.text
     assert sent["provider_message_id"] in page.text
@@ -227,3 +229,41 @@ async def test_a_file_has_no_more_than_its_cap(
         await send(organization)
     assert (await console.get("/console/messages/export")).html.count("\n") == 1 + 3
     assert "the newest 3 at most" in (await console.get("/console/messages")).text
+
+
+# ---------------------------------------------------------------- in a browser
+
+
+async def test_new_rows_come_by_themselves_until_they_are_paused(
+    browser_page: Tab, organization: Organization, gateway: Gateway
+) -> None:
+    await came_in(organization, "one")
+    await browser_page.goto(f"{gateway.url}/console/messages")
+    await expect(browser_page.locator("tr[data-row]")).to_have_count(1)
+    await expect(browser_page.locator("[data-live-state]")).to_contain_text("live")
+    await came_in(organization, "two")
+    await expect(browser_page.locator("tr[data-row]")).to_have_count(2)
+    await browser_page.get_by_role("button", name="Pause").click()
+    await expect(browser_page.locator("[data-live-state]")).to_contain_text("Paused")
+    before = await browser_page.locator("[data-live-state]").inner_text()
+    await came_in(organization, "three")
+    await expect(browser_page.locator("[data-live-state]")).not_to_have_text(before)  # its notice has come
+    await expect(browser_page.locator("tr[data-row]")).to_have_count(2)
+    async with browser_page.expect_response("**/console/messages"):  # it was looked for
+        await browser_page.get_by_role("button", name="Pause").click()
+    await expect(browser_page.locator("tr[data-row]")).to_have_count(3)
+
+
+async def test_a_message_opens_beside_the_list_with_an_address_of_its_own(
+    browser_page: Tab, organization: Organization, gateway: Gateway
+) -> None:
+    sent = await send(organization, "Olá")
+    await organization.settled(sent["id"], "read")
+    await browser_page.goto(f"{gateway.url}/console/messages")
+    await browser_page.locator("tr[data-row] a[data-drawer]").first.click()
+    drawer = browser_page.locator("dialog.drawer[open]")
+    await expect(drawer.get_by_role("heading", name=f"Message to {PHONE}")).to_be_visible()
+    assert browser_page.url.endswith(f"/console/messages/{sent['id']}")
+    await browser_page.keyboard.press("Escape")
+    await expect(browser_page.locator("dialog.drawer[open]")).to_have_count(0)
+    await browser_page.wait_for_url("**/console/messages")

@@ -33,7 +33,7 @@ async def event(connection: asyncpg.Connection, organization_id: UUID, sequence:
 
 
 EVENTS_ABOUT = f"""
-select {names(LinkedEvent)} from ({chats("$1", "$2::uuid")}) chat
+select {names(LinkedEvent)} from (select distinct id from ({chats("$1", "$2::uuid")}) person) chat
 cross join unnest($3::text[]) as kind cross join lateral (
     select {_LINKED} from events
     where organization_id = $1 and conversation_id = chat.id and type = kind and sequence >= $4
