@@ -3,7 +3,7 @@
 import gzip
 import hashlib
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -108,7 +108,7 @@ def _templates() -> jinja2.Environment:
     # newstyle: values are put in by the call, escaped.
     environment.install_gettext_callables(_gettext, _ngettext, newstyle=True)  # type: ignore[attr-defined]
     environment.globals |= {"static": static_url, "csrf": _csrf, "url": _url, "word": _word, "sparkline": sparkline}
-    environment.filters |= {"ago": _ago, "utc": _utc, "iso": _iso, "size": _size, "number": _number}
+    environment.filters |= {"ago": _ago, "utc": _utc, "iso": _iso, "size": _size, "number": _number, "lasted": _lasted}
     environment.filters |= {"sentence": sentence, "worded": _worded}
     return environment
 
@@ -192,6 +192,15 @@ def _size(count: int) -> str:
         if count < 1 << 20
         else f"{count / (1 << 20):.1f} MiB"
     )
+
+
+def _lasted(time: timedelta) -> str:
+    """In the largest unit that it has one of; the units are everybody's."""
+    seconds = time.total_seconds()
+    for unit, size in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= size:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{seconds:.1f} s" if seconds >= 1 else f"{seconds * 1000:.0f} ms"
 
 
 @jinja2.pass_context

@@ -41,6 +41,7 @@ class SaidRow(Unlogged, frozen=True, kw_only=True):
     lead_id: str | None = None
     request_id: str | None = None
     fallback_reason: str | None = None
+    is_held: bool = False  # it may have been taken: something is to settle that
 
     @property
     def cells(self) -> list[object]:
@@ -79,6 +80,7 @@ def row_of_message(message: MessageShown) -> SaidRow:
         lead_id=request.get("lead_id"),
         request_id=message.request_id,
         fallback_reason=message.fallback_reason,
+        is_held=message.state == "uncertain",
     )
 
 

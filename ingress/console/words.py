@@ -433,7 +433,7 @@ PERIODS = {
     "30d": N_("30 days"),
 }
 
-# Types of contents, and of the events that stand for one.
+# Types of contents, and of events.
 CONTENTS = {
     "text": N_("Text"),
     "image": N_("Image"),
@@ -446,11 +446,29 @@ CONTENTS = {
     "reaction": N_("Reaction"),
     "template": N_("Template"),
     "interactive": N_("Interactive message"),
+    "buttons": N_("Buttons"),
+    "list": N_("List"),
+    "button_reply": N_("Answer by a button"),
+    "list_reply": N_("Answer from a list"),
+    "poll": N_("Poll"),
+    "order": N_("Order"),
+    "unsupported": N_("Something that the provider does not pass on"),
+    "unknown": N_("Something of an unknown type"),
+}
+EVENTS = {
+    "message.received": N_("Message received"),
     "message.echo": N_("Written on another device"),
-    "message.edited": N_("A message was edited"),
-    "message.deleted": N_("A message was deleted"),
-    "message.unknown": N_("Of an unknown type"),
+    "message.edited": N_("Message edited"),
+    "message.deleted": N_("Message deleted"),
     "message.status": N_("Status of a message"),
+    "message.unknown": N_("Something of an unknown type"),
+    "account.updated": N_("News of the account"),
+    "contact.merged": N_("Two contacts turned out to be one"),
+    "contact.updated": N_("Contact changed"),
+    "provider.switched": N_("Provider switched"),
+    "provider.unhealthy": N_("Provider unhealthy"),
+    "provider.recovered": N_("Provider recovered"),
+    "provider.rolled_back": N_("Provider rolled back"),
 }
 
 # What a contact is known by.
@@ -497,6 +515,7 @@ WORDS = {
     "searched": SEARCHED,
     "period": PERIODS,
     "content": CONTENTS,
+    "event": EVENTS,
     "address": ADDRESSES,
     "health": HEALTH,
     "reason": REASONS,

@@ -1,6 +1,7 @@
 """Messages: finding them, the way of one as a timeline, what a provider posted, and files of what was found."""
 
 import json
+from collections import Counter
 from collections.abc import AsyncGenerator, Iterable, Sequence
 from datetime import UTC, date, datetime, time, timedelta
 from time import monotonic
@@ -13,10 +14,11 @@ from starlette.responses import Response
 
 from providers.messages import StatusValue
 
+from ...accounts.config import Config
 from ...api import timelines
 from ...api.audit import note
 from ...api.history import Direction, History, history_page
-from ...api.timelines import AnyStep, Timeline, narrator
+from ...api.timelines import AnyStep, DeliveryStep, Timeline, narrator
 from ...identifiers import parse_event_id
 from ...storage.statements import events
 from ...storage.statements.reports import search
@@ -78,7 +80,7 @@ async def show(request: ConsoleRequest[SearchQuery]) -> Response:
         named=named,
         rows=list(rows_of(found.messages)),
         next=None if found.next is UNSET else found.next,
-        configs={str(config.id): config.name for config in configs},
+        configs=called(configs),
         names=(await narrator(request)).names,
         exported=EXPORTED_AT_MOST,
         statuses=("accepted", "sent", "delivered", "read", "failed", "unknown"),
@@ -149,10 +151,20 @@ async def _shown(request: AnyConsoleRequest, template: str, timeline: Timeline, 
         template,
         timeline=timeline,
         steps=list(map(_tagged, timeline.steps)),
-        configs={str(config.id): config.name for config in configs},
+        deliveries={step.event_id: step for step in timeline.steps if isinstance(step, DeliveryStep)},
+        configs=called(configs),
         names=(await narrator(request)).names,
         **context,
     )
+
+
+def called(configs: Sequence[Config]) -> dict[str, str]:
+    """What each is called, by its id: with its number where several have a name."""
+    often = Counter(config.name for config in configs)
+    return {
+        str(config.id): f"{config.name} {config.sender or ''}".strip() if often[config.name] > 1 else config.name
+        for config in configs
+    }
 
 
 def _tagged(step: AnyStep) -> tuple[str, AnyStep]:
