@@ -171,11 +171,11 @@ async def _test_steps(
     async for found in following:
         yield _fragment(request, found, into)
     try:
-        passed = _passes(following.result())
+        checks = following.result()
     except ChangeRefused as error:
         raise refusal(error) from None
-    yield Fragment(f"{into}-verdict", render(request, "whatsapp_verdict.html", passed=passed), replace=True)
-    if passed and provider is not None:
+    yield _verdict(request, checks, into)
+    if _passes(checks) and provider is not None:
         review = await _review(request, provider)
         yield Fragment("review", render(request, "whatsapp_review.html", review=review), replace=True)
         yield Fragment("save", render(request, "whatsapp_save.html", config=sent.config, passed=True), replace=True)
@@ -184,12 +184,16 @@ async def _test_steps(
 async def _show(request: AnyConsoleRequest, checks: Sequence[Check], into: str) -> AsyncGenerator[Step, None]:
     for found in checks:
         yield _fragment(request, found, into)
-    verdict = render(request, "whatsapp_verdict.html", passed=_passes(checks))
-    yield Fragment(f"{into}-verdict", verdict, replace=True)
+    yield _verdict(request, checks, into)
 
 
 def _fragment(request: AnyConsoleRequest, found: Check, into: str) -> Fragment:
     return Fragment(into, render(request, "switch_check.html", check=shown_checks([found])[0]))
+
+
+def _verdict(request: AnyConsoleRequest, checks: Sequence[Check], into: str) -> Fragment:
+    found = {"passed": _passes(checks), "checks": checks, "is_typed": into == TYPED}
+    return Fragment(f"{into}-verdict", render(request, "whatsapp_verdict.html", **found), replace=True)
 
 
 async def _go(location: str) -> AsyncGenerator[Step, None]:
