@@ -183,7 +183,9 @@ def test_from_nothing_and_back(tmp_path: Path, free_port: int) -> None:
             assert {"config_id", "base_url", *SIGNED_WITH[config["provider"]]} <= set(config)
         # Each can be refused alone.
         assert len({config["base_url"] for config in facts["configs"]}) == len(facts["configs"])
-        assert facts["api_key"] in first.printed
+        [console] = re.findall(r"ready\.\n\n +Console +(\S+)", first.printed)  # first of all
+        assert console == f"{facts['url']}/console"
+        assert f"API key    {facts['api_key']} " in first.printed
         assert facts["platform_key"] not in first.printed
         assert str(data / "dev.json") in first.printed
         assert first.call("/readyz") == (200, {"status": "ready"})

@@ -232,9 +232,10 @@ def _welcome(facts: dict[str, Any], settings: Settings, path: Path, last_sequenc
     return f"""
 WhatsApp Ingress is ready.
 
+  Console    {url}/console
+  API key    {key}    (sign in with it)
   Base URL   {url}
   Metrics    {settings.metrics_url}
-  API key    {key}
   All facts  {path}
 
 Three things to try:
