@@ -6,7 +6,7 @@ BENCH_VENV := .venv-bench
 BENCH_STAMP := $(BENCH_VENV)/.installed
 PIP := -m pip --quiet --disable-pip-version-check install
 
-.PHONY: run demo test check prove attack bench lock catalogues clean
+.PHONY: run demo test check prove attack bench lock catalogues screenshots clean
 run: $(STAMP)
 	@exec $(BIN)/ingress run
 demo: $(STAMP)
@@ -58,5 +58,8 @@ catalogues: $(STAMP)
 	@$(BIN)/pybabel -q update -D console -i build/console.pot -d ingress/console/locale --no-fuzzy-matching --no-wrap \
 		--ignore-obsolete
 	@$(BIN)/pybabel -q compile -D console -d ingress/console/locale
+# The console's main screens, for docs/screenshots: needs Chromium.
+screenshots: $(STAMP)
+	@$(BIN)/python -m tests.console.screenshots
 clean:
 	rm -rf $(VENV) $(BENCH_VENV) .data build *.egg-info
