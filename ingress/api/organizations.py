@@ -105,12 +105,16 @@ class RevokeQuery(RequestQuery, frozen=True):
 
 async def create_organization(request: ApiRequest[NewOrganization]) -> OrganizationMade:
     """POST /organizations (platform key)."""
-    body = await request.decoded()
+    return await create(request, (await request.decoded()).name)
+
+
+async def create(request: AnyRequest, name: str) -> OrganizationMade:
+    """An organization called *name*."""
     organization_id = identifiers.new_id()
     async with request.state["database"].worker() as connection, connection.transaction():
-        await organizations.add(connection, organization_id, body.name)
-        await note(connection, request, organization_id, "organization_created", {"name": body.name})
-    return OrganizationMade(organization_id, body.name)
+        await organizations.add(connection, organization_id, name)
+        await note(connection, request, organization_id, "organization_created", {"name": name})
+    return OrganizationMade(organization_id, name)
 
 
 async def list_organizations(request: ApiRequest[None, OrganizationsQuery]) -> Organizations:

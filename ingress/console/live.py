@@ -4,10 +4,12 @@ import asyncio
 import contextlib
 from collections.abc import AsyncGenerator
 from time import monotonic
+from typing import Any
 
 from ..storage.database import StoreUnavailable
 from ..web.problems import Problem
 from ..web.waiting import Stream
+from .notifications import newest, sight
 from .rendering import HEADERS
 from .requests import ConsoleRequest, SignedOut
 
@@ -30,6 +32,7 @@ async def _notices(request: ConsoleRequest) -> AsyncGenerator[bytes, None]:
         state["wakeups"].subscribed(organization_id) as events,
         state["changes"].subscribed(organization_id) as providers,
     ):
+        known = await _sight(request)
         yield b"retry: 2000\n\nevent: open\ndata: \n\n"
         ticked = monotonic()
         while not state["closing"].is_set():
@@ -41,6 +44,9 @@ async def _notices(request: ConsoleRequest) -> AsyncGenerator[bytes, None]:
             if not await _is_signed_in(request):
                 yield b"event: ended\ndata: \n\n"
                 return
+            if (now := await _sight(request, known)) != known:
+                known = now
+                topics.append("notifications")
             yield b"event: changed\ndata: %s\n\n" % " ".join(topics).encode()
             await asyncio.sleep(max(0.0, EVERY_S - (monotonic() - began)))
 
@@ -56,7 +62,14 @@ async def _changed(waiters: dict[str, asyncio.Event], within_s: float) -> list[s
     topics = [topic for topic, waiter in waiters.items() if waiter.is_set()]
     for topic in topics:
         waiters[topic].clear()
-    return [*topics, "notifications"] if topics else []
+    return topics
+
+
+async def _sight(request: ConsoleRequest, known: Any = None) -> Any:
+    """What the bell calls attention to; while the database is away, what is *known* of that."""
+    with contextlib.suppress(StoreUnavailable):
+        return sight(await newest(request))
+    return known
 
 
 async def _is_signed_in(request: ConsoleRequest) -> bool:

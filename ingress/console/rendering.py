@@ -86,6 +86,7 @@ def _frame(request: AnyConsoleRequest) -> dict[str, Any]:
         "theme": request.theme,
         "console_links": request.state["console_links"],
         "words": words,
+        "notifications": request.notifications,
         "now": datetime.now(UTC),
         "done": words.DONE.get(request.query_params.get("done", "")),
     }

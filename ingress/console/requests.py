@@ -18,6 +18,7 @@ from ..web.problems import Problem
 from ..web.routing import ApiRequest
 from ..web.sessions import COOKIE, Session
 from .languages import best_language, catalogue
+from .notifications import News
 
 # In the address that the page between goes to: one is enough.
 BOUNCED = "bounced"
@@ -74,6 +75,8 @@ class ConsoleRequest(ApiRequest[ApiState, None, Query], Generic[Query]):
     """A request of the console. Its principal is that of the session's key, as the key is now."""
 
     signed_in: Session
+    # For the bell of a page; None: the answer is none, or nobody's.
+    notifications: list[News] | None = None
     _posted: Form | None = None
 
     @cached_property

@@ -11,6 +11,8 @@ from .pages import (
     contacts,
     general,
     messages,
+    notifications,
+    organizations,
     pairing,
     quarantine,
     send_test,
@@ -88,6 +90,11 @@ ROUTES: list[BaseRoute] = [
     ConsoleRoute("POST", "/quarantine/{quarantine_id}/replay", quarantine.replay, "configure"),
     ConsoleRoute("GET", "/status", status.show, "read"),
     ConsoleRoute("GET", "/billing", billing.show, "read"),
+    ConsoleRoute("GET", "/notifications", notifications.show, "read"),
+    ConsoleRoute("POST", "/notifications/read", notifications.mark_read, "read"),
+    ConsoleRoute("GET", "/organizations", organizations.show, "platform", organization=False),
+    ConsoleRoute("POST", "/organizations", organizations.create, "platform", organization=False),
+    ConsoleRoute("POST", "/organizations/choose", organizations.choose, "platform", organization=False),
     ConsoleRoute("GET", "/_components", components.show, "any"),
 ]
 # Behind all others.

@@ -14,6 +14,7 @@ from .. import metrics
 from ..web.bodies import Disconnected
 from ..web.problems import UNEXPECTED, Problem, not_found, problem_of
 from ..web.routing import Needs
+from .notifications import newest
 from .rendering import bounce, problem_page, redirect
 from .requests import BOUNCED, AnyConsoleRequest, ConsoleRequest, Redirected, SignedOut
 
@@ -79,6 +80,8 @@ class ConsoleRoute(Route):
                 _ = request.organization_id
             if changes:
                 await request.posted()
+            if not self.is_file:
+                request.notifications = await newest(request)
         return cast("Response", await self.endpoint(request))
 
 

@@ -30,13 +30,13 @@ class SignInQuery(RequestQuery, frozen=True):
 
 async def show(request: ConsoleRequest[SignInQuery]) -> Response:
     """The form to sign in with."""
-    return page(request, "sign_in.html", next=_own_page(request.query.next), works_here=_works_here(request))
+    return page(request, "sign_in.html", next=own_page(request.query.next), works_here=_works_here(request))
 
 
 async def sign_in(request: ConsoleRequest) -> Response:
     """Begin a session for whoever shows a key."""
     form = await request.posted()
-    target = _own_page(form.get("next"))
+    target = own_page(form.get("next"))
     try:
         token = await _begin(request, form)
     except Problem as problem:
@@ -76,7 +76,7 @@ async def sign_out(request: ConsoleRequest) -> Response:
 async def prefer(request: ConsoleRequest) -> Response:
     """Keep a language or an appearance in the browser, and come back."""
     form, done = await request.posted(), "theme"
-    back = _own_page(form.get("next"))
+    back = own_page(form.get("next"))
     language, theme = form.get("language"), form.get("theme")
     kept: list[tuple[str, str]] = []
     if language in LANGUAGES:
@@ -103,7 +103,7 @@ async def static(request: ConsoleRequest) -> Response:
     return found
 
 
-def _own_page(target: str) -> str:
+def own_page(target: str) -> str:
     """*target* where it is a page of the console, else where one begins."""
     parts = urlsplit(target)
     is_ours = not parts.scheme and not parts.netloc and target.startswith("/console/") and "\\" not in target

@@ -3,6 +3,7 @@ import { announce, fetchPage, make, texts, toast } from "./base.js";
 
 const state = document.querySelector("[data-live-state]");
 let source = null;
+let opened = false;
 let paused = false;
 let refreshing = null;
 let heard = 0;
@@ -11,7 +12,7 @@ const SILENT_MS = 25000;
 const changed = new Set();
 
 function say(text, lost = false) {
-  if (!state) return;
+  if (!state || parts().every((part) => part.closest(".topbar"))) return;  // nothing but the bell is live here
   state.hidden = false;
   state.textContent = text;
   state.classList.toggle("lost", lost);
@@ -30,7 +31,13 @@ function connect() {
   if (source || document.hidden || !document.body.hasAttribute("data-signed-in") || !parts().length) return;
   source = new EventSource("/console/live");
   heard = Date.now();
-  source.addEventListener("open", () => { heard = Date.now(); changed.add("tick"); refresh(); });
+  source.addEventListener("open", () => {
+    heard = Date.now();
+    changed.add("tick");
+    if (opened) changed.add("notifications");  // what came while nobody listened; a fresh page has all
+    opened = true;
+    refresh();
+  });
   source.addEventListener("changed", (event) => {
     heard = Date.now();
     event.data.split(" ").forEach((topic) => changed.add(topic));

@@ -37,7 +37,7 @@ with found as (
         order by type desc, sequence desc limit $3
     ) as newest order by sequence desc limit $3)
     union all
-    select 'deliveries_parked', coalesce(max(finished_at), now()), count(*), null, null from (
+    select 'deliveries_parked', coalesce(max(finished_at), 'epoch'), count(*), null, null from (
         select finished_at from deliveries where organization_id = $1 and state = 'parked'
         order by sequence desc limit {COUNTED + 1}
     ) as parked having count(*) > 0
