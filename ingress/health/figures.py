@@ -70,9 +70,12 @@ class ConfigFigures(Unlogged, frozen=True, kw_only=True):
     steps: list[FigureStep]
 
     @property
-    def success(self) -> float | None:
-        """The share of the sends that were taken; None: there were none."""
-        return min(1.0, self.sent / self.sends) if self.sends else None
+    def percent(self) -> float | None:
+        """How much of the sends was taken, rounded down to a tenth: 100 are all of them. None: there were none."""
+        if not self.sends:
+            return None
+        tenths = min(1000, self.sent * 1000 // self.sends)
+        return tenths / 10 if tenths % 10 else tenths // 10
 
 
 class Figures(Unlogged, frozen=True, kw_only=True):

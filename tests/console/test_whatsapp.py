@@ -92,7 +92,8 @@ async def test_a_card_has_the_account_its_health_and_its_last_messages(
     assert f"{sender} Sandbox" in page.text
     assert "Not known yet" in page.text
     assert "Last in just now Last out just now" in page.text
-    assert "100.0 % of 1" in page.text
+    assert "100 % of 1" in page.text
+    assert page.all("svg", aria_label="1 of 1 sends were taken")
     chosen = page.one("input", type="radio", value="meta_business")
     assert "checked" in chosen
 

@@ -10,7 +10,7 @@ import pytest
 
 from ingress.dev.sandbox import ErrorCode, StatusPolicy
 from ingress.dev.sandbox.meta.bodies import envelope, status_item
-from ingress.health.figures import percentile
+from ingress.health.figures import ConfigFigures, percentile
 from ingress.identifiers import new_id
 from ingress.settings import Settings
 from ingress.storage.database import Database
@@ -300,3 +300,21 @@ def test_every_class_of_error_is_counted_by_its_name() -> None:
 )
 def test_percentiles_lie_between_two_bounds(durations: list[int], p50_ms: int | None, p95_ms: int | None) -> None:
     assert (percentile(durations, 0.5), percentile(durations, 0.95)) == (p50_ms, p95_ms)
+
+
+@pytest.mark.parametrize(
+    ("sent", "sends", "percent"),
+    [(0, 0, None), (0, 3, 0), (2, 3, 66.6), (3, 3, 100), (9_999, 10_000, 99.9), (4, 3, 100)],
+)
+def test_all_is_a_hundred_per_cent_and_no_less(sent: int, sends: int, percent: float | None) -> None:
+    nothing = {
+        "errors": {},
+        "undelivered": {},
+        "fallbacks": 0,
+        "received": 0,
+        "p50_ms": None,
+        "p95_ms": None,
+        "steps": [],
+    }
+    shown = ConfigFigures(config_id=new_id(), provider=None, sends=sends, sent=sent, **nothing)
+    assert shown.percent == percent
