@@ -48,7 +48,7 @@ class Sessions:
         token = secrets.token_urlsafe(32)
         platform_hash = self._vault.key_hash(self._platform_key) if principal.is_platform else None
         async with self._database.worker() as connection:
-            await console_sessions.end_old(connection, IDLE, LONGEST)
+            await console_sessions.end_idle(connection, IDLE)
             await console_sessions.add(
                 connection, principal.organization_id, _hash(token), principal.name, platform_hash
             )

@@ -117,6 +117,18 @@ async def test_a_session_ends_when_it_is_left_alone_or_too_old(
     assert (await console.get("/console/_components")).status == 303
 
 
+async def test_signing_in_lets_go_of_sessions_that_nobody_uses(
+    settings: Settings, console: Console, organization: Organization
+) -> None:
+    connection = await asyncpg.connect(settings.database_url)
+    await connection.execute("update console_sessions set seen_at = now() - interval '31 minutes'")
+    left = await connection.fetchval("select count(*) from console_sessions")
+    await Console(organization.gateway).sign_in(organization.gateway.platform_key, organization.id)
+    assert left >= 1
+    assert await connection.fetchval("select count(*) from console_sessions") == 1
+    await connection.close()
+
+
 async def test_nothing_of_a_session_can_be_used_from_the_database(settings: Settings, console: Console) -> None:
     connection = await asyncpg.connect(settings.database_url)
     rows = [str(dict(row)) for row in await connection.fetch("select * from console_sessions")]

@@ -43,7 +43,7 @@ CHOOSE = "update console_sessions set organization_id = $2 where id_hash = $1 an
 END = "delete from console_sessions where id_hash = $1"
 # Of a key of the organization; the platform's sessions are one key's in whichever organization.
 END_ALL = "delete from console_sessions where key_id = $1 and ($1 = 'platform' or organization_id = $2)"
-END_OLD = "delete from console_sessions where seen_at < now() - $1::interval or created_at < now() - $2::interval"
+END_IDLE = "delete from console_sessions where seen_at < now() - $1::interval"
 
 
 async def add(
@@ -84,6 +84,6 @@ async def end_all(connection: asyncpg.Connection, key_id: str, organization_id: 
     await connection.execute(END_ALL, key_id, organization_id)
 
 
-async def end_old(connection: asyncpg.Connection, idle: timedelta, longest: timedelta) -> None:
+async def end_idle(connection: asyncpg.Connection, idle: timedelta) -> None:
     """Those that nobody can use any more (worker)."""
-    await connection.execute(END_OLD, idle, longest)
+    await connection.execute(END_IDLE, idle)
