@@ -14,6 +14,7 @@ import msgspec
 import pytest
 from aiohttp import web
 
+from ingress.api import callback
 from ingress.calls.egress import Egress
 from ingress.delivery import places, relay, standard_webhooks
 from ingress.dev.sandbox import CrmHang, CrmSlow, CrmStatus, MetaSimulator
@@ -435,7 +436,7 @@ async def test_what_is_replayed_is_what_was_counted(
     customer: Organization, database: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Parked events are counted by type and reason; those of one such group are replayed, and none that came later."""
-    monkeypatch.setattr(deliveries, "COUNT_PARKED", deliveries.COUNT_PARKED.replace("limit 10000", "limit 3"))
+    monkeypatch.setattr(callback, "COUNTED_AT_MOST", 3)
     own = UUID(customer.id)
     pause = "update callbacks set paused_until = now() + interval '1 h' where organization_id = $1"
     await database.execute(pause, own)

@@ -117,6 +117,12 @@ async def test_an_answer_is_shown_as_text(console: Console, crm: CrmSimulator) -
     crm.script(CrmFlood(size_bytes=50_000), endpoint=ENDPOINT)
     page = await console.post("/console/general/test")
     assert "What it answered (the first kilobyte)" in page.text
+    assert "x" * 1024 in page.text
+    assert "x" * 1025 not in page.text
+    crm.script(CrmStatus(status=500, body="<script>ran()</script>"), endpoint=ENDPOINT)
+    page = await console.post("/console/general/test")
+    assert "<script>ran()</script>" in page.text
+    assert "<script>ran()" not in page.html
 
 
 async def park(database: asyncpg.Connection, organization: Organization, count: int, error: str = "HTTP 500") -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 from typing import Any
+from urllib.parse import urlencode
 
 import pytest
 
@@ -84,6 +85,19 @@ async def test_a_template_is_filled_in_and_sent(console: Console, organization: 
     assert body["template"]["components"] == [
         {"type": "body", "parameters": [{"type": "text", "text": "Bia"}, {"type": "text", "text": "#7"}]}
     ]
+
+
+async def test_what_a_template_says_is_shown_as_text(
+    console: Console, organization: Organization, gateway: Gateway
+) -> None:
+    words = "<script>ran()</script>"
+    body = {"type": "BODY", "text": words + "{{1}}", "example": {"body_text": [[words]]}}
+    gateway.meta.set_templates(organization.numbers[0], [example_template(name=words, components=[body])])
+    query = urlencode({"kind": "template", "template": f"{words}|pt_BR"})
+    page = await console.get(f"/console/send-test?{query}")
+    assert page.text.count(words) >= 4, "in the list, as what it says, and in both programs"
+    assert page.one("input", name="v.body.text.1")["placeholder"] == words
+    assert "<script>ran()" not in page.html
 
 
 async def test_a_template_that_nobody_lists_is_named(organization: Organization) -> None:

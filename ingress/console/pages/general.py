@@ -15,6 +15,8 @@ from ..requests import AnyConsoleRequest, ConsoleRequest
 
 PATH = "/console/general"
 SHOWN = 10
+# Of parked events, on a page that is looked at all the time.
+COUNTED = 1_000
 GROUPED_BY = ("type", "last_error")
 # What a program to copy has where no callback is set yet.
 EXAMPLE_URL = "https://crm.example.com/hooks/whatsapp"
@@ -51,7 +53,7 @@ async def _shown(
         callback=current,
         deliveries=await callback.latest_deliveries(request, DeliveriesQuery(limit=SHOWN, before=before)),
         before=before,
-        parked=await callback.count_parked(request),
+        parked=await callback.parked_counted(request, COUNTED),
         programs=snippets.verification(current.url if current and request.can("configure") else EXAMPLE_URL),
         secret_name=snippets.SECRET,
         tested=tested,
@@ -127,7 +129,7 @@ async def remove(request: ConsoleRequest) -> Response:
 
 async def confirm_replay(request: ConsoleRequest) -> Response:
     """Ask before parked events are delivered after all, naming how many they are: those of a group, or all."""
-    counted, current = await callback.count_parked(request), await _callback(request)
+    counted, current = await callback.parked_counted(request, callback.COUNTED_AT_MOST), await _callback(request)
     chosen = {name: request.query_params[name] for name in GROUPED_BY if name in request.query_params}
     groups = [one for one in counted.groups if all(getattr(one, name) == chosen[name] for name in chosen)]
     if not groups:
