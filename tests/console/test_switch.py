@@ -248,9 +248,10 @@ async def test_a_switch_that_waits_for_a_phone_shows_the_code(unlinked: Unlinked
     made = await console.post("/console/switch", {"to": unlinked.config_id, "version": "1"})
     assert (made.status, made.location) == (303, path)
     page = await console.get(path)
-    assert "Waits for a phone" in page.text
+    assert "The switch waits for a phone" in page.text
+    assert any(link.get("href") == f"/console/whatsapp/{unlinked.config_id}/pairing" for link in page.all("a"))
     assert page.one("div", class_="qr")["role"] == "img"
-    assert "data-ticking" in page.one("time")
+    assert [time for time in page.all("time") if "data-ticking" in time]
     unlinked.waha.scan(unlinked.session)
     await eventually(lambda: console.get(path), lambda shown: "is active already" in shown.text)
 
@@ -296,9 +297,9 @@ async def test_a_switch_by_keyboard_while_messages_go_out(
 
 
 async def test_phases_are_shown_live(
-    browser_page: Tab, gateway: Gateway, two: Organization, monkeypatch: pytest.MonkeyPatch
+    browser_page: Tab, gateway: Gateway, two: Organization, console: Console, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """While the account is being set up the page says so, with what the test took."""
+    """While the account is being set up the page says so, with what the test took; who looks now sees that it is."""
     go_on, set_up = asyncio.Event(), Accounts.set_up
 
     async def held(*arguments: Any) -> Any:
@@ -311,6 +312,7 @@ async def test_phases_are_shown_live(
     await expect(browser_page.locator(".phase.done", has_text="Test")).to_contain_text(" ms")
     await expect(browser_page.locator("[aria-current=step]")).to_contain_text("Set up")
     assert await current(two) == (two.configs[0]["config_id"], 1)
+    assert "is under way" in (await console.get(address(two))).text
     go_on.set()
     await expect(browser_page.get_by_role("heading", name="Switched to")).to_be_visible()
     await expect(browser_page.locator(".phase.done")).to_have_count(5)

@@ -66,9 +66,9 @@ class Asked(msgspec.Struct, frozen=True):
         return another_number(self.active.sender if self.active else None, self.target.sender)
 
     @property
-    def waiting(self) -> OpenSwitch | None:
-        """The switch to it that waits for a phone."""
-        return next((one for one in self.standing.open if one.config_id == self.target.id and one.is_waiting), None)
+    def open(self) -> OpenSwitch | None:
+        """The switch to it that is under way, or waits for a phone."""
+        return next((one for one in self.standing.open if one.config_id == self.target.id), None)
 
     def request(self, request: AnyConsoleRequest, **more: Any) -> Requested:
         target = None if self.kind == "rollback" else self.target.id
@@ -105,7 +105,7 @@ async def show_rollback(request: ConsoleRequest) -> Response:
 
 async def _shown(request: AnyConsoleRequest, asked: Asked) -> Response:
     pairing = None
-    if asked.waiting is not None and request.can("configure"):
+    if asked.open is not None and asked.open.is_waiting and request.can("configure"):
         with suppress(SendError, Problem):  # it does not answer, or was asked too often: the page asks again
             request.check_calls_out(LOOK_WEIGHT)
             pairing = await pairing_of(request, asked.target)
