@@ -141,7 +141,7 @@ RESTLESS = {"callbacks", "deliveries", "delivery_queues", "figures_progress", "p
 async def untouched(settings: Settings, *organizations: Organization) -> AsyncIterator[None]:
     """Fails where afterwards any row of *organizations* is another than before, was added, or is gone.
 
-    But for what the trail has of their own requests that were refused, and when a message last went through a config.
+    But for what the trail has of their own requests that were refused, and when a config or a key was last used.
     """
     ids = [UUID(organization.id) for organization in organizations]
 

@@ -28,6 +28,7 @@ class ConsoleRoute(Route):
 
     Every POST is held against where it comes from, and against the session's token, before its handler is called.
     *organization* False: also for the platform's key that has chosen none. *is_file*: it is downloaded.
+    *operation*: what it changes, as the API names that; what it refuses is in the trail as such.
     """
 
     body = None
@@ -42,10 +43,11 @@ class ConsoleRoute(Route):
         *,
         organization: bool = True,
         is_file: bool = False,
+        operation: str | None = None,
     ) -> None:
-        super().__init__(PREFIX + path, endpoint, methods=[method], include_in_schema=False)
+        super().__init__(PREFIX + path, endpoint, methods=[method], name=operation, include_in_schema=False)
         self.needs, self.organization, self.is_file = needs, organization, is_file
-        self.changes = method != "GET" and needs in ("configure", "admin", "platform")
+        self.changes = operation is not None
         self.query = _query_of(endpoint)
         metrics.VALUES["route"].add(self.path)
         self.app = self._serve

@@ -83,6 +83,7 @@ ACTIONS = {
     "quarantine_shown": N_("Quarantined content looked at"),
     "recovered": N_("Account healthy again"),
     "removed": N_("Configuration deleted"),
+    "repaired": N_("Account repaired"),
     "rolled_back": N_("Switch taken back"),
     "switching": N_("Switch begun"),
     "unhealthy": N_("Account unhealthy"),
@@ -92,16 +93,20 @@ ACTIONS = {
 # What was asked for by a request that was refused, as the description of the API names it.
 OPERATIONS = {
     "configure": N_("Save a configuration"),
+    "create_app": N_("Add an app of several organizations"),
     "create_key": N_("Make an API key"),
     "create_organization": N_("Create an organization"),
+    "delete_app": N_("Delete an app of several organizations"),
     "delete_callback": N_("Remove the callback"),
     "delete_config": N_("Delete a configuration"),
     "discard_quarantine": N_("Discard quarantined content"),
+    "edit_app": N_("Edit an app of several organizations"),
     "edit_config": N_("Edit a configuration"),
     "enable_callback": N_("Enable the callback again"),
     "end_pairing": N_("Unlink a phone"),
     "put_callback": N_("Set the callback"),
     "put_fallback": N_("Set the fallback order"),
+    "reload_providers": N_("Load the plug-ins again"),
     "rename_organization": N_("Rename the organization"),
     "repair": N_("Repair a configuration"),
     "replay_parked": N_("Send parked deliveries again"),
@@ -111,7 +116,6 @@ OPERATIONS = {
     "start_pairing": N_("Link a phone"),
     "switch": N_("Switch to another provider"),
     "test_callback": N_("Test the callback"),
-    "test_connection": N_("Test a connection"),
 }
 
 OUTCOMES = {"done": N_("Done"), "refused": N_("Refused"), "undone": N_("Taken back")}

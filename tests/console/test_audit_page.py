@@ -1,17 +1,26 @@
 """The page of the audit trail: looking through it, an entry as a difference, whether it is whole, and the file."""
 
+import ast
 import csv
 import io
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 
-from ingress.console.differences import Difference, differences
+import ingress
+from ingress.app import ROUTES
 from ingress.console.pages import audit
+from ingress.console.readable import Difference, differences
+from ingress.console.routes import ROUTES as CONSOLE_ROUTES
+from ingress.console.routing import ConsoleRoute
+from ingress.console.words import ACTIONS, OPERATIONS
+from ingress.web.openapi import walk
 
 from ..gateway import Organization
 from .browsing import Console, signed_in
 
+ROOT = Path(ingress.__file__).parent
 AUDIT = "/integrations/whatsapp/audit"
 
 
@@ -129,3 +138,52 @@ async def test_who_may_not_read_the_trail_sees_why(organization: Organization) -
     page = await console.get("/console/audit")
     assert page.status == 403
     assert "This key may not do that." in page.text
+
+
+def written() -> set[str]:
+    """What the service calls the changes that it writes down: the last text that is given to what writes."""
+    found: set[str] = set()
+    for path in (
+        path for folder in ("api", "console", "health", "switching") for path in (ROOT / folder).rglob("*.py")
+    ):
+        for call in ast.walk(ast.parse(path.read_text())):
+            if isinstance(call, ast.Call):
+                name = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
+                given = call.args if name in ("note", "_note") else []
+                if name in ("AuditEntry", "Transition"):
+                    given = [keyword.value for keyword in call.keywords if keyword.arg == "action"]
+                texts = [each.value for each in given if isinstance(each, ast.Constant) and isinstance(each.value, str)]
+                found |= {*texts[-1:]}
+    return found
+
+
+def test_every_action_has_its_words() -> None:
+    """Also every change that can be refused, from wherever it is asked for."""
+    actions = written()
+    assert {"activated", "quarantine_shown", "key_created"} <= actions
+    assert actions - {*ACTIONS} == set()
+    changes = {route.name for _, _, route in walk(ROUTES) if getattr(route, "changes", False)}
+    for route in CONSOLE_ROUTES:
+        if isinstance(route, ConsoleRoute) and route.changes:
+            assert route.name in changes, route.path
+    assert changes - {*OPERATIONS} == set()
+
+
+def test_every_form_that_changes_something_names_what() -> None:
+    """But for those that only look, or change nothing of the organization's."""
+    unnamed = {
+        route.path.removeprefix("/console")
+        for route in CONSOLE_ROUTES
+        if isinstance(route, ConsoleRoute) and "POST" in (route.methods or ()) and route.needs and not route.changes
+    }
+    assert unnamed == {
+        "/sign-out",
+        "/notifications/read",
+        "/organizations/choose",
+        "/rollback/check",
+        "/send-test",
+        "/switch/check",
+        "/whatsapp/test",
+        "/whatsapp/{config_id}/check",
+        "/whatsapp/{config_id}/test",
+    }

@@ -6,7 +6,7 @@ import pytest
 from playwright.async_api import Page as Tab
 from playwright.async_api import expect
 
-from ingress.console.viewer import MOST_CHARACTERS, readable
+from ingress.console.readable import MOST_CHARACTERS, readable
 from ingress.dev.sandbox.meta.bodies import encode
 
 from ..gateway import Gateway, Organization, eventually

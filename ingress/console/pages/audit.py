@@ -17,7 +17,7 @@ from ...web.auth import PLATFORM
 from ...web.bodies import Number, RequestQuery
 from ...web.problems import not_found
 from ..csv_export import csv_export
-from ..differences import differences
+from ..readable import differences
 from ..rendering import page
 from ..requests import AnyConsoleRequest, ConsoleRequest
 from ..words import ACTIONS

@@ -28,6 +28,7 @@ from ...web.problems import not_found
 from .. import snippets
 from ..csv_export import csv_export, ndjson_export
 from ..message_search import Understood, understood
+from ..readable import MOST_CHARACTERS, readable
 from ..rendering import page, redirect
 from ..requests import AnyConsoleRequest, ConsoleRequest
 from ..said_rows import COLUMNS, row_of_event, row_of_message, rows_of
@@ -37,7 +38,6 @@ SHOWN = 50
 LOOK_ON_S = 0.02
 # Of a file: a day of a busy number, and a minute of reading.
 EXPORTED_AT_MOST, EXPORTED_AT_ONCE = 10_000, 200
-RAW_SHOWN_BYTES = 256 * 1024
 PERIODS = {"1h": timedelta(hours=1), "24h": timedelta(days=1), "7d": timedelta(days=7), "30d": timedelta(days=30)}
 FILTERS = ("q", "direction", "status", "account", "period", "since", "until")
 
@@ -194,10 +194,8 @@ async def show_raw(request: ConsoleRequest) -> Response:
             event_id = request.path_params["event_id"]
             await note(connection, request, organization_id, "event_raw_shown", {"event_id": event_id})
             looks.take(who)
-    raw = found[0].raw
-    text = json.dumps(json.loads(raw), indent=2, ensure_ascii=False) if raw is not None else ""
-    shown = text[:RAW_SHOWN_BYTES]
-    return page(request, "event_raw.html", event=found[0], raw=shown, is_cut=len(shown) < len(text))
+    shown = readable(found[0].raw or b"")
+    return page(request, "event_raw.html", event=found[0], raw=shown, is_cut=len(shown) >= MOST_CHARACTERS)
 
 
 # ------------------------------------------------------------------ files

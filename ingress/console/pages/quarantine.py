@@ -12,9 +12,9 @@ from ...identifiers import parse_id
 from ...storage.statements.inbound import QuarantinedBody
 from ...web.bodies import RequestQuery
 from ...web.problems import Problem, not_found
+from ..readable import readable
 from ..rendering import page, redirect
 from ..requests import AnyConsoleRequest, ConsoleRequest
-from ..viewer import readable
 
 PATH = "/console/quarantine"
 # Of a body that is looked at.
