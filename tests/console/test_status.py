@@ -43,6 +43,16 @@ async def test_all_goes_out_through_the_active_one(console: Console, organizatio
     assert page.one("div", id="status")["data-live"] == "providers tick"
 
 
+async def test_how_much_of_its_pace_an_account_uses(console: Console, organization: Organization) -> None:
+    path = f"/integrations/whatsapp/provider/configs/{organization.configs[0]['config_id']}"
+    answer = await organization.call("PATCH", path, {"config_data": {"messages_per_second": 80}})
+    assert answer.status == 200, answer.raw
+    assert [(await organization.send()).status for _ in range(2)] == [200, 200]
+    page = await console.get("/console/status")
+    assert "2 of 4,200" in page.text
+    assert {name: page.one("meter")[name] for name in ("max", "value")} == {"max": "4200", "value": "2"}
+
+
 async def test_what_a_fallback_sent_and_why(gateway: Gateway, settings: Settings) -> None:
     """The sentence, the row of the one that failed, and the figures of the chart as a table."""
     organization = await gateway.organization()
