@@ -51,9 +51,9 @@ class Narrator(Unlogged, frozen=True):
         error = message.error or ErrorInfo()
         words = _words(error.code, error.detail or error.title)
         if message.sent_at is not None:
-            return _("%(provider)s took it, and could not deliver it: %(error)s") % {**by, "error": _ended(words)}
+            return _because(_("%(provider)s took it, and could not deliver it") % by, words)
         why = self._why(by["provider"], error.class_)
-        return _("Not sent: %(why)s") % {"why": _ended(f"{why}: {words}" if words else why)}
+        return _("Not sent: %(why)s") % {"why": _because(why, words)}
 
     def _taken(self, message: StoredMessage, attempts: Sequence[Attempt], by: dict[str, str]) -> str:
         _ = self.gettext
@@ -74,7 +74,7 @@ class Narrator(Unlogged, frozen=True):
         else:
             return f"{what}."
         words = _words(last.code, last.detail) if last else ""
-        return _("%(what)s after %(why)s") % {"what": what, "why": _ended(f"{why}: {words}" if words else why)}
+        return _("%(what)s after %(why)s") % {"what": what, "why": _because(why, words)}
 
     def _why(self, provider: str, reason: str | None) -> str:
         """A clause about an error's class, or about why an account was not called."""
@@ -125,6 +125,10 @@ class Narrator(Unlogged, frozen=True):
 
 def _words(code: str | None, detail: str | None) -> str:
     return ", ".join(filter(None, [code, detail]))
+
+
+def _because(what: str, words: str) -> str:
+    return _ended(f"{what}: {words}" if words else what)
 
 
 def _ended(text: str) -> str:

@@ -9,7 +9,6 @@ from uuid import UUID
 import asyncpg
 import pytest
 
-from ingress.api.what_happened import Narrator
 from ingress.dev.sandbox import CrmSimulator, CrmStatus, ErrorCode, ResetBeforeAccept, StatusPolicy
 from ingress.settings import Settings
 from ingress.storage.database import Database
@@ -247,9 +246,3 @@ async def test_without_a_callback_nothing_is_posted(organization: Organization, 
     timeline = await get(organization, f"/events/{event['id']}/timeline")
     assert [step["step"] for step in timeline["steps"]] == ["webhook", "event"]
     assert timeline["summary"].startswith(f"Received by {META}; not posted, as no callback was set")
-
-
-def test_a_provider_that_nobody_knows_any_more_has_its_own_name() -> None:
-    assert Narrator({"one": "The One"}, {}).name("one") == "The One"
-    assert Narrator({}, {}).name("gone") == "gone"
-    assert Narrator({}, {}).name(None) == "?"
