@@ -96,6 +96,14 @@ async def test_an_error_is_found_by_code_and_class(
     assert paths(await console.get("/console/messages?status=failed")) == [f"/console/messages/{failed['id']}"]
 
 
+@pytest.mark.parametrize(
+    ("query", "status"),
+    [("q=%00", 422), ("before=x", 422), ("account=x", 422), ("since=0001-01-01", 200), ("until=9999-12-31", 200)],
+)
+async def test_odd_queries(console: Console, query: str, status: int) -> None:
+    assert (await console.get(f"/console/messages?{query}")).status == status
+
+
 async def test_pages_of_both_directions(
     console: Console, organization: Organization, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -95,7 +95,7 @@ def _narrowed(wanted: MessageFilter, query: SearchQuery) -> MessageFilter:
         since = datetime.now(UTC) - PERIODS[query.period]
     if query.since is not None:
         since = max(since, datetime.combine(query.since, time(), UTC))
-    if query.until is not None:
+    if query.until is not None and query.until < search.END.date():
         until = datetime.combine(query.until, time(), UTC) + timedelta(days=1)
     return wanted._replace(
         statuses=[query.status] if query.status else (),
