@@ -90,7 +90,8 @@ async def _events(request: AnyConsoleRequest, steps: AsyncGenerator[Step, None])
     except Redirected as elsewhere:
         yield _event(Go(elsewhere.path))
     except Exception as error:
-        await request.state["refused_changes"].note(request, error)
+        if request.changes:
+            await request.state["refused_changes"].note(request, error)
         problem = problem_of(error)
         if problem is None:
             logger.exception("request %s failed", request.id)

@@ -83,6 +83,11 @@ class ApiRequest(Request[StateT], Generic[StateT, Body, Query]):
         return self._route.name
 
     @property
+    def changes(self) -> bool:
+        """Whether it is to change something, so that the trail has it where it is refused."""
+        return self._route.changes
+
+    @property
     def field_names(self) -> tuple[str, ...]:
         """Those that its body may have."""
         names: tuple[str, ...] = getattr(self._route.body, "__struct_fields__", ())
@@ -114,7 +119,7 @@ class ApiRequest(Request[StateT], Generic[StateT, Body, Query]):
         """Its body as the route's type. Raises `Problem` 404, 413, 415 or 422, naming every field that is wrong."""
         owner = self.principal.organization_id or PLATFORM
         sent = await body_of(self, self.header, self.state["bodies"], owner)
-        if self._route.changes:  # a send that waits holds no more than what was read of it
+        if self.changes:  # a send that waits holds no more than what was read of it
             self.sent = sent
         body: Body = decode(sent, self._route.decoder, more, any_text=self._route.any_text)
         if isinstance(body, OrganizationBody) and body.organization_id is not None:

@@ -147,6 +147,38 @@ async def test_a_dry_run_that_fails_says_so(console: Console, refusing: Organiza
     assert "The test fails: the switch would be refused" in page.text
 
 
+async def test_what_only_looks_leaves_no_entry_where_it_is_refused(
+    two: Organization, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither for who may not, nor where something is away; a switch that is refused so does."""
+
+    async def away(*_: Any) -> Any:
+        raise StoreUnavailable("away")
+
+    async def entries() -> int:
+        found = (await two.call("GET", "/integrations/whatsapp/audit?limit=1")).json["entries"]
+        return int(found[0]["id"])
+
+    reader, console = await signed_in(two, "read"), await signed_in(two)
+    await console.get(address(two))
+    before = await entries()
+    assert (await reader.post("/console/switch/check", form_of(two))).status == 403
+    monkeypatch.setattr(manager.WhatsAppProviderManager, "dry_run", away)
+    assert (await console.post("/console/switch/check", form_of(two))).status == 503
+    sent = events(await console.post("/console/switch/check", form_of(two), accept="text/event-stream"))
+    assert [data["target"] for _, data in sent] == ["problem"]
+    assert await entries() == before
+    assert (await reader.post("/console/switch", form_of(two))).status == 403
+    assert await entries() == before + 1
+
+
+@pytest.mark.parametrize("version", ["x", "-1", "9" * 5000, "٣"])
+async def test_a_version_that_is_none_is_another_one(console: Console, two: Organization, version: str) -> None:
+    await console.get(address(two))
+    assert (await console.post("/console/switch", {**form_of(two), "version": version})).status == 409
+    assert await current(two) == (two.configs[0]["config_id"], 1)
+
+
 async def test_somebody_else_was_faster(console: Console, two: Organization) -> None:
     """What is confirmed is what the page showed."""
     await console.get(address(two))

@@ -176,7 +176,7 @@ async def rollback(request: ConsoleRequest) -> Response:
 async def _made(request: AnyConsoleRequest, asked: Asked) -> Response:
     form = await request.posted()
     request.check_printable(form, "reason")
-    version = int(form["version"]) if form["version"].isdecimal() else -1
+    version = int(form["version"]) if _is_number(form["version"]) else -1
     requested = asked.request(request, expected_version=version, reason=form.get("reason")[:500] or None)
     if request.wants_stream:
         return progress(request, _switch_steps(request, asked, requested))
