@@ -108,11 +108,15 @@ async def test_wrong_credentials_and_wrong_fields(browser_page: Page, gateway: G
     page = browser_page
     await page.goto(f"{gateway.url}{HOME}?provider=meta_business")
     await fill(page, gateway, number, phone_number_id="+1555")
+    await page.get_by_label("Verify token").fill("")
     await page.get_by_role("button", name="Test Connection").click()
     field = page.get_by_label("Phone number ID")
     await expect(field).to_have_attribute("aria-invalid", "true")
+    await expect(page.get_by_label("Verify token")).to_have_attribute("aria-invalid", "true")
+    await page.get_by_label("Verify token").fill(number.verify_token)
     await expect(page.get_by_label("Access token")).to_be_hidden()  # it is kept, sealed, behind its fingerprint
     await field.fill(number.phone_number_id)
+    await expect(field).not_to_have_attribute("aria-invalid", "true")
     await page.locator("summary", has_text="Access token").click()
     await page.locator("#field-data-access_token").fill("wrong")
     await page.get_by_role("button", name="Test Connection").click()

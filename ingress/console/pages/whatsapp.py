@@ -56,9 +56,17 @@ class Account(Unlogged, frozen=True, kw_only=True):
         return address_of(self.config)
 
     @property
+    def number(self) -> str | None:
+        """As it is configured, or as its provider says."""
+        return self.config.sender or self._session.get("sender")
+
+    @property
     def verified_name(self) -> str | None:
-        session = self.status.session_info if self.status else {}
-        return session.get("verified_name") or session.get("name")
+        return self._session.get("verified_name") or self._session.get("name")
+
+    @property
+    def _session(self) -> dict[str, Any]:
+        return self.status.session_info if self.status else {}
 
     @property
     def needs_pairing(self) -> bool:

@@ -73,6 +73,7 @@ async function refresh() {
       if (!wanted.length || isBusy(wanted)) { updated(); continue; }
       const page = await fetchPage(location.href);
       if (!page) { disconnect(); say(texts.ended, true); return; }
+      document.title = page.title;
       wanted.forEach((part) => renew(part, page.getElementById(part.id)));
       updated();
     }

@@ -21,6 +21,10 @@ document.addEventListener("change", async (event) => {
 document.addEventListener("input", (event) => {
   const form = event.target.closest(".config-form");
   if (!form) return;
+  const field = event.target.closest(".field.wrong"); // it is not what was found wrong any more
+  field?.classList.remove("wrong");
+  field?.querySelector(".error")?.remove();
+  event.target.removeAttribute("aria-invalid");
   form.querySelector("#review").replaceChildren();
   form.querySelector("#save").replaceChildren(form.querySelector("#unsaved").content.cloneNode(true));
 });
