@@ -34,7 +34,7 @@ class _Account(msgspec.Struct, frozen=True):
     health: str | None = None
 
 
-class _News(msgspec.Struct, frozen=True):
+class _News(Unlogged, frozen=True):
     """What is said of an event's data."""
 
     provider: str | None = None
