@@ -56,6 +56,8 @@ async def test_an_organization_is_renamed(console: Console, organization: Organi
     assert page.status == 422
     assert page.one("input", name="name")["aria-invalid"] == "true"
     assert (await organization.call("GET", "/organization")).json["name"] == "Later <b>"
+    [entry] = (await organization.call("GET", "/integrations/whatsapp/audit?limit=1")).json["entries"]
+    assert (entry["action"], entry["outcome"]) == ("rename_organization", "refused")
 
 
 async def test_a_secret_is_shown_once(console: Console, organization: Organization, crm: CrmSimulator) -> None:

@@ -44,6 +44,8 @@ async def _shown(
     **typed: str,
 ) -> Response:
     """The page, with what a form of it has done, or with what is *wrong* in what was *typed*."""
+    if wrong:
+        await request.state["refused_changes"].note(request, wrong)
     current = await _callback(request)
     return page(
         request,

@@ -55,6 +55,8 @@ async def _shown(
     form: Form | None = None,
 ) -> Response:
     """The page; with what is *wrong* in a *form*."""
+    if wrong:
+        await request.state["refused_changes"].note(request, wrong)
     keys: list[ApiKey] = []
     if request.can("admin"):
         after = after if after and is_key_id(after) else None
