@@ -20,8 +20,9 @@ from ...api.audit import note
 from ...api.history import Direction, History, history_page
 from ...api.timelines import AnyStep, DeliveryStep, Timeline, narrator
 from ...identifiers import parse_event_id
+from ...people.addresses import phone_address
 from ...storage.statements import events
-from ...storage.statements.reports import search
+from ...storage.statements.reports import contact_pages, search
 from ...storage.statements.reports.search import MessageFilter
 from ...web.bodies import RequestQuery
 from ...web.problems import not_found
@@ -31,7 +32,7 @@ from ..message_search import Understood, understood
 from ..readable import MOST_CHARACTERS, readable
 from ..rendering import page, redirect
 from ..requests import AnyConsoleRequest, ConsoleRequest
-from ..said_rows import COLUMNS, row_of_event, row_of_message, rows_of
+from ..said_rows import COLUMNS, SaidRow, row_of_event, row_of_message, rows_of
 
 SHOWN = 50
 # Pages that look at many and find few are followed by the next for so long.
@@ -123,13 +124,23 @@ async def show_message(request: ConsoleRequest) -> Response:
     """The way of one that was sent."""
     timeline = await timelines.message_timeline(request, await narrator(request, request.gettext))
     assert timeline.message is not UNSET
-    row = row_of_message(timeline.message)
+    row = await _known(request, row_of_message(timeline.message))
     body = {key: value for key, value in json.loads(bytes(timeline.message.request)).items() if value is not None}
     programs = {
         request.gettext("Read"): snippets.reading(_origin(request), f"/messages/{row.id}/timeline"),
         request.gettext("Send again"): snippets.sending(_origin(request), body)["curl"],
     }
     return await _shown(request, "message.html", timeline, row=row, message=timeline.message, programs=programs)
+
+
+async def _known(request: AnyConsoleRequest, row: SaidRow) -> SaidRow:
+    """With the contact whose number it is, where there is one."""
+    if row.phone is None or not row.phone.startswith("+"):  # a group's id, or another id of a person's
+        return row
+    async with request.connection() as connection:
+        address = phone_address(row.phone).key
+        found = await contact_pages.by_address(connection, request.organization_id, None, 1, address)
+    return msgspec.structs.replace(row, contact_id=str(found[0].id), name=found[0].name) if found else row
 
 
 async def show_event(request: ConsoleRequest) -> Response:

@@ -15,7 +15,7 @@ function step(by) {
   const next = Math.min(rows.length - 1, Math.max(0, at + by));
   rows[at]?.classList.remove("at");
   rows[next].classList.add("at");
-  (rows[next].matches("a, button") ? rows[next] : rows[next].querySelector("a, button"))?.focus();
+  (rows[next].matches("a, button") ? rows[next] : rows[next].querySelector("a[data-drawer]") ?? rows[next].querySelector("a, button"))?.focus();
 }
 
 document.addEventListener("keydown", (event) => {
