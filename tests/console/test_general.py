@@ -70,7 +70,7 @@ async def test_a_secret_is_shown_once(console: Console, organization: Organizati
     assert page.status == 200
     assert first not in page.html
     assert "2 secrets sign" in page.text
-    assert "A former secret signs beside the new one until" in page.text
+    assert "A former secret signs beside the new one; it expires" in page.text
     assert SECRET.search(page.html)
     assert not SECRET.search((await console.get("/console/general")).html)
 
