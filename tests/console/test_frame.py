@@ -212,7 +212,7 @@ async def test_a_link_from_another_site_finds_the_session(
 
 async def test_keys_and_the_sheet_that_shows_them(browser_page: Page) -> None:
     await browser_page.keyboard.press("?")
-    sheet = browser_page.get_by_role("dialog", name="Keys")
+    sheet = browser_page.get_by_role("dialog", name="Keyboard shortcuts")
     await expect(sheet).to_be_visible()
     await browser_page.keyboard.press("Escape")
     await expect(sheet).to_be_hidden()

@@ -127,7 +127,7 @@ async def show_message(request: ConsoleRequest) -> Response:
     row = await _known(request, row_of_message(timeline.message))
     body = {key: value for key, value in json.loads(bytes(timeline.message.request)).items() if value is not None}
     programs = {
-        request.gettext("Read"): snippets.reading(_origin(request), f"/messages/{row.id}/timeline"),
+        request.gettext("Look up"): snippets.reading(_origin(request), f"/messages/{row.id}/timeline"),
         request.gettext("Send again"): snippets.sending(_origin(request), body)["curl"],
     }
     return await _shown(request, "message.html", timeline, row=row, message=timeline.message, programs=programs)
@@ -151,7 +151,7 @@ async def show_event(request: ConsoleRequest) -> Response:
     row = row_of_event(event, "outbound" if outbound else "inbound")
     program = snippets.reading(_origin(request), f"/events/{row.id}/timeline")
     return await _shown(
-        request, "event.html", timeline, row=row, event=event, programs={request.gettext("Read"): program}
+        request, "event.html", timeline, row=row, event=event, programs={request.gettext("Look up"): program}
     )
 
 
