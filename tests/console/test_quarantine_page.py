@@ -45,7 +45,8 @@ def test_no_body_becomes_a_large_page() -> None:
 async def put_aside(organization: Organization, *bodies: bytes) -> list[str]:
     """The ids of these, oldest first."""
     for body in bodies:
-        assert (await organization.post_webhook(body)).status == 200
+        answer = await organization.post_webhook(body)
+        assert answer.status == 200, answer.raw
     found = (await organization.call("GET", "/quarantine")).json["quarantine"]
     return [item["id"] for item in found]
 
