@@ -31,6 +31,7 @@ order, or a configuration among them. `Switching` (switch.py) makes a change of 
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from time import monotonic
 from typing import Any
 from uuid import UUID
@@ -50,11 +51,11 @@ from ..audit import Actor, check_keys
 from ..calls.driver import Caller
 from ..calls.egress import Egress
 from ..identifiers import PLATFORM_ID
-from ..storage.database import Database
+from ..storage.database import Database, StoreUnavailable
 from ..storage.redis_state import RedisState
 from ..storage.statements import apps, configs, switches
 from ..storage.statements.configs import ChangedFallbacks
-from ..storage.statements.switches import Confirmed, Standing
+from ..storage.statements.switches import Confirmed
 from ..storage.vault import Vault
 from .change import Requested, Switched
 from .config_store import ConfigEdit, ConfigStore, Edited
@@ -166,17 +167,12 @@ class WhatsAppProviderManager:
             rows = await apps.every_one(connection)
         return next((self.accounts.known(row) for row in rows if row.id == config_id), None)
 
-    async def standing(self, organization_id: UUID) -> Standing:
-        """Where the organization stands: the active config, the one before, what is open. Raises `NotFound`."""
+    async def fallbacks(self, organization_id: UUID) -> FallbackOrder:
+        """The organization's fallbacks. Raises `NotFound`."""
         async with self._database.organization(organization_id) as connection:
             standing = await switches.standing(connection, organization_id)
         if standing is None:
             raise NotFound
-        return standing
-
-    async def fallbacks(self, organization_id: UUID) -> FallbackOrder:
-        """The organization's fallbacks. Raises `NotFound`."""
-        standing = await self.standing(organization_id)
         return FallbackOrder(standing.version, standing.fallback_config_ids, stored_policy(standing.fallback_policy))
 
     async def current(self, organization_id: UUID) -> tuple[Route, ProviderStatus | None]:
@@ -224,22 +220,19 @@ class WhatsAppProviderManager:
         switched = await self._switching.switch(request, show)
         await self._use(request.organization_id, switched, show)
         if switched.changed and show is not None:
-            show(await self._confirmed_by_all(request.organization_id, switched.version))
+            with suppress(StoreUnavailable):  # it is made, and who uses it can be read later
+                show(await self._confirmed_by_all(request.organization_id, switched.version))
         return switched
 
     async def _confirmed_by_all(self, organization_id: UUID, version: int) -> Confirmed:
         """Which processes use a switch that was made just now: once all do, or after CONFIRMED_WITHIN_S."""
         until = monotonic() + CONFIRMED_WITHIN_S
         while True:
-            found = await self.confirmed(organization_id, version)
+            async with self._database.organization(organization_id) as connection:
+                found = await switches.confirmed(connection, organization_id, version)
             if found.confirmed == found.processes or monotonic() > until:
                 return found
             await asyncio.sleep(CONFIRMED_POLL_S)
-
-    async def confirmed(self, organization_id: UUID, version: int) -> Confirmed:
-        """Which processes use the switch that made *version*, as far as they have confirmed it."""
-        async with self._database.organization(organization_id) as connection:
-            return await switches.confirmed(connection, organization_id, version)
 
     async def rollback(self, request: Requested, show: Show | None = None) -> Switched:
         """Return to the config that was active before, which is a new version. Raises as `switch`."""

@@ -403,7 +403,7 @@ async def test_what_goes_wrong_in_the_drawer_is_shown_there(
     await browser_page.get_by_role("link", name="Roll back").click()
     drawer = browser_page.get_by_role("dialog")
     await expect(drawer.get_by_text("Something that the service depends on does not answer.")).to_be_visible()
-    monkeypatch.setattr(manager.WhatsAppProviderManager, "standing", away)
+    monkeypatch.setattr("ingress.storage.statements.switches.standing", away)
     await drawer.get_by_role("button", name="Roll back").click()
     await expect(drawer.get_by_role("heading", name="Not available")).to_be_visible()
 

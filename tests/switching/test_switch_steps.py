@@ -7,6 +7,8 @@ import pytest
 
 from ingress.dev.sandbox import ErrorCode, MetaSimulator
 from ingress.settings import Settings
+from ingress.storage.database import StoreUnavailable
+from ingress.storage.statements import switches
 from ingress.storage.statements.switches import Confirmed
 from ingress.switching.dry_run import another_number
 from ingress.switching.manager import WhatsAppProviderManager
@@ -114,3 +116,17 @@ async def all_confirmed(settings: Settings, organization: Organization, version:
 def test_people_see_another_number(former: str | None, sender: str | None, another: bool | None) -> None:
     """Not where it is only spelled otherwise; before a phone is linked nobody knows."""
     assert another_number(former, sender) is another
+
+
+async def test_a_switch_is_made_where_nobody_can_say_who_uses_it(
+    two: Organization, steps: list[Step], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The database that has committed it is away when it is asked for that."""
+
+    async def away(*_: Any) -> Any:
+        raise StoreUnavailable("away")
+
+    monkeypatch.setattr(switches, "confirmed", away)
+    answer = await switch(two, 1)
+    assert (answer.status, answer.json["changed"]) == (200, True)
+    assert not [step for step in steps if isinstance(step, Confirmed)]

@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Annotated, Any
 from uuid import UUID
 
+import asyncpg
 import msgspec
 from starlette.responses import Response
 
@@ -15,7 +16,8 @@ from ...accounts.config import ChangeRefused, Config
 from ...api.pairing import pairing_of
 from ...api.refusals import refusal, shown_checks
 from ...identifiers import parse_id
-from ...storage.statements import audit
+from ...storage.statements import audit, switches
+from ...storage.statements import configs as stored_configs
 from ...storage.statements.audit import TrailEntry
 from ...storage.statements.switches import Confirmed, OpenSwitch, Standing
 from ...switching.change import NoFormerConfig, Requested, Switched, order_after
@@ -79,15 +81,24 @@ class Asked(msgspec.Struct, frozen=True):
 
 async def _asked(request: AnyConsoleRequest, to: str = "", kind: str = "switch") -> Asked:
     """Raises `Problem` 404, or 409 where there is no config to return to."""
-    manager = request.state["manager"]
-    standing = await manager.standing(request.organization_id)
-    configs = {config.id: config for config in await manager.configs(request.organization_id)}
+    async with request.connection() as connection:
+        standing, configs = await _read(request, connection)
     config_id = standing.former_config_id if kind == "rollback" else parse_id(to)
     if kind == "rollback" and config_id is None:
         raise refusal(NoFormerConfig())
     if config_id not in configs:
         raise not_found()
     return Asked(kind, standing, configs, configs[config_id])
+
+
+async def _read(request: AnyConsoleRequest, connection: asyncpg.Connection) -> tuple[Standing, dict[UUID, Config]]:
+    """Where the organization stands, and its configs. Raises `Problem` 404."""
+    standing = await switches.standing(connection, request.organization_id)
+    if standing is None:
+        raise not_found()
+    known = request.state["manager"].accounts.known
+    rows = await stored_configs.of_organization(connection, request.organization_id)
+    return standing, {row.id: known(row) for row in rows}
 
 
 # ---------------------------------------------------------------- before it is made
@@ -277,15 +288,14 @@ async def show_result(request: ConsoleRequest) -> Response:
     number = request.path_params["entry"]
     async with request.connection() as connection:
         entry = await audit.entry(connection, request.organization_id, int(number)) if _is_number(number) else None
-    if entry is None or entry.action not in ("activated", "rolled_back"):
-        raise not_found()
-    manager = request.state["manager"]
-    standing = await manager.standing(request.organization_id)
-    configs = {config.id: config for config in await manager.configs(request.organization_id)}
+        if entry is None or entry.action not in ("activated", "rolled_back"):
+            raise not_found()
+        is_made = entry.action == "activated"
+        version = entry.version if is_made else None
+        used = await switches.confirmed(connection, request.organization_id, version) if version else None
+        standing, configs = await _read(request, connection)
     outcome = msgspec.json.decode(entry.after or b"{}", type=SwitchOutcome)
     before = msgspec.json.decode(entry.before or b"{}", type=InForceBefore)
-    is_made = entry.action == "activated"
-    used = await manager.confirmed(request.organization_id, entry.version) if is_made and entry.version else None
     phases = outcome.phases_ms | _committed(entry, used)
     return page(
         request,
