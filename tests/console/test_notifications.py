@@ -87,6 +87,25 @@ async def test_what_waits_for_somebody(console: Console, organization: Organizat
     assert "trail was changed" not in page.text
 
 
+async def test_codes_are_said_in_words(console: Console, organization: Organization, settings: Settings) -> None:
+    """In the bell and in the trail; what a person gave as a reason is said as it is."""
+    other = await organization.configure(active=False)
+    switch = {"config_id": other["config_id"], "reason": "not_paired_any_more"}
+    assert (await organization.call("POST", "/integrations/whatsapp/provider/switch", switch)).status == 200
+    await organization.configure()
+    async with connected(settings) as owner:
+        await owner.execute(
+            """insert into events (organization_id, sequence, type, config_id, conversation_id, data)
+            values ($1, 1, 'provider.unhealthy', $2, $2, '{"reason": "not_paired", "detail": "gone"}')""",
+            UUID(organization.id),
+            UUID(other["config_id"]),
+        )
+    page = await console.get("/console/notifications")
+    assert "No phone is linked. gone" in page.text
+    assert "not_paired_any_more" in page.text
+    assert "not_paired_any_more" in (await console.get("/console/audit")).text
+
+
 async def test_nothing_to_look_at(gateway: Gateway) -> None:
     """And no bell for who may not read."""
     empty = await gateway.organization("Empty")
