@@ -6,7 +6,10 @@ from importlib.metadata import EntryPoint
 from itertools import count
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
+import asyncpg
+import msgspec
 import pytest
 from aiohttp import web
 
@@ -233,6 +236,34 @@ async def test_another_host_needs_every_secret_again(organization: Organization,
     assert page.status == 422
     wrong = {field["name"] for field in page.all("input") if field.get("aria-invalid") == "true"}
     assert wrong == SECRETS
+
+
+async def test_who_tests_too_often_loses_nothing_typed(
+    settings: Settings, gateway: Gateway, number: MetaNumber
+) -> None:
+    async with serving(msgspec.structs.replace(settings, connection_tests_per_minute=1)) as url:
+        service = Gateway(url, settings.platform_key, gateway.session, gateway.meta)
+        console = await signed_in(await service.organization("Hasty"))
+        form = typed(gateway, number)
+        statuses = [(page := await console.post(f"{HOME}/test", form)).status for _ in range(30)]
+        assert statuses[-1] == 429
+        assert "Retry-After" in page.headers
+        assert page.one("input", name="data.phone_number_id")["value"] == number.phone_number_id
+        assert draft(page)
+
+
+async def test_an_account_whose_plug_in_is_gone_is_shown_and_can_be_deleted(
+    settings: Settings, organization: Organization, console: Console
+) -> None:
+    spare = (await organization.configure(active=False))["config_id"]
+    connection = await asyncpg.connect(settings.database_url)
+    await connection.execute("update whatsapp_provider_configs set provider_type = 'gone' where id = $1", UUID(spare))
+    await connection.close()
+    page = await console.get(f"{HOME}?provider=gone")
+    assert page.status == 200
+    assert "The plug-in of this provider is not installed." in page.text
+    assert page.all("form", action=f"{HOME}/{spare}/test") == []
+    assert (await console.post(f"{HOME}/{spare}/delete")).status == 303
 
 
 async def test_the_webhook_is_looked_at_and_repaired(organization: Organization, console: Console) -> None:

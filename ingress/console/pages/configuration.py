@@ -11,7 +11,7 @@ from ...accounts.config import ChangeRefused, Config, NewConfig, TestFailed
 from ...accounts.progress import ShowCheck
 from ...api.configs import named_config
 from ...api.providers import repaired
-from ...api.refusals import refusal, shown_checks
+from ...api.refusals import refusal, refused_as_problems, shown_checks
 from ...switching.config_store import ConfigEdit
 from ...validation import Unlogged
 from ...web.problems import Problem
@@ -59,14 +59,14 @@ class Review(Unlogged, frozen=True, kw_only=True):
 async def test(request: ConsoleRequest) -> Response:
     """Test what is typed, without saving it."""
     sent = await _sent(request)
-    request.check_calls_out()
     try:
+        request.check_calls_out()
         provider = await _provider(request, sent)
-    except ChangeRefused as error:
-        return await _again(request, sent, refusal(error))
-    if request.wants_stream:
-        return progress(request, _test_steps(request, sent, provider, TYPED))
-    checks, passed = await _tested(request, sent)
+        if request.wants_stream:
+            return progress(request, _test_steps(request, sent, provider, TYPED))
+        checks, passed = await _tested(request, sent)
+    except Problem as problem:
+        return await _again(request, sent, problem)
     review = await _review(request, provider) if passed else None
     return await _again(request, sent, checks=checks, passed=passed, review=review)
 
@@ -95,9 +95,9 @@ async def repair(request: ConsoleRequest) -> Response:
 async def save(request: ConsoleRequest) -> Response:
     """Save what is typed, once it has passed its test. The first config of an organization becomes active."""
     sent, manager = await _sent(request), request.state["manager"]
-    request.check_calls_out()
     organization_id, checks = request.organization_id, list[Check]()
     try:
+        request.check_calls_out()
         if sent.config is None:
             is_first = await manager.provider_for(organization_id) is None
             done = await manager.configure(organization_id, request.actor, sent.new, activate=is_first)
@@ -108,6 +108,8 @@ async def save(request: ConsoleRequest) -> Response:
             config, checks, code = edited.config, edited.checks, "config_saved"
     except ChangeRefused as error:
         return await _again(request, sent, refusal(error), checks=getattr(error, "checks", ()), passed=False)
+    except Problem as problem:
+        return await _again(request, sent, problem)
     path = whatsapp.address_of(config)
     if sent.config is None and whatsapp.can_pair(config.provider.info):
         path = f"{whatsapp.HOME}/{config.id}/pairing"
@@ -133,11 +135,12 @@ async def _sent(request: AnyConsoleRequest) -> Sent:
 
 
 async def _provider(request: AnyConsoleRequest, sent: Sent) -> WhatsAppProvider:
-    """What is typed, as a provider. Raises `ChangeRefused`, with every field that is wrong."""
+    """What is typed, as a provider. Raises `Problem`, with every field that is wrong."""
     manager = request.state["manager"]
-    if sent.config is None:
-        return manager.accounts.validate(sent.form.kind.info.name, sent.form.data)
-    return (await manager.edited(request.organization_id, sent.config.id, sent.form.changes)).provider
+    with refused_as_problems():
+        if sent.config is None:
+            return manager.accounts.validate(sent.form.kind.info.name, sent.form.data)
+        return (await manager.edited(request.organization_id, sent.config.id, sent.form.changes)).provider
 
 
 async def _run(request: AnyConsoleRequest, sent: Sent, show: ShowCheck | None = None) -> list[Check]:
@@ -151,10 +154,9 @@ async def _run(request: AnyConsoleRequest, sent: Sent, show: ShowCheck | None = 
 
 
 async def _tested(request: AnyConsoleRequest, sent: Sent) -> tuple[list[Check], bool]:
-    try:
+    """Raises `Problem`."""
+    with refused_as_problems():
         checks = await _run(request, sent)
-    except ChangeRefused as error:
-        raise refusal(error) from None
     return checks, _passes(checks)
 
 
@@ -170,10 +172,8 @@ async def _test_steps(
     following = Followed[Check, list[Check]](lambda show: _run(request, sent, show))
     async for found in following:
         yield _fragment(request, found, into)
-    try:
+    with refused_as_problems():
         checks = following.result()
-    except ChangeRefused as error:
-        raise refusal(error) from None
     yield _verdict(request, checks, into)
     if _passes(checks) and provider is not None:
         review = await _review(request, provider)

@@ -214,7 +214,7 @@ def shown(
     """The page; with a *problem*, what is wrong with the form."""
     errors = by_field(problem) if problem else {}
     context = {"checks": [], "review": None, "is_second": False, "config_name": ""} | more
-    return page(
+    answer = page(
         request,
         "whatsapp.html",
         status=problem.status if problem else 200,
@@ -229,6 +229,8 @@ def shown(
         lacks=_lacks(found),
         **context,
     )
+    answer.headers.update(problem.headers if problem else {})
+    return answer
 
 
 def _steps(found: Overview, card: Card | None) -> list[str]:

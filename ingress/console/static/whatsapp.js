@@ -28,3 +28,8 @@ document.addEventListener("input", (event) => {
   form.querySelector("#review").replaceChildren();
   form.querySelector("#save").replaceChildren(form.querySelector("#unsaved").content.cloneNode(true));
 });
+
+// Who cancels a new secret keeps the stored one.
+document.addEventListener("toggle", ({ target }) => {
+  if (target.matches("details.secret") && !target.open) target.querySelector("input").value = "";
+}, true);
