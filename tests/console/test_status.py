@@ -7,7 +7,7 @@ from ingress.dev.sandbox import ErrorCode
 from ingress.settings import Settings
 
 from ..gateway import Gateway, Organization, eventually
-from ..populated import connected
+from ..populated import all_counted, connected
 from .browsing import Console, signed_in
 
 
@@ -136,6 +136,26 @@ async def test_what_happened_is_shown_and_drawn(gateway: Gateway, settings: Sett
     assert "All sends go out through Main number." in page.text
     assert "a <i>trial</i>" in page.text
     assert "<i>trial" not in page.html
+
+
+async def test_what_went_through_a_deleted_config_stays(gateway: Gateway, settings: Settings) -> None:
+    """Counted or not, in Status and in the month's sums, under its provider's name."""
+    organization = await gateway.organization()
+    await organization.configure()
+    assert (await organization.send()).status == 200
+    await all_counted(settings, organization)
+    assert (await organization.send()).status == 200
+    gone, second = organization.configs[0], await organization.configure()
+    assert second["state"] == "active"
+    path = f"/integrations/whatsapp/provider/configs/{gone['config_id']}"
+    assert (await organization.call("DELETE", path)).status == 204
+    console = await signed_in(organization)
+    text = (await console.get("/console/status")).text
+    assert "A deleted configuration WhatsApp Business (Meta Cloud API) – 2 100 % taken" in text
+    assert "2 by A deleted configuration in the last hour." in text
+    await all_counted(settings, organization)
+    text = (await console.get("/console/billing")).text
+    assert "A deleted configuration WhatsApp Business (Meta Cloud API) 2 0" in text
 
 
 async def test_only_windows_that_there_are(console: Console) -> None:
