@@ -585,7 +585,7 @@ create table messages (
     -- What it is looked for by. They change with its error alone: an index on the status would make every status of every
     -- message write all of the table's indexes.
     error_class         text        generated always as
-        (coalesce(error ->> 'class', case status when 'failed' then 'Rejected' end)) stored,
+        (coalesce(error ->> 'class', case status when 'failed' then 'Rejected' when 'unknown' then 'Uncertain' end)) stored,
     error_code          text        generated always as (error ->> 'code') stored,
     created_at          timestamptz not null default now(),
     updated_at          timestamptz not null default now(),

@@ -81,6 +81,17 @@ async def test_errors_are_found_by_code_and_class(pair: Organization, gateway: G
     assert await found(pair, f"config_id={first}&status=failed") == [failed["id"]]
 
 
+@pytest.mark.parametrize("status", ["failed", "unknown"])
+async def test_what_ended_badly_is_found_without_a_reason(
+    organization: Organization, gateway: Gateway, owner: asyncpg.Connection, status: str
+) -> None:
+    """Nobody has to say why."""
+    gateway.meta.set_statuses(organization.numbers[0], StatusPolicy(statuses=()))
+    sent = await send(organization)
+    await owner.execute("update messages set status = $2, error = null where id = $1", UUID(sent["id"]), status)
+    assert await found(organization, f"status={status}") == [sent["id"]]
+
+
 async def test_what_is_wrong_with_a_search_is_said(organization: Organization) -> None:
     answer = await organization.call("GET", "/messages?lead_id=a&error=b")
     assert (answer.status, [each["path"] for each in answer.json["errors"]]) == (422, ["lead_id", "error"])
