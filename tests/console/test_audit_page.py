@@ -55,6 +55,9 @@ async def test_the_trail_is_listed_and_each_entry_has_its_page(console: Console,
     assert f"/console/audit/{newest['id']}" in links
     entry = await console.get(f"/console/audit/{newest['id']}")
     assert (entry.status, str(newest["hash"]) in entry.text) == (200, True)
+    assert ("Entry before" in entry.text, "Entry after" in entry.text) == (True, False)
+    oldest = await console.get("/console/audit/1")
+    assert ("Entry before" in oldest.text, "Entry after" in oldest.text) == (False, True)
     for nothing in ("0", "999", str(10**30), "-1", "x"):
         assert (await console.get(f"/console/audit/{nothing}")).status == 404
 

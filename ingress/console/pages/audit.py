@@ -100,15 +100,15 @@ async def show_entry(request: ConsoleRequest) -> Response:
     number = request.path_params["entry_id"]
     if not 0 < number < 2**62:
         raise not_found()
-    found = await trail_page(request, AuditQuery(limit=1, before=number + 1))
-    if not found.entries or found.entries[0].id != number:
+    found = {entry.id: entry for entry in (await trail_page(request, AuditQuery(limit=2, before=number + 2))).entries}
+    if (entry := found.get(number)) is None:
         raise not_found()
-    [entry] = found.entries
     configs = await _configs(request)
     return page(
         request,
         "audit_entry.html",
         entry=entry,
+        is_newest=number + 1 not in found,
         differences=differences(entry.before, entry.after),
         keys=await _keys(request),
         configs=configs,
