@@ -68,7 +68,7 @@ from .settings import Settings
 from .storage.database import Database, StoreUnavailable
 from .storage.listener import notifications
 from .storage.redis_state import RedisState
-from .storage.statements import inbound
+from .storage.statements.receiving import inbound
 from .storage.statements.switches import CHANNEL
 from .storage.vault import Vault
 from .switching.manager import WhatsAppProviderManager

@@ -12,7 +12,7 @@ from providers.messages import AccountUpdate, Message, ReplyTo, Status
 
 from . import identifiers
 from .storage.statements.events import EventRow, StoredEvent
-from .storage.statements.messages import OwnMessage
+from .storage.statements.sending.messages import OwnMessage
 from .validation import Unlogged
 
 _encode = msgspec.json.Encoder().encode

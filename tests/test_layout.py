@@ -184,7 +184,7 @@ def test_imports_never_point_up(path: Path) -> None:
 
 # What is aimed at. Passed by half it is a defect.
 FOLDER_LINES, FOLDER_FILES = 2000, 12
-LISTS_LINES, LISTS_FILES = 3600, 20
+LISTS_LINES, LISTS_FILES = 3000, 18
 PROVIDER_LINES, FILE_LINES = 1800, 400
 FUNCTION_LINES_P90, FUNCTION_NODES_P90 = 20, 110
 NESTING, ARGUMENTS = 4, 6
@@ -351,7 +351,7 @@ def statements() -> Iterator[tuple[str, str]]:
                 text = re.sub(r"/\*.*?\*/|--[^\n]*", "", value, flags=re.S)
                 if STATEMENT.match(text):
                     yield f"{own_name(module)}.{name}", text
-    from ingress.storage.statements.inbound import _store
+    from ingress.storage.statements.receiving.inbound import _store
 
     yield "inbound._store", _store(statuses=True, quarantine=True)
 

@@ -32,7 +32,7 @@ from ingress.receiving.exchange import Exchange
 from ingress.sending import outbound
 from ingress.settings import Settings
 from ingress.storage.migration import migrate
-from ingress.storage.statements.inbound import store
+from ingress.storage.statements.receiving.inbound import store
 from ingress.web import bodies
 from providers.meta_business import MetaBusiness
 
@@ -507,7 +507,7 @@ async def test_webhook_answers_are_not_sniffed(organization: Organization) -> No
 async def test_a_mistake_of_ours_is_told_without_details(
     gateway: Gateway, organization: Organization, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from ingress.storage.statements import messages
+    from ingress.storage.statements.sending import messages
 
     async def broken(*_: object) -> None:
         raise ZeroDivisionError("secret detail")

@@ -17,8 +17,9 @@ from providers.description import config_fields
 from .. import log
 from ..accounts.config import Config, InvalidConfiguration, NewConfig, WebhooksUnread
 from ..identifiers import PLATFORM_ID
-from ..storage.statements import apps, unread
+from ..storage.statements import apps
 from ..storage.statements.configs import StoredConfig
+from ..storage.statements.receiving import unread
 from ..storage.vault import VaultError, token_hash
 from ..switching.manager import WhatsAppProviderManager
 from ..validation import ConfigData, Name, ProviderType, Wrong, listed, sentence, wrong_fields

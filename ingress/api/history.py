@@ -12,9 +12,9 @@ from providers.messages import By
 
 from ..envelope import Envelope, render
 from ..storage.statements.events import StoredEvent
-from ..storage.statements.messages import StoredMessage
 from ..storage.statements.reports import search
 from ..storage.statements.reports.search import Found, MessageFilter
+from ..storage.statements.sending.messages import StoredMessage
 from ..web.bodies import Shown, invalid
 from . import AnyRequest
 from .messages import MessageShown, message_keys, shown

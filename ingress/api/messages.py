@@ -9,10 +9,10 @@ from msgspec import UNSET, UnsetType
 
 from providers.messages import ErrorInfo, StatusValue
 
-from ..storage.statements import messages
-from ..storage.statements.messages import Attempt, StoredMessage
 from ..storage.statements.reports import search
 from ..storage.statements.reports.search import MessageFilter
+from ..storage.statements.sending import messages
+from ..storage.statements.sending.messages import Attempt, StoredMessage
 from ..web.bodies import Paged, Shown, invalid
 from ..web.problems import not_found
 from ..web.waiting import Page

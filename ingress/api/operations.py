@@ -14,7 +14,9 @@ from starlette.responses import Response
 
 from .. import metrics
 from ..storage.database import Database, SchemaError, StoreUnavailable
-from ..storage.statements import audit, deliveries, health, inbound, sends, statuses, unread
+from ..storage.statements import audit, deliveries, health
+from ..storage.statements.receiving import inbound, statuses, unread
+from ..storage.statements.sending import sends
 from ..storage.vault import VaultError
 from ..switching.manager import WhatsAppProviderManager
 from ..web.bodies import Shown

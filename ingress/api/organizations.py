@@ -9,7 +9,8 @@ from msgspec import UNSET, UnsetType
 
 from .. import identifiers
 from ..envelope import timestamp
-from ..storage.statements import inbound, organizations, switches
+from ..storage.statements import organizations, switches
+from ..storage.statements.receiving import inbound
 from ..storage.vault import is_key_id, new_api_key
 from ..validation import Name
 from ..web.auth import SCOPES, unauthorized

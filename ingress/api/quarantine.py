@@ -10,8 +10,8 @@ from msgspec import UNSET, UnsetType
 from providers import Malformed
 
 from ..identifiers import PLATFORM_ID
-from ..storage.statements import inbound
-from ..storage.statements.inbound import MAX_AGE, QuarantinedBody, QuarantinedItem
+from ..storage.statements.receiving import inbound
+from ..storage.statements.receiving.inbound import MAX_AGE, QuarantinedBody, QuarantinedItem
 from ..web.bodies import Paged, RequestQuery, Shown, page_of
 from ..web.problems import Problem, not_found
 from ..web.waiting import Page

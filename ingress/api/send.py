@@ -30,8 +30,8 @@ from ..sending.outbound import EXPIRES_AT_MOST_S, Duplicate, NoneReady, NotConfi
 from ..sending.outcomes import LeaseLost
 from ..storage.database import StoreUnavailable
 from ..storage.group_commit import Overloaded
-from ..storage.statements import messages
-from ..storage.statements.messages import SendState, StoredMessage
+from ..storage.statements.sending import messages
+from ..storage.statements.sending.messages import SendState, StoredMessage
 from ..switching.policy import OnUncertain
 from ..web.bodies import OrganizationBody, RequestBody, Shown, invalid
 from ..web.problems import Json, Problem, json_response, not_configured, not_found, unavailable

@@ -13,10 +13,10 @@ from providers.messages import ErrorInfo
 from ..accounts.config import Config
 from ..envelope import Envelope, EventData, render
 from ..identifiers import event_id, parse_event_id
-from ..storage.statements import messages
-from ..storage.statements.messages import Attempt, StoredMessage
 from ..storage.statements.reports import search, timelines
 from ..storage.statements.reports.timelines import DeliveryState, LinkedEvent
+from ..storage.statements.sending import messages
+from ..storage.statements.sending.messages import Attempt, StoredMessage
 from ..web.bodies import Shown
 from ..web.problems import not_found
 from . import AnyRequest, ApiRequest

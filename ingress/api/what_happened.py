@@ -8,8 +8,8 @@ from providers.messages import ErrorInfo
 
 from ..envelope import EventData
 from ..storage.statements.events import StoredEvent
-from ..storage.statements.messages import Attempt, StoredMessage
 from ..storage.statements.reports.timelines import DeliveryState
+from ..storage.statements.sending.messages import Attempt, StoredMessage
 from ..validation import Unlogged
 
 

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from ..api.history import history_page, keys_of
 from ..identifiers import parse_event_id, parse_id
 from ..people.addresses import phone_address
-from ..storage.statements import events, messages
+from ..storage.statements import events
 from ..storage.statements.reports import contact_pages
 from ..storage.statements.reports.contact_pages import ContactRecord
 from ..storage.statements.reports.search import MessageFilter
+from ..storage.statements.sending import messages
 from ..validation import Unlogged
 from .requests import AnyConsoleRequest
 

@@ -15,9 +15,9 @@ from ..accounts.config import Config
 from ..envelope import NOT_OURS, Conversation, Ours, event_row
 from ..identifiers import parse_correlation
 from ..storage.statements.events import EventRow
-from ..storage.statements.inbound import Held, KeyedEvent, WebhookRow
-from ..storage.statements.messages import OwnMessage
-from ..storage.statements.statuses import StatusRow
+from ..storage.statements.receiving.inbound import Held, KeyedEvent, WebhookRow
+from ..storage.statements.receiving.statuses import StatusRow
+from ..storage.statements.sending.messages import OwnMessage
 from ..switching.manager import WhatsAppProviderManager
 from . import own_messages
 from .excess import MAX_DATA_BYTES, short_conversation, short_error, without_excess

@@ -21,10 +21,11 @@ from ..accounts.config import Config
 from ..envelope import EventData, Ours, completed
 from ..identifiers import correlation
 from ..storage.database import Database, StoreUnavailable
-from ..storage.statements import held_events, messages
-from ..storage.statements.held_events import ROUND_ROWS, HeldEvent, OpenAttempt, Release
-from ..storage.statements.messages import NamedMessage, OwnMessage
-from ..storage.statements.statuses import StatusRow
+from ..storage.statements.receiving import held_events
+from ..storage.statements.receiving.held_events import ROUND_ROWS, HeldEvent, OpenAttempt, Release
+from ..storage.statements.receiving.statuses import StatusRow
+from ..storage.statements.sending import messages
+from ..storage.statements.sending.messages import NamedMessage, OwnMessage
 from ..switching.manager import WhatsAppProviderManager
 from ..validation import Unlogged
 from ..wakeups import Wakeups

@@ -17,8 +17,8 @@ from .. import identifiers, log
 from ..accounts.config import Config
 from ..storage.database import INGEST, Database, StoreUnavailable, is_data_error
 from ..storage.group_commit import GroupCommit, Overloaded, Reply
-from ..storage.statements import unread
-from ..storage.statements.inbound import WebhookRow
+from ..storage.statements.receiving import unread
+from ..storage.statements.receiving.inbound import WebhookRow
 from ..switching.manager import WhatsAppProviderManager
 from ..wakeups import Wakeups
 from .normalise import (
@@ -65,8 +65,8 @@ class LargeWebhooks:
     """Keeps large webhooks, and reads them: each organization's in turn, one at a time. Enter it once a process.
 
     What *store* is given of one follows the sequence that its webhook was stored at, and readers of events wait there
-    until all of it is read (ingress/storage/statements/unread.py). So the order is that of receipt, whichever process
-    reads when.
+    until all of it is read (ingress/storage/statements/receiving/unread.py). So the order is that of receipt,
+    whichever process reads when.
     """
 
     def __init__(self, database: Database, manager: WhatsAppProviderManager, wakeups: Wakeups, store: Store) -> None:

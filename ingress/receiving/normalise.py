@@ -14,7 +14,7 @@ from providers import Event, Malformed, Unverified, Webhook
 from .. import identifiers, metrics
 from ..accounts.config import Config
 from ..storage.database import StoreUnavailable
-from ..storage.statements.inbound import MAX_AGE, MAX_AHEAD, QuarantineRow
+from ..storage.statements.receiving.inbound import MAX_AGE, MAX_AHEAD, QuarantineRow
 from ..switching.manager import WhatsAppProviderManager
 from ..validation import Unlogged
 

@@ -15,9 +15,9 @@ from ..accounts.config import Config
 from ..envelope import NOT_OURS, Conversation, Ours
 from ..identifiers import key_hash, parse_correlation
 from ..people.addresses import addressee
-from ..storage.statements import messages
-from ..storage.statements.inbound import Held
-from ..storage.statements.messages import KnownMessage, NamedMessage, OwnMessage
+from ..storage.statements.receiving.inbound import Held
+from ..storage.statements.sending import messages
+from ..storage.statements.sending.messages import KnownMessage, NamedMessage, OwnMessage
 from .normalise import ReadWebhook
 
 # A longer id is none that we sent, and too long for an index.

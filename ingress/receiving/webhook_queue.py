@@ -19,7 +19,7 @@ from ..storage.group_commit import GroupCommit, Reply, RowRefused
 from ..storage.statements.contacts import ContactsOutdated, ConversationNamed, are_merged
 from ..storage.statements.events import add
 from ..storage.statements.health import look_soon
-from ..storage.statements.inbound import KeyedEvent, QuarantineRow, Stored, WebhookRow, store
+from ..storage.statements.receiving.inbound import KeyedEvent, QuarantineRow, Stored, WebhookRow, store
 from ..switching.manager import WhatsAppProviderManager
 from ..wakeups import Wakeups
 from .completion import complete, with_contact_events

@@ -17,7 +17,7 @@ from ..accounts.config import Config
 from ..people.directory import Directory
 from ..storage.database import Database, StoreUnavailable
 from ..storage.group_commit import Overloaded
-from ..storage.statements.inbound import QuarantinedBody
+from ..storage.statements.receiving.inbound import QuarantinedBody
 from ..switching.manager import WhatsAppProviderManager
 from ..wakeups import Wakeups
 from ..web.bodies import SMALL_BODY_BYTES, Disconnected, LargeBodies, TooLarge, read_body

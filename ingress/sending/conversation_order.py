@@ -10,8 +10,8 @@ from uuid import UUID
 
 from ..storage.database import Database
 from ..storage.redis_state import RedisState
-from ..storage.statements import sends
-from ..storage.statements.sends import WaitingSend
+from ..storage.statements.sending import sends
+from ..storage.statements.sending.sends import WaitingSend
 
 # The first look of who waits: the end of the earlier one and the claim of this one may have crossed, seeing nothing of
 # each other.

@@ -11,7 +11,7 @@ from ..accounts.config import Config
 from ..calls.driver import Caller
 from ..storage.database import Database, StoreUnavailable
 from ..storage.group_commit import Overloaded
-from ..storage.statements import messages
+from ..storage.statements.sending import messages
 from .message import Dispatch, SendIntent, message_of
 from .outcomes import LeaseLost, Outcomes
 

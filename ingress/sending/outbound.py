@@ -29,10 +29,10 @@ from ..people.directory import Directory
 from ..shares import Shares
 from ..storage.database import WORKER, Database, StoreUnavailable
 from ..storage.group_commit import GroupCommit, Overloaded, Unconfirmed
-from ..storage.statements import leases, sends
-from ..storage.statements.leases import Lease
-from ..storage.statements.messages import SendState
-from ..storage.statements.sends import Claim, Claimed
+from ..storage.statements.sending import leases, sends
+from ..storage.statements.sending.leases import Lease
+from ..storage.statements.sending.messages import SendState
+from ..storage.statements.sending.sends import Claim, Claimed
 from ..switching.manager import WhatsAppProviderManager
 from ..tracing import trace_of
 from .attempts import Attempts

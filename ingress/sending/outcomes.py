@@ -20,10 +20,10 @@ from ..accounts.config import Config
 from ..envelope import EventData, EventMessage
 from ..storage.database import WORKER, Database, StoreUnavailable
 from ..storage.group_commit import GroupCommit, Overloaded
-from ..storage.statements import leases, sends
 from ..storage.statements.events import EventRow
-from ..storage.statements.messages import SendState
-from ..storage.statements.sends import Finished, NextAttempt, Outcome
+from ..storage.statements.sending import leases, sends
+from ..storage.statements.sending.messages import SendState
+from ..storage.statements.sending.sends import Finished, NextAttempt, Outcome
 from ..tracing import trace_of
 from ..wakeups import Wakeups
 from .conversation_order import ConversationOrder

@@ -15,10 +15,11 @@ from ..accounts.config import Config
 from ..accounts.unusable import MissingPlugin
 from ..people.directory import Directory
 from ..storage.database import Database, StoreUnavailable
-from ..storage.statements import configs, leases, messages
-from ..storage.statements.leases import LostSend
-from ..storage.statements.messages import Attempt, SendState
-from ..storage.statements.statuses import sweep
+from ..storage.statements import configs
+from ..storage.statements.receiving.statuses import sweep
+from ..storage.statements.sending import leases, messages
+from ..storage.statements.sending.leases import LostSend
+from ..storage.statements.sending.messages import Attempt, SendState
 from ..switching.manager import WhatsAppProviderManager
 from ..switching.routes import Route
 from .gate import expired, open_order

@@ -25,8 +25,9 @@ from ..accounts.config import (
 from ..accounts.ownership import Ownership
 from ..audit import Actor
 from ..storage.database import Database
-from ..storage.statements import configs, switches, unread
+from ..storage.statements import configs, switches
 from ..storage.statements.configs import ConfigColumns, NewConfigColumns, StoredConfig, StoredOrder
+from ..storage.statements.receiving import unread
 from ..storage.vault import token_hash
 from ..validation import Unlogged
 from .change import Requested

@@ -12,7 +12,8 @@ from ingress.dev.sandbox import ResetAfterAccept, StatusPolicy
 from ingress.dev.sandbox.meta.bodies import envelope, status_item
 from ingress.identifiers import account_id
 from ingress.settings import Settings
-from ingress.storage.statements import health, statuses
+from ingress.storage.statements import health
+from ingress.storage.statements.receiving import statuses
 from providers.meta_business import MetaBusiness
 
 from ..gateway import Gateway, Organization

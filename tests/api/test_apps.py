@@ -11,7 +11,7 @@ from ingress.dev.sandbox import example_number, signed_headers
 from ingress.dev.sandbox.meta.bodies import encode
 from ingress.settings import Settings
 from ingress.storage.group_commit import GroupCommit, Overloaded
-from ingress.storage.statements import unread
+from ingress.storage.statements.receiving import unread
 
 from ..gateway import Answer, Gateway, Organization, _numbers, eventually
 

@@ -9,8 +9,8 @@ import pytest
 from ingress.api.what_happened import Narrator
 from ingress.envelope import EventData
 from ingress.storage.statements.events import StoredEvent
-from ingress.storage.statements.messages import Attempt, StoredMessage
 from ingress.storage.statements.reports.timelines import DeliveryState
+from ingress.storage.statements.sending.messages import Attempt, StoredMessage
 from providers.messages import ErrorInfo
 
 AT = datetime(2026, 11, 30, 10, 12, tzinfo=UTC)

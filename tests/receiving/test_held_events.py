@@ -11,7 +11,7 @@ from ingress.dev.sandbox import HangAfterAccept, StatusPolicy
 from ingress.dev.sandbox.meta.bodies import encode, envelope, status_item, statuses_value
 from ingress.receiving.large_webhooks import is_large
 from ingress.settings import Settings
-from ingress.storage.statements.messages import MAX_HELD
+from ingress.storage.statements.sending.messages import MAX_HELD
 
 from ..gateway import Gateway, Organization, eventually, limit
 

@@ -19,7 +19,7 @@ from ingress.dev.sandbox.meta.bodies import encode
 from ingress.receiving import completion, large_webhooks, normalise
 from ingress.settings import Settings
 from ingress.storage.database import Database, StoreUnavailable
-from ingress.storage.statements import unread
+from ingress.storage.statements.receiving import unread
 from providers import _values
 from providers.meta_business import MetaBusiness
 

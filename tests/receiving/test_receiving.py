@@ -264,7 +264,7 @@ async def test_a_fact_is_known_for_thirty_days(
     """On the 29th day a repetition is still none; after the 30th its key is let go."""
     import asyncpg
 
-    from ingress.storage.statements.inbound import purge
+    from ingress.storage.statements.receiving.inbound import purge
 
     body = gateway.meta.inbound(organization.numbers[0]).text("old")
     await organization.post_webhook(body)

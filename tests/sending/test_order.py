@@ -28,7 +28,7 @@ from ingress.dev.sandbox import (
 )
 from ingress.sending import conversation_order, recovery
 from ingress.settings import Settings
-from ingress.storage.statements import sends
+from ingress.storage.statements.sending import sends
 
 from ..conftest import serving
 from ..gateway import Answer, Gateway, Organization, eventually, unused_port

@@ -17,8 +17,8 @@ from ingress.dev.sandbox import ErrorCode, FaultProxy, MetaSimulator, ResetBefor
 from ingress.sending.recovery import Recovery
 from ingress.settings import Settings
 from ingress.storage.database import StoreUnavailable
-from ingress.storage.statements import leases
-from ingress.storage.statements.leases import Lease
+from ingress.storage.statements.sending import leases
+from ingress.storage.statements.sending.leases import Lease
 from tests.conftest import serving
 from tests.gateway import Answer, Gateway, Organization, eventually
 

@@ -27,7 +27,9 @@ from ingress.settings import Settings
 from ingress.storage.database import Database, StoreUnavailable, is_data_error, store_errors
 from ingress.storage.migration import migrate
 from ingress.storage.redis_state import RedisState
-from ingress.storage.statements import audit, configs, inbound, sends, statuses, switches
+from ingress.storage.statements import audit, configs, switches
+from ingress.storage.statements.receiving import inbound, statuses
+from ingress.storage.statements.sending import sends
 from ingress.storage.vault import Vault, generate_key
 from ingress.switching import routes
 from ingress.switching.manager import WhatsAppProviderManager

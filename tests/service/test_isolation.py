@@ -23,7 +23,8 @@ from ingress.identifiers import id_at
 from ingress.settings import Settings
 from ingress.storage import statements
 from ingress.storage.database import APP, INGEST, WORKER, Database
-from ingress.storage.statements import configs, health, messages, switches
+from ingress.storage.statements import configs, health, switches
+from ingress.storage.statements.sending import messages
 from ingress.storage.vault import new_api_key
 from ingress.web.openapi import walk
 

@@ -40,8 +40,9 @@ from ingress.dev.sandbox import (
 )
 from ingress.receiving import completion
 from ingress.settings import Settings
-from ingress.storage.statements import audit, inbound
-from ingress.storage.statements import messages as stored_messages
+from ingress.storage.statements import audit
+from ingress.storage.statements.receiving import inbound
+from ingress.storage.statements.sending import messages as stored_messages
 from ingress.switching import manager
 from providers.meta_business import MetaBusiness
 

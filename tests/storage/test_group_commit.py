@@ -24,7 +24,7 @@ from ingress.storage.group_commit import (
     Unconfirmed,
 )
 from ingress.storage.statements.events import EventRow
-from ingress.storage.statements.inbound import KeyedEvent, QuarantineRow, Stored, WebhookRow, store
+from ingress.storage.statements.receiving.inbound import KeyedEvent, QuarantineRow, Stored, WebhookRow, store
 
 SHARE = int(MAX_PENDING_ROWS * group_commit.ORGANIZATION_SHARE)
 

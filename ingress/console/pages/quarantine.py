@@ -9,7 +9,7 @@ from starlette.responses import Response
 from ...api import quarantine
 from ...api.quarantine import QuarantineQuery
 from ...identifiers import parse_id
-from ...storage.statements.inbound import QuarantinedBody
+from ...storage.statements.receiving.inbound import QuarantinedBody
 from ...web.bodies import RequestQuery
 from ...web.problems import Problem, not_found
 from ..readable import readable

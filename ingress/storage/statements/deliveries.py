@@ -97,7 +97,7 @@ class PendingDelivery(StoredEvent, frozen=True):
     """An event that is to be delivered.
 
     ``waits_since``: its last attempt, or else its arrival. ``gap``: the one before was given up. ``must_wait``: what
-    comes before it is not all committed yet, or not read (ingress/storage/statements/unread.py), and may be of this
+    comes before it is not all committed yet, or not read (ingress/storage/statements/receiving/unread.py), and may be of this
     conversation.
     """
 

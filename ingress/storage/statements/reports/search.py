@@ -19,7 +19,7 @@ from ...columns import names
 from ...pages import within
 from ..contacts import conversations_with
 from ..events import StoredEvent
-from ..messages import StoredMessage, state_of
+from ..sending.messages import StoredMessage, state_of
 
 # A few milliseconds of reading; of those that failed, which lie far from each other, fewer.
 SCANNED, SCANNED_FAILED = 2_000, 300

@@ -9,7 +9,7 @@ import asyncpg
 from ....validation import Unlogged
 from ...columns import names
 from ..events import StoredEvent
-from ..messages import chats
+from ..sending.messages import chats
 
 # So many of a type are looked at in a conversation, from when the message was sent or came in: a few milliseconds. What
 # was reported after a thousand others of the same person is not shown.

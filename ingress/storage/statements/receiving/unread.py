@@ -6,7 +6,7 @@ from uuid import UUID
 import asyncpg
 import msgspec
 
-from ...identifiers import PLATFORM_ID
+from ....identifiers import PLATFORM_ID
 from .inbound import WebhookRow
 
 LEASE_S = 30

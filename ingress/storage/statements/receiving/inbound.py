@@ -10,9 +10,9 @@ from uuid import UUID
 import asyncpg
 import msgspec
 
-from ...validation import Unlogged
-from .contacts import ARE_CURRENT, OUTDATED, ContactsOutdated
-from .events import EventRow, clock, insert_events
+from ....validation import Unlogged
+from ..contacts import ARE_CURRENT, OUTDATED, ContactsOutdated
+from ..events import EventRow, clock, insert_events
 from .held_events import HOLD
 from .statuses import StatusRow, merge
 

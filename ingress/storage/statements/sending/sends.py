@@ -10,8 +10,8 @@ from uuid import UUID
 
 import asyncpg
 
-from ..columns import Big, Json, Small, given, names
-from .events import NOW, clock, insert_events
+from ...columns import Big, Json, Small, given, names
+from ..events import NOW, clock, insert_events
 from .leases import LEASE_S
 from .messages import SendState, state_of
 

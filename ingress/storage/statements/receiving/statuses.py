@@ -9,7 +9,7 @@ from uuid import UUID
 
 import asyncpg
 
-from ..columns import Json, Small, given
+from ...columns import Json, Small, given
 
 
 class StatusRow(NamedTuple):
@@ -125,7 +125,7 @@ known as (select * from found),"""
 )
 
 
-# As far back as they are kept (`purge` in ingress/storage/statements/inbound.py), and up to a bound.
+# As far back as they are kept (`purge` in ingress/storage/statements/receiving/inbound.py), and up to a bound.
 ORPHANS = """
 select count(*) from (
     select from message_statuses where not matched and received_at < now() - interval '24 hours' limit 10000

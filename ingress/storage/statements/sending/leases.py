@@ -7,8 +7,8 @@ from uuid import UUID
 
 import asyncpg
 
-from ...validation import Unlogged
-from ..columns import given, names
+from ....validation import Unlogged
+from ...columns import given, names
 
 LEASE_S = 30
 

@@ -7,17 +7,17 @@ from uuid import UUID
 
 import asyncpg
 
-from ...validation import Unlogged
-from ..columns import Big, given, names
-from .events import clock, insert_events
-from .messages import OwnMessage, chats, own
+from ....validation import Unlogged
+from ...columns import Big, given, names
+from ..events import clock, insert_events
+from ..sending.messages import OwnMessage, chats, own
 from .statuses import StatusRow, merge
 
 # What has waited for so long is an event as it is.
 HELD_MINUTES = 5
 ROUND_ROWS = 100
 
-# Rows that $n names by their places in `received` (ingress/storage/statements/inbound.py).
+# Rows that $n names by their places in `received` (ingress/storage/statements/receiving/inbound.py).
 HOLD = """held as (
     insert into held_events (organization_id, sequence, type, config_id, conversation_id, account_id, provider_message_id,
         message_key, candidates, data, raw)

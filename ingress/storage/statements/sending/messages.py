@@ -10,8 +10,8 @@ import msgspec
 
 from providers.messages import ErrorInfo
 
-from ...validation import Unlogged
-from ..columns import given, names
+from ....validation import Unlogged
+from ...columns import given, names
 
 # A send that is held as uncertain has ended before, and so has one that takes an hour to be tried.
 OPEN_HOURS = 25
