@@ -278,3 +278,13 @@ async def test_a_message_opens_beside_the_list_with_an_address_of_its_own(
     await browser_page.keyboard.press("Escape")
     await expect(browser_page.locator("dialog.drawer[open]")).to_have_count(0)
     await browser_page.wait_for_url("**/console/messages")
+
+
+async def test_on_a_phone_a_row_is_whole(browser_page: Tab, organization: Organization, gateway: Gateway) -> None:
+    await came_in(organization, "one")
+    await browser_page.set_viewport_size({"width": 320, "height": 900})
+    await browser_page.goto(f"{gateway.url}/console/messages")
+    table = browser_page.locator("table.message-rows")
+    await expect(table.locator("tr[data-row]")).to_have_count(1)
+    cut = "table => [...table.querySelectorAll('td')].filter((part) => part.scrollWidth > part.clientWidth).length"
+    assert await table.evaluate(cut) == 0
