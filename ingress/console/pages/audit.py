@@ -61,7 +61,7 @@ def _midnight(day: date) -> datetime:
 async def show(request: ConsoleRequest[AuditSearch]) -> Response:
     """The trail, newest first."""
     search, found = request.query, await trail_page(request, request.query.of_api())
-    keys, configs = await _keys(request), await _configs(request)
+    keys, configs = await _keys(request), await configs_of(request)
     return page(
         request,
         "audit.html",
@@ -103,7 +103,7 @@ async def show_entry(request: ConsoleRequest) -> Response:
     found = {entry.id: entry for entry in (await trail_page(request, AuditQuery(limit=2, before=number + 2))).entries}
     if (entry := found.get(number)) is None:
         raise not_found()
-    configs = await _configs(request)
+    configs = await configs_of(request)
     return page(
         request,
         "audit_entry.html",
@@ -154,7 +154,8 @@ async def _keys(request: AnyConsoleRequest) -> dict[str, str]:
     return {key.id: key.name for key in found}
 
 
-async def _configs(request: AnyConsoleRequest) -> dict[UUID, Config]:
+async def configs_of(request: AnyConsoleRequest) -> dict[UUID, Config]:
+    """The organization's, by their ids."""
     return {config.id: config for config in await request.state["manager"].configs(request.organization_id)}
 
 

@@ -1,6 +1,6 @@
 """The quarantine: what could not be read, looked at safely, read again or let go of."""
 
-from typing import Any, ClassVar
+from typing import ClassVar
 from uuid import UUID
 
 import msgspec
@@ -15,6 +15,7 @@ from ...web.problems import Problem, not_found
 from ..readable import readable
 from ..rendering import page, redirect
 from ..requests import AnyConsoleRequest, ConsoleRequest
+from .audit import configs_of
 
 PATH = "/console/quarantine"
 # Of a body that is looked at.
@@ -39,7 +40,7 @@ async def show(request: ConsoleRequest[QuarantineQuery]) -> Response:
         state=request.query.state,
         next_after=found.next or None,
         is_first=request.query.after is None,
-        configs=await _configs(request),
+        configs=await configs_of(request),
     )
 
 
@@ -65,7 +66,7 @@ async def _shown(request: AnyConsoleRequest, quarantine_id: UUID, problem: Probl
         body=readable(item.body, headers.get("content-type", "")) if with_body else None,
         shown_bytes=SHOWN_BYTES,
         problem=problem,
-        configs=await _configs(request),
+        configs=await configs_of(request),
     )
 
 
@@ -105,7 +106,3 @@ async def _chosen(request: AnyConsoleRequest, ids: list[str]) -> list[Quarantine
             raise not_found()
         items.append(await quarantine.item_of(request, request.organization_id, quarantine_id, 0))
     return items
-
-
-async def _configs(request: AnyConsoleRequest) -> dict[UUID, Any]:
-    return {config.id: config for config in await request.state["manager"].configs(request.organization_id)}
