@@ -22,7 +22,7 @@ def about(
 ) -> Meta:
     """What a form shows of a field; *link*: the provider's page on which its value is found.
 
-    *marks*: ``secret``, ``usual``, ``signs`` and ``app``, as `WhatsAppProvider` has them.
+    *marks*: ``secret``, ``own``, ``usual``, ``signs`` and ``app``, as `WhatsAppProvider` has them.
     """
     texts = {"placeholder": placeholder, "link": link}
     extra: dict[str, Any] = {**marks, **{name: text for name, text in texts.items() if text}}

@@ -134,8 +134,9 @@ class WhatsAppProvider(msgspec.Struct, frozen=True, kw_only=True, metaclass=_Pro
 
     Fields are its ``config_data``. Each carries a ``msgspec.Meta`` with a title, and in ``extra`` what a form
     needs besides: ``{"secret": True, "placeholder": "…", "link": "https://…"}``, the link being the provider's page on
-    which the value is found; ``"usual": True`` where it may be left out and mostly is not, ``"signs": True`` where
-    webhooks are signed with it, and ``"app": True`` where it is the same for all accounts behind one app.
+    which the value is found; ``"own": True`` where people make it up, ``"usual": True`` where it may be left out and
+    mostly is not, ``"signs": True`` where webhooks are signed with it, and ``"app": True`` where it is the same for all
+    accounts behind one app.
     A subclass sets ``info`` and implements every abstract method; `providers.Registry` refuses one that does not.
     """
 

@@ -88,6 +88,7 @@ class ConfigField(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     choices: tuple[str, ...] = ()  # the only values that it takes; empty: any
     default: bool | int | str | None = None  # what it is where none is given
     secret: bool = False
+    own: bool = False  # people make it up: any long random text will do, and a form may do it for them
     signs: bool = False  # a secret that webhooks are signed with
     app: bool = False  # of the provider's app, which several accounts may share
     required: bool = True
@@ -128,7 +129,7 @@ def _config_field(field: msgspec.inspect.Field) -> ConfigField:
         required=field.required,
         pattern=_bound(noted.type, "pattern"),
         max_length=_bound(noted.type, "max_length"),
-        **{name: bool(extra.get(name)) for name in ("secret", "signs", "app", "usual")},
+        **{name: bool(extra.get(name)) for name in ("secret", "own", "signs", "app", "usual")},
     )
 
 

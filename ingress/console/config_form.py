@@ -6,6 +6,7 @@ shown again, as without JavaScript after a test, needs no secret twice.
 
 import base64
 import binascii
+import secrets
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -112,6 +113,9 @@ def filled(
     typed = _typed(request, form, kind)
     typed |= {field.name: text for field in fields if field.secret and (text := form.get(f"{PREFIX}.{field.name}"))}
     former = msgspec.to_builtins(stored.provider) if stored else {}
+    if stored is None:
+        made_up = (field.name for field in fields if field.own and field.secret and field.name not in typed)
+        typed |= {name: secrets.token_urlsafe(32) for name in made_up}
     now = {
         field.name: _secret(field, form, typed, former) if field.secret else _value(field, form, former)
         for field in fields

@@ -104,7 +104,9 @@ class MetaBusiness(WhatsAppProvider, frozen=True, kw_only=True):
     ]
     verify_token: Annotated[
         _VerifyToken,
-        secret("Verify token", "A text of your own; Meta repeats it when the webhook address is set.", app=True),
+        secret(
+            "Verify token", "A text of your own; Meta repeats it when the webhook address is set.", own=True, app=True
+        ),
     ]
     app_secret_previous: Annotated[
         _AppSecret | None,

@@ -114,6 +114,7 @@ class WhatsAppWeb(WhatsAppProvider, frozen=True, kw_only=True):
             "HMAC key",
             "A long random text of your own: WAHA signs the webhooks with it.",
             link=f"{_GUIDES}/events/",
+            own=True,
             signs=True,
         ),
     ]

@@ -42,7 +42,6 @@ async def fill(page: Page, gateway: Gateway, number: MetaNumber, **changes: str)
     await page.get_by_label("Phone number ID").fill(changes.get("phone_number_id", number.phone_number_id))
     await page.get_by_label("WhatsApp Business Account ID").fill(number.waba_id)
     await page.get_by_label("App secret", exact=True).fill(number.app_secret)
-    await page.get_by_label("Verify token").fill(number.verify_token)
     if not await page.get_by_label("API address").is_visible():
         await page.get_by_text("more settings").click()
     await page.get_by_label("API address").fill(gateway.meta.url_for(number))
@@ -108,12 +107,12 @@ async def test_wrong_credentials_and_wrong_fields(browser_page: Page, gateway: G
     page = browser_page
     await page.goto(f"{gateway.url}{HOME}?provider=meta_business")
     await fill(page, gateway, number, phone_number_id="+1555")
-    await page.get_by_label("Verify token").fill("")
+    await page.get_by_label("App secret", exact=True).fill("")
     await page.get_by_role("button", name="Test Connection").click()
     field = page.get_by_label("Phone number ID")
     await expect(field).to_have_attribute("aria-invalid", "true")
-    await expect(page.get_by_label("Verify token")).to_have_attribute("aria-invalid", "true")
-    await page.get_by_label("Verify token").fill(number.verify_token)
+    await expect(page.get_by_label("App secret", exact=True)).to_have_attribute("aria-invalid", "true")
+    await page.get_by_label("App secret", exact=True).fill(number.app_secret)
     await expect(page.get_by_label("Access token")).to_be_hidden()  # it is kept, sealed, behind its fingerprint
     await field.fill(number.phone_number_id)
     await expect(field).not_to_have_attribute("aria-invalid", "true")
