@@ -12,7 +12,8 @@ from playwright.async_api import Page as Tab
 from playwright.async_api import expect
 
 from ingress.accounts.accounts import Accounts
-from ingress.dev.sandbox import ErrorCode
+from ingress.dev.sandbox import ErrorCode, TwilioSimulator
+from ingress.dev.sandbox.twilio.bodies import example_sender
 from ingress.storage.database import StoreUnavailable
 from ingress.switching import manager
 
@@ -94,6 +95,21 @@ async def test_its_dry_run_is_held_against_what_was_sent(console: Console, two: 
     assert "not checked yet" not in page.text
     assert re.search(r"Nothing else of what was sent since \d{4}-", page.text)
     assert await current(two) == (two.configs[0]["config_id"], 1)
+
+
+async def test_what_the_other_provider_cannot_say_is_called_by_its_name(
+    console: Console, organization: Organization
+) -> None:
+    async with TwilioSimulator() as twilio:
+        sender = example_sender(811)
+        data = {"config_data": sender.config_data(await twilio.add_number(sender)), "is_active": False}
+        body = {"provider_type": "twilio_whatsapp", "name": "Other", **data}
+        saved = await organization.call("POST", "/integrations/whatsapp/provider/configure", body)
+        assert saved.status == 200, saved.raw
+        reaction = {"type": "reaction", "message_id": "wamid.A", "emoji": "👍"}
+        assert (await organization.send({"to": "+5511987654321", "content": reaction})).status == 200
+        page = await console.post("/console/switch/check", {"to": saved.json["config_id"]})
+    assert "1 send (reactions): this provider cannot say that" in page.text
 
 
 async def test_a_switch_and_the_way_back(console: Console, two: Organization) -> None:
