@@ -25,9 +25,7 @@ from .api import (
     contacts,
     events,
     figures,
-    inbound_messages,
     media,
-    messages,
     operations,
     organizations,
     pairing,
@@ -36,10 +34,10 @@ from .api import (
     send,
     status,
     switching,
-    timelines,
 )
 from .api import audit as audit_trail
 from .api.audit import REFUSALS_EVERY_S, RefusedChanges
+from .api.history import inbound_messages, messages, timelines
 from .api.operations import Operations, watch_gauges, watch_lag
 from .cache import sweep_forever
 from .calls.driver import Caller

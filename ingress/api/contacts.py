@@ -21,7 +21,7 @@ from ..web.problems import not_found
 from ..web.waiting import Page
 from . import AnyRequest, ApiRequest
 from .configs import ConfigQuery, chosen_config
-from .history import History, history_page
+from .history.pages import History, history_page
 
 _PHONE = re.compile(r"\+[1-9][0-9]{6,14}")
 

@@ -33,7 +33,7 @@ from ..web.problems import Problem, call_problem
 from . import AnyRequest, ApiRequest
 from .audit import note
 from .configs import ConfigQuery, chosen_config
-from .inbound_messages import Received, received
+from .history.inbound_messages import Received, received
 
 logger = logging.getLogger("ingress.media")
 

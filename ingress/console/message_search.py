@@ -3,7 +3,7 @@
 import re
 from collections.abc import Sequence
 
-from ..api.history import history_page, keys_of
+from ..api.history.pages import history_page, keys_of
 from ..identifiers import parse_event_id, parse_id
 from ..people.addresses import phone_address
 from ..storage.statements import events

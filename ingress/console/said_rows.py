@@ -7,8 +7,8 @@ from uuid import UUID
 
 import msgspec
 
-from ..api.history import Said
-from ..api.messages import MessageShown
+from ..api.history.messages import MessageShown
+from ..api.history.pages import Said
 from ..validation import Unlogged
 
 # Where each content keeps its words.

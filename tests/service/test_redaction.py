@@ -23,7 +23,7 @@ import ingress
 import providers
 from ingress import log
 from ingress.accounts.config import Config
-from ingress.api import messages
+from ingress.api.history import messages
 from ingress.delivery import relay
 from ingress.dev.sandbox import (
     Bare5xx,

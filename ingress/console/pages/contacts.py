@@ -4,8 +4,8 @@ from msgspec import UNSET
 from starlette.responses import Response
 
 from ...api import contacts
-from ...api.history import history_page
-from ...api.timelines import narrator
+from ...api.history.pages import history_page
+from ...api.history.timelines import narrator
 from ...storage.statements.reports.contact_pages import ContactRecord
 from ...storage.statements.reports.search import MessageFilter
 from ...web.bodies import RequestQuery

@@ -15,10 +15,10 @@ from starlette.responses import Response
 from providers.messages import StatusValue
 
 from ...accounts.config import Config
-from ...api import timelines
 from ...api.audit import note
-from ...api.history import Direction, History, history_page
-from ...api.timelines import AnyStep, DeliveryStep, Timeline, narrator
+from ...api.history import timelines
+from ...api.history.pages import Direction, History, history_page
+from ...api.history.timelines import AnyStep, DeliveryStep, Timeline, narrator
 from ...identifiers import parse_event_id
 from ...people.addresses import phone_address
 from ...storage.statements import events

@@ -6,7 +6,7 @@ from uuid import UUID
 
 import pytest
 
-from ingress.api.what_happened import Narrator
+from ingress.api.history.what_happened import Narrator
 from ingress.envelope import EventData
 from ingress.storage.statements.events import StoredEvent
 from ingress.storage.statements.reports.timelines import DeliveryState

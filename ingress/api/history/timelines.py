@@ -10,16 +10,16 @@ from msgspec import UNSET, UnsetType
 
 from providers.messages import ErrorInfo
 
-from ..accounts.config import Config
-from ..envelope import Envelope, EventData, render
-from ..identifiers import event_id, parse_event_id
-from ..storage.statements.reports import search, timelines
-from ..storage.statements.reports.timelines import DeliveryState, LinkedEvent
-from ..storage.statements.sending import messages
-from ..storage.statements.sending.messages import Attempt, StoredMessage
-from ..web.bodies import Shown
-from ..web.problems import not_found
-from . import AnyRequest, ApiRequest
+from ...accounts.config import Config
+from ...envelope import Envelope, EventData, render
+from ...identifiers import event_id, parse_event_id
+from ...storage.statements.reports import search, timelines
+from ...storage.statements.reports.timelines import DeliveryState, LinkedEvent
+from ...storage.statements.sending import messages
+from ...storage.statements.sending.messages import Attempt, StoredMessage
+from ...web.bodies import Shown
+from ...web.problems import not_found
+from .. import AnyRequest, ApiRequest
 from .messages import MessageShown, shown
 from .what_happened import Narrator
 

@@ -10,13 +10,13 @@ from msgspec import UNSET, UnsetType
 
 from providers.messages import By
 
-from ..envelope import Envelope, render
-from ..storage.statements.events import StoredEvent
-from ..storage.statements.reports import search
-from ..storage.statements.reports.search import Found, MessageFilter
-from ..storage.statements.sending.messages import StoredMessage
-from ..web.bodies import Shown, invalid
-from . import AnyRequest
+from ...envelope import Envelope, render
+from ...storage.statements.events import StoredEvent
+from ...storage.statements.reports import search
+from ...storage.statements.reports.search import Found, MessageFilter
+from ...storage.statements.sending.messages import StoredMessage
+from ...web.bodies import Shown, invalid
+from .. import AnyRequest
 from .messages import MessageShown, message_keys, shown
 
 # What was said; statuses are what became of it.

@@ -9,14 +9,14 @@ from msgspec import UNSET, UnsetType
 
 from providers.messages import ErrorInfo, StatusValue
 
-from ..storage.statements.reports import search
-from ..storage.statements.reports.search import MessageFilter
-from ..storage.statements.sending import messages
-from ..storage.statements.sending.messages import Attempt, StoredMessage
-from ..web.bodies import Paged, Shown, invalid
-from ..web.problems import not_found
-from ..web.waiting import Page
-from . import AnyRequest, ApiRequest
+from ...storage.statements.reports import search
+from ...storage.statements.reports.search import MessageFilter
+from ...storage.statements.sending import messages
+from ...storage.statements.sending.messages import Attempt, StoredMessage
+from ...web.bodies import Paged, Shown, invalid
+from ...web.problems import not_found
+from ...web.waiting import Page
+from .. import AnyRequest, ApiRequest
 
 Moment = Annotated[datetime, msgspec.Meta(tz=True)]
 # One of them at a time, but for a contact within a conversation.

@@ -15,7 +15,7 @@ from ingress.storage.database import Database
 from ingress.storage.statements.reports import search
 from ingress.storage.statements.reports.search import MessageFilter
 
-from ..gateway import Gateway, Organization, eventually
+from ...gateway import Gateway, Organization, eventually
 
 PHONE, META = "+5511987654321", "WhatsApp Business (Meta Cloud API)"
 

@@ -11,15 +11,15 @@ import msgspec
 
 from providers import Contact, Flow, Recipient, SendError
 
-from .. import metrics
-from ..accounts.config import Config
-from ..calls.transfers import TransfersBusy
-from ..envelope import Conversation, EventData
-from ..identifiers import parse_event_id
-from ..storage.statements import events
-from ..web.bodies import Shown
-from ..web.problems import Problem, not_found
-from . import AnyRequest, ApiRequest
+from ... import metrics
+from ...accounts.config import Config
+from ...calls.transfers import TransfersBusy
+from ...envelope import Conversation, EventData
+from ...identifiers import parse_event_id
+from ...storage.statements import events
+from ...web.bodies import Shown
+from ...web.problems import Problem, not_found
+from .. import AnyRequest, ApiRequest
 
 Kind = Literal["read", "typing", "stop_typing", "find_phone"]
 Result = TypeVar("Result")

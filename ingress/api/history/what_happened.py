@@ -6,11 +6,11 @@ from uuid import UUID
 
 from providers.messages import ErrorInfo
 
-from ..envelope import EventData
-from ..storage.statements.events import StoredEvent
-from ..storage.statements.reports.timelines import DeliveryState
-from ..storage.statements.sending.messages import Attempt, StoredMessage
-from ..validation import Unlogged
+from ...envelope import EventData
+from ...storage.statements.events import StoredEvent
+from ...storage.statements.reports.timelines import DeliveryState
+from ...storage.statements.sending.messages import Attempt, StoredMessage
+from ...validation import Unlogged
 
 
 def _utc(moment: datetime) -> str:

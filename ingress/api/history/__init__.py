@@ -1,0 +1,1 @@
+"""What was sent and what came in: one message, pages of them, and what became of each."""
