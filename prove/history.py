@@ -15,6 +15,8 @@ import msgspec
 # A process that no notification reaches reads the database by itself: what it answers is never older than this.
 STALE_AT_MOST_S = 2.0
 TAKEN = ("sent", "delivered", "read", "played")
+# After these nobody knows whether it was done: no answer, and that the service was too busy or cut off.
+OPEN = (None, 503)
 
 
 class Switch(msgspec.Struct):
@@ -144,7 +146,7 @@ class Bounds:
         self.config_of = dict(history.trail)
         last = max(self.config_of, default=0)
         made = {one.version: one for one in history.switches if one.changed}
-        lost = [one for one in history.switches if one.answered is None]
+        lost = [one for one in history.switches if one.status in OPEN]
         known = [one for one in history.switches if one.status == 200 and one.answered and one.version]
         self._acknowledged = _steps([(one.answered or 0.0, one.version or 0) for one in known])
         # A version whose answer was lost was asked for by one of those whose answer was: at the earliest by the first.
@@ -205,7 +207,7 @@ def _versions(history: History, bounds: Bounds) -> Iterator[str]:
         elif (one.version or 0) < bounds.floor(one.asked):
             yield f"{what} got version {one.version} after {bounds.floor(one.asked)} was acknowledged"
     unknown = sorted(set(versions) - {one.version for one in made})
-    lost = sum(one.answered is None for one in history.switches)
+    lost = sum(one.status in OPEN for one in history.switches)
     if len(unknown) > lost:
         yield f"{len(unknown)} versions were made that no answer named, and {lost} answers lost: {unknown[:9]}"
 
@@ -236,9 +238,10 @@ def _sends(history: History) -> Iterator[str]:
     messages = {one.key: one for one in history.messages}
     taken = Counter(one.message for one in history.deliveries)
     for one in history.sends:
-        lost = None in one.statuses
+        lost = any(status in OPEN for status in one.statuses)
         for place, status in enumerate(one.statuses):
-            if status in (200, 202, None) or (status in (409, 504) and None in one.statuses[:place]):
+            again = any(former in OPEN for former in one.statuses[:place])
+            if status in (200, 202, None) or (status in (409, 504) and again):
                 continue
             yield f"send {one.key} was answered {status}"
         message = messages.get(one.key)
