@@ -81,12 +81,12 @@ SIGNED_WITH = {
 class Run:
     """`ingress run` on *data*, ready, with what it printed."""
 
-    def __init__(self, data: Path, port: int) -> None:
+    def __init__(self, data: Path, port: int, **settings: str) -> None:
         self.data = data
         self.started = time.monotonic()
         self.process = subprocess.Popen(
             [sys.executable, "-m", "ingress", "run"],
-            env=environment(INGRESS_DATA_DIR=str(data), INGRESS_PORT=str(port), PYTHONUNBUFFERED="1"),
+            env=environment(INGRESS_DATA_DIR=str(data), INGRESS_PORT=str(port), PYTHONUNBUFFERED="1", **settings),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -146,8 +146,8 @@ class Run:
 
 
 @contextmanager
-def running(data: Path, port: int) -> Iterator[Run]:
-    run = Run(data, port)
+def running(data: Path, port: int, **settings: str) -> Iterator[Run]:
+    run = Run(data, port, **settings)
     try:
         yield run
     finally:
@@ -231,6 +231,19 @@ def cpu_of_children() -> float:
     """Seconds, of all that have ended and of theirs."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
+
+
+def test_it_makes_its_folder_also_beside_servers_of_others(
+    servers: EmbeddedServers, scratch: str, tmp_path: Path, free_port: int
+) -> None:
+    given = {
+        "DATABASE_URL": scratch,
+        "REDIS_URL": servers.redis_url or "",
+        "INGRESS_PLATFORM_KEY": "platform_" + "x" * 32,
+    }
+    with running(tmp_path / "data", free_port, **given, **KEYS) as run:
+        assert [path.name for path in run.data.iterdir()] == ["dev.json"]
+        assert (stat.S_IMODE(run.data.stat().st_mode), run.interrupt()) == (0o700, 0)
 
 
 @NEEDS_CURL

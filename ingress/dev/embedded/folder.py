@@ -85,7 +85,8 @@ def make_private(folder: Path, owner: int) -> None:
 
 
 def write_private(path: Path, text: str) -> None:
-    """Write *text* for this user alone, whole or not at all."""
+    """Write *text* for this user alone, whole or not at all; its folder is made where there is none."""
+    path.parent.mkdir(0o700, parents=True, exist_ok=True)
     part = path.with_suffix(".part")
     with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
         file.write(text)
