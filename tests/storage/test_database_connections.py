@@ -14,7 +14,7 @@ from ingress import metrics
 from ingress.dev.embedded.launcher import EmbeddedServers
 from ingress.settings import Settings, SettingsError, load
 from ingress.storage import database as module
-from ingress.storage.database import CONNECTIONS_BEFORE_CHANGES, SINGLE, Busy, Database
+from ingress.storage.database import CONNECTIONS_BEFORE_CHANGES, SINGLE, Busy, Database, StoreUnavailable
 from ingress.storage.group_commit import GroupCommit
 from ingress.storage.listener import notifications
 from ingress.storage.migration import migrate
@@ -123,3 +123,23 @@ async def test_what_the_server_keeps_for_others_is_not_there(settings: Settings)
     assert 0 < available < most
     await elsewhere.close()
     await connection.close()
+
+
+async def test_who_falls_silent_in_a_transaction_is_thrown_out(settings: Settings) -> None:
+    """After 10 s, also in a change: its network may be cut, and what it has locked would stay so."""
+    async with Database(settings.database_url) as database, database.worker() as other:
+        id = uuid4()
+        with pytest.raises(StoreUnavailable):
+            async with database.organization(id) as silent:
+                await _locks_nothing_for_long(silent, other)
+        with pytest.raises(StoreUnavailable):
+            async with database.exclusive(id) as exclusive, exclusive.transaction() as silent:
+                await _locks_nothing_for_long(silent, other)
+
+
+async def _locks_nothing_for_long(silent: asyncpg.Connection, other: asyncpg.Connection) -> None:
+    assert await silent.fetchval("show idle_in_transaction_session_timeout") == "10s"
+    lock = "select pg_advisory_xact_lock(0)"
+    await silent.execute(f"set local idle_in_transaction_session_timeout = '10ms'; {lock}")
+    await other.execute(lock)
+    await silent.execute("select")
