@@ -47,7 +47,8 @@ class Dying:
 
     def die(self) -> None:
         self.process.kill()
-        self.client.reset_all()
+        for proxy in (self.client, self.postgres):  # as its kernel does; PostgreSQL would wait for it
+            proxy.reset_all()
         self.is_dead = True
 
     def at(self, *signs: tuple[FaultProxy, str, bytes], swallowed: bool) -> None:
