@@ -14,7 +14,7 @@ from ingress.console.pages import audit
 from ingress.console.readable import Difference, differences
 from ingress.console.routes import ROUTES as CONSOLE_ROUTES
 from ingress.console.routing import ConsoleRoute
-from ingress.console.words import ACTIONS, OPERATIONS
+from ingress.console.words.trail import ACTIONS, OPERATIONS
 from ingress.web.openapi import walk
 
 from ..gateway import Organization

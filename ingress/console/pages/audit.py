@@ -20,7 +20,7 @@ from ..csv_export import csv_export
 from ..readable import differences
 from ..rendering import page
 from ..requests import AnyConsoleRequest, ConsoleRequest
-from ..words import ACTIONS
+from ..words.trail import ACTIONS
 
 COLUMNS = Entry.__struct_fields__
 EXPORTED = 200

@@ -17,10 +17,11 @@ from ...storage.statements import organizations
 from ...storage.statements.events import StoredEvent
 from ...storage.statements.reports import backlog, incidents
 from ...web.bodies import RequestQuery
-from .. import charts, words
+from .. import charts
 from ..languages import N_
 from ..rendering import page
 from ..requests import AnyConsoleRequest, ConsoleRequest
+from ..words.accounts import REASONS
 
 HAPPENINGS = 20
 # What is drawn at most, of those that are sent through first; and rows of the table below, each of several steps.
@@ -181,7 +182,7 @@ def _happening(request: AnyConsoleRequest, event: StoredEvent, names: dict[UUID,
         return Happening(event.created_at, "testing", title % about, data.detail or reason)
     if event.type == "provider.unhealthy":
         at = data.occurred_at or event.created_at
-        why = filter(None, [_(words.REASONS.get(reason, reason)), data.detail])
+        why = filter(None, [_(REASONS.get(reason, reason)), data.detail])
         return Happening(at, "danger", _("%(config)s became unhealthy") % about, " ".join(why))
     return Happening(event.created_at, "active", _("%(config)s recovered") % about, "")
 

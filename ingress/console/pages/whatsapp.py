@@ -24,7 +24,7 @@ from ...web.problems import Problem, not_found
 from ..config_form import ConfigForm, empty
 from ..rendering import by_field, page, redirect
 from ..requests import AnyConsoleRequest, ConsoleRequest
-from ..words import CAPABILITIES
+from ..words.accounts import CAPABILITIES
 
 HOME = "/console/whatsapp"
 # As the config in an address: a further one.

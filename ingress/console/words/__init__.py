@@ -1,0 +1,152 @@
+"""What the codes of the service are called on a page, and their sentences: translated where they are shown."""
+
+from ..languages import N_
+from .accounts import (
+    BREAKERS,
+    CAPABILITIES,
+    CHECKS,
+    FAILURES,
+    HEALTH,
+    KINDS_OF_PROVIDER,
+    PAIRINGS,
+    PHASES,
+    QUALITIES,
+    REASONS,
+    REFUSALS,
+    REMEDIES,
+    ROLES,
+    STATES,
+    TEMPLATES,
+)
+from .messages import (
+    ADDRESSES,
+    CALLBACKS,
+    CONTENTS,
+    DELIVERIES,
+    DELIVERY_ERRORS,
+    DIRECTIONS,
+    ERROR_CLASSES,
+    EVENTS,
+    PERIODS,
+    SEARCHED,
+    STATUSES,
+    TEST_FIXES,
+    TEST_OUTCOMES,
+)
+from .trail import (
+    ACTIONS,
+    DIFFERENCES,
+    NOTIFICATIONS,
+    OPERATIONS,
+    OUTCOMES,
+    QUARANTINE_FIXES,
+    QUARANTINE_REASONS,
+    QUARANTINE_STATES,
+)
+
+# What was just done, by the code in the address of the page that says so.
+DONE = {
+    "signed_out": N_("You are signed out."),
+    "signed_out_everywhere": N_("All sessions of this key are ended."),
+    "language": N_("The language is changed."),
+    "theme": N_("The appearance is changed."),
+    "renamed": N_("The organization is renamed."),
+    "callback_enabled": N_("The callback is enabled, and what failed is tried now."),
+    "callback_removed": N_("The callback is removed."),
+    "key_revoked": N_("The key is revoked: within five seconds it is refused everywhere."),
+    "replayed": N_("The events are being delivered again."),
+    "quarantine_replayed": N_("It was read again: what is in it is events now."),
+    "quarantine_kept": N_("It was read again. Part of it is about accounts of others, so it stays here."),
+    "quarantine_discarded": N_("Discarded."),
+    "notifications_read": N_("All notifications are marked as read."),
+    "organization_chosen": N_("You act for this organization now."),
+    "organization_created": N_("The organization is created. You act for it now."),
+    "config_saved": N_("The configuration is saved."),
+    "config_active": N_("The configuration is saved and active: messages go out through it now."),
+    "config_incomplete": N_(
+        "The configuration is saved. Something is left to be done at the provider: see the webhook."
+    ),
+    "config_renamed": N_("The account has its new name."),
+    "config_deleted": N_("The account is deleted here, with its credentials and its webhook address."),
+    "fallback_order": N_("The fallback order is changed."),
+    "unpaired": N_("The phone is unlinked."),
+}
+
+SCOPES = {
+    "send": N_("Send messages, and mark received ones as read."),
+    "read": N_("See messages, events, contacts and how the providers are doing."),
+    "configure": N_("Configure, switch and repair providers, and set where events are delivered."),
+    "admin": N_("Make and revoke API keys, and read the audit trail."),
+}
+
+# What happened, by the code of a problem; what is not here is said by the problem's own detail.
+PROBLEMS = {
+    "forbidden": N_("This key may not do that."),
+    "foreign_form": N_("This was not sent by a page of this console, or its session is over. Nothing was changed."),
+    "internal": N_("An unexpected error occurred. Nothing is known to be changed; try again."),
+    "quota_reached": N_("The organization has as many of these as it may."),
+    "invalid_request": N_("Something in the form is not valid. Nothing was changed."),
+    "no_former_config": N_("There is no config to return to: this organization has had one active config only."),
+    "not_open": N_("Somebody was faster: it is not open any more."),
+    "still_unreadable": N_("This release cannot read it either. It stays here."),
+    "too_old": N_("Part of it was taken when it came, too long ago to recognise it now. It stays here."),
+    "not_found": N_("There is nothing here, or it belongs to another organization."),
+    "signed_out": N_("The session is over: sign in again."),
+    "too_large": N_("That is too large."),
+    "too_many_requests": N_("That was too often. Wait a moment, then try again."),
+    "too_many_waiting": N_("Too many pages of this organization are waiting already. Close some, then try again."),
+    "unauthorized": N_("This is no valid API key."),
+    "unavailable": N_("Something that the service depends on does not answer. Try again in a moment."),
+    "unsupported_media_type": N_("A form of this console was expected."),
+}
+
+# What to do about it, by the same codes.
+FIXES = {
+    "forbidden": N_("Sign in with a key that has the permission, or ask who administers this organization."),
+    "foreign_form": N_("Open the page again and repeat what you did."),
+    "not_found": N_("Check the address, or go back to the list that you came from."),
+    "signed_out": N_("Sign in again: you come back to this page."),
+    "internal": N_("If it happens again, give the request id below to who runs this service."),
+}
+
+WORDS = {
+    "done": DONE,
+    "callback": CALLBACKS,
+    "delivery": DELIVERIES,
+    "delivery_error": DELIVERY_ERRORS,
+    "test_outcome": TEST_OUTCOMES,
+    "test_fix": TEST_FIXES,
+    "scope": SCOPES,
+    "state": STATES,
+    "status": STATUSES,
+    "action": OPERATIONS | ACTIONS,
+    "outcome": OUTCOMES,
+    "difference": DIFFERENCES,
+    "quarantine_reason": QUARANTINE_REASONS,
+    "quarantine_fix": QUARANTINE_FIXES,
+    "quarantine_state": QUARANTINE_STATES,
+    "notification": NOTIFICATIONS,
+    "direction": DIRECTIONS,
+    "searched": SEARCHED,
+    "period": PERIODS,
+    "content": CONTENTS,
+    "event": EVENTS,
+    "address": ADDRESSES,
+    "health": HEALTH,
+    "reason": REASONS,
+    "role": ROLES,
+    "breaker": BREAKERS,
+    "failure": FAILURES,
+    "error_class": ERROR_CLASSES,
+    "remedy": REMEDIES,
+    "quality": QUALITIES,
+    "provider": KINDS_OF_PROVIDER,
+    "capability": CAPABILITIES,
+    "problem": PROBLEMS,
+    "fix": FIXES,
+    "check": CHECKS,
+    "phase": PHASES,
+    "refusal": REFUSALS,
+    "pairing": PAIRINGS,
+    "template": TEMPLATES,
+}
