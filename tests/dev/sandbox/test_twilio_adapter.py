@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from ingress.dev.sandbox import Accept, HangAfterAccept, TwilioSender, TwilioSimulator
-from providers import Flow, Request, Response
+from providers import Check, ChecksFlow, Request, Response
 from providers.content import (
     Button,
     Buttons,
@@ -29,7 +29,7 @@ from providers.twilio_whatsapp import TwilioWhatsApp
 
 from .test_twilio_api import CONTENT
 
-Run = Callable[[Flow[Any]], Any]
+Run = Callable[[ChecksFlow[Any]], Any]
 TO = Recipient(phone="+5511987654321")
 
 
@@ -37,11 +37,11 @@ TO = Recipient(phone="+5511987654321")
 def run(http: aiohttp.ClientSession) -> Run:
     """Drives a flow as the service does: one request after the other, redirects left alone."""
 
-    async def run(flow: Flow[Any]) -> Any:
+    async def run(flow: ChecksFlow[Any]) -> Any:
         try:
             request = next(flow)
             while True:
-                request = flow.send(await answered(http, request))
+                request = next(flow) if isinstance(request, Check) else flow.send(await answered(http, request))
         except StopIteration as done:
             return done.value
 

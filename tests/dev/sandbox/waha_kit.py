@@ -8,7 +8,7 @@ import msgspec
 from ingress.dev.sandbox import WahaSession, WahaSimulator
 from ingress.dev.sandbox.conditions import Changes
 from ingress.dev.sandbox.listener import Listener
-from providers import Event, Flow, MessageData, Recipient, Response, Webhook
+from providers import Check, ChecksFlow, Event, MessageData, Recipient, Response, Webhook
 from providers.content import OutboundContent
 from providers.whatsapp_web import WhatsAppWeb
 
@@ -27,11 +27,14 @@ class Phone:
         self.base_url = waha.url_for(session)
         self.adapter = msgspec.convert(session.config_data(self.base_url), WhatsAppWeb)
 
-    async def run(self, flow: Flow[Result]) -> Result:
+    async def run(self, flow: ChecksFlow[Result]) -> Result:
         """Ask over HTTP what *flow* asks for, to its end."""
         try:
             request = next(flow)
             while True:
+                if isinstance(request, Check):
+                    request = next(flow)
+                    continue
                 async with self.http.request(
                     request.method, request.url, headers=request.headers, data=request.body
                 ) as answer:
