@@ -507,12 +507,12 @@ async def test_webhook_answers_are_not_sniffed(organization: Organization) -> No
 async def test_a_mistake_of_ours_is_told_without_details(
     gateway: Gateway, organization: Organization, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from ingress.storage.statements.sending import messages
+    from ingress.storage.statements.reports import search
 
     async def broken(*_: object) -> None:
         raise ZeroDivisionError("secret detail")
 
-    monkeypatch.setattr(messages, "page", broken)
+    monkeypatch.setattr(search, "sent", broken)
     answer = await organization.call("GET", "/messages")
     assert (answer.status, answer.json["code"]) == (500, "internal")
     assert b"secret" not in answer.raw
