@@ -153,7 +153,7 @@ async def untouched(settings: Settings, *organizations: Organization) -> AsyncIt
                     row[0]
                     for row in await owner.fetch(
                         "select (to_jsonb(t) - '{audit_entries,audit_hash,audit_seal}'::text[]"
-                        " - '{webhook_at,received_at,sent_at}'::text[])::text"
+                        " - '{webhook_at,received_at,sent_at,last_used_at}'::text[])::text"
                         f" from {table} t where {column} = any($1)"
                         " and to_jsonb(t) ->> 'outcome' is distinct from 'refused'",
                         ids,
