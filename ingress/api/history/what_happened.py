@@ -18,12 +18,15 @@ def _utc(moment: datetime) -> str:
 
 
 class Narrator(Unlogged, frozen=True):
-    """Says it. ``names``: what people call providers; ``providers``: by account; then a language, and its times."""
+    """Says it. ``names``: what people call providers; ``providers``: by account; then a language, its times, and
+    what it calls the errors of deliveries.
+    """
 
     names: Mapping[str, str]
     providers: Mapping[UUID, str]
     gettext: Callable[[str], str] = str
     time: Callable[[datetime], str] = _utc
+    errors: Mapping[str, str] = {}
 
     def name(self, provider: str | None) -> str:
         return self.names.get(provider or "", provider or "?")
@@ -107,10 +110,11 @@ class Narrator(Unlogged, frozen=True):
         _ = self.gettext
         if delivery is None:
             return _("not posted, as no callback was set: the CRM reads it among the events")
+        error = delivery.last_error or "?"
         facts = {
             "attempts": delivery.attempts,
             "answer": delivery.answer,
-            "error": delivery.last_error or "",
+            "error": _(self.errors.get(error, error)),
             "time": self.time(delivery.due_at) if delivery.due_at else "?",
         }
         if delivery.state == "delivered":

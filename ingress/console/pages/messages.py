@@ -33,6 +33,7 @@ from ..readable import MOST_CHARACTERS, readable
 from ..rendering import page, redirect
 from ..requests import AnyConsoleRequest, ConsoleRequest
 from ..said_rows import COLUMNS, SaidRow, row_of_event, row_of_message, rows_of
+from ..words.messages import DELIVERY_ERRORS
 
 SHOWN = 50
 # Pages that look at many and find few are followed by the next for so long.
@@ -145,7 +146,8 @@ async def _known(request: AnyConsoleRequest, row: SaidRow) -> SaidRow:
 
 async def show_event(request: ConsoleRequest) -> Response:
     """The way of one that came in, or of another event."""
-    timeline = await timelines.event_timeline(request, await narrator(request, request.gettext))
+    speaker = msgspec.structs.replace(await narrator(request, request.gettext), errors=DELIVERY_ERRORS)
+    timeline = await timelines.event_timeline(request, speaker)
     event = json.loads(msgspec.json.encode(timeline.event))
     outbound = event["type"] == "message.echo" or event["data"].get("message", {}).get("by") == "business"
     row = row_of_event(event, "outbound" if outbound else "inbound")
