@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from functools import cache
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 import jinja2
 from jinja2.runtime import Context
@@ -36,6 +36,8 @@ HEADERS = {
     "cross-origin-opener-policy": "same-origin",
     "permissions-policy": "camera=(), microphone=(), geolocation=()",
 }
+# What stands for something there, or is encoded already.
+IN_ADDRESSES = ":/?#[]@!$&'()*+,;=%"
 _TYPES = {".css": "text/css; charset=utf-8", ".js": "text/javascript; charset=utf-8", ".svg": "image/svg+xml"}
 
 
@@ -68,7 +70,9 @@ def redirect(path: str, done: str | None = None, **query: str) -> Response:
         query["done"] = done
     if query:
         path += ("&" if "?" in path else "?") + urlencode(query)
-    return Response(status_code=303, headers=HEADERS | {"location": path})
+    # A header holds no other characters: people type them, and a link has them.
+    location = quote(path, safe=IN_ADDRESSES)
+    return Response(status_code=303, headers=HEADERS | {"location": location})
 
 
 def by_field(problem: Problem) -> dict[str, str]:

@@ -2,7 +2,7 @@
 
 from functools import cached_property
 from typing import Any, Generic, TypeAlias
-from urllib.parse import parse_qsl, urlencode, urlsplit
+from urllib.parse import parse_qsl, urlencode
 from uuid import UUID
 
 import msgspec
@@ -165,7 +165,7 @@ class ConsoleRequest(ApiRequest[ApiState, None, Query], Generic[Query]):
         Browsers send `Sec-Fetch-Site` wherever the cookie works, and `Origin` (`null` under our referrer policy).
         """
         site, origin = self.header.get("sec-fetch-site"), self.header.get("origin")
-        ours = urlsplit(origin or "").netloc == self.header.get("host")
+        ours = (origin or "").partition("://")[2] == (self.header.get("host") or None)
         if site is None:
             if not ours:
                 raise foreign()

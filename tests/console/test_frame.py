@@ -42,6 +42,8 @@ async def test_a_wrong_key_gets_no_session(gateway: Gateway, key: str) -> None:
         ("/console/\\evil.example", "/console/whatsapp"),
         ("/console/a\r\nset-cookie: x=1", "/console/whatsapp"),
         ("javascript:alert(1)", "/console/whatsapp"),
+        ("http://[", "/console/whatsapp"),
+        ("/console/日本?q=é", "/console/%E6%97%A5%E6%9C%AC?q=%C3%A9"),
     ],
 )
 async def test_signing_in_leads_to_a_page_of_the_console(organization: Organization, next: str, target: str) -> None:
@@ -74,6 +76,8 @@ async def test_from_another_site_a_page_of_ours_comes_between(gateway: Gateway) 
         {"sec_fetch_site": "", "origin": "null"},
         {"sec_fetch_site": ""},
         {"origin": "https://evil.example"},
+        {"origin": "http://["},
+        {"sec_fetch_site": "", "origin": "http://["},
     ],
 )
 async def test_a_change_from_elsewhere_is_refused(console: Console, headers: dict[str, str]) -> None:

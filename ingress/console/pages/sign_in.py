@@ -1,7 +1,6 @@
 """Signing in with an API key, and out; the language and the appearance, which a browser keeps."""
 
 from typing import Literal
-from urllib.parse import urlsplit
 
 from starlette.responses import Response
 
@@ -105,9 +104,8 @@ async def static(request: ConsoleRequest) -> Response:
 
 def own_page(target: str) -> str:
     """*target* where it is a page of the console, else where one begins."""
-    parts = urlsplit(target)
-    is_ours = not parts.scheme and not parts.netloc and target.startswith("/console/") and "\\" not in target
-    return target if is_ours and target.isprintable() else HOME
+    is_ours = target.startswith("/console/") and "\\" not in target and target.isprintable()
+    return target if is_ours else HOME
 
 
 def _works_here(request: AnyConsoleRequest) -> bool:
