@@ -106,12 +106,12 @@ class ConsoleRequest(ApiRequest[ApiState, None, Query], Generic[Query]):
 
     @property
     def looks_again(self) -> bool:
-        """A page looks again by itself: nobody may be sitting in front of it."""
-        return self.header.get("x-console-live") == "1"
+        """A page looks again by itself, or follows what changes: nobody may be sitting in front of it."""
+        return self.header.get("x-console-live") == "1" or (self.method == "GET" and self.wants_stream)
 
     @property
     def wants_stream(self) -> bool:
-        """The form's script follows what is done (`progress`)."""
+        """A script follows: what a form does (`progress`), or all that changes (`live`)."""
         return self.header.get("accept", "").startswith("text/event-stream")
 
     def can(self, scope: str) -> bool:

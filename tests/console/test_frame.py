@@ -1,5 +1,8 @@
 """Signing in and out, where a change may come from, what every answer says, languages, and what JavaScript adds."""
 
+import hashlib
+from datetime import datetime
+
 import asyncpg
 import pytest
 from playwright.async_api import BrowserContext, Page, expect
@@ -119,6 +122,40 @@ async def test_a_session_ends_when_it_is_left_alone_or_too_old(
     await connection.execute(f"update console_sessions set {column} = now() - interval '{age}'")
     await connection.close()
     assert (await console.get("/console/_components")).status == 303
+
+
+async def test_a_page_that_is_only_open_is_no_use_of_its_session(
+    settings: Settings, gateway: Gateway, console: Console
+) -> None:
+    """Neither its stream, opened again and again, nor what it asks for by itself; a person's look is."""
+    token = console.cookies["__Host-console"]
+    connection = await asyncpg.connect(settings.database_url)
+
+    async def session(what: str) -> datetime:
+        seen_at: datetime = await connection.fetchval(what, hashlib.sha256(token.encode()).digest())
+        return seen_at
+
+    seen_at = "select seen_at from console_sessions where id_hash = $1"
+    left = await session(
+        "update console_sessions set seen_at = now() - interval '20 minutes' where id_hash = $1 returning seen_at"
+    )
+    sent = {"cookie": f"__Host-console={token}", "accept": "text/event-stream"}
+    async with gateway.session.get(f"{gateway.url}/console/live", headers=sent) as stream:
+        assert b"event: open" in await stream.content.readuntil(b"data: \n\n")
+    await console.get("/console/status", x_console_live="1")
+    assert await session(seen_at) == left
+    await console.get("/console/status")
+    assert await session(seen_at) > left
+    await connection.close()
+
+
+async def test_signing_in_again_ends_the_session_before(organization: Organization) -> None:
+    console = await Console(organization.gateway).sign_in(organization.key)
+    before = Console(organization.gateway)
+    before.cookies = dict(console.cookies)
+    await console.sign_in(organization.key)
+    assert (await console.get("/console/_components")).status == 200
+    assert (await before.get("/console/_components")).status == 303
 
 
 async def test_signing_in_lets_go_of_sessions_that_nobody_uses(

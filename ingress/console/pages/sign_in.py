@@ -58,7 +58,10 @@ async def _begin(request: ConsoleRequest, form: Form) -> str:
     principal = await authenticator.principal(
         f"Bearer {key}", form.get("organization") or None, lambda: request.address
     )
-    token = await request.state["sessions"].begin(principal)
+    sessions = request.state["sessions"]
+    if (former := await sessions.find(request.cookies.get(COOKIE, ""), used=False)) is not None:
+        await sessions.end(former)
+    token = await sessions.begin(principal)
     log.wide("console_sign_in", actor=principal.name, organization=principal.organization_id, address=request.address)
     return token
 
