@@ -31,22 +31,35 @@ def ndjson_export(room: Room, name: str, pages: AsyncGenerator[Iterable[bytes], 
 
 
 def _file(room: Room, name: str, media_type: str, pieces: AsyncGenerator[bytes, None]) -> Stream:
-    answer = Stream(room, pieces, media_type=media_type)
+    answer = _File(room, pieces, media_type=media_type)
     answer.headers.update(HEADERS)
     answer.headers["content-disposition"] = f'attachment; filename="{name}"'
     return answer
 
 
+class _File(Stream):
+    """Its first page is read before anything is answered: a cursor that is none is a problem, and no broken file."""
+
+    async def _begin(self) -> None:
+        self.body_iterator = _continued(await anext(self._events), self._events)
+
+
+async def _continued(first: bytes, others: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
+    yield first
+    async for piece in others:
+        yield piece
+
+
 async def _pieces(
     room: Room, pages: AsyncGenerator[Iterable[Row], None], line: Callable[[Row], bytes], first: bytes = b""
 ) -> AsyncGenerator[bytes, None]:
-    yield first
     async with contextlib.aclosing(pages):
-        while True:
+        page: Iterable[Row] | None = ()
+        while page is not None:
             await room.reserve()
-            if (page := await anext(pages, None)) is None:
-                return
-            lines = list(map(line, page))
+            page = await anext(pages, None)
+            lines = [first, *map(line, page or ())]
+            first = b""
             room.holds(sum(map(len, lines)))
             for piece in gathered(lines):
                 yield piece

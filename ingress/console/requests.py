@@ -14,7 +14,7 @@ from ..api import ApiState
 from ..validation import unprintable
 from ..web.auth import PLATFORM
 from ..web.bodies import MAX_BODY_BYTES, TooLarge, invalid, read_body
-from ..web.problems import Problem
+from ..web.problems import Problem, not_found
 from ..web.routing import ApiRequest
 from ..web.sessions import COOKIE, Session
 from .languages import best_language, catalogue
@@ -124,6 +124,13 @@ class ConsoleRequest(ApiRequest[ApiState, None, Query], Generic[Query]):
         if self.principal.organization_id is None:
             raise Redirected("/console/organizations")
         return self.principal.organization_id
+
+    def number_in_path(self, name: str) -> int:
+        """Raises `Problem` 404 for what is none, or is larger than any that is stored."""
+        text: str = self.path_params[name]
+        if not (text.isascii() and text.isdecimal() and len(text) <= 18):
+            raise not_found()
+        return int(text)
 
     async def posted(self) -> Form:
         """What was posted. Raises `Problem` 403, 413, 415 or 422: too much of it, or no form of our own pages."""

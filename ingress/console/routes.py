@@ -76,7 +76,7 @@ ROUTES: list[BaseRoute] = [
     ConsoleRoute("GET", "/audit", audit.show, "admin"),
     ConsoleRoute("GET", "/audit.csv", audit.export, "admin", is_file=True),
     ConsoleRoute("GET", "/audit/verify", audit.verify, "admin"),
-    ConsoleRoute("GET", "/audit/{entry_id:int}", audit.show_entry, "admin"),
+    ConsoleRoute("GET", "/audit/{entry_id}", audit.show_entry, "admin"),
     ConsoleRoute("GET", "/messages", messages.show, "read"),
     ConsoleRoute("GET", "/messages/export", messages.export, "read", is_file=True),
     ConsoleRoute("GET", "/messages/{message_id}", messages.show_message, "read"),

@@ -142,7 +142,11 @@ class Stream(StreamingResponse):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         with self._room:
             async with contextlib.aclosing(self._events):
+                await self._begin()
                 await super().__call__(scope, receive, send)
+
+    async def _begin(self) -> None:
+        """Before anything is answered."""
 
 
 def gathered(parts: Iterable[bytes]) -> Iterator[bytes]:

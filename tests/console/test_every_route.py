@@ -1,6 +1,7 @@
 """Every route of the console: who may use it, from where, and that it shows nothing of anybody else's."""
 
 import re
+from urllib.parse import quote
 
 import pytest
 
@@ -18,6 +19,23 @@ OPEN = {"/console", "/console/", "/console/sign-in", "/console/preferences", "/c
 CLOSED = [route for route in EVERY if route.path not in OPEN]
 CHANGES = [route for route in CLOSED if "POST" in (route.methods or ())]
 PAGES = [route for route in CLOSED if route not in CHANGES]
+# What nobody means.
+ODD = (
+    "9" * 5000,
+    "-" + "9" * 30,
+    "9" * 30 + ".",
+    "\0",
+    b"\xff\xfe",
+    b"\xed\xa0\x80",
+    "0001-01-01",
+    "9999-12-31",
+    "9999-12",
+    "http://[",
+    "evt_-" + "f" * 31,
+    "(((((((",
+)
+# Of queries that no type describes.
+UNTYPED = {"/console/quarantine/discard": ("id",), "/console/general/replay": ("type", "last_error")}
 
 
 def name_of(route: ConsoleRoute) -> str:
@@ -100,6 +118,27 @@ async def test_no_page_shows_anything_of_anothers(pair: tuple[Data, Data], route
     page = await console.get(filled(route, own.ids))
     assert page.status in (200, 303, 404, 409), page.text[:300]
     assert not any(name.decode() in page.html for name in other.names)
+
+
+@pytest.mark.parametrize(
+    "route", [route for route in EVERY if "GET" in (route.methods or ()) and route.path != "/console/live"], ids=name_of
+)
+async def test_no_value_is_an_error_of_the_service(pair: tuple[Data, Data], route: ConsoleRoute) -> None:
+    """Neither of a stranger, nor of who is signed in; nor is any a file that breaks off."""
+    stranger, console = Console(pair[0].organization.gateway), await signed_in(pair[0].organization)
+    fields = getattr(route.query, "__struct_fields__", ()) + UNTYPED.get(route.path, ())
+    for value in map(quote, ODD):
+        paths = [f"{filled(route, pair[0].ids)}?{field}={value}" for field in fields]
+        paths += [filled(route, {**pair[0].ids, name: value}) for name in route.param_convertors]
+        for path in paths:
+            for somebody in (stranger, console):
+                assert (await somebody.get(path)).status < 500, path
+
+
+@pytest.mark.parametrize("through", ["9" * 5000, "9" * 19, "\u0661", "-1", "1e3"])
+async def test_no_number_of_a_form_is_an_error_of_the_service(pair: tuple[Data, Data], through: str) -> None:
+    console = await signed_in(pair[0].organization)
+    assert (await console.post("/console/general/replay", {"through": through, "type": "none"})).status in (303, 422)
 
 
 async def test_the_pair_has_something_to_show(pair: tuple[Data, Data], organization: Organization) -> None:

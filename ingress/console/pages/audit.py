@@ -97,9 +97,7 @@ def _with(chosen: str | None, options: Options) -> Options:
 
 async def show_entry(request: ConsoleRequest) -> Response:
     """One entry, with what it changed."""
-    number = request.path_params["entry_id"]
-    if not 0 < number < 2**62:
-        raise not_found()
+    number = request.number_in_path("entry_id")
     found = {entry.id: entry for entry in (await trail_page(request, AuditQuery(limit=2, before=number + 2))).entries}
     if (entry := found.get(number)) is None:
         raise not_found()

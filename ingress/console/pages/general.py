@@ -152,7 +152,9 @@ async def replay(request: ConsoleRequest) -> Response:
     form = await request.posted()
     through = form["through"]
     named = {name: form[name] for name in GROUPED_BY if name in form}
-    body = decoded({**named, "through": int(through) if through.isdecimal() else through}, callback.Replay)
+    body = decoded(
+        {**named, "through": int(through) if through.isdecimal() and len(through) < 20 else through}, callback.Replay
+    )
     await callback.replay(request, ParkedFilter(None, body.last_error, body.type, body.through))
     return redirect(PATH, done="replayed")
 

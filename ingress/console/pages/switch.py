@@ -285,9 +285,9 @@ Place = Annotated[int, msgspec.Meta(ge=1)]
 
 async def show_result(request: ConsoleRequest) -> Response:
     """What became of a switch, by its entry in the trail: its phases, which processes use it, and the way back."""
-    number = request.path_params["entry"]
+    number = request.number_in_path("entry")
     async with request.connection() as connection:
-        entry = await audit.entry(connection, request.organization_id, int(number)) if _is_number(number) else None
+        entry = await audit.entry(connection, request.organization_id, number)
         if entry is None or entry.action not in ("activated", "rolled_back"):
             raise not_found()
         is_made = entry.action == "activated"
