@@ -477,7 +477,7 @@ async def test_redis_answers_are_not_mixed_up_by_cancellation(settings: Settings
     assert wrong == []
     assert after == [name.encode() for name in names[:50]]
     assert sum(isinstance(result, asyncio.CancelledError) for result in results) > 300
-    assert sum(isinstance(result, bytes) for result in results) > 50
+    assert sum(isinstance(result, bytes) for result in results) > 10
 
 
 async def test_the_pool_survives_cancelled_acquires(settings: Settings) -> None:

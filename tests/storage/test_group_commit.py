@@ -495,8 +495,11 @@ async def test_who_gives_up_waiting_changes_nothing(stored: Store, commit: Group
     assert commit.pending_rows == 0
 
 
-async def test_every_result_reaches_its_own_row(stored: Store, commit: GroupCommit[Any, str]) -> None:
+async def test_every_result_reaches_its_own_row(
+    stored: Store, commit: GroupCommit[Any, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Thousands of waiters, a third cancelled at random: no one ever gets another one's result."""
+    monkeypatch.setattr(group_commit, "MAX_WAIT_S", 60.0)  # nobody is turned away on a busy machine
     dice = random.Random(5)
     mixed = 0
 
