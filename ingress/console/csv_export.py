@@ -3,6 +3,7 @@
 import contextlib
 import csv
 import io
+import re
 from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from datetime import datetime
 from typing import TypeVar
@@ -13,9 +14,10 @@ from .rendering import HEADERS
 
 Row = TypeVar("Row")
 
-# What a spreadsheet takes for a formula, which may send elsewhere what stands beside it. A quote is its sign for text.
-# https://owasp.org/www-community/attacks/CSV_Injection
-FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
+# Before what a spreadsheet takes for a formula, which may send elsewhere what stands beside it: there goes a quote, its
+# sign for text. https://owasp.org/www-community/attacks/CSV_Injection
+# Within a text, too: in much of the world semicolons stand between cells, and our commas and quotes mean nothing.
+_FORMULA = re.compile(r"(?:^|(?<=[;\t\r\n]))(?= *[=+\-@\uff1d\uff0b\uff0d\uff20])|^(?= *[\t\r\n])")
 
 
 def csv_export(
@@ -77,4 +79,4 @@ def _cell(value: object) -> object:
     if value is None or isinstance(value, int | float):
         return value
     text = timestamp(value) if isinstance(value, datetime) else str(value)
-    return f"'{text}" if text.lstrip(" ").startswith(FORMULA) else text
+    return _FORMULA.sub("'", text)

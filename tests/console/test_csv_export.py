@@ -17,14 +17,14 @@ CALCULATED = [
     "+5511987654321",
     "-2",
     "@SUM(A1)",
-    "\t=1",
-    "\r=1",
-    "\n=1",
+    "\t1",
+    "\r1",
+    "\n1",
     " =1",
     "\uff1d1",
     '=HYPERLINK("x","y")',
 ]
-PLAIN = ["", "a=b", "5-3", 'say "hi", twice', "two\nlines", "Olá, 世界", "'=1"]
+PLAIN = ["", "a=b", "a; b", "5-3", 'say "hi", twice', "two\nlines", "Olá, 世界", "'=1"]
 
 
 def cells(line: bytes) -> list[str]:
@@ -36,6 +36,12 @@ def cells(line: bytes) -> list[str]:
 def test_no_text_is_a_formula(text: str) -> None:
     """A name that somebody on WhatsApp gave themselves is run by nobody's spreadsheet."""
     assert cells(csv_line(["before", text])) == ["before", f"'{text}"]
+
+
+@pytest.mark.parametrize("between", [";", "\t", "\n", "; "])
+def test_no_part_of_a_text_is_a_formula(between: str) -> None:
+    """Where commas stand in decimals a spreadsheet has these between cells, or rows, and a quote ends nothing."""
+    assert cells(csv_line([f'said"{between}=1+1'])) == [f"said\"{between[0]}'{between[1:]}=1+1"]
 
 
 def test_other_values_are_as_they_are() -> None:
