@@ -13,6 +13,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from .. import log
+from ..accounts.config import ChangeRefused
 from ..audit import RECORDED, Actor, AuditEntry, record, verify
 from ..identifiers import PLATFORM_ID, parse_id
 from ..storage.database import Database
@@ -26,6 +27,7 @@ from ..web.limits import Limiter
 from ..web.problems import UNEXPECTED, Problem, problem_of
 from ..web.waiting import Page
 from . import AnyRequest, ApiRequest
+from .refusals import refusal
 
 logger = logging.getLogger("ingress.api.audit")
 
@@ -171,7 +173,8 @@ class RefusedChanges:
         principal = getattr(request, "principal", None)  # a stranger has no trail
         if principal is None or isinstance(error, Disconnected) or _is_recorded(error) or _is_dry(request):
             return
-        problem, organization_id = problem_of(error) or UNEXPECTED, principal.organization_id
+        problem = refusal(error) if isinstance(error, ChangeRefused) else problem_of(error) or UNEXPECTED
+        organization_id = principal.organization_id
         if organization_id is None:
             log.wide("change_refused", operation=request.operation, reason=problem.code, **request.actor._asdict())
             return

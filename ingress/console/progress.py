@@ -7,6 +7,7 @@ from typing import Generic, TypeAlias, TypeVar
 
 import msgspec
 
+from ..api.refusals import refused_as_problems
 from ..web.problems import UNEXPECTED, problem_of
 from ..web.waiting import Stream
 from .rendering import HEADERS, render
@@ -85,8 +86,9 @@ def progress(request: AnyConsoleRequest, steps: AsyncGenerator[Step, None]) -> S
 
 async def _events(request: AnyConsoleRequest, steps: AsyncGenerator[Step, None]) -> AsyncGenerator[bytes, None]:
     try:
-        async for step in steps:
-            yield _event(step)
+        with refused_as_problems():
+            async for step in steps:
+                yield _event(step)
     except Redirected as elsewhere:
         yield _event(Go(elsewhere.path))
     except Exception as error:

@@ -11,6 +11,7 @@ from starlette.types import Receive, Scope, Send
 from typing_extensions import TypeVar
 
 from .. import metrics
+from ..api.refusals import refused_as_problems
 from ..web.bodies import Disconnected
 from ..web.problems import UNEXPECTED, Problem, not_found, problem_of
 from ..web.routing import Needs
@@ -84,7 +85,8 @@ class ConsoleRoute(Route):
                 await request.posted()
             if not self.is_file:
                 request.notifications = await newest(request)
-        return cast("Response", await self.endpoint(request))
+        with refused_as_problems():
+            return cast("Response", await self.endpoint(request))
 
 
 def _query_of(endpoint: Callable[..., object]) -> Any:

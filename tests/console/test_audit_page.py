@@ -5,6 +5,7 @@ import csv
 import io
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,6 +18,7 @@ from ingress.console.routing import ConsoleRoute
 from ingress.console.words.trail import ACTIONS, OPERATIONS
 from ingress.web.openapi import walk
 
+from ..api.test_pairing import Unlinked
 from ..gateway import Organization
 from .browsing import Console, signed_in
 
@@ -40,8 +42,8 @@ def test_what_a_change_changed(before: bytes, after: bytes, found: list[tuple[st
     assert differences(before, after) == [Difference(*each) for each in found]
 
 
-async def entries_of(organization: Organization) -> list[dict[str, object]]:
-    found: list[dict[str, object]] = (await organization.call("GET", f"{AUDIT}?limit=200")).json["entries"]
+async def entries_of(organization: Organization) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = (await organization.call("GET", f"{AUDIT}?limit=200")).json["entries"]
     return found
 
 
@@ -190,3 +192,37 @@ def test_every_form_that_changes_something_names_what() -> None:
         "/whatsapp/{config_id}/check",
         "/whatsapp/{config_id}/test",
     }
+
+
+@pytest.mark.parametrize(
+    ("path", "form", "entry"),
+    [
+        ("whatsapp/save", {"provider": "meta_business"}, ("configure", "invalid_configuration", 400)),
+        ("whatsapp/{config}/save", {"data.waba_id": "no number"}, ("edit_config", "invalid_configuration", 400)),
+        ("switch", {"to": "{config}", "version": "1000"}, ("switch", "version_conflict", 409)),
+        ("quarantine/{item}/replay", {}, ("replay_quarantine", "still_unreadable", 409)),
+    ],
+)
+async def test_what_a_page_says_was_refused_is_in_the_trail(
+    console: Console, organization: Organization, path: str, form: dict[str, str], entry: tuple[str, str, int]
+) -> None:
+    """With the reason that the API would give, however the page shows it."""
+    await organization.configure()
+    assert (await organization.post_webhook(b"unreadable")).status == 200
+    [item] = (await organization.call("GET", "/quarantine")).json["quarantine"]
+    ids = {"config": organization.configs[-1]["config_id"], "item": item["id"]}
+    page = await console.post(
+        f"/console/{path.format(**ids)}", {name: text.format(**ids) for name, text in form.items()}
+    )
+    [last, *_] = await entries_of(organization)
+    assert (last["action"], last["reason"], last["after"]["status"]) == (*entry[:2], page.status)
+    assert page.status == entry[2]
+    assert last["outcome"] == "refused"
+
+
+async def test_a_phone_that_cannot_be_linked_is_in_the_trail(unlinked: Unlinked) -> None:
+    console = await signed_in(unlinked.organization)
+    path = f"/console/whatsapp/{unlinked.config_id}/pairing"
+    assert (await console.post(path, {"phone": "nobody"})).status == 422
+    [last, *_] = await entries_of(unlinked.organization)
+    assert (last["action"], last["reason"], last["outcome"]) == ("start_pairing", "invalid_request", "refused")

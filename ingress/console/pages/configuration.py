@@ -106,10 +106,10 @@ async def save(request: ConsoleRequest) -> Response:
             change = ConfigEdit(sent.name or None, sent.form.changes, sent.allow_second)
             edited = await manager.edit(organization_id, sent.config.id, request.actor, change)
             config, checks, code = edited.config, edited.checks, "config_saved"
-    except ChangeRefused as error:
-        return await _again(request, sent, refusal(error), checks=getattr(error, "checks", ()), passed=False)
-    except Problem as problem:
-        return await _again(request, sent, problem)
+    except (ChangeRefused, Problem) as error:
+        await request.state["refused_changes"].note(request, error)
+        problem = refusal(error) if isinstance(error, ChangeRefused) else error
+        return await _again(request, sent, problem, checks=getattr(error, "checks", ()), passed=False)
     path = whatsapp.address_of(config)
     if sent.config is None and whatsapp.can_pair(config.provider.info):
         path = f"{whatsapp.HOME}/{config.id}/pairing"

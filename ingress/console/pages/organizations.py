@@ -55,6 +55,7 @@ async def create(request: ConsoleRequest) -> Response:
     try:
         made = await organizations.create(request, decoded({"name": name}, NewOrganization).name)
     except Problem as problem:
+        await request.state["refused_changes"].note(request, problem)
         return await _shown(request, OrganizationsQuery(), problem, name)
     await request.state["sessions"].choose(request.signed_in, made.id)
     return redirect(HOME, done="organization_created")

@@ -14,6 +14,7 @@ from ...accounts.config import Config
 from ...api.configs import named_config
 from ...api.pairing import begin_pairing, pairing_of, unpair
 from ...cache import Cache
+from ...web.bodies import invalid
 from ...web.limits import LOOK_WEIGHT
 from ...web.problems import not_found
 from ..qr import qr_code
@@ -36,18 +37,20 @@ async def show(request: ConsoleRequest) -> Response:
 async def begin(request: ConsoleRequest) -> Response:
     """Have the provider show a code, also where it gave up showing any; with a ``phone`` one to type in there."""
     request.check_calls_out()
-    config, form = await _config(request), await request.posted()
+    config, form, note = await _config(request), await request.posted(), request.state["refused_changes"].note
     if "phone" not in form:
         await begin_pairing(request, config)
         return redirect(_path(config))
     try:
         phone = msgspec.convert(re.sub(r"[\s().-]", "", form.get("phone")), Phone)
     except msgspec.ValidationError:
+        await note(request, invalid(("phone", "must be a phone number"), what="The form"))
         wrong = request.gettext("Give the number of the phone with its country code, as +55 11 99999-9999.")
         return await _shown(request, config, status=422, phone=form.get("phone"), wrong=wrong)
     try:
         _, code = await begin_pairing(request, config, phone)
     except SendError as error:
+        await note(request, error)
         return await _shown(request, config, status=409, phone=phone, wrong=error.detail or str(error.code))
     return await _shown(request, config, phone=phone, code=code or "")
 

@@ -78,6 +78,7 @@ async def replay(request: ConsoleRequest[OwnQuarantine]) -> Response:
     except Problem as problem:
         if problem.status == 404:
             raise
+        await request.state["refused_changes"].note(request, problem)
         return await _shown(request, quarantine_id, problem)
     done = "quarantine_kept" if found.state == "open" else "quarantine_replayed"
     return redirect(f"{PATH}/{quarantine_id}", done=done)
