@@ -110,6 +110,11 @@ class ConsoleRequest(ApiRequest[ApiState, None, Query], Generic[Query]):
         return self.header.get("x-console-live") == "1" or (self.method == "GET" and self.wants_stream)
 
     @property
+    def is_of_script(self) -> bool:
+        """A page's script asks, whoever had it do so: it shows a part of what comes."""
+        return "x-console-live" in self.header
+
+    @property
     def wants_stream(self) -> bool:
         """A script follows: what a form does (`progress`), or all that changes (`live`)."""
         return self.header.get("accept", "").startswith("text/event-stream")

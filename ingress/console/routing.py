@@ -98,7 +98,7 @@ def _query_of(endpoint: Callable[..., object]) -> Any:
 
 
 def _signed_out(request: AnyConsoleRequest) -> Response:
-    if request.method != "GET" or request.looks_again or request.wants_stream:
+    if request.method != "GET" or request.is_of_script or request.wants_stream:
         return problem_page(request, Problem(401, "signed_out", "The session is over: sign in again."))
     # A link in a mail comes from another site, where the strict cookie is not sent: once more, from a page of ours.
     is_foreign = request.header.get("sec-fetch-site") in ("cross-site", "same-site")

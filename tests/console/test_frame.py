@@ -127,7 +127,7 @@ async def test_a_session_ends_when_it_is_left_alone_or_too_old(
 async def test_a_page_that_is_only_open_is_no_use_of_its_session(
     settings: Settings, gateway: Gateway, console: Console
 ) -> None:
-    """Neither its stream, opened again and again, nor what it asks for by itself; a person's look is."""
+    """Neither its stream, opened again and again, nor what it asks for by itself; what a person has it ask for is."""
     token = console.cookies["__Host-console"]
     connection = await asyncpg.connect(settings.database_url)
 
@@ -144,7 +144,7 @@ async def test_a_page_that_is_only_open_is_no_use_of_its_session(
         assert b"event: open" in await stream.content.readuntil(b"data: \n\n")
     await console.get("/console/status", x_console_live="1")
     assert await session(seen_at) == left
-    await console.get("/console/status")
+    await console.get("/console/status", x_console_live="0")
     assert await session(seen_at) > left
     await connection.close()
 
@@ -249,6 +249,15 @@ async def test_a_link_from_another_site_finds_the_session(
     await foreign.evaluate("address => { location.href = address }", f"{gateway.url}/console/_components")
     await foreign.wait_for_url(f"{gateway.url}/console/_components**")
     await expect(foreign.get_by_role("heading", name="Components", level=1)).to_be_visible()
+
+
+async def test_what_a_person_opens_is_asked_for_as_such(browser_page: Page, gateway: Gateway) -> None:
+    """Not as what a page asks for by itself, which keeps no session."""
+    await browser_page.goto(f"{gateway.url}/console/audit")
+    async with browser_page.expect_request("**/console/audit/*") as asked:
+        await browser_page.locator("[data-row] a").first.click()
+    assert (await (await asked.value).all_headers())["x-console-live"] == "0"
+    await expect(browser_page.locator("dialog.drawer")).to_be_visible()
 
 
 async def test_keys_and_the_sheet_that_shows_them(browser_page: Page) -> None:

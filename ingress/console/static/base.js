@@ -42,9 +42,9 @@ export function onInserted(run) {
   document.addEventListener("console:inserted", (event) => run(event.detail));
 }
 
-/** The page at that address, as a document; null where the session is over or the server does not answer. */
-export async function fetchPage(address, signal) {
-  const answer = await fetch(address, { headers: { "x-console-live": "1" }, signal });
+/** The page at that address, as a document; null where the session is over. What nobody asked for keeps no session. */
+export async function fetchPage(address, byItself = true) {
+  const answer = await fetch(address, { headers: { "x-console-live": byItself ? "1" : "0" } });
   if (answer.status === 401) return null;
   return parsePage(await answer.text());
 }

@@ -154,7 +154,7 @@ async function openDrawer(address, push = true) {
   waiting.append(parse('<div class="skeleton" aria-hidden="true"><span></span><span></span><span></span><span></span><span></span></div>'));
   fillDrawer(waiting);
   if (!drawer.open) drawer.showModal();
-  const page = await fetchPage(address).catch(() => null);
+  const page = await fetchPage(address, false).catch(() => null);
   if (!page) return location.assign(address);
   fillDrawer(page.getElementById("content"));
   drawer.querySelector("[autofocus]")?.focus();

@@ -8,7 +8,7 @@ document.addEventListener("change", async (event) => {
   history.replaceState(history.state, "", address);
   const panel = document.getElementById("panel");
   panel.classList.add("busy");
-  const page = await fetchPage(address).catch(() => null);
+  const page = await fetchPage(address, false).catch(() => null);
   const fresh = page?.getElementById("panel");
   if (!fresh) return location.assign(address);
   if (location.href !== address.href) return; // another one was chosen meanwhile
