@@ -26,6 +26,8 @@ from .configs import ConfigQuery, chosen_config, named_config
 WATCHED_S = 300.0
 # A session that was started just now is not ready to be linked.
 READY_WITHIN_S, READY_POLL_S = 3.0, 0.1
+# WhatsApp's have some 250. One of 2,000 takes a fifth of a second to draw, and of more there is none.
+MAX_QR_CHARACTERS = 1_000
 
 Result = TypeVar("Result")
 
@@ -128,6 +130,8 @@ async def pairing_of(request: AnyRequest, config: Config) -> Pairing:
     """How it stands now, which every process is notified of. Raises `SendError`."""
     pairing = await _run(request, config, config.provider.pairing())
     await _note(request, config, pairing.state)
+    if pairing.qr and len(pairing.qr) > MAX_QR_CHARACTERS:
+        return msgspec.structs.replace(pairing, qr=None)
     return pairing
 
 

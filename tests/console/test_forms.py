@@ -81,6 +81,9 @@ def test_buttons_are_filled_by_their_places() -> None:
         {"type": "LIMITED_TIME_OFFER"},
         {"type": "HEADER", "format": "LOCATION"},
         {"type": "BUTTONS", "buttons": [{"type": "FLOW", "text": "Open"}]},
+        {"type": "BUTTONS", "buttons": None},
+        {"type": "BUTTONS", "buttons": {"type": "URL"}},
+        {"type": "BUTTONS", "buttons": [1]},
         {},
     ],
 )
@@ -93,6 +96,11 @@ def test_what_there_is_no_field_for_is_said(component: dict[str, Any]) -> None:
 )
 def test_examples_may_be_anything(example: object) -> None:
     assert [one.example for one in fields_of(template({**BODY, "example": example})).variables] == ["", ""]
+
+
+def test_a_placeholder_may_be_any_number() -> None:
+    fields = fields_of(template({"type": "BODY", "text": "{{" + "9" * 5000 + "}} {{2}} {{1}} {{name}}"}))
+    assert [one.key for one in fields.variables] == ["name", "1", "2", "9" * 5000]
 
 
 def test_other_fields_are_no_components() -> None:

@@ -14,6 +14,7 @@ from playwright.async_api import expect
 from ingress.accounts.accounts import Accounts
 from ingress.dev.sandbox import ErrorCode, TwilioSimulator
 from ingress.dev.sandbox.twilio.bodies import example_sender
+from ingress.dev.sandbox.waha import api
 from ingress.storage.database import StoreUnavailable
 from ingress.switching import manager
 
@@ -443,3 +444,15 @@ async def test_a_switch_without_javascript(browser: Any, gateway: Gateway, two: 
     await expect(page.get_by_role("heading", name="Switched to")).to_be_visible()
     await context.close()
     assert await current(two) == (two.configs[1]["config_id"], 2)
+
+
+@pytest.mark.parametrize("length", [1_001, 3_000])
+async def test_a_code_that_is_none_of_whatsapps_is_not_drawn(
+    unlinked: Unlinked, monkeypatch: pytest.MonkeyPatch, length: int
+) -> None:
+    """Its server is somebody's own: what it says may take long to draw, or be too much for any code."""
+    monkeypatch.setattr(api, "qr_text", lambda *_: "x" * length)
+    console = await signed_in(unlinked.organization)
+    page = await console.get(f"/console/whatsapp/{unlinked.config_id}/pairing")
+    assert page.status == 200
+    assert "There is no code to scan now." in page.text

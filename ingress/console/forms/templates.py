@@ -49,7 +49,10 @@ def fields_of(template: TemplateDefinition) -> TemplateFields:
         elif kind == "HEADER" and (media := str(component.get("format", "")).upper()) in _MEDIA:
             variables.append(Variable(f"header.{media.lower()}", "header", media.lower(), media.lower()))
         elif kind == "BUTTONS":
-            found = [_button(place, button) for place, button in enumerate(component.get("buttons", []))]
+            buttons = component.get("buttons")
+            found = [
+                _button(place, button) for place, button in enumerate(buttons if isinstance(buttons, list) else [None])
+            ]
             variables += [one for one in found if isinstance(one, Variable)]
             is_whole = is_whole and False not in found
         else:
@@ -60,7 +63,7 @@ def fields_of(template: TemplateDefinition) -> TemplateFields:
 def _texts(part: str, component: Mapping[str, Any]) -> Iterator[Variable]:
     examples = _examples(component.get("example"), part)
     # By number where they have one: so they are sent.
-    keys = sorted({*_PLACEHOLDER.findall(component["text"])}, key=lambda key: (int(key) if key.isdecimal() else 0, key))
+    keys = sorted({*_PLACEHOLDER.findall(component["text"])}, key=lambda key: (len(key) * key.isdecimal(), key))
     for key in keys:
         yield Variable(f"{part}.text.{key}", part, "text", key, examples.get(key, ""))
 
@@ -81,8 +84,10 @@ def _examples(example: object, part: str) -> dict[str, str]:
     return {str(number): str(value) for number, value in enumerate(values, 1)} if isinstance(values, list) else {}
 
 
-def _button(place: int, button: Mapping[str, Any]) -> Variable | bool:
+def _button(place: int, button: object) -> Variable | bool:
     """Its field; True where it wants nothing, False where there is no field for what it wants."""
+    if not isinstance(button, dict):
+        return False
     kind, label = str(button.get("type", "")).upper(), str(button.get("text", ""))
     if kind == "URL" and not _PLACEHOLDER.search(str(button.get("url", ""))):
         return True
