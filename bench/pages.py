@@ -35,7 +35,7 @@ AT = f"now() - interval '{DAYS} days' * (1 - n::float / $2::float)"
 ID = f"""(lpad(to_hex((extract(epoch from {AT}) * 1000)::bigint), 12, '0') || '7' || substr(md5(n::text), 1, 3) ||
     '8' || substr(md5(n::text), 4, 15))::uuid"""
 # Before all that are there.
-PLACE = "$3::bigint - 100000 - $2::bigint + n"
+PLACE = "$3::bigint - 10000000 - $2::bigint + n"
 # What differs in a copy, by table; all else is as in the row that is copied.
 COPIES = {
     "messages": {

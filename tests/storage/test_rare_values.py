@@ -8,7 +8,7 @@ import pytest
 
 from ingress.settings import Settings
 from ingress.storage.statements import audit, events
-from ingress.storage.statements.reports import notifications
+from ingress.storage.statements.reports import notifications, search
 
 from ..gateway import Organization
 from ..populated import connected
@@ -22,8 +22,19 @@ MANY_ENTRIES = f"""
 insert into provider_audit_log (organization_id, id, at, action, actor, outcome, hash)
 select $1, n, now(), 'fallback_changed', 'platform', 'done', '' from generate_series(100, {ROWS}) n"""
 LAST = 2**63 - 1
+# Stands for the id of the organization, which is that of its conversation here.
+ORGANIZATION = "the organization"
 STATEMENTS = {
     "events of a type": (events.READ_TYPES, ["0", "50", "false", "array['provider.rolled_back']"]),
+    "events of a type in a conversation": (
+        events.READ_OF,
+        ["0", "50", "false", "array['message.edited']", "null", f"'{ORGANIZATION}'"],
+    ),
+    "what came in": (search.RECEIVED, [str(LAST), "0", "2000", "51", "null", "array['message.edited']"]),
+    "what came in from somebody": (
+        search.RECEIVED_FROM,
+        [str(LAST), "0", "2000", "51", "null", "array['message.edited']", "null", f"'{ORGANIZATION}'"],
+    ),
     "notifications": (notifications.NEWEST, ["'somebody'", "50"]),
     "entries of an actor": (audit._by(audit.TRAIL, "actor"), ["1", str(LAST), "50", "'nobody'"]),
     "entries of a config": (
@@ -39,6 +50,7 @@ STATEMENTS = {
 async def test_what_is_rare_is_found_by_its_index(settings: Settings, organization: Organization, what: str) -> None:
     """With a plan that is made once for whatever is asked, and with one for just this."""
     statement, arguments = STATEMENTS[what]
+    given = ", ".join(arguments).replace(ORGANIZATION, organization.id)
     async with connected(settings) as connection:
         transaction = connection.transaction()
         await transaction.start()  # taken back at the end
@@ -52,7 +64,7 @@ async def test_what_is_rare_is_found_by_its_index(settings: Settings, organizati
         for mode in ("generic", "custom"):
             await connection.execute(f"set local plan_cache_mode = force_{mode}_plan")
             plan: Any = await connection.fetch(
-                f"explain (analyze, timing off) execute looked ('{organization.id}', {', '.join(arguments)})"
+                f"explain (analyze, timing off) execute looked ('{organization.id}', {given})"
             )
             text = "\n".join(row[0] for row in plan)
             assert "Index" in text

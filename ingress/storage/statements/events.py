@@ -132,19 +132,26 @@ def _following(conditions: str, sources: str, order: str = "sequence") -> str:
     )
 
 
-def of_type(kind: str, after: str = "0") -> str:
-    """Events of that type above a sequence, by the index of types: to be ordered by type and sequence.
+def of_type(kind: str, after: str = "0", below: str = str(2**63 - 1)) -> str:
+    """Events of that type between two sequences, by the index of types: to be ordered by type and sequence.
 
     As rows are compared, no other index serves. With `=` the key's looks as good, and is read through whole for a rare type.
     """
     key = "(type, organization_id, sequence)"
-    return f"{key} > ({kind}, $1, {after}) and {key} < ({kind}, $1, {2**63 - 1})"
+    return f"{key} > ({kind}, $1, {after}) and {key} < ({kind}, $1, {below})"
+
+
+def of_conversation(conversation: str, kind: str, after: str = "0", below: str = str(2**63 - 1)) -> str:
+    """As `of_type`, of one conversation, by their index: to be ordered by conversation_id, type and sequence."""
+    key = "(conversation_id, type, sequence)"
+    return f"{key} > ({conversation}, {kind}, {after}) and {key} < ({conversation}, {kind}, {below})"
 
 
 READ_TYPES = _following(of_type("kind", "$2"), "unnest($5::text[]) as kind", "type, sequence")
 READ_OF = _following(
-    "conversation_id = one.id and type = kind and sequence > $2",
+    of_conversation("one.id", "kind", "$2"),
     f"unnest($5::text[]) as kind cross join ({conversations_with('$6::uuid', '$7::uuid')}) as one (id)",
+    "conversation_id, type, sequence",
 )
 
 

@@ -18,7 +18,7 @@ from ....identifiers import LAST_ID, id_at
 from ...columns import names
 from ...pages import within
 from ..contacts import conversations_with
-from ..events import StoredEvent
+from ..events import StoredEvent, of_conversation, of_type
 from ..sending.messages import StoredMessage, state_of
 
 # A few milliseconds of reading; of those that failed, which lie far from each other, fewer.
@@ -182,12 +182,14 @@ select array(
 
 RECEIVED = _received(
     f"""select found.* from unnest($7::text[]) as kind cross join lateral (
-        select * from events where type = kind and {_WITHIN} order by sequence desc limit $4) found"""
+        select * from events where organization_id = $1 and {of_type("kind", "$3 - 1", "$2")}
+        order by type desc, sequence desc limit $4) found"""
 )
 RECEIVED_FROM = _received(
     f"""select found.* from unnest($7::text[]) as kind
     cross join ({conversations_with("$8::uuid", "$9::uuid")}) as one (id) cross join lateral (
-        select * from events where conversation_id = one.id and type = kind and {_WITHIN} order by sequence desc limit $4) found"""
+        select * from events where organization_id = $1 and {of_conversation("one.id", "kind", "$3 - 1", "$2")}
+        order by conversation_id desc, type desc, sequence desc limit $4) found"""
 )
 RECEIVED_AS = _received(
     f"""select * from events where {_WITHIN} and type = any($7::text[]) and sequence in (
