@@ -18,7 +18,7 @@ from providers.description import config_fields
 
 from ..accounts.config import Config
 from ..storage.vault import VaultError
-from ..validation import Unlogged, sentence
+from ..validation import Unlogged
 from .requests import AnyConsoleRequest, Form
 
 # What was typed is good for so long.
@@ -74,7 +74,7 @@ class ConfigForm(Unlogged, frozen=True, kw_only=True):
         shown = []
         for field in config_fields(self.kind):
             value = self.data.get(field.name)
-            error = next((sentence(text) for path, text in errors.items() if _field_of(path) == field.name), "")
+            error = next((text for path, text in errors.items() if _field_of(path) == field.name), "")
             is_secret = field.secret and isinstance(value, str) and value
             shown.append(
                 FieldShown(

@@ -21,6 +21,7 @@ from . import words
 from .charts import sparkline
 from .languages import LANGUAGES, N_, NN_, catalogue
 from .requests import BOUNCED, AnyConsoleRequest
+from .words.wrong import in_words
 
 FOLDER = Path(__file__).parent
 CONTENT_SECURITY_POLICY = (
@@ -75,9 +76,9 @@ def redirect(path: str, done: str | None = None, **query: str) -> Response:
     return Response(status_code=303, headers=HEADERS | {"location": location})
 
 
-def by_field(problem: Problem) -> dict[str, str]:
+def by_field(request: AnyConsoleRequest, problem: Problem | None) -> dict[str, str]:
     """What is wrong with each field, by its name."""
-    return dict(problem.errors)
+    return {path: in_words(said, request.gettext) for path, said in problem.errors} if problem else {}
 
 
 def _frame(request: AnyConsoleRequest) -> dict[str, Any]:

@@ -61,7 +61,7 @@ async def _shown(
         tested=tested,
         made=made,
         problem=wrong,
-        errors=by_field(wrong) if wrong else {},
+        errors=by_field(request, wrong),
         typed=typed,
     )
 

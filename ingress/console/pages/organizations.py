@@ -34,7 +34,7 @@ async def _shown(
         is_first=query.after is None,
         chosen=request.principal.organization_id,
         problem=wrong,
-        errors=by_field(wrong) if wrong else {},
+        errors=by_field(request, wrong),
         name=name,
     )
 

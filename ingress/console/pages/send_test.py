@@ -62,9 +62,9 @@ async def _shown(
     templates = await _templates(request, config, query.after) if config and is_listed else Templates()
     chosen = next((one for one in templates.offered if key_of(one) == query.template), None)
     fields = fields_of(chosen) if chosen else None
-    errors = {OWN_FIELDS[path]: text for path, text in by_field(wrong).items() if path in OWN_FIELDS} if wrong else {}
+    errors = {OWN_FIELDS[path]: text for path, text in by_field(request, wrong).items() if path in OWN_FIELDS}
     if "to" in errors:
-        errors["to"] = request.gettext("must be a phone number with its country code, like +5511987654321")
+        errors["to"] = request.gettext("Write a phone number with its country code, like +5511987654321")
     return page(
         request,
         "send_test.html",

@@ -73,7 +73,7 @@ async def _shown(
         lifetimes=_lifetimes(request),
         most=MAX_KEYS,
         problem=wrong,
-        errors=by_field(wrong) if wrong else {},
+        errors=by_field(request, wrong),
         form=form,
     )
 

@@ -212,7 +212,7 @@ def shown(
     **more: Any,
 ) -> Response:
     """The page; with a *problem*, what is wrong with the form."""
-    errors = by_field(problem) if problem else {}
+    errors = by_field(request, problem)
     context = {"checks": [], "review": None, "is_second": False, "config_name": ""} | more
     answer = page(
         request,
