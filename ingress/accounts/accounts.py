@@ -285,7 +285,7 @@ class Accounts:
         """Whether a webhook that is signed as the provider's arrives at *callback_url*: posted from here."""
         try:
             taken, refused = await self.run(_probe(provider, callback_url), PROBE_TIMEOUT_S)
-            found = f"a signed webhook was answered {taken}, one that was not {refused}"
+            found = f"a signed webhook was answered with {taken}, an unsigned one with {refused}"
             if (taken, refused) == (provider.acknowledgement.status, 401):
                 return Check(name="probe", passed=True, detail=found, fatal=False)
         except Unsupported as error:

@@ -137,7 +137,10 @@ async def test_the_probe_goes_through_the_public_address(
 ) -> None:
     """And is an event to nobody."""
     check = await probed(settings, organization, gateway.url)
-    assert (check["passed"], check["detail"]) == (True, "a signed webhook was answered 200, one that was not 401")
+    assert (check["passed"], check["detail"]) == (
+        True,
+        "a signed webhook was answered with 200, an unsigned one with 401",
+    )
     assert {event["type"] for event in await organization.events()} == {"provider.switched"}
 
 
@@ -146,7 +149,10 @@ async def test_a_public_address_that_is_not_ours(organization: Organization, set
     async with elsewhere(lambda: web.Response(text="welcome")) as (url, seen):
         check = await probed(settings, organization, url.removesuffix("/file"))
     assert len(seen) == 2
-    assert (check["passed"], check["detail"]) == (False, "a signed webhook was answered 200, one that was not 200")
+    assert (check["passed"], check["detail"]) == (
+        False,
+        "a signed webhook was answered with 200, an unsigned one with 200",
+    )
     assert "INGRESS_PUBLIC_URL" in check["fix"]
     check = await probed(settings, organization, "http://127.0.0.1:1")
     assert (check["passed"], check["detail"]) == (False, "a signed webhook was not answered (connect_refused)")
