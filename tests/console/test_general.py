@@ -62,9 +62,13 @@ async def test_an_organization_is_renamed(console: Console, organization: Organi
 
 async def test_a_secret_is_shown_once(console: Console, organization: Organization, crm: CrmSimulator) -> None:
     """When the callback is set, and when it gets another: both sign for a day, and the page says until when."""
-    assert "No callback is set." in (await console.get("/console/general")).text
+    page = await console.get("/console/general")
+    assert "No callback is set." in page.text
+    assert page.one("a", href="#callback")
     first = await point(console, crm)
-    assert first not in (await console.get("/console/general")).html
+    page = await console.get("/console/general")
+    assert first not in page.html
+    assert "Not used yet" in page.text
     assert "24 hours" in (await console.get("/console/general/secret")).text
     page = await console.post("/console/general/secret")
     assert page.status == 200

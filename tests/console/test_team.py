@@ -6,6 +6,7 @@ from uuid import UUID
 
 import asyncpg
 import pytest
+from playwright.async_api import Page
 
 from ingress.console.words import SCOPES
 from ingress.settings import Settings
@@ -28,6 +29,7 @@ async def test_a_key_is_shown_once_in_three_formats(console: Console, organizati
     page = await console.post("/console/team", {"name": "CRM <1>", "scopes": ["send", "read"], "lifetime": "30"})
     assert page.status == 201
     key = KEY.findall(page.text)[0]
+    assert page.one("button", **{"data-copy-text": key})  # by itself, to sign in with
     assert f"INGRESS_API_KEY={key}" in page.text
     assert f"curl -sS {organization.gateway.url}/organization -H 'authorization: Bearer {key}'" in page.text
     assert (await organization.gateway.call("GET", "/organization", key=key)).status == 200
@@ -147,3 +149,11 @@ async def test_without_a_key_the_platform_makes_the_first(gateway: Gateway) -> N
     assert "No key is valid." in (await console.get("/console/team")).text
     key = await make(console, "admin")
     assert (await gateway.call("GET", "/keys", key=key)).status == 200
+
+
+async def test_on_a_phone_a_key_is_revoked_without_scrolling_sideways(browser_page: Page, gateway: Gateway) -> None:
+    await browser_page.set_viewport_size({"width": 390, "height": 844})
+    await browser_page.goto(f"{gateway.url}/console/team")
+    box = await browser_page.locator("[data-row]").get_by_role("link").bounding_box()
+    assert box
+    assert box["x"] + box["width"] <= 390
