@@ -123,7 +123,7 @@ class WhatsAppWeb(WhatsAppProvider, frozen=True, kw_only=True):
         about(
             "Session",
             "The name of the session at the server; it is created where it is missing. A Core of before 2026.6.1 has "
-            "only `default`.",
+            "only “default”.",
             "default",
             link=f"{_GUIDES}/sessions/",
             usual=True,
