@@ -16,7 +16,6 @@ logger = logging.getLogger("ingress.web.middleware")
 # Of every answer; the second not of what says itself how long it may be kept.
 NO_SNIFFING, NO_STORING = (b"x-content-type-options", b"nosniff"), (b"cache-control", b"no-store")
 CAREFUL = (NO_SNIFFING, NO_STORING)
-CAREFUL = (NO_SNIFFING, NO_STORING)
 
 
 def _response_to(error: Exception, request_id: str, *, is_begun: bool) -> Response:
