@@ -115,7 +115,7 @@ def _templates() -> jinja2.Environment:
     environment.install_gettext_callables(_gettext, _ngettext, newstyle=True)  # type: ignore[attr-defined]
     environment.globals |= {"static": static_url, "csrf": _csrf, "url": _url, "word": _word, "sparkline": sparkline}
     environment.filters |= {"ago": _ago, "utc": _utc, "iso": _iso, "size": _size, "number": _number, "lasted": _lasted}
-    environment.filters |= {"sentence": sentence, "worded": _worded}
+    environment.filters |= {"sentence": sentence, "worded": _worded, "in_words": _in_words}
     return environment
 
 
@@ -129,6 +129,13 @@ def _gettext(context: Context, text: str) -> str:
 def _ngettext(context: Context, one: str, many: str, count: int) -> str:
     language: str = context["language"]
     return catalogue(language).ngettext(one, many, count)
+
+
+@jinja2.pass_context
+def _in_words(context: Context, said: str) -> str:
+    """What is wrong with a field, for people."""
+    language: str = context["language"]
+    return in_words(said, catalogue(language).gettext)
 
 
 @jinja2.pass_context

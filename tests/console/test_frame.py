@@ -285,3 +285,19 @@ async def test_a_revoked_key_ends_what_is_open(
 async def test_nothing_scrolls_sideways(browser_page: Page, width: int) -> None:
     await browser_page.set_viewport_size({"width": width, "height": 900})
     assert await browser_page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+async def test_what_is_wrong_is_said_once(console: Console) -> None:
+    """On a page for a problem, too: not the API's sentence beside the console's own."""
+    problem = await console.get("/console/billing?month=never")
+    assert problem.status == 422
+    assert problem.text.count("month") == 1
+    assert "null" not in problem.text
+
+
+async def test_a_long_name_does_not_scroll_sideways(browser_page: Page, gateway: Gateway) -> None:
+    """A chip ends where the page does."""
+    await browser_page.set_viewport_size({"width": 1280, "height": 900})
+    await browser_page.goto(f"{gateway.url}/console/messages")
+    await browser_page.locator(".chip").first.evaluate("chip => { chip.textContent = 'x'.repeat(200) }")
+    assert await browser_page.evaluate("document.documentElement.scrollWidth") <= 1280

@@ -20,7 +20,7 @@ _OR_NULL = " or null"
 _FORMS = [
     _Form(re.compile(said), text)
     for said, text in (
-        ("is missing", N_("This is needed.")),
+        ("is missing|must be given", N_("This is needed.")),
         (r"must be text of (?P<least>\d+) to (?P<most>\d+) characters", N_("Write %(least)s to %(most)s characters.")),
         (
             r"must be text of (?P<least>\d+) to (?P<most>\d+) characters, like (?P<example>.+)",
