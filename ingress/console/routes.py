@@ -32,7 +32,7 @@ ROUTES: list[BaseRoute] = [
     ConsoleRoute("POST", "/sign-in", sign_in.sign_in, None),
     ConsoleRoute("POST", "/sign-out", sign_in.sign_out, "any", organization=False),
     ConsoleRoute("POST", "/preferences", sign_in.prefer, None),
-    ConsoleRoute("GET", "/whatsapp", whatsapp.show, "read"),
+    ConsoleRoute("GET", "/whatsapp", whatsapp.show, "any"),
     ConsoleRoute("POST", "/whatsapp/test", configuration.test, "configure"),
     ConsoleRoute("POST", "/whatsapp/save", configuration.save, "configure", operation="configure"),
     ConsoleRoute("POST", "/whatsapp/fallback", whatsapp.reorder, "configure", operation="put_fallback"),

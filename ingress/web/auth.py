@@ -107,10 +107,17 @@ class Authenticator:
         """Whose *key* is, looked up unless it was a moment ago. Raises `Unauthenticated`."""
         if key is None:
             raise Unauthenticated("missing_key", unauthorized())
-        cached = hashlib.blake2b(key.encode("utf-8", "replace"), key=self._cache_key).digest()
+        cached = self._digest(key)
         if (known := self._known.get(cached)) is not None:
             return known
         return await self._looked_up(key, cached, _origin(address()))
+
+    def was_right(self, key: str) -> bool:
+        """Whether *key* was shown to this process before, and was right."""
+        return bool(self._were_right.get(self._digest(key)))
+
+    def _digest(self, key: str) -> bytes:
+        return hashlib.blake2b(key.encode("utf-8", "replace"), key=self._cache_key).digest()
 
     async def _looked_up(self, key: str, cached: bytes, origin: object) -> Principal:
         # A key that was right once is looked up all the same: strangers behind the same address lock nobody out.

@@ -20,7 +20,7 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shuti
 @pytest.fixture(autouse=True)
 def _sign_ins(monkeypatch: pytest.MonkeyPatch) -> None:
     """As many as there are tests."""
-    monkeypatch.setattr(sign_in, "_by_key", per_minute(0))
+    monkeypatch.setattr(sign_in, "_guesses", per_minute(0))
 
 
 @pytest.fixture

@@ -128,7 +128,7 @@ async def test_wrong_credentials_and_wrong_fields(browser_page: Page, gateway: G
     await expect(page.get_by_role("button", name="Save Configuration")).to_be_enabled()
 
 
-async def test_cards_by_keyboard(browser_page: Page, gateway: Gateway) -> None:
+async def test_cards_guessesboard(browser_page: Page, gateway: Gateway) -> None:
     """Arrows choose; the focus stays, each form begins empty."""
     page = browser_page
     await page.goto(f"{gateway.url}{HOME}?provider=meta_business")

@@ -8,8 +8,11 @@ import pytest
 from playwright.async_api import BrowserContext, Page, expect
 
 from ingress.console.languages import best_language
+from ingress.console.pages import sign_in
 from ingress.console.rendering import CONTENT_SECURITY_POLICY
 from ingress.settings import Settings
+from ingress.storage.vault import _checksum
+from ingress.web.limits import per_minute
 
 from ..gateway import Gateway, Organization
 from .browsing import Console, signed_in
@@ -34,6 +37,25 @@ async def test_a_wrong_key_gets_no_session(gateway: Gateway, key: str) -> None:
     assert page.status in (401, 422)
     assert console.cookies == {}
     assert not key or key not in page.html
+
+
+async def test_guesses_at_a_key_are_slowed_down_and_its_owner_is_not(
+    gateway: Gateway, organization: Organization, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sign_in, "_guesses", per_minute(sign_in.GUESSES_PER_MINUTE))
+    made = (await organization.call("POST", "/keys", {"scopes": ["read"]})).json["key"]
+    await Console(gateway).sign_in(made)
+    head = "_".join([*made.split("_")[:3], "x" * 43])
+    wrong = head + _checksum(head)
+    answers = [(await Console(gateway).post("/console/sign-in", {"key": wrong})).status for _ in range(11)]
+    assert answers == [401] * 10 + [429]
+    await Console(gateway).sign_in(made)
+
+
+@pytest.mark.parametrize(("scope", "page"), [("send", "send-test"), ("configure", "team"), ("read", None)])
+async def test_one_comes_to_what_the_key_may_do(organization: Organization, scope: str, page: str | None) -> None:
+    first = await (await signed_in(organization, scope)).get("/console/whatsapp")
+    assert (first.status, first.headers.get("location")) == ((303, f"/console/{page}") if page else (200, None))
 
 
 @pytest.mark.parametrize(

@@ -308,7 +308,7 @@ async def test_a_switch_that_waits_for_a_phone_shows_the_code(unlinked: Unlinked
 # ---------------------------------------------------------------- in Chromium
 
 
-async def test_a_switch_by_keyboard_while_messages_go_out(
+async def test_a_switch_guessesboard_while_messages_go_out(
     browser_page: Tab, gateway: Gateway, two: Organization
 ) -> None:
     """None is lost or refused; phases are shown live; afterwards the way back, by keyboard, too."""

@@ -137,6 +137,8 @@ async def send(request: ConsoleRequest) -> Response:
             query = SendTestQuery(kind, form.get("template") or None, form.get("after") or None)
             return await _shown(request, query, problem, form)
         message_id = str(problem.extra["id"])
+    if not request.can("read"):
+        return redirect("/console/send-test", done="test_accepted")
     return redirect(f"/console/messages/{message_id}")
 
 

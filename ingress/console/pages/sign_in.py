@@ -6,6 +6,7 @@ from starlette.responses import Response
 
 from ... import log
 from ...storage.vault import split_api_key
+from ...web.auth import Principal, Unauthenticated
 from ...web.bodies import RequestQuery
 from ...web.limits import Limiter, per_minute
 from ...web.problems import Problem, not_found, too_many
@@ -16,9 +17,9 @@ from ..requests import LANGUAGE_COOKIE, THEME_COOKIE, THEMES, AnyConsoleRequest,
 
 HOME = "/console/whatsapp"
 YEAR_S = 365 * 24 * 3600
-# Of one key, from wherever: who guesses at its secret is slowed down, and its owner signs in rarely.
-KEY_SIGN_INS_PER_MINUTE = 10
-_by_key: Limiter = per_minute(KEY_SIGN_INS_PER_MINUTE)
+# Of guesses at the secret of one key, from wherever.
+GUESSES_PER_MINUTE = 10
+_guesses: Limiter = per_minute(GUESSES_PER_MINUTE)
 
 
 class SignInQuery(RequestQuery, frozen=True):
@@ -51,19 +52,27 @@ async def sign_in(request: ConsoleRequest) -> Response:
 
 async def _begin(request: ConsoleRequest, form: Form) -> str:
     key = form["key"]
-    parts = split_api_key(key)
-    if parts is not None and (wait_s := _by_key.take(parts[0])) > 0:
-        raise too_many("Too many sign-ins with this key.", wait_s)
-    authenticator = request.state["authenticator"]
-    principal = await authenticator.principal(
-        f"Bearer {key}", form.get("organization") or None, lambda: request.address
-    )
+    principal = await _shown_by(request, key, form.get("organization") or None)
     sessions = request.state["sessions"]
     if (former := await sessions.find(request.cookies.get(COOKIE, ""), used=False)) is not None:
         await sessions.end(former)
     token = await sessions.begin(principal)
     log.wide("console_sign_in", actor=principal.name, organization=principal.organization_id, address=request.address)
     return token
+
+
+async def _shown_by(request: ConsoleRequest, key: str, organization: str | None) -> Principal:
+    """Whose *key* is. Raises `Problem`: also where too many guessed at its secret, but for who was right before."""
+    parts = split_api_key(key)
+    key_id = parts[0] if parts else ""
+    if parts and (wait_s := _guesses.wait_s(key_id)) > 0 and not request.state["authenticator"].was_right(key):
+        raise too_many("Too many sign-ins with this key failed.", wait_s)
+    try:
+        return await request.state["authenticator"].principal(f"Bearer {key}", organization, lambda: request.address)
+    except Unauthenticated:
+        if parts:
+            _guesses.take(key_id)
+        raise
 
 
 async def sign_out(request: ConsoleRequest) -> Response:

@@ -23,7 +23,7 @@ from ...web.bodies import RequestQuery
 from ...web.problems import Problem, not_found
 from ..config_form import ConfigForm, empty
 from ..rendering import by_field, page, redirect
-from ..requests import AnyConsoleRequest, ConsoleRequest
+from ..requests import AnyConsoleRequest, ConsoleRequest, Redirected
 from ..words.accounts import CAPABILITIES
 
 HOME = "/console/whatsapp"
@@ -174,7 +174,12 @@ def _account(
 
 
 async def show(request: ConsoleRequest[WhatsAppQuery]) -> Response:
-    """Cards, and the form of the one that is chosen: of the active one, where none is."""
+    """Cards, and the form of the one that is chosen: of the active one, where none is.
+
+    Here one comes to after signing in: whose key may not read goes on to what it may do.
+    """
+    if not request.can("read"):
+        raise Redirected("/console/send-test" if request.can("send") else "/console/team")
     found, query = await overview(request), request.query
     card, account = _chosen(found, query)
     form = None

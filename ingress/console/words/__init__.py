@@ -49,6 +49,7 @@ DONE = {
     "signed_out": N_("You are signed out."),
     "signed_out_everywhere": N_("All sessions of this key are ended."),
     "language": N_("The language is changed."),
+    "test_accepted": N_("The test message was accepted."),
     "theme": N_("The appearance is changed."),
     "renamed": N_("The organization is renamed."),
     "callback_enabled": N_("The callback is enabled, and what failed is tried now."),
