@@ -104,7 +104,7 @@ def fresh_metrics() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def patient() -> Iterator[None]:
+def _patient_with_the_database() -> Iterator[None]:
     """A database on a busy machine is slow, and not away; tests of one that is away are not so patient."""
     with pytest.MonkeyPatch.context() as patch:
         for name in ("CONNECT_TIMEOUT_S", "STATEMENT_TIMEOUT_S", "ACQUIRE_TIMEOUT_S"):
