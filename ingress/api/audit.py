@@ -77,7 +77,7 @@ class VerifyQuery(RequestQuery, frozen=True):
     """An end of the trail that was noted before."""
 
     entries: Number = 0
-    hash: str = ""
+    hash: Annotated[str, msgspec.Meta(pattern=r"^\s*[0-9a-fA-F]*\s*$", max_length=512)] = ""
 
 
 class TrailVerdict(Shown, frozen=True):

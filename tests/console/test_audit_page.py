@@ -226,3 +226,10 @@ async def test_a_phone_that_cannot_be_linked_is_in_the_trail(unlinked: Unlinked)
     assert (await console.post(path, {"phone": "nobody"})).status == 422
     [last, *_] = await entries_of(unlinked.organization)
     assert (last["action"], last["reason"], last["outcome"]) == ("start_pairing", "invalid_request", "refused")
+
+
+async def test_what_is_no_hash_is_refused_and_breaks_no_trail(console: Console) -> None:
+    """A slip of the hand must not be a broken trail."""
+    page = await console.get("/console/audit/verify?entries=1&hash=zz")
+    assert page.status == 422
+    assert "Broken" not in page.text
