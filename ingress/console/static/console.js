@@ -14,6 +14,10 @@ function showTime(time) {
   const passed = (Date.now() - at) / 1000;
   const utc = `${at.toISOString().replace("T", " ").slice(0, 19)} UTC`;
   time.title = `${utc}\n${local.format(at)}`;
+  if (!time.dataset.shown) {  // as the server wrote it a moment ago: a page does not move once it is shown
+    time.dataset.shown = "1";
+    return;
+  }
   const fitting = units.find(([, size]) => passed >= size);
   if (!fitting || passed >= 30 * 86400) return;  // as the server says it: nothing moves
   const [unit, seconds] = fitting;
