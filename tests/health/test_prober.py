@@ -135,7 +135,7 @@ async def test_who_hangs_is_unreachable_and_delays_nobody(
     """Other accounts are looked at again and again while one look at this one lasts."""
     other = await gateway.organization()
     await other.configure()
-    limit(monkeypatch, test_s=1.0)
+    limit(monkeypatch, test_s=4.0)
     await meta.set_default(account.numbers[0], Hang(), everything=True)
     hanging = UUID(account.configs[0]["config_id"])
     await eventually(lambda: sql.fetchval("select lease_id from provider_health where config_id = $1", hanging))

@@ -489,14 +489,14 @@ async def test_what_becomes_of_redis_is_known_though_nobody_uses_it(
     with caplog.at_level("WARNING", "ingress.redis"):
         async with listening(valkey.redis_url):
             await eventually(lambda: redis_up() == 1)
-            for how, times in (("killed", 1), ("paused", 2)):
+            for how in ("killed", "paused"):
                 away(valkey, how)
-                await eventually(lambda times=times: len(caplog.messages) == 2 * times - 1)
-                assert redis_up() == 0
+                await eventually(lambda: redis_up() == 0)
                 back(valkey, how)
-                await eventually(lambda times=times: len(caplog.messages) == 2 * times)
-                assert redis_up() == 1
-    assert ["does not answer" in line for line in caplog.messages] == [True, False, True, False]
+                await eventually(lambda: redis_up() == 1)
+    # On a busy machine it may have been away, and back, once more.
+    assert len(caplog.messages) >= 4
+    assert ["does not answer" in line for line in caplog.messages] == [True, False] * (len(caplog.messages) // 2)
 
 
 def redis_up() -> float | None:
