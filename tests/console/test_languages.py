@@ -5,14 +5,21 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from babel.messages.catalog import Catalog, Message
 from babel.messages.mofile import write_mo
 from babel.messages.pofile import read_po
 
+import providers
+from ingress.accounts.advice import Reason
 from ingress.console import languages, words
 from ingress.web.auth import SCOPES
+from providers.messages import STATUS_RANK
+
+from ..test_documents import API, rows, section
+from ..test_documents import words as named_in
 
 ROOT = Path(__file__).parents[2]
 OTHERS = [language.replace("-", "_") for language in languages.LANGUAGES if language != languages.DEFAULT]
@@ -68,3 +75,34 @@ def test_what_is_compiled_is_what_is_written(language: str) -> None:
 
 def test_every_permission_has_its_sentence() -> None:
     assert set(words.SCOPES) == SCOPES
+
+
+# Of requests that are no HTTP, which no page answers.
+NO_PAGE = {
+    "header_too_large",
+    "host_missing",
+    "malformed_request",
+    "transfer_encoding",
+    "upgrade_refused",
+    "version_not_supported",
+    "Retry-After",
+    "request_id",
+}
+
+
+def test_every_problem_has_its_sentence() -> None:
+    """Each code that the API documents, and so each that a page can show."""
+    table = rows(section(API, "## Errors"))
+    codes = {code for status, named in table if status != "status" for code in named_in(named)}
+    assert len(codes) > 40
+    assert codes - NO_PAGE - set(words.PROBLEMS) - set(words.REFUSALS) == set()
+
+
+def test_every_code_of_accounts_and_messages_has_its_words() -> None:
+    assert set(get_args(Reason)) <= set(words.REASONS) & set(words.REMEDIES)
+    assert set(STATUS_RANK) <= set(words.STATUSES)
+    built_in = Path(providers.__file__).parent
+    sources = [path.read_text("utf-8") for folder in (built_in, ROOT / "ingress") for path in folder.rglob("*.py")]
+    checks = {name for text in sources for name in re.findall(r'Check\.(?:ok|failed)\(\s*"(\w+)"', text)}
+    assert len(checks) > 10
+    assert checks <= set(words.CHECKS)

@@ -99,6 +99,32 @@ PROBLEMS = {
     "unauthorized": N_("This is no valid API key."),
     "unavailable": N_("Something that the service depends on does not answer. Try again in a moment."),
     "unsupported_media_type": N_("A form of this console was expected."),
+    "account_broken": N_("The provider does not let the account do this until it is repaired."),
+    "cannot_be_opened": N_("The stored configuration cannot be opened: its encryption key is missing here."),
+    "config_active": N_("The active account cannot be deleted: switch to another one first."),
+    "idempotency_mismatch": N_(
+        "This form was sent already with other contents. Open the page again for another message."
+    ),
+    "in_flight": N_("This message is being sent already."),
+    "invalid_idempotency_key": N_("The key against sending twice is not valid. Open the page again."),
+    "invalid_json": N_("What was posted could not be read."),
+    "length_required": N_("The size of what is sent must be said."),
+    "media_gone": N_("The provider does not have this file any more."),
+    "media_unusable": N_("The file cannot be used as it is."),
+    "method_not_allowed": N_("This address does not take that."),
+    "no_media": N_("There is no file in this message."),
+    "no_provider_left": N_("No account could send the message."),
+    "no_qr_code": N_("There is no QR code at the moment. Start linking the phone again."),
+    "organization_missing": N_("Choose an organization first."),
+    "plugin_missing": N_("The plug-in of this provider is not installed here."),
+    "provider_not_configured": N_("The organization has no provider yet: configure one first."),
+    "providers_resting": N_("All accounts are paused after errors. Try again in a moment."),
+    "rejected": N_("The provider refused this for good."),
+    "restricted": N_("The provider is restricting the account."),
+    "throttled": N_("The provider refuses this for now: too much at once. Try again later."),
+    "uncertain": N_("Nobody knows whether the provider took it. It is not repeated; a status settles it."),
+    "unsupported": N_("The provider cannot do this."),
+    "webhooks_unread": N_("Webhooks of this account are still being read. Try again in a moment."),
 }
 
 # What to do about it, by the same codes.
