@@ -139,3 +139,19 @@ async def test_nothing_of_others_runs(
     await watched.goto(gateway.url + path, wait_until="load")
     assert await watched.evaluate("[window.hasRun ?? false, window.broken]") == [False, []]
     assert watched.url.startswith(gateway.url)
+
+
+async def test_each_of_them_is_shown_as_it_was_written(
+    watched: Page, gateway: Gateway, attacked: tuple[Organization, dict[str, str]]
+) -> None:
+    """Over all pages of the list; else that nothing ran would prove nothing."""
+    shown = ""
+    await watched.goto(f"{gateway.url}/console/messages", wait_until="load")
+    while True:
+        assert await watched.evaluate("[window.hasRun ?? false, window.broken]") == [False, []]
+        shown += await watched.evaluate("document.getElementById('content').textContent")
+        older = watched.get_by_role("link", name="Older")
+        if not await older.count():
+            break
+        await watched.goto(gateway.url + str(await older.get_attribute("href")), wait_until="load")
+    assert [text for text in STRINGS if text not in shown] == []
