@@ -256,7 +256,7 @@ def _test_event(organization_id: UUID, event_id: str) -> bytes:
 
 
 async def list_deliveries(request: ApiRequest[None, DeliveriesQuery]) -> Deliveries:
-    """GET /callback/deliveries: what became of events at the callback, newest first; `next` is the next `before`."""
+    """GET /callback/deliveries: how deliveries to the callback ended, newest first; `next` is the next `before`."""
     return await latest_deliveries(request, request.query)
 
 

@@ -35,7 +35,7 @@ class Recorder(Caller):
 
 
 def account(kind: str, data: dict[str, Any], caller: Caller) -> tuple[Accounts, WhatsAppProvider]:
-    accounts = Accounts(Registry(), Vault(generate_key()), caller, _Anywhere(), "")  # type: ignore[arg-type]
+    accounts = Accounts(Registry(), Vault(generate_key()), caller, _Anywhere(), "")
     return accounts, accounts.validate(kind, {"verify_token": "v", **data} if kind == "meta_business" else data)
 
 

@@ -74,7 +74,7 @@ async def take(browser: Browser, facts: dict[str, Any], ids: dict[str, str]) -> 
         device, theme = seen.split("-")
         context = await browser.new_context(
             locale="en-US",
-            viewport=DESKTOP if device == "desktop" else PHONE,  # type: ignore[arg-type]
+            viewport=DESKTOP if device == "desktop" else PHONE,
             color_scheme="dark" if theme == "dark" else "light",
             reduced_motion="reduce",
         )

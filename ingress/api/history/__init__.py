@@ -1,1 +1,1 @@
-"""What was sent and what came in: one message, pages of them, and what became of each."""
+"""What was sent and what came in: one message, pages of them, and the timeline of each."""
