@@ -707,6 +707,49 @@ create table provider_usage (
     primary key (organization_id, month, config_id, category, kind, billable)
 );
 
+-- ------------------------------------------------------------------ how long it is kept
+
+-- What an organization keeps shorter than the service (ingress/retention/). No row: nothing.
+create table retention_settings (
+    organization_id uuid        primary key references organizations (id),
+    -- Days. NULL: as the service.
+    bodies_days     integer,
+    events_days     integer,
+    statuses_days   integer,
+    updated_at      timestamptz not null default now()
+);
+
+-- From where on an organization's events and messages are all there. Written before what is older is deleted. No row:
+-- nothing was.
+create table retention_marks (
+    organization_id uuid        primary key references organizations (id),
+    -- Of the newest event that is gone, 0: none is. Who reads on after an earlier one has missed some.
+    sequence        bigint      not null default 0,
+    since           timestamptz not null
+);
+
+-- How far rows of a table (`bodies`, `statuses`) are deleted that are kept for so many days.
+create table retention_progress (
+    kind            text        not null,
+    days            integer     not null,
+    -- What came before is gone.
+    through         timestamptz not null,
+    -- What organizations have set since is not taken into account.
+    at              timestamptz not null,
+    primary key (kind, days)
+);
+
+-- Whose turn it is to drop and delete: one process's at a time.
+create table retention_turn (
+    only_row        boolean     primary key default true check (only_row),
+    -- NULL: nobody's.
+    lease_id        uuid,
+    leased_until    timestamptz,
+    -- When everything was last dropped and deleted that was past its time. NULL: never yet.
+    ran_at          timestamptz
+);
+insert into retention_turn default values;
+
 -- ------------------------------------------------------------------ the second wall
 
 do $$
@@ -715,7 +758,8 @@ begin
     foreach tab in array array[
         'whatsapp_provider_configs', 'account_owners', 'switches', 'switch_processes', 'provider_health', 'provider_audit_log', 'api_keys', 'notification_marks', 'console_sessions', 'inbound_webhooks', 'unread_webhooks', 'inbound_dedup', 'quarantine',
         'events', 'held_events', 'callbacks', 'deliveries', 'delivery_queues', 'messages', 'attempts', 'message_statuses', 'organizations',
-        'contacts', 'contact_addresses', 'conversations', 'figures_progress', 'provider_figures', 'provider_usage'
+        'contacts', 'contact_addresses', 'conversations', 'figures_progress', 'provider_figures', 'provider_usage',
+        'retention_settings', 'retention_marks'
     ] loop
         execute format('alter table %I enable row level security', tab);
         execute format('alter table %I force row level security', tab);
@@ -754,6 +798,7 @@ grant select, update on messages, attempts to ingress_ingest;
 grant select (organization_id, config_id, due_at, checked_at), update (due_at) on provider_health to ingress_ingest;
 grant select on event_clock, schema_version to ingress_app, ingress_ingest, ingress_worker;
 grant update on event_clock to ingress_worker;
+grant select, insert, update on retention_progress, retention_turn to ingress_worker;
 
 revoke update, delete on provider_audit_log from ingress_app, ingress_worker;
 create function refuse_change() returns trigger language plpgsql as

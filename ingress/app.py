@@ -31,6 +31,7 @@ from .api import (
     pairing,
     providers,
     quarantine,
+    retention,
     send,
     status,
     switching,
@@ -51,6 +52,7 @@ from .identifiers import PLATFORM_ID
 from .people.directory import Directory
 from .receiving.held_events import HeldEvents
 from .receiving.webhooks import WebhookReceiver
+from .retention.periods import periods_of
 from .sending.attempts import Attempts
 from .sending.breakers import Breakers
 from .sending.bulkhead import Bulkhead
@@ -200,6 +202,7 @@ class Application:
                 "connection_tests": per_minute(settings.connection_tests_per_minute),
                 "sessions": Sessions(database, vault, settings.platform_key),
                 "console_links": settings.links,
+                "periods": periods_of(settings),
                 "looks": Limiter(LOOK_NOTED_EVERY_S, 1),
                 "waiting": Waiting(),
                 "closing": self.closing,
@@ -375,6 +378,8 @@ ROUTES: list[BaseRoute] = [
     ApiRoute("POST", "/organizations", organizations.create_organization, "platform", status=201),
     ApiRoute("GET", "/organization", organizations.show_organization, "read"),
     ApiRoute("PATCH", "/organization", organizations.rename_organization, "configure"),
+    ApiRoute("GET", "/retention", retention.show_retention, "read"),
+    ApiRoute("PUT", "/retention", retention.put_retention, "admin"),
     ApiRoute("GET", "/keys", organizations.list_keys, "admin"),
     ApiRoute("POST", "/keys", organizations.create_key, "admin", status=201),
     ApiRoute("DELETE", "/keys/{key_id}", organizations.revoke_key, "admin"),

@@ -27,6 +27,7 @@ CLIENT_NAMES = frozenset({"INGRESS_API_URL", "INGRESS_API_KEY", "INGRESS_API_ORG
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
+Days = Annotated[int, msgspec.Meta(ge=1, le=36_500)]
 
 
 # Each is an open file of the process (web/connections.py).
@@ -92,6 +93,16 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     connection_tests_per_minute: Annotated[int, msgspec.Meta(ge=0, le=1_000_000)] = 10
     # Comma-separated name=address of the console's entries that are other systems' (VoIP, Email).
     console_links: str = ""
+    # Days that raw bodies of webhooks are kept, those in the quarantine, too.
+    retention_bodies_days: Days = 30
+    # Days that events, messages and what became of them are kept.
+    retention_events_days: Days = 90
+    # Days that statuses are kept as their providers reported them.
+    retention_statuses_days: Days = 180
+    # Days that repeated webhooks and repeated Idempotency-Keys are recognised; providers repeat for a week.
+    retention_keys_days: Annotated[int, msgspec.Meta(ge=8, le=36_500)] = 30
+    # Days that the audit trail is kept.
+    retention_audit_days: Annotated[int, msgspec.Meta(ge=366, le=36_500)] = 1826
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
     @property

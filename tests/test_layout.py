@@ -156,7 +156,7 @@ LAYERS = (
     "receiving sending health",
     "switching",
     "people",
-    "accounts delivery",
+    "accounts delivery retention",
     "calls",
     "web",
     "envelope wakeups audit",

@@ -11,6 +11,7 @@ from starlette.responses import Response
 from ..calls.egress import Egress
 from ..calls.transfers import Transfers
 from ..receiving.webhooks import WebhookReceiver
+from ..retention.periods import Periods
 from ..sending.lookups import Lookups
 from ..sending.outbound import Outbound
 from ..storage.vault import Vault
@@ -36,6 +37,7 @@ class ApiState(WebState):
     transfers: Transfers
     sessions: Sessions  # of the console
     console_links: dict[str, str]
+    periods: Periods  # for which the service keeps what it stores
     looks: Limiter  # at a quarantined body: an entry of the trail
     wakeups: Wakeups  # of events
     changes: Wakeups  # of providers

@@ -9,8 +9,8 @@ from msgspec import UNSET, UnsetType
 
 from .. import identifiers
 from ..envelope import timestamp
-from ..storage.statements import organizations, switches
-from ..storage.statements.receiving import inbound
+from ..retention.periods import Periods
+from ..storage.statements import organizations, retention, switches
 from ..storage.vault import is_key_id, new_api_key
 from ..validation import Name
 from ..web.auth import SCOPES, unauthorized
@@ -35,23 +35,20 @@ class NewKey(RequestBody, frozen=True, kw_only=True):
     expires_at: Annotated[datetime, msgspec.Meta(tz=True)] | None = None
 
 
-class Retention(Shown, frozen=True):
-    """Days that each is kept. None: for good."""
+class DaysKept(Shown, frozen=True):
+    """For how many days each is kept; `GET /retention` says more."""
 
-    messages: int | None
-    audit_trail: int | None
+    messages: int
+    audit_trail: int
     deduplication_keys: int
     unmatched_statuses: int
-
-
-RETENTION = Retention(None, None, inbound.KEYS_KEPT.days, inbound.STATUSES_KEPT.days)
 
 
 class OrganizationShown(Shown, frozen=True):
     id: UUID
     name: str
     created_at: datetime
-    retention: Retention
+    retention: DaysKept
 
 
 class OrganizationMade(Shown, frozen=True):
@@ -133,7 +130,10 @@ async def show_organization(request: ApiRequest) -> OrganizationShown:
     """GET /organization: the organization of the key, and how long what is stored of it is kept."""
     async with request.connection() as connection:
         found = await organizations.by_id(connection, request.organization_id)
-    return OrganizationShown(found.id, found.name, found.created_at, RETENTION)
+        own, _ = await retention.own(connection, request.organization_id)
+    kept: Periods = request.state["periods"].of(own)
+    days = DaysKept(kept.events, kept.audit, kept.keys, kept.statuses)
+    return OrganizationShown(found.id, found.name, found.created_at, days)
 
 
 async def rename_organization(request: ApiRequest[NewOrganization]) -> OrganizationShown:

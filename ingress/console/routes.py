@@ -50,6 +50,7 @@ ROUTES: list[BaseRoute] = [
     ConsoleRoute("GET", "/live", live.follow, "any"),
     ConsoleRoute("GET", "/general", general.show, "read"),
     ConsoleRoute("POST", "/general/name", general.name, "configure", operation="rename_organization"),
+    ConsoleRoute("POST", "/general/retention", general.keep, "admin", operation="put_retention"),
     ConsoleRoute("POST", "/general/callback", general.put_callback, "configure", operation="put_callback"),
     ConsoleRoute("POST", "/general/test", general.test, "configure", operation="test_callback"),
     ConsoleRoute("POST", "/general/enable", general.enable, "configure", operation="enable_callback"),

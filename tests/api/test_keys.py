@@ -362,10 +362,10 @@ async def test_an_organization_is_renamed(gateway: Gateway) -> None:
     shown = (await owner.call("GET", "/organization")).json
     assert (shown["id"], shown["name"]) == (owner.id, "Former")
     assert shown["retention"] == {
-        "messages": None,
-        "audit_trail": None,
+        "messages": 90,
+        "audit_trail": 1826,
         "deduplication_keys": 30,
-        "unmatched_statuses": 30,
+        "unmatched_statuses": 180,
     }
     assert (await owner.call("PATCH", "/organization", {"name": "Later"})).json == {**shown, "name": "Later"}
     assert (await owner.call("PATCH", "/organization", {"name": "Later"})).json["name"] == "Later"

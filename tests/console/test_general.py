@@ -60,6 +60,27 @@ async def test_an_organization_is_renamed(console: Console, organization: Organi
     assert (entry["action"], entry["outcome"]) == ("rename_organization", "refused")
 
 
+async def test_how_long_data_is_kept_is_set(console: Console, organization: Organization) -> None:
+    """In days, by who may; what is left empty is as the service has it."""
+    page = await console.get("/console/general")
+    assert "In force: 90 days" in page.text
+    page = await console.post("/console/general/retention", {"events_days": "7", "bodies_days": ""})
+    assert (page.status, page.location) == (303, "/console/general?done=kept")
+    page = await console.get(page.location)
+    assert "past its time goes" in page.text
+    assert "In force: 7 days" in page.text
+    assert page.one("input", name="events_days")["value"] == "7"
+    for wrong in ("91", "0", "many", "9" * 30):
+        page = await console.post("/console/general/retention", {"events_days": wrong})
+        assert page.status == 422
+        field = page.one("input", name="events_days")
+        assert (field["value"], field["aria-invalid"]) == (wrong, "true")
+    assert (await organization.call("GET", "/retention")).json["events"]["own"] == 7
+    reader = await signed_in(organization, "read", "configure")
+    assert "readonly" in (await reader.get("/console/general")).one("input", name="events_days")
+    assert (await reader.post("/console/general/retention", {"events_days": "8"})).status == 403
+
+
 async def test_a_secret_is_shown_once(console: Console, organization: Organization, crm: CrmSimulator) -> None:
     """When the callback is set, and when it gets another: both sign for a day, and the page says until when."""
     page = await console.get("/console/general")

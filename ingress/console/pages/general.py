@@ -1,10 +1,14 @@
 """General: the organization, where its events are delivered and how that goes, and what is kept for how long."""
 
+from collections.abc import Mapping
+from types import MappingProxyType
+
 from starlette.responses import Response
 
-from ...api import callback
+from ...api import callback, retention
 from ...api.callback import CallbackSet, CallbackShown, CallbackTested, DeliveriesQuery
 from ...api.organizations import NewOrganization, rename, show_organization
+from ...api.retention import NewRetention
 from ...storage.statements.deliveries import ParkedFilter
 from ...web.bodies import Number, RequestQuery
 from ...web.problems import Problem
@@ -41,7 +45,7 @@ async def _shown(
     tested: CallbackTested | None = None,
     made: CallbackSet | None = None,
     wrong: Problem | None = None,
-    **typed: str,
+    typed: Mapping[str, str] = MappingProxyType({}),
 ) -> Response:
     """The page, with what a form of it has done, or with what is *wrong* in what was *typed*."""
     if wrong:
@@ -52,6 +56,7 @@ async def _shown(
         "general.html",
         status=status,
         organization=await show_organization(request),
+        kept=await retention.show_retention(request),
         callback=current,
         deliveries=await callback.latest_deliveries(request, DeliveriesQuery(limit=SHOWN, before=before)),
         before=before,
@@ -81,8 +86,20 @@ async def name(request: ConsoleRequest) -> Response:
     try:
         await rename(request, decoded({"name": given}, NewOrganization).name)
     except Problem as problem:
-        return await _shown(request, status=problem.status, wrong=problem, name=given)
+        return await _shown(request, status=problem.status, wrong=problem, typed={"name": given})
     return redirect(PATH, done="renamed")
+
+
+async def keep(request: ConsoleRequest) -> Response:
+    """Set for how many days the organization's data is kept; what is left empty is as the service has it."""
+    form = await request.posted()
+    typed = {name: form.get(name) for name in NewRetention.__struct_fields__}
+    days = {name: int(text) if text.isdecimal() and len(text) < 9 else text or None for name, text in typed.items()}
+    try:
+        await retention.set_retention(request, decoded(days, NewRetention))
+    except Problem as problem:
+        return await _shown(request, status=problem.status, wrong=problem, typed=typed)
+    return redirect(PATH, done="kept")
 
 
 async def put_callback(request: ConsoleRequest) -> Response:
@@ -91,7 +108,7 @@ async def put_callback(request: ConsoleRequest) -> Response:
     try:
         made = await callback.set_callback(request, decoded({"url": url}, callback.NewCallback).url)
     except Problem as problem:
-        return await _shown(request, status=problem.status, wrong=problem, url=url)
+        return await _shown(request, status=problem.status, wrong=problem, typed={"url": url})
     return await _shown(request, made=made)
 
 

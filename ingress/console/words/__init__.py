@@ -52,6 +52,7 @@ DONE = {
     "test_accepted": N_("The test message was accepted."),
     "theme": N_("The appearance is changed."),
     "renamed": N_("The organization is renamed."),
+    "kept": N_("How long data is kept is changed: what is past its time goes within a day or so."),
     "callback_enabled": N_("The callback is enabled, and what failed is tried now."),
     "callback_removed": N_("The callback is removed."),
     "key_revoked": N_("The key is revoked: within five seconds it is refused everywhere."),
@@ -77,7 +78,7 @@ SCOPES = {
     "send": N_("Send messages, and mark received ones as read."),
     "read": N_("See messages, events, contacts and how the providers are doing."),
     "configure": N_("Configure, switch and repair providers, and set where events are delivered."),
-    "admin": N_("Make and revoke API keys, and read the audit trail."),
+    "admin": N_("Make and revoke API keys, read the audit trail, and set how long data is kept."),
 }
 
 # What happened, by the code of a problem; what is not here is said by the problem's own detail.
