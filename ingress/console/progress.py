@@ -1,19 +1,15 @@
 """What takes a while, shown as it is done: pieces of a page, each sent when there is something to see."""
 
 import asyncio
-import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from typing import Generic, TypeAlias, TypeVar
 
 import msgspec
 
 from ..api.refusals import refused_as_problems
-from ..web.problems import UNEXPECTED, problem_of
 from ..web.waiting import Stream
 from .rendering import HEADERS, render
 from .requests import AnyConsoleRequest, Redirected
-
-logger = logging.getLogger("ingress.console.progress")
 
 _encode = msgspec.json.Encoder().encode
 # What goes on although nobody watches any more.
@@ -91,13 +87,8 @@ async def _events(request: AnyConsoleRequest, steps: AsyncGenerator[Step, None])
                 yield _event(step)
     except Redirected as elsewhere:
         yield _event(Go(elsewhere.path))
-    except Exception as error:
-        if request.changes:
-            await request.state["refused_changes"].note(request, error)
-        problem = problem_of(error)
-        if problem is None:
-            logger.exception("request %s failed", request.id)
-        html = render(request, "problem_alert.html", problem=problem or UNEXPECTED)
+    except Exception as error:  # noqa: BLE001  (`problem_with` logs it)
+        html = render(request, "problem_alert.html", problem=await request.problem_with(error))
         yield _event(Fragment(PROBLEM_TARGET, html, replace=True))
 
 

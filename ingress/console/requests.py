@@ -1,5 +1,6 @@
 """Requests of the console: who is signed in, what a form holds, and whether it is one of our own."""
 
+import logging
 from functools import cached_property
 from typing import Any, Generic, TypeAlias
 from urllib.parse import parse_qsl, urlencode
@@ -14,11 +15,13 @@ from ..api import ApiState
 from ..validation import unprintable
 from ..web.auth import PLATFORM
 from ..web.bodies import MAX_BODY_BYTES, TooLarge, invalid, read_body
-from ..web.problems import Problem, not_found
+from ..web.problems import UNEXPECTED, Problem, not_found, problem_of
 from ..web.routing import ApiRequest
 from ..web.sessions import COOKIE, Session
 from .languages import best_language, catalogue
 from .notifications import News
+
+logger = logging.getLogger("ingress.console.requests")
 
 # In the address that the page between goes to: one is enough.
 BOUNCED = "bounced"
@@ -183,6 +186,14 @@ class ConsoleRequest(ApiRequest[ApiState, None, Query], Generic[Query]):
                 raise foreign()
         elif site != "same-origin" or (origin not in (None, "null") and not ours):
             raise foreign()
+
+    async def problem_with(self, error: Exception) -> Problem:
+        """What *error* is to who asked: noted where a change was refused by it, logged where nobody expected it."""
+        if self.changes:
+            await self.state["refused_changes"].note(self, error)
+        if (problem := problem_of(error)) is None:
+            logger.error("request %s failed", self.id, exc_info=error)
+        return problem or UNEXPECTED
 
     async def _identify(self) -> None:
         token = self.cookies.get(COOKIE)

@@ -1,6 +1,5 @@
 """The console's routes: who may, where a change comes from, and errors as pages."""
 
-import logging
 from collections.abc import Awaitable, Callable
 from typing import Any, cast, get_args, get_type_hints
 from urllib.parse import quote
@@ -13,13 +12,11 @@ from typing_extensions import TypeVar
 from .. import metrics
 from ..api.refusals import refused_as_problems
 from ..web.bodies import Disconnected
-from ..web.problems import UNEXPECTED, Problem, not_found, problem_of
+from ..web.problems import Problem, not_found
 from ..web.routing import Needs
 from .notifications import newest
 from .rendering import bounce, problem_page, redirect
 from .requests import BOUNCED, AnyConsoleRequest, ConsoleRequest, Redirected, SignedOut
-
-logger = logging.getLogger("ingress.console.routing")
 
 PREFIX = "/console"
 
@@ -64,13 +61,8 @@ class ConsoleRoute(Route):
             answer = _signed_out(request)
         except Disconnected:
             raise
-        except Exception as error:
-            if self.changes:
-                await request.state["refused_changes"].note(request, error)
-            problem = problem_of(error)
-            if problem is None:
-                logger.exception("request %s failed", request.id)
-            answer = problem_page(request, problem or UNEXPECTED)
+        except Exception as error:  # noqa: BLE001  (`problem_with` logs it)
+            answer = problem_page(request, await request.problem_with(error))
         await answer(scope, receive, send)
 
     async def _answer(self, request: AnyConsoleRequest) -> Response:
