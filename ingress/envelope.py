@@ -174,6 +174,10 @@ def event_row(
     )
 
 
+def _only_named(message: EventMessage) -> EventMessage:
+    return EventMessage(provider_message_id=message.provider_message_id)
+
+
 def completed(event_type: str, data: EventData, ours: Ours) -> tuple[str, EventData]:
     """Type and data of an event that was made before it was known that it is about *ours*."""
     message, status = data.message, data.status
@@ -181,7 +185,7 @@ def completed(event_type: str, data: EventData, ours: Ours) -> tuple[str, EventD
         return event_type, data
     if ours.came_back:
         event_type, status = "message.status", Status(provider_message_id=message.provider_message_id, value="sent")
-        message = EventMessage(provider_message_id=message.provider_message_id)
+        message = _only_named(message)
     return event_type, msgspec.structs.replace(data, message=_completed(message, ours), status=status)
 
 

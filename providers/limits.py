@@ -72,6 +72,13 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         return self.at_least.get(part, int(part in _NEEDED and self.at_most.get(part) != 0))
 
 
+def _check_kind(content: OutboundContent, kind: str, limits: Limits, provider: str) -> None:
+    _check_sizes(content, limits, provider)
+    _check_headers(content, limits, f"{provider} with {kind}")
+    if isinstance(content, MediaContent):
+        _check_type(content, limits, f"{provider} as {kind}")
+
+
 def check(content: OutboundContent, limits: Mapping[str, Limits], provider: str) -> None:
     """Return where *provider*, by its name for people, takes *content*.
 
@@ -79,12 +86,10 @@ def check(content: OutboundContent, limits: Mapping[str, Limits], provider: str)
     """
     for kind in kinds_of(content):
         if found := limits.get(kind):
-            _check_sizes(content, found, provider)
-            _check_headers(content, found, f"{provider} with {kind}")
-            if isinstance(content, MediaContent):
-                _check_type(content, found, f"{provider} as {kind}")
-    if isinstance(content, Interactive) and isinstance(content.header, MediaContent):
-        check(content.header, limits, provider)
+            _check_kind(content, kind, found, provider)
+    header = content.header if isinstance(content, Interactive) else None
+    if isinstance(header, MediaContent):
+        check(header, limits, provider)
 
 
 def kind_of(content: OutboundContent) -> str:

@@ -57,6 +57,10 @@ _UNKNOWN = ("provider_type", "unknown provider")
 KEPT, KEPT_S = 10_000, 60.0
 # What the token of an app's webhook address begins with.
 APP_PATH = "app/"
+_FIX_PROBE = (
+    "Have {} (INGRESS_PUBLIC_URL) lead to this service, by name, certificate and proxy, and nothing on the way change"
+    " an address, a header or a body. A private address needs INGRESS_EGRESS_ALLOW."
+)
 # Of a webhook that we post to ourselves.
 PROBE_TIMEOUT_S = 5.0
 # Of the webhook that a switch by force writes: its provider may not answer at all. What it has read it writes anyway.
@@ -164,8 +168,7 @@ class Accounts:
         self, organization_id: UUID, new: NewConfig, provider: WhatsAppProvider, sender: str | None
     ) -> tuple[Config, str]:
         """The config that *new* becomes, and the token of its webhook address; an app's begins with APP_PATH."""
-        token = (APP_PATH if organization_id == identifiers.PLATFORM_ID else "") + new_webhook_token()
-        config_id = identifiers.new_id()
+        token, config_id = _token_of(organization_id), identifiers.new_id()
         config = Config(
             organization_id,
             config_id,
@@ -292,11 +295,7 @@ class Accounts:
             return Check(name="probe", passed=True, detail=error.detail, fatal=False, checkable=False)
         except SendError as error:
             found = f"a signed webhook was not answered ({error.code})"
-        fix = (
-            f"Have {self.origin} (INGRESS_PUBLIC_URL) lead to this service, by name, certificate and proxy, and nothing"
-            " on the way change an address, a header or a body. A private address needs INGRESS_EGRESS_ALLOW."
-        )
-        return Check(name="probe", passed=False, detail=found, fix=fix, fatal=False)
+        return Check(name="probe", passed=False, detail=found, fix=_FIX_PROBE.format(self.origin), fatal=False)
 
     async def set_up(self, provider: WhatsAppProvider, callback_url: str) -> list[Check]:
         """Prepare the account, point its webhooks here, and test it as it is then: each check once.
@@ -385,3 +384,7 @@ def _probe(provider: WhatsAppProvider, callback_url: str) -> Flow[tuple[int, int
     taken = yield signed
     refused = yield msgspec.structs.replace(signed, headers=bare)
     return taken.status, refused.status
+
+
+def _token_of(organization_id: UUID) -> str:
+    return (APP_PATH if organization_id == identifiers.PLATFORM_ID else "") + new_webhook_token()

@@ -43,12 +43,11 @@ class Activity:
         """*config*, with what this process knows and has not written yet."""
         key, seen = (organization_id, config.config_id), self._seen
         webhook_at = _later(seen["webhook"].get(key), config.webhook_at)
-        received_at = _later(seen["received"].get(key), config.received_at)
         sent_at = _later(seen["sent"].get(key), config.sent_at)
         return msgspec.structs.replace(
             config,
             webhook_at=webhook_at,
-            received_at=received_at,
+            received_at=_later(seen["received"].get(key), config.received_at),
             sent_at=sent_at,
             last_activity=_later(webhook_at, sent_at, config.last_activity),
         )
@@ -61,9 +60,8 @@ class Activity:
             while seen := dict(islice(due, WRITTEN_AT_ONCE)):
                 async with self._database.worker() as connection:
                     await health.noted(connection, trace, [(*config, at) for config, at in seen.items()])
-                for config, at in seen.items():
-                    if kept.get(config) == at:
-                        del kept[config]
+                for config in seen.items() & kept.items():
+                    del kept[config[0]]
 
 
 def _later(*moments: datetime | None) -> datetime | None:

@@ -154,18 +154,20 @@ class Ownership:
     async def _once(self, key: object, ask: Callable[[], Awaitable[Value]]) -> Value:
         held = self._remembered.get(key)
         if held is None:
-            if monotonic() < self._away_until:
-                raise StoreUnavailable("whose it is could not be asked a moment ago")
-            try:
-                async with asyncio.timeout(ASK_S):
-                    answer = await ask()
-            except (TimeoutError, StoreUnavailable):
-                self._away_until = monotonic() + AWAY_S
-                raise StoreUnavailable("whose it is cannot be asked") from None
-            held = (answer,)
+            held = (await self._asked(ask),)
             self._remembered.put(key, held, REMEMBERED_S)
         value: Value = held[0]  # what its key was asked for
         return value
+
+    async def _asked(self, ask: Callable[[], Awaitable[Value]]) -> Value:
+        if monotonic() < self._away_until:
+            raise StoreUnavailable("whose it is could not be asked a moment ago")
+        try:
+            async with asyncio.timeout(ASK_S):
+                return await ask()
+        except (TimeoutError, StoreUnavailable):
+            self._away_until = monotonic() + AWAY_S
+            raise StoreUnavailable("whose it is cannot be asked") from None
 
     def _is_vouched_for(self, provider: WhatsAppProvider) -> bool:
         """Whether all that the account was asked went to hosts that say whose it is."""

@@ -162,8 +162,8 @@ async def _put(request: AnyRequest, url: str) -> str:
     async with request.connection() as connection:
         await organizations.lock_callback(connection, organization_id)
         former = await organizations.callback(connection, organization_id)
-        secrets = endpoint_of(vault, organization_id, former).secrets if former else []
-        secrets = rotated(secrets, datetime.now(UTC))
+        in_use = endpoint_of(vault, organization_id, former).secrets if former else []
+        secrets = rotated(in_use, datetime.now(UTC))
         await organizations.put_callback(connection, organization_id, url, sealed(vault, organization_id, secrets))
         await note(connection, request, organization_id, "callback_set", {"url": vault.masked_url(url)})
     return secrets[0].secret

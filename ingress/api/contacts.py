@@ -13,6 +13,7 @@ from providers import Contact, Unsupported
 from ..accounts.config import Config
 from ..people.addresses import addresses_of
 from ..sending.message import FIND_CONTACT
+from ..storage.statements.contacts import Reached
 from ..storage.statements.reports import contact_pages
 from ..storage.statements.reports.contact_pages import ContactRecord
 from ..storage.statements.reports.search import MessageFilter
@@ -121,15 +122,24 @@ class ContactFound(Shown, frozen=True, kw_only=True):
     config_id: UUID
 
 
-async def look_up(request: ApiRequest[None, LookupQuery]) -> ContactFound:
-    """GET /contacts/lookup?phone=&config_id=: whether a number is on WhatsApp. What is known is not asked for again."""
+def _phone(text: str) -> str:
     # A plus that is not encoded is a space in a query.
-    phone = f"+{request.query.phone.strip().removeprefix('+')}"
+    phone = f"+{text.strip().removeprefix('+')}"
     if _PHONE.fullmatch(phone) is None:
         raise invalid(("phone", "must be a number in E.164"))
+    return phone
+
+
+async def look_up(request: ApiRequest[None, LookupQuery]) -> ContactFound:
+    """GET /contacts/lookup?phone=&config_id=: whether a number is on WhatsApp. What is known is not asked for again."""
+    phone = _phone(request.query.phone)
     request.check_calls_out()
     config = await _asked(request)
     reached = await request.state["lookups"].look_up(config, phone)
+    return _found(config, reached)
+
+
+def _found(config: Config, reached: Reached) -> ContactFound:
     by = reached.reached_by or ""
     return ContactFound(
         on_whatsapp=bool(by),

@@ -239,8 +239,7 @@ async def upload_media(request: ApiRequest[None, UploadQuery]) -> Uploaded:
 async def delete_media(request: ApiRequest[None, DeleteQuery]) -> None:
     """DELETE /media?id=&config_id=: have the provider forget a file that was uploaded."""
     organization_id, media_id = request.organization_id, request.query.id
-    config = await chosen_config(request)
-    transfers = request.state["transfers"]
+    config, transfers = await chosen_config(request), request.state["transfers"]
     try:
         with transfers.room(organization_id):
             await transfers.run(config.provider.delete_media(media_id), config.provider.time_limits.call_s)

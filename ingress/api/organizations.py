@@ -226,8 +226,7 @@ async def revoke(request: AnyRequest, key_id: str, *, made: bool) -> list[str]:
         revoked = await statement(connection, organization_id, key_id)
         if not revoked:
             raise not_found()
-        for one in revoked:
-            by = {} if one == key_id else {"made_by": key_id}
-            await note(connection, request, organization_id, "key_revoked", {"id": one, **by})
+        for after in ({"id": one} if one == key_id else {"id": one, "made_by": key_id} for one in revoked):
+            await note(connection, request, organization_id, "key_revoked", after)
         await switches.notify(connection, organization_id, 0)
     return revoked

@@ -110,9 +110,9 @@ async def _started(request: AnyRequest, config: Config) -> Pairing:
     pairing = await _ready(request, config)
     if pairing.state != "failed":
         return pairing
-    checks = await accounts.set_up(config.provider, config.callback_url)
-    if failed := next((check for check in checks if not check.passed and check.name == "setup"), None):
-        raise Problem(502, "provider_unreachable", f"The account could not be set up: {failed.detail}")
+    for check in await accounts.set_up(config.provider, config.callback_url):
+        if not check.passed and check.name == "setup":
+            raise Problem(502, "provider_unreachable", f"The account could not be set up: {check.detail}")
     return await _ready(request, config)
 
 

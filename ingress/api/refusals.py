@@ -97,7 +97,7 @@ def shown_switch(kind: type[Made], done: Switched, **more: Any) -> tuple[Made, i
     """What is in force now, and the status of the answer: 202 where the switch waits."""
     more["fallback_config_ids"] = done.fallback_config_ids
     if done.waits_until is not None:
-        more |= {"waits_for": "pairing", "waits_until": done.waits_until}
+        more.update(waits_for="pairing", waits_until=done.waits_until)
         return shown_config(kind, done, "switching", "{} waits for a phone: link one to make it active.", **more), 202
     if done.changed:
         return shown_config(kind, done, "active", "{} is active: messages go out through it now.", **more), 200
@@ -140,8 +140,12 @@ def refusal(error: ChangeRefused, *, can_force: bool = False) -> Problem:
     return _conflict(error, kept)
 
 
+def _sentence(kept: str) -> str:
+    return f"{kept[0].upper()}{kept[1:]}."
+
+
 def _conflict(error: ChangeRefused, kept: str) -> Problem:
-    detail, more = f"{kept[0].upper()}{kept[1:]}. {error}", _saved(error)
+    detail, more = f"{_sentence(kept)} {error}", _saved(error)
     match error:
         case VersionConflict():
             more |= {"version": error.version, "active_config_id": error.active_config_id}

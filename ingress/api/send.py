@@ -218,7 +218,7 @@ def _wrong_content(body: SendRequest) -> Iterator[tuple[str, str]]:
             yield "body", "must be left out where content is given"
         if body.attachments:
             yield "attachments", "must be left out where content is given"
-    elif len(body.attachments or ()) > 1:
+    elif body.attachments and len(body.attachments) > 1:
         yield "attachments", "must be one at most: WhatsApp has no message with several, so send one each"
     elif body.body is None and not body.attachments:
         yield "content", "must be given, or else body"
@@ -309,14 +309,17 @@ async def _settled(request: AnyRequest, state: SendState, wait_s: float) -> Send
     """The state; an uncertain one once a status has settled it, or as it is after SETTLE_WAIT_S."""
     if state.state != "uncertain":
         return state
-    wakeups = request.state["wakeups"]
-    deadline = monotonic() + min(SETTLE_WAIT_S, wait_s)
+    wakeups, deadline = request.state["wakeups"], monotonic() + min(SETTLE_WAIT_S, wait_s)
     with wakeups.subscribed(request.organization_id) as waiter:
         while state.state == "uncertain" and (left := deadline - monotonic()) > 0:
             await wakeups.wait(waiter, min(left, SETTLE_POLL_S))
-            async with request.connection() as connection:
-                state = await messages.by_id(connection, request.organization_id, state.id) or state
+            state = await _state(request, state.id) or state
     return state
+
+
+async def _state(request: AnyRequest, message_id: UUID) -> SendState | None:
+    async with request.connection() as connection:
+        return await messages.by_id(connection, request.organization_id, message_id)
 
 
 async def _repeated(

@@ -49,16 +49,15 @@ def limits_matrix(registry: Registry) -> str:
     """Markdown: what each provider takes at most of each kind of message, with its source."""
     infos = [entry.info for entry in registry.entries() if entry.info is not None]
     kinds = dict.fromkeys(kind for info in infos for kind in info.limits)
-    columns = [["", "---", *(f"`{kind}`" for kind in kinds)]]
-    for info in infos:
-        cells = (_cell(info.limits[kind]) if kind in info.limits else "" for kind in kinds)
-        columns.append([info.display_name, "---", *cells])
-    return _table(columns)
+    columns = [[info.display_name, "---", *(_cell(info.limits.get(kind)) for kind in kinds)] for info in infos]
+    return _table([["", "---", *(f"`{kind}`" for kind in kinds)], *columns])
 
 
-def _cell(limits: Limits) -> str:
+def _cell(limits: Limits | None) -> str:
     """Numbers first, then what else there is; each source is a link."""
-    parts = [_number(part, most, limits.at_least.get(part)) for part, most in limits.at_most.items()]
+    if limits is None:
+        return ""
+    parts = _numbers(limits)
     if limits.headers is not None:
         parts.append(f"header: {', '.join(limits.headers) or 'none'}")
     if limits.mime_types is not None:
@@ -66,13 +65,21 @@ def _cell(limits: Limits) -> str:
     return f"{'; '.join(parts)} ([source]({limits.source}))"
 
 
+def _numbers(limits: Limits) -> list[str]:
+    return [_number(part, most, limits.at_least.get(part)) for part, most in limits.at_most.items()]
+
+
 def _number(part: str, most: int, least: int | None) -> str:
     name = part.removesuffix("_characters").removesuffix("_bytes").replace("_", " ")
     if most == 0:
         return f"no {name}"
     if part.endswith("_bytes"):
-        return f"{name} {most // 1024**2} MiB" if most >= 1024**2 else f"{name} {most // 1024} KiB"
+        return f"{name} {_size(most)}"
     return f"{name} {most:,}" if least is None else f"{name} {least} to {most:,}"
+
+
+def _size(count: int) -> str:
+    return f"{count // 1024**2} MiB" if count >= 1024**2 else f"{count // 1024} KiB"
 
 
 def _table(columns: list[list[str]]) -> str:

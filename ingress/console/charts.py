@@ -41,12 +41,14 @@ class Picture(NamedTuple):
 
 def sparkline(values: Sequence[float], label: str) -> Markup:
     """A small line without axes; *label* says its figures."""
-    top, step = max(values, default=0) or 1, WIDTH / max(1, len(values) - 1)
-    points = " ".join(
-        f"{place * step:.1f},{HEIGHT - 8 - value / top * (HEIGHT - 16):.1f}" for place, value in enumerate(values)
-    )
+    points = _points(values, max(values, default=0) or 1)
     area = f'<polygon class="area" points="0,{HEIGHT} {points} {WIDTH},{HEIGHT}"/>'
     return _svg("sparkline", label, f'{area}<polyline points="{points}"/>')
+
+
+def _points(values: Sequence[float], top: float) -> str:
+    step, high = WIDTH / max(1, len(values) - 1), HEIGHT - 16
+    return " ".join(f"{place * step:.1f},{8 + high - value / top * high:.1f}" for place, value in enumerate(values))
 
 
 def bars(picture: Picture) -> tuple[Markup, float]:

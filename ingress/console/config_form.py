@@ -139,20 +139,25 @@ def _value(field: ConfigField, form: Form, former: Mapping[str, Any]) -> Any:
     text = texts[-1].strip()
     if field.type == "boolean":
         return text == "true"
-    if field.type == "integer" and text.removeprefix("-").isdecimal():
-        return int(text) if len(text) < 20 else text
+    if field.type == "integer" and len(text) < 20 and text.removeprefix("-").isdecimal():
+        return int(text)
     return text or None
 
 
 def _typed(request: AnyConsoleRequest, form: Form, kind: type[WhatsAppProvider]) -> dict[str, str]:
     """What was typed before, as far as it is still good."""
-    try:
-        sealed = base64.urlsafe_b64decode(form.get("draft").encode())
-        draft = msgspec.json.decode(request.state["vault"].open(sealed, *_place(request)), type=_Draft)
-    except (binascii.Error, VaultError, msgspec.MsgspecError):
+    draft = _opened(request, form.get("draft"))
+    if draft is None or draft.provider != kind.info.name or draft.until <= datetime.now(UTC):
         return {}
-    is_good = draft.provider == kind.info.name and draft.until > datetime.now(UTC)
-    return draft.secrets if is_good else {}
+    return draft.secrets
+
+
+def _opened(request: AnyConsoleRequest, text: str) -> _Draft | None:
+    try:
+        sealed = base64.urlsafe_b64decode(text.encode())
+        return msgspec.json.decode(request.state["vault"].open(sealed, *_place(request)), type=_Draft)
+    except (binascii.Error, VaultError, msgspec.MsgspecError):
+        return None
 
 
 def _place(request: AnyConsoleRequest) -> tuple[str, str, str]:

@@ -59,10 +59,10 @@ async def _changed(waiters: dict[str, asyncio.Event], within_s: float) -> list[s
     finally:
         for task in waiting:
             task.cancel()
-    topics = [topic for topic, waiter in waiters.items() if waiter.is_set()]
-    for topic in topics:
-        waiters[topic].clear()
-    return topics
+    changed = {topic: waiter for topic, waiter in waiters.items() if waiter.is_set()}
+    for waiter in changed.values():
+        waiter.clear()
+    return list(changed)
 
 
 async def _sight(request: ConsoleRequest, known: Any = None) -> Any:

@@ -68,12 +68,15 @@ async def newest(request: AnyRequest) -> list[News] | None:
     return [_shown(each) for each in found]
 
 
+def _is_down(news: _News) -> bool:
+    return news.account is not None and news.account.health == "down"
+
+
 def _shown(found: Notification) -> News:
     news = msgspec.json.decode(found.data, type=_News) if found.data else _News()
-    is_down = news.account is not None and news.account.health == "down"
     return News(
         code=found.kind,
-        kind="danger" if is_down else KINDS.get(found.kind, "inactive"),
+        kind="danger" if _is_down(news) else KINDS.get(found.kind, "inactive"),
         at=found.at,
         is_unread=found.is_unread,
         link=LINKS.get(found.kind, "/console/status"),

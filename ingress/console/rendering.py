@@ -114,8 +114,17 @@ def _templates() -> jinja2.Environment:
     # newstyle: values are put in by the call, escaped. The extension adds the method, which its types do not say.
     environment.install_gettext_callables(_gettext, _ngettext, newstyle=True)  # type: ignore[attr-defined]
     environment.globals |= {"static": static_url, "csrf": _csrf, "url": _url, "word": _word, "sparkline": sparkline}
-    environment.filters |= {"ago": _ago, "utc": _utc, "iso": _iso, "size": _size, "number": _number, "lasted": _lasted}
-    environment.filters |= {"sentence": sentence, "worded": _worded, "in_words": _in_words}
+    environment.filters |= {
+        "ago": _ago,
+        "utc": _utc,
+        "iso": _iso,
+        "size": _size,
+        "number": _number,
+        "lasted": _lasted,
+        "sentence": sentence,
+        "worded": _worded,
+        "in_words": _in_words,
+    }
     return environment
 
 

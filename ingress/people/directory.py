@@ -112,10 +112,10 @@ def _news(content: System, event: Event, config: Config) -> Encounter | None:
     before = event.contact or _contact(content.old_phone, content.old_user_id)
     if before is None:
         return None
-    known_by = before, Contact(phone=content.old_phone, user_id=content.old_user_id)
+    then = Contact(phone=content.old_phone, user_id=content.old_user_id)
     now = Contact(phone=content.new_phone, user_id=content.new_user_id)
-    sender = config.sender or event.sender
-    return Encounter(None, config, sender, before, event.group_id, (*known_by, now), content.new_phone, is_news=True)
+    sender, known_by = config.sender or event.sender, (before, then, now)
+    return Encounter(None, config, sender, before, event.group_id, known_by, content.new_phone, is_news=True)
 
 
 def _contact(phone: str | None, user_id: str | None) -> Contact | None:
@@ -306,13 +306,9 @@ def _event(encounter: Encounter, change: Change) -> EventRow:
     config, contact = encounter.config, change.contact
     person = Person(**shown(contact.addresses.values()), username=contact.username, name=contact.name, id=contact.id)
     identity = conversation_id(config.organization_id, encounter.account, contact.id, None)
-    data = EventData(
-        config.organization_id,
-        config.provider_type,
-        config.id,
-        Conversation(identity, encounter.sender, person),
-        contact=_change(change),
-    )
+    conversation = Conversation(identity, encounter.sender, person)
+    whose = config.organization_id, config.provider_type, config.id
+    data = EventData(*whose, conversation, contact=_change(change))
     type_ = "contact.merged" if change.merged else "contact.updated"
     return EventRow(config.organization_id, type_, config.id, identity, _encode(data))
 

@@ -117,13 +117,16 @@ class Register:
         """Add what *contact* is not known by yet; what they were known by in its place until now."""
         former = []
         for address in addresses:
-            if address.key in contact.addresses:
-                continue
-            former += contact.within(address.slot)[-1:]
-            contact.addresses[address.key] = address = address._replace(since=datetime.now(UTC))
-            self._owners[contact.organization_id, address.key] = contact
-            self.addressed[contact.organization_id, address.key] = contact, address
+            if address.key not in contact.addresses:
+                former += contact.within(address.slot)[-1:]
+                self._address(contact, address._replace(since=datetime.now(UTC)))
         return former
+
+    def _address(self, contact: KnownContact, address: Address) -> None:
+        key = contact.organization_id, address.key
+        contact.addresses[address.key] = address
+        self._owners[key] = contact
+        self.addressed[key] = contact, address
 
     def _reach(self, contact: KnownContact, phone: str) -> None:
         """Send to *contact*'s number as it is spelled in *phone* from now on."""

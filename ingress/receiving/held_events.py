@@ -98,11 +98,12 @@ class HeldEvents:
             await resolution.resolve(held)
             if resolution.released:
                 await held_events.release(connection, resolution.released, resolution.statuses)
+        organization_id = held[0].organization_id
         if resolution.released:
-            self._wakeups.notify(held[0].organization_id)
-            if len(held) == ROUND_ROWS:  # there may be more
-                self.arrived.set()
-        return held[0].organization_id
+            self._wakeups.notify(organization_id)
+        if resolution.released and len(held) == ROUND_ROWS:  # there may be more
+            self.arrived.set()
+        return organization_id
 
 
 class _Resolution:
@@ -217,10 +218,9 @@ def _status(each: HeldEvent, data: EventData, own: OwnMessage, attempt: OpenAtte
     status = data.status
     if status is None or status.value is None or status.participant is not None:
         return None
+    account = each.organization_id, each.config_id, each.account_id
     return StatusRow(
-        each.organization_id,
-        each.config_id,
-        each.account_id,
+        *account,
         each.provider_message_id,
         each.message_key,
         status.value,

@@ -92,11 +92,8 @@ def sent_to_others(
     By an address of another kind: that a number, say, is another one may have other reasons.
     """
     events = (owned for webhook in webhooks for owned in webhook.events) if known else ()
-    found = (
-        (place, _sent_to(owned.event, owned.owner, conversation, known))
-        for place, (owned, conversation) in enumerate(zip(events, conversations, strict=False))
-    )
-    return {place: contact for place, contact in found if contact is not None}
+    found = (_sent_to(each.event, each.owner, one, known) for each, one in zip(events, conversations, strict=False))
+    return {place: contact for place, contact in enumerate(found) if contact is not None}
 
 
 def _sent_to(event: Event, owner: Config, conversation: Conversation | None, known: Known) -> Contact | None:

@@ -9,7 +9,7 @@ from uuid import UUID
 
 import asyncpg
 
-from providers import Malformed
+from providers import Contact, Malformed
 
 from .. import metrics
 from ..envelope import Conversation
@@ -168,12 +168,8 @@ class WebhookQueue:
         try:
             return await self._store_once(connection, webhooks, encounters, start)
         except OnePerson as found:
-            known_by = found.sent_to
-            encounters = [
-                each.joined(known_by[place]) if each is not None and place in known_by else each
-                for place, each in enumerate(encounters)
-            ]
-            return await self._store_once(connection, webhooks, encounters, start, joined=True)
+            joined = [_joined(each, found.sent_to.get(place)) for place, each in enumerate(encounters)]
+            return await self._store_once(connection, webhooks, joined, start, joined=True)
 
     async def _store_once(
         self,
@@ -259,3 +255,7 @@ def _reasons(provider: str, quarantine: Sequence[QuarantineRow]) -> frozenset[st
     for item in quarantine:
         metrics.child(metrics.quarantined, provider, item.reason).inc()
     return frozenset([item.reason for item in quarantine])
+
+
+def _joined(encounter: Encounter | None, sent_to: Contact | None) -> Encounter | None:
+    return encounter.joined(sent_to) if encounter and sent_to else encounter

@@ -106,15 +106,7 @@ class Outcomes:
             fallback_reason=dispatch.fallback_reason,
         )
         # Again, also where it may be committed: an attempt that was begun and never made would be uncertain.
-        begun = await self._begin(attempt)
-        if begun.settled:
-            raise AlreadyTaken
-        if not begun.held:
-            raise LeaseLost
-        if not begun.is_first:
-            raise NotFirst
-        if not begun.current:
-            raise VersionMoved
+        _check(await self._begin(attempt))
         dispatch.number += 1
 
     @retry(
@@ -284,3 +276,15 @@ def _event(dispatch: Dispatch, config: Config, status: Status) -> EventRow:
         status,
     )
     return EventRow(dispatch.organization_id, "message.status", config.id, conversation.id, _encode(data))
+
+
+def _check(begun: sends.BegunAttempt) -> None:
+    """Raise what speaks against it."""
+    if begun.settled:
+        raise AlreadyTaken
+    if not begun.held:
+        raise LeaseLost
+    if not begun.is_first:
+        raise NotFirst
+    if not begun.current:
+        raise VersionMoved

@@ -191,11 +191,9 @@ class RedisState:
 
         None: Redis cannot say.
         """
-        turn = _key(organization_id, f"turn:{config_id}")
-        keys = [*(turn + line.name for line in lines), f"{turn}:shrunk"]
-        answer = await self._try(
-            self._run(RESERVE, keys, [at_most_s * 1000, *chain.from_iterable(line.arguments for line in lines)])
-        )
+        keys = _turns(organization_id, config_id, lines)
+        arguments = [at_most_s * 1000, *chain.from_iterable(line.arguments for line in lines)]
+        answer = await self._try(self._run(RESERVE, keys, arguments))
         return Reserved.of(*answer) if answer else None
 
     async def slow_down(self, organization_id: UUID, config_id: UUID, seconds: float) -> None:
@@ -316,21 +314,28 @@ def _digest(script: str) -> str:
     return hashlib.sha1(script.encode()).hexdigest()  # noqa: S324  (Redis' own name for it)
 
 
+def _node(url: str) -> ClusterNode:
+    at = parse_url(url)
+    return ClusterNode(at["host"], at.get("port", 6379))
+
+
 def _client(url: str, timeout_s: float) -> Any:
     """A client of the server or cluster at *url*: both take the same commands."""
-    options: dict[str, Any] = {
-        "socket_timeout": timeout_s,
-        "socket_connect_timeout": timeout_s,
-        # None of redis-py's own: ten of them by default, each able to charge a counter again.
-        "retry": Retry(NoBackoff(), 0),
-    }
+    # No retries of redis-py's own: ten of them by default, each able to charge a counter again.
+    retry = Retry(NoBackoff(), 0)
+    options: dict[str, Any] = {"socket_timeout": timeout_s, "socket_connect_timeout": timeout_s, "retry": retry}
     nodes = redis_nodes(url)
     if nodes is None:
         return redis.asyncio.Redis.from_url(url, **options)
-    others = [ClusterNode(at["host"], at.get("port", 6379)) for at in map(parse_url, nodes[1:])]
+    others = [_node(url) for url in nodes[1:]]
     # Where a node is down, those that are left do what they can.
     return RedisCluster.from_url(nodes[0], startup_nodes=others, require_full_coverage=False, **options)
 
 
 def _key(organization_id: UUID, what: str) -> str:
     return f"org_{{{organization_id}}}:provider:{what}"
+
+
+def _turns(organization_id: UUID, config_id: UUID, lines: Sequence[Line]) -> list[str]:
+    turn = _key(organization_id, f"turn:{config_id}")
+    return [*(turn + line.name for line in lines), f"{turn}:shrunk"]

@@ -172,13 +172,16 @@ def order_after(request: Requested, standing: Standing, config: Config | None) -
     """
     if request.order is not None:
         return request.order
-    former = standing.former_fallback_ids if request.target is None else None
-    order: list[UUID | None] = [*(standing.fallback_config_ids if former is None else former)]
-    target = config.id if config else None
+    order, target = _order_before(request, standing), config.id if config else None
     if _joins(request, config) and target not in order:
         order.append(target)
     order_then = [standing.active_config_id if config_id == target else config_id for config_id in order]
     return [config_id for config_id in order_then if config_id is not None]
+
+
+def _order_before(request: Requested, standing: Standing) -> list[UUID | None]:
+    former = standing.former_fallback_ids if request.target is None else None
+    return [*(standing.fallback_config_ids if former is None else former)]
 
 
 def _joins(request: Requested, config: Config | None) -> bool:

@@ -123,12 +123,14 @@ class ConfigStore:
     ) -> list[Config]:
         """The configs of that account, by its fields or its number. One that cannot be opened is to be replaced."""
         named, number = list(provider.accounts[:1]), sender and phone_key(sender)
-        same = (
-            self._accounts.known(row)
-            for row in await configs.of_organization(connection, organization_id)
-            if row.provider_type == provider.name
-            and ((named and named == row.accounts[:1]) or (number and row.sender and number == phone_key(row.sender)))
-        )
+
+        def is_same(row: StoredConfig) -> bool:
+            if named and named == row.accounts[:1]:
+                return True
+            return bool(number and row.sender and number == phone_key(row.sender))
+
+        stored = await configs.of_organization(connection, organization_id)
+        same = [self._accounts.known(row) for row in stored if row.provider_type == provider.name and is_same(row)]
         return [config for config in same if not config.is_damaged]
 
     def _new_columns(self, config: Config, token: str, columns: ConfigColumns) -> NewConfigColumns:
@@ -214,7 +216,7 @@ class ConfigStore:
         self, row: StoredConfig, former: Config, changes: Mapping[str, Any]
     ) -> tuple[dict[str, Any], WhatsAppProvider]:
         """What comes out of *changes*, and the provider that it makes. Raises `InvalidConfiguration`."""
-        changed = {**msgspec.json.decode(self._accounts.data(row)), **changes}
+        changed = msgspec.json.decode(self._accounts.data(row)) | changes
         data = {field: value for field, value in changed.items() if value is not None}
         provider = self._accounts.validate(row.provider_type, data)
         self._accounts.check_secrets(former.provider, provider, changes)

@@ -85,10 +85,13 @@ class Plugins:
         finally:
             metrics.observe(metrics.plugin_discovery_seconds, monotonic() - started, outcome)
         if discovered or gone:
-            logger.info("plug-ins discovered: %s; gone: %s", *(", ".join(names) or "none" for names in found))
-            metrics.VALUES["provider"].update(discovered)
-            self._forget_all()
+            self._took_up(discovered, gone)
         return found
+
+    def _took_up(self, discovered: list[str], gone: list[str]) -> None:
+        logger.info("plug-ins discovered: %s; gone: %s", ", ".join(discovered) or "none", ", ".join(gone) or "none")
+        metrics.VALUES["provider"].update(discovered)
+        self._forget_all()
 
     async def _installed(self) -> list[Installed]:
         try:

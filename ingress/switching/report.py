@@ -65,8 +65,8 @@ class Report:
         return self
 
     def __exit__(self, _: type[BaseException] | None, error: BaseException | None, __: TracebackType | None) -> None:
-        request = self.request
-        outcome, elapsed = self._outcome(error), monotonic() - self._started
+        request, outcome = self.request, self._outcome(error)
+        elapsed = monotonic() - self._started
         metrics.switch_seconds.labels(request.kind, outcome).observe(elapsed)
         if (request.kind, outcome) == ("rollback", "switched"):
             metrics.switch_rollbacks.labels("asked").inc()

@@ -119,11 +119,15 @@ class Authenticator:
     def _digest(self, key: str) -> bytes:
         return hashlib.blake2b(key.encode("utf-8", "replace"), key=self._cache_key).digest()
 
-    async def _looked_up(self, key: str, cached: bytes, origin: object) -> Principal:
-        # A key that was right once is looked up all the same: strangers behind the same address lock nobody out.
-        if not self._were_right.get(cached) and (wait_s := self._failures.wait_s(origin)) > 0:
+    def _check_failures(self, origin: object) -> None:
+        if (wait_s := self._failures.wait_s(origin)) > 0:
             problem = too_many("Too many invalid keys came from this address.", wait_s)
             raise Unauthenticated("too_many_failures", problem)
+
+    async def _looked_up(self, key: str, cached: bytes, origin: object) -> Principal:
+        # A key that was right once is looked up all the same: strangers behind the same address lock nobody out.
+        if not self._were_right.get(cached):
+            self._check_failures(origin)
         try:
             principal = await self._of_key(key)
         except Unauthenticated:

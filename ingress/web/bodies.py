@@ -143,11 +143,9 @@ def decode(
     """
     read = _read(body, decoder, any_text)
     value, sent = read
-    errors = list(_unstorable(sent))
+    errors = [*_unstorable(sent), *(() if any_text else _unprintable(sent))]
     if value is None:
         errors += wrong_fields(sent, decoder.type)
-    if not any_text:
-        errors += _unprintable(sent)
     if errors or value is None:
         if more is not None and isinstance(sent, dict):
             errors += more(sent)

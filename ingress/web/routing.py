@@ -234,11 +234,12 @@ class ApiRoute(Route):
             if self.changes:
                 await request.state["refused_changes"].note(request, error)
             raise
+        await self._response(answer)(scope, receive, send)
+
+    def _response(self, answer: Any) -> Response:
         if answer is None:
-            answer = Response(status_code=204)
-        elif not isinstance(answer, Response):
-            answer = json_response(answer, self._status)
-        await answer(scope, receive, send)
+            return Response(status_code=204)
+        return answer if isinstance(answer, Response) else json_response(answer, self._status)
 
 
 def _types(endpoint: Callable[..., object]) -> tuple[Any, Any, list[Any]]:

@@ -62,8 +62,12 @@ class Sessions:
                 return None
             if used and datetime.now(UTC) - stored.seen_at > TOUCH_EVERY:
                 await console_sessions.touch(connection, _hash(token))
-        principal = Principal(stored.key_id, stored.organization_id, scopes, stored.expires_at)
-        return Session(token=token, principal=principal, organization=stored.organization, key_name=stored.key_name)
+        return Session(
+            token=token,
+            principal=Principal(stored.key_id, stored.organization_id, scopes, stored.expires_at),
+            organization=stored.organization,
+            key_name=stored.key_name,
+        )
 
     def _scopes(self, stored: console_sessions.StoredSession) -> frozenset[str] | None:
         if stored.scopes is not None:

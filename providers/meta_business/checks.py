@@ -51,6 +51,11 @@ def _is_in_account(graph: Graph, waba_id: str, phone_number_id: str) -> Flow[boo
     return False
 
 
+def _names(apps: Object) -> str | None:
+    """Without `app_id` it takes a person to see whether their own app is among them."""
+    return ", ".join(filter(None, (text(app, "name") for app in _apps(apps)))) or None
+
+
 def subscription_check(graph: Graph, path: str, app_id: str | None) -> Flow[Check]:
     """Whether the account's webhooks are posted at all. *path* is that of its subscriptions."""
     fix = f"Subscribe the app to the account: POST {graph.root}/{path} with this token and no body."
@@ -60,9 +65,7 @@ def subscription_check(graph: Graph, path: str, app_id: str | None) -> Flow[Chec
         return Check.failed("subscription", error.detail, fix)
     if not is_subscribed(apps, app_id):
         return Check.failed("subscription", _UNSUBSCRIBED, fix)
-    # Without `app_id` it takes a person to see whether their own app is among them.
-    names = filter(None, (text(app, "name") for app in _apps(apps)))
-    return Check(name="subscription", passed=True, detail=", ".join(names) or None)
+    return Check(name="subscription", passed=True, detail=_names(apps))
 
 
 _UNSUBSCRIBED = "the app is not subscribed to the account: real messages will not arrive"

@@ -252,7 +252,8 @@ class MetaBusiness(WhatsAppProvider, frozen=True, kw_only=True):
     def upload(self, upload: Upload) -> Flow[str]:
         """Section 13.1. The id is this number's, for 30 days."""
         self.check_limits(cloud_api.content_of(upload))
-        graph, (head, tail) = self._graph, cloud_api.upload_form(upload)
+        graph = self._graph
+        head, tail = cloud_api.upload_form(upload)
         request = UploadRequest(
             method="POST",
             url=graph.url(f"{self.phone_number_id}/media", {}),

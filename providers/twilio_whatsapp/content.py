@@ -37,6 +37,13 @@ _MEDIA_ID = re.compile(r"([A-Za-z0-9]{1,64})\.([A-Za-z0-9]{1,64})")
 _MEDIA: dict[str, type[Image | Video | Audio | Document]] = {"image": Image, "video": Video, "audio": Audio}
 
 
+def _place(fields: Fields) -> Content:
+    try:
+        return _location(fields)
+    except UNREADABLE:
+        return UnknownContent(raw_type="location")
+
+
 def content_of(fields: Fields) -> Content:
     """The content of a message. `MessageType` is a hint only, so what is there decides, in this order.
 
@@ -50,10 +57,7 @@ def content_of(fields: Fields) -> Content:
     if "ButtonText" in fields or "ButtonPayload" in fields:
         return _button_reply(fields)
     if "Latitude" in fields and "Longitude" in fields:
-        try:
-            return _location(fields)
-        except UNREADABLE:
-            return UnknownContent(raw_type="location")
+        return _place(fields)
     if "MediaUrl0" in fields:
         return _medium(fields)
     return _words(fields)

@@ -108,13 +108,17 @@ def _by_status(status: int) -> Verdict:
     return Verdict(Uncertain)
 
 
+def _request_id(response: Response) -> str | None:
+    """What Twilio's support asks for. The newer hosts have another header for it."""
+    headers = (response.headers.get(name) for name in ("twilio-request-id", "t-request-id"))
+    return next(filter(None, headers), None)
+
+
 def _detail(problem: Object, response: Response) -> str:
     """Older APIs answer with a message, newer ones with a title and a detail."""
     parts = [text(problem, name) for name in ("message", "title", "detail")]
     if not any(parts):
         parts = [f"HTTP {response.status} without a readable error"]
-    # Twilio's support asks for the request id. The newer hosts have another header for it.
-    headers = (response.headers.get(name) for name in ("twilio-request-id", "t-request-id"))
-    if request_id := next(filter(None, headers), None) or word(problem, "instance"):
+    if request_id := _request_id(response) or word(problem, "instance"):
         parts.append(f"request {request_id}")
     return "; ".join(dict.fromkeys(part for part in parts if part))

@@ -219,7 +219,7 @@ def _status(fact: Fact, sid: str, status: str) -> Event:
         status=Status(
             provider_message_id=sid,
             value=value,
-            raw_value=status if value is None else None,
+            raw_value=None if value else status,
             error=errors.reported(fields) if value in (None, "failed") else None,
         ),
         correlation_id=fact.correlation_id,

@@ -73,11 +73,13 @@ def beside(message: MessageData) -> Form:
     if message.valid_for_s is not None:
         fields.append(("ValidityPeriod", str(min(message.valid_for_s, _MAX_VALIDITY_S))))
     if message.callback_url is not None:
-        url = urlsplit(message.callback_url)
-        reference = f"{REFERENCE}={quote(message.correlation_id, safe=':')}"
-        query = f"{url.query}&{reference}" if url.query else reference
-        fields.append(("StatusCallback", url._replace(query=query).geturl()))
+        fields.append(("StatusCallback", _named(message.callback_url, message.correlation_id)))
     return fields
+
+
+def _named(callback_url: str, correlation_id: str) -> str:
+    url, reference = urlsplit(callback_url), f"{REFERENCE}={quote(correlation_id, safe=':')}"
+    return url._replace(query=f"{url.query}&{reference}" if url.query else reference).geturl()
 
 
 def _medium(medium: MediaContent) -> Form:

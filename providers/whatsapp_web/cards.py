@@ -54,16 +54,20 @@ def _parameter(parameters: list[str], name: str) -> str | None:
 
 def contact_of(card: Object) -> Object | None:
     """*card* as WAHA takes it: by name and number where that is all of it, else as a vCard. None without a name."""
-    if isinstance(card.get("vcard"), str):
-        return {"vcard": card["vcard"]}
+    if isinstance(vcard := card.get("vcard"), str):
+        return {"vcard": vcard}
     name = text(mapping(card, "name"), "formatted_name")
     if not name:
         return None
     phones = [entry for entry in objects(card, "phones") if text(entry, "phone")]
     if len(phones) == 1 and set(card) <= {"name", "phones", "org"}:
-        number, wa_id = phones[0]["phone"], text(phones[0], "wa_id")
-        return present(fullName=name, organization=_company(card), phoneNumber=number, whatsappId=wa_id)
+        return _simple(card, name, phones[0])
     return {"vcard": "\n".join(_lines(card, name, phones))}
+
+
+def _simple(card: Object, name: str, phone: Object) -> Object:
+    number, wa_id = phone["phone"], text(phone, "wa_id")
+    return present(fullName=name, organization=_company(card), phoneNumber=number, whatsappId=wa_id)
 
 
 def _company(card: Object) -> str | None:

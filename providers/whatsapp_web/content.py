@@ -126,6 +126,10 @@ def _reaction(reaction: Object) -> Content:
     return Reaction(message_id=public_id(target), emoji=text(reaction, "text") or None)
 
 
+def _option(option: Object) -> str | None:
+    return text(option, "optionName") or text(option, "name")
+
+
 def _poll(raw: Raw) -> Poll | None:
     data = raw.data
     found = next((mapping(raw.said, key) for key in raw.said if key.startswith("pollCreationMessage")), {})
@@ -134,7 +138,7 @@ def _poll(raw: Raw) -> Poll | None:
     options = objects(found, "options") or objects(data, "pollOptions")
     return Poll(
         question=text(found, "name") or text(data, "pollName") or "",
-        options=[name for option in options if (name := text(option, "optionName") or text(option, "name"))],
+        options=list(filter(None, map(_option, options))),
     )
 
 

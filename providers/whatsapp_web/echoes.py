@@ -65,13 +65,11 @@ def is_recognisable(sent: MessageData) -> bool:
 
 def found_in(recent: list[Any], sent: MessageData) -> MessageResult | None:
     """*sent* among the messages of its chat, newest first: what a program sent since then, and none of our others."""
-    lookalikes, since = sent.lookalikes, sent.created_at
-    if lookalikes is None or since is None:
+    if sent.lookalikes is None or sent.created_at is None:
         return None
-    results = [result_of(one) for one in reversed(recent) if isinstance(one, dict) and _is_alike(one, sent)]
-    # Phones count in seconds.
-    since = since.replace(microsecond=0)
-    return lookalikes.pick([result for result in results if result.timestamp is None or result.timestamp >= since])
+    since = sent.created_at.replace(microsecond=0)  # phones count in seconds
+    results = (result_of(one) for one in reversed(recent) if isinstance(one, dict) and _is_alike(one, sent))
+    return sent.lookalikes.pick([one for one in results if one.timestamp is None or one.timestamp >= since])
 
 
 def _is_alike(one: Object, sent: MessageData) -> bool:

@@ -178,10 +178,11 @@ def answered_object(response: Response) -> Object:
 
 
 def _verdict(status: int, message: str, *, by_url: bool) -> Verdict:
-    if status == 500 and by_url and _REFUSED_FILE.match(message):
-        return _NO_FILE
-    if status == 500 and by_url and _NO_ANSWER_FOR_FILE.match(message):
-        return _NO_FILE_NOW
+    if status == 500 and by_url:
+        if _REFUSED_FILE.match(message):
+            return _NO_FILE
+        if _NO_ANSWER_FOR_FILE.match(message):
+            return _NO_FILE_NOW
     for refused, pattern, verdict in _ROWS:
         if status == refused and pattern.search(message):
             return verdict

@@ -129,12 +129,17 @@ _REVOKED, _EDITED = (0, "REVOKE"), (14, "MESSAGE_EDIT")
 _ENCRYPTED_EDIT = (2, "MESSAGE_EDIT")
 
 
+def _protocol_change(protocol: Object) -> tuple[Literal["edited", "deleted"], Object] | None:
+    kind, key = protocol.get("type"), mapping(protocol, "key")
+    if kind in _EDITED:
+        return "edited", key
+    return ("deleted", key) if kind in _REVOKED else None
+
+
 def change_in(raw: Raw) -> tuple[Literal["edited", "deleted"], Object] | None:
     """Whether *raw* edits or deletes a message, and the key of that one."""
     if protocol := mapping(raw.message, "protocolMessage"):
-        if protocol.get("type") in _EDITED:
-            return "edited", mapping(protocol, "key")
-        return ("deleted", mapping(protocol, "key")) if protocol.get("type") in _REVOKED else None
+        return _protocol_change(protocol)
     secret = mapping(raw.message, "secretEncryptedMessage")
     if secret.get("secretEncType") in _ENCRYPTED_EDIT:
         return "edited", mapping(secret, "targetMessageKey")

@@ -4,7 +4,7 @@ Source: https://waha.devlike.pro/docs/how-to/events, https://waha.devlike.pro/do
     and the webhooks in tests/samples/whatsapp_web.
 """
 
-from .._values import mapping, present, text, word
+from .._values import Object, mapping, present, text, word
 from ..messages import Event
 from .account import sessions
 from .addresses import first_jid, is_group, jid, person
@@ -26,17 +26,20 @@ def _session(delivery: Delivery) -> Event:
     return delivery.update("session", delivery.payload, details=details, health=health)
 
 
+def _twins(data: Object) -> tuple[object, object]:
+    """The phone behind a hidden number: of NOWEB, and of GOWS."""
+    return data.get("callerPn"), mapping(mapping(data, "Data"), "Attrs").get("caller_pn")
+
+
 def _call(delivery: Delivery) -> Event:
     item = delivery.item
     call_id, data = word(item, "id"), mapping(item, "_data")
-    # The phone behind a hidden number: of NOWEB, and of GOWS.
-    twins = map(jid, (data.get("callerPn"), mapping(mapping(data, "Data"), "Attrs").get("caller_pn")))
     return delivery.update_of(
         delivery.field.replace(".", "_"),
         item,
         key=delivery.key(delivery.field, call_id) if call_id else None,
         details=present(call_id=call_id, video=item.get("isVideo"), group=item.get("isGroup")),
-        contact=person(jid(item.get("from")), *twins),
+        contact=person(*map(jid, (item.get("from"), *_twins(data)))),
     )
 
 

@@ -90,8 +90,7 @@ async def _message(request: AnyRequest) -> tuple[Received, str]:
 
 async def _run(request: AnyRequest, found: Received, kind: Kind, start: Callable[[], Flow[Result]]) -> Result:
     """The result of a call to the provider that received *found*. Raises `Problem`."""
-    transfers = request.state["transfers"]
-    outcome = "ok"
+    transfers, outcome = request.state["transfers"], "ok"
     try:
         with transfers.room(found.config.organization_id):
             return await transfers.run(start(), found.config.provider.time_limits.call_s)

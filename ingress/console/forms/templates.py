@@ -77,11 +77,19 @@ def _examples(example: object, part: str) -> dict[str, str]:
         return {}
     named = example.get(f"{part}_text_named_params")
     if isinstance(named, list):
-        return {str(one.get("param_name")): str(one.get("example", "")) for one in named if isinstance(one, dict)}
-    values = example.get(f"{part}_text")
+        return _named(named)
+    numbered = enumerate(_numbered(example.get(f"{part}_text")), 1)
+    return {str(number): str(value) for number, value in numbered}
+
+
+def _named(params: list[object]) -> dict[str, str]:
+    return {str(one.get("param_name")): str(one.get("example", "")) for one in params if isinstance(one, dict)}
+
+
+def _numbered(values: object) -> list[object]:
     if isinstance(values, list) and values and isinstance(values[0], list):
-        values = values[0]
-    return {str(number): str(value) for number, value in enumerate(values, 1)} if isinstance(values, list) else {}
+        return values[0]
+    return values if isinstance(values, list) else []
 
 
 def _button(place: int, button: object) -> Variable | bool:

@@ -1,16 +1,18 @@
 """What a month came to: sent and received by provider and category, and the price as far as providers said one."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import NamedTuple
+from uuid import UUID
 
 from starlette.responses import Response
 
-from ...api.figures import ConfigUsage, PricedMessages, UsageQuery, usage_of
+from ...api.figures import ConfigUsage, PricedMessages, Usage, UsageQuery, usage_of
 from ...api.status import health_of
 from ...storage.statements.figures import HOURS_KEPT
+from ...storage.statements.health import ConfigHealth
 from ..rendering import page
-from ..requests import ConsoleRequest
+from ..requests import AnyConsoleRequest, ConsoleRequest
 from .status import provider_name
 
 MONTHS_SHOWN = HOURS_KEPT.days // 31
@@ -28,8 +30,13 @@ class UsageRow(NamedTuple):
 async def show(request: ConsoleRequest[UsageQuery]) -> Response:
     """GET /console/billing?month="""
     usage = await usage_of(request, request.query.month)
-    configs = await health_of(request)
-    rows = [
+    rows = _rows(request, usage, await health_of(request))
+    months = [(month, month) for month in _months(datetime.now(UTC))]
+    return page(request, "billing.html", usage=usage, rows=rows, months=months)
+
+
+def _rows(request: AnyConsoleRequest, usage: Usage, configs: Mapping[UUID, ConfigHealth]) -> list[UsageRow]:
+    return [
         UsageRow(
             name=configs[each.config_id].name if each.config_id in configs else None,
             provider=provider_name(request, each.provider) if each.provider else "",
@@ -38,9 +45,6 @@ async def show(request: ConsoleRequest[UsageQuery]) -> Response:
         )
         for each in usage.configs
     ]
-    return page(
-        request, "billing.html", usage=usage, rows=rows, months=[(month, month) for month in _months(datetime.now(UTC))]
-    )
 
 
 def _free(priced: Sequence[PricedMessages]) -> int | None:

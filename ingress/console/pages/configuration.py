@@ -121,9 +121,9 @@ async def save(request: ConsoleRequest) -> Response:
 
 async def _sent(request: AnyConsoleRequest) -> Sent:
     """Raises `Problem` 404."""
-    form, config = await request.posted(), None
-    if "config_id" in request.path_params:
-        config = await named_config(request, request.id_in_path("config_id"))
+    form = await request.posted()
+    is_stored = "config_id" in request.path_params
+    config = await named_config(request, request.id_in_path("config_id")) if is_stored else None
     kind = whatsapp.kind_of(request, config.provider_type if config else form["provider"])
     return Sent(
         form=filled(request, form, kind, config),

@@ -6,10 +6,11 @@ from types import MappingProxyType
 from starlette.responses import Response
 
 from ...api import callback, retention
-from ...api.callback import CallbackSet, CallbackShown, CallbackTested, DeliveriesQuery
+from ...api.callback import CallbackSet, CallbackShown, CallbackTested, DeliveriesQuery, ParkedCounted
 from ...api.organizations import NewOrganization, rename, show_organization
 from ...api.retention import NewRetention
 from ...storage.statements.deliveries import ParkedFilter
+from ...storage.statements.reports.callback_history import ParkedGroup
 from ...web.bodies import Number, RequestQuery
 from ...web.problems import Problem
 from .. import snippets
@@ -146,11 +147,15 @@ async def remove(request: ConsoleRequest) -> Response:
     return redirect(PATH, done="callback_removed")
 
 
+def _groups(counted: ParkedCounted, chosen: Mapping[str, str]) -> list[ParkedGroup]:
+    return [one for one in counted.groups if all(getattr(one, name) == chosen[name] for name in chosen)]
+
+
 async def confirm_replay(request: ConsoleRequest) -> Response:
     """Ask before parked events are delivered after all, naming how many they are: those of a group, or all."""
     counted, current = await callback.parked_counted(request, callback.COUNTED_AT_MOST), await _callback(request)
     chosen = {name: request.query_params[name] for name in GROUPED_BY if name in request.query_params}
-    groups = [one for one in counted.groups if all(getattr(one, name) == chosen[name] for name in chosen)]
+    groups = _groups(counted, chosen)
     if not groups:
         return redirect(f"{PATH}#parked")
     return page(

@@ -126,10 +126,9 @@ async def show_message(request: ConsoleRequest) -> Response:
     timeline = await timelines.message_timeline(request, await narrator(request, request.gettext))
     assert timeline.message is not UNSET
     row = await _known(request, row_of_message(timeline.message))
-    body = {key: value for key, value in json.loads(bytes(timeline.message.request)).items() if value is not None}
     programs = {
-        request.gettext("Look up"): snippets.reading(_origin(request), f"/messages/{row.id}/timeline"),
-        request.gettext("Send again"): snippets.sending(_origin(request), body)["curl"],
+        **_look_up(request, f"/messages/{row.id}/timeline"),
+        request.gettext("Send again"): _send_again(request, json.loads(bytes(timeline.message.request))),
     }
     return await _shown(request, "message.html", timeline, row=row, message=timeline.message, programs=programs)
 
@@ -151,10 +150,17 @@ async def show_event(request: ConsoleRequest) -> Response:
     event = json.loads(msgspec.json.encode(timeline.event))
     outbound = event["type"] == "message.echo" or event["data"].get("message", {}).get("by") == "business"
     row = row_of_event(event, "outbound" if outbound else "inbound")
-    program = snippets.reading(_origin(request), f"/events/{row.id}/timeline")
-    return await _shown(
-        request, "event.html", timeline, row=row, event=event, programs={request.gettext("Look up"): program}
-    )
+    programs = _look_up(request, f"/events/{row.id}/timeline")
+    return await _shown(request, "event.html", timeline, row=row, event=event, programs=programs)
+
+
+def _look_up(request: AnyConsoleRequest, path: str) -> dict[str, str]:
+    return {request.gettext("Look up"): snippets.reading(_origin(request), path)}
+
+
+def _send_again(request: AnyConsoleRequest, body: dict[str, Any]) -> str:
+    given = {name: value for name, value in body.items() if value is not None}
+    return snippets.sending(_origin(request), given)["curl"]
 
 
 async def _shown(request: AnyConsoleRequest, template: str, timeline: Timeline, **context: Any) -> Response:

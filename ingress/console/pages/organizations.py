@@ -24,12 +24,13 @@ async def _shown(
 ) -> Response:
     async with request.state["database"].worker() as connection:
         found = await stored.search(connection, query.search, query.after, query.size + 1)
+    shown, has_more = found[: query.size], len(found) > query.size
     return page(
         request,
         "organizations.html",
         status=wrong.status if wrong else 200,
-        organizations=found[: query.size],
-        next_after=found[query.size - 1].id if len(found) > query.size else None,
+        organizations=shown,
+        next_after=shown[-1].id if has_more else None,
         search=query.search,
         is_first=query.after is None,
         chosen=request.principal.organization_id,

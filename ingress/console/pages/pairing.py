@@ -105,8 +105,14 @@ def _until(config: Config, pairing: Pairing) -> datetime | None:
     """When the code that is shown is replaced; None: nobody knows."""
     if pairing.qr is None or pairing.qr_lives_s is None:
         return None
-    now, seen = datetime.now(UTC), _first_seen.get(config.id)
-    if seen is None or seen[0] != pairing.qr:
-        _first_seen.put(config.id, seen := (pairing.qr, now), _SEEN_FOR_S)
-    until = seen[1] + timedelta(seconds=pairing.qr_lives_s)
+    now = datetime.now(UTC)
+    until = _since(config.id, pairing.qr, now) + timedelta(seconds=pairing.qr_lives_s)
     return until if until > now else None
+
+
+def _since(config_id: UUID, qr: str, now: datetime) -> datetime:
+    """When the code was shown first."""
+    seen = _first_seen.get(config_id)
+    if seen is None or seen[0] != qr:
+        _first_seen.put(config_id, seen := (qr, now), _SEEN_FOR_S)
+    return seen[1]

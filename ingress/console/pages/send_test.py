@@ -113,11 +113,15 @@ async def _templates(request: AnyConsoleRequest, config: Config, after: str | No
     return Templates(offered, len(found.templates) - len(offered), found.next)
 
 
+def _examples(variables: list[Variable]) -> dict[str, str]:
+    return {one.field: one.example or one.key for one in variables}
+
+
 def _example(kind: str, chosen: TemplateDefinition | None, variables: list[Variable] | None) -> dict[str, Any]:
     """A body of POST /send like that which the form makes."""
     if kind == "text":
         return {"to": EXAMPLE_TO, "body": "Hello"}
-    values = {one.field: one.example or one.key for one in variables or []} or {"body.text.1": "Ana"}
+    values = _examples(variables or []) or {"body.text.1": "Ana"}
     name, language = (chosen.name, chosen.language) if chosen else ("order_update", "en")
     content = {"type": "template", "name": name, "language": language, "components": components_of(values)}
     return {"to": EXAMPLE_TO, "content": content}

@@ -40,13 +40,17 @@ async def sign_in(request: ConsoleRequest) -> Response:
     try:
         token = await _begin(request, form)
     except Problem as problem:
-        context = {"next": target, "works_here": _works_here(request), "problem": problem}
-        answer = page(request, "sign_in.html", status=problem.status, **context)
-        if wait := problem.headers.get("retry-after"):
-            answer.headers["retry-after"] = wait
-        return answer
+        return _refused(request, target, problem)
     answer = redirect(target)
     answer.set_cookie(COOKIE, token, path="/", secure=True, httponly=True, samesite="strict")
+    return answer
+
+
+def _refused(request: AnyConsoleRequest, target: str, problem: Problem) -> Response:
+    context = {"next": target, "works_here": _works_here(request), "problem": problem}
+    answer = page(request, "sign_in.html", status=problem.status, **context)
+    if wait := problem.headers.get("retry-after"):
+        answer.headers["retry-after"] = wait
     return answer
 
 

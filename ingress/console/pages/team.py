@@ -80,13 +80,12 @@ async def _shown(
 
 def _lifetimes(request: AnyConsoleRequest) -> list[tuple[str, str]]:
     """Choices: those that the key in use may give, which are no longer than its own."""
-    ends, now = request.principal.expires_at, datetime.now(UTC)
-    offered = [
-        (days, request.gettext(text))
-        for days, text in LIFETIMES.items()
-        if ends is None or (days and now + timedelta(days=int(days)) <= ends)
-    ]
-    return offered if ends is None else [*offered, (SAME, request.gettext("When the key in use expires"))]
+    _, ends = request.gettext, request.principal.expires_at
+    if ends is None:
+        return [(days, _(text)) for days, text in LIFETIMES.items()]
+    left = ends - datetime.now(UTC)
+    offered = [(days, _(text)) for days, text in LIFETIMES.items() if days and timedelta(days=int(days)) <= left]
+    return [*offered, (SAME, _("When the key in use expires"))]
 
 
 async def make(request: ConsoleRequest) -> Response:

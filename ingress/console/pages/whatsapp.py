@@ -182,10 +182,13 @@ async def show(request: ConsoleRequest[WhatsAppQuery]) -> Response:
         raise Redirected("/console/send-test" if request.can("send") else "/console/team")
     found, query = await overview(request), request.query
     card, account = _chosen(found, query)
-    form = None
-    if card and card.info and (account is None or not account.config.is_unusable):
-        form = empty(kind_of(request, card.name), account.config if account else None)
-    return shown(request, found, card, account, form)
+    return shown(request, found, card, account, _empty_form(request, card, account))
+
+
+def _empty_form(request: AnyConsoleRequest, card: Card | None, account: Account | None) -> ConfigForm | None:
+    if card is None or card.info is None or (account is not None and account.config.is_unusable):
+        return None
+    return empty(kind_of(request, card.name), account.config if account else None)
 
 
 def _chosen(found: Overview, query: WhatsAppQuery) -> tuple[Card | None, Account | None]:
@@ -261,14 +264,11 @@ def _lacks(found: Overview) -> dict[UUID, list[str]]:
 
 async def reorder(request: ConsoleRequest) -> Response:
     """Set the fallback order: as the rows are, with one moved up or down, put in or taken out."""
-    form, order = await request.posted(), list[UUID]()
-    for text in form.all("order"):
-        if (config_id := parse_id(text)) is None:
-            raise not_found()
-        order.append(config_id)
+    form = await request.posted()
+    order = [_id(text) for text in form.all("order")]
     action, _, text = form.get("move").partition(":")
     if action:
-        order = _moved(order, action, parse_id(text))
+        order = _moved(order, action, _id(text))
     with refused_as_problems():
         await request.state["manager"].set_fallbacks(
             request.organization_id, list(dict.fromkeys(order)), None, request.actor
@@ -276,14 +276,23 @@ async def reorder(request: ConsoleRequest) -> Response:
     return redirect(HOME, done="fallback_order")
 
 
-def _moved(order: Sequence[UUID], action: str, config_id: UUID | None) -> list[UUID]:
+def _id(text: str) -> UUID:
+    """Raises `Problem` 404 for what is none."""
+    if (config_id := parse_id(text)) is None:
+        raise not_found()
+    return config_id
+
+
+def _moved(order: Sequence[UUID], action: str, config_id: UUID) -> list[UUID]:
     """Raises `Problem` 404 for what is not there."""
-    if config_id is None or (config_id not in order and action != "add"):
+    if config_id not in order and action != "add":
         raise not_found()
     others = [each for each in order if each != config_id]
     if action == "remove":
         return others
-    at = len(others) if action == "add" else max(0, order.index(config_id) + {"up": -1}.get(action, 1))
+    if action == "add":
+        return [*others, config_id]
+    at = max(0, order.index(config_id) + (-1 if action == "up" else 1))
     return [*others[:at], config_id, *others[at:]]
 
 
