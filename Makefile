@@ -13,7 +13,7 @@ demo: $(STAMP)
 	@exec $(BIN)/ingress demo
 test: $(STAMP)
 	@$(MAKE) --no-print-directory check
-	@$(BIN)/python -m pytest -n 4 --dist loadfile $(ARGS)
+	@$(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder $(ARGS)
 check: $(STAMP)
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
 prove: $(STAMP)

@@ -34,6 +34,29 @@ from .gateway import Gateway, Organization, Served, unused_port
 from .populated import Data, populated_pair
 from .raw_http import Client
 
+# A worker that begins one of these last keeps the others waiting: begun first, the short files fill what is left.
+LONG_FILES = (
+    "service/test_crash.py",
+    "switching/test_switching_machine.py",
+    "prove/test_proof.py",
+    "cli/test_run.py",
+    "console/test_every_page.py",
+    "storage/test_redis_cluster.py",
+    "api/test_configs.py",
+    "dev/test_demo.py",
+    "test_store_failures.py",
+    "service/test_waha_service.py",
+    "prove/test_attacks.py",
+    "sending/test_protection.py",
+    "storage/test_logins.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Long files first (needs `--no-loadscope-reorder`, which keeps this order): a stable sort, so files stay whole."""
+    places = {Path(__file__).parent / name: place for place, name in enumerate(LONG_FILES)}
+    items.sort(key=lambda item: places.get(item.path, len(places)))
+
 
 @pytest.fixture(scope="session")
 def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServers]:
