@@ -35,6 +35,16 @@ create table schema_version (
 );
 insert into schema_version values (3);
 
+-- What was applied of migrations/, or came with this file (ingress/storage/upgrades.py).
+create table schema_migrations (
+    name       text        primary key,
+    began_at   timestamptz not null default now(),
+    -- NULL: it is being applied, or was broken off.
+    applied_at timestamptz,
+    -- How far it is: {step, cursor, rows}. NULL: to its end.
+    progress   json
+);
+
 -- ------------------------------------------------------------------ organizations and their providers
 
 create table organizations (
@@ -796,7 +806,7 @@ grant insert, select, update on delivery_queues, contacts, contact_addresses, co
 grant select (organization_id, disabled_at) on callbacks to ingress_ingest;
 grant select, update on messages, attempts to ingress_ingest;
 grant select (organization_id, config_id, due_at, checked_at), update (due_at) on provider_health to ingress_ingest;
-grant select on event_clock, schema_version to ingress_app, ingress_ingest, ingress_worker;
+grant select on event_clock, schema_version, schema_migrations to ingress_app, ingress_ingest, ingress_worker;
 grant update on event_clock to ingress_worker;
 grant select, insert, update on retention_progress, retention_turn to ingress_worker;
 

@@ -25,9 +25,11 @@ from ..server import PortTaken, listen, serve
 from ..settings import Settings, SettingsError, insecure, load, login_of, variable
 from ..storage.database import SchemaError, StoreUnavailable
 from ..storage.migration import migrate, prepare
+from ..storage.upgrades import Post
 from ..storage.vault import Vault, VaultError, generate_key
 from . import remote
 from .matrix import limits_matrix, matrix
+from .upgrade_report import show, summary
 
 logger = logging.getLogger("ingress.cli.main")
 
@@ -60,6 +62,9 @@ def parser() -> argparse.ArgumentParser:
 def _add_migrate(commands: Any) -> None:
     migration = commands.add_parser("migrate", help="bring the database to this release's schema")
     migration.add_argument("--login", help="the login of `ingress serve`; without it the one of DATABASE_URL")
+    migration.add_argument(
+        "--post", action="store_true", help="also what the former release cannot serve with; refused while it runs"
+    )
 
 
 def _add_demo(commands: Any) -> None:
@@ -149,9 +154,10 @@ def _migrate(settings: Settings, options: argparse.Namespace) -> None:
     if settings.database_owner_url:
         service_url = settings.database_url
         login = login or _login_to_serve(service_url)
+    post = Post.REQUIRED if options.post else Post.NEVER
     with _stores(_as_owner(settings)) as stored:
-        changed = asyncio.run(migrate(stored.database_url, login, service_url))
-    sys.stdout.write("schema created\n" if changed else "schema is current\n")
+        found = asyncio.run(migrate(stored.database_url, login, service_url, post=post, report=show))
+    sys.stdout.write(summary(found))
 
 
 def _as_owner(settings: Settings) -> Settings:

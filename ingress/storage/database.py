@@ -12,10 +12,10 @@ from weakref import WeakValueDictionary
 
 import asyncpg
 
-from .. import metrics
+from .. import __version__, metrics
 from ..settings import Settings
 from ..shares import Shares
-from .statements import logins
+from .statements import logins, upgrades
 
 APP, INGEST, WORKER = ROLES = "ingress_app", "ingress_ingest", "ingress_worker"
 
@@ -367,7 +367,7 @@ async def _see_only(connection: asyncpg.Connection, organization_id: UUID) -> No
 def _session(role: str) -> dict[str, str]:
     return {
         "role": role,
-        "application_name": f"ingress-{role.removeprefix('ingress_')}",
+        "application_name": named(role.removeprefix("ingress_")),
         "synchronous_commit": "on",
         "lock_timeout": "2s",
         "idle_in_transaction_session_timeout": "10s",
@@ -381,12 +381,17 @@ def _session(role: str) -> dict[str, str]:
     }
 
 
+def named(purpose: str) -> str:
+    """How the server knows a connection: by the release, and by the schema that it can do with."""
+    return f"whatsapp-ingress/{__version__} (schema {SCHEMA_VERSION}) {purpose}"
+
+
 async def require_version(connection: asyncpg.Connection) -> None:
-    """Raise `SchemaError` unless the schema is the one that this release is for."""
-    version = await connection.fetchval("select max(version) from schema_version")
-    if version == SCHEMA_VERSION:
+    """Raise `SchemaError` unless this release can use the schema: its own, or the former one prepared for it."""
+    version = await upgrades.version(connection)
+    if version == SCHEMA_VERSION or await upgrades.is_prepared(connection, SCHEMA_VERSION):
         return
     what = f"the database has schema {version}, this release needs {SCHEMA_VERSION}"
-    if (version or 0) > SCHEMA_VERSION:
+    if version > SCHEMA_VERSION:
         raise SchemaError(f"{what}: a newer release has changed it, so run that one")
-    raise SchemaError(f"{what}, and cannot upgrade it: make the database anew, or run the release that made it")
+    raise SchemaError(f"{what}: run `ingress migrate` as the schema's owner")

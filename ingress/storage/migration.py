@@ -1,8 +1,8 @@
 """The schema: made where it is missing, looked at before a start, and the logins that may serve with it."""
 
 import secrets
-import sys
-from pathlib import Path
+from datetime import datetime
+from typing import NamedTuple
 
 import asyncpg
 
@@ -15,19 +15,25 @@ from .database import (
     SchemaError,
     StoreUnavailable,
     WrongRole,
+    named,
     require_version,
     store_errors,
 )
 from .statements import logins
+from .statements.upgrades import has_schema
+from .upgrades import Post, Report, folder, log_progress, record_all, state, take_schema_lock, upgrade
 
-# Any number, the same in every process: who holds it may change the schema.
-_SCHEMA_LOCK = 0x77_68_61_74
 
+class Migrated(NamedTuple):
+    """What there is after a migration. ``applied``: when; ``missing``: what waits until the former release is gone.
 
-def schema_file() -> Path:
-    """schema.sql: beside the packages in a checkout, in share/ of an installation."""
-    beside = Path(__file__).resolve().parents[2] / "schema.sql"
-    return beside if beside.exists() else Path(sys.prefix) / "share" / "whatsapp-ingress" / "schema.sql"
+    ``older``: releases of before that are connected, and by how many connections.
+    """
+
+    is_new: bool
+    applied: dict[str, datetime]
+    missing: list[str]
+    older: dict[str, int]
 
 
 async def prepare(url: str) -> bool:
@@ -42,7 +48,7 @@ async def prepare(url: str) -> bool:
         finally:
             await connection.close()
         if is_owner:
-            await migrate(url)
+            await migrate(url, post=Post.WHEN_ALONE)
         try:
             for role in ROLES:
                 await _try_role(url, role)
@@ -61,22 +67,34 @@ async def _try_role(url: str, role: str) -> None:
         await connection.close()
 
 
-async def migrate(url: str, login: str | None = None, service_url: str = "") -> bool:
-    """Bring the database at *url* to SCHEMA_VERSION; safe from several processes at once. True if it changed.
+async def migrate(
+    url: str,
+    login: str | None = None,
+    service_url: str = "",
+    *,
+    post: Post = Post.NEVER,
+    report: Report = log_progress,
+) -> Migrated:
+    """Have the database at *url* ready for this release; safe from several processes at once.
 
     With *login*, that one may serve from then on, and *service_url* must lead to the same database.
 
     Raises `StoreUnavailable`, or `SchemaError` for a server too old, a schema too new, a login that may too little or
-    too much.
+    too much, and as `upgrade` does.
     """
     with store_errors("migrate"):
-        connection = await asyncpg.connect(url, timeout=CONNECT_TIMEOUT_S)
+        connection = await asyncpg.connect(
+            url, timeout=CONNECT_TIMEOUT_S, server_settings={"application_name": named("migrate")}
+        )
         try:
             _require_release(connection)
             if service_url:
                 await _require_same(connection, service_url)
+            await take_schema_lock(connection)
+            await upgrade(connection, post, report)
             async with connection.transaction():
-                return await _migrate(connection, login)
+                is_new = await _migrate(connection, login)
+            return Migrated(is_new, *await state(connection))
         except asyncpg.InsufficientPrivilegeError as error:
             raise SchemaError(
                 f"the login may not migrate ({error.args[0]}): it must own the database, and have CREATEROLE"
@@ -98,11 +116,11 @@ async def _migrate(connection: asyncpg.Connection, login: str | None) -> bool:
 
 async def _create(connection: asyncpg.Connection) -> bool:
     """Make the schema, if there is none. Whether there was none."""
-    await connection.execute("select pg_advisory_xact_lock($1)", _SCHEMA_LOCK)
-    is_missing: bool = await connection.fetchval("select to_regclass('schema_version') is null")
-    if is_missing:
-        await connection.execute(schema_file().read_text("utf-8"))
-    return is_missing
+    if await has_schema(connection):
+        return False
+    await connection.execute((folder() / "schema.sql").read_text("utf-8"))
+    await record_all(connection)
+    return True
 
 
 async def _advance_clock(connection: asyncpg.Connection) -> None:

@@ -409,7 +409,7 @@ async def test_sequences_go_on_after_a_restore_into_a_younger_cluster(settings: 
     owner = await asyncpg.connect(settings.database_url)
     try:
         await owner.execute(f"create database {name}")
-        assert await migrate(url) is True
+        assert (await migrate(url)).is_new
         organization_id = new_id()
         last = 7_000_000_000_000_123
         async with connected(url) as connection:
@@ -422,7 +422,7 @@ async def test_sequences_go_on_after_a_restore_into_a_younger_cluster(settings: 
                 new_id(),
                 b"{}",
             )
-            assert await migrate(url) is False
+            assert not (await migrate(url)).is_new
             base = await connection.fetchval("select base from event_clock")
             assert base % 65536 == 0
             fresh = own_event(organization_id, new_id(), "account.updated", {})
@@ -432,7 +432,7 @@ async def test_sequences_go_on_after_a_restore_into_a_younger_cluster(settings: 
             assert [row.config_id for row in found[1:]] == [fresh.config_id]
             assert last < found[1].sequence < last + (1 << 24)
             # Once is enough: a start that finds the clock right leaves it.
-            assert await migrate(url) is False
+            assert not (await migrate(url)).is_new
             assert await connection.fetchval("select base from event_clock") == base
     finally:
         await owner.execute(f"drop database if exists {name} with (force)")

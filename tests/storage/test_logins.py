@@ -68,7 +68,7 @@ async def logins(servers: EmbeddedServers) -> AsyncIterator[Logins]:
 
 @pytest.fixture
 async def migrated(logins: Logins) -> Logins:
-    assert await migrate(logins.owner, logins.service_name)
+    assert (await migrate(logins.owner, logins.service_name)).is_new
     return logins
 
 
@@ -158,7 +158,7 @@ async def test_a_login_that_may_too_much_is_not_admitted(migrated: Logins) -> No
             with pytest.raises(SchemaError, match=flaw):
                 await migrate(migrated.owner, name)
             await connection.execute(taken)
-        assert not await migrate(migrated.owner, name)
+        assert not (await migrate(migrated.owner, name)).is_new
     finally:
         await connection.close()
 
