@@ -525,20 +525,24 @@ create table deliveries (
     last_error      text,
     -- The last attempt, if that failed. NULL: none was made.
     failed_at       timestamptz,
+    -- NULL as long as it is pending.
     finished_at     timestamptz,
+    -- Of a parked one: the CRM has taken a later event of the conversation that said so.
+    gap_reported    boolean     not null default false,
     primary key (organization_id, sequence)
 );
-create index on deliveries (conversation_id, sequence);
--- With whose they are: the gauges pass over those of callbacks that are disabled, however many they are.
-create index on deliveries (sequence) include (organization_id) where state = 'pending';
--- Partial, here and below: what names a row by its key cannot take these for it.
-create index on deliveries (organization_id, sequence) where state = 'parked';
+-- What a conversation has to deliver, in order, and what it gave up last.
+create index on deliveries (conversation_id, state, sequence) where state <> 'delivered';
+-- The same of an organization, and which organizations have any. By state first, so that rows compared by it have no other.
+create index on deliveries (state, organization_id, sequence) where state <> 'delivered';
 
 -- A conversation with pending deliveries. Claiming the row is the right to deliver its events, in order.
 create table delivery_queues (
     organization_id uuid        not null,
     conversation_id uuid        not null,
     due_at          timestamptz not null default now(),
+    -- Until then it waits, and is not looked at. False: it is due, at the latest then.
+    postponed       boolean     not null default false,
     -- Counts arrivals, so that who empties the queue sees that one came meanwhile.
     arrivals        bigint      not null default 0,
     -- NULL: nobody is delivering.
@@ -546,8 +550,10 @@ create table delivery_queues (
     leased_until    timestamptz,
     primary key (organization_id, conversation_id)
 );
--- The next ones of an organization, and those under way: claiming reads neither backlogs nor what is not due.
-create index on delivery_queues (organization_id, due_at) where lease_id is null;
+-- The next ones of an organization, those whose time has come, and those under way: claiming reads neither backlogs nor what
+-- is not due, nor organizations that have nothing due.
+create index on delivery_queues (organization_id, due_at) where lease_id is null and not postponed;
+create index on delivery_queues (due_at) where lease_id is null and postponed;
 create index on delivery_queues (organization_id) where lease_id is not null;
 
 -- ------------------------------------------------------------------ sending
@@ -603,7 +609,7 @@ create table messages (
     -- As the provider says; NULL where it does not.
     cost                text,
     expires_at          timestamptz not null,
-    -- Who works on it, and until when nobody else may. For an uncertain one: when it is reported as unknown.
+    -- Who works on it, and until when nobody else may. For an uncertain one: when it is reported as unknown. NULL: it is done.
     lease_id            uuid,
     leased_until        timestamptz,
     primary key (organization_id, id)
@@ -613,7 +619,9 @@ create index on messages (conversation_id, created_at);
 -- The queue of a conversation: who is first in it may be called for. What asks for `sending` alone cannot take it for its own.
 create index on messages (conversation_id, queue_place) where state = 'sending' and queue_place is not null;
 create index on messages (message_key, organization_id);
-create index on messages (leased_until) where state <> 'done';
+-- What is under way or held. Not by its state, which statements that name a message by its key speak of as well: with the
+-- statistics of a quiet time, reading all of this would look as good to them.
+create index on messages (leased_until) where leased_until is not null;
 -- What people look for messages by; none of the error's grows with what goes well.
 create index on messages (lead_id, organization_id, id) where lead_id is not null;
 create index on messages (request_id, organization_id) where request_id is not null;

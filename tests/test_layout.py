@@ -375,6 +375,7 @@ EVERY_ORGANIZATION = {
     "console_sessions": "the session is what finds the organization, and the platform's has chosen none",
     "organizations.SEARCH": "the platform looks for one in it",
     "deliveries.CLAIM": "a worker takes what is due, whoever it belongs to",
+    "deliveries.DUE_AGAIN": "a worker unmarks what is due, whoever it belongs to",
     "deliveries.GAUGES": "a metric, which names no organization",
     "inbound.COUNT_OPEN": "a metric, which names no organization",
     "sends.GAUGES": "a metric, which names no organization",
@@ -388,7 +389,8 @@ EVERY_ORGANIZATION = {
 }
 HELD = re.compile(
     r"\borganization_id\s*=\s*(?:\$|[a-z_.]+organization_id)|insert into \w+ \(\s*organization_id"
-    r"|\(organization_id, id\) in",
+    r"|\(organization_id, id\) in"
+    r"|\((?:\w+, )?(?:\w+\.)?organization_id(?:, [\w.]+)*\) >=? \(",  # compared as rows: ingress/storage/keys.py
     re.I,
 )
 HELD_TO_ITSELF = re.compile(r"\borganizations \(id, |\b(?:o\.)?id = (?:\$1|given\.organization_id)\b", re.I)

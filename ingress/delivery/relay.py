@@ -10,6 +10,7 @@ import random
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from time import monotonic
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -28,6 +29,7 @@ from ..storage.vault import Vault, VaultError
 from ..wakeups import Wakeups
 from . import places
 from .places import Places
+from .results import Ahead, ResultWriter
 from .standard_webhooks import TOTAL_TIMEOUT_S, Endpoint, PostAnswer, endpoint_of, post
 
 logger = logging.getLogger("ingress.delivery.relay")
@@ -45,6 +47,8 @@ BATCH = 50
 POLL_S = 1.0
 # Between two looks; longer after each that was woken for nothing, up to the second.
 LOOK_EVERY_S, LOOK_AT_LEAST_EVERY_S = 0.03, 0.25
+# What was postponed is looked for so often at most.
+DUE_AGAIN_EVERY_S = 0.25
 ENDPOINT_CACHE_S, KEPT = 1.0, 10_000
 # Another process may have the key, or this one after its next start.
 KEYLESS_DELAY = timedelta(seconds=60)
@@ -77,9 +81,11 @@ class Relay:
         self._session: aiohttp.ClientSession | None = None
         self._endpoints: Cache[UUID, Endpoint] = Cache(KEPT)
         self._places = Places()
+        self._results = ResultWriter(database)
         self._active: set[asyncio.Task[None]] = set()
         self._loop: asyncio.Task[None] | None = None
         self._look_s = LOOK_EVERY_S
+        self._due_again_at = 0.0
         self._turn = UUID(int=0)  # the organization served last
         # Conversations that were not emptied, and how long they are to wait: given back when the store answers.
         self._unfinished: list[tuple[ClaimedConversation, timedelta]] = []
@@ -130,6 +136,9 @@ class Relay:
             lease_id = uuid4()  # one a claim, so that an older claim of this process is fenced as well
             async with self._database.worker() as connection:
                 await self._give_back(connection)
+                if monotonic() - self._due_again_at >= DUE_AGAIN_EVERY_S:
+                    self._due_again_at = monotonic()
+                    await deliveries.due_again(connection)
                 claims = await deliveries.claim(connection, lease_id, self._turn, limit)
             for claim in claims:
                 has_claimed = True
@@ -191,15 +200,20 @@ class Relay:
 
         False where it was left off before. Raises `StoreUnavailable`, `VaultError`.
         """
-        looks = 0
+        looks, ahead = 0, Ahead()
         while pending := await self._pending(claim, looks):
             if pending[0].must_wait:
                 looks += 1
                 await asyncio.sleep(looks * LOOK_AGAIN_S)
                 continue
             looks = 0
-            if (ended := await self._deliver_batch(claim, pending)) is not None:
+            ended = await self._deliver_batch(claim, pending, ahead)
+            if not await ahead.are_written():
+                return True
+            if ended is not None:
                 return ended
+            if pending[-1].sequence == ahead.last and not pending[-1].followed and await self._is_emptied(claim):
+                return True
         return True
 
     async def _pending(self, claim: ClaimedConversation, looks: int) -> Sequence[PendingDelivery]:
@@ -213,7 +227,13 @@ class Relay:
                 return []
             return pending
 
-    async def _deliver_batch(self, claim: ClaimedConversation, pending: Sequence[PendingDelivery]) -> bool | None:
+    async def _is_emptied(self, claim: ClaimedConversation) -> bool:
+        async with self._database.worker() as connection:
+            return await deliveries.is_emptied(connection, claim)
+
+    async def _deliver_batch(
+        self, claim: ClaimedConversation, pending: Sequence[PendingDelivery], ahead: Ahead
+    ) -> bool | None:
         """Deliver *pending* in order. None: what is pending is to be read again; else what `_drain` returns."""
         for event in pending:
             if event.must_wait:
@@ -221,8 +241,13 @@ class Relay:
             endpoint = await self._endpoint(claim.organization_id)
             if endpoint is None or self._closing.is_set():
                 return False
+            if not await ahead.may_go_on():
+                return True
             answer = await self._post(endpoint, event)
-            if not await self._settle(claim, event, endpoint, answer):
+            if answer.ok and not event.gap:
+                result = PostResult(*claim[:3], event.sequence, "delivered", answer.status)
+                ahead.add(event.sequence, self._results.submit(result, endpoint.url))
+            elif not (await ahead.are_written() and await self._settle(claim, event, endpoint, answer)):
                 return True
             if self._places.is_slow(claim.organization_id):
                 return False  # the next one has to find a place again
@@ -257,16 +282,17 @@ class Relay:
     async def _settle(
         self, claim: ClaimedConversation, event: PendingDelivery, endpoint: Endpoint, answer: PostAnswer
     ) -> bool:
-        """Write down how a post ended; whether to go on with the conversation."""
+        """Write down how a post ended that was not plainly taken; whether to go on with the conversation."""
+        if answer.ok:
+            result = PostResult(*claim[:3], event.sequence, "delivered", answer.status)
+            if is_held := await self._results.submit(result, endpoint.url):
+                async with self._database.worker() as connection:
+                    await deliveries.report_gap(connection, *claim[:2], event.sequence)
+            return is_held
         async with self._database.worker() as connection:
-            if answer.ok:
-                await organizations.endpoint_succeeded(connection, claim.organization_id, endpoint.url)
-                result = PostResult(*claim[:3], event.sequence, "delivered", answer.status)
-            else:
-                result = _after_failure(
-                    claim, event, answer, await self._count_failure(connection, event, endpoint, answer)
-                )
-            return await deliveries.finish(connection, result) and result.state != "pending"
+            since = await self._count_failure(connection, event, endpoint, answer)
+            result = _after_failure(claim, event, answer, since)
+            return bool(await deliveries.finish(connection, [result])) and result.state != "pending"
 
     async def _count_failure(
         self, connection: Any, event: PendingDelivery, endpoint: Endpoint, answer: PostAnswer

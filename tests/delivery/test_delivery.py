@@ -721,7 +721,7 @@ async def test_an_event_that_comes_while_the_queue_is_emptied_is_not_left_behind
     organization_id = UUID(customer.id)
     claim = ClaimedConversation(organization_id, conversation, lease_id, await database.fetchval(query, conversation))
     [row] = await deliveries.pending(database, organization_id, conversation, 10)
-    assert await deliveries.finish(database, PostResult(*claim[:3], row.sequence, "delivered"))
+    assert await deliveries.finish(database, [PostResult(*claim[:3], row.sequence, "delivered")])
     arriving = await Database(settings.database_url).connect(WORKER)
     try:
         transaction = arriving.transaction()

@@ -31,12 +31,17 @@ def _buckets(organization_ids: Iterable[UUID]) -> list[int]:
     return sorted({organization_id.bytes[15] % BUCKETS for organization_id in organization_ids})
 
 
+def is_merged(of: str = "") -> str:
+    """Of a conversation named by its key: no condition for the index of the merged ones, which may be many."""
+    return f"coalesce({of}canonical_id, {of}id) <> {of}id"
+
+
 # For the rows of `received`, once a statement: a process remembers conversations, and another one may have merged one of
 # them. Then it fails with OUTDATED.
-ARE_CURRENT = """case when not exists (
+ARE_CURRENT = f"""case when not exists (
         select from received join conversations c
             on c.organization_id = received.organization_id and c.id = received.conversation_id
-        where c.canonical_id is not null
+        where {is_merged("c.")}
     ) then true else refuse_merged_conversations() end"""
 
 
@@ -70,7 +75,7 @@ class ContactsOutdated(Exception):
 ARE_MERGED = f"""
 select exists (
     select from {given(ConversationNamed)} join conversations c on c.organization_id = _.organization_id and c.id = _.id
-    where c.canonical_id is not null)"""
+    where {is_merged("c.")})"""
 
 
 async def are_merged(connection: asyncpg.Connection, conversations: Collection[ConversationNamed]) -> bool:

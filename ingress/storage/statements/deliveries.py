@@ -7,15 +7,51 @@ from uuid import UUID
 
 import asyncpg
 
+from ...identifiers import LAST_ID
 from ...validation import Unlogged
 from ..columns import Big, Small, given, names
+from ..keys import same_key, within_key
 from ..pages import within
+from .contacts import is_merged
 from .events import StoredEvent
 
 LEASE_S = 30
+LAST = 2**63 - 1
 
-# In turns: from the organization after the one served last, once around those that have a queue, one step of an index
-# each, and no further than there is room. Each is given what it lacks to $4 conversations under way, so that the one
+
+def _waiting(columns: str, conversation: str, after: str, below: str, state: str) -> str:
+    """Deliveries of a conversation in one *state* that is not `delivered`, between two sequences.
+
+    To be ordered by conversation_id, state and sequence. The organization is a condition, and none that an index serves.
+    """
+    bounds = (f"{conversation}, '{state}', {sequence}" for sequence in (after, below))
+    return f"""select {columns} from deliveries where {within_key("conversation_id, state, sequence", *bounds)}
+        and state = '{state}' and organization_id is not distinct from $1"""
+
+
+def waiting_of(organization: str, state: str, after: str = "0", below: str = str(LAST)) -> str:
+    """The condition for those of an organization; to be ordered by state, organization_id and sequence."""
+    bounds = (f"'{state}', {organization}, {sequence}" for sequence in (after, below))
+    return f"{within_key('state, organization_id, sequence', *bounds)} and state = '{state}'"
+
+
+# A conversation that waits for its time is marked so, and CLAIM passes over organizations that have no other. It is unmarked
+# when its time has come; as many at once as are claimed in some seconds, the first ones first.
+DUE_AGAIN = f"""
+update delivery_queues q set postponed = false
+from (
+    select organization_id, conversation_id from delivery_queues
+    where postponed and lease_id is null and due_at <= now() order by due_at limit 1000 for update skip locked
+) due where {same_key("organization_id, conversation_id", "q", "due")}"""
+
+
+async def due_again(connection: asyncpg.Connection) -> None:
+    """Have those conversations claimed again whose time has come (worker, all organizations)."""
+    await connection.execute(DUE_AGAIN)
+
+
+# In turns: from the organization after the one served last, once around those that have something due, one step of an
+# index each, and no further than there is room. Each is given what it lacks to $4 conversations under way, so that the one
 # with a slow CRM leaves room for others. Two processes that claim at the same moment may exceed that, by their number.
 # $5 are those that answer slowly (ingress/delivery/places.py): with $6 a claim is for them, else for all others.
 CLAIM = f"""
@@ -24,15 +60,16 @@ with recursive freed as (  -- of processes that died; somebody's next look finds
     from (
         select organization_id, conversation_id from delivery_queues
         where lease_id is not null and leased_until < now() for update skip locked
-    ) lost where q.organization_id = lost.organization_id and q.conversation_id = lost.conversation_id
+    ) lost where {same_key("organization_id, conversation_id", "q", "lost")}
 ),
 turns (organization_id, queued) as (
     select $2::uuid, false
     union  -- not `all`: the first one met again is the end
     select coalesce(
-        (select organization_id from delivery_queues
-            where lease_id is null and organization_id > turns.organization_id order by organization_id limit 1),
-        (select organization_id from delivery_queues where lease_id is null order by organization_id limit 1)
+        (select organization_id from delivery_queues where lease_id is null and not postponed
+            and organization_id > turns.organization_id order by organization_id limit 1),
+        (select organization_id from delivery_queues where lease_id is null and not postponed
+            order by organization_id limit 1)
     ), true
     from turns where organization_id is not null
 ),
@@ -45,7 +82,7 @@ due as materialized (
     ) ready
     cross join lateral (
         select organization_id, conversation_id from delivery_queues
-        where organization_id = turns.organization_id and lease_id is null and due_at <= now()
+        where organization_id = turns.organization_id and lease_id is null and not postponed and due_at <= now()
         order by due_at limit greatest(0, $4 - (
             select count(*) from delivery_queues
             where organization_id = turns.organization_id and lease_id is not null and leased_until >= now()
@@ -55,7 +92,7 @@ due as materialized (
     where turns.queued and (turns.organization_id = any($5::uuid[])) = $6 limit $3
 )
 update delivery_queues q set lease_id = $1, leased_until = now() + interval '{LEASE_S} s'
-from due where q.organization_id = due.organization_id and q.conversation_id = due.conversation_id
+from due where {same_key("organization_id, conversation_id", "q", "due")}
 returning q.organization_id, q.conversation_id, q.lease_id, q.arrivals"""
 
 
@@ -98,7 +135,7 @@ class PendingDelivery(StoredEvent, frozen=True):
 
     ``waits_since``: its last attempt, or else its arrival. ``gap``: the one before was given up. ``must_wait``: what
     comes before it is not all committed yet, or not read (ingress/storage/statements/receiving/unread.py), and may be of this
-    conversation.
+    conversation. ``followed``: the page ends here for its size, so there is more.
     """
 
     attempts: int
@@ -106,32 +143,49 @@ class PendingDelivery(StoredEvent, frozen=True):
     waits_since: datetime
     gap: bool
     must_wait: bool
+    followed: bool
 
 
 # A conversation whose contact was merged has nothing by itself any more: what it has is its canonical one's, which waits
 # while somebody still delivers what they claimed before.
+_ONE = f"""one as materialized (
+        select $2::uuid as id where not exists (select from conversations where organization_id = $1 and id = $2 and {is_merged()})
+        union all select id from conversations where organization_id = $1 and canonical_id = $2
+    )"""
+
+
+def _parked_last(after: str, below: str, columns: str = "sequence") -> str:
+    """What was given up last between two sequences in the conversations ``one``."""
+    return f"""select parked.* from one cross join lateral (
+            {_waiting(columns, "one.id", after, below, "parked")}
+            order by conversation_id desc, state desc, sequence desc limit 1
+        ) parked order by parked.sequence desc limit 1"""
+
+
+# The first event after one that was given up says so, once it is taken. One that was given up is found by a step before the
+# page; between two of a page, which pend longer than it did, there is seldom one, and a step shows that.
 PENDING = within(
     names(PendingDelivery),
-    """with one as materialized (
-        select $2::uuid as id where not exists (
-            select from conversations where organization_id = $1 and id = $2 and canonical_id is not null)
-        union all select id from conversations where organization_id = $1 and canonical_id = $2
+    f"""with {_ONE},
+    page as materialized (
+        select d.*, coalesce(lag(sequence) over (order by sequence), 0) as former from one cross join lateral (
+            {_waiting("organization_id, sequence, attempts, refusals, failed_at", "one.id", "0", f"{LAST}", "pending")}
+            order by conversation_id, state, sequence limit $3
+        ) d order by sequence limit $3
     )
-    select organization_id, sequence, d.attempts, d.refusals, coalesce(d.failed_at, e.created_at) as waits_since, e.type, e.config_id,
-        e.created_at, e.data, e.data_bytes,
-        coalesce((select before.state = 'parked' from one cross join lateral (
-            select state, sequence from deliveries
-            where organization_id = $1 and conversation_id = one.id and sequence < d.sequence order by sequence desc limit 1
-        ) before order by before.sequence desc limit 1), false) as gap,
-        d.sequence >= (select sequence_horizon()) or exists (select from unread_webhooks u
-            where u.organization_id = d.organization_id and u.sequence < d.sequence)
+    select organization_id, sequence, page.attempts, page.refusals, coalesce(page.failed_at, e.created_at) as waits_since, e.type,
+        e.config_id, e.created_at, e.data, e.data_bytes,
+        (former = 0 or exists ({_parked_last("(select min(sequence) from page)", "(select max(sequence) from page)")}))
+            and exists (select from ({_parked_last("page.former", "page.sequence", "sequence, gap_reported")}) before
+                where not before.gap_reported) as gap,
+        sequence >= (select sequence_horizon())
+            or sequence > coalesce((select min(u.sequence) from unread_webhooks u where u.organization_id = $1), {LAST})
             or exists (select from one join delivery_queues q on q.organization_id = $1 and q.conversation_id = one.id
                 where one.id <> $2 and q.leased_until >= now()) as must_wait
-    from one cross join lateral (
-        select * from deliveries where organization_id = $1 and conversation_id = one.id and state = 'pending'
-        order by sequence limit $3
-    ) d join events e using (organization_id, sequence)
-    order by d.sequence limit $3""",
+    from page cross join lateral (
+        select type, config_id, created_at, data, data_bytes from events e
+        where e.organization_id = $1 and e.sequence = page.sequence limit 1
+    ) e""",
     size="data_bytes",
     order="sequence",
     most_bytes=BATCH_BYTES,
@@ -160,53 +214,80 @@ class PostResult(NamedTuple):
     delay: timedelta = timedelta(0)
 
 
-# Only who still holds the lease decides about the delivery.
+# Only who still holds the lease decides about the delivery. Queues are changed in the order of their keys, as by who
+# stores events. `finished_at` is what is pending has not: no index of what waits looks like a way to one row by that.
 FINISH = f"""
-with given as (select * from {given(PostResult)}),
+with given as materialized (select * from {given(PostResult)}),
+ended as materialized (
+    select organization_id, conversation_id, lease_id, bool_or(state = 'pending') as is_postponed, max(delay) as delay
+    from given group by 1, 2, 3 order by 1, 2
+),
 held as (
     update delivery_queues q set
-        lease_id = case given.state when 'pending' then null else q.lease_id end,
-        leased_until = case given.state when 'pending' then null else now() + interval '{LEASE_S} s' end,
-        due_at = case given.state when 'pending' then now() + given.delay else q.due_at end
-    from given where q.organization_id = given.organization_id and q.conversation_id = given.conversation_id
-        and q.lease_id = given.lease_id
-    returning given.*
-)
-update deliveries d set state = held.state, attempts = attempts + 1, refusals = refusals + held.refused::int,
-    answer = held.answer, last_error = held.error,
-    failed_at = case held.state when 'pending' then now() else failed_at end,
-    finished_at = case held.state when 'pending' then finished_at else now() end
-from held where d.organization_id = held.organization_id and d.sequence = held.sequence and d.state = 'pending'
+        lease_id = case when not is_postponed then q.lease_id end,
+        leased_until = case when not is_postponed then now() + interval '{LEASE_S} s' end,
+        due_at = case when is_postponed then now() + delay else q.due_at end,
+        postponed = is_postponed
+    from ended where {same_key("organization_id, conversation_id", "q", "ended")} and q.lease_id is not distinct from ended.lease_id
+    returning q.organization_id, q.conversation_id
+),
+results as materialized (select given.* from given join held using (organization_id, conversation_id))
+update deliveries d set state = results.state, attempts = attempts + 1, refusals = refusals + results.refused::int,
+    answer = results.answer, last_error = results.error,
+    failed_at = case results.state when 'pending' then now() else failed_at end,
+    finished_at = case results.state when 'pending' then finished_at else now() end
+from results where {same_key("organization_id, sequence", "d", "results")} and d.finished_at is null
 returning d.sequence"""
 
 
-async def finish(connection: asyncpg.Connection, result: PostResult) -> bool:
-    """Count an attempt, and keep the conversation, or postpone it; False where the lease was lost (worker)."""
-    return await connection.fetchval(FINISH, *zip(result, strict=True)) is not None
+async def finish(connection: asyncpg.Connection, results: Sequence[PostResult]) -> set[int]:
+    """Count attempts, one of a conversation or several that were taken, and keep each conversation, or postpone it.
+
+    The sequences of those whose lease was not lost (worker).
+    """
+    return {row[0] for row in await connection.fetch(FINISH, *zip(*results, strict=True))}
+
+
+REPORT_GAP = f"""
+with {_ONE}
+update deliveries d set gap_reported = true from ({_parked_last("0", "$3")}) last
+where d.organization_id = $1 and d.sequence = last.sequence and d.finished_at is not null"""
+
+
+async def report_gap(
+    connection: asyncpg.Connection, organization_id: UUID, conversation_id: UUID, sequence: int
+) -> None:
+    """The CRM has taken the event at *sequence*, which said that the one before was given up (worker)."""
+    await connection.execute(REPORT_GAP, organization_id, conversation_id, sequence)
 
 
 # An arrival since the claim has changed `arrivals`, also where its transaction was not visible when we looked.
 _DROP = """
 delete from delivery_queues
 where organization_id = $1 and conversation_id = $2 and lease_id = $3 and arrivals = $4"""
-_IS_MERGED = "exists (select from conversations where organization_id = $1 and id = $2 and canonical_id is not null)"
-RELEASE = f"{_DROP} and not {_IS_MERGED} returning arrivals"
-RELEASE_MERGED = f"{_DROP} and {_IS_MERGED} returning arrivals"
+_WAS_MERGED = f"exists (select from conversations where organization_id = $1 and id = $2 and {is_merged()})"
+RELEASE = f"{_DROP} and not {_WAS_MERGED} returning arrivals"
+RELEASE_MERGED = f"{_DROP} and {_WAS_MERGED} returning arrivals"
 # Before that, in a transaction of its own: who stores events locks the queues of both in the order of their ids.
-FORWARD = """
+FORWARD = f"""
 insert into delivery_queues (organization_id, conversation_id)
 select organization_id, canonical_id from conversations
-where organization_id = $1 and id = $2 and canonical_id is not null
+where organization_id = $1 and id = $2 and {is_merged()}
 on conflict (organization_id, conversation_id) do update set arrivals = delivery_queues.arrivals + 1
 returning conversation_id"""
 KEEP = """
-update delivery_queues set lease_id = null, leased_until = null, due_at = now() + $4::interval
+update delivery_queues set lease_id = null, leased_until = null, due_at = now() + $4::interval, postponed = $4::interval > '0'
 where organization_id = $1 and conversation_id = $2 and lease_id = $3"""
+
+
+async def is_emptied(connection: asyncpg.Connection, claim: ClaimedConversation) -> bool:
+    """Let go of a conversation whose events were all delivered; False where some came meanwhile, or it was merged (worker)."""
+    return await connection.fetchval(RELEASE, *claim) is not None
 
 
 async def release(connection: asyncpg.Connection, claim: ClaimedConversation) -> None:
     """The conversation's queue is empty, or another one's since it was merged, unless something came meanwhile (worker)."""
-    if await connection.fetchval(RELEASE, *claim) is not None:
+    if await is_emptied(connection, claim):
         return
     is_forwarded = await connection.fetchval(FORWARD, *claim[:2]) is not None
     if not is_forwarded or await connection.fetchval(RELEASE_MERGED, *claim) is None:
@@ -228,11 +309,11 @@ BATCH_ROWS = 2_000
 DUE_NOW = f"""
 with postponed as (
     select conversation_id from delivery_queues
-    where organization_id = $1 and conversation_id > $2 and lease_id is null and due_at > now()
-    order by conversation_id limit {BATCH_ROWS} for update
+    where {within_key("organization_id, conversation_id", "$1, $2", f"$1, '{LAST_ID}'")} and lease_id is null and due_at > now()
+    order by organization_id, conversation_id limit {BATCH_ROWS} for update
 ),
 made_due as (
-    update delivery_queues q set due_at = now()
+    update delivery_queues q set due_at = now(), postponed = false
     from postponed where q.organization_id = $1 and q.conversation_id = postponed.conversation_id
 )
 select conversation_id from postponed order by conversation_id desc limit 1"""
@@ -257,8 +338,8 @@ parked as (
         select conversation_id from queues
         union all
         select c.id from conversations c join queues on c.organization_id = $1 and c.canonical_id = queues.conversation_id
-    ) given_up
-    where d.organization_id = $1 and d.conversation_id = given_up.conversation_id and d.state = 'pending'
+    ) given_up cross join lateral ({_waiting("sequence", "given_up.conversation_id", "0", f"{LAST}", "pending")}) given_up_of_it
+    where d.organization_id = $1 and d.sequence = given_up_of_it.sequence and d.finished_at is null
 ),
 dropped as (
     delete from delivery_queues q
@@ -285,7 +366,7 @@ class ParkedEvent(Unlogged, frozen=True):
 
 PARKED = f"""
 select {names(ParkedEvent)} from deliveries
-where organization_id = $1 and state = 'parked' and sequence > $2 order by sequence limit $3"""
+where {waiting_of("$1", "parked", "$2")} order by state, organization_id, sequence limit $3"""
 
 
 async def parked(connection: asyncpg.Connection, organization_id: UUID, after: int, limit: int) -> list[ParkedEvent]:
@@ -302,37 +383,51 @@ class ParkedFilter(NamedTuple):
     through: int | None = None
 
 
-REPLAY = f"""
-with page as (
-    select sequence from deliveries d
-    where organization_id = $1 and state = 'parked' and sequence > $2 and ($3::bigint[] is null or sequence = any($3))
-        and ($4::text is null or last_error = $4) and ($5::text is null or exists (
-            select from events e where e.organization_id = $1 and e.sequence = d.sequence and e.type = $5))
-        and ($6::bigint is null or sequence <= $6) and exists (select from callbacks where organization_id = $1)
-    order by sequence limit {BATCH_ROWS} for update
-),
+# Of a batch, those that are wanted: however few that are, no more are looked at.
+def _replay(source: str) -> str:
+    return f"""
+with page as materialized ({source} for update),
 again as (
     update deliveries d set state = 'pending', attempts = 0, refusals = 0, failed_at = null, finished_at = null
     from page where d.organization_id = $1 and d.sequence = page.sequence
+        and ($3::text is null or page.last_error = $3) and ($4::text is null or exists (
+            select from events e where e.organization_id = $1 and e.sequence = page.sequence and e.type = $4))
+        and exists (select from callbacks where organization_id = $1)
     returning d.organization_id, d.conversation_id, d.sequence
 ),
 announced as (
     insert into delivery_queues (organization_id, conversation_id)
     select distinct organization_id, conversation_id from again order by organization_id, conversation_id
-    on conflict (organization_id, conversation_id)
-    do update set arrivals = delivery_queues.arrivals + 1, due_at = least(delivery_queues.due_at, now())
+    on conflict (organization_id, conversation_id) do update
+        set arrivals = delivery_queues.arrivals + 1, due_at = least(delivery_queues.due_at, now()), postponed = false
 )
-select count(*), max(sequence) from again"""
+select (select count(*) from again), (select max(sequence) from page)"""
+
+
+REPLAY = _replay(
+    f"""select sequence, last_error from deliveries
+    where {waiting_of("$1", "parked", "$2", "$5::bigint")} order by state, organization_id, sequence limit {BATCH_ROWS}"""
+)
+REPLAY_THESE = _replay(
+    f"""select sequence, last_error from deliveries where organization_id = $1 and sequence > $2 and sequence < $5
+        and sequence = any($6::bigint[]) and case state when 'parked' then true end order by sequence limit {BATCH_ROWS}"""
+)
 
 
 async def replay(
     connection: asyncpg.Connection, organization_id: UUID, wanted: ParkedFilter, after: int
 ) -> tuple[int, int | None]:
-    """Deliver a batch of the parked events above *after* that are *wanted* after all (organization).
+    """Deliver those of a batch of the parked events above *after* that are *wanted* after all (organization).
 
-    How many, and the last of them; None: there was none, or there is no callback.
+    How many, and the last of the batch; None: there was none.
     """
-    count, last = (await connection.fetch(REPLAY, organization_id, after, *wanted))[0]
+    below = LAST if wanted.through is None else wanted.through + 1
+    arguments = organization_id, after, wanted.last_error, wanted.type, below
+    if wanted.sequences is None:
+        rows = await connection.fetch(REPLAY, *arguments)
+    else:
+        rows = await connection.fetch(REPLAY_THESE, *arguments, wanted.sequences)
+    count, last = rows[0]
     return count, last
 
 
@@ -350,15 +445,33 @@ class DeliveryGauges(NamedTuple):
 
 
 GAUGES = f"""
-with under_way as not materialized (
-    select organization_id, sequence from deliveries where state = 'pending'
-        and organization_id not in (select organization_id from callbacks where disabled_at is not null)
+with recursive owners (organization_id) as (  -- each by a step in the index
+    select '{UUID(int=0)}'::uuid
+    union all
+    select (select organization_id from deliveries
+        where {within_key("state, organization_id, sequence", f"'pending', owners.organization_id, {LAST}", f"'pending', '{LAST_ID}', {LAST}")}
+            and state = 'pending' order by state, organization_id, sequence limit 1)
+    from owners where organization_id is not null
+),
+served as materialized (
+    select organization_id from owners
+    where exists (select from callbacks c where c.organization_id = owners.organization_id and c.disabled_at is null)
 )
-select (select count(*) from (select from under_way limit {GAUGES_UP_TO}) bounded) as pending,
-    (select count(*) from (select from deliveries where state = 'parked' limit {GAUGES_UP_TO}) bounded) as parked,
+select (select count(*) from (
+        select from served cross join lateral (
+            select from deliveries where {waiting_of("served.organization_id", "pending")} limit {GAUGES_UP_TO}
+        ) of_it limit {GAUGES_UP_TO}) bounded) as pending,
+    (select count(*) from (
+        select from deliveries
+        where {within_key("state, organization_id, sequence", f"'parked', '{UUID(int=0)}', 0", f"'parked', '{LAST_ID}', {LAST}")}
+            and state = 'parked' limit {GAUGES_UP_TO}) bounded) as parked,
     coalesce((
-        select extract(epoch from now() - e.created_at)::float8
-        from (select * from under_way order by sequence limit 1) oldest join events e using (organization_id, sequence)
+        select extract(epoch from now() - min(e.created_at))::float8 from served cross join lateral (
+            select sequence from deliveries where {waiting_of("served.organization_id", "pending")}
+            order by state, organization_id, sequence limit 1
+        ) first cross join lateral (
+            select created_at from events e where e.organization_id = served.organization_id and e.sequence = first.sequence limit 1
+        ) e
     ), 0) as oldest_s"""
 
 

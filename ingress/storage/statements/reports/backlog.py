@@ -6,12 +6,14 @@ from uuid import UUID
 
 import asyncpg
 
-UP_TO, LOOKED_INTO = 1_000, 200
+from ..deliveries import waiting_of
+
+UP_TO = 1_000
 
 
 class Backlog(NamedTuple):
-    """What is still to be delivered, each number up to UP_TO and one. ``oldest_at``: of the conversations that
-    are looked into, when the first event that waits came; None: none waits.
+    """What is still to be delivered, each number up to UP_TO and one. ``oldest_at``: when the first event that waits came;
+    None: none waits.
     """
 
     conversations: int
@@ -20,31 +22,19 @@ class Backlog(NamedTuple):
     parked: int
 
 
-# By the queues, as the index of what is pending is all organizations'. What waits in one is all after the last that does not.
+def _count(source: str) -> str:
+    return f"(select count(*) from (select from {source} limit {UP_TO + 1}) bounded)"
+
+
 BACKLOG = f"""
-with waiting as materialized (
-    select conversation_id from delivery_queues where organization_id = $1 limit {UP_TO + 1}
-),
-ends as materialized (
-    select w.conversation_id, coalesce((
-        select d.sequence from deliveries d where d.organization_id = $1 and d.conversation_id = w.conversation_id
-            and d.state <> 'pending' order by d.sequence desc limit 1
-    ), 0) as sequence from (select * from waiting limit {LOOKED_INTO}) w
-)
-select (select count(*) from waiting) as conversations,
-    (select count(*) from (
-        select from ends cross join lateral (
-            select from deliveries d where d.organization_id = $1 and d.conversation_id = ends.conversation_id
-                and d.sequence > ends.sequence limit {UP_TO + 1}
-        ) rest limit {UP_TO + 1}
-    ) bounded) as pending,
-    (select min(e.created_at) from ends cross join lateral (
-        select d.sequence from deliveries d where d.organization_id = $1 and d.conversation_id = ends.conversation_id
-            and d.sequence > ends.sequence order by d.sequence limit 1
-    ) first join events e on e.organization_id = $1 and e.sequence = first.sequence) as oldest_at,
-    (select count(*) from (
-        select from deliveries where organization_id = $1 and state = 'parked' limit {UP_TO + 1}
-    ) bounded) as parked"""
+select {_count("delivery_queues where organization_id = $1")} as conversations,
+    {_count(f"deliveries where {waiting_of('$1', 'pending')}")} as pending,
+    (select e.created_at from (
+        select sequence from deliveries where {waiting_of("$1", "pending")} order by state, organization_id, sequence limit 1
+    ) first cross join lateral (
+        select created_at from events e where e.organization_id = $1 and e.sequence = first.sequence limit 1
+    ) e) as oldest_at,
+    {_count(f"deliveries where {waiting_of('$1', 'parked')}")} as parked"""
 
 
 async def backlog(connection: asyncpg.Connection, organization_id: UUID) -> Backlog:

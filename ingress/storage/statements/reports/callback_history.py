@@ -8,6 +8,7 @@ import asyncpg
 
 from ....validation import Unlogged
 from ...columns import names
+from ..deliveries import waiting_of
 
 
 class ParkedGroup(Unlogged, frozen=True):
@@ -27,14 +28,14 @@ class ParkedCount(NamedTuple):
 
 
 # The events one by one, as they are looked up by their keys: here and below, however many the plan expects.
-COUNT_PARKED = """
+COUNT_PARKED = f"""
 with counted as materialized (
     select sequence, last_error from deliveries
-    where organization_id = $1 and state = 'parked' order by sequence limit $2
+    where {waiting_of("$1", "parked")} order by state, organization_id, sequence limit $2
 ),
 span as materialized (select max(sequence) as through from counted),
 rest as materialized (
-    select exists (select from deliveries where organization_id = $1 and state = 'parked' and sequence > through) as more
+    select exists (select from deliveries where {waiting_of("$1", "parked", "through")}) as more
     from span
 )
 select type, last_error, count(*) as events, through, more

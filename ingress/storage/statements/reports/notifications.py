@@ -6,6 +6,7 @@ from uuid import UUID
 import asyncpg
 
 from ....validation import Unlogged
+from ..deliveries import waiting_of
 from ..events import of_type
 
 # Of what waits no more are counted: nobody does anything else about thousands than about these.
@@ -38,8 +39,8 @@ with found as (
     ) as newest order by sequence desc limit $3)
     union all
     select 'deliveries_parked', coalesce(max(finished_at), 'epoch'), count(*), null, null from (
-        select finished_at from deliveries where organization_id = $1 and state = 'parked'
-        order by sequence desc limit {COUNTED + 1}
+        select finished_at from deliveries where {waiting_of("$1", "parked")}
+        order by state desc, organization_id desc, sequence desc limit {COUNTED + 1}
     ) as parked having count(*) > 0
     union all
     select 'quarantine_open', max(received_at), count(*), null, null from (

@@ -176,7 +176,7 @@ FIND = f"""
 with named as (select * from {given(NamedMessage)}),
 -- Of all organizations: few, and found without reading any one's.
 unended as materialized (
-    select organization_id, id from messages where state <> 'done' and provider_message_id is null
+    select organization_id, id from messages where leased_until is not null and provider_message_id is null
 )
 select named.place, own.*, held.candidates, came_in.known_as
 from named

@@ -11,6 +11,7 @@ from uuid import UUID
 import asyncpg
 
 from ...columns import Big, Json, Small, given, names
+from ..contacts import is_merged
 from ..events import NOW, clock, insert_events
 from .leases import LEASE_S
 from .messages import SendState, state_of
@@ -57,7 +58,7 @@ fenced as (
         not in_order or heads_batch and {_first("given", "is not null")} is null as is_first
     from given join organizations o on o.id = given.organization_id and o.version = given.version
     where not exists (select from conversations c where c.organization_id = given.organization_id
-        and c.id = given.conversation_id and c.canonical_id is not null)
+        and c.id = given.conversation_id and {is_merged("c.")})
 ),
 claimed as (
     insert into messages (organization_id, id, conversation_id, idempotency_key, request_hash, request, request_id,
@@ -315,7 +316,7 @@ GAUGES = f"""
 select count(*) filter (where state = 'sending') as pending, count(*) filter (where state = 'uncertain') as uncertain,
     coalesce(extract(epoch from now() - min(created_at)), 0)::float8 as oldest_s,
     count(*) filter (where expires_at < now() - interval '{LOST_AFTER_S} s') as lost
-from messages where state <> 'done' /* every organization_id */"""
+from messages where leased_until is not null /* every organization_id */"""
 
 
 async def gauges(connection: asyncpg.Connection) -> SendGauges:
