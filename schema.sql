@@ -33,7 +33,7 @@ create table schema_version (
     version    integer     primary key,
     applied_at timestamptz not null default now()
 );
-insert into schema_version values (3);
+insert into schema_version values (4);
 
 -- What was applied of migrations/, or came with this file (ingress/storage/upgrades.py).
 create table schema_migrations (
@@ -291,7 +291,7 @@ create table notification_marks (
 
 -- ------------------------------------------------------------------ receiving
 
--- What a provider posted, byte for byte: the meaning of a 200 is that a row is here.
+-- What a provider posted, byte for byte: the meaning of a 200 is that a row is here. Partitioned by day.
 create table inbound_webhooks (
     organization_id uuid        not null,
     config_id       uuid        not null,
@@ -299,7 +299,8 @@ create table inbound_webhooks (
     -- JSON, as bytes: looked at by people now and then, written for every webhook.
     headers         bytea       not null,
     body            bytea       not null
-);
+) partition by range (received_at);
+-- What came lately: a partition has a day of it.
 create index on inbound_webhooks using brin (received_at);
 
 -- Webhooks too large to be read at once, acknowledged all the same: each is read in the background, by the process that
@@ -329,14 +330,19 @@ create table inbound_dedup (
     organization_id uuid        not null,
     -- Of the account and the provider's key: what comes in under the address of another config of it is known.
     key_hash        bytea       not null,
+    -- The day (UTC) of the fact, as its provider says: a repetition says the same, so the key is unique in the partition of
+    -- that day. -infinity: it says none, or one that is far from the day on which it was received.
+    day             date        not null default '-infinity',
     -- Of its event, for what names the message by another id. NULL: it is no message.
     sequence        bigint,
     first_seen      timestamptz not null default now(),
-    primary key (organization_id, key_hash)
-);
-create index on inbound_dedup using brin (first_seen);
+    primary key (organization_id, key_hash, day)
+) partition by range (day);
+create table inbound_dedup_untimed partition of inbound_dedup for values from (minvalue) to ('2000-01-01');
+-- What is past its time here is deleted, oldest first; other partitions are dropped.
+create index on inbound_dedup_untimed (first_seen);
 
--- Bodies that could not be read, and items that belong to somebody else.
+-- Bodies that could not be read, and items that belong to somebody else. Partitioned by week, as the ids are of a time.
 create table quarantine (
     organization_id uuid        not null,
     id              uuid        not null,
@@ -351,8 +357,10 @@ create table quarantine (
     partly_taken    boolean     not null default false,
     state           text        not null default 'open' check (state in ('open', 'replayed', 'discarded')),
     primary key (organization_id, id)
-);
+) partition by range (id);
+-- The gauge of open ones.
 create index on quarantine (received_at) where state = 'open' and not foreign_item;
+-- An organization's list, and how many are open.
 create index on quarantine (organization_id, state, id) where not foreign_item;
 
 -- ------------------------------------------------------------------ events
@@ -375,6 +383,13 @@ $$ select base + (pg_current_xact_id()::text::bigint << 16) + place from event_c
 create function sequence_horizon() returns bigint language sql stable as
 $$ select base + (pg_snapshot_xmin(pg_current_snapshot())::text::bigint << 16) from event_clock $$;
 
+-- Where the stream was at a time, about once an hour: a sequence by itself says no time. What is below a mark is older.
+create table event_marks (
+    sequence bigint      primary key,
+    at       timestamptz not null
+);
+
+-- Partitioned by blocks of about a week, of sequences, with the same bounds as `deliveries`.
 create table events (
     organization_id     uuid        not null,
     sequence            bigint      not null,
@@ -391,8 +406,10 @@ create table events (
     raw                 bytea,
     -- Also what the CRM knows it by: see `event_id` in ingress/identifiers.py.
     primary key (organization_id, sequence)
-);
+) partition by range (sequence);
+-- What was said in a conversation.
 create index on events (conversation_id, type, sequence);
+-- Messages of people among all that came in, and events of the types that somebody asks for.
 create index on events (type, organization_id, sequence);
 
 -- What came about an id of the provider's that is nobody's yet, while sends that may have it are open: it may be about one
@@ -530,7 +547,7 @@ create table deliveries (
     -- Of a parked one: the CRM has taken a later event of the conversation that said so.
     gap_reported    boolean     not null default false,
     primary key (organization_id, sequence)
-);
+) partition by range (sequence);
 -- What a conversation has to deliver, in order, and what it gave up last.
 create index on deliveries (conversation_id, state, sequence) where state <> 'delivered';
 -- The same of an organization, and which organizations have any. By state first, so that rows compared by it have no other.
@@ -558,11 +575,12 @@ create index on delivery_queues (organization_id) where lease_id is not null;
 
 -- ------------------------------------------------------------------ sending
 
+-- Partitioned by week, as the ids are of a time; `attempts` alike.
 create table messages (
     organization_id     uuid        not null,
     id                  uuid        not null,
     conversation_id     uuid        not null,
-    -- NULL: sent without a key, so never compared.
+    -- NULL: sent without a key, so never compared. Unique by `idempotency_keys`.
     idempotency_key     text,
     request_hash        bytea       not null,
     -- The body of POST /send, as decoded.
@@ -613,11 +631,12 @@ create table messages (
     lease_id            uuid,
     leased_until        timestamptz,
     primary key (organization_id, id)
-);
-create unique index on messages (idempotency_key, organization_id);
+) partition by range (id);
+-- What was sent in a conversation.
 create index on messages (conversation_id, created_at);
 -- The queue of a conversation: who is first in it may be called for. What asks for `sending` alone cannot take it for its own.
 create index on messages (conversation_id, queue_place) where state = 'sending' and queue_place is not null;
+-- What a status, or an event that names it, is about.
 create index on messages (message_key, organization_id);
 -- What is under way or held. Not by its state, which statements that name a message by its key speak of as well: with the
 -- statistics of a quiet time, reading all of this would look as good to them.
@@ -628,6 +647,17 @@ create index on messages (request_id, organization_id) where request_id is not n
 create index on messages (config_id, id) where config_id is not null;
 create index on messages (error_class, organization_id, id) where error_class is not null;
 create index on messages (error_code, organization_id, id) where error_code is not null;
+
+-- Which message a key of the last 30 days names. Apart from `messages`, whose partitions each know their own alone; deleted
+-- by the time in message_id. The key may be somebody's data, its hash (ingress/identifiers.py) is not.
+create table idempotency_keys (
+    organization_id uuid        not null,
+    key_hash        bytea       not null,
+    message_id      uuid        not null,
+    primary key (organization_id, key_hash)
+);
+-- What is past its time, oldest first.
+create index on idempotency_keys (message_id);
 
 -- Written before the provider is called: a row without a class is a call that may have happened.
 create table attempts (
@@ -647,12 +677,13 @@ create table attempts (
     -- Its class, where that is an error: as in messages.
     failure             text        generated always as (nullif(class, 'ok')) stored,
     primary key (organization_id, message_id, number)
-);
+) partition by range (message_id);
+-- What people look for messages by: an error of any of its attempts.
 create index on attempts (failure, organization_id, message_id) where failure is not null;
 create index on attempts (code, organization_id, message_id) where code is not null;
 
 -- Statuses that came without our id, as they came: what they are about may become known later. One that carries our id
--- goes into its message alone. Whether any came at all: messages.acknowledged.
+-- goes into its message alone. Whether any came at all: messages.acknowledged. Partitioned by week.
 create table message_statuses (
     organization_id     uuid        not null,
     account_id          uuid        not null,
@@ -664,10 +695,11 @@ create table message_statuses (
     error               json,
     received_at         timestamptz not null default now(),
     -- False: no message of ours had this id yet. The sweep looks again for a while.
-    matched             boolean     not null,
-    primary key (organization_id, account_id, message_key, value)
-);
-create index on message_statuses (received_at);
+    matched             boolean     not null
+) partition by range (received_at);
+-- What was said of a message before its own answer came.
+create index on message_statuses (message_key, organization_id);
+-- What the sweep looks for a message of.
 create index on message_statuses (received_at) where not matched;
 
 -- ------------------------------------------------------------------ figures
@@ -768,6 +800,52 @@ create table retention_turn (
 );
 insert into retention_turn default values;
 
+-- Partitions are made ahead and dropped by the service (ingress/storage/partitions.py), whose login owns no table: so these
+-- functions are the owner's, refuse what is not one of its partitioned tables, and are for ingress_worker alone.
+--
+-- Nobody is given a partition by itself, and it shows no row to who is not the owner: access goes through the table it is
+-- of, whose policies hold. One is attached, not made as a part: who reads and writes the table need not wait for that.
+create function make_partition(parent regclass, suffix text, lower_bound text, upper_bound text) returns void
+    language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+declare made text;
+begin
+    select format('%I.%I', relnamespace::regnamespace, relname || '_' || suffix) into made from pg_class
+        where oid = parent and relkind = 'p' and pg_get_userbyid(relowner) = current_user;
+    if made is null then
+        raise exception '% is no partitioned table of this database', parent using errcode = 'insufficient_privilege';
+    end if;
+    execute format('create table %s (like %s including all)', made, parent);
+    execute format('alter table %s enable row level security, force row level security', made);
+    execute format('alter table %s attach partition %s for values from (%L) to (%L)', parent, made, lower_bound, upper_bound);
+end $$;
+
+-- Waits for who uses the table, and all others wait behind that: for a moment only, after which it fails and can be tried
+-- again. The partition is a table then, which is dropped in another transaction: that takes longer.
+create function detach_partition(part regclass) returns void
+    language plpgsql security definer set search_path = pg_catalog, pg_temp set lock_timeout = '20ms' as $$
+declare parent regclass;
+begin
+    select inhparent into parent from pg_inherits join pg_class c on c.oid = inhparent
+        where inhrelid = part and c.relkind = 'p' and c.pg_get_userbyid(relowner) = current_user;
+    if parent is null then
+        raise exception '% is no partition of this database', part using errcode = 'insufficient_privilege';
+    end if;
+    execute format('alter table %s detach partition %s', parent, part);
+    execute format('comment on table %s is ''detached partition''', part);
+end $$;
+
+create function drop_detached(part regclass) returns void
+    language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+begin
+    if not exists (select from pg_class where oid = part and not relispartition and pg_get_userbyid(relowner) = current_user
+            and obj_description(oid, 'pg_class') = 'detached partition') then
+        raise exception '% is no detached partition of this database', part using errcode = 'insufficient_privilege';
+    end if;
+    execute format('drop table %s', part);
+end $$;
+revoke execute on function make_partition, detach_partition, drop_detached from public;
+grant execute on function make_partition, detach_partition, drop_detached to ingress_worker;
+
 -- ------------------------------------------------------------------ the second wall
 
 do $$
@@ -777,7 +855,7 @@ begin
         'whatsapp_provider_configs', 'account_owners', 'switches', 'switch_processes', 'provider_health', 'provider_audit_log', 'api_keys', 'notification_marks', 'console_sessions', 'inbound_webhooks', 'unread_webhooks', 'inbound_dedup', 'quarantine',
         'events', 'held_events', 'callbacks', 'deliveries', 'delivery_queues', 'messages', 'attempts', 'message_statuses', 'organizations',
         'contacts', 'contact_addresses', 'conversations', 'figures_progress', 'provider_figures', 'provider_usage',
-        'retention_settings', 'retention_marks'
+        'retention_settings', 'retention_marks', 'idempotency_keys'
     ] loop
         execute format('alter table %I enable row level security', tab);
         execute format('alter table %I force row level security', tab);
@@ -797,6 +875,7 @@ begin
         execute format('create policy ingest on %I to ingress_ingest using (true) with check (true)', tab);
     end loop;
 end $$;
+alter table inbound_dedup_untimed enable row level security, force row level security;
 alter table provider_apps enable row level security;
 alter table provider_apps force row level security;
 create policy worker on provider_apps to ingress_worker using (true) with check (true);
@@ -814,7 +893,8 @@ grant insert, select, update on delivery_queues, contacts, contact_addresses, co
 grant select (organization_id, disabled_at) on callbacks to ingress_ingest;
 grant select, update on messages, attempts to ingress_ingest;
 grant select (organization_id, config_id, due_at, checked_at), update (due_at) on provider_health to ingress_ingest;
-grant select on event_clock, schema_version, schema_migrations to ingress_app, ingress_ingest, ingress_worker;
+grant select on event_clock, event_marks, schema_version, schema_migrations to ingress_app, ingress_ingest, ingress_worker;
+grant insert, delete on event_marks to ingress_worker;
 grant update on event_clock to ingress_worker;
 grant select, insert, update on retention_progress, retention_turn to ingress_worker;
 

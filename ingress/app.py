@@ -65,6 +65,7 @@ from .sending.outcomes import Outcomes
 from .sending.pacing import Pacer
 from .sending.recovery import Recovery, forever
 from .settings import Settings
+from .storage import partitions
 from .storage.database import Database, StoreUnavailable
 from .storage.listener import notifications
 from .storage.redis_state import RedisState
@@ -85,6 +86,7 @@ logger = logging.getLogger("ingress.app")
 
 GAUGES_EVERY_S = 5.0
 PURGE_EVERY_S = 600.0
+PARTITIONS_EVERY_S = 60.0
 TRAILS_POLL_S = 5.0
 COUNT_EVERY_S = 10.0
 RECOVER_EVERY_S = 5.0
@@ -154,6 +156,7 @@ class Application:
                 forever(manager.recover, RECOVER_EVERY_S),
                 forever(partial(watch_gauges, database), GAUGES_EVERY_S),
                 forever(partial(_purge, database), PURGE_EVERY_S),
+                forever(partial(_keep_partitions, database), PARTITIONS_EVERY_S),
                 forever(partial(_verify_trails, database, vault), TRAILS_POLL_S),
                 forever(partial(count_due, database), COUNT_EVERY_S),
                 forever(refused_changes.sum_up, REFUSALS_EVERY_S),
@@ -296,6 +299,11 @@ async def _purge(database: Database) -> None:
     while dropped:
         async with database.worker() as connection:
             dropped = await inbound.purge(connection)
+
+
+async def _keep_partitions(database: Database) -> None:
+    async with database.worker() as connection:
+        await partitions.keep_ahead(connection)
 
 
 async def _verify_trails(database: Database, vault: Vault) -> None:

@@ -104,6 +104,11 @@ def key_hash(key: str, account_id: UUID) -> bytes:
     return state.digest()
 
 
+def idempotency_hash(organization_id: UUID, key: str) -> bytes:
+    """16 bytes that stand for an idempotency key, by a digest that PostgreSQL has, too: it enters those it finds."""
+    return hashlib.sha256(organization_id.bytes + key.encode()).digest()[:16]
+
+
 def conversation_id(organization_id: UUID, account: str, contact_id: UUID | None, group_id: str | None) -> UUID:
     """The conversation of a business *account* with a person or group: the same for every provider that carries it.
 

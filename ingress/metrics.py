@@ -342,6 +342,9 @@ db_errors = _counter(
     "whatsapp_ingress_db_errors_total", "Statements that the database did not confirm", "pool", "reason"
 )
 _pool_in_use = _gauge("whatsapp_ingress_db_pool_in_use", "Connections in use", "pool")
+partitions_ahead = _gauge(
+    "whatsapp_ingress_partitions_ahead_seconds", "How far ahead the partitions of all tables reach"
+)
 db_connections_limit = _gauge(
     "whatsapp_ingress_db_connections_limit",
     "Connections to PostgreSQL that this process may open, by what they are for",

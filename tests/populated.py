@@ -174,10 +174,13 @@ async def untouched(settings: Settings, *organizations: Organization) -> AsyncIt
 
 
 async def tables_of(connection: asyncpg.Connection) -> dict[str, str]:
-    """Every table of an organization's data, and its column that names the organization, from the catalog."""
+    """Every table of an organization's data, and its column that names the organization, from the catalog.
+
+    Partitions are none by themselves.
+    """
     rows = await connection.fetch(
         "select c.relname from pg_class c join pg_attribute a on a.attrelid = c.oid"
         " where a.attname = 'organization_id' and not a.attisdropped and c.relkind in ('r', 'p')"
-        " and c.relnamespace = 'public'::regnamespace order by 1"
+        " and not c.relispartition and c.relnamespace = 'public'::regnamespace order by 1"
     )
     return {row["relname"]: "organization_id" for row in rows} | {"organizations": "id"}

@@ -15,7 +15,7 @@ from ..accounts.config import Config
 from ..envelope import NOT_OURS, Conversation, Ours, event_row
 from ..identifiers import parse_correlation
 from ..storage.statements.events import EventRow
-from ..storage.statements.receiving.inbound import Held, KeyedEvent, WebhookRow
+from ..storage.statements.receiving.inbound import Held, KeyedEvent, WebhookRow, day_of
 from ..storage.statements.receiving.statuses import StatusRow
 from ..storage.statements.sending.messages import OwnMessage
 from ..switching.manager import WhatsAppProviderManager
@@ -98,7 +98,8 @@ def _keyed(event: Event, owner: Config, conversation: Conversation | None, known
         event = without_excess(event)
         row = _row(event, owner, conversation and short_conversation(conversation), ours)
     status = _status_row(event, owner, ours.message) if event.status is not None else None
-    return KeyedEvent(identifiers.key_hash(event.key, owner.account_id), row, status, waiting)
+    day = day_of(event.occurred_at)
+    return KeyedEvent(identifiers.key_hash(event.key, owner.account_id), row, status, waiting, day)
 
 
 def _row(event: Event, owner: Config, conversation: Conversation | None, ours: Ours) -> EventRow:

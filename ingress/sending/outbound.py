@@ -342,6 +342,7 @@ def _claim(
         conversation_id=dispatch.conversation(active).id,
         in_order=dispatch.intent.order == "accepted",
         idempotency_key=idempotency_key,
+        key_hash=identifiers.idempotency_hash(dispatch.organization_id, idempotency_key) if idempotency_key else None,
         request_hash=request_hash,
         request=request,
         request_id=dispatch.request_id,

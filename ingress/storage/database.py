@@ -19,7 +19,7 @@ from .statements import logins, upgrades
 
 APP, INGEST, WORKER = ROLES = "ingress_app", "ingress_ingest", "ingress_worker"
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 # Seeds the hash of an organization's id, so that the lock is none of another program's.
 _EXCLUSIVE_LOCK = 0x73_77_69_74
 CONNECT_TIMEOUT_S = 3.0

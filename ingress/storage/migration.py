@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import asyncpg
 
+from . import partitions
 from .database import (
     CONNECT_TIMEOUT_S,
     NO_ROLES,
@@ -63,6 +64,8 @@ async def _try_role(url: str, role: str) -> None:
     connection = await Database(url).connect(role)
     try:
         await require_version(connection)
+        if role == WORKER:  # nothing comes in before there is a place for it, however long nobody served
+            await partitions.keep_ahead(connection)
     finally:
         await connection.close()
 
@@ -111,6 +114,7 @@ async def _migrate(connection: asyncpg.Connection, login: str | None) -> bool:
     if login is not None:
         await _admit(connection, login)
     await _advance_clock(connection)
+    await partitions.keep_ahead(connection)
     return is_new
 
 

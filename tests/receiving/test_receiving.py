@@ -261,7 +261,10 @@ async def test_every_sample_body_end_to_end(organization: Organization, samples:
 async def test_a_fact_is_known_for_thirty_days(
     organization: Organization, gateway: Gateway, servers: EmbeddedServers
 ) -> None:
-    """On the 29th day a repetition is still none; after the 30th its key is let go."""
+    """On the 29th day a repetition is still none; after the 30th its key is let go.
+
+    So it is by itself for keys whose day nobody kept; those of a day go with the partition of that day.
+    """
     import asyncpg
 
     from ingress.storage.statements.receiving.inbound import purge
@@ -272,7 +275,8 @@ async def test_a_fact_is_known_for_thirty_days(
     try:
         for age, events in (("29 days", 1), ("31 days", 2)):
             await connection.execute(
-                "update inbound_dedup set first_seen = now() - $2::text::interval where organization_id = $1",
+                "update inbound_dedup set day = '-infinity', first_seen = now() - $2::text::interval"
+                " where organization_id = $1",
                 organization.id,
                 age,
             )

@@ -470,6 +470,23 @@ async def test_every_table_has_its_policies(settings: Settings) -> None:
             assert re.fullmatch(rf"\({column} = \(NULLIF\(current_setting\('app\.org_id'.*\)\)::uuid\)", using), using
 
 
+async def test_nobody_reads_a_partition_by_itself(settings: Settings) -> None:
+    """Policies are those of the table it is of: it has none, so by its own name it shows nothing, and to no role."""
+    async with connected(settings) as connection:
+        parts = await connection.fetch(
+            "select oid::regclass::text as name, relrowsecurity and relforcerowsecurity as is_secured from pg_class"
+            " where relispartition and relkind = 'r' and relnamespace = 'public'::regnamespace"
+        )
+        assert {part["name"].rpartition("_p")[0] for part in parts} >= {"events", "messages", "inbound_dedup"}
+        for part in parts:
+            assert part["is_secured"], part["name"]
+            policies = await connection.fetch("select from pg_policies where tablename = $1", part["name"])
+            assert policies == [], part["name"]
+            for role in (APP, INGEST, WORKER):
+                may = "select has_table_privilege($1, $2, 'select, insert, update, delete, truncate')"
+                assert not await connection.fetchval(may, role, part["name"]), (role, part["name"])
+
+
 async def test_no_role_gets_around_it(settings: Settings) -> None:
     async with connected(settings) as connection:
         roles = await connection.fetch(

@@ -41,7 +41,7 @@ select array_remove(array[
         where other.oid <> login.oid and other.rolname <> all($2::text[]) and pg_has_role(login.oid, other.oid, 'member')
     ) end,
     case when exists (select from unnest($2::text[]) role where pg_has_role(login.oid, role, 'usage')) or exists (
-        select from pg_class tables where relnamespace = current_schema()::regnamespace and relkind = 'r'
+        select from pg_class tables where relnamespace = current_schema()::regnamespace and relkind in ('r', 'p')
             and has_table_privilege(login.oid, tables.oid, 'select, insert, update, delete')
     ) then 'it has rights without taking a role' end
 ], null) from pg_roles login where rolname = $1"""

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from functools import cache
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -10,11 +10,15 @@ from uuid import UUID
 import asyncpg
 import msgspec
 
+from ....identifiers import id_at
 from ....validation import Unlogged
 from ..contacts import ARE_CURRENT, OUTDATED, ContactsOutdated
 from ..events import EventRow, clock, insert_events
 from .held_events import HOLD
 from .statuses import StatusRow, merge
+
+# The day of what has none, which PostgreSQL knows as -infinity.
+UNTIMED = date.min
 
 
 class Held(NamedTuple):
@@ -29,13 +33,23 @@ class Held(NamedTuple):
 class KeyedEvent(Unlogged, frozen=True):
     """An event with what makes it unique in its organization, and the status it reports, if it does.
 
-    ``waiting``: it is not known yet whether it is about a message of ours, so it is held.
+    ``waiting``: it is not known yet whether it is about a message of ours, so it is held. ``day``: of the fact, the same
+    whenever its provider repeats it (`day_of`).
     """
 
     key_hash: bytes
     event: EventRow
     status: StatusRow | None
     waiting: Held | None = None
+    day: date = UNTIMED
+
+
+def day_of(occurred_at: datetime | None) -> date:
+    """The day of a fact for its key: of one that is too far from now, as of one without a time, it is not kept."""
+    if occurred_at is None:
+        return UNTIMED
+    day, today = occurred_at.astimezone(UTC).date(), datetime.now(UTC).date()
+    return day if today - MAX_AGE <= day <= today + timedelta(days=1) else UNTIMED
 
 
 class QuarantineRow(Unlogged, frozen=True):
@@ -72,15 +86,19 @@ _WEBHOOKS = """kept as (
 # Keys are taken in their order: two transactions that share some never wait for each other in a circle.
 _EVENTS = """received as materialized (
     select place, ($7::uuid[])[run] as organization_id, ($8::uuid[])[run] as config_id, ($9::text[])[run] as type,
-        key_hash, conversation_id, data, raw
-    from unnest($10::bytea[], $11::uuid[], $12::bytea[], $13::bytea[])
-        with ordinality as given(key_hash, conversation_id, data, raw, place)
+        key_hash, day, conversation_id, data, raw
+    from unnest($10::bytea[], $11::date[], $12::uuid[], $13::bytea[], $14::bytea[])
+        with ordinality as given(key_hash, day, conversation_id, data, raw, place)
     cross join lateral width_bucket(place::integer, $6::integer[]) as run
 ),
 fresh as (
-    insert into inbound_dedup (organization_id, key_hash, sequence)
-    select organization_id, key_hash, case when type in ('message.received', 'message.echo') then clock.start + place end
-    from received cross join clock where {current} order by 1, 2
+    insert into inbound_dedup (organization_id, key_hash, day, sequence)
+    select organization_id, key_hash, day, case when type in ('message.received', 'message.echo') then clock.start + place end
+    from received cross join clock
+    -- It came before, when nobody kept its day, or from a clock that was wrong.
+    where {current} and (day = '-infinity' or not exists (select from inbound_dedup known
+        where known.organization_id = received.organization_id and known.key_hash = received.key_hash and known.day = '-infinity'))
+    order by 1, 2
     on conflict do nothing returning organization_id, key_hash
 ),
 given as (
@@ -96,7 +114,7 @@ _QUARANTINE = """aside as (
 
 @cache
 def _store(statuses: bool, quarantine: bool, placed: bool = False, held: bool = False, remembered: bool = True) -> str:
-    start, next_parameter = clock(), 14
+    start, next_parameter = clock(), 15
     events = _EVENTS.format(current=ARE_CURRENT if remembered else "true")
     if placed:
         start = clock(f"select ${next_parameter}::bigint as start")
@@ -109,8 +127,9 @@ def _store(statuses: bool, quarantine: bool, placed: bool = False, held: bool = 
         next_parameter += 5
         answer = "select sequence from (select sequence from stored union all select sequence from held) stored"
     if statuses:
-        parts.append(merge(next_parameter))
-        next_parameter += len(StatusRow._fields)
+        new = "select place from received join fresh using (organization_id, key_hash)"
+        parts.append(merge(next_parameter + 1, f"(${next_parameter}::integer[])[place] in ({new})"))
+        next_parameter += 1 + len(StatusRow._fields)
     if quarantine:
         parts.append(_QUARANTINE.format(*range(next_parameter, next_parameter + 8)))
     if statuses:
@@ -154,7 +173,7 @@ async def store(
                 events.append(keyed)
                 owners.append(index)
     event_rows = [keyed.event for keyed in events]
-    statuses = [keyed.status for keyed in events if keyed.status is not None]
+    statuses = [(place, keyed.status) for place, keyed in enumerate(events, 1) if keyed.status is not None]
     aside = [(row, item) for row in rows for item in row.quarantine]
     arrived = [row for row in rows if not row.is_kept]
     arguments: list[object] = [
@@ -163,6 +182,7 @@ async def store(
         [row.body for row in arrived],
         *_runs([(row.organization_id, row.config_id, row.type) for row in event_rows], 3),
         [keyed.key_hash for keyed in events],
+        [keyed.day for keyed in events],
         [row.conversation_id for row in event_rows],
         [row.data for row in event_rows],
         [row.raw for row in event_rows],
@@ -178,7 +198,7 @@ async def store(
             [f"{{{','.join(map(str, each.candidates))}}}" for _, each in waiting],
         ]
     if statuses:
-        arguments += zip(*statuses, strict=True)
+        arguments += [[place for place, _ in statuses], *zip(*(status for _, status in statuses), strict=True)]
     if aside:
         arguments += [
             [row.organization_id for row, _ in aside],
@@ -319,18 +339,23 @@ KEYS_KEPT = STATUSES_KEPT = timedelta(days=30)
 MAX_AGE = KEYS_KEPT - timedelta(days=1)
 MAX_AHEAD = timedelta(minutes=10)
 
-# By primary key and in small batches, so that receiving never waits for it; what another process deletes is skipped.
-DROP_KEYS = f"""
-delete from inbound_dedup where (organization_id, key_hash) in (
+# In the order of an index and in small batches, so that receiving never waits for it; what another process deletes is
+# skipped. All other keys are in partitions that are dropped.
+DROP_UNTIMED = f"""
+delete from inbound_dedup where day = '-infinity' and (organization_id, key_hash) in (
     select organization_id, key_hash from inbound_dedup
-    where first_seen < now() - interval '{KEYS_KEPT.days} days' limit {BATCH_ROWS} for update skip locked)"""
-DROP_STATUSES = f"""
-delete from message_statuses where (organization_id, account_id, message_key, value) in (
-    select organization_id, account_id, message_key, value from message_statuses
-    where received_at < now() - interval '{STATUSES_KEPT.days} days' limit {BATCH_ROWS} for update skip locked)"""
+    where day = '-infinity' and first_seen < now() - interval '{KEYS_KEPT.days} days'
+    order by first_seen limit {BATCH_ROWS} for update skip locked)"""
+DROP_IDEMPOTENCY_KEYS = f"""
+delete from idempotency_keys where (organization_id, key_hash) in (
+    select organization_id, key_hash from idempotency_keys where message_id < $1
+    order by message_id limit {BATCH_ROWS} for update skip locked)"""
 
 
 async def purge(connection: asyncpg.Connection) -> int:
     """Delete a batch of what is past its time; how many rows, 0 when nothing is left (worker)."""
-    counts = [await connection.execute(statement) for statement in (DROP_KEYS, DROP_STATUSES)]
+    counts = [
+        await connection.execute(DROP_UNTIMED),
+        await connection.execute(DROP_IDEMPOTENCY_KEYS, id_at(datetime.now(UTC) - KEYS_KEPT)),
+    ]
     return sum(int(count.rpartition(" ")[2]) for count in counts)

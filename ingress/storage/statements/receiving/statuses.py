@@ -80,12 +80,15 @@ settled as (
 )"""
 
 
-def merge(first: int) -> str:
-    """CTEs that merge the statuses in the parameters from *first* on, one for each field of StatusRow, into messages."""
+def merge(first: int, is_new: str = "true") -> str:
+    """CTEs that merge the statuses in the parameters from *first* on, one for each field of StatusRow, into messages.
+
+    *is_new* says, by its `place`, that one is no repetition: others are kept already.
+    """
     return f"""given_status as (select * from {given(StatusRow, first)}),
 known as (
     select s.organization_id, coalesce(s.message_id, m.id) as id, s.config_id, s.account_id, s.provider_message_id,
-        s.message_key, s.value, s.rank, s.occurred_at, s.error, s.attempt
+        s.message_key, s.value, s.rank, s.occurred_at, s.error, s.attempt, s.place
     from given_status s left join messages m
         on s.message_id is null and m.organization_id = s.organization_id
         and m.message_key = s.message_key
@@ -95,9 +98,7 @@ known as (
 parked as (
     insert into message_statuses (organization_id, account_id, message_key, value, status_rank, occurred_at, error, matched)
     select organization_id, account_id, message_key, value, rank, occurred_at, error, id is not null
-    from known where attempt is null
-    order by organization_id, account_id, message_key, value
-    on conflict do nothing
+    from known where attempt is null and {is_new}
 ),
 {_APPLY}"""
 

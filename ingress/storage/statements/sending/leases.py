@@ -81,6 +81,9 @@ with claimed as (
 ),
 attempted as (
     delete from attempts a using claimed where a.organization_id = claimed.organization_id and a.message_id = claimed.id
+),
+keyed as (
+    delete from idempotency_keys k using claimed where k.organization_id = claimed.organization_id and k.message_id = claimed.id
 )
 delete from messages m using claimed where m.organization_id = claimed.organization_id and m.id = claimed.id
 returning m.id"""

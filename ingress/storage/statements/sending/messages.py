@@ -10,6 +10,7 @@ import msgspec
 
 from providers.messages import ErrorInfo
 
+from ....identifiers import idempotency_hash
 from ....validation import Unlogged
 from ...columns import given, names
 
@@ -101,12 +102,15 @@ async def by_id(connection: asyncpg.Connection, organization_id: UUID, message_i
     return state_of(StoredMessage, row) if row else None
 
 
-BY_KEY = f"select {_MESSAGE} from messages where organization_id = $1 and idempotency_key = $2"
+BY_KEY = f"""
+select {names(StoredMessage, "m.")} from idempotency_keys k
+join messages m on m.organization_id = k.organization_id and m.id = k.message_id
+where k.organization_id = $1 and k.key_hash = $2"""
 
 
 async def by_key(connection: asyncpg.Connection, organization_id: UUID, key: str) -> StoredMessage | None:
     """The message that an idempotency key names (organization)."""
-    row = await connection.fetchrow(BY_KEY, organization_id, key)
+    row = await connection.fetchrow(BY_KEY, organization_id, idempotency_hash(organization_id, key))
     return state_of(StoredMessage, row) if row else None
 
 

@@ -38,6 +38,7 @@ class Claim(NamedTuple):
     conversation_id: UUID
     in_order: bool
     idempotency_key: str | None
+    key_hash: bytes | None  # of that
     request_hash: bytes
     request: Json
     request_id: str | None
@@ -60,13 +61,20 @@ fenced as (
     where not exists (select from conversations c where c.organization_id = given.organization_id
         and c.id = given.conversation_id and {is_merged("c.")})
 ),
+keyed as (
+    insert into idempotency_keys (organization_id, key_hash, message_id)
+    select organization_id, key_hash, id from fenced where key_hash is not null order by organization_id, key_hash
+    on conflict do nothing
+    returning organization_id, message_id
+),
 claimed as (
     insert into messages (organization_id, id, conversation_id, idempotency_key, request_hash, request, request_id,
         queue_place, state, attempts, expires_at, lease_id, leased_until, fallback_from, fallback_reason)
     select organization_id, id, conversation_id, idempotency_key, request_hash, request, request_id,
         queue_place, 'sending', is_first::integer, expires_at, lease_id, now() + interval '{LEASE_S} s', fallback_from, fallback_reason
-    from fenced order by organization_id, idempotency_key
-    on conflict (organization_id, idempotency_key) do nothing
+    from fenced where key_hash is null or (organization_id, id) in (select organization_id, message_id from keyed)
+    order by organization_id, id
+    on conflict do nothing
     returning organization_id, id
 ),
 attempted as (
