@@ -301,7 +301,7 @@ create table inbound_webhooks (
     body            bytea       not null
 ) partition by range (received_at);
 -- What came lately: a partition has a day of it.
-create index on inbound_webhooks using brin (received_at);
+create index on inbound_webhooks using brin (received_at) with (autosummarize = on);
 
 -- Webhooks too large to be read at once, acknowledged all the same: each is read in the background, by the process that
 -- leases it, and goes to inbound_webhooks then.
@@ -699,6 +699,8 @@ create table message_statuses (
 ) partition by range (received_at);
 -- What was said of a message before its own answer came.
 create index on message_statuses (message_key, organization_id);
+-- What organizations keep for less time than the service.
+create index on message_statuses using brin (received_at) with (autosummarize = on);
 -- What the sweep looks for a message of.
 create index on message_statuses (received_at) where not matched;
 
@@ -826,7 +828,7 @@ create function detach_partition(part regclass) returns void
 declare parent regclass;
 begin
     select inhparent into parent from pg_inherits join pg_class c on c.oid = inhparent
-        where inhrelid = part and c.relkind = 'p' and c.pg_get_userbyid(relowner) = current_user;
+        where inhrelid = part and c.relkind = 'p' and pg_get_userbyid(c.relowner) = current_user;
     if parent is null then
         raise exception '% is no partition of this database', part using errcode = 'insufficient_privilege';
     end if;

@@ -53,6 +53,7 @@ from .people.directory import Directory
 from .receiving.held_events import HeldEvents
 from .receiving.webhooks import WebhookReceiver
 from .retention.periods import periods_of
+from .retention.retention import Retention
 from .sending.attempts import Attempts
 from .sending.breakers import Breakers
 from .sending.bulkhead import Bulkhead
@@ -69,7 +70,6 @@ from .storage import partitions
 from .storage.database import Database, StoreUnavailable
 from .storage.listener import notifications
 from .storage.redis_state import RedisState
-from .storage.statements.receiving import inbound
 from .storage.statements.switches import CHANNEL
 from .storage.vault import Vault
 from .switching.manager import WhatsAppProviderManager
@@ -85,7 +85,7 @@ from .web.waiting import Waiting
 logger = logging.getLogger("ingress.app")
 
 GAUGES_EVERY_S = 5.0
-PURGE_EVERY_S = 600.0
+RETENTION_LOOK_EVERY_S = 300.0
 PARTITIONS_EVERY_S = 60.0
 TRAILS_POLL_S = 5.0
 COUNT_EVERY_S = 10.0
@@ -122,7 +122,7 @@ class Application:
     async def _lifespan(self, _: object) -> AsyncIterator[ApiState]:
         settings = self.settings
         vault = Vault(settings.encryption_keys)
-        egress = Egress(settings.allowed_networks)
+        egress, periods = Egress(settings.allowed_networks), periods_of(settings)
         async with contextlib.AsyncExitStack() as stack:
             database = await stack.enter_async_context(Database(settings.database_url, settings.database_connections))
             redis = await stack.enter_async_context(RedisState(settings.redis_url))
@@ -155,7 +155,7 @@ class Application:
                 # What a process that died in the middle of a switch has left.
                 forever(manager.recover, RECOVER_EVERY_S),
                 forever(partial(watch_gauges, database), GAUGES_EVERY_S),
-                forever(partial(_purge, database), PURGE_EVERY_S),
+                forever(Retention(database, periods).look, RETENTION_LOOK_EVERY_S),
                 forever(partial(_keep_partitions, database), PARTITIONS_EVERY_S),
                 forever(partial(_verify_trails, database, vault), TRAILS_POLL_S),
                 forever(partial(count_due, database), COUNT_EVERY_S),
@@ -205,7 +205,7 @@ class Application:
                 "connection_tests": per_minute(settings.connection_tests_per_minute),
                 "sessions": Sessions(database, vault, settings.platform_key),
                 "console_links": settings.links,
-                "periods": periods_of(settings),
+                "periods": periods,
                 "looks": Limiter(LOOK_NOTED_EVERY_S, 1),
                 "waiting": Waiting(),
                 "closing": self.closing,
@@ -291,14 +291,6 @@ def _change_in(payload: str) -> tuple[UUID, int]:
     """Whose change it is, and the version it made."""
     organization_id, _, version = payload.partition(":")
     return UUID(organization_id), int(version)
-
-
-async def _purge(database: Database) -> None:
-    """Let go of what is past its time, a batch after the other."""
-    dropped = 1
-    while dropped:
-        async with database.worker() as connection:
-            dropped = await inbound.purge(connection)
 
 
 async def _keep_partitions(database: Database) -> None:

@@ -4,7 +4,7 @@ import hashlib
 import os
 import re
 import time
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import lru_cache
 from uuid import UUID
 
@@ -30,6 +30,11 @@ def new_id() -> UUID:
 def id_at(moment: datetime) -> UUID:
     """The first UUIDv7 of *moment* (RFC 9562: 48 bits of milliseconds at its front), or, of one before 1970, of all."""
     return UUID(int=max(int(moment.timestamp() * 1000), 0) << 80)
+
+
+def moment_of(id: UUID) -> datetime:
+    """When a UUIDv7 was made."""
+    return datetime.fromtimestamp((id.int >> 80) / 1000, UTC)
 
 
 def request_id() -> str:

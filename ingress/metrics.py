@@ -39,6 +39,10 @@ VALUES: dict[str, set[str]] = {
     "code_class": {"2xx", "3xx", "4xx", "5xx"},
     # Those that the registry knows (ingress/accounts/accounts.py).
     "provider": set(),
+    "table": {
+        *("inbound_webhooks", "inbound_dedup", "quarantine", "message_statuses", "idempotency_keys"),
+        *("events", "deliveries", "messages", "attempts", "provider_audit_log"),
+    },
     "class": {*_CLASSES, "ok", "busy", "3xx", "4xx", "5xx", "gone", "timeout", "connection"},
     "pool": {
         *("app", "worker", "lookup", "owners", "exclusive", "ingest"),
@@ -318,6 +322,25 @@ audit_chain_valid = _gauge(
     "1 if every organization's audit trail was intact when it was last verified, hourly",
 )
 audit_chain_valid.set(float("nan"))  # until the database was asked
+
+# -- what is past its time
+retention_dropped = _counter(
+    "whatsapp_ingress_retention_partitions_dropped_total",
+    "Partitions dropped, as all in them was past its time",
+    "table",
+)
+retention_deleted = _counter(
+    "whatsapp_ingress_retention_rows_deleted_total", "Rows deleted that were past their time", "table"
+)
+retention_ran = _gauge(
+    "whatsapp_ingress_retention_ran_timestamp_seconds",
+    "When all that was past its time was last let go of, by whichever process",
+)
+retention_overdue = _gauge(
+    "whatsapp_ingress_retention_overdue_rows",
+    "Rows, by the database's statistics, of partitions that are past their time and still there",
+    "table",
+)
 
 # -- media and receipts
 media_transfers = _counter(

@@ -15,7 +15,7 @@ from uuid import UUID
 
 from ..identifiers import id_at
 from ..storage.database import Database, StoreUnavailable
-from ..storage.statements import figures
+from ..storage.statements import figures, retention
 from ..storage.statements.figures import (
     BOUNDS_MS,
     CLASSES,
@@ -119,7 +119,11 @@ async def _count(database: Database, organization_id: UUID, after: int) -> None:
         if read.sequence is None:
             return
         oldest = read.at - figures.HOURS_KEPT + timedelta(days=1)
-        touched = (row.at for row in found if row.what not in ("read", "priced") and row.at > oldest)
+        if kept := await retention.kept(
+            connection, organization_id
+        ):  # what is gone is counted, and not there to be again
+            oldest = max(oldest, kept.since)
+        touched = (row.at for row in found if row.what not in ("read", "priced") and _hour(row.at) >= oldest)
         cells = dict(_cell(minute, read.at) for minute in touched)
         spans = [span(since, since + timedelta(minutes=minutes)) for since, minutes in cells.items()]
         calls = await figures.calls(connection, organization_id, spans)

@@ -1,4 +1,4 @@
-"""Webhooks: raw body, keys, events and statuses in one statement; the quarantine; and how long keys are kept."""
+"""Webhooks: raw body, keys, events and statuses in one statement; the quarantine; and how old a fact may be."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -10,7 +10,6 @@ from uuid import UUID
 import asyncpg
 import msgspec
 
-from ....identifiers import id_at
 from ....validation import Unlogged
 from ..contacts import ARE_CURRENT, OUTDATED, ContactsOutdated
 from ..events import EventRow, clock, insert_events
@@ -331,31 +330,8 @@ async def count_quarantined(connection: asyncpg.Connection) -> list[OpenItems]:
     return [OpenItems(*row) for row in await connection.fetch(COUNT_OPEN)]
 
 
-# Of keys and statuses, which are kept for a while only.
-BATCH_ROWS = 5_000
-KEYS_KEPT = STATUSES_KEPT = timedelta(days=30)
+KEYS_KEPT = timedelta(days=30)
 # A fact that is older when it is received may be a repetition whose key is let go already; one that claims to be of the
 # future would pass for new when its key is. Providers repeat for a week; their clocks and ours are minutes apart at most.
 MAX_AGE = KEYS_KEPT - timedelta(days=1)
 MAX_AHEAD = timedelta(minutes=10)
-
-# In the order of an index and in small batches, so that receiving never waits for it; what another process deletes is
-# skipped. All other keys are in partitions that are dropped.
-DROP_UNTIMED = f"""
-delete from inbound_dedup where day = '-infinity' and (organization_id, key_hash) in (
-    select organization_id, key_hash from inbound_dedup
-    where day = '-infinity' and first_seen < now() - interval '{KEYS_KEPT.days} days'
-    order by first_seen limit {BATCH_ROWS} for update skip locked)"""
-DROP_IDEMPOTENCY_KEYS = f"""
-delete from idempotency_keys where (organization_id, key_hash) in (
-    select organization_id, key_hash from idempotency_keys where message_id < $1
-    order by message_id limit {BATCH_ROWS} for update skip locked)"""
-
-
-async def purge(connection: asyncpg.Connection) -> int:
-    """Delete a batch of what is past its time; how many rows, 0 when nothing is left (worker)."""
-    counts = [
-        await connection.execute(DROP_UNTIMED),
-        await connection.execute(DROP_IDEMPOTENCY_KEYS, id_at(datetime.now(UTC) - KEYS_KEPT)),
-    ]
-    return sum(int(count.rpartition(" ")[2]) for count in counts)
