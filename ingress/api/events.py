@@ -15,6 +15,7 @@ from ..web.bodies import Disconnected, Number, RequestQuery, Shown, invalid
 from ..web.problems import Problem
 from ..web.waiting import Page, Room, Stream, gathered
 from . import AnyRequest, ApiRequest
+from .gone import check_cursor
 
 MAX_WAIT_S = 30
 # A wake-up may be lost, and an event becomes readable only when no older transaction runs any more.
@@ -71,8 +72,13 @@ class StreamQuery(Selection, frozen=True):
     after: Number | None = None
 
 
-async def _page(request: AnyRequest, room: Room, after: int, limit: int, *, raw: bool = False) -> list[RawEvent]:
-    """The events of a page, in memory that *room* has for them; an empty one takes none."""
+async def _page(
+    request: AnyRequest, room: Room, after: int, limit: int, *, raw: bool = False, again: bool = False
+) -> list[RawEvent]:
+    """The events of a page, in memory that *room* has for them; an empty one takes none. *again*: it was empty before.
+
+    Raises `Problem` 410 where events between *after* and them are gone.
+    """
     await room.reserve()
     only, page = request.query.filter, (request.organization_id, after, limit, raw)
     async with request.connection() as connection:
@@ -82,6 +88,8 @@ async def _page(request: AnyRequest, room: Room, after: int, limit: int, *, raw:
             rows = await stored.read_types(connection, *page, only.types)
         else:
             rows = await stored.read_of(connection, *page, only)
+        if rows or not again:  # behind them: what was deleted before they were read is noted by now
+            await check_cursor(connection, request.organization_id, after)
     room.holds(sum(len(row.data) + len(row.raw or b"") for row in rows))
     return rows
 
@@ -111,7 +119,9 @@ def _json(rows: list[RawEvent], after: int) -> list[bytes]:
     return [b'{"events":[', *events[1:], b'],"next":%d}' % (rows[-1].sequence if rows else after)]
 
 
-async def _awaited(request: AnyRequest, page: Callable[[], Awaitable[list[RawEvent]]], wait_s: float) -> list[RawEvent]:
+async def _awaited(
+    request: AnyRequest, page: Callable[..., Awaitable[list[RawEvent]]], wait_s: float
+) -> list[RawEvent]:
     """The events of *page* once there are some, or after *wait_s*. Raises `Problem`, `Disconnected`."""
     wakeups, closing = request.state["wakeups"], request.state["closing"]
     deadline = monotonic() + wait_s
@@ -123,21 +133,24 @@ async def _awaited(request: AnyRequest, page: Callable[[], Awaitable[list[RawEve
             if await request.is_disconnected():
                 raise Disconnected
             await request.authorize()  # the key may have been revoked meanwhile
-            rows = await page()
+            rows = await page(again=True)
     return rows
 
 
 async def stream_events(request: ApiRequest[None, StreamQuery]) -> Stream:
     """GET /events/stream: server-sent events from `Last-Event-ID` (or ?after=, or now) on.
 
-    `id` is the sequence. `Last-Event-ID` may be an event's own id, too.
+    `id` is the sequence. `Last-Event-ID` may be an event's own id, too. Where what follows it is gone none begins, and
+    one that is so slow ends: an event that says so would be passed over by whoever does not look for it.
     """
     organization_id = request.organization_id
     _ = request.query.filter  # what is wrong with it is said at once
     after = _resume(request, organization_id)
-    if after is None:
-        async with request.connection() as connection:
+    async with request.connection() as connection:
+        if after is None:
             after = await stored.last_sequence(connection, organization_id)
+        else:
+            await check_cursor(connection, organization_id, after)
     room = request.state["waiting"].room(organization_id)
     return Stream(room, _stream(request, after, room))
 
@@ -164,7 +177,7 @@ async def _following(request: AnyRequest, after: int, room: Room) -> list[RawEve
     """What a stream goes on with; None where its reader may not read it any more, or is too slow."""
     try:
         await request.authorize()
-        return await _page(request, room, after, STREAM_PAGE)
+        return await _page(request, room, after, STREAM_PAGE, again=True)
     except Problem:
         return None
     except StoreUnavailable:  # it goes on where it was when the database is back

@@ -34,8 +34,9 @@ from ..storage.statements.sending import messages
 from ..storage.statements.sending.messages import SendState, StoredMessage
 from ..switching.policy import OnUncertain
 from ..web.bodies import OrganizationBody, RequestBody, Shown, invalid
-from ..web.problems import Json, Problem, json_response, not_configured, not_found, unavailable
+from ..web.problems import Json, Problem, json_response, not_configured, unavailable
 from . import AnyRequest, ApiRequest
+from .gone import missing_message
 
 logger = logging.getLogger("ingress.messages")
 WAIT_S = 20.0
@@ -189,7 +190,7 @@ async def _accepted(
 
 
 async def _intent(request: AnyRequest, body: SendRequest) -> SendIntent:
-    """What is to be sent. Raises `Problem` 422 or 404."""
+    """What is to be sent. Raises `Problem` 422, 404 or 410."""
     if wrong := list(_wrong(body)):
         raise invalid(*wrong)
     return SendIntent(
@@ -270,8 +271,8 @@ async def _quoted(request: AnyRequest, reply_to: str | None) -> str | None:
         return reply_to
     async with request.connection() as connection:
         quoted = await messages.by_id(connection, request.organization_id, message_id)
-    if quoted is None:
-        raise not_found()
+        if quoted is None:
+            raise await missing_message(connection, request.organization_id, message_id)
     if quoted.provider_message_id is None:
         raise invalid(("reply_to", "must be a message that was sent"))
     return quoted.provider_message_id

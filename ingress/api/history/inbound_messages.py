@@ -20,6 +20,7 @@ from ...storage.statements import events
 from ...web.bodies import Shown
 from ...web.problems import Problem, not_found
 from .. import AnyRequest, ApiRequest
+from ..gone import missing_event
 
 Kind = Literal["read", "typing", "stop_typing", "find_phone"]
 Result = TypeVar("Result")
@@ -46,18 +47,16 @@ class PhoneFound(Shown, frozen=True):
 
 
 async def received(request: AnyRequest) -> Received:
-    """The event in the path, if it is the organization's. Raises `Problem` 404, or 409."""
+    """The event in the path, if it is the organization's. Raises `Problem` 404, 409 or 410."""
     organization_id = request.organization_id
     sequence = parse_event_id(request.path_params["event_id"], organization_id)
-    if sequence is None:
-        raise not_found()
     async with request.connection() as connection:
-        event = await events.at(connection, organization_id, sequence)
-    if event is None:
-        raise not_found()
+        event = await events.at(connection, organization_id, sequence) if sequence is not None else None
+        if event is None:
+            raise await missing_event(connection, organization_id, sequence)
     config = await _receiver(request, event.config_id)
     try:
-        return Received(sequence, event.type, _decoder.decode(event.data), config)
+        return Received(event.sequence, event.type, _decoder.decode(event.data), config)
     except msgspec.ValidationError:  # an event of our own, or of another release
         raise not_found() from None
 

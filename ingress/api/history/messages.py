@@ -14,9 +14,9 @@ from ...storage.statements.reports.search import MessageFilter
 from ...storage.statements.sending import messages
 from ...storage.statements.sending.messages import Attempt, StoredMessage
 from ...web.bodies import Paged, Shown, invalid
-from ...web.problems import not_found
 from ...web.waiting import Page
 from .. import AnyRequest, ApiRequest
+from ..gone import missing_message
 
 Moment = Annotated[datetime, msgspec.Meta(tz=True)]
 # One of them at a time, but for a contact within a conversation.
@@ -76,9 +76,9 @@ async def get_message(request: ApiRequest) -> MessageShown:
     organization_id, message_id = request.organization_id, request.id_in_path("message_id")
     async with request.connection() as connection:
         message = await messages.by_id(connection, organization_id, message_id)
+        if message is None:
+            raise await missing_message(connection, organization_id, message_id)
         attempts = await messages.attempts(connection, organization_id, message_id)
-    if message is None:
-        raise not_found()
     return shown(message, attempts)
 
 

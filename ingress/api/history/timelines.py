@@ -18,8 +18,8 @@ from ...storage.statements.reports.timelines import DeliveryState, LinkedEvent
 from ...storage.statements.sending import messages
 from ...storage.statements.sending.messages import Attempt, StoredMessage
 from ...web.bodies import Shown
-from ...web.problems import not_found
 from .. import AnyRequest, ApiRequest
+from ..gone import missing_event, missing_message
 from .messages import MessageShown, shown
 from .what_happened import Narrator
 
@@ -129,12 +129,12 @@ async def narrator(request: AnyRequest, gettext: Callable[[str], str] = str) -> 
 
 
 async def message_timeline(request: AnyRequest, narrator: Narrator) -> Timeline:
-    """Of the message in the path. Raises `Problem` 404."""
+    """Of the message in the path. Raises `Problem` 404 or 410."""
     organization_id, message_id = request.organization_id, request.id_in_path("message_id")
     async with request.connection() as connection:
         message = await messages.by_id(connection, organization_id, message_id)
         if message is None:
-            raise not_found()
+            raise await missing_message(connection, organization_id, message_id)
         attempts = await messages.attempts(connection, organization_id, message_id)
         since = await search.sequence_at(connection, organization_id, message.created_at)
         named = ["message", "id"], str(message_id)
@@ -148,13 +148,13 @@ async def message_timeline(request: AnyRequest, narrator: Narrator) -> Timeline:
 
 
 async def event_timeline(request: AnyRequest, narrator: Narrator) -> Timeline:
-    """Of the event in the path. Raises `Problem` 404."""
+    """Of the event in the path. Raises `Problem` 404 or 410."""
     organization_id = request.organization_id
     sequence = parse_event_id(request.path_params["event_id"], organization_id)
     async with request.connection() as connection:
         event = await timelines.event(connection, organization_id, sequence) if sequence is not None else None
         if event is None:
-            raise not_found()
+            raise await missing_event(connection, organization_id, sequence)
         data = msgspec.json.decode(event.data, type=EventData)
         events = [event]
         if event.type == "message.received" and data.conversation and data.message and data.message.provider_message_id:
