@@ -5,6 +5,7 @@ RUN python -m venv /opt/ingress
 COPY requirements-serve.lock ./
 RUN /opt/ingress/bin/python -m pip install --no-cache-dir --require-hashes --requirement requirements-serve.lock
 COPY pyproject.toml README.md LICENSE schema.sql ./
+COPY migrations ./migrations
 COPY providers ./providers
 COPY ingress ./ingress
 RUN /opt/ingress/bin/python -m pip install --no-cache-dir --no-deps --no-build-isolation --no-index .

@@ -11,7 +11,8 @@ import msgspec
 from rich.table import Table
 
 ROOT = Path(__file__).resolve().parent.parent
-COPIED = ("ingress", "providers", "tests", "prove", "docs", "schema", "schema.sql", "pyproject.toml", "README.md")
+FOLDERS = ("ingress", "providers", "tests", "prove", "docs", "schema", "migrations")
+COPIED = (*FOLDERS, "schema.sql", "pyproject.toml", "README.md")
 TIMEOUT_S = 600
 NO_VERDICT = -1
 AT_ONCE = 2

@@ -5,8 +5,8 @@ A file of migrations/ is `NNNN_pre_what.sql` or `NNNN_post_what.sql`, where NNNN
 
     -- step of TABLE, TABLE: what it does   one transaction, with the note of how far the migration is
     -- alone of TABLE: what it does         statements outside of a transaction, which may be begun again
-    -- batches of TABLE: what it does       one statement, again and again: $1 is the text that it last returned, beside
-                                            how many rows it had; at the end it returns none
+    -- batches of TABLE: what it does       one statement of the service's, again and again: $1 is the text that it last
+                                            returned, beside how many rows it had; at the end it returns none
 
 The tables (`of` may be missing) are locked against vacuum first, which gives way, and never against those who read and
 write: a lock that does wait for them is given up after LOCK_TIMEOUT, and asked for again later.
@@ -34,7 +34,7 @@ from tenacity import (
     wait_random_exponential,
 )
 
-from .database import SCHEMA_VERSION, SchemaError
+from .database import SCHEMA_VERSION, WORKER, SchemaError
 from .statements import upgrades
 from .statements.upgrades import Applied
 
@@ -145,12 +145,17 @@ async def upgrade(connection: asyncpg.Connection, post: Post, report: Report = l
     What comes after a `post` that may not be applied waits with it. Raises `SchemaError` where *post* is REQUIRED and
     processes of the former release are connected, and where a lock is not to be had.
     """
-    for migration in await unapplied(connection):
+    missing = await unapplied(connection)
+    if missing:
+        await upgrades.set_timeouts(connection)
+        await upgrades.become_owner(connection)
+    for migration in missing:
         begun = (await upgrades.applied(connection)).get(migration.name)
         # What is begun is ended: the former release is shut out by its first step.
         if migration.is_post and begun is None and not await _may_leave_behind(connection, migration, post):
             break
         await _apply(connection, migration, begun.step if begun else 0, report)
+    await upgrades.become(connection, "none")
 
 
 async def unapplied(connection: asyncpg.Connection) -> list[Migration]:
@@ -199,7 +204,6 @@ async def _may_leave_behind(connection: asyncpg.Connection, migration: Migration
 
 async def _apply(connection: asyncpg.Connection, migration: Migration, done: int, report: Report) -> None:
     """Make the steps after the first *done* ones."""
-    await upgrades.set_timeouts(connection)
     for number, step in enumerate(migration.steps[done:], done + 1):
         now = MigrationProgress(migration.name, number, len(migration.steps), step.title)
         report(now)
@@ -244,7 +248,9 @@ async def _batches(connection: asyncpg.Connection, step: MigrationStep, now: Mig
     percent = -1
     while True:
         async with connection.transaction():
-            batch = await connection.fetchrow(step.sql, cursor)
+            owner = await upgrades.become(connection, WORKER)  # who owns the tables sees no row
+            batch = await connection.fetchrow(step.sql, *[cursor] * ("$1" in step.sql))
+            await upgrades.become(connection, owner)
             if batch is None:
                 return await _note(connection, now)
             cursor, rows = batch[0], rows + batch[1]

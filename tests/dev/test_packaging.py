@@ -24,7 +24,7 @@ def wheels(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     for name in ("pyproject.toml", "README.md", "LICENSE", "schema.sql"):
         shutil.copy(ROOT / name, source)
     left_out = shutil.ignore_patterns("__pycache__", "build", "*.egg-info")
-    for name in ("ingress", "providers"):
+    for name in ("ingress", "providers", "migrations"):
         shutil.copytree(ROOT / name, source / name, ignore=left_out)
     offline = ["--no-deps", "--no-build-isolation", "--no-index", "--disable-pip-version-check", "--quiet"]
     command = [sys.executable, "-m", "pip", "wheel", *offline, "--wheel-dir", str(target), ".", "./ingress/dev"]
@@ -76,14 +76,15 @@ def run(folder: Path, *arguments: str, **settings: str) -> subprocess.CompletedP
 
 
 def test_the_service_comes_without_simulators(wheels: tuple[Path, Path]) -> None:
-    """Every module but theirs, what the console shows, the types of both packages, and the schema."""
+    """Every module but theirs, what the console shows, the types of both packages, the schema and what leads to it."""
     service, _ = wheels
-    schema = f"{service.name.removesuffix('-py3-none-any.whl')}.data/data/share/whatsapp-ingress/schema.sql"
+    share = f"{service.name.removesuffix('-py3-none-any.whl')}.data/data/share/whatsapp-ingress"
+    schema = {f"{share}/schema.sql", *(f"{share}/migrations/{path.name}" for path in (ROOT / "migrations").iterdir())}
     modules = sources(ROOT / "ingress") - sources(DEV) | sources(ROOT / "providers")
     kinds = {".html", ".css", ".js", ".svg", ".mo"}
     pages = {path for path in (ROOT / "ingress" / "console").rglob("*") if path.suffix in kinds}
     modules |= {path.relative_to(ROOT).as_posix() for path in pages}
-    assert content(service) == modules | {"ingress/py.typed", "providers/py.typed", schema}
+    assert content(service) == modules | {"ingress/py.typed", "providers/py.typed"} | schema
 
 
 def test_the_extra_adds_them(wheels: tuple[Path, Path]) -> None:

@@ -1,7 +1,6 @@
 """Two logins: who owns the schema migrates, and who serves owns nothing and sees nothing but in a role."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from typing import Any
 from uuid import uuid4
 
@@ -29,41 +28,7 @@ from ingress.storage.vault import generate_key
 from ..cli.test_run import ingress, refusal
 from ..conftest import serving
 from ..gateway import Gateway
-
-
-class Logins(msgspec.Struct):
-    """A new database; URLs of it for three logins."""
-
-    superuser: str
-    owner: str
-    service: str
-
-    @property
-    def service_name(self) -> str:
-        return self.service.partition("://")[2].partition("@")[0]
-
-
-@pytest.fixture
-async def logins(servers: EmbeddedServers) -> AsyncIterator[Logins]:
-    assert servers.database_url
-    unique = uuid4().hex[:12]
-    database, owner, service = (f"{name}_{unique}" for name in ("logins", "owner", "service"))
-    connection = await asyncpg.connect(servers.database_url)
-    await connection.execute(f"create role {owner} login createrole")
-    await connection.execute(f"create role {service} login noinherit")
-    # Roles belong to the server: where other tests have made them, their maker hands them on.
-    for role in ROLES:
-        if await connection.fetchval("select true from pg_roles where rolname = $1", role):
-            await connection.execute(f"grant {role} to {owner} with admin true")
-    await connection.execute(f"create database {database} owner {owner}")
-    url = servers.database_url.replace("/postgres?", f"/{database}?")
-    assert "://svc@" in url
-    yield Logins(url, url.replace("://svc@", f"://{owner}@"), url.replace("://svc@", f"://{service}@"))
-    await connection.execute(f"drop database {database} with (force)")
-    await connection.execute(f"drop owned by {owner} cascade")
-    await connection.execute(f"drop role {service}")
-    await connection.execute(f"drop role {owner}")
-    await connection.close()
+from .conftest import Logins
 
 
 @pytest.fixture
@@ -139,7 +104,7 @@ async def test_the_service_cannot_get_past_the_walls(migrated: Logins, role: str
 
 async def test_a_login_that_may_too_much_is_not_admitted(migrated: Logins) -> None:
     connection = await asyncpg.connect(migrated.superuser)
-    owner, name = migrated.owner.partition("://")[2].partition("@")[0], migrated.service_name
+    owner, name = migrated.owner_name, migrated.service_name
     try:
         for given, taken, flaw in (
             (f"alter role {name} superuser", f"alter role {name} nosuperuser", "superuser"),

@@ -105,6 +105,24 @@ async def set_timeouts(connection: asyncpg.Connection) -> None:
     await connection.execute(TIMEOUTS)
 
 
+BECOME_OWNER = """
+select set_config('role', pg_get_userbyid(relowner), false) from pg_class where oid = 'schema_version'::regclass"""
+
+
+async def become_owner(connection: asyncpg.Connection) -> None:
+    """What a migration makes belongs to whom all else belongs to, whoever applies it."""
+    await connection.execute(BECOME_OWNER)
+
+
+BECOME = "select current_user, set_config('role', $1, false)"
+
+
+async def become(connection: asyncpg.Connection, role: str) -> str:
+    """Act in another role; who it was."""
+    was: str = await connection.fetchval(BECOME, role)
+    return was
+
+
 LIMIT = "select set_config('lock_timeout', $1, true)"
 
 

@@ -25,6 +25,7 @@ THINGS = """-- Why.
 create table things (id bigint primary key, copied bigint);
 insert into things select generate_series(1, 10);
 analyze things;
+grant select, update on things to ingress_worker;
 
 -- batches of things: its copies
 with page as (select id from things where id > coalesce($1::text::bigint, 0) order by id limit 3),

@@ -99,6 +99,7 @@ parked as (
     insert into message_statuses (organization_id, account_id, message_key, value, status_rank, occurred_at, error, matched)
     select organization_id, account_id, message_key, value, rank, occurred_at, error, id is not null
     from known where attempt is null and {is_new}
+    on conflict do nothing  -- in a database that is not partitioned yet, statuses have a key of their own
 ),
 {_APPLY}"""
 
