@@ -110,6 +110,7 @@ PROBLEMS = {
     "invalid_idempotency_key": N_("The key against sending twice is not valid. Open the page again."),
     "invalid_json": N_("What was posted could not be read."),
     "length_required": N_("The size of what is sent must be said."),
+    "gone": N_("It is older than what is kept."),
     "media_gone": N_("The provider does not have this file any more."),
     "media_unusable": N_("The file cannot be used as it is."),
     "method_not_allowed": N_("This address does not take that."),
