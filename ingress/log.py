@@ -7,6 +7,7 @@ import re
 import sys
 import traceback
 from datetime import UTC, datetime
+from select import PIPE_BUF
 
 import msgspec
 
@@ -53,10 +54,19 @@ def put(fields: object) -> None:
 
 
 def flush() -> None:
-    """Write what is pending. Called by itself; at exit by the application."""
-    lines, _pending[:] = b"\n".join(_pending), []
-    if lines:
-        _write(lines + b"\n")
+    """Write what is pending. Called by itself; at exit by the application.
+
+    In pieces that a pipe takes whole: what other processes write to it comes between lines, not in the middle of one.
+    """
+    lines, _pending[:] = [*_pending], []
+    piece = b""
+    for line in lines:
+        if piece and len(piece) + len(line) >= PIPE_BUF:
+            _write(piece)
+            piece = b""
+        piece += line + b"\n"
+    if piece:
+        _write(piece)
 
 
 def _write(data: bytes) -> None:
