@@ -18,6 +18,6 @@ WORKDIR /tmp
 ENV PATH=/opt/ingress/bin:$PATH INGRESS_HOST=0.0.0.0
 # The second one is for metrics and probes: the public has no business there.
 EXPOSE 8000 9464
-# One process uses one core; more of them are more containers.
+# One process uses one core; more of them are more containers, which the cluster watches (docs/operating.md).
 ENTRYPOINT ["ingress"]
 CMD ["serve"]

@@ -39,7 +39,7 @@ from .api import (
 from .api import audit as audit_trail
 from .api.audit import REFUSALS_EVERY_S, RefusedChanges
 from .api.history import inbound_messages, messages, timelines
-from .api.operations import Operations, watch_gauges, watch_lag
+from .api.operations import Operations, Readiness, watch_gauges, watch_lag
 from .cache import sweep_forever
 from .calls.driver import Caller
 from .calls.egress import Egress
@@ -104,6 +104,7 @@ class Application:
         self._middleware = Middleware(self._router)
         self._operations = Middleware(Router(routes=OPERATIONS))
         self._state: ApiState | None = None  # what requests get, once it has started
+        self.judge: Callable[[], Awaitable[Readiness]]  # the same
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and scope["path"].startswith("/webhooks/"):
@@ -212,7 +213,7 @@ class Application:
                 "readiness": process.readiness,
                 "metrics_page": process.metrics,
             }
-            self._state = state
+            self._state, self.judge = state, process.judge
             yield state
 
     async def _sending(

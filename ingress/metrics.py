@@ -53,6 +53,7 @@ VALUES: dict[str, set[str]] = {
     "state": {
         *("closed", "open", "half_open", "unknown", "healthy", "degraded", "unhealthy"),
         *("discovered", "registered", "failed"),
+        *("starting", "serving", "ending"),
     },
     "kind": {
         *(*get_args(EventType), *get_args(StatusValue)),
@@ -379,6 +380,18 @@ redis_errors = _counter("whatsapp_ingress_redis_errors_total", "Redis commands t
 ssrf_blocked = _counter("whatsapp_ingress_ssrf_blocked_total", "Outgoing connections refused", "reason")
 loop_lag = _histogram(
     "whatsapp_ingress_event_loop_lag_seconds", "How late a timer fires", (), (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1)
+)
+
+# -- several processes: of their parent alone
+OF_PARENT = CollectorRegistry()
+ProcessCollector(registry=OF_PARENT)
+processes = Gauge(
+    "whatsapp_ingress_processes", "Workers of this parent, by what each is at", ("state",), registry=OF_PARENT
+)
+process_restarts = Counter(
+    "whatsapp_ingress_process_restarts_total",
+    "Workers that ended by themselves, or had to be ended, and had another one started for them",
+    registry=OF_PARENT,
 )
 
 

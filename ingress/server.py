@@ -7,12 +7,14 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import Callable, Sequence
-from contextlib import AbstractAsyncContextManager, nullcontext
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from functools import partial
-from typing import Any
+from itertools import chain, repeat
+from typing import Any, Protocol
 
 import uvicorn
+from starlette.types import Receive, Scope, Send
 
 from . import __version__
 from .app import Application
@@ -23,6 +25,10 @@ logger = logging.getLogger("ingress.server")
 
 GRACE_S = 15
 WATCHDOG_S = 45
+# Who is connected to a process that another one replaces has so long to ask once more, and is answered that it is the
+# last time.
+LAST_ANSWERS_S = 2.0
+CLOSE_HEADER = (b"connection", b"close")
 # Of the port for metrics: scrapers and probes are few, and come again.
 OPERATIONS_CONNECTIONS = 64
 BACKLOG = 2_048
@@ -40,15 +46,25 @@ def listen(host: str, port: int, name: str = "INGRESS_PORT") -> socket.socket:
 
     *name* is the variable that the port comes from.
     """
+    made = bind(host, port, name)
+    made.listen(BACKLOG)
+    return made
+
+
+def bind(host: str, port: int, name: str = "INGRESS_PORT", *, shared: bool = False) -> socket.socket:
+    """As `listen`, but nobody can connect yet. What is *shared* may be bound again, each with a queue of its own.
+
+    The system gives a connection to one of those that listen, by the addresses of both ends.
+    """
     made = _socket(host)
+    if shared:
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     try:
         made.bind((host, port))
     except OSError as error:
         made.close()
         name = name if error.errno in (errno.EADDRINUSE, errno.EACCES) else "INGRESS_HOST"
         raise PortTaken(f"cannot listen on {host}:{port} ({error.strerror}); set {name}") from None
-    made.listen(BACKLOG)
-    made.set_inheritable(True)
     return made
 
 
@@ -83,7 +99,15 @@ def configuration(application: Application) -> uvicorn.Config:
     )
 
 
-def operations_configuration(application: Application) -> uvicorn.Config:
+class Watched(Protocol):
+    """What is served on the port that the public does not reach."""
+
+    @property
+    def settings(self) -> Settings: ...
+    async def operations(self, scope: Scope, receive: Receive, send: Send) -> None: ...
+
+
+def operations_configuration(application: Watched) -> uvicorn.Config:
     """How metrics are served, by a server of its own: what floods the other one takes none of its connections."""
     protocol = _protocol(application.settings, OPERATIONS_CONNECTIONS, 0, (), webhooks=False)
     # The interface is not to be seen of a method.
@@ -126,6 +150,53 @@ def _configuration(app: Any, protocol: dict[str, Any], **more: Any) -> uvicorn.C
 Beside = Callable[[], AbstractAsyncContextManager[None]]
 
 
+class Serving:
+    """The application and its server, from the start to the end of the drain."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.application = Application(settings)
+        self._server = _Server(configuration(self.application))
+        self._serving: asyncio.Task[None]
+
+    async def begin(self, listening: socket.socket) -> bool:
+        """Have it started, or ended because it could not. Whether it answers."""
+        self._serving = asyncio.create_task(self._server.serve(sockets=[listening]))
+        while not self._server.started and not self._serving.done():  # noqa: ASYNC110  (uvicorn has a flag, no event)
+            await asyncio.sleep(0.005)
+        # What was made until now stays; the collector need not look at it again.
+        gc.freeze()
+        gc.set_threshold(50_000, 20, 20)
+        return self._server.started
+
+    def drain(self) -> None:
+        """No new work, what is under way ends, then close."""
+        if not self.application.closing.is_set():
+            self.application.closing.set()
+            self._server.should_exit = True
+            asyncio.get_running_loop().call_later(WATCHDOG_S, os._exit, 1)
+
+    def stop_at_once(self) -> None:
+        """What is under way is left to other processes."""
+        self.drain()
+        self._server.force_exit = True
+
+    def hand_over(self) -> None:
+        """As `drain`, where another process listens on the same socket: no client is to notice.
+
+        A connection that is closed while its client begins a request loses it. So first each answer says that it is the
+        last one, and only who asks nothing for a while is closed.
+        """
+        for server in self._server.servers:
+            server.close()
+        for headers in (self._server.config.encoded_headers, self._server.server_state.default_headers):
+            headers.append(CLOSE_HEADER)
+        asyncio.get_running_loop().call_later(LAST_ANSWERS_S, self.drain)
+
+    async def end(self) -> None:
+        """Wait for the end of the drain."""
+        await self._serving
+
+
 async def serve(
     settings: Settings, listening: socket.socket, operations: socket.socket, beside: Beside | None = None
 ) -> None:
@@ -134,56 +205,42 @@ async def serve(
     On *operations*, metrics and health are served until that is done. *beside* is entered once the application answers,
     and left before it stops.
     """
-    application = Application(settings)
-    server = _Server(configuration(application))
-    watched = _Server(operations_configuration(application))
-    stop = partial(_stop, application, server)
-    _on_signals(stop)
-    serving = await _begin(server, listening)
-    watching = asyncio.create_task(watched.serve(sockets=[operations]))
-    try:
-        if server.started:
-            _announce(settings)
-            await _stay(application, beside)
-    finally:
-        if beside is not None and not application.closing.is_set():
-            stop()
-        await serving
-        watched.should_exit = True
-        await watching
-    if not server.started:
+    serving = Serving(settings)
+    application = serving.application
+    on_signals(serving.drain, serving.stop_at_once)
+    is_started = await serving.begin(listening)
+    async with operations_served(application, operations):
+        try:
+            if is_started:
+                _announce(settings)
+                if beside is not None:
+                    async with beside():
+                        await application.closing.wait()
+        finally:
+            if beside is not None and not application.closing.is_set():
+                serving.drain()
+            await serving.end()
+    if not is_started:
         raise RuntimeError("the application could not start")
 
 
-async def _begin(server: _Server, listening: socket.socket) -> asyncio.Task[None]:
-    """Have *server* started, or ended because it could not."""
+@asynccontextmanager
+async def operations_served(application: Watched, listening: socket.socket) -> AsyncIterator[None]:
+    """What *application* says of itself, on a port of its own."""
+    server = _Server(operations_configuration(application))
     serving = asyncio.create_task(server.serve(sockets=[listening]))
-    while not server.started and not serving.done():  # noqa: ASYNC110  (uvicorn has a flag, no event)
-        await asyncio.sleep(0.005)
-    # What was made until now stays; the collector need not look at it again.
-    gc.freeze()
-    gc.set_threshold(50_000, 20, 20)
-    return serving
+    try:
+        yield
+    finally:
+        server.should_exit = True
+        await serving
 
 
-def _on_signals(stop: Callable[[], None]) -> None:
+def on_signals(first: Callable[[], None], later: Callable[[], None]) -> None:
+    """On SIGINT and SIGTERM *first* is called, and *later* where it was: who asks twice does not want to wait."""
+    asked = chain([first], repeat(later))
     for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, stop)
-
-
-async def _stay(application: Application, beside: Beside | None) -> None:
-    if beside is not None:
-        async with beside():
-            await application.closing.wait()
-
-
-def _stop(application: Application, server: _Server) -> None:
-    if application.closing.is_set():  # asked twice: at once
-        server.force_exit = True
-        return
-    application.closing.set()
-    server.should_exit = True
-    asyncio.get_running_loop().call_later(WATCHDOG_S, os._exit, 1)
+        asyncio.get_running_loop().add_signal_handler(number, lambda: next(asked)())
 
 
 def _announce(settings: Settings) -> None:

@@ -323,9 +323,10 @@ async def command(organization: Organization, *arguments: str) -> str:
 class Process:
     """`ingress serve` as a process of its own, to be killed and started again on the same port."""
 
-    def __init__(self, environment: dict[str, str], log: Path) -> None:
+    def __init__(self, environment: dict[str, str], log: Path, *arguments: str) -> None:
         self._environment = environment
         self._log = log
+        self._arguments = arguments
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -336,7 +337,7 @@ class Process:
     async def start(self) -> None:
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "ingress", "serve"],
+                [sys.executable, "-m", "ingress", "serve", *self._arguments],
                 env={**os.environ, **UNLIMITED, "INGRESS_METRICS_PORT": "0", **self._environment},
                 stdout=log,
                 stderr=log,

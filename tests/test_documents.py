@@ -127,7 +127,7 @@ def test_every_documented_problem_code_is_used() -> None:
 def metric_rows() -> list[list[str]]:
     """Each metric of the service with its labels and what it counts, as docs/metrics.md has them."""
     found = []
-    for collector in metrics.REGISTRY._collector_to_names:
+    for collector in (*metrics.REGISTRY._collector_to_names, *metrics.OF_PARENT._collector_to_names):
         if isinstance(collector, MetricWrapperBase):
             name, labels, text = collector._name, collector._labelnames, collector._documentation
             kind = collector._type

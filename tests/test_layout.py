@@ -148,6 +148,7 @@ def test_providers_do_not_know_the_service() -> None:
 LAYERS = (
     "__main__",
     "cli",
+    "processes",
     "server",
     "protocol",
     "app",

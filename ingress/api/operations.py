@@ -71,15 +71,17 @@ class Operations:
         self._pages = {openmetrics: Kept(partial(_page, openmetrics)) for openmetrics in (False, True)}
 
     async def readiness(self) -> Json[Readiness]:
+        found = await self.judge()
+        return json_response(found, 200 if found.status == "ready" else 503)
+
+    async def judge(self) -> Readiness:
         if self._closing.is_set():
-            return json_response(Readiness("draining"), 503)
+            return Readiness("draining")
         doubt = await self._doubt.get()
         if doubt != self._logged:
             logger.warning("ready again" if doubt is None else f"not ready: {doubt}")
             self._logged = doubt
-        if doubt is not None:
-            return json_response(Readiness("unavailable", doubt), 503)
-        return json_response(Readiness("ready"))
+        return Readiness("ready") if doubt is None else Readiness("unavailable", doubt)
 
     async def _find_doubt(self) -> str | None:
         """Why what is accepted could not be stored, or what is stored not be opened; None: it can."""
@@ -94,8 +96,13 @@ class Operations:
         return None
 
     async def metrics(self, accept: str) -> Response:
-        openmetrics = "application/openmetrics-text" in accept
-        return Response(await self._pages[openmetrics].get(), headers={"content-type": _encoder(openmetrics)[1]})
+        return await metrics_response(self._pages, accept)
+
+
+async def metrics_response(pages: dict[bool, Kept[bytes]], accept: str) -> Response:
+    """One of two *pages*: that of OpenMetrics, where it is asked for."""
+    openmetrics = "application/openmetrics-text" in accept
+    return Response(await pages[openmetrics].get(), headers={"content-type": _encoder(openmetrics)[1]})
 
 
 class _Collected(msgspec.Struct):
@@ -113,9 +120,12 @@ def _encoder(openmetrics: bool) -> tuple[Callable[[Any], bytes], str]:
 
 
 async def _page(openmetrics: bool) -> bytes:
-    # Collected here, where everything is counted; writing it down takes long, and touches nothing that changes.
-    collected = _Collected(list(metrics.REGISTRY.collect()))
-    return await asyncio.to_thread(_encoder(openmetrics)[0], collected)
+    return await written(list(metrics.REGISTRY.collect()), openmetrics)
+
+
+async def written(families: list[Metric], openmetrics: bool) -> bytes:
+    """*families*, collected where everything is counted: writing them takes long, and touches nothing that changes."""
+    return await asyncio.to_thread(_encoder(openmetrics)[0], _Collected(families))
 
 
 async def watch_lag() -> None:

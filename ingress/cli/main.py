@@ -21,9 +21,12 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, sto
 from providers import Registry, UnknownProvider
 
 from .. import __version__, log
+from ..processes.cores import cores
+from ..processes.parent import NoneStarts, Parent
 from ..server import PortTaken, listen, serve
 from ..settings import Settings, SettingsError, insecure, load, login_of, variable
-from ..storage.database import SchemaError, StoreUnavailable
+from ..storage.database import Database, SchemaError, StoreUnavailable
+from ..storage.listener import require_room
 from ..storage.migration import migrate, prepare
 from ..storage.upgrades import Post
 from ..storage.vault import Vault, VaultError, generate_key
@@ -33,7 +36,7 @@ from .upgrade_report import show, summary
 
 logger = logging.getLogger("ingress.cli.main")
 
-FATAL = (SettingsError, SchemaError, PortTaken)
+FATAL = (SettingsError, SchemaError, PortTaken, NoneStarts)
 DATABASE_RETRY_S = 0.5
 # As a shell has it.
 INTERRUPTED, TERMINATED = 128 + signal.SIGINT, 128 + signal.SIGTERM
@@ -49,14 +52,31 @@ def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="ingress", description="One gateway between a CRM and any WhatsApp provider.")
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("run", help="serve with the sandbox on: everything on this machine, nothing to set up")
-    commands.add_parser("serve", help="serve")
+    sandbox = "serve with the sandbox on: everything on this machine, nothing to set up"
+    commands.add_parser("run", help=sandbox).set_defaults(processes=1)
+    serving = commands.add_parser("serve", help="serve")
+    serving.add_argument(
+        "--processes",
+        type=_processes,
+        default=1,
+        metavar="N",
+        help="how many processes serve, below one that looks after them; auto: as many as there are cores",
+    )
     _add_migrate(commands)
     remote.add_commands(commands, _add_providers(commands))
     commands.add_parser("schema", help="print the JSON Schema of an event")
     commands.add_parser("generate-key", help="print a new entry for INGRESS_ENCRYPTION_KEYS")
     _add_demo(commands)
     return parser
+
+
+def _processes(text: str) -> int:
+    """Raises `ValueError`."""
+    if text == "auto":
+        return cores()
+    if (wanted := int(text)) < 1:
+        raise ValueError
+    return wanted
 
 
 def _add_migrate(commands: Any) -> None:
@@ -144,8 +164,8 @@ def _from_dev(what: str, instead: str = "") -> Iterator[None]:
         _fail(f'{what} not installed: pip install "whatsapp-ingress[dev]"{instead}')
 
 
-def _run(settings: Settings, options: argparse.Namespace) -> None:
-    _serve(msgspec.structs.replace(settings, sandbox=True), options)
+def _run(settings: Settings, options: argparse.Namespace) -> int | None:
+    return _serve(msgspec.structs.replace(settings, sandbox=True), options)
 
 
 def _migrate(settings: Settings, options: argparse.Namespace) -> None:
@@ -173,7 +193,7 @@ def _login_to_serve(database_url: str) -> str:
     return login
 
 
-def _serve(settings: Settings, _: argparse.Namespace) -> None:
+def _serve(settings: Settings, options: argparse.Namespace) -> int | None:
     log.setup(settings.log_level)
     if settings.sandbox:
         with _from_dev("the simulators are"):
@@ -195,7 +215,12 @@ def _serve(settings: Settings, _: argparse.Namespace) -> None:
                     "the login of DATABASE_URL owns the schema: for development only, see DATABASE_OWNER_URL"
                 )
             beside = Development(stored).running if stored.sandbox else None
-            runner.run(serve(stored, listening, operations, beside))
+            if options.processes == 1:
+                return runner.run(serve(stored, listening, operations, beside))
+            database = Database(stored.database_url, stored.database_connections)
+            runner.run(require_room(database, options.processes))
+            listening.close()  # it has shown that the port is free: workers have sockets of their own
+            return runner.run(Parent(stored, options.processes).run(operations, beside))
 
 
 async def _prepared(settings: Settings) -> bool:

@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, AsyncIterator
 import asyncpg
 
 from .. import metrics
-from .database import CONNECTION_ERRORS, WORKER, Database
+from .database import CONNECTION_ERRORS, WORKER, Database, SchemaError, store_errors
 from .statements import logins
 from .statements.switches import PROCESSES_LOCK
 
@@ -78,4 +78,19 @@ async def _count_in(connection: asyncpg.Connection, most_connections: int) -> No
             "the processes of this database may open %d connections to PostgreSQL, this one %d of them, and the"
             " server has %d: lower INGRESS_DATABASE_CONNECTIONS, run fewer processes, or raise max_connections",
             *(asked, most_connections, available),
+        )
+
+
+async def require_room(database: Database, processes: int) -> None:
+    """Raise `SchemaError` where so many new *processes* may open more connections than the server has for all."""
+    with store_errors("listen"):
+        connection = await database.connect(WORKER)
+        try:
+            _, available = await logins.count_connections(connection, PROCESSES_LOCK)
+        finally:
+            await connection.close()
+    if (most := processes * database.most_connections) > available:
+        raise SchemaError(
+            f"{processes} processes may open {most} connections to PostgreSQL, and the server has {available}: lower"
+            " INGRESS_DATABASE_CONNECTIONS, start fewer processes, or raise max_connections"
         )

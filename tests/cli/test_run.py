@@ -564,7 +564,11 @@ def test_the_version_is_told() -> None:
     assert (done.returncode, done.stdout.strip()) == (0, __version__)
 
 
-@pytest.mark.parametrize("arguments", [[], ["walk"], ["serve", "--port", "1"]], ids=["none", "unknown", "option"])
+@pytest.mark.parametrize(
+    "arguments",
+    [[], ["walk"], ["serve", "--port", "1"], ["serve", "--processes", "0"]],
+    ids=["none", "unknown", "option", "value"],
+)
 def test_a_wrong_command_line(
     arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -85,5 +85,10 @@ from pg_database own where datname = current_database()"""
 async def declare_connections(connection: asyncpg.Connection, lock: int, most: int) -> tuple[int, int]:
     """Say that this process may open *most*. What all such processes may open, and what the server has for them."""
     await connection.execute(DECLARE, lock, most)
+    return await count_connections(connection, lock)
+
+
+async def count_connections(connection: asyncpg.Connection, lock: int) -> tuple[int, int]:
+    """As `declare_connections`, without saying anything."""
     [row] = await connection.fetch(COUNT, lock)
     return row["asked"], row["available"]
