@@ -6,7 +6,7 @@ BENCH_VENV := .venv-bench
 BENCH_STAMP := $(BENCH_VENV)/.installed
 PIP := -m pip --quiet --disable-pip-version-check install
 
-.PHONY: run demo test check prove attack bench lock catalogues screenshots clean
+.PHONY: run demo test check prove attack bench scale lock catalogues screenshots clean
 run: $(STAMP)
 	@exec $(BIN)/ingress run
 demo: $(STAMP)
@@ -22,6 +22,9 @@ attack: $(STAMP)
 	@$(BIN)/python -m prove.attacks $(ARGS)
 bench: $(BENCH_STAMP)
 	@$(BENCH_VENV)/bin/python -m bench $(ARGS)
+# What it costs once the database is large: some 20 GB of disk and an hour; SIZE=400000 is a twentieth (docs/capacity.md).
+scale: $(STAMP)
+	@$(BIN)/python -m bench.scale
 
 # requirements.lock pins every package by hash; nothing is resolved at install time.
 $(STAMP): requirements.lock pyproject.toml

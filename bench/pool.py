@@ -7,12 +7,11 @@ any generator in any language finds number *n* by a multiplication.
 
 import hmac
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 APP_SECRET = "bench-app-secret"  # invented; the servers get it, too
-PHONE_NUMBER_ID = "109876543210987"
-WABA_ID = "210987654321098"
+PHONE_NUMBER_ID = "110987654321098"  # the stand-in for Meta has number 1… in account 2…, whatever follows
 CONTACTS = 10_000  # people who write: so many conversations does the traffic have
 
 # As Meta sends it: compact, slashes and non-ASCII characters escaped.
@@ -24,6 +23,14 @@ WEBHOOK = (
     rb'"id":"wamid.HBgNNTUxMTk4NzY1NDMyMRUCABIYFDNB%(n)020dAA==","timestamp":"%(now)d","type":"text",'
     rb'"text":{"body":"Ol\u00e1, a loja abre hoje? Preciso trocar um presente \ud83c\udf81"}}]},'
     rb'"field":"messages"}]}]}'
+)
+# What becomes of a message of ours. It has a correlation, so it is about that one.
+STATUS = (
+    rb'{"object":"whatsapp_business_account","entry":[{"id":"%(waba)b","changes":[{"value":{"messaging_product":'
+    rb'"whatsapp","metadata":{"display_phone_number":"15550001111","phone_number_id":"%(number)b"},'
+    rb'"statuses":[{"id":"%(id)b","status":"delivered","timestamp":"%(now)d","recipient_id":"%(contact)b",'
+    rb'"biz_opaque_callback_data":"%(correlation)b","pricing":{"billable":true,"pricing_model":"PMP",'
+    rb'"type":"regular","category":"service"}}]},"field":"messages"}]}]}'
 )
 SEND = '{"to":"+55119%08d","content":{"type":"text","body":"Olá, Ana! Seu pedido saiu 🚚"},"lead_id":"%012d"}'
 
@@ -58,22 +65,34 @@ class Pool:
                 yield file.read(self.width)
 
 
-def webhooks(folder: Path) -> Pool:
-    """Signed webhooks of Meta: one text message each, each a new one."""
-    secret, now = APP_SECRET.encode(), int(time.time())  # a webhook of last year would be refused as stale
+def account_of(number: str) -> str:
+    """The account that the stand-in has *number* in."""
+    return f"2{number[1:]}"
+
+
+def signature(body: bytes) -> bytes:
+    return b"sha256=" + hmac.digest(APP_SECRET.encode(), body, "sha256").hex().encode()
+
+
+RUN = 10**8  # requests of one run at most
+
+
+def webhooks(folder: Path, numbers: Sequence[str] = (PHONE_NUMBER_ID,), run: int = 0) -> Pool:
+    """Signed webhooks of Meta: one text message each, each a new one, for *numbers* in turn; others in each *run*."""
+    now = int(time.time())  # a webhook of last year would be refused as stale
+    fields = [{b"waba": account_of(number).encode(), b"number": number.encode()} for number in numbers]
 
     def tail(n: int) -> tuple[bytes, bytes]:
-        fields = {b"waba": WABA_ID.encode(), b"number": PHONE_NUMBER_ID.encode()}
-        body = WEBHOOK % {**fields, b"contact": n % CONTACTS, b"n": n, b"now": now}
-        return b"sha256=" + hmac.digest(secret, body, "sha256").hex().encode(), body
+        body = WEBHOOK % {**fields[n % len(fields)], b"contact": n % CONTACTS, b"n": run * RUN + n, b"now": now}
+        return signature(body), body
 
-    return Pool(folder / "webhooks", "X-Hub-Signature-256", tail)
+    return Pool(folder / f"webhooks-{run}-{len(numbers)}", "X-Hub-Signature-256", tail)
 
 
-def sends(folder: Path) -> Pool:
-    """Text messages to send, each to another person (providers limit messages per pair of numbers)."""
+def sends(folder: Path, people: int = RUN, run: int = 0) -> Pool:
+    """Text messages to send, each to another of *people* (providers limit messages per pair of numbers)."""
 
     def tail(n: int) -> tuple[bytes, bytes]:
-        return b"bench-%012d" % n, (SEND % (n, n)).encode()
+        return b"bench-%012d" % (run * RUN + n), (SEND % (n % people, run * RUN + n)).encode()
 
-    return Pool(folder / "sends", "Idempotency-Key", tail)
+    return Pool(folder / f"sends-{run}", "Idempotency-Key", tail)

@@ -24,12 +24,8 @@ class ServerProcess:
         return f"http://127.0.0.1:{self.port}"
 
     def cpu_s(self) -> float:
-        """User and system time until now; NaN where there is no /proc."""
-        try:
-            fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
-        except OSError:
-            return float("nan")
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        """User and system time until now, its own processes' included; NaN where there is no /proc."""
+        return tree_cpu_s(self.pid)
 
     def rss_mb(self) -> float | None:
         """Resident memory now; None where there is no /proc."""
@@ -39,6 +35,23 @@ class ServerProcess:
             return None
         (kilobytes,) = [line.split()[1] for line in status.splitlines() if line.startswith("VmRSS")]
         return round(int(kilobytes) / 1024, 1)
+
+
+def tree_cpu_s(pid: int) -> float:
+    """User and system time of a process and its children, also of those that ended; NaN where there is no /proc."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        children = [line.split() for line in _each(Path(f"/proc/{pid}/task"), "children")]
+    except OSError:
+        return float("nan")
+    own = sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")
+    of_children = (tree_cpu_s(int(child)) for line in children for child in line)
+    return own + sum(spent for spent in of_children if spent == spent)  # one that ended meanwhile has none
+
+
+def _each(folder: Path, name: str) -> Iterator[str]:
+    for thread in folder.iterdir():
+        yield (thread / name).read_text()
 
 
 def free_port() -> int:

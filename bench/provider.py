@@ -12,12 +12,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from .pool import PHONE_NUMBER_ID, WABA_ID
 from .processes import ServerProcess, free_port, python_server, start
 
 NGINX = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/usr/local/sbin")
 
 UNIQUE = "UNIQUE"  # stands for what makes each wamid another
+ASKED = "$1"  # and for what a path names
 SENT = json.dumps(
     {
         "messaging_product": "whatsapp",
@@ -28,7 +28,7 @@ SENT = json.dumps(
 SUCCESS = json.dumps({"success": True})
 NUMBER = json.dumps(
     {
-        "id": PHONE_NUMBER_ID,
+        "id": ASKED,
         "display_phone_number": "+1 555-000-1111",
         "verified_name": "Bench",
         "quality_rating": "GREEN",
@@ -43,16 +43,17 @@ NUMBER = json.dumps(
         "health_status": {"can_send_message": "AVAILABLE", "entities": []},
     }
 )
-NUMBERS = json.dumps({"data": [{"id": PHONE_NUMBER_ID, "display_phone_number": "+1 555-000-1111"}]})
+NUMBERS = json.dumps({"data": [{"id": f"1{ASKED}", "display_phone_number": "+1 555-000-1111"}]})
 APPS = json.dumps({"data": [{"whatsapp_business_api_data": {"id": "550987654321098", "name": "Bench"}}]})
 
 # Path, answer to GET, answer to POST; the first that matches.
 ROUTES = [
     (r"^/v[0-9.]+/[0-9]+/messages$", SENT, SENT),
-    (r"^/v[0-9.]+/[0-9]+/phone_numbers$", NUMBERS, SUCCESS),
+    (r"^/v[0-9.]+/2([0-9]+)/phone_numbers$", NUMBERS, SUCCESS),
     (r"^/v[0-9.]+/[0-9]+/subscribed_apps$", APPS, SUCCESS),
-    (rf"^/v[0-9.]+/{WABA_ID}$", json.dumps({"id": WABA_ID, "name": "Bench"}), SUCCESS),
-    (r"^/v[0-9.]+/[0-9]+$", NUMBER, SUCCESS),
+    (r"^/v[0-9.]+/(2[0-9]+)$", json.dumps({"id": ASKED, "name": "Bench"}), SUCCESS),
+    (r"^/v[0-9.]+/([0-9]+)$", NUMBER, SUCCESS),
+    (r"^/crm$", SUCCESS, SUCCESS),  # a CRM that takes every event
 ]
 
 
@@ -100,8 +101,9 @@ async def app(
     while (await receive()).get("more_body"):
         pass
     for path, get, post in ROUTES:
-        if re.match(path, scope["path"]):
+        if found := re.match(path, scope["path"]):
             status, text = 200, post if scope["method"] == "POST" else get
+            text = text.replace(ASKED, found[1] if found.re.groups else "")
             break
     else:
         status, text = 404, "{}"
