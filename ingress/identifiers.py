@@ -13,8 +13,8 @@ from asyncpg.pgproto.pgproto import UUID as FastUUID
 
 # What is the platform's own is stored under it, where a table wants an organization. None has it: theirs are UUIDv7.
 PLATFORM_ID: UUID = FastUUID(bytes(16))
-# Above all others.
-LAST_ID = UUID(int=2**128 - 1)
+# Below and above all others.
+FIRST_ID, LAST_ID = UUID(int=0), UUID(int=2**128 - 1)
 
 
 def new_id() -> UUID:

@@ -92,7 +92,7 @@ create function detach_partition(part regclass) returns void
 declare parent regclass;
 begin
     select inhparent into parent from pg_inherits join pg_class c on c.oid = inhparent
-        where inhrelid = part and c.relkind = 'p' and c.pg_get_userbyid(relowner) = current_user;
+        where inhrelid = part and c.relkind = 'p' and pg_get_userbyid(c.relowner) = current_user;
     if parent is null then
         raise exception '% is no partition of this database', part using errcode = 'insufficient_privilege';
     end if;

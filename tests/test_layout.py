@@ -354,7 +354,7 @@ def statements() -> Iterator[tuple[str, str]]:
                     yield f"{own_name(module)}.{name}", text
     from ingress.storage.statements.receiving.inbound import _store
 
-    yield "inbound._store", _store(statuses=True, quarantine=True)
+    yield "inbound._store", _store(True, True, quarantine=True, placed=False, held=False, remembered=True)
 
 
 # Statements that see every organization, each for a reason. All others are held to one, or to rows that name theirs.

@@ -56,6 +56,11 @@ def given(kind: Any, first: int = 1) -> str:
     return f"unnest({arrays}) with ordinality as _({names(kind)}, place)"
 
 
+def between(column: str, first: int) -> str:
+    """That *column* is between the two parameters from *first* on: partitions beyond them are not even opened."""
+    return f"{column} between ${first} and ${first + 1}"
+
+
 def _type(hint: Any) -> str:
     if get_origin(hint) in (Union, UnionType):
         [hint] = [each for each in get_args(hint) if each is not NoneType]

@@ -153,18 +153,20 @@ async def drop_before(database: Database, table: str, moment: datetime) -> list[
     async with database.worker() as connection:
         sequence = await sequence_of(connection, moment)
         parts = [part for part in await statements.all_of(connection) if part.table == table and part.name != UNTIMED]
-        past = [
-            part.name
-            for part in parts
-            if (part.until_at and part.until_at <= moment) or (part.until_sequence and part.until_sequence <= sequence)
-        ]
-        detached = [name for name in past if await _detach(connection, name)]
+        past = [part for part in parts if _is_past(part, moment, sequence)]
+        detached = [part.name for part in past if await _detach(connection, part.name)]
         # Also what a process left that ended in between.
         for name in await statements.detached(connection):
             await _drop(connection, name)
-        if table == BY_SEQUENCE[-1]:
-            await statements.forget_marks(connection, sequence)
+        if table == BY_SEQUENCE[-1] and len(past) < len(parts):
+            await statements.forget_marks(connection, parts[len(past)].from_sequence or 0)
     return detached
+
+
+def _is_past(part: Partition, moment: datetime, sequence: int) -> bool:
+    if part.until_at is not None:
+        return part.until_at <= moment
+    return part.until_sequence is not None and part.until_sequence <= sequence
 
 
 async def _detach(connection: asyncpg.Connection, name: str) -> bool:

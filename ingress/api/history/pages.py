@@ -11,6 +11,7 @@ from msgspec import UNSET, UnsetType
 from providers.messages import By
 
 from ...envelope import Envelope, render
+from ...identifiers import FIRST_ID
 from ...storage.statements.events import StoredEvent
 from ...storage.statements.reports import search
 from ...storage.statements.reports.search import Found, MessageFilter
@@ -100,7 +101,7 @@ def _merged(came: Found[StoredEvent], went: Found[StoredMessage], cursor: _Curso
     if not events:
         below = 0 if came.next is None else came.next
     if not messages:
-        before = search.FIRST_ID if went.next is None else went.next
+        before = FIRST_ID if went.next is None else went.next
     is_end = not events and not messages and came.next is None and went.next is None
     return History(said) if is_end else History(said, str(_Cursor(below, before)))
 

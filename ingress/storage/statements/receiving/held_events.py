@@ -11,7 +11,7 @@ from ....validation import Unlogged
 from ...columns import Big, given, names
 from ..events import clock, insert_events
 from ..sending.messages import OwnMessage, chats, own
-from .statuses import StatusRow, merge
+from .statuses import StatusRow, merge, merged
 
 # What has waited for so long is an event as it is.
 HELD_MINUTES = 5
@@ -119,5 +119,4 @@ select count(*) from stored"""
 
 async def release(connection: asyncpg.Connection, events: Sequence[Release], statuses: Sequence[StatusRow]) -> None:
     """Make events of held ones, and merge what they say of messages (worker)."""
-    columns = zip(*statuses, strict=True) if statuses else [[]] * len(StatusRow._fields)
-    await connection.execute(RELEASE, *zip(*events, strict=True), *columns)
+    await connection.execute(RELEASE, *zip(*events, strict=True), *merged(statuses)[1])

@@ -14,7 +14,7 @@ from ....validation import Unlogged
 from ..contacts import ARE_CURRENT, OUTDATED, ContactsOutdated
 from ..events import EventRow, clock, insert_events
 from .held_events import HOLD
-from .statuses import StatusRow, merge
+from .statuses import MERGED, StatusRow, merge, merged
 
 # The day of what has none, which PostgreSQL knows as -infinity.
 UNTIMED = date.min
@@ -112,7 +112,7 @@ _QUARANTINE = """aside as (
 
 
 @cache
-def _store(statuses: bool, quarantine: bool, placed: bool = False, held: bool = False, remembered: bool = True) -> str:
+def _store(statuses: bool, by_key: bool, quarantine: bool, placed: bool, held: bool, remembered: bool) -> str:
     start, next_parameter = clock(), 15
     events = _EVENTS.format(current=ARE_CURRENT if remembered else "true")
     if placed:
@@ -127,8 +127,9 @@ def _store(statuses: bool, quarantine: bool, placed: bool = False, held: bool = 
         answer = "select sequence from (select sequence from stored union all select sequence from held) stored"
     if statuses:
         new = "select place from received join fresh using (organization_id, key_hash)"
-        parts.append(merge(next_parameter + 1, f"(${next_parameter}::integer[])[place] in ({new})"))
-        next_parameter += 1 + len(StatusRow._fields)
+        is_new = f"(${next_parameter}::integer[])[place] in ({new})"
+        parts.append(merge(next_parameter + 1, is_new, by_key=by_key))
+        next_parameter += 1 + MERGED
     if quarantine:
         parts.append(_QUARANTINE.format(*range(next_parameter, next_parameter + 8)))
     if statuses:
@@ -196,8 +197,10 @@ async def store(
             [each.message_key for _, each in waiting],
             [f"{{{','.join(map(str, each.candidates))}}}" for _, each in waiting],
         ]
+    by_key = False
     if statuses:
-        arguments += [[place for place, _ in statuses], *zip(*(status for _, status in statuses), strict=True)]
+        by_key, columns = merged([status for _, status in statuses])
+        arguments += [[place for place, _ in statuses], *columns]
     if aside:
         arguments += [
             [row.organization_id for row, _ in aside],
@@ -211,7 +214,7 @@ async def store(
         ]
     sequences: list[list[int]] = [[] for _ in rows]
     outcomes: Counter[tuple[UUID, str, str]] = Counter()
-    statement = _store(bool(statuses), bool(aside), bool(start), bool(waiting), remembered)
+    statement = _store(bool(statuses), by_key, bool(aside), bool(start), bool(waiting), remembered)
     for record in await _stored(connection, statement, arguments):
         if sequence := record[0]:
             sequences[owners[(sequence - start & 0xFFFF) - 1]].append(sequence)

@@ -3,13 +3,15 @@
 Every one acknowledges its message (`messages.acknowledged`). `message_statuses` holds only those without our id.
 """
 
+from collections.abc import Sequence
 from datetime import datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import asyncpg
 
-from ...columns import Json, Small, given
+from ....identifiers import FIRST_ID, LAST_ID
+from ...columns import Json, Small, between, given
 
 
 class StatusRow(NamedTuple):
@@ -30,10 +32,12 @@ class StatusRow(NamedTuple):
 
 # `locked` takes the messages in the order of their ids, as every statement that changes several does. A failure
 # counts only for the attempt that is the message's last: an earlier one may have been given up for another.
-_APPLY = """
+def _apply(ids: int) -> str:
+    """What `known` says of messages whose ids are between the two parameters from *ids* on."""
+    return f"""
 locked as (
     select m.organization_id, m.id, m.state, m.attempts, m.status_rank
-    from messages m join known using (organization_id, id)
+    from messages m join known using (organization_id, id) where {between("m.id", ids)}
     order by m.organization_id, m.id for update of m
 ),
 best as (
@@ -61,13 +65,15 @@ merged as (
         updated_at = now()
     from best left join attempts attempt
         on attempt.organization_id = best.organization_id and attempt.message_id = best.id and attempt.number = best.attempt
-    where m.organization_id = best.organization_id and m.id = best.id and m.status_rank < best.rank
+        and {between("attempt.message_id", ids)}
+    where m.organization_id = best.organization_id and m.id = best.id and m.status_rank < best.rank and {between("m.id", ids)}
     returning m.id
 ),
 -- By the rank under the lock: our own answer may have raised it since this statement began.
 acknowledged as (
     update messages m set acknowledged = true from best
     where m.organization_id = best.organization_id and m.id = best.id and best.rank_was >= best.rank and not m.acknowledged
+        and {between("m.id", ids)}
 ),
 settled as (
     update attempts a set
@@ -76,24 +82,43 @@ settled as (
         provider_message_id = best.provider_message_id
     from best
     where best.was <> 'sending' and a.organization_id = best.organization_id and a.message_id = best.id
-        and a.number = best.attempt and (a.class is null or a.class = 'Uncertain')
+        and a.number = best.attempt and (a.class is null or a.class = 'Uncertain') and {between("a.message_id", ids)}
 )"""
 
 
-def merge(first: int, is_new: str = "true") -> str:
-    """CTEs that merge the statuses in the parameters from *first* on, one for each field of StatusRow, into messages.
+# Of `given_status`: those with our own id, and those whose message is the one that their provider's id names, if any.
+_BY_ID = """
+    select organization_id, message_id as id, config_id, account_id, provider_message_id, message_key, value, rank, occurred_at,
+        error, attempt, place
+    from given_status where message_id is not null"""
+_BY_KEY = """
+    union all
+    select s.organization_id, m.id, s.config_id, s.account_id, s.provider_message_id, s.message_key, s.value, s.rank, s.occurred_at,
+        s.error, s.attempt, s.place
+    from given_status s left join messages m
+        on m.organization_id = s.organization_id and m.message_key = s.message_key
+        -- The config itself, too: its number may have become known since the message was sent.
+        and (m.account_id = s.account_id or m.config_id = s.config_id)
+    where s.message_id is null"""
+# Parameters of `merge`.
+MERGED = len(StatusRow._fields) + 2
+
+
+def merged(statuses: Sequence[StatusRow]) -> tuple[bool, list[Any]]:
+    """Whether messages must be found by the provider's ids, whenever they were sent; and the parameters of `merge`."""
+    columns: list[Any] = [*zip(*statuses, strict=True)] if statuses else [[]] * len(StatusRow._fields)
+    ids = [status.message_id for status in statuses if status.message_id is not None]
+    by_key = len(ids) < len(statuses)
+    return by_key, [*columns, *((FIRST_ID, LAST_ID) if by_key or not ids else (min(ids), max(ids)))]
+
+
+def merge(first: int, is_new: str = "true", *, by_key: bool = True) -> str:
+    """CTEs that merge the statuses in the parameters from *first* on, which are those of `merged`, into messages.
 
     *is_new* says, by its `place`, that one is no repetition: others are kept already.
     """
     return f"""given_status as (select * from {given(StatusRow, first)}),
-known as (
-    select s.organization_id, coalesce(s.message_id, m.id) as id, s.config_id, s.account_id, s.provider_message_id,
-        s.message_key, s.value, s.rank, s.occurred_at, s.error, s.attempt, s.place
-    from given_status s left join messages m
-        on s.message_id is null and m.organization_id = s.organization_id
-        and m.message_key = s.message_key
-        -- The config itself, too: its number may have become known since the message was sent.
-        and (m.account_id = s.account_id or m.config_id = s.config_id)
+known as ({_BY_ID}{_BY_KEY if by_key else ""}
 ),
 parked as (
     insert into message_statuses (organization_id, account_id, message_key, value, status_rank, occurred_at, error, matched)
@@ -101,7 +126,7 @@ parked as (
     from known where attempt is null and {is_new}
     on conflict do nothing  -- in a database that is not partitioned yet, statuses have a key of their own
 ),
-{_APPLY}"""
+{_apply(first + len(StatusRow._fields))}"""
 
 
 # Our own answer may have been stored in the very moment a status came without our correlation id: each of the two
@@ -122,7 +147,7 @@ found as (
         s.status_rank as rank, s.occurred_at, s.error, null::integer as attempt
 ),
 known as (select * from found),"""
-    + _APPLY
+    + _apply(1)
     + " select count(*) from merged"
 )
 
@@ -142,5 +167,5 @@ async def orphans(connection: asyncpg.Connection) -> int:
 
 async def sweep(connection: asyncpg.Connection) -> int:
     """Match statuses that came before the send they are about was known; how many (worker, all organizations)."""
-    count: int = await connection.fetchval(SWEEP)
+    count: int = await connection.fetchval(SWEEP, FIRST_ID, LAST_ID)
     return count

@@ -14,7 +14,7 @@ import asyncpg
 
 from providers import SendError
 
-from ....identifiers import LAST_ID, id_at
+from ....identifiers import FIRST_ID, LAST_ID, id_at
 from ...columns import names
 from ...pages import within
 from ..contacts import conversations_with
@@ -24,7 +24,6 @@ from ..sending.messages import StoredMessage, state_of
 # A few milliseconds of reading; of those that failed, which lie far from each other, fewer.
 SCANNED, SCANNED_FAILED = 2_000, 300
 LAST_SEQUENCE = 2**63 - 1
-FIRST_ID = UUID(int=0)
 BEGIN, END = datetime(1970, 1, 1, tzinfo=UTC), datetime(9999, 1, 1, tzinfo=UTC)
 # By which one that failed is found without a look at the others.
 TROUBLED = {"failed", "unknown"}

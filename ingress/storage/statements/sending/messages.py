@@ -1,7 +1,7 @@
 """The messages that sends made: one with its attempts, and which of them events are about."""
 
 from collections.abc import Collection, Iterable
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple, TypeVar, cast
 from uuid import UUID
 
@@ -10,18 +10,26 @@ import msgspec
 
 from providers.messages import ErrorInfo
 
-from ....identifiers import idempotency_hash
+from ....identifiers import id_at, idempotency_hash
 from ....validation import Unlogged
-from ...columns import given, names
+from ...columns import between, given, names
 
 # A send that is held as uncertain has ended before, and so has one that takes an hour to be tried.
 OPEN_HOURS = 25
+# What is older has expired, and its hold is over; newer ones are made by clocks that are fast.
+OPEN_SINCE, OPEN_UNTIL = timedelta(days=-2), timedelta(days=1)
 # So long after it was asked for a send may still come back though its answer was lost.
 EVIDENCE_MINUTES = 10
 # Held at a time of one organization, and sends that one of them may be about: more are none of a person's doing.
 MAX_HELD, MAX_CANDIDATES = 1_000, 20
 
 _decode_error = msgspec.json.Decoder(ErrorInfo).decode
+
+
+def open_ids() -> tuple[UUID, UUID]:
+    """Between which ids all sends are that may be under way or held."""
+    now = datetime.now(UTC)
+    return id_at(now + OPEN_SINCE), id_at(now + OPEN_UNTIL)
 
 
 class SendState(msgspec.Struct, frozen=True):
@@ -135,6 +143,13 @@ class NamedMessage(NamedTuple):
     came_back: bool = False  # it is the message itself, and a program sent it
 
 
+class OurMessage(NamedTuple):
+    """A message as it is named by our own id."""
+
+    organization_id: UUID
+    id: UUID
+
+
 class OwnMessage(Unlogged, frozen=True):
     """A message that we sent, as the CRM knows it."""
 
@@ -175,19 +190,31 @@ _OURS = f"""{own("m")}, m.provider_message_id as known_as, m.request -> 'to' as 
         where c.organization_id = m.organization_id and c.id = m.conversation_id
     ) as contact_id"""
 
-# An attempt may be what an event is about as long as nobody knows what became of it.
-FIND = f"""
+FIND_OURS = f"""
+select place, {_OURS} from {given(OurMessage)} join messages m using (organization_id, id)
+where {between("m.id", len(OurMessage._fields) + 1)}"""
+
+_FIRST = len(NamedMessage._fields) + 1
+_CAME_IN = """
+left join lateral (
+    select e.data #>> '{message,provider_message_id}' as known_as
+    from inbound_dedup d join events e on e.organization_id = d.organization_id and e.sequence = d.sequence
+    where own.id is null and d.organization_id = named.organization_id and d.key_hash = named.event_key_hash
+) came_in on true"""
+
+
+def _find(came_in: str) -> str:
+    # An attempt may be what an event is about as long as nobody knows what became of it.
+    return f"""
 with named as (select * from {given(NamedMessage)}),
 -- Of all organizations: few, and found without reading any one's.
 unended as materialized (
-    select organization_id, id from messages where leased_until is not null and provider_message_id is null
+    select organization_id, id from messages
+    where leased_until is not null and provider_message_id is null and {between("id", _FIRST)}
 )
 select named.place, own.*, held.candidates, came_in.known_as
 from named
 left join lateral (
-    select {_OURS} from messages m
-    where m.organization_id = named.organization_id and m.id = named.message_id
-    union all
     select {_OURS} from messages m
     where m.organization_id = named.organization_id and m.message_key = named.message_key
         -- The config itself, too: its number may have become known since the message was sent.
@@ -199,17 +226,19 @@ left join lateral (
         select m.id from ({chats("named.organization_id", "named.conversation_id")}) chat
         join messages m on m.conversation_id = chat.id and m.organization_id = named.organization_id
         where own.id is null
-            and m.created_at > now() - interval '{OPEN_HOURS} hours'
+            and m.created_at > now() - interval '{OPEN_HOURS} hours' and {between("m.id", _FIRST)}
             and (m.state <> 'done' and m.provider_message_id is null
                 or named.came_back and m.created_at > now() - interval '{EVIDENCE_MINUTES} minutes')
             and exists (
                 select from attempts a where a.organization_id = m.organization_id and a.message_id = m.id
+                    and {between("a.message_id", _FIRST)}
                     and (a.class is null or a.class = 'Uncertain') and a.provider_message_id is null)
         union
         select u.id from unended u
         where own.id is null and named.is_hidden and u.organization_id = named.organization_id
             and exists (
                 select from attempts a where a.organization_id = u.organization_id and a.message_id = u.id
+                    and {between("a.message_id", _FIRST)}
                     and a.config_id = named.config_id and (a.class is null or a.class = 'Uncertain'))
         order by 1 limit {MAX_CANDIDATES}
     ) as candidates
@@ -223,21 +252,32 @@ left join lateral (
             select from held_events h where h.organization_id = named.organization_id
                 and h.account_id = named.account_id and h.message_key = named.message_key)
 ) held on true
-left join lateral (
-    select e.data #>> '{{message,provider_message_id}}' as known_as
-    from inbound_dedup d join events e on e.organization_id = d.organization_id and e.sequence = d.sequence
-    where own.id is null and d.organization_id = named.organization_id and d.key_hash = named.event_key_hash
-) came_in on true
+{came_in}
 where own.id is not null or held.candidates is not null or came_in.known_as is not null"""
+
+
+# The key of an event does not say of which day it is, so it is looked for where one is named only.
+FIND = _find("cross join (select null::text as known_as) came_in")
+FIND_WHAT_CAME_IN = _find(_CAME_IN)
 
 
 async def find(connection: asyncpg.Connection, named: Collection[NamedMessage]) -> dict[NamedMessage, KnownMessage]:
     """What is known of those of *named* that we sent, or may have sent (ingest, worker)."""
-    places = list(named)
     known = {}
-    for place, *own, ours, to, contact, candidates, came_in in await connection.fetch(FIND, *zip(*places, strict=True)):
-        message = OwnMessage(*own) if own[0] else None
-        known[places[place - 1]] = KnownMessage(message, candidates, ours or came_in, to, contact)
+    if ours := [name for name in named if name.message_id is not None]:
+        rows = [OurMessage(name.organization_id, name.message_id) for name in ours if name.message_id is not None]
+        ids = [row.id for row in rows]
+        for place, *own, known_as, to, contact in await connection.fetch(
+            FIND_OURS, *zip(*rows, strict=True), min(ids), max(ids)
+        ):
+            known[ours[place - 1]] = KnownMessage(OwnMessage(*own), None, known_as, to, contact)
+    if theirs := [name for name in named if name.message_id is None]:
+        statement = FIND_WHAT_CAME_IN if any(name.event_key_hash for name in theirs) else FIND
+        for place, *own, known_as, to, contact, candidates, came_in in await connection.fetch(
+            statement, *zip(*theirs, strict=True), *open_ids()
+        ):
+            message = OwnMessage(*own) if own[0] else None
+            known[theirs[place - 1]] = KnownMessage(message, candidates, known_as or came_in, to, contact)
     return known
 
 

@@ -4,30 +4,35 @@ Those of one conversation are a queue, by `queue_place`: only the first one that
 """
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 from uuid import UUID
 
 import asyncpg
 
-from ...columns import Big, Json, Small, given, names
+from ....identifiers import moment_of
+from ...columns import Big, Json, Small, between, given, names
 from ..contacts import is_merged
 from ..events import NOW, clock, insert_events
 from .leases import LEASE_S
-from .messages import SendState, state_of
+from .messages import SendState, open_ids, state_of
 
 
-def _first(of: str, placed: str) -> str:
-    """The first send under way in the conversation of the row *of*, among those *placed* so in its queue; else NULL."""
+def _first(of: str, placed: str, ids: int) -> str:
+    """The first send under way in the conversation of the row *of*, among those *placed* so in its queue; else NULL.
+
+    The two parameters from *ids* on are `open_ids`.
+    """
     return f"""(
         select queue.id from messages queue
         where queue.organization_id = {of}.organization_id and queue.conversation_id = {of}.conversation_id
-            and queue.state = 'sending' and queue.queue_place {placed}
+            and queue.state = 'sending' and queue.queue_place {placed} and {between("queue.id", ids)}
         order by queue.queue_place limit 1
     )"""
 
 
-_EARLIER = _first("m", "< m.queue_place")
+def _earlier(ids: int) -> str:
+    return _first("m", "< m.queue_place", ids)
 
 
 class Claim(NamedTuple):
@@ -56,7 +61,7 @@ CLAIM = f"""
 with given as (select *, (${len(Claim._fields) + 1}::boolean[])[place] as heads_batch from {given(Claim)}),
 fenced as (
     select given.*, case when in_order then ({NOW}) + given.place end as queue_place,
-        not in_order or heads_batch and {_first("given", "is not null")} is null as is_first
+        not in_order or heads_batch and {_first("given", "is not null", len(Claim._fields) + 2)} is null as is_first
     from given join organizations o on o.id = given.organization_id and o.version = given.version
     where not exists (select from conversations c where c.organization_id = given.organization_id
         and c.id = given.conversation_id and {is_merged("c.")})
@@ -101,7 +106,9 @@ async def claim(connection: asyncpg.Connection, claims: Sequence[Claim]) -> list
     """Insert each message, unless its version is stale or its key taken, and its first attempt if it is first (worker)."""
     heads = {claim.conversation_id: claim.id for claim in reversed(claims) if claim.in_order}
     heads_batch = [heads.get(claim.conversation_id) == claim.id for claim in claims]
-    return [Claimed(*row) for row in await connection.fetch(CLAIM, *zip(*claims, strict=True), heads_batch)]
+    return [
+        Claimed(*row) for row in await connection.fetch(CLAIM, *zip(*claims, strict=True), heads_batch, *open_ids())
+    ]
 
 
 class NextAttempt(NamedTuple):
@@ -118,6 +125,7 @@ class NextAttempt(NamedTuple):
     fallback_reason: str | None
 
 
+_OF_ATTEMPT = len(NextAttempt._fields) + 1
 BEGIN_ATTEMPT = f"""
 with given as (select * from {given(NextAttempt)}),
 renewed as (
@@ -126,7 +134,7 @@ renewed as (
         fallback_reason = coalesce(given.fallback_reason, m.fallback_reason), updated_at = now()
     from given join organizations o on o.version = given.version and o.id = given.organization_id
     where m.organization_id = given.organization_id and m.id = given.id and m.lease_id = given.lease_id
-        and m.state = 'sending' and m.status_rank <= 1 and {_EARLIER} is null
+        and m.state = 'sending' and m.status_rank <= 1 and {_earlier(_OF_ATTEMPT)} is null and {between("m.id", _OF_ATTEMPT + 2)}
     returning m.organization_id, m.id
 ),
 begun as (
@@ -139,8 +147,9 @@ begun as (
         where attempts.class is null
 )
 select o.version = given.version as current, m.lease_id = given.lease_id and m.state = 'sending' as held,
-    m.status_rank > 1 as settled, {_EARLIER} is null as is_first
-from given join messages m using (organization_id, id) join organizations o on o.id = m.organization_id"""
+    m.status_rank > 1 as settled, {_earlier(_OF_ATTEMPT)} is null as is_first
+from given join messages m using (organization_id, id) join organizations o on o.id = m.organization_id
+where {between("m.id", _OF_ATTEMPT + 2)}"""
 
 
 class BegunAttempt(NamedTuple):
@@ -156,7 +165,8 @@ class BegunAttempt(NamedTuple):
 
 async def begin_attempt(connection: asyncpg.Connection, attempt: NextAttempt) -> BegunAttempt:
     """Record the intent to call, if nothing speaks against it; once more is as good as once (worker)."""
-    row = await connection.fetchrow(BEGIN_ATTEMPT, *zip(attempt, strict=True))
+    ids = *open_ids(), attempt.id, attempt.id
+    row = await connection.fetchrow(BEGIN_ATTEMPT, *zip(attempt, strict=True), *ids)
     return BegunAttempt(*row) if row else BegunAttempt(True, False, False, True)
 
 
@@ -168,12 +178,13 @@ class WaitingSend(NamedTuple):
 
 
 FIRST = f"""
-select m.id from {given(WaitingSend)} join messages m using (organization_id, id) where {_EARLIER} is null"""
+select m.id from {given(WaitingSend)} join messages m using (organization_id, id)
+where {_earlier(len(WaitingSend._fields) + 1)} is null and {between("m.id", len(WaitingSend._fields) + 1)}"""
 
 
 async def first_of(connection: asyncpg.Connection, waiting: Sequence[WaitingSend]) -> list[UUID]:
     """Those of *waiting* that nothing is before any more (worker)."""
-    return [row["id"] for row in await connection.fetch(FIRST, *zip(*waiting, strict=True))]
+    return [row["id"] for row in await connection.fetch(FIRST, *zip(*waiting, strict=True), *open_ids())]
 
 
 class Outcome(NamedTuple):
@@ -206,16 +217,19 @@ class Outcome(NamedTuple):
     data: Json | None
 
 
+# Parameters: the ids of sends that may be under way, those of these messages, and since when statuses of them may have come.
+_OPEN, _IDS, _SINCE = (len(Outcome._fields) + place for place in (1, 3, 5))
 FINISH = f"""
 with outcome as (select * from {given(Outcome)}),
 early as (
     select o.organization_id, o.message_id, s.value, s.status_rank as rank, s.error
     from outcome o join message_statuses s using (organization_id, account_id, message_key)
+    where {between("s.received_at", _SINCE)}
 ),
 locked as (
     select m.organization_id, m.id, m.state, m.status_rank, m.status, m.error,
-        case when o.state <> 'sending' then {_first("m", "> m.queue_place")} end as next_id
-    from messages m join outcome o on m.organization_id = o.organization_id and m.id = o.message_id
+        case when o.state <> 'sending' then {_first("m", "> m.queue_place", _OPEN)} end as next_id
+    from messages m join outcome o on m.organization_id = o.organization_id and m.id = o.message_id and {between("m.id", _IDS)}
     order by m.organization_id, m.id for update of m
 ),
 -- A lost answer whose status came first is no open question any more.
@@ -227,7 +241,7 @@ ended as (
         detail = o.detail, duration_ms = o.duration_ms, provider_message_id = o.provider_message_id
     from outcome o join locked l on l.organization_id = o.organization_id and l.id = o.message_id
     where a.organization_id = o.organization_id and a.message_id = o.message_id and a.number = o.number
-        and (a.class is null or a.class = 'Uncertain')
+        and {between("a.message_id", _IDS)} and (a.class is null or a.class = 'Uncertain')
 ),
 finished as (
     update messages m set
@@ -261,7 +275,7 @@ finished as (
             select e.value, e.rank, e.error from early e where e.organization_id = o.organization_id and e.message_id = o.message_id
         ) candidate (status, rank, error) order by rank desc limit 1
     ) best
-    where m.organization_id = o.organization_id and m.id = o.message_id
+    where m.organization_id = o.organization_id and m.id = o.message_id and {between("m.id", _IDS)}
         -- The same id of the provider's: it was stored before, by a commit that nobody confirmed.
         and (m.lease_id = o.lease_id
             or (o.attempt_class = 'ok' and (m.state <> 'done' or m.message_key = o.message_key)))
@@ -284,6 +298,10 @@ from outcome o left join finished f on f.organization_id = o.organization_id and
 order by o.place"""
 
 
+# A status that comes before our own answer is of after the message was made, by another clock.
+CLOCKS_APART = timedelta(hours=1)
+
+
 class Finished(NamedTuple):
     """A message as it stands now; None: its lease was lost, and somebody else speaks for it.
 
@@ -301,7 +319,10 @@ async def finish(connection: asyncpg.Connection, outcomes: Sequence[Outcome]) ->
 
     Once more is as good as once (worker).
     """
-    rows = await connection.fetch(FINISH, *zip(*outcomes, strict=True))
+    ids = [outcome.message_id for outcome in outcomes]
+    first, now = min(ids), datetime.now(UTC)
+    since = moment_of(first) - CLOCKS_APART, now + CLOCKS_APART
+    rows = await connection.fetch(FINISH, *zip(*outcomes, strict=True), *open_ids(), first, max(ids), *since)
     return [
         Finished(state_of(SendState, row[:-2]) if row["id"] else None, row["next_id"], row["has_held"]) for row in rows
     ]

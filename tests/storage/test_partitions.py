@@ -1,0 +1,406 @@
+"""Partitions by time: there before what comes, gone after what is past its time, and nobody notices either."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from uuid import UUID, uuid4
+
+import asyncpg
+import pytest
+
+from ingress import identifiers, metrics
+from ingress.dev.embedded.launcher import EmbeddedServers
+from ingress.identifiers import id_at
+from ingress.storage import partitions
+from ingress.storage.database import APP, INGEST, WORKER, Database
+from ingress.storage.migration import migrate
+from ingress.storage.partitions import (
+    BY_SEQUENCE,
+    GRIDS,
+    SMALLEST_BLOCK,
+    drop_before,
+    keep_ahead,
+    moment_of,
+    sequence_of,
+)
+from ingress.storage.statements import events
+from ingress.storage.statements import partitions as statements
+from ingress.storage.statements.events import EventRow
+from ingress.storage.statements.partitions import Partition
+from ingress.storage.statements.receiving.inbound import KeyedEvent, WebhookRow, day_of, store
+from ingress.storage.statements.sending import messages, sends
+
+from ..gateway import Gateway, Organization
+
+DAY, WEEK = timedelta(days=1), timedelta(days=7)
+
+
+@pytest.fixture
+async def database_url(servers: EmbeddedServers) -> AsyncIterator[str]:
+    """Of a new one, whose time is only what a test says."""
+    assert servers.database_url
+    name = f"partitions_{uuid4().hex[:12]}"
+    superuser = await asyncpg.connect(servers.database_url)
+    await superuser.execute(f"create database {name}")
+    url = servers.database_url.replace("/postgres?", f"/{name}?")
+    await migrate(url)
+    yield url
+    await superuser.execute(f"drop database {name} with (force)")
+    await superuser.close()
+
+
+@pytest.fixture
+async def database(database_url: str) -> AsyncIterator[Database]:
+    async with Database(database_url) as made:
+        yield made
+
+
+@pytest.fixture
+async def worker(database: Database) -> AsyncIterator[asyncpg.Connection]:
+    connection = await database.connect(WORKER)
+    yield connection
+    await connection.close()
+
+
+async def parts(connection: asyncpg.Connection, table: str) -> list[Partition]:
+    """Of the table, but for the one of facts without a time."""
+    found = await statements.all_of(connection)
+    return [part for part in found if part.table == table and part.name != partitions.UNTIMED]
+
+
+def event(organization: UUID, kind: str = "message.received") -> EventRow:
+    return EventRow(organization, kind, identifiers.new_id(), identifiers.new_id(), b"{}")
+
+
+async def advance(database_url: str, sequences: int) -> None:
+    """As if so many sequences had been taken."""
+    owner = await asyncpg.connect(database_url)
+    await owner.execute("update event_clock set base = base + $1", sequences >> 16 << 16)
+    await owner.close()
+
+
+# ---------------------------------------------------------------- ahead
+
+
+async def test_partitions_follow_one_another_and_reach_ahead(worker: asyncpg.Connection) -> None:
+    """Looked at a day apart, and after three weeks in which nobody was there: there is always a place."""
+    begun = datetime.now(UTC)
+    for days in (*range(30), 51):
+        now = begun + days * DAY
+        await keep_ahead(worker, now)
+        for grid in GRIDS:
+            made = await parts(worker, grid.table)
+            begin = grid.begin(now - timedelta(days=grid.back))
+            needed = [part for part in made if part.until_at and part.until_at > begin]
+            assert needed[0].from_at is not None
+            assert needed[0].from_at <= begin, grid.table
+            assert made[-1].until_at is not None
+            assert made[-1].until_at >= now + timedelta(days=grid.ahead), grid.table
+            assert [part.from_at for part in needed[1:]] == [part.until_at for part in needed[:-1]], grid.table
+
+
+async def test_a_minute_without_news_makes_nothing(worker: asyncpg.Connection) -> None:
+    await keep_ahead(worker)
+    before = await statements.all_of(worker)
+    await keep_ahead(worker)
+    assert await statements.all_of(worker) == before
+
+
+async def test_processes_that_make_them_at_once_make_them_once(database: Database) -> None:
+    later = datetime.now(UTC) + 40 * DAY
+    workers = [await database.connect(WORKER) for _ in range(4)]
+    await asyncio.gather(*[keep_ahead(connection, later) for connection in workers])
+    names = [part.name for part in await statements.all_of(workers[0])]
+    assert len(set(names)) == len(names)
+    for connection in workers:
+        await connection.close()
+
+
+async def test_blocks_are_as_long_as_a_week_of_what_comes(worker: asyncpg.Connection, database_url: str) -> None:
+    """A mark an hour says how much that is."""
+    now, an_hour = datetime.now(UTC), 40 * SMALLEST_BLOCK // 168
+    for hour in range(1, 2 * 168):
+        await advance(database_url, an_hour)
+        await keep_ahead(worker, now + hour * timedelta(hours=1))
+    for table in BY_SEQUENCE:
+        made = await parts(worker, table)
+        lengths = [
+            part.until_sequence - part.from_sequence for part in made if part.until_sequence and part.from_sequence
+        ]
+        assert lengths[-1] == pytest.approx(40 * SMALLEST_BLOCK, rel=0.02), table
+        assert [part.from_sequence for part in made[1:]] == [part.until_sequence for part in made[:-1]]
+    assert len(await worker.fetch("select from event_marks")) == pytest.approx(2 * 168, abs=2)
+    # And back: of a moment all that is below its sequence is older, and not much more than an hour.
+    for hour in (20, 200):
+        moment = now + hour * timedelta(hours=1)
+        sequence = await sequence_of(worker, moment)
+        at = await moment_of(worker, sequence)
+        assert at is not None
+        assert timedelta(0) <= moment - at <= timedelta(hours=1)
+    assert await sequence_of(worker, now - DAY) == 0
+    assert await moment_of(worker, 0) is None
+
+
+async def test_a_burst_that_fills_a_block_in_minutes_finds_the_next_one(
+    worker: asyncpg.Connection, database_url: str
+) -> None:
+    """A hundred times what came until then, from one minute to the next."""
+    now, organization = datetime.now(UTC), identifiers.new_id()
+    for hour in range(200):
+        await advance(database_url, SMALLEST_BLOCK // 168)
+        await keep_ahead(worker, now + hour * timedelta(hours=1))
+    before = len(await parts(worker, "events"))
+    for minute in range(300):
+        await advance(database_url, 100 * SMALLEST_BLOCK // (168 * 60))
+        await events.add(worker, [event(organization)])  # in the minute before somebody looks
+        await keep_ahead(worker, now + 200 * timedelta(hours=1) + minute * timedelta(minutes=1))
+    assert await worker.fetchval("select count(*) from events") == 300
+    assert len(await parts(worker, "events")) - before <= 4, "blocks grow with what comes"
+
+
+async def test_it_is_loud_before_a_place_is_missing(
+    worker: asyncpg.Connection, database_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    ahead = metrics.partitions_ahead.collect()[0].samples[0].value
+    assert 2 * 86400 < ahead <= 4 * 86400
+    caplog.clear()
+    await advance(database_url, 2 * SMALLEST_BLOCK)
+    await keep_ahead(worker)
+    assert "the table events has partitions until" in caplog.text
+    caplog.clear()
+    await keep_ahead(worker)
+    assert caplog.text == ""
+
+
+# ---------------------------------------------------------------- gone
+
+
+async def test_partitions_are_dropped_while_webhooks_and_sends_come_in(
+    worker: asyncpg.Connection, database: Database, database_url: str
+) -> None:
+    """Nothing is refused, nothing that is kept is lost, and all that is past its time is gone."""
+    organization, config = await _organization(database_url)
+    now = datetime.now(UTC)
+    for weeks in range(1, 17):
+        await _make_old(worker, now - weeks * WEEK)
+        await _fill(worker, organization, now - weeks * WEEK)
+    stop, stored, claimed = asyncio.Event(), 0, 0
+
+    async def receive() -> None:
+        nonlocal stored
+        connection = await database.connect(INGEST)
+        while not stop.is_set():
+            row = KeyedEvent(identifiers.new_id().bytes, event(organization), None, None, day_of(now))
+            [done] = await store(connection, [WebhookRow(organization, config, b"{}", b"x", [row], [])])
+            stored += len(done.sequences)
+        await connection.close()
+
+    async def send() -> None:
+        nonlocal claimed
+        connection = await database.connect(WORKER)
+        while not stop.is_set():
+            [done] = await sends.claim(connection, [_claim(organization, config, identifiers.new_id(), uuid4().hex)])
+            claimed += done.claimed
+        await connection.close()
+
+    tasks = [asyncio.create_task(work()) for work in (receive, receive, send, send)]
+    dropped = []
+    for table in ("inbound_webhooks", "inbound_dedup", "messages", "attempts", "message_statuses", "quarantine"):
+        dropped += await drop_before(database, table, now - 8 * WEEK)
+    stop.set()
+    await asyncio.gather(*tasks)
+    assert min(stored, claimed) > 20
+    assert len(dropped) >= 6 * 7
+    assert not await worker.fetchval("select count(*) from pg_class where relname = any($1)", dropped)
+    assert await worker.fetchval("select count(*) from events") == stored
+    assert await worker.fetchval("select count(*) from inbound_webhooks") == stored + 8
+    for table, column in (("messages", "id"), ("attempts", "message_id")):
+        assert await worker.fetchval(f"select count(*) from {table}") == claimed + 8
+        gone = f"select count(*) from {table} where {column} < $1"
+        assert await worker.fetchval(gone, id_at(now - 9 * WEEK)) == 0
+
+
+async def test_events_are_dropped_by_the_time_that_marks_say(
+    worker: asyncpg.Connection, database: Database, database_url: str
+) -> None:
+    now, organization = datetime.now(UTC), identifiers.new_id()
+    seen = []
+    for week in range(8):
+        await events.add(worker, [event(organization)])
+        await keep_ahead(worker, now + week * WEEK)
+        seen.append(await worker.fetchval("select max(sequence) from events"))
+        await advance(database_url, SMALLEST_BLOCK)
+    for table in BY_SEQUENCE:
+        assert await drop_before(database, table, now + 4 * WEEK)
+    kept = [row["sequence"] for row in await worker.fetch("select sequence from events order by sequence")]
+    assert kept == seen[-len(kept) :]
+    assert 3 <= len(kept) <= 5
+    first = (await parts(worker, "events"))[0]
+    assert first == (await parts(worker, "deliveries"))[0]._replace(table="events", name=first.name)
+    # Of what is kept it is known still when it was.
+    assert first.from_sequence is not None
+    at = await moment_of(worker, first.from_sequence)
+    assert at is not None
+    assert now < at <= now + 4 * WEEK
+
+
+async def test_a_table_in_use_is_left_to_the_next_round(
+    worker: asyncpg.Connection, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever reads for long keeps the partition; others wait no longer than a moment behind who would detach it."""
+    monkeypatch.setattr(partitions, "DETACH_TRIES", 3)
+    now = datetime.now(UTC)
+    await _make_old(worker, now - 10 * WEEK)
+    async with worker.transaction():
+        await worker.execute("select from messages")
+        assert await drop_before(database, "messages", now - 8 * WEEK) == []
+    assert len(await drop_before(database, "messages", now - 8 * WEEK)) == 1
+
+
+async def test_what_a_process_left_detached_is_dropped_by_another(
+    worker: asyncpg.Connection, database: Database
+) -> None:
+    now = datetime.now(UTC)
+    await _make_old(worker, now - 10 * WEEK)
+    name = (await parts(worker, "attempts"))[0].name
+    await statements.detach(worker, name)
+    assert await statements.detached(worker) == [name]
+    assert await drop_before(database, "messages", now - 20 * WEEK) == []
+    assert await statements.detached(worker) == []
+
+
+async def test_facts_without_a_time_are_never_dropped(worker: asyncpg.Connection, database: Database) -> None:
+    await drop_before(database, "inbound_dedup", datetime.now(UTC) + 30 * DAY)
+    assert await worker.fetchval("select to_regclass($1) is not null", partitions.UNTIMED)
+
+
+async def test_the_functions_serve_for_partitions_alone(worker: asyncpg.Connection, database: Database) -> None:
+    """Whoever has the service's login can neither make nor drop anything else, and the API's role not even those."""
+    for statement in (
+        "select make_partition('organizations', 'p', '1', '2')",
+        "select make_partition('pg_class', 'p', '1', '2')",
+        "select detach_partition('organizations')",
+        "select drop_detached('organizations')",
+        f"select drop_detached('{(await parts(worker, 'messages'))[0].name}')",
+    ):
+        with pytest.raises(asyncpg.InsufficientPrivilegeError):
+            await worker.execute(statement)
+    for role in (APP, INGEST):
+        connection = await database.connect(role)
+        with pytest.raises(asyncpg.InsufficientPrivilegeError, match="permission denied for function"):
+            await connection.execute("select detach_partition('organizations')")
+        await connection.close()
+
+
+# ---------------------------------------------------------------- what is known across partitions
+
+
+async def test_a_fact_of_yesterday_is_known_today(
+    gateway: Gateway, organization: Organization, worker_of_all: asyncpg.Connection
+) -> None:
+    """The last second of a day, repeated on the next one: the day is the fact's own."""
+    people = gateway.meta.inbound(organization.numbers[0])
+    midnight = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    for at in (midnight - timedelta(seconds=1), midnight):
+        body = people.text("at the border")
+        body["entry"][0]["changes"][0]["value"]["messages"][0]["timestamp"] = str(int(at.timestamp()))
+        for _ in range(2):
+            assert (await organization.post_webhook(body)).status == 200
+    assert len(await organization.events(kind="message.received")) == 2
+    days = await worker_of_all.fetch(
+        "select day, tableoid::regclass::text as part from inbound_dedup"
+        " where organization_id = $1 and sequence is not null order by day",
+        UUID(organization.id),
+    )
+    expected = [midnight - DAY, midnight]
+    assert [(row["day"], row["part"]) for row in days] == [
+        (day.date(), f"inbound_dedup_p{day:%Y%m%d}") for day in expected
+    ]
+
+
+def test_a_day_far_away_is_none() -> None:
+    now = datetime.now(UTC)
+    assert day_of(now - 29 * DAY) == (now - 29 * DAY).date()
+    assert day_of(now.astimezone()) == now.date()
+    for when in (None, now - 31 * DAY, now + 3 * DAY):
+        assert day_of(when) == day_of(None)
+
+
+async def test_an_idempotency_key_of_last_week_names_its_message(worker: asyncpg.Connection, database_url: str) -> None:
+    """In another partition than the message that would be made now."""
+    organization, config = await _organization(database_url)
+    last_week = id_at(datetime.now(UTC) - WEEK)
+    [first] = await sends.claim(worker, [_claim(organization, config, last_week, "once")])
+    [again] = await sends.claim(worker, [_claim(organization, config, identifiers.new_id(), "once")])
+    other, _ = await _organization(database_url)
+    [elsewhere] = await sends.claim(worker, [_claim(other, config, identifiers.new_id(), "once")])
+    assert (first.claimed, again.claimed, elsewhere.claimed) == (True, False, True)
+    found = await messages.by_key(worker, organization, "once")
+    assert found is not None
+    assert found.id == last_week
+    assert await worker.fetchval("select count(*) from messages where organization_id = $1", organization) == 1
+
+
+# ---------------------------------------------------------------- what the tests are made of
+
+
+@pytest.fixture
+async def worker_of_all(gateway: Gateway, servers: EmbeddedServers) -> AsyncIterator[asyncpg.Connection]:
+    """Of the service that tests share."""
+    connection = await asyncpg.connect(servers.database_url)
+    yield connection
+    await connection.close()
+
+
+async def _organization(database_url: str) -> tuple[UUID, UUID]:
+    owner, organization = await asyncpg.connect(database_url), identifiers.new_id()
+    await owner.execute("insert into organizations (id, name) values ($1, 'Partitioned')", organization)
+    await owner.close()
+    return organization, identifiers.new_id()
+
+
+def _claim(organization: UUID, config: UUID, id: UUID, key: str) -> sends.Claim:
+    return sends.Claim(
+        organization_id=organization,
+        id=id,
+        conversation_id=identifiers.new_id(),
+        in_order=False,
+        idempotency_key=key,
+        key_hash=identifiers.idempotency_hash(organization, key),
+        request_hash=b"hash",
+        request=b"{}",
+        request_id=None,
+        expires_at=datetime.now(UTC) + DAY,
+        lease_id=identifiers.new_id(),
+        config_id=config,
+        provider="meta_business",
+        version=0,
+        fallback_from=None,
+        fallback_reason=None,
+    )
+
+
+async def _make_old(connection: asyncpg.Connection, moment: datetime) -> None:
+    """The partitions of that week, as they were made then."""
+    for grid in GRIDS:
+        begin = grid.begin(moment)
+        if begin < min(part.from_at for part in await parts(connection, grid.table) if part.from_at):
+            bounds = (str(grid.bound(at)) for at in (begin, begin + timedelta(days=grid.days)))
+            await statements.make(connection, grid.table, f"p{begin:%Y%m%d}", *bounds)
+
+
+async def _fill(connection: asyncpg.Connection, organization: UUID, moment: datetime) -> None:
+    """A row of that time in each."""
+    for statement in (
+        "insert into messages (organization_id, id, conversation_id, request_hash, request, state, expires_at)"
+        " values ($1, $2, $1, '', '{}', 'done', now())",
+        "insert into attempts (organization_id, message_id, number, config_id, provider, version, started_at)"
+        " values ($1, $2, 1, $1, 'x', 0, now())",
+    ):
+        await connection.execute(statement, organization, id_at(moment))
+    await connection.execute(
+        "insert into inbound_webhooks (organization_id, config_id, received_at, headers, body)"
+        " values ($1, $1, $2, '', '')",
+        organization,
+        moment,
+    )
