@@ -74,6 +74,11 @@ create table organizations (
     audit_entries       bigint      not null default 0,
     audit_hash          bytea,
     audit_seal          bytea,
+    -- The beginning of it: how many entries are past their time and gone, the hash of the last of them, and a seal as above.
+    -- NULL: none is gone.
+    audit_gone          bigint      not null default 0,
+    audit_gone_hash     bytea,
+    audit_gone_seal     bytea,
     -- When the chain is verified next; while it is, when the lease on that ends.
     audit_due_at        timestamptz not null default now() + interval '1 hour',
     -- The first entry that was wrong when it was last verified. NULL: none.
@@ -900,8 +905,19 @@ grant insert, delete on event_marks to ingress_worker;
 grant update on event_clock to ingress_worker;
 grant select, insert, update on retention_progress, retention_turn to ingress_worker;
 
-revoke update, delete on provider_audit_log from ingress_app, ingress_worker;
+revoke update, delete on provider_audit_log from ingress_app;
+revoke update on provider_audit_log from ingress_worker;
 create function refuse_change() returns trigger language plpgsql as
 $$ begin raise exception 'provider_audit_log is append-only' using errcode = 'integrity_constraint_violation'; end $$;
-create trigger append_only before update or delete or truncate on provider_audit_log
+create trigger append_only before update or truncate on provider_audit_log
     for each statement execute function refuse_change();
+-- An entry goes after years, and only where the trail begins behind it by then: the seal of that says who did it.
+create function refuse_deletion() returns trigger language plpgsql as $$
+begin
+    if old.at < now() - interval '366 days'
+            and exists (select from organizations where id = old.organization_id and audit_gone >= old.id) then
+        return old;
+    end if;
+    raise exception 'provider_audit_log is append-only' using errcode = 'integrity_constraint_violation';
+end $$;
+create trigger kept_for_years before delete on provider_audit_log for each row execute function refuse_deletion();

@@ -156,7 +156,7 @@ class Application:
                 # What a process that died in the middle of a switch has left.
                 forever(manager.recover, RECOVER_EVERY_S),
                 forever(partial(watch_gauges, database), GAUGES_EVERY_S),
-                forever(Retention(database, periods).look, RETENTION_LOOK_EVERY_S),
+                forever(Retention(database, vault, periods).look, RETENTION_LOOK_EVERY_S),
                 forever(partial(_keep_partitions, database), PARTITIONS_EVERY_S),
                 forever(partial(_verify_trails, database, vault), TRAILS_POLL_S),
                 forever(partial(count_due, database), COUNT_EVERY_S),

@@ -7,11 +7,14 @@ Who can write to the database, and has no key, cannot edit, delete, insert or re
 ones, without `verify` naming the first entry that is wrong. They can put back an older copy of the whole: all entries
 after it gone, and the organization's row as it was. Only an end that was noted elsewhere shows it: `verify` takes one.
 They can delete the organization with everything. Who has the key can do anything.
+
+Entries that are past their time go, from the first one on (`forget`). The organization's row has the number and hash of
+the last that is gone then, sealed as well, and `verify` begins behind it.
 """
 
 import logging
 from collections.abc import Sequence
-from datetime import UTC
+from datetime import UTC, datetime
 from functools import partial
 from typing import Literal, NamedTuple
 from uuid import UUID
@@ -22,7 +25,7 @@ import msgspec
 from . import log
 from .storage.database import Database, StoreUnavailable
 from .storage.statements import audit
-from .storage.statements.audit import TrailEnd, TrailEntry, TrailExtent
+from .storage.statements.audit import TrailBegin, TrailEnd, TrailEntry, TrailExtent
 from .storage.statements.events import EventRow
 from .storage.vault import Vault, VaultError
 
@@ -140,7 +143,7 @@ async def verify(
 ) -> Verification:
     """Walk through the whole trail. *noted* is an earlier end, (entries, hash), that must still be on the way.
 
-    In the *background* none of the API's connections is taken.
+    In the *background* none of the API's connections is taken. Of an end that is gone by now nothing can be said.
     """
     connect = database.worker if background else partial(database.organization, organization_id)
     async with connect() as connection:
@@ -148,6 +151,8 @@ async def verify(
     if extent is None:
         raise LookupError("there is no such organization")
     walk = _Walk(vault, organization_id, extent, noted)
+    if wrong := walk.begin():
+        return walk.found(1, wrong)
     while walk.number < extent.last:
         async with connect() as connection:
             entries = await audit.forward(connection, organization_id, walk.number, extent.last, PAGE)
@@ -165,8 +170,17 @@ class _Walk:
         self._organization_id = organization_id
         self._extent = extent
         self._noted = noted
-        self.number = 0
-        self._former: bytes | None = None
+        self.number = extent.audit_gone
+        self._former = extent.audit_gone_hash
+
+    def begin(self) -> str | None:
+        """What is wrong with where it begins."""
+        if not self.number:
+            return None
+        gone = _begin(self._organization_id, self.number, self._former)
+        if not self._is_signed(self._extent.audit_gone_seal, gone):
+            return "the entry is missing, and no seal says that it was past its time"
+        return self._unlike_noted(self.number, self._former or b"")
 
     def next(self, entry: TrailEntry) -> str | None:
         """What is wrong with the next one."""
@@ -178,7 +192,10 @@ class _Walk:
         if wrong := self._changed(entry):
             return wrong
         self._former = entry.hash
-        if self._noted and self._noted[0] == entry.id and self._noted[1] != entry.hash.hex():
+        return self._unlike_noted(entry.id, entry.hash)
+
+    def _unlike_noted(self, number: int, hash: bytes) -> str | None:
+        if self._noted and self._noted[0] == number and self._noted[1] != hash.hex():
             return "the entry is not the one that was noted"
         return None
 
@@ -193,7 +210,8 @@ class _Walk:
         """What is found after the last entry."""
         if self.number < max(self._extent.audit_entries, 1):
             return self.found(self.number + 1, "the entry is missing, and all after it")
-        if self._former != self._extent.audit_hash or not self._is_sealed():
+        end = _end(self._organization_id, self._extent.audit_entries, self._extent.audit_hash)
+        if self._former != self._extent.audit_hash or not self._is_signed(self._extent.audit_seal, end):
             return self.found(self.number, "the end in the organization's row is not this one")
         if self._noted and self._noted[0] > self.number:
             return self.found(self.number + 1, "the entry was there when the end was noted")
@@ -202,13 +220,38 @@ class _Walk:
     def found(self, broken: int | None = None, reason: str | None = None) -> Verification:
         return Verification(self._extent.audit_entries, (self._extent.audit_hash or b"").hex(), broken, reason)
 
-    def _is_sealed(self) -> bool:
-        extent = self._extent
-        content = _end(self._organization_id, extent.audit_entries, extent.audit_hash)
+    def _is_signed(self, seal: bytes | None, content: bytes) -> bool:
         try:
-            return extent.audit_seal is not None and self._vault.signed(extent.audit_seal, content)
+            return seal is not None and self._vault.signed(seal, content)
         except VaultError:
             return False
+
+
+# ------------------------------------------------------------------ what is past its time
+
+
+async def forget(database: Database, vault: Vault, organization_id: UUID, before: datetime) -> int:
+    """Let go of the organization's first entries that were written *before* that, some at a time; how many.
+
+    Only of those that are as they were written: what is wrong stays, to be found. Raises `StoreUnavailable`.
+    """
+    async with database.worker() as connection:
+        extent = await audit.extent(connection, organization_id)
+        if extent is None:
+            return 0
+        entries = await audit.forward(connection, organization_id, extent.audit_gone, extent.last, PAGE)
+        walk, gone = _Walk(vault, organization_id, extent, None), 0
+        last: bytes | None = None
+        if walk.begin() is None:
+            for entry in entries:
+                if entry.at is None or entry.at >= before or walk.next(entry):
+                    break
+                gone, last = entry.id, entry.hash
+        if not gone:
+            return 0
+        begin = TrailBegin(gone, last, vault.sign(_begin(organization_id, gone, last)))
+        async with connection.transaction():
+            return await audit.forget(connection, organization_id, begin, extent.audit_gone)
 
 
 async def check_keys(connection: asyncpg.Connection, vault: Vault) -> None:
@@ -264,6 +307,10 @@ def _content(organization_id: UUID, former: bytes | None, entry: TrailEntry) -> 
 
 def _text(json: bytes | None) -> str | None:
     return None if json is None else bytes(json).decode()
+
+
+def _begin(organization_id: UUID, gone: int, last_hash: bytes | None) -> bytes:
+    return _encode(["begin", organization_id, gone, (last_hash or b"").hex()])
 
 
 def _end(organization_id: UUID, entries: int, last_hash: bytes | None) -> bytes:

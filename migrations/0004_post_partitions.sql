@@ -84,7 +84,7 @@ end $$;
 
 -- step: the successor of inbound_webhooks
 select make_successor('inbound_webhooks', null);
-create index on next_inbound_webhooks using brin (received_at);
+create index on next_inbound_webhooks using brin (received_at) with (autosummarize = on);
 revoke all on next_inbound_webhooks from ingress_app;
 grant insert on next_inbound_webhooks to ingress_ingest;
 
@@ -223,12 +223,17 @@ select become_first_partition('attempts');
 -- step: the successor of message_statuses
 select make_successor('message_statuses', null);
 create index on next_message_statuses (message_key, organization_id);
+create index on next_message_statuses using brin (received_at) with (autosummarize = on);
 create index on next_message_statuses (received_at) where not matched;
 grant insert, select on next_message_statuses to ingress_ingest;
 
 -- alone: the statuses of a message
 drop index concurrently if exists message_statuses_of_message;
 create index concurrently message_statuses_of_message on message_statuses (message_key, organization_id);
+
+-- alone: the statuses of a time
+drop index concurrently if exists message_statuses_of_time;
+create index concurrently message_statuses_of_time on message_statuses using brin (received_at) with (autosummarize = on);
 
 -- step of message_statuses: rows come below a bound
 select bound_rows('message_statuses');

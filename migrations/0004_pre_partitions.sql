@@ -70,6 +70,25 @@ begin
     end loop;
 end $$;
 
+-- step of organizations: where a trail begins whose first entries are gone
+alter table organizations add column audit_gone bigint not null default 0, add column audit_gone_hash bytea,
+    add column audit_gone_seal bytea;
+
+-- step of provider_audit_log: entries go after years
+grant delete on provider_audit_log to ingress_worker;
+create function refuse_deletion() returns trigger language plpgsql as $$
+begin
+    if old.at < now() - interval '366 days'
+            and exists (select from organizations where id = old.organization_id and audit_gone >= old.id) then
+        return old;
+    end if;
+    raise exception 'provider_audit_log is append-only' using errcode = 'integrity_constraint_violation';
+end $$;
+drop trigger append_only on provider_audit_log;
+create trigger append_only before update or truncate on provider_audit_log
+    for each statement execute function refuse_change();
+create trigger kept_for_years before delete on provider_audit_log for each row execute function refuse_deletion();
+
 -- step: functions that make and drop partitions
 create function make_partition(parent regclass, suffix text, lower_bound text, upper_bound text) returns void
     language plpgsql security definer set search_path = pg_catalog, pg_temp as $$

@@ -360,6 +360,7 @@ def statements() -> Iterator[tuple[str, str]]:
 # Statements that see every organization, each for a reason. All others are held to one, or to rows that name theirs.
 EVERY_ORGANIZATION = {
     "audit.CLAIM": "a worker verifies the trails that are due, whoever they belong to",
+    "audit.OLD": "a worker lets go of what is past its time, whoever it belongs to",
     "audit.NEWEST": "whether the encryption keys fit is a question about no organization",
     "audit.VALID": "a metric, which names no organization",
     "configs.BROKEN": "a process leaves every broken account alone, whoever it belongs to",

@@ -40,16 +40,8 @@ class Edge(NamedTuple):
 
 
 def lasts_long(parts: Sequence[Partition], table: str, edge: Edge, begin: datetime) -> bool:
-    """Whether rows are past their time in a part of *table* that will stay for weeks, or in a table without parts.
-
-    *begin*: nothing is older.
-    """
-    if begin >= edge.too_early:
-        return False
-    own = [part for part in parts if part.table == table and part.name]
-    if not own:
-        return not any(part.table == table for part in parts)
-    return any(_is_long(part, edge) for part in own)
+    """Whether rows are past their time in a part of *table* that will stay for weeks. *begin*: nothing is older."""
+    return begin < edge.too_early and any(_is_long(part, edge) for part in parts if part.table == table)
 
 
 def _is_long(part: Partition, edge: Edge) -> bool:

@@ -13,13 +13,15 @@ from uuid import UUID, uuid4
 import asyncpg
 import msgspec
 
-from .. import log, metrics
+from .. import audit, log, metrics
 from ..identifiers import PLATFORM_ID, id_at, moment_of
 from ..storage import partitions
 from ..storage.database import Database
+from ..storage.statements import audit as trails
 from ..storage.statements import deletion, retention
 from ..storage.statements.partitions import Partition, all_of
 from ..storage.statements.retention import KeptShorter, KeptSince
+from ..storage.vault import Vault
 from .deletion import TABLES, Deletion, TimeSpan
 from .pace import SHARE, Pace
 from .periods import Periods
@@ -51,8 +53,9 @@ class TurnLost(Exception):
 class Retention:
     """Drops and deletes what is past its time in *periods*, or what organizations keep shorter."""
 
-    def __init__(self, database: Database, periods: Periods, *, share: float = SHARE) -> None:
+    def __init__(self, database: Database, vault: Vault, periods: Periods, *, share: float = SHARE) -> None:
         self._database = database
+        self._vault = vault
         self._periods = periods
         self._share = share
 
@@ -106,10 +109,15 @@ class Retention:
     async def run(self, now: datetime, renew: Callable[[], Awaitable[None]] | None = None) -> LetGo:
         """Let go of all that is past its time *now*; what it was. Raises `StoreUnavailable`."""
         pace = Pace(self._share, renew)
+        async with self._database.worker() as connection:
+            partitioned = {part.table for part in await all_of(connection)}
+        if not partitioned >= {each.table for each in KEEPING}:
+            return LetGo({}, {})  # an upgrade is under way: tables become partitions
         dropped = await self._drop(now)
         rows = Deletion(self._database, pace)
         await self._delete(now, rows)
         await rows.keys(self._periods.before("keys", now))
+        await self._forget_trails(self._periods.before("audit", now), pace)
         gone = LetGo(dropped, {table: rows for table, rows in pace.deleted.items() if rows})
         if gone.partitions or gone.rows:
             counts = {table: len(names) for table, names in gone.partitions.items()}
@@ -224,6 +232,19 @@ class Retention:
             since = max(reached.through, oldest) if reached and is_known else oldest
             only = [each.organization_id for each in group]
             await rows.slices(kind, days, TimeSpan(since, now - timedelta(days=days)), only, now)
+
+    async def _forget_trails(self, before: datetime, pace: Pace) -> None:
+        """The first entries of each audit trail, as far as they are older."""
+        found = [NOBODY]
+        while found:
+            async with self._database.worker() as connection:
+                found = await trails.old(connection, found[-1], before, ORGANIZATIONS_AT_ONCE)
+            for organization_id in found:
+                forget = partial(audit.forget, self._database, self._vault, organization_id, before)
+                entries = audit.PAGE
+                while entries == audit.PAGE:
+                    entries = await pace.run(forget)
+                    pace.count("provider_audit_log", entries)
 
     async def _organizations(self) -> AsyncIterator[UUID]:
         """The platform's own id, then every organization's."""

@@ -16,6 +16,7 @@ from ingress.storage.database import WORKER, Database
 from ingress.storage.migration import migrate
 from ingress.storage.statements.events import EventRow
 from ingress.storage.statements.receiving.inbound import KeyedEvent, QuarantineRow, WebhookRow, store
+from ingress.storage.vault import Vault, generate_key
 
 DAY = timedelta(days=1)
 # What is stored is of the time in the table `clock`, not of now.
@@ -48,6 +49,7 @@ class World:
         self.database = database
         self.owner = owner
         self.worker = worker
+        self.vault = Vault(generate_key())
         self.now = datetime.now(UTC)
 
     async def go_to(self, moment: datetime) -> None:
@@ -98,7 +100,7 @@ class World:
         await self.owner.execute("update deliveries set state = 'delivered' where state = 'pending'")
 
     async def let_go(self, periods: Periods) -> LetGo:
-        return await Retention(self.database, periods, share=1).run(self.now)
+        return await Retention(self.database, self.vault, periods, share=1).run(self.now)
 
     async def count(self, table: str, where: str = "true", *arguments: object) -> int:
         found: int = await self.owner.fetchval(f"select count(*) from {table} where {where}", *arguments)

@@ -161,8 +161,16 @@ async def first_at(connection: asyncpg.Connection, organization_id: UUID, moment
     return number
 
 
-class TrailExtent(msgspec.Struct, frozen=True):
-    """The end as the organization's row has it, and the number of the last entry there is."""
+class TrailBegin(msgspec.Struct, frozen=True):
+    """Where a trail begins: so many entries are gone, the hash of the last of them, and a seal of both."""
+
+    audit_gone: int
+    audit_gone_hash: bytes | None
+    audit_gone_seal: bytes | None
+
+
+class TrailExtent(TrailBegin, frozen=True):
+    """The same, the end as the organization's row has it, and the number of the last entry there is."""
 
     audit_entries: int
     audit_hash: bytes | None
@@ -172,7 +180,7 @@ class TrailExtent(msgspec.Struct, frozen=True):
 
 # In one statement, so that an entry that is written meanwhile is in both or in none.
 EXTENT = """
-select audit_entries, audit_hash, audit_seal,
+select audit_gone, audit_gone_hash, audit_gone_seal, audit_entries, audit_hash, audit_seal,
     (select coalesce(max(l.id), 0) from provider_audit_log l where l.organization_id = $1) as last
 from organizations where id = $1"""
 
@@ -209,6 +217,33 @@ async def forward(
 ) -> list[TrailEntry]:
     """Entries above *after* up to *last*, oldest first (organization)."""
     return [read(TrailEntry, row) for row in await connection.fetch(FORWARD, organization_id, after, last, limit)]
+
+
+# Those whose first entry is that old.
+OLD = """
+select o.id from organizations o cross join lateral (
+    select at from provider_audit_log l where l.organization_id = o.id and l.id > o.audit_gone order by l.id limit 1
+) first where o.id > $1 and o.created_at < $2 and first.at < $2 order by o.id limit $3 /* every organization_id */"""
+BEGIN_BEHIND = """
+update organizations set audit_gone = $2, audit_gone_hash = $3, audit_gone_seal = $4 where id = $1 and audit_gone = $5
+returning id"""
+FORGET = "delete from provider_audit_log where organization_id = $1 and id <= $2"
+
+
+async def old(connection: asyncpg.Connection, after: UUID, before: datetime, limit: int) -> list[UUID]:
+    """Organizations above *after* whose first entry was written *before* that (worker, all organizations)."""
+    return [row[0] for row in await connection.fetch(OLD, after, before, limit)]
+
+
+async def forget(connection: asyncpg.Connection, organization_id: UUID, begin: TrailBegin, former: int) -> int:
+    """Have the trail begin there, and delete what is before; how many entries. In a transaction (worker).
+
+    *former*: how many were gone before. Where that is not so any more, nothing is done.
+    """
+    begun = await connection.fetchval(BEGIN_BEHIND, organization_id, *msgspec.structs.astuple(begin), former)
+    if begun is None:
+        return 0
+    return int((await connection.execute(FORGET, organization_id, begin.audit_gone)).rpartition(" ")[2])
 
 
 # Due within the hour, always: nobody puts it off for longer by editing a row.
