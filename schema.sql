@@ -69,7 +69,7 @@ create table organizations (
     former_config_id    uuid,
     -- The fallbacks of then, for who returns to it; NULL: none, or somebody has set others since.
     former_fallback_ids uuid[],
-    -- The end of the audit chain (ingress/audit.py): how many entries there are, the hash of the last one, and a seal
+    -- The end of the audit chain (ingress/audit/): how many entries there are, the hash of the last one, and a seal
     -- of both, which cannot be made from the entries. NULL until the first entry, which is that of its creation.
     audit_entries       bigint      not null default 0,
     audit_hash          bytea,

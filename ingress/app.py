@@ -14,7 +14,7 @@ from starlette.types import Receive, Scope, Send
 
 from providers import Registry
 
-from . import audit, log, metrics
+from . import log, metrics
 from .accounts.activity import WRITE_EVERY_S
 from .api import (
     ApiRequest,
@@ -40,6 +40,7 @@ from .api import audit as audit_trail
 from .api.audit import REFUSALS_EVERY_S, RefusedChanges
 from .api.history import inbound_messages, messages, timelines
 from .api.operations import Operations, Readiness, watch_gauges, watch_lag
+from .audit.verification import verify_due
 from .cache import sweep_forever
 from .calls.driver import Caller
 from .calls.egress import Egress
@@ -301,7 +302,7 @@ async def _keep_partitions(database: Database) -> None:
 
 async def _verify_trails(database: Database, vault: Vault) -> None:
     """Each organization's audit trail once an hour, whichever process has its turn."""
-    while await audit.verify_due(database, vault):
+    while await verify_due(database, vault):
         continue
 
 

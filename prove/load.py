@@ -15,7 +15,7 @@ import asyncpg
 import msgspec
 import redis.asyncio
 
-from ingress import audit
+from ingress.audit.verification import verify
 from ingress.dev.sandbox import message_id_of, message_ids, message_sid_of
 from ingress.storage.database import Database
 from ingress.storage.vault import Vault
@@ -342,7 +342,7 @@ class LoadRun:
             history.deliveries.append(_delivery(sent.tracker, self._config_of[sent.phone_number]))
         async with Database(self.cluster.settings.database_url) as database:
             vault = Vault(self.cluster.settings.encryption_keys)
-            verdict = await audit.verify(database, vault, id)
+            verdict = await verify(database, vault, id)
         history.broken = verdict.reason and f"entry {verdict.broken}: {verdict.reason}"
 
 

@@ -12,7 +12,8 @@ import pytest
 from ingress import app, log
 from ingress.api import audit as trail
 from ingress.api import quarantine
-from ingress.audit import Actor, AuditEntry, record, verify
+from ingress.audit.trail import Actor, AuditEntry, record
+from ingress.audit.verification import verify
 from ingress.dev.sandbox import CrmSimulator, example_number
 from ingress.settings import Settings
 from ingress.storage.database import Database, StoreUnavailable

@@ -14,8 +14,7 @@ from uuid import UUID
 
 import asyncpg
 
-from ingress import audit
-from ingress.audit import SYSTEM, AuditEntry
+from ingress.audit.trail import SYSTEM, AuditEntry, record
 from ingress.identifiers import account_id, conversation_id, id_at
 from ingress.people.addresses import phone_address
 from ingress.settings import Settings
@@ -411,4 +410,4 @@ async def _audit(site: Site, count: int) -> None:
     async with Database(site.database_url) as database:
         for first in range(0, count, 1_000):
             async with database.organization(UUID(site.big.id)) as connection:
-                await audit.record(connection, vault, UUID(site.big.id), *[entry] * min(1_000, count - first))
+                await record(connection, vault, UUID(site.big.id), *[entry] * min(1_000, count - first))

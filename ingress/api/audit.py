@@ -14,7 +14,8 @@ from msgspec import UNSET, UnsetType
 
 from .. import log
 from ..accounts.config import ChangeRefused
-from ..audit import RECORDED, Actor, AuditEntry, record, verify
+from ..audit.trail import RECORDED, Actor, AuditEntry, record
+from ..audit.verification import verify
 from ..identifiers import PLATFORM_ID, parse_id
 from ..storage.database import Database
 from ..storage.statements import audit

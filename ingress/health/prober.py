@@ -24,7 +24,7 @@ from providers import ProviderStatus, SendError
 from .. import identifiers, log, metrics
 from ..accounts.config import ChangeRefused, Config, NotFound
 from ..accounts.ownership import AccountInUse
-from ..audit import SYSTEM
+from ..audit.trail import SYSTEM
 from ..cache import Cache
 from ..identifiers import id_at
 from ..storage.database import Busy, Database, StoreUnavailable

@@ -5,7 +5,7 @@ from uuid import UUID
 
 import msgspec
 
-from ..audit import SYSTEM
+from ..audit.trail import SYSTEM
 from ..storage.statements.health import OrganizationHealth
 from ..storage.statements.switches import SentSince, TrailedSwitch
 from ..switching.change import Requested, StandIn

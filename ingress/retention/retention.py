@@ -13,7 +13,8 @@ from uuid import UUID, uuid4
 import asyncpg
 import msgspec
 
-from .. import audit, log, metrics
+from .. import log, metrics
+from ..audit import verification
 from ..identifiers import PLATFORM_ID, id_at, moment_of
 from ..storage import partitions
 from ..storage.database import Database
@@ -240,9 +241,9 @@ class Retention:
             async with self._database.worker() as connection:
                 found = await trails.old(connection, found[-1], before, ORGANIZATIONS_AT_ONCE)
             for organization_id in found:
-                forget = partial(audit.forget, self._database, self._vault, organization_id, before)
-                entries = audit.PAGE
-                while entries == audit.PAGE:
+                forget = partial(verification.forget, self._database, self._vault, organization_id, before)
+                entries = verification.PAGE
+                while entries == verification.PAGE:
                     entries = await pace.run(forget)
                     pace.count("provider_audit_log", entries)
 

@@ -12,7 +12,7 @@ import msgspec
 from providers import Check, ProviderStatus
 
 from ..accounts.config import ChangeRefused, Config, NewConfig
-from ..audit import Actor
+from ..audit.trail import Actor
 from ..storage.statements.switches import OpenSwitch, Standing
 from ..validation import sentence
 

@@ -23,7 +23,7 @@ from ..accounts.config import (
     sender_of,
 )
 from ..accounts.ownership import Ownership
-from ..audit import Actor
+from ..audit.trail import Actor
 from ..storage.database import Database
 from ..storage.statements import configs, switches
 from ..storage.statements.configs import ConfigColumns, NewConfigColumns, StoredConfig, StoredOrder

@@ -10,8 +10,8 @@ from uuid import UUID
 
 import asyncpg
 
-from .. import audit
 from ..accounts.config import Config
+from ..audit import trail
 from ..envelope import own_event
 from ..storage.statements import switches
 from ..storage.statements.events import EventRow
@@ -19,7 +19,7 @@ from ..storage.vault import Vault
 from .change import Ready, Requested
 
 
-class Transition(audit.AuditEntry, frozen=True, kw_only=True):
+class Transition(trail.AuditEntry, frozen=True, kw_only=True):
     """A change as the trail has it; and where the CRM is to know, the event of that type, ``about`` a config."""
 
     event: str | None = None
@@ -48,7 +48,7 @@ class Journal:
             await switches.notify(connection, organization_id, version)
             return None
         events = [event for each in transitions if (event := _event(organization_id, each)) is not None]
-        return await audit.record(
+        return await trail.record(
             connection, self._vault, organization_id, *transitions, events=events, version=version
         )
 

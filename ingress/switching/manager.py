@@ -47,7 +47,8 @@ from ..accounts.config import Config, NewConfig, NotFound, ProviderUnreachable, 
 from ..accounts.ownership import Ownership
 from ..accounts.progress import ShowCheck, ShownChecks
 from ..accounts.unusable import MissingPlugin
-from ..audit import Actor, check_keys
+from ..audit.trail import Actor
+from ..audit.verification import check_keys
 from ..calls.driver import Caller
 from ..calls.egress import Egress
 from ..identifiers import PLATFORM_ID

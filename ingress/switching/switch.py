@@ -29,7 +29,7 @@ from providers import Check, ProviderStatus, SendError, WhatsAppProvider
 from ..accounts.accounts import FORCED_WITHIN_S, Accounts
 from ..accounts.config import ChangeRefused, Config, NewConfig, NotFound, sender_of, unreachable
 from ..accounts.ownership import Ownership
-from ..audit import SYSTEM
+from ..audit.trail import SYSTEM
 from ..storage.database import Database, Exclusive, LockLost
 from ..storage.statements import configs, switches
 from ..storage.statements.switches import Activation, NewSwitch, OpenSwitch, Standing

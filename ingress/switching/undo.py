@@ -10,7 +10,7 @@ import asyncpg
 from .. import metrics
 from ..accounts.accounts import Accounts
 from ..accounts.config import ChangeRefused, NewConfig, TestFailed
-from ..audit import RECORDED, SYSTEM, Actor
+from ..audit.trail import RECORDED, SYSTEM, Actor
 from ..storage.database import Busy, Database, Exclusive
 from ..storage.statements import switches
 from ..storage.statements.switches import OpenSwitch, Standing

@@ -16,7 +16,7 @@ from starlette.types import Receive, Scope, Send
 from typing_extensions import TypeVar
 
 from .. import metrics
-from ..audit import Actor
+from ..audit.trail import Actor
 from ..identifiers import parse_id
 from ..storage.database import Database
 from ..storage.vault import split_api_key

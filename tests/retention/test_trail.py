@@ -8,8 +8,9 @@ import asyncpg
 import msgspec
 import pytest
 
-from ingress import audit
-from ingress.audit import PAGE, SYSTEM, AuditEntry, verify
+from ingress.audit.trail import SYSTEM, AuditEntry
+from ingress.audit.trail import record as write
+from ingress.audit.verification import PAGE, verify
 from ingress.retention.periods import Periods
 from ingress.settings import Settings
 from ingress.storage.statements import audit as statements
@@ -53,7 +54,7 @@ async def trail(made: World, then: None) -> UUID:
 async def record(made: World, organization_id: UUID, count: int) -> None:
     async with made.worker.transaction():
         entries = [AuditEntry(action="fallback_changed", actor=SYSTEM) for _ in range(count)]
-        await audit.record(made.worker, made.vault, organization_id, *entries)
+        await write(made.worker, made.vault, organization_id, *entries)
 
 
 async def broken(made: World, organization_id: UUID, noted: tuple[int, str] | None = None) -> int | None:

@@ -10,8 +10,8 @@ from starlette.responses import Response
 
 from ...accounts.config import Config
 from ...api.audit import AuditQuery, Entry, VerifyQuery, Word, trail_page
-from ...audit import SYSTEM
-from ...audit import verify as verify_trail
+from ...audit.trail import SYSTEM
+from ...audit.verification import verify as verify_trail
 from ...storage.statements import organizations
 from ...web.auth import PLATFORM
 from ...web.bodies import Number, RequestQuery

@@ -1,4 +1,4 @@
-"""The audit trail: numbered in each organization, every entry's hash over the one before it (`ingress/audit.py`)."""
+"""The audit trail: numbered in each organization, every entry's hash over the one before it (`ingress/audit/`)."""
 
 from collections.abc import Sequence
 from datetime import datetime

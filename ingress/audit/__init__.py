@@ -1,0 +1,1 @@
+"""The audit trail: what is written of each change, and whether anybody changed that."""
