@@ -139,19 +139,27 @@ $$ begin new.day := '-infinity'; return new; end $$;
 create trigger forget_day before insert on inbound_dedup for each row execute function forget_day();
 
 -- step of messages: idempotency keys are entered
--- Of the first release; this one has entered those of its own by then. Whose key names another message is not inserted, as
--- where the unique index finds it. A message whose key is past its time lets go of it: of that the index knows nothing.
+-- Of the first release; this one has entered those of its own by then. Where the key names another message, the new one is
+-- not inserted, as where the unique index finds that. A message whose key is past its time lets go of it.
 create function enter_idempotency_key() returns trigger language plpgsql as $$
-declare hash bytea := substring(sha256(uuid_send(new.organization_id) || convert_to(new.idempotency_key, 'UTF8')) for 16);
+declare
+    hash bytea := substring(sha256(uuid_send(new.organization_id) || convert_to(new.idempotency_key, 'UTF8')) for 16);
+    -- What came before this trigger is not all entered yet.
+    other uuid := (select id from messages
+        where organization_id = new.organization_id and idempotency_key = new.idempotency_key);
+    -- Ids begin with their milliseconds.
+    past_its_time constant uuid := rpad(lpad(to_hex(extract(epoch from now() - interval '30 days')::bigint * 1000),
+        12, '0'), 32, '0')::uuid;
 begin
-    insert into idempotency_keys values (new.organization_id, hash, new.id) on conflict do nothing;
-    if not found and new.id is distinct from
-            (select message_id from idempotency_keys where organization_id = new.organization_id and key_hash = hash) then
-        return null;
+    if other < past_its_time then
+        update messages set idempotency_key = null where organization_id = new.organization_id and id = other;
+        other := null;
     end if;
-    update messages set idempotency_key = null
-    where organization_id = new.organization_id and idempotency_key = new.idempotency_key and id <> new.id;
-    return new;
+    if other is null then
+        insert into idempotency_keys values (new.organization_id, hash, new.id) on conflict do nothing;
+        other := (select message_id from idempotency_keys where organization_id = new.organization_id and key_hash = hash);
+    end if;
+    return case when other = new.id then new end;
 end $$;
 create trigger enter_idempotency_key before insert on messages
     for each row when (new.idempotency_key is not null) execute function enter_idempotency_key();
@@ -210,14 +218,22 @@ select json_build_array(organization_id, id)::text, (select count(*) from page)
 from page order by organization_id desc, id desc limit 1
 
 -- batches: when the stream of events was where, at a thousand places
-with next as (
-    select newest.sequence, newest.created_at from organizations cross join lateral (
-        select sequence, created_at from events where organization_id = organizations.id and sequence >= coalesce(
-            $1::text::bigint + greatest((sequence_horizon() - (select min(sequence) from event_marks)) / 1000, 1), 0)
-        order by sequence limit 1
-    ) newest
-    order by sequence limit 1
+with recursive marks as (
+    select 0 as place, $1::text::bigint as sequence, null::timestamptz as created_at
+    union all
+    select place + 1, next.sequence, next.created_at from marks cross join lateral (
+        select newer.sequence, newer.created_at from organizations cross join lateral (
+            select sequence, created_at from events
+            where organization_id = organizations.id and sequence >= coalesce(marks.sequence
+                + greatest((sequence_horizon() - (select min(sequence) from event_marks)) / 1000, 1), 0)
+            order by sequence limit 1
+        ) newer
+        order by newer.sequence limit 1
+    ) next where place < case when $1 is null then 1 else 20 end
 ),
 -- What is below it is older, even if it was begun a moment later.
-marked as (insert into event_marks select sequence, created_at + interval '1 minute' from next on conflict do nothing)
-select sequence::text, 1 from next
+marked as (
+    insert into event_marks select sequence, created_at + interval '1 minute' from marks where place > 0
+    on conflict do nothing
+)
+select max(sequence)::text, count(*) from marks where place > 0 having count(*) > 0

@@ -30,6 +30,7 @@ from ingress.dev.sandbox.meta.bodies import encode
 from ingress.web.openapi import walk
 from providers import Registry
 
+ROOT = Path(__file__).parent.parent
 # By the name of the operation: what it takes.
 BODIES = {route.name: route.body for _, _, route in walk(ROUTES) if route.body is not None}
 SCOPES = ["send", "read", "configure", "admin"]
@@ -321,12 +322,16 @@ async def command(organization: Organization, *arguments: str) -> str:
 
 
 class Process:
-    """`ingress serve` as a process of its own, to be killed and started again on the same port."""
+    """`ingress serve` as a process of its own, to be killed and started again on the same port.
 
-    def __init__(self, environment: dict[str, str], log: Path, *arguments: str) -> None:
+    *checkout*: where its source is.
+    """
+
+    def __init__(self, environment: dict[str, str], log: Path, *arguments: str, checkout: Path = ROOT) -> None:
         self._environment = environment
         self._log = log
         self._arguments = arguments
+        self._checkout = checkout
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -341,7 +346,7 @@ class Process:
                 env={**os.environ, **UNLIMITED, "INGRESS_METRICS_PORT": "0", **self._environment},
                 stdout=log,
                 stderr=log,
-                cwd=Path(__file__).parent.parent,
+                cwd=self._checkout,
             )
         url = f"http://127.0.0.1:{self._environment['INGRESS_PORT']}/readyz"
         async with aiohttp.ClientSession() as session:
