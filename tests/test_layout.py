@@ -392,6 +392,7 @@ EVERY_ORGANIZATION = {
     "deletion.FIRST_OPEN_MESSAGE": "the same",
     "retention.MARK_NEXT": "the same",
     "retention.NEXT_ORGANIZATIONS": "a worker looks at one after the other",
+    "sizes": "the operator sees who has most of it",
     "retention.SHORTER": "a worker deletes what each of them keeps for less time",
     "switches.BROKEN_OFF": "a worker restores what its process left, whoever it belongs to",
     "unread.GAUGES": "a metric, which names no organization",

@@ -30,7 +30,7 @@ from ..storage.listener import require_room
 from ..storage.migration import migrate, prepare
 from ..storage.upgrades import Post
 from ..storage.vault import Vault, VaultError, generate_key
-from . import remote
+from . import remote, retention
 from .matrix import limits_matrix, matrix
 from .upgrade_report import show, summary
 
@@ -63,6 +63,7 @@ def parser() -> argparse.ArgumentParser:
         help="how many processes serve, below one that looks after them; auto: as many as there are cores",
     )
     _add_migrate(commands)
+    retention.add_command(commands)
     remote.add_commands(commands, _add_providers(commands))
     commands.add_parser("schema", help="print the JSON Schema of an event")
     commands.add_parser("generate-key", help="print a new entry for INGRESS_ENCRYPTION_KEYS")
@@ -191,6 +192,12 @@ def _login_to_serve(database_url: str) -> str:
     if login is None:
         raise SettingsError("DATABASE_URL: it names no login to serve with; name it by `ingress migrate --login`")
     return login
+
+
+def _retention(settings: Settings, options: argparse.Namespace) -> int:
+    """As the service's login, or else as the owner: both may look, and drop."""
+    with _stores(settings if settings.database_url else _as_owner(settings)) as stored:
+        return retention.run(stored, options)
 
 
 def _serve(settings: Settings, options: argparse.Namespace) -> int | None:
@@ -349,6 +356,7 @@ COMMANDS: dict[str, Callable[[Settings, argparse.Namespace], int | None]] = {
     "run": _run,
     "serve": _serve,
     "migrate": _migrate,
+    "retention": _retention,
     "providers": _providers,
     "schema": _schema,
     "generate-key": _generate_key,

@@ -16,6 +16,7 @@ from urllib.parse import quote
 from uuid import UUID
 
 from .client import KEY, ORGANIZATION, URL, Client, Failed, Row, line_of
+from .tables import table
 
 BASE = "/integrations/whatsapp"
 
@@ -209,7 +210,7 @@ def _in_order(configs: Iterable[Row], fallback: Iterable[Row]) -> list[str]:
         {**config, "fallback": order.get(config["config_id"], ""), "health": config["health"]["state"]}
         for config in configs
     ]
-    return _table(rows, "config_id", "provider", "name", "sender", "state", "fallback", "health")
+    return table(rows, "config_id", "provider", "name", "sender", "state", "fallback", "health")
 
 
 def _standing(current: Row) -> str:
@@ -230,7 +231,7 @@ def _troubles(configs: Iterable[Row]) -> Iterable[str]:
 def _audit(client: Client, options: argparse.Namespace) -> Answer:
     answer = client.call("GET", f"{BASE}/audit", limit=options.limit)
     columns = ("id", "at", "action", "outcome", "actor", "address", "provider", "config_id", "version", "reason")
-    return answer, _table(answer["entries"], *columns), 0
+    return answer, table(answer["entries"], *columns), 0
 
 
 def _verify(client: Client, options: argparse.Namespace) -> Answer:
@@ -264,7 +265,7 @@ def _reloaded(found: Row) -> Iterable[str]:
 
 def _organizations(client: Client, options: argparse.Namespace) -> Answer:
     answer = _all(client, "/organizations", "organizations")
-    return answer, _table(answer, "id", "name", "version", "created_at"), 0
+    return answer, table(answer, "id", "name", "version", "created_at"), 0
 
 
 def _create_organization(client: Client, options: argparse.Namespace) -> Answer:
@@ -275,7 +276,7 @@ def _create_organization(client: Client, options: argparse.Namespace) -> Answer:
 def _keys(client: Client, options: argparse.Namespace) -> Answer:
     answer = _all(client, "/keys", "keys")
     rows = [{**key, "scopes": ",".join(key["scopes"])} for key in answer]
-    return answer, _table(rows, "id", "name", "scopes", "created_at", "expires_at", "revoked_at"), 0
+    return answer, table(rows, "id", "name", "scopes", "created_at", "expires_at", "revoked_at"), 0
 
 
 def _create_key(client: Client, options: argparse.Namespace) -> Answer:
@@ -298,10 +299,3 @@ def _all(client: Client, path: str, name: str) -> list[Row]:
         found += page[name]
         if (after := page.get("next")) is None:
             return found
-
-
-def _table(rows: Iterable[Row], *columns: str) -> list[str]:
-    """Lines of aligned columns under their names; absent is a dash."""
-    cells = [[str(row[name]) if row.get(name) not in (None, "") else "-" for name in columns] for row in rows]
-    widths = [max(map(len, column)) for column in zip(columns, *cells, strict=True)]
-    return ["  ".join(map(str.ljust, line, widths)).rstrip() for line in (columns, *cells)]

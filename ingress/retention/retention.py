@@ -62,7 +62,7 @@ class Retention:
 
     async def look(self) -> None:
         """Do it all where it is this process's turn, and measure how that goes. Raises `StoreUnavailable`."""
-        await self._take_turn()
+        await self.take_turn()
         async with self._database.worker() as connection:
             ran_at = await retention.ran_at(connection)
             parts = await self._past(connection, datetime.now(UTC))
@@ -75,32 +75,32 @@ class Retention:
 
     async def _past(self, connection: asyncpg.Connection, now: datetime) -> list[Partition]:
         """Partitions in which everything is past the service's time."""
-        found = []
+        parts, found = await all_of(connection), list[Partition]()
         for each in KEEPING:
             before = self._periods.before(each.kind, now)
             sequence = await partitions.sequence_of(connection, before)
             found += [
                 part
-                for part in await all_of(connection)
+                for part in parts
                 if part.table == each.table
                 and ((part.until_at and part.until_at <= before) or 0 < (part.until_sequence or 0) <= sequence)
             ]
         return found
 
-    async def _take_turn(self) -> None:
-        lease_id = uuid4()
+    async def take_turn(self, every_s: float = EVERY_S) -> LetGo | None:
+        """Let go of all that is past its time, *every_s*; None: it is not this process's turn, or not any more."""
+        lease_id, gone = uuid4(), None
         async with self._database.worker() as connection:
-            if not await retention.take_turn(connection, lease_id, LEASE_S, EVERY_S):
-                return
-        is_done = False
+            if not await retention.take_turn(connection, lease_id, LEASE_S, every_s):
+                return None
         try:
-            await self.run(datetime.now(UTC), partial(self._renew, lease_id))
-            is_done = True
+            gone = await self.run(datetime.now(UTC), partial(self._renew, lease_id))
         except TurnLost:
             logger.warning("another process drops and deletes what is past its time")
         finally:
             async with self._database.worker() as connection:
-                await retention.end_turn(connection, lease_id, is_done=is_done)
+                await retention.end_turn(connection, lease_id, is_done=gone is not None)
+        return gone
 
     async def _renew(self, lease_id: UUID) -> None:
         async with self._database.worker() as connection:
