@@ -766,6 +766,31 @@ create table provider_usage (
 
 -- ------------------------------------------------------------------ how long it is kept
 
+-- People who are to be erased, by whichever process has its turn (ingress/retention/erasure.py).
+create table erasures (
+    organization_id uuid        not null references organizations (id),
+    id              uuid        not null,
+    -- NULL: it is done; then nothing says who it was.
+    contact_id      uuid,
+    -- What the person is found by in raw bodies, and since when there may be some. NULL: not cut off yet, or done.
+    sought          text[],
+    known_since     timestamptz,
+    -- What is being deleted, or what it waits for. NULL: neither.
+    step            text,
+    deleted         bigint      not null default 0,
+    created_at      timestamptz not null default now(),
+    finished_at     timestamptz,
+    due_at          timestamptz not null default now(),
+    -- NULL: nobody is at it.
+    lease_id        uuid,
+    leased_until    timestamptz,
+    primary key (organization_id, id)
+);
+-- Asked for twice, it is one.
+create unique index on erasures (organization_id, contact_id) where contact_id is not null;
+-- The next one.
+create index on erasures (due_at) where finished_at is null;
+
 -- What an organization keeps shorter than the service (ingress/retention/). No row: nothing.
 create table retention_settings (
     organization_id uuid        primary key references organizations (id),
@@ -862,7 +887,7 @@ begin
         'whatsapp_provider_configs', 'account_owners', 'switches', 'switch_processes', 'provider_health', 'provider_audit_log', 'api_keys', 'notification_marks', 'console_sessions', 'inbound_webhooks', 'unread_webhooks', 'inbound_dedup', 'quarantine',
         'events', 'held_events', 'callbacks', 'deliveries', 'delivery_queues', 'messages', 'attempts', 'message_statuses', 'organizations',
         'contacts', 'contact_addresses', 'conversations', 'figures_progress', 'provider_figures', 'provider_usage',
-        'retention_settings', 'retention_marks', 'idempotency_keys'
+        'retention_settings', 'retention_marks', 'idempotency_keys', 'erasures'
     ] loop
         execute format('alter table %I enable row level security', tab);
         execute format('alter table %I force row level security', tab);

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from functools import cache, partial
 from uuid import UUID
 
@@ -16,6 +16,7 @@ from providers import Registry
 
 from . import log, metrics
 from .accounts.activity import WRITE_EVERY_S
+from .accounts.config import message_keys
 from .api import (
     ApiRequest,
     ApiState,
@@ -23,6 +24,7 @@ from .api import (
     callback,
     configs,
     contacts,
+    erasure,
     events,
     figures,
     media,
@@ -53,6 +55,7 @@ from .identifiers import PLATFORM_ID
 from .people.directory import Directory
 from .receiving.held_events import HeldEvents
 from .receiving.webhooks import WebhookReceiver
+from .retention.erasure import Erasures
 from .retention.periods import periods_of
 from .retention.retention import Retention
 from .sending.attempts import Attempts
@@ -90,6 +93,7 @@ RETENTION_LOOK_EVERY_S = 300.0
 PARTITIONS_EVERY_S = 60.0
 TRAILS_POLL_S = 5.0
 COUNT_EVERY_S = 10.0
+ERASE_EVERY_S = 2.0
 RECOVER_EVERY_S = 5.0
 LOOK_NOTED_EVERY_S = 3600.0
 
@@ -158,6 +162,7 @@ class Application:
                 forever(manager.recover, RECOVER_EVERY_S),
                 forever(partial(watch_gauges, database), GAUGES_EVERY_S),
                 forever(Retention(database, vault, periods).look, RETENTION_LOOK_EVERY_S),
+                forever(Erasures(database, partial(_message_keys, manager), periods.bodies).run_due, ERASE_EVERY_S),
                 forever(partial(_keep_partitions, database), PARTITIONS_EVERY_S),
                 forever(partial(_verify_trails, database, vault), TRAILS_POLL_S),
                 forever(partial(count_due, database), COUNT_EVERY_S),
@@ -295,6 +300,10 @@ def _change_in(payload: str) -> tuple[UUID, int]:
     return UUID(organization_id), int(version)
 
 
+async def _message_keys(manager: WhatsAppProviderManager, organization_id: UUID, ids: Collection[str]) -> set[str]:
+    return message_keys(await manager.configs(organization_id), ids)
+
+
 async def _keep_partitions(database: Database) -> None:
     async with database.worker() as connection:
         await partitions.keep_ahead(connection)
@@ -359,6 +368,9 @@ ROUTES: list[BaseRoute] = [
     ApiRoute("GET", "/contacts", contacts.list_contacts, "read"),
     ApiRoute("GET", "/contacts/{contact_id}", contacts.get_contact, "read"),
     ApiRoute("GET", "/contacts/{contact_id}/messages", contacts.list_said, "read"),
+    ApiRoute("GET", "/contacts/{contact_id}/export", erasure.export_contact, "admin"),
+    ApiRoute("POST", "/contacts/{contact_id}/erasure", erasure.erase_contact, "admin", status=202),
+    ApiRoute("GET", "/erasures/{erasure_id}", erasure.show_erasure, "admin"),
     ApiRoute("GET", "/events", events.list_events, "read"),
     ApiRoute("GET", "/events/stream", events.stream_events, "read"),
     ApiRoute("GET", "/events/{event_id}/timeline", timelines.get_event_timeline, "read"),

@@ -51,13 +51,30 @@ create table retention_turn (
     ran_at          timestamptz
 );
 insert into retention_turn default values;
+create table erasures (
+    organization_id uuid        not null references organizations (id),
+    id              uuid        not null,
+    contact_id      uuid,
+    sought          text[],
+    known_since     timestamptz,
+    step            text,
+    deleted         bigint      not null default 0,
+    created_at      timestamptz not null default now(),
+    finished_at     timestamptz,
+    due_at          timestamptz not null default now(),
+    lease_id        uuid,
+    leased_until    timestamptz,
+    primary key (organization_id, id)
+);
+create unique index on erasures (organization_id, contact_id) where contact_id is not null;
+create index on erasures (due_at) where finished_at is null;
 grant select on event_marks to ingress_app, ingress_ingest, ingress_worker;
 grant insert, delete on event_marks to ingress_worker;
 grant select, insert, update on retention_progress, retention_turn to ingress_worker;
 do $$
 declare tab text;
 begin
-    foreach tab in array array['idempotency_keys', 'retention_settings', 'retention_marks'] loop
+    foreach tab in array array['idempotency_keys', 'retention_settings', 'retention_marks', 'erasures'] loop
         execute format('alter table %I enable row level security', tab);
         execute format('alter table %I force row level security', tab);
         execute format(

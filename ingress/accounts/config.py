@@ -1,7 +1,7 @@
 """One organization's account at a provider, made of its row, and why a change of it is refused."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any, Literal
 from uuid import UUID
@@ -240,3 +240,9 @@ class NewConfig(msgspec.Struct, frozen=True, kw_only=True):
 
     def __repr__(self) -> str:
         return f"NewConfig({self.provider_type!r})"
+
+
+def message_keys(configs: Iterable[Config], provider_message_ids: Iterable[str]) -> set[str]:
+    """What accounts may know messages of ours by which a provider calls so."""
+    configs = list(configs)
+    return {key for one in provider_message_ids for key in (one, *[config.message_key(one) for config in configs])}

@@ -49,10 +49,11 @@ class HistoryQuery(Paged, frozen=True):
 
 async def get_contact(request: ApiRequest) -> ContactRecord:
     """GET /contacts/{contact_id}: who it is now, where they were merged into another one."""
-    return await _contact(request)
+    return await contact_of(request)
 
 
-async def _contact(request: ApiRequest[None, Any]) -> ContactRecord:
+async def contact_of(request: ApiRequest[None, Any]) -> ContactRecord:
+    """The contact that the path names. Raises `Problem` 404."""
     async with request.connection() as connection:
         found = await contact_pages.by_id(connection, request.organization_id, request.id_in_path("contact_id"))
     if found is None:
@@ -95,7 +96,7 @@ def _compared(query: ContactsQuery) -> str:
 
 async def list_said(request: ApiRequest[None, HistoryQuery]) -> Page[History]:
     """GET /contacts/{contact_id}/messages?before=&limit=: in both directions, the newest first."""
-    query, contact = request.query, await _contact(request)
+    query, contact = request.query, await contact_of(request)
     return request.page(lambda: history_page(request, MessageFilter(contact_id=contact.id), query.before, query.size))
 
 

@@ -156,7 +156,8 @@ async def accept(request: AnyRequest, body: SendRequest, key: str | None, wait_s
         try:
             message_id, task = await _accepted(request, intent, key, fingerprint)
         except Duplicate:
-            otherwise = partial(unavailable, "The send with this Idempotency-Key is being changed.")
+            # It has a message, which is not there any more.
+            otherwise = partial(Problem, 410, "gone", "The send with this Idempotency-Key was made, and is deleted.")
         except NoneReady as none_ready:
             otherwise = partial(_none_ready, none_ready.wait_s, none_ready.unusable)
         else:

@@ -2,7 +2,7 @@
 
 import http.client
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
@@ -45,6 +45,20 @@ class Client:
         if status >= 400:
             raise _failed(status, answer if isinstance(answer, dict) else {})
         return answer
+
+    def lines(self, method: str, path: str) -> Iterator[bytes]:
+        """The lines of the answer, as they come. Raises `Failed`, also where it breaks off."""
+        connection = self._connection()
+        try:
+            connection.request(method, self._url.path.rstrip("/") + path, headers=self._headers)
+            response = connection.getresponse()
+            if response.status >= 400:
+                raise _failed(response.status, json.loads(response.read()))
+            yield from response
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            raise _no_answer(connection, error) from None
+        finally:
+            connection.close()
 
     def _exchange(self, method: str, target: str, body: str | None) -> tuple[int, bytes]:
         """The answer's status and body. Raises `Failed` where there is none."""

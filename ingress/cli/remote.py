@@ -15,6 +15,7 @@ from typing import Any
 from urllib.parse import quote
 from uuid import UUID
 
+from . import persons
 from .client import KEY, ORGANIZATION, URL, Client, Failed, Row, line_of
 from .tables import table
 
@@ -35,6 +36,7 @@ def add_commands(commands: Any, providers: Any) -> None:
     _command(providers, "reload", about, _reload_providers, platform=True)
     _add_organizations(commands)
     _add_keys(commands)
+    _add_persons(commands)
 
 
 def _command(
@@ -82,6 +84,16 @@ def _add_keys(commands: Any) -> None:
     made.add_argument("--name", default="key")
     made.add_argument("--scopes", default="send,read", help="of send, read, configure, admin; comma-separated")
     _command(key, "revoke", "refused everywhere within five seconds", _revoke_key).add_argument("id")
+
+
+def _add_persons(commands: Any) -> None:
+    who = "an id, or the number, lid, user id or @username they are known by"
+    export = _command(commands, "export", "all that is there of a person, as a file of JSON lines", persons.export)
+    export.add_argument("--contact", required=True, help=who)
+    export.add_argument("--output", metavar="FILE", help="where to write it; contact-<id>.ndjson")
+    erase = _command(commands, "erase", "delete all that is there of a person, for good", persons.erase)
+    erase.add_argument("--contact", required=True, help=who)
+    erase.add_argument("--yes", action="store_true", help="without a question")
 
 
 def run(options: argparse.Namespace) -> int:

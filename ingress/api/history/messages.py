@@ -9,6 +9,7 @@ from msgspec import UNSET, UnsetType
 
 from providers.messages import ErrorInfo, StatusValue
 
+from ...accounts.config import message_keys as keys_of
 from ...storage.statements.reports import search
 from ...storage.statements.reports.search import MessageFilter
 from ...storage.statements.sending import messages
@@ -118,7 +119,7 @@ async def _wanted(request: ApiRequest[None, MessagesQuery]) -> MessageFilter:
 async def message_keys(request: AnyRequest, provider_message_id: str) -> list[str]:
     """What the organization's accounts may know a message of ours by, which a provider calls so."""
     configs = await request.state["manager"].configs(request.organization_id)
-    return sorted({provider_message_id, *[config.message_key(provider_message_id) for config in configs]})
+    return sorted(keys_of(configs, [provider_message_id]))
 
 
 def shown(message: StoredMessage, attempts: int | list[Attempt]) -> MessageShown:

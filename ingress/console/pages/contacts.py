@@ -3,13 +3,13 @@
 from msgspec import UNSET
 from starlette.responses import Response
 
-from ...api import contacts
+from ...api import contacts, erasure
 from ...api.history.pages import history_page
 from ...api.history.timelines import narrator
 from ...storage.statements.reports.contact_pages import ContactRecord
 from ...storage.statements.reports.search import MessageFilter
 from ...web.bodies import RequestQuery
-from ..rendering import page
+from ..rendering import page, redirect
 from ..requests import AnyConsoleRequest, ConsoleRequest
 from ..said_rows import rows_of
 
@@ -35,6 +35,25 @@ async def show(request: ConsoleRequest[ContactQuery]) -> Response:
         next=None if found.next is UNSET else found.next,
         names=(await narrator(request)).names,
     )
+
+
+async def export(request: ConsoleRequest) -> Response:
+    """All that is there of the contact, as a file."""
+    return await erasure.export_contact(request)
+
+
+async def confirm_erase(request: ConsoleRequest) -> Response:
+    """Ask before all of it is deleted, naming what goes."""
+    contact = await _contact(request)
+    phones = [address.value for address in contact.addresses if address.kind == "phone"]
+    called = contact.name or contact.username or (phones[-1] if phones else request.gettext("this person"))
+    return page(request, "contact_erase.html", contact=contact, called=called)
+
+
+async def erase(request: ConsoleRequest) -> Response:
+    """Have it deleted."""
+    await erasure.erase_contact(request)
+    return redirect("/console/messages", done="contact_erased")
 
 
 async def _contact(request: AnyConsoleRequest) -> ContactRecord:

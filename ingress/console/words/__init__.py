@@ -56,6 +56,7 @@ DONE = {
     "callback_enabled": N_("The callback is enabled, and what failed is tried now."),
     "callback_removed": N_("The callback is removed."),
     "key_revoked": N_("The key is revoked: within five seconds it is refused everywhere."),
+    "contact_erased": N_("The person is being erased: within seconds nothing is left of them."),
     "replayed": N_("The events are being delivered again."),
     "quarantine_replayed": N_("It was read again: what is in it is events now."),
     "quarantine_kept": N_("It was read again. Part of it is about accounts of others, so it stays here."),

@@ -1,0 +1,321 @@
+"""A person is erased: nothing of them is left anywhere, and nothing of anybody else is missing."""
+
+import json
+import random
+from collections.abc import AsyncIterator
+from typing import Any, NamedTuple
+from uuid import UUID
+
+import asyncpg
+import pytest
+import redis.asyncio
+
+from ingress.dev.sandbox.meta.bodies import envelope, new_wamid, status_item
+from ingress.retention.erasure import Erasures
+from ingress.settings import Settings
+from ingress.storage.database import Database
+from ingress.storage.statements import erasure
+
+from ..gateway import Gateway, Organization, command, eventually
+from ..populated import all_counted
+
+
+class Person(NamedTuple):
+    """Somebody nobody else is in this database."""
+
+    phone: str
+    name: str
+    words: str
+
+
+def somebody() -> Person:
+    number = f"{random.randrange(10**8):08}"
+    return Person(f"+55119{number}", f"Zuleica Quaresma {number}", f"the words that only {number} wrote")
+
+
+@pytest.fixture
+def person() -> Person:
+    return somebody()
+
+
+@pytest.fixture
+async def owner(settings: Settings) -> AsyncIterator[asyncpg.Connection]:
+    connection = await asyncpg.connect(settings.database_url)
+    yield connection
+    await connection.close()
+
+
+async def found_in_database(owner: asyncpg.Connection, sought: list[str]) -> list[str]:
+    """Every table, and every column of it, as text: `table: what was found`."""
+    tables = await owner.fetch(
+        "select relname from pg_class where relkind = 'r' and relnamespace = 'public'::regnamespace"
+    )
+    found = []
+    for (table,) in tables:
+        columns = await owner.fetch(
+            "select quote_ident(attname) as name, atttypid::regtype::text as kind from pg_attribute"
+            " where attrelid = $1::text::regclass and attnum > 0 and not attisdropped",
+            table,
+        )
+        values = [
+            f"encode({name}, 'escape')" if kind == "bytea" else f"{name}::text"
+            for name, kind in (tuple(c) for c in columns)
+        ]
+        text = f"concat_ws(' ', {', '.join(values)})"
+        for one in sought:
+            if await owner.fetchval(f"select exists (select from {table} where strpos({text}, $1) > 0)", one):
+                found.append(f"{table}: {one}")
+    return found
+
+
+async def found_in_redis(settings: Settings, sought: list[str]) -> list[str]:
+    async with redis.asyncio.Redis.from_url(settings.redis_url) as client:
+        texts = [key.decode("utf-8", "replace") async for key in client.scan_iter()]
+        texts += [str(await client.get(key)) for key in texts if await client.type(key) == b"string"]
+    return [one for one in sought for text in texts if one in text]
+
+
+async def met(organization: Organization, person: Person) -> Any:
+    """The event of a message, whose webhook was posted twice."""
+    body = organization.gateway.meta.inbound(organization.numbers[0]).text(person.words, phone=person.phone)
+    body["entry"][0]["changes"][0]["value"]["contacts"][0]["profile"]["name"] = person.name
+    for _ in range(2):
+        assert (await organization.post_webhook(body)).status == 200
+    return body
+
+
+async def spoken_with(organization: Organization, person: Person) -> tuple[list[str], Any, Any]:
+    """Somebody who has left something in every table: what it is found by, their contact, and the webhook."""
+    number = organization.numbers[0]
+    phone, name, words = person
+    body = await met(organization, person)
+    sent = await organization.send({"to": phone, "body": f"answer to {words}"}, idempotency_key=f"key-of-{phone}")
+    assert sent.status == 200, sent.raw
+    await organization.settled(sent.json["id"], "delivered", "read")
+    stray = new_wamid(random.Random())
+    item = status_item(stray, "delivered", {"to": phone})
+    assert (await organization.post_webhook(envelope((number, {"statuses": [item]})))).status == 200
+    assert (await organization.post_webhook(f"unreadable {phone}".encode())).status == 200
+    contact = (await organization.call("GET", f"/contacts?phone=%2B{phone[1:]}")).json["contacts"][0]
+    wamid = body["entry"][0]["changes"][0]["value"]["messages"][0]["id"]
+    message = sent.json["id"], sent.json["provider_message_id"]
+    return [phone[1:], words, name, contact["id"], wamid, stray, *message], contact, body
+
+
+async def erased(organization: Organization, contact_id: str) -> Any:
+    asked = await organization.call("POST", f"/contacts/{contact_id}/erasure")
+    assert asked.status == 202, asked.raw
+    path = asked.headers["location"]
+    assert path == f"/erasures/{asked.json['id']}"
+
+    async def state() -> Any:
+        return (await organization.call("GET", path)).json
+
+    return await eventually(state, lambda found: found["state"] == "done")
+
+
+@pytest.fixture
+async def callback(organization: Organization) -> None:
+    """Nobody listens there: deliveries wait."""
+    assert (await organization.call("PUT", "/callback", {"url": "http://127.0.0.1:1/"})).status == 200
+
+
+async def test_nothing_is_left_of_a_person(
+    organization: Organization, callback: None, owner: asyncpg.Connection, settings: Settings, person: Person
+) -> None:
+    """No table and no key of Redis has anything; another person's things are all there; counts and hashes hold."""
+    sought, contact, body = await spoken_with(organization, person)
+    others, _, _ = await spoken_with(organization, somebody())
+    before = {line.partition(": ")[0] for line in await found_in_database(owner, sought)}
+    assert before >= {
+        *("contacts", "contact_addresses", "conversations"),
+        *{name for name in before if name.startswith(("events_", "messages_", "inbound_webhooks_", "quarantine_"))},
+    }
+    assert {name.partition("_p")[0] for name in before} >= {"events", "messages", "inbound_webhooks", "quarantine"}
+    others_before = sorted(await found_in_database(owner, others))
+    await all_counted(settings, organization)
+    figures = (await organization.call("GET", "/integrations/whatsapp/provider/figures?window=1h")).json
+
+    done = await erased(organization, contact["id"])
+    assert done["deleted"] > 5
+
+    assert await found_in_database(owner, sought) == []
+    assert await found_in_redis(settings, sought) == []
+    assert sorted(await found_in_database(owner, others)) == others_before
+    after = (await organization.call("GET", "/integrations/whatsapp/provider/figures?window=1h")).json
+    assert [each["received"] for each in after["configs"]] == [each["received"] for each in figures["configs"]]
+    assert (await organization.call("GET", f"/contacts/{contact['id']}")).status == 404
+    [entry] = (await organization.call("GET", "/integrations/whatsapp/audit?action=contact_erased")).json["entries"]
+    assert entry["after"] == {"erasure_id": done["id"]}
+    assert (await organization.call("GET", "/integrations/whatsapp/audit/verify")).json["intact"]
+
+    # A repetition is known by its hash, and so is a send.
+    events = len(await organization.events())
+    assert (await organization.post_webhook(body)).status == 200
+    assert len(await organization.events()) == events
+    again = await organization.send({"to": person.phone, "body": "once more"}, idempotency_key=f"key-of-{person.phone}")
+    assert (again.status, again.json["code"]) == (410, "gone")
+
+
+async def test_who_writes_again_is_somebody_new(organization: Organization, callback: None, person: Person) -> None:
+    """Also to a process that remembers them."""
+    _, contact, _ = await spoken_with(organization, person)
+    await erased(organization, contact["id"])
+    await met(organization, person)
+    [event] = await organization.events(kind="message.received")
+    contact_now = event["data"]["conversation"]["contact"]
+    assert contact_now["id"] != contact["id"]
+    assert (await organization.call("GET", f"/contacts/{contact_now['id']}")).json["merged"] == []
+    sent = await organization.send({"to": person.phone, "body": "welcome"})
+    message = (await organization.call("GET", f"/messages/{sent.json['id']}")).json
+    assert message["conversation_id"] == event["data"]["conversation"]["id"]
+
+
+async def test_another_organization_keeps_what_it_has(
+    gateway: Gateway, organization: Organization, callback: None, owner: asyncpg.Connection, person: Person
+) -> None:
+    """Of the same person, whose number and words are the same."""
+    other = await gateway.organization("Other")
+    await other.configure()
+    _, contact, _ = await spoken_with(organization, person)
+    _, theirs, _ = await spoken_with(other, person)
+    assert (await other.call("POST", f"/contacts/{contact['id']}/erasure")).status == 404
+    counts = [
+        (f"select count(*) from {table} where organization_id = $1", UUID(other.id))
+        for table in (
+            "events",
+            "deliveries",
+            "messages",
+            "attempts",
+            "inbound_webhooks",
+            "quarantine",
+            "contact_addresses",
+        )
+    ]
+    before = [await owner.fetchval(*count) for count in counts]
+    done = await erased(organization, contact["id"])
+    assert (await other.call("GET", f"/erasures/{done['id']}")).status == 404
+    assert [await owner.fetchval(*count) for count in counts] == before
+    assert (await other.call("GET", f"/contacts/{theirs['id']}")).json["addresses"] == theirs["addresses"]
+
+
+async def test_what_is_asked_for_twice_is_one(organization: Organization, callback: None, person: Person) -> None:
+    _, contact, _ = await spoken_with(organization, person)
+    first, second = [await organization.call("POST", f"/contacts/{contact['id']}/erasure") for _ in range(2)]
+    assert (first.status, second.status) in {(202, 202), (202, 404)}, "the second one may come when it is done"
+    if second.status == 202:
+        assert first.json["id"] == second.json["id"]
+
+
+async def test_a_process_that_dies_is_followed_by_another(
+    organization: Organization, callback: None, owner: asyncpg.Connection, settings: Settings, person: Person
+) -> None:
+    """Whatever it was at: what it has deleted is gone, the rest goes."""
+    sought, contact, _ = await spoken_with(organization, person)
+    await all_counted(settings, organization)
+    organization_id, steps = UUID(organization.id), ("bodies", "quarantine", "messages", "events")
+
+    class Dies(Erasures):
+        async def _hold(self, claimed: erasure.ErasureClaim, step: str, deleted: int) -> None:
+            if step == self.at:
+                raise ConnectionResetError("the process dies")
+            await super()._hold(claimed, step, deleted)
+
+        at = ""
+
+    async def keys_of(_: UUID, ids: Any) -> set[str]:
+        return set(ids)
+
+    async with Database(settings.database_url) as database:
+        async with database.organization(organization_id) as connection:
+            asked = await erasure.ask(connection, organization_id, UUID(int=1), UUID(contact["id"]))
+            # The service itself keeps away from it.
+            await connection.execute("update erasures set due_at = now() + interval '1 day' where id = $1", asked.id)
+        erasures = Dies(database, keys_of, 30)
+        for at in (*steps, ""):
+            erasures.at = at
+            claimed = erasure.ErasureClaim(
+                *await owner.fetchrow(
+                    "update erasures set lease_id = gen_random_uuid(), leased_until = now() + interval '1 minute'"
+                    " where id = $1 returning organization_id, id, contact_id, lease_id, sought, known_since",
+                    asked.id,
+                )
+            )
+            if at:
+                with pytest.raises(ConnectionResetError):
+                    await erasures._erase(claimed)
+            else:
+                await erasures._erase(claimed)
+    assert await found_in_database(owner, sought) == []
+
+
+async def test_an_export_has_all_that_is_there(organization: Organization, callback: None, person: Person) -> None:
+    sought, contact, _ = await spoken_with(organization, person)
+    answer = await organization.call("GET", f"/contacts/{contact['id']}/export")
+    assert answer.headers["content-type"] == "application/x-ndjson"
+    lines = [json.loads(line) for line in answer.raw.splitlines()]
+    assert lines[0]["contact"]["id"] == contact["id"]
+    events = [line["event"] for line in lines if "event" in line]
+    assert [event["sequence"] for event in events] == sorted(event["sequence"] for event in events)
+    assert any("raw" in event["data"] for event in events)
+    [message] = [line["message"] for line in lines if "message" in line]
+    assert message["attempts"][0]["class"] == "ok"
+    for one in sought:
+        assert one.encode() in answer.raw, one
+    [entry] = (await organization.call("GET", "/integrations/whatsapp/audit?action=contact_exported")).json["entries"]
+    assert contact["id"] not in json.dumps(entry)
+    assert (await organization.call("GET", f"/contacts/{UUID(int=7)}/export")).status == 404
+
+
+async def test_from_the_command_line(organization: Organization, callback: None, tmp_path: Any, person: Person) -> None:
+    """Exported by number into a file that nobody else reads, then erased."""
+    _, contact, _ = await spoken_with(organization, person)
+    file = tmp_path / "person.ndjson"
+    assert "events and 1 messages" in await command(
+        organization, "export", "--contact", person.phone, "--output", str(file)
+    )
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert person.words in file.read_text()
+    assert "Nothing is left of them" in await command(organization, "erase", "--contact", person.phone, "--yes")
+    assert (await organization.call("GET", f"/contacts/{contact['id']}")).status == 404
+
+
+async def test_what_they_said_in_groups_goes(
+    organization: Organization, callback: None, owner: asyncpg.Connection, person: Person
+) -> None:
+    """And what others said there stays."""
+    sought, contact, _ = await spoken_with(organization, person)
+    others, _, _ = await spoken_with(organization, somebody())
+    numbers = {"hers": sought, "another's": others}
+    for whose, names in numbers.items():
+        body = organization.gateway.meta.inbound(organization.numbers[0]).text(
+            f"{whose} in the group", phone=f"+{names[0]}"
+        )
+        body["entry"][0]["changes"][0]["value"]["messages"][0]["group_id"] = "120363000000000001@g.us"
+        assert (await organization.post_webhook(body)).status == 200
+    in_group = [e for e in await organization.events() if e["data"].get("conversation", {}).get("group_id")]
+    assert len(in_group) == 2
+    await erased(organization, contact["id"])
+    left = [e for e in await organization.events() if e["data"].get("conversation", {}).get("group_id")]
+    assert [event["data"]["message"]["content"]["body"] for event in left] == ["another's in the group"]
+    assert await found_in_database(owner, sought) == []
+
+
+async def test_it_waits_for_a_send_that_is_under_way(
+    organization: Organization, callback: None, owner: asyncpg.Connection, person: Person
+) -> None:
+    """Its outcome would come afterwards."""
+    sought, contact, _ = await spoken_with(organization, person)
+    change = "update messages set state = $2 where organization_id = $1", UUID(organization.id)
+    await owner.execute(*change, "sending")
+    asked = (await organization.call("POST", f"/contacts/{contact['id']}/erasure")).json
+
+    async def state() -> Any:
+        return (await organization.call("GET", f"/erasures/{asked['id']}")).json
+
+    found = await eventually(state, lambda found: found["step"] == "sends")
+    assert found["state"] == "waiting"
+    assert "events" in {line.partition("_p")[0] for line in await found_in_database(owner, sought)}
+    await owner.execute(*change, "done")
+    await eventually(state, lambda found: found["state"] == "done")
+    assert await found_in_database(owner, sought) == []
