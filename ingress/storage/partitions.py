@@ -9,6 +9,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
+from itertools import groupby
 from typing import NamedTuple
 
 import asyncpg
@@ -81,8 +82,8 @@ async def keep_ahead(connection: asyncpg.Connection, now: datetime | None = None
             await statements.mark(connection, StreamMark(here, now))
         if missing:
             _watch(await statements.all_of(connection), StreamMark(here, now), block)
-    for table, suffix, low, high in missing:
-        logger.info("made the partition %s_%s, from %s to %s", table, suffix, low, high)
+    for table, made in groupby(missing, lambda each: each.table):
+        logger.info("made partitions of %s: %s", table, ", ".join(each.suffix for each in made))
 
 
 async def _block(connection: asyncpg.Connection, here: StreamMark) -> int:
