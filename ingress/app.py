@@ -101,8 +101,9 @@ LOOK_NOTED_EVERY_S = 3600.0
 class Application:
     """The ASGI application. Webhooks go straight to `WebhookReceiver`; all else through middleware and router."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, neighbours: int = 0) -> None:
         self.settings = settings
+        self._neighbours = neighbours
         self.closing = asyncio.Event()
         # No redirects: they would be built from the request's Host.
         self._router = Router(routes=[*ROUTES, *CONSOLE], lifespan=self._lifespan, redirect_slashes=False)
@@ -130,7 +131,9 @@ class Application:
         vault = Vault(settings.encryption_keys)
         egress, periods = Egress(settings.allowed_networks), periods_of(settings)
         async with contextlib.AsyncExitStack() as stack:
-            database = await stack.enter_async_context(Database(settings.database_url, settings.database_connections))
+            database = await stack.enter_async_context(
+                Database(settings.database_url, settings.database_connections, neighbours=self._neighbours)
+            )
             redis = await stack.enter_async_context(RedisState(settings.redis_url))
             caller = await stack.enter_async_context(Caller(egress))
             transfers = await stack.enter_async_context(Transfers(egress))

@@ -153,8 +153,8 @@ Beside = Callable[[], AbstractAsyncContextManager[None]]
 class Serving:
     """The application and its server, from the start to the end of the drain."""
 
-    def __init__(self, settings: Settings) -> None:
-        self.application = Application(settings)
+    def __init__(self, settings: Settings, neighbours: int = 0) -> None:
+        self.application = Application(settings, neighbours)
         self._server = _Server(configuration(self.application))
         self._serving: asyncio.Task[None]
 

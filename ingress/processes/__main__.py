@@ -15,11 +15,11 @@ from .link import Link
 
 
 async def work(to_parent: socket.socket, listening: socket.socket) -> None:
-    """Serve, with the settings that the parent sends, until it says stop."""
+    """Serve until the parent says stop, with what it says first: the settings, and how many others serve with them."""
     link = await Link.on(to_parent)
-    settings = await link.receive(Settings)
+    settings, neighbours = await link.receive(tuple[Settings, int])
     log.setup(settings.log_level)
-    serving = Serving(settings)
+    serving = Serving(settings, neighbours)
     # What ends services may signal to all of their processes, and the parent asks as well: that is not asked twice.
     on_signals(serving.drain, serving.drain)
     obeying = asyncio.create_task(_obey(link, serving))

@@ -188,7 +188,7 @@ class Parent:
     async def _spawn(self, number: int, place: Place) -> Worker:
         while True:
             try:
-                return await Worker.spawn(number, self.settings, place.open())
+                return await Worker.spawn(number, self.settings, len(self._places) - 1, place.open())
             except OSError:  # the machine has no room for one more, or the program is just being installed
                 logger.exception("worker %d cannot be started; that is tried again in %g s", number, LONGEST_DELAY_S)
                 await asyncio.sleep(LONGEST_DELAY_S)

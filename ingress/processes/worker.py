@@ -36,8 +36,8 @@ class Worker:
         self._following = asyncio.create_task(self._follow())
 
     @classmethod
-    async def spawn(cls, number: int, settings: Settings, listening: socket.socket) -> "Worker":
-        """One that serves on *listening*.
+    async def spawn(cls, number: int, settings: Settings, neighbours: int, listening: socket.socket) -> "Worker":
+        """One that serves on *listening*, beside so many *neighbours*.
 
         Not a copy of this process: what is loaded here may be of another release by now, and an event loop cannot be
         copied. In a session of its own: a Ctrl-C is the parent's to pass on.
@@ -54,7 +54,7 @@ class Worker:
                 env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "PYTHONSAFEPATH": "1"},
             )
         worker = cls(number, process, await Link.on(ours))
-        worker._link.send(settings)
+        worker._link.send((settings, neighbours))
         return worker
 
     @property

@@ -130,9 +130,13 @@ class Database:
     gives one too, to find the config of a webhook. `exclusive(id)` gives the right to change an organization.
     """
 
-    def __init__(self, url: str, most_connections: int = Settings().database_connections) -> None:
+    def __init__(
+        self, url: str, most_connections: int = Settings().database_connections, *, neighbours: int = 0
+    ) -> None:
         self._url = url
         self.most_connections = most_connections
+        # Processes beside this one that share its port, and what comes in there.
+        self.neighbours = neighbours
         self._most_changes = most_connections - CONNECTIONS_BEFORE_CHANGES
         self._pools: dict[str, asyncpg.Pool] = {}
         self._exclusive: WeakValueDictionary[UUID, asyncio.Lock] = WeakValueDictionary()

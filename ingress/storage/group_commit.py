@@ -1,7 +1,8 @@
 """Group commit: many requests, one statement, one flush to disk.
 
 A row is written at once when nothing is being written, and waits for the running flush otherwise, so that a
-quiet service has the latency of a single insert and a busy one the throughput of a batch. There is no timer.
+quiet service has the latency of a single insert and a busy one the throughput of a batch. There is no timer, but where
+several processes divide what comes in: each would write batches of a part of the size, and so many more of them.
 """
 
 import asyncio
@@ -27,6 +28,8 @@ Reply = Callable[[Result | Exception], None]
 MAX_BATCH_ROWS = 128
 # With a flush under way a second one begins for no less: small batches cost more than a short wait.
 COALESCE_ROWS = MAX_BATCH_ROWS // 2
+# One of several processes waits for no longer than that, after a flush, for more rows.
+MOST_GATHER_S = 0.010
 MAX_BATCH_BYTES = 256 * 1024
 MAX_PENDING_ROWS = 2_000
 MAX_PENDING_BYTES = 64 * 1024 * 1024
@@ -126,6 +129,7 @@ class GroupCommit(Generic[Row, Result]):
         self._flushers: list[asyncio.Task[None]] = []
         self._closing = False
         self._writing = 0
+        self._flush_again_at = 0.0
         self._loop: asyncio.AbstractEventLoop
 
     async def __aenter__(self) -> "GroupCommit[Row, Result]":
@@ -206,6 +210,8 @@ class GroupCommit(Generic[Row, Result]):
         connection: asyncpg.Connection | None = None
         while True:
             await self._arrived.wait()
+            if self._waiting < COALESCE_ROWS and (gather_s := self._flush_again_at - monotonic()) > 0:
+                await asyncio.sleep(gather_s)
             batch = self._take()
             if not batch:
                 if self._closing:
@@ -239,11 +245,14 @@ class GroupCommit(Generic[Row, Result]):
                 self._fail(batch, error)
             finally:
                 self._writing -= 1
+                now = monotonic()
+                # As seldom as makes its batches as large as those of a process that gets all of the rows.
+                self._flush_again_at = now + min(self._database.neighbours * (now - started), MOST_GATHER_S)
                 if self._waiting:
                     self._arrived.set()
                 self._release(batch)
                 metrics.batch_rows[self.name].observe(len(batch))
-                metrics.flush_seconds[self.name].observe(monotonic() - started)
+                metrics.flush_seconds[self.name].observe(now - started)
                 batch = []  # what people wrote, and a config, would be kept until the next one
         if connection is not None:
             await connection.close()

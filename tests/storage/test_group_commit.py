@@ -50,6 +50,7 @@ class Store:
     """A database that keeps what is written, and a write function that waits, refuses or breaks as it should."""
 
     def __init__(self) -> None:
+        self.neighbours = 0
         self.connections: list[Connection] = []
         self.batches: list[list[Any]] = []
         self.kept: list[Any] = []
@@ -124,6 +125,22 @@ async def test_rows_that_come_during_a_flush_share_the_next(stored: Store, commi
     stored.open.set()
     assert await asyncio.gather(first, *futures) == ["stored first", *[f"stored {row}" for row in range(50)]]
     assert [len(batch) for batch in stored.batches] == [1, 50]
+
+
+async def test_one_of_several_processes_lets_rows_gather(
+    stored: Store, commit: GroupCommit[Any, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a flush, for as long as it took: the others have the rows that would have come meanwhile."""
+    monkeypatch.setattr(group_commit, "MOST_GATHER_S", 0.2)
+    stored.neighbours = 1_000_000
+    await commit.submit("first", organization=1)
+    rows = []
+    for row in ("second", "third"):
+        rows.append(commit.submit(row, organization=1))
+        for _ in range(20):  # in which it would have been written
+            await asyncio.sleep(0)
+    await asyncio.gather(*rows)
+    assert stored.batches == [["first"], ["second", "third"]]
 
 
 async def test_a_batch_has_a_limit_of_rows_and_of_bytes(
