@@ -12,6 +12,7 @@ from ..calls.driver import Caller
 from ..storage.database import Database, StoreUnavailable
 from ..storage.group_commit import Overloaded
 from ..storage.statements.sending import messages
+from .bulkhead import Bulkhead
 from .message import Dispatch, SendIntent, message_of
 from .outcomes import LeaseLost, Outcomes
 
@@ -21,6 +22,8 @@ logger = logging.getLogger("ingress.sending.lost_answers")
 
 # Seconds after the time before.
 ASK_AFTER_S = (1.0, 5.0, 20.0)
+# Questions under way at once, of an organization a quarter of them: after a crash there are thousands.
+AT_ONCE, PATIENCE_S = 64, 3600.0
 
 
 class LostAnswers:
@@ -30,6 +33,7 @@ class LostAnswers:
         self._database = database
         self._caller = caller
         self._outcomes = outcomes
+        self._slots = Bulkhead(AT_ONCE)
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> "LostAnswers":
@@ -42,6 +46,14 @@ class LostAnswers:
 
     async def find(self, config: Config, dispatch: Dispatch) -> MessageResult | None:
         """The message of the last attempt as its provider has it; None where that is not known."""
+        if not await self._slots.enter(dispatch.organization_id, PATIENCE_S):
+            return None
+        try:
+            return await self._found(config, dispatch)
+        finally:
+            self._slots.leave(dispatch.organization_id)
+
+    async def _found(self, config: Config, dispatch: Dispatch) -> MessageResult | None:
         try:
             message = msgspec.structs.replace(message_of(config, dispatch), lookalikes=await self._lookalikes(dispatch))
             flow = config.provider.find_message(message)

@@ -222,6 +222,11 @@ class Outbound:
         self._running[dispatch.id] = dispatch
         return self.own(self._run(dispatch))
 
+    def end(self, dispatch: Dispatch, work: Coroutine[Any, Any, SendState]) -> None:
+        """End a send that was taken over by *work*; it is ours until then."""
+        self._running[dispatch.id] = dispatch
+        self.own(work).add_done_callback(lambda _: self._running.pop(dispatch.id, None))
+
     def own(self, work: Coroutine[Any, Any, SendState]) -> "asyncio.Task[SendState]":
         """A task that is waited for at the end, and whose failure is logged."""
         task = asyncio.create_task(work)

@@ -2,7 +2,8 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import NamedTuple
 from uuid import UUID
 
 import msgspec
@@ -15,11 +16,13 @@ from ..accounts.config import Config
 from ..accounts.unusable import MissingPlugin
 from ..people.directory import Directory
 from ..storage.database import Database, StoreUnavailable
+from ..storage.group_commit import Overloaded
 from ..storage.statements import configs
+from ..storage.statements.configs import ConfigKey, StoredConfig
 from ..storage.statements.receiving.statuses import sweep
 from ..storage.statements.sending import leases, messages
 from ..storage.statements.sending.leases import LostSend
-from ..storage.statements.sending.messages import Attempt, SendState
+from ..storage.statements.sending.messages import Attempt, MessageKey, SendState
 from ..switching.manager import WhatsAppProviderManager
 from ..switching.routes import Route
 from .gate import expired, open_order
@@ -33,8 +36,16 @@ logger = logging.getLogger("ingress.sending.recovery")
 HEARTBEAT_S = 5.0
 SWEEP_S = 5.0
 WITHDRAW_S = 1.0
-# Taken over at a time; of one organization no more than its share, so that the others' are not kept waiting.
-ROUND_ROWS, ROUND_ROWS_PER_ORGANIZATION = 100, 25
+# Taken over at a time, of each organization as many, so that the others' are not kept waiting.
+ROUND_ROWS = 400
+
+
+class _Histories(NamedTuple):
+    """Of messages that are taken over: how their organizations send, each one's attempts, the configs of the last."""
+
+    routes: Mapping[UUID, Route]
+    attempts: Mapping[UUID, Sequence[Attempt]]
+    configs: Mapping[ConfigKey, StoredConfig]
 
 
 class Recovery:
@@ -86,7 +97,7 @@ class Recovery:
             await sweep(connection)
 
     async def _recover(self) -> None:
-        """Round after round, while one organization had its full share: there may be more.
+        """Round after round, while one is full: there may be more.
 
         Not at the first look after the store was away: leases ran out meanwhile, and their owners come first.
         """
@@ -95,39 +106,55 @@ class Recovery:
         if is_back:
             await self._match_statuses()
         else:
-            while not self._closing.is_set() and await self._round() >= ROUND_ROWS_PER_ORGANIZATION:
+            while not self._closing.is_set() and await self._round() >= ROUND_ROWS:
                 continue
         self._is_away = False
 
     async def _round(self) -> int:
         lease_id = identifiers.new_id()
         async with self._database.worker() as connection:
-            lost = await leases.reclaim(connection, lease_id, ROUND_ROWS, ROUND_ROWS_PER_ORGANIZATION)
-        for send in lost:
-            if self._outbound.is_ours(send.id, lease_id):
-                continue  # all along; we were only too slow to renew its lease
-            metrics.lease_reclaims.labels(send.state).inc()
-            try:
-                await self._resume(send, lease_id)
-            except StoreUnavailable:
-                raise
-            except Exception:  # one message must not keep the others of a dead process waiting
-                logger.exception("message %s cannot be resumed", send.id)
+            lost = await leases.reclaim(connection, lease_id, ROUND_ROWS)
+        # The others were ours all along; we were only too slow to renew their leases.
+        taken = [send for send in lost if not self._outbound.is_ours(send.id, lease_id)]
+        if taken:
+            history = await self._histories(taken)
+            await asyncio.gather(*(self._resumed(send, lease_id, history) for send in taken))
         return len(lost)
 
-    async def _resume(self, send: LostSend, lease_id: UUID) -> None:
-        """Go on with a message of a process that died, or report a held one whose time is up."""
-        route = await self._manager.routes.route(send.organization_id, fresh=True)
+    async def _histories(self, taken: Sequence[LostSend]) -> _Histories:
+        """What it takes to go on with them, asked for all at once."""
+        organizations = list({send.organization_id for send in taken})
+        routes = await asyncio.gather(*(self._manager.routes.route(each, fresh=True) for each in organizations))
         async with self._database.worker() as connection:
-            attempts = await messages.attempts(connection, send.organization_id, send.id)
-            last = attempts[-1] if attempts else None
-            row = last and await configs.by_id(connection, send.organization_id, last.config_id)
+            attempts = await messages.attempts_of(
+                connection, [MessageKey(send.organization_id, send.id) for send in taken]
+            )
+            last = {
+                ConfigKey(send.organization_id, made[-1].config_id) for send in taken if (made := attempts[send.id])
+            }
+            rows = await configs.by_ids(connection, last)
+        return _Histories(dict(zip(organizations, routes, strict=True)), attempts, rows)
+
+    async def _resumed(self, send: LostSend, lease_id: UUID, histories: _Histories) -> None:
+        metrics.lease_reclaims.labels(send.state).inc()
+        try:
+            await self._resume(send, lease_id, histories)
+        except (StoreUnavailable, Overloaded):
+            logger.warning("message %s is resumed later", send.id)
+        except Exception:  # one message must not keep the others of a dead process waiting
+            logger.exception("message %s cannot be resumed", send.id)
+
+    async def _resume(self, send: LostSend, lease_id: UUID, histories: _Histories) -> None:
+        """Go on with a message of a process that died, or report a held one whose time is up."""
+        route, attempts = histories.routes[send.organization_id], histories.attempts[send.id]
+        last = attempts[-1] if attempts else None
         dispatch = _dispatch(send, lease_id, route, attempts)
         if last is None:  # it waited for an earlier one: nobody was called for it
             dispatch.conversations = await self._directory.conversations(route.order, dispatch.intent.to)
             dispatch.reached = self._directory.number(dispatch.organization_id, dispatch.intent.to)
             self._go_on(dispatch, route.order[0])
             return
+        row = histories.configs.get(ConfigKey(send.organization_id, last.config_id))
         config = self._manager.accounts.known(row) if row else _deleted(send.organization_id, last)
         dispatch.conversations = await self._directory.conversations([*route.order, config], dispatch.intent.to)
         dispatch.reached = self._directory.number(dispatch.organization_id, dispatch.intent.to)
@@ -135,11 +162,11 @@ class Recovery:
         if any(attempt.class_ in (None, "Uncertain") for attempt in attempts):
             dispatch.uncertain = lost
         if send.state == "uncertain":
-            self._outbound.own(self._given_up(dispatch, config, lost))
+            self._outbound.end(dispatch, self._given_up(dispatch, config, lost))
         elif send.status_rank > STATUS_RANK["unknown"]:
-            self._outbound.own(self._outcomes.accepted(dispatch, config, None))
+            self._outbound.end(dispatch, self._outcomes.accepted(dispatch, config, None))
         elif last.class_ is None and dispatch.on_uncertain == "hold":
-            self._outbound.own(self._outbound.failed(dispatch, config, lost))
+            self._outbound.end(dispatch, self._outbound.failed(dispatch, config, lost))
         else:
             dispatch.exhausted = _exhausted(dispatch, attempts)
             self._go_on(dispatch, config)
@@ -150,7 +177,7 @@ class Recovery:
             self._outbound.start(dispatch)
         # Nobody can send it here. Another process may, or this one later, as long as there is time.
         elif dispatch.left_s <= 0:
-            self._outbound.own(self._outbound.failed(dispatch, config, expired()))
+            self._outbound.end(dispatch, self._outbound.failed(dispatch, config, expired()))
 
     async def _given_up(self, dispatch: Dispatch, config: Config, lost: Uncertain) -> SendState:
         """The end of a held message, after its provider was asked a last time."""

@@ -1,14 +1,15 @@
 """Configs, the fallback order, what an organization sends through, and whose the accounts of configs are."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
+from typing import NamedTuple
 from uuid import UUID
 
 import asyncpg
 import msgspec
 
 from ...validation import Unlogged
-from ..columns import assignments, names, parameters, read, read_or_none
+from ..columns import assignments, given, names, parameters, read, read_or_none
 
 
 class ConfigColumns(Unlogged, frozen=True, kw_only=True):
@@ -122,6 +123,24 @@ BY_ID = f"select {CONFIG} from whatsapp_provider_configs c where organization_id
 async def by_id(connection: asyncpg.Connection, organization_id: UUID, config_id: UUID) -> StoredConfig | None:
     """One config of the organization (organization, worker)."""
     return _config(await connection.fetchrow(BY_ID, organization_id, config_id))
+
+
+class ConfigKey(NamedTuple):
+    """Which config it is."""
+
+    organization_id: UUID
+    id: UUID
+
+
+BY_IDS = f"""
+select {CONFIG} from {given(ConfigKey)}
+join whatsapp_provider_configs c on c.organization_id = _.organization_id and c.id = _.id"""
+
+
+async def by_ids(connection: asyncpg.Connection, keys: Collection[ConfigKey]) -> dict[ConfigKey, StoredConfig]:
+    """Those of several configs that there are (worker)."""
+    rows = [StoredConfig(*row) for row in await connection.fetch(BY_IDS, *zip(*keys, strict=True))] if keys else []
+    return {ConfigKey(row.organization_id, row.id): row for row in rows}
 
 
 class StoredOrder(msgspec.Struct, frozen=True):

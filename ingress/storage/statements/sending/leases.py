@@ -51,25 +51,30 @@ class LostSend(Unlogged, frozen=True):
     expires_at: datetime
 
 
+# In turns: of each organization as many as of the others, as long as it has so many. By key from there on, for the plan is
+# made while there are none, and one that looked through them again for each would be of the square of their number.
 RECLAIM = f"""
-with due as (
-    select organization_id, id,
+with due as materialized (
+    select organization_id, id, leased_until,
         row_number() over (partition by organization_id order by leased_until, queue_place) as place
     from messages where state <> 'done' and leased_until < now()
+    order by place, leased_until limit $2
 ),
-lost as (
-    select m.organization_id, m.id from messages m join due using (organization_id, id)
-    where due.place <= $3 and m.state <> 'done' and m.leased_until < now()
-    order by m.leased_until limit $2 for update of m skip locked
+lost as materialized (
+    select m.organization_id, m.id from due cross join lateral (
+        select organization_id, id from messages
+        where organization_id = due.organization_id and id = due.id and state <> 'done' and leased_until < now()
+        for update skip locked
+    ) m
 )
 update messages m set lease_id = $1, leased_until = now() + interval '{LEASE_S} s'
 from lost where m.organization_id = lost.organization_id and m.id = lost.id
 returning {names(LostSend, "m.")}"""
 
 
-async def reclaim(connection: asyncpg.Connection, lease_id: UUID, limit: int, per_organization: int) -> list[LostSend]:
+async def reclaim(connection: asyncpg.Connection, lease_id: UUID, limit: int) -> list[LostSend]:
     """Take over messages whose process died, and held ones whose time is up (worker, all organizations)."""
-    return [LostSend(*row) for row in await connection.fetch(RECLAIM, lease_id, limit, per_organization)]
+    return [LostSend(*row) for row in await connection.fetch(RECLAIM, lease_id, limit)]
 
 
 # Ordered as above; one that is being changed is met again.

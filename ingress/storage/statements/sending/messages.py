@@ -1,6 +1,6 @@
 """The messages that sends made: one with its attempts, and which of them events are about."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple, TypeVar, cast
 from uuid import UUID
@@ -98,6 +98,27 @@ ATTEMPTS = f"select {names(Attempt)} from attempts where organization_id = $1 an
 async def attempts(connection: asyncpg.Connection, organization_id: UUID, message_id: UUID) -> list[Attempt]:
     """Every call that was made for a message, or begun (organization, worker)."""
     return [Attempt(*row) for row in await connection.fetch(ATTEMPTS, organization_id, message_id)]
+
+
+class MessageKey(NamedTuple):
+    """Which message it is."""
+
+    organization_id: UUID
+    message_id: UUID
+
+
+ATTEMPTS_OF = f"""
+select a.message_id, {names(Attempt, "a.")}
+from {given(MessageKey)} join attempts a on a.organization_id = _.organization_id and a.message_id = _.message_id
+order by a.number"""
+
+
+async def attempts_of(connection: asyncpg.Connection, keys: Sequence[MessageKey]) -> dict[UUID, list[Attempt]]:
+    """The same of each of several messages (worker)."""
+    found: dict[UUID, list[Attempt]] = {key.message_id: [] for key in keys}
+    for message_id, *attempt in await connection.fetch(ATTEMPTS_OF, *zip(*keys, strict=True)):
+        found[message_id].append(Attempt(*attempt))
+    return found
 
 
 _MESSAGE = names(StoredMessage)
