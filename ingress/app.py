@@ -71,8 +71,9 @@ from .sending.pacing import Pacer
 from .sending.recovery import Recovery, forever
 from .settings import Settings
 from .storage import partitions
+from .storage.changes import LOOK_EVERY_S as CHANGES_EVERY_S
 from .storage.database import Database, StoreUnavailable
-from .storage.listener import notifications
+from .storage.listener import look, notifications
 from .storage.redis_state import RedisState
 from .storage.statements.switches import CHANNEL
 from .storage.vault import Vault
@@ -159,7 +160,8 @@ class Application:
             refused_changes = RefusedChanges(database, vault, manager)
             for work in (
                 _follow_redis(redis, manager, wakeups, breakers, order),
-                _follow_database(database, manager, authenticator, changes),
+                _follow_database(database, manager, changes),
+                forever(partial(look, database), CHANGES_EVERY_S),
                 sweep_forever(),
                 # What a process that died in the middle of a switch has left.
                 forever(manager.recover, RECOVER_EVERY_S),
@@ -281,17 +283,14 @@ async def _follow_redis(
             wakeups.notified(id)
 
 
-async def _follow_database(
-    database: Database, manager: WhatsAppProviderManager, authenticator: Authenticator, changes: Wakeups
-) -> None:
+async def _follow_database(database: Database, manager: WhatsAppProviderManager, changes: Wakeups) -> None:
     """Follow the changes of providers and keys that the database notifies of, with Redis or without."""
     async for payload in notifications(database, CHANNEL):
         if not payload:
-            manager.routes.forget_all(listening=payload is None)
+            manager.routes.forget_all()
         else:
             organization_id, version = _change_in(payload)
             manager.routes.notified(organization_id, version, "notify")
-            authenticator.forget(organization_id)
             changes.notified(organization_id)
         if payload is None or payload.startswith(str(PLATFORM_ID)):  # what was notified before was missed
             await manager.find_plugins()

@@ -372,6 +372,7 @@ EVERY_ORGANIZATION = {
     "figures.CLAIM": "a worker counts what is due, whoever it belongs to",
     "health.CLAIM": "a worker looks at the accounts that are due, whoever they belong to",
     "health.TROUBLED": "a metric, which names no organization",
+    "organizations.CHANGED": "a process looks at all that it remembers, whoever it belongs to",
     "organizations.KEY": "the API key is what finds the organization",
     "organizations.LIST": "the platform's list of organizations",
     "console_sessions": "the session is what finds the organization, and the platform's has chosen none",

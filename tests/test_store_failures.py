@@ -19,6 +19,7 @@ from ingress.dev.sandbox import FaultProxy, MetaSimulator
 from ingress.sending.attempts import Attempts
 from ingress.settings import Settings
 from ingress.storage import database, group_commit
+from ingress.storage.changes import Changes
 from ingress.web import auth, problems
 from ingress.web.middleware import Middleware
 from ingress.web.openapi import walk
@@ -48,6 +49,7 @@ def impatient() -> Iterator[None]:
     """What hangs is given up soon; a key that was known is known all along, so that handlers are reached."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(auth, "KEY_CACHE_S", 3600.0)
+        patch.setattr(Changes, "add_all", lambda self: None)  # as when nobody listens any more
         for name in ("CONNECT_TIMEOUT_S", "STATEMENT_TIMEOUT_S", "ACQUIRE_TIMEOUT_S"):
             patch.setattr(database, name, 0.5)
         patch.setattr(database, "EXCLUSIVE_WAIT_S", 1.0)
@@ -95,6 +97,7 @@ def requests_of(organization: Organization, event_id: str) -> dict[tuple[str, st
         ("POST", f"{CONFIGS}/pairing"): {},
         ("POST", f"{CONFIGS}/repair"): {},
         ("PATCH", f"{CONFIGS}/configs/{{config_id}}"): {"name": "x"},
+        ("PUT", "/retention"): {"bodies_days": 8},
         ("PUT", "/callback"): {"url": "http://127.0.0.1:9/"},
         ("POST", "/callback/replay"): {},
         ("POST", "/organizations"): {"name": "x"},

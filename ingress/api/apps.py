@@ -17,7 +17,7 @@ from providers.description import config_fields
 from .. import log
 from ..accounts.config import Config, InvalidConfiguration, NewConfig, WebhooksUnread
 from ..identifiers import PLATFORM_ID
-from ..storage.statements import apps
+from ..storage.statements import apps, switches
 from ..storage.statements.configs import StoredConfig
 from ..storage.statements.receiving import unread
 from ..storage.vault import VaultError, token_hash
@@ -163,6 +163,7 @@ async def edit_app(request: ApiRequest[EditApp]) -> None:
         data, provider = _validated(manager, app.provider_type, body.config_data, former)
         app = msgspec.structs.replace(app, provider=provider)
         await apps.edit(connection, app.id, **_columns(manager, app, data))
+        await switches.notify(connection, PLATFORM_ID, 0)
     manager.routes.forget(PLATFORM_ID)
     _log(request, "edited", app.id, app.provider_type)
 
@@ -180,10 +181,11 @@ def _opened(manager: WhatsAppProviderManager, row: StoredConfig) -> Data:
 async def delete_app(request: ApiRequest) -> None:
     """DELETE /apps/{app_id} (platform key): its address ends, within seconds in every process."""
     app_id = request.id_in_path("app_id")
-    async with request.state["database"].worker() as connection:
+    async with request.state["database"].worker() as connection, connection.transaction():
         if await unread.is_waiting(connection, PLATFORM_ID, app_id):
             raise Problem(409, WebhooksUnread.code, str(WebhooksUnread()))
         if not await apps.remove(connection, app_id):
             raise not_found()
+        await switches.notify(connection, PLATFORM_ID, 0)
     request.state["manager"].routes.forget(PLATFORM_ID)
     _log(request, "removed", app_id, None)

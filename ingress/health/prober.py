@@ -187,7 +187,7 @@ class Prober:
         await self._store(look, lease_id, former, found, _pairing(config, look.pairing, status), next_in_s)
         if status is not None:
             await self._remember(look, status)
-            await self._claim(config, status)
+            await self._claim(config, status, look.version)
         if found.state != former.state:
             self._report(look, former, found)
         return status
@@ -225,13 +225,14 @@ class Prober:
             )
         return Traffic(**msgspec.structs.asdict(sent), is_broken=look.broken)
 
-    async def _claim(self, config: Config, status: ProviderStatus) -> None:
+    async def _claim(self, config: Config, status: ProviderStatus, version: int) -> None:
         """An account that answers is its organization's, where no test could show that: it was saved by force."""
         ownership = self._manager.ownership
         if status.is_connected and not config.claimed and ownership.proven(config.provider, ()):
             try:
                 async with self._worker() as connection, connection.transaction():
                     await ownership.claim(connection, config.organization_id, config.provider, ())
+                    await self._manager.journal.write(connection, config.organization_id, version)
             except AccountInUse:
                 logger.info("the account of config %s is another organization's", config.id)
 

@@ -15,6 +15,7 @@ import asyncpg
 from .. import __version__, metrics
 from ..settings import Settings
 from ..shares import Shares
+from .changes import Changes
 from .statements import logins, upgrades
 
 APP, INGEST, WORKER = ROLES = "ingress_app", "ingress_ingest", "ingress_worker"
@@ -143,6 +144,7 @@ class Database:
         self._places = asyncio.Semaphore(self._most_changes)
         self._queue = Shares(EXCLUSIVE_QUEUE, EXCLUSIVE_QUEUE_EACH)
         self._is_app_proven = False
+        self.changes = Changes()
         # The server's number of the connection that this process listens on; None: it does not listen.
         self.process: int | None = None
 

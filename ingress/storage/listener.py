@@ -4,12 +4,13 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator
+from time import monotonic
 
 import asyncpg
 
 from .. import metrics
 from .database import CONNECTION_ERRORS, WORKER, Database, SchemaError, store_errors
-from .statements import logins
+from .statements import logins, organizations
 from .statements.switches import PROCESSES_LOCK
 
 logger = logging.getLogger("ingress.database")
@@ -43,13 +44,24 @@ async def _listen(database: Database, channel: str) -> AsyncGenerator[str | None
         await _pass_on(connection, channel, notified)
         await _count_in(connection, database.most_connections)
         database.process = connection.get_server_pid()
+        # Through a pooler it is another one's, and what is notified there does not come here.
+        database.changes.notified(await connection.fetchval("select pg_backend_pid()") == database.process)
         yield None
         while not connection.is_closed():
             if (payload := await _next(connection, notified)) is not None:
                 yield payload
     finally:
         database.process = None
+        database.changes.notified(False)
         connection.terminate()
+
+
+async def look(database: Database) -> None:
+    """Look what has changed, while nothing is notified. Raises `StoreUnavailable`."""
+    if followed := database.changes.followed():
+        began = monotonic()
+        async with database.worker() as connection:
+            database.changes.found(await organizations.changed(connection, followed), began)
 
 
 async def _pass_on(connection: asyncpg.Connection, channel: str, to: "asyncio.Queue[str | None]") -> None:

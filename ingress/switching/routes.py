@@ -1,7 +1,8 @@
 """What this process knows of organizations: what each sends through, and whose a webhook address is.
 
-Every entry is good for a second. A change is used sooner: the database notifies every process, or Redis does, and the
-version fence refuses a send that was begun with a route from before it.
+While the database notifies this process of changes, what was read is good until one (ingress/storage/changes.py), and
+for a second while it does not. Whatever is remembered, the version fence refuses a send that was begun with a route
+from before a change.
 """
 
 import asyncio
@@ -29,11 +30,12 @@ from .policy import DEFAULT_POLICY, FallbackPolicy, stored_policy
 
 logger = logging.getLogger("ingress.switching.routes")
 
+# While nobody says what has changed.
 CACHE_S = 1.0
 # A webhook's config is served this much longer while it is read again: receiving does not wait for a busy database.
 STALE_S = 3.0
 MAX_UNKNOWN_TOKENS = 10_000
-# Organizations, and addresses of webhooks, that are remembered. A route that nobody used for so long is read anew.
+# Organizations, and addresses of webhooks, that are remembered. What nobody used for so long is read anew.
 KEPT, KEPT_S = 20_000, 60.0
 
 
@@ -54,11 +56,10 @@ class Route(msgspec.Struct, frozen=True):
 
 
 class _Held(msgspec.Struct, frozen=True):
-    """A route as this process last read it. ``doubtful``: something has changed since, as we were notified."""
+    """A route as this process last read it, or was notified that it is so still."""
 
-    until: float
+    read_at: float
     route: Route
-    doubtful: bool = False
 
 
 class _Active(msgspec.Struct, omit_defaults=True):
@@ -78,13 +79,17 @@ class Routes:
         self._redis = redis
         self._accounts = accounts
         self._in_flight = in_flight
-        self._is_listening = False  # to the database, which notifies of changes
+        self._changes = database.changes
+        # Each with when the reading began.
         self._routes: Cache[UUID, _Held] = Cache(KEPT)
-        self._configs: Cache[UUID, list[Config]] = Cache(KEPT)
+        self._configs: Cache[UUID, tuple[float, list[Config]]] = Cache(KEPT)
         self._webhooks: Cache[str, tuple[float, Config]] = Cache(KEPT)
+        self._tokens: Cache[UUID, set[str]] = Cache(KEPT)  # of the webhooks of an organization
         self._unknown_tokens: Cache[bytes, bool] = Cache(MAX_UNKNOWN_TOKENS)
         self._confirmations = Confirmations(database)
         self._confirmed: Cache[UUID, int] = Cache(KEPT)  # versions, lately
+        # The highest version that we were notified of, and when we last were of a change that names none.
+        self._awaited: Cache[UUID, tuple[int, float]] = Cache(KEPT)
         self._loading: dict[object, asyncio.Task[Any]] = {}
         # Awaited when a change of an organization is taken up: what else in this process depends on it.
         self.after_change: Callable[[], Awaitable[None]] | None = None
@@ -94,9 +99,9 @@ class Routes:
     # -- what an organization sends through
 
     def known_route(self, organization_id: UUID) -> Route | None:
-        """The organization's route if it was read less than a second ago."""
+        """The organization's route, if it is known."""
         held = self._routes.get(organization_id)
-        return held.route if held and held.until > monotonic() else None
+        return held.route if held and self._changes.is_good(organization_id, held.read_at, CACHE_S) else None
 
     async def route(self, organization_id: UUID, *, fresh: bool = False, source: str = "read") -> Route:
         """The organization's route: this process's, else Redis's, else the database's. Raises `StoreUnavailable`.
@@ -111,9 +116,9 @@ class Routes:
         return route
 
     async def _load_route(self, organization_id: UUID, fresh: bool, source: str) -> Route:
-        held = self._routes.get(organization_id)
+        held, began = self._routes.get(organization_id), monotonic()
         if not fresh and held and await self._is_confirmed(organization_id, held):
-            self._hold(organization_id, held.route)
+            self._hold(organization_id, held.route, began)
             return held.route
         async with self._database.worker() as connection:
             stored = await configs.route(connection, organization_id)
@@ -127,13 +132,17 @@ class Routes:
             if now_held is not held and now_held.route.version >= route.version and not was_refused:
                 return now_held.route
             self._flip(now_held.route, route, stored.version_at, source)
-        self._hold(organization_id, route)
+        self._hold(organization_id, route, began)
         if order:  # last: sends go the new way here, however long Redis takes
             await self.remember(organization_id, route, stored.configs[0].session)
         return route
 
-    def _hold(self, organization_id: UUID, route: Route) -> None:
-        self._routes.put(organization_id, _Held(monotonic() + CACHE_S, route), KEPT_S)
+    def _hold(self, organization_id: UUID, route: Route, began: float) -> None:
+        awaited = self._awaited.get(organization_id)
+        if awaited is not None and route.version >= awaited[0] and began > awaited[1]:
+            began = monotonic()  # what we were notified of while it was read is in it
+        self._routes.put(organization_id, _Held(began, route), KEPT_S)
+        self._changes.follow(organization_id)
 
     async def _is_confirmed(self, organization_id: UUID, held: _Held) -> bool:
         """Whether Redis has exactly this, and plug-ins are as they were; the fence catches it where both are stale.
@@ -141,7 +150,7 @@ class Routes:
         Redis is believed where it says that nothing has changed. Anything else it may have from long ago: the database
         knows better, and mends it. A process that the database does not notify believes nobody.
         """
-        if not self._is_listening or held.doubtful:
+        if not self._changes.is_notified or self._changes.since(organization_id, held.read_at):
             return False
         value = await self._redis.active(organization_id)
         try:
@@ -201,12 +210,19 @@ class Routes:
         held = self._routes.get(organization_id)
         if held is not None and version and held.route.version >= version:
             self._forget_configs(organization_id)  # one that nothing is sent through may have been edited or deleted
+            self._hold(organization_id, held.route, monotonic())
             return None
-        self._doubt(organization_id, held)
+        self._await(organization_id, version)
+        self._forget_configs(organization_id)
         if held is None and source != "here":
             return None
         # In use here: have it at hand before it is needed.
         return self._load(("notified", organization_id, version), self._take_up, organization_id, version, source)
+
+    def _await(self, organization_id: UUID, version: int) -> None:
+        highest, unnamed_at = self._awaited.get(organization_id) or (0, 0.0)
+        unnamed_at = unnamed_at if version else monotonic()
+        self._awaited.put(organization_id, (max(highest, version), unnamed_at), KEPT_S)
 
     async def _take_up(self, organization_id: UUID, version: int, source: str) -> None:
         try:
@@ -222,26 +238,24 @@ class Routes:
     def forget(self, organization_id: UUID) -> None:
         """Something changed: read again at the next use."""
         self._accounts.forget(organization_id)
-        self._doubt(organization_id, self._routes.get(organization_id))
-
-    def _doubt(self, organization_id: UUID, held: _Held | None) -> None:
-        if held is not None:
-            # Kept to be compared with what comes next; Redis may hold the same old one, so it is not asked.
-            self._routes.put(organization_id, _Held(0.0, held.route, doubtful=True), KEPT_S)
+        self._await(organization_id, 0)
         self._forget_configs(organization_id)
 
     def _forget_configs(self, organization_id: UUID) -> None:
+        """A route is kept to be compared with what comes next; it is not used."""
+        self._changes.add(organization_id)
         self._configs.drop(organization_id)
-        self._webhooks.drop_where(lambda held: held[1].organization_id == organization_id)
+        for token in self._tokens.get(organization_id) or ():
+            self._webhooks.drop(token)
+        self._tokens.drop(organization_id)
 
-    def forget_all(self, *, listening: bool | None = None) -> None:
-        """Read everything again at its next use. *listening*: whether the database notifies us from now on."""
-        if listening is not None:
-            self._is_listening = listening
-        for organization_id in self._routes:
-            self.forget(organization_id)
+    def forget_all(self) -> None:
+        """Read everything again at its next use."""
+        self._changes.add_all()
+        self._awaited.clear()
         self._configs.clear()
         self._webhooks.clear()
+        self._tokens.clear()
         self._accounts.forget_all()
 
     # -- configs
@@ -253,39 +267,38 @@ class Routes:
         return [self._accounts.known(row) for row in rows]
 
     async def siblings(self, config: Config) -> list[Config]:
-        """The organization's other configs of the same provider, as they were at most CACHE_S ago.
-
-        One app's webhook may serve several of them.
-        """
-        held = self._configs.get(config.organization_id)
-        if held is None:
-            held = await self.configs(config.organization_id)
-            self._configs.put(config.organization_id, held, CACHE_S)
-        return [other for other in held if other.id != config.id and other.provider_type == config.provider_type]
+        """The organization's other configs of the same provider: one app's webhook may serve several of them."""
+        organization_id, began = config.organization_id, monotonic()
+        held = self._configs.get(organization_id)
+        if held is None or not self._changes.is_good(organization_id, held[0], CACHE_S):
+            held = began, await self.configs(organization_id)
+            self._configs.put(organization_id, held, KEPT_S)
+            self._changes.follow(organization_id)
+        return [other for other in held[1] if other.id != config.id and other.provider_type == config.provider_type]
 
     def known_config_of_webhook(self, token: str) -> Config | None:
-        """The config whose webhook address ends in *token*, if it was read less than CACHE_S ago."""
+        """The config whose webhook address ends in *token*, if it is known."""
         held = self._webhooks.get(token)
-        return held[1] if held and held[0] > monotonic() else None
+        return held[1] if held and self._changes.is_good(held[1].organization_id, held[0], CACHE_S) else None
 
     async def config_of_webhook(self, token: str) -> Config | None:
-        """The config whose webhook address ends in *token*, as it was at most CACHE_S + STALE_S ago.
+        """The config whose webhook address ends in *token*; for STALE_S more than it is known while it is read again.
 
         Raises `StoreUnavailable`, also where the config is there and cannot be opened: its webhooks shall come again.
         """
+        if (known := self.known_config_of_webhook(token)) is not None:
+            return known
         held = self._webhooks.get(token)
-        if held and held[0] > monotonic():
-            return held[1]
         if held is None and self._unknown_tokens.get(token_hash(token)):
             return None
         loading = self._load(("webhook", token), self._load_webhook, token)
-        if held:
+        if held and self._changes.is_good(held[1].organization_id, held[0], CACHE_S, STALE_S):
             return held[1]
         config: Config | None = await asyncio.shield(loading)
         return config
 
     async def _load_webhook(self, token: str) -> Config | None:
-        digest = token_hash(token)
+        digest, began = token_hash(token), monotonic()
         row = await self._webhook_row(token, digest)
         if row is None:
             self._webhooks.drop(token)
@@ -294,7 +307,10 @@ class Routes:
         config = self._accounts.open(row)
         if config is None:
             raise StoreUnavailable("the config cannot be opened")
-        self._webhooks.put(token, (monotonic() + CACHE_S, config), CACHE_S + STALE_S)
+        organization_id = config.organization_id
+        self._webhooks.put(token, (began, config), KEPT_S)
+        self._tokens.put(organization_id, {*(self._tokens.get(organization_id) or ()), token}, KEPT_S)
+        self._changes.follow(organization_id)
         return config
 
     async def _webhook_row(self, token: str, digest: bytes) -> StoredConfig | None:

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
+from time import monotonic
 from typing import Any, TypeAlias
 from uuid import UUID
 
@@ -26,7 +27,8 @@ from .problems import Problem, not_found, too_many
 from .refusals import Reason, Refusals
 
 SCOPES = frozenset({"send", "read", "configure", "admin"})
-KEY_CACHE_S = 5.0
+# While nobody says what has changed; else until a change, and for a minute at most.
+KEY_CACHE_S, KEPT_S = 5.0, 60.0
 MAX_CACHED_KEYS = 10_000
 WRITE_USES_EVERY_S = 60.0
 # A key that was right is asked for so long whatever strangers at its address do.
@@ -53,7 +55,7 @@ class Principal(msgspec.Struct, frozen=True):
 
 
 class Authenticator:
-    """Knows keys for a few seconds, so that a revoked one stops working within them."""
+    """Knows keys until something of their organizations changes, so that a revoked one stops working."""
 
     def __init__(
         self,
@@ -73,7 +75,7 @@ class Authenticator:
         self.refusals = Refusals()
         self._failures = per_minute(failures_per_minute)
         # By a digest that only this process can make: no key stays in memory.
-        self._known: Cache[bytes, Principal] = Cache(MAX_CACHED_KEYS)
+        self._known: Cache[bytes, tuple[float, Principal]] = Cache(MAX_CACHED_KEYS)
         self._were_right: Cache[bytes, bool] = Cache(MAX_CACHED_KEYS)
         self._cache_key = os.urandom(32)
         self._used: dict[tuple[UUID, str], datetime] = {}
@@ -108,9 +110,17 @@ class Authenticator:
         if key is None:
             raise Unauthenticated("missing_key", unauthorized())
         cached = self._digest(key)
-        if (known := self._known.get(cached)) is not None:
-            return known
+        if (known := self._known.get(cached)) is not None and self._is_good(*known):
+            return known[1]
         return await self._looked_up(key, cached, _origin(address()))
+
+    def _is_good(self, read_at: float, principal: Principal) -> bool:
+        organization_id, expires_at = principal.organization_id, principal.expires_at
+        return (
+            organization_id is not None
+            and self._database.changes.is_good(organization_id, read_at, KEY_CACHE_S)
+            and (expires_at is None or expires_at > datetime.now(UTC))
+        )
 
     def was_right(self, key: str) -> bool:
         """Whether *key* was shown to this process before, and was right."""
@@ -128,6 +138,7 @@ class Authenticator:
         # A key that was right once is looked up all the same: strangers behind the same address lock nobody out.
         if not self._were_right.get(cached):
             self._check_failures(origin)
+        began = monotonic()
         try:
             principal = await self._of_key(key)
         except Unauthenticated:
@@ -136,8 +147,9 @@ class Authenticator:
             self._failures.take(origin)
             raise
         self._were_right.put(cached, True, RIGHT_S)
-        if not principal.is_platform:
-            self._known.put(cached, principal, KEY_CACHE_S)
+        if principal.organization_id is not None:
+            self._known.put(cached, (began, principal), KEPT_S)
+            self._database.changes.follow(principal.organization_id)
         return principal
 
     async def _of_key(self, key: str) -> Principal:
@@ -147,7 +159,7 @@ class Authenticator:
         if (parts := split_api_key(key)) is None:
             raise Unauthenticated("malformed_key", unauthorized())
         found = await self._stored(*parts)
-        # Here, once in KEY_CACHE_S, and not for each request.
+        # Here, now and then, and not for each request.
         self._used[found.organization_id, found.id] = datetime.now(UTC)
         return Principal(found.id, found.organization_id, frozenset(found.scopes), found.expires_at)
 
@@ -183,10 +195,6 @@ class Authenticator:
             if named := _ip(hops.pop().strip()):
                 address = str(named)
         return address
-
-    def forget(self, organization_id: UUID) -> None:
-        """A key of the organization may have been revoked: look all of them up again."""
-        self._known.drop_where(lambda principal: principal.organization_id == organization_id)
 
 
 class Unauthenticated(Problem):

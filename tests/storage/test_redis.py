@@ -18,7 +18,7 @@ from ingress.api import events
 from ingress.dev.embedded.launcher import EmbeddedServers
 from ingress.dev.sandbox import MetaSimulator
 from ingress.settings import Settings
-from ingress.storage import redis_state
+from ingress.storage import changes, redis_state
 from ingress.storage.redis_state import ACTIVE_TTL_S, RedisState
 from ingress.switching import routes
 
@@ -159,6 +159,7 @@ async def test_what_cannot_be_read_is_overwritten(
 async def switched(organization: Organization, monkeypatch: pytest.MonkeyPatch) -> Organization:
     """Two configs, the second one active; each request asks Redis, as one in another second would."""
     monkeypatch.setattr(routes, "CACHE_S", 0.0)
+    monkeypatch.setattr(changes, "HEARD_S", 0.0)
     await organization.configure()
     return organization
 
@@ -200,12 +201,12 @@ async def test_a_stale_value_sends_nothing_the_old_way(
 ) -> None:
     """Without notifications a process finds its belief confirmed, and is stopped by the fence. Then Redis is mended."""
     monkeypatch.setattr(routes, "CACHE_S", 0.0)
+    monkeypatch.setattr(changes, "HEARD_S", 0.0)
     listens, forget_all = asyncio.Event(), routes.Routes.forget_all
 
-    def forget_and_tell(self: routes.Routes, *, listening: bool) -> None:
-        if not listens.is_set():  # should it break off later, nobody would be believed again
-            forget_all(self, listening=listening)
-        if listening:
+    def forget_and_tell(self: routes.Routes) -> None:
+        forget_all(self)
+        if self._changes.is_notified:
             listens.set()
 
     monkeypatch.setattr(routes.Routes, "forget_all", forget_and_tell)
@@ -398,6 +399,7 @@ async def test_everything_goes_on_without_redis(
     """Webhooks, sends, a switch that is used at once. Back again, with its old data, Redis gets the new."""
     monkeypatch.setattr(redis_state, "PROBE_EVERY_S", 0.05)
     monkeypatch.setattr(routes, "CACHE_S", 0.0)
+    monkeypatch.setattr(changes, "HEARD_S", 0.0)
     assert valkey.redis_url
     async with (
         service(settings, valkey.redis_url, meta) as gateway,

@@ -32,7 +32,7 @@ from ingress.dev.sandbox import (
 )
 from ingress.dev.sandbox.twilio.bodies import example_sender
 from ingress.settings import Settings
-from ingress.storage import database, redis_state
+from ingress.storage import changes, database, redis_state
 from ingress.storage.database import EXCLUSIVE_IDLE_S, STATEMENT_TIMEOUT_S
 from ingress.storage.statements import audit, switches
 from ingress.switching import manager, report, routes
@@ -736,7 +736,7 @@ async def test_who_hears_of_nothing_looks_for_itself(
         assert (await current(there))["version"] == 1
         stale = await client.get(key)
         for held in routes_here():
-            held.forget_all(listening=False)
+            held._changes.notified(False)
         monkeypatch.setattr(routes.Routes, "notified", lambda *_: None)
         assert (await current(there))["version"] == 1
         assert (await switch(two, 1)).status == 200
@@ -790,6 +790,7 @@ async def test_redis_goes_in_the_middle_of_a_switch(
     assert valkey.redis_url
     monkeypatch.setattr(redis_state, "PROBE_EVERY_S", 0.05)
     monkeypatch.setattr(routes, "CACHE_S", 0.0)
+    monkeypatch.setattr(changes, "HEARD_S", 0.0)
     async with (
         service(settings, meta, valkey.redis_url) as gateway,
         redis.asyncio.Redis.from_url(valkey.redis_url) as client,
@@ -860,11 +861,11 @@ async def test_every_process_uses_a_change_within_two_seconds(
 ) -> None:
     """SW-2: whatever becomes of Redis and of the notifications. What comes late, the newest first, changes nothing."""
     kind = routes.Routes
-    hear, forget_all = kind.notified, kind.forget_all
+    hear, listens = kind.notified, changes.Changes.notified
     late: list[Callable[[], None]] = []
     if trouble in ("no-notices", "late-notices", "stale"):
         monkeypatch.setattr(kind, "notified", lambda *notice: late.append(lambda: hear(*notice)))
-        monkeypatch.setattr(kind, "forget_all", lambda self, *, listening: forget_all(self, listening=False))
+        monkeypatch.setattr(changes.Changes, "notified", lambda self, is_notified: listens(self, False))
     assert valkey.redis_url
     async with (
         service(settings, meta, valkey.redis_url) as here,
@@ -1107,10 +1108,11 @@ async def test_a_late_answer_brings_no_old_version_back(
 
     monkeypatch.setattr(app, "WhatsAppProviderManager", Kept)
     monkeypatch.setattr(routes, "CACHE_S", 0.0)
+    monkeypatch.setattr(changes, "HEARD_S", 0.0)
     organization_id = UUID(two.id)
     async with service(settings, meta), asyncio.timeout(60):
         [there] = [made.routes for made in managers]
-        await eventually(lambda: there._is_listening)
+        await eventually(lambda: there._changes.is_notified)
         assert (await there.route(organization_id)).version == 1
         answered, go_on, ask = asyncio.Event(), asyncio.Event(), getattr(module, name)
 

@@ -36,7 +36,7 @@ from ingress import cache
 from ingress.dev.embedded.launcher import EmbeddedServers
 from ingress.dev.sandbox import MetaSimulator
 from ingress.settings import Settings
-from ingress.storage import redis_state
+from ingress.storage import changes, redis_state
 from ingress.switching import manager, routes
 from ingress.switching.routes import Routes
 
@@ -181,7 +181,8 @@ class Machine(RuleBasedStateMachine):
         self.config_of = {self.version: self.active}
         for held in self.world.known:
             held.waiting.clear()
-            held.forget_all(listening=True)
+            held._changes.notified(True)
+            held.forget_all()
 
     def _made(self, answer: Answer, config: str) -> None:
         """A switch to *config* was acknowledged."""
@@ -409,8 +410,10 @@ async def world(
 ) -> AsyncIterator[World]:
     monkeypatch.setattr(manager, "Routes", Unnotified)
     made = World(gateway, settings, valkey)
-    for module in (routes, redis_state, cache):
-        monkeypatch.setattr(module, "monotonic", lambda: made.now)
+    ticks = count()
+    for module in (routes, redis_state, cache, changes):
+        # What is read after a change is later than that.
+        monkeypatch.setattr(module, "monotonic", lambda: made.now + next(ticks) * 1e-9)
     async with made:
         yield made
 

@@ -1,6 +1,6 @@
 """Organizations, their API keys, and where their events go."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import NamedTuple
 from uuid import UUID
@@ -343,3 +343,15 @@ async def endpoint_failed(
 async def disable_callback(connection: asyncpg.Connection, organization_id: UUID, url: str, reason: str) -> bool:
     """Stop trying until somebody sets the callback again; False if it is so already, or another (worker)."""
     return await connection.fetchval(DISABLE, organization_id, url, reason) is not None
+
+
+# Each change of an organization that processes have to know of is in its trail.
+CHANGED = """
+select o.id, o.audit_entries from unnest($1::uuid[], $2::bigint[]) as known (id, audit_entries)
+join organizations o on o.id = known.id and o.audit_entries <> known.audit_entries"""
+
+
+async def changed(connection: asyncpg.Connection, known: Mapping[UUID, int]) -> dict[UUID, int]:
+    """Which organizations have another number of entries in their trails than is *known*, and how many (worker)."""
+    rows = await connection.fetch(CHANGED, list(known), list(known.values()))
+    return {row["id"]: row["audit_entries"] for row in rows}
