@@ -532,6 +532,8 @@ create table callbacks (
     paused_until         timestamptz,
     updated_at           timestamptz not null default now()
 );
+-- Endpoints that are down, to be tried now and then.
+create index on callbacks (paused_until) where paused_until is not null;
 
 create table deliveries (
     organization_id uuid        not null,

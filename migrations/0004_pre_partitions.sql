@@ -192,6 +192,9 @@ create trigger leave_idempotency_key after delete on messages
 -- step of deliveries: what was given up is said once
 alter table deliveries add column gap_reported boolean not null default false;
 
+-- step of callbacks: endpoints that are down are found by when they are tried next
+create index callbacks_paused_until_idx on callbacks (paused_until) where paused_until is not null;
+
 -- step of delivery_queues: what waits for its time is marked
 alter table delivery_queues add column postponed boolean not null default false;
 

@@ -391,6 +391,7 @@ EVERY_ORGANIZATION = {
     "deletion.STATUSES_OF": "the same",
     "deletion.FIRST_NEEDED_EVENT": "a partition has events of everybody, and goes as a whole",
     "deletion.FIRST_OPEN_MESSAGE": "the same",
+    "outages.TRY": "a worker has endpoints tried that are down, whoever they belong to",
     "retention.MARK_NEXT": "the same",
     "retention.NEXT_ORGANIZATIONS": "a worker looks at one after the other",
     "sizes": "the operator sees who has most of it",

@@ -25,9 +25,11 @@ from ..storage.database import Database, StoreUnavailable
 from ..storage.statements import deliveries, events, organizations
 from ..storage.statements.deliveries import ClaimedConversation, PendingDelivery, PostResult
 from ..storage.statements.events import EventRow
+from ..storage.statements.outages import DOWN_AFTER
 from ..storage.vault import Vault, VaultError
 from ..wakeups import Wakeups
 from . import places
+from .outages import PAUSE_S, Outages
 from .places import Places
 from .results import Ahead, ResultWriter
 from .standard_webhooks import TOTAL_TIMEOUT_S, Endpoint, PostAnswer, endpoint_of, post
@@ -39,7 +41,6 @@ SCHEDULE_S = (5, 30, 300, 1800, 7200, 18000, 36000, 50400, 72000, 86400)
 JITTER = 0.2
 # An event that is refused (4xx) this often while others are taken is parked, so that the ones behind it go on.
 REFUSALS = 5
-PAUSE_AFTER_FAILURES, PAUSE_S = 5, 5
 DISABLE_AFTER = timedelta(days=5)
 # Who has a place never waits for a connection as well: that would count as the CRM's slowness.
 PER_HOST = places.CONCURRENCY
@@ -81,7 +82,8 @@ class Relay:
         self._session: aiohttp.ClientSession | None = None
         self._endpoints: Cache[UUID, Endpoint] = Cache(KEPT)
         self._places = Places()
-        self._results = ResultWriter(database)
+        self._outages = Outages()
+        self._results = ResultWriter(database, self._outages)
         self._active: set[asyncio.Task[None]] = set()
         self._loop: asyncio.Task[None] | None = None
         self._look_s = LOOK_EVERY_S
@@ -139,6 +141,7 @@ class Relay:
                 if monotonic() - self._due_again_at >= DUE_AGAIN_EVERY_S:
                     self._due_again_at = monotonic()
                     await deliveries.due_again(connection)
+                await self._outages.look(connection)
                 claims = await deliveries.claim(connection, lease_id, self._turn, limit)
             for claim in claims:
                 has_claimed = True
@@ -291,6 +294,9 @@ class Relay:
             return is_held
         async with self._database.worker() as connection:
             since = await self._count_failure(connection, event, endpoint, answer)
+            if since is not None and (left := _left(event)) > AT_ONCE:
+                await deliveries.give_back(connection, claim, left)
+                return False
             result = _after_failure(claim, event, answer, since)
             return bool(await deliveries.finish(connection, [result])) and result.state != "pending"
 
@@ -306,7 +312,7 @@ class Relay:
             event.organization_id,
             endpoint.url,
             answer.error or "",
-            PAUSE_AFTER_FAILURES,
+            DOWN_AFTER,
             timedelta(seconds=PAUSE_S),
         )
         if since and datetime.now(UTC) - since > DISABLE_AFTER:
@@ -352,6 +358,17 @@ def _disabled(event: PendingDelivery, reason: str) -> EventRow:
         "account": {"kind": "callback_disabled", "details": {"reason": reason}},
     }
     return own_event(event.organization_id, event.config_id, "account.updated", data)
+
+
+def _left(event: PendingDelivery) -> timedelta:
+    """What is left of an event's pause where it was tried early, as its endpoint may be back.
+
+    That it is not changes nothing of when the event is tried next, and when it is given up.
+    """
+    if not event.attempts:
+        return AT_ONCE
+    scheduled_s = SCHEDULE_S[min(event.attempts, len(SCHEDULE_S)) - 1] * (1 - JITTER)
+    return event.waits_since + timedelta(seconds=scheduled_s) - datetime.now(UTC)
 
 
 def _after_failure(

@@ -8,8 +8,10 @@ from collections import deque
 from time import monotonic
 
 from ..storage.database import Database
-from ..storage.statements import deliveries, organizations
+from ..storage.statements import deliveries
 from ..storage.statements.deliveries import LEASE_S, PostResult
+from ..storage.statements.outages import endpoints_succeeded
+from .outages import Outages
 
 # Results of one conversation that may be unwritten while its next event is posted.
 AHEAD = 16
@@ -21,8 +23,9 @@ MOST_ROWS = 256
 class ResultWriter:
     """Writes what was delivered. One write at a time."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, outages: Outages) -> None:
         self._database = database
+        self._outages = outages
         self._waiting: list[tuple[PostResult, str, asyncio.Future[bool]]] = []
         self._writing: asyncio.Task[None] | None = None
 
@@ -40,7 +43,7 @@ class ResultWriter:
             results, endpoints = [result for result, _, _ in batch], {(result[0], url) for result, url, _ in batch}
             try:
                 async with self._database.worker() as connection:
-                    await organizations.endpoints_succeeded(connection, endpoints)
+                    self._outages.ended(await endpoints_succeeded(connection, endpoints))
                     written = await deliveries.finish(connection, results)
             except Exception as error:  # noqa: BLE001  (whoever submitted one gets it)
                 for _, _, future in batch:

@@ -1,6 +1,6 @@
 """Organizations, their API keys, and where their events go."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import NamedTuple
 from uuid import UUID
@@ -10,7 +10,6 @@ import asyncpg
 from ...identifiers import parse_id
 from ...validation import Unlogged
 from ..columns import given, names
-from ..keys import same_key
 
 
 class Organization(Unlogged, frozen=True):
@@ -313,10 +312,6 @@ async def drop_callback(connection: asyncpg.Connection, organization_id: UUID) -
 
 
 # What became of a post is about the URL that was posted to, which may have been replaced meanwhile.
-SUCCEEDED = f"""
-update callbacks c set failing_since = null, last_error = null, consecutive_failures = 0, paused_until = null
-from (select * from unnest($1::uuid[], $2::text[]) as _ (organization_id, url) order by organization_id) given
-where {same_key("organization_id", "c", "given")} and c.url = given.url and c.failing_since is not null"""
 FAILED = """
 update callbacks set failing_since = coalesce(failing_since, now()), last_error = $3,
     consecutive_failures = consecutive_failures + 1,
@@ -325,11 +320,6 @@ where organization_id = $1 and url = $2 returning failing_since"""
 DISABLE = """
 update callbacks set disabled_at = now(), disabled_reason = $3
 where organization_id = $1 and url = $2 and disabled_at is null returning organization_id"""
-
-
-async def endpoints_succeeded(connection: asyncpg.Connection, endpoints: Collection[tuple[UUID, str]]) -> None:
-    """Of these organizations and URLs (worker)."""
-    await connection.execute(SUCCEEDED, *zip(*endpoints, strict=True))
 
 
 async def endpoint_failed(
