@@ -5,6 +5,7 @@ from datetime import datetime, timedelta
 import msgspec
 
 from ..settings import Settings
+from ..storage.statements.receiving.inbound import KEYS_KEPT
 from ..storage.statements.retention import OwnPeriods
 
 
@@ -16,6 +17,11 @@ class Periods(msgspec.Struct, frozen=True, kw_only=True):
     statuses: int
     keys: int
     audit: int
+
+    @property
+    def facts(self) -> int:
+        """Of keys of facts that say their time: those are taken that are not quite so old, and none of them twice."""
+        return max(self.keys, KEYS_KEPT.days)
 
     def of(self, own: OwnPeriods) -> "Periods":
         """What is in force for who has set *own*: never longer than the service."""

@@ -21,7 +21,7 @@ class Keeping(NamedTuple):
 KEEPING = (
     Keeping("inbound_webhooks", "bodies", DAY),
     Keeping("quarantine", "bodies", WEEK),
-    Keeping("inbound_dedup", "keys", DAY),
+    Keeping("inbound_dedup", "facts", DAY),
     Keeping("message_statuses", "statuses", WEEK),
     Keeping("attempts", "events", WEEK),
     Keeping("messages", "events", WEEK),

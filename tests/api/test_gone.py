@@ -41,7 +41,7 @@ async def past(organization: Organization, settings: Settings) -> Past:
     people = organization.gateway.meta.inbound(organization.numbers[0])
     assert (await organization.post_webhook(people.text("one"))).status == 200
     assert (await organization.post_webhook(people.image(data=b"\xff\xd8\xff"))).status == 200
-    sent = (await organization.send()).json
+    sent = (await organization.send(idempotency_key="once")).json
     await organization.settled(sent["id"], "read")
     gone, before = await organization.events(), datetime.now(UTC) + timedelta(seconds=1)
     await let_go(settings, organization, before)
@@ -80,6 +80,15 @@ async def test_messages_and_events_that_are_gone(past: Past, gateway: Gateway) -
     stranger = await gateway.organization()
     for path in (f"/messages/{past.message_id}", f"/events/{picture['id']}/timeline"):
         assert (await stranger.call("GET", path)).status == 404
+
+
+async def test_a_send_whose_message_is_gone_is_not_made_again(past: Past) -> None:
+    """Its key is known for longer than what was sent; another key is another send."""
+    for body in (None, {"to": "+5511987654321", "body": "Other"}):
+        answer = await past.organization.send(body, idempotency_key="once")
+        assert (answer.status, answer.json["code"]) == (410, "gone")
+    again = (await past.organization.send(idempotency_key="twice")).json
+    assert [one["id"] for one in (await past.organization.call("GET", "/messages")).json["messages"]] == [again["id"]]
 
 
 async def test_a_cursor_that_has_missed_something(past: Past) -> None:

@@ -90,3 +90,18 @@ async def test_what_is_to_come_before_others_is_waited_for(simulated: World) -> 
         await simulated.owner.execute("delete from unread_webhooks")
         await simulated.let_go(PERIODS)
         assert await simulated.count("events", "sequence = $1", sequence) == 0
+
+
+async def test_what_a_provider_may_repeat(simulated: World) -> None:  # noqa: F811
+    """Facts are taken when they are 29 days old, so their keys are known for 30, however short others are kept."""
+    usual, _ = await begin(simulated)
+    periods = Periods(bodies=7, events=7, statuses=7, keys=8, audit=1826)
+    for day in range(35):
+        await simulated.go_to(simulated.now + DAY)
+        await simulated.webhook(usual, f"timed {day}".encode())
+        await simulated.webhook(usual, f"untimed {day}".encode(), timed=False)
+        await simulated.send(usual, str(day))
+    await simulated.let_go(periods)
+    assert await simulated.count("inbound_dedup", "day > '-infinity'") == 31
+    assert await simulated.count("inbound_dedup", "day = '-infinity'") == 9
+    assert await simulated.count("idempotency_keys") == 9
