@@ -171,7 +171,10 @@ provider_lag = _histogram(
 )
 quarantined = _counter("whatsapp_ingress_quarantine_total", "Bodies or items put aside", "provider", "reason")
 quarantine_open = _gauge(
-    "whatsapp_ingress_quarantine_open", "Bodies or items that wait for somebody", "provider", "reason"
+    "whatsapp_ingress_quarantine_open",
+    "Bodies or items that wait for somebody, counted up to 10,000",
+    "provider",
+    "reason",
 )
 unread = _gauge("whatsapp_ingress_ingest_unread", "Large webhooks that are stored and not read yet")
 unread_oldest = _gauge("whatsapp_ingress_ingest_unread_oldest_seconds", "How long the first of them has waited")

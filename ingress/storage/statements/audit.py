@@ -11,6 +11,7 @@ import msgspec
 
 from ...validation import Unlogged
 from ..columns import Big, Json, given, names, read, read_or_none
+from ..keys import within_key
 from ..pages import within
 from .events import EventRow, clock, insert_events
 from .switches import CHANNEL
@@ -117,14 +118,9 @@ TRAIL = within(
 
 @cache
 def _by(statement: str, first: str, *others: str) -> str:
-    """*statement* where these columns have the values from $5 on, by the index of the first of them.
-
-    As rows are compared, no index serves but that. Where values are, any looks as good to a plan that is for all values,
-    and the key's would be read through whole for what is rare.
-    """
-    key = f"({first}, organization_id, id)"
+    """*statement* where these columns have the values from $5 on, by the index of the first of them."""
     alike = "".join(f" and {column} = ${number}" for number, column in enumerate(others, 6))
-    place = f"{key} >= ($5, $1, $2) and {key} < ($5, $1, $3){alike} order by {first} desc, id"
+    place = f"{within_key(f'{first}, organization_id, id', '$5, $1', '$2 - 1', '$3')}{alike} order by {first} desc, id"
     return statement.replace(_PLACE, place)
 
 
@@ -249,8 +245,14 @@ async def forget(connection: asyncpg.Connection, organization_id: UUID, begin: T
 # Due within the hour, always: nobody puts it off for longer by editing a row.
 CLAIM = """
 with due as (
-    select id from organizations where audit_due_at <= now() or audit_due_at > now() + make_interval(secs => $3)
-    order by audit_due_at limit $1 for no key update skip locked
+    select * from (
+        select id from organizations where audit_due_at <= now() order by audit_due_at limit $1 for no key update skip locked
+    ) late
+    union
+    select * from (
+        select id from organizations where audit_due_at > now() + make_interval(secs => $3)
+        order by audit_due_at desc limit $1 for no key update skip locked
+    ) put_off
 )
 update organizations o set audit_due_at = now() + make_interval(secs => $2) from due where o.id = due.id
 returning o.id /* every organization_id */"""

@@ -9,7 +9,7 @@ import asyncpg
 
 from ...identifiers import LAST_ID
 from ...validation import Unlogged
-from ..columns import Big, Small, given, names
+from ..columns import Big, Small, between, given, names
 from ..keys import same_key, within_key
 from ..pages import within
 from .contacts import is_merged
@@ -24,15 +24,13 @@ def _waiting(columns: str, conversation: str, after: str, below: str, state: str
 
     To be ordered by conversation_id, state and sequence. The organization is a condition, and none that an index serves.
     """
-    bounds = (f"{conversation}, '{state}', {sequence}" for sequence in (after, below))
-    return f"""select {columns} from deliveries where {within_key("conversation_id, state, sequence", *bounds)}
-        and state = '{state}' and organization_id is not distinct from $1"""
+    those = within_key("conversation_id, state, sequence", f"{conversation}, '{state}'", after, below)
+    return f"select {columns} from deliveries where {those} and organization_id is not distinct from $1"
 
 
 def waiting_of(organization: str, state: str, after: str = "0", below: str = str(LAST)) -> str:
     """The condition for those of an organization; to be ordered by state, organization_id and sequence."""
-    bounds = (f"'{state}', {organization}, {sequence}" for sequence in (after, below))
-    return f"{within_key('state, organization_id, sequence', *bounds)} and state = '{state}'"
+    return within_key("state, organization_id, sequence", f"'{state}', {organization}", after, below)
 
 
 # A conversation that waits for its time is marked so, and CLAIM passes over organizations that have no other. It is unmarked
@@ -237,6 +235,7 @@ update deliveries d set state = results.state, attempts = attempts + 1, refusals
     failed_at = case results.state when 'pending' then now() else failed_at end,
     finished_at = case results.state when 'pending' then finished_at else now() end
 from results where {same_key("organization_id, sequence", "d", "results")} and d.finished_at is null
+    and {between("d.sequence", len(PostResult._fields) + 1)}
 returning d.sequence"""
 
 
@@ -245,13 +244,15 @@ async def finish(connection: asyncpg.Connection, results: Sequence[PostResult]) 
 
     The sequences of those whose lease was not lost (worker).
     """
-    return {row[0] for row in await connection.fetch(FINISH, *zip(*results, strict=True))}
+    sequences = [result.sequence for result in results]
+    arguments = *zip(*results, strict=True), min(sequences), max(sequences)
+    return {row[0] for row in await connection.fetch(FINISH, *arguments)}
 
 
 REPORT_GAP = f"""
 with {_ONE}
-update deliveries d set gap_reported = true from ({_parked_last("0", "$3")}) last
-where d.organization_id = $1 and d.sequence = last.sequence and d.finished_at is not null"""
+update deliveries set gap_reported = true
+where organization_id = $1 and sequence = ({_parked_last("0", "$3")}) and finished_at is not null"""
 
 
 async def report_gap(
@@ -309,7 +310,7 @@ BATCH_ROWS = 2_000
 DUE_NOW = f"""
 with postponed as (
     select conversation_id from delivery_queues
-    where {within_key("organization_id, conversation_id", "$1, $2", f"$1, '{LAST_ID}'")} and lease_id is null and due_at > now()
+    where {within_key("organization_id, conversation_id", "$1", "$2", f"'{LAST_ID}'")} and lease_id is null and due_at > now()
     order by organization_id, conversation_id limit {BATCH_ROWS} for update
 ),
 made_due as (
@@ -334,12 +335,15 @@ with queues as (
 ),
 parked as (
     update deliveries d set state = 'parked', last_error = 'no callback', finished_at = now()
-    from (
-        select conversation_id from queues
-        union all
-        select c.id from conversations c join queues on c.organization_id = $1 and c.canonical_id = queues.conversation_id
-    ) given_up cross join lateral ({_waiting("sequence", "given_up.conversation_id", "0", f"{LAST}", "pending")}) given_up_of_it
-    where d.organization_id = $1 and d.sequence = given_up_of_it.sequence and d.finished_at is null
+    where organization_id = $1 and finished_at is null and sequence = any(array(
+        select waiting.sequence from (
+            select conversation_id from queues
+            union all
+            select merged.id from queues cross join lateral (
+                select id from conversations where organization_id = $1 and canonical_id = queues.conversation_id offset 0
+            ) merged
+        ) given_up cross join lateral ({_waiting("sequence", "given_up.conversation_id", "0", f"{LAST}", "pending")}) waiting
+    ))
 ),
 dropped as (
     delete from delivery_queues q
@@ -389,9 +393,8 @@ def _replay(source: str) -> str:
 with page as materialized ({source} for update),
 again as (
     update deliveries d set state = 'pending', attempts = 0, refusals = 0, failed_at = null, finished_at = null
-    from page where d.organization_id = $1 and d.sequence = page.sequence
-        and ($3::text is null or page.last_error = $3) and ($4::text is null or exists (
-            select from events e where e.organization_id = $1 and e.sequence = page.sequence and e.type = $4))
+    where organization_id = $1 and sequence = any(array(select sequence from page)) and ($3::text is null or last_error = $3)
+        and ($4::text is null or (select type from events e where e.organization_id = $1 and e.sequence = d.sequence) = $4)
         and exists (select from callbacks where organization_id = $1)
     returning d.organization_id, d.conversation_id, d.sequence
 ),
@@ -405,11 +408,11 @@ select (select count(*) from again), (select max(sequence) from page)"""
 
 
 REPLAY = _replay(
-    f"""select sequence, last_error from deliveries
+    f"""select sequence from deliveries
     where {waiting_of("$1", "parked", "$2", "$5::bigint")} order by state, organization_id, sequence limit {BATCH_ROWS}"""
 )
 REPLAY_THESE = _replay(
-    f"""select sequence, last_error from deliveries where organization_id = $1 and sequence > $2 and sequence < $5
+    f"""select sequence from deliveries where organization_id = $1 and sequence > $2 and sequence < $5
         and sequence = any($6::bigint[]) and case state when 'parked' then true end order by sequence limit {BATCH_ROWS}"""
 )
 
@@ -445,17 +448,16 @@ class DeliveryGauges(NamedTuple):
 
 
 GAUGES = f"""
-with recursive owners (organization_id) as (  -- each by a step in the index
+with recursive owners (organization_id) as (  -- each pending delivery has a queue: a step in an index for each of them
     select '{UUID(int=0)}'::uuid
     union all
-    select (select organization_id from deliveries
-        where {within_key("state, organization_id, sequence", f"'pending', owners.organization_id, {LAST}", f"'pending', '{LAST_ID}', {LAST}")}
-            and state = 'pending' order by state, organization_id, sequence limit 1)
+    select (select organization_id from delivery_queues
+        where organization_id > owners.organization_id order by organization_id limit 1)
     from owners where organization_id is not null
 ),
 served as materialized (
     select organization_id from owners
-    where exists (select from callbacks c where c.organization_id = owners.organization_id and c.disabled_at is null)
+    where (select c.disabled_at is null from callbacks c where c.organization_id = owners.organization_id)
 )
 select (select count(*) from (
         select from served cross join lateral (
@@ -463,8 +465,7 @@ select (select count(*) from (
         ) of_it limit {GAUGES_UP_TO}) bounded) as pending,
     (select count(*) from (
         select from deliveries
-        where {within_key("state, organization_id, sequence", f"'parked', '{UUID(int=0)}', 0", f"'parked', '{LAST_ID}', {LAST}")}
-            and state = 'parked' limit {GAUGES_UP_TO}) bounded) as parked,
+        where state = 'parked' and (state, organization_id) > ('parked', '{UUID(int=0)}') limit {GAUGES_UP_TO}) bounded) as parked,
     coalesce((
         select extract(epoch from now() - min(e.created_at))::float8 from served cross join lateral (
             select sequence from deliveries where {waiting_of("served.organization_id", "pending")}

@@ -9,6 +9,7 @@ import asyncpg
 import msgspec
 
 from ..columns import Json, given, names
+from ..keys import within_key
 from ..pages import within
 from .contacts import conversations_with
 
@@ -133,18 +134,13 @@ def _following(conditions: str, sources: str, order: str = "sequence") -> str:
 
 
 def of_type(kind: str, after: str = "0", below: str = str(2**63 - 1)) -> str:
-    """Events of that type between two sequences, by the index of types: to be ordered by type and sequence.
-
-    As rows are compared, no other index serves. With `=` the key's looks as good, and is read through whole for a rare type.
-    """
-    key = "(type, organization_id, sequence)"
-    return f"{key} > ({kind}, $1, {after}) and {key} < ({kind}, $1, {below})"
+    """Events of that type between two sequences: to be ordered by type and sequence."""
+    return within_key("type, organization_id, sequence", f"{kind}, $1", after, below)
 
 
 def of_conversation(conversation: str, kind: str, after: str = "0", below: str = str(2**63 - 1)) -> str:
-    """As `of_type`, of one conversation, by their index: to be ordered by conversation_id, type and sequence."""
-    key = "(conversation_id, type, sequence)"
-    return f"{key} > ({conversation}, {kind}, {after}) and {key} < ({conversation}, {kind}, {below})"
+    """As `of_type`, of one conversation: to be ordered by conversation_id, type and sequence."""
+    return within_key("conversation_id, type, sequence", f"{conversation}, {kind}", after, below)
 
 
 READ_TYPES = _following(of_type("kind", "$2"), "unnest($5::text[]) as kind", "type, sequence")

@@ -13,6 +13,7 @@ from uuid import UUID
 import asyncpg
 
 from ..columns import Big, Small, given, names
+from ..keys import same_key
 from .events import FINAL
 
 # Of errors, in the order of the columns `errors` and `undelivered`; `other`: a plug-in's own.
@@ -40,16 +41,17 @@ SETTLED_AFTER = "5 minutes"
 # Not a lease: who is overtaken writes nothing (`WRITE`).
 CLAIM = f"""
 with due as (
-    select organization_id from figures_progress where due_at <= now() order by due_at limit 100 for update skip locked
+    select organization_id, sequence from figures_progress
+    where due_at <= now() order by due_at limit 100 for update skip locked
 ),
 found as materialized (
-    select p.organization_id, p.sequence, exists (
-        select from events e where e.organization_id = p.organization_id and e.sequence > p.sequence
-    ) as has_more from due join figures_progress p using (organization_id)
+    select organization_id, exists (
+        select from events e where e.organization_id = due.organization_id and e.sequence > due.sequence
+    ) as has_more from due
 )
 update figures_progress p set due_at = now() + interval '{EVERY_S} s',
     counted_at = case when has_more then counted_at else now() end
-from found where p.organization_id = found.organization_id
+from found where {same_key("organization_id", "p", "found")}
 returning p.organization_id, p.sequence, has_more /* every organization_id */"""
 
 
@@ -273,8 +275,10 @@ select exists (select from moved)"""
 SUM_UP = f"""
 insert into provider_figures (organization_id, config_id, minutes, since, {", ".join(_SUMMED)})
 select $1, config_id, {HOUR}, hour, max(provider), {SUMS}
-from unnest($2::timestamptz[]) as hour join provider_figures f
-    on f.organization_id = $1 and f.minutes = {MINUTE} and f.since >= hour and f.since < hour + interval '1 hour'
+from unnest($2::timestamptz[]) as hour cross join lateral (
+    select * from provider_figures where organization_id = $1 and minutes = {MINUTE}
+        and since >= hour and since < hour + interval '1 hour' offset 0
+) f
 group by config_id, hour
 on conflict (organization_id, minutes, since, config_id) do update set
     {", ".join(f"{name} = excluded.{name}" for name in _SUMMED)}"""

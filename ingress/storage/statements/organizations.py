@@ -49,7 +49,7 @@ ADD = """
 with added as (insert into organizations (id, name) values ($1, $2) returning id)
 insert into figures_progress (organization_id) select id from added"""
 LIST = f"""
-select {names(Organization)} from organizations where $1::uuid is null or id > $1 order by id limit $2"""
+select {names(Organization)} from organizations where id > $1 order by id limit $2"""
 # Beside what is changed then, not in one statement with it: what is read after the wait must be what the one waited for
 # wrote.
 LOCK_CALLBACK = "select from organizations where id = $1 for no key update"
@@ -68,7 +68,7 @@ async def add(connection: asyncpg.Connection, organization_id: UUID, name: str) 
 
 async def page(connection: asyncpg.Connection, after: UUID | None, limit: int) -> list[Organization]:
     """Organizations, oldest first (worker, platform only)."""
-    return [Organization(*row) for row in await connection.fetch(LIST, after, limit)]
+    return [Organization(*row) for row in await connection.fetch(LIST, after or UUID(int=0), limit)]
 
 
 async def by_id(connection: asyncpg.Connection, organization_id: UUID) -> Organization:
@@ -184,7 +184,7 @@ async def used(connection: asyncpg.Connection, uses: Sequence[KeyUse]) -> None:
 
 KEYS = f"""
 select {names(ApiKey)} from api_keys
-where organization_id = $1 and ($2::text is null or id > $2)
+where organization_id = $1 and id > $2
     and ($3::boolean is null or (revoked_at is null and (expires_at is null or expires_at > now())) = $3)
 order by id limit $4"""
 
@@ -193,7 +193,7 @@ async def keys(
     connection: asyncpg.Connection, organization_id: UUID, after: str | None, limit: int, *, live: bool | None = None
 ) -> list[ApiKey]:
     """*live*: only those that are valid now, or (False) are not any more (organization)."""
-    return [ApiKey(*row) for row in await connection.fetch(KEYS, organization_id, after, live, limit)]
+    return [ApiKey(*row) for row in await connection.fetch(KEYS, organization_id, after or "", live, limit)]
 
 
 ONE_KEY = f"select {names(ApiKey)} from api_keys where organization_id = $1 and id = $2"

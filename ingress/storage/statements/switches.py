@@ -10,6 +10,7 @@ import msgspec
 from ...identifiers import id_at
 from ...validation import Unlogged
 from ..columns import names, parameters, read, read_or_none
+from .events import of_type
 
 
 class NewSwitch(Unlogged, frozen=True, kw_only=True):
@@ -322,8 +323,10 @@ async def sent_kinds(connection: asyncpg.Connection, organization_id: UUID, sinc
 
 WITHOUT_PHONE = f"""
 with recent as (
-    select conversation_id, data, created_at from events
-    where organization_id = $1 and type = 'message.received' and created_at >= $2 order by sequence desc limit {LOOKED_AT}
+    select * from (
+        select conversation_id, data, created_at from events
+        where organization_id = $1 and {of_type("'message.received'")} order by type desc, sequence desc limit {LOOKED_AT}
+    ) last where created_at >= $2
 )
 select count(distinct conversation_id) filter (where data -> 'conversation' -> 'contact' ->> 'phone' is null
         and data -> 'conversation' ->> 'group_id' is null) as people,
@@ -342,7 +345,9 @@ async def people_without_phone(
     return found["people"], found["since"]
 
 
-UNDER_WAY = "select count(*) from messages where organization_id = $1 and state = 'sending'"
+# Of all that is under way, which is little: the organization may have millions that are not.
+UNDER_WAY = """
+select count(*) from messages where leased_until is not null and organization_id = $1 and state = 'sending'"""
 
 
 async def under_way(connection: asyncpg.Connection, organization_id: UUID) -> int:

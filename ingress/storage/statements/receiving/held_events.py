@@ -53,8 +53,8 @@ _DUE = f"""cross join lateral (
         select from messages m where m.organization_id = h.organization_id and m.id = any(h.candidates) and m.state <> 'done'
     ) as is_over
 ) waiting
-where (is_over or type = 'message.echo' or exists (
-    select from messages m where m.organization_id = h.organization_id and m.message_key = h.message_key
+where (is_over or type = 'message.echo' or (
+    select true from messages m where m.organization_id = h.organization_id and m.message_key = h.message_key limit 1
 ))"""
 # Of which something may be known now. In their order, and each waits for who has it: what is about one message comes out
 # in the order in which it came. One organization's at a time, so that nobody's have to be passed over for another's.

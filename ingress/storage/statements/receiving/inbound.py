@@ -269,18 +269,20 @@ class QuarantinedBody(QuarantinedItem, frozen=True):
 
 
 _ITEM = "id, config_id, received_at, reason, length(body) as size_bytes, state"
-LIST = f"""
-select {_ITEM}
-from quarantine
-where organization_id = $1 and state = $2 and ($3::uuid is null or id > $3) and foreign_item = $5
-order by id limit $4"""
+LIST, LIST_FOREIGN = (
+    f"""
+select {_ITEM} from quarantine
+where organization_id = $1 and state = $2 and id > $3 and {condition} order by id limit $4"""
+    for condition in ("not foreign_item", "foreign_item")
+)
 
 
 async def quarantined(
     connection: asyncpg.Connection, organization_id: UUID, state: str, after: UUID | None, limit: int, *, foreign: bool
 ) -> list[QuarantinedItem]:
     """What was put aside, oldest first (organization; worker where *foreign*)."""
-    rows = await connection.fetch(LIST, organization_id, state, after, limit, foreign)
+    statement = LIST_FOREIGN if foreign else LIST
+    rows = await connection.fetch(statement, organization_id, state, after or UUID(int=0), limit)
     return [QuarantinedItem(**row) for row in rows]
 
 
@@ -314,12 +316,18 @@ async def close_quarantined(
     return await connection.fetchval(CLOSE, organization_id, quarantine_id, state, foreign) is not None
 
 
-# Across organizations: a gauge. What belongs to somebody else waits for nobody: any tenant of an app can cause it.
+# Across organizations: a gauge, up to a bound. What belongs to somebody else waits for nobody: any tenant of an app can
+# cause it.
 COUNT_OPEN = """
-select coalesce(c.provider_type, 'other') as provider, q.reason, count(*) as items
-from quarantine q
-left join whatsapp_provider_configs c on c.organization_id = q.organization_id and c.id = q.config_id
-where q.state = 'open' and not q.foreign_item group by 1, 2"""
+select coalesce((
+        select provider_type from whatsapp_provider_configs c
+        where c.organization_id = open.organization_id and c.id = open.config_id
+    ), 'other') as provider, reason, sum(items)::integer as items
+from (
+    select organization_id, config_id, reason, count(*) as items from (
+        select * from quarantine where state = 'open' and not foreign_item limit 10000
+    ) bounded group by 1, 2, 3
+) open group by 1, 2"""
 
 
 class OpenItems(NamedTuple):

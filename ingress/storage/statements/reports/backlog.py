@@ -6,6 +6,8 @@ from uuid import UUID
 
 import asyncpg
 
+from ....identifiers import LAST_ID
+from ...keys import within_key
 from ..deliveries import waiting_of
 
 UP_TO = 1_000
@@ -22,12 +24,17 @@ class Backlog(NamedTuple):
     parked: int
 
 
+# As rows are compared, in the order of their index: no more of it is read than is counted.
+MINE = f"""{within_key("organization_id, conversation_id", "$1", f"'{UUID(int=0)}'", f"'{LAST_ID}'")}
+    order by organization_id, conversation_id"""
+
+
 def _count(source: str) -> str:
     return f"(select count(*) from (select from {source} limit {UP_TO + 1}) bounded)"
 
 
 BACKLOG = f"""
-select {_count("delivery_queues where organization_id = $1")} as conversations,
+select {_count(f"delivery_queues where {MINE}")} as conversations,
     {_count(f"deliveries where {waiting_of('$1', 'pending')}")} as pending,
     (select e.created_at from (
         select sequence from deliveries where {waiting_of("$1", "pending")} order by state, organization_id, sequence limit 1

@@ -49,7 +49,7 @@ with found as (
     ) as aside having count(*) > 0
     union all
     select 'audit_broken', least(now(), audit_due_at - interval '1 hour'), audit_broken, null, null
-    from organizations where id = $1 and audit_broken is not null
+    from organizations where id = $1 and coalesce(audit_broken, 0) > 0
 )
 select found.kind, found.at, found.number, found.config_id, c.name as config_name, found.data,
     found.at > coalesce(mark.seen_at, '-infinity') as is_unread

@@ -16,6 +16,7 @@ from providers import SendError
 
 from ....identifiers import FIRST_ID, LAST_ID, id_at
 from ...columns import names
+from ...keys import within_key
 from ...pages import within
 from ..contacts import conversations_with
 from ..events import StoredEvent, of_conversation, of_type
@@ -69,7 +70,6 @@ class Found(NamedTuple, Generic[Row]):
 
 # $1 the organization, $2 and $3 the ids below and from which, $4 so many rows are looked at, $5 so many taken, $6 of these
 # statuses, $7 of these configs, $8 what the source looks for.
-_RANGE = "organization_id = $1 and {0} < $2 and {0} >= $3"
 
 
 def _sent(source: str, order: str = "id desc") -> str:
@@ -84,27 +84,38 @@ select array(
     ) as found, (select id from scanned where place = $4) as last"""
 
 
-def _by(condition: str, id: str = "id", table: str = "messages") -> str:
-    return f"select {id} from {table} where {condition} and {_RANGE.format(id)} order by {id} desc limit $4"
+def _by(columns: str, same: str, table: str = "messages", select: str = "*") -> str:
+    """The last ones in an index of *columns*, which ends with the id."""
+    id = columns.rpartition(", ")[2]
+    return f"""select {select} from {table} where {within_key(columns, same, "$3", "$2")} and organization_id = $1
+        order by {id} desc limit $4"""
 
 
-SENT = _sent(f"select * from messages where {_RANGE.format('id')}")
-SENT_BY = _sent(
-    f"""select found.* from unnest($7::uuid[]) as one cross join lateral (
-        select * from messages where config_id = one and {_RANGE.format("id")} order by id desc limit $4) found"""
+def _each(value: str, columns: str, same: str) -> str:
+    return f"select found.* from unnest({value}) as one cross join lateral ({_by(columns, same)}) found"
+
+
+def _few(key: str, same: str) -> str:
+    """Of what is alike there are a few, and their index does not say when they were: all are looked at."""
+    return f"""select found.* from {same} as one cross join lateral (
+        select * from messages where {key} = one and organization_id = $1 offset 0) found where id < $2 and id >= $3"""
+
+
+SENT = _sent("select * from messages where organization_id = $1 and id < $2 and id >= $3")
+SENT_BY = _sent(_each("$7::uuid[]", "config_id, id", "one"))
+SENT_FAILED = _sent(_each("$8::text[]", "error_class, organization_id, id", "one, $1"))
+SENT_FOR = _sent(_by("lead_id, organization_id, id", "$8, $1"))
+SENT_AT = _sent(_few("request_id", "unnest(array[$8::text])"))
+SENT_AS = _sent(_few("message_key", "unnest($8::text[])"))
+_WITH = " union all ".join(
+    f"({_by(f'{column}, organization_id, {id}', '$8, $1', table, id)})"
+    for table, id, columns in (
+        ("messages", "id", ("error_class", "error_code")),
+        ("attempts", "message_id", ("failure", "code")),
+    )
+    for column in columns
 )
-SENT_FAILED = _sent(
-    f"""select found.* from unnest($8::text[]) as one cross join lateral (
-        select * from messages where error_class = one and {_RANGE.format("id")} order by id desc limit $4) found"""
-)
-SENT_FOR = _sent(f"select * from messages where lead_id = $8 and {_RANGE.format('id')}")
-SENT_AT = _sent(f"select * from messages where request_id = $8 and {_RANGE.format('id')}")
-SENT_AS = _sent(f"select * from messages where message_key = any($8::text[]) and {_RANGE.format('id')}")
-SENT_WITH = _sent(
-    f"""select * from messages where organization_id = $1 and id in (
-        ({_by("error_class = $8")}) union ({_by("error_code = $8")})
-        union ({_by("failure = $8", "message_id", "attempts")}) union ({_by("code = $8", "message_id", "attempts")}))"""
-)
+SENT_WITH = _sent(f"select * from messages where organization_id = $1 and id = any(array({_WITH}))")
 # In the order of its index; the place of a row is where the next page begins.
 SENT_TO = _sent(
     f"""select found.* from ({conversations_with("$8::uuid", "$9::uuid")}) as one (id) cross join lateral (
@@ -118,8 +129,8 @@ SENT_TO = _sent(
 )
 SENT_ROWS = within(
     f"{names(StoredMessage)}, followed",
-    f"""select {names(StoredMessage, "m.")}, place from unnest($2::uuid[]) with ordinality as found (message_id, place)
-    join messages m on m.organization_id = $1 and m.id = message_id""",
+    f"""select {names(StoredMessage)}, array_position($2::uuid[], id) as place from messages
+    where organization_id = $1 and id = any($2)""",
     size="octet_length(request::text)",
     order="place",
 )
@@ -191,8 +202,8 @@ RECEIVED_FROM = _received(
         order by conversation_id desc, type desc, sequence desc limit $4) found"""
 )
 RECEIVED_AS = _received(
-    f"""select * from events where {_WITHIN} and type = any($7::text[]) and sequence in (
-        select d.sequence from inbound_dedup d where d.organization_id = $1 and d.key_hash = any($8::bytea[]))"""
+    f"""select * from events where {_WITHIN} and type = any($7::text[]) and sequence = any(array(
+        select d.sequence from inbound_dedup d where d.organization_id = $1 and d.key_hash = any($8::bytea[])))"""
 )
 RECEIVED_ROWS = within(
     f"{names(StoredEvent)}, followed",

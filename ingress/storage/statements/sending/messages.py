@@ -269,9 +269,9 @@ left join lateral (
 left join lateral (
     select open.candidates where open.candidates <> '{{}}'
         -- What came before it is held still: it comes after that.
-        or exists (
-            select from held_events h where h.organization_id = named.organization_id
-                and h.account_id = named.account_id and h.message_key = named.message_key)
+        or (
+            select true from held_events h where h.organization_id = named.organization_id
+                and h.account_id = named.account_id and h.message_key = named.message_key limit 1)
 ) held on true
 {came_in}
 where own.id is not null or held.candidates is not null or came_in.known_as is not null"""

@@ -12,6 +12,7 @@ import asyncpg
 
 from ....identifiers import moment_of
 from ...columns import Big, Json, Small, between, given, names
+from ...keys import same_key
 from ..contacts import is_merged
 from ..events import NOW, clock, insert_events
 from .leases import LEASE_S
@@ -133,7 +134,7 @@ renewed as (
         fallback_from = coalesce(given.fallback_from, m.fallback_from),
         fallback_reason = coalesce(given.fallback_reason, m.fallback_reason), updated_at = now()
     from given join organizations o on o.version = given.version and o.id = given.organization_id
-    where m.organization_id = given.organization_id and m.id = given.id and m.lease_id = given.lease_id
+    where {same_key("organization_id, id", "m", "given")} and m.lease_id = given.lease_id
         and m.state = 'sending' and m.status_rank <= 1 and {_earlier(_OF_ATTEMPT)} is null and {between("m.id", _OF_ATTEMPT + 2)}
     returning m.organization_id, m.id
 ),
@@ -148,8 +149,10 @@ begun as (
 )
 select o.version = given.version as current, m.lease_id = given.lease_id and m.state = 'sending' as held,
     m.status_rank > 1 as settled, {_earlier(_OF_ATTEMPT)} is null as is_first
-from given join messages m using (organization_id, id) join organizations o on o.id = m.organization_id
-where {between("m.id", _OF_ATTEMPT + 2)}"""
+from given cross join lateral (
+    select * from messages where organization_id = given.organization_id and id = given.id and {between("id", _OF_ATTEMPT + 2)}
+    limit 1
+) m join organizations o on o.id = m.organization_id"""
 
 
 class BegunAttempt(NamedTuple):
@@ -293,7 +296,7 @@ given as (
 {clock()},
 {insert_events("given")}
 select {names(SendState, "f.")}, f.next_id,
-    exists (select from held_events h where h.organization_id = o.organization_id) as has_held
+    coalesce((select true from held_events h where h.organization_id = o.organization_id limit 1), false) as has_held
 from outcome o left join finished f on f.organization_id = o.organization_id and f.id = o.message_id
 order by o.place"""
 
@@ -341,11 +344,14 @@ class SendGauges(NamedTuple):
     lost: int
 
 
+# The first ones to be taken over, which the lost ones are among; counted up to a bound, as deliveries are.
 GAUGES = f"""
 select count(*) filter (where state = 'sending') as pending, count(*) filter (where state = 'uncertain') as uncertain,
     coalesce(extract(epoch from now() - min(created_at)), 0)::float8 as oldest_s,
     count(*) filter (where expires_at < now() - interval '{LOST_AFTER_S} s') as lost
-from messages where leased_until is not null /* every organization_id */"""
+from (
+    select state, created_at, expires_at from messages where leased_until is not null order by leased_until limit 10000
+) open /* every organization_id */"""
 
 
 async def gauges(connection: asyncpg.Connection) -> SendGauges:
