@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 from time import perf_counter
 
 from ..processes import ROOT
-from . import background, backlog, processes, reads, table, traffic
+from . import background, backlog, erasure, processes, reads, table, traffic
 from .bench import begun, setting
 from .seeding import Sizes
 
@@ -24,6 +24,7 @@ PARTS = {
     "organizations": traffic.organizations,
     "connections": processes.connections,
     "processes": processes.processes,
+    "erasure": erasure.measure,
     "recovery": backlog.recovery,
     "drain": backlog.drain,
 }
