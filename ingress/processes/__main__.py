@@ -1,6 +1,7 @@
 """A worker, as its parent starts it: `python -m ingress.processes LINK SOCKET`, both of which it inherits."""
 
 import asyncio
+import contextlib
 import os
 import resource
 import socket
@@ -52,5 +53,6 @@ async def _obey(link: Link, serving: Serving) -> None:
 
 
 if __name__ == "__main__":
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+    # It ends by EOFError where the parent has ended before it said anything.
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner, contextlib.suppress(EOFError):
         runner.run(work(*(socket.socket(fileno=int(handle)) for handle in sys.argv[1:])))

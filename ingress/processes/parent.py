@@ -243,7 +243,7 @@ class Parent:
         return await self._ended([*self._workers.values()])
 
     async def _ended(self, workers: list[Worker]) -> bool:
-        """Wait for their ends, which the longest ones are not given the time for; whether all ended well."""
+        """Wait for them to end, and kill who takes too long. Whether all that ever served have drained."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(ENDS_WITHIN_S):
                 await asyncio.gather(*(worker.ended.wait() for worker in workers))

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -210,6 +211,24 @@ def is_alive(pid: int) -> bool:
     with contextlib.suppress(FileNotFoundError):
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     return False
+
+
+async def test_embedded_servers_are_the_parents(settings: Settings, tmp_path: Path) -> None:
+    """A worker that is renewed, or dies, takes none of them with it."""
+    service = Service(settings, tmp_path / "service.log", INGRESS_DATA_DIR=str(tmp_path / "data"))
+    for name in ("DATABASE_URL", "REDIS_URL"):
+        del service.environment[name]
+    await service.start()
+    try:
+        message = await service.logged("2 processes")
+        workers = re.findall(r"\d+", message.partition("processes (")[2].partition(")")[0])
+        assert len(workers) == 2
+        assert all(not Path(f"/proc/{pid}/task/{pid}/children").read_text() for pid in workers)
+        names = {Path(f"/proc/{pid}/comm").read_text().strip() for pid in service.workers}
+        assert {"postgres", "valkey-server"} < names
+        assert await Process.stop(service) == 0
+    finally:
+        service.kill()
 
 
 async def test_renewal_refuses_nobody(service: Service, organization: Organization) -> None:
