@@ -376,7 +376,9 @@ create index on quarantine (organization_id, state, id) where not foreign_item;
 -- The base, a multiple of 65536, makes up for a dump restored into a cluster whose transaction ids start low again.
 create table event_clock (
     only_row boolean primary key default true check (only_row),
-    base     bigint  not null default 0
+    base     bigint  not null default 0,
+    -- A transaction that writes no event, however long it takes: a migration's. NULL: there is none.
+    heedless xid8
 );
 insert into event_clock default values;
 
@@ -386,7 +388,10 @@ $$ select base + (pg_current_xact_id()::text::bigint << 16) + place from event_c
 -- Stable, so that it is as old as the statement it is used in: a horizon that moves on while rows are read would
 -- let a reader pass what the statement began too early to see.
 create function sequence_horizon() returns bigint language sql stable as
-$$ select base + (pg_snapshot_xmin(pg_current_snapshot())::text::bigint << 16) from event_clock $$;
+$$ select base + ((case when heedless is null then pg_snapshot_xmin(pg_current_snapshot())
+    else (select coalesce(min(running), pg_snapshot_xmax(pg_current_snapshot()))
+        from pg_snapshot_xip(pg_current_snapshot()) running where running <> heedless)
+    end)::text::bigint << 16) from event_clock $$;
 
 -- Where the stream was at a time, about once an hour: a sequence by itself says no time. What is below a mark is older.
 create table event_marks (

@@ -91,7 +91,7 @@ grant insert on next_inbound_webhooks to ingress_ingest;
 -- step of inbound_webhooks: rows come below a bound
 select bound_rows('inbound_webhooks');
 
--- step of inbound_webhooks: all rows are below it
+-- long of inbound_webhooks: all rows are below it
 alter table inbound_webhooks validate constraint in_first_partition;
 
 -- step of inbound_webhooks: the table is a partition
@@ -122,7 +122,7 @@ create index concurrently inbound_dedup_untimed_first_seen_idx on inbound_dedup 
 -- step of inbound_dedup: rows come below a bound
 select bound_rows('inbound_dedup');
 
--- step of inbound_dedup: all rows are below it
+-- long of inbound_dedup: all rows are below it
 alter table inbound_dedup validate constraint in_first_partition;
 
 -- step of inbound_dedup: the table is a partition
@@ -142,7 +142,7 @@ grant insert on next_quarantine to ingress_ingest;
 -- step of quarantine: rows come below a bound
 select bound_rows('quarantine');
 
--- step of quarantine: all rows are below it
+-- long of quarantine: all rows are below it
 alter table quarantine validate constraint in_first_partition;
 
 -- step of quarantine: the table is a partition
@@ -157,7 +157,7 @@ grant insert, select on next_events to ingress_ingest;
 -- step of events: rows come below a bound
 select bound_rows('events');
 
--- step of events: all rows are below it
+-- long of events: all rows are below it
 alter table events validate constraint in_first_partition;
 
 -- step of events: the table is a partition
@@ -172,7 +172,7 @@ grant insert, select on next_deliveries to ingress_ingest;
 -- step of deliveries: rows come below a bound
 select bound_rows('deliveries');
 
--- step of deliveries: all rows are below it
+-- long of deliveries: all rows are below it
 alter table deliveries validate constraint in_first_partition;
 
 -- step of deliveries: the table is a partition
@@ -196,7 +196,7 @@ grant select, update on next_messages to ingress_ingest;
 -- step of messages: rows come below a bound
 select bound_rows('messages');
 
--- step of messages: all rows are below it
+-- long of messages: all rows are below it
 alter table messages validate constraint in_first_partition;
 
 -- step of messages: the table is a partition
@@ -214,7 +214,7 @@ grant select, update on next_attempts to ingress_ingest;
 -- step of attempts: rows come below a bound
 select bound_rows('attempts');
 
--- step of attempts: all rows are below it
+-- long of attempts: all rows are below it
 alter table attempts validate constraint in_first_partition;
 
 -- step of attempts: the table is a partition
@@ -238,7 +238,7 @@ create index concurrently message_statuses_of_time on message_statuses using bri
 -- step of message_statuses: rows come below a bound
 select bound_rows('message_statuses');
 
--- step of message_statuses: all rows are below it
+-- long of message_statuses: all rows are below it
 alter table message_statuses validate constraint in_first_partition;
 
 -- step of message_statuses: the table is a partition

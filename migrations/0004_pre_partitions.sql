@@ -106,6 +106,14 @@ create trigger append_only before update or truncate on provider_audit_log
     for each statement execute function refuse_change();
 create trigger kept_for_years before delete on provider_audit_log for each row execute function refuse_deletion();
 
+-- step of event_clock: long transactions that write no event hold up nobody
+alter table event_clock add column heedless xid8;
+create or replace function sequence_horizon() returns bigint language sql stable as
+$$ select base + ((case when heedless is null then pg_snapshot_xmin(pg_current_snapshot())
+    else (select coalesce(min(running), pg_snapshot_xmax(pg_current_snapshot()))
+        from pg_snapshot_xip(pg_current_snapshot()) running where running <> heedless)
+    end)::text::bigint << 16) from event_clock $$;
+
 -- step: functions that make and drop partitions
 create function make_partition(parent regclass, suffix text, lower_bound text, upper_bound text) returns void
     language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
@@ -237,7 +245,7 @@ entered as (
 select json_build_array(organization_id, id)::text, (select count(*) from page)
 from page order by organization_id desc, id desc limit 1
 
--- batches: when the stream of events was where, at a thousand places
+-- batches: when the stream of events was where, at two hundred places
 with recursive marks as (
     select 0 as place, $1::text::bigint as sequence, null::timestamptz as created_at
     union all
@@ -245,11 +253,11 @@ with recursive marks as (
         select newer.sequence, newer.created_at from organizations cross join lateral (
             select sequence, created_at from events
             where organization_id = organizations.id and sequence >= coalesce(marks.sequence
-                + greatest((sequence_horizon() - (select min(sequence) from event_marks)) / 1000, 1), 0)
+                + greatest((sequence_horizon() - (select min(sequence) from event_marks)) / 200, 1), 0)
             order by sequence limit 1
         ) newer
         order by newer.sequence limit 1
-    ) next where place < case when $1 is null then 1 else 20 end
+    ) next where place < case when $1 is null then 1 else 5 end
 ),
 -- What is below it is older, even if it was begun a moment later.
 marked as (

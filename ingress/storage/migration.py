@@ -1,5 +1,6 @@
 """The schema: made where it is missing, looked at before a start, and the logins that may serve with it."""
 
+import logging
 import secrets
 from datetime import datetime
 from typing import NamedTuple
@@ -22,7 +23,9 @@ from .database import (
 )
 from .statements import logins
 from .statements.upgrades import has_schema
-from .upgrades import Post, Report, folder, log_progress, record_all, state, take_schema_lock, upgrade
+from .upgrades import Post, Report, folder, log_progress, record_all, state, take_schema_lock, unapplied, upgrade
+
+logger = logging.getLogger("ingress.storage.migration")
 
 
 class Migrated(NamedTuple):
@@ -66,8 +69,18 @@ async def _try_role(url: str, role: str) -> None:
         await require_version(connection)
         if role == WORKER:  # nothing comes in before there is a place for it, however long nobody served
             await partitions.keep_ahead(connection)
+            await _warn_of_missing(connection)
     finally:
         await connection.close()
+
+
+async def _warn_of_missing(connection: asyncpg.Connection) -> None:
+    if missing := await unapplied(connection):
+        logger.warning(
+            "the upgrade of the schema is not complete (%s): run `ingress migrate --post` when no process of the former"
+            " release runs",
+            ", ".join(migration.name for migration in missing),
+        )
 
 
 async def migrate(
@@ -94,7 +107,7 @@ async def migrate(
             if service_url:
                 await _require_same(connection, service_url)
             await take_schema_lock(connection)
-            await upgrade(connection, post, report)
+            await upgrade(connection, url, post, report)
             async with connection.transaction():
                 is_new = await _migrate(connection, login)
             return Migrated(is_new, *await state(connection))

@@ -4,6 +4,7 @@ A file of migrations/ is `NNNN_pre_what.sql` or `NNNN_post_what.sql`, where NNNN
 `pre` is safe while the former release serves, `post` when that is gone for good. A comment begins each of its steps:
 
     -- step of TABLE, TABLE: what it does   one transaction, with the note of how far the migration is
+    -- long of TABLE: what it does          the same, where it may take long: readers of events do not wait for it
     -- alone of TABLE: what it does         statements outside of a transaction, which may be begun again
     -- batches of TABLE: what it does       one statement of the service's, again and again: $1 is the text that it last
                                             returned, beside how many rows it had; at the end it returns none
@@ -12,11 +13,12 @@ The tables (`of` may be missing) are locked against vacuum first, which gives wa
 write: a lock that does wait for them is given up after LOCK_TIMEOUT, and asked for again later.
 """
 
+import contextlib
 import logging
 import re
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from datetime import datetime
 from enum import Enum
 from operator import not_
@@ -51,7 +53,7 @@ RETRY_FOR_S = 600.0
 REPORT_EVERY_S = 5.0
 
 _FILE = re.compile(r"(\d{4})_(pre|post)_\w+")
-_STEP = re.compile(r"^-- (step|alone|batches)(?: of ([\w, ]+))?: (.+)$", re.M)
+_STEP = re.compile(r"^-- (step|long|alone|batches)(?: of ([\w, ]+))?: (.+)$", re.M)
 
 
 class Post(Enum):
@@ -63,7 +65,7 @@ class Post(Enum):
 
 
 class MigrationStep(NamedTuple):
-    """A part of a migration. ``kind``: step, alone or batches."""
+    """A part of a migration. ``kind``: step, long, alone or batches."""
 
     kind: str
     tables: tuple[str, ...]
@@ -139,8 +141,8 @@ def _log_waiting(state: RetryCallState) -> None:
         logger.info("another process changes the schema: waiting for it")
 
 
-async def upgrade(connection: asyncpg.Connection, post: Post, report: Report = log_progress) -> None:
-    """Apply what is missing, by who has the schema lock, where there is a schema.
+async def upgrade(connection: asyncpg.Connection, url: str, post: Post, report: Report = log_progress) -> None:
+    """Apply what is missing, by who has the schema lock, where there is a schema. *url*: of another connection.
 
     What comes after a `post` that may not be applied waits with it. Raises `SchemaError` where *post* is REQUIRED and
     processes of the former release are connected, and where a lock is not to be had.
@@ -154,7 +156,7 @@ async def upgrade(connection: asyncpg.Connection, post: Post, report: Report = l
         # What is begun is ended: the former release is shut out by its first step.
         if migration.is_post and begun is None and not await _may_leave_behind(connection, migration, post):
             break
-        await _apply(connection, migration, begun.step if begun else 0, report)
+        await _apply(connection, url, migration, begun.step if begun else 0, report)
     await upgrades.become(connection, "none")
 
 
@@ -202,7 +204,7 @@ async def _may_leave_behind(connection: asyncpg.Connection, migration: Migration
     return False
 
 
-async def _apply(connection: asyncpg.Connection, migration: Migration, done: int, report: Report) -> None:
+async def _apply(connection: asyncpg.Connection, url: str, migration: Migration, done: int, report: Report) -> None:
     """Make the steps after the first *done* ones."""
     for number, step in enumerate(migration.steps[done:], done + 1):
         now = MigrationProgress(migration.name, number, len(migration.steps), step.title)
@@ -215,7 +217,12 @@ async def _apply(connection: asyncpg.Connection, migration: Migration, done: int
             reraise=True,
         )
         try:
-            await retrying(_KINDS[step.kind], connection, step, now, report)
+            if step.kind == "alone":
+                await retrying(_alone, connection, step, now)
+            elif step.kind == "batches":
+                await retrying(_batches, connection, step, now, report)
+            else:
+                await retrying(_transaction, connection, step, now, url if step.kind == "long" else None)
         except asyncpg.LockNotAvailableError:
             raise SchemaError(
                 f"{migration.name} stopped before step {number} ({step.title}): others had locks on"
@@ -225,15 +232,33 @@ async def _apply(connection: asyncpg.Connection, migration: Migration, done: int
         report(now._replace(seconds=time.monotonic() - since))
 
 
-async def _transaction(connection: asyncpg.Connection, step: MigrationStep, now: MigrationProgress, _: Report) -> None:
-    async with connection.transaction():
+async def _transaction(
+    connection: asyncpg.Connection, step: MigrationStep, now: MigrationProgress, url: str | None
+) -> None:
+    """With *url*, nobody who reads events waits for its end."""
+    async with contextlib.AsyncExitStack() as stack:
+        await stack.enter_async_context(connection.transaction())
         await upgrades.keep_vacuum_out(connection, step.tables, VACUUM_TIMEOUT)
         await upgrades.limit_wait(connection, LOCK_TIMEOUT)
+        if url is not None:
+            await stack.enter_async_context(_passed_over(url, await upgrades.number(connection)))
         await connection.execute(step.sql)
         await _note(connection, now)
 
 
-async def _alone(connection: asyncpg.Connection, step: MigrationStep, now: MigrationProgress, _: Report) -> None:
+@contextlib.asynccontextmanager
+async def _passed_over(url: str, transaction: str) -> AsyncIterator[None]:
+    """Who is killed here leaves the number of a transaction that has ended, which means nothing."""
+    other = await asyncpg.connect(url, server_settings={"role": WORKER})
+    try:
+        await upgrades.pass_over(other, transaction)
+        yield
+        await upgrades.pass_over(other, None)
+    finally:
+        await other.close()
+
+
+async def _alone(connection: asyncpg.Connection, step: MigrationStep, now: MigrationProgress) -> None:
     for statement in re.sub(r"--.*", "", step.sql).split(";"):
         if statement.strip():
             await connection.execute(statement)
@@ -264,6 +289,3 @@ async def _note(connection: asyncpg.Connection, now: MigrationProgress) -> None:
     """That this step is done."""
     is_done = now.number == now.steps
     await upgrades.note(connection, Applied(now.migration, None, now.number), is_done=is_done)
-
-
-_KINDS = {"step": _transaction, "alone": _alone, "batches": _batches}

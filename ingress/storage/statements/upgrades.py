@@ -138,6 +138,23 @@ async def keep_vacuum_out(connection: asyncpg.Connection, tables: Sequence[str],
         await connection.execute(f"lock table {table} in share update exclusive mode")
 
 
+NUMBER = "select pg_current_xact_id()::text"
+
+
+async def number(connection: asyncpg.Connection) -> str:
+    """Of the transaction, which has one from then on."""
+    found: str = await connection.fetchval(NUMBER)
+    return found
+
+
+HEEDLESS = "update event_clock set heedless = $1::text::xid8"
+
+
+async def pass_over(connection: asyncpg.Connection, transaction: str | None) -> None:
+    """Have who reads events not wait for *transaction*, which writes none (worker)."""
+    await connection.execute(HEEDLESS, transaction)
+
+
 # The first release named its connections after its roles. Names are seen of all logins, which else see nothing of each
 # other's connections.
 FIRST_RELEASE = ["ingress-app", "ingress-ingest", "ingress-worker"]

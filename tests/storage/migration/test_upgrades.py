@@ -11,11 +11,12 @@ import pytest
 
 from ingress.storage import upgrades as runner
 from ingress.storage.database import CONNECTION_ERRORS, SCHEMA_VERSION, Database, SchemaError, named, require_version
-from ingress.storage.migration import migrate
+from ingress.storage.migration import migrate, prepare
 from ingress.storage.statements import upgrades as statements
 from ingress.storage.upgrades import MigrationProgress, Post, upgrade
 
 from ...gateway import eventually
+from ..conftest import Logins
 
 NEXT = SCHEMA_VERSION + 1
 PRE, POST = f"{NEXT:04}_pre_things", f"{NEXT:04}_post_things"
@@ -82,7 +83,7 @@ async def test_pre_and_post(url: str, connection: asyncpg.Connection, write: Cal
     write(**{PRE: THINGS, POST: LEAVE})
     shown: list[MigrationProgress] = []
     for _ in range(2):
-        await upgrade(connection, Post.NEVER, shown.append)
+        await upgrade(connection, url, Post.NEVER, shown.append)
         assert await things(connection) == COPIED
     assert [(each.number, each.title) for each in shown if each.seconds is not None] == [
         (1, "a table"),
@@ -94,7 +95,7 @@ async def test_pre_and_post(url: str, connection: asyncpg.Connection, write: Cal
     assert await statements.is_prepared(connection, NEXT)
     assert [migration.name for migration in await runner.unapplied(connection)] == [POST]
     for _ in range(2):
-        await upgrade(connection, Post.REQUIRED)
+        await upgrade(connection, url, Post.REQUIRED)
     assert await runner.unapplied(connection) == []
     with pytest.raises(SchemaError, match=f"schema {NEXT}, this release needs {SCHEMA_VERSION}: a newer release"):
         await require_version(connection)
@@ -133,10 +134,10 @@ async def test_it_goes_on_where_it_was_broken_off(
     monkeypatch.setattr(statements, "note", killed)
     async with connected(url) as other:
         with pytest.raises(CONNECTION_ERRORS):
-            await upgrade(other, Post.NEVER)
+            await upgrade(other, url, Post.NEVER)
     [left, _] = await runner.unapplied(connection)
     assert left.name == PRE
-    await upgrade(connection, Post.NEVER)
+    await upgrade(connection, url, Post.NEVER)
     assert await things(connection) == COPIED
     assert await connection.fetchval("select indisvalid from pg_index where indexrelid = 'things_copied'::regclass")
 
@@ -148,7 +149,7 @@ async def test_an_index_that_was_broken_off_is_made_anew(
     write(**{PRE: THINGS})
     async with connected(url) as other, connected(url) as reader, reader.transaction(isolation="repeatable_read"):
         await reader.fetchval("select count(*) from organizations")
-        running = asyncio.create_task(upgrade(other, Post.NEVER))
+        running = asyncio.create_task(upgrade(other, url, Post.NEVER))
         index = "select to_regclass('things_copied') is not null"
         await eventually(lambda: connection.fetchval(index))
         await connection.execute("select pg_terminate_backend($1)", other.get_server_pid())
@@ -156,7 +157,7 @@ async def test_an_index_that_was_broken_off_is_made_anew(
             await running
     valid = "select indisvalid from pg_index where indexrelid = to_regclass('things_copied')"
     assert await connection.fetchval(valid) is False
-    await upgrade(connection, Post.NEVER)
+    await upgrade(connection, url, Post.NEVER)
     assert await connection.fetchval(valid) is True
 
 
@@ -165,11 +166,11 @@ async def test_what_waits_for_a_lock_lets_others_pass(
 ) -> None:
     """Somebody reads for long: the column is dropped after that, and who reads meanwhile does not queue behind it."""
     write(**{PRE: THINGS, POST: LEAVE})
-    await upgrade(connection, Post.NEVER)
+    await upgrade(connection, url, Post.NEVER)
     async with connected(url) as reader, connected(url) as other:
         async with reader.transaction():
             await things(reader)
-            running = asyncio.create_task(upgrade(connection, Post.REQUIRED))
+            running = asyncio.create_task(upgrade(connection, url, Post.REQUIRED))
             waiting = "select exists (select from pg_locks where not granted and relation = 'things'::regclass)"
             for _ in range(3):
                 await eventually(lambda: other.fetchval(waiting))
@@ -180,17 +181,39 @@ async def test_what_waits_for_a_lock_lets_others_pass(
     assert await connection.fetchval("select count(*) from things") == 10
 
 
+@pytest.mark.parametrize("kind", ["long", "step"])
+async def test_a_long_step_holds_up_no_reader_of_events(
+    url: str, connection: asyncpg.Connection, write: Callable[..., None], kind: str
+) -> None:
+    """Else what is committed meanwhile is shown when the step has ended."""
+    write(
+        **{PRE: f"-- {kind}: waits\nset local lock_timeout = 0; select pg_current_xact_id(), pg_advisory_xact_lock(42)"}
+    )
+    async with connected(url) as other, other.transaction(), connected(url) as writer:
+        await other.execute("select pg_advisory_xact_lock(42)")
+        running = asyncio.create_task(upgrade(connection, url, Post.NEVER))
+        await eventually(lambda: writer.fetchval("select exists (select from pg_locks where not granted)"))
+        sequence = await writer.fetchval("select next_sequence(1)")
+        is_past = "select sequence_horizon() > $1"
+        if kind == "long":
+            await eventually(lambda: writer.fetchval(is_past, sequence))
+        assert await writer.fetchval(is_past, sequence) is (kind == "long")
+    await running
+    await eventually(lambda: connection.fetchval(is_past, sequence))
+    assert await connection.fetchval("select heedless is null from event_clock")
+
+
 async def test_a_lock_that_is_not_to_be_had_is_said(
     url: str, connection: asyncpg.Connection, write: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write(**{PRE: THINGS, POST: LEAVE})
-    await upgrade(connection, Post.NEVER)
+    await upgrade(connection, url, Post.NEVER)
     monkeypatch.setattr(runner, "RETRY_FOR_S", 0.2)
     async with connected(url) as reader, reader.transaction():
         await things(reader)
         with pytest.raises(SchemaError, match=rf"{POST} stopped before step 1 \(a column is gone\).* things .*goes on"):
-            await upgrade(connection, Post.REQUIRED)
-    await upgrade(connection, Post.REQUIRED)
+            await upgrade(connection, url, Post.REQUIRED)
+    await upgrade(connection, url, Post.REQUIRED)
     assert await runner.unapplied(connection) == []
 
 
@@ -206,8 +229,8 @@ async def test_post_waits_for_the_former_release(
     async with connected(url, "psql"), connected(url, f"whatsapp-ingress/9.9 (schema {NEXT}) app"):
         async with connected(url, name):
             with pytest.raises(SchemaError, match=rf"{POST} waits .*{release} \(1 connections\).*--post"):
-                await upgrade(connection, Post.REQUIRED)
-            await upgrade(connection, Post.WHEN_ALONE)
+                await upgrade(connection, url, Post.REQUIRED)
+            await upgrade(connection, url, Post.WHEN_ALONE)
             assert [migration.name for migration in await runner.unapplied(connection)] == [POST]
             assert await statements.older_processes(connection, NEXT) == {release: 1}
         await eventually(
@@ -215,8 +238,19 @@ async def test_post_waits_for_the_former_release(
                 "select not exists (select from pg_stat_activity where application_name = $1)", name
             )
         )
-        await upgrade(connection, Post.WHEN_ALONE)
+        await upgrade(connection, url, Post.WHEN_ALONE)
     assert await runner.unapplied(connection) == []
+
+
+async def test_a_start_warns_of_an_upgrade_that_is_not_complete(
+    logins: Logins, write: Callable[..., None], caplog: pytest.LogCaptureFixture
+) -> None:
+    """By a login that could not complete it."""
+    await migrate(logins.owner, logins.service_name)
+    write(**{PRE: THINGS, POST: LEAVE})
+    assert (await migrate(logins.owner, logins.service_name)).missing == [POST]
+    assert not await prepare(logins.service)
+    assert [record.args for record in caplog.records if "is not complete" in record.message] == [(POST,)]
 
 
 async def test_connections_say_their_release(url: str, connection: asyncpg.Connection) -> None:
