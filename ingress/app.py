@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+from datetime import timedelta
 from functools import cache, partial
 from uuid import UUID
 
@@ -140,7 +141,15 @@ class Application:
             transfers = await stack.enter_async_context(Transfers(egress))
             session = await stack.enter_async_context(egress.session(per_host=0))
             manager = WhatsAppProviderManager(
-                Registry(), database, redis, vault, caller, egress, settings.origin, settings.vouching_hosts
+                Registry(),
+                database,
+                redis,
+                vault,
+                caller,
+                egress,
+                settings.origin,
+                settings.vouching_hosts,
+                keys_kept=timedelta(days=settings.retention_keys_days),
             )
             wakeups, changes = Wakeups(redis), Wakeups(redis)
             stack.push_async_callback(wakeups.close)

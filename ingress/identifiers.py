@@ -32,9 +32,12 @@ def id_at(moment: datetime) -> UUID:
     return UUID(int=max(int(moment.timestamp() * 1000), 0) << 80)
 
 
+_LAST_MS = int(datetime(9999, 12, 31, tzinfo=UTC).timestamp() * 1000)
+
+
 def moment_of(id: UUID) -> datetime:
-    """When a UUIDv7 was made."""
-    return datetime.fromtimestamp((id.int >> 80) / 1000, UTC)
+    """When a UUIDv7 was made. Of another id any moment."""
+    return datetime.fromtimestamp(min(id.int >> 80, _LAST_MS) / 1000, UTC)
 
 
 def request_id() -> str:

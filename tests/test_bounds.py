@@ -417,7 +417,7 @@ CACHES = {
     "ingress.metrics.child": "labels, from closed sets",
     "ingress.storage.redis_state._digest": "scripts",
     "ingress.storage.statements.audit._by": "statements by sets of their columns",
-    "ingress.storage.statements.receiving.inbound._store": "six booleans",
+    "ingress.storage.statements.receiving.inbound._store": "seven booleans",
     "providers.cloud_api.limits.pacing": "a number of a configuration",
     "providers._values._phone": "texts of _LONGEST_PHONE characters at most",
     "providers.twilio_whatsapp.provider._pacing": "a number of a configuration",

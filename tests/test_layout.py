@@ -352,9 +352,9 @@ def statements() -> Iterator[tuple[str, str]]:
                 text = re.sub(r"/\*.*?\*/|--[^\n]*", "", value, flags=re.S)
                 if STATEMENT.match(text):
                     yield f"{own_name(module)}.{name}", text
-    from ingress.storage.statements.receiving.inbound import _store
+    from ingress.storage.statements.receiving.inbound import _Kinds, _store
 
-    yield "inbound._store", _store(True, True, quarantine=True, placed=False, held=False, remembered=True)
+    yield "inbound._store", _store(_Kinds(*[True] * 7))
 
 
 # Statements that see every organization, each for a reason. All others are held to one, or to rows that name theirs.

@@ -1,7 +1,7 @@
 """The quarantine: bodies that could not be read, and reading them again."""
 
 from contextlib import AbstractAsyncContextManager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 from uuid import UUID
 
@@ -11,7 +11,7 @@ from providers import Malformed
 
 from ..identifiers import PLATFORM_ID
 from ..storage.statements.receiving import inbound
-from ..storage.statements.receiving.inbound import MAX_AGE, QuarantinedBody, QuarantinedItem
+from ..storage.statements.receiving.inbound import QuarantinedBody, QuarantinedItem
 from ..web.bodies import Paged, RequestQuery, Shown, page_of
 from ..web.problems import Problem, not_found
 from ..web.waiting import Page
@@ -127,7 +127,7 @@ async def replay(request: AnyRequest, quarantine_id: UUID) -> QuarantineState:
 
 async def _replayed(request: AnyRequest, organization_id: UUID, quarantine_id: UUID) -> QuarantineState:
     item = await item_of(request, organization_id, quarantine_id)
-    _check_replayable(item)
+    _check_replayable(item, request.state["manager"].max_age)
     fresh, is_whole = await _read(request, organization_id, item)
     if not is_whole:  # in part it is about accounts that are nobody's yet
         await _note(request, organization_id, "quarantine_replayed", item, events=fresh)
@@ -147,11 +147,11 @@ async def _read(request: AnyRequest, organization_id: UUID, item: QuarantinedBod
         raise Problem(409, "still_unreadable", "This release cannot read it either. The item stays here.") from None
 
 
-def _check_replayable(item: QuarantinedBody) -> None:
+def _check_replayable(item: QuarantinedBody, max_age: timedelta) -> None:
     """Raises `Problem` 409."""
     if item.state != "open":
         raise _not_open(item)
-    if item.partly_taken and datetime.now(UTC) - item.received_at > MAX_AGE:
+    if item.partly_taken and datetime.now(UTC) - item.received_at > max_age:
         detail = "Part of it was taken when it came, too long ago to recognise it now. The item stays here."
         raise Problem(409, "too_old", detail)
 

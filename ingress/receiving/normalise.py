@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import lru_cache
 from uuid import UUID
 
@@ -14,7 +14,7 @@ from providers import Event, Malformed, Unverified, Webhook
 from .. import identifiers, metrics
 from ..accounts.config import Config
 from ..storage.database import StoreUnavailable
-from ..storage.statements.receiving.inbound import MAX_AGE, MAX_AHEAD, QuarantineRow
+from ..storage.statements.receiving.inbound import MAX_AHEAD, QuarantineRow
 from ..switching.manager import WhatsAppProviderManager
 from ..validation import Unlogged
 
@@ -23,7 +23,6 @@ _encode = msgspec.json.Encoder().encode
 
 # Why a body is put into quarantine.
 MALFORMED, PARSER_FAILED, REFUSED, FOREIGN, STALE = "malformed", "parser_failed", "refused_by_store", "foreign", "stale"
-MIN_AGE = -MAX_AHEAD
 # So many events of a large webhook are made rows of at once: a few milliseconds of the event loop.
 SLICE_EVENTS = 500
 # Of a webhook's headers these are kept: what it is verified and read by, and what finds it in the provider's own log.
@@ -174,7 +173,7 @@ class _Reader(msgspec.Struct, eq=False):
         taken, config, at, stale = [], self._config, self._at, self._stale
         for event in events:
             owner = owners.get(event.key, config) if owners else config
-            if owner is not None and (stale is None or _is_stale(event, at) is stale):
+            if owner is not None and (stale is None or _is_stale(event, at, self._manager.max_age) is stale):
                 if event.occurred_at is not None:
                     metrics.observe(metrics.provider_lag, (at - event.occurred_at).total_seconds(), owner.provider_type)
                 taken.append(OwnedEvent(event, owner))
@@ -225,10 +224,10 @@ class _Reader(msgspec.Struct, eq=False):
 _NOBODY: dict[str, Config | None] = {}
 
 
-def _is_stale(event: Event, at: datetime) -> bool:
+def _is_stale(event: Event, at: datetime, max_age: timedelta) -> bool:
     """Its age says that it may be a repetition whose key is not kept any more, or that its time is made up."""
     when = event.reported_at or event.occurred_at
-    return when is not None and not MIN_AGE <= at - when <= MAX_AGE
+    return when is not None and not -MAX_AHEAD <= at - when <= max_age
 
 
 def kept_headers(hook: Webhook) -> bytes:

@@ -50,10 +50,10 @@ class Grid(NamedTuple):
         return day - timedelta(days=(day.toordinal() - 1) % self.days)
 
 
-# A week back: ids are made by the clock of a process. Facts are taken that are almost as old as keys are kept.
+# A week back: ids are made by the clock of a process. Of facts as far as their keys have a day (`day_of`).
 GRIDS = (
     Grid("inbound_webhooks", 1, datetime.isoformat, back=1, ahead=3),
-    Grid("inbound_dedup", 1, datetime.date, back=31, ahead=3),
+    Grid("inbound_dedup", 1, datetime.date, back=2, ahead=3),
     Grid("quarantine", 7, id_at, back=7, ahead=14),
     Grid("messages", 7, id_at, back=7, ahead=14),
     Grid("attempts", 7, id_at, back=7, ahead=14),

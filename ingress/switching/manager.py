@@ -32,6 +32,7 @@ order, or a configuration among them. `Switching` (switch.py) makes a change of 
 import asyncio
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from datetime import timedelta
 from time import monotonic
 from typing import Any
 from uuid import UUID
@@ -56,6 +57,7 @@ from ..storage.database import Database, StoreUnavailable
 from ..storage.redis_state import RedisState
 from ..storage.statements import apps, configs, switches
 from ..storage.statements.configs import ChangedFallbacks
+from ..storage.statements.receiving.inbound import KEYS_KEPT, max_age
 from ..storage.statements.switches import Confirmed
 from ..storage.vault import Vault
 from .change import Requested, Switched
@@ -99,9 +101,12 @@ class WhatsAppProviderManager:
         egress: Egress,
         origin: str,
         trusted_hosts: frozenset[str] = frozenset(),
+        keys_kept: timedelta = KEYS_KEPT,
     ) -> None:
         self.registry = registry
         self.origin = origin
+        # What is older when it is received may be a repetition that nobody knows any more.
+        self.max_age = max_age(keys_kept)
         self.accounts = Accounts(registry, vault, caller, egress, origin)
         self.ownership = Ownership(database, self.accounts, trusted_hosts)
         self.activity = Activity(database)

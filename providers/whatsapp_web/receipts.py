@@ -6,7 +6,7 @@ Source: https://waha.devlike.pro/docs/how-to/events/#messageack,
 
 from typing import Any
 
-from .._values import Object, mapping, text
+from .._values import Object, mapping, moment, text
 from ..messages import Contact, Event, Status, StatusValue
 from .addresses import MessageId, correlation_in, first_jid, is_group, person
 from .delivery import Delivery, Reader, identity_of, people_of
@@ -46,6 +46,7 @@ def _ack(delivery: Delivery) -> Event:
         "message.unknown" if value is None else "message.status",
         delivery.payload,
         key=delivery.key("ack", identity.bare, name, *who),
+        reported_at=moment(delivery.time),
         **people_of(item, identity),
         status=Status(
             provider_message_id=identity.public,

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import time
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -267,7 +268,7 @@ async def test_a_fact_is_known_for_thirty_days(
     """
     import asyncpg
 
-    from ingress.storage.statements.receiving.inbound import purge
+    from ingress.storage.statements.deletion import delete_untimed_keys
 
     body = gateway.meta.inbound(organization.numbers[0]).text("old")
     await organization.post_webhook(body)
@@ -280,8 +281,7 @@ async def test_a_fact_is_known_for_thirty_days(
                 organization.id,
                 age,
             )
-            while await purge(connection):
-                pass
+            await delete_untimed_keys(connection, datetime.now(UTC) - timedelta(days=30))
             await organization.post_webhook(body)
             assert len(await organization.events(kind="message.received")) == events
     finally:

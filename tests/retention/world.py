@@ -15,7 +15,7 @@ from ingress.storage import partitions
 from ingress.storage.database import WORKER, Database
 from ingress.storage.migration import migrate
 from ingress.storage.statements.events import EventRow
-from ingress.storage.statements.receiving.inbound import KeyedEvent, QuarantineRow, WebhookRow, store
+from ingress.storage.statements.receiving.inbound import NO_DAY, FactDay, KeyedEvent, QuarantineRow, WebhookRow, store
 from ingress.storage.vault import Vault, generate_key
 
 DAY = timedelta(days=1)
@@ -77,8 +77,8 @@ class World:
     async def webhook(self, organization_id: UUID, key: bytes, *, timed: bool = True, aside: bool = False) -> list[int]:
         """A webhook with one event of now, or that is put *aside*; the sequence of the event if it is new."""
         event = EventRow(organization_id, "message.received", organization_id, organization_id, b"{}", b"{}")
-        day = {"day": self.now.date()} if timed else {}
-        events = [] if aside else [KeyedEvent(key, event, None, **day)]
+        day = FactDay(self.now.date(), self.now.date()) if timed else NO_DAY
+        events = [] if aside else [KeyedEvent(key, event, None, None, day)]
         quarantine = [QuarantineRow(self.id(), "malformed", b"body")] if aside else []
         row = WebhookRow(organization_id, organization_id, b"{}", b"body", events, quarantine)
         async with self.worker.transaction():

@@ -1,8 +1,12 @@
 """Partitions by time: there before what comes, gone after what is past its time, and nobody notices either."""
 
 import asyncio
-from collections.abc import AsyncIterator
+import json
+import re
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
+from typing import Any
 from uuid import UUID, uuid4
 
 import asyncpg
@@ -27,7 +31,8 @@ from ingress.storage.statements import events
 from ingress.storage.statements import partitions as statements
 from ingress.storage.statements.events import EventRow
 from ingress.storage.statements.partitions import Partition
-from ingress.storage.statements.receiving.inbound import KeyedEvent, WebhookRow, day_of, store
+from ingress.storage.statements.receiving.inbound import UNTIMED, FactDay, KeyedEvent, WebhookRow, day_of, store
+from ingress.storage.statements.receiving.statuses import StatusRow
 from ingress.storage.statements.sending import messages, sends
 
 from ..gateway import Gateway, Organization
@@ -320,10 +325,29 @@ async def test_a_fact_of_yesterday_is_known_today(
 
 def test_a_day_far_away_is_none() -> None:
     now = datetime.now(UTC)
-    assert day_of(now - 29 * DAY) == (now - 29 * DAY).date()
-    assert day_of(now.astimezone()) == now.date()
-    for when in (None, now - 31 * DAY, now + 3 * DAY):
-        assert day_of(when) == day_of(None)
+    for when in (now, now.astimezone(), now - DAY, now + DAY):
+        assert day_of(when) == (when.astimezone(UTC).date(),) * 2
+    for when in (now - 2 * DAY, now - 300 * DAY, now + 3 * DAY):
+        assert day_of(when) == (UNTIMED, when.date())
+    assert day_of(None) == (UNTIMED, UNTIMED)
+
+
+async def test_a_fact_is_known_when_it_comes_again_too_late_for_its_day(
+    worker: asyncpg.Connection, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was received at once and comes again late, and what comes late twice."""
+    organization, config = await _organization(database_url)
+
+    async def receive(key: bytes, day: FactDay) -> int:
+        row = KeyedEvent(key, event(organization), None, None, day)
+        [done] = await store(worker, [WebhookRow(organization, config, b"{}", b"x", [row], [])])
+        return len(done.sequences)
+
+    own = (datetime.now(UTC) - DAY).date()
+    at_once, late = FactDay(own, own), FactDay(UNTIMED, own)
+    first, second = identifiers.new_id().bytes, identifiers.new_id().bytes
+    assert [await receive(first, day) for day in (at_once, at_once, late)] == [1, 0, 0]
+    assert [await receive(second, day) for day in (late, late, at_once)] == [1, 0, 0]
 
 
 async def test_an_idempotency_key_of_last_week_names_its_message(worker: asyncpg.Connection, database_url: str) -> None:
@@ -339,6 +363,87 @@ async def test_an_idempotency_key_of_last_week_names_its_message(worker: asyncpg
     assert found is not None
     assert found.id == last_week
     assert await worker.fetchval("select count(*) from messages where organization_id = $1", organization) == 1
+
+
+# ---------------------------------------------------------------- what a statement opens
+
+
+async def test_a_send_and_its_statuses_open_the_partitions_of_their_time_alone(
+    worker: asyncpg.Connection, database_url: str
+) -> None:
+    """With plans that are made once for all: of a quarter of a year the partitions of days ago are not even opened."""
+    now = datetime.now(UTC)
+    for weeks in range(1, 13):
+        await _make_old(worker, now - weeks * WEEK)
+    organization, config = await _organization(database_url)
+    open_ones = {"messages": 2, "attempts": 2, "message_statuses": 2, "inbound_dedup": 1}
+    async with explained(database_url) as (connection, opened):
+        [made] = [_claim(organization, config, identifiers.new_id(), "plan")]
+        assert [done.claimed for done in await sends.claim(connection, [made])] == [True]
+        assert within(opened(), open_ones)
+        await sends.begin_attempt(
+            connection,
+            sends.NextAttempt(organization, made.id, made.lease_id, 1, config, "meta_business", 0, None, None),
+        )
+        assert within(opened(), open_ones)
+        [finished] = await sends.finish(connection, [_outcome(made)])
+        assert finished.state is not None
+        assert within(opened(), open_ones)
+        status = StatusRow(organization, config, config, "wamid.x", "wamid.x", "delivered", 2, now, None, made.id, 1)
+        keyed = KeyedEvent(identifiers.new_id().bytes, event(organization, "message.status"), status, None, day_of(now))
+        [stored] = await store(connection, [WebhookRow(organization, config, b"{}", b"x", [keyed], [])])
+        assert stored.statuses == [("delivered", "applied")]
+        assert within(opened(), open_ones)
+        named = messages.NamedMessage(organization, config, config, None, made.id)
+        assert (await messages.find(connection, [named]))[named].own is not None
+        assert within(opened(), open_ones)
+        assert await messages.by_id(connection, organization, made.id) is not None
+        assert await messages.attempts(connection, organization, made.id) != []
+        await events.at(connection, organization, stored.sequences[0])
+        assert within(opened(), open_ones | {"events": 1})
+        # It is opened before the key is looked for, and no other one is read.
+        assert await messages.by_key(connection, organization, "plan") is not None
+        assert opened(read=True) == {"messages": 1}
+
+
+def within(opened: dict[str, int], allowed: dict[str, int]) -> bool:
+    """Whether no statement has opened more partitions of a table than are *allowed*; and it has opened some at all."""
+    assert opened, "nothing was explained"
+    return all(count <= allowed.get(table, 0) for table, count in opened.items())
+
+
+@asynccontextmanager
+async def explained(database_url: str) -> AsyncIterator[tuple[asyncpg.Connection, Callable[..., dict[str, int]]]]:
+    """A connection as the service has them, and how many partitions of a table a statement has opened, or read."""
+    plans: list[str] = []
+    connection = await asyncpg.connect(database_url, server_settings={"plan_cache_mode": "force_generic_plan"})
+    await connection.execute(
+        "load 'auto_explain'; set auto_explain.log_min_duration = 0; set auto_explain.log_analyze = on;"
+        " set auto_explain.log_format = json; set auto_explain.log_level = notice;"
+        f" set enable_seqscan = off; set enable_mergejoin = off; set role {WORKER}"
+    )
+    await connection.set_type_codec("json", schema="pg_catalog", encoder=bytes, decoder=bytes, format="binary")
+    connection.add_log_listener(lambda _, message: plans.append(message.message))
+
+    def opened(*, read: bool = False) -> dict[str, int]:
+        most: dict[str, int] = {}
+        for plan in plans:
+            for table in set(re.findall(r'"Relation Name": "(\w+)_p\d+",', plan)):
+                found = set(_scanned(json.loads(plan.partition("plan:")[2])["Plan"], table, read=read))
+                most[table] = max(most.get(table, 0), len(found))
+        plans.clear()
+        return most
+
+    yield connection, opened
+    await connection.close()
+
+
+def _scanned(node: dict[str, Any], table: str, *, read: bool) -> Iterator[str]:
+    """The partitions of *table* in a plan; with *read* not those whose part of it was never executed."""
+    if node.get("Relation Name", "").startswith(f"{table}_p") and (node["Actual Loops"] or not read):
+        yield node["Relation Name"]
+    for part in node.get("Plans", ()):
+        yield from _scanned(part, table, read=read)
 
 
 # ---------------------------------------------------------------- what the tests are made of
@@ -377,6 +482,36 @@ def _claim(organization: UUID, config: UUID, id: UUID, key: str) -> sends.Claim:
         version=0,
         fallback_from=None,
         fallback_reason=None,
+    )
+
+
+def _outcome(claim: sends.Claim) -> sends.Outcome:
+    return sends.Outcome(
+        organization_id=claim.organization_id,
+        message_id=claim.id,
+        lease_id=claim.lease_id,
+        number=1,
+        attempt_class="ok",
+        code=None,
+        detail=None,
+        duration_ms=1,
+        config_id=claim.config_id,
+        provider=claim.provider,
+        provider_message_id="wamid.x",
+        message_key="wamid.x",
+        state="done",
+        status="sent",
+        rank=1,
+        error=None,
+        fallback_from=None,
+        fallback_reason=None,
+        at=datetime.now(UTC),
+        cost=None,
+        held_until=None,
+        account_id=claim.config_id,
+        event_type="message.status",
+        conversation_id=claim.conversation_id,
+        data=b"{}",
     )
 
 

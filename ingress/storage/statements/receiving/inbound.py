@@ -18,6 +18,8 @@ from .statuses import MERGED, StatusRow, merge, merged
 
 # The day of what has none, which PostgreSQL knows as -infinity.
 UNTIMED = date.min
+# What is received later after it happened has none either, so that its key is not let go earlier than others.
+TIMED_FOR = timedelta(days=1)
 
 
 class Held(NamedTuple):
@@ -29,26 +31,36 @@ class Held(NamedTuple):
     candidates: Sequence[UUID]
 
 
+class FactDay(NamedTuple):
+    """Of a fact: under which its key is kept, and which it is."""
+
+    kept: date
+    own: date
+
+
+NO_DAY = FactDay(UNTIMED, UNTIMED)
+
+
+def day_of(happened_at: datetime | None) -> FactDay:
+    """The day of a fact. One that is far from now is kept as if it had none; that is asked for as well."""
+    if happened_at is None:
+        return NO_DAY
+    day, today = happened_at.astimezone(UTC).date(), datetime.now(UTC).date()
+    return FactDay(day if today - TIMED_FOR <= day <= today + timedelta(days=1) else UNTIMED, day)
+
+
 class KeyedEvent(Unlogged, frozen=True):
     """An event with what makes it unique in its organization, and the status it reports, if it does.
 
     ``waiting``: it is not known yet whether it is about a message of ours, so it is held. ``day``: of the fact, the same
-    whenever its provider repeats it (`day_of`).
+    whenever its provider repeats it.
     """
 
     key_hash: bytes
     event: EventRow
     status: StatusRow | None
     waiting: Held | None = None
-    day: date = UNTIMED
-
-
-def day_of(occurred_at: datetime | None) -> date:
-    """The day of a fact for its key: of one that is too far from now, as of one without a time, it is not kept."""
-    if occurred_at is None:
-        return UNTIMED
-    day, today = occurred_at.astimezone(UTC).date(), datetime.now(UTC).date()
-    return day if today - MAX_AGE <= day <= today + timedelta(days=1) else UNTIMED
+    day: FactDay = NO_DAY
 
 
 class QuarantineRow(Unlogged, frozen=True):
@@ -94,9 +106,8 @@ fresh as (
     insert into inbound_dedup (organization_id, key_hash, day, sequence)
     select organization_id, key_hash, day, case when type in ('message.received', 'message.echo') then clock.start + place end
     from received cross join clock
-    -- It came before, when nobody kept its day, or from a clock that was wrong.
-    where {current} and (day = '-infinity' or not exists (select from inbound_dedup known
-        where known.organization_id = received.organization_id and known.key_hash = received.key_hash and known.day = '-infinity'))
+    -- It came before, late or from a clock that was wrong, or when nobody kept its day.
+    where {current} and (day = '-infinity' or not {known_untimed}){not_late}
     order by 1, 2
     on conflict do nothing returning organization_id, key_hash
 ),
@@ -111,10 +122,35 @@ _QUARANTINE = """aside as (
 )"""
 
 
+def _is_known(day: str) -> str:
+    """Whether the key of a row in `received` is there under that day."""
+    return f"""exists (select from inbound_dedup known where known.organization_id = received.organization_id
+        and known.key_hash = received.key_hash and known.day = {day})"""
+
+
+class _Kinds(NamedTuple):
+    """What there is among rows. ``late``: facts that are kept under another day than theirs."""
+
+    statuses: bool
+    by_key: bool
+    quarantine: bool
+    placed: bool
+    held: bool
+    late: bool
+    remembered: bool
+
+
 @cache
-def _store(statuses: bool, by_key: bool, quarantine: bool, placed: bool, held: bool, remembered: bool) -> str:
+def _store(kinds: _Kinds) -> str:
+    statuses, by_key, quarantine, placed, held, late, remembered = kinds
     start, next_parameter = clock(), 15
-    events = _EVENTS.format(current=ARE_CURRENT if remembered else "true")
+    not_late = ""
+    if late:
+        not_late = f" and not {_is_known(f'(${next_parameter}::date[])[place]')}"
+        next_parameter += 1
+    events = _EVENTS.format(
+        current=ARE_CURRENT if remembered else "true", known_untimed=_is_known("'-infinity'"), not_late=not_late
+    )
     if placed:
         start = clock(f"select ${next_parameter}::bigint as start")
         next_parameter += 1
@@ -182,11 +218,13 @@ async def store(
         [row.body for row in arrived],
         *_runs([(row.organization_id, row.config_id, row.type) for row in event_rows], 3),
         [keyed.key_hash for keyed in events],
-        [keyed.day for keyed in events],
+        [keyed.day.kept for keyed in events],
         [row.conversation_id for row in event_rows],
         [row.data for row in event_rows],
         [row.raw for row in event_rows],
     ]
+    if late := any(keyed.day.kept != keyed.day.own for keyed in events):
+        arguments.append([keyed.day.own for keyed in events])
     if start:
         arguments.append(start)
     if waiting := [(place, keyed.waiting) for place, keyed in enumerate(events, 1) if keyed.waiting is not None]:
@@ -214,7 +252,7 @@ async def store(
         ]
     sequences: list[list[int]] = [[] for _ in rows]
     outcomes: Counter[tuple[UUID, str, str]] = Counter()
-    statement = _store(bool(statuses), by_key, bool(aside), bool(start), bool(waiting), remembered)
+    statement = _store(_Kinds(bool(statuses), by_key, bool(aside), bool(start), bool(waiting), late, remembered))
     for record in await _stored(connection, statement, arguments):
         if sequence := record[0]:
             sequences[owners[(sequence - start & 0xFFFF) - 1]].append(sequence)
@@ -342,7 +380,10 @@ async def count_quarantined(connection: asyncpg.Connection) -> list[OpenItems]:
 
 
 KEYS_KEPT = timedelta(days=30)
-# A fact that is older when it is received may be a repetition whose key is let go already; one that claims to be of the
-# future would pass for new when its key is. Providers repeat for a week; their clocks and ours are minutes apart at most.
-MAX_AGE = KEYS_KEPT - timedelta(days=1)
+# A fact that claims to be of the future would pass for new when its key is let go: clocks are minutes apart at most.
 MAX_AHEAD = timedelta(minutes=10)
+
+
+def max_age(keys_kept: timedelta) -> timedelta:
+    """A fact that is older when it is received may be a repetition whose key is let go. Providers repeat for a week."""
+    return keys_kept - timedelta(days=1)

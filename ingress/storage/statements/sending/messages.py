@@ -132,9 +132,8 @@ async def by_id(connection: asyncpg.Connection, organization_id: UUID, message_i
 
 
 BY_KEY = f"""
-select {names(StoredMessage, "m.")} from idempotency_keys k
-join messages m on m.organization_id = k.organization_id and m.id = k.message_id
-where k.organization_id = $1 and k.key_hash = $2"""
+select {_MESSAGE} from messages where organization_id = $1
+    and id = (select message_id from idempotency_keys where organization_id = $1 and key_hash = $2)"""
 
 
 async def by_key(connection: asyncpg.Connection, organization_id: UUID, key: str) -> StoredMessage | None:
