@@ -403,7 +403,7 @@ def test_a_start_waits_for_the_database(own_postgres: EmbeddedServers, free_port
         messages = []
         while not messages or "serves at" not in messages[-1]:
             messages.append(json.loads(process.stdout.readline()).get("message", ""))
-        assert messages[0] == "the database answers"
+        assert messages.count("the database answers") == 1
         assert messages[-1] == (
             f"WhatsApp Ingress {__version__} serves at http://127.0.0.1:{free_port}, metrics at {metrics}; one process"
             f" ({process.pid}), up to {Settings().database_connections} connections to PostgreSQL"
