@@ -62,9 +62,9 @@ def parts(module: ModuleType) -> Iterator[tuple[str, str, set[str]]]:
 
 
 STATEMENTS = {name: (text, roles) for module in statement_modules() for name, text, roles in parts(module)}
-KINDS = list(inspect.signature(inbound._store).parameters)
+KINDS = inbound._Kinds._fields
 STATEMENTS |= {
-    f"inbound._store {kinds}": (inbound._store(**{kind: kind in kinds.split() for kind in KINDS}), {"ingest"})
+    f"inbound._store {kinds}": (inbound._store(inbound._Kinds(*[kind in kinds.split() for kind in KINDS])), {"ingest"})
     for kinds in ("remembered", "statuses remembered", "statuses by_key held quarantine placed")
 }
 STATEMENTS |= {
