@@ -79,6 +79,12 @@ create table organizations (
     audit_gone          bigint      not null default 0,
     audit_gone_hash     bytea,
     audit_gone_seal     bytea,
+    -- How far it was verified, the hash of that entry, and a seal as above: the next verification begins there. NULL: never.
+    audit_checked       bigint      not null default 0,
+    audit_checked_hash  bytea,
+    audit_checked_seal  bytea,
+    -- What is before that is verified again, a part each time: behind this entry.
+    audit_rechecked     bigint      not null default 0,
     -- When the chain is verified next; while it is, when the lease on that ends.
     audit_due_at        timestamptz not null default now() + interval '1 hour',
     -- The first entry that was wrong when it was last verified. NULL: none.

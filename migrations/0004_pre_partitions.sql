@@ -89,7 +89,8 @@ end $$;
 
 -- step of organizations: where a trail begins whose first entries are gone
 alter table organizations add column audit_gone bigint not null default 0, add column audit_gone_hash bytea,
-    add column audit_gone_seal bytea;
+    add column audit_gone_seal bytea, add column audit_checked bigint not null default 0, add column audit_checked_hash bytea,
+    add column audit_checked_seal bytea, add column audit_rechecked bigint not null default 0;
 
 -- step of provider_audit_log: entries go after years
 grant delete on provider_audit_log to ingress_worker;

@@ -1,7 +1,7 @@
 """The trail: whoever changes it afterwards is found out, a superuser too."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 from uuid import UUID
 
@@ -12,12 +12,13 @@ import pytest
 from ingress import app, log
 from ingress.api import audit as trail
 from ingress.api import quarantine
+from ingress.audit import verification
 from ingress.audit.trail import Actor, AuditEntry, record
 from ingress.audit.verification import verify
 from ingress.dev.sandbox import CrmSimulator, example_number
 from ingress.settings import Settings
 from ingress.storage.database import Database, StoreUnavailable
-from ingress.storage.statements import organizations
+from ingress.storage.statements import audit, organizations
 from ingress.storage.vault import Vault, generate_key
 from providers.meta_business import MetaBusiness
 
@@ -375,6 +376,73 @@ async def test_every_hour_the_ends_are_logged_and_a_broken_trail_is_an_alarm(
         assert (await verdict(kept))["intact"]
         await checked("now()")
         await eventually(gauge, lambda value: value == 1)
+
+
+@pytest.fixture
+async def looked(
+    kept: Organization, settings: Settings, superuser: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Callable[[], Awaitable[tuple[int | None, int]]]]:
+    """Has the trail verified in the background, in small parts: the first wrong entry, and how many were read."""
+    monkeypatch.setattr(verification, "MOST", 3)
+    monkeypatch.setattr(verification, "AGAIN", 2)
+    read: list[int] = []
+    forward = audit.forward
+
+    async def counted(*arguments: Any) -> Any:
+        found = await forward(*arguments)
+        read.append(len(found))
+        return found
+
+    monkeypatch.setattr(audit, "forward", counted)
+    async with Database(settings.database_url) as database:
+
+        async def look() -> tuple[int | None, int]:
+            read.clear()
+            await verification.verify_on(database, Vault(settings.encryption_keys), UUID(kept.id))
+            broken = "select audit_broken from organizations where id = $1"
+            return await superuser.fetchval(broken, UUID(kept.id)), sum(read)
+
+        yield look
+
+
+async def test_a_long_trail_is_verified_from_where_it_was(
+    kept: Organization, superuser: asyncpg.Connection, looked: Callable[[], Awaitable[tuple[int | None, int]]]
+) -> None:
+    """And what is before, a part each time; who asks for all of it gets it in parts, too."""
+    entries = (await kept.call("GET", f"{BASE}/audit?limit=200")).json["entries"]
+    end = {"intact": True, "entries": len(entries), "hash": entries[0]["hash"]}
+    assert await looked() == (None, len(entries))
+    assert await looked() == (None, 2)
+    assert await looked() == (None, 2 + 1)  # and the entry that those follow
+    assert await verdict(kept) == end | {"first": len(entries) + 1}
+    assert await verdict(kept, "?after=0") == end | {"next": 3}
+    assert await verdict(kept, f"?after={len(entries) - 1}") == end | {"first": len(entries)}
+    await kept.fall_back_to()
+    newer = await verdict(kept)
+    assert (newer["intact"], newer["entries"], newer["first"]) == (True, len(entries) + 1, len(entries) + 1)
+    await superuser.execute(
+        "update provider_audit_log set actor = 'nobody' where organization_id = $1 and id = 2", UUID(kept.id)
+    )
+    assert (await verdict(kept))["intact"], "it was right when it was verified"
+    assert (await verdict(kept, "?after=0"))["first_broken"] == 2
+    found = [(await looked())[0] for _ in range(len(entries))]
+    assert found[-1] == 2, "sooner or later its part is verified again, and it stays broken"
+
+
+async def test_who_has_the_database_alone_cannot_say_that_a_trail_was_verified(
+    kept: Organization, superuser: asyncpg.Connection, looked: Callable[[], Awaitable[tuple[int | None, int]]]
+) -> None:
+    entries = (await kept.call("GET", f"{BASE}/audit?limit=200")).json["entries"]
+    end = len(entries), bytes.fromhex(entries[0]["hash"])
+    edit = "update provider_audit_log set actor = 'nobody' where organization_id = $1 and id = $2"
+    await superuser.execute(edit, UUID(kept.id), 4)
+    forge = """update organizations set audit_checked = $2, audit_checked_hash = $3, audit_checked_seal = audit_seal,
+        audit_rechecked = 5 where id = $1"""
+    await superuser.execute(forge, UUID(kept.id), *end)
+    assert (await verdict(kept))["next"] == 3, "from the beginning"
+    assert (await verdict(kept, "?after=3"))["first_broken"] == 4
+    found = [(await looked())[0] for _ in range(len(entries))]
+    assert found[-1] == 4
 
 
 def test_a_signature_is_bound_to_its_content() -> None:

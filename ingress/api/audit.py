@@ -75,20 +75,26 @@ class Trail(Shown, frozen=True):
 
 
 class VerifyQuery(RequestQuery, frozen=True):
-    """An end of the trail that was noted before."""
+    """An end of the trail that was noted before, and behind which entry to begin."""
 
     entries: Number = 0
     hash: Annotated[str, msgspec.Meta(pattern=r"^\s*[0-9a-fA-F]*\s*$", max_length=512)] = ""
+    after: Number | None = None
 
 
 class TrailVerdict(Shown, frozen=True):
-    """``first_broken``: the first entry that is not as it was written, and why."""
+    """``first_broken``: the first entry that is not as it was written, and why.
+
+    ``first``: where it began, if not with the first one. ``next``: the `after` to go on with, if there is more.
+    """
 
     intact: bool
     entries: int
     hash: str | None
     first_broken: int | UnsetType = UNSET
     reason: str | UnsetType | None = UNSET
+    first: int | UnsetType = UNSET
+    next: int | UnsetType = UNSET
 
 
 async def list_audit(request: ApiRequest[None, AuditQuery]) -> Page[Trail]:
@@ -124,13 +130,18 @@ def _entry(entry: TrailEntry) -> Entry:
 
 
 async def verify_audit(request: ApiRequest[None, VerifyQuery]) -> TrailVerdict:
-    """GET …/audit/verify: whether nobody changed the trail. ?entries=&hash= are an end that was noted before."""
-    noted = (request.query.entries, request.query.hash.lower())
-    state = request.state
-    found = await verify(state["database"], state["vault"], request.organization_id, noted if all(noted) else None)
+    """GET …/audit/verify: whether nobody changed the trail. ?entries=&hash= are an end that was noted before.
+
+    Some thousand entries of it: of a longer one, without ?after=, those from where it was last verified.
+    """
+    query, state = request.query, request.state
+    noted = (query.entries, query.hash.lower())
+    whose = state["database"], state["vault"], request.organization_id
+    found = await verify(*whose, noted if all(noted) else None, query.after)
+    rest = found.first if found.first > 1 else UNSET, UNSET if found.next is None else found.next
     if found.broken is None:
-        return TrailVerdict(True, found.entries, found.hash)
-    return TrailVerdict(False, found.entries, found.hash, found.broken, found.reason)
+        return TrailVerdict(True, found.entries, found.hash, UNSET, UNSET, *rest)
+    return TrailVerdict(False, found.entries, found.hash, found.broken, found.reason, *rest)
 
 
 async def note(

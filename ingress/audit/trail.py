@@ -121,5 +121,9 @@ def begin_content(organization_id: UUID, gone: int, last_hash: bytes | None) -> 
     return _encode(["begin", organization_id, gone, (last_hash or b"").hex()])
 
 
+def checked_content(organization_id: UUID, checked: int, its_hash: bytes | None) -> bytes:
+    return _encode(["checked", organization_id, checked, (its_hash or b"").hex()])
+
+
 def end_content(organization_id: UUID, entries: int, last_hash: bytes | None) -> bytes:
     return _encode(["end", organization_id, entries, (last_hash or b"").hex()])

@@ -10,7 +10,7 @@ import asyncpg
 import msgspec
 
 from ...validation import Unlogged
-from ..columns import Big, Json, given, names, read, read_or_none
+from ..columns import Big, Json, assignments, given, names, read, read_or_none
 from ..keys import within_key
 from ..pages import within
 from .events import EventRow, clock, insert_events
@@ -165,18 +165,33 @@ class TrailBegin(msgspec.Struct, frozen=True):
     audit_gone_seal: bytes | None
 
 
+class TrailChecked(msgspec.Struct, frozen=True):
+    """How far a trail was verified: an entry's number and hash, and a seal of both; what is before, again from behind
+    the entry ``audit_rechecked`` on.
+    """
+
+    audit_checked: int
+    audit_checked_hash: bytes | None
+    audit_checked_seal: bytes | None
+    audit_rechecked: int
+
+
 class TrailExtent(TrailBegin, frozen=True):
     """The same, the end as the organization's row has it, and the number of the last entry there is."""
 
     audit_entries: int
     audit_hash: bytes | None
     audit_seal: bytes | None
+    audit_checked: int
+    audit_checked_hash: bytes | None
+    audit_checked_seal: bytes | None
+    audit_rechecked: int
     last: int
 
 
 # In one statement, so that an entry that is written meanwhile is in both or in none.
-EXTENT = """
-select audit_gone, audit_gone_hash, audit_gone_seal, audit_entries, audit_hash, audit_seal,
+EXTENT = f"""
+select {names(TrailBegin)}, audit_entries, audit_hash, audit_seal, {names(TrailChecked)},
     (select coalesce(max(l.id), 0) from provider_audit_log l where l.organization_id = $1) as last
 from organizations where id = $1"""
 
@@ -263,12 +278,22 @@ async def claim(connection: asyncpg.Connection, limit: int, lease_s: float, ever
     return [row[0] for row in await connection.fetch(CLAIM, limit, lease_s, every_s)]
 
 
-VERIFIED = "update organizations set audit_broken = $2, audit_due_at = now() + make_interval(secs => $3) where id = $1"
+BROKEN = "update organizations set audit_broken = $2, audit_due_at = now() + make_interval(secs => $3) where id = $1"
+VERIFIED = f"""
+update organizations set audit_broken = null, audit_due_at = now() + make_interval(secs => $2), {assignments(TrailChecked, 3)}
+where id = $1"""
 
 
-async def verified(connection: asyncpg.Connection, organization_id: UUID, broken: int | None, every_s: float) -> None:
-    """Note the first entry that is wrong, None where none is; due again in *every_s* (worker)."""
-    await connection.execute(VERIFIED, organization_id, broken, every_s)
+async def broken(connection: asyncpg.Connection, organization_id: UUID, entry: int, every_s: float) -> None:
+    """Note the first entry that is wrong; due again in *every_s* (worker)."""
+    await connection.execute(BROKEN, organization_id, entry, every_s)
+
+
+async def verified(
+    connection: asyncpg.Connection, organization_id: UUID, checked: TrailChecked, every_s: float
+) -> None:
+    """Note that none is wrong, and how far that is known; due again in *every_s* (worker)."""
+    await connection.execute(VERIFIED, organization_id, every_s, *msgspec.structs.astuple(checked))
 
 
 VALID = "select not exists (select from organizations where audit_broken is not null) /* every organization_id */"
