@@ -119,11 +119,16 @@ async def _count(database: Database, organization_id: UUID, after: int) -> None:
         if read.sequence is None:
             return
         oldest = read.at - figures.HOURS_KEPT + timedelta(days=1)
-        if kept := await retention.kept(
-            connection, organization_id
-        ):  # what is gone is counted, and not there to be again
-            oldest = max(oldest, kept.since)
-        touched = (row.at for row in found if row.what not in ("read", "priced") and _hour(row.at) >= oldest)
+        # What is gone was counted, and is not there to be counted anew.
+        kept = await retention.kept(connection, organization_id)
+        whole = max(oldest, kept.since) if kept else oldest
+        touched = (
+            row.at
+            for row in found
+            if row.what not in ("read", "priced")
+            and row.at > oldest
+            and (row.what != "changed" or _hour(row.at) >= whole)
+        )
         cells = dict(_cell(minute, read.at) for minute in touched)
         spans = [span(since, since + timedelta(minutes=minutes)) for since, minutes in cells.items()]
         calls = await figures.calls(connection, organization_id, spans)

@@ -35,6 +35,8 @@ EVERY_S = 3600.0
 LEASE_S = 300.0
 ORGANIZATIONS_AT_ONCE = 500
 NOBODY = UUID(int=0)
+# The figures of an hour are counted from all of its messages.
+COUNTED_AT_ONCE = timedelta(hours=1)
 # Between this machine and the database's, at most.
 CLOCKS_APART = timedelta(minutes=5)
 LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
@@ -147,7 +149,8 @@ class Retention:
             needed = await deletion.first_needed_event(connection, sequence)
             open_message = await deletion.first_open_message(connection, id_at(before))
             if needed is not None:
-                limits["deliveries"] = limits["events"] = await partitions.moment_of(connection, needed) or LONG_AGO
+                moment = await partitions.moment_of(connection, needed) or LONG_AGO
+                limits["deliveries"] = limits["events"] = moment - COUNTED_AT_ONCE
         if open_message is not None:
             before = moment_of(open_message)
         # What events say is counted from messages, so these stay as well.
@@ -210,7 +213,7 @@ class Retention:
         self, organization_id: UUID, periods: Periods, tables: set[str], now: datetime, rows: Deletion
     ) -> None:
         before = periods.before("events", now)
-        if tables & {"events", "messages"} and await rows.is_counted(organization_id, before):
+        if tables & {"events", "messages"} and await rows.is_counted(organization_id, before + COUNTED_AT_ONCE):
             await rows.events(organization_id, before)
             await rows.messages(organization_id, before)
         if "quarantine" in tables:

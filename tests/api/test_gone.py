@@ -7,14 +7,15 @@ from uuid import UUID, uuid4
 import aiohttp
 import pytest
 
-from ingress.identifiers import event_id, id_at
+from ingress.dev.sandbox.meta.bodies import envelope, status_item
+from ingress.identifiers import event_id, id_at, moment_of
 from ingress.retention.deletion import Deletion
 from ingress.retention.pace import Pace
 from ingress.settings import Settings
 from ingress.storage.database import Database
 
 from ..gateway import Gateway, Organization
-from ..populated import all_counted
+from ..populated import all_counted, connected
 
 
 async def let_go(settings: Settings, organization: Organization, before: datetime) -> None:
@@ -89,6 +90,39 @@ async def test_a_send_whose_message_is_gone_is_not_made_again(past: Past) -> Non
         assert (answer.status, answer.json["code"]) == (410, "gone")
     again = (await past.organization.send(idempotency_key="twice")).json
     assert [one["id"] for one in (await past.organization.call("GET", "/messages")).json["messages"]] == [again["id"]]
+
+
+async def age(settings: Settings, organization: Organization, by: timedelta) -> None:
+    """Have all that was sent, and what was counted of it, be older."""
+    async with connected(settings) as connection:
+        own = UUID(organization.id)
+        for (message_id,) in await connection.fetch("select id from messages where organization_id = $1", own):
+            older = UUID(int=id_at(moment_of(message_id) - by).int | message_id.int & (1 << 80) - 1)
+            for table, column in (("attempts", "message_id"), ("messages", "id")):
+                await connection.execute(f"update {table} set {column} = $2 where {column} = $1", message_id, older)
+        await connection.execute(
+            "update provider_figures set since = since - $2::interval where organization_id = $1", own, by
+        )
+
+
+async def test_what_is_counted_stays_so(organization: Organization, settings: Settings) -> None:
+    """Also where one of an hour's messages is gone when another one's status has the hour counted anew."""
+    for _ in range(2):
+        sent = (await organization.send()).json
+        sent = await organization.settled(sent["id"], "read")
+    await all_counted(settings, organization)
+    await age(settings, organization, timedelta(hours=30))
+    before = moment_of(UUID(sent["id"])) - timedelta(hours=30)
+    await let_go(settings, organization, before)
+    async with connected(settings) as connection:
+        left = "select count(*) from messages where organization_id = $1"
+        assert await connection.fetchval(left, UUID(organization.id)) == 1
+        failed = status_item(sent["provider_message_id"], "failed", {"to": "+5511987654321"})
+        body = envelope((organization.numbers[0], {"statuses": [failed]}))
+        assert (await organization.post_webhook(body)).status == 200
+        await all_counted(settings, organization)
+        tried = "select sum(tried) from provider_figures where organization_id = $1 and minutes = 1 and since < $2"
+        assert await connection.fetchval(tried, UUID(organization.id), before + timedelta(minutes=1)) == 2
 
 
 async def test_a_cursor_that_has_missed_something(past: Past) -> None:

@@ -41,7 +41,7 @@ async def test_a_message_that_is_not_done(simulated: World) -> None:  # noqa: F8
         await pass_days(simulated, organization_id)
         assert await simulated.count("messages", "id = $1", message_id) == 1
         assert await simulated.count("attempts", "message_id = $1", message_id) == 1
-        await simulated.owner.execute("update messages set state = 'done'")
+        await simulated.owner.execute("update messages set state = 'done', leased_until = null")
         await simulated.let_go(PERIODS)
         assert await simulated.count("messages", "id = $1", message_id) == 0
         assert await simulated.count("attempts", "message_id = $1", message_id) == 0

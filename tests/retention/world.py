@@ -32,8 +32,9 @@ alter table message_statuses alter received_at set default clock_at();
 alter table events alter created_at set default clock_at();
 alter table messages alter created_at set default clock_at()"""
 SEND = """
-insert into messages (organization_id, id, conversation_id, idempotency_key, request_hash, request, state, expires_at)
-values ($1, $2, $3, $4, '', '{}', $5, now())"""
+insert into messages
+    (organization_id, id, conversation_id, idempotency_key, request_hash, request, state, expires_at, leased_until)
+values ($1, $2, $3, $4, '', '{}', $5, now(), case when $5 <> 'done' then now() end)"""
 ATTEMPT = """
 insert into attempts (organization_id, message_id, number, config_id, provider, version, started_at, class)
 values ($1, $2, 1, $1, 'meta_business', 0, now(), 'ok')"""

@@ -159,7 +159,7 @@ select least(
     (select min(sequence) from unread_webhooks where sequence < $1)
 ) /* every organization_id */"""
 FIRST_OPEN_MESSAGE = """
-select id from messages where state <> 'done' and id < $1 order by id limit 1 /* every organization_id */"""
+select id from messages where leased_until is not null and id < $1 order by id limit 1 /* every organization_id */"""
 
 
 async def first_needed_event(connection: asyncpg.Connection, below: int) -> int | None:
