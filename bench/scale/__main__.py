@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 from time import perf_counter
 
 from ..processes import ROOT
-from . import background, backlog, erasure, processes, reads, table, traffic
+from . import background, backlog, erasure, lifetime, processes, reads, table, traffic
 from .bench import begun, setting
 from .seeding import Sizes
 
@@ -23,10 +23,12 @@ PARTS = {
     "rates": traffic.rates,
     "organizations": traffic.organizations,
     "connections": processes.connections,
-    "processes": processes.processes,
     "erasure": erasure.measure,
     "recovery": backlog.recovery,
     "drain": backlog.drain,
+    "processes": processes.processes,
+    "month": lifetime.month,
+    "keys": lifetime.keys,
 }
 
 

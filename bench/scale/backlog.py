@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -128,22 +129,27 @@ def recovery(bench: Bench) -> Iterator[Row]:
 async def _die(bench: Bench, count: int) -> None:
     """Claim sends as a process does, and let their leases end; half of them of the big organization."""
     async with Database(bench.full.database_url) as database, database.worker() as connection:
-        examples = [await _example(connection, UUID(made.id)) for made in bench.full.organizations]
-        pairs = [examples[0 if place % 2 else place // 2 % len(examples)] for place in range(count // 2)]
-        for first in range(0, len(pairs), CLAIMED):
-            claims = [_claim(example) for example in pairs[first : first + CLAIMED] for _ in range(2)]
+        pairs = count // 2
+        owners = [bench.full.big] * (pairs // 2) + bench.full.organizations * pairs
+        wanted = Counter(made.id for made in owners[:pairs])
+        examples = [each for id, many in wanted.items() for each in await _examples(connection, UUID(id), many)]
+        for first in range(0, len(examples), CLAIMED):
+            claims = [_claim(example) for example in examples[first : first + CLAIMED] for _ in range(2)]
             await sends.claim(connection, claims)
         await connection.execute("update messages set leased_until = now() where state = 'sending'")
 
 
-async def _example(connection: asyncpg.Connection, organization_id: UUID) -> dict[str, Any]:
-    (row,) = await connection.fetch(
-        "select o.id as organization_id, o.version, o.active_config_id as config_id, m.conversation_id, m.request,"
-        " m.request_hash from organizations o cross join lateral (select * from messages m"
-        "  where m.organization_id = o.id order by m.id desc limit 1) m where o.id = $1",
+async def _examples(connection: asyncpg.Connection, organization_id: UUID, count: int) -> list[dict[str, Any]]:
+    """What is claimed of an organization: a send for each of so many conversations."""
+    rows = await connection.fetch(
+        "select o.id as organization_id, o.version, o.active_config_id as config_id, c.id as conversation_id,"
+        " m.request, m.request_hash from organizations o"
+        " cross join lateral (select * from messages where organization_id = o.id order by id desc limit 1) m"
+        " cross join lateral (select id from conversations where organization_id = o.id limit $2) c where o.id = $1",
         organization_id,
+        count,
     )
-    return dict(row)
+    return [dict(row) for row in rows]
 
 
 def _claim(example: dict[str, Any]) -> Claim:

@@ -5,6 +5,7 @@ from datetime import datetime, timedelta
 import asyncpg
 
 from ingress.storage import partitions
+from ingress.storage.partitions import BEGIN
 from ingress.storage.statements import partitions as statements
 from ingress.storage.statements.partitions import Partition
 
@@ -45,12 +46,21 @@ async def add_past(connection: asyncpg.Connection, since: datetime, span: timede
             await statements.make(connection, table, f"p{block}", str(block), str(block + SEQUENCES_A_WEEK))
     await connection.execute(
         "insert into event_marks select $1::bigint + $3::bigint * n / 168, $2::timestamptz + interval '1 hour' * n"
-        " from generate_series(0, $4::integer) n",
+        " from generate_series(0, $4::integer) n on conflict do nothing",
         first,
         since,
         SEQUENCES_A_WEEK,
         int(span / timedelta(hours=1)),
     )
+
+
+async def add_before(connection: asyncpg.Connection, span: timedelta) -> tuple[datetime, int]:
+    """Partitions for the *span* before all others; when it begins, and with which sequence."""
+    existing = await statements.all_of(connection)
+    since = _begin_of(existing, "messages", BEGIN) - span
+    first = min(part.from_sequence for part in existing if part.table == "events" and part.from_sequence)
+    await add_past(connection, since, span, first - sequences_in(span))
+    return since, first - sequences_in(span)
 
 
 def _begin_of(existing: list[Partition], table: str, default: datetime) -> datetime:

@@ -176,8 +176,9 @@ def _facts(sizes: Sizes) -> str:
     span, pairs = f"interval '{sizes.days} days'", sizes.pairs
     return f"""
 create temp table facts as
-select n, at, follow_at, {_id("at", "n")} as id, o.organization_id, o.config_id, o.account_id, p.conversation_id,
-    p.contact_id, p.phone, 'wamid.HBgN' || md5('sent' || n) as wamid, 'wamid.HBgN' || md5('came' || n) as came,
+select n, at, follow_at, {time_ordered_id("at", "n")} as id, o.organization_id, o.config_id, o.account_id,
+    p.conversation_id, p.contact_id, p.phone, 'wamid.HBgN' || md5('sent' || n) as wamid,
+    'wamid.HBgN' || md5('came' || n) as came,
     'lead-' || n / 3 as lead, start as place, start + 65537 as sequence, start + 131073 as follow,
     n % 2 = 0 as is_message, n % 50 = 0 as failed,
     n % 10 < 3 as delivered, follow_at > now() - interval '{sizes.kept_days} days' as is_kept
@@ -192,7 +193,7 @@ join seed_people p on p.organization = o.organization and p.person = case
     when o.organization = 0 and drawn / 7 % 10 = 0 then 0 else drawn / 77 % o.people end"""
 
 
-def _id(at: str, salt: str) -> str:
+def time_ordered_id(at: str, salt: str) -> str:
     """A UUIDv7 of the moment *at*."""
     milliseconds = f"lpad(to_hex((extract(epoch from {at}) * 1000)::bigint), 12, '0')"
     return (
@@ -387,7 +388,7 @@ MINUTES, HOURS = ("minute", 1), ("hour", 60)
 
 def _rest(sizes: Sizes) -> dict[str, object]:
     return {
-        "quarantine_id": _id("at", "n"),
+        "quarantine_id": time_ordered_id("at", "n"),
         "quarantined": sizes.quarantined,
         "kept_days": sizes.kept_days,
         "organizations": sizes.organizations,
