@@ -20,7 +20,7 @@ def storage(folder: Path) -> Iterator[tuple[str, str]]:
 
     folder.mkdir()
     with EmbeddedServers(folder) as servers:
-        yield servers.database_url, servers.redis_url
+        yield str(servers.database_url), str(servers.redis_url)
 
 
 @contextmanager

@@ -18,6 +18,8 @@ from ingress.settings import CLIENT_NAMES, Settings, variable
 from ingress.web.openapi import walk
 from providers import messages
 
+from .test_layout import EVERY_ORGANIZATION
+
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
 
@@ -187,3 +189,9 @@ def commands(parser: argparse.ArgumentParser, before: str = "") -> Iterator[str]
             for name, below in action.choices.items():
                 yield f"{before}{name}"
                 yield from commands(below, f"{before}{name} ")
+
+
+def test_every_statement_that_would_ask_all_shards_is_listed() -> None:
+    table = section((ROOT / "docs" / "capacity.md").read_text("utf-8"), "### Statements of every organization")
+    named = re.findall(r"`([a-z_]+(?:\.[A-Z_]+)?)`", table)
+    assert sorted(named) == sorted(EVERY_ORGANIZATION)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.scale import reads
+from bench.scale import lifetime, reads, traffic
 from bench.scale.bench import begun, query
 from bench.scale.seeding import Sizes
 from bench.service import ask
@@ -57,7 +57,10 @@ def test_a_database_is_filled_as_the_service_fills_it(tmp_path: Path, monkeypatc
         assert query(bench.full, "select next_sequence(0) > max(sequence) from events")
         (row,) = reads.measure(bench)  # each is answered
         assert len(row.figures) > len(reads.PATHS)
+        assert all(row.figures for row in traffic.kept(bench))
         with bench.full.served() as server:
             verified = ask(f"{server.url}{reads.INTEGRATION}/audit/verify", bench.full.big.key, None, method="GET")
             assert verified["intact"]
             assert verified["entries"] > sizes.audit_entries
+        (row,) = lifetime.keys(bench)
+        assert row.figures == {"left": 0}

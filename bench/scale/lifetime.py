@@ -17,7 +17,7 @@ from ingress.storage import partitions
 from ingress.storage.database import Database
 
 from ..load import MeasuredRun, paced
-from .bench import Bench, query
+from .bench import Bench, query, setting
 from .layout import add_before, sequences_in
 from .seeding import time_ordered_id
 from .table import Row
@@ -71,7 +71,7 @@ async def _drop(bench: Bench, before: datetime) -> int:
 
 def month(bench: Bench) -> Iterator[Row]:
     """Drop what is older than everything else, while webhooks come in."""
-    count = bench.scaled(ROWS)
+    count = setting("MONTH", bench.scaled(ROWS))
     asyncio.run(_fill(bench, count))
     with bench.full.served(INGRESS_RETENTION_EVENTS_DAYS="1000") as server:
         target = big_targets(bench, "month", server).webhook
@@ -120,4 +120,4 @@ async def _let_go(bench: Bench, now: datetime) -> None:
     async with Database(bench.full.database_url) as database:
         async with database.worker() as connection:
             await partitions.keep_ahead(connection, now)
-        await Retention(database, periods_of(Settings()), share=1.0).run(now)
+        await Retention(database, bench.full.vault, periods_of(Settings()), share=1.0).run(now)

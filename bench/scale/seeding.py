@@ -17,10 +17,8 @@ import asyncpg
 from ingress.audit.trail import SYSTEM, AuditEntry, record
 from ingress.identifiers import account_id, conversation_id, id_at
 from ingress.people.addresses import phone_address
-from ingress.settings import Settings
 from ingress.storage.database import Database
 from ingress.storage.statements.figures import BOUNDS_MS, CLASSES
-from ingress.storage.vault import Vault
 from providers import phone_key
 
 from ..pool import CONTACTS
@@ -77,6 +75,7 @@ async def fill(site: Site, sizes: Sizes) -> None:
     connection = await asyncpg.connect(site.database_url, command_timeout=3600)
     try:
         await connection.execute("set synchronous_commit = off")
+        await _checkpoint_at(connection, "4GB")
         since = datetime.now(UTC) - sizes.span
         await _people(connection, site, sizes, since)
         example = await _example(connection, site)
@@ -88,12 +87,21 @@ async def fill(site: Site, sizes: Sizes) -> None:
                 for statement, arguments in example:
                     await connection.execute(statement, *arguments)
                 await connection.execute("drop table facts")
+            # Its pages are in memory and in the log still: after the next checkpoint each would be written whole.
+            await connection.execute("vacuum")
         for statement in (*_REST, _figures(MINUTES, "48 hours"), _figures(HOURS, "400 days")):
             await connection.execute(statement.format(**_rest(sizes)))
         await connection.execute("vacuum analyze")
+        await _checkpoint_at(connection, "1GB")
     finally:
         await connection.close()
     await _audit(site, sizes.audit_entries)
+
+
+async def _checkpoint_at(connection: asyncpg.Connection, size: str) -> None:
+    await connection.execute(f"alter system set max_wal_size = '{size}'")
+    await connection.execute("select pg_reload_conf()")
+    await connection.execute("checkpoint")
 
 
 # ------------------------------------------------------------------ people
@@ -406,9 +414,8 @@ def _figures(step: tuple[str, int], kept: str) -> str:
 
 async def _audit(site: Site, count: int) -> None:
     """A trail of so many entries of the big organization, chained as the service chains them."""
-    vault = Vault(Settings(encryption_keys=site.env["INGRESS_ENCRYPTION_KEYS"]).encryption_keys)
     entry = AuditEntry(action="fallback_changed", actor=SYSTEM, after={"fallback": []})
     async with Database(site.database_url) as database:
         for first in range(0, count, 1_000):
             async with database.organization(UUID(site.big.id)) as connection:
-                await record(connection, vault, UUID(site.big.id), *[entry] * min(1_000, count - first))
+                await record(connection, site.vault, UUID(site.big.id), *[entry] * min(1_000, count - first))

@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ingress.storage.vault import Vault
+
 from ..pool import PHONE_NUMBER_ID, STATUS, WEBHOOK, account_of, signature
 from ..processes import ServerProcess, free_port, start
 from ..service import ServedOrganization, ask, environment, set_up
@@ -33,6 +35,10 @@ class Site:
         command = [sys.executable, "-m", "ingress", "serve", *arguments]
         with start(self.name, command, port, self.folder, env) as server:
             yield server
+
+    @property
+    def vault(self) -> Vault:
+        return Vault(self.env["INGRESS_ENCRYPTION_KEYS"])
 
     @property
     def big(self) -> ServedOrganization:
