@@ -27,6 +27,7 @@ PARTS = {
     "recovery": backlog.recovery,
     "drain": backlog.drain,
     "processes": processes.processes,
+    "erasure": lifetime.erasure,
     "month": lifetime.month,
     "keys": lifetime.keys,
 }
