@@ -34,6 +34,8 @@ class Site:
         env = {**self.env, **settings, "INGRESS_PORT": str(port), "INGRESS_PUBLIC_URL": f"http://127.0.0.1:{port}"}
         command = [sys.executable, "-m", "ingress", "serve", *arguments]
         with start(self.name, command, port, self.folder, env) as server:
+            while not _is_ready(server.url):  # the parent of several processes listens before they serve
+                time.sleep(0.05)
             yield server
 
     @property
@@ -47,6 +49,14 @@ class Site:
     @property
     def small(self) -> ServedOrganization:
         return self.organizations[1]
+
+
+def _is_ready(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(f"{url}/readyz", timeout=30):
+            return True
+    except OSError:
+        return False
 
 
 def number_of(organization: int) -> str:
