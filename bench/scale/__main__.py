@@ -27,7 +27,6 @@ PARTS = {
     "recovery": backlog.recovery,
     "drain": backlog.drain,
     "processes": processes.processes,
-    "erasure": lifetime.erasure,
     "month": lifetime.month,
     "keys": lifetime.keys,
 }

@@ -1,11 +1,10 @@
-"""What goes: a month while webhooks come in, a person, and keys that are past their time two months later."""
+"""What is past its time: a month dropped while webhooks come in, and keys that are left two months later."""
 
 import asyncio
 import threading
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from uuid import UUID
 
 import asyncpg
 
@@ -18,7 +17,6 @@ from ingress.storage import partitions
 from ingress.storage.database import Database
 
 from ..load import MeasuredRun, paced
-from ..service import ask
 from .bench import Bench, query, setting
 from .layout import add_before, sequences_in
 from .seeding import time_ordered_id
@@ -123,37 +121,3 @@ async def _let_go(bench: Bench, now: datetime) -> None:
         async with database.worker() as connection:
             await partitions.keep_ahead(connection, now)
         await Retention(database, bench.full.vault, periods_of(Settings()), share=1.0).run(now)
-
-
-_MOST = """select contact_id, id as conversation_id from conversations where organization_id = $1 and id = (
-    select conversation_id from messages where organization_id = $1 group by 1 order by count(*) desc limit 1)"""
-_OF_PERSON = """select (select count(*) from messages where organization_id = $1 and conversation_id = $2)
-    + (select count(*) from events where organization_id = $1 and conversation_id = $2)
-    + (select count(*) from contact_addresses where organization_id = $1 and contact_id = $3)
-    + (select count(*) from contacts where organization_id = $1 and id = $3 and name is not null)"""
-
-
-def erasure(bench: Bench) -> Iterator[Row]:
-    """Erase the person with the most messages."""
-    made = bench.full.big
-    organization_id = UUID(made.id)
-    contact_id, conversation_id = asyncio.run(_person(bench, organization_id))
-    of_person = organization_id, conversation_id, contact_id
-    rows, began = query(bench.full, _OF_PERSON, *of_person), time.perf_counter()
-    with bench.full.served() as server:
-        asked = ask(f"{server.url}/contacts/{contact_id}/erasure", made.key, None)
-        while ask(f"{server.url}/erasures/{asked['id']}", made.key, None, method="GET")["state"] != "done":
-            time.sleep(0.5)
-    took, left = time.perf_counter() - began, query(bench.full, _OF_PERSON, *of_person)
-    what = f"erasing a person of {rows:,} messages and events: hits left; time"
-    figures = {"left": left, "seconds": took, "rows": rows}
-    yield Row("erasure", what, f"{left}; {took:.0f} s", "0; 60 s for 20,000", "10 s", figures)
-
-
-async def _person(bench: Bench, organization_id: UUID) -> tuple[UUID, UUID]:
-    connection = await asyncpg.connect(bench.full.database_url, command_timeout=600)
-    try:
-        (row,) = await connection.fetch(_MOST, organization_id)
-    finally:
-        await connection.close()
-    return row["contact_id"], row["conversation_id"]
