@@ -25,15 +25,17 @@ class Row:
     figures: dict[str, Any] = field(default_factory=dict)
 
 
-def add(rows: list[Row], about: dict[str, Any]) -> list[dict[str, Any]]:
-    """The rows of all parts, each from when it was measured last: those of a part take the place of its former ones."""
+def add(rows: list[Row], about: dict[str, Any]) -> None:
+    """Keep *rows*, in place of those of their parts that were measured before."""
     parts = {row.part for row in rows}
-    former = json.loads(RESULTS.read_text()) if RESULTS.exists() else []
-    merged = [row for row in former if row["part"] not in parts or row["about"]["events"] != about["events"]]
-    merged = [row for row in merged if row["about"]["events"] == about["events"]]
-    merged += [asdict(row) | {"about": about} for row in rows]
-    RESULTS.write_text(json.dumps(merged, indent=2) + "\n")
-    return merged
+    others = [row for row in kept(about) if row["part"] not in parts]
+    RESULTS.write_text(json.dumps([*others, *[asdict(row) | {"about": about} for row in rows]], indent=2) + "\n")
+
+
+def kept(about: dict[str, Any]) -> list[dict[str, Any]]:
+    """The rows of every part, each from when it was last measured at that size."""
+    rows = json.loads(RESULTS.read_text()) if RESULTS.exists() else []
+    return [row for row in rows if row["about"]["events"] == about["events"]]
 
 
 def about(events: int, organizations: int) -> dict[str, Any]:
