@@ -41,8 +41,9 @@ from .api import (
 )
 from .api import audit as audit_trail
 from .api.audit import REFUSALS_EVERY_S, RefusedChanges
+from .api.gauges import watch_gauges
 from .api.history import inbound_messages, messages, timelines
-from .api.operations import Operations, Readiness, watch_gauges, watch_lag
+from .api.operations import Operations, Readiness, watch_lag
 from .audit.verification import verify_due
 from .cache import sweep_forever
 from .calls.driver import Caller

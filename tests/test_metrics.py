@@ -16,9 +16,12 @@ import ingress
 from ingress import app, metrics
 from ingress.accounts.config import ChangeRefused
 from ingress.api import operations, send
+from ingress.api.gauges import watch_gauges
 from ingress.metrics import OTHER, VALUES
 from ingress.server import OPERATIONS_CONNECTIONS
-from ingress.storage.database import Database
+from ingress.settings import Settings
+from ingress.storage.database import Database, StoreUnavailable
+from ingress.storage.statements import deliveries
 from ingress.web import http_requests
 from ingress.web.refusals import Reason
 
@@ -259,3 +262,22 @@ async def test_the_description_is_written_once(gateway: Gateway) -> None:
     first, second = [await gateway.call("GET", "/openapi.json") for _ in range(2)]
     assert first.raw == second.raw
     assert app._description.cache_info().misses == 1
+
+
+@pytest.mark.parametrize("error", [StoreUnavailable("TimeoutError"), ZeroDivisionError()])
+async def test_a_gauge_that_cannot_be_counted_leaves_the_others(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, error: Exception
+) -> None:
+    """It stays as it was, and the log says which."""
+
+    async def gauges(_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(deliveries, "gauges", gauges)
+    others = metrics.send_pending, metrics.audit_chain_valid
+    for gauge in others:
+        gauge.set(-1)
+    async with Database(settings.database_url) as database:
+        await watch_gauges(database)
+    assert min(gauge._value.get() for gauge in others) >= 0
+    assert "the gauges of deliveries stand still" in caplog.text

@@ -1,9 +1,8 @@
-"""For those who run the service: is it alive, can it work, what does it count, and the gauges set by looking."""
+"""For those who run the service: is it alive, can it work, what does it count."""
 
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable
-from datetime import UTC, datetime
 from functools import partial
 from time import monotonic
 from typing import Any, Generic, Literal, TypeVar
@@ -14,9 +13,6 @@ from starlette.responses import Response
 
 from .. import metrics
 from ..storage.database import Database, SchemaError, StoreUnavailable
-from ..storage.statements import audit, deliveries, health
-from ..storage.statements.receiving import inbound, statuses, unread
-from ..storage.statements.sending import sends
 from ..storage.vault import VaultError
 from ..switching.manager import WhatsAppProviderManager
 from ..web.bodies import Shown
@@ -134,33 +130,6 @@ async def watch_lag() -> None:
         before = monotonic()
         await asyncio.sleep(LAG_EVERY_S)
         metrics.loop_lag.observe(max(0.0, monotonic() - before - LAG_EVERY_S))
-
-
-async def watch_gauges(database: Database) -> None:
-    """Numbers that only the database knows."""
-    async with database.worker() as connection:
-        delivery = await deliveries.gauges(connection)
-        sending = await sends.gauges(connection)
-        quarantined = await inbound.count_quarantined(connection)
-        unread_webhooks, unread_since = await unread.gauges(connection)
-        metrics.status_orphans.set(await statuses.orphans(connection))
-        troubled = await health.troubled(connection)
-        metrics.audit_chain_valid.set(await audit.valid(connection))
-    metrics.unread.set(unread_webhooks)
-    metrics.unread_oldest.set((datetime.now(UTC) - unread_since).total_seconds() if unread_since else 0)
-    metrics.quarantine_open.clear()
-    for item in quarantined:
-        metrics.quarantine_open.labels(item.provider, item.reason).inc(item.items)
-    metrics.troubled.clear()
-    for row in troubled:
-        metrics.troubled.labels(row["provider"], row["state"]).inc(row["configs"])
-    metrics.delivery_pending.set(delivery.pending)
-    metrics.deliveries_parked.set(delivery.parked)
-    metrics.delivery_oldest.set(delivery.oldest_s)
-    metrics.send_pending.set(sending.pending)
-    metrics.send_ambiguous_open.set(sending.uncertain)
-    metrics.send_lost.set(sending.lost)
-    metrics.send_oldest.set(sending.oldest_s)
 
 
 class Alive(Shown, frozen=True):

@@ -13,7 +13,7 @@ import asyncpg
 import pytest
 
 from ingress import metrics
-from ingress.api import operations
+from ingress.api.gauges import watch_gauges
 from ingress.dev.sandbox import CrmSimulator
 from ingress.dev.sandbox.meta.bodies import encode
 from ingress.receiving import completion, large_webhooks, normalise
@@ -207,7 +207,7 @@ async def test_how_much_is_unread_is_shown(
         "update unread_webhooks set received_at = now() - interval '90 s' where organization_id = $1", organization.id
     )
     async with Database(settings.database_url) as database:
-        await operations.watch_gauges(database)
+        await watch_gauges(database)
     assert metrics.unread._value.get() >= 1
     assert 90 <= metrics.unread_oldest._value.get() < 1000
     await connection.execute("delete from unread_webhooks where organization_id = $1", organization.id)
