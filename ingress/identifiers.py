@@ -41,8 +41,8 @@ def moment_of(id: UUID) -> datetime:
 
 
 def request_id() -> str:
-    """What a request is called in its answer and in the log."""
-    return f"req_{_random(8).hex()}"
+    """What a request is called in its answer and in the log: like ids, rows made together lie together by it."""
+    return f"req_{int(time.time()):08x}{_random(6).hex()}"
 
 
 _pool = bytearray()
