@@ -1,7 +1,7 @@
 """Every metric of the service. Labels have values of closed sets, else `other`; none names an organization."""
 
-from collections.abc import Sequence
-from functools import lru_cache
+from collections.abc import Iterable, Sequence
+from functools import lru_cache, partial
 from typing import Any, Protocol, Self, get_args
 
 import prometheus_client
@@ -45,8 +45,8 @@ VALUES: dict[str, set[str]] = {
     },
     "class": {*_CLASSES, "ok", "busy", "3xx", "4xx", "5xx", "gone", "timeout", "connection"},
     "pool": {
-        *("app", "worker", "lookup", "owners", "exclusive", "ingest"),
-        *("large", "claims", "outcomes", "listen", "migrate"),
+        *("app", "worker", "lookup", "exclusive", "ingest"),
+        *("large", "contacts", "claims", "outcomes", "listen", "migrate"),
     },
     "phase": {"lock", "test", "set_up", "commit", "propagate", "drain"},
     "source": {"here", "read", "redis", "notify", "fence"},
@@ -54,6 +54,7 @@ VALUES: dict[str, set[str]] = {
         *("closed", "open", "half_open", "unknown", "healthy", "degraded", "unhealthy"),
         *("discovered", "registered", "failed"),
         *("starting", "serving", "ending"),
+        *("used", "idle"),
     },
     "kind": {
         *(*get_args(EventType), *get_args(StatusValue)),
@@ -95,7 +96,7 @@ VALUES: dict[str, set[str]] = {
         *("transfer_encoding", "too_large", "header_too_large", "version_not_supported", "unavailable", "internal"),
         # How PostgreSQL and Redis fail: names of exceptions.
         *("ConnectionDoesNotExistError", "ConnectionFailureError", "InternalClientError"),
-        *("InterfaceError", "WrongRole"),
+        *("InterfaceError", "WrongRole", "ProtocolViolationError"),
         *("ConnectionError", "ConnectionResetError", "ConnectionRefusedError"),
         *("BrokenPipeError", "OSError", "EOFError"),
         *("TimeoutError", "QueryCanceledError", "LockNotAvailableError", "DeadlockDetectedError", "gaierror"),
@@ -368,14 +369,15 @@ turned_away = _counter(
 db_errors = _counter(
     "whatsapp_ingress_db_errors_total", "Statements that the database did not confirm", "pool", "reason"
 )
-_pool_in_use = _gauge("whatsapp_ingress_db_pool_in_use", "Connections in use", "pool")
 partitions_ahead = _gauge(
     "whatsapp_ingress_partitions_ahead_seconds", "How far ahead the partitions of all tables reach"
 )
-db_connections_limit = _gauge(
-    "whatsapp_ingress_db_connections_limit",
-    "Connections to PostgreSQL that this process may open, by what they are for",
-    "pool",
+_pool_in_use = _gauge("whatsapp_ingress_db_pool_in_use", "Connections in use, by what they are for", "pool")
+_db_connections = _gauge(
+    "whatsapp_ingress_db_connections", "Connections to PostgreSQL that this process has open", "state"
+)
+_db_connections_limit = _gauge(
+    "whatsapp_ingress_db_connections_limit", "Connections to PostgreSQL that this process may open"
 )
 pool_wait = _histogram("whatsapp_ingress_db_pool_wait_seconds", "Wait for a connection", ("pool",), (0.001, *_LATENCY))
 redis_up = _gauge("whatsapp_ingress_redis_up", "1 while Redis answers")
@@ -424,5 +426,9 @@ def watch_queue(name: str, queue: _Queue) -> None:
     _queue_oldest.labels(name).set_function(lambda: queue.oldest_s)
 
 
-def watch_pool(name: str, pool: Any) -> None:
-    _pool_in_use.labels(name).set_function(lambda: pool.get_size() - pool.get_idle_size())
+def watch_connections(connections: Any, uses: Iterable[str], most: int) -> None:
+    for use in uses:
+        _pool_in_use.labels(use).set_function(partial(connections.in_use, use))
+    _db_connections.labels("idle").set_function(lambda: connections.idle)
+    _db_connections.labels("used").set_function(lambda: connections.open - connections.idle)
+    _db_connections_limit.set(most)

@@ -47,8 +47,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     database_url: str = ""
     # The same database with the login that owns the schema: of `ingress migrate` alone. Empty: one login for both.
     database_owner_url: str = ""
-    # How many connections to PostgreSQL this process may open; 20 have their use, the others change organizations.
-    database_connections: Annotated[int, msgspec.Meta(ge=22, le=MAX_DATABASE_CONNECTIONS)] = 31
+    # How many connections to PostgreSQL this process may have open; 10 uses have one each, the others are shared.
+    database_connections: Annotated[int, msgspec.Meta(ge=10, le=MAX_DATABASE_CONNECTIONS)] = 16
     # How long the start waits for a database that does not answer.
     database_wait_s: Annotated[float, msgspec.Meta(ge=0, le=3600)] = 60
     # Redis 7 or Valkey 8 or newer, or a cluster of them (redis+cluster://). Empty: an embedded one in data_dir.

@@ -126,7 +126,7 @@ class Ownership:
             # With every key: what others have was stored with the newest of then.
             secrets = _signing_secrets(config.provider)
             keys = [key for secret in secrets for key in self._vault.lookup_hashes(secret)]
-            async with self._database.owners() as connection:
+            async with self._database.lookup() as connection:
                 return await configs.others_behind(connection, config.organization_id, keys)
 
         return await self._once(("shared", config.organization_id, config.id), ask)
@@ -138,7 +138,7 @@ class Ownership:
         """
 
         async def ask() -> Config | None:
-            async with self._database.owners() as connection:
+            async with self._database.lookup() as connection:
                 row = await configs.by_account(connection, provider_type, account)
             return self._accounts.open(row) if row is not None else None
 
@@ -146,7 +146,7 @@ class Ownership:
 
     async def _owner(self, provider_type: str, account: str) -> UUID | None:
         async def ask() -> UUID | None:
-            async with self._database.owners() as connection:
+            async with self._database.lookup() as connection:
                 return await configs.owner_of(connection, provider_type, account)
 
         return await self._once(("owner", provider_type, account), ask)

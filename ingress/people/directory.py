@@ -19,7 +19,8 @@ from ..accounts.config import Config
 from ..cache import Cache
 from ..envelope import ContactChange, Conversation, EventData, Person
 from ..identifiers import conversation_id, new_id
-from ..storage.database import WORKER, Database, atomic
+from ..storage.connections import atomic
+from ..storage.database import Database
 from ..storage.group_commit import GroupCommit
 from ..storage.statements import contacts as stored
 from ..storage.statements.contacts import (
@@ -134,7 +135,7 @@ class Directory:
     def __init__(self, database: Database) -> None:
         self._known: Cache[Any, Conversation] = Cache(REMEMBERED)
         self._numbers: Cache[tuple[UUID, str], Reached] = Cache(REMEMBERED)
-        self._queue: GroupCommit[Encounter, Conversation] = GroupCommit("contacts", database, WORKER, self._introduce)
+        self._queue: GroupCommit[Encounter, Conversation] = GroupCommit("contacts", database, self._introduce)
 
     async def __aenter__(self) -> "Directory":
         await self._queue.__aenter__()

@@ -15,7 +15,7 @@ from providers import Webhook
 
 from .. import identifiers, log
 from ..accounts.config import Config
-from ..storage.database import INGEST, Database, StoreUnavailable, is_data_error
+from ..storage.database import Database, StoreUnavailable, is_data_error
 from ..storage.group_commit import GroupCommit, Overloaded, Reply
 from ..storage.statements.receiving import unread
 from ..storage.statements.receiving.inbound import WebhookRow
@@ -76,7 +76,7 @@ class LargeWebhooks:
         self._store = store
         # One a transaction, whose sequences are for it alone.
         self._commit: GroupCommit[VerifiedWebhook, StoredWebhook] = GroupCommit(
-            "large", database, INGEST, self._keep, batch_weight=1
+            "large", database, self._keep, batch_weight=1
         )
         self._arrived = asyncio.Event()
         self._turn = UUID(int=0)  # the organization served last

@@ -14,7 +14,8 @@ from providers import Contact, Malformed
 from .. import metrics
 from ..envelope import Conversation
 from ..people.directory import Directory, Encounter, encounter_of, introduce
-from ..storage.database import INGEST, Database, StoreUnavailable, atomic
+from ..storage.connections import atomic
+from ..storage.database import Database, StoreUnavailable
 from ..storage.group_commit import GroupCommit, Reply, RowRefused
 from ..storage.statements.contacts import ContactsOutdated, ConversationNamed, are_merged
 from ..storage.statements.events import add
@@ -58,7 +59,7 @@ class WebhookQueue:
         self._wakeups = wakeups
         self._held = held
         self._commit: GroupCommit[VerifiedWebhook, StoredWebhook] = GroupCommit(
-            "ingest", database, INGEST, self._write, flushers=2
+            "ingest", database, self._write, flushers=2
         )
         self._large = LargeWebhooks(database, manager, wakeups, self._store_slice)
 

@@ -27,7 +27,7 @@ from ..accounts.config import Config
 from ..accounts.unusable import MissingPlugin
 from ..people.directory import Directory
 from ..shares import Shares
-from ..storage.database import WORKER, Database, StoreUnavailable
+from ..storage.database import Database, StoreUnavailable
 from ..storage.group_commit import GroupCommit, Overloaded, Unconfirmed
 from ..storage.statements.sending import leases, sends
 from ..storage.statements.sending.leases import Lease
@@ -99,7 +99,7 @@ class Outbound:
         self._outcomes = outcomes
         self._lost_answers = lost_answers
         self._gate = gate
-        self._claims: GroupCommit[Claim, Claimed] = GroupCommit("claims", database, WORKER, sends.claim)
+        self._claims: GroupCommit[Claim, Claimed] = GroupCommit("claims", database, sends.claim)
         self._memory = Shares(HELD_BYTES, HELD_BYTES_EACH)
         self._running: dict[UUID, Dispatch] = {}
         # Until when a claim that nobody confirmed may turn up.

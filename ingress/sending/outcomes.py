@@ -18,7 +18,7 @@ from .. import log, metrics
 from ..accounts.activity import Activity
 from ..accounts.config import Config
 from ..envelope import EventData, EventMessage
-from ..storage.database import WORKER, Database, StoreUnavailable
+from ..storage.database import Database, StoreUnavailable
 from ..storage.group_commit import GroupCommit, Overloaded
 from ..storage.statements.events import EventRow
 from ..storage.statements.sending import leases, sends
@@ -81,7 +81,7 @@ class Outcomes:
         self._wakeups = wakeups
         self._held = held
         self._order = order
-        self._queue: GroupCommit[Outcome, Finished] = GroupCommit("outcomes", database, WORKER, sends.finish)
+        self._queue: GroupCommit[Outcome, Finished] = GroupCommit("outcomes", database, sends.finish)
 
     async def __aenter__(self) -> "Outcomes":
         await self._queue.__aenter__()

@@ -2,10 +2,9 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
-from functools import partial
-from types import MappingProxyType
+from time import monotonic
 from typing import Any
 from uuid import UUID
 from weakref import WeakValueDictionary
@@ -16,6 +15,7 @@ from .. import __version__, metrics
 from ..settings import Settings
 from ..shares import Shares
 from .changes import Changes
+from .connections import Connections, Kind, Use
 from .statements import logins, upgrades
 
 APP, INGEST, WORKER = ROLES = "ingress_app", "ingress_ingest", "ingress_worker"
@@ -30,21 +30,37 @@ ACQUIRE_TIMEOUT_S = 5.0
 EXCLUSIVE_WAIT_S = 20.0
 # The server takes the lock from a process that says nothing for so long: longer than a change may take (switching.py).
 EXCLUSIVE_IDLE_S = 30
-# All connections of a process: what each pool may open, and the single ones of those that write queues
-# (group_commit.py) and of who listens. Each has its own, so that none takes another's. What is left of the process's
-# number is for changes of organizations, one a connection, which is opened when it is needed and soon closed.
-POOLS = {"app": (APP, 4), "worker": (WORKER, 6), "lookup": (WORKER, 2), "owners": (WORKER, 2)}
-SINGLE = {"ingest": 2, "large": 1, "contacts": 1, "claims": 1, "outcomes": 1, "listen": 1}
-CONNECTIONS_BEFORE_CHANGES = sum(size for _, size in POOLS.values()) + sum(SINGLE.values())
+# What a process needs connections for, and how many places each may take (connections.py).
+_INGEST, _WORK, _API = Kind(role=INGEST), Kind(role=WORKER), Kind(role=APP)
+# A row that others write is waited for longer than elsewhere: what is half done would have to be undone. Closed before
+# the server ends it: `idle_session_timeout` is meant for who holds a lock.
+_CHANGES = Kind(
+    role=APP,
+    idle_s=EXCLUSIVE_IDLE_S / 2,
+    settings=(
+        ("lock_timeout", f"{STATEMENT_TIMEOUT_S:.0f}s"),
+        ("idle_session_timeout", f"{EXCLUSIVE_IDLE_S}s"),
+        ("statement_timeout", f"{EXCLUSIVE_WAIT_S + STATEMENT_TIMEOUT_S:.0f}s"),
+    ),
+)
+USES = {
+    "app": Use(_API, 4),
+    "worker": Use(_WORK, 6),
+    "lookup": Use(_WORK, 3),
+    # Those of group_commit.py.
+    "ingest": Use(_INGEST, 2),
+    "large": Use(_INGEST),
+    "contacts": Use(_WORK),
+    "claims": Use(_WORK),
+    "outcomes": Use(_WORK),
+    "listen": Use(_WORK),
+    "exclusive": Use(_CHANGES),
+}
+# Changes of organizations wait for providers: of the places that are nobody's own, they leave so many to the others.
+LEFT_BY_CHANGES = 2
 # How many changes wait here, and of one organization: each holds its caller's connection.
 EXCLUSIVE_QUEUE, EXCLUSIVE_QUEUE_EACH = 200, 50
-POOLED_IDLE_S = 300.0
 NO_ROLES = "the login of DATABASE_URL may not take the service's roles: run `ingress migrate` as the schema's owner"
-
-# A row that others write is waited for longer than elsewhere: what is half done would have to be undone.
-_EXCLUSIVE = {"lock_timeout": f"{STATEMENT_TIMEOUT_S:.0f}s", "idle_session_timeout": f"{EXCLUSIVE_IDLE_S}s"}
-
-_NO_MORE: Mapping[str, str] = MappingProxyType({})
 
 # What a client sees of a server that was killed, restarts, or stopped answering: by experiment, more than
 # PostgresError. InternalClientError is asyncpg's own confusion when a connection dies mid-message.
@@ -65,6 +81,8 @@ CONNECTION_ERRORS: tuple[type[BaseException], ...] = (
     asyncpg.IdleInTransactionSessionTimeoutError,
     asyncpg.ReadOnlySQLTransactionError,
 )
+# After these nobody knows what a connection is in the middle of.
+_BREAKS: tuple[type[BaseException], ...] = (*CONNECTION_ERRORS, asyncio.CancelledError)
 
 
 class StoreUnavailable(Exception):
@@ -105,8 +123,12 @@ def store_errors(pool: str) -> Any:
     except CONNECTION_ERRORS as error:
         if is_data_error(error):
             raise
-        metrics.db_errors.labels(pool, type(error).__name__).inc()
-        raise StoreUnavailable(type(error).__name__) from error
+        raise _unavailable(pool, error) from error
+
+
+def _unavailable(pool: str, error: BaseException) -> StoreUnavailable:
+    metrics.db_errors.labels(pool, type(error).__name__).inc()
+    return StoreUnavailable(type(error).__name__)
 
 
 def _not_in(role: str) -> str:
@@ -124,7 +146,7 @@ async def _prepare(connection: asyncpg.Connection, role: str) -> None:
 
 
 class Database:
-    """Pools, so that background work never takes the API's connections nor a webhook's lookup, and single connections.
+    """The connections of this process (connections.py), each in the role of its use.
 
     `organization(id)` gives a transaction that sees one organization only: row-level security holds even where a
     query forgets to say so. `worker()` gives a connection that sees all, for work across organizations; `lookup()`
@@ -138,10 +160,11 @@ class Database:
         self.most_connections = most_connections
         # Processes beside this one that share its port, and what comes in there.
         self.neighbours = neighbours
-        self._most_changes = most_connections - CONNECTIONS_BEFORE_CHANGES
-        self._pools: dict[str, asyncpg.Pool] = {}
+        most_changes = max(1, most_connections - len(USES) - LEFT_BY_CHANGES + 1)
+        self._places = asyncio.Semaphore(most_changes)
+        uses = {**USES, "exclusive": Use(_CHANGES, most_changes)}
+        self._connections = Connections(uses, most_connections, self._open)
         self._exclusive: WeakValueDictionary[UUID, asyncio.Lock] = WeakValueDictionary()
-        self._places = asyncio.Semaphore(self._most_changes)
         self._queue = Shares(EXCLUSIVE_QUEUE, EXCLUSIVE_QUEUE_EACH)
         self._is_app_proven = False
         self.changes = Changes()
@@ -149,94 +172,49 @@ class Database:
         self.process: int | None = None
 
     async def __aenter__(self) -> "Database":
-        for name, (role, size) in POOLS.items():
-            self._pools[name] = await self._pool(name, role, size)
-        # Closed before the server ends it: `idle_session_timeout` is meant for who holds a lock.
-        self._pools["exclusive"] = await self._pool(
-            "exclusive", APP, self._most_changes, idle_s=EXCLUSIVE_IDLE_S / 2, more=_EXCLUSIVE
-        )
-        for name, size in SINGLE.items():
-            metrics.db_connections_limit.labels(name).set(size)
+        await self._connections.__aenter__()
+        metrics.watch_connections(self._connections, USES, self.most_connections)
         return self
 
-    async def _pool(
-        self,
-        name: str,
-        role: str,
-        size: int,
-        *,
-        idle_s: float = POOLED_IDLE_S,
-        more: Mapping[str, str] = _NO_MORE,
-    ) -> asyncpg.Pool:
-        pool = await asyncpg.create_pool(
-            self._url,
-            init=partial(_prepare, role=role),
-            min_size=0,
-            init_size=0,
-            max_size=size,
-            timeout=CONNECT_TIMEOUT_S,
-            command_timeout=STATEMENT_TIMEOUT_S,
-            max_inactive_connection_lifetime=idle_s,
-            server_settings={**_session(role), **more},
-        )
-        metrics.watch_pool(name, pool)
-        metrics.db_connections_limit.labels(name).set(size)
-        return pool
-
-    async def __aexit__(self, *_: object) -> None:
-        for pool in self._pools.values():
-            try:
-                async with asyncio.timeout(5):
-                    await pool.close()
-            except TimeoutError:
-                pool.terminate()
+    async def __aexit__(self, *reason: object) -> None:
+        await self._connections.__aexit__(*reason)
 
     async def connect(self, role: str) -> asyncpg.Connection:
-        """A connection of its own in *role*; raises one of CONNECTION_ERRORS."""
+        """A connection of its own in *role*, beside the others; raises one of CONNECTION_ERRORS."""
+        return await self._open(Kind(role=role))
+
+    async def _open(self, kind: Kind) -> asyncpg.Connection:
+        """Raises one of CONNECTION_ERRORS."""
         connection = await asyncpg.connect(
             self._url,
             timeout=CONNECT_TIMEOUT_S,
             command_timeout=STATEMENT_TIMEOUT_S,
-            server_settings=_session(role),
+            server_settings={**_session(kind.role), **dict(kind.settings)},
         )
         try:
-            await _prepare(connection, role)
+            await _prepare(connection, kind.role)
         except BaseException:
             connection.terminate()
             raise
         return connection
 
-    @contextlib.asynccontextmanager
-    async def _acquire(self, name: str) -> AsyncIterator[Any]:
-        with store_errors(name):
-            with metrics.child(metrics.pool_wait, name).time():
-                connection = await self._pools[name].acquire(timeout=ACQUIRE_TIMEOUT_S)
-            try:
-                yield connection
-            except (TimeoutError, asyncio.CancelledError, WrongRole):
-                # No answer in time: releasing would first wait for the same server to confirm the cancellation.
-                connection.terminate()
-                raise
-            finally:
-                await self._pools[name].release(connection)
+    def connection(self, use: str) -> AbstractAsyncContextManager[asyncpg.Connection]:
+        """A connection for one of USES. Raises `StoreUnavailable`."""
+        return _Use(self._connections, use)
 
     def worker(self) -> AbstractAsyncContextManager[asyncpg.Connection]:
         """A connection that sees every organization. Raises `StoreUnavailable`."""
-        return self._acquire("worker")
+        return self.connection("worker")
 
     def lookup(self) -> AbstractAsyncContextManager[asyncpg.Connection]:
         """As `worker`, from connections that nothing else takes. Raises `StoreUnavailable`."""
-        return self._acquire("lookup")
-
-    def owners(self) -> AbstractAsyncContextManager[asyncpg.Connection]:
-        """As `lookup`, to ask whose an item of a webhook is. Raises `StoreUnavailable`."""
-        return self._acquire("owners")
+        return self.connection("lookup")
 
     @contextlib.asynccontextmanager
     async def organization(self, organization_id: UUID) -> AsyncIterator[asyncpg.Connection]:
         """A transaction that sees *organization_id* alone. Raises `StoreUnavailable`."""
         try:
-            async with self._acquire("app") as connection, connection.transaction():
+            async with self.connection("app") as connection, connection.transaction():
                 await _see_only(connection, organization_id)
                 self._is_app_proven = True
                 yield connection
@@ -248,17 +226,23 @@ class Database:
     async def exclusive(self, organization_id: UUID, *, wait: bool = True) -> AsyncIterator["Exclusive"]:
         """Alone among all processes in changing the organization. Who comes meanwhile queues, in order in each process.
 
-        So does who comes while this process changes as many organizations as it has connections for. Processes take
-        turns.
+        So does who comes while this process changes as many organizations as it may have connections for. Processes
+        take turns.
 
         The lock belongs to the connection, and so do the transactions that are made under it: who has lost the one
         cannot commit the other. Raises `StoreUnavailable`; `Busy` after EXCLUSIVE_WAIT_S of all waiting, or at once
         without *wait*, or where as many wait as may.
         """
         until = asyncio.get_running_loop().time() + EXCLUSIVE_WAIT_S
-        async with self._turn(organization_id, until, wait=wait), self._acquire("exclusive") as connection:
+        async with self._turn(organization_id, until, wait=wait), self.connection("exclusive") as connection:
             await _lock(connection, organization_id, until, wait=wait)
-            yield Exclusive(connection, organization_id)  # given back, the connection lets go of the lock
+            try:
+                yield Exclusive(connection, organization_id)
+            except _BREAKS:
+                connection.terminate()
+                raise
+            finally:
+                await _unlock(connection)
 
     @contextlib.asynccontextmanager
     async def _turn(self, organization_id: UUID, until: float, *, wait: bool) -> AsyncIterator[None]:
@@ -298,6 +282,35 @@ class Database:
             raise SchemaError(NO_ROLES) from None
 
 
+class _Use:
+    """A connection from its place on to its end: written out, as it is entered for each statement."""
+
+    __slots__ = ("_connection", "_connections", "_use")
+
+    def __init__(self, connections: Connections, use: str) -> None:
+        self._connections = connections
+        self._use = use
+        self._connection: Any = None
+
+    async def __aenter__(self) -> Any:
+        asked_at = monotonic()
+        try:
+            self._connection = await self._connections.borrow(self._use, ACQUIRE_TIMEOUT_S)
+        except CONNECTION_ERRORS as error:
+            raise _unavailable(self._use, error) from error
+        metrics.child(metrics.pool_wait, self._use).observe(monotonic() - asked_at)
+        return self._connection
+
+    async def __aexit__(self, _: object, error: BaseException | None, __: object) -> None:
+        breaks = isinstance(error, _BREAKS) and not is_data_error(error)
+        if breaks:  # nobody knows what it is in the middle of, and its server may not answer to a rollback either
+            self._connection.terminate()
+        self._connections.give_back(self._use, self._connection)
+        if breaks and not isinstance(error, asyncio.CancelledError):
+            assert error is not None
+            raise _unavailable(self._use, error) from error
+
+
 class Exclusive:
     """The right to change one organization, and the connection that holds it."""
 
@@ -319,27 +332,8 @@ class Exclusive:
             yield self._connection
 
 
-@contextlib.asynccontextmanager
-async def atomic(connection: asyncpg.Connection) -> AsyncIterator[None]:
-    """A transaction; where *connection* is in one, a part of it that is made as a whole or not at all.
-
-    What is broken off in the middle takes the connection with it, whose server may not answer to a rollback either.
-    """
-    transaction = connection.transaction()
-    await transaction.start()
-    try:
-        yield
-    except (TimeoutError, asyncio.CancelledError):
-        connection.terminate()
-        raise
-    except BaseException:
-        await transaction.rollback()
-        raise
-    await transaction.commit()
-
-
 async def _lock(connection: asyncpg.Connection, organization_id: UUID, until: float, *, wait: bool) -> None:
-    """Take the lock of the organization, for as long as *connection* is not given back. Raises `Busy`."""
+    """Take the lock of the organization, until `_unlock`. Raises `Busy`."""
     kind = "pg_advisory_lock" if wait else "pg_try_advisory_lock"
     left_s = max(0.001, until - asyncio.get_running_loop().time())  # PostgreSQL takes 0 for any time
     try:
@@ -356,6 +350,14 @@ async def _lock(connection: asyncpg.Connection, organization_id: UUID, until: fl
         raise Busy from None
     if locked is False:
         raise Busy
+
+
+async def _unlock(connection: asyncpg.Connection) -> None:
+    """Let go of the lock; where that fails the connection goes, and the lock with it."""
+    try:
+        await connection.execute("select pg_advisory_unlock_all()")
+    except CONNECTION_ERRORS:
+        connection.terminate()
 
 
 async def _see_only(connection: asyncpg.Connection, organization_id: UUID) -> None:
@@ -375,6 +377,8 @@ def _session(role: str) -> dict[str, str]:
         "role": role,
         "application_name": named(role.removeprefix("ingress_")),
         "synchronous_commit": "on",
+        # Longer than whoever asks waits: for statements whose asker is gone.
+        "statement_timeout": f"{STATEMENT_TIMEOUT_S + 1:.0f}s",
         "lock_timeout": "2s",
         "idle_in_transaction_session_timeout": "10s",
         # Plans for arrays of unknown length are the same for every length; planning each time is half the cost.

@@ -97,7 +97,8 @@ def _settle(future: "asyncio.Future[Result]", result: Result | Exception) -> Non
 
 
 class GroupCommit(Generic[Row, Result]):
-    """Writes rows through *write*, which gets a connection of its own and returns a result or an error a row, in order.
+    """Writes rows through *write*, which gets a connection for the use *name* and returns a result or an error a row,
+    in order.
 
     It may take the first of the rows only, at least one: the others are given to it again. Organizations take turns,
     row by row, each with its own in order. A batch ends with the row that makes its weight *batch_weight*.
@@ -107,7 +108,6 @@ class GroupCommit(Generic[Row, Result]):
         self,
         name: str,
         database: Database,
-        role: str,
         write: Callable[[asyncpg.Connection, Sequence[Row]], Awaitable[Sequence[Result | Exception]]],
         *,
         flushers: int = 1,
@@ -115,7 +115,6 @@ class GroupCommit(Generic[Row, Result]):
     ) -> None:
         self.name = name
         self._database = database
-        self._role = role
         self._write = write
         self._flusher_count = flushers
         self._batch_weight = batch_weight
@@ -207,13 +206,11 @@ class GroupCommit(Generic[Row, Result]):
     # -- flushing
 
     async def _flush_forever(self) -> None:
-        connection: asyncpg.Connection | None = None
         while True:
             await self._arrived.wait()
             if self._waiting < COALESCE_ROWS and (gather_s := self._flush_again_at - monotonic()) > 0:
                 await asyncio.sleep(gather_s)
-            batch = self._take()
-            if not batch:
+            if not self._waiting:
                 if self._closing:
                     break
                 self._arrived.clear()
@@ -221,26 +218,19 @@ class GroupCommit(Generic[Row, Result]):
             if not self._closing:
                 self._arrived.clear()
             self._writing += 1
+            batch: list[_Pending[Row, Result]] = []
             started = monotonic()
             try:
-                if connection is not None and connection.is_closed():
-                    connection = None
-                if connection is None:
-                    connection = await self._database.connect(self._role)
-                async with asyncio.timeout(WRITE_TIMEOUT_S):
-                    left = await self._flush(connection, batch)
-                if left:
-                    del batch[-len(left) :]
-                    self._put_back(left)
-            except CONNECTION_ERRORS as error:
-                metrics.db_errors.labels(self.name, type(error).__name__).inc()
-                kind = StoreUnavailable if connection is None else Unconfirmed
-                self._fail(batch, kind(type(error).__name__))
-                if isinstance(error, TimeoutError):  # it stalls: who waits behind would only wait as long again
+                async with self._database.connection(self.name) as connection:
+                    # Taken now: while this one waits for a connection, another flusher may take what it came for.
+                    if batch := self._take():
+                        await self._write_batch(connection, batch)
+            except StoreUnavailable as error:
+                stalls = not batch and isinstance(error.__cause__, TimeoutError)
+                batch = batch or self._take()
+                self._fail(batch, error)
+                if stalls:
                     self._fail_queue()
-                if connection is not None:
-                    connection.terminate()
-                    connection = None
             except Exception as error:  # noqa: BLE001  (whoever submitted gets it; the flusher must live on)
                 self._fail(batch, error)
             finally:
@@ -254,8 +244,19 @@ class GroupCommit(Generic[Row, Result]):
                 metrics.batch_rows[self.name].observe(len(batch))
                 metrics.flush_seconds[self.name].observe(now - started)
                 batch = []  # what people wrote, and a config, would be kept until the next one
-        if connection is not None:
-            await connection.close()
+
+    async def _write_batch(self, connection: asyncpg.Connection, batch: "list[_Pending[Row, Result]]") -> None:
+        try:
+            async with asyncio.timeout(WRITE_TIMEOUT_S):
+                left = await self._flush(connection, batch)
+        except CONNECTION_ERRORS as error:
+            self._fail(batch, Unconfirmed(type(error).__name__))
+            if isinstance(error, TimeoutError):  # it stalls: who waits behind would only wait as long again
+                self._fail_queue()
+            raise
+        if left:
+            del batch[-len(left) :]
+            self._put_back(left)
 
     def _take(self) -> "list[_Pending[Row, Result]]":
         batch: list[_Pending[Row, Result]] = []

@@ -8,8 +8,7 @@ from time import monotonic
 
 import asyncpg
 
-from .. import metrics
-from .database import CONNECTION_ERRORS, WORKER, Database, SchemaError, store_errors
+from .database import WORKER, Database, SchemaError, StoreUnavailable, store_errors
 from .statements import logins, organizations
 from .statements.switches import PROCESSES_LOCK
 
@@ -26,12 +25,10 @@ async def notifications(database: Database, channel: str) -> AsyncIterator[str |
     In between nothing is missed; what was notified before it began, or while it was away, was.
     """
     while True:
-        try:
+        with contextlib.suppress(StoreUnavailable):
             async with contextlib.aclosing(_listen(database, channel)) as payloads:
                 async for payload in payloads:
                     yield payload
-        except CONNECTION_ERRORS as error:
-            metrics.db_errors.labels("listen", type(error).__name__).inc()
         yield ""
         await asyncio.sleep(LISTEN_RETRY_S)
 
@@ -39,21 +36,21 @@ async def notifications(database: Database, channel: str) -> AsyncIterator[str |
 async def _listen(database: Database, channel: str) -> AsyncGenerator[str | None, None]:
     """None when it begins, then what is notified on *channel*, until the connection is gone."""
     notified: asyncio.Queue[str | None] = asyncio.Queue()
-    connection = await database.connect(WORKER)
-    try:
-        await _pass_on(connection, channel, notified)
-        await _count_in(connection, database.most_connections)
-        database.process = connection.get_server_pid()
-        # Through a pooler it is another one's, and what is notified there does not come here.
-        database.changes.notified(await connection.fetchval("select pg_backend_pid()") == database.process)
-        yield None
-        while not connection.is_closed():
-            if (payload := await _next(connection, notified)) is not None:
-                yield payload
-    finally:
-        database.process = None
-        database.changes.notified(False)
-        connection.terminate()
+    async with database.connection("listen") as connection:
+        try:
+            await _pass_on(connection, channel, notified)
+            await _count_in(connection, database.most_connections)
+            database.process = connection.get_server_pid()
+            # Through a pooler it is another one's, and what is notified there does not come here.
+            database.changes.notified(await connection.fetchval("select pg_backend_pid()") == database.process)
+            yield None
+            while not connection.is_closed():
+                if (payload := await _next(connection, notified)) is not None:
+                    yield payload
+        finally:
+            database.process = None
+            database.changes.notified(False)
+            connection.terminate()  # nobody else is to be notified
 
 
 async def look(database: Database) -> None:

@@ -21,7 +21,8 @@ from ingress.dev.sandbox.meta.bodies import envelope, new_wamid
 from ingress.identifiers import new_id
 from ingress.people.directory import encounter_of, introduce
 from ingress.settings import Settings
-from ingress.storage.database import Database, atomic
+from ingress.storage.connections import atomic
+from ingress.storage.database import Database
 from providers import Contact, Event
 
 from ..conftest import serving

@@ -3,6 +3,7 @@
 import asyncio
 import random
 from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from typing import Any
 from uuid import UUID
 
@@ -13,7 +14,7 @@ from asyncpg.exceptions._base import DataError as Unwritable
 from ingress import identifiers
 from ingress.settings import Settings
 from ingress.storage import group_commit
-from ingress.storage.database import INGEST, Database, StoreUnavailable
+from ingress.storage.database import CONNECTION_ERRORS, Database, StoreUnavailable, store_errors
 from ingress.storage.group_commit import (
     MAX_BATCH_ROWS,
     MAX_PENDING_BYTES,
@@ -30,20 +31,9 @@ SHARE = int(MAX_PENDING_ROWS * group_commit.ORGANIZATION_SHARE)
 
 
 class Connection:
-    """What the group commit itself uses of a connection."""
+    """What the database lends."""
 
-    def __init__(self) -> None:
-        self.closed = False
-        self.terminated = False
-
-    def is_closed(self) -> bool:
-        return self.closed or self.terminated
-
-    def terminate(self) -> None:
-        self.terminated = True
-
-    async def close(self) -> None:
-        self.closed = True
+    terminated = False
 
 
 class Store:
@@ -65,12 +55,19 @@ class Store:
         self.open.set()
         self.writing = asyncio.Event()
 
-    async def connect(self, role: str) -> Connection:
-        assert role == INGEST
-        if self.connect_errors:
-            raise self.connect_errors.pop(0)
-        self.connections.append(Connection())
-        return self.connections[-1]
+    @asynccontextmanager
+    async def connection(self, use: str) -> AsyncIterator[Connection]:
+        assert use == "ingest"
+        with store_errors(use):
+            if self.connect_errors:
+                raise self.connect_errors.pop(0)
+            if not self.connections or self.connections[-1].terminated:
+                self.connections.append(Connection())
+            try:
+                yield self.connections[-1]
+            except CONNECTION_ERRORS:
+                self.connections[-1].terminated = True
+                raise
 
     async def write(self, connection: Any, rows: Sequence[Any]) -> list[str]:
         assert connection is self.connections[-1]
@@ -94,7 +91,7 @@ def stored() -> Store:
 
 @pytest.fixture
 async def commit(stored: Store) -> AsyncIterator[GroupCommit[Any, str]]:
-    async with GroupCommit("ingest", stored, INGEST, stored.write) as running:  # type: ignore[arg-type]
+    async with GroupCommit("ingest", stored, stored.write) as running:  # type: ignore[arg-type]
         yield running
         stored.open.set()
 
@@ -420,7 +417,7 @@ async def test_what_was_too_much_for_one_write_goes_first_in_the_next(stored: St
             futures.append(commit.submit("quiet", organization="quiet"))
         return written
 
-    async with GroupCommit[Any, str]("ingest", stored, INGEST, two) as commit:  # type: ignore[arg-type]
+    async with GroupCommit[Any, str]("ingest", stored, two) as commit:  # type: ignore[arg-type]
         await held(stored, commit)
         futures += [commit.submit(f"flood {row}", organization="flood", size_bytes=1) for row in range(5)]
         stored.open.set()
@@ -470,7 +467,7 @@ async def test_the_weight_of_a_row_counts(stored: Store, commit: GroupCommit[Any
 
 
 async def test_leaving_writes_what_waits(stored: Store) -> None:
-    async with GroupCommit("ingest", stored, INGEST, stored.write) as commit:  # type: ignore[arg-type]
+    async with GroupCommit("ingest", stored, stored.write) as commit:  # type: ignore[arg-type]
         first = await held(stored, commit)
         futures = [commit.submit(row, organization=1) for row in range(MAX_BATCH_ROWS * 2)]
         leaving = asyncio.create_task(commit.__aexit__())
@@ -481,11 +478,10 @@ async def test_leaving_writes_what_waits(stored: Store) -> None:
         await asyncio.wait_for(leaving, 10)
         assert all(future.done() for future in (first, *futures))
         assert stored.kept == ["first", *range(MAX_BATCH_ROWS * 2)]
-    assert all(connection.closed for connection in stored.connections)
 
 
 async def test_leaving_ends_where_the_server_is_away(stored: Store) -> None:
-    async with GroupCommit("ingest", stored, INGEST, stored.write) as commit:  # type: ignore[arg-type]
+    async with GroupCommit("ingest", stored, stored.write) as commit:  # type: ignore[arg-type]
         stored.connect_errors = [ConnectionRefusedError()]
         future = commit.submit(1, organization=1)
         await asyncio.wait_for(commit.__aexit__(), 10)
@@ -559,7 +555,7 @@ async def test_one_percent_of_poisoned_rows_through_the_real_store(settings: Set
         await connection.execute("insert into organizations (id, name) values ($1, 'Poisoned')", organization)
         async with (
             Database(settings.database_url) as database,
-            GroupCommit[WebhookRow, Stored]("ingest", database, INGEST, store) as commit,
+            GroupCommit[WebhookRow, Stored]("ingest", database, store) as commit,
         ):
             written: dict[int, UUID] = {}
             for wave in (rows[:450], rows[450:900], rows[900:1000], rows[1000:]):  # 500 of one organization may wait

@@ -977,7 +977,8 @@ async def test_a_process_that_hangs_loses_the_lock_and_the_right_to_commit(
 ) -> None:
     """It believes that it holds it. Whoever came meanwhile is not undone by it."""
     third = await two.configure(active=False)
-    monkeypatch.setitem(database._EXCLUSIVE, "idle_session_timeout", "200ms")
+    hasty = msgspec.structs.replace(database._CHANGES, settings=(("idle_session_timeout", "200ms"),))
+    monkeypatch.setattr(database, "_CHANGES", hasty)
     await meta.set_default(two.numbers[1], Slow(seconds=0.3), everything=True)
     async with service(settings, meta) as hanging:
         under_way = asyncio.create_task(switch(at(hanging, two), 1))
@@ -1023,7 +1024,7 @@ async def test_hanging_switches_of_others_are_waited_for(
     await other.configure()
     await other.configure(active=False)
     await gateway.meta.set_default(two.numbers[1], Hang(), everything=True)
-    few = msgspec.structs.replace(settings, database_connections=database.CONNECTIONS_BEFORE_CHANGES + 1)
+    few = msgspec.structs.replace(settings, database_connections=len(database.USES))
     async with service(few, gateway.meta) as one:
         hanging = asyncio.create_task(switch(at(one, two), 1))
         await eventually(lambda: states(two), lambda found: found == ["active", "switching"])

@@ -74,7 +74,8 @@ async def detached(connection: asyncpg.Connection) -> list[str]:
 
 
 async def drop(connection: asyncpg.Connection, name: str, timeout_s: float) -> None:
-    """Drop a former partition (worker)."""
+    """Drop a former partition, in a transaction that may take *timeout_s* (worker)."""
+    await connection.execute(f"set local statement_timeout = {timeout_s * 1000:.0f}")
     await connection.execute("select drop_detached($1::text::regclass)", name, timeout=timeout_s)
 
 
