@@ -135,7 +135,12 @@ class Application:
         egress, periods = Egress(settings.allowed_networks), periods_of(settings)
         async with contextlib.AsyncExitStack() as stack:
             database = await stack.enter_async_context(
-                Database(settings.database_url, settings.database_connections, neighbours=self._neighbours)
+                Database(
+                    settings.database_url,
+                    settings.database_connections,
+                    settings.database_direct_url,
+                    neighbours=self._neighbours,
+                )
             )
             redis = await stack.enter_async_context(RedisState(settings.redis_url))
             caller = await stack.enter_async_context(Caller(egress))

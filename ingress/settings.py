@@ -19,6 +19,7 @@ REDIS_CLUSTER = "+cluster"
 PLAIN_NAMES = {
     "database_url": "DATABASE_URL",
     "database_owner_url": "DATABASE_OWNER_URL",
+    "database_direct_url": "DATABASE_DIRECT_URL",
     "redis_url": "REDIS_URL",
 }
 
@@ -47,6 +48,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     database_url: str = ""
     # The same database with the login that owns the schema: of `ingress migrate` alone. Empty: one login for both.
     database_owner_url: str = ""
+    # The same database without a pooler in between, where DATABASE_URL leads through one (docs/pgbouncer.md). Empty: it
+    # does not.
+    database_direct_url: str = ""
     # How many connections to PostgreSQL this process may have open; 10 uses have one each, the others are shared.
     database_connections: Annotated[int, msgspec.Meta(ge=10, le=MAX_DATABASE_CONNECTIONS)] = 16
     # How long the start waits for a database that does not answer.
@@ -239,6 +243,7 @@ def _check_platform_key(text: str) -> None:
 _CHECKS: dict[str, Callable[[str], object]] = {
     "database_url": _check_database_url,
     "database_owner_url": _check_database_url,
+    "database_direct_url": _check_database_url,
     "redis_url": _check_redis_url,
     "egress_allow": _networks,
     "trusted_proxies": _networks,
@@ -258,6 +263,7 @@ def login_of(database_url: str) -> str | None:
 _WANTED = {
     "database_url": "sslmode=verify-full",
     "database_owner_url": "sslmode=verify-full",
+    "database_direct_url": "sslmode=verify-full",
     "redis_url": "rediss:// or rediss+cluster://, and no option about certificates or host names that are not verified",
     "public_url": "https://",
 }

@@ -224,7 +224,7 @@ def _serve(settings: Settings, options: argparse.Namespace) -> int | None:
             beside = Development(stored).running if stored.sandbox else None
             if options.processes == 1:
                 return runner.run(serve(stored, listening, operations, beside))
-            database = Database(stored.database_url, stored.database_connections)
+            database = Database(stored.database_url, stored.database_connections, stored.database_direct_url)
             runner.run(require_room(database, options.processes))
             listening.close()  # it has shown that the port is free: workers have sockets of their own
             return runner.run(Parent(stored, options.processes).run(operations, beside))
@@ -238,7 +238,7 @@ async def _prepared(settings: Settings) -> bool:
     loop.add_signal_handler(signal.SIGTERM, task.cancel)
     retrying = _retrying(settings.database_wait_s)
     try:
-        owns_schema: bool = await retrying(prepare, settings.database_url)
+        owns_schema: bool = await retrying(prepare, settings.database_url, settings.database_direct_url)
     finally:
         loop.remove_signal_handler(signal.SIGTERM)
     if retrying.statistics["attempt_number"] > 1:
@@ -264,11 +264,16 @@ def _retrying(wait_s: float) -> AsyncRetrying:
 
 
 def _migrated_by(settings: Settings) -> str:
-    return "database_owner_url" if settings.database_owner_url else "database_url"
+    """The setting that says where the schema's owner logs in."""
+    owners = ("database_owner_url", "database_direct_url")
+    return next((field for field in owners if getattr(settings, field)), "database_url")
 
 
 def _unfit_to_serve(settings: Settings) -> list[str]:
-    wrong = insecure(settings, "database_url", "redis_url", "public_url")
+    direct = ("database_direct_url",) if settings.database_direct_url else ()
+    wrong = insecure(settings, "database_url", *direct, "redis_url", "public_url")
+    if direct and not settings.database_url:
+        wrong.append("DATABASE_DIRECT_URL: it is another way to the database of DATABASE_URL, which is not set")
     if settings.encryption_keys or settings.database_url:  # else they are generated
         try:
             Vault(settings.encryption_keys)

@@ -28,6 +28,7 @@ class Kind(msgspec.Struct, frozen=True, kw_only=True):
     """What a connection is like."""
 
     role: str
+    is_direct: bool = False  # no pooler may be in between
     idle_s: float = 60.0  # it is closed then
     settings: tuple[tuple[str, str], ...] = ()
 
@@ -64,7 +65,7 @@ class Lent:
         return opened
 
 
-class Connections:
+class ConnectionPool:
     """The connections of a process, *most* at once, of the kinds that *uses* need. Enter it once a process."""
 
     def __init__(
@@ -81,7 +82,7 @@ class Connections:
         self._is_closing = False
         self._sweeper: asyncio.Task[None] | None = None
 
-    async def __aenter__(self) -> "Connections":
+    async def __aenter__(self) -> "ConnectionPool":
         self._sweeper = asyncio.create_task(self._sweep_forever())
         return self
 

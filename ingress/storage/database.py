@@ -14,8 +14,9 @@ import asyncpg
 from .. import __version__, metrics
 from ..settings import Settings
 from ..shares import Shares
+from . import pooled
 from .changes import Changes
-from .connections import Connections, Kind, Use
+from .connections import ConnectionPool, Kind, Use
 from .statements import logins, upgrades
 
 APP, INGEST, WORKER = ROLES = "ingress_app", "ingress_ingest", "ingress_worker"
@@ -36,6 +37,7 @@ _INGEST, _WORK, _API = Kind(role=INGEST), Kind(role=WORKER), Kind(role=APP)
 # the server ends it: `idle_session_timeout` is meant for who holds a lock.
 _CHANGES = Kind(
     role=APP,
+    is_direct=True,
     idle_s=EXCLUSIVE_IDLE_S / 2,
     settings=(
         ("lock_timeout", f"{STATEMENT_TIMEOUT_S:.0f}s"),
@@ -53,13 +55,17 @@ USES = {
     "contacts": Use(_WORK),
     "claims": Use(_WORK),
     "outcomes": Use(_WORK),
-    "listen": Use(_WORK),
+    "listen": Use(Kind(role=WORKER, is_direct=True)),
     "exclusive": Use(_CHANGES),
 }
 # Changes of organizations wait for providers: of the places that are nobody's own, they leave so many to the others.
 LEFT_BY_CHANGES = 2
 # How many changes wait here, and of one organization: each holds its caller's connection.
 EXCLUSIVE_QUEUE, EXCLUSIVE_QUEUE_EACH = 200, 50
+POOLER_ADVICE = (
+    "a pooler such as PgBouncer in between needs DATABASE_DIRECT_URL, which leads to PostgreSQL itself"
+    " (docs/pgbouncer.md)"
+)
 NO_ROLES = "the login of DATABASE_URL may not take the service's roles: run `ingress migrate` as the schema's owner"
 
 # What a client sees of a server that was killed, restarts, or stopped answering: by experiment, more than
@@ -132,10 +138,7 @@ def _unavailable(pool: str, error: BaseException) -> StoreUnavailable:
 
 
 def _not_in(role: str) -> str:
-    return (
-        f"the database gave a connection that is not in the role {role}: a pooler in between has to pass on the start"
-        " parameter `role`, or must not be in between"
-    )
+    return f"the database gave a connection that is not in the role {role}: {POOLER_ADVICE}"
 
 
 async def _prepare(connection: asyncpg.Connection, role: str) -> None:
@@ -151,19 +154,30 @@ class Database:
     `organization(id)` gives a transaction that sees one organization only: row-level security holds even where a
     query forgets to say so. `worker()` gives a connection that sees all, for work across organizations; `lookup()`
     gives one too, to find the config of a webhook. `exclusive(id)` gives the right to change an organization.
+
+    With *direct_url*, *url* may lead through a pooler that gives each transaction another session of the server
+    (pooled.py); who listens, and who changes organizations, goes the direct way.
     """
 
     def __init__(
-        self, url: str, most_connections: int = Settings().database_connections, *, neighbours: int = 0
+        self,
+        url: str,
+        most_connections: int = Settings().database_connections,
+        direct_url: str = "",
+        *,
+        neighbours: int = 0,
     ) -> None:
         self._url = url
+        self._direct_url = direct_url
         self.most_connections = most_connections
         # Processes beside this one that share its port, and what comes in there.
         self.neighbours = neighbours
         most_changes = max(1, most_connections - len(USES) - LEFT_BY_CHANGES + 1)
+        # Of those that PostgreSQL itself sees; of a pooler's it sees as many as that one opens.
+        self.most_direct_connections = 1 + most_changes if direct_url else most_connections
         self._places = asyncio.Semaphore(most_changes)
         uses = {**USES, "exclusive": Use(_CHANGES, most_changes)}
-        self._connections = Connections(uses, most_connections, self._open)
+        self._connections = ConnectionPool(uses, most_connections, self._open)
         self._exclusive: WeakValueDictionary[UUID, asyncio.Lock] = WeakValueDictionary()
         self._queue = Shares(EXCLUSIVE_QUEUE, EXCLUSIVE_QUEUE_EACH)
         self._is_app_proven = False
@@ -185,14 +199,15 @@ class Database:
 
     async def _open(self, kind: Kind) -> asyncpg.Connection:
         """Raises one of CONNECTION_ERRORS."""
-        connection = await asyncpg.connect(
-            self._url,
-            timeout=CONNECT_TIMEOUT_S,
-            command_timeout=STATEMENT_TIMEOUT_S,
-            server_settings={**_session(kind.role), **dict(kind.settings)},
-        )
+        session = {**_session(kind.role), **dict(kind.settings)}
+        limits: dict[str, Any] = {"timeout": CONNECT_TIMEOUT_S, "command_timeout": STATEMENT_TIMEOUT_S}
+        if self._direct_url and not kind.is_direct:
+            connection = await pooled.connect(self._url, session, **limits)
+        else:
+            connection = await asyncpg.connect(self._direct_url or self._url, server_settings=session, **limits)
         try:
-            await _prepare(connection, kind.role)
+            async with connection.transaction():
+                await _prepare(connection, kind.role)
         except BaseException:
             connection.terminate()
             raise
@@ -287,7 +302,7 @@ class _Use:
 
     __slots__ = ("_connection", "_connections", "_use")
 
-    def __init__(self, connections: Connections, use: str) -> None:
+    def __init__(self, connections: ConnectionPool, use: str) -> None:
         self._connections = connections
         self._use = use
         self._connection: Any = None

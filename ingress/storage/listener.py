@@ -39,7 +39,7 @@ async def _listen(database: Database, channel: str) -> AsyncGenerator[str | None
     async with database.connection("listen") as connection:
         try:
             await _pass_on(connection, channel, notified)
-            await _count_in(connection, database.most_connections)
+            await _count_in(connection, database.most_direct_connections)
             database.process = connection.get_server_pid()
             # Through a pooler it is another one's, and what is notified there does not come here.
             database.changes.notified(await connection.fetchval("select pg_backend_pid()") == database.process)
@@ -98,7 +98,7 @@ async def require_room(database: Database, processes: int) -> None:
             _, available = await logins.count_connections(connection, PROCESSES_LOCK)
         finally:
             await connection.close()
-    if (most := processes * database.most_connections) > available:
+    if (most := processes * database.most_direct_connections) > available:
         raise SchemaError(
             f"{processes} processes may open {most} connections to PostgreSQL, and the server has {available}: lower"
             " INGRESS_DATABASE_CONNECTIONS, start fewer processes, or raise max_connections"

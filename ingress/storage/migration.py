@@ -1,13 +1,12 @@
 """The schema: made where it is missing, looked at before a start, and the logins that may serve with it."""
 
 import logging
-import secrets
 from datetime import datetime
 from typing import NamedTuple
 
 import asyncpg
 
-from . import partitions
+from . import addresses, partitions
 from .database import (
     CONNECT_TIMEOUT_S,
     NO_ROLES,
@@ -27,6 +26,17 @@ from .upgrades import Post, Report, folder, log_progress, record_all, state, tak
 
 logger = logging.getLogger("ingress.storage.migration")
 
+POOLED = (
+    "DATABASE_URL leads through a pooler, such as PgBouncer: set DATABASE_DIRECT_URL, too, to an address of PostgreSQL"
+    " itself, for who listens and who changes organizations"
+)
+POOLED_DIRECT = "DATABASE_DIRECT_URL leads through a pooler, such as PgBouncer: it must lead to PostgreSQL itself"
+POOLED_OWNER = (
+    "the login that owns the schema comes through a pooler, such as PgBouncer: set DATABASE_OWNER_URL (or"
+    " DATABASE_DIRECT_URL) to an address of PostgreSQL itself"
+)
+NOT_SAME = "DATABASE_DIRECT_URL and DATABASE_URL lead to different databases: they must be two ways to the same one"
+
 
 class Migrated(NamedTuple):
     """What there is after a migration. ``applied``: when; ``missing``: what waits until the former release is gone.
@@ -40,22 +50,29 @@ class Migrated(NamedTuple):
     older: dict[str, int]
 
 
-async def prepare(url: str) -> bool:
+async def prepare(url: str, direct_url: str = "") -> bool:
     """Have the database at *url* ready to serve with: migrated where its login owns the schema, else only looked at.
 
-    Whether it owns it. Raises `StoreUnavailable`, and `SchemaError` that says what to do.
+    Whether it owns it. *direct_url* is as `Database` takes it. Raises `StoreUnavailable`, and `SchemaError` that says
+    what to do.
     """
+    direct = direct_url or url
     with store_errors("migrate"):
-        connection = await asyncpg.connect(url, timeout=CONNECT_TIMEOUT_S)
+        connection = await addresses.connect(direct)
         try:
+            await addresses.require_direct(connection, POOLED_DIRECT if direct_url else POOLED)
+            if direct_url:
+                await addresses.require_same(connection, url, NOT_SAME)
             is_owner = await logins.owns_schema(connection)
         finally:
             await connection.close()
         if is_owner:
-            await migrate(url, post=Post.WHEN_ALONE)
+            await migrate(direct, post=Post.WHEN_ALONE)
         try:
             for role in ROLES:
-                await _try_role(url, role)
+                await _try_role(direct, role)
+                if direct_url:
+                    await (await Database(url, direct_url=direct_url).connect(role)).close()
         except (asyncpg.InvalidParameterValueError, asyncpg.UndefinedObjectError, asyncpg.InsufficientPrivilegeError):
             raise SchemaError(NO_ROLES) from None
         except WrongRole as error:
@@ -103,6 +120,7 @@ async def migrate(
             url, timeout=CONNECT_TIMEOUT_S, server_settings={"application_name": named("migrate")}
         )
         try:
+            await addresses.require_direct(connection, POOLED_OWNER)
             _require_release(connection)
             if service_url:
                 await _require_same(connection, service_url)
@@ -161,21 +179,16 @@ async def _require_same(owner: asyncpg.Connection, url: str) -> None:
     """Raise `SchemaError` unless *url* leads to the database of *owner*, by whatever name."""
     try:
         with store_errors("migrate"):
-            service = await asyncpg.connect(url, timeout=CONNECT_TIMEOUT_S)
+            await addresses.require_same(
+                owner,
+                url,
+                "DATABASE_OWNER_URL and DATABASE_URL lead to different databases: the one that is migrated would not be"
+                " the one that is served. Give both the same host, port and database; nothing was changed",
+            )
     except asyncpg.InvalidAuthorizationSpecificationError:
         return  # what is wrong with the login `_admit` knows better
     except (asyncpg.PostgresError, asyncpg.InterfaceError, StoreUnavailable) as error:
         raise SchemaError(f"DATABASE_URL, of the login to admit, does not lead to a database: {error}") from None
-    try:
-        lock = secrets.randbits(62)
-        await owner.execute("select pg_advisory_lock($1)", lock)
-        if await service.fetchval("select pg_try_advisory_lock($1)", lock):
-            raise SchemaError(
-                "DATABASE_OWNER_URL and DATABASE_URL lead to different databases: the one that is migrated would not be"
-                " the one that is served. Give both the same host, port and database; nothing was changed"
-            )
-    finally:
-        await service.close()
 
 
 async def _admit(connection: asyncpg.Connection, login: str) -> None:

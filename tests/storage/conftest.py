@@ -9,6 +9,7 @@ import pytest
 
 from ingress.dev.embedded.launcher import EmbeddedServers
 from ingress.storage.database import ROLES
+from ingress.storage.migration import migrate
 
 
 class Logins(msgspec.Struct):
@@ -52,3 +53,9 @@ async def logins(servers: EmbeddedServers) -> AsyncIterator[Logins]:
     await connection.execute(f"drop role {service}")
     await connection.execute(f"drop role {owner}")
     await connection.close()
+
+
+@pytest.fixture
+async def migrated(logins: Logins) -> Logins:
+    assert (await migrate(logins.owner, logins.service_name)).is_new
+    return logins

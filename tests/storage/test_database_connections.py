@@ -17,7 +17,7 @@ from ingress.dev.embedded.launcher import EmbeddedServers
 from ingress.settings import Settings, SettingsError, load
 from ingress.storage import connections as connections_module
 from ingress.storage import database as module
-from ingress.storage.connections import Connections, Kind, Use
+from ingress.storage.connections import ConnectionPool, Kind, Use
 from ingress.storage.database import APP, USES, WORKER, Busy, Database, StoreUnavailable
 from ingress.storage.listener import notifications
 from ingress.storage.migration import migrate
@@ -76,7 +76,7 @@ async def _change(database: Database, id: UUID) -> None:
 
 
 class Nothing:
-    """What `Connections` itself uses of a connection."""
+    """What the pool itself uses of a connection."""
 
     def is_closed(self) -> bool:
         return False
@@ -96,7 +96,7 @@ async def _open_nothing(_: Kind) -> Any:
 @pytest.mark.parametrize("use", USES)
 async def test_no_use_takes_the_place_of_another(use: str, most: int) -> None:
     """However much is wanted for all others, and however long they keep it."""
-    async with Connections({**USES, "exclusive": Use(module._CHANGES, most)}, most, _open_nothing) as connections:
+    async with ConnectionPool({**USES, "exclusive": Use(module._CHANGES, most)}, most, _open_nothing) as connections:
         for other in set(USES) - {use}:
             with contextlib.suppress(TimeoutError):
                 while True:
@@ -107,7 +107,7 @@ async def test_no_use_takes_the_place_of_another(use: str, most: int) -> None:
 
 async def test_who_waits_for_a_place_gets_it_in_order() -> None:
     """Who gives up meanwhile, also in the moment of its turn, takes nothing with it."""
-    async with Connections(USES, LEAST + 1, _open_nothing) as connections:
+    async with ConnectionPool(USES, LEAST + 1, _open_nothing) as connections:
         workers = [await connections.borrow("worker", 0) for _ in range(2)]
         lookups, done = [await connections.borrow("lookup", 0)], list[str]()
 
