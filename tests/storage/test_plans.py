@@ -89,8 +89,8 @@ EXCEPTIONS = {
     "switches.UNDER_WAY": "what is under way, of all: little",
     "switches.WITHOUT_PHONE": "so many events at most, before somebody switches",
 }
-# Of the catalogue, of the login, or refused by their own conditions here.
-CATALOGUE = {"logins", "partitions", "upgrades"}
+# Of the catalogue, of the login, of a sample of pages, or refused by their own conditions here.
+CATALOGUE = {"logins", "partitions", "sizes", "upgrades"}
 
 # What stands for a parameter of each type.
 VALUES = {

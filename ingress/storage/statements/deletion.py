@@ -149,8 +149,11 @@ async def delete_slice(
 # The first event that is needed still: it is to be delivered, or to be counted, or a webhook is to be read behind it.
 FIRST_NEEDED_EVENT = """
 select least(
-    (select d.sequence from deliveries d join callbacks c on c.organization_id = d.organization_id and c.disabled_at is null
-        where d.state = 'pending' and d.sequence < $1 order by d.sequence limit 1),
+    (select min(first.sequence) from callbacks c cross join lateral (
+        select d.sequence from deliveries d
+        where d.state = 'pending' and d.organization_id = c.organization_id and d.sequence < $1
+        order by d.sequence limit 1
+    ) first where c.disabled_at is null),
     (select min(first.sequence) from figures_progress p cross join lateral (
         select e.sequence from events e
         where e.organization_id = p.organization_id and e.sequence > p.sequence and e.sequence < $1
