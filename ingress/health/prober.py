@@ -1,7 +1,8 @@
 """Looking at accounts: each config that is sent through is asked how it is doing, by one process at a time.
 
-A process leases the configs that are due; the row that says so is also where the outcome goes, so who lost the lease
-writes nothing, and what a process that died had leased is due again seconds later. Whatever follows from a change (the
+A process leases the configs that are due, many at once, and reads what is known of them; the row that says so is also
+where the outcome goes, so who lost the lease writes nothing, and what a process that died had leased is due again
+seconds later. Looks that find nothing new, as nearly all do, are ended together. Whatever follows from a change (the
 event, the entry in the trail, the notification of all processes) is in the transaction that stores it: it happens once.
 """
 
@@ -9,7 +10,7 @@ import asyncio
 import contextlib
 import logging
 import random
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from operator import attrgetter
 from time import monotonic
@@ -30,13 +31,15 @@ from ..identifiers import id_at
 from ..storage.database import Busy, Database, StoreUnavailable
 from ..storage.redis_state import RedisState
 from ..storage.statements import health, switches
-from ..storage.statements.health import Look, OrganizationHealth
+from ..storage.statements.configs import ConfigKey
+from ..storage.statements.health import EndedLook, Look, OrganizationHealth, SentLately
 from ..switching.change import Requested, VersionConflict
 from ..switching.journal import Transition
 from ..switching.manager import WhatsAppProviderManager
 from ..switching.policy import FallbackPolicy, stored_policy
 from ..wakeups import Wakeups
 from .automatic import BACK_OFF, Step, next_step
+from .evidence import good_until
 from .judgement import Finding, Health, Traffic, judge
 from .situation import last_switch_of, request_for, situation_of
 
@@ -87,6 +90,7 @@ class Prober:
         self._interval_s = interval_s
         self._clock = clock
         self._looking: set[asyncio.Task[None]] = set()
+        self._ended: list[EndedLook] = []  # and not written yet
         self._refused: Cache[UUID, bool] = Cache(KEPT, lambda: clock().timestamp())  # for BACK_OFF
         self._repaired: Cache[UUID, bool] = Cache(KEPT)
         self._gate = asyncio.Semaphore(CONNECTIONS)
@@ -107,6 +111,8 @@ class Prober:
             for task in waiting:
                 task.cancel()
             await asyncio.gather(*waiting, return_exceptions=True)
+        with contextlib.suppress(StoreUnavailable):  # then the leases run out
+            await self._give_back()
 
     async def _run(self) -> None:
         while True:
@@ -121,25 +127,53 @@ class Prober:
 
     async def look_at_due(self) -> int:
         """Begin to look at every account that is due, as far as there is room; how many. Raises `StoreUnavailable`."""
+        await self._give_back()
         if not (room := PROBES - len(self._looking)):
             return 0
         lease_id = identifiers.new_id()
         async with self._worker() as connection:
-            claimed = await health.claim(connection, lease_id, room, LEASE_S)
-        for row in claimed:
-            task = asyncio.create_task(self._look(row["organization_id"], row["config_id"], lease_id))
+            if not (claimed := await health.claim(connection, lease_id, room, LEASE_S)):
+                return 0
+            looks = await health.looks(connection, claimed)
+            traffic = await self._traffic(connection, claimed)
+        for look in looks:
+            lately = traffic[ConfigKey(look.config.organization_id, look.config.id)]
+            known = Traffic(**msgspec.structs.asdict(lately), is_broken=look.broken)
+            if (next_in_s := self._put_off_s(look, known)) is not None:
+                self._end(look, lease_id, next_in_s, is_checked=False)
+                continue
+            task = asyncio.create_task(self._look(look, known, lease_id))
             self._looking.add(task)
             task.add_done_callback(self._looking.discard)
         return len(claimed)
+
+    def _put_off_s(self, look: Look, traffic: Traffic) -> float | None:
+        """Seconds until the next look where none is needed now; None: it is."""
+        if not (look.in_use or look.watched or look.waiting):
+            return self._interval_s
+        now = self._clock()
+        until = good_until(look, traffic, timedelta(seconds=self._interval_s), now)
+        return (until - now).total_seconds() if until is not None else None
+
+    def _end(self, look: Look, lease_id: UUID, next_in_s: float, *, is_checked: bool) -> None:
+        of = (look.config.organization_id, look.config.id, lease_id)
+        self._ended.append(EndedLook(*of, is_checked, next_in_s))
+
+    async def _give_back(self) -> None:
+        if ended := self._ended:
+            self._ended = []
+            async with self._worker() as connection:
+                await health.give_back(connection, ended)
 
     @contextlib.asynccontextmanager
     async def _worker(self) -> AsyncIterator[asyncpg.Connection]:
         async with self._gate, self._database.worker() as connection:
             yield connection
 
-    async def _look(self, organization_id: UUID, config_id: UUID, lease_id: UUID) -> None:
+    async def _look(self, look: Look, traffic: Traffic, lease_id: UUID) -> None:
+        config_id = look.config.id
         try:
-            await self._look_at(organization_id, config_id, lease_id)
+            await self._look_at(look, traffic, lease_id)
         except Lost:
             logger.info("config %s is looked at by another process", config_id)
         except (ChangeRefused, NotFound, Busy) as error:
@@ -149,16 +183,11 @@ class Prober:
         except Exception:  # it is due again later, and the others must not wait for it
             logger.exception("looking at config %s failed", config_id)
 
-    async def _look_at(self, organization_id: UUID, config_id: UUID, lease_id: UUID) -> None:
-        async with self._worker() as connection:
-            look = await health.look(connection, organization_id, config_id)
-        if look is None:
-            return  # it was deleted just now
+    async def _look_at(self, look: Look, traffic: Traffic, lease_id: UUID) -> None:
+        organization_id, config_id = look.config.organization_id, look.config.id
         config = self._manager.accounts.known(look.config)
-        if not (look.in_use or look.watched or look.waiting):
-            return await self._put_off(look, lease_id)
         policy = stored_policy(look.fallback_policy)
-        status = await self._ask_and_store(look, config, policy, lease_id)
+        status = await self._ask_and_store(look, traffic, config, policy, lease_id)
         is_connected = status is not None and status.is_connected
         if status is not None and status.trouble == "webhook_missing" and look.in_use:
             await self._repair(config)
@@ -175,16 +204,20 @@ class Prober:
             await self._manager.accounts.write_webhook(config)
 
     async def _ask_and_store(
-        self, look: Look, config: Config, policy: FallbackPolicy, lease_id: UUID
+        self, look: Look, traffic: Traffic, config: Config, policy: FallbackPolicy, lease_id: UUID
     ) -> ProviderStatus | None:
         """What the provider says of the account, if it does."""
-        answer, finding = await self._judged(look, config)
+        answer, finding = await self._judged(traffic, config)
         status = answer if isinstance(answer, ProviderStatus) else None
         is_connected = status is not None and status.is_connected
         former = Health(**msgspec.structs.asdict(look.health))
         found = former.after(finding, self._clock())
         next_in_s = self._next_in_s(look, policy, found, is_connected=is_connected)
-        await self._store(look, lease_id, former, found, _pairing(config, look.pairing, status), next_in_s)
+        pairing = _pairing(config, look.pairing, status)
+        if (found, pairing) == (former, look.pairing):
+            self._end(look, lease_id, next_in_s, is_checked=True)
+        else:
+            await self._store(look, lease_id, former, found, pairing, next_in_s)
         if status is not None:
             await self._remember(look, status)
             await self._claim(config, status, look.version)
@@ -192,18 +225,13 @@ class Prober:
             self._report(look, former, found)
         return status
 
-    async def _judged(self, look: Look, config: Config) -> tuple[ProviderStatus | SendError, Finding | None]:
+    async def _judged(self, traffic: Traffic, config: Config) -> tuple[ProviderStatus | SendError, Finding | None]:
         started = monotonic()
         answer = await self._ask(config)
         elapsed_s = monotonic() - started
-        finding = judge(answer, await self._traffic(look))
+        finding = judge(answer, traffic)
         _measure(config, finding, elapsed_s)
         return answer, finding
-
-    async def _put_off(self, look: Look, lease_id: UUID) -> None:
-        of = (look.config.organization_id, look.config.id, lease_id)
-        async with self._worker() as connection:
-            await health.put_off(connection, *of, self._interval_s)
 
     async def _ask(self, config: Config) -> ProviderStatus | SendError:
         """How the account is doing, as its provider has it, or why that is not known."""
@@ -212,18 +240,15 @@ class Prober:
         except SendError as error:
             return error
 
-    async def _traffic(self, look: Look) -> Traffic:
+    async def _traffic(self, connection: asyncpg.Connection, keys: Sequence[ConfigKey]) -> dict[ConfigKey, SentLately]:
         now = datetime.now(UTC)  # the ids that it is compared with were made by such a clock
-        async with self._worker() as connection:
-            sent = await health.traffic(
-                connection,
-                look.config.organization_id,
-                look.config.id,
-                attempts_since=id_at(now - timedelta(seconds=EVIDENCE_S)),
-                sent_since=id_at(now - STATUS_WITHIN),
-                sent_until=id_at(now - STATUS_AFTER),
-            )
-        return Traffic(**msgspec.structs.asdict(sent), is_broken=look.broken)
+        return await health.traffic(
+            connection,
+            keys,
+            attempts_since=id_at(now - timedelta(seconds=EVIDENCE_S)),
+            sent_since=id_at(now - STATUS_WITHIN),
+            sent_until=id_at(now - STATUS_AFTER),
+        )
 
     async def _claim(self, config: Config, status: ProviderStatus, version: int) -> None:
         """An account that answers is its organization's, where no test could show that: it was saved by force."""

@@ -13,6 +13,7 @@ from ingress.dev.sandbox.meta.bodies import envelope, status_item
 from ingress.identifiers import account_id
 from ingress.settings import Settings
 from ingress.storage.statements import health
+from ingress.storage.statements.configs import ConfigKey
 from ingress.storage.statements.receiving import statuses
 from providers.meta_business import MetaBusiness
 
@@ -156,10 +157,8 @@ async def test_acknowledgements_at_the_other_address_are_no_silence(
     """Or the account would be taken for one whose messages arrive nowhere."""
     sent = (await renewed.send()).json
     await acknowledge(renewed, sent["provider_message_id"], "delivered", config=NEW)
-    ever = UUID(int=0), UUID(int=2**128 - 1)
-    found = await health.traffic(
-        sql, UUID(renewed.id), UUID(sent["config_id"]), attempts_since=ever[0], sent_since=ever[0], sent_until=ever[1]
-    )
+    ever = {"attempts_since": UUID(int=0), "sent_since": UUID(int=0), "sent_until": UUID(int=2**128 - 1)}
+    [found] = (await health.traffic(sql, [ConfigKey(UUID(renewed.id), UUID(sent["config_id"]))], **ever)).values()
     assert (found.sent, found.acknowledged) == (1, 1)
 
 

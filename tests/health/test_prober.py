@@ -22,6 +22,7 @@ from ingress.identifiers import id_at, new_id
 from ingress.settings import Settings
 from ingress.storage.database import Database
 from ingress.storage.statements import configs, health, switches
+from ingress.storage.statements.configs import ConfigKey
 from ingress.storage.statements.health import StoredHealth
 from ingress.storage.statements.switches import Activation
 from providers import ProviderStatus
@@ -275,7 +276,7 @@ async def test_who_reports_any_status_is_not_silent(
             meta_bodies, "status_item", lambda wamid, status, body, **more: made(wamid, status, unmarked(body), **more)
         )
     meta.set_statuses(organization.numbers[0], statuses)
-    place = UUID(organization.id), UUID(organization.configs[0]["config_id"])
+    place = ConfigKey(UUID(organization.id), UUID(organization.configs[0]["config_id"]))
     for _ in range(5):
         assert (await organization.send()).status == 200
     now = datetime.now(UTC)
@@ -283,7 +284,8 @@ async def test_who_reports_any_status_is_not_silent(
 
     async def traffic() -> Traffic:
         async with database.worker() as connection:
-            seen = await health.traffic(connection, *place, attempts_since=since, sent_since=since, sent_until=until)
+            times = {"attempts_since": since, "sent_since": since, "sent_until": until}
+            [seen] = (await health.traffic(connection, [place], **times)).values()
         return Traffic(**msgspec.structs.asdict(seen))
 
     async with Database(settings.database_url) as database:

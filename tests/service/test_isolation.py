@@ -764,10 +764,9 @@ async def test_who_sees_every_organization_asks_for_one(settings: Settings, pair
             route = await configs.route(connection, organization_id)
             assert [str(config.id) for config in route.configs] == [own.ids["config_id"], own.ids["fallback_id"]]
             assert await configs.by_id(connection, organization_id, config_id) is None
-            assert await health.look(connection, organization_id, config_id) is None
-            assert not any(
-                msgspec.structs.astuple(await health.traffic(connection, organization_id, config_id, **times))
-            )
+            foreign = [configs.ConfigKey(organization_id, config_id)]
+            assert await health.looks(connection, foreign) == []
+            assert await health.traffic(connection, foreign, **times) == {}
             assert await messages.by_id(connection, organization_id, message_id) is None
             assert await messages.attempts(connection, organization_id, message_id) == []
             await health.set_session(connection, organization_id, config_id, b'{"is_connected": false}')

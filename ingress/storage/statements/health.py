@@ -2,15 +2,15 @@
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Literal, get_args
+from typing import Annotated, Literal, NamedTuple, get_args
 from uuid import UUID
 
 import asyncpg
 import msgspec
 
 from ...validation import Unlogged
-from ..columns import assignments, read
-from .configs import CONFIG, StoredConfig
+from ..columns import assignments, given, read
+from .configs import CONFIG, ConfigKey, StoredConfig
 
 
 class StoredHealth(msgspec.Struct, frozen=True):
@@ -31,7 +31,8 @@ class Look(msgspec.Struct, frozen=True, kw_only=True):
     """A config that is looked at, how its account is doing, and what its organization does with it.
 
     ``in_use``: it is sent through, or may be at any moment. ``waiting``: a switch waits for its phone. ``watched``:
-    somebody is linking its phone. ``broken``: its provider refused it within the last minutes.
+    somebody is linking its phone. ``broken``: its provider refused it within the last minutes. ``stands_in``: the
+    organization's active config does for another one. The times as in ConfigHealth.
     """
 
     version: int
@@ -43,6 +44,10 @@ class Look(msgspec.Struct, frozen=True, kw_only=True):
     watched: bool
     in_use: bool
     broken: bool
+    stands_in: bool
+    checked_at: datetime | None
+    webhook_at: datetime | None
+    sent_at: datetime | None
     config: StoredConfig
     health: StoredHealth
 
@@ -60,30 +65,31 @@ from due where h.organization_id = due.organization_id and h.config_id = due.con
 returning h.organization_id, h.config_id"""
 
 
-async def claim(connection: asyncpg.Connection, lease_id: UUID, limit: int, lease_s: float) -> list[asyncpg.Record]:
+async def claim(connection: asyncpg.Connection, lease_id: UUID, limit: int, lease_s: float) -> list[ConfigKey]:
     """Configs that are due, now this lease's for *lease_s* (worker, all organizations)."""
-    return await connection.fetch(CLAIM, lease_id, limit, lease_s)
+    return [ConfigKey(*row) for row in await connection.fetch(CLAIM, lease_id, limit, lease_s)]
 
 
-LOOK = f"""
+LOOKS = f"""
 select o.version, o.version_at, o.active_config_id, o.fallback_policy,
-    h.state as health, h.since, h.reason, h.detail, h.pending, h.looks, h.pairing,
+    h.state as health, h.since, h.reason, h.detail, h.pending, h.looks, h.pairing, h.checked_at, h.webhook_at, h.sent_at,
     w.waits_until is not null as waiting, coalesce(h.watched_until > now(), false) as watched,
     coalesce(c.id = o.active_config_id or c.id = any (o.fallback_config_ids), false) as in_use,
-    coalesce(c.broken_at > now() - interval '15 minutes', false) as broken,
+    coalesce(c.broken_at > now() - interval '15 minutes', false) as broken, o.automatic is not null as stands_in,
     {CONFIG}
-from provider_health h
+from {given(ConfigKey)}
+join provider_health h on h.organization_id = _.organization_id and h.config_id = _.id
 join organizations o on o.id = h.organization_id
 join whatsapp_provider_configs c on c.organization_id = h.organization_id and c.id = h.config_id
-left join switches w on w.organization_id = h.organization_id and w.config_id = h.config_id
-where h.organization_id = $1 and h.config_id = $2"""
+left join switches w on w.organization_id = h.organization_id and w.config_id = h.config_id"""
 
 
-async def look(connection: asyncpg.Connection, organization_id: UUID, config_id: UUID) -> Look | None:
-    """A config, how its account is doing, and what its organization does with it (worker)."""
-    row = await connection.fetchrow(LOOK, organization_id, config_id)
-    if row is None:
-        return None
+async def looks(connection: asyncpg.Connection, keys: Sequence[ConfigKey]) -> list[Look]:
+    """Those of the configs that there are, how they are doing, and what their organizations do with them (worker)."""
+    return [_look(row) for row in await connection.fetch(LOOKS, *zip(*keys, strict=True))]
+
+
+def _look(row: asyncpg.Record) -> Look:
     health = StoredHealth(row["health"], *(row[name] for name in StoredHealth.__struct_fields__[1:]))
     plain = {name: row[name] for name in Look.__struct_fields__[:-2]}
     return Look(**plain, config=read(StoredConfig, row), health=health)
@@ -93,28 +99,32 @@ LAST_SENDS, ACKNOWLEDGED_AMONG = 200, 50
 REFUSED_WITHIN_S = 600
 # Attempts and messages by their ids, which are times: no other index is needed. An open breaker says nothing of the account.
 TRAFFIC = f"""
-with recent as (
-    select class from attempts where organization_id = $1 and message_id >= $3 and config_id = $2 and class is not null
-        and code is distinct from 'breaker_open'
-    order by message_id desc limit {LAST_SENDS}
-),
-older as (
-    select acknowledged from messages
-    where organization_id = $1 and id >= $4 and id < $5 and config_id = $2 and provider_message_id is not null
-    order by id desc limit {ACKNOWLEDGED_AMONG}
-)
-select (select count(*) from recent) as attempts,
-    (select count(*) from recent where class in ('AccountBroken', 'Unavailable', 'Uncertain')) as failed,
-    (select count(*) from recent where class = 'AccountBroken') as refused,
-    (select count(*) from older) as sent,
-    (select count(*) from older where acknowledged) as acknowledged,
-    coalesce((
-        select case when h.refused_at > now() - interval '{REFUSED_WITHIN_S} s' then not exists (
-            select from inbound_webhooks w where w.received_at > now() - interval '{REFUSED_WITHIN_S} s'
-                and w.organization_id = $1 and w.config_id = $2
-        ) end
-        from provider_health h where h.organization_id = $1 and h.config_id = $2
-    ), false) as only_refused"""
+select h.organization_id, h.config_id, recent.*, older.*,
+    coalesce(case when h.refused_at > now() - interval '{REFUSED_WITHIN_S} s' then not exists (
+        select from inbound_webhooks w where w.received_at > now() - interval '{REFUSED_WITHIN_S} s'
+            and w.organization_id = h.organization_id and w.config_id = h.config_id
+    ) end, false) as only_refused
+from {given(ConfigKey)}
+join provider_health h on h.organization_id = _.organization_id and h.config_id = _.id
+cross join lateral (
+    select count(*) as attempts, count(*) filter (where class in ('AccountBroken', 'Unavailable', 'Uncertain')) as failed,
+        count(*) filter (where class = 'AccountBroken') as refused
+    from (
+        select class from attempts
+        where organization_id = h.organization_id and message_id >= $3 and config_id = h.config_id
+            and class is not null and code is distinct from 'breaker_open'
+        order by message_id desc limit {LAST_SENDS}
+    ) last
+) recent
+cross join lateral (
+    select count(*) as sent, count(*) filter (where acknowledged) as acknowledged
+    from (
+        select acknowledged from messages
+        where organization_id = h.organization_id and id >= $4 and id < $5 and config_id = h.config_id
+            and provider_message_id is not null
+        order by id desc limit {ACKNOWLEDGED_AMONG}
+    ) last
+) older"""
 
 
 class SentLately(msgspec.Struct, frozen=True, kw_only=True):
@@ -133,17 +143,16 @@ class SentLately(msgspec.Struct, frozen=True, kw_only=True):
 
 async def traffic(
     connection: asyncpg.Connection,
-    organization_id: UUID,
-    config_id: UUID,
+    keys: Sequence[ConfigKey],
     *,
     attempts_since: UUID,
     sent_since: UUID,
     sent_until: UUID,
-) -> SentLately:
-    """How the last sends through a config ended; times are given as ids of that moment (worker)."""
-    found = await connection.fetchrow(TRAFFIC, organization_id, config_id, attempts_since, sent_since, sent_until)
-    assert found is not None
-    return read(SentLately, found)
+) -> dict[ConfigKey, SentLately]:
+    """How the last sends through configs ended; times are given as ids of that moment (worker)."""
+    times = attempts_since, sent_since, sent_until
+    rows = await connection.fetch(TRAFFIC, *zip(*keys, strict=True), *times)
+    return {ConfigKey(row["organization_id"], row["config_id"]): read(SentLately, row) for row in rows}
 
 
 SOON_S = 2
@@ -173,16 +182,31 @@ async def store(
     return await connection.fetchval(STORE, config.organization_id, config.id, lease_id, *columns) is not None
 
 
-PUT_OFF = f"""
-update provider_health set {_released("$4")}
-where organization_id = $1 and config_id = $2 and lease_id = $3"""
+class EndedLook(NamedTuple):
+    """A look that found nothing new; without ``is_checked`` nobody was asked."""
+
+    organization_id: UUID
+    config_id: UUID
+    lease_id: UUID
+    is_checked: bool
+    next_in_s: Annotated[float, "double precision"]
 
 
-async def put_off(
-    connection: asyncpg.Connection, organization_id: UUID, config_id: UUID, lease_id: UUID, next_in_s: float
-) -> None:
-    """Give a config back that nothing was found out about (worker)."""
-    await connection.execute(PUT_OFF, organization_id, config_id, lease_id, next_in_s)
+GIVE_BACK = f"""
+with given as (
+    select g.* from (select * from {given(EndedLook)}) g
+    join provider_health h on h.organization_id = g.organization_id and h.config_id = g.config_id
+    order by g.organization_id, g.config_id for update of h
+)
+update provider_health h set checked_at = case when given.is_checked then clock_timestamp() else h.checked_at end,
+    {_released("given.next_in_s")}
+from given where h.organization_id = given.organization_id and h.config_id = given.config_id
+    and h.lease_id = given.lease_id"""
+
+
+async def give_back(connection: asyncpg.Connection, ended: Sequence[EndedLook]) -> None:
+    """End looks, and say when the next ones are due (worker)."""
+    await connection.execute(GIVE_BACK, *zip(*ended, strict=True))
 
 
 SESSION = """
