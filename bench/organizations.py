@@ -10,9 +10,7 @@ checkout to run, to compare with.
 import argparse
 import asyncio
 import base64
-import hmac
 import json
-import os
 import secrets
 import sys
 import time
@@ -30,14 +28,15 @@ from ingress.storage.vault import Vault, new_api_key, new_webhook_token, token_h
 
 from .databases import database, storage
 from .load import LoadTarget, paced
-from .pool import APP_SECRET, CONTACTS, SEND, WABA_ID, WEBHOOK, Pool
-from .processes import ROOT, ServerProcess, free_port, start
+from .pool import APP_SECRET, CONTACTS, SEND, WEBHOOK, Pool, account_of, signature
+from .processes import ROOT, ServerProcess, free_port, start, tree_cpu_s
 from .provider import provider
 
 PARTS = ("idle", "webhooks", "sends", "few", "lost")
 WEBHOOKS_A_S, SENDS_A_S, FEW_A_S = 500, 100, 10
 CONNECTIONS = 32
 WARM_UP_S = 5
+SETTLED_S = 45  # each account was looked at, and what begins with a process is over
 
 
 class Account:
@@ -54,7 +53,7 @@ class Account:
             {
                 "access_token": "bench-access-token",
                 "phone_number_id": self.phone_number_id,
-                "waba_id": WABA_ID,
+                "waba_id": account_of(self.phone_number_id),
                 "app_secret": APP_SECRET,
                 "verify_token": "bench-verify-token",
                 "base_url": provider_url,
@@ -112,14 +111,14 @@ def _config(vault: Vault, account: Account, provider_url: str) -> tuple[object, 
 
 def webhooks(folder: Path, name: str, accounts: Sequence[Account]) -> Pool:
     """Signed webhooks of *accounts* in turn, whole: each is posted to another address."""
-    secret, now = APP_SECRET.encode(), int(time.time())
+    now = int(time.time())
 
     def tail(n: int) -> tuple[bytes, bytes]:
         account = accounts[n % len(accounts)]
-        fields = {b"waba": WABA_ID.encode(), b"number": account.phone_number_id.encode()}
+        fields = {b"waba": account_of(account.phone_number_id).encode(), b"number": account.phone_number_id.encode()}
         body = WEBHOOK % {**fields, b"contact": n % CONTACTS, b"n": n, b"now": now}
-        signature = hmac.digest(secret, body, "sha256").hex()
-        return _head(f"/webhooks/meta_business/{account.token}", body, f"X-Hub-Signature-256: sha256={signature}"), body
+        signed = f"X-Hub-Signature-256: {signature(body).decode()}"
+        return _head(f"/webhooks/meta_business/{account.token}", body, signed), body
 
     return Pool(folder / name, "", tail)
 
@@ -140,34 +139,18 @@ def _head(path: str, body: bytes, headers: str) -> bytes:
     return f"POST {path} HTTP/1.1\r\n{common}\r\n{headers}".encode()
 
 
-async def postmaster_of(url: str) -> int:
+def postmaster_of(url: str) -> int:
     """The process that all of PostgreSQL's others are children of."""
-    connection = await asyncpg.connect(url)
-    try:
-        backend = await connection.fetchval("select pg_backend_pid()")
-        return int(_stat(Path(f"/proc/{backend}/stat"))[1])
-    finally:
-        await connection.close()
 
-
-def _stat(path: Path) -> list[str]:
-    """The fields after the name: state, parent, …"""
-    return path.read_text().rpartition(")")[2].split()
-
-
-def postgres_cpu_s(postmaster: int) -> float:
-    """User and system time of all its processes until now, those that have ended, too."""
-    ticks = 0
-    for path in Path("/proc").glob("[0-9]*/stat"):
+    async def ask() -> int:
+        connection = await asyncpg.connect(url)
         try:
-            fields = _stat(path)
-        except OSError:
-            continue  # it has just ended, and is counted with its parent's
-        if path.parent.name == str(postmaster):
-            ticks += sum(map(int, fields[11:15]))
-        elif int(fields[1]) == postmaster:
-            ticks += sum(map(int, fields[11:13]))
-    return ticks / os.sysconf("SC_CLK_TCK")
+            line = await connection.fetchval("select pg_read_file('postmaster.pid')")
+            return int(line.splitlines()[0])
+        finally:
+            await connection.close()
+
+    return asyncio.run(ask())
 
 
 @contextmanager
@@ -250,13 +233,11 @@ class Meter:
         self._server, self._postmaster = server, postmaster
 
     def _now(self) -> tuple[float, float]:
-        return self._server.cpu_s(), postgres_cpu_s(self._postmaster)
+        return self._server.cpu_s(), tree_cpu_s(self._postmaster)
 
     def during(self, work: Callable[[], int]) -> tuple[float, float]:
         """In seconds, for each of what *work* returns."""
-        before, many = self._now(), 0
-        many = work()
-        after = self._now()
+        before, many, after = self._now(), work(), self._now()
         return (after[0] - before[0]) / many, (after[1] - before[1]) / many
 
 
@@ -277,7 +258,7 @@ def measure(
         return run
 
     if "idle" in options.only:
-        time.sleep(WARM_UP_S)
+        time.sleep(SETTLED_S)
         _print(f"idle, {len(accounts)} accounts", "% of a core", 100, meter.during(idle))
     of = {"one": accounts[:1], "all": accounts}
     for part, make, rate in (("webhooks", webhooks, WEBHOOKS_A_S), ("sends", sends, SENDS_A_S)):
@@ -329,7 +310,7 @@ def main() -> None:
             pass  # which builds the database
         asyncio.run(fill(url, Vault(keys), accounts, stand_in.url))
         with service(folder, checkout, url, redis_url, keys) as server:
-            measure(Meter(server, asyncio.run(postmaster_of(url))), server, folder, accounts, options)
+            measure(Meter(server, postmaster_of(url)), server, folder, accounts, options)
             if "lost" in options.only:
                 taken_s, ended_s = asyncio.run(taken_over(url, accounts[:10], options.lost))
                 print(
