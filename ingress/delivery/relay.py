@@ -215,7 +215,8 @@ class Relay:
                 return True
             if ended is not None:
                 return ended
-            if pending[-1].sequence == ahead.last and not pending[-1].followed and await self._is_emptied(claim):
+            is_all = len(pending) < BATCH and not pending[-1].followed and pending[-1].sequence == ahead.last
+            if is_all and await self._is_emptied(claim):
                 return True
         return True
 

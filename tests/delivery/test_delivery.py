@@ -195,6 +195,21 @@ async def test_twenty_conversations_of_ten_events_in_order(customer: Organizatio
         assert shown == [f"{phone}:{place}" for place in range(10)]
 
 
+@pytest.mark.parametrize("count", [relay.BATCH - 1, relay.BATCH, 2 * relay.BATCH, 2 * relay.BATCH + 7])
+async def test_a_long_conversation_is_delivered_whole(
+    customer: Organization, crm: Crm, database: asyncpg.Connection, count: int
+) -> None:
+    """In several pages, while results of the former are still being written."""
+    conversation = uuid4()
+    await events.add(database, [event(customer, conversation) for _ in range(count)])
+    await crm.wait_received(count)
+    crm.assert_sound()
+    assert crm.duplicates() == {}
+    await eventually(lambda: queued(database, conversation), lambda left: left == 0)
+    states = "select state, count(*) from deliveries where conversation_id = $1 group by 1"
+    assert [tuple(row) for row in await database.fetch(states, conversation)] == [("delivered", count)]
+
+
 async def test_a_failing_event_holds_up_its_own_conversation_only(customer: Organization, crm: Crm) -> None:
     first = await text(customer, "held 0", "+5511900000001")
     await crm.wait_received(1)
