@@ -22,6 +22,8 @@ from .statements import logins, upgrades
 APP, INGEST, WORKER = ROLES = "ingress_app", "ingress_ingest", "ingress_worker"
 
 SCHEMA_VERSION = 4
+# Of the first release: migrations/ leads on from it.
+FIRST_SCHEMA = 3
 # Seeds the hash of an organization's id, so that the lock is none of another program's.
 _EXCLUSIVE_LOCK = 0x73_77_69_74
 CONNECT_TIMEOUT_S = 3.0
@@ -422,4 +424,9 @@ async def require_version(connection: asyncpg.Connection) -> None:
     what = f"the database has schema {version}, this release needs {SCHEMA_VERSION}"
     if version > SCHEMA_VERSION:
         raise SchemaError(f"{what}: a newer release has changed it, so run that one")
-    raise SchemaError(f"{what}: run `ingress migrate` as the schema's owner")
+    if version < FIRST_SCHEMA:
+        raise SchemaError(f"{what}, and nothing upgrades it: make the database anew")
+    raise SchemaError(
+        f"{what}: run `ingress migrate` as the schema's owner, or, where a release was left out, stop all processes and"
+        " run `ingress migrate --post`"
+    )

@@ -529,7 +529,7 @@ async def test_migrate_of_several_databases_at_once_on_a_new_server(tmp_path: Pa
         assert [(one.returncode, one.stderr) for one in done] == [(0, "")] * 4
 
 
-@pytest.mark.parametrize(("change", "what"), [(1, "a newer release has changed it"), (-1, "run `ingress migrate`")])
+@pytest.mark.parametrize(("change", "what"), [(1, "a newer release has changed it"), (-2, "make the database anew")])
 async def test_another_schema_is_refused(scratch: str, change: int, what: str) -> None:
     ingress("migrate", DATABASE_URL=scratch, REDIS_URL="redis://127.0.0.1:1")
     connection = await asyncpg.connect(scratch)
