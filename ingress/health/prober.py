@@ -45,7 +45,8 @@ from .situation import last_switch_of, request_for, situation_of
 
 logger = logging.getLogger("ingress.health.prober")
 
-POLL_S = 1.0
+# Between two rounds of looks; where more are due than there was room for, as soon as there may be some.
+POLL_S, AGAIN_S = 1.0, 0.05
 # At once in this process. A provider that hangs holds one for as long as a test may take, and an organization's
 # configs are fewer than these.
 PROBES = 64
@@ -116,24 +117,27 @@ class Prober:
 
     async def _run(self) -> None:
         while True:
-            claimed = 0
+            has_more = False
             try:
-                claimed = await self.look_at_due()
+                has_more = await self.look_at_due()
             except StoreUnavailable:
                 logger.warning("the database is away: no account is checked until it is back")
             except Exception:  # without this loop nobody would look any more
                 logger.exception("accounts cannot be looked at")
-            await asyncio.sleep(0 if claimed == PROBES else min(POLL_S, self._interval_s))
+            await asyncio.sleep(min(AGAIN_S if has_more else POLL_S, self._interval_s))
 
-    async def look_at_due(self) -> int:
-        """Begin to look at every account that is due, as far as there is room; how many. Raises `StoreUnavailable`."""
+    async def look_at_due(self) -> bool:
+        """Begin to look at every account that is due, as far as there is room; whether there may be more.
+
+        Raises `StoreUnavailable`.
+        """
         await self._give_back()
         if not (room := PROBES - len(self._looking)):
-            return 0
+            return True
         lease_id = identifiers.new_id()
         async with self._worker() as connection:
             if not (claimed := await health.claim(connection, lease_id, room, LEASE_S)):
-                return 0
+                return False
             looks = await health.looks(connection, claimed)
             traffic = await self._traffic(connection, claimed)
         for look in looks:
@@ -145,7 +149,7 @@ class Prober:
             task = asyncio.create_task(self._look(look, known, lease_id))
             self._looking.add(task)
             task.add_done_callback(self._looking.discard)
-        return len(claimed)
+        return len(claimed) == room
 
     def _put_off_s(self, look: Look, traffic: Traffic) -> float | None:
         """Seconds until the next look where none is needed now; None: it is."""
