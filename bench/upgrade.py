@@ -89,27 +89,29 @@ def main() -> None:
     with (
         TemporaryDirectory(prefix="upgrade-", dir=ROOT / ".data") as name,
         EmbeddedServers(Path(name) / "storage") as servers,
-        database(str(servers.database_url), "upgrade") as url,
+        database(str(servers.database_url), "upgrade") as owner_url,
     ):
-        folder = Path(name)
-        asyncio.run(
-            _execute(str(servers.database_url), "alter system set max_wal_size = '8GB'", "select pg_reload_conf()")
-        )
+        folder, service_url = Path(name), owner_url.replace("://svc@", "://upgrade_service@")
+        statements = "create role upgrade_service login noinherit", "alter system set max_wal_size = '8GB'"
+        asyncio.run(_execute(owner_url, *statements, "select pg_reload_conf()"))
+        env = environment(0, service_url, str(servers.redis_url))
         with provider(folder) as meta:
-            upgrade(folder, url, environment(0, url, str(servers.redis_url)), meta.url)
+            upgrade(folder, env, {"DATABASE_OWNER_URL": owner_url, "DATABASE_URL": service_url}, meta.url)
 
 
-def upgrade(folder: Path, url: str, env: dict[str, str], provider_url: str) -> None:
+def upgrade(folder: Path, env: dict[str, str], urls: dict[str, str], provider_url: str) -> None:
     """Print what each step took, and how webhooks fared meanwhile."""
     former = [sys.executable, "-c", _FORMER.format(str(_unpacked(folder / "former")))]
+    subprocess.run([*former, "migrate"], env={**os.environ, **urls}, check=True, capture_output=True)
     with _served("former", [*former, "serve"], folder, env) as server:
         organization = set_up(server.url, env["INGRESS_PLATFORM_KEY"], provider_url, "bench")
-        began = time.perf_counter()
-        asyncio.run(_fill(url, organization.id))
-        print(f"filled with {SIZE:,} events in {time.perf_counter() - began:.0f} s", flush=True)
-        _during("the first release", folder, server, organization, 0, ["migrate"], env)
+    began = time.perf_counter()
+    asyncio.run(_fill(urls["DATABASE_OWNER_URL"], organization.id))
+    print(f"filled with {SIZE:,} events in {time.perf_counter() - began:.0f} s", flush=True)
+    with _served("former", [*former, "serve"], folder, env) as server:
+        _during("the first release", folder, server, organization, 0, ["migrate"], urls)
     with _served("this", [sys.executable, "-m", "ingress", "serve"], folder, env) as server:
-        _during("this one", folder, server, organization, 1, ["migrate", "--post"], env)
+        _during("this one", folder, server, organization, 1, ["migrate", "--post"], urls)
 
 
 def _during(
@@ -119,13 +121,14 @@ def _during(
     organization: ServedOrganization,
     run: int,
     command: Sequence[str],
-    env: dict[str, str],
+    urls: dict[str, str],
 ) -> None:
     """Webhooks before, during and after *command*; what that says."""
     pool = webhooks(folder, run=run)
     target = LoadTarget(name, server, pool, pool.head(organization.webhook_path))
+    paced(target, RATE, WINDOW_S, CONNECTIONS)  # what a process reads first
     before = [paced(target, RATE, WINDOW_S, CONNECTIONS) for _ in range(3)]
-    finality = Finality(env["DATABASE_URL"])
+    finality = Finality(urls["DATABASE_OWNER_URL"])
     watching = Thread(target=finality.watch)
     watching.start()
     began = time.perf_counter()
@@ -133,7 +136,7 @@ def _during(
         process = subprocess.Popen(
             [sys.executable, "-m", "ingress", *command],
             cwd=ROOT,
-            env={**os.environ, "DATABASE_URL": env["DATABASE_URL"]},
+            env={**os.environ, **urls},
             stdout=output,
             stderr=output,
         )

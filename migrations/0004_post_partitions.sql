@@ -62,7 +62,7 @@ end $$;
 -- What goes in and out has the other table from the end of the transaction on. The constraint says what attaching it would
 -- look for in each row; the indexes are there.
 create function become_first_partition(which text) returns void language plpgsql as $$
-declare of first_partitions; name name;
+declare of first_partitions; name name; indexes bigint;
 begin
     select * into of from first_partitions where tab = which;
     for name in select relname from pg_index join pg_class on oid = indexrelid
@@ -78,7 +78,11 @@ begin
     for name in select relname from pg_index join pg_class on oid = indexrelid where indrelid = which::regclass loop
         execute format('alter index %I rename to %I', name, substr(name, length('next_') + 1));
     end loop;
+    indexes := (select count(*) from pg_index where indrelid = of.part::regclass);
     execute format('alter table %I attach partition %I for values from (minvalue) to (%L)', which, of.part, of.upper_bound);
+    if indexes <> (select count(*) from pg_index where indrelid = of.part::regclass) then
+        raise exception 'attaching % makes an index that was missing, while everybody waits', of.part;
+    end if;
     execute format('alter table %I drop constraint in_first_partition', of.part);
 end $$;
 
