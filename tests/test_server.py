@@ -571,10 +571,11 @@ METRICS = (
     "connections_ended",
     "build_info",
 )
-# Of OBS-1; `source` and `version` are where OBS-3 has them, `phase` is one of a switch's, `le` is Prometheus's own.
+# Of OBS-1; `source` and `version` are where OBS-3 has them, `phase` is one of a switch's, `table` is one whose rows are
+# let go in time, `le` is Prometheus's own.
 LABELS = {
     *("provider", "kind", "outcome", "reason", "route", "method", "code_class", "pool", "state", "class"),
-    *("source", "version", "phase", "le"),
+    *("source", "version", "phase", "table", "le"),
 }
 
 

@@ -126,7 +126,7 @@ def test_what_no_type_says_comes_with_the_rest() -> None:
             b'{"provider_type":"x\\u0000","name":"a\\nb","config_data":{"a":"\\u0007"},"is_active":7}',
             msgspec.json.Decoder(ConfigureRequest),
         )
-    assert [path for path, _ in caught.value.errors] == ["provider_type", "is_active", "name"]
+    assert [path for path, _ in caught.value.errors] == ["provider_type", "name", "is_active"]
 
 
 def test_broken_json_is_no_list_of_fields() -> None:
