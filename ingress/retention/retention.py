@@ -72,7 +72,7 @@ class Retention:
         metrics.retention_ran.set(ran_at.timestamp() if ran_at else 0)
         for each in KEEPING:
             metrics.retention_overdue.labels(each.table).set(
-                sum(rows[part.name] for part in parts if part.table == each.table)
+                sum(rows.get(part.name, 0) for part in parts if part.table == each.table)
             )
 
     async def _past(self, connection: asyncpg.Connection, now: datetime) -> list[Partition]:
@@ -85,6 +85,7 @@ class Retention:
                 part
                 for part in parts
                 if part.table == each.table
+                and part.name != partitions.UNTIMED
                 and ((part.until_at and part.until_at <= before) or 0 < (part.until_sequence or 0) <= sequence)
             ]
         return found

@@ -14,6 +14,7 @@ from ingress.retention.pace import Pace
 from ingress.retention.periods import Periods
 from ingress.retention.retention import Retention
 from ingress.settings import Settings
+from ingress.storage import partitions
 from ingress.storage.statements import retention
 from ingress.storage.statements.retention import OwnPeriods
 
@@ -128,3 +129,27 @@ async def test_webhooks_and_sends_come_in_meanwhile(made: World) -> None:
         assert await made.count("inbound_webhooks", "organization_id = $1", organization_id) == old + stored
         assert await made.count("events", "organization_id = $1", organization_id) == old + stored
     assert await made.count("messages", "organization_id = $1", short) == stored
+
+
+async def test_rows_that_should_be_gone_are_counted(made: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a partition that somebody uses for long; keys of facts without a time are in none that ever goes."""
+
+    def overdue(table: str) -> float:
+        return metrics.retention_overdue.labels(table)._value.get()
+
+    monkeypatch.setattr(partitions, "DETACH_TRIES", 1)
+    organization_id = await made.organization()
+    await made.webhook(organization_id, b"untimed", timed=False)
+    await made.owner.execute("select make_partition('inbound_webhooks', 'p20200101', '2020-01-01', '2020-01-02')")
+    insert = """insert into inbound_webhooks (organization_id, config_id, headers, body, received_at)
+        select $1, $1, '', '', '2020-01-01' from generate_series(1, 3)"""
+    await made.owner.execute(insert, organization_id)
+    await made.owner.execute("analyze")
+    process = Retention(made.database, made.vault, PERIODS)
+    async with made.owner.transaction():
+        await made.owner.execute("select from inbound_webhooks")
+        await process.look()
+        assert (overdue("inbound_webhooks"), overdue("inbound_dedup")) == (3, 0)
+    await made.owner.execute("update retention_turn set ran_at = null")
+    await process.look()
+    assert overdue("inbound_webhooks") == 0
