@@ -239,10 +239,12 @@ send_seconds = _histogram(
     ("provider", "outcome"),
     (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 600),
 )
-send_pending = _gauge("whatsapp_ingress_send_pending", "Sends that are under way")
+send_pending = _gauge("whatsapp_ingress_send_pending", "Sends that are under way, counted up to 10,000")
 send_oldest = _gauge("whatsapp_ingress_send_oldest_seconds", "Age of the oldest send under way")
 send_lost = _gauge("whatsapp_ingress_sends_lost", "Sends that had no end five minutes after their time was over")
-send_ambiguous_open = _gauge("whatsapp_ingress_send_ambiguous_open", "Sends whose outcome nobody knows yet")
+send_ambiguous_open = _gauge(
+    "whatsapp_ingress_send_ambiguous_open", "Sends whose outcome nobody knows yet, counted up to 10,000"
+)
 fallbacks = _counter("whatsapp_ingress_fallback_total", "Sends moved to the next config", "provider", "reason")
 retry_budget_exhausted = _counter(
     "whatsapp_ingress_retry_budget_exhausted_total", "Retries not made", "provider", "reason"
