@@ -66,14 +66,14 @@ MUTANTS = (
     Mutant(
         "the order out of the claim",
         "ingress/storage/statements/sending/sends.py",
-        """heads_batch and {_first("given", "is not null")} is null as is_first""",
+        """heads_batch and {_first("given", "is not null", len(Claim._fields) + 2)} is null as is_first""",
         "true as is_first",
         (f"{ORDER}::test_another_conversation_is_not_held_up",),
     ),
     Mutant(
         "the order out of a repetition",
         "ingress/storage/statements/sending/sends.py",
-        "m.status_rank > 1 as settled, {_EARLIER} is null as is_first",
+        "m.status_rank > 1 as settled, {_earlier(_OF_ATTEMPT)} is null as is_first",
         "m.status_rank > 1 as settled, true as is_first",
         (f"{ORDER}::test_processes_keep_one_order",),
     ),
@@ -144,8 +144,8 @@ MUTANTS = (
     Mutant(
         "the horizon out of deliveries",
         "ingress/storage/statements/deliveries.py",
-        "d.sequence >= (select sequence_horizon()) or exists",
-        "exists",
+        "sequence >= (select sequence_horizon())\n            or sequence > coalesce",
+        "sequence > coalesce",
         ("tests/delivery/test_delivery.py::test_nothing_overtakes_what_is_not_committed_yet",),
     ),
     Mutant(
@@ -172,15 +172,15 @@ MUTANTS = (
     Mutant(
         "what another process has merged out of the claim",
         "ingress/storage/statements/sending/sends.py",
-        "c.id = given.conversation_id and c.canonical_id is not null",
+        """c.id = given.conversation_id and {is_merged("c.")}""",
         "c.id = given.conversation_id and false",
         ("tests/people/test_people.py::test_what_another_process_has_merged_is_found_out",),
     ),
     Mutant(
         "the organization out of a look at an account, likewise",
         "ingress/storage/statements/health.py",
-        "and w.config_id = h.config_id\nwhere h.organization_id = $1 and h.config_id = $2",
-        "and w.config_id = h.config_id\nwhere $1::uuid is not null and h.config_id = $2",
+        "h.organization_id = _.organization_id and h.config_id = _.id\njoin organizations",
+        "h.config_id = _.id\njoin organizations",
         (WORKER,),
     ),
     Mutant(
