@@ -22,8 +22,10 @@ from ingress.dev.embedded.launcher import EmbeddedServers
 from ingress.dev.sandbox import ErrorCode, MetaSimulator, StatusPolicy
 from ingress.dev.sandbox.meta.bodies import envelope, status_item
 from ingress.receiving import ingestion
+from ingress.retention.retention import Retention
 from ingress.sending import recovery
 from ingress.settings import Settings
+from ingress.storage import changes
 from ingress.storage.database import Database, StoreUnavailable, is_data_error, store_errors
 from ingress.storage.migration import migrate
 from ingress.storage.redis_state import RedisState
@@ -166,7 +168,7 @@ async def test_background_work_lives_on(settings: Settings, monkeypatch: pytest.
     """Whatever it stumbles over: what is past its time would stay for ever, and gauges would stand still."""
     times = 0
 
-    async def purge(_: object) -> int:
+    async def look(_: object) -> None:
         nonlocal times
         times += 1
         raise RuntimeError("a mistake of ours")
@@ -174,8 +176,8 @@ async def test_background_work_lives_on(settings: Settings, monkeypatch: pytest.
     async def done() -> int:
         return times
 
-    monkeypatch.setattr(app, "PURGE_EVERY_S", 0.01)
-    monkeypatch.setattr(inbound, "purge", purge)
+    monkeypatch.setattr(app, "RETENTION_LOOK_EVERY_S", 0.01)
+    monkeypatch.setattr(Retention, "look", look)
     async with serving(settings):
         await eventually(done, lambda count: count > 2)
 
@@ -514,7 +516,7 @@ async def lookups(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> AsyncI
     vault = Vault(settings.encryption_keys)
     async with Database(settings.database_url) as database, RedisState(settings.redis_url) as redis:
         made: Lookups
-        for module in (routes, cache):
+        for module in (routes, cache, changes):
             monkeypatch.setattr(module, "monotonic", lambda: time.monotonic() + made.later_s)
         manager = WhatsAppProviderManager(Registry(), database, redis, vault, None, None, "")  # type: ignore[arg-type]
         made, load = Lookups(database, manager), manager.routes._load_webhook
