@@ -7,9 +7,9 @@ it is a sequence, which says none. Marks, an hour apart, say where the stream wa
 import asyncio
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
-from itertools import groupby
 from typing import NamedTuple
 
 import asyncpg
@@ -82,8 +82,8 @@ async def keep_ahead(connection: asyncpg.Connection, now: datetime | None = None
             await statements.mark(connection, StreamMark(here, now))
         if missing:
             _watch(await statements.all_of(connection), StreamMark(here, now), block)
-    for table, made in groupby(missing, lambda each: each.table):
-        logger.info("made partitions of %s: %s", table, ", ".join(each.suffix for each in made))
+        made = Counter(each.table for each in missing)
+        logger.info("made partitions: %s", ", ".join(f"{count} of {table}" for table, count in made.items()))
 
 
 async def _block(connection: asyncpg.Connection, here: StreamMark) -> int:

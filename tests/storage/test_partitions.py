@@ -111,6 +111,17 @@ async def test_a_minute_without_news_makes_nothing(worker: asyncpg.Connection) -
     assert await statements.all_of(worker) == before
 
 
+async def test_what_is_made_is_one_line_of_the_log(
+    worker: asyncpg.Connection, caplog: pytest.LogCaptureFixture
+) -> None:
+    """However many tables there are: a first start is read by somebody who looks for an address and a key."""
+    with caplog.at_level("INFO", "ingress.storage.partitions"):
+        await keep_ahead(worker, datetime.now(UTC) + WEEK)
+    [line] = [record.getMessage() for record in caplog.records if record.levelname == "INFO"]
+    assert line.startswith("made partitions: ")
+    assert {part.split(" of ")[1] for part in line.split(", ")} == {*(grid.table for grid in GRIDS), *BY_SEQUENCE}
+
+
 async def test_processes_that_make_them_at_once_make_them_once(database: Database) -> None:
     later = datetime.now(UTC) + 40 * DAY
     workers = [await database.connect(WORKER) for _ in range(4)]
