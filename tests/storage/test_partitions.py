@@ -3,7 +3,7 @@
 import asyncio
 import json
 import re
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -35,7 +35,7 @@ from ingress.storage.statements.receiving.inbound import UNTIMED, FactDay, Keyed
 from ingress.storage.statements.receiving.statuses import StatusRow
 from ingress.storage.statements.sending import messages, sends
 
-from ..gateway import Gateway, Organization
+from ..gateway import Gateway, Organization, eventually
 
 DAY, WEEK = timedelta(days=1), timedelta(days=7)
 
@@ -374,6 +374,41 @@ async def test_an_idempotency_key_of_last_week_names_its_message(worker: asyncpg
     assert found is not None
     assert found.id == last_week
     assert await worker.fetchval("select count(*) from messages where organization_id = $1", organization) == 1
+
+
+@pytest.mark.parametrize("is_status_first", [True, False])
+async def test_an_outcome_and_a_status_at_once_are_both_stored(
+    worker: asyncpg.Connection, database: Database, database_url: str, is_status_first: bool
+) -> None:
+    """Whichever has to wait for the other: neither loses the message that it waited for."""
+    organization, config = await _organization(database_url)
+    made = _claim(organization, config, identifiers.new_id(), "both")
+    assert [done.claimed for done in await sends.claim(worker, [made])] == [True]
+    status = StatusRow(
+        organization, config, config, "wamid.x", "wamid.x", "delivered", 2, datetime.now(UTC), None, made.id, 1
+    )
+    keyed = KeyedEvent(identifiers.new_id().bytes, event(organization, "message.status"), status, None, day_of(None))
+    row, outcome = WebhookRow(organization, config, b"{}", b"x", [keyed], []), _outcome(made)
+
+    def storing(connection: asyncpg.Connection, is_status: bool) -> Awaitable[Any]:
+        return store(connection, [row]) if is_status else sends.finish(connection, [outcome])
+
+    other = await database.connect(WORKER)
+    async with worker.transaction():
+        first = await storing(worker, is_status_first)
+        waiting = asyncio.ensure_future(storing(other, not is_status_first))
+        waits = "select exists (select from pg_locks where not granted and pid = $1)"
+        await eventually(lambda: worker.fetchval(waits, other.get_server_pid()))
+    second = await waiting
+    await other.close()
+    [stored], [finished] = (first, second) if is_status_first else (second, first)
+    assert finished.state is not None
+    assert stored.statuses == [("delivered", "applied")]
+    message = await messages.by_id(worker, organization, made.id)
+    assert message is not None
+    assert (message.state, message.status) == ("done", "delivered")
+    attempts = "select class from attempts where organization_id = $1"
+    assert [row[0] for row in await worker.fetch(attempts, organization)] == ["ok"]
 
 
 # ---------------------------------------------------------------- what a statement opens

@@ -12,6 +12,7 @@ import asyncpg
 
 from ....identifiers import FIRST_ID, LAST_ID
 from ...columns import Json, Small, between, given
+from ...keys import same_key
 
 
 class StatusRow(NamedTuple):
@@ -37,11 +38,12 @@ def _apply(ids: int) -> str:
     return f"""
 locked as (
     select m.organization_id, m.id, m.state, m.attempts, m.status_rank
-    from messages m join known using (organization_id, id) where {between("m.id", ids)}
+    from messages m join known on {same_key("organization_id, id", "m", "known")} and {between("m.id", ids)}
     order by m.organization_id, m.id for update of m
 ),
 best as (
-    select distinct on (known.organization_id, known.id) known.*, locked.state as was, locked.status_rank as rank_was
+    select distinct on (known.organization_id, known.id) known.*, known.id as message_id, known.attempt as number,
+        locked.state as was, locked.status_rank as rank_was
     from known join locked using (organization_id, id)
     where known.value <> 'failed' or known.attempt is null or known.attempt = locked.attempts
     order by known.organization_id, known.id, known.rank desc
@@ -64,15 +66,15 @@ merged as (
         sent_at = case when best.value = 'failed' then m.sent_at else coalesce(m.sent_at, best.occurred_at, now()) end,
         updated_at = now()
     from best left join attempts attempt
-        on attempt.organization_id = best.organization_id and attempt.message_id = best.id and attempt.number = best.attempt
+        on {same_key("organization_id, message_id, number", "attempt", "best")}
         and {between("attempt.message_id", ids)}
-    where m.organization_id = best.organization_id and m.id = best.id and m.status_rank < best.rank and {between("m.id", ids)}
+    where {same_key("organization_id, id", "m", "best")} and m.status_rank < best.rank and {between("m.id", ids)}
     returning m.id
 ),
 -- By the rank under the lock: our own answer may have raised it since this statement began.
 acknowledged as (
     update messages m set acknowledged = true from best
-    where m.organization_id = best.organization_id and m.id = best.id and best.rank_was >= best.rank and not m.acknowledged
+    where {same_key("organization_id, id", "m", "best")} and best.rank_was >= best.rank and not m.acknowledged
         and {between("m.id", ids)}
 ),
 settled as (
@@ -81,8 +83,8 @@ settled as (
         code = 'settled_by_status',
         provider_message_id = best.provider_message_id
     from best
-    where best.was <> 'sending' and a.organization_id = best.organization_id and a.message_id = best.id
-        and a.number = best.attempt and (a.class is null or a.class = 'Uncertain') and {between("a.message_id", ids)}
+    where best.was <> 'sending' and {same_key("organization_id, message_id, number", "a", "best")}
+        and (a.class is null or a.class = 'Uncertain') and {between("a.message_id", ids)}
 )"""
 
 

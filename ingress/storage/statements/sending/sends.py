@@ -223,7 +223,7 @@ class Outcome(NamedTuple):
 # Parameters: the ids of sends that may be under way, those of these messages, and since when statuses of them may have come.
 _OPEN, _IDS, _SINCE = (len(Outcome._fields) + place for place in (1, 3, 5))
 FINISH = f"""
-with outcome as (select * from {given(Outcome)}),
+with outcome as (select *, message_id as id from {given(Outcome)}),
 early as (
     select o.organization_id, o.message_id, s.value, s.status_rank as rank, s.error
     from outcome o join message_statuses s using (organization_id, account_id, message_key)
@@ -232,7 +232,7 @@ early as (
 locked as (
     select m.organization_id, m.id, m.state, m.status_rank, m.status, m.error,
         case when o.state <> 'sending' then {_first("m", "> m.queue_place", _OPEN)} end as next_id
-    from messages m join outcome o on m.organization_id = o.organization_id and m.id = o.message_id and {between("m.id", _IDS)}
+    from messages m join outcome o on {same_key("organization_id, id", "m", "o")} and {between("m.id", _IDS)}
     order by m.organization_id, m.id for update of m
 ),
 -- A lost answer whose status came first is no open question any more.
@@ -243,7 +243,7 @@ ended as (
         code = case when o.attempt_class = 'Uncertain' and l.status_rank > 1 then 'settled_by_status' else o.code end,
         detail = o.detail, duration_ms = o.duration_ms, provider_message_id = o.provider_message_id
     from outcome o join locked l on l.organization_id = o.organization_id and l.id = o.message_id
-    where a.organization_id = o.organization_id and a.message_id = o.message_id and a.number = o.number
+    where {same_key("organization_id, message_id, number", "a", "o")}
         and {between("a.message_id", _IDS)} and (a.class is null or a.class = 'Uncertain')
 ),
 finished as (
@@ -278,7 +278,7 @@ finished as (
             select e.value, e.rank, e.error from early e where e.organization_id = o.organization_id and e.message_id = o.message_id
         ) candidate (status, rank, error) order by rank desc limit 1
     ) best
-    where m.organization_id = o.organization_id and m.id = o.message_id and {between("m.id", _IDS)}
+    where {same_key("organization_id, id", "m", "o")} and {between("m.id", _IDS)}
         -- The same id of the provider's: it was stored before, by a commit that nobody confirmed.
         and (m.lease_id = o.lease_id
             or (o.attempt_class = 'ok' and (m.state <> 'done' or m.message_key = o.message_key)))
