@@ -11,6 +11,8 @@ from uuid import UUID
 
 import asyncpg
 
+from ..columns import between
+
 BATCH_ROWS = 1_000
 
 # ------------------------------------------------------------------ events, with their deliveries
@@ -34,9 +36,14 @@ select e.sequence, e.created_at < $4 as is_past, exists (
     ) and exists (select from callbacks c where c.organization_id = $1 and c.disabled_at is null) as is_held
 from events e where e.organization_id = $1 and e.sequence > $2 and e.sequence <= $3
 order by e.sequence limit {BATCH_ROWS}"""
-_RANGE = "organization_id = $1 and {0} >= $2 and {0} <= $3 and {0} <> all($4)"
-DELETE_DELIVERIES = f"delete from deliveries where {_RANGE.format('sequence')}"
-DELETE_EVENTS = f"delete from events where {_RANGE.format('sequence')}"
+
+
+def _range(key: str, kind: str) -> str:
+    return f"organization_id = $1 and {between(key, 2, kind)} and {key} <> all($4)"
+
+
+DELETE_DELIVERIES = f"delete from deliveries where {_range('sequence', 'bigint')}"
+DELETE_EVENTS = f"delete from events where {_range('sequence', 'bigint')}"
 
 
 class OldRow(NamedTuple):
@@ -71,8 +78,8 @@ async def next_events(
 MESSAGES = f"""
 select id, true as is_past, state <> 'done' as is_held
 from messages where organization_id = $1 and id > $2 and id < $3 order by id limit {BATCH_ROWS}"""
-DELETE_ATTEMPTS = f"delete from attempts where {_RANGE.format('message_id')}"
-DELETE_MESSAGES = f"delete from messages where {_RANGE.format('id')}"
+DELETE_ATTEMPTS = f"delete from attempts where {_range('message_id', 'uuid')}"
+DELETE_MESSAGES = f"delete from messages where {_range('id', 'uuid')}"
 
 
 async def next_messages(
@@ -91,8 +98,8 @@ async def delete(connection: asyncpg.Connection, statement: str, organization_id
 # ------------------------------------------------------------------ the quarantine
 
 DELETE_QUARANTINED = f"""
-delete from quarantine where organization_id = $1 and id < $2 and id in (
-    select id from quarantine where organization_id = $1 and id < $2 order by id limit {BATCH_ROWS})"""
+delete from quarantine where organization_id = $1 and id in (
+    select id from quarantine where organization_id = $1 and id < (select $2::uuid) order by id limit {BATCH_ROWS})"""
 
 
 async def delete_quarantined(connection: asyncpg.Connection, organization_id: UUID, below: UUID) -> int:
@@ -127,10 +134,11 @@ async def delete_idempotency_keys(connection: asyncpg.Connection, below: UUID) -
 
 # Their rows lie in the order in which they came, and no index has them by organization: it would cost each webhook more
 # than to walk through what has just passed its time. So they are walked by slices of time.
-BODIES = "delete from inbound_webhooks where received_at >= $1 and received_at < $2 /* every organization_id */"
-BODIES_OF = "delete from inbound_webhooks where received_at >= $1 and received_at < $2 and organization_id = any($3)"
-STATUSES = "delete from message_statuses where received_at >= $1 and received_at < $2 /* every organization_id */"
-STATUSES_OF = "delete from message_statuses where received_at >= $1 and received_at < $2 and organization_id = any($3)"
+_SLICE = "received_at >= (select $1::timestamptz) and received_at < (select $2::timestamptz)"
+BODIES = f"delete from inbound_webhooks where {_SLICE} /* every organization_id */"
+BODIES_OF = f"delete from inbound_webhooks where {_SLICE} and organization_id = any($3)"
+STATUSES = f"delete from message_statuses where {_SLICE} /* every organization_id */"
+STATUSES_OF = f"delete from message_statuses where {_SLICE} and organization_id = any($3)"
 
 
 async def delete_slice(

@@ -235,7 +235,7 @@ update deliveries d set state = results.state, attempts = attempts + 1, refusals
     failed_at = case results.state when 'pending' then now() else failed_at end,
     finished_at = case results.state when 'pending' then finished_at else now() end
 from results where {same_key("organization_id, sequence", "d", "results")} and d.finished_at is null
-    and {between("d.sequence", len(PostResult._fields) + 1)}
+    and {between("d.sequence", len(PostResult._fields) + 1, "bigint")}
 returning d.sequence"""
 
 
@@ -412,8 +412,9 @@ REPLAY = _replay(
     where {waiting_of("$1", "parked", "$2", "$5::bigint")} order by state, organization_id, sequence limit {BATCH_ROWS}"""
 )
 REPLAY_THESE = _replay(
-    f"""select sequence from deliveries where organization_id = $1 and sequence > $2 and sequence < $5
-        and sequence = any($6::bigint[]) and case state when 'parked' then true end order by sequence limit {BATCH_ROWS}"""
+    f"""select sequence from deliveries where organization_id = $1
+        and sequence > (select $2::bigint) and sequence < (select $5::bigint)
+        and sequence = any(array(select unnest($6::bigint[]))) and case state when 'parked' then true end order by sequence limit {BATCH_ROWS}"""
 )
 
 

@@ -307,7 +307,7 @@ async def in_group(
 
 # Also of apps, under the platform's id: there one of the organization's accounts has to be named, too.
 DELETE_BODIES = f"""
-delete from inbound_webhooks where received_at >= $2 and received_at < $3
+delete from inbound_webhooks where received_at >= (select $2::timestamptz) and received_at < (select $3::timestamptz)
     and (organization_id = $1 or organization_id = '{PLATFORM_ID}'
         and exists (select from unnest($5::bytea[]) account where position(account in body) > 0))
     and exists (select from unnest($4::bytea[]) sought where position(sought in body) > 0)"""

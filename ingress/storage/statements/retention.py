@@ -76,7 +76,7 @@ on conflict (organization_id) do update set sequence = greatest(retention_marks.
 MARK_NEXT = """
 with marked as (
     insert into retention_marks (organization_id, sequence, since)
-    select o.id, coalesce((select e.sequence from events e where e.organization_id = o.id and e.sequence < $3
+    select o.id, coalesce((select e.sequence from events e where e.organization_id = o.id and e.sequence < (select $3::bigint)
         order by e.sequence desc limit 1), 0), $4
     from organizations o where o.id > $1 and o.created_at < $4 order by o.id limit $2
     on conflict (organization_id) do update set sequence = greatest(retention_marks.sequence, excluded.sequence),

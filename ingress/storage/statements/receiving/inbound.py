@@ -344,7 +344,7 @@ async def quarantine_item(
 
 CLOSE = """
 update quarantine set state = $3
-where organization_id = $1 and id = $2 and state = 'open' and foreign_item = $4 returning id"""
+where organization_id = $1 and id = (select $2::uuid) and state = 'open' and foreign_item = $4 returning id"""
 
 
 async def close_quarantined(

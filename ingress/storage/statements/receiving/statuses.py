@@ -137,7 +137,7 @@ SWEEP = (
     """with unmatched as (
     select s.organization_id, s.account_id, s.message_key, s.value, m.id, m.config_id, m.provider_message_id
     from message_statuses s join messages m using (organization_id, account_id, message_key)
-    where not s.matched and s.received_at > now() - interval '10 minutes'
+    where not s.matched and s.received_at > (select now() - interval '10 minutes')
     limit 1000 for update of s skip locked
 ),
 found as (

@@ -227,7 +227,7 @@ with outcome as (select *, message_id as id from {given(Outcome)}),
 early as (
     select o.organization_id, o.message_id, s.value, s.status_rank as rank, s.error
     from outcome o join message_statuses s using (organization_id, account_id, message_key)
-    where {between("s.received_at", _SINCE)}
+    where {between("s.received_at", _SINCE, "timestamptz")}
 ),
 locked as (
     select m.organization_id, m.id, m.state, m.status_rank, m.status, m.error,
