@@ -785,9 +785,9 @@ create table erasures (
     id              uuid        not null,
     -- NULL: it is done; then nothing says who it was.
     contact_id      uuid,
-    -- What the person is found by in raw bodies, and since when there may be some. NULL: not cut off yet, or done.
+    -- What the person is found by in raw bodies, and up to when these are looked through. NULL: not cut off yet, or done.
     sought          text[],
-    known_since     timestamptz,
+    looked_until    timestamptz,
     -- What is being deleted, or what it waits for. NULL: neither.
     step            text,
     deleted         bigint      not null default 0,

@@ -56,7 +56,7 @@ create table erasures (
     id              uuid        not null,
     contact_id      uuid,
     sought          text[],
-    known_since     timestamptz,
+    looked_until    timestamptz,
     step            text,
     deleted         bigint      not null default 0,
     created_at      timestamptz not null default now(),

@@ -34,6 +34,14 @@ def phone_key(phone: str) -> str:
     return digits
 
 
+def spellings(phone: str) -> set[str]:
+    """The digits of a number in each way that it may be written, as far as `phone_key` knows of one."""
+    key = phone_key(phone)
+    added = ((4, "9"), (2, "1"), (2, "9"), (3, "01"), (3, "05"), (3, "07"))
+    others = (f"{key[:at]}{digits}{key[at:]}" for at, digits in added)
+    return {key, *(other for other in others if phone_key(other) == key)}
+
+
 def may_be_spellings(one: str, other: str) -> bool:
     """Whether two numbers can be one in two spellings: equal by `phone_key`, or else alike where they begin and end.
 

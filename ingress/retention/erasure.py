@@ -13,7 +13,10 @@ from uuid import UUID, uuid4
 
 import asyncpg
 
+from providers.phones import spellings
+
 from .. import log
+from ..identifiers import PLATFORM_ID
 from ..storage.database import Database
 from ..storage.statements import contacts, deletion, erasure
 from ..storage.statements.erasure import BATCH_ROWS, NOBODY, ErasureClaim, Known, Looked
@@ -22,8 +25,10 @@ logger = logging.getLogger("ingress.retention.erasure")
 
 # Shorter ones are in bodies that have nothing to do with the person.
 SHORTEST = 6
-FIRST_SLICE, LONGEST_SLICE = timedelta(minutes=10), timedelta(days=1)
+FIRST_SLICE, LONGEST_SLICE = timedelta(minutes=1), timedelta(days=1)
 QUICK_S, SLOW_S = 0.1, 0.5
+# Between this machine and the database's, at most.
+CLOCKS_APART = timedelta(minutes=10)
 
 # What statuses may name messages by which a provider calls so.
 KeysOf = Callable[[UUID, Collection[str]], Awaitable[set[str]]]
@@ -65,7 +70,7 @@ class Erasures:
         known, sought = await self._cut_off(claimed)
         conversations = await self._settled(claimed, known)
         for step, batches in (
-            ("bodies", self._bodies(claimed, known, sought)),
+            ("bodies", self._bodies(claimed, sought)),
             ("quarantine", self._quarantine(claimed, sought)),
             ("groups", self._groups(claimed, known, sought)),
             ("messages", self._messages(claimed, conversations)),
@@ -96,9 +101,9 @@ class Erasures:
             await contacts.lock(connection, [organization_id])
             known = await erasure.known(connection, organization_id, claimed.contact_id)
             if claimed.sought is not None:
-                return Known(known.contact_ids, (), claimed.known_since), claimed.sought
+                return known, claimed.sought
             sought = sorted({*_spellings(known.values)})
-            await erasure.cut_off(connection, claimed, known, sought)
+            await erasure.cut_off(connection, claimed, known, sought, self._oldest_body())
         return known, sought
 
     async def _settled(self, claimed: ErasureClaim, known: Known) -> list[UUID]:
@@ -115,37 +120,48 @@ class Erasures:
 
     # -------------------------------------------------------------- batches of what is deleted: how many rows each
 
-    async def _bodies(self, claimed: ErasureClaim, known: Known, sought: Sequence[str]) -> AsyncIterator[int]:
-        """Slices of time, since the person was first met: a repetition of an old webhook is in none of the events."""
-        now = datetime.now(UTC)
-        since, width, until = known.since or now, FIRST_SLICE, now + FIRST_SLICE
-        since = max(since - FIRST_SLICE, now - self._bodies_for - LONGEST_SLICE)
-        async with self._database.worker() as connection:
-            accounts = _encoded(await erasure.accounts(connection, claimed.organization_id))
+    async def _bodies(self, claimed: ErasureClaim, sought: Sequence[str]) -> AsyncIterator[int]:
+        """Slices of time, from the oldest bodies on: they may have come before the person was met."""
+        since, width, until = claimed.looked_until or self._oldest_body(), FIRST_SLICE, datetime.now(UTC) + CLOCKS_APART
+        accounts = await self._accounts(claimed)
         while sought and since < until:
             began, end = monotonic(), min(since + width, until)
             span = claimed.organization_id, since, end
             async with self._database.worker() as connection:
-                yield await erasure.delete_bodies(connection, *span, _encoded(sought), accounts)
+                rows = await erasure.delete_bodies(connection, *span, _encoded(sought), accounts)
+                # If the next slice takes too long, it is begun again as a short one.
+                await erasure.looked(connection, claimed, end)
+            yield rows
             since, took_s = end, monotonic() - began
             if took_s < QUICK_S:
                 width = min(width * 2, LONGEST_SLICE)
             elif took_s > SLOW_S:
                 width = max(width / 2, FIRST_SLICE)
 
+    def _oldest_body(self) -> datetime:
+        return datetime.now(UTC) - self._bodies_for - LONGEST_SLICE
+
+    async def _accounts(self, claimed: ErasureClaim) -> list[bytes]:
+        async with self._database.worker() as connection:
+            return _encoded(await erasure.accounts(connection, claimed.organization_id))
+
     async def _quarantine(self, claimed: ErasureClaim, sought: Sequence[str]) -> AsyncIterator[int]:
-        page, after = [(NOBODY, False)], NOBODY
-        while sought and page:
-            async with self._database.worker() as connection:
-                page = await erasure.quarantined(connection, claimed.organization_id, after, _encoded(sought))
-                if page:
-                    after = page[-1][0]
-                    found = [one for one, is_found in page if is_found]
-                    yield await erasure.delete_quarantined(connection, claimed.organization_id, found)
+        """The organization's, and what came in at apps and names an account of it."""
+        for owner, accounts in ((claimed.organization_id, [b""]), (PLATFORM_ID, await self._accounts(claimed))):
+            page, after = [(NOBODY, False)], NOBODY
+            while sought and page:
+                async with self._database.worker() as connection:
+                    page = await erasure.quarantined(connection, owner, after, _encoded(sought), accounts)
+                    if page:
+                        after = page[-1][0]
+                        found = [one for one, is_found in page if is_found]
+                        yield await erasure.delete_quarantined(connection, owner, found)
 
     async def _groups(self, claimed: ErasureClaim, known: Known, sought: Sequence[str]) -> AsyncIterator[int]:
         """What they said, or was said to them, in groups."""
-        organization_id, ids = claimed.organization_id, [str(contact_id) for contact_id in known.contact_ids]
+        organization_id = claimed.organization_id
+        # A number may be the beginning of another's.
+        names = [rf"(^|\D){re.escape(name)}(\D|$)" for name in (*sought, *map(str, known.contact_ids))]
         groups, after = [NOBODY], NOBODY
         while groups:
             async with self._database.worker() as connection:
@@ -154,7 +170,7 @@ class Erasures:
                 after, looked = group, Looked("", 0, ())
                 while looked.type is not None:
                     async with self._database.worker() as connection, connection.transaction():
-                        looked = await erasure.in_group(connection, organization_id, group, looked, [*sought, *ids])
+                        looked = await erasure.in_group(connection, organization_id, group, looked, names)
                         yield await erasure.delete_events(connection, organization_id, looked.found)
 
     async def _messages(self, claimed: ErasureClaim, conversations: Iterable[UUID]) -> AsyncIterator[int]:
@@ -190,11 +206,10 @@ class Erasures:
 
 
 def _spellings(values: Iterable[str]) -> Iterable[str]:
-    """How each address stands in bodies: a number's digits, what is before the @ of an id."""
+    """How each address stands in bodies: a number's digits in each spelling, what is before the @ of an id."""
     for value in values:
-        name = re.sub(r"^\+", "", value.partition("@")[0])
-        if len(name) >= SHORTEST:
-            yield name
+        names = spellings(value) if value.startswith("+") else {re.sub(r"(:\d+)?@.*", "", value)}
+        yield from (name for name in names if len(name) >= SHORTEST)
 
 
 def _encoded(texts: Iterable[str]) -> list[bytes]:

@@ -1,8 +1,10 @@
 """A person is erased: nothing of them is left anywhere, and nothing of anybody else is missing."""
 
+import asyncio
 import json
 import random
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -11,9 +13,10 @@ import pytest
 import redis.asyncio
 
 from ingress.dev.sandbox.meta.bodies import envelope, new_wamid, status_item
+from ingress.identifiers import PLATFORM_ID, new_id
 from ingress.retention.erasure import Erasures
 from ingress.settings import Settings
-from ingress.storage.database import Database
+from ingress.storage.database import Database, StoreUnavailable
 from ingress.storage.statements import erasure
 
 from ..gateway import Gateway, Organization, command, eventually
@@ -84,21 +87,28 @@ async def met(organization: Organization, person: Person) -> Any:
     return body
 
 
+async def contact_of(organization: Organization, person: Person) -> Any:
+    return (await organization.call("GET", f"/contacts?phone=%2B{person.phone[1:]}")).json["contacts"][0]
+
+
 async def spoken_with(organization: Organization, person: Person) -> tuple[list[str], Any, Any]:
     """Somebody who has left something in every table: what it is found by, their contact, and the webhook."""
     number = organization.numbers[0]
     phone, name, words = person
     body = await met(organization, person)
     sent = await organization.send({"to": phone, "body": f"answer to {words}"}, idempotency_key=f"key-of-{phone}")
-    assert sent.status == 200, sent.raw
+    assert sent.status in (200, 202), sent.raw
     await organization.settled(sent.json["id"], "delivered", "read")
     stray = new_wamid(random.Random())
     item = status_item(stray, "delivered", {"to": phone})
     assert (await organization.post_webhook(envelope((number, {"statuses": [item]})))).status == 200
     assert (await organization.post_webhook(f"unreadable {phone}".encode())).status == 200
-    contact = (await organization.call("GET", f"/contacts?phone=%2B{phone[1:]}")).json["contacts"][0]
+    contact = await contact_of(organization, person)
     wamid = body["entry"][0]["changes"][0]["value"]["messages"][0]["id"]
-    message = sent.json["id"], sent.json["provider_message_id"]
+    message = (
+        sent.json["id"],
+        (await organization.call("GET", f"/messages/{sent.json['id']}")).json["provider_message_id"],
+    )
     return [phone[1:], words, name, contact["id"], wamid, stray, *message], contact, body
 
 
@@ -237,7 +247,7 @@ async def test_a_process_that_dies_is_followed_by_another(
             claimed = erasure.ErasureClaim(
                 *await owner.fetchrow(
                     "update erasures set lease_id = gen_random_uuid(), leased_until = now() + interval '1 minute'"
-                    " where id = $1 returning organization_id, id, contact_id, lease_id, sought, known_since",
+                    " where id = $1 returning organization_id, id, contact_id, lease_id, sought, looked_until",
                     asked.id,
                 )
             )
@@ -319,3 +329,139 @@ async def test_it_waits_for_a_send_that_is_under_way(
     await owner.execute(*change, "done")
     await eventually(state, lambda found: found["state"] == "done")
     assert await found_in_database(owner, sought) == []
+
+
+async def test_every_spelling_of_a_number_is_looked_for(
+    organization: Organization, callback: None, owner: asyncpg.Connection, person: Person
+) -> None:
+    """Providers spell numbers of some countries as they were, or as they are, and not all that comes can be read."""
+    await met(organization, person)
+    contact, short = await contact_of(organization, person), f"5511{person.phone[6:]}"
+    for spelled in (person.phone[1:], short):
+        assert (await organization.post_webhook(f"unreadable {spelled}".encode())).status == 200
+    await erased(organization, contact["id"])
+    assert await found_in_database(owner, [person.phone[1:], short]) == []
+
+
+async def test_a_body_that_came_before_they_were_met_goes(
+    organization: Organization, callback: None, owner: asyncpg.Connection, person: Person
+) -> None:
+    """What could not be read yesterday, say."""
+    assert (await organization.post_webhook(f"unreadable {person.phone}".encode())).status == 200
+    yesterday = "update inbound_webhooks set received_at = now() - interval '20 hours' where position($1 in body) > 0"
+    assert await owner.execute(yesterday, person.phone.encode()) == "UPDATE 1"
+    sought, contact, _ = await spoken_with(organization, person)
+    await erased(organization, contact["id"])
+    assert await found_in_database(owner, sought) == []
+
+
+async def test_bodies_of_apps_go_with_an_account_that_is_shown_to_be_theirs(
+    organization: Organization, callback: None, owner: asyncpg.Connection, person: Person
+) -> None:
+    """Read or put aside. What a config merely says it is of may be another organization's."""
+    _, contact, _ = await spoken_with(organization, person)
+    theirs, anothers = "106540352242922", "106540352242933"
+    await owner.execute("insert into account_owners values ($1, 'meta', $2)", UUID(organization.id), theirs)
+    await owner.execute(
+        "update whatsapp_provider_configs set accounts = accounts || $2::text where organization_id = $1",
+        *(UUID(organization.id), anothers),
+    )
+    kept = []
+    for account in (theirs, anothers):
+        body = f"to {account}: {person.words} {person.phone[1:]}".encode()
+        await owner.execute("insert into inbound_webhooks values ($1, $1, now(), '{}', $2)", PLATFORM_ID, body)
+        await owner.execute(
+            "insert into quarantine (organization_id, id, config_id, reason, headers, body)"
+            " values ($1, $2, $1, 'malformed', '{}', $3)",
+            *(PLATFORM_ID, new_id(), body),
+        )
+    await erased(organization, contact["id"])
+    for table in ("inbound_webhooks", "quarantine"):
+        of_them = f"select body from {table} where organization_id = $1 and strpos(encode(body, 'escape'), $2) > 0"
+        kept += [row["body"] for row in await owner.fetch(of_them, PLATFORM_ID, person.words)]
+    assert kept == [body, body]
+
+
+async def test_a_number_that_begins_with_theirs_is_another(
+    organization: Organization, callback: None, person: Person
+) -> None:
+    """In groups: without the 9 a number may be the beginning of a newer one."""
+    short = person._replace(phone=f"+5511{person.phone[6:]}")
+    other = f"{short.phone[1:]}7"
+    await met(organization, short)
+    contact = await contact_of(organization, short)
+    body = organization.gateway.meta.inbound(organization.numbers[0]).text("of another", phone=f"+{other}")
+    body["entry"][0]["changes"][0]["value"]["messages"][0]["group_id"] = "120363000000000001@g.us"
+    assert (await organization.post_webhook(body)).status == 200
+    await erased(organization, contact["id"])
+    left = [event["data"]["message"]["content"]["body"] for event in await organization.events(kind="message.received")]
+    assert left == ["of another"]
+
+
+async def test_two_who_ask_at_once_are_told_of_one(
+    organization: Organization, settings: Settings, person: Person
+) -> None:
+    organization_id, contact_id = UUID(organization.id), new_id()
+    async with Database(settings.database_url) as database:
+
+        async def ask() -> erasure.Erasure:
+            async with database.organization(organization_id) as connection:
+                return await erasure.ask(connection, organization_id, new_id(), contact_id)
+
+        async with database.organization(organization_id) as connection:
+            first = await erasure.ask(connection, organization_id, new_id(), contact_id)
+            second = asyncio.create_task(ask())
+            await eventually(lambda: _waits_for_a_lock(database), bool)
+        assert (await second).id == first.id
+
+
+async def _waits_for_a_lock(database: Database) -> Any:
+    async with database.worker() as connection:
+        return await connection.fetchval("select exists (select from pg_locks where not granted)")
+
+
+async def test_a_slice_of_bodies_that_takes_too_long_is_begun_again_as_a_short_one(
+    organization: Organization,
+    callback: None,
+    owner: asyncpg.Connection,
+    settings: Settings,
+    person: Person,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """After a month without webhooks a slice is a day: on a busy one that is too long, each time."""
+    await met(organization, person)
+    contact = await contact_of(organization, person)
+    await owner.execute("update contacts set created_at = now() - interval '40 days' where id = $1", contact["id"])
+    await all_counted(settings, organization)
+    organization_id, busy_since = UUID(organization.id), datetime.now(UTC) - timedelta(days=1)
+    delete_bodies = erasure.delete_bodies
+
+    async def slow(connection: asyncpg.Connection, owner: UUID, since: datetime, until: datetime, *more: Any) -> int:
+        if until > busy_since and until - since > timedelta(hours=6):
+            raise StoreUnavailable("QueryCanceledError")
+        return await delete_bodies(connection, owner, since, until, *more)
+
+    async def keys_of(_: UUID, ids: Any) -> set[str]:
+        return set(ids)
+
+    monkeypatch.setattr(erasure, "delete_bodies", slow)
+    monkeypatch.setattr("ingress.retention.erasure.SLOW_S", 0.0)
+    monkeypatch.setattr("ingress.retention.erasure.QUICK_S", 1e9)
+    async with Database(settings.database_url) as database:
+        async with database.organization(organization_id) as connection:
+            asked = await erasure.ask(connection, organization_id, new_id(), UUID(contact["id"]))
+            # The service itself keeps away from it.
+            await connection.execute("update erasures set due_at = now() + interval '1 day' where id = $1", asked.id)
+        erasures = Erasures(database, keys_of, 30)
+        for _ in range(5):
+            row = await owner.fetchrow(
+                "update erasures set lease_id = gen_random_uuid(), leased_until = now() + interval '1 minute'"
+                " where id = $1 returning organization_id, id, contact_id, lease_id, sought, looked_until",
+                asked.id,
+            )
+            try:
+                await erasures._erase(erasure.ErasureClaim(*row))
+                break
+            except StoreUnavailable:
+                continue
+    assert await found_in_database(owner, [*person]) == []

@@ -34,12 +34,9 @@ class Erasure(Unlogged, frozen=True):
 _SHOWN = "id, step, deleted, created_at, finished_at"
 # Asked for twice, it is one.
 ASK = f"""
-with asked as (
-    insert into erasures (organization_id, id, contact_id) values ($1, $2, $3)
-    on conflict (organization_id, contact_id) where contact_id is not null do nothing returning {_SHOWN}
-)
-select {_SHOWN} from asked
-union all select {_SHOWN} from erasures where organization_id = $1 and contact_id = $3 limit 1"""
+insert into erasures (organization_id, id, contact_id) values ($1, $2, $3)
+on conflict (organization_id, contact_id) where contact_id is not null do update set contact_id = excluded.contact_id
+returning {_SHOWN}"""
 GET = f"select {_SHOWN} from erasures where organization_id = $1 and id = $2"
 
 
@@ -65,7 +62,7 @@ class ErasureClaim(Unlogged, frozen=True):
     contact_id: UUID
     lease_id: UUID
     sought: Sequence[str] | None
-    known_since: datetime | None
+    looked_until: datetime | None
 
 
 CLAIM = f"""
@@ -76,7 +73,7 @@ with due as (
 )
 update erasures e set lease_id = $1, leased_until = now() + interval '{LEASE_S} s'
 from due where e.organization_id = due.organization_id and e.id = due.id
-returning e.organization_id, e.id, e.contact_id, e.lease_id, e.sought, e.known_since"""
+returning e.organization_id, e.id, e.contact_id, e.lease_id, e.sought, e.looked_until"""
 HOLD = f"""
 update erasures set leased_until = now() + interval '{LEASE_S} s', step = $4, deleted = deleted + $5
 where organization_id = $1 and id = $2 and lease_id = $3 returning id"""
@@ -85,7 +82,7 @@ update erasures set lease_id = null, leased_until = null, step = $4, due_at = no
 where organization_id = $1 and id = $2 and lease_id = $3"""
 # Then nothing says who it was.
 FINISH = """
-update erasures set contact_id = null, sought = null, known_since = null, step = null, finished_at = now(), lease_id = null,
+update erasures set contact_id = null, sought = null, looked_until = null, step = null, finished_at = now(), lease_id = null,
     leased_until = null
 where organization_id = $1 and id = $2 and lease_id = $3"""
 
@@ -119,24 +116,22 @@ def _lease(claimed: ErasureClaim) -> tuple[UUID, UUID, UUID]:
 
 
 class Known(msgspec.Struct, frozen=True):
-    """Who it is: the ids of the contact and of those who turned out to be the same, their addresses, and since when."""
+    """Who it is: the ids of the contact and of those who turned out to be the same, and their addresses."""
 
     contact_ids: Sequence[UUID]
     values: Sequence[str]
-    since: datetime | None
 
 
 KNOWN = """
 with one as (select coalesce(merged_into, id) as id from contacts where organization_id = $1 and id = $2),
-same as (select c.id, c.created_at from contacts c join one on c.id = one.id where c.organization_id = $1
-    union all select c.id, c.created_at from contacts c join one on c.merged_into = one.id where c.organization_id = $1)
+same as (select c.id from contacts c join one on c.id = one.id where c.organization_id = $1
+    union all select c.id from contacts c join one on c.merged_into = one.id where c.organization_id = $1)
 select coalesce(array_agg(id), '{}') as contact_ids,
     (select coalesce(array_agg(distinct value) filter (where value <> ''), '{}') from (
         select a.value from same join contact_addresses a on a.organization_id = $1 and a.contact_id = same.id
         union all
         select a.reached_by from same join contact_addresses a on a.organization_id = $1 and a.contact_id = same.id
-    ) of_them) as values,
-    min(created_at) as since
+    ) of_them) as values
 from same"""
 CUT_CONVERSATIONS = f"""
 update conversations set canonical_id = '{NOBODY}' where organization_id = $1 and contact_id = any($2)"""
@@ -145,7 +140,7 @@ CUT_NAMES = """
 update contacts set name = null, name_since = null, username = null, username_since = null
 where organization_id = $1 and id = any($2)"""
 CUT = """
-update erasures set sought = $4, known_since = $5 where organization_id = $1 and id = $2 and lease_id = $3"""
+update erasures set sought = $4, looked_until = $5 where organization_id = $1 and id = $2 and lease_id = $3"""
 
 
 async def known(connection: asyncpg.Connection, organization_id: UUID, contact_id: UUID) -> Known:
@@ -153,11 +148,13 @@ async def known(connection: asyncpg.Connection, organization_id: UUID, contact_i
     return Known(*(await connection.fetch(KNOWN, organization_id, contact_id))[0])
 
 
-async def cut_off(connection: asyncpg.Connection, claimed: ErasureClaim, known: Known, sought: Sequence[str]) -> None:
+async def cut_off(
+    connection: asyncpg.Connection, claimed: ErasureClaim, known: Known, sought: Sequence[str], oldest_body: datetime
+) -> None:
     """In a transaction that is alone in changing contacts (`contacts.lock`) (worker)."""
     for statement in (CUT_CONVERSATIONS, CUT_ADDRESSES, CUT_NAMES):
         await connection.execute(statement, claimed.organization_id, known.contact_ids)
-    await connection.execute(CUT, *_lease(claimed), sought, known.since)
+    await connection.execute(CUT, *_lease(claimed), sought, oldest_body)
 
 
 CONVERSATIONS = "select id from conversations where organization_id = $1 and contact_id = any($2) order by id"
@@ -277,7 +274,7 @@ async def delete_held(connection: asyncpg.Connection, organization_id: UUID, con
 
 
 class Looked(NamedTuple):
-    """A batch of a group's events: where it ends, and which of them show one of what was *sought*."""
+    """A batch of a group's events: where it ends, and which of them show one of what was sought."""
 
     type: str | None  # None: there is no further one
     sequence: int | None
@@ -291,14 +288,14 @@ with page as (
 )
 select last.type, last.sequence, (
     select coalesce(array_agg(page.sequence), '{{}}') from page
-    where exists (select from unnest($5::text[]) sought where strpos(page.data::text, sought) > 0)
+    where exists (select from unnest($5::text[]) sought where page.data::text ~ sought)
 ) from (select 1) one left join lateral (select type, sequence from page order by type desc, sequence desc limit 1) last on true"""
 
 
 async def in_group(
     connection: asyncpg.Connection, organization_id: UUID, conversation_id: UUID, after: Looked, sought: Sequence[str]
 ) -> Looked:
-    """The events of a group that come after those of *after* (worker)."""
+    """The events of a group that come after those of *after*; *sought* are regular expressions (worker)."""
     place = after.type or "", after.sequence or 0
     return Looked(*(await connection.fetch(IN_GROUP, organization_id, conversation_id, *place, sought))[0])
 
@@ -311,13 +308,15 @@ delete from inbound_webhooks where received_at >= (select $2::timestamptz) and r
     and (organization_id = $1 or organization_id = '{PLATFORM_ID}'
         and exists (select from unnest($5::bytea[]) account where position(account in body) > 0))
     and exists (select from unnest($4::bytea[]) sought where position(sought in body) > 0)"""
+LOOKED = """
+update erasures set looked_until = $4 where organization_id = $1 and id = $2 and lease_id = $3"""
 QUARANTINED = f"""
-select id, exists (select from unnest($3::bytea[]) sought where position(sought in body) > 0) as is_found
+select id, exists (select from unnest($3::bytea[]) sought where position(sought in body) > 0)
+    and exists (select from unnest($4::bytea[]) account where position(account in body) > 0) as is_found
 from quarantine where organization_id = $1 and id > $2 order by id limit {BATCH_ROWS}"""
 DELETE_QUARANTINED = "delete from quarantine where organization_id = $1 and id = any($2)"
-ACCOUNTS = (
-    "select distinct unnest(accounts || sender) as name from whatsapp_provider_configs where organization_id = $1"
-)
+# Not those that its configs say they are of: these may be another's.
+ACCOUNTS = "select account from account_owners where organization_id = $1"
 
 
 async def delete_bodies(
@@ -333,11 +332,20 @@ async def delete_bodies(
     return _count(await connection.execute(DELETE_BODIES, organization_id, *span, sought, accounts))
 
 
+async def looked(connection: asyncpg.Connection, claimed: ErasureClaim, until: datetime) -> None:
+    """Note up to when raw bodies are looked through, for whoever goes on with it (worker)."""
+    await connection.execute(LOOKED, *_lease(claimed), until)
+
+
 async def quarantined(
-    connection: asyncpg.Connection, organization_id: UUID, after: UUID, sought: Sequence[bytes]
+    connection: asyncpg.Connection,
+    organization_id: UUID,
+    after: UUID,
+    sought: Sequence[bytes],
+    accounts: Sequence[bytes],
 ) -> list[tuple[UUID, bool]]:
-    """A batch of what was put aside, and whether each shows one of what is *sought* (worker)."""
-    rows: list[Any] = await connection.fetch(QUARANTINED, organization_id, after, sought)
+    """A batch of what was put aside, and whether each shows one of what is *sought* and of *accounts* (worker)."""
+    rows: list[Any] = await connection.fetch(QUARANTINED, organization_id, after, sought, accounts)
     return [(row["id"], row["is_found"]) for row in rows]
 
 
@@ -347,8 +355,8 @@ async def delete_quarantined(connection: asyncpg.Connection, organization_id: UU
 
 
 async def accounts(connection: asyncpg.Connection, organization_id: UUID) -> list[str]:
-    """What webhooks call the organization's accounts (worker)."""
-    return [row["name"] for row in await connection.fetch(ACCOUNTS, organization_id) if row["name"]]
+    """What webhooks call the accounts that are shown to be the organization's (worker)."""
+    return [row["account"] for row in await connection.fetch(ACCOUNTS, organization_id)]
 
 
 def _count(answer: str) -> int:
