@@ -492,6 +492,8 @@ HARMLESS = {
     "ingress.web.auth.Principal": "the name is the id of a key",
     "ingress.switching.routes._Active": "the name of a plug-in",
     "ingress.delivery.standard_webhooks.PostAnswer": "error is a status or the name of an exception",
+    "ingress.retention.report.TableKept": "how many rows",
+    "ingress.retention.retention.LetGo": "how many rows",
     "ingress.api.organizations.NewOrganization": "the organization's own name, which the platform gives",
     "ingress.api.organizations.NewKey": "the key's name, not the key",
 }

@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 import asyncpg
-import msgspec
 
 from ...identifiers import PLATFORM_ID
 from ...validation import Unlogged
@@ -115,7 +114,7 @@ def _lease(claimed: ErasureClaim) -> tuple[UUID, UUID, UUID]:
 # ------------------------------------------------------------------ the person
 
 
-class Known(msgspec.Struct, frozen=True):
+class Known(Unlogged, frozen=True):
     """Who it is: the ids of the contact and of those who turned out to be the same, and their addresses."""
 
     contact_ids: Sequence[UUID]
