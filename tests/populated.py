@@ -42,6 +42,7 @@ def random_ids() -> dict[str, str]:
         "organization_id": one,
         "app_id": one,
         "contact_id": one,
+        "erasure_id": one,
     }
 
 
@@ -116,7 +117,22 @@ async def populated_pair(gateway: Gateway, settings: Settings) -> tuple[Data, Da
     )
     assert not set(first.names) & set(second.names)
     await all_counted(settings, first.organization, second.organization)
+    for data in (first, second):
+        await _with_lifetimes(data, settings)
     return first, second
+
+
+async def _with_lifetimes(data: Data, settings: Settings) -> None:
+    """What says how long things are kept, which the first release did not have."""
+    organization, erasure_id = data.organization, uuid4()
+    assert (await organization.call("PUT", "/retention", {"bodies_days": 29})).status == 200
+    async with connected(settings) as connection:
+        for rows in (
+            "retention_marks (organization_id, since) values ($1, '2020-01-01')",  # before there was any
+            f"erasures (organization_id, id, finished_at) values ($1, '{erasure_id}', now())",  # of nobody any more
+        ):
+            await connection.execute(f"insert into {rows}", UUID(organization.id))
+    data.ids["erasure_id"] = str(erasure_id)
 
 
 async def all_counted(settings: Settings, *organizations: Organization) -> None:
