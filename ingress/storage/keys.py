@@ -23,8 +23,7 @@ def within_key(columns: str, same: str, after: str, below: str) -> str:
 def same_key(columns: str, left: str, right: str) -> str:
     """A row of *left* has the key of the row *right*: a step in the index of *columns*, never a hash of them all.
 
-    Partitions are chosen by parameters (`between`), and never by this as well: with a plan that chooses them by both,
-    PostgreSQL 18 loses a row that another transaction changes in that moment.
+    It chooses no partition: `between` does (ingress/storage/columns.py).
     """
     of_left, of_right = (", ".join(f"{of}.{column}" for column in columns.split(", ")) for of in (left, right))
     return f"({of_left}) >= ({of_right}) and ({of_left}) <= ({of_right})"
