@@ -175,8 +175,8 @@ async def test_a_process_that_recovers_leaves_who_waits_alone(
     recover = app.WhatsAppProviderManager.__init__
     monkeypatch.setattr(app, "RECOVER_EVERY_S", 0.01)
 
-    def counted(self: Any, *arguments: Any) -> None:
-        recover(self, *arguments)
+    def counted(self: Any, *arguments: Any, **named: Any) -> None:
+        recover(self, *arguments, **named)
         once = self.recover
 
         async def noted() -> None:

@@ -59,7 +59,7 @@ async def test_what_it_takes_to_go_on_is_asked_for_at_once(
     made = [await sent(gateway, MESSAGES) for _ in range(2)]
     ids = [message_id for _, of_one in made for message_id in of_one]
     in_round, rounds = ContextVar("in_round", default=0), Counter[int]()
-    go_round, acquire = Recovery._round, Database._acquire
+    go_round, acquire = Recovery._round, Database.connection
 
     async def counted(self: Recovery) -> int:
         in_round.set(in_round.get() + 1)
@@ -71,7 +71,7 @@ async def test_what_it_takes_to_go_on_is_asked_for_at_once(
         return acquire(self, name)
 
     monkeypatch.setattr(Recovery, "_round", counted)
-    monkeypatch.setattr(Database, "_acquire", acquired)
+    monkeypatch.setattr(Database, "connection", acquired)
     monkeypatch.setattr(recovery, "SWEEP_S", 0.05)
     await leave(sql, ids)
     held = "select count(*) from messages where id = any($1) and state = 'uncertain'"
