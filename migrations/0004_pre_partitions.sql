@@ -123,7 +123,8 @@ begin
     -- What becomes of a row is written into its own page, where that has room: so no index has to be written.
     select format('%I.%I', relnamespace::regnamespace, relname || '_' || suffix),
             case when relname in ('messages', 'attempts') then ' with (fillfactor = 85)' else '' end into made, options from pg_class
-        where oid = parent and relkind = 'p' and pg_get_userbyid(relowner) = current_user;
+        where oid = parent and relkind = 'p' and pg_get_userbyid(relowner) = current_user
+            and has_table_privilege('ingress_worker', oid, 'delete');
     if made is null then
         raise exception '% is no partitioned table of this database', parent using errcode = 'insufficient_privilege';
     end if;
@@ -139,7 +140,8 @@ create function detach_partition(part regclass) returns void
 declare parent regclass;
 begin
     select inhparent into parent from pg_inherits join pg_class c on c.oid = inhparent
-        where inhrelid = part and c.relkind = 'p' and pg_get_userbyid(c.relowner) = current_user;
+        where inhrelid = part and c.relkind = 'p' and pg_get_userbyid(c.relowner) = current_user
+            and has_table_privilege('ingress_worker', c.oid, 'delete');
     if parent is null then
         raise exception '% is no partition of this database', part using errcode = 'insufficient_privilege';
     end if;

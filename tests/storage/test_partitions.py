@@ -290,9 +290,20 @@ async def test_facts_without_a_time_are_never_dropped(worker: asyncpg.Connection
     assert await worker.fetchval("select to_regclass($1) is not null", partitions.UNTIMED)
 
 
-async def test_the_functions_serve_for_partitions_alone(worker: asyncpg.Connection, database: Database) -> None:
+async def test_the_functions_serve_for_partitions_alone(
+    worker: asyncpg.Connection, database: Database, database_url: str
+) -> None:
     """Whoever has the service's login can neither make nor drop anything else, and the API's role not even those."""
+    owner = await asyncpg.connect(database_url)
+    await owner.execute("create schema other; create table other.tab (at date) partition by range (at)")
+    await owner.execute(
+        "create table other.part partition of other.tab for values from ('2026-01-01') to ('2026-02-01')"
+    )
+    await owner.execute("grant usage on schema other to public")
+    await owner.close()
     for statement in (
+        "select make_partition('other.tab', 'p', '2026-02-01', '2026-03-01')",
+        "select detach_partition('other.part')",
         "select make_partition('organizations', 'p', '1', '2')",
         "select make_partition('pg_class', 'p', '1', '2')",
         "select detach_partition('organizations')",
