@@ -163,8 +163,10 @@ async def _advance_clock(connection: asyncpg.Connection) -> None:
     await connection.execute(f"set local role {WORKER}")
     await connection.execute(
         "update event_clock set base = base + (((last.sequence - next_sequence(0)) >> 16) + 1 << 16)"
-        # The last of each organization by its key: over all of them at once would read every event.
-        " from (select max(sequence) as sequence from organizations o cross join lateral (select sequence"
+        # The last of each organization by its key: over all of them at once would read every event. None is left of a
+        # quiet time, when there were marks.
+        " from (select greatest(max(newest.sequence), (select max(sequence) from event_marks)) as sequence"
+        "  from organizations o cross join lateral (select sequence"
         "  from events where organization_id = o.id order by sequence desc limit 1) newest) last"
         " where last.sequence >= next_sequence(0)"
     )

@@ -441,3 +441,21 @@ async def test_sequences_go_on_after_a_restore_into_a_younger_cluster(settings: 
     finally:
         await owner.execute(f"drop database if exists {name} with (force)")
         await owner.close()
+
+
+async def test_sequences_go_on_after_a_restore_of_a_quiet_time(settings: Settings) -> None:
+    """All events are gone, as they were past their time: who has read them goes on behind the last one."""
+    name = f"quiet_{new_id().hex}"
+    url = settings.database_url.replace("/postgres?", f"/{name}?")
+    owner = await asyncpg.connect(settings.database_url)
+    try:
+        await owner.execute(f"create database {name}")
+        await migrate(url)
+        last = 7_000_000_000_000_123
+        async with connected(url) as connection:
+            await connection.execute("insert into event_marks values ($1, now())", last)
+            await migrate(url)
+            assert await connection.fetchval("select next_sequence(0)") > last
+    finally:
+        await owner.execute(f"drop database if exists {name} with (force)")
+        await owner.close()
