@@ -15,6 +15,7 @@ from ..calls.driver import UNREACHED_AFTER_S
 from ..calls.egress import InvalidUrl
 from ..delivery.standard_webhooks import PostAnswer, endpoint_of, post, rotated, sealed
 from ..envelope import timestamp
+from ..storage.partitions import sequence_of
 from ..storage.statements import deliveries, organizations
 from ..storage.statements.deliveries import ParkedEvent, ParkedFilter
 from ..storage.statements.organizations import Callback
@@ -299,16 +300,21 @@ async def replay_parked(request: ApiRequest[Replay]) -> Replayed:
 
 
 async def replay(request: AnyRequest, wanted: ParkedFilter) -> Replayed:
-    """Deliver the parked events that are *wanted*."""
-    organization_id, replayed = request.organization_id, 0
+    """Deliver the parked events that are *wanted*, but for those past the service's time.
+
+    A delivery that is tried holds the partition that it is in, and with it what all others have there.
+    """
+    organization_id, replayed, is_first = request.organization_id, 0, True
     noted = {name: value for name, value in wanted._asdict().items() if value is not None}
-    after: int | None = 0
+    async with request.connection() as connection:
+        kept_since = request.state["periods"].before("events", datetime.now(UTC))
+        after: int | None = await sequence_of(connection, kept_since)
     while after is not None:
         async with request.connection() as connection:
-            is_first = after == 0
             count, after = await deliveries.replay(connection, organization_id, wanted, after)
             if is_first:  # once, with the first batch of them
                 await note(connection, request, organization_id, "parked_replayed", {"sequences": "all"} | noted)
+                is_first = False
         replayed += count
     request.state["wakeups"].notify(organization_id)
     return Replayed(replayed)

@@ -467,6 +467,22 @@ async def test_what_is_replayed_is_what_was_counted(
     assert (left["events"], left["more"]) == (2, False)
 
 
+async def test_what_is_past_its_time_is_not_replayed(customer: Organization, database: asyncpg.Connection) -> None:
+    """Who replays it again and again would keep the partition, and what all others have in it."""
+    await events.add(database, [event(customer, uuid4())])
+    await database.execute(
+        "update deliveries set state = 'parked', last_error = 'HTTP 500' where organization_id = $1", UUID(customer.id)
+    )
+    [parked] = await parked_of(customer)
+    marked = parked["sequence"] + 1
+    await database.execute("insert into event_marks values ($1, now() - interval '91 days')", marked)
+    try:
+        assert (await customer.call("POST", "/callback/replay", {})).json == {"replayed": 0}
+    finally:
+        await database.execute("delete from event_marks where sequence = $1", marked)
+    assert (await customer.call("POST", "/callback/replay", {})).json == {"replayed": 1}
+
+
 async def test_a_removed_callback_leaves_nothing_to_be_posted_later(
     customer: Organization, crm: Crm, database: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
