@@ -785,7 +785,9 @@ create table erasures (
     id              uuid        not null,
     -- NULL: it is done; then nothing says who it was.
     contact_id      uuid,
-    -- What the person is found by in raw bodies, and up to when these are looked through. NULL: not cut off yet, or done.
+    -- When the person was cut off, what they are found by in raw bodies, and up to when these are looked through. NULL: they
+    -- are not cut off yet, or it is done.
+    cut_at          timestamptz,
     sought          text[],
     looked_until    timestamptz,
     -- What is being deleted, or what it waits for. NULL: neither.

@@ -55,6 +55,7 @@ create table erasures (
     organization_id uuid        not null references organizations (id),
     id              uuid        not null,
     contact_id      uuid,
+    cut_at          timestamptz,
     sought          text[],
     looked_until    timestamptz,
     step            text,

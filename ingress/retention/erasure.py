@@ -67,8 +67,8 @@ class Erasures:
 
     async def _erase(self, claimed: ErasureClaim) -> None:
         began, deleted = monotonic(), 0
-        known, sought = await self._cut_off(claimed)
-        conversations = await self._settled(claimed, known)
+        known, sought, cut_at = await self._cut_off(claimed)
+        conversations = await self._settled(claimed, known, cut_at)
         for step, batches in (
             ("bodies", self._bodies(claimed, sought)),
             ("quarantine", self._quarantine(claimed, sought)),
@@ -92,28 +92,30 @@ class Erasures:
 
     # -------------------------------------------------------------- before anything is deleted
 
-    async def _cut_off(self, claimed: ErasureClaim) -> tuple[Known, Sequence[str]]:
-        """Who it is, and what they are sought by; from now on whoever comes is somebody else. Raises `_Waits`."""
+    async def _cut_off(self, claimed: ErasureClaim) -> tuple[Known, Sequence[str], datetime]:
+        """Who it is, what they are sought by, and since when whoever comes is somebody else. Raises `_Waits`."""
         organization_id = claimed.organization_id
         async with self._database.worker() as connection, connection.transaction():
             if claimed.sought is None and await erasure.is_unread(connection, organization_id):
                 raise _Waits("webhooks")
             await contacts.lock(connection, [organization_id])
             known = await erasure.known(connection, organization_id, claimed.contact_id)
-            if claimed.sought is not None:
-                return known, claimed.sought
+            if claimed.sought is not None and claimed.cut_at is not None:
+                return known, claimed.sought, claimed.cut_at
             sought = sorted({*_spellings(known.values)})
-            await erasure.cut_off(connection, claimed, known, sought, self._oldest_body())
-        return known, sought
+            cut_at = await erasure.cut_off(connection, claimed, known, sought, self._oldest_body())
+            if cut_at is None:
+                raise _Lost
+        return known, sought, cut_at
 
-    async def _settled(self, claimed: ErasureClaim, known: Known) -> list[UUID]:
-        """The person's conversations, once no send to them is under way, and all is counted. Raises `_Waits`."""
+    async def _settled(self, claimed: ErasureClaim, known: Known, cut_at: datetime) -> list[UUID]:
+        """The person's conversations, once no send to them is under way, and all of it is counted. Raises `_Waits`."""
         organization_id = claimed.organization_id
         async with self._database.worker() as connection:
             conversations = await erasure.conversations(connection, organization_id, known.contact_ids)
             if await erasure.is_sending(connection, organization_id, conversations):
                 raise _Waits("sends")
-            if not await deletion.is_counted(connection, organization_id, datetime.now(UTC)):
+            if not await deletion.is_counted(connection, organization_id, cut_at):
                 await erasure.hasten_counting(connection, organization_id)
                 raise _Waits("figures")
         return conversations

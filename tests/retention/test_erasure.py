@@ -247,7 +247,7 @@ async def test_a_process_that_dies_is_followed_by_another(
             claimed = erasure.ErasureClaim(
                 *await owner.fetchrow(
                     "update erasures set lease_id = gen_random_uuid(), leased_until = now() + interval '1 minute'"
-                    " where id = $1 returning organization_id, id, contact_id, lease_id, sought, looked_until",
+                    " where id = $1 returning organization_id, id, contact_id, lease_id, cut_at, sought, looked_until",
                     asked.id,
                 )
             )
@@ -456,7 +456,7 @@ async def test_a_slice_of_bodies_that_takes_too_long_is_begun_again_as_a_short_o
         for _ in range(5):
             row = await owner.fetchrow(
                 "update erasures set lease_id = gen_random_uuid(), leased_until = now() + interval '1 minute'"
-                " where id = $1 returning organization_id, id, contact_id, lease_id, sought, looked_until",
+                " where id = $1 returning organization_id, id, contact_id, lease_id, cut_at, sought, looked_until",
                 asked.id,
             )
             try:
@@ -464,4 +464,36 @@ async def test_a_slice_of_bodies_that_takes_too_long_is_begun_again_as_a_short_o
                 break
             except StoreUnavailable:
                 continue
+    assert await found_in_database(owner, [*person]) == []
+
+
+async def test_it_does_not_wait_for_what_came_later_to_be_counted(
+    organization: Organization, callback: None, owner: asyncpg.Connection, settings: Settings, person: Person
+) -> None:
+    """Where something comes each second, something is never counted yet."""
+    await met(organization, person)
+    contact, organization_id = await contact_of(organization, person), UUID(organization.id)
+    await all_counted(settings, organization)
+    # The service itself counts nothing meanwhile.
+    later = "update {} set due_at = now() + interval '1 day' where organization_id = $1"
+    await owner.execute(later.format("figures_progress"), organization_id)
+
+    class Busy(Erasures):
+        async def _settled(self, *arguments: Any) -> list[UUID]:
+            await met(organization, somebody())
+            return await super()._settled(*arguments)
+
+    async def keys_of(_: UUID, ids: Any) -> set[str]:
+        return set(ids)
+
+    async with Database(settings.database_url) as database:
+        async with database.organization(organization_id) as connection:
+            asked = await erasure.ask(connection, organization_id, new_id(), UUID(contact["id"]))
+            await connection.execute(later.format("erasures"), organization_id)
+        row = await owner.fetchrow(
+            "update erasures set lease_id = gen_random_uuid(), leased_until = now() + interval '1 minute'"
+            " where id = $1 returning organization_id, id, contact_id, lease_id, cut_at, sought, looked_until",
+            asked.id,
+        )
+        await Busy(database, keys_of, 30)._erase(erasure.ErasureClaim(*row))
     assert await found_in_database(owner, [*person]) == []

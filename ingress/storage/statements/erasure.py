@@ -60,6 +60,7 @@ class ErasureClaim(Unlogged, frozen=True):
     id: UUID
     contact_id: UUID
     lease_id: UUID
+    cut_at: datetime | None
     sought: Sequence[str] | None
     looked_until: datetime | None
 
@@ -72,7 +73,7 @@ with due as (
 )
 update erasures e set lease_id = $1, leased_until = now() + interval '{LEASE_S} s'
 from due where e.organization_id = due.organization_id and e.id = due.id
-returning e.organization_id, e.id, e.contact_id, e.lease_id, e.sought, e.looked_until"""
+returning e.organization_id, e.id, e.contact_id, e.lease_id, e.cut_at, e.sought, e.looked_until"""
 HOLD = f"""
 update erasures set leased_until = now() + interval '{LEASE_S} s', step = $4, deleted = deleted + $5
 where organization_id = $1 and id = $2 and lease_id = $3 returning id"""
@@ -81,8 +82,8 @@ update erasures set lease_id = null, leased_until = null, step = $4, due_at = no
 where organization_id = $1 and id = $2 and lease_id = $3"""
 # Then nothing says who it was.
 FINISH = """
-update erasures set contact_id = null, sought = null, looked_until = null, step = null, finished_at = now(), lease_id = null,
-    leased_until = null
+update erasures set contact_id = null, cut_at = null, sought = null, looked_until = null, step = null, finished_at = now(),
+    lease_id = null, leased_until = null
 where organization_id = $1 and id = $2 and lease_id = $3"""
 
 
@@ -139,7 +140,8 @@ CUT_NAMES = """
 update contacts set name = null, name_since = null, username = null, username_since = null
 where organization_id = $1 and id = any($2)"""
 CUT = """
-update erasures set sought = $4, looked_until = $5 where organization_id = $1 and id = $2 and lease_id = $3"""
+update erasures set cut_at = now(), sought = $4, looked_until = $5
+where organization_id = $1 and id = $2 and lease_id = $3 returning cut_at"""
 
 
 async def known(connection: asyncpg.Connection, organization_id: UUID, contact_id: UUID) -> Known:
@@ -149,11 +151,15 @@ async def known(connection: asyncpg.Connection, organization_id: UUID, contact_i
 
 async def cut_off(
     connection: asyncpg.Connection, claimed: ErasureClaim, known: Known, sought: Sequence[str], oldest_body: datetime
-) -> None:
-    """In a transaction that is alone in changing contacts (`contacts.lock`) (worker)."""
+) -> datetime | None:
+    """When that was; in a transaction that is alone in changing contacts (`contacts.lock`) (worker).
+
+    None: the erasure is another process's by now.
+    """
     for statement in (CUT_CONVERSATIONS, CUT_ADDRESSES, CUT_NAMES):
         await connection.execute(statement, claimed.organization_id, known.contact_ids)
-    await connection.execute(CUT, *_lease(claimed), sought, oldest_body)
+    cut_at: datetime | None = await connection.fetchval(CUT, *_lease(claimed), sought, oldest_body)
+    return cut_at
 
 
 CONVERSATIONS = "select id from conversations where organization_id = $1 and contact_id = any($2) order by id"
