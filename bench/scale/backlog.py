@@ -51,7 +51,7 @@ _LEFT = "select count(*) from deliveries where state = 'pending' and organizatio
 
 def drain(bench: Bench) -> Iterator[Row]:
     """A CRM that is back: how many a second it is given, by one process."""
-    seconds, count = setting("DRAIN_S", DRAIN_S), bench.scaled(PENDING)
+    seconds, count = setting("DRAIN_S", DRAIN_S), setting("PENDING", bench.scaled(PENDING))
     tables = ("deliveries", "delivery_queues", "events")
     execute(bench.full, *(f"analyze {table}" for table in tables), *_automatic(bench, tables, "off"))
     _callback(bench, bench.full.big)
@@ -114,7 +114,7 @@ _UNDER_WAY = "select count(*) from messages where state = 'sending'"
 
 def recovery(bench: Bench) -> Iterator[Row]:
     """Sends of processes that were killed: of each two one was called for, and one waits for that."""
-    count = bench.scaled(LOST)
+    count = setting("LOST", bench.scaled(LOST))
     asyncio.run(_die(bench, count))
     began = time.perf_counter()
     with bench.full.served() as server:
@@ -144,8 +144,9 @@ async def _examples(connection: asyncpg.Connection, organization_id: UUID, count
     rows = await connection.fetch(
         "select o.id as organization_id, o.version, o.active_config_id as config_id, c.id as conversation_id,"
         " m.request, m.request_hash from organizations o"
-        " cross join lateral (select * from messages where organization_id = o.id order by id desc limit 1) m"
-        " cross join lateral (select id from conversations where organization_id = o.id limit $2) c where o.id = $1",
+        " join conversations c on c.organization_id = o.id cross join lateral ("
+        "  select request, request_hash from messages where organization_id = o.id and conversation_id = c.id limit 1"
+        " ) m where o.id = $1 limit $2",
         organization_id,
         count,
     )
