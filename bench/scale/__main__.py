@@ -52,7 +52,7 @@ def main() -> None:
                 if not _is_measured(bench, part, about):
                     failed.append(part)
                 print(f"  ({part} took {perf_counter() - began:.0f} s)", flush=True)
-    found = table.kept(about)
+    found = table.kept()
     print("\n" + table.text(found))
     if sizes.events >= FULL_SIZE:
         table.document(found)

@@ -28,14 +28,14 @@ class Row:
 def add(rows: list[Row], about: dict[str, Any]) -> None:
     """Keep *rows*, in place of those of their parts that were measured before."""
     parts = {row.part for row in rows}
-    others = [row for row in kept(about) if row["part"] not in parts]
+    others = [row for row in kept() if row["part"] not in parts]
     RESULTS.write_text(json.dumps([*others, *[asdict(row) | {"about": about} for row in rows]], indent=2) + "\n")
 
 
-def kept(about: dict[str, Any]) -> list[dict[str, Any]]:
-    """The rows of every part, each from when it was last measured at that size."""
-    rows = json.loads(RESULTS.read_text()) if RESULTS.exists() else []
-    return [row for row in rows if row["about"]["events"] == about["events"]]
+def kept() -> list[dict[str, Any]]:
+    """The rows of every part, each from when it was measured last."""
+    rows: list[dict[str, Any]] = json.loads(RESULTS.read_text()) if RESULTS.exists() else []
+    return rows
 
 
 def about(events: int, organizations: int) -> dict[str, Any]:
@@ -44,27 +44,28 @@ def about(events: int, organizations: int) -> dict[str, Any]:
 
 def text(rows: list[dict[str, Any]]) -> str:
     width = max(len(row["what"]) for row in rows)
-    lines = [f"{'':{width}}  {'must be':16} {'aim':12} found"]
-    return "\n".join(
-        lines + [f"{row['what']:{width}}  {row['must']:16} {row['aim']:12} {row['found']}" for row in rows]
-    )
+    lines = [f"{'':{width}}  {'events':>9}  {'must be':16} {'aim':12} found"]
+    for row in rows:
+        events = f"{row['about']['events']:,}"
+        lines.append(f"{row['what']:{width}}  {events:>9}  {row['must']:16} {row['aim']:12} {row['found']}")
+    return "\n".join(lines)
 
 
 def document(rows: list[dict[str, Any]]) -> None:
     """Write the table into docs/capacity.md, between its marks."""
-    about = rows[-1]["about"]
+    machine = rows[-1]["about"]["machine"]
     lines = [
-        f"{about['events']:,} events, {about['organizations']:,} organizations; {about['machine']['cpu']},"
-        f" {about['machine']['cores']} cores, load before {about['machine']['load_before']}.",
+        f"{machine['cpu']}, {machine['cores']} cores, load before {machine['load_before']}.",
         "",
-        "| what | must be | aim | found |",
-        "|---|---|---|---|",
-        *(f"| {row['what']} | {row['must']} | {row['aim']} | {row['found']} |" for row in rows),
-        "",
+        "| what | events | must be | aim | found |",
+        "|---|---|---|---|---|",
     ]
+    for row in rows:
+        cells = row["what"], f"{row['about']['events']:,}", row["must"], row["aim"], row["found"]
+        lines.append(f"| {' | '.join(cells)} |")
     written = re.sub(
         f"{re.escape(BEGIN)}.*?{re.escape(END)}",
-        lambda _: BEGIN + "\n" + "\n".join(lines) + END,
+        lambda _: BEGIN + "\n" + "\n".join(lines) + "\n\n" + END,
         DOCUMENT.read_text(),
         flags=re.DOTALL,
     )
