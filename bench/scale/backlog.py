@@ -20,7 +20,7 @@ from .bench import Bench, execute, query, setting
 from .table import Row
 
 PENDING, CONVERSATIONS, OF_ONE, LOST = 500_000, 20_000, 100_000, 5_000
-DRAIN_S, WARM_UP_S = 45, 5
+DRAIN_S = 45
 CLAIMED, GIVEN_UP_S = 100, 300
 PART = 50_000  # of a transaction, whose places end at 65,535
 # Events as the newest ones of the organization, of its conversations in turn.
@@ -63,7 +63,7 @@ def drain(bench: Bench) -> Iterator[Row]:
             execute(bench.full, *(f"analyze {table}" for table in tables))
         yield _drained(bench, bench.full.big, seconds, f"{what}, statistics {statistics}", "1,500/s")
     execute(bench.full, f"update callbacks set disabled_at = now() where organization_id = '{bench.full.big.id}'")
-    one = bench.scaled(OF_ONE)
+    one = setting("ONE", bench.scaled(OF_ONE))
     _callback(bench, bench.full.small)
     _fill(bench, bench.full.small, one, 1)
     yield _drained(bench, bench.full.small, seconds, f"drain of one conversation with {one:,}", "1,000/s")
@@ -89,15 +89,16 @@ def _fill(bench: Bench, organization: ServedOrganization, count: int, conversati
 
 
 def _drained(bench: Bench, organization: ServedOrganization, seconds: int, what: str, must: str) -> Row:
+    everything = query(bench.full, _LEFT, UUID(organization.id))
     with bench.full.served() as server:
-        time.sleep(WARM_UP_S)
-        before, began = query(bench.full, _LEFT, UUID(organization.id)), time.perf_counter()
-        spent, database = server.cpu_s(), bench.database_cpu_s()
+        while (before := query(bench.full, _LEFT, UUID(organization.id))) == everything:
+            time.sleep(0.1)
+        began, spent, database = time.perf_counter(), server.cpu_s(), bench.database_cpu_s()
         # As long as there is enough: the end of a backlog is another matter.
-        while (
-            left := query(bench.full, _LEFT, UUID(organization.id))
-        ) > before / 10 and time.perf_counter() < began + seconds:
-            time.sleep(1)
+        while (left := query(bench.full, _LEFT, UUID(organization.id))) > before / 10:
+            if time.perf_counter() > began + seconds:
+                break
+            time.sleep(0.5)
         delivered, took = before - left, time.perf_counter() - began
         each = 1e3 / max(1, delivered)
         figures = {

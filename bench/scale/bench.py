@@ -43,9 +43,6 @@ class Bench:
     def database_cpu_s(self) -> float:
         return tree_cpu_s(self.servers.pids["postgres"])
 
-    def wal_bytes(self) -> int:
-        return int(query(self.full, "select pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/0')::bigint"))
-
 
 @contextmanager
 def begun(folder: Path, sizes: Sizes) -> Iterator[Bench]:
