@@ -15,7 +15,7 @@ from ..accounts.config import Config
 from ..envelope import NOT_OURS, Conversation, Ours, event_row
 from ..identifiers import parse_correlation
 from ..storage.statements.events import EventRow
-from ..storage.statements.receiving.inbound import NO_DAY, Held, KeyedEvent, WebhookRow, day_of
+from ..storage.statements.receiving.inbound import NO_DAY, FactDay, Held, KeyedEvent, WebhookRow, day_of
 from ..storage.statements.receiving.statuses import StatusRow
 from ..storage.statements.sending.messages import OwnMessage
 from ..switching.manager import WhatsAppProviderManager
@@ -98,10 +98,12 @@ def _keyed(event: Event, owner: Config, conversation: Conversation | None, known
         event = without_excess(event)
         row = _row(event, owner, conversation and short_conversation(conversation), ours)
     status = _status_row(event, owner, ours.message) if event.status is not None else None
-    # A receipt whose time is that of its report has another one when it is reported again.
-    is_timed = event.status is None or event.reported_at is None or event.reported_at != event.occurred_at
-    day = day_of(event.occurred_at) if is_timed else NO_DAY
-    return KeyedEvent(identifiers.key_hash(event.key, owner.account_id), row, status, waiting, day)
+    return KeyedEvent(identifiers.key_hash(event.key, owner.account_id), row, status, waiting, day_of_fact(event))
+
+
+def day_of_fact(event: Event) -> FactDay:
+    """The day of *event*: one whose time is that of its report has another time when it is reported again."""
+    return NO_DAY if event.reported_at == event.occurred_at else day_of(event.occurred_at)
 
 
 def _row(event: Event, owner: Config, conversation: Conversation | None, ours: Ours) -> EventRow:

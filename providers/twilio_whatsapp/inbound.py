@@ -57,8 +57,15 @@ class Fact(msgspec.Struct, frozen=True):
         return f"Fact(kind={self.kind!r})"
 
     def event(self, type_: EventType, key: str, **parts: Any) -> Event:
-        account_id = self.fields.get("AccountSid")
-        return Event(type=type_, key=bounded(key), account_id=account_id, occurred_at=self.at, raw=self.raw, **parts)
+        return Event(
+            type=type_,
+            key=bounded(key),
+            account_id=self.fields.get("AccountSid"),
+            occurred_at=self.at,
+            reported_at=self.at,  # a form, which may say the same again, has no time
+            raw=self.raw,
+            **parts,
+        )
 
 
 def events(hook: Webhook) -> list[Event]:

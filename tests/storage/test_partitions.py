@@ -15,6 +15,7 @@ import pytest
 from ingress import identifiers, metrics
 from ingress.dev.embedded.launcher import EmbeddedServers
 from ingress.identifiers import id_at
+from ingress.receiving.completion import day_of_fact
 from ingress.storage import partitions
 from ingress.storage.database import APP, INGEST, WORKER, Database
 from ingress.storage.migration import migrate
@@ -36,6 +37,8 @@ from ingress.storage.statements.receiving.statuses import StatusRow
 from ingress.storage.statements.sending import messages, sends
 
 from ..gateway import Gateway, Organization, eventually
+from ..providers.twilio_whatsapp import samples as twilio
+from ..providers.whatsapp_web import samples as waha
 
 DAY, WEEK = timedelta(days=1), timedelta(days=7)
 
@@ -352,6 +355,17 @@ def test_a_day_far_away_is_none() -> None:
     for when in (now - 2 * DAY, now - 300 * DAY, now + 3 * DAY):
         assert day_of(when) == (UNTIMED, when.date())
     assert day_of(None) == (UNTIMED, UNTIMED)
+
+
+def test_a_fact_has_one_day_however_it_comes_again() -> None:
+    """Whether a form or a stream says it, and if what says it is made anew on the next day."""
+    (of_form,) = twilio.ACCOUNT.parse(twilio.hook("status_delivered"))
+    of_stream = next(event for event in twilio.ACCOUNT.parse(twilio.hook("events_batch")) if event.key == of_form.key)
+    assert day_of_fact(of_form) == day_of_fact(of_stream)
+    for case in waha.sample("engine_webhooks"):
+        hooks = [{**case["webhook"], "timestamp": case["webhook"]["timestamp"] + days * 86_400_000} for days in (0, 1)]
+        (event,), (again,) = (waha.ACCOUNT.parse(waha.signed(json.dumps(hook).encode())) for hook in hooks)
+        assert event.key != again.key or day_of_fact(event) == day_of_fact(again), case["name"]
 
 
 async def test_a_fact_is_known_when_it_comes_again_too_late_for_its_day(
