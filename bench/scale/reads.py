@@ -238,7 +238,10 @@ def measure(bench: Bench) -> Iterator[Row]:
                 ask(f"{servers[site.name].url}/callback", organization.key, None, method="DELETE")
     worst = max(found, key=lambda name: found[name]["ratio"])
     slowest = max(found, key=lambda name: found[name]["ms"])
-    said = f"{found[worst]['ratio']:.1f} × ({found[worst]['ms']:.1f} ms, `{worst}`)"
+    middle = median(each["ratio"] for each in found.values())
+    above = sum(each["ratio"] > 3 or each["ms"] > 30 for each in found.values())
+    said = f"median {middle:.1f} ×, {above} of {len(found)} above the mark: "
+    said += f"{found[worst]['ratio']:.1f} × ({found[worst]['ms']:.1f} ms, `{worst}`)"
     said += f"; the slowest {found[slowest]['ms']:.1f} ms (`{slowest}`)"
     if gave_up := [name for name in found if found[name]["gave_up"]]:
         said += f"; 503 from {', '.join(gave_up)}"
