@@ -82,7 +82,7 @@ async def keep_ahead(connection: asyncpg.Connection, now: datetime | None = None
             await statements.mark(connection, StreamMark(here, now))
         if missing:
             _watch(await statements.all_of(connection), StreamMark(here, now), block)
-        made = Counter(each.table for each in missing)
+    if made := Counter(each.table for each in missing):
         logger.info("made partitions: %s", ", ".join(f"{count} of {table}" for table, count in made.items()))
 
 
