@@ -741,7 +741,9 @@ async def test_an_orderly_end(own_gateway: Gateway, process: Process, gateway: G
     assert set(taken) <= {event["data"]["message"]["content"]["body"] for event in events}
     log = (tmp_path / "service.log").read_text()
     assert "Traceback" not in log
-    assert '"level":"error"' not in log
+    # Other tests leave configs in this database whose plug-in is there no more; every process looks at them.
+    errors = [line for line in log.splitlines() if '"level":"error"' in line and "which is not installed" not in line]
+    assert errors == []
     assert log.count("owns the schema: for development only") == 1
 
 

@@ -662,7 +662,7 @@ async def test_the_trail_is_append_only(settings: Settings, pair: tuple[Data, Da
 
 
 # What has no such condition names its organization in the row it puts in, or the one that it is about.
-PUTTING = {"put_callback", "add_key", "notify", "mark", "set_own"}
+PUTTING = {"put_callback", "add_key", "notify", "mark", "set_own", "ask"}
 
 
 def forgetful() -> Iterator[tuple[ModuleType, str, str]]:

@@ -72,8 +72,8 @@ def managers(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> list[WhatsA
     made = []
 
     class Kept(WhatsAppProviderManager):
-        def __init__(self, *arguments: Any) -> None:
-            super().__init__(*arguments)
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            super().__init__(*arguments, **options)
             made.append(self)
 
     monkeypatch.setattr(app, "WhatsAppProviderManager", Kept)

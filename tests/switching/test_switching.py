@@ -1103,8 +1103,8 @@ async def test_a_late_answer_brings_no_old_version_back(
     managers: list[manager.WhatsAppProviderManager] = []
 
     class Kept(manager.WhatsAppProviderManager):
-        def __init__(self, *arguments: Any) -> None:
-            super().__init__(*arguments)
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            super().__init__(*arguments, **options)
             managers.append(self)
 
     monkeypatch.setattr(app, "WhatsAppProviderManager", Kept)
