@@ -172,7 +172,8 @@ async def test_no_route_answers_500(
         for answer in opened:
             await asyncio.wait_for(answer.content.readuntil(news.encode()), 60)
     away = [record for record in caplog.records if record.levelno > logging.WARNING or record.exc_info]
-    assert [record.getMessage() for record in away] == []
+    # What the browser of another test in this process has left is nobody's request.
+    assert [text for record in away if "playwright" not in (text := record.getMessage())] == []
     of_requests = [record for record in caplog.records if record.name in ("ingress.web.middleware", "uvicorn.error")]
     assert of_requests == []
 
