@@ -1,10 +1,12 @@
 """Every page in Chromium: what anybody can use, at three widths, light and dark, and what it weighs."""
 
 from collections.abc import AsyncIterator
+from contextlib import suppress
 
 import pytest
 from axe_playwright_python.async_playwright import Axe
 from playwright.async_api import Browser, ConsoleMessage, Page, Response, Route
+from playwright.async_api import Error as PlaywrightError
 
 from ingress.console.routes import ROUTES
 from ingress.console.routing import ConsoleRoute
@@ -42,14 +44,20 @@ PAGES = [route for route in ROUTES if is_page(route)]
 async def visitor(browser: Browser, gateway: Gateway, pair: tuple[Data, Data]) -> AsyncIterator[Page]:
     """A tab of somebody whose organization has something on every page. Nothing is news while a page is looked at."""
 
-    async def nothing_new(_: Route) -> None:
-        """The stream is never answered: one that ended would say so on the page."""
+    unanswered: list[Route] = []
+
+    async def nothing_new(route: Route) -> None:
+        """The stream is not answered until the end: one that ended would say so on the page."""
+        unanswered.append(route)
 
     context = await browser.new_context(locale="en-US")
     await context.route("**/console/live", nothing_new)
     page = await context.new_page()
     await open_console(page, gateway.url, pair[0].organization.key)
     yield page
+    for route in unanswered:  # what waits for an answer when the browser goes would be found in another test's log
+        with suppress(PlaywrightError):
+            await route.abort()
     await context.close()
 
 

@@ -1,5 +1,6 @@
 """The circuit breaker, held against a model that says the same in other words."""
 
+from collections.abc import Iterator
 from contextlib import suppress
 from types import SimpleNamespace
 from typing import Any, cast, get_args
@@ -197,15 +198,23 @@ def test_rests_get_longer_up_to_two_minutes_and_start_anew() -> None:
     assert breaker.wait_s <= 12
 
 
-def test_what_nobody_calls_any_more_is_not_shown_as_open(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def made_up(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A provider that no other test of this process knows: its series go with it."""
+    monkeypatch.setitem(metrics.VALUES, "provider", {"made_up"})
+    yield "made_up"
+    for metric in (metrics.breakers, metrics.breaker_transitions):
+        metric.remove_by_labels({"provider": "made_up"})
+
+
+def test_what_nobody_calls_any_more_is_not_shown_as_open(monkeypatch: pytest.MonkeyPatch, made_up: str) -> None:
     """After a switch away from a dead provider: half open once it has rested, and forgotten with the account."""
     monkeypatch.setattr(breakers_module, "OPEN_S", 0.0)
-    monkeypatch.setitem(metrics.VALUES, "provider", {"left"})
     breakers = Breakers(cast(Any, None), cast(Any, None))
-    config = cast(Any, SimpleNamespace(id=uuid4(), provider_type="left", is_unusable=False))
+    config = cast(Any, SimpleNamespace(id=uuid4(), provider_type=made_up, is_unusable=False))
 
     def shown() -> list[float | None]:
-        labels = [{"provider": "left", "state": state} for state in get_args(State)]
+        labels = [{"provider": made_up, "state": state} for state in get_args(State)]
         return [metrics.REGISTRY.get_sample_value("whatsapp_ingress_breakers", each) for each in labels]
 
     for _ in range(10):
@@ -221,11 +230,10 @@ def test_what_nobody_calls_any_more_is_not_shown_as_open(monkeypatch: pytest.Mon
         assert breakers.state_of(config.id) == "closed"
 
 
-def test_a_host_of_files_that_is_down_closes_no_account(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_host_of_files_that_is_down_closes_no_account(made_up: str) -> None:
     """Texts go out all the same."""
-    monkeypatch.setitem(metrics.VALUES, "provider", {"fetching"})
     breakers = Breakers(cast(Any, None), cast(Any, None))
-    config = cast(Any, SimpleNamespace(id=uuid4(), provider_type="fetching", is_unusable=False))
+    config = cast(Any, SimpleNamespace(id=uuid4(), provider_type=made_up, is_unusable=False))
     for _ in range(20):
         with suppress(Unavailable), breakers.permit(config):
             raise Unavailable("down", scope="media")
