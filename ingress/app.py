@@ -162,6 +162,7 @@ class Application:
             breakers, order = Breakers(database, redis), ConversationOrder(database, redis)
             stack.push_async_callback(order.close)
             manager.routes.renewed = breakers.close
+            redis.returned = manager.routes.forget_all
             # An account that was edited or activated is not broken any more.
             manager.routes.after_change = breakers.sync
             authenticator = Authenticator(

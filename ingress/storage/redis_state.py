@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import hashlib
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Coroutine, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from functools import cache
 from itertools import chain
 from time import monotonic
@@ -143,6 +143,8 @@ class RedisState:
         self._probe_at = 0.0
         self._is_up = self._has_answered = False
         metrics.redis_up.set_function(lambda: self._is_up)
+        # Called when wake-ups are heard (again): what Redis had before may be lost.
+        self.returned: Callable[[], None] = lambda: None
         # Processes that share this Redis, as far as this one knows: the most that a wake-up has reached lately.
         self.processes = PROCESSES
         self._counted_at = 0.0
@@ -169,14 +171,15 @@ class RedisState:
             return None
         return bytes(kept.session) if kept is not None and kept.version == version else None
 
-    async def set_active(self, organization_id: UUID, version: int, active: bytes, session: bytes) -> None:
+    async def set_active(self, organization_id: UUID, version: int, active: bytes, session: bytes) -> bool:
         """Remember both, unless this version or a newer one is there; of this one, a *session* that is missing.
 
+        False: Redis is away.
         *active* is a JSON object with its ``version``, *session* any JSON.
         """
         keys = [_key(organization_id, "active"), _key(organization_id, "session")]
         kept = msgspec.json.encode(_Session(version, msgspec.Raw(session)))
-        await self._try(self._run(SET_IF_NEWER, keys, [version, active, ACTIVE_TTL_S, kept]))
+        return await self._try(self._run(SET_IF_NEWER, keys, [version, active, ACTIVE_TTL_S, kept])) is not None
 
     async def set_session(self, organization_id: UUID, version: int, session: bytes) -> None:
         """Remember the session of the provider that is active at *version*; another version's is left as it is."""
@@ -238,6 +241,7 @@ class RedisState:
                     await self._try(self._client.ping())
                 elif message["type"] == "subscribe":
                     self._answers()
+                    self.returned()
                 elif message["type"] == "message":
                     yield _notification(message["data"])
 

@@ -56,10 +56,11 @@ class Route(msgspec.Struct, frozen=True):
 
 
 class _Held(msgspec.Struct, frozen=True):
-    """A route as this process last read it, or was notified that it is so still."""
+    """A route as this process last read it, or was notified that it is so still; ``is_shared``: Redis has it, too."""
 
     read_at: float
     route: Route
+    is_shared: bool
 
 
 class _Active(msgspec.Struct, omit_defaults=True):
@@ -101,7 +102,13 @@ class Routes:
     def known_route(self, organization_id: UUID) -> Route | None:
         """The organization's route, if it is known."""
         held = self._routes.get(organization_id)
-        return held.route if held and self._changes.is_good(organization_id, held.read_at, CACHE_S) else None
+        if held is None or not self._changes.is_good(organization_id, held.read_at, CACHE_S):
+            return None
+        return held.route if monotonic() < held.read_at + CACHE_S or self._lasts(held) else None
+
+    def _lasts(self, held: _Held) -> bool:
+        """Whether it is good until a change. Of plug-ins that come and go, and of Redis' return, nobody notifies us."""
+        return held.is_shared and all(map(self._accounts.is_current, held.route.order))
 
     async def route(self, organization_id: UUID, *, fresh: bool = False, source: str = "read") -> Route:
         """The organization's route: this process's, else Redis's, else the database's. Raises `StoreUnavailable`.
@@ -118,7 +125,7 @@ class Routes:
     async def _load_route(self, organization_id: UUID, fresh: bool, source: str) -> Route:
         held, began = self._routes.get(organization_id), monotonic()
         if not fresh and held and await self._is_confirmed(organization_id, held):
-            self._hold(organization_id, held.route, began)
+            self._hold(organization_id, held.route, began, is_shared=True)
             return held.route
         async with self._database.worker() as connection:
             stored = await configs.route(connection, organization_id)
@@ -132,16 +139,19 @@ class Routes:
             if now_held is not held and now_held.route.version >= route.version and not was_refused:
                 return now_held.route
             self._flip(now_held.route, route, stored.version_at, source)
-        self._hold(organization_id, route, began)
+        self._hold(organization_id, route, began, is_shared=not order)
         if order:  # last: sends go the new way here, however long Redis takes
-            await self.remember(organization_id, route, stored.configs[0].session)
+            is_shared = await self.remember(organization_id, route, stored.configs[0].session)
+            now_held = self._routes.get(organization_id)
+            if is_shared and now_held is not None and now_held.route is route:
+                self._hold(organization_id, route, now_held.read_at, is_shared=True)
         return route
 
-    def _hold(self, organization_id: UUID, route: Route, began: float) -> None:
+    def _hold(self, organization_id: UUID, route: Route, began: float, *, is_shared: bool) -> None:
         awaited = self._awaited.get(organization_id)
         if awaited is not None and route.version >= awaited[0] and began > awaited[1]:
             began = monotonic()  # what we were notified of while it was read is in it
-        self._routes.put(organization_id, _Held(began, route), KEPT_S)
+        self._routes.put(organization_id, _Held(began, route, is_shared), KEPT_S)
         self._changes.follow(organization_id)
 
     async def _is_confirmed(self, organization_id: UUID, held: _Held) -> bool:
@@ -173,10 +183,10 @@ class Routes:
         for config in _renewed(former, route):
             self.renewed(config.id)
 
-    async def remember(self, organization_id: UUID, route: Route, session: bytes | None) -> None:
-        """Have Redis hold a route, and the last status of its active account, as JSON."""
+    async def remember(self, organization_id: UUID, route: Route, session: bytes | None) -> bool:
+        """Have Redis hold a route, and the last status of its active account, as JSON; False: it is away."""
         active = msgspec.json.encode(_active(route))
-        await self._redis.set_active(organization_id, route.version, active, session or b"null")
+        return await self._redis.set_active(organization_id, route.version, active, session or b"null")
 
     # -- changes
 
@@ -210,7 +220,7 @@ class Routes:
         held = self._routes.get(organization_id)
         if held is not None and version and held.route.version >= version:
             self._forget_configs(organization_id)  # one that nothing is sent through may have been edited or deleted
-            self._hold(organization_id, held.route, monotonic())
+            self._hold(organization_id, held.route, monotonic(), is_shared=held.is_shared)
             return None
         self._await(organization_id, version)
         self._forget_configs(organization_id)

@@ -357,6 +357,7 @@ async def test_a_process_that_heard_of_no_switch_uses_it_at_once(
     monkeypatch.setattr(routes.Routes, "notified", lambda *_: None)
     # Nor does it read all anew when it begins to listen, which may be before or after the switch.
     monkeypatch.setattr(routes.Routes, "forget_all", lambda *_, **__: None)
+    monkeypatch.setattr(changes.Changes, "since", lambda *_: False)
     async with service(settings, NOBODY, meta) as other:
         there = at(other, organization)
         assert await accepted_by(there) == organization.numbers[0].phone_number_id

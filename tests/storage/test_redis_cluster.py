@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from functools import partial
 from time import monotonic
 from uuid import UUID, uuid4
 
@@ -150,7 +151,8 @@ async def test_a_node_that_dies_costs_speed_only(
             cluster.wait()
             async with RedisCluster(host="127.0.0.1", port=cluster.nodes[0].port) as client:
                 for organization in organizations:
-                    await eventually(lambda organization=organization, client=client: is_held(client, organization))
+                    held = partial(is_held, client, organization)
+                    await eventually(held, timeout=15)  # not when it would be read again anyway
 
 
 async def is_held(client: RedisCluster, organization: Organization) -> bool:

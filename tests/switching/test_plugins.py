@@ -268,14 +268,14 @@ async def test_who_takes_a_plugin_from_the_registry_itself_is_noticed(
     """Within a second, though Redis says that nothing has changed; also where another plug-in takes the name."""
     assert (await visiting.send()).json["provider"] == "visiting"
     registry.unregister("visiting")
-    await eventually(visiting.send, lambda answer: answer.json["provider"] == "meta_business")
+    await eventually(visiting.send, lambda answer: answer.json["provider"] == "meta_business", timeout=10)
 
     class Refusing(Visiting, frozen=True, kw_only=True):
         def send_message(self, message: MessageData) -> Flow[MessageResult]:
             raise Rejected("not today")
 
     registry.register(Refusing)
-    await eventually(visiting.send, lambda answer: answer.status == 422)
+    await eventually(visiting.send, lambda answer: answer.status == 422, timeout=10)
 
 
 async def test_organizations_are_notified_when_a_plugin_leaves_and_comes_back(
