@@ -6,8 +6,8 @@ import asyncpg
 
 from ingress.storage import partitions
 from ingress.storage.partitions import BEGIN
-from ingress.storage.statements import partitions as statements
-from ingress.storage.statements.partitions import Partition
+from ingress.storage.statements.lifetime import partitions as statements
+from ingress.storage.statements.lifetime.partitions import Partition
 
 # Of a service that is not busy: some thirty transactions a second, most of which store no event.
 SEQUENCES_A_WEEK = 2**24 << 16

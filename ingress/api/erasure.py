@@ -9,10 +9,10 @@ import msgspec
 
 from ..envelope import render
 from ..identifiers import new_id
-from ..storage.statements import erasure
 from ..storage.statements import events as stored
-from ..storage.statements.erasure import Erasure
 from ..storage.statements.events import EventFilter
+from ..storage.statements.lifetime import erasure
+from ..storage.statements.lifetime.erasure import Erasure
 from ..storage.statements.reports import search
 from ..storage.statements.reports.contact_pages import ContactRecord
 from ..storage.statements.reports.search import MessageFilter

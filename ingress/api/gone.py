@@ -8,7 +8,7 @@ import asyncpg
 
 from ..envelope import timestamp
 from ..identifiers import moment_of
-from ..storage.statements import retention
+from ..storage.statements.lifetime import retention
 from ..web.problems import Problem, not_found
 
 

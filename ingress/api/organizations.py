@@ -10,7 +10,8 @@ from msgspec import UNSET, UnsetType
 from .. import identifiers
 from ..envelope import timestamp
 from ..retention.periods import Periods
-from ..storage.statements import organizations, retention, switches
+from ..storage.statements import organizations, switches
+from ..storage.statements.lifetime import retention
 from ..storage.vault import is_key_id, new_api_key
 from ..validation import Name
 from ..web.auth import SCOPES, unauthorized

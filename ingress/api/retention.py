@@ -4,8 +4,9 @@ from datetime import datetime
 
 from ..retention.periods import Periods
 from ..settings import Days
-from ..storage.statements import organizations, retention
-from ..storage.statements.retention import OwnPeriods
+from ..storage.statements import organizations
+from ..storage.statements.lifetime import retention
+from ..storage.statements.lifetime.retention import OwnPeriods
 from ..web.bodies import RequestBody, Shown, invalid
 from . import AnyRequest, ApiRequest
 from .audit import note

@@ -13,7 +13,7 @@ from ..retention.report import KeptReport, TableKept, report
 from ..retention.retention import LetGo, Retention
 from ..settings import Settings, SettingsError, variable
 from ..storage.database import Database
-from ..storage.statements import retention
+from ..storage.statements.lifetime import retention
 from ..storage.vault import Vault, VaultError
 from .tables import table
 

@@ -15,7 +15,7 @@ from uuid import UUID
 
 from ..identifiers import id_at
 from ..storage.database import Database, StoreUnavailable
-from ..storage.statements import figures, retention
+from ..storage.statements import figures
 from ..storage.statements.figures import (
     BOUNDS_MS,
     CLASSES,
@@ -29,6 +29,7 @@ from ..storage.statements.figures import (
     Priced,
     Span,
 )
+from ..storage.statements.lifetime import retention
 from ..storage.statements.reports.figures import StepCounts
 
 logger = logging.getLogger("ingress.health.counting")

@@ -9,9 +9,9 @@ from uuid import UUID
 
 from ..identifiers import id_at
 from ..storage.database import Database
-from ..storage.statements import deletion, retention
-from ..storage.statements.deletion import OldRow
-from ..storage.statements.retention import DeletedThrough, KeptSince
+from ..storage.statements.lifetime import deletion, retention
+from ..storage.statements.lifetime.deletion import OldRow
+from ..storage.statements.lifetime.retention import DeletedThrough, KeptSince
 from .pace import Pace
 
 # How much time a statement goes through: more where that was quick, less where it was not.

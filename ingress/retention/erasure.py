@@ -18,8 +18,9 @@ from providers.phones import spellings
 from .. import log
 from ..identifiers import PLATFORM_ID
 from ..storage.database import Database
-from ..storage.statements import contacts, deletion, erasure
-from ..storage.statements.erasure import BATCH_ROWS, NOBODY, ErasureClaim, Known, Looked
+from ..storage.statements import contacts
+from ..storage.statements.lifetime import deletion, erasure
+from ..storage.statements.lifetime.erasure import BATCH_ROWS, NOBODY, ErasureClaim, Known, Looked
 
 logger = logging.getLogger("ingress.retention.erasure")
 

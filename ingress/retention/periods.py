@@ -5,8 +5,8 @@ from datetime import datetime, timedelta
 import msgspec
 
 from ..settings import Settings
+from ..storage.statements.lifetime.retention import OwnPeriods
 from ..storage.statements.receiving.inbound import KEYS_KEPT
-from ..storage.statements.retention import OwnPeriods
 
 
 class Periods(msgspec.Struct, frozen=True, kw_only=True):

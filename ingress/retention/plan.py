@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
-from ..storage.statements.partitions import Partition
+from ..storage.statements.lifetime.partitions import Partition
 
 DAY, WEEK = timedelta(days=1), timedelta(days=7)
 

@@ -11,8 +11,8 @@ import msgspec
 
 from ..storage import partitions
 from ..storage.database import Database
-from ..storage.statements import partitions as catalogue
-from ..storage.statements.partitions import Partition
+from ..storage.statements.lifetime import partitions as catalogue
+from ..storage.statements.lifetime.partitions import Partition
 from ..storage.statements.reports import sizes
 from .periods import Periods
 from .plan import KEEPING

@@ -19,9 +19,9 @@ from ..identifiers import PLATFORM_ID, id_at, moment_of
 from ..storage import partitions
 from ..storage.database import Database
 from ..storage.statements import audit as trails
-from ..storage.statements import deletion, retention
-from ..storage.statements.partitions import Partition, all_of
-from ..storage.statements.retention import KeptShorter, KeptSince
+from ..storage.statements.lifetime import deletion, retention
+from ..storage.statements.lifetime.partitions import Partition, all_of
+from ..storage.statements.lifetime.retention import KeptShorter, KeptSince
 from ..storage.vault import Vault
 from .deletion import TABLES, Deletion, TimeSpan
 from .pace import SHARE, Pace

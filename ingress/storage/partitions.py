@@ -17,8 +17,8 @@ import asyncpg
 from .. import metrics
 from ..identifiers import id_at
 from .database import Database
-from .statements import partitions as statements
-from .statements.partitions import Partition, StreamMark
+from .statements.lifetime import partitions as statements
+from .statements.lifetime.partitions import Partition, StreamMark
 
 logger = logging.getLogger("ingress.storage.partitions")
 

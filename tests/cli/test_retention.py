@@ -8,8 +8,8 @@ import pytest
 from ingress.cli.retention import size
 from ingress.identifiers import LAST_ID, new_id
 from ingress.storage.migration import migrate
-from ingress.storage.statements import retention
-from ingress.storage.statements.retention import OwnPeriods
+from ingress.storage.statements.lifetime import retention
+from ingress.storage.statements.lifetime.retention import OwnPeriods
 from ingress.storage.vault import generate_key
 
 from ..storage.conftest import Logins, logins  # noqa: F401  (a fixture)

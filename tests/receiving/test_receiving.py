@@ -268,7 +268,7 @@ async def test_a_fact_is_known_for_thirty_days(
     """
     import asyncpg
 
-    from ingress.storage.statements.deletion import delete_untimed_keys
+    from ingress.storage.statements.lifetime.deletion import delete_untimed_keys
 
     body = gateway.meta.inbound(organization.numbers[0]).text("old")
     await organization.post_webhook(body)

@@ -17,7 +17,7 @@ from ingress.identifiers import PLATFORM_ID, new_id
 from ingress.retention.erasure import Erasures
 from ingress.settings import Settings
 from ingress.storage.database import Database, StoreUnavailable
-from ingress.storage.statements import erasure
+from ingress.storage.statements.lifetime import erasure
 
 from ..gateway import Gateway, Organization, command, eventually
 from ..populated import all_counted

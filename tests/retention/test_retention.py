@@ -9,9 +9,9 @@ from ingress.identifiers import PLATFORM_ID, id_at
 from ingress.retention.periods import Periods
 from ingress.settings import Settings
 from ingress.storage import partitions
-from ingress.storage.statements import retention
-from ingress.storage.statements.partitions import all_of
-from ingress.storage.statements.retention import OwnPeriods
+from ingress.storage.statements.lifetime import retention
+from ingress.storage.statements.lifetime.partitions import all_of
+from ingress.storage.statements.lifetime.retention import OwnPeriods
 
 from .world import DAY, World, world
 

@@ -15,8 +15,8 @@ from ingress.retention.periods import Periods
 from ingress.retention.retention import Retention
 from ingress.settings import Settings
 from ingress.storage import partitions
-from ingress.storage.statements import retention
-from ingress.storage.statements.retention import OwnPeriods
+from ingress.storage.statements.lifetime import retention
+from ingress.storage.statements.lifetime.retention import OwnPeriods
 
 from .world import DAY, World, world
 

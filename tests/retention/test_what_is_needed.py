@@ -4,8 +4,8 @@ from datetime import UTC, datetime
 from uuid import UUID
 
 from ingress.retention.periods import Periods
-from ingress.storage.statements import retention
-from ingress.storage.statements.retention import OwnPeriods
+from ingress.storage.statements.lifetime import retention
+from ingress.storage.statements.lifetime.retention import OwnPeriods
 
 from .test_retention import simulated  # noqa: F401  (a fixture)
 from .world import DAY, World

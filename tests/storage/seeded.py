@@ -5,7 +5,7 @@ from datetime import timedelta
 import asyncpg
 
 from ingress.storage import partitions
-from ingress.storage.statements.partitions import all_of, make
+from ingress.storage.statements.lifetime.partitions import all_of, make
 
 # Of a thousand others, so many have something.
 ROWS, OTHERS, DAYS, USED = 30_000, 1_000, 40, 200

@@ -29,9 +29,9 @@ from ingress.storage.partitions import (
     sequence_of,
 )
 from ingress.storage.statements import events
-from ingress.storage.statements import partitions as statements
 from ingress.storage.statements.events import EventRow
-from ingress.storage.statements.partitions import Partition
+from ingress.storage.statements.lifetime import partitions as statements
+from ingress.storage.statements.lifetime.partitions import Partition
 from ingress.storage.statements.receiving.inbound import UNTIMED, FactDay, KeyedEvent, WebhookRow, day_of, store
 from ingress.storage.statements.receiving.statuses import StatusRow
 from ingress.storage.statements.sending import messages, sends

@@ -11,7 +11,7 @@ from uuid import UUID
 
 import asyncpg
 
-from ..columns import between
+from ...columns import between
 
 BATCH_ROWS = 1_000
 

@@ -8,8 +8,8 @@ from uuid import UUID
 import asyncpg
 import msgspec
 
-from ...validation import Unlogged
-from ..columns import assignments, names, parameters
+from ....validation import Unlogged
+from ...columns import assignments, names, parameters
 
 
 class OwnPeriods(Unlogged, frozen=True):

@@ -11,8 +11,8 @@ from uuid import UUID
 
 import asyncpg
 
-from ...identifiers import PLATFORM_ID
-from ...validation import Unlogged
+from ....identifiers import PLATFORM_ID
+from ....validation import Unlogged
 
 BATCH_ROWS = 1_000
 LEASE_S = 60
