@@ -24,8 +24,6 @@ from .api import (
     apps,
     callback,
     configs,
-    contacts,
-    erasure,
     events,
     figures,
     media,
@@ -41,9 +39,9 @@ from .api import (
 )
 from .api import audit as audit_trail
 from .api.audit import REFUSALS_EVERY_S, RefusedChanges
-from .api.gauges import watch_gauges
 from .api.history import inbound_messages, messages, timelines
 from .api.operations import Operations, Readiness, watch_lag
+from .api.people import contacts, erasure
 from .audit.verification import verify_due
 from .cache import sweep_forever
 from .calls.driver import Caller
@@ -52,6 +50,7 @@ from .calls.transfers import Transfers
 from .console.routes import ROUTES as CONSOLE
 from .delivery.relay import Relay
 from .health.counting import count_due
+from .health.gauges import watch_gauges
 from .health.prober import Prober
 from .identifiers import PLATFORM_ID
 from .people.directory import Directory

@@ -16,7 +16,7 @@ import ingress
 from ingress import app, metrics
 from ingress.accounts.config import ChangeRefused
 from ingress.api import operations, send
-from ingress.api.gauges import watch_gauges
+from ingress.health.gauges import watch_gauges
 from ingress.metrics import OTHER, VALUES
 from ingress.server import OPERATIONS_CONNECTIONS
 from ingress.settings import Settings

@@ -15,7 +15,7 @@ from ..web.bodies import Disconnected, Number, RequestQuery, Shown, invalid
 from ..web.problems import Problem
 from ..web.waiting import Page, Room, Stream, gathered
 from . import AnyRequest, ApiRequest
-from .gone import check_cursor
+from .history.gone import check_cursor
 
 MAX_WAIT_S = 30
 # A wake-up may be lost, and an event becomes readable only when no older transaction runs any more.

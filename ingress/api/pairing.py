@@ -26,7 +26,7 @@ from .configs import ConfigQuery, chosen_config, named_config
 WATCHED_S = 300.0
 # A session that was started just now is not ready to be linked.
 READY_WITHIN_S, READY_POLL_S = 3.0, 0.1
-# WhatsApp's have some 250. One of 2,000 takes a fifth of a second to draw, and of more there is none.
+# WhatsApp's have some 250. One of 2,000 takes a fifth of a second to draw, and none is drawn of more.
 MAX_QR_CHARACTERS = 1_000
 
 Result = TypeVar("Result")

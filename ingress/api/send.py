@@ -36,7 +36,7 @@ from ..switching.policy import OnUncertain
 from ..web.bodies import OrganizationBody, RequestBody, Shown, invalid
 from ..web.problems import Json, Problem, json_response, not_configured, unavailable
 from . import AnyRequest, ApiRequest
-from .gone import missing_message
+from .history.gone import missing_message
 
 logger = logging.getLogger("ingress.messages")
 WAIT_S = 20.0

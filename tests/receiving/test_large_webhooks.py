@@ -13,9 +13,9 @@ import asyncpg
 import pytest
 
 from ingress import metrics
-from ingress.api.gauges import watch_gauges
 from ingress.dev.sandbox import CrmSimulator
 from ingress.dev.sandbox.meta.bodies import encode
+from ingress.health.gauges import watch_gauges
 from ingress.receiving import completion, large_webhooks, normalise
 from ingress.settings import Settings
 from ingress.storage.database import Database, StoreUnavailable

@@ -20,7 +20,7 @@ from ...storage.statements import events
 from ...web.bodies import Shown
 from ...web.problems import Problem, not_found
 from .. import AnyRequest, ApiRequest
-from ..gone import missing_event
+from .gone import missing_event
 
 Kind = Literal["read", "typing", "stop_typing", "find_phone"]
 Result = TypeVar("Result")

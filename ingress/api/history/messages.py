@@ -17,7 +17,7 @@ from ...storage.statements.sending.messages import Attempt, StoredMessage
 from ...web.bodies import Paged, Shown, invalid
 from ...web.waiting import Page
 from .. import AnyRequest, ApiRequest
-from ..gone import missing_message
+from .gone import missing_message
 
 Moment = Annotated[datetime, msgspec.Meta(tz=True)]
 # One of them at a time, but for a contact within a conversation.

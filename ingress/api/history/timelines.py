@@ -19,7 +19,7 @@ from ...storage.statements.sending import messages
 from ...storage.statements.sending.messages import Attempt, StoredMessage
 from ...web.bodies import Shown
 from .. import AnyRequest, ApiRequest
-from ..gone import missing_event, missing_message
+from .gone import missing_event, missing_message
 from .messages import MessageShown, shown
 from .what_happened import Narrator
 

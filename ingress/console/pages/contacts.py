@@ -3,9 +3,9 @@
 from msgspec import UNSET
 from starlette.responses import Response
 
-from ...api import contacts, erasure
 from ...api.history.pages import history_page
 from ...api.history.timelines import narrator
+from ...api.people import contacts, erasure
 from ...storage.statements.reports.contact_pages import ContactRecord
 from ...storage.statements.reports.search import MessageFilter
 from ...web.bodies import RequestQuery

@@ -12,7 +12,7 @@ from ..storage.statements import audit, deliveries, health
 from ..storage.statements.receiving import inbound, statuses, unread
 from ..storage.statements.sending import sends
 
-logger = logging.getLogger("ingress.api.gauges")
+logger = logging.getLogger("ingress.health.gauges")
 
 
 async def watch_gauges(database: Database) -> None:

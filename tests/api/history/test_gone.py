@@ -14,8 +14,8 @@ from ingress.retention.pace import Pace
 from ingress.settings import Settings
 from ingress.storage.database import Database
 
-from ..gateway import Gateway, Organization
-from ..populated import all_counted, connected
+from ...gateway import Gateway, Organization
+from ...populated import all_counted, connected
 
 
 async def let_go(settings: Settings, organization: Organization, before: datetime) -> None:

@@ -7,24 +7,24 @@ from uuid import UUID
 
 import msgspec
 
-from ..envelope import render
-from ..identifiers import new_id
-from ..storage.statements import events as stored
-from ..storage.statements.events import EventFilter
-from ..storage.statements.lifetime import erasure
-from ..storage.statements.lifetime.erasure import Erasure
-from ..storage.statements.reports import search
-from ..storage.statements.reports.contact_pages import ContactRecord
-from ..storage.statements.reports.search import MessageFilter
-from ..storage.statements.sending import messages
-from ..web.bodies import Shown
-from ..web.files import NDJSON, FileStream, pieces
-from ..web.problems import Json, json_response, not_found
-from . import AnyRequest, ApiRequest
-from .audit import note
+from ...envelope import render
+from ...identifiers import new_id
+from ...storage.statements import events as stored
+from ...storage.statements.events import EventFilter
+from ...storage.statements.lifetime import erasure
+from ...storage.statements.lifetime.erasure import Erasure
+from ...storage.statements.reports import search
+from ...storage.statements.reports.contact_pages import ContactRecord
+from ...storage.statements.reports.search import MessageFilter
+from ...storage.statements.sending import messages
+from ...web.bodies import Shown
+from ...web.files import NDJSON, FileStream, pieces
+from ...web.problems import Json, json_response, not_found
+from .. import AnyRequest, ApiRequest
+from ..audit import note
+from ..events import TYPES
+from ..history.messages import shown
 from .contacts import contact_of
-from .events import TYPES
-from .history.messages import shown
 
 _PAGE = 200
 

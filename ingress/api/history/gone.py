@@ -6,10 +6,10 @@ from uuid import UUID
 
 import asyncpg
 
-from ..envelope import timestamp
-from ..identifiers import moment_of
-from ..storage.statements.lifetime import retention
-from ..web.problems import Problem, not_found
+from ...envelope import timestamp
+from ...identifiers import moment_of
+from ...storage.statements.lifetime import retention
+from ...web.problems import Problem, not_found
 
 
 def _gone(since: datetime, **more: Any) -> Problem:

@@ -10,19 +10,19 @@ from msgspec import UNSET, UnsetType
 
 from providers import Contact, Unsupported
 
-from ..accounts.config import Config
-from ..people.addresses import addresses_of
-from ..sending.message import FIND_CONTACT
-from ..storage.statements.contacts import Reached
-from ..storage.statements.reports import contact_pages
-from ..storage.statements.reports.contact_pages import ContactRecord
-from ..storage.statements.reports.search import MessageFilter
-from ..web.bodies import Paged, Shown, invalid, page_of
-from ..web.problems import not_found
-from ..web.waiting import Page
-from . import AnyRequest, ApiRequest
-from .configs import ConfigQuery, chosen_config
-from .history.pages import History, history_page
+from ...accounts.config import Config
+from ...people.addresses import addresses_of
+from ...sending.message import FIND_CONTACT
+from ...storage.statements.contacts import Reached
+from ...storage.statements.reports import contact_pages
+from ...storage.statements.reports.contact_pages import ContactRecord
+from ...storage.statements.reports.search import MessageFilter
+from ...web.bodies import Paged, Shown, invalid, page_of
+from ...web.problems import not_found
+from ...web.waiting import Page
+from .. import AnyRequest, ApiRequest
+from ..configs import ConfigQuery, chosen_config
+from ..history.pages import History, history_page
 
 _PHONE = re.compile(r"\+[1-9][0-9]{6,14}")
 

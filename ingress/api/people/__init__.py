@@ -1,0 +1,1 @@
+"""Who an organization speaks with: contacts, and what each of them may ask for by law."""
